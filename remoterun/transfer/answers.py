@@ -11,8 +11,8 @@ from collections.abc import Iterable
 
 from remoterun.agent.shared import api
 from remoterun.agent.shared.api import Nothing
-from remoterun.agent.shared.frames import Body, Frame
-from remoterun.agent.shared.packs import MISSING, CompressionError, expand
+from remoterun.agent.shared.frames import Body, Frame, ProtocolError
+from remoterun.agent.shared.packs import MISSING, expand
 from remoterun.agent.shared.protocol import Stream
 from remoterun.errors import HostError, TransferError
 from remoterun.session import Session
@@ -45,7 +45,7 @@ def unpacked(frame: Frame, session: Session) -> Body:
     """The body of a frame, which may be compressed."""
     try:
         return expand(frame.header, frame.body)
-    except CompressionError as error:
+    except ProtocolError as error:
         raise TransferError(f"{session.machine.name} sent what can't be unpacked: {error}")
 
 

@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 
 from remoterun.agent.shared import api
-from remoterun.agent.shared.frames import PIECE, Body, Frame
-from remoterun.agent.shared.packs import SMALL, PackError, unpack
+from remoterun.agent.shared.frames import PIECE, Body, Frame, ProtocolError
+from remoterun.agent.shared.packs import SMALL, unpack
 from remoterun.agent.shared.pieces import LARGE
 from remoterun.agent.shared.protocol import Stream
 from remoterun.agent.shared.spec import ResourceRef
@@ -122,7 +122,7 @@ def _fetch_small(session: Session, files: list[Entry], destination: Destination)
 def _contents(pack: Body, count: int, session: Session) -> Iterator[tuple[bytes, memoryview]]:
     try:
         yield from unpack(pack, count)
-    except PackError as error:
+    except ProtocolError as error:
         raise TransferError(f"{session.machine.name} sent what can't be unpacked: {error}")
 
 

@@ -17,12 +17,11 @@ from contextlib import contextmanager
 from functools import partial
 
 from remoterun.agent.shared import api
-from remoterun.agent.shared.frames import Body
+from remoterun.agent.shared.frames import Body, ProtocolError
 from remoterun.agent.shared.packs import DIGEST_SIZE, CompressingStream, unpacked
 from remoterun.agent.shared.pieces import (
     GROUP,
     PIECE,
-    PieceError,
     pack_numbers,
     piece_count,
     piece_hashes,
@@ -159,7 +158,7 @@ class LargeUpload(PieceFlow):
             answer = next_frame(stream, session).body
             try:
                 missing = unpack_numbers(answer, self.size)
-            except PieceError:
+            except ProtocolError:
                 raise nonsense(session)
             stream.finish()
         if missing != sorted(set(missing) & set(numbers)):

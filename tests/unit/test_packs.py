@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from remoterun.agent.shared.frames import MAX_BODY
-from remoterun.agent.shared.packs import PACK, RECORD_SIZE, SMALL, PackError, pack, unpack
+from remoterun.agent.shared.frames import MAX_BODY, ProtocolError
+from remoterun.agent.shared.packs import PACK, RECORD_SIZE, SMALL, pack, unpack
 from remoterun.transfer.sending import BATCH
 
 CONTENTS = st.lists(st.binary(max_size=300), min_size=1, max_size=20)
@@ -52,7 +52,7 @@ def test_what_is_no_pack(contents: list[bytes], data: st.DataObject) -> None:
         at = data.draw(st.integers(0, count - 1)) * RECORD_SIZE + 32
         (size,) = struct.unpack_from("!I", body, at)
         struct.pack_into("!I", body, at, data.draw(st.integers(0, (1 << 32) - 1).filter(lambda n: n != size)))
-    with pytest.raises(PackError):
+    with pytest.raises(ProtocolError):
         next(unpack(bytes(body), count))
 
 
@@ -61,7 +61,7 @@ def test_any_bytes(body: bytes, count: int) -> None:
     """Either refused, or every byte is accounted for."""
     try:
         found = list(unpack(body, count))
-    except PackError:
+    except ProtocolError:
         return
     assert len(found) == count
     assert count * RECORD_SIZE + sum(len(content) for _, content in found) == len(body)
@@ -69,5 +69,5 @@ def test_any_bytes(body: bytes, count: int) -> None:
 
 def test_a_pack_of_none_is_refused() -> None:
     """A peer that sends them without an end would keep the other side busy for ever."""
-    with pytest.raises(PackError):
+    with pytest.raises(ProtocolError):
         list(unpack(b"", 0))

@@ -15,9 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from remoterun.agent.serve import Server
+from remoterun.agent.shared.frames import ProtocolError
 from remoterun.agent.shared.pieces import (
     PIECE,
-    PieceError,
     find_pieces,
     pack_numbers,
     piece_count,
@@ -107,7 +107,7 @@ def piece_hashes_of(path: Path) -> bytes:
 
 @pytest.mark.parametrize("body", [b"x", pack_numbers([6]), pack_numbers([0, 1 << 31])])
 def test_what_are_no_numbers(body: bytes) -> None:
-    with pytest.raises(PieceError):
+    with pytest.raises(ProtocolError):
         unpack_numbers(body, len(NEW))
 
 

@@ -11,7 +11,7 @@ import struct
 import zlib
 from typing import Any, Dict, Iterable, Iterator, List, Tuple
 
-from .frames import MAX_BODY, Body, Bytes
+from .frames import MAX_BODY, Body, Bytes, ProtocolError
 from .protocol import Stream
 
 DIGEST_SIZE = 32
@@ -36,10 +36,6 @@ _RECORD = struct.Struct("!32sI")
 RECORD_SIZE = _RECORD.size
 
 
-class PackError(Exception):
-    """A body that is not a pack."""
-
-
 def pack(contents: Iterable[Tuple[bytes, Bytes]]) -> bytes:
     """(digest, content) of each, as a body; see the module."""
     listed = list(contents)
@@ -48,14 +44,14 @@ def pack(contents: Iterable[Tuple[bytes, Bytes]]) -> bytes:
 
 
 def unpack(body: Bytes, count: int) -> Iterator[Tuple[bytes, memoryview]]:
-    """(digest, content) of each of `count`. Raises `PackError` before the first if the lengths don't fit the body."""
+    """(digest, content) of each of `count`. Raises `ProtocolError` before the first if the lengths don't fit."""
     view = memoryview(body)
     start = count * _RECORD.size
     if count < 1 or start > len(view):
-        raise PackError("a pack of %d that has %d bytes" % (count, len(view)))
+        raise ProtocolError("a pack of %d that has %d bytes" % (count, len(view)))
     records: List[Tuple[bytes, int]] = list(_RECORD.iter_unpack(view[:start]))
     if start + sum(size for _, size in records) != len(view):
-        raise PackError("a pack whose contents have another length than was said")
+        raise ProtocolError("a pack whose contents have another length than was said")
     for digest, size in records:
         yield digest, view[start : start + size]
         start += size
@@ -69,10 +65,6 @@ WORTH = 0.9
 """What a body must shrink to."""
 PASS_OVER = 16
 """Bodies that are sent as they are after one that did not shrink."""
-
-
-class CompressionError(Exception):
-    """A body that does not expand to what its header says."""
 
 
 class CompressingStream:
@@ -103,17 +95,17 @@ class CompressingStream:
 
 
 def expand(header: Dict[str, Any], body: Body) -> Body:
-    """The body of a frame as it was. Raises `CompressionError`."""
+    """The body of a frame as it was. Raises `ProtocolError`."""
     if "z" not in header:
         return body
     size = header["z"]
     if type(size) is not int or not 0 <= size <= MAX_BODY:
-        raise CompressionError("a body of %.40r bytes" % (size,))
+        raise ProtocolError("a body of %.40r bytes" % (size,))
     inflating = zlib.decompressobj()
     try:
         raw = inflating.decompress(body, size + 1)
     except zlib.error as error:
-        raise CompressionError("a body that can't be inflated: %s" % error)
+        raise ProtocolError("a body that can't be inflated: %s" % error)
     if len(raw) != size or not inflating.eof or inflating.unused_data:
-        raise CompressionError("a body that inflates to another length than was said")
+        raise ProtocolError("a body that inflates to another length than was said")
     return raw

@@ -24,10 +24,6 @@ GROUP = 64
 """Pieces that are asked about at once."""
 
 
-class PieceError(ProtocolError):
-    """Bytes that are not numbers of pieces."""
-
-
 def piece_count(size: int) -> int:
     """How many pieces a file of `size` bytes has."""
     return -(-size // PIECE)
@@ -101,17 +97,17 @@ def pack_numbers(numbers: List[int]) -> bytes:
 
 
 def unpack_numbers(body: Body, size: int) -> List[int]:
-    """Numbers of pieces of a file of `size` bytes. Raises `PieceError`."""
+    """Numbers of pieces of a file of `size` bytes. Raises `ProtocolError`."""
     if len(body) % 4:
-        raise PieceError("%d bytes are not numbers of pieces" % len(body))
+        raise ProtocolError("%d bytes are not numbers of pieces" % len(body))
     numbers = list(struct.unpack("!%dI" % (len(body) // 4), body))
     check_numbers(numbers, size)
     return numbers
 
 
 def check_numbers(numbers: List[int], size: int) -> None:
-    """Raises `PieceError` for what is not the number of a piece of a file of `size` bytes."""
+    """Raises `ProtocolError` for what is not the number of a piece of a file of `size` bytes."""
     most = piece_count(size)
     for number in numbers:
         if type(number) is not int or not 0 <= number < most:
-            raise PieceError("piece %.40r of %d" % (number, most))
+            raise ProtocolError("piece %.40r of %d" % (number, most))

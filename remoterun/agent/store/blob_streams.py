@@ -12,9 +12,9 @@ import os
 from typing import Any, Dict, List, Optional, Tuple
 
 from ..shared.files import token, write_all
-from ..shared.frames import Body, Bytes, Frame
-from ..shared.packs import PACK, SMALL, CompressingStream, CompressionError, PackError, expand, pack, unpack
-from ..shared.pieces import PIECE, PieceError, check_numbers
+from ..shared.frames import Body, Bytes, Frame, ProtocolError
+from ..shared.packs import PACK, SMALL, CompressingStream, expand, pack, unpack
+from ..shared.pieces import PIECE, check_numbers
 from ..shared.protocol import Stream
 from ..shared.tree import LARGEST, is_digest, show
 from . import pieces
@@ -58,7 +58,7 @@ class BlobReceiver:
         self._home.reserve.check(len(frame.body))
         try:
             self._take(frame.header, expand(frame.header, frame.body))
-        except (PackError, CompressionError, PieceError) as error:
+        except ProtocolError as error:
             raise HomeError("bad_stream", str(error))
 
     def end(self) -> None:
