@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Annotated, Any, TypeVar
 
 import typer
@@ -15,6 +16,7 @@ from remoterun.errors import RemoterunError, UsageError
 from remoterun.model import LAST, Asked, Resource
 
 T = TypeVar("T")
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 COMMANDS: dict[str, dict[str, tuple[str, ...]]] = {
     "Runs": {
@@ -160,6 +162,18 @@ def top(
     if version:
         render.out(f"remoterun {__version__}")
         raise typer.Exit
+
+
+def typed_options(options: Iterable[inspect.Parameter]) -> Callable[[Function], Function]:
+    """Give a command these options in the place of its parameter `**typed`."""
+
+    def decorate(function: Function) -> Function:
+        own = [each for each in inspect.signature(function, eval_str=True).parameters.values() if each.name != "typed"]
+        parameters = [*options, *(each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in own)]
+        function.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        return function
+
+    return decorate
 
 
 def example(text: str) -> str:

@@ -1,4 +1,6 @@
-"""Shell completion of live names: run numbers, uploads, machine types. Reads the registry; asks no machine."""
+"""Shell completion of live names: run numbers, uploads, machine types. Reads the registry; asks no machine.
+
+Of what a function here returns, typer shows what begins with `incomplete`."""
 
 from __future__ import annotations
 
@@ -24,21 +26,19 @@ T = TypeVar("T")
 
 def run_numbers(incomplete: str) -> list[tuple[str, str]]:
     found = [(str(run.number), clean(run.command[:40])) for run in reversed(_registry_runs())]
-    return [pair for pair in [*found, ("last", "the newest run")] if pair[0].startswith(incomplete)]
+    return [*found, ("last", "the newest run")]
 
 
 def active_runs(incomplete: str) -> list[tuple[str, str]]:
     """Runs that have not ended."""
-    found = [(str(run.number), clean(run.command[:40])) for run in reversed(_registry_runs()) if not run.final]
-    return [pair for pair in found if pair[0].startswith(incomplete)]
+    return [(str(run.number), clean(run.command[:40])) for run in reversed(_registry_runs()) if not run.final]
 
 
 def resources(incomplete: str) -> list[str]:
     """Uploads and runs; below one of them its files, as its machine lists them within a few seconds."""
     if incomplete.count("/") > 1:
         return _files(incomplete)
-    found = [f"runs/{run.number}" for run in reversed(_registry_runs())] + _uploads()
-    return [name for name in found if name.startswith(incomplete)]
+    return [f"runs/{run.number}" for run in reversed(_registry_runs())] + _uploads()
 
 
 def machine_types(incomplete: str) -> list[tuple[str, str]]:
@@ -51,27 +51,25 @@ def machine_types(incomplete: str) -> list[tuple[str, str]]:
             known += [(name, "rented") for name in machines.rented_types()]
     except RemoterunError:
         return []
-    return [pair for pair in known if pair[0].startswith(incomplete)]
+    return known
 
 
 def configured(incomplete: str) -> list[tuple[str, str]]:
     """Machines that the configuration names."""
     try:
-        known = [(machine.name, _place(machine)) for machine in configuration.load().machines.values()]
+        return [(machine.name, _place(machine)) for machine in configuration.load().machines.values()]
     except RemoterunError:
         return []
-    return [pair for pair in known if pair[0].startswith(incomplete)]
 
 
 def labels(incomplete: str) -> list[str]:
     """Labels that runs have."""
-    found = dict.fromkeys(label for run in reversed(_registry_runs()) for label in run.labels)
-    return [label for label in found if label.startswith(incomplete)]
+    return list(dict.fromkeys(label for run in reversed(_registry_runs()) for label in run.labels))
 
 
 def secrets(incomplete: str) -> list[str]:
     try:
-        return [name for name in names(configuration.load().home) if name.startswith(incomplete)]
+        return list(names(configuration.load().home))
     except RemoterunError:
         return []
 
@@ -80,7 +78,7 @@ def frameworks(incomplete: str) -> list[str]:
     """The words that `--framework` takes."""
     from remoterun.agent.shared.spec import FRAMEWORKS
 
-    return [name for name in FRAMEWORKS if name.startswith(incomplete)]
+    return list(FRAMEWORKS)
 
 
 def _place(machine: MachineType) -> str:
@@ -105,7 +103,7 @@ def _files(incomplete: str) -> list[str]:
     thread = threading.Thread(target=look, daemon=True)
     thread.start()
     thread.join(ANSWER_WITHIN)
-    return [clean(name) for name in list(found) if name.startswith(incomplete)]
+    return [clean(name) for name in list(found)]
 
 
 def _registry_runs() -> list[Run]:

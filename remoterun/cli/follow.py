@@ -53,11 +53,6 @@ class Forwards:
         self._told = told
         self._forwarding: Forwarding | None = None
 
-    @property
-    def are_wanted(self) -> bool:
-        """Whether there is any port to forward, as far as was asked here."""
-        return bool(self._ports)
-
     def at(self, change: StateChange) -> None:
         """The run has come to this state: where that is RUNNING, on a new host perhaps, its ports are forwarded."""
         if self._ports is None or change.past or change.state is not RunState.RUNNING:
@@ -195,45 +190,31 @@ def follow(
     none), of which `told` is told, too, on other threads; `server` is what answers there.
     """
     steps = render.Steps()
-    with contextlib.closing(Forwards(client, ports, steps.say, told, server)) as forwards:
-        return _follow(client, run, items, steps, forwards, timestamps, from_start)
-
-
-def _follow(
-    client: Client,
-    run: Run,
-    items: Iterable[Item],
-    steps: render.Steps,
-    forwards: Forwards,
-    timestamps: bool,
-    from_start: bool,
-) -> int:
     stamp = Stamp() if timestamps else None
     ended = hinted = False
     try:
-        for item in items:
-            if isinstance(item, LogBytes):
-                steps.output(stamp.apply(item) if stamp else item.data, item.stderr)
-            elif isinstance(item, StateChange):
-                run = item.run
-                if from_start or not item.past or run.final:
-                    ended = _show_state(item, steps)
-                    hinted = bool(item.event.hint)
-                forwards.at(item)
-            else:
-                _show_note(item, steps, run)
+        with contextlib.closing(Forwards(client, ports, steps.say, told, server)) as forwards:
+            for item in items:
+                if isinstance(item, LogBytes):
+                    steps.output(stamp.apply(item) if stamp else item.data, item.stderr)
+                elif isinstance(item, StateChange):
+                    run = item.run
+                    if from_start or not item.past or run.final:
+                        ended = _show_state(item, steps)
+                        hinted = bool(item.event.hint)
+                    forwards.at(item)
+                else:
+                    _show_note(item, steps, run)
     except KeyboardInterrupt:
         steps.abandon()
         if run.final and not ended:
             render.line("")
             render.line(f"run {run.number} has ended: {render.state_text(run)}")
         elif not ended:
-            render.detached(run, forwards.are_wanted)
+            render.detached(run, bool(ports))
         return 130
-    except BaseException:
+    finally:
         steps.abandon()
-        raise
-    steps.abandon()
     final = client.registry.run(run.number)
     if not final.final:
         return 0

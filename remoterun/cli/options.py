@@ -9,13 +9,13 @@ import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from operator import itemgetter
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 import typer
 
 from remoterun.agent.shared.records import Option, Record
 from remoterun.cli import complete
-from remoterun.cli.app import MORE, run_number
+from remoterun.cli.app import MORE, Function, run_number, typed_options
 from remoterun.cli.to_send import requirements_of
 from remoterun.errors import UsageError
 from remoterun.model import ALL_GPUS, Asked, Mount, RunRequest
@@ -30,8 +30,6 @@ from remoterun.parsing import (
     parse_secret,
     parse_variable,
 )
-
-Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 def _same(value: Any) -> Any:
@@ -193,9 +191,8 @@ OPTIONS = {row.name: row for row in _rows()}
 def parsed(typed: Mapping[str, Any]) -> dict[str, Any]:
     """The values of what is typed after options, by their names, without those that are not typed: an empty word is.
     Raises `UsageError`."""
-    return {
-        name: row.read(typed[name]) for name, row in OPTIONS.items() if typed.get(name) not in (None, False, [], ())
-    }
+    given = {name: typed[name] for name in OPTIONS if _is_given(typed.get(name)) or typed.get(name) == ""}
+    return {name: OPTIONS[name].read(value) for name, value in given.items()}
 
 
 def with_values(asked: Asked, values: Mapping[str, Any]) -> Asked:
@@ -229,17 +226,9 @@ def takes(*names: str, rerun: bool = False) -> Callable[[Function], Function]:
     """Give a command the options of these names, in the place of its parameter `**typed`; without names all of `run`,
     or all of `rerun`."""
     rows = [row for row in OPTIONS.values() if not names or row.name in names]
-
-    def decorate(function: Function) -> Function:
-        own = [each for each in inspect.signature(function, eval_str=True).parameters.values() if each.name != "typed"]
-        parameters = [
-            row.parameter(rerun=rerun, few=bool(names)) for row in rows if not rerun or row.option.again is not None
-        ]
-        parameters += [each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in own]
-        function.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-        return function
-
-    return decorate
+    return typed_options(
+        row.parameter(rerun=rerun, few=bool(names)) for row in rows if not rerun or row.option.again is not None
+    )
 
 
 def _is_given(value: Any) -> bool:

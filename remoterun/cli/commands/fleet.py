@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from typing import Annotated, Any
 
 import typer
 
 from remoterun.cli import complete, render
-from remoterun.cli.app import Command, Json, RunNumber, example, for_each, machines_app, run_number
+from remoterun.cli.app import Command, Json, RunNumber, example, for_each, machines_app, run_number, typed_options
 from remoterun.cli.asking import client as connect
 from remoterun.errors import UsageError
 from remoterun.model import MachineType
@@ -47,6 +48,35 @@ def machines_status(
         render.machines_status(client.machines.status(names or ()), json)
 
 
+SETTINGS: dict[str, tuple[type, str, int | None, str]] = {
+    "gpus": (int, "N", 0, "GPUs that a run on it gets. Default: 0."),
+    "engine": (str, "NAME", None, "auto, docker, podman or process. Default: auto."),
+    "slots": (int, "N", 1, "Runs without GPUs at once. Default: half the cores, at least 2."),
+    "base_image": (str, "IMAGE", None, "Under the bundled image. Default: python:3.12-slim."),
+    "home": (str, "FOLDER", None, "Where it keeps its files. Default: ~/.remoterun."),
+    "python": (str, "PROGRAM", None, "Python >= 3.8 there. Default: python3."),
+    "connect_timeout": (float, "SECONDS", None, "Default: 10."),
+    "aws": (str, "TYPE[,TYPE…]", None, "Rent a host of these types at AWS for each run."),
+    "region": (str, "R", None, "With --aws. Default: that of your AWS settings."),
+    "spot": (bool, "", None, "With --aws: cheaper hosts, which may be taken away."),
+    "disk": (int, "GB", None, "With --aws: the size of its disk."),
+    "idle": (str, "TIME", None, "With --aws: how long a host is kept. Default: 10m."),
+    "max_hours": (float, "H", None, "With --aws: of a run. Default: 24."),
+    "max_cost": (float, "$", None, "With --aws: of a run, in US dollars."),
+    "image": (str, "AMI", None, "With --aws: another image than AWS's own."),
+}
+"""What a machine has in config.toml, each an option of `machines add`: its type, the word for its value, the least one,
+and its help."""
+
+
+def _parameter(name: str, kind: type, metavar: str, least: int | None, help: str) -> inspect.Parameter:
+    declared = typer.Option(f"--{name.replace('_', '-')}", metavar=metavar or None, help=help, min=least)
+    typed, default = (bool, False) if kind is bool else (kind | None, None)
+    return inspect.Parameter(
+        name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[typed, declared]
+    )
+
+
 @machines_app.command(
     "add",
     cls=Command,
@@ -56,6 +86,7 @@ def machines_status(
         "remoterun machines add gpu --aws g4dn.xlarge,g5.xlarge --spot --max-cost 5"
     ),
 )
+@typed_options(_parameter(name, *about) for name, about in SETTINGS.items())
 def machines_add(
     name: Annotated[str, typer.Argument(metavar="NAME", help="What -t will name.")],
     hosts: Annotated[
@@ -65,50 +96,9 @@ def machines_add(
             help="user@host[:port], an alias of ~/.ssh/config, or `local`; or --aws. Several machines: a pool of them.",
         ),
     ] = None,
-    gpus: Annotated[int, typer.Option("--gpus", metavar="N", help="GPUs that a run on it gets.", min=0)] = 0,
-    engine: Annotated[str, typer.Option("--engine", metavar="NAME", help="auto, docker, podman or process.")] = "auto",
-    slots: Annotated[
-        int | None,
-        typer.Option(
-            "--slots", metavar="N", help="Runs without GPUs at once. Default: half the cores, at least 2.", min=1
-        ),
-    ] = None,
-    base_image: Annotated[
-        str | None,
-        typer.Option("--base-image", metavar="IMAGE", help="Under the bundled image. Default: python:3.12-slim."),
-    ] = None,
-    home: Annotated[
-        str | None, typer.Option("--home", metavar="FOLDER", help="Where it keeps its files. Default: ~/.remoterun.")
-    ] = None,
-    python: Annotated[
-        str | None, typer.Option("--python", metavar="PROGRAM", help="Python >= 3.8 there. Default: python3.")
-    ] = None,
-    connect_timeout: Annotated[
-        float | None, typer.Option("--connect-timeout", metavar="SECONDS", help="Default: 10.")
-    ] = None,
-    aws: Annotated[
-        str | None,
-        typer.Option("--aws", metavar="TYPE[,TYPE…]", help="Rent a host of these types at AWS for each run."),
-    ] = None,
-    region: Annotated[
-        str | None, typer.Option("--region", metavar="R", help="With --aws. Default: that of your AWS settings.")
-    ] = None,
-    spot: Annotated[bool, typer.Option("--spot", help="With --aws: cheaper hosts, which may be taken away.")] = False,
-    disk: Annotated[int | None, typer.Option("--disk", metavar="GB", help="With --aws: the size of its disk.")] = None,
-    idle: Annotated[
-        str | None, typer.Option("--idle", metavar="TIME", help="With --aws: how long a host is kept. Default: 10m.")
-    ] = None,
-    max_hours: Annotated[
-        float | None, typer.Option("--max-hours", metavar="H", help="With --aws: of a run. Default: 24.")
-    ] = None,
-    max_cost: Annotated[
-        float | None, typer.Option("--max-cost", metavar="$", help="With --aws: of a run, in US dollars.")
-    ] = None,
-    image: Annotated[
-        str | None, typer.Option("--image", metavar="AMI", help="With --aws: another image than AWS's own.")
-    ] = None,
     default: Annotated[bool, typer.Option("--default", help="Make it the default machine.")] = False,
     yes: Annotated[bool, typer.Option("-y", "--yes", help="Replace a machine of that name.")] = False,
+    **typed: Any,
 ) -> None:
     """Give a machine a name. It is tried with `remoterun doctor NAME`."""
     from remoterun import config as configuration
@@ -119,16 +109,14 @@ def machines_add(
             f"`{name}` is not a name for a machine: it has letters, digits, `.`, `_` and `-`",
             hint="remoterun machines add box user@host",
         )
-    if engine not in configuration.ENGINES:
-        raise UsageError(f"there is no engine `{engine}`", hint="--engine " + "|".join(configuration.ENGINES))
-    if connect_timeout is not None and not 0 < connect_timeout < 86400:
-        raise UsageError(
-            f"`{connect_timeout:g}` is not a valid number of seconds to connect in", hint="--connect-timeout 10"
-        )
+    settings = {key: value for key, value in typed.items() if value is not None and value is not False}
+    seconds = settings.get("connect_timeout", 10)
+    if not 0 < seconds < 86400:
+        raise UsageError(f"`{seconds:g}` is not a valid number of seconds to connect in", hint="--connect-timeout 10")
     if hosts and len(hosts) > 1:
-        _add_pool(name, hosts, (gpus, slots, base_image, home, python, connect_timeout, aws), default, yes)
+        _add_pool(name, hosts, settings, default, yes)
         return
-    host = hosts[0] if hosts else None
+    host, aws = hosts[0] if hosts else None, settings.get("aws")
     if (host is None) == (aws is None):
         raise UsageError(
             "a machine has a host, or it is rented" + (": both were given" if host else ""),
@@ -136,25 +124,7 @@ def machines_add(
         )
     if host not in (None, "local"):
         SSHTarget.parse(host)
-    options = {
-        "host": host if host != "local" else None,
-        "aws": aws,
-        "gpus": gpus or None,
-        "engine": engine if engine != "auto" else None,
-        "slots": slots,
-        "base_image": base_image,
-        "home": home,
-        "python": python,
-        "connect_timeout": connect_timeout,
-        "region": region,
-        "spot": spot or None,
-        "disk": disk,
-        "idle": idle,
-        "max_hours": max_hours,
-        "max_cost": max_cost,
-        "image": image,
-    }
-    settings: dict[str, Any] = {key: value for key, value in options.items() if value is not None}
+        settings = {"host": host, **settings}
     if aws is not None:
         _warn_of_unknown(aws)
     config = configuration.load()
@@ -176,11 +146,11 @@ def _warn_of_unknown(types: str) -> None:
             render.warning(f"`{type.strip()}` is not in remoterun's table of types: did you mean {' or '.join(meant)}?")
 
 
-def _add_pool(name: str, names: list[str], settings: tuple[object, ...], default: bool, yes: bool) -> None:
+def _add_pool(name: str, names: list[str], settings: dict[str, Any], default: bool, yes: bool) -> None:
     from remoterun import config as configuration
     from remoterun.machines import members
 
-    if any(settings):
+    if settings:
         raise UsageError(
             "a pool has the settings of its machines", hint=f"remoterun machines add {name} {' '.join(names)}"
         )

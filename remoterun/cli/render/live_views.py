@@ -179,37 +179,57 @@ LINE_EVERY, EVENT_EVERY = 10.0, 0.5
 def progress(as_json: bool = False) -> Iterator[Progress]:
     """A progress that is shown: a bar with size, rate and time left on a terminal, once it takes a while; a line at
     most every 10 s without one. `as_json`: an event a line, on stderr, and the last one of each phase in any case."""
-    display = _Events() if as_json else _Display()
+    display = _Events() if as_json else _Bar() if lively(sys.stderr) else _Lines()
     try:
         yield Progress(display.report)
     finally:
         display.stop()
 
 
-class _Events:
-    """{"event": "progress", "phase", "bytes", "bytes_total", "bytes_there", "files", "files_total", "rate", "left"};
-    the last two in bytes a second, and seconds or null."""
+class _Lines:
+    """A line of talk for a phase that goes on."""
+
+    every = LINE_EVERY
 
     def __init__(self) -> None:
         self._phase = ""
         self._begun = self._said = 0.0
-        self._last: Progress | None = None
 
     def report(self, state: Progress) -> None:
         now = time.monotonic()
         if state.phase != self._phase:
+            self.stop()
             self._phase, self._begun, self._said = state.phase, now, now
+        if now - self._said >= self.every:
+            self._said = now
+            self.show(state, now - self._begun)
+
+    def show(self, state: Progress, seconds: float) -> None:
+        rate, left = _rate_and_left(state, seconds)
+        done = f"{state.phase}: {size(state.bytes_done)} of {size(state.bytes_total)}{_details(state)}"
+        line(f"{done}, {size(rate)}/s" + ("" if left is None else f", {duration(left)} left"))
+
+    def stop(self) -> None:
+        """The phase has ended."""
+
+
+class _Events(_Lines):
+    """{"event": "progress", "phase", "bytes", "bytes_total", "bytes_there", "files", "files_total", "rate", "left"};
+    the last two in bytes a second, and seconds or null."""
+
+    every = EVENT_EVERY
+    _last: Progress | None = None
+
+    def report(self, state: Progress) -> None:
+        super().report(state)
         self._last = state
-        if now - self._said >= EVENT_EVERY:
-            self._say(state, now)
 
     def stop(self) -> None:
         if self._last is not None:
-            self._say(self._last, time.monotonic())
+            self.show(self._last, time.monotonic() - self._begun)
 
-    def _say(self, state: Progress, now: float) -> None:
-        self._said = now
-        rate, left = _rate_and_left(state, now - self._begun)
+    def show(self, state: Progress, seconds: float) -> None:
+        rate, left = _rate_and_left(state, seconds)
         event = {
             "event": "progress",
             "phase": state.phase,
@@ -224,31 +244,14 @@ class _Events:
         print(json.dumps(event), file=sys.stderr, flush=True)
 
 
-class _Display:
-    def __init__(self) -> None:
-        self._lively = lively(sys.stderr)
-        self._bars: Bars | None = None
-        self._task: Any = None
-        self._phase = ""
-        self._begun = 0.0
-        self._said = 0.0
+class _Bar(_Lines):
+    every = 0.05
+    _bars: Bars | None = None
+    _task: Any = None
 
-    def report(self, state: Progress) -> None:
-        now = time.monotonic()
-        if state.phase != self._phase:
-            self.stop()
-            self._phase, self._begun, self._said = state.phase, now, now
-        if self._lively:
-            self._show(state, now)
-        elif now - self._said > LINE_EVERY:
-            self._said = now
-            rate, left = _rate_and_left(state, now - self._begun)
-            done = f"{state.phase}: {size(state.bytes_done)} of {size(state.bytes_total)}{_details(state)}"
-            line(f"{done}, {size(rate)}/s" + ("" if left is None else f", {duration(left)} left"))
-
-    def _show(self, state: Progress, now: float) -> None:
+    def show(self, state: Progress, seconds: float) -> None:
         if self._bars is None:
-            if now - self._begun < BAR_AFTER or not state.bytes_total:
+            if seconds < BAR_AFTER or not state.bytes_total:
                 return
             from rich.console import Console
             from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn, TransferSpeedColumn
@@ -269,17 +272,14 @@ class _Display:
                 self._task = bars.add_task(state.phase, total=state.bytes_total, details="")
                 bars.start()
                 self._bars = bars
-        if now - self._said > 0.05 or state.bytes_done == state.bytes_total:
-            self._said = now
-            details = _details(state).removeprefix(", ")
-            self._bars.update(self._task, completed=state.bytes_done, total=state.bytes_total, details=details)
+        details = _details(state).removeprefix(", ")
+        self._bars.update(self._task, completed=state.bytes_done, total=state.bytes_total, details=details)
 
     def stop(self) -> None:
         with interrupts_held():
             if self._bars is not None:
                 self._bars.stop()
                 self._bars = None
-        self._phase = ""
 
 
 def _details(state: Progress) -> str:
