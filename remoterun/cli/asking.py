@@ -12,7 +12,7 @@ from remoterun.errors import UsageError
 from remoterun.hosts.base import Prompts
 
 if TYPE_CHECKING:
-    from remoterun.client import Client, NewBucket, Plan
+    from remoterun.client import NewBucket, Plan
     from remoterun.hosts.base import UnknownHostKey
 
 

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from remoterun.client.upkeep import Checked, Collected, Usage
 
 
-A = TypeVar("A")
+A = TypeVar("A", "Examined", "Checked", "Collected", "Usage")
 Machine = Annotated[
     str | None,
     typer.Argument(
@@ -63,7 +63,7 @@ def doctor(machine: Machine = None, json: Json = False) -> int:
         def show(found: Examined, as_json: bool) -> None:
             render.checks(found.checks, as_json)
 
-        found, status = of_each(client, machine, look, show, Examined.record, json)
+        found, status = _of_each(client, machine, look, show, json)
     return status or (0 if all(examined.sound for examined in found) else 1)
 
 
@@ -79,17 +79,13 @@ def check(
     command that makes it whole. The exit status is 1 if anything is damaged.
     """
 
-    def show(done: Checked, as_json: bool) -> None:
-        with understood(done.machine):
-            render.checked(done, as_json)
-
     with connect() as client:
 
         def verify(name: str | None) -> Checked:
             with render.progress() as progress:
                 return client.machines.check(name, set_aside=not dry_run, progress=progress)
 
-        found, status = of_each(client, machine, verify, show, lambda done: done.record(), json)
+        found, status = _of_each(client, machine, verify, render.checked, json)
     return status or (0 if all(done.sound for done in found) else 1)
 
 
@@ -127,16 +123,12 @@ def gc(
         raise UsageError("--unused is about environments", hint=f"remoterun machines gc --envs --unused {unused}")
     seconds = None if unused is None else parse_duration(unused, or_none=True)
 
-    def show(done: Collected, as_json: bool) -> None:
-        with understood(done.machine):
-            render.collected(done, as_json)
-
     with connect() as client:
 
         def free(name: str | None) -> Collected:
             return client.machines.gc(name, keep=keep, envs=envs, unused=seconds, dry_run=dry_run)
 
-        return of_each(client, machine, free, show, lambda done: done.record(), json)[1]
+        return _of_each(client, machine, free, render.collected, json)[1]
 
 
 def _clear_cloud(yes: bool, dry_run: bool, json: bool) -> None:
@@ -169,12 +161,8 @@ def df(machine: Machine = None, json: Json = False) -> int:
     both sizes, and in neither's ALONE.
     """
 
-    def show(found: Usage, as_json: bool) -> None:
-        with understood(found.machine):
-            render.usage_table(found, as_json)
-
     with connect() as client:
-        return of_each(client, machine, client.machines.df, show, lambda found: found.record(), json)[1]
+        return _of_each(client, machine, client.machines.df, render.usage_table, json)[1]
 
 
 CLOCK_TOLERANCE = 5.0
@@ -250,13 +238,8 @@ def _clock(theirs: float, asked: float, answered: float) -> MachineCheck:
     return MachineCheck("clock", False, f"{skew:.0f} s away from this machine's", "sudo timedatectl set-ntp true")
 
 
-def of_each(
-    client: Client,
-    name: str | None,
-    ask: Callable[[str | None], A],
-    show: Callable[[A, bool], None],
-    record: Callable[[A], dict[str, Any]],
-    as_json: bool,
+def _of_each(
+    client: Client, name: str | None, ask: Callable[[str | None], A], show: Callable[[A, bool], None], as_json: bool
 ) -> tuple[list[A], int]:
     """What `ask` finds on the machine `name` (None: the default one), shown, and an exit status; of a pool on each of
     its machines, under a heading, or in a list of JSON. Of one that can't be asked the error stands in that place, and
@@ -264,7 +247,8 @@ def of_each(
     machine = client.machines.get(name)
     if not machine.pool:
         found = ask(name)
-        show(found, as_json)
+        with understood(machine.name):
+            show(found, as_json)
         return [found], 0
     answers: list[A] = []
     records: list[dict[str, Any]] = []
@@ -273,15 +257,16 @@ def of_each(
         if not as_json:
             render.heading(member, first=not number)
         try:
-            answers.append(ask(member))
+            found = ask(member)
+            with understood(member):
+                records.append(found.record())
+                if not as_json:
+                    show(found, False)
+            answers.append(found)
         except RemoterunError as error:
             status = max(status, error.exit_status)
             records.append({"machine": member, "error": error.message})
             render.error(error)
-            continue
-        records.append(record(answers[-1]))
-        if not as_json:
-            show(answers[-1], False)
     if as_json:
         render.out_json(records)
     return answers, status

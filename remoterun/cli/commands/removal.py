@@ -19,7 +19,6 @@ from remoterun.parsing import parse_duration
 
 if TYPE_CHECKING:
     from remoterun.client import Client
-    from remoterun.model import Run
 
 
 @app.command(cls=Command, epilog=example("remoterun stop 16"))

@@ -24,8 +24,6 @@ from remoterun.model import ALL_GPUS, Asked, Mount, RunRequest
 from remoterun.sizes import counted
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from remoterun.client import Client, NewBucket, Plan, Prepared
     from remoterun.model import MachineType, Run
     from remoterun.source import Source

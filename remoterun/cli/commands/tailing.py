@@ -152,21 +152,15 @@ def matching(
 ) -> Iterator[Item]:
     """`items` with only those whole lines of the log that match; a line without an end counts once the log has ended,
     or the state has changed. `none_found` is called at the end, where no line matched."""
-    found = False
-    for item in _matching(items, wanted):
-        found = found or isinstance(item, LogBytes)
-        yield item
-    if not found:
-        none_found()
-
-
-def _matching(items: Iterable[Item], wanted: re.Pattern[bytes]) -> Iterator[Item]:
     lines: dict[bool, LogBytes] = {}
     """The lines that have begun and not ended, by whether they are of stderr."""
+    any_found = False
 
     def ended() -> Iterator[Item]:
+        nonlocal any_found
         for begun in lines.values():
             if wanted.search(begun.data):
+                any_found = True
                 yield replace(begun, data=begun.data + b"\n")
         lines.clear()
 
@@ -184,7 +178,10 @@ def _matching(items: Iterable[Item], wanted: re.Pattern[bytes]) -> Iterator[Item
             continue
         found = [line + b"\n" for line in whole.split(b"\n") if wanted.search(line)]
         if found:
+            any_found = True
             yield replace(item, data=b"".join(found))
         if rest:
             lines[item.stderr] = replace(item, data=rest)
     yield from ended()
+    if not any_found:
+        none_found()

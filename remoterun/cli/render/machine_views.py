@@ -39,7 +39,7 @@ from remoterun.model import Line, Run
 if TYPE_CHECKING:
     from remoterun.client import MachineStatus, NewBucket, Orphan, Plan
     from remoterun.config import Config
-    from remoterun.model import HostUse, Run
+    from remoterun.model import HostUse
     from remoterun.providers.base import Identity, Offer, RentedHost
 
 

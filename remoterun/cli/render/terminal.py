@@ -11,13 +11,10 @@ import time
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from remoterun.sizes import counted as counted
 from remoterun.sizes import size as size
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass(frozen=True)
