@@ -199,7 +199,7 @@ def _machine(file: Path, name: str, table: Any) -> MachineType:
         return MachineType(name, pool=_pool(where, name, table["pool"]))
     engine = table.get("engine", AUTO)
     if engine not in ENGINES:
-        raise ConfigError(f"{where}.engine: unknown engine `{engine}`", hint=known_words(engine, ENGINES))
+        raise ConfigError(f"{where}.engine: there is no engine `{engine}`", hint=known_words(engine, ENGINES))
     if table.get("gpus", 0) < 0 or table.get("slots", 1) < 1 or table.get("connect_timeout", 1) <= 0:
         raise ConfigError(f"{where}: a number is too small", hint="gpus 0, slots 1, connect_timeout 1 at the least")
     if "aws" not in table:

@@ -174,7 +174,7 @@ TABLE: list[tuple[tuple[str, ...], int, str, str]] = [
     (("machines", "add", "a/b", "me@host"), 2, "`a/b` is not a name for a machine", "remoterun machines add"),
     (("machines", "add", "box", "me@host:abc"), 2, "no usable port", "1 to 65535"),
     (("machines", "add", "box", ""), 2, "is not the name of a machine", "user@host"),
-    (("machines", "add", "box", "me@host", "--engine", "x"), 2, "no engine `x`", r"auto\|docker"),
+    (("machines", "add", "box", "me@host", "--engine", "x"), 2, "no engine `x`", "auto, docker"),
     (("machines", "add", "box", "me@host", "--gpus", "many"), 2, "not a whole number", "machines add --help"),
     (("jupyter", "--framework", "torch"), 2, "`torch` is not a framework", r"--framework python\|tensorflow"),
     (("machines", "add", "plain", "me@host"), 2, "a machine `plain` already", "-y"),
@@ -285,7 +285,7 @@ CONFIGS = [
     ('[machines.box]\nhots = "a"', "machines.box: unknown key `hots`"),
     ('[machines.box]\ngpus = "a"', "machines.box.gpus: 'a' is not a number"),
     ("[machines.box]\ngpus = -1", "machines.box: a number is too small"),
-    ('[machines.box]\nengine = "x"', "unknown engine `x`"),
+    ('[machines.box]\nengine = "x"', "no engine `x`"),
     ("\udcff", "is no UTF-8 text"),
 ]
 
