@@ -198,7 +198,8 @@ def _mounted(
             other, store = find_store(connections, connections.registry.run(typed.name))
             where = ResourceRef("run", key=other.key, number=other.number, sub=typed.sub)
         manifest, about = store.manifest(where)
-        return SavedTree(store, where, manifest, title, hint, manifest.files[0].path if about.single else "", upload)
+        file = next(iter(manifest.files)).path if about.single else ""
+        return SavedTree(store, where, manifest, title, hint, file, upload)
     except NotFound as error:
         raise NotFound(f"{title} is gone: {error.message}", hint=hint)
 

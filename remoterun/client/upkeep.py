@@ -284,8 +284,8 @@ def usage(session: Session, registry: Registry) -> Usage:
                 number = numbers.get(name) if kind == "run" else None
                 uses.append(Use(str(kind), str(name), int(size), int(alone), number, row))
         totals = session.result(api.usage, stream)
-    shared = {"count": totals.blobs.shared.blobs, "bytes": totals.blobs.shared.size}
-    blobs = {"count": totals.blobs.blobs, "bytes": totals.blobs.size, "shared": shared}
+    shared = {"count": totals.shared, "bytes": totals.shared_size}
+    blobs = {"count": totals.blobs, "bytes": totals.size, "shared": shared}
     home = session.hello.home
     return Usage(session.machine.name, home, totals.total, totals.free, totals.disk, blobs, tuple(uses))
 

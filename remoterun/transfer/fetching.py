@@ -95,7 +95,7 @@ def place(
         manifest, of_git = without_git_folders(manifest)
         if of_git:
             result.warn(_of_git(of_git))
-    one = manifest.entries[0].path if about.single and len(manifest.entries) == 1 else ""
+    one = next(iter(manifest)).path if about.single and len(manifest.entries) == 1 else ""
     result.place = str(target / (name or one))
     result.listed = len(manifest.entries)
     if not result.listed:

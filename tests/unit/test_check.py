@@ -46,8 +46,7 @@ def check(home: Home, set_aside: bool = True) -> list[dict[str, Any]]:
         if finding is not None:
             findings.append(finding)
 
-    done = Check(home, set_aside, take).run()
-    assert done.findings == len(findings)
+    Check(home, set_aside, take).run()
     return findings
 
 
@@ -303,7 +302,7 @@ def test_too_many_for_one_look(home: Home, monkeypatch: pytest.MonkeyPatch) -> N
         os.unlink(home.blobs.path(data))
     findings: list[dict[str, Any]] = []
     totals = Check(home, True, lambda finding: findings.append(finding)).run()
-    assert (totals.findings, totals.more) == (len(findings), 7) == (5, 7)
+    assert (len(findings), totals.more) == (5, 7)
     with served(home) as link:
         upload(link, "doom", many)
     whole(home)

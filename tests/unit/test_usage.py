@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from remoterun.agent.shared import api
 from remoterun.agent.store.home import Home
 from remoterun.agent.upkeep.usage import UsageReport
 from tests.unit.test_check import damage, run_with_outputs
@@ -53,7 +52,7 @@ def test_size_and_alone(home: Home) -> None:
     assert rows["upload", "one"]["size"] - lists["one"] == 1110 and rows["upload", "one"]["alone"] - lists["one"] == 110
     assert rows["upload", "two"]["size"] - lists["two"] == 1000 and rows["upload", "two"]["alone"] == lists["two"]
     assert [version["version"] for version in rows["upload", "one"]["versions"]] == [1, 2]
-    assert totals.blobs == api.AllBlobs(3, 1110, api.BlobTotals(1, 1000))
+    assert (totals.blobs, totals.size, totals.shared, totals.shared_size) == (3, 1110, 1, 1000)
     assert totals.total == held(home) and totals.disk > totals.free > 0
 
 

@@ -232,7 +232,7 @@ def _resolve(home: Home, mount: MountSpec) -> ResolvedMount:
         raise HomeError("not_found", "there is no %s" % show(mount.typed))
     if resource.kind == "tree" and home.blobs.missing(part):
         raise HomeError("missing_blob", "files of %s are missing here" % show(mount.typed))
-    file = part.entries[0].path if entry is not None and entry.kind == "f" else ""
+    file = next(iter(part)).path if entry is not None and entry.kind == "f" else ""
     return ResolvedMount(mount.place, home.blobs.put(part.encode()), file)
 
 

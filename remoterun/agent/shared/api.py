@@ -47,8 +47,7 @@ class Nothing(Record):
 
 
 class Hello(Record):
-    """What a home says before it is asked. `time` in seconds since 1970 by its clock; `boot` names this boot of it;
-    `architecture` is what `uname -m` says there; `room`: bytes that may arrive."""
+    """What a home says before it is asked."""
 
     protocol: int
     home_id: str
@@ -57,10 +56,14 @@ class Hello(Record):
     host: str = ""
     user: str = ""
     boot: str = ""
+    """Names this boot of the host."""
     architecture: str = ""
+    """As `uname -m` names it."""
     time: float = 0.0
+    """Seconds since 1970 by the host's clock."""
     pid: int = 0
     room: int = LARGEST
+    """Bytes that may arrive."""
 
 
 # -- blobs
@@ -140,15 +143,16 @@ fetch_pieces = Request("fetch_pieces", BlobPieces, Nothing, "blobs")
 
 
 class UploadVersion(Record):
-    """A version of an upload, which its `digest` identifies; `size` in bytes, `created` in seconds since 1970 by the
-    clock of its host."""
+    """A version of an upload, which its `digest` identifies."""
 
     version: int
     """The name of its folder: the number of the client that uploaded it, where that was free in this home."""
     digest: str
     size: int
+    """Bytes."""
     files: int
     created: float
+    """Seconds since 1970 by the clock of its host."""
     damaged: bool = False
     for_mount: bool = False
     """It was copied to this home for a run that mounts it."""
@@ -185,17 +189,15 @@ class CommitUpload(Record):
 
 
 class RemoveUpload(Record):
-    """`digest`: of all versions only the one with that content."""
-
     name: str
     digest: Optional[str] = None
+    """Of all versions only the one with that content."""
 
 
 class Committed(Record):
-    """`created` is False where the home had a whole version with this content already."""
-
     version: UploadVersion
     created: bool
+    """False where the home had a whole version with this content already."""
 
 
 class Removed(Record):
@@ -207,10 +209,10 @@ class OfResource(Record):
 
 
 class Tree(Record):
-    """`live`: its files may still change, and are not hashed; `single`: it is one file, under its base name."""
-
     live: bool = False
+    """Its files may still change, and are not hashed."""
     single: bool = False
+    """It is one file, under its base name."""
     folder: str = ""
     about: Dict[str, Any] = {}
 
@@ -302,20 +304,23 @@ class Renewal(Record):
 
 
 class Follow(Record):
-    """From byte `offset` of the log, byte `err` of stderr where it is apart, and event number `events` on; `follow`:
-    until the run has ended, else what is there now. `tail`: only the last lines of each; `since`: only what was written
-    at that time or later, in seconds since 1970 by the host's clock; `timed`: pieces come with their times; without
-    `log` only the events come."""
-
     key: str
     offset: int = 0
+    """From this byte of the log on."""
     events: int = 0
+    """From this number of an event on."""
     follow: bool = True
+    """Until the run has ended; else what the host has now."""
     tail: Optional[int] = None
+    """Only so many last lines of the log, and of stderr."""
     since: Optional[float] = None
+    """Only what was written at that time or later: seconds since 1970 by the host's clock."""
     timed: bool = False
+    """Pieces come with their times."""
     log: bool = True
+    """False: only the events come."""
     err: int = 0
+    """From this byte of stderr on, where it is apart."""
 
 
 class Followed(Record):
@@ -527,14 +532,16 @@ class Examine(Record):
 
 
 class MachineCheck(Record):
-    """A line of `doctor`. `ok` is None for what is not needed, or can't be told; `fix` is what to type, or a text to
-    paste; `time`: the machine's clock."""
+    """A line of `doctor`."""
 
     name: str
     ok: Optional[bool]
+    """None for what is not needed, or not known."""
     detail: str = ""
     fix: Optional[str] = None
+    """What to type, or a text to paste."""
     time: Optional[float] = None
+    """The machine's clock."""
 
 
 class MachineChecks(Record):
@@ -550,50 +557,42 @@ class CheckTotals(Record):
     blobs: int
     size: int
     """Bytes of the blobs."""
-    findings: int
     more: int
     """Findings that were too many to name."""
 
 
 class Collect(Record):
-    """`keep`: versions of each upload that stay (None: all); `unused`: seconds without use, for `envs`."""
-
     keep: Optional[int] = None
+    """Versions of each upload that stay; None: all."""
     envs: bool = False
+    """Free environments, too."""
     unused: float = 7 * 86400.0
+    """Seconds without use after which these are freed."""
     dry_run: bool = False
 
 
 class CollectTotals(Record):
-    """Bytes. As many are `free` as a file may have where there is no end to the disk."""
-
     freed: int
+    """Bytes."""
     free: int
-
-
-class BlobTotals(Record):
-    """`size` in bytes."""
-
-    blobs: int
-    size: int
-
-
-class AllBlobs(Record):
-    """`shared`: those of them that have several users."""
-
-    blobs: int
-    size: int
-    shared: BlobTotals
+    """Bytes of the disk: as many as a file may have where it has no end."""
 
 
 class UsageTotals(Record):
-    """`total`: bytes of the home, on a disk with `free` of `disk` bytes free: as many as a file may have where there is
-    no end to it."""
-
     total: int
+    """Bytes of the home."""
     free: int
+    """Bytes of its disk that are free."""
     disk: int
-    blobs: AllBlobs
+    """Bytes of its disk."""
+    blobs: int
+    """How many it has."""
+    size: int
+    """Their bytes."""
+    shared: int
+    """How many of them have several users."""
+    shared_size: int
+    """The bytes of these."""
 
 
 doctor = Request("doctor", Examine, MachineChecks, "upkeep")

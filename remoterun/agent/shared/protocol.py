@@ -115,11 +115,11 @@ class Stream:
         finally:
             self.sending = False
 
-    def send_all(self, data: Bytes, size: int = PIECE, **header: Any) -> None:
-        """In frames of `size` bytes, the first of which has the header. None for no bytes."""
+    def send_all(self, data: Bytes, **header: Any) -> None:
+        """In frames, the first of which has the header. None for no bytes."""
         view = memoryview(data)
-        for start in range(0, len(view), size):
-            self.send(view[start : start + size], **header)
+        for start in range(0, len(view), PIECE):
+            self.send(view[start : start + PIECE], **header)
             header = {}
 
     def end(self, **result: Any) -> None:
@@ -142,7 +142,7 @@ class Stream:
         self._link.forget(self.number)
 
     def cancel(self) -> None:
-        """Tell the other side to stop; nothing more is received. May be called at any time, from any thread."""
+        """Ask the other side to stop; nothing more is received. May be called at any time, from any thread."""
         with self._changed:
             done = self._ended_there
             self._ended_there = True
@@ -348,13 +348,13 @@ class Link:
 
         threading.Thread(target=beat, name="remoterun keeps", daemon=True).start()
 
-    def watch(self, every: float, look: Callable[[bool], None]) -> None:
-        """Until the link ends, tell `look` every so many seconds whether a request is under way. One whose client has
-        stopped to read is not."""
+    def watch(self, every: float, report: Callable[[bool], None]) -> None:
+        """Until the link ends, call `report` every so many seconds with whether a request is under way. One whose
+        client has stopped to read is not."""
 
         def watching() -> None:
             while not self._ended.wait(every):
-                look(self._busy())
+                report(self._busy())
 
         threading.Thread(target=watching, name="remoterun watches", daemon=True).start()
 
@@ -414,7 +414,7 @@ class Link:
             reason = LinkClosed("protocol error: %s" % error)
         except LinkClosed as error:
             reason = error
-        except Exception as error:  # noqa: BLE001 - whatever the pipe raises ends the link, and is told to each stream
+        except Exception as error:  # noqa: BLE001 - whatever the pipe raises ends the link, and each stream fails with it
             reason = LinkClosed(str(error) or type(error).__name__)
         self.close(reason)
 

@@ -17,14 +17,12 @@ from __future__ import annotations
 
 import hashlib
 import io
-import itertools
 import json
-import operator
 import os
 import posixpath
 import re
 import stat
-from typing import Any, Callable, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Set, Tuple
+from typing import Callable, Collection, Iterable, Iterator, List, NamedTuple, Optional, Set, Tuple
 
 from .frames import Bytes
 from .paths import ODD_PART, raw_path
@@ -93,7 +91,10 @@ class Manifest:
 
     def _set(self, text: bytes, count: int, files: int, size: int) -> None:
         self._text = text
-        self._count, self._file_count, self.size = count, files, size
+        self._count = count
+        self.file_count = files
+        self.size = size
+        """Bytes of all files."""
         self._digest = ""
 
     def __iter__(self) -> Iterator[Entry]:
@@ -101,18 +102,12 @@ class Manifest:
         return self._parse()
 
     @property
-    def entries(self) -> Sequence[Entry]:
+    def entries(self) -> Collection[Entry]:
         return _Entries(self, self._count, files=False)
 
     @property
-    def files(self) -> Sequence[Entry]:
-        return _Entries(self, self._file_count, files=True)
-
-    # `size`: bytes of all files.
-
-    @property
-    def file_count(self) -> int:
-        return self._file_count
+    def files(self) -> Collection[Entry]:
+        return _Entries(self, self.file_count, files=True)
 
     def encode(self) -> bytes:
         return self._text
@@ -149,10 +144,7 @@ class Manifest:
         return Manifest.built(build)
 
     def find(self, path: str) -> Optional[Entry]:
-        for entry in self.entries:
-            if entry.path == path:
-                return entry
-        return None
+        return next((entry for entry in self.entries if entry.path == path), None)
 
     def _parse(self) -> Iterator[Entry]:
         lines = io.BytesIO(self._text)
@@ -161,7 +153,7 @@ class Manifest:
             yield parse_line(line)
 
 
-class _Entries(Sequence[Entry]):
+class _Entries(Collection[Entry]):
     """The entries of a manifest, or its files alone: parsed anew each time they are gone through."""
 
     def __init__(self, manifest: Manifest, count: int, files: bool) -> None:
@@ -174,15 +166,8 @@ class _Entries(Sequence[Entry]):
         parsed = self._manifest._parse()
         return (entry for entry in parsed if entry.kind == "f") if self._files else parsed
 
-    def __getitem__(self, index: Any) -> Any:
-        """Slow: it reads all entries before it."""
-        if isinstance(index, slice):
-            return list(itertools.islice(self, *index.indices(self._count)))
-        wanted = operator.index(index)
-        for number, entry in enumerate(self):
-            if number == wanted + (self._count if wanted < 0 else 0):
-                return entry
-        raise IndexError(index)
+    def __contains__(self, entry: object) -> bool:
+        return any(entry == one for one in self)
 
 
 def leads_out(root: str, path: str) -> bool:
@@ -344,7 +329,7 @@ def read_entries(path: str) -> Iterator[Entry]:
 
 
 def parse_line(line: bytes, hashed: bool = False) -> Entry:
-    """An entry of a manifest; its path is not looked at. Raises `TreeError` for what is none. `hashed`: it must have a
+    """An entry of a manifest; its path is not checked. Raises `TreeError` for what is none. `hashed`: it must have a
     digest if it is a file."""
     match = _PLAIN_FILE.match(line)
     if match:

@@ -7,7 +7,7 @@ refers to any more. An age limit would protect the former only, and would keep w
 So a process that is going to refer to blobs says so first. The order is the whole of it:
 
     the process         1 writes the digests into a lease, under the lock `blobs`, shared
-                        2 looks whether their blobs are there
+                        2 searches the home for their blobs
                         3 writes the manifest that names them
                         4 drops the lease
     `gc`, a batch       under the same lock, exclusively: A reads every lease, B reads every manifest that is new,
@@ -63,7 +63,7 @@ class Lease:
         self.close()
 
     def add(self, raw: bytes) -> None:
-        """Protect the packed digests from now on: whether their blobs are there is to be looked up after this.
+        """Protect the packed digests from now on: search the home for their blobs after this.
 
         Blocks while `gc` unlinks a batch. Raises `OSError` on a full disk.
         """

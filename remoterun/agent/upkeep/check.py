@@ -21,7 +21,7 @@ import os
 import stat
 import time
 from functools import partial
-from typing import Any, Callable, Dict, Iterator, List, Optional, Set, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Set, Tuple
 
 from ..shared.api import CheckTotals
 from ..shared.files import locked
@@ -107,7 +107,7 @@ class Check:
             self._drop_replaced()
         for finding in findings:
             self._send(finding=finding.record())
-        return CheckTotals(self._blobs, self._size, len(findings), self._more)
+        return CheckTotals(self._blobs, self._size, self._more)
 
     def _may_add(self) -> bool:
         """Whether there may be one finding more, which is counted."""
@@ -157,11 +157,20 @@ class Check:
     def _verify_blobs(self) -> None:
         sizes = [size for _, _, size in self._each_blob()]
         self._blobs, self._size = len(sizes), sum(sizes)
-        progress = _Progress(self._send, self._blobs, self._size)
+        at = {"files_total": self._blobs, "bytes_total": self._size, "files": 0, "bytes": 0}
+        reported = 0.0
+
+        def came(size: int) -> None:
+            nonlocal reported
+            at["bytes"] += size
+            if time.monotonic() - reported > REPORT_EVERY:
+                reported = time.monotonic()
+                self._send(at=dict(at))
+
         for path, digest, size in self._each_blob():
             twin = path.endswith(".x")
-            state = state_of(path, digest.hex(), progress.add)
-            progress.add(0, 1)
+            state = state_of(path, digest.hex(), came)
+            at["files"] += 1
             if not twin and state != ABSENT:
                 self._needed.discard(digest)
             if state == DAMAGED and self._may_add():
@@ -261,27 +270,10 @@ class Check:
                     os.unlink(os.path.join(self.home.damaged, name))
 
 
-class _Progress:
-    """Which part of the blobs was read; `send(at=…)` is called now and then."""
-
-    def __init__(self, send: Callable[..., Any], files: int, size: int) -> None:
-        self._send = send
-        self._totals = {"files_total": files, "bytes_total": size}
-        self._files = self._bytes = 0
-        self._reported = 0.0
-
-    def add(self, size: int, files: int = 0) -> None:
-        self._bytes += size
-        self._files += files
-        if time.monotonic() - self._reported > REPORT_EVERY:
-            self._reported = time.monotonic()
-            self._send(at=dict(self._totals, files=self._files, bytes=self._bytes))
-
-
-def state_of(path: str, digest: str, read: Optional[Callable[[int], None]] = None) -> str:
+def state_of(path: str, digest: str, read: Callable[[int], None] = lambda count: None) -> str:
     """WHOLE, DAMAGED (also if it can't be read), or ABSENT. `read` is called with the bytes of each piece."""
     try:
-        return WHOLE if hash_file(path, read or (lambda count: None))[0] == digest else DAMAGED
+        return WHOLE if hash_file(path, read)[0] == digest else DAMAGED
     except FileNotFoundError:
         return ABSENT
     except (OSError, TreeError):

@@ -13,10 +13,10 @@
 Where nothing more may arrive on the disk, what a cut transfer left goes at once instead of a day later. It
 works with no byte free.
 
-Safe at any moment. Blobs and versions go in batches under the lock `blobs`, each after a look at what has come to refer
-to them since: leases.py has the reasoning. What is big is renamed away under the lock, and deleted after.
+Safe at any moment. Blobs and versions go in batches under the lock `blobs`, each after what has come to refer to them
+since was read: leases.py has the reasoning. What is big is renamed away under the lock, and deleted after.
 
-If it can't be told what something refers to, since its manifest is damaged, nothing at all is freed.
+Where a damaged manifest hides what something refers to, nothing at all is freed.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ class Collection:
             self._remove("agents", stale_files.agents(self.home, now), "", remove_tree)
         return CollectTotals(self._freed, free_space(self.home.path))
 
-    def _tell(self, kind: str, items: List[Dict[str, Any]], why: str = "", count: Optional[int] = None) -> None:
+    def _report(self, kind: str, items: List[Dict[str, Any]], why: str = "", count: Optional[int] = None) -> None:
         size = sum(item.get("bytes", 0) for item in items)
         part = {"kind": kind, "count": len(items) if count is None else count, "bytes": size, "items": items[:_ITEMS]}
         if not part["count"]:
@@ -190,7 +190,7 @@ class Collection:
                     if not self._dry:
                         discard(os.path.join(folder, str(number)))
                         discard(os.path.join(folder, "%d.tree" % number))
-        self._tell("versions", items)
+        self._report("versions", items)
 
     def _version_bytes(self, name: str, number: int) -> int:
         path = os.path.join(self.home.uploads.folder_of(name), str(number))
@@ -217,7 +217,7 @@ class Collection:
                         items.append({"path": self._short(run.path), "bytes": own_bytes(run.path)})
                         if not self._dry:
                             discard(run.path)
-        self._tell("remains", items)
+        self._report("remains", items)
 
     def _upload_remains(self, name: str) -> List[str]:
         folder = self.home.uploads.folder_of(name)
@@ -235,14 +235,14 @@ class Collection:
         """Remove what is due; `remove` returns False for what is in use."""
         removed, kept = [], []
         for item in found:
-            told = {"path": self._short(item.path), "bytes": item.size}
+            row = {"path": self._short(item.path), "bytes": item.size}
             if not item.due:
-                kept.append(told)
+                kept.append(row)
             elif self._dry or remove(item.path) is not False:
-                removed.append(told)
-        self._tell(kind, removed)
+                removed.append(row)
+        self._report(kind, removed)
         if why_kept:
-            self._tell(kind, kept, why=why_kept)
+            self._report(kind, kept, why=why_kept)
 
     # -- blobs
 
@@ -273,9 +273,9 @@ class Collection:
                             count, size = count + 1, size + freed
                 if candidates:
                     time.sleep(0.002)  # or we would take the lock again before those that wait for it wake up
-        self._tell("blobs", [{"bytes": size}] if count else [], count=count)
+        self._report("blobs", [{"bytes": size}] if count else [], count=count)
         why = "of transfers that go on, or were cut less than a day ago"
-        self._tell("blobs", [{"bytes": spared_size}] if spared else [], why=why, count=spared)
+        self._report("blobs", [{"bytes": spared_size}] if spared else [], why=why, count=spared)
 
     def _free(self, path: str, keep: bool) -> Optional[int]:
         """Bytes that the disk gets back (or would), or None if it is gone."""
@@ -306,9 +306,9 @@ class Collection:
                     kept.append(item)
                 elif self._take_environment(name, path, engine, discard):
                     removed.append(item)
-        self._tell("environments", removed)
+        self._report("environments", removed)
         if self._envs:
-            self._tell("environments", kept, why="used lately; --unused TIME says how long ago is enough")
+            self._report("environments", kept, why="used lately; --unused TIME says how long ago is enough")
             self._remove_images(used)
 
     def _take_environment(self, name: str, path: str, engine: ProcessEngine, discard: Callable[[str], None]) -> bool:
@@ -329,7 +329,7 @@ class Collection:
         return {name for run in active_runs(self.home) for name in self._names(run.spec)}
 
     def _last_uses(self) -> Dict[str, float]:
-        """When a run that is still known used what, as far as it can be told."""
+        """When a run that is still known used what, as far as it is known."""
         found: Dict[str, float] = {}
         for key in self.home.run_keys() if self._envs else []:
             try:
@@ -363,8 +363,8 @@ class Collection:
                 elif self._dry or self._take_image(docker, image):
                     removed.append(item)
                     gone.append(image.id)
-        self._tell("images", removed)
-        self._tell("images", kept, why="used lately; --unused TIME says how long ago is enough")
+        self._report("images", removed)
+        self._report("images", kept, why="used lately; --unused TIME says how long ago is enough")
 
     def _take_image(self, docker: Docker, image: Image) -> bool:
         """Whether it could be deleted: under the lock, so that no run that comes now counts on it."""

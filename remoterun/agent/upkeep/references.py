@@ -3,9 +3,9 @@
     an upload       of each version: the files of its manifest
     a run           the files of its source, and of its saved outputs
                     the files that earlier attempts of it left, until it has ended
-                    its environment: the tree that holds docker/ and trainer/, kept as a blob, and that tree's files
-                    the diff of its commit, kept as a blob
-                    each mount: the tree, kept as a blob (what the run has read); its files until the run has ended
+                    its environment: the tree that holds docker/ and trainer/, saved as a blob, and that tree's files
+                    the diff of its commit, saved as a blob
+                    each mount: the tree, saved as a blob (what the run has read); its files until the run has ended
 
 That an ended run's mounts pin no files is on purpose: `--keep` and `rm` would free nothing that was ever trained on.
 
@@ -167,20 +167,20 @@ class ReferenceReader:
         self._home = home
         self._without = set() if without is None else without
         self._read: Set[Tuple[str, str, str, str]] = set()
-        self._settled: Set[str] = set()
+        self._ended: Set[str] = set()
 
     def update(self, digests: Set[bytes]) -> None:
-        """Raises `HomeError("damaged")` when it can't tell what something refers to."""
+        """Raises `HomeError("damaged")` when what something refers to can't be read."""
         for name in self._home.uploads.names():
             for referrer in of_upload(self._home, name):
                 if (name, referrer.digest) not in self._without:
                     self._take(referrer, digests)
         for key in self._home.run_keys():
-            if key not in self._settled:
+            if key not in self._ended:
                 self._take_run(self._home.run(key), digests)
 
     def spare(self, name: str, digest: str) -> None:
-        """Count a version as there again."""
+        """Count a version as one that stays."""
         self._without.discard((name, digest))
 
     def _take_run(self, run: RunFolder, digests: Set[bytes]) -> None:
@@ -196,7 +196,7 @@ class ReferenceReader:
         for referrer in referrers:
             self._take(referrer, digests)
         if ended:
-            self._settled.add(run.key)  # nothing of it is added any more
+            self._ended.add(run.key)  # nothing of it is added any more
 
     def _take(self, referrer: Referrer, digests: Set[bytes]) -> None:
         mark = (referrer.kind, referrer.name, referrer.part, referrer.digest)

@@ -10,7 +10,6 @@ import fcntl
 import itertools
 import os
 import re
-import subprocess
 import sys
 import time
 from typing import Iterator, Optional, Set
@@ -67,7 +66,7 @@ def partial(home: Home, now: float, full: bool) -> Iterator[StaleFile]:
 def agents(home: Home, now: float) -> Iterator[StaleFile]:
     """Bundles of other versions of the agent that no process runs."""
     running = _command_lines()
-    for name in sorted(os.listdir(home.agents)):
+    for name in sorted(os.listdir(home.agents)) if running else []:
         if name != os.path.basename(sys.argv[0]) and name not in running:
             unfinished = name.startswith(".") or name.endswith(".tmp")
             yield from _remains(os.path.join(home.agents, name), now, LEFT if unfinished else OLD_AGENT)
@@ -121,17 +120,9 @@ def _lives(pid: int) -> bool:
 
 
 def _command_lines() -> str:
-    """Of every process that we may see."""
-    if not os.path.isdir("/proc/self"):
-        done = subprocess.run(
-            ["ps", "-axww", "-o", "command="],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-        )
-        return done.stdout.decode("utf-8", "replace")
+    """Of every process that we may see; "" without Linux's /proc."""
     found = []
-    for name in os.listdir("/proc"):
+    for name in os.listdir("/proc") if os.path.isdir("/proc/self") else []:
         if name.isdigit():
             with contextlib.suppress(OSError), open("/proc/%s/cmdline" % name, "rb") as file:
                 found.append(file.read().decode("utf-8", "replace"))

@@ -12,9 +12,9 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from typing import Any, Callable, Dict, List, Optional, Set
+from typing import Any, Callable, Dict, List, Optional, Set, Tuple
 
-from ..shared.api import AllBlobs, BlobTotals, UsageTotals
+from ..shared.api import UsageTotals
 from ..shared.files import own_bytes, size_of
 from ..shared.states import RunStatus
 from ..store import leases
@@ -28,7 +28,7 @@ _PARTS = ("blobs", "uploads", "runs", "envs", "partial", "tmp", "damaged")
 
 
 class UsageReport:
-    """One look. `send(row=…)` is called with {"kind", "name", "size", "alone", …} for each user of the disk:
+    """One report. `send(row=…)` is called with {"kind", "name", "size", "alone", …} for each user of the disk:
 
     "upload" with its "versions"; "run" with its "state", "work", "outputs" and "log"; "environment" and "image" with
     "used" and "contents", what is in it for people; and, where there is any, "partial", "temporary", "damaged",
@@ -56,17 +56,16 @@ class UsageReport:
         self._folder("temporary", self.home.tmp)
         self._folder("damaged", self.home.damaged)
         self._other()
-        total = blobs.size + sum(row.pop("own", 0) for row in self._rows)
+        total = blobs[1] + sum(row.pop("own", 0) for row in self._rows)
         self._images()
         for row in self._rows:
             self._send(row=row)
         disk = shutil.disk_usage(self.home.path)
-        return UsageTotals(total, disk.free, disk.total, blobs)
+        return UsageTotals(total, disk.free, disk.total, *blobs)
 
     def _row(self, kind: str, name: str, own: int = 0, **more: Any) -> Dict[str, Any]:
         """`own`: bytes that are not blobs."""
-        row: Dict[str, Any] = {"kind": kind, "name": name, "size": 0, "alone": 0, "own": own}
-        row.update(more)
+        row = {"kind": kind, "name": name, "size": 0, "alone": 0, "own": own, **more}
         self._rows.append(row)
         return row
 
@@ -84,12 +83,11 @@ class UsageReport:
         status: Optional[RunStatus] = None
         referrers: List[Referrer] = []
         try:
-            status = run.status()
-            referrers = of_run(self.home, run)
+            status, referrers = run.status(), of_run(self.home, run)
         except FileNotFoundError:
             return  # removed meanwhile, or its remains
         except (HomeError, ValueError, LookupError, TypeError):
-            status, referrers = None, []
+            pass
         row = self._row(
             "run",
             run.key,
@@ -121,30 +119,28 @@ class UsageReport:
             row["size"] += size
             self._claims[key] = owner if self._claims.get(key, owner) == owner else _SHARED
 
-    def _blobs(self) -> AllBlobs:
-        count = size = shared = shared_size = 0
-        leased = {"count": 0, "bytes": 0}
-        free = {"count": 0, "bytes": 0}
-        promised: Set[bytes] = set()
-        leases.read(self.home.leases, promised, time.time(), sweep=False)
+    def _blobs(self) -> Tuple[int, int, int, int]:
+        """How many blobs, their bytes, and the same of those that several users share."""
+        sizes: List[int] = []
+        by_user: Dict[str, List[int]] = {"shared": [], "leased": [], "unreferenced": []}
+        leased: Set[bytes] = set()
+        leases.read(self.home.leases, leased, time.time(), sweep=False)
         for first in range(256):
             for path, digest in self.home.blobs.beginning_with(first):
-                bytes_ = size_of(path)
-                count, size = count + 1, size + bytes_
+                sizes.append(size_of(path))
                 plain = self._claims.get(digest + b"\0")
                 owner = self._claims.get(digest + b"\1", plain) if path.endswith(".x") else plain
                 if owner is None:
-                    kind = leased if digest in promised else free
-                    kind["count"] += 1
-                    kind["bytes"] += bytes_
+                    by_user["leased" if digest in leased else "unreferenced"].append(sizes[-1])
                 elif owner == _SHARED:
-                    shared, shared_size = shared + 1, shared_size + bytes_
+                    by_user["shared"].append(sizes[-1])
                 else:
-                    self._rows[owner]["alone"] += bytes_
-        for name, found in (("leased", leased), ("unreferenced", free)):
-            if found["count"]:
-                self._row(name, "", size=found["bytes"], alone=found["bytes"], count=found["count"])
-        return AllBlobs(count, size, BlobTotals(shared, shared_size))
+                    self._rows[owner]["alone"] += sizes[-1]
+        shared = by_user.pop("shared")
+        for kind, found in by_user.items():
+            if found:
+                self._row(kind, "", size=sum(found), alone=sum(found), count=len(found))
+        return len(sizes), sum(sizes), len(shared), sum(shared)
 
     def _environments(self) -> None:
         from ..running.engines.process import ProcessEngine

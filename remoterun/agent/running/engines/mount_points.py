@@ -54,7 +54,7 @@ def keep_written(work: str, mount: ResolvedMount, blobs: Blobs, started: int) ->
     tree = blobs.tree(mount.tree)
     if os.path.islink(root) or not os.path.isdir(root):
         same = (
-            mount.file and not os.path.islink(root) and _is_same(root, tree.entries[0], os.stat(root), blobs, started)
+            mount.file and not os.path.islink(root) and _is_same(root, next(iter(tree)), os.stat(root), blobs, started)
         )
         return [] if same else [mount.place]
     known = {entry.path: entry for entry in tree.entries}

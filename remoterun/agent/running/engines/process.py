@@ -89,7 +89,7 @@ class ProcessEngine:
                 target = os.path.dirname(target)
             manifest = self.home.blobs.tree(mount.tree)
             if mount.file:
-                entry = manifest.entries[0]
+                entry = next(iter(manifest))
                 manifest = Manifest([entry._replace(path=os.path.basename(place))])
             self.home.checkout(manifest, target, private=writable)
 
