@@ -41,8 +41,8 @@ from remoterun.transfer.destination import Destination, temporary_name
 from remoterun.transfer.lanes import Lanes
 from remoterun.transfer.reading import size_and_time
 
-LOW = GROUP // 2
-"""Pieces under way below which the next group is asked about."""
+LOW = GROUP
+"""Pieces under way below which the next group is asked about: five connections hold nearly so many."""
 AT_ONCE = 4
 """Pieces that one task moves."""
 MOST_REMEMBERED = 50_000

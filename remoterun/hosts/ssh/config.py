@@ -85,12 +85,13 @@ class SSHTarget:
 
 
 class HostKeyCheck(enum.Enum):
-    """What to do about a host whose key is not known yet. A changed key is refused in any case."""
+    """What to do about a host whose key is not known yet; the values are those that `ssh -G` prints. A changed key is
+    refused in any case."""
 
-    REFUSE = "yes"
+    REFUSE = "true"
     ASK = "ask"
     ACCEPT_NEW = "accept-new"
-    NO = "no"
+    NO = "false"
     """ssh would accept any key, of any machine that answers. It is treated as ASK."""
 
 
@@ -245,14 +246,7 @@ def _settings(target: SSHTarget, options: Mapping[str, Sequence[str]]) -> SSHSet
         writes_no_known_hosts=not kept_known_hosts,
         global_known_hosts=_files(one("globalknownhostsfile", "/etc/ssh/ssh_known_hosts"), tokens),
         host_key_alias=None if alias.lower() in ("", "none") else alias,
-        host_key_check={
-            "yes": HostKeyCheck.REFUSE,
-            "true": HostKeyCheck.REFUSE,
-            "accept-new": HostKeyCheck.ACCEPT_NEW,
-            "no": HostKeyCheck.NO,
-            "off": HostKeyCheck.NO,
-            "false": HostKeyCheck.NO,
-        }.get(check, HostKeyCheck.ASK),
+        host_key_check=next((each for each in HostKeyCheck if each.value == check), HostKeyCheck.ASK),
         hash_known_hosts=flag("hashknownhosts"),
         batch_mode=flag("batchmode"),
         connect_timeout=float(timeout) if timeout.isdigit() and int(timeout) > 0 else None,

@@ -27,6 +27,7 @@ _CIPHERS = ("aes128-gcm@openssh.com", "aes256-gcm@openssh.com", "aes128-ctr", "a
 _WINDOW = 8 << 20  # bytes that may be on their way to us before we have read any of them
 _READ = 1 << 20
 _POLL = 0.5  # seconds between looks at deadlines while nothing comes
+_END_SECONDS = 5.0  # for paramiko's thread, whose socket is closed
 _HEAD = 4096  # bytes; what is shorter is sent in one packet with what follows
 _JUMPS_AT_MOST = 8
 
@@ -386,7 +387,7 @@ def _log_in(settings: SSHSettings, access: Access, way: Way, began: float) -> pa
         transport = client.get_transport()
         _end(client, way)
         if transport is not None:
-            transport.join(_POLL)
+            transport.join(_END_SECONDS)
             transport.packetizer.complete_handshake()  # ends its timer
         raise
     return client

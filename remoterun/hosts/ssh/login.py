@@ -146,7 +146,7 @@ class Login(AuthStrategy):  # type: ignore[misc]  # paramiko has no types
                 except paramiko.AuthenticationException as error:
                     if "timeout" in str(error).lower():
                         raise self._hung_up("no answer in time") from error
-                    self._notes.append(f"{identity.label}: {_why_refused(error, self._reason())}")
+                    self._notes.append(f"{identity.label}: refused{self._why(error)}")
                     continue
                 if more:
                     self._notes.append(f"{identity.label}: accepted, but the host wants {' or '.join(more)} as well")
@@ -264,6 +264,10 @@ class Login(AuthStrategy):  # type: ignore[misc]  # paramiko has no types
         key.public_blob = None
         yield Identity(_label(name, key), key)
 
+    def _why(self, error: Exception) -> str:
+        why = self._reason() or str(error)
+        return "" if why in ("Authentication failed.", "") else f" ({why})"
+
     def _hung_up(self, why: str) -> HostUnreachable:
         return HostUnreachable(
             f"the connection to `{self._settings.target}` ({self._place}) broke while logging in: {why}",
@@ -328,16 +332,13 @@ def _agent(path: str, notes: list[str]) -> paramiko.Agent | None:
     without a deadline, and finds an agent by the environment only."""
     found: list[paramiko.Agent] = []
 
-    def work() -> None:
-        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as probe:
-            probe.connect(path)  # of an agent that is gone, paramiko says nothing
-            ask()
-
     def ask() -> None:
-        with _agent_variable, _environment("SSH_AUTH_SOCK", path), contextlib.suppress(OSError, paramiko.SSHException):
-            found.append(paramiko.Agent())
+        with contextlib.suppress(OSError, paramiko.SSHException), socket.socket(socket.AF_UNIX) as probe:
+            probe.connect(path)  # of an agent that is gone, paramiko says nothing
+            with _environment("SSH_AUTH_SOCK", path):
+                found.append(paramiko.Agent())
 
-    worker = threading.Thread(target=work, daemon=True)
+    worker = threading.Thread(target=ask, daemon=True)
     worker.start()
     worker.join(_AGENT_SECONDS)
     if not found:
@@ -347,18 +348,14 @@ def _agent(path: str, notes: list[str]) -> paramiko.Agent | None:
 
 @contextlib.contextmanager
 def _environment(name: str, value: str) -> Iterator[None]:
-    before = os.environ.get(name)
-    if before == value:
-        yield
-        return
-    os.environ[name] = value
-    try:
-        yield
-    finally:
-        if before is None:
+    with _agent_variable:
+        before = {name: os.environ[name]} if name in os.environ else {}
+        os.environ[name] = value
+        try:
+            yield
+        finally:
             del os.environ[name]
-        else:
-            os.environ[name] = before
+            os.environ.update(before)
 
 
 def _label(name: str, key: paramiko.PKey) -> str:
@@ -428,10 +425,3 @@ def _is_of(blob: bytes, public: bytes) -> bool:
         return False
     message.get_binary()
     return bytes(message.get_remainder()).startswith(bytes(plain.get_remainder()))
-
-
-def _why_refused(error: Exception, reason: str) -> str:
-    text = str(error)
-    if reason:
-        return f"refused ({reason})"
-    return "refused" if text in ("Authentication failed.", "") else f"refused ({text})"
