@@ -119,22 +119,6 @@ def test_errors_never_write_to_the_terminal(capsys: pytest.CaptureFixture[str]) 
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    ("width", "text", "expected"),
-    [
-        (5, "abcde", "abcde"),
-        (5, "abcdef", "abcd…"),
-        (5, "日本語", "日本…"),
-        (6, "日本語", "日本語"),
-        (3, "é" * 9, "éé…"),
-    ],
-)
-def test_long_columns_are_cut_by_what_is_seen(width: int, text: str, expected: str) -> None:
-    from remoterun.cli.render import terminal
-
-    assert terminal.shortened(text, width) == expected
-
-
 def test_colour_only_where_it_is_wanted(data: Place) -> None:
     assert ESCAPE not in data.run("machines").stdout
     assert ESCAPE in data.run("machines", env={"CLICOLOR_FORCE": "1"}).stdout
@@ -516,13 +500,6 @@ class TestRuns:
         for words in (("ps", "-v"), ("ps",), ("info", "last"), ("run", "--dry-run", command)):
             assert ESCAPE not in ready.run(*words).stdout, words
         assert ready.newest()["description"] == f"d{ESCAPE}[5m"
-
-    def test_a_long_command_is_cut_to_the_terminal(self, ready: Place) -> None:
-        ready.run(*RUN, "true # " + "long " * 100)
-        terminal = ready.spawn("ps", "-n", "1")
-        assert ended(terminal) == 0
-        assert all(len(re.sub(r"\x1b\[\d*m", "", line)) <= 160 for line in terminal.before.splitlines())
-        assert "long " * 99 in ready.run("ps", "-n", "1").stdout, "and left whole for programs"
 
     def test_listings_and_labels(self, ready: Place, tmp_path: Path) -> None:
         number = ready.run(*RUN, "-b", "--label", "night", "echo made > file").stdout.strip()

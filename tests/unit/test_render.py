@@ -19,7 +19,7 @@ from remoterun.agent.shared.states import RunEvent, RunState
 from remoterun.cli import render
 from remoterun.cli.follow import follow
 from remoterun.cli.render.output import Column, table
-from remoterun.cli.render.terminal import Cursor, columns
+from remoterun.cli.render.terminal import Cursor, columns, shortened
 from remoterun.client import Client, NewBucket, Note, Orphan, Plan, StateChange
 from remoterun.client.upkeep import Checked, Collected, Damage, Freed, Usage, Use
 from remoterun.config import Config
@@ -211,6 +211,20 @@ def test_a_table_counts_columns_of_the_terminal(
     lines = capsys.readouterr().out.splitlines()
     assert [columns(line.rpartition("  ")[0]) for line in lines[1:]] == [17, 17]
     assert lines[1].startswith("日本語日本語日本") and [line[-1] for line in lines] == ["B", "x", "y"]
+
+
+@pytest.mark.parametrize(
+    ("width", "text", "expected"),
+    [
+        (5, "abcde", "abcde"),
+        (5, "abcdef", "abcd…"),
+        (5, "日本語", "日本…"),
+        (6, "日本語", "日本語"),
+        (3, "é" * 9, "éé…"),
+    ],
+)
+def test_long_columns_are_cut_by_what_is_seen(width: int, text: str, expected: str) -> None:
+    assert shortened(text, width) == expected
 
 
 @pytest.mark.parametrize("width", [40, 80])

@@ -8,7 +8,6 @@ import os
 import re
 import sys
 import time
-import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -112,17 +111,18 @@ def columns(text: str) -> int:
     """How many columns of a terminal `text` takes."""
     if text.isascii():
         return len(text)
-    wide = sum(unicodedata.east_asian_width(char) in "WF" for char in text)
-    return len(text) + wide - sum(unicodedata.category(char) in ("Mn", "Me") for char in text)
+    from rich.cells import cell_len
+
+    return cell_len(text)
 
 
 def shortened(text: str, room: int) -> str:
     """`text`, cut with an ellipsis where it takes more than `room` columns."""
     if columns(text) <= room:
         return text
-    while columns(text) > room - 1:
-        text = text[: len(text) - max((columns(text) - room) // 2, 1)]
-    return text + "…"
+    from rich.cells import set_cell_size
+
+    return set_cell_size(text, room - 1).rstrip(" ") + "…"
 
 
 class Cursor:
