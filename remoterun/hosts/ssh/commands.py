@@ -35,39 +35,24 @@ def install_command(bundle: AgentBundle, home: str, python: str) -> str:
 
 def install_error(name: str, home: str, python: str, status: int | None, said: str) -> AgentError:
     """Why that command failed on the host `name`: its exit status (None: a signal ended it), and what it printed."""
-    evidence = said or None
     another = f'name one with `python = "…"` for `{name}` in the config'
-    if status == _NO_PYTHON:
-        return AgentError(
-            f"`{name}` has no `{python}`, which the agent needs",
-            evidence=evidence,
-            hint=f"on that machine: `sudo apt install python3`; or {another}",
-        )
-    if status == _OLD_PYTHON:
-        return AgentError(
-            f"`{python}` on `{name}` is too old: the agent needs Python 3.8",
-            evidence=evidence,
-            hint=f"on that machine: `sudo apt install python3`; or {another}",
-        )
-    if status == _BROKEN_PYTHON:
-        return AgentError(f"`{python}` on `{name}` does not work", evidence=evidence, hint=another)
-    if re.search(r"No space left|[Qq]uota exceeded", said):
-        return AgentError(
-            f"the disk of `{name}` is full: there is no room for the agent in `{home}`",
-            evidence=evidence,
-            hint=f"ssh {name} df -h",
-        )
-    if status == _NOT_WRITABLE:
-        return AgentError(
-            f"`{home}` on `{name}` can't be written",
-            evidence=evidence,
-            hint=f'choose another folder with `home = "…"` for `{name}` in the config',
-        )
-    return AgentError(
-        f"the agent could not be copied to `{name}` ({ending(status)})",
-        evidence=evidence,
-        hint=f"does that account run commands? `ssh {name} sh -c true`",
-    )
+    install = f"on that machine: `sudo apt install python3`; or {another}"
+    of_python = {
+        _NO_PYTHON: (f"`{name}` has no `{python}`, which the agent needs", install),
+        _OLD_PYTHON: (f"`{python}` on `{name}` is too old: the agent needs Python 3.8", install),
+        _BROKEN_PYTHON: (f"`{python}` on `{name}` does not work", another),
+    }
+    if status in of_python:
+        what, hint = of_python[status]
+    elif re.search(r"No space left|[Qq]uota exceeded", said):
+        what, hint = f"the disk of `{name}` is full: there is no room for the agent in `{home}`", f"ssh {name} df -h"
+    elif status == _NOT_WRITABLE:
+        what = f"`{home}` on `{name}` can't be written"
+        hint = f'choose another folder with `home = "…"` for `{name}` in the config'
+    else:
+        what = f"the agent could not be copied to `{name}` ({ending(status)})"
+        hint = f"does that account run commands? `ssh {name} sh -c true`"
+    return AgentError(what, evidence=said or None, hint=hint)
 
 
 def ending(status: int | None) -> str:
