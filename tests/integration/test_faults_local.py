@@ -192,7 +192,7 @@ class TestMounts:
         for path in Path(place.home.blobs.folder).glob("*/*"):
             if not path.name.endswith(".x"):
                 data = path.read_bytes()
-                assert place.home.blobs.path(tree_of({"x": data})[0].entries[0].digest) == str(path)
+                assert place.home.blobs.path(next(iter(tree_of({"x": data})[0])).digest) == str(path)
         assert place.outputs(key) == {"data/in.txt": b"x\n"}
 
     def test_what_is_written_into_a_mount_is_kept_and_told(self, place: Place) -> None:
