@@ -213,4 +213,4 @@ class TestRefuseTwins:
 
 
 def entries(*paths: str) -> list[Entry]:
-    return tree_of(dict.fromkeys(paths, b""))[0].entries
+    return list(tree_of(dict.fromkeys(paths, b""))[0])

@@ -343,7 +343,7 @@ class TestCheck:
 
     @pytest.mark.parametrize("seed", range(2))
     def test_killed_at_any_moment(self, home: Home, seed: int) -> None:
-        """The next one ends what it began, and nothing whole is lost."""
+        """The next one ends what it began, nothing whole is lost, and an upload makes the rest whole."""
         chance = random.Random(seed)
         many: Files = {f"d{number % 5}/f{number}*": b"%d" % number * 300 for number in range(40)}
         home.uploads.commit("doom", put(home, many))
@@ -357,5 +357,9 @@ class TestCheck:
         assert all(read_files(Path(home.uploads.folder, name, "1")) == many for name in ("doom", "other"))
         for path in Path(home.uploads.folder).rglob("*"):
             assert not path.name.endswith(".remoterun"), "no temporary name is left"
+        assert sorted(os.listdir(home.damaged)) == sorted(tree_of(many)[1])
+        for name in ("doom", "other"):
+            assert home.uploads.commit(name, put(home, many))[1], "an upload replaces what is damaged"
+        check(home)
         collect(home, after=1e6)
         whole(home)
