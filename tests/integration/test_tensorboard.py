@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from pathlib import Path
 
@@ -29,7 +30,7 @@ def test_logs_grow_here_as_they_grow_there(user: User, tmp_path: Path, monkeypat
     runs = {machine: start(user, machine) for machine in ("one", "two")}
     sources = [Resource("runs", str(run.number)) for run, _ in runs.values()]
     copied = {machine: tmp_path / "logs" / "runs" / str(run.number) for machine, (run, _) in runs.items()}
-    with tensorboard._Copies(user.client, sources) as copies:
+    with contextlib.closing(tensorboard._Copies(user.client, sources)) as copies:
         thread = threading.Thread(target=copies._copy_on, args=(tmp_path / "logs",))
         thread.start()
         for machine, (_, work) in runs.items():
