@@ -423,7 +423,7 @@ class TestRuns:
         assert (run["machine"], run["labels"]) == ("plain", ["lesson", "cli"])
         plan = ready.run("run", "--dry-run", "-t", "local", "--port", "6006", "true", cwd=tmp_path).stdout
         assert "machine    local" in plan
-        assert "\nports      6006\nlabels     lesson\ntimeout    1 h 0 min\n" in plan
+        assert "\nlabels     lesson\ntimeout    1h\nports      6006\n" in plan
 
     def test_standard_input(self, ready: Place) -> None:
         """It is sent where that is asked for, also again; else it is said that it is not."""
