@@ -647,7 +647,7 @@ class TestRuns:
         ready.run("machines", "add", "narrow", "local", "--engine", "process", "--slots", "1", "-y")
         first, second = (ready.run("run", "-y", "-b", "-t", "narrow", "sleep 1000").stdout.strip() for _ in range(2))
         until(lambda: ready.json("info", first)["state"] == "running")
-        until(lambda: re.search(rf" {second}  queued .*, next", ready.run("ps").stdout))
+        until(lambda: re.search(rf" {second}  queued, next in line ", ready.run("ps").stdout))
         assert f"run {second} has written nothing yet: it is queued" in ready.run("logs", second, "--no-follow").stderr
         terminal = ready.spawn("logs", second)
         terminal.expect("Waiting for its turn.*(next in line|waiting for)")
