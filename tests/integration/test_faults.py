@@ -698,8 +698,8 @@ class TestPool:
         until(lambda: client.machines.status(["b"], wait=30)[0].there)
         second = client.runs.submit(RunRequest("echo second", image=BASE_IMAGE))
         assert second.where == "lab (b)" and ended(client, second).code == 0
-        assert client.runs.move(waiting.number, "b").where == "b"
-        assert ended(client, waiting).code == 0 and b.log(waiting) == b"moved\n"
+        moved = client.runs.move(waiting.number, "b")
+        assert moved.where == "b" and ended(client, moved).code == 0 and b.log(moved) == b"moved\n"
         a.go(first)
         assert ended(client, first).code == 0
 

@@ -11,7 +11,7 @@ import base64
 import hashlib
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -68,7 +68,8 @@ class LaunchRequest:
 
 
 class Acquisition:
-    """One try to get the host of an intent."""
+    """One try to get the host of an intent. `subnets` are those that are known, as `network.subnets` gives them, by
+    their regions."""
 
     def __init__(
         self,
@@ -76,6 +77,7 @@ class Acquisition:
         folder: HostFolder,
         intent: Intent,
         say: Callable[[str], None],
+        subnets: Mapping[str, dict[str, dict[str, Any]]] | None = None,
         *,
         settings: AWS | None = None,
     ) -> None:
@@ -83,6 +85,7 @@ class Acquisition:
         self._folder = folder
         self._intent = intent
         self._say = say
+        self._subnets = subnets or {}
         self._settings = settings or AWS()
         self._was_seen = False  # by a description of AWS's: what is not there after that, is gone
         self._images: dict[tuple[str, str], Image] = {}
@@ -213,7 +216,7 @@ class Acquisition:
             image = resolve(self._calls, offer, rental.image)
             self._images[offer.region, offer.type] = image
         if offer.region not in self._networks:
-            subnets = network.subnets(self._calls, offer.region)
+            subnets = self._subnets.get(offer.region) or network.subnets(self._calls, offer.region)
             vpc = next(iter(subnets.values()))["VpcId"]
             source = endpoint.source(self._calls, offer.region, vpc, self._settings)
             group = network.admit(self._calls, offer.region, vpc, source)

@@ -26,6 +26,8 @@ class AWS:
         self._home = config.home
         self._settings = config.aws
         self.calls = Calls(config.aws)
+        self._subnets: dict[str, dict[str, dict[str, Any]]] = {}
+        """By region, for the acquisition that follows a question about offers."""
 
     def region(self, machine: MachineType) -> str:
         """Where a machine type would be rented."""
@@ -42,7 +44,7 @@ class AWS:
 
     def acquire(self, intent: Intent, offers: Sequence[Offer], say: Callable[[str], None]) -> RentedHost:
         folder = HostFolder(self._home, intent.token)
-        return Acquisition(self.calls, folder, intent, say, settings=self._settings).host(offers)
+        return Acquisition(self.calls, folder, intent, say, self._subnets, settings=self._settings).host(offers)
 
     def find(self, token: str) -> RentedHost | None:
         folder = HostFolder(self._home, token)
@@ -142,7 +144,7 @@ class AWS:
 
     def _live_offers(self, rental: Rental, region: str) -> list[Offer]:
         """An offer for each type and zone that there is, with the spot price of now."""
-        zones = network.subnets(self.calls, region)
+        zones = self._subnets[region] = network.subnets(self.calls, region)
         filters = [{"Name": "instance-type", "Values": list(rental.types)}]
         listed = self.calls.pages(
             "ec2",
