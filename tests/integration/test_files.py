@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from remoterun.agent.shared.records import to_json
 from remoterun.agent.shared.states import RunState
 from remoterun.client import Client
 from remoterun.client.handover import send_resource
@@ -248,7 +249,7 @@ class TestVersions:
         self.put(user, "a", "two")
         gone = MachineType("two", host="me@127.0.0.1:1", connect_timeout=2)
         with sqlite3.connect(user.config.home / "registry.db") as database:
-            database.execute("UPDATE copies SET machine = ? WHERE machine LIKE '%two%'", (json.dumps(gone.record()),))
+            database.execute("UPDATE copies SET machine = ? WHERE machine LIKE '%two%'", (json.dumps(to_json(gone)),))
         database.close()
         (doom,) = user.client.uploads.list(wait=5)
         reached = {copy.machine: copy for copy in doom.copies}

@@ -53,7 +53,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
     [
         ("usage import UsageReport", "UsageReport(home, lambda **_: None).run()"),
         ("gc import Collection", "Collection(home, 1, True, 1.0, True, lambda **_: None).run()"),
-        ("check import Check", "Check(home, True, lambda **_: None)._found._read_lists()"),
+        ("check import Check", "Check(home, True, lambda **_: None)._read_lists()"),
     ],
     ids=lambda body: body[0].split()[0],
 )

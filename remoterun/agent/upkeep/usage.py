@@ -23,7 +23,6 @@ from ..store.home import Home
 from ..store.run_folder import RunFolder
 from .references import Referrer, of_run, of_upload
 
-_SHARED = -1
 _PARTS = ("blobs", "uploads", "runs", "envs", "partial", "tmp", "damaged")
 
 
@@ -39,6 +38,7 @@ class UsageReport:
         self.home = home
         self._send = send
         self._claims: Dict[bytes, int] = {}
+        """By a blob's digest and whether it is executable: the number of the row that it is of, or `_shared_by`."""
         """By the file of a blob (its digest, and a byte for its executable twin): the row that refers to it."""
         self._rows: List[Dict[str, Any]] = []
 
@@ -103,21 +103,24 @@ class UsageReport:
     def _claim(self, row: Dict[str, Any], referrers: List[Referrer]) -> None:
         """Count what the referrers refer to, each blob once, as this row's, which is the last one."""
         owner = len(self._rows) - 1
-        sizes: Dict[bytes, int] = {}
+
+        def claim(key: bytes, size: int) -> None:
+            before = self._claims.get(key)
+            if before not in (owner, _shared_by(owner)):
+                row["size"] += size
+                self._claims[key] = owner if before is None else _shared_by(owner)
+
         for referrer in referrers:
             if referrer.is_blob:
-                sizes[bytes.fromhex(referrer.digest) + b"\0"] = size_of(self.home.blobs.path(referrer.digest))
+                claim(bytes.fromhex(referrer.digest) + b"\0", size_of(self.home.blobs.path(referrer.digest)))
             try:
                 for entry in referrer.entries():
                     if entry.kind == "f":
-                        sizes[bytes.fromhex(entry.digest) + b"\0"] = entry.size
+                        claim(bytes.fromhex(entry.digest) + b"\0", entry.size)
                         if entry.executable and referrer.whole:
-                            sizes[bytes.fromhex(entry.digest) + b"\1"] = entry.size
+                            claim(bytes.fromhex(entry.digest) + b"\1", entry.size)
             except HomeError:
                 row["damaged"] = True
-        for key, size in sizes.items():
-            row["size"] += size
-            self._claims[key] = owner if self._claims.get(key, owner) == owner else _SHARED
 
     def _blobs(self) -> Tuple[int, int, int, int]:
         """How many blobs, their bytes, and the same of those that several users share."""
@@ -132,7 +135,7 @@ class UsageReport:
                 owner = self._claims.get(digest + b"\1", plain) if path.endswith(".x") else plain
                 if owner is None:
                     by_user["leased" if digest in leased else "unreferenced"].append(sizes[-1])
-                elif owner == _SHARED:
+                elif owner < 0:
                     by_user["shared"].append(sizes[-1])
                 else:
                     self._rows[owner]["alone"] += sizes[-1]
@@ -174,3 +177,8 @@ class UsageReport:
         names = [name for name in os.listdir(self.home.path) if name not in _PARTS]
         own = sum(own_bytes(os.path.join(self.home.path, name)) for name in names)
         self._row("other", "", own, size=own, alone=own, count=len(names))
+
+
+def _shared_by(owner: int) -> int:
+    """What stands for a blob of several rows, the last of which is number `owner`."""
+    return -owner - 1
