@@ -110,6 +110,7 @@ def test_every_command_about_rented_machines(
     cloud.disk = image_key
     cloud.docker_tags = {bundled_image(MachineType("t4").base_image, "gpu"): bundled_image(BASE_IMAGE, "cpu")}
     place = make_place(tmp_path)
+    cloud.s3.ready()
     place.env.update(cloud.environment())
     place.run("upload", "data/input.txt", "--name", "doom")
     commands = shown(of_the_cloud())
