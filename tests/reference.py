@@ -61,6 +61,10 @@ def helps() -> dict[str, str]:
 
 if __name__ == "__main__":
     try:
-        FILE.write_text(written(FILE.read_text(), helps()))
+        text = written(FILE.read_text(), helps())
+        if "--print" in sys.argv:
+            sys.stdout.write(text)
+        else:
+            FILE.write_text(text)
     except ValueError as error:
         sys.exit(str(error))
