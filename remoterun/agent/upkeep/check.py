@@ -165,12 +165,14 @@ class Check:
             at["bytes"] += size
             if time.monotonic() - reported > REPORT_EVERY:
                 reported = time.monotonic()
+                at["bytes_total"] = max(at["bytes_total"], at["bytes"])  # blobs may come while others are read
                 self._send(at=dict(at))
 
         for path, digest, size in self._each_blob():
             twin = path.endswith(".x")
             state = state_of(path, digest.hex(), came)
             at["files"] += 1
+            at["files_total"] = max(at["files_total"], at["files"])
             if not twin and state != ABSENT:
                 self._needed.discard(digest)
             if state == DAMAGED and self._may_add():
