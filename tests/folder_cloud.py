@@ -86,11 +86,13 @@ class Folders:
         rented = RentedHost(f"i-{number}", intent.token, "running", offers[0], now, *about, idle=intent.idle)
         self._keep(rented)
         say("its boot")
+        home.parent.mkdir(exist_ok=True)
         if (self.root / "broken").exists():
-            self.home(intent.token).mkdir(parents=True)
             self.take_away(intent.token)
             raise HostNeverCame(f"i-{number} did not answer")
-        home.mkdir(parents=True)
+        folder = home.with_suffix(".folder")
+        folder.mkdir()
+        home.symlink_to(folder)
         terms = RentalTerms(intent.token, intent.deadline, intent.idle, ["touch", str(home / "ended")])
         (home / RENTAL_FILE).write_text(json.dumps(to_json(terms)))
         Place(home, Path((self.root / "environment").read_text()))
@@ -145,18 +147,18 @@ class Folders:
     def take_away(self, token: str, why: str = "", preempted: bool = False, was_ended: bool = False) -> None:
         """The host is gone, with all that ran there: nobody reaches its home any more."""
         home = self.home(token)
-        home.parent.mkdir(exist_ok=True)
+        gone = home.with_suffix(".gone")
 
         def is_gone() -> bool:
-            """Until the file stands there, a client that reconnects may start an agent, which makes the home again."""
+            """At one stroke: a client that reconnects starts an agent, which must not make the home again."""
             if kill_all(str(home).encode()):
                 return False
-            shutil.rmtree(home, ignore_errors=True)
-            with contextlib.suppress(IsADirectoryError):
-                home.write_text("gone")
-            return home.is_file()
+            gone.write_text("gone")
+            gone.replace(home)
+            return not kill_all(str(home).encode())
 
         until(is_gone, what="all that ran there is gone")
+        shutil.rmtree(home.with_suffix(".folder"), ignore_errors=True)
         rented = self.find(token)
         assert rented is not None
         self._keep(replace(rented, state="gone", why=why, ended=time.time(), preempted=preempted, was_ended=was_ended))
