@@ -37,7 +37,7 @@ lint: $(READY) ## ruff, mypy, who may import whom, and the agent's Python 3.8
 	@$(BIN)/lint-imports
 	@$(BIN)/vermin -t=3.8- --no-tips --violations remoterun/agent
 
-bench: $(READY) ## figures beside ssh, rsync, scp, PyTorch and Keras; ARGS="trainer --quick" for some
+bench: $(READY) ## figures beside ssh, docker, rsync and rclone; ARGS="control --quick" for some
 	@$(BIN)/python -m tests.bench $(ARGS)
 
 clean: ## remove what make made here

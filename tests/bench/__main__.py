@@ -6,9 +6,7 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 
-from tests.bench import cloud, control
-from tests.bench.data import __main__ as data
-from tests.bench.trainer import __main__ as trainer
+from tests.bench import cloud, control, data, trainer
 
 BENCHES: dict[str, Callable[[Sequence[str]], int]] = {
     "cloud": cloud.main,

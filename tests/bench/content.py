@@ -1,22 +1,17 @@
-"""What is sent: random files and trees, JSON lines, and the changes made to them between two laps."""
+"""What is sent, the changes made to it between two laps, and whether it arrived."""
 
 from __future__ import annotations
 
 import os
 import random
 import string
+import subprocess
 from pathlib import Path
 
 PIECE = 1 << 22
 FOLDER = 100  # files
 WORDS = 5000
 LINE_WORDS = 24
-
-
-def random_file(path: Path, size: int) -> None:
-    """A new file, in place of the one that was there."""
-    path.unlink(missing_ok=True)
-    append(path, size)
 
 
 def random_tree(path: Path, files: int, size: int) -> None:
@@ -26,15 +21,6 @@ def random_tree(path: Path, files: int, size: int) -> None:
         if number % FOLDER == 0:
             folder.mkdir(parents=True)
         (folder / f"{number:06d}.bin").write_bytes(os.urandom(size))
-
-
-def sparse_file(path: Path, size: int, islands: int = 20, island: int = 1 << 20) -> None:
-    """A file of holes with some random data in it."""
-    with path.open("wb") as file:
-        file.truncate(size)
-        for number in range(islands):
-            file.seek(number * (size // islands))
-            file.write(os.urandom(island))
 
 
 def json_lines(path: Path, size: int, seed: int = 1) -> None:
@@ -70,3 +56,17 @@ def overwrite(path: Path, start: int, size: int) -> None:
     with path.open("r+b") as file:
         file.seek(start)
         file.write(os.urandom(size))
+
+
+# --- what arrived
+
+
+class Different(Exception):
+    """Where one side has something else than the other."""
+
+
+def check_same(one: Path, other: Path) -> None:
+    """Compare two files or trees, by all of their content. Raises Different."""
+    done = subprocess.run(["diff", "-rq", "--no-dereference", str(one), str(other)], capture_output=True, text=True)
+    if done.returncode:
+        raise Different((done.stdout + done.stderr).partition("\n")[0])

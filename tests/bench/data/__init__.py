@@ -1,1 +1,0 @@
-"""The data plane beside rsync and scp, over the same sshd."""

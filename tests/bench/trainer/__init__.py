@@ -1,1 +1,0 @@
-"""The trainer's figures: `python -m tests.bench.trainer`."""
