@@ -33,7 +33,6 @@ class Checklist:
         self._ec2 = boto3.client("ec2", region_name=region)
         self._s3 = boto3.client("s3", region_name=region)
         self._runs: dict[str, str] = {}
-        self._bucket: str | None = None
         self._buckets, self._rules = self.buckets(), self.rules()
         self.failed: list[str] = []
 
@@ -42,7 +41,7 @@ class Checklist:
         self.step("doctor aws finds no fault", self.examined)
         self.step("a plan says type and price", self.planned)
         self.step("an upload to the bucket, twice", self.uploaded)
-        self.step("without a yes nothing is rented", self.refused)
+        self.step("a price is shown, and no means no", self.refused)
         self.step("a run on a new host, to its first line", self.first_run)
         self.step("its log and its outputs", self.read)
         self.step("a second run on the kept host, to its first line", self.second_run)
@@ -81,19 +80,19 @@ class Checklist:
         for name, *what in (("check", self._options.type), ("spot", self._options.type, "--spot"), ("gpu", GPU_TYPE)):
             words = (*what, "--region", self._region, "--idle", self._options.idle, "--max-hours", f"{self._hours:.3f}")
             self._user.run("machines", "add", name, "--aws", *words)
-        plan = self._user.run(*self._words("check", "true"), "--dry-run").stdout
+        plan = self._user.run(*self._words("check", "true", "--dry-run")).stdout
         require(self._options.type in plan and "at most" in plan and "$" in plan, f"it does not: {plan!r}")
 
     def uploaded(self) -> str:
-        words = ("upload", str(self._user.data), "--name", self._user.upload, "--to", "aws", "-y")
-        self._user.run(*words)
-        self._bucket = self._user.json("machines", "whoami")["bucket"]
+        words = ("upload", str(self._user.data), "--name", self._user.upload, "--to", "aws")
+        self._user.answer(*words, question="Make it", answer="y")
         require("version 1" in self._user.run(*words).stderr, "what did not change is another version")
-        return f"{self._bucket}, {'yours already' if self._bucket in self._buckets else 'made'}"
+        return f"{self._bucket()}, {'yours already' if self._bucket() in self._buckets else 'made'}"
 
     def refused(self) -> None:
-        done = self._user.run(*self._words("check", "true"), status=None)
-        require(done.returncode != 0 and not self.hosts(), "there is a host all the same")
+        shown = self._user.answer(*self._words("check", "true"), question="Rent it", answer="n", status=130)
+        require("$" in shown, "no price was shown")
+        require(not self.hosts(), "there is a host all the same")
 
     # --- on the first host
 
@@ -222,6 +221,9 @@ class Checklist:
         """The number of the newest run."""
         self._runs[name] = str(self._user.json("ps")[-1]["number"])
 
+    def _bucket(self) -> Any:
+        return self._user.json("machines", "whoami")["bucket"]
+
     def _host(self) -> dict[str, Any]:
         hosts = [each for each in self.hosts() if each["State"]["Name"] != "shutting-down"]
         require(len(hosts) == 1, f"there are {len(hosts)} hosts")
@@ -264,7 +266,8 @@ class Checklist:
         for host in self.hosts():
             self._user.run("machines", "rm", host["InstanceId"], status=None)
         self._until_gone()
-        if self._bucket:
+        bucket = self._bucket()
+        if bucket:
             for run in self._user.json("ps"):
                 self._user.run("rm", f"runs/{run['number']}", status=None)
             self._user.run("rm", f"uploads/{self._user.upload}", status=None)
@@ -273,11 +276,11 @@ class Checklist:
             if self.rules() <= self._rules:
                 break
             time.sleep(pause)
-        if self._bucket and self._bucket not in self._buckets:
-            bucket = boto3.resource("s3", region_name=self._region).Bucket(self._bucket)
-            bucket.objects.delete()
-            bucket.delete()
-        left = [each["InstanceId"] for each in self.hosts()] + self.disks() + list(self.buckets() - self._buckets)
+        if bucket in self.buckets() - self._buckets:
+            made = boto3.resource("s3", region_name=self._region).Bucket(bucket)
+            made.objects.delete()
+            made.delete()
+        left = [each["InstanceId"] for each in self.hosts()] + self.disks()
         return left + [" ".join(rule) for rule in self.rules() - self._rules]
 
     def _until_gone(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import shlex
 import shutil
 import subprocess
 import sys
@@ -14,6 +15,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+import pexpect
 
 PROGRAM = Path(__file__).with_name("workload.py")
 REMOTERUN = str(Path(sys.executable).with_name("remoterun"))
@@ -58,6 +61,21 @@ class User:
             raise Failure(f"`remoterun {' '.join(words)}` has status {process.returncode}: {last_line(talk or output)}")
         return subprocess.CompletedProcess(words, process.returncode, output, talk)
 
+    def answer(self, *words: str, question: str, answer: str, status: int = 0) -> str:
+        """A command with a terminal, at which its question is answered; what it showed. Raises `Failure`."""
+        shown, got = pexpect.run(
+            shlex.join([REMOTERUN, *words]),
+            timeout=SECONDS,
+            withexitstatus=True,
+            events={question: f"{answer}\n"},
+            encoding="utf-8",
+            cwd=str(self._work),
+            env=self._env(self.home) | {"TERM": "xterm", "COLUMNS": "150"},
+        )
+        if got != status:
+            raise Failure(f"`remoterun {' '.join(words)}` has status {got}: {last_line(shown)}")
+        return str(shown)
+
     @contextmanager
     def running(self, *words: str, line: str) -> Iterator[tuple[subprocess.Popen[str], float]]:
         """A command that has written this line, and after how many seconds, killed at the end. Raises `Failure`."""
@@ -83,12 +101,15 @@ class User:
         words = ("ssh", "-F", str(self.home / "hosts" / token / "ssh_config"), *words)
         return subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60)
 
+    def _env(self, home: Path) -> dict[str, str]:
+        return {**os.environ, "REMOTERUN_HOME": str(home), "NO_COLOR": "1"}
+
     def _start(self, words: tuple[str, ...], home: Path) -> subprocess.Popen[str]:
         """In a session of its own: ^C is for the check, which then cleans up."""
         return subprocess.Popen(
             [REMOTERUN, *words],
             cwd=self._work,
-            env={**os.environ, "REMOTERUN_HOME": str(home), "NO_COLOR": "1"},
+            env=self._env(home),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
