@@ -5,16 +5,16 @@ nanosecond. A file that was hashed within `RACY` of its last change gets no row:
 its stamp as it was (git calls it racily clean). So a rewrite of the same size in the same second is always noticed.
 
 It is a cache: nothing here is an error for the user. Each row has a checksum, as a wrong digest would do harm; a
-database that is damaged is deleted and made anew.
+database that is damaged is deleted, and the next `Stamps` makes a new one.
 """
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import sqlite3
 import struct
-import time
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,20 +22,18 @@ from pathlib import Path
 RACY = 100_000_000
 """Nanoseconds. File systems count time in steps of up to 10 ms; some count seconds, which is seen by the zeros."""
 RACY_SECONDS = 2_500_000_000
-KEPT = 500
-"""Folders whose rows are kept: those used last."""
+MOST_BYTES = 1 << 30
+"""Of the database, which begins anew then: rows of folders that are gone stay in it."""
 AT_ONCE = 1000
 """Rows that are read, or written, in one go."""
 BUSY_SECONDS = 5.0
-FORMAT = 1
 
 _SCHEMA = """
-    CREATE TABLE folders (id INTEGER PRIMARY KEY, path BLOB NOT NULL UNIQUE, used REAL NOT NULL);
-    CREATE TABLE stamps (
-        folder INTEGER NOT NULL, path BLOB NOT NULL,
+    CREATE TABLE IF NOT EXISTS stamps (
+        folder BLOB NOT NULL, path BLOB NOT NULL,
         stamp BLOB NOT NULL, digest BLOB NOT NULL, checksum INTEGER NOT NULL,
         PRIMARY KEY (folder, path)
-    ) WITHOUT ROWID;
+    ) WITHOUT ROWID
 """
 _STAMP = struct.Struct("<qqqQ")
 """Size, mtime, ctime, inode."""
@@ -58,16 +56,13 @@ class Stamps:
     def __init__(self, file: Path, folder: str) -> None:
         """`file`: the database, made if it is missing."""
         self._file = file
-        self._folder = 0
+        self._folder = hashlib.sha256(os.fsencode(folder)).digest()[:16]
         self._db: sqlite3.Connection | None = None
-        self._new: list[tuple[int, bytes, bytes, bytes, int]] = []
-        self._gone: list[tuple[int, bytes]] = []
+        self._new: list[tuple[bytes, bytes, bytes, bytes, int]] = []
+        self._gone: list[tuple[bytes, bytes]] = []
         """Rows to be written, and to be deleted before that."""
-        for _ in range(2):  # once more if it was damaged, and was deleted
-            with self._forgiving():
-                self._open(os.fsencode(folder))
-            if self._db is not None or file.exists():
-                break
+        with self._forgiving():
+            self._open()
         self._rows = self._read()
         self._next = next(self._rows, None)
 
@@ -106,7 +101,6 @@ class Stamps:
         self._write()
         with self._forgiving():
             if self._db is not None:
-                self._db.execute("UPDATE folders SET used = ? WHERE id = ?", (time.time(), self._folder))
                 self._db.close()
         self._db = self._next = None
 
@@ -144,32 +138,14 @@ class Stamps:
         self._gone.clear()
         self._new.clear()
 
-    def _open(self, folder: bytes) -> None:
-        if not self._file.exists():
-            self._file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._db = db = sqlite3.connect(self._file, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
-        db.execute("PRAGMA synchronous = OFF")  # after a power loss it may be damaged, and is made anew
-        db.execute("BEGIN IMMEDIATE")
-        with db:
-            if not db.execute("PRAGMA user_version").fetchone()[0]:
-                os.chmod(self._file, 0o600)
-                for statement in _SCHEMA.split(";")[:-1]:
-                    db.execute(statement)
-                db.execute(f"PRAGMA user_version = {FORMAT}")
-            elif db.execute("PRAGMA user_version").fetchone()[0] != FORMAT:
-                raise sqlite3.DatabaseError("of another version")
-            known = db.execute("SELECT id FROM folders WHERE path = ?", (folder,)).fetchone()
-            if known is None:
-                self._forget_oldest(db)
-                made = db.execute("INSERT INTO folders (path, used) VALUES (?, ?)", (folder, time.time()))
-                known = (made.lastrowid,)
-            self._folder = known[0]
-
-    def _forget_oldest(self, db: sqlite3.Connection) -> None:
-        """Make room for one more folder."""
-        old = db.execute("SELECT id FROM folders ORDER BY used DESC LIMIT -1 OFFSET ?", (KEPT - 1,)).fetchall()
-        db.executemany("DELETE FROM stamps WHERE folder = ?", old)
-        db.executemany("DELETE FROM folders WHERE id = ?", old)
+    def _open(self) -> None:
+        self._file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if self._file.exists() and self._file.stat().st_size > MOST_BYTES:
+            self._file.unlink()
+        self._db = sqlite3.connect(self._file, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+        self._db.execute("PRAGMA synchronous = OFF")  # after a power loss it may be damaged, and is made anew
+        self._db.execute(_SCHEMA)
+        os.chmod(self._file, 0o600)
 
     @contextlib.contextmanager
     def _forgiving(self) -> Iterator[None]:

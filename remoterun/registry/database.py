@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import shlex
 import sqlite3
@@ -64,25 +63,14 @@ SCHEMA = """
 """Of a run, `machine` is what was asked for, `host` what was got, `again` the key of the run that it repeats, `asked`
 the digest of what was asked for. Of an upload, `created` is by the clock of the machine that has it and `recorded` by
 ours: that one says which version is the newest."""
-FROM_7 = """
-    ALTER TABLE copies RENAME TO copies_7;
-    CREATE TABLE copies (
-        name TEXT NOT NULL,
-        digest TEXT NOT NULL,
-        home_id TEXT NOT NULL,
-        machine TEXT NOT NULL,
-        path TEXT,
-        seen REAL NOT NULL,
-        uploaded REAL NOT NULL DEFAULT 0,
-        PRIMARY KEY (name, digest, home_id)
-    );
-    INSERT INTO copies SELECT name, digest, home_id, machine, path, seen, uploaded FROM copies_7;
-    DROP TABLE copies_7;
-"""
+_DISK_ERRORS = (
+    sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY,
+    sqlite3.SQLITE_PERM,
+)  # fmt: skip
+
 
 ROOM = 1 << 20
-"""Bytes that a disk has free at the least on which SQLite's errors are not about room."""
-_DISK_ERRORS = (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM)
+"""Bytes: a disk that has less is full."""
 
 
 class Unwritable(RemoterunError):
@@ -101,7 +89,6 @@ class Database:
         self._unwritable: RemoterunError | None = None
         try:
             file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._check_not_emptied()
         except OSError as error:
             raise RemoterunError(
                 f"the home `{file.parent}` can't be made: {error.strerror}",
@@ -170,7 +157,6 @@ class Database:
             self._check_schema(database, may_write)
             if may_write:
                 os.chmod(self._file, 0o600)
-                self._made.touch(mode=0o600)
         except BaseException:
             database.close()
             raise
@@ -183,16 +169,17 @@ class Database:
                 database = self._open(how)
                 self.go_on_without_writing(self._unusable(error))
                 return database
-        raise self._unusable(error, "used")
+        raise self._unusable(error)
 
     def _check_schema(self, database: sqlite3.Connection, may_write: bool) -> None:
-        """Make the tables in a new file. Raises for a file of another version."""
+        """Make the tables in a new file. Raises `RemoterunError` for a file of another version."""
         known = database.execute("PRAGMA user_version").fetchone()[0]
         if known == VERSION:
             return
-        if known > VERSION or (known and known != 7):
+        if known:
             raise RemoterunError(
-                f"the registry `{self._file}` was made by a newer remoterun", hint="pip install --upgrade remoterun"
+                f"the registry `{self._file}` is of another version of remoterun",
+                hint="pip install --upgrade remoterun",
             )
         if not may_write:
             raise sqlite3.OperationalError("it has no tables yet")
@@ -200,59 +187,26 @@ class Database:
             database.execute("PRAGMA journal_mode=WAL")
         database.execute("BEGIN IMMEDIATE")
         with database:
-            known = database.execute("PRAGMA user_version").fetchone()[0]
-            if known != VERSION:  # no other process has made them
-                for statement in (FROM_7 if known else SCHEMA).split(";")[:-1]:
+            if not database.execute("PRAGMA user_version").fetchone()[0]:  # no other process has made them
+                for statement in SCHEMA.split(";")[:-1]:
                     database.execute(statement)
                 database.execute(f"PRAGMA user_version={VERSION}")
 
-    @property
-    def _made(self) -> Path:
-        """A file that stands beside the registry once it was made."""
-        return self._file.with_name("registry.made")
-
-    def _check_not_emptied(self) -> None:
-        """An empty file would pass for a registry without runs."""
-        if not self._file.exists():
-            self._made.unlink(missing_ok=True)
-        elif self._made.exists() and not self._file.stat().st_size:
-            raise RemoterunError(
-                f"the registry `{self._file}` is empty, and it was not: the numbers of your runs are lost",
-                hint=f"bring it back from a copy, or let a new one begin: `rm {shlex.quote(str(self._file))}`",
-            )
-
-    def _unusable(self, error: Exception, done: str = "written") -> RemoterunError:
-        """`done`: what can't be done with the file."""
+    def _unusable(self, error: Exception) -> RemoterunError:
         file = shlex.quote(str(self._file))
-        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-        full = code == sqlite3.SQLITE_FULL or getattr(error, "errno", None) == errno.ENOSPC
-        if full or (code in _DISK_ERRORS and _bytes_free(self._file.parent) < ROOM):
+        if getattr(error, "sqlite_errorcode", 0) & 0xFF in _DISK_ERRORS or isinstance(error, OSError):
+            disk, why = os.statvfs(self._file.parent), str(error)  # SQLite has many words for the same
+            if disk.f_bavail * disk.f_frsize < ROOM:
+                why = "its disk is full"
+            elif disk.f_flag & os.ST_RDONLY:
+                why = "its file system is read-only"
             return Unwritable(
-                f"the disk that holds `{self._file}` is full",
-                hint="remoterun machines df local   shows who uses it\n"
-                "remoterun machines gc local   frees what nothing needs",
+                f"the registry `{self._file}` can't be written: {why}",
+                hint=f"ls -l {file}\nremoterun machines df local   shows who uses its disk",
             )
-        if code in _DISK_ERRORS or isinstance(error, OSError):
-            reason = "the file system is read-only" if _read_only(self._file.parent) else str(error)
-            return Unwritable(f"the registry `{self._file}` can't be {done}: {reason}", hint=f"ls -l {file}")
         passing = isinstance(error, sqlite3.OperationalError)  # locked
         hint = f"ls -l {file}   then try again" if passing else f"mv {file} {file}.broken   lets a new one begin"
         return RemoterunError(f"the registry `{self._file}` can't be used: {error}", hint=hint)
-
-
-def _bytes_free(folder: Path) -> int:
-    try:
-        status = os.statvfs(folder)
-    except OSError:
-        return ROOM
-    return status.f_bavail * status.f_frsize
-
-
-def _read_only(folder: Path) -> bool:
-    try:
-        return bool(os.statvfs(folder).f_flag & os.ST_RDONLY)
-    except OSError:
-        return False
 
 
 def _stored(value: Any) -> Any:

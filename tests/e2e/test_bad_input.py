@@ -330,7 +330,7 @@ def test_a_registry_that_is_none(place: Place) -> None:
     assert registry.read_text() == "not a database, but precious"
     registry.unlink()
     registry.mkdir()
-    refused(place, 125, "registry .* can't be used: unable to open", "ls -l .*registry.db", "ps")
+    refused(place, 125, "registry .* can't be written: unable to open", "ls -l .*registry.db", "ps")
     place.env["_REMOTERUN_COMPLETE"] = "complete_bash"
     done = place.run(env={"COMP_WORDS": "remoterun logs ", "COMP_CWORD": "2"})
     assert done.stderr == "", "completion never disturbs the line that is typed"
