@@ -15,15 +15,6 @@ from remoterun.model import ALL_GPUS
 
 VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 """The name of an environment variable, or of a secret."""
-_REQUIREMENT = re.compile(
-    r"""\s* [A-Za-z0-9][A-Za-z0-9._-]* \s* (?:\[[^]]*\])? \s*
-    (?: [@(].* | VERSION (?:\s*,\s* VERSION)* (?:\s*,)? )? \s* (?:[;\#-].*)?""".replace(
-        "VERSION", r"(?:===|[=~!<>]=|[<>]) \s* [^,;\s]*"
-    ),
-    re.VERBOSE | re.DOTALL,
-)
-"""A package for pip: its name, extras, versions or address, marker, and options of a requirements file. It lets through
-more than pip does."""
 
 
 def command_text(words: Sequence[str]) -> str:
@@ -97,29 +88,10 @@ def parse_port(text: str) -> PortSpec:
 
 
 def parse_package(text: str) -> str:
-    """`text` as it is: what pip shall install. Raises `UsageError` for what no pip can read."""
+    """`text` as it is: what pip shall install. Raises `UsageError` for nothing."""
     if not text.strip():
         raise UsageError("--pip names no package", hint="--pip numpy")
-    if "\n" in text or re.match(r"\s*[-.]", text) or re.search(r"[/\\]|\$\{", text):  # an option, a path, an address
-        return text
-    read = _REQUIREMENT.match(text)
-    if read is None or read.end() < len(text):
-        bad = f": `{show(text[read.end() :].strip())}` can't follow `{read[0].strip()}`" if read else ""
-        raise UsageError(f"pip can't read the package `{show(text)}`{bad}", hint=_packages_meant(text))
     return text
-
-
-def _packages_meant(text: str) -> str:
-    """The options that were probably meant."""
-    version = re.fullmatch(r"\s*([A-Za-z0-9][\w.-]*)(?:\s*=\s*|\s+v?)(\d[\w.*]*)\s*", text)
-    if version:
-        return f"--pip {version[1]}=={version[2]}"
-    words = re.split(r"\s*,\s*|\s+", text.strip(" ,"))
-    if len(words) > 1 and all(
-        _REQUIREMENT.fullmatch(word) and re.match("[A-Za-z](.*[^=<>!~])?$", word) for word in words
-    ):
-        return " ".join(f"--pip {shlex.quote(word)}" for word in words)
-    return "write `--pip NAME` or `--pip 'NAME>=1.2'`, and --pip again for another one"
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str | None:

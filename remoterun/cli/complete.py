@@ -12,7 +12,7 @@ from typing import TypeVar
 from remoterun import config as configuration
 from remoterun import machines
 from remoterun.cli.render import clean
-from remoterun.client.secrets import names
+from remoterun.client.secrets import Secrets
 from remoterun.errors import RemoterunError
 from remoterun.model import MachineType, Run
 from remoterun.registry import Registry
@@ -69,7 +69,7 @@ def labels(incomplete: str) -> list[str]:
 
 def secrets(incomplete: str) -> list[str]:
     try:
-        return list(names(configuration.load().home))
+        return [secret.name for secret in Secrets(configuration.load().home).list()]
     except RemoterunError:
         return []
 

@@ -120,7 +120,7 @@ class Client:
     def secrets(self) -> Secrets:
         from remoterun.client.secrets import Secrets
 
-        return Secrets(self.connections)
+        return Secrets(self.config.home)
 
     @cached_property
     def notifications(self) -> Notifications:

@@ -19,7 +19,7 @@ from remoterun.client.handover import Earlier, HandOver, Private, Talk, hand_ove
 from remoterun.client.packages import Choice
 from remoterun.client.preparing import Prepared
 from remoterun.client.reruns import OriginalRun, SavedTree, another_was_asked, original_of
-from remoterun.client.secrets import variables_of
+from remoterun.client.secrets import Secrets
 from remoterun.client.stores import ArchiveStore, Store
 from remoterun.client.webhooks import addresses_again
 from remoterun.config import HOME_VARIABLE
@@ -133,7 +133,7 @@ def _outputs(run: Run, archive: Store) -> SavedTree | None:
 
 
 def _values(connections: Connections, run: Run, spec: RunSpec, given: Mapping[str, str]) -> dict[str, str]:
-    secrets = variables_of(connections.config.home, spec.secrets)
+    secrets = Secrets(connections.config.home).variables(spec.secrets)
     typed = [name for name in spec.asked_env if name not in spec.secrets]
     values = {name: given[name] if name in given else os.environ.get(name) for name in typed}
     missing = [name for name, value in values.items() if value is None]

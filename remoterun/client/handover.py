@@ -28,7 +28,7 @@ from remoterun.client.connections import Connections
 from remoterun.client.preparing import Prepared, SourceTree, prepare
 from remoterun.client.rented_runs import find_store, record_status
 from remoterun.client.reruns import SavedTree, find_original
-from remoterun.client.secrets import variables_of
+from remoterun.client.secrets import Secrets
 from remoterun.client.specs import digest_of_asked, spec_of
 from remoterun.client.stores import HostStore, manifest_of, pass_on
 from remoterun.client.upload_copies import archive_upload, bring_upload, bring_version
@@ -106,7 +106,7 @@ def launch(
 ) -> Run:
     """See `Runs.launch`."""
     request, machine = prepared.request, prepared.machine
-    values = {**dict(request.env), **variables_of(connections.config.home, dict(request.secrets))}
+    values = {**dict(request.env), **Secrets(connections.config.home).variables(dict(request.secrets))}
     addresses = addresses_of_run(connections, request)
     if machine.rental is not None:
         plan = plan or renting.plan(connections, machine)

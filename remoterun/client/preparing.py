@@ -16,7 +16,7 @@ from remoterun.client import placement, renting
 from remoterun.client.connections import Connections
 from remoterun.client.packages import Choice, choose
 from remoterun.client.reruns import OriginalRun, SavedTree
-from remoterun.client.secrets import check_known
+from remoterun.client.secrets import Secrets
 from remoterun.client.specs import STDIN, spec_of
 from remoterun.client.webhooks import addresses_of_run
 from remoterun.errors import UsageError
@@ -100,7 +100,7 @@ def prepare(
     _check_places(places, request)
     _check_engine(request, places, machine)
     _check_variables(request)
-    check_known(connections.config.home, (name for _, name in request.secrets))
+    Secrets(connections.config.home).check(name for _, name in request.secrets)
     addresses_of_run(connections, request)
     placement.check_after(connections, request, machine)
     _check_words(request, source, machine)

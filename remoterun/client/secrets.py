@@ -16,7 +16,6 @@ import sys
 import time
 from base64 import b64decode, b64encode
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,37 +23,41 @@ from typing import Any
 from remoterun.agent.shared.files import locked, token, write_whole
 from remoterun.agent.shared.spec import SpecError, check_variables
 from remoterun.agent.shared.tree import show
-from remoterun.client.connections import Connections
 from remoterun.errors import ConfigError, NotFound, RemoterunError, UsageError
 from remoterun.parsing import VARIABLE, did_you_mean
 from remoterun.sizes import iso
 
 PATIENCE = 60.0
 """Seconds that the program may take: it may ask a person to unlock the keyring."""
-OURS = "remoterun"
 
 
 @dataclass(frozen=True)
 class Keyring:
-    """`most`: characters that a value may take as it is stored."""
+    """The words after `program` for each thing that it does; `{id}` stands for where a value is, `{name}` for the name
+    of its secret, which people see, and `{text}` for the value."""
 
-    name: str
     title: str
     program: str
     most: int
+    """Characters that a value may take as it is stored."""
+    store: tuple[str, ...]
+    input: str
+    """What `store` reads."""
+    lookup: tuple[str, ...]
+    clear: tuple[str, ...]
 
     def put(self, id: str, name: str, value: str) -> bool:
-        """Whether it has the value now under `id`; people see the name of the secret. A keyring that is locked, and
-        that nobody can be asked to unlock, takes nothing."""
+        """Whether it has the value now under `id`. A keyring that is locked, and that nobody can be asked to unlock,
+        takes nothing."""
         text = b64encode(value.encode("utf-8", "surrogateescape")).decode()
         if len(text) > self.most:
             return False
-        self._call(self._put_words(id, name), self._put_input(id, name, text))
+        self._call(self.store, self.input.format(id=id, name=name, text=text), id=id, name=name)
         return self.get(id) == value
 
     def get(self, id: str) -> str | None:
         """The value that is kept under `id`; None where the keyring does not have it, or does not give it."""
-        said = self._call(self._words("find-generic-password", "lookup", id, "-w"))
+        said = self._call(self.lookup, id=id)
         try:
             return b64decode(said.strip(), validate=True).decode("utf-8", "surrogateescape") if said else None
         except ValueError:
@@ -62,57 +65,53 @@ class Keyring:
 
     def remove(self, id: str) -> None:
         """Delete the value under `id`, if there is one."""
-        self._call(self._words("delete-generic-password", "clear", id))
+        self._call(self.clear, id=id)
 
-    # -- commands, as data
-
-    def _put_words(self, id: str, name: str) -> list[str]:
-        if self.name == "keychain":
-            return [self.program, "-i"]  # it reads its commands from stdin
-        return [self.program, "store", f"--label={OURS} {name}", "application", OURS, "id", id]
-
-    def _put_input(self, id: str, name: str, text: str) -> str:
-        if self.name == "keychain":
-            return f"add-generic-password -U -s {OURS} -a {id} -l {OURS}-{name} -w {text}\n"
-        return text
-
-    def _words(self, of_keychain: str, of_libsecret: str, id: str, *more: str) -> list[str]:
-        if self.name == "keychain":
-            return [self.program, of_keychain, "-s", OURS, "-a", id, *more]
-        return [self.program, of_libsecret, "application", OURS, "id", id]
-
-    def _call(self, words: list[str], text: str = "") -> str:
+    def _call(self, words: tuple[str, ...], text: str = "", **named: str) -> str:
         """What it says on stdout; "" where it fails. Its errors are not shown: they may quote what it was given."""
+        command = [self.program, *(word.format(**named) for word in words)]
         try:
             done = subprocess.run(
-                words, input=text.encode(), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=PATIENCE
+                command, input=text.encode(), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=PATIENCE
             )
         except (OSError, subprocess.TimeoutExpired):
             return ""
         return done.stdout.decode("ascii", "replace") if done.returncode == 0 else ""
 
 
-KEYRINGS = (
-    Keyring("keychain", "the keychain of this Mac", "security", 2000),  # it reads lines of up to 4 kB
-    Keyring("libsecret", "the keyring of this desktop", "secret-tool", 1 << 20),
-)
+_OURS = ("application", "remoterun", "id", "{id}")
+_OF_MAC = ("-s", "remoterun", "-a", "{id}")
+KEYRINGS = {
+    "keychain": Keyring(
+        "the keychain of this Mac",
+        "security",
+        2000,  # it reads lines of up to 4 kB
+        ("-i",),
+        "add-generic-password -U -s remoterun -a {id} -l remoterun-{name} -w {text}\n",
+        ("find-generic-password", *_OF_MAC, "-w"),
+        ("delete-generic-password", *_OF_MAC),
+    ),
+    "libsecret": Keyring(
+        "the keyring of this desktop",
+        "secret-tool",
+        1 << 20,
+        ("store", "--label=remoterun {name}", *_OURS),
+        "{text}",
+        ("lookup", *_OURS),
+        ("clear", *_OURS),
+    ),
+}
 
 
-def usable_keyring() -> Keyring | None:
-    """The keyring of this system; None where there is none, or where its program can't reach it."""
-    for keyring in KEYRINGS:
-        right = sys.platform == "darwin" if keyring.name == "keychain" else "DBUS_SESSION_BUS_ADDRESS" in os.environ
-        if right and shutil.which(keyring.program) is not None:
-            return keyring
-    return None
-
-
-def keyring_named(name: str) -> Keyring:
-    """Raises `RemoterunError` for one that this version does not know."""
-    for keyring in KEYRINGS:
-        if keyring.name == name:
-            return keyring
-    raise RemoterunError(f"a secret is kept in `{name}`, which this remoterun does not know", hint="upgrade it")
+def usable_keyring() -> str | None:
+    """The name of this system's keyring; None where there is none, or where its program can't reach it."""
+    if sys.platform == "darwin":
+        name = "keychain"
+    elif "DBUS_SESSION_BUS_ADDRESS" in os.environ:
+        name = "libsecret"
+    else:
+        return None
+    return name if shutil.which(KEYRINGS[name].program) is not None else None
 
 
 FORMAT = 1
@@ -134,10 +133,10 @@ class Secret:
 
 
 class Secrets:
-    """What a client does with secrets. No method but `values` gives a value away, and no error holds one."""
+    """What a client does with secrets. Only `values` and `variables` give values away, and no error holds one."""
 
-    def __init__(self, connections: Connections) -> None:
-        self._connections = connections
+    def __init__(self, home: Path) -> None:
+        self._file = home / "secrets" / "secrets.json"
 
     def set(self, name: str, value: str) -> Secret:
         """Keep a value under a name: in the system's keyring where that takes it, else in a file. Raises `UsageError`
@@ -149,80 +148,85 @@ class Secrets:
             raise UsageError(f"it can't be a secret: {error}")
         if not value:
             raise UsageError(f"the value of `{name}` is empty", hint=f"remoterun secret rm {name}   removes it")
-        home = self._connections.config.home
-        with _changing(home) as known:
+        with self._changing() as known:
             id = known.get(name, {}).get("id") or token(16)
             record: dict[str, Any] = {"set": round(time.time(), 3), "id": id}
             ring = usable_keyring()
-            if ring is not None and ring.put(id, name, value):
-                record["keyring"] = ring.name
+            if ring is not None and KEYRINGS[ring].put(id, name, value):
+                record["keyring"] = ring
             else:
                 _forget(known.get(name, {}))
                 record["value"] = value
             known[name] = record
-        return _secret(home, name, record)
+        return self._secret(name, record)
 
     def list(self) -> Sequence[Secret]:
         """All secrets, sorted by name. Raises `ConfigError` where they can't be read."""
-        home = self._connections.config.home
-        return [_secret(home, name, record) for name, record in sorted(_read(home).items())]
+        return [self._secret(name, record) for name, record in sorted(self._read().items())]
 
     def remove(self, name: str) -> None:
         """Delete a secret. Raises `NotFound`."""
-        home = self._connections.config.home
-        with _changing(home) as known:
+        with self._changing() as known:
             _forget(_one(known, name))
             del known[name]
 
     def check(self, names: Iterable[str]) -> None:
-        """See the function `check_known`."""
-        check_known(self._connections.config.home, names)
-
-    def hint_once(self, name: str) -> bool:
-        """Whether nobody was told yet that a variable of this name may be a secret; False where that can't
-        be noted."""
-        if name in _read(self._connections.config.home):
-            return False
-        file = _file(self._connections.config.home).with_name("hinted")
-        try:
-            told = file.read_text("utf-8").split() if file.exists() else []
-            if name not in told:
-                file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-                write_whole(str(file), "\n".join([*told, name]).encode(), 0o600)
-            return name not in told
-        except (OSError, ValueError):
-            return False
+        """Raises `NotFound` for a secret that is not set. Asks no keyring."""
+        wanted = [*names]
+        known = self._read() if wanted else {}
+        for name in wanted:
+            _one(known, name)
 
     def values(self, names: Iterable[str]) -> dict[str, str]:
-        """The values of these secrets, by name. Raises as the function `values_of` does."""
-        return values_of(self._connections.config.home, names)
+        """The values of the secrets of these names. Raises `NotFound` for one that is not set, `RemoterunError` where
+        the keyring does not give it. May ask a person to unlock the keyring."""
+        wanted = [*names]
+        known = self._read() if wanted else {}
+        return {name: _value(name, _one(known, name)) for name in wanted}
 
+    def variables(self, secrets: Mapping[str, str]) -> dict[str, str]:
+        """The values of variables that get secrets: `secrets` is by variable. Raises as `values`."""
+        known = self.values(secrets.values())
+        return {variable: known[name] for variable, name in secrets.items()}
 
-def values_of(home: Path, names: Iterable[str]) -> dict[str, str]:
-    """The values of the secrets of these names. Raises `NotFound` for one that is not set, `RemoterunError` where the
-    keyring does not give it. May ask a person to unlock the keyring."""
-    wanted = list(names)
-    known = _read(home) if wanted else {}
-    return {name: _value(name, _one(known, name)) for name in wanted}
+    def _secret(self, name: str, record: Mapping[str, Any]) -> Secret:
+        ring = record.get("keyring")
+        where = str(self._file) if ring is None else KEYRINGS[ring].title
+        return Secret(name, record["set"], ring or "file", where)
 
+    def _read(self) -> dict[str, dict[str, Any]]:
+        try:
+            data = json.loads(self._file.read_bytes())
+            if data["format"] != FORMAT:
+                raise ValueError
+            known = {str(name): dict(record) for name, record in data["secrets"].items()}
+            for record in known.values():
+                if not isinstance(record["set"], (int, float)) or ("value" not in record and "id" not in record):
+                    raise ValueError
+                if record.get("keyring", "libsecret") not in KEYRINGS:
+                    raise ValueError
+            return known
+        except FileNotFoundError:
+            return {}
+        except OSError as error:
+            raise ConfigError(f"`{self._file}` can't be read: {error.strerror}", hint="mend it, or move it away")
+        except (ValueError, LookupError, TypeError, AttributeError):
+            hint = "move it away, and set the secrets again"
+            raise ConfigError(f"`{self._file}` is damaged, or of another version", hint=hint) from None
 
-def variables_of(home: Path, secrets: Mapping[str, str]) -> dict[str, str]:
-    """The values of variables that get secrets: `secrets` is by variable. Raises as `values_of`."""
-    known = values_of(home, secrets.values())
-    return {variable: known[name] for variable, name in secrets.items()}
-
-
-def names(home: Path) -> list[str]:
-    """The names of all secrets. Raises `ConfigError` where they can't be read."""
-    return sorted(_read(home))
-
-
-def check_known(home: Path, names: Iterable[str]) -> None:
-    """Raises `NotFound` for a secret that is not set. Asks no keyring."""
-    wanted = list(names)
-    known = _read(home) if wanted else {}
-    for name in wanted:
-        _one(known, name)
+    @contextlib.contextmanager
+    def _changing(self) -> Iterator[dict[str, dict[str, Any]]]:
+        """All secrets, to be changed; written at the end. Two clients take turns."""
+        try:
+            self._file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            os.chmod(self._file.parent, 0o700)
+            with locked(str(self._file.with_suffix(".lock"))):
+                known = self._read()
+                yield known
+                data = json.dumps({"format": FORMAT, "secrets": known}, indent=1)
+                write_whole(str(self._file), data.encode(), 0o600)
+        except OSError as error:
+            raise ConfigError(f"`{self._file}` can't be written: {error.strerror}", hint="remoterun machines df local")
 
 
 def check_name(name: str) -> str:
@@ -241,11 +245,9 @@ def check_name(name: str) -> str:
 def _one(known: Mapping[str, dict[str, Any]], name: str) -> dict[str, Any]:
     if name not in known:
         meant = did_you_mean(name, known)
-        hint = (
-            f"did you mean `{meant}`? `remoterun secret` shows them all"
-            if meant
-            else f"remoterun secret set {show(name)}   keeps one"
-        )
+        hint = f"remoterun secret set {show(name)}   keeps one"
+        if meant:
+            hint = f"did you mean `{meant}`? `remoterun secret` shows them all"
         raise NotFound(f"there is no secret `{show(name)}`", hint=hint)
     return known[name]
 
@@ -253,7 +255,7 @@ def _one(known: Mapping[str, dict[str, Any]], name: str) -> dict[str, Any]:
 def _value(name: str, record: Mapping[str, Any]) -> str:
     if "keyring" not in record:
         return str(record["value"])
-    ring = keyring_named(str(record["keyring"]))
+    ring = KEYRINGS[record["keyring"]]
     value = ring.get(str(record["id"]))
     if value is None:
         raise RemoterunError(
@@ -266,52 +268,7 @@ def _value(name: str, record: Mapping[str, Any]) -> str:
 def _forget(record: Mapping[str, Any]) -> None:
     """Delete what the keyring has of it."""
     if "keyring" in record:
-        keyring_named(str(record["keyring"])).remove(str(record["id"]))
-
-
-def _secret(home: Path, name: str, record: Mapping[str, Any]) -> Secret:
-    if "keyring" in record:
-        ring = keyring_named(str(record["keyring"]))
-        return Secret(name, record["set"], ring.name, ring.title)
-    return Secret(name, record["set"], "file", str(_file(home)))
-
-
-def _file(home: Path) -> Path:
-    return home / "secrets" / "secrets.json"
-
-
-def _read(home: Path) -> dict[str, dict[str, Any]]:
-    file = _file(home)
-    try:
-        data = json.loads(file.read_bytes())
-        if data["format"] != FORMAT:
-            raise ConfigError(f"`{file}` is of a newer remoterun", hint="upgrade this one")
-        known = {str(name): dict(record) for name, record in data["secrets"].items()}
-        for record in known.values():
-            if not isinstance(record["set"], (int, float)) or not ("value" in record or "keyring" in record):
-                raise ValueError
-        return known
-    except FileNotFoundError:
-        return {}
-    except OSError as error:
-        raise ConfigError(f"`{file}` can't be read: {error.strerror}", hint="mend it, or move it away")
-    except (ValueError, LookupError, TypeError, AttributeError):
-        raise ConfigError(f"`{file}` is damaged", hint="move it away, and set the secrets again") from None
-
-
-@contextmanager
-def _changing(home: Path) -> Iterator[dict[str, dict[str, Any]]]:
-    """All secrets, to be changed; written at the end. Two clients take turns."""
-    file = _file(home)
-    try:
-        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        os.chmod(file.parent, 0o700)
-        with locked(str(file.with_suffix(".lock"))):
-            known = _read(home)
-            yield known
-            write_whole(str(file), json.dumps({"format": FORMAT, "secrets": known}, indent=1).encode(), 0o600)
-    except OSError as error:
-        raise ConfigError(f"`{file}` can't be written: {error.strerror}", hint="remoterun machines df local")
+        KEYRINGS[record["keyring"]].remove(str(record["id"]))
 
 
 class Tokens:

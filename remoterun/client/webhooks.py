@@ -15,7 +15,7 @@ from remoterun.agent.shared.webhooks import (
     place_of,
 )
 from remoterun.client.connections import Connections
-from remoterun.client.secrets import values_of
+from remoterun.client.secrets import Secrets
 from remoterun.errors import RemoterunError, UsageError
 from remoterun.parsing import VARIABLE
 
@@ -83,7 +83,7 @@ def addresses(home: Path, asked: Sequence[str]) -> dict[str, str]:
     found: dict[str, str] = {}
     for word in asked:
         named = VARIABLE.fullmatch(word) is not None
-        url = values_of(home, [word])[word].strip() if named else word
+        url = Secrets(home).values([word])[word].strip() if named else word
         try:
             check_address(url)
         except BadAddress as error:

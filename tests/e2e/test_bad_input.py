@@ -119,7 +119,6 @@ TABLE: list[tuple[tuple[str, ...], int, str, str]] = [
     ((*RUN, "--pip", "", "true"), 2, "--pip names no package", "--pip numpy"),
     ((*RUN, "--apt", "a; b", "true"), 2, "`a; b` is not the name of a Debian package", "--apt ffmpeg"),
     ((*RUN, "--image", "python:3", "true"), 2, "has no images", "leave out --image"),
-    ((*RUN, "--pip", "cow say", "true"), 2, "package `cow say`: `say` can't follow `cow`", "--pip cow --pip say"),
     ((*RUN, "--pip-req", "nofile", "true"), 2, "`nofile` can't be read: No such file", "requirements.txt"),
     ((*RUN, "-e", "1A=secret", "true"), 2, "`1A=…` is not the name of an environment variable", "-e A=VALUE"),
     ((*RUN, "-e", "NAME", "true"), 2, "`NAME` is not set here", "-e NAME=VALUE"),

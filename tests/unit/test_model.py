@@ -13,7 +13,7 @@ from remoterun.agent.shared.states import ENDINGS, Reason, RunState
 from remoterun.agent.store.home import KEY
 from remoterun.errors import UsageError
 from remoterun.model import MachineType, Mount, Resource, Run, RunFilter, new_key
-from remoterun.parsing import command_text, did_you_mean, parse_duration, parse_package, parse_port, parse_variable
+from remoterun.parsing import command_text, did_you_mean, parse_duration, parse_port, parse_variable
 
 
 class TestResources:
@@ -250,42 +250,3 @@ class TestRunFilter:
     def test_one_that_goes_on_may_have_come_to_another_state(self) -> None:
         wanted = RunFilter(states=frozenset({RunState.FAILED}))
         assert wanted.may_fit(self.RUN) and not wanted.may_fit(replace(self.RUN, state=RunState.COMPLETE))
-
-
-class TestPackages:
-    @pytest.mark.parametrize(
-        "text",
-        [
-            "cowsay",
-            "numpy>=1,<2",
-            "numpy > 1 , < 3",
-            "numpy (>=1)",
-            "a==1.*",
-            "torch[a, b]~=2.1+cpu ; python_version < '3.9'",
-            "torch --index-url https://example.org/cpu",
-            "a @ https://example.org/a.whl",
-            "git+https://example.org/a.git",
-            "./mine",
-            "-e .",
-            "numpy==${VERSION}",
-        ],
-    )
-    def test_what_pip_can_read_is_left_to_it(self, text: str) -> None:
-        assert parse_package(text) == text
-
-    @pytest.mark.parametrize(
-        ("text", "bad", "meant"),
-        [
-            ("cow say", "`say` can't follow `cow`", "--pip cow --pip say"),
-            ("numpy, pandas>=2", "`, pandas>=2` can't follow `numpy`", "--pip numpy --pip 'pandas>=2'"),
-            ("numpy==1.0 pandas", "`pandas` can't follow `numpy==1.0`", "--pip numpy==1.0 --pip pandas"),
-            ("cowsay=1.0", "`=1.0` can't follow `cowsay`", "--pip cowsay==1.0"),
-            ("cowsay 1.0", "`1.0` can't follow `cowsay`", "--pip cowsay==1.0"),
-            ("numpy>=1 <2", "`<2` can't follow `numpy>=1`", "write `--pip NAME`"),
-            ("@cowsay", "can't read the package `@cowsay`", "write `--pip NAME`"),
-        ],
-    )
-    def test_what_no_pip_can_read(self, text: str, bad: str, meant: str) -> None:
-        with pytest.raises(UsageError) as caught:
-            parse_package(text)
-        assert bad in caught.value.message and (caught.value.hint or "").startswith(meant)

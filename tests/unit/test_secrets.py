@@ -168,9 +168,3 @@ def test_a_run_that_can_not_have_its_secrets(client: Client) -> None:
 
 def test_no_value_is_shown_with_a_request() -> None:
     assert "hunter2" not in repr(RunRequest("true", env=(("A", "hunter2"),), notify=("https://h/hunter2",)))
-
-
-def test_a_hint_comes_once(client: Client) -> None:
-    assert client.secrets.hint_once("API_KEY") and not client.secrets.hint_once("API_KEY")
-    client.secrets.set("TOKEN", "x")
-    assert not client.secrets.hint_once("TOKEN")

@@ -82,7 +82,7 @@ def run(
     others = [word for flag, value in files.items() if value is not None for word in (flag, str(value))]
     others += [flag for flag, given in flags.items() if given]
     with standard_input(stdin) as read, connect() as client:
-        hint_at_secrets(client, typed["env"])
+        hint_at_secrets(typed["env"])
         machine = asked.machine
         found = client.machines.get(machine)  # refuse a wrong name before anything is asked
         only_named = project.file is not None and "machine" in project.typed and typed["machine"] is None
