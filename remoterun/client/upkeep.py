@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from remoterun.agent.shared import api
@@ -17,7 +17,7 @@ from remoterun.agent.shared.frames import Frame
 from remoterun.agent.shared.protocol import Stream
 from remoterun.agent.shared.tree import LARGEST
 from remoterun.errors import AgentError
-from remoterun.model import MachineType, Upload
+from remoterun.model import MachineType
 from remoterun.registry import Registry
 from remoterun.session import Session
 from remoterun.sizes import iso
@@ -54,17 +54,14 @@ class Damage:
     why: str
     """Why a list can't be read."""
 
-    def record(self) -> dict[str, Any]:
-        return {**self.__dict__, "places": list(self.places)}
-
 
 @dataclass(frozen=True)
 class Checked:
-    """What `check` found in a home, of `blobs` blobs with `size` bytes."""
+    """What `check` found in a home, of `blobs` blobs."""
 
     machine: str
     blobs: int
-    size: int
+    bytes: int
     damage: tuple[Damage, ...]
     more: int = 0
     """Findings that were too many to name."""
@@ -77,16 +74,7 @@ class Checked:
 
     def record(self) -> dict[str, Any]:
         """For `--json`."""
-        damage = [damage.record() for damage in self.damage]
-        return {
-            "machine": self.machine,
-            "blobs": self.blobs,
-            "bytes": self.size,
-            "sound": self.sound,
-            "damage": damage,
-            "more": self.more,
-            "commands": list(self.commands),
-        }
+        return {**asdict(self), "sound": self.sound}
 
 
 @dataclass(frozen=True)
@@ -95,13 +83,9 @@ class Freed:
 
     kind: str
     count: int
-    size: int
+    bytes: int
     items: tuple[dict[str, Any], ...]
     why: str = ""
-
-    def record(self) -> dict[str, Any]:
-        record = {"kind": self.kind, "count": self.count, "bytes": self.size, "items": list(self.items)}
-        return {**record, "why": self.why} if self.why else record
 
 
 @dataclass(frozen=True)
@@ -117,14 +101,7 @@ class Collected:
 
     def record(self) -> dict[str, Any]:
         """For `--json`."""
-        return {
-            "machine": self.machine,
-            "dry_run": self.dry_run,
-            "freed": self.freed,
-            "free": self.free,
-            "parts": [part.record() for part in self.parts],
-            "kept": [part.record() for part in self.kept],
-        }
+        return asdict(self)
 
 
 @dataclass(frozen=True)
@@ -166,25 +143,65 @@ class Usage:
         return {**self.__dict__, "uses": [use.record() for use in self.uses]}
 
 
+class _Known:
+    """What this client knows of what a home reports: the numbers of its runs and of versions of uploads."""
+
+    def __init__(self, registry: Registry) -> None:
+        self.runs = {run.key: run.number for run in registry.runs()}
+        self.versions = {(upload.name, upload.digest): upload for upload, _ in reversed(registry.uploads.versions())}
+
+    def damage(self, finding: dict[str, Any]) -> Damage:
+        """Raises `ValueError`, `TypeError`, `LookupError` for what makes no sense."""
+        what, problem, digest, why = (str(finding[name]) for name in ("what", "problem", "digest", "why"))
+        places = tuple(self._place(user) for user in finding["users"])
+        return Damage(what, problem, digest, int(finding["size"]), places, int(finding["more"]), why)
+
+    def _place(self, user: dict[str, Any]) -> dict[str, Any]:
+        for name in ("upload", "run", "path", "part"):
+            if not isinstance(user.get(name, ""), str):
+                raise ValueError(f"{name}: {user[name]!r}")
+        if "upload" not in user:
+            return {"run": self.runs.get(user["run"]), "key": user["run"], "part": user["part"], "path": user["path"]}
+        upload = self.versions.get((user["upload"], user["tree"]))
+        version = upload.version if upload is not None else int(user["version"])
+        return {"upload": user["upload"], "version": version, "path": user["path"]}
+
+    def commands(self, damage: Iterable[Damage], machine: MachineType) -> tuple[str, ...]:
+        """What makes whole again what is damaged, as far as this client can know it."""
+        paths = {(upload.name, upload.version): upload.path for upload in self.versions.values()}
+        found: dict[str, None] = {}
+        for place in (place for each in damage for place in each.places):
+            if "upload" in place:
+                path = shlex.quote(paths.get((place["upload"], place["version"])) or "PATH")
+                name, target = shlex.quote(place["upload"]), shlex.quote(machine.name)
+                found[f"remoterun upload {path} --name {name} --to {target}"] = None
+            elif place["run"] is not None and place["part"] == "outputs":
+                found[f"remoterun rerun {place['run']}"] = None
+        return tuple(found)[:MOST_COMMANDS]
+
+    def part(self, told: dict[str, Any]) -> Freed:
+        """A part of what `collect` reports."""
+        items = [dict(item) for item in told["items"][:MOST_ITEMS]]
+        if told["kind"] == "versions":
+            for item in items:
+                upload = self.versions.get((str(item["upload"]), str(item["digest"])))
+                item["version"] = upload.version if upload is not None else item["version"]
+        return Freed(str(told["kind"]), int(told["count"]), int(told["bytes"]), tuple(items), str(told.get("why", "")))
+
+
 def check(session: Session, registry: Registry, set_aside: bool, progress: Progress) -> Checked:
     """Verify a home; with `set_aside`, move away what is damaged. Blocks for as long as it takes to read the whole
     home. May be repeated. Raises `HostError`."""
-    numbers = run_numbers(registry)
-    versions = {(upload.name, upload.digest): upload for upload, _ in reversed(registry.uploads.versions())}
-    damage, commands = [], []
+    known, damage = _Known(registry), []
     with session.stream(api.check, api.CheckHome(set_aside)) as stream:
         stream.end()
         for row in rows(session, _after_progress(session, stream, progress), MOST_FINDINGS):
             with session.understood():
-                finding = row["finding"]
-                uploads = [versions.get((user.get("upload"), user.get("tree"))) for user in finding["users"]]
-                places = [_place(*found, numbers) for found in zip(finding["users"], uploads, strict=True)]
-                damage.append(_damage(finding, places))
-            for place, upload in zip(places, uploads, strict=True):
-                commands.append(_command(place, upload, session.machine))
+                damage.append(known.damage(row["finding"]))
         totals = session.result(api.check, stream)
-    some = tuple(dict.fromkeys(filter(None, commands)))[:MOST_COMMANDS]
-    return Checked(session.machine.name, totals.blobs, totals.size, tuple(damage), totals.more, some)
+    machine = session.machine
+    commands = known.commands(damage, machine)
+    return Checked(machine.name, totals.blobs, totals.size, tuple(damage), totals.more, commands)
 
 
 def _after_progress(session: Session, stream: Stream, progress: Progress) -> Iterator[Frame]:
@@ -202,33 +219,6 @@ def _after_progress(session: Session, stream: Stream, progress: Progress) -> Ite
             progress.add(int(at["bytes"]) - progress.bytes_done, int(at["files"]) - progress.files_done)
 
 
-def _damage(finding: dict[str, Any], places: Iterable[dict[str, Any]]) -> Damage:
-    """Raises `ValueError`, `TypeError`, `LookupError` for what makes no sense."""
-    what, problem, digest, why = (str(finding[name]) for name in ("what", "problem", "digest", "why"))
-    return Damage(what, problem, digest, int(finding["size"]), tuple(places), int(finding["more"]), why)
-
-
-def _place(user: dict[str, Any], upload: Upload | None, numbers: dict[str, int]) -> dict[str, Any]:
-    """A place of a finding, with our numbers."""
-    for name in ("upload", "run", "path", "part"):
-        if not isinstance(user.get(name, ""), str):
-            raise ValueError(f"{name}: {user[name]!r}")
-    if "upload" in user:
-        version = upload.version if upload is not None else int(user["version"])
-        return {"upload": user["upload"], "version": version, "path": user["path"]}
-    return {"run": numbers.get(user["run"]), "key": user["run"], "part": user["part"], "path": user["path"]}
-
-
-def _command(place: dict[str, Any], upload: Upload | None, machine: MachineType) -> str:
-    """What makes the content of a place whole again; "" where this client can't know it."""
-    if "upload" in place:
-        path = shlex.quote(upload.path) if upload is not None and upload.path else "PATH"
-        return f"remoterun upload {path} --name {shlex.quote(place['upload'])} --to {shlex.quote(machine.name)}"
-    if place["run"] is None:
-        return ""
-    return f"remoterun rerun {place['run']}" if place["part"] == "outputs" else ""
-
-
 def collect(
     session: Session, registry: Registry, keep: int | None, envs: bool, unused: float | None, dry_run: bool
 ) -> Collected:
@@ -236,52 +226,37 @@ def collect(
     asked = api.Collect(keep, envs, dry_run=dry_run)
     if unused is not None:
         asked = asked._replace(unused=unused)
-    parts, kept = [], []
+    known, parts, kept = _Known(registry), [], []
     with session.stream(api.collect, asked) as stream:
         stream.end()
         for row in rows(session, stream, MOST_PARTS):
             with session.understood():
                 if "part" in row:
-                    parts.append(_part(row["part"], registry))
+                    parts.append(known.part(row["part"]))
                 elif "kept" in row:
-                    kept.append(_part(row["kept"], registry))
+                    kept.append(known.part(row["kept"]))
         totals = session.result(api.collect, stream)
     if not dry_run:
-        _forget_versions(session, registry, parts)
+        _forget_versions(registry, session.home_id, parts)
     return Collected(session.machine.name, dry_run, totals.freed, totals.free, tuple(parts), tuple(kept))
 
 
-def _part(told: dict[str, Any], registry: Registry) -> Freed:
-    """Part of an answer, with our numbers of versions."""
-    items = tuple(dict(item) for item in told["items"][:MOST_ITEMS])
-    if told["kind"] == "versions":
-        ours = {(upload.name, upload.digest): upload.version for upload, _ in registry.uploads.versions()}
-        items = tuple(
-            {**item, "version": ours.get((item["upload"], item["digest"]), item["version"])} for item in items
-        )
-    return Freed(str(told["kind"]), int(told["count"]), int(told["bytes"]), items, str(told.get("why", "")))
-
-
-def _forget_versions(session: Session, registry: Registry, parts: list[Freed]) -> None:
+def _forget_versions(registry: Registry, home_id: str, parts: Iterable[Freed]) -> None:
     """Forget that this home has the versions that were freed."""
-    with session.understood():
-        items = [item for part in parts if part.kind == "versions" for item in part.items]
-        freed = [(str(item["upload"]), str(item["digest"])) for item in items]
-    for name, digest in freed:
-        registry.uploads.forget_copy(name, session.home_id, digest)
+    for item in (item for part in parts if part.kind == "versions" for item in part.items):
+        registry.uploads.forget_copy(str(item["upload"]), home_id, str(item["digest"]))
 
 
 def usage(session: Session, registry: Registry) -> Usage:
     """Who uses how much of a home. Raises `HostError`."""
-    numbers = run_numbers(registry)
-    uses = []
+    known, uses = _Known(registry), []
     with session.stream(api.usage, Nothing()) as stream:
         stream.end()
         for told in rows(session, stream):
             with session.understood():
                 row = dict(told["row"])
                 kind, name, size, alone = (row.pop(field) for field in ("kind", "name", "size", "alone"))
-                number = numbers.get(name) if kind == "run" else None
+                number = known.runs.get(name) if kind == "run" else None
                 uses.append(Use(str(kind), str(name), int(size), int(alone), number, row))
         totals = session.result(api.usage, stream)
     shared = {"count": totals.shared, "bytes": totals.shared_size}
@@ -301,58 +276,45 @@ def rows(session: Session, frames: Iterable[Frame], most: int = MOST_ROWS) -> It
         yield frame.header
 
 
-def collect_archive(archive: Archive, name: str, registry: Registry, keep: int | None, dry_run: bool) -> Collected:
-    """As `collect`, of the archive, which people call `name`."""
-    from remoterun.archive.upkeep import collect
-
-    found = [
-        _part(
-            {"kind": part.kind, "count": part.count, "bytes": part.size, "items": part.items, "why": part.why}, registry
-        )
-        for part in collect(archive, keep, dry_run)
-    ]
-    parts, kept = (tuple(part for part in found if bool(part.why) == later) for later in (False, True))
-    for part in parts:
-        if part.kind == "versions" and not dry_run:
-            for item in part.items:
-                registry.uploads.forget_copy(item["upload"], archive.id, item["digest"])
-    return Collected(name, dry_run, sum(part.size for part in parts), LARGEST, parts, kept)
-
-
-def usage_of_archive(archive: Archive, name: str, registry: Registry) -> Usage:
-    """As `usage`, of the archive, which people call `name`."""
-    from remoterun.archive.upkeep import usage
-
-    numbers, rows = run_numbers(registry), usage(archive)
-    uses = tuple(
-        Use(row.kind, row.name, row.size, row.size, numbers.get(row.name) if row.kind == "run" else None, row.about)
-        for row in rows
-    )
-    blobs = {"count": 0, "bytes": 0, "shared": {"count": 0, "bytes": 0}}
-    return Usage(name, archive.address, sum(row.size for row in rows), LARGEST, LARGEST, blobs, uses)
+# -- the archive, which people call by the name of a machine
 
 
 def check_archive(
     archive: Archive, machine: MachineType, registry: Registry, set_aside: bool, progress: Progress
 ) -> Checked:
-    """Verify the archive, which is `machine` to people; with `set_aside`, mark versions that are damaged, so that an
-    upload sends them again. Raises `HostError`."""
+    """As `check`; with `set_aside`, mark versions that are damaged, so that an upload sends them again."""
     from remoterun.archive.upkeep import check
 
     progress.start("checking", 0, 0)
-    found = check(archive, set_aside, lambda packs: progress.add(0, packs))
-    numbers, damage, commands = run_numbers(registry), [], []
-    versions = {(upload.name, upload.digest): upload for upload, _ in reversed(registry.uploads.versions())}
-    for fault in found.faults[:MOST_FINDINGS]:
-        uploads = [versions.get((str(user.get("upload")), str(user.get("tree")))) for user in fault.places]
-        places = [_place(*pair, numbers) for pair in zip(fault.places, uploads, strict=True)]
-        commands += [_command(*pair, machine) for pair in zip(places, uploads, strict=True)]
-        damage.append(Damage(fault.what, fault.problem, fault.digest, fault.size, tuple(places), 0, ""))
-    some = tuple(dict.fromkeys(filter(None, commands)))[:MOST_COMMANDS]
+    found, known = check(archive, set_aside, lambda packs: progress.add(0, packs)), _Known(registry)
+    damage = tuple(
+        known.damage({**fault.__dict__, "users": fault.places, "more": 0, "why": ""})
+        for fault in found.faults[:MOST_FINDINGS]
+    )
     more = max(0, len(found.faults) - MOST_FINDINGS)
-    return Checked(machine.name, found.packs, found.size, tuple(damage), more, some)
+    return Checked(machine.name, found.packs, found.size, damage, more, known.commands(damage, machine))
 
 
-def run_numbers(registry: Registry) -> dict[str, int]:
-    """The numbers of the runs that this client knows, by their keys."""
-    return {run.key: run.number for run in registry.runs()}
+def collect_archive(archive: Archive, name: str, registry: Registry, keep: int | None, dry_run: bool) -> Collected:
+    """As `collect`."""
+    from remoterun.archive.upkeep import collect
+
+    known = _Known(registry)
+    found = [known.part({**part.__dict__, "bytes": part.size}) for part in collect(archive, keep, dry_run)]
+    parts, kept = (tuple(part for part in found if bool(part.why) == later) for later in (False, True))
+    if not dry_run:
+        _forget_versions(registry, archive.id, parts)
+    return Collected(name, dry_run, sum(part.bytes for part in parts), LARGEST, parts, kept)
+
+
+def usage_of_archive(archive: Archive, name: str, registry: Registry) -> Usage:
+    """As `usage`."""
+    from remoterun.archive.upkeep import usage
+
+    known, rows = _Known(registry), usage(archive)
+    uses = tuple(
+        Use(row.kind, row.name, row.size, row.size, known.runs.get(row.name) if row.kind == "run" else None, row.about)
+        for row in rows
+    )
+    blobs = {"count": 0, "bytes": 0, "shared": {"count": 0, "bytes": 0}}
+    return Usage(name, archive.address, sum(row.size for row in rows), LARGEST, LARGEST, blobs, uses)

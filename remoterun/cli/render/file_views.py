@@ -275,7 +275,7 @@ def checked(done: Checked, as_json: bool) -> None:
         return
     for damage in done.damage:
         _damage(damage)
-    content = f"{counted(done.blobs, 'blob')}, {size(done.size)}"
+    content = f"{counted(done.blobs, 'blob')}, {size(done.bytes)}"
     if done.sound:
         line(DONE, f"{done.machine} is sound: {content}")
         return
@@ -314,7 +314,7 @@ def collected(done: Collected, as_json: bool) -> None:
     if as_json:
         out_json(done.record())
         return
-    rows = [[_KINDS[part.kind], str(part.count), size(part.size), _items(part)] for part in done.parts]
+    rows = [[_KINDS[part.kind], str(part.count), size(part.bytes), _items(part)] for part in done.parts]
     heads = [
         Column("WHAT"),
         Column("COUNT", right=True, drop=2),
@@ -323,7 +323,7 @@ def collected(done: Collected, as_json: bool) -> None:
     ]
     table(heads, rows)
     for part in done.kept:
-        line(f"kept: {_KINDS[part.kind]}, {size(part.size)}: {part.why}")
+        line(f"kept: {_KINDS[part.kind]}, {size(part.bytes)}: {part.why}")
     free = f"; {size(done.free)} are free there" if done.free < LARGEST else ""
     if not done.parts:
         line(DONE, f"There is nothing to free on {done.machine}{free}")
