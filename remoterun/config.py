@@ -13,12 +13,21 @@ from remoterun.agent.shared.files import write_whole
 from remoterun.agent.shared.machines import AUTO, CAPABILITIES
 from remoterun.errors import AlreadyExists, ConfigError, NotFound, UsageError
 from remoterun.model import MachineType, Rental
-from remoterun.parsing import did_you_mean, known_words, parse_duration
+from remoterun.parsing import known_words, parse_duration
 
 HOME_VARIABLE = "REMOTERUN_HOME"
 SSH_CONFIG_VARIABLE = "REMOTERUN_SSH_CONFIG"
 
-_MACHINE_KEYS: dict[str, tuple[type, ...]] = {
+Kinds = Mapping[str, tuple[type, ...]]
+_KEYS: Kinds = {
+    "default": (str,),
+    "notify": (list,),
+    "notice": (bool,),
+    "machines": (dict,),
+    "logs": (dict,),
+    "aws": (dict,),
+}
+_MACHINE_KEYS: Kinds = {
     "host": (str,),
     "engine": (str,),
     "gpus": (int,),
@@ -28,7 +37,7 @@ _MACHINE_KEYS: dict[str, tuple[type, ...]] = {
     "python": (str,),
     "connect_timeout": (int, float),
 }
-_RENTAL_KEYS: dict[str, tuple[type, ...]] = {
+_RENTAL_KEYS: Kinds = {
     "aws": (str, list),
     "region": (str,),
     "spot": (bool,),
@@ -41,8 +50,15 @@ _RENTAL_KEYS: dict[str, tuple[type, ...]] = {
 """The keys of a machine whose host is rented for each run: it has `aws`, and no `host`."""
 _RENTED_TOO = ("gpus", "base_image", "engine")
 """The keys of `_MACHINE_KEYS` that a rented machine may have, too."""
-_POOL_KEYS: dict[str, tuple[type, ...]] = {"pool": (list,)}
+_POOL_KEYS: Kinds = {"pool": (list,)}
 """The keys of a pool, which stands for several machines."""
+_WORDS: Mapping[tuple[type, ...], str] = {
+    (str,): "text in quotes",
+    (bool,): "true or false",
+    (dict,): "a table",
+    (list,): "a list of names in quotes",
+    (str, list): "a type, or a list of them",
+}
 ENGINES = (AUTO, *CAPABILITIES)
 INSTANCE_TYPE = re.compile(r"[a-z][a-z0-9-]*\.[a-z0-9-]+")
 """The name of a type of machine at AWS."""
@@ -115,55 +131,46 @@ def parse(text: str, base: Config) -> Config:
         data = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"`{base.file}` is not TOML: {error}", hint="mend it, or move it away")
-    unknown = sorted(set(data) - {"default", "notify", "notice", "machines", "logs", "aws"})
-    if unknown:
-        known = "known are `default`, `notify`, `notice`, `[machines.NAME]`, `[aws]` and `[logs]`"
-        raise ConfigError(f"{base.file}: unknown key `{unknown[0]}`", hint=known)
-    default = data.get("default", base.default)
-    tables = data.get("machines", {})
-    if not isinstance(default, str) or not isinstance(tables, dict):
-        raise ConfigError(
-            f"{base.file}: `default` is a name in quotes, `machines` a table",
-            hint='default = "box", and [machines.box] with host = "user@host"',
-        )
-    machines = {name: _machine(base.file, name, table) for name, table in tables.items()}
-    logs, aws = _keep_logs(base, data.get("logs", {})), _aws(base, data.get("aws", {}))
-    notify, notice = data.get("notify", []), data.get("notice", base.notice)
-    if not isinstance(notify, list) or not all(isinstance(word, str) and word for word in notify):
-        raise ConfigError(
-            f"{base.file}: `notify` has to be a list of addresses", hint='notify = ["ntfy://ntfy.sh/TOPIC"]'
-        )
-    if not isinstance(notice, bool):
-        raise ConfigError(f"{base.file}: `notice` has to be true or false", hint="notice = false")
-    base = replace(base, notify=tuple(notify), notice=notice)
-    return replace(base, default=default, machines=machines, keep_logs=logs, aws=aws)
+    _check_table(str(base.file), data, _KEYS)
+    machines = {name: _machine(base.file, name, table) for name, table in data.get("machines", {}).items()}
+    notify = data.get("notify", [])
+    if not all(isinstance(word, str) and word for word in notify):
+        raise ConfigError(f"{base.file}: `notify` has to be {_WORDS[list,]}", hint='notify = ["ntfy://ntfy.sh/TOPIC"]')
+    return replace(
+        base,
+        default=data.get("default", base.default),
+        machines=machines,
+        keep_logs=_keep_logs(base, data.get("logs", {})),
+        aws=_aws(base, data.get("aws", {})),
+        notify=tuple(notify),
+        notice=data.get("notice", base.notice),
+    )
 
 
-def _aws(base: Config, table: Any) -> AWS:
+def _check_table(where: str, table: Any, known: Kinds) -> None:
+    """Raises `ConfigError` for what is not a table with these keys, and values of their types."""
     if not isinstance(table, dict):
-        raise ConfigError(f"{base.file}: aws has to be a table", hint='[aws] with bucket = "NAME"')
+        raise ConfigError(f"{where} has to be a table", hint=f"known are {', '.join(sorted(known))}")
     for key, value in table.items():
-        if key not in AWS.__dataclass_fields__:
-            hint = known_words(key, sorted(AWS.__dataclass_fields__))
-            raise ConfigError(f"{base.file}: aws: unknown key `{key}`", hint=hint)
-        if not isinstance(value, str) or not value:
-            raise ConfigError(f"{base.file}: aws.{key}: {value!r} is not text in quotes", hint="mend it there")
+        if key not in known:
+            raise ConfigError(f"{where}: unknown key `{key}`", hint=known_words(key, sorted(known)))
+        if not isinstance(value, known[key]) or isinstance(value, bool) != (known[key] == (bool,)):
+            kind = _WORDS.get(known[key], "a number")
+            raise ConfigError(f"{where}: `{key}` has to be {kind}", hint="mend it there")
+
+
+def _aws(base: Config, table: dict[str, Any]) -> AWS:
+    _check_table(f"{base.file}: aws", table, dict.fromkeys(AWS.__dataclass_fields__, (str,)))
     if table.get("connect", "endpoint") != "endpoint":
         raise ConfigError(f"{base.file}: aws.connect: unknown way `{table['connect']}`", hint='connect = "endpoint"')
     return AWS(**table)
 
 
-def _keep_logs(base: Config, table: Any) -> int:
+def _keep_logs(base: Config, table: dict[str, Any]) -> int:
     """How many bytes `[logs] keep` allows."""
-    if not isinstance(table, dict):
-        raise ConfigError(f"{base.file}: logs has to be a table", hint='[logs] with keep = "256MB"')
-    unknown = sorted(set(table) - {"keep"})
-    if unknown:
-        raise ConfigError(f"{base.file}: logs: unknown key `{unknown[0]}`", hint="known is `keep`")
-    text = table.get("keep")
-    if text is None:
-        return base.keep_logs
-    match = re.fullmatch(r"(\d{1,9}) ?([KMG]?)B?", text) if isinstance(text, str) else None
+    _check_table(f"{base.file}: logs", table, {"keep": (str,)})
+    text = table.get("keep", str(base.keep_logs))
+    match = re.fullmatch(r"(\d{1,9}) ?([KMG]?)B?", text)
     if match is None:
         raise ConfigError(f"{base.file}: logs.keep: {text!r} is not a size", hint='keep = "256MB"; "0" keeps none')
     return int(match[1]) * {"": 1, "K": 10**3, "M": 10**6, "G": 10**9}[match[2]]
@@ -171,32 +178,13 @@ def _keep_logs(base: Config, table: Any) -> int:
 
 def _machine(file: Path, name: str, table: Any) -> MachineType:
     where = f"{file}: machines.{name}"
-    if not isinstance(table, dict):
-        raise ConfigError(f"{where} has to be a table", hint=f"[machines.{name}]")
-    known = _MACHINE_KEYS
-    if "pool" in table:
-        known = _POOL_KEYS
-    elif "aws" in table:
-        known = {**{key: _MACHINE_KEYS[key] for key in _RENTED_TOO}, **_RENTAL_KEYS}
-    for key, value in table.items():
-        if key not in known:
-            if key in _MACHINE_KEYS or key in _RENTAL_KEYS:
-                kind = "pool" if "pool" in table else "aws"
-                goes = f"does not go with `{kind}`" if kind in table else "needs `aws`"
-                raise ConfigError(f"{where}: `{key}` {goes}", hint=known_words(key, sorted(known)))
-            raise ConfigError(f"{where}: unknown key `{key}`", hint=known_words(key, sorted(known)))
-        if not isinstance(value, known[key]) or isinstance(value, bool) != (known[key] == (bool,)):
-            kinds = {
-                (str,): "text in quotes",
-                (bool,): "true or false",
-                (list,): "a list of names in quotes",
-                (str, list): "a type, or a list of them",
-            }
-            raise ConfigError(
-                f"{where}.{key}: {value!r} is not {kinds.get(known[key], 'a number')}", hint="mend it there"
-            )
-    if "pool" in table:
+    if isinstance(table, dict) and "pool" in table:
+        _check_table(where, table, _POOL_KEYS)
         return MachineType(name, pool=_pool(where, name, table["pool"]))
+    known = _MACHINE_KEYS
+    if isinstance(table, dict) and "aws" in table:
+        known = {**{key: _MACHINE_KEYS[key] for key in _RENTED_TOO}, **_RENTAL_KEYS}
+    _check_table(where, table, known)
     engine = table.get("engine", AUTO)
     if engine not in ENGINES:
         raise ConfigError(f"{where}.engine: there is no engine `{engine}`", hint=known_words(engine, ENGINES))
@@ -246,23 +234,14 @@ def add_machine(config: Config, name: str, settings: dict[str, Any], *, overwrit
     import tomlkit
 
     machines = document.setdefault("machines", tomlkit.table(is_super_table=True))
-    table = tomlkit.table()
-    for key, value in settings.items():
-        table[key] = value
-    machines[name] = table
-    if make_default:
-        _set_default(document, name)
-    _write(config, document)
+    machines[name] = tomlkit.item(settings)
+    _write(config, document, name if make_default else None)
 
 
 def remove_machine(config: Config, name: str) -> bool:
     """Take a machine out of config.toml; whether it was the default, which `local` is then. Raises `NotFound`."""
     if name not in config.machines:
-        close = did_you_mean(name, config.machines)
-        hint = (
-            f"did you mean `{close}`? `remoterun machines` lists them" if close else "remoterun machines   lists them"
-        )
-        raise NotFound(f"there is no machine `{name}` in {config.file}", hint=hint)
+        raise NotFound(f"there is no machine `{name}` in {config.file}", hint="remoterun machines   lists them")
     document = _document(config)
     del document["machines"][name]
     was_default = config.default == name
@@ -273,9 +252,7 @@ def remove_machine(config: Config, name: str) -> bool:
 
 
 def set_default(config: Config, name: str) -> None:
-    document = _document(config)
-    _set_default(document, name)
-    _write(config, document)
+    _write(config, _document(config), name)
 
 
 def set_aws(config: Config, **settings: str) -> Config:
@@ -284,25 +261,9 @@ def set_aws(config: Config, **settings: str) -> Config:
     import tomlkit
 
     table = document.setdefault("aws", tomlkit.table())
-    for key, value in settings.items():
-        table[key] = value
+    table.update(settings)
     _write(config, document)
     return replace(config, aws=replace(config.aws, **settings))
-
-
-def _set_default(document: Any, name: str) -> None:
-    if "default" in document:
-        document["default"] = name
-        return
-    import tomlkit
-
-    rest = list(document.body)
-    document.body.clear()
-    document._map.clear()
-    document.add("default", name)
-    document.add(tomlkit.nl())
-    for key, item in rest:
-        document.append(key, item)
 
 
 def _document(config: Config) -> Any:
@@ -313,10 +274,14 @@ def _document(config: Config) -> Any:
     return tomlkit.parse(config.file.read_text("utf-8"))
 
 
-def _write(config: Config, document: Any) -> None:
+def _write(config: Config, document: Any, default: str | None = None) -> None:
+    """Write config.toml, with another default machine if one is named."""
     import tomlkit
 
-    text = tomlkit.dumps(document)
+    first = tomlkit.document()
+    if default is not None:
+        (document if "default" in document else first)["default"] = default
+    text = "\n".join(tomlkit.dumps(each) for each in (first, document) if each)
     parse(text, config)  # what we write, we can read
     try:
         config.home.mkdir(mode=0o700, parents=True, exist_ok=True)
