@@ -15,11 +15,9 @@ from remoterun.source.repository import (
     LINK,
     IndexEntry,
     RepositorySettings,
-    common_dir_of,
     git_dir_of,
     index,
     is_top,
-    pairs,
     subject,
     submodule_warning,
 )
@@ -95,7 +93,7 @@ class _Extraction:
         for entry in entries:
             origin = f"{into}/{entry.path}"
             if entry.mode == GITLINK:
-                self._submodule(git_dir, work_tree, entry, prefix)
+                self._submodule(work_tree, entry, prefix)
             elif entry.mode == LINK:
                 self.files.append(SourceFile(prefix + entry.path, "link", target=os.readlink(origin)))
             else:
@@ -103,12 +101,12 @@ class _Extraction:
                 executable = entry.mode == EXECUTABLE
                 self.files.append(SourceFile(prefix + entry.path, "file", executable, origin, size=size))
 
-    def _submodule(self, git_dir: str, work_tree: str, entry: IndexEntry, prefix: str) -> None:
+    def _submodule(self, work_tree: str, entry: IndexEntry, prefix: str) -> None:
         top = f"{work_tree}/{entry.path}"
-        below = self._submodule_git_dir(git_dir, top, entry, prefix)
-        if below is None:
+        if not is_top(top):
             self.warnings.append(submodule_warning(work_tree, entry.path, prefix))
             return
+        below = git_dir_of(top)
         git = Git(self._top, options=(f"--git-dir={below}", f"--work-tree={self._top}"))
         if git.attempt("cat-file", "-e", f"{entry.id}^{{commit}}").status:
             raise SourceError(
@@ -116,25 +114,6 @@ class _Extraction:
                 hint=f"`git --git-dir={shell(below)} fetch --all`",
             )
         self.extract(below, top, entry.id, f"{prefix}{entry.path}/")
-
-    def _submodule_git_dir(self, git_dir: str, top: str, entry: IndexEntry, prefix: str) -> str | None:
-        """Where the submodule's objects are: in its folder of the work tree, or put away below `git_dir`."""
-        if is_top(top):
-            return git_dir_of(top)
-        folder = self._folder(prefix)
-        if not Disk(folder).status(".gitmodules"):
-            return None
-        answer = Git(folder).attempt(
-            "config", "-z", "--file", f"{folder}/.gitmodules", "--get-regexp", r"^submodule\..*\.path$"
-        )
-        for key, path in pairs(answer.output):
-            name = key.removeprefix("submodule.").removesuffix(".path")
-            if path != entry.path or ".." in name.split("/"):
-                continue
-            for place in (git_dir, common_dir_of(git_dir)):
-                if os.path.isfile(f"{place}/modules/{name}/HEAD"):
-                    return f"{place}/modules/{name}"
-        return None
 
     def _folder(self, prefix: str) -> str:
         return f"{self._top}/{prefix}".rstrip("/")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Mapping
-from typing import NoReturn
 
 from remoterun.agent.shared.records import Record
 from remoterun.errors import SourceError
@@ -34,22 +33,20 @@ class IndexEntry(Record):
 def find_repository(folder: str) -> tuple[str, str]:
     """(top folder of the work tree that holds `folder`, `folder` relative to it)."""
     git = Git(folder)
-    answer = git.attempt("rev-parse", "--is-inside-work-tree", "--is-inside-git-dir", "--is-bare-repository")
+    answer = git.attempt("rev-parse", "--is-inside-work-tree", "--is-inside-git-dir")
     if answer.status:
         if "not a git repository (or any" in answer.error:
             raise NoRepository(
                 f"{named(folder)} is in no git repository",
                 hint="`git init` makes one; `--no-git` sends the folder as it is",
             )
-        if "cannot use bare repository" in answer.error:
-            _refuse_bare(folder)
-        git.fail(answer)
-    inside, in_git_dir, bare = answer.output.split()[:3]
-    if bare == b"true" and inside != b"true":
-        _refuse_bare(folder)
+        if "cannot use bare repository" not in answer.error:
+            git.fail(answer)
+    inside, in_git_dir = answer.output.split()[:2] if answer.status == 0 else (b"false", b"true")
     if in_git_dir == b"true" or inside != b"true":
         raise SourceError(
-            f"{named(folder)} is a folder of git's own, not of a work tree", hint="`cd` into the work tree first"
+            f"{named(folder)} is a folder of git's own, without a work tree",
+            hint=f"`cd` into a work tree; of a bare repository `git clone {shell(folder)}` makes one",
         )
     root = one_line(git.run("rev-parse", "--show-toplevel"))
     return root, one_line(git.run("rev-parse", "--show-prefix")).rstrip("/")
@@ -94,15 +91,6 @@ def git_dir_of(root: str) -> str:
     return one_line(Git(root).run("rev-parse", "--absolute-git-dir"))
 
 
-def common_dir_of(git_dir: str) -> str:
-    """The repository's folder that all its work trees share."""
-    try:
-        with open(f"{git_dir}/commondir", "rb") as file:
-            return os.path.join(git_dir, one_line(file.read()))
-    except OSError:
-        return git_dir
-
-
 def head(root: str) -> str | None:
     """The commit checked out; None before the first one."""
     answer = Git(root).attempt("rev-parse", "--verify", "--quiet", "HEAD^{commit}")
@@ -125,13 +113,6 @@ def submodule_warning(root: str, path: str, prefix: str) -> str:
     """The line on a submodule at `path` of the work tree `root` that was never fetched."""
     line = git_line(root, "submodule", "update", "--init", "--recursive", "--", path)
     return f"the submodule {named(prefix + path)} isn't there, so nothing of it is sent: `{line}` fetches it"
-
-
-def _refuse_bare(folder: str) -> NoReturn:
-    raise SourceError(
-        f"{named(folder)} is a bare git repository, which has no work tree to send",
-        hint=f"`git clone {shell(folder)}` makes a work tree; start the command in it",
-    )
 
 
 class RepositorySettings(Record):

@@ -64,8 +64,7 @@ class Source:
     remote: str | None = None  # URL without user name, password or token
     subject: str | None = None  # first line of the commit's message
     dirty: bool = False  # tracked files differ from the commit, in the repository or in a submodule
-    diff: bytes = b""  # `git apply` makes the changed files from the commit's; submodules' below their path
-    diff_omitted: tuple[str, ...] = ()  # changed files too large for `diff`; their content is sent all the same
+    diff: bytes = b""  # `git apply` makes the changed files from the commit's, but for those that were too large
     untracked: tuple[str, ...] = ()  # neither tracked nor ignored; "name/" is a repository of its own
     warnings: tuple[str, ...] = ()  # one line each
     _checkout: tempfile.TemporaryDirectory[str] | None = field(default=None, repr=False, compare=False)

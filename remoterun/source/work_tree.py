@@ -68,7 +68,6 @@ def work_tree_source(root: str, workdir: str, include_untracked: bool) -> Source
         subject=subject(root, commit) if commit else None,
         dirty=changes.dirty,
         diff=changes.diff,
-        diff_omitted=changes.omitted,
         untracked=tuple(sorted(found.untracked, key=os.fsencode)),
         warnings=(*warnings, *pointer_warnings(root, files), *link_warnings(files)),
     )
@@ -164,7 +163,8 @@ def _workdir_warnings(root: str, workdir: str, files: tuple[SourceFile, ...]) ->
     return [f"the command starts in {named(workdir)}, of which no file is sent"]
 
 
-DIFF_LIMIT = 32 << 20  # bytes of changed files, old and new, that the recorded diff may cover
+DIFF_LIMIT = 32 << 20  # bytes of the recorded diff
+DIFFED = 4 << 20  # bytes of a changed file that it may cover
 
 _MOST_EXCLUDED = 500  # changed files named in one command line
 
@@ -196,28 +196,28 @@ class Changes(Record):
     """How tracked files differ from the commit."""
 
     dirty: bool
-    diff: bytes = b""
-    omitted: tuple[str, ...] = ()
-    covered: int = 0  # bytes of old and new files in `diff`
+    diff: bytes
+    omitted: tuple[str, ...]
 
 
 def uncommitted(repositories: Iterable[tuple[str, str, str | None]]) -> Changes:
-    """The changes of all (top folder, prefix of its paths, commit); together they keep to `DIFF_LIMIT`."""
-    dirty = False
+    """The changes of all (top folder, prefix of its paths, commit). What is too large for the diff is left out."""
+    changed: list[str] = []
+    omitted: list[str] = []
     diff = b""
-    omitted: tuple[str, ...] = ()
-    covered = 0
     for root, prefix, commit in repositories:
-        one = _of_one(root, prefix, commit, DIFF_LIMIT - covered)
-        dirty |= one.dirty
-        diff += one.diff
-        omitted += one.omitted
-        covered += one.covered
-    return Changes(dirty, diff, omitted, covered)
+        paths, left_out, patch = _of_one(root, prefix, commit)
+        changed += [prefix + path for path in paths]
+        omitted += [prefix + path for path in left_out if os.path.isfile(f"{root}/{path}")]
+        diff += patch
+    if len(diff) > DIFF_LIMIT:
+        diff, omitted = b"", changed
+    return Changes(bool(changed), diff, tuple(omitted))
 
 
-def _of_one(root: str, prefix: str, commit: str | None, limit: int) -> Changes:
-    """Tracked files against `commit` (None: against nothing). Small files come first, until `limit` is reached."""
+def _of_one(root: str, prefix: str, commit: str | None) -> tuple[list[str], list[str], bytes]:
+    """Tracked files against `commit` (None: against nothing): (those that differ, those of them that the diff leaves
+    out, the diff)."""
     base = commit or one_line(Git(root).run("hash-object", "-t", "tree", "--stdin"))
     with tempfile.TemporaryDirectory(prefix="remoterun-index-") as folder:
         # `git diff` writes to the index what it learnt about files merely touched, optional locks or not: it gets a
@@ -228,20 +228,11 @@ def _of_one(root: str, prefix: str, commit: str | None, limit: int) -> Changes:
         except FileNotFoundError:
             pass
         git = Git(root, settings=_DIFF_SETTINGS, environment={"GIT_INDEX_FILE": index})
-        raw = git.run("diff", *_DIFF_OPTIONS, "--raw", "--no-abbrev", "-z", base, "--")
-        if not raw:
-            return Changes(dirty=False)
-        sizes = _changed_sizes(root, raw)
-        covered = 0
-        omitted = []
-        for size, path in sorted((size, path) for path, size in sizes.items() if size is not None):
-            if covered + size <= limit:
-                covered += size
-            else:
-                omitted.append(path)
-        left_out = [*omitted, *(path for path, size in sizes.items() if size is None)]
-        if len(left_out) > _MOST_EXCLUDED:
-            return Changes(True, omitted=tuple(prefix + path for path in sizes))
+        raw = git.run("diff", *_DIFF_OPTIONS, "--name-only", "-z", base, "--")
+        changed = os.fsdecode(raw).split("\0")[:-1]
+        left_out = [path for path in changed if not _is_diffed(f"{root}/{path}")]
+        if not changed or len(left_out) > _MOST_EXCLUDED:
+            return changed, changed, b""
         patch = git.run(
             "diff",
             *_DIFF_OPTIONS,
@@ -253,34 +244,16 @@ def _of_one(root: str, prefix: str, commit: str | None, limit: int) -> Changes:
             "--",
             *(f":(top,exclude,literal){path}" for path in left_out),
         )
-        return Changes(True, patch, tuple(prefix + path for path in omitted), covered)
+        return changed, left_out, patch
 
 
-def _changed_sizes(root: str, raw: bytes) -> dict[str, int | None]:
-    """Path → bytes of its old and its new content, from `git diff --raw -z`; None for a pipe or the like."""
-    sizes: dict[str, int | None] = {}
-    old: list[tuple[str, bytes]] = []
-    fields = raw.split(b"\0")
-    for about, name in zip(fields[::2], fields[1::2], strict=False):
-        old_mode, _, blob, _, _ = about.lstrip(b":").split(b" ")
-        path = os.fsdecode(name)
-        try:
-            status = os.lstat(f"{root}/{path}")
-        except OSError:
-            sizes[path] = 0
-        else:
-            plain = stat.S_ISREG(status.st_mode) or stat.S_ISLNK(status.st_mode)
-            sizes[path] = status.st_size if plain else 0 if stat.S_ISDIR(status.st_mode) else None
-        if int(old_mode, 8) not in (0, GITLINK):
-            old.append((path, blob))
-    if not old:
-        return sizes
-    with tempfile.TemporaryFile() as asked:
-        asked.write(b"".join(blob + b"\n" for _, blob in old))
-        asked.seek(0)
-        answer = Git(root).run("cat-file", "--batch-check=%(objectsize)", stdin=asked.fileno())
-    for (path, _), size in zip(old, answer.splitlines(), strict=True):
-        new = sizes[path]
-        if new is not None and size.isdigit():
-            sizes[path] = new + int(size)
-    return sizes
+def _is_diffed(path: str) -> bool:
+    """Whether the diff covers a changed file, as it is on the disk: git would read all of a large one, and wait for a
+    pipe."""
+    try:
+        status = os.lstat(path)
+    except OSError:
+        return True
+    if stat.S_ISREG(status.st_mode):
+        return status.st_size <= DIFFED
+    return stat.S_ISLNK(status.st_mode) or stat.S_ISDIR(status.st_mode)
