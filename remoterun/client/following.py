@@ -6,7 +6,7 @@ import contextlib
 import queue
 import threading
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -23,7 +23,7 @@ from remoterun.client.log_cache import LogCache, LogWriter, content
 from remoterun.client.occupancy import line_of
 from remoterun.client.rented_runs import find_store, record_status, renew
 from remoterun.client.stores import ArchiveStore, HostStore, Store, told
-from remoterun.errors import HostError, HostUnreachable, NoAnswerInTime
+from remoterun.errors import HostError, HostUnreachable
 from remoterun.model import Run, check_time, event_fields
 from remoterun.providers.base import NoCapacity
 from remoterun.session import understood
@@ -34,14 +34,6 @@ TURN = 0.25
 """Seconds between two checks whether another client has handed a run over."""
 CAPACITY_WAIT = 60.0
 """Seconds until a host is asked for again where there was none."""
-WAIT_LEAST, WAIT_MOST = 0.1, 2.0
-"""Seconds between two questions about runs that are waited for."""
-ANSWER = 2.0
-"""Seconds that a machine has to answer: one that is away must not hold up the news of the others."""
-LATE = 10.0
-"""Seconds after which a machine that does not answer is reported: to connect to one that is far takes some."""
-BETWEEN_TRIES = 60.0
-"""Seconds between two tries to give a run its next rented host."""
 
 
 @dataclass(frozen=True)
@@ -283,54 +275,6 @@ class _Follower:
         elif failed:
             raise failed[0]
         return done[0] if done else None
-
-
-def wait(
-    numbers: Sequence[int],
-    look: Callable[[Iterable[int], float], Sequence[Run]],
-    start_next_attempt: Callable[[int], object],
-    pause: Callable[[float], object],
-    timeout: float | None,
-) -> Iterator[Run | Note]:
-    """See `Runs.wait`. `look` asks the machines of runs, and gives them some seconds; `start_next_attempt` begins to
-    give a run its next rented host; `pause` lets some seconds pass."""
-    until = float("inf") if timeout is None else time.monotonic() + timeout
-    going_on = list(numbers)
-    lost: set[str] = set()
-    silent: dict[str, float] = {}  # since when
-    taken_up: dict[int, float] = {}  # when to try again
-    seconds = WAIT_LEAST
-    while True:
-        for run in look(tuple(going_on), ANSWER):
-            name = run.host.name
-            if run.fault is None:
-                silent.pop(name, None)
-                if name in lost and not run.final:
-                    lost.discard(name)
-                    yield Note("back", name)
-            elif not run.fault.passing:
-                going_on.remove(run.number)
-                yield run
-                continue
-            elif name not in lost:
-                late = isinstance(run.fault, NoAnswerInTime)
-                if not late or time.monotonic() > silent.setdefault(name, time.monotonic()) + LATE:
-                    lost.add(name)
-                    yield Note("lost", run.fault.message)
-            if not run.final:
-                continue
-            if may_go_on(run, time.time()):
-                if time.monotonic() >= taken_up.get(run.number, 0.0):
-                    taken_up[run.number] = time.monotonic() + BETWEEN_TRIES
-                    start_next_attempt(run.number)
-                continue
-            going_on.remove(run.number)
-            yield run
-        left = until - time.monotonic()
-        if not going_on or left <= 0:
-            return
-        pause(min(seconds, left))
-        seconds = min(seconds * 1.3, WAIT_MOST)
 
 
 def _open(connections: Connections, run: Run, wait: float | None) -> Run:

@@ -69,8 +69,6 @@ class _Answer:
     machine: MachineType
     there: api.Occupancy
     free: bool
-    holds: int
-    """How many of the run's mounts lie there."""
     came: float
 
 
@@ -180,9 +178,9 @@ def _elsewhere(other: Run, machine: MachineType) -> UsageError:
     )
 
 
-def _rank(answer: _Answer) -> tuple[bool, int, int]:
+def _rank(answer: _Answer) -> tuple[bool, int]:
     """The least one gets the run; of several the first of the pool."""
-    return not answer.free, answer.there.before, -answer.holds
+    return not answer.free, answer.there.before
 
 
 def _enough(answers: Sequence[_Answer]) -> bool:
@@ -199,16 +197,4 @@ def _answer(connections: Connections, machine: MachineType, request: RunRequest)
     free = there.free
     if gpus == ALL_GPUS:
         free = free and not any(card.run or card.others for card in there.gpus)
-    return _Answer(machine, there, free, _held(connections, request, session.home_id), time.monotonic())
-
-
-def _held(connections: Connections, request: RunRequest, home_id: str) -> int:
-    """How many of the mounts lie in a home, as far as is known here."""
-    count = 0
-    for mount in request.mounts:
-        if mount.resource.kind == "runs":
-            count += connections.registry.run(mount.resource.name).home_id == home_id
-            continue
-        known = [upload for upload, _ in connections.registry.uploads.versions(mount.resource.name)]
-        count += any(each.home_id == home_id and each.digest == known[0].digest for each in known)
-    return count
+    return _Answer(machine, there, free, time.monotonic())

@@ -16,7 +16,7 @@ from remoterun.agent.shared.states import ENDINGS, HAND_OVER, Reason, RunEvent, 
 from remoterun.client import archiving, occupancy
 from remoterun.client.attempts import may_go_on, start_in_background
 from remoterun.client.connections import Connections, check_home
-from remoterun.client.following import Following, Note, Wanted, wait
+from remoterun.client.following import Following, Note, Wanted
 from remoterun.client.handover import Talk, launch, move
 from remoterun.client.log_cache import LogCache
 from remoterun.client.preparing import Complete, Prepared, prepare
@@ -25,7 +25,7 @@ from remoterun.client.renting import Plan, give_back
 from remoterun.client.reruns import OriginalRun, find_original
 from remoterun.client.secrets import Tokens
 from remoterun.client.stores import HostStore, Store, store_of, told
-from remoterun.errors import HomeMissing, HostError, LinkLost, NotFound, UsageError
+from remoterun.errors import HomeMissing, HostError, LinkLost, NoAnswerInTime, NotFound, UsageError
 from remoterun.model import EVERY_RUN, Line, MachineType, Run, RunFilter, RunRequest
 from remoterun.transfer import Progress
 
@@ -35,6 +35,14 @@ if TYPE_CHECKING:  # and on use, as few commands need them
     from remoterun.client.ports import Forwarding, PortNews
     from remoterun.source import Source
 
+WAIT_LEAST, WAIT_MOST = 0.1, 2.0
+"""Seconds between two questions about runs that are waited for."""
+ANSWER = 2.0
+"""Seconds that a machine has to answer: one that is away must not hold up the news of the others."""
+LATE = 10.0
+"""Seconds after which a machine that does not answer is reported: to connect to one that is far takes some."""
+BETWEEN_TRIES = 60.0
+"""Seconds between two tries to give a run its next rented host."""
 AT_ONCE = 1000
 """Runs that one request asks about."""
 A = TypeVar("A")
@@ -275,12 +283,41 @@ class Runs:
         `fault`, and is not waited for any more. A run whose rented host was lost gets its next one, as with `follow`.
         """
         registry = self._connections.registry
-
-        def look(numbers: Iterable[int], seconds: float) -> Sequence[Run]:
-            return self._ask([registry.run(number) for number in numbers], seconds)
-
-        known = list(dict.fromkeys(registry.run(number).number for number in numbers))
-        yield from wait(known, look, self.start_next_attempt, self._connections.closed.wait, timeout)
+        until = float("inf") if timeout is None else time.monotonic() + timeout
+        going_on = list(dict.fromkeys(registry.run(number).number for number in numbers))
+        lost: set[str] = set()
+        silent: dict[str, float] = {}  # since when
+        taken_up: dict[int, float] = {}  # when to try again
+        seconds = WAIT_LEAST
+        while True:
+            for run in self._ask([registry.run(number) for number in going_on], ANSWER):
+                name = run.host.name
+                if run.fault is None:
+                    silent.pop(name, None)
+                    if name in lost and not run.final:
+                        lost.discard(name)
+                        yield Note("back", name)
+                elif not run.fault.passing:
+                    going_on.remove(run.number)
+                    yield run
+                    continue
+                elif name not in lost:
+                    late = isinstance(run.fault, NoAnswerInTime)
+                    if not late or time.monotonic() > silent.setdefault(name, time.monotonic()) + LATE:
+                        lost.add(name)
+                        yield Note("lost", run.fault.message)
+                if run.final and may_go_on(run, time.time()):
+                    if time.monotonic() >= taken_up.get(run.number, 0.0):
+                        taken_up[run.number] = time.monotonic() + BETWEEN_TRIES
+                        self.start_next_attempt(run.number)
+                elif run.final:
+                    going_on.remove(run.number)
+                    yield run
+            left = until - time.monotonic()
+            if not going_on or left <= 0:
+                return
+            self._connections.closed.wait(min(seconds, left))
+            seconds = min(seconds * 1.3, WAIT_MOST)
 
     def forward(
         self, number: int | str, ports: Sequence[PortSpec] = (), tell: Callable[[PortNews], None] = lambda _: None

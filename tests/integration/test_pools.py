@@ -14,7 +14,7 @@ from remoterun.agent.shared.states import RunState
 from remoterun.cli import render
 from remoterun.client import Client, placement
 from remoterun.errors import HostError, UsageError
-from remoterun.model import MachineType, Mount, Run, RunRequest
+from remoterun.model import MachineType, Run, RunRequest
 from tests.workshop import User, until
 
 AWAY = MachineType("away", host="me@127.0.0.1:1", connect_timeout=5)
@@ -115,15 +115,6 @@ def test_what_a_machine_lacks(user: User) -> None:
         f"{name}: the run asks for 2 GPUs, and its machine has none" for name in ("one", "two")
     )
     assert not client.registry.runs(), "no number is lost"
-
-
-def test_of_two_that_are_free_the_one_that_has_the_data(user: User, tmp_path: Path) -> None:
-    client = of_a_pool(user, "one", "two")
-    (tmp_path / "data").write_text("data\n")
-    client.uploads.upload(tmp_path / "data", "doom", "two")
-    run = client.runs.submit(RunRequest("cat data", mounts=(Mount.parse("uploads/doom:data"),)))
-    assert host(ended(client, run)) == "two"
-    assert host(ended(client, client.runs.submit(RunRequest("true")))) == "one"
 
 
 def test_where_one_machine_is_meant(user: User, tmp_path: Path) -> None:
