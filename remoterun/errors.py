@@ -108,7 +108,7 @@ class UnsafePath(TransferError):
 
 
 class SomeDamaged(TransferError):
-    """`fetched`: what was copied, a `client.Fetched`."""
+    """`fetched`: what was copied, a `transfer.Fetched`."""
 
     def __init__(self, message: str, fetched: Any, *, hint: str | None = None, evidence: str | None = None) -> None:
         super().__init__(message, hint=hint, evidence=evidence)

@@ -20,13 +20,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from remoterun import client as nouns
+from remoterun.client.following import LogBytes
 from remoterun.config import Config
 from remoterun.errors import UsageError
 from remoterun.model import ALL_GPUS, Mount, Resource, Run, RunRequest
 from remoterun.source import Source, mentioned, snapshot
 
 if TYPE_CHECKING:
-    from remoterun.client import Following
+    from remoterun.client.following import Following
+    from remoterun.client.preparing import Complete
 
 
 class Client:
@@ -184,7 +186,7 @@ class LogLines(Iterator[str]):
                 self._lines.append(self._rest)
                 self._rest = b""
                 break
-            if isinstance(item, nouns.LogBytes) and not item.stderr:
+            if isinstance(item, LogBytes) and not item.stderr:
                 *lines, self._rest = (self._rest + item.data).split(b"\n")
                 self._lines.extend(line + b"\n" for line in lines)
         line = self._lines.popleft()
@@ -196,7 +198,7 @@ class LogLines(Iterator[str]):
         self._items.close()
 
 
-def _check_tracked(command: str) -> nouns.Complete:
+def _check_tracked(command: str) -> Complete:
     """Refuse to leave out a file that the command names."""
 
     def check(source: Source, places: Sequence[str]) -> Source:

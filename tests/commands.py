@@ -28,7 +28,8 @@ import boto3, typer, typer.main
 import remoterun.hosts.local, remoterun.hosts.ssh.connection, remoterun.hosts.ssh.host, remoterun.source
 from remoterun.cli.commands import application
 from remoterun.cli.main import main
-from remoterun.client import *
+import remoterun.client.files, remoterun.client.machines, remoterun.client.rented_hosts, remoterun.client.runs
+import remoterun.client.uploads, remoterun.client.upkeep, remoterun.client.webhooks
 from remoterun.hosts.bundle import agent_bundle
 from remoterun.transfer import *
 

@@ -12,7 +12,8 @@ from remoterun.errors import UsageError
 from remoterun.hosts.base import Prompts
 
 if TYPE_CHECKING:
-    from remoterun.client import NewBucket, Plan
+    from remoterun.client.rented_hosts import NewBucket
+    from remoterun.client.renting import Plan
     from remoterun.hosts.base import UnknownHostKey
 
 

@@ -17,11 +17,12 @@ from remoterun.agent.shared.machines import CAPABILITIES
 from remoterun.agent.shared.spec import PortSpec
 from remoterun.agent.shared.states import Reason, RunState
 from remoterun.cli import render
-from remoterun.client import Client, Item, LogBytes, Note, StateChange
+from remoterun.client import Client
+from remoterun.client.following import Item, LogBytes, Note, StateChange
 from remoterun.model import Run, listed
 
 if TYPE_CHECKING:
-    from remoterun.client import Forwarding, PortNews
+    from remoterun.client.ports import Forwarding, PortNews
 
 
 JUPYTER = "JupyterLab"

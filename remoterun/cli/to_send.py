@@ -21,7 +21,8 @@ from remoterun.model import RunRequest
 from remoterun.sizes import counted
 
 if TYPE_CHECKING:
-    from remoterun.client import Choice, Prepared
+    from remoterun.client.packages import Choice
+    from remoterun.client.preparing import Prepared
     from remoterun.source import Source
 
 

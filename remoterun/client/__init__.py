@@ -1,4 +1,5 @@
-"""What the command line calls, and `remoterun.job` for Python programs: all that a user can do, by noun.
+"""What the command line calls, and `remoterun.job` for Python programs: all that a user can do, by noun. A command
+imports the modules of the nouns that it uses.
 
 Every call blocks. Several threads may use one `Client`. Nothing here prints or asks; questions come as exceptions or
 through the callbacks that are passed in.
@@ -12,53 +13,17 @@ from typing import TYPE_CHECKING, Self
 
 from remoterun.client.connections import Connections
 from remoterun.config import Config
-from remoterun.errors import TransferError
 from remoterun.hosts.base import Prompts
-from remoterun.on_use import on_use
 from remoterun.registry import Registry
 
 if TYPE_CHECKING:
-    from remoterun.client.comparing import Difference, FileChange
     from remoterun.client.files import Files
-    from remoterun.client.following import Following, Item, LogBytes, Note, StateChange
-    from remoterun.client.live import Program, RunUse
     from remoterun.client.machines import Machines
-    from remoterun.client.occupancy import MachineStatus
-    from remoterun.client.packages import Choice
-    from remoterun.client.ports import Forwarding, PortNews
-    from remoterun.client.preparing import Complete, Prepared
-    from remoterun.client.rented_hosts import NewBucket, Orphan, RentedHosts
-    from remoterun.client.renting import Plan
-    from remoterun.client.reruns import OriginalRun
+    from remoterun.client.rented_hosts import RentedHosts
     from remoterun.client.runs import Runs
-    from remoterun.client.secrets import Secret, Secrets
-    from remoterun.client.upkeep import Checked, Collected, Usage
-    from remoterun.client.uploads import Uploaded, Uploads
+    from remoterun.client.secrets import Secrets
+    from remoterun.client.uploads import Uploads
     from remoterun.client.webhooks import Notifications
-    from remoterun.transfer import Fetched
-else:
-    __getattr__ = on_use(
-        __name__,
-        {
-            "comparing": ("Difference", "FileChange"),
-            "files": ("Fetched", "Files"),
-            "following": ("Following", "Item", "LogBytes", "Note", "StateChange"),
-            "machines": ("Machines",),
-            "occupancy": ("MachineStatus",),
-            "packages": ("Choice",),
-            "ports": ("Forwarding", "PortNews"),
-            "live": ("Program", "RunUse"),
-            "rented_hosts": ("NewBucket", "Orphan", "RentedHosts"),
-            "renting": ("Plan",),
-            "reruns": ("OriginalRun",),
-            "runs": ("Runs",),
-            "secrets": ("Secret", "Secrets"),
-            "preparing": ("Complete", "Prepared"),
-            "upkeep": ("Checked", "Collected", "Usage"),
-            "uploads": ("Uploaded", "Uploads"),
-            "webhooks": ("Notifications",),
-        },
-    )
 
 
 class Client:
@@ -136,34 +101,3 @@ class Client:
     def registry(self) -> Registry:
         """What is known here of runs and uploads, without asking a machine."""
         return self.connections.registry
-
-
-__all__ = [
-    "Checked",
-    "Choice",
-    "Complete",
-    "Client",
-    "Collected",
-    "Difference",
-    "Fetched",
-    "FileChange",
-    "Following",
-    "Forwarding",
-    "Item",
-    "LogBytes",
-    "MachineStatus",
-    "NewBucket",
-    "Note",
-    "OriginalRun",
-    "Orphan",
-    "Plan",
-    "PortNews",
-    "Prepared",
-    "Secret",
-    "Program",
-    "RunUse",
-    "StateChange",
-    "TransferError",
-    "Uploaded",
-    "Usage",
-]

@@ -14,7 +14,11 @@ from remoterun.sizes import iso
 
 if TYPE_CHECKING:
     from remoterun.agent.shared.tree import Manifest
-    from remoterun.client import Difference, MachineStatus, Orphan, RunUse, Uploaded
+    from remoterun.client.comparing import Difference
+    from remoterun.client.live import RunUse
+    from remoterun.client.occupancy import MachineStatus
+    from remoterun.client.rented_hosts import Orphan
+    from remoterun.client.uploads import Uploaded
     from remoterun.model import MachineType
     from remoterun.model_page import Page
     from remoterun.providers.base import Offer, RentedHost

@@ -24,7 +24,8 @@ from pathlib import Path
 
 from remoterun.agent.shared.spec import PortSpec
 from remoterun.agent.shared.states import Reason, RunState
-from remoterun.client import Client, LogBytes
+from remoterun.client import Client
+from remoterun.client.following import LogBytes
 from remoterun.config import Config
 from remoterun.model import MachineType, Run, RunRequest, new_key
 from remoterun.registry import Registry

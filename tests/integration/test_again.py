@@ -15,7 +15,8 @@ import pytest
 
 from remoterun.agent.shared.asked import HandedOn, Packages, PortSpec
 from remoterun.agent.shared.states import RunState
-from remoterun.client import Client, LogBytes, Note
+from remoterun.client import Client
+from remoterun.client.following import LogBytes, Note
 from remoterun.errors import NotFound
 from remoterun.model import MachineType, Run, RunRequest
 from tests import commands

@@ -19,7 +19,8 @@ from typing import Any
 import pytest
 
 from remoterun.agent.shared.states import Reason, RunState
-from remoterun.client import Client, LogBytes, Note, StateChange
+from remoterun.client import Client
+from remoterun.client.following import LogBytes, Note, StateChange
 from remoterun.config import Config
 from remoterun.errors import HostUnreachable, NoAnswerInTime, NotFound, RemoterunError, UsageError
 from remoterun.hosts.base import Prompts

@@ -25,7 +25,8 @@ import pytest
 
 from remoterun.agent.shared.pieces import PIECE
 from remoterun.agent.shared.states import Reason, RunState
-from remoterun.client import Client, Item, LogBytes, Note, StateChange
+from remoterun.client import Client
+from remoterun.client.following import Item, LogBytes, Note, StateChange
 from remoterun.config import Config
 from remoterun.errors import AgentError, HostUnreachable, LinkLost, RemoterunError, UsageError
 from remoterun.model import MachineType, Run, RunRequest

@@ -10,7 +10,8 @@ import pytest
 
 from remoterun.agent.shared import api
 from remoterun.agent.shared.states import Reason, RunState
-from remoterun.client import Client, Item, LogBytes, StateChange
+from remoterun.client import Client
+from remoterun.client.following import Item, LogBytes, StateChange
 from remoterun.errors import HostError, UsageError
 from remoterun.model import MachineType, Mount, Run, RunRequest
 from remoterun.session import Session

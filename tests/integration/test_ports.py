@@ -22,8 +22,8 @@ from remoterun.agent.shared.spec import PortSpec
 from remoterun.agent.shared.states import RunState
 from remoterun.agent.shared.tree import Manifest
 from remoterun.agent.store.home import Home
-from remoterun.client import Client, Forwarding, PortNews
-from remoterun.client.ports import NEXT_PORTS
+from remoterun.client import Client
+from remoterun.client.ports import NEXT_PORTS, Forwarding, PortNews
 from remoterun.config import Config
 from remoterun.errors import UsageError
 from remoterun.model import MachineType, Run, RunRequest

@@ -30,7 +30,8 @@ from remoterun.archive import runs as archived_runs
 from remoterun.archive.s3 import BucketPlace
 from remoterun.cli.main import main
 from remoterun.cli.render.terminal import Talking
-from remoterun.client import Client, LogBytes, Note, StateChange, archiving, attempts
+from remoterun.client import Client, archiving, attempts
+from remoterun.client.following import LogBytes, Note, StateChange
 from remoterun.client.handover import Talk
 from remoterun.client.rented_hosts import LATE
 from remoterun.errors import HostUnreachable, RemoterunError, UsageError

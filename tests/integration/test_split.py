@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from remoterun.agent.shared.states import RunState
-from remoterun.client import Client, Item, LogBytes, Note, StateChange
+from remoterun.client import Client
+from remoterun.client.following import Item, LogBytes, Note, StateChange
 from remoterun.model import RunRequest
 from tests.integration.test_client import NOBODY
 from tests.workshop import User, kill9, until

@@ -15,7 +15,8 @@ import pytest
 from remoterun.agent.shared.states import RunState
 from remoterun.agent.shared.tree import Manifest
 from remoterun.cli import render
-from remoterun.client import Client, Note
+from remoterun.client import Client
+from remoterun.client.following import Note
 from remoterun.errors import UsageError
 from remoterun.model import ALL_GPUS, MachineType, Run, RunRequest
 from tests.lab import gpu

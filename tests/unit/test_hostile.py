@@ -34,7 +34,8 @@ from remoterun.agent.shared.tree import HEADER, Entry, Manifest
 from remoterun.agent.store.home import Home
 from remoterun.cli import render
 from remoterun.cli.follow import Stamp
-from remoterun.client import Client, LogBytes, StateChange
+from remoterun.client import Client
+from remoterun.client.following import LogBytes, StateChange
 from remoterun.errors import RemoterunError, TransferError, UnsafePath
 from remoterun.model import MachineType
 from remoterun.session import Session, understood

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from remoterun.cli.commands.tailing import matching, pattern
-from remoterun.client import Item, LogBytes, Note
+from remoterun.client.following import Item, LogBytes, Note
 from remoterun.errors import UsageError
 
 

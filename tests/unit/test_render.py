@@ -20,7 +20,10 @@ from remoterun.cli import render
 from remoterun.cli.follow import follow
 from remoterun.cli.render.output import Column, table
 from remoterun.cli.render.terminal import Cursor, columns, shortened
-from remoterun.client import Client, NewBucket, Note, Orphan, Plan, StateChange
+from remoterun.client import Client
+from remoterun.client.following import Note, StateChange
+from remoterun.client.rented_hosts import NewBucket, Orphan
+from remoterun.client.renting import Plan
 from remoterun.client.upkeep import Checked, Collected, Damage, Freed, Usage, Use
 from remoterun.config import Config
 from remoterun.errors import HostUnreachable, RemoterunError

@@ -22,7 +22,8 @@ from remoterun.model import Asked
 from remoterun.parsing import parse_duration, parse_port
 
 if TYPE_CHECKING:
-    from remoterun.client import Client, PortNews
+    from remoterun.client import Client
+    from remoterun.client.ports import PortNews
     from remoterun.model import Run
 
 

@@ -23,7 +23,7 @@ from remoterun.errors import HostError, LinkLost, UsageError
 from remoterun.parsing import command_text, parse_duration
 
 if TYPE_CHECKING:
-    from remoterun.client import Program
+    from remoterun.client.live import Program
 
 MachineName = Annotated[
     str,

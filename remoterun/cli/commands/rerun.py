@@ -27,7 +27,9 @@ from remoterun.model import Asked, RunRequest
 from remoterun.parsing import did_you_mean
 
 if TYPE_CHECKING:
-    from remoterun.client import Client, OriginalRun, Prepared
+    from remoterun.client import Client
+    from remoterun.client.preparing import Prepared
+    from remoterun.client.reruns import OriginalRun
 
 
 @app.command(

@@ -24,7 +24,10 @@ from remoterun.model import ALL_GPUS, Asked, Mount, RunRequest
 from remoterun.sizes import counted
 
 if TYPE_CHECKING:
-    from remoterun.client import Client, NewBucket, Plan, Prepared
+    from remoterun.client import Client
+    from remoterun.client.preparing import Prepared
+    from remoterun.client.rented_hosts import NewBucket
+    from remoterun.client.renting import Plan
     from remoterun.model import MachineType, Run
     from remoterun.source import Source
 

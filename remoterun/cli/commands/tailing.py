@@ -13,7 +13,7 @@ import typer
 from remoterun.cli import render
 from remoterun.cli.app import Command, Json, Quiet, RunNumber, RunNumbers, Wait, app, example, run_number
 from remoterun.cli.asking import client as connect
-from remoterun.client import Item, LogBytes, Note
+from remoterun.client.following import Item, LogBytes, Note
 from remoterun.errors import HostUnreachable, UsageError
 from remoterun.model import LAST, Run
 from remoterun.parsing import parse_duration

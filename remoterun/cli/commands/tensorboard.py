@@ -26,7 +26,8 @@ from remoterun.machines import LOCAL
 from remoterun.model import Resource, RunRequest
 
 if TYPE_CHECKING:
-    from remoterun.client import Client, StateChange
+    from remoterun.client import Client
+    from remoterun.client.following import StateChange
     from remoterun.model import Run
 
 PACKAGE = "tensorboard"

@@ -30,7 +30,7 @@ from remoterun.client import json_shapes
 from remoterun.model import Run, Upload, UploadCopy
 
 if TYPE_CHECKING:
-    from remoterun.client import Secret
+    from remoterun.client.secrets import Secret
     from remoterun.client.upkeep import Checked, Collected, Damage, Freed, Usage, Use
 
 

@@ -37,7 +37,9 @@ from remoterun.machines import HOW_TO_SET_UP_AWS
 from remoterun.model import Line, Run
 
 if TYPE_CHECKING:
-    from remoterun.client import MachineStatus, NewBucket, Orphan, Plan
+    from remoterun.client.occupancy import MachineStatus
+    from remoterun.client.rented_hosts import NewBucket, Orphan
+    from remoterun.client.renting import Plan
     from remoterun.config import Config
     from remoterun.model import HostUse
     from remoterun.providers.base import Identity, Offer, RentedHost

@@ -34,7 +34,7 @@ from remoterun.model import Run
 
 if TYPE_CHECKING:
     from remoterun.agent.shared.tree import Entry
-    from remoterun.client import Difference, FileChange
+    from remoterun.client.comparing import Difference, FileChange
 
 
 JUST_ENDED = 60.0
