@@ -91,7 +91,7 @@ class HostFolder:
         `ProxyCommand` where there is one. Its host key is that of the first contact, unless another is known."""
         host_key = self.text("host_key.pub").split()
         if not (self.path / "known_hosts").exists():
-            self.know([" ".join(host_key[:2])])
+            self.know(" ".join(host_key[:2]))
         options = {
             "HostName": address,
             "User": user,
@@ -126,13 +126,9 @@ class HostFolder:
             return None
         return self.machine(intent.machine, record.get("gpus", 0))
 
-    def know(self, keys: list[str]) -> None:
-        """The host keys that are accepted from now on, each as `ssh-ed25519 AAAA…`."""
-        self.write("known_hosts", "".join(f"{self.token.lower()} {key}\n" for key in keys))
-
-    def known(self) -> list[str]:
-        """The host keys that are accepted."""
-        return [line.split(" ", 1)[1] for line in self.text("known_hosts").splitlines()]
+    def know(self, key: str) -> None:
+        """Accept this host key from now on, given as `ssh-ed25519 AAAA…`, and no other one."""
+        self.write("known_hosts", f"{self.token.lower()} {key}\n")
 
     @contextlib.contextmanager
     def locked(self, say: Callable[[str], None] | None = None) -> Iterator[None]:

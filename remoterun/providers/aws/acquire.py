@@ -229,7 +229,7 @@ class Acquisition:
 
     def _ready(self, request: LaunchRequest) -> RentedHost:
         """The host of a request that was given one, once it can be used. Raises `HostNeverCame`."""
-        from remoterun.providers.aws.first_session import settle
+        from remoterun.providers.aws.first_session import learn_key
 
         assert request.instance is not None
         give_up_at = time.monotonic() + BOOT_SECONDS
@@ -240,7 +240,7 @@ class Acquisition:
             machine = machine_of(self._folder, self._intent.machine, request.offer, address, self._proxy(request))
             assert machine.host is not None
             try:
-                problems = settle(self._folder, machine.host, self._say)
+                problems = learn_key(self._folder, machine.host, self._say)
                 break
             except HostUnreachable:
                 if time.monotonic() >= give_up_at:

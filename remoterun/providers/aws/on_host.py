@@ -2,9 +2,7 @@
 
     on_host.py prepare           once, at the first boot: Docker, the instance store, the home with its terms
     on_host.py watch             for ever: ends the host at its deadline, or when nobody has used it for long
-    on_host.py await             waits until `prepare` is done, and tells what it found
-    on_host.py fresh-key         makes a host key that nobody else has read; prints the present one and that one
-    on_host.py use-key PUBLIC    the host shows that key from now on; may be repeated
+    on_host.py await             waits until `prepare` is done, and prints what it found, and the host's own key
 
 Standard library only, Python >= 3.8.
 """
@@ -24,8 +22,8 @@ from typing import Any
 SETTINGS = "/etc/remoterun/host.json"
 STATE = "/run/remoterun"
 PREPARED = STATE + "/prepared.json"
-HOST_KEY = "/etc/ssh/ssh_host_ed25519_key"
-FRESH = "/etc/ssh/remoterun_fresh_key"
+HOST_KEY = "/etc/ssh/ssh_host_ecdsa_key"
+"""Made here, so that nobody else has read it: of another kind than the one of user-data, and sshd shows both."""
 DATA = "/var/lib/remoterun"
 DEEP_LEARNING_STORE = "/opt/dlami/nvme"
 DOCKER_SETTINGS = "/etc/docker/daemon.json"
@@ -44,13 +42,9 @@ def main(words: list[str]) -> None:
     elif words == ["watch"]:
         watch(settings)
     elif words == ["await"]:
-        print(json.dumps(await_prepared()))
-    elif words == ["fresh-key"]:
-        print(json.dumps(fresh_key()))
-    elif len(words) == 3 and words[0] == "use-key":
-        use_key(" ".join(words[1:]))
+        print(json.dumps({**await_prepared(), "key": host_key()}))
     else:
-        sys.exit("usage: on_host.py prepare | watch | await | fresh-key | use-key KIND BLOB")
+        sys.exit("usage: on_host.py prepare | watch | await")
 
 
 # --- at the first boot ---
@@ -59,6 +53,7 @@ def main(words: list[str]) -> None:
 def prepare(settings: dict[str, Any]) -> None:
     """Make the host ready for an agent. What fails is told in `prepared.json`, and stops nothing else."""
     problems: list[str] = []
+    attempt(problems, "host key", make_host_key)
     store = attempt(problems, "instance store", instance_store)
     attempt(problems, "home", lambda: make_home(settings, store))
     attempt(problems, "Docker", lambda: prepare_docker(settings["user"], store))
@@ -73,6 +68,17 @@ def attempt(problems: list[str], what: str, step: Callable[[], Any]) -> Any:
         said = getattr(error, "stderr", None) or b""
         problems.append(f"{what}: {error} {said.decode('utf-8', 'replace')[-500:]}")
         return None
+
+
+def make_host_key() -> None:
+    """A host key of its own, which sshd shows from now on, too. Sessions go on."""
+    run(["ssh-keygen", "-q", "-t", "ecdsa", "-N", "", "-C", "", "-f", HOST_KEY])
+    run(["systemctl", "restart", "ssh"], seconds=30)
+
+
+def host_key() -> str:
+    with open(HOST_KEY + ".pub") as file:
+        return " ".join(file.read().split()[:2])
 
 
 def instance_store() -> str | None:
@@ -198,47 +204,18 @@ def in_use(user: int) -> bool:
 # --- in the first session ---
 
 
-def await_prepared() -> Any:
+def await_prepared() -> dict[str, Any]:
     """What `prepare` found, once it is done."""
     give_up_at = time.monotonic() + PREPARE_SECONDS
     while True:
         try:
             with open(PREPARED) as file:
-                return json.load(file)
+                found: dict[str, Any] = json.load(file)
+                return found
         except FileNotFoundError:
             if time.monotonic() >= give_up_at:
                 return {"problems": [f"the first boot was not done after {PREPARE_SECONDS:g} s"]}
         time.sleep(0.2)
-
-
-def fresh_key() -> dict[str, str]:
-    """The public line of the host key that is shown now, and of one that is to be shown; made where there is none."""
-    if not os.path.exists(FRESH + ".pub"):
-        for path in (FRESH, FRESH + ".pub"):
-            if os.path.exists(path):
-                os.unlink(path)
-        run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "", "-f", FRESH])
-    return {"current": public(HOST_KEY), "fresh": public(FRESH)}
-
-
-def use_key(wanted: str) -> None:
-    """Show the key whose public line is `wanted`: both halves are replaced, and sshd starts again. Sessions go on."""
-    if public(HOST_KEY) != wanted:
-        if not os.path.exists(FRESH + ".pub") or public(FRESH) != wanted:
-            sys.exit("the host has no such key")
-        for ending in ("", ".pub"):  # in this order: the public half tells that both are there
-            with open(FRESH + ending, "rb") as file:
-                write_whole(HOST_KEY + ending, file.read(), 0o644 if ending else 0o600)
-        os.sync()
-    for ending in ("", ".pub"):
-        if os.path.exists(FRESH + ending):
-            os.unlink(FRESH + ending)
-    run(["systemctl", "restart", "ssh"], seconds=30)
-
-
-def public(path: str) -> str:
-    with open(path + ".pub") as file:
-        return " ".join(file.read().split()[:2])
 
 
 # --- what all of it uses ---
