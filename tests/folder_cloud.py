@@ -96,6 +96,7 @@ class Folders:
         terms = RentalTerms(intent.token, intent.deadline, intent.idle, ["touch", str(home / "ended")])
         (home / RENTAL_FILE).write_text(json.dumps(to_json(terms)))
         Place(home, Path((self.root / "environment").read_text()))
+        HostFolder(self.laptop, intent.token).write("host.json", "{}")
         return rented
 
     def find(self, token: str) -> RentedHost | None:
@@ -103,7 +104,8 @@ class Folders:
             found: RentedHost = pickle.loads((self.root / "rented" / token).read_bytes())
         except FileNotFoundError:
             return None
-        return found if HostFolder(self.laptop, token).intent() is not None else replace(found, machine=None)
+        ours = HostFolder(self.laptop, token).intent() is not None
+        return replace(found, machine=found.machine if ours else None, ours=ours)
 
     def all(self) -> list[RentedHost]:
         """Also those that are gone."""

@@ -17,11 +17,10 @@ if TYPE_CHECKING:
     from remoterun.client.comparing import Difference
     from remoterun.client.live import RunUse
     from remoterun.client.occupancy import MachineStatus
-    from remoterun.client.rented_hosts import Orphan
     from remoterun.client.uploads import Uploaded
     from remoterun.model import MachineType
     from remoterun.model_page import Page
-    from remoterun.providers.base import Offer, RentedHost
+    from remoterun.providers.base import Leftover, Offer, RentedHost
     from remoterun.transfer import Fetched
 
 SPEC_MOMENTS = ("created", "until")
@@ -131,7 +130,7 @@ def rented_host(host: RentedHost, idle_since: float | None) -> dict[str, Any]:
     }
 
 
-def orphan(found: Orphan) -> dict[str, Any]:
+def leftover(found: Leftover) -> dict[str, Any]:
     return {name: getattr(found, name) for name in ("kind", "id", "why", "saves", "per", "bytes")}
 
 

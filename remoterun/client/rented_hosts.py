@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
 
 from remoterun import config as configuration
@@ -16,13 +16,14 @@ from remoterun.client.runs import Runs
 from remoterun.errors import RemoterunError
 from remoterun.model import MachineType
 from remoterun.providers.base import Identity, Leftover, RentedHost
+from remoterun.providers.folder import HostFolder
 
 LATE = 300.0
 """Seconds past its deadline from which on a host should have ended: clocks differ, and shutting down takes a while."""
 LOOK = 10.0
 """Seconds that a machine has to say how its runs are."""
-BUCKET = "bucket"
-"""In the place of a provider's name, for what is left over in the bucket."""
+OBJECTS = "objects"
+"""The kind of what is left over in the bucket."""
 STORED = 0.023
 """US dollars a month for a GB in Amazon's S3, in most regions."""
 
@@ -35,36 +36,6 @@ class NewBucket:
     region: str
     exists: bool
     """The account has it, from another machine."""
-
-
-@dataclass(frozen=True)
-class Orphan:
-    """What `clear` ends or removes: a host that no run needs, or a leftover. `provider` may be `BUCKET`."""
-
-    provider: str
-    what: RentedHost | Leftover
-    why: str
-
-    @property
-    def id(self) -> str:
-        return self.what.id
-
-    @property
-    def kind(self) -> str:
-        return self.what.kind if isinstance(self.what, Leftover) else "host"
-
-    @property
-    def saves(self) -> float | None:
-        """US dollars `per` hour ("h") or month; None where that is not known."""
-        return self.what.cost if isinstance(self.what, Leftover) else self.what.offer.price
-
-    @property
-    def bytes(self) -> int:
-        return self.what.size if isinstance(self.what, Leftover) else 0
-
-    @property
-    def per(self) -> str:
-        return "month" if isinstance(self.what, Leftover) else "h"
 
 
 class RentedHosts:
@@ -105,24 +76,24 @@ class RentedHosts:
         provider.release(host)
         return host
 
-    def orphans(self, note: Callable[[str], None] = lambda _: None) -> Sequence[Orphan]:
+    def leftovers(self, note: Callable[[str], None] = lambda _: None) -> Sequence[Leftover]:
         """What `machines gc aws` would end or remove: hosts of this client that no run of it needs, hosts of anybody
         that should have ended by themselves, what hosts that are gone left behind, and objects in the bucket that
-        nothing refers to. `note` is told why the bucket could not be looked at. Raises as `list`."""
-        runs = Runs(self._connections).list(None, wait=LOOK)
-        needed = {token for run in runs if not run.final for token in renting.tokens(run)}
-        known = {run.key for run in runs if run.renting is not None}  # others were rented by another client
+        nothing refers to. `note` is called with why the bucket could not be asked. Raises as `list`."""
+        needed = {
+            token
+            for run in Runs(self._connections).list(None, wait=LOOK)
+            if not run.final
+            for token in renting.tokens(run)
+        }
         found = []
         for provider in self._connections.providers():
             for host in provider.hosts():
-                ours = host.run in known or host.machine is not None
-                if host.alive and host.deadline + LATE < time.time():
-                    found.append(Orphan(provider.name, host, "it should have ended by itself"))
-                elif host.alive and ours and host.token not in needed:
-                    found.append(Orphan(provider.name, host, "no run needs it"))
-            hosts = {orphan.id for orphan in found}
-            left_over = [each for each in provider.leftovers() if each.id.rpartition("/")[2] not in hosts]
-            found += [Orphan(provider.name, each, each.why) for each in left_over]
+                why = self._why_left(host, needed)
+                if why is not None:
+                    saves = host.offer.price if host.alive else None
+                    found.append(Leftover("host", host.id, why, saves, "h", host=host))
+            found += provider.leftovers()
         for machine in self._connections.named_bucket():
             try:
                 freed = self._collect(machine, dry_run=True).freed
@@ -132,23 +103,37 @@ class RentedHosts:
             if freed:
                 cost = freed / 1e9 * STORED if self._connections.config.aws.endpoint is None else None
                 why = "no upload and no run needs them"
-                found.append(Orphan(BUCKET, Leftover("objects", machine.bucket or "", why, cost, freed), why))
+                found.append(Leftover(OBJECTS, machine.bucket or "", why, cost, bytes=freed))
         return found
 
-    def clear(self, orphan: Orphan) -> None:
+    def clear(self, leftover: Leftover) -> None:
         """End or remove it. One that is gone already is fine. Raises as `list`, and `TransferError`."""
-        if orphan.provider == BUCKET:
+        provider, host = self._connections.provider(machines.BUCKET), leftover.host
+        if leftover.kind == OBJECTS:
             for machine in self._connections.named_bucket():
                 self._collect(machine, dry_run=False)
-            return
-        provider = self._connections.provider(orphan.provider)
-        if isinstance(orphan.what, RentedHost):
-            provider.release(orphan.what)
-            for run in self._connections.registry.runs():
-                if run.key == orphan.what.run and run.renting is not None:
-                    renting.count(self._connections, run, orphan.what)
+        elif host is None:
+            provider.clear(leftover)
         else:
-            provider.clear(orphan.what)
+            provider.release(host)
+            for run in self._connections.registry.runs():
+                if run.key == host.run and run.renting is not None:
+                    renting.count(self._connections, run, host)
+
+    def _why_left(self, host: RentedHost, needed: Container[str]) -> str | None:
+        """Why nobody needs a host; None if somebody may."""
+        if host.alive and host.deadline + LATE < time.time():
+            return "it should have ended by itself"
+        if not host.ours:
+            return None
+        if host.state == "stopped":  # by a person, or by AWS: nothing of ours starts it again
+            return "it was stopped, and its disk costs"
+        if host.alive and host.token not in needed:
+            return "no run needs it"
+        folder = HostFolder(self._connections.config.home, host.token)
+        if host.alive and folder.read("host.json") is None and not folder.is_locked():
+            return "whoever acquired it was cut short"
+        return None
 
     def bucket(self) -> NewBucket | None:
         """The bucket that runs on rented hosts would use; None where the configuration names one. Makes nothing.

@@ -91,7 +91,7 @@ class RentedHost:
     id: str
     token: str
     state: str
-    """"pending", "running", "ending" or "gone"."""
+    """"pending", "running", "stopped", "ending" or "gone"."""
     offer: Offer
     began: float
     """Seconds since 1970."""
@@ -113,6 +113,8 @@ class RentedHost:
     """Somebody of the account has ended it."""
     idle: float = 0.0
     """Seconds that it stays without a run."""
+    ours: bool = False
+    """It was rented by this home."""
 
     @property
     def alive(self) -> bool:
@@ -139,15 +141,18 @@ class Identity:
 
 @dataclass(frozen=True)
 class Leftover:
-    """Something of ours that a provider still has, and nobody needs."""
+    """Something of ours that nobody needs."""
 
     kind: str
+    """"host", "objects", or what else a provider has."""
     id: str
     why: str
-    cost: float | None = 0.0
-    """US dollars a month; None where it is not known."""
-    size: int = 0
-    """Bytes, of what is counted in them."""
+    saves: float | None = 0.0
+    """US dollars `per` hour ("h") or month; None where that is not known."""
+    per: str = "month"
+    bytes: int = 0
+    """Of what is counted in them."""
+    host: RentedHost | None = None
 
 
 class Provider(Protocol):
@@ -192,7 +197,7 @@ class Provider(Protocol):
         ...
 
     def leftovers(self) -> list[Leftover]:
-        """What is left of hosts that are gone, or are kept by nobody: for `machines gc aws`."""
+        """What else there is of ours and no host needs: for `machines gc aws`."""
         ...
 
     def clear(self, leftover: Leftover) -> None:

@@ -151,6 +151,14 @@ class HostFolder:
                 raise ProviderError("another remoterun on this machine acquires this host", hint="remoterun ps")
             yield
 
+    def is_locked(self) -> bool:
+        """Whether a process on this machine acquires the host just now."""
+        try:
+            with self.locked():
+                return False
+        except (ProviderError, FileNotFoundError) as error:
+            return isinstance(error, ProviderError)
+
     def remove(self) -> None:
         """Forget the host, and our key for it. One that is absent is removed."""
         remove_tree(str(self.path))

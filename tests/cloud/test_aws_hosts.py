@@ -7,7 +7,7 @@ import os
 import shlex
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import boto3
 import pytest
 
+import remoterun.client
 from remoterun.agent.shared.records import encode
 from remoterun.config import AWS as Settings
 from remoterun.config import Config
@@ -28,7 +29,15 @@ from remoterun.providers.aws import acquire, user_data
 from remoterun.providers.aws.acquire import LaunchRequest
 from remoterun.providers.aws.calls import Refused
 from remoterun.providers.aws.provider import AWS
-from remoterun.providers.base import HostNeverCame, Intent, NoCapacity, ProviderError, ProviderUnreachable, RentedHost
+from remoterun.providers.base import (
+    HostNeverCame,
+    Intent,
+    Leftover,
+    NoCapacity,
+    ProviderError,
+    ProviderUnreachable,
+    RentedHost,
+)
 from remoterun.providers.folder import HostFolder
 from tests.cloud import endpoint
 from tests.cloud.images import IMAGES
@@ -79,11 +88,15 @@ class Client:
 
     def clear_all(self) -> list[str]:
         """`machines gc aws`: what it clears."""
-        cleared = []
-        for leftover in self.aws.leftovers():
-            self.aws.clear(leftover)
-            cleared.append(leftover.kind)
-        return cleared
+        with remoterun.client.Client(self.config) as client:
+            found = client.hosts.leftovers()
+            for leftover in found:
+                client.hosts.clear(leftover)
+        return [leftover.kind for leftover in found]
+
+    def leftovers(self) -> Sequence[Leftover]:
+        with remoterun.client.Client(self.config) as client:
+            return client.hosts.leftovers()
 
 
 @pytest.fixture
@@ -145,7 +158,7 @@ def test_a_host_is_ready_reached_with_keys_of_its_own_and_tells_what_it_is(cloud
     gone(cloud)
     found = client.aws.find(rented.token)
     assert found is not None and found.state == "gone" and found.why
-    assert client.clear_all() == ["rule", "group"]
+    assert client.clear_all() == ["group"]
     assert cloud.left_behind() == []
 
 
@@ -357,13 +370,13 @@ def test_what_nobody_knows_any_more_is_left_over(cloud: Cloud, client: Client, t
     rented = client.acquire()
     other = Client(tmp_path / "another home")
     assert [each.id for each in other.aws.hosts()] == [rented.id] and other.aws.hosts()[0].machine is None
-    assert other.aws.leftovers() == []
+    assert other.leftovers() == []
     client.folder(rented.token).remove()
-    (leftover,) = client.aws.leftovers()
-    assert (leftover.kind, leftover.id) == ("host", f"us-east-1/{rented.id}") and (leftover.cost or 0) > 100
-    client.aws.clear(leftover)
+    (leftover,) = client.leftovers()
+    assert (leftover.kind, leftover.id) == ("host", rented.id) and (leftover.saves or 0) > 0.1
+    assert client.clear_all() == ["host"]
     gone(cloud)
-    assert client.clear_all() == ["rule", "group"] and cloud.left_behind() == []
+    assert client.clear_all() == ["group"] and cloud.left_behind() == []
 
 
 def test_a_host_that_was_stopped_is_left_over(cloud: Cloud, client: Client) -> None:
@@ -371,9 +384,9 @@ def test_a_host_that_was_stopped_is_left_over(cloud: Cloud, client: Client) -> N
     rented = client.acquire()
     client.aws.calls("ec2", "stop_instances", rented.offer.region, InstanceIds=[rented.id])
     until(lambda: cloud.machines[rented.id].state == "stopped")
-    (leftover,) = client.aws.leftovers()
-    assert (leftover.id, leftover.why) == (f"us-east-1/{rented.id}", "it was stopped, and its disk costs")
-    client.aws.clear(leftover)
+    (leftover,) = client.leftovers()
+    assert (leftover.id, leftover.why) == (rented.id, "it was stopped, and its disk costs")
+    assert client.clear_all() == ["host"]
     gone(cloud)
 
 
@@ -392,7 +405,7 @@ def test_a_laptop_that_moved_is_let_in_again(cloud: Cloud, client: Client, monke
     assert len(rules) == 2 and client.aws.leftovers() == []
     client.aws.release(rented)
     gone(cloud)
-    assert client.clear_all() == ["rule", "rule", "group"] and cloud.left_behind() == []
+    assert client.clear_all() == ["group"] and cloud.left_behind() == []
 
 
 def test_keys_that_ssh_itself_takes(cloud: Cloud, client: Client) -> None:

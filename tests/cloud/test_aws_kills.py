@@ -112,8 +112,11 @@ def test_a_killed_client_leaves_one_host_at_the_most_and_gc_none(
     assert cloud.left_behind() == []
 
 
-def clear(aws: AWS) -> list[str]:
-    found = aws.leftovers()
-    for leftover in found:
+def clear(aws: AWS) -> list[object]:
+    """As `machines gc aws` does it, for whom no run needs a host."""
+    hosts, others = [host for host in aws.hosts() if host.ours and host.alive], aws.leftovers()
+    for host in hosts:
+        aws.release(host)
+    for leftover in others:
         aws.clear(leftover)
-    return [leftover.id for leftover in found]
+    return [*hosts, *others]

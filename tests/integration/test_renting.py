@@ -200,8 +200,8 @@ class TestARun:
         registry = laptop.client.registry
         assert run.renting is not None
         registry.rent(run, replace(run.renting, hosts=()))  # it did not come to write it down
-        for orphan in laptop.another().hosts.orphans():
-            laptop.client.hosts.clear(orphan)
+        for left in laptop.another().hosts.leftovers():
+            laptop.client.hosts.clear(left)
         counted = laptop.client.registry.run(run.number)
         assert counted.renting is not None and [host.id for host in counted.renting.hosts] == ["i-0"]
         assert (counted.cost(time.time()) or 0.0) > 0
@@ -269,15 +269,17 @@ class TestAnotherLaptop:
         with Client(replace(laptop.config, home=laptop.root / "another")) as client:
             (host,) = client.hosts.list()
             assert (host.run, host.number, host.machine) == (run.key, run.number, None)
-            assert client.hosts.orphans() == [] == laptop.client.hosts.orphans()
+            assert client.hosts.leftovers() == [] == laptop.client.hosts.leftovers()
             until(lambda: client.runs.adopt())
-            assert client.hosts.orphans() == []  # of a run that it knows, and did not hand over
+            assert client.hosts.leftovers() == []  # of a run that it knows, and did not hand over
             laptop.client.runs.kill(run.number)
             laptop.until_ended(run)
-            assert client.hosts.orphans() == []
-            assert [(found.id, found.why) for found in laptop.client.hosts.orphans()] == [(host.id, "no run needs it")]
+            assert client.hosts.leftovers() == []
+            assert [(found.id, found.why) for found in laptop.client.hosts.leftovers()] == [
+                (host.id, "no run needs it")
+            ]
             laptop.folders.prolong(host.token, time.time() - LATE - 1)
-            (late,) = client.hosts.orphans()
+            (late,) = client.hosts.leftovers()
             client.hosts.clear(late)
         assert laptop.folders.hosts() == []
 
@@ -470,8 +472,8 @@ def test_clients_that_are_killed_leave_one_host_a_run_at_most_and_none_after_gc(
             if not run.final:
                 laptop.client.runs.kill(run.number)
                 laptop.until_ended(run)
-        for orphan in laptop.client.hosts.orphans():
-            laptop.client.hosts.clear(orphan)
+        for left in laptop.client.hosts.leftovers():
+            laptop.client.hosts.clear(left)
         assert laptop.folders.hosts() == []
         assert all(run.final for run in laptop.client.runs.list(None))
 

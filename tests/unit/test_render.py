@@ -22,7 +22,7 @@ from remoterun.cli.render.output import Column, table
 from remoterun.cli.render.terminal import Cursor, columns, shortened
 from remoterun.client import Client
 from remoterun.client.following import Note, StateChange
-from remoterun.client.rented_hosts import NewBucket, Orphan
+from remoterun.client.rented_hosts import NewBucket
 from remoterun.client.renting import Plan
 from remoterun.client.upkeep import Checked, Collected, Damage, Freed, Usage, Use
 from remoterun.config import Config
@@ -64,7 +64,7 @@ DETAILS: dict[str, Any] = {
 }
 OFFER = Offer(EVIL, EVIL, EVIL, 4, 16.0, 1, EVIL, 16.0, price=0.5, priced=EVIL)
 RENTED = RentedHost(EVIL, EVIL, EVIL, OFFER, 1.0, 2.0, number=3, owner=EVIL)
-LEFTOVER = Leftover(EVIL, EVIL, EVIL, 1.0, 5)
+LEFTOVER = Leftover(EVIL, EVIL, EVIL, 1.0, bytes=5)
 PLAN = Plan(MACHINE, (OFFER,), 24.0, 600.0, 2, instead=EVIL)
 CHECKS = [MachineCheck(EVIL, ok, EVIL, f"{EVIL}\n{EVIL}") for ok in (True, False, None)]
 USES = [Use(kind, EVIL, 5, 5, None, about) for kind, about in {
@@ -93,7 +93,7 @@ WAYS: dict[str, Callable[[bool], None]] = {
     "copied": lambda json: render.fetched(Fetched(1, place=EVIL, skipped=[EVIL], warnings=[EVIL]), EVIL, json),
     "machines": lambda json: render.machines([MACHINE], EVIL, [EVIL], {EVIL: OFFER}, json),
     "hosts": lambda json: render.hosts_table([RENTED], {EVIL: 1.0}, json),
-    "orphans": lambda json: render.orphans([Orphan(EVIL, what, EVIL) for what in (RENTED, LEFTOVER)], json),
+    "leftovers": lambda json: render.leftovers([LEFTOVER, replace(LEFTOVER, per="h")], json),
     "plan": lambda json: render.renting(PLAN, NewBucket(EVIL, EVIL, False)),
     "plan with a host": lambda json: render.renting(replace(PLAN, kept=RENTED), NewBucket(EVIL, EVIL, True)),
     "whoami": lambda json: render.whoami(Config(Path(EVIL), default=EVIL), Identity(EVIL, EVIL, EVIL), json),

@@ -133,17 +133,17 @@ def gc(
 
 def _clear_cloud(yes: bool, dry_run: bool, json: bool) -> None:
     with connect() as client:
-        found = client.hosts.orphans(render.warning)
-        render.orphans(found, json)
+        found = client.hosts.leftovers(render.warning)
+        render.leftovers(found, json)
         if dry_run or not found:
             return
         if not yes and not render.person_there():
             raise UsageError("nobody is here to agree", hint="`remoterun machines gc aws -y`, or `--dry-run` to see")
         if yes or render.ask("End and remove these?", default=False):
             refused = []
-            for orphan in found:
+            for each in found:
                 try:
-                    client.hosts.clear(orphan)
+                    client.hosts.clear(each)
                 except RemoterunError as error:  # the others cost money, too
                     refused.append(error)
             render.line(f"{len(found) - len(refused)} ended or removed")

@@ -38,11 +38,11 @@ from remoterun.model import Line, Run
 
 if TYPE_CHECKING:
     from remoterun.client.occupancy import MachineStatus
-    from remoterun.client.rented_hosts import NewBucket, Orphan
+    from remoterun.client.rented_hosts import NewBucket
     from remoterun.client.renting import Plan
     from remoterun.config import Config
     from remoterun.model import HostUse
-    from remoterun.providers.base import Identity, Offer, RentedHost
+    from remoterun.providers.base import Identity, Leftover, Offer, RentedHost
 
 
 def machines(
@@ -362,28 +362,28 @@ def hosts_table(found: Sequence[RentedHost], idle_since: Mapping[str, float], as
     line(f"{dollars(sum(costs))} so far, {hourly(hourly_sum)} now; `remoterun machines rm HOST` ends one")
 
 
-def orphans(found: Sequence[Orphan], as_json: bool) -> None:
+def leftovers(found: Sequence[Leftover], as_json: bool) -> None:
     """What `machines gc aws` would end or remove, and what that saves."""
     if as_json:
-        out_json([json_shapes.orphan(each) for each in found])
+        out_json([json_shapes.leftover(each) for each in found])
         return
     if not found:
-        line("Nothing is left over: no host, disk, rule, group or object that nothing needs")
+        line("Nothing is left over: no host, rule, group or object that nothing needs")
         return
     heads = [Column("KIND"), Column("ID", least=12), Column("SAVES", right=True), Column("WHY", least=16)]
     rows = [
         [
-            orphan.kind,
-            orphan.id,
-            f"{dollars(orphan.saves)}/{orphan.per}" if orphan.saves else "",
-            f"{size(orphan.bytes)}: {orphan.why}" if orphan.bytes else orphan.why,
+            each.kind,
+            each.id,
+            f"{dollars(each.saves)}/{each.per}" if each.saves else "",
+            f"{size(each.bytes)}: {each.why}" if each.bytes else each.why,
         ]
-        for orphan in found
+        for each in found
     ]
     table(heads, rows)
-    sums = {per: sum(orphan.saves or 0.0 for orphan in found if orphan.per == per) for per in ("h", "month")}
+    sums = {per: sum(each.saves or 0.0 for each in found if each.per == per) for per in ("h", "month")}
     saved = " and ".join(f"{dollars(amount)}/{per}" for per, amount in sums.items() if amount)
-    freed = sum(orphan.bytes for orphan in found)
+    freed = sum(each.bytes for each in found)
     frees = f"{size(freed)} in the bucket are free" if freed else ""
     if saved or frees:
         line(f"Without them {' and '.join(part for part in (f'you save {saved}' if saved else '', frees) if part)}")

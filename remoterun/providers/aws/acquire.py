@@ -317,7 +317,7 @@ class Acquisition:
         if not found:
             return None
         state = found[0]["State"]["Name"]
-        if tags.STATES.get(state) in ("ending", "gone"):
+        if tags.STATES.get(state) in ("stopped", "ending", "gone"):
             raise HostNeverCame(
                 f"the host {identity} ended while it was waited for ({state})",
                 evidence=said_of(found[0]) or None,

@@ -3,6 +3,7 @@ each address that a client has been at."""
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import os
 import re
@@ -10,13 +11,14 @@ import socket
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
-from remoterun.errors import ConfigError
+from remoterun.errors import ConfigError, HostUnreachable
 from remoterun.providers.aws import tags
-from remoterun.providers.aws.calls import Calls, Refused, no_default_vpc
-from remoterun.providers.base import ProviderUnreachable
+from remoterun.providers.aws.calls import Calls, Refused, is_gone, no_default_vpc
+from remoterun.providers.base import Leftover, ProviderUnreachable
 
 GROUP = "remoterun"
 ADDRESS_VARIABLE = "REMOTERUN_CLIENT_ADDRESS"
@@ -151,6 +153,42 @@ def _add_rule(calls: Calls, region: str, group: str, source: str) -> None:
             raise
 
 
+def leftovers(calls: Calls, region: str, hosts: Sequence[dict[str, Any]], address: str | None) -> list[Leftover]:
+    """Our security group in a region without hosts; else the rules of this client in it by which none is reached, and
+    through which it would not reach one now. Each `id` begins with the region."""
+    filters = [{"Name": "group-name", "Values": [GROUP]}]
+    groups = calls("ec2", "describe_security_groups", region, Filters=filters)["SecurityGroups"]
+    found = []
+    for group in [each["GroupId"] for each in groups if tags.ours(each.get("Tags"))]:
+        if not hosts:
+            found.append(Leftover("group", f"{region}/{group}", "no host uses it"))
+            continue
+        filters = [{"Name": "group-id", "Values": [group]}]
+        rules = calls.pages("ec2", "describe_security_group_rules", region, "SecurityGroupRules", Filters=filters)
+        needed = {tags.ours(each.get("Tags")).get("client") for each in hosts}
+        with contextlib.suppress(HostUnreachable):
+            needed.add(client_address(calls, region, address))
+        for rule in rules:
+            source, own = rule.get("CidrIpv4"), tags.ours(rule.get("Tags")).get("owner") == tags.owner()
+            if source and own and not rule.get("IsEgress") and source not in needed:
+                id = f"{region}/{group}/{rule['SecurityGroupRuleId']}"
+                found.append(Leftover("rule", id, f"no host is reached from {source}"))
+    return found
+
+
+def clear(calls: Calls, leftover: Leftover) -> None:
+    """See `Provider.clear`."""
+    region, group, *rules = leftover.id.split("/")
+    try:
+        if rules:
+            calls("ec2", "revoke_security_group_ingress", region, GroupId=group, SecurityGroupRuleIds=rules)
+        else:
+            calls("ec2", "delete_security_group", region, GroupId=group)
+    except Refused as refused:
+        if not is_gone(refused):
+            raise
+
+
 def description() -> str:
     """Of a rule, in the letters that AWS allows there, which are fewer than in a tag."""
     return re.sub(r"[^A-Za-z0-9 ._\-:/@]", "_", f"remoterun {tags.owner()}")[:250]
@@ -162,7 +200,6 @@ def _own() -> dict[str, str]:
     return {
         "Name": "remoterun",
         tags.PREFIX + "owner": tags.owner(),
-        tags.PREFIX + "since": tags.time_text(time.time()),
         tags.PREFIX + "version": __version__,
     }
 

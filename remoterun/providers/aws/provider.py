@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 from remoterun.agent.shared.api import MachineCheck
 from remoterun.aws_codes import DENIED
@@ -17,6 +17,8 @@ from remoterun.providers.aws.acquire import Acquisition, address_of, describe, m
 from remoterun.providers.aws.calls import Calls, Refused, is_gone
 from remoterun.providers.base import Identity, Intent, Leftover, Offer, RentedHost
 from remoterun.providers.folder import HostFolder
+
+Found = TypeVar("Found")
 
 
 class AWS:
@@ -77,14 +79,14 @@ class AWS:
                 raise
 
     def leftovers(self) -> list[Leftover]:
-        from remoterun.providers.aws.leftovers import leftovers
+        def ask(region: str) -> list[Leftover]:
+            hosts = [each for each in describe(self.calls, region) if each["State"]["Name"] != "terminated"]
+            return network.leftovers(self.calls, region, hosts, self._settings.address)
 
-        return leftovers(self.calls, self._regions(), self._home, self._settings.address)
+        return self._in_all(self._regions(), ask)
 
     def clear(self, leftover: Leftover) -> None:
-        from remoterun.providers.aws.leftovers import clear
-
-        clear(self.calls, leftover)
+        network.clear(self.calls, leftover)
 
     def identity(self) -> Identity:
         region = self.calls.region
@@ -109,22 +111,31 @@ class AWS:
             return [own]
         return [own, *sorted({each["RegionName"] for each in listed} - {own})]
 
-    def _rented(self, regions: Sequence[str], token: str | None) -> list[RentedHost]:
-        def ask(region: str) -> list[RentedHost]:
+    def _in_all(self, regions: Sequence[str], ask: Callable[[str], list[Found]]) -> list[Found]:
+        """What `ask` finds in each region; nothing where the account forbids one: none of it was made by us."""
+
+        def ask_unless_denied(region: str) -> list[Found]:
             try:
-                listed = describe(self.calls, region, token)
+                return ask(region)
             except Refused as refused:
                 if refused.code in DENIED and region != regions[0]:
-                    return []  # the account may forbid regions, and what may not be listed was not made by us
+                    return []
                 raise
+
+        return self.calls.in_all(regions, ask_unless_denied)
+
+    def _rented(self, regions: Sequence[str], token: str | None) -> list[RentedHost]:
+        def ask(region: str) -> list[RentedHost]:
+            listed = describe(self.calls, region, token)
             return [rented for each in listed if (rented := self._as_rented(each, region)) is not None]
 
-        return self.calls.in_all(regions, ask)
+        return self._in_all(regions, ask)
 
     def _as_rented(self, instance: dict[str, Any], region: str) -> RentedHost | None:
         rented = tags.rented_of(instance, region)
         if rented is None:
             return None
+        rented = replace(rented, ours=tags.ours(instance["Tags"]).get("home") == tags.home_mark(self._home))
         folder = HostFolder(self._home, rented.token)
         proxy = endpoint.proxy(self._settings, region)
         address = address_of(instance, proxy)

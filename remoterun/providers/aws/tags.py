@@ -25,7 +25,7 @@ STATES = {
     "running": "running",
     "shutting-down": "ending",
     "stopping": "ending",
-    "stopped": "ending",
+    "stopped": "stopped",
     "terminated": "gone",
 }
 PREEMPTED = ("Server.SpotInstanceTermination", "Server.SpotInstanceShutdown")
@@ -105,6 +105,7 @@ def rented_of(instance: dict[str, Any], region: str) -> RentedHost | None:
     if "price" not in tags:  # what it costs was not known, such as with an image that has a price of its own
         known = replace(known, price=None, priced="", limit=None)
     state = STATES.get(instance["State"]["Name"], "pending")
+    is_alive = state in ("pending", "running")
     began = instance["LaunchTime"].timestamp()
     code = (instance.get("StateReason") or {}).get("Code", "")
     return RentedHost(
@@ -118,8 +119,8 @@ def rented_of(instance: dict[str, Any], region: str) -> RentedHost | None:
         number=int(_number(tags.get("number")) or 0),
         attempt=int(_number(tags.get("attempt")) or 1),
         owner=tags.get("owner", ""),
-        ended=_ended(instance) if state in ("ending", "gone") else None,
-        why=said_of(instance) if state in ("ending", "gone") else "",
+        ended=None if is_alive else _ended(instance),
+        why="" if is_alive else said_of(instance),
         preempted=code in PREEMPTED,
         was_ended=code == ENDED,
         idle=_number(tags.get("idle")) or 0.0,
