@@ -55,8 +55,6 @@ class Folders:
     home whose environment all of them use. While there is a file `ROOT/full`, nothing can be had; with `ROOT/broken`
     no host comes to answer; with one of the name `ROOT/ID stays`, that host is not released."""
 
-    name = "aws"
-
     def __init__(self, root: Path, laptop: Path | None = None) -> None:
         """`laptop`: the home of the client."""
         self.root = root

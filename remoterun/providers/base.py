@@ -158,11 +158,6 @@ class Leftover:
 class Provider(Protocol):
     """Any thread may call any method. All of them may be repeated, and none may wait without a deadline."""
 
-    @property
-    def name(self) -> str:
-        """A key of `PROVIDERS`."""
-        ...
-
     def offers(self, machine: MachineType, live: bool = False) -> list[Offer]:
         """What may be had for a machine type, in the order in which it would be tried.
 

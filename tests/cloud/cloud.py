@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from typing import Any, Self
+from urllib.parse import urlsplit
 
 from moto.ec2.models import ec2_backends
 from moto.iam.models import iam_backends
@@ -155,6 +156,7 @@ class Cloud:
             "AWS_CONFIG_FILE": "/dev/null",
             "AWS_SHARED_CREDENTIALS_FILE": "/dev/null",
             "AWS_EC2_METADATA_DISABLED": "true",
+            "REMOTERUN_CLIENT_ADDRESS": str(urlsplit(self.url).hostname),
         }
 
     @property

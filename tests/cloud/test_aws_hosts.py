@@ -455,21 +455,13 @@ def test_without_a_program_for_the_endpoint_nothing_is_rented(
     (tmp_path / "bin").mkdir()
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
     error = refused(through)
-    assert "the program `aws` that does so is not on PATH" in error.message and "version 2: https" in (error.hint or "")
+    assert "version 2 of `aws`, which does so, is not on PATH" in error.message and "2: https" in (error.hint or "")
     endpoint.install(tmp_path / "bin", cloud, version="1.32.0")
-    assert "is not version 2" in refused(through).message and cloud.machines == {}
+    error = refused(through)
+    assert "is not on PATH" in error.message and "1.32.0" in (error.evidence or "") and cloud.machines == {}
 
 
-def test_doctor_offers_an_endpoint_where_port_22_is_closed(
-    cloud: Cloud, client: Client, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    checks = {check.name: check for check in client.aws.checks()}
-    assert checks["endpoint"].ok is None and "create-instance-connect-endpoint" in checks["endpoint"].detail
-    rented = client.acquire()
-    (machine,) = cloud.alive()
-    assert machine.host is not None
-    machine.host.let_in([], 1)  # as where a network lets nothing out on port 22
-    checks = {check.name: check for check in client.aws.checks()}
-    assert checks["endpoint"].ok is False and rented.id in checks["endpoint"].detail
-    assert 'connect = "endpoint" below [aws]' in checks["endpoint"].detail
-    assert "create-instance-connect-endpoint --region us-east-1 --subnet-id" in (checks["endpoint"].fix or "")
+def test_doctor_offers_an_endpoint_for_where_port_22_is_closed(cloud: Cloud, client: Client) -> None:
+    (check,) = [check for check in client.aws.checks() if check.name == "endpoint"]
+    assert check.ok is None and 'connect = "endpoint" below [aws]' in check.detail
+    assert "create-instance-connect-endpoint --region us-east-1 --subnet-id" in check.detail

@@ -36,12 +36,6 @@ def given(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
     return Given(provider_named(request.param, Config(tmp_path / "home")), machine)
 
 
-def test_its_name_is_its_row(given: Given) -> None:
-    from remoterun.providers import PROVIDERS
-
-    assert given.provider.name in PROVIDERS
-
-
 def test_offers_name_what_may_be_had(given: Given) -> None:
     for live in (False, True):
         offers = given.provider.offers(given.machine, live)

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from remoterun.agent.running import keeper, supervision
-from remoterun.agent.running.keeper import CERTAIN, TRY_AGAIN, AwsNotices, Keeper
+from remoterun.agent.running.keeper import CERTAIN, TRY_AGAIN, Keeper, notice_of_aws
 from remoterun.agent.shared import api
 from remoterun.agent.shared.archive import run_prefix
 from remoterun.agent.shared.files import write_whole
@@ -25,7 +25,6 @@ from remoterun.agent.shared.states import Reason, RunState
 from remoterun.agent.shared.submission import Submission
 from remoterun.agent.shared.tree import Manifest
 from remoterun.agent.store.home import Home
-from remoterun.agent.store.http_client import HttpError
 from remoterun.agent.store.machine import LAST, UNSAVED
 from remoterun.errors import RemoterunError
 from tests.bucket_server import BucketServer, Handler
@@ -294,38 +293,30 @@ class TestNoticesOfAws:
         service.close()
 
     def test_none_and_then_one(self, service: Metadata) -> None:
-        ask = AwsNotices(service.address)
-        assert ask() is None and ask() is None
-        assert service.asked == ["PUT api/token"] + 2 * ["GET meta-data/spot/instance-action"]
+        assert notice_of_aws(service.address) is None
+        assert service.asked == ["PUT api/token", "GET meta-data/spot/instance-action"]
         service.notice = b'{"action": "terminate", "time": "2030-01-02T03:04:05Z"}'
-        assert ask() == 1893553445.0
-
-    def test_a_token_whose_time_is_up(self, service: Metadata) -> None:
-        ask = AwsNotices(service.address)
-        assert ask() is None
-        service.token = "another"
-        service.notice = b'{"action": "stop", "time": "2030-01-02T03:04:05Z"}'
-        assert ask() is None and ask() == 1893553445.0
+        assert notice_of_aws(service.address) == 1893553445.0
 
     @pytest.mark.parametrize("told", [b"", b"{}", b"[]", b"\xff", b'{"time": 5}', b'{"time": "soon"}'])
     def test_one_that_can_not_be_read(self, service: Metadata, told: bytes) -> None:
         service.notice = told
-        taken_at = AwsNotices(service.address)()
+        taken_at = notice_of_aws(service.address)
         assert taken_at is not None and abs(taken_at - time.time() - 120) < 10
 
     def test_no_proxy_is_asked(self, service: Metadata, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
-        assert AwsNotices(service.address)() is None
+        assert notice_of_aws(service.address) is None
 
     def test_a_service_that_is_silent(self, service: Metadata, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(keeper, "SILENCE", 0.3)
         service.silent.clear()
-        with pytest.raises(HttpError):
-            AwsNotices(service.address)()
+        with pytest.raises(OSError):
+            notice_of_aws(service.address)
         service.silent.set()
 
     def test_the_keeper_marks_it(self, home: Home, service: Metadata, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setitem(keeper.NOTICES, "aws", lambda: AwsNotices(service.address))
+        monkeypatch.setitem(keeper.NOTICES, "aws", lambda: notice_of_aws(service.address))
         host = Host(home, notices="aws")
         service.failing = True
         host.after(10)

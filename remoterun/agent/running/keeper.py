@@ -12,11 +12,14 @@ from __future__ import annotations
 
 import calendar
 import contextlib
+import http.client
 import json
 import subprocess
 import sys
 import time
 import traceback
+import urllib.error
+import urllib.request
 from typing import Callable, Dict, Optional
 
 from ..shared.files import unless_held
@@ -24,60 +27,39 @@ from ..shared.machines import RentalTerms
 from ..shared.states import FINAL
 from ..store.errors import HomeError
 from ..store.home import Home
-from ..store.http_client import HttpClient, HttpError
 from . import supervision
 
-Notices = Callable[[], Optional[float]]
-"""When the host is taken away (seconds since 1970), None as long as nothing is known of it. Blocks a few seconds at the
-most, and may be asked again and again. Raises `HttpError`."""
-
-ADDRESS = "http://169.254.169.254/latest/"
-"""Of AWS's instance metadata service, which answers each instance of itself."""
-TOKEN_SECONDS = 21600
+METADATA = "http://169.254.169.254/latest/"
+"""AWS's instance metadata service, version 2, which answers each instance of itself."""
 NOTICE = 120.0
 """Seconds that a notice gives, where it does not say in words that we know."""
 SILENCE = 2.0
 
 
-class AwsNotices:
-    """The notice that a spot instance is interrupted, by the metadata service's version 2."""
-
-    def __init__(self, address: str = ADDRESS) -> None:
-        self._address = address
-        self._http = HttpClient(proxies=False, silence=SILENCE)
-        self._token = ""
-
-    def __call__(self) -> Optional[float]:
-        try:
-            notice = self._read("meta-data/spot/instance-action")
-        except HttpError as error:
-            if error.status == 401:  # the token's time is up
-                self._token = ""
-            if error.status in (401, 404):
-                return None
-            raise
-        return _time_of(notice)
-
-    def _read(self, path: str) -> bytes:
-        if not self._token:
-            wanted = {"X-aws-ec2-metadata-token-ttl-seconds": str(TOKEN_SECONDS)}
-            self._token = self._ask("PUT", "api/token", wanted).decode("ascii", "replace").strip()
-        return self._ask("GET", path, {"X-aws-ec2-metadata-token": self._token})
-
-    def _ask(self, method: str, path: str, headers: Dict[str, str]) -> bytes:
-        with self._http.ask(method, self._address + path, headers) as answer:
-            return answer.read(4096)
-
-
-def _time_of(notice: bytes) -> float:
-    """A notice that can't be read is one all the same."""
+def notice_of_aws(address: str = METADATA) -> Optional[float]:
+    """When a spot host is taken away (seconds since 1970); None as long as nothing is known of it. Blocks a few seconds
+    at the most. Raises `OSError`, `HTTPException`."""
+    token = _ask("PUT", address + "api/token", {"X-aws-ec2-metadata-token-ttl-seconds": "60"})
+    try:
+        notice = _ask("GET", address + "meta-data/spot/instance-action", {"X-aws-ec2-metadata-token": token})
+    except urllib.error.HTTPError as error:
+        if error.code == 404:
+            return None
+        raise
     try:
         return float(calendar.timegm(time.strptime(json.loads(notice)["time"], "%Y-%m-%dT%H:%M:%SZ")))
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError):  # one that can't be read is one all the same
         return time.time() + NOTICE
 
 
-NOTICES: Dict[str, Callable[[], Notices]] = {"aws": AwsNotices}
+def _ask(method: str, url: str, headers: Dict[str, str]) -> str:
+    """The answer to a request that goes through no proxy."""
+    request = urllib.request.Request(url, headers=headers, method=method)
+    with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=SILENCE) as answer:
+        return str(answer.read(4096), "utf-8", "replace").strip()
+
+
+NOTICES: Dict[str, Callable[[], Optional[float]]] = {"aws": notice_of_aws}
 
 
 POLL = 1.0
@@ -118,7 +100,6 @@ class Keeper:
     ) -> None:
         self._home = home
         self._clock, self._wall, self._sleep = clock, wall, sleep
-        self._notices: Dict[str, Notices] = {}
         self._active_at = clock()
         self._in_time_at = clock()
         self._next = {"notices": 0.0, "ensure": 0.0, "end": 0.0}
@@ -156,14 +137,12 @@ class Keeper:
     def _look_for_notice(self, terms: RentalTerms) -> None:
         if terms.notices not in NOTICES:
             return
-        if terms.notices not in self._notices:
-            self._notices[terms.notices] = NOTICES[terms.notices]()
         try:
-            taken_at = self._notices[terms.notices]()
-        except HttpError as error:
-            if error.message != self._problem:
-                self._say("no notices can be had: %s" % error.message)
-            self._problem = error.message
+            taken_at = NOTICES[terms.notices]()
+        except (OSError, http.client.HTTPException) as error:
+            if str(error) != self._problem:
+                self._say("no notices can be had: %s" % error)
+            self._problem = str(error)
             return
         if taken_at is not None:
             self._home.rental.leave(taken_at, "taken")

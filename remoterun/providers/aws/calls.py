@@ -264,10 +264,6 @@ class Calls:
                 return found
             token = {"NextToken": answer["NextToken"]}
 
-    def endpoint(self, service: str, region: str) -> str:
-        """The address that its calls go to."""
-        return str(self._client(service, region, False).meta.endpoint_url)
-
     def in_all(self, regions: Sequence[str], ask: Callable[[str], list[Any]]) -> list[Any]:
         """What `ask` gives for each region, several at a time. Raises what the first one raised that failed."""
         from concurrent.futures import ThreadPoolExecutor

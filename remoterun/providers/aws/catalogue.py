@@ -6,14 +6,11 @@ import functools
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib import resources
-from typing import Any
 
 from remoterun.model import Rental
 from remoterun.providers.base import Offer
-
-FORMAT = 1
 
 
 @dataclass(frozen=True)
@@ -31,42 +28,17 @@ class TypeFacts:
 @dataclass(frozen=True)
 class PriceTable:
     date: str
-    source: str = ""
-    regions: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
-    types: Mapping[str, TypeFacts] = field(default_factory=dict)
-
-    def price(self, type: str, region: str) -> float | None:
-        """US dollars an hour on demand; None where the table does not say."""
-        return self.regions.get(region, {}).get(type)
-
-    def record(self) -> dict[str, Any]:
-        """As JSON."""
-        types = {}
-        for name, facts in self.types.items():
-            values: list[Any] = list(facts.__dict__.values())
-            while values and not values[-1]:
-                values.pop()
-            types[name] = values
-        return {
-            "format": FORMAT,
-            "date": self.date,
-            "source": self.source,
-            "regions": {region: dict(prices) for region, prices in self.regions.items()},
-            "types": types,
-        }
-
-    @classmethod
-    def of(cls, record: dict[str, Any]) -> PriceTable:
-        if record["format"] != FORMAT:
-            raise ValueError(f"prices of format {record['format']}")
-        types = {name: TypeFacts(*values) for name, values in record["types"].items()}
-        return cls(record["date"], record["source"], record["regions"], types)
+    regions: Mapping[str, Mapping[str, float]]
+    """US dollars an hour on demand, of each type."""
+    types: Mapping[str, TypeFacts]
 
 
 @functools.cache
 def table() -> PriceTable:
-    """The table in the wheel."""
-    return PriceTable.of(json.loads(resources.files(__package__).joinpath("prices.json").read_text("utf-8")))
+    """The table in the wheel, `prices.json`."""
+    record = json.loads(resources.files(__package__).joinpath("prices.json").read_text("utf-8"))
+    types = {name: TypeFacts(*values) for name, values in record["types"].items()}
+    return PriceTable(record["date"], record["regions"], types)
 
 
 NAMES: dict[str, str] = {
@@ -186,7 +158,7 @@ def offer(type: str, region: str, zone: str = "", *, spot: bool = False, price: 
     """What may be had, as far as the table knows it. `price` is one that was asked for just now: without it, that of
     the table, and none for spot, whose price changes by the hour; AWS takes no more for it than on demand."""
     known = facts(type) or TypeFacts()
-    on_demand = table().price(type, region)
+    on_demand = table().regions.get(region, {}).get(type)
     listed = None if spot else on_demand
     return Offer(
         type=type,

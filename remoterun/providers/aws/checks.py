@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from remoterun.agent.shared.api import MachineCheck
 from remoterun.aws_codes import DENIED
 from remoterun.errors import RemoterunError
-from remoterun.providers.aws import endpoint, image, network, tags
-from remoterun.providers.aws.acquire import describe
+from remoterun.providers.aws import endpoint, image, network
 from remoterun.providers.aws.calls import CLOCK_SECONDS, Calls, Refused, clock_error
 from remoterun.providers.aws.catalogue import QUOTAS, offer
 
@@ -58,14 +58,13 @@ def checks(calls: Calls, settings: AWS) -> list[MachineCheck]:
     found.append(_clock(calls))
     found.append(_attempt("network", lambda: _vpc(calls, region)))
     found.append(_attempt("image", lambda: image.resolve(calls, offer(GPU, region), None).name))
-    through = settings.connect == endpoint.CONNECT
-    actions = (*ACTIONS, *endpoint.ACTIONS) if through else ACTIONS
-    permissions = _permissions(calls, region, identity["Arn"], actions)
-    if through:
+    actions: tuple[str, ...] = ACTIONS
+    if settings.connect == endpoint.CONNECT:
+        actions += endpoint.ACTIONS
         found.append(_attempt("endpoint", lambda: _endpoint(calls, region)))
     else:
-        found += _way_in(calls, region, settings, "AuthorizeSecurityGroupIngress" in permissions.detail)
-    found.append(permissions)
+        found += _way_in(calls, region, settings)
+    found.append(_permissions(calls, region, identity["Arn"], actions))
     found += _quotas(calls, region)
     return found
 
@@ -94,41 +93,13 @@ def _endpoint(calls: Calls, region: str) -> str:
     return f"hosts are reached through {found['InstanceConnectEndpointId']}, an hour at a time"
 
 
-def _way_in(calls: Calls, region: str, settings: AWS, may_not_open: bool) -> list[MachineCheck]:
-    """Whether hosts can be reached on port 22, and what else there is where they can't."""
-    try:
-        address = network.client_address(calls, region, settings.address)
-        found = MachineCheck("address", True, f"hosts let in {address} on port 22")
-        silent = _silent(calls, region)
-    except RemoterunError as error:
-        found, silent = _failed("address", error), []
-    why = ""
-    if silent:
-        why = f"{', '.join(silent)} runs, and does not answer on port 22 (yet): this network may let nothing out there"
-    elif not found.ok:
-        why = "hosts can't be told which address to let in"
-    elif may_not_open:
-        why = "these credentials may not open port 22 of hosts for an address"
-    try:
-        command = endpoint.making(calls, region)
-    except RemoterunError:
-        return [found]
-    setting = f'connect = "{endpoint.CONNECT}" below [aws] in config.toml'
-    if not why:
-        other = f"not needed where hosts are reached on port 22; else make one, and set {setting}: {command}"
-        return [found, MachineCheck("endpoint", None, other)]
-    way = f"{why}. An EC2 Instance Connect Endpoint goes through HTTPS, and costs nothing; then set {setting}"
-    return [found, MachineCheck("endpoint", False, way, command)]
-
-
-def _silent(calls: Calls, region: str) -> list[str]:
-    """Those of our hosts that run and don't answer."""
-    from remoterun.hosts.ssh.dial import answers
-
-    running = [each for each in describe(calls, region) if each["State"]["Name"] == "running"]
-    own = [each for each in running if tags.ours(each.get("Tags")).get("owner") == tags.owner()]
-    addresses = {each["InstanceId"]: each.get("PublicIpAddress") for each in own}
-    return [id for id, address in addresses.items() if not address or not answers(address)]
+def _way_in(calls: Calls, region: str, settings: AWS) -> Iterator[MachineCheck]:
+    """From where hosts are reached on port 22, and what else there is where that is closed."""
+    yield _attempt("address", lambda: f"hosts let in {network.client_address(settings.address)} on port 22")
+    with contextlib.suppress(RemoterunError):
+        setting = f'connect = "{endpoint.CONNECT}" below [aws] in config.toml'
+        way = f"make one, and set {setting}: {endpoint.making(calls, region)}"
+        yield MachineCheck("endpoint", None, f"not needed where hosts are reached on port 22; else {way}")
 
 
 def _permissions(calls: Calls, region: str, arn: str, actions: tuple[str, ...]) -> MachineCheck:

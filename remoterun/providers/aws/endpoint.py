@@ -6,6 +6,7 @@ security group, so it does not matter where a client is.
 
 from __future__ import annotations
 
+import contextlib
 import re
 import shlex
 import shutil
@@ -36,7 +37,7 @@ def source(calls: Calls, region: str, vpc: str, settings: AWS) -> str:
         endpoint = required(calls, region, vpc)
         if not endpoint.get("PreserveClientIp"):
             return str(endpoint["SecurityGroupIds"][0])
-    return network.client_address(calls, region, settings.address)
+    return network.client_address(settings.address)
 
 
 def proxy(settings: AWS, region: str) -> str | None:
@@ -82,21 +83,14 @@ def making(calls: Calls, region: str) -> str:
 
 def check_program() -> None:
     """Raises `ProviderError` where there is no program that can make the tunnel."""
-    path = shutil.which(PROGRAM)
-    if path is None:
+    path, said = shutil.which(PROGRAM), ""
+    if path is not None:
+        with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+            done = subprocess.run([path, "--version"], capture_output=True, text=True, timeout=PROGRAM_SECONDS)
+            said = (done.stdout + done.stderr).strip()[:200]
+    if not re.match(r"aws-cli/[2-9]", said):
         raise ProviderError(
-            f"hosts are reached through an endpoint, and the program `{PROGRAM}` that does so is not on PATH",
+            f"hosts are reached through an endpoint, and version 2 of `{PROGRAM}`, which does so, is not on PATH",
+            evidence=said or None,
             hint=f"install AWS's command line, version 2: {INSTALL}",
-        )
-    try:
-        done = subprocess.run([path, "--version"], capture_output=True, text=True, timeout=PROGRAM_SECONDS)
-        said = done.stdout + done.stderr
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise ProviderError(f"`{path} --version` does not answer", evidence=str(error), hint=f"see {INSTALL}")
-    version = re.search(r"aws-cli/(\d+)", said)
-    if version is None or int(version[1]) < 2:
-        raise ProviderError(
-            f"`{path}` is not version 2 of AWS's command line, which makes tunnels through an endpoint",
-            evidence=said.strip()[:200] or None,
-            hint=f"install it: {INSTALL}",
         )

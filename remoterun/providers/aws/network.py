@@ -7,13 +7,11 @@ import contextlib
 import ipaddress
 import os
 import re
-import socket
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Sequence
 from typing import Any
-from urllib.parse import urlsplit
 
 from remoterun.errors import ConfigError, HostUnreachable
 from remoterun.providers.aws import tags
@@ -36,7 +34,7 @@ def subnets(calls: Calls, region: str) -> dict[str, dict[str, Any]]:
     return {subnet["AvailabilityZone"]: subnet for subnet in sorted(listed, key=lambda each: each["AvailabilityZone"])}
 
 
-def client_address(calls: Calls, region: str, given: str | None) -> str:
+def client_address(given: str | None) -> str:
     """The address, as `203.0.113.7/32`, that hosts see this machine at. `given` is what the configuration says of it.
 
     Blocks for some seconds. Raises `ProviderUnreachable`, `ConfigError`.
@@ -44,10 +42,6 @@ def client_address(calls: Calls, region: str, given: str | None) -> str:
     text = os.environ.get(ADDRESS_VARIABLE) or given
     if text:
         return checked_address(text)
-    endpoint = urlsplit(calls.endpoint("ec2", region))
-    local = _private_way(endpoint.hostname or "", endpoint.port or 443)
-    if local:
-        return f"{local}/32"
     try:
         with urllib.request.urlopen(WHO_AM_I, timeout=10) as answer:
             return checked_address(answer.read(100).decode("ascii", "replace").strip())
@@ -167,7 +161,7 @@ def leftovers(calls: Calls, region: str, hosts: Sequence[dict[str, Any]], addres
         rules = calls.pages("ec2", "describe_security_group_rules", region, "SecurityGroupRules", Filters=filters)
         needed = {tags.ours(each.get("Tags")).get("client") for each in hosts}
         with contextlib.suppress(HostUnreachable):
-            needed.add(client_address(calls, region, address))
+            needed.add(client_address(address))
         for rule in rules:
             source, own = rule.get("CidrIpv4"), tags.ours(rule.get("Tags")).get("owner") == tags.owner()
             if source and own and not rule.get("IsEgress") and source not in needed:
@@ -202,19 +196,3 @@ def _own() -> dict[str, str]:
         tags.PREFIX + "owner": tags.owner(),
         tags.PREFIX + "version": __version__,
     }
-
-
-def _private_way(host: str, port: int) -> str | None:
-    """This machine's own address on the way to an endpoint that is in a private network; None for a public one."""
-    try:
-        address = socket.getaddrinfo(host, port, socket.AF_INET, socket.SOCK_DGRAM)[0][4][0]
-    except OSError:
-        return None
-    if not ipaddress.ip_address(address).is_private:
-        return None
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-        try:
-            sock.connect((address, port))
-        except OSError:
-            return None
-        return str(sock.getsockname()[0])

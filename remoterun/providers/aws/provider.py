@@ -12,7 +12,7 @@ from remoterun.aws_codes import DENIED
 from remoterun.config import Config
 from remoterun.errors import NotFound
 from remoterun.model import MachineType, Rental
-from remoterun.providers.aws import catalogue, endpoint, image, network, tags
+from remoterun.providers.aws import catalogue, endpoint, network, tags
 from remoterun.providers.aws.acquire import Acquisition, address_of, describe, machine_of
 from remoterun.providers.aws.calls import Calls, Refused, is_gone
 from remoterun.providers.base import Identity, Intent, Leftover, Offer, RentedHost
@@ -22,8 +22,6 @@ Found = TypeVar("Found")
 
 
 class AWS:
-    name = "aws"
-
     def __init__(self, config: Config) -> None:
         self._home = config.home
         self._settings = config.aws
@@ -180,8 +178,6 @@ class AWS:
             found += sorted(here, key=lambda each: each.price if each.price is not None and each.spot else 0.0)
         if not found:
             raise self._not_offered(rental.types, region)
-        if rental.image is not None and image.costs_more(self.calls, rental.image, region):
-            found = [replace(each, price=None, priced="", limit=None) for each in found]
         return found
 
     def _not_offered(self, types: Sequence[str], region: str) -> NotFound:

@@ -102,8 +102,6 @@ def rented_of(instance: dict[str, Any], region: str) -> RentedHost | None:
         spot=spot,
         price=_number(tags.get("price")),
     )
-    if "price" not in tags:  # what it costs was not known, such as with an image that has a price of its own
-        known = replace(known, price=None, priced="", limit=None)
     state = STATES.get(instance["State"]["Name"], "pending")
     is_alive = state in ("pending", "running")
     began = instance["LaunchTime"].timestamp()

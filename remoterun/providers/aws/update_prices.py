@@ -9,14 +9,12 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 import sys
 import urllib.request
 from collections.abc import Iterable
-from dataclasses import replace
 from pathlib import Path
-
-from remoterun.agent.shared.files import write_whole
-from remoterun.providers.aws.catalogue import PriceTable, table
+from typing import Any
 
 ADDRESS = "https://pricing.us-east-1.amazonaws.com/offers/v1.0/aws/AmazonEC2/current/{}/index.csv"
 SOURCE = "AWS's public price files, offers/v1.0/aws/AmazonEC2"
@@ -35,15 +33,15 @@ WANTED = {
 
 
 def main(regions: list[str]) -> None:
-    before = table()
-    day, found = "", {region: dict(prices) for region, prices in before.regions.items()}
-    for region in regions or sorted(before.regions):
+    table = json.loads(FILE.read_text("utf-8"))
+    days = []
+    for region in regions or sorted(table["regions"]):
         print(f"{region}…", file=sys.stderr)
         with urllib.request.urlopen(ADDRESS.format(region), timeout=60) as answer:
-            published, found[region] = read(io.TextIOWrapper(answer, "utf-8", newline=""), set(before.types))
-            day = max(day, published)
-    write_whole(str(FILE), text(replace(before, date=day, source=SOURCE, regions=found)).encode(), 0o644)
-    print(f"{FILE}: prices of {day}", file=sys.stderr)
+            day, table["regions"][region] = read(io.TextIOWrapper(answer, "utf-8", newline=""), set(table["types"]))
+        days.append(day)
+    FILE.write_text(text({**table, "date": max(days), "source": SOURCE}), "utf-8")
+    print(f"{FILE}: prices of {max(days)}", file=sys.stderr)
 
 
 def read(lines: Iterable[str], types: set[str]) -> tuple[str, dict[str, float]]:
@@ -51,35 +49,26 @@ def read(lines: Iterable[str], types: set[str]) -> tuple[str, dict[str, float]]:
 
     Raises `ValueError` for a file that has no price for any of them: its form has changed.
     """
-    rows = csv.reader(lines)
     day = ""
-    header: list[str] = []
-    for row in rows:
-        if row[:1] == ["Publication Date"]:
-            day = row[1][:10]
-        if row[:1] == ["SKU"]:
-            header = row
+    rows = csv.reader(lines)
+    for header in rows:  # lines about the file come before its table
+        if header[0] == "Publication Date":
+            day = header[1][:10]
+        if header[0] == "SKU":
             break
     prices: dict[str, float] = {}
-    for row in rows:
-        values = dict(zip(header, row, strict=False))
-        type = values.get("Instance Type", "")
-        if type in types and all(values.get(key) == value for key, value in WANTED.items()):
-            price = float(values["PricePerUnit"])
-            if price > 0:
-                prices[type] = round(price, 4)
+    for values in (dict(zip(header, row, strict=False)) for row in rows):
+        if values.get("Instance Type") in types and all(values.get(key) == value for key, value in WANTED.items()):
+            prices[values["Instance Type"]] = round(float(values["PricePerUnit"]), 4)
     if not prices or not day:
         raise ValueError("this price file has another form than it had")
-    return day, dict(sorted(prices.items()))
+    return day, {type: price for type, price in sorted(prices.items()) if price > 0}
 
 
-def text(made: PriceTable) -> str:
+def text(table: dict[str, Any]) -> str:
     """The table as it stands in the repository: a line for each region and each type."""
-    record = made.record()
-    regions = ",\n".join(f"  {json.dumps(name)}: {json.dumps(prices)}" for name, prices in record["regions"].items())
-    types = ",\n".join(f"  {json.dumps(name)}: {json.dumps(facts)}" for name, facts in record["types"].items())
-    head = "".join(f" {json.dumps(key)}: {json.dumps(record[key])},\n" for key in ("format", "date", "source"))
-    return f'{{\n{head} "regions": {{\n{regions}\n }},\n "types": {{\n{types}\n }}\n}}\n'
+    spread = json.dumps(table, indent=1)
+    return re.sub(r"[\[{][^][{}]*[]}]", lambda found: json.dumps(json.loads(found[0])), spread) + "\n"
 
 
 if __name__ == "__main__":
