@@ -161,7 +161,7 @@ class Folders:
         shutil.rmtree(home.with_suffix(".folder"), ignore_errors=True)
         rented = self.find(token)
         assert rented is not None
-        self._keep(replace(rented, state="gone", why=why, ended=time.time(), preempted=preempted, was_ended=was_ended))
+        self._keep(replace(rented, state="gone", why=why, preempted=preempted, was_ended=was_ended))
 
     def _keep(self, rented: RentedHost) -> None:
         file = self.root / "rented" / rented.token

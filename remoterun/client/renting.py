@@ -54,7 +54,7 @@ class Plan:
     @property
     def price(self) -> float | None:
         """US dollars that an hour of the most expensive offer can come to; None where one is not known."""
-        return _highest(self.offers if self.kept is None else (self.kept.offer,))
+        return _highest(self.offers)
 
     @property
     def most(self) -> float | None:
@@ -171,7 +171,7 @@ def count(connections: Connections, run: Run, rented: RentedHost) -> None:
     it."""
     renting = _renting(run)
     if all(host.id != rented.id for host in renting.hosts):
-        use = replace(_use(rented, rented.began), ended=rented.ended or time.time(), idle=0.0)
+        use = replace(_use(rented, rented.began), ended=time.time(), idle=0.0)
         connections.registry.rent(run, replace(renting, hosts=(*renting.hosts, use)))
 
 

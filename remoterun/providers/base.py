@@ -103,8 +103,6 @@ class RentedHost:
     attempt: int = 1
     owner: str = ""
     """Who rented it, on which machine."""
-    ended: float | None = None
-    """Once it is gone, if that is known."""
     why: str = ""
     """The provider's words for its end."""
     preempted: bool = False
@@ -124,7 +122,7 @@ class RentedHost:
         """US dollars so far, as far as the price is known: of the machine, without its disk and its traffic."""
         if self.offer.price is None:
             return None
-        return max((self.ended or now) - self.began, 60.0) / 3600 * self.offer.price
+        return max(now - self.began, 60.0) / 3600 * self.offer.price
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ A folder is removed once its host is gone and nobody asks about it any more.
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 from collections.abc import Callable, Iterator
@@ -60,8 +61,6 @@ class HostFolder:
                 self._make_key(name)
         if not (self.path / "intent.json").exists():
             self.write("intent.json", encode(intent).decode())
-        sync(self.path)
-        sync(self.path.parent)
 
     def intent(self) -> Intent | None:
         """The intent that `begin` was given first."""
@@ -136,15 +135,9 @@ class HostFolder:
 
         Waits for another process, 15 minutes at the most; with no `say`, not at all. Raises `ProviderError`.
         """
-        told: list[bool] = []
-
-        def waiting() -> None:
-            if say and not told:
-                say("another remoterun, which acquires this host")
-                told.append(True)
-
         with contextlib.ExitStack() as stack:
             try:
+                waiting = functools.partial(say, "another remoterun, which acquires this host") if say else None
                 patience = LOCK_SECONDS if say else 0.0
                 stack.enter_context(locked(str(self.path / "lock"), patience=patience, waiting=waiting))
             except TimeoutError:
@@ -173,12 +166,3 @@ class HostFolder:
         private, public = new_key(self.token)
         self.write(name, private)
         self.write(f"{name}.pub", public + "\n")
-
-
-def sync(folder: Path) -> None:
-    """What was made in a folder survives a power loss."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

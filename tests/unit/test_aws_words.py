@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import gzip
 import json
 import subprocess
@@ -20,7 +19,7 @@ from remoterun.config import Config
 from remoterun.errors import ConfigError, HostUnreachable
 from remoterun.model import MachineType, Rental
 from remoterun.providers.aws import catalogue, image, network, tags, update_prices
-from remoterun.providers.aws.acquire import LaunchPlace, client_token, launch_parameters
+from remoterun.providers.aws.acquire import client_token, launch_parameters
 from remoterun.providers.aws.calls import (
     NoCapacityHere,
     QuotaReached,
@@ -29,11 +28,11 @@ from remoterun.providers.aws.calls import (
     quota_error,
     translate,
 )
-from remoterun.providers.aws.catalogue import dollars, instead, offer, quota_of, rental, table
+from remoterun.providers.aws.catalogue import instead, offer, quota_of, rental, table
 from remoterun.providers.aws.checks import ACTIONS, policy
 from remoterun.providers.aws.image import Image
 from remoterun.providers.aws.provider import AWS
-from remoterun.providers.aws.user_data import FirstBoot, cloud_config, user_data
+from remoterun.providers.aws.user_data import cloud_config, user_data
 from remoterun.providers.base import Intent, ProviderError, ProviderUnreachable
 from remoterun.providers.folder import HostFolder
 from tests.workshop import until
@@ -42,7 +41,6 @@ MACHINE = MachineType("t4", rental=Rental("aws", ("g4dn.xlarge",), disk=200))
 INTENT = Intent("rr-01h-1", "01h", 16, 1, MACHINE, 1764240000.0, 1764326400.0, 600.0)
 IMAGE = Image("ami-1", "Ubuntu", "/dev/sda1", 75)
 TERMS = RentalTerms("rr-01h-1", 1764326400.0, 600.0, ["sudo", "-n", "shutdown", "-P", "now"])
-BOOT = FirstBoot("PRIVATE KEY\n", "ssh-ed25519 HOST", "ssh-ed25519 OURS", TERMS, 3600.0)
 
 
 # --- the catalogue ---
@@ -95,11 +93,6 @@ def test_an_offer_of_the_table() -> None:
     assert offer("x99.large", "nowhere").price is None
 
 
-@pytest.mark.parametrize(("amount", "text"), [(0.526, "$0.53"), (113.93, "$113.93"), (0.005, "$0.005"), (0, "$0.00")])
-def test_dollars(amount: float, text: str) -> None:
-    assert dollars(amount) == text
-
-
 @pytest.mark.parametrize(
     ("type", "spot", "code"),
     [
@@ -135,28 +128,22 @@ def test_the_architecture_of_a_type(type: str, is_arm: bool) -> None:
 # --- what is sent ---
 
 
-def test_the_call_that_makes_a_host() -> None:
-    chosen = offer("g4dn.xlarge", "us-east-1", "us-east-1b")
-    parameters = launch_parameters(
-        INTENT, chosen, LaunchPlace(IMAGE, "subnet-1", "sg-1", "203.0.113.7/32"), MACHINE.rental, b"data", 1, "mark"
-    )
-    labels = {tag["Key"]: tag["Value"] for tag in parameters["TagSpecifications"][0]["Tags"]}
-    assert [each["ResourceType"] for each in parameters.pop("TagSpecifications")] == ["instance", "volume"]
-    assert parameters == {
-        "ClientToken": client_token("rr-01h-1", chosen, 1),
+@pytest.mark.parametrize("spot", [False, True])
+def test_the_call_that_makes_a_host(spot: bool) -> None:
+    """A spot host is asked for once, at the price on demand at the most, and ends when it is taken."""
+    interface = {"DeviceIndex": 0, "AssociatePublicIpAddress": True, "DeleteOnTermination": True, "Groups": ["sg-1"]}
+    options = {
+        "SpotInstanceType": "one-time",
+        "InstanceInterruptionBehavior": "terminate",
+        "MaxPrice": "0.526000",  # that on demand: what was said to be the most
+    }
+    chosen = offer("g4dn.xlarge", "us-east-1", "us-east-1b", spot=spot)
+    assert launch_parameters(chosen, IMAGE, 200, "sg-1", None if spot else "subnet-1") == {
         "MinCount": 1,
         "MaxCount": 1,
         "ImageId": "ami-1",
         "InstanceType": "g4dn.xlarge",
-        "NetworkInterfaces": [
-            {
-                "DeviceIndex": 0,
-                "AssociatePublicIpAddress": True,
-                "DeleteOnTermination": True,
-                "Groups": ["sg-1"],
-                "SubnetId": "subnet-1",
-            }
-        ],
+        "NetworkInterfaces": [{**interface, **({} if spot else {"SubnetId": "subnet-1"})}],
         "BlockDeviceMappings": [
             {
                 "DeviceName": "/dev/sda1",
@@ -165,8 +152,12 @@ def test_the_call_that_makes_a_host() -> None:
         ],
         "InstanceInitiatedShutdownBehavior": "terminate",
         "MetadataOptions": {"HttpTokens": "required", "HttpPutResponseHopLimit": 1, "HttpEndpoint": "enabled"},
-        "UserData": base64.b64encode(b"data").decode(),
+        **({"InstanceMarketOptions": {"MarketType": "spot", "SpotOptions": options}} if spot else {}),
     }
+
+
+def test_the_tags_of_a_host() -> None:
+    labels = tags.of_intent(INTENT, offer("g4dn.xlarge", "us-east-1"), "203.0.113.7/32", "mark")
     assert labels.pop("remoterun:owner") and labels.pop("remoterun:version")
     assert labels == {
         "Name": "remoterun 16",
@@ -180,23 +171,7 @@ def test_the_call_that_makes_a_host() -> None:
         "remoterun:idle": "600",
         "remoterun:client": "203.0.113.7/32",
         "remoterun:price": "0.526",
-        "remoterun:priced": table().date,
     }
-
-
-def test_a_spot_host_is_asked_for_once_and_ends_when_it_is_taken() -> None:
-    chosen = offer("g4dn.xlarge", "us-east-1", "us-east-1b", spot=True)
-    place = LaunchPlace(IMAGE, None, "sg-1", "203.0.113.7/32")
-    parameters = launch_parameters(INTENT, chosen, place, Rental("aws", ("g4dn.xlarge",)), b"", 1)
-    assert parameters["InstanceMarketOptions"] == {
-        "MarketType": "spot",
-        "SpotOptions": {
-            "SpotInstanceType": "one-time",
-            "InstanceInterruptionBehavior": "terminate",
-            "MaxPrice": "0.526000",  # that on demand: what was said to be the most
-        },
-    }
-    assert "SubnetId" not in parameters["NetworkInterfaces"][0]
 
 
 def test_each_call_has_a_token_of_its_own_and_the_same_call_the_same() -> None:
@@ -230,8 +205,8 @@ def test_tags_come_back_as_the_host_that_they_were_made_for() -> None:
     by_user = {"Code": "Client.UserInitiatedShutdown", "Message": "User initiated shutdown"}
     ended = tags.rented_of({**instance, "StateReason": by_user}, "us-east-1")
     assert ended is not None and ended.was_ended and not ended.preempted
-    assert (rented.began, rented.deadline, rented.ended) == (1764240000.0, 1764326400.0, 1764243600.0)
-    assert rented.cost(0.0) == pytest.approx(0.2)
+    assert (rented.began, rented.deadline) == (1764240000.0, 1764326400.0)
+    assert rented.cost(rented.began + 3600) == pytest.approx(0.2)
     assert tags.rented_of({**instance, "Tags": [{"Key": "Name", "Value": "remoterun 16"}]}, "us-east-1") is None
 
 
@@ -281,17 +256,24 @@ def test_the_image_for_a_type() -> None:
 # --- what a host is told ---
 
 
-def test_user_data_is_what_cloud_init_reads() -> None:
-    data = user_data(BOOT)
+@pytest.fixture
+def folder(tmp_path: Path) -> HostFolder:
+    folder = HostFolder(tmp_path, INTENT.token)
+    folder.begin(INTENT)
+    return folder
+
+
+def test_user_data_is_what_cloud_init_reads(folder: HostFolder) -> None:
+    data = user_data(folder, TERMS, 3600.0)
     text = (gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data).decode()
     assert len(data) <= 16 << 10
     first, _, rest = text.partition("\n")
     assert first == "#cloud-config"
-    assert json.loads(rest) == cloud_config(BOOT)
+    assert json.loads(rest) == cloud_config(folder, TERMS, 3600.0)
 
 
-def test_a_host_whose_boot_goes_no_further_ends_as_well() -> None:
-    (command,) = cloud_config(BOOT)["bootcmd"]
+def test_a_host_whose_boot_goes_no_further_ends_as_well(folder: HostFolder) -> None:
+    (command,) = cloud_config(folder, TERMS, 3600.0)["bootcmd"]
     assert command[:2] == ["systemd-run", "--no-block"]  # the system waits for it, and must not wait for the system
     assert "--on-active=3600s" in command and command[-3:] == ["/sbin/shutdown", "-P", "now"]
 
@@ -307,11 +289,11 @@ def test_a_host_of_an_image_without_our_user_ends_as_one_that_nobody_uses(tmp_pa
         watch.kill()
 
 
-def test_a_user_data_that_is_too_long_for_aws_is_refused_here() -> None:
+def test_a_user_data_that_is_too_long_for_aws_is_refused_here(folder: HostFolder) -> None:
     import secrets
 
     with pytest.raises(ValueError, match="bytes"):
-        user_data(FirstBoot(secrets.token_hex(40000), "", "", TERMS, 60.0))
+        user_data(folder, TERMS._replace(token=secrets.token_hex(40000)), 60.0)
 
 
 # --- the folder of a host ---
@@ -333,24 +315,19 @@ def test_an_intent_is_on_disk_with_keys_and_stays(tmp_path: Path) -> None:
     assert HostFolder.all(tmp_path) == []
 
 
-def test_keys_are_openssh_s_own(tmp_path: Path) -> None:
-    folder = HostFolder(tmp_path, INTENT.token)
-    folder.begin(INTENT)
+def test_keys_are_openssh_s_own(folder: HostFolder) -> None:
     told = subprocess.run(["ssh-keygen", "-y", "-f", str(folder.path / "key")], capture_output=True, text=True)
     assert told.stdout.split()[:2] == folder.text("key.pub").split()[:2], told.stderr
 
 
-def test_one_process_at_a_time_acquires_a_host(tmp_path: Path) -> None:
-    folder = HostFolder(tmp_path, INTENT.token)
-    folder.begin(INTENT)
+def test_one_process_at_a_time_acquires_a_host(folder: HostFolder, tmp_path: Path) -> None:
     with folder.locked(), pytest.raises(ProviderError), HostFolder(tmp_path, INTENT.token).locked():
         pass
     with HostFolder(tmp_path, INTENT.token).locked():
         pass
 
 
-def test_a_host_for_which_no_call_was_made_is_not_searched_for(tmp_path: Path) -> None:
-    HostFolder(tmp_path, INTENT.token).begin(INTENT)
+def test_a_host_for_which_no_call_was_made_is_not_searched_for(folder: HostFolder, tmp_path: Path) -> None:
     aws = AWS(Config(tmp_path))
     assert aws.find(INTENT.token) is None and aws.calls.count == 0
 

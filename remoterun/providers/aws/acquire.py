@@ -11,7 +11,7 @@ import base64
 import hashlib
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -22,9 +22,8 @@ from remoterun.errors import HostUnreachable, RemoterunError
 from remoterun.model import MachineType, Rental
 from remoterun.providers.aws import endpoint, network, tags
 from remoterun.providers.aws.calls import Calls, NoCapacityHere, QuotaReached, Refused, is_gone, quota_error, said_of
-from remoterun.providers.aws.catalogue import dollars
 from remoterun.providers.aws.image import USER, Image, disk_size, resolve
-from remoterun.providers.aws.user_data import END, FirstBoot, user_data
+from remoterun.providers.aws.user_data import END, user_data
 from remoterun.providers.base import HostNeverCame, Intent, NoCapacity, Offer, ProviderUnreachable, RentedHost
 from remoterun.providers.folder import HostFolder
 
@@ -32,23 +31,13 @@ BOOT_SECONDS = 900.0
 """From the call to the first answer of sshd. Machines of bare metal take the most of it."""
 REPEATS = (2.0, 4.0, 8.0, 16.0)
 """Seconds before a call without an answer is repeated."""
-ASK_SECONDS = (2.0, 2.0, 3.0, 5.0, 8.0, 13.0, 20.0)
-"""Seconds between questions about an instance that boots; the last one for ever."""
+ASK_SECONDS = 3.0
+"""Between questions about an instance that boots."""
 KNOCK_SECONDS = 0.25
 HIDDEN_SECONDS = 120.0
 """AWS may say for so long that it doesn't know an instance which it has made just now."""
 NOTICES = "aws"
 """A key of the agent's `NOTICES`."""
-
-
-@dataclass(frozen=True)
-class LaunchPlace:
-    """What an offer's host is started with, in its region; `client` is whom its security group lets in for us."""
-
-    image: Image
-    subnet: str | None
-    group: str
-    client: str
 
 
 @dataclass
@@ -68,28 +57,26 @@ class LaunchRequest:
 
 
 class Acquisition:
-    """One try to get the host of an intent. `subnets` are those that are known, as `network.subnets` gives them, by
-    their regions."""
+    """One try to get the host of an intent. `subnets` are those of its region that are known, as `network.subnets`
+    gives them."""
 
     def __init__(
         self,
         calls: Calls,
+        settings: AWS,
         folder: HostFolder,
         intent: Intent,
         say: Callable[[str], None],
-        subnets: Mapping[str, dict[str, dict[str, Any]]] | None = None,
-        *,
-        settings: AWS | None = None,
+        subnets: dict[str, dict[str, Any]] | None,
     ) -> None:
         self._calls = calls
+        self._settings = settings
         self._folder = folder
         self._intent = intent
         self._say = say
-        self._subnets = subnets or {}
-        self._settings = settings or AWS()
-        self._was_seen = False  # by a description of AWS's: what is not there after that, is gone
-        self._images: dict[tuple[str, str], Image] = {}
-        self._networks: dict[str, tuple[dict[str, dict[str, Any]], str, str]] = {}
+        self._subnets = subnets
+        self._images: dict[str, Image] = {}
+        self._admitted: tuple[str, str] | None = None
 
     def host(self, offers: Sequence[Offer]) -> RentedHost:
         """See `Provider.acquire`."""
@@ -144,16 +131,18 @@ class Acquisition:
         number = int((self._folder.read("request.json") or {}).get("number", 0))
         for pause in (*REPEATS, None):
             number += 1
-            request = LaunchRequest(offer, self._parameters(offer, number), number)
+            request = None
             try:
+                request = LaunchRequest(offer, self._parameters(offer, number), number)
                 self._send(request)
-                break
+                return request
             except Refused as refused:
-                if pause is None or request.refused is None or not refused.code.startswith("InvalidGroup"):
+                maybe_made = request is not None and request.refused is None
+                if pause is None or maybe_made or not refused.code.startswith("InvalidGroup"):
                     raise
-            self._networks.clear()  # somebody's `gc` has removed our security group, or it is not known yet
+            self._admitted = None  # somebody's `gc` has removed our security group, or AWS does not know it yet
             time.sleep(pause)
-        return request
+        raise AssertionError("the last try returns, or raises")
 
     def _send(self, request: LaunchRequest, *, again: bool = False) -> None:
         """Put the call on disk, then make it, until there is an answer. Raises what it is refused with.
@@ -192,38 +181,33 @@ class Acquisition:
 
     def _parameters(self, offer: Offer, number: int) -> dict[str, Any]:
         rental = self._intent.machine.rental or Rental("aws", (offer.type,))
-        place = self._place(offer, rental)
-        data = user_data(
-            FirstBoot(
-                host_key=self._folder.text("host_key"),
-                host_key_public=self._folder.text("host_key.pub").strip(),
-                authorized=self._folder.text("key.pub").strip(),
-                terms=RentalTerms(
-                    token=self._intent.token,
-                    deadline=self._intent.deadline + self._calls.clock_skew,
-                    idle=self._intent.idle,
-                    end=list(END),
-                    notices=NOTICES if offer.spot else "",
-                ),
-                seconds=max(self._intent.deadline - time.time(), 60.0),
-            )
-        )
-        return launch_parameters(self._intent, offer, place, rental, data, number, tags.home_mark(self._folder.home))
-
-    def _place(self, offer: Offer, rental: Rental) -> LaunchPlace:
-        image = self._images.get((offer.region, offer.type))
+        image = self._images.get(offer.type)
         if image is None:
-            image = resolve(self._calls, offer, rental.image)
-            self._images[offer.region, offer.type] = image
-        if offer.region not in self._networks:
-            subnets = self._subnets.get(offer.region) or network.subnets(self._calls, offer.region)
-            vpc = next(iter(subnets.values()))["VpcId"]
+            image = self._images[offer.type] = resolve(self._calls, offer, rental.image)
+        if self._subnets is None:
+            self._subnets = network.subnets(self._calls, offer.region)
+        if self._admitted is None:
+            vpc = next(iter(self._subnets.values()))["VpcId"]
             source = endpoint.source(self._calls, offer.region, vpc, self._settings)
-            group = network.admit(self._calls, offer.region, vpc, source)
-            self._networks[offer.region] = subnets, group, source
-        subnets, group, source = self._networks[offer.region]
-        subnet = subnets.get(offer.zone, {}).get("SubnetId") if offer.zone else None
-        return LaunchPlace(image, subnet, group, source)
+            self._admitted = network.admit(self._calls, offer.region, vpc, source), source
+        group, source = self._admitted
+        terms = RentalTerms(
+            token=self._intent.token,
+            deadline=self._intent.deadline + self._calls.clock_skew,
+            idle=self._intent.idle,
+            end=list(END),
+            notices=NOTICES if offer.spot else "",
+        )
+        labels = tags.of_intent(self._intent, offer, source, tags.home_mark(self._folder.home))
+        subnet = self._subnets.get(offer.zone, {}).get("SubnetId")
+        return {
+            "ClientToken": client_token(self._intent.token, offer, number),
+            "UserData": base64.b64encode(
+                user_data(self._folder, terms, max(self._intent.deadline - time.time(), 60.0))
+            ).decode(),
+            "TagSpecifications": [tags.specification(kind, labels) for kind in ("instance", "volume")],
+            **launch_parameters(offer, image, disk_size(image, offer, rental.disk), group, subnet),
+        }
 
     # --- the wait ---
 
@@ -245,7 +229,7 @@ class Acquisition:
             except HostUnreachable:
                 if time.monotonic() >= give_up_at:
                     raise
-                time.sleep(ASK_SECONDS[0])
+                time.sleep(ASK_SECONDS)
         rented = tags.rented_of(instance, request.offer.region)
         if rented is None:
             raise HostNeverCame(f"`{request.instance}` has lost its tags", hint="remoterun machines rented")
@@ -268,8 +252,6 @@ class Acquisition:
         from remoterun.hosts.ssh.dial import answers
 
         began = time.monotonic()
-        pauses = iter(ASK_SECONDS)
-        pause = 0.0
         ask_at = began
         instance: dict[str, Any] | None = None
         self._say("its boot")
@@ -277,8 +259,7 @@ class Acquisition:
         while True:
             now = time.monotonic()
             if now >= ask_at:
-                pause = next(pauses, pause)
-                ask_at = now + pause
+                ask_at = now + ASK_SECONDS
                 hidden = now - began < HIDDEN_SECONDS
                 instance = self._described(request.offer.region, identity, hidden=hidden) or instance
                 if instance is not None and instance["State"]["Name"] == "running" and not running:
@@ -287,12 +268,6 @@ class Acquisition:
             address = (instance or {}).get("PublicIpAddress")
             if instance is not None and (running if self._proxy(request) else address and answers(address)):
                 return instance
-            if running and not address and now - began > HIDDEN_SECONDS:
-                raise HostNeverCame(
-                    f"the host {identity} has no public address",
-                    evidence="the account, or its subnet, does not give it one",
-                    hint="remoterun doctor aws   # says how hosts are reached without one",
-                )
             if now - began > BOOT_SECONDS:
                 raise HostNeverCame(
                     f"the host {identity} did not answer on port 22 within {BOOT_SECONDS / 60:.0f} minutes",
@@ -323,7 +298,6 @@ class Acquisition:
                 evidence=said_of(found[0]) or None,
                 hint="try again",
             )
-        self._was_seen = True
         instance: dict[str, Any] = found[0]
         return instance
 
@@ -337,53 +311,40 @@ class Acquisition:
                 return
             except RemoterunError as error_of_end:
                 refused = error_of_end
-            if not is_gone(refused) or self._was_seen or not pauses:
+            if not is_gone(refused) or not pauses:
                 break
             time.sleep(pauses.pop(0))
         if is_gone(refused) or not isinstance(error, RemoterunError):
             return
-        price = request.offer.price
-        cost = f" ({dollars(price)}/h)" if price is not None else ""
         lines = [
             *([error.evidence] if error.evidence else []),
             f"it could not be ended, either: {refused.message}",
-            f"{request.instance}{cost} ends by itself after half an hour without use",
+            f"{request.instance} ends by itself after half an hour without use",
         ]
         error.evidence = "\n".join(lines)
         error.hint = "remoterun machines gc aws   ends it now"
 
 
-def launch_parameters(
-    intent: Intent, offer: Offer, place: LaunchPlace, rental: Rental, data: bytes, number: int, home: str = ""
-) -> dict[str, Any]:
-    """RunInstances for an offer: the `number`-th call for its intent. `UserData` is in base64 here, for JSON; `home`
-    is `tags.home_mark`."""
-    labels = tags.of_intent(intent, offer, place.client, home)
+def launch_parameters(offer: Offer, image: Image, disk: int, group: str, subnet: str | None) -> dict[str, Any]:
+    """RunInstances for an offer, but for what tells one host from another; `disk`: GB of its root disk."""
     interface: dict[str, Any] = {
         "DeviceIndex": 0,
         "AssociatePublicIpAddress": True,
         "DeleteOnTermination": True,
-        "Groups": [place.group],
+        "Groups": [group],
     }
-    if place.subnet is not None:
-        interface["SubnetId"] = place.subnet
-    disk = {
-        "VolumeType": "gp3",
-        "VolumeSize": disk_size(place.image, offer, rental.disk),
-        "DeleteOnTermination": True,
-    }
+    if subnet is not None:
+        interface["SubnetId"] = subnet
+    volume = {"VolumeType": "gp3", "VolumeSize": disk, "DeleteOnTermination": True}
     parameters: dict[str, Any] = {
-        "ClientToken": client_token(intent.token, offer, number),
         "MinCount": 1,
         "MaxCount": 1,
-        "ImageId": place.image.id,
+        "ImageId": image.id,
         "InstanceType": offer.type,
         "NetworkInterfaces": [interface],
-        "BlockDeviceMappings": [{"DeviceName": place.image.root_device, "Ebs": disk}],
+        "BlockDeviceMappings": [{"DeviceName": image.root_device, "Ebs": volume}],
         "InstanceInitiatedShutdownBehavior": "terminate",
         "MetadataOptions": {"HttpTokens": "required", "HttpPutResponseHopLimit": 1, "HttpEndpoint": "enabled"},
-        "UserData": base64.b64encode(data).decode(),
-        "TagSpecifications": [tags.specification(kind, labels) for kind in ("instance", "volume")],
     }
     if offer.spot:
         options = {"SpotInstanceType": "one-time", "InstanceInterruptionBehavior": "terminate"}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import resources
 
@@ -127,13 +127,8 @@ def instead(asked_for: str, offer: Offer) -> str:
     """A line for people: why they get another GPU than they named."""
     why = GONE[asked_for.lower()][1].format(re.sub(r"x\d+$", "", asked_for.lower()).upper())
     number = f"{offer.gpus} {offer.gpu}s are" if offer.gpus > 1 else f"{_article(offer.gpu)} {offer.gpu} is"
-    price = f", {dollars(offer.price)}/h" if offer.price is not None else ""
+    price = f", ${offer.price:.2f}/h" if offer.price is not None else ""
     return f"{why}; {number} the nearest: {offer.type}{price}"
-
-
-def dollars(amount: float) -> str:
-    """`$0.53`; with as many digits as it takes to tell a small price from nothing."""
-    return f"${amount:.2f}" if amount >= 0.1 or not amount else f"${amount:.2g}"
 
 
 def quota_of(type: str, spot: bool) -> Quota | None:
@@ -174,13 +169,6 @@ def offer(type: str, region: str, zone: str = "", *, spot: bool = False, price: 
         priced="now" if price is not None else table().date if listed is not None else "",
         limit=on_demand if spot else None,
     )
-
-
-def nearest(type: str) -> Sequence[str]:
-    """Types of the table with a name like `type`, for a hint."""
-    import difflib
-
-    return difflib.get_close_matches(type, list(table().types), 3, 0.6)
 
 
 def _article(word: str) -> str:

@@ -7,7 +7,6 @@ import contextlib
 import ipaddress
 import os
 import re
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Sequence
@@ -21,8 +20,6 @@ from remoterun.providers.base import Leftover, ProviderUnreachable
 GROUP = "remoterun"
 ADDRESS_VARIABLE = "REMOTERUN_CLIENT_ADDRESS"
 WHO_AM_I = "https://checkip.amazonaws.com"
-HIDDEN = (1.0, 2.0, 4.0, 8.0)
-"""Seconds before a security group that is not known yet is asked for again."""
 
 
 def subnets(calls: Calls, region: str) -> dict[str, dict[str, Any]]:
@@ -68,19 +65,8 @@ def admit(calls: Calls, region: str, vpc: str, source: str) -> str:
     """The id of our security group, which lets `source` in on port 22: an address in CIDR, or the id of a security
     group. Makes what is missing.
 
-    AWS may deny for some seconds that there is a group which it has made just now.
+    For some seconds AWS may refuse a group that it has made just now (`InvalidGroup.NotFound`). May be repeated.
     """
-    for pause in HIDDEN:
-        try:
-            return _admit(calls, region, vpc, source)
-        except Refused as refused:
-            if not refused.code.startswith("InvalidGroup"):
-                raise
-        time.sleep(pause)
-    return _admit(calls, region, vpc, source)
-
-
-def _admit(calls: Calls, region: str, vpc: str, source: str) -> str:
     group = find_group(calls, region, vpc)
     if group is None:
         group = _make_group(calls, region, vpc)

@@ -44,7 +44,8 @@ class AWS:
 
     def acquire(self, intent: Intent, offers: Sequence[Offer], say: Callable[[str], None]) -> RentedHost:
         folder = HostFolder(self._home, intent.token)
-        return Acquisition(self.calls, folder, intent, say, self._subnets, settings=self._settings).host(offers)
+        subnets = self._subnets.get(self.region(intent.machine))
+        return Acquisition(self.calls, self._settings, folder, intent, say, subnets).host(offers)
 
     def find(self, token: str) -> RentedHost | None:
         folder = HostFolder(self._home, token)
@@ -177,16 +178,9 @@ class AWS:
                 here = [replace(each, **facts) for each in here]
             found += sorted(here, key=lambda each: each.price if each.price is not None and each.spot else 0.0)
         if not found:
-            raise self._not_offered(rental.types, region)
+            hint = "remoterun machines   lists types; --region us-east-1 has most of them"
+            raise NotFound(f"{region} has no {', '.join(rental.types)}", hint=hint)
         return found
-
-    def _not_offered(self, types: Sequence[str], region: str) -> NotFound:
-        known = [type for type in types if catalogue.facts(type)]
-        if known:
-            return NotFound(f"{region} has no {', '.join(known)}", hint="--region us-east-1 has most types")
-        meant = " or ".join(catalogue.nearest(types[0]))
-        hint = f"did you mean {meant}?" if meant else "remoterun machines   lists types"
-        return NotFound(f"EC2 has no type `{', '.join(types)}` in {region}", hint=hint)
 
     def _spot_prices(self, types: Sequence[str], region: str) -> dict[tuple[str, str], float]:
         listed = self.calls.pages(
@@ -198,11 +192,7 @@ class AWS:
             ProductDescriptions=["Linux/UNIX"],
             StartTime=datetime.datetime.now(datetime.UTC),
         )
-        latest: dict[tuple[str, str], tuple[Any, float]] = {}
-        for each in listed:
-            key = each["InstanceType"], each["AvailabilityZone"]
-            latest[key] = max(latest.get(key, (each["Timestamp"], 0.0)), (each["Timestamp"], float(each["SpotPrice"])))
-        return {key: price for key, (_, price) in latest.items()}
+        return {(each["InstanceType"], each["AvailabilityZone"]): float(each["SpotPrice"]) for each in reversed(listed)}
 
     def _facts(self, type: str, region: str) -> dict[str, Any]:
         """What AWS says of a type that the table doesn't know."""

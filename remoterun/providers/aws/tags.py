@@ -8,7 +8,6 @@ import re
 import secrets
 import socket
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +63,7 @@ def of_intent(intent: Intent, chosen: Offer, address: str, home: str) -> dict[st
         "version": __version__,
     }
     if chosen.price is not None:
-        values |= {"price": f"{chosen.price:.5g}", "priced": chosen.priced}
+        values["price"] = f"{chosen.price:.5g}"
     named = {"Name": f"remoterun {intent.number}" if intent.number else "remoterun"}
     return {**named, **{PREFIX + name: _value(text) for name, text in values.items()}}
 
@@ -103,22 +102,20 @@ def rented_of(instance: dict[str, Any], region: str) -> RentedHost | None:
         price=_number(tags.get("price")),
     )
     state = STATES.get(instance["State"]["Name"], "pending")
-    is_alive = state in ("pending", "running")
     began = instance["LaunchTime"].timestamp()
     code = (instance.get("StateReason") or {}).get("Code", "")
     return RentedHost(
         id=instance["InstanceId"],
         token=tags["token"],
         state=state,
-        offer=replace(known, priced=tags.get("priced", known.priced)),
+        offer=known,
         began=began,
         deadline=time_of(tags.get("deadline", "")) or began,
         run=tags.get("run", ""),
         number=int(_number(tags.get("number")) or 0),
         attempt=int(_number(tags.get("attempt")) or 1),
         owner=tags.get("owner", ""),
-        ended=None if is_alive else _ended(instance),
-        why="" if is_alive else said_of(instance),
+        why="" if state in ("pending", "running") else said_of(instance),
         preempted=code in PREEMPTED,
         was_ended=code == ENDED,
         idle=_number(tags.get("idle")) or 0.0,
@@ -136,16 +133,6 @@ def time_of(text: str) -> float | None:
         return datetime.datetime.strptime(text, "%Y-%m-%dT%H:%M:%S%z").timestamp()
     except ValueError:
         return None
-
-
-def _ended(instance: dict[str, Any]) -> float | None:
-    """When an instance ended: AWS says it inside of a text, `User initiated (2026-11-27 18:00:00 GMT)`."""
-    text = instance.get("StateTransitionReason") or ""
-    try:
-        moment = datetime.datetime.strptime(text.rpartition("(")[2].rstrip(")"), "%Y-%m-%d %H:%M:%S %Z")
-    except ValueError:
-        return None
-    return moment.replace(tzinfo=datetime.UTC).timestamp()
 
 
 def _number(text: str | None) -> float | None:

@@ -11,7 +11,6 @@ Standard library only: it runs with the Python of the host.
 
 from __future__ import annotations
 
-import datetime
 import json
 import os
 import re
@@ -126,8 +125,6 @@ def systemctl(words: list[str]) -> int:
     verb, units = rest[0], [whole_name(unit) for unit in rest[1:]]
     if verb == "daemon-reload":
         return 0
-    if verb == "list-timers":
-        return list_timers()
     if verb == "is-active":
         states = [is_active(unit) for unit in units]
         for state in states:
@@ -138,19 +135,6 @@ def systemctl(words: list[str]) -> int:
     for unit in units:
         status |= change(verb, unit, "--now" in flags, "--no-block" in flags)
     return status
-
-
-def list_timers() -> int:
-    """Those that are active, with the moment that each one names."""
-    print("NEXT LEFT LAST PASSED UNIT ACTIVATES")
-    for unit in sorted(os.listdir(STATE) if os.path.isdir(STATE) else []):
-        if unit.endswith(".timer") and is_active(unit):
-            timer = read_unit(unit).get("Timer", {})
-            named = [moment(value) for value in timer.get("OnCalendar", [])]
-            at = [datetime.datetime.fromtimestamp(each, datetime.UTC) for each in named]
-            shown = f"{min(at):%a %Y-%m-%d %H:%M:%S} UTC" if at else "-"
-            print(f"{shown} - - - {unit} {last(timer, 'Unit', unit[: -len('.timer')] + '.service')}")
-    return 0
 
 
 def change(verb: str, unit: str, now: bool, no_block: bool) -> int:
@@ -229,20 +213,9 @@ def run_command(command: str, log: str) -> int:
 
 def elapses(timer: Section) -> float:
     """Seconds until the timer runs out."""
-    unknown = timer.keys() - {"OnActiveSec", "OnCalendar", "Unit", "AccuracySec"}
-    if unknown or not timer.keys() & {"OnActiveSec", "OnCalendar"}:
-        sys.exit(fail(f"this stand-in doesn't know the timer's {sorted(unknown)}, or it never runs out"))
-    if "OnActiveSec" in timer:
-        return seconds_of(timer["OnActiveSec"][-1])
-    return max(0.0, moment(timer["OnCalendar"][-1]) - time.time())
-
-
-def moment(text: str) -> float:
-    """Of OnCalendar only what names one moment."""
-    try:
-        return datetime.datetime.strptime(text, "%Y-%m-%d %H:%M:%S UTC").replace(tzinfo=datetime.UTC).timestamp()
-    except ValueError:
-        sys.exit(fail(f"this stand-in doesn't know the calendar event {text!r}"))
+    if timer.keys() != {"OnActiveSec"}:
+        sys.exit(fail(f"this stand-in doesn't know a timer with {sorted(timer)}"))
+    return seconds_of(timer["OnActiveSec"][-1])
 
 
 def systemd_run(words: list[str]) -> int:
