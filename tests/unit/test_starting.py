@@ -62,7 +62,7 @@ def test_an_old_word_is_refused(words: list[str], hint: str, capsys: pytest.Capt
     assert capsys.readouterr().err.endswith(f"hint: {hint}\n")
 
 
-@pytest.mark.parametrize("package", [remoterun, remoterun.client, remoterun.transfer])
+@pytest.mark.parametrize("package", [remoterun, remoterun.transfer])
 def test_every_name_that_a_package_offers_is_found_on_its_use(package: ModuleType) -> None:
     for name in package.__all__:
         assert getattr(package, name) is not None
