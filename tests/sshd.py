@@ -200,7 +200,7 @@ def reach() -> Iterator[Open]:
 
     def make(server: Server, config: Path | None = None, **options: Any) -> SSHHost:
         options.setdefault("bundle", bundle_of(ECHO))
-        asked = ("confirm_host_key", "ask_passphrase", "ask_password")
+        asked = ("confirm_host_key", "log_in")
         options["prompts"] = Prompts(**{name: options.pop(name) for name in asked if name in options})
         target = str(options.pop("target", "box"))
         host = SSHHost(target, config_file=config or server.config(), **options)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 from remoterun.cli import render
@@ -21,7 +21,7 @@ def client() -> Client:
     """A client for one command, to be used as a context manager."""
     if not render.person_there():
         return Client(warn=render.warning)
-    return Client(prompts=Prompts(_confirm_host_key, _ask_passphrase, _ask_password), warn=render.warning)
+    return Client(prompts=Prompts(_confirm_host_key, _log_in), warn=render.warning)
 
 
 def _confirm_host_key(key: UnknownHostKey) -> bool:
@@ -30,13 +30,9 @@ def _confirm_host_key(key: UnknownHostKey) -> bool:
     return render.ask(f"Is that the machine you mean? Connect, and write the key to `{key.file}`?", default=False)
 
 
-def _ask_passphrase(key_file: str) -> str | None:
-    return render.ask_secret(f"Passphrase of the key {key_file}: ")
-
-
-def _ask_password(prompt: str) -> str | None:
-    """Asks for a password, or for whatever else the host wants; the prompt is the host's own, with its colon."""
-    return render.ask_secret(f"{prompt} ")
+def _log_in(log_in: Callable[[], None]) -> None:
+    with render.prompt():
+        log_in()
 
 
 def agree(client: Client, plan: Plan, new: NewBucket | None, yes: bool) -> None:

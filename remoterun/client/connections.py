@@ -331,4 +331,4 @@ def _one_at_a_time(prompts: Prompts, lock: threading.Lock) -> Prompts:
 
         return asked
 
-    return Prompts(alone(prompts.confirm_host_key), alone(prompts.ask_passphrase), alone(prompts.ask_password))
+    return Prompts(alone(prompts.confirm_host_key), alone(prompts.log_in))

@@ -41,10 +41,8 @@ class Prompts:
 
     confirm_host_key: Callable[[UnknownHostKey], bool] | None = None
     """Asked about a host key seen for the first time."""
-    ask_passphrase: Callable[[str], str | None] | None = None
-    """The argument is the file."""
-    ask_password: Callable[[str], str | None] | None = None
-    """For whatever else the host asks: the argument is its question."""
+    log_in: Callable[[Callable[[], None]], None] | None = None
+    """Calls its argument, with which the system's ssh asks on the terminal, where no key lets the user in."""
 
 
 NOBODY = Prompts()

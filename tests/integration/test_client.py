@@ -251,19 +251,18 @@ class TestThreads:
         together = threading.Semaphore(1)
         release = threading.Event()
 
-        def ask(prompt: str) -> str | None:
+        def ask(about: Any) -> bool:
             assert together.acquire(blocking=False), "two questions at once"
-            asked.append(prompt)
+            asked.append(about)
             release.wait(0.01)
             together.release()
-            return None
+            return False
 
-        with Client(Config(tmp_path), Prompts(ask_password=ask, ask_passphrase=ask)) as client:
-            prompts = client.connections._prompts
-            assert prompts.ask_password is not None and prompts.ask_passphrase is not None
-            both = (prompts.ask_password, prompts.ask_passphrase)
+        with Client(Config(tmp_path), Prompts(ask, ask)) as client:
+            prompts: Any = client.connections._prompts
+            both = (prompts.confirm_host_key, prompts.log_in)
             all_at_once(8, lambda number: both[number % 2](str(number)))
-        assert sorted(asked) == list("01234567") and prompts.confirm_host_key is None
+        assert sorted(asked) == list("01234567")
 
 
 def as_ours(error: BaseException) -> RemoterunError:
@@ -328,17 +327,16 @@ class TestAHostThatDoesNotAnswer:
         assert (done.stdout, done.stderr) == ("False\n", "")
 
     def test_the_person_who_is_asked_has_time(self, tmp_path: Path) -> None:
-        def ask(prompt: str) -> str:
+        def ask(about: Any) -> bool:
             assert not slow.wait(2.5)
-            return "secret"
+            return True
 
         slow = threading.Event()
         machine = MachineType("box")
-        with Client(Config(tmp_path), Prompts(ask_password=ask)) as client:
-            asked = client.connections._prompts.ask_password
-            assert asked is not None
+        with Client(Config(tmp_path), Prompts(ask)) as client:
+            asked: Any = client.connections._prompts.confirm_host_key
             answer = client.connections.ask_all({machine: lambda: asked("?")}, wait=2.0)
-        assert answer == {machine: "secret"}
+        assert answer == {machine: True}
 
     def test_what_answers_through_a_provider_has_time(self, tmp_path: Path) -> None:
         """A first call to a cloud's API alone may take two seconds."""

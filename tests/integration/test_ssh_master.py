@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pexpect
@@ -188,6 +188,32 @@ class TestLogin:
             reach(locked, config, masters=short / "ssh").open()
         status, said = self.finish(self.terminal(short, config, "logout", "box"))
         assert status == 0 and "no login is open" in said
+
+    @pytest.mark.parametrize("typed", ["open sesame", "wrong"])
+    def test_where_no_key_fits_ssh_asks(
+        self, locked: Server, reach: Open, short: Path, monkeypatch: pytest.MonkeyPatch, typed: str
+    ) -> None:
+        """Once, and what it opened is used from then on."""
+        script = short / "askpass"
+        script.write_text(f"#!/bin/sh\necho {typed}\n")
+        script.chmod(0o700)
+        monkeypatch.setenv("SSH_ASKPASS", str(script))
+        monkeypatch.setenv("SSH_ASKPASS_REQUIRE", "force")
+        asked: list[Callable[[], None]] = []
+
+        def log_in(ask: Callable[[], None]) -> None:
+            asked.append(ask)
+            ask()
+
+        config = locked.config()
+        host = reach(locked, config, masters=short, log_in=log_in)
+        if typed == "wrong":
+            with pytest.raises(AuthenticationError, match="ssh did not log in to `box`"):
+                host.open()
+            return
+        assert says(host) == says(host) == says(reach(locked, config, masters=short)) == b"ping"
+        assert len(asked) == 1 and locked.count(LOGINS) == 1
+        masters(resolve(SSHTarget("box"), config), config, short)[0].end()
 
     def test_that_ssh_refuses(self, locked: Server, short: Path) -> None:
         terminal = self.terminal(short, locked.config(NumberOfPasswordPrompts="1"), "login", "box")

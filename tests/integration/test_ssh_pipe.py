@@ -148,7 +148,7 @@ class TestLostLink:
 
         staller = threading.Thread(target=stall)
         staller.start()
-        with pytest.raises(HostUnreachable, match="lost while the agent started: no answer"):
+        with pytest.raises(HostUnreachable, match="was lost: no answer"):
             reach(server, config, deadlines=Deadlines(silence=2)).open()
         staller.join()
         relay.close()

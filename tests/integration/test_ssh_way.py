@@ -51,24 +51,25 @@ class TestOnTheWay:
         assert says(reach(server, twice)) == b"ping"
         assert bastion.count("Accepted publickey") == 3
 
-    def test_the_other_host_cannot_get_there(self, server: Server, reach: Open) -> None:
-        jump = [f"Host jump\n Port {server.port}"]
-        jump += [f" {key} {value}" for key, value in server.client.items()]
-        with own_port() as port, pytest.raises(HostUnreachable, match="`jump` can't reach `box`"):
-            reach(server, server.config(*jump, ProxyJump="jump", port=port)).open()
-
     def test_the_other_host_forbids_it(self, server: Server, start: Start, reach: Open) -> None:
         bastion = start("AllowTcpForwarding no")
+        with pytest.raises(HostUnreachable, match="ProxyJump") as caught:
+            reach(server, self.jumping(server, bastion)).open()
+        assert "administratively prohibited" in (caught.value.evidence or "")
+        assert (caught.value.hint or "").startswith("try it by hand: ssh -W ")
+
+    def test_the_other_host_asks(self, server: Server, start: Start, reach: Open, keys: Keys) -> None:
+        bastion = start(authorized=public(keys.other))
+        with pytest.raises(AuthenticationError, match="on the way to `box`") as caught:
+            reach(server, self.jumping(server, bastion)).open()
+        assert "Permission denied" in (caught.value.evidence or "")
+        assert (caught.value.hint or "").startswith("remoterun login box ")
+
+    def jumping(self, server: Server, bastion: Server) -> Path:
+        """A configuration that leads to a server through another one."""
         jump = [f"Host jump\n Port {bastion.port}"]
         jump += [f" {key} {value}" for key, value in bastion.client.items()]
-        with pytest.raises(HostUnreachable) as caught:
-            reach(server, server.config(*jump, ProxyJump="jump")).open()
-        assert "AllowTcpForwarding" in (caught.value.hint or "")
-
-    def test_a_circle(self, server: Server, reach: Open) -> None:
-        config = server.config("Host a\n ProxyJump b", "Host b\n ProxyJump a", ProxyJump="a")
-        with pytest.raises(Exception, match="circle"):
-            reach(server, config).open()
+        return server.config(*jump, ProxyJump="jump")
 
     def test_a_proxy_command(self, server: Server, reach: Open, tmp_path: Path) -> None:
         script = tmp_path / "proxy.py"
@@ -249,10 +250,9 @@ class TestUnreachable:
         ("greeting", "hang_up", "expected"),
         [
             (None, False, "says nothing"),
-            (None, True, "closed the connection before it said anything"),
-            (b"220 mail.example ESMTP\r\n", False, "not an SSH server"),
-            (b"Not allowed at this time\r\n", True, "Not allowed at this time"),
-            (b"Exceeded MaxStartups\r\n", True, "too many logins"),
+            (None, True, "says nothing"),
+            (b"220 mail.example ESMTP\r\n", False, "did not finish the SSH handshake"),
+            (b"Exceeded MaxStartups\r\n", True, "did not finish the SSH handshake"),
             (b"SSH-2.0-Sleepy\r\n", False, "did not finish the SSH handshake"),
             (b"SSH-2.0-Rude\r\n", True, "did not finish the SSH handshake"),
         ],
@@ -267,6 +267,8 @@ class TestUnreachable:
                 deadlines = Deadlines(banner=seconds, handshake=seconds)
                 reach(server, server.config(port=port), deadlines=deadlines).open()
             assert str(port) in caught.value.message and caught.value.hint
+            if greeting and not greeting.startswith(b"SSH"):
+                assert greeting.decode().strip() in (caught.value.evidence or "")
         timers = [each for each in set(threading.enumerate()) - before if isinstance(each, threading.Timer)]
         for timer in timers:
             timer.join(5)  # one that was ended takes a moment
@@ -278,28 +280,24 @@ class TestUnreachable:
         with pytest.raises(AuthenticationError):
             reach(server, server.config(IdentityFile=str(keys.other))).open()
         time.sleep(0.1)
-        with pytest.raises(HostUnreachable, match="Not allowed at this time") as caught:
+        with pytest.raises(HostUnreachable, match="did not finish the SSH handshake") as caught:
             reach(server).open()
-        assert "PerSourcePenalties" in (caught.value.hint or "")
+        assert "Not allowed at this time" in (caught.value.evidence or "")
 
     @pytest.mark.parametrize(
-        ("option", "theirs", "ours"),
+        ("option", "theirs"),
         [
-            ("Ciphers chacha20-poly1305@openssh.com", "chacha20-poly1305@openssh.com", "aes128-gcm@openssh.com"),
-            ("Ciphers aes128-cbc,3des-cbc", "aes128-cbc, 3des-cbc", "aes256-ctr"),
-            ("KexAlgorithms sntrup761x25519-sha512@openssh.com", "sntrup761x25519", "curve25519-sha256"),
-            ("MACs umac-64@openssh.com\nCiphers aes128-ctr", "umac-64@openssh.com", "hmac-sha2-256"),
+            ("Ciphers aes128-cbc,3des-cbc", "3des-cbc"),
+            ("KexAlgorithms sntrup761x25519-sha512@openssh.com", "sntrup761x25519"),
+            ("MACs umac-64@openssh.com\nCiphers aes128-ctr", "umac-64@openssh.com"),
         ],
     )
-    def test_no_common_algorithm(self, start: Start, reach: Open, option: str, theirs: str, ours: str) -> None:
-        with pytest.raises(HostError, match="have no .* in common") as caught:
+    def test_no_common_algorithm(self, start: Start, reach: Open, option: str, theirs: str) -> None:
+        with pytest.raises(HostError, match="did not finish the SSH handshake") as caught:
             reach(start(option)).open()
-        offers, has = (caught.value.evidence or "").splitlines()
-        assert offers.startswith("the host offers: ") and theirs in offers and ours not in offers
-        assert (
-            has.startswith(f"this client (paramiko {paramiko.__version__}) has: ") and ours in has and theirs not in has
-        )
-        assert f"`{option.split()[0]}`" in (caught.value.hint or "")
+        incompatible, offers = (caught.value.evidence or "").splitlines()
+        assert "no acceptable" in incompatible and offers.startswith("the host offers: ") and theirs in offers
+        assert "remoterun login box " in (caught.value.hint or "")
 
     def test_one_of_several_addresses(self, server: Server, reach: Open) -> None:
         """`localhost` is 127.0.0.1 and ::1; sshd listens at the first only."""

@@ -55,6 +55,7 @@ from remoterun.cli.render.output import (
     out_bytes,
     out_json,
     out_text,
+    prompt,
     time_at_prompts,
     usage,
     warning,

@@ -398,13 +398,11 @@ def ask_text(question: str, default: str) -> str:
     return _answer(f"{question} [{default}] ") or default
 
 
-def ask_secret(prompt: str) -> str | None:
+def ask_secret(question: str) -> str | None:
     """Ask a person for a word that is not shown; None for nothing."""
-    _show_kept()
-    cursor.begin_line()
-    with _at_prompt():
+    with prompt():
         try:
-            return getpass.getpass(clean(prompt)) or None
+            return getpass.getpass(clean(question)) or None
         except EOFError:
             return None
 
@@ -418,8 +416,11 @@ def time_at_prompts() -> float:
 
 
 @contextlib.contextmanager
-def _at_prompt() -> Iterator[None]:
+def prompt() -> Iterator[None]:
+    """A person is asked in this block, on a line of its own."""
     global _waited
+    _show_kept()
+    cursor.begin_line()
     begun = time.monotonic()
     try:
         yield
@@ -427,13 +428,11 @@ def _at_prompt() -> Iterator[None]:
         _waited += time.monotonic() - begun
 
 
-def _answer(prompt: str) -> str:
+def _answer(question: str) -> str:
     """What a person types; the end of stdin is as good as ^C."""
-    _show_kept()
-    cursor.begin_line()
-    sys.stderr.write(laid_out([prompt.rstrip(" ")], sys.stderr) + " ")
-    sys.stderr.flush()
-    with _at_prompt():
+    with prompt():
+        sys.stderr.write(laid_out([question.rstrip(" ")], sys.stderr) + " ")
+        sys.stderr.flush()
         answer = sys.stdin.readline()
     if not answer:
         raise KeyboardInterrupt

@@ -9,8 +9,8 @@ from __future__ import annotations
 import enum
 import getpass
 import os
-import pwd
 import re
+import shlex
 import shutil
 import socket
 import subprocess
@@ -108,8 +108,7 @@ class SSHSettings:
     identities_only: bool = False
     certificate_files: tuple[Path, ...] = ()
     agent_socket: str | None = None
-    jumps: tuple[SSHTarget, ...] = ()
-    proxy_command: str | None = None
+    proxy_command: str | None = None  # for a ProxyJump, the ssh that leads through it
     user_known_hosts: tuple[Path, ...] = ()  # `resolve` gives at least one
     writes_no_known_hosts: bool = False  # the configuration says so, with `/dev/null` or `none`; remoterun does
     global_known_hosts: tuple[Path, ...] = ()
@@ -130,14 +129,14 @@ class SSHSettings:
         return name if self.port == 22 else f"[{name}]:{self.port}"
 
 
-def resolve(target: SSHTarget, config_file: Path | None = None) -> SSHSettings:
-    """The settings that `ssh` would use. `config_file` is read instead of the user's and the system's (as `ssh -F`).
+def resolve(target: SSHTarget, config_file: Path | None = None, passed: Sequence[str] = ()) -> SSHSettings:
+    """The settings that `ssh` would use. `config_file` is read instead of the user's and the system's (as `ssh -F`);
+    `passed` are the jump hosts on the way to here.
 
     Blocks for some milliseconds (10 s at most). Raises `ConfigError` where the configuration can't be read, `HostError`
-    without an `ssh` program. `$HOME` decides where `~/.ssh` is, even where it differs from the password file, which ssh
-    itself follows.
+    without an `ssh` program.
     """
-    words = [program("ssh"), "-T", "-G", *_words(target, _config_file(config_file))]
+    words = [program("ssh"), "-T", "-G", *_words(target, config_file)]
     try:
         done = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, timeout=10, env=local_environment())
     except (OSError, subprocess.TimeoutExpired) as error:
@@ -152,7 +151,7 @@ def resolve(target: SSHTarget, config_file: Path | None = None) -> SSHSettings:
     for line in done.stdout.decode("utf-8", "replace").splitlines():
         key, _, value = line.partition(" ")
         options.setdefault(key.lower(), []).append(value.strip())
-    return _settings(target, options)
+    return _settings(target, options, config_file, passed)
 
 
 def program(name: str) -> str:
@@ -179,22 +178,12 @@ def ssh_words(
     `terminal` there: ssh then shows its errors, and does not say that the connection was closed. Raises `HostError`
     without such a program."""
     words = [program("ssh"), *options, *(["-t", "-o", "LogLevel=ERROR"] if command and terminal else [])]
-    if _home_is_elsewhere():
-        words += known_hosts_option(resolve(target, config_file).user_known_hosts)
-    return [*words, *_words(target, _config_file(config_file)), *([command] if command else [])]
+    return [*words, *_words(target, config_file), *([command] if command else [])]
 
 
 def known_hosts_option(files: Sequence[Path]) -> list[str]:
     """The words that make ssh read, and write, the keys of hosts in `files`."""
     return ["-o", "UserKnownHostsFile=" + " ".join(f'"{file}"' for file in files)]
-
-
-def _config_file(config_file: Path | None) -> Path | None:
-    """The file that is read instead of the user's and the system's, if one is; `none` stands for no file at all."""
-    if config_file is None and _home_is_elsewhere():
-        own = Path.home() / ".ssh" / "config"
-        return own if own.exists() else Path("none")
-    return config_file
 
 
 def _words(target: SSHTarget, config_file: Path | None) -> list[str]:
@@ -207,7 +196,9 @@ def _words(target: SSHTarget, config_file: Path | None) -> list[str]:
     return [*words, "--", target.host]
 
 
-def _settings(target: SSHTarget, options: Mapping[str, Sequence[str]]) -> SSHSettings:
+def _settings(
+    target: SSHTarget, options: Mapping[str, Sequence[str]], config_file: Path | None, passed: Sequence[str]
+) -> SSHSettings:
     def one(key: str, default: str = "") -> str:
         values = options.get(key) or [default]
         return values[0]
@@ -224,8 +215,10 @@ def _settings(target: SSHTarget, options: Mapping[str, Sequence[str]]) -> SSHSet
     given = any(path not in defaults for path in identities)
     control = one("controlpath")
     alias = one("hostkeyalias")
-    jumps = one("proxyjump")
-    proxy = one("proxycommand")
+    jumps = one("proxyjump", "none")
+    proxy = tokens.expand(one("proxycommand"))
+    if jumps.lower() != "none":
+        proxy = _through(jumps, f"[{hostname}]:{port}", config_file, passed)
     timeout = one("connecttimeout")
     check = one("stricthostkeychecking", "ask").lower()
     known_hosts = _files(one("userknownhostsfile", "~/.ssh/known_hosts ~/.ssh/known_hosts2"), tokens)
@@ -240,8 +233,7 @@ def _settings(target: SSHTarget, options: Mapping[str, Sequence[str]]) -> SSHSet
         identities_only=flag("identitiesonly"),
         certificate_files=tuple(tokens.path(value) for value in options.get("certificatefile", ())),
         agent_socket=_agent_socket(one("identityagent"), tokens),
-        jumps=() if jumps.lower() in ("", "none") else tuple(map(SSHTarget.parse, jumps.split(","))),
-        proxy_command=None if proxy.lower() in ("", "none") else tokens.expand(proxy),
+        proxy_command=None if proxy.lower() in ("", "none") else proxy,
         user_known_hosts=kept_known_hosts or (Path.home() / ".ssh" / "known_hosts",),
         writes_no_known_hosts=not kept_known_hosts,
         global_known_hosts=_files(one("globalknownhostsfile", "/etc/ssh/ssh_known_hosts"), tokens),
@@ -255,6 +247,17 @@ def _settings(target: SSHTarget, options: Mapping[str, Sequence[str]]) -> SSHSet
         ),
         control_path=None if control.lower() in ("", "none") else Path(control).expanduser(),
     )
+
+
+def _through(jumps: str, place: str, config_file: Path | None, passed: Sequence[str]) -> str:
+    """The command that leads to `place` through a ProxyJump, as ssh itself runs it. Raises `UsageError` for one that
+    leads in a circle: ssh would start itself without end."""
+    first, (before, _, last) = jumps.partition(",")[0], jumps.rpartition(",")
+    if first in passed:
+        raise UsageError(f"the ProxyJump of `{first}` leads in a circle", hint="check ~/.ssh/config")
+    resolve(SSHTarget.parse(first), config_file, (*passed, first))
+    words = ["ssh", *(["-J", before] if before else []), "-W", place]
+    return shlex.join([*words, *_words(SSHTarget.parse(last), config_file)])
 
 
 @dataclass(frozen=True)
@@ -302,22 +305,7 @@ def _files(value: str, tokens: _Tokens) -> tuple[Path, ...]:
     `~`."""
     if value.lower() == "none":
         return ()
-    paths = [tokens.path(name) for name in re.split(r"\s+(?=[/~\"])", value)]
-    if _home_is_elsewhere():
-        there = Path(_password_home()) / ".ssh"
-        paths = [Path.home() / ".ssh" / path.name if path.parent == there else path for path in paths]
-    return tuple(paths)
-
-
-def _home_is_elsewhere() -> bool:
-    return str(Path.home()) != _password_home()
-
-
-def _password_home() -> str:
-    try:
-        return pwd.getpwuid(os.getuid()).pw_dir
-    except KeyError:
-        return str(Path.home())
+    return tuple(tokens.path(name) for name in re.split(r"\s+(?=[/~\"])", value))
 
 
 def words_of(target: SSHTarget) -> str:

@@ -1,27 +1,26 @@
-"""One authenticated SSH connection, perhaps through other hosts, and the pipe to a program over it.
+"""One authenticated SSH connection, and the pipe to a program over it.
 
-paramiko's client does the handshake, the host key's policy and the login, and its channels carry the data. Here the way
-to the host is chosen, a dead link is noticed, and errors get words for the user.
+paramiko's client does the handshake, the host key's policy and the login, and its channels carry the data. Here a dead
+link is noticed, and errors get words for the user.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import re
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
 
 import paramiko
 
-from remoterun.errors import HostError, HostUnreachable, LinkLost, UsageError
+from remoterun.errors import AuthenticationError, HostError, HostUnreachable, LinkLost
 from remoterun.hosts.base import KEPT, TAIL, Prompts
-from remoterun.hosts.ssh.config import Deadlines, SSHSettings, SSHTarget, resolve, words_of
+from remoterun.hosts.ssh.config import Deadlines, SSHSettings, words_of
 from remoterun.hosts.ssh.dial import Way, dial
 from remoterun.hosts.ssh.host_key import KnownHostsPolicy, kinds, lines_about
-from remoterun.hosts.ssh.login import KeyRing, Login
+from remoterun.hosts.ssh.login import Login
 
 _CIPHERS = ("aes128-gcm@openssh.com", "aes256-gcm@openssh.com", "aes128-ctr", "aes192-ctr", "aes256-ctr")
 _WINDOW = 8 << 20  # bytes that may be on their way to us before we have read any of them
@@ -29,40 +28,18 @@ _READ = 1 << 20
 _POLL = 0.5  # seconds between looks at deadlines while nothing comes
 _END_SECONDS = 5.0  # for paramiko's thread, whose socket is closed
 _HEAD = 4096  # bytes; what is shorter is sent in one packet with what follows
-_JUMPS_AT_MOST = 8
-
-_ALGORITHMS = {
-    "kex algorithm": ("key exchange", "kex algos", "kex", "KexAlgorithms"),
-    "host key": ("kind of host key", "server key", "key_types", "HostKeyAlgorithms"),
-    "ciphers": ("cipher", "client encrypt", "ciphers", "Ciphers"),
-    "macs": ("integrity check", "client mac", "digests", "MACs"),
+_OFFERS = {
+    "kex algorithm": "kex algos: ",
+    "host key": "server key: ",
+    "ciphers": "client encrypt: ",
+    "macs": "client mac: ",
 }
-"""What paramiko calls a kind of algorithm in an error → our noun, its name in paramiko's log, in its security options,
-and in sshd_config."""
-
-_REFUSALS = {
-    "Not allowed at this time": (
-        "takes no connection from here for a while",
-        "its sshd punishes this address for failed logins (PerSourcePenalties): wait some minutes",
-    ),
-    "Exceeded MaxStartups": ("has too many logins in progress", "try again in a few seconds"),
-}
-"""What sshd greets with in place of its version → what that means, and what helps."""
+"""What paramiko calls a kind of algorithm in an error → how the line of its log begins that says what sshd offers."""
 
 _log = logging.getLogger("paramiko")
 _log.addHandler(logging.NullHandler())  # paramiko prints every lost connection; here it becomes an exception
 _log.propagate = False
 logging.getLogger("paramiko.transport").setLevel(logging.DEBUG)
-
-
-@dataclass(frozen=True)
-class Access:
-    """How connections are made and who is asked; the same for a host and for the jump hosts on the way to it."""
-
-    deadlines: Deadlines
-    config_file: Path | None
-    prompts: Prompts
-    keys: KeyRing
 
 
 class SessionRefused(Exception):
@@ -72,14 +49,7 @@ class SessionRefused(Exception):
 class SSHConnection:
     """Made by `connect`. Any thread may call `start`."""
 
-    def __init__(
-        self,
-        client: paramiko.SSHClient,
-        settings: SSHSettings,
-        way: Way,
-        deadlines: Deadlines,
-        via: SSHConnection | None,
-    ) -> None:
+    def __init__(self, client: paramiko.SSHClient, settings: SSHSettings, way: Way, deadlines: Deadlines) -> None:
         self.client = client
         """For libraries that open their own channels; closed with the connection."""
         self.settings = settings
@@ -90,8 +60,6 @@ class SSHConnection:
         self._transport: paramiko.Transport = client.get_transport()
         self._way = way
         self._deadlines = deadlines
-        self._via = via
-        self._asked_at: float | None = None
         self._lost = ""
         self._closed = threading.Event()
         threading.Thread(target=self._watch, daemon=True).start()
@@ -102,14 +70,10 @@ class SSHConnection:
 
     @property
     def lost(self) -> str:
-        """Why the link is gone, in words; "" while it is there, and after `close`."""
-        if self._via is not None and self._via.lost:
-            return f"{self._via.lost} (at `{self._via.settings.target}`, on the way)"
+        """Why the link is gone, in words; "" while it is not, and after `close`."""
         if self._lost or self._closed.is_set() or self._transport.is_active():
             return self._lost
-        asked_at = self._asked_at
-        silent = time.monotonic() - asked_at if asked_at is not None else 0.0
-        return f"no answer for {silent:.0f} s" if silent > 2 * _POLL else "closed by the other end"
+        return "closed by the other end"
 
     def start(self, command: str) -> SSHPipe:
         """Run `command` in a new channel. Raises `SessionRefused`, or `HostUnreachable` when the link is gone."""
@@ -137,55 +101,32 @@ class SSHConnection:
             deadline.cancel()
         return SSHPipe(channel, self)
 
-    def tunnel(self, settings: SSHSettings) -> Way:
-        """The way through this host to another one. Raises `HostUnreachable`."""
-        place = (settings.hostname, settings.port)
-        limit = settings.connect_timeout or self._deadlines.connect
-        try:
-            channel = self._transport.open_channel("direct-tcpip", place, ("127.0.0.1", 0), timeout=limit)
-        except paramiko.ChannelException as error:
-            here = f"`{self.settings.target}`"
-            look = f"`ssh {words_of(self.settings.target)} nc -vz {settings.hostname} {settings.port}` shows more"
-            raise HostUnreachable(
-                f"{here} can't reach `{settings.target}`, {settings.hostname} port {settings.port}",
-                evidence=str(error),
-                hint=f"its sshd forbids it (AllowTcpForwarding) on {here}" if error.code == 1 else look,
-            ) from error
-        except (paramiko.SSHException, EOFError, OSError) as error:
-            raise self._gone(error) from error
-        return Way(channel, f"{settings.hostname} through {self.settings.target}")
-
     def close(self) -> None:
-        """May be called twice, from any thread. Wakes every reader, and closes the connections to jump hosts too."""
+        """May be called twice, from any thread. Wakes every reader."""
         self._closed.set()
         _end(self.client, self._way)
-        if self._via is not None:
-            self._via.close()
 
     def _watch(self) -> None:
-        """Asks sshd for a sign of life from time to time, and ends the connection when none comes. The answer may have
-        to wait behind data that is on its way."""
+        """Asks sshd for a sign of life from time to time, and ends the connection when none comes while nothing else
+        moves. The answer may have to wait behind data that is on its way."""
         silence = self._deadlines.silence
         while not self._closed.wait(silence / 2) and self._transport.is_active():
-            self._asked_at = asked_at = time.monotonic()
+            asked_at = time.monotonic()
+            patience = 3 * silence if asked_at - self.moved_at < silence else silence / 2
             question = threading.Thread(target=self._ask, daemon=True)
             question.start()
-            while question.is_alive():
+            while question.is_alive() and time.monotonic() - max(asked_at, self.moved_at) < patience:
                 question.join(min(_POLL, silence / 4))
-                silent = time.monotonic() - asked_at
-                busy = asked_at - self.moved_at < silence or self.moved_at > asked_at
-                if silent > (3 * silence if busy else silence / 2) and question.is_alive():
-                    self._lost = f"no answer for {silent + silence / 2:.0f} s"
-                    self.close()
-                    return
-            if self._transport.is_active():
-                self._asked_at = None
+            if question.is_alive():
+                self._lost = f"no answer for {time.monotonic() - asked_at:.0f} s"
+                break
+        else:
+            self._lost = "" if self._closed.is_set() else "closed by the other end"
+        self.close()
 
     def _ask(self) -> None:
-        try:
+        with contextlib.suppress(paramiko.SSHException, EOFError, OSError):  # the link has ended: the transport knows
             self._transport.global_request("keepalive@openssh.com", wait=True)
-        except (paramiko.SSHException, EOFError, OSError):
-            return  # the link has ended, which the transport knows
 
     def _gone(self, error: Exception) -> HostUnreachable:
         why = self.lost or ("closed by the other end" if isinstance(error, EOFError) else str(error))
@@ -331,44 +272,18 @@ class SSHPipe:
         )
 
 
-def connect(settings: SSHSettings, access: Access, passed: tuple[SSHTarget, ...] = ()) -> SSHConnection:
-    """Dial, check the host key, log in. Blocks, within the deadlines of `access`, unless a person is asked.
+def connect(settings: SSHSettings, deadlines: Deadlines, prompts: Prompts) -> SSHConnection:
+    """Dial, check the host key, log in. Blocks, within the deadlines, unless a person is asked about the key.
 
     Raises `HostUnreachable`, `HostKeyError`, `AuthenticationError` or `HostError`; nothing stays open then.
     """
     began = time.monotonic()
-    via = _connect_through(settings, access, passed) if settings.jumps else None
-    try:
-        way = via.tunnel(settings) if via is not None else dial(settings, access.deadlines)
-        client = _log_in(settings, access, way, began)
-    except BaseException:
-        if via is not None:
-            via.close()
-        raise
-    return SSHConnection(client, settings, way, access.deadlines, via)
-
-
-def _connect_through(settings: SSHSettings, access: Access, passed: tuple[SSHTarget, ...]) -> SSHConnection:
-    *before, last = settings.jumps
-    if last in passed or len(passed) >= _JUMPS_AT_MOST:
-        raise UsageError(f"the ProxyJump of `{settings.target}` leads in a circle", hint="check ~/.ssh/config")
-    found = resolve(last, access.config_file)
-    if before:
-        found = replace(found, jumps=tuple(before), proxy_command=None)
-    return connect(found, access, (*passed, last))
-
-
-def _log_in(settings: SSHSettings, access: Access, way: Way, began: float) -> paramiko.SSHClient:
-    """A client that the host has let in. Raises what `connect` raises, after closing the way."""
+    way = dial(settings, deadlines)
     client = paramiko.SSHClient()
-    deadlines = access.deadlines
     try:
         known = lines_about(settings)
-        client.set_missing_host_key_policy(
-            KnownHostsPolicy(settings, known, way.address, access.prompts.confirm_host_key)
-        )
+        client.set_missing_host_key_policy(KnownHostsPolicy(settings, known, way.address, prompts.confirm_host_key))
         with _Log() as log:
-            place = f"{way.address} port {settings.port}"
             try:
                 client.connect(
                     settings.hostname,
@@ -379,7 +294,7 @@ def _log_in(settings: SSHSettings, access: Access, way: Way, began: float) -> pa
                     banner_timeout=deadlines.banner,
                     auth_timeout=deadlines.auth,
                     transport_factory=lambda sock, **more: _transport(sock, kinds(known), log, deadlines, **more),
-                    auth_strategy=Login(settings, access.keys, access.prompts, place, log.disconnect_reason),
+                    auth_strategy=Login(settings, f"{way.address} port {settings.port}", log.disconnect_reason),
                 )
             except (paramiko.SSHException, EOFError, OSError) as error:
                 raise _no_handshake(error, log, settings, way, time.monotonic() - began) from error
@@ -390,7 +305,7 @@ def _log_in(settings: SSHSettings, access: Access, way: Way, began: float) -> pa
             transport.join(_END_SECONDS)
             transport.packetizer.complete_handshake()  # ends its timer
         raise
-    return client
+    return SSHConnection(client, settings, way, deadlines)
 
 
 def _transport(
@@ -409,8 +324,8 @@ def _transport(
 
 
 class _Log(logging.Handler):
-    """What paramiko writes in its log of one connection and nowhere else: sshd's reason for hanging up, and the
-    algorithms that it offers."""
+    """What paramiko writes in its log of one connection and nowhere else: sshd's reason for hanging up, what it greets
+    with, and the algorithms that it offers."""
 
     def __init__(self) -> None:
         super().__init__(logging.DEBUG)
@@ -439,43 +354,35 @@ class _Log(logging.Handler):
 
 def _no_handshake(error: Exception, log: _Log, settings: SSHSettings, way: Way, took: float) -> HostError:
     """Why the two sides have no keys."""
-    missing = re.search(r"no acceptable ([a-z ]+)", str(error))
-    if missing and missing[1] in _ALGORITHMS:
-        return _nothing_in_common(missing[1], log, settings, way)
-    name, place = f"`{settings.target}`", f"{way.address} port {settings.port}"
-    greeted = log.said("Banner: ")
-    for words, (meaning, hint) in _REFUSALS.items():
-        if words in greeted:
-            return HostUnreachable(f"{name} {meaning} ({place}): {greeted}", hint=hint)
-    if greeted:
-        what, hint = f"what answers for {name} ({place}) is not an SSH server", "is the port right?"
-    elif log.said("Remote version/idstring: "):
-        what = f"{name} ({place}) did not finish the SSH handshake"
-        hint = f"`ssh -v {words_of(settings.target)}` shows where it stops"
-    elif not any(isinstance(each, (EOFError, ConnectionError)) for each in (error, error.__context__)):
-        what = f"{name} took the connection but its SSH server says nothing ({place}, after {took:.1f} s)"
-        hint = "the machine may be overloaded or suspended, or the port is another program's"
-    elif way.proxy is not None:
-        what = f"the ProxyCommand for {name} does not reach it (after {took:.1f} s)"
-        hint = f"try it by hand: {settings.proxy_command}"
-    else:
-        what = f"{name} closed the connection before it said anything ({place}, after {took:.1f} s)"
-        hint = "too many connections at once (MaxStartups), or a firewall: try again in a few seconds"
-    said = way.proxy.last_words() if way.proxy is not None else ""
-    return HostUnreachable(what, evidence=said or greeted[:200] or str(error) or None, hint=hint)
-
-
-def _nothing_in_common(kind: str, log: _Log, settings: SSHSettings, way: Way) -> HostError:
-    """`kind` is an algorithm's, as paramiko calls it."""
-    noun, logged, ours, keyword = _ALGORITHMS[kind]
-    assert log.transport is not None
-    has = ", ".join(getattr(log.transport.get_security_options(), ours))
-    return HostError(
-        f"`{settings.target}` ({way.address} port {settings.port}) and this client have no {noun} in common",
-        evidence=f"the host offers: {log.said(f'{logged}: ')}\n"
-        f"this client (paramiko {paramiko.__version__}) has: {has}",
-        hint=f"remoterun login {settings.target}   connects with ssh, which has others\n"
-        f"or add one of this client's to `{keyword}` in the sshd_config of that machine",
+    name, place = f"`{settings.target}`", f"{way.address} port {settings.port}, after {took:.1f} s"
+    proxied = way.proxy.last_words() if way.proxy is not None else ""
+    if re.search("Permission denied|verification failed", proxied):
+        return AuthenticationError(
+            f"a host on the way to {name} does not let this user in ({place})",
+            evidence=proxied,
+            hint=f"remoterun login {settings.target}   asks once, in a terminal",
+        )
+    version, greeted = log.said("Remote version/idstring: "), log.said("Banner: ")
+    offers = next((log.said(line) for kind, line in _OFFERS.items() if f"no acceptable {kind}" in str(error)), "")
+    said = (proxied, greeted[:200], str(error), offers and f"the host offers: {offers}")
+    evidence = "\n".join(filter(None, said)) or None
+    if version or greeted:
+        return HostUnreachable(
+            f"{name} did not finish the SSH handshake ({place})",
+            evidence=evidence,
+            hint=f"ssh -v {words_of(settings.target)}   shows what it wants, or refuses\n"
+            f"remoterun login {settings.target}   connects with ssh, where that can",
+        )
+    if way.proxy is not None:
+        return HostUnreachable(
+            f"{name} is not reached through its ProxyJump or ProxyCommand ({place})",
+            evidence=evidence,
+            hint=f"try it by hand: {settings.proxy_command}",
+        )
+    return HostUnreachable(
+        f"{name} took the connection but its SSH server says nothing ({place})",
+        evidence=evidence,
+        hint="the machine may be overloaded or suspended, or the port is another program's: try again in a few seconds",
     )
 
 

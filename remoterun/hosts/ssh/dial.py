@@ -1,93 +1,92 @@
-"""The way to a host's sshd: a TCP connection, or a `ProxyCommand`."""
+"""The way to a host's sshd: a TCP connection, or a `ProxyCommand`, which may be the ssh of a `ProxyJump`."""
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
+import signal
 import socket
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-from typing import IO, Any, NamedTuple
+from typing import IO, NamedTuple
 
 from remoterun.errors import HostUnreachable
 from remoterun.hosts.ssh.config import Deadlines, SSHSettings, local_environment
 
-_REASONS = {
-    errno.ECONNREFUSED: (
-        "{} refused the connection",
-        "is sshd running there, and is this its port? `sudo systemctl status ssh` on that machine",
-    ),
-    errno.EHOSTUNREACH: ("there is no route to {}", "is the machine on, and are you on its network or VPN?"),
-    errno.ENETUNREACH: ("there is no route to {}", "is this machine on the network, or on the VPN?"),
-}
-"""Why an address can't be connected to → our words for the host, and what may help; the first that was met counts."""
-
 
 class Way(NamedTuple):
-    """A connection to a host's sshd. `sock` is a socket, or a channel of paramiko's through another host; `address` is
-    for messages."""
+    """A connection to a host's sshd; `address` is for messages."""
 
-    sock: Any
+    sock: socket.socket
     address: str
     proxy: Proxy | None = None
 
     def close(self) -> None:
         """Wakes who reads from it. May be repeated."""
-        if isinstance(self.sock, socket.socket):
-            try:
-                self.sock.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                pass
+        try:
+            self.sock.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass
         self.sock.close()
         if self.proxy is not None:
             self.proxy.end()
 
 
 def dial(settings: SSHSettings, deadlines: Deadlines) -> Way:
-    """Connects. Blocks for `deadlines.connect` at most, or the configuration's ConnectTimeout. Raises
-    `HostUnreachable`."""
+    """Connects. Blocks for `deadlines.connect` at most, or the configuration's ConnectTimeout, once the name is
+    resolved. Raises `HostUnreachable`."""
     if settings.proxy_command:
         ours, theirs = socket.socketpair()
         with theirs:
             proxy = Proxy(settings.proxy_command, theirs.fileno())
         return Way(ours, f"through `{settings.proxy_command.split()[0]}`", proxy)
+    addresses = _look_up(settings)
     began = time.monotonic()
     limit = settings.connect_timeout or deadlines.connect
-    addresses = _look_up(settings, limit)
-    problems: dict[str, int] = {}
-    """Address → the error's number; 0: no answer."""
-    for place, address in enumerate(addresses):
-        patience = (began + limit - time.monotonic()) / (len(addresses) - place)
+    problems: dict[str, OSError] = {}
+    for count, address in enumerate(addresses):
+        patience = (began + limit - time.monotonic()) / (len(addresses) - count)
         try:
             sock = socket.create_connection((address, settings.port), max(0.1, patience))
         except OSError as error:
-            problems[address] = error.errno or 0
+            problems[address] = error
             continue
         _tune(sock, deadlines.silence)
         return Way(sock, address)
-    raise _no_connection(settings, problems, time.monotonic() - began)
+    what, hint = "does not answer", "is the machine on, and are you on its network or VPN?"
+    if any(error.errno == errno.ECONNREFUSED for error in problems.values()):
+        what, hint = "refused the connection", "is sshd running there, and is this its port?"
+    place = f"{', '.join(problems)} port {settings.port}, after {time.monotonic() - began:.1f} s"
+    raise HostUnreachable(
+        f"`{settings.target}` {what} ({place})",
+        evidence="\n".join(f"{address}: {error}" for address, error in problems.items()),
+        hint=f"{hint} `ssh -v {settings.target.host}` shows more",
+    )
 
 
 class Proxy:
-    """The process of a `ProxyCommand`. It keeps the terminal, so that it can ask, but ^C does not reach it."""
+    """The processes of a `ProxyCommand`. They have no terminal: ^C does not reach them, and an `ssh` asks nothing."""
 
     def __init__(self, command: str, link: int) -> None:
         self._errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  (closed by `end`)
         self._process = subprocess.Popen(
-            ["/bin/sh", "-c", f"trap '' INT; exec {command}"],
+            ["/bin/sh", "-c", f"exec {command}"],
             stdin=link,
             stdout=link,
             stderr=self._errors,
-            env=local_environment(),
+            env={**local_environment(), "SSH_ASKPASS_REQUIRE": "never"},
+            start_new_session=True,
         )
         threading.Thread(target=self._process.wait, daemon=True).start()  # so that it leaves no zombie
 
     def end(self) -> None:
-        """Asks the process to end, and returns. May be repeated; nothing else may be asked after that."""
-        self._process.terminate()
+        """Asks the processes to end, and returns. May be repeated; nothing else may be asked after that."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGTERM)
         self._errors.close()
 
     def last_words(self) -> str:
@@ -110,33 +109,16 @@ def answers(address: str, seconds: float = 3.0) -> bool:
         return False
 
 
-def _look_up(settings: SSHSettings, limit: float) -> list[str]:
-    """The addresses of the host. `getaddrinfo` has no deadline, so it runs in a thread that may outlive this call."""
-    found: list[Any] = []
-
-    def work() -> None:
-        try:
-            found.extend(
-                socket.getaddrinfo(settings.hostname, settings.port, settings.address_family, socket.SOCK_STREAM)
-            )
-        except (OSError, UnicodeError) as error:
-            found.append(error)
-
-    worker = threading.Thread(target=work, daemon=True)
-    worker.start()
-    worker.join(limit)
-    label = f"`{settings.target}`"
-    if not found:
+def _look_up(settings: SSHSettings) -> list[str]:
+    """The addresses of the host."""
+    try:
+        found = socket.getaddrinfo(settings.hostname, settings.port, settings.address_family, socket.SOCK_STREAM)
+    except (OSError, UnicodeError) as error:
         raise HostUnreachable(
-            f"the name `{settings.hostname}` of {label} was not resolved within {limit:g} s",
-            hint=f"is the network up? try `getent hosts {settings.hostname}`",
-        )
-    if isinstance(found[0], Exception):
-        raise HostUnreachable(
-            f"the name `{settings.hostname}` of {label} is not known here",
-            evidence=str(found[0]),
+            f"the name `{settings.hostname}` of `{settings.target}` is not known here",
+            evidence=str(error),
             hint=f"check the spelling, or give `{settings.target.host}` a HostName in ~/.ssh/config",
-        )
+        ) from error
     return [str(address[0]) for _, _, _, _, address in found]
 
 
@@ -146,22 +128,3 @@ def _tune(sock: socket.socket, silence: float) -> None:
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     if sys.platform == "linux":
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(silence * 1000))
-
-
-def _no_connection(settings: SSHSettings, problems: dict[str, int], took: float) -> HostUnreachable:
-    what, hint = next(
-        (_REASONS[code] for code in _REASONS if code in problems.values()),
-        (
-            "{} does not answer",
-            f"is the machine on? `ssh -v {settings.target.host}` shows more (a firewall may drop it)",
-        ),
-    )
-    place = f"{', '.join(problems)} port {settings.port}"
-    return HostUnreachable(
-        f"{what.format(f'`{settings.target}`')} ({place}, after {took:.1f} s)",
-        evidence="\n".join(
-            f"{address} port {settings.port}: {os.strerror(code) if code else 'no answer'}"
-            for address, code in problems.items()
-        ),
-        hint=hint,
-    )

@@ -16,22 +16,22 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
-from remoterun.errors import AgentError, HostError, HostUnreachable, LinkLost
+from remoterun.errors import AgentError, AuthenticationError, HostError, HostUnreachable, LinkLost
 from remoterun.hosts.base import KEPT, NOBODY, TAIL, AgentSilent, Prompts, await_agent
 from remoterun.hosts.bundle import FLAGS, AgentBundle, agent_bundle
 from remoterun.hosts.ssh.commands import command_line, ending, install_command, install_error, login_relative
 from remoterun.hosts.ssh.config import Deadlines, SSHSettings, SSHTarget, resolve
-from remoterun.hosts.ssh.master import MasterPipe, live_master
+from remoterun.hosts.ssh.master import Master, MasterPipe, live_master, masters
 
 if TYPE_CHECKING:
     import fabric
 
     from remoterun.config import Config
     from remoterun.hosts.ssh.connection import SSHConnection, SSHPipe
-    from remoterun.hosts.ssh.login import KeyRing
     from remoterun.model import MachineType
 
 _READ = 1 << 20
+_IDLE_SECONDS = 600.0  # until a login that a command has asked for ends by itself
 _EXIT_SECONDS = 5.0  # until a program whose output has ended has its exit status
 T = TypeVar("T")
 
@@ -92,7 +92,6 @@ class SSHHost:
         self._deadlines = deadlines or Deadlines()
         self._prompts = prompts
         self._masters = masters
-        self._keys: KeyRing | None = None
         self._lock = threading.Lock()
         self._connections: list[SSHConnection] = []
         """The newest is used; on those before it the host opens no further session, while what it opened goes on."""
@@ -111,7 +110,7 @@ class SSHHost:
 
     def run(self, words: Sequence[str], seconds: float) -> CommandResult:
         """Run a command in the login folder there, without input, and wait until it ends. Raises what `open` raises,
-        and `HostUnreachable` where it takes longer than `seconds`."""
+        and `AgentError` where it takes longer than `seconds`."""
         return self._past_a_master(lambda: self._run(f"cd; exec {command_line(words)}", seconds))
 
     def fabric(self) -> fabric.Connection:
@@ -124,9 +123,8 @@ class SSHHost:
         import paramiko
 
         with self._lock:
-            if not self._connections or not self._connections[-1].alive:
-                self._connections.append(self._connect(resolve(self._target, self._config_file)))
-            connection = self._connections[-1]
+            alive = [connection for connection in self._connections if connection.alive]
+            connection = alive[-1] if alive else self._connect(resolve(self._target, self._config_file))
         settings = connection.settings
         made = fabric.Connection(
             host=settings.hostname,
@@ -174,46 +172,23 @@ class SSHHost:
         try:
             await_agent(pipe)
         except AgentSilent as silent:
-            raise self._silence(pipe, silent) from silent
+            limit = f"speak within {self._deadlines.start:g} s"
+            if silent.endless:
+                limit = f"speak in the first {KEPT >> 10} KiB of output"
+            done = self._ended(pipe, silent.heard, limit, goes_on=silent.endless)
+            raise _NotStarted(done.status, _said(done)) from silent
         except BaseException:
             pipe.close()
             raise
         pipe.give_up_at = None
         return pipe
 
-    def _silence(self, pipe: SSHPipe | MasterPipe, silent: AgentSilent) -> Exception:
-        """Why the agent said nothing. Closes the pipe."""
-        still_runs = pipe.late or silent.endless
-        status = None if still_runs else pipe.exit_status(_EXIT_SECONDS)
-        lost = pipe.lost
-        said = "\n".join(part for part in (silent.heard, pipe.diagnosis()) if part)
-        pipe.close()
-        if isinstance(pipe, MasterPipe) and (pipe.refused or (pipe.late and not said)):
-            return _MasterRefused(said)
-        if lost:
-            return HostUnreachable(
-                f"the connection to `{self.name}` was lost while the agent started: {lost}",
-                evidence=said or None,
-                hint="try again",
-            )
-        if still_runs:
-            limit = (
-                f"in the first {KEPT >> 10} KiB of output" if silent.endless else f"within {self._deadlines.start:g} s"
-            )
-            return AgentError(
-                f"the agent on `{self.name}` did not speak {limit}",
-                evidence=said or None,
-                hint=f"does a start-up file there wait for something, or print without end? `ssh {self.name} true`",
-            )
-        return _NotStarted(status, said)
-
     def _install(self) -> None:
         """Copy the agent there. Raises `AgentError` with the reason where that fails, or `HostUnreachable`."""
         command = install_command(self.bundle, self._home, self._python)
         done = self._run(command, self._deadlines.install, self.bundle.data)
         if done.status != 0:
-            said = "\n".join(part for part in (done.errors, done.output) if part)
-            raise install_error(self.name, self._home, self._python, done.status, said[-TAIL:])
+            raise install_error(self.name, self._home, self._python, done.status, _said(done))
 
     def _run(self, command: str, seconds: float, data: bytes = b"") -> CommandResult:
         pipe = self._pipe(command)
@@ -224,30 +199,39 @@ class SSHHost:
             while heard := pipe.read(_READ):
                 output += heard
                 del output[:-KEPT]
-            status = None if pipe.late else pipe.exit_status(_EXIT_SECONDS)
-            done = CommandResult(status, output.decode("utf-8", "replace").strip(), pipe.diagnosis())
-            if isinstance(pipe, MasterPipe) and pipe.refused:
-                raise _MasterRefused(done.errors)
-            if pipe.lost:
-                raise HostUnreachable(f"the connection to `{self.name}` was lost: {pipe.lost}", hint="try again")
-            if pipe.late:
-                said = "\n".join(part for part in (done.errors, done.output) if part)
-                raise HostUnreachable(
-                    f"`{self.name}` did not finish a command within {seconds:g} s",
-                    evidence=said[-TAIL:] or None,
-                    hint=f"does a start-up file there wait for something, or print without end? `ssh {self.name} true`",
-                )
+            return self._ended(
+                pipe, output.decode("utf-8", "replace").strip(), f"finish a command within {seconds:g} s"
+            )
         finally:
             pipe.close()
+
+    def _ended(self, pipe: SSHPipe | MasterPipe, output: str, limit: str, goes_on: bool = False) -> CommandResult:
+        """How a program ended, whose output has; closes the pipe. Raises `HostUnreachable` where the link was lost,
+        `AgentError` where the program `goes_on`, or was too late: it did not do what `limit` says."""
+        goes_on = goes_on or pipe.late
+        status = None if goes_on else pipe.exit_status(_EXIT_SECONDS)
+        lost = pipe.lost
+        done = CommandResult(status, output, pipe.diagnosis())
+        said = _said(done)
+        pipe.close()
+        if isinstance(pipe, MasterPipe) and (pipe.refused or (pipe.late and not said)):
+            raise _MasterRefused(said)
+        if lost:
+            raise HostUnreachable(
+                f"the connection to `{self.name}` was lost: {lost}", evidence=said or None, hint="try again"
+            )
+        if goes_on:
+            raise AgentError(
+                f"`{self.name}` did not {limit}",
+                evidence=said or None,
+                hint=f"does a start-up file there wait for something, or print without end? `ssh {self.name} true`",
+            )
         return done
 
     def _pipe(self, command: str) -> SSHPipe | MasterPipe:
         """Start a command: through a live master, else on the open connection, or on a new one where that is dead, or
-        opens no further session."""
+        opens no further session. Where no key lets the user in, ssh asks a person, and its connection is used."""
         with self._lock:
-            for connection in self._connections:
-                if not connection.alive:
-                    connection.close()
             self._connections = [connection for connection in self._connections if connection.alive]
             settings = resolve(self._target, self._config_file)
             if self._masters is not None and not self._connections:
@@ -259,9 +243,12 @@ class SSHHost:
             for connection in self._connections[-1:]:
                 with contextlib.suppress(SessionRefused, HostUnreachable):
                     return connection.start(command)
-            connection = self._connect(settings)
             try:
-                pipe = connection.start(command)
+                connection = self._connect(settings)
+            except AuthenticationError as refused:
+                return self._log_in(settings, refused).start(command)
+            try:
+                return connection.start(command)
             except SessionRefused as refused:
                 connection.close()
                 raise HostError(
@@ -269,19 +256,22 @@ class SSHHost:
                     evidence=str(refused),
                     hint="its sshd (MaxSessions, ForceCommand) or the account's shell forbids it",
                 ) from refused
-            except BaseException:
-                connection.close()
-                raise
-            self._connections.append(connection)
-            return pipe
 
     def _connect(self, settings: SSHSettings) -> SSHConnection:
-        from remoterun.hosts.ssh.connection import Access, connect
-        from remoterun.hosts.ssh.login import KeyRing
+        from remoterun.hosts.ssh.connection import connect
 
-        self._keys = self._keys or KeyRing(self._prompts.ask_passphrase)
-        access = Access(self._deadlines, self._config_file, self._prompts, self._keys)
-        return connect(settings, access)
+        connection = connect(settings, self._deadlines, self._prompts)
+        self._connections.append(connection)
+        return connection
+
+    def _log_in(self, settings: SSHSettings, refused: AuthenticationError) -> Master:
+        """The master that ssh has opened, after it has asked a person. Raises `refused` where nobody can be asked."""
+        log_in = self._prompts.log_in
+        if log_in is None or self._masters is None or settings.batch_mode:
+            raise refused
+        master = masters(settings, self._config_file, self._masters)[0]
+        log_in(lambda: master.open(_IDLE_SECONDS, batch=False))
+        return master
 
 
 class _NotStarted(Exception):
@@ -295,6 +285,10 @@ class _NotStarted(Exception):
 
 class _MasterRefused(Exception):
     """The master ended, its link is dead, or the host opens no further session on it."""
+
+
+def _said(done: CommandResult) -> str:
+    return "\n".join(part for part in (done.errors, done.output) if part)[-TAIL:]
 
 
 def _feed(pipe: SSHPipe | MasterPipe, data: bytes) -> None:

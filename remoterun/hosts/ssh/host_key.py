@@ -153,17 +153,14 @@ class KnownHostsPolicy(paramiko.MissingHostKeyPolicy):  # type: ignore[misc]  # 
         evidence += [f"another kind of key is known at {line.place} ({_short(line.kind)})" for line in self._keys]
         if settings.host_key_check is HostKeyCheck.NO:
             evidence.append("`StrictHostKeyChecking no` is not followed: any machine could then answer in its place")
-        command = f"ssh {words_of(settings.target)}"
-        if settings.host_key_check is HostKeyCheck.REFUSE:
-            port = f"-p {settings.port} " if settings.port != 22 else ""
-            command = f"ssh-keyscan -t {_short(kind).lower()} {port}{settings.hostname} >> {file}"
-        elif settings.host_key_check is HostKeyCheck.NO or settings.writes_no_known_hosts:
-            options = f"-o StrictHostKeyChecking=ask -o UserKnownHostsFile={file}"
-            command = f"ssh {options} {words_of(settings.target)} true"
+        options = ""
+        if settings.host_key_check in (HostKeyCheck.REFUSE, HostKeyCheck.NO) or settings.writes_no_known_hosts:
+            options = f"-o StrictHostKeyChecking=ask -o UserKnownHostsFile={file} "
         return HostKeyError(
             f"the host key of `{settings.target}` ({self._address}) {what}",
             evidence="\n".join(evidence),
-            hint=f"{command}   compare the fingerprint with the machine's own before you say yes",
+            hint=f"ssh {options}{words_of(settings.target)} true   compare the fingerprint with the machine's own"
+            " before you say yes",
         )
 
 

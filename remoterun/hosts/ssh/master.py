@@ -78,7 +78,8 @@ class Master:
             options += ["-o", "StrictHostKeyChecking=ask"]
         if self.settings.writes_no_known_hosts:
             options += known_hosts_option(self.settings.user_known_hosts)
-        done = subprocess.run(self._words(*options), env=local_environment())
+        nothing = subprocess.DEVNULL  # it asks on the terminal itself, and goes on when this process has ended
+        done = subprocess.run(self._words(*options), stdin=nothing, stdout=nothing, env=local_environment())
         if done.returncode != 0 or not self.alive:
             raise AuthenticationError(
                 f"ssh did not log in to `{target}` (exit status {done.returncode})",
@@ -160,7 +161,7 @@ class MasterPipe(ProcessPipe):
 
 def masters(settings: SSHSettings, config_file: Path | None, folder: Path) -> list[Master]:
     """Where a host may have a master: the configuration's socket, then our own, which stands in `folder`."""
-    way = (settings.user, settings.hostname, settings.port, settings.jumps, settings.proxy_command, config_file)
+    way = (settings.user, settings.hostname, settings.port, settings.proxy_command, config_file)
     own = folder / hashlib.sha256(repr(way).encode()).hexdigest()[:16]
     paths = [path for path in (settings.control_path, own) if path is not None]
     return [Master(settings, config_file, path) for path in paths]
