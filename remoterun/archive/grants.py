@@ -39,8 +39,6 @@ MOST_OBJECT = 5 << 30
 MOST_TAKES = 2000
 """Contents of a line of `download`."""
 MOST_IMAGE_RECORD = 1 << 16
-USED_AGAIN = 86400.0
-"""Seconds after which a use of an image is noted anew."""
 
 
 def expires(archive: Archive, seconds: float) -> float:
@@ -83,7 +81,7 @@ def grant_for_run(archive: Archive, key: str, seconds: float) -> Grant:
 
 def image_access(archive: Archive, image: str, architecture: str, seconds: float) -> ImageAccess:
     """What a host of that architecture may do with an image of its run's environment: download the one that is stored
-    and recorded, which counts as used now; else store it."""
+    and recorded; else store it."""
     id = image_id(image, architecture)
     stored = _stored_image(archive, id)
     if stored is None or stored.image != image:
@@ -120,16 +118,13 @@ def read_image(archive: Archive, id: str) -> BuiltImage | None:
 
 
 def _stored_image(archive: Archive, id: str) -> BuiltImage | None:
-    """The image that is recorded and stored whole, noted as used."""
-    stored = next(archive.s3.list(image_key(id)), None)
-    image = read_image(archive, id) if stored is not None else None
-    if stored is None or image is None:
+    """The image that is recorded and stored whole."""
+    image = read_image(archive, id)
+    if image is None:
         return None
     sizes = {part.key: part.size for part in archive.s3.list(image_prefix(id))}
     if any(sizes.get(image_prefix(id) + key) != length for key, length in image_parts(image)):
         return None
-    if archive.clock() - stored.modified > USED_AGAIN:
-        archive.s3.touch(image_key(id))
     return image
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import io
 import re
 import threading
 import time
@@ -19,7 +20,7 @@ from typing import Any, TypeVar
 
 from remoterun.agent.shared.frames import Bytes
 from remoterun.agent.shared.tree import show
-from remoterun.archive.s3_errors import Absent, Conflict, Damaged, Exists, OutOfRange, answered, denied, failed
+from remoterun.archive.s3_errors import Absent, Damaged, Exists, OutOfRange, answered, denied, failed
 from remoterun.errors import ConfigError, HostError, HostUnreachable
 
 CONNECT, READ = 10.0, 30.0
@@ -29,8 +30,6 @@ PATIENCE = 30.0
 PAUSES = 0.2, 5.0
 """Seconds between two tries: the first pause, and the longest."""
 CONNECTIONS = 16
-PIECE = 1 << 20
-"""Bytes of a body that are sent at once."""
 PAGE = 1000
 """Keys of a page of a listing."""
 MOST_KEYS = 5_000_000
@@ -157,7 +156,7 @@ class S3:
             lambda: self._client.put_object(
                 Bucket=self.place.name,
                 Key=key,
-                Body=bytes(data) if len(data) <= PIECE else _Body(data),
+                Body=io.BytesIO(data),
                 ChecksumSHA256=checksum,
                 **conditions,
             ),
@@ -165,27 +164,11 @@ class S3:
 
     def put_new(self, key: str, data: Bytes) -> bool:
         """Write an object, unless one has that key; whether none had. An earlier try, whose answer was lost, counts."""
-        for _ in range(20):
-            try:
-                self.put(key, data, IfNoneMatch="*")
-                return True
-            except Exists:
-                with suppress(Absent):
-                    return self.get(key, len(data) + 1) == data
-            except Conflict:
-                self._closed.wait(PAUSES[0])
-        raise HostError(f"others keep writing `{show(key)}` in {self.place.address}", hint="try again")
-
-    def touch(self, key: str) -> bool:
-        """Make an object as young as if it had been written just now; False where none has that key."""
-        source = {"Bucket": self.place.name, "Key": key}
-
-        def copy() -> None:
-            self._client.copy_object(Bucket=self.place.name, Key=key, CopySource=source, MetadataDirective="REPLACE")
-
         try:
-            self._ask("PutObject", key, copy)
-        except Absent:
+            self.put(key, data, IfNoneMatch="*")
+        except Exists:
+            with suppress(Absent):
+                return self.get_range(key, 0, len(data) + 1) == data
             return False
         return True
 
@@ -309,11 +292,6 @@ class S3:
         answer = self._ask("ListAllMyBuckets", "", lambda: self._client.list_buckets())
         return [str(bucket["Name"]) for bucket in answer.get("Buckets", ())]
 
-    def call(self, operation: str, **arguments: Any) -> Any:
-        """Another request about the bucket, by the name of its method. Raises `Absent` for what is not set."""
-        action = _ACTIONS.get(operation, operation)
-        return self._ask(action, "", lambda: getattr(self._client, operation)(Bucket=self.place.name, **arguments))
-
     def bad(self, key: str, why: str) -> Damaged:
         return Damaged(
             f"`{show(key[:300])}` in {self.place.address} is damaged: {why}",
@@ -353,31 +331,6 @@ class S3:
             raise failed(error, self.place.name, self.place.profile) from error
 
 
-class _Body:
-    """The body of a request, read in large pieces, whatever size is asked for: in small ones, each would cost a call of
-    the system; and all at once, it would have to be sent within the time for which a read may take."""
-
-    def __init__(self, data: Bytes) -> None:
-        self._data = memoryview(data)
-        self._at = 0
-
-    def __len__(self) -> int:
-        return len(self._data)
-
-    def read(self, size: int = -1) -> Bytes:
-        piece = self._data[self._at : self._at + PIECE]
-        self._at += len(piece)
-        return piece
-
-    def tell(self) -> int:
-        return self._at
-
-    def seek(self, offset: int, whence: int = 0) -> int:
-        """To the start, or to the end."""
-        self._at = 0 if offset == 0 and whence == 0 else len(self._data)
-        return self._at
-
-
 def _client(place: BucketPlace, connect: float) -> Any:
     import boto3
     from botocore.config import Config
@@ -401,15 +354,3 @@ def _client(place: BucketPlace, connect: float) -> Any:
     client.close()
     regional = plain.merge(Config(s3={**plain.s3, "addressing_style": "virtual"}))
     return session.client("s3", endpoint_url=place.endpoint, config=regional)
-
-
-_ACTIONS = {
-    "get_public_access_block": "GetBucketPublicAccessBlock",
-    "put_public_access_block": "PutBucketPublicAccessBlock",
-    "get_bucket_encryption": "GetEncryptionConfiguration",
-    "put_bucket_encryption": "PutEncryptionConfiguration",
-    "get_bucket_lifecycle_configuration": "GetLifecycleConfiguration",
-    "put_bucket_lifecycle_configuration": "PutLifecycleConfiguration",
-    "get_bucket_location": "GetBucketLocation",
-}
-"""The permissions that requests need, where they have other names."""

@@ -21,10 +21,6 @@ class Damaged(HostError):
     """An object that is not what it should be."""
 
 
-class Unsupported(HostError):
-    """The store does not know such a request."""
-
-
 class Denied(AuthenticationError):
     """The credentials are right, and do not allow this."""
 
@@ -33,20 +29,13 @@ class Exists(Exception):
     """An object has that key already."""
 
 
-class Conflict(Exception):
-    """Another client writes that object just now."""
-
-
 class OutOfRange(Exception):
     """The object ends before what was asked for."""
 
 
 LOGIN = "`aws sso login`, or `aws configure`"
-_ELSEWHERE = {"PermanentRedirect", "AuthorizationHeaderMalformed", "301", "IllegalLocationConstraintException"}
 _DIGEST = {"BadDigest", "XAmzContentSHA256Mismatch", "XAmzContentChecksumMismatch", "InvalidDigest"}
-_UNSUPPORTED = {"NotImplemented", "XNotImplemented", "MethodNotAllowed", "UnsupportedOperation"}
-_UNSET = {"NoSuchKey", "NoSuchLifecycleConfiguration", "NoSuchPublicAccessBlockConfiguration", "NotFound", "404"}
-_UNSET |= {"ServerSideEncryptionConfigurationNotFoundError"}
+_ABSENT = {"NoSuchKey", "NotFound", "404"}
 
 
 def answered(response: Any, name: str, action: str, key: str) -> Exception:
@@ -55,20 +44,16 @@ def answered(response: Any, name: str, action: str, key: str) -> Exception:
     code, message = str(error.get("Code", "")), show(str(error.get("Message", ""))[:300])
     status = response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
     where = f"s3://{name}"
-    if code in _UNSET:
+    if code in _ABSENT:
         return Absent(key)
     if code == "NoSuchBucket":
         return NoBucket(f"there is no bucket {where}", hint="remoterun doctor aws")
     if code == "BucketAlreadyExists":
         return AlreadyExists(f"somebody else has a bucket of the name `{name}`", hint="choose another name")
-    if code in _UNSUPPORTED:
-        return Unsupported(f"{where} does not know {action or 'such a request'}")
     if code in ("PreconditionFailed", "BucketAlreadyOwnedByYou") or status == 412:
         return Exists(key)
-    if code == "OperationAborted":  # the bucket was made, or removed, just now
+    if status == 409:  # the bucket was made, or removed, just now; or another client writes that object
         return HostUnreachable(f"{where} is not ready yet: {message or code}", hint="try again in a while")
-    if code == "ConditionalRequestConflict" or status == 409:
-        return Conflict(key)
     if code == "InvalidRange" or status == 416:
         return OutOfRange(key)
     if code in EXPIRED:
@@ -80,17 +65,11 @@ def answered(response: Any, name: str, action: str, key: str) -> Exception:
             f"the clock of this machine is off, so that {where} refuses its requests",
             hint="sudo timedatectl set-ntp true",
         )
-    if code in _ELSEWHERE:
-        region = response.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("x-amz-bucket-region")
-        named = f": it is in {region}" if region else ""
-        return HostError(
-            f"{where} is in another region than was said{named}", hint="set `region` in [aws] of config.toml"
-        )
     if code in DENIED or status == 403:
         return denied(action, name)
     if code in _DIGEST:
         return TransferError(f"`{show(key)}` did not arrive in {where} as it was read", hint="try again")
-    if status >= 500 or status == 429 or code in LATER:
+    if code in LATER or status == 429 or (status >= 500 and status != 501):
         return HostUnreachable(f"{where} does not work just now: {code or status}", hint="try again in a while")
     return HostError(f"{where} refuses {action or 'a request'}: {message or code or status}")
 
@@ -111,10 +90,7 @@ def failed(error: Exception, name: str, profile: str | None) -> Exception:
         return AuthenticationError(f"there is no AWS profile `{profile}`", hint="aws configure list-profiles")
     if is_one_of(error, LOGIN_ENDED):
         return AuthenticationError("the AWS login has expired", hint="aws sso login", evidence=text)
-    if isinstance(error, b.NoRegionError):
-        return HostError(f"the region of s3://{name} is not known", hint="set `region` in [aws] of config.toml")
-    if isinstance(error, b.SSLError):
-        return HostError(f"s3://{name} can't be reached safely: {text}", hint="check `endpoint` in [aws]")
-    if isinstance(error, b.ParamValidationError | ValueError) or type(error) is b.BotoCoreError:
+    wrong = (b.NoRegionError, b.SSLError, b.ParamValidationError, ValueError)
+    if isinstance(error, wrong) or type(error) is b.BotoCoreError:
         return HostError(f"s3://{name} can't be asked: {text}", hint="check [aws] in config.toml")
     return HostUnreachable(f"s3://{name} can't be reached: {text}", hint="check the network")

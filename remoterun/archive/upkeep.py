@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from remoterun.agent.shared.archive import (
@@ -35,9 +35,8 @@ from remoterun.errors import NotFound
 
 LEAST = 2 * 86400.0
 """Seconds for which everything stays that nothing names: an upload that goes on may be about to."""
-UNUSED = 30 * 86400.0
-"""Seconds without a use after which an image is not kept any more."""
-MOST_ITEMS = 1000
+OLD_IMAGE = 30 * 86400.0
+"""Seconds after which an image is deleted: the next host builds it anew, with the packages of that day."""
 _TREE = re.compile(r"uploads/[^/]+/[0-9]{8}\Z|runs/[^/]+/(source|outputs|mounts/[0-9a-f]{64})\Z")
 """The keys of archived trees."""
 
@@ -94,15 +93,18 @@ def _row(archive: Archive, folder: str, size: int, used: float) -> Row:
 # -- what nothing needs
 
 
-@dataclass(frozen=True)
+@dataclass
 class Freed:
     """A kind of thing that was deleted, or would be: "versions", "blobs" or "images"; or, with `why`, was not yet."""
 
     kind: str
-    count: int
-    size: int
-    items: list[dict[str, Any]]
     why: str = ""
+    count: int = 0
+    size: int = 0
+    items: list[dict[str, Any]] = field(default_factory=list)
+
+    def add(self, size: int) -> None:
+        self.count, self.size = self.count + 1, self.size + size
 
 
 def collect(archive: Archive, keep: int | None, dry_run: bool) -> list[Freed]:
@@ -119,37 +121,18 @@ def collect(archive: Archive, keep: int | None, dry_run: bool) -> list[Freed]:
                 collection.free_packs(run_prefix(key))
     collection.free_images()
     for prefix in ("doctor/", "damaged/"):
-        collection.delete(archive.s3.list(prefix))
-    return collection.found()
-
-
-@dataclass
-class _Sum:
-    count: int = 0
-    size: int = 0
-
-    def add(self, size: int) -> None:
-        self.count, self.size = self.count + 1, self.size + size
+        collection.delete(archive.s3.list(prefix), collection.blobs)
+    parts = [collection.versions, collection.blobs, collection.images, collection.young]
+    return [part for part in parts if part.count]
 
 
 class _Collection:
     def __init__(self, archive: Archive, dry_run: bool) -> None:
         self._archive, self._s3, self._dry_run = archive, archive.s3, dry_run
         self._before = archive.clock() - LEAST
-        self._versions: list[dict[str, Any]] = []
-        self._images: list[dict[str, Any]] = []
-        self._freed = {"blobs": _Sum(), "images": _Sum()}
-        self._young = _Sum()
-
-    def found(self) -> list[Freed]:
-        parts = [
-            Freed("versions", len(self._versions), 0, self._versions[:MOST_ITEMS]),
-            Freed("blobs", self._freed["blobs"].count, self._freed["blobs"].size, []),
-            Freed("images", self._freed["images"].count, self._freed["images"].size, self._images[:MOST_ITEMS]),
-        ]
+        self.versions, self.blobs, self.images = Freed("versions"), Freed("blobs"), Freed("images")
         why = f"it was written less than {LEAST / 86400:.0f} days ago, and an upload may be about to need it"
-        parts.append(Freed("blobs", self._young.count, self._young.size, [], why))
-        return [part for part in parts if part.count]
+        self.young = Freed("blobs", why)
 
     def remove_versions(self, keep: int) -> None:
         mounted = set(_mounted(self._archive))
@@ -159,67 +142,46 @@ class _Collection:
                     if not self._dry_run:
                         self._s3.delete([version_key(name, version.version)])
                     item = {"upload": name, "version": version.version, "bytes": 0, "digest": version.digest}
-                    self._versions.append(item)
+                    self.versions.items.append(item)
+                    self.versions.add(0)
 
     def free_packs(self, prefix: str) -> None:
-        """Delete packs below a prefix that none of its trees names."""
-        gone = {version_key(item["upload"], item["version"]) for item in self._versions}
-        listed = list(self._s3.list(prefix))
-        packs = {stored.key: stored for stored in listed if stored.key.startswith(prefix + pack_key(""))}
-        if not packs:
-            return
+        """Delete packs below a prefix that none of its trees names. They are listed after the trees were read: an
+        upload that is about to name one has renewed it by then, or finds it young."""
+        gone = {version_key(item["upload"], item["version"]) for item in self.versions.items}
         try:
-            trees = [
-                read_tree(self._archive, stored.key)
-                for stored in listed
-                if _TREE.match(stored.key) and stored.key not in gone
-            ]
+            trees = [read_tree(self._archive, key) for key in _trees(self._archive, prefix) if key not in gone]
         except (Absent, Damaged):  # another client works here, or what it names is not known
             return
-        for key in {prefix + pack_key(pack) for tree in trees for pack in tree.packs}:
-            packs.pop(key, None)
-        self.delete(list(packs.values()))
+        named = {prefix + pack_key(pack) for tree in trees for pack in tree.packs}
+        packs = self._s3.list(prefix + pack_key(""))
+        self.delete((stored for stored in packs if stored.key not in named), self.blobs)
 
     def free_images(self) -> None:
-        """Delete images that no host has used for long, and parts that no record names."""
+        """Delete images that were stored long ago, and parts that no record names."""
         needed = set()
         records = list(self._s3.list("images/"))
         for stored in records:
             id = stored.key.removeprefix("images/").removesuffix(".json")
             image = read_image(self._archive, id)
-            if image is not None and stored.modified > self._archive.clock() - UNUSED:
+            if image is not None and stored.modified > self._archive.clock() - OLD_IMAGE:
                 needed |= {stored.key, *(image_prefix(id) + key for key, _ in image_parts(image))}
             else:
-                self._images.append({"name": image.image if image is not None else "unfinished"})
+                self.images.items.append({"name": image.image if image is not None else "unfinished"})
         for listed in (records, self._s3.list("envs/")):
-            self.delete([stored for stored in listed if stored.key not in needed], "images")
+            self.delete((stored for stored in listed if stored.key not in needed), self.images)
 
-    def delete(self, unneeded: Iterable[StoredObject], kind: str = "blobs") -> None:
-        """Delete those of them that are old, also when they are listed once more: an upload may have renewed them."""
-        old: dict[str, StoredObject] = {}
+    def delete(self, unneeded: Iterable[StoredObject], freed: Freed) -> None:
+        """Delete those of them that are old."""
+        old = []
         for stored in unneeded:
             if stored.modified < self._before:
-                old[stored.key] = stored
-            elif kind == "blobs":
-                self._young.add(stored.size)
-        if not old:
-            return
+                old.append(stored.key)
+                freed.add(stored.size)
+            elif freed is self.blobs:
+                self.young.add(stored.size)
         if not self._dry_run:
-            first, last = min(old), max(old)
-            for stored in self._s3.list(_common(first, last)):
-                if stored.key in old and stored.modified >= self._before:
-                    del old[stored.key]
-            self._s3.delete(list(old))
-        for stored in old.values():
-            self._freed[kind].add(stored.size)
-
-
-def _common(first: str, last: str) -> str:
-    """The folder in which both keys lie."""
-    at = 0
-    while at < min(len(first), len(last)) and first[at] == last[at]:
-        at += 1
-    return first[: first.rfind("/", 0, at) + 1]
+            self._s3.delete(old)
 
 
 def _mounted(archive: Archive) -> Iterator[tuple[str, str]]:

@@ -15,8 +15,8 @@ from remoterun.agent.shared.spec import MountSpec, ResourceRef
 from remoterun.agent.shared.states import BuiltImage, Reason, RunState
 from remoterun.archive import Archive, creation, grants, runs, uploads
 from remoterun.archive.s3 import BucketPlace
-from remoterun.archive.upkeep import LEAST, UNUSED, check, collect, usage
-from remoterun.errors import AlreadyExists, HostError, TransferError
+from remoterun.archive.upkeep import LEAST, OLD_IMAGE, check, collect, usage
+from remoterun.errors import HostError, TransferError
 from tests.cloud.test_archive import SMALL_PACK, get, keys, packs, put, small_packs  # noqa: F401
 from tests.cloud.test_archive_runs import KEY, OTHER, Host
 from tests.seaweed import READER, READER_SECRET, Store, asked, credentials, opened
@@ -47,40 +47,30 @@ def ended(archive: Archive, key: str = KEY) -> Host:
 
 class TestCreation:
     def test_it_may_be_repeated_and_is_an_archive_then(self, store: Store) -> None:
-        place = BucketPlace(creation.new_name("123456789012"), "us-east-1", store.url)
+        place = BucketPlace(creation.name_for("123456789012", "us-east-1", store.url, None)[0], "us-east-1", store.url)
         assert creation.create(place) == creation.create(place) == place
         with opened(place) as archive:
             assert uploads.newest(archive) == []
-        client = store.client()
-        (rule,) = client.get_bucket_lifecycle_configuration(Bucket=place.name)["Rules"]
-        assert rule["AbortIncompleteMultipartUpload"]["DaysAfterInitiation"] == creation.ABORT_DAYS
-        client.close()
         store.delete_bucket(place.name)
 
-    def test_on_amazon_it_is_private(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_on_amazon_it_is_found_in_its_region(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Of what SeaweedFS does not know, moto does."""
         from moto import mock_aws
 
         monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
         with credentials(), mock_aws():
-            place = BucketPlace(creation.new_name("123456789012"), "eu-central-1")
+            name, exists = creation.name_for("123456789012", "eu-central-1", None, None)
+            place = BucketPlace(name, "eu-central-1")
             creation.create(place)
             creation.create(place)
+            assert not exists and creation.name_for("123456789012", "eu-central-1", None, None) == (name, True)
             checks = {check.name: check for check in creation.checks(place)}
             other = BucketPlace(place.name, "us-east-1")
-            assert checks["private"].ok and checks["encrypted"].ok and checks["region"].ok
-            assert checks["permissions"].ok and checks["bucket"].ok
+            assert checks["permissions"].ok and checks["bucket"].ok and checks["region"].ok
             assert {check.name: check for check in creation.checks(other)}["region"].ok is False
             with asked(other) as s3:
                 s3.find_region()
                 assert s3.region == "eu-central-1" and "eu-central-1" in s3.presigned_get("x", 60)
-
-    def test_a_name_that_somebody_else_has(self) -> None:
-        from remoterun.archive import s3_errors
-
-        taken = {"Error": {"Code": "BucketAlreadyExists"}, "ResponseMetadata": {"HTTPStatusCode": 409}}
-        error = s3_errors.answered(taken, "mine", "CreateBucket", "")
-        assert isinstance(error, AlreadyExists) and "mine" in error.message
 
 
 class TestDoctor:
@@ -250,13 +240,13 @@ class TestImages:
             archive.s3.put(key, part)
         assert self.access(archive).stored == []
 
-    def test_what_is_used_stays_and_what_was_not_for_long_goes(self, archive: Archive) -> None:
+    def test_an_old_one_goes_with_parts_that_no_record_names(self, archive: Archive) -> None:
         self.store(archive)
         archive.s3.put(f"{image_prefix(image_id(IMAGE, 'x86_64'))}{'ab' * 32}/0", b"cut")
-        later(archive, UNUSED - DAY)
+        later(archive, OLD_IMAGE - DAY)
         (part,) = collect(archive, None, False)
         assert (part.kind, part.size) == ("images", 3) and len(keys(archive, "envs/")) == 1
-        later(archive, UNUSED + DAY)
+        later(archive, OLD_IMAGE + DAY)
         (part,) = collect(archive, None, True)
         assert part.items == [{"name": IMAGE}] and len(keys(archive, "envs/")) == 1
         assert collect(archive, None, False) == [part] and keys(archive, "envs/") == [] == keys(archive, "images/")

@@ -9,7 +9,7 @@ import botocore.exceptions
 import pytest
 
 from remoterun.archive.s3 import S3, BucketPlace
-from remoterun.archive.s3_errors import Absent, Denied, NoBucket, Unsupported, answered, failed
+from remoterun.archive.s3_errors import Absent, Denied, NoBucket, answered, failed
 from remoterun.errors import (
     AlreadyExists,
     AuthenticationError,
@@ -28,20 +28,17 @@ PLACE = BucketPlace("bench", "us-east-1", "http://127.0.0.1:1")
         ("NoSuchKey", 404, Absent, ""),
         ("NoSuchBucket", 404, NoBucket, "there is no bucket s3://bench"),
         ("ExpiredToken", 400, AuthenticationError, "have expired"),
-        ("ExpiredTokenException", 403, AuthenticationError, "have expired"),
-        ("InvalidAccessKeyId", 403, AuthenticationError, "does not accept the AWS credentials"),
         ("SignatureDoesNotMatch", 403, AuthenticationError, "does not accept the AWS credentials"),
         ("AccessDenied", 403, Denied, "do not allow s3:PutObject in s3://bench"),
-        ("403", 403, Denied, "s3:PutObject"),
         ("RequestTimeTooSkewed", 403, HostError, "the clock of this machine is off"),
-        ("PermanentRedirect", 301, HostError, "another region"),
         ("SlowDown", 503, HostUnreachable, "does not work just now: SlowDown"),
         ("InternalError", 500, HostUnreachable, "does not work just now"),
         ("RequestTimeout", 400, HostUnreachable, "does not work just now"),
         ("", 502, HostUnreachable, "502"),
         ("BadDigest", 400, TransferError, "did not arrive in s3://bench as it was read"),
-        ("NotImplemented", 501, Unsupported, "does not know PutObject"),
+        ("NotImplemented", 501, HostError, "refuses PutObject"),
         ("OperationAborted", 409, HostUnreachable, "is not ready yet"),
+        ("ConditionalRequestConflict", 409, HostUnreachable, "is not ready yet"),
         ("BucketAlreadyExists", 409, AlreadyExists, "somebody else has a bucket"),
         ("Whatever", 400, HostError, "refuses PutObject"),
     ],
