@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any
 
 from remoterun.agent.shared import api
@@ -16,7 +16,7 @@ from remoterun.agent.shared.spec import KEY, MOST_BYTES, RunSpec, SpecError
 from remoterun.agent.shared.states import FINAL, RunEvent, RunState, RunStatus
 from remoterun.agent.shared.tree import show
 from remoterun.archive import Archive
-from remoterun.archive.s3 import S3
+from remoterun.archive.s3 import S3, StoredObject
 from remoterun.archive.s3_errors import Absent, Damaged
 from remoterun.archive.uploads import read_tree
 from remoterun.archive.writing import put_tree
@@ -28,8 +28,6 @@ LIVES = 86400.0
 """Seconds after its last report for which a run that has not ended may still go on."""
 MOST_RECORD = 8 << 20
 """Bytes of a run's status."""
-MOST_PIECES = 1_000_000
-"""Pieces of a log."""
 POLL = 5.0
 """Seconds between two questions about a run that goes on."""
 
@@ -182,17 +180,11 @@ def _new(logs: Sequence[Log], offsets: dict[str, int], timed: bool, ended: bool)
     for log in logs:
         log.refresh()
         while True:
-            offset = offsets[log.name]
-            piece = log.at(offset)
-            data = log.read(piece, offset, 1 << 20) if piece is not None else b""
-            if piece is None or not data:
-                following = log.after(offset)
-                if not ended or following is None:
-                    break
-                offsets[log.name] = following
-                continue
+            offset, data, written = log.read(offsets[log.name], 1 << 20, ended)
+            if not data:
+                break
+            times = {"t": written} if timed else {}
             for at in range(0, len(data), PIECE):
-                times = {"t": piece.written} if timed else {}
                 yield Frame({log.name: offset + at, **times}, data[at : at + PIECE])
             offsets[log.name] = offset + len(data)
 
@@ -205,56 +197,48 @@ def log_sizes(archive: Archive, key: str) -> tuple[int, int]:
     return logs[0].size(), logs[1].size()
 
 
-@dataclass(frozen=True)
-class LogObject:
-    """A piece of a log; `written` in seconds since 1970, by the store's clock."""
-
-    start: int
-    end: int
-    written: float
-
-
 class Log:
-    """The log of a run, or its stderr, in pieces that may overlap, and of which some may be missing."""
+    """The log of a run, or its stderr, in pieces of which some may be missing. Each counts until the next one begins:
+    that is of a later attempt, or of a supervisor that did not know how much had come."""
 
     def __init__(self, s3: S3, key: str, name: str = "log") -> None:
         self.name = name
         self._s3, self._prefix = s3, run_prefix(key)
-        self._pieces: dict[int, LogObject] = {}
+        self._pieces: dict[int, StoredObject] = {}
+        self._starts: list[int] = []
 
     def refresh(self) -> None:
         """Learn of pieces that are new, or longer than they were."""
         after = ""
-        if self._pieces:  # the last one may have grown: from before it on
-            after = (self._prefix + log_key(max(self._pieces), self.name))[:-1]
+        if self._starts:  # the last one may have grown: from before it on
+            after = (self._prefix + log_key(self._starts[-1], self.name))[:-1]
         folder = f"{self._prefix}{self.name}/"
         for stored in self._s3.list(folder, after):
             name = stored.key[len(folder) :]
             if not (name.isdecimal() and len(name) == 16):
                 raise self._s3.bad(stored.key, "its name is not a place in a log")
-            self._pieces[int(name)] = LogObject(int(name), int(name) + stored.size, stored.modified)
-            if len(self._pieces) > MOST_PIECES:
-                raise self._s3.bad(folder, "it has too many pieces")
+            self._pieces[int(name)] = stored
+        self._starts = sorted(self._pieces)
 
-    def at(self, offset: int) -> LogObject | None:
-        """The piece that goes on longest from `offset`; None where none has come yet."""
-        fitting = [piece for piece in self._pieces.values() if piece.start <= offset < piece.end]
-        return max(fitting, key=lambda piece: piece.end, default=None)
-
-    def after(self, offset: int) -> int | None:
-        """Where the first piece after `offset` begins."""
-        return min((piece.start for piece in self._pieces.values() if piece.start > offset), default=None)
-
-    def read(self, piece: LogObject, offset: int, most: int) -> bytes:
-        """Bytes of a piece from `offset` of the log on."""
-        key = self._prefix + log_key(piece.start, self.name)
-        try:
-            return self._s3.get_range(key, offset - piece.start, min(most, piece.end - offset))
-        except Absent:
-            return b""
+    def read(self, offset: int, most: int, skip: bool) -> tuple[int, bytes, float]:
+        """(where these bytes begin: at `offset`, or with `skip` after it, where some are missing; up to `most` bytes;
+        when they were written, in seconds since 1970 by the store's clock). No bytes where none has come yet."""
+        while True:
+            found = bisect_right(self._starts, offset)
+            following = self._starts[found] if found < len(self._starts) else None
+            start = self._starts[found - 1] if found else 0
+            piece = self._pieces.get(start)
+            if piece is not None:
+                end = min(start + piece.size, offset + most, offset + most if following is None else following)
+                with suppress(Absent):
+                    if data := self._s3.get_range(piece.key, offset - start, max(0, end - offset)):
+                        return offset, data, piece.modified
+            if following is None or not skip:
+                return offset, b"", 0.0
+            offset = following
 
     def size(self) -> int:
-        return max((piece.end for piece in self._pieces.values()), default=0)
+        return max((start + piece.size for start, piece in self._pieces.items()), default=0)
 
     def offset_of_tail(self, lines: int) -> int:
         """Where the last `lines` lines begin; a last line without an end counts."""
@@ -264,17 +248,16 @@ class Log:
     def offset_since(self, moment: float) -> int:
         """Where the first piece begins that was written at that time or later."""
         self.refresh()
-        return min((piece.start for piece in self._pieces.values() if piece.written >= moment), default=self.size())
+        young = (start for start, piece in self._pieces.items() if piece.modified >= moment)
+        return min(young, default=self.size())
 
     def _between(self, start: int, end: int) -> bytes:
         """The bytes of the log from `start` on; zero bytes where a piece is missing."""
         data = bytearray()
         while start + len(data) < end:
-            at = start + len(data)
-            piece = self.at(at)
-            came = self.read(piece, at, end - at) if piece is not None else b""
-            data += came or bytes(min(end, self.after(at) or end) - at)
-        return bytes(data)
+            at, came, _ = self.read(start + len(data), end - start - len(data), True)
+            data += bytes((at if came else end) - start - len(data)) + came
+        return bytes(data[: end - start])
 
 
 def _check_key(key: str) -> None:
