@@ -63,7 +63,8 @@ def downloads(
         extents = tree.places.get(digest, ())
         size, position = sum(extent.length for extent in extents), 0
         for extent in extents:
-            found.append((extent.pack, Take(digest, size, position, extent.offset, extent.length)))
+            part = "" if extent.offset else extent.pack
+            found.append((extent.pack, Take(digest, size, position, extent.offset, extent.length, part)))
             position += extent.length
     for pack, together in groupby(sorted(found), lambda item: item[0]):
         url = archive.s3.presigned_get(prefix + pack_key(pack), min(seconds, LONGEST))

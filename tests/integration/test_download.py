@@ -71,13 +71,14 @@ def pack_of(bucket: BucketServer, contents: list[bytes]) -> SignedObject:
 
 
 def spread(bucket: BucketServer, content: bytes, size: int = PART) -> list[SignedObject]:
-    """A content over new objects, each with some bytes before it that are not its own."""
+    """A content over new objects; the last one has some bytes before it that are not its own."""
     parts = []
     for start in range(0, len(content), size):
         part = content[start : start + size]
         key = f"packs/{sha256(part)}"
-        bucket.objects[key] = b"another" + part
-        take = Take(sha256(content), len(content), start, 7, len(part))
+        before = b"another" if start + size >= len(content) else b""
+        bucket.objects[key] = before + part
+        take = Take(sha256(content), len(content), start, len(before), len(part), "" if before else sha256(part))
         parts.append(SignedObject(bucket.signed(key), [take]))
     return parts
 

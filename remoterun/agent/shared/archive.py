@@ -228,6 +228,8 @@ class Take(Record):
     position: int
     offset: int
     length: int
+    part: str = ""
+    """The SHA-256 of these bytes, if they are all of their object and that is named by it."""
 
     @property
     def whole(self) -> bool:

@@ -1,23 +1,23 @@
 """Contents that a host downloads from an archive by itself, through addresses that its client has signed.
 
-Contents of one object are read together where they lie side by side. One that is spread over several objects comes on
-several connections, each part to its own place in a file; what has come of it is not read again after a cut. Every
-content is verified by its digest before it has its name, whatever the server says of lengths.
+Small contents of one object are read together where they lie side by side. A large one may be spread over several
+objects and comes on several connections, each part to its own place in a file; what has come of it is not read again
+after a cut. Every content is verified by its digest before it has its name, whatever the server says of lengths.
 """
 
 from __future__ import annotations
 
-import contextlib
 import functools
+import hashlib
 import os
 import threading
-from typing import Any, Dict, Iterable, Iterator, List, Optional, Set, Tuple
+from typing import Any, Dict, Iterable, Iterator, List, Optional
 
 from ..shared.archive import SignedObject, Take
 from ..shared.frames import Bytes
 from ..shared.tree import LARGEST, is_digest, show
 from . import pieces
-from .blob_streams import BlobReceiver, NewBlob
+from .blob_streams import BlobReceiver
 from .blobs import EMPTY
 from .errors import HomeError
 from .home import Home
@@ -30,8 +30,6 @@ GAP = 128 << 10
 """Bytes that nobody needs, between two contents of an object, up to which one request asks for both."""
 SPAN = 4 << 20
 """Bytes that one request asks for, if they are of several contents: as many are in memory."""
-JOURNAL = ".parts"
-"""Of the name of the journal of a spread content that is on its way."""
 
 
 class Download:
@@ -45,7 +43,8 @@ class Download:
         self._lease = lease
         self._receiver = BlobReceiver(home)
         self._counting = threading.Lock()
-        self._spread: Dict[str, ArrivedParts] = {}
+        self._missing: Dict[str, int] = {}
+        """Bytes that have yet to come of each content that comes in parts."""
         self._ended = False
         self._protect([EMPTY])
         home.blobs.put(b"")  # no object has it
@@ -72,8 +71,8 @@ class Download:
 
     def finish(self) -> int:
         """The number of contents that have come. Raises `HomeError` where a part of one was not among the lines."""
-        for digest, parts in self._spread.items():
-            if parts.missing > 0 and not self.home.blobs.has(digest):
+        for digest, missing in self._missing.items():
+            if missing > 0 and not self.home.blobs.has(digest):
                 raise HomeError("bad_stream", "a part of the content %s is missing" % digest[:12])
         return self.count
 
@@ -81,17 +80,30 @@ class Download:
         self._lease.add(b"".join(map(bytes.fromhex, digests)))
 
     def _has(self, take: Take) -> bool:
-        found = self.home.blobs.has(take.digest)
-        if not found and not take.whole:
-            found = self._parts_of(take).has(take)
+        found = self.home.blobs.has(take.digest) or (not _is_small(take) and self._has_part(take))
         if found:
             self._add(take.length)
         return found
 
-    def _parts_of(self, take: Take) -> "ArrivedParts":
-        if take.digest not in self._spread:
-            self._spread[take.digest] = ArrivedParts(self.home, take.digest, take.size)
-        return self._spread[take.digest]
+    def _has_part(self, take: Take) -> bool:
+        """Whether an earlier try got it. The last one comes once more all the same: that leads to the verification."""
+        is_here = self._is_here(take)
+        with self._counting:
+            missing = self._missing.setdefault(take.digest, take.size)
+            if is_here and missing > take.length:
+                self._missing[take.digest] -= take.length
+                return True
+        return False
+
+    def _is_here(self, take: Take) -> bool:
+        if not take.part:
+            return False
+        try:
+            with open(os.path.join(self.home.partial, take.digest), "rb") as file:
+                file.seek(take.position)
+                return hashlib.sha256(file.read(take.length)).hexdigest() == take.part
+        except FileNotFoundError:
+            return False
 
     # -- jobs
 
@@ -108,23 +120,12 @@ class Download:
             self._store(take, [data[at : at + take.length]])
 
     def _store(self, take: Take, came: Iterable[Bytes]) -> None:
-        if not take.whole:
-            if not self._store_part(take, came):
-                return
-        elif take.length <= SPAN:
+        if _is_small(take):
             self._receiver.land(bytes.fromhex(take.digest), memoryview(b"".join(came)))
-        else:
-            self._store_stream(NewBlob(self.home, take.digest, take.size), came)
+        elif not self._store_part(take, came):
+            return
         with self._counting:
             self.count += 1
-
-    def _store_stream(self, blob: NewBlob, came: Iterable[Bytes]) -> None:
-        try:
-            for data in came:
-                blob.take(data)
-            blob.finish()
-        finally:
-            blob.drop()
 
     def _store_part(self, take: Take, came: Iterable[Bytes]) -> bool:
         """Whether the content is whole now."""
@@ -132,17 +133,16 @@ class Download:
         for data in came:
             pieces.write(self.home, take.digest, position, data)
             position += len(data)
-        parts = self._parts_of(take)
-        if not parts.add(take):
-            return False
-        try:
-            pieces.seal(self.home, take.digest, take.size)
-        except HomeError:
-            pieces.discard(self.home, take.digest)
-            raise
-        finally:
-            parts.discard()
-        return True
+        with self._counting:
+            self._missing[take.digest] -= take.length
+            is_last = self._missing[take.digest] <= 0
+        if is_last:
+            try:
+                pieces.seal(self.home, take.digest, take.size)
+            except HomeError:
+                pieces.discard(self.home, take.digest)
+                raise
+        return is_last
 
     def _read(self, http: HttpClient, url: str, start: int, length: int) -> Iterator[bytes]:
         """Raises `HomeError`."""
@@ -161,41 +161,9 @@ class Download:
             self.got += size
 
 
-class ArrivedParts:
-    """Which parts of a spread content have come, also in an earlier try: a journal names them."""
-
-    def __init__(self, home: Home, digest: str, size: int) -> None:
-        self._path = os.path.join(home.partial, digest + JOURNAL)
-        self._lock = threading.Lock()
-        self._arrived = self._read() if home.blobs.partial_size(digest) else set()
-        self.missing = size - sum(length for _, length in self._arrived)
-        """Bytes that have not come yet."""
-        while self.missing <= 0:  # a cut came before it was verified: a part that comes once more leads to that
-            self.missing += self._arrived.pop()[1]
-
-    def has(self, take: Take) -> bool:
-        return (take.position, take.length) in self._arrived
-
-    def add(self, take: Take) -> bool:
-        """Whether this was the last part that was missing."""
-        with self._lock:
-            with open(self._path, "ab", buffering=0) as journal:
-                journal.write(b"%d %d\n" % (take.position, take.length))
-            before, self.missing = self.missing, self.missing - take.length
-            return before > 0 >= self.missing
-
-    def discard(self) -> None:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(self._path)
-
-    def _read(self) -> Set[Tuple[int, int]]:
-        """A line that a crash cut does not count."""
-        arrived = set()
-        with contextlib.suppress(FileNotFoundError, ValueError), open(self._path, "rb") as journal:
-            for line in journal.read().split(b"\n")[:-1]:
-                position, length = line.split()
-                arrived.add((int(position), int(length)))
-        return arrived
+def _is_small(take: Take) -> bool:
+    """Whether it comes in one go."""
+    return take.whole and take.length <= SPAN
 
 
 def spans(takes: List[Take]) -> Iterator[List[Take]]:
