@@ -18,13 +18,10 @@ from collections.abc import Callable
 from remoterun.agent.shared.archive import FORMAT
 from remoterun.archive.s3 import PATIENCE, S3, BucketPlace
 from remoterun.archive.s3_errors import Absent
-from remoterun.archive.workers import Workers
 
 IDENTITY = "remoterun.json"
 FIRST_PATIENCE = 2.0
 """Seconds for which the first request is repeated."""
-THREADS = 8
-"""Requests to the store that are made at once."""
 _ID = re.compile(r"[0-9a-f]{16,64}\Z")
 
 
@@ -36,7 +33,6 @@ class Archive:
         self.s3 = s3
         self.id = id
         self.clock = clock
-        self.workers = Workers(THREADS)
 
     @property
     def address(self) -> str:
@@ -44,11 +40,10 @@ class Archive:
 
     @property
     def alive(self) -> bool:
-        return self.workers.count > 0
+        return not self.s3.closed.is_set()
 
     def close(self) -> None:
         """May be called twice."""
-        self.workers.close()
         self.s3.close()
 
 
@@ -77,11 +72,8 @@ def identity(s3: S3) -> str:
             if s3.put_new(IDENTITY, json.dumps({"format": FORMAT, "id": made}).encode()):
                 return made
             continue
-        format = found.get("format") if isinstance(found, dict) else None
-        if format == 1:
-            raise s3.bad(IDENTITY, "it was made by an older remoterun: name another bucket in [aws] of config.toml")
-        if format != FORMAT:
-            raise s3.bad(IDENTITY, "it was made by a newer remoterun: upgrade this one")
+        if not isinstance(found, dict) or found.get("format") != FORMAT:
+            raise s3.bad(IDENTITY, "another remoterun made it: upgrade this one, or name another bucket in config.toml")
         if not isinstance(found.get("id"), str) or not _ID.match(found["id"]):
             raise s3.bad(IDENTITY, "it has no id")
         return str(found["id"])

@@ -7,33 +7,17 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
-from typing import NamedTuple
+from itertools import groupby
 
-from remoterun.agent.shared.archive import Extent, Places, pack_key
+from remoterun.agent.shared.archive import Extent, Places, Take, pack_key, spans
 from remoterun.agent.shared.tree import Entry
 from remoterun.archive import Archive
 from remoterun.archive.s3_errors import Absent
+from remoterun.archive.workers import each
 from remoterun.transfer.destination import Destination, Duplicates, NewFile, write_file
 
 READ = 4 << 20
 """Bytes that are read at once."""
-GAP = 64 << 10
-"""Bytes that are rather read and dropped than left out by another request."""
-AHEAD = 8
-"""Reads that are under way, or done and not taken."""
-
-
-class Joined(NamedTuple):
-    """A part of a pack that is read at once, and what lies in it: (entry, its first byte in that part)."""
-
-    pack: str
-    offset: int
-    length: int
-    entries: list[tuple[Entry, int]]
-
-    def is_near(self, pack: str, offset: int, end: int) -> bool:
-        """Whether the bytes of a pack from `offset` to `end`, which come later, are better read with these."""
-        return pack == self.pack and offset <= self.offset + self.length + GAP and end - self.offset <= READ
 
 
 class TreeReader:
@@ -90,29 +74,26 @@ class TreeReader:
             file.keep(name)
         destination.took(entry)
 
-    def _small(self, files: Iterable[Entry]) -> Iterator[tuple[Entry, memoryview]]:
+    def _small(self, files: Sequence[Entry]) -> Iterator[tuple[Entry, memoryview]]:
         """Each with its content, or with fewer bytes where the pack has not as many."""
+        entries = {entry.digest: entry for entry in files}
+        found = []
+        for entry in files:
+            (extent,) = self._places[entry.digest]
+            found.append((extent.pack, Take(entry.digest, entry.size, 0, extent.offset, extent.length)))
+        by_pack = groupby(sorted(found), lambda item: item[0])
+        to_read = ((pack, span) for pack, together in by_pack for span in spans([take for _, take in together]))
 
-        def read(joined: Joined) -> tuple[Joined, bytes]:
-            return joined, self._read(Extent(joined.pack, joined.offset, joined.length))
+        def read(wanted: tuple[str, list[Take]]) -> tuple[list[Take], memoryview]:
+            pack, span = wanted
+            start = span[0].offset
+            end = span[-1].offset + span[-1].length
+            return span, memoryview(self._read(Extent(pack, start, end - start)))
 
-        for joined, data in self._archive.workers.each(read, self._joined(files), AHEAD):
-            for entry, start in joined.entries:
-                yield entry, memoryview(data)[start : start + entry.size]
-
-    def _joined(self, files: Iterable[Entry]) -> Iterator[Joined]:
-        joined: Joined | None = None
-        for (pack, offset, length), entry in sorted((self._places[entry.digest][0], entry) for entry in files):
-            end = offset + length
-            if joined is not None and joined.is_near(pack, offset, end):
-                joined.entries.append((entry, offset - joined.offset))
-                joined = joined._replace(length=max(joined.length, end - joined.offset))
-                continue
-            if joined is not None:
-                yield joined
-            joined = Joined(pack, offset, length, [(entry, 0)])
-        if joined is not None:
-            yield joined
+        for span, data in each(read, to_read):
+            for take in span:
+                at = take.offset - span[0].offset
+                yield entries[take.digest], data[at : at + take.length]
 
     def _pieces(self, extents: Iterable[Extent]) -> Iterator[bytes]:
         """The bytes of extents, one after the other; fewer where a pack has not as many."""
@@ -121,7 +102,7 @@ class TreeReader:
             for pack, offset, length in extents
             for at in range(offset, offset + length, READ)
         )
-        return self._archive.workers.each(self._read, cut, AHEAD)
+        return each(self._read, cut)
 
     def _read(self, extent: Extent) -> bytes:
         try:

@@ -19,6 +19,7 @@ from remoterun.archive import Archive
 from remoterun.archive.s3 import S3, StoredObject
 from remoterun.archive.s3_errors import Absent, Damaged
 from remoterun.archive.uploads import read_tree
+from remoterun.archive.workers import each
 from remoterun.archive.writing import put_tree
 from remoterun.errors import NotFound, UsageError
 from remoterun.transfer.progress import Progress
@@ -103,7 +104,7 @@ def statuses(archive: Archive, keys: Sequence[str] | None = None) -> tuple[list[
         except Damaged as error:
             return error.message
 
-    for key, status in zip(wanted, archive.workers.each(read, wanted), strict=True):
+    for key, status in zip(wanted, each(read, wanted), strict=True):
         if isinstance(status, str):
             unreadable[key] = status
         elif status is not None:

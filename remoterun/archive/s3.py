@@ -91,7 +91,7 @@ class S3:
         self.requests = 0
         """Requests that were made: of those, S3 takes its price."""
         self._clock = clock
-        self._closed = threading.Event()
+        self.closed = threading.Event()
         self._finding = threading.Lock()
         self._found_region = False
         self._connect = connect
@@ -99,7 +99,7 @@ class S3:
 
     def close(self) -> None:
         """End what still waits. May be called twice."""
-        self._closed.set()
+        self.closed.set()
         self._client.close()
 
     def get(self, key: str, most: int) -> bytes:
@@ -315,9 +315,9 @@ class S3:
             try:
                 return self._translating(request, action, key)
             except HostUnreachable:
-                if self._closed.is_set() or self._clock() + pause > until:
+                if self.closed.is_set() or self._clock() + pause > until:
                     raise
-            self._closed.wait(pause)
+            self.closed.wait(pause)
             pause = min(pause * 2, PAUSES[1])
 
     def _translating(self, request: Callable[[], T], action: str = "", key: str = "") -> T:

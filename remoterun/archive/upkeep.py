@@ -31,6 +31,7 @@ from remoterun.archive.runs import read_record, read_spec
 from remoterun.archive.s3 import StoredObject
 from remoterun.archive.s3_errors import Absent, Damaged
 from remoterun.archive.uploads import mark_damaged, names, read_tree, versions
+from remoterun.archive.workers import each
 from remoterun.errors import NotFound
 
 LEAST = 2 * 86400.0
@@ -258,7 +259,7 @@ class _Check:
             where["tree"] = tree.manifest.digest
         keys = [prefix + pack_key(pack) for pack in tree.packs]
         new = [key for key in keys if key not in self.packs]
-        for pack, problem in zip(new, self._archive.workers.each(self._pack, new), strict=True):
+        for pack, problem in zip(new, each(self._pack, new), strict=True):
             self.packs[pack] = problem
             self._progress(1)
         is_whole = not any(self.packs[key] for key in keys)

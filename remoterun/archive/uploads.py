@@ -12,6 +12,7 @@ from remoterun.agent.shared.spec import UPLOAD_NAME
 from remoterun.agent.shared.tree import Manifest, TreeError, show
 from remoterun.archive import Archive
 from remoterun.archive.s3_errors import Absent
+from remoterun.archive.workers import each
 from remoterun.archive.writing import put_tree
 from remoterun.errors import NotFound, TransferError
 from remoterun.model import check_upload_name
@@ -75,7 +76,7 @@ def versions(archive: Archive, name: str, newest: bool = False) -> list[UploadVe
     """The versions of an upload, oldest first, or its `newest` only. Raises `HostError` for one that makes no sense."""
     check_upload_name(name)
     numbers = list(_numbers(archive, name))[-1 if newest else 0 :]
-    found = archive.workers.each(lambda number: _read_header(archive, name, number), numbers)
+    found = each(lambda number: _read_header(archive, name, number), numbers)
     return [version for version in found if version is not None]
 
 

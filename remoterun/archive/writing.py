@@ -16,6 +16,7 @@ from concurrent.futures import Future
 from remoterun.agent.shared.archive import PACK, ArchivedTree, Extent, Places, pack_key
 from remoterun.agent.shared.tree import Entry, Manifest, ManifestBuilder, TreeError, show
 from remoterun.archive import Archive
+from remoterun.archive.workers import start
 from remoterun.errors import TransferError
 from remoterun.transfer.progress import Progress
 from remoterun.transfer.reading import ListedEntry, Reading, changing, size_and_time, whole_content
@@ -168,7 +169,7 @@ class _Writer:
         while len(self._writing) >= MOST_HELD:
             self._await_one()
         key = self._prefix + pack_key(name)
-        writing = self._archive.workers.submit(lambda data: self._archive.s3.put(key, data, name), data)
+        writing = start(lambda data: self._archive.s3.put(key, data, name), data)
         self._writing.append((writing, len(data), files))
         return name
 

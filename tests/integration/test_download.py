@@ -17,10 +17,11 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from remoterun.agent.shared import archive
 from remoterun.agent.shared.archive import SignedObject, Take
 from remoterun.agent.shared.protocol import Link, RemoteError
 from remoterun.agent.shared.records import encode
-from remoterun.agent.store import download, http_client, objects
+from remoterun.agent.store import http_client, objects
 from remoterun.agent.store.home import Home
 from tests.bucket_server import BucketServer, Handler
 from tests.workshop import served, sha256, until
@@ -128,7 +129,7 @@ class TestWhatComes:
         assert bucket.asked == []
 
     def test_a_few_of_a_pack_are_asked_for_by_their_places(self, link: Link, home: Home, bucket: BucketServer) -> None:
-        contents = [bytes([number]) * download.GAP for number in range(20)]
+        contents = [bytes([number]) * archive.GAP for number in range(20)]
         stored = pack_of(bucket, contents)
         few = SignedObject(stored.url, [stored.takes[at] for at in (17, 3, 2)])
         assert download_all(link, few)[0] == 3

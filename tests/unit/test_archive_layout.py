@@ -14,12 +14,9 @@ from remoterun.agent.shared.archive import (
     PACK,
     ArchivedTree,
     Extent,
-    Part,
     Places,
     TreeHeader,
-    add_pack,
     contents_of,
-    packs_of,
 )
 from remoterun.agent.shared.tree import Entry, Manifest
 
@@ -32,8 +29,9 @@ def tree_of_sizes(sizes: list[int]) -> ArchivedTree:
     """A tree of files of these sizes, no two alike, packed."""
     manifest = Manifest([Entry("f", f"{number:06}", size, digest_of(number)) for number, size in enumerate(sizes)])
     places: Places = {}
-    for number, parts in enumerate(packs_of(contents_of(manifest))):
-        add_pack(places, digest_of(-1 - number), parts)
+    for number, (digest, size) in enumerate(contents_of(manifest)):
+        pack = digest_of(-1 - number // 100_000)
+        places[digest] = (Extent(pack, number, size // 2), Extent(pack, 0, size - size // 2))
     return ArchivedTree(manifest, places)
 
 
@@ -46,23 +44,6 @@ def test_what_is_written_is_read_again(sizes: list[int]) -> None:
     header = TreeHeader.decode(data[: archive.MOST_HEADER])
     assert (header.digest, header.files, header.created) == (tree.manifest.digest, len(sizes), 1234.5)
     assert header.size == sum(sizes)
-
-
-@given(st.lists(st.integers(1, 3 * PACK + 5) | st.integers(1, 20), max_size=30))
-def test_how_contents_are_packed(sizes: list[int]) -> None:
-    packs = list(packs_of((digest_of(number), size) for number, size in enumerate(sizes)))
-    assert all(sum(part.length for part in parts) <= PACK for parts in packs)
-    for number, size in enumerate(sizes):
-        parts = [part for pack in packs for part in pack if part.digest == digest_of(number)]
-        assert [part.offset for part in parts] == list(range(0, size, PACK))
-        assert sum(part.length for part in parts) == size
-
-
-def test_small_ones_share_a_pack_and_a_large_one_begins_one() -> None:
-    small, large, last = (("s", 5), ("l", PACK + 7), ("z", 3))
-    assert list(packs_of([small, large, last])) == [
-        [Part("s", 0, 5)], [Part("l", 0, PACK)], [Part("l", PACK, 7), Part("z", 0, 3)],
-    ]  # fmt: skip
 
 
 def test_contents_that_are_known_or_empty_or_occur_twice_are_not_packed() -> None:

@@ -160,9 +160,7 @@ class TestSubmission:
             ACCESS._replace(grant=GRANT._replace(url="file:///hidden")),
             ACCESS._replace(stored=["hidden"]),  # type: ignore[list-item]
             ACCESS._replace(stored=[PART._replace(takes=[])]),
-            ACCESS._replace(stored=[PART, PART]),
-            ACCESS._replace(stored=[PART._replace(takes=[Take(DIGEST, 6, 0, 0, 5)])]),
-            ACCESS._replace(stored=[PART._replace(takes=[Take(DIGEST, 5, 0, -1, 5)])]),
+            ACCESS._replace(stored=[PART, PART._replace(takes=[Take(DIGEST, 6, 0, 0, 5)])]),
             ACCESS._replace(stored=[PART._replace(takes=[Take(DIGEST, MOST_IMAGE + 1, 0, 0, MOST_IMAGE + 1)])]),
             ACCESS._replace(stored=[PART._replace(takes=[Take("hidden", 5, 0, 0, 5)])]),
         ],

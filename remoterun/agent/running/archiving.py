@@ -18,18 +18,7 @@ import time
 import traceback
 from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
 
-from ..shared.archive import (
-    ArchivedTree,
-    Grant,
-    Part,
-    Places,
-    RunRecord,
-    add_pack,
-    contents_of,
-    log_key,
-    pack_key,
-    packs_of,
-)
+from ..shared.archive import PACK, ArchivedTree, Extent, Grant, Places, RunRecord, contents_of, log_key, pack_key
 from ..shared.files import read_bytes, size_of
 from ..shared.records import encode, from_json
 from ..shared.spec import RunSpec
@@ -204,27 +193,29 @@ class RunArchiving:
     # -- contents of the outputs
 
     def _packs(self, manifest: Manifest, places: Places) -> Iterator[Job]:
-        """Jobs that post the contents of a tree, whose places are noted in `places`. Raises `Unreadable`."""
-        sizes = dict(contents_of(manifest))
-        whole = hashlib.sha256()
-        for parts in packs_of(sizes.items()):
-            pack = hashlib.sha256()
-            for part in parts:
-                if part.offset == 0:
-                    whole = hashlib.sha256()
-                for piece in self._file_part(part).pieces():
-                    pack.update(piece)
-                    whole.update(piece)
-                # The server can't know this, as it gets a pack.
-                if part.offset + part.length == sizes[part.digest] and whole.hexdigest() != part.digest:
-                    path = next(entry.path for entry in manifest.files if entry.digest == part.digest)
-                    raise Unreadable("the content of %s is damaged on the host" % show(path))
-            name = pack.hexdigest()
-            add_pack(places, name, parts)
-            yield self._job(pack_key(name), Content.of_hashed([self._file_part(part) for part in parts], name))
+        """Jobs that post the contents of a tree, whose places are noted in `places`. One that does not fit into the
+        rest of a pack begins a new one. Raises `Unreadable`."""
+        pack = _Pack()
+        for digest, size in contents_of(manifest):
+            whole = hashlib.sha256()
+            for offset in range(0, size, PACK):
+                part = FilePart(self._home.blobs.path(digest), offset, min(PACK, size - offset))
+                if pack.size + part.length > PACK:
+                    yield self._pack_job(pack, places)
+                    pack = _Pack()
+                pack.add(digest, part, whole)
+            if whole.hexdigest() != digest:  # the server can't know this, as it gets a pack
+                path = next(entry.path for entry in manifest.files if entry.digest == digest)
+                raise Unreadable("the content of %s is damaged on the host" % show(path))
+        if pack.parts:
+            yield self._pack_job(pack, places)
 
-    def _file_part(self, part: Part) -> FilePart:
-        return FilePart(self._home.blobs.path(part.digest), part.offset, part.length)
+    def _pack_job(self, pack: "_Pack", places: Places) -> Job:
+        name, offset = pack.hashed.hexdigest(), 0
+        for digest, part in pack.parts:
+            places[digest] = (*places.get(digest, ()), Extent(name, offset, part.length))
+            offset += part.length
+        return self._job(pack_key(name), Content.of_hashed([part for _, part in pack.parts], name))
 
     # -- objects
 
@@ -271,19 +262,12 @@ class RunArchiving:
     def _await_grant(self, seconds: float, ended: Callable[[], bool]) -> bool:
         """Sleep so long, or until another grant has come. Whether it `ended`."""
         deadline = time.monotonic() + seconds
-        known = self._grant_mark()
-        while time.monotonic() < deadline and self._grant_mark() == known:
+        known = self._run.grant()
+        while time.monotonic() < deadline and self._run.grant() == known:
             if ended():
                 return True
             time.sleep(POLL)
         return False
-
-    def _grant_mark(self) -> Tuple[int, int]:
-        try:
-            about = os.stat(self._run.grant_file)
-        except OSError:
-            return (0, 0)
-        return (about.st_mtime_ns, about.st_ino)
 
     def _read_notes(self) -> List[str]:
         """A line that a crash cut does not count."""
@@ -298,6 +282,23 @@ class RunArchiving:
             self._noted.add(note)
             with contextlib.suppress(OSError), open(self._run.archived_file, "ab", buffering=0) as file:
                 file.write(b"%s\n" % note.encode())
+
+
+class _Pack:
+    """What goes into one pack: (digest of a content, a part of its blob), one after the other."""
+
+    def __init__(self) -> None:
+        self.parts: List[Tuple[str, FilePart]] = []
+        self.size = 0
+        self.hashed = hashlib.sha256()
+
+    def add(self, digest: str, part: FilePart, whole: Any) -> None:
+        """Read a part, which also goes into the hash of the `whole` content. Raises `Unreadable`."""
+        for piece in part.pieces():
+            self.hashed.update(piece)
+            whole.update(piece)
+        self.parts.append((digest, part))
+        self.size += part.length
 
 
 def _last(end: Ended, fields: Dict[str, Any]) -> Dict[str, Any]:

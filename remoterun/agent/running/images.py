@@ -6,7 +6,7 @@ records the digest then, and other hosts load only what has it.
 
 from __future__ import annotations
 
-import functools
+import contextlib
 import os
 import subprocess
 import sys
@@ -14,25 +14,23 @@ import threading
 import time
 from typing import Callable, List, NamedTuple
 
-from ..shared.archive import IMAGE_PART, Grant, ImageAccess, SignedObject, Take, image_parts
+from ..shared.archive import IMAGE_PART, Grant, ImageAccess, SignedObject, image_parts
 from ..shared.files import remove_tree, token
-from ..shared.pieces import write_at
 from ..shared.states import BuiltImage
 from ..shared.tree import hash_file
+from ..store.download import CONNECTIONS, Download
 from ..store.errors import HomeError
 from ..store.home import Home
 from ..store.http_client import HttpClient, HttpError, run_jobs
-from ..store.objects import Content, FilePart, Unreadable, post, read_range
+from ..store.objects import Content, FilePart, Unreadable, post
 from ..store.reserve import free_space
 from .engines import EngineError
 from .engines.building import BuildJob
 
-CONNECTIONS = 6
-FIRST, SLOWEST = 60.0, 2 << 20
-"""Seconds after which a download is given up, and bytes for each of which it may take one more: a build takes
-minutes."""
+PATIENCE = 60.0
+"""Seconds that the engine has to describe an image."""
 ROOM = 1 << 30
-"""Bytes that remain free on the disks while an image is saved."""
+"""Bytes that remain free on the disk while an image is saved."""
 TICK = 0.2
 SAVE = '{ "$1" save "$2" || touch "$3.failed"; } | gzip -1 >"$3" && test ! -e "$3.failed"'
 """A shell's words, for the engine's program, the image, and a path."""
@@ -46,40 +44,22 @@ def load(home: Home, tool: str, stored: List[SignedObject], job: BuildJob) -> No
     """Download an image and give it to the engine whose program is `tool`, once it has its digest. Blocks. Raises
     `Unusable`, `Interrupted`."""
     job.say("downloading the environment from the archive")
-    with home.temporary("image") as folder:
-        try:
-            path = _downloaded(home, os.path.join(folder, "image"), stored, job)
+    digest = stored[0].takes[0].digest
+    path, had = home.blobs.path(digest), home.blobs.has(digest)
+    try:
+        with home.lease() as lease, Download(home, lease) as download:
+            run_jobs(download.jobs(stored), CONNECTIONS, job.check)
+            download.finish()
             if job.run([tool, "load", "--input", path]) != 0:
                 raise Unusable("%s does not take it: %s" % (tool, job.tail(1).strip()))
-        except (HttpError, HomeError, EngineError) as error:
-            raise Unusable(error.message)
-        except OSError as error:
-            raise Unusable(error.strerror or str(error))
-
-
-def _downloaded(home: Home, path: str, stored: List[SignedObject], job: BuildJob) -> str:
-    """`path`, with the image. Raises `Unusable`, `HttpError`, `HomeError`, `Interrupted`, `OSError`."""
-    digest, size = stored[0].takes[0][:2]
-    home.reserve.check(size)
-    deadline = time.monotonic() + FIRST + size / SLOWEST
-
-    def fetch(url: str, take: Take, http: HttpClient) -> None:
-        position = take.position
-        for data in read_range(http, url, take.offset, take.length):
-            write_at(file.fileno(), position, data)
-            position += len(data)
-
-    def check() -> None:
-        job.check()
-        if time.monotonic() > deadline:
-            raise Unusable("it comes too slowly")
-
-    with open(path, "xb") as file:
-        jobs = (functools.partial(fetch, part.url, take) for part in stored for take in part.takes)
-        run_jobs(jobs, CONNECTIONS, check)
-    if hash_file(path)[0] != digest:
-        raise Unusable("it is not the image that was stored")
-    return path
+    except (HttpError, HomeError, EngineError) as error:
+        raise Unusable(error.message)
+    except OSError as error:
+        raise Unusable(error.strerror or str(error))
+    finally:
+        if not had:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(path)
 
 
 class SavedImage(NamedTuple):
@@ -99,8 +79,6 @@ class ImageArchiving:
         self._folder = os.path.join(home.tmp, "image-%d-%s" % (os.getpid(), token()))
         self._saved: List[SavedImage] = []
         self._stopped = threading.Event()
-        self._may_post = threading.Event()
-        self._may_post.set()
         self._thread = threading.Thread(target=self._post_all, name="remoterun posts an image", daemon=True)
 
     def save(self, images: List[ImageAccess], job: BuildJob) -> List[BuiltImage]:
@@ -129,32 +107,22 @@ class ImageArchiving:
     def _check_room(self, image: str) -> None:
         """Docker writes the layers of an image to its own disk before it gives them out. Raises `Unusable` where the
         command might not find the room that it needs."""
+        asked = [self._tool, "image", "inspect", "--format", "{{.Size}}", image]
         try:
-            size = int(self._ask("image", "inspect", "--format", "{{.Size}}", image))
-            free = min(free_space(self._ask("info", "--format", "{{.DockerRootDir}}")), free_space(self._home.tmp))
+            size = int(subprocess.check_output(asked, stderr=subprocess.DEVNULL, timeout=PATIENCE))
         except (OSError, ValueError, subprocess.SubprocessError) as error:
             raise Unusable("it is not known whether it can be saved: %s" % error)
+        free = free_space(self._home.tmp)
         if free < 2 * size + ROOM:
             raise Unusable("to save it takes %d MiB of the disk, which has %d MiB free" % (size >> 19, free >> 20))
-
-    def _ask(self, *words: str) -> str:
-        nothing = subprocess.DEVNULL
-        asked = [self._tool, *words]
-        done = subprocess.run(asked, stdin=nothing, stdout=subprocess.PIPE, stderr=nothing, timeout=FIRST, check=True)
-        return done.stdout.decode("utf-8", "replace").strip()
 
     def start(self) -> None:
         """Post what was saved. May be called again."""
         if self._thread.ident is None:
             self._thread.start()
 
-    def hold(self) -> None:
-        """Leave the network to the outputs, until `until_end`."""
-        self._may_post.clear()
-
     def until_end(self, last_moment: Callable[[], float]) -> None:
         """Blocks until all is stored, or until `last_moment` (seconds since 1970) has come."""
-        self._may_post.set()
         while self._thread.is_alive() and time.time() < last_moment():
             self._thread.join(TICK)
         self._stopped.set()
@@ -173,15 +141,9 @@ class ImageArchiving:
     def _post(self, http: HttpClient, saved: SavedImage) -> None:
         """Raises `HttpError`, `Unreadable`, `Unusable`."""
         for number, (key, length) in enumerate(image_parts(saved.built)):
-            content = Content.of_files([FilePart(saved.path, number * IMAGE_PART, length)])
-            self._await_turn()
-            post(http, saved.grant, key, content, self._await_turn)
-
-    def _await_turn(self) -> None:
-        """Raises `Unusable` where it does not come any more."""
-        self._may_post.wait()
-        if self._stopped.is_set():
-            raise Unusable("there was no time for it")
+            if self._stopped.is_set():
+                raise Unusable("there was no time for it")
+            post(http, saved.grant, key, Content.of_files([FilePart(saved.path, number * IMAGE_PART, length)]))
 
 
 def _report(text: str) -> None:

@@ -275,8 +275,6 @@ class Supervisor:
         Watch(self.home, self.run, self.spec, engine, self._start_again).until_end()
 
     def _save(self) -> None:
-        if self._images is not None:
-            self._images.hold()
         save(self.home, self.run, self.spec, self._chosen_engine())
 
     def _start_again(self, reason: Reason) -> bool:

@@ -40,6 +40,10 @@ MOST_EXTENTS = 1 << 20
 """Places in which one content may lie."""
 IMAGE_PART = 256 << 20
 """Bytes of a part of an image."""
+GAP = 128 << 10
+"""Bytes that nobody needs, between two contents of an object, up to which one request asks for both."""
+SPAN = 4 << 20
+"""Bytes that one request asks for, if they are of several contents: as many are in memory."""
 MOST_IMAGE = 64 << 30
 """Bytes of an image as it is stored."""
 
@@ -175,47 +179,6 @@ def _extents(line: bytes, packs: Sequence[str], size: int) -> Tuple[Extent, ...]
     return tuple(Extent(packs[pack], offset, length) for pack, offset, length in found)
 
 
-# -- packing
-
-
-class Part(NamedTuple):
-    """Bytes of a content."""
-
-    digest: str
-    offset: int
-    length: int
-
-
-def packs_of(contents: Iterable[Tuple[str, int]]) -> Iterator[List[Part]]:
-    """What goes into each pack, one part after the other, of contents (digest, size) in their order. One that does not
-    fit into the rest of a pack begins a new one: so a content that fits into one pack is never spread over two, and a
-    larger one that begins as another did begins with the same packs."""
-    pack: List[Part] = []
-    room = PACK
-    for digest, size in contents:
-        if pack and room < size:
-            yield pack
-            pack, room = [], PACK
-        done = 0
-        while done < size:
-            length = min(size - done, room)
-            pack.append(Part(digest, done, length))
-            done, room = done + length, room - length
-            if not room:
-                yield pack
-                pack, room = [], PACK
-    if pack:
-        yield pack
-
-
-def add_pack(places: Places, name: str, parts: Iterable[Part]) -> None:
-    """Note in `places` what lies in a pack. The packs of a content must come in their order."""
-    offset = 0
-    for part in parts:
-        places[part.digest] = (*places.get(part.digest, ()), Extent(name, offset, part.length))
-        offset += part.length
-
-
 # -- what a host may fetch and write
 
 
@@ -234,6 +197,22 @@ class Take(Record):
     @property
     def whole(self) -> bool:
         return self.length == self.size
+
+
+def spans(takes: List[Take]) -> Iterator[List[Take]]:
+    """The contents of an object in groups, each to be read by one request."""
+    group: List[Take] = []
+    start = end = 0
+    for take in sorted(set(takes), key=lambda take: (take.offset, take.length)):
+        if group and not (end <= take.offset <= end + GAP and take.offset + take.length - start <= SPAN):
+            yield group
+            group = []
+        if not group:
+            start = take.offset
+        group.append(take)
+        end = take.offset + take.length
+    if group:
+        yield group
 
 
 class SignedObject(Record):

@@ -128,11 +128,9 @@ def check_images(images: Tuple[ImageAccess, ...]) -> Tuple[ImageAccess, ...]:
         require(bool(IMAGE_NAME.match(access.image)), "the name of an image that can't be one")
         if access.grant is not None:
             check_grant(access.grant)
-        takes = [take for part in access.stored for take in part.takes]
-        for take in takes:
-            require(is_digest(take.digest) and take[:2] == takes[0][:2], "parts of several images")
-            require(min(take[1:]) >= 0, "a part of an image that can't be one")
-        if access.stored:
-            size = sum(take.length for take in takes)
-            require(0 < size <= MOST_IMAGE and size == takes[0].size, "an image that is not as long as its parts")
+        contents = {(take.digest, take.size) for part in access.stored for take in part.takes}
+        require(len(contents) == bool(access.stored), "parts that are not of one image")
+        require(
+            all(is_digest(digest) and 0 < size <= MOST_IMAGE for digest, size in contents), "an image that can't be"
+        )
     return images

@@ -13,7 +13,7 @@ import os
 import threading
 from typing import Any, Dict, Iterable, Iterator, List, Optional
 
-from ..shared.archive import SignedObject, Take
+from ..shared.archive import SPAN, SignedObject, Take, spans
 from ..shared.frames import Bytes
 from ..shared.tree import LARGEST, is_digest, show
 from . import pieces
@@ -26,10 +26,6 @@ from .leases import Lease
 from .objects import read_range
 
 CONNECTIONS = 16
-GAP = 128 << 10
-"""Bytes that nobody needs, between two contents of an object, up to which one request asks for both."""
-SPAN = 4 << 20
-"""Bytes that one request asks for, if they are of several contents: as many are in memory."""
 
 
 class Download:
@@ -164,22 +160,6 @@ class Download:
 def _is_small(take: Take) -> bool:
     """Whether it comes in one go."""
     return take.whole and take.length <= SPAN
-
-
-def spans(takes: List[Take]) -> Iterator[List[Take]]:
-    """The contents of an object in groups, each to be read by one request."""
-    group: List[Take] = []
-    start = end = 0
-    for take in sorted(set(takes), key=lambda take: (take.offset, take.length)):
-        if group and not (end <= take.offset <= end + GAP and take.offset + take.length - start <= SPAN):
-            yield group
-            group = []
-        if not group:
-            start = take.offset
-        group.append(take)
-        end = take.offset + take.length
-    if group:
-        yield group
 
 
 def _check(stored: SignedObject) -> None:

@@ -141,7 +141,8 @@ class HttpClient:
                 connection.connect()
                 if self._cut.is_set():
                     raise HttpError("%s: it was given up" % address.host, GIVEN_UP)
-                with contextlib.closing(_send(connection, method, target, headers, body)) as answer:
+                connection.request(method, target, None if body is None else body(), headers)
+                with contextlib.closing(connection.getresponse()) as answer:
                     if answer.status >= 300:
                         raise refusal(address, answer)
                     yield answer
@@ -216,22 +217,6 @@ def refusal(address: Address, answer: http.client.HTTPResponse) -> HttpError:
     expired = code in EXPIRED or (answer.status in (400, 401, 403) and "expired" in message.lower())
     said = "%s answers %d" % (address.host, answer.status) + (" (%s)" % show(words[:200]) if words else "")
     return HttpError(said, answer.status, code, expired, body)
-
-
-def _send(
-    connection: http.client.HTTPConnection, method: str, target: str, headers: Dict[str, str], body: Optional[Pieces]
-) -> http.client.HTTPResponse:
-    cut: Optional[OSError] = None
-    try:
-        connection.request(method, target, None if body is None else body(), headers)
-    except (BrokenPipeError, ConnectionResetError) as error:
-        if connection.sock is None:
-            raise
-        cut = error  # it may have been refused before it was read to its end
-    answer = connection.getresponse()
-    if cut is not None and answer.status < 300:
-        raise cut
-    return answer
 
 
 @contextlib.contextmanager

@@ -1,14 +1,13 @@
 """Objects of a bucket, as a host without credentials reaches them: read by signed addresses, written by a signed form.
 
-Where the form's policy allows it, the server is given the SHA-256 of what is written, and refuses other bytes. What is
-read is to be verified by the caller, whatever the server says of it.
+The server is given the SHA-256 of what is written, and refuses other bytes. What is read is to be verified by the
+caller, whatever the server says of it.
 """
 
 from __future__ import annotations
 
 import base64
 import hashlib
-import json
 import os
 import random
 from typing import Callable, Iterable, Iterator, NamedTuple, Sequence
@@ -82,15 +81,9 @@ class Content(NamedTuple):
         return cls(size, digest, lambda: (piece for part in parts for piece in part.pieces()))
 
 
-def post(
-    http: HttpClient,
-    grant: Grant,
-    key: str,
-    content: Content,
-    again: Callable[[], None] = lambda: None,
-) -> None:
-    """Write an object below the grant's prefix, or write it once more. What may succeed later is tried again, after
-    `again`. Raises `HttpError`, `Unreadable`, and what `again` raises."""
+def post(http: HttpClient, grant: Grant, key: str, content: Content) -> None:
+    """Write an object below the grant's prefix, or write it once more. What may succeed later is tried again. Raises
+    `HttpError`, `Unreadable`."""
     for failures in range(1, WRITES + 1):
         try:
             _post(http, grant, key, content)
@@ -99,15 +92,13 @@ def post(
             if failures == WRITES or not error.passing:
                 raise
         http.pause(random.uniform(0.1, 0.3) * failures)
-        again()
 
 
 def _post(http: HttpClient, grant: Grant, key: str, content: Content) -> None:
     boundary = "remoterun" + token(16)
     fields = {name: value for name, value in grant.fields.items() if name not in ("file", CHECKSUM)}
     fields["key"] = grant.prefix + key
-    if takes_checksum(grant):
-        fields[CHECKSUM] = base64.b64encode(bytes.fromhex(content.digest)).decode()
+    fields[CHECKSUM] = base64.b64encode(bytes.fromhex(content.digest)).decode()
     head = "".join(
         '--%s\r\nContent-Disposition: form-data; name="%s"\r\n\r\n%s\r\n' % (boundary, name, value)
         for name, value in fields.items()
@@ -125,15 +116,6 @@ def _post(http: HttpClient, grant: Grant, key: str, content: Content) -> None:
     headers = {"Content-Type": "multipart/form-data; boundary=" + boundary, "Content-Length": str(size)}
     with http.ask("POST", grant.url, headers, body, size) as answer:
         answer.read(PIECE)
-
-
-def takes_checksum(grant: Grant) -> bool:
-    """Whether the policy of the form allows naming the SHA-256 that an object must have."""
-    try:
-        conditions = json.loads(base64.b64decode(grant.fields["policy"]))["conditions"]
-        return any("$" + CHECKSUM in condition or CHECKSUM in condition for condition in conditions)
-    except (KeyError, ValueError, TypeError):
-        return False
 
 
 def read_range(http: HttpClient, url: str, start: int, length: int) -> Iterator[bytes]:
