@@ -199,7 +199,7 @@ class TestLoad:
         stored = bench.stored()
         key = max(bench.server.objects)
         bench.server.objects[key] = bytes(len(bench.server.objects[key]))
-        assert "does not have the content" in unusable(bench, stored)
+        assert "did not arrive as it was read" in unusable(bench, stored)
         assert bench.loaded == b"" and "load" not in (bench.folder / "asked").read_text()
 
     def test_a_part_that_is_missing(self, bench: Bench) -> None:
