@@ -6,6 +6,7 @@ Extents of a pack that follow each other are read as one, several at once.
 from __future__ import annotations
 
 import hashlib
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 
@@ -76,11 +77,12 @@ class TreeReader:
 
     def _small(self, files: Sequence[Entry]) -> Iterator[tuple[Entry, memoryview]]:
         """Each with its content, or with fewer bytes where the pack has not as many."""
-        entries = {entry.digest: entry for entry in files}
-        found = []
+        entries = defaultdict[str, list[Entry]](list)
+        found = set()
         for entry in files:
+            entries[entry.digest].append(entry)
             (extent,) = self._places[entry.digest]
-            found.append((extent.pack, Take(entry.digest, entry.size, 0, extent.offset, extent.length)))
+            found.add((extent.pack, Take(entry.digest, entry.size, 0, extent.offset, extent.length)))
         by_pack = groupby(sorted(found), lambda item: item[0])
         to_read = ((pack, span) for pack, together in by_pack for span in spans([take for _, take in together]))
 
@@ -93,7 +95,8 @@ class TreeReader:
         for span, data in each(read, to_read):
             for take in span:
                 at = take.offset - span[0].offset
-                yield entries[take.digest], data[at : at + take.length]
+                for entry in entries[take.digest]:
+                    yield entry, data[at : at + take.length]
 
     def _pieces(self, extents: Iterable[Extent]) -> Iterator[bytes]:
         """The bytes of extents, one after the other; fewer where a pack has not as many."""
