@@ -49,9 +49,16 @@ COMMANDS: dict[str, dict[str, tuple[str, ...]]] = {
 }
 """Headings of `--help`, with their commands in its order; each with the modules of `cli.commands` that register it."""
 
-OLD = {
-    "--force": "-y",
-    "--from": "--image",
+INSTEAD = {
+    **dict.fromkeys(("status", "list", "jobs", "runs"), "ps"),
+    **dict.fromkeys(("log", "tail", "follow"), "logs RUN"),
+    **dict.fromkeys(("cancel",), "stop RUN"),
+    **dict.fromkeys(("attach", "shell"), "exec RUN"),
+    **dict.fromkeys(("submit", "start", "launch"), "run COMMAND"),
+    **dict.fromkeys(("download", "get", "copy"), "cp"),
+    **dict.fromkeys(("delete", "remove"), "rm"),
+    "push": "upload",
+    "show": "info",
     "cat": "cp FILE -",
     "check": "machines check",
     "df": "machines df",
@@ -71,7 +78,7 @@ OLD = {
     "ssh": "machines ssh",
     "whoami": "machines whoami",
 }
-"""Words that were commands or options of remoterun → what is typed for them now."""
+"""Words of other tools, and of an older remoterun → what is typed for them here."""
 
 
 class Commands(TyperGroup):
@@ -89,12 +96,17 @@ class Commands(TyperGroup):
         formatter.write("`remoterun help COMMAND` explains one.\n")
 
 
-def no_old_words(words: Sequence[str]) -> None:
-    """Raises `UsageError` where `words` begin with those of a command that has another name now."""
+def no_other_words(words: Sequence[str]) -> None:
+    """Raises `UsageError` where `words` begin with those of a command that has another name here."""
     for count in (2, 1):
-        old = " ".join(words[:count])
-        if old in OLD:
-            raise UsageError(f"`remoterun {old}` has another name now", hint=f"remoterun {OLD[old]}")
+        typed = " ".join(words[:count])
+        if typed in INSTEAD:
+            raise UsageError(f"`remoterun {typed}` has another name", hint=f"remoterun {INSTEAD[typed]}")
+
+
+def parser_error() -> Any:
+    """The root of what the parser raises; typer does not export it, and brings a parser of its own since 0.29."""
+    return next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
 
 
 def _group(name: str, text: str) -> typer.Typer:

@@ -31,8 +31,8 @@ def _confirm_host_key(key: UnknownHostKey) -> bool:
 
 
 def _log_in(log_in: Callable[[], None]) -> None:
-    with render.prompt():
-        log_in()
+    render.begin_question()
+    log_in()
 
 
 def agree(client: Client, plan: Plan, new: NewBucket | None, yes: bool) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import datetime
 import os
 import random
 import shutil
@@ -29,7 +28,11 @@ JUPYTER = "JupyterLab"
 """The server that is started with a token."""
 MOST_NAMED = 5
 Told = Callable[[int, "PortNews", str], None]
-"""Is told of news of the ports of a run: its number, the news, and the address here."""
+"""Gets news of the ports of a run: its number, the news, and the address here."""
+
+
+def unheard(number: int, news: PortNews, address: str) -> None:
+    """News that nobody waits for."""
 
 
 class Forwards:
@@ -44,7 +47,7 @@ class Forwards:
         client: Client,
         ports: Sequence[PortSpec] | None,
         say: Callable[[str], None],
-        told: Told = lambda number, news, address: None,
+        told: Told = unheard,
         server: str = "",
     ) -> None:
         self._server = server
@@ -58,12 +61,8 @@ class Forwards:
         """The run has come to this state: where that is RUNNING, on a new host perhaps, its ports are forwarded."""
         if self._ports is None or change.past or change.state is not RunState.RUNNING:
             return
-        self.start(change.run.number)
-
-    def start(self, number: int) -> None:
-        """Forward the ports of a run whose command runs."""
         self.close()
-        waited = False
+        number, waited = change.run.number, False
 
         def tell(news: PortNews) -> None:
             nonlocal waited
@@ -114,8 +113,6 @@ class Showing:
     def __init__(self, no_browser: bool) -> None:
         self._wanted = not no_browser
         self.ending = "^C ends it"
-        self.more = ""
-        """Another line, about the page."""
 
     def __call__(self, number: int, news: PortNews, address: str) -> None:
         from remoterun.cli import browser
@@ -125,8 +122,6 @@ class Showing:
         shown = self._wanted and browser.show(address)
         self._wanted = False
         render.page_shown(news.local, shown, browser.far_away(), self.ending)
-        if self.more:
-            render.line(f"  {self.more}")
 
 
 def some_port() -> int:
@@ -138,7 +133,7 @@ def forward_until_end(
     client: Client,
     run: Run,
     ports: list[PortSpec],
-    told: Told = lambda number, news, address: None,
+    told: Told = unheard,
     also: Callable[[StateChange], None] = lambda change: None,
     server: str = "",
 ) -> int:
@@ -179,10 +174,9 @@ def follow(
     run: Run,
     items: Iterable[Item],
     *,
-    timestamps: bool = False,
     from_start: bool = False,
     ports: Sequence[PortSpec] | None = None,
-    told: Told = lambda number, news, address: None,
+    told: Told = unheard,
     server: str = "",
 ) -> int:
     """Show `items` until the run has ended; its exit status. On ^C: what goes on, and 130.
@@ -191,13 +185,12 @@ def follow(
     none), of which `told` is told, too, on other threads; `server` is what answers there.
     """
     steps = render.Steps()
-    stamp = Stamp() if timestamps else None
     ended = hinted = False
     try:
         with contextlib.closing(Forwards(client, ports, steps.say, told, server)) as forwards:
             for item in items:
                 if isinstance(item, LogBytes):
-                    steps.output(stamp.apply(item) if stamp else item.data, item.stderr)
+                    steps.output(item.data, item.stderr)
                 elif isinstance(item, StateChange):
                     run = item.run
                     if from_start or not item.past or run.final:
@@ -230,10 +223,7 @@ def _show_state(change: StateChange, steps: render.Steps) -> bool:
     """Whether that was the end."""
     run = change.run
     if run.final:
-        if run.reason in _STEP_FAILED:
-            steps.fail()
-        else:
-            steps.clear()
+        steps.clear(failed=run.reason in _STEP_FAILED)
         with render.loudly(run.code is None):
             render.ending(run)
             for part in (change.event.evidence or "").splitlines():
@@ -273,28 +263,6 @@ def _show_note(note: Note, steps: render.Steps, run: Run) -> None:
         render.line(f"  connected to {run.host.name} again")
     else:
         steps.say(note.text)
-
-
-class Stamp:
-    """Puts the local time before each line, by when its first byte was seen written."""
-
-    def __init__(self) -> None:
-        self._midway: dict[bool, bool] = {}
-
-    def apply(self, item: LogBytes) -> bytes:
-        prefix = b"?" * 19 + b" "
-        if item.time is not None:
-            moment = datetime.datetime.fromtimestamp(item.time)
-            prefix = moment.isoformat(sep=" ", timespec="seconds").encode() + b" "
-        parts = item.data.split(b"\n")
-        result = []
-        for number, part in enumerate(parts):
-            last = number == len(parts) - 1
-            if last and not part:
-                break
-            result.append((b"" if self._midway.get(item.stderr) else prefix) + part + (b"" if last else b"\n"))
-            self._midway[item.stderr] = last
-        return b"".join(result)
 
 
 LONG = 60.0

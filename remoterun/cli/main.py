@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
-from typing import Any
 
 from remoterun import __version__
 
@@ -81,10 +80,10 @@ def _dispatch(words: list[str]) -> int:
     from typer.main import get_command
 
     from remoterun.cli import render
-    from remoterun.cli.app import no_old_words
+    from remoterun.cli.app import no_other_words, parser_error
     from remoterun.cli.commands import application
 
-    no_old_words(words)
+    no_other_words(words)
     command = get_command(application(words))
     try:
         if "_REMOTERUN_COMPLETE" in os.environ:  # the shell asks what could come next
@@ -99,16 +98,9 @@ def _dispatch(words: list[str]) -> int:
         return status if isinstance(status, int) else 0
     except typer.Exit as end:
         return int(end.exit_code)
-    except _parser_error() as error:
+    except parser_error() as error:
         render.usage(error, words)
         return 2
-
-
-def _parser_error() -> Any:
-    """The root of what the parser raises; typer does not export it, and brings a parser of its own since 0.29."""
-    import typer
-
-    return next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
 
 
 if __name__ == "__main__":

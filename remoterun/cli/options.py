@@ -45,31 +45,13 @@ class Form(Record):
     """The word for a value, where there is one; None where a run is not told of it."""
     key: Callable[[Any], Any] | None = _same
     """A value that is typed stands in the place of an earlier one with the same key; None: of all."""
-    edit: tuple[Callable[[Any], str], Callable[[str], Any]] | None = None
-    """What stands in the text of `rerun --edit` for a value, and the reverse; None: the same words."""
     complete: Callable[[str], Any] | None = None
     kind: type = str
     """What typer makes of a word."""
 
 
-def _edited_variable(word: str) -> tuple[str, str | None]:
-    if "=" in word:
-        return parse_variable(word)
-    if not VARIABLE.fullmatch(word):
-        raise UsageError(f"`{word}` is not the name of an environment variable")
-    return word, None
-
-
 def _mount_text(mount: Mount) -> str:
     return f"{mount.resource}:{mount.path}"
-
-
-def _whole(number: int | str) -> int:
-    """Of what typer has read, or of a word in the text of `rerun --edit`."""
-    try:
-        return int(number)
-    except ValueError:
-        raise UsageError(f"`{number}` is not a whole number")
 
 
 FORMS = {
@@ -79,7 +61,6 @@ FORMS = {
         parse_variable,
         show=itemgetter(0),
         key=itemgetter(0),
-        edit=(lambda pair: pair[0] if pair[1] is None else "=".join(pair), _edited_variable),
     ),
     "secrets": Form(
         parse_secret,
@@ -88,9 +69,9 @@ FORMS = {
         complete=complete.secrets,
     ),
     "pip": Form(parse_package),
-    "requirements": Form(requirements_of, show=None, edit=(_same, _same), kind=Path),
+    "requirements": Form(requirements_of, show=None, kind=Path),
     "framework": Form(complete=complete.frameworks),
-    "description": Form(show=None, edit=(_same, _same)),
+    "description": Form(show=None),
     "labels": Form(complete=complete.labels),
     "gpus": Form(parse_gpus, show=lambda count: "all" if count == ALL_GPUS else str(count)),
     "duration": Form(parse_duration, duration_text),
@@ -102,7 +83,7 @@ FORMS = {
     ),
     "ports": Form(parse_port, lambda port: f"{port.port}:{port.local}" if port.local else str(port.port)),
     "run": Form(run_number, show=None, complete=complete.active_runs),
-    "int": Form(_whole, kind=int),
+    "int": Form(kind=int),
     "float": Form(float, lambda number: f"{number:g}", kind=float),
 }
 """By the name of the field, by the `form` of its option, or by its type."""
@@ -121,19 +102,12 @@ class Row(Record):
     def value(self, asked: RunRequest) -> Any:
         """That of `env` has None for a variable whose value is found later."""
         if self.name == "env" and isinstance(asked, Asked):
-            return (*((variable, None) for variable in asked.variables), *asked.env)
+            return tuple({**dict.fromkeys(asked.variables), **dict(asked.env)}.items())
         return getattr(asked, self.name)
 
-    def put(self, asked: Asked, value: Any) -> Asked:
-        """A copy with another value."""
-        if self.name != "env":
-            return asked._replace(**{self.name: value})
-        variables = tuple(variable for variable, text in value if text is None)
-        return asked._replace(env=tuple(pair for pair in value if pair[1] is not None), variables=variables)
-
-    def read(self, typed: Any, parse: Callable[[Any], Any] | None = None) -> Any:
-        """The value for what is typed, with `parse` in the place of its own. Raises `UsageError`."""
-        parse = parse or self.form.parse
+    def read(self, typed: Any) -> Any:
+        """The value for what is typed. Raises `UsageError`."""
+        parse = self.form.parse
         value = tuple(each for each in map(parse, typed) if each is not None) if self.repeated else parse(typed)
         wrong = self.option.wrong(value)
         if wrong:
@@ -142,8 +116,9 @@ class Row(Record):
 
     def add(self, asked: Asked, value: Any) -> Asked:
         """A copy with what is typed: to a list it is added."""
-        key = self.form.key
-        return self.put(asked, _joined(self.value(asked), value, key) if self.repeated and key is not None else value)
+        if self.repeated and self.form.key is not None:
+            value = _joined(getattr(asked, self.name), value, self.form.key)
+        return asked._replace(**{self.name: value})
 
     def words(self, asked: RunRequest) -> list[list[str]]:
         """What is typed for its value: the words of each time."""

@@ -12,12 +12,12 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 from remoterun.agent.shared.spec import NONE, PYTHON
 from remoterun.cli import render
 from remoterun.errors import UsageError
-from remoterun.model import RunRequest
+from remoterun.model import RunRequest, listed
 from remoterun.sizes import counted
 
 if TYPE_CHECKING:
@@ -39,9 +39,15 @@ class Sending:
     no_git: bool
     yes: bool
 
-    @property
-    def asks(self) -> bool:
-        return not self.yes and render.person_there()
+    def choose(self, question: str, default: bool) -> bool:
+        """What a person answers, or, where nobody is asked, `default`. Raises `KeyboardInterrupt` for q."""
+        if self.yes or not render.person_there():
+            return default
+        answer = render.choose(question, "ynq", "y" if default else "n")
+        if answer == "q":
+            render.line("Nothing was run.")
+            raise KeyboardInterrupt
+        return answer == "y"
 
 
 def source_to_send(request: RunRequest, how: Sending) -> Source | None:
@@ -80,15 +86,9 @@ def _folder_is_meant(request: RunRequest, how: Sending, problem: str) -> bool:
         means = "sends it, too" if named else "goes on without files"
         raise UsageError(f"{problem}{because}", hint=f"--no-git sends this folder; -y {means}")
     render.line(f"There is no git repository here{because}.")
-    answer = "y" if named else "n"
-    if how.asks:
-        answer = render.choose("Send this folder? (n: run without files, q: quit)", "ynq", answer)
-    if answer == "q":
-        _quit()
-    render.line(
-        "This folder is sent as it is." if answer == "y" else "No files of yours will be available in this run."
-    )
-    return answer == "y"
+    sent = how.choose("Send this folder? (n: run without files, q: quit)", bool(named))
+    render.line("This folder is sent as it is." if sent else "No files of yours will be available in this run.")
+    return sent
 
 
 def with_untracked(source: Source, command: str, places: list[str], how: Sending) -> Source:
@@ -117,22 +117,12 @@ def with_untracked(source: Source, command: str, places: list[str], how: Sending
         render.line(f"  {render.name(path)}{'   (the command names it)' if path in named else ''}")
     if count > _SHOWN:
         render.line(f"  … and {count - _SHOWN} more")
-    answer = "y" if named else "n"
-    if how.asks:
-        them = "it" if count == 1 else "them"
-        answer = render.choose(f"Send {them}, too? (n: run without {them}, q: quit)", "ynq", answer)
-    if answer == "q":
-        _quit()
-    if answer == "n":
+    them = "it" if count == 1 else "them"
+    if not how.choose(f"Send {them}, too? (n: run without {them}, q: quit)", bool(named)):
         render.line(f"{'It' if count == 1 else 'They'} will not be available in this run.")
         return source
     source.close()
     return snapshot(Path.cwd(), include_untracked=True)
-
-
-def _quit() -> NoReturn:
-    render.line("Nothing was run.")
-    raise KeyboardInterrupt
 
 
 def _words(command: str, workdir: str, places: list[str]) -> list[str]:
@@ -189,9 +179,7 @@ def with_packages(prepared: Prepared, how: Sending) -> Prepared:
     if not choice.lacking:
         return prepared
     modules = [f"`{module}`" for module in choice.lacking[:_NAMED]]
-    if len(choice.lacking) > _NAMED:
-        modules.append(f"{len(choice.lacking) - _NAMED} more")
-    named = " and ".join(filter(None, [", ".join(modules[:-1]), modules[-1]]))
+    named = listed(modules if len(choice.lacking) <= _NAMED else [*modules, f"{len(choice.lacking) - _NAMED} more"])
     text = f"the code imports {named}, which {'plain Python' if choice.framework == PYTHON else 'it'} lacks"
     offer = choice.offer
     if offer is None:
@@ -207,15 +195,11 @@ def with_packages(prepared: Prepared, how: Sending) -> Prepared:
         render.warning(text)
         render.line(f"  {lists}; --pip-req {render.word(path)} installs {them}, and so does -y")
         return prepared
-    if how.asks:
-        render.line(f"T{text[1:]}.")
-        answer = render.choose(f"{lists}. Install {them}? (q: quit)", "ynq", "y")
-        if answer == "q":
-            raise KeyboardInterrupt
-        if answer == "n":
-            return prepared
-    else:
+    render.line(f"T{text[1:]}.")
+    if how.yes:
         render.line(f"{lists}, which {'is' if offer.count == 1 else 'are'} installed.")
+    elif not how.choose(f"{lists}. Install {them}? (q: quit)", True):
+        return prepared
     options = f"{prepared.request.options} {shlex.join(['--pip-req', path])}".strip()
     return prepared.with_requirements(offer.text, options)
 

@@ -12,8 +12,8 @@ from remoterun.model.resources import Mount
 ALL_GPUS = -1
 """In place of a number of GPUs: as many as the machine has."""
 _NUMBER: Any = {"right": lambda number: 0 < number < 1e6, "what": "a number above 0", "example": "2"}
-_OF_THIS_RUN: Any = {"edited": None, "shared": False}
-"""Of an option that a repository may not ask for, and that stands in no text of `rerun --edit`."""
+_OF_THIS_RUN: Any = {"shared": False}
+"""Of an option that a repository may not ask for."""
 
 
 class RunRequest(Packages, HandedOn):
@@ -26,8 +26,6 @@ class RunRequest(Packages, HandedOn):
         "-m --mount RESOURCE[:PATH]",
         "Make an upload, or a run's outputs, readable at PATH. Repeat for more.",
         again="Mount the newest version of this there, as well or instead. Repeat for more.",
-        edited="Mounted read-only: RESOURCE:PATH. What stays as it is holds what the run read;\n"
-        "what you change or add holds the newest version.",
         first=True,
     )
     """They may be given as they are typed, too: "uploads/doom:data"."""
@@ -35,7 +33,6 @@ class RunRequest(Packages, HandedOn):
         (),
         "-e --env K[=V]",
         "An environment variable; K alone takes its value here. Repeat for more.",
-        edited="Variables: NAME takes the value that it has here, NAME=VALUE gives it one.",
         first=True,
         shared=False,
         secret=True,
@@ -46,7 +43,6 @@ class RunRequest(Packages, HandedOn):
         "--secret NAME[=VARIABLE]",
         "A secret that `remoterun secret set` keeps, as a variable. Repeat for more.",
         again="A secret as a variable, as well or instead. Repeat for more.",
-        edited="Secrets: NAME, or NAME=VARIABLE.",
         shared=False,
     )
     """Pairs of a variable and the name of the secret that is its value."""
@@ -55,7 +51,6 @@ class RunRequest(Packages, HandedOn):
         "--framework NAME",
         "What the environment has: none, python, tensorflow. Default: TensorFlow if the code imports it.",
         again="Another framework: none, python, tensorflow.",
-        edited="none, python or tensorflow.",
     )
     """None for the one that the code needs."""
     gpus: int | None = option(
@@ -63,7 +58,6 @@ class RunRequest(Packages, HandedOn):
         "--gpus N",
         "GPUs that it gets, or `all`. Default: the machine's setting.",
         again="GPUs that it gets, or `all`; 0 for none.",
-        edited='A number, or all; "": what the machine\'s setting says.',
         first=True,
         shared=False,
     )
@@ -72,7 +66,6 @@ class RunRequest(Packages, HandedOn):
         None,
         "--notify URL|NAME",
         "Who gets word when it ends: a webhook, or a secret that is one; `none` for nobody. Repeat for more.",
-        edited=None,
         secret=True,
     )
     """Who gets word when it ends: addresses, or names of secrets; None for those of config.toml."""
@@ -88,7 +81,6 @@ class RunRequest(Packages, HandedOn):
         None,
         "--attempts N",
         "How often it may start if its machine goes down; values of -e stay on it till the last attempt ends.",
-        edited='A number; "": one.',
         shared=False,
         **_NUMBER,
     )

@@ -10,7 +10,6 @@ import signal
 import sqlite3
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -107,18 +106,6 @@ def test_listings_never_write_to_the_terminal(data: Place) -> None:
         assert ESCAPE not in done.stdout + done.stderr, words
 
 
-def test_errors_never_write_to_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
-    from remoterun.cli import render
-    from remoterun.errors import RemoterunError
-
-    render.error(RemoterunError(f"a{ESCAPE}[31m\nb", evidence=f"1{ESCAPE}]0;x\a\n\t2", hint=f"c{ESCAPE}"))
-    render.warning(f"d\r{ESCAPE}[2J")
-    said = capsys.readouterr().err
-    assert said.splitlines() == [
-        r"error: a\x1b[31m⏎ b", r"  1\x1b]0;x\x07", "      2", "", r"hint: c\x1b", r"warning: d\r\x1b[2J",
-    ]  # fmt: skip
-
-
 def test_colour_only_where_it_is_wanted(data: Place) -> None:
     assert ESCAPE not in data.run("machines").stdout
     assert ESCAPE in data.run("machines", env={"CLICOLOR_FORCE": "1"}).stdout
@@ -159,7 +146,7 @@ def test_dry_run_shows_and_does_nothing(data: Place) -> None:
     done = data.run("run", "--dry-run", "-m", "uploads/odd:data", "--pip", "numpy", "echo  'two  spaces'")
     shown = dict(line.split(None, 1) for line in done.stdout.splitlines())
     assert shown["command"] == "echo  'two  spaces'"
-    assert shown["mount"] == "uploads/odd at data" and shown["packages"] == "numpy"
+    assert shown["mounts"] == "uploads/odd:data" and shown["packages"] == "numpy"
     assert shown["source"].startswith("1 file, 15 bytes") and "(main)" in shown["commit"]
     assert data.json("ps") == []
 
@@ -200,7 +187,7 @@ def test_copies_meet_what_is_there(data: Place, tmp_path: Path) -> None:
     assert f"Copied 1 file, 9 bytes, to {tmp_path}" in forced.stderr
     assert (tmp_path / "plain.txt").read_text() == "plain.txt"
     again = data.run("cp", "uploads/odd", str(tmp_path)).stderr
-    assert f"Nothing to copy: all 6 files are in {tmp_path} already" in again and "Copied" not in again
+    assert f"Nothing to copy: 6 files were here already ({tmp_path})" in again and "Copied" not in again
 
 
 def test_a_copy_says_where_it_went_or_why_there_is_none(data: Place, tmp_path: Path) -> None:
@@ -211,7 +198,7 @@ def test_a_copy_says_where_it_went_or_why_there_is_none(data: Place, tmp_path: P
     assert "Copied 1 file, 10 bytes, to ./sub" in copied("uploads/odd/sub", "sub")
     assert "Copied 2 files, 19 bytes, to ./a/b" in copied("uploads/odd/[ps]*", "a/b")
     assert (tmp_path / "a" / "b" / "sub" / "deep" / "f").exists()
-    assert "Nothing to copy: ./plain.txt is the same already" in copied("uploads/odd/plain.txt")
+    assert "Nothing to copy: 1 file was here already (./plain.txt)" in copied("uploads/odd/plain.txt")
     assert "nothing in uploads/odd matches `*.png`" in copied("uploads/odd/*.png", status=2)
     assert data.run("ls", "uploads/odd/s*/d*").stdout.split() == ["10", "bytes", "sub/deep/", "(1", "file)"]
 
@@ -247,20 +234,16 @@ def test_what_is_damaged_keeps_nobody_from_the_rest(data: Place, tmp_path: Path)
     assert "Copied 1 file" in data.run("cp", "uploads/odd", str(tmp_path / "copy")).stderr
 
 
-def test_the_name_of_an_upload_is_asked_for(data: Place) -> None:
-    terminal = data.spawn("upload", "notes.txt")
-    terminal.expect(r"notes.txt will be at uploads/NAME/notes.txt")
-    terminal.expect(r"Name of the upload\? \[song\] ")
-    terminal.sendline("ver se")
-    terminal.expect("A name has up to 100 letters, digits")
-    terminal.expect(r"Name of the upload\? \[song\] ")
-    terminal.sendline("verse")
-    terminal.expect("Uploaded 1 file, 15 bytes: uploads/verse")
-    terminal.expect("run --mount uploads/verse COMMAND   finds it in ./verse")
-    assert ended(terminal) == 0
-    assert data.run("upload", "notes.txt").stdout == "uploads/song\n", "nobody is asked without a terminal"
+def test_names_of_uploads(data: Place) -> None:
+    named = data.run("upload", "notes.txt", "--name", "verse").stderr
+    assert "Uploaded 1 file, 15 bytes: uploads/verse" in named
+    assert "run --mount uploads/verse COMMAND   finds it in ./verse" in named
+    assert data.run("upload", "notes.txt").stdout == "uploads/song\n"
     added = data.run("cp", "odd/plain.txt", "uploads/verse/more/")
-    assert added.stdout == "uploads/verse\n" and "Added 9 bytes: uploads/verse (version 2) on plain" in added.stderr
+    assert (
+        added.stdout == "uploads/verse\n"
+        and "2 files, 24 bytes, 15 bytes of it there already: uploads/verse (version 2) on plain" in added.stderr
+    )
     assert "more/" in data.run("ls", "uploads/verse").stdout
     several = ("uploads/verse", "uploads/nix", "uploads/song")
     refused = data.run("rm", *several, status=2).stderr
@@ -291,29 +274,6 @@ def test_what_git_keeps_for_itself_is_left_out(data: Place, tmp_path: Path) -> N
     done = data.run("upload", "cloned", "--include-git", cwd=tmp_path)
     assert re.search(r"warning: \d+ of its files are git's own, in \.git: `cp` will leave them out", done.stderr)
     data.run("rm", "uploads/cloned")
-
-
-def test_a_file_that_changes_while_it_is_uploaded(data: Place) -> None:
-    moving = data.folder / "moving"
-    moving.write_bytes(bytes(20_000_000))
-    halt = threading.Event()
-
-    def write() -> None:
-        with moving.open("ab", buffering=0) as file:
-            while not halt.is_set():
-                file.write(b"x")
-                time.sleep(0.0005)
-
-    writer = threading.Thread(target=write)
-    writer.start()
-    try:
-        done = data.run("upload", "moving", "--name", "moving", status=125)
-    finally:
-        halt.set()
-        writer.join()
-    assert re.search("error: `moving` change[sd]", done.stderr) and "try again" in done.stderr
-    assert [upload["name"] for upload in data.json("ls")] == ["odd"]
-    moving.unlink()
 
 
 def test_an_upload_that_is_interrupted_goes_on(data: Place) -> None:
@@ -472,7 +432,7 @@ class TestRuns:
         ready.run(*RUN, "printf 'loss: 1\nother\nloss: 2'")
         assert ready.run("logs", "--grep", r"loss: \d").stdout == "loss: 1\nloss: 2\n", "of the last run"
         none = ready.run("logs", "--no-follow", "--grep", "accuracy")
-        assert none.stdout == "" and "no line of run" in none.stderr
+        assert none.stdout == "" and "no line matches `accuracy`" in none.stderr
 
     def test_the_state_comes_before_the_first_byte(self, ready: Place) -> None:
         for _ in range(3):
@@ -506,7 +466,6 @@ class TestRuns:
         assert ready.run("logs", number).stderr.count("complete") == 1
         assert [str(run["number"]) for run in ready.json("ps", "--label", "night")] == [number]
         assert "No run matches; `remoterun ps` lists runs" in ready.run("ps", "--label", "day").stderr
-        assert "no run was ever on `plian`: did you mean `plain`?" in ready.run("ps", "-t", "plian").stderr
         assert len(ready.json("ps", "-n", "2")) == 2
         assert len(ready.json("ps", "-a")) >= len(ready.json("ps"))
         about = ready.json("info", "last")
@@ -571,7 +530,7 @@ class TestRuns:
         stamped = ready.run("logs", f"runs/{number}", "--timestamps").stdout.splitlines()
         assert [re.sub(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d ", "", line) for line in stamped] == ["one", "two", "three"]
         ready.run(*RUN, "true")
-        assert "has written nothing: it is complete" in ready.run("logs", "last", "--no-follow").stderr
+        assert "is complete: it has written nothing" in ready.run("logs", "last", "--no-follow").stderr
 
     def test_a_reader_that_has_enough(self, ready: Place) -> None:
         done = in_shell(ready, "{ remoterun run -y -t plain 'seq 300000'; echo $? >&2; } | head -1")
@@ -648,7 +607,7 @@ class TestRuns:
         first, second = (ready.run("run", "-y", "-b", "-t", "narrow", "sleep 1000").stdout.strip() for _ in range(2))
         until(lambda: ready.json("info", first)["state"] == "running")
         until(lambda: re.search(rf" {second}  queued, next in line ", ready.run("ps").stdout))
-        assert f"run {second} has written nothing yet: it is queued" in ready.run("logs", second, "--no-follow").stderr
+        assert f"run {second} is queued: it has written nothing yet" in ready.run("logs", second, "--no-follow").stderr
         terminal = ready.spawn("logs", second)
         terminal.expect("Waiting for its turn.*(next in line|waiting for)")
         terminal.sendintr()

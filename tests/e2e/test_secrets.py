@@ -25,7 +25,7 @@ def test_the_commands(place: Place) -> None:
     assert [secret["name"] for secret in place.json("secret")] == ["HF_TOKEN", "WANDB_KEY"]
     assert "HF_TOKEN" in place.run("secret").stdout
     done = place.run("run", "--dry-run", "-y", "--secret", "HF_TOKEN", "--secret", "WANDB_KEY=KEY", "-e", "A=x", "true")
-    assert "secrets    HF_TOKEN, WANDB_KEY as KEY\n" in done.stdout and "variables  A\n" in done.stdout
+    assert "secrets    HF_TOKEN, WANDB_KEY=KEY\n" in done.stdout and "env        A\n" in done.stdout
     place.run("secret", "rm", "HF_TOKEN")
     done = place.run("run", "--secret", "HF_TOKEN", "true", status=2)
     assert done.stderr == "error: there is no secret `HF_TOKEN`\n\nhint: remoterun secret set HF_TOKEN   keeps one\n"

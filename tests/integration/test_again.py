@@ -284,11 +284,11 @@ class TestDiff:
 
         stat = typed("diff", "runs/1", "last", "--stat").stdout.splitlines()
         assert stat[-6:] == [
-            "a.py |     4 ++ --",
+            "a.py | +2 -2",
             "big  | changed",
             "bin  | changed",
-            "gone |     1  -",
-            "new  |     1 + ",
+            "gone | +0 -1",
+            "new  | +1 -0",
             "5 files changed, 3 lines added, 3 removed",
         ]
         found = json.loads(typed("diff", "1", "2", "--json").stdout)
@@ -312,7 +312,7 @@ class TestEdit:
         typed("run", "--no-git", "-y", *words, 'cat a doom/in; echo " $LR"')
         (tmp_path / "in").write_text("second")
         typed("upload", "../in", "--name", "doom")
-        kept = typed.user.config.home / "edit" / "run-1.toml"
+        kept = typed.user.config.home / "edit" / "run-1.txt"
 
         def edit(change: str, status: int) -> Any:
             """With an editor that is a program of `sed`."""
@@ -321,17 +321,16 @@ class TestEdit:
         same = edit("s/x/x/", 1)
         assert same.stderr == "Nothing was changed: nothing is run. As it was: `remoterun rerun 1`\n"
         assert "The text is empty" in edit("s/^[^#].*//", 1).stderr and not kept.exists()
-        wrong = edit('s/^attempts = ""/attempts = "two"/', 2).stderr
-        line = int(wrong.partition("error: line ")[2].partition(", `attempts`: `two` is not a whole number")[0])
-        assert kept.read_text().splitlines()[line - 1] == 'attempts = "two"'
+        wrong = edit("s/^-e LR/-e LR\\n--attempts two/", 2).stderr
+        assert "`two` is not a valid int" in wrong and "\n--attempts two\n" in kept.read_text()
         assert f"What you wrote is kept: {kept}\n  remoterun rerun --edit 1   opens it again\n" in wrong
         assert kept.stat().st_mode & 0o777 == 0o600
-        assert "`split`: its value is not true or false" in edit('s/"two"/2/; s/^split = false/split = 3/', 2).stderr
-        again = edit("s/^split = 3/split = true/; s/^labels/lables/", 2).stderr
-        assert "opened again" in again and "`lables`: there is no such key; did you mean `labels`?" in again
-        assert "is not TOML: " in edit("s/^lables = /labels = ,/", 2).stderr
-        assert f"What you wrote is kept: {kept}\n" in edit("s/^labels = ,/labels = /", 2).stderr
-        changed = 's/"LR"/"LR=7"/; s/^machine = .*/machine = "two"/; s/; echo/ | cat; echo/; s/"x"/"y"/'
+        again = edit("s/two/2\\n--split/; s/^--label/--lable/", 2).stderr
+        assert "opened again" in again and "no such option: `--lable`" in again and "did you mean `--label`" in again
+        assert "the options can't be read: No closing quotation" in edit('s/^--lable x/--label "x/', 2).stderr
+        assert "--no-git can't stand in the text" in edit('s/^--label "x/--label x --no-git/', 2).stderr
+        assert f"What you wrote is kept: {kept}\n" in edit("s/--no-git/--pip =/", 2).stderr
+        changed = "s/^-e LR/-e LR=7/; s/^-t .*/-t two/; s/; echo/ | cat; echo/; s/--label x .*/--label y/"
         done = edit(changed, 0)
         assert done.stdout == "Afirst 7\n" and not kept.exists()
         assert (
@@ -345,9 +344,9 @@ class TestEdit:
 
     def test_at_a_terminal_it_is_edited_again_or_dropped(self, typed: Typed, tmp_path: Path) -> None:
         typed("run", "--no-git", "-y", "echo one")
-        change = 's/echo one/echo two/; s/^attempts = ""/attempts = x/; t; s/^attempts = x/attempts = 1/'
+        change = "s/echo one/echo two/; s/^-t one$/-t one --attempts x/; t; s/--attempts x/--attempts 1/"
         editor = {"EDITOR": f"sed -i -e '{change}'"}  # what it breaks, it mends the next time
-        kept = typed.user.config.home / "edit" / "run-1.toml"
+        kept = typed.user.config.home / "edit" / "run-1.txt"
 
         def asked() -> Any:
             env = {**typed.env, **editor, "TERM": "dumb"}
@@ -361,7 +360,7 @@ class TestEdit:
                 timeout=60,
                 dimensions=(50, 200),
             )
-            terminal.expect("error: the text is not TOML")
+            terminal.expect("error: .*is not a valid int")
             terminal.expect_exact("Edit again? [Y/n] ")
             return terminal
 
@@ -375,7 +374,7 @@ class TestEdit:
         assert "two\r\n" in ended(terminal) and terminal.exitstatus == 0 and not kept.exists()
         terminal = asked()
         terminal.sendline("n")
-        dropped = kept.with_name("run-1.dropped.toml")
+        dropped = kept.with_name("run-1.dropped.txt")
         assert f"Nothing is run. What you wrote is in {dropped}\r\n" in ended(terminal)
-        assert terminal.exitstatus == 1 and not kept.exists() and "attempts = x" in dropped.read_text()
+        assert terminal.exitstatus == 1 and not kept.exists() and "--attempts x" in dropped.read_text()
         assert "Nothing was changed" in typed("rerun", "--edit", "1", status=1, env={"EDITOR": "true"}).stderr

@@ -33,7 +33,7 @@ from remoterun.agent.shared.states import RunState
 from remoterun.agent.shared.tree import HEADER, Entry, Manifest
 from remoterun.agent.store.home import Home
 from remoterun.cli import render
-from remoterun.cli.follow import Stamp
+from remoterun.cli.commands.tailing import by_lines
 from remoterun.client import Client
 from remoterun.client.following import LogBytes, StateChange
 from remoterun.errors import RemoterunError, TransferError, UnsafePath
@@ -395,7 +395,7 @@ class TestWhatIsNotData:
                     if isinstance(item, StateChange):
                         render.state_text(item.run)
                     elif isinstance(item, LogBytes):
-                        Stamp().apply(item)
+                        list(by_lines([item], None, True))
             case "upload":
                 client.uploads.upload(path, "doom")
             case "doctor":

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import sys
-import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -275,17 +273,7 @@ def test_tables_fit_narrow_terminals(
         ([b"abc", b"def\n"], True),
         ([b"abc\n", b"def"], False),
         ([b"abc", b""], False),
-        ([b"\xc3"], False),
-        ([b"red\n\x1b[0m"], True),
-        ([b"red\n\x1b", b"[0m"], True),
-        ([b"title\n\x1b]0;x\x07"], True),
-        ([b"\x1b[31mred"], False),
         ([b" 10%\r 20%"], False),
-        ([b"\r 10%\r"], False),
-        ([b" 10%\r    \r"], True),
-        ([b" 10%", b"\r\x1b[K"], True),
-        ([b" 10%\x1b[2K\r"], True),
-        ([b"x" * 10000], False),
     ],
 )  # fmt: skip
 def test_where_the_cursor_stands_after_a_command(written: list[bytes], at_start: bool) -> None:
@@ -293,19 +281,6 @@ def test_where_the_cursor_stands_after_a_command(written: list[bytes], at_start:
     for data in written:
         cursor.wrote(data)
     assert cursor.at_start is at_start
-
-
-def test_the_time_at_prompts_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
-    """`doctor` says how long the machine takes, and not the person."""
-    reader, writer = os.pipe()
-    monkeypatch.setattr(sys, "stdin", os.fdopen(reader))
-    before = render.time_at_prompts()
-    timer = threading.Timer(0.5, os.write, (writer, b"y\n"))
-    timer.start()
-    with sys.stdin:
-        assert render.ask("Is that so?", default=False)
-    assert 0.1 <= render.time_at_prompts() - before < 60
-    os.close(writer)
 
 
 def test_a_spinner_leaves_room_for_the_interrupt() -> None:

@@ -13,7 +13,7 @@ from typer.main import get_command
 
 import remoterun.client
 import remoterun.transfer
-from remoterun.cli.app import COMMANDS, OLD
+from remoterun.cli.app import COMMANDS, INSTEAD
 from remoterun.cli.commands import application
 from remoterun.cli.main import main
 
@@ -39,9 +39,7 @@ def test_the_table_of_commands_has_those_that_modules_register() -> None:
 
 def test_every_old_word_leads_to_one_that_there_is() -> None:
     commands: dict[str, Any] = get_command(application()).commands  # type: ignore[attr-defined]
-    for old, new in OLD.items():
-        if old.startswith("-"):
-            continue
+    for old, new in INSTEAD.items():
         first, *below = old.split()
         assert first not in commands or (below and below[0] not in getattr(commands[first], "commands", {})), old
         first, *below = new.split()
@@ -54,7 +52,7 @@ def test_every_old_word_leads_to_one_that_there_is() -> None:
     [
         (["cat", "x"], "remoterun cp FILE -"),
         (["gc", "--cloud", "-y"], "remoterun machines gc aws"),
-        (["cp", "--force", "x", "y"], "`-y` has taken its place"),
+        (["status"], "remoterun ps"),
     ],
 )
 def test_an_old_word_is_refused(words: list[str], hint: str, capsys: pytest.CaptureFixture[str]) -> None:

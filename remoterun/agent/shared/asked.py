@@ -48,7 +48,6 @@ class Packages(Record, kw_only=True):
         "--pip-req FILE",
         "A requirements file to install.",
         again="Another requirements file.",
-        edited="The text of a requirements file.",
     )
     """The text of the file."""
     apt: Tuple[str, ...] = option(
@@ -65,7 +64,6 @@ class Packages(Record, kw_only=True):
         "--image IMAGE",
         "A Docker image instead of the bundled one.",
         again="Another Docker image.",
-        edited='"": the bundled one.',
     )
 
 
@@ -88,7 +86,6 @@ class HandedOn(Record, kw_only=True):
         form="duration",
         right=lambda seconds: seconds > 0,
         what="a time limit above 0 s",
-        edited='90s, 10m, 2h; "": none.',
     )
     """In seconds."""
     ports: Tuple[PortSpec, ...] = option(
@@ -98,7 +95,6 @@ class HandedOn(Record, kw_only=True):
         again=None,
         right=lambda port: port.can_be,
         what="a port from 1 to 65535",
-        edited=None,
     )
     """These are forwarded while a client follows the run."""
     split: bool = option(
@@ -106,7 +102,6 @@ class HandedOn(Record, kw_only=True):
         "--split",
         "What the command writes to stderr comes on stderr here, not on stdout.",
         again=None,
-        edited="Whether its stderr is apart.",
     )
     """What the command writes to stderr has a file of its own, and is not in the log."""
     beside: bool = False

@@ -149,8 +149,6 @@ class Option(Record):
     """`run --help` shows it above *More*."""
     shared: bool = True
     """A repository may ask for it, in its `remoterun.toml`."""
-    edited: Optional[str] = ""
-    """The comment above it in the text of `rerun --edit`; None where it can't be edited."""
     secret: bool = False
     """Its value stands in no text that shows the record."""
 

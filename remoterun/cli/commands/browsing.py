@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import secrets
-import threading
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -14,7 +13,7 @@ from remoterun.cli import complete, render
 from remoterun.cli.app import Command, Json, RunNumber, app, example, run_number
 from remoterun.cli.asking import client as connect
 from remoterun.cli.commands.run import send_and_launch
-from remoterun.cli.follow import JUPYTER, Showing, Told, forward_until_end, some_port
+from remoterun.cli.follow import JUPYTER, Showing, forward_until_end, some_port, unheard
 from remoterun.cli.options import parsed, takes, with_values
 from remoterun.cli.to_send import Sending
 from remoterun.errors import HostError, UsageError
@@ -50,25 +49,16 @@ def forward(
         token = client.runs.tokens.find(known.key)
         named = _named(client, known) if token is not None or not wanted else []
         notebooks = token is not None and all(each.port in {port.port for port in named} for each in wanted)
-        told = _as_json if json else _until_interrupted()
-        return forward_until_end(client, known, wanted or named, told, server=JUPYTER if notebooks else "")
+        render.line("  ^C ends it; the run goes on")
+        return forward_until_end(
+            client, known, wanted or named, _as_json if json else unheard, server=JUPYTER if notebooks else ""
+        )
 
 
 def _as_json(number: int, news: PortNews, address: str) -> None:
     if news.kind == "up":
         render.out_json({"run": number, "address": address, "port": news.port, "local": news.local})
         render.finish()
-
-
-def _until_interrupted() -> Told:
-    hinted = threading.Event()
-
-    def told(number: int, news: PortNews, address: str) -> None:
-        if news.kind in ("waiting", "up") and not hinted.is_set():
-            hinted.set()
-            render.line("  ^C ends it; the run goes on")
-
-    return told
 
 
 def _named(client: Client, run: Run) -> list[PortSpec]:

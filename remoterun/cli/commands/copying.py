@@ -41,7 +41,8 @@ def upload(
 ) -> None:
     """Send a file or a folder as a named data set. What the machine has already is not sent again."""
     _check_there(path)
-    chosen = check_upload_name(_upload_name(path) if name is None else name)
+    folder = path if path.is_dir() else path.parent
+    chosen = check_upload_name(folder.resolve().name if name is None else name)
     with connect() as client:
         with_bucket(client, to)
         try:
@@ -66,23 +67,6 @@ def _check_there(path: Path) -> None:
         shown = render.name(str(path))
         message = f"the link `{shown}` leads to no file" if path.is_symlink() else f"there is no `{shown}` here"
         raise NotFound(message, hint="ls   shows what there is")
-
-
-def _upload_name(path: Path) -> str:
-    """The name for what is uploaded: a folder's own; for a file a person is asked."""
-    if path.is_dir():
-        return path.resolve().name
-    parent = path.resolve().parent.name
-    if not render.person_there():
-        return parent
-    file = render.name(path.name)
-    render.line(f"{file} will be at uploads/NAME/{file}")
-    while True:
-        try:
-            return check_upload_name(render.ask_text("Name of the upload?", parent))
-        except UsageError:
-            render.line("A name has up to 100 letters, digits, `.`, `_` and `-`, and begins with")
-            render.line("a letter or a digit.")
 
 
 @app.command(cls=Command, epilog=example("remoterun ls runs/15/models"))
@@ -202,7 +186,7 @@ def cp(
                 with_bucket(client, to)
             with render.progress(json) as progress:
                 done = client.uploads.add(path, Resource.parse(target), to, progress)
-            render.added(done, json)
+            render.uploaded(done, json)
         else:
             raise UsageError(
                 "neither side is a resource",

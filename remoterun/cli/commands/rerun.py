@@ -2,29 +2,28 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shlex
 import signal
 import subprocess
-import tomllib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
+from typer.main import get_command
 
 from remoterun.agent.shared.files import write_whole
 from remoterun.agent.shared.records import same_fields
 from remoterun.cli import render
-from remoterun.cli.app import Background, RunAsJson, RunNumber, RunThenCommand, app, example, run_number
+from remoterun.cli.app import Background, RunAsJson, RunNumber, RunThenCommand, app, example, parser_error, run_number
 from remoterun.cli.asking import client as connect
 from remoterun.cli.commands.run import follow_or_report, launch
-from remoterun.cli.options import OPTIONS, Row, command_of, options_of, other_options, parsed, takes, with_values
-from remoterun.errors import RemoterunError, UsageError
+from remoterun.cli.options import OPTIONS, command_of, options_of, other_options, parsed, takes, with_values
+from remoterun.errors import UsageError
 from remoterun.model import Asked, RunRequest
-from remoterun.parsing import did_you_mean
+from remoterun.parsing import VARIABLE
 
 if TYPE_CHECKING:
     from remoterun.client import Client
@@ -146,7 +145,7 @@ class Edit:
     def __init__(self, home: Path, kept: OriginalRun, asked: Asked) -> None:
         self._number, self._asked = kept.run.number, asked
         self._first = _text_of(kept.run.number, asked)
-        self.file = home / "edit" / f"run-{kept.run.number}.toml"
+        self.file = home / "edit" / f"run-{kept.run.number}.txt"
 
     def ask(self, use: Callable[[Asked], Made]) -> Made | None:
         """What `use` makes of what the user made of it; None where nothing is to be run, which was said.
@@ -168,7 +167,7 @@ class Edit:
                     raise
                 render.error(error)
                 if not render.ask("Edit again?", True):
-                    dropped = self.file.with_suffix(".dropped.toml")
+                    dropped = self.file.with_suffix(".dropped.txt")
                     os.replace(self.file, dropped)
                     render.line(f"Nothing is run. What you wrote is in {render.name(str(dropped))}")
                     return None
@@ -218,76 +217,39 @@ class Edit:
             raise UsageError(f"the editor `{editor}` ended with exit status {status}: nothing is run")
 
     def _parsed(self, text: str) -> Asked:
+        options, _, command = text.partition(_COMMAND)
         try:
-            table = tomllib.loads(text)
-        except tomllib.TOMLDecodeError as error:
-            raise UsageError(f"the text is not TOML: {str(error)[:1].lower()}{str(error)[1:]}")
-        asked, before = self._asked, tomllib.loads(self._first)
-        for key, value in table.items():
-            try:
-                asked = _with_key(asked, key, before.get(key), value)
-            except RemoterunError as error:
-                lines = text.splitlines()
-                at = next((n for n, line in enumerate(lines, 1) if re.match(rf"\s*\[?{re.escape(key)}\b", line)), 0)
-                raise UsageError(f"line {at}, `{render.name(key)}`: {error.message}")
-        return asked
+            context = get_command(app).commands["run"].make_context("run", [*shlex.split(options, comments=True), "-"])  # type: ignore[attr-defined]
+        except ValueError as error:
+            raise UsageError(f"the options can't be read: {error}")
+        except parser_error() as error:
+            message, meant = render.said_by_parser(error)
+            raise UsageError(message, hint=meant or None)
+        typed = context.params
+        others = [name for name in typed if name not in (*OPTIONS, "command") and typed[name]]
+        if others:
+            raise UsageError(f"--{others[0].replace('_', '-')} can't stand in the text: it is typed after `rerun`")
+        names = [word for word in typed["env"] if VARIABLE.fullmatch(word)]
+        values = parsed({**typed, "env": [word for word in typed["env"] if word not in names]})
+        nothing = Asked("")
+        cleared = {row.name: getattr(nothing, row.name) for row in OPTIONS.values() if row.form.show is not None}
+        asked = with_values(self._asked._replace(**cleared), values)
+        return asked._replace(variables=tuple(names), command=command_of([command.removesuffix("\n")]))
 
 
-ROWS = {row.name: row for row in OPTIONS.values() if row.option.edited is not None}
-
-
-def _with_key(asked: Asked, key: str, before: Any, value: Any) -> Asked:
-    """What is asked with another value of a key, if it is another one. Raises `UsageError`."""
-    if before is None:
-        near = did_you_mean(key, ["command", *ROWS])
-        raise UsageError(f"there is no such key{f'; did you mean `{near}`?' if near else ''}")
-    if type(before) is str and type(value) in (int, float):
-        value = str(value)
-    if type(value) is not type(before) or (isinstance(value, list) and any(type(word) is not str for word in value)):
-        raise UsageError(f"its value is not {_KINDS[type(before)]}")
-    if value == before:
-        return asked
-    if key == "command":
-        return asked._replace(command=command_of([value]))
-    row = ROWS[key]
-    parse = row.form.edit[1] if row.form.edit is not None else None
-    return row.put(asked, row.read(value, parse) if value else row.value(Asked("")))
-
-
-_KINDS = {str: 'a text: "…"', list: 'a list of texts: ["…", "…"]', bool: "true or false"}
+_COMMAND = "\n--\n"
+"""What stands between the options and the command."""
 
 
 def _text_of(number: int, asked: Asked) -> str:
     """What the user edits."""
     lines = [
         f"# Run {number} once more, with what you change here. Save and close it to run that.",
-        "# An empty text, or one without a change, runs nothing.",
-        "",
-        f"command = {_toml(asked.command)}",
+        "# An empty text, or one without a change, runs nothing. Above `--` stand options of `remoterun run`, below it",
+        "# the command. A mount that stays as it is holds what the run read; one that you change, what is newest.",
     ]
-    for row in ROWS.values():
-        if row.option.edited:
-            lines += ["", *(f"# {line}" for line in row.option.edited.splitlines())]
-        lines.append(f"{row.name} = {_toml(_edited_value(row, asked))}")
-    return "\n".join(lines) + "\n"
-
-
-def _edited_value(row: Row, asked: Asked) -> Any:
-    value = row.value(asked)
-    if row.type is bool:
-        return value
-    show = row.form.edit[0] if row.form.edit is not None else row.form.show or str
-    if row.repeated:
-        return list(map(show, value))
-    return show(value) if value not in (None, "") else ""
-
-
-def _toml(value: Any) -> str:
-    """A text goes over several lines where it has some."""
-    if isinstance(value, list):
-        return "[" + "".join(f"\n    {_toml(word)}," for word in value) + ("\n]" if value else "]")
-    if not isinstance(value, str):
-        return str(value).lower()
-    if "\n" in value and "'''" not in value and value.replace("\n", "").isprintable() and not value.endswith("'"):
-        return f"'''\n{value}'''"
-    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+    given = {name: f"{name}={value}" for name, value in asked.env}
+    for row in OPTIONS.values():
+        for flag, *words in row.words(asked):
+            lines.append(shlex.join([flag, *(given.get(word, word) if row.name == "env" else word for word in words)]))
+    return "\n".join(lines) + f"{_COMMAND}{asked.command}\n"

@@ -20,7 +20,7 @@ from remoterun.cli.asking import client as connect
 from remoterun.cli.options import OPTIONS, command_of, options_of, parsed, takes, with_values
 from remoterun.cli.to_send import Sending, framework_text, source_to_send, standard_input, with_packages, with_untracked
 from remoterun.errors import HostError, UsageError
-from remoterun.model import ALL_GPUS, Asked, Mount, RunRequest
+from remoterun.model import ALL_GPUS, Asked, RunRequest
 from remoterun.sizes import counted
 
 if TYPE_CHECKING:
@@ -188,7 +188,11 @@ def _show_plan(client: Client, prepared: Prepared, plan: Plan | None, new: NewBu
     from remoterun.client.reruns import SavedTree
 
     request, source, type_ = prepared.request, prepared.source, prepared.machine
-    mounts = [_mount_plan(client, mount) for mount in request.mounts]
+    for mount in request.mounts:
+        try:
+            client.files.list(mount.resource)
+        except HostError as error:
+            render.warning(f"{mount.resource} was not looked for: {error.message}")
     render.out(f"command    {request.command}")
     where = "rented" if plan is not None else type_.host or "this machine"
     if type_.pool:
@@ -213,16 +217,10 @@ def _show_plan(client: Client, prepared: Prepared, plan: Plan | None, new: NewBu
             render.out(f"commit     {source.commit[:12]} ({source.branch or 'no branch'}){dirty}")
     else:
         render.out("source     none")
-    for text in mounts:
-        render.out(f"mount      {text}")
-    if request.env:
-        render.out(f"variables  {', '.join(name for name, _ in request.env)}")
-    if request.secrets:
-        render.out(f"secrets    {', '.join(render.variables(dict(request.secrets)))}")
     told = client.notifications.names(request.notify)
     if told:
         render.out(f"notify     {', '.join(told)}")
-    for name in HandedOn._options:
+    for name in ("mounts", "env", "secrets", *HandedOn._options):
         words = [word for _, *values in OPTIONS[name].words(request) for word in values or ["yes"]]
         if words:
             render.out(f"{name.replace('_', ' '):<10} {', '.join(words)}")
@@ -242,12 +240,3 @@ def _numbers(client: Client, runs: Sequence[int | str]) -> tuple[int, ...]:
 def _gpus(request: RunRequest, machine: MachineType) -> str:
     count = machine.gpus if request.gpus is None else request.gpus
     return "all of its GPUs" if count == ALL_GPUS else counted(count, "GPU")
-
-
-def _mount_plan(client: Client, mount: Mount) -> str:
-    plan = f"{render.name(str(mount.resource))} at {render.name(mount.path)}"
-    try:
-        client.files.list(mount.resource)
-    except HostError as error:
-        plan += f" (not looked for: {error.message})"
-    return plan

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import datetime
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Annotated
 
@@ -50,37 +51,27 @@ def logs(
     with connect() as client:
         known = client.registry.run(run_number(run))
         items: Iterable[Item] = client.runs.follow(
-            known.number,
-            live=follow,
-            tail=tail,
-            since=begin,
-            timed=timestamps,
-            wait=seconds,
+            known.number, live=follow, tail=tail, since=begin, timed=timestamps, wait=seconds
         )
-        if wanted is not None:
-            items = matching(items, wanted, lambda: render.line(f"no line of run {known.number} matches `{grep}`"))
+        if wanted is not None or timestamps:
+            items = by_lines(items, wanted, timestamps)
         if follow:
-            return show(client, known, items, timestamps=timestamps, ports=())
-        if not _print_log(known, items, timestamps):
+            return show(client, known, items, ports=())
+        if not _print_log(known, items):
             known = client.registry.run(known.number)
-            if wanted is None:
-                render.line(
-                    f"run {known.number} has written nothing{'' if known.final else ' yet'}: it is {known.state.value}"
-                )
+            none = f"no line matches `{grep}`" if grep is not None else "it has written nothing"
+            render.line(f"run {known.number} is {known.state.value}: {none}{'' if known.final else ' yet'}")
         return 0
 
 
-def _print_log(run: Run, items: Iterable[Item], timestamps: bool) -> bool:
+def _print_log(run: Run, items: Iterable[Item]) -> bool:
     """Whether there was anything to print."""
-    from remoterun.cli.follow import Stamp
-
-    stamp = Stamp()
     anything = False
     try:
         for item in items:
             if isinstance(item, LogBytes):
                 anything = True
-                render.command_bytes(stamp.apply(item) if timestamps else item.data, item.stderr)
+                render.command_bytes(item.data, item.stderr)
             elif isinstance(item, Note) and item.kind == "kept":
                 render.kept(run, item.text)
     except HostUnreachable as error:
@@ -147,41 +138,50 @@ def pattern(text: str) -> re.Pattern[bytes]:
         raise UsageError(f"`{text}` is not a regular expression: {error.msg}", hint=r"--grep 'loss: \d+\.\d+'")
 
 
-def matching(
-    items: Iterable[Item], wanted: re.Pattern[bytes], none_found: Callable[[], None] = lambda: None
-) -> Iterator[Item]:
-    """`items` with only those whole lines of the log that match; a line without an end counts once the log has ended,
-    or the state has changed. `none_found` is called at the end, where no line matched."""
-    lines: dict[bool, LogBytes] = {}
+def by_lines(items: Iterable[Item], wanted: re.Pattern[bytes] | None, timestamps: bool) -> Iterator[Item]:
+    """`items` with only those lines of the log that match, if need be each with the local time of its first byte."""
+    for item in whole_lines(items):
+        if isinstance(item, LogBytes):
+            lines = [line + b"\n" for line in item.data[:-1].split(b"\n") if wanted is None or wanted.search(line)]
+            if not lines:
+                continue
+            before = _stamp(item.time) if timestamps else b""
+            item = replace(item, data=before + before.join(lines))
+        yield item
+
+
+def _stamp(moment: float | None) -> bytes:
+    if moment is None:
+        return b"?" * 19 + b" "
+    return datetime.datetime.fromtimestamp(moment).isoformat(sep=" ", timespec="seconds").encode() + b" "
+
+
+def whole_lines(items: Iterable[Item]) -> Iterator[Item]:
+    """`items` with the log in whole lines; one without an end gets it once the log has ended, or the state changed."""
+    begun: dict[bool, LogBytes] = {}
     """The lines that have begun and not ended, by whether they are of stderr."""
-    any_found = False
 
     def ended() -> Iterator[Item]:
-        nonlocal any_found
-        for begun in lines.values():
-            if wanted.search(begun.data):
-                any_found = True
-                yield replace(begun, data=begun.data + b"\n")
-        lines.clear()
+        yield from (replace(line, data=line.data + b"\n") for line in begun.values())
+        begun.clear()
 
     for item in items:
         if not isinstance(item, LogBytes):
             yield from ended()
             yield item
             continue
-        whole, newline, rest = item.data.rpartition(b"\n")
-        begun = lines.pop(item.stderr, None)
-        if begun is not None:
-            whole, item = begun.data + whole, replace(item, offset=begun.offset, time=begun.time)
-        if not newline:
-            lines[item.stderr] = replace(item, data=whole + rest)
-            continue
-        found = [line + b"\n" for line in whole.split(b"\n") if wanted.search(line)]
-        if found:
-            any_found = True
-            yield replace(item, data=b"".join(found))
+        data = item.data
+        if item.stderr in begun:
+            rest, newline, data = data.partition(b"\n")
+            line = begun.pop(item.stderr)
+            line = replace(line, data=line.data + rest + newline)
+            if not newline:
+                begun[item.stderr] = line
+                continue
+            yield line
+        whole, newline, rest = data.rpartition(b"\n")
+        if newline:
+            yield replace(item, data=whole + newline)
         if rest:
-            lines[item.stderr] = replace(item, data=rest)
+            begun[item.stderr] = replace(item, data=rest)
     yield from ended()
-    if not any_found:
-        none_found()

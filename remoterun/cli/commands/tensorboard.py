@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import shlex
 import shutil
 import tempfile
 import threading
 import time
-from collections import deque
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -20,7 +18,7 @@ from remoterun.cli import complete, render
 from remoterun.cli.app import Command, app, example, named_resource
 from remoterun.cli.asking import client as connect
 from remoterun.cli.commands.run import launch
-from remoterun.cli.follow import Forwards, Showing, forward_until_end, some_port
+from remoterun.cli.follow import Showing, forward_until_end, some_port
 from remoterun.errors import HostError, RemoterunError, UsageError
 from remoterun.machines import LOCAL
 from remoterun.model import Resource, RunRequest
@@ -32,12 +30,11 @@ if TYPE_CHECKING:
 
 PACKAGE = "tensorboard"
 PORT = 6006
+COMMAND = "python3 -m tensorboard.main --logdir . --host 127.0.0.1 --reload_interval 2"
 EVENTS = "tfevents"
 """What the names of the files that TensorBoard reads hold."""
 LONGEST = 12 * 3600.0
 """Seconds after which TensorBoard ends where nobody has ended it."""
-AGAIN = 2.0
-"""Seconds until a lost connection is tried again."""
 EVERY, SHARE = 3.0, 5
 """Seconds between copies; where copying takes long, as many times longer than that."""
 
@@ -56,8 +53,8 @@ def tensorboard(
 ) -> int:
     """Show logs of runs in TensorBoard, in your browser, until ^C.
 
-    For one run that is running it is started inside that run. For all else it is a run of its own on this machine, to
-    which the logs are copied: again every few seconds, as long as runs write them.
+    It is a run of its own on this machine, to which the logs are copied: again every few seconds, as long as runs
+    write them.
     """
     typed = [named_resource(text) for text in sources]
     with connect() as client:
@@ -69,74 +66,17 @@ def tensorboard(
                     f"run {run.number} is {run.state.value}: there is nothing to show yet",
                     hint=f"remoterun logs {run.number}   shows when there is",
                 )
-        show = Showing(no_browser)
-        if any(not run.final for run in runs.values()):
-            show.more = "its ⟳ shows new points; Reload data in its ⚙ does so by itself"
-        first = next(iter(runs.values()), None)
-        if len(resources) == 1 and first is not None and first.state is RunState.RUNNING:
-            status = _inside(client, first, resources[0].sub or ".", show)
-            if status is not None:
-                return status
-        return _beside(client, resources, runs, show)
+        return _serve(client, resources, runs, Showing(no_browser))
 
 
-def _command(folder: str, port: int) -> str:
-    words = ["python3", "-m", "tensorboard.main", "--logdir", folder, "--host", "127.0.0.1", "--port", str(port)]
-    return shlex.join([*words, "--reload_interval", "2"])
-
-
-def _say(text: str) -> None:
-    render.line(f"  {text}")
-
-
-def _inside(client: Client, run: Run, folder: str, show: Showing) -> int | None:
-    """TensorBoard inside a run that is running; it ends with ^C, and with the run. None: its environment has none."""
-    port = some_port()
-    ports = [PortSpec(port, PORT)]
-    said: deque[str] = deque(maxlen=20)
-    render.line(f"The logs of run {run.number}, as it writes them")
-    lost = False
-    try:
-        with contextlib.closing(Forwards(client, ports, _say, show, "TensorBoard")) as forwards:
-            while True:
-                try:
-                    with client.runs.exec(run.number, _command(folder, port)) as program:
-                        forwards.start(run.number)
-                        for data, _ in program.output():
-                            said.extend(data.decode("utf-8", "replace").splitlines())
-                        code = program.code
-                    break
-                except HostError as error:
-                    if not error.passing:
-                        raise
-                    if not lost:
-                        render.warning(f"{error.message}; trying again")
-                    lost = True
-                    time.sleep(AGAIN)
-    except KeyboardInterrupt:
-        render.line("")
-        return 0
-    run = client.runs.get(run.number)
-    if run.final or run.state is RunState.SAVING:
-        render.line(f"run {run.number} has ended; `remoterun tensorboard {run.number}` shows what it saved")
-        return 0
-    if "ModuleNotFoundError" in "".join(said):
-        render.line("  its environment has no TensorBoard: one is started beside it")
-        return None
-    raise UsageError(
-        f"TensorBoard does not start in run {run.number} (exit status {code})",
-        evidence="\n".join(list(said)[-5:]),
-    )
-
-
-def _beside(client: Client, resources: list[Resource], runs: dict[Resource, Run], show: Showing) -> int:
+def _serve(client: Client, resources: list[Resource], runs: dict[Resource, Run], show: Showing) -> int:
     """TensorBoard as a run of its own on this machine, which is removed in the end."""
     live = [resource for resource, run in runs.items() if not run.final]
     for resource in resources:
         if resource not in live and not any(EVENTS in entry.path for entry in client.files.list(resource)[0].files):
             raise UsageError(f"{resource} holds no logs of TensorBoard", hint=f"remoterun ls -r {resource}")
     request = RunRequest(
-        command=f"{_command('.', port := some_port())} 2>&1",
+        command=f"{COMMAND} --port {(port := some_port())} 2>&1",
         pip=(PACKAGE,),
         framework=PYTHON,
         gpus=0,

@@ -4,7 +4,6 @@
 """
 
 from remoterun.cli.render.file_views import (
-    added,
     checked,
     collected,
     copy_warnings,
@@ -20,7 +19,7 @@ from remoterun.cli.render.file_views import (
     usage_table,
     versions,
 )
-from remoterun.cli.render.live_views import Board, Steps, busy, progress
+from remoterun.cli.render.live_views import Board, Steps, progress
 from remoterun.cli.render.machine_views import (
     bucket_lines,
     checks,
@@ -37,8 +36,8 @@ from remoterun.cli.render.output import (
     ReaderGone,
     ask,
     ask_secret,
-    ask_text,
     be_quiet,
+    begin_question,
     bell,
     choose,
     command_bytes,
@@ -55,8 +54,7 @@ from remoterun.cli.render.output import (
     out_bytes,
     out_json,
     out_text,
-    prompt,
-    time_at_prompts,
+    said_by_parser,
     usage,
     warning,
 )
@@ -70,7 +68,6 @@ from remoterun.cli.render.run_views import (
     run_info,
     runs_table,
     state_text,
-    variables,
 )
 from remoterun.cli.render.terminal import (
     DONE,

@@ -31,7 +31,7 @@ from remoterun.model import Run, Upload, UploadCopy
 
 if TYPE_CHECKING:
     from remoterun.client.secrets import Secret
-    from remoterun.client.upkeep import Checked, Collected, Damage, Freed, Usage, Use
+    from remoterun.client.upkeep import Checked, Collected, Damage, Usage, Use
 
 
 SHORT_DIGEST = 12
@@ -157,43 +157,15 @@ def uploaded(done: Any, as_json: bool, folder: str = "") -> None:
         out_json(json_shapes.uploaded(done))
         return
     path = f"uploads/{upload.name}"
-    content = f"{files(upload.files)}, {size(upload.size)}"
     if not done.created:
         line(f"Nothing to send: {path} has this content already (version {upload.version})")
     else:
-        already = _already(done.sent.already, upload.size)
-        line(f"Uploaded {content}{already}: {path} (version {upload.version}) on {upload.machine}")
+        already = f", {size(done.sent.already)} of it there already" if done.sent.already else ""
+        content = f"{files(upload.files)}, {size(upload.size)}{already}"
+        line(f"Uploaded {content}: {path} (version {upload.version}) on {upload.machine}")
     mount = f"{path}:{folder}" if folder and folder != upload.name else path
     line(f"  remoterun run --mount {word(mount)} COMMAND   finds it in ./{name(folder or upload.name)}")
     out(path)
-
-
-def added(done: Any, as_json: bool) -> None:
-    """What adding files to an upload did, and its path."""
-    if as_json:
-        uploaded(done, as_json)
-        return
-    for text in done.warnings:
-        warning(text)
-    upload = done.upload
-    content = f"{files(upload.files)}, {size(upload.size)}"
-    if not done.created:
-        line(f"Nothing to add: uploads/{upload.name} has this content already (version {upload.version})")
-    else:
-        line(
-            f"Added {size(done.sent.size + done.sent.already)}: uploads/{upload.name} (version {upload.version}) on"
-            f" {upload.machine} has {content}"
-        )
-    out(f"uploads/{upload.name}")
-
-
-def _already(already: int, total: int) -> str:
-    """How much the machine had already; where the rounded sizes are equal, how much it did not have."""
-    if not already:
-        return ""
-    if size(already) != size(total):
-        return f", {size(already)} of it there already"
-    return f", all{f' but {size(total - already)}' if total > already else ''} of it there already"
 
 
 def not_finished(command: str, here: bool = False) -> None:
@@ -210,20 +182,17 @@ def fetched(result: Any, resource: str, as_json: bool = False) -> None:
         out_json(json_shapes.fetched(result))
         return
     where = name(_here(result.place))
+    unchanged = f"{files(result.unchanged)} {'was' if result.unchanged == 1 else 'were'} here already"
     if result.files or result.damaged:
         already = f", {size(result.there)} of it here already" if result.there else ""
         line(DONE, f"Copied {files(result.files)}, {size(result.size)}{already}, to {where}")
         if result.unchanged:
-            line(f"  {files(result.unchanged)} {'was' if result.unchanged == 1 else 'were'} here already")
+            line(f"  {unchanged}")
     elif result.unchanged:
-        every = "all " if not result.skipped and result.unchanged > 2 else ""
-        same = f"{files(1)} is" if result.unchanged == 1 else f"{every}{files(result.unchanged)} are"
-        one = os.path.isfile(result.place)
-        line(f"Nothing to copy: {where} is the same already" if one else f"Nothing to copy: {same} in {where} already")
-    elif not result.listed:
-        line(f"Nothing to copy: {name(resource)} holds no files{' yet' if result.live else ''}")
+        line(f"Nothing to copy: {unchanged} ({where})")
     elif not result.skipped:
-        line(DONE, f"Copied no file, only links or empty folders, to {where}")
+        what = "only links or empty folders" if result.listed else f"no files{' yet' if result.live else ''}"
+        line(f"Nothing to copy: {name(resource)} holds {what}")
     if result.skipped:
         line(f"  Kept {files(len(result.skipped))} that existed")
 
@@ -314,7 +283,10 @@ def collected(done: Collected, as_json: bool) -> None:
     if as_json:
         out_json(done.record())
         return
-    rows = [[_KINDS[part.kind], str(part.count), size(part.bytes), _items(part)] for part in done.parts]
+    rows = []
+    for part in done.parts:
+        which = ", ".join(filter(None, map(_item, part.items)))
+        rows.append([_KINDS[part.kind], str(part.count), size(part.bytes), which])
     heads = [
         Column("WHAT"),
         Column("COUNT", right=True, drop=2),
@@ -346,15 +318,10 @@ _KINDS = {
 }
 
 
-def _items(part: Freed) -> str:
-    if part.kind == "versions":
-        versions: dict[str, list[str]] = {}
-        for item in part.items:
-            versions.setdefault(item["upload"], []).append(str(item["version"]))
-        return "; ".join(f"uploads/{upload}: {', '.join(numbers)}" for upload, numbers in versions.items())
-    if part.kind in ("environments", "images"):
-        return "; ".join(str(item.get("contents") or item.get("name", "")) for item in part.items)
-    return ", ".join(str(item.get("name") or item.get("path", "")) for item in part.items).strip(", ")
+def _item(item: dict[str, Any]) -> str:
+    if "upload" in item:
+        return f"uploads/{item['upload']}@{item['version']}"
+    return str(item.get("contents") or item.get("name") or item.get("path", ""))
 
 
 def usage_table(found: Usage, as_json: bool) -> None:
@@ -394,7 +361,7 @@ _USES = {
     "temporary": "temporary files",
     "damaged": "damaged content",
     "unreferenced": "nothing",
-    "other": "remoterun itself",
+    "other": "agents, registry, settings",
 }
 
 
@@ -411,20 +378,12 @@ def _about(use: Use) -> str:
     if about.get("damaged"):
         return "its lists of files are damaged: `remoterun machines check`"
     if use.kind == "upload":
-        versions = about["versions"]
-        newest = f", the newest {files(versions[-1]['files'])}, {size(versions[-1]['size'])}" if versions else ""
-        return f"{counted(len(versions), 'version')}{newest}"
+        return counted(len(about["versions"]), "version")
     if use.kind == "run":
-        parts = [(key, about[key]) for key in ("outputs", "work", "log") if about.get(key)]
-        named = {"work": "work tree"}
-        return ", ".join([str(about["state"]), *(f"{named.get(key, key)} {size(count)}" for key, count in parts)])
+        return str(about["state"])
     if use.kind in ("environment", "image"):
         verb = "used" if use.kind == "environment" else "made"
         return f"{about.get('contents') or use.name}, {verb} {ago(about['used'])}"
-    if use.kind == "unreferenced":
-        return counted(about["count"], "blob") + " that nothing refers to"
-    if use.kind == "other":
-        return "agents, registry, settings"
-    if use.kind == "leased":
-        return f"going on, or cut less than a day ago: {counted(about['count'], 'blob')}"
-    return counted(about["count"], "file")
+    if "count" not in about:
+        return ""
+    return counted(about["count"], "blob" if use.kind in ("leased", "unreferenced") else "file")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import datetime
 import json
 import sys
 import threading
@@ -43,18 +42,6 @@ CLOCK_AFTER = 3.0
 """Seconds from which on a step shows its time."""
 WORTH_A_LINE = 1.0
 """Seconds that a step must take to leave a line."""
-
-
-@contextlib.contextmanager
-def busy(text: str) -> Iterator[None]:
-    """A spinner while the block works, on a terminal only; it leaves nothing. The block asks nobody anything."""
-    steps = Steps()
-    if lively(sys.stderr):
-        steps.at(text)
-    try:
-        yield
-    finally:
-        steps.abandon()
 
 
 class Steps:
@@ -108,22 +95,13 @@ class Steps:
             if spinning:
                 self._spin()
 
-    def clear(self) -> None:
+    def clear(self, failed: bool = False) -> None:
         """End the step; on a terminal a line with the time it took stays, if that is worth one."""
         with self._turn:
             spun, took = self._status is not None, time.monotonic() - self._since
             self._halt()
-            if spun and took >= WORTH_A_LINE:
-                line(DONE, self._text, paint(duration(took), "2"))
-            self._text = ""
-
-    def fail(self) -> None:
-        """End the step, which failed: on a terminal a line with the time it took stays."""
-        with self._turn:
-            spun = self._status is not None
-            self._halt()
-            if spun:
-                line(FAILED, self._text, paint(duration(time.monotonic() - self._since), "2"))
+            if spun and (failed or took >= WORTH_A_LINE):
+                line(FAILED if failed else DONE, self._text, paint(duration(took), "2"))
             self._text = ""
 
     def abandon(self) -> None:
@@ -310,7 +288,7 @@ _HEADS = [
 
 
 class Board:
-    """Shows how much runs use, as often as it is asked: as a table in one place on a terminal, else as lines."""
+    """Shows how much runs use, as often as it is asked: in a table, on a terminal always in one place."""
 
     def __init__(self, as_json: bool, once: bool) -> None:
         self._as_json = as_json
@@ -340,12 +318,8 @@ class Board:
             rows = [_row(use) for use in uses][-max(self._live.console.height - 2, 1) :]
             with interrupts_held():
                 self._live.update(drawn_table(_HEADS, rows, terminal_width(sys.stdout)), refresh=True)
-        elif self._once:
-            table(_HEADS, [_row(use) for use in uses])
         else:
-            now = datetime.datetime.now().strftime("%H:%M:%S")
-            for use in uses:
-                out(f"{now}  run {use.run.number}  {_line(use)}")
+            table(_HEADS, [_row(use) for use in uses])
         finish()
 
 
@@ -367,24 +341,6 @@ def _row(use: RunUse) -> list[str]:
         _rate(sample.sent),
         run.command,
     ]
-
-
-def _line(use: RunUse) -> str:
-    sample = use.sample
-    if sample is None or sample.memory is None:
-        return "not reached" if sample is None else sample.state.value
-    parts = [f"CPU {_percent(sample.cpu) or '?'}", f"memory {size(sample.memory)}"]
-    if sample.gpus:
-        parts += [f"GPU {_gpu_percent(use)}", f"GPU memory {_gpu_memory(use)}"]
-    for name, value in (
-        ("read", sample.read),
-        ("written", sample.written),
-        ("received", sample.received),
-        ("sent", sample.sent),
-    ):
-        if value is not None:
-            parts.append(f"{name} {_rate(value)}")
-    return "  ".join(parts)
 
 
 def _percent(value: float | None) -> str:

@@ -9,7 +9,6 @@ import json
 import os
 import re
 import sys
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -235,12 +234,6 @@ def line(*parts: Text) -> None:
         _print(*parts)
 
 
-def _show_kept() -> None:
-    for parts in _kept:
-        _print(*parts)
-    _kept.clear()
-
-
 def _print(*parts: Text, hang: int | None = None, command: bool = False) -> None:
     newline = cursor.begin_line()
     if newline and parts == ("",):
@@ -304,77 +297,26 @@ def hint(text: str | None) -> None:
             _print(paint("hint:", "36") if number == 0 else "     ", part, hang=6, command=is_command(part))
 
 
-_MEANT = {
-    "status": "ps",
-    "list": "ps",
-    "jobs": "ps",
-    "runs": "ps",
-    "show": "info",
-    "cancel": "stop",
-    "tail": "logs",
-    "log": "logs",
-    "follow": "logs",
-    "delete": "rm",
-    "remove": "rm",
-    "download": "cp",
-    "get": "cp",
-    "copy": "cp",
-    "push": "upload",
-    "submit": "run",
-    "start": "run",
-    "launch": "run",
-    "attach": "exec",
-    "shell": "exec",
-}
-"""Words of other tools → our commands."""
-
-
 def usage(problem: Any, words: Sequence[str]) -> None:
     """An error in what was typed, from the parser, in our form."""
-    message, meant = problem.format_message(), ""
-    for pattern in (r"\.? Did you mean (.*)\?$", r" \(Possible options: (.*)\)$"):
-        found = re.search(pattern, message, re.DOTALL)
-        if found:
-            message, meant = message[: found.start()], found[1].replace("'", "`")
-    message = re.sub(r"'([^']*)'", r"`\1`", message.rstrip("."))
-    message = re.sub(r"^(No such option: )(.*)", r"\1`\2`", message)
-    message = re.sub(r"(: `[^`]*`) is not a valid int.*", r"\1 is not a whole number", message)
-    message = re.sub(r"^(Missing argument `[^`]*)\.\.\.`", r"\1`", message)
-    message = re.sub(r"is not in the range x>=(\d+)", r"is less than \1", message)
-    message = re.sub(r"^Got unexpected extra argument\(?s?\)? \((.*)\)$", r"too many arguments: `\1`", message)
-    _titled("error", "31;1", message[:1].lower() + message[1:])
+    message, meant = said_by_parser(problem)
+    _titled("error", "31;1", message)
     context = getattr(problem, "ctx", None)
     command = " ".join(["remoterun", *(word for word in words[:1] if not word.startswith("-"))])
     manual = f"{context.command_path if context is not None else command} --help"
-    instead = _instead(message, context, bool(meant))
-    if instead:
-        hint(instead)
-    elif meant:
-        meant = meant if "`" in meant else ", ".join(f"`{option}`" for option in meant.split(", "))
-        hint(f"did you mean {meant}? `{manual}` lists them all")
-    else:
-        hint(manual)
+    hint(f"{meant} `{manual}` lists them all" if meant else manual)
 
 
-def _instead(message: str, context: Any, guessed: bool) -> str:
-    """The hint at what was meant by a word of other tools, or by a state of runs as an option; "" where that is not
-    known. `guessed`: whether the parser knows a word that is near."""
-    from remoterun.agent.shared.states import RunState
-    from remoterun.cli.app import OLD
-    from remoterun.parsing import did_you_mean
-
-    found = re.match(r"No such option: `-*(?P<option>.*)`|No such command `(?P<command>.*)`", message)
-    if found is None or context is None:
-        return ""
-    state, command = found["option"], found["command"]
-    if f"--{state}" in OLD:
-        return f"`{OLD[f'--{state}']}` has taken its place"
-    if state in list(RunState) and any(option.name == "state" for option in context.command.params):
-        return f"--state {state}"
-    near = None if command is None or context.parent is not None else did_you_mean(command, _MEANT)
-    if near is None or (guessed and near != command):
-        return ""
-    return f"did you mean `{_MEANT[near]}`? `remoterun --help` lists them all"
+def said_by_parser(problem: Any) -> tuple[str, str]:
+    """(what is wrong, what was probably meant, or "") of an error of the parser, in our words."""
+    message, meant = problem.format_message(), ""
+    found = re.search(r"\.? Did you mean (.*)\?$| \(Possible options: (.*)\)$", message, re.DOTALL)
+    if found:
+        words = re.sub(r"['?]", "", found[1] or found[2]).split(", ")
+        message, meant = message[: found.start()], f"did you mean {', '.join(f'`{word}`' for word in words)}?"
+    message = re.sub(r"'([^']*)'", r"`\1`", message.rstrip("."))
+    message = re.sub(r"^(No such option: )(.*)", r"\1`\2`", message)
+    return message[:1].lower() + message[1:], meant
 
 
 def ask(question: str, default: bool) -> bool:
@@ -393,47 +335,29 @@ def choose(question: str, letters: str, default: str) -> str:
         line(f"  `{word}` is not an answer: type {', '.join(letters[:-1])} or {letters[-1]}, then Enter")
 
 
-def ask_text(question: str, default: str) -> str:
-    """Ask a person for a word; Enter means `default`."""
-    return _answer(f"{question} [{default}] ") or default
-
-
 def ask_secret(question: str) -> str | None:
     """Ask a person for a word that is not shown; None for nothing."""
-    with prompt():
-        try:
-            return getpass.getpass(clean(question)) or None
-        except EOFError:
-            return None
-
-
-_waited = 0.0
-
-
-def time_at_prompts() -> float:
-    """Seconds for which this process has waited for a person so far."""
-    return _waited
-
-
-@contextlib.contextmanager
-def prompt() -> Iterator[None]:
-    """A person is asked in this block, on a line of its own."""
-    global _waited
-    _show_kept()
-    cursor.begin_line()
-    begun = time.monotonic()
+    begin_question()
     try:
-        yield
-    finally:
-        _waited += time.monotonic() - begun
+        return getpass.getpass(clean(question)) or None
+    except EOFError:
+        return None
+
+
+def begin_question() -> None:
+    """A person is asked next, on a line of its own."""
+    for parts in _kept:
+        _print(*parts)
+    _kept.clear()
+    cursor.begin_line()
 
 
 def _answer(question: str) -> str:
     """What a person types; the end of stdin is as good as ^C."""
-    with prompt():
-        sys.stderr.write(laid_out([question.rstrip(" ")], sys.stderr) + " ")
-        sys.stderr.flush()
-        answer = sys.stdin.readline()
+    begin_question()
+    sys.stderr.write(laid_out([question.rstrip(" ")], sys.stderr) + " ")
+    sys.stderr.flush()
+    answer = sys.stdin.readline()
     if not answer:
         raise KeyboardInterrupt
     return answer.strip()

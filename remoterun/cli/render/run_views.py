@@ -290,8 +290,6 @@ def run_info(run: Run, details: dict[str, Any]) -> None:
 
 
 _DIFF_COLOURS = {"-": "31", "+": "32", "@": "36"}
-_BAR = 40
-"""Signs of the longest bar of `--stat`."""
 
 
 def difference(found: Difference, stat: bool) -> None:
@@ -357,17 +355,9 @@ def _mode(entry: Entry) -> str:
 def _stat(changes: tuple[FileChange, ...]) -> None:
     if not changes:
         return
-    names = [name(change.path) for change in changes]
-    wide = max(map(len, names))
-    most = max(change.added + change.removed for change in changes)
-    for text, change in zip(names, changes, strict=True):
-        count = change.added + change.removed
-        if count:
-            plus, minus = (
-                max(1, part * min(most, _BAR) // most) if part else 0 for part in (change.added, change.removed)
-            )
-            out(f"{text:<{wide}} | {count:>5}", paint("+" * plus, "32"), paint("-" * minus, "31"))
-        else:
-            out(f"{text:<{wide}} | {change.kind:>5}")
+    wide = max(len(name(change.path)) for change in changes)
+    for change in changes:
+        counts = [paint(f"+{change.added}", "32"), paint(f"-{change.removed}", "31")]
+        out(f"{name(change.path):<{wide}} |", *(counts if change.added + change.removed else [change.kind]))
     added, removed = sum(change.added for change in changes), sum(change.removed for change in changes)
     out(f"{files(len(changes))} changed, {counted(added, 'line')} added, {removed} removed")

@@ -126,35 +126,24 @@ def shortened(text: str, room: int) -> str:
 
 
 class Cursor:
-    """Whether the cursor stands at the start of an empty line, by the bytes of a command that were written.
+    """Whether the cursor stands at the start of a line, by the bytes of a command that were written.
 
     A command may end without a newline; where stdout and stderr are one terminal, what we say next would be glued to
     its last line, and a spinner would erase it.
     """
 
-    _ESCAPE = re.compile(rb"\x1b(\[[0-?]*[ -/]*[@-~]?|\][^\x07\x1b]*(\x07|\x1b\\)?|[ -/]*[0-~]?)")
-    _ERASED = re.compile(rb".*(\r\x1b\[[02]?K|\x1b\[2K\r)")
-    _LONGEST = 4096
-
-    def __init__(self) -> None:
-        self._tail = b""
+    at_start = True
 
     def wrote(self, data: bytes) -> None:
-        """`data`, of a command, has been written to stdout."""
-        _, newline, last = data.rpartition(b"\n")
-        self._tail = last[-self._LONGEST :] if newline else (self._tail + last)[-self._LONGEST :]
-
-    @property
-    def at_start(self) -> bool:
-        seen = self._ESCAPE.sub(b"", self._ERASED.sub(b"", self._tail))
-        before, _, last = seen.rpartition(b"\r")
-        return not last and not before.rpartition(b"\r")[2].strip(b" ")
+        """`data`, of a command, has been written."""
+        if data:
+            self.at_start = data.endswith(b"\n")
 
     def begin_line(self) -> bool:
-        """Go to the start of a line, if it is not there; whether that took a newline. Only where both are terminals:
-        anywhere else the command's bytes stay as they are."""
+        """Go to the start of a line; whether that took a newline. Only where both are terminals: anywhere else the
+        command's bytes stay as they are."""
         midway = not self.at_start and is_terminal(sys.stdout) and is_terminal(sys.stderr)
-        self._tail = b""
+        self.at_start = True
         if midway:
             with contextlib.suppress(BrokenPipeError):
                 print(file=sys.stderr, flush=True)
@@ -169,8 +158,8 @@ _PROGRAMS = frozenset(
     "remoterun aws cat cd chmod curl docker export git ls mv npm pip rm ssh ssh-copy-id ssh-keygen sudo".split()  # noqa: SIM905
 )
 _GAP = re.compile(r"(?<=\S) {2,}(?=\S)")
-_FIRM = "\ue000"
-"""Stands for a space at which no line is broken; `clean` lets no such character through."""
+_WORD = re.compile(r" *(?:`[^`]*`|[^ ])+")
+"""What stands in backticks is one word."""
 
 
 def is_command(text: str) -> bool:
@@ -182,36 +171,38 @@ def laid_out(parts: Sequence[Text], stream: Any, hang: int | None = None, comman
     """`parts` with a space between them, as they are written to `stream`.
 
     On a terminal that is too narrow, a line is broken between words, and goes on below its text: `hang` columns from
-    the left, or below what a gap sets apart. What stands in backticks is one word; so is the command before three
-    spaces, and with `command` all that follows the first `hang` columns.
+    the left, or below what a gap sets apart. The command before three spaces is not broken, nor, with `command`, what
+    follows the first `hang` columns.
     """
     width = terminal_width(stream)
     text = " ".join(plain(part) for part in parts)
     if width is None or width < NARROWEST or columns(text) <= width:
         return " ".join(shown(part, stream) for part in parts)
-    codes = [part.code if isinstance(part, Styled) else "" for part in parts for _ in plain(part) + " "]
     start = len(text) - len(text.lstrip(" ")) if hang is None else hang
     below = start + 4 if hang is None else hang
     gap = _GAP.search(text, start)
     apart = gap is not None and gap.end() > width // 3 and len(gap[0]) > 2
-    if apart or command:
-        end = gap.start() if gap is not None and apart else len(text)
-        text = text[:start] + text[start:end].replace(" ", _FIRM) + text[end:]
-        below += 2 if apart and hang is not None else 0
+    first = start
+    if gap is not None and apart:
+        first = gap.start()
+        below += 2 if hang is not None else 0
+    elif command:
+        first = len(text)
     elif gap is not None and gap.end() <= width // 3:
         below = columns(text[: gap.end()])
-    text = re.sub(r"`[^`]*`", lambda quoted: quoted[0].replace(" ", _FIRM), text)
-    lines, used = [""], 0
-    for found in re.finditer(r" *[^ ]+", text):
-        word = found[0]
-        if used and (used + columns(word) > width or (apart and gap is not None and found.start() == gap.start())):
+    lines = [text[:start]]
+    for number, word in enumerate([text[start:first], *_WORD.findall(text, first)]):
+        if lines[-1].strip() and (columns(lines[-1] + word) > width or (apart and number == 1)):
             word = word.lstrip(" ")
-            lines.append(" " * below if below + columns(word) <= width else "")
-            used = columns(lines[-1])
-        used += columns(word)
-        word, code = word.replace(_FIRM, " "), codes[found.end() - 1]
-        lines[-1] += shown(Styled(word, code) if code else word, stream)
-    return "\n".join(lines)
+            lines.append(" " * below)
+        if columns(lines[-1] + word) > width and not lines[-1].strip():
+            lines[-1] = ""  # to be copied in one piece
+        lines[-1] += word
+    text = "\n".join(line.rstrip(" ") for line in lines)
+    for part in parts:
+        if isinstance(part, Styled):
+            text = text.replace(plain(part), shown(part, stream), 1)
+    return text
 
 
 def duration(seconds: float) -> str:
