@@ -285,24 +285,13 @@ class RunThenCommand(Command):
     """
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        takes_value = {name for each in self.params if not getattr(each, "is_flag", True) for name in each.opts}
-        options: list[str] = []
-        rest = list(args)
-        run: list[str] = []
-        while rest and rest[0] != "--":
-            word = rest[0]
-            if word.startswith("-") and word != "-":
-                attached = "=" in word if word.startswith("--") else word[:2] in takes_value and len(word) > 2
-                count = 2 if not attached and (word in takes_value or word[:2] in takes_value) else 1
-                if count > len(rest):
-                    return list(super().parse_args(ctx, rest))  # says that its value is missing
-                options += rest[:count]
-                del rest[:count]
-            elif not run:
-                run.append(rest.pop(0))
-            else:
-                break
-        if rest[:1] == ["--"]:
-            del rest[0]
-        parsed: list[str] = super().parse_args(ctx, [*options, "--", *run, *rest] if run else [*options, *rest])
+        before, rest = self._split(ctx, args)
+        after, command = self._split(ctx, rest[1:])
+        parsed: list[str] = super().parse_args(ctx, [*before, *after, "--", *rest[:1], *command])
         return parsed
+
+    def _split(self, ctx: Any, words: list[str]) -> tuple[list[str], list[str]]:
+        """The options that `words` begin with, and what follows; a `--` between them is in neither."""
+        _, rest, _ = self.make_parser(ctx).parse_args(list(words))
+        options = words[: len(words) - len(rest)]
+        return options[:-1] if options[-1:] == ["--"] else options, rest

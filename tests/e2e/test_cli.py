@@ -146,7 +146,7 @@ def test_dry_run_shows_and_does_nothing(data: Place) -> None:
     done = data.run("run", "--dry-run", "-m", "uploads/odd:data", "--pip", "numpy", "echo  'two  spaces'")
     shown = dict(line.split(None, 1) for line in done.stdout.splitlines())
     assert shown["command"] == "echo  'two  spaces'"
-    assert shown["mounts"] == "uploads/odd:data" and shown["packages"] == "numpy"
+    assert shown["mounts"] == "uploads/odd:data" and shown["pip"] == "numpy"
     assert shown["source"].startswith("1 file, 15 bytes") and "(main)" in shown["commit"]
     assert data.json("ps") == []
 

@@ -86,7 +86,9 @@ WAYS: dict[str, Callable[[bool], None]] = {
     "info": lambda json: render.run_info(ENDED, DETAILS),
     "ending": lambda json: render.ending(ENDED),
     "uploads": lambda json: render.uploads([Upload(EVIL, 1, "", 3, 3, 1.0, EVIL, EVIL)], json),
-    "versions": lambda json: render.versions([Upload(EVIL, 1, EVIL, 3, 3, 1.0, EVIL, EVIL, copies=COPIES)], json),
+    "versions": lambda json: render.uploads(
+        [Upload(EVIL, 1, EVIL, 3, 3, 1.0, EVIL, EVIL, copies=COPIES)], json, versions=True
+    ),
     "to remove": lambda json: render.to_remove([(EVIL, [Upload(EVIL, 1, "", 3, 3, 1.0, EVIL, EVIL)]), (EVIL, RUN)]),
     "copied": lambda json: render.fetched(Fetched(1, place=EVIL, skipped=[EVIL], warnings=[EVIL]), EVIL, json),
     "machines": lambda json: render.machines([MACHINE], EVIL, [EVIL], {EVIL: OFFER}, json),

@@ -99,7 +99,7 @@ def ls(
                     f"--versions needs one upload: `{render.name(str(parsed))}` is not the name of one",
                     hint="remoterun ls uploads/NAME --versions",
                 )
-            render.versions(client.uploads.versions(parsed.name, seconds), json)
+            render.uploads(client.uploads.versions(parsed.name, seconds), json, versions=True)
         elif parsed.kind == "runs" and not parsed.name:
             raise UsageError(
                 "`ls` lists the files of one run", hint="remoterun ps   lists runs\nremoterun ls runs/last"

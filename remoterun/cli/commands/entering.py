@@ -12,7 +12,7 @@ import termios
 import threading
 import tty
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -169,6 +169,8 @@ def logout(machine: MachineName) -> None:
 
 _READ = 1 << 16
 _SIZE = (24, 80)
+_RESIZED_WITHIN = 0.25
+"""Seconds until a program knows the new size of its terminal."""
 _LEFT_BEHIND = b"\x1b[?1047l\x1b[?25h\x1b[?1000l\x1b[?1002l\x1b[?1003l\x1b[?1006l\x1b[?2004l\x1b[0m\r\n"
 """Ends what a program had asked of the terminal when its link was lost: its second screen, mouse reports, a colour."""
 
@@ -187,10 +189,9 @@ def converse(program: Program, terminal: bool) -> int:
     With a `terminal`, every key goes to the program, ^C too, and the terminal is as it was before when this ends.
     """
     with contextlib.ExitStack() as stack:
-        resized = stack.enter_context(_resizes()) if terminal else None
         if terminal:
             stack.enter_context(_raw())
-        threading.Thread(target=_send, args=(program, resized), name="remoterun stdin", daemon=True).start()
+        threading.Thread(target=_send, args=(program, terminal), name="remoterun stdin", daemon=True).start()
         try:
             for data, error in program.output():
                 if error:
@@ -204,24 +205,23 @@ def converse(program: Program, terminal: bool) -> int:
     return program.code
 
 
-def _send(program: Program, resized: int | None) -> None:
+def _send(program: Program, terminal: bool) -> None:
     """What comes on stdin, its end, and the terminal's new sizes, until the process ends; on a thread of its own."""
-    ends = [0] if resized is None else [0, resized]
-    while ends:
-        ready, _, _ = select.select(ends, [], [])
-        if resized in ready:
-            os.read(resized or 0, _READ)
-            program.resize(*_size())
-        if 0 in ready:
-            try:
-                data = os.read(0, _READ)
-            except OSError:  # the terminal has gone
-                data = b""
-            if data:
-                program.send(data)
-            else:
-                program.end_input()
-                ends.remove(0)
+    size: tuple[int, int] | None = None
+    while True:
+        if terminal and size != _size():
+            size = _size()
+            program.resize(*size)
+        if not select.select([0], [], [], _RESIZED_WITHIN if terminal else None)[0]:
+            continue
+        try:
+            data = os.read(0, _READ)
+        except OSError:  # the terminal has gone
+            data = b""
+        if not data:
+            program.end_input()
+            return
+        program.send(data)
 
 
 @contextlib.contextmanager
@@ -233,24 +233,6 @@ def _raw() -> Iterator[None]:
         yield
     finally:
         termios.tcsetattr(0, termios.TCSADRAIN, before)
-
-
-@contextlib.contextmanager
-def _resizes() -> Iterator[int]:
-    """A pipe that holds something when the size of the terminal has changed."""
-    woken, waker = os.pipe()
-    os.set_blocking(waker, False)
-
-    def changed(*_: Any) -> None:
-        with contextlib.suppress(OSError):
-            os.write(waker, b"x")
-
-    before = signal.signal(signal.SIGWINCH, changed)
-    changed()  # it may have changed while we connected
-    try:
-        yield woken
-    finally:
-        signal.signal(signal.SIGWINCH, before)
 
 
 def _size() -> tuple[int, int]:

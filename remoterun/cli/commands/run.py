@@ -11,8 +11,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from remoterun import project as projects
-from remoterun.agent.shared.asked import HandedOn
-from remoterun.agent.shared.machines import CAPABILITIES
 from remoterun.cli import render
 from remoterun.cli.app import MORE, Background, Command, Quiet, RunAsJson, app, example
 from remoterun.cli.asking import agree, hint_at_secrets
@@ -220,17 +218,14 @@ def _show_plan(client: Client, prepared: Prepared, plan: Plan | None, new: NewBu
     told = client.notifications.names(request.notify)
     if told:
         render.out(f"notify     {', '.join(told)}")
-    for name in ("mounts", "env", "secrets", *HandedOn._options):
-        words = [word for _, *values in OPTIONS[name].words(request) for word in values or ["yes"]]
-        if words:
-            render.out(f"{name.replace('_', ' '):<10} {', '.join(words)}")
-    extras = [*request.apt, *request.pip] + (["requirements"] if request.requirements else [])
     if prepared.choice.framework is not None:
         render.out(f"framework  {framework_text(prepared.choice)}")
-    render.out(f"packages   {', '.join(extras) or 'those of the environment'}")
-    known = CAPABILITIES.get(type_.engine)
-    bundled = f"the bundled one on {type_.base_image}" if known is None or known.images else f"none: {known.title}"
-    render.out(f"image      {request.image or bundled}")
+    if request.requirements:
+        render.out(f"packages   {counted(len(request.requirements.splitlines()), 'line')} of requirements")
+    for name in RunRequest._options:
+        words = [word for _, *values in OPTIONS[name].words(request) for word in values or ["yes"]]
+        if words and name not in ("gpus", "framework", "notify"):
+            render.out(f"{name.replace('_', ' '):<10} {', '.join(words)}")
 
 
 def _numbers(client: Client, runs: Sequence[int | str]) -> tuple[int, ...]:

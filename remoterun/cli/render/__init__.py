@@ -17,7 +17,6 @@ from remoterun.cli.render.file_views import (
     uploaded,
     uploads,
     usage_table,
-    versions,
 )
 from remoterun.cli.render.live_views import Board, Steps, progress
 from remoterun.cli.render.machine_views import (

@@ -39,43 +39,33 @@ MOST_SHOWN = 20
 """Lines of what a question is about."""
 
 
-def uploads(found: Sequence[Upload], as_json: bool) -> None:
-    """Uploads with their newest version, each with the machines that have it."""
-    _not_reached(found)
-    if as_json:
-        out_json([upload.record() for upload in found])
-    elif found:
-        heads = [
-            Column("UPLOAD", least=16),
-            Column("VERSION", right=True),
-            Column("SIZE", right=True),
-            Column("FILES", drop=1),
-            Column("WHEN", drop=2),
-            Column("MACHINES", least=10, drop=3),
-        ]
-        table(heads, [[f"uploads/{upload.name}", *_upload_row(upload)] for upload in found])
-    else:
-        line("There is no upload yet. Make one: `remoterun upload PATH --name NAME`")
-
-
-def versions(found: Sequence[Upload], as_json: bool) -> None:
-    """The versions of an upload, the oldest first."""
-    _not_reached(found)
+def uploads(found: Sequence[Upload], as_json: bool, versions: bool = False) -> None:
+    """Uploads with their newest version, or the `versions` of one, the oldest first; each with the machines that have
+    it."""
+    copies = [copy for upload in found for copy in upload.copies]
+    show_faults({copy.machine: copy.fault for copy in copies if copy.fault is not None})
     if as_json:
         out_json([upload.record() for upload in found])
         return
+    if not found:
+        line("There is no upload yet. Make one: `remoterun upload PATH --name NAME`")
     heads = [
+        Column("UPLOAD", least=16),
         Column("VERSION", right=True),
         Column("SIZE", right=True),
         Column("FILES", drop=1),
         Column("WHEN", drop=2),
-        Column("MACHINES", least=8),
-        Column("RUNS", least=8),
-        Column("DIGEST", drop=3),
+        Column("MACHINES", least=10, drop=0 if versions else 3),
     ]
-    rows = [[*_upload_row(upload), ", ".join(map(str, upload.runs)), upload.digest[:SHORT_DIGEST]] for upload in found]
+    rows = [[f"uploads/{upload.name}", *_upload_row(upload)] for upload in found]
+    if versions:
+        heads = [*heads[1:], Column("RUNS", least=8), Column("DIGEST", drop=3)]
+        rows = [
+            [*row[1:], ", ".join(map(str, upload.runs)), upload.digest[:SHORT_DIGEST]]
+            for row, upload in zip(rows, found, strict=True)
+        ]
     table(heads, rows)
-    if len(found) > 1:
+    if versions and len(found) > 1:
         name = found[-1].name
         line(f"  uploads/{name}@{found[0].version} is the first of them, uploads/{name} the last")
 
@@ -88,12 +78,6 @@ def _upload_row(upload: Upload) -> list[str]:
 
 def _copy(copy: UploadCopy) -> str:
     return copy.machine if copy.fault is None else f"{copy.machine} (seen {ago(copy.seen)})"
-
-
-def _not_reached(found: Sequence[Upload]) -> None:
-    """Warn of the machines that could not be asked, and say why."""
-    copies = [copy for upload in found for copy in upload.copies]
-    show_faults({copy.machine: copy.fault for copy in copies if copy.fault is not None})
 
 
 def secrets(found: Sequence[Secret], as_json: bool) -> None:
@@ -286,7 +270,7 @@ def collected(done: Collected, as_json: bool) -> None:
     rows = []
     for part in done.parts:
         which = ", ".join(filter(None, map(_item, part.items)))
-        rows.append([_KINDS[part.kind], str(part.count), size(part.bytes), which])
+        rows.append([part.kind, str(part.count), size(part.bytes), which])
     heads = [
         Column("WHAT"),
         Column("COUNT", right=True, drop=2),
@@ -295,7 +279,7 @@ def collected(done: Collected, as_json: bool) -> None:
     ]
     table(heads, rows)
     for part in done.kept:
-        line(f"kept: {_KINDS[part.kind]}, {size(part.bytes)}: {part.why}")
+        line(f"kept: {part.kind}, {size(part.bytes)}: {part.why}")
     free = f"; {size(done.free)} are free there" if done.free < LARGEST else ""
     if not done.parts:
         line(DONE, f"There is nothing to free on {done.machine}{free}")
@@ -304,18 +288,6 @@ def collected(done: Collected, as_json: bool) -> None:
         line("  the same command without --dry-run frees it")
     else:
         line(DONE, f"Freed {size(done.freed)} on {done.machine}{free}")
-
-
-_KINDS = {
-    "versions": "old versions",
-    "remains": "remains of removals",
-    "temporary": "temporary files",
-    "partial": "cut transfers",
-    "blobs": "unused content",
-    "environments": "environments",
-    "images": "images",
-    "agents": "old agents",
-}
 
 
 def _item(item: dict[str, Any]) -> str:
@@ -329,8 +301,7 @@ def usage_table(found: Usage, as_json: bool) -> None:
     if as_json:
         out_json(found.record())
         return
-    order = list(_USES)
-    uses = sorted(found.uses, key=lambda use: (order.index(use.kind), -use.alone, -use.size, use.name))
+    uses = sorted(found.uses, key=lambda use: (_USES.index(use.kind), -use.alone, -use.size, use.name))
     rows = [
         [_user(use), size(use.size), size(use.alone), _about(use)] for use in uses if use.size or use.kind == "upload"
     ]
@@ -351,18 +322,19 @@ def usage_table(found: Usage, as_json: bool) -> None:
         line(f"  remoterun machines gc {word(found.machine)}   frees what nothing needs")
 
 
-_USES = {
-    "upload": "uploads/",
-    "run": "runs/",
-    "environment": "environment",
-    "image": "image",
-    "leased": "transfers",
-    "partial": "cut transfers",
-    "temporary": "temporary files",
-    "damaged": "damaged content",
-    "unreferenced": "nothing",
-    "other": "agents, registry, settings",
-}
+_USES = (
+    "upload",
+    "run",
+    "environment",
+    "image",
+    "leased",
+    "partial",
+    "temporary",
+    "damaged",
+    "unreferenced",
+    "other",
+)
+"""What a row is about, in their order."""
 
 
 def _user(use: Use) -> str:
@@ -370,7 +342,7 @@ def _user(use: Use) -> str:
         return f"uploads/{use.name}"
     if use.kind == "run":
         return f"runs/{use.number}" if use.number is not None else f"run {use.name}"
-    return _USES[use.kind]
+    return use.kind
 
 
 def _about(use: Use) -> str:

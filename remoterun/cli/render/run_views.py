@@ -211,11 +211,6 @@ def _after_the_end(events: Sequence[dict[str, Any]]) -> list[str]:
     return [event["note"] for event in events[ends[0] :] if "note" in event] if ends else []
 
 
-def variables(secrets: Mapping[str, str]) -> list[str]:
-    """`TOKEN as HF_TOKEN` for each variable that gets a secret."""
-    return [name if variable == name else f"{name} as {variable}" for variable, name in secrets.items()]
-
-
 def _framework(environment: dict[str, Any]) -> str | None:
     """The framework of an environment, in the word that `--framework` takes."""
     if not environment or environment.get("image"):
@@ -241,7 +236,6 @@ def run_info(run: Run, details: dict[str, Any]) -> None:
     spec = details["spec"] or {}
     git = spec.get("git") or {}
     environment = spec.get("environment", {})
-    secrets = spec.get("secrets", {})
     code = "" if run.code is None else f", exit status {run.code}"
     dirty = ", with uncommitted changes" if git.get("dirty") else ""
     rows = [
@@ -265,15 +259,8 @@ def run_info(run: Run, details: dict[str, Any]) -> None:
         ("remote", git.get("remote")),
         ("started in", spec.get("workdir") or None),
         ("mounts", "\n".join(map(_mounted, spec.get("mounts", [])))),
-        ("variables", ", ".join(name for name in spec.get("asked_env", []) if name not in secrets)),
-        ("secrets", ", ".join(variables(secrets))),
-        ("notify", ", ".join(spec.get("notify", []))),
         ("framework", _framework(environment)),
-        ("image", environment.get("image")),
-        ("apt", ", ".join(environment.get("apt", []))),
-        ("pip", ", ".join(environment.get("pip", []))),
-        ("requirements", environment.get("requirements")),
-        ("timeout", duration(spec["timeout"]) if spec.get("timeout") else None),
+        ("options", spec.get("env", {}).get("REMOTERUN_OPTIONS")),
         ("created", moment(run.created)),
         ("started", moment(run.started)),
         ("ended", moment(run.ended)),
@@ -320,9 +307,7 @@ def difference(found: Difference, stat: bool) -> None:
 
 
 def _painted(line: str) -> Text:
-    if line.startswith(("diff ", "--- ", "+++ ", "new file", "deleted file", "old mode", "new mode")):
-        return paint(line, "1")
-    colour = _DIFF_COLOURS.get(line[:1])
+    colour = "1" if line.startswith(("diff ", "--- ", "+++ ")) else _DIFF_COLOURS.get(line[:1])
     return paint(line, colour) if colour else line
 
 

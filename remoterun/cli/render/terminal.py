@@ -6,14 +6,21 @@ import contextlib
 import datetime
 import os
 import re
+import shlex
 import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from remoterun.agent.shared.tree import show
 from remoterun.sizes import counted as counted
 from remoterun.sizes import size as size
+
+name = show
+"""A path for people: quoted where a terminal would not show it as it is."""
+word = shlex.quote
+"""Text as one word of a shell line."""
 
 
 @dataclass(frozen=True)
@@ -257,20 +264,6 @@ def moment(then: float | None) -> str | None:
 
 def files(count: int) -> str:
     return counted(count, "file")
-
-
-def name(path: str) -> str:
-    """A path for people: quoted where a terminal would not show it as it is."""
-    from remoterun.agent.shared.tree import show
-
-    return show(path)
-
-
-def word(text: str) -> str:
-    """Text as one word of a shell line."""
-    import shlex
-
-    return shlex.quote(text)
 
 
 def dollars(amount: float | None) -> str:
