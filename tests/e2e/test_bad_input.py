@@ -138,7 +138,7 @@ TABLE: list[tuple[tuple[str, ...], int, str, str]] = [
     (("stop", "7", "8"), 2, "there is no run 7", "remoterun ps"),
     (("logs", "7", "--since", "0"), 2, "`0` is not a duration", "90s, 10m"),
     (("logs", "7", "-n", "few"), 2, "`--tail`: `few` is not a valid int", "remoterun logs --help"),
-    (("logs", "7", "8"), 2, r"unexpected extra argument \(8\)", "remoterun logs --help"),
+    (("logs", "7", "8"), 2, r"unexpected extra argument\(s\) \(8\)", "remoterun logs --help"),
     (("rm", "runs/7"), 2, "there is no run 7", "remoterun ps"),
     (("rm", "uploads/doom/input.txt"), 2, "is inside one", "remoterun rm uploads/doom"),
     (("rm",), 2, "has to be named", "remoterun rm runs/12"),
