@@ -35,7 +35,7 @@ class PortNews:
     """`kind`: "waiting", as nobody listens on the run's `port` yet; "up": it is `local` here; "down": nobody listens
     there any more, and connections here are refused; "failed": no port can be reached, for the reason in `text`.
     `wanted` is the port here that was asked for; `others`, while one is waited for, are those on which the run does
-    listen, as far as its machine can tell: once it listens on any, "waiting" is told again with them."""
+    listen, as far as its machine can tell: once it listens on any, "waiting" comes again with them."""
 
     kind: str
     port: int = 0
@@ -64,7 +64,7 @@ class Forwarding:
             ("port slots", run.host), lambda: contextlib.nullcontext(threading.BoundedSemaphore(MOST_CONNECTIONS))
         )
         self._waited: dict[int, bool] = {}
-        """By port that is waited for: whether it was told on which ones the run listens."""
+        """By port that is waited for: whether it was said on which ones the run listens."""
         self._lock = threading.Lock()  # guards what follows
         self._session: Session | None = None
         self._streams: set[Stream] = set()

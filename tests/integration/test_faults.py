@@ -418,20 +418,6 @@ class TestStopAndKill:
         assert b"never" not in box.log(run)
         assert client.runs.stop(run.number)[1] is False
 
-    def test_kill(self, box: Box) -> None:
-        client = box.client()
-        run = submit(client, f"setsid {IGNORES_TERM.removeprefix('exec ')} & {IGNORES_TERM}")
-        box.lines(run, 2)
-        client.runs.kill(run.number)
-        end = ended(client, run)
-        assert (end.state, end.reason, end.code) == (RunState.KILLED, Reason.KILLED, 137)
-        assert not box.processes("time.sleep(61)")
-        assert not (box.folder(run) / "out").exists()
-        assert (box.folder(run) / "work" / "saved.txt").read_text() == "saved"
-        until(lambda: not box.containers())
-        client.runs.remove(run.number)
-        assert not box.folder(run).exists()
-
 
 class TestPowerCut:
     def test_in_the_middle_of_a_run(self, box: Box) -> None:

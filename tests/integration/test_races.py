@@ -205,14 +205,14 @@ while True:
             else:
                 place.write_bytes(content)
                 place.chmod(0o755 if path.endswith("*") else 0o644)
-        body = "run = home.run(sys.argv[2])\noutputs.save(home, run, [])"
+        body = "run = home.run(sys.argv[2])\noutputs.save(home, run)"
         for _ in range(8):
             killed(body, chance.random() * 0.03, home.path, run.key)
             sound(home)
             if os.path.exists(run.outputs_file):
                 break
         else:
-            manifest, special = outputs.save(home, run, [])
+            manifest, special = outputs.save(home, run)
             assert special == []
         stored = outputs.saved(run)
         assert stored is not None

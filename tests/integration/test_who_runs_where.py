@@ -139,18 +139,6 @@ class TestTheLine:
         go.touch()
         ended(one_slot, mine)
 
-    def test_processes_of_others_on_a_gpu(self, cards: Path, user: User) -> None:
-        gpu.write_processes(cards, [GpuProcess(os.getpid(), gpu=0, name="theirs"), GpuProcess(NO_PROCESS, gpu=1)])
-        run = user.client.runs.submit(RunRequest("true", gpus=1))
-        line = user.client.runs.get(run.number).line
-        assert line is not None and line.place == line.of == 1 and not line.holders
-        assert [each.partition(" (")[0] for each in line.others] == [
-            f"GPU 0 is used by theirs of {os.environ.get('USER', 'root')}",
-            "GPU 1 is used by python3",
-        ]
-        gpu.write_processes(cards, [])
-        ended(user.client, run)
-
 
 class TestStatus:
     def test_each_machine_its_gpus_runs_and_lines(

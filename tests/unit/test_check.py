@@ -70,7 +70,7 @@ def run_with_outputs(home: Home, files: Files, made: Files) -> RunFolder:
     run = make_run(home, files)
     home.checkout(Manifest.decode(Path(run.source_file).read_bytes()), run.work, private=True)
     write_files(Path(run.work), made)
-    outputs.save(home, run, [])
+    outputs.save(home, run)
     end(run)
     return run
 

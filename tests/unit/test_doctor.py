@@ -2,34 +2,28 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
 from remoterun.agent.store.home import Home
-from remoterun.agent.upkeep.doctor import examine, kills_user_processes
-from tests.workshop import Files, write_files
-
-YES, NO = "[Login]\nKillUserProcesses=yes\n", "[Login]\n# KillUserProcesses=yes\nKillUserProcesses = no\n"
+from remoterun.agent.upkeep.doctor import examine
+from tests.workshop import write_files
 
 
-@pytest.mark.parametrize(
-    ("files", "kills"),
-    [
-        ({}, False),
-        ({"etc/systemd/logind.conf": "[Login]\n#KillUserProcesses=yes\n"}, False),
-        ({"usr/lib/systemd/logind.conf": YES}, True),
-        ({"usr/lib/systemd/logind.conf": YES, "etc/systemd/logind.conf": NO}, False),
-        ({"etc/systemd/logind.conf": NO, "run/systemd/logind.conf.d/x.conf": YES}, True),
-        ({"usr/lib/systemd/logind.conf.d/20.conf": YES, "etc/systemd/logind.conf.d/10.conf": NO}, True),
-        ({"usr/lib/systemd/logind.conf.d/20.conf": YES, "etc/systemd/logind.conf.d/20.conf": NO}, False),
-        ({"etc/systemd/logind.conf.d/x": YES}, False),
-        ({"etc/systemd/logind.conf.d/x.conf": "\xff\n" + YES}, True),
-    ],
-)
-def test_systemd_that_ends_what_a_user_leaves_behind(tmp_path: Path, files: Files, kills: bool) -> None:
-    write_files(tmp_path, files)
-    assert kills_user_processes(str(tmp_path)) is kills
+@pytest.mark.parametrize("said", ["b true", "b false", None])
+def test_systemd_that_ends_what_a_user_leaves_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: str | None
+) -> None:
+    monkeypatch.setattr(os, "getuid", lambda: 1000)
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    if said is not None:
+        write_files(tools, {"busctl*": f"#!/bin/sh\necho {said}\n"})
+    monkeypatch.setenv("PATH", f"{tools}")
+    names = [check.name for check in examine(Home.open(str(tmp_path / "home")), "process", 0, "")]
+    assert ("logout" in names) is (said == "b true")
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,7 @@ def buildkit(text: str) -> str:
         (
             NOT_FOUND.replace("cowsy", "cowsay==99").replace(": none", ": 1.0, 5.0, 6.1"),
             "pip: No matching distribution found for cowsay==99",
-            "--pip cowsay==6.1 ",
+            "pip index versions cowsay ",
         ),
         (
             "ERROR: Cannot install a<5 and a==6 because these package versions have conflicting dependencies.\n"
@@ -69,7 +69,7 @@ def buildkit(text: str) -> str:
 def test_the_line_that_says_why(tmp_path: Path, log: str, line: str, hint: str | None) -> None:
     file = tmp_path / "build.log"
     file.write_text("$ pip earlier\nERROR: of an earlier program\n$ pip\n" + log)
-    found = explain(BuildJob(str(file), lambda _: None, lambda: False), tensorflow=True)
+    found = explain(BuildJob(str(file), lambda _: None, lambda: False))
     assert found.line.startswith(line)
     assert (hint in found.hint) if hint and found.hint else found.hint is None
 

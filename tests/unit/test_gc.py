@@ -152,7 +152,7 @@ class TestBlobs:
         home.uploads.remove("doom")
         before = blobs(home)
         assert collect(home).parts == {} and blobs(home) == before
-        manifest, _ = outputs.save(home, run, [])
+        manifest, _ = outputs.save(home, run)
         end(run)
         collect(home)
         context, content = tree_of(NO_PACKAGES)
@@ -169,7 +169,7 @@ class TestBlobs:
         pinned = mount(home, "doom")
         run = make_run(home, {"main.py": b"x"}, [pinned])
         write_files(Path(run.work), {"model": b"weights"})
-        outputs.save(home, run, [])
+        outputs.save(home, run)
         context = tree_of(NO_PACKAGES)[0].digest
         path = {
             "tree": os.path.join(home.uploads.folder, "doom/1.tree"),

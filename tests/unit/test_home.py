@@ -363,7 +363,7 @@ def test_outputs_with_a_name_elsewhere(home: Home, tmp_path: Path) -> None:
     os.makedirs(run.work)
     for number in range(2):
         os.link(tmp_path / "mine", os.path.join(run.work, str(number)))
-    outputs.save(home, run, [])
+    outputs.save(home, run)
     (tmp_path / "mine").write_bytes(b"other")
     assert stat.S_IMODE((tmp_path / "mine").stat().st_mode) == 0o644
     assert read_files(Path(run.out)) == {"0": b"mine", "1": b"mine"}

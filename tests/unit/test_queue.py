@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,17 +27,37 @@ def home(tmp_path: Path) -> Home:
     return Home.open(str(tmp_path / "home"))
 
 
+@pytest.fixture(autouse=True)
+def driver(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Driver:
+    """What the driver says."""
+    driver = Driver()
+    if request.cls is not TestTool:
+        monkeypatch.setattr(gpus, "list_gpus", lambda: driver.list_gpus())
+        monkeypatch.setattr(gpus, "busy", lambda: driver.busy())
+    return driver
+
+
+class Driver:
+    def __init__(self) -> None:
+        self.list_gpus: Callable[[], list[Gpu]] = lambda: CARDS
+        self.busy: Callable[[], dict[str, GpuProcess]] = dict
+
+
 def new(home: Home) -> str:
     return home.create_run(spec_of(), Manifest([])).key
 
 
-def ask(home: Home, key: str, gpus: int = 0, room: int | None = 1, busy: dict[str, GpuProcess] | None = None) -> Any:
-    return queue.ask(home, key, gpus, room, lambda: CARDS, lambda: busy or {})
+def come(home: Home, key: str) -> None:
+    queue.come(home, spec_of(key=key))
+
+
+def ask(home: Home, key: str, gpus: int = 0, room: int | None = 1) -> queue.Turn:
+    return queue.ask(home, spec_of(key=key, gpus=gpus, slots=room))
 
 
 def test_in_the_order_of_arrival(home: Home) -> None:
     first, second, third = (new(home) for _ in range(3))
-    queue.come(home, third, 0)
+    come(home, third)
     assert ask(home, first).waiting_for == "the run before it"
     assert ask(home, second).blocked_by == [first]
     assert ask(home, third).granted and ask(home, third).granted
@@ -57,36 +78,41 @@ def test_who_waits_and_who_can_start(home: Home) -> None:
     first, second, third = (new(home) for _ in range(3))
     assert line(1) == (True, 0, [])
     assert ask(home, first).granted and line(2) == (True, 0, [(first, 0, False)])
-    queue.come(home, second, 0)
-    queue.come(home, third, 0)
+    come(home, second)
+    come(home, third)
     assert line(1) == (False, 2, [(first, 0, False), (second, 1, False), (third, 2, False)])
     assert line(2) == (False, 2, [(first, 0, False), (second, 1, True), (third, 2, False)])
     assert line(9) == (False, 2, [(first, 0, False), (second, 1, True), (third, 2, True)]), "they are before it"
 
 
-def test_nobody_waits_for_the_driver_but_the_first_in_the_line(home: Home) -> None:
+def test_nobody_waits_for_the_driver_but_the_first_in_the_line(home: Home, driver: Driver) -> None:
     first, second, other = (new(home) for _ in range(3))
     turns: list[Any] = []
 
     def slow() -> list[Gpu]:
+        driver.list_gpus = pytest.fail
         turns.append(ask(home, other))
-        turns.append(queue.ask(home, second, 1, None, pytest.fail, pytest.fail))
+        turns.append(ask(home, second, 1))
         return CARDS
 
-    thread = threading.Thread(target=lambda: turns.append(queue.ask(home, first, 1, None, slow, dict)), daemon=True)
+    driver.list_gpus = slow
+    thread = threading.Thread(target=lambda: turns.append(ask(home, first, 1)), daemon=True)
     thread.start()
     thread.join(60)
     assert [turn.granted for turn in turns] == [True, False, True] and turns[1].runs_before == 1
 
 
-def test_a_driver_that_does_not_tell_gives_no_gpu(home: Home) -> None:
+@pytest.mark.parametrize("question", ["list_gpus", "busy"])
+def test_a_driver_that_does_not_answer_gives_no_gpu(home: Home, driver: Driver, question: str) -> None:
     def silent() -> Any:
         raise GpuError("nvidia-smi does not answer")
 
     key = new(home)
-    for asked in ((silent, dict), (lambda: CARDS, silent)):
-        turn = queue.ask(home, key, 1, None, *asked)
-        assert (turn.granted, turn.waiting_for) == (False, "a GPU; nvidia-smi does not answer")
+    answering = getattr(driver, question)
+    setattr(driver, question, silent)
+    turn = ask(home, key, 1)
+    assert (turn.granted, turn.waiting_for) == (False, "a GPU; nvidia-smi does not answer")
+    setattr(driver, question, answering)
     assert ask(home, key, 1).granted
 
 
@@ -124,11 +150,12 @@ def test_gpus_are_counted(home: Home) -> None:
     assert ask(home, second, 2).gpus == ["GPU-0", "GPU-1"]
 
 
-def test_those_of_others_are_seen(home: Home) -> None:
-    busy = {"GPU-0": GpuProcess("GPU-0", 4242, "python", 100)}
+def test_those_of_others_are_seen(home: Home, driver: Driver) -> None:
+    driver.busy = lambda: {"GPU-0": GpuProcess("GPU-0", 4242, "python", 100)}
     first, second = new(home), new(home)
-    assert ask(home, first, 2, busy=busy).gpus == ["GPU-1", "GPU-2"]
-    assert ask(home, second, 1, busy=busy).waiting_for == "a GPU; GPU 0 is used by process 4242 (python)"
+    assert ask(home, first, 2).gpus == ["GPU-1", "GPU-2"]
+    assert ask(home, second, 1).waiting_for == "a GPU; GPU 0 is used by process 4242 (python)"
+    driver.busy = dict
     assert ask(home, second, 1).gpus == ["GPU-0"]
 
 
@@ -212,16 +239,11 @@ class TestTool:
 
 
 def test_a_run_beside_the_others_takes_no_slot_and_waits_for_none(home: Home) -> None:
-    holder, waiting, mine = (new(home) for _ in range(3))
+    holder, waiting = new(home), new(home)
     assert ask(home, holder).granted and not ask(home, waiting).granted
-
-    def beside() -> Any:
-        return queue.ask(home, mine, 0, 1, beside=True)
-
-    assert beside().granted and beside().granted
+    spec = spec_of(beside=True)
+    home.create_run(spec, Manifest([]))
+    queue.come(home, spec)
+    assert queue.ask(home, spec).granted
     assert [run.key for run in occupancy.inspect(home, api.Demand(0, 1)).runs] == [holder, waiting]
-    queue.release(home, holder)
-    assert ask(home, waiting).granted
-    taken_back = new(home)
-    assert queue.withdraw(home, taken_back, "me", "it goes on")
-    assert not queue.ask(home, taken_back, 0, 1, beside=True).granted
+    assert not queue.withdraw(home, spec.key, "me", "it goes on")

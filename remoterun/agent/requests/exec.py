@@ -31,12 +31,11 @@ from . import Call, Handler
 
 FIRST_RATES = 0.5
 """Seconds over which the first rates of a run are taken."""
-LOOK_EVERY = 1.0
-"""Seconds between checks whether the client of a program that reads nothing is gone."""
+CHECK_EVERY = 0.2
+"""Seconds between checks whether the program has ended, or its client is gone, while neither says anything."""
 LAST_WORDS = 0.2
 """Seconds after a program's end in which its output is awaited that something it left behind holds open."""
 _TERMINAL = re.compile(r"[A-Za-z0-9._+-]{0,64}\Z")
-_IUTF8 = 0o40000
 _ACQUIRE_TERMINAL = ': <"$0"; exec "$@"'
 """The first terminal that the leader of a session opens controls it: ^C and changes of its size then arrive."""
 
@@ -100,7 +99,6 @@ class _ExecSession:
         if program.terminal:
             self._terminal, slave = os.openpty()
             _set_size(self._terminal, size)
-            _take_utf8(slave)
             words, ends = ["/bin/sh", "-c", _ACQUIRE_TERMINAL, os.ttyname(slave), *words], [slave] * 3
         try:
             self._process = subprocess.Popen(
@@ -127,29 +125,20 @@ class _ExecSession:
             self._inlet = os.dup(self._process.stdin.fileno())
             self._process.stdin.close()
         os.set_blocking(self._inlet, False)
-        self._woken, self._waker = os.pipe()
-        self._waking = threading.Lock()  # guards what follows: our threads may go on after `close`
-        self._closed = False
         self._client_gone: Optional[Exception] = None
 
     def until_end(self) -> int:
         """Pass on what both sides say until the program has ended; its exit status. Raises what ended the stream."""
         self._stream.send(started=1)
-        for task in (self._hear_client, self._await_end):
-            threading.Thread(target=task, name="remoterun program", daemon=True).start()
+        threading.Thread(target=self._hear_client, name="remoterun program", daemon=True).start()
         outputs = self._outputs()
-        until = None
-        while outputs:
-            left = None if until is None else until - time.monotonic()
-            if left is not None and left <= 0:
-                break
-            ready, _, _ = select.select([*outputs, self._woken], [], [], left)
-            if self._client_gone is not None:
-                raise self._client_gone
-            if self._woken in ready:
-                os.read(self._woken, 16)
+        until = float("inf")
+        while outputs and time.monotonic() < until:
+            ready, _, _ = select.select(list(outputs), [], [], CHECK_EVERY)
+            self._check_client()
+            if until == float("inf") and self._process.poll() is not None:
                 until = time.monotonic() + LAST_WORDS
-            for end in [end for end in outputs if end in ready]:
+            for end in ready:
                 data = _read(end)
                 if data is None:
                     continue
@@ -159,12 +148,16 @@ class _ExecSession:
                     self._stream.send(data, error=1)
                 else:
                     self._stream.send(data)
-        while self._process.poll() is None:  # it has closed its output, and goes on
-            os.read(self._woken, 16)
-            if self._client_gone is not None:
-                raise self._client_gone
-        code = self._process.returncode
-        return code if code >= 0 else 128 - code
+        while True:
+            try:
+                code = self._process.wait(CHECK_EVERY)
+                return code if code >= 0 else 128 - code
+            except subprocess.TimeoutExpired:  # it has closed its output, and goes on
+                self._check_client()
+
+    def _check_client(self) -> None:
+        if self._client_gone is not None:
+            raise self._client_gone
 
     def close(self) -> None:
         """End the program, if it has not ended; a hangup of its terminal ends what listens to that."""
@@ -176,10 +169,6 @@ class _ExecSession:
         for file in (self._process.stdout, self._process.stderr):
             if file is not None:
                 file.close()
-        with self._waking:
-            self._closed = True
-            os.close(self._waker)
-            os.close(self._woken)
 
     def _outputs(self) -> Dict[int, bool]:
         """Where the program writes; whether as errors."""
@@ -198,7 +187,6 @@ class _ExecSession:
                     self._write(memoryview(frame.body))
         except (Cancelled, LinkClosed, HomeError) as error:
             self._client_gone = error
-            self._wake()
         finally:
             os.close(self._inlet)
 
@@ -208,20 +196,11 @@ class _ExecSession:
             try:
                 data = data[os.write(self._inlet, data) :]
             except BlockingIOError:
-                select.select([], [self._inlet], [], LOOK_EVERY)
+                select.select([], [self._inlet], [], CHECK_EVERY)
                 if self._stream.cancelled:
                     raise Cancelled
             except OSError:  # it has ended, or reads no more: its exit status says why
                 return
-
-    def _await_end(self) -> None:
-        self._process.wait()
-        self._wake()
-
-    def _wake(self) -> None:
-        with self._waking:
-            if not self._closed:  # else the number may be that of another file by now
-                os.write(self._waker, b"x")
 
 
 def _read(end: int) -> Optional[bytes]:
@@ -240,11 +219,3 @@ def _set_size(terminal: int, size: List[int]) -> None:
         raise HomeError("bad_request", "a terminal can't have this size")
     with contextlib.suppress(OSError):
         fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", *size, 0, 0))
-
-
-def _take_utf8(terminal: int) -> None:
-    """Let a terminal erase whole characters of UTF-8, where it reads lines."""
-    with contextlib.suppress(OSError, termios.error):
-        settings = termios.tcgetattr(terminal)
-        settings[0] |= _IUTF8 if os.uname().sysname == "Linux" else 0
-        termios.tcsetattr(terminal, termios.TCSANOW, settings)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import time
-from typing import Dict, Optional, Set
+from typing import Dict, List, Optional, Set
 
-from ..running.network import Network, network_of
+from ..running.network import Network, network_of, opened
 from ..shared import api
 from ..shared.protocol import Cancelled
 from ..shared.splicing import splice
@@ -16,8 +15,6 @@ from . import Call, Handler
 
 POLL = 0.2
 """Seconds between checks of who listens, which are two small files to read."""
-SAID_WITHIN = 10.0
-"""Seconds within which the supervisor notices that a container was killed."""
 
 
 def watch_ports(call: Call, asked: api.Ports) -> api.Nothing:
@@ -29,47 +26,46 @@ def watch_ports(call: Call, asked: api.Ports) -> api.Nothing:
         ports = {each.port for each in named}
     if ports and _until_running(call, run):
         try:
-            with network_of(call.home, run) as network:
+            with opened(call.home, run) as network:
                 _watch(call, run, ports, network)
         except HomeError as error:
-            if error.code != "no_network" or not _ends(call, run):
+            # A container's network goes with the command, before anybody says that it has ended.
+            if error.code != "no_network" or not _has_ended(run):
                 raise
     return api.Nothing()
 
 
 def _watch(call: Call, run: RunFolder, ports: Set[int], network: Network) -> None:
-    """Tell who listens for as long as the command runs."""
-    listening = network.listening()
-    found = _of(ports, listening)
-    others = sorted(network.listening_of_run()) if ports - found else []
-    for port in sorted(ports - found):
-        call.stream.send(waiting=port, others=others)
+    """Report on which of the ports somebody listens, for as long as the command runs."""
     up: Set[int] = set()
+    before: Set[int] = set()
+    listening_before: Optional[Set[int]] = None
+    others: Optional[List[int]] = None
     while True:
+        listening = network.listening()
+        found = ports if listening is None else ports & listening
+        missing = ports - found - up
+        if missing and (others is None or listening != listening_before):
+            others_before, others = others, sorted(network.listening_of_run())
+            for port in sorted(missing) if others != others_before else ():
+                call.stream.send(waiting=port, others=others)
         for port in sorted(found - up):
             call.stream.send(up=port)
-        up |= found
+        for port in sorted(up - found - before):  # in two looks: a server may begin anew, and a run may end
+            call.stream.send(down=port)
+        up = (up | found) & (found | before)
         if call.stream.wait_cancelled(POLL):
             raise Cancelled
         if _has_ended(run):
             return
-        listening_before, listening = listening, network.listening()
-        before, found = found, _of(ports, listening)
-        missing = ports - found - up
-        if missing and listening != listening_before:
-            others_before, others = others, sorted(network.listening_of_run())
-            for port in sorted(missing) if others != others_before else ():
-                call.stream.send(waiting=port, others=others)
-        for port in sorted(up - found - before):  # in two looks: a server may begin anew, and a run may end
-            call.stream.send(down=port)
-            up.discard(port)
+        before, listening_before = found, listening
 
 
 def connect(call: Call, asked: api.Port) -> api.Nothing:
     run = call.home.existing_run(asked.key)
     if run.state()[0] is not RunState.RUNNING:
         raise HomeError("not_running", "the run is %s" % run.state()[0].value)
-    with network_of(call.home, run) as network, network.connect(asked.port) as connection:
+    with network_of(run).connect(asked.port) as connection:
         splice(call.stream, connection)
     return api.Nothing()
 
@@ -89,20 +85,5 @@ def _until_running(call: Call, run: RunFolder) -> bool:
             raise Cancelled
 
 
-def _ends(call: Call, run: RunFolder) -> bool:
-    """Whether the command is at its end, which takes the network of a container away before anybody says so."""
-    deadline = time.monotonic() + SAID_WITHIN
-    while not _has_ended(run):
-        if time.monotonic() > deadline:
-            return False
-        if call.stream.wait_cancelled(POLL):
-            raise Cancelled
-    return True
-
-
 def _has_ended(run: RunFolder) -> bool:
     return run.state()[0] is not RunState.RUNNING or run.exit_code() is not None
-
-
-def _of(ports: Set[int], listening: Optional[Set[int]]) -> Set[int]:
-    return ports if listening is None else ports & listening

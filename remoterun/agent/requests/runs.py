@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any, Callable, Dict, List, Optional, Set
 
-from ..running import capacity, logs, queue, supervision
+from ..running import awaiting, logs, queue, supervision
 from ..shared import api
 from ..shared.files import locked
 from ..shared.protocol import Cancelled
@@ -44,7 +44,7 @@ def submit(call: Call, _: api.Nothing) -> api.Status:
     run = call.home.run(spec.key)
     if not run.exists():
         _check_stays(call.home)
-        lacking = capacity.lacks(spec)
+        lacking = queue.lacks(spec)
         if lacking is not None:
             raise HomeError("no_capacity", lacking, "remoterun doctor %s   shows what it has" % spec.machine)
         _check_after(call.home, spec)
@@ -53,11 +53,11 @@ def submit(call: Call, _: api.Nothing) -> api.Status:
             more = (asked.grant, left, asked.images, asked.webhooks)
             run = call.home.create_run(spec, source, asked.values, mounts, *more)
         if not spec.after:
-            capacity.come(call.home, spec)
+            queue.come(call.home, spec)
     elif asked.grant is not None:
         run.renew(asked.grant)
     _ensure_supervised(call.home, run)
-    _settle(call, [source] if left is None else [source, left], run)
+    _release(call, run)
     return api.Status(run.status())
 
 
@@ -95,7 +95,7 @@ def withdraw(call: Call, asked: api.Withdrawal) -> api.Withdrawn:
     run = call.home.existing_run(asked.key)
     if run.spec().bucket:
         raise HomeError("bad_request", "the run %s has a bucket" % asked.key)
-    waiting = capacity.waiting_for(call.home, asked.key)
+    waiting = awaiting.waiting_for(call.home, asked.key)
     if waiting:
         runs = ", ".join("run %d" % number for number in waiting)
         hint = "remoterun stop %s   and start it again with --after" % " ".join(map(str, waiting))
@@ -208,7 +208,7 @@ def _check_after(home: Home, spec: RunSpec) -> None:
     for other in spec.after:
         if not home.run(other.key).exists():
             raise HomeError("not_found", "run %d is not on this machine" % other.number)
-    failed = capacity.awaited_runs(home, spec).failed
+    failed = awaiting.awaited_runs(home, spec).failed
     if failed is not None:
         raise HomeError("bad_spec", "%s, so a run that waits for it would never start" % failed)
 
@@ -236,21 +236,14 @@ def _resolve(home: Home, mount: MountSpec) -> ResolvedMount:
     return ResolvedMount(mount.place, home.blobs.put(part.encode()), file)
 
 
-def _settle(call: Call, trees: List[Manifest], run: RunFolder) -> None:
-    """What the source and the spec of a run refer to is named by its folder now."""
-    if not call.lease.held:
-        return
-    from ..upkeep.references import add_environment
+def _release(call: Call, run: RunFolder) -> None:
+    """What a run refers to is named by its folder now: no lease need protect it."""
+    if call.lease.held:
+        from ..upkeep.references import ReferenceReader
 
-    digests: Set[bytes] = set()
-    mounted = [mount.resource for mount in run.spec().mounts if mount.resource.digest]
-    digests.update(bytes.fromhex(resource.digest or "") for resource in mounted)
-    known = [each.digest or "" for each in mounted if each.kind == "tree" and call.home.blobs.has(each.digest or "")]
-    sent = [call.home.blobs.tree(digest) for digest in known]
-    for tree in [*trees, *sent]:
-        digests.update(bytes.fromhex(entry.digest) for entry in tree.files)
-    add_environment(call.home, run, digests)
-    call.lease.release(digests)
+        digests: Set[bytes] = set()
+        ReferenceReader(call.home).take_run(run, digests)
+        call.lease.release(digests)
 
 
 class _Follower:

@@ -3,24 +3,10 @@
 from __future__ import annotations
 
 import os
-from typing import Callable, Dict, Iterable, Optional, Tuple
+from typing import Dict, Iterable, Optional, Tuple
 
 from ..shared.files import text_of
 from ..shared.records import Record
-
-GROUP_FILES = (
-    "cpu.stat", "memory.current", "memory.stat", "io.stat",
-    "cpuacct/cpuacct.usage", "memory/memory.usage_in_bytes", "memory/memory.stat",
-    "blkio/blkio.throttle.io_service_bytes_recursive", "blkio/blkio.throttle.io_service_bytes",
-)  # fmt: skip
-"""The files of control groups that are read: those of version 2, then of version 1, below the controller's name."""
-NETWORK = "net/dev"
-PRINT = """
-cd /sys/fs/cgroup || exit
-for file in %s; do [ -r "$file" ] && echo "= $file" && cat "$file"; done
-echo "= %s"; cat /proc/net/dev
-""" % (" ".join(GROUP_FILES), NETWORK)
-"""In a container: prints what `of_group` reads, for `printed`."""
 
 
 class Counters(Record):
@@ -35,59 +21,40 @@ class Counters(Record):
     sent: Optional[int] = None
 
 
-Read = Callable[[str], str]
-"""The content of a file of `GROUP_FILES`, or of `NETWORK`; "" where it can't be read."""
-
-
-def of_group(read: Read) -> Optional[Counters]:
-    """What a control group has used; None where its files can't be read."""
-    usage, memory = _values(read("cpu.stat")).get("usage_usec"), read("memory.current")
-    if usage is not None and memory:
-        cpu, stat, dropped = usage / 1e6, read("memory.stat"), "inactive_file"
-        read_bytes, written = _io_of_version_2(read("io.stat"))
-    else:
-        nanoseconds, memory = read("cpuacct/cpuacct.usage"), read("memory/memory.usage_in_bytes")
-        if not nanoseconds or not memory:
-            return None
-        cpu, stat, dropped = int(nanoseconds) / 1e9, read("memory/memory.stat"), "total_inactive_file"
-        read_bytes, written = _io_of_version_1(read(GROUP_FILES[-2]) or read(GROUP_FILES[-1]))
-    received, sent = _network(read(NETWORK))
-    held = max(int(memory) - _values(stat).get(dropped, 0), 0)
-    return Counters(cpu, held, read_bytes, written, received, sent)
-
-
-def group_of(pid: int, root: str = "/") -> Read:
-    """Reads the control group of a process, and its network, from this machine's files."""
+def of_group(pid: int, root: str = "/") -> Optional[Counters]:
+    """What the control group of a process has used, in either version of the kernel's files; None where they can't be
+    read, as where the process is on another machine."""
+    proc = os.path.join(root, "proc", str(pid))
     groups: Dict[str, str] = {}
-    for line in text_of(os.path.join(root, "proc", str(pid), "cgroup")).splitlines():
+    for line in text_of(os.path.join(proc, "cgroup")).splitlines():
         _, controllers, path = line.split(":", 2)
-        for controller in controllers.split(","):
-            groups[controller] = path
-    top = os.path.join(root, "sys/fs/cgroup")
+        groups.update((controller, path.lstrip("/")) for controller in controllers.split(","))
 
-    def read(name: str) -> str:
-        if name == NETWORK:
-            return text_of(os.path.join(root, "proc", str(pid), NETWORK))
-        controller, _, file = name.rpartition("/")
-        if controller not in groups or (not controller and "memory" in groups):
+    def read(controller: str, name: str) -> str:
+        if controller not in groups:
             return ""
-        return text_of(os.path.join(top, controller, groups[controller].lstrip("/"), file))
+        return text_of(os.path.join(root, "sys/fs/cgroup", controller, groups[controller], name))
 
-    return read
-
-
-def printed(text: str) -> Read:
-    """Reads what `PRINT` printed."""
-    parts: Dict[str, str] = {}
-    for part in ("\n" + text).split("\n= ")[1:]:
-        name, _, content = part.partition("\n")
-        parts[name] = content
-    return lambda name: parts.get(name, "")
+    if "memory" in groups:
+        nanoseconds, memory = read("cpuacct", "cpuacct.usage"), read("memory", "memory.usage_in_bytes")
+        cpu = int(nanoseconds) / 1e9 if nanoseconds else None
+        dropped = _values(read("memory", "memory.stat")).get("total_inactive_file", 0)
+        io = "blkio.throttle.io_service_bytes"
+        read_bytes, written = _io_of_version_1(read("blkio", io + "_recursive") or read("blkio", io))
+    else:
+        usage, memory = _values(read("", "cpu.stat")).get("usage_usec"), read("", "memory.current")
+        cpu = usage / 1e6 if usage is not None else None
+        dropped = _values(read("", "memory.stat")).get("inactive_file", 0)
+        read_bytes, written = _io_of_version_2(read("", "io.stat"))
+    if cpu is None or not memory:
+        return None
+    received, sent = _network(text_of(os.path.join(proc, "net/dev")))
+    return Counters(cpu, max(int(memory) - dropped, 0), read_bytes, written, received, sent)
 
 
 def of_processes(pids: Iterable[int]) -> Counters:
     """What these processes have used, and children of theirs that have ended."""
-    tick, page = os.sysconf("SC_CLK_TCK"), os.sysconf("SC_PAGE_SIZE")
+    tick = os.sysconf("SC_CLK_TCK")
     cpu, memory, read_bytes, written = 0.0, 0, 0, 0
     known = False
     for pid in pids:
@@ -96,12 +63,8 @@ def of_processes(pids: Iterable[int]) -> Counters:
         if len(fields) < 15:
             continue
         cpu += sum(map(int, fields[11:15])) / tick
-        share = _values(text_of(folder + "/smaps_rollup").replace(":", "")).get("Pss")
-        if share is not None:
-            memory += share << 10  # pages that processes share are counted once
-        else:
-            pages = text_of(folder + "/statm").split()
-            memory += int(pages[1]) * page if len(pages) > 1 else 0
+        share = _values(text_of(folder + "/smaps_rollup").replace(":", "")).get("Pss", 0)
+        memory += share << 10  # pages that processes share are counted once
         io = _values(text_of(folder + "/io").replace(":", ""))
         if "read_bytes" in io:
             known = True

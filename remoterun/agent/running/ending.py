@@ -9,7 +9,7 @@ from typing import Any, Dict, List, NoReturn, Optional
 from ..shared.files import DISK_FULL, remove_tree
 from ..shared.spec import RunSpec
 from ..shared.states import ENDINGS, Reason
-from ..shared.tree import leads_out, show
+from ..shared.tree import show
 from ..store import outputs
 from ..store.home import Home
 from ..store.outputs import all_readable
@@ -74,18 +74,16 @@ def not_answering(engine: str) -> str:
     return "waiting for %s, which does not answer" % engine
 
 
-def save(home: Home, run: RunFolder, spec: RunSpec, engine: Engine) -> NoReturn:
+def save(home: Home, run: RunFolder, spec: RunSpec) -> NoReturn:
     """Save the outputs of a run that is SAVING. Raises `Ended`. May be repeated after a crash at any point."""
     if run.kill_asked():
         raise Ended(Reason.KILLED)
     event = run.state()[1]
     reason = Reason(event["reason"])
     if not os.path.exists(run.outputs_file):
-        written = engine.written(run)
-        mounted = (mount.place for mount in spec.mounts if not mount.is_absolute)
-        places = [place for place in mounted if not any((path + "/").startswith(place + "/") for path in written)]
-        _unmount(run, spec, places)
-        _, special = outputs.save(home, run, places)
+        saved_now, special = outputs.save(home, run)
+        places = tuple(mount.place + "/" for mount in spec.mounts)
+        written = [entry.path for entry in saved_now.entries if (entry.path + "/").startswith(places)]
         if written:
             run.note("a mount is read-only, so what the command wrote there is saved as outputs: %s" % _few(written))
         if special:
@@ -103,18 +101,3 @@ def save(home: Home, run: RunFolder, spec: RunSpec, engine: Engine) -> NoReturn:
 
 def _few(paths: List[str]) -> str:
     return ", ".join(show(path) for path in paths[:5]) + (", …" if len(paths) > 5 else "")
-
-
-def _unmount(run: RunFolder, spec: RunSpec, places: List[str]) -> None:
-    folders = [spec.workdir]
-    for place in places:
-        if not leads_out(run.work, place):
-            remove_tree(os.path.join(run.work, place))
-            folders.append(os.path.dirname(place))
-    for folder in folders:
-        while folder and not leads_out(run.work, folder):  # ours, if the command left it empty
-            try:
-                os.rmdir(os.path.join(run.work, folder))
-            except OSError:
-                break
-            folder = os.path.dirname(folder)

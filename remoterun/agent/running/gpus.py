@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import re
 import shutil
 import subprocess
 from typing import Dict, List, Optional, Tuple
 
-from ..shared.files import text_of
 from ..shared.records import Record
 
 TIMEOUT = 15.0
@@ -76,17 +73,6 @@ def generations() -> List[Generation]:
     except GpuError:  # a driver of the 470 series, which is the last for the K80, does not know that field
         rows = [row + [""] for row in _query(fields)]
     return [Generation(row[0], row[1], _capability(row[3], row[1]), row[2]) for row in rows if len(row) == 4]
-
-
-def has_old_tesla(root: str = "/") -> bool:
-    """Whether a K20, K40 or K80 is in this machine, as the PCI bus says: nvidia-smi does not show it where the driver
-    is newer than the 470 series."""
-    folder = os.path.join(root, "sys/bus/pci/devices")
-    found = []
-    with contextlib.suppress(OSError):
-        for name in os.listdir(folder):
-            found.append([text_of(os.path.join(folder, name, file)).strip() for file in ("vendor", "device")])
-    return any(vendor == "0x10de" and re.match(r"0x102[0-9a-f]\Z", device) for vendor, device in found)
 
 
 def compute_processes(timeout: float = TIMEOUT) -> List[GpuProcess]:

@@ -11,9 +11,8 @@ import errno
 import os
 import socket
 import threading
-from typing import Callable, Dict, Iterable, Iterator, List, Optional, Sequence, Set
+from typing import Callable, Dict, Iterable, Iterator, List, Optional, Sequence, Set, Tuple
 
-from ..shared.records import Record
 from ..store.errors import HomeError
 from ..store.home import Home
 from ..store.run_folder import RunFolder
@@ -47,20 +46,20 @@ class Network:
         """The ports on which somebody listens; None where the system doesn't tell."""
         if not self._tables:
             return None
-        return {each.port for each in self._listeners()}
+        return {port for port, _ in self._listeners()}
 
     def listening_of_run(self) -> Set[int]:
         """The ports on which the run's own processes listen; none where the system doesn't tell. Takes as long as it
-        takes to look at every process of the machine where others use the same network."""
-        listeners = [each for each in self._listeners() if each.address != _DOCKERS_OWN]
-        if self._processes is None:
-            return {each.port for each in listeners}
-        own = _sockets(self._processes())
-        return {each.port for each in listeners if each.inode in own}
+        takes to inspect every process of the machine where others use the same network."""
+        own = None if self._processes is None else _sockets(self._processes())
+        return {port for port, socket in self._listeners() if own is None or socket in own}
 
-    def _listeners(self) -> List["_Listener"]:
+    def _listeners(self) -> List[Tuple[int, bytes]]:
+        """Where connections are accepted: (port, inode of the socket)."""
         with self._reading:
-            return [each for table in self._tables for each in _listening(_content(table))]
+            lines = [line.split() for table in self._tables for line in _content(table).splitlines()[1:]]
+        found = [(fields[1].partition(b":"), fields[9]) for fields in lines if fields[3] == _LISTENS]
+        return [(int(port, 16), inode) for (address, _, port), inode in found if address != _DOCKERS_OWN]
 
     def connect(self, port: int) -> socket.socket:
         """A connection to the port, on the loopback address of IPv4 or of IPv6. Raises
@@ -91,52 +90,34 @@ def of_this_machine(processes: Callable[[], Iterable[int]]) -> Iterator[Network]
     """The network that this process is in; `processes` gives the pids of the run."""
     tables = [os.open(path, os.O_RDONLY | os.O_CLOEXEC) for path in TABLES if os.path.exists(path)]
     network = Network(lambda family: socket.socket(family, socket.SOCK_STREAM), tables, processes)
-    try:
+    with contextlib.closing(network):
         yield network
-    finally:
-        network.close()
+
+
+_open: Dict[str, List[Network]] = {}
+"""By the key of a run: the networks that this process has open."""
 
 
 @contextlib.contextmanager
-def network_of(home: Home, run: RunFolder) -> Iterator[Network]:
-    """The network of a run whose command runs; opened once for all that use it at the same time, and closed after the
-    last of them. Raises `HomeError`."""
+def opened(home: Home, run: RunFolder) -> Iterator[Network]:
+    """The network of a run whose command runs; `network_of` gives it meanwhile. Raises `HomeError`."""
     from .engines import engine_of_run
 
-    with _lock:
-        shared = _shared.setdefault(run.key, _Shared())
-        shared.users += 1
-    try:
-        with shared.opening:
-            if shared.network is None:
-                try:
-                    engine = engine_of_run(home, run)
-                except FileNotFoundError:
-                    raise HomeError("not_running", "the run has not started")
-                shared.network = shared.stack.enter_context(engine.network(run))
-        yield shared.network
-    finally:
-        with _lock:
-            shared.users -= 1
-            last = not shared.users
-            if last:
-                del _shared[run.key]
-        if last:
-            shared.stack.close()
+    with engine_of_run(home, run).network(run) as network:
+        networks = _open.setdefault(run.key, [])
+        networks.append(network)
+        try:
+            yield network
+        finally:
+            networks.remove(network)
 
 
-class _Shared:
-    """A network that is open, or is being opened."""
-
-    def __init__(self) -> None:
-        self.users = 0
-        self.opening = threading.Lock()
-        self.stack = contextlib.ExitStack()
-        self.network: Optional[Network] = None
-
-
-_lock = threading.Lock()
-_shared: Dict[str, _Shared] = {}
+def network_of(run: RunFolder) -> Network:
+    """The one that was opened last. Raises `HomeError`."""
+    networks = _open.get(run.key)
+    if not networks:
+        raise HomeError("not_running", "nobody watches the ports of the run")
+    return networks[-1]
 
 
 def _content(table: int) -> bytes:
@@ -149,22 +130,6 @@ def _content(table: int) -> bytes:
         parts.append(part)
 
 
-class _Listener(Record):
-    """A socket on which connections are accepted: its address and its inode as the kernel writes them."""
-
-    address: bytes
-    port: int
-    inode: bytes
-
-
-def _listening(table: bytes) -> Iterator[_Listener]:
-    for line in table.splitlines()[1:]:
-        fields = line.split()
-        if len(fields) > 9 and fields[3] == _LISTENS:
-            address, _, port = fields[1].rpartition(b":")
-            yield _Listener(address, int(port, 16), fields[9])
-
-
 def _sockets(pids: Iterable[int]) -> Set[bytes]:
     """The inodes of the sockets that these processes have."""
     found = set()
@@ -173,6 +138,5 @@ def _sockets(pids: Iterable[int]) -> Set[bytes]:
             for name in os.listdir("/proc/%d/fd" % pid):
                 with contextlib.suppress(OSError):
                     link = os.readlink("/proc/%d/fd/%s" % (pid, name))
-                    if link.startswith("socket:["):
-                        found.add(link[len("socket:[") : -1].encode())
+                    found.add(link.partition("socket:[")[2].rstrip("]").encode())
     return found

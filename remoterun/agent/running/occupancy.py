@@ -9,6 +9,7 @@ import time
 from typing import Any, Dict, List, Optional, Tuple
 
 from ..shared import api
+from ..shared.files import text_of
 from ..shared.records import Record
 from ..store.home import Home
 from . import gpus as gpu_tool
@@ -26,7 +27,6 @@ class GpuReport(Record):
 def inspect(home: Home, asked: api.Demand) -> api.Occupancy:
     """Both lines of this machine, and where `asked` would stand. The driver is asked only where GPUs matter."""
     held, waiting = queue.entries(home)
-    held = {key: slot for key, slot in held.items() if not slot.get("beside")}
     about_gpus = asked.gpus or asked.whole or any(ticket["gpus"] for ticket in waiting.values())
     cards = ask_driver(asked.patience) if about_gpus else GpuReport()
     slots = queue.default_slots() if asked.slots is None else asked.slots
@@ -159,12 +159,7 @@ def _machine(home: Home) -> Dict[str, Any]:
 
 def _memory_free(page: int) -> int:
     """Bytes that programs could still have."""
-    try:
-        with open("/proc/meminfo") as file:
-            for line in file:
-                if line.startswith("MemAvailable:"):
-                    return int(line.split()[1]) << 10
-    except (OSError, ValueError):
-        pass
-    names = os.sysconf_names
-    return page * os.sysconf("SC_AVPHYS_PAGES") if "SC_AVPHYS_PAGES" in names else 0
+    for line in text_of("/proc/meminfo").splitlines():
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) << 10
+    return page * os.sysconf("SC_AVPHYS_PAGES") if "SC_AVPHYS_PAGES" in os.sysconf_names else 0

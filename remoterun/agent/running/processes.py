@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 from typing import Dict, Iterable, List, Optional, Set
 
 from ..shared.records import Record
@@ -27,40 +26,23 @@ class Process(Record):
     zombie: bool
 
 
-def become_subreaper() -> None:
-    """Let orphans of our children become our children, so that they stay our descendants. Linux only."""
-    if sys.platform.startswith("linux"):
-        import ctypes
-
-        try:
-            ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)
-        except (OSError, AttributeError):
-            pass
-
-
-def of_run(key: str, leader: Optional[int], reaper: Optional[int] = None, programs: bool = True) -> Set[int]:
-    """Pids of every living process of the run, without this one. `leader` is the wrapper, `reaper` its supervisor;
-    `programs`: also those that `exec` started."""
+def of_run(key: str, leader: Optional[int], programs: bool = True) -> Set[int]:
+    """Pids of every living process of the run, without this one. `leader` is the wrapper; `programs`: also those that
+    `exec` started."""
     table = _table()
     marks = {pid: _marks(pid) for pid in table}
-    found = {pid for pid, mark in marks.items() if mark.key == key}
-    if leader is not None:
-        found |= {process.pid for process in table.values() if process.session == leader}
+    found = {process.pid for process in table.values() if marks[process.pid].key == key or process.session == leader}
     # A supervisor may start another run's: that one, and what descends from it, is none of ours.
     others = {pid for pid, mark in marks.items() if mark.supervisor not in ("", key)}
-    roots = found - others
-    if reaper is not None:
-        roots.add(reaper)
+    found -= others
     while True:
-        more = {p.pid for p in table.values() if p.parent in roots and p.pid not in roots and p.pid not in others}
+        more = {each.pid for each in table.values() if each.parent in found} - found - others
         if not more:
             break
-        roots |= more
-    if reaper is not None:
-        roots.discard(reaper)
+        found |= more
     if not programs:
-        roots = {pid for pid in roots if pid not in marks or not marks[pid].program}
-    return {pid for pid in roots if pid != os.getpid() and pid in table and not table[pid].zombie}
+        found = {pid for pid in found if not marks[pid].program}
+    return {pid for pid in found if pid != os.getpid() and not table[pid].zombie}
 
 
 def of_program(key: str, name: str) -> Set[int]:
@@ -99,17 +81,6 @@ def started(pid: int) -> Optional[str]:
     """When `pid` started, or None if it isn't alive: with the pid, a name that is never reused."""
     process = _table([pid]).get(pid)
     return None if process is None or process.zombie else process.started
-
-
-def reap(mine: Iterable[int]) -> None:
-    """Collect the exit statuses of orphans that came to us, but not those of `mine`, which have someone waiting."""
-    known = set(mine)
-    for process in _table().values():
-        if process.zombie and process.parent == os.getpid() and process.pid not in known:
-            try:
-                os.waitpid(process.pid, os.WNOHANG)
-            except ChildProcessError:
-                pass
 
 
 def _table(only: Optional[Iterable[int]] = None) -> Dict[int, Process]:

@@ -1,10 +1,10 @@
 """The queue of a host: who may run now. First come, first served; no daemon, only files under a lock.
 
     queue/KEY.wait   {"t": when it came, "gpus": how many}
-    queue/KEY.slot   {"gpus": [uuid, …]}            what it holds until its end; {"beside": true} counts for nothing
+    queue/KEY.slot   {"gpus": [uuid, …]}            what it holds until its end
 
-There are two lines: runs that need GPUs wait for GPUs, the others for one of `slots` places. An entry whose run has
-ended, or is gone, counts no more, whatever became of its supervisor.
+There are two lines: runs that need GPUs wait for GPUs, the others for one of `slots` places. A run `beside` the others
+needs neither. An entry whose run has ended, or is gone, counts no more, whatever became of its supervisor.
 """
 
 from __future__ import annotations
@@ -13,10 +13,11 @@ import contextlib
 import json
 import os
 import time
-from typing import Any, Callable, Dict, List, Optional, Tuple
+from typing import Any, Dict, List, Optional, Tuple
 
 from ..shared.files import locked, read_json, write_whole
 from ..shared.records import Record
+from ..shared.spec import RunSpec
 from ..shared.states import FINAL, RunState
 from ..store.home import Home
 from . import gpus as gpu_tool
@@ -42,21 +43,23 @@ def default_slots() -> int:
     return max(2, (os.cpu_count() or 1) // 2)
 
 
-def ask(
-    home: Home,
-    key: str,
-    gpus: int,
-    slots: Optional[int],
-    list_gpus: Callable[[], List[gpu_tool.Gpu]] = gpu_tool.list_gpus,
-    busy: Callable[[], Dict[str, gpu_tool.GpuProcess]] = gpu_tool.busy,
-    beside: bool = False,
-) -> Turn:
-    """Take a slot for `key` if it's its turn. Repeat until granted; a granted one is granted again. A run `beside` the
-    others needs none, and its turn is now."""
-    turn = _ask(home, key, gpus, slots, None, beside)
+def lacks(spec: RunSpec) -> Optional[str]:
+    """Why this run can never start here, in one line, or None; also where the driver does not answer."""
+    if not spec.gpus:
+        return None
+    try:
+        count = len(gpu_tool.list_gpus())
+    except gpu_tool.GpuError:
+        return None
+    return too_few(spec.gpus, count) if count < spec.gpus else None
+
+
+def ask(home: Home, spec: RunSpec) -> Turn:
+    """Take a slot if it is the run's turn. Repeat until granted; a granted one is granted again."""
+    turn = _ask(home, spec, None)
     if turn is None:  # it is the first in the line: only it asks the driver, and nobody waits for the answer but it
         try:
-            turn = _ask(home, key, gpus, slots, (list_gpus(), busy()), beside)
+            turn = _ask(home, spec, (gpu_tool.list_gpus(), gpu_tool.busy()))
         except gpu_tool.GpuError as error:
             return Turn(False, [], "a GPU; %s" % error, [])
     assert turn is not None
@@ -66,17 +69,17 @@ def ask(
 _Gpus = Tuple[List[gpu_tool.Gpu], Dict[str, gpu_tool.GpuProcess]]
 
 
-def _ask(home: Home, key: str, gpus: int, slots: Optional[int], known: Optional[_Gpus], beside: bool) -> Optional[Turn]:
+def _ask(home: Home, spec: RunSpec, known: Optional[_Gpus]) -> Optional[Turn]:
     """As `ask`; None if it depends on GPUs of which nothing is `known`."""
+    key, gpus, slots = spec.key, spec.gpus, spec.slots
+    if spec.beside:
+        return Turn(True, [], "", [])
     with locked(home.lock("slots")):
         held = _entries(home, ".slot")
         if key in held:
             return Turn(True, list(held[key].get("gpus", [])), "", [])
         if home.run(key).withdrawn() is not None:
             return Turn(False, [], "", [])
-        if beside:
-            write_whole(os.path.join(home.queue, key + ".slot"), json.dumps({"gpus": [], "beside": True}).encode())
-            return Turn(True, [], "", [])
         _come(home, key, gpus)
         waiting = _entries(home, ".wait")
         arrivals = sorted((ticket["t"], run) for run, ticket in waiting.items() if bool(ticket["gpus"]) == bool(gpus))
@@ -94,7 +97,7 @@ def _ask(home: Home, key: str, gpus: int, slots: Optional[int], known: Optional[
             chosen, why = _free_gpus(held, gpus, every, busy)
         else:
             chosen = []
-            taken = sum(1 for slot in held.values() if not slot.get("gpus") and not slot.get("beside"))
+            taken = sum(1 for slot in held.values() if not slot.get("gpus"))
             room = default_slots() if slots is None else slots
             why = "" if taken < room else "one of %d slots" % room if room > 1 else "the run that has the slot"
         if why:
@@ -110,21 +113,23 @@ def entries(home: Home) -> Tuple[Dict[str, Dict[str, Any]], Dict[str, Dict[str, 
         return _entries(home, ".slot"), _entries(home, ".wait")
 
 
-def come(home: Home, key: str, gpus: int) -> None:
+def come(home: Home, spec: RunSpec) -> None:
     """Take a place in the line. `ask` does it, too; who is to be served in the order of arrival comes here first."""
-    with locked(home.lock("slots")):
-        _come(home, key, gpus)
+    if not spec.beside:
+        with locked(home.lock("slots")):
+            _come(home, spec.key, spec.gpus)
 
 
 def withdraw(home: Home, key: str, by: str, why: str) -> bool:
     """Take back a run that waits, so that it never starts here; False where it has been granted what it waited for, or
-    goes on as another run than `by`. May be repeated."""
+    goes on as another run than `by`. One `beside` the others waits for nothing. May be repeated."""
     with locked(home.lock("slots")):
         run = home.run(key)
         taken = run.withdrawn()
         if taken is not None:
             return taken[0] == by
-        if run.state()[0] is not RunState.QUEUED or os.path.exists(os.path.join(home.queue, key + ".slot")):
+        granted = run.spec().beside or os.path.exists(os.path.join(home.queue, key + ".slot"))
+        if granted or run.state()[0] is not RunState.QUEUED:
             return False
         write_whole(run.withdrawn_file, ("%s %s" % (by, why)).encode())
         _drop(home, key, ".wait")

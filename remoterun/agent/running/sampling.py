@@ -6,11 +6,11 @@ import contextlib
 import json
 import os
 import time
-from typing import Any, Dict, List, Optional, Sequence
+from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 from ..shared import api
 from ..shared.files import read_json
-from ..shared.records import Record, from_json, to_json
+from ..shared.records import from_json, to_json
 from ..shared.states import RunState, Usage
 from ..store.home import Home
 from ..store.run_folder import RunFolder
@@ -21,15 +21,8 @@ from .engines import Engine, engine_of_run
 
 FIRST, EVERY = 0.5, 3.0
 """Seconds until a supervisor takes the first sample of its run, and between two samples."""
-GPUS_EVERY = 10.0
-"""The same for GPUs: the driver takes its time over each question."""
 COST = 100
 """A sample that took long is followed by a pause of so many times that: sampling takes a hundredth of a CPU at most."""
-
-
-class _Reading(Record):
-    time: float
-    counters: Counters
 
 
 class Sampler:
@@ -38,7 +31,8 @@ class Sampler:
     def __init__(self, home: Home, keys: Sequence[str]) -> None:
         self._home = home
         self._runs = [home.existing_run(key) for key in keys]
-        self._seen: Dict[str, _Reading] = {}
+        self._seen: Dict[str, Tuple[float, Counters]] = {}
+        """By run, when a sample was taken, and what the run had used."""
         self._engines: Dict[str, Engine] = {}
 
     def sample(self) -> List[api.Sample]:
@@ -65,11 +59,12 @@ class Sampler:
                 for card in cards
             ],
         )
-        now, before = _Reading(time.monotonic(), counters), self._seen.get(run.key)
-        self._seen[run.key] = now
-        if before is None or now.time <= before.time:
+        now = time.monotonic()
+        before, old = self._seen.get(run.key, (now, counters))
+        self._seen[run.key] = now, counters
+        seconds = now - before
+        if seconds <= 0:
             return sample
-        seconds, old = now.time - before.time, before.counters
         return sample._replace(
             cpu=max(counters.cpu - old.cpu, 0.0) / seconds * 100,
             read=_rate(old.read, counters.read, seconds),
@@ -94,7 +89,6 @@ class Peaks:
         self._engine = engine
         self._began = began
         self._next = time.monotonic() + FIRST
-        self._gpus_next = self._next
         self._usage: Optional[Usage] = None
         with contextlib.suppress(OSError, ValueError):
             self._usage = from_json(Usage, read_json(run.usage_file))
@@ -105,30 +99,25 @@ class Peaks:
         if now < self._next:
             return
         with contextlib.suppress(OSError, ValueError):
-            self._take(now)
+            self._take()
         self._next = time.monotonic() + max(EVERY, COST * (time.monotonic() - now))
 
-    def _take(self, now: float) -> None:
+    def _take(self) -> None:
         counters = self._engine.counters(self._run)
         if counters is None:
             return
-        before = self._usage or Usage(0, 0.0)
+        before, on_gpus = self._usage or Usage(0, 0.0), self._gpu_memory()
         seconds = max(time.time() - self._began, 0.1)
-        usage = Usage(
+        cpu = max(before.cpu_seconds, counters.cpu)
+        self._usage = Usage(
             max(before.memory, counters.memory),
-            round(max(before.cpu_seconds, counters.cpu), 2),
-            round(max(before.cpu_seconds, counters.cpu) / seconds * 100, 1),
-            before.gpu_memory,
+            round(cpu, 2),
+            round(cpu / seconds * 100, 1),
+            before.gpu_memory if on_gpus is None else max(before.gpu_memory or 0, on_gpus),
         )
-        if now >= self._gpus_next:
-            used = self._gpu_memory()
-            self._gpus_next = now + GPUS_EVERY
-            if used is not None:
-                usage = usage._replace(gpu_memory=max(usage.gpu_memory or 0, used))
-        self._usage = usage
         temporary = self._run.usage_file + ".new"
         with open(temporary, "w") as file:
-            json.dump(to_json(usage), file)
+            json.dump(to_json(self._usage), file)
         os.replace(temporary, self._run.usage_file)
 
     def _gpu_memory(self) -> Optional[int]:

@@ -15,15 +15,15 @@ import traceback
 from typing import TYPE_CHECKING, Callable, Dict, List, Optional, Sequence
 
 from ..shared.files import DISK_FULL, read_bytes, remove_tree, write_whole
-from ..shared.machines import AUTO, CAPABILITIES, candidates, lacks
+from ..shared.machines import CAPABILITIES, candidates, lacks
 from ..shared.records import to_json
 from ..shared.states import ENDINGS, FINAL, Reason, RunState
 from ..shared.tree import Manifest, TreeError, laid_over
 from ..store.errors import HomeError
 from ..store.home import Home
-from ..store.machine import Machine, boot_id
+from ..store.machine import boot_id
 from ..store.run_folder import RunFolder
-from . import capacity, gpus, processes, queue
+from . import awaiting, gpus, queue
 from .ending import Ended, clean_up, finish, not_answering, note_once, save
 from .engines import (
     BaseImageUnavailable,
@@ -60,7 +60,6 @@ def supervise(home: Home, key: str) -> int:
         home.mark_active(key)  # an agent that started while the run was made may have taken the mark away
         home.reserve.make()
         ensure_keeper(home)
-        processes.become_subreaper()
         supervisor = Supervisor(home, run)
         supervisor.drive()
     notifying = _notifying(home, run)
@@ -165,7 +164,7 @@ class Supervisor:
         while True:
             self._check_asked()
             self._check_withdrawn()
-            others = capacity.awaited_runs(self.home, self.spec)
+            others = awaiting.awaited_runs(self.home, self.spec)
             if others.failed is not None:
                 raise Ended(Reason.AFTER_FAILED, others.failed)
             if not others.keys:
@@ -190,7 +189,7 @@ class Supervisor:
         pause, said = POLL_LEAST, ""
         while True:
             self._check_asked()
-            turn = capacity.ask(self.home, self.spec)
+            turn = queue.ask(self.home, self.spec)
             if turn.granted:
                 break
             self._check_withdrawn()
@@ -215,7 +214,7 @@ class Supervisor:
             return
         names = self._usable()
         for name in names:
-            engine = engine_of(self.home, name, os.getpid())
+            engine = engine_of(self.home, name)
             job = BuildJob(self.run.build_log, self.run.note, lambda: self._asked_end() is not None)
             try:
                 engine.build(self.run, self.spec, job)
@@ -259,7 +258,7 @@ class Supervisor:
             if self.spec.attempts > 1:
                 self._values = self.run.values()
             try:
-                engine.start(self.run, self.spec, capacity.ask(self.home, self.spec).gpus)
+                engine.start(self.run, self.spec, queue.ask(self.home, self.spec).gpus)
             except EngineError as error:
                 if engine.inspect(self.run).presence is Presence.UNKNOWN:
                     return  # it went away meanwhile: we wait for it, and inspect again
@@ -275,7 +274,7 @@ class Supervisor:
         Watch(self.home, self.run, self.spec, engine, self._start_again).until_end()
 
     def _save(self) -> None:
-        save(self.home, self.run, self.spec, self._chosen_engine())
+        save(self.home, self.run, self.spec)
 
     def _start_again(self, reason: Reason) -> bool:
         """Start a command that was lost once more, in its work tree, if it may have another attempt; whether that is
@@ -290,7 +289,7 @@ class Supervisor:
         if lost:
             self.run.note("it can't be started again without %s, which is saved nowhere" % ", ".join(lost))
             return False
-        turn = capacity.ask(self.home, self.spec)
+        turn = queue.ask(self.home, self.spec)
         if not turn.granted or not engine.remove(self.run):
             note_once(self.run, not_answering(engine.name) if turn.granted else "waiting for " + turn.waiting_for)
             time.sleep(1)
@@ -327,7 +326,7 @@ class Supervisor:
         environment = self.spec.environment
         if environment.image or environment.variant != "gpu" or os.path.exists(self.run.environment_file):
             return True
-        granted = capacity.ask(self.home, self.spec).gpus
+        granted = queue.ask(self.home, self.spec).gpus
         try:
             cards = [card for card in gpus.generations() if card.uuid in granted]
         except gpus.GpuError as error:
@@ -359,8 +358,8 @@ class Supervisor:
             if lacking:
                 why = "%s needs %s: %s" % (_ASKED[lacking], CAPABILITIES[names[0]].title, why)
             raise Ended(Reason.BUILD_FAILED, why, hint="remoterun doctor %s" % self.spec.machine)
-        if self.spec.engine == AUTO:
-            self._note_engine_once(problems.get(names[0]), usable[0])
+        if problems and not os.listdir(self.home.envs):  # once for a machine: with its first environment
+            self.run.note("%s, so runs use %s" % (problems[names[0]], CAPABILITIES[usable[0]].title))
         return usable
 
     def _lacking(self, name: str) -> str:
@@ -369,24 +368,9 @@ class Supervisor:
         absolute = any(mount.is_absolute for mount in self.spec.mounts)
         return lacks(name, environment.image is not None, bool(environment.apt), absolute)
 
-    def _note_engine_once(self, problem: Optional[str], used: str) -> None:
-        """Tell the first run on this machine why it does not get the best engine; again when the reason is another."""
-        mark = self.home.lock("said-" + Machine.this().name)
-        if problem is None:
-            remove_tree(mark)
-            return
-        try:
-            with open(mark) as file:
-                if file.read() == problem:
-                    return
-        except OSError:
-            pass
-        write_whole(mark, problem.encode())
-        self.run.note("%s, so runs use %s" % (problem, CAPABILITIES[used].title))
-
     def _chosen_engine(self) -> Engine:
         if self._engine is None:
-            self._engine = engine_of_run(self.home, self.run, os.getpid())
+            self._engine = engine_of_run(self.home, self.run)
         return self._engine
 
     def _make_work_tree(self, engine: Engine) -> None:

@@ -170,16 +170,6 @@ class _Entries(Collection[Entry]):
         return any(entry == one for one in self)
 
 
-def leads_out(root: str, path: str) -> bool:
-    """Whether a link stands where `path` has a folder below `root`: what lies behind it belongs to somebody else."""
-    folder = os.path.dirname(path)
-    while folder:
-        if os.path.islink(os.path.join(root, folder)):
-            return True
-        folder = os.path.dirname(folder)
-    return False
-
-
 def laid_over(below: Manifest, above: Manifest) -> Manifest:
     """Both trees as one: what is in `above` stands in the place of what is at its path in `below`."""
     kinds = {entry.path: entry.kind for entry in above.entries}

@@ -4,30 +4,35 @@ from __future__ import annotations
 
 import contextlib
 import os
-from typing import Iterable, List, Optional, Tuple
+from typing import Dict, List, Optional, Tuple
 
 from ..shared.files import private_copy, read_bytes, remove_tree, write_whole
-from ..shared.tree import Entry, Manifest, hash_file, walk
+from ..shared.tree import Entry, Manifest, WalkedEntry, hash_file, walk
 from .checkout import StoredTree
 from .home import Home
 from .run_folder import RunFolder
 
 
-def save(home: Home, run: RunFolder, skip: Iterable[str]) -> Tuple[Manifest, List[str]]:
-    """Turn new and changed files of the work tree into the tree of outputs: (manifest, names of special files).
+def save(home: Home, run: RunFolder) -> Tuple[Manifest, List[str]]:
+    """Turn new and changed files of the work tree into the tree of outputs: (manifest, names of special files). What
+    mounts have put there is no output, unless the command has changed it.
 
     Files become blobs by hard links: no data is copied. May be repeated after a crash at any point. What can't be
     read, since it belongs to another user, counts as special too, and the work tree stays, for it is there only.
     """
     source = {entry.path: entry for entry in Manifest.decode(read_bytes(run.source_file)).entries}
+    mounted = _mounted(home, run)
+    started = _started(run)
     _open_up(run.work)
     special: List[str] = []
     unreadable: List[str] = []
     entries = []
     with home.lease() as lease:
-        for found in walk(run.work, skip, special, unreadable):
-            entry = found.entry
-            known = source.get(entry.path)
+        for found in walk(run.work, (), special, unreadable):
+            entry, before = found.entry, mounted.get(found.entry.path)
+            if before is not None and _is_as_mounted(home, before, found, started):
+                continue
+            known = source.get(entry.path) if before is None else before
             if entry.kind == "f":
                 path = os.path.join(run.work, entry.path)
                 try:
@@ -36,7 +41,7 @@ def save(home: Home, run: RunFolder, skip: Iterable[str]) -> Tuple[Manifest, Lis
                     unreadable.append(entry.path)
                     continue
                 entry = entry._replace(digest=digest)
-                if known == entry:
+                if known == entry or (before is not None and before.digest == digest):
                     continue
                 lease.add(bytes.fromhex(digest))
                 _adopt(home, path, entry, found.status)
@@ -67,6 +72,48 @@ def all_readable(root: str) -> bool:
     """Whether we may read every file and folder below `root`."""
     paths = (os.path.join(folder, name) for folder, names, files in os.walk(root) for name in names + files)
     return all(os.path.islink(path) or os.access(path, os.R_OK) for path in paths)
+
+
+def _mounted(home: Home, run: RunFolder) -> Dict[str, Entry]:
+    """By its path, what mounts have put into the work tree, and each folder that was made for one or for the command.
+    In a container's work tree there is but an empty file or folder for each of them."""
+    found: Dict[str, Entry] = {}
+    folders = [run.spec().workdir]
+    for mount in run.mounts():
+        at = os.path.join(run.work, mount.place)
+        if mount.is_absolute or not os.path.exists(at):
+            continue
+        if mount.file and not os.path.getsize(at):
+            found[mount.place] = Entry("f", mount.place)
+        elif mount.file or not os.path.isdir(at) or os.listdir(at):
+            for entry in home.blobs.tree(mount.tree).entries:
+                path = mount.place if mount.file else mount.place + "/" + entry.path
+                found[path] = entry._replace(path=path)
+        folders.append(mount.place)
+    for path in [*found, *folders]:
+        for end in [at for at, letter in enumerate(path + "/") if letter == "/" and at]:
+            found.setdefault(path[:end], Entry("d", path[:end]))
+    return found
+
+
+def _started(run: RunFolder) -> int:
+    """When the command was started, in nanoseconds since 1970."""
+    with contextlib.suppress(FileNotFoundError):
+        return os.stat(os.path.join(run.io, "wrapper.sh")).st_mtime_ns
+    return 0
+
+
+def _is_as_mounted(home: Home, before: Entry, found: WalkedEntry, started: int) -> bool:
+    """Whether it is plain, without reading it, that the command has not changed this part of a mount."""
+    if before.kind != "f" or found.entry.kind != "f":
+        return before == found.entry
+    if before.size == found.status.st_size and found.status.st_ctime_ns < started:
+        return True
+    for blob in (home.blobs.path(before.digest), home.blobs.path(before.digest, executable=True)):
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(os.stat(blob), found.status):
+                return True
+    return False
 
 
 def _adopt(home: Home, path: str, entry: Entry, status: os.stat_result) -> None:

@@ -6,9 +6,10 @@ import contextlib
 import os
 import platform
 import shutil
+import subprocess
 import sys
 import time
-from typing import Dict, List, Optional
+from typing import List, Optional
 
 from ..running import gpus, variants
 from ..running.engines import engine_of
@@ -20,6 +21,7 @@ from ..store.home import Home
 LITTLE_SPACE = 10 << 30
 OLD_DRIVER = "sudo apt install nvidia-driver-470-server"
 """Brings the last driver for GPUs of compute capability 3.x."""
+_DRIVER = "sudo apt install nvidia-driver   or, for a Tesla K20, K40 or K80: " + OLD_DRIVER
 
 
 def examine(home: Home, engine: str, wanted_gpus: int, base: str) -> List[MachineCheck]:
@@ -48,7 +50,7 @@ def _disk(home: Home) -> MachineCheck:
 
 def _logout() -> List[MachineCheck]:
     """Nothing, unless systemd ends what a user leaves behind when he logs out: then runs end with the connection."""
-    if os.getuid() == 0 or not kills_user_processes():
+    if os.getuid() == 0 or not _kills_user_processes():
         return []
     detail = "systemd ends your processes, and so your runs, when you log out (KillUserProcesses=yes)"
     file = "/etc/systemd/logind.conf.d/remoterun.conf"
@@ -56,23 +58,13 @@ def _logout() -> List[MachineCheck]:
     return [_check("logout", False, detail, fix + " && sudo systemctl restart systemd-logind")]
 
 
-def kills_user_processes(root: str = "/") -> bool:
-    """What logind's configuration below `root` says; where it says nothing, distributions have it as no."""
-    files = [os.path.join(root, folder, "systemd/logind.conf") for folder in ("usr/lib", "etc")]
-    parts: Dict[str, str] = {}
-    for folder in ("usr/lib", "run", "etc"):  # of those with one name the last counts; then, by name
-        folder = os.path.join(root, folder, "systemd/logind.conf.d")
-        with contextlib.suppress(OSError):
-            parts.update((name, os.path.join(folder, name)) for name in os.listdir(folder) if name.endswith(".conf"))
-    files += [parts[name] for name in sorted(parts)]
-    kills = False
-    for file in files:
-        with contextlib.suppress(OSError, ValueError), open(file) as lines:
-            for line in lines:
-                name, _, value = line.partition("=")
-                if name.strip() == "KillUserProcesses":
-                    kills = value.strip().lower() in ("yes", "true", "on", "1")
-    return kills
+def _kills_user_processes() -> bool:
+    """What systemd-logind says, where there is one."""
+    logind = "org.freedesktop.login1"
+    words = ["busctl", "get-property", logind, "/org/freedesktop/login1", logind + ".Manager", "KillUserProcesses"]
+    with contextlib.suppress(OSError, subprocess.SubprocessError):
+        return subprocess.check_output(words, stderr=subprocess.DEVNULL, timeout=10).strip() == b"b true"
+    return False
 
 
 def _docker(home: Home, engine: str, base: str) -> List[MachineCheck]:
@@ -109,14 +101,14 @@ def _old_gpus() -> List[gpus.Generation]:
 def _gpu(home: Home, engine: str, wanted: int, old: List[gpus.Generation]) -> List[MachineCheck]:
     if shutil.which("nvidia-smi") is None:
         if wanted:
-            return [_no_gpu("no NVIDIA driver (nvidia-smi)", "sudo apt install nvidia-driver")]
+            return [_check("gpu", False, "no NVIDIA driver (nvidia-smi)", _DRIVER)]
         return [_check("gpu", None, "none, and none is asked for")]
     try:
         every, busy = gpus.list_gpus(), gpus.busy()
     except gpus.GpuError as error:
-        return [_no_gpu(str(error), "nvidia-smi")]
+        return [_check("gpu", False, str(error), "nvidia-smi")]
     if not every:
-        return [_no_gpu("nvidia-smi finds no GPU", "nvidia-smi")]
+        return [_check("gpu", False, "nvidia-smi finds no GPU", _DRIVER)]
     detail = ", ".join("%s (%.0f GB)" % (gpu.name, gpu.memory / 1024) for gpu in every)
     checks = [_check("gpu", len(every) >= wanted, detail, "ask for at most %d GPUs" % len(every))]
     if busy:
@@ -129,13 +121,6 @@ def _gpu(home: Home, engine: str, wanted: int, old: List[gpus.Generation]) -> Li
         fix = "sudo apt install nvidia-container-toolkit && sudo nvidia-ctk runtime configure --runtime=docker"
         checks.append(_check("nvidia container toolkit", bool(toolkit), toolkit or "not installed", fix))
     return checks
-
-
-def _no_gpu(detail: str, fix: str) -> MachineCheck:
-    if gpus.has_old_tesla():
-        detail += "; the Tesla K20, K40 or K80 in this machine needs a driver of the 470 series, and not a newer one"
-        fix = OLD_DRIVER
-    return _check("gpu", False, detail, fix)
 
 
 def _for_old(old: List[gpus.Generation], containers: bool) -> List[MachineCheck]:

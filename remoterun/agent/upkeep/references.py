@@ -118,16 +118,6 @@ def _of_spec(home: Home, run: RunFolder, spec: RunSpec, ended: bool) -> Iterator
         yield Referrer("run", run.key, 0, "diff", "", diff, is_blob=True)
 
 
-def add_environment(home: Home, run: RunFolder, digests: Set[bytes]) -> None:
-    """Add what a run's environment and its diff refer to. Raises `HomeError("damaged")`."""
-    for referrer in _of_spec(home, run, run.spec(), ended=True):
-        if referrer.part != "mount":
-            digests.add(bytes.fromhex(referrer.digest))
-            for entry in referrer.entries():
-                if entry.kind == "f":
-                    digests.add(bytes.fromhex(entry.digest))
-
-
 class ActiveRun(Record):
     """A run that has not ended: what it asked for, and what it mounts."""
 
@@ -177,13 +167,14 @@ class ReferenceReader:
                     self._take(referrer, digests)
         for key in self._home.run_keys():
             if key not in self._ended:
-                self._take_run(self._home.run(key), digests)
+                self.take_run(self._home.run(key), digests)
 
     def spare(self, name: str, digest: str) -> None:
         """Count a version as one that stays."""
         self._without.discard((name, digest))
 
-    def _take_run(self, run: RunFolder, digests: Set[bytes]) -> None:
+    def take_run(self, run: RunFolder, digests: Set[bytes]) -> None:
+        """The same of one run."""
         if not run.exists():
             return
         try:

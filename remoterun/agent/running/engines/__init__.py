@@ -28,30 +28,27 @@ else:
     Protocol = object
 
 ENGINES: Dict[str, str] = {
-    "docker": "docker:engine",
-    "podman": "docker:engine",
-    "process": "process:engine",
+    "docker": "docker:Docker",
+    "podman": "docker:Docker",
+    "process": "process:ProcessEngine",
 }
-"""By name, the module of this folder and its function `(home, name, supervisor) -> Engine`; imported on use."""
+"""By name, the module of this folder and its class `(home, name) -> Engine`; imported on use."""
 
 
-def engine_of(home: Home, name: str, supervisor: Optional[int] = None) -> "Engine":
-    """The engine `name`. `supervisor` is this process, if it supervises one run and all its descendants belong to it.
-
-    Raises `HomeError("unknown_engine")`.
-    """
+def engine_of(home: Home, name: str) -> "Engine":
+    """The engine `name`. Raises `HomeError("unknown_engine")`."""
     if name not in ENGINES:
         raise HomeError(
             "unknown_engine", "there is no engine `%s` here" % name, "known are " + ", ".join(sorted(ENGINES))
         )
-    module, _, function = ENGINES[name].partition(":")
-    engine: "Engine" = getattr(importlib.import_module("." + module, __name__), function)(home, name, supervisor)
+    module, _, kind = ENGINES[name].partition(":")
+    engine: "Engine" = getattr(importlib.import_module("." + module, __name__), kind)(home, name)
     return engine
 
 
-def engine_of_run(home: Home, run: RunFolder, supervisor: Optional[int] = None) -> "Engine":
+def engine_of_run(home: Home, run: RunFolder) -> "Engine":
     """The engine that a run was given. Raises `FileNotFoundError` as long as it has none."""
-    return engine_of(home, read_json(run.engine_file)["engine"], supervisor)
+    return engine_of(home, read_json(run.engine_file)["engine"])
 
 
 class EngineError(Exception):
@@ -106,10 +103,6 @@ class Engine(Protocol):
     def mount(self, run: RunFolder, spec: RunSpec) -> None:
         """Put the mounts' files in place; the work tree is there. May be repeated before `start`."""
 
-    def written(self, run: RunFolder) -> List[str]:
-        """What the command has written where a mount is in the work tree; what it has left as it was is taken away
-        there, if there is any such thing. May be repeated after a crash at any point."""
-
     def start(self, run: RunFolder, spec: RunSpec, gpus: List[str]) -> None:
         """Start the wrapper, once: if it was started before, nothing happens. Raises `EngineError`."""
 
@@ -128,7 +121,7 @@ class Engine(Protocol):
         """
 
     def end_exec(self, run: RunFolder, name: str) -> None:
-        """End what the program `name` left inside the run: SIGHUP, then SIGKILL. Blocks for a second. Gone is fine."""
+        """Kill what the program `name` left inside the run. Gone is fine."""
 
     def counters(self, run: RunFolder) -> "Optional[Counters]":
         """What the run has used so far; None where that is unknown. Takes some milliseconds."""

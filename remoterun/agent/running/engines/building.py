@@ -81,17 +81,27 @@ _UNREACHABLE = re.compile(
     r"|SSLError|CERTIFICATE_VERIFY_FAILED|dns error|Could not resolve '",
     re.IGNORECASE,
 )
-_NOTHING_FITS = re.compile(r"^ERROR: (No matching distribution found for (\S+).*)")
-_VERSIONS = re.compile(r"^ERROR: Could not find a version that satisfies .*\(from versions: (.*)\)")
-_CONFLICT = re.compile(r"^ERROR: (Cannot install .* conflicting dependencies)")
-_UV = re.compile(r"^(?:cause: |╰─▶ )(Because (?:(\S+) was not found in the package registry)?.*)")
-_SEARCH = "pip index versions %s   shows whether there is one of this name"
-_APT = re.compile(r"^E: (.*)")
-_COMPILER = re.compile(
-    r"error: command '.*(?:gcc|cc|g\+\+|clang|c\+\+)' failed|unable to execute '.*gcc'|gcc: not found"
+_SEARCH = "pip index versions %s   shows which versions there are"
+_WHY = (
+    (r"ERROR: (No matching distribution found for ([^\s<>=!~;\[]+).*)", "pip: ", _SEARCH),
+    (
+        r"ERROR: (Cannot install .* conflicting dependencies)",
+        "pip: ",
+        "allow other versions of one of them; --framework python   leaves out TensorFlow",
+    ),
+    (
+        r"\s*(error: command '.*(?:cc|\+\+|clang)' failed.*|.*gcc: not found.*)",
+        "a package has to be compiled: ",
+        "--apt build-essential   brings a compiler, in Docker",
+    ),
+    (r"(?:cause: |╰─▶ )(Because (\S+) was not found in the package registry.*)", "uv: ", _SEARCH),
+    (r"(?:cause: |╰─▶ )(Because .*)", "uv: ", None),
+    (r"E: (.*)", "apt: ", None),
+    (r"ERROR: ((?!ResolutionImpossible|process |failed to solve|executor ).*)", "pip: ", None),
+    (r"error: (.*)", "", None),
 )
-_PIP = re.compile(r"^ERROR: ((?!ResolutionImpossible|process |failed to solve|executor ).*)")
-_ANY = re.compile(r"^error: (.*)")
+"""Lines that say why: a pattern, what stands before its first group, and a hint, perhaps of its second one. The first
+pattern that a line has counts."""
 
 
 class Failure(Record):
@@ -101,44 +111,19 @@ class Failure(Record):
     hint: Optional[str]
 
 
-def explain(job: BuildJob, tensorflow: bool) -> Failure:
-    """Why the last program of a build failed. `tensorflow`: whether its packages were installed beside those of
-    TensorFlow."""
+def explain(job: BuildJob) -> Failure:
+    """Why the last program of a build failed."""
     lines = [_PREFIX.sub("", line) for line in job.tail(_LINES).splitlines()]
     starts = [number for number, line in enumerate(lines) if line.startswith("$ ")]
     lines = lines[starts[-1] + 1 :] if starts else lines
-
-    def find(pattern: "re.Pattern[str]") -> "Optional[re.Match[str]]":
-        return next((match for match in map(pattern.match, lines) if match), None)
-
-    if any(map(_UNREACHABLE.search, lines)):
-        last = next(line for line in reversed(lines) if _UNREACHABLE.search(line))
-        return Failure("the package index can't be reached: %s" % last[:200], "check that machine's network or proxy")
-    nothing, versions, conflict = find(_NOTHING_FITS), find(_VERSIONS), find(_CONFLICT)
-    if nothing:
-        name = re.split(r"[<>=!~;\[]", nothing.group(2))[0]
-        known = versions.group(1).split(", ")[-1] if versions else "none"
-        hint: Optional[str] = _SEARCH % name
-        if known != "none":
-            hint = "--pip %s==%s   is the newest one that this Python can use" % (name, known)
-        return Failure("pip: " + nothing.group(1), hint)
-    if conflict:
-        hint = "--framework python   installs your packages without TensorFlow" if tensorflow else None
-        return Failure("pip: " + conflict.group(1), hint or "allow other versions of one of them")
-    if any(map(_COMPILER.search, lines)):
-        line = next(line for line in lines if _COMPILER.search(line))
-        return Failure("a package has to be compiled: " + line, "--apt build-essential   brings a compiler, in Docker")
-    found = find(_UV)
-    if found:
-        return Failure("uv: " + found.group(1), _SEARCH % found.group(2) if found.group(2) else None)
-    for program, pattern in (("apt", _APT), ("pip", _PIP)):
-        found = find(pattern)
-        if found:
-            return Failure("%s: %s" % (program, found.group(1)), None)
-    found = find(_ANY)
-    return Failure(
-        found.group(1) if found else next((line for line in reversed(lines) if line), "no word of why"), None
-    )
+    unreachable = [line for line in lines if _UNREACHABLE.search(line)]
+    if unreachable:
+        why = "the package index can't be reached: %s" % unreachable[-1][:200]
+        return Failure(why, "check that machine's network or proxy")
+    for pattern, before, hint in _WHY:
+        for match in filter(None, (re.match(pattern, line) for line in lines)):
+            return Failure(before + match.group(1), hint % match.group(2) if hint == _SEARCH else hint)
+    return Failure(next((line for line in reversed(lines) if line), "no word of why"), None)
 
 
 MOST_CONTENTS = 400
@@ -171,7 +156,7 @@ def make_venv(python: str, folder: str, uv: Optional[str], job: BuildJob, lock: 
         raise EngineError("%s can't make a virtual environment here" % ("uv" if uv else "Python"), job.tail(4), hint)
 
 
-def install(folder: str, files: List[str], uv: Optional[str], job: BuildJob, lock: int, tensorflow: bool) -> None:
+def install(folder: str, files: List[str], uv: Optional[str], job: BuildJob, lock: int) -> None:
     """Install what requirements files list. Raises `EngineError`."""
     python = os.path.join(folder, "bin", "python")
     if uv:  # of an index that the files add it takes the best version of a package, as pip does
@@ -180,5 +165,5 @@ def install(folder: str, files: List[str], uv: Optional[str], job: BuildJob, loc
         # Not compiled: the first run compiles what it imports, which takes a third of the time that all of it would.
         words = [python, "-m", "pip", "install", "--disable-pip-version-check", "--no-input", "--no-compile"]
     if job.run([*words, *(word for file in files for word in ("-r", file))], [lock]) != 0:
-        failure = explain(job, tensorflow)
+        failure = explain(job)
         raise EngineError(failure.line, "the whole log: %s" % job.log, failure.hint)

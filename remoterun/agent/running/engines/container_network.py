@@ -14,7 +14,7 @@ import os
 import socket
 import sys
 import threading
-from typing import Callable, Iterator, List, Set, Tuple
+from typing import Callable, Iterator, List, Tuple
 
 from ...store.errors import HomeError
 from ...store.home import Home
@@ -67,15 +67,6 @@ def opened(home: Home, start: Callable[[str], None]) -> Iterator[Network]:
 
     Raises `HomeError("no_network")`.
     """
-    with contextlib.ExitStack() as stack:
-        maker = stack.enter_context(_met(home, start))
-        network = Network(maker.make, maker.tables)
-        stack.callback(network.close)
-        yield network
-
-
-@contextlib.contextmanager
-def _met(home: Home, start: Callable[[str], None]) -> Iterator["_SocketMaker"]:
     with home.temporary("network") as folder, socket.socket(socket.AF_UNIX) as listener:
         parent = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
         try:
@@ -91,7 +82,9 @@ def _met(home: Home, start: Callable[[str], None]) -> Iterator["_SocketMaker"]:
             raise HomeError("no_network", "the program that reaches into the container's network does not start")
     with there:
         there.settimeout(START_PATIENCE)
-        yield _SocketMaker(there)
+        maker = _SocketMaker(there)
+        with contextlib.closing(Network(maker.make, maker.tables)) as network:
+            yield network
 
 
 class _SocketMaker:
@@ -132,12 +125,4 @@ def folders_of_python() -> List[str]:
             if path and path[0].startswith("/") and os.path.isfile(path[0]):
                 needed.add(os.path.dirname(path[0]))
     needed.update(path for path in ("/lib", "/lib64", "/usr/lib", "/usr/lib64") if os.path.isdir(path))
-    return _without_those_below(needed)
-
-
-def _without_those_below(folders: Set[str]) -> List[str]:
-    kept: List[str] = []
-    for folder in sorted(folders):
-        if not any(folder.startswith(above + "/") for above in kept):
-            kept.append(folder)
-    return kept
+    return sorted(needed)

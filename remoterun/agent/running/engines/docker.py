@@ -23,13 +23,13 @@ from ...shared.spec import NONE, TENSORFLOW, ResolvedMount, RunSpec
 from ...store.errors import HomeError
 from ...store.home import Home
 from ...store.run_folder import RunFolder
-from ..counters import PRINT, Counters, group_of, of_group, printed
+from ..counters import Counters, of_group
 from ..network import TABLES, Network
-from ..variants import VARIANTS, title_of
+from ..variants import title_of
 from . import BaseImageUnavailable, CommandState, EngineError, Presence, container_network
 from .building import MOST_CONTENTS, BuildJob, explain
 from .mount_points import make_mount_point
-from .wrapper import END, HANGUP_TIME, START, Program, known_variable, mark, mark_stopping, prepare_io
+from .wrapper import END, START, Program, known_variable, mark, mark_stopping, prepare_io
 
 CONTENTS = "remoterun.contents"
 """The label of an image that says what is in it."""
@@ -52,10 +52,6 @@ class Image(Record):
     alone: int
     created: float
     contents: str = ""
-
-
-def engine(home: Home, name: str, supervisor: Optional[int]) -> "Docker":
-    return Docker(home, name)
 
 
 class Docker:
@@ -105,9 +101,6 @@ class Docker:
             if not mount.is_absolute:
                 make_mount_point(run.work, mount.place, bool(mount.file))
 
-    def written(self, run: RunFolder) -> List[str]:
-        return []  # in a container every mount is read-only, and none of it lies in the work tree
-
     def problem(self) -> Optional[str]:
         title = CAPABILITIES[self.name].title
         if shutil.which(self._tool) is None:
@@ -138,12 +131,9 @@ class Docker:
 
     def start(self, run: RunFolder, spec: RunSpec, gpus: List[str]) -> None:
         state = self._state(run)
-        if state is not None and state.get("Status") == "created":  # made by a supervisor that died then
-            status, _, said = self._call("start", container(run), timeout=300)
-            if status != 0:
-                raise EngineError("%s could not start the container" % self._tool, said, _start_hint(said))
-            return
-        if state:
+        if state and state.get("Status") == "created":  # by a supervisor that died then
+            self.remove(run)
+        elif state:
             return
         prepare_io(run, spec, run.values(), IO)
         os.makedirs(os.path.join(run.io, "home"), exist_ok=True)
@@ -199,26 +189,13 @@ class Docker:
         )  # fmt: skip
 
     def end_exec(self, run: RunFolder, name: str) -> None:
-        for number in ("HUP", "KILL"):
-            try:
-                self._call(
-                    "exec", "--user", self._user(), container(run), "/bin/sh", "-c", END, "sh", mark(name), number
-                )
-            except subprocess.TimeoutExpired:
-                return
-            time.sleep(HANGUP_TIME if number == "HUP" else 0)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._call("exec", "--user", self._user(), container(run), "/bin/sh", "-c", END, "sh", mark(name))
 
     def counters(self, run: RunFolder) -> Optional[Counters]:
-        """From the files of its control group: here, or, where Docker is in a machine of its own, in the container."""
         if run.key not in self._first_processes:
             self._first_processes[run.key] = int((self._state(run) or {}).get("Pid") or 0)
-        found = of_group(group_of(self._first_processes[run.key]))
-        if found is None:
-            words = ["exec", "--user", self._user(), container(run), "/bin/sh", "-c", PRINT]
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                status, out, _ = self._call(*words, timeout=10)
-                found = of_group(printed(out)) if status == 0 else None
-        return found
+        return of_group(self._first_processes[run.key])
 
     def terminate(self, run: RunFolder) -> bool:
         mark_stopping(run)
@@ -235,14 +212,10 @@ class Docker:
     def kill(self, run: RunFolder) -> bool:
         try:
             self._call("kill", "--signal", "KILL", container(run))
+            self._call("wait", container(run), timeout=10)
         except subprocess.TimeoutExpired:
             return False
-        deadline = time.monotonic() + 10
-        while True:
-            presence = self.inspect(run).presence
-            if presence is not Presence.RUNNING or time.monotonic() > deadline:
-                return presence in (Presence.ENDED, Presence.ABSENT)
-            time.sleep(0.05)
+        return self.inspect(run).presence in (Presence.ENDED, Presence.ABSENT)
 
     def network(self, run: RunFolder) -> ContextManager[Network]:
         def start(folder: str) -> None:
@@ -352,21 +325,18 @@ class Docker:
             job.say("building the environment, once for this machine: plain Python")
             with self.home.temporary("image") as folder:
                 write_whole(os.path.join(folder, "Dockerfile"), environment.bundled_dockerfile().encode(), 0o644)
-                self._build(environment, environment.bundled_image, contents, [folder], job)
+                self._build(environment.bundled_image, contents, [folder], job)
             return
-        pythons = "Python 3.%d to 3.%d" % VARIANTS[environment.variant].pythons
         job.say("building the environment, once for this machine: TensorFlow takes minutes")
         with self.home.temporary("image") as folder:
             context = os.path.join(folder, "context")
             self.home.checkout(self.home.blobs.tree(environment.context), context, private=True)
             self._build(
-                environment,
                 environment.bundled_image,
                 contents,
                 ["--build-arg", "BASE=" + environment.base, "--build-arg", "VARIANT=" + environment.variant,
                  "--file", os.path.join(context, "docker", "Dockerfile"), context],
                 job,
-                "look at that machine's `base_image`: the environment needs %s" % pythons,
             )  # fmt: skip
 
     def _build_packages(self, environment: Environment, job: BuildJob) -> None:
@@ -375,24 +345,13 @@ class Docker:
             write_whole(os.path.join(folder, "Dockerfile"), environment.dockerfile().encode(), 0o644)
             write_whole(os.path.join(folder, "requirements.txt"), environment.all_requirements.encode(), 0o644)
             contents = environment.contents(environment.image or title_of(environment.variant))
-            self._build(environment, environment.final_image, contents, [folder], job)
+            self._build(environment.final_image, contents, [folder], job)
 
-    def _build(
-        self,
-        environment: Environment,
-        reference: str,
-        contents: str,
-        words: List[str],
-        job: BuildJob,
-        hint: Optional[str] = None,
-    ) -> None:
-        """`hint`: what to do where no package fits the Python of the image."""
-        plain = ["--progress", "plain"] if self._tool == "docker" and _has_buildx() else []
+    def _build(self, reference: str, contents: str, words: List[str], job: BuildJob) -> None:
         label = ["--label", "remoterun.home=" + self.home.id, "--label", "%s=%s" % (CONTENTS, contents)]
-        if job.run([self._tool, "build", *plain, "--tag", reference, *label, *words]) != 0:
-            failure = explain(job, environment.framework == TENSORFLOW and not environment.image)
-            fits = "No matching distribution" not in failure.line
-            raise EngineError(failure.line, "the whole log: %s" % job.log, failure.hint if fits or not hint else hint)
+        if job.run([self._tool, "build", "--tag", reference, *label, *words]) != 0:
+            failure = explain(job)
+            raise EngineError(failure.line, "the whole log: %s" % job.log, failure.hint)
 
     def _user(self) -> str:
         """Outputs shall belong to the user. In a rootless engine that is the container's root."""
@@ -495,15 +454,3 @@ def _start_hint(said: str) -> Optional[str]:
     if "/bin/sh" in said and ("no such file" in said or "not found" in said):
         return "the image needs /bin/sh"
     return None
-
-
-def _has_buildx() -> bool:
-    return any(
-        os.path.exists(os.path.join(folder, "docker-buildx"))
-        for folder in (
-            "/usr/libexec/docker/cli-plugins",
-            "/usr/lib/docker/cli-plugins",
-            "/usr/local/lib/docker/cli-plugins",
-            os.path.expanduser("~/.docker/cli-plugins"),
-        )
-    )

@@ -20,28 +20,22 @@ from ..counters import Counters, of_processes
 from ..variants import INSTALL_PYTHON, lacking_python, python_for, title_of
 from . import CommandState, EngineError, Presence
 from .building import MOST_CONTENTS, BuildJob, find_uv, install, make_venv
-from .mount_points import keep_written, make_mount_point
-from .wrapper import HANGUP_TIME, Program, known_variable, mark_stopping, prepare_io
+from .mount_points import make_mount_point
+from .wrapper import Program, known_variable, mark_stopping, prepare_io
 
 KILL_DEADLINE = 10.0
 MOST_NAMED = 4
 """Packages of an environment that a line names."""
 
 
-def engine(home: Home, name: str, supervisor: Optional[int]) -> "ProcessEngine":
-    return ProcessEngine(home, supervisor)
-
-
 class ProcessEngine:
     """The wrapper runs as the user, in a session of its own; its processes are found by what `processes` follows."""
 
-    name = "process"
     patience = 0.0
 
-    def __init__(self, home: Home, reaper: Optional[int] = None) -> None:
-        """`reaper`: this process, if all its descendants belong to the run: orphans that came to it are found, too."""
+    def __init__(self, home: Home, name: str = "process") -> None:
         self.home = home
-        self._reaper = reaper
+        self.name = name
         self._children: Dict[str, "subprocess.Popen[bytes]"] = {}
 
     def problem(self) -> Optional[str]:
@@ -93,13 +87,6 @@ class ProcessEngine:
                 manifest = Manifest([entry._replace(path=os.path.basename(place))])
             self.home.checkout(manifest, target, private=writable)
 
-    def written(self, run: RunFolder) -> List[str]:
-        try:
-            started = os.stat(os.path.join(run.io, "wrapper.sh")).st_mtime_ns
-        except FileNotFoundError:
-            return []
-        return [path for mount in run.mounts() for path in keep_written(run.work, mount, self.home.blobs, started)]
-
     def start(self, run: RunFolder, spec: RunSpec, gpus: List[str]) -> None:
         if self.inspect(run).presence is not Presence.ABSENT:
             return
@@ -143,10 +130,6 @@ class ProcessEngine:
         return Program(list(words), variables, self._start_folder(run, spec), bool(terminal))
 
     def end_exec(self, run: RunFolder, name: str) -> None:
-        processes.send(processes.of_program(run.key, name), signal.SIGHUP)
-        deadline = time.monotonic() + HANGUP_TIME
-        while processes.of_program(run.key, name) and time.monotonic() < deadline:
-            time.sleep(0.02)
         processes.send(processes.of_program(run.key, name), signal.SIGKILL)
 
     def _of_command(self, run: RunFolder, spec: RunSpec) -> Dict[str, str]:
@@ -265,7 +248,7 @@ class ProcessEngine:
         bundled = [os.path.join(self._library(environment), environment.requirements_file)] if tensorflow else []
         files = bundled + ([] if environment.plain else [own])
         if files:
-            install(venv, files, uv, job, lock, tensorflow)
+            install(venv, files, uv, job, lock)
         write_whole(os.path.join(folder, "ready"), b"")
 
     def _variables(self, run: RunFolder, spec: RunSpec, gpus: List[str]) -> Dict[str, str]:
@@ -296,9 +279,7 @@ class ProcessEngine:
     def _pids(self, run: RunFolder, programs: bool = True) -> List[int]:
         child = self._children.get(run.key)
         leader = child.pid if child is not None else self._leader(run)
-        if self._reaper is not None:
-            processes.reap(child.pid for child in self._children.values())
-        return sorted(processes.of_run(run.key, leader, self._reaper, programs))
+        return sorted(processes.of_run(run.key, leader, programs))
 
     @staticmethod
     def _start_folder(run: RunFolder, spec: RunSpec) -> str:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import shlex
 from typing import Dict, List, Mapping, Optional
 
 from ...shared.records import Record
@@ -71,11 +70,11 @@ def prepare_io(run: RunFolder, spec: RunSpec, values: Mapping[str, str], io: str
     if spec.split:
         lines.append('exec 2>>"$1/err"')
     command = command_text(spec.command, io or run.io)
-    if len(command) < MOST_WORD:
-        lines += ["remoterun_command=" + quote(command)]
-    else:
+    if len(command) >= MOST_WORD:
         _write(run.command_file, command, 0o600)
-        lines += ['export REMOTERUN_COMMAND="$1/command"', "remoterun_command='. \"$REMOTERUN_COMMAND\"'"]
+        lines.append('export REMOTERUN_COMMAND="$1/command"')
+        command = '. "$REMOTERUN_COMMAND"'
+    lines.append("remoterun_command=" + quote(command))
     _write(run.env_file, "\n".join(lines) + "\n", 0o600)
     _write(os.path.join(run.io, "wrapper.sh"), WRAPPER, 0o700)
     for file in [run.log, run.err] if spec.split else [run.log]:
@@ -97,34 +96,19 @@ def command_text(command: str, io: str) -> str:
     ended that it waits for, and ends with its exit status; a SIGTERM that is not our stop ends it as usual. That is a
     handler, and not an ignored signal, which the programs would inherit. `io`: the path of the io folder.
     """
-    if _is_program(command):
+    program = _ONE_PROGRAM.match(command)
+    if program and program.group(1) not in _OF_THE_SHELL:
         return "exec " + command
-    return _HANDLER % io + command if _PLAIN_PATH.match(io) else command
+    handler = "c=$?; [ -e %s ] || { trap - TERM; kill -s TERM $$; }; exit $c" % quote(io + "/stopping")
+    return "trap %s TERM; %s" % (quote(handler), command)
 
 
-_HANDLER = "trap 'c=$?; [ -e \"%s/stopping\" ] || { trap - TERM; kill -s TERM $$; }; exit $c' TERM; "
-_PLAIN_PATH = re.compile(r"[A-Za-z0-9_./+@:, -]+\Z")
-"""A path that stands in quotes as it is. Below another one, a stop ends the command's shell at once."""
-
-
-def _is_program(command: str) -> bool:
-    """Whether the shell has nothing to do but start one program; False where that is not plain."""
-    command = command.strip()
-    if len(command) > 10_000 or any(mark in command for mark in ("\n", "$(", "${", "$'", "`")):
-        return False
-    words = shlex.shlex(command, posix=True, punctuation_chars=";&|()<>")
-    words.commenters, words.whitespace_split = "", True
-    try:
-        operators = {word for word in words if set(word) <= set(";&|()<>")}
-    except ValueError:  # a quotation that does not end
-        return False
-    name = command.split(None, 1)[0] if command else ""
-    return operators <= _REDIRECTIONS and bool(_PROGRAM.match(name)) and name not in _OF_THE_SHELL
-
-
-_REDIRECTIONS = {"<", ">", ">>", "<>", ">|", ">&", "<&", ""}
-"""The operators that a plain command may have; "" is a word in quotes without content."""
-_PROGRAM = re.compile(r"[A-Za-z0-9_./+-]*[A-Za-z0-9_+-]\Z")
+_ONE_PROGRAM = re.compile(
+    r"""([A-Za-z0-9_./+-]*[A-Za-z0-9_+-])"""
+    r"""([ \t]+([^\s;&|()<>'"`$\\]|[<>]&?|\$\w|'[^'\n]*'|"([^"`$\\\n]|\$\w)*")+)*\s*\Z"""
+)
+"""A command for which the shell has nothing to do but to start one program: its name, then plain and quoted words,
+variables and redirections. What is not plain is no such command."""
 _OF_THE_SHELL = frozenset(
     """
     alias bg break builtin case cd command continue declare do done dot echo elif else esac eval exec exit export false
@@ -144,10 +128,6 @@ def _write(path: str, text: str, mode: int) -> None:
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
     with os.fdopen(descriptor, "w", encoding="utf-8", errors="surrogateescape", newline="\n") as file:
         file.write(text)
-
-
-HANGUP_TIME = 0.5
-"""Seconds that a program may take to end after SIGHUP."""
 
 
 class Program(Record):
@@ -194,11 +174,11 @@ exec "$@"
 END = r"""
 for process in /proc/[0-9]*; do
     case $(tr '\000' '\012' 2>/dev/null <"$process/environ") in
-        *"$1"*) kill -s "$2" "${process#/proc/}" ;;
+        *"$1"*) kill -s KILL "${process#/proc/}" ;;
     esac
 done
 """
-"""In a container: sends signal $2 to every process that has the variable and value $1."""
+"""In a container: kills every process that has the variable and value $1."""
 
 
 def mark(name: str) -> str:

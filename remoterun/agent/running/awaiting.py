@@ -1,6 +1,4 @@
-"""Who may run now, and on what: the slots and the GPUs of this machine, in the order of arrival (queue.py); and the
-runs of its home for whose end a run waits.
-"""
+"""The runs of a home for whose end another one waits (`--after`)."""
 
 from __future__ import annotations
 
@@ -10,30 +8,6 @@ from ..shared.records import Record
 from ..shared.spec import After, RunSpec
 from ..shared.states import RunState
 from ..store.home import Home
-from . import gpus, queue
-from .queue import Turn
-
-
-def lacks(spec: RunSpec) -> Optional[str]:
-    """Why this run can never start here, in one line, or None; also where the driver does not answer."""
-    if not spec.gpus:
-        return None
-    try:
-        count = len(gpus.list_gpus())
-    except gpus.GpuError:
-        return None
-    return queue.too_few(spec.gpus, count) if count < spec.gpus else None
-
-
-def come(home: Home, spec: RunSpec) -> None:
-    """Take a place in the line. May be repeated."""
-    if not spec.beside:
-        queue.come(home, spec.key, spec.gpus)
-
-
-def ask(home: Home, spec: RunSpec) -> Turn:
-    """Take a slot if it is the run's turn. Repeat until granted; a granted one is granted again."""
-    return queue.ask(home, spec.key, spec.gpus, spec.slots, beside=spec.beside)
 
 
 class AwaitedRuns(Record):
