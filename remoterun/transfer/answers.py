@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import hashlib
 import struct
-from collections.abc import Iterable
+from collections.abc import Generator, Iterable, Iterator
 
 from remoterun.agent.shared import api
 from remoterun.agent.shared.api import Nothing
 from remoterun.agent.shared.frames import Body, Frame, ProtocolError
-from remoterun.agent.shared.packs import MISSING, expand
+from remoterun.agent.shared.packs import MISSING, expand, unpack
+from remoterun.agent.shared.pieces import pack_numbers, piece_count
 from remoterun.agent.shared.protocol import Stream
 from remoterun.errors import HostError, TransferError
 from remoterun.session import Session
@@ -106,30 +107,56 @@ def require_room(session: Session, missing: int, room: int) -> None:
         )
 
 
+def packed_blobs(session: Session, digests: list[str]) -> Generator[tuple[memoryview | None, int]]:
+    """(content, size) of each blob in turn, which is not verified: without a content where it is large, and of 0 bytes
+    then where the host has none."""
+    wanted = iter(digests)
+    with session.stream(api.fetch, api.Link(session.round_trip)) as stream:
+        stream.send(bytes.fromhex("".join(digests)))
+        stream.end()
+        for frame in stream:
+            if "p" in frame.header:
+                count = number(frame, "p", session)
+                for digest, content in _contents(unpacked(frame, session), count, session):
+                    if digest.hex() != next(wanted, ""):
+                        raise TransferError(f"{session.machine.name} sends other files than were asked for")
+                    yield content, len(content)
+                continue
+            if next(wanted, None) is None:
+                raise TransferError(f"{session.machine.name} sends more files than were asked for")
+            yield None, 0 if "gone" in frame.header else number(frame, "large", session)
+    if next(wanted, None) is not None:
+        raise ended(session)
+
+
+def _contents(pack: Body, count: int, session: Session) -> Iterator[tuple[bytes, memoryview]]:
+    try:
+        yield from unpack(pack, count)
+    except ProtocolError as error:
+        raise TransferError(f"{session.machine.name} sent what can't be unpacked: {error}")
+
+
 def contents(session: Session, digests: Iterable[str], most: int) -> dict[str, bytes]:
     """By digest: the blobs and lists of files that a host has whole. Raises `TransferError` for more than `most` bytes
-    of one, and for what has another digest."""
+    of one."""
     wanted = list(dict.fromkeys(digests))
     found = {}
-    with session.stream(api.blobs, Nothing()) as stream:
-        stream.send(bytes.fromhex("".join(wanted)))
-        stream.end()
-        for digest in wanted:
-            frame = next_frame(stream, session)
-            if frame.header.get("d") != digest:
-                raise nonsense(session)
-            if not frame.header.get("gone"):
-                found[digest] = _content(frame, digest, most, stream, session)
+    for digest, (packed, size) in zip(wanted, list(packed_blobs(session, wanted)), strict=True):
+        if size > most:
+            raise TransferError(f"{session.machine.name} sends another size than the {most} bytes expected at the most")
+        content = bytes(packed) if packed is not None else _in_pieces(session, digest, size) if size else b""
+        if hashlib.sha256(content).hexdigest() == digest:
+            found[digest] = content
     return found
 
 
-def _content(frame: Frame, digest: str, most: int, stream: Stream, session: Session) -> bytes:
-    size = frame.header.get("s")
-    if type(size) is not int or not 0 <= size <= most:
-        raise TransferError(f"{session.machine.name} sends another size than the {most} bytes expected at the most")
-    data = bytearray(frame.body)
-    while len(data) < size:
-        data += not_empty(next_frame(stream, session), session).body
-    if hashlib.sha256(data).hexdigest() != digest:
-        raise TransferError(f"{session.machine.name} sends another content than was asked for")
+def _in_pieces(session: Session, digest: str, size: int) -> bytes:
+    data = bytearray()
+    with session.stream(api.fetch_pieces, api.BlobPieces(digest, session.round_trip)) as stream:
+        stream.send(pack_numbers(range(piece_count(size))))
+        stream.end()
+        for frame in stream:
+            data += unpacked(not_empty(frame, session), session)
+            if len(data) > size:
+                raise nonsense(session)
     return bytes(data)

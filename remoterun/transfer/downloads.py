@@ -4,21 +4,21 @@ ones in pieces; the files of a run that goes on by their names, as they are at t
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 
 from remoterun.agent.shared import api
-from remoterun.agent.shared.frames import PIECE, Body, Frame, ProtocolError
-from remoterun.agent.shared.packs import SMALL, unpack
-from remoterun.agent.shared.pieces import LARGE
+from remoterun.agent.shared.frames import Frame
+from remoterun.agent.shared.packs import LARGE
 from remoterun.agent.shared.protocol import Stream
 from remoterun.agent.shared.spec import ResourceRef
 from remoterun.agent.shared.tree import Entry, show
 from remoterun.errors import TransferError
 from remoterun.session import Session
-from remoterun.transfer.answers import ended, next_frame, not_empty, number, unpacked
+from remoterun.transfer.answers import next_frame, not_empty, packed_blobs
 from remoterun.transfer.destination import Destination, Duplicates, NewFile, write_file
 from remoterun.transfer.lanes import Lanes
 from remoterun.transfer.large_files import LargeDownload
@@ -92,90 +92,27 @@ def _batches(files: Iterable[Entry]) -> Iterator[list[Entry]]:
 
 
 def _fetch_batch(files: list[Entry], destination: Destination, gone: list[Entry], session: Session) -> None:
-    with destination.of_thread() as own:
-        gone += _fetch_small(session, files, own)
-
-
-def _fetch_small(session: Session, files: list[Entry], destination: Destination) -> list[Entry]:
-    gone: list[Entry] = []
-    expected = iter(files)
-    with session.stream(api.fetch, api.Link(session.round_trip)) as stream:
-        stream.send(bytes.fromhex("".join(entry.digest for entry in files)))
-        stream.end()
-        for frame in stream:
-            body = unpacked(frame, session)
-            if "p" in frame.header:
-                for digest, content in _contents(body, number(frame, "p", session), session):
-                    entry = _next_of(expected, session)
-                    _land_small(entry, digest, content, destination, session)
-                continue
-            entry = _next_of(expected, session)
-            if "gone" in frame.header:
+    blobs = packed_blobs(session, [entry.digest for entry in files])
+    with destination.of_thread() as own, contextlib.closing(blobs):
+        for entry, (content, size) in zip(files, blobs, strict=True):
+            if content is None and not size:
                 gone.append(entry)
-                continue
-            _land_large(entry, Frame(frame.header, body), stream, destination, session)
-        if next(expected, None) is not None:
-            raise ended(session)
-    return gone
-
-
-def _contents(pack: Body, count: int, session: Session) -> Iterator[tuple[bytes, memoryview]]:
-    try:
-        yield from unpack(pack, count)
-    except ProtocolError as error:
-        raise TransferError(f"{session.machine.name} sent what can't be unpacked: {error}")
-
-
-def _land_small(entry: Entry, digest: bytes, content: memoryview, destination: Destination, session: Session) -> None:
-    if digest.hex() != entry.digest:
-        raise TransferError(f"{session.machine.name} sends other files than were asked for")
-    if len(content) != entry.size or hashlib.sha256(content).hexdigest() != entry.digest:
-        destination.damaged(entry)
-        return
-    folder, name = destination.place(entry)
-    write_file(folder, name, content, entry.executable)
-    destination.took(entry, entry.size)
-
-
-def _land_large(entry: Entry, frame: Frame, stream: Stream, destination: Destination, session: Session) -> None:
-    size = frame.header.get("s")
-    if type(size) is not int or not 0 <= size <= entry.size or frame.header.get("d") != entry.digest:
-        raise TransferError(f"{show(entry.path)}: {session.machine.name} sends another size than it listed")
-    folder, name = destination.place(entry)
-    with NewFile(folder, entry.executable) as file:
-        body = frame.body
-        while True:
-            if file.size + len(body) > size:
-                raise TransferError(f"{show(entry.path)}: {session.machine.name} sends more than it said")
-            file.write(body)
-            destination.came(len(body))
-            if file.size == size:
-                break
-            body = unpacked(next_frame(stream, session), session)
-            if not body:
-                raise TransferError(f"{show(entry.path)}: {session.machine.name} sends less than it said")
-        if file.digest != entry.digest:
-            destination.damaged(entry)
-            return
-        file.keep(name)
-    destination.took(entry)
-
-
-def _next_of(expected: Iterator[Entry], session: Session) -> Entry:
-    entry = next(expected, None)
-    if entry is None:
-        raise TransferError(f"{session.machine.name} sends more files than were asked for")
-    return entry
+            elif content is None or size != entry.size or hashlib.sha256(content).hexdigest() != entry.digest:
+                own.damaged(entry)
+            else:
+                folder, name = own.place(entry)
+                write_file(folder, name, content, entry.executable)
+                own.took(entry, entry.size)
 
 
 def fetch_live(session: Session, resource: ResourceRef, files: list[Entry], destination: Destination) -> list[Entry]:
     """Fetch in one flow; the entries that changed while they were read, and were not taken."""
     again = []
     with session.stream(api.get, api.OfResource(resource)) as stream:
-        names = _FileRequests(stream, files)
+        stream.send_all(b"".join(os.fsencode(entry.path) + b"\0" for entry in files))
+        stream.end()
         for entry in files:
             frame = next_frame(stream, session)
-            names.answered(entry)
             if "gone" in frame.header and destination.at_rest:
                 destination.damaged(entry)
                 continue
@@ -186,41 +123,6 @@ def fetch_live(session: Session, resource: ResourceRef, files: list[Entry], dest
                 again.append(entry)
         stream.finish()
     return again
-
-
-class _FileRequests:
-    """The names of the wanted files, in the order of the answers, sent some way before these come. All at once could
-    fill the window of one direction while the unread answers fill that of the other."""
-
-    def __init__(self, stream: Stream, files: Iterable[Entry]) -> None:
-        self._stream = stream
-        self._left = iter(files)
-        self._unanswered = 0
-        self._ended = False
-        self._send()
-
-    def answered(self, entry: Entry) -> None:
-        """To be called for each file once its answer has begun to come."""
-        self._unanswered -= len(_name(entry))
-        if self._unanswered < PIECE and not self._ended:
-            self._send()
-
-    def _send(self) -> None:
-        names = bytearray()
-        for entry in self._left:
-            names += _name(entry)
-            if len(names) > 2 * PIECE:
-                break
-        else:
-            self._ended = True
-        self._unanswered += len(names)
-        self._stream.send(bytes(names))
-        if self._ended:
-            self._stream.end()
-
-
-def _name(entry: Entry) -> bytes:
-    return os.fsencode(entry.path) + b"\0"
 
 
 def _land_file(stream: Stream, session: Session, entry: Entry, frame: Frame, destination: Destination) -> bool:
@@ -250,6 +152,6 @@ def _land_file(stream: Stream, session: Session, entry: Entry, frame: Frame, des
             return True
         if file.size != size or ((other or frame.header.get("c")) and not destination.changed(entry)):
             return False
-        file.keep(name, sync=size > SMALL)
+        file.keep(name, sync=size > LARGE)
         destination.took(entry)
         return True

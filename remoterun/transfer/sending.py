@@ -9,8 +9,10 @@ missing of a batch is sent from memory. What a cut transfer left is not sent aga
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
+import tempfile
 import threading
 import time
 from dataclasses import dataclass, field
@@ -18,8 +20,7 @@ from functools import partial
 
 from remoterun.agent.shared import api
 from remoterun.agent.shared.api import Nothing
-from remoterun.agent.shared.packs import PACK, SMALL, CompressingStream, pack
-from remoterun.agent.shared.pieces import LARGE, PIECE
+from remoterun.agent.shared.packs import LARGE, PACK, CompressingStream, pack
 from remoterun.agent.shared.tree import ChangedWhileRead, Entry, Manifest, ManifestBuilder, TreeError, hash_file, show
 from remoterun.errors import TransferError
 from remoterun.session import Session
@@ -123,14 +124,25 @@ class _Sender:
             self._room = room_on(self._session)
         self._make_sure_it_fits(tree)
         self._expected = sum(entry.size for entry in tree.entries() if not entry.digest)
-        with Lanes(self._session, self._expected) as self._lanes:
+        with contextlib.ExitStack() as stack, Lanes(self._session, self._expected) as self._lanes:
             batch = _Batch()
             for digest, content in extra.items():
-                batch = self._take(batch, _Blob(digest, len(content), content))
+                batch = self._take(batch, self._of_memory(digest, content, stack))
             try:
                 return self._send_tree(tree, batch)
             except TreeError as error:
                 raise TransferError(str(error), hint="wait until nothing writes there, and try again")
+
+    def _of_memory(self, digest: str, content: bytes, files: contextlib.ExitStack) -> _Blob:
+        """A content as a blob; a large one is in a temporary file, which `files` deletes."""
+        if len(content) <= LARGE:
+            return _Blob(digest, len(content), content)
+        file = files.enter_context(tempfile.NamedTemporaryFile())
+        file.write(content)
+        file.flush()
+        status = os.stat(file.name)
+        item = ListedEntry(Entry("f", "", len(content), digest), file.name, status)
+        return _Blob(digest, len(content), None, item, size_and_time(status))
 
     def _send_tree(self, tree: Reading, batch: _Batch) -> Manifest:
         build = ManifestBuilder()
@@ -161,7 +173,7 @@ class _Sender:
             stamp = size_and_time(item.status) if item.status else (0, 0)
             return self._take(batch, _Blob(entry.digest, entry.size, None, item, stamp)), entry
         if entry.size <= LARGE:
-            content, digest, status, read_at = whole_content(item, 2 * LARGE)
+            content, digest, status, read_at = whole_content(item, LARGE)
             tree.note(item, status, digest, read_at)
             entry = Entry("f", entry.path, len(content), digest, entry.executable)
             return self._take(batch, _Blob(digest, len(content), content)), entry
@@ -210,7 +222,7 @@ class _Sender:
         self._count_there(len(batch.blobs) - len(missing), there)
         small = []
         for blob in missing:
-            if blob.content is None and blob.size > LARGE:
+            if blob.size > LARGE:
                 assert blob.item is not None
                 before = (self._name, blob.item.entry.path)
                 large = LargeUpload(blob.item.path, blob.stamp, blob.digest, before, self._count, self._lanes)
@@ -231,29 +243,17 @@ class _Sender:
         held = 0
         for blob in blobs:
             content = blob.content if blob.content is not None else _reread(blob)
-            if len(content) > SMALL:
-                self._send_frames(blob.digest, content, out)
-                continue
-            ready.append((bytes.fromhex(blob.digest), content))
-            held += len(content)
-            if held >= PACK:
+            if ready and held + len(content) > PACK:
                 self._send_pack(ready, held, out)
                 ready, held = [], 0
+            ready.append((bytes.fromhex(blob.digest), content))
+            held += len(content)
         if ready:
             self._send_pack(ready, held, out)
 
     def _send_pack(self, contents: list[tuple[bytes, bytes]], size: int, out: CompressingStream) -> None:
         out.send(pack(contents), {"p": len(contents)})
         self._count(size, len(contents), 0)
-
-    def _send_frames(self, digest: str, content: bytes, out: CompressingStream) -> None:
-        header: dict[str, object] = {"d": digest, "s": len(content)}
-        for at in range(0, len(content), PIECE):
-            part = content[at : at + PIECE]
-            out.send(part, header)
-            self._count(len(part), 0, 0)
-            header = {}
-        self._count(0, 1, 0)
 
     def _count(self, moved: int, blobs: int, there: int) -> None:
         with self._counting:

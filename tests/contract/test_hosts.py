@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from remoterun.agent.shared import api
-from remoterun.agent.shared.frames import PIECE
+from remoterun.agent.shared.pieces import PIECE
 from remoterun.agent.shared.protocol import Link, LinkClosed, RemoteError
 from remoterun.agent.shared.tree import Entry, Manifest
 from remoterun.config import Config
@@ -117,11 +117,12 @@ def test_large_things_both_ways(make_host: MakeHost) -> None:
     with talk(make_host()) as link:
         link.greeting(60)
         stream = link.open("put")
-        header = {"d": sha256(blob), "s": len(blob)}
-        for at in range(0, len(blob), PIECE):
-            stream.send(blob[at : at + PIECE], **(header if at == 0 else {}))
+        for number in range(20):
+            data = blob[number * PIECE : (number + 1) * PIECE]
+            stream.send(data, d=sha256(blob), s=len(blob), n=[number])
         stream.end()
-        assert stream.finish(60) == {"blobs": 1}
+        stream.finish(60)
+        link.call("seal", digest=sha256(blob), size=len(blob))
         stream = link.open("commit_upload", name="big")
         stream.send(Manifest([Entry("f", "a", len(blob), sha256(blob))]).encode())
         stream.end()

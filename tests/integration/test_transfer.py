@@ -35,12 +35,14 @@ from remoterun.session import Session
 from remoterun.transfer import (
     Progress,
     Sent,
+    contents,
     fetch_manifest,
     lanes,
     missing_blobs,
     read_entries,
     read_tree,
     refuse,
+    send_blobs,
     send_tree,
 )
 from remoterun.transfer.destination import in_git_folder
@@ -697,21 +699,16 @@ class TestHostileHosts:
             'say(stream, DATA, {"p": 1, "z": 39}, pack([(raw, b"abc")]))',
             'say(stream, DATA, {"p": 1, "z": 1 << 40}, zlib.compress(bytes(1 << 28)))',
             'say(stream, DATA, {"p": 1, "z": 39}, zlib.compress(bytes(1 << 28)))',
-            'say(stream, DATA, {"d": good, "s": 3}, b"abd"); say(stream, END)',
-            'say(stream, DATA, {"d": good, "s": 4}, b"abcd")',
-            'say(stream, DATA, {"d": good, "s": "3"}, b"abc")',
-            'say(stream, DATA, {"d": good, "s": 3}, b"abc" * 10)',
-            'say(stream, DATA, {"d": good, "s": 3}, b""); say(stream, END)',
-            'say(stream, DATA, {"d": good, "s": 3}, b"a"); say(stream, DATA, {}, b"")',
-            'say(stream, DATA, {"d": good, "s": 3}, b"ab"); say(stream, END)',
-            'say(stream, DATA, {"d": "../../out", "s": 3}, b"abc")',
+            'say(stream, DATA, {"large": 3}); say(stream, END)',
+            'say(stream, DATA, {"large": "3"})',
+            'say(stream, DATA, {"large": -3})',
             'say(stream, DATA, {}, b"abc")',
             "say(stream, END)",
             'say(stream, ERROR, {"code": 5, "message": None})',
             "send(b'nonsense' * 99)",
             "sys.exit(1)",
         ],
-        ids=range(25),
+        ids=range(20),
     )
     def test_contents(self, tmp_path: Path, get: str) -> None:
         with hostile_agent(tmp_path, lies(MANIFEST, get)) as session, pytest.raises(RemoterunError):
@@ -874,9 +871,24 @@ class TestHostileHosts:
         assert read_files(tmp_path / "target").get("big", BIG) == BIG, "nothing, or what was asked for"
 
 
+def test_contents_of_memory(session: Session, tmp_path: Path) -> None:
+    """They need no file on either side, also large ones; one that is damaged there counts as missing."""
+    blobs = {sha256(content): content for content in (b"small", b"", os.urandom(2 * LARGE + 5), b"broken")}
+    send_blobs(session, blobs, Progress())
+    broken, absent = sha256(b"broken"), sha256(b"absent")
+    damaged = tmp_path / "home/blobs" / broken[:2] / broken[2:]
+    damaged.chmod(0o600)
+    damaged.write_bytes(b"BROKEN")
+    found = contents(session, [*blobs, absent], 3 * LARGE)
+    assert found == {digest: content for digest, content in blobs.items() if digest != broken}
+    with pytest.raises(TransferError, match="another size"):
+        contents(session, blobs, LARGE)
+
+
 def test_a_full_disk_here(session: Session, small_disk: Callable[[str], Path], tmp_path: Path) -> None:
-    upload(session, tmp_path / "source", {"a": os.urandom(3 << 20)})
+    files: Files = {name: os.urandom(900_000) for name in "abc"}
+    upload(session, tmp_path / "source", files)
     target = small_disk("2m") / "target"
     with pytest.raises(TransferError, match="full"):
         fetch(session, UPLOAD, target, refuse, Progress())
-    assert read_files(target) == {}
+    assert read_files(target).items() < files.items()

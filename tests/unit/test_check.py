@@ -249,27 +249,6 @@ def test_a_list(home: Home, which: str) -> None:
         whole(home)
 
 
-def test_blobs_for_another_home(home: Home) -> None:
-    """Only those that are whole."""
-    home.uploads.commit("doom", put(home, FILES))
-    damage(home.blobs.path(sha256(b"A")))
-    with served(home) as link:
-        stream = link.open("blobs")
-        wanted = [sha256(b"A"), sha256(CONTENT), sha256(b"nothing"), sha256(b"")]
-        home.blobs.put(b"")
-        stream.send(bytes.fromhex("".join(wanted)))
-        stream.end()
-        found: dict[str, bytes | None] = {}
-        for frame in stream:
-            if "d" in frame.header:
-                digest = frame.header["d"]
-                found[digest] = None if frame.header.get("gone") else b""
-            if frame.body:
-                found[digest] = (found[digest] or b"") + frame.body
-    assert list(found) == wanted
-    assert list(found.values()) == [None, CONTENT, None, b""]
-
-
 LOOK = """
 import os, sys
 if os.geteuid() == 0:

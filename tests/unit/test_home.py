@@ -14,12 +14,13 @@ import pytest
 
 from remoterun.agent.serve import Server
 from remoterun.agent.shared.frames import PIECE
+from remoterun.agent.shared.packs import MISSING, pack
 from remoterun.agent.shared.protocol import Link, LinkClosed, RemoteError, Stream
 from remoterun.agent.shared.tree import Entry, Manifest
 from remoterun.agent.store import outputs
 from remoterun.agent.store.errors import HomeError
 from remoterun.agent.store.home import Home
-from tests.workshop import Files, linked, read_files, served, sha256, spec_of, tree_of, until
+from tests.workshop import Files, linked, read_files, served, sha256, spec_of, tree_of
 
 FILES: Files = {"a": b"A", "b/c": b"C" * 5000, "b/run*": b"#!/bin/sh\n", "link": "-> a", "empty": None, "zero": b""}
 
@@ -244,21 +245,14 @@ class TestBlobs:
 
 
 def missing(link: Link, *blobs: bytes) -> list[tuple[int, int]]:
-    import struct
-
     stream = link.open("missing")
     stream.send(b"".join(hashlib.sha256(blob).digest() for blob in blobs))
     stream.end()
-    return list(struct.iter_unpack("!IQ", b"".join(frame.body for frame in stream)))
+    return list(MISSING.iter_unpack(b"".join(frame.body for frame in stream)))
 
 
-def send(stream: Stream, blob: bytes, upto: int | None = None) -> None:
-    header: dict[str, Any] = {"d": sha256(blob), "s": len(blob)}
-    for at in range(0, len(blob) if upto is None else upto, PIECE):
-        stream.send(blob[at : min(at + PIECE, len(blob) if upto is None else upto)], **header)
-        header = {}
-    if header:
-        stream.send(b"", **header)
+def send(stream: Stream, blob: bytes) -> None:
+    stream.send(pack([(hashlib.sha256(blob).digest(), blob)]), p=1)
 
 
 class TestPut:
@@ -272,48 +266,37 @@ class TestPut:
             for blob in blobs:
                 send(stream, blob)
             stream.end()
-            assert stream.finish() == {"blobs": len(blobs)}
+            stream.finish()
             assert missing(link, *blobs) == []
         assert os.listdir(home.partial) == []
         sound(home)
 
-    def test_a_cut_one_leaves_nothing(self, home: Home) -> None:
-        """It is sent anew: what goes on after a cut travels in pieces."""
-        with linked(Server(home).handle) as (link, cut):
-            stream = link.open("put")
-            send(stream, self.BLOB, upto=2 * PIECE)
-            until(lambda: os.listdir(home.tmp), what="its first bytes have come")
-            cut()
-            until(lambda: os.listdir(home.tmp) == [])
-        assert not home.blobs.has(sha256(self.BLOB))
-
     @pytest.mark.parametrize(
-        "frames",
+        ("header", "body"),
         [
-            [({}, b"no blob")],
-            [({"d": "x", "s": 1}, b"x")],
-            [({"d": "../../../../etc/passwd", "s": 1}, b"x")],
-            [({"d": sha256(b"x"), "s": 1}, b"y")],
-            [({"d": sha256(b"x"), "s": 1}, b"xx")],
-            [({"d": sha256(b"x"), "s": 0}, b"")],
-            [({"d": sha256(b"xy"), "s": 2}, b"x"), ({"d": sha256(b"z"), "s": 1}, b"z")],
-            [({"d": sha256(b"xy"), "s": 2}, b"y")],
-            [({"d": sha256(b"x"), "s": -1}, b"x")],
-            [({"d": sha256(b"x"), "s": "many"}, b"x")],
-            [({"d": sha256(b"x")}, b"x")],
-            [({"d": sha256(b"x"), "s": 1 << 63}, b"x")],
+            ({}, b"no blob"),
+            ({"p": 2}, pack([(hashlib.sha256(b"x").digest(), b"x")])),
+            ({"p": 1}, pack([(hashlib.sha256(b"x").digest(), b"y")])),
+            ({"d": "x", "s": 1, "n": [0]}, b"x"),
+            ({"d": "../../../../etc/passwd", "s": 1, "n": [0]}, b"x"),
+            ({"d": sha256(b"x"), "s": 1, "n": [0]}, b"xx"),
+            ({"d": sha256(b"x"), "s": 1}, b"x"),
+            ({"d": sha256(b"x"), "s": 1, "n": 0}, b"x"),
+            ({"d": sha256(b"x"), "s": 1, "n": [1]}, b"x"),
+            ({"d": sha256(b"x"), "s": -1, "n": [0]}, b"x"),
+            ({"d": sha256(b"x"), "s": "many", "n": [0]}, b"x"),
+            ({"d": sha256(b"x"), "s": 1 << 63, "n": [0]}, b"x"),
         ],
         ids=range(12),
     )
-    def test_what_is_refused(self, home: Home, frames: list[tuple[dict[str, Any], bytes]]) -> None:
+    def test_what_is_refused(self, home: Home, header: dict[str, Any], body: bytes) -> None:
         with served(home) as link:
             stream = link.open("put")
             with pytest.raises(RemoteError):  # the answer may come before all was sent
-                for header, body in frames:
-                    stream.send(body, **header)
+                stream.send(body, **header)
                 stream.end()
                 stream.finish()
-            assert missing(link, b"x", b"xy", b"z")[:2] == [(0, 0), (1, home.blobs.partial_size(sha256(b"xy")))]
+            assert missing(link, b"x") == [(0, 0)]
             stream = link.open("put")
             send(stream, b"x")
             stream.end()
@@ -325,12 +308,10 @@ class TestPut:
         with served(home) as one, served(home) as two:
             streams = [link.open("put") for link in (one, two)]
             for stream in streams:
-                send(stream, self.BLOB, upto=2 * PIECE)
+                send(stream, self.BLOB)
             for stream in streams:
-                for at in range(2 * PIECE, len(self.BLOB), PIECE):
-                    stream.send(self.BLOB[at : at + PIECE])
                 stream.end()
-                assert stream.finish() == {"blobs": 1}
+                stream.finish()
         assert os.listdir(home.tmp) == []
         sound(home)
 
@@ -376,20 +357,21 @@ class TestFullDisk:
         return Home.open(str(small_disk("2m") / "home"))
 
     def test_put(self, small: Home) -> None:
-        blob = os.urandom(3 << 20)
+        blobs = [os.urandom(1 << 19) for _ in range(6)]
         with served(small) as link:
             stream = link.open("put")
             with pytest.raises(RemoteError) as caught:
-                send(stream, blob)
+                for blob in blobs:
+                    send(stream, blob)
                 stream.end()
                 stream.finish()
             assert caught.value.code == "disk_full" and small.path in caught.value.message
             sound(small)
             assert os.listdir(small.tmp) == os.listdir(small.partial) == []
             stream = link.open("put")
-            send(stream, blob[: 1 << 20])
+            send(stream, b"small")
             stream.end()
-            assert stream.finish() == {"blobs": 1}
+            stream.finish()
         sound(small)
 
     def test_commit_with_executables(self, small: Home) -> None:

@@ -504,7 +504,7 @@ class TestClients:
             stream = link.open("put")
             stream.send(pack([(hashlib.sha256(b"fine").digest(), b"fine")]), p=1)
             stream.end()
-            assert stream.finish(10) == {"blobs": 1}
+            stream.finish(10)
         sound(home)
         assert {path.name for path in folder.iterdir()} == {"home"}
         assert {path.name for path in Path(home.path).iterdir()} <= here | {"leases", "damaged"}

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from remoterun.agent.shared.frames import MAX_BODY, ProtocolError
-from remoterun.agent.shared.packs import PACK, RECORD_SIZE, SMALL, pack, unpack
+from remoterun.agent.shared.packs import LARGE, MOST_PACKED, PACK, RECORD_SIZE, pack, unpack
 from remoterun.transfer.sending import BATCH
 
 CONTENTS = st.lists(st.binary(max_size=300), min_size=1, max_size=20)
@@ -29,9 +29,9 @@ def test_there_and_back(contents: list[bytes]) -> None:
 
 
 def test_the_largest_pack_is_one_frame() -> None:
-    """A pack that is nearly full when the largest small content comes, of as many files as are asked for at once."""
-    assert PACK + SMALL + BATCH * RECORD_SIZE <= MAX_BODY
-    assert PACK + SMALL + 4096 * RECORD_SIZE <= MAX_BODY  # what an agent packs: see `outgoing.BlobSender`
+    """A full one of as many files as are asked for at once, and the largest content in a pack of its own."""
+    assert PACK + MOST_PACKED * RECORD_SIZE <= MAX_BODY and BATCH <= MOST_PACKED
+    assert len(packed([bytes(LARGE)])) == MAX_BODY
 
 
 @given(CONTENTS, st.data())

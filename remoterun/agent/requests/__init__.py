@@ -1,4 +1,4 @@
-"""Who answers which request of the page shared/api.py: the functions of the modules here, one for each noun.
+"""Who answers which request of the page shared/api.py: the function of its name in the module of its noun.
 
 A handler is called as `handler(call, arguments)`, on a thread of its own, with the arguments as the page types them. It
 returns the result that the page names; while it works it may read from `call.stream` and send on it. What it raises
@@ -32,5 +32,5 @@ Handler = Callable[[Call, Any], Any]
 def handler_of(request: "Request[Any, Any]") -> Handler:
     """The function that answers a request."""
     module = importlib.import_module("." + request.noun, __name__)
-    handler: Handler = module.HANDLERS[request.name]
+    handler: Handler = getattr(module, request.name)
     return handler

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Any, Dict, Iterator, List, Optional
+from typing import Any, Iterator, List, Optional
 
 from ..shared import api
 from ..shared.archive import SignedObject
@@ -18,21 +18,18 @@ from ..store import pieces
 from ..store.blob_streams import BlobReceiver, BlobSender, blob_named
 from ..store.errors import HomeError
 from ..store.home import Home
-from . import Call, Handler
+from . import Call
 
 TICK = 0.25
 """Seconds for which a thread waits for a frame before others have their turn."""
 
 
-def missing(call: Call, _: api.Nothing) -> api.Count:
-    count = 0
+def missing(call: Call, _: api.Nothing) -> api.Nothing:
     for frame in call.stream:
         digests = list(unpacked(frame.body))
         call.lease.add(b"".join(digests))  # before the home is searched
-        found = list(_missing(call.home, digests))
-        call.stream.send(b"".join(found))
-        count += len(found)
-    return api.Count(count)
+        call.stream.send(b"".join(_missing(call.home, digests)))
+    return api.Nothing()
 
 
 def _missing(home: Home, digests: List[bytes]) -> Iterator[bytes]:
@@ -46,12 +43,11 @@ def room(call: Call, _: api.Nothing) -> api.Room:
     return api.Room(call.home.reserve.room())
 
 
-def put(call: Call, _: api.Nothing) -> api.Count:
+def put(call: Call, _: api.Nothing) -> api.Nothing:
     with BlobReceiver(call.home) as receiver:
         for frame in call.stream:
             receiver.take(frame)
-        receiver.end()
-        return api.Count(receiver.count)
+    return api.Nothing()
 
 
 def download(call: Call, _: api.Nothing) -> api.Count:
@@ -79,14 +75,14 @@ def seal(call: Call, asked: api.WholeBlob) -> api.Nothing:
     return api.Nothing()
 
 
-def fetch(call: Call, asked: api.Link) -> api.Count:
+def fetch(call: Call, asked: api.Link) -> api.Nothing:
     out = CompressingStream(call.stream, asked.round_trip)
     with BlobSender(call.home, call.stream, out) as sender:
         for frame in call.stream:
             for digest in unpacked(frame.body):
                 sender.send(digest)
             sender.flush()
-        return api.Count(sender.count)
+    return api.Nothing()
 
 
 def piece_hashes(call: Call, asked: api.PieceHashes) -> api.Nothing:
@@ -104,19 +100,6 @@ def fetch_pieces(call: Call, asked: api.BlobPieces) -> api.Nothing:
         for number in unpack_numbers(_frame(call.stream), size):
             out.send(read_piece(file.fileno(), number, size), {})
     return api.Nothing()
-
-
-HANDLERS: Dict[str, Handler] = {
-    "missing": missing,
-    "room": room,
-    "put": put,
-    "download": download,
-    "missing_pieces": missing_pieces,
-    "seal": seal,
-    "fetch": fetch,
-    "piece_hashes": piece_hashes,
-    "fetch_pieces": fetch_pieces,
-}
 
 
 def _signed_objects(stream: Stream) -> Iterator[Optional[SignedObject]]:

@@ -27,7 +27,7 @@ from ..shared.tree import show
 from ..store.errors import HomeError
 from ..store.home import Home
 from ..store.run_folder import RunFolder
-from . import Call, Handler
+from . import Call
 
 FIRST_RATES = 0.5
 """Seconds over which the first rates of a run are taken."""
@@ -74,9 +74,6 @@ def sample(call: Call, asked: api.Sampling) -> api.Nothing:
             break
         pause = max(asked.every, 0.1)
     return api.Nothing()
-
-
-HANDLERS: Dict[str, Handler] = {"execute": execute, "sample": sample}
 
 
 def engine_of_running(home: Home, run: RunFolder) -> Engine:

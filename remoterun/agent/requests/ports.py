@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Dict, List, Optional, Set
+from typing import List, Optional, Set
 
 from ..running.network import Network, network_of, opened
 from ..shared import api
@@ -11,7 +11,7 @@ from ..shared.splicing import splice
 from ..shared.states import FINAL, RunState
 from ..store.errors import HomeError
 from ..store.run_folder import RunFolder
-from . import Call, Handler
+from . import Call
 
 POLL = 0.2
 """Seconds between checks of who listens, which are two small files to read."""
@@ -68,9 +68,6 @@ def connect(call: Call, asked: api.Port) -> api.Nothing:
     with network_of(run).connect(asked.port) as connection:
         splice(call.stream, connection)
     return api.Nothing()
-
-
-HANDLERS: Dict[str, Handler] = {"watch_ports": watch_ports, "connect": connect}
 
 
 def _until_running(call: Call, run: RunFolder) -> bool:

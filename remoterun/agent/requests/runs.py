@@ -19,7 +19,7 @@ from ..store import outputs
 from ..store.errors import HomeError
 from ..store.home import Home
 from ..store.run_folder import RunFolder
-from . import Call, Handler
+from . import Call
 from .uploads import find
 
 _STARTED = frozenset((RunState.RUNNING, RunState.SAVING)) | FINAL
@@ -163,20 +163,6 @@ def follow(call: Call, asked: api.Follow) -> api.Followed:
             raise Cancelled
     ends = follower.ends()
     return api.Followed(run.status(), ends["log"], follower.events, ends["err"])
-
-
-HANDLERS: Dict[str, Handler] = {
-    "stay": stay,
-    "submit": submit,
-    "runs": runs,
-    "run": run,
-    "stop": stop,
-    "kill": kill,
-    "withdraw": withdraw,
-    "renew": renew,
-    "remove_run": remove_run,
-    "follow": follow,
-}
 
 
 def _ensure_supervised(home: Home, run: RunFolder) -> None:

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import os
-from typing import Any, Dict
 
 from ..running import occupancy as occupying
 from ..shared import api
-from ..shared.frames import PIECE
-from ..shared.packs import unpacked
 from ..shared.webhooks import BadAddress, check_address
 from ..store.errors import HomeError
 from ..store.http_client import HttpError
 from ..upkeep import doctor as examining
 from ..upkeep import gc
 from ..upkeep import usage as using
-from ..upkeep.check import WHOLE, Check, state_of
-from . import Call, Handler
+from ..upkeep.check import Check
+from . import Call
 
 
 def doctor(call: Call, asked: api.Examine) -> api.MachineChecks:
@@ -40,42 +37,9 @@ def check(call: Call, asked: api.CheckHome) -> api.CheckTotals:
     return Check(call.home, asked.set_aside, call.stream.send).run()
 
 
-def blobs(call: Call, _: api.Nothing) -> api.Nothing:
-    for digest in unpacked(call.stream.read()):
-        _send_blob(call, digest.hex())
-    return api.Nothing()
-
-
 def collect(call: Call, asked: api.Collect) -> api.CollectTotals:
     return gc.Collection(call.home, asked.keep, asked.envs, asked.unused, asked.dry_run, call.stream.send).run()
 
 
 def usage(call: Call, _: api.Nothing) -> api.UsageTotals:
     return using.UsageReport(call.home, call.stream.send).run()
-
-
-HANDLERS: Dict[str, Handler] = {
-    "doctor": doctor,
-    "occupancy": occupancy,
-    "notify_test": notify_test,
-    "check": check,
-    "blobs": blobs,
-    "collect": collect,
-    "usage": usage,
-}
-
-
-def _send_blob(call: Call, digest: str) -> None:
-    """A blob; "gone" if there is none that is whole."""
-    path = call.home.blobs.path(digest)
-    if state_of(path, digest) != WHOLE:
-        call.stream.send(d=digest, gone=1)
-        return
-    with open(path, "rb") as file:
-        header: Dict[str, Any] = {"d": digest, "s": os.fstat(file.fileno()).st_size}
-        while True:
-            data = file.read(PIECE)
-            if not data and "d" not in header:
-                return
-            call.stream.send(data, **header)
-            header = {}

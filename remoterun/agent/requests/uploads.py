@@ -19,7 +19,7 @@ from ..store.blobs import packed
 from ..store.errors import HomeError
 from ..store.home import Home
 from ..store.run_folder import RunFolder
-from . import Call, Handler
+from . import Call
 
 
 class ResourceFiles(Record):
@@ -63,26 +63,14 @@ def tree(call: Call, asked: api.OfResource) -> api.Tree:
     return api.Tree(found.live, single, found.folder, found.about)
 
 
-def get(call: Call, asked: api.OfResource) -> api.FileCount:
+def get(call: Call, asked: api.OfResource) -> api.Nothing:
     path = find(call.home, asked.resource.check()).folder
     if not path:
         raise HomeError("not_found", "%s has no folder" % show(asked.resource.typed))
     folder = path if os.path.isdir(path) and not os.path.islink(path) else os.path.dirname(path)
-    count = 0
-    for name in call.stream.texts():
+    for name in call.stream.read().split(b"\0")[:-1]:
         _send_file(call.stream, folder, os.fsdecode(name))
-        count += 1
-    return api.FileCount(count)
-
-
-HANDLERS: Dict[str, Handler] = {
-    "uploads": uploads,
-    "upload": upload,
-    "commit_upload": commit_upload,
-    "remove_upload": remove_upload,
-    "tree": tree,
-    "get": get,
-}
+    return api.Nothing()
 
 
 def find(home: Home, resource: ResourceRef) -> ResourceFiles:

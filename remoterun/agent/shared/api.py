@@ -70,7 +70,7 @@ class Hello(Record):
 
 
 class Count(Record):
-    """How many blobs were sent, or were missing."""
+    """How many blobs have come."""
 
     blobs: int
 
@@ -120,10 +120,10 @@ class BlobPieces(Record):
 
 # In: digests, 32 bytes each, in as many frames as one likes. Out, for each frame one: (u32 place in the frame, u64
 # bytes that a cut transfer left here) for each digest of which there is no blob here. Protects all of them from `gc`.
-missing = Request("missing", Nothing, Count, "blobs")
+missing = Request("missing", Nothing, Nothing, "blobs")
 room = Request("room", Nothing, Room, "blobs")
 # In: blobs, as store/blob_streams.py takes them. One whose bytes don't have its digest is refused by name.
-put = Request("put", Nothing, Count, "blobs")
+put = Request("put", Nothing, Nothing, "blobs")
 # In: the SHA-256 of pieces. Out: the numbers, u32, of those that the home lacks. What it has is put in place.
 missing_pieces = Request("missing_pieces", MissingPieces, Nothing, "blobs")
 # Make the blob once all of its pieces have come, here or on other connections.
@@ -132,7 +132,7 @@ seal = Request("seal", WholeBlob, Nothing, "blobs")
 # and then. Refused with "expired" where an address must be signed anew, else "not_fetched", "not_found", "refused".
 download = Request("download", Nothing, Count, "blobs")
 # In: digests, 32 bytes each. Out: their contents in that order, as store/blob_streams.py sends them.
-fetch = Request("fetch", Link, Count, "blobs")
+fetch = Request("fetch", Link, Nothing, "blobs")
 # Out: the SHA-256 of each, of at most `pieces.GROUP`, in one frame.
 piece_hashes = Request("piece_hashes", PieceHashes, Nothing, "blobs")
 # In: numbers of pieces of a blob, u32. Out: a frame for each, in that order.
@@ -217,10 +217,6 @@ class Tree(Record):
     about: Dict[str, Any] = {}
 
 
-class FileCount(Record):
-    files: int
-
-
 uploads = Request("uploads", Nothing, UploadList, "uploads", most=64 << 20)
 upload = Request("upload", VersionsOf, Versions, "uploads", most=64 << 20)
 # In: a manifest, once all its blobs are here.
@@ -229,9 +225,10 @@ remove_upload = Request("remove_upload", RemoveUpload, Removed, "uploads")
 # Out: {"live": whether its files may change} with the start of the manifest of a resource, and the rest of it; of a run
 # that goes on, or was killed, its work tree, not hashed.
 tree = Request("tree", OfResource, Tree, "uploads")
-# In: paths below the resource, each ended by a zero byte. Out, per file, in that order: {"s": size, "x": executable}
-# with its first bytes, more bytes, then {"h": SHA-256, "c": whether it changed meanwhile}; {"gone": why} without one.
-get = Request("get", OfResource, FileCount, "uploads")
+# In: paths below the resource, each ended by a zero byte. Out, once all have come, for each in that order: {"s": size,
+# "x": executable} with its first bytes, more bytes, then {"h": SHA-256, "c": whether it changed meanwhile}; or
+# {"gone": why}.
+get = Request("get", OfResource, Nothing, "uploads")
 
 
 # -- runs
@@ -598,8 +595,6 @@ class UsageTotals(Record):
 doctor = Request("doctor", Examine, MachineChecks, "upkeep")
 # Out: {"at": progress} now and then, {"finding": what is damaged} for each.
 check = Request("check", CheckHome, CheckTotals, "upkeep")
-# In: digests, 32 bytes each. Out: {"d": digest, "s": size} and the bytes of each blob that is whole; {"d", "gone"}.
-blobs = Request("blobs", Nothing, Nothing, "upkeep")
 # Out: {"part": …} for each kind of thing that was freed, {"kept": …}.
 collect = Request("collect", Collect, CollectTotals, "upkeep")
 # Out: {"row": …} for each user of the disk.

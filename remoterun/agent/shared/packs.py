@@ -27,13 +27,13 @@ def unpacked(raw: Bytes) -> Iterator[bytes]:
         yield whole[at : at + DIGEST_SIZE]
 
 
-SMALL = 128 << 10
-"""Bytes of the largest content that travels in a pack."""
-PACK = 512 << 10
-"""Bytes of a pack that is full."""
-
 _RECORD = struct.Struct("!32sI")
 RECORD_SIZE = _RECORD.size
+
+LARGE = MAX_BODY - RECORD_SIZE
+"""Bytes of the largest content that travels in a pack; a larger one travels in pieces."""
+PACK, MOST_PACKED = 512 << 10, 4096
+"""Bytes of a pack that is full, or how many contents it has. A content above that has a pack of its own."""
 
 
 def pack(contents: Iterable[Tuple[bytes, Bytes]]) -> bytes:

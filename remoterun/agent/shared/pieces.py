@@ -11,13 +11,12 @@ from __future__ import annotations
 import hashlib
 import os
 import struct
-from typing import Dict, Iterable, List, Optional
+from typing import Dict, Iterable, List, Optional, Sequence
 
 from .frames import Body, Bytes, ProtocolError
+from .packs import LARGE as LARGE
 from .packs import unpacked
 
-LARGE = 4 << 20
-"""Bytes above which a file travels in pieces."""
 PIECE = 1 << 20
 """Bytes of a piece, which is one frame."""
 GROUP = 64
@@ -92,7 +91,7 @@ def piece_is(file: int, number: int, size: int, digest: bytes) -> bool:
     return len(data) == piece_length(number, size) and hashlib.sha256(data).digest() == digest
 
 
-def pack_numbers(numbers: List[int]) -> bytes:
+def pack_numbers(numbers: Sequence[int]) -> bytes:
     return struct.pack("!%dI" % len(numbers), *numbers)
 
 

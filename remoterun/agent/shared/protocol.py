@@ -203,13 +203,6 @@ class Stream:
                 raise RemoteError("too_large", "a list of more than %d bytes" % MOST_READ)
         return b"".join(bodies)
 
-    def texts(self) -> Iterator[bytes]:
-        """What the other side sends, each text ended by a zero byte."""
-        rest = b""
-        for frame in self:
-            *whole, rest = (rest + frame.body).split(b"\0")
-            yield from whole
-
     def finish(self, timeout: Optional[float] = None) -> Dict[str, Any]:
         """Drop what still comes, which isn't much, and return the result."""
         dropped = 0
