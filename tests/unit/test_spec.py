@@ -9,17 +9,14 @@ import pytest
 
 from remoterun.agent.shared import spec as spec_module
 from remoterun.agent.shared.archive import MOST_IMAGE, Grant, ImageAccess, SignedObject, Take
-from remoterun.agent.shared.records import encode
 from remoterun.agent.shared.spec import (
     FORMAT,
     EnvironmentSpec,
     GitState,
     MountSpec,
-    ResolvedMount,
     ResourceRef,
     RunSpec,
     SpecError,
-    decode_resolved,
 )
 from remoterun.agent.shared.submission import Submission
 from tests.workshop import spec_of
@@ -182,13 +179,6 @@ class TestSubmission:
         monkeypatch.setattr(spec_module, "MOST_BYTES", 1 << 20)
         with pytest.raises(SpecError, match="1 are allowed"):
             Submission(FULL._replace(command="x" * (1 << 20)), {}, b"").encode()
-
-
-def test_resolved_mounts() -> None:
-    mounts = (ResolvedMount("data", DIGEST), ResolvedMount("/abs/f", DIGEST, "f"))
-    assert decode_resolved(encode(mounts)) == mounts
-    with pytest.raises(SpecError):
-        decode_resolved(b'[{"place": "../x", "tree": "%s"}]' % DIGEST.encode())
 
 
 @pytest.mark.parametrize(

@@ -259,25 +259,11 @@ class RunSpec(HandedOn):
     @classmethod
     def decode(cls, data: bytes) -> "RunSpec":
         """Raises `SpecError`."""
-        return cls.from_record(parse_json(data))
-
-
-def decode_resolved(data: bytes) -> Tuple[ResolvedMount, ...]:
-    """Raises `SpecError`."""
-    records = parse_json(data)
-    require(isinstance(records, list), "the mounts are not a list")
-    mounts = tuple(_read(ResolvedMount, record) for record in records)
-    for mount in mounts:
-        _check_place(mount.place)
-        require(is_digest(mount.tree), "what is mounted is not a digest")
-    return mounts
-
-
-def decode_environment(data: bytes) -> ResolvedEnvironment:
-    """Raises `SpecError`."""
-    environment = _read(ResolvedEnvironment, parse_json(data))
-    require(bool(_WORD.match(environment.variant)), "%s is not a variant" % show(environment.variant[:80]))
-    return environment
+        try:
+            record = json.loads(data)
+        except (ValueError, RecursionError) as error:
+            raise SpecError("it is not JSON: %s" % error)
+        return cls.from_record(record)
 
 
 def check_variables(variables: Any) -> Dict[str, str]:
@@ -332,10 +318,3 @@ def _has_zero_byte(value: Any) -> bool:
     if isinstance(value, dict):
         return any(map(_has_zero_byte, value)) or any(map(_has_zero_byte, value.values()))
     return isinstance(value, tuple) and any(map(_has_zero_byte, value))
-
-
-def parse_json(data: bytes) -> Any:
-    try:
-        return json.loads(data)
-    except (ValueError, RecursionError) as error:
-        raise SpecError("it is not JSON: %s" % error)

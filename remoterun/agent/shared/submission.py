@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import struct
-from typing import Any, Dict, Mapping, Optional, Tuple
+from typing import Dict, Mapping, Optional, Tuple
 
 from .archive import MOST_IMAGE, Grant, ImageAccess
 from .records import Record, decode, encode
-from .spec import IMAGE_NAME, MOST_BYTES, PRINTABLE, RunSpec, SpecError, check_variables, parse_json, require
+from .spec import IMAGE_NAME, MOST_BYTES, PRINTABLE, RunSpec, SpecError, check_variables, require
 from .tree import is_digest
 from .webhooks import NOBODY, BadAddress, Webhooks, check_webhooks
 
@@ -44,7 +44,10 @@ class Submission(Record):
         part, body = _part(body)
         spec = RunSpec.decode(part)
         part, body = _part(body)
-        rest: _Rest = _secret(_Rest, part, "what comes with a spec can't be read")
+        try:
+            rest = decode(_Rest, part)
+        except ValueError:
+            raise SpecError("what comes with a spec can't be read") from None
         require(0 <= rest.left <= len(body), "what earlier attempts left is not whole")
         if rest.grant is not None:
             check_grant(rest.grant)
@@ -86,28 +89,6 @@ def _part(body: bytes) -> Tuple[bytes, bytes]:
     return body[size : size + length], body[size + length :]
 
 
-def _secret(kind: Any, data: bytes, problem: str) -> Any:
-    try:
-        return decode(kind, data)
-    except ValueError:
-        raise SpecError(problem)
-
-
-def encode_values(values: Mapping[str, str]) -> bytes:
-    """The values of the user's variables as JSON. Raises `SpecError`."""
-    return encode(check_variables(values))
-
-
-def decode_values(data: bytes) -> Dict[str, str]:
-    """Raises `SpecError`."""
-    return check_variables(parse_json(data))
-
-
-def decode_grant(data: bytes) -> Grant:
-    """Raises `SpecError`."""
-    return check_grant(_secret(Grant, data, "a grant that can't be read"))
-
-
 def check_grant(grant: Grant) -> Grant:
     """Itself. Raises `SpecError`, which names no field's value: all of them are secrets."""
     require(grant.url.startswith(("https://", "http://")), "the address of a grant is not one of HTTP")
@@ -115,11 +96,6 @@ def check_grant(grant: Grant) -> Grant:
     texts = [grant.url, grant.prefix, *grant.fields, *grant.fields.values()]
     require(all(map(PRINTABLE.match, texts)), "a grant with a character that can't be")
     return grant
-
-
-def decode_images(data: bytes) -> Tuple[ImageAccess, ...]:
-    """Raises `SpecError`."""
-    return check_images(_secret(Tuple[ImageAccess, ...], data, "the access to an image that can't be read"))
 
 
 def check_images(images: Tuple[ImageAccess, ...]) -> Tuple[ImageAccess, ...]:

@@ -9,7 +9,7 @@ import re
 from typing import Dict, Optional
 from urllib.parse import SplitResult, urlsplit
 
-from .records import Record, decode, encode
+from .records import Record
 
 MOST_ADDRESS = 2000
 """Characters of an address."""
@@ -78,20 +78,6 @@ def check_webhooks(webhooks: Webhooks) -> Webhooks:
     for url in webhooks.addresses.values():
         check_address(url)
     return webhooks
-
-
-def encode_webhooks(webhooks: Webhooks) -> bytes:
-    return encode(check_webhooks(webhooks))
-
-
-def decode_webhooks(data: bytes) -> Webhooks:
-    """Raises `BadAddress`."""
-    try:
-        return check_webhooks(decode(Webhooks, data))
-    except BadAddress:
-        raise
-    except ValueError:
-        raise BadAddress("the addresses of webhooks can't be read")
 
 
 def _parts(url: str) -> SplitResult:

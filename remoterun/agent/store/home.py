@@ -29,7 +29,6 @@ from ..shared.files import DISK_FULL, locked, read_json, remove_tree, temporary_
 from ..shared.records import encode
 from ..shared.spec import KEY, ResolvedMount, RunSpec
 from ..shared.states import RunState
-from ..shared.submission import encode_values
 from ..shared.tree import Manifest, show
 from ..shared.webhooks import NOBODY, Webhooks
 from .blobs import Blobs
@@ -206,7 +205,7 @@ class Home:
                 write_whole(staged.images_file, encode(images))
             if webhooks.addresses:
                 staged.keep_webhooks(webhooks)
-            write_whole(staged.values_file, encode_values(values))
+            write_whole(staged.values_file, encode(values))
             self.mark_active(run.key)
             remove_tree(run.path)
             os.rename(temporary, run.path)

@@ -40,11 +40,11 @@ from typing import Any, Container, Dict, Iterator, List, Mapping, Optional, Tupl
 
 from ..shared.archive import Grant, ImageAccess
 from ..shared.files import DISK_FULL, append_line, read_bytes, read_json, remove_tree, size_of, unless_held, write_whole
-from ..shared.records import encode, from_json
-from ..shared.spec import ResolvedEnvironment, ResolvedMount, RunSpec, decode_environment, decode_resolved
+from ..shared.records import decode, encode, from_json
+from ..shared.spec import ResolvedEnvironment, ResolvedMount, RunSpec, SpecError
 from ..shared.states import FINAL, RunState, RunStatus, check_move
-from ..shared.submission import check_grant, decode_grant, decode_images, decode_values, encode_values
-from ..shared.webhooks import NOBODY, BadAddress, Webhooks, decode_webhooks, encode_webhooks
+from ..shared.submission import check_grant
+from ..shared.webhooks import NOBODY, Webhooks
 from .machine import Machine
 
 _OF_STATUS = ("reason", "code", "engine", "message", "outputs", "kept", "images")
@@ -110,11 +110,8 @@ class RunFolder:
     def resolved_spec(self) -> RunSpec:
         """The spec with the environment that the run gets, as far as that was found. Raises `SpecError`."""
         spec = self.spec()
-        try:
-            found = decode_environment(read_bytes(self.environment_file))
-        except FileNotFoundError:
-            return spec
-        return spec._replace(environment=spec.environment._replace(variant=found.variant, base=found.base))
+        found = self._saved(self.environment_file, ResolvedEnvironment, None)
+        return spec._replace(environment=spec.environment._replace(**found._asdict())) if found else spec
 
     def resolve_environment(self, found: ResolvedEnvironment) -> RunSpec:
         """Record it, and give the spec with it. Supervisor only."""
@@ -123,30 +120,22 @@ class RunFolder:
 
     def values(self) -> Dict[str, str]:
         """The user's variables; none once the command has started. Raises `SpecError`."""
-        try:
-            return decode_values(read_bytes(self.values_file))
-        except FileNotFoundError:
-            return {}
+        found: Dict[str, str] = self._saved(self.values_file, Dict[str, str], {})
+        return found
 
     def keep_values(self, values: Mapping[str, str]) -> None:
         """Only these, which may be none, are still needed. Supervisor only."""
-        if values:
-            write_whole(self.values_file, encode_values(values))
-        else:
-            remove_tree(self.values_file)
+        self._save(self.values_file, values)
 
     def forget_values(self) -> None:
         """Delete the values of the user's variables, wherever they lie. May be repeated."""
-        for path in (self.values_file, self.env_file):
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(path)
+        remove_tree(self.values_file)
+        remove_tree(self.env_file)
 
     def grant(self) -> Optional[Grant]:
         """None while there is none, and once the run has ended. Raises `SpecError`."""
-        try:
-            return decode_grant(read_bytes(self.grant_file))
-        except FileNotFoundError:
-            return None
+        found: Optional[Grant] = self._saved(self.grant_file, Grant, None)
+        return found
 
     def renew(self, grant: Grant) -> None:
         """Keep a newer grant, unless the run has ended. Raises `SpecError`."""
@@ -162,34 +151,46 @@ class RunFolder:
 
     def images(self) -> Tuple[ImageAccess, ...]:
         """What may be done with images of the environment in the archive. Raises `SpecError`."""
-        try:
-            return decode_images(read_bytes(self.images_file))
-        except FileNotFoundError:
-            return ()
+        found: Tuple[ImageAccess, ...] = self._saved(self.images_file, Tuple[ImageAccess, ...], ())
+        return found
 
     def keep_images(self, names: Container[str]) -> None:
         """Only images of these names go to the archive. Supervisor only."""
-        images = self.images()
-        if images:
-            write_whole(self.images_file, encode(tuple(one for one in images if one.image in names)))
+        self._save(self.images_file, tuple(one for one in self.images() if one.image in names))
 
     def webhooks(self) -> Webhooks:
         """Who has yet to get word of its end; nobody where that can't be read."""
         try:
-            return decode_webhooks(read_bytes(self.webhooks_file))
-        except (FileNotFoundError, BadAddress):
+            found: Webhooks = self._saved(self.webhooks_file, Webhooks, NOBODY)
+            return found
+        except SpecError:
             return NOBODY
 
     def keep_webhooks(self, webhooks: Webhooks) -> None:
         """Only these have yet to get word."""
-        if webhooks.addresses:
-            write_whole(self.webhooks_file, encode_webhooks(webhooks))
-        else:
-            remove_tree(self.webhooks_file)
+        self._save(self.webhooks_file, webhooks if webhooks.addresses else None)
 
     def mounts(self) -> Tuple[ResolvedMount, ...]:
-        """What is mounted, in the order of the spec. Raises `SpecError`."""
-        return decode_resolved(read_bytes(self.mounts_file))
+        """What is mounted, in the order of the spec. Raises `ValueError`, `FileNotFoundError`."""
+        kind: Any = Tuple[ResolvedMount, ...]
+        mounts: Tuple[ResolvedMount, ...] = decode(kind, read_bytes(self.mounts_file))
+        return mounts
+
+    def _saved(self, path: str, kind: Any, absent: Any) -> Any:
+        """What `_save` wrote; `absent` where that is not there. Raises `SpecError`, which names no value: it may be a
+        secret."""
+        try:
+            return decode(kind, read_bytes(path))
+        except FileNotFoundError:
+            return absent
+        except ValueError:
+            raise SpecError("%s can't be read" % path) from None
+
+    def _save(self, path: str, value: Any) -> None:
+        if value:
+            write_whole(path, encode(value))
+        else:
+            remove_tree(path)
 
     # -- events
 
