@@ -8,8 +8,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import pwd
-import sys
 import time
 from typing import Any, Callable, Dict
 
@@ -23,7 +21,6 @@ from .shared.records import BadRecord, from_json, to_json
 from .shared.spec import SpecError
 from .shared.tree import TreeError, show
 from .store.home import Home
-from .store.machine import boot_id
 
 READ = 256 << 10
 PIPE = 1 << 20
@@ -82,22 +79,11 @@ def hello(home: Home) -> Hello:
         protocol=VERSION,
         home=home.path,
         home_id=home.id,
-        python=sys.version.split()[0],
-        host=os.uname().nodename,
-        user=_user(),
-        boot=boot_id(),
         architecture=os.uname().machine,
         time=time.time(),
         pid=os.getpid(),
         room=home.reserve.room(),
     )
-
-
-def _user() -> str:
-    try:
-        return pwd.getpwuid(os.getuid()).pw_name
-    except KeyError:
-        return str(os.getuid())
 
 
 def _read_all(taker: Callable[[memoryview], None]) -> None:

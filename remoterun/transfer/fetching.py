@@ -17,38 +17,22 @@ from remoterun.agent.shared.api import Tree
 from remoterun.agent.shared.files import DISK_FULL
 from remoterun.agent.shared.paths import SafeFolder, TreeError, link_stays_inside, show
 from remoterun.agent.shared.spec import ResourceRef
-from remoterun.agent.shared.tree import Entry, Manifest, ManifestReader, hash_file
+from remoterun.agent.shared.tree import Entry, Manifest, hash_file
 from remoterun.errors import AlreadyExists, SomeDamaged, TransferError, UnsafePath
 from remoterun.session import Session
-from remoterun.transfer.answers import nonsense, not_empty
 from remoterun.transfer.destination import Destination, Fetched, refuse_twins, temporary_name, without_git_folders
 from remoterun.transfer.downloads import Download
 from remoterun.transfer.progress import Progress
 
-MAX_TREE = 1 << 29
-"""Bytes of a manifest that a host may send."""
-
 
 def fetch_manifest(session: Session, resource: ResourceRef) -> tuple[Manifest, Tree]:
     """(manifest, what else is known) of a resource on a host. Raises `UnsafePath` where a path leads out."""
-    size = 0
-    live = False
-    reader: ManifestReader | None = None
     try:
         with session.stream(api.tree, api.OfResource(resource)) as stream:
             stream.end()
-            for frame in stream:
-                if reader is None:
-                    live = bool(frame.header.get("live"))
-                    reader = ManifestReader(hashed=not live)
-                reader.feed(not_empty(frame, session).body)
-                size += len(frame.body)
-                if size > MAX_TREE:
-                    raise TransferError(f"{session.machine.name} sent a list without an end")
+            text = stream.read()
             about = session.result(api.tree, stream)
-        if about.live != live:
-            raise nonsense(session)
-        return (reader or ManifestReader()).end(), about
+        return Manifest.decode(text, hashed=not about.live), about
     except TreeError as error:
         raise UnsafePath(f"{session.machine.name} sent a list of files that is refused: {error}")
 

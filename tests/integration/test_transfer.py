@@ -620,12 +620,12 @@ MANIFEST = '["f","a",3,"%s",0]' % next(iter(tree_of({"a": b"abc"})[0])).digest  
 
 
 def lies(rows: str, get: str = "", result: str = "{}") -> str:
-    """A hostile agent's program: it answers `tree` with `rows` and `result` (at both of its ends), `fetch` (or `get`)
+    """A hostile agent's program: it answers `tree` with `rows` and `result`, `fetch` (or `get`)
     with `get`."""
     return f"""
         stream, header, body = hear(OPEN)
         hear(END)
-        say(stream, DATA, {result}, HEADER + {rows!r}.encode() + b"\\n")
+        say(stream, DATA, {{}}, HEADER + {rows!r}.encode() + b"\\n")
         say(stream, END, {result})
         stream, header, body = hear(OPEN)
         hear(END)
@@ -637,12 +637,6 @@ def lies(rows: str, get: str = "", result: str = "{}") -> str:
 
 
 class TestHostileHosts:
-    def test_two_minds_about_whether_it_may_change(self, tmp_path: Path) -> None:
-        program = lies(MANIFEST).replace("say(stream, END, {})", 'say(stream, END, {"live": True})')
-        with hostile_agent(tmp_path, program) as session, pytest.raises(TransferError, match="makes no sense"):
-            fetch(session, UPLOAD, tmp_path / "target", refuse, Progress())
-        assert not (tmp_path / "target").exists()
-
     @pytest.mark.parametrize(
         "rows",
         [
@@ -744,9 +738,7 @@ class TestHostileHosts:
         assert (len(result.warnings), result.more_warnings) == (100, 2900)
 
     def test_a_list_without_an_end(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        from remoterun.transfer import fetching
-
-        monkeypatch.setattr(fetching, "MAX_TREE", 4 << 20)
+        monkeypatch.setattr("remoterun.agent.shared.protocol.MOST_READ", 4 << 20)
         program = """
             stream, header, body = hear(OPEN)
             hear(END)

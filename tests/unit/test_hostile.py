@@ -110,7 +110,7 @@ def lying(rows: bytes, frames: Frames, **result: Any) -> Iterator[Session]:
     def handler(stream: Stream, op: str, arguments: dict[str, Any]) -> None:
         with contextlib.suppress(Exception):
             if op == "tree":
-                stream.send(rows, live=bool(result.get("live")))
+                stream.send(rows)
                 stream.end(**result)
                 return
             for header, body in frames:
@@ -243,7 +243,7 @@ class TestHosts:
         def handler(stream: Stream, op: str, arguments: dict[str, Any]) -> None:
             try:
                 if op == "tree" != way:
-                    stream.send(tree_of({"a": b"abc"})[0].encode(), live=way == "get")
+                    stream.send(tree_of({"a": b"abc"})[0].encode())
                     stream.end(live=way == "get")
                     return
                 while True:

@@ -18,12 +18,10 @@ from hypothesis import strategies as st
 from remoterun.agent.shared.paths import SafeFolder
 from remoterun.agent.shared.tree import (
     HEADER,
-    LONGEST_LINE,
     ChangedWhileRead,
     Entry,
     Manifest,
     ManifestBuilder,
-    ManifestReader,
     SpecialFile,
     TreeError,
     check_path,
@@ -446,35 +444,6 @@ class TestLanding:
                 with pytest.raises(TreeError):
                     landing.place(path)
         assert not list(outside.iterdir())
-
-
-@given(st.lists(ENTRY, max_size=12), st.lists(st.integers(1, 60), min_size=1))
-def test_a_manifest_that_comes_in_parts_is_the_same(entries: list[Entry], sizes: list[int]) -> None:
-    try:
-        text = Manifest(entries).encode()
-    except TreeError:
-        return
-    reader = ManifestReader()
-    at = 0
-    for size in itertools.cycle(sizes):
-        if at >= len(text):
-            break
-        reader.feed(text[at : at + size])
-        at += size
-        so_far = text[:at]
-        whole_lines = so_far[: so_far.rfind(b"\n") + 1]
-        assert reader.build.text() == (whole_lines or HEADER)
-    assert reader.end().encode() == text
-
-
-def test_a_manifest_without_an_end_of_line_is_refused_early() -> None:
-    reader = ManifestReader()
-    reader.feed(HEADER)
-    with pytest.raises(TreeError, match="not a line of a manifest"):
-        for _ in range(LONGEST_LINE // 1000 + 1):
-            reader.feed(b"x" * 1000)
-    with pytest.raises(TreeError, match="not a manifest"):
-        ManifestReader().end()
 
 
 def test_one_tree_laid_over_another() -> None:

@@ -58,7 +58,7 @@ def remove_upload(call: Call, asked: api.RemoveUpload) -> api.Removed:
 def tree(call: Call, asked: api.OfResource) -> api.Tree:
     resource = asked.resource.check()
     found = find(call.home, resource)
-    call.stream.send_all(found.manifest.encode(), live=found.live)
+    call.stream.send_all(found.manifest.encode())
     single = bool(resource.sub) and len(found.manifest.files) == 1 and not os.path.isdir(found.folder)
     return api.Tree(found.live, single, found.folder, found.about)
 

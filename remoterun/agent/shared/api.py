@@ -52,11 +52,6 @@ class Hello(Record):
     protocol: int
     home_id: str
     home: str = ""
-    python: str = ""
-    host: str = ""
-    user: str = ""
-    boot: str = ""
-    """Names this boot of the host."""
     architecture: str = ""
     """As `uname -m` names it."""
     time: float = 0.0
@@ -222,8 +217,7 @@ upload = Request("upload", VersionsOf, Versions, "uploads", most=64 << 20)
 # In: a manifest, once all its blobs are here.
 commit_upload = Request("commit_upload", CommitUpload, Committed, "uploads")
 remove_upload = Request("remove_upload", RemoveUpload, Removed, "uploads")
-# Out: {"live": whether its files may change} with the start of the manifest of a resource, and the rest of it; of a run
-# that goes on, or was killed, its work tree, not hashed.
+# Out: the manifest of a resource; of a run that goes on, or was killed, that of its work tree, not hashed.
 tree = Request("tree", OfResource, Tree, "uploads")
 # In: paths below the resource, each ended by a zero byte. Out, once all have come, for each in that order: {"s": size,
 # "x": executable} with its first bytes, more bytes, then {"h": SHA-256, "c": whether it changed meanwhile}; or

@@ -115,12 +115,11 @@ class Stream:
         finally:
             self.sending = False
 
-    def send_all(self, data: Bytes, **header: Any) -> None:
-        """In frames, the first of which has the header. None for no bytes."""
+    def send_all(self, data: Bytes) -> None:
+        """In frames; none for no bytes."""
         view = memoryview(data)
         for start in range(0, len(view), PIECE):
-            self.send(view[start : start + PIECE], **header)
-            header = {}
+            self.send(view[start : start + PIECE])
 
     def end(self, **result: Any) -> None:
         """Say that this side has sent all. `result` is what the other side finds in its `result`."""
@@ -194,11 +193,13 @@ class Stream:
             yield frame
 
     def read(self) -> bytes:
-        """All that the other side sends. Raises `RemoteError("too_large")` beyond `MOST_READ` bytes."""
+        """All that the other side sends. Raises `RemoteError`: "too_large" beyond `MOST_READ` bytes."""
         bodies, size = [], 0
         for frame in self:
             bodies.append(frame.body)
             size += len(frame.body)
+            if not frame.body:
+                raise RemoteError("bad_stream", "a frame without content")
             if size > MOST_READ:
                 raise RemoteError("too_large", "a list of more than %d bytes" % MOST_READ)
         return b"".join(bodies)

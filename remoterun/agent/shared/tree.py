@@ -34,7 +34,7 @@ from .paths import show as show
 HEADER = b"remoterun-tree 1\n"
 READ_SIZE = 1 << 20
 LONGEST_LINE = 1 << 16
-"""Bytes of one whose end has not come yet: a path and a target of 4096 bytes each, all of them escaped, are 49,152."""
+"""Bytes of a line: a path and a target of 4096 bytes each, all of them escaped, are 49,152."""
 
 LARGEST = (1 << 63) - 1
 """Bytes that a file may have."""
@@ -121,11 +121,14 @@ class Manifest:
     @classmethod
     def decode(cls, data: Bytes, hashed: bool = True) -> "Manifest":
         """The manifest in `data`, every field checked. `hashed=False` allows files without a digest."""
-        reader = ManifestReader(hashed)
-        view = memoryview(data)
-        for at in range(0, len(view), READ_SIZE):
-            reader.feed(view[at : at + READ_SIZE])
-        return reader.end()
+        lines = io.BytesIO(data)
+        header = lines.readline(len(HEADER))
+        if header != HEADER:
+            raise TreeError("not a manifest of this version: %.40r" % header)
+        build = ManifestBuilder()
+        for line in lines:
+            build.add_line(line, hashed)
+        return cls.built(build)
 
     def below(self, sub: str) -> "Manifest":
         """The part under `sub`, its paths relative to it; one file keeps its base name. Raises `KeyError` if absent."""
@@ -253,42 +256,6 @@ class ManifestBuilder:
             parent = parent.rpartition(b"/")[0]
 
 
-class ManifestReader:
-    """A manifest that comes piece by piece, in its canonical form; every field is checked as it comes.
-
-    `feed` and `end` raise `TreeError`. `build` holds what has come.
-    """
-
-    def __init__(self, hashed: bool = True) -> None:
-        self.build = ManifestBuilder()
-        self._hashed = hashed
-        self._begun = False
-        self._rest = b""
-
-    def feed(self, data: Bytes) -> None:
-        lines = io.BytesIO(self._rest + bytes(data)).readlines()
-        self._rest = lines.pop() if lines and not lines[-1].endswith(b"\n") else b""
-        if not self._begun and lines:
-            self._begin(lines.pop(0))
-        for line in lines:
-            self.build.add_line(line, self._hashed)
-        if len(self._rest) > LONGEST_LINE:
-            raise TreeError("not a line of a manifest: %.120r" % self._rest[:120])
-
-    def end(self) -> Manifest:
-        """The whole; nothing more may come."""
-        if not self._begun:
-            self._begin(self._rest)
-        elif self._rest:
-            self.build.add_line(self._rest, self._hashed)
-        return Manifest.built(self.build)
-
-    def _begin(self, line: bytes) -> None:
-        if line != HEADER:
-            raise TreeError("not a manifest of this version: %.40r" % line[:40])
-        self._begun = True
-
-
 _quoted = json.encoder.encode_basestring_ascii
 
 # A file whose path needs no escape: what nearly every line is.
@@ -330,7 +297,7 @@ def parse_line(line: bytes, hashed: bool = False) -> Entry:
 
 def _decode_line(line: bytes, hashed: bool) -> Entry:
     try:
-        row = json.loads(line)
+        row = json.loads(line if len(line) < LONGEST_LINE else b"")
         kind = row[0]
         if kind == "f":
             _, path, size, digest, executable = row
@@ -354,7 +321,7 @@ def _decode_line(line: bytes, hashed: bool) -> Entry:
                 return Entry("d", path)
     except (ValueError, TypeError, LookupError, RecursionError):
         pass
-    raise TreeError("not a line of a manifest: %.120r" % line)
+    raise TreeError("not a line of a manifest: %.120r" % line[:120])
 
 
 def is_digest(text: str) -> bool:

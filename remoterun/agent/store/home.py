@@ -205,7 +205,7 @@ class Home:
                 write_whole(staged.images_file, encode(images))
             if webhooks.addresses:
                 staged.keep_webhooks(webhooks)
-            write_whole(staged.values_file, encode(values))
+            write_whole(staged.values_file, encode(dict(values)))
             self.mark_active(run.key)
             remove_tree(run.path)
             os.rename(temporary, run.path)

@@ -125,7 +125,7 @@ class RunFolder:
 
     def keep_values(self, values: Mapping[str, str]) -> None:
         """Only these, which may be none, are still needed. Supervisor only."""
-        self._save(self.values_file, values)
+        self._save(self.values_file, dict(values))
 
     def forget_values(self) -> None:
         """Delete the values of the user's variables, wherever they lie. May be repeated."""
