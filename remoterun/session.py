@@ -75,11 +75,6 @@ class Session:
         return self.hello.home_id
 
     @property
-    def room(self) -> int:
-        """Bytes that could arrive there when the conversation began; as many as a file may have if it did not say."""
-        return self.hello.room
-
-    @property
     def clock_skew(self) -> float:
         """Seconds by which its machine's clock is ahead of ours; 0 where they agree, as far as a greeting can tell."""
         skew = self.hello.time - self._greeted if self.hello.time else 0.0

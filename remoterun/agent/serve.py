@@ -47,7 +47,6 @@ def serve(home: Home, idle: Callable[[], None] = lambda: None) -> int:
     presence = supervision.Presence(home)
     supervision.ensure_keeper(home)
     supervision.revive(home)
-    _make_room(home)
 
     def handle(stream: Stream, op: str, arguments: Dict[str, Any]) -> None:
         presence.here()
@@ -60,17 +59,8 @@ def serve(home: Home, idle: Callable[[], None] = lambda: None) -> int:
     link.run()
     link.join(PATIENCE)
     server.close()
-    _make_room(home)
     idle()
     return 0
-
-
-def _make_room(home: Home) -> None:
-    """Where nothing more may arrive, delete what cut transfers have left, ours too."""
-    if not home.reserve.room():
-        from .upkeep.stale_files import make_room
-
-        make_room(home)
 
 
 def hello(home: Home) -> Hello:
@@ -82,7 +72,6 @@ def hello(home: Home) -> Hello:
         architecture=os.uname().machine,
         time=time.time(),
         pid=os.getpid(),
-        room=home.reserve.room(),
     )
 
 

@@ -15,7 +15,7 @@ from remoterun.agent.shared.tree import Entry
 from remoterun.archive import Archive
 from remoterun.archive.s3_errors import Absent
 from remoterun.archive.workers import each
-from remoterun.transfer.destination import Destination, Duplicates, NewFile, write_file
+from remoterun.transfer.destination import Destination, Duplicates, NewFile
 
 READ = 4 << 20
 """Bytes that are read at once."""
@@ -54,12 +54,7 @@ class TreeReader:
             is_small = entry.size <= READ and len(self._places.get(entry.digest, ())) == 1
             (small if is_small else large).append(entry)
         for entry, content in self._small(small):
-            if len(content) != entry.size or hashlib.sha256(content).hexdigest() != entry.digest:
-                destination.damaged(entry)
-                continue
-            folder, name = destination.place(entry)
-            write_file(folder, name, content, entry.executable)
-            destination.took(entry, entry.size)
+            destination.land(entry, content)
         for entry in large:
             self._place_large(entry, destination)
 

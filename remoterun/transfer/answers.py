@@ -86,11 +86,6 @@ def _read_missing(stream: Stream, count: int, session: Session) -> list[tuple[in
     return found
 
 
-def may_not_fit(session: Session, size: int) -> bool:
-    """Whether it pays to ask how much fits there now; what was said when the conversation began is known without."""
-    return size > session.room // 2
-
-
 def room_on(session: Session) -> int:
     """Bytes that may arrive there now. A round trip."""
     return session.ask(api.room, Nothing()).room

@@ -13,9 +13,10 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from remoterun.agent.shared.frames import Bytes
 from remoterun.agent.shared.paths import SafeFolder, show
 from remoterun.agent.shared.tree import Entry, Manifest
-from remoterun.errors import TransferError, UnsafePath
+from remoterun.errors import UnsafePath
 from remoterun.transfer.progress import Progress
 
 MOST_WARNINGS = 100
@@ -116,6 +117,17 @@ class Destination:
     def came(self, size: int, there: int = 0) -> None:
         with self.counting:
             self.progress.add(size, there=there)
+
+    def land(self, entry: Entry, content: Bytes) -> None:
+        """Make a file whose whole content is at hand, if it is the right one."""
+        folder, name = self.place(entry)
+        with NewFile(folder, entry.executable) as file:
+            file.write(content)
+            if file.digest != entry.digest:
+                self.damaged(entry)
+                return
+            file.keep(name, sync=False)
+        self.took(entry, entry.size)
 
     def damaged(self, entry: Entry) -> None:
         """Note a file that is left out: the others are as good as they were."""
@@ -235,26 +247,6 @@ def _one_name(target: Path, one: str, other: str, end: str = "") -> bool:
 _FLAGS = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 
 
-def write_file(folder: int, name: str, content: memoryview, executable: bool) -> None:
-    """Make a file whose whole content is at hand and verified; `folder`: a descriptor. Raises `OSError`.
-
-    As `NewFile`, but for small files, of which there may be very many: without its hash and its object.
-    """
-    temporary = temporary_name()
-    file = os.open(temporary, _FLAGS, 0o777 if executable else 0o666, dir_fd=folder)
-    try:
-        try:
-            while content:
-                content = content[os.write(file, content) :]
-        finally:
-            os.close(file)
-        os.replace(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary, dir_fd=folder)
-        raise
-
-
 class NewFile:
     """A file that comes piece by piece, and is hashed as it comes. Nobody knows its name until it gets its own by
     `keep`; if it gets none it is gone when the context is left."""
@@ -277,7 +269,7 @@ class NewFile:
             with contextlib.suppress(OSError):
                 os.unlink(self._name, dir_fd=self._folder)
 
-    def write(self, data: bytes | bytearray | memoryview) -> None:
+    def write(self, data: Bytes) -> None:
         self._hashed.update(data)
         self.size += len(data)
         view = memoryview(data)
@@ -316,10 +308,6 @@ def _copy(entry: Entry, first: Entry, destination: Destination) -> bool:
     destination.came(entry.size, there=entry.size)
     destination.took(entry)
     return True
-
-
-class Damaged(TransferError):
-    """A whole file has come, and is not what its digest says."""
 
 
 def temporary_name() -> str:

@@ -19,7 +19,7 @@ from remoterun.session import Session
 FAR, FARTHER = 0.010, 0.040
 """Seconds of a round trip from which on two connections, or five, pay."""
 WORTH = 16 << 20
-"""Bytes for which it pays to open them."""
+"""Bytes for which it pays to open them, and to ask whether they fit on the disk there."""
 THREADS = 3
 """That work on each connection, so that something is under way while one waits for an answer."""
 MOST_HELD = 16 << 20

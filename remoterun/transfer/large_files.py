@@ -193,8 +193,8 @@ class LargeDownload(PieceFlow):
         self._entry, self._destination, self._gone = entry, destination, gone
         self._first: dict[bytes, int] = {}
         """The first piece with a hash, by that."""
-        self._coming: dict[int, list[int]] = {}
-        """Pieces that are on their way, and others of their group that are the same."""
+        self._again: list[tuple[int, int]] = []
+        """Pieces that are the same as an earlier one, with that: they are copied at the end."""
         self._file = self._folder = self._old = -1
         self._name = self._own = ""
         self._any = False
@@ -219,7 +219,7 @@ class LargeDownload(PieceFlow):
         if len(hashes) < DIGEST_SIZE * len(numbers):
             raise NotFound(f"the blob of {show(self._entry.path)} is shorter than it was")
         digests = dict(zip(numbers, unpacked(hashes), strict=True))
-        return [number for number in numbers if not self._find(number, digests[number], numbers)]
+        return [number for number in numbers if not self._find(number, digests[number])]
 
     def move(self, session: Session, numbers: list[int]) -> None:
         if self.is_done:
@@ -238,6 +238,8 @@ class LargeDownload(PieceFlow):
         """Verify all of it, and give it its name."""
         if self.is_done:
             return
+        for number, first in self._again:
+            self._write(number, read_piece(self._file, first, self.size), there=True)
         if os.fstat(self._file).st_size == self.size and whole_hash(self._file, self.size) == self._entry.digest:
             os.fsync(self._file)
             os.replace(self._own, self._name, src_dir_fd=self._folder, dst_dir_fd=self._folder)
@@ -297,29 +299,20 @@ class LargeDownload(PieceFlow):
                     self._gone.append(self._entry)
                     self._drop()
 
-    def _find(self, number: int, digest: bytes, group: range) -> bool:
-        """Whether a piece is here, or comes as another one; what is here is put in its place."""
-        first = self._first.get(digest, number)
-        if len(self._first) < MOST_REMEMBERED:
-            self._first.setdefault(digest, number)
+    def _find(self, number: int, digest: bytes) -> bool:
+        """Whether a piece is here, or comes as an earlier one; what is here is put in its place."""
+        first = self._first.get(digest)
+        if first is None and len(self._first) < MOST_REMEMBERED:
+            self._first[digest] = number
         if piece_is(self._file, number, self.size, digest):
             self._write(number, b"", there=True)
         elif self._old >= 0 and piece_is(self._old, number, self.size, digest):
             self._write(number, read_piece(self._old, number, self.size), there=True)
-        elif not self._is_coming(number, first, group):
-            self._write(number, read_piece(self._file, first, self.size), there=True)
+        elif first is not None and len(self._again) < MOST_REMEMBERED:
+            self._again.append((number, first))
         else:
-            return first != number and first in group
+            return False
         return True
-
-    def _is_coming(self, number: int, first: int, group: range) -> bool:
-        """Whether a piece comes, by itself or as the first one that is the same; otherwise that one is here."""
-        with self._using:
-            if first == number:
-                self._coming[number] = []
-            elif first in self._coming and first in group:
-                self._coming[first].append(number)
-            return first == number or first in self._coming
 
     def _take(self, number: int | None, data: Body, session: Session) -> None:
         """A piece has come."""
@@ -329,10 +322,6 @@ class LargeDownload(PieceFlow):
         if len(data) < length:
             raise NotFound(f"the blob of {show(self._entry.path)} is shorter than it was")
         self._write(number, data)
-        with self._using:
-            again = self._coming.pop(number, [])
-        for other in again:
-            self._write(other, data, there=True)
 
     def _write(self, number: int, data: Body, there: bool = False) -> None:
         """Put a piece in its place, unless it is there (`data` is empty)."""

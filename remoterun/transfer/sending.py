@@ -24,8 +24,8 @@ from remoterun.agent.shared.packs import LARGE, PACK, CompressingStream, pack
 from remoterun.agent.shared.tree import ChangedWhileRead, Entry, Manifest, ManifestBuilder, TreeError, hash_file, show
 from remoterun.errors import TransferError
 from remoterun.session import Session
-from remoterun.transfer.answers import AT_ONCE, may_not_fit, missing_blobs, require_room, room_on
-from remoterun.transfer.lanes import Lanes
+from remoterun.transfer.answers import AT_ONCE, missing_blobs, require_room, room_on
+from remoterun.transfer.lanes import WORTH, Lanes
 from remoterun.transfer.large_files import LargeUpload
 from remoterun.transfer.progress import Progress
 from remoterun.transfer.reading import ListedEntry, Reading, changing, read_entries, size_and_time, whole_content
@@ -120,7 +120,7 @@ class _Sender:
         self._counting = threading.Lock()
 
     def send(self, tree: Reading, extra: dict[str, bytes]) -> Manifest:
-        if not tree.ended or may_not_fit(self._session, tree.size):
+        if not tree.ended or tree.size >= WORTH:
             self._room = room_on(self._session)
         self._make_sure_it_fits(tree)
         self._expected = sum(entry.size for entry in tree.entries() if not entry.digest)

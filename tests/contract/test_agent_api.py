@@ -12,7 +12,7 @@ import pytest
 from remoterun.agent.requests import handler_of
 from remoterun.agent.shared import api
 from remoterun.agent.shared.frames import PIECE
-from remoterun.agent.shared.packs import pack, unpack
+from remoterun.agent.shared.packs import pack
 from remoterun.agent.shared.protocol import Link, RemoteError
 from remoterun.agent.shared.records import from_json, to_json
 from remoterun.agent.shared.spec import ResourceRef
@@ -81,40 +81,6 @@ class TestThePage:
         with pytest.raises(RemoteError) as caught:
             link.call("upload", **arguments)
         assert caught.value.code == "bad_request"
-
-
-class TestBlobs:
-    def test_what_is_missing_is_named_and_then_not_any_more(self, link: Link) -> None:
-        contents = [b"one", b"two", b"y" * (PIECE + 1)]
-        _, came = ask(link, api.missing, api.Nothing(), digests(*contents))
-        assert [body[3] for body in (came[0][:12], came[0][12:24], came[0][24:])] == [0, 1, 2]
-        put(link, *contents)
-        _, came = ask(link, api.missing, api.Nothing(), digests(*contents), digests(b"four"))
-        assert [len(body) for body in came] == [0, 12]
-
-    def test_another_content_is_refused(self, link: Link) -> None:
-        stream = link.open("put")
-        stream.send(pack([(digests(b"good"), b"evil")]), p=1)
-        stream.end()
-        with pytest.raises(RemoteError) as caught:
-            stream.finish(60)
-        assert caught.value.code == "damaged"
-        assert len(ask(link, api.missing, api.Nothing(), digests(b"good", b"evil"))[1][0]) == 2 * 12
-
-    def test_contents_come_back_in_the_order_of_the_question(self, link: Link) -> None:
-        contents = [b"one", b"two", b"three"]
-        put(link, *contents)
-        stream = link.open("fetch")
-        stream.send(digests(*reversed(contents)))
-        stream.end()
-        found = [content for frame in stream for _, content in unpack(frame.body, frame.header["p"])]
-        assert [bytes(content) for content in found] == contents[::-1]
-
-    def test_a_blob_that_is_not_here(self, link: Link) -> None:
-        stream = link.open("fetch")
-        stream.send(digests(b"nowhere"))
-        stream.end()
-        assert [frame.header for frame in stream] == [{"gone": digests(b"nowhere").hex()}]
 
 
 class TestUploads:

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import os
 import re
 import shutil
 import stat
-import subprocess
-import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.commands import REMOTERUN
 from tests.e2e.conftest import TEXT, Place
 from tests.e2e.test_bad_input import HINT, TRACEBACK, refused
 from tests.lab import BASE_IMAGE, Lab, LabHost
@@ -170,37 +166,6 @@ class TestCollect:
             place, 2, "`x` is not a duration", "a plain number is minutes", "machines", "gc", "--envs", "--unused", "x"
         )
         refused(place, 2, "invalid value for `--keep`", "remoterun machines gc --help", "machines", "gc", "--keep", "0")
-
-    def test_while_others_upload(self, homes: tuple[Place, Path, Path]) -> None:
-        """Clients that come and go, each its own process, beside one `gc` after the other."""
-        place, _, _ = homes
-        ended = threading.Event()
-        collected: list[int] = []
-
-        def always() -> None:
-            while not ended.is_set():
-                done = subprocess.run([REMOTERUN, "machines", "gc", "--keep", "1"], cwd=place.folder, env=place.env,
-                                      capture_output=True, text=True)  # fmt: skip
-                collected.append(done.returncode)
-
-        many = place.folder / "many"
-        many.mkdir()
-        collector = threading.Thread(target=always)
-        collector.start()
-        try:
-            for turn in itertools.count():
-                for number in range(300):
-                    (many / str(number)).write_text(f"{number % 7} {turn if number % 2 else turn % 2}" * 40)
-                place.run("upload", "many", "--name", "many")
-                if turn % 3 == 2:
-                    place.run("rm", "uploads/many")
-                    if turn > 4 and len(collected) > 3:
-                        break
-        finally:
-            ended.set()
-            collector.join()
-        assert set(collected) == {0}
-        assert check(place, 0) == []
 
 
 class TestUsage:

@@ -52,7 +52,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
     "body",
     [
         ("usage import UsageReport", "UsageReport(home, lambda **_: None).run()"),
-        ("gc import Collection", "Collection(home, 1, True, 1.0, True, lambda **_: None).run()"),
+        ("gc import Collection, Collect", "Collection(home, Collect(1, True, 1.0, True), lambda **_: None).run()"),
         ("check import Check", "Check(home, True, lambda **_: None)._read_lists()"),
     ],
     ids=lambda body: body[0].split()[0],

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -91,19 +89,6 @@ class TestCutTransfers:
             fill(small)
         done = collect(small)
         assert done.freed == (300_000 if full else 0) and bool(done.kept) is not full
-
-    def test_the_next_contact(self, small: Home) -> None:
-        self.remain(small)
-        self.contact(small)
-        assert os.listdir(small.partial) and os.listdir(small.tmp)
-        fill(small)
-        self.contact(small)
-        assert not os.listdir(small.partial) and not os.listdir(small.tmp)
-        assert free_space(small.path) >= 200_000
-
-    def contact(self, home: Home) -> None:
-        words = [sys.executable, "-m", "remoterun.agent", "serve", "--home", home.path]
-        subprocess.run(words, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, timeout=60, check=True)
 
     def test_one_that_goes_on_stays(self, small: Home) -> None:
         blob = os.urandom(300_000)

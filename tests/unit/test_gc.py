@@ -5,7 +5,6 @@ from __future__ import annotations
 import fcntl
 import os
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ import pytest
 
 from remoterun.agent.running.engines.docker import _image
 from remoterun.agent.running.engines.process import ProcessEngine
+from remoterun.agent.shared.api import Collect
 from remoterun.agent.shared.environment import Environment
 from remoterun.agent.shared.files import locked
 from remoterun.agent.shared.spec import EnvironmentSpec, GitState, MountSpec, ResolvedMount, ResourceRef
@@ -26,7 +26,7 @@ from remoterun.agent.store.errors import HomeError
 from remoterun.agent.store.home import Home
 from remoterun.agent.store.run_folder import RunFolder
 from remoterun.agent.upkeep.gc import Collection
-from remoterun.agent.upkeep.stale_files import LEFT, OLD_AGENT
+from remoterun.agent.upkeep.stale_files import LEFT
 from remoterun.model import new_key
 from tests.unit.test_home import missing, put, send, sound
 from tests.workshop import NO_PACKAGES, Files, read_files, served, sha256, spec_of, tree_of, until, write_files
@@ -61,8 +61,8 @@ def collect(home: Home, keep: int | None = None, dry_run: bool = False, after: f
         if kept is not None:
             found.kept[kept["kind"]] = kept
 
-    options = {"envs": False, "unused": 7 * DAY, **more}
-    done = Collection(home, keep, dry_run=dry_run, send=take, clock=lambda: time.time() + after, **options)
+    asked = Collect(keep, dry_run=dry_run, **more)
+    done = Collection(home, asked, take, clock=lambda: time.time() + after)
     found.freed = done.run().freed
     return found
 
@@ -296,18 +296,6 @@ class TestWhatWasCut:
         assert done.counts == told.counts == {"remains": 4} and done.freed == told.freed == 11
         assert os.listdir(home.uploads.folder) == ["doom"] and os.listdir(home.runs) == []
         sound(home)
-
-    def test_old_agents(self, home: Home) -> None:
-        for name in ("old.pyz", "used.pyz", "new.pyz"):
-            Path(home.agents, name).write_bytes(b"zip")
-            os.utime(os.path.join(home.agents, name), (0, time.time() - (0 if name == "new.pyz" else OLD_AGENT + 9)))
-        words = [sys.executable, "-c", "import sys; print(flush=True); sys.stdin.read()", f"{home.agents}/used.pyz"]
-        with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
-            assert process.stdout is not None and process.stdout.readline()
-            assert collect(home).counts == {"agents": 1}
-            assert sorted(os.listdir(home.agents)) == ["new.pyz", "used.pyz"]
-            process.communicate()
-        assert collect(home).counts == {"agents": 1} and os.listdir(home.agents) == ["new.pyz"]
 
 
 class TestEnvironments:

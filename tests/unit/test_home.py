@@ -95,17 +95,6 @@ class TestUploads:
         assert [item["name"] for item in home.uploads.newest()] == ["doom"]
         sound(home)
 
-    def test_a_home_of_before_that_lists_a_content_twice(self, home: Home) -> None:
-        """It gave a number of its own to each arrival: the last one counts, and `gc` frees the others."""
-        first, second = (home.uploads.commit("doom", put(home, {"a": data}))[0] for data in (b"A", b"B"))
-        os.rename(f"{home.uploads.folder}/doom/1", f"{home.uploads.folder}/doom/3")
-        os.rename(f"{home.uploads.folder}/doom/1.tree", f"{home.uploads.folder}/doom/3.tree")
-        third = dict(first, version=3, created=second["created"] + 1)
-        home.uploads.write_versions("doom", [first, second, third])
-        assert home.uploads.versions("doom") == [second, third]
-        assert home.uploads.remove_version("doom", second["digest"]) and home.uploads.versions("doom") == [third]
-        sound(home)
-
     def test_a_damaged_version_is_replaced(self, home: Home) -> None:
         version, _ = home.uploads.commit("doom", put(home, FILES))
         home.uploads.commit("doom", put(home, {"a": b"B"}))

@@ -532,15 +532,6 @@ class TestClients:
             tracemalloc.stop()
         assert home.blobs.partial_size(KEY) == 0
 
-    def test_names_that_are_the_same_elsewhere(self, tmp_path: Path) -> None:
-        home = Home.open(str(tmp_path / "home"))
-        files = {name: name.encode() for name in ("a", "A", "é", "e\u0301", "ß", "ss", "D/x", "d/x")}
-        manifest, blobs = tree_of(dict(files))
-        for data in blobs.values():
-            home.blobs.put(data)
-        home.uploads.commit("doom", manifest)
-        assert read_files(Path(home.uploads.stored("doom").folder)) == files
-
     @pytest.mark.parametrize(
         ("op", "arguments"),
         [("put", {"x": 1}), ("_settle", {}), ("", {}), ("missing.__class__", {}), ("put", {"stream": 1})],

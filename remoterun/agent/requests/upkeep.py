@@ -38,7 +38,7 @@ def check(call: Call, asked: api.CheckHome) -> api.CheckTotals:
 
 
 def collect(call: Call, asked: api.Collect) -> api.CollectTotals:
-    return gc.Collection(call.home, asked.keep, asked.envs, asked.unused, asked.dry_run, call.stream.send).run()
+    return gc.Collection(call.home, asked, call.stream.send).run()
 
 
 def usage(call: Call, _: api.Nothing) -> api.UsageTotals:

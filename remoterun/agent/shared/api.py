@@ -22,7 +22,6 @@ from .archive import Grant
 from .records import Record
 from .spec import ResolvedMount, ResourceRef
 from .states import RunEvent, RunState, RunStatus
-from .tree import LARGEST
 
 A = TypeVar("A")
 R = TypeVar("R")
@@ -57,8 +56,6 @@ class Hello(Record):
     time: float = 0.0
     """Seconds since 1970 by the host's clock."""
     pid: int = 0
-    room: int = LARGEST
-    """Bytes that may arrive."""
 
 
 # -- blobs

@@ -48,7 +48,7 @@ WINDOW = 8 << 20
 MOST_READ = 1 << 29
 """Bytes of a manifest, or of another list that is read as a whole."""
 MOST_DROPPED = 1000
-"""Frames that may still come of an answer whose end is all that is wanted."""
+"""Frames that may come without a content, or of an answer whose end is all that is wanted."""
 
 _FRAME_COST = 64
 
@@ -193,14 +193,13 @@ class Stream:
             yield frame
 
     def read(self) -> bytes:
-        """All that the other side sends. Raises `RemoteError`: "too_large" beyond `MOST_READ` bytes."""
-        bodies, size = [], 0
+        """All that the other side sends. Raises `RemoteError("too_large")` where that has no end."""
+        bodies, size, empty = [], 0, 0
         for frame in self:
             bodies.append(frame.body)
             size += len(frame.body)
-            if not frame.body:
-                raise RemoteError("bad_stream", "a frame without content")
-            if size > MOST_READ:
+            empty += not frame.body
+            if size > MOST_READ or empty > MOST_DROPPED:
                 raise RemoteError("too_large", "a list of more than %d bytes" % MOST_READ)
         return b"".join(bodies)
 

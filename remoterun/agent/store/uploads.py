@@ -46,14 +46,10 @@ class UploadFolders:
     def versions(self, name: str) -> List[Dict[str, Any]]:
         """Versions of an upload, oldest first; empty when there is none of that name."""
         try:
-            listed = read_json(os.path.join(self.folder_of(name), "versions.json"))
+            versions: List[Dict[str, Any]] = read_json(os.path.join(self.folder_of(name), "versions.json"))
         except FileNotFoundError:
             return []
-        versions: Dict[str, Dict[str, Any]] = {}
-        for version in listed:  # an older home may list a content twice: the last one counts
-            versions.pop(version["digest"], None)
-            versions[version["digest"]] = version
-        return list(versions.values())
+        return versions
 
     def commit(
         self, name: str, manifest: Manifest, asked: Optional[CommitUpload] = None

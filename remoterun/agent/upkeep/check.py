@@ -137,12 +137,10 @@ class Check:
             self._add_list(owner, error.message)
 
     def _read_list(self, referrer: Referrer) -> None:
-        if referrer.is_blob:
-            self._needed.add(bytes.fromhex(referrer.digest))
         try:
             if not referrer.is_blob and referrer.digest and state_of(referrer.manifest, referrer.digest) != WHOLE:
                 raise HomeError("damaged", "the list of files of %s is not what it was" % referrer.title)
-            self._needed.update(bytes.fromhex(entry.digest) for entry in referrer.entries() if entry.kind == "f")
+            self._needed.update(referrer.blobs())
             self._referrers.append(referrer)
         except HomeError as error:
             if not referrer.is_blob and not gone(self.home, referrer):  # a blob is a finding of its own

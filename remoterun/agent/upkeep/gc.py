@@ -8,7 +8,6 @@
     environments    virtual environments whose building was cut; with `envs` also those that no run needs which has not
                     ended, and that nothing has used for `unused` seconds
     images          the same of our own images, with `envs`
-    agents          bundles of other versions of the agent that no process runs, a month old
 
 Where nothing more may arrive on the disk, what a cut transfer left goes at once instead of a day later. It
 works with no byte free.
@@ -29,7 +28,7 @@ from typing import Any, Callable, Dict, Iterable, Iterator, List, Optional, Set,
 
 from ..running.engines.docker import Docker, Image
 from ..running.engines.process import ProcessEngine
-from ..shared.api import CollectTotals
+from ..shared.api import Collect, CollectTotals
 from ..shared.environment import Environment
 from ..shared.files import locked, own_bytes, remove_tree, token
 from ..shared.machines import CAPABILITIES
@@ -52,30 +51,23 @@ Version = Tuple[str, str]
 
 
 class Collection:
-    """One clean-up. `keep`: versions of each upload that stay, None for all. `dry_run`: only say what would be freed.
-
-    `send(part=…)` is called with {"kind", "count", "bytes", "items"} for each kind of thing that was freed, and
-    `send(kept=…)` with the same, and "why", for what was not yet. Bytes are what the disk gets back: a file that is
-    still linked elsewhere counts 0.
+    """One clean-up. `send(part=…)` is called with {"kind", "count", "bytes", "items"} for each kind of thing that was
+    freed, and `send(kept=…)` with the same, and "why", for what was not yet. Bytes are what the disk gets back: a file
+    that is still linked elsewhere counts 0.
     """
 
     def __init__(
         self,
         home: Home,
-        keep: Optional[int],
-        envs: bool,
-        unused: float,
-        dry_run: bool,
+        asked: Collect,
         send: Callable[..., Any],
         clock: Callable[[], float] = time.time,
     ) -> None:
-        if keep is not None and keep < 1:
+        if asked.keep is not None and asked.keep < 1:
             raise HomeError("bad_request", "of each upload at least 1 version is kept")
         self.home = home
-        self._keep = keep
-        self._envs = envs
-        self._unused = unused
-        self._dry = dry_run
+        self._asked = asked
+        self._dry = asked.dry_run
         self._send = send
         self._clock = clock
         self._removed_versions: Set[Version] = set()
@@ -91,15 +83,13 @@ class Collection:
             self._reader.update(self._live)
             full = not self.home.reserve.room()
             now = self._clock()
-            temporary, partial = stale_files.temporary(self.home, now, full), stale_files.partial(self.home, now, full)
-            self._remove("temporary", temporary, "less than an hour old", remove_tree)
+            self._remove("temporary", stale_files.temporary(self.home, now, full), "less than an hour old")
             why = "less than a day old: the next try goes on there"
-            self._remove("partial", partial, why, stale_files.remove_unless_locked)
+            self._remove("partial", stale_files.partial(self.home, now, full), why)
             self._remove_versions()
             self._remove_remains()
             self._remove_blobs(0.0 if full else leases.CUT)
             self._remove_environments()
-            self._remove("agents", stale_files.agents(self.home, now), "", remove_tree)
         return CollectTotals(self._freed, free_space(self.home.path))
 
     def _report(self, kind: str, items: List[Dict[str, Any]], why: str = "", count: Optional[int] = None) -> None:
@@ -150,7 +140,7 @@ class Collection:
     def _old_versions(self, name: str) -> List[str]:
         """Digests of versions beyond the newest `keep`, less those in use. Raises `HomeError("damaged")`."""
         referrers = of_upload(self.home, name)
-        old = [referrer.digest for referrer in (referrers[: -self._keep] if self._keep else [])]
+        old = [referrer.digest for referrer in (referrers[: -self._asked.keep] if self._asked.keep else [])]
         used = self._used_versions(name, {referrer.digest for referrer in referrers}) if old else set()
         return [digest for digest in old if digest not in used]
 
@@ -229,20 +219,17 @@ class Collection:
                 found.append(os.path.join(folder, item))
         return found
 
-    def _remove(
-        self, kind: str, found: Iterable[stale_files.StaleFile], why_kept: str, remove: Callable[[str], Optional[bool]]
-    ) -> None:
-        """Remove what is due; `remove` returns False for what is in use."""
+    def _remove(self, kind: str, found: Iterable[stale_files.StaleFile], why_kept: str) -> None:
+        """Remove what is due, and in no use."""
         removed, kept = [], []
         for item in found:
             row = {"path": self._short(item.path), "bytes": item.size}
             if not item.due:
                 kept.append(row)
-            elif self._dry or remove(item.path) is not False:
+            elif self._dry or stale_files.remove_unless_locked(item.path):
                 removed.append(row)
         self._report(kind, removed)
-        if why_kept:
-            self._report(kind, kept, why=why_kept)
+        self._report(kind, kept, why=why_kept)
 
     # -- blobs
 
@@ -298,16 +285,16 @@ class Collection:
             for name in sorted(os.listdir(self.home.envs)):
                 path = os.path.join(self.home.envs, name)
                 whole = engine.is_whole(path)
-                if whole and (not self._envs or name in needed):
+                if whole and (not self._asked.envs or name in needed):
                     continue
                 at = max(used.get(name, 0.0), engine.last_use(path))
                 item = {"name": name, "used": round(at, 3), "bytes": own_bytes(path), "contents": engine.contents(path)}
-                if whole and self._clock() - at < self._unused:
+                if whole and self._clock() - at < self._asked.unused:
                     kept.append(item)
                 elif self._take_environment(name, path, engine, discard):
                     removed.append(item)
         self._report("environments", removed)
-        if self._envs:
+        if self._asked.envs:
             self._report("environments", kept, why="used lately; --unused TIME says how long ago is enough")
             self._remove_images(used)
 
@@ -331,7 +318,7 @@ class Collection:
     def _last_uses(self) -> Dict[str, float]:
         """When a run that is still known used what, as far as it is known."""
         found: Dict[str, float] = {}
-        for key in self.home.run_keys() if self._envs else []:
+        for key in self.home.run_keys() if self._asked.envs else []:
             try:
                 run = self.home.run(key)
                 at = float(run.state()[1].get("t", 0.0))
@@ -358,7 +345,7 @@ class Collection:
                     continue
                 at = max(used.get(image.name, 0.0), image.created)
                 item = {"name": image.name, "used": round(at, 3), "bytes": image.alone, "contents": image.contents}
-                if self._clock() - at < self._unused:
+                if self._clock() - at < self._asked.unused:
                     kept.append(item)
                 elif self._dry or self._take_image(docker, image):
                     removed.append(item)

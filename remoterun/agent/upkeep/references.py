@@ -66,6 +66,14 @@ class Referrer(Record):
         except (OSError, TreeError) as error:
             raise HomeError("damaged", "the list of files of %s can't be read: %s" % (self.title, _why(error)))
 
+    def blobs(self) -> Iterator[bytes]:
+        """The digests of all blobs to which it refers. Raises `HomeError("damaged")`."""
+        if self.is_blob:
+            yield bytes.fromhex(self.digest)
+        for entry in self.entries():
+            if entry.kind == "f":
+                yield bytes.fromhex(entry.digest)
+
 
 def of_upload(home: Home, name: str) -> List[Referrer]:
     """The versions of an upload, oldest first. Raises `HomeError("damaged")`."""
@@ -193,12 +201,8 @@ class ReferenceReader:
         mark = (referrer.kind, referrer.name, referrer.part, referrer.digest)
         if mark in self._read:
             return
-        if referrer.is_blob:
-            digests.add(bytes.fromhex(referrer.digest))
         try:
-            for entry in referrer.entries():
-                if entry.kind == "f":
-                    digests.add(bytes.fromhex(entry.digest))
+            digests.update(referrer.blobs())
         except HomeError:
             if gone(self._home, referrer):
                 return

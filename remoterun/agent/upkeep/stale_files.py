@@ -1,17 +1,13 @@
-"""What processes have left that are gone: in tmp/ and partial/, and bundles of the agent.
+"""What processes have left that are gone, in tmp/ and partial/.
 
 Where nothing more may arrive on the disk (see store/reserve.py), it goes at once instead of after a while.
 """
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
-import itertools
 import os
 import re
-import sys
-import time
 from typing import Iterator, Optional, Set
 
 from ..shared.files import own_bytes, remove_tree
@@ -22,7 +18,6 @@ from ..store.home import Home
 
 LEFT = 3600.0
 """Seconds after which what a process that is gone left in tmp/ is deleted."""
-OLD_AGENT = 30 * 86400.0
 _TMP = re.compile(r"[a-z]+-(\d+)-[0-9a-f]+\Z")
 
 
@@ -32,15 +27,6 @@ class StaleFile(Record):
     path: str
     size: int
     due: bool
-
-
-def make_room(home: Home) -> None:
-    """Delete what cut transfers left, where nothing more may arrive on the disk."""
-    with contextlib.suppress(OSError):
-        now = time.time()
-        for remains in itertools.chain(temporary(home, now, full=True), partial(home, now, full=True)):
-            if remains.due:
-                remove_unless_locked(remains.path)
 
 
 def temporary(home: Home, now: float, full: bool) -> Iterator[StaleFile]:
@@ -61,15 +47,6 @@ def partial(home: Home, now: float, full: bool) -> Iterator[StaleFile]:
         digest = name.partition(".")[0]
         if not is_digest(digest) or bytes.fromhex(digest) not in arriving:
             yield from _remains(os.path.join(home.partial, name), now, 0.0 if full else leases.CUT)
-
-
-def agents(home: Home, now: float) -> Iterator[StaleFile]:
-    """Bundles of other versions of the agent that no process runs."""
-    running = _command_lines()
-    for name in sorted(os.listdir(home.agents)) if running else []:
-        if name != os.path.basename(sys.argv[0]) and name not in running:
-            unfinished = name.startswith(".") or name.endswith(".tmp")
-            yield from _remains(os.path.join(home.agents, name), now, LEFT if unfinished else OLD_AGENT)
 
 
 def remove_unless_locked(path: str) -> bool:
@@ -117,13 +94,3 @@ def _lives(pid: int) -> bool:
     except OSError:
         pass
     return True
-
-
-def _command_lines() -> str:
-    """Of every process that we may see; "" without Linux's /proc."""
-    found = []
-    for name in os.listdir("/proc") if os.path.isdir("/proc/self") else []:
-        if name.isdigit():
-            with contextlib.suppress(OSError), open("/proc/%s/cmdline" % name, "rb") as file:
-                found.append(file.read().decode("utf-8", "replace"))
-    return "\n".join(found)
