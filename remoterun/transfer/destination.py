@@ -120,12 +120,12 @@ class Destination:
 
     def land(self, entry: Entry, content: Bytes) -> None:
         """Make a file whose whole content is at hand, if it is the right one."""
+        if hashlib.sha256(content).hexdigest() != entry.digest:
+            self.damaged(entry)
+            return
         folder, name = self.place(entry)
         with NewFile(folder, entry.executable) as file:
             file.write(content)
-            if file.digest != entry.digest:
-                self.damaged(entry)
-                return
             file.keep(name, sync=False)
         self.took(entry, entry.size)
 

@@ -222,31 +222,24 @@ def _below(root: str, warnings: list[str], git: bool) -> Iterator[ListedEntry]:
 
 
 def whole_content(item: ListedEntry, most: int) -> tuple[bytes, str, os.stat_result, int]:
-    """(content, digest, status, when it was read) of a file; one that changes meanwhile is read once more.
+    """(content, digest, status, when it was read) of a file.
 
-    Raises `TransferError` naming it, and `FileNotFoundError` when it is gone.
+    Raises `TransferError` for one that changes meanwhile, or has come to more than `most` bytes since it was listed;
+    `FileNotFoundError` when it is gone.
     """
-    for _ in range(2):
-        read_at = time.time_ns()
-        try:
-            descriptor = os.open(item.path, os.O_RDONLY | os.O_CLOEXEC)
-            try:
-                content = os.read(descriptor, item.entry.size + 1)
-                status = os.fstat(descriptor)
-            finally:
-                os.close(descriptor)
-        except FileNotFoundError:
-            raise
-        except OSError as error:
-            raise TransferError(f"`{show(item.path)}` can't be read: {error.strerror}")
-        before = item.status or status
-        same = (before.st_mtime_ns, before.st_size) == (status.st_mtime_ns, status.st_size)
-        if len(content) == status.st_size and same:
-            return content, hashlib.sha256(content).hexdigest(), status, read_at
-        item = ListedEntry(item.entry._replace(size=status.st_size), item.path, status)
-        if status.st_size > most:
-            break
-    raise changing(item.path)
+    read_at = time.time_ns()
+    try:
+        with open(item.path, "rb", buffering=0) as file:
+            before = os.fstat(file.fileno())
+            content = file.read(min(before.st_size, most) + 1)
+            status = os.fstat(file.fileno())
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise TransferError(f"`{show(item.path)}` can't be read: {error.strerror}")
+    if len(content) != status.st_size or size_and_time(before) != size_and_time(status):
+        raise changing(item.path)
+    return content, hashlib.sha256(content).hexdigest(), status, read_at
 
 
 def changing(path: str) -> TransferError:

@@ -270,23 +270,18 @@ class _Sender:
 
 
 def _hash_large(item: ListedEntry, tree: Reading) -> tuple[str, os.stat_result]:
-    """Digest and status of a file; one that changes while it is read is read once more.
-
-    Raises `TransferError`, and `FileNotFoundError` when the file is gone.
-    """
-    for _ in range(2):
-        read_at = time.time_ns()
-        try:
-            digest, status = hash_file(item.path)
-        except ChangedWhileRead:
-            continue
-        except FileNotFoundError:
-            raise
-        except OSError as error:
-            raise TransferError(f"`{show(item.path)}` can't be read: {error.strerror}")
-        tree.note(item, status, digest, read_at)
-        return digest, status
-    raise changing(item.path)
+    """Digest and status of a file. Raises `TransferError`, and `FileNotFoundError` when the file is gone."""
+    read_at = time.time_ns()
+    try:
+        digest, status = hash_file(item.path)
+    except ChangedWhileRead:
+        raise changing(item.path)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise TransferError(f"`{show(item.path)}` can't be read: {error.strerror}")
+    tree.note(item, status, digest, read_at)
+    return digest, status
 
 
 def _reread(blob: _Blob) -> bytes:
