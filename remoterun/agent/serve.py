@@ -21,6 +21,7 @@ from .shared.records import BadRecord, from_json, to_json
 from .shared.spec import SpecError
 from .shared.tree import TreeError, show
 from .store.home import Home
+from .upkeep.stale_files import make_room
 
 READ = 256 << 10
 PIPE = 1 << 20
@@ -47,6 +48,7 @@ def serve(home: Home, idle: Callable[[], None] = lambda: None) -> int:
     presence = supervision.Presence(home)
     supervision.ensure_keeper(home)
     supervision.revive(home)
+    make_room(home)
 
     def handle(stream: Stream, op: str, arguments: Dict[str, Any]) -> None:
         presence.here()
@@ -59,6 +61,7 @@ def serve(home: Home, idle: Callable[[], None] = lambda: None) -> int:
     link.run()
     link.join(PATIENCE)
     server.close()
+    make_room(home)  # of what is ours, too
     idle()
     return 0
 

@@ -90,6 +90,15 @@ class TestCutTransfers:
         done = collect(small)
         assert done.freed == (300_000 if full else 0) and bool(done.kept) is not full
 
+    def test_the_next_contact(self, small: Home) -> None:
+        self.remain(small)
+        self.contact(small)
+        assert os.listdir(small.partial) and os.listdir(small.tmp)
+        fill(small)
+        self.contact(small)
+        assert not os.listdir(small.partial) and not os.listdir(small.tmp)
+        assert free_space(small.path) >= 200_000
+
     def test_one_that_goes_on_stays(self, small: Home) -> None:
         blob = os.urandom(300_000)
         with served(small) as link:

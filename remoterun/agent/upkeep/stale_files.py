@@ -29,6 +29,17 @@ class StaleFile(Record):
     due: bool
 
 
+def make_room(home: Home) -> None:
+    """Delete what cut transfers left, where nothing more may arrive on the disk."""
+    if home.reserve.room():
+        return
+    with contextlib.suppress(OSError):
+        now = time.time()
+        for remains in [*temporary(home, now, full=True), *partial(home, now, full=True)]:
+            if remains.due:
+                remove_unless_locked(remains.path)
+
+
 def temporary(home: Home, now: float, full: bool) -> Iterator[StaleFile]:
     """In tmp/, of processes that are gone. `full`: nothing more may arrive on the disk."""
     wait = 0.0 if full else LEFT
