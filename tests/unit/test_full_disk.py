@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -98,6 +100,10 @@ class TestCutTransfers:
         self.contact(small)
         assert not os.listdir(small.partial) and not os.listdir(small.tmp)
         assert free_space(small.path) >= 200_000
+
+    def contact(self, home: Home) -> None:
+        words = [sys.executable, "-m", "remoterun.agent", "serve", "--home", home.path]
+        subprocess.run(words, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, timeout=60, check=True)
 
     def test_one_that_goes_on_stays(self, small: Home) -> None:
         blob = os.urandom(300_000)

@@ -5,9 +5,11 @@ Where nothing more may arrive on the disk (see store/reserve.py), it goes at onc
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import re
+import time
 from typing import Iterator, Optional, Set
 
 from ..shared.files import own_bytes, remove_tree
