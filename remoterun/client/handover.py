@@ -25,7 +25,7 @@ from remoterun.agent.shared.submission import Submission
 from remoterun.agent.shared.tree import Manifest, show
 from remoterun.client import archiving, placement, renting
 from remoterun.client.connections import Connections
-from remoterun.client.preparing import Prepared, SourceTree, prepare
+from remoterun.client.preparing import Prepared, prepare
 from remoterun.client.rented_runs import find_store, record_status
 from remoterun.client.reruns import SavedTree, find_original
 from remoterun.client.secrets import Secrets
@@ -258,7 +258,7 @@ def _send_all(
         for mount, place in zip(request.mounts, prepared.places, strict=True)
     ]
     run = connections.registry.move(run, RunState.UPLOADING, time.time())
-    manifest = _send(connections, tree, session, _extra_blobs(source), progress)
+    manifest = tree.send(session, progress, _extra_blobs(source))
     spec = spec_of(run, request, source, manifest, settings, mounts, prepared.again)
     spec = spec._replace(after=after, notify=how.notify)
     if run.renting is not None:
@@ -268,7 +268,7 @@ def _send_all(
         spec = spec._replace(until=renting.until(run.renting, session, time.time()))
     if earlier is not None:
         if earlier.outputs is not None:
-            earlier.outputs.send(connections, session, progress)
+            earlier.outputs.send(session, progress)
         until = min(spec.until or earlier.until, earlier.until)
         spec = spec._replace(log_before=earlier.log, err_before=earlier.err, until=until)
     return run, spec, manifest
@@ -281,19 +281,6 @@ def _extra_blobs(source: Source | None) -> dict[str, bytes]:
     if source is not None and source.commit is not None and source.diff:  # `spec_of` names it
         extra[hashlib.sha256(source.diff).hexdigest()] = source.diff
     return extra
-
-
-def _send(
-    connections: Connections,
-    tree: SourceTree | SavedTree,
-    session: Session,
-    extra: dict[str, bytes],
-    progress: Progress,
-) -> Manifest:
-    if isinstance(tree, SourceTree):
-        return tree.send(session, extra, progress)
-    tree.send(connections, session, progress, extra)
-    return tree.manifest
 
 
 def _mount(
@@ -331,7 +318,7 @@ def _send_saved(
             bring_version(connections, tree.upload.name, tree.upload.digest or "", session, progress)
             return tree.upload
     try:
-        tree.send(connections, session, progress)
+        tree.send(session, progress)
     except UsageError:
         if resource.kind != "runs":
             raise
@@ -404,8 +391,6 @@ def _not_saved(resource: Resource, run: Run) -> UsageError:
 def _check_waits(run: Run, asked: MachineType) -> None:
     """Refuse to move what does not wait, and where it can't go."""
     number = run.number
-    if run.final:
-        raise UsageError(f"run {number} has ended already", hint=f"remoterun rerun {number} -t {asked.name}")
     if asked.rental is not None or run.machine.rental is not None or asked.bucket is not None:
         raise UsageError(
             "a run moves between machines of your own, not to or from one that is rented",
@@ -413,10 +398,8 @@ def _check_waits(run: Run, asked: MachineType) -> None:
         )
     if run.unreached is not None:
         raise UsageError(f"{run.unreached}, and run {number} waits there", hint=f"remoterun doctor {run.host.name}")
-    if run.placed is None:
-        raise UsageError(f"run {number} is still being handed over to {run.machine.name}", hint="try again")
     if run.state is not RunState.QUEUED:
-        raise _started(run, asked.name)
+        raise _not_waiting(run, asked.name)
 
 
 def _withdraw(connections: Connections, run: Run, successor: Run, home: Session, machine: str) -> Private:
@@ -426,18 +409,17 @@ def _withdraw(connections: Connections, run: Run, successor: Run, home: Session,
         stream.end()
         body = b"".join(bytes(frame.body) for frame in stream)
         if not home.result(api.withdraw, stream).withdrawn:
-            raise _started(run, machine)
+            raise _not_waiting(run, machine)
     with home.understood():
         taken = Submission.decode(body)
     return Private(taken.values, taken.webhooks.addresses)
 
 
-def _started(run: Run, machine: str) -> UsageError:
-    return UsageError(
-        f"run {run.number} has started on {run.host.name}, and only a run that waits can be moved",
-        hint=_instead(run, machine),
-    )
+def _not_waiting(run: Run, machine: str) -> UsageError:
+    now = f"is {run.state.value}" if run.state is not RunState.QUEUED else f"has started on {run.host.name}"
+    return UsageError(f"run {run.number} {now}, and only a run that waits can be moved", hint=_instead(run, machine))
 
 
 def _instead(run: Run, machine: str) -> str:
-    return f"remoterun stop {run.number} && remoterun rerun {run.number} -t {machine}"
+    stop = "" if run.final else f"remoterun stop {run.number} && "
+    return f"{stop}remoterun rerun {run.number} -t {machine}"

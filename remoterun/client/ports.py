@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Self
 
 from remoterun.agent.shared import api
-from remoterun.agent.shared.protocol import MAX_STREAMS, Stream
+from remoterun.agent.shared.protocol import Stream
 from remoterun.agent.shared.spec import PortSpec
 from remoterun.agent.shared.splicing import reset, splice
 from remoterun.client.connections import RECONNECT_LEAST, RECONNECT_MOST, Connections
@@ -21,8 +21,6 @@ from remoterun.model import Run
 from remoterun.session import Session
 
 HERE = "127.0.0.1"
-MOST_CONNECTIONS = MAX_STREAMS - 56
-"""At once, of one client to one machine; more wait until one has ended."""
 MOST_NAMED = 100
 """Ports that a machine may name: each is one that others on this machine can't have."""
 NEXT_PORTS = 20
@@ -60,9 +58,6 @@ class Forwarding:
         self._wanted = {each.port: each.wanted for each in ports}
         self._tell = tell
         self._local_ports: dict[int, _LocalPort] = {}
-        self._slots = connections.shared(
-            ("port slots", run.host), lambda: contextlib.nullcontext(threading.BoundedSemaphore(MOST_CONNECTIONS))
-        )
         self._waited: dict[int, bool] = {}
         """By port that is waited for: whether it was said on which ones the run listens."""
         self._lock = threading.Lock()  # guards what follows
@@ -160,7 +155,7 @@ class Forwarding:
         with self._lock:
             if self._closed.is_set() or port in self._local_ports:
                 return
-            local_port = _LocalPort(self._wanted[port], self._slots, lambda connection: self._carry(port, connection))
+            local_port = _LocalPort(self._wanted[port], lambda connection: self._carry(port, connection))
             self._local_ports[port] = local_port
         self._tell(PortNews("up", port, local_port.number, self._wanted[port]))
 
@@ -191,8 +186,7 @@ class Forwarding:
 class _LocalPort:
     """A port of this machine on which connections are accepted."""
 
-    def __init__(self, wanted: int, slots: threading.Semaphore, carry: Callable[[socket.socket], None]) -> None:
-        self._slots = slots
+    def __init__(self, wanted: int, carry: Callable[[socket.socket], None]) -> None:
         self._carry = carry
         self._listener = _listener(wanted)
         self.number: int = self._listener.getsockname()[1]
@@ -205,19 +199,11 @@ class _LocalPort:
 
     def _accept(self) -> None:
         while True:
-            self._slots.acquire()
             try:
                 connection, _ = self._listener.accept()
             except OSError:
-                self._slots.release()
                 return
-            threading.Thread(target=self._use_slot, args=(connection,), name="remoterun carries", daemon=True).start()
-
-    def _use_slot(self, connection: socket.socket) -> None:
-        try:
-            self._carry(connection)
-        finally:
-            self._slots.release()
+            threading.Thread(target=self._carry, args=(connection,), name="remoterun carries", daemon=True).start()
 
 
 def _listener(wanted: int) -> socket.socket:

@@ -73,9 +73,9 @@ class SourceTree:
     def reading(self, progress: Progress) -> transfer.Reading:
         return transfer.read_entries(self._files, self._root, self._stamps)
 
-    def send(self, session: Session, extra: dict[str, bytes], progress: Progress) -> Manifest:
+    def send(self, session: Session, progress: Progress, extra: Mapping[str, bytes]) -> Manifest:
         """Let a home have the files, and `extra` (digest to content)."""
-        manifest, _ = transfer.send_tree(session, self.reading(progress), extra, progress)
+        manifest, _ = transfer.send_tree(session, self.reading(progress), dict(extra), progress)
         known = {entry.path: entry for entry in manifest.entries}
         self._stamps = None  # its rows would be taken for those of files that are gone
         self._files = [(known.get(entry.path, entry), path) for entry, path in self._files]
@@ -162,21 +162,14 @@ def _check_places(places: Sequence[str], request: RunRequest) -> None:
 
 def _check_engine(request: RunRequest, places: Sequence[str], machine: MachineType) -> None:
     """Refuse what the machine's engine does not have. Where the machine chooses its engine, it refuses by itself."""
-    absolute = [number for number, place in enumerate(places) if place.startswith("/")]
-    lacking = lacks(machine.engine, request.image is not None, bool(request.apt), bool(absolute))
-    if not lacking:
-        return
-    if lacking == "image":
-        what, hint = "has no images", "leave out --image"
-    elif lacking == "apt":
-        what, hint = "can't install apt packages", "leave out --apt and install them there"
-    else:
-        first = absolute[0]
-        what, hint = f"can't mount at `{show(places[first])}`", f"-m {request.mounts[first].resource}:data"
-    raise UsageError(
-        f"`{machine.name}` {what}: its runs use {CAPABILITIES[machine.engine].title}",
-        hint=f"{hint}, or use a machine with Docker: `-t NAME`",
-    )
+    absolute = any(place.startswith("/") for place in places)
+    lacking = lacks(machine.engine, request.image is not None, bool(request.apt), absolute)
+    if lacking:
+        what = {"image": "--image", "apt": "--apt", "mount": "a mount at an absolute path"}[lacking]
+        raise UsageError(
+            f"`{machine.name}` can't do {what}: its runs use {CAPABILITIES[machine.engine].title}",
+            hint="use a machine with Docker: `-t NAME`",
+        )
 
 
 def _check_variables(request: RunRequest) -> None:

@@ -40,16 +40,14 @@ class SavedTree:
     upload: ResourceRef | None = None
     """The version of an upload that it is, or is a part of."""
 
-    def send(
-        self, connections: Connections, target: Session, progress: Progress, extra: Mapping[str, bytes] | None = None
-    ) -> None:
+    def send(self, target: Session, progress: Progress, extra: Mapping[str, bytes] | None = None) -> Manifest:
         """Let the home `target` have its files, its list of files, and `extra` (digest to content). Raises
         `UsageError` where they are gone, `TransferError`, `HostError`."""
         transfer.send_blobs(target, {self.manifest.digest: self.manifest.encode(), **(extra or {})}, progress)
         digests = {entry.digest for entry in self.manifest.files}
         missing = [digest for digest, _ in transfer.missing_blobs(target, list(digests))]
         if not missing:
-            return
+            return self.manifest
         gone: Sequence[object] = missing if target.home_id == self.store.home_id else ()
         if not gone and isinstance(self.store, HostStore) and self.resource.kind != "run":
             gone = transfer.missing_blobs(self.store.session, missing)
@@ -58,6 +56,7 @@ class SavedTree:
             name = self.store.machine.name
             raise UsageError(f"{self.title} is not whole on {name} any more: {count} missing", hint=self.hint)
         pass_on(self.store, self.resource, self.manifest, target, progress)
+        return self.manifest
 
     def reading(self, progress: Progress) -> AbstractContextManager[transfer.Reading]:
         """Its files, on this machine's disk meanwhile."""

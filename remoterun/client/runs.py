@@ -522,16 +522,10 @@ def _goes_on(run: Run, why: str) -> UsageError:
 
 
 def _not_running(run: Run) -> UsageError:
-    if run.final:
-        return UsageError(
-            f"run {run.number} has ended",
-            hint=f"remoterun ls runs/{run.number}   lists its files\nremoterun rerun {run.number}   runs it again",
-        )
-    if run.state is RunState.SAVING:
-        return UsageError(f"the command of run {run.number} has ended", hint=f"remoterun ls runs/{run.number}")
+    again = f"remoterun rerun {run.number}   runs it again" if run.final else f"remoterun logs {run.number}"
     return UsageError(
-        f"the command of run {run.number} has not started: it is {run.state.value}",
-        hint=f"remoterun logs {run.number}   shows when it has",
+        f"run {run.number} is {run.state.value}, and not running",
+        hint=f"remoterun ls runs/{run.number}   lists its files\n{again}",
     )
 
 

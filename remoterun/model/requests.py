@@ -28,7 +28,6 @@ class RunRequest(Packages, HandedOn):
         again="Mount the newest version of this there, as well or instead. Repeat for more.",
         first=True,
     )
-    """They may be given as they are typed, too: "uploads/doom:data"."""
     env: tuple[tuple[str, str], ...] = option(
         (),
         "-e --env K[=V]",
@@ -113,13 +112,6 @@ class RunRequest(Packages, HandedOn):
     """A file that the command reads as its standard input."""
     options: str = ""
     """The options of `remoterun run` that ask for the same again; REMOTERUN_OPTIONS in the run."""
-
-    def __new__(cls, *values: Any, **named: Any) -> RunRequest:
-        """Raises `UsageError` for a mount that can't be read."""
-        made = super().__new__(cls, *values, **named)
-        if not any(isinstance(mount, str) for mount in made.mounts):
-            return made
-        return made._replace(mounts=tuple(Mount.parse(each) if isinstance(each, str) else each for each in made.mounts))
 
 
 class Asked(RunRequest):

@@ -210,20 +210,15 @@ class Database:
 
 
 def _stored(value: Any) -> Any:
-    """Text that is not UTF-8 (commands and paths may be anything) is stored as its bytes."""
+    """Text that is not UTF-8 (commands and paths may be anything) is stored as bytes."""
     if isinstance(value, str) and not value.isascii():
         try:
             value.encode()
         except UnicodeEncodeError:
-            return value.encode("utf-8", "surrogateescape" if _is_of_bytes(value) else "replace")
+            return value.encode("utf-8", "surrogatepass")
     return value
-
-
-def _is_of_bytes(text: str) -> bool:
-    """Whether each of its surrogates stands for a byte, as in the names of files."""
-    return all(not "\ud800" <= char <= "\udfff" or "\udc80" <= char <= "\udcff" for char in text)
 
 
 def text(value: Any) -> Any:
     """A value as it was before it was stored."""
-    return os.fsdecode(value) if isinstance(value, bytes) else value
+    return value.decode("utf-8", "surrogatepass") if isinstance(value, bytes) else value

@@ -119,15 +119,14 @@ class RepositorySettings(Record):
     """The repository's own settings that say what its disk can hold, and where it comes from."""
 
     file_mode: bool
-    symlinks: bool
     remotes: Mapping[str, str]
     upstreams: Mapping[str, str]  # branch → remote
 
     @classmethod
     def read(cls, root: str) -> RepositorySettings:
         """Asks git, once."""
-        wanted = r"^(core\.(filemode|symlinks)|remote\..*\.url|branch\..*\.remote)$"
-        flags = {"core.filemode": True, "core.symlinks": True}
+        wanted = r"^(core\.filemode|remote\..*\.url|branch\..*\.remote)$"
+        file_mode = True
         remotes: dict[str, str] = {}
         upstreams: dict[str, str] = {}
         git = Git(root)
@@ -135,13 +134,13 @@ class RepositorySettings(Record):
         if answer.status > 1:
             git.fail(answer)
         for key, value in pairs(answer.output):
-            if key in flags:
-                flags[key] = value.lower() not in ("false", "no", "off", "0", "")
+            if key == "core.filemode":
+                file_mode = value.lower() not in ("false", "no", "off", "0", "")
             elif key.startswith("remote."):
                 remotes.setdefault(key.removeprefix("remote.").removesuffix(".url"), value)
             else:
                 upstreams[key.removeprefix("branch.").removesuffix(".remote")] = value
-        return cls(flags["core.filemode"], flags["core.symlinks"], remotes, upstreams)
+        return cls(file_mode, remotes, upstreams)
 
     def remote(self, branch: str | None) -> str | None:
         """URL of the remote that `branch` follows, or of `origin`, or of the first; without credentials."""

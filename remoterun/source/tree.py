@@ -32,11 +32,8 @@ def git_line(folder: str, *words: str) -> str:
 
 
 def shell(word: str) -> str:
-    """`word` quoted for a shell, on one line."""
-    if show(word) == word:
-        return shlex.quote(word)
-    escaped = (chr(byte) if 32 <= byte < 127 and byte not in b"\\'" else f"\\x{byte:02x}" for byte in os.fsencode(word))
-    return f"$'{''.join(escaped)}'"
+    """`word` quoted for a shell, on one line: that of a name which is no text is as it is shown."""
+    return shlex.quote(show(word))
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,6 @@ from remoterun.source.git import Git, one_line
 from remoterun.source.repository import (
     EXECUTABLE,
     GITLINK,
-    LINK,
     RepositorySettings,
     current_branch,
     git_dir_of,
@@ -109,8 +108,7 @@ class _Gathering:
                 sparse += entry.skipped
             else:
                 executable = bool(status.st_mode & stat.S_IXUSR) if settings.file_mode else entry.mode == EXECUTABLE
-                as_text = entry.mode == LINK and not settings.symlinks
-                self._add(f"{root}/{entry.path}", status, path, executable, link_as_text=as_text)
+                self._add(f"{root}/{entry.path}", status, path, executable)
         if sparse:
             self.warnings.append(
                 f"{counted(sparse, 'tracked file')} left out, as this is a sparse checkout: "
@@ -134,16 +132,11 @@ class _Gathering:
                 executable = settings.file_mode and bool(status.st_mode & stat.S_IXUSR)
                 self._add(f"{root}/{path}", status, prefix + path, executable)
 
-    def _add(
-        self, origin: str, status: os.stat_result, path: str, executable: bool, *, link_as_text: bool = False
-    ) -> None:
+    def _add(self, origin: str, status: os.stat_result, path: str, executable: bool) -> None:
         """Adds the file or the link at `origin`. A folder in a file's place adds nothing: to git, the file is gone."""
         mode = status.st_mode
         try:
-            if link_as_text and stat.S_ISREG(mode) and 0 < status.st_size <= 4096:
-                with open(origin, "rb") as text:  # how git writes links where the disk knows none
-                    self.files.append(SourceFile(path, "link", target=os.fsdecode(text.read())))
-            elif file := found_at(origin, status, path, executable):
+            if file := found_at(origin, status, path, executable):
                 self.files.append(file)
             elif not stat.S_ISDIR(mode):
                 self.warnings.append(left_out_warning(path, mode))

@@ -126,7 +126,7 @@ def test_a_look_inside(place: Place, host: LabHost | None, until: Callable[..., 
     assert re.search(r"^memory +[\d.]+ [KM]B at most$", place.run("info", number).stdout, re.MULTILINE)
     assert "remoterun info" in place.run("top", number, status=2).stderr
     said = place.run("exec", number, "true", status=2).stderr
-    assert said.startswith(f"error: run {number} has ended\n") and f"remoterun rerun {number}" in said
+    assert said.startswith(f"error: run {number} is killed, and not running\n") and f"remoterun rerun {number}" in said
 
 
 @pytest.mark.lab

@@ -85,7 +85,7 @@ def test_to_a_pool_and_back(user: User, client: Client, holder: Run, tmp_path: P
 
 
 def test_one_that_has_started_or_ended(client: Client, holder: Run, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=f"run {holder.number} has started on one") as caught:
+    with pytest.raises(UsageError, match=f"run {holder.number} is running, and only a run that waits") as caught:
         client.runs.move(holder.number, "two")
     assert caught.value.hint == f"remoterun stop {holder.number} && remoterun rerun {holder.number} -t two"
     after = client.runs.submit(RunRequest("true", after=(holder.number,)))
@@ -93,7 +93,7 @@ def test_one_that_has_started_or_ended(client: Client, holder: Run, tmp_path: Pa
         client.runs.move(after.number, "two")
     (tmp_path / "go").touch()
     ended(client, after)
-    with pytest.raises(UsageError, match="has ended already"):
+    with pytest.raises(UsageError, match="is complete, and only a run that waits"):
         client.runs.move(holder.number, "two")
 
 

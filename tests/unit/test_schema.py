@@ -14,8 +14,7 @@ from remoterun.agent.shared.states import RunState
 from remoterun.cli.render.output import out_json
 from remoterun.cli.schema import SCHEMAS, schema
 from remoterun.client import json_shapes
-from remoterun.errors import UsageError
-from remoterun.model import HostUse, MachineType, Mount, Renting, Run, RunRequest
+from remoterun.model import HostUse, MachineType, Renting, Run
 from remoterun.sizes import iso
 
 
@@ -28,12 +27,6 @@ def test_every_public_name_is_there_and_is_imported_on_its_first_use() -> None:
     assert (
         subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "['remoterun.on_use']\n"
     )
-
-
-def test_mounts_may_be_given_as_they_are_typed() -> None:
-    assert RunRequest("true", mounts=("uploads/doom:data",)).mounts == (Mount.parse("uploads/doom:data"),)  # type: ignore[arg-type]
-    with pytest.raises(UsageError):
-        RunRequest("true", mounts=("doom",))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("command", SCHEMAS)
