@@ -15,6 +15,15 @@ from remoterun.model import ALL_GPUS
 
 VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 """The name of an environment variable, or of a secret."""
+_REQUIREMENT = re.compile(
+    r"""\s* [A-Za-z0-9][A-Za-z0-9._-]* \s* (?:\[[^]]*\])? \s*
+    (?: [@(].* | VERSION (?:\s*,\s* VERSION)* (?:\s*,)? )? \s* (?:[;\#-].*)?""".replace(
+        "VERSION", r"(?:===|[=~!<>]=|[<>]) \s* [^,;\s]*"
+    ),
+    re.VERBOSE | re.DOTALL,
+)
+"""A package for pip: its name, extras, versions or address, marker, and options of a requirements file. It lets through
+more than pip does."""
 
 
 def command_text(words: Sequence[str]) -> str:
@@ -88,9 +97,13 @@ def parse_port(text: str) -> PortSpec:
 
 
 def parse_package(text: str) -> str:
-    """`text` as it is: what pip shall install. Raises `UsageError` for nothing."""
+    """`text` as it is: what pip shall install. Raises `UsageError` for what no pip can read."""
     if not text.strip():
         raise UsageError("--pip names no package", hint="--pip numpy")
+    is_plain = not re.search(r"^\s*[-.]|[\n/\\]|\$\{", text)  # no option, path, or address
+    if is_plain and not _REQUIREMENT.fullmatch(text):
+        hint = "write `--pip NAME` or `--pip 'NAME>=1.2'`, and --pip again for another one"
+        raise UsageError(f"pip can't read the package `{show(text)}`", hint=hint)
     return text
 
 

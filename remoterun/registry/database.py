@@ -89,6 +89,7 @@ class Database:
         self._unwritable: RemoterunError | None = None
         try:
             file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._check_not_emptied()
         except OSError as error:
             raise RemoterunError(
                 f"the home `{file.parent}` can't be made: {error.strerror}",
@@ -157,6 +158,7 @@ class Database:
             self._check_schema(database, may_write)
             if may_write:
                 os.chmod(self._file, 0o600)
+                self._made.touch(mode=0o600)
         except BaseException:
             database.close()
             raise
@@ -191,6 +193,21 @@ class Database:
                 for statement in SCHEMA.split(";")[:-1]:
                     database.execute(statement)
                 database.execute(f"PRAGMA user_version={VERSION}")
+
+    @property
+    def _made(self) -> Path:
+        """A file that stands beside the registry once it was made."""
+        return self._file.with_name("registry.made")
+
+    def _check_not_emptied(self) -> None:
+        """An empty file would pass for a registry without runs."""
+        if not self._file.exists():
+            self._made.unlink(missing_ok=True)
+        elif self._made.exists() and not self._file.stat().st_size:
+            raise RemoterunError(
+                f"the registry `{self._file}` is empty, and it was not: the numbers of your runs are lost",
+                hint=f"bring it back from a copy, or let a new one begin: `rm {shlex.quote(str(self._file))}`",
+            )
 
     def _unusable(self, error: Exception) -> RemoterunError:
         file = shlex.quote(str(self._file))

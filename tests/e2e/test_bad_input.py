@@ -117,6 +117,7 @@ TABLE: list[tuple[tuple[str, ...], int, str, str]] = [
     ((*RUN, "--mount"), 2, "`--mount` requires an argument", "remoterun run --help"),
     ((*RUN, "--apt", "ffmpeg", "true"), 2, "can't do --apt", "with Docker"),
     ((*RUN, "--pip", "", "true"), 2, "--pip names no package", "--pip numpy"),
+    ((*RUN, "--pip", "cow say", "true"), 2, "pip can't read the package `cow say`", "--pip NAME"),
     ((*RUN, "--apt", "a; b", "true"), 2, "`a; b` is not the name of a Debian package", "--apt ffmpeg"),
     ((*RUN, "--image", "python:3", "true"), 2, "can't do --image", "with Docker"),
     ((*RUN, "--pip-req", "nofile", "true"), 2, "`nofile` can't be read: No such file", "requirements.txt"),

@@ -13,7 +13,7 @@ from remoterun.agent.shared.states import ENDINGS, Reason, RunState
 from remoterun.agent.store.home import KEY
 from remoterun.errors import UsageError
 from remoterun.model import MachineType, Mount, Resource, Run, RunFilter, new_key
-from remoterun.parsing import command_text, did_you_mean, parse_duration, parse_port, parse_variable
+from remoterun.parsing import command_text, did_you_mean, parse_duration, parse_package, parse_port, parse_variable
 
 
 class TestResources:
@@ -250,3 +250,19 @@ class TestRunFilter:
     def test_one_that_goes_on_may_have_come_to_another_state(self) -> None:
         wanted = RunFilter(states=frozenset({RunState.FAILED}))
         assert wanted.may_fit(self.RUN) and not wanted.may_fit(replace(self.RUN, state=RunState.COMPLETE))
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["cowsay", "numpy > 1 , < 3", "numpy (>=1)", "a==1.*", "torch[a, b]~=2.1+cpu ; python_version < '3.9'", "./mine",
+     "torch --index-url https://example.org/cpu", "a @ https://example.org/a.whl", "-e .", "numpy==${VERSION}"],
+)  # fmt: skip
+def test_what_pip_can_read_is_left_to_it(text: str) -> None:
+    assert parse_package(text) == text
+
+
+@pytest.mark.parametrize("text", ["cow say", "numpy, pandas>=2", "cowsay=1.0", "cowsay 1.0", "numpy>=1 <2", "@cowsay"])
+def test_what_no_pip_can_read(text: str) -> None:
+    with pytest.raises(UsageError, match="pip can't read the package") as caught:
+        parse_package(text)
+    assert caught.value.hint is not None and caught.value.hint.startswith("write `--pip NAME`")

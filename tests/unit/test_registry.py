@@ -280,6 +280,25 @@ class TestFile:
             Registry(tmp_path / "registry.db")
 
 
+class TestLostFiles:
+    def test_one_that_was_emptied_is_not_a_new_one(self, tmp_path: Path) -> None:
+        file = tmp_path / "registry.db"
+        with contextlib.closing(Registry(file)) as registry:
+            add(registry)
+        file.write_bytes(b"")
+        with pytest.raises(RemoterunError, match="is empty, and it was not") as caught:
+            Registry(file)
+        assert caught.value.hint is not None and caught.value.hint.endswith(f"`rm {file}`")
+        file.unlink()
+        with contextlib.closing(Registry(file)) as registry:
+            assert registry.runs() == [], "what the hint says lets a new one begin"
+
+    def test_one_whose_making_was_cut(self, tmp_path: Path) -> None:
+        (tmp_path / "registry.db").touch()
+        with contextlib.closing(Registry(tmp_path / "registry.db")) as registry:
+            assert add(registry).number == 1
+
+
 class TestADiskThatCannotBeWritten:
     """What is there is read, what is learned is not kept, and one line says so."""
 
