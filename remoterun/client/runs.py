@@ -419,9 +419,9 @@ class Runs:
         except LinkLost as error:
             raise LinkLost(f"{error.message}; run {run.number} goes on")
 
-    def top(self, numbers: Iterable[int | str], every: float = 1.0, once: bool = False) -> Iterator[Sequence[RunUse]]:
-        """How much each of these runs uses of its machine: a list every so many seconds until all have ended, or
-        `once`.
+    def top(self, numbers: Iterable[int | str], every: float = 0.5, once: bool = False) -> Iterator[Sequence[RunUse]]:
+        """How much each of these runs uses of its machine: a list again and again until all have ended, or `once`.
+        `every`: seconds between two of them.
 
         Raises `UsageError` for a run that has ended, `HostError` where no machine of them can be reached.
         """

@@ -21,16 +21,15 @@ from ..running.sampling import Sampler
 from ..shared import api
 from ..shared.frames import PIECE
 from ..shared.protocol import Cancelled, LinkClosed, Stream
-from ..shared.records import to_json
-from ..shared.states import FINAL, RunState
+from ..shared.states import RunState
 from ..shared.tree import show
 from ..store.errors import HomeError
 from ..store.home import Home
 from ..store.run_folder import RunFolder
 from . import Call
 
-FIRST_RATES = 0.5
-"""Seconds over which the first rates of a run are taken."""
+RATES = 0.5
+"""Seconds over which the rates of a run are taken."""
 CHECK_EVERY = 0.2
 """Seconds between checks whether the program has ended, or its client is gone, while neither says anything."""
 LAST_WORDS = 0.2
@@ -61,19 +60,12 @@ def execute(call: Call, asked: api.Execute) -> api.Exit:
         conversation.close()
 
 
-def sample(call: Call, asked: api.Sampling) -> api.Nothing:
+def sample(call: Call, asked: api.Sampling) -> api.Samples:
     sampler = Sampler(call.home, asked.keys)
-    samples = sampler.sample()
-    pause = FIRST_RATES
-    while any(sample.state not in FINAL for sample in samples):
-        if call.stream.wait_cancelled(pause):
-            raise Cancelled
-        samples = sampler.sample()
-        call.stream.send(samples=to_json(samples))
-        if asked.once:
-            break
-        pause = max(asked.every, 0.1)
-    return api.Nothing()
+    sampler.sample()
+    if call.stream.wait_cancelled(RATES):
+        raise Cancelled
+    return api.Samples(sampler.sample())
 
 
 def engine_of_running(home: Home, run: RunFolder) -> Engine:

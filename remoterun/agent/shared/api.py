@@ -446,14 +446,6 @@ class Exit(Record):
 execute = Request("execute", Execute, Exit, "exec")
 
 
-class Sampling(Record):
-    """How much these runs use is told every so many seconds, or `once`."""
-
-    keys: List[str]
-    every: float = 1.0
-    once: bool = False
-
-
 class GpuSample(Record):
     """A GPU of a run; memory in bytes, of `total`. `percent`: how busy it is."""
 
@@ -480,8 +472,16 @@ class Sample(Record):
     sent: Optional[float] = None
 
 
-# Out: {"samples": a `Sample` of each run}, until all of them have ended.
-sample = Request("sample", Sampling, Nothing, "exec")
+class Sampling(Record):
+    keys: List[str]
+
+
+class Samples(Record):
+    samples: List[Sample]
+
+
+# Takes as long as rates are measured.
+sample = Request("sample", Sampling, Samples, "exec")
 
 
 # -- the ports of a run
