@@ -36,34 +36,22 @@ class PageModel:
     step: int | None = None
 
 
-def find(paths: Iterable[str], shown: str, again: str, there: Iterable[str] | None = None) -> str:
+def find(paths: Iterable[str], shown: str, again: str) -> str:
     """Of the files below `shown`, the folder that holds the one model; "" for `shown` itself.
 
-    Raises `NotFound` when there is none, naming what is `there` (default: of `paths`, the first parts), `UsageError`
-    when there are several; `again` is the command that shows the files.
+    Raises `NotFound` when there is none, `UsageError` when there are several; `again` is the command that shows the
+    files.
     """
-    listed = list(paths)
-    files = set(listed)
-    folders = {posixpath.dirname(path) for path in listed if posixpath.basename(path) == MANIFEST}
+    files = set(paths)
+    folders = {posixpath.dirname(path) for path in files if posixpath.basename(path) == MANIFEST}
     whole = sorted(folder for folder in folders if posixpath.join(folder, VOCABULARY) in files)
     found = [folder for folder in whole if not any(_holds(other, folder) for other in whole)]
-    if len(found) == 1:
-        return found[0]
-    if found:
+    if not found:
+        raise NotFound(f"`{show(shown)}` holds no model: no {MANIFEST} with a {VOCABULARY}", hint=again)
+    if len(found) > 1:
         choices = "\n".join(f"remoterun open {show(posixpath.join(shown, folder))}" for folder in found[:8])
         raise UsageError(f"`{show(shown)}` holds {len(found)} models", hint=choices)
-    for folder in sorted(folders):
-        place = posixpath.join(shown, folder).rstrip("/")
-        raise NotFound(f"`{show(place)}` holds half a model: {MANIFEST} without {VOCABULARY}", hint=again)
-    if there is None:
-        there = {first + slash for first, slash, _ in (path.partition("/") for path in listed)}
-    first = sorted(there)
-    seen = ", ".join(show(name) for name in first[:8]) + (", …" if len(first) > 8 else "")
-    raise NotFound(
-        f"`{show(shown)}` holds no model: there is no {MANIFEST}",
-        evidence=f"there is {seen}" if first else "there is nothing in it",
-        hint=again,
-    )
+    return found[0]
 
 
 def open_file(folder: Path, name: str) -> BinaryIO:
@@ -140,13 +128,7 @@ def local_model(path: Path) -> PageModel:
     """
     shown = show(str(path))
     if not path.exists():
-        number = str(path).strip("/")
-        hint = (
-            f"remoterun open runs/{number}"
-            if number.isdecimal()
-            else "`remoterun open runs/N`, or a folder of this machine"
-        )
-        raise NotFound(f"there is no folder `{shown}`", hint=hint)
+        raise NotFound(f"there is no folder `{shown}`", hint="`remoterun open runs/N`, or a folder of this machine")
     if not path.is_dir():
         raise UsageError(f"`{shown}` is a file", hint=f"remoterun open {show(str(path.parent))}")
     try:
@@ -156,8 +138,7 @@ def local_model(path: Path) -> PageModel:
             for name in (MANIFEST, VOCABULARY)
             for file in path.glob("*/" * depth + name)
         ]
-        there = [each.name + "/" * each.is_dir() for each in path.iterdir() if not each.name.startswith(".")]
-        folder = path.absolute() / find(below, shown, f"ls {shown}", there)
+        folder = path.absolute() / find(below, shown, f"ls {shown}")
         return read_model(folder.resolve().name or "model", folder)
     except OSError as error:
         raise UsageError(f"`{shown}` can't be read: {error.strerror}")

@@ -108,13 +108,10 @@ class Registry:
 
     def numbers(self, keys: Iterable[str]) -> dict[str, int]:
         """The numbers of those runs, by their keys, that are known here."""
-        wanted = list(keys)
-        found: dict[str, int] = {}
-        for start in range(0, len(wanted), 500):
-            part = wanted[start : start + 500]
-            rows = self._db.rows(f"SELECT key, number FROM runs WHERE key IN ({','.join('?' * len(part))})", part)
-            found.update((row["key"], row["number"]) for row in rows)
-        return found
+        rows = self._db.rows(
+            "SELECT key, number FROM runs WHERE key IN (SELECT value FROM json_each(?))", (json.dumps([*keys]),)
+        )
+        return {row["key"]: row["number"] for row in rows}
 
     def hosts(self) -> list[MachineType]:
         """The machines that have been got for runs, each once."""

@@ -54,11 +54,9 @@ def snapshot(
     folder = os.path.realpath(start)
     if not os.path.isdir(folder):
         raise UsageError(f"there is no folder {named(folder)}")
-    if commit_ref is not None and no_git:
-        raise UsageError("`--commit-ref` and `--no-git` exclude each other", hint="leave out one of them")
-    if commit_ref is not None and include_untracked:
+    if commit_ref is not None and (no_git or include_untracked):
         raise UsageError(
-            "`--commit-ref` sends that commit alone, so `--include-untracked` can't add to it",
+            "`--commit-ref` sends that commit alone: it goes neither with `--no-git` nor with `--include-untracked`",
             hint="leave out one of them",
         )
     if no_git:

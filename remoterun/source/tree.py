@@ -104,9 +104,7 @@ def link_warnings(files: Iterable[SourceFile]) -> list[str]:
     outward = [file.path for file in files if file.kind == "link" and not link_stays_inside(file.path, file.target)]
     if not outward:
         return []
-    if len(outward) == 1:
-        return [f"the link {named_few(outward)} leads out of the tree: what it points at isn't sent"]
-    return [f"{len(outward)} links lead out of the tree, what they point at isn't sent: {named_few(outward)}"]
+    return [f"what links that lead out of the tree point at isn't sent: {named_few(outward)}"]
 
 
 def left_out_warning(path: str, mode: int) -> str:
@@ -127,32 +125,21 @@ class Disk:
 
     def status(self, path: str) -> os.stat_result | None:
         """Status of `path` itself, links not followed; None if it isn't there."""
-        return self._lstat(path) if self.is_folder(path.rpartition("/")[0]) else None
-
-    def is_folder(self, folder: str) -> bool:
-        """Whether `folder` is one, and none of its parents a link. Each folder is looked at once."""
-        known = self._folders.get(folder)
-        return self._look(folder) if known is None else known
-
-    def _look(self, folder: str) -> bool:
-        parts = folder.split("/")
-        for length in range(1, len(parts) + 1):
-            path = "/".join(parts[:length])
-            if path not in self._folders:
-                status = self._lstat(path)
-                self._folders[path] = status is not None and stat.S_ISDIR(status.st_mode)
-            if not self._folders[path]:
-                self._folders[folder] = False
-                return False
-        return True
-
-    def _lstat(self, path: str) -> os.stat_result | None:
+        if not self.is_folder(path.rpartition("/")[0]):
+            return None
         try:
             return os.lstat(f"{self._root}/{path}")
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
             raise SourceError(f"can't look at {named(path)}: {error.strerror}") from error
+
+    def is_folder(self, folder: str) -> bool:
+        """Whether `folder` is one, and none of its parents a link. Each folder is looked at once."""
+        if folder not in self._folders:
+            status = self.status(folder)
+            self._folders[folder] = status is not None and stat.S_ISDIR(status.st_mode)
+        return self._folders[folder]
 
 
 _POINTER = b"version https://git-lfs.github.com/spec/v1\n"

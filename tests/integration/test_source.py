@@ -395,7 +395,7 @@ def test_types_that_changed_on_disk(repo: Path, tmp_path: Path) -> None:
         "pkg/model.py": ("file", b"LAYERS = 2\n"),
         "train.py": ("file", b"print('train')\n"),
     }
-    assert source.warnings == ("the link `file_to_link` leads out of the tree: what it points at isn't sent",)
+    assert source.warnings == ("what links that lead out of the tree point at isn't sent: `file_to_link`",)
     everything = snapshot(repo, include_untracked=True)
     assert sent(everything) == on_disk(repo)
 
@@ -932,7 +932,7 @@ def test_a_plain_folder(tmp_path: Path) -> None:
         "`.venv` left out, as it is a Python virtual environment of this machine",
         "`pipe` left out, as it is a named pipe",
         "`sock` left out, as it is a socket",
-        "the link `outside` leads out of the tree: what it points at isn't sent",
+        "what links that lead out of the tree point at isn't sent: `outside`",
     )
     write(top / ".remoterunignore", "!__pycache__/\n!.git\n*.*\n!*.pyc\n.venv\n")
     assert set(sent(snapshot(top, no_git=True))) >= {"deep/__pycache__/a.pyc", "build/x"}

@@ -53,19 +53,11 @@ def test_several_models_are_offered() -> None:
     assert caught.value.hint == "remoterun open runs/1/one\nremoterun open runs/1/two"
 
 
-@pytest.mark.parametrize(
-    ("paths", "message", "evidence"),
-    [
-        ([], "`runs/1` holds no model: there is no manifest.json", "there is nothing in it"),
-        (["b/c", "b/d", "a"], "`runs/1` holds no model: there is no manifest.json", "there is a, b/"),
-        ([str(n) for n in range(9)], "holds no model", "there is 0, 1, 2, 3, 4, 5, 6, 7, …"),
-        (["models/manifest.json"], "`runs/1/models` holds half a model: manifest.json without vocab.json", None),
-    ],
-)
-def test_where_no_model_is_it_is_said_what_there_is(paths: list[str], message: str, evidence: str | None) -> None:
-    with pytest.raises(NotFound, match=re.escape(message)) as caught:
+@pytest.mark.parametrize("paths", [[], ["b/c", "b/d", "a"], ["models/manifest.json"]])
+def test_where_no_model_is(paths: list[str]) -> None:
+    with pytest.raises(NotFound, match="`runs/1` holds no model: no manifest.json with a vocab.json") as caught:
         find(paths, "runs/1", "remoterun ls runs/1")
-    assert (caught.value.evidence, caught.value.hint) == (evidence, "remoterun ls runs/1")
+    assert caught.value.hint == "remoterun ls runs/1"
 
 
 def test_a_model_of_this_machine_stays_where_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -81,15 +73,13 @@ def test_a_model_of_this_machine_stays_where_it_is(tmp_path: Path, monkeypatch: 
 
 def test_a_folder_without_a_model(tmp_path: Path) -> None:
     (tmp_path / "notes").touch()
-    (tmp_path / ".hidden").touch()
     with pytest.raises(NotFound, match="holds no model") as caught:
         local_model(tmp_path)
-    assert caught.value.evidence == "there is notes" and caught.value.hint == f"ls {tmp_path}"
+    assert caught.value.hint == f"ls {tmp_path}"
     with pytest.raises(UsageError, match="is a file"):
         local_model(tmp_path / "notes")
-    with pytest.raises(NotFound, match="there is no folder `15`") as caught:
+    with pytest.raises(NotFound, match="there is no folder `15`"):
         local_model(Path("15"))
-    assert caught.value.hint == "remoterun open runs/15"
 
 
 @pytest.mark.parametrize(
