@@ -10,9 +10,8 @@ from typing import Any, TypeVar
 
 from remoterun.agent.shared import api
 from remoterun.agent.shared.api import Hello, Request
-from remoterun.agent.shared.protocol import VERSION, Cancelled, Link, LinkClosed, RemoteError, Stream
+from remoterun.agent.shared.protocol import Cancelled, Link, LinkClosed, RemoteError, Stream
 from remoterun.agent.shared.records import from_json, to_json
-from remoterun.agent.shared.tree import show
 from remoterun.errors import (
     AddressExpired,
     AgentError,
@@ -53,22 +52,11 @@ class Session:
             with self.errors():
                 said = self._link.greeting(HELLO_TIMEOUT)
             self._greeted = time.time()
-            self._check_version(said)
             with self.understood():
                 self.hello = _hello(said)
         except BaseException:
             self.close()
             raise
-
-    def _check_version(self, said: dict[str, Any]) -> None:
-        """The agent was started from our own bundle, named by its hash; this catches a damaged one."""
-        spoken = said.get("protocol")
-        if spoken != VERSION:
-            raise AgentError(
-                f"the agent on {self.machine.name} speaks version {show(str(spoken)[:20])} of the protocol, and this"
-                f" client {VERSION}",
-                hint="delete the folder agent/ in its home, and try again",
-            )
 
     @property
     def home_id(self) -> str:

@@ -7,10 +7,9 @@ import queue
 import threading
 import time
 import weakref
-from collections.abc import Callable, Hashable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from remoterun import config as configuration
 from remoterun import machines
@@ -34,12 +33,13 @@ if TYPE_CHECKING:
     from remoterun.hosts.base import Host
     from remoterun.providers.base import Provider
 
+FOREVER = float("inf")
+MOMENT = 1.0
+"""Seconds that others have to answer, once an answer is good."""
 RECONNECT_LEAST, RECONNECT_MOST = 0.25, 5.0
 """Seconds until a lost connection is made again: each time twice as many."""
 PROVIDER_WAIT = 10.0
 """Seconds that a bucket or a rented host has to answer, and its provider to say whether it is still there."""
-TURN = 0.02
-"""Seconds between two looks at what was answered."""
 A = TypeVar("A")
 B = TypeVar("B")
 C = TypeVar("C", "Session", "Archive")
@@ -68,7 +68,6 @@ class Connections:
         self._opening: dict[MachineType, threading.Lock] = {}
         self._registry: Registry | None = None
         self._providers: dict[str, Provider] = {}
-        self._shared: dict[Hashable, Any] = {}
         self._at_close = contextlib.ExitStack()
         self._events: weakref.WeakSet[threading.Event] = weakref.WeakSet()
 
@@ -214,15 +213,6 @@ class Connections:
         check_home(run, session.home_id)
         return session
 
-    def shared(self, key: Hashable, make: Callable[[], AbstractContextManager[A]]) -> A:
-        """What `make` gives, entered once for each key, and left when this is closed."""
-        with self._lock:
-            self._check_open()
-            if key not in self._shared:
-                self._shared[key] = self._at_close.enter_context(make())
-            found: A = self._shared[key]
-            return found
-
     def open_soon(self, machine: MachineType) -> None:
         """Begin to connect to a machine that is about to be needed. Who asks for its session then waits for that, or
         tries again if it failed."""
@@ -237,17 +227,20 @@ class Connections:
         self,
         questions: Mapping[MachineType, Callable[[], A]],
         wait: float | None,
-        enough: Callable[[Sequence[A]], bool] | None = None,
+        good: Callable[[A], bool] = lambda _: False,
         provider_wait: float = PROVIDER_WAIT,
     ) -> dict[MachineType, A | HostError]:
         """What each question returned, or the `HostError` that it raised. All are asked at once, on threads.
 
         Of a machine that takes longer than `wait` seconds (None: as long as it takes), not counting those in which a
         person was asked something, it is `NoAnswerInTime`; its thread keeps no process from ending. A bucket and a
-        rented host, whose provider may have to be asked, have at least `provider_wait` seconds. Once `enough` is
-        true of the answers so far, those that are missing are left out.
+        rented host, whose provider may have to be asked, have at least `provider_wait` seconds. Once an answer
+        is `good`, all others have `MOMENT` seconds.
         """
-        waits = {machine: _longer(machine, wait, provider_wait) for machine in questions}
+        waits = dict.fromkeys(questions, FOREVER if wait is None else wait)
+        for machine in questions:
+            if machine.rented or machine.bucket:
+                waits[machine] = max(waits[machine], provider_wait)
         told: queue.SimpleQueue[tuple[MachineType, A | BaseException]] = queue.SimpleQueue()
 
         def ask(machine: MachineType) -> None:
@@ -264,27 +257,28 @@ class Connections:
         answers: dict[MachineType, A | HostError] = {}
         began = time.monotonic()
         while missing := [machine for machine in questions if machine not in answers]:
-            seconds = [waits[machine] for machine in missing]
-            left = None if None in seconds else began + max(each or 0.0 for each in seconds) - time.monotonic()
+            give_up_at = began + max(waits[machine] for machine in missing)
             try:
-                turn = left if enough is None else TURN if left is None else min(left, TURN)
-                machine, answer = told.get(timeout=None if turn is None else max(turn, 0.0))
+                seconds = max(give_up_at - time.monotonic(), 0.0)
+                machine, answer = told.get(timeout=None if seconds == FOREVER else seconds)
             except queue.Empty:
                 if self._question.locked():
                     with self._question:  # until the person has answered
                         began = time.monotonic()
-                elif enough is not None and enough(
-                    [each for each in answers.values() if not isinstance(each, HostError)]
-                ):
-                    break
-                elif left is not None and left <= 0:
-                    for each in missing:
-                        answers[each] = NoAnswerInTime(f"{each.name} does not answer within {waits[each]:g} s")
-                continue
-            if isinstance(answer, BaseException) and not isinstance(answer, HostError):
+                    continue
+                for late in missing:
+                    answers[late] = NoAnswerInTime(f"{late.name} does not answer within {waits[late]:g} s")
+                break
+            if isinstance(answer, HostError):
+                answers[machine] = answer
+            elif isinstance(answer, BaseException):
                 raise answer
-            answers[machine] = answer
-        return {machine: answers[machine] for machine in questions if machine in answers}
+            else:
+                answers[machine] = answer
+                if good(answer):
+                    soon = round(time.monotonic() - began + MOMENT, 1)
+                    waits = {each: min(most, soon) for each, most in waits.items()}
+        return {machine: answers[machine] for machine in questions}
 
     def host(self, machine: MachineType) -> Host:
         """Another host of a machine, which lives until this is closed."""
@@ -307,13 +301,6 @@ def check_home(run: Run, home_id: str) -> None:
             hint=f"remoterun doctor {run.host.name}   shows the folder: is a disk not mounted there?\n"
             f"remoterun rm {run.number}   forgets the run, if the home is gone for good",
         )
-
-
-def _longer(machine: MachineType, wait: float | None, provider_wait: float) -> float | None:
-    """The seconds that a machine has to answer."""
-    if wait is None or (machine.rented is None and machine.bucket is None):
-        return wait
-    return max(wait, provider_wait)
 
 
 def _closed() -> UsageError:

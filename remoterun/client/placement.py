@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -19,8 +18,6 @@ from remoterun.sizes import counted
 
 POOL_WAIT = 10.0
 """Seconds that the machines of a pool have to answer."""
-MOMENT = 1.0
-"""Seconds that the others have to answer, once one is free."""
 
 
 def rented_with(connections: Connections, machine: MachineType, gpus: int | None) -> MachineType:
@@ -69,7 +66,6 @@ class _Answer:
     machine: MachineType
     there: api.Occupancy
     free: bool
-    came: float
 
 
 def choose_machine(
@@ -88,8 +84,7 @@ def choose_machine(
     own = {name: member for name, member in known.items() if isinstance(member, MachineType)}
     passed = {name: member.message for name, member in known.items() if isinstance(member, UsageError)}
     questions = {member: partial(_answer, connections, member, request) for member in own.values()}
-    found = connections.ask_all(questions, POOL_WAIT, _enough)
-    passed.update((member.name, "it has not answered in time") for member in questions if member not in found)
+    found = connections.ask_all(questions, POOL_WAIT, lambda answer: answer.free)
     for member, answer in found.items():
         if isinstance(answer, HostError):
             passed[member.name] = answer.message
@@ -183,12 +178,6 @@ def _rank(answer: _Answer) -> tuple[bool, int]:
     return not answer.free, answer.there.before
 
 
-def _enough(answers: Sequence[_Answer]) -> bool:
-    """Whether nobody waits for the rest: one is free, and the others had some time to be better."""
-    free = [answer.came for answer in answers if answer.free]
-    return bool(free) and time.monotonic() > min(free) + MOMENT
-
-
 def _answer(connections: Connections, machine: MachineType, request: RunRequest) -> _Answer:
     session = connections.session(machine)
     gpus = machine.gpus if request.gpus is None else request.gpus
@@ -197,4 +186,4 @@ def _answer(connections: Connections, machine: MachineType, request: RunRequest)
     free = there.free
     if gpus == ALL_GPUS:
         free = free and not any(card.run or card.others for card in there.gpus)
-    return _Answer(machine, there, free, time.monotonic())
+    return _Answer(machine, there, free)

@@ -181,11 +181,6 @@ def ssh_words(
     return [*words, *_words(target, config_file), *([command] if command else [])]
 
 
-def known_hosts_option(files: Sequence[Path]) -> list[str]:
-    """The words that make ssh read, and write, the keys of hosts in `files`."""
-    return ["-o", "UserKnownHostsFile=" + " ".join(f'"{file}"' for file in files)]
-
-
 def _words(target: SSHTarget, config_file: Path | None) -> list[str]:
     """How ssh's command line names a target."""
     words = ["-F", str(config_file)] if config_file is not None else []

@@ -85,9 +85,6 @@ class SSHConnection:
             raise SessionRefused(str(error)) from error
         except (paramiko.SSHException, EOFError, OSError) as error:
             raise self._gone(error) from error
-        deadline = threading.Timer(self._deadlines.channel, _close_quietly, (channel,))  # paramiko waits without one
-        deadline.daemon = True
-        deadline.start()
         try:
             channel.exec_command(command)
         except (EOFError, OSError) as error:  # a link that ends closes its channels first, and is dead after that
@@ -97,8 +94,6 @@ class SSHConnection:
                 raise self._gone(error) from error
             _close_quietly(channel)
             raise SessionRefused("the host executes no command for this user") from error
-        finally:
-            deadline.cancel()
         return SSHPipe(channel, self)
 
     def close(self) -> None:
@@ -147,7 +142,6 @@ class SSHPipe:
     def __init__(self, channel: paramiko.Channel, connection: SSHConnection) -> None:
         self._channel = channel
         self._connection = connection
-        self._unread = memoryview(b"")
         self._errors = bytearray()
         self._closing = threading.Lock()
         self._closed = False
@@ -167,17 +161,25 @@ class SSHPipe:
         return self._connection.lost or "closed"
 
     def read(self, limit: int) -> bytes:
-        if not self._unread:
-            self._unread = memoryview(self._receive())
-        data = bytes(self._unread[:limit])
-        self._unread = self._unread[limit:]
-        return data
+        """`b""` also when it is too late."""
+        while not self._closed:
+            if self.give_up_at is not None and time.monotonic() > self.give_up_at:
+                self.late = True
+                break
+            try:
+                data = bytes(self._channel.recv(limit))
+            except TimeoutError:
+                self._collect_errors()
+                continue
+            except (OSError, EOFError, paramiko.SSHException):
+                data = b""
+            self._connection.moved_at = time.monotonic()
+            self._collect_errors()
+            return data
+        return b""
 
     def pump(self, taker: Callable[[memoryview], None]) -> None:
-        unread, self._unread = self._unread, memoryview(b"")
-        if unread:
-            taker(unread)
-        while data := self._receive():
+        while data := self.read(_READ):
             taker(memoryview(data))
 
     def write(self, *parts: bytes | bytearray | memoryview) -> None:
@@ -233,24 +235,6 @@ class SSHPipe:
             raise self._broken()
         self._connection.moved_at = time.monotonic()
         return sent
-
-    def _receive(self) -> bytes:
-        """What has come; `b""` at the end, or when it is too late."""
-        while not self._closed:
-            if self.give_up_at is not None and time.monotonic() > self.give_up_at:
-                self.late = True
-                break
-            try:
-                data = bytes(self._channel.recv(_READ))
-            except TimeoutError:
-                self._collect_errors()
-                continue
-            except (OSError, EOFError, paramiko.SSHException):
-                data = b""
-            self._connection.moved_at = time.monotonic()
-            self._collect_errors()
-            return data
-        return b""
 
     def _collect_errors(self) -> None:
         """The error stream shares the channel's window: left unread, it would stop the other stream."""

@@ -143,18 +143,17 @@ class SSHHost:
             connection.close()
 
     def _open(self) -> SSHPipe | MasterPipe:
-        try:
-            return self._start()
-        except _NotStarted:
+        started = self._start()
+        if isinstance(started, CommandResult):
             self._install()
-        try:
-            return self._start()
-        except _NotStarted as silent:
+            started = self._start()
+        if isinstance(started, CommandResult):
             raise AgentError(
-                f"the agent on `{self.name}` ended before it spoke ({ending(silent.status)})",
-                evidence=silent.evidence or None,
+                f"the agent on `{self.name}` ended before it spoke ({ending(started.status)})",
+                evidence=_said(started) or None,
                 hint=f"`remoterun doctor {self.name}` looks for the reason",
-            ) from silent
+            )
+        return started
 
     def _past_a_master(self, work: Callable[[], T]) -> T:
         """What `work` returns; over a connection of our own where the master refuses it."""
@@ -164,8 +163,8 @@ class SSHHost:
             self._masters = None
             return work()
 
-    def _start(self) -> SSHPipe | MasterPipe:
-        """The pipe to an agent that has spoken. Raises `_NotStarted` where copying the agent there may help."""
+    def _start(self) -> SSHPipe | MasterPipe | CommandResult:
+        """The pipe to an agent that has spoken; how the command ended, where copying the agent there may help."""
         words = [self._python, *FLAGS, f"{self._home}/agent/{self.bundle.file_name}", "serve", "--home", self._home]
         pipe = self._pipe(f"cd; exec {command_line(words)}")
         pipe.give_up_at = time.monotonic() + self._deadlines.start
@@ -175,8 +174,7 @@ class SSHHost:
             limit = f"speak within {self._deadlines.start:g} s"
             if silent.endless:
                 limit = f"speak in the first {KEPT >> 10} KiB of output"
-            done = self._ended(pipe, silent.heard, limit, goes_on=silent.endless)
-            raise _NotStarted(done.status, _said(done)) from silent
+            return self._ended(pipe, silent.heard, limit, goes_on=silent.endless)
         except BaseException:
             pipe.close()
             raise
@@ -272,15 +270,6 @@ class SSHHost:
         master = masters(settings, self._config_file, self._masters)[0]
         log_in(lambda: master.open(_IDLE_SECONDS, batch=False))
         return master
-
-
-class _NotStarted(Exception):
-    """The program ended without a word of the agent. `status` is its exit status; None: a signal ended it."""
-
-    def __init__(self, status: int | None, evidence: str) -> None:
-        super().__init__(evidence)
-        self.status = status
-        self.evidence = evidence
 
 
 class _MasterRefused(Exception):

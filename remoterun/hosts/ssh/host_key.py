@@ -91,7 +91,11 @@ class KnownHostsPolicy(paramiko.MissingHostKeyPolicy):  # type: ignore[misc]  # 
         same = [line for line in self._known if line.blob == blob]
         for line in same:
             if line.marker == "@revoked":
-                raise self._revoked(line, kind, blob)
+                raise HostKeyError(
+                    f"`{self._settings.target}` shows a host key that is revoked at {line.place}",
+                    evidence=f"it shows {named(kind, blob)}",
+                    hint="do not connect; ask the administrator of that machine",
+                )
         if any(line.marker == "" for line in same):
             return
         other = [line for line in self._keys if line.kind == kind]
@@ -121,13 +125,6 @@ class KnownHostsPolicy(paramiko.MissingHostKeyPolicy):  # type: ignore[misc]  # 
                 evidence=error.strerror,
                 hint=f"ls -l {file}",
             ) from error
-
-    def _revoked(self, line: KnownHost, kind: str, blob: bytes) -> HostKeyError:
-        return HostKeyError(
-            f"`{self._settings.target}` shows a host key that is revoked at {line.place}",
-            evidence=f"it shows {named(kind, blob)}",
-            hint="do not connect; ask the administrator of that machine",
-        )
 
     def _changed(self, lines: Sequence[KnownHost], kind: str, blob: bytes) -> HostKeyError:
         was = "\n".join(f"{line.place} holds {line.key}" for line in lines)
@@ -169,14 +166,10 @@ def remember(file: Path, name: str, key: paramiko.PKey, *, hashed: bool) -> None
     file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     shown = paramiko.HostKeys.hash_host(name) if hashed else name
     entry = f"{shown} {key.get_name()} {key.get_base64()}\n".encode()
-    descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-    with open(descriptor, "r+b", buffering=0) as stream:
-        end = stream.seek(0, os.SEEK_END) if stream.seekable() else 0
-        if end:
-            stream.seek(end - 1)
-            if stream.read(1) != b"\n":
-                entry = b"\n" + entry
-        stream.write(entry)
+    before = file.read_bytes() if file.exists() else b""
+    descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    with open(descriptor, "wb", buffering=0) as stream:
+        stream.write(b"\n" * (before != b"" and not before.endswith(b"\n")) + entry)
 
 
 def _found(file: Path, name: str) -> list[KnownHost]:

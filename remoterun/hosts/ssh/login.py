@@ -133,20 +133,15 @@ class Login(AuthStrategy):  # type: ignore[misc]  # paramiko has no types
     def _open(self, path: Path) -> paramiko.PKey | None:
         """The key of a file; None, with a note, where it can't be used."""
         try:
-            data = path.read_bytes()
-            if b"PRIVATE KEY-----" not in data:
-                raise FileNotFoundError
-            return _load(data)
-        except FileNotFoundError:
-            if _public_half(path) is not None:
-                self._notes.append(f"{path}: only the public half is here, and no agent has the private one")
-            elif path.exists() or self._settings.identities_given:
-                self._notes.append(f"{path}: {'not a key' if path.exists() else 'no such file'}")
+            return _load(path.read_bytes())
         except TypeError:
             self._asks = True
             self._notes.append(f"{path}: needs a passphrase: only a login by ssh asks for it")
+        except FileNotFoundError:
+            if self._settings.identities_given:
+                self._notes.append(f"{path}: no such file")
         except (OSError, *_UNUSABLE) as error:
-            self._notes.append(f"{path}: can't be used ({error})")
+            self._notes.append(f"{path}: not a private key that can be used here ({error})")
         return None
 
     def _certified(self, name: str, path: Path, key: paramiko.PKey) -> Iterator[Identity]:
@@ -251,21 +246,8 @@ def _load(data: bytes) -> paramiko.PKey:
 
 
 def _public_half(path: Path) -> bytes | None:
-    """The public half of a key's file: from the file with `.pub`, from the file itself where it holds nothing else, or
-    from the head of OpenSSH's form, where it stands in the clear."""
-    public = _public_in(Path(f"{path}.pub")) or _public_in(path)
-    if public is not None:
-        return public
-    with contextlib.suppress(OSError, ValueError, binascii.Error):
-        data = path.read_bytes()
-        body = b"".join(line for line in data.splitlines() if b"-----" not in line)
-        message = paramiko.Message(base64.b64decode(body).removeprefix(b"openssh-key-v1\0"))
-        if b"BEGIN OPENSSH PRIVATE KEY" in data:
-            for _ in ("cipher", "derivation of its key", "options of that"):
-                message.get_binary()
-            message.get_int()
-            return bytes(message.get_binary())
-    return None
+    """The public half of a key's file: from the one with `.pub`, or from the file where it holds that alone."""
+    return _public_in(Path(f"{path}.pub")) or _public_in(path)
 
 
 def _public_in(path: Path) -> bytes | None:

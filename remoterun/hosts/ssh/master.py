@@ -20,7 +20,6 @@ from remoterun.hosts.local import ProcessPipe
 from remoterun.hosts.ssh.config import (
     HostKeyCheck,
     SSHSettings,
-    known_hosts_option,
     local_environment,
     ssh_words,
     words_of,
@@ -77,7 +76,7 @@ class Master:
         if self.settings.host_key_check is HostKeyCheck.NO:
             options += ["-o", "StrictHostKeyChecking=ask"]
         if self.settings.writes_no_known_hosts:
-            options += known_hosts_option(self.settings.user_known_hosts)
+            options += ["-o", f'UserKnownHostsFile="{self.settings.user_known_hosts[0]}"']
         nothing = subprocess.DEVNULL  # it asks on the terminal itself, and goes on when this process has ended
         done = subprocess.run(self._words(*options), stdin=nothing, stdout=nothing, env=local_environment())
         if done.returncode != 0 or not self.alive:
