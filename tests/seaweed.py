@@ -16,7 +16,7 @@ import subprocess
 import threading
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +28,7 @@ from remoterun.archive import Archive, open_archive
 from remoterun.archive.s3 import S3, BucketPlace
 
 KEY, SECRET = "AKTEST", "SKTEST"
+EVERYTHING = ["Admin", "Read", "List", "Tagging", "Write"]
 READER, READER_SECRET = "AKREADS", "SKREADS"
 """May read and list, and not write."""
 START_SECONDS = 60.0
@@ -89,42 +90,72 @@ ENDS_WITH_US = ["setpriv", "--pdeathsig", "KILL"]
 @contextmanager
 def seaweed(folder: Path) -> Iterator[Store]:
     """A server that takes objects. Its data go into `folder`, which is deleted at the end."""
+    people = [("me", KEY, SECRET, EVERYTHING), ("reader", READER, READER_SECRET, ["Read", "List"])]
+    with _ports(4) as (master, volume, filer, s3):
+        ports = {"master": master, "volume": volume, "filer": filer, "s3": s3}
+        words = ["-volume.max=10000", "-master.volumeSizeLimitMB=256", "-s3.port.iceberg=0", "-s3.port.lance=0"]
+        process = started(folder, "127.0.0.1", ports, people, words, ENDS_WITH_US)
+        try:
+            store = Store(f"http://127.0.0.1:{s3}", f"http://127.0.0.1:{filer}")
+            until_it_takes_objects(process, store, folder)
+            yield store
+        finally:
+            ended(process, folder, filer)
+
+
+def started(
+    folder: Path,
+    address: str,
+    ports: Mapping[str, int],
+    people: Sequence[tuple[str, str, str, list[str]]],
+    words: Sequence[str],
+    before: Sequence[str],
+) -> subprocess.Popen[bytes]:
+    """A server with an empty `folder`; `people`: name, key, secret and what each may do; `before`: what starts it."""
     weed = program()
     assert weed is not None
     shutil.rmtree(folder, ignore_errors=True)
     (folder / "data").mkdir(parents=True)
-    everything = ["Admin", "Read", "List", "Tagging", "Write"]
-    people = [("me", KEY, SECRET, everything), ("reader", READER, READER_SECRET, ["Read", "List"])]
     identities = [
         {"name": name, "credentials": [{"accessKey": key, "secretKey": secret}], "actions": actions}
         for name, key, secret, actions in people
     ]
     (folder / "s3.json").write_text(json.dumps({"identities": identities}))
-    with _ports(4) as (master, volume, filer, s3):
-        words = ["-ip=127.0.0.1", "-ip.bind=127.0.0.1", f"-dir={folder}/data", "-volume.max=10000"]
-        words += [f"-master.port={master}", f"-volume.port={volume}", "-filer", f"-filer.port={filer}"]
-        words += ["-s3", f"-s3.port={s3}", f"-s3.config={folder}/s3.json", "-master.volumeSizeLimitMB=256"]
-        words += ["-master.telemetry=false", "-s3.port.iceberg=0", "-s3.port.lance=0"]
-        with open(folder / "log", "wb") as log:
-            process = subprocess.Popen(
-                [*ENDS_WITH_US, str(weed), "-logtostderr", "server", *words],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                cwd=folder,
-                env={name: value for name, value in os.environ.items() if not name.startswith("AWS_")} | GROWTH,
-                start_new_session=True,
-            )
+    common = [f"-ip={address}", f"-ip.bind={address}", f"-dir={folder}/data", "-filer", "-master.telemetry=false"]
+    common += ["-s3", f"-s3.config={folder}/s3.json", *(f"-{name}.port={port}" for name, port in ports.items())]
+    with open(folder / "log", "wb") as log:
+        return subprocess.Popen(
+            [*before, str(weed), "-logtostderr", "server", *common, *words],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            cwd=folder,
+            env={name: value for name, value in os.environ.items() if not name.startswith("AWS_")} | GROWTH,
+            start_new_session=True,
+        )
+
+
+def until_it_takes_objects(process: subprocess.Popen[bytes], store: Store, folder: Path) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while True:
         try:
-            url = f"http://127.0.0.1:{s3}"
-            files = f"http://127.0.0.1:{filer}"
-            _await_objects(process, f"{files}/ready/object", url, folder / "log")
-            yield Store(url, files)
-        finally:
-            process.kill()
-            process.wait()
-            shutil.rmtree(folder, ignore_errors=True)
-            remove_socket(filer)
+            request = urllib.request.Request(f"{store.filer}/ready/object", b"x", method="PUT")
+            urllib.request.urlopen(request, timeout=5).close()
+            urllib.request.urlopen(f"{store.url}/status", timeout=5).close()
+            return
+        except OSError:
+            log = (folder / "log").read_bytes()[-2000:]
+            assert process.poll() is None, f"SeaweedFS ended: {log!r}"
+            assert time.monotonic() < deadline, f"SeaweedFS does not start: {log!r}"
+            time.sleep(0.05)
+
+
+def ended(process: subprocess.Popen[bytes], folder: Path, filer: int) -> None:
+    """Kill a server, and remove what it leaves: its data, and a socket."""
+    process.kill()
+    process.wait()
+    shutil.rmtree(folder, ignore_errors=True)
+    Path(f"/tmp/seaweedfs-filer-{filer}.sock").unlink(missing_ok=True)
 
 
 @contextmanager
@@ -325,24 +356,6 @@ def _ports(count: int) -> Iterator[list[int]]:
             if len(found) == count:
                 break
         yield found
-
-
-def remove_socket(filer: int) -> None:
-    """Of a server that was killed."""
-    Path(f"/tmp/seaweedfs-filer-{filer}.sock").unlink(missing_ok=True)
-
-
-def _await_objects(process: subprocess.Popen[bytes], address: str, url: str, log: Path) -> None:
-    deadline = time.monotonic() + START_SECONDS
-    while True:
-        try:
-            urllib.request.urlopen(urllib.request.Request(address, b"x", method="PUT"), timeout=5).close()
-            urllib.request.urlopen(f"{url}/status", timeout=5).close()
-            return
-        except OSError:
-            assert process.poll() is None, f"SeaweedFS ended: {log.read_bytes()[-2000:]!r}"
-            assert time.monotonic() < deadline, f"SeaweedFS does not start: {log.read_bytes()[-2000:]!r}"
-            time.sleep(0.05)
 
 
 @contextmanager

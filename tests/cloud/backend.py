@@ -13,15 +13,11 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import moto.settings
-from moto.core.responses import ActionResult
-from moto.core.types import Base64EncodedString
 from moto.ec2.exceptions import DependencyViolationError, InvalidInstanceIdError, InvalidInstanceTypeError
 from moto.ec2.models import amis, instances, security_groups
 from moto.ec2.models.availability_zones_and_regions import RegionsAndZonesBackend
-from moto.ec2.responses.general import General
 from moto.servicequotas.exceptions import NoSuchResource
 from moto.servicequotas.models import ServiceQuotasBackend
-from moto.servicequotas.responses import ServiceQuotasResponse
 from moto.ssm.models import Parameter, ParameterDict
 
 from tests.cloud.gate import Refusal
@@ -48,11 +44,6 @@ class HostedInstance(instances.Instance):
             self.spot_instance_request_id = f"sir-{secrets.token_hex(4)}"
         self.machine = Machine(self.cloud, self)
 
-    def start(self) -> instances.InstanceState:
-        before = self._state
-        self.machine.start()
-        return before
-
     def stop(self) -> instances.InstanceState:
         before = self._state
         self.machine.end("stopped", USER_SHUTDOWN)
@@ -62,9 +53,6 @@ class HostedInstance(instances.Instance):
         before = self._state
         self.machine.end("terminated", USER_SHUTDOWN)
         return before
-
-    def reboot(self) -> None:
-        self.machine.reboot()
 
     # --- what the machine says ---
 
@@ -102,11 +90,9 @@ def changed(cloud: Cloud) -> Iterator[None]:
     change(backend, "get_reservations_by_instance_ids", _reservations_by_id(cloud, by_id))
     regions = [region for region in RegionsAndZonesBackend.regions if region.name in REGIONS]
     change(RegionsAndZonesBackend, "regions", regions)
-    change(General, "get_console_output", _get_console_output)
     change(amis.AmiBackend, "_load_amis", _load_amis)
     change(ParameterDict, "__init__", _parameters(ParameterDict.__init__))
     change(ServiceQuotasBackend, "get_service_quota", _get_service_quota(cloud))
-    change(ServiceQuotasResponse, "list_service_quotas", _list_service_quotas(cloud))
     groups = security_groups.SecurityGroupBackend
     change(groups, "delete_security_group", _delete_security_group(groups.delete_security_group))
     for name in ("authorize_security_group_ingress", "revoke_security_group_ingress"):
@@ -192,14 +178,6 @@ def _reservations_by_id(cloud: Cloud, original: Wrapper) -> Wrapper:
     return get_reservations_by_instance_ids
 
 
-def _get_console_output(self: Any) -> ActionResult:
-    self.error_on_dryrun()
-    instance = self.ec2_backend.get_instance(self._get_param("InstanceId"))
-    now = datetime.datetime.now(datetime.UTC)
-    output = Base64EncodedString.from_raw_string(instance.machine.console()[-65536:])
-    return ActionResult({"InstanceId": instance.id, "Timestamp": now, "Output": output})
-
-
 def _load_amis(self: Any) -> None:
     for image in IMAGES:
         identity = image.id_in(self.region_name)
@@ -209,13 +187,12 @@ def _load_amis(self: Any) -> None:
             name=image.name,
             description=image.name,
             owner_id=image.owner,
-            owner_alias=image.owner_alias,
             public=True,
             virtualization_type="hvm",
             architecture="x86_64",
             hypervisor="xen",
             root_device_type="ebs",
-            root_device_name=image.root_device,
+            root_device_name="/dev/sda1",
             region_name=f"{self.region_name}a",
         )
         ami.ebs_snapshot.volume.size = image.gigabytes
@@ -241,20 +218,19 @@ def _parameters(original: Wrapper) -> Wrapper:
         original(self, account_id, region_name)
         self.latest_ecs_amis_loaded = True
         for image in IMAGES:
-            for name in image.parameters:
-                parameter = Parameter(  # type: ignore[abstract]
-                    account_id=account_id,
-                    name=name,
-                    value=image.id_in(region_name),
-                    parameter_type="String",
-                    description=None,
-                    allowed_pattern=None,
-                    keyid=None,
-                    last_modified_date=datetime.datetime.now(datetime.UTC),
-                    version=1,
-                    data_type="aws:ec2:image",
-                )
-                dict.__setitem__(self, name, [parameter])
+            parameter = Parameter(  # type: ignore[abstract]
+                account_id=account_id,
+                name=image.parameter,
+                value=image.id_in(region_name),
+                parameter_type="String",
+                description=None,
+                allowed_pattern=None,
+                keyid=None,
+                last_modified_date=datetime.datetime.now(datetime.UTC),
+                version=1,
+                data_type="aws:ec2:image",
+            )
+            dict.__setitem__(self, image.parameter, [parameter])
 
     return initialise
 
@@ -263,34 +239,9 @@ def _get_service_quota(cloud: Cloud) -> Wrapper:
     def get_service_quota(self: Any, service_code: str, quota_code: str) -> dict[str, Any]:
         if service_code != "ec2" or quota_code not in cloud.quotas:
             raise NoSuchResource
-        return _quota(cloud, self.account_id, self.region_name, quota_code)
+        return {"ServiceCode": "ec2", "QuotaCode": quota_code, "Value": float(cloud.quotas[quota_code].vcpus)}
 
     return get_service_quota
-
-
-def _list_service_quotas(cloud: Cloud) -> Wrapper:
-    def list_service_quotas(self: Any) -> str:
-        if json.loads(self.body).get("ServiceCode") != "ec2":
-            raise NoSuchResource
-        account = self.current_account
-        return json.dumps({"Quotas": [_quota(cloud, account, self.region, code) for code in sorted(cloud.quotas)]})
-
-    return list_service_quotas
-
-
-def _quota(cloud: Cloud, account: str, region: str, code: str) -> dict[str, Any]:
-    quota = cloud.quotas[code]
-    return {
-        "ServiceCode": "ec2",
-        "ServiceName": "Amazon Elastic Compute Cloud (Amazon EC2)",
-        "QuotaArn": f"arn:aws:servicequotas:{region}:{account}:ec2/{code}",
-        "QuotaCode": code,
-        "QuotaName": quota.name,
-        "Value": float(quota.vcpus),
-        "Unit": "None",
-        "Adjustable": True,
-        "GlobalQuota": False,
-    }
 
 
 def _delete_security_group(original: Wrapper) -> Wrapper:

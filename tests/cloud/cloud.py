@@ -9,7 +9,6 @@ moto answers the calls, SeaweedFS keeps the objects; what neither does, and what
 
 from __future__ import annotations
 
-import datetime
 import re
 import secrets
 import threading
@@ -53,7 +52,6 @@ class Credentials:
 class Quota:
     """How many virtual CPUs of these types may run at once in a region."""
 
-    name: str
     families: tuple[str, ...]
     spot: bool
     vcpus: int
@@ -158,11 +156,6 @@ class Cloud:
             "AWS_EC2_METADATA_DISABLED": "true",
             "REMOTERUN_CLIENT_ADDRESS": str(urlsplit(self.url).hostname),
         }
-
-    @property
-    def checkip_url(self) -> str:
-        """Says from which address it was asked, as https://checkip.amazonaws.com does."""
-        return f"{self.url}/checkip"
 
     # --- what there is ---
 
@@ -313,38 +306,20 @@ class Cloud:
             )
         return None
 
-    def learn_credentials(self, answer: str) -> None:
-        """STS gave a login: it holds from now on."""
-        found = {name: re.search(f"<{name}>([^<]+)</{name}>", answer) for name in ("AccessKeyId", "SecretAccessKey")}
-        key, secret = found["AccessKeyId"], found["SecretAccessKey"]
-        session, ends = re.search("<SessionToken>([^<]+)<", answer), re.search("<Expiration>([^<]+)<", answer)
-        if key and secret and session and ends:
-            at = datetime.datetime.fromisoformat(ends[1].replace("Z", "+00:00"))
-            left = (at - datetime.datetime.now(datetime.UTC)).total_seconds()
-            made = Credentials(key[1], secret[1], session[1], time.monotonic() + left)
-            self.credentials[made.key] = made
-
     def make_host(self, machine: Machine) -> CloudHost:
         image = self.image(machine)
         gpus = cards(machine.record.instance_type)
-        shown = gpus if image.driver else ()
-        made = self.lab.host(machine.id, CloudHost, user=image.user, gpus=shown, image=self.disk)
+        shown = gpus if image.gpu else ()
+        made = self.lab.host(machine.id, CloudHost, user="ubuntu", gpus=shown, image=self.disk)
         assert isinstance(made, CloudHost)
-        keys = self.key_pair(machine.record)
-        store = bool(gpus) and image.mounts_store  # each type with cards has fast disks
-        made.prepare(machine.user_data, keys, docker=image.docker, store=store, tags=dict(self.docker_tags))
+        # a type with cards has fast disks, which the image mounts
+        made.prepare(machine.user_data, docker=image.gpu, store=bool(gpus) and image.gpu, tags=dict(self.docker_tags))
         return made
 
     def image(self, machine: Machine) -> Image:
-        """The image that a machine was made of; one of the user's own has Docker and the user `ubuntu`."""
+        """The image that a machine was made of."""
         region, wanted = machine.record.region_name, machine.record.image_id
-        own = Image("own", (), self.account, None, "/dev/sda1", 8, "ubuntu", driver=True)
-        return next((image for image in IMAGES if image.id_in(region) == wanted), own)
-
-    def key_pair(self, record: Any) -> list[str]:
-        if not record.key_name:
-            return []
-        return [record.ec2_backend.key_pairs[record.key_name].material_public.strip()]
+        return next(image for image in IMAGES if image.id_in(region) == wanted)
 
     def set_firewall(self, machine: Machine) -> None:
         """Let in what the machine's security groups let in."""
@@ -433,12 +408,13 @@ def vcpus(instance_type: str) -> int:
 
 
 def _quotas() -> dict[str, Quota]:
+    """Of the types of each group, on demand and as spot hosts: standard ones, G and VT, P."""
     standard = ("a", "c", "d", "h", "i", "m", "r", "t", "z")
     return {
-        "L-1216C47A": Quota("Running On-Demand Standard (A, C, D, H, I, M, R, T, Z) instances", standard, False, 512),
-        "L-34B43A08": Quota("All Standard (A, C, D, H, I, M, R, T, Z) Spot Instance Requests", standard, True, 512),
-        "L-DB2E81BA": Quota("Running On-Demand G and VT instances", ("g", "vt"), False, 512),
-        "L-3819A6DF": Quota("All G and VT Spot Instance Requests", ("g", "vt"), True, 512),
-        "L-417A185B": Quota("Running On-Demand P instances", ("p",), False, 512),
-        "L-7212CCBC": Quota("All P4, P3 and P2 Spot Instance Requests", ("p",), True, 512),
+        "L-1216C47A": Quota(standard, False, 512),
+        "L-34B43A08": Quota(standard, True, 512),
+        "L-DB2E81BA": Quota(("g", "vt"), False, 512),
+        "L-3819A6DF": Quota(("g", "vt"), True, 512),
+        "L-417A185B": Quota(("p",), False, 512),
+        "L-7212CCBC": Quota(("p",), True, 512),
     }

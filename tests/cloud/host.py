@@ -21,10 +21,9 @@ from tests.lab.process import run, until
 
 GUEST = Path(__file__).with_name("guest")
 POWER = "usr-local/lib/lab/power"
-ENDING = "usr-local/lib/lab/ending"
 INSTALLED = "usr-local/lib/lab/docker-installed"
-SBIN = ("halt", "poweroff", "reboot", "shutdown")
-BIN = ("apt", "apt-get", "lsblk", "sudo", "systemctl", "systemd-run")
+SBIN = ("poweroff", "shutdown")
+BIN = ("apt-get", "lsblk", "sudo", "systemctl", "systemd-run")
 STORE = "/opt/dlami/nvme"  # where the deep learning images mount the fast disks
 OWN_FOLDERS = ("/opt", "/mnt", "/srv", "/var/lib", "/var/log")
 METADATA_ADDRESS = "169.254.169.254"
@@ -40,47 +39,25 @@ class Rule:
     last: int | None
 
 
-@dataclass(frozen=True)
-class UserData:
-    """What the small cloud-init makes of a user-data text; a text that it can't read does nothing, as on a real one."""
-
-    config: dict[str, Any] | None = None
-    script: str | None = None
-    trouble: str | None = None
-
-    @staticmethod
-    def read(data: bytes) -> UserData:
-        if data[:2] == b"\x1f\x8b":
-            data = gzip.decompress(data)
-        text = data.decode(errors="replace")
-        if text.startswith("#!"):
-            return UserData(script=text)
-        if text.startswith("#cloud-config"):
-            try:
-                config = yaml.safe_load(text)
-            except yaml.YAMLError as error:
-                return UserData(trouble=f"Failed loading yaml blob. {error}")
-            if isinstance(config, dict):
-                return UserData(config=config)
-            return UserData(trouble="Failed loading yaml blob. Yaml load allows mapping at root level only")
-        return UserData(trouble="Unhandled non-multipart (text/x-not-multipart) userdata" if text.strip() else None)
+def cloud_config(user_data: bytes) -> dict[str, Any]:
+    """What a user-data text asks of cloud-init."""
+    text = gzip.decompress(user_data) if user_data[:2] == b"\x1f\x8b" else user_data
+    config = yaml.safe_load(text)
+    assert text.startswith(b"#cloud-config") and isinstance(config, dict)
+    return config
 
 
 class CloudHost(LabHost):
     """Made by `Lab.host`; `prepare` comes before `up`, which only boots: `init`, sshd and so on are steps of their own,
     that whoever plays the cloud takes in turn."""
 
-    def prepare(
-        self, user_data: bytes, keys: list[str], *, docker: bool, store: bool, tags: dict[str, str] | None = None
-    ) -> None:
-        """Before the first boot: the user-data and the public keys of the EC2 key pair, whether the image has Docker
-        (else `apt-get install docker.io` brings it), and whether the machine has fast disks, which the image mounts;
-        `tags`: more names for images of its Docker."""
-        self._user_data = UserData.read(user_data)
-        self._keys = keys
+    def prepare(self, user_data: bytes, *, docker: bool, store: bool, tags: dict[str, str]) -> None:
+        """Before the first boot: the user-data, whether the image has Docker (else `apt-get install docker.io` brings
+        it), and whether the machine has fast disks, which the image mounts; `tags`: more names for images of its
+        Docker."""
+        self._config = cloud_config(user_data)
         self._store = store
-        self._tags = tags or {}
-        self._first = True
+        self._tags = tags
         if docker:
             (self._folder / INSTALLED).touch()
         self.console_log = self.logs / "console.log"
@@ -88,8 +65,6 @@ class CloudHost(LabHost):
 
     def init(self) -> None:
         """The part of cloud-init that comes before sshd."""
-        if self._user_data.trouble and self._first:
-            self.note(f"cloud-init: {self._user_data.trouble}")
         self._cloud_init("init")
 
     def start_docker(self) -> None:
@@ -100,9 +75,8 @@ class CloudHost(LabHost):
                 self.exec(["docker", "tag", image, name])
 
     def finish(self) -> None:
-        """The rest of cloud-init, after which this is no longer the first boot, and the enabled units."""
-        first, self._first = self._first, False
-        self._cloud_init("final", first)
+        """The rest of cloud-init, and the enabled units."""
+        self._cloud_init("final")
         for unit in self.exec(["ls", "/etc/systemd/lab-enabled"]).stdout.split():
             self.exec(["systemctl", "start", "--no-block", unit])
 
@@ -115,16 +89,10 @@ class CloudHost(LabHost):
             self.note(f"no clean shutdown: {error}")
         self.down()
 
-    def wait_for_end(self) -> str:
-        """Blocks until it is off; returns what ended it: "poweroff" or "reboot", and "" where nobody inside did."""
+    def wait_for_end(self) -> None:
+        """Blocks until it is off."""
         assert self._machine is not None
-        machine = self._machine
-        machine.wait()
-        ending = self._folder / ENDING
-        try:
-            return ending.read_text()
-        except FileNotFoundError:
-            return ""
+        self._machine.wait()
 
     def let_in(self, rules: Iterable[Rule], metadata_hops: int) -> None:
         """Let in what the rules say and nothing else; connections that are there go on. Nothing else than the host
@@ -175,7 +143,6 @@ class CloudHost(LabHost):
                 (self._folder / "usr-local" / folder / name).symlink_to("/usr/local/lib/lab/power")
 
     def _boot(self) -> None:
-        (self._folder / ENDING).unlink(missing_ok=True)
         super()._boot()
         words = ["-n", self._namespace, "addr", "add", f"{METADATA_ADDRESS}/32", "dev", "lo"]
         run(["ip", *words])
@@ -205,14 +172,8 @@ class CloudHost(LabHost):
         )
         return lines
 
-    def _cloud_init(self, stage: str, first: bool | None = None) -> None:
-        job = {
-            "user": self.user,
-            "keys": self._keys,
-            "first": self._first if first is None else first,
-            "config": self._user_data.config,
-            "script": self._user_data.script,
-        }
+    def _cloud_init(self, stage: str) -> None:
+        job = {"user": self.user, "config": self._config}
         program = (GUEST / "init.py").read_text()
         with self.console_log.open("ab") as console:
             subprocess.run(

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from tests.cloud.host import CloudHost, UserData
+from tests.cloud.host import CloudHost
 from tests.cloud.metadata import Metadata
 from tests.lab.error import LabError
 
@@ -54,7 +54,6 @@ class Machine:
         self.events: list[Event] = []
         self.spot_ends: str | None = None
         """When the notice says that it will be terminated."""
-        self._console = ""
         self._power = threading.RLock()
         self._ended = threading.Event()  # somebody decided that it ends
         self._threads: list[threading.Thread] = []
@@ -84,14 +83,6 @@ class Machine:
     def address(self) -> str:
         assert self.host is not None
         return self.host.address
-
-    def console(self) -> str:
-        """What its boot printed; kept when it is gone."""
-        host = self.host
-        if host is not None:
-            with contextlib.suppress(FileNotFoundError):  # it is just being taken away
-                return host.console_log.read_text(errors="replace")
-        return self._console
 
     def notice(self, seconds: float = 120.0) -> None:
         """A spot notice: the metadata service tells of it at once, and after `seconds` the instance is terminated."""
@@ -139,17 +130,6 @@ class Machine:
 
         self._in_thread(work)
 
-    def start(self) -> None:
-        if self.state == "stopped":
-            self._ended = threading.Event()
-            self._set("pending")
-            self.launch()
-
-    def reboot(self) -> None:
-        with self._power:
-            if self.host is not None and self.host.is_up():
-                self.host.exec(["/usr/local/sbin/reboot"])
-
     def close(self) -> None:
         """Switch it off at once, and wait for its threads."""
         self._ended.set()
@@ -167,24 +147,20 @@ class Machine:
         ended = self._ended
         if not self._passed(lambda: self.cloud.boot_seconds, ended):
             return
-        while not ended.is_set():
-            try:
-                self._switch_on()
-            except LabError as error:
-                if not ended.is_set():
-                    self._note(f"the host doesn't boot: {error}")
-                    self._take_away("terminated", LOST)
-                return
-            self._start_services(ended)
-            how = self._wait()
-            if ended.is_set():
-                return
-            if how != "reboot":
-                ended.set()
-                terminate = self.record.instance_initiated_shutdown_behavior == "terminate"
-                self._set("shutting-down" if terminate else "stopping")
-                self._take_away("terminated" if terminate else "stopped", OWN_SHUTDOWN)
-                return
+        try:
+            self._switch_on()
+        except LabError as error:
+            if not ended.is_set():
+                print(f"{self.id} doesn't boot: {error}")
+                self._take_away("terminated", LOST)
+            return
+        self._start_services(ended)
+        self._wait()
+        if not ended.is_set():
+            ended.set()
+            terminate = self.record.instance_initiated_shutdown_behavior == "terminate"
+            self._set("shutting-down" if terminate else "stopping")
+            self._take_away("terminated" if terminate else "stopped", OWN_SHUTDOWN)
 
     def _passed(self, seconds: Callable[[], float], ended: threading.Event) -> bool:
         """Blocks until so many seconds have passed, which a test may change meanwhile; False if it is to end before."""
@@ -227,16 +203,14 @@ class Machine:
                 host.start_docker()
         except ENDED as error:
             if host.is_up():
-                self._note(f"Docker doesn't start: {error}")
+                host.note(f"Docker doesn't start: {error}")
 
-    def _wait(self) -> str:
+    def _wait(self) -> None:
+        """Until it is off, whoever has switched it off."""
         host = self.host
-        if host is None:  # it was terminated meanwhile
-            return ""
-        try:
-            return host.wait_for_end()
-        except AssertionError:  # it was switched off before it could be waited for
-            return ""
+        if host is not None:
+            with contextlib.suppress(AssertionError):  # it was switched off before it could be waited for
+                host.wait_for_end()
 
     def _take_away(self, state: str, reason: tuple[str, str]) -> None:
         with self._power:
@@ -258,7 +232,6 @@ class Machine:
         self._close_metadata()
         host = self.host
         if host is not None:
-            self._console = self.console()
             self.host = None
             self.cloud.lab.discard(host)
 
@@ -278,16 +251,7 @@ class Machine:
         self.events.append(Event(time.monotonic(), state))
         self.record.set_state(state, CODES[state])
 
-    def _note(self, text: str) -> None:
-        if self.host is not None:
-            self.host.note(text)
-        else:
-            self._console += text + "\n"
-
     def _in_thread(self, work: Any) -> None:
         thread = threading.Thread(target=work, name=f"{self.id}", daemon=True)
         self._threads.append(thread)
         thread.start()
-
-
-__all__ = ["CODES", "USER_SHUTDOWN", "Event", "Machine", "UserData"]

@@ -39,51 +39,10 @@ class Metadata:
 
     def answer(self, path: str) -> bytes | None:
         """What is at a path below /latest/; None where there is nothing."""
-        if path.strip("/") == "user-data":
-            return self.machine.user_data or None
-        text = self._text(path.strip("/"))
-        return None if text is None else text.encode()
-
-    def _text(self, path: str) -> str | None:
-        record = self.machine.record
-        zone = record.placement.zone
-        leaves: dict[str, str | None] = {
-            "meta-data/ami-id": record.image_id,
-            "meta-data/instance-id": record.id,
-            "meta-data/instance-type": record.instance_type,
-            "meta-data/instance-life-cycle": record.lifecycle or "on-demand",
-            "meta-data/local-ipv4": record.private_ip,
-            "meta-data/public-ipv4": record.public_ip,
-            "meta-data/mac": record.nics[0].mac_address,
-            "meta-data/placement/availability-zone": zone,
-            "meta-data/placement/region": record.region_name,
-            "dynamic/instance-identity/document": json.dumps(
-                {
-                    "accountId": record.owner_id,
-                    "availabilityZone": zone,
-                    "imageId": record.image_id,
-                    "instanceId": record.id,
-                    "instanceType": record.instance_type,
-                    "privateIp": record.private_ip,
-                    "region": record.region_name,
-                }
-            ),
-        }
         ends = self.machine.spot_ends
-        if ends is not None:
-            leaves["meta-data/spot/instance-action"] = json.dumps({"action": "terminate", "time": ends})
-            leaves["meta-data/spot/termination-time"] = ends
-        if str(record.metadata_options.instance_metadata_tags) == "enabled":
-            leaves |= {f"meta-data/tags/instance/{key}": value for key, value in self.machine.tags.items()}
-        if leaves.get(path) is not None:
-            return leaves[path]
-        below = {
-            rest.partition("/")[0] + ("/" if "/" in rest else "")
-            for leaf, text in leaves.items()
-            if text is not None and leaf.startswith(path + "/")
-            for rest in [leaf[len(path) + 1 :]]
-        }
-        return "\n".join(sorted(below)) or None
+        if path == "meta-data/spot/instance-action" and ends is not None:
+            return json.dumps({"action": "terminate", "time": ends}).encode()
+        return None
 
 
 class _Server(socketserver.ThreadingTCPServer):

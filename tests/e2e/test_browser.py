@@ -25,6 +25,7 @@ from tests.browser import PAGE, Browser, Ml5, Tab, libraries, missing_npm, serve
 from tests.commands import REMOTERUN
 from tests.conftest import require
 from tests.integration.test_model_page import lend_libraries
+from tests.unit.test_trainer_export import probabilities
 from tests.workshop import User, until
 from trainer import export
 from trainer.generate import Reader
@@ -60,11 +61,8 @@ def write_model(
 
 def expected(model: Path, text: str, temperature: float = 1) -> Any:
     """The next-character probabilities after each character, by NumPy: [len(text), characters]."""
-    weights, characters = export.read_model(model)[:2]
-    reader = Reader(weights)
-    logits = np.array([reader.read(characters.index(each)) for each in text], np.float64) / temperature
-    scores = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return scores / scores.sum(axis=1, keepdims=True)
+    weights, characters = export.read_model(model)
+    return probabilities(weights, [characters.index(each) for each in text], temperature)
 
 
 @pytest.fixture(scope="module")

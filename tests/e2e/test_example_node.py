@@ -18,8 +18,8 @@ from tests.commands import REMOTERUN
 from tests.conftest import require_program
 from tests.e2e.conftest import Place, make_place
 from tests.lab import BASE_IMAGE, Lab, LabHost
+from tests.unit.test_trainer_export import probabilities
 from trainer import export
-from trainer.generate import Reader
 
 NODE = Path(__file__).parents[2] / "examples" / "node"
 README = (NODE / "README.md").read_text()
@@ -104,10 +104,7 @@ def test_it_computes_what_python_computes(program: Path, tmp_path: Path, layers:
         process.exit();
     """
     theirs = np.array(json.loads(node(program, "--input-type=module", "-e", script, str(tmp_path), str(ids)).stdout))
-    reader = Reader(export.read_model(tmp_path)[0])
-    logits = np.array([reader.read(each) for each in ids], np.float64)
-    ours = np.exp(logits - logits.max(axis=1, keepdims=True))
-    ours /= ours.sum(axis=1, keepdims=True)
+    ours = probabilities(export.read_model(tmp_path)[0], ids)
     assert np.abs(ours - theirs).max() < 1e-5
 
 

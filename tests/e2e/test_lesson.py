@@ -13,9 +13,7 @@ import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-import matplotlib.image
 import numpy as np
 import pexpect
 import pytest
@@ -25,8 +23,8 @@ from tests.commands import REMOTERUN
 from tests.conftest import require
 from tests.e2e.conftest import Place
 from tests.lab import BASE_IMAGE
+from tests.unit.test_trainer_export import probabilities
 from trainer import export
-from trainer.generate import Reader
 
 TRAIN = (
     "python -m trainer.train --data_dir=./data --rnn_size 32 --batch_size 16 --seq_length 32 --learning_rate 0.01"
@@ -113,12 +111,10 @@ def stopped_and_resumed(engine: Engine, folder: Path) -> tuple[int, Path]:
 
 def in_the_page(place: Place, run: int, model: Path, ml5: browser.Ml5, tab: browser.Tab) -> None:
     # The real ml5.js computes what was trained.
-    weights, characters = export.read_model(model)[:2]
-    reader = Reader(weights)
-    logits = [reader.read(characters.index(character)) for character in SEED]
+    weights, characters = export.read_model(model)
+    expected = probabilities(weights, [characters.index(character) for character in SEED])
     for backend in ("cpu", "webgl"):
-        apart = np.abs(ml5.probabilities(model, SEED, backend) - softmax(np.array(logits)))
-        assert np.max(apart) < 1e-5
+        assert np.max(np.abs(ml5.probabilities(model, SEED, backend) - expected)) < 1e-5
 
     # The page writes with it.
     with opened(place, f"runs/{run}") as address:
@@ -133,8 +129,7 @@ def in_the_page(place: Place, run: int, model: Path, ml5: browser.Ml5, tab: brow
         assert text is not None and text.startswith(SEED)
         assert len(text) == len(SEED) + 150
         assert "undefined" not in text
-        shot = tab.screenshot(model / "page.png")
-    assert colours(shot) > 50
+        assert tab.colours(tab.screenshot(model / "page.png")) > 50
 
 
 @contextlib.contextmanager
@@ -157,14 +152,3 @@ def opened(place: Place, resource: str) -> Iterator[str]:
 def losses_of(run: Path) -> dict[int, float]:
     records = [json.loads(line) for line in (run / "logs" / "metrics.jsonl").read_text().splitlines()]
     return {record["step"]: record["value"] for record in records if record["name"] == "train_loss"}
-
-
-def softmax(logits: Any) -> Any:
-    scores = np.exp(logits.astype(np.float64) - logits.max(axis=-1, keepdims=True))
-    return scores / scores.sum(axis=-1, keepdims=True)
-
-
-def colours(picture: Path) -> int:
-    """How many different ones there are in it: a blank page has one."""
-    pixels = matplotlib.image.imread(picture)
-    return len(np.unique(pixels.reshape(-1, pixels.shape[-1]), axis=0))

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from tests.conftest import require
 from tests.nursery import Child
+from tests.unit.test_trainer_export import probabilities
 from trainer import checkpoint, data, export
-from trainer.generate import Reader
 
 pytestmark = pytest.mark.tensorflow
 
@@ -211,12 +211,9 @@ def test_tensorflow_reads_the_log_and_computes_what_the_exported_model_gives(tra
 
     expected = np.load(trained / "probabilities.npy")
     weights, vocabulary = export.read_model(trained / "models")
-    reader = Reader(weights)
-    logits = np.array([reader.read(place) for place in data.encode(text, vocabulary)], np.float64)
-    for temperature, probabilities in zip(temperatures, expected, strict=True):
-        scores = np.exp(logits / temperature)
-        found = scores / scores.sum(axis=1, keepdims=True)
-        np.testing.assert_allclose(found, probabilities, rtol=0, atol=1e-5)
+    places = [int(place) for place in data.encode(text, vocabulary)]
+    for temperature, by_tensorflow in zip(temperatures, expected, strict=True):
+        np.testing.assert_allclose(probabilities(weights, places, temperature), by_tensorflow, rtol=0, atol=1e-5)
 
     reported = min(metrics(trained, ["val_loss"]).values())
     assert reported == pytest.approx(float(np.load(trained / "val_loss.npy")), rel=1e-4)

@@ -130,7 +130,6 @@ class LabHost:
         """Undo every fault: afterwards it is up, reachable, and its sshd and dockerd run."""
         self.up()
         self.heal()
-        self.accept()
         self.start_sshd()
         if self._has_dockerd():
             self.start_dockerd()
@@ -152,16 +151,6 @@ class LabHost:
     def sever(self) -> None:
         """Reset every TCP connection to its port 22; new ones are welcome."""
         self.exec(["ss", "--kill", "state", "connected", f"sport = :{self.port}"], check=True)
-
-    def reject(self) -> None:
-        """Refuse new connections to port 22 from now on ("Connection refused"); those that are there go on."""
-        if self.exec(["iptables", "-w", "-C", *self._refusal()]).returncode:
-            self.exec(["iptables", "-w", "-I", *self._refusal()], check=True)
-
-    def accept(self) -> None:
-        """Undo `reject`."""
-        while not self.exec(["iptables", "-w", "-D", *self._refusal()]).returncode:
-            pass
 
     # --- services ---
 
@@ -467,10 +456,6 @@ class LabHost:
 
     def _etc_ssh(self) -> Path:
         return self._folder / "etc/ssh"
-
-    def _refusal(self) -> list[str]:
-        new = ["INPUT", "-p", "tcp", "--dport", str(self.port), "--syn"]
-        return [*new, "-j", "REJECT", "--reject-with", "tcp-reset"]
 
     def _pid(self) -> int:
         if self._init is None or birth(self._init) is None:

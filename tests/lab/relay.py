@@ -71,10 +71,6 @@ class Relay:
         self._process.kill()
         self._process.communicate()
 
-    @property
-    def pid(self) -> int:
-        return self._process.pid
-
     def sever(self) -> None:
         """Reset every connection; new ones are welcome."""
         self._tell("sever")

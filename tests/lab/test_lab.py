@@ -31,14 +31,6 @@ def stream(lab: Lab, host: LabHost, command: str) -> Iterator[subprocess.Popen[b
             process.kill()
 
 
-def refused(host: LabHost) -> bool:
-    try:
-        socket.create_connection((host.address, host.port), timeout=5).close()
-    except ConnectionRefusedError:
-        return True
-    return False
-
-
 class TestHost:
     def test_user_has_no_more_than_a_user_has(self, lab: Lab, host_a: LabHost) -> None:
         told = lab.ssh(
@@ -68,16 +60,8 @@ class TestLink:
             assert process.stdout.read() == b"two\nthree\n"
             assert process.wait(timeout=10) == 0
 
-    def test_reject_and_accept(self, lab: Lab, host_a: LabHost) -> None:
-        host_a.reject()
-        host_a.reject()
-        assert refused(host_a)
-        host_a.accept()
-        assert not refused(host_a)
-
     def test_mend_undoes_everything(self, lab: Lab, host_a: LabHost) -> None:
         host_a.cut()
-        host_a.reject()
         host_a.stop_sshd()
         host_a.kill_dockerd()
         host_a.mend()

@@ -38,10 +38,10 @@ def write(folder: Path, weights: dict[str, export.Floats], characters: str = "ab
     )
 
 
-def probabilities(weights: dict[str, export.Floats], ids: list[int]) -> Any:
+def probabilities(weights: dict[str, export.Floats], ids: list[int], temperature: float = 1) -> Any:
     """By the plain network, after each of `ids`."""
     reader = Reader(weights)
-    logits = np.array([reader.read(place) for place in ids], np.float64)
+    logits = np.array([reader.read(place) for place in ids], np.float64) / temperature
     scores = np.exp(logits - logits.max(axis=1, keepdims=True))
     return scores / scores.sum(axis=1, keepdims=True)
 

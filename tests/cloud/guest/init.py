@@ -8,8 +8,6 @@ Standard library only: it runs with the Python of the host.
 
 from __future__ import annotations
 
-import base64
-import gzip
 import json
 import os
 import pwd
@@ -22,12 +20,9 @@ ETC_SSH = "/etc/ssh"
 KNOWN = {
     "bootcmd",
     "disable_root",
-    "package_update",
-    "package_upgrade",
     "runcmd",
     "ssh_authorized_keys",
     "ssh_deletekeys",
-    "ssh_genkeytypes",
     "ssh_keys",
     "ssh_pwauth",
     "write_files",
@@ -41,96 +36,71 @@ ROOT_OPTIONS = (
 def main() -> None:
     stage = sys.argv[1]
     job = json.load(sys.stdin)
-    config = job["config"] or {}
+    config = job["config"]
     for key in sorted(set(config) - KNOWN):
         say(f"this small cloud-init doesn't know the key {key!r}: {sorted(KNOWN)}")
         sys.exit(1)
     if stage == "init":
         init(job, config)
     else:
-        final(job, config)
+        final(config)
 
 
 def init(job: dict[str, Any], config: dict[str, Any]) -> None:
-    """What comes before sshd: bootcmd at each boot, the rest once in the life of an instance."""
+    """What comes before sshd."""
     say("running 'init'")
     run_all(config.get("bootcmd", []))
-    if job["first"]:
-        for each in config.get("write_files", []):
-            write_file(each)
-        set_host_keys(config)
-        authorize(job, config)
-    print_host_keys()
+    for each in config.get("write_files", []):
+        write_file(each)
+    set_host_keys(config)
+    authorize(job["user"], config["ssh_authorized_keys"])
 
 
-def final(job: dict[str, Any], config: dict[str, Any]) -> None:
-    """What comes last, when sshd answers already: runcmd, or the script that the user-data is."""
+def final(config: dict[str, Any]) -> None:
+    """What comes last, when sshd answers already."""
     say("running 'modules:final'")
-    failed = False
-    if job["first"] and config.get("runcmd"):
-        failed |= not run_script("runcmd", shell_lines(config["runcmd"]))
-    if job["first"] and job["script"]:
-        failed |= not run_script("part-001", job["script"])
-    say("finished, and some of it failed" if failed else "finished")
-    sys.exit(1 if failed else 0)
+    worked = run_script("runcmd", shell_lines(config["runcmd"]))
+    say("finished" if worked else "finished, and some of it failed")
+    sys.exit(0 if worked else 1)
 
 
 def write_file(each: dict[str, Any]) -> None:
-    unknown = set(each) - {"path", "content", "permissions", "owner", "encoding", "append", "defer"}
-    if unknown:
-        say(f"write_files knows no {sorted(unknown)}")
+    if set(each) != {"path", "content", "permissions", "owner"}:
+        say(f"this small cloud-init doesn't know all of {sorted(each)}")
         sys.exit(1)
-    content = each.get("content", "")
-    encoding = str(each.get("encoding", "text/plain")).lower()
-    data = content.encode()
-    if encoding in ("b64", "base64", "gz+b64", "gz+base64", "gzip+b64", "gzip+base64"):
-        data = base64.b64decode(content)
-    elif encoding not in ("text/plain", "gz", "gzip"):
-        say(f"write_files knows no encoding {encoding!r}")
-        sys.exit(1)
-    if encoding.startswith(("gz", "gzip")):
-        data = gzip.decompress(data)
     path = each["path"]
     os.makedirs(os.path.dirname(path), exist_ok=True)
-    with open(path, "ab" if each.get("append") else "wb") as file:
-        file.write(data)
-    os.chmod(path, int(str(each.get("permissions", "0644")), 8))
-    user, _, group = each.get("owner", "root:root").partition(":")
-    shutil.chown(path, user, group or None)
+    with open(path, "w") as file:
+        file.write(each["content"])
+    os.chmod(path, int(each["permissions"], 8))
+    shutil.chown(path, *each["owner"].split(":"))
     say(f"wrote {path}")
 
 
 def set_host_keys(config: dict[str, Any]) -> None:
     """As cc_ssh does: with keys of the user's, the machine has these alone and makes none itself."""
-    given = config.get("ssh_keys") or {}
-    if config.get("ssh_deletekeys", True) and given:
-        for name in os.listdir(ETC_SSH):
-            if name.startswith("ssh_host_") and "key" in name:
-                os.unlink(os.path.join(ETC_SSH, name))
-    for name, text in sorted(given.items()):
-        kind, _, part = name.rpartition("_")
-        if part not in ("private", "public", "certificate") or kind not in ("rsa", "ecdsa", "ed25519"):
-            say(f"ssh_keys knows no {name!r}")
-            sys.exit(1)
-        path = f"{ETC_SSH}/ssh_host_{kind}_key" + {"private": "", "public": ".pub", "certificate": "-cert.pub"}[part]
-        with open(path, "w") as file:
+    assert config["ssh_deletekeys"] and set(config["ssh_keys"]) == {"ed25519_private", "ed25519_public"}
+    for name in os.listdir(ETC_SSH):
+        if name.startswith("ssh_host_") and "key" in name:
+            os.unlink(os.path.join(ETC_SSH, name))
+    path = f"{ETC_SSH}/ssh_host_ed25519_key"
+    for name, text, mode in (
+        (path, config["ssh_keys"]["ed25519_private"], 0o600),
+        (path + ".pub", config["ssh_keys"]["ed25519_public"], 0o644),
+    ):
+        with open(name, "w") as file:
             file.write(text)
-        os.chmod(path, 0o600 if part == "private" else 0o644)
+        os.chmod(name, mode)
     with open(f"{ETC_SSH}/sshd_config") as file:
         kept = [line for line in file if not line.startswith("HostKey ")]  # as of Ubuntu: all that there are
     with open(f"{ETC_SSH}/sshd_config", "w") as file:
         file.writelines(kept)
 
 
-def authorize(job: dict[str, Any], config: dict[str, Any]) -> None:
-    """The keys of the user-data and of the EC2 key pair, for the image's user; root is told to go there."""
-    keys = [*job["keys"], *config.get("ssh_authorized_keys", [])]
-    if not keys:
-        return
-    user = job["user"]
+def authorize(user: str, keys: list[str]) -> None:
+    """The keys of the user-data, for the image's user; root is told to go there."""
     write_authorized(user, keys)
-    options = ROOT_OPTIONS.format(user=user)
-    write_authorized("root", [f"{options} {key}" for key in keys] if config.get("disable_root", True) else keys)
+    write_authorized("root", [f"{ROOT_OPTIONS.format(user=user)} {key}" for key in keys])
 
 
 def write_authorized(user: str, keys: list[str]) -> None:
@@ -145,37 +115,17 @@ def write_authorized(user: str, keys: list[str]) -> None:
         os.chown(each, entry.pw_uid, entry.pw_gid)
 
 
-def print_host_keys() -> None:
-    """As write-ssh-key-fingerprints does it, on the console."""
-    paths = [os.path.join(ETC_SSH, name) for name in sorted(os.listdir(ETC_SSH)) if name.endswith("_key.pub")]
-    say("-----BEGIN SSH HOST KEY FINGERPRINTS-----")
-    for path in paths:
-        shown = subprocess.run(["ssh-keygen", "-l", "-f", path], stdout=subprocess.PIPE, text=True, check=False)
-        say(shown.stdout.strip())
-    say("-----END SSH HOST KEY FINGERPRINTS-----")
-    print("-----BEGIN SSH HOST KEY KEYS-----")
-    for path in paths:
-        with open(path) as file:
-            print(file.read().strip())
-    print("-----END SSH HOST KEY KEYS-----", flush=True)
-
-
 def run_all(commands: list[Any]) -> None:
     if commands and not run_script("bootcmd", shell_lines(commands)):
         say("bootcmd failed")
 
 
 def shell_lines(commands: list[Any]) -> str:
-    """The script that cloud-init makes: a string is a line of shell, a list is a command with its words."""
+    """The script that cloud-init makes of commands with their words."""
     lines = ["#!/bin/sh\n"]
     for each in commands:
-        if isinstance(each, str):
-            lines.append(each + "\n")
-        elif isinstance(each, list):
-            lines.append(" ".join("'" + str(word).replace("'", "'\\''") + "'" for word in each) + "\n")
-        else:
-            say(f"neither a string nor a list is a command: {each!r}")
-            sys.exit(1)
+        words = ["'" + str(word).replace("'", "'\\''") + "'" for word in each]
+        lines.append(" ".join(words) + "\n")
     return "".join(lines)
 
 

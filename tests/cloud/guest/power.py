@@ -1,6 +1,6 @@
 #!/usr/bin/python3
 """What a lab's host has in place of systemd, and of what would get at the machine that it shares with others:
-shutdown, poweroff, reboot, halt, systemctl, systemd-run, sudo, apt-get, lsblk.
+shutdown, poweroff, systemctl, systemd-run, sudo, apt-get, lsblk.
 
 One program that does what its name says, so that what remoterun does on a real Ubuntu works on a host without systemd:
 timers really run out, services are started again when they end, and shutting down really ends the host. What it doesn't
@@ -27,7 +27,6 @@ from typing import Any
 STATE = "/run/lab-units"
 UNITS = ("/etc/systemd/system", "/run/systemd/system")
 ENABLED = "/etc/systemd/lab-enabled"  # a file an enabled unit
-ENDING = "/usr/local/lib/lab/ending"  # which the lab reads when the host is off
 ROOT = "/run/lab-root/setpriv"
 PATIENCE = 15.0  # seconds that processes have for ending when the host shuts down; systemd gives 90
 UNIT_SECONDS = {"": 1.0, "ms": 1e-3, "s": 1.0}
@@ -48,12 +47,9 @@ def main() -> None:
     name = os.path.basename(sys.argv[0])
     words = sys.argv[1:]
     programs: dict[str, Callable[[], int]] = {
-        "apt": lambda: apt_get(words),
         "apt-get": lambda: apt_get(words),
         "lsblk": lambda: lsblk(words),
-        "halt": lambda: end_now("poweroff"),
-        "poweroff": lambda: end_now("poweroff"),
-        "reboot": lambda: end_now("reboot"),
+        "poweroff": end_now,
         "shutdown": lambda: shutdown(words),
         "systemctl": lambda: systemctl(words),
         "systemd-run": lambda: systemd_run(words),
@@ -68,13 +64,11 @@ def main() -> None:
 def shutdown(words: list[str]) -> int:
     if words != ["-P", "now"]:
         return fail(f"shutdown: this stand-in doesn't know {words}")
-    return end_now("poweroff")
+    return end_now()
 
 
-def end_now(what: str) -> int:
-    need_root(what)
-    with open(ENDING, "w") as file:
-        file.write(what)
+def end_now() -> int:
+    need_root("poweroff")
     in_background("ending", end)
     return 0
 
@@ -425,8 +419,8 @@ def sudo(words: list[str]) -> int:
 # --- processes ---
 
 
-def in_background(name: str, work: Callable[[], object], seconds: float = 0) -> None:
-    """Do `work` in a process of its own, after so many seconds; `cancel(name)` ends it."""
+def in_background(name: str, work: Callable[[], object]) -> None:
+    """Do `work` in a process of its own; `cancel(name)` ends it."""
     os.makedirs(STATE, exist_ok=True)
     path = os.path.join(STATE, name)
     reader, writer = os.pipe()
@@ -447,7 +441,6 @@ def in_background(name: str, work: Callable[[], object], seconds: float = 0) -> 
     os.close(writer)
     os.close(reader)
     try:
-        wait(seconds)
         work()
     finally:
         try:
