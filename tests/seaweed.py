@@ -93,7 +93,7 @@ def seaweed(folder: Path) -> Iterator[Store]:
     people = [("me", KEY, SECRET, EVERYTHING), ("reader", READER, READER_SECRET, ["Read", "List"])]
     with _ports(4) as (master, volume, filer, s3):
         ports = {"master": master, "volume": volume, "filer": filer, "s3": s3}
-        words = ["-volume.max=10000", "-master.volumeSizeLimitMB=256", "-s3.port.iceberg=0", "-s3.port.lance=0"]
+        words = ["-volume.max=10000", "-master.volumeSizeLimitMB=256"]
         process = started(folder, "127.0.0.1", ports, people, words, ENDS_WITH_US)
         try:
             store = Store(f"http://127.0.0.1:{s3}", f"http://127.0.0.1:{filer}")
@@ -122,7 +122,8 @@ def started(
     ]
     (folder / "s3.json").write_text(json.dumps({"identities": identities}))
     common = [f"-ip={address}", f"-ip.bind={address}", f"-dir={folder}/data", "-filer", "-master.telemetry=false"]
-    common += ["-s3", f"-s3.config={folder}/s3.json", *(f"-{name}.port={port}" for name, port in ports.items())]
+    common += ["-s3", "-s3.port.iceberg=0", "-s3.port.lance=0", f"-s3.config={folder}/s3.json"]
+    common += [*(f"-{name}.port={port}" for name, port in ports.items())]
     with open(folder / "log", "wb") as log:
         return subprocess.Popen(
             [*before, str(weed), "-logtostderr", "server", *common, *words],

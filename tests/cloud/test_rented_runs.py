@@ -28,6 +28,7 @@ TRAIN = f"mkdir -p models; cat data/input.txt >models/model.json; echo epoch 1; 
 
 @pytest.fixture
 def place(cloud: Cloud, tmp_path: Path) -> Place:
+    cloud.s3.ready()
     made = make_place(tmp_path)
     made.env.update(cloud.environment())
     return made
