@@ -7,7 +7,6 @@ import json
 import os
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -203,23 +202,3 @@ def prepared_docker(
         local_docker.load_image(archive)
         archive.unlink()
     return local_docker
-
-
-@pytest.fixture
-def until() -> Iterator[Callable[..., Any]]:
-    """`until(condition, seconds)`: poll until it is true; fails with what it last was, or with the `evidence`."""
-    import time
-
-    def wait(condition: Callable[[], Any], seconds: float = 60.0, evidence: Callable[[], Any] | None = None) -> Any:
-        deadline = time.monotonic() + seconds
-        while True:
-            asked = time.monotonic()
-            value = condition()
-            if value:
-                return value
-            now = time.monotonic()
-            if now > deadline:
-                pytest.fail(f"not within {seconds} s: {evidence() if evidence else value!r}")
-            time.sleep(max(0.1, 2 * (now - asked)))
-
-    yield wait

@@ -21,6 +21,7 @@ from tests.conftest import require
 from tests.e2e.conftest import Place, make_place
 from tests.lab import Lab, LabHost
 from tests.sshd import Keys, Server, make_keys, starter
+from tests.workshop import until
 
 MESSAGE = re.compile(r"^error: (.*)$", re.MULTILINE)
 TRACEBACK = re.compile("Traceback|has a fault")
@@ -404,7 +405,7 @@ def test_copies_onto_a_full_disk_and_a_read_only_one(still: Place, tmp_path: Pat
 
 
 @pytest.mark.tensorflow
-def test_stop_kill_and_rm_at_the_wrong_time(shared: Place, until: Any) -> None:
+def test_stop_kill_and_rm_at_the_wrong_time(shared: Place) -> None:
     shared.run("machines", "add", "plain", "local", "--engine", "process", "-y")
     number = shared.run("run", "-y", "-b", "-t", "plain", "trap '' TERM; echo on; sleep 1000").stdout.strip()
     until(lambda: shared.run("logs", number, "--no-follow").stdout == "on\n")

@@ -11,9 +11,7 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pexpect
 import pytest
@@ -21,7 +19,7 @@ import pytest
 from remoterun.model import new_key
 from tests.commands import REMOTERUN
 from tests.e2e.conftest import Place, make_place
-from tests.workshop import sha256
+from tests.workshop import sha256, until
 
 ESCAPE = "\x1b"
 RUN = ("run", "-y", "-t", "plain")
@@ -137,7 +135,7 @@ def test_a_terminal_that_speaks_ascii(data: Place) -> None:
         ("remoterun run --inc", ["--include-untracked"]),
     ],
 )
-def test_completion(data: Place, until: Callable[..., Any], typed: str, offered: list[str]) -> None:
+def test_completion(data: Place, typed: str, offered: list[str]) -> None:
     env = {"_REMOTERUN_COMPLETE": "complete_bash", "COMP_WORDS": typed, "COMP_CWORD": str(typed.count(" "))}
     until(lambda: data.run(env=env).stdout.split() == offered)  # a machine has three seconds to list its files
 
@@ -602,7 +600,7 @@ class TestRuns:
         (empty := tmp_path / "empty").mkdir()
         assert ready.run("run", "-t", "plain", "echo hello", cwd=empty).stdout == "hello\n"
 
-    def test_a_run_that_waits_is_seen_to_wait(self, ready: Place, until: Callable[..., Any]) -> None:
+    def test_a_run_that_waits_is_seen_to_wait(self, ready: Place) -> None:
         ready.run("machines", "add", "narrow", "local", "--engine", "process", "--slots", "1", "-y")
         first, second = (ready.run("run", "-y", "-b", "-t", "narrow", "sleep 1000").stdout.strip() for _ in range(2))
         until(lambda: ready.json("info", first)["state"] == "running")

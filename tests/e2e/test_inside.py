@@ -7,9 +7,7 @@ import os
 import re
 import signal
 import subprocess
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pexpect
 import pytest
@@ -18,7 +16,7 @@ from remoterun.agent.store.home import Home
 from tests.commands import REMOTERUN
 from tests.e2e.conftest import Place
 from tests.lab import BASE_IMAGE, Lab, LabHost
-from tests.workshop import lend, running
+from tests.workshop import lend, running, until
 
 SECONDS = f"1007.{os.getpid():07}"
 """How long programs of this file sleep; a digit more tells them from each other."""
@@ -48,7 +46,7 @@ def start(place: Place, host: LabHost | None, seconds: str) -> str:
     return number
 
 
-def test_a_look_inside(place: Place, host: LabHost | None, until: Callable[..., Any], tmp_path: Path) -> None:
+def test_a_look_inside(place: Place, host: LabHost | None, tmp_path: Path) -> None:
     number = start(place, host, SECONDS + "1")
     # without a terminal: stdin and its end, stdout and stderr apart, the exit status
     line = 'cat; echo "$TOKEN|$REMOTERUN_RUN_ID"; [ -t 0 ] || echo none >&2; pwd >&2; exit 7'

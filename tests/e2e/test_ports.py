@@ -7,7 +7,6 @@ import os
 import re
 import urllib.error
 import urllib.request
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -16,6 +15,7 @@ import pexpect
 import pytest
 
 from tests.e2e.conftest import Place
+from tests.workshop import until
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -94,7 +94,7 @@ def test_notebooks(place: Place) -> None:
     assert holding(home, token) == []
 
 
-def test_tensorboard(place: Place, until: Callable[..., Any]) -> None:
+def test_tensorboard(place: Place) -> None:
     place.run("machines", "add", "plain", "local", "--engine", "process", "--slots", "2", "--default")
     (place.folder / "events.py").write_text(EVENTS)
     for number in ("1", "2"):

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ import pytest
 
 from tests.e2e.conftest import Place
 from tests.lab import BASE_IMAGE, Lab, LabHost
+from tests.workshop import until
 
 TRAIN = (
     "python -m trainer.train --data_dir=./data --rnn_size 32 --batch_size 16 --seq_length 32"
@@ -117,7 +117,7 @@ class Endings(Session):
         assert {"models/manifest.json", "models/last.json"} <= files
         assert "has ended already" in self.place.run("stop", number).stderr
 
-    def test_kill_ends_at_once(self, until: Callable[..., Any]) -> None:
+    def test_kill_ends_at_once(self) -> None:
         number = self._start_long()
         until(lambda: self._state(number)["state"] == "running")
         self.place.run("kill", number)
@@ -131,8 +131,8 @@ class Endings(Session):
         done = self.place.run("run", "-y", "-t", self.machine, "sh", "-c", "echo to stdout; exit 3", status=3)
         assert done.stdout == "to stdout\n"
 
-    def test_nothing_of_remoterun_remains(self, until: Callable[..., Any]) -> None:
-        until(lambda: not self.leftovers(), evidence=self.leftovers)
+    def test_nothing_of_remoterun_remains(self) -> None:
+        until(lambda: not self.leftovers(), what=lambda: str(self.leftovers()))
 
     def _start_long(self) -> str:
         done = self.place.run("run", "-b", "-y", "-t", self.machine, "-m", "uploads/doom:data", LONG)

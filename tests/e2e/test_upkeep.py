@@ -15,7 +15,7 @@ import pytest
 from tests.e2e.conftest import TEXT, Place
 from tests.e2e.test_bad_input import HINT, TRACEBACK, refused
 from tests.lab import BASE_IMAGE, Lab, LabHost
-from tests.workshop import sha256
+from tests.workshop import sha256, until
 
 CLOSED = "me@127.0.0.1:1"
 
@@ -197,7 +197,7 @@ class TestUsage:
 
 @pytest.mark.lab
 @pytest.mark.timeout(600)
-def test_over_ssh(place: Place, lab: Lab, host_a: LabHost, until: Any) -> None:
+def test_over_ssh(place: Place, lab: Lab, host_a: LabHost) -> None:
     """The same on a host, with an image of ours in its Docker."""
     place.env["REMOTERUN_SSH_CONFIG"] = str(lab.ssh_config())
     place.run("machines", "add", "box", "host-a", "--home", "upkeep", "--default")
