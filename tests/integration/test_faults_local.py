@@ -320,14 +320,6 @@ class TestStopAndKill:
 
 
 class TestQueue:
-    def test_first_come_first_served(self, place: Place) -> None:
-        keys = [place.submit("sleep 0.05", slots=1) for _ in range(4)]
-        status = [place.until_final(key, 30) for key in keys]
-        started = [item["started"] for item in status]
-        assert started == sorted(started)
-        for before, after in zip(status, status[1:], strict=False):
-            assert before["ended"] <= after["started"] + 0.3
-
     def test_a_dead_supervisor_does_not_hold_the_line(self, place: Place) -> None:
         first = place.submit("sleep 0.1", slots=1)
         place.until_state(first, RunState.RUNNING, RunState.SAVING, RunState.COMPLETE)

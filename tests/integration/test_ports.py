@@ -185,18 +185,6 @@ def test_waiting_names_the_ports_on_which_the_run_listens(
     assert {each.kind for each in news} == {"waiting"}
 
 
-def test_a_reader_that_pauses_stops_nobody_else(server: Callable[..., Server]) -> None:
-    it = server()
-    it.touch("go")
-    with it.forward():
-        local = until(lambda: it.news and it.news[-1].local)
-        with connect(local) as slow:
-            slow.sendall(b"give 60000000\n")
-            assert slow.recv(1)
-            assert ask(local, b"echo\nhello") == b"hello"
-            assert len(received(slow)) == 60_000_000 - 1
-
-
 def test_a_server_that_listens_on_ipv6_only(server: Callable[..., Server]) -> None:
     it = server("::1")
     it.touch("go")

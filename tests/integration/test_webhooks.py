@@ -73,10 +73,6 @@ def is_stopped_while_it_waits(place: Place, url: str) -> str:
     return key
 
 
-def can_not_be_built(place: Place, url: str) -> str:
-    return submit(place, "true", url, environment=place.spec("").environment._replace(image="some/image"))
-
-
 def loses_its_machine(place: Place, url: str) -> str:
     key = submit(place, "echo up; sleep 1000", url)
     place.until_says(key, b"up")
@@ -99,7 +95,6 @@ def loses_its_machine(place: Place, url: str) -> str:
         (fails, {"state": "failed", "reason": "exit_nonzero", "exit_status": 3, "why": "the command failed"}),
         (is_killed, {"state": "killed", "reason": "killed", "log": "up"}),
         (is_stopped_while_it_waits, {"state": "stopped", "duration": None}),
-        (can_not_be_built, {"state": "failed", "reason": "build_failed", "exit_status": None}),
         (loses_its_machine, {"state": "interrupted", "reason": "host_rebooted"}),
     ],
     ids=lambda value: getattr(value, "__name__", ""),

@@ -84,11 +84,6 @@ class TestGpusOfARun:
         assert "000000000001" in log(user, ended(client, client.runs.submit(RunRequest(SHOW))))
         assert log(user, ended(client, client.runs.submit(RunRequest(SHOW, gpus=0)))) == "gpus=\n"
 
-    def test_among_those_that_nobody_uses(self, cards: Path, user: User) -> None:
-        gpu.write_processes(cards, [GpuProcess(NO_PROCESS, gpu=0)])
-        run = ended(user.client, user.client.runs.submit(RunRequest(SHOW, gpus=1)))
-        assert log(user, run) == f"gpus={Gpu.uuid(1)}\n"
-
     def test_more_than_there_are(self, cards: Path, user: User) -> None:
         with pytest.raises(UsageError, match="asks for 3 GPUs, and its machine has 2"):
             user.client.runs.submit(RunRequest(SHOW, gpus=3))
@@ -97,14 +92,6 @@ class TestGpusOfARun:
         handed = place.home.create_run(place.spec("true", gpus=4), Manifest([])).key  # as by an older client
         status = place.until_status(handed)
         assert (status["state"], status["reason"]) == ("failed", "no_capacity") and "has 2" in status["message"]
-
-    def test_a_gpu_that_is_given_back_goes_to_the_next(self, cards: Path, user: User, tmp_path: Path) -> None:
-        ask = RunRequest(f"{SHOW}; {waits(tmp_path / 'go')}", gpus=1)
-        first, second = (running(user.client, user.client.runs.submit(ask)) for _ in range(2))
-        third = user.client.runs.submit(RunRequest(SHOW, gpus=1))
-        assert user.client.runs.get(third.number).state is RunState.QUEUED
-        (tmp_path / "go").touch()
-        assert log(user, ended(user.client, third)) in {log(user, ended(user.client, run)) for run in (first, second)}
 
     def test_all_of_none(self, user: User) -> None:
         with pytest.raises(UsageError, match="asks for all GPUs, and `one` has none"):

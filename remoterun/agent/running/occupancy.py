@@ -83,20 +83,17 @@ def _waiting(
     room: Optional[int],
     holding: List[api.RunThere],
 ) -> Tuple[List[api.RunThere], Optional[int]]:
-    """(the runs that wait for GPUs, or for a slot, in their order; how many units are free after those that can start;
-    None where that is not known). `room`: how many units there are."""
+    """(the runs that wait for GPUs, or for a slot, in their order; how many units are free; None where that is not
+    known). `room`: how many units there are."""
     order = sorted((ticket["t"], key) for key, ticket in waiting.items() if bool(ticket["gpus"]) == with_gpus)
     described = [(_described(home, key), int(waiting[key]["gpus"])) for _, key in order]
     alive = [run._replace(gpus=gpus) for run, gpus in described if run is not None]
-    free = room
-    if free is not None:
-        free -= sum(run.gpus or 1 for run in holding if bool(run.gpus) == with_gpus)
-    found, is_blocked = [], free is None
+    taken = sum(run.gpus or 1 for run in holding if bool(run.gpus) == with_gpus)
+    free = None if room is None else room - taken
+    found, needed = [], 0
     for place, run in enumerate(alive, 1):
-        if free is not None and not is_blocked:
-            is_blocked = free < (run.gpus or 1)
-            free -= 0 if is_blocked else (run.gpus or 1)
-        found.append(run._replace(place=place, of=len(alive), starts_now=not is_blocked))
+        needed += run.gpus or 1
+        found.append(run._replace(place=place, of=len(alive), starts_now=free is not None and needed <= free))
     return found, free
 
 

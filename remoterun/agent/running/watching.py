@@ -72,10 +72,7 @@ class Watch:
                     raise Ended(Reason.KILLED, code=137)
             if self.run.exit_code() is not None:
                 times.record()
-                if terminated_at is not None:
-                    patience = terminated_at + grace - time.monotonic()
-                else:
-                    patience = engine.patience
+                patience = 0.0 if terminated_at is None else terminated_at + grace - time.monotonic()
                 return self._exited(reason, patience)
             now = time.time()
             asked = self.run.stop_asked()

@@ -91,8 +91,6 @@ class Engine(Protocol):
     """
 
     name: str
-    patience: float
-    """Seconds that what a command left behind may take to end after the command has."""
 
     def problem(self) -> Optional[str]:
         """Why it can't be used here, in one line, or None. Fast; changes nothing."""

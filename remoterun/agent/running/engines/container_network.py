@@ -14,11 +14,11 @@ import os
 import socket
 import sys
 import threading
-from typing import Callable, Iterator, List, Tuple
+from typing import Callable, Iterator, List
 
 from ...store.errors import HomeError
 from ...store.home import Home
-from ..network import Network
+from ..network import TABLES, Network
 
 MEETING = "/remoterun-network"
 START_PATIENCE = 20.0
@@ -45,20 +45,18 @@ while True:
 """The program in the container: first it hands over the tables of connections, then a socket for each byte it gets."""
 
 
-def maker_words(
-    tool: str, container: str, image: str, user: str, folder: str, python: List[str], tables: Tuple[str, ...]
-) -> List[str]:
-    """The words that start the container. `python`: the folders that the agent's Python needs."""
+def maker_words(tool: str, container: str, image: str, user: str, folder: str) -> List[str]:
+    """The words that start the container."""
     words = [
         tool, "run", "--rm", "--detach", "--network", "container:" + container, "--user", user,
         "--cap-drop", "ALL", "--security-opt", "label=disable", "--log-driver", "none",
         "--env", "NVIDIA_VISIBLE_DEVICES=void",  # a runtime of NVIDIA's would mount its libraries
         "--mount", "type=bind,source=%s,target=%s" % (folder, MEETING),
     ]  # fmt: skip
-    for each in python:
+    for each in _folders_of_python():
         words += ["--mount", "type=bind,source=%s,target=%s,readonly" % (each, each)]
     program = os.path.realpath(sys.executable)
-    return [*words, "--entrypoint", program, image, "-I", "-S", "-c", MAKER, MEETING + "/socket", *tables]
+    return [*words, "--entrypoint", program, image, "-I", "-S", "-c", MAKER, MEETING + "/socket", *TABLES]
 
 
 @contextlib.contextmanager
@@ -116,7 +114,7 @@ class _SocketMaker:
         return list(found)
 
 
-def folders_of_python() -> List[str]:
+def _folders_of_python() -> List[str]:
     """The folders that hold the Python that runs here: its program, its library, and what it has loaded."""
     needed = {os.path.dirname(os.path.realpath(sys.executable)), os.path.dirname(os.path.realpath(os.__file__))}
     with open("/proc/self/maps") as maps:

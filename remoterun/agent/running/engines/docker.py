@@ -6,7 +6,6 @@ where they are used.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import shutil
@@ -24,7 +23,7 @@ from ...store.errors import HomeError
 from ...store.home import Home
 from ...store.run_folder import RunFolder
 from ..counters import Counters, of_group
-from ..network import TABLES, Network
+from ..network import Network
 from ..variants import title_of
 from . import BaseImageUnavailable, CommandState, EngineError, Presence, container_network
 from .building import MOST_CONTENTS, BuildJob, explain
@@ -40,6 +39,8 @@ DETACH = "ctrl-^,ctrl-],ctrl-^,ctrl-],ctrl-^,ctrl-]"
 _VERSION = ("version", "--format", "{{.Server.Version}}")
 TIMEOUT = 60.0
 """Seconds for a command of the engine that isn't a build or a pull."""
+SILENT = 124
+"""The status of a command of an engine that does not answer."""
 
 
 class Image(Record):
@@ -56,8 +57,6 @@ class Image(Record):
 
 class Docker:
     """Containers are named after their run, so that a new supervisor finds them."""
-
-    patience = 5.0
 
     def __init__(self, home: Home, tool: str = "docker") -> None:
         self.home = home
@@ -105,12 +104,11 @@ class Docker:
         title = CAPABILITIES[self.name].title
         if shutil.which(self._tool) is None:
             return "%s is not installed here" % title
-        try:
-            status, _, said = self._call(*_VERSION, timeout=20)
-        except subprocess.TimeoutExpired:
-            return "%s does not answer here" % title
+        status, _, said = self._tried(*_VERSION, timeout=20)
         if status == 0:
             return None
+        if status == SILENT:
+            return "%s does not answer here" % title
         if "permission denied" in said.lower():
             return "this user may not use %s here" % title
         return "%s is not running here" % title
@@ -162,12 +160,8 @@ class Docker:
 
     def _state(self, run: RunFolder) -> Optional[Dict[str, Any]]:
         """What the engine says of the container; {} if there is none, None if it doesn't say."""
-        try:
-            status, out, said = self._call(
-                "inspect", "--type", "container", "--format", "{{json .State}}", container(run)
-            )
-        except subprocess.TimeoutExpired:
-            return None
+        words = ["inspect", "--type", "container", "--format", "{{json .State}}", container(run)]
+        status, out, said = self._tried(*words)
         if status != 0:
             return {} if "no such" in said.lower() else None
         try:
@@ -189,8 +183,7 @@ class Docker:
         )  # fmt: skip
 
     def end_exec(self, run: RunFolder, name: str) -> None:
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self._call("exec", "--user", self._user(), container(run), "/bin/sh", "-c", END, "sh", mark(name))
+        self._tried("exec", "--user", self._user(), container(run), "/bin/sh", "-c", END, "sh", mark(name))
 
     def counters(self, run: RunFolder) -> Optional[Counters]:
         if run.key not in self._first_processes:
@@ -199,32 +192,27 @@ class Docker:
 
     def terminate(self, run: RunFolder) -> bool:
         mark_stopping(run)
-        try:
-            status, _, _ = self._call(
-                "exec", "--user", self._user(), container(run), "/bin/sh", "-c", "kill -s TERM -- -1"
-            )
-            if status != 0:
-                status, _, _ = self._call("kill", "--signal", "TERM", container(run))
-        except subprocess.TimeoutExpired:
-            return False
-        return status == 0 or self.inspect(run).presence in (Presence.ENDED, Presence.ABSENT)
+        words = ["exec", "--user", self._user(), container(run), "/bin/sh", "-c", "kill -s TERM -- -1"]
+        status, _, _ = self._tried(*words)
+        if status not in (0, SILENT):
+            status, _, _ = self._tried("kill", "--signal", "TERM", container(run))
+        return status == 0 or (status != SILENT and self._has_ended(run))
 
     def kill(self, run: RunFolder) -> bool:
-        try:
-            self._call("kill", "--signal", "KILL", container(run))
-            self._call("wait", container(run), timeout=10)
-        except subprocess.TimeoutExpired:
+        if self._tried("kill", "--signal", "KILL", container(run))[0] == SILENT:
             return False
+        self._tried("wait", container(run), timeout=10)
+        return self._has_ended(run)
+
+    def _has_ended(self, run: RunFolder) -> bool:
         return self.inspect(run).presence in (Presence.ENDED, Presence.ABSENT)
 
     def network(self, run: RunFolder) -> ContextManager[Network]:
         def start(folder: str) -> None:
             status, image, said = self._call("inspect", "--type", "container", "--format", "{{.Image}}", container(run))
             if status == 0:
-                python = container_network.folders_of_python()
-                words = container_network.maker_words(
-                    self._tool, container(run), image.strip(), self._user(), folder, python, TABLES
-                )
+                where = container(run), image.strip(), self._user()
+                words = container_network.maker_words(self._tool, *where, folder)
                 status, _, said = self._call(*words[1:])
             if status != 0:
                 raise HomeError("no_network", "the container's network can't be reached: %s" % said[-300:])
@@ -232,10 +220,7 @@ class Docker:
         return container_network.opened(self.home, start)
 
     def remove(self, run: RunFolder) -> bool:
-        try:
-            status, _, said = self._call("rm", "--force", "--volumes", container(run))
-        except subprocess.TimeoutExpired:
-            return False
+        status, _, said = self._tried("rm", "--force", "--volumes", container(run))
         return status == 0 or "no such container" in said.lower()
 
     # -- images
@@ -255,22 +240,19 @@ class Docker:
             ours = set(self._ids("--filter", label))
             if not ours:
                 return []
-            status, out, _ = self._call("image", "inspect", *sorted(ours | set(self._ids())))
+            status, out, _ = self._tried("image", "inspect", *sorted(ours | set(self._ids())))
             every = json.loads(out) if status == 0 else []
             known = {_bare(item["Id"]): item for item in every if _bare(item["Id"]) not in without}
-        except (subprocess.TimeoutExpired, ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError):
             return []
         return [_image(known[id], known) for id in sorted(ours) if id in known]
 
     def remove_image(self, name: str) -> bool:
         """Whether it could be deleted; what a container uses, or another image stands on, can't."""
-        try:
-            return self._call("image", "rm", name, timeout=600)[0] == 0
-        except subprocess.TimeoutExpired:
-            return False
+        return self._tried("image", "rm", name, timeout=600)[0] == 0
 
     def _ids(self, *words: str) -> List[str]:
-        status, out, _ = self._call("image", "ls", "--quiet", "--no-trunc", *words)
+        status, out, _ = self._tried("image", "ls", "--quiet", "--no-trunc", *words)
         return [_bare(word) for word in out.split()] if status == 0 else []
 
     def _make(self, environment: Environment, archived: Mapping[str, ImageAccess], job: BuildJob) -> List[str]:
@@ -367,7 +349,15 @@ class Docker:
         status, out, _ = self._call("info", "--format", "{{json .SecurityOptions}}")
         return status == 0 and "rootless" in out
 
+    def _tried(self, *words: str, timeout: Optional[float] = None) -> Tuple[int, str, str]:
+        """As `_call`, with the status SILENT where the engine does not answer."""
+        try:
+            return self._call(*words, timeout=timeout)
+        except subprocess.TimeoutExpired:
+            return SILENT, "", ""
+
     def _call(self, *words: str, timeout: Optional[float] = None, keep: Sequence[int] = ()) -> Tuple[int, str, str]:
+        """A command's exit status, what it prints, and its errors. Raises `subprocess.TimeoutExpired`."""
         try:
             done = subprocess.run(
                 [self._tool, *words],

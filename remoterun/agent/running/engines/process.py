@@ -31,8 +31,6 @@ MOST_NAMED = 4
 class ProcessEngine:
     """The wrapper runs as the user, in a session of its own; its processes are found by what `processes` follows."""
 
-    patience = 0.0
-
     def __init__(self, home: Home, name: str = "process") -> None:
         self.home = home
         self.name = name
