@@ -74,13 +74,6 @@ def secrets(incomplete: str) -> list[str]:
         return []
 
 
-def frameworks(incomplete: str) -> list[str]:
-    """The words that `--framework` takes."""
-    from remoterun.agent.shared.spec import FRAMEWORKS
-
-    return list(FRAMEWORKS)
-
-
 def _place(machine: MachineType) -> str:
     return "a pool" if machine.pool else machine.host or "this machine"
 

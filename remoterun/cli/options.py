@@ -14,6 +14,7 @@ from typing import Annotated, Any, get_args, get_origin, get_type_hints
 import typer
 
 from remoterun.agent.shared.records import Option, Record
+from remoterun.agent.shared.spec import FRAMEWORKS
 from remoterun.cli import complete
 from remoterun.cli.app import MORE, Function, run_number, typed_options
 from remoterun.cli.to_send import requirements_of
@@ -70,7 +71,7 @@ FORMS = {
     ),
     "pip": Form(parse_package),
     "requirements": Form(requirements_of, show=None, kind=Path),
-    "framework": Form(complete=complete.frameworks),
+    "framework": Form(complete=lambda incomplete: list(FRAMEWORKS)),
     "description": Form(show=None),
     "labels": Form(complete=complete.labels),
     "gpus": Form(parse_gpus, show=lambda count: "all" if count == ALL_GPUS else str(count)),
@@ -183,18 +184,6 @@ def options_of(asked: Asked, others: Iterable[str] = ()) -> str:
     """The options of `remoterun run` that ask for the same, and `others`; no value of a variable, which may be
     secret."""
     return shlex.join([*(word for row in OPTIONS.values() for words in row.words(asked) for word in words), *others])
-
-
-def other_options(options: str) -> list[str]:
-    """The words of `options_of` that no field makes: they say which files were sent."""
-    words, others = shlex.split(options), []
-    flags = [row.option.flag for row in OPTIONS.values() if row.form.show is not None]
-    while words:
-        count = 2 if len(words) > 1 and not words[1].startswith("-") else 1
-        if words[0] not in flags:
-            others += words[:count]
-        del words[:count]
-    return others
 
 
 def takes(*names: str, rerun: bool = False) -> Callable[[Function], Function]:

@@ -6,7 +6,6 @@ import contextlib
 import os
 import shlex
 import shutil
-import stat
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -231,19 +230,14 @@ def standard_input(wanted: bool) -> Iterator[Path | None]:
 
 
 def _holds_something() -> bool:
-    """Whether somebody meant to send it: bytes wait in a pipe, or it is a file that is not empty."""
+    """Whether somebody meant to send it: bytes wait in it, and nobody has typed them."""
     import array
     import fcntl
     import termios
 
+    waiting = array.array("i", [0])
     try:
-        status = os.fstat(sys.stdin.fileno())
-        if stat.S_ISREG(status.st_mode):
-            return status.st_size > os.lseek(sys.stdin.fileno(), 0, os.SEEK_CUR)
-        if not stat.S_ISFIFO(status.st_mode):
-            return False
-        waiting = array.array("i", [0])
         fcntl.ioctl(sys.stdin.fileno(), termios.FIONREAD, waiting)
-        return waiting[0] > 0
+        return waiting[0] > 0 and not sys.stdin.isatty()
     except (OSError, ValueError):
         return False

@@ -140,7 +140,7 @@ class TestRerun:
         )
         there = typed("rerun", "last", "-t", "two", "-e", "LR=3", "--", "cat", "train.py", "doom/in")
         assert there.stdout == "oldfirst"
-        assert "Run 2 is run again, changed: on two (it ran on one); another command; -e LR" in there.stderr
+        assert "Run 2 is run again, changed: another command; -t two; -e LR" in there.stderr
         assert "Casting run 3" in there.stderr
         newest = typed("rerun", "3", "-m", "uploads/doom", "--label", "b", "-e", "LR=", "-b", "--json")
         assert json.loads(newest.stdout)["number"] == 4
@@ -152,7 +152,6 @@ class TestRerun:
         assert (spec["timeout"], spec["labels"], spec["description"]) == (300, ["a"], "the first")
         assert spec["env"]["REMOTERUN_OPTIONS"] == (
             "-t two -m uploads/doom@1:doom -m uploads/more@1/more:alone -e LR --framework python --label a --timeout 5m"
-            " --no-git -y"
         )
         shown = typed("info", "2").stdout
         assert "rerun of      run 1\n" in shown and "run again as  run 3\n" in shown
@@ -334,7 +333,7 @@ class TestEdit:
         done = edit(changed, 0)
         assert done.stdout == "Afirst 7\n" and not kept.exists()
         assert (
-            "Run 1 is run again, changed: on two (it ran on one); another command; -e LR; --attempts 2; --label y;"
+            "Run 1 is run again, changed: another command; -t two; -e LR; --attempts 2; --label y;"
             " without --label x; --split" in done.stderr
         )
         assert typed.user.client.runs.info(2)[1]["spec"]["split"]

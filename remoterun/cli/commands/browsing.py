@@ -119,7 +119,7 @@ def jupyter(
             "--framework",
             metavar="NAME",
             help="What the environment has beside Jupyter: python, tensorflow.",
-            autocompletion=complete.frameworks,
+            autocompletion=lambda incomplete: [PYTHON, TENSORFLOW],
         ),
     ] = PYTHON,
     idle: Annotated[

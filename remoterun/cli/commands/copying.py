@@ -49,9 +49,7 @@ def upload(
             with render.progress(json) as progress:
                 done = client.uploads.upload(path, chosen, to, progress, git=git)
         except KeyboardInterrupt:
-            where = f" --to {to}" if to else ""
-            with_git = " --include-git" if git else ""
-            render.not_finished(f"remoterun upload {render.word(str(path))} --name {chosen}{where}{with_git}")
+            render.not_finished()
             raise
     render.uploaded(done, json, _folder_of(path))
 
@@ -176,7 +174,7 @@ def cp(
                 render.fetched(error.fetched, source, json)
                 raise
             except KeyboardInterrupt:
-                render.not_finished(f"remoterun cp {render.word(source)} {render.word(target)}", here=True)
+                render.not_finished()
                 raise
             render.fetched(fetched, source, json)
         elif target is not None and Resource.is_one(target):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -46,14 +45,8 @@ def kill(runs: RunNumbers, quiet: Quiet = False) -> int:
 
 def _end_each(client: Client, runs: list[str], end: Any, words: str) -> int:
     def end_one(number: str) -> None:
-        try:
-            before = client.registry.run(number)
-            known, asked = end(number)
-        except KeyboardInterrupt:
-            render.line("")
-            render.line(f"run {number} may not have been asked to end")
-            render.line(f"  remoterun info {number}   shows what became of it")
-            raise
+        before = client.registry.run(number)
+        known, asked = end(number)
         if not asked:
             render.line(f"run {known.number} has ended already: {render.state_text(known)}")
         elif before.stopping and "stopping" in words:
@@ -68,14 +61,6 @@ def _end_each(client: Client, runs: list[str], end: Any, words: str) -> int:
 
 WAIT = 2.0
 """Seconds that a machine has to say whether a run has ended."""
-
-
-@dataclass(frozen=True)
-class Chosen:
-    """What is to be removed; `run` where it was found by its number, its age or its end."""
-
-    resource: Resource
-    run: Run | None = None
 
 
 @app.command(
@@ -114,53 +99,51 @@ def rm(
             return 0
         machines: dict[str, None] = {}
 
-        def remove(each: Chosen) -> None:
-            machines.update(dict.fromkeys(_remove(client, each.resource)))
-            render.line(f"removed {each.resource}")
+        def remove(resource: Resource) -> None:
+            machines.update(dict.fromkeys(_remove(client, resource)))
+            render.line(f"removed {resource}")
 
-        status = for_each(chosen, remove)
+        status = for_each(list(chosen), remove)
         for machine in machines:
             render.line(f"  remoterun machines gc {render.word(machine)}   frees the space that nothing else uses")
     return status
 
 
-def _chosen(client: Client, words: list[str], ended_before: float | None, failed: bool) -> list[Chosen]:
-    """What was named, each once. Of runs that were named together only those that have ended."""
+def _chosen(client: Client, words: list[str], ended_before: float | None, failed: bool) -> dict[Resource, Run | None]:
+    """What was named; with its run where that was found by its number, its age or its end: only such as have ended."""
     filtered = ended_before is not None or failed
     known: list[Run] | None = None
-    found: dict[str, Chosen] = {}
+    found: dict[Resource, Run | None] = {}
     for text in words:
-        fits = run_range(text)
-        if fits is None and text.rstrip("/") == "runs":
-            if not filtered:
-                raise UsageError(
-                    "`runs` names all of them: say which",
-                    hint="`remoterun rm runs --older 30d`, `runs --failed`, or `runs/3-9`",
-                )
-            fits = bool
-        if fits is None and filtered:
+        every = text.rstrip("/") == "runs"
+        if every and not filtered:
+            raise UsageError(
+                "`runs` names all of them: say which",
+                hint="`remoterun rm runs --older 30d`, `runs --failed`, or `runs/3-9`",
+            )
+        fits = bool if every else run_range(text)
+        if fits is None:
             resource = named_resource(text)
+            if resource.name == LAST or (filtered and resource.kind == "runs"):
+                resource = client.registry.numbered(resource)
+            if not filtered:
+                found.setdefault(resource, None)
+                continue
             if resource.kind != "runs":
                 raise UsageError(
                     f"--older and --failed choose among runs, and {resource} is an upload",
                     hint=f"remoterun rm {resource}",
                 )
-            fits = client.registry.run(resource.name).number.__eq__
-        if fits is None:
-            resource = named_resource(text)
-            if resource.name == LAST:
-                resource = client.registry.numbered(resource)
-            found.setdefault(str(resource), Chosen(resource))
-            continue
+            fits = int(resource.name).__eq__
         if known is None:
             known = list(client.runs.list(None, wait=WAIT))
         for run in known:
             if fits(run.number) and (not filtered or _fits(run, ended_before, failed)):
                 if run.final:
-                    found[f"runs/{run.number}"] = Chosen(Resource("runs", str(run.number)), run)
+                    found[Resource("runs", str(run.number))] = run
                 else:
                     render.line(f"run {run.number} has not ended and stays: {render.state_text(run)}")
-    return list(found.values())
+    return found
 
 
 def _fits(run: Run, ended_before: float | None, failed: bool) -> bool:
@@ -169,18 +152,18 @@ def _fits(run: Run, ended_before: float | None, failed: bool) -> bool:
     return ended_before is None or (run.final and (run.ended or run.created) < ended_before)
 
 
-def _agreed(client: Client, chosen: list[Chosen]) -> bool:
+def _agreed(client: Client, chosen: dict[Resource, Run | None]) -> bool:
     uploads = client.registry.uploads.versions()
     shown: list[tuple[str, Run | list[Upload]]] = []
-    for each in chosen:
-        name, version = each.resource.name, each.resource.version
-        known: Run | list[Upload] = []
-        if each.resource.kind == "uploads":
-            known = [upload for upload, _ in uploads if upload.name == name and version in (None, upload.version)]
-        else:
+    for resource, run in chosen.items():
+        known: Run | list[Upload] = run or []
+        if resource.kind == "uploads":
+            version = resource.version
+            known = [each for each, _ in uploads if each.name == resource.name and version in (None, each.version)]
+        elif run is None:
             with contextlib.suppress(NotFound):
-                known = each.run or client.registry.run(name)
-        shown.append((str(each.resource), known))
+                known = client.registry.run(resource.name)
+        shown.append((str(resource), known))
     render.to_remove(shown)
     if not render.person_there():
         raise UsageError(

@@ -20,7 +20,7 @@ from remoterun.cli import render
 from remoterun.cli.app import Background, RunAsJson, RunNumber, RunThenCommand, app, example, parser_error, run_number
 from remoterun.cli.asking import client as connect
 from remoterun.cli.commands.run import follow_or_report, launch
-from remoterun.cli.options import OPTIONS, command_of, options_of, other_options, parsed, takes, with_values
+from remoterun.cli.options import OPTIONS, command_of, options_of, parsed, takes, with_values
 from remoterun.errors import UsageError
 from remoterun.model import Asked, RunRequest
 from remoterun.parsing import VARIABLE
@@ -94,7 +94,7 @@ def _asked(kept: OriginalRun) -> Asked:
 
 def _prepared(client: Client, kept: OriginalRun, asked: Asked) -> Prepared:
     request = RunRequest(**same_fields(RunRequest, asked))._replace(
-        env=kept.values(asked.variables, asked.env), options=options_of(asked, other_options(kept.request.options))
+        env=kept.values(asked.variables, asked.env), options=options_of(asked)
     )
     return client.runs.prepare_again(kept, request, asked.machine)
 
@@ -114,23 +114,17 @@ def _changed(asked: Asked, values: Mapping[str, Any]) -> Asked:
 def _changes(kept: OriginalRun, asked: Asked) -> str:
     """What is other than in the run that is repeated, in one line."""
     before = _asked(kept)
-    parts = []
-    if asked.machine != before.machine:
-        parts.append(f"on {asked.machine} (it ran on {before.machine})")
-    if asked.command != before.command:
-        parts.append("another command")
-    for mount in asked.mounts:
-        if mount not in kept.mounts:
-            parts.append(str(mount.resource) + ("" if mount.resource.version else " as it is now"))
-    paths = [mount.path for mount in asked.mounts]
-    parts += [f"without {mount.resource}" for mount in before.mounts if mount.path not in paths]
+    parts = ["another command"] if asked.command != before.command else []
+    parts += [
+        f"{mount.resource} as it is now"
+        for mount in asked.mounts
+        if mount not in kept.mounts and not mount.resource.version
+    ]
     for row in OPTIONS.values():
-        if row.name in ("machine", "mounts"):
-            continue
         now, then = row.words(asked), row.words(before)
-        more = [shlex.join(words) for words in now if words not in then]
-        gone = [f"without {shlex.join(words)}" for words in then if words not in now]
-        parts += more + (gone if row.repeated or not more else [])
+        parts += [shlex.join(words) for words in now if words not in then]
+        if row.repeated:
+            parts += [f"without {shlex.join(words)}" for words in then if words not in now]
         if now == then and row.value(asked) != row.value(before):
             parts.append(f"{row.option.flag} …")
     return f"Run {kept.run.number} is run again, " + (f"changed: {'; '.join(parts)}" if parts else "as it was")

@@ -152,11 +152,10 @@ def uploaded(done: Any, as_json: bool, folder: str = "") -> None:
     out(path)
 
 
-def not_finished(command: str, here: bool = False) -> None:
+def not_finished() -> None:
     """After ^C: says that what has arrived stays, and how to go on."""
     line("")
-    line(f"Not finished. What has arrived stays {'here' if here else 'there'}; to go on:")
-    line(f"  {command}")
+    line("Not finished. What has arrived stays; the same command goes on.")
 
 
 def fetched(result: Any, resource: str, as_json: bool = False) -> None:
@@ -251,15 +250,11 @@ def _damage(damage: Damage) -> None:
 
 
 def _place(place: dict[str, Any]) -> str:
+    path = f"/{name(place['path'])}" if place["path"] else ""
     if "upload" in place:
-        version = f" (version {place['version']})" if place["version"] else ""
-        path = f"/{name(place['path'])}" if place["path"] else ""
-        return f"uploads/{place['upload']}{path}{version}"
+        return f"uploads/{place['upload']}{path}" + (f" (version {place['version']})" if place["version"] else "")
     run = f"runs/{place['run']}" if place["run"] is not None else f"a run of somebody else ({place['key']})"
-    part = {"outputs": "", "source": " (its source)", "mount": " (mounted)"}.get(
-        place["part"], f" (its {place['part']})"
-    )
-    return f"{run}{'/' + name(place['path']) if place['path'] else ''}{part}"
+    return f"{run}{path}" + ("" if place["part"] == "outputs" else f" (its {place['part']})")
 
 
 def collected(done: Collected, as_json: bool) -> None:
