@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 from remoterun.cli import render
+from remoterun.cli.render import machine_views
 from remoterun.client import Client
 from remoterun.errors import UsageError
 from remoterun.hosts.base import Prompts
@@ -39,7 +40,7 @@ def agree(client: Client, plan: Plan, new: NewBucket | None, yes: bool) -> None:
     """Show what will be rented, and what it costs; go on only where somebody agrees, or `yes`; then make the bucket,
     where there is none. Raises `UsageError` where nobody can be asked, and `KeyboardInterrupt` for a no."""
     if yes:
-        render.renting_goes_on(plan, new)
+        machine_views.renting_goes_on(plan, new)
     elif not render.person_there():
         first = plan.offers[0].price
         price = f"at {render.hourly(first)}, " if first is not None else ""
@@ -49,7 +50,7 @@ def agree(client: Client, plan: Plan, new: NewBucket | None, yes: bool) -> None:
             hint="-y agrees; --dry-run shows what would be rented",
         )
     else:
-        render.renting(plan, new)
+        machine_views.renting(plan, new)
         if not render.ask("Rent it?", default=False):
             render.line("Nothing was rented.")
             raise KeyboardInterrupt
@@ -66,7 +67,7 @@ def with_bucket(client: Client, machine: str | None) -> None:
     new = client.hosts.bucket()
     if new is None:
         return
-    text = " ".join(render.bucket_lines(new))
+    text = " ".join(machine_views.bucket_lines(new))
     if not new.exists:
         if not render.person_there():
             raise UsageError(

@@ -16,6 +16,7 @@ from remoterun.agent.shared.machines import CAPABILITIES
 from remoterun.agent.shared.spec import PortSpec
 from remoterun.agent.shared.states import Reason, RunState
 from remoterun.cli import render
+from remoterun.cli.render import file_views, live_views, run_views
 from remoterun.client import Client
 from remoterun.client.following import Item, LogBytes, Note, StateChange
 from remoterun.model import Run, listed
@@ -121,7 +122,7 @@ class Showing:
             return
         shown = self._wanted and browser.show(address)
         self._wanted = False
-        render.page_shown(news.local, shown, browser.far_away(), self.ending)
+        file_views.page_shown(news.local, shown, browser.far_away(), self.ending)
 
 
 def some_port() -> int:
@@ -139,7 +140,7 @@ def forward_until_end(
 ) -> int:
     """Forward ports until ^C, or until the run ends; the exit status. `server` is what answers there; `also` is called
     with each state of the run."""
-    steps = render.Steps()
+    steps = live_views.Steps()
     try:
         with contextlib.closing(Forwards(client, ports, steps.say, told, server)) as forwards:
             for item in client.runs.follow(run.number, log=False):
@@ -184,7 +185,7 @@ def follow(
     `from_start`: show the states too that were passed before we looked. `ports` are forwarded while the run runs (None:
     none), of which `told` is told, too, on other threads; `server` is what answers there.
     """
-    steps = render.Steps()
+    steps = live_views.Steps()
     ended = hinted = False
     try:
         with contextlib.closing(Forwards(client, ports, steps.say, told, server)) as forwards:
@@ -203,9 +204,9 @@ def follow(
         steps.abandon()
         if run.final and not ended:
             render.line("")
-            render.line(f"run {run.number} has ended: {render.state_text(run)}")
+            render.line(f"run {run.number} has ended: {run_views.state_text(run)}")
         elif not ended:
-            render.detached(run, bool(ports))
+            run_views.detached(run, bool(ports))
         return 130
     finally:
         steps.abandon()
@@ -219,13 +220,13 @@ def follow(
     return final.exit_status
 
 
-def _show_state(change: StateChange, steps: render.Steps) -> bool:
+def _show_state(change: StateChange, steps: live_views.Steps) -> bool:
     """Whether that was the end."""
     run = change.run
     if run.final:
         steps.clear(failed=run.reason in _STEP_FAILED)
         with render.loudly(run.code is None):
-            render.ending(run)
+            run_views.ending(run)
             for part in (change.event.evidence or "").splitlines():
                 render.line(f"    {part}")
         if change.event.hint:
@@ -240,7 +241,7 @@ def _show_state(change: StateChange, steps: render.Steps) -> bool:
     return False
 
 
-def _show_note(note: Note, steps: render.Steps, run: Run) -> None:
+def _show_note(note: Note, steps: live_views.Steps, run: Run) -> None:
     """What is worth reading of a run beside its states."""
     if note.kind == "build":
         steps.detail(note.text)
@@ -250,7 +251,7 @@ def _show_note(note: Note, steps: render.Steps, run: Run) -> None:
         steps.abandon()
         render.warning(f"{note.text}; trying again")
     elif note.kind == "kept":
-        render.kept(run, note.text)
+        run_views.kept(run, note.text)
     elif note.kind == "attempt":
         steps.abandon()
         render.line(f"run {run.number} gets another host: {note.text}")
@@ -278,7 +279,7 @@ def notice(run: Run) -> None:
     if run.ended is None or run.ended - run.created < LONG or abs(time.time() - run.ended) > JUST_NOW:
         return
     render.bell()
-    words = command(f"run {run.number} {render.state_text(run)}", f"on {run.machine.name}")
+    words = command(f"run {run.number} {run_views.state_text(run)}", f"on {run.machine.name}")
     if words:
         with contextlib.suppress(OSError, subprocess.TimeoutExpired):
             nothing = subprocess.DEVNULL

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from remoterun.agent.shared.states import RunState
-from remoterun.cli import render
+from remoterun.cli.render import run_views
 from remoterun.client import Client, placement
 from remoterun.errors import HostError, UsageError
 from remoterun.model import MachineType, Run, RunRequest
@@ -67,7 +67,7 @@ def test_the_first_that_is_free_else_the_shortest_line(
     assert {run.where for run in shown.values()} == {"lab (one)", "lab (two)"}
     last = shown[runs[-1].number]
     assert last.line is not None and (last.line.machine, last.line.place, last.line.of) == ("two", 2, 2)
-    render.runs_table(list(shown.values()), verbose=False)
+    run_views.runs_table(list(shown.values()), verbose=False)
     assert "lab (two)" in capsys.readouterr().out
     assert (last.record()["machine"], last.record()["host"]) == ("lab", "two")
     (tmp_path / "go").touch()
@@ -75,7 +75,7 @@ def test_the_first_that_is_free_else_the_shortest_line(
         assert ended(client, run).state is RunState.COMPLETE
     known, details = client.runs.info(runs[0].number)
     assert details["spec"]["machine"] == "two", "hints that the agent gives name a machine that can be asked"
-    render.run_info(known, details)
+    run_views.run_info(known, details)
     assert "machine       two of lab (this machine)" in capsys.readouterr().out
 
 

@@ -14,7 +14,7 @@ import pytest
 
 from remoterun.agent.shared.states import RunState
 from remoterun.agent.shared.tree import Manifest
-from remoterun.cli import render
+from remoterun.cli.render import machine_views
 from remoterun.client import Client
 from remoterun.client.following import Note
 from remoterun.errors import UsageError
@@ -149,7 +149,7 @@ class TestStatus:
             second.number: ([], 1, 1),
             third.number: ([], 0, 0),
         }
-        render.machines_status([found["one"]], as_json=False)
+        machine_views.machines_status([found["one"]], as_json=False)
         said = capsys.readouterr().out
         assert re.search(rf"GPU 1 +Tesla K80, 0 bytes of 12 GB: run {first.number}, running for", said), said
         assert re.search(r"GPU 0 .*: theirs of \S+ \(process \d+\)", said)
@@ -171,7 +171,7 @@ class TestStatus:
         assert [status.there is not None for status in found] == [False, True]
         assert found[0].unreached == "silent does not answer within 2 s"
         assert found[0].last_seen == user.client.registry.run(run.number).last_seen
-        render.machines_status(found, as_json=True)
+        machine_views.machines_status(found, as_json=True)
         assert [each["reachable"] for each in json.loads(capsys.readouterr().out)] == [False, True]
 
 

@@ -32,8 +32,8 @@ from remoterun.agent.shared.spec import ResourceRef
 from remoterun.agent.shared.states import RunState
 from remoterun.agent.shared.tree import HEADER, Entry, Manifest
 from remoterun.agent.store.home import Home
-from remoterun.cli import render
 from remoterun.cli.commands.tailing import by_lines
+from remoterun.cli.render import file_views, run_views
 from remoterun.client import Client
 from remoterun.client.following import LogBytes, StateChange
 from remoterun.errors import RemoterunError, TransferError, UnsafePath
@@ -381,7 +381,7 @@ class TestWhatIsNotData:
                 assert error.message
             for known in client.registry.runs():
                 json.dumps(known.record(), allow_nan=False)
-                render.state_text(known)
+                run_views.state_text(known)
 
     def ask(self, client: Client, op: str, path: Path) -> None:
         match op:
@@ -393,7 +393,7 @@ class TestWhatIsNotData:
             case "follow":
                 for item in client.runs.follow(1, patient=False):
                     if isinstance(item, StateChange):
-                        render.state_text(item.run)
+                        run_views.state_text(item.run)
                     elif isinstance(item, LogBytes):
                         list(by_lines([item], None, True))
             case "upload":
@@ -401,11 +401,11 @@ class TestWhatIsNotData:
             case "doctor":
                 client.machines.doctor(client.machines.get("evil"))
             case "gc":
-                shown(client.machines.gc(), lambda found: render.collected(found, False))
+                shown(client.machines.gc(), lambda found: file_views.collected(found, False))
             case "df":
-                shown(client.machines.df(), lambda found: render.usage_table(found, False))
+                shown(client.machines.df(), lambda found: file_views.usage_table(found, False))
             case "check":
-                shown(client.machines.check(), lambda found: render.checked(found, False))
+                shown(client.machines.check(), lambda found: file_views.checked(found, False))
 
 
 class TestAnotherClock:

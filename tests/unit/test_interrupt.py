@@ -10,8 +10,9 @@ import time
 import pytest
 import rich.console
 
-from remoterun.cli import interrupt, render
+from remoterun.cli import interrupt
 from remoterun.cli.interrupt import interrupts_held, terminate_as_interrupt
+from remoterun.cli.render import live_views
 
 
 @pytest.fixture(autouse=True)
@@ -101,7 +102,7 @@ def test_whenever_the_spinner_is_interrupted_the_terminal_is_given_back(
 
     monkeypatch.setattr(rich.console.Console, when, interrupted)
     monkeypatch.setattr("remoterun.cli.render.live_views.lively", lambda stream: True)
-    steps = render.Steps()
+    steps = live_views.Steps()
     with pytest.raises(KeyboardInterrupt):
         steps.at("Waiting for its turn")
         steps.say("behind run 3")

@@ -16,7 +16,7 @@ from remoterun.agent.shared.api import MachineCheck
 from remoterun.agent.shared.states import RunEvent, RunState
 from remoterun.cli import render
 from remoterun.cli.follow import follow
-from remoterun.cli.render.output import Column, table
+from remoterun.cli.render import Column, file_views, live_views, machine_views, run_views, table
 from remoterun.cli.render.terminal import Cursor, columns, shortened
 from remoterun.client import Client
 from remoterun.client.following import Note, StateChange
@@ -76,27 +76,27 @@ PARTS = (
 )
 
 WAYS: dict[str, Callable[[bool], None]] = {
-    "check": lambda json: render.checked(Checked(EVIL, 1, 5, (DAMAGE,), 3, (EVIL,)), json),
-    "gc": lambda json: render.collected(Collected(EVIL, False, 5, 5, PARTS, PARTS), json),
-    "df": lambda json: render.usage_table(
+    "check": lambda json: file_views.checked(Checked(EVIL, 1, 5, (DAMAGE,), 3, (EVIL,)), json),
+    "gc": lambda json: file_views.collected(Collected(EVIL, False, 5, 5, PARTS, PARTS), json),
+    "df": lambda json: file_views.usage_table(
         Usage(EVIL, EVIL, 5, 5, 5, {"shared": {"count": 1, "bytes": 1}}, tuple(USES)), json
     ),
-    "doctor": lambda json: render.checks(CHECKS, json),
-    "ps": lambda json: render.runs_table([RUN, ENDED], verbose=True),
-    "info": lambda json: render.run_info(ENDED, DETAILS),
-    "ending": lambda json: render.ending(ENDED),
-    "uploads": lambda json: render.uploads([Upload(EVIL, 1, "", 3, 3, 1.0, EVIL, EVIL)], json),
-    "versions": lambda json: render.uploads(
+    "doctor": lambda json: machine_views.checks(CHECKS, json),
+    "ps": lambda json: run_views.runs_table([RUN, ENDED], verbose=True),
+    "info": lambda json: run_views.run_info(ENDED, DETAILS),
+    "ending": lambda json: run_views.ending(ENDED),
+    "uploads": lambda json: file_views.uploads([Upload(EVIL, 1, "", 3, 3, 1.0, EVIL, EVIL)], json),
+    "versions": lambda json: file_views.uploads(
         [Upload(EVIL, 1, EVIL, 3, 3, 1.0, EVIL, EVIL, copies=COPIES)], json, versions=True
     ),
-    "to remove": lambda json: render.to_remove([(EVIL, [Upload(EVIL, 1, "", 3, 3, 1.0, EVIL, EVIL)]), (EVIL, RUN)]),
-    "copied": lambda json: render.fetched(Fetched(1, place=EVIL, skipped=[EVIL], warnings=[EVIL]), EVIL, json),
-    "machines": lambda json: render.machines([MACHINE], EVIL, [EVIL], {EVIL: OFFER}, json),
-    "hosts": lambda json: render.hosts_table([RENTED], {EVIL: 1.0}, json),
-    "leftovers": lambda json: render.leftovers([LEFTOVER, replace(LEFTOVER, per="h")], json),
-    "plan": lambda json: render.renting(PLAN, NewBucket(EVIL, EVIL, False)),
-    "plan with a host": lambda json: render.renting(replace(PLAN, kept=RENTED), NewBucket(EVIL, EVIL, True)),
-    "whoami": lambda json: render.whoami(Config(Path(EVIL), default=EVIL), Identity(EVIL, EVIL, EVIL), json),
+    "to remove": lambda json: file_views.to_remove([(EVIL, [Upload(EVIL, 1, "", 3, 3, 1.0, EVIL, EVIL)]), (EVIL, RUN)]),
+    "copied": lambda json: file_views.fetched(Fetched(1, place=EVIL, skipped=[EVIL], warnings=[EVIL]), EVIL, json),
+    "machines": lambda json: machine_views.machines([MACHINE], EVIL, [EVIL], {EVIL: OFFER}, json),
+    "hosts": lambda json: machine_views.hosts_table([RENTED], {EVIL: 1.0}, json),
+    "leftovers": lambda json: machine_views.leftovers([LEFTOVER, replace(LEFTOVER, per="h")], json),
+    "plan": lambda json: machine_views.renting(PLAN, NewBucket(EVIL, EVIL, False)),
+    "plan with a host": lambda json: machine_views.renting(replace(PLAN, kept=RENTED), NewBucket(EVIL, EVIL, True)),
+    "whoami": lambda json: machine_views.whoami(Config(Path(EVIL), default=EVIL), Identity(EVIL, EVIL, EVIL), json),
     "error": lambda json: render.error(RemoterunError(EVIL, evidence=f"{EVIL}\n{EVIL}", hint=EVIL)),
     "warning": lambda json: render.warning(EVIL),
     "fault": lambda json: render.fault(ValueError(EVIL)),
@@ -189,7 +189,7 @@ def test_a_table_fits_its_terminal(
 ) -> None:
     """Columns are cut first, then left out; without a terminal everything is whole."""
     monkeypatch.setenv("NO_COLOR", "1")
-    monkeypatch.setattr("remoterun.cli.render.output.terminal_width", lambda stream: room)
+    monkeypatch.setattr("remoterun.cli.render.terminal_width", lambda stream: room)
     table(HEADS, [ROW])
     head, row = capsys.readouterr().out.splitlines()
     assert head.split() == heads.split() and head == head.rstrip() and row == row.rstrip()
@@ -209,7 +209,7 @@ def test_a_table_counts_columns_of_the_terminal(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("NO_COLOR", "1")
-    monkeypatch.setattr("remoterun.cli.render.output.terminal_width", lambda stream: 20)
+    monkeypatch.setattr("remoterun.cli.render.terminal_width", lambda stream: 20)
     table([Column("A", least=4), Column("B")], [["日本語日本語日本語", "x"], ["é" * 9, "y"]])
     lines = capsys.readouterr().out.splitlines()
     assert [columns(line.rpartition("  ")[0]) for line in lines[1:]] == [17, 17]
@@ -236,27 +236,27 @@ def test_tables_fit_narrow_terminals(
     way: str, width: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("NO_COLOR", "1")
-    monkeypatch.setattr("remoterun.cli.render.output.terminal_width", lambda stream: width)
+    monkeypatch.setattr("remoterun.cli.render.terminal_width", lambda stream: width)
     machine = MachineType("a-machine-in-the-cellar", host="somebody@gpu-box.example.org")
     run = Run(123, "k", machine, RunState.INTERRUPTED, "python -m trainer.train --data_dir=./data --rnn_size=256", 1.0)
     run = replace(run, engine="docker", description="The first song of the second night", labels=("night", "verse"))
     run = replace(run, started=2.0, ended=10000.0, outputs={"files": 12, "size": 1234567})
     match way:
         case "ps" | "ps -v":
-            render.runs_table([run], verbose=way == "ps -v")
+            run_views.runs_table([run], verbose=way == "ps -v")
         case "uploads":
             found = Upload("the-collected-works-of-shakespeare", 12, "", 123456, 1234, 1e9, machine.name, "home")
-            render.uploads([found], False)
+            file_views.uploads([found], False)
         case "machines":
-            render.machines([machine], "", [], {}, False)
+            machine_views.machines([machine], "", [], {}, False)
         case "df":
             about = {"state": "complete", "outputs": 10_000_000, "work": 20_000_000, "log": 3000}
-            render.usage_table(
+            file_views.usage_table(
                 Usage("m", "/h", 5, 5, 5, {"shared": {"count": 0}}, (Use("run", "k", 5, 5, 7, about),)), False
             )
         case "gc":
             part = Freed("environments", 3, 1_000_000, ({"name": "venv-" + "0" * 40},))
-            render.collected(Collected("m", True, 5, 5, (part,), ()), False)
+            file_views.collected(Collected("m", True, 5, 5, (part,), ()), False)
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) >= 2 and max(map(len, lines)) <= width, lines
     if way == "ps -v":
@@ -287,7 +287,7 @@ def test_where_the_cursor_stands_after_a_command(written: list[bytes], at_start:
 
 def test_a_spinner_leaves_room_for_the_interrupt() -> None:
     """The terminal writes `^C` behind it: in the last column that would begin a new line, and this one would stay."""
-    steps = render.Steps()
+    steps = live_views.Steps()
     steps._text = "Preparing the environment"
     steps.detail("a line of pip that is long " * 9)
     spinner = "⠦ "

@@ -11,7 +11,7 @@ import pytest
 
 import remoterun
 from remoterun.agent.shared.states import RunState
-from remoterun.cli.render.output import out_json
+from remoterun.cli.render import out_json
 from remoterun.cli.schema import SCHEMAS, schema
 from remoterun.client import json_shapes
 from remoterun.model import HostUse, MachineType, Renting, Run

@@ -15,6 +15,7 @@ from remoterun.cli.asking import client as connect
 from remoterun.cli.commands.run import send_and_launch
 from remoterun.cli.follow import JUPYTER, Showing, forward_until_end, some_port, unheard
 from remoterun.cli.options import parsed, takes, with_values
+from remoterun.cli.render import file_views, live_views, run_views
 from remoterun.cli.to_send import Sending
 from remoterun.errors import HostError, UsageError
 from remoterun.model import Asked
@@ -45,7 +46,7 @@ def forward(
     with connect() as client:
         known = client.runs.get(run_number(run))
         if known.final:
-            raise UsageError(f"run {known.number} has ended: {render.state_text(known)}", hint="remoterun ps")
+            raise UsageError(f"run {known.number} has ended: {run_views.state_text(known)}", hint="remoterun ps")
         token = client.runs.tokens.find(known.key)
         named = _named(client, known) if token is not None or not wanted else []
         notebooks = token is not None and all(each.port in {port.port for port in named} for each in wanted)
@@ -93,13 +94,13 @@ def open_page(
     """
     from remoterun.cli import browser
 
-    with connect() as client, render.progress() as progress:
+    with connect() as client, live_views.progress() as progress:
         page = client.files.open(source, port, progress, render.line)
     with page:
         try:
-            render.page(page, json)
+            file_views.page(page, json)
             shown = not no_browser and browser.show(page.address)
-            render.page_shown(page.port, shown, browser.far_away())
+            file_views.page_shown(page.port, shown, browser.far_away())
             page.serve()
         except KeyboardInterrupt:  # the way to end it
             render.line("")

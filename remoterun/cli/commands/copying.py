@@ -12,6 +12,7 @@ from remoterun.cli import complete, render
 from remoterun.cli.app import Command, Json, Quiet, Wait, app, example
 from remoterun.cli.asking import client as connect
 from remoterun.cli.asking import with_bucket
+from remoterun.cli.render import file_views, live_views
 from remoterun.errors import NotFound, SomeDamaged, UsageError
 from remoterun.model import Resource, check_upload_name
 from remoterun.parsing import parse_duration
@@ -46,12 +47,12 @@ def upload(
     with connect() as client:
         with_bucket(client, to)
         try:
-            with render.progress(json) as progress:
+            with live_views.progress(json) as progress:
                 done = client.uploads.upload(path, chosen, to, progress, git=git)
         except KeyboardInterrupt:
-            render.not_finished()
+            file_views.not_finished()
             raise
-    render.uploaded(done, json, _folder_of(path))
+    file_views.uploaded(done, json, _folder_of(path))
 
 
 def _folder_of(path: Path) -> str:
@@ -97,20 +98,20 @@ def ls(
                     f"--versions needs one upload: `{render.name(str(parsed))}` is not the name of one",
                     hint="remoterun ls uploads/NAME --versions",
                 )
-            render.uploads(client.uploads.versions(parsed.name, seconds), json, versions=True)
+            file_views.uploads(client.uploads.versions(parsed.name, seconds), json, versions=True)
         elif parsed.kind == "runs" and not parsed.name:
             raise UsageError(
                 "`ls` lists the files of one run", hint="remoterun ps   lists runs\nremoterun ls runs/last"
             )
         elif not parsed.name:
-            render.uploads(client.uploads.list(seconds), json)
+            file_views.uploads(client.uploads.list(seconds), json)
         else:
             from remoterun.client.files import ANY_DEPTH, split_pattern
 
             manifest, about = client.files.list(parsed)
             pattern = split_pattern(parsed)[1]
             every = recursive or ANY_DEPTH in pattern
-            render.manifest(str(parsed), manifest, about, None if every else pattern.count("/") + 1, json)
+            file_views.manifest(str(parsed), manifest, about, None if every else pattern.count("/") + 1, json)
 
 
 @app.command(
@@ -168,23 +169,23 @@ def cp(
                 )
             into = target.endswith("/")
             try:
-                with render.progress(json) as progress:
+                with live_views.progress(json) as progress:
                     fetched = client.files.copy(source, Path(target), _conflict(yes, ignore), progress, into=into)
             except SomeDamaged as error:
-                render.fetched(error.fetched, source, json)
+                file_views.fetched(error.fetched, source, json)
                 raise
             except KeyboardInterrupt:
-                render.not_finished()
+                file_views.not_finished()
                 raise
-            render.fetched(fetched, source, json)
+            file_views.fetched(fetched, source, json)
         elif target is not None and Resource.is_one(target):
             path = Path(source)
             _check_there(path)
             if to is not None:
                 with_bucket(client, to)
-            with render.progress(json) as progress:
+            with live_views.progress(json) as progress:
                 done = client.uploads.add(path, Resource.parse(target), to, progress)
-            render.uploaded(done, json)
+            file_views.uploaded(done, json)
         else:
             raise UsageError(
                 "neither side is a resource",
@@ -215,6 +216,6 @@ def _to_stdout(client: Client, source: str, json: bool) -> None:
     from remoterun.client.files import split_pattern
 
     archive = not render.reader_is_terminal() and not split_pattern(Resource.parse(source))[1]
-    with render.progress(json) as progress:
+    with live_views.progress(json) as progress:
         fetched = client.files.read(source, render.out_bytes, progress, archive=archive)
-    render.copy_warnings(fetched)
+    file_views.copy_warnings(fetched)

@@ -19,6 +19,7 @@ import typer
 from remoterun.cli import complete, render
 from remoterun.cli.app import Command, RunNumber, Wait, app, example, machines_app, run_number
 from remoterun.cli.asking import client as connect
+from remoterun.cli.render import live_views, run_views
 from remoterun.errors import HostError, LinkLost, UsageError
 from remoterun.parsing import command_text, parse_duration
 
@@ -88,7 +89,7 @@ def top(
             numbers = [run_number(text) for text in runs]
         else:
             known = [run for run in client.runs.list(None, wait=seconds) if not run.final and run.placed is not None]
-            render.not_reached(known)
+            run_views.not_reached(known)
             numbers = [str(run.number) for run in known if run.unreached is None]
             if not known:
                 render.line("No run is going on")
@@ -96,7 +97,7 @@ def top(
             return HostError.exit_status if known else 0
         uses = client.runs.top(numbers, once=once)
         try:
-            with render.Board(json, once) as board:
+            with live_views.Board(json, once) as board:
                 for use in uses:
                     board.show(use)
         except KeyboardInterrupt:

@@ -11,6 +11,7 @@ import typer
 from remoterun.cli import complete, render
 from remoterun.cli.app import Command, Json, RunNumber, example, for_each, machines_app, run_number, typed_options
 from remoterun.cli.asking import client as connect
+from remoterun.cli.render import live_views, machine_views
 from remoterun.errors import UsageError
 from remoterun.model import MachineType
 
@@ -32,7 +33,7 @@ def machines(
     with connect() as client:
         config = client.config
         offers = client.machines.rented_types(spot)
-        render.machines(client.machines.list(), config.default, ssh_aliases(config), offers, json)
+        machine_views.machines(client.machines.list(), config.default, ssh_aliases(config), offers, json)
 
 
 @machines_app.command("status", cls=Command, epilog=example("remoterun machines status box"))
@@ -45,7 +46,7 @@ def machines_status(
 ) -> None:
     """Show who uses machines: GPUs, slots, lines, load, disk."""
     with connect() as client:
-        render.machines_status(client.machines.status(names or ()), json)
+        machine_views.machines_status(client.machines.status(names or ()), json)
 
 
 SETTINGS: dict[str, tuple[type, str, int | None, str]] = {
@@ -221,7 +222,7 @@ def machines_whoami(json: Json = False) -> None:
 
     with connect() as client:
         identity = client.hosts.identity("aws") if aws_is_set_up(client.config) else None
-        render.whoami(client.config, identity, json)
+        machine_views.whoami(client.config, identity, json)
 
 
 @machines_app.command("rented", cls=Command, epilog=example("remoterun machines rented --json"))
@@ -234,7 +235,7 @@ def machines_rented(json: Json = False) -> None:
     with connect() as client:
         found = client.hosts.list()
         idle = client.hosts.idle_since(found)
-    render.hosts_table(found, idle, json)
+    machine_views.hosts_table(found, idle, json)
 
 
 @machines_app.command("move", cls=Command, epilog=example("remoterun machines move 16 -t box"))
@@ -258,7 +259,7 @@ def machines_move(
     """
     with connect() as client:
         number = client.registry.run(run_number(run)).number
-        with render.progress() as progress:
+        with live_views.progress() as progress:
             moved = client.runs.move(number, machine, progress, render.warning)
     render.line(f"run {number} goes on as {moved.number} on {moved.where}")
     render.line(f"  remoterun logs {moved.number}   shows its log, live")

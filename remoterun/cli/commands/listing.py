@@ -13,6 +13,7 @@ from remoterun.agent.shared.states import FINAL, RunState
 from remoterun.cli import complete, render
 from remoterun.cli.app import Command, Json, Wait, app, example, run_number, run_range
 from remoterun.cli.asking import client as connect
+from remoterun.cli.render import run_views
 from remoterun.client import json_shapes
 from remoterun.errors import NotFound, UsageError
 from remoterun.model import EVERY_RUN, LAST, RunFilter
@@ -89,13 +90,13 @@ def ps(
             return lambda: show(runs, taken_up)
 
         def show(runs: Sequence[Run], taken_up: Sequence[int]) -> None:
-            render.not_reached(runs)
+            run_views.not_reached(runs)
             for each in taken_up:
                 render.line(f"run {each} gets another host now: `remoterun logs {each}`")
             if json:
                 render.out_json([run.record() for run in runs])
             elif runs:
-                render.runs_table(runs, verbose)
+                run_views.runs_table(runs, verbose)
             elif wanted != EVERY_RUN:
                 render.line("No run matches; `remoterun ps` lists runs without a filter")
             else:
@@ -171,11 +172,11 @@ def info(
         raise UsageError("`info` shows one run", hint=f"remoterun diff {runs[0]} {runs[1]}   shows what differs")
     with connect() as client:
         known, details = client.runs.info(run_number(runs[0] if runs else LAST), seconds)
-    render.not_reached([known])
+    run_views.not_reached([known])
     if json:
         render.out_json(json_shapes.run_info(known, details))
     else:
-        render.run_info(known, details)
+        run_views.run_info(known, details)
 
 
 def _change_labels(runs: Sequence[str], labels: Sequence[str]) -> None:
@@ -230,4 +231,4 @@ def diff(
     if json:
         render.out_json(json_shapes.difference(found))
     else:
-        render.difference(found, stat)
+        run_views.difference(found, stat)

@@ -13,6 +13,7 @@ from remoterun.agent.shared.api import MachineCheck
 from remoterun.cli import complete, render
 from remoterun.cli.app import Command, Json, app, example, machines_app
 from remoterun.cli.asking import client as connect
+from remoterun.cli.render import file_views, live_views, machine_views
 from remoterun.client import json_shapes
 from remoterun.errors import (
     AgentError,
@@ -59,7 +60,7 @@ def doctor(machine: Machine = None, json: Json = False) -> int:
             return Examined(type_, examine_rented(client, type_) if rented else examine(client, type_))
 
         def show(found: Examined, as_json: bool) -> None:
-            render.checks(found.checks, as_json)
+            machine_views.checks(found.checks, as_json)
 
         found, status = _of_each(client, machine, look, show, json)
     return status or (0 if all(examined.sound for examined in found) else 1)
@@ -80,10 +81,10 @@ def check(
     with connect() as client:
 
         def verify(name: str | None) -> Checked:
-            with render.progress() as progress:
+            with live_views.progress() as progress:
                 return client.machines.check(name, set_aside=not dry_run, progress=progress)
 
-        found, status = _of_each(client, machine, verify, render.checked, json)
+        found, status = _of_each(client, machine, verify, file_views.checked, json)
     return status or (0 if all(done.sound for done in found) else 1)
 
 
@@ -126,13 +127,13 @@ def gc(
         def free(name: str | None) -> Collected:
             return client.machines.gc(name, keep=keep, envs=envs, unused=seconds, dry_run=dry_run)
 
-        return _of_each(client, machine, free, render.collected, json)[1]
+        return _of_each(client, machine, free, file_views.collected, json)[1]
 
 
 def _clear_cloud(yes: bool, dry_run: bool, json: bool) -> None:
     with connect() as client:
         found = client.hosts.leftovers(render.warning)
-        render.leftovers(found, json)
+        machine_views.leftovers(found, json)
         if dry_run or not found:
             return
         if not yes and not render.person_there():
@@ -160,7 +161,7 @@ def df(machine: Machine = None, json: Json = False) -> int:
     """
 
     with connect() as client:
-        return _of_each(client, machine, client.machines.df, render.usage_table, json)[1]
+        return _of_each(client, machine, client.machines.df, file_views.usage_table, json)[1]
 
 
 CLOCK_TOLERANCE = 5.0

@@ -12,6 +12,7 @@ from remoterun.agent.shared.states import RunState
 from remoterun.cli import complete, render
 from remoterun.cli.app import Command, Quiet, RunNumbers, app, example, for_each, named_resource, run_number, run_range
 from remoterun.cli.asking import client as connect
+from remoterun.cli.render import file_views, run_views
 from remoterun.errors import NotFound, UsageError
 from remoterun.model import LAST, Resource, Run, Upload
 from remoterun.parsing import parse_duration
@@ -48,7 +49,7 @@ def _end_each(client: Client, runs: list[str], end: Any, words: str) -> int:
         before = client.registry.run(number)
         known, asked = end(number)
         if not asked:
-            render.line(f"run {known.number} has ended already: {render.state_text(known)}")
+            render.line(f"run {known.number} has ended already: {run_views.state_text(known)}")
         elif before.stopping and "stopping" in words:
             render.line(f"run {known.number} is already {words}")
         elif known.state is RunState.QUEUED:
@@ -142,7 +143,7 @@ def _chosen(client: Client, words: list[str], ended_before: float | None, failed
                 if run.final:
                     found[Resource("runs", str(run.number))] = run
                 else:
-                    render.line(f"run {run.number} has not ended and stays: {render.state_text(run)}")
+                    render.line(f"run {run.number} has not ended and stays: {run_views.state_text(run)}")
     return found
 
 
@@ -164,7 +165,7 @@ def _agreed(client: Client, chosen: dict[Resource, Run | None]) -> bool:
             with contextlib.suppress(NotFound):
                 known = client.registry.run(resource.name)
         shown.append((str(resource), known))
-    render.to_remove(shown)
+    file_views.to_remove(shown)
     if not render.person_there():
         raise UsageError(
             f"these {len(chosen)} would be removed, and nobody is here to agree", hint="-y removes them unasked"

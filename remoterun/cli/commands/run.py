@@ -16,6 +16,7 @@ from remoterun.cli.app import MORE, Background, Command, Quiet, RunAsJson, app, 
 from remoterun.cli.asking import agree, hint_at_secrets
 from remoterun.cli.asking import client as connect
 from remoterun.cli.options import OPTIONS, command_of, options_of, parsed, takes, with_values
+from remoterun.cli.render import live_views, machine_views
 from remoterun.cli.to_send import Sending, framework_text, source_to_send, standard_input, with_packages, with_untracked
 from remoterun.errors import HostError, UsageError
 from remoterun.model import ALL_GPUS, Asked, RunRequest
@@ -156,7 +157,7 @@ def follow_or_report(client: Client, run: Run, request: RunRequest, background: 
 
 def _submit(client: Client, prepared: Prepared, plan: Plan | None) -> Run:
     number = None
-    steps = render.Steps()
+    steps = live_views.Steps()
 
     def waiting(text: str) -> None:
         if text:
@@ -170,7 +171,7 @@ def _submit(client: Client, prepared: Prepared, plan: Plan | None) -> Run:
         render.line(f"Casting run {number}…")
 
     try:
-        with render.progress() as progress:
+        with live_views.progress() as progress:
             return client.runs.launch(prepared, progress, cast, plan, waiting, render.warning)
     except BaseException as error:
         steps.abandon()
@@ -200,7 +201,7 @@ def _show_plan(client: Client, prepared: Prepared, plan: Plan | None, new: NewBu
     if plan is not None:
         if plan.instead is not None:
             render.out(f"           {plan.instead}")
-        for head, text in render.plan_lines(plan, new):
+        for head, text in machine_views.plan_lines(plan, new):
             render.out(f"{head:<11}{text}")
     if source is not None:
         starting = f", starting in {source.workdir}" if source.workdir else ""

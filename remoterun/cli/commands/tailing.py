@@ -14,6 +14,7 @@ import typer
 from remoterun.cli import render
 from remoterun.cli.app import Command, Json, Quiet, RunNumber, RunNumbers, Wait, app, example, run_number
 from remoterun.cli.asking import client as connect
+from remoterun.cli.render import run_views
 from remoterun.client.following import Item, LogBytes, Note
 from remoterun.errors import HostUnreachable, UsageError
 from remoterun.model import LAST, Run
@@ -73,9 +74,9 @@ def _print_log(run: Run, items: Iterable[Item]) -> bool:
                 anything = True
                 render.command_bytes(item.data, item.stderr)
             elif isinstance(item, Note) and item.kind == "kept":
-                render.kept(run, item.text)
+                run_views.kept(run, item.text)
     except HostUnreachable as error:
-        known = render.state_text(replace(run, fault=error))
+        known = run_views.state_text(replace(run, fault=error))
         raise HostUnreachable(f"{error.message}; run {run.number} is {known}", hint=error.hint, evidence=error.evidence)
     return anything
 
@@ -109,7 +110,7 @@ def wait(
                 if item.fault is not None:
                     render.error(item.fault)
                     continue
-                render.ended(item)
+                run_views.ended(item)
                 if first:
                     break
             elif item.kind == "lost":

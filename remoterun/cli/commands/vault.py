@@ -10,6 +10,7 @@ import typer
 from remoterun.cli import complete, render
 from remoterun.cli.app import Command, Json, Machine, example, secret_app
 from remoterun.cli.asking import client as connect
+from remoterun.cli.render import file_views
 from remoterun.errors import HostError, UsageError
 
 
@@ -18,7 +19,7 @@ def secret(context: typer.Context, json: Json = False) -> None:
     """Save values that runs get by name."""
     if context.invoked_subcommand is None:
         with connect() as client:
-            render.secrets(client.secrets.list(), json)
+            file_views.secrets(client.secrets.list(), json)
 
 
 @secret_app.command(

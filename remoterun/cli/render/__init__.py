@@ -1,84 +1,378 @@
-"""All that is printed. stdout is data; stderr is talk. Colours, bars and spinners only on a terminal.
+"""All that is printed. stdout is data: lines, tables, JSON, bytes. stderr is talk: lines, warnings, errors, questions.
 
 `out`, `line` and `table` clean what they are given, so that no text from elsewhere reaches a terminal as a command.
+Colours, bars and spinners only on a terminal.
 """
 
-from remoterun.cli.render.file_views import (
-    checked,
-    collected,
-    copy_warnings,
-    fetched,
-    manifest,
-    not_finished,
-    page,
-    page_shown,
-    secrets,
-    to_remove,
-    uploaded,
-    uploads,
-    usage_table,
-)
-from remoterun.cli.render.live_views import Board, Steps, progress
-from remoterun.cli.render.machine_views import (
-    bucket_lines,
-    checks,
-    hosts_table,
-    leftovers,
-    machines,
-    machines_status,
-    plan_lines,
-    renting,
-    renting_goes_on,
-    whoami,
-)
-from remoterun.cli.render.output import (
-    ReaderGone,
-    ask,
-    ask_secret,
-    be_quiet,
-    begin_question,
-    bell,
-    choose,
-    command_bytes,
-    error,
-    error_bytes,
-    fault,
-    finish,
-    heading,
-    hint,
-    line,
-    loudly,
-    new_page,
-    out,
-    out_bytes,
-    out_json,
-    out_text,
-    said_by_parser,
-    usage,
-    warning,
-)
-from remoterun.cli.render.run_views import (
-    detached,
-    difference,
-    ended,
-    ending,
-    kept,
-    not_reached,
-    run_info,
-    runs_table,
-    state_text,
-)
+from __future__ import annotations
+
+import contextlib
+import getpass
+import io
+import json
+import os
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from remoterun.cli.render.terminal import DONE as DONE
+from remoterun.cli.render.terminal import FAILED as FAILED
 from remoterun.cli.render.terminal import (
-    DONE,
-    FAILED,
-    clean,
-    dollars,
-    duration,
-    files,
-    hourly,
-    name,
-    person_there,
-    reader_is_terminal,
-    size,
-    word,
+    Styled,
+    Talking,
+    Text,
+    coloured,
+    columns,
+    cursor,
+    is_command,
+    is_terminal,
+    laid_out,
+    paint,
+    plain,
+    shortened,
+    shown,
+    terminal_width,
 )
+from remoterun.cli.render.terminal import clean as clean
+from remoterun.cli.render.terminal import dollars as dollars
+from remoterun.cli.render.terminal import duration as duration
+from remoterun.cli.render.terminal import files as files
+from remoterun.cli.render.terminal import hourly as hourly
+from remoterun.cli.render.terminal import name as name
+from remoterun.cli.render.terminal import person_there as person_there
+from remoterun.cli.render.terminal import reader_is_terminal as reader_is_terminal
+from remoterun.cli.render.terminal import size as size
+from remoterun.cli.render.terminal import word as word
+from remoterun.errors import RemoterunError
+
+
+class ReaderGone(Exception):
+    """Nobody reads stdout any more: `remoterun logs 16 | head`."""
+
+
+def out(*parts: Text) -> None:
+    """One line of data, its parts with a space between them."""
+    _write(" ".join(shown(part, sys.stdout) for part in parts))
+
+
+def out_text(*parts: Text, hang: int, command: bool = False) -> None:
+    """As `out`; on a terminal a longer line is broken between words, and goes on at column `hang`, where a `command`
+    begins that is not broken."""
+    _write(laid_out(parts, sys.stdout, hang, command))
+
+
+def heading(name: str, first: bool) -> None:
+    """Above what is said of one of several machines."""
+    if not first:
+        out("")
+    out(paint(name, "1"))
+
+
+def out_json(value: Any) -> None:
+    _write(json.dumps(value, indent=2).replace("\x7f", "\\u007f"))
+
+
+def new_page() -> None:
+    """What is shown next takes the place of what a terminal shows; elsewhere an empty line comes before it."""
+    with _writing():
+        if is_terminal(sys.stdout):
+            # Of a screen that is erased from its first line on, terminals keep a copy above it: only of what was there.
+            sys.stdout.write("\x1b[H\x1b[K\n\x1b[J\x1b[H" if _Page.begun else "\x1b[H\x1b[J")
+        elif _Page.begun:
+            print()
+        _Page.begun = True
+
+
+class _Page:
+    begun = False
+
+
+def out_bytes(data: bytes) -> None:
+    """Bytes of a command, at once and as they are."""
+    with _writing():
+        sys.stdout.flush()
+        view = memoryview(data)
+        while view:
+            view = view[os.write(1, view) :]
+    cursor.wrote(data)
+
+
+def _write(line: str) -> None:
+    with _writing():
+        print(line)
+
+
+def finish() -> None:
+    """Write what is still buffered."""
+    with _writing():
+        sys.stdout.flush()
+
+
+def drop_stdout() -> None:
+    """Discard what is written to stdout from now on: buffered data must not raise again when the process ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+
+
+@contextlib.contextmanager
+def _writing() -> Iterator[None]:
+    try:
+        yield
+    except BrokenPipeError:
+        drop_stdout()
+        raise ReaderGone
+    except OSError as error:
+        drop_stdout()
+        raise RemoterunError(f"stdout can't be written: {error.strerror}")
+
+
+GAP = 2
+"""Columns of the terminal between two of a table."""
+_STYLES = {"1": "bold", "2": "dim", "31": "red", "32": "green", "33": "yellow", "36": "cyan"}
+"""Colours of ours, as rich names them."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of a table, and what may happen to it where the terminal is too narrow."""
+
+    head: str
+    right: bool = False
+    least: int | None = None
+    """The width to which it may be cut before columns are left out; None: it is never cut."""
+    drop: int = 0
+    """Columns are left out in this order, 1 first; 0: never. One that is empty is left out anywhere, unless it is 0."""
+
+
+def table(heads: Sequence[Column], rows: Sequence[Sequence[Text]], notes: Sequence[str] = ()) -> None:
+    """A line for the heads and one for each row; nothing without a row. Nothing is cut unless stdout is a terminal.
+
+    Below each row comes its note, if it has one, from the second column on.
+    """
+    if not rows:
+        return
+    width = terminal_width(sys.stdout)
+    for number, line in enumerate(_lines_of(heads, rows, width)):
+        _write(line)
+        if number and notes and notes[number - 1]:
+            indent = " " * (max(len(heads[0].head), *(columns(plain(row[0])) for row in rows)) + GAP)
+            out(indent + shortened(clean(notes[number - 1]), (width or 80) - len(indent)))
+
+
+def _lines_of(heads: Sequence[Column], rows: Sequence[Sequence[Text]], width: int | None) -> list[str]:
+    written = io.StringIO()
+    room = width or sum(_natural(heads, rows)) + GAP * len(heads)
+    console_of(written, coloured(sys.stdout), room).print(drawn_table(heads, rows, width))
+    return [line.rstrip(" ") for line in written.getvalue().removesuffix("\n").split("\n")]
+
+
+def console_of(file: Any, colours: bool, width: int | None = None) -> Any:
+    """Where rich draws."""
+    from rich.console import Console
+
+    system: Any = "standard" if colours else None
+    return Console(file=file, width=width, force_terminal=True, color_system=system, no_color=not colours)
+
+
+def drawn_table(heads: Sequence[Column], rows: Sequence[Sequence[Text]], width: int | None) -> Any:
+    """A table as rich draws it, for a terminal of that width (None: none)."""
+    from rich.table import Table
+
+    drawn = Table(box=None, pad_edge=False, padding=(0, GAP, 0, 0), header_style="")
+    kept = _that_fit(heads, _natural(heads, rows), rows, width)
+    for index in kept:
+        head = heads[index]
+        justify: Any = "right" if head.right else "left"
+        drawn.add_column(_cell(paint(head.head, "1")), justify=justify, no_wrap=head.least is None)
+    for row in rows:
+        drawn.add_row(*(_cell(row[index]) for index in kept))
+    return drawn
+
+
+def _natural(heads: Sequence[Column], rows: Sequence[Sequence[Text]]) -> list[int]:
+    """The width of each column in which nothing is cut."""
+    return [max(len(head.head), *(columns(plain(row[index])) for row in rows)) for index, head in enumerate(heads)]
+
+
+def _that_fit(
+    heads: Sequence[Column], natural: Sequence[int], rows: Sequence[Sequence[Text]], width: int | None
+) -> list[int]:
+    """The columns that are shown: those that hold something, and can be cut to the width of the terminal."""
+    kept = [index for index, head in enumerate(heads) if not head.drop or any(plain(row[index]) for row in rows)]
+    least = [min(head.least or wide, wide) for head, wide in zip(heads, natural, strict=True)]
+    while width is not None and sum(least[index] + GAP for index in kept) - GAP > width:
+        droppable = [index for index in kept if heads[index].drop]
+        if not droppable:
+            break
+        kept.remove(min(droppable, key=lambda index: heads[index].drop))
+    return kept
+
+
+def _cell(text: Text) -> Any:
+    from rich.text import Text as RichText
+
+    cell = RichText(no_wrap=True, overflow="ellipsis")
+    return cell.append(plain(text), _STYLES[text.code] if isinstance(text, Styled) else None)
+
+
+MOST_KEPT = 20
+
+
+_kept: list[tuple[Text, ...]] = []
+"""The last lines that `-q` did not show: a question that follows is about them."""
+
+
+def be_quiet(on: bool) -> bool:
+    """If `on`, print only warnings, errors and questions from now on. Returns `on`."""
+    if on:
+        Talking.quiet = True
+    return on
+
+
+@contextlib.contextmanager
+def loudly(wanted: bool) -> Iterator[None]:
+    """In the block there is talk even with `-q`, if `wanted`: it is about an error."""
+    before = Talking.quiet
+    Talking.quiet = before and not wanted
+    try:
+        yield
+    finally:
+        Talking.quiet = before
+
+
+def line(*parts: Text) -> None:
+    """One line of talk, its parts with a space between them. `line("")` ends the line that `^C` stands in."""
+    if Talking.quiet:
+        _kept[:] = [*_kept, parts][-MOST_KEPT:]
+    else:
+        _print(*parts)
+
+
+def _print(*parts: Text, hang: int | None = None, command: bool = False) -> None:
+    newline = cursor.begin_line()
+    if newline and parts == ("",):
+        return
+    with contextlib.suppress(BrokenPipeError):
+        print(laid_out(parts, sys.stderr, hang, command), file=sys.stderr, flush=True)
+
+
+def _titled(title: str, code: str, text: str) -> None:
+    _print(paint(f"{title}:", code), text, hang=len(title) + 2)
+
+
+def error_bytes(data: bytes) -> None:
+    """Errors of a command, at once and as they are."""
+    with contextlib.suppress(OSError):
+        view = memoryview(data)
+        while view:
+            view = view[os.write(2, view) :]
+
+
+def command_bytes(data: bytes, stderr: bool) -> None:
+    """Bytes of a command, where it wrote them."""
+    if stderr:
+        error_bytes(data)
+        cursor.wrote(data)
+    else:
+        out_bytes(data)
+
+
+def bell() -> None:
+    """Ring the terminal's bell, if stderr is a terminal."""
+    if is_terminal(sys.stderr):
+        with contextlib.suppress(OSError):
+            print("\a", end="", file=sys.stderr, flush=True)
+
+
+def warning(text: str) -> None:
+    _titled("warning", "33", text)
+
+
+def error(problem: RemoterunError) -> None:
+    """An error of ours: one line, its evidence, its hint."""
+    _titled("error", "31;1", problem.message)
+    if problem.evidence:
+        for text in problem.evidence.splitlines():
+            _print(" ", paint(text, "2"))
+    hint(problem.hint)
+
+
+def fault(problem: BaseException) -> None:
+    """An error that nobody raised on purpose."""
+    _titled("error", "31;1", f"remoterun has a fault: {type(problem).__name__}: {problem}")
+    hint("REMOTERUN_DEBUG=1 before the command shows where")
+
+
+def hint(text: str | None) -> None:
+    """Each line is a sentence, its commands in backticks, or a command, with three spaces before what it does."""
+    if text:
+        _print("")
+        for number, part in enumerate(text.splitlines()):
+            _print(paint("hint:", "36") if number == 0 else "     ", part, hang=6, command=is_command(part))
+
+
+def usage(problem: Any, words: Sequence[str]) -> None:
+    """An error in what was typed, from the parser, in our form."""
+    message, meant = said_by_parser(problem)
+    _titled("error", "31;1", message)
+    context = getattr(problem, "ctx", None)
+    command = " ".join(["remoterun", *(word for word in words[:1] if not word.startswith("-"))])
+    manual = f"{context.command_path if context is not None else command} --help"
+    hint(f"{meant} `{manual}` lists them all" if meant else manual)
+
+
+def said_by_parser(problem: Any) -> tuple[str, str]:
+    """(what is wrong, what was probably meant, or "") of an error of the parser, in our words."""
+    message, meant = problem.format_message(), ""
+    found = re.search(r"\.? Did you mean (.*)\?$| \(Possible options: (.*)\)$", message, re.DOTALL)
+    if found:
+        words = re.sub(r"['?]", "", found[1] or found[2]).split(", ")
+        message, meant = message[: found.start()], f"did you mean {', '.join(f'`{word}`' for word in words)}?"
+    message = re.sub(r"'([^']*)'", r"`\1`", message.rstrip("."))
+    message = re.sub(r"^(No such option: )(.*)", r"\1`\2`", message)
+    return message[:1].lower() + message[1:], meant
+
+
+def ask(question: str, default: bool) -> bool:
+    """Ask a person yes or no; Enter means `default`."""
+    return choose(question, "yn", "y" if default else "n") == "y"
+
+
+def choose(question: str, letters: str, default: str) -> str:
+    """Ask a person for one of `letters`, or the word that it begins: y(es), n(o), q(uit). Enter means `default`."""
+    choices = "/".join(letter.upper() if letter == default else letter for letter in letters)
+    words = {"y": "yes", "n": "no", "q": "quit"}
+    while True:
+        word = _answer(f"{question} [{choices}] ") or default
+        if any(word.lower() in (letter, words[letter]) for letter in letters):
+            return word[0].lower()
+        line(f"  `{word}` is not an answer: type {', '.join(letters[:-1])} or {letters[-1]}, then Enter")
+
+
+def ask_secret(question: str) -> str | None:
+    """Ask a person for a word that is not shown; None for nothing."""
+    begin_question()
+    try:
+        return getpass.getpass(clean(question)) or None
+    except EOFError:
+        return None
+
+
+def begin_question() -> None:
+    """A person is asked next, on a line of its own."""
+    for parts in _kept:
+        _print(*parts)
+    _kept.clear()
+    cursor.begin_line()
+
+
+def _answer(question: str) -> str:
+    """What a person types; the end of stdin is as good as ^C."""
+    begin_question()
+    sys.stderr.write(laid_out([question.rstrip(" ")], sys.stderr) + " ")
+    sys.stderr.flush()
+    answer = sys.stdin.readline()
+    if not answer:
+        raise KeyboardInterrupt
+    return answer.strip()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from remoterun.agent.shared.api import Tree
 from remoterun.agent.shared.states import FINAL
 from remoterun.agent.shared.tree import LARGEST
-from remoterun.cli.render.output import Column, finish, hint, line, out, out_json, table, warning
+from remoterun.cli.render import Column, finish, hint, line, out, out_json, table, warning
 from remoterun.cli.render.run_views import show_faults, state_text
 from remoterun.cli.render.terminal import (
     DONE,

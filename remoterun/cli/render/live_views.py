@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from remoterun.agent.shared.states import RunState
 from remoterun.cli.interrupt import interrupts_held
-from remoterun.cli.render.output import Column, command_bytes, console_of, drawn_table, finish, line, out, table
+from remoterun.cli.render import Column, command_bytes, console_of, drawn_table, finish, line, out, table
 from remoterun.cli.render.terminal import (
     DONE,
     FAILED,

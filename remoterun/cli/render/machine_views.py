@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from remoterun.agent.shared import api
 from remoterun.agent.shared.api import MachineCheck
-from remoterun.cli.render.output import Column, line, out, out_json, out_text, table
+from remoterun.cli.render import Column, line, out, out_json, out_text, table
 from remoterun.cli.render.terminal import (
     DONE,
     FAILED,

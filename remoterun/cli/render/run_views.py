@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from remoterun.agent.shared.spec import NONE, PYTHON, TENSORFLOW
 from remoterun.agent.shared.states import FINAL, Reason, RunState
+from remoterun.cli.render import Column, line, out, out_bytes, out_text, table, warning
 from remoterun.cli.render.machine_views import cost_text, host_goes_on
-from remoterun.cli.render.output import Column, line, out, out_bytes, out_text, table, warning
 from remoterun.cli.render.terminal import (
     DONE,
     FAILED,
