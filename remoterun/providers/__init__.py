@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from remoterun.config import Config
-    from remoterun.providers.base import Provider
+    from remoterun.providers.aws.provider import AWS as Provider
+
+__all__ = ["PROVIDERS", "Provider", "provider_named"]
 
 PROVIDERS = {
     "aws": "remoterun.providers.aws.provider.AWS",
 }
-"""Name of a provider (`Rental.provider`) → a function of the configuration that makes the `Provider`."""
+"""Name of a provider (`Rental.provider`) → a function of the configuration that makes one."""
 
 
 def provider_named(name: str, config: Config) -> Provider:

@@ -1,4 +1,4 @@
-"""What `remoterun.providers.base` promises, held against each provider."""
+"""What `remoterun.providers` promises, held against each provider."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ import pytest
 from remoterun.config import Config
 from remoterun.model import MachineType, Rental, new_key
 from remoterun.providers import provider_named
-from remoterun.providers.base import Intent, Leftover, NoCapacity, Provider, RentedHost
+from remoterun.providers.aws.provider import AWS
+from remoterun.providers.base import Intent, Leftover, NoCapacity, RentedHost
 from tests.workshop import until
 
 
 class Given:
     """A provider, and a machine type of it."""
 
-    def __init__(self, provider: Provider, machine: MachineType) -> None:
+    def __init__(self, provider: AWS, machine: MachineType) -> None:
         self.provider = provider
         self.machine = machine
         self.said: list[str] = []

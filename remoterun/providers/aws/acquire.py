@@ -79,7 +79,7 @@ class Acquisition:
         self._admitted: tuple[str, str] | None = None
 
     def host(self, offers: Sequence[Offer]) -> RentedHost:
-        """See `Provider.acquire`."""
+        """See `AWS.acquire`."""
         self._folder.begin(self._intent)
         with self._folder.locked(self._say):
             request = self._given() or self._first_given(offers)
