@@ -131,7 +131,8 @@ class RentedHosts:
         if host.alive and host.token not in needed:
             return "no run needs it"
         folder = HostFolder(self._connections.config.home, host.token)
-        if host.alive and folder.read("host.json") is None and not folder.is_locked():
+        never_came = folder.intent() is None or (folder.read("host.json") is None and not folder.is_locked())
+        if host.alive and never_came:
             return "whoever acquired it was cut short"
         return None
 

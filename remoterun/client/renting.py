@@ -135,11 +135,15 @@ def rent(
         number=run.number,
         attempt=renting.attempt,
         machine=run.machine,
-        created=time.time(),
         deadline=renting.deadline,
         idle=plan.idle,
     )
-    offers = plan.offers if plan.kept is None else _no_dearer(_offers(connections, run.machine), plan)
+    offers = plan.offers
+    if plan.kept is not None:  # others may stand in for it that cost no more than what was shown and agreed to
+        found_now, most = _offers(connections, run.machine), plan.price
+        offers = tuple(each for each in found_now if most is None or (each.at_most or math.inf) <= most)
+        if not offers:
+            raise NoCapacity("the host that was free is gone, and others cost more", [], hint="try again")
     rented = provider.acquire(intent, offers, waiting)
     run = connections.registry.rent(run, _with_host(renting, rented, rented.began))
     try:
@@ -312,17 +316,6 @@ def _offers(connections: Connections, machine: MachineType) -> tuple[Offer, ...]
     if not offers:
         raise ProviderError(f"nothing is offered for `{machine.name}`", hint="remoterun doctor aws")
     return offers
-
-
-def _no_dearer(offers: tuple[Offer, ...], plan: Plan) -> tuple[Offer, ...]:
-    """Those that may stand in for the kept host of a plan, which is what was shown and agreed to. Raises `NoCapacity`
-    where there are none."""
-    most = plan.price
-    found = tuple(offer for offer in offers if most is None or (offer.at_most is not None and offer.at_most <= most))
-    if not found:
-        tried = [f"{offer.type} in {offer.zone or offer.region}: its price is higher" for offer in offers]
-        raise NoCapacity("the host that was free is gone, and others cost more", tried, hint="try again")
-    return found
 
 
 def _kept(connections: Connections, machine: MachineType, without: Container[str]) -> RentedHost | None:

@@ -46,9 +46,7 @@ class HostUse:
     def idle_cost(self) -> float | None:
         """US dollars that it costs at the most from the end of the run until then."""
         until = self.stays_until
-        if until is None or self.ended is None or self.price is None:
-            return None
-        return (until - self.ended) / 3600 * (self.limit or self.price)
+        return None if until is None else replace(self, began=self.ended or 0.0, ended=until).cost(until, at_most=True)
 
 
 @dataclass(frozen=True)

@@ -74,7 +74,6 @@ class Intent:
     number: int
     attempt: int
     machine: MachineType
-    created: float
     deadline: float
     """When (seconds since 1970) the host ends itself, whatever happens."""
     idle: float

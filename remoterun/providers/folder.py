@@ -24,7 +24,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from remoterun.agent.shared.files import locked, remove_tree, write_whole
+from remoterun.agent.shared.files import locked, remove_tree, unless_held, write_whole
 from remoterun.agent.shared.records import encode, from_json
 from remoterun.model import MachineType
 from remoterun.providers.base import Intent, ProviderError
@@ -85,8 +85,8 @@ class HostFolder:
     def ssh_config(self) -> Path:
         return self.path / "ssh_config"
 
-    def reach(self, alias: str, address: str, user: str, proxy: str | None = None) -> None:
-        """Write how `alias` is reached, at an address that may have changed, as a user with our key, through a
+    def reach(self, asked: MachineType, gpus: int, address: str, user: str, proxy: str | None) -> MachineType:
+        """How the host is reached, at an address that may have changed, as a user with our key, through a
         `ProxyCommand` where there is one. Its host key is that of the first contact, unless another is known."""
         host_key = self.text("host_key.pub").split()
         if not (self.path / "known_hosts").exists():
@@ -103,12 +103,13 @@ class HostFolder:
             "StrictHostKeyChecking": "yes",
             **({} if proxy is None else {"ProxyCommand": proxy}),
         }
-        text = f"Host {alias}\n" + "".join(f"  {name} {value}\n" for name, value in options.items())
+        text = f"Host {self.token}\n" + "".join(f"  {name} {value}\n" for name, value in options.items())
         if not self.ssh_config.exists() or self.text("ssh_config") != text:
             self.write("ssh_config", text)
+        return self._machine(asked, gpus)
 
-    def machine(self, asked: MachineType, gpus: int) -> MachineType:
-        """How the host is reached, by an alias of its own in a configuration of its own, once `reach` wrote that."""
+    def _machine(self, asked: MachineType, gpus: int) -> MachineType:
+        """An alias of its own in a configuration of its own."""
         return replace(
             asked,
             host=self.token,
@@ -123,7 +124,7 @@ class HostFolder:
         record, intent = self.read("host.json"), self.intent()
         if record is None or intent is None or not self.ssh_config.exists():
             return None
-        return self.machine(intent.machine, record.get("gpus", 0))
+        return self._machine(intent.machine, record.get("gpus", 0))
 
     def know(self, key: str) -> None:
         """Accept this host key from now on, given as `ssh-ed25519 AAAA…`, and no other one."""
@@ -146,11 +147,8 @@ class HostFolder:
 
     def is_locked(self) -> bool:
         """Whether a process on this machine acquires the host just now."""
-        try:
-            with self.locked():
-                return False
-        except (ProviderError, FileNotFoundError) as error:
-            return isinstance(error, ProviderError)
+        with unless_held(str(self.path / "lock")) as lock:
+            return lock is None
 
     def remove(self) -> None:
         """Forget the host, and our key for it. One that is absent is removed."""

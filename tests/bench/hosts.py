@@ -67,7 +67,7 @@ def _acquired(cloud: Cloud, home: Path, number: int) -> dict[str, float]:
     machine = MachineType("t4", rental=Rental("aws", (TYPE,)))
     offers = provider.offers(machine, live=True)
     now = time.time()
-    intent = Intent(f"rr-bench-{number}-1", f"bench-{number}", number, 1, machine, now, now + 3600, 600.0)
+    intent = Intent(f"rr-bench-{number}-1", f"bench-{number}", number, 1, machine, now + 3600, 600.0)
     began = time.monotonic()
     rented = provider.acquire(intent, offers, lambda _: None)
     ended = time.monotonic()

@@ -78,7 +78,7 @@ class Killed:
 
 def new_intent() -> Intent:
     key, now = new_key(), time.time()
-    return Intent(f"rr-{key}-1", key, 7, 1, MACHINE, now, now + 3600, 600.0)
+    return Intent(f"rr-{key}-1", key, 7, 1, MACHINE, now + 3600, 600.0)
 
 
 @pytest.mark.timeout(120 + 40 * KILLS)

@@ -275,5 +275,5 @@ class TestPools:
 
     def test_every_name_that_can_not_be_one_of_them_is_told(self, homes: tuple[Place, Path, Path]) -> None:
         said = homes[0].run("machines", "add", "lab", "one", "nope1", "nope2", status=2).stderr
-        assert "2 of these can't be machines of a pool" in said
+        assert "nope1 and nope2 can't be in a pool" in said
         assert "there is no machine type `nope1`" in said and "there is no machine type `nope2`" in said

@@ -38,7 +38,7 @@ from remoterun.providers.folder import HostFolder
 from tests.workshop import until
 
 MACHINE = MachineType("t4", rental=Rental("aws", ("g4dn.xlarge",), disk=200))
-INTENT = Intent("rr-01h-1", "01h", 16, 1, MACHINE, 1764240000.0, 1764326400.0, 600.0)
+INTENT = Intent("rr-01h-1", "01h", 16, 1, MACHINE, 1764326400.0, 600.0)
 IMAGE = Image("ami-1", "Ubuntu", "/dev/sda1", 75)
 TERMS = RentalTerms("rr-01h-1", 1764326400.0, 600.0, ["sudo", "-n", "shutdown", "-P", "now"])
 

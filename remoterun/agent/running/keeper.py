@@ -96,10 +96,9 @@ class Keeper:
         home: Home,
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
-        sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._home = home
-        self._clock, self._wall, self._sleep = clock, wall, sleep
+        self._clock, self._wall = clock, wall
         self._active_at = clock()
         self._in_time_at = clock()
         self._next = {"notices": 0.0, "ensure": 0.0, "end": 0.0}
@@ -115,7 +114,7 @@ class Keeper:
                 self.step(terms)
             except Exception:  # noqa: BLE001 - a host without a keeper costs money
                 traceback.print_exc()
-            self._sleep(POLL)
+            time.sleep(POLL)
 
     def step(self, terms: RentalTerms) -> None:
         """Inspect everything, and do what follows from it."""

@@ -146,11 +146,9 @@ def _add_pool(name: str, names: list[str], settings: dict[str, Any], default: bo
     config = configuration.load()
     found = members(MachineType(name, pool=tuple(names)), config)
     wrong = {member: error for member, error in found.items() if isinstance(error, UsageError)}
-    if len(wrong) == 1:
-        raise next(iter(wrong.values()))
     if wrong:
         raise UsageError(
-            f"{len(wrong)} of these can't be machines of a pool",
+            f"{' and '.join(wrong)} can't be in a pool",
             evidence="\n".join(error.message for error in wrong.values()),
             hint="remoterun machines   lists those that can\nremoterun machines add NAME user@host   adds one",
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import itertools
 import socket
 import sys
 import time
@@ -236,11 +237,13 @@ def plan_lines(plan: Plan, new: NewBucket | None = None) -> list[tuple[str, str]
         ]
     else:
         listed = []
-        for offers in _by_type(plan.offers):
+        for _, group in itertools.groupby(plan.offers, lambda offer: (offer.type, offer.price)):
+            offers = list(group)
             first = offers[0]
             listed.append(("rents", f"{first.type}: {described(first)}"))
+            day = {"": "", "now": " now"}.get(first.priced, f" (as of {first.priced})")
             spot = ", spot" if first.spot else ""
-            listed.append(("", f"{hourly(first.price)}{_priced(first)}{spot}, in {_zones(offers)}"))
+            listed.append(("", f"{hourly(first.price)}{day}{spot}, in {_zones(offers)}"))
     if plan.most is not None:
         listed.append(("at most", f"{dollars(plan.most)}: {hours(plan.hours)} at {hourly(plan.price)}, {WITHOUT}"))
         if any(offer.spot for offer in plan.offers):
@@ -340,7 +343,7 @@ def hosts_table(found: Sequence[RentedHost], idle_since: Mapping[str, float], as
             brief_ago(host.began),
             dollars(host.cost(now)),
             dollars(replace(host, began=idle_since[host.id]).cost(now)) if host.id in idle_since else "",
-            _coarse(max(host.deadline - now, 0)),
+            duration(host.deadline - now),
         ]
         for host in found
     ]
@@ -381,24 +384,6 @@ def leftovers(found: Sequence[Leftover], as_json: bool) -> None:
         for each in found
     ]
     table(heads, rows)
-    sums = {per: sum(each.saves or 0.0 for each in found if each.per == per) for per in ("h", "month")}
-    saved = " and ".join(f"{dollars(amount)}/{per}" for per, amount in sums.items() if amount)
-    freed = sum(each.bytes for each in found)
-    frees = f"{size(freed)} in the bucket are free" if freed else ""
-    if saved or frees:
-        line(f"Without them {' and '.join(part for part in (f'you save {saved}' if saved else '', frees) if part)}")
-
-
-def _coarse(seconds: float) -> str:
-    """`22 h`, `14 min`."""
-    return f"{seconds / 3600:.0f} h" if seconds >= 5400 else f"{seconds / 60:.0f} min"
-
-
-def _by_type(offers: Sequence[Offer]) -> list[list[Offer]]:
-    groups: dict[tuple[str, str, bool, float | None], list[Offer]] = {}
-    for offer in offers:
-        groups.setdefault((offer.type, offer.region, offer.spot, offer.price), []).append(offer)
-    return list(groups.values())
 
 
 def _zones(offers: Sequence[Offer]) -> str:
@@ -406,7 +391,3 @@ def _zones(offers: Sequence[Offer]) -> str:
     region = offers[0].region
     zones = list(dict.fromkeys(offer.zone for offer in offers if offer.zone))
     return ", ".join([*zones[:1], *(zone.removeprefix(region) for zone in zones[1:])]) or region
-
-
-def _priced(offer: Offer) -> str:
-    return {"": "", "now": " now"}.get(offer.priced, f" (as of {offer.priced})")

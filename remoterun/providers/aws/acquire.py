@@ -31,9 +31,8 @@ BOOT_SECONDS = 900.0
 """From the call to the first answer of sshd. Machines of bare metal take the most of it."""
 REPEATS = (2.0, 4.0, 8.0, 16.0)
 """Seconds before a call without an answer is repeated."""
-ASK_SECONDS = 3.0
+ASK_SECONDS = 2.0
 """Between questions about an instance that boots."""
-KNOCK_SECONDS = 0.25
 HIDDEN_SECONDS = 120.0
 """AWS may say for so long that it doesn't know an instance which it has made just now."""
 NOTICES = "aws"
@@ -212,81 +211,60 @@ class Acquisition:
     # --- the wait ---
 
     def _ready(self, request: LaunchRequest) -> RentedHost:
-        """The host of a request that was given one, once it can be used. Raises `HostNeverCame`."""
+        """The host of a request that was given one, once it can be used. Where it is reached through a proxy, whether
+        sshd answers is known by logging in alone. Raises `HostNeverCame`."""
+        from remoterun.hosts.ssh.dial import answers
+
+        region, began, is_running = request.offer.region, time.monotonic(), False
+        proxy = endpoint.proxy(self._settings, region)
+        why = "it never got a public address"
+        self._say("its boot")
+        while True:
+            waited = time.monotonic() - began
+            instance = self._described(request, may_be_hidden=waited < HIDDEN_SECONDS)
+            if instance is not None and instance["State"]["Name"] == "running" and not is_running:
+                is_running = True
+                self._say("sshd")
+            address = instance and address_of(instance, proxy)
+            if instance is not None and address and is_running:
+                why = f"its address is {address}"
+                if proxy is not None or answers(address):
+                    try:
+                        return self._met(
+                            request,
+                            instance,
+                            self._folder.reach(self._intent.machine, request.offer.gpus, address, USER, proxy),
+                        )
+                    except HostUnreachable as error:
+                        why = error.message
+            if waited > BOOT_SECONDS:
+                raise HostNeverCame(
+                    f"the host {request.instance} did not answer on port 22 within {BOOT_SECONDS / 60:.0f} minutes",
+                    evidence=why,
+                    hint="remoterun doctor aws   # says how hosts are reached where port 22 is closed",
+                )
+            time.sleep(ASK_SECONDS)
+
+    def _met(self, request: LaunchRequest, instance: dict[str, Any], machine: MachineType) -> RentedHost:
+        """The host after its first session."""
         from remoterun.providers.aws.first_session import learn_key
 
-        assert request.instance is not None
-        give_up_at = time.monotonic() + BOOT_SECONDS
-        while True:
-            instance = self._answering(request, request.instance)
-            address = address_of(instance, self._proxy(request))
-            assert address is not None
-            machine = machine_of(self._folder, self._intent.machine, request.offer, address, self._proxy(request))
-            assert machine.host is not None
-            try:
-                problems = learn_key(self._folder, machine.host, self._say)
-                break
-            except HostUnreachable:
-                if time.monotonic() >= give_up_at:
-                    raise
-                time.sleep(ASK_SECONDS)
+        found = learn_key(self._folder, self._say)
         rented = tags.rented_of(instance, request.offer.region)
         if rented is None:
             raise HostNeverCame(f"`{request.instance}` has lost its tags", hint="remoterun machines rented")
-        record = {
-            "id": rented.id,
-            "region": request.offer.region,
-            "image": request.parameters.get("ImageId"),
-            "gpus": request.offer.gpus,
-            "problems": problems,
-        }
-        self._folder.write("host.json", json.dumps(record, indent=1))
+        self._folder.write("host.json", json.dumps({**found, "gpus": request.offer.gpus}, indent=1))
         return replace(rented, machine=machine, state="running")
 
-    def _proxy(self, request: LaunchRequest) -> str | None:
-        return endpoint.proxy(self._settings, request.offer.region)
-
-    def _answering(self, request: LaunchRequest, identity: str) -> dict[str, Any]:
-        """The instance, once sshd answers there, or once it runs where it is reached through a proxy: whether sshd
-        answers is then known by logging in alone. Raises `HostNeverCame`."""
-        from remoterun.hosts.ssh.dial import answers
-
-        began = time.monotonic()
-        ask_at = began
-        instance: dict[str, Any] | None = None
-        self._say("its boot")
-        running = False
-        while True:
-            now = time.monotonic()
-            if now >= ask_at:
-                ask_at = now + ASK_SECONDS
-                hidden = now - began < HIDDEN_SECONDS
-                instance = self._described(request.offer.region, identity, hidden=hidden) or instance
-                if instance is not None and instance["State"]["Name"] == "running" and not running:
-                    running = True
-                    self._say("sshd")
-            address = (instance or {}).get("PublicIpAddress")
-            if instance is not None and (running if self._proxy(request) else address and answers(address)):
-                return instance
-            if now - began > BOOT_SECONDS:
-                raise HostNeverCame(
-                    f"the host {identity} did not answer on port 22 within {BOOT_SECONDS / 60:.0f} minutes",
-                    evidence=f"its address is {address}" if address else "it never got a public address",
-                    hint="remoterun doctor aws   # says how hosts are reached where port 22 is closed",
-                )
-            time.sleep(KNOCK_SECONDS)
-
-    def _described(self, region: str, identity: str, *, hidden: bool) -> dict[str, Any] | None:
+    def _described(self, request: LaunchRequest, *, may_be_hidden: bool) -> dict[str, Any] | None:
         """The instance now; None where AWS can't be asked, or doesn't know it yet. Raises `HostNeverCame`."""
         try:
-            answer = self._calls("ec2", "describe_instances", region, InstanceIds=[identity])
+            answer = self._calls("ec2", "describe_instances", request.offer.region, InstanceIds=[request.instance])
         except ProviderUnreachable:
             return None
         except Refused as refused:
-            if is_gone(refused) and hidden:
+            if is_gone(refused) and may_be_hidden:
                 return None
-            if is_gone(refused):
-                raise HostNeverCame(f"AWS does not know `{identity}` any more", evidence=refused.evidence)
             raise
         found = [each for reservation in answer["Reservations"] for each in reservation["Instances"]]
         if not found:
@@ -294,7 +272,7 @@ class Acquisition:
         state = found[0]["State"]["Name"]
         if tags.STATES.get(state) in ("stopped", "ending", "gone"):
             raise HostNeverCame(
-                f"the host {identity} ended while it was waited for ({state})",
+                f"the host {request.instance} ended while it was waited for ({state})",
                 evidence=said_of(found[0]) or None,
                 hint="try again",
             )
@@ -364,12 +342,6 @@ def address_of(instance: dict[str, Any], proxy: str | None) -> str | None:
     """Where an instance is reached; None where it is not yet, or no more. A proxy knows it by its id."""
     found: str | None = instance.get("PublicIpAddress") if proxy is None else instance["InstanceId"]
     return found
-
-
-def machine_of(folder: HostFolder, asked: MachineType, offer: Offer, address: str, proxy: str | None) -> MachineType:
-    """How a host is reached."""
-    folder.reach(folder.token, address, USER, proxy)
-    return folder.machine(asked, offer.gpus)
 
 
 def describe(calls: Calls, region: str, token: str | None = None) -> list[dict[str, Any]]:

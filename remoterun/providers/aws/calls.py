@@ -11,10 +11,10 @@ import email.utils
 import re
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
-from remoterun.aws_codes import DENIED, EXPIRED, LATER, LOGIN_ENDED, NO_CREDENTIALS, UNKNOWN_KEY, is_one_of
+from remoterun.aws_codes import DENIED, EXPIRED, LATER, LOGIN_ENDED, NO_CREDENTIALS, UNKNOWN_KEY
 from remoterun.errors import ConfigError
 from remoterun.providers.aws.catalogue import quota_of
 from remoterun.providers.base import ProviderError, ProviderUnreachable
@@ -54,18 +54,40 @@ CAPACITY = {
 }
 QUOTA = {"VcpuLimitExceeded", "MaxSpotInstanceCountExceeded", "InstanceLimitExceeded"}
 NOT_READY = {"PendingVerification", "OptInRequired", "Blocked", "AccountDisabled"}
+LINK = {
+    *("HTTPClientError", "ConnectionError", "EndpointConnectionError", "ResponseStreamingError"),
+    "ResponseParserError",  # something on the way answers in place of AWS
+}
 GONE = re.compile(r"Invalid[A-Za-z]+(\.|ID\.?)(NotFound|Malformed)|.*\.NotFound|ParameterNotFound")
 """What is said of something that isn't there."""
+
+
+FINAL: tuple[tuple[Collection[str], str, str], ...] = (
+    ({*EXPIRED, *LOGIN_ENDED}, "the AWS login has expired", "aws sso login   or whatever gave you these credentials"),
+    (
+        UNKNOWN_KEY,
+        "AWS does not know these credentials",
+        "aws sts get-caller-identity   shows which are used\naws configure   sets others",
+    ),
+    (
+        NO_CREDENTIALS,
+        "there are no AWS credentials",
+        "aws configure   or set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE",
+    ),
+    ({"CredentialRetrievalError"}, "the AWS credentials can't be fetched", "aws sso login"),
+    (NOT_READY, "AWS has not opened this account for it yet", "sign in and see"),
+    ({"InvalidInstanceType"}, "there is no machine of this type here", "remoterun machines   lists those with a name"),
+)
+"""AWS's codes, and the classes of its library's errors → what they mean, and what mends it."""
 
 
 def translate(error: Exception, service: str, operation: str, region: str, clock_skew: float) -> Exception:
     """Our error for one of botocore's. `clock_skew`: seconds that AWS's clock is ahead of ours."""
     response = getattr(error, "response", None)
-    if not isinstance(response, dict):
-        return _without_answer(error, service, region)
-    code = str(response.get("Error", {}).get("Code", ""))
-    said = str(response.get("Error", {}).get("Message", ""))
-    status = response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+    answer = response if isinstance(response, dict) else {}
+    code = str(answer.get("Error", {}).get("Code", "")) or type(error).__name__
+    said = str(answer.get("Error", {}).get("Message", "")) or str(error)
+    names = {code} if answer else {each.__name__ for each in type(error).__mro__}
     evidence = f"{service}:{operation} in {region}: {code}: {said}"[:2000]
     if code in CAPACITY:
         return NoCapacityHere(code, f"{code}: {said}")
@@ -73,26 +95,20 @@ def translate(error: Exception, service: str, operation: str, region: str, clock
         return QuotaReached(code, "the account's limit is reached", evidence=evidence)
     if code in ("VPCIdNotSpecified", "DefaultVpcDoesNotExist", "MissingInput"):
         return no_default_vpc(region, said, code)
-    if code == "InvalidInstanceType":
-        hint = "remoterun machines   lists those with a name"
-        return Refused(code, f"{region} has no machine of this type", evidence=said, hint=hint)
     if (code in EXPIRED or code in UNKNOWN_KEY) and abs(clock_skew) > CLOCK_SECONDS:
         return clock_error(clock_skew, evidence)
-    if code in EXPIRED:
-        return expired(code, evidence)
-    if code in UNKNOWN_KEY:
-        return Refused(
-            code,
-            "AWS does not know these credentials",
-            evidence=evidence,
-            hint="aws sts get-caller-identity   tells which are used\naws configure   sets others",
-        )
+    for meant, message, hint in FINAL:
+        if not names.isdisjoint(meant):
+            return Refused(code, message, evidence=evidence, hint=hint)
     if code in DENIED:
         return _denied(code, said, service, operation, evidence)
-    if code in NOT_READY:
-        return Refused(code, "AWS has not opened this account for it yet", evidence=evidence, hint="sign in and see")
-    if code in LATER or status >= 500:
+    if not names.isdisjoint(LINK):
+        hint = "is this machine online? is the region's name right?"
+        return ProviderUnreachable(f"AWS can't be reached ({service} in {region})", evidence=evidence, hint=hint)
+    if code in LATER or answer.get("ResponseMetadata", {}).get("HTTPStatusCode", 0) >= 500:
         return ProviderUnreachable(f"AWS can't answer now ({code})", evidence=evidence, hint="try again in a minute")
+    if not answer:
+        return Refused(code, f"AWS's library refuses the call: {error}", hint="remoterun doctor aws")
     return Refused(code, f"AWS refuses {service}:{_action(operation)} ({code})", evidence=evidence)
 
 
@@ -104,15 +120,6 @@ def clock_error(clock_skew: float, evidence: str | None = None) -> Refused:
         f"this machine's clock is {minutes:.0f} minutes {way}: AWS accepts no signature of it",
         evidence=evidence,
         hint="sudo timedatectl set-ntp true",
-    )
-
-
-def expired(code: str, evidence: str | None = None) -> Refused:
-    return Refused(
-        code,
-        "the AWS login has expired",
-        evidence=evidence,
-        hint="aws sso login   or whatever gave you these credentials",
     )
 
 
@@ -132,14 +139,12 @@ def quota_error(refused: QuotaReached, type: str, region: str, spot: bool, vcpus
     if quota is None:
         return Refused(refused.code, f"the account's limit for {type} ({kind}) is reached", evidence=refused.evidence)
     needed = f"{vcpus} vCPUs" if vcpus else "its vCPUs"
-    value = vcpus or "VCPUS"
     return Refused(
         refused.code,
         f"the account's limit does not allow {type} ({kind}) in {region}: `{quota.name}` ({quota.code}), in vCPUs; "
         f"it takes {needed} more than what runs now",
         evidence=f"{refused.evidence}\nnew accounts often have 0 for GPUs; AWS answers a request in hours to days",
-        hint="aws service-quotas request-service-quota-increase --service-code ec2 "
-        f"--quota-code {quota.code} --desired-value {value} --region {region}",
+        hint=quota.raise_command(vcpus or "VCPUS", region),
     )
 
 
@@ -157,38 +162,6 @@ def _denied(code: str, said: str, service: str, operation: str, evidence: str) -
 def _action(operation: str) -> str:
     """`run_instances` as IAM writes it: `RunInstances`."""
     return "".join(word.title() for word in operation.split("_"))
-
-
-_LINK = (  # the last one: something on the way answers in place of AWS
-    "HTTPClientError",
-    "ConnectionError",
-    "EndpointConnectionError",
-    "ResponseStreamingError",
-    "ResponseParserError",
-)
-
-
-def _without_answer(error: Exception, service: str, region: str) -> Exception:
-    """Of an error that is botocore's own."""
-    name = type(error).__name__
-    if is_one_of(error, LOGIN_ENDED):
-        return expired(name, str(error))
-    if is_one_of(error, NO_CREDENTIALS):
-        return Refused(
-            name,
-            "there are no AWS credentials",
-            evidence=str(error),
-            hint="aws configure   or set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE",
-        )
-    if is_one_of(error, ["CredentialRetrievalError"]):
-        return Refused(name, "the AWS credentials can't be fetched", evidence=str(error), hint="aws sso login")
-    if is_one_of(error, _LINK):
-        return ProviderUnreachable(
-            f"AWS can't be reached ({service} in {region})",
-            evidence=str(error),
-            hint="is this machine online? is the region's name right?",
-        )
-    return Refused(name, f"AWS's library refuses the call: {error}", hint="remoterun doctor aws")
 
 
 def is_gone(error: Exception) -> bool:
@@ -268,8 +241,6 @@ class Calls:
         """What `ask` gives for each region, several at a time. Raises what the first one raised that failed."""
         from concurrent.futures import ThreadPoolExecutor
 
-        for region in regions:
-            self._client("ec2", region, False)  # they are made one after the other: botocore's session needs that
         with ThreadPoolExecutor(8) as pool:
             return [item for found in pool.map(ask, regions) for item in found]
 

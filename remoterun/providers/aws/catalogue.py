@@ -95,6 +95,13 @@ class Quota:
     code: str
     name: str
 
+    def raise_command(self, vcpus: int | str, region: str) -> str:
+        """What asks AWS for a higher one."""
+        return (
+            "aws service-quotas request-service-quota-increase --service-code ec2 "
+            f"--quota-code {self.code} --desired-value {vcpus} --region {region}"
+        )
+
 
 _STANDARD = "Standard (A, C, D, H, I, M, R, T, Z)"
 QUOTAS: dict[tuple[str, bool], Quota] = {

@@ -162,11 +162,7 @@ def _quotas(calls: Calls, region: str) -> list[MachineCheck]:
         if value:
             found.append(MachineCheck(name, True, f"{value} vCPUs at a time ({quota.code})"))
         else:
-            fix = (
-                f"aws service-quotas request-service-quota-increase --service-code ec2 --quota-code {quota.code} "
-                f"--desired-value 8 --region {region}"
-            )
-            found.append(MachineCheck(name, None, f"none may run ({quota.code})", fix))
+            found.append(MachineCheck(name, None, f"none may run ({quota.code})", quota.raise_command(8, region)))
     return found
 
 

@@ -19,12 +19,12 @@ from remoterun.providers.folder import HostFolder
 BOOT_SECONDS = 660.0
 
 
-def learn_key(folder: HostFolder, alias: str, say: Callable[[str], None]) -> list[str]:
-    """Make the host that `folder` knows ready for agents. Returns what went wrong at its boot without preventing use,
-    a line each. Blocks for minutes. Raises `HostError`."""
+def learn_key(folder: HostFolder, say: Callable[[str], None]) -> dict[str, Any]:
+    """Make the host that `folder` knows ready for agents. Returns what it says of its boot: also `problems` that do not
+    prevent use, a line each. Blocks for minutes. Raises `HostError`."""
     from remoterun.hosts.ssh.host import SSHHost
 
-    host = SSHHost(alias, config_file=folder.ssh_config, deadlines=Deadlines(connect=15, banner=15))
+    host = SSHHost(folder.token, config_file=folder.ssh_config, deadlines=Deadlines(connect=15, banner=15))
     with contextlib.closing(host):
         say("Docker")
         done = host.run(["sudo", "-n", PYTHON, PROGRAM, "await"], BOOT_SECONDS)
@@ -32,7 +32,7 @@ def learn_key(folder: HostFolder, alias: str, say: Callable[[str], None]) -> lis
         raise HostNeverCame("the new host was not prepared", evidence=(done.errors or done.output)[-2000:] or None)
     found = _parsed(done.output)
     folder.know(found["key"])
-    return [str(line) for line in found.get("problems", [])]
+    return found
 
 
 def _parsed(text: str) -> dict[str, Any]:

@@ -98,11 +98,7 @@ def instance_store() -> str | None:
     unused = [disk for disk in disks if not any(disk.get(key) for key in ("mountpoint", "fstype", "children"))]
     if not unused:
         return None
-    devices = sorted(disk["path"] for disk in unused)
-    device = devices[0]
-    if len(devices) > 1 and shutil.which("mdadm"):
-        device = "/dev/md/remoterun"
-        run(["mdadm", "--create", device, "--run", "--level=0", f"--raid-devices={len(devices)}", *devices])
+    device = min(disk["path"] for disk in unused)
     run(["mkfs.ext4", "-q", "-E", "nodiscard", device])
     os.makedirs(DATA, exist_ok=True)
     run(["mount", "-o", "noatime", device, DATA])

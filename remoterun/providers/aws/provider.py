@@ -1,4 +1,4 @@
-"""EC2. What the public methods of `AWS` promise, every provider promises: tests/contract/test_providers.py."""
+"""EC2. What the public methods of `AWS` promise, every provider promises."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from remoterun.config import Config
 from remoterun.errors import NotFound
 from remoterun.model import MachineType, Rental
 from remoterun.providers.aws import catalogue, endpoint, network, tags
-from remoterun.providers.aws.acquire import Acquisition, address_of, describe, machine_of
+from remoterun.providers.aws.acquire import Acquisition, address_of, describe
 from remoterun.providers.aws.calls import Calls, Refused, is_gone
+from remoterun.providers.aws.image import USER
 from remoterun.providers.base import Identity, Intent, Leftover, Offer, RentedHost
 from remoterun.providers.folder import HostFolder
 
@@ -164,7 +165,7 @@ class AWS:
         intent = folder.intent()
         if intent is None or not address or not rented.alive:
             return rented
-        return replace(rented, machine=machine_of(folder, intent.machine, rented.offer, address, proxy))
+        return replace(rented, machine=folder.reach(intent.machine, rented.offer.gpus, address, USER, proxy))
 
     def _check_account(self, account: str | None) -> None:
         """Raises `Refused` where these credentials are of another account, which knows nothing of this one's hosts."""
