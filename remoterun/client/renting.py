@@ -334,6 +334,9 @@ def _kept(connections: Connections, machine: MachineType, without: Container[str
             continue
         if folder.token in busy or folder.token in without:
             continue
+        last = folder.last_reached()
+        if last is not None:
+            connections.open_soon(last)  # while its provider is asked
         try:
             host = provider.find(folder.token)
         except ProviderError:  # it is of another account

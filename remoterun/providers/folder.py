@@ -2,7 +2,7 @@
 
     intent.json          what is to be acquired; on disk before the first call that costs something
     request.json         the call that may have made a host, word for word, and what came of it; its provider's own
-    host.json            what the host said of its boot; from when it was ready to use
+    host.json            the host, from when it was ready to use
     key                  our key for it
     host_key             the host's key at the first contact, which its provider could read; then it has another
     ssh_config, known_hosts
@@ -106,8 +106,25 @@ class HostFolder:
         text = f"Host {self.token}\n" + "".join(f"  {name} {value}\n" for name, value in options.items())
         if not self.ssh_config.exists() or self.text("ssh_config") != text:
             self.write("ssh_config", text)
-        gpus, config = gpus or asked.gpus, str(self.ssh_config)
-        return replace(asked, gpus=gpus, rental=None, host=self.token, rented=self.token, ssh_config=config)
+        return self._machine(asked, gpus)
+
+    def _machine(self, asked: MachineType, gpus: int) -> MachineType:
+        """An alias of its own in a configuration of its own."""
+        return replace(
+            asked,
+            host=self.token,
+            gpus=gpus or asked.gpus,
+            rental=None,
+            rented=self.token,
+            ssh_config=str(self.ssh_config),
+        )
+
+    def last_reached(self) -> MachineType | None:
+        """How the host was reached when it was last seen; None where it never became ready to use."""
+        record, intent = self.read("host.json"), self.intent()
+        if record is None or intent is None or not self.ssh_config.exists():
+            return None
+        return self._machine(intent.machine, record.get("gpus", 0))
 
     def know(self, key: str) -> None:
         """Accept this host key from now on, given as `ssh-ed25519 AAAA…`, and no other one."""

@@ -253,7 +253,7 @@ class Acquisition:
         rented = tags.rented_of(instance, request.offer.region)
         if rented is None:
             raise HostNeverCame(f"`{request.instance}` has lost its tags", hint="remoterun machines rented")
-        self._folder.write("host.json", json.dumps(found, indent=1))
+        self._folder.write("host.json", json.dumps({**found, "gpus": request.offer.gpus}, indent=1))
         return replace(rented, machine=machine, state="running")
 
     def _described(self, request: LaunchRequest, *, may_be_hidden: bool) -> dict[str, Any] | None:
