@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import gzip
 import json
 import subprocess
@@ -15,12 +16,14 @@ import botocore.parsers
 import pytest
 
 from remoterun.agent.shared.machines import RentalTerms
+from remoterun.config import AWS as AwsSettings
 from remoterun.config import Config
 from remoterun.errors import ConfigError, HostUnreachable
 from remoterun.model import MachineType, Rental
 from remoterun.providers.aws import catalogue, image, network, tags, update_prices
 from remoterun.providers.aws.acquire import client_token, launch_parameters
 from remoterun.providers.aws.calls import (
+    Calls,
     NoCapacityHere,
     QuotaReached,
     Refused,
@@ -485,3 +488,46 @@ def test_the_command_line_loads_nothing_of_aws() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+# --- an image with a price of its own ---
+
+
+@pytest.mark.parametrize(
+    ("about", "known"),
+    [
+        ({"PlatformDetails": "Linux/UNIX"}, True),
+        ({"PlatformDetails": "Red Hat Enterprise Linux"}, False),
+        ({"PlatformDetails": "Linux/UNIX", "ProductCodes": [{"ProductCodeId": "x", "ProductCodeType": "m"}]}, False),
+    ],
+)
+def test_the_price_of_a_machine_is_not_known_where_its_image_costs_too(
+    tmp_path: Path, about: dict[str, Any], known: bool
+) -> None:
+    said = {
+        "describe_subnets": {"Subnets": [{"AvailabilityZone": "us-east-1a"}]},
+        "describe_instance_type_offerings": {
+            "InstanceTypeOfferings": [{"InstanceType": "g4dn.xlarge", "Location": "us-east-1a"}]
+        },
+        "describe_images": {"Images": [{"ImageId": "ami-1", **about}]},
+    }
+
+    class Answers(Calls):
+        def __call__(self, service: str, operation: str, region: str, **parameters: Any) -> Any:
+            return said[operation]
+
+    config = Config(tmp_path, aws=AwsSettings(region="us-east-1"))
+    aws = AWS(config)
+    aws.calls = Answers(config.aws)
+    machine = MachineType("mine", rental=Rental("aws", ("g4dn.xlarge",), image="ami-1"))
+    (found,) = aws.offers(machine, live=True)
+    assert (found.price is not None, found.at_most is not None) == (known, known)
+    instance = {
+        "InstanceId": "i-1",
+        "InstanceType": "g4dn.xlarge",
+        "State": {"Name": "running"},
+        "LaunchTime": datetime.datetime.now(datetime.UTC),
+        "Tags": tags.as_list(tags.of_intent(INTENT, found, "1.2.3.4/32", "m")),
+    }
+    rented = tags.rented_of(instance, "us-east-1")
+    assert rented is not None and (rented.cost(time.time()) is not None) == known

@@ -126,6 +126,8 @@ def machines_add(
     if host not in (None, "local"):
         SSHTarget.parse(host)
         settings = {"host": host, **settings}
+    if aws is not None:
+        _warn_of_unknown(aws)
     config = configuration.load()
     configuration.add_machine(config, name, settings, overwrite=yes, make_default=default)
     render.line(f"machine `{name}` is in {config.file}" + ("; it is the default" if default else ""))
@@ -133,6 +135,16 @@ def machines_add(
         render.line(f"  remoterun doctor {name}   tries it")
     else:
         render.line(f"  remoterun run -t {name} --dry-run COMMAND   shows what a run would rent, and its price")
+
+
+def _warn_of_unknown(types: str) -> None:
+    """AWS has more types than our table, and may have this one; a slip of the finger is more likely."""
+    from remoterun.providers.aws import catalogue
+
+    for type in types.split(","):
+        meant = catalogue.nearest(type.strip())
+        if meant and catalogue.facts(type.strip()) is None:
+            render.warning(f"`{type.strip()}` is not in remoterun's table of types: did you mean {' or '.join(meant)}?")
 
 
 def _add_pool(name: str, names: list[str], settings: dict[str, Any], default: bool, yes: bool) -> None:

@@ -237,9 +237,10 @@ class Acquisition:
                         )
                     except HostUnreachable as error:
                         why = error.message
-            if waited > BOOT_SECONDS:
+            limit = HIDDEN_SECONDS if is_running and not address else BOOT_SECONDS
+            if waited > limit:
                 raise HostNeverCame(
-                    f"the host {request.instance} did not answer on port 22 within {BOOT_SECONDS / 60:.0f} minutes",
+                    f"the host {request.instance} did not answer on port 22 within {limit / 60:.0f} minutes",
                     evidence=why,
                     hint="remoterun doctor aws   # says how hosts are reached where port 22 is closed",
                 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 
@@ -176,6 +176,13 @@ def offer(type: str, region: str, zone: str = "", *, spot: bool = False, price: 
         priced="now" if price is not None else table().date if listed is not None else "",
         limit=on_demand if spot else None,
     )
+
+
+def nearest(type: str) -> Sequence[str]:
+    """Types of the table with a name like `type`, for a hint."""
+    import difflib
+
+    return difflib.get_close_matches(type, list(table().types), 3, 0.6)
 
 
 def _article(word: str) -> str:

@@ -13,6 +13,7 @@ USER = "ubuntu"
 """The user of these images, as whom we log in."""
 _UBUNTU = "/aws/service/canonical/ubuntu/server/24.04/stable/current/{}/hvm/ebs-gp3/ami-id"
 _DEEP_LEARNING = "/aws/service/deeplearning/ami/{}/base-oss-nvidia-driver-gpu-ubuntu-{}/latest/ami-id"
+_FREE = "Linux/UNIX"
 DISK = {"gpu": 100, "cpu": 50}
 """GB of the root disk, where nobody says otherwise; and never less than the image has."""
 
@@ -60,6 +61,18 @@ def resolve(calls: Calls, offer: Offer, asked_for: str | None) -> Image:
             hint="an AMI belongs to a region, and must be public or yours",
         )
     return _image(found[0])
+
+
+def costs_more(calls: Calls, image: str, region: str) -> bool:
+    """Whether an AMI of the user's costs by the hour, beside the machine: its system has a licence, or it is sold on
+    AWS's marketplace. One that is not there costs nothing."""
+    try:
+        found = calls("ec2", "describe_images", region, ImageIds=[image])["Images"]
+    except Refused as refused:
+        if not is_gone(refused):
+            raise
+        return False
+    return any(each.get("PlatformDetails", _FREE) != _FREE or each.get("ProductCodes") for each in found)
 
 
 def disk_size(image: Image, offer: Offer, asked_for: int | None) -> int:

@@ -12,10 +12,9 @@ from remoterun.aws_codes import DENIED
 from remoterun.config import Config
 from remoterun.errors import NotFound
 from remoterun.model import MachineType, Rental
-from remoterun.providers.aws import catalogue, endpoint, network, tags
+from remoterun.providers.aws import catalogue, endpoint, image, network, tags
 from remoterun.providers.aws.acquire import Acquisition, address_of, describe
 from remoterun.providers.aws.calls import Calls, Refused, is_gone
-from remoterun.providers.aws.image import USER
 from remoterun.providers.base import Identity, Intent, Leftover, Offer, RentedHost
 from remoterun.providers.folder import HostFolder
 
@@ -165,7 +164,7 @@ class AWS:
         intent = folder.intent()
         if intent is None or not address or not rented.alive:
             return rented
-        return replace(rented, machine=folder.reach(intent.machine, rented.offer.gpus, address, USER, proxy))
+        return replace(rented, machine=folder.reach(intent.machine, rented.offer.gpus, address, image.USER, proxy))
 
     def _check_account(self, account: str | None) -> None:
         """Raises `Refused` where these credentials are of another account, which knows nothing of this one's hosts."""
@@ -202,8 +201,11 @@ class AWS:
                 here = [replace(each, **facts) for each in here]
             found += sorted(here, key=lambda each: each.price if each.price is not None and each.spot else 0.0)
         if not found:
-            hint = "remoterun machines   lists types; --region us-east-1 has most of them"
+            meant = " or ".join(catalogue.nearest(rental.types[0]))
+            hint = f"did you mean {meant}?" if meant and not catalogue.facts(rental.types[0]) else "remoterun machines"
             raise NotFound(f"{region} has no {', '.join(rental.types)}", hint=hint)
+        if rental.image is not None and image.costs_more(self.calls, rental.image, region):
+            found = [replace(each, price=None, priced="", limit=None) for each in found]
         return found
 
     def _spot_prices(self, types: Sequence[str], region: str) -> dict[tuple[str, str], float]:

@@ -8,6 +8,7 @@ import re
 import secrets
 import socket
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +102,8 @@ def rented_of(instance: dict[str, Any], region: str) -> RentedHost | None:
         spot=spot,
         price=_number(tags.get("price")),
     )
+    if "price" not in tags:  # what it costs was not known, such as with an image that has a price of its own
+        known = replace(known, price=None, priced="", limit=None)
     state = STATES.get(instance["State"]["Name"], "pending")
     began = instance["LaunchTime"].timestamp()
     code = (instance.get("StateReason") or {}).get("Code", "")
