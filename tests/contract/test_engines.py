@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from remoterun.agent.running.ending import clean_up, finish
-from remoterun.agent.running.engines import Engine, EngineError, Interrupted, Presence
+from remoterun.agent.running.engines import Engine, EngineError, Interrupted, Presence, docker
 from remoterun.agent.running.engines.building import BuildJob
 from remoterun.agent.running.engines.docker import Docker
 from remoterun.agent.running.engines.process import ProcessEngine
@@ -342,7 +342,7 @@ def test_the_end_of_a_program_inside(bench: Bench) -> None:
     until(lambda: not running(two))
 
 
-def test_what_a_run_has_used(bench: Bench) -> None:
+def test_what_a_run_has_used(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     run = bench.started(
         "python3 -c 'import time; held = bytearray(50_000_000); [i for i in range(3_000_000)]; print(1, flush=True); "
         "time.sleep(1000)'"
@@ -352,6 +352,9 @@ def test_what_a_run_has_used(bench: Bench) -> None:
     assert used is not None and used.cpu > 0.05 and 45_000_000 < used.memory < 400_000_000
     later = bench.engine.counters(run)
     assert later is not None and later.cpu >= used.cpu
+    monkeypatch.setattr(docker, "group_of", lambda pid: lambda name: "")  # as where Docker is in a machine of its own
+    inside = bench.engine.counters(run)
+    assert inside is not None and inside.cpu >= used.cpu and inside.received == later.received
     bench.engine.kill(run)
 
 

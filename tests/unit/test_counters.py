@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from remoterun.agent.running.counters import Counters, of_group, of_processes
+from remoterun.agent.running.counters import Counters, group_of, of_group, of_processes, printed
 
 NET = """Inter-|   Receive                                                |  Transmit
  face |bytes    packets errs drop fifo frame compressed multicast|bytes    packets errs drop
@@ -41,16 +41,24 @@ def machine(root: Path, groups: str, files: dict[str, str], below: str) -> Path:
 
 def test_version_2(tmp_path: Path) -> None:
     root = machine(tmp_path, "0::/system.slice/docker-ab.scope\n", VERSION_2, "system.slice/docker-ab.scope")
-    assert of_group(7, str(root)) == USED
+    assert of_group(group_of(7, str(root))) == USED
 
 
 def test_version_1_also_where_version_2_is_there_without_controllers(tmp_path: Path) -> None:
     groups = "5:memory:/docker/ab\n4:cpu,cpuacct:/docker/ab\n3:blkio:/docker/ab\n0::/\n"
-    assert of_group(7, str(machine(tmp_path, groups, VERSION_1, "docker/ab"))) == USED
+    assert of_group(group_of(7, str(machine(tmp_path, groups, VERSION_1, "docker/ab")))) == USED
+
+
+def test_what_is_printed_in_a_container() -> None:
+    for files in (VERSION_1, VERSION_2):
+        contents = {**files, "/proc/net/dev": NET}
+        lines = [f"{name}:{line}\n" for name, content in contents.items() for line in content.splitlines()]
+        assert of_group(printed("".join(lines))) == USED
 
 
 def test_what_cannot_be_read(tmp_path: Path) -> None:
-    assert of_group(7, str(tmp_path)) is None
+    assert of_group(group_of(7, str(tmp_path))) is None
+    assert of_group(printed("")) is None
 
 
 def test_processes() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Dict, Iterable, Optional, Tuple
+from typing import Callable, Dict, Iterable, Optional, Tuple
 
 from ..shared.files import text_of
 from ..shared.records import Record
@@ -21,35 +21,62 @@ class Counters(Record):
     sent: Optional[int] = None
 
 
-def of_group(pid: int, root: str = "/") -> Optional[Counters]:
-    """What the control group of a process has used, in either version of the kernel's files; None where they can't be
-    read, as where the process is on another machine."""
+_IO = "blkio/blkio.throttle.io_service_bytes"
+_NETWORK = "/proc/net/dev"
+FILES = (
+    "cpu.stat", "memory.current", "memory.stat", "io.stat",
+    "cpuacct/cpuacct.usage", "memory/memory.usage_in_bytes", "memory/memory.stat", _IO + "_recursive", _IO, _NETWORK,
+)  # fmt: skip
+"""What is read: files of control groups of version 2, then of version 1 below the controller's name; the network."""
+PRINT = "cd /sys/fs/cgroup && grep -s '' " + " ".join(FILES)
+"""In a container: prints these files, for `printed`."""
+Read = Callable[[str], str]
+"""The content of one of `FILES`; "" where it can't be read."""
+
+
+def of_group(read: Read) -> Optional[Counters]:
+    """What a control group has used; None where its files can't be read."""
+    usage, memory = _values(read("cpu.stat")).get("usage_usec"), read("memory.current")
+    if usage is not None and memory:
+        cpu, dropped = usage / 1e6, _values(read("memory.stat")).get("inactive_file", 0)
+        read_bytes, written = _io_of_version_2(read("io.stat"))
+    else:
+        nanoseconds, memory = read("cpuacct/cpuacct.usage"), read("memory/memory.usage_in_bytes")
+        if not nanoseconds or not memory:
+            return None
+        cpu = int(nanoseconds) / 1e9
+        dropped = _values(read("memory/memory.stat")).get("total_inactive_file", 0)
+        read_bytes, written = _io_of_version_1(read(_IO + "_recursive") or read(_IO))
+    received, sent = _network(read(_NETWORK))
+    return Counters(cpu, max(int(memory) - dropped, 0), read_bytes, written, received, sent)
+
+
+def group_of(pid: int, root: str = "/") -> Read:
+    """Reads the control group of a process of this machine, and its network."""
     proc = os.path.join(root, "proc", str(pid))
     groups: Dict[str, str] = {}
     for line in text_of(os.path.join(proc, "cgroup")).splitlines():
         _, controllers, path = line.split(":", 2)
         groups.update((controller, path.lstrip("/")) for controller in controllers.split(","))
 
-    def read(controller: str, name: str) -> str:
-        if controller not in groups:
+    def read(name: str) -> str:
+        controller, _, file = name.rpartition("/")
+        if name == _NETWORK:
+            return text_of(os.path.join(proc, "net/dev"))
+        if controller not in groups or (not controller and "memory" in groups):
             return ""
-        return text_of(os.path.join(root, "sys/fs/cgroup", controller, groups[controller], name))
+        return text_of(os.path.join(root, "sys/fs/cgroup", controller, groups[controller], file))
 
-    if "memory" in groups:
-        nanoseconds, memory = read("cpuacct", "cpuacct.usage"), read("memory", "memory.usage_in_bytes")
-        cpu = int(nanoseconds) / 1e9 if nanoseconds else None
-        dropped = _values(read("memory", "memory.stat")).get("total_inactive_file", 0)
-        io = "blkio.throttle.io_service_bytes"
-        read_bytes, written = _io_of_version_1(read("blkio", io + "_recursive") or read("blkio", io))
-    else:
-        usage, memory = _values(read("", "cpu.stat")).get("usage_usec"), read("", "memory.current")
-        cpu = usage / 1e6 if usage is not None else None
-        dropped = _values(read("", "memory.stat")).get("inactive_file", 0)
-        read_bytes, written = _io_of_version_2(read("", "io.stat"))
-    if cpu is None or not memory:
-        return None
-    received, sent = _network(text_of(os.path.join(proc, "net/dev")))
-    return Counters(cpu, max(int(memory) - dropped, 0), read_bytes, written, received, sent)
+    return read
+
+
+def printed(text: str) -> Read:
+    """Reads what `PRINT` printed."""
+    files: Dict[str, str] = {}
+    for line in text.splitlines():
+        name, _, content = line.partition(":")
+        files[name] = files.get(name, "") + content + "\n"
+    return lambda name: files.get(name, "")
 
 
 def of_processes(pids: Iterable[int]) -> Counters:

@@ -22,7 +22,7 @@ from ...shared.spec import NONE, TENSORFLOW, ResolvedMount, RunSpec
 from ...store.errors import HomeError
 from ...store.home import Home
 from ...store.run_folder import RunFolder
-from ..counters import Counters, of_group
+from ..counters import PRINT, Counters, group_of, of_group, printed
 from ..network import Network
 from ..variants import title_of
 from . import BaseImageUnavailable, CommandState, EngineError, Presence, container_network
@@ -188,7 +188,11 @@ class Docker:
     def counters(self, run: RunFolder) -> Optional[Counters]:
         if run.key not in self._first_processes:
             self._first_processes[run.key] = int((self._state(run) or {}).get("Pid") or 0)
-        return of_group(self._first_processes[run.key])
+        found = of_group(group_of(self._first_processes[run.key]))
+        if found is None:  # Docker is in a machine of its own
+            words = ["exec", "--user", self._user(), container(run), "/bin/sh", "-c", PRINT]
+            found = of_group(printed(self._tried(*words, timeout=10)[1]))
+        return found
 
     def terminate(self, run: RunFolder) -> bool:
         mark_stopping(run)
