@@ -443,11 +443,9 @@ class TestWhileItRuns:
         assert self.end(run)["kept"]
 
     def test_no_record_of_a_run_that_goes_on_stands_after_that_of_its_end(
-        self, run: RunFolder, server: BucketServer, monkeypatch: pytest.MonkeyPatch
+        self, run: RunFolder, server: BucketServer
     ) -> None:
         """Not even one that is under way in a connection that is silent."""
-        monkeypatch.setattr(archiving, "THREAD_PATIENCE", 0.1)
-        monkeypatch.setattr(archiving, "LATE", 3.0)
 
         def slow(handler: Handler) -> bool:
             time.sleep(1.5)  # it has the record by now, and keeps it when its client is gone
@@ -458,7 +456,7 @@ class TestWhileItRuns:
         until(lambda: server.asked)
         assert self.end(run)["kept"]
         assert Archived(server, run.key).record.status.state is RunState.KILLED
-        assert server.written.count(run_prefix(run.key) + "status.json") == 4
+        assert server.written.count(run_prefix(run.key) + "status.json") == 3
 
     @pytest.mark.parametrize("size", [1, PACK + 1])
     def test_a_damaged_blob_is_never_named(self, run: RunFolder, server: BucketServer, size: int) -> None:

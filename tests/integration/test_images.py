@@ -7,7 +7,6 @@ import gzip
 import os
 import subprocess
 import threading
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from remoterun.agent.running import images
 from remoterun.agent.running.engines import Interrupted
 from remoterun.agent.running.engines.building import BuildJob
 from remoterun.agent.running.engines.docker import Docker
-from remoterun.agent.running.images import ImageArchiving, Unusable, load
+from remoterun.agent.running.images import Unusable, load, store
 from remoterun.agent.shared import archive
 from remoterun.agent.shared.archive import ImageAccess, SignedObject, Take, image_parts, image_prefix
 from remoterun.agent.shared.environment import Environment
@@ -30,7 +29,7 @@ from remoterun.agent.store.home import Home
 from remoterun.agent.store.run_folder import RunFolder
 from tests.bucket_server import BucketServer, Handler
 from tests.lab import BASE_IMAGE, LocalDocker
-from tests.workshop import NO_PACKAGES, Files, sha256, spec_of, tree_of, until
+from tests.workshop import NO_PACKAGES, Files, sha256, spec_of, tree_of
 
 IMAGE = "remoterun-env:" + "0123456789abcdef"
 PREFIX = image_prefix("ab" * 32)
@@ -67,17 +66,11 @@ class Bench:
         path = self.folder / "loaded"
         return path.read_bytes() if path.exists() else b""
 
-    def archiving(self, seconds: float = 60) -> ImageArchiving:
-        """Of the engine's image, once it is saved."""
-        archiving = ImageArchiving(self.home, self.tool)
+    def store(self, seconds: float = 60) -> list[BuiltImage]:
+        """Store the engine's image; what is reported."""
         access = ImageAccess(IMAGE, [], self.server.grant(PREFIX, seconds))
-        self.saved = archiving.save([ImageAccess("fetched"), access], self.job)
-        return archiving
-
-    def store(self) -> None:
-        archiving = self.archiving()
-        archiving.start()
-        archiving.until_end(lambda: time.time() + 30)
+        self.saved = store(self.home, self.tool, [ImageAccess("fetched"), access], self.job)
+        return self.saved
 
     def signed(self, seconds: float = 60) -> list[SignedObject]:
         """What the next host gets: by what was reported, whatever was stored."""
@@ -116,17 +109,10 @@ def silent(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     ended.set()
 
 
-def last_moment() -> float:
-    return time.time() + 30
-
-
 class TestStore:
-    def test_it_is_reported_before_it_is_stored_in_parts(self, bench: Bench) -> None:
-        archiving = bench.archiving()
-        (built,) = bench.saved
-        assert bench.server.asked == [] and bench.said == ["saving the environment for the archive"]
-        archiving.start()
-        archiving.until_end(last_moment)
+    def test_it_is_stored_in_parts_and_reported(self, bench: Bench) -> None:
+        (built,) = bench.store()
+        assert bench.said == ["saving the environment for the archive"]
         parts = [bench.server.objects[PREFIX + key] for key, _ in image_parts(built)]
         whole = b"".join(parts)
         assert built == BuiltImage(IMAGE, sha256(whole), len(whole)) and gzip.decompress(whole) == CONTENT
@@ -135,13 +121,11 @@ class TestStore:
 
     def test_one_that_is_cut_short_is_not_reported(self, bench: Bench) -> None:
         (bench.folder / "fails").touch()
-        bench.store()
-        assert bench.saved == [] and bench.server.asked == [] and os.listdir(bench.home.tmp) == []
+        assert bench.store() == [] and bench.server.asked == [] and os.listdir(bench.home.tmp) == []
 
     def test_where_the_disk_has_no_room_it_is_not_saved(self, bench: Bench) -> None:
         (bench.folder / "size").write_text(str(1 << 60))
-        bench.store()
-        assert "save" not in (bench.folder / "asked").read_text() and bench.saved == []
+        assert bench.store() == [] and "save" not in (bench.folder / "asked").read_text()
 
     def test_it_is_stopped_while_it_is_saved(self, bench: Bench) -> None:
         bench.stop = True
@@ -156,17 +140,14 @@ class TestStore:
     def test_what_is_refused_is_given_up(self, bench: Bench, seconds: float) -> None:
         if seconds > 0:
             bench.server.faults.append(lambda handler: handler.refuse(503, "SlowDown"))
-        archiving = bench.archiving(seconds)
-        archiving.start()
-        archiving.until_end(lambda: time.time() + 3000)
-        assert bench.server.objects == {}
+        assert bench.store(seconds) == [] and bench.server.objects == {} and os.listdir(bench.home.tmp) == []
 
-    def test_a_host_that_goes_away_does_not_wait(self, bench: Bench, silent: None) -> None:
-        archiving = bench.archiving()
-        archiving.start()
-        until(lambda: bench.server.asked)
-        archiving.until_end(lambda: 0.0)
-        assert bench.server.objects == {}
+    def test_a_bucket_that_does_not_answer_is_given_up(
+        self, bench: Bench, silent: None, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(images, "FIRST", 0.5)
+        monkeypatch.setattr(images, "SLOWEST", 1 << 40)
+        assert bench.store() == [] and bench.server.objects == {}
 
 
 class TestLoad:
@@ -281,10 +262,7 @@ class TestWithDocker:
         run, said = self.built(bench, "a", [ImageAccess(base, [], bench.server.grant(PREFIX))])
         assert said[0].startswith("building the environment")
         (access,) = run.images()
-        archiving = ImageArchiving(bench.home, "docker")
-        bench.saved = archiving.save([access], bench.job)
-        archiving.start()
-        archiving.until_end(lambda: time.time() + 300)
+        bench.saved = store(bench.home, "docker", [access], bench.job)
         self.forget(run)
 
         accesses = [ImageAccess(base, bench.signed()), ImageAccess(final, [], bench.server.grant("envs/x/"))]

@@ -42,8 +42,6 @@ FAILURES = 3
 SHORTEST, LONGEST = 2.0, 30.0
 """Seconds for which everything waits after a failure."""
 POLL = 0.2
-THREAD_PATIENCE, LATE = 2.0, 5.0
-"""Seconds that the thread gets to end by itself, and after which nothing more comes of what it had sent."""
 RECORDS_PATIENCE, KILLED_PATIENCE = 60.0, 10.0
 """Seconds that a run without outputs waits for its bucket: its host costs money, and who kills a run wants it ended."""
 
@@ -65,9 +63,6 @@ class RunArchiving:
         """Bytes of each that the archive has."""
         self._stopped = threading.Event()
         self._thread: Optional[threading.Thread] = None
-        self._http: Optional[HttpClient] = None
-        self._was_cut = False
-        """Whether the thread was cut off while it posted: a slow server may still take that."""
 
     # -- while the run goes on
 
@@ -80,7 +75,6 @@ class RunArchiving:
         recorded, log_time = -1, time.monotonic()
         failing = 0
         with HttpClient() as http:
-            self._http = http
             while not self._stopped.wait(CHECK_EVERY):
                 try:
                     size = os.stat(self._run.events_file).st_size
@@ -101,17 +95,11 @@ class RunArchiving:
                     self._stopped.wait(LONGEST)
 
     def _end_thread(self) -> None:
-        """No record that it posts may stand after the one of the run's end."""
-        if self._thread is None:
-            return
+        """Let it end by itself: no record that it posts may come to stand after the one of the run's end."""
         self._stopped.set()
-        self._thread.join(THREAD_PATIENCE)
-        while self._thread.is_alive():
-            self._was_cut = True
-            if self._http is not None:
-                self._http.cut()
-            self._thread.join(POLL)
-        self._thread = None
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
 
     # -- its end
 
@@ -177,9 +165,6 @@ class RunArchiving:
         def record(http: HttpClient) -> None:
             last["t"] = round(time.time(), 3)
             self._post_record(http, last)
-            if self._was_cut:
-                time.sleep(LATE)
-                self._post_record(http, last)
 
         # A small thing first: a server may refuse a large one before it has read it all, and then we learn no reason.
         run_jobs(iter([self._post_record]), 1, check)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import errno
 import os
 import subprocess
-import threading
 import time
 import traceback
 from typing import TYPE_CHECKING, Callable, Dict, List, Optional, Sequence
@@ -44,7 +43,6 @@ from .watching import Watch
 if TYPE_CHECKING:
     from ..shared.spec import RunSpec
     from .archiving import RunArchiving
-    from .images import ImageArchiving
 
 POLL_LEAST, QUEUE_POLL_MOST, AFTER_POLL_MOST = 0.02, 5.0, 1.0
 FULL_PAUSE = 3.0
@@ -60,24 +58,12 @@ def supervise(home: Home, key: str) -> int:
         home.mark_active(key)  # an agent that started while the run was made may have taken the mark away
         home.reserve.make()
         ensure_keeper(home)
-        supervisor = Supervisor(home, run)
-        supervisor.drive()
-    notifying = _notifying(home, run)
-    supervisor.put_images()
-    if notifying is not None:
-        notifying.join()
+        Supervisor(home, run).drive()
+    if os.path.exists(run.webhooks_file):
+        from .webhooks import send_messages  # few runs need it
+
+        send_messages(home, run)
     return 0
-
-
-def _notifying(home: Home, run: RunFolder) -> Optional[threading.Thread]:
-    """The thread that reports the run's end; None where nobody wants it. What it needs is imported only then."""
-    if not os.path.exists(run.webhooks_file):
-        return None
-    from .webhooks import send_messages
-
-    thread = threading.Thread(target=send_messages, args=(home, run), name="remoterun notifies")
-    thread.start()
-    return thread
 
 
 class Supervisor:
@@ -87,7 +73,6 @@ class Supervisor:
         self.spec = run.resolved_spec()
         self._engine: Optional[Engine] = None
         self._archiving = _archiving(home, run, self.spec)
-        self._images: "Optional[ImageArchiving]" = None
         self._values: Optional[Dict[str, str]] = None  # of the user's variables: in no file while the command runs
         self._started_again = False
 
@@ -114,12 +99,6 @@ class Supervisor:
                 if not self.home.reserve.release():
                     time.sleep(FULL_PAUSE)  # not even the end could be written down; once there is room, it can
         clean_up(self.home, self.run, self._engine)
-
-    def put_images(self) -> None:
-        """Store the images that were built here in the archive, as far as that was not done while the command ran. The
-        run has ended, and nobody waits; the host may end meanwhile."""
-        if self._images is not None:
-            self._images.until_end(self.home.rental.last_moment)
 
     def _take(self, state: RunState, step: Callable[[], None]) -> None:
         """One step; what goes wrong in it is the run's end, with its reason."""
@@ -218,7 +197,7 @@ class Supervisor:
             job = BuildJob(self.run.build_log, self.run.note, lambda: self._asked_end() is not None)
             try:
                 engine.build(self.run, self.spec, job)
-                self._save_images(engine, job)
+                self._store_images(engine, job)
             except Interrupted:
                 self._check_asked()
             except BaseImageUnavailable as error:
@@ -232,17 +211,16 @@ class Supervisor:
             self.run.move(RunState.MOUNTING, engine=name)
             return
 
-    def _save_images(self, engine: Engine, job: BuildJob) -> None:
-        """Save the images that were built for this run, and report what the archive will hold of them: before the
-        command starts, which could put something else in its place. Raises `Interrupted`."""
+    def _store_images(self, engine: Engine, job: BuildJob) -> None:
+        """Store the images that were built for this run in the archive, before the command starts, which could put
+        something else in their place. Raises `Interrupted`."""
         images = self.run.images()
         if images and engine.name == "docker":
-            from .images import ImageArchiving  # few runs need it
+            from .images import store  # few runs need it
 
-            self._images = ImageArchiving(self.home, engine.name)
-            saved = self._images.save(list(images), job)
-            if saved:
-                self.run.note("the environment is saved for the archive", images=to_json(saved))
+            stored = store(self.home, engine.name, list(images), job)
+            if stored:
+                self.run.note("the environment is in the archive", images=to_json(stored))
 
     def _mount_and_start(self) -> None:
         engine = self._chosen_engine()
@@ -269,8 +247,6 @@ class Supervisor:
     def _watch(self) -> None:
         engine = self._chosen_engine()
         self._drop_values()  # `start` has written them where the wrapper reads them
-        if self._images is not None:
-            self._images.start()
         Watch(self.home, self.run, self.spec, engine, self._start_again).until_end()
 
     def _save(self) -> None:
