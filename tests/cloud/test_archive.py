@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from remoterun.agent.shared.api import CommitUpload, Tree, UploadVersion
-from remoterun.agent.shared.archive import PACK, upload_prefix
+from remoterun.agent.shared.archive import upload_prefix
 from remoterun.archive import Archive, reading, uploads, writing
 from remoterun.archive.reading import TreeReader
 from remoterun.archive.s3 import BucketPlace
@@ -18,7 +18,7 @@ from remoterun.config import AWS, Config
 from remoterun.errors import NotFound
 from remoterun.transfer import Fetched, Progress, Sent, place, read_tree, refuse
 from tests.seaweed import Store, Way, opened
-from tests.workshop import Files, read_files, sha256, write_files
+from tests.workshop import Files, read_files, write_files
 
 SMALL_PACK = 4 << 20
 
@@ -184,14 +184,6 @@ def test_a_removed_upload_is_gone_and_its_contents_are_not_sent_again(bucket: Bu
         assert version.version == 1 and sent.size == 0
 
 
-def test_one_version_is_removed(bucket: BucketPlace, tmp_path: Path) -> None:
-    with opened(bucket) as archive:
-        first, _, _ = put(archive, write_files(tmp_path / "source", {"a": b"A"}))
-        put(archive, write_files(tmp_path / "source", {"a": b"B"}))
-        assert uploads.remove_upload(archive, "doom", first.digest)
-        assert [version.version for version in uploads.versions(archive, "doom")] == [2]
-
-
 def test_a_pack_that_somebody_deleted_is_sent_again(bucket: BucketPlace, tmp_path: Path) -> None:
     source = write_files(tmp_path / "source", {"a": b"A" * 5000})
     with opened(bucket) as archive:
@@ -201,10 +193,3 @@ def test_a_pack_that_somebody_deleted_is_sent_again(bucket: BucketPlace, tmp_pat
         put(archive, source)
         get(archive, tmp_path / "back")
     assert read_files(tmp_path / "back") == {"a": b"A" * 5000, "b": b"B"}
-
-
-def test_packs_are_named_by_what_they_hold(bucket: BucketPlace, tmp_path: Path) -> None:
-    with opened(bucket) as archive:
-        put(archive, write_files(tmp_path / "source", FILES))
-        for key in packs(archive):
-            assert sha256(archive.s3.get(key, PACK)) == key.rpartition("/")[2]

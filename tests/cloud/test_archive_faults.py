@@ -13,7 +13,6 @@ import pytest
 from remoterun.agent.shared.archive import PACK
 from remoterun.archive import s3, uploads, writing
 from remoterun.archive.s3 import BucketPlace
-from remoterun.archive.s3_errors import NoBucket
 from remoterun.errors import AuthenticationError, HostError, HostUnreachable
 from tests.cloud.test_archive import SMALL_PACK, get, packs, put, small_packs  # noqa: F401
 from tests.seaweed import READER, READER_SECRET, SECRET, Store, Way, credentials, opened
@@ -70,18 +69,6 @@ def test_a_server_that_stays_away_is_an_error_and_the_next_try_goes_on(
         with opened(way.place(bucket)) as archive:
             assert put(archive, source)[1]
         assert way.passed < size - landed * SMALL_PACK * 0.9
-
-
-def test_errors_of_the_server_are_waited_out(bucket: BucketPlace, store: Store, tmp_path: Path) -> None:
-    source = write_files(tmp_path / "source", FILES)
-    with Way(store) as way, opened(way.place(bucket), patience=60) as archive:
-        way.cut("busy")
-        healing = threading.Thread(target=heal, args=(way,))
-        healing.start()
-        assert put(archive, source)[1]
-        healing.join(60)
-        get(archive, tmp_path / "back")
-    assert read_files(tmp_path / "back") == FILES
 
 
 def test_errors_of_the_server_end_a_request_at_last(bucket: BucketPlace, store: Store) -> None:
@@ -202,12 +189,6 @@ def test_credentials_that_expire_in_the_middle(bucket: BucketPlace, tmp_path: Pa
         assert "aws sso login" in str(caught.value.hint)
     with opened(bucket) as archive:
         assert put(archive, source)[1]
-
-
-def test_there_is_no_such_bucket(store: Store) -> None:
-    place = BucketPlace("nowhere-at-all", "us-east-1", store.url)
-    with pytest.raises(NoBucket, match="there is no bucket s3://nowhere-at-all"), opened(place):
-        pass
 
 
 def test_a_closed_archive_ends_what_waits(bucket: BucketPlace, store: Store) -> None:

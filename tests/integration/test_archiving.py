@@ -244,15 +244,6 @@ class TestFaults:
         place.until_final(key, 120)
         assert_whole(place, server, key)
 
-    def test_nobody_reaches_it_for_a_while_when_it_runs(self, place: Place, server: BucketServer) -> None:
-        server.faults.append(Handler.cut)
-        key = submit(place, server, "echo up; exec sleep 1000")
-        until(lambda: len(server.asked) >= 3)
-        assert Archived(server, key).objects == {}
-        server.faults.clear()
-        until(lambda: Archived(server, key).objects)
-        assert Archived(server, key).record.status.state is RunState.RUNNING
-
     def test_nobody_reaches_it_for_a_while_when_it_saves(self, place: Place, server: BucketServer) -> None:
         key = submit(place, server, "while [ ! -e go ]; do sleep 0.05; done; rm go" + MAKES)
         place.until_state(key, RunState.RUNNING)
@@ -331,14 +322,6 @@ class TestFaults:
         until_waits(place, key, "BadDigest")
         place.end(key, "stop")
         assert not place.until_final(key)["kept"]
-
-    def test_a_redirect_is_not_followed(self, place: Place, server: BucketServer) -> None:
-        server.faults.append(lambda handler: handler.refuse(307, "TemporaryRedirect", Location="file:///etc/passwd"))
-        key = submit(place, server, MAKES)
-        until_waits(place, key, "which is not followed")
-        server.faults.clear()
-        place.until_final(key, 60)
-        assert_whole(place, server, key)
 
 
 class TestItsTime:

@@ -140,11 +140,6 @@ class TestWhatComes:
         assert download_all(link, *spread(bucket, LARGE))[0] == 1
         assert content_of(home, sha256(LARGE)) == LARGE and nothing_is_left(home)
 
-    def test_one_of_some_size_that_is_an_object(self, link: Link, home: Home, bucket: BucketServer) -> None:
-        stored = pack_of(bucket, [LARGE])
-        assert download_all(link, stored)[0] == 1
-        assert content_of(home, sha256(LARGE)) == LARGE and nothing_is_left(home)
-
     def test_it_reports_its_progress(self, link: Link, bucket: BucketServer) -> None:
         heard = threading.Event()
         bucket.fail(1, lambda handler: not heard.wait(60))
@@ -395,14 +390,6 @@ class TestTLS:
         assert download_all(link, pack_of(bucket, SMALL))[0] > 1
         assert proxy.asked == [("CONNECT", f"127.0.0.1:{bucket.port}")] and len(bucket.asked) == 1
         proxy.close()
-
-    def test_a_server_that_is_silent(self, link: Link, bucket: BucketServer, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(http_client, "SILENCE", 0.5)
-        monkeypatch.setattr(objects, "READS", 1)
-        ended = threading.Event()
-        bucket.faults.append(lambda handler: ended.wait(10) or handler.cut())
-        assert refusal(link, pack_of(bucket, SMALL[1:2])).code == "not_fetched"
-        ended.set()
 
 
 class TestProxies:

@@ -132,10 +132,6 @@ class TestStore:
         with pytest.raises(Interrupted):
             bench.store()
 
-    def test_a_busy_server_is_asked_again(self, bench: Bench) -> None:
-        bench.server.fail(2, lambda handler: handler.refuse(503, "SlowDown"))
-        load(bench.home, bench.tool, bench.stored(), bench.job)
-
     @pytest.mark.parametrize("seconds", [60.0, -1.0])
     def test_what_is_refused_is_given_up(self, bench: Bench, seconds: float) -> None:
         if seconds > 0:
@@ -158,23 +154,6 @@ class TestLoad:
         assert os.listdir(bench.home.tmp) == [] == os.listdir(bench.home.partial)
         assert not bench.home.blobs.has(bench.saved[0].digest), "the engine has it"
 
-    def test_over_connections_that_are_cut(self, bench: Bench) -> None:
-        stored = bench.stored()
-
-        def cut_half_way(handler: Handler) -> bool:
-            data = bench.server.objects[handler.key]
-            start = int(handler.headers["Range"].partition("=")[2].partition("-")[0])
-            handler.send_response(206)
-            handler.send_header("Content-Length", str(len(data) - start))
-            handler.send_header("Content-Range", f"bytes {start}-{len(data) - 1}/{len(data)}")
-            handler.end_headers()
-            handler.wfile.write(data[start : start + (len(data) - start) // 2])
-            return handler.cut()
-
-        bench.server.fail(8, cut_half_way)
-        load(bench.home, bench.tool, stored, bench.job)
-        assert bench.loaded == CONTENT
-
     def test_another_one_than_was_reported_is_never_given_to_the_engine(self, bench: Bench) -> None:
         """Such as what a command has put in its place, which got at its host's grant."""
         stored = bench.stored()
@@ -188,10 +167,6 @@ class TestLoad:
         del bench.server.objects[min(bench.server.objects)]
         assert "404" in unusable(bench, stored)
 
-    def test_the_permission_has_expired(self, bench: Bench) -> None:
-        bench.store()
-        assert "expired" in unusable(bench, bench.signed(-1))
-
     def test_the_bucket_is_away(self, bench: Bench) -> None:
         stored = bench.stored()
         bench.server.faults.append(Handler.cut)
@@ -201,11 +176,6 @@ class TestLoad:
         stored = bench.stored()
         (bench.folder / "refuses").touch()
         assert "does not take it: invalid tar header" in unusable(bench, stored)
-
-    def test_the_engine_is_not_there(self, bench: Bench) -> None:
-        stored = bench.stored()
-        os.unlink(bench.tool)
-        assert "can't be started" in unusable(bench, stored)
 
     def test_a_disk_without_room(self, bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
         stored = bench.stored()
