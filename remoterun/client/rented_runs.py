@@ -16,12 +16,14 @@ from remoterun.client.connections import Connections, check_home
 from remoterun.client.stores import ArchiveStore, HostStore, Store
 from remoterun.errors import ConfigError, HostError, HostUnreachable, RemoterunError, UsageError
 from remoterun.model import MachineType, Run, by_our_clock
-from remoterun.providers.base import ProviderError, RentedHost
+from remoterun.providers.base import Provider, ProviderError, RentedHost
 from remoterun.session import Session
 
 Answer = dict[str, RunStatus | HostError]
 """By the keys of runs: what their machine reports, or why that is not known."""
 
+GONE = "gone"
+"""The state of a host that its provider knows, and that will not come back."""
 SOON = 1.5
 """Seconds that a host has to answer before its provider is asked, too."""
 BEFORE_IT_ENDS = 1800.0
@@ -62,13 +64,13 @@ def find_store(connections: Connections, run: Run) -> tuple[Run, Store]:
         check_home(run, answer.home_id)
         return run, HostStore(answer)
     rented = ask_provider(connections, run)
-    if is_gone(rented):
-        return record_lost_host(connections, run, rented), ArchiveStore(connections, machine_of(run))
-    assert rented is not None
+    if rented is None or rented.state == GONE:
+        run = record_status(connections, run, _how_it_ended(connections, run, rented))
+        return run, ArchiveStore(connections, machine_of(run))
     if run.final and not rented.alive:
         return run, ArchiveStore(connections, machine_of(run))
     if rented.alive:
-        connections.provider(_provider(run)).admit(rented)
+        _provider(connections, run).admit(rented)
     try:
         return run, HostStore(_connect(connections, machine))
     except HostUnreachable as error:
@@ -89,29 +91,16 @@ def statuses(connections: Connections, machine: MachineType, runs: Sequence[Run]
         for run in runs:
             renew(connections, run, store.session)
         return ask()
-    rented, found = ask_provider(connections, first), dict[str, RunStatus | HostError]()
-    for run in runs:
-        found[run.key] = _ended(connections, run, rented)
-        _note_gone(connections, run, rented)
-    return found
-
-
-def record_lost_host(connections: Connections, run: Run, rented: RentedHost | None) -> Run:
-    """A run whose host is gone, as it ended: as the archive has it. Raises `HostError`."""
-    return _note_gone(connections, record_status(connections, run, _ended(connections, run, rented)), rented)
+    rented = ask_provider(connections, first)
+    return {run.key: _how_it_ended(connections, run, rented) for run in runs}
 
 
 def ask_provider(connections: Connections, run: Run) -> RentedHost | None:
     """The host of a run as its provider knows it. Raises `HostError` where that can't be asked."""
     try:
-        return connections.provider(_provider(run)).find(run.host.rented or "")
+        return _provider(connections, run).find(run.host.rented or "")
     except ProviderError as error:  # as for credentials that are over: it says nothing of the host
         raise HostUnreachable(f"{run.host.name} does not answer, and {error.message}", hint=error.hint)
-
-
-def is_gone(rented: RentedHost | None) -> bool:
-    """What its provider says of a host, or does not know any more."""
-    return rented is None or rented.state == "gone"
 
 
 def renew(connections: Connections, run: Run, session: Session) -> Run:
@@ -135,22 +124,15 @@ def _connect(connections: Connections, machine: MachineType) -> Session:
         raise HostUnreachable(f"{machine.name} can't be reached any more: {error.message}")
 
 
-def _provider(run: Run) -> str:
+def _provider(connections: Connections, run: Run) -> Provider:
     """Of a run whose host is rented."""
     assert run.machine.rental is not None
-    return run.machine.rental.provider
+    return connections.provider(run.machine.rental.provider)
 
 
-def _note_gone(connections: Connections, run: Run, rented: RentedHost | None) -> Run:
-    run = connections.registry.run(run.number)
-    if run.renting is None or not is_gone(rented):
-        return run
-    return connections.registry.rent(run, run.renting.host_is_gone(run.host.rented or ""))
-
-
-def _ended(connections: Connections, run: Run, rented: RentedHost | None) -> RunStatus:
-    """A run whose host is gone: as that had ended it, or as its own end did, which the archive has from now on. One
-    whose host the user has ended gets no other one: who ends a host wants to pay no more."""
+def _how_it_ended(connections: Connections, run: Run, rented: RentedHost | None) -> RunStatus:
+    """A run whose host is gone, which is noted: as that had ended it, or as its own end did, which the archive has from
+    now on. One whose host the user has ended gets no other one: who ends a host wants to pay no more."""
     from remoterun.archive.runs import record_end
 
     reason = Reason.HOST_LOST
@@ -161,4 +143,8 @@ def _ended(connections: Connections, run: Run, rented: RentedHost | None) -> Run
     why = f": {rented.why}" if rented is not None and rented.why else ""
     id = rented.id if rented is not None else run.host.name
     event = RunEvent(t=time.time(), state=ENDINGS[reason].state, reason=reason, message=f"its host {id} is gone{why}")
-    return by_our_clock(record_end(archive_of(connections, run), run.key, event).status)._replace(images=())
+    status = record_end(archive_of(connections, run), run.key, event).status
+    run = connections.registry.run(run.number)
+    if run.renting is not None and (rented is None or rented.state == GONE):
+        connections.registry.rent(run, run.renting.host_is_gone(run.host.rented or ""))
+    return by_our_clock(status)._replace(images=())
