@@ -5,25 +5,26 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, TypeVar
 
 from remoterun.agent.shared import api
-from remoterun.agent.shared.archive import ArchivedTree, RunRecord, log_key, run_prefix
+from remoterun.agent.shared.archive import MOST_TREE, ArchivedTree, RunRecord, log_key, run_prefix
 from remoterun.agent.shared.files import tail_start
 from remoterun.agent.shared.frames import PIECE, Frame
 from remoterun.agent.shared.records import decode, encode, to_json
-from remoterun.agent.shared.spec import KEY, MOST_BYTES, RunSpec, SpecError
+from remoterun.agent.shared.spec import KEY, MOST_BYTES, RunSpec
 from remoterun.agent.shared.states import FINAL, RunEvent, RunState, RunStatus
-from remoterun.agent.shared.tree import show
+from remoterun.agent.shared.tree import TreeError, show
 from remoterun.archive import Archive
 from remoterun.archive.s3 import S3, StoredObject
 from remoterun.archive.s3_errors import Absent, Damaged
-from remoterun.archive.uploads import read_tree
 from remoterun.archive.workers import each
 from remoterun.archive.writing import put_tree
 from remoterun.errors import NotFound, UsageError
 from remoterun.transfer.progress import Progress
 from remoterun.transfer.reading import Reading
+
+T = TypeVar("T")
 
 LIVES = 86400.0
 """Seconds after its last report for which a run that has not ended may still go on."""
@@ -46,38 +47,36 @@ def put_spec(archive: Archive, key: str, spec: bytes) -> None:
 
 def read_run_tree(archive: Archive, key: str, name: str) -> ArchivedTree:
     """A tree of a run: "source", "outputs", or "mounts/<digest>". Raises `NotFound`, `HostError`."""
-    _check_key(key)
-    try:
-        return read_tree(archive, run_prefix(key) + name)
-    except Absent:
-        raise NotFound(f"the {name.partition('/')[0]} of the run are not in {archive.address}")
+    what = f"the {name.partition('/')[0]} of the run are"
+    return _read(archive, key, name, MOST_TREE, ArchivedTree.decode, what)
 
 
 def read_spec(archive: Archive, key: str) -> RunSpec:
     """What was asked of a run. Raises `NotFound`, `HostError`."""
-    _check_key(key)
-    name = run_prefix(key) + "spec.json"
-    try:
-        return RunSpec.decode(archive.s3.get(name, MOST_BYTES))
-    except Absent:
-        raise NotFound(f"what was asked of the run is not in {archive.address}")
-    except SpecError as error:
-        raise archive.s3.bad(name, str(error)[:200])
+    return _read(archive, key, "spec.json", MOST_BYTES, RunSpec.decode, "what was asked of the run is")
 
 
 def read_record(archive: Archive, key: str) -> RunRecord:
     """The run as its host last reported it. Raises `NotFound`, `HostError` for what makes no sense."""
+
+    def decoded(data: bytes) -> RunRecord:
+        record = decode(RunRecord, data)
+        if record.status.key != key:
+            raise ValueError("it is of another run")
+        return record
+
+    return _read(archive, key, "status.json", MOST_RECORD, decoded, f"run {key} is")
+
+
+def _read(archive: Archive, key: str, name: str, most: int, decoded: Callable[[bytes], T], what: str) -> T:
     _check_key(key)
-    name = run_prefix(key) + "status.json"
+    at = run_prefix(key) + name
     try:
-        record = decode(RunRecord, archive.s3.get(name, MOST_RECORD))
+        return decoded(archive.s3.get(at, most))
     except Absent:
-        raise NotFound(f"there is no run {key} in {archive.address}")
-    except ValueError as error:
-        raise archive.s3.bad(name, str(error)[:200])
-    if record.status.key != key:
-        raise archive.s3.bad(name, "it is of another run")
-    return record
+        raise NotFound(f"{what} not in {archive.address}")
+    except (ValueError, TreeError, RecursionError) as error:
+        raise archive.s3.bad(at, str(error)[:200])
 
 
 def details(archive: Archive, key: str) -> api.RunDetails:

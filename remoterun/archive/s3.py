@@ -104,15 +104,10 @@ class S3:
 
     def get(self, key: str, most: int) -> bytes:
         """An object of `most` bytes at the most. Raises `Absent`, and `HostError` for a longer one."""
-
-        def read() -> bytes:
-            answer = self._client.get_object(Bucket=self.place.name, Key=key)
-            with answer["Body"] as body:
-                if answer["ContentLength"] > most:
-                    raise self.bad(key, f"it has {answer['ContentLength']:,} bytes, and {most:,} are allowed")
-                return bytes(body.read())
-
-        return self._ask("GetObject", key, read)
+        data = self.get_range(key, 0, most + 1)
+        if len(data) > most:
+            raise self.bad(key, f"it has more than the {most:,} bytes that are allowed")
+        return data
 
     def get_range(self, key: str, offset: int, length: int) -> bytes:
         """So many bytes of an object, or those of them that there are. Raises `Absent`."""

@@ -4,23 +4,19 @@ runs make."""
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from remoterun import transfer
-from remoterun.agent.shared import api
-from remoterun.agent.shared.archive import ArchivedTree, Grant, ImageAccess, SignedObject
+from remoterun.agent.shared.archive import Grant, ImageAccess
 from remoterun.agent.shared.environment import Environment
 from remoterun.agent.shared.machines import candidates
-from remoterun.agent.shared.records import encode
 from remoterun.agent.shared.spec import RunSpec
 from remoterun.agent.shared.states import RunStatus
-from remoterun.agent.shared.tree import Manifest
 from remoterun.client.connections import Connections
 from remoterun.client.stores import ArchiveStore
 from remoterun.client.upload_copies import archive_upload
-from remoterun.errors import AddressExpired, UsageError
+from remoterun.errors import UsageError
 from remoterun.model import MachineType, Run
 from remoterun.session import Session
 from remoterun.transfer import Progress
@@ -29,10 +25,6 @@ if TYPE_CHECKING:
     from remoterun.archive import Archive
     from remoterun.client.reruns import SavedTree
 
-SIGNED = 6 * 3600.0
-"""Seconds for which a host may download; what it has not got by then is signed again."""
-SIGN_AGAIN = 10
-"""Times: a store whose clock is off accepts nothing, however often it is signed."""
 AFTERWARDS = 3600.0
 """Seconds after a run's deadline for which it may still write: clocks may differ."""
 
@@ -128,40 +120,3 @@ def _needed(run: Run) -> float:
     """Seconds for which a run's host may need the bucket."""
     deadline = run.renting.deadline if run.renting is not None else time.time()
     return deadline - time.time() + AFTERWARDS
-
-
-# -- a host downloads
-
-
-def let_download(
-    archive: Archive, prefix: str, tree: ArchivedTree, manifest: Manifest, target: Session, progress: Progress
-) -> None:
-    """Let a host download the contents of `manifest`, whose packs lie below `prefix`. Raises `TransferError`."""
-    from remoterun.archive.grants import downloads
-
-    sizes = {entry.digest: entry.size for entry in manifest.files}
-    signed_again = 0
-    while wanted := [digest for digest, _ in transfer.missing_blobs(target, list(sizes))]:
-        progress.start("from the archive", len(wanted), sum(sizes[digest] for digest in wanted))
-        try:
-            _download(target, downloads(archive, prefix, tree, wanted, SIGNED), progress)
-            return
-        except AddressExpired:  # as on a laptop that slept; what has come stays
-            signed_again += 1
-            if signed_again > SIGN_AGAIN:
-                raise
-    progress.start("from the archive", 0, 0)
-
-
-def _download(target: Session, lines: Iterable[SignedObject], progress: Progress) -> None:
-    with target.stream(api.download, api.Nothing()) as stream:
-        for line in lines:
-            stream.send(encode(line))
-        stream.end()
-        done = 0
-        for frame in stream:
-            at = frame.header.get("at")
-            if isinstance(at, int) and at > done:
-                progress.add(at - done)
-                done = at
-        target.result(api.download, stream)

@@ -17,21 +17,25 @@ from remoterun import transfer
 from remoterun.agent.shared import api
 from remoterun.agent.shared.frames import Frame
 from remoterun.agent.shared.protocol import Stream
-from remoterun.agent.shared.records import to_json
+from remoterun.agent.shared.records import encode, to_json
 from remoterun.agent.shared.spec import ResourceRef
 from remoterun.agent.shared.tree import Entry, Manifest, TreeError, show
 from remoterun.client.connections import Connections
-from remoterun.errors import NotFound, UsageError
+from remoterun.errors import AddressExpired, NotFound, UsageError
 from remoterun.model import MachineType, Resource, Told, Upload, by_our_clock
 from remoterun.session import Session, understood
 
 if TYPE_CHECKING:
-    from remoterun.agent.shared.archive import ArchivedTree
+    from remoterun.agent.shared.archive import ArchivedTree, SignedObject
     from remoterun.archive import Archive
     from remoterun.transfer import Fetched, Progress, Sent
 
 MOST_TREE = 1 << 29
 """Bytes of a list of files."""
+SIGNED = 6 * 3600.0
+"""Seconds for which a host may download; what it has not got by then is signed again."""
+SIGN_AGAIN = 10
+"""Times: a store whose clock is off accepts nothing, however often it is signed."""
 Arrange = Callable[[Manifest], Manifest]
 """Makes the manifest of an upload out of that of what was sent."""
 
@@ -167,11 +171,22 @@ class ArchiveStore:
         return TreeReader(self.archive, prefix, tree.places).place
 
     def let_download(self, resource: ResourceRef, manifest: Manifest, target: Session, progress: Progress) -> None:
-        """Let a rented host download the contents of a resource, which `manifest` lists."""
-        from remoterun.client.archiving import let_download
+        """Let a rented host download the contents of a resource, which `manifest` lists. Raises `TransferError`."""
+        from remoterun.archive.grants import downloads
 
         prefix, tree, _ = self._find(resource)
-        let_download(self.archive, prefix, tree, manifest, target, progress)
+        sizes = {entry.digest: entry.size for entry in manifest.files}
+        signed_again = 0
+        while wanted := [digest for digest, _ in transfer.missing_blobs(target, list(sizes))]:
+            progress.start("from the archive", len(wanted), sum(sizes[digest] for digest in wanted))
+            try:
+                _download(target, downloads(self.archive, prefix, tree, wanted, SIGNED), progress)
+                return
+            except AddressExpired:  # as on a laptop that slept; what has come stays
+                signed_again += 1
+                if signed_again > SIGN_AGAIN:
+                    raise
+        progress.start("from the archive", 0, 0)
 
     def contents(self, resource: ResourceRef, digests: Iterable[str], most: int) -> dict[str, bytes]:
         from remoterun.archive.reading import TreeReader
@@ -237,6 +252,20 @@ class ArchiveStore:
             tree = read_run_tree(self.archive, resource.key, name)
         self._last = whole, prefix, tree, about
         return prefix, tree, about
+
+
+def _download(target: Session, lines: Iterable[SignedObject], progress: Progress) -> None:
+    with target.stream(api.download, api.Nothing()) as stream:
+        for line in lines:
+            stream.send(encode(line))
+        stream.end()
+        done = 0
+        for frame in stream:
+            at = frame.header.get("at")
+            if isinstance(at, int) and at > done:
+                progress.add(at - done)
+                done = at
+        target.result(api.download, stream)
 
 
 Store = HostStore | ArchiveStore
