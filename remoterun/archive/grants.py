@@ -32,8 +32,6 @@ from remoterun.errors import HostError
 
 LONGEST = 7 * 86400.0
 """Seconds for which a signature holds, at the longest."""
-UNKNOWN = 3600.0
-"""Seconds for which credentials are trusted to last that end some time, and don't say when."""
 MOST_OBJECT = 5 << 30
 """Bytes of an object that a host may write: S3 takes no more at once."""
 MOST_TAKES = 2000
@@ -43,14 +41,9 @@ MOST_IMAGE_RECORD = 1 << 16
 
 def expires(archive: Archive, seconds: float) -> float:
     """Until when something surely holds that is signed now for so many seconds, in seconds since 1970."""
-    now = archive.clock()
-    moments = [now + min(seconds, LONGEST)]
+    moment = archive.clock() + min(seconds, LONGEST)
     end = archive.s3.credentials_end()
-    if end is not None:
-        moments.append(end)
-    elif not archive.s3.lasting_credentials:
-        moments.append(now + UNKNOWN)
-    return min(moments)
+    return moment if end is None else min(moment, end)
 
 
 def downloads(

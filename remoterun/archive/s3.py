@@ -20,8 +20,8 @@ from typing import Any, TypeVar
 
 from remoterun.agent.shared.frames import Bytes
 from remoterun.agent.shared.tree import show
-from remoterun.archive.s3_errors import Absent, Damaged, Exists, OutOfRange, answered, denied, failed
-from remoterun.errors import ConfigError, HostError, HostUnreachable
+from remoterun.archive.s3_errors import Absent, Damaged, Exists, OutOfRange, answered, failed
+from remoterun.errors import ConfigError, HostUnreachable
 
 CONNECT, READ = 10.0, 30.0
 """Seconds until a connection stands, and until the next bytes come."""
@@ -34,6 +34,8 @@ PAGE = 1000
 """Keys of a page of a listing."""
 MOST_KEYS = 5_000_000
 """Keys that a listing may have."""
+UNKNOWN = 3600.0
+"""Seconds for which credentials are trusted to last that end some time, and don't say when."""
 SCHEME = "s3://"
 NAME = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 
@@ -211,12 +213,7 @@ class S3:
                 ),
             )
             for error in answer.get("Errors", ()):
-                if error.get("Code") == "AccessDenied":
-                    raise denied("DeleteObject", self.place.name)
-                raise HostError(
-                    f"`{show(str(error.get('Key'))[:200])}` can't be removed from {self.place.address}:"
-                    f" {show(str(error.get('Message'))[:200])}"
-                )
+                raise answered({"Error": error}, self.place.name, "DeleteObject", str(error.get("Key")))
 
     def find_region(self) -> None:
         """Ask from now on where the bucket is. Other requests find their way from any region; what is signed does
@@ -255,15 +252,12 @@ class S3:
         return answer["url"], {name: value for name, value in answer["fields"].items() if name != "key"}
 
     def credentials_end(self) -> float | None:
-        """When the credentials end, in seconds since 1970; None where they do not, or where it is not known."""
+        """When the credentials surely hold until, in seconds since 1970; None for a user's own, which do not end."""
         credentials = self._client._request_signer._credentials
         expiry = getattr(credentials, "_expiry_time", None)
-        return expiry.timestamp() if isinstance(expiry, datetime) else None
-
-    @property
-    def lasting_credentials(self) -> bool:
-        """Whether they are those of a user, without a session."""
-        return self._client._request_signer._credentials.get_frozen_credentials().token is None
+        if isinstance(expiry, datetime):
+            return expiry.timestamp()
+        return None if credentials.get_frozen_credentials().token is None else time.time() + UNKNOWN
 
     @property
     def is_amazon(self) -> bool:

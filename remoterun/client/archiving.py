@@ -86,18 +86,18 @@ def access(
     credentials last, and what it may do with the images of its environment."""
     from remoterun.archive.grants import image_access
     from remoterun.archive.runs import put_spec
-    from remoterun.archive.workers import start
+    from remoterun.archive.workers import each
 
     archive, seconds = archive_of(connections, run), _needed(run)
     names = Environment.of(spec).built_images if "docker" in candidates(spec.engine) else []
     architecture = session.hello.architecture
-    images = [start(lambda name: image_access(archive, name, architecture, seconds), name) for name in names]
+    images = tuple(each(lambda name: image_access(archive, name, architecture, seconds), names))
     put_spec(archive, run.key, spec.encode())
     allowed = grant(connections, run)
     assert run.renting is not None
     renting = replace(run.renting, grant_ends=allowed.expires, images=tuple(names), architecture=architecture)
     run = connections.registry.rent(run, renting)
-    return run, allowed, tuple(one.result() for one in images)
+    return run, allowed, images
 
 
 def grant(connections: Connections, run: Run) -> Grant:
