@@ -82,18 +82,12 @@ def versions(archive: Archive, name: str, newest: bool = False) -> list[UploadVe
 
 def newest(archive: Archive) -> list[tuple[str, UploadVersion]]:
     """(name, newest version) of each upload."""
-    found = []
-    for name in names(archive):
-        numbers = list(_numbers(archive, name))
-        version = _read_header(archive, name, numbers[-1]) if numbers else None
-        if version is not None:
-            found.append((name, version))
-    return found
+    return [(name, version) for name in names(archive) for version in versions(archive, name, newest=True)]
 
 
 def names(archive: Archive) -> list[str]:
     """Those of all uploads, also of such that have no version any more."""
-    return [name for name in archive.s3.folders("uploads/") if _is_name(name)]
+    return [name for name in archive.s3.folders("uploads/") if UPLOAD_NAME.match(name)]
 
 
 def read_version(archive: Archive, name: str, number: int) -> ArchivedTree:
@@ -170,7 +164,3 @@ def _read_header(archive: Archive, name: str, number: int) -> UploadVersion | No
 
 def _version(number: int, header: TreeHeader) -> UploadVersion:
     return UploadVersion(number, header.digest, header.size, header.files, header.created, header.damaged)
-
-
-def _is_name(name: str) -> bool:
-    return UPLOAD_NAME.match(name) is not None

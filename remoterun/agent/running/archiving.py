@@ -34,8 +34,6 @@ CHECK_EVERY = 2.0
 """Seconds between two checks for what is new of a run that goes on."""
 LOG_EVERY, LOG_PIECE = 30.0, 4 << 20
 """Seconds, or bytes, after which what is new of the log is posted."""
-LAST_PIECE = 16 << 20
-"""Bytes of a piece of the log that is posted at the end."""
 CONNECTIONS = 4
 FAILURES = 3
 """Failures in a row after which the user reads of them."""
@@ -83,7 +81,7 @@ class RunArchiving:
                         recorded = size
                     new = sum(size_of(path) - self._posted[name] for name, path in self._streams.items())
                     if new >= LOG_PIECE or (new and time.monotonic() - log_time >= LOG_EVERY):
-                        self._post_log(http, LOG_PIECE)
+                        self._post_log(http)
                         log_time = time.monotonic()
                     failing = 0
                 except HttpError as error:
@@ -149,7 +147,7 @@ class RunArchiving:
         """`fields`. Who finds the run after its host is gone learns how it ended, though its files are not archived."""
         last = _last(end, fields)
         with contextlib.suppress(HttpError, OutOfTime, OSError, ValueError, Unreadable):
-            run_jobs(iter([self._put_log, lambda http: self._post_record(http, last)]), 1, check)
+            run_jobs(iter([self._post_log, lambda http: self._post_record(http, last)]), 1, check)
         return fields
 
     def _incomplete(self, end: Ended, problem: str) -> Dict[str, Any]:
@@ -172,7 +170,7 @@ class RunArchiving:
             tree = ArchivedTree(Manifest.decode(read_bytes(self._run.outputs_file)), {})
             run_jobs(self._packs(tree.manifest, tree.places), CONNECTIONS, check)
             run_jobs(iter([self._job("outputs", Content.of(tree.encode(time.time())))]), 1, check)
-        run_jobs(iter([self._put_log, record]), 1, check)
+        run_jobs(iter([self._post_log, record]), 1, check)
         return {name: value for name, value in last.items() if name not in ("state", "reason")}
 
     # -- contents of the outputs
@@ -212,15 +210,12 @@ class RunArchiving:
 
         return job
 
-    def _put_log(self, http: HttpClient) -> None:
-        self._post_log(http, LAST_PIECE)
-
-    def _post_log(self, http: HttpClient, most: int) -> None:
+    def _post_log(self, http: HttpClient) -> None:
         for name, path in self._streams.items():
             size = size_of(path)
             while self._posted[name] < size:
                 at = self._posted[name]
-                content = Content.of_files([FilePart(path, at, min(most, size - at))])
+                content = Content.of_files([FilePart(path, at, min(LOG_PIECE, size - at))])
                 post(http, self._grant(), log_key(self._before[name] + at, name), content)
                 self._posted[name] += content.size
                 self._note("%s %d" % (name, self._posted[name]))
