@@ -75,11 +75,12 @@ def grant_for_run(archive: Archive, key: str, seconds: float) -> Grant:
 
 def image_access(archive: Archive, image: str, architecture: str, seconds: float) -> ImageAccess:
     """What a host of that architecture may do with an image of its run's environment: download the one that is stored
-    and recorded; else store it."""
+    and recorded, which counts as used now; else store it."""
     id = image_id(image, architecture)
     stored = _stored_image(archive, id)
     if stored is None or stored.image != image:
         return ImageAccess(image, grant=_grant(archive, image_prefix(id), seconds, IMAGE_PART))
+    archive.s3.put(image_key(id), encode(stored))  # `gc` goes by the age of the record
     archive.s3.find_region()
     parts, position = [], 0
     for key, length in image_parts(stored):

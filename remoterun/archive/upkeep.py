@@ -36,8 +36,8 @@ from remoterun.errors import NotFound
 
 LEAST = 2 * 86400.0
 """Seconds for which everything stays that nothing names: an upload that goes on may be about to."""
-OLD_IMAGE = 30 * 86400.0
-"""Seconds after which an image is deleted: the next host builds it anew, with the packages of that day."""
+UNUSED = 30 * 86400.0
+"""Seconds without a use after which an image is deleted."""
 _TREE = re.compile(r"uploads/[^/]+/[0-9]{8}\Z|runs/[^/]+/(source|outputs|mounts/[0-9a-f]{64})\Z")
 """The keys of archived trees."""
 
@@ -159,13 +159,13 @@ class _Collection:
         self.delete((stored for stored in packs if stored.key not in named), self.blobs)
 
     def free_images(self) -> None:
-        """Delete images that were stored long ago, and parts that no record names."""
+        """Delete images that no host has used for long, and parts that no record names."""
         needed = set()
         records = list(self._s3.list("images/"))
         for stored in records:
             id = stored.key.removeprefix("images/").removesuffix(".json")
             image = read_image(self._archive, id)
-            if image is not None and stored.modified > self._archive.clock() - OLD_IMAGE:
+            if image is not None and stored.modified > self._archive.clock() - UNUSED:
                 needed |= {stored.key, *(image_prefix(id) + key for key, _ in image_parts(image))}
             else:
                 self.images.items.append({"name": image.image if image is not None else "unfinished"})

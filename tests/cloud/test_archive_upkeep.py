@@ -15,7 +15,7 @@ from remoterun.agent.shared.spec import MountSpec, ResourceRef
 from remoterun.agent.shared.states import BuiltImage, Reason, RunState
 from remoterun.archive import Archive, creation, grants, runs, uploads
 from remoterun.archive.s3 import BucketPlace
-from remoterun.archive.upkeep import LEAST, OLD_IMAGE, check, collect, usage
+from remoterun.archive.upkeep import LEAST, UNUSED, check, collect, usage
 from remoterun.errors import HostError, TransferError
 from tests.cloud.test_archive import SMALL_PACK, get, keys, packs, put, small_packs  # noqa: F401
 from tests.cloud.test_archive_runs import KEY, OTHER, Host
@@ -240,13 +240,13 @@ class TestImages:
             archive.s3.put(key, part)
         assert self.access(archive).stored == []
 
-    def test_an_old_one_goes_with_parts_that_no_record_names(self, archive: Archive) -> None:
+    def test_what_was_not_used_for_long_goes_with_parts_that_no_record_names(self, archive: Archive) -> None:
         self.store(archive)
         archive.s3.put(f"{image_prefix(image_id(IMAGE, 'x86_64'))}{'ab' * 32}/0", b"cut")
-        later(archive, OLD_IMAGE - DAY)
+        later(archive, UNUSED - DAY)
         (part,) = collect(archive, None, False)
         assert (part.kind, part.size) == ("images", 3) and len(keys(archive, "envs/")) == 1
-        later(archive, OLD_IMAGE + DAY)
+        later(archive, UNUSED + DAY)
         (part,) = collect(archive, None, True)
         assert part.items == [{"name": IMAGE}] and len(keys(archive, "envs/")) == 1
         assert collect(archive, None, False) == [part] and keys(archive, "envs/") == [] == keys(archive, "images/")
