@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Any, Iterator, List, Optional
+from typing import Any, Iterator, List
 
 from ..shared import api
 from ..shared.archive import SignedObject
@@ -19,9 +19,6 @@ from ..store.blob_streams import BlobReceiver, BlobSender, blob_named
 from ..store.errors import HomeError
 from ..store.home import Home
 from . import Call
-
-TICK = 0.25
-"""Seconds for which a thread waits for a frame before others have their turn."""
 
 
 def missing(call: Call, _: api.Nothing) -> api.Nothing:
@@ -102,16 +99,9 @@ def fetch_pieces(call: Call, asked: api.BlobPieces) -> api.Nothing:
     return api.Nothing()
 
 
-def _signed_objects(stream: Stream) -> Iterator[Optional[SignedObject]]:
-    """What the client sends, one in a frame; None while nothing comes. Raises `HomeError`."""
-    while True:
-        try:
-            frame = stream.receive(TICK)
-        except TimeoutError:
-            yield None
-            continue
-        if frame is None:
-            return
+def _signed_objects(stream: Stream) -> Iterator[SignedObject]:
+    """What the client sends, one in a frame. Raises `HomeError`."""
+    for frame in stream:
         try:
             yield decode(SignedObject, bytes(frame.body))
         except ValueError as error:

@@ -11,7 +11,7 @@ import functools
 import hashlib
 import os
 import threading
-from typing import Any, Dict, Iterable, Iterator, List, Optional
+from typing import Any, Dict, Iterable, Iterator, List
 
 from ..shared.archive import SPAN, SignedObject, Take, spans
 from ..shared.frames import Bytes
@@ -53,13 +53,9 @@ class Download:
         self._ended = True
         self._receiver.__exit__()
 
-    def jobs(self, lines: Iterable[Optional[SignedObject]]) -> Iterator[Optional[Job]]:
-        """What to do for each of the lines; None where there is none yet. The jobs raise `HomeError`, as does this for
-        a line that can't be."""
+    def jobs(self, lines: Iterable[SignedObject]) -> Iterator[Job]:
+        """What to do for each of the lines. The jobs raise `HomeError`, as does this for a line that can't be."""
         for stored in lines:
-            if stored is None:
-                yield None
-                continue
             _check(stored)
             self._protect([take.digest for take in stored.takes])
             for span in spans([take for take in stored.takes if not self._has(take)]):

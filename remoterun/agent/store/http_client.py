@@ -153,10 +153,9 @@ class HttpClient:
 Job = Callable[[HttpClient], object]
 
 
-def run_jobs(jobs: Iterator[Optional[Job]], threads: int, check: Callable[[], None]) -> None:
-    """Do all of the jobs, several at once; each begins after those before it have begun. `jobs` gives None while it
-    waits for more. Blocks. Raises what a job raised, or `check`, which is called every `TICK` seconds: then what is
-    under way is cut."""
+def run_jobs(jobs: Iterator[Job], threads: int, check: Callable[[], None]) -> None:
+    """Do all of the jobs, several at once; each begins after those before it have begun. Blocks. Raises what a job
+    raised, or `check`, which is called every `TICK` seconds: then what is under way is cut."""
     failures: List[BaseException] = []
     clients = [HttpClient() for _ in range(threads)]
     lock = threading.Lock()
@@ -166,11 +165,10 @@ def run_jobs(jobs: Iterator[Optional[Job]], threads: int, check: Callable[[], No
             with http:
                 while not failures:
                     with lock:
-                        job = next(jobs, _no_more)
-                    if job is _no_more:
+                        job = next(jobs, None)
+                    if job is None:
                         return
-                    if job is not None:
-                        job(http)
+                    job(http)
         except BaseException as error:  # noqa: BLE001 - raised below
             failures.append(error)
 
@@ -201,10 +199,6 @@ def _await(workers: List[threading.Thread], failures: List[BaseException], check
             check()
             if failures and deadline == float("inf"):
                 deadline = time.monotonic() + GRACE
-
-
-def _no_more(http: HttpClient) -> None:
-    """Stands for the end of the jobs."""
 
 
 def refusal(address: Address, answer: http.client.HTTPResponse) -> HttpError:
