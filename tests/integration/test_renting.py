@@ -30,7 +30,7 @@ from remoterun.archive import runs as archived_runs
 from remoterun.archive.s3 import BucketPlace
 from remoterun.cli.main import main
 from remoterun.cli.render.terminal import Talking
-from remoterun.client import Client, archiving, attempts
+from remoterun.client import Client, attempts
 from remoterun.client.following import LogBytes, Note, StateChange
 from remoterun.client.handover import Talk
 from remoterun.client.rented_hosts import LATE
@@ -219,7 +219,7 @@ class TestARun:
                 until(lambda: time.time() > signed[0] + 4.5, 10)
             yield from lines
 
-        monkeypatch.setattr(archiving, "SIGNED", 3.0)
+        monkeypatch.setattr(stores, "SIGNED", 3.0)
         monkeypatch.setattr(grants, "downloads", asleep_for_once)
         folder = write_files(laptop.root / "doom", {"input.txt": b"T" * 5000, "large": os.urandom(3 << 20)})
         laptop.client.uploads.upload(folder, "doom", "local")
