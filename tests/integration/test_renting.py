@@ -30,7 +30,7 @@ from remoterun.archive import runs as archived_runs
 from remoterun.archive.s3 import BucketPlace
 from remoterun.cli.main import main
 from remoterun.cli.render.terminal import Talking
-from remoterun.client import Client, attempts
+from remoterun.client import Client, attempts, stores
 from remoterun.client.following import LogBytes, Note, StateChange
 from remoterun.client.handover import Talk
 from remoterun.client.rented_hosts import LATE
