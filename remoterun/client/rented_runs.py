@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
+from typing import TYPE_CHECKING
 
 from remoterun.agent.shared import api
 from remoterun.agent.shared.states import ENDINGS, Reason, RunEvent, RunStatus
@@ -16,8 +17,11 @@ from remoterun.client.connections import Connections, check_home
 from remoterun.client.stores import ArchiveStore, HostStore, Store
 from remoterun.errors import ConfigError, HostError, HostUnreachable, RemoterunError, UsageError
 from remoterun.model import MachineType, Run, by_our_clock
-from remoterun.providers.base import Provider, ProviderError, RentedHost
+from remoterun.providers.base import ProviderError, RentedHost
 from remoterun.session import Session
+
+if TYPE_CHECKING:
+    from remoterun.providers import Provider
 
 Answer = dict[str, RunStatus | HostError]
 """By the keys of runs: what their machine reports, or why that is not known."""
