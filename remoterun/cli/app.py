@@ -292,6 +292,10 @@ class RunThenCommand(Command):
 
     def _split(self, ctx: Any, words: list[str]) -> tuple[list[str], list[str]]:
         """The options that `words` begin with, and what follows; a `--` between them is in neither."""
-        _, rest, _ = self.make_parser(ctx).parse_args(list(words))
+        parser = type(self.make_parser(ctx))(ctx)
+        for each in self.get_params(ctx):
+            if each.param_type_name == "option":
+                each.add_to_parser(parser, ctx)
+        _, rest, _ = parser.parse_args(list(words))
         options = words[: len(words) - len(rest)]
         return options[:-1] if options[-1:] == ["--"] else options, rest

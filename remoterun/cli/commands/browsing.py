@@ -13,7 +13,7 @@ from remoterun.cli import complete, render
 from remoterun.cli.app import Command, Json, RunNumber, app, example, run_number
 from remoterun.cli.asking import client as connect
 from remoterun.cli.commands.run import send_and_launch
-from remoterun.cli.follow import JUPYTER, Showing, forward_until_end, some_port, unheard
+from remoterun.cli.follow import JUPYTER, Showing, Told, forward_until_end, some_port
 from remoterun.cli.options import parsed, takes, with_values
 from remoterun.cli.render import file_views, live_views, run_views
 from remoterun.cli.to_send import Sending
@@ -50,16 +50,25 @@ def forward(
         token = client.runs.tokens.find(known.key)
         named = _named(client, known) if token is not None or not wanted else []
         notebooks = token is not None and all(each.port in {port.port for port in named} for each in wanted)
-        render.line("  ^C ends it; the run goes on")
-        return forward_until_end(
-            client, known, wanted or named, _as_json if json else unheard, server=JUPYTER if notebooks else ""
-        )
+        told = _as_json if json else _once("^C ends it; the run goes on")
+        return forward_until_end(client, known, wanted or named, told, server=JUPYTER if notebooks else "")
 
 
 def _as_json(number: int, news: PortNews, address: str) -> None:
     if news.kind == "up":
         render.out_json({"run": number, "address": address, "port": news.port, "local": news.local})
         render.finish()
+
+
+def _once(text: str) -> Told:
+    """Says so with the first news."""
+    unsaid = [text]
+
+    def told(number: int, news: PortNews, address: str) -> None:
+        while unsaid:
+            render.line(f"  {unsaid.pop()}")
+
+    return told
 
 
 def _named(client: Client, run: Run) -> list[PortSpec]:
