@@ -7,9 +7,10 @@ import hashlib
 import itertools
 import os
 import re
+import tempfile
 import threading
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -170,78 +171,60 @@ def without_git_folders(manifest: Manifest) -> tuple[Manifest, list[str]]:
     return Manifest(entry for entry in manifest if not in_git_folder(entry.path)), left_out
 
 
+_ACCENTED = "\N{LATIN SMALL LETTER E WITH ACUTE}"
+_ALIKE = (("a", "A"), (_ACCENTED, unicodedata.normalize("NFD", _ACCENTED)), ("a", "a."))
+"""Pairs of names, of which a disk takes one at least for one name, or none at all."""
+
+
 def refuse_twins(entries: Iterable[Entry], target: Path) -> None:
-    """Names that are one name on the disk of the folder `target`, as Macs' and USB sticks' take no notice of case, and
-    some of how an accent is written: one file would silently take the other's place, or stand where a folder is to be.
-    Two folders are not such names: what is in them comes into one. Raises `UnsafePath`."""
-    fold = _folding(target)
-    if fold is None:
+    """Names that are one name on the disk of the folder `target`, as Macs' and USB sticks' take no notice of case, of
+    how an accent is written, or of a dot at the end: one file would silently take the other's place, or stand where a
+    folder is to be. Two folders are not such names: what is in them comes into one. Raises `UnsafePath`."""
+    if not any(_are_one(target, *names) for names in _ALIKE):
         return
-    files: set[int] = set()
-    folders: set[int] = set()
-    twins: set[int] = set()
+    met: dict[str, dict[str, bool]] = {}
+    """Paths, and whether each is a folder, by what they may be one with."""
     for entry in entries:
-        name = fold(entry.path)
-        if entry.kind != "d":
-            key = hash(name)
-            (twins if key in files else files).add(key)
-            name = name.rpartition("/")[0]
-        while name and (key := hash(name)) not in folders:
-            folders.add(key)
-            name = name.rpartition("/")[0]
-    twins |= files & folders
-    if not twins:
-        return
-    paths: dict[str, str] = {}
-    for entry in entries:
-        path = entry.path
+        path, is_folder = entry.path, entry.kind == "d"
         while path:
-            name = fold(path)
-            if hash(name) in twins and (other := paths.setdefault(name, path)) != path:
-                alike = unicodedata.normalize("NFC", path) == unicodedata.normalize("NFC", other)
-                one, two = (ascii(other)[1:-1], ascii(path)[1:-1]) if alike else (show(other), show(path))
-                raise UnsafePath(
-                    f"`{one}` and `{two}` are one name on the disk that holds `{show(str(target))}`",
-                    hint="copy into a folder on another disk, or each of them by itself, under another name",
-                )
-            path = path.rpartition("/")[0]
+            alike = met.setdefault(_folded(path), {})
+            for other, other_is_folder in alike.items():
+                if other != path and not (is_folder and other_is_folder) and _are_one(target, other, path):
+                    raise _twins(other, path, target)
+            if path in alike:
+                break
+            alike[path] = is_folder
+            path, is_folder = path.rpartition("/")[0], True
 
 
-def _folding(target: Path) -> Callable[[str], str] | None:
-    """What makes names of one that are one to the disk; None where no names are."""
-    accented = "\N{LATIN SMALL LETTER E WITH ACUTE}"
-    case = _one_name(target, "a", "A")  # not of an accented letter, which Linux heeds on a USB stick
-    form = _one_name(target, accented, unicodedata.normalize("NFD", accented))
-    dots = _one_name(target, "a", "a", end=".")  # USB sticks' names lose theirs
-    if not (case or form or dots):
-        return None
-
-    def fold(path: str) -> str:
-        if dots:
-            path = "/".join(part.rstrip(".") or part for part in path.split("/"))
-        if form:
-            path = unicodedata.normalize("NFD", path)
-        if case:
-            path = path.casefold()
-        return unicodedata.normalize("NFC", path) if form else path
-
-    return fold
+def _folded(path: str) -> str:
+    parts = (part.rstrip(".") or part for part in path.split("/"))
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFD", "/".join(parts)).casefold())
 
 
-def _one_name(target: Path, one: str, other: str, end: str = "") -> bool:
-    """Whether two spellings are one name to the disk of a folder, the other one with `end` behind it. Looked up by
-    making a file; False if none can be."""
-    rest = temporary_name()[1:]
-    probe = target / f".{one}-{rest}"
+def _are_one(target: Path, one: str, other: str) -> bool:
+    """Whether two paths are one to the disk of a folder. Looked up by making a file; False if none can be."""
+    names = [pair for pair in zip(one.split("/"), other.split("/"), strict=True) if pair[0] != pair[1]]
     try:
-        probe.touch(exist_ok=False)
+        with tempfile.TemporaryDirectory(suffix=".remoterun", prefix=".", dir=target) as folder:
+            for number, (name, spelling) in enumerate(names):
+                probe = Path(folder, str(number))
+                probe.mkdir()
+                (probe / name).touch()
+                if not os.path.lexists(probe / spelling):
+                    return False
     except (OSError, UnicodeError):
         return False
-    try:
-        return os.path.lexists(target / f".{other}-{rest}{end}")
-    finally:
-        with contextlib.suppress(OSError):
-            probe.unlink()
+    return True
+
+
+def _twins(one: str, other: str, target: Path) -> UnsafePath:
+    if unicodedata.normalize("NFC", one) == unicodedata.normalize("NFC", other):
+        one, other = ascii(one)[1:-1], ascii(other)[1:-1]
+    return UnsafePath(
+        f"`{show(one)}` and `{show(other)}` are one name on the disk that holds `{show(str(target))}`",
+        hint="copy into a folder on another disk, or each of them by itself, under another name",
+    )
 
 
 _FLAGS = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
