@@ -63,10 +63,6 @@ class Reading:
         """Whether all digests are known, and nothing needs to be read."""
         return self.ended and not self.unknown
 
-    def listed(self) -> list[ListedEntry]:
-        """What was listed, and is still to be gone through."""
-        return list(self._listed)
-
     def entries(self) -> list[Entry]:
         """Those that were listed, and are still to be gone through."""
         return [item.entry for item in self._listed]

@@ -84,14 +84,6 @@ class TestThePage:
 
 
 class TestUploads:
-    def test_a_version_is_made_listed_and_read(self, link: Link) -> None:
-        manifest, made = upload(link, "doom", FILES)
-        assert made.created and made.version.version == 1
-        assert (made.version.digest, made.version.size, made.version.files) == (manifest.digest, manifest.size, 5)
-        assert ask(link, api.uploads)[0].uploads == [api.NamedUpload("doom", made.version)]
-        read, about = read_tree(link, ResourceRef("upload", "doom"))
-        assert read.digest == manifest.digest and not about.live and not about.single
-
     def test_a_version_is_its_content(self, link: Link) -> None:
         """The client's number is a label: it is used where it is free."""
 
@@ -153,10 +145,6 @@ class TestRunsThatAreNotHere:
         with pytest.raises(RemoteError) as caught:
             ask(link, request_, request_.arguments(key="01234567"))
         assert caught.value.code == "not_found"
-
-    def test_a_listing_has_only_those_that_are(self, link: Link) -> None:
-        assert ask(link, api.runs, api.RunKeys(["01234567"]))[0] == api.Statuses([])
-        assert ask(link, api.runs, api.RunKeys())[0] == api.Statuses([])
 
     def test_removing_one_is_done(self, link: Link) -> None:
         assert not ask(link, api.remove_run, api.RunKey("01234567"))[0].removed

@@ -190,10 +190,6 @@ class TestUsage:
         assert lines[0] == ["USED", "BY", "SIZE", "ALONE", "WHAT"] and lines[-1][0] == "total"
         assert sorted(line[0] for line in lines[1:4]) == ["runs/1", "uploads/one", "uploads/two"]
 
-    def test_of_an_empty_home(self, place: Place) -> None:
-        assert "remoterun itself" in place.run("machines", "df").stdout
-        assert "local is sound: 0 blobs" in place.run("machines", "check").stderr
-
 
 @pytest.mark.lab
 @pytest.mark.timeout(600)

@@ -98,11 +98,12 @@ class TestThereAndBack:
     def test_hundreds_of_thousands_of_names(self, session: Session, tmp_path: Path) -> None:
         """More bytes of names than one window, with answers that fill the other: neither side may wait for ever."""
         home = Home.open(str(tmp_path / "home"))
-        blob = home.blobs.put(bytes(3600))  # as small as that is fetched each time
+        blob = home.blobs.put(bytes(3600))  # as small as that is fetched each time, by name where there is no blob
         deep = "/".join(["d" * 200] * 18)
         manifest = Manifest(Entry("f", f"{deep}/{number}/{'x' * 200}", 3600, blob) for number in range(2400))
         assert sum(len(entry.path) for entry in manifest.entries) > WINDOW < manifest.size
         home.uploads.commit("doom", manifest)
+        os.unlink(home.blobs.path(blob))
         result = fetch(session, UPLOAD, tmp_path / "t", refuse, Progress())
         assert result.files == 2400
 
@@ -725,12 +726,6 @@ class TestHostileHosts:
             result = fetch(session, UPLOAD, tmp_path / "target", refuse, Progress())
         assert result.files == 1
 
-    def test_links_that_point_out_are_left_out(self, tmp_path: Path) -> None:
-        rows = '["l","abs","/etc/passwd"]\n["l","in","abs"]\n["l","up","../../x"]'
-        with hostile_agent(tmp_path, lies(rows)) as session:
-            result = fetch(session, UPLOAD, tmp_path / "target", refuse, Progress())
-        assert read_files(tmp_path / "target") == {"in": "-> abs"} and len(result.warnings) == 2
-
     def test_a_list_of_nothing_but_bad_links(self, tmp_path: Path) -> None:
         rows = "\n".join(f'["l","{number:05}","/etc/passwd"]' for number in range(3000))
         with hostile_agent(tmp_path, lies(rows)) as session:
@@ -802,6 +797,8 @@ class TestHostileHosts:
     def test_one_that_ends_a_transfer_early(self, tmp_path: Path) -> None:
         """It reads nothing of 30 MB: the sender doesn't wait for ever."""
         program = """
+            room, _, _ = hear(OPEN)
+            say(room, END, {"room": 1 << 40})
             missing, _, _ = hear(OPEN)
             hear(DATA)
             say(missing, DATA, {}, struct.pack("!IQ", 0, 0))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tracemalloc
 import zlib
 from typing import Any, cast
 
@@ -69,14 +68,3 @@ def test_any_bytes(body: bytes, size: int) -> None:
 def test_more_or_less_than_one_stream(more: bytes) -> None:
     with pytest.raises(ProtocolError):
         expand({"z": len(TEXT)}, more)
-
-
-def test_a_bomb_takes_no_memory() -> None:
-    bomb = zlib.compress(bytes(100 << 20))
-    tracemalloc.start()
-    try:
-        with pytest.raises(ProtocolError):
-            expand({"z": 1 << 20}, bomb)
-        assert tracemalloc.get_traced_memory()[1] < 8 << 20
-    finally:
-        tracemalloc.stop()

@@ -12,15 +12,14 @@ from typing import Any
 
 import pytest
 
-from remoterun.agent.serve import Server
 from remoterun.agent.shared.frames import PIECE
 from remoterun.agent.shared.packs import MISSING, pack
-from remoterun.agent.shared.protocol import Link, LinkClosed, RemoteError, Stream
+from remoterun.agent.shared.protocol import Link, RemoteError, Stream
 from remoterun.agent.shared.tree import Entry, Manifest
 from remoterun.agent.store import outputs
 from remoterun.agent.store.errors import HomeError
 from remoterun.agent.store.home import Home
-from tests.workshop import Files, linked, read_files, served, sha256, spec_of, tree_of
+from tests.workshop import Files, read_files, served, sha256, spec_of, tree_of
 
 FILES: Files = {"a": b"A", "b/c": b"C" * 5000, "b/run*": b"#!/bin/sh\n", "link": "-> a", "empty": None, "zero": b""}
 
@@ -292,18 +291,6 @@ class TestPut:
             stream.finish()
         sound(home)
 
-    def test_two_clients_send_the_same(self, home: Home) -> None:
-        """Two terminals start a run of the same files at the same moment."""
-        with served(home) as one, served(home) as two:
-            streams = [link.open("put") for link in (one, two)]
-            for stream in streams:
-                send(stream, self.BLOB)
-            for stream in streams:
-                stream.end()
-                stream.finish()
-        assert os.listdir(home.tmp) == []
-        sound(home)
-
 
 class TestRuns:
     def test_made_once(self, home: Home) -> None:
@@ -449,11 +436,3 @@ def test_entries_of_one_size_only(home: Home) -> None:
     digest = home.blobs.put(b"four")
     with pytest.raises(HomeError):
         home.uploads.commit("doom", Manifest([Entry("f", "a", 5, digest)]))
-
-
-def test_links_that_end(home: Home) -> None:
-    with linked(Server(home).handle) as (link, cut):
-        stream = link.open("put")
-        cut()
-        with pytest.raises(LinkClosed):
-            stream.finish(10)

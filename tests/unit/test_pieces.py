@@ -27,7 +27,6 @@ from remoterun.agent.shared.pieces import (
 )
 from remoterun.agent.shared.protocol import Link, RemoteError
 from remoterun.agent.store import pieces
-from remoterun.agent.store.errors import HomeError
 from remoterun.agent.store.home import Home
 from tests.workshop import linked, served, sha256, tree_of
 
@@ -349,15 +348,3 @@ def commit(home: Home, files: dict[str, bytes]) -> None:
     for data in blobs.values():
         home.blobs.put(data)
     home.uploads.commit("doom", manifest)
-
-
-def test_a_seal_waits_for_nobody_who_is_gone(home: Home) -> None:
-    """Whoever wrote pieces and was killed holds no lock."""
-    with linked(Server(home).handle) as (link, cut):
-        put(link, *NUMBERS)
-        cut()
-    with served(home) as link:
-        seal(link)
-    arrived(home)
-    with pytest.raises(HomeError):
-        pieces.seal(home, sha256(b"other"), 5)

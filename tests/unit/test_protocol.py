@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from remoterun.agent.shared import frames, protocol
@@ -151,20 +151,6 @@ class TestStreams:
             with pytest.raises(RemoteError, match="an answer of more than 1048576 bytes"):
                 link.call("op")
             assert not link._streams and not link.closed
-
-    @settings(max_examples=20)
-    @given(st.lists(st.lists(st.binary(max_size=5000), max_size=6), max_size=5))
-    def test_many_at_once(self, requests: list[list[bytes]]) -> None:
-        with linked(echo) as (link, _):
-            streams = [link.open("op", number=number) for number in range(len(requests))]
-            for stream, pieces in zip(streams, requests, strict=True):
-                for piece in pieces:
-                    stream.send(piece)
-            for stream in reversed(streams):
-                stream.end()
-            for number, (stream, pieces) in enumerate(zip(streams, requests, strict=True)):
-                assert [frame.body for frame in stream] == pieces
-                assert stream.result["arguments"] == {"number": number}
 
     def test_threads(self) -> None:
         wrong: list[object] = []

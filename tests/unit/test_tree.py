@@ -196,17 +196,6 @@ class TestLargeOnes:
         (tmp_path / "m").write_bytes(manifest.encode())
         assert list(read_entries(str(tmp_path / "m"))) == entries
 
-    def test_many(self) -> None:
-        """Few bytes of memory each."""
-        count = 20_001
-        build = ManifestBuilder()
-        for number in range(count):
-            build.add(Entry("f", f"folder/{number:08}", 5, "ab" * 32))
-        manifest = Manifest.built(build)
-        assert len(manifest.entries) == len(manifest.files) == count and manifest.size == 5 * count
-        assert sum(1 for _ in manifest.entries) == count
-        assert len(manifest.encode()) < 110 * count
-
 
 class TestBuilder:
     def test_one_out_of_order(self) -> None:

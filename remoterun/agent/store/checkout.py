@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import hashlib
 import os
-from typing import Any, Dict, Iterator, Set
+from typing import Any, Dict, Set
 
 from ..shared.files import DISK_FULL, private_copy, read_bytes
 from ..shared.paths import SafeFolder, TreeError, show
@@ -24,7 +23,8 @@ def checkout(blobs: Blobs, manifest: Manifest, target: str, private: bool) -> No
     folders: Set[str] = set()
     try:
         os.makedirs(target, 0o755, exist_ok=True)
-        with _opened(blobs.folder) as source, SafeFolder(target) as landing:
+        with SafeFolder(blobs.folder) as stored, SafeFolder(target) as landing:
+            source = stored.folder("")
             for entry in manifest.entries:
                 parent, _, name = entry.path.rpartition("/")
                 within = entry.path if entry.kind == "d" else parent
@@ -87,12 +87,3 @@ class StoredTree:
             return Manifest.decode(data)
         except TreeError as error:
             raise HomeError("damaged", "%s is damaged: %s" % (self._manifest_file, error))
-
-
-@contextlib.contextmanager
-def _opened(folder: str) -> Iterator[int]:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)
