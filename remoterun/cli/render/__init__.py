@@ -93,10 +93,14 @@ def out_bytes(data: bytes) -> None:
     """Bytes of a command, at once and as they are."""
     with _writing():
         sys.stdout.flush()
-        view = memoryview(data)
-        while view:
-            view = view[os.write(1, view) :]
+        _write_all(1, data)
     cursor.wrote(data)
+
+
+def _write_all(descriptor: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(descriptor, view) :]
 
 
 def _write(line: str) -> None:
@@ -264,9 +268,7 @@ def _titled(title: str, code: str, text: str) -> None:
 def error_bytes(data: bytes) -> None:
     """Errors of a command, at once and as they are."""
     with contextlib.suppress(OSError):
-        view = memoryview(data)
-        while view:
-            view = view[os.write(2, view) :]
+        _write_all(2, data)
 
 
 def command_bytes(data: bytes, stderr: bool) -> None:

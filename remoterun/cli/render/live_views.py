@@ -52,8 +52,6 @@ class Steps:
         self._status: Any = None
         self._text = self._detail = ""
         self._since = 0.0
-        self._later: threading.Timer | None = None
-        """Shows the step without a terminal, once it has taken a while."""
         self._lively = lively(sys.stderr)
         self._turn = threading.RLock()
 
@@ -64,10 +62,6 @@ class Steps:
             self._text, self._detail, self._since = text, "", time.monotonic()
             if self._lively:
                 self._spin()
-            else:
-                self._later = threading.Timer(WORTH_A_LINE, self._show)
-                self._later.daemon = True
-                self._later.start()
 
     def detail(self, text: str) -> None:
         """What this step is doing; shown on a terminal only."""
@@ -76,7 +70,7 @@ class Steps:
     def waits(self, text: str) -> None:
         """What this step waits for: beside the spinner, and elsewhere in a line, when it is another."""
         with self._turn:
-            if not self._lively and self._later is None and text != self._detail:
+            if not self._lively and text != self._detail:
                 line(f"  {text}")
             self._detail = plain(text)
 
@@ -96,11 +90,11 @@ class Steps:
                 self._spin()
 
     def clear(self, failed: bool = False) -> None:
-        """End the step; on a terminal a line with the time it took stays, if that is worth one."""
+        """End the step; a line with the time it took stays, if that is worth one."""
         with self._turn:
-            spun, took = self._status is not None, time.monotonic() - self._since
+            took = time.monotonic() - self._since
             self._halt()
-            if spun and (failed or took >= WORTH_A_LINE):
+            if self._text and (failed or took >= WORTH_A_LINE):
                 line(FAILED if failed else DONE, self._text, paint(duration(took), "2"))
             self._text = ""
 
@@ -108,6 +102,7 @@ class Steps:
         """End without saying that the step was done."""
         with self._turn:
             self._halt()
+            self._text = ""
 
     def __rich__(self) -> Any:
         """What stands beside the spinner now."""
@@ -119,15 +114,6 @@ class Steps:
         detail = f" {shortened(self._detail, room)}" if self._detail and room > 10 else ""
         return Text.assemble(self._text, (clock + detail, "dim"), no_wrap=True, overflow="ellipsis")
 
-    def _show(self) -> None:
-        """Without a terminal: the step has taken a while."""
-        with self._turn:
-            if self._later is not None:
-                self._later = None
-                line(f"- {self._text}")
-                if self._detail:
-                    line(f"  {self._detail}")
-
     def _spin(self) -> None:
         from rich.console import Console
 
@@ -138,9 +124,6 @@ class Steps:
             self._status.start()
 
     def _halt(self) -> None:
-        if self._later is not None:
-            self._later.cancel()
-            self._later = None
         with interrupts_held():
             if self._status is not None:
                 self._status.stop()
