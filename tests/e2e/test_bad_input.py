@@ -90,25 +90,19 @@ def place_with_machines(folder: Path, silent: int) -> Place:
 
 
 RUN = ("run", "-y")
-LONG = "9" * 40
 TABLE: list[tuple[tuple[str, ...], int, str, str]] = [
     # mounts
     ((*RUN, "-m", "uploads/doom:../x", "true"), 2, r"nothing can be mounted at `\.\./x`", "-m uploads/doom:data"),
-    ((*RUN, "-m", "uploads/doom:/", "true"), 2, "nothing can be mounted at `/`", "-m uploads/doom:data"),
     ((*RUN, "-m", "uploads/doom/../x:y", "true"), 2, "leaves its folder", "a resource is"),
     ((*RUN, "-m", "uploads/doom:x", "-m", "uploads/doom:x/y", "true"), 2, "two mounts meet at `x/y`", "OTHER_PATH"),
-    ((*RUN, "-m", "uploads/doom:a:b", "true"), 2, "`uploads/doom:a:b` is not a mount", r"RESOURCE\[:PATH\]"),
     ((*RUN, "-m", "doom", "true"), 2, "`doom` is not a resource", "uploads/NAME"),
-    ((*RUN, "-m", "/uploads/doom", "true"), 2, "starts with a slash", "uploads/NAME"),
     ((*RUN, "-m", "runs/7", "true"), 2, "no run 7", "remoterun ps"),
-    ((*RUN, "-m", "runs/x", "true"), 2, "`x` is not a run number", "remoterun ps"),
     ((*RUN, "-m", "uploads/doom:/abs", "true"), 2, "can't do a mount at an absolute path", "with Docker"),
     # machine types
     ((*RUN, "-t", "lcal", "true"), 2, "no machine type `lcal`", "did you mean `local`?"),
     (("doctor", "aws"), 2, "there is no login at AWS here", "aws configure "),
     ((*RUN, "-t", "k80", "true"), 2, "no machine is set up as `k80`", "remoterun machines add k80 user@host --gpus 1"),
     ((*RUN, "-t", "", "true"), 2, "machine type is empty", "remoterun machines"),
-    ((*RUN, "-t", "me@host:99999", "true"), 2, "no usable port", "1 to 65535"),
     ((*RUN, "-t", "me@-oProxyCommand=x", "true"), 2, "is not the name of a machine", "user@host"),
     (("upload", "notes.txt", "--to", "closed"), 125, "refused the connection", "sshd"),
     # other options of run
@@ -119,26 +113,19 @@ TABLE: list[tuple[tuple[str, ...], int, str, str]] = [
     ((*RUN, "--apt", "ffmpeg", "true"), 2, "can't do --apt", "with Docker"),
     ((*RUN, "--pip", "", "true"), 2, "--pip names no package", "--pip numpy"),
     ((*RUN, "--pip", "cow say", "true"), 2, "pip can't read the package `cow say`", "--pip NAME"),
-    ((*RUN, "--apt", "a; b", "true"), 2, "`a; b` is not the name of a Debian package", "--apt ffmpeg"),
     ((*RUN, "--image", "python:3", "true"), 2, "can't do --image", "with Docker"),
     ((*RUN, "--pip-req", "nofile", "true"), 2, "`nofile` can't be read: No such file", "requirements.txt"),
     ((*RUN, "-e", "1A=secret", "true"), 2, "`1A=…` is not the name of an environment variable", "-e A=VALUE"),
     ((*RUN, "-e", "NAME", "true"), 2, "`NAME` is not set here", "-e NAME=VALUE"),
     ((*RUN, "--timeout", "soon", "true"), 2, "`soon` is not a duration", "90s, 10m"),
-    ((*RUN, "--timeout", "-5", "true"), 2, "`-5` is not a duration", "90s, 10m"),
     ((*RUN, "--json", "true"), 2, "--json goes with -b", "stdout is the command's own"),
     ((*RUN, "-c", "nope", "true"), 2, "no commit is called `nope`", "git"),
     ((*RUN, "--no-git", "-c", "HEAD", "true"), 2, "--no-git does not go with -c", "--no-git"),
     # runs that aren't
     (("logs", "7"), 2, "there is no run 7", "remoterun ps"),
-    (("info", "0"), 2, "there is no run 0", "remoterun ps"),
     (("info", "last"), 2, "there is no run yet", "remoterun run"),
-    (("stop", LONG), 2, "there is no run 99999", "remoterun ps"),
-    (("kill", "x"), 2, "`x` is not a run number", "remoterun ps"),
     (("stop", "3-5"), 2, "`3-5` is not a run number", "name each run by its number: 3 … 5"),
-    (("kill", "-1"), 2, "no such option: `-1`", "remoterun kill --help"),
     (("stop", "7", "8"), 2, "there is no run 7", "remoterun ps"),
-    (("logs", "7", "--since", "0"), 2, "`0` is not a duration", "90s, 10m"),
     (("logs", "7", "-n", "few"), 2, "`--tail`: `few` is not a valid int", "remoterun logs --help"),
     (("logs", "7", "8"), 2, r"unexpected extra argument\(s\) \(8\)", "remoterun logs --help"),
     (("rm", "runs/7"), 2, "there is no run 7", "remoterun ps"),
@@ -147,24 +134,17 @@ TABLE: list[tuple[tuple[str, ...], int, str, str]] = [
     (("rm", "runs"), 2, "`runs` names all of them", "--older 30d"),
     (("rm", "9-3"), 2, "9 is more than 3", "runs/3-9"),
     (("rm", "uploads/doom", "--failed"), 2, "choose among runs", "remoterun rm uploads/doom"),
-    (("info", "+good"), 2, "no run is named", r"info last \+good"),
-    (("info", "uploads/doom", "+good"), 2, "`uploads/doom` is not a run number", "remoterun ps"),
-    (("info", "7", "-bad"), 2, "there is no run 7", "remoterun ps"),
-    (("cp", "notes.txt", "-"), 2, "neither side is a resource", "remoterun cp runs/N"),
     # uploads
     (("upload", "nofile"), 2, "there is no `nofile`", "ls "),
     (("upload", "empty"), 2, "`empty` holds no file", "remoterun upload PATH"),
     (("upload", "/dev/null", "--name", "x"), 2, "neither a file nor a folder", "remoterun upload PATH"),
     (("upload", "notes.txt", "--name", "a/b"), 2, "`a/b` is not a name for an upload", "--name a-b"),
-    (("upload", "notes.txt", "--name", ".."), 2, r"`\.\.` is not a name for an upload", "--name NAME"),
-    (("upload", "notes.txt", "--name", ""), 2, "`` is not a name for an upload", "--name NAME"),
     (("ls", "uploads/dooom"), 2, "no upload `dooom`", "did you mean uploads/doom?"),
     (("ls", "uplods"), 2, "`uplods` is not a resource", "did you mean `uploads/…`?"),
     (("ls", "uploads/doom/nope"), 2, "no `uploads/doom/nope`", "remoterun ls uploads/doom"),
     (("cp", "a", "b"), 2, "neither side is a resource", "remoterun cp"),
     (("cp", "uploads/doom", "uploads/x"), 2, "both sides are resources", "remoterun cp uploads/doom ."),
     (("cp", "uploads/doom", "notes.txt"), 2, "`notes.txt` is not a folder", "name a folder"),
-    (("cp", "uploads/doom/nope", "here"), 2, "no uploads/doom/nope", "remoterun ls uploads/doom"),
     (("cp", "-y", "-i", "uploads/doom"), 2, "choose one", "remoterun cp --help"),
     (("cp", "notes.txt", "runs/1"), 2, "outputs stay as they were", "remoterun cp PATH uploads/NAME/"),
     (("cp", "nofile", "uploads/doom/"), 2, "there is no `nofile`", "ls "),
@@ -172,7 +152,6 @@ TABLE: list[tuple[tuple[str, ...], int, str, str]] = [
     # machines
     (("machines", "add", "a/b", "me@host"), 2, "`a/b` is not a name for a machine", "remoterun machines add"),
     (("machines", "add", "box", "me@host:abc"), 2, "no usable port", "1 to 65535"),
-    (("machines", "add", "box", ""), 2, "is not the name of a machine", "user@host"),
     (("machines", "add", "box", "me@host", "--engine", "x"), 2, "no engine `x`", "auto, docker"),
     (("machines", "add", "box", "me@host", "--gpus", "many"), 2, "`many` is not a valid int", "machines add --help"),
     (("jupyter", "--framework", "torch"), 2, "`torch` is not a framework", r"--framework python\|tensorflow"),
@@ -275,18 +254,7 @@ def test_a_host_without_python(failing: Place, sshd: tuple[Server, Keys]) -> Non
 # -- this machine
 
 
-CONFIGS = [
-    ("x = ", "is not TOML"),
-    ("x = 1", "unknown key `x`"),
-    ("default = 3", "`default` has to be text"),
-    ("machines = 3", "`machines` has to be a table"),
-    ("[machines]\nbox = 3", "machines.box has to be a table"),
-    ('[machines.box]\nhots = "a"', "machines.box: unknown key `hots`"),
-    ('[machines.box]\ngpus = "a"', "machines.box: `gpus` has to be a number"),
-    ("[machines.box]\ngpus = -1", "machines.box: a number is too small"),
-    ('[machines.box]\nengine = "x"', "no engine `x`"),
-    ("\udcff", "is no UTF-8 text"),
-]
+CONFIGS = [("x = ", "is not TOML"), ("machines = 3", "`machines` a table"), ("\udcff", "is no UTF-8 text")]
 
 
 @pytest.mark.parametrize(("text", "message"), CONFIGS)

@@ -10,7 +10,6 @@ import signal
 import sqlite3
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pexpect
@@ -66,13 +65,6 @@ def ended(terminal: pexpect.spawn) -> int:
 
 
 # -- without a run
-
-
-def test_two_ways_to_call_it(data: Place) -> None:
-    said = data.run("--version").stdout
-    assert re.fullmatch(r"remoterun \d+\.\d+\.\d+\n", said)
-    words = [sys.executable, "-m", "remoterun", "--version"]
-    assert subprocess.run(words, capture_output=True, text=True).stdout == said
 
 
 def test_listings_in_json(data: Place) -> None:
@@ -147,21 +139,6 @@ def test_dry_run_shows_and_does_nothing(data: Place) -> None:
     assert shown["mounts"] == "uploads/odd:data" and shown["pip"] == "numpy"
     assert shown["source"].startswith("1 file, 15 bytes") and "(main)" in shown["commit"]
     assert data.json("ps") == []
-
-
-def test_a_dry_run_never_writes_to_the_terminal(data: Place, tmp_path: Path) -> None:
-    """The branch, the folder and the words that were typed are shown, and not obeyed."""
-    evil = "a\x9b31m\u202eb"
-    folder = tmp_path / f"f{ESCAPE}[2J{evil}"
-    folder.mkdir()
-    git = ["git", "-c", "user.name=me", "-c", "user.email=me@example.org"]
-    for words in (["init", "-q", "-b", evil], ["commit", "-q", "--allow-empty", "-m", "first"]):
-        subprocess.run([*git, *words], cwd=folder, env=data.env, check=True)
-    shown = data.run("run", "--dry-run", "--label", f"l{ESCAPE}[2J{evil}", f"echo {evil}", cwd=folder).stdout
-    refused = data.run("run", "--dry-run", "--pip", f"p{ESCAPE}[2J{evil}", "true", cwd=folder, status=2).stderr
-    for text in (shown, refused):
-        assert "\x9b" not in text and ESCAPE not in text and "\u202e" not in text
-    assert shown.count(r"\x9b31m") == 4, shown
 
 
 def test_copies_meet_what_is_there(data: Place, tmp_path: Path) -> None:
@@ -291,25 +268,6 @@ def test_an_upload_that_is_interrupted_goes_on(data: Place) -> None:
     big.unlink()
 
 
-def test_an_interrupt_at_any_moment_is_quiet(data: Place) -> None:
-    for delay in (0.04, 0.08, 0.12, 0.16, 0.2, 0.25, 0.3):
-        process = subprocess.Popen(
-            [REMOTERUN, "ls"],
-            cwd=data.folder,
-            env=data.env,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        time.sleep(delay)
-        process.send_signal(signal.SIGINT)
-        process.send_signal(signal.SIGINT)
-        _, said = process.communicate(timeout=60)
-        ours = "bin/remoterun" in said or "remoterun/cli" in said
-        starting = process.returncode == -signal.SIGINT or (process.returncode == 1 and not ours)  # Python itself
-        assert starting or (process.returncode in (0, 130) and said.strip() == ""), said
-
-
 @pytest.mark.parametrize(
     ("moment", "status"),
     [
@@ -353,11 +311,6 @@ class TestRuns:
             assert ready.run(*RUN, "--label", "cli", *words).stdout == expected
         done = subprocess.run([REMOTERUN, *RUN, b"printf '\xe9'"], cwd=ready.folder, env=ready.env, capture_output=True)
         assert (done.returncode, done.stdout) == (0, b"\xe9")
-
-    @pytest.mark.parametrize(("command", "status"), [("exit 7", 7), ("no-such-command-here", 127), ("kill -9 $$", 137)])
-    def test_exit_statuses(self, ready: Place, command: str, status: int) -> None:
-        done = ready.run(*RUN, command, status=status)
-        assert f"exit status {status}" in done.stderr and done.stderr.count("hint:") == 0
 
     def test_quiet_leaves_the_output_and_what_went_wrong(self, ready: Place) -> None:
         done = ready.run("run", "-q", "-y", "-t", "plain", "echo out; echo err >&2; exit 3", status=3)
@@ -424,12 +377,6 @@ class TestRuns:
         assert newest not in found("-t", "local") and found("of filters", "nothing") == []
         refused = ready.run("ps", "--state", "faild", status=2)
         assert "did you mean `failed`" in refused.stderr
-
-    def test_the_lines_of_a_log_that_match(self, ready: Place) -> None:
-        ready.run(*RUN, "printf 'loss: 1\nother\nloss: 2'")
-        assert ready.run("logs", "--grep", r"loss: \d").stdout == "loss: 1\nloss: 2\n", "of the last run"
-        none = ready.run("logs", "--no-follow", "--grep", "accuracy")
-        assert none.stdout == "" and "no line matches `accuracy`" in none.stderr
 
     def test_the_state_comes_before_the_first_byte(self, ready: Place) -> None:
         for _ in range(3):

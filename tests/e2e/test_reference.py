@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import dataclasses
 import inspect
 import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
-from typer.main import get_command
 
 import remoterun
-from remoterun import Client, Job, client, errors
-from remoterun.cli.commands import application
+from remoterun import Client, Job, errors
 from remoterun.cli.main import main
 from remoterun.errors import NotFound
 from tests.reference import commands
@@ -23,15 +19,6 @@ from tests.reference import commands
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
 REFERENCE = (ROOT / "remoterun" / "cli" / "REFERENCE.md").read_text()
-PARTS = (
-    client.Files,
-    client.RentedHosts,
-    client.Machines,
-    client.Notifications,
-    client.Runs,
-    client.Secrets,
-    client.Uploads,
-)
 
 
 def test_below_each_command_is_what_its_help_says() -> None:
@@ -98,19 +85,6 @@ def public(kind: type) -> list[str]:
     ]
 
 
-def test_every_public_name_is_explained() -> None:
-    for name in client.__all__:
-        thing = getattr(client, name)
-        if inspect.isclass(thing) and issubclass(thing, Exception):
-            assert re.search(rf"\b{name} ", errors.__doc__ or ""), name
-        elif inspect.isclass(thing):
-            own = thing.__doc__ or ""
-            assert own and not (dataclasses.is_dataclass(thing) and own.startswith(f"{name}(")), name
-    for part in (*PARTS, Client, Job):
-        for name in public(part):
-            assert getattr(part, name).__doc__, f"{part.__name__}.{name}"
-
-
 def test_every_public_name_is_in_the_reference() -> None:
     library = REFERENCE.partition("## The library")[2]
     names = [f"{kind.__name__}.{name}" for kind in (Client, Job) for name in public(kind)]
@@ -128,9 +102,3 @@ def test_what_troubleshooting_quotes_is_really_said() -> None:
     for text in quoted:
         for part in filter(None, re.split(r"\s*…\s*", text)):
             assert part in sources, part
-
-
-def test_summaries_are_whole_at_80_columns() -> None:
-    summaries: dict[str, Any] = get_command(application()).commands  # type: ignore[attr-defined]
-    room = 78 - 6 - max(map(len, summaries))  # as the parser's help counts it
-    assert [name for name, one in summaries.items() if one.get_short_help_str(room).endswith("...")] == []

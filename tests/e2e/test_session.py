@@ -180,17 +180,6 @@ class TestProcess(Endings):
         return processes_naming(self.place.env["REMOTERUN_HOME"])
 
 
-@pytest.mark.docker
-@pytest.mark.tensorflow
-class TestLocalDocker(Session):
-    machine = "boxed"
-
-    @pytest.fixture(autouse=True)
-    def _prepare(self, shared: Place, prepared_docker: object) -> None:
-        self.place = shared
-        shared.run("machines", "add", "boxed", "local", "--engine", "docker", "--base-image", BASE_IMAGE, "-y")
-
-
 @pytest.mark.lab
 @pytest.mark.tensorflow
 class TestHostA(Endings):

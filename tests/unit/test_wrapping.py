@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import fcntl
 import os
 import re
@@ -11,12 +10,10 @@ import struct
 import sys
 import termios
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-import remoterun
 from remoterun.cli import render
 from remoterun.cli.render.terminal import columns
 from remoterun.errors import RemoterunError
@@ -118,44 +115,6 @@ def test_a_line_goes_on_below_its_text(terminal: Callable[[int], str], monkeypat
 def test_nothing_is_wrapped_off_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     render.error(RemoterunError(PROSE * 3, hint=FLAGS * 3))
     assert capsys.readouterr().err == f"error: {PROSE * 3}\n\nhint: {FLAGS * 3}\n"
-
-
-def said(module: ast.Module) -> Iterator[str]:
-    """The texts in a module, but docstrings and what is part of another text; a value that is put in is `{}`."""
-    docs = {node.value for node in ast.walk(module) if isinstance(node, ast.Expr)}
-    joined = [node for node in ast.walk(module) if isinstance(node, ast.JoinedStr)]
-    parts = {part for text in joined for part in text.values}
-    for node in ast.walk(module):
-        if isinstance(node, ast.JoinedStr):
-            yield "".join(str(part.value) if isinstance(part, ast.Constant) else "{}" for part in node.values)
-        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and not {node} & (docs | parts):
-            yield node.value
-
-
-def test_a_command_within_a_sentence_stands_in_backticks() -> None:
-    """Else it could be broken: only where a line begins with it, and after three spaces, nothing marks its end."""
-    names = "|".join(app_commands())
-    command = re.compile(
-        rf"[^ |&] +remoterun ({names})\b|\bremoterun ({names})\b[^`]*[;:,]? (or|shows|lists|then|makes)\b"
-    )
-    found = [
-        (file.name, line)
-        for file in Path(remoterun.__file__).parent.rglob("*.py")
-        for text in said(ast.parse(file.read_text()))
-        if "remoterun" in text
-        for line in re.sub(r"`[^`\n]*`", "", text).splitlines()
-        if command.search(re.sub(r"(?<=\S)   .*", "", line))
-    ]
-    assert not found, found
-
-
-def app_commands() -> set[str]:
-    from typer.main import get_command
-
-    from remoterun.cli.commands import application
-
-    command: Any = get_command(application())
-    return set(command.commands)
 
 
 def helps(command: Any, words: tuple[str, ...] = ("remoterun",)) -> Iterator[tuple[str, str]]:
