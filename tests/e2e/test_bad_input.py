@@ -95,7 +95,9 @@ TABLE: list[tuple[tuple[str, ...], int, str, str]] = [
     ((*RUN, "-m", "uploads/doom:../x", "true"), 2, r"nothing can be mounted at `\.\./x`", "-m uploads/doom:data"),
     ((*RUN, "-m", "uploads/doom/../x:y", "true"), 2, "leaves its folder", "a resource is"),
     ((*RUN, "-m", "uploads/doom:x", "-m", "uploads/doom:x/y", "true"), 2, "two mounts meet at `x/y`", "OTHER_PATH"),
+    ((*RUN, "-m", "uploads/doom:a:b", "true"), 2, "`uploads/doom:a:b` is not a mount", r"RESOURCE\[:PATH\]"),
     ((*RUN, "-m", "doom", "true"), 2, "`doom` is not a resource", "uploads/NAME"),
+    ((*RUN, "-m", "/uploads/doom", "true"), 2, "starts with a slash", "uploads/NAME"),
     ((*RUN, "-m", "runs/7", "true"), 2, "no run 7", "remoterun ps"),
     ((*RUN, "-m", "uploads/doom:/abs", "true"), 2, "can't do a mount at an absolute path", "with Docker"),
     # machine types
@@ -138,6 +140,7 @@ TABLE: list[tuple[tuple[str, ...], int, str, str]] = [
     (("upload", "nofile"), 2, "there is no `nofile`", "ls "),
     (("upload", "empty"), 2, "`empty` holds no file", "remoterun upload PATH"),
     (("upload", "/dev/null", "--name", "x"), 2, "neither a file nor a folder", "remoterun upload PATH"),
+    (("upload", "notes.txt", "--name", ".."), 2, r"`\.\.` is not a name for an upload", "--name NAME"),
     (("upload", "notes.txt", "--name", "a/b"), 2, "`a/b` is not a name for an upload", "--name a-b"),
     (("ls", "uploads/dooom"), 2, "no upload `dooom`", "did you mean uploads/doom?"),
     (("ls", "uplods"), 2, "`uplods` is not a resource", "did you mean `uploads/…`?"),
@@ -254,7 +257,7 @@ def test_a_host_without_python(failing: Place, sshd: tuple[Server, Keys]) -> Non
 # -- this machine
 
 
-CONFIGS = [("x = ", "is not TOML"), ("machines = 3", "`machines` a table"), ("\udcff", "is no UTF-8 text")]
+CONFIGS = [("x = ", "is not TOML"), ("machines = 3", "`machines` has to be a table"), ("\udcff", "is no UTF-8 text")]
 
 
 @pytest.mark.parametrize(("text", "message"), CONFIGS)
@@ -321,7 +324,9 @@ def test_repositories_in_a_bad_way(still: Place, tmp_path: Path) -> None:
 
     before = held(still)
     git("init", "-q", "--bare", "bare")
-    refused(still, 125, "is a bare git repository", "git clone", *RUN, "true", cwd=tmp_path / "bare")
+    refused(
+        still, 125, "is a folder of git's own, without a work tree", "git clone", *RUN, "true", cwd=tmp_path / "bare"
+    )
     git("init", "-q", "cut")
     (tmp_path / "cut" / ".git" / "index").write_bytes(b"")
     refused(still, 125, "index file smaller than expected", "git -C .* status", *RUN, "true", cwd=tmp_path / "cut")
