@@ -8,9 +8,7 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
-import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -80,6 +78,28 @@ class Server:
     @property
     def known_hosts(self) -> Path:
         return self.folder / "known_hosts"
+
+    def stall(self) -> None:
+        """From now on it is silent, to who is connected and to who comes."""
+        self._signal(signal.SIGSTOP, [self.process.pid, *self._sessions()])
+
+    def cut(self) -> None:
+        """Ends every connection, and takes new ones again."""
+        self._signal(signal.SIGKILL, self._sessions())
+        self._signal(signal.SIGCONT, [self.process.pid])
+
+    def _signal(self, number: int, pids: list[int]) -> None:
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
+
+    def _sessions(self) -> list[int]:
+        """The processes of its connections: those that it started, and theirs."""
+        found = [self.process.pid]
+        for pid in found:
+            said = subprocess.run(["pgrep", "-P", str(pid), "sshd"], capture_output=True, text=True).stdout
+            found += map(int, said.split())
+        return found[1:]
 
     def count(self, text: str) -> int:
         return self.log.read_text().count(text)
@@ -163,6 +183,7 @@ def starter(root: Path, keys: Keys, stack: contextlib.ExitStack) -> Start:
         until(lambda: process.poll() is not None or "Server listening" in log.read_text(), what=log.read_text)
         assert process.poll() is None, log.read_text()
         server = Server(folder, port, process, log)
+        stack.callback(server.cut)
         server.known_hosts.write_text(f"[127.0.0.1]:{port} {public(shown[0])}")
         server.client = {
             "HostName": "127.0.0.1",
@@ -224,67 +245,6 @@ def says(host: SSHHost, text: bytes = b"ping") -> bytes:
         back += data
     pipe.close()
     return back
-
-
-class Relay:
-    """A TCP relay that can stop forwarding, with its connections open, or cut them."""
-
-    def __init__(self, port: int) -> None:
-        self._target = port
-        self._flow = threading.Event()
-        self._flow.set()
-        self._sockets: list[socket.socket] = []
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self._closed = False
-        self.port = int(self._listener.getsockname()[1])
-        threading.Thread(target=self._accept, daemon=True).start()
-
-    def stall(self) -> None:
-        self._flow.clear()
-
-    def cut(self) -> None:
-        for sock in self._sockets:
-            with contextlib.suppress(OSError):
-                sock.shutdown(socket.SHUT_RDWR)
-        self._flow.set()
-
-    def close(self) -> None:
-        self._closed = True
-        with contextlib.suppress(OSError):
-            self._listener.shutdown(socket.SHUT_RDWR)  # wakes the thread that accepts
-        self._listener.close()
-        self.cut()
-        for sock in self._sockets:
-            sock.close()
-
-    def _accept(self) -> None:
-        while not self._closed:
-            try:
-                near, _ = self._listener.accept()
-            except OSError:
-                return
-            try:
-                far = socket.create_connection(("127.0.0.1", self._target))
-            except OSError:
-                near.close()
-                continue
-            self._sockets += [near, far]
-            for pair in ((near, far), (far, near)):
-                threading.Thread(target=self._pump, args=pair, daemon=True).start()
-
-    def _pump(self, source: socket.socket, sink: socket.socket) -> None:
-        with contextlib.suppress(OSError):
-            while data := source.recv(65536):
-                self._flow.wait()
-                sink.sendall(data)
-            sink.shutdown(socket.SHUT_WR)
-
-
-@pytest.fixture
-def relay(server: Server) -> Iterator[Relay]:
-    made = Relay(server.port)
-    yield made
-    made.close()
 
 
 @pytest.fixture

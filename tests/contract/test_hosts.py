@@ -235,11 +235,6 @@ def test_a_machine_type_has_its_kind_of_host(make_host: MakeHost, tmp_path: Path
     assert type(made) is type(host) and set(HOSTS) == {"local", "ssh"}
 
 
-def test_it_is_cheap_to_make(make_host: MakeHost, tmp_path: Path) -> None:
-    host = make_host()
-    assert host.name and not (tmp_path / "home").exists()
-
-
 def test_a_session_over_it(make_host: MakeHost) -> None:
     session = Session(MachineType("m"), make_host())
     assert session.ask(api.uploads, api.Nothing()).uploads == [] and session.alive

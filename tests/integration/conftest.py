@@ -1,5 +1,5 @@
 """Fixtures that several files of this folder share."""
 
-from tests.sshd import agent, keys, reach, relay, server, start
+from tests.sshd import agent, keys, reach, server, start
 
-__all__ = ["agent", "keys", "reach", "relay", "server", "start"]
+__all__ = ["agent", "keys", "reach", "server", "start"]

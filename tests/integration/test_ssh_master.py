@@ -17,7 +17,7 @@ import pytest
 from remoterun.errors import AuthenticationError, HostKeyError, HostUnreachable
 from remoterun.hosts.ssh.config import Deadlines, SSHTarget, resolve
 from remoterun.hosts.ssh.master import MasterPipe, masters
-from tests.sshd import Keys, Open, Relay, Server, Start, make_key, public, says
+from tests.sshd import Keys, Open, Server, Start, make_key, public, says
 from tests.workshop import until
 
 pytestmark = pytest.mark.timeout(60)
@@ -105,16 +105,15 @@ class TestMaster:
         (short / "cm").touch()
         assert says(reach(server, config, masters=short)) == b"ping"
 
-    def test_whose_link_is_dead(self, server: Server, reach: Open, relay: Relay, short: Path) -> None:
+    def test_whose_link_is_dead(self, start: Start, reach: Open, short: Path) -> None:
         """As after a night: the error is that of a new connection."""
-        config = server.config(
-            port=relay.port, ControlPath=str(short / "cm"), HostKeyAlias=f"[127.0.0.1]:{server.port}"
-        )
+        server = start()
+        config = server.config(ControlPath=str(short / "cm"))
         assert ssh(config, "-o", "ControlMaster=yes", "-o", "ControlPersist=60", "-f", "-N") == 0
-        relay.stall()
+        server.stall()
         with pytest.raises(HostUnreachable, match="says nothing"):
             reach(server, config, masters=short, deadlines=Deadlines(start=2, banner=1)).open()
-        relay.cut()
+        server.cut()
 
     def test_that_does_not_answer(self, server: Server, reach: Open, shared: Path, short: Path) -> None:
         said = subprocess.run(["ssh", "-F", str(shared), "-O", "check", "box"], capture_output=True, text=True).stderr

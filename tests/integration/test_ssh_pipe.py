@@ -16,7 +16,6 @@ from remoterun.hosts.ssh.config import Deadlines
 from tests.sshd import (
     ECHO,
     Open,
-    Relay,
     Server,
     Start,
     bundle_of,
@@ -87,81 +86,68 @@ class TestPipe:
         host.close()
         assert says(host) == b"ping"
 
-    def test_an_agent_that_ends(self, server: Server, reach: Open) -> None:
-        pipe = reach(server, bundle=bundle_of("import os; os.write(1, MAGIC)")).open()
-        assert pipe.read(10) == b""
-        with pytest.raises(LinkLost, match="has ended"):
-            for _ in range(100):
-                pipe.write(bytes(100_000))
-
 
 class TestLostLink:
-    def test_a_cut_ends_the_read_and_open_works_again(self, server: Server, reach: Open, relay: Relay) -> None:
-        host = reach(server, server.config(port=relay.port, HostKeyAlias=f"[127.0.0.1]:{server.port}"))
+    @pytest.fixture
+    def server(self, start: Start) -> Server:
+        return start()
+
+    def test_a_cut_ends_the_read_and_open_works_again(self, server: Server, reach: Open) -> None:
+        host = reach(server)
         pipe = host.open()
-        threading.Timer(0.1, relay.cut).start()
+        threading.Timer(0.1, server.cut).start()
         assert pipe.read(10) == b""
         assert "closed by the other end" in pipe.diagnosis()
         with pytest.raises(LinkLost):
             pipe.write(b"x")
         assert says(host) == b"ping"
 
-    def test_a_peer_that_falls_silent_is_noticed_by_a_reader(self, server: Server, reach: Open, relay: Relay) -> None:
-        config = server.config(port=relay.port, HostKeyAlias=f"[127.0.0.1]:{server.port}")
-        pipe = reach(server, config, deadlines=Deadlines(silence=3)).open()
+    def test_a_peer_that_falls_silent_is_noticed_by_a_reader(self, server: Server, reach: Open) -> None:
+        pipe = reach(server, deadlines=Deadlines(silence=3)).open()
         time.sleep(3.5)  # a quiet link is not a dead one: the host answers the pings
         pipe.write(b"still here")
         assert pipe.read(10) == b"still here"
-        relay.stall()
+        server.stall()
         assert pipe.read(10) == b""
         assert "no answer" in pipe.diagnosis()
 
-    def test_a_peer_that_falls_silent_is_noticed_by_a_writer(self, server: Server, reach: Open, relay: Relay) -> None:
-        config = server.config(port=relay.port, HostKeyAlias=f"[127.0.0.1]:{server.port}")
-        pipe = reach(server, config, deadlines=Deadlines(silence=3)).open()
-        relay.stall()
+    def test_a_peer_that_falls_silent_is_noticed_by_a_writer(self, server: Server, reach: Open) -> None:
+        pipe = reach(server, deadlines=Deadlines(silence=3)).open()
+        server.stall()
         with pytest.raises(LinkLost):
             for _ in range(1000):
                 pipe.write(bytes(1 << 20))
 
-    def test_a_peer_that_falls_silent_is_replaced_by_the_next_open(
-        self, server: Server, reach: Open, relay: Relay
-    ) -> None:
-        config = server.config(port=relay.port, HostKeyAlias=f"[127.0.0.1]:{server.port}")
-        host = reach(server, config, deadlines=Deadlines(silence=3, banner=3))
+    def test_a_peer_that_falls_silent_is_replaced_by_the_next_open(self, server: Server, reach: Open) -> None:
+        host = reach(server, deadlines=Deadlines(silence=3, banner=3))
         pipe = host.open()
-        relay.stall()
+        server.stall()
         with pytest.raises(HostUnreachable, match="says nothing"):
             host.open()  # the old connection is given up; the new one meets the same silence
         assert pipe.read(1) == b""
 
-    def test_a_peer_that_falls_silent_while_the_agent_starts(self, start: Start, reach: Open) -> None:
-        server = start()
+    def test_a_peer_that_falls_silent_while_the_agent_starts(self, server: Server, reach: Open) -> None:
         started = server.folder / "started"
         (server.home / ".bashrc").write_text(f"touch {started}; sleep 60\n")
-        relay = Relay(server.port)
-        config = server.config(port=relay.port, HostKeyAlias=f"[127.0.0.1]:{server.port}")
 
         def stall() -> None:
             until(started.exists)
-            relay.stall()
+            server.stall()
 
         staller = threading.Thread(target=stall)
         staller.start()
         with pytest.raises(HostUnreachable, match="was lost: no answer"):
-            reach(server, config, deadlines=Deadlines(silence=2)).open()
+            reach(server, deadlines=Deadlines(silence=2)).open()
         staller.join()
-        relay.close()
 
-    def test_the_program_ends_at_once_and_quietly(self, server: Server, relay: Relay) -> None:
+    def test_the_program_ends_at_once_and_quietly(self, server: Server) -> None:
         """No thread keeps the interpreter, nothing is printed, with the pipe open and with the link lost."""
-        config = server.config(port=relay.port, HostKeyAlias=f"[127.0.0.1]:{server.port}")
         program = (
             "import sys, time\nfrom pathlib import Path\n"
             "from remoterun.hosts.bundle import AgentBundle\nfrom remoterun.hosts.ssh.host import SSHHost\n"
             f"bundle = AgentBundle({bundle_of(ECHO).sources!r})\n"
             "from remoterun.hosts.ssh.config import Deadlines\nlong = Deadlines(silence=1000)\n"
-            f"pipe = SSHHost('box', config_file=Path({str(config)!r}), bundle=bundle, deadlines=long).open()\n"
+            f"pipe = SSHHost('box', config_file=Path({str(server.config())!r}), bundle=bundle, deadlines=long).open()\n"
             "print('open', flush=True)\n"
             "if sys.argv[1] == 'lost': print(pipe.read(1), flush=True)\n"
         )
@@ -171,6 +157,6 @@ class TestLostLink:
             )
             assert process.stdout is not None and process.stdout.readline() == b"open\n"
             if how == "lost":
-                relay.cut()
+                server.cut()
             _, errors = process.communicate(timeout=50)
             assert (process.returncode, errors) == (0, b"")

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import ast
-import io
 import subprocess
 import sys
-import zipfile
 from pathlib import Path
 
-import remoterun.agent
+import remoterun
 from remoterun.hosts.bundle import FLAGS, AgentBundle, agent_bundle
 
 
@@ -20,28 +18,6 @@ def test_the_same_sources_give_the_same_bytes() -> None:
     assert again.file_name == first.file_name == f"{first.digest}.pyz"
     for other in ({**first.sources, "more.py": b""}, {**first.sources, "__main__.py": b"pass"}):
         assert AgentBundle(other).digest != first.digest
-
-
-def test_it_holds_the_agent_and_nothing_else() -> None:
-    with zipfile.ZipFile(io.BytesIO(agent_bundle().data)) as archive:
-        names = archive.namelist()
-    root = Path(remoterun.agent.__file__).parent
-    assert sorted(names) == sorted(
-        ["__main__.py", *("agent/" + path.relative_to(root).as_posix() for path in root.rglob("*.py"))]
-    )
-
-
-def test_it_imports_the_standard_library_only() -> None:
-    for path in Path(remoterun.agent.__file__).parent.rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.Import):
-                modules = [alias.name for alias in node.names]
-            elif isinstance(node, ast.ImportFrom) and not node.level:
-                modules = [node.module or ""]
-            else:
-                continue
-            for module in modules:
-                assert module.split(".")[0] in sys.stdlib_module_names, f"{path}: {module}"
 
 
 def test_its_command_line(tmp_path: Path) -> None:
