@@ -214,6 +214,14 @@ class TestLogin:
         assert len(asked) == 1 and locked.count(LOGINS) == 1
         masters(resolve(SSHTarget("box"), config), config, short)[0].end()
 
+    def test_a_host_that_takes_keys_only_asks_nothing(
+        self, server: Server, reach: Open, keys: Keys, short: Path
+    ) -> None:
+        config = server.config(IdentityFile=str(keys.other))
+        with pytest.raises(AuthenticationError, match="refuses the key") as caught:
+            reach(server, config, masters=short, log_in=lambda ask: pytest.fail("asked")).open()
+        assert (caught.value.hint or "").startswith("ssh-copy-id ")
+
     def test_that_ssh_refuses(self, locked: Server, short: Path) -> None:
         terminal = self.terminal(short, locked.config(NumberOfPasswordPrompts="1"), "login", "box")
         terminal.expect("passphrase for key")

@@ -15,12 +15,13 @@ from collections.abc import Callable, Sequence
 
 import paramiko
 
-from remoterun.errors import AuthenticationError, HostError, HostUnreachable, LinkLost
+from remoterun.errors import HostError, HostUnreachable, LinkLost
 from remoterun.hosts.base import KEPT, TAIL, Prompts
 from remoterun.hosts.ssh.config import Deadlines, SSHSettings, words_of
 from remoterun.hosts.ssh.dial import Way, dial
 from remoterun.hosts.ssh.host_key import KnownHostsPolicy, kinds, lines_about
 from remoterun.hosts.ssh.login import Login
+from remoterun.hosts.ssh.master import Unanswered
 
 _CIPHERS = ("aes128-gcm@openssh.com", "aes256-gcm@openssh.com", "aes128-ctr", "aes192-ctr", "aes256-ctr")
 _WINDOW = 8 << 20  # bytes that may be on their way to us before we have read any of them
@@ -341,7 +342,7 @@ def _no_handshake(error: Exception, log: _Log, settings: SSHSettings, way: Way, 
     name, place = f"`{settings.target}`", f"{way.address} port {settings.port}, after {took:.1f} s"
     proxied = way.proxy.last_words() if way.proxy is not None else ""
     if re.search("Permission denied|verification failed", proxied):
-        return AuthenticationError(
+        return Unanswered(
             f"a host on the way to {name} does not let this user in ({place})",
             evidence=proxied,
             hint=f"remoterun login {settings.target}   asks once, in a terminal",

@@ -16,12 +16,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
-from remoterun.errors import AgentError, AuthenticationError, HostError, HostUnreachable, LinkLost
+from remoterun.errors import AgentError, HostError, HostUnreachable, LinkLost
 from remoterun.hosts.base import KEPT, NOBODY, TAIL, AgentSilent, Prompts, await_agent
 from remoterun.hosts.bundle import FLAGS, AgentBundle, agent_bundle
 from remoterun.hosts.ssh.commands import command_line, ending, install_command, install_error, login_relative
 from remoterun.hosts.ssh.config import Deadlines, SSHSettings, SSHTarget, resolve
-from remoterun.hosts.ssh.master import Master, MasterPipe, live_master, masters
+from remoterun.hosts.ssh.master import Master, MasterPipe, Unanswered, live_master, masters
 
 if TYPE_CHECKING:
     import fabric
@@ -243,7 +243,7 @@ class SSHHost:
                     return connection.start(command)
             try:
                 connection = self._connect(settings)
-            except AuthenticationError as refused:
+            except Unanswered as refused:
                 return self._log_in(settings, refused).start(command)
             try:
                 return connection.start(command)
@@ -262,7 +262,7 @@ class SSHHost:
         self._connections.append(connection)
         return connection
 
-    def _log_in(self, settings: SSHSettings, refused: AuthenticationError) -> Master:
+    def _log_in(self, settings: SSHSettings, refused: Unanswered) -> Master:
         """The master that ssh has opened, after it has asked a person. Raises `refused` where nobody can be asked."""
         log_in = self._prompts.log_in
         if log_in is None or self._masters is None or settings.batch_mode:

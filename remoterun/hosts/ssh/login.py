@@ -24,6 +24,7 @@ from paramiko.auth_strategy import AuthStrategy
 from remoterun.errors import AuthenticationError, HostUnreachable
 from remoterun.hosts.ssh.config import SSHSettings, words_of
 from remoterun.hosts.ssh.host_key import named
+from remoterun.hosts.ssh.master import Unanswered
 
 _CLASSES = {"ssh-ed25519": paramiko.Ed25519Key, "ssh-rsa": paramiko.RSAKey}
 _UNUSABLE = (ValueError, paramiko.SSHException, UnsupportedAlgorithm)
@@ -181,6 +182,7 @@ class Login(AuthStrategy):  # type: ignore[misc]  # paramiko has no types
             hint = f"name the key that fits: IdentityFile and `IdentitiesOnly yes` for {host} in ~/.ssh/config"
         elif self._asks:
             hint = f"remoterun login {settings.target}   asks once, in a terminal"
+            return Unanswered(message, evidence="\n".join(self._notes), hint=hint)
         return AuthenticationError(message, evidence="\n".join(self._notes) or None, hint=hint)
 
 

@@ -33,6 +33,10 @@ _REFUSED = 255
 """The exit status of ssh itself."""
 
 
+class Unanswered(AuthenticationError):
+    """No key let the user in, but an answer may, for which ssh asks."""
+
+
 @dataclass(frozen=True)
 class Master:
     """The master of one host, alive or not. `path` is its socket."""
