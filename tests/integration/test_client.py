@@ -113,13 +113,6 @@ class TestRecordFirst:
             alone.runs.submit(RunRequest(**{"command": "true", **wrong}))
         assert alone.registry.runs() == []
 
-    def test_its_steps_have_their_times(self, user: User) -> None:
-        run = user.client.runs.submit(RunRequest("true"), user.source({"a": b"A"}))
-        assert [state for state, _ in run.steps] == [RunState.PROVISIONING, RunState.UPLOADING]
-        moments = [run.created, *(moment for _, moment in run.steps)]
-        assert moments == sorted(moments)
-        assert run.placed == user.client.machines.get("one")
-
     def test_a_client_that_was_killed_before_a_host_was_got(self, alone: Client, tmp_path: Path) -> None:
         """Nobody needs to be asked, and nobody could be."""
         body = (

@@ -440,21 +440,6 @@ def test_a_disk_without_exec_bits(repo: Path) -> None:
     assert arrived["run.sh"][0] == "program" and arrived["train.py"][0] == "file"
 
 
-@pytest.mark.parametrize("option", ["--object-format=sha256", "--ref-format=reftable"])
-def test_newer_repository_formats(tmp_path: Path, option: str) -> None:
-    top = tmp_path / "repo"
-    if subprocess.run(["git", "init", "-q", option, str(top)], capture_output=True).returncode:
-        pytest.skip(f"this git has no {option}")
-    write(top / "a", "1")
-    assert snapshot(top).commit is None
-    first = commit(top, "one")
-    write(top / "a", "2")
-    source = snapshot(top)
-    assert (source.commit, source.branch, source.subject, source.dirty) == (first, "main", "one", True)
-    with snapshot(top, commit_ref="main") as at_commit:
-        assert sent(at_commit) == {"a": ("file", b"1")}
-
-
 def test_a_detached_head_has_no_branch(repo: Path) -> None:
     git(repo, "checkout", "-q", "--detach")
     assert snapshot(repo).branch is None
@@ -614,11 +599,6 @@ def test_the_number_of_git_calls_does_not_grow_with_the_tree(
         write(repo / f"many/{number % 20}/{number}.py", f"{number}\n")
     commit(repo, "many")
     assert calls() == before <= 12
-
-
-def test_imports_nothing_heavy() -> None:
-    line = "import sys, remoterun.source; sys.exit(bool({'git', 'pathspec'} & set(sys.modules)))"
-    assert subprocess.run([sys.executable, "-c", line], check=False).returncode == 0
 
 
 # --- one commit -------------------------------------------------------------------------------------------------------
