@@ -20,7 +20,7 @@ from remoterun.config import AWS as AwsSettings
 from remoterun.config import Config
 from remoterun.errors import ConfigError, HostUnreachable
 from remoterun.model import MachineType, Rental
-from remoterun.providers.aws import catalogue, image, network, tags, update_prices
+from remoterun.providers.aws import catalogue, first_session, image, network, tags, update_prices
 from remoterun.providers.aws.acquire import client_token, launch_parameters
 from remoterun.providers.aws.calls import (
     Calls,
@@ -36,7 +36,7 @@ from remoterun.providers.aws.checks import ACTIONS, policy
 from remoterun.providers.aws.image import Image
 from remoterun.providers.aws.provider import AWS
 from remoterun.providers.aws.user_data import cloud_config, user_data
-from remoterun.providers.base import Intent, ProviderError, ProviderUnreachable
+from remoterun.providers.base import HostNeverCame, Intent, ProviderError, ProviderUnreachable
 from remoterun.providers.folder import HostFolder
 from tests.workshop import until
 
@@ -297,6 +297,14 @@ def test_a_user_data_that_is_too_long_for_aws_is_refused_here(folder: HostFolder
 
     with pytest.raises(ValueError, match="bytes"):
         user_data(folder, TERMS._replace(token=secrets.token_hex(40000)), 60.0)
+
+
+@pytest.mark.parametrize(
+    "said", ["", "[]", "{}", '{"key": 5}', '{"key": "ssh-ed25519 AAAA"}', '{"key": "ecdsa-sha2-nistp256 A\\n*"}']
+)
+def test_a_new_host_that_says_no_key_of_its_own_is_not_used(said: str) -> None:
+    with pytest.raises(HostNeverCame, match="did not say its host key"):
+        first_session._parsed(said)
 
 
 # --- the folder of a host ---
