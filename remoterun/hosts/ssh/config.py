@@ -28,7 +28,7 @@ class Deadlines:
     """How long each step of a connection may take, in seconds."""
 
     connect: float = 8.0
-    """Name look-up and TCP, all addresses together."""
+    """TCP, all addresses together."""
     banner: float = 8.0
     """Until sshd sends its first line."""
     handshake: float = 15.0
