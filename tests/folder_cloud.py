@@ -148,20 +148,20 @@ class Folders:
         """The host is gone, with all that ran there: nobody reaches its home any more."""
         home = self.home(token)
         gone = home.with_suffix(".gone")
+        rented = self.find(token)
+        assert rented is not None
 
         def is_gone() -> bool:
             """At one stroke: a client that reconnects starts an agent, which must not make the home again."""
             if kill_all(str(home).encode()):
                 return False
             gone.write_text("gone")
+            self._keep(replace(rented, state="gone", why=why, preempted=preempted, was_ended=was_ended))
             gone.replace(home)
             return not kill_all(str(home).encode())
 
         until(is_gone, what="all that ran there is gone")
         shutil.rmtree(home.with_suffix(".folder"), ignore_errors=True)
-        rented = self.find(token)
-        assert rented is not None
-        self._keep(replace(rented, state="gone", why=why, preempted=preempted, was_ended=was_ended))
 
     def _keep(self, rented: RentedHost) -> None:
         file = self.root / "rented" / rented.token
