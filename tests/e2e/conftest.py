@@ -6,7 +6,10 @@ import fcntl
 import json
 import os
 import shutil
+import signal
 import subprocess
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -84,6 +87,29 @@ class Place:
     def newest(self) -> dict[str, Any]:
         run: dict[str, Any] = self.json("ps", "-n", "1")[-1]
         return run
+
+
+@contextmanager
+def opened(words: Sequence[str], folder: Path, env: dict[str, str]) -> Iterator[tuple[str, subprocess.Popen[str]]]:
+    """`remoterun open WORDS` at work: its first line, and the process; it is ended by ^C, with status 0."""
+    with subprocess.Popen(
+        [REMOTERUN, "open", *words],
+        cwd=folder,
+        env=env,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None and process.stderr is not None
+        try:
+            line = process.stdout.readline().strip()
+            assert line, process.stderr.read()
+            yield line, process
+            process.send_signal(signal.SIGINT)
+            assert process.wait(60) == 0, process.stderr.read()
+        finally:
+            process.kill()
 
 
 def make_place(folder: Path, ssh_config: Path | None = None) -> Place:

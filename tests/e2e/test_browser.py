@@ -6,13 +6,11 @@ import json
 import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,6 +22,7 @@ from remoterun.model_page import libraries as product_libraries
 from tests.browser import PAGE, Browser, Ml5, Tab, libraries, missing_npm, serve
 from tests.commands import REMOTERUN
 from tests.conftest import require
+from tests.e2e.conftest import opened
 from tests.integration.test_model_page import lend_libraries
 from tests.unit.test_trainer_export import probabilities
 from tests.workshop import User, until
@@ -560,30 +559,6 @@ def environment(user: User, **more: str) -> dict[str, str]:
     return {**kept, "REMOTERUN_HOME": str(user.config.home), **more}
 
 
-@contextmanager
-def opened(user: User, *words: str, **more: str) -> Iterator[tuple[str, subprocess.Popen[str]]]:
-    """`remoterun open` at work: its first line on stdout, and the process; it is ended by ^C, with status 0."""
-    process = subprocess.Popen(
-        [REMOTERUN, "open", *words],
-        cwd=user.root,
-        env=environment(user, **more),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stdout is not None and process.stderr is not None
-    try:
-        line = process.stdout.readline().strip()
-        assert line, process.stderr.read()
-        yield line, process
-        process.send_signal(signal.SIGINT)
-        assert process.wait(60) == 0
-    finally:
-        process.kill()
-        process.communicate()
-
-
 def fetch(address: str) -> bytes:
     with urllib.request.urlopen(address, timeout=60) as answer:
         return bytes(answer.read())
@@ -591,7 +566,7 @@ def fetch(address: str) -> bytes:
 
 class TestOpen:
     def test_the_model_of_a_run_writes_in_the_browser(self, artist: User, model: Path, tab: Tab) -> None:
-        with opened(artist, "runs/1") as (address, process):
+        with opened(["runs/1"], artist.root, environment(artist)) as (address, process):
             assert re.fullmatch(r"http://127\.0\.0\.1:\d+/[\w-]{22}/\?model=runs/1/models", address)
             assert process.stderr is not None
             assert process.stderr.readline() == "The model in runs/1/models: 11 files, 43 KB, step 300\n"
@@ -612,7 +587,7 @@ class TestOpen:
             fetch(root)
 
     def test_for_programs(self, artist: User, model: Path) -> None:
-        with opened(artist, str(model), "--json") as (line, process):
+        with opened([str(model), "--json"], artist.root, environment(artist)) as (line, process):
             assert line == "{" and process.stdout is not None
             rest = [process.stdout.readline() for _ in range(7)]
             found = json.loads("{" + "".join(rest))
@@ -642,7 +617,8 @@ class TestOpen:
 
     def test_from_far_away(self, artist: User, model: Path) -> None:
         """Over ssh there is no browser to open: the line that brings the page nearer."""
-        with opened(artist, str(model), DISPLAY=":99", SSH_CONNECTION="a 1 b 2") as (address, process):
+        far = environment(artist, DISPLAY=":99", SSH_CONNECTION="a 1 b 2")
+        with opened([str(model)], artist.root, far) as (address, process):
             port = address.split(":")[2].partition("/")[0]
             assert process.stderr is not None
             said = [process.stderr.readline() for _ in range(3)]

@@ -6,11 +6,8 @@ the model of `process`.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import shlex
-import signal
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,9 +16,8 @@ import pexpect
 import pytest
 
 from tests import browser
-from tests.commands import REMOTERUN
 from tests.conftest import require
-from tests.e2e.conftest import Place
+from tests.e2e.conftest import Place, opened
 from tests.lab import BASE_IMAGE
 from tests.unit.test_trainer_export import probabilities
 from trainer import export
@@ -117,7 +113,8 @@ def in_the_page(place: Place, run: int, model: Path, ml5: browser.Ml5, tab: brow
         assert np.max(np.abs(ml5.probabilities(model, SEED, backend) - expected)) < 1e-5
 
     # The page writes with it.
-    with opened(place, f"runs/{run}") as address:
+    with opened([f"runs/{run}", "--no-browser"], place.folder, place.env) as (address, _):
+        assert address.startswith("http://127.0.0.1:")
         page = tab.page
         page.goto(address)
         page.wait_for_selector("body[data-state=ready]")
@@ -130,23 +127,6 @@ def in_the_page(place: Place, run: int, model: Path, ml5: browser.Ml5, tab: brow
         assert len(text) == len(SEED) + 150
         assert "undefined" not in text
         assert tab.colours(tab.screenshot(model / "page.png")) > 50
-
-
-@contextlib.contextmanager
-def opened(place: Place, resource: str) -> Iterator[str]:
-    """The address of `remoterun open`, which is ended by ^C, with status 0."""
-    words = [REMOTERUN, "open", resource, "--no-browser"]
-    with subprocess.Popen(
-        words, cwd=place.folder, env=place.env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as process:
-        try:
-            assert process.stdout and process.stderr
-            address = process.stdout.readline().strip()
-            assert address.startswith("http://127.0.0.1:"), process.stderr.read()
-            yield address
-        finally:
-            process.send_signal(signal.SIGINT)
-        assert process.wait(60) == 0
 
 
 def losses_of(run: Path) -> dict[int, float]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import shlex
-import signal
 import subprocess
 import urllib.request
 from pathlib import Path
@@ -16,7 +15,7 @@ from tests.browser import missing_npm
 from tests.cloud.cloud import Cloud
 from tests.commands import REMOTERUN
 from tests.conftest import require
-from tests.e2e.conftest import Place, bundled_image, make_place
+from tests.e2e.conftest import Place, bundled_image, make_place, opened
 from tests.lab import BASE_IMAGE, Gpu, Lab, LabHost
 
 ROOT = Path(__file__).parents[2]
@@ -77,7 +76,9 @@ def test_every_command_of_the_guide(reader: Place, lab: Lab) -> None:
             assert words[0] == "remoterun", command
             words[0] = REMOTERUN
         if words[1] == "open":
-            look_at_the_page(words, reader)
+            require(missing_npm())
+            with opened(words[2:], reader.folder, reader.env) as (address, _):  # test_browser.py tests what it shows
+                assert b"<title>" in urllib.request.urlopen(address, timeout=60).read()
             continue
         done = subprocess.run(
             words,
@@ -122,27 +123,6 @@ def test_every_command_about_rented_machines(
     (run,) = place.json("ps")
     assert (run["state"], run["machine"]) == ("complete", "k80") and run["cost"] > 0
     assert (place.folder / "model" / "manifest.json").exists()
-
-
-def look_at_the_page(words: list[str], reader: Place) -> None:
-    """It is served until ^C; what a browser shows of it is tested in test_browser.py."""
-    require(missing_npm())
-    with subprocess.Popen(
-        words,
-        cwd=reader.folder,
-        env=reader.env,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
-        assert process.stdout is not None and process.stderr is not None
-        address = process.stdout.readline().strip()
-        assert address.startswith("http://127.0.0.1:"), process.stderr.read()
-        with urllib.request.urlopen(address, timeout=60) as answer:
-            assert b"<title>" in answer.read()
-        process.send_signal(signal.SIGINT)
-        assert process.wait(60) == 0, process.stderr.read()
 
 
 @pytest.mark.lab

@@ -388,14 +388,6 @@ print("ready")
 time.sleep(60)
 '"""
 
-IGNORES_TERM = """exec python3 -c '
-import signal, time
-signal.signal(signal.SIGTERM, signal.SIG_IGN)
-open("saved.txt", "w").write("saved")
-print("ready")
-time.sleep(61)
-'"""
-
 
 class TestStopAndKill:
     @pytest.mark.parametrize(
