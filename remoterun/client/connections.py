@@ -31,7 +31,7 @@ from remoterun.session import Session
 if TYPE_CHECKING:
     from remoterun.archive import Archive
     from remoterun.hosts.base import Host
-    from remoterun.providers import Provider
+    from remoterun.providers.base import Provider
 
 FOREVER = float("inf")
 MOMENT = 1.0

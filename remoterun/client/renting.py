@@ -7,18 +7,14 @@ import math
 import time
 from collections.abc import Callable, Container
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 from remoterun import machines
 from remoterun.client import archiving
 from remoterun.client.connections import Connections
 from remoterun.errors import HostError, LinkLost, NotFound, RemoterunError, UsageError
 from remoterun.model import HostUse, MachineType, Rental, Renting, Run, RunRequest
-from remoterun.providers.base import Intent, NoCapacity, Offer, ProviderError, RentedHost
+from remoterun.providers.base import Intent, NoCapacity, Offer, Provider, ProviderError, RentedHost
 from remoterun.session import Session
-
-if TYPE_CHECKING:
-    from remoterun.providers import Provider
 
 HOURS = 24.0
 """Hours that a run may have rented hosts, over all of its attempts, unless it asks for another limit."""

@@ -7,14 +7,12 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from remoterun.config import Config
-    from remoterun.providers.aws.provider import AWS as Provider
-
-__all__ = ["PROVIDERS", "Provider", "provider_named"]
+    from remoterun.providers.base import Provider
 
 PROVIDERS = {
     "aws": "remoterun.providers.aws.provider.AWS",
 }
-"""Name of a provider (`Rental.provider`) → a function of the configuration that makes one."""
+"""Name of a provider (`Rental.provider`) → a function of the configuration that makes the `Provider`."""
 
 
 def provider_named(name: str, config: Config) -> Provider:

@@ -1,7 +1,8 @@
-"""What a provider speaks of to the rest of the client: it gives hosts and takes them back.
+"""What a provider is to the rest of the client: it gives hosts and takes them back.
 
 A host that was given is an SSH host like any other; what a provider adds is how it begins and ends, and what it costs.
-What a provider's own library raises is translated in the provider's folder, to the errors named here.
+Every implementation passes `tests/contract/test_providers.py`. What a provider's own library raises is translated in
+the provider's folder, to the errors named here.
 
 The order in which things happen is the same everywhere: the run has its row, the `Intent` is on disk, then comes the
 first call that costs something. An intent may be acquired any number of times, and stands for one host at the most.
@@ -9,9 +10,11 @@ first call that costs something. An intent may be acquired any number of times, 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
+from remoterun.agent.shared.api import MachineCheck
 from remoterun.errors import HostError, HostUnreachable, RemoterunError
 from remoterun.model import MachineType
 
@@ -147,3 +150,56 @@ class Leftover:
     bytes: int = 0
     """Of what is counted in them."""
     host: RentedHost | None = None
+
+
+class Provider(Protocol):
+    """Any thread may call any method. All of them may be repeated, and none may wait without a deadline."""
+
+    def offers(self, machine: MachineType, live: bool = False) -> list[Offer]:
+        """What may be had for a machine type, in the order in which it would be tried.
+
+        Costs nothing. Without `live` it asks nobody where a table will do. Raises `NotFound` for a type that is not
+        known, `ProviderError`.
+        """
+        ...
+
+    def acquire(self, intent: Intent, offers: Sequence[Offer], say: Callable[[str], None]) -> RentedHost:
+        """The host of an intent, which answers on its SSH port: a new one, or the one that an earlier call got.
+
+        Blocks for minutes. `say` is told in a few words what is waited for ("capacity in us-east-1a", "its boot"). Ends
+        what it began where it fails. Raises `NoCapacity`, `ProviderError`, `HostNeverCame`, `ProviderUnreachable`.
+        """
+        ...
+
+    def find(self, token: str) -> RentedHost | None:
+        """The host of a token; one that is gone, too, for as long as the provider remembers it. None without one."""
+        ...
+
+    def admit(self, rented: RentedHost) -> None:
+        """See to it that this machine, from where it is now, may reach a host: for one that is alive and doesn't answer
+        because the laptop has moved."""
+        ...
+
+    def hosts(self) -> list[RentedHost]:
+        """All hosts of ours that are not gone, also those that another client rented."""
+        ...
+
+    def release(self, host: RentedHost) -> None:
+        """End a host. Returns once the provider has agreed to. One that is gone is fine."""
+        ...
+
+    def leftovers(self) -> list[Leftover]:
+        """What else there is of ours and no host needs: for `machines gc aws`."""
+        ...
+
+    def clear(self, leftover: Leftover) -> None:
+        """Remove one. What is gone already is fine; what is in use again raises `ProviderError`."""
+        ...
+
+    def identity(self) -> Identity:
+        """Raises `ProviderError` for a login that is not there, or is over."""
+        ...
+
+    def checks(self) -> list[MachineCheck]:
+        """For `doctor`. Asks the provider everything that a run will ask, and changes nothing."""
+        ...

@@ -78,7 +78,7 @@ class Acquisition:
         self._admitted: tuple[str, str] | None = None
 
     def host(self, offers: Sequence[Offer]) -> RentedHost:
-        """See `AWS.acquire`."""
+        """See `Provider.acquire`."""
         self._folder.begin(self._intent)
         with self._folder.locked(self._say):
             request = self._given() or self._first_given(offers)

@@ -45,7 +45,7 @@ _GROUP = "sg-00000000000000000"
 
 
 def checks(calls: Calls, settings: AWS) -> list[MachineCheck]:
-    """See `AWS.checks`."""
+    """See `Provider.checks`."""
     region = calls.region
     try:
         identity = calls("sts", "get_caller_identity", region)

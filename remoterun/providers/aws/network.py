@@ -157,7 +157,7 @@ def leftovers(calls: Calls, region: str, hosts: Sequence[dict[str, Any]], addres
 
 
 def clear(calls: Calls, leftover: Leftover) -> None:
-    """See `AWS.clear`."""
+    """See `Provider.clear`."""
     region, group, *rules = leftover.id.split("/")
     try:
         if rules:

@@ -1,4 +1,4 @@
-"""EC2. What the public methods of `AWS` promise, every provider promises."""
+"""`providers.base.Provider` for EC2: what each method promises stands there."""
 
 from __future__ import annotations
 
@@ -22,8 +22,6 @@ Found = TypeVar("Found")
 
 
 class AWS:
-    """Any thread may call any method. All of them may be repeated, and none waits without a deadline."""
-
     def __init__(self, config: Config) -> None:
         self._home = config.home
         self._settings = config.aws
@@ -36,11 +34,6 @@ class AWS:
         return (machine.rental.region if machine.rental else None) or self.calls.region
 
     def offers(self, machine: MachineType, live: bool = False) -> list[Offer]:
-        """What may be had for a machine type, in the order in which it would be tried.
-
-        Costs nothing. Without `live` it asks nobody where a table will do. Raises `NotFound` for a type that is not
-        known, `ProviderError`.
-        """
         rental = machine.rental
         if rental is None:
             raise NotFound(f"`{machine.name}` is not rented", hint="remoterun machines")
@@ -50,18 +43,11 @@ class AWS:
         return [catalogue.offer(type, region, spot=rental.spot) for type in rental.types]
 
     def acquire(self, intent: Intent, offers: Sequence[Offer], say: Callable[[str], None]) -> RentedHost:
-        """The host of an intent, which answers on its SSH port: a new one, or the one that an earlier call got.
-
-        Blocks for minutes. `say` is called with a few words on what is waited for ("capacity in us-east-1a", "its
-        boot"). Ends what it began where it fails. Raises `NoCapacity`, `ProviderError`, `HostNeverCame`,
-        `ProviderUnreachable`.
-        """
         folder = HostFolder(self._home, intent.token)
         subnets = self._subnets.get(self.region(intent.machine))
         return Acquisition(self.calls, self._settings, folder, intent, say, subnets).host(offers)
 
     def find(self, token: str) -> RentedHost | None:
-        """The host of a token; one that is gone, too, for as long as AWS remembers it. None without one."""
         folder = HostFolder(self._home, token)
         record = folder.read("request.json")
         if record is None and folder.intent() is not None:
@@ -73,8 +59,6 @@ class AWS:
         return min(found, key=lambda each: (not each.alive, each.state == "gone", -each.began), default=None)
 
     def admit(self, rented: RentedHost) -> None:
-        """Let this machine, from where it is now, reach a host: for one that is alive and doesn't answer because the
-        laptop has moved."""
         region = rented.offer.region
         answer = self.calls("ec2", "describe_instances", region, InstanceIds=[rented.id])
         instance = answer["Reservations"][0]["Instances"][0]
@@ -83,12 +67,10 @@ class AWS:
             network.admit(self.calls, region, instance["VpcId"], source)
 
     def hosts(self) -> list[RentedHost]:
-        """All hosts of ours that are not gone, also those that another client rented."""
         found = self._rented(self._regions(), None)
         return sorted((each for each in found if each.state != "gone"), key=lambda each: each.began)
 
     def release(self, host: RentedHost) -> None:
-        """End a host. Returns once AWS has agreed to. One that is gone is fine."""
         try:
             self.calls("ec2", "terminate_instances", host.offer.region, InstanceIds=[host.id])
         except Refused as refused:
@@ -96,8 +78,6 @@ class AWS:
                 raise
 
     def leftovers(self) -> list[Leftover]:
-        """What else there is of ours and no host needs: for `machines gc aws`."""
-
         def ask(region: str) -> list[Leftover]:
             hosts = [each for each in describe(self.calls, region) if each["State"]["Name"] != "terminated"]
             return network.leftovers(self.calls, region, hosts, self._settings.address)
@@ -105,17 +85,14 @@ class AWS:
         return self._in_all(self._regions(), ask)
 
     def clear(self, leftover: Leftover) -> None:
-        """Remove one. What is gone already is fine; what is in use again raises `ProviderError`."""
         network.clear(self.calls, leftover)
 
     def identity(self) -> Identity:
-        """Raises `ProviderError` for a login that is not there, or is over."""
         region = self.calls.region
         told = self.calls("sts", "get_caller_identity", region)
         return Identity(told["Arn"], told["Account"], region)
 
     def checks(self) -> list[MachineCheck]:
-        """For `doctor`. Asks everything that a run will ask, and changes nothing."""
         from remoterun.providers.aws.checks import checks
 
         return checks(self.calls, self._settings)

@@ -1,0 +1,85 @@
+"""What `remoterun.providers` promises, held against each provider."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+
+from remoterun.config import Config
+from remoterun.model import MachineType, Rental, new_key
+from remoterun.providers import provider_named
+from remoterun.providers.base import Intent, Leftover, NoCapacity, Provider, RentedHost
+from tests.workshop import until
+
+
+class Given:
+    """A provider, and a machine type of it."""
+
+    def __init__(self, provider: Provider, machine: MachineType) -> None:
+        self.provider = provider
+        self.machine = machine
+        self.said: list[str] = []
+
+    def intent(self, seconds: float = 3600.0) -> Intent:
+        key = new_key()
+        return Intent(f"rr-{key}-1", key, 7, 1, self.machine, time.time() + seconds, 600.0)
+
+
+@pytest.fixture(params=[pytest.param("aws", marks=pytest.mark.lab)])
+def given(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Given:
+    for name, value in request.getfixturevalue("cloud").environment().items():
+        monkeypatch.setenv(name, value)
+    machine = MachineType("gpu", rental=Rental(request.param, ("g4dn.xlarge",)))
+    return Given(provider_named(request.param, Config(tmp_path / "home")), machine)
+
+
+def test_offers_name_what_may_be_had(given: Given) -> None:
+    for live in (False, True):
+        offers = given.provider.offers(given.machine, live)
+        assert offers and all(offer.type for offer in offers)
+
+
+def test_an_intent_stands_for_one_host_from_its_start_to_its_end(given: Given) -> None:
+    intent = given.intent()
+    offers = given.provider.offers(given.machine, True)
+    rented = given.provider.acquire(intent, offers, given.said.append)
+    assert rented.alive and rented.machine is not None and rented.machine.host
+    assert (rented.token, rented.run, rented.number, rented.attempt) == (intent.token, intent.run, 7, 1)
+    assert rented.deadline == pytest.approx(intent.deadline, abs=2)
+    assert rented.offer.type in [offer.type for offer in given.provider.offers(given.machine)]
+    again = given.provider.acquire(intent, offers, given.said.append)
+    assert (again.id, again.machine) == (rented.id, rented.machine)
+    assert [each.id for each in given.provider.hosts()] == [rented.id]
+    given.provider.admit(rented)
+    for _ in range(2):  # it may be repeated
+        given.provider.release(rented)
+    until(lambda: (found := given.provider.find(rented.token)) is None or found.state == "gone")
+    for leftover in given.provider.leftovers():
+        assert isinstance(leftover, Leftover) and leftover.why
+        given.provider.clear(leftover)
+        given.provider.clear(leftover)
+    assert given.provider.leftovers() == []
+
+
+def test_without_an_offer_there_is_no_capacity(given: Given) -> None:
+    with pytest.raises(NoCapacity):
+        given.provider.acquire(given.intent(), [], given.said.append)
+    assert given.provider.hosts() == []
+
+
+def test_what_is_not_there_is_found_nowhere_and_released(given: Given) -> None:
+    assert given.provider.find("rr-nothing-1") is None
+    offer = given.provider.offers(given.machine)[0]
+    given.provider.release(RentedHost("i-0123456789abcdef0", "rr-nothing-1", "running", offer, 1.0, 2.0))
+
+
+def test_checks_have_a_name_and_say_what_mends_them(given: Given) -> None:
+    for check in given.provider.checks():
+        assert check.name and (check.ok is not False or check.fix)
+
+
+def test_who_is_known_before_anything_is_rented(given: Given) -> None:
+    identity = given.provider.identity()
+    assert identity.name and identity == given.provider.identity()
