@@ -21,7 +21,7 @@ from remoterun.providers.base import ProviderError, RentedHost
 from remoterun.session import Session
 
 if TYPE_CHECKING:
-    from remoterun.providers import Provider
+    from remoterun.providers.base import Provider
 
 Answer = dict[str, RunStatus | HostError]
 """By the keys of runs: what their machine reports, or why that is not known."""
