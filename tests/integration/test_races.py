@@ -233,7 +233,7 @@ class TestGc:
             stream.end()
             stream.finish()
             with beside(home, "print(json.dumps(collect(home, after=9 * DAY).kept))") as process:
-                (kept,) = process.communicate(timeout=60)[0].splitlines()
+                (kept,) = process.stdout.read().splitlines()
             assert json.loads(kept)["blobs"]["bytes"] == 700
             assert blobs(home) == {sha256(here), sha256(new)}
             manifest = tree_of({"here": here, "new": new})[0]
