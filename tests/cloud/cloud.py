@@ -222,17 +222,6 @@ class Cloud:
         """The calls that came, and were not answered yet: their client may be gone."""
         return [call for call in self.calls if not call.status]
 
-    def no_default_vpc(self, region: str = REGION) -> None:
-        """Delete it, as some accounts have done."""
-        ec2 = ec2_backends[self.account][region]
-        default = ec2.get_default_vpc()
-        if default is not None:
-            for zone in list(ec2.subnets):
-                ec2.subnets[zone] = {
-                    key: subnet for key, subnet in ec2.subnets[zone].items() if subnet.vpc_id != default.id
-                }
-            ec2.vpcs.pop(default.id)
-
     def make_endpoint(self, region: str = REGION) -> Endpoint:
         """An EC2 Instance Connect Endpoint in the default network, which moto does not know: another address than this
         machine's, from which a tunnel comes. `tests/cloud/endpoint.py` has the program that makes one."""

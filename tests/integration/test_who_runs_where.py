@@ -23,8 +23,6 @@ from tests.lab import gpu
 from tests.lab.gpu import Gpu, GpuProcess
 from tests.workshop import User, until
 
-NO_PROCESS = (1 << 22) + 1
-"""A number that no process has: Linux gives none above 1 << 22."""
 SHOW = 'echo "gpus=$CUDA_VISIBLE_DEVICES"'
 
 

@@ -127,33 +127,32 @@ def systemctl(words: list[str]) -> int:
     need_root(f"{verb} {' '.join(units)}")
     status = 0
     for unit in units:
-        status |= change(verb, unit, "--now" in flags, "--no-block" in flags)
+        status |= change(verb, unit, "--now" in flags)
     return status
 
 
-def change(verb: str, unit: str, now: bool, no_block: bool) -> int:
+def change(verb: str, unit: str, now: bool) -> int:
     if verb == "enable":
         read_unit(unit)
         os.makedirs(ENABLED, exist_ok=True)
         open(os.path.join(ENABLED, unit), "w").close()
-        return start(unit, no_block) if now else 0
+        return start(unit) if now else 0
     if verb not in ("start", "restart"):
         return fail(f"systemctl: this stand-in doesn't know the verb {verb}")
     if is_daemon(unit):
         return change_daemon(verb, unit)
     if verb == "restart":
         cancel(unit)
-    return start(unit, no_block)
+    return start(unit)
 
 
-def start(unit: str, no_block: bool = False) -> int:
+def start(unit: str) -> int:
     if is_active(unit):
         return 0
     sections = read_unit(unit)
     if unit.endswith(".timer"):
-        timer = sections["Timer"]
-        seconds = elapses(timer)
-        target = last(timer, "Unit", unit[: -len(".timer")] + ".service")
+        seconds = seconds_of(last(sections["Timer"], "OnActiveSec", ""))
+        target = unit[: -len(".timer")] + ".service"
 
         def count_down() -> None:
             wait(seconds)
@@ -162,8 +161,6 @@ def start(unit: str, no_block: bool = False) -> int:
         in_background(unit, count_down)
         return 0
     service = sections["Service"]
-    if last(service, "Type", "simple") == "oneshot" and not no_block:
-        return serve(service, unit)
     in_background(unit, lambda: serve(service, unit))
     return 0
 
@@ -203,13 +200,6 @@ def run_command(command: str, log: str) -> int:
     status = child.wait()
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     return abs(status)
-
-
-def elapses(timer: Section) -> float:
-    """Seconds until the timer runs out."""
-    if timer.keys() != {"OnActiveSec"}:
-        sys.exit(fail(f"this stand-in doesn't know a timer with {sorted(timer)}"))
-    return seconds_of(timer["OnActiveSec"][-1])
 
 
 def systemd_run(words: list[str]) -> int:
