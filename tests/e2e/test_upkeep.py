@@ -113,7 +113,7 @@ class TestCollect:
         told = place.json("machines", "gc", "--keep", "1", "--dry-run")
         assert place.json("ls", "uploads/doom")["entries"][0]["size"] == 3000
         said = place.run("machines", "gc", "--keep", "1", "--dry-run")
-        assert "uploads/doom: 1, 2" in said.stdout and "would be freed on one" in said.stderr
+        assert "uploads/doom@1, uploads/doom@2" in said.stdout and "would be freed on one" in said.stderr
         before = place.json("machines", "df")["total"]
         done = place.json("machines", "gc", "--keep", "1")
         assert done["freed"] == told["freed"] and {**done, "dry_run": True, "free": 0} == {**told, "free": 0}
@@ -239,7 +239,7 @@ class TestPools:
     def test_each_machine_is_asked_under_a_heading(self, lab_of_two: Place) -> None:
         place = lab_of_two
         for words, said in (
-            (("machines", "df", "lab"), "remoterun itself"),
+            (("machines", "df", "lab"), "total"),
             (
                 (
                     "machines",
