@@ -140,7 +140,7 @@ def parse(text: str, base: Config) -> Config:
         base,
         default=data.get("default", base.default),
         machines=machines,
-        keep_logs=_keep_logs(base, data.get("logs", {})),
+        keep_logs=_log_limit(base, data.get("logs", {})),
         aws=_aws(base, data.get("aws", {})),
         notify=tuple(notify),
         notice=data.get("notice", base.notice),
@@ -166,7 +166,7 @@ def _aws(base: Config, table: dict[str, Any]) -> AWS:
     return AWS(**table)
 
 
-def _keep_logs(base: Config, table: dict[str, Any]) -> int:
+def _log_limit(base: Config, table: dict[str, Any]) -> int:
     """How many bytes `[logs] keep` allows."""
     _check_table(f"{base.file}: logs", table, {"keep": (str,)})
     text = table.get("keep", str(base.keep_logs))

@@ -30,7 +30,7 @@ _F_SETPIPE_SZ = 1031
 SIGN_OF_LIFE = 60.0
 """Seconds between frames that nobody needs: where a laptop went to sleep, sshd gives its connection up a quarter of an
 hour after the first of them, and we end; without them both would wait for hours."""
-LOOK_EVERY = 10.0
+POLL_EVERY = 10.0
 """Seconds between checks whether a client uses a rented host."""
 PATIENCE = 10.0
 """Seconds for requests to put away what has come, after a cut."""
@@ -57,7 +57,7 @@ def serve(home: Home, idle: Callable[[], None] = lambda: None) -> int:
     link = Link(_read_all, lambda *parts: _write_all(pipe_out, *parts), handle)
     link.keep(SIGN_OF_LIFE)
     if home.rental.terms() is not None:
-        link.watch(LOOK_EVERY, presence.refresh)
+        link.watch(POLL_EVERY, presence.refresh)
     link.run()
     link.join(PATIENCE)
     server.close()

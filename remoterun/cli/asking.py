@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 def client() -> Client:
     """A client for one command, to be used as a context manager."""
-    if not render.person_there():
+    if not render.is_interactive():
         return Client(warn=render.warning)
     return Client(prompts=Prompts(_confirm_host_key, _log_in), warn=render.warning)
 
@@ -41,7 +41,7 @@ def agree(client: Client, plan: Plan, new: NewBucket | None, yes: bool) -> None:
     where there is none. Raises `UsageError` where nobody can be asked, and `KeyboardInterrupt` for a no."""
     if yes:
         machine_views.renting_goes_on(plan, new)
-    elif not render.person_there():
+    elif not render.is_interactive():
         first = plan.offers[0].price
         price = f"at {render.hourly(first)}, " if first is not None else ""
         most = f"{render.dollars(plan.most)} at the most" if plan.most is not None else "at a price that is not known"
@@ -69,7 +69,7 @@ def with_bucket(client: Client, machine: str | None) -> None:
         return
     text = " ".join(machine_views.bucket_lines(new))
     if not new.exists:
-        if not render.person_there():
+        if not render.is_interactive():
             raise UsageError(
                 f"the bucket {text}, and nobody is here to agree",
                 hint=f'[aws] bucket = "{new.name}" in {client.config.file}, once you have made it',
@@ -86,7 +86,7 @@ LOOKS_SECRET = re.compile(r"(.*_)?(TOKEN|KEY|SECRET|PASSWORD|PASSWD|PASSPHRASE|C
 
 def hint_at_secrets(typed: Iterable[str]) -> None:
     """Say of each name that its value need not be typed. `typed`: the words after `-e`."""
-    if not render.person_there():
+    if not render.is_interactive():
         return
     for name, _, value in (text.partition("=") for text in typed):
         if value and LOOKS_SECRET.fullmatch(name):

@@ -117,8 +117,8 @@ SCHEMAS: dict[str, dict[str, Any]] = {
             _object(resource=TEXT, live=FLAG, folder=TEXT, entries=_list(ENTRY)),
         ]
     },
-    "upload": {"allOf": [UPLOAD, _object(new=FLAG, bytes_sent=COUNT, bytes_there=COUNT)]},
-    "cp": _object(to=TEXT, files=COUNT, bytes=COUNT, bytes_there=COUNT, kept=_list(TEXT), damaged=_list(TEXT)),
+    "upload": {"allOf": [UPLOAD, _object(new=FLAG, bytes_sent=COUNT, bytes_present=COUNT)]},
+    "cp": _object(to=TEXT, files=COUNT, bytes=COUNT, bytes_present=COUNT, kept=_list(TEXT), damaged=_list(TEXT)),
     "machines": _list(_object(name=TEXT, default=FLAG)),
     "machines rented": _list(
         _object(

@@ -40,7 +40,7 @@ class Sending:
 
     def choose(self, question: str, default: bool) -> bool:
         """What a person answers, or, where nobody is asked, `default`. Raises `KeyboardInterrupt` for q."""
-        if self.yes or not render.person_there():
+        if self.yes or not render.is_interactive():
             return default
         answer = render.choose(question, "ynq", "y" if default else "n")
         if answer == "q":
@@ -81,7 +81,7 @@ def _folder_is_meant(request: RunRequest, how: Sending, problem: str) -> bool:
     places = [mount.place("") for mount in request.mounts]
     named = [path for path in _words(request.command, "", places) if os.path.isfile(path)]
     because = f"; the command names `{render.name(named[0])}`" if named else ""
-    if not how.yes and not render.person_there():
+    if not how.yes and not render.is_interactive():
         means = "sends it, too" if named else "goes on without files"
         raise UsageError(f"{problem}{because}", hint=f"--no-git sends this folder; -y {means}")
     render.line(f"There is no git repository here{because}.")
@@ -103,7 +103,7 @@ def with_untracked(source: Source, command: str, places: list[str], how: Sending
     if not absent or how.untracked:
         return source
     named = [path for path in absent if path in words]
-    if named and not how.yes and not render.person_there():
+    if named and not how.yes and not render.is_interactive():
         typed = render.word(os.path.relpath(named[0], source.workdir or "."))
         raise UsageError(
             f"`{render.name(named[0])}`, which the command names, is not tracked by git, so it would not be sent",
@@ -190,7 +190,7 @@ def with_packages(prepared: Prepared, how: Sending) -> Prepared:
     path = os.path.relpath(offer.path, workdir or ".")
     lists = f"{render.name(path)} lists {counted(offer.count, 'package')}"
     them = "it" if offer.count == 1 else "them"
-    if not how.yes and not render.person_there():
+    if not how.yes and not render.is_interactive():
         render.warning(text)
         render.line(f"  {lists}; --pip-req {render.word(path)} installs {them}, and so does -y")
         return prepared

@@ -28,7 +28,7 @@ from remoterun.model import Run, check_time, event_fields
 from remoterun.providers.base import NoCapacity
 from remoterun.session import understood
 
-KEPT_WAIT = 2.0
+SAVED_LOG_WAIT = 2.0
 """Seconds that a machine has to answer where the log is saved here, too."""
 TURN = 0.25
 """Seconds between two checks whether another client has handed a run over."""
@@ -150,7 +150,7 @@ class _Follower:
         wait = wanted.wait if run.final or not wanted.live else None
         lost = False
         try:
-            run = _open(self._connections, run, KEPT_WAIT if saved is not None and wait is None else wait)
+            run = _open(self._connections, run, SAVED_LOG_WAIT if saved is not None and wait is None else wait)
         except HostError as error:
             if saved is not None:
                 yield from _from_here(run, saved, wanted, error)

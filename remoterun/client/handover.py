@@ -31,7 +31,7 @@ from remoterun.client.reruns import SavedTree, find_original
 from remoterun.client.secrets import Secrets
 from remoterun.client.specs import digest_of_asked, spec_of
 from remoterun.client.stores import HostStore, manifest_of, pass_on
-from remoterun.client.upload_copies import archive_upload, bring_upload, bring_version
+from remoterun.client.upload_copies import archive_upload, restore_upload, restore_version
 from remoterun.client.webhooks import addresses_of_run, webhooks_of
 from remoterun.environments import context
 from remoterun.errors import LinkLost, NotFound, RemoterunError, UsageError
@@ -315,7 +315,7 @@ def _send_saved(
     """What a run had mounted. Outputs stay as they are: those that `gc` has freed there come from their run again."""
     if session.machine.rented is not None and tree.upload is not None:
         with contextlib.suppress(NotFound):
-            bring_version(connections, tree.upload.name, tree.upload.digest or "", session, progress)
+            restore_version(connections, tree.upload.name, tree.upload.digest or "", session, progress)
             return tree.upload
     try:
         tree.send(session, progress)
@@ -351,9 +351,9 @@ def send_resource(connections: Connections, resource: Resource, session: Session
     if resource.kind == "uploads":
         if session.machine.rented is not None:
             upload = archive_upload(connections, resource.name, progress, resource.version)
-            bring_version(connections, resource.name, upload.digest, session, progress)
+            restore_version(connections, resource.name, upload.digest, session, progress)
         else:
-            upload = bring_upload(connections, resource.name, HostStore(session), progress, resource.version)
+            upload = restore_upload(connections, resource.name, HostStore(session), progress, resource.version)
         where = ResourceRef("upload", upload.name, sub=resource.sub, digest=upload.digest)
         if resource.sub:
             manifest_of(HostStore(session), where, resource)  # that it is there

@@ -63,7 +63,7 @@ def files(resource: str, manifest: Manifest, about: api.Tree) -> dict[str, Any]:
 
 
 def uploaded(done: Uploaded) -> dict[str, Any]:
-    sent = {"new": done.created, "bytes_sent": done.sent.size, "bytes_there": done.sent.already}
+    sent = {"new": done.created, "bytes_sent": done.sent.size, "bytes_present": done.sent.already}
     return {**done.upload.record(), **sent}
 
 
@@ -72,7 +72,7 @@ def fetched(result: Fetched) -> dict[str, Any]:
         "to": result.place,
         "files": result.files,
         "bytes": result.size,
-        "bytes_there": result.there,
+        "bytes_present": result.there,
         "unchanged": result.unchanged,
         "kept": sorted(result.skipped),
         "damaged": sorted(result.damaged),

@@ -97,7 +97,7 @@ def line_of(there: api.Occupancy, key: str, machine: str, numbers: dict[str, int
     return Line(machine, own.place, own.of, held, tuple(others))
 
 
-def described(gpu: api.GpuThere, user: api.GpuUser) -> str:
+def described(gpu: api.GpuUse, user: api.GpuUser) -> str:
     """A process of somebody else on a GPU: `GPU 0 is used by python3 of alice (process 812)`."""
     of = f" of {user.user}" if user.user else ""
     return f"GPU {gpu.number} is used by {user.name}{of} (process {user.pid})"

@@ -45,7 +45,7 @@ def record_status(connections: Connections, run: Run, status: RunStatus) -> Run:
         return run
     run = registry.run(run.number)  # another thread, or client, may have learnt of its hosts
     if run.renting is not None and run.renting.hosts and run.renting.hosts[-1].ended is None:
-        run = registry.rent(run, run.renting.left_at(run.ended or time.time()))
+        run = registry.rent(run, run.renting.given_back_at(run.ended or time.time()))
     return run
 
 

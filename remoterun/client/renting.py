@@ -165,7 +165,7 @@ def give_back(connections: Connections, run: Run) -> None:
         if rented is not None and rented.alive:
             provider.release(rented)
     if renting.hosts and renting.hosts[-1].ended is None:
-        run = connections.registry.rent(run, renting.left_at(time.time()))
+        run = connections.registry.rent(run, renting.given_back_at(time.time()))
     if rented is not None:
         count(connections, run, rented)
 

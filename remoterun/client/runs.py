@@ -495,7 +495,7 @@ class Runs:
             host = archiving.machine_of(run) if run.renting is not None else None
         if host is not None:
             try:
-                self._remove_there(run, host)
+                self._remove_on_host(run, host)
             except HomeMissing as error:
                 note(f"{error.message}: only its record here is removed")
                 host = None
@@ -504,7 +504,7 @@ class Runs:
         self.tokens.remove(run.key)
         return None if host is None or host.rented is not None else host.name
 
-    def _remove_there(self, run: Run, host: MachineType) -> None:
+    def _remove_on_host(self, run: Run, host: MachineType) -> None:
         try:
             store = store_of(self._connections, host)
             if host == run.host:

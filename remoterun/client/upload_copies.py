@@ -17,7 +17,7 @@ from remoterun.session import Session
 from remoterun.transfer import Progress
 
 
-def bring_upload(
+def restore_upload(
     connections: Connections, name: str, target: Store, progress: Progress, version: int | None = None
 ) -> Upload:
     """A version of an upload (None: the newest), in `target`, which has it already or gets a copy. Raises `NotFound`,
@@ -43,10 +43,10 @@ def bring_upload(
 
 def archive_upload(connections: Connections, name: str, progress: Progress, version: int | None = None) -> Upload:
     """A version of an upload (None: the newest), in the archive, which has it already or gets a copy."""
-    return bring_upload(connections, name, ArchiveStore(connections, connections.bucket()), progress, version)
+    return restore_upload(connections, name, ArchiveStore(connections, connections.bucket()), progress, version)
 
 
-def bring_version(connections: Connections, name: str, digest: str, session: Session, progress: Progress) -> None:
+def restore_version(connections: Connections, name: str, digest: str, session: Session, progress: Progress) -> None:
     """The version of an upload with that digest, from the archive to a rented host. It is not recorded: the host will
     be gone."""
     if any(version.digest == digest for version in HostStore(session).versions(name)):

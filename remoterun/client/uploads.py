@@ -102,7 +102,7 @@ class Uploads:
         longer than `wait` seconds (None: as long as connecting may take), it is what was known before, and
         `UploadCopy.fault` says so. Raises `HostError` where nothing is known, and a machine can't be asked.
         """
-        answers = self._ask_homes(self._newest_there, wait)
+        answers = self._ask_homes(self._record_newest, wait)
         found = _with_copies(self._connections.registry.uploads.versions(), answers)
         newest: dict[str, Upload] = {}
         for upload in found:
@@ -116,7 +116,7 @@ class Uploads:
         """All versions of an upload, the oldest first, each with the machines that have it and the runs that read it;
         `wait` as for `list`. Raises `NotFound`."""
         registry = self._connections.registry
-        answers = self._ask_homes(partial(self._versions_there, name), wait)
+        answers = self._ask_homes(partial(self._describe_versions, name), wait)
         found = _with_copies(registry.uploads.versions(name), answers)
         if not found:
             raise absent(registry, name)
@@ -126,7 +126,7 @@ class Uploads:
         readers = self._connections.registry.uploads.readers(upload.name)
         return replace(upload, runs=tuple(readers.get(upload.digest, ())))
 
-    def _newest_there(self, machine: MachineType) -> str:
+    def _record_newest(self, machine: MachineType) -> str:
         """Note the newest version of each upload of a machine; the id of its home."""
         store, registry = store_of(self._connections, machine), self._connections.registry
         before = [upload for upload, _ in registry.uploads.versions()]
@@ -142,7 +142,7 @@ class Uploads:
         registry.uploads.saw(store.home_id, time.time())
         return store.home_id
 
-    def _versions_there(self, name: str, machine: MachineType) -> str:
+    def _describe_versions(self, name: str, machine: MachineType) -> str:
         store = store_of(self._connections, machine)
         note_versions(self._connections.registry, store, name)
         return store.home_id

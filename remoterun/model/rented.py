@@ -38,14 +38,14 @@ class HostUse:
         return None if price is None else max((self.ended or now) - self.began, 0.0) / 3600 * price
 
     @property
-    def stays_until(self) -> float | None:
+    def idle_end(self) -> float | None:
         """When it ends if no other run comes; None while the run has it."""
         return None if self.ended is None else max(min(self.ended + self.idle, self.deadline), self.ended)
 
     @property
     def idle_cost(self) -> float | None:
         """US dollars that it costs at the most from the end of the run until then."""
-        until = self.stays_until
+        until = self.idle_end
         return None if until is None else replace(self, began=self.ended or 0.0, ended=until).cost(until, at_most=True)
 
 
@@ -74,7 +74,7 @@ class Renting:
         known = [cost for cost in costs if cost is not None]
         return sum(known) if len(known) == len(costs) else None
 
-    def left_at(self, moment: float) -> Renting:
+    def given_back_at(self, moment: float) -> Renting:
         """A copy in which the last host was given back at `moment`."""
         *earlier, last = self.hosts
         return replace(self, hosts=(*earlier, replace(last, ended=moment)))

@@ -54,7 +54,7 @@ def place(
     manifest: Manifest,
     about: Tree,
     download: Download,
-    name_there: str,
+    remote_name: str,
     target: Path,
     conflict: Conflict,
     progress: Progress,
@@ -62,7 +62,7 @@ def place(
 ) -> Fetched:
     """Copy what `manifest` lists to `target`, as `cp` does: a folder's contents land in it, and it is made; one file
     gets that name, or keeps its own if `target` is a folder (or is to be one: `into`). `download` downloads the files,
-    from what is called `name_there`.
+    from what is called `remote_name`.
 
     Every file appears whole, after its hash was checked. Conflicts are asked about before anything is written.
     Raises `AlreadyExists`, `UnsafePath`, `TransferError`; `SomeDamaged` when all that is whole was copied.
@@ -106,9 +106,9 @@ def place(
                     _place_link(root, entry, result)
                 elif entry.kind == "d":
                     root.folder(entry.path)
-        result.there = progress.bytes_there
+        result.there = progress.bytes_present
         if result.damaged:
-            raise _damaged(result, name_there)
+            raise _damaged(result, remote_name)
     except TreeError as error:
         raise UnsafePath(f"refused: {error}")
     except OSError as error:

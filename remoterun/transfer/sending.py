@@ -190,7 +190,7 @@ class _Sender:
     def _is_again(self, digest: str, size: int) -> bool:
         """Whether this content was met before, and is there or on its way: then it is done. Notes it if not."""
         if digest in self._met:
-            self._count_there(1, size)
+            self._count_present(1, size)
             return True
         if size >= WORTH_NOTING and len(self._met) < MOST_MET:
             self._met.add(digest)
@@ -219,7 +219,7 @@ class _Sender:
         lacking = {digest for digest, _ in missing_blobs(self._session, [blob.digest for blob in batch.blobs])}
         missing = [blob for blob in batch.blobs if blob.digest in lacking]
         there = sum(blob.size for blob in batch.blobs if blob.digest not in lacking)
-        self._count_there(len(batch.blobs) - len(missing), there)
+        self._count_present(len(batch.blobs) - len(missing), there)
         small = []
         for blob in missing:
             if blob.size > LARGE:
@@ -262,7 +262,7 @@ class _Sender:
             self.already += there
             self._progress.add(moved + there, blobs, there)
 
-    def _count_there(self, files: int, size: int) -> None:
+    def _count_present(self, files: int, size: int) -> None:
         """Files that the host has already."""
         with self._counting:
             self.already += size

@@ -297,7 +297,7 @@ class TestLargeFiles:
         fetch(any_link, UPLOAD, target, lambda path: True, progress)
         assert read_files(target) == {"big": CHANGES[change], "small": b"x"}
         if change != "the same":
-            assert progress.bytes_done - progress.bytes_there == changed_pieces(CHANGES[change]) + 1
+            assert progress.bytes_done - progress.bytes_present == changed_pieces(CHANGES[change]) + 1
 
     def test_the_same_content_from_another_place(self, any_link: Session, tmp_path: Path) -> None:
         upload(any_link, tmp_path / "s", {"big": OLD})
@@ -366,7 +366,7 @@ class TestLargeFiles:
         assert there >= 1 << 20
         progress = Progress()
         fetch(any_link, UPLOAD, target, refuse, progress)
-        assert read_files(target) == {"a": b"x", "big": OLD} and progress.bytes_there == there
+        assert read_files(target) == {"a": b"x", "big": OLD} and progress.bytes_present == there
         any_link.close()
 
     def test_what_a_cut_copy_left_is_verified(self, any_link: Session, tmp_path: Path) -> None:

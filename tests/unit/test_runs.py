@@ -63,14 +63,14 @@ class TestGrant:
         assert run.grant() is None and not os.path.exists(run.grant_file)
 
     def test_of_images_those_are_kept_that_were_built(self, run: RunFolder) -> None:
-        run.keep_images(["remoterun-env:0123456789abcdef"])
+        run.save_images(["remoterun-env:0123456789abcdef"])
         assert run.images() == () and not os.path.exists(run.images_file)
         images = tuple(
             ImageAccess(f"remoterun-{name}:0123456789abcdef", [], self.GRANT._replace(prefix="envs/00/"))
             for name in ("base", "env")
         )
         write_whole(run.images_file, encode(images))
-        run.keep_images(["remoterun-env:0123456789abcdef"])
+        run.save_images(["remoterun-env:0123456789abcdef"])
         assert run.images() == images[1:]
         assert os.stat(run.images_file).st_mode & 0o777 == 0o600
         run.move(RunState.RUNNING)

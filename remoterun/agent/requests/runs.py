@@ -31,7 +31,7 @@ REMOVAL_PATIENCE = 15.0
 
 
 def stay(call: Call, _: api.Nothing) -> api.Nothing:
-    _check_stays(call.home)
+    _refuse_if_ending(call.home)
     call.stream.send()
     call.stream.read()
     return api.Nothing()
@@ -43,7 +43,7 @@ def submit(call: Call, _: api.Nothing) -> api.Status:
     left = Manifest.decode(asked.left) if asked.left else None
     run = call.home.run(spec.key)
     if not run.exists():
-        _check_stays(call.home)
+        _refuse_if_ending(call.home)
         lacking = queue.lacks(spec)
         if lacking is not None:
             raise HomeError("no_capacity", lacking, "remoterun doctor %s   shows what it has" % spec.machine)
@@ -73,7 +73,7 @@ def runs(call: Call, asked: api.RunKeys) -> api.Statuses:
             except (OSError, ValueError, AttributeError) as error:  # one that can't be read hides no other
                 unreadable[key] = str(error)
         else:
-            call.home.check_there()
+            call.home.check_present()
     return api.Statuses(found, unreadable)
 
 
@@ -105,7 +105,7 @@ def withdraw(call: Call, asked: api.Withdrawal) -> api.Withdrawn:
         return api.Withdrawn(False)
     call.stream.send(handed_over)
     run.forget_values()
-    run.keep_webhooks(NOBODY)
+    run.save_webhooks(NOBODY)
     _ensure_supervised(call.home, run)
     return api.Withdrawn(True)
 
@@ -122,7 +122,7 @@ def renew(call: Call, asked: api.Renewal) -> api.Nothing:
 def remove_run(call: Call, asked: api.RunKey) -> api.Removed:
     run = call.home.run(asked.key)
     if not run.exists():
-        call.home.check_there()
+        call.home.check_present()
         run.remove()
         return api.Removed(False)
     state = run.state()[0]
@@ -152,7 +152,7 @@ def follow(call: Call, asked: api.Follow) -> api.Followed:
             next_ensured = time.monotonic() + ENSURE_EVERY
         moved = follower.send_news()
         if not run.exists():
-            call.home.check_there()
+            call.home.check_present()
             raise HomeError("not_found", "the run was removed")
         if not follower.started:
             follower.send_build_line()
@@ -180,7 +180,7 @@ def _ask(home: Home, key: str, ask: Callable[[RunFolder], None]) -> api.Asked:
     return api.Asked(True, run.status(), already)
 
 
-def _check_stays(home: Home) -> None:
+def _refuse_if_ending(home: Home) -> None:
     """Refuse what a rented host that ends soon can't do any more."""
     refusal = home.rental.refusal()
     if refusal is not None:

@@ -119,7 +119,7 @@ class Keeper:
     def step(self, terms: RentalTerms) -> None:
         """Inspect everything, and do what follows from it."""
         if self._is_due("notices", NOTICES_EVERY):
-            self._look_for_notice(terms)
+            self._check_for_notice(terms)
         if self._is_due("ensure", ENSURE_EVERY):
             supervision.revive(self._home)
         why = self._why_end(terms)
@@ -133,7 +133,7 @@ class Keeper:
         self._next[what] = now + every
         return True
 
-    def _look_for_notice(self, terms: RentalTerms) -> None:
+    def _check_for_notice(self, terms: RentalTerms) -> None:
         if terms.notices not in NOTICES:
             return
         try:

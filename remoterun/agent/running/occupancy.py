@@ -31,7 +31,7 @@ def inspect(home: Home, asked: api.Demand) -> api.Occupancy:
     cards = ask_driver(asked.patience) if about_gpus else GpuReport()
     slots = queue.default_slots() if asked.slots is None else asked.slots
     holding = _holding(home, held, cards)
-    line: List[api.RunThere] = []
+    line: List[api.Claim] = []
     runs = list(holding)
     free = False
     for with_gpus in (True, False):
@@ -63,7 +63,7 @@ def ask_driver(patience: float) -> GpuReport:
         return GpuReport(unknown=str(error))
 
 
-def _holding(home: Home, held: Dict[str, Dict[str, Any]], cards: GpuReport) -> List[api.RunThere]:
+def _holding(home: Home, held: Dict[str, Dict[str, Any]], cards: GpuReport) -> List[api.Claim]:
     """The runs that hold a slot, or GPUs."""
     numbers = {gpu.uuid: gpu.number for gpu in cards.every}
     found = []
@@ -81,8 +81,8 @@ def _waiting(
     waiting: Dict[str, Dict[str, Any]],
     with_gpus: bool,
     room: Optional[int],
-    holding: List[api.RunThere],
-) -> Tuple[List[api.RunThere], Optional[int]]:
+    holding: List[api.Claim],
+) -> Tuple[List[api.Claim], Optional[int]]:
     """(the runs that wait for GPUs, or for a slot, in their order; how many units are free; None where that is not
     known). `room`: how many units there are."""
     order = sorted((ticket["t"], key) for key, ticket in waiting.items() if bool(ticket["gpus"]) == with_gpus)
@@ -111,13 +111,13 @@ def _holders(held: Dict[str, Dict[str, Any]]) -> Dict[str, str]:
     return {str(uuid): key for key, slot in held.items() for uuid in slot.get("gpus", [])}
 
 
-def _cards(held: Dict[str, Dict[str, Any]], cards: GpuReport) -> List[api.GpuThere]:
+def _cards(held: Dict[str, Dict[str, Any]], cards: GpuReport) -> List[api.GpuUse]:
     ours = _holders(held)
     found = []
     for gpu in cards.every:
         others = [process for process in cards.processes if process.gpu == gpu.uuid and gpu.uuid not in ours]
         users = [api.GpuUser(each.pid, each.name, _user_of(each.pid), each.memory) for each in others]
-        found.append(api.GpuThere(gpu.number, gpu.name, gpu.memory, gpu.memory_used, ours.get(gpu.uuid, ""), users))
+        found.append(api.GpuUse(gpu.number, gpu.name, gpu.memory, gpu.memory_used, ours.get(gpu.uuid, ""), users))
     return found
 
 
@@ -129,7 +129,7 @@ def _user_of(pid: int) -> str:
         return ""
 
 
-def _described(home: Home, key: str) -> Optional[api.RunThere]:
+def _described(home: Home, key: str) -> Optional[api.Claim]:
     """A run of the queue; None for one that can't be read."""
     try:
         run = home.run(key)
@@ -137,7 +137,7 @@ def _described(home: Home, key: str) -> Optional[api.RunThere]:
     except (OSError, ValueError):
         return None
     running = None if status.started is None else max(time.time() - status.started, 0.0)
-    return api.RunThere(key, spec.number, spec.command[:200], status.state, running=running)
+    return api.Claim(key, spec.number, spec.command[:200], status.state, running=running)
 
 
 def _machine(home: Home) -> Dict[str, Any]:

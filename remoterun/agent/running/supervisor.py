@@ -275,7 +275,7 @@ class Supervisor:
             self.run.note(words, attempt=attempt + 1, boot=boot_id())
         for path in (self.run.pid_file, self.run.stopping_file):
             remove_tree(path)
-        self.run.keep_values(known)
+        self.run.save_values(known)
         try:
             engine.start(self.run, self.spec, turn.gpus)
             self._started_again = True
@@ -289,11 +289,11 @@ class Supervisor:
         """Of the user's variables, save only what is still needed in a file: for another attempt, those that are not
         secrets. Their values are lost when the machine goes down."""
         if self.spec.attempts == 1:
-            self.run.keep_values({})
+            self.run.save_values({})
             return
         if self._values is None:
             self._values = self.run.values()
-        self.run.keep_values({name: text for name, text in self._values.items() if name not in self.spec.secrets})
+        self.run.save_values({name: text for name, text in self._values.items() if name not in self.spec.secrets})
 
     # -- parts of steps
 

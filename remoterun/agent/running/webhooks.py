@@ -30,7 +30,7 @@ PATIENCE = 600.0
 """Seconds for which an address is tried."""
 SHORTEST, LONGEST = 2.0, 60.0
 """Seconds between two tries."""
-LOOK_EVERY = 0.5
+POLL_EVERY = 0.5
 """Seconds between two looks whether the run was removed meanwhile."""
 LINES, CHARACTERS = 10, 1500
 """Of the end of the log that is told. Discord takes 2,000 characters in all."""
@@ -54,11 +54,11 @@ def send_messages(home: Home, run: RunFolder) -> None:
     # The run was removed, or the disk is full: the next contact comes here again.
     with contextlib.suppress(OSError), unless_held(os.path.join(run.path, "webhooks.lock")) as lock:
         if lock is not None:
-            _tell_all(home, run)
+            _post_to_each(home, run)
             clean_up(home, run)
 
 
-def _tell_all(home: Home, run: RunFolder) -> None:
+def _post_to_each(home: Home, run: RunFolder) -> None:
     left = run.webhooks()
     news = end_notification(run.spec(), run.status(), _end_of_log(run), left) if left.addresses else None
     deadline, pause = time.monotonic() + PATIENCE, SHORTEST
@@ -73,10 +73,10 @@ def _tell_all(home: Home, run: RunFolder) -> None:
                     continue
                 note_once(run, "could not notify %s: %s" % (shown, error.message))
             left = left._replace(addresses={name: at for name, at in left.addresses.items() if name != shown})
-            run.keep_webhooks(left)
+            run.save_webhooks(left)
         again = time.monotonic() + pause
         while left.addresses and time.monotonic() < again and run.exists():
-            time.sleep(LOOK_EVERY)
+            time.sleep(POLL_EVERY)
         pause = min(pause * 2, LONGEST)
 
 

@@ -357,7 +357,7 @@ class Demand(Record):
     whole: bool = False
 
 
-class RunThere(Record):
+class Claim(Record):
     """A run that holds a slot or GPUs, or waits for them."""
 
     key: str
@@ -386,7 +386,7 @@ class GpuUser(Record):
     memory: int
 
 
-class GpuThere(Record):
+class GpuUse(Record):
     """A GPU; memory in MiB. `run`: the key of the run that holds it; `others` compute on one that no run holds."""
 
     number: int
@@ -408,8 +408,8 @@ class Occupancy(Record):
     free: bool
     before: int
     slots: int
-    gpus: List[GpuThere]
-    runs: List[RunThere]
+    gpus: List[GpuUse]
+    runs: List[Claim]
     lacks: Optional[str] = None
     gpus_unknown: Optional[str] = None
     cpus: int = 0

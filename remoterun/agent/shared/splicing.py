@@ -15,7 +15,7 @@ from typing import Any, Callable
 from .frames import PIECE
 from .protocol import Cancelled, Stream
 
-LOOK_EVERY = 1.0
+POLL_EVERY = 1.0
 """Seconds after which a connection that stands still checks whether its stream is gone."""
 
 
@@ -26,7 +26,7 @@ def splice(stream: Stream, connection: socket.socket) -> None:
     """
     with contextlib.suppress(OSError):  # what is typed is sent at once
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    connection.settimeout(LOOK_EVERY)
+    connection.settimeout(POLL_EVERY)
     sender = threading.Thread(target=_send_all, args=(stream, connection), name="remoterun splice", daemon=True)
     sender.start()
     try:

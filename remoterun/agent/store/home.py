@@ -135,7 +135,7 @@ class Home:
             raise HomeError("bad_name", "%s is not the key of a run" % show(key))
         return RunFolder(os.path.join(self.runs, key))
 
-    def check_there(self) -> None:
+    def check_present(self) -> None:
         """Raises `HomeError("no_home")` where its folder is gone, or is another home by now."""
         try:
             there = read_json(self._at("home.json")).get("id") == self.id
@@ -148,7 +148,7 @@ class Home:
         """Raises `HomeError("not_found")`, `HomeError("no_home")`."""
         run = self.run(key)
         if not run.exists():
-            self.check_there()
+            self.check_present()
             raise HomeError("not_found", "there is no run %s in %s" % (key, self.path))
         return run
 
@@ -204,7 +204,7 @@ class Home:
             if images:
                 write_whole(staged.images_file, encode(images))
             if webhooks.addresses:
-                staged.keep_webhooks(webhooks)
+                staged.save_webhooks(webhooks)
             write_whole(staged.values_file, encode(dict(values)))
             self.mark_active(run.key)
             remove_tree(run.path)

@@ -123,7 +123,7 @@ class RunFolder:
         found: Dict[str, str] = self._saved(self.values_file, Dict[str, str], {})
         return found
 
-    def keep_values(self, values: Mapping[str, str]) -> None:
+    def save_values(self, values: Mapping[str, str]) -> None:
         """Only these, which may be none, are still needed. Supervisor only."""
         self._save(self.values_file, dict(values))
 
@@ -154,7 +154,7 @@ class RunFolder:
         found: Tuple[ImageAccess, ...] = self._saved(self.images_file, Tuple[ImageAccess, ...], ())
         return found
 
-    def keep_images(self, names: Container[str]) -> None:
+    def save_images(self, names: Container[str]) -> None:
         """Only images of these names go to the archive. Supervisor only."""
         self._save(self.images_file, tuple(one for one in self.images() if one.image in names))
 
@@ -166,7 +166,7 @@ class RunFolder:
         except SpecError:
             return NOBODY
 
-    def keep_webhooks(self, webhooks: Webhooks) -> None:
+    def save_webhooks(self, webhooks: Webhooks) -> None:
         """Only these have yet to get word."""
         self._save(self.webhooks_file, webhooks if webhooks.addresses else None)
 

@@ -219,7 +219,7 @@ class Collection:
                 found.append(os.path.join(folder, item))
         return found
 
-    def _remove(self, kind: str, found: Iterable[stale_files.StaleFile], why_kept: str) -> None:
+    def _remove(self, kind: str, found: Iterable[stale_files.StaleFile], why_skipped: str) -> None:
         """Remove what is due, and in no use."""
         removed, kept = [], []
         for item in found:
@@ -229,7 +229,7 @@ class Collection:
             elif self._dry or stale_files.remove_unless_locked(item.path):
                 removed.append(row)
         self._report(kind, removed)
-        self._report(kind, kept, why=why_kept)
+        self._report(kind, kept, why=why_skipped)
 
     # -- blobs
 

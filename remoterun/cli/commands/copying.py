@@ -41,7 +41,7 @@ def upload(
     json: Json = False,
 ) -> None:
     """Send a file or a folder as a named data set. What the machine has already is not sent again."""
-    _check_there(path)
+    _check_exists(path)
     folder = path if path.is_dir() else path.parent
     chosen = check_upload_name(folder.resolve().name if name is None else name)
     with connect() as client:
@@ -61,7 +61,7 @@ def _folder_of(path: Path) -> str:
     return "" if folder == os.curdir or folder.startswith(os.pardir) or ":" in folder else folder
 
 
-def _check_there(path: Path) -> None:
+def _check_exists(path: Path) -> None:
     if not os.path.exists(path):
         shown = render.name(str(path))
         message = f"the link `{shown}` leads to no file" if path.is_symlink() else f"there is no `{shown}` here"
@@ -180,7 +180,7 @@ def cp(
             file_views.fetched(fetched, source, json)
         elif target is not None and Resource.is_one(target):
             path = Path(source)
-            _check_there(path)
+            _check_exists(path)
             if to is not None:
                 with_bucket(client, to)
             with live_views.progress(json) as progress:
@@ -198,7 +198,7 @@ def _conflict(yes: bool, ignore: bool) -> Any:
 
     if yes or ignore:
         return lambda path: yes
-    if not render.person_there():
+    if not render.is_interactive():
         return refuse
     return lambda path: render.ask(f"{render.name(path)} exists. Overwrite it? (-y overwrites all)", default=False)
 

@@ -156,7 +156,7 @@ def login(
     """
     seconds = parse_duration(idle)
     with connect() as client:
-        opened = client.machines.login(machine, seconds, batch=not render.person_there())
+        opened = client.machines.login(machine, seconds, batch=not render.is_interactive())
     render.line(f"{machine}: {'logged in' if opened else 'a login is open'}; `remoterun logout {machine}` ends it")
 
 

@@ -136,7 +136,7 @@ def _clear_cloud(yes: bool, dry_run: bool, json: bool) -> None:
         machine_views.leftovers(found, json)
         if dry_run or not found:
             return
-        if not yes and not render.person_there():
+        if not yes and not render.is_interactive():
             raise UsageError("nobody is here to agree", hint="`remoterun machines gc aws -y`, or `--dry-run` to see")
         if yes or render.ask("End and remove these?", default=False):
             refused = []

@@ -166,7 +166,7 @@ def _agreed(client: Client, chosen: dict[Resource, Run | None]) -> bool:
                 known = client.registry.run(resource.name)
         shown.append((str(resource), known))
     file_views.to_remove(shown)
-    if not render.person_there():
+    if not render.is_interactive():
         raise UsageError(
             f"these {len(chosen)} would be removed, and nobody is here to agree", hint="-y removes them unasked"
         )

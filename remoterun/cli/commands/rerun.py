@@ -81,7 +81,7 @@ def rerun(
             submitted = launch(client, prepared, yes, dry_run)
         except BaseException:
             if editing is not None:
-                editing.say_kept()
+                editing.report_saved()
             raise
         if editing is not None and submitted is not None:
             editing.done()
@@ -157,7 +157,7 @@ class Edit:
                 asked = self._read()
                 return use(asked) if asked is not None else None
             except UsageError as error:
-                if not render.person_there():
+                if not render.is_interactive():
                     raise
                 render.error(error)
                 if not render.ask("Edit again?", True):
@@ -166,7 +166,7 @@ class Edit:
                     render.line(f"Nothing is run. What you wrote is in {render.name(str(dropped))}")
                     return None
 
-    def say_kept(self) -> None:
+    def report_saved(self) -> None:
         """Where the text is, before an error is shown; one in which nobody has changed anything is not kept."""
         if not self.file.exists():
             return
@@ -196,7 +196,7 @@ class Edit:
         render.line(f"{why}: nothing is run. As it was: `remoterun rerun {self._number}`")
 
     def _open(self) -> None:
-        editor = os.environ.get("VISUAL") or os.environ.get("EDITOR") or ("vi" if render.person_there() else "")
+        editor = os.environ.get("VISUAL") or os.environ.get("EDITOR") or ("vi" if render.is_interactive() else "")
         if not editor:
             raise UsageError("there is no editor: neither VISUAL nor EDITOR is set", hint="export EDITOR=nano")
         before = signal.signal(signal.SIGINT, lambda *_: None)  # ^C is the editor's

@@ -40,8 +40,8 @@ from remoterun.cli.render.terminal import dollars as dollars
 from remoterun.cli.render.terminal import duration as duration
 from remoterun.cli.render.terminal import files as files
 from remoterun.cli.render.terminal import hourly as hourly
+from remoterun.cli.render.terminal import is_interactive as is_interactive
 from remoterun.cli.render.terminal import name as name
-from remoterun.cli.render.terminal import person_there as person_there
 from remoterun.cli.render.terminal import reader_is_terminal as reader_is_terminal
 from remoterun.cli.render.terminal import size as size
 from remoterun.cli.render.terminal import word as word
@@ -220,7 +220,7 @@ def _cell(text: Text) -> Any:
     return cell.append(plain(text), _STYLES[text.code] if isinstance(text, Styled) else None)
 
 
-MOST_KEPT = 20
+MOST_UNSHOWN = 20
 
 
 _kept: list[tuple[Text, ...]] = []
@@ -248,7 +248,7 @@ def loudly(wanted: bool) -> Iterator[None]:
 def line(*parts: Text) -> None:
     """One line of talk, its parts with a space between them. `line("")` ends the line that `^C` stands in."""
     if Talking.quiet:
-        _kept[:] = [*_kept, parts][-MOST_KEPT:]
+        _kept[:] = [*_kept, parts][-MOST_UNSHOWN:]
     else:
         _print(*parts)
 

@@ -175,7 +175,7 @@ class _Lines:
 
 
 class _Events(_Lines):
-    """{"event": "progress", "phase", "bytes", "bytes_total", "bytes_there", "files", "files_total", "rate", "left"};
+    """{"event": "progress", "phase", "bytes", "bytes_total", "bytes_present", "files", "files_total", "rate", "left"};
     the last two in bytes a second, and seconds or null."""
 
     every = EVENT_EVERY
@@ -196,7 +196,7 @@ class _Events(_Lines):
             "phase": state.phase,
             "bytes": state.bytes_done,
             "bytes_total": state.bytes_total,
-            "bytes_there": state.bytes_there,
+            "bytes_present": state.bytes_present,
             "files": state.files_done,
             "files_total": state.files_total,
             "rate": round(rate),
@@ -245,13 +245,13 @@ class _Bar(_Lines):
 
 def _details(state: Progress) -> str:
     """What the bytes alone don't tell, each after a comma."""
-    there = f", {size(state.bytes_there)} already there" if state.bytes_there else ""
+    there = f", {size(state.bytes_present)} already there" if state.bytes_present else ""
     return (f", {state.files_done:,} of {files(state.files_total)}" if state.files_total > 1 else "") + there
 
 
 def _rate_and_left(state: Progress, seconds: float) -> tuple[float, float | None]:
     """(bytes a second that really were moved, seconds to the end as far as that can be told)."""
-    rate = (state.bytes_done - state.bytes_there) / max(seconds, 0.001)
+    rate = (state.bytes_done - state.bytes_present) / max(seconds, 0.001)
     return rate, (state.bytes_total - state.bytes_done) / rate if rate else None
 
 

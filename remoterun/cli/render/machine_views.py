@@ -203,19 +203,19 @@ def _lines(status: MachineStatus, there: api.Occupancy) -> Iterator[tuple[str, s
             yield "waits", f"{_named(status, run)}, {line.brief}{needs}: {run.command}"
 
 
-def _user(status: MachineStatus, gpu: api.GpuThere, runs: dict[str, api.RunThere]) -> str:
+def _user(status: MachineStatus, gpu: api.GpuUse, runs: dict[str, api.Claim]) -> str:
     if gpu.run:
         return _running(status, runs[gpu.run]) if gpu.run in runs else "a run"
     users = [f"{each.name}{f' of {each.user}' if each.user else ''} (process {each.pid})" for each in gpu.others]
     return ", ".join(users) or "free"
 
 
-def _running(status: MachineStatus, run: api.RunThere) -> str:
+def _running(status: MachineStatus, run: api.Claim) -> str:
     since = f" for {duration(run.running)}" if run.running is not None else ""
     return f"{_named(status, run)}, {run.state.value}{since}: {run.command}"
 
 
-def _named(status: MachineStatus, run: api.RunThere) -> str:
+def _named(status: MachineStatus, run: api.Claim) -> str:
     number = status.numbers.get(run.key)
     return "a run of another client" if number is None else f"run {number}"
 
@@ -315,7 +315,7 @@ def described(offer: Offer) -> str:
 
 def host_goes_on(use: HostUse) -> None:
     """What a host goes on to cost that stays for another run."""
-    until = use.stays_until
+    until = use.idle_end
     if until is None or until <= time.time():
         return
     most = f" ({dollars(use.idle_cost)} at the most)" if use.idle_cost is not None else ""

@@ -136,7 +136,7 @@ def ending(run: Run) -> None:
         line(f"  it cost {cost_text(run)}" if cost_text(run) else "  what it cost is not known")
         gone = run.ended is None or run.reason in (Reason.HOST_LOST, Reason.PREEMPTED)
         if run.ended is not None and not gone and time.time() - run.ended < JUST_ENDED:
-            host_goes_on(run.renting.left_at(run.ended).hosts[-1])
+            host_goes_on(run.renting.given_back_at(run.ended).hosts[-1])
     if run.outputs and run.outputs.get("files"):
         saved = f"{files(run.outputs['files'])} saved ({size(run.outputs['size'])})"
         line(f"  {saved}: `remoterun ls runs/{run.number}` · `remoterun cp runs/{run.number}`")
@@ -183,11 +183,9 @@ def _idle(run: Run) -> str | None:
     if not run.final or run.reason in (Reason.HOST_LOST, Reason.PREEMPTED) or run.renting is None:
         return None
     last = run.renting.hosts[-1] if run.renting.hosts else None
-    if last is None or not last.idle_cost or last.stays_until is None:
+    if last is None or not last.idle_cost or last.idle_end is None:
         return None
-    return (
-        f"{dollars(last.idle_cost)} more at the most: its host stays until {moment(last.stays_until)} for another run"
-    )
+    return f"{dollars(last.idle_cost)} more at the most: its host stays until {moment(last.idle_end)} for another run"
 
 
 def _attempt(spec: dict[str, Any], events: list[dict[str, Any]]) -> str | None:

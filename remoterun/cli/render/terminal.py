@@ -87,7 +87,7 @@ def lively(stream: Any) -> bool:
     return is_terminal(stream) and os.environ.get("TERM") != "dumb" and not Talking.quiet
 
 
-def person_there() -> bool:
+def is_interactive() -> bool:
     """Whether somebody can be asked."""
     return is_terminal(sys.stdin) and is_terminal(sys.stderr)
 

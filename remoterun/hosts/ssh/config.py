@@ -217,7 +217,7 @@ def _settings(
     timeout = one("connecttimeout")
     check = one("stricthostkeychecking", "ask").lower()
     known_hosts = _files(one("userknownhostsfile", "~/.ssh/known_hosts ~/.ssh/known_hosts2"), tokens)
-    kept_known_hosts = tuple(file for file in known_hosts if file != Path(os.devnull))
+    used_known_hosts = tuple(file for file in known_hosts if file != Path(os.devnull))
     return SSHSettings(
         target=target,
         hostname=hostname,
@@ -229,8 +229,8 @@ def _settings(
         certificate_files=tuple(tokens.path(value) for value in options.get("certificatefile", ())),
         agent_socket=_agent_socket(one("identityagent"), tokens),
         proxy_command=None if proxy.lower() in ("", "none") else proxy,
-        user_known_hosts=kept_known_hosts or (Path.home() / ".ssh" / "known_hosts",),
-        writes_no_known_hosts=not kept_known_hosts,
+        user_known_hosts=used_known_hosts or (Path.home() / ".ssh" / "known_hosts",),
+        writes_no_known_hosts=not used_known_hosts,
         global_known_hosts=_files(one("globalknownhostsfile", "/etc/ssh/ssh_known_hosts"), tokens),
         host_key_alias=None if alias.lower() in ("", "none") else alias,
         host_key_check=next((each for each in HostKeyCheck if each.value == check), HostKeyCheck.ASK),

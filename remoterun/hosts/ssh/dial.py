@@ -44,7 +44,7 @@ def dial(settings: SSHSettings, deadlines: Deadlines) -> Way:
         with theirs:
             proxy = Proxy(settings.proxy_command, theirs.fileno())
         return Way(ours, f"through `{settings.proxy_command.split()[0]}`", proxy)
-    addresses = _look_up(settings)
+    addresses = _resolve_name(settings)
     began = time.monotonic()
     limit = settings.connect_timeout or deadlines.connect
     problems: dict[str, OSError] = {}
@@ -109,7 +109,7 @@ def answers(address: str, seconds: float = 3.0) -> bool:
         return False
 
 
-def _look_up(settings: SSHSettings) -> list[str]:
+def _resolve_name(settings: SSHSettings) -> list[str]:
     """The addresses of the host."""
     try:
         found = socket.getaddrinfo(settings.hostname, settings.port, settings.address_family, socket.SOCK_STREAM)

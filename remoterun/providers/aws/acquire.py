@@ -21,7 +21,7 @@ from remoterun.config import AWS
 from remoterun.errors import HostUnreachable, RemoterunError
 from remoterun.model import MachineType, Rental
 from remoterun.providers.aws import endpoint, network, tags
-from remoterun.providers.aws.calls import Calls, NoCapacityHere, QuotaReached, Refused, is_gone, quota_error, said_of
+from remoterun.providers.aws.calls import Calls, NoCapacityHere, QuotaReached, Refused, is_gone, quota_error, reason_of
 from remoterun.providers.aws.image import USER, Image, disk_size, resolve
 from remoterun.providers.aws.user_data import END, user_data
 from remoterun.providers.base import HostNeverCame, Intent, NoCapacity, Offer, ProviderUnreachable, RentedHost
@@ -274,7 +274,7 @@ class Acquisition:
         if tags.STATES.get(state) in ("stopped", "ending", "gone"):
             raise HostNeverCame(
                 f"the host {request.instance} ended while it was waited for ({state})",
-                evidence=said_of(found[0]) or None,
+                evidence=reason_of(found[0]) or None,
                 hint="try again",
             )
         instance: dict[str, Any] = found[0]

@@ -169,7 +169,7 @@ def is_gone(error: Exception) -> bool:
     return isinstance(error, Refused) and GONE.fullmatch(error.code) is not None
 
 
-def said_of(state: dict[str, Any]) -> str:
+def reason_of(state: dict[str, Any]) -> str:
     """AWS's words for why an instance is in its state."""
     return str((state.get("StateReason") or {}).get("Message") or state.get("StateTransitionReason") or "")
 

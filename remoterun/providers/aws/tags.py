@@ -14,7 +14,7 @@ from typing import Any
 
 from remoterun import __version__
 from remoterun.agent.shared.files import write_whole
-from remoterun.providers.aws.calls import said_of
+from remoterun.providers.aws.calls import reason_of
 from remoterun.providers.aws.catalogue import offer
 from remoterun.providers.base import Intent, Offer, RentedHost
 from remoterun.providers.folder import HOSTS
@@ -118,7 +118,7 @@ def rented_of(instance: dict[str, Any], region: str) -> RentedHost | None:
         number=int(_number(tags.get("number")) or 0),
         attempt=int(_number(tags.get("attempt")) or 1),
         owner=tags.get("owner", ""),
-        why="" if state in ("pending", "running") else said_of(instance),
+        why="" if state in ("pending", "running") else reason_of(instance),
         preempted=code in PREEMPTED,
         was_ended=code == ENDED,
         idle=_number(tags.get("idle")) or 0.0,

@@ -125,7 +125,7 @@ class Docker:
                 if not self.has_image(environment.final_image):
                     archived = {access.image: access for access in run.images() if self.name == "docker"}
                     built = self._make(environment, archived, job)
-        run.keep_images(built)
+        run.save_images(built)
 
     def start(self, run: RunFolder, spec: RunSpec, gpus: List[str]) -> None:
         state = self._state(run)

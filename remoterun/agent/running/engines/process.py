@@ -55,7 +55,7 @@ class ProcessEngine:
             return
         if environment.framework == TENSORFLOW:
             with locked(self.home.lock("env-lib")):
-                self._bring_library(environment)
+                self._install_library(environment)
         folder = self._venv(environment)
         ready = os.path.join(folder, "ready")
         if os.path.exists(ready):
@@ -208,7 +208,7 @@ class ProcessEngine:
         """The folder that holds the bundled trainer, and the requirements."""
         return os.path.join(self.home.envs, "lib-" + environment.context[:16])
 
-    def _bring_library(self, environment: Environment) -> None:
+    def _install_library(self, environment: Environment) -> None:
         folder = self._library(environment)
         if os.path.exists(folder):
             os.utime(folder)
