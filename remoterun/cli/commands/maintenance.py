@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -54,15 +55,10 @@ def doctor(machine: Machine = None, json: Json = False) -> int:
     """
     with connect() as client:
 
-        def look(name: str | None) -> Examined:
-            type_ = client.machines.get(name)
-            rented = type_.bucket is not None or type_.rental is not None
-            return Examined(type_, examine_rented(client, type_) if rented else examine(client, type_))
-
         def show(found: Examined, as_json: bool) -> None:
             machine_views.checks(found.checks, as_json)
 
-        found, status = _of_each(client, machine, look, show, json)
+        found, status = _of_each(client, machine, lambda name: examine(client, client.machines.get(name)), show, json)
     return status or (0 if all(examined.sound for examined in found) else 1)
 
 
@@ -123,10 +119,7 @@ def gc(
     seconds = None if unused is None else parse_duration(unused, or_none=True)
 
     with connect() as client:
-
-        def free(name: str | None) -> Collected:
-            return client.machines.gc(name, keep=keep, envs=envs, unused=seconds, dry_run=dry_run)
-
+        free = functools.partial(client.machines.gc, keep=keep, envs=envs, unused=seconds, dry_run=dry_run)
         return _of_each(client, machine, free, file_views.collected, json)[1]
 
 
@@ -192,15 +185,16 @@ class Examined:
         return {"machine": self.machine.name, "checks": json_shapes.checks(self.checks)}
 
 
-def examine(client: Client, machine: MachineType) -> list[MachineCheck]:
-    """The checks of a machine, without those that a fault makes impossible.
-
-    Blocks for as long as the connection's deadlines allow.
-    """
+def examine(client: Client, machine: MachineType) -> Examined:
+    """The checks of a machine, without those that a fault makes impossible; of what is rented, those of the login, of
+    its provider, and of the bucket. Blocks for as long as the connection's deadlines allow."""
+    if machine.bucket is not None or machine.rental is not None:
+        provider = machine.rental.provider if machine.rental is not None else machine.name
+        return Examined(machine, [*client.hosts.checks(provider), *client.hosts.bucket_checks()])
     try:
         client.machines.session(machine)
     except HostError as error:
-        return _unreachable(error)
+        return Examined(machine, [_unreachable(error)])
     checks: list[MachineCheck] = []
     if machine.host is not None:
         checks.append(MachineCheck("link", True, f"{machine.host} answered"))
@@ -211,21 +205,13 @@ def examine(client: Client, machine: MachineType) -> list[MachineCheck]:
     for check in found:
         clock = check.time if check.name == "clock" else None
         checks.append(check if clock is None else _clock(clock, asked, answered))
-    return checks
+    return Examined(machine, checks)
 
 
-def examine_rented(client: Client, machine: MachineType) -> list[MachineCheck]:
-    """The checks of what is rented: the login, what its provider says, and the bucket."""
-    provider = machine.rental.provider if machine.rental is not None else machine.name
-    return [*client.hosts.checks(provider), *client.hosts.bucket_checks()]
-
-
-def _unreachable(error: HostError) -> list[MachineCheck]:
+def _unreachable(error: HostError) -> MachineCheck:
     faulty = next((name for kind, name in _FAULTS.items() if isinstance(error, kind)), "link")
-    order = ["link", "host key", "login", "agent"]
-    good = [MachineCheck(name, True) for name in order[: order.index(faulty)]]
     detail = error.message + (f" ({error.evidence.splitlines()[-1]})" if error.evidence else "")
-    return [*good, MachineCheck(faulty, False, detail, error.hint)]
+    return MachineCheck(faulty, False, detail, error.hint)
 
 
 def _clock(theirs: float, asked: float, answered: float) -> MachineCheck:
@@ -250,9 +236,11 @@ def _of_each(
     answers: list[A] = []
     records: list[dict[str, Any]] = []
     status = 0
-    for number, member in enumerate(machine.pool):
+    for member in machine.pool:
         if not as_json:
-            render.heading(member, first=not number)
+            if records:
+                render.out("")
+            render.out(render.paint(member, "1"))
         try:
             found = ask(member)
             with understood(member):

@@ -29,7 +29,6 @@ from remoterun.cli.render.terminal import (
     is_command,
     is_terminal,
     laid_out,
-    paint,
     plain,
     shortened,
     shown,
@@ -37,11 +36,11 @@ from remoterun.cli.render.terminal import (
 )
 from remoterun.cli.render.terminal import clean as clean
 from remoterun.cli.render.terminal import dollars as dollars
-from remoterun.cli.render.terminal import duration as duration
 from remoterun.cli.render.terminal import files as files
 from remoterun.cli.render.terminal import hourly as hourly
 from remoterun.cli.render.terminal import is_interactive as is_interactive
 from remoterun.cli.render.terminal import name as name
+from remoterun.cli.render.terminal import paint as paint
 from remoterun.cli.render.terminal import reader_is_terminal as reader_is_terminal
 from remoterun.cli.render.terminal import size as size
 from remoterun.cli.render.terminal import word as word
@@ -61,13 +60,6 @@ def out_text(*parts: Text, hang: int, command: bool = False) -> None:
     """As `out`; on a terminal a longer line is broken between words, and goes on at column `hang`, where a `command`
     begins that is not broken."""
     _write(laid_out(parts, sys.stdout, hang, command))
-
-
-def heading(name: str, first: bool) -> None:
-    """Above what is said of one of several machines."""
-    if not first:
-        out("")
-    out(paint(name, "1"))
 
 
 def out_json(value: Any) -> None:
