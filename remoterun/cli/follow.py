@@ -225,7 +225,7 @@ def _show_state(change: StateChange, steps: live_views.Steps) -> bool:
     run = change.run
     if run.final:
         steps.clear(failed=run.reason in _STEP_FAILED)
-        with render.loudly(run.code is None):
+        with render.loudly(run.code is None and run.state is RunState.FAILED):
             run_views.ending(run)
             for part in (change.event.evidence or "").splitlines():
                 render.line(f"    {part}")

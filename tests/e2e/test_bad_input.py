@@ -126,6 +126,7 @@ TABLE: list[tuple[tuple[str, ...], int, str, str]] = [
     # runs that aren't
     (("logs", "7"), 2, "there is no run 7", "remoterun ps"),
     (("info", "last"), 2, "there is no run yet", "remoterun run"),
+    (("ps", "--failed"), 2, "no such option: `--failed`", "--state failed"),
     (("stop", "3-5"), 2, "`3-5` is not a run number", "name each run by its number: 3 … 5"),
     (("stop", "7", "8"), 2, "there is no run 7", "remoterun ps"),
     (("logs", "7", "-n", "few"), 2, "`--tail`: `few` is not a valid int", "remoterun logs --help"),
@@ -164,6 +165,7 @@ TABLE: list[tuple[tuple[str, ...], int, str, str]] = [
     (("machines", "statsu"), 2, "no such command `statsu`", "did you mean `status`"),
     (("lgos",), 2, "no such command `lgos`", "did you mean `logs`"),
     (("status",), 2, "`remoterun status` has another name", "remoterun ps"),
+    (("statsu",), 2, "no such command `statsu`", "did you mean `remoterun ps`"),
 ]  # fmt: skip
 
 

@@ -17,7 +17,7 @@ from remoterun.cli.render import run_views
 from remoterun.client import json_shapes
 from remoterun.errors import NotFound, UsageError
 from remoterun.model import EVERY_RUN, LAST, RunFilter
-from remoterun.parsing import known_words, parse_duration
+from remoterun.parsing import did_you_mean, known_words, parse_duration
 
 if TYPE_CHECKING:
     from remoterun.client import Client
@@ -99,6 +99,10 @@ def ps(
                 run_views.runs_table(runs, verbose)
             elif wanted != EVERY_RUN:
                 render.line("No run matches; `remoterun ps` lists runs without a filter")
+                names = {name for run in client.registry.runs() for name in (run.machine.name, run.host.name)}
+                near = did_you_mean(machine, names) if machine is not None and machine not in names else None
+                if near is not None:
+                    render.line(f"  no run was ever on `{render.name(str(machine))}`: did you mean `{near}`?")
             else:
                 render.line('There is no run yet. Start one: `remoterun run "echo hello"`')
 

@@ -313,7 +313,21 @@ def usage(problem: Any, words: Sequence[str]) -> None:
     context = getattr(problem, "ctx", None)
     command = " ".join(["remoterun", *(word for word in words[:1] if not word.startswith("-"))])
     manual = f"{context.command_path if context is not None else command} --help"
+    meant = _instead(message, meant) if manual == "remoterun --help" or "option" in message else meant
     hint(f"{meant} `{manual}` lists them all" if meant else manual)
+
+
+def _instead(message: str, meant: str) -> str:
+    """What was meant by a state of runs as an option, or by a misspelt word of other tools; else `meant`."""
+    from remoterun.agent.shared.states import RunState
+    from remoterun.cli.app import INSTEAD
+    from remoterun.parsing import did_you_mean
+
+    found = re.match(r"no such (option: `--|command `)(.*)`", message)
+    if found is not None and found[1] != "command `":
+        return f"did you mean `--state {found[2]}`?" if found[2] in list(RunState) else meant
+    near = did_you_mean(found[2], INSTEAD) if found is not None and not meant else None
+    return f"did you mean `remoterun {INSTEAD[near]}`?" if near else meant
 
 
 def said_by_parser(problem: Any) -> tuple[str, str]:
