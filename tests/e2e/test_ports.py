@@ -100,6 +100,11 @@ def test_tensorboard(place: Place) -> None:
     for number in ("1", "2"):
         place.run("run", "-b", "-y", *PACKAGES, f"python events.py live {number}")
         place.follow_until(number, "written")
+    terminal = place.spawn("tensorboard", "1", "--no-browser")  # inside the run
+    address = address_of(terminal)
+    assert until(lambda: get(address, "/data/runs")) == ["logs"]
+    interrupted(terminal, 0)
+    assert [run["number"] for run in place.json("ps")] == [1, 2]
     terminal = place.spawn("tensorboard", "1", "last", "--no-browser")  # beside both of them, which have all slots
     address = address_of(terminal)
     both = ["runs/1/logs", "runs/2/logs"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shlex
 import shutil
 import tempfile
 import threading
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
 PACKAGE = "tensorboard"
 PORT = 6006
-COMMAND = "python3 -m tensorboard.main --logdir . --host 127.0.0.1 --reload_interval 2"
+COMMAND = "python3 -m tensorboard.main --host 127.0.0.1 --reload_interval 2"
 EVENTS = "tfevents"
 """What the names of the files that TensorBoard reads hold."""
 LONGEST = 12 * 3600.0
@@ -53,8 +54,8 @@ def tensorboard(
 ) -> int:
     """Show logs of runs in TensorBoard, in your browser, until ^C.
 
-    It is a run of its own on this machine, to which the logs are copied: again every few seconds, as long as runs
-    write them.
+    For one run that is running it is started inside that run, if it is installed there. For all else it is a run of its
+    own on this machine, to which the logs are copied: again every few seconds, as long as runs write them.
     """
     typed = [named_resource(text) for text in sources]
     with connect() as client:
@@ -66,17 +67,43 @@ def tensorboard(
                     f"run {run.number} is {run.state.value}: there is nothing to show yet",
                     hint=f"remoterun logs {run.number}   shows when there is",
                 )
-        return _serve(client, resources, runs, Showing(no_browser))
+        show, first = Showing(no_browser), next(iter(runs.values()), None)
+        if len(resources) == 1 and first is not None and first.state is RunState.RUNNING and _has_it(client, first):
+            return _inside(client, first, resources[0].sub or ".", show)
+        return _beside(client, resources, runs, show)
 
 
-def _serve(client: Client, resources: list[Resource], runs: dict[Resource, Run], show: Showing) -> int:
+def _has_it(client: Client, run: Run) -> bool:
+    find = "import importlib.util, sys; sys.exit(importlib.util.find_spec('tensorboard') is None)"
+    with client.runs.exec(run.number, shlex.join(["python3", "-c", find])) as program:
+        for _ in program.output():
+            pass
+    return program.code == 0
+
+
+def _inside(client: Client, run: Run, folder: str, show: Showing) -> int:
+    """TensorBoard inside a run that is running; it ends with ^C, and with the run."""
+    port = some_port()
+
+    def serve() -> None:
+        command = f"{COMMAND} --logdir {shlex.quote(folder)} --port {port}"
+        with contextlib.suppress(RemoterunError), client.runs.exec(run.number, command) as program:
+            for _ in program.output():
+                pass
+
+    render.line(f"The logs of run {run.number}, as it writes them")
+    threading.Thread(target=serve, name="remoterun tensorboard", daemon=True).start()
+    return forward_until_end(client, run, [PortSpec(port, PORT)], show, server="TensorBoard")
+
+
+def _beside(client: Client, resources: list[Resource], runs: dict[Resource, Run], show: Showing) -> int:
     """TensorBoard as a run of its own on this machine, which is removed in the end."""
     live = [resource for resource, run in runs.items() if not run.final]
     for resource in resources:
         if resource not in live and not any(EVENTS in entry.path for entry in client.files.list(resource)[0].files):
             raise UsageError(f"{resource} holds no logs of TensorBoard", hint=f"remoterun ls -r {resource}")
     request = RunRequest(
-        command=f"{COMMAND} --port {(port := some_port())} 2>&1",
+        command=f"{COMMAND} --logdir . --port {(port := some_port())} 2>&1",
         pip=(PACKAGE,),
         framework=PYTHON,
         gpus=0,
