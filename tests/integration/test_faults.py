@@ -564,8 +564,15 @@ class TestDiskFull:
         tree = make_tree(tmp_path / "tree", 3)
         client = box.client()
         client.uploads.list()
-        box.host.fill_home(leave=8 << 20)
-        error = raised(lambda: client.uploads.upload(tree, "tree"))
+        filled = []
+
+        def fill(progress: Progress) -> None:
+            """Somebody else fills the disk, on which there was room."""
+            if progress.phase == "sending" and progress.bytes_done > 4 << 20 and not filled:
+                filled.append(True)
+                box.host.fill_home(leave=2 << 20)
+
+        error = raised(lambda: client.uploads.upload(tree, "tree", progress=Progress(fill)))
         assert "full" in error.message and "box" in error.message and error.hint
         assert client.uploads.list() == []
         assert "full" in raised(lambda: client.uploads.upload(tree, "tree")).message
