@@ -72,7 +72,8 @@ class Proxy:
     """The processes of a `ProxyCommand`. They have no terminal: ^C does not reach them, and an `ssh` asks nothing."""
 
     def __init__(self, command: str, link: int) -> None:
-        self._errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  (closed by `end`)
+        # closed by `end`, which two threads may call at once: that is an error for a file with a buffer
+        self._errors: IO[bytes] = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115
         self._process = subprocess.Popen(
             ["/bin/sh", "-c", f"exec {command}"],
             stdin=link,
