@@ -63,6 +63,8 @@ SCHEMA = """
 """Of a run, `machine` is what was asked for, `host` what was got, `again` the key of the run that it repeats, `asked`
 the digest of what was asked for. Of an upload, `created` is by the clock of the machine that has it and `recorded` by
 ours: that one says which version is the newest."""
+FROM_7 = "ALTER TABLE copies DROP COLUMN there;"
+"""What makes a file of version 7, the one before, one of this version."""
 _DISK_ERRORS = (
     sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY,
     sqlite3.SQLITE_PERM,
@@ -178,10 +180,9 @@ class Database:
         known = database.execute("PRAGMA user_version").fetchone()[0]
         if known == VERSION:
             return
-        if known:
+        if known not in (0, 7):
             raise RemoterunError(
-                f"the registry `{self._file}` is of another version of remoterun",
-                hint="pip install --upgrade remoterun",
+                f"the registry `{self._file}` was made by a newer remoterun", hint="pip install --upgrade remoterun"
             )
         if not may_write:
             raise sqlite3.OperationalError("it has no tables yet")
@@ -189,8 +190,9 @@ class Database:
             database.execute("PRAGMA journal_mode=WAL")
         database.execute("BEGIN IMMEDIATE")
         with database:
-            if not database.execute("PRAGMA user_version").fetchone()[0]:  # no other process has made them
-                for statement in SCHEMA.split(";")[:-1]:
+            known = database.execute("PRAGMA user_version").fetchone()[0]
+            if known != VERSION:  # no other process has made them
+                for statement in (FROM_7 if known else SCHEMA).split(";")[:-1]:
                     database.execute(statement)
                 database.execute(f"PRAGMA user_version={VERSION}")
 

@@ -271,8 +271,22 @@ class TestFile:
         with sqlite3.connect(file) as database:
             database.execute("PRAGMA user_version=99")
         database.close()
-        with pytest.raises(RemoterunError, match="another version"):
+        with pytest.raises(RemoterunError, match="made by a newer remoterun"):
             Registry(file)
+
+    def test_of_the_version_before(self, registry: Registry, tmp_path: Path) -> None:
+        """It had the home's own number of each copy."""
+        TestNumbers().see(registry, "box", 1, A, now=1.0)
+        known = registry.uploads.versions()
+        file = tmp_path / "home" / "registry.db"
+        with sqlite3.connect(file) as database:
+            database.executescript(
+                "ALTER TABLE copies ADD COLUMN there INTEGER NOT NULL DEFAULT 7; PRAGMA user_version=7"
+            )
+        database.close()
+        with contextlib.closing(Registry(file)) as again:
+            assert again.uploads.versions() == known
+            assert TestNumbers().see(again, "box", 2, B, now=2.0) == 2
 
     def test_damaged(self, tmp_path: Path) -> None:
         (tmp_path / "registry.db").write_bytes(b"no database at all " * 50)
