@@ -394,22 +394,24 @@ class TestFarAway:
         (tree.folder / "new").write_bytes(random.Random(6).randbytes(40 << 20))
         with lab.slow(host, rtt=0.08) as slow:
             machine = MachineType("box", host=slow.alias, home=".cuts")
-            with Client(Config(tmp_path / "here", "box", {"box": machine}, lab.ssh_config())) as client:
-                severed = Severing(slow.relay, "sending", 0.5)
-                with pytest.raises(RemoterunError):
-                    client.uploads.upload(tree.folder, "doom", progress=severed.progress)
-                assert severed.done
+            config = Config(tmp_path / "here", "box", {"box": machine}, lab.ssh_config())
+            severed = Severing(slow.relay, "sending", 0.5)
+            with Client(config) as client, pytest.raises(RemoterunError):
+                client.uploads.upload(tree.folder, "doom", progress=severed.progress)
+            assert severed.done
+            with Client(config) as client:  # the one before may not have noticed that its other connections are gone
                 done = client.uploads.upload(tree.folder, "doom")
-                assert done.sent.already > 10 << 20
-                stored = host.path(f"/home/{host.user}/.cuts/uploads/doom/1")
-                assert read_files(stored) == read_files(tree.folder)
-                severed = Severing(slow.relay, "copying", 0.5)
-                with pytest.raises(RemoterunError):
-                    client.files.copy("uploads/doom", tmp_path / "copy", progress=severed.progress)
-                assert severed.done
+            assert done.sent.already > 10 << 20
+            stored = host.path(f"/home/{host.user}/.cuts/uploads/doom/1")
+            assert read_files(stored) == read_files(tree.folder)
+            severed = Severing(slow.relay, "copying", 0.5)
+            with Client(config) as client, pytest.raises(RemoterunError):
+                client.files.copy("uploads/doom", tmp_path / "copy", progress=severed.progress)
+            assert severed.done
+            with Client(config) as client:
                 client.files.copy("uploads/doom", tmp_path / "copy", refuse)
-                assert read_files(tmp_path / "copy") == read_files(tree.folder)
-                until(lambda: not list(host.path(f"/home/{host.user}/.cuts/partial").iterdir()))
+            assert read_files(tmp_path / "copy") == read_files(tree.folder)
+            until(lambda: not list(host.path(f"/home/{host.user}/.cuts/partial").iterdir()))
 
 
 class Severing:
