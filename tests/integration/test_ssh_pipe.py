@@ -38,8 +38,11 @@ class TestPipe:
         ],
     )
     def test_pumped_both_ways(self, start: Start, reach: Open, options: tuple[str, ...], renews: bool) -> None:
-        """With keys that sshd, or we, exchange again in the midst; and with other ciphers. Not both in one session: if it
-        is called by another thread than paramiko's own, `renegotiate_keys` may begin one while that of sshd goes on."""
+        """With keys that sshd, or we, exchange again in the midst; and with other ciphers.
+
+        Not both in one session: `renegotiate_keys`, called from a thread that is not paramiko's own, may begin an
+        exchange while that of sshd goes on.
+        """
         data = os.urandom(16_000_000)
         host = reach(start(*options))
         pipe = host.open()
