@@ -70,6 +70,13 @@ while True:
 """A program that takes a while to save when it is told to end, and then ends with the status that it was given."""
 
 
+def call(link: Link, op: str, **arguments: Any) -> dict[str, Any]:
+    """The result of a request without data, there or back."""
+    stream = link.open(op, **arguments)
+    stream.end()
+    return stream.finish()
+
+
 def sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
@@ -493,6 +500,6 @@ def hear(wanted):
             return stream, header, body
 
 send(MAGIC)
-say(0, DATA, {"protocol": 1, "home": "/evil", "home_id": "evil", "python": "3", "host": "evil", "user": "me",
+say(0, DATA, {"home": "/evil", "home_id": "evil", "python": "3", "host": "evil", "user": "me",
               "boot": "", "time": time.time(), "pid": 1})
 """

@@ -16,7 +16,7 @@ from .running import supervision
 from .shared.api import REQUESTS, Hello
 from .shared.files import DISK_FULL, write_all
 from .shared.frames import DATA, ProtocolError, encode
-from .shared.protocol import MAGIC, VERSION, Cancelled, Link, LinkClosed, RemoteError, Stream
+from .shared.protocol import MAGIC, Cancelled, Link, LinkClosed, RemoteError, Stream
 from .shared.records import BadRecord, from_json, to_json
 from .shared.spec import SpecError
 from .shared.tree import TreeError, show
@@ -69,7 +69,6 @@ def serve(home: Home, idle: Callable[[], None] = lambda: None) -> int:
 def hello(home: Home) -> Hello:
     """What the client learns before it asks."""
     return Hello(
-        protocol=VERSION,
         home=home.path,
         home_id=home.id,
         architecture=os.uname().machine,

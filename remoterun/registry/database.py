@@ -214,11 +214,13 @@ class Database:
     def _unusable(self, error: Exception) -> RemoterunError:
         file = shlex.quote(str(self._file))
         if getattr(error, "sqlite_errorcode", 0) & 0xFF in _DISK_ERRORS or isinstance(error, OSError):
-            disk, why = os.statvfs(self._file.parent), str(error)  # SQLite has many words for the same
-            if disk.f_bavail * disk.f_frsize < ROOM:
-                why = "its disk is full"
-            elif disk.f_flag & os.ST_RDONLY:
-                why = "its file system is read-only"
+            why = str(error)  # SQLite has many words for the same
+            with contextlib.suppress(FileNotFoundError):
+                disk = os.statvfs(self._file.parent)
+                if disk.f_bavail * disk.f_frsize < ROOM:
+                    why = "its disk is full"
+                elif disk.f_flag & os.ST_RDONLY:
+                    why = "its file system is read-only"
             return Unwritable(
                 f"the registry `{self._file}` can't be written: {why}",
                 hint=f"ls -l {file}\nremoterun machines df local   shows who uses its disk",

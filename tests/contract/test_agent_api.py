@@ -18,7 +18,7 @@ from remoterun.agent.shared.records import from_json, to_json
 from remoterun.agent.shared.spec import ResourceRef
 from remoterun.agent.shared.tree import Manifest
 from remoterun.agent.store.home import Home
-from tests.workshop import Files, served, tree_of
+from tests.workshop import Files, call, served, tree_of
 
 NOTHING = api.Nothing()
 FILES: Files = {"a": b"A", "b/c": b"C" * 5000, "tool*": b"#!/bin/sh\n", "empty": b"", "large": b"x" * (PIECE + 7)}
@@ -73,13 +73,13 @@ class TestThePage:
 
     def test_an_unknown_request(self, link: Link) -> None:
         with pytest.raises(RemoteError) as caught:
-            link.call("paint")
+            call(link, "paint")
         assert caught.value.code == "unknown_request" and "paint" in caught.value.message
 
     @pytest.mark.parametrize("arguments", [{}, {"name": 5}, {"name": "doom", "newest": "yes"}, {"name": "d", "x": 1}])
     def test_arguments_that_are_none(self, link: Link, arguments: dict[str, Any]) -> None:
         with pytest.raises(RemoteError) as caught:
-            link.call("upload", **arguments)
+            call(link, "upload", **arguments)
         assert caught.value.code == "bad_request"
 
 

@@ -405,6 +405,15 @@ class TestRuns:
             assert ESCAPE not in ready.run(*words).stdout, words
         assert ready.newest()["description"] == f"d{ESCAPE}[5m"
 
+    def test_info_says_what_was_asked_and_no_value(self, ready: Place) -> None:
+        words = [REMOTERUN, "secret", "set", "ASKED"]
+        subprocess.run(words, env=ready.env, input=b"hidden", check=True, capture_output=True)
+        ready.run(*RUN, "-e", "A=apparent", "--secret", "ASKED=KEY", "--timeout", "5m", "true")
+        shown = ready.run("info", "last").stdout
+        for row in (r"variables +A", r"secrets +ASKED as KEY", r"timeout +5 min 0 s"):
+            assert re.search(f"^{row}$", shown, re.MULTILINE), shown
+        assert "apparent" not in shown and "hidden" not in shown
+
     def test_listings_and_labels(self, ready: Place, tmp_path: Path) -> None:
         number = ready.run(*RUN, "-b", "--label", "night", "echo made > file").stdout.strip()
         assert ready.run("logs", number).stderr.count("complete") == 1

@@ -239,7 +239,7 @@ class TestPools:
     def test_each_machine_is_asked_under_a_heading(self, lab_of_two: Place) -> None:
         place = lab_of_two
         for words, said in (
-            (("machines", "df", "lab"), "total"),
+            (("machines", "df", "lab"), "other"),
             (
                 (
                     "machines",

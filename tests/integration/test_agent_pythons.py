@@ -17,7 +17,7 @@ from remoterun.agent.shared.submission import Submission
 from remoterun.hosts.base import await_agent
 from remoterun.hosts.bundle import FLAGS, agent_bundle
 from remoterun.hosts.local import ProcessPipe
-from tests.workshop import Place, read_files, tree_of, until
+from tests.workshop import Place, call, read_files, tree_of, until
 
 
 def pythons() -> dict[str, str]:
@@ -81,7 +81,7 @@ def test_a_run(version: str, tmp_path: Path, environment: Path) -> None:
         status = stream.result["status"]
         assert (status["state"], status["code"]) == ("failed", 3), status
         assert read_files(Path(place.run(key).out)) == {"dir/out": b"out\n"}
-        checks = link.call("doctor", engine="process")["checks"]
+        checks = call(link, "doctor", engine="process")["checks"]
         assert {check["name"]: check["ok"] for check in checks}["python3"]
         assert Path(place.run(key).supervisor_log).read_bytes() == b"", "no warning, no traceback"
     finally:
@@ -104,12 +104,12 @@ def test_its_program_is_deleted_while_it_runs(tmp_path: Path, environment: Path)
     link.start()
     try:
         link.greeting(60)
-        assert link.call("runs")["runs"] == []
+        assert call(link, "runs")["runs"] == []
         shutil.rmtree(program.parent)
         with pytest.raises(RemoteError) as caught:
-            link.call("usage")
+            call(link, "usage")
         assert "deleted" in str(caught.value) and caught.value.hint and not caught.value.evidence
-        assert link.call("runs")["runs"] == []
+        assert call(link, "runs")["runs"] == []
     finally:
         pipe.close()
         place.close()

@@ -33,6 +33,7 @@ class TestPipe:
             ((), False),
             ((), True),
             (("RekeyLimit 3M",), False),
+            (("Ciphers aes128-ctr",), False),
             (("Ciphers aes128-ctr",), True),
             (("Ciphers aes256-ctr", "RekeyLimit 3M"), False),
         ],

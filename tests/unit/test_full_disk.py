@@ -17,7 +17,7 @@ from remoterun.agent.store.home import Home
 from remoterun.agent.store.reserve import free_space
 from tests.unit.test_gc import collect, end, make_run
 from tests.unit.test_home import missing, put, send, sound
-from tests.workshop import Files, served, sha256
+from tests.workshop import Files, call, served, sha256
 
 FILES: Files = {"a": b"A", "b/c": b"C" * 5000, "run*": b"#!/bin/sh\n"}
 
@@ -113,7 +113,7 @@ class TestCutTransfers:
             filler = fill(small)
             assert collect(small).freed == 0 and small.blobs.partial_size(sha256(blob))
             filler.unlink()
-            link.call("seal", digest=sha256(blob), size=len(blob))
+            call(link, "seal", digest=sha256(blob), size=len(blob))
         sound(small)
 
     def put_piece(self, link: Link, blob: bytes) -> None:
@@ -138,7 +138,7 @@ class TestNoByteFree:
         small.uploads.commit("doom", put(small, FILES))
         fill(small)
         with served(small) as link:
-            assert link.call("remove_upload", name="doom") == {"removed": True}
+            assert call(link, "remove_upload", name="doom") == {"removed": True}
         assert small.uploads.newest() == []
 
     def test_a_run_is_removed(self, small: Home) -> None:
@@ -149,5 +149,5 @@ class TestNoByteFree:
         small.unmark_active(run.key)
         fill(small)
         with served(small) as link:
-            assert link.call("remove_run", key=run.key) == {"removed": True}
+            assert call(link, "remove_run", key=run.key) == {"removed": True}
         assert not os.path.exists(run.path)

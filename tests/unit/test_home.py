@@ -19,7 +19,7 @@ from remoterun.agent.shared.tree import Entry, Manifest
 from remoterun.agent.store import outputs
 from remoterun.agent.store.errors import HomeError
 from remoterun.agent.store.home import Home
-from tests.workshop import Files, read_files, served, sha256, spec_of, tree_of
+from tests.workshop import Files, call, read_files, served, sha256, spec_of, tree_of
 
 FILES: Files = {"a": b"A", "b/c": b"C" * 5000, "b/run*": b"#!/bin/sh\n", "link": "-> a", "empty": None, "zero": b""}
 
@@ -129,9 +129,9 @@ class TestUploads:
 
     @pytest.mark.parametrize("name", ["", ".", "..", "a/b", "../x", "-a", "a\n", "a" * 101, "é", "a\0"])
     def test_names(self, home: Home, name: str) -> None:
-        for call in (home.uploads.versions, home.uploads.remove):
+        for use in (home.uploads.versions, home.uploads.remove):
             with pytest.raises(HomeError):
-                call(name)
+                use(name)
 
     def test_at_the_same_time(self, home: Home) -> None:
         manifests = [put(home, {**FILES, "n": str(number)}) for number in range(8)]
@@ -408,7 +408,7 @@ def test_requests_that_make_no_sense(home: Home, op: str, arguments: dict[str, A
             stream.send(Manifest([]).encode())
             stream.end()
             stream.finish(10)
-        assert link.call("uploads") == {"uploads": []}
+        assert call(link, "uploads") == {"uploads": []}
     assert [path for path in Path(home.path).rglob("*") if path not in before and path.parent.name != "locks"] == []
 
 

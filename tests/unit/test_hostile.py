@@ -41,7 +41,7 @@ from remoterun.model import MachineType
 from remoterun.session import Session, understood
 from remoterun.transfer import Progress, lanes, refuse
 from tests.unit.test_home import sound
-from tests.workshop import fetch, linked, pumped, read_files, sha256, tree_of, write_files
+from tests.workshop import call, fetch, linked, pumped, read_files, sha256, tree_of, write_files
 
 UPLOAD = ResourceRef("upload", "doom")
 _folders = itertools.count()
@@ -75,7 +75,7 @@ class FakePipe:
     def __init__(self, handler: Handler, clock: float | None = None) -> None:
         self._here, self._there = socket.socketpair()
         agent = Link(pumped(self._there.recv), lambda *parts: self._there.sendall(b"".join(parts)), handler)
-        agent.write(encode(0, DATA, {"protocol": 1, "home_id": "evil", "time": clock or time.time()}))
+        agent.write(encode(0, DATA, {"home_id": "evil", "time": clock or time.time()}))
         self._thread = threading.Thread(target=agent.run)
         self._thread.start()
 
@@ -543,7 +543,7 @@ class TestClients:
             stream.end()
             with pytest.raises(RemoteError):
                 stream.finish(10)
-            assert link.call("uploads") == {"uploads": []}
+            assert call(link, "uploads") == {"uploads": []}
 
     @given(data=st.binary(max_size=200), first=st.sampled_from([b"", encode(1, OPEN, {"op": "put", "args": {}})]))
     def test_any_bytes(self, root: Any, data: bytes, first: bytes) -> None:

@@ -28,7 +28,7 @@ from remoterun.agent.shared.pieces import (
 from remoterun.agent.shared.protocol import Link, RemoteError
 from remoterun.agent.store import pieces
 from remoterun.agent.store.home import Home
-from tests.workshop import linked, served, sha256, tree_of
+from tests.workshop import call, linked, served, sha256, tree_of
 
 NEW = random.Random(1).randbytes(5 * PIECE + 77)
 KEY = sha256(NEW)
@@ -65,7 +65,7 @@ def put(link: Link, *numbers: int, content: bytes = NEW) -> None:
 
 
 def seal(link: Link, content: bytes = NEW) -> None:
-    link.call("seal", digest=sha256(content), size=len(content))
+    call(link, "seal", digest=sha256(content), size=len(content))
 
 
 def arrived(home: Home, content: bytes = NEW) -> None:
@@ -273,7 +273,7 @@ class TestUp:
         with served(home) as link:
             put(link, *NUMBERS)
             with pytest.raises(RemoteError):
-                link.call("seal", **{"digest": KEY, "size": len(NEW), **arguments})
+                call(link, "seal", **{"digest": KEY, "size": len(NEW), **arguments})
             assert not home.blobs.has(KEY)
             seal(link)
         arrived(home)

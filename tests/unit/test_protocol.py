@@ -28,7 +28,7 @@ from remoterun.agent.shared.frames import (
     encode,
 )
 from remoterun.agent.shared.protocol import WINDOW, Cancelled, Link, LinkClosed, RemoteError, Stream
-from tests.workshop import linked, pumped, until
+from tests.workshop import call, linked, pumped, until
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**63), 2**63) | st.floats(allow_nan=False) | st.text(),
@@ -149,7 +149,7 @@ class TestStreams:
             stream.end()
             assert stream.finish(10) == {"rows": rows}
             with pytest.raises(RemoteError, match="an answer of more than 1048576 bytes"):
-                link.call("op")
+                call(link, "op")
             assert not link._streams and not link.closed
 
     def test_threads(self) -> None:
@@ -182,7 +182,7 @@ class TestStreams:
             stream.fail("not_found", "there is no x", "try y", "z" * 100_000)
 
         with linked(fails) as (link, _), pytest.raises(RemoteError) as caught:
-            link.call("op")
+            call(link, "op")
         error = caught.value
         assert (error.code, error.message, error.hint, len(error.evidence or "")) == (
             "not_found", "there is no x", "try y", 65536,
@@ -269,14 +269,14 @@ class TestFlow:
             stream.end()
             until(lambda: sent > WINDOW - 3 * PIECE)
             for _ in range(20):
-                assert link.call("small") == {"fine": True}
+                assert call(link, "small") == {"fine": True}
             assert sent <= WINDOW
             got, most = 0, 0
             for frame in stream:
                 got += len(frame.body)
                 most = max(most, stream._inbox_cost)
                 if got % (20 << 20) == 0:
-                    assert link.call("small") == {"fine": True}
+                    assert call(link, "small") == {"fine": True}
             assert got == 800 * PIECE and most <= WINDOW
 
     def test_small_frames_do_not_make_credit(self) -> None:
@@ -355,7 +355,7 @@ class TestLoss:
             with pytest.raises(LinkClosed):
                 link.open("op")
             with pytest.raises(LinkClosed):
-                link.call("op")
+                call(link, "op")
 
     def test_an_interrupt_while_something_is_sent(self) -> None:
         """Half a frame may be out, and nothing can follow that."""
@@ -395,7 +395,7 @@ class TestLoss:
         assert client.greeting(60) == {"home_id": "x"}
         agent.keep(0.01)
         until(lambda: len(written) >= 5)
-        assert client.call("hello") == {"op": "hello"} and not client.closed
+        assert call(client, "hello") == {"op": "hello"} and not client.closed
         here.shutdown(socket.SHUT_RDWR)
         for thread in threads:
             thread.join(60)
@@ -498,7 +498,7 @@ class TestWhoUsesTheLink:
             stream.end()
 
         with linked(answer) as (client, _):
-            client.call("watch")
+            call(client, "watch")
             until(lambda: seen and not seen[-1])
             stream = client.open("waits")
             stream.end()

@@ -90,8 +90,10 @@ def of_processes(pids: Iterable[int]) -> Counters:
         if len(fields) < 15:
             continue
         cpu += sum(map(int, fields[11:15])) / tick
-        share = _values(text_of(folder + "/smaps_rollup").replace(":", "")).get("Pss", 0)
-        memory += share << 10  # pages that processes share are counted once
+        share = _values(text_of(folder + "/smaps_rollup").replace(":", "")).get("Pss")
+        if share is None:  # before Linux 4.14: pages that processes share are counted for each
+            share = int((text_of(folder + "/statm") or "0 0").split()[1]) * os.sysconf("SC_PAGE_SIZE") >> 10
+        memory += share << 10
         io = _values(text_of(folder + "/io").replace(":", ""))
         if "read_bytes" in io:
             known = True

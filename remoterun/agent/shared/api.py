@@ -48,7 +48,6 @@ class Nothing(Record):
 class Hello(Record):
     """What a home says before it is asked."""
 
-    protocol: int
     home_id: str
     home: str = ""
     architecture: str = ""

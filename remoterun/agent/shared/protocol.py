@@ -39,7 +39,6 @@ from .frames import (
 )
 
 MAGIC = b"\x00remoterun-agent/1\n"
-VERSION = 1
 
 MAX_STREAMS = 256
 LONG_RESULT = 64 << 10
@@ -368,12 +367,6 @@ class Link:
             stream.most_result = result_limit
         self.write(encode(number, OPEN, {"op": op, "args": arguments}))
         return stream
-
-    def call(self, op: str, **arguments: Any) -> Dict[str, Any]:
-        """A request without data, there or back: its result."""
-        stream = self.open(op, **arguments)
-        stream.end()
-        return stream.finish()
 
     def write(self, *parts: Bytes) -> None:
         """One frame."""

@@ -213,9 +213,7 @@ def _cell(text: Text) -> Any:
 
 
 MOST_UNSHOWN = 20
-
-
-_kept: list[tuple[Text, ...]] = []
+_unshown: list[tuple[Text, ...]] = []
 """The last lines that `-q` did not show: a question that follows is about them."""
 
 
@@ -240,7 +238,7 @@ def loudly(wanted: bool) -> Iterator[None]:
 def line(*parts: Text) -> None:
     """One line of talk, its parts with a space between them. `line("")` ends the line that `^C` stands in."""
     if Talking.quiet:
-        _kept[:] = [*_kept, parts][-MOST_UNSHOWN:]
+        _unshown[:] = [*_unshown, parts][-MOST_UNSHOWN:]
     else:
         _print(*parts)
 
@@ -369,9 +367,9 @@ def ask_secret(question: str) -> str | None:
 
 def begin_question() -> None:
     """A person is asked next, on a line of its own."""
-    for parts in _kept:
+    for parts in _unshown:
         _print(*parts)
-    _kept.clear()
+    _unshown.clear()
     cursor.begin_line()
 
 

@@ -234,6 +234,7 @@ def run_info(run: Run, details: dict[str, Any]) -> None:
     spec = details["spec"] or {}
     git = spec.get("git") or {}
     environment = spec.get("environment", {})
+    secrets = spec.get("secrets", {})
     code = "" if run.code is None else f", exit status {run.code}"
     dirty = ", with uncommitted changes" if git.get("dirty") else ""
     rows = [
@@ -258,7 +259,14 @@ def run_info(run: Run, details: dict[str, Any]) -> None:
         ("started in", spec.get("workdir") or None),
         ("mounts", "\n".join(map(_mounted, spec.get("mounts", [])))),
         ("framework", _framework(environment)),
-        ("options", spec.get("env", {}).get("REMOTERUN_OPTIONS")),
+        ("variables", ", ".join(name for name in spec.get("asked_env", []) if name not in secrets)),
+        ("secrets", ", ".join(name if name == at else f"{name} as {at}" for at, name in secrets.items())),
+        ("notify", ", ".join(spec.get("notify", []))),
+        ("image", environment.get("image")),
+        ("apt", ", ".join(environment.get("apt", []))),
+        ("pip", ", ".join(environment.get("pip", []))),
+        ("requirements", environment.get("requirements")),
+        ("timeout", duration(spec["timeout"]) if spec.get("timeout") else None),
         ("created", moment(run.created)),
         ("started", moment(run.started)),
         ("ended", moment(run.ended)),
