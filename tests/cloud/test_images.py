@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import boto3
 import pytest
 from botocore.config import Config
+from botocore.exceptions import ReadTimeoutError
 
 from remoterun.agent.shared.records import decode
 from remoterun.agent.shared.states import BuiltImage
@@ -69,7 +71,11 @@ class User:
         return {str(item["Key"]): int(item["Size"]) for item in found}
 
     def read(self, key: str) -> bytes:
-        return bytes(self.s3.get_object(Bucket=self.bucket, Key=key)["Body"].read())
+        """An object. SeaweedFS was seen to stall in the middle of one: then it is read again, as remoterun does."""
+        for _ in range(3):
+            with suppress(ReadTimeoutError):
+                return bytes(self.s3.get_object(Bucket=self.bucket, Key=key)["Body"].read())
+        raise AssertionError(f"{key} can't be read")
 
     @property
     def stored(self) -> BuiltImage:
