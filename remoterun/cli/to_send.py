@@ -180,27 +180,32 @@ def with_packages(prepared: Prepared, how: Sending) -> Prepared:
     modules = [f"`{module}`" for module in choice.lacking[:_NAMED]]
     named = listed(modules if len(choice.lacking) <= _NAMED else [*modules, f"{len(choice.lacking) - _NAMED} more"])
     text = f"the code imports {named}, which {'plain Python' if choice.framework == PYTHON else 'it'} lacks"
-    offer = choice.offer
-    if offer is None:
+    offer, packages, certain = choice.offer, choice.packages, not choice.unknown
+    if offer is not None:
+        path = os.path.relpath(offer.path, (prepared.source.workdir if prepared.source is not None else "") or ".")
+        what, count, certain = f"{render.name(path)} lists {counted(offer.count, 'package')}", offer.count, True
+        words, question = ["--pip-req", path], f"{what}. Install {'it' if count == 1 else 'them'}?"
+    else:
+        what, count, words = "", len(packages), [word for each in packages for word in ("--pip", each)]
+        question = f"Install {listed([render.name(each) for each in packages])}?"
+    them, are = ("it", "is") if count == 1 else ("them", "are")
+    if how.yes and not certain or not how.yes and not render.is_interactive():
         render.warning(text)
-        options = " ".join(f"--pip {package}" for package in choice.packages[:_NAMED])
-        render.line(f"  {options}   installs {'it' if len(choice.lacking) == 1 else 'them'}")
-        return prepared
-    workdir = prepared.source.workdir if prepared.source is not None else ""
-    path = os.path.relpath(offer.path, workdir or ".")
-    lists = f"{render.name(path)} lists {counted(offer.count, 'package')}"
-    them = "it" if offer.count == 1 else "them"
-    if not how.yes and not render.is_interactive():
-        render.warning(text)
-        render.line(f"  {lists}; --pip-req {render.word(path)} installs {them}, and so does -y")
+        typed = " ".join(map(render.word, words))
+        also = ", and so does -y" if certain else ""
+        render.line(f"  {what}; {typed} installs {them}{also}" if what else f"  {typed}   installs {them}{also}")
         return prepared
     render.line(f"T{text[1:]}.")
+    for each in choice.unknown if offer is None else ():
+        render.line(f"  `{render.name(each)}` is not a package that many use: is it a file that is not sent?")
     if how.yes:
-        render.line(f"{lists}, which {'is' if offer.count == 1 else 'are'} installed.")
-    elif not how.choose(f"{lists}. Install {them}? (q: quit)", True):
+        render.line(f"{what}, which {are} installed." if what else f"{question[8:-1]} {are} installed.")
+    elif not how.choose(f"{question} (q: quit)", certain):
         return prepared
-    options = f"{prepared.request.options} {shlex.join(['--pip-req', path])}".strip()
-    return prepared.with_requirements(offer.text, options)
+    options = f"{prepared.request.options} {shlex.join(words)}".strip()
+    return prepared.with_packages(
+        offer.text if offer is not None else "", () if offer is not None else packages, options
+    )
 
 
 @contextlib.contextmanager

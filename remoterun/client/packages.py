@@ -30,6 +30,15 @@ _PACKAGES = {
     "yaml": "pyyaml",
 }  # fmt: skip
 """Modules whose package has another name."""
+_KNOWN = frozenset((
+    "accelerate", "bs4", "cv2", "datasets", "diffusers", "einops", "fastapi", "flask", "gensim", "git", "gradio",
+    "h5py", "jax", "keras", "librosa", "lightgbm", "lightning", "matplotlib", "networkx", "nltk", "numpy", "openai",
+    "pandas", "papermill", "peft", "PIL", "plotly", "polars", "pyarrow", "pydantic", "pytest", "requests", "rich",
+    "safetensors", "scipy", "seaborn", "skimage", "sklearn", "soundfile", "spacy", "sympy", "tokenizers", "torch",
+    "torchaudio", "torchvision", "tqdm", "transformers", "trl", "wandb", "xgboost", "yaml",
+))  # fmt: skip
+"""Modules whose package is surely meant. Another name may be that of a file that is not sent, and on the package index
+that of a stranger's package."""
 _TRAINER = re.compile(r"-m\s*trainer(\.|\s|$)")
 """The bundled trainer in a command, or one of the user's that stands in its place."""
 _CHOSEN = re.compile(r"^\s*(tensorflow|tf)[\w-]*\s*(\[|[<>=~!])", re.MULTILINE | re.IGNORECASE)
@@ -52,6 +61,11 @@ class Choice:
     def packages(self) -> list[str]:
         """The packages that bring what is lacking, as far as their names can be told."""
         return [_PACKAGES.get(module, module) for module in self.lacking]
+
+    @property
+    def unknown(self) -> list[str]:
+        """Modules of which it is not certain that a package of this name is meant."""
+        return [module for module in self.lacking if module not in _KNOWN]
 
 
 def choose(request: RunRequest, source: Source | None) -> Choice:

@@ -55,9 +55,13 @@ class Prepared:
     again: str = ""
     """The key of that run."""
 
-    def with_requirements(self, text: str, options: str) -> Prepared:
-        """A copy that installs the packages of a requirements file as well; `options`: as `RunRequest.options`."""
-        request = self.request._replace(requirements=text, options=options)
+    def with_packages(self, requirements: str, pip: Sequence[str], options: str) -> Prepared:
+        """A copy that installs these as well: the text of a requirements file, and packages. `options`: as
+        `RunRequest.options`."""
+        asked = self.request
+        request = asked._replace(
+            requirements=requirements or asked.requirements, pip=(*asked.pip, *pip), options=options
+        )
         return replace(self, request=request, choice=replace(self.choice, lacking=(), offer=None))
 
 

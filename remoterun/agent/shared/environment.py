@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from typing import Any, List
+from typing import Any, List, Optional
 
 from .spec import NONE, PYTHON, TENSORFLOW, EnvironmentSpec, RunSpec
 
@@ -26,6 +26,11 @@ class Environment(EnvironmentSpec):
     def plain(self) -> bool:
         """Nothing is installed on top."""
         return not (self.apt or self.pip or self.requirements)
+
+    @property
+    def base_environment(self) -> Optional["Environment"]:
+        """The one with TensorFlow alone, on which this one's packages can be a layer."""
+        return None if self.plain or self.framework != TENSORFLOW else self._replace(apt=(), pip=(), requirements="")
 
     @property
     def bundled_hash(self) -> str:

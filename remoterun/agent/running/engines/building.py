@@ -4,6 +4,7 @@ what a failed build means.
 
 from __future__ import annotations
 
+import glob
 import os
 import re
 import shutil
@@ -11,6 +12,7 @@ import subprocess
 import time
 from typing import Callable, List, Mapping, Optional, Sequence
 
+from ...shared.files import write_whole
 from ...shared.records import Record
 from ..logs import last_lines
 from . import EngineError, Interrupted
@@ -154,6 +156,15 @@ def make_venv(python: str, folder: str, uv: Optional[str], job: BuildJob, lock: 
     if job.run(words, [lock]) != 0:
         hint = None if uv else "sudo apt install python3-venv   on that machine"
         raise EngineError("%s can't make a virtual environment here" % ("uv" if uv else "Python"), job.tail(4), hint)
+
+
+def make_layer(base: str, folder: str, job: BuildJob, lock: int) -> None:
+    """Make a virtual environment in `folder` that has what the one in `base` has: pip installs what differs. Raises
+    `EngineError`."""
+    make_venv(os.path.join(base, "bin", "python"), folder, None, job, lock)
+    (below,) = glob.glob(os.path.join(glob.escape(base), "lib", "python*", "site-packages"))
+    own = os.path.join(folder, os.path.relpath(below, base), "remoterun-base.pth")
+    write_whole(own, ("import site; site.addsitedir(%r)\n" % below).encode())
 
 
 def install(folder: str, files: List[str], uv: Optional[str], job: BuildJob, lock: int) -> None:

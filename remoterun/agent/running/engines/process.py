@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -19,7 +20,7 @@ from .. import network, processes
 from ..counters import Counters, of_processes
 from ..variants import INSTALL_PYTHON, lacking_python, python_for, title_of
 from . import CommandState, EngineError, Presence
-from .building import MOST_CONTENTS, BuildJob, find_uv, install, make_venv
+from .building import MOST_CONTENTS, BuildJob, find_uv, install, make_layer, make_venv
 from .mount_points import make_mount_point
 from .wrapper import Program, known_variable, mark_stopping, prepare_io
 
@@ -56,14 +57,22 @@ class ProcessEngine:
         if environment.framework == TENSORFLOW:
             with locked(self.home.lock("env-lib")):
                 self._install_library(environment)
+        self._ensure(environment, job)
+
+    def _ensure(self, environment: Environment, job: BuildJob) -> None:
+        """Its virtual environment, and the one below it, exist and count as used now."""
         folder = self._venv(environment)
-        ready = os.path.join(folder, "ready")
-        if os.path.exists(ready):
-            os.utime(ready)
-            return
-        with locked(self.home.lock(os.path.basename(folder)), waiting=job.check) as lock:
-            if not os.path.exists(ready):
-                self._make(environment, folder, job, lock)
+        if not self.is_whole(folder):
+            uv = find_uv()  # it links what it has into a second environment, which costs next to nothing
+            base = environment.base_environment if uv is None else None
+            if base is not None:
+                self._ensure(base, job)
+            with locked(self.home.lock(os.path.basename(folder)), waiting=job.check) as lock:
+                if not self.is_whole(folder):
+                    self._make(environment, base, folder, uv, job, lock)
+        for used in (folder, os.path.join(folder, "base")):
+            with contextlib.suppress(FileNotFoundError):
+                os.utime(os.path.join(used, "ready"))
 
     def mount(self, run: RunFolder, spec: RunSpec) -> None:
         writable = os.geteuid() == 0  # root may write what is read-only: that must not be a blob of the home
@@ -180,7 +189,8 @@ class ProcessEngine:
         if environment.framework == NONE:
             return []
         library = [self._library(environment)] if environment.framework == TENSORFLOW else []
-        return [*library, self._venv(environment)]
+        base = environment.base_environment
+        return [*library, *([self._venv(base)] if base is not None else []), self._venv(environment)]
 
     def contents(self, folder: str) -> str:
         """What is in a folder of envs/, for people."""
@@ -193,8 +203,12 @@ class ProcessEngine:
             return ""
 
     def is_whole(self, folder: str) -> bool:
-        """Whether a folder of envs/ is of use as it is: a virtual environment appears before all is in it."""
-        return not os.path.basename(folder).startswith("venv-") or os.path.exists(os.path.join(folder, "ready"))
+        """Whether a folder of envs/ is of use as it is: a virtual environment appears before all is in it, and one that
+        is a layer needs its base."""
+        base = os.path.join(folder, "base")
+        needed = [folder, base] if os.path.lexists(base) else [folder]
+        is_venv = os.path.basename(folder).startswith("venv-")
+        return not is_venv or all(os.path.exists(os.path.join(each, "ready")) for each in needed)
 
     def last_use(self, folder: str) -> float:
         """When a run was last prepared with it, in seconds since 1970."""
@@ -225,22 +239,34 @@ class ProcessEngine:
             entry = self.home.blobs.tree(environment.context).find(environment.requirements_file)
         return os.path.join(self.home.envs, "venv-" + environment.packages_hash(entry.digest if entry else ""))
 
-    def _make(self, environment: Environment, folder: str, job: BuildJob, lock: int) -> None:
+    def _make(
+        self,
+        environment: Environment,
+        base: Optional[Environment],
+        folder: str,
+        uv: Optional[str],
+        job: BuildJob,
+        lock: int,
+    ) -> None:
         """The programs that build hold the lock, too: should we die, the next one waits until they have ended."""
         tensorflow = environment.framework == TENSORFLOW
         once = "this machine" if environment.plain else "these packages"
-        what = "TensorFlow takes minutes" if tensorflow else _named(environment.contents("plain Python"))
+        title = "TensorFlow" if tensorflow else "plain Python"
+        what = "TensorFlow takes minutes" if tensorflow and base is None else _named(environment.contents(title))
         job.say("building the environment, once for %s: %s" % (once, what))
         remove_tree(folder)  # what an interrupted build left
         os.makedirs(folder, 0o700)
         contents = environment.contents(title_of(environment.variant))
         write_whole(os.path.join(folder, "contents"), contents.encode("utf-8", "replace"))
-        python = python_for(environment.variant)
-        if python is None:
-            raise EngineError(lacking_python(environment.variant), hint=INSTALL_PYTHON)
-        uv = find_uv()
         venv = os.path.join(folder, "venv")
-        make_venv(python, venv, uv, job, lock)
+        if base is not None:
+            os.symlink(os.path.join(os.pardir, os.path.basename(self._venv(base))), os.path.join(folder, "base"))
+            make_layer(os.path.join(self._venv(base), "venv"), venv, job, lock)
+        else:
+            python = python_for(environment.variant)
+            if python is None:
+                raise EngineError(lacking_python(environment.variant), hint=INSTALL_PYTHON)
+            make_venv(python, venv, uv, job, lock)
         own = os.path.join(folder, "requirements.txt")
         write_whole(own, environment.all_requirements.encode())
         bundled = [os.path.join(self._library(environment), environment.requirements_file)] if tensorflow else []
@@ -253,9 +279,10 @@ class ProcessEngine:
         environment = Environment.of(spec)
         variables = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
         if environment.framework != NONE:
-            venv = os.path.join(self._venv(environment), "venv")
-            variables["PATH"] = os.path.join(venv, "bin") + os.pathsep + variables.get("PATH", os.defpath)
-            variables["VIRTUAL_ENV"] = venv
+            folder = self._venv(environment)
+            places = [os.path.join(folder, part, "bin") for part in ("venv", "base/venv")]
+            variables["PATH"] = os.pathsep.join([*filter(os.path.isdir, places), variables.get("PATH", os.defpath)])
+            variables["VIRTUAL_ENV"] = os.path.join(folder, "venv")
         if environment.framework == TENSORFLOW:
             variables["PYTHONPATH"] = self._library(environment)
         variables["PYTHONUNBUFFERED"] = "1"

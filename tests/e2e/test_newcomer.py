@@ -1,0 +1,58 @@
+"""What a newcomer types first, at a terminal."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+
+import pexpect
+import pytest
+
+from tests.e2e.conftest import Place
+
+WANTED = "python -c 'import tqdm, sys; print(tqdm.greeting)'"
+
+
+@pytest.fixture
+def plain(place: Place, tmp_path: Path) -> Place:
+    """This machine without Docker, and a package index that has one package."""
+    place.run("machines", "add", "plain", "local", "--engine", "process", "--default")
+    with zipfile.ZipFile(tmp_path / "tqdm-1.0-py3-none-any.whl", "w") as wheel:
+        wheel.writestr("tqdm.py", "greeting = 'hello from tqdm'\n")
+        wheel.writestr("tqdm-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: tqdm\nVersion: 1.0\n")
+        wheel.writestr("tqdm-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        wheel.writestr("tqdm-1.0.dist-info/RECORD", "")
+    place.env |= {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(tmp_path)}
+    return place
+
+
+def ended(terminal: pexpect.spawn) -> int:
+    terminal.expect(pexpect.EOF)
+    terminal.close()
+    return int(terminal.exitstatus)
+
+
+class TestPackages:
+    def test_one_that_many_use_is_offered(self, plain: Place) -> None:
+        """Enter installs it; so does -y, where nobody is asked."""
+        plain.run("run", "--no-git", "true")
+        terminal = plain.spawn("run", "--no-git", WANTED)
+        terminal.expect_exact("The code imports `tqdm`, which plain Python lacks.\r\n")
+        terminal.expect_exact("Install tqdm? (q: quit) [Y/n/q] ")
+        terminal.sendline("")
+        terminal.expect("hello from tqdm")
+        assert ended(terminal) == 0
+        done = plain.run("run", "--no-git", "-y", WANTED)
+        assert done.stdout == "hello from tqdm\n" and "tqdm is installed." in done.stderr
+        refused = plain.run("run", "--no-git", WANTED, status=1)
+        assert "--pip tqdm   installs it, and so does -y" in refused.stderr
+
+    def test_one_that_may_be_a_strangers_is_doubted(self, plain: Place) -> None:
+        """A module of a file that is not sent must not become a stranger's package: Enter and -y do not install it."""
+        terminal = plain.spawn("run", "--no-git", "python -c 'import my_model'")
+        terminal.expect_exact("`my_model` is not a package that many use: is it a file that is not sent?\r\n")
+        terminal.expect_exact("Install my_model? (q: quit) [y/N/q] ")
+        terminal.sendline("q")
+        assert ended(terminal) == 130
+        done = plain.run("run", "--no-git", "-y", "python -c 'import my_model'", status=1)
+        assert "--pip my_model   installs it\n" in done.stderr and "installing packages" not in done.stderr
