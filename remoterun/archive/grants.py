@@ -6,10 +6,11 @@ All is signed with the credentials of this machine, and ends with them at the la
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from itertools import groupby, islice
+from itertools import groupby
 
 from remoterun.agent.shared.archive import (
     IMAGE_PART,
+    PACK,
     ArchivedTree,
     Grant,
     ImageAccess,
@@ -20,6 +21,7 @@ from remoterun.agent.shared.archive import (
     image_prefix,
     pack_key,
     run_prefix,
+    spans,
 )
 from remoterun.agent.shared.environment import image_id
 from remoterun.agent.shared.records import decode, encode
@@ -34,8 +36,6 @@ LONGEST = 7 * 86400.0
 """Seconds for which a signature holds, at the longest."""
 MOST_OBJECT = 5 << 30
 """Bytes of an object that a host may write: S3 takes no more at once."""
-MOST_TAKES = 2000
-"""Contents of a line of `download`."""
 MOST_IMAGE_RECORD = 1 << 16
 
 
@@ -49,7 +49,8 @@ def expires(archive: Archive, seconds: float) -> float:
 def downloads(
     archive: Archive, prefix: str, tree: ArchivedTree, digests: Iterable[str], seconds: float
 ) -> Iterator[SignedObject]:
-    """The lines by which a host downloads contents of a tree whose packs lie below `prefix`, for so many seconds."""
+    """The lines by which a host downloads contents of a tree whose packs lie below `prefix`, for so many seconds. No
+    address gives anything but these contents: a pack may hold others, which that host has no business with."""
     archive.s3.find_region()
     found = []
     for digest in dict.fromkeys(digests):
@@ -60,10 +61,12 @@ def downloads(
             found.append((extent.pack, Take(digest, size, position, extent.offset, extent.length, part)))
             position += extent.length
     for pack, together in groupby(sorted(found), lambda item: item[0]):
-        url = archive.s3.presigned_get(prefix + pack_key(pack), min(seconds, LONGEST))
-        takes = (take for _, take in together)
-        while some := list(islice(takes, MOST_TAKES)):
-            yield SignedObject(url, some)
+        for span in spans([take for _, take in together], 0):
+            start, end = span[0].offset, span[-1].offset + span[-1].length
+            exact = end - start < PACK  # else it is the whole pack, and after a cut its rest may be asked for
+            length = end - start if exact else None
+            url = archive.s3.presigned_get(prefix + pack_key(pack), min(seconds, LONGEST), start, length)
+            yield SignedObject(url, span, exact)
 
 
 def grant_for_run(archive: Archive, key: str, seconds: float) -> Grant:

@@ -5,16 +5,17 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from itertools import accumulate
 from typing import Any, TypeVar
 
 from remoterun.agent.shared import api
-from remoterun.agent.shared.archive import MOST_TREE, ArchivedTree, RunRecord, log_key, run_prefix
+from remoterun.agent.shared.archive import MOST_RUN_TREES, ArchivedTree, RunRecord, log_key, run_prefix
 from remoterun.agent.shared.files import tail_start
 from remoterun.agent.shared.frames import PIECE, Frame
 from remoterun.agent.shared.records import decode, encode, to_json
 from remoterun.agent.shared.spec import KEY, MOST_BYTES, RunSpec
 from remoterun.agent.shared.states import FINAL, RunEvent, RunState, RunStatus
-from remoterun.agent.shared.tree import TreeError, show
+from remoterun.agent.shared.tree import LARGEST, TreeError, show
 from remoterun.archive import Archive
 from remoterun.archive.s3 import S3, StoredObject
 from remoterun.archive.s3_errors import Absent, Damaged
@@ -28,8 +29,10 @@ T = TypeVar("T")
 
 LIVES = 86400.0
 """Seconds after its last report for which a run that has not ended may still go on."""
-MOST_RECORD = 8 << 20
+MOST_RECORD = 1 << 20
 """Bytes of a run's status."""
+MOST_PIECES = 1 << 18
+"""Pieces of a log: one each half minute, for three months."""
 POLL = 5.0
 """Seconds between two questions about a run that goes on."""
 
@@ -48,7 +51,7 @@ def put_spec(archive: Archive, key: str, spec: bytes) -> None:
 def read_run_tree(archive: Archive, key: str, name: str) -> ArchivedTree:
     """A tree of a run: "source", "outputs", or "mounts/<digest>". Raises `NotFound`, `HostError`."""
     what = f"the {name.partition('/')[0]} of the run are"
-    return _read(archive, key, name, MOST_TREE, ArchivedTree.decode, what)
+    return _read(archive, key, name, MOST_RUN_TREES, ArchivedTree.decode, what)
 
 
 def read_spec(archive: Archive, key: str) -> RunSpec:
@@ -213,7 +216,7 @@ class Log:
         if self._starts:  # the last one may have grown: from before it on
             after = (self._prefix + log_key(self._starts[-1], self.name))[:-1]
         folder = f"{self._prefix}{self.name}/"
-        for stored in self._s3.list(folder, after):
+        for stored in self._s3.list(folder, after, MOST_PIECES):
             name = stored.key[len(folder) :]
             if not (name.isdecimal() and len(name) == 16):
                 raise self._s3.bad(stored.key, "its name is not a place in a log")
@@ -241,23 +244,33 @@ class Log:
         return max((start + piece.size for start, piece in self._pieces.items()), default=0)
 
     def offset_of_tail(self, lines: int) -> int:
-        """Where the last `lines` lines begin; a last line without an end counts."""
+        """Where the last `lines` lines begin; a last line without an end counts. What is missing is passed over,
+        however long it is."""
         self.refresh()
-        return tail_start(self.size(), lines, self._between)
+        following = [*self._starts[1:], LARGEST]
+        places = zip(self._starts, following, strict=True)
+        begins = list(accumulate((min(self._pieces[start].size, end - start) for start, end in places), initial=0))
+        """Of each piece, and the end, without what is missing."""
+
+        def read(start: int, end: int) -> bytes:
+            data = bytearray()
+            while (at := start + len(data)) < end:
+                found = bisect_right(begins, at) - 1
+                length = min(end, begins[found + 1]) - at
+                with suppress(Absent):
+                    data += self._s3.get_range(self._pieces[self._starts[found]].key, at - begins[found], length)
+                data += bytes(at + length - start - len(data))
+            return bytes(data)
+
+        at = tail_start(begins[-1], lines, read)
+        found = bisect_right(begins, at) - 1
+        return self._starts[found] + at - begins[found] if at < begins[-1] else self.size()
 
     def offset_since(self, moment: float) -> int:
         """Where the first piece begins that was written at that time or later."""
         self.refresh()
         young = (start for start, piece in self._pieces.items() if piece.modified >= moment)
         return min(young, default=self.size())
-
-    def _between(self, start: int, end: int) -> bytes:
-        """The bytes of the log from `start` on; zero bytes where a piece is missing."""
-        data = bytearray()
-        while start + len(data) < end:
-            at, came, _ = self.read(start + len(data), end - start - len(data), True)
-            data += bytes((at if came else end) - start - len(data)) + came
-        return bytes(data[: end - start])
 
 
 def _check_key(key: str) -> None:

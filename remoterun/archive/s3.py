@@ -169,7 +169,7 @@ class S3:
             return False
         return True
 
-    def list(self, prefix: str, after: str = "") -> Iterator[StoredObject]:
+    def list(self, prefix: str, after: str = "", most: int = MOST_KEYS) -> Iterator[StoredObject]:
         """All objects whose keys begin with `prefix` and come after `after`, in the order of the keys."""
         count = 0
         while True:
@@ -182,10 +182,10 @@ class S3:
                 after = found.key
                 yield found
             count += len(listed)
+            if count > most:
+                raise self.bad(prefix, f"it has more than {most:,} objects")
             if not answer.get("IsTruncated") or not listed:
                 return
-            if count > MOST_KEYS:
-                raise self.bad(prefix, f"it has more than {MOST_KEYS:,} objects")
 
     def folders(self, prefix: str) -> Iterator[str]:
         """The names that follow `prefix` and end in a slash, in their order."""
@@ -229,9 +229,12 @@ class S3:
                 self._client = self._translating(lambda: _client(there, self._connect))
             self._found_region = True
 
-    def presigned_get(self, key: str, seconds: float) -> str:
-        """An address that gives the object to whoever asks, for so many seconds. Asks nothing of the store."""
+    def presigned_get(self, key: str, seconds: float, offset: int = 0, length: int | None = None) -> str:
+        """An address that gives the object to whoever asks, or only so many bytes of it, for so many seconds. Asks
+        nothing of the store."""
         wanted = {"Bucket": self.place.name, "Key": key}
+        if length is not None:
+            wanted["Range"] = f"bytes={offset}-{offset + length - 1}"
         return str(
             self._translating(
                 lambda: self._client.generate_presigned_url("get_object", Params=wanted, ExpiresIn=int(seconds))

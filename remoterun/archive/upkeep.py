@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from remoterun.agent.shared.archive import (
+    MOST_RUN_TREES,
     ArchivedTree,
     image_key,
     image_parts,
@@ -60,10 +61,12 @@ def usage(archive: Archive) -> list[Row]:
     """Who uses how much."""
     sizes: dict[str, int] = {}
     used: dict[str, float] = {}
+    """When each image was used last, by the key of its record."""
     for stored in archive.s3.list(""):
         folder = "/".join(stored.key.split("/")[:2]) if stored.key.startswith(("uploads/", "runs/", "envs/")) else ""
         sizes[folder] = sizes.get(folder, 0) + stored.size
-        used[stored.key] = stored.modified
+        if stored.key.startswith("images/"):
+            used[stored.key] = stored.modified
     return [
         _row(archive, folder, size, used.get(image_key(folder.rpartition("/")[2]), 0.0))
         for folder, size in sorted(sizes.items())
@@ -151,10 +154,10 @@ class _Collection:
         upload that is about to name one has renewed it by then, or finds it young."""
         gone = {version_key(item["upload"], item["version"]) for item in self.versions.items}
         try:
-            trees = [read_tree(self._archive, key) for key in _trees(self._archive, prefix) if key not in gone]
+            keys = [key for key in _trees(self._archive, prefix) if key not in gone]
+            named = {prefix + pack_key(pack) for key in keys for pack in read_tree(self._archive, key).packs}
         except (Absent, Damaged):  # another client works here, or what it names is not known
             return
-        named = {prefix + pack_key(pack) for tree in trees for pack in tree.packs}
         packs = self._s3.list(prefix + pack_key(""))
         self.delete((stored for stored in packs if stored.key not in named), self.blobs)
 
@@ -229,13 +232,20 @@ def check(archive: Archive, mark: bool, progress: Callable[[int], None] = lambda
                 mark_damaged(archive, key)
     for run in archive.s3.folders("runs/"):
         prefix = run_prefix(run)
-        for key in _trees(archive, prefix) if KEY.match(run) else ():
-            checking.tree(key, prefix, {"run": run, "part": key.removeprefix(prefix).partition("/")[0]})
+        try:
+            for key in _trees(archive, prefix) if KEY.match(run) else ():
+                checking.tree(key, prefix, {"run": run, "part": key.removeprefix(prefix).partition("/")[0]})
+        except Damaged:
+            checking.fault("list", "damaged", prefix, 0, {"run": run, "part": "outputs", "path": ""})
     return Checked(len(checking.packs), checking.size, list(checking.faults.values()))
 
 
 def _trees(archive: Archive, prefix: str) -> list[str]:
-    return [stored.key for stored in archive.s3.list(prefix) if _TREE.match(stored.key)]
+    """The keys of the trees below a prefix. Raises `Damaged` for those of a run that are too large to be read."""
+    found = [stored for stored in archive.s3.list(prefix) if _TREE.match(stored.key)]
+    if prefix.startswith("runs/") and sum(stored.size for stored in found) > MOST_RUN_TREES:
+        raise archive.s3.bad(prefix, f"its lists have more than the {MOST_RUN_TREES:,} bytes that are allowed")
+    return [stored.key for stored in found]
 
 
 class _Check:
@@ -253,7 +263,7 @@ class _Check:
         except Absent:
             return True
         except Damaged:
-            self._fault("list", "damaged", key, 0, {**where, "path": ""})
+            self.fault("list", "damaged", key, 0, {**where, "path": ""})
             return False
         if "tree" in where:
             where["tree"] = tree.manifest.digest
@@ -280,8 +290,8 @@ class _Check:
             problems = {self.packs[prefix + pack_key(extent.pack)] for extent in tree.places.get(entry.digest, ())}
             problem = next((problem for problem in ("missing", "damaged") if problem in problems), None)
             if problem is not None:
-                self._fault("blob", problem, entry.digest, entry.size, {**where, "path": entry.path})
+                self.fault("blob", problem, entry.digest, entry.size, {**where, "path": entry.path})
 
-    def _fault(self, what: str, problem: str, digest: str, size: int, place: dict[str, Any]) -> None:
+    def fault(self, what: str, problem: str, digest: str, size: int, place: dict[str, Any]) -> None:
         fault = self.faults.setdefault(digest, Fault(what, problem, digest if what == "blob" else "", size, []))
         fault.places.append(place)

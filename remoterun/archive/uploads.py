@@ -6,7 +6,15 @@ import re
 from collections.abc import Callable, Iterator
 
 from remoterun.agent.shared.api import CommitUpload, UploadVersion
-from remoterun.agent.shared.archive import MOST_HEADER, MOST_TREE, ArchivedTree, TreeHeader, upload_prefix, version_key
+from remoterun.agent.shared.archive import (
+    MOST_HEADER,
+    MOST_RUN_TREES,
+    MOST_TREE,
+    ArchivedTree,
+    TreeHeader,
+    upload_prefix,
+    version_key,
+)
 from remoterun.agent.shared.records import encode
 from remoterun.agent.shared.spec import UPLOAD_NAME
 from remoterun.agent.shared.tree import Manifest, TreeError, show
@@ -135,8 +143,9 @@ def mark_damaged(archive: Archive, key: str) -> None:
 
 def read_tree(archive: Archive, key: str) -> ArchivedTree:
     """Raises `Absent`, `HostError`."""
+    most = MOST_TREE if key.startswith(upload_prefix("")[:-1]) else MOST_RUN_TREES
     try:
-        return ArchivedTree.decode(archive.s3.get(key, MOST_TREE))
+        return ArchivedTree.decode(archive.s3.get(key, most))
     except (ValueError, TreeError, RecursionError) as error:
         raise archive.s3.bad(key, str(error)[:200])
 

@@ -134,7 +134,7 @@ class TestHostileObjects:
         with pytest.raises(HostError, match=f"remoterun.json.*{words}"), opened(bucket):
             pass
 
-    @pytest.mark.parametrize("status", [b"{", b"{}", b"[" * 100_000, b'{"status": {"key": "x"}}', b" " * (9 << 20)])
+    @pytest.mark.parametrize("status", [b"{", b"{}", b"[" * 100_000, b'{"status": {"key": "x"}}', b" " * (2 << 20)])
     def test_a_status_that_makes_no_sense(self, archive: Archive, status: bytes) -> None:
         key = f"runs/{KEY}/status.json"
         archive.s3.put(key, status)

@@ -15,10 +15,10 @@ from remoterun.agent.shared import api
 from remoterun.agent.shared.archive import RunRecord, log_key, run_prefix
 from remoterun.agent.shared.records import to_json
 from remoterun.agent.shared.states import Reason, RunEvent, RunState, RunStatus
-from remoterun.archive import Archive, runs
+from remoterun.archive import Archive, runs, s3
 from remoterun.archive.reading import TreeReader
 from remoterun.archive.s3 import BucketPlace
-from remoterun.errors import NotFound, UsageError
+from remoterun.errors import HostError, NotFound, UsageError
 from remoterun.transfer import Progress, place, read_tree, refuse
 from tests.seaweed import opened
 from tests.workshop import Files, read_files, spec_of, until, write_files
@@ -157,6 +157,31 @@ class TestLog:
         assert followed(archive, follow=False)[0] == ["running", b"one\n"]
         host.event(RunState.COMPLETE, reason=Reason.EXITED, code=0)
         assert b"".join(one for one in followed(archive)[0] if isinstance(one, bytes)) == b"one\nthree\n"
+
+    def test_its_last_lines_over_a_hole_as_long_as_one_can_be(self, archive: Archive) -> None:
+        """A host names the places of pieces as it likes."""
+        host = Host(archive)
+        host.event(RunState.RUNNING)
+        host.log(0, b"zero\none\n")
+        host.log(10**15, b"two\nthr")
+        host.log(10**16 - 1, b"ee\nfour")
+        host.event(RunState.COMPLETE, reason=Reason.EXITED, code=0)
+        before = archive.s3.requests
+        for lines, tail in ((1, b"four"), (2, b"three\nfour"), (4, b"one\ntwo\nthree\nfour")):
+            found, _ = followed(archive, tail=lines)
+            assert b"".join(one for one in found if isinstance(one, bytes)) == tail
+        assert archive.s3.requests - before < 50
+
+    def test_more_pieces_than_one_can_have(self, archive: Archive, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(runs, "MOST_PIECES", 2)
+        host = Host(archive)
+        host.event(RunState.RUNNING)
+        for number in range(3):
+            host.log(number, b"x")
+        host.event(RunState.COMPLETE, reason=Reason.EXITED, code=0)
+        monkeypatch.setattr(s3, "PAGE", 1)
+        with pytest.raises(HostError, match=r"log/.* is damaged: it has more than 2 objects"):
+            followed(archive)
 
     @pytest.mark.parametrize(("lines", "tail"), [(0, b""), (1, b"4\n"), (3, b"2\n3\n4\n"), (9, b"0\n1\n2\n3\n4\n")])
     def test_its_last_lines(self, archive: Archive, lines: int, tail: bytes) -> None:

@@ -13,7 +13,7 @@ from remoterun.agent.shared.archive import Take, image_key, image_prefix
 from remoterun.agent.shared.environment import image_id
 from remoterun.agent.shared.spec import MountSpec, ResourceRef
 from remoterun.agent.shared.states import BuiltImage, Reason, RunState
-from remoterun.archive import Archive, creation, grants, runs, uploads
+from remoterun.archive import Archive, creation, grants, runs, upkeep, uploads
 from remoterun.archive.s3 import BucketPlace
 from remoterun.archive.upkeep import LEAST, UNUSED, check, collect, usage
 from remoterun.errors import HostError, TransferError
@@ -144,6 +144,23 @@ class TestCollection:
         later(archive, LEAST + 10)
         uploads.remove_upload(archive, "other")
         assert self.freed(archive) == {} and len(packs(archive)) == 3
+
+    def test_a_run_whose_lists_have_no_bound(
+        self, archive: Archive, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Its host may write as many as it likes: none is read, and nothing of the run is deleted."""
+        host = ended(archive)
+        host.tree(tmp_path / "outputs", {"o": b"O" * 700})
+        monkeypatch.setattr(upkeep, "MOST_RUN_TREES", 1500)
+        assert check(archive, False).faults == []
+        for number in range(10):
+            host.post(f"mounts/{sha256(b'%d' % number)}", b"x" * 500)
+        host.post(f"packs/{'ab' * 32}", b"cut")
+        later(archive, LEAST + 10)
+        before = archive.s3.requests
+        assert self.freed(archive) == {}
+        (fault,) = check(archive, False).faults
+        assert (fault.what, fault.places[0]["run"]) == ("list", KEY) and archive.s3.requests - before < 20
 
     def test_old_versions(self, archive: Archive, tmp_path: Path) -> None:
         for number in range(4):

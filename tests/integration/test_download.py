@@ -17,7 +17,6 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from remoterun.agent.shared import archive
 from remoterun.agent.shared.archive import SignedObject, Take
 from remoterun.agent.shared.protocol import Link, RemoteError
 from remoterun.agent.shared.records import encode
@@ -128,13 +127,16 @@ class TestWhatComes:
         assert download_all(link, pack_of(bucket, SMALL), *large)[0] == 0
         assert bucket.asked == []
 
-    def test_a_few_of_a_pack_are_asked_for_by_their_places(self, link: Link, home: Home, bucket: BucketServer) -> None:
-        contents = [bytes([number]) * archive.GAP for number in range(20)]
+    def test_what_one_address_gives_is_asked_for_at_once(self, link: Link, home: Home, bucket: BucketServer) -> None:
+        """Also where the home has some of it: an address may give all of it or nothing."""
+        wanted: list[str] = []
+        bucket.faults.append(lambda handler: wanted.append(handler.headers["Range"]) or False)
+        contents = [bytes([number]) * 1000 for number in range(20)]
         stored = pack_of(bucket, contents)
-        few = SignedObject(stored.url, [stored.takes[at] for at in (17, 3, 2)])
-        assert download_all(link, few)[0] == 3
-        assert len(bucket.asked) == 2  # 2 and 3 lie side by side
-        assert content_of(home, sha256(contents[17])) == contents[17]
+        home.blobs.put(contents[2])
+        assert download_all(link, SignedObject(stored.url, [stored.takes[at] for at in (4, 3, 2)], True))[0] == 2
+        assert wanted == ["bytes=2000-4999"]
+        assert content_of(home, sha256(contents[4])) == contents[4]
 
     def test_a_large_one_over_several_objects(self, link: Link, home: Home, bucket: BucketServer) -> None:
         assert download_all(link, *spread(bucket, LARGE))[0] == 1
@@ -159,24 +161,27 @@ class TestFaults:
         assert download_all(link, pack_of(bucket, SMALL), *spread(bucket, LARGE))[0] > 1
         assert content_of(home, sha256(LARGE)) == LARGE
 
-    def test_it_goes_on_where_it_was_cut(self, link: Link, home: Home, bucket: BucketServer) -> None:
+    @pytest.mark.parametrize("exact", [False, True])
+    def test_it_goes_on_where_it_was_cut(self, link: Link, home: Home, bucket: BucketServer, exact: bool) -> None:
+        """Of an address that gives all or nothing, all is asked for again, and what has come counts."""
         starts: list[int] = []
 
         def half(handler: Handler) -> bool:
             start, end = map(int, handler.headers["Range"].removeprefix("bytes=").split("-"))
             starts.append(start)
+            assert end == len(LARGE) - 1
             handler.send_response(206)
             handler.send_header("Content-Range", f"bytes {start}-{end}/{len(LARGE)}")
             handler.send_header("Content-Length", str(end + 1 - start))
             handler.end_headers()
-            handler.wfile.write(LARGE[start : start + 1_000_000])
+            handler.wfile.write(LARGE[start : len(starts) * 1_000_000])
             return handler.cut()
 
         bucket.fail(4, half)
-        stored = pack_of(bucket, [LARGE])
+        stored = pack_of(bucket, [LARGE])._replace(exact=exact)
         assert download_all(link, stored)[0] == 1
         assert content_of(home, sha256(LARGE)) == LARGE
-        assert starts == sorted(set(starts)) and starts[1] > 0
+        assert starts == ([0] * 4 if exact else sorted(set(starts)))
 
     def test_an_address_that_has_expired(self, link: Link, home: Home, bucket: BucketServer) -> None:
         stored = pack_of(bucket, SMALL)

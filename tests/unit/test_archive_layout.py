@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import tracemalloc
 
 import pytest
 from hypothesis import given
@@ -86,6 +87,38 @@ def test_what_is_not_an_archived_tree(bad: bytes) -> None:
     assert bad != WHOLE.encode(1.0)
     with pytest.raises(ValueError):
         ArchivedTree.decode(bad)
+
+
+def hostile(line: bytes, files: int = 1) -> bytes:
+    """A tree of so many files, whose list of packs, or of the places of the first one, is this line."""
+    return tree_of_sizes([5] * files).encode(1.0).replace(PACKS if line[:2] == b"[[" else FIRST, line, 1)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        hostile(b"[[]" + b",[]" * (4 << 20) + b"]"),
+        hostile(b"[" + b"[]," * (4 << 20) + b"[]]"),
+        hostile(b"[" + b"0," * (8 << 20) + b"0]"),
+        hostile(b"[" + b'{"a":0},' * (2 << 20) + b"0]"),
+        tree_of_sizes([5]).encode(1.0) + b"\n" * (16 << 20),
+    ],
+    ids=["packs", "lists", "numbers", "objects", "lines"],
+)
+def test_a_hostile_tree_takes_no_more_memory_than_its_bytes(data: bytes) -> None:
+    tracemalloc.start()
+    with pytest.raises(ValueError):
+        ArchivedTree.decode(data)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 3 * len(data)
+
+
+def test_the_places_of_all_contents_together_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(archive, "MOST_EXTENTS", 3)
+    ArchivedTree.decode(tree_of_sizes([5] * 3).encode(1.0))
+    with pytest.raises(ValueError):
+        ArchivedTree.decode(tree_of_sizes([5] * 4).encode(1.0))
 
 
 def test_a_tree_can_name_nothing_but_packs_below_its_own_folder() -> None:

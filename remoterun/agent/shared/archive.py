@@ -21,6 +21,7 @@ a tree names packs by their digests only, it can't name anything outside its fol
 
 from __future__ import annotations
 
+import io
 import json
 from typing import Any, Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
@@ -33,17 +34,21 @@ TREE_FORMAT = 1
 PACK = 32 << 20
 """Bytes of a pack that is full."""
 MOST_TREE = 1 << 30
-"""Bytes of an archived tree."""
+"""Bytes of an archived tree of an upload."""
+MOST_RUN_TREES = 256 << 20
+"""Bytes of all trees of a run together, which its host may write: those of a million and a half files."""
 MOST_HEADER = 4096
 """Bytes of its first line."""
-MOST_EXTENTS = 1 << 20
-"""Places in which one content may lie."""
+MOST_EXTENTS = 1 << 18
+"""Places that its contents may have beyond one each: 8 TiB in full packs."""
 IMAGE_PART = 256 << 20
 """Bytes of a part of an image."""
 GAP = 128 << 10
 """Bytes that nobody needs, between two contents of an object, up to which one request asks for both."""
 SPAN = 4 << 20
 """Bytes that one request asks for, if they are of several contents: as many are in memory."""
+MOST_TAKES = 2000
+"""Contents that one request asks for."""
 MOST_IMAGE = 64 << 30
 """Bytes of an image as it is stored."""
 
@@ -128,10 +133,14 @@ class ArchivedTree(NamedTuple):
             raise ValueError(str(error))
         if manifest.digest != header.digest:
             raise ValueError("a manifest that is not the one that it was")
-        lines = iter(data[start + header.manifest :].split(b"\n"))
-        packs = _packs(next(lines))
-        places = {digest: _extents(next(lines, b""), packs, size) for digest, size in contents_of(manifest)}
-        if any(lines):
+        lines = io.BytesIO(data[start + header.manifest :])
+        packs = _packs(next(lines, b""))
+        places: Places = {}
+        more = MOST_EXTENTS
+        for digest, size in contents_of(manifest):
+            places[digest] = _extents(next(lines, b""), packs, size, more)
+            more -= len(places[digest]) - 1
+        if next(lines, b""):
             raise ValueError("places of contents that the tree does not have")
         return cls(manifest, places)
 
@@ -150,26 +159,26 @@ def contents_of(manifest: Manifest, known: Iterable[str] = ()) -> Iterator[Tuple
             yield entry.digest, entry.size
 
 
-def _list(line: bytes) -> List[Any]:
-    try:
-        found = json.loads(line)
-    except RecursionError:
-        found = None
+def _list(line: bytes, most: int) -> List[Any]:
+    """A list of up to `most` values, none of which is a list. They are counted before they take any memory."""
+    if line.count(b"[") > 1 or line.count(b"{") or line.count(b",") >= most:
+        raise ValueError("not a list of up to %d values" % most)
+    found = json.loads(line)
     if not isinstance(found, list):
         raise ValueError("not a list: %.80r" % line)
     return found
 
 
 def _packs(line: bytes) -> List[str]:
-    packs = _list(line)
+    packs = _list(line, 1 + len(line) // 64)
     if not all(isinstance(name, str) and is_digest(name) for name in packs):
         raise ValueError("names of packs that can't be ones")
     return packs
 
 
-def _extents(line: bytes, packs: Sequence[str], size: int) -> Tuple[Extent, ...]:
-    numbers = _list(line)
-    if len(numbers) % 3 or not 0 < len(numbers) <= 3 * MOST_EXTENTS:
+def _extents(line: bytes, packs: Sequence[str], size: int, more: int) -> Tuple[Extent, ...]:
+    numbers = _list(line, 3 * (1 + more))
+    if len(numbers) % 3 or not numbers:
         raise ValueError("not the places of a content")
     if not all(type(number) is int and 0 <= number <= LARGEST for number in numbers):
         raise ValueError("a place that can't be one")
@@ -199,12 +208,13 @@ class Take(Record):
         return self.length == self.size
 
 
-def spans(takes: List[Take]) -> Iterator[List[Take]]:
-    """The contents of an object in groups, each to be read by one request."""
+def spans(takes: List[Take], gap: int = GAP) -> Iterator[List[Take]]:
+    """The contents of an object in groups, each to be read by one request: with up to `gap` other bytes between two."""
     group: List[Take] = []
     start = end = 0
     for take in sorted(set(takes), key=lambda take: (take.offset, take.length)):
-        if group and not (end <= take.offset <= end + GAP and take.offset + take.length - start <= SPAN):
+        near = end <= take.offset <= end + gap and take.offset + take.length - start <= SPAN
+        if group and not (near and len(group) < MOST_TAKES):
             yield group
             group = []
         if not group:
@@ -216,11 +226,12 @@ def spans(takes: List[Take]) -> Iterator[List[Take]]:
 
 
 class SignedObject(Record):
-    """What to take out of one object, which `url` gives to whoever asks: a frame of the request `download`. A
-    secret."""
+    """What to take out of one object, by one request to `url`: a frame of the request `download`. A secret."""
 
     url: str
     takes: List[Take]
+    exact: bool = False
+    """It gives the bytes from the first of these to the last one, and no other part of the object."""
 
 
 class Grant(Record):

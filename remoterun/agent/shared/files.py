@@ -226,9 +226,9 @@ def _copy(reader: int, writer: int) -> None:
 
 def tail_start(size: int, lines: int, read: Callable[[int, int], bytes]) -> int:
     """Where the last `lines` lines begin of a log of `size` bytes; a last line without an end counts. `read` gives the
-    bytes from one offset to another."""
+    bytes from one offset to another. Lines count as far as they have 1 MiB each on average."""
     at, left = size, lines
-    while at > 0 and left > 0:
+    while at > max(0, size - ((lines + 1) << 20)) and left > 0:
         start = max(0, at - TAIL_BLOCK)
         block = read(start, at)
         position = len(block) - 1 if at == size and block.endswith(b"\n") else len(block)

@@ -1,8 +1,8 @@
 """Contents that a host downloads from an archive by itself, through addresses that its client has signed.
 
-Small contents of one object are read together where they lie side by side. A large one may be spread over several
-objects and comes on several connections, each part to its own place in a file; what has come of it is not read again
-after a cut. Every content is verified by its digest before it has its name, whatever the server says of lengths.
+Small contents that lie side by side in one object have one address. A large one may be spread over several objects
+and comes on several connections, each part to its own place in a file; what has come of it is not read again after a
+cut. Every content is verified by its digest before it has its name, whatever the server says of lengths.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import os
 import threading
 from typing import Any, Dict, Iterable, Iterator, List
 
-from ..shared.archive import SPAN, SignedObject, Take, spans
+from ..shared.archive import SPAN, SignedObject, Take
 from ..shared.frames import Bytes
 from ..shared.tree import LARGEST, is_digest, show
 from . import pieces
@@ -58,8 +58,9 @@ class Download:
         for stored in lines:
             _check(stored)
             self._protect([take.digest for take in stored.takes])
-            for span in spans([take for take in stored.takes if not self._has(take)]):
-                yield functools.partial(self._fetch, stored.url, span)
+            missing = [take for take in stored.takes if not self._has(take)]
+            if missing:
+                yield functools.partial(self._fetch, stored, missing)
 
     def finish(self) -> int:
         """The number of contents that have come. Raises `HomeError` where a part of one was not among the lines."""
@@ -99,15 +100,15 @@ class Download:
 
     # -- jobs
 
-    def _fetch(self, url: str, takes: List[Take], http: HttpClient) -> None:
-        """What is to be taken of one object, in the order of its offsets."""
-        start = takes[0].offset
-        came = self._read(http, url, start, takes[-1].offset + takes[-1].length - start)
-        if len(takes) == 1:
-            self._store(takes[0], came)
+    def _fetch(self, stored: SignedObject, missing: List[Take], http: HttpClient) -> None:
+        """What is to be taken of one object. Its address may give all of that or nothing."""
+        start = min(take.offset for take in stored.takes)
+        came = self._read(http, stored, start, max(take.offset + take.length for take in stored.takes) - start)
+        if len(stored.takes) == 1:
+            self._store(missing[0], came)
             return
         data = memoryview(b"".join(came))
-        for take in takes:
+        for take in missing:
             at = take.offset - start
             self._store(take, [data[at : at + take.length]])
 
@@ -136,17 +137,17 @@ class Download:
                 raise
         return is_last
 
-    def _read(self, http: HttpClient, url: str, start: int, length: int) -> Iterator[bytes]:
+    def _read(self, http: HttpClient, stored: SignedObject, start: int, length: int) -> Iterator[bytes]:
         """Raises `HomeError`."""
         try:
-            for data in read_range(http, url, start, length):
+            for data in read_range(http, stored.url, start, length, stored.exact):
                 if self._ended:
                     raise HomeError("bad_stream", "the transfer was given up")
                 self.home.reserve.check(len(data))
                 self._add(len(data))
                 yield data
         except HttpError as error:
-            raise _not_fetched(url, error)
+            raise _not_fetched(stored.url, error)
 
     def _add(self, size: int) -> None:
         with self._counting:

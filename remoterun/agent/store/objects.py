@@ -118,15 +118,20 @@ def _post(http: HttpClient, grant: Grant, key: str, content: Content) -> None:
         answer.read(PIECE)
 
 
-def read_range(http: HttpClient, url: str, start: int, length: int) -> Iterator[bytes]:
-    """So many bytes of an object, also over cut connections. Raises `HttpError`."""
+def read_range(http: HttpClient, url: str, start: int, length: int, exact: bool = False) -> Iterator[bytes]:
+    """So many bytes of an object, also over cut connections. `exact`: the address gives these and no others, so that
+    after a cut all of them are asked for again. Raises `HttpError`."""
     done = failures = 0
     while done < length:
+        skipped = done if exact else 0
         try:
-            for data in _read_once(http, url, start + done, length - done):
-                done += len(data)
-                failures = 0
-                yield data
+            for data in _read_once(http, url, start + done - skipped, length - done + skipped):
+                fresh = data[skipped:]
+                skipped -= len(data) - len(fresh)
+                if fresh:
+                    done += len(fresh)
+                    failures = 0
+                    yield fresh
         except HttpError as error:
             failures += 1
             if not error.passing or failures > READS:
