@@ -55,7 +55,12 @@ class Checkpoint:
 
     @property
     def weights(self) -> dict[str, NDArray[Any]]:
-        return {name[8:]: array for name, array in self.arrays.items() if name.startswith("weights/")}
+        return weights_of(self.arrays)
+
+
+def weights_of(arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    """The network's, of the arrays of a checkpoint."""
+    return {name[8:]: array for name, array in arrays.items() if name.startswith("weights/")}
 
 
 def digest_of(settings: Mapping[str, Any]) -> str:

@@ -15,9 +15,11 @@ import numpy as np
 from trainer import TrainerError, export, tokens
 from trainer.export import EMBEDDING, SOFTMAX_B, SOFTMAX_W, Floats
 from trainer.flags import Parser
+from trainer.progress import WIDTH
 
 UNITS = ("char", "word", "line", "sentence")
 PATIENCE = 1000  # characters to wait for the end of a unit
+TEMPERATURE = 0.5
 NEAR = 8  # characters beside a place that show whether a unit ends there
 
 
@@ -84,6 +86,17 @@ def until(written: Iterable[str], length: int, unit: str, *, seed: str = "", rev
         yield token
         count += len(token)
         near = (token + near)[:NEAR] if reverse else (near + token)[-NEAR:]
+
+
+def sample(weights: Mapping[str, Floats], vocabulary: list[str], step: int, *, reverse: bool) -> str:
+    """A line of the trainer's log: what the model writes after so many steps, with `/` between lines."""
+    tokens: list[str] = []
+    written = generate(weights, vocabulary, [_line_start(vocabulary)], None, TEMPERATURE, np.random.default_rng(step))
+    while sum(map(len, tokens)) < WIDTH:
+        tokens.append(next(written))
+    text = "".join(reversed(tokens) if reverse else tokens)
+    lines = " / ".join(line.strip() for line in text.splitlines() if line.strip())
+    return f"sample: {''.join(each if each.isprintable() else ' ' for each in lines)}"[:WIDTH]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -220,7 +233,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--temperature",
         type=_temperature,
         metavar="T",
-        default=0.5,
+        default=TEMPERATURE,
         help="higher: more random; 0: always the likeliest (default: %(default)s)",
     )
     add("--until", choices=UNITS, default="char", help="after --length, go on to the end of it (default: %(default)s)")

@@ -8,6 +8,7 @@ logs/events.out.tfevents.…    for TensorBoard
 
 import json
 import math
+import textwrap
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -16,12 +17,20 @@ from typing import Any
 
 from trainer.files import write_whole
 
-# Seconds between lines: few at first, as all is new; more later, as a log is read in the morning.
+WIDTH = 79
+# Seconds between numbers that are logged: few at first, as all is new; more later.
 SHORTEST_PAUSE, LONGEST_PAUSE, PAUSE_SHARE = 0.5, 5.0, 1 / 60
+# Lines are fewer, as a log is read in the morning: so many beside those of checkpoints, and one a minute.
+LINES, LONGEST_SILENCE = 6, 60.0
 
 
 def say(line: str) -> None:
     print(line, flush=True)
+
+
+def wrapped(line: str) -> str:
+    """It as lines of the width of ours, the further ones indented."""
+    return textwrap.fill(line, WIDTH, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
 
 
 def bits(nats: float, characters_a_token: float) -> float:
@@ -40,13 +49,9 @@ def train_line(step: int, total: int, epoch: int, loss: float, seconds: float, l
     return f"{step}/{total} (epoch {epoch}), train_loss = {loss:.3f}, time/batch = {seconds:.3f}, {left} left"
 
 
-def validation_line(step: int, total: int, loss: float, perplexity: float, bpc: float, best: bool) -> str:
+def validation_line(step: int, total: int, loss: float, best: bool) -> str:
     """`best`: no validation before had a lower loss."""
-    shown = (
-        f"{perplexity:.3f}" if perplexity < 100 else f"{perplexity:.0f}" if perplexity < 1e6 else f"{perplexity:.1g}"
-    )
-    end = ", best" if best else ""
-    return f"{step}/{total}, val_loss = {loss:.3f}, val_perplexity = {shown}, val_bpc = {bpc:.3f}{end}"
+    return f"{step}/{total}, val_loss = {loss:.3f}{', best' if best else ''}"
 
 
 class Log:
@@ -59,13 +64,14 @@ class Log:
         """For a training that goes on from `step` and was last validated at step `validated`: what was logged of later
         steps is removed. `step` 0 is a new training, which removes everything.
 
-        `every`: steps between lines; None: lines come as time passes. `tf`: TensorFlow.
+        `every`: steps between lines; None: `LINES`. `tf`: TensorFlow.
         """
         self._metrics, self._events = Metrics(folder / "metrics.jsonl", step, validated), Events(folder, tf, step)
         self._total, self._every = total, every
         self._tokens_a_batch, self._characters_a_token = tokens_a_batch, characters_a_token
         self._started = self._warm = self._last_time = time.monotonic()
-        self._last_step = self._warm_step = step
+        self._last_step = self._warm_step = self._said_step = step
+        self._said, self._line = self._started, ""
 
     def warmed_up(self, step: int) -> None:
         """Called after the first step, which includes the compiler's work: the time left is estimated from here on."""
@@ -90,17 +96,23 @@ class Log:
         yield
         self._last_time += time.monotonic() - began
 
-    def train(self, step: int, epoch: int, loss: float, rate: float) -> None:
-        """Say and log a step. `loss`: of the last batch, in nats a token. Called again for the same step, it does
-        nothing."""
-        if step == self._last_step:
-            return
+    def train(self, step: int, epoch: int, loss: float, rate: float, *, shown: bool) -> None:
+        """Log a step, and say it where it is `shown`, or the last line is long ago. `loss`: of the last batch, in nats
+        a token. Called again for the same step, it may say it then, and does nothing more."""
         now = time.monotonic()
+        if step != self._last_step:
+            self._log(step, epoch, loss, rate, now)
+        few = step - self._said_step < self._total / LINES and now - self._said < LONGEST_SILENCE
+        if self._line and (shown or self._every or not few or step == self._warm_step):
+            say(self._line)
+            self._said_step, self._said, self._line = step, now, ""
+
+    def _log(self, step: int, epoch: int, loss: float, rate: float, now: float) -> None:
         each = (now - self._last_time) / (step - self._last_step)
         speed = self._characters(1) / max(1e-9, each)
         bpc = bits(loss, self._characters_a_token)
         self._last_time, self._last_step = now, step
-        say(train_line(step, self._total, epoch, loss, each, self._left(step, now)))
+        self._line = train_line(step, self._total, epoch, loss, each, self._left(step, now))
         self._write(
             step,
             {
@@ -116,7 +128,7 @@ class Log:
     def validation(self, step: int, loss: float, characters_a_token: float, *, best: bool) -> None:
         """Say and log a validation. `loss`: of the validation text, in nats a token; `best`: the lowest so far."""
         perplexity, bpc = math.exp(min(loss, 700.0)), bits(loss, characters_a_token)
-        say(validation_line(step, self._total, loss, perplexity, bpc, best))
+        say(validation_line(step, self._total, loss, best))
         self._write(step, {"val_loss": loss, "val_perplexity": perplexity, "val_bpc": bpc})
 
     def _write(self, step: int, values: Mapping[str, float]) -> None:

@@ -20,7 +20,7 @@ SIZES = ("rnn_size", "num_layers", "batch_size", "seq_length")
 class Settings:
     """The flags, under their own names; `typed` are the names of those that were given.
 
-    `auto` None: if none of `SIZES` was typed. `print_every` None: as time passes. `save_every` None: auto decides.
+    `auto` None: if none of `SIZES` was typed. `print_every` None: few lines. `save_every` None: auto decides.
     """
 
     typed: frozenset[str] = frozenset()
@@ -132,7 +132,12 @@ def _parser() -> argparse.ArgumentParser:
     add("--save_checkpoints", type=Path, metavar="FOLDER", help="for checkpoints")
     add("--log_dir", type=Path, metavar="FOLDER", help="for metrics.jsonl, TensorBoard's log and the loss curve")
     add("--save_every", type=_positive, metavar="N", help="batches between checkpoints")
-    add("--print_every", type=_positive, metavar="N", help="batches between progress lines (default: as time passes)")
+    add(
+        "--print_every",
+        type=_positive,
+        metavar="N",
+        help="batches between progress lines (default: a sixth of all)",
+    )
     add("--total_time", type=int, metavar="1", help="print the total time at the end")
     add("--resume", metavar="auto|never|FOLDER", help="go on from a checkpoint of the same training")
     add("--init_from", type=Path, metavar="PATH", help="checkpoint, or a folder of them, whose weights to start from")

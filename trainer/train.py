@@ -17,11 +17,11 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from trainer import TrainerError, checkpoint, curve, data, log_folder, ml5, recipes
+from trainer import TrainerError, checkpoint, curve, data, generate, log_folder, ml5, recipes
 from trainer.checkpoint import Checkpoint
 from trainer.devices import import_tensorflow, use_devices
 from trainer.keeper import Keeper
-from trainer.progress import Log, say
+from trainer.progress import Log, say, wrapped
 from trainer.schedule import Schedule
 from trainer.settings import Settings, parse
 
@@ -84,7 +84,8 @@ def train(settings: Settings) -> int:
     )
     kind = f"{settings.model.upper()} layer{'s' if settings.num_layers > 1 else ''}"
     layers = f"{settings.num_layers} {kind} of {settings.rnn_size}"
-    say(f"model: {layers}, {model.parameters:,} parameters; {total:,} steps, a checkpoint every {save_every:,}")
+    about = f"model: {layers}, {model.parameters:,} parameters; {total:,} steps, a checkpoint every {save_every:,}"
+    say(wrapped(about))
     why_not_ml5 = ml5.why_not(settings.model, settings.num_layers, settings.level, len(vocabulary))
     if why_not_ml5:
         say(f"warning: ml5.js can't use this model: {why_not_ml5}; trainer.generate can")
@@ -124,6 +125,9 @@ def train(settings: Settings) -> int:
                 best = keeper.validation(step, loss)
                 log.validation(step, loss, material.characters_a_validation_token, best=best)
             say(keeper.save(step, arrays))
+            if due_to_save():
+                weights = checkpoint.weights_of(arrays)
+                say(generate.sample(weights, vocabulary, step, reverse=settings.reverse))
 
     if found and due_to_save() and keeper.validated < step:
         save()  # it was killed before it was tried on the validation text
@@ -142,7 +146,7 @@ def train(settings: Settings) -> int:
             log.warmed_up(step)
         save_now = due_to_save() or time.monotonic() - saved_at > SECONDS_BETWEEN_CHECKPOINTS
         if save_now or log.due(step):
-            log.train(step, epoch, finite(float(loss), step), schedule.rate(step))
+            log.train(step, epoch, finite(float(loss), step), schedule.rate(step), shown=save_now)
         if save_now:
             save()
             saved, saved_at = step, time.monotonic()
@@ -150,7 +154,7 @@ def train(settings: Settings) -> int:
 
     # The end, whether it came by itself or was asked for.
     if step > saved:
-        log.train(step, epoch, finite(float(loss), step), schedule.rate(step))
+        log.train(step, epoch, finite(float(loss), step), schedule.rate(step), shown=True)
     if step > saved or total <= step == began:
         save()  # or again: the model may have been moved away since
     keeper.close()
@@ -233,9 +237,9 @@ def choose(settings: Settings, text: data.Text, initial: Checkpoint | None) -> S
         unused = "num_epochs" if settings.steps else ""
         names = [name for name in recipe.flags() if name not in settings.typed and name != unused]
         chosen = " ".join(f"--{name} {getattr(settings, name)}" for name in names)
-        say(f"auto, for a text of {recipe.size}: {chosen}; --no-auto: ml5's defaults")
+        say(wrapped(f"auto, for a text of {recipe.size}: {chosen}; --no-auto: ml5's defaults"))
     elif settings.auto is None:
-        say("ml5's defaults for what was not typed; --auto chooses it by the size of the text")
+        say("ml5's defaults for what was not typed; --auto chooses by the size of the text")
     return settings
 
 
@@ -256,10 +260,8 @@ def describe_text(settings: Settings, text: data.Text, vocabulary: list[str], ma
     file = str(text.files[0]) if len(text.files) == 1 else f"{len(text.files)} files"
     kind = "different" if settings.level == "char" else "words and characters to read and write"
     tried = f"; {validation.inputs.size:,} at the end are for validation" if validation else ""
-    say(
-        f"text: {file}, {len(text.text):,} characters, {len(vocabulary):,} {kind}{tried};"
-        f" an epoch is {len(batches)} batches of {batches.batch_size} x {settings.seq_length}"
-    )
+    about = f"text: {file}, {len(text.text):,} characters, {len(vocabulary):,} {kind}{tried};"
+    say(wrapped(f"{about} an epoch is {len(batches)} batches of {batches.batch_size} x {settings.seq_length}"))
     if settings.val_fraction and not validation:
         say(f"the text is too short for --val_fraction {settings.val_fraction}: going on without validation")
     if batches.batch_size < settings.batch_size:

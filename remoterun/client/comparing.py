@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import difflib
-import json
 import os
-import posixpath
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,14 +13,13 @@ from remoterun.agent.shared.asked import HandedOn, Packages
 from remoterun.agent.shared.records import same_fields
 from remoterun.agent.shared.spec import ResourceRef, RunSpec
 from remoterun.agent.shared.tree import Entry
+from remoterun.client import metrics
 from remoterun.client.connections import Connections
 from remoterun.client.reruns import read_spec
 from remoterun.client.stores import Store
 from remoterun.model import Run
 from remoterun.parsing import duration_text
 
-METRICS = "metrics.jsonl"
-"""The name of a file in which each line is JSON with numbers of a moment."""
 LARGEST = 512 << 10
 """Bytes of the largest file whose lines are compared; larger ones are only named."""
 MOST = 16 << 20
@@ -107,20 +104,9 @@ def _source(run: Run) -> ResourceRef:
 
 
 def _numbers(store: Store, run: Run) -> dict[str, float]:
-    """The numbers in the last line of the metrics file that a run saved, by their names."""
-    if not run.outputs:
-        return {}
-    resource = ResourceRef("run", key=run.key, number=run.number)
-    outputs, _ = store.manifest(resource)
-    files = [entry for entry in outputs.files if posixpath.basename(entry.path) == METRICS and entry.size <= LARGEST]
-    texts = store.contents(resource, [file.digest for file in files[:1]], LARGEST)
-    last = next((text.splitlines()[-1:] for text in texts.values()), [])
-    try:
-        said = json.loads(last[0]) if last else {}
-    except (ValueError, RecursionError):
-        return {}
-    known = said.items() if isinstance(said, dict) else ()
-    return {str(name): value for name, value in known if type(value) in (int, float)}
+    """The last of the numbers that a run saved, by their names."""
+    found = metrics.numbers(store, run) if run.outputs else {}
+    return {name: values[-1] for name, values in found.items()}
 
 
 def _listed(own: dict[str, float], other: dict[str, float]) -> tuple[str, ...]:

@@ -25,7 +25,7 @@ from remoterun.client.renting import Plan, give_back
 from remoterun.client.reruns import OriginalRun, find_original
 from remoterun.client.secrets import Tokens
 from remoterun.client.stores import HostStore, Store, store_of, told
-from remoterun.errors import HomeMissing, HostError, LinkLost, NoAnswerInTime, NotFound, UsageError
+from remoterun.errors import HomeMissing, HostError, LinkLost, NoAnswerInTime, NotFound, RemoterunError, UsageError
 from remoterun.model import EVERY_RUN, Line, MachineType, Run, RunFilter, RunRequest
 from remoterun.transfer import Progress
 
@@ -223,6 +223,25 @@ class Runs:
             return self.get(number, wait), nothing
         line = details.pop("line", None)
         return replace(record_status(self._connections, run, status), line=line), {**nothing, **details}
+
+    def losses(self, runs: Iterable[Run], wait: float | None = None) -> Mapping[str, Sequence[float]]:
+        """How the loss of runs went, by their keys: of those that write one, and whose machine answers in time."""
+        from remoterun.client import metrics
+
+        found: dict[str, Sequence[float]] = {}
+        by_machine: dict[MachineType, Any] = {}
+        for run in runs:
+            if run.started is not None and (run.outputs or not run.final):
+                by_machine.setdefault(run.host, []).append(run)
+
+        def read(some: Iterable[Run]) -> None:
+            for run in some:
+                with contextlib.suppress(RemoterunError):
+                    known = metrics.numbers(find_store(self._connections, run)[1], run)
+                    found.update((run.key, known[name]) for name in reversed(metrics.LOSSES) if name in known)
+
+        self._connections.ask_all({machine: partial(read, some) for machine, some in by_machine.items()}, wait)
+        return dict(found)
 
     def _details(self, run: Run) -> tuple[RunStatus | None, dict[str, Any]]:
         _, store = find_store(self._connections, run)

@@ -56,3 +56,18 @@ class TestPackages:
         assert ended(terminal) == 130
         done = plain.run("run", "--no-git", "-y", "python -c 'import my_model'", status=1)
         assert "--pip my_model   installs it\n" in done.stderr and "installing packages" not in done.stderr
+
+
+def test_a_loss_is_shown_as_it_falls(plain: Place) -> None:
+    """By `info` and `ps -v`, while the run goes on and after its end; by `diff` under the metric's name."""
+    write = '\'{"step": 1, "name": "train_loss", "value": %s}\\n\''
+    lines = "; ".join(f"printf {write} {value} >>logs/metrics.jsonl" for value in (8, 4, 2, 1))
+    number = plain.run("run", "--no-git", "-b", f"mkdir logs; {lines}; echo written; sleep 1000").stdout.strip()
+    plain.follow_until(number, "written")
+    for _ in range(2):
+        assert "\nloss          █▄▂▁ 8 → 1\n" in plain.run("info", number).stdout
+        assert " · █▄▂▁ 8 → 1" in plain.run("ps", "-v").stdout
+        plain.run("stop", number)
+        plain.run("wait", number, status=143)
+    plain.run("run", "--no-git", "mkdir logs; printf " + write + " 7 >logs/metrics.jsonl")
+    assert "- train_loss 1\n" in plain.run("diff", number, "last").stdout

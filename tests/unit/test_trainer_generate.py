@@ -7,7 +7,7 @@ import pytest
 
 from tests.unit.test_trainer_export import some_weights, write
 from trainer import export
-from trainer.generate import PATIENCE, generate, main, until
+from trainer.generate import PATIENCE, generate, main, sample, until
 
 CHARACTERS = ["a", "b", "c", "\n"]
 
@@ -171,3 +171,10 @@ def test_a_folder_without_a_model_is_one_line(tmp_path: Path, capsys: pytest.Cap
     assert capsys.readouterr().err.splitlines() == [
         f"error: {tmp_path} holds no model (no manifest.json): train one with `python -m trainer.train`"
     ]
+
+
+def test_a_sample_is_a_line_of_the_log() -> None:
+    """It fits in the width of lines, and nothing of the text moves a terminal's cursor."""
+    strange = ["a", "\x1b", "\r", "\n"]
+    shown = [sample(some_weights(), strange, step, reverse=False) for step in (1, 1, 2)]
+    assert shown[0] == shown[1] != shown[2] and all(len(line) <= 79 and line.isprintable() for line in shown)

@@ -25,7 +25,7 @@ DISCORD = "https://discord.com/api/webhooks/1/s3cr3t"
 
 
 def news(log: str = "last line", webhooks: Webhooks = Webhooks(), **changed: Any) -> Notification:  # noqa: B008
-    spec = spec_of("true", number=16, machine="box", description="a <b> & *c*", labels=("x",))
+    spec = spec_of("cat a && rm b", number=16, machine="box", description="a <b> & *c*", labels=("x",))
     return end_notification(spec, ENDED._replace(**changed), log, webhooks)
 
 
@@ -34,22 +34,23 @@ def test_facts() -> None:
     assert told.pop("id").endswith("/1") and told.pop("key") and told.pop("created")
     assert told == {
         "event": "run_ended", "run": 16, "state": "failed", "reason": "exit_nonzero", "why": "the command failed",
-        "exit_status": 3, "message": None, "machine": "box", "description": "a <b> & *c*", "labels": ["x"],
+        "exit_status": 3, "message": None, "machine": "box", "command": "cat a && rm b",
+        "description": "a <b> & *c*", "labels": ["x"],
         "started": "1970-01-01T00:16:40Z", "ended": "1970-01-01T00:18:03Z", "duration": 83.4, "cost": 1.5,
         "log": "last line",
-        "text": "run 16 on box: failed, exit status 3\na <b> & *c*\nthe command failed\nit took 1 min 23 s\n"
+        "text": "run 16 on box: failed, exit status 3\ncat a && rm b\nthe command failed\nit took 1 min 23 s\n"
         "it cost $1.50",
     }  # fmt: skip
     assert news(started=None).facts["duration"] is None
     good = news(state=RunState.COMPLETE, reason=Reason.EXITED, code=0)
-    assert good.good and good.title == "run 16 on box: complete" and "command" not in good.text
+    assert good.good and good.title == "run 16 on box: complete" and "failed" not in good.text
 
 
 def test_slack() -> None:
     """Nobody is called by what a log says."""
     url, body = message(SLACK, news("<!channel> ``` a & b"))
     assert url == SLACK
-    assert body["text"].startswith("*run 16 on box: failed, exit status 3*\na &lt;b&gt; &amp; *c*\n")
+    assert body["text"].startswith("*run 16 on box: failed, exit status 3*\ncat a &amp;&amp; rm b\n")
     assert body["text"].endswith("\n```\n&lt;!channel&gt; ''' a &amp; b\n```")
 
 

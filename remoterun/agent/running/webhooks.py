@@ -126,6 +126,7 @@ def end_notification(spec: RunSpec, status: RunStatus, log: str, webhooks: Webho
         "exit_status": status.code,
         "message": status.message,
         "machine": spec.machine,
+        "command": spec.command,
         "description": spec.description,
         "labels": list(spec.labels),
         "created": _iso(spec.created),
@@ -138,7 +139,7 @@ def end_notification(spec: RunSpec, status: RunStatus, log: str, webhooks: Webho
     title = "run %d on %s: %s" % (spec.number, spec.machine, status.state.value)
     if status.code not in (None, 0):
         title += ", exit status %d" % status.code
-    lines = [spec.description, why, status.message]
+    lines = [spec.command, why, status.message]
     lines.append(None if lasted is None else "it took " + _duration(lasted))
     lines.append(None if cost is None else "it cost $%.2f" % cost)
     text = "\n".join(clean(line) for line in lines if line)

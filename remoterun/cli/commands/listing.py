@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -58,7 +58,7 @@ def ps(
         typer.Option("--label", metavar="LABEL", help="Only runs with this label.", autocompletion=complete.labels),
     ] = [],  # noqa: B006
     watch: Annotated[bool, typer.Option("-w", "--watch", help="Show them again every 2 s, until ^C.")] = False,
-    verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Also the engine, labels and description.")] = False,
+    verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Also engine, labels, description, loss.")] = False,
     cloud: Annotated[
         bool, typer.Option("--cloud", help="Give numbers here to runs of the bucket that another machine started.")
     ] = False,
@@ -87,16 +87,17 @@ def ps(
             runs = client.runs.list(None if every else number, wanted, seconds)
             rented = [run.number for run in runs if run.renting is not None]
             taken_up = [each for each in rented if client.runs.start_next_attempt(each)]
-            return lambda: show(runs, taken_up)
+            losses = client.runs.losses(runs, seconds) if verbose and not json else {}
+            return lambda: show(runs, taken_up, losses)
 
-        def show(runs: Sequence[Run], taken_up: Sequence[int]) -> None:
+        def show(runs: Sequence[Run], taken_up: Sequence[int], losses: Mapping[str, Sequence[float]]) -> None:
             run_views.not_reached(runs)
             for each in taken_up:
                 render.line(f"run {each} gets another host now: `remoterun logs {each}`")
             if json:
                 render.out_json([run.record() for run in runs])
             elif runs:
-                run_views.runs_table(runs, verbose)
+                run_views.runs_table(runs, verbose, losses)
             elif wanted != EVERY_RUN:
                 render.line("No run matches; `remoterun ps` lists runs without a filter")
                 names = {name for run in client.registry.runs() for name in (run.machine.name, run.host.name)}
@@ -176,11 +177,12 @@ def info(
         raise UsageError("`info` shows one run", hint=f"remoterun diff {runs[0]} {runs[1]}   shows what differs")
     with connect() as client:
         known, details = client.runs.info(run_number(runs[0] if runs else LAST), seconds)
+        losses = client.runs.losses([known] if known.reachable and not json else [], seconds)
     run_views.not_reached([known])
     if json:
         render.out_json(json_shapes.run_info(known, details))
     else:
-        run_views.run_info(known, details)
+        run_views.run_info(known, details, losses.get(known.key, ()))
 
 
 def _change_labels(runs: Sequence[str], labels: Sequence[str]) -> None:

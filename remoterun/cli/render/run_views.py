@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
 JUST_ENDED = 60.0
 """Seconds after its end in which a run's host is spoken of: later it may be gone."""
+_BARS = "▁▂▃▄▅▆▇█"
 NOTE = 30
 """Columns of what a run waits for, in the table."""
 
@@ -52,8 +53,8 @@ _COLOURS = {
 }
 
 
-def runs_table(runs: Sequence[Run], verbose: bool) -> None:
-    """A row for each run. With `verbose` a line below it has its engine, labels and description."""
+def runs_table(runs: Sequence[Run], verbose: bool, losses: Mapping[str, Sequence[float]] = {}) -> None:  # noqa: B006
+    """A row for each run. With `verbose` a line below it has its engine, labels, loss (by its key) and description."""
     rents = any(run.renting is not None for run in runs)
     rows: list[list[Text]] = []
     for run in runs:
@@ -70,8 +71,20 @@ def runs_table(runs: Sequence[Run], verbose: bool) -> None:
         Column("COST", right=True, drop=4),
         Column("COMMAND", least=16),
     ]
-    more = [" · ".join(filter(None, [run.engine, ", ".join(run.labels), run.description])) for run in runs]
+    about = [[run.engine, ", ".join(run.labels), _loss(losses.get(run.key, ())), run.description] for run in runs]
+    more = [" · ".join(filter(None, each)) for each in about]
     table(heads, rows, more if verbose else ())
+
+
+def _loss(values: Sequence[float]) -> str | None:
+    """How it went, at a glance: `█▄▂▁ 3.41 → 1.82`."""
+    if not values:
+        return None
+    count = min(len(values), len(_BARS) * 2)
+    shown = [values[place * (len(values) - 1) // max(count - 1, 1)] for place in range(count)]
+    least, span = min(shown), max(shown) - min(shown) or 1.0
+    line = "".join(_BARS[round((value - least) / span * (len(_BARS) - 1))] for value in shown)
+    return f"{line} {values[0]:.3g} → {values[-1]:.3g}"
 
 
 def _state_and_place(run: Run) -> str:
@@ -229,7 +242,7 @@ def _used(usage: dict[str, Any] | None) -> list[tuple[str, str | None]]:
     ]
 
 
-def run_info(run: Run, details: dict[str, Any]) -> None:
+def run_info(run: Run, details: dict[str, Any], loss: Sequence[float] = ()) -> None:
     """All that is known of a run, a line each."""
     spec = details["spec"] or {}
     git = spec.get("git") or {}
@@ -271,6 +284,7 @@ def run_info(run: Run, details: dict[str, Any]) -> None:
         ("started", moment(run.started)),
         ("ended", moment(run.ended)),
         ("duration", duration(run.ended - run.started) if run.ended and run.started else None),
+        ("loss", _loss(loss)),
         *_used(details.get("usage")),
         ("outputs", f"{files(run.outputs['files'])}, {size(run.outputs['size'])}" if run.outputs else None),
         ("since then", "\n".join(_after_the_end(details.get("events") or []))),
