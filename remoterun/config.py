@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from remoterun.agent.shared.files import write_whole
+from remoterun.agent.shared.files import read_settings, write_whole
 from remoterun.agent.shared.machines import AUTO, CAPABILITIES
 from remoterun.errors import AlreadyExists, ConfigError, NotFound, UsageError
 from remoterun.model import MachineType, Rental
@@ -109,7 +109,7 @@ def load(environ: Mapping[str, str] | None = None) -> Config:
     ssh_config = variables.get(SSH_CONFIG_VARIABLE)
     settings = Config(home, ssh_config=Path(ssh_config).expanduser() if ssh_config else None)
     try:
-        text = settings.file.read_text("utf-8")
+        text = read_settings(str(settings.file)).decode()
     except FileNotFoundError:
         return settings
     except NotADirectoryError:

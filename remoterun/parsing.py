@@ -101,7 +101,7 @@ def parse_package(text: str) -> str:
     if not text.strip():
         raise UsageError("--pip names no package", hint="--pip numpy")
     is_plain = not re.search(r"^\s*[-.]|[\n/\\]|\$\{", text)  # no option, path, or address
-    if is_plain and not _REQUIREMENT.fullmatch(text):
+    if is_plain and not _REQUIREMENT.fullmatch(" ".join(text.split())):
         hint = "write `--pip NAME` or `--pip 'NAME>=1.2'`, and --pip again for another one"
         raise UsageError(f"pip can't read the package `{show(text)}`", hint=hint)
     return text

@@ -4,12 +4,15 @@ fields of `Asked` whose option is `shared`. An unknown key is an error with its 
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from remoterun.agent.shared.files import read_settings
 from remoterun.errors import ConfigError, UsageError
 from remoterun.model import Asked, Mount
 from remoterun.parsing import VARIABLE, known_words
@@ -30,18 +33,42 @@ class Project:
 def find(folder: Path) -> Project:
     """What the `remoterun.toml` of this folder says, or the nearest one above it in its repository. Raises
     `ConfigError`."""
-    for each in _up_to_the_top(folder):
+    for each in folders_of(folder):
         file = each / FILE
         try:
-            text = file.read_text("utf-8")
+            text = read_settings(str(file)).decode()
         except (FileNotFoundError, NotADirectoryError):
             continue
         except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(f"`{file}` can't be read: {error}", hint="mend it, or move it away")
+            why = getattr(error, "strerror", error)
+            raise ConfigError(f"`{file}` can't be read: {why}", hint="mend it, or move it away")
         project = parse(text, file)
-        _check_requirements(project, each, _up_to_the_top(folder)[-1])
+        _check_requirements(project, each, folders_of(folder)[-1])
         return _moved(project, os.path.relpath(each, folder))
     return Project()
+
+
+def decisions(asked: Asked, typed: Mapping[str, Any], default: str, made: Container[tuple[str, str]]) -> Asked:
+    """What of `asked` a `remoterun.toml` decides about where code runs and what leaves this machine: its machine,
+    unless it is the `default`, its mounts, but for the uploads that were `made` of its repository's files, and whom it
+    notifies. `typed`: the values that were typed, which the user has decided."""
+    own = [mount.resource for mount in typed.get("mounts", ())]
+    return Asked(
+        "",
+        machine=None if "machine" in typed or asked.machine == default else asked.machine,
+        mounts=tuple(
+            mount
+            for mount in asked.mounts
+            if mount.resource not in own and (mount.resource.kind, mount.resource.name) not in made
+        ),
+        notify=asked.notify if "notify" not in typed else None,
+    )
+
+
+def agreement(home: Path, file: Path, decided: Asked) -> Path:
+    """The file that exists once the user has agreed to what `file` decides, and to nothing else."""
+    said = [str(file), decided.machine, sorted(str(mount.resource) for mount in decided.mounts), decided.notify]
+    return home / "agreed" / hashlib.sha256(json.dumps(said).encode()).hexdigest()
 
 
 def parse(text: str, file: Path) -> Project:
@@ -89,9 +116,11 @@ def _check_requirements(project: Project, folder: Path, top: Path) -> None:
     """Its text goes to the machine, where the code of the repository may read it: that must not be just any file that
     the user can read. Raises `ConfigError`."""
     name = project.typed.get("requirements")
-    if name is not None and not (folder / name).resolve().is_relative_to(top.resolve()):
+    file = (folder / (name or "")).resolve()
+    if name is not None and (not file.is_relative_to(top.resolve()) or (file.exists() and not file.is_file())):
         raise ConfigError(
-            f"{project.file}: `requirements` leads out of its repository", hint=f"remoterun run --pip-req {name} …"
+            f"{project.file}: `requirements` leads out of its repository, or to what is not a regular file",
+            hint=f"remoterun run --pip-req {name} …",
         )
 
 
@@ -112,7 +141,7 @@ def _moved_mount(mount: Mount, up: str) -> str:
     return f"{mount.resource}:{path}"
 
 
-def _up_to_the_top(folder: Path) -> list[Path]:
+def folders_of(folder: Path) -> list[Path]:
     """The folder, and those above it up to the top of its repository: what lies outside of one is not the user's."""
     above = [folder, *folder.parents]
     for number, each in enumerate(above):

@@ -41,7 +41,7 @@ _KNOWN = frozenset((
 that of a stranger's package."""
 _TRAINER = re.compile(r"-m\s*trainer(\.|\s|$)")
 """The bundled trainer in a command, or one of the user's that stands in its place."""
-_CHOSEN = re.compile(r"^\s*(tensorflow|tf)[\w-]*\s*(\[|[<>=~!])", re.MULTILINE | re.IGNORECASE)
+_CHOSEN = re.compile(r"^[ \t]*(tensorflow|tf)[\w-]*[ \t]*(\[|[<>=~!])", re.MULTILINE | re.IGNORECASE)
 """A requirement of a certain TensorFlow."""
 
 

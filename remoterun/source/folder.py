@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import stat
 
+from remoterun.agent.shared.files import read_settings
 from remoterun.errors import SourceError
 from remoterun.source.tree import Source, SourceFile, found_at, in_order, left_out_warning, link_warnings, named
 
@@ -76,8 +77,7 @@ def _scan(root: str, folder: str) -> list[os.DirEntry[str]]:
 def _ignore_lines(root: str) -> list[str] | None:
     """The lines of the folder's ignore file; None without one."""
     try:
-        with open(f"{root}/{IGNORE_FILE}", "rb") as file:
-            text = file.read().removeprefix(b"\xef\xbb\xbf")
+        text = read_settings(f"{root}/{IGNORE_FILE}").removeprefix(b"\xef\xbb\xbf")
     except FileNotFoundError:
         return None
     except OSError as error:

@@ -47,6 +47,8 @@ _FOREIGN_VARIABLES = (
 _ENVIRONMENT = {
     "GIT_OPTIONAL_LOCKS": "0",  # looking at the work tree must not rewrite the user's index
     "GIT_TERMINAL_PROMPT": "0",
+    "GIT_NO_LAZY_FETCH": "1",  # a repository may name a program that fetches what it lacks
+    "GIT_ALLOW_PROTOCOL": "",  # the same, for git before 2.44
 }
 _SETTINGS = {
     "core.fsmonitor": "false",  # would start a daemon

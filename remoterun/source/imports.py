@@ -22,8 +22,8 @@ _RUNNERS = frozenset(("make", "just", "jupyter", "ipython", "papermill", "pytest
 _WITH_VALUE = ("-X", "-W", "--check-hash-based-pycs")
 _ABOUT = ("-V", "-VV", "--version", "-h", "--help")
 _OPERATORS = frozenset("();<>|&\n")
-_COMMENT = re.compile(r"^\s*#.*$", re.MULTILINE)
-_NOTEBOOK_MAGIC = re.compile(r"^\s*[%!?].*$", re.MULTILINE)
+_COMMENT = re.compile(r"^[ \t]*#.*$", re.MULTILINE)
+_NOTEBOOK_MAGIC = re.compile(r"^[ \t]*[%!?].*$", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -155,17 +155,17 @@ class _Scan:
             self.whole = False
             return
         for text in code:
-            self.installs = self.installs or bool(re.search(r"^\s*[%!]\s*(pip|conda|uv)\b", text, re.MULTILINE))
+            self.installs = self.installs or bool(re.search(r"^[ \t]*[%!][ \t]*(pip|conda|uv)\b", text, re.MULTILINE))
             self._code(_NOTEBOOK_MAGIC.sub("", text), path)
 
     def _code(self, text: str, path: str) -> None:
         try:
-            tree = ast.parse(text)
+            found = _imports(ast.parse(text))
         except (SyntaxError, ValueError, RecursionError, MemoryError):
             self.whole = False
             return
         package = posixpath.dirname(path)
-        for node, optional in _imports(tree):
+        for node, optional in found:
             if isinstance(node, ast.Import):
                 for alias in node.names:
                     self._module(alias.name, optional)

@@ -44,7 +44,9 @@ def mentioned(command: str, workdir: str) -> list[str]:
 
 NAMES = ("uv.lock", "requirements.txt", "pyproject.toml")
 """The most exact one first."""
-MOST_BYTES = 16 << 20
+MOST_BYTES = 4 << 20
+_MOST_WORK = 1 << 24
+"""Characters of conditions, and 20 for each mention of a package, that are followed in a uv.lock: a second's work."""
 _USUAL = "/simple"
 """The path of the usual index and of its mirrors: the machine has its own setting for that."""
 
@@ -116,6 +118,10 @@ def _locked(content: dict[str, Any]) -> list[str]:
     waiting: list[tuple[dict[str, Any], tuple[str, ...], str]] = [(each, (), "") for each in packages if _own(each)]
     if not waiting:
         raise ValueError("it names no project")
+    named: dict[str, list[dict[str, Any]]] = {}
+    for each in packages:
+        named.setdefault(each["name"], []).append(each)
+    work = _MOST_WORK
     needed: dict[int, set[str]] = {}
     seen: set[tuple[int, tuple[str, ...], str]] = set()
     while waiting:
@@ -127,8 +133,11 @@ def _locked(content: dict[str, Any]) -> list[str]:
         edges = list(package.get("dependencies", []))
         for extra in extras:
             edges += package.get("optional-dependencies", {}).get(extra, [])
+        work -= len(edges) * (20 + len(condition))
+        if work < 0:
+            raise ValueError("it has too many conditions")
         for edge in edges:
-            found = next((each for each in packages if _is(each, edge)), None)
+            found = next((each for each in named.get(edge["name"], ()) if _is(each, edge)), None)
             if found is None:
                 raise ValueError(f"{edge.get('name')} is not in it")
             waiting.append((found, tuple(edge.get("extra", ())), str(edge.get("marker", condition))))

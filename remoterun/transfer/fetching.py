@@ -79,6 +79,8 @@ def place(
         manifest, of_git = without_git_folders(manifest)
         if of_git:
             result.warn(_of_git(of_git))
+    for path in (entry.path for entry in manifest if os.path.basename(entry.path) == "remoterun.toml"):
+        result.warn(f"`{show(path)}` has settings for `remoterun run`, which asks before it follows them")
     one = next(iter(manifest)).path if about.single and len(manifest.entries) == 1 else ""
     result.place = str(target / (name or one))
     result.listed = len(manifest.entries)

@@ -324,16 +324,40 @@ class TestRuns:
         assert ready.run("logs", "-q", str(number), status=137).stderr == ""
 
     def test_settings_of_a_repository(self, ready: Place, tmp_path: Path) -> None:
+        """What they decide about where code runs holds once the user has agreed to it, at a terminal or by typing it;
+        `-y` is no answer. The rest holds."""
         subprocess.run(["git", "init", "-q", tmp_path], check=True)
         (tmp_path / "remoterun.toml").write_text('machine = "plain"\nlabels = ["lesson"]\ntimeout = "1h"\n')
-        (tmp_path / "below").mkdir()
-        done = ready.run("run", "-y", "--label", "cli", "true", cwd=tmp_path / "below")
+        (below := tmp_path / "below").mkdir()
+        before = ready.newest()["number"]
+        refused = ready.run("run", "-y", "--label", "cli", "true", cwd=below, status=2)
+        assert "`../remoterun.toml` decides `machine`, and nobody has agreed to that" in refused.stderr
+        assert "remoterun run -t plain …   decides it" in refused.stderr
+        there = Place(below, ready.env)
+        terminal = there.spawn("run", "-y", "true")
+        terminal.expect_exact("../remoterun.toml decides where this runs, or what goes there:\r\n")
+        terminal.expect_exact("  machine  plain   (this machine; your default is local)\r\n")
+        terminal.expect_exact("Is that what you want, from now on? [y/N] ")
+        terminal.sendline("n")
+        terminal.expect_exact("Nothing was run.")
+        terminal.expect(pexpect.EOF)
+        assert ready.newest()["number"] == before
+        ready.run("run", "-y", "-t", "plain", "true", cwd=below)
+        terminal = there.spawn("run", "-y", "true")
+        terminal.expect_exact("[y/N] ")
+        terminal.sendline("y")
+        terminal.expect("complete")
+        terminal.expect(pexpect.EOF)
+        done = ready.run("run", "-y", "--label", "cli", "true", cwd=below)
         assert "Settings of ../remoterun.toml hold, unless others are typed." in done.stderr
         run = ready.newest()
         assert (run["machine"], run["labels"]) == ("plain", ["lesson", "cli"])
-        plan = ready.run("run", "--dry-run", "-t", "local", "--port", "6006", "true", cwd=tmp_path).stdout
-        assert "machine    local" in plan
-        assert "\nlabels     lesson\ntimeout    1h\nports      6006\n" in plan
+        (tmp_path / "remoterun.toml").write_text('machine = "plain"\nlabels = ["lesson"]\nnotify = ["PHONE"]\n')
+        changed = ready.run("run", "-y", "true", cwd=below, status=2)
+        assert "decides `machine` and `notify`" in changed.stderr and "-t plain --notify PHONE …" in changed.stderr
+        plan = ready.run("run", "--dry-run", "-t", "local", "--port", "6006", "--notify", "none", "true", cwd=tmp_path)
+        assert "machine    local" in plan.stdout
+        assert "\nlabels     lesson\nports      6006\n" in plan.stdout
 
     def test_standard_input(self, ready: Place) -> None:
         """It is sent where that is asked for, also again; else it is said that it is not."""

@@ -515,8 +515,8 @@ class TestTheCommandLine:
         (laptop.root / "remoterun.toml").write_text('machine = "gpu"\n')
         status, out, err = say("run", "-y", "--no-git", "true")
         assert (status, out) == (2, "") and laptop.folders.all() == []
-        assert "`remoterun.toml` names `gpu`, which is rented: -y agrees to what is typed only" in err
-        assert "remoterun run -t gpu -y …" in err
+        assert "`remoterun.toml` decides `machine`, and nobody has agreed to that" in err
+        assert "remoterun run -t gpu …" in err
         assert say("run", "-y", "--no-git", "--dry-run", "true")[0] == 0
 
     def test_what_it_costs_is_said_and_what_is_rented_is_listed(self, laptop: Laptop, say: Callable[..., Any]) -> None:

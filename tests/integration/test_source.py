@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -865,6 +866,24 @@ def test_git_that_does_not_start_is_an_error_at_first_import(repo: Path, tmp_pat
     assert "git" in done.stdout
 
 
+def test_git_fetches_nothing_that_a_repository_lacks(repo: Path, tmp_path: Path) -> None:
+    """A promisor remote may be a program."""
+    write(repo / "big", "lacking")
+    commit(repo, "big")
+    digest = git(repo, "rev-parse", "HEAD:big").decode().strip()
+    git(repo, "config", "remote.origin.url", f"ext::touch {tmp_path}/ran")
+    git(repo, "config", "remote.origin.promisor", "true")
+    git(repo, "config", "extensions.partialClone", "origin")
+    git(repo, "config", "protocol.ext.allow", "always")
+    (repo / ".git" / "objects" / digest[:2] / digest[2:]).unlink()
+    write(repo / "big", "changed")
+    with contextlib.suppress(SourceError):
+        snapshot(repo)
+    with pytest.raises(SourceError):
+        snapshot(repo, commit_ref="HEAD")
+    assert not (tmp_path / "ran").exists()
+
+
 def test_a_call_of_git_that_hangs_is_ended(repo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(repo / ".gitattributes", "*.py filter=slow\n")
     commit(repo, "slow")
@@ -875,6 +894,14 @@ def test_a_call_of_git_that_hangs_is_ended(repo: Path, monkeypatch: pytest.Monke
 
 
 # --- a folder without git ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("target", ["/dev/zero", "pipe"])
+def test_an_ignore_file_without_an_end_is_refused(tmp_path: Path, target: str) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / ".remoterunignore").symlink_to(target)
+    with pytest.raises(SourceError, match="can't read `.remoterunignore`: it is not a regular file"):
+        snapshot(tmp_path, no_git=True)
 
 
 def test_a_plain_folder(tmp_path: Path) -> None:

@@ -225,6 +225,15 @@ def any_link(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tm
     session.close()
 
 
+def test_settings_of_a_repository_are_warned_of(session: Session, tmp_path: Path) -> None:
+    """`remoterun run` would follow them, in the folder that they land in."""
+    upload(session, tmp_path / "source", {"sub/remoterun.toml": b"machine = 'local'", "a": b"A"})
+    result = fetch(session, UPLOAD, tmp_path / "mine", refuse, Progress())
+    assert result.warnings == [
+        "`sub/remoterun.toml` has settings for `remoterun run`, which asks before it follows them"
+    ]
+
+
 class TestGitFolders:
     """Git runs the hooks and reads the settings that it finds in `.git`: none of them may come from a host."""
 

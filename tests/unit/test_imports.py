@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ import pytest
 from remoterun.client.packages import Choice, choose
 from remoterun.errors import UsageError
 from remoterun.model import RunRequest
+from remoterun.parsing import parse_package
 from remoterun.source import as_requirements, imported, listed_in, snapshot
 from tests.workshop import Files, write_files
 
@@ -200,6 +203,41 @@ class TestLists:
             "mkl @ git+https://github.com/me/mkl@0123456789abcdef",
             "colorama==0.4.6 ; (python_version < '3.8') or (sys_platform == 'win32')",
         ]
+
+    def test_a_lock_file_that_would_take_long_is_refused(self) -> None:
+        """Each of 1,000 markers goes down a chain of packages, and each package of 10,000 is searched by its name."""
+        usual = 'source = {registry = "https://pypi.org/simple"}\nversion = "1"\n'
+        fan = ",".join(f'{{name="p0", marker="m{number}"}}' for number in range(1_000))
+        lines = [f'[[package]]\nname = "me"\nsource = {{virtual = "."}}\ndependencies = [{fan}]']
+        for number in range(10_000):
+            lines.append(
+                f'[[package]]\nname = "p{number}"\n{usual}dependencies = [{{name = "p{(number + 1) % 10_000}"}}]'
+            )
+        began = time.process_time()
+        with pytest.raises(UsageError, match="too many conditions"):
+            as_requirements("uv.lock", "\n".join(lines).encode())
+        assert time.process_time() - began < 5
+
+    @pytest.mark.parametrize(
+        ("name", "text"),
+        [
+            ("a.ipynb", json.dumps({"cells": [{"cell_type": "code", "source": ["\n" * 200_000]}]})),
+            ("a.sh", "#!/bin/sh\n" + "\n" * 200_000),
+            ("a.py", f"if a{'.b' * 900}: pass"),
+            ("requirements.txt", f"a{' ' * 200_000}!"),
+        ],
+    )
+    def test_files_that_took_minutes_or_were_a_fault(self, tmp_path: Path, name: str, text: str) -> None:
+        """Read in a time that grows with their size; nothing is recursed into without an end."""
+        began = time.process_time()
+        choice(tmp_path, f"python a.py && jupyter execute {name}; ./{name}", {"a.py": "import numpy", name: text})
+        assert time.process_time() - began < 5
+
+    def test_a_package_of_blanks(self) -> None:
+        began = time.process_time()
+        with pytest.raises(UsageError, match="pip can't read"):
+            parse_package(f"a{' ' * 100_000}!")
+        assert time.process_time() - began < 5
 
     @pytest.mark.parametrize(
         ("name", "text", "says"),

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from remoterun import project
 from remoterun.cli.options import parsed, with_values
 from remoterun.errors import ConfigError
-from remoterun.model import Asked
+from remoterun.model import Asked, Mount
 
 TEXT = """
 machine = "box"
@@ -60,6 +62,13 @@ def test_requirements_from_outside_of_the_repository_are_refused(top: Path, name
         project.find(top)
 
 
+def test_requirements_that_are_a_pipe_are_refused(top: Path) -> None:
+    os.mkfifo(top / "needs.txt")
+    (top / project.FILE).write_text(TEXT)
+    with pytest.raises(ConfigError, match="not a regular file"):
+        project.find(top)
+
+
 def test_without_a_repository_only_that_of_the_folder_itself(tmp_path: Path) -> None:
     (tmp_path / project.FILE).write_text('machine = "box"')
     (tmp_path / "below").mkdir()
@@ -72,6 +81,50 @@ def test_a_mount_that_is_typed_takes_the_place_of_one_at_the_same_path() -> None
     assert [str(mount.resource) for mount in typed.mounts] == ["runs/3", "uploads/other"]
     assert with_values(said, {}) == said
     assert typed.pip == ("numpy", "torch")
+
+
+def decided(text: str, *made: tuple[str, str], **typed: Any) -> tuple[str | None, list[str], tuple[str, ...] | None]:
+    own = parsed(typed)
+    asked = with_values(with_values(Asked("true"), parsed(project.parse(text, Path("f")).typed)), own)
+    found = project.decisions(asked, own, "mine", made)
+    return found.machine, [str(mount.resource) for mount in found.mounts], found.notify
+
+
+def test_what_it_decides_that_a_user_must_have_seen() -> None:
+    """Where code runs, what goes there, and which secret; not what is typed, is the default or was made here."""
+    text = 'machine = "theirs"\nmounts = ["uploads/doom:data", "runs/3:m"]\nnotify = ["PHONE"]\npip = ["numpy"]\n'
+    assert decided(text) == ("theirs", ["uploads/doom", "runs/3"], ("PHONE",))
+    assert decided(text, ("uploads", "doom"), ("uploads", "3")) == ("theirs", ["runs/3"], ("PHONE",))
+    assert decided(text, machine="box", mounts=["uploads/other:data", "runs/3:x"], notify=["none"]) == (None, [], None)
+    assert decided('machine = "mine"\npip = ["numpy"]\nports = [6006]') == (None, [], None)
+
+
+def test_an_agreement_is_for_one_file_and_for_what_it_decides(tmp_path: Path) -> None:
+    first = Asked("a", machine="box", mounts=(Mount.parse("uploads/a:x"),), notify=("PHONE",))
+    same = first._replace(command="b", pip=("numpy",), mounts=(Mount.parse("uploads/a:y"),))
+    file = project.agreement(tmp_path, Path("/r/remoterun.toml"), first)
+    assert project.agreement(tmp_path, Path("/r/remoterun.toml"), same) == file
+    others = [
+        project.agreement(tmp_path, Path("/s/remoterun.toml"), first),
+        *(project.agreement(tmp_path, Path("/r/remoterun.toml"), first._replace(**{name: value})) for name, value in (
+            ("machine", "local"), ("notify", None), ("mounts", ()), ("mounts", (Mount.parse("uploads/b:x"),)),
+        )),
+    ]  # fmt: skip
+    assert len({file, *others}) == 6
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device", "large"])
+def test_what_is_no_small_regular_file_is_refused_at_once(top: Path, kind: str) -> None:
+    """A pipe has no writer, and a device no end."""
+    file = top / project.FILE
+    if kind == "pipe":
+        os.mkfifo(file)
+    elif kind == "device":
+        file.symlink_to("/dev/zero")
+    else:
+        file.write_bytes(b"#" * (1 << 20) + b"\n")
+    with pytest.raises(ConfigError, match="can't be read: it (is not a regular file|has more than 1 MiB)"):
+        project.find(top)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from .spec import NONE, PYTHON, TENSORFLOW, EnvironmentSpec, RunSpec
 
 FORMAT = 1
 
-_PACKAGE = re.compile(r"\s*([A-Za-z0-9][A-Za-z0-9._-]*)\s*(?:\[[^]]*\])?\s*(?:$|[<>=!~;@#(])")
+_PACKAGE = re.compile(r"\s*([A-Za-z0-9][A-Za-z0-9._-]*)\s*(?:\[[^]]*\]\s*)?(?:$|[<>=!~;@#(])")
 """A line of a requirements file that names a package."""
 
 

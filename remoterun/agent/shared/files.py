@@ -11,6 +11,7 @@ import stat
 import time
 from typing import Any, Callable, Dict, Iterator, Optional, Union
 
+MOST_SETTINGS = 1 << 20
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 TAIL_BLOCK = 1 << 18
 """Bytes in which the end of a log is searched for lines."""
@@ -80,6 +81,19 @@ def text_of(path: str) -> str:
 def read_bytes(path: str) -> bytes:
     with open(path, "rb") as file:
         return file.read()
+
+
+def read_settings(path: str) -> bytes:
+    """The content of a file that people write, which is a regular one of `MOST_SETTINGS` bytes at the most: a link of a
+    repository may lead to a device without an end, or to a pipe on which one waits for ever. Raises `OSError`."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    with os.fdopen(descriptor, "rb") as file:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "it is not a regular file", path)
+        data = file.read(MOST_SETTINGS + 1)
+    if len(data) > MOST_SETTINGS:
+        raise OSError(errno.EFBIG, "it has more than 1 MiB", path)
+    return data
 
 
 def read_json(path: str) -> Any:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Sequence
+import shlex
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from remoterun import project as projects
+from remoterun.agent.shared.files import write_whole
 from remoterun.cli import render
 from remoterun.cli.app import MORE, Background, Command, Quiet, RunAsJson, app, example
 from remoterun.cli.asking import agree, hint_at_secrets
@@ -19,7 +21,7 @@ from remoterun.cli.options import OPTIONS, command_of, options_of, parsed, takes
 from remoterun.cli.render import live_views, machine_views
 from remoterun.cli.to_send import Sending, framework_text, source_to_send, standard_input, with_packages, with_untracked
 from remoterun.errors import HostError, UsageError
-from remoterun.model import ALL_GPUS, Asked, RunRequest
+from remoterun.model import ALL_GPUS, Asked, RunRequest, listed
 from remoterun.sizes import counted
 
 if TYPE_CHECKING:
@@ -78,7 +80,8 @@ def run(
         render.line(f"Settings of {render.name(os.path.relpath(project.file))} hold, unless others are typed.")
         typed["requirements"] = typed["requirements"] or project.typed.get("requirements")  # one of these files is read
         asked = with_values(asked, parsed({**project.typed, "requirements": None}))
-    asked = with_values(asked, parsed(typed))
+    values = parsed(typed)
+    asked = with_values(asked, values)
     files = {"--pip-req": typed["requirements"], "-c": commit_ref}
     flags = {"--include-untracked": include_untracked, "--no-git": no_git, "-y": yes}
     others = [word for flag, value in files.items() if value is not None for word in (flag, str(value))]
@@ -86,13 +89,9 @@ def run(
     with standard_input(stdin) as read, connect() as client:
         hint_at_secrets(typed["env"])
         machine = asked.machine
-        found = client.machines.get(machine)  # refuse a wrong name before anything is asked
-        only_named = project.file is not None and "machine" in project.typed and typed["machine"] is None
-        if yes and not dry_run and found.rental is not None and only_named:
-            raise UsageError(
-                f"`{projects.FILE}` names `{machine}`, which is rented: -y agrees to what is typed only",
-                hint=f"remoterun run -t {machine} -y …",
-            )
+        client.machines.get(machine)  # refuse a wrong name before anything is asked
+        if project.file is not None and not dry_run:
+            agree_to_project(client, project.file, asked, values)
         request = asked._replace(
             options=options_of(asked, others),
             stdin=read,
@@ -104,6 +103,41 @@ def run(
         sending = Sending(commit_ref, include_untracked, no_git, yes or dry_run)
         submitted = send_and_launch(client, request, machine, sending, yes, dry_run)
         return follow_or_report(client, submitted, request, background, json) if submitted is not None else 0
+
+
+def agree_to_project(client: Client, file: Path, asked: Asked, typed: Mapping[str, Any]) -> None:
+    """Ask, once, about what a repository's file decides: whoever types a command there may never have read that file.
+    Raises `UsageError` where nobody can be asked, and `KeyboardInterrupt` for a no."""
+    top = projects.folders_of(file.parent)[-1].resolve()
+    known = [upload for upload, _ in client.registry.uploads.versions() if upload.path is not None]
+    made = {("uploads", upload.name) for upload in known if Path(str(upload.path)).is_relative_to(top)}
+    decided = projects.decisions(asked, typed, client.config.default, made)
+    rows = {name: row.words(decided) for name, row in OPTIONS.items() if row.words(decided)}
+    agreed = projects.agreement(client.config.home, file, decided)
+    if not rows or agreed.exists():
+        return
+    name = render.name(os.path.relpath(file))
+    if not render.is_interactive():
+        options = shlex.join([word for words in rows.values() for each in words for word in each])
+        raise UsageError(
+            f"`{name}` decides {listed([f'`{key}`' for key in rows])}, and nobody has agreed to that",
+            hint=f"remoterun run {options} …   decides it\nor run it once at a terminal, to be asked; -y is no answer",
+        )
+    render.line(f"{name} decides where this runs, or what goes there:")
+    for key, words in rows.items():
+        about = f"   ({_where(client, asked.machine)}; your default is {client.config.default})"
+        for _, word in words:
+            render.line(f"  {key:<9}{word}{about if key == 'machine' else ''}")
+    if not render.ask("Is that what you want, from now on?", default=False):
+        render.line("Nothing was run. What you type, such as -t, takes the place of what the file says.")
+        raise KeyboardInterrupt
+    agreed.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    write_whole(str(agreed), os.fsencode(f"{file}\n"))
+
+
+def _where(client: Client, machine: str | None) -> str:
+    type_ = client.machines.get(machine)
+    return "rented" if type_.rental is not None else "several machines" if type_.pool else type_.host or "this machine"
 
 
 def send_and_launch(
