@@ -143,7 +143,9 @@ class Git:
         reason = reasons[-1].partition(": ")[2].rstrip(".") if reasons else f"exit status {answer.status}"
         raise SourceError(
             f"git fails in {named(self.folder)}: {reason}",
-            hint=f"`{git_line(self.folder, 'status')}`",
+            hint="`git checkout` of that commit fetches what a partial clone lacks"
+            if "unable to read sha1 file" in answer.error
+            else f"`{git_line(self.folder, 'status')}`",
             evidence=answer.error or None,
         )
 

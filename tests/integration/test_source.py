@@ -879,8 +879,9 @@ def test_git_fetches_nothing_that_a_repository_lacks(repo: Path, tmp_path: Path)
     write(repo / "big", "changed")
     with contextlib.suppress(SourceError):
         snapshot(repo)
-    with pytest.raises(SourceError):
+    with pytest.raises(SourceError) as caught:
         snapshot(repo, commit_ref="HEAD")
+    assert caught.value.hint == "`git checkout` of that commit fetches what a partial clone lacks"
     assert not (tmp_path / "ran").exists()
 
 
