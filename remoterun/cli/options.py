@@ -5,18 +5,22 @@ parameters of `run`, `rerun` and `jupyter` that follow from them.
 from __future__ import annotations
 
 import inspect
+import os
+import re
 import shlex
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from operator import itemgetter
 from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 import typer
+from typer.main import get_command
 
 from remoterun.agent.shared.records import Option, Record
 from remoterun.agent.shared.spec import FRAMEWORKS
-from remoterun.cli import complete
-from remoterun.cli.app import MORE, Function, run_number, typed_options
+from remoterun.cli import complete, render
+from remoterun.cli.app import MORE, Function, app, run_number, typed_options
 from remoterun.cli.to_send import requirements_of
 from remoterun.errors import UsageError
 from remoterun.model import ALL_GPUS, Asked, Mount, RunRequest
@@ -213,4 +217,27 @@ def command_of(words: Sequence[str]) -> str:
         raise UsageError("the command is empty", hint='remoterun run "echo hello"')
     if "\0" in text:
         raise UsageError("the command holds a zero byte", hint='remoterun run "echo hello"')
+    own = _options_in_front(words[1:])
+    whole = len(words) > 1 and re.search(r"\s", words[0].strip()) is not None
+    if whole or (_OURS.match(" ".join(own)) and not os.path.exists(own[-1])):
+        before = sys.argv[1 : -len(words)] if sys.argv[-len(words) :] == [*words] else ["run"]
+        command = " ".join([words[0], *map(shlex.quote, words[len(own) + 1 :])])
+        meant = shlex.join(["remoterun", *before, *own, command])
+        if whole:
+            raise UsageError(f"`{shlex.quote(words[1])}` follows a command that stands in quotes", hint=meant)
+        render.warning(f"`{shlex.join(own)}` goes to `{words[0]}`, which it follows; it is remoterun's in `{meant}`")
     return text
+
+
+_OURS = re.compile(r"(-[bqy] )*(--|-m (uploads|runs)/|-t [A-Za-z])")
+"""Options that are ours rather than those of a program whose name stands before them."""
+
+
+def _options_in_front(words: Sequence[str]) -> list[str]:
+    """The options of `run` that `words` begin with, and their values."""
+    params = get_command(app).commands["run"].params if words else ()  # type: ignore[attr-defined]
+    takes_value = {flag: not getattr(param, "is_flag", False) for param in params for flag in param.opts}
+    count = 0
+    while count < len(words) and (flag := words[count].partition("=")[0]) in takes_value:
+        count += 2 if takes_value[flag] and flag == words[count] else 1
+    return [*words[:count]]

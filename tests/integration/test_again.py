@@ -341,6 +341,11 @@ class TestEdit:
         assert "exit status 3: nothing is run" in failed.stderr
         assert "neither VISUAL nor EDITOR" in typed("rerun", "1", "--edit", status=2).stderr
 
+    def test_what_is_typed_beside_it_is_a_change(self, typed: Typed) -> None:
+        typed("run", "--no-git", "-y", "-t", "one", "echo $REMOTERUN_MACHINE")
+        done = typed("rerun", "1", "--edit", "-t", "two", env={"EDITOR": "true"})
+        assert done.stdout == "two\n" and "Run 1 is run again, changed: -t two" in done.stderr
+
     def test_at_a_terminal_it_is_edited_again_or_dropped(self, typed: Typed, tmp_path: Path) -> None:
         typed("run", "--no-git", "-y", "echo one")
         change = "s/echo one/echo two/; s/^-t one$/-t one --attempts x/; t; s/--attempts x/--attempts 1/"

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import Any
 
 import pytest
 
+import remoterun.cli.commands.run  # noqa: F401 - makes the command, whose options these are
 from remoterun.agent.shared.asked import PortSpec
-from remoterun.cli.options import OPTIONS, options_of, parsed, with_values
+from remoterun.cli.options import OPTIONS, command_of, options_of, parsed, with_values
 from remoterun.errors import UsageError
 from remoterun.model import ALL_GPUS, Asked, Mount
 
@@ -76,3 +78,46 @@ def test_each_says_what_it_is() -> None:
     for row in OPTIONS.values():
         assert row.option.help.endswith("."), row.name
         assert (row.option.right is None) or row.option.what, row.name
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["python -V", "-t", "box", "-b"], "remoterun run -t box -b 'python -V'"),
+        (["python t.py", "--dry-run"], "remoterun run --dry-run 'python t.py'"),
+        (["python t.py", "--label=x", "--seed", "1"], "remoterun run --label=x 'python t.py --seed 1'"),
+        (["cat a", "b"], "remoterun run 'cat a b'"),
+    ],
+)
+def test_words_after_a_quoted_command_are_refused_with_the_right_line(words: list[str], line: str) -> None:
+    """The shell would be given one program of that name, on the wrong machine, and `--dry-run` would run it."""
+    with pytest.raises(UsageError, match="follows a command that stands in quotes") as caught:
+        command_of(words)
+    assert caught.value.hint == line
+
+
+def test_options_of_ours_after_one_word_are_warned_of(capsys: pytest.CaptureFixture[str]) -> None:
+    assert (
+        command_of(["./train.sh", "-b", "-t", "box", "--max-cost", "5", "x"]) == "./train.sh -b -t box --max-cost 5 x"
+    )
+    said = " ".join(capsys.readouterr().err.split())
+    assert "`-b -t box --max-cost 5` goes to `./train.sh`, which it follows" in said
+    assert "remoterun run -b -t box --max-cost 5 './train.sh x'" in said
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "python -m trainer.train --steps 3",
+        "ls -t",
+        "ls -t .",
+        "bash -c 'echo a b'",
+        "python train.py -t box",
+        "pytest -q",
+        "sort -t , x",
+    ],
+)
+def test_options_of_a_program_are_not_warned_of(line: str, capsys: pytest.CaptureFixture[str]) -> None:
+    words = shlex.split(line)
+    assert command_of(words) == line and command_of([line]) == line
+    assert capsys.readouterr().err == ""

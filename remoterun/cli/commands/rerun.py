@@ -66,7 +66,7 @@ def rerun(
         kept = client.runs.original(run_number(run)).without(values.get("mounts", ()))
         asked = _changed(_asked(kept)._replace(variables=kept.variables), values)
         asked = asked._replace(command=another or kept.request.command)
-        editing = Edit(client.config.home, kept, asked) if edit else None
+        editing = Edit(client.config.home, kept, asked, bool(values or another)) if edit else None
         try:
             if editing is not None:
                 made = editing.ask(lambda changed: (changed, _prepared(client, kept, changed)))
@@ -136,8 +136,9 @@ Made = TypeVar("Made")
 class Edit:
     """The text of one run: in a file of the home, which stays until the run was handed over, or the text dropped."""
 
-    def __init__(self, home: Path, kept: OriginalRun, asked: Asked) -> None:
-        self._number, self._asked = kept.run.number, asked
+    def __init__(self, home: Path, kept: OriginalRun, asked: Asked, changed: bool) -> None:
+        """`changed`: `asked` is other than the run was; the text need not be then."""
+        self._number, self._asked, self._changed = kept.run.number, asked, changed
         self._first = _text_of(kept.run.number, asked)
         self.file = home / "edit" / f"run-{kept.run.number}.txt"
 
@@ -181,7 +182,7 @@ class Edit:
         text = self.file.read_text("utf-8", errors="replace")
         if not re.sub(r"^\s*#.*$", "", text, flags=re.MULTILINE).strip():
             self._nothing("The text is empty")
-        elif text == self._first:
+        elif text == self._first and not self._changed:
             self._nothing("Nothing was changed")
         else:
             return self._parsed(text)
@@ -239,8 +240,8 @@ def _text_of(number: int, asked: Asked) -> str:
     """What the user edits."""
     lines = [
         f"# Run {number} once more, with what you change here. Save and close it to run that.",
-        "# An empty text, or one without a change, runs nothing. Above `--` stand options of `remoterun run`, below it",
-        "# the command. A mount that stays as it is holds what the run read; one that you change, what is newest.",
+        "# An empty text, or a run as it was, runs nothing. Above `--` stand options of `remoterun run`, below it the",
+        "# command. A mount that stays as it is holds what the run read; one that you change, what is newest.",
     ]
     given = {name: f"{name}={value}" for name, value in asked.env}
     for row in OPTIONS.values():
