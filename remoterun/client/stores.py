@@ -8,7 +8,7 @@ from __future__ import annotations
 import tempfile
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,7 +21,7 @@ from remoterun.agent.shared.records import encode, to_json
 from remoterun.agent.shared.spec import ResourceRef
 from remoterun.agent.shared.tree import Entry, Manifest, TreeError, show
 from remoterun.client.connections import Connections
-from remoterun.errors import AddressExpired, NotFound, UsageError
+from remoterun.errors import AddressExpired, NotFound, RemoterunError, UsageError
 from remoterun.model import MachineType, Resource, Told, Upload, by_our_clock
 from remoterun.session import Session, understood
 
@@ -272,8 +272,15 @@ Store = HostStore | ArchiveStore
 
 
 def store_of(connections: Connections, machine: MachineType) -> Store:
-    """Raises `HostError`, `UsageError` for a machine that has yet to be rented."""
-    return ArchiveStore(connections, machine) if machine.bucket else HostStore(connections.session(machine))
+    """The store of a machine, without the uploads that were removed while it could not be reached. Raises `HostError`,
+    `UsageError` for a machine that has yet to be rented."""
+    store = ArchiveStore(connections, machine) if machine.bucket else HostStore(connections.session(machine))
+    index = connections.registry.uploads
+    with suppress(RemoterunError):  # else at the next one
+        for name, digest in index.unwanted(store.home_id):
+            store.remove_upload(name, digest)
+            index.forget_copy(name, store.home_id, digest)
+    return store
 
 
 def told(store: Store, record: Told) -> Told:

@@ -17,7 +17,7 @@ from remoterun.agent.shared.tree import Entry, Manifest, TreeError
 from remoterun.client.connections import Connections
 from remoterun.client.stores import Arrange, Store, store_of
 from remoterun.client.upload_copies import absent, note_versions, same_as_sent
-from remoterun.errors import HomeMissing, HostError, UsageError
+from remoterun.errors import HomeMissing, HostError, NotFound, UsageError
 from remoterun.model import MachineType, Resource, Upload, check_upload_name
 from remoterun.transfer import Progress, Sent
 
@@ -30,6 +30,14 @@ class Uploaded:
     created: bool
     sent: Sent
     warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Removed:
+    """The machines from which an upload was removed, and why it remains on others until the next contact with them."""
+
+    machines: tuple[str, ...]
+    remaining: dict[str, HostError]
 
 
 class Uploads:
@@ -215,28 +223,37 @@ class Uploads:
             path_then = known[0][0].path if known else None
             return self._put(store, target.name, added, progress, path_then, digest, with_added)
 
-    def remove(self, name: str, version: int | None = None) -> Sequence[str]:
-        """Delete an upload, or one version of it, on every machine that this client knows to have it: the names of
-        these machines, none where there was no such upload. Raises `NotFound` for a version that there is not."""
+    def remove(self, name: str, version: int | None = None) -> Removed:
+        """Delete an upload, or one version of it, on every machine that this client knows to have it. All are asked at
+        once; on one that can't be reached it is deleted at the next contact. Raises `NotFound` where there is none."""
         registry = self._connections.registry
         known = registry.uploads.versions(name, version)
         if version is not None and not known:
             raise absent(registry, name, version)
         digest = known[0][0].digest if version is not None else None
         others = [upload for upload, _ in registry.uploads.versions(name) if upload.version != version]
-        is_shared = digest in [upload.digest for upload in others]
         homes = {machine.place: machine for _, machine in known} or {(): self._connections.home(None)}
-        names = []
-        for machine in homes.values():
-            if not is_shared:
-                store = store_of(self._connections, machine)
-                removed = store.remove_upload(name, digest)
-                registry.uploads.forget_copy(name, store.home_id, digest)
-            if is_shared or removed or known:
-                names.append(machine.name)
-        if version is not None:
-            registry.uploads.remove(name, version)
-        return names
+        registry.uploads.remove(name, version)  # first: whatever happens now, `store_of` deletes it at the next contact
+        if digest in [upload.digest for upload in others]:  # another version has the same content
+            return Removed(tuple(machine.name for machine in homes.values()), {})
+        asked = {machine: partial(self._remove_from, machine, known, name, digest) for machine in homes.values()}
+        answers = {machine.name: answer for machine, answer in self._connections.ask_all(asked, None).items()}
+        remaining = {machine: answer for machine, answer in answers.items() if isinstance(answer, HostError)}
+        removed = tuple(machine for machine, answer in answers.items() if answer is True or (known and not answer))
+        if not removed and not (known and remaining):
+            raise next(iter(remaining.values()), NotFound(f"there is no uploads/{name}", hint="remoterun ls uploads"))
+        return Removed(removed, remaining)
+
+    def _remove_from(
+        self, machine: MachineType, known: Iterable[tuple[Upload, MachineType]], name: str, digest: str | None
+    ) -> bool:
+        """Whether its home had it. Raises `HostError` also where another home is in the place of one that has it."""
+        store = store_of(self._connections, machine)
+        removed = store.remove_upload(name, digest)
+        self._connections.registry.uploads.forget_copy(name, store.home_id, digest)
+        if any(upload.home_id != store.home_id for upload, there in known if there.place == machine.place):
+            raise _another_home(machine)
+        return removed
 
 
 def _with_copies(
@@ -250,12 +267,15 @@ def _with_copies(
         if isinstance(answer, HostError):
             copy = replace(copy, fault=answer)
         elif answer != upload.home_id:
-            why = f"the home on {machine.name} is another one: is a disk not mounted there?"
-            copy = replace(copy, fault=HomeMissing(why))
+            copy = replace(copy, fault=_another_home(machine))
         known = found.get((upload.name, upload.version))
         copies = (*known.copies, copy) if known is not None else (copy,)
         found[upload.name, upload.version] = replace(known or upload, copies=copies)
     return list(found.values())
+
+
+def _another_home(machine: MachineType) -> HomeMissing:
+    return HomeMissing(f"the home on {machine.name} is another one: is a disk not mounted there?")
 
 
 def _of_git(tree: Manifest) -> list[str]:

@@ -148,9 +148,20 @@ class UploadIndex:
             self._db.go_on_without_writing(error)
             return upload
 
-    def remove(self, name: str, number: int) -> None:
-        """A version exists no more; its number is not given again."""
-        self._db.change("UPDATE versions SET removed = 1 WHERE name = ? AND number = ?", (name, number))
+    def remove(self, name: str, number: int | None = None) -> None:
+        """A version (None: each one) exists no more; its number is not given again."""
+        self._db.change(
+            "UPDATE versions SET removed = 1 WHERE name = ? AND number = coalesce(?, number)", (name, number)
+        )
+
+    def unwanted(self, home_id: str) -> list[tuple[str, str]]:
+        """(name, digest) of each copy that a home has had of a version that exists no more."""
+        rows = self._db.rows(
+            "SELECT name, digest FROM copies WHERE home_id = ? EXCEPT SELECT name, digest FROM versions"
+            " WHERE NOT removed",
+            (home_id,),
+        )
+        return [(row["name"], row["digest"]) for row in rows]
 
     def saw(self, home_id: str, now: float) -> None:
         """A home has said what it has: all of that is known to be there."""

@@ -234,7 +234,7 @@ def test_names_of_uploads(data: Place) -> None:
     terminal.expect("Nothing was removed")
     assert ended(terminal) == 0
     done = data.run("rm", "-y", *several, status=2)
-    assert "remoterun machines gc plain   frees the space" in done.stderr
+    assert "bytes are free again on plain" in done.stderr
     assert "removed uploads/verse" in done.stderr and "removed uploads/song" in done.stderr
     assert [upload["name"] for upload in data.json("ls")] == ["odd"]
 
@@ -463,7 +463,7 @@ class TestRuns:
         assert "no run that has ended matches" in ready.run("rm", number, "--failed").stderr
         assert "no run that has ended matches" in ready.run("rm", "runs", "--older", "7d").stderr
         assert ready.run("rm", number).stderr.splitlines() == [
-            f"removed runs/{number}", "  remoterun machines gc plain   frees the space that nothing else uses",
+            f"removed runs/{number}", "  5 bytes are free again on plain",
         ]  # fmt: skip
         numbers = [ready.run(*RUN, "-b", "exit 3").stdout.strip() for _ in range(2)]
         for each in numbers:

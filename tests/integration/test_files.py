@@ -154,7 +154,7 @@ class TestVersions:
         for text in ("a", "b", "a"):
             self.put(user, text, "one")
         self.mounted(user, "uploads/doom@2", "two")
-        assert set(user.client.uploads.remove("doom", 2)) == {"one", "two"}
+        assert set(user.client.uploads.remove("doom", 2).machines) == {"one", "two"}
         assert self.folders(user, "two") == []
         assert [each.version for each in user.client.uploads.versions("doom")] == [1, 3]
         user.client.uploads.remove("doom", 1)
@@ -164,7 +164,42 @@ class TestVersions:
         assert self.put(user, "e", "two") == (5, True), "no run's records may speak of another content"
         with pytest.raises(NotFound, match="no version 2"):
             user.client.uploads.remove("doom", 2)
-        assert set(user.client.uploads.remove("doom")) == {"one", "two"} and user.client.uploads.list() == []
+        assert set(user.client.uploads.remove("doom").machines) == {"one", "two"} and user.client.uploads.list() == []
+
+    @pytest.mark.parametrize("whole", [True, False])
+    @pytest.mark.parametrize("name, other", [("one", "two"), ("two", "one")])
+    def test_what_can_not_be_reached_is_removed_at_the_next_contact(
+        self, user: User, name: str, other: str, whole: bool
+    ) -> None:
+        """Whichever machine is asked first: the others give up their copies at once."""
+        for machine in ("one", "two"):
+            number, _ = self.put(user, "a", machine)
+        folder = user.place(name).folder
+        folder.rename(folder.with_name("away"))
+        folder.touch()  # no home can be there
+        removed = user.new_client().uploads.remove("doom", None if whole else number)
+        assert removed.machines == (other,) and "home" in removed.remaining[name].message
+        assert self.folders(user, other) == []
+        with pytest.raises(NotFound, match="no upload `doom`"):
+            user.client.uploads.versions("doom")
+        folder.unlink()
+        folder.with_name("away").rename(folder)
+        assert self.folders(user, name) == ["1", "1.tree", "versions.json"]
+        assert user.new_client().uploads.list() == [], "that is a contact"
+        assert self.folders(user, name) == []
+
+    def test_a_removal_that_was_not_reached_is_void_once_the_content_is_uploaded_again(self, user: User) -> None:
+        for name in ("one", "two"):
+            self.put(user, "a", name)
+        folder = user.place("one").folder
+        folder.rename(folder.with_name("away"))
+        folder.touch()
+        user.new_client().uploads.remove("doom")
+        self.put(user, "a", "two")
+        folder.unlink()
+        folder.with_name("away").rename(folder)
+        listed = user.new_client().uploads.list()
+        assert [[copy.machine for copy in each.copies] for each in listed] == [["two", "one"]]
 
     def test_two_laptops(self, user: User, tmp_path: Path) -> None:
         """The other one has numbers of its own, and neither ever means two contents."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -13,9 +14,10 @@ from remoterun.cli import complete, render
 from remoterun.cli.app import Command, Quiet, RunNumbers, app, example, for_each, named_resource, run_number, run_range
 from remoterun.cli.asking import client as connect
 from remoterun.cli.render import file_views, run_views
-from remoterun.errors import NotFound, UsageError
+from remoterun.errors import NotFound, RemoterunError, UsageError
 from remoterun.model import LAST, Resource, Run, Upload
 from remoterun.parsing import parse_duration
+from remoterun.sizes import size as readable
 
 if TYPE_CHECKING:
     from remoterun.client import Client
@@ -101,13 +103,29 @@ def rm(
         machines: dict[str, None] = {}
 
         def remove(resource: Resource) -> None:
-            machines.update(dict.fromkeys(_remove(client, resource)))
-            render.line(f"removed {resource}")
+            names, remaining = _remove(client, resource)
+            machines.update(dict.fromkeys(names))
+            if names or not remaining:
+                render.line(f"removed {resource}" + (f" from {', '.join(names)}" if remaining else ""))
+            for machine, error in remaining.items():
+                render.warning(f"{resource} remains on {machine} until the next contact with it: {error.message}")
 
         status = for_each(list(chosen), remove)
         for machine in machines:
-            render.line(f"  remoterun machines gc {render.word(machine)}   frees the space that nothing else uses")
+            _free(client, machine)
     return status
+
+
+def _free(client: Client, machine: str) -> None:
+    """Free what nothing on a machine needs any more."""
+    try:
+        freed = client.machines.gc(machine).freed
+    except RemoterunError as error:  # such as a `gc` that is at work
+        render.warning(f"the space is not free yet: {error.message}")
+        render.line(f"  remoterun machines gc {render.word(machine)}   frees it")
+    else:
+        if freed:
+            render.line(f"  {readable(freed)} are free again on {machine}")
 
 
 def _chosen(client: Client, words: list[str], ended_before: float | None, failed: bool) -> dict[Resource, Run | None]:
@@ -173,8 +191,8 @@ def _agreed(client: Client, chosen: dict[Resource, Run | None]) -> bool:
     return render.ask(f"Remove these {len(chosen)}?", default=False)
 
 
-def _remove(client: Client, resource: Resource) -> list[str]:
-    """The machines that have it no more. Raises `NotFound`, `UsageError`."""
+def _remove(client: Client, resource: Resource) -> tuple[Sequence[str], Mapping[str, RemoterunError]]:
+    """(the machines that have it no more, why it remains on others). Raises `NotFound`, `UsageError`."""
     if resource.sub:
         whole = Resource(resource.kind, resource.name, version=resource.version)
         raise UsageError(
@@ -183,8 +201,6 @@ def _remove(client: Client, resource: Resource) -> list[str]:
         )
     if resource.kind == "runs":
         machine = client.runs.remove(resource.name, render.warning)
-        return [machine] if machine is not None else []
+        return () if machine is None else (machine,), {}
     removed = client.uploads.remove(resource.name, resource.version)
-    if not removed:
-        raise NotFound(f"there is no {resource}", hint="remoterun ls uploads")
-    return list(removed)
+    return removed.machines, removed.remaining
