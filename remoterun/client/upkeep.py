@@ -166,15 +166,22 @@ class _Known:
         version = upload.version if upload is not None else int(user["version"])
         return {"upload": user["upload"], "version": version, "path": user["path"]}
 
-    def commands(self, damage: Iterable[Damage], machine: MachineType) -> tuple[str, ...]:
-        """What makes whole again what is damaged, as far as this client can know it."""
+    def commands(self, damage: Iterable[Damage], machine: MachineType, home: str = "") -> tuple[str, ...]:
+        """What makes whole again what is damaged, or removes a run whose records can't be read, as far as this client
+        can know it. `home`: the folder of the home."""
         paths = {(upload.name, upload.version): upload.path for upload in self.versions.values()}
         found: dict[str, None] = {}
-        for place in (place for each in damage for place in each.places):
+        for fault, place in ((each, place) for each in damage for place in each.places):
             if "upload" in place:
                 path = shlex.quote(paths.get((place["upload"], place["version"])) or "PATH")
                 name, target = shlex.quote(place["upload"]), shlex.quote(machine.name)
                 found[f"remoterun upload {path} --name {name} --to {target}"] = None
+            elif fault.what == "list" and place["run"] is not None:
+                found[f"remoterun rm {place['run']}"] = None
+            elif fault.what == "list" and home and "newer remoterun" not in fault.why:
+                remove = f"rm -rf {shlex.quote(home)}/runs/{shlex.quote(place['key'])}"
+                on_host = f"remoterun machines ssh {shlex.quote(machine.name)} {shlex.quote(remove)}"
+                found[remove if machine.host is None else on_host] = None
             elif place["run"] is not None and place["part"] == "outputs":
                 found[f"remoterun rerun {place['run']}"] = None
         return tuple(found)[:MOST_COMMANDS]
@@ -200,7 +207,7 @@ def check(session: Session, registry: Registry, set_aside: bool, progress: Progr
                 damage.append(known.damage(row["finding"]))
         totals = session.result(api.check, stream)
     machine = session.machine
-    commands = known.commands(damage, machine)
+    commands = known.commands(damage, machine, session.hello.home)
     return Checked(machine.name, totals.blobs, totals.size, tuple(damage), totals.more, commands)
 
 

@@ -17,7 +17,7 @@ from remoterun.errors import RemoterunError
 
 VERSION = 8
 """The version of the schema, kept in `PRAGMA user_version`."""
-SCHEMA = """
+RUNS = """
     CREATE TABLE runs (
         number INTEGER PRIMARY KEY AUTOINCREMENT,
         key TEXT NOT NULL UNIQUE,
@@ -37,6 +37,8 @@ SCHEMA = """
         again TEXT NOT NULL DEFAULT '',
         asked TEXT NOT NULL DEFAULT ''
     );
+"""
+UPLOADS = """
     CREATE TABLE versions (
         name TEXT NOT NULL,
         number INTEGER NOT NULL,
@@ -63,8 +65,20 @@ SCHEMA = """
 """Of a run, `machine` is what was asked for, `host` what was got, `again` the key of the run that it repeats, `asked`
 the digest of what was asked for. Of an upload, `created` is by the clock of the machine that has it and `recorded` by
 ours: that one says which version is the newest."""
-FROM_7 = "ALTER TABLE copies DROP COLUMN there;"
-"""What makes a file of version 7, the one before, one of this version."""
+MIGRATIONS = {
+    1: "",
+    2: """
+        ALTER TABLE runs ADD COLUMN host TEXT;
+        ALTER TABLE runs ADD COLUMN steps TEXT NOT NULL DEFAULT '{}';
+        UPDATE runs SET host = machine WHERE home_id IS NOT NULL;
+    """,
+    3: "ALTER TABLE runs ADD COLUMN renting TEXT;",
+    4: "ALTER TABLE runs ADD COLUMN again TEXT NOT NULL DEFAULT '';",
+    5: "DROP TABLE uploads;" + UPLOADS + "ALTER TABLE copies ADD COLUMN there INTEGER;",
+    6: "ALTER TABLE runs ADD COLUMN asked TEXT NOT NULL DEFAULT '';",
+    7: "ALTER TABLE copies DROP COLUMN there;",
+}
+"""What makes a file of each older version one of the next version. What homes have of uploads is learned from them."""
 _DISK_ERRORS = (
     sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY,
     sqlite3.SQLITE_PERM,
@@ -180,7 +194,7 @@ class Database:
         known = database.execute("PRAGMA user_version").fetchone()[0]
         if known == VERSION:
             return
-        if known not in (0, 7):
+        if known > VERSION:
             raise RemoterunError(
                 f"the registry `{self._file}` was made by a newer remoterun", hint="pip install --upgrade remoterun"
             )
@@ -192,7 +206,8 @@ class Database:
         with database:
             known = database.execute("PRAGMA user_version").fetchone()[0]
             if known != VERSION:  # no other process has made them
-                for statement in (FROM_7 if known else SCHEMA).split(";")[:-1]:
+                steps = [MIGRATIONS[each] for each in range(known, VERSION)] if known else [RUNS, UPLOADS]
+                for statement in "".join(steps).split(";")[:-1]:
                     database.execute(statement)
                 database.execute(f"PRAGMA user_version={VERSION}")
 

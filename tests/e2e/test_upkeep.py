@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import stat
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +95,26 @@ class TestCheck:
         assert "runs/1/file" in done.stdout and "runs/1/notes.txt (its source)" in done.stdout
         assert HINT.findall(done.stderr) == ["remoterun rerun 1"]
 
+    def test_a_run_whose_records_can_not_be_read(self, homes: tuple[Place, Path, Path]) -> None:
+        """It stops `gc`; what is named removes it, also where another client made it."""
+        place, home, _ = homes
+        for remove in ("rm 1", "rm -rf"):
+            place.run("run", "-y", "true")
+            (folder,) = (home / "runs").iterdir()
+            (folder / "spec.json").write_text("{")
+            if remove == "rm -rf":
+                Path(place.env["REMOTERUN_HOME"], "registry.db").unlink()
+            done = place.run("machines", "gc", status=125)
+            assert HINT.findall(done.stderr) == ["remoterun machines check one"]
+            (hint,) = HINT.findall(place.run("machines", "check", status=1).stderr)
+            if remove == "rm 1":
+                assert hint == "remoterun rm 1"
+                place.run("rm", "1")
+            else:
+                assert hint == f"rm -rf {folder}"
+                subprocess.run(hint, shell=True, check=True)
+            place.run("machines", "gc")
+
     def test_a_machine_that_does_not_answer(self, place: Place) -> None:
         for word in ("check", "gc", "df"):
             refused(place, 125, "refused the connection", "sshd", "machines", word, CLOSED)
@@ -139,8 +160,11 @@ class TestCollect:
         place, home, _ = homes
         place.run("upload", "data", "--name", "doom")
         place.run("upload", "notes.txt", "--name", "notes")
-        place.run("rm", "uploads/notes")
         (home / "uploads" / "doom" / "1.tree").write_bytes(b"?")
+        done = place.run("rm", "uploads/notes")
+        assert "the space is not free yet" in done.stderr and HINT.findall(done.stderr) == [
+            "remoterun machines check one"
+        ]
         refused(
             place, 125, "version 1 of the upload doom can't be read", "remoterun machines check one", "machines", "gc"
         )
@@ -205,8 +229,8 @@ def test_over_ssh(place: Place, lab: Lab, host_a: LabHost) -> None:
         assert check(place, 1)[0]["problem"] == "damaged"
         place.run("upload", "data", "--name", "doom")
         assert check(place, 0) == []
-        place.run("rm", "uploads/notes")
-        assert place.json("machines", "gc")["freed"] == len("a tracked file\n")
+        assert "15 bytes are free again on box" in place.run("rm", "uploads/notes").stderr
+        assert place.json("machines", "gc")["freed"] == 0
         (home / "image").mkdir()
         (home / "image" / "Dockerfile").write_text(f"FROM {BASE_IMAGE}\nRUN head -c 100000 /dev/zero >/zeros\n")
         label = "remoterun.home=" + json.loads((home / "home.json").read_text())["id"]

@@ -16,11 +16,12 @@ from typing import Any
 
 import pytest
 
-from remoterun.agent.shared.records import from_json
+from remoterun.agent.shared.records import encode, from_json
 from remoterun.agent.shared.states import Reason, RunState, RunStatus
 from remoterun.errors import NotFound, RemoterunError
 from remoterun.model import MachineType, Run, Upload, by_our_clock, new_key
 from remoterun.registry import Registry
+from remoterun.registry.database import MIGRATIONS
 
 MACHINE = MachineType("k80", host="me@box", gpus=1, connect_timeout=3.5)
 
@@ -287,6 +288,27 @@ class TestFile:
         with contextlib.closing(Registry(file)) as again:
             assert again.uploads.versions() == known
             assert TestNumbers().see(again, "box", 2, B, now=2.0) == 2
+
+    @pytest.mark.parametrize("version", range(1, 8))
+    def test_of_any_older_version(self, tmp_path: Path, version: int) -> None:
+        """Runs stay, with their numbers, and the next one gets the next number."""
+        machine = encode(MACHINE).decode()
+        first = (
+            "CREATE TABLE runs (number INTEGER PRIMARY KEY AUTOINCREMENT, key TEXT NOT NULL UNIQUE,"
+            " machine TEXT NOT NULL, home_id TEXT, state TEXT NOT NULL, command TEXT NOT NULL, description TEXT,"
+            " labels TEXT NOT NULL DEFAULT '[]', created REAL NOT NULL, last_seen REAL, client_pid INTEGER,"
+            " status TEXT NOT NULL DEFAULT '{}');"
+            "CREATE TABLE uploads (name TEXT NOT NULL, home_id TEXT NOT NULL, PRIMARY KEY (name, home_id));"
+            f"INSERT INTO runs VALUES (7, 'k', '{machine}', 'h', 'running', 'true', NULL, '[]', 1.0, 1.0, 1, '{{}}');"
+        )
+        with sqlite3.connect(tmp_path / "registry.db") as database:
+            database.executescript("".join([first, *(MIGRATIONS[each] for each in range(1, version))]))
+            database.execute(f"PRAGMA user_version={version}")
+        database.close()
+        with contextlib.closing(Registry(tmp_path / "registry.db")) as registry:
+            assert (registry.run(7).host, registry.run(7).home_id) == (MACHINE, "h")
+            assert registry.add_run("l", MACHINE, "true", 2.0).number == 8
+            assert TestNumbers().see(registry, "box", 1, A, now=1.0) == 1
 
     def test_damaged(self, tmp_path: Path) -> None:
         (tmp_path / "registry.db").write_bytes(b"no database at all " * 50)

@@ -16,6 +16,7 @@ from .records import BadRecord, Record, from_json, to_json
 from .tree import TreeError, check_path, is_digest, show
 
 FORMAT = 2
+"""Format 1 held the values of the user's variables in `env`, and what was found for each mount in `mounts`."""
 BASE_IMAGE = "python:3.12-slim"
 """The image under the bundled one, unless the machine has another."""
 TENSORFLOW, PYTHON, NONE = "tensorflow", "python", "none"
@@ -204,8 +205,11 @@ class RunSpec(HandedOn):
     def from_record(cls, record: Any) -> "RunSpec":
         """The spec that `to_record` made. Raises `SpecError`."""
         format = record.get("format") if isinstance(record, dict) else None
-        if format != FORMAT:
-            raise SpecError("spec format %s is of a newer remoterun: upgrade this one" % show(str(format)[:20]))
+        if isinstance(format, int) and format > FORMAT:
+            raise SpecError("spec format %d is of a newer remoterun: upgrade this one" % min(format, 10**9))
+        require(format in (1, FORMAT), "it has no format that a spec can have")
+        if format == 1 and isinstance(record.get("env"), dict) and isinstance(record.get("asked_env"), list):
+            record = dict(record, env={k: v for k, v in record["env"].items() if k not in record["asked_env"]})
         return _read(cls, record).check()
 
     def check(self) -> "RunSpec":

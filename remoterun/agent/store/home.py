@@ -1,7 +1,7 @@
 """A home: the folder in which remoterun stores blobs, uploads, runs and environments. Every path of it is named here.
 
 HOME/
-    home.json       {"format": 1, "id": …}
+    home.json       {"format": 2, "id": …}
     agent/          the agent's bundles
     blobs/ab/cdef…  a file's content, read-only, named by its SHA-256; "….x" is its executable twin
     partial/…       blobs under way
@@ -40,7 +40,9 @@ from .reserve import Reserve
 from .run_folder import RunFolder
 from .uploads import UploadFolders
 
-FORMAT = 1
+FORMAT = 2
+"""Programs that know format 1 only read runs in another way: some would free what runs of now need, or start none of
+those that wait. A home gets this format when it is first opened; what they have written there is read."""
 
 
 class Home:
@@ -75,12 +77,15 @@ class Home:
             about = home._make(marker)
         except ValueError:
             raise HomeError("bad_home", "%s is damaged" % marker)
-        if about.get("format") != FORMAT:
+        if about.get("format") not in (1, FORMAT):
             raise HomeError(
                 "bad_home",
-                "%s is a home of format %s, and this version knows %d" % (home.path, about.get("format"), FORMAT),
-                "upgrade remoterun, or give that machine another home",
+                "%s is a home of format %s, and this remoterun knows %d: upgrade it, or give the machine another `home`"
+                % (home.path, about.get("format"), FORMAT),
             )
+        if about["format"] != FORMAT:
+            with contextlib.suppress(OSError):  # a disk that takes nothing can still be read
+                write_whole(marker, json.dumps(dict(about, format=FORMAT)).encode())
         if not all(map(os.path.isdir, home._folders())):  # a person has made room by hand
             home._make(marker)
         home.id = about["id"]

@@ -122,7 +122,7 @@ def _free(client: Client, machine: str) -> None:
         freed = client.machines.gc(machine).freed
     except RemoterunError as error:  # such as a `gc` that is at work
         render.warning(f"the space is not free yet: {error.message}")
-        render.line(f"  remoterun machines gc {render.word(machine)}   frees it")
+        render.hint(error.hint or f"remoterun machines gc {render.word(machine)}")
     else:
         if freed:
             render.line(f"  {readable(freed)} are free again on {machine}")
