@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import shutil
 import stat
 import subprocess
@@ -112,7 +113,7 @@ class TestCheck:
                 place.run("rm", "1")
             else:
                 assert hint == f"rm -rf {folder}"
-                subprocess.run(hint, shell=True, check=True)
+                subprocess.run(shlex.split(hint), check=True)
             place.run("machines", "gc")
 
     def test_a_machine_that_does_not_answer(self, place: Place) -> None:
