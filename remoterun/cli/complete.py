@@ -1,17 +1,19 @@
-"""Shell completion of live names: run numbers, uploads, machine types. Reads the registry; asks no machine.
+"""Shell completion of live names: run numbers, uploads, machine types; a machine is asked for the files of a resource.
 
-Of what a function here returns, typer shows what begins with `incomplete`."""
+Of what a function here returns, typer shows what begins with `incomplete`. Names and commands come from elsewhere, and
+shells evaluate what they are given: `only_harmless` is where everything passes that is offered."""
 
 from __future__ import annotations
 
 import contextlib
+import os
+import re
 import threading
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from remoterun import config as configuration
 from remoterun import machines
-from remoterun.cli.render import clean
 from remoterun.client.secrets import Secrets
 from remoterun.errors import RemoterunError
 from remoterun.model import MachineType, Run
@@ -21,17 +23,37 @@ _RUNS = 50
 ANSWER_WITHIN = 3.0
 """Seconds that a machine has to list the files of a resource, while somebody waits at a prompt."""
 
+_HARMLESS = re.compile(r"[\w./@:+,=%~-]+")
+_HARMFUL_IN_HELP = re.compile(r"[^\w./@:+,=%~ -]+")
+
 T = TypeVar("T")
 
 
+def only_harmless() -> None:
+    """From now on, no candidate with a character that means something to a shell is offered, and the text beside one
+    has no such character: bash inserts them as they are, and zsh evaluates them."""
+    from typer._completion_classes import BashComplete
+
+    base: Any = BashComplete.__mro__[1]  # of the classes of all shells; typer does not export it
+    found = base.get_completions
+
+    def get_completions(shell: Any, words: list[str], incomplete: str) -> list[Any]:
+        items = [item for item in found(shell, words, incomplete) if _HARMLESS.fullmatch(item.value)]
+        for item in items:
+            item.help = _HARMFUL_IN_HELP.sub("", item.help or "").strip() or None
+        return items
+
+    base.get_completions = get_completions
+
+
 def run_numbers(incomplete: str) -> list[tuple[str, str]]:
-    found = [(str(run.number), clean(run.command[:40])) for run in reversed(_registry_runs())]
+    found = [(str(run.number), run.command[:40]) for run in reversed(_registry_runs())]
     return [*found, ("last", "the newest run")]
 
 
 def active_runs(incomplete: str) -> list[tuple[str, str]]:
     """Runs that have not ended."""
-    return [(str(run.number), clean(run.command[:40])) for run in reversed(_registry_runs()) if not run.final]
+    return [(str(run.number), run.command[:40]) for run in reversed(_registry_runs()) if not run.final]
 
 
 def resources(incomplete: str) -> list[str]:
@@ -79,7 +101,8 @@ def _place(machine: MachineType) -> str:
 
 
 def _files(incomplete: str) -> list[str]:
-    """What is in the folder of a resource; a name that ends with a slash is a folder."""
+    """The names in the folder of a resource, one that ends with a slash for a folder. Where `incomplete` can only
+    become one folder, the names in that one: a shell puts a space behind the only candidate."""
     folder = incomplete.rpartition("/")[0]
     found: dict[str, None] = {}
 
@@ -88,15 +111,18 @@ def _files(incomplete: str) -> list[str]:
         from remoterun.model import Resource
 
         with contextlib.suppress(RemoterunError), Client() as client:
-            manifest, _ = client.files.list(Resource.parse(folder))
-            for entry in manifest.entries:
-                name, slash, _ = entry.path.partition("/")
-                found[f"{folder}/{name}{slash or '/' * (entry.kind == 'd')}"] = None
+            paths = [
+                f"{folder}/{entry.path}{'/' * (entry.kind == 'd')}"
+                for entry in client.files.list(Resource.parse(folder))[0].entries
+            ]
+            begin = os.path.commonprefix([path for path in paths if path.startswith(incomplete)]) or incomplete
+            start = len(begin.rpartition("/")[0]) + 1
+            found.update((path[: path.find("/", start) + 1] or path, None) for path in paths)
 
     thread = threading.Thread(target=look, daemon=True)
     thread.start()
     thread.join(ANSWER_WITHIN)
-    return [clean(name) for name in list(found)]
+    return list(found)
 
 
 def _registry_runs() -> list[Run]:

@@ -79,7 +79,7 @@ def _dispatch(words: list[str]) -> int:
     import typer
     from typer.main import get_command
 
-    from remoterun.cli import render
+    from remoterun.cli import complete, render
     from remoterun.cli.app import no_other_words, parser_error
     from remoterun.cli.commands import application
 
@@ -87,6 +87,7 @@ def _dispatch(words: list[str]) -> int:
     command = get_command(application(words))
     try:
         if "_REMOTERUN_COMPLETE" in os.environ:  # the shell asks what could come next
+            complete.only_harmless()
             command.main(args=words, prog_name="remoterun")
         if not words:
             from remoterun.cli.commands.manual import first_page

@@ -114,8 +114,8 @@ def test_a_terminal_that_speaks_ascii(data: Place) -> None:
 @pytest.mark.parametrize(
     ("typed", "offered"),
     [
-        ("remoterun ls uploads/odd/s", ["uploads/odd/sub/"]),
-        ("remoterun cp uploads/odd/sub/", ["uploads/odd/sub/deep/"]),
+        ("remoterun ls uploads/odd/s", ["uploads/odd/sub/deep/f"]),
+        ("remoterun cp uploads/odd/", [f"uploads/odd/{name}" for name in ("empty/", "out", "plain.txt", "sub/")]),
         ("remoterun ls u", ["uploads/odd"]),
         ("remoterun run -m ", ["uploads/odd"]),
         ("remoterun run -t ", ["plain", "local", "cpu"]),

@@ -11,13 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from remoterun.agent.shared.api import MachineCheck
 from remoterun.agent.shared.states import RunEvent, RunState
 from remoterun.cli import render
 from remoterun.cli.follow import follow
 from remoterun.cli.render import Column, file_views, live_views, machine_views, run_views, table
-from remoterun.cli.render.terminal import Cursor, columns, shortened
+from remoterun.cli.render.terminal import Cursor, Tamed, columns, shortened
 from remoterun.client import Client
 from remoterun.client.following import Note, StateChange
 from remoterun.client.rented_hosts import NewBucket
@@ -261,6 +263,29 @@ def test_tables_fit_narrow_terminals(
     assert len(lines) >= 2 and max(map(len, lines)) <= width, lines
     if way == "ps -v":
         assert "docker · night, verse" in lines[2] and lines[2].startswith("     ")
+
+
+# -- a command's bytes
+
+
+@given(
+    st.lists(
+        st.sampled_from([b"\x1b", b"[", b"]", b"0;t", b"31m", b"2J", b"\x07", b"\x1b\\", b"\xc2", b"\x9b", b"x\n"])
+    )
+)
+def test_a_terminal_gets_the_same_of_a_command_however_it_is_cut(parts: list[bytes]) -> None:
+    """And in all of it no escape sequence but colours, and no control character."""
+    tamed = Tamed()
+    shown = b"".join(map(tamed, parts))
+    assert Tamed()(b"".join(parts)) == shown
+    assert re.fullmatch(rb"(\x1b\[[\d;]*m|[\n -~\xc2])*", shown)
+
+
+def test_what_a_command_sends_to_no_end_is_shown_and_not_awaited() -> None:
+    """A command for the terminal without an end, and a binary, are read once from their start to their end."""
+    tamed = Tamed()
+    shown = b"".join(tamed(b"\x1b]" + b"a" * 9000) for _ in range(300))
+    assert shown.count(b"a") > 290 * 9000 and b"\x1b" not in shown
 
 
 # -- the cursor

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -217,5 +218,6 @@ def _to_stdout(client: Client, source: str, json: bool) -> None:
 
     archive = not render.reader_is_terminal() and not split_pattern(Resource.parse(source))[1]
     with live_views.progress(json) as progress:
-        fetched = client.files.read(source, render.out_bytes, progress, archive=archive)
+        show = functools.partial(render.command_bytes, stderr=False)
+        fetched = client.files.read(source, show, progress, archive=archive)
     file_views.copy_warnings(fetched)

@@ -195,10 +195,10 @@ def converse(program: Program, terminal: bool) -> int:
         threading.Thread(target=_send, args=(program, terminal), name="remoterun stdin", daemon=True).start()
         try:
             for data, error in program.output():
-                if error:
-                    render.error_bytes(data)
-                else:
+                if terminal:
                     render.out_bytes(data)
+                else:
+                    render.command_bytes(data, error)
         except LinkLost:
             if terminal:
                 render.out_bytes(_LEFT_BEHIND)

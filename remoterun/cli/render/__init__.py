@@ -22,6 +22,7 @@ from remoterun.cli.render.terminal import FAILED as FAILED
 from remoterun.cli.render.terminal import (
     Styled,
     Talking,
+    Tamed,
     Text,
     coloured,
     columns,
@@ -255,16 +256,16 @@ def _titled(title: str, code: str, text: str) -> None:
     _print(paint(f"{title}:", code), text, hang=len(title) + 2)
 
 
-def error_bytes(data: bytes) -> None:
-    """Errors of a command, at once and as they are."""
-    with contextlib.suppress(OSError):
-        _write_all(2, data)
+_tamed = {False: Tamed(), True: Tamed()}
 
 
 def command_bytes(data: bytes, stderr: bool) -> None:
-    """Bytes of a command, where it wrote them."""
+    """Bytes of a command, where it wrote them: as they are, but a terminal gets nothing of them that is not `Tamed`."""
+    if is_terminal(sys.stderr if stderr else sys.stdout):
+        data = _tamed[stderr](data)
     if stderr:
-        error_bytes(data)
+        with contextlib.suppress(OSError):
+            _write_all(2, data)
         cursor.wrote(data)
     else:
         out_bytes(data)

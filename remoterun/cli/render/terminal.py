@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import datetime
 import os
@@ -67,6 +68,32 @@ def clean(text: str) -> str:
 
 def _visible(char: str) -> str:
     return {"\n": "⏎ ", "\t": "    "}.get(char) or char.encode("unicode_escape").decode()
+
+
+_STRING = r"\x1b[]PX^_][^\x07\x1b\x9c\n]{0,4096}"
+"""An operating system command (OSC) or another of its family (DCS, SOS, PM, APC), without its end."""
+_OBEYED = re.compile(
+    r"(\x1b\[[\d;:]{0,64}[mCDGK])"  # a colour; the cursor, or erasing, within the line
+    rf"|{_STRING}(?:\x07|\x1b\\|\x9c)|\x1b\[[0-?]{{0,64}}[ -/]{{0,9}}[@-~]|\x1b[ -/]{{0,9}}[0-Z\\-~]"
+    r"|[\0-\x07\x0b\x0c\x0e-\x1f\x7f-\x9f\udc80-\udc9f]"
+)
+_UNFINISHED = re.compile(rf"(?:{_STRING}\x1b?|\x1b(?:\[[0-?]{{0,64}})?[ -/]{{0,9}})\Z")
+
+
+class Tamed:
+    """What of a command's bytes goes to a terminal: text, its colours, and moves within the line. Not what sets a
+    title or the clipboard, asks the terminal something, or moves to other lines. It may come in parts of any size."""
+
+    def __init__(self) -> None:
+        self._decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
+        self._rest = ""
+
+    def __call__(self, data: bytes) -> bytes:
+        text = self._rest + self._decoder.decode(data)
+        unfinished = _UNFINISHED.search(text)
+        end = unfinished.start() if unfinished else len(text)
+        self._rest = text[end:]
+        return _OBEYED.sub(r"\1", text[:end]).encode(errors="surrogateescape")
 
 
 def is_terminal(stream: Any) -> bool:
