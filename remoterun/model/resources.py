@@ -123,7 +123,7 @@ class Mount:
         """Where it goes: absolute, or relative to the top of the work tree. Raises `UsageError` if it leaves that."""
         if self.path.startswith("/"):
             place = "/" + posixpath.normpath(self.path).lstrip("/")
-            if place in ("/", "/.remoterun", "/remoterun") or place.startswith("/.remoterun/"):
+            if place in ("/", "/remoterun") or place.startswith("/.remoterun"):
                 raise UsageError(f"nothing can be mounted at `{show(self.path)}`", hint=f"-m {self.resource}:data")
             return place
         place = posixpath.normpath(posixpath.join(workdir, self.path))

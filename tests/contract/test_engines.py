@@ -17,6 +17,7 @@ from remoterun.agent.running.engines import Engine, EngineError, Interrupted, Pr
 from remoterun.agent.running.engines.building import BuildJob
 from remoterun.agent.running.engines.docker import Docker
 from remoterun.agent.running.engines.process import ProcessEngine
+from remoterun.agent.running.logs import LogReader
 from remoterun.agent.shared.spec import EnvironmentSpec, ResolvedMount, RunSpec
 from remoterun.agent.shared.states import Reason
 from remoterun.agent.store.errors import HomeError
@@ -387,6 +388,32 @@ def test_mounts_can_be_repeated_and_are_safe(bench: Bench) -> None:
     bench.engine.start(run, spec, [])
     assert ended(run) == 0
     assert Path(bench.home.blobs.path(next(iter(tree_of({"in": b"in"})[0])).digest)).read_bytes() == b"in"
+
+
+@pytest.mark.parametrize("bench", [pytest.param("docker", marks=pytest.mark.docker)], indirect=True)
+@pytest.mark.timeout(600)
+def test_a_container_leads_its_host_nowhere(bench: Bench, tmp_path: Path) -> None:
+    """Its command can't write what the supervisor writes, nor can a program in it become root; and what it puts into
+    the folder that its wrapper writes is not opened."""
+    victim = tmp_path / "victim"
+    victim.write_text("precious\n")
+    run, spec = bench.ready(
+        f"cp /proc/self/status .; cd /.remoterun; rm -f exit* log; ln -s {victim} stopping; ln -s {victim} log; "
+        f"mkfifo exit; ln -s {victim} /.remoterun-control/stopping || touch /remoterun/refused; "
+        f"touch /remoterun/done; sleep 1000"
+    )
+    bench.engine.start(run, spec, [])
+    work = Path(run.work)
+    until((work / "done").exists)
+    assert (work / "refused").exists() and "NoNewPrivs:\t1" in (work / "status").read_text()
+    assert run.exit_code() is None and list(LogReader(run, 0, False).pieces()) == []
+    assert bench.engine.terminate(run)
+    until(lambda: bench.engine.inspect(run).presence is Presence.ENDED)
+    assert bench.engine.remove(run)
+    (work / "done").unlink()
+    bench.engine.start(run, spec, [])  # another attempt
+    until((work / "done").exists)
+    assert victim.read_text() == "precious\n"
 
 
 def test_an_absolute_mount(bench: Bench) -> None:

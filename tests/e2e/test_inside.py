@@ -87,13 +87,14 @@ def test_a_look_inside(place: Place, host: LabHost | None, tmp_path: Path) -> No
     terminal.expect_exact(before)
     terminal.close()
     # what a client that is gone had started ends; the run goes on
-    left = subprocess.Popen(
-        [REMOTERUN, "exec", number, f"sleep {SECONDS}3"], cwd=place.folder, env=place.env, stdin=subprocess.PIPE
-    )
-    until(lambda: running(SECONDS + "3"))
-    left.send_signal(signal.SIGKILL)
-    left.communicate()
-    until(lambda: not running(SECONDS + "3"))
+    for stdin in (subprocess.PIPE, subprocess.DEVNULL):  # also where its program's input had ended
+        left = subprocess.Popen(
+            [REMOTERUN, "exec", number, f"sleep {SECONDS}3"], cwd=place.folder, env=place.env, stdin=stdin
+        )
+        until(lambda: running(SECONDS + "3"))
+        left.send_signal(signal.SIGKILL)
+        left.communicate()
+        until(lambda: not running(SECONDS + "3"), 15)
     assert running(SECONDS + "1")
     # what it uses
     (used,) = map(json.loads, place.run("top", number, "--once", "--json").stdout.splitlines())

@@ -71,7 +71,7 @@ class TestStop:
             (tmp_path / "work" / name).write_text(f"#!/bin/sh\n{text}\n")
             (tmp_path / "work" / name).chmod(0o755)
         prepare_io(run, spec_of(command), {})
-        wrapper = Path(run.io, "wrapper.sh")
+        wrapper = Path(run.wrapper_file)
         words = [SHELLS[shell], "sh"] if shell == "busybox" else [SHELLS[shell]]
         wrapper.write_text(wrapper.read_text().replace("/bin/sh -c", " ".join(words) + " -c"))
         process = subprocess.Popen([*words, str(wrapper), run.io, run.work], start_new_session=True)

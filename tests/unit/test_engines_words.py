@@ -51,12 +51,14 @@ class TestDocker:
             "--user", "1000:1000",
             "--entrypoint", "/bin/sh",
             "--security-opt", "label=disable",
+            "--security-opt", "no-new-privileges",
             "--shm-size", "4294967296",
             "--env", "HOME=/.remoterun/home",
             "--env", "USER=remoterun",
+            "--mount", f"type=bind,source={folder}/control,target=/.remoterun-control,readonly",
             "--mount", f"type=bind,source={folder}/io,target=/.remoterun",
             "--mount", f"type=bind,source={folder}/work,target=/remoterun",
-            environment().bundled_image, "/.remoterun/wrapper.sh", "/.remoterun", "/remoterun",
+            environment().bundled_image, "/.remoterun-control/wrapper.sh", "/.remoterun", "/remoterun",
             "container",
         ]  # fmt: skip
 
@@ -74,7 +76,7 @@ class TestDocker:
             "--mount", f"type=bind,source={folder}/0,target=/remoterun/data,readonly",
             "--mount", f"type=bind,source={folder}/1/input.txt,target=/remoterun/one/in.txt,readonly",
             "--mount", f'type=bind,source={folder}/2,"target=/abs/with,comma",readonly',
-            environment().bundled_image, "/.remoterun/wrapper.sh", "/.remoterun", "/remoterun/sub/dir",
+            environment().bundled_image, "/.remoterun-control/wrapper.sh", "/.remoterun", "/remoterun/sub/dir",
             "container",
         ]  # fmt: skip
         assert mount_points(home.run("abcdefgh"), mounts)[0] == (f"{folder}/0", "/remoterun/data")
@@ -165,7 +167,7 @@ class TestWrapper:
         os.makedirs(run.io, exist_ok=True)
         os.makedirs(run.work, exist_ok=True)
         prepare_io(run, spec_of(command), variables)
-        done = subprocess.run(["/bin/sh", f"{run.io}/wrapper.sh", run.io, run.work], timeout=60)
+        done = subprocess.run(["/bin/sh", run.wrapper_file, run.io, run.work], timeout=60)
         assert run.exit_code() == done.returncode
         return done.returncode, Path(run.log).read_bytes()
 
@@ -188,7 +190,7 @@ class TestWrapper:
         run = RunFolder(str(tmp_path))
         os.makedirs(run.io)
         prepare_io(run, spec_of("echo never"), {})
-        assert subprocess.run(["/bin/sh", f"{run.io}/wrapper.sh", run.io, run.work]).returncode == 126
+        assert subprocess.run(["/bin/sh", run.wrapper_file, run.io, run.work]).returncode == 126
         assert run.exit_code() == 126 and b"never" not in Path(run.log).read_bytes()
 
     def test_the_commands_umask_is_the_usual_one(self, tmp_path: Path) -> None:

@@ -103,6 +103,7 @@ class TestMounts:
             "uploads/doom:/",
             "uploads/doom:/remoterun",
             "uploads/doom:/.remoterun/io",
+            "uploads/doom:/.remoterun-control/x",
             "uploads/doom://remoterun",
             "uploads/doom:/x/../.remoterun",
             "uploads/doom:a,b",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 from typing import Any, Dict, List
@@ -10,6 +11,7 @@ from ..shared import api
 from ..shared.files import read_bytes
 from ..shared.frames import PIECE
 from ..shared.packs import unpacked
+from ..shared.paths import SafeFolder
 from ..shared.protocol import Stream
 from ..shared.records import Record, from_json
 from ..shared.spec import ResourceRef
@@ -24,12 +26,13 @@ from . import Call
 
 class ResourceFiles(Record):
     """The files of a resource: their manifest, the folder that holds them ("": they are blobs only), whether they may
-    still change, and what is known of the upload's version or the run."""
+    still change, and what is known of the upload's version or the run. `single`: a part was named, and is one file."""
 
     manifest: Manifest
     folder: str
     live: bool
     about: Dict[str, Any]
+    single: bool = False
 
 
 def uploads(call: Call, _: api.Nothing) -> api.UploadList:
@@ -59,17 +62,19 @@ def tree(call: Call, asked: api.OfResource) -> api.Tree:
     resource = asked.resource.check()
     found = find(call.home, resource)
     call.stream.send_all(found.manifest.encode())
-    single = bool(resource.sub) and len(found.manifest.files) == 1 and not os.path.isdir(found.folder)
-    return api.Tree(found.live, single, found.folder, found.about)
+    folder = os.path.join(found.folder, resource.sub) if resource.sub and found.folder else found.folder
+    return api.Tree(found.live, found.single, folder, found.about)
 
 
 def get(call: Call, asked: api.OfResource) -> api.Nothing:
-    path = find(call.home, asked.resource.check()).folder
-    if not path:
-        raise HomeError("not_found", "%s has no folder" % show(asked.resource.typed))
-    folder = path if os.path.isdir(path) and not os.path.islink(path) else os.path.dirname(path)
-    for name in call.stream.read().split(b"\0")[:-1]:
-        _send_file(call.stream, folder, os.fsdecode(name))
+    resource = asked.resource.check()
+    found = find(call.home, resource)
+    if not found.folder:
+        raise HomeError("not_found", "%s has no folder" % show(resource.typed))
+    below = os.path.dirname(resource.sub) if found.single else resource.sub
+    with SafeFolder(found.folder, make=False) as folder:
+        for name in call.stream.read().split(b"\0")[:-1]:
+            _send_file(call.stream, folder, os.path.join(below, check_path(os.fsdecode(name))))
     return api.Nothing()
 
 
@@ -95,8 +100,8 @@ def find(home: Home, resource: ResourceRef) -> ResourceFiles:
         part = whole.manifest.below(sub)
     except KeyError:
         raise HomeError("not_found", "there is no %s" % show(resource.typed))
-    inside = os.path.join(whole.folder, sub) if sub and whole.folder else whole.folder
-    return whole._replace(manifest=part, folder=inside)
+    one = whole.manifest.find(sub) if sub and len(part.files) == 1 else None
+    return whole._replace(manifest=part, single=one is not None and one.kind == "f")
 
 
 def _work_tree(run: RunFolder) -> Manifest:
@@ -104,26 +109,25 @@ def _work_tree(run: RunFolder) -> Manifest:
     source = {entry.path: entry for entry in Manifest.decode(read_bytes(run.source_file)).entries}
     skip = [mount.place for mount in run.spec().mounts if not mount.is_absolute]
     entries: List[Entry] = []
-    if os.path.isdir(run.work):
+    if not os.path.isdir(run.work):
+        return Manifest([])
+    with SafeFolder(run.work, make=False) as work:
         for found in walk(run.work, skip, []):
             entry = found.entry
             known = source.get(entry.path)
             if known is not None and known.kind == entry.kind == "f" and known.size == entry.size:
-                try:
-                    entry = entry._replace(digest=hash_file(os.path.join(run.work, entry.path))[0])
-                except (OSError, TreeError):
-                    pass
+                with contextlib.suppress(OSError, TreeError):
+                    entry = entry._replace(digest=hash_file(work.open(entry.path))[0])
             if known != entry:
                 entries.append(entry._replace(digest=""))
     return Manifest(entries)
 
 
-def _send_file(stream: Stream, folder: str, path: str) -> None:
-    check_path(path)
+def _send_file(stream: Stream, folder: SafeFolder, path: str) -> None:
     try:
-        descriptor = os.open(os.path.join(folder, path), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    except OSError as error:
-        stream.send(gone=error.strerror or "gone")
+        descriptor = folder.open(path)
+    except (OSError, TreeError) as error:
+        stream.send(gone=getattr(error, "strerror", None) or "gone")
         return
     with os.fdopen(descriptor, "rb", buffering=0) as file:
         before = os.fstat(descriptor)

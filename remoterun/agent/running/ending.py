@@ -46,8 +46,7 @@ def clean_up(home: Home, run: RunFolder, engine: Optional[Engine] = None) -> boo
     gone = engine is None or engine.remove(run)
     remove_tree(os.path.join(run.path, "mounts"))
     remove_tree(os.path.join(run.io, "home"))
-    for path in (os.path.join(run.io, "wrapper.sh"), run.command_file, run.stopping_file):
-        remove_tree(path)
+    remove_tree(run.control)
     run.forget_values()
     run.forget_grant()
     queue.release(home, run.key)

@@ -6,7 +6,7 @@ import bisect
 import os
 from typing import Iterator, List, Optional, Tuple
 
-from ..shared.files import size_of, tail_start
+from ..shared.files import open_regular, size_of, tail_start
 from ..shared.frames import PIECE
 from ..shared.records import Record
 from ..store.run_folder import RunFolder
@@ -37,7 +37,7 @@ class LogReader:
         """All that is there now, in pieces of at most `PIECE` bytes; with times, no piece spans two of them, and what
         has no time yet waits for it, unless the run has `ended`."""
         try:
-            file = open(self._file, "rb")
+            file = open(open_regular(self._file), "rb")
         except FileNotFoundError:
             return
         with file:
@@ -92,7 +92,7 @@ def _times(times_file: str, start: int) -> Tuple[List[Tuple[int, float]], int]:
 def offset_of_tail(run: RunFolder, lines: int, name: str = "log") -> int:
     """Where the last `lines` lines begin; a last line without an end counts."""
     try:
-        with open(run.written(name)[0], "rb") as file:
+        with open(open_regular(run.written(name)[0]), "rb") as file:
 
             def read(start: int, end: int) -> bytes:
                 file.seek(start)
@@ -116,7 +116,7 @@ def offset_since(run: RunFolder, time: float, name: str = "log") -> int:
 def last_lines(path: str, lines: int) -> str:
     """The last lines of a file as text; "" when it isn't there."""
     try:
-        with open(path, "rb") as file:
+        with open(open_regular(path), "rb") as file:
             size = file.seek(0, os.SEEK_END)
             file.seek(max(0, size - 16384))
             return "\n".join(file.read().decode("utf-8", "replace").splitlines()[-lines:])

@@ -257,7 +257,7 @@ class Supervisor:
         under way."""
         attempt, _ = self.run.attempt()
         # An attempt that was counted, and that a supervisor which died did not begin, counts no more.
-        more = attempt == 1 or self._started_again or os.path.exists(self.run.pid_file)
+        more = attempt == 1 or self._started_again or os.path.lexists(self.run.pid_file)
         if more and attempt >= self.spec.attempts:
             return False
         engine, known = self._chosen_engine(), self._values or {}

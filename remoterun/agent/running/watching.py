@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import time
 from typing import Callable, Optional, Tuple
 
+from ..shared.files import size_of
 from ..shared.spec import RunSpec
 from ..shared.states import ENDINGS, Reason, RunState
 from ..store.home import Home
@@ -163,10 +163,7 @@ class LogTimes:
     def record(self) -> None:
         for name, before in self._sizes.items():
             written, times = self._run.written(name)
-            try:
-                size = os.stat(written).st_size
-            except OSError:
-                continue
+            size = size_of(written)
             if size == before:
                 continue
             self._sizes[name] = size

@@ -186,7 +186,7 @@ def _ntfy(url: str) -> Tuple[str, str]:
 
 def _end_of_log(run: RunFolder) -> str:
     """The last lines of the log, and of stderr where it is apart; of the build's where the command never started."""
-    files = [run.log, run.err] if os.path.exists(run.pid_file) else [run.build_log]
+    files = [run.log, run.err] if os.path.lexists(run.pid_file) else [run.build_log]
     text = "\n".join(logs.last_lines(file, LINES) for file in files)
     return "\n".join(clean(line).rstrip() for line in text.splitlines()).strip("\n")[-CHARACTERS:]
 

@@ -62,11 +62,32 @@ def write_all(descriptor: int, data: Union[bytes, memoryview]) -> None:
 
 
 def size_of(path: str) -> int:
-    """Bytes of a file; 0 where it is not there."""
+    """Bytes of a file; 0 where none is, or something else than a file, such as a link."""
     try:
-        return os.stat(path).st_size
+        status = os.lstat(path)
     except OSError:
         return 0
+    return status.st_size if stat.S_ISREG(status.st_mode) else 0
+
+
+_UNTRUSTED = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+
+
+def open_regular(path: str, folder: Optional[int] = None) -> int:
+    """A descriptor to read a file from a place where others may write; `folder`: what `path` is relative to.
+
+    Does not block. Raises `FileNotFoundError` where something else than a regular file is there, such as a link.
+    """
+    try:
+        descriptor = os.open(path, _UNTRUSTED, dir_fd=folder)
+    except OSError as error:
+        if error.errno not in (errno.ELOOP, errno.EMLINK, errno.ENXIO, errno.EOPNOTSUPP):
+            raise
+    else:
+        if stat.S_ISREG(os.fstat(descriptor).st_mode):
+            return descriptor
+        os.close(descriptor)
+    raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
 
 
 def text_of(path: str) -> str:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import posixpath
 import re
 from typing import Tuple
+
+from .files import open_regular
 
 ODD_PART = re.compile(rb"(?:\A|/)\.{0,2}(?:/|\Z)")
 
@@ -57,13 +60,15 @@ def show(path: str) -> str:
 
 
 class SafeFolder:
-    """A folder into which untrusted paths are written: nothing ever lands outside it.
+    """A folder into which untrusted paths are written, or from which they are read: nothing outside it is touched.
 
     Each step into a sub-folder is opened with O_NOFOLLOW relative to the one before, so neither a path nor a link that
-    stands (or appears) below the folder leads out. Use as a context manager; not for several threads.
+    stands (or appears) below the folder leads out. Use as a context manager; not for several threads. `make`: whether
+    folders that are missing are made.
     """
 
-    def __init__(self, root: str) -> None:
+    def __init__(self, root: str, make: bool = True) -> None:
+        self._make = make
         self._root = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
         self._last: Tuple[str, int] = ("", self._root)
 
@@ -75,16 +80,15 @@ class SafeFolder:
         os.close(self._root)
 
     def folder(self, path: str) -> int:
-        """A descriptor of the sub-folder `path` ("" is the root), made where missing; valid until the next call."""
+        """A descriptor of the sub-folder `path` ("" is the root), valid until the next call. Raises `TreeError`."""
         if path == self._last[0]:
             return self._last[1]
         current = os.dup(self._root)
         try:
             for part in check_path(path).split("/") if path else ():
-                try:
-                    os.mkdir(part, 0o777, dir_fd=current)
-                except FileExistsError:
-                    pass
+                if self._make:
+                    with contextlib.suppress(FileExistsError):
+                        os.mkdir(part, 0o777, dir_fd=current)
                 try:
                     below = os.open(part, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=current)
                 except OSError:
@@ -99,10 +103,15 @@ class SafeFolder:
         return current
 
     def place(self, path: str) -> Tuple[int, str]:
-        """(descriptor of the parent folder, base name) for `path`; parents are made."""
+        """(descriptor of the parent folder, base name) for `path`; with `make`, parents are made."""
         check_path(path)
         parent, _, name = path.rpartition("/")
         return self.folder(parent), name
+
+    def open(self, path: str) -> int:
+        """A descriptor to read the file `path`, see `open_regular`. Raises `TreeError`, `OSError`."""
+        parent, name = self.place(path)
+        return open_regular(name, parent)
 
     def _drop(self) -> None:
         if self._last[1] != self._root:

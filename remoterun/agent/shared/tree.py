@@ -15,6 +15,8 @@ Longer than other files: reading and writing the canonical form must agree to th
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import hashlib
 import io
 import json
@@ -22,7 +24,7 @@ import os
 import posixpath
 import re
 import stat
-from typing import Callable, Collection, Iterable, Iterator, List, NamedTuple, Optional, Set, Tuple
+from typing import Callable, Collection, Iterable, Iterator, List, NamedTuple, Optional, Set, Tuple, Union
 
 from .frames import Bytes
 from .paths import ODD_PART, raw_path
@@ -36,6 +38,8 @@ READ_SIZE = 1 << 20
 LONGEST_LINE = 1 << 16
 """Bytes of a line: a path and a target of 4096 bytes each, all of them escaped, are 49,152."""
 
+DEEPEST = 200
+"""Folders, one in the other, that a walk goes down: each is open meanwhile."""
 LARGEST = (1 << 63) - 1
 """Bytes that a file may have."""
 
@@ -328,8 +332,9 @@ def is_digest(text: str) -> bool:
     return len(text) == 64 and not set(text) - set("0123456789abcdef")
 
 
-def hash_file(path: str, read: Callable[[int], None] = lambda count: None) -> Tuple[str, os.stat_result]:
-    """SHA-256 in hex of a file, and its status; raises `ChangedWhileRead` when it changed meanwhile.
+def hash_file(path: Union[str, int], read: Callable[[int], None] = lambda count: None) -> Tuple[str, os.stat_result]:
+    """SHA-256 in hex of a file, and its status; raises `ChangedWhileRead` when it changed meanwhile. `path`: or an open
+    descriptor, which is closed.
 
     `read` is told of each piece that was read: its bytes.
     """
@@ -348,7 +353,7 @@ def hash_file(path: str, read: Callable[[int], None] = lambda count: None) -> Tu
             read(count)
         after = os.fstat(file.fileno())
     if total != before.st_size or (before.st_mtime_ns, before.st_size) != (after.st_mtime_ns, after.st_size):
-        raise ChangedWhileRead("%s changed while it was read" % show(path))
+        raise ChangedWhileRead("%s changed while it was read" % show(str(path)))
     return digest.hexdigest(), after
 
 
@@ -365,68 +370,94 @@ def walk(
     special: Optional[List[str]] = None,
     unreadable: Optional[List[str]] = None,
 ) -> Iterator[WalkedEntry]:
-    """Every file, link and empty folder below `root`, unhashed, in the order of a manifest; links are not followed.
+    """Every file, link and empty folder below `root`, unhashed, in the order of a manifest. Links are not followed,
+    also where others change the tree meanwhile.
 
     Paths in `skip` are left out with all below them. Sockets, pipes and devices are appended to `special`; without
     that list they raise `SpecialFile`. Folders that can't be read are appended to `unreadable`; without that list they
-    raise `PermissionError`. What vanishes during the walk is left out. Of a folder, only the names are in memory.
+    raise `OSError`. What vanishes during the walk is left out. Of a folder, only the names are in memory.
     """
     left_out = frozenset(skip)
-    levels = [iter(_listing(root, "", unreadable) or [])]
-    while levels:
-        item = next(levels[-1], None)
-        if item is None:
-            levels.pop()
-            continue
-        path = item.path[len(root) + 1 :] if item.path.startswith(root + "/") else os.path.relpath(item.path, root)
-        if path in left_out:
-            continue
-        try:
-            status = item.stat(follow_symlinks=False)
-            mode = status.st_mode
-            if stat.S_ISDIR(mode):
-                listing = _listing(item.path, path, unreadable)
-                if listing:
-                    levels.append(iter(listing))
-                elif listing is not None:
-                    yield WalkedEntry(Entry("d", path), status)
-            elif stat.S_ISREG(mode):
-                yield WalkedEntry(Entry("f", path, status.st_size, "", bool(mode & 0o100)), status)
-            elif stat.S_ISLNK(mode):
-                yield WalkedEntry(Entry("l", path, target=os.readlink(item.path)), status)
-            elif special is None:
-                raise SpecialFile("%s is a socket, a pipe or a device" % show(path))
-            else:
-                special.append(path)
-        except FileNotFoundError:
-            continue
-
-
-def _listing(folder: str, path: str, unreadable: Optional[List[str]]) -> "Optional[List[os.DirEntry[str]]]":
-    """What is in a folder, in the order in which a manifest has what lies there and below; None: it can't be read."""
+    levels: List[_Level] = []
     try:
+        _enter(levels, root, "", unreadable)
+        while levels:
+            folder, prefix, items = levels[-1]
+            item = next(items, None)
+            if item is None:
+                os.close(levels.pop().folder)
+                continue
+            path = prefix + item.name
+            if path in left_out:
+                continue
+            try:
+                status = item.stat(follow_symlinks=False)
+                mode = status.st_mode
+                if stat.S_ISDIR(mode):
+                    if _enter(levels, item.name, path, unreadable):
+                        yield WalkedEntry(Entry("d", path), status)
+                elif stat.S_ISREG(mode):
+                    yield WalkedEntry(Entry("f", path, status.st_size, "", bool(mode & 0o100)), status)
+                elif stat.S_ISLNK(mode):
+                    yield WalkedEntry(Entry("l", path, target=os.readlink(item.name, dir_fd=folder)), status)
+                elif special is None:
+                    raise SpecialFile("%s is a socket, a pipe or a device" % show(path))
+                else:
+                    special.append(path)
+            except FileNotFoundError:
+                continue
+    finally:
+        for level in levels:
+            os.close(level.folder)
+
+
+class _Level(NamedTuple):
+    """A folder that a walk is in: its descriptor, the beginning of the paths in it, what is still to come."""
+
+    folder: int
+    prefix: str
+    items: "Iterator[os.DirEntry[str]]"
+
+
+def _enter(levels: List[_Level], name: str, path: str, unreadable: Optional[List[str]]) -> bool:
+    """Go down into a folder of the last level, if that can be read. Whether it is empty."""
+    try:
+        if len(levels) > DEEPEST:
+            raise OSError(errno.ENAMETOOLONG, "it lies below more than %d folders" % DEEPEST, show(path))
+        folder = _open_folder(name, levels[-1].folder if levels else None)
+        levels.append(_Level(folder, path + "/" if path else "", iter(())))
         with os.scandir(folder) as found:
-            return sorted(found, key=_order)
-    except FileNotFoundError:
-        return None
-    except PermissionError:
-        if unreadable is None:
+            listing = sorted(found, key=lambda item: _order(item, folder))
+        levels[-1] = levels[-1]._replace(items=iter(listing))
+        return not listing
+    except OSError as error:
+        if error.errno == errno.ENOENT or (levels and error.errno in (errno.ENOTDIR, errno.ELOOP)):
+            return False  # it vanished
+        if unreadable is None or error.errno not in (errno.EACCES, errno.EPERM, errno.ENAMETOOLONG):
             raise
         unreadable.append(path)
-        return None
+        return False
 
 
-def _order(item: "os.DirEntry[str]") -> bytes:
+def _open_folder(name: str, above: Optional[int]) -> int:
+    """`above`: the folder that holds it; None for the root of a walk, which may be a link."""
+    nofollow = 0 if above is None else os.O_NOFOLLOW
+    return os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | nofollow, dir_fd=above)
+
+
+def _order(item: "os.DirEntry[str]", folder: int) -> bytes:
     """An empty folder stands under its own name, what is in one under names that go on with a slash."""
     name = os.fsencode(item.name)
-    try:
-        if item.is_dir(follow_symlinks=False) and not _is_empty(item.path):
+    with contextlib.suppress(OSError):
+        if item.is_dir(follow_symlinks=False) and not _is_empty(item.name, folder):
             return name + b"/"
-    except OSError:
-        pass
     return name
 
 
-def _is_empty(folder: str) -> bool:
-    with os.scandir(folder) as found:
-        return next(found, None) is None
+def _is_empty(name: str, above: int) -> bool:
+    folder = _open_folder(name, above)
+    try:
+        with os.scandir(folder) as found:
+            return next(found, None) is None
+    finally:
+        os.close(folder)

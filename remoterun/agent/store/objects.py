@@ -13,7 +13,7 @@ import random
 from typing import Callable, Iterable, Iterator, NamedTuple, Sequence
 
 from ..shared.archive import Grant
-from ..shared.files import token
+from ..shared.files import open_regular, token
 from .http_client import Address, HttpClient, HttpError
 
 CHECKSUM = "x-amz-checksum-sha256"
@@ -42,7 +42,7 @@ class FilePart(NamedTuple):
         """Raises `Unreadable`."""
         done = 0
         try:
-            with open(self.path, "rb", buffering=0) as file:
+            with open(open_regular(self.path), "rb", buffering=0) as file:
                 file.seek(self.offset)
                 while done < self.length:
                     piece = file.read(min(self.length - done, PIECE))

@@ -99,7 +99,7 @@ def _mounted(home: Home, run: RunFolder) -> Dict[str, Entry]:
 def _started(run: RunFolder) -> int:
     """When the command was started, in nanoseconds since 1970."""
     with contextlib.suppress(FileNotFoundError):
-        return os.stat(os.path.join(run.io, "wrapper.sh")).st_mtime_ns
+        return os.stat(run.wrapper_file).st_mtime_ns
     return 0
 
 

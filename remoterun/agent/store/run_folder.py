@@ -17,8 +17,10 @@
         events          one JSON object a line: every state passed, with its time
         withdrawn       it was taken back before it had started: the key of the run as which it goes on, and words
         ask-stop        a request to stop ({"grace": seconds}); ask-kill: to kill
-        io/             the only folder that the command's wrapper writes: log, err (stderr, where it is apart), exit,
-                        pid; it reads command, and env, which holds the values until it has read it
+        control/        what the command's wrapper reads, and a container can't write: wrapper.sh, command, stopping
+        io/             the only folder that the wrapper writes: log, err (stderr, where it is apart), exit, pid; and
+                        env, which holds the values until it has read it. A command in a container can put anything
+                        there: nothing of it is opened but by `open_regular`, and nothing written while it may run
         archived        what the archive has of it: a line for each object, see running/archiving.py
         usage           what the command has used so far, see running/sampling.py
         log.times       "offset seconds" pairs, for timestamps; err.times for io/err
@@ -39,7 +41,17 @@ import time
 from typing import Any, Container, Dict, Iterator, List, Mapping, Optional, Tuple
 
 from ..shared.archive import Grant, ImageAccess
-from ..shared.files import DISK_FULL, append_line, read_bytes, read_json, remove_tree, size_of, unless_held, write_whole
+from ..shared.files import (
+    DISK_FULL,
+    append_line,
+    open_regular,
+    read_bytes,
+    read_json,
+    remove_tree,
+    size_of,
+    unless_held,
+    write_whole,
+)
 from ..shared.records import decode, encode, from_json
 from ..shared.spec import ResolvedEnvironment, ResolvedMount, RunSpec, SpecError
 from ..shared.states import FINAL, RunState, RunStatus, check_move
@@ -51,6 +63,8 @@ _OF_STATUS = ("reason", "code", "engine", "message", "outputs", "kept", "images"
 """Fields of events that a status has, too."""
 SUPERVISOR = "REMOTERUN_SUPERVISOR"
 """The variable that names the run of a supervisor; all that descends from it has it, too."""
+MOST_EXIT = 16
+"""Bytes that are read of an exit status."""
 LOCK_PATIENCE = 0.5
 """Seconds: who only checks for a supervisor holds its lock for an instant."""
 
@@ -77,9 +91,11 @@ class RunFolder:
         self.log, self.times_file = self.written("log")
         self.err, _ = self.written("err")
         self.env_file = os.path.join(self.io, "env")
-        self.stopping_file = os.path.join(self.io, "stopping")
+        self.control = os.path.join(path, "control")
+        self.wrapper_file = os.path.join(self.control, "wrapper.sh")
+        self.command_file = os.path.join(self.control, "command")
+        self.stopping_file = os.path.join(self.control, "stopping")
         self.usage_file = os.path.join(path, "usage")
-        self.command_file = os.path.join(self.io, "command")
         self.exit_file = os.path.join(self.io, "exit")
         self.pid_file = os.path.join(self.io, "pid")
         self.build_log = os.path.join(path, "build.log")
@@ -284,8 +300,8 @@ class RunFolder:
     def exit_code(self) -> Optional[int]:
         """The code the wrapper wrote, or None."""
         try:
-            with open(self.exit_file) as file:
-                return int(file.read())
+            with open(open_regular(self.exit_file), "rb") as file:
+                return int(file.read(MOST_EXIT))
         except (FileNotFoundError, ValueError):
             return None
 

@@ -49,7 +49,8 @@ def maker_words(tool: str, container: str, image: str, user: str, folder: str) -
     """The words that start the container."""
     words = [
         tool, "run", "--rm", "--detach", "--network", "container:" + container, "--user", user,
-        "--cap-drop", "ALL", "--security-opt", "label=disable", "--log-driver", "none",
+        "--cap-drop", "ALL", "--security-opt", "no-new-privileges", "--security-opt", "label=disable",
+        "--log-driver", "none",
         "--env", "NVIDIA_VISIBLE_DEVICES=void",  # a runtime of NVIDIA's would mount its libraries
         "--mount", "type=bind,source=%s,target=%s" % (folder, MEETING),
     ]  # fmt: skip

@@ -33,6 +33,7 @@ from .wrapper import END, START, Program, known_variable, mark, mark_stopping, p
 CONTENTS = "remoterun.contents"
 """The label of an image that says what is in it."""
 IO = "/.remoterun"
+CONTROL = "/.remoterun-control"
 WORK = "/remoterun"
 DETACH = "ctrl-^,ctrl-],ctrl-^,ctrl-],ctrl-^,ctrl-]"
 """Keys that leave an `exec` of Docker's. It has to have some, and holds the first of them back: nobody types these."""
@@ -79,16 +80,18 @@ class Docker:
             "--user", user,
             "--entrypoint", "/bin/sh",
             "--security-opt", "label=disable",
+            "--security-opt", "no-new-privileges",
             "--shm-size", str(max(memory // 2, 64 << 20)),
             "--env", "HOME=%s/home" % IO,
             "--env", "USER=remoterun",
         ]  # fmt: skip
         if gpus:
             words += ["--gpus", '"device=%s"' % ",".join(gpus)]
+        words += ["--mount", _bind(run.control, CONTROL, read_only=True)]
         words += ["--mount", _bind(run.io, IO), "--mount", _bind(run.work, WORK)]
         for source, target in mount_points(run, mounts):
             words += ["--mount", _bind(source, target, read_only=True)]
-        return words + [Environment.of(spec).final_image, IO + "/wrapper.sh", IO, _start_folder(spec), "container"]
+        return words + [Environment.of(spec).final_image, CONTROL + "/wrapper.sh", IO, _start_folder(spec), "container"]
 
     # -- the contract
 
@@ -133,7 +136,7 @@ class Docker:
             self.remove(run)
         elif state:
             return
-        prepare_io(run, spec, run.values(), IO)
+        prepare_io(run, spec, run.values(), CONTROL)
         os.makedirs(os.path.join(run.io, "home"), exist_ok=True)
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
         words = self.run_command(run, spec, run.mounts(), gpus, self._user(), memory)

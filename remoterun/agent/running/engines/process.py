@@ -99,7 +99,7 @@ class ProcessEngine:
             return
         prepare_io(run, spec, run.values())
         process = subprocess.Popen(
-            ["/bin/sh", os.path.join(run.io, "wrapper.sh"), run.io, self._start_folder(run, spec)],
+            ["/bin/sh", run.wrapper_file, run.io, self._start_folder(run, spec)],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -121,7 +121,7 @@ class ProcessEngine:
         leader = self._leader(run)
         if leader is not None or processes.of_run(run.key, None):
             return CommandState(Presence.RUNNING)
-        if os.path.exists(run.pid_file):
+        if os.path.lexists(run.pid_file):
             return CommandState(Presence.ENDED, None)
         return CommandState(Presence.ABSENT)
 

@@ -12,6 +12,7 @@ import os
 import re
 from typing import Dict, List, Mapping, Optional
 
+from ...shared.files import open_regular, remove_tree
 from ...shared.records import Record
 from ...shared.spec import RunSpec
 from ...store.run_folder import RunFolder
@@ -56,11 +57,14 @@ MOST_WORD = 100_000
 """Characters of a command that the wrapper hands to the shell as one word; the kernel takes 128 KiB."""
 
 
-def prepare_io(run: RunFolder, spec: RunSpec, values: Mapping[str, str], io: str = "") -> None:
+def prepare_io(run: RunFolder, spec: RunSpec, values: Mapping[str, str], control: str = "") -> None:
     """Write what the wrapper reads. Values go through a file of mode 0600: none stands in a process list.
 
-    `io`: the path of the io folder as the command sees it, where that is another one.
+    `control`: the path of the control folder as the command sees it, where that is another one. To be called while no
+    command of an earlier attempt may go on; what such a one has put in the way is removed.
     """
+    os.makedirs(run.control, 0o700, exist_ok=True)
+    control = control or run.control
     variables = dict(spec.env)
     variables.update(values)
     lines = ["export %s=%s" % (name, quote(value)) for name, value in sorted(variables.items())]
@@ -69,18 +73,19 @@ def prepare_io(run: RunFolder, spec: RunSpec, values: Mapping[str, str], io: str
         lines.append("exec <" + quote(up + spec.stdin))
     if spec.split:
         lines.append('exec 2>>"$1/err"')
-    command = command_text(spec.command, io or run.io)
+    command = command_text(spec.command, control)
     if len(command) >= MOST_WORD:
         _write(run.command_file, command, 0o600)
-        lines.append('export REMOTERUN_COMMAND="$1/command"')
+        lines.append("export REMOTERUN_COMMAND=" + quote(control + "/command"))
         command = '. "$REMOTERUN_COMMAND"'
     lines.append("remoterun_command=" + quote(command))
     _write(run.env_file, "\n".join(lines) + "\n", 0o600)
-    _write(os.path.join(run.io, "wrapper.sh"), WRAPPER, 0o700)
+    _write(run.wrapper_file, WRAPPER, 0o700)
     for file in [run.log, run.err] if spec.split else [run.log]:
-        with open(file, "ab"):
-            pass
-        os.chmod(file, 0o600)
+        try:
+            os.close(open_regular(file))  # an earlier attempt's, which goes on
+        except FileNotFoundError:
+            _write(file, "", 0o600)
 
 
 def mark_stopping(run: RunFolder) -> None:
@@ -89,17 +94,17 @@ def mark_stopping(run: RunFolder) -> None:
         _write(run.stopping_file, "", 0o600)
 
 
-def command_text(command: str, io: str) -> str:
+def command_text(command: str, control: str) -> str:
     """`command` so that a stop, which sends SIGTERM to all of its processes, leaves the exit status to them.
 
     Where the command is one program, that takes the shell's place. Elsewhere the shell goes on until the program has
     ended that it waits for, and ends with its exit status; a SIGTERM that is not our stop ends it as usual. That is a
-    handler, and not an ignored signal, which the programs would inherit. `io`: the path of the io folder.
+    handler, and not an ignored signal, which the programs would inherit. `control`: the path of the control folder.
     """
     program = _ONE_PROGRAM.match(command)
     if program and program.group(1) not in _OF_THE_SHELL:
         return "exec " + command
-    handler = "c=$?; [ -e %s ] || { trap - TERM; kill -s TERM $$; }; exit $c" % quote(io + "/stopping")
+    handler = "c=$?; [ -e %s ] || { trap - TERM; kill -s TERM $$; }; exit $c" % quote(control + "/stopping")
     return "trap %s TERM; %s" % (quote(handler), command)
 
 
@@ -125,7 +130,8 @@ def quote(text: str) -> str:
 
 
 def _write(path: str, text: str, mode: int) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
+    remove_tree(path)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
     with os.fdopen(descriptor, "w", encoding="utf-8", errors="surrogateescape", newline="\n") as file:
         file.write(text)
 

@@ -1,0 +1,139 @@
+"""What the command of a run may put where the agent reads: into io/, and into its work tree."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from remoterun.agent.running.engines.wrapper import prepare_io
+from remoterun.agent.running.logs import LogReader, last_lines, offset_of_tail
+from remoterun.agent.shared.records import to_json
+from remoterun.agent.shared.spec import ResourceRef
+from remoterun.agent.shared.tree import Entry, Manifest, walk
+from remoterun.agent.store.home import Home
+from remoterun.agent.store.objects import Content, FilePart, Unreadable
+from remoterun.agent.store.run_folder import RunFolder
+from tests.workshop import served, spec_of, write_files
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunFolder:
+    return Home.open(str(tmp_path / "home")).create_run(spec_of("true"), Manifest([]))
+
+
+@pytest.fixture
+def secret(tmp_path: Path) -> Path:
+    (tmp_path / "secret").write_text("7\n")
+    return tmp_path / "secret"
+
+
+def link_to_a_file(place: Path, secret: Path) -> None:
+    place.symlink_to(secret)
+
+
+def link_to_zeros(place: Path, secret: Path) -> None:
+    place.symlink_to("/dev/zero")
+
+
+def pipe(place: Path, secret: Path) -> None:
+    os.mkfifo(place)
+
+
+def folder(place: Path, secret: Path) -> None:
+    place.mkdir()
+
+
+def unix_socket(place: Path, secret: Path) -> None:
+    here = os.getcwd()
+    os.chdir(place.parent)  # its own path may be too long
+    try:
+        with socket.socket(socket.AF_UNIX) as made:
+            made.bind(place.name)
+    finally:
+        os.chdir(here)
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("put", [link_to_a_file, link_to_zeros, pipe, folder, unix_socket])
+class TestIo:
+    def test_an_exit_status_that_is_no_file_is_none(
+        self, run: RunFolder, secret: Path, put: Callable[[Path, Path], None]
+    ) -> None:
+        put(Path(run.exit_file), secret)
+        assert run.exit_code() is None
+
+    def test_a_log_that_is_no_file_is_empty(
+        self, run: RunFolder, secret: Path, put: Callable[[Path, Path], None]
+    ) -> None:
+        put(Path(run.log), secret)
+        assert list(LogReader(run, 0, False).pieces()) == []
+        assert last_lines(run.log, 9) == "" and offset_of_tail(run, 9) == 0 and run.status().log_size == 0
+        with pytest.raises(Unreadable):
+            Content.of_files([FilePart(run.log, 0, 1)])
+
+    def test_another_attempt_writes_through_nothing_that_the_one_before_left(
+        self, run: RunFolder, secret: Path, put: Callable[[Path, Path], None]
+    ) -> None:
+        for name in ("log", "err", "env", "exit.tmp", "stopping", "wrapper.sh", "command", "home"):
+            put(Path(run.io, name), secret)
+        prepare_io(run, spec_of("x" * 200_000, split=True), {"VALUE": "1"})
+        assert secret.read_text() == "7\n"
+        assert Path(run.log).read_bytes() == Path(run.err).read_bytes() == b""
+        assert "VALUE" in Path(run.env_file).read_text()
+
+
+@pytest.mark.timeout(20)
+def test_an_exit_status_without_an_end(run: RunFolder) -> None:
+    with open(run.exit_file, "wb") as file:
+        file.truncate(1 << 40)
+    assert run.exit_code() is None
+
+
+class TestWorkTree:
+    def test_a_walk_stays_in_the_folder_that_it_is_in(self, tmp_path: Path) -> None:
+        """The command puts a link in the place of a folder whose files are being listed."""
+        root = write_files(tmp_path / "root", {"d/a": b"", "d/x/mine": b""})
+        outside = write_files(tmp_path / "outside", {"x/secret": b""})
+        found = walk(str(root))
+        assert next(found).entry == Entry("f", "d/a")
+        (root / "d").rename(tmp_path / "away")
+        (root / "d").symlink_to(outside)
+        assert [item.entry.path for item in found] == ["d/x/mine"]
+
+    def test_a_file_is_read_through_no_link(self, run: RunFolder, tmp_path: Path) -> None:
+        """Not even one that has come since the file was listed, in whatever folder above it."""
+        work = write_files(Path(run.work), {"a/b/mine": b"mine", "c/mine": b"mine"})
+        outside = write_files(tmp_path / "outside", {"b/mine": b"secret", "mine": b"secret"})
+        home = Home.open(str(tmp_path / "home"))
+
+        def get(sub: str, name: bytes) -> bytes:
+            stream = link.open("get", resource=to_json(ResourceRef("run", "x", key=run.key, sub=sub)))
+            stream.send(name + b"\0")
+            stream.end()
+            return b"".join(frame.body for frame in stream)
+
+        with served(home) as link:
+            assert get("", b"a/b/mine") == get("a", b"b/mine") == get("a/b/mine", b"mine") == b"mine"
+            os.mkfifo(work / "pipe")
+            (work / "a").rename(tmp_path / "away")
+            (work / "a").symlink_to(outside)
+            assert get("", b"a/b/mine") == get("", b"a/mine") == get("", b"pipe") == b""
+            assert get("c", b"mine") == b"mine"
+
+    def test_a_walk_ends(self, tmp_path: Path) -> None:
+        """However deep the folders lie, one in the other, few of them are open at a time."""
+        here = os.open(tmp_path, os.O_RDONLY)
+        for _ in range(250):
+            os.mkdir("d", dir_fd=here)
+            below = os.open("d", os.O_RDONLY, dir_fd=here)
+            os.close(here)
+            here = below
+        os.close(here)
+        unreadable: list[str] = []
+        assert list(walk(str(tmp_path), (), [], unreadable)) == [] and len(unreadable) == 1
+        with pytest.raises(OSError, match="more than 200 folders"):
+            list(walk(str(tmp_path)))
