@@ -75,6 +75,7 @@ INSTEAD = {
     "schema": "help --schema",
     "secret list": "secret",
     "skill": "help --agents",
+    "skill --install": "help --agents --install",
     "ssh": "machines ssh",
     "whoami": "machines whoami",
 }

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import json
 import os
 import shlex
 import shutil
@@ -90,8 +92,8 @@ def _folder_is_meant(request: RunRequest, how: Sending, problem: str) -> bool:
     return sent
 
 
-def with_untracked(source: Source, command: str, places: list[str], how: Sending) -> Source:
-    """`source`, or the same with its untracked files, which is asked where there are some.
+def with_untracked(source: Source, command: str, places: list[str], how: Sending, home: Path) -> Source:
+    """`source`, or the same with its untracked files, which is asked where there are some: once, of the same list.
 
     `places`: of the mounts, which stand in the place of what is there. The source that is not returned is closed.
     """
@@ -111,14 +113,27 @@ def with_untracked(source: Source, command: str, places: list[str], how: Sending
         )
     count = len(absent)
     will = "is not tracked by git" if count == 1 else "are not tracked by git"
-    render.line(f"{render.files(count)} {will}:")
-    for path in [*named, *(path for path in absent if path not in named)][:_SHOWN]:
-        render.line(f"  {render.name(path)}{'   (the command names it)' if path in named else ''}")
-    if count > _SHOWN:
-        render.line(f"  … and {count - _SHOWN} more")
-    them = "it" if count == 1 else "them"
-    if not how.choose(f"Send {them}, too? (n: run without {them}, q: quit)", bool(named)):
-        render.line(f"{'It' if count == 1 else 'They'} will not be available in this run.")
+    asked = json.dumps(["untracked", str(source.root), absent, named]).encode()
+    answer = home / "agreed" / hashlib.sha256(asked).hexdigest()
+    nobody = how.yes or not render.is_interactive()
+    if not nobody and answer.exists():
+        sent = answer.read_text() == "y"
+        render.line(f"{render.files(count)} {will}: {'sent, too' if sent else 'not sent'}, as you answered before.")
+        render.line("  .gitignore, `git add`, or --include-untracked changes that")
+    else:
+        render.line(f"{render.files(count)} {will}:")
+        for path in [*named, *(path for path in absent if path not in named)][:_SHOWN]:
+            render.line(f"  {render.name(path)}{'   (the command names it)' if path in named else ''}")
+        if count > _SHOWN:
+            render.line(f"  … and {count - _SHOWN} more")
+        them = "it" if count == 1 else "them"
+        sent = how.choose(f"Send {them}, too? (n: run without {them}, q: quit)", bool(named))
+        if not nobody:
+            answer.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            answer.write_text("y" if sent else "n")
+        if not sent:
+            render.line(f"{'It' if count == 1 else 'They'} will not be available in this run.")
+    if not sent:
         return source
     source.close()
     return snapshot(Path.cwd(), include_untracked=True)

@@ -538,11 +538,19 @@ class TestRuns:
         terminal.sendline("")
         terminal.expect("ROMEO:")
         assert ended(terminal) == 0
+        terminal = ready.spawn("run", "-t", "plain", f"{command}; exit 1")
+        terminal.expect("1 file is not tracked by git: sent, too, as you answered before")
+        assert ended(terminal) == 1
+        (ready.folder / "new.txt").write_text("another list is another question")
         terminal = ready.spawn("run", "-t", "plain", command)
         terminal.expect_exact("[Y/n/q] ")
         terminal.sendline("n")
-        terminal.expect("It will not be available in this run")
+        terminal.expect("They will not be available in this run")
         assert ended(terminal) == 1
+        terminal = ready.spawn("run", "-t", "plain", command)
+        terminal.expect("2 files are not tracked by git: not sent, as you answered before")
+        assert ended(terminal) == 1
+        (ready.folder / "new.txt").unlink()
         assert ready.run(*RUN, command).stdout == "ROMEO:\n"
 
     def test_without_git_the_folder_is_offered(self, ready: Place, tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import subprocess
 import zipfile
 from pathlib import Path
 
@@ -71,3 +73,31 @@ def test_a_loss_is_shown_as_it_falls(plain: Place) -> None:
         plain.run("wait", number, status=143)
     plain.run("run", "--no-git", "mkdir logs; printf " + write + " 7 >logs/metrics.jsonl")
     assert "- train_loss 1\n" in plain.run("diff", number, "last").stdout
+
+
+class TestGuideLeavesNoMess:
+    def test_a_copy_in_the_repository_may_be_ignored(self, plain: Place) -> None:
+        """The line that is shown, typed, is the end of it; where git tracks something, none is shown."""
+        plain.run("run", "-y", "-t", "plain", "mkdir models; echo 1 >models/a; echo 2 >models/b")
+        said = plain.run("cp", "runs/last/models", "my/model").stderr
+        (line,) = re.findall(r"^  (echo /my/model/ >>\.gitignore)   keeps it out of what runs are sent$", said, re.MULTILINE)
+        subprocess.run(["sh", "-c", line], cwd=plain.folder, check=True)
+        assert ".gitignore" not in plain.run("cp", "runs/last/models", "my/model", "-y").stderr
+        subprocess.run(["git", "add", "."], cwd=plain.folder, env=plain.env, check=True)
+        assert "untracked" not in plain.run("run", "-y", "true").stderr
+        assert ".gitignore" not in plain.run("cp", "runs/last", "data").stderr
+        (plain.folder / "below").mkdir()
+        below = Place(plain.folder / "below", plain.env)
+        assert "  echo /below/x/ >>../.gitignore   keeps" in below.run("cp", "runs/1/models", "x").stderr
+
+    def test_a_name_that_a_shell_or_git_would_read_is_not_typed(self, plain: Place) -> None:
+        plain.run("run", "-y", "mkdir models; echo 1 >models/a")
+        assert ".gitignore" not in plain.run("cp", "runs/1/models", "$(touch x)").stderr
+        assert ".gitignore" not in plain.run("cp", "runs/1/models", "a*").stderr
+
+    def test_the_skill_is_installed(self, plain: Place) -> None:
+        file = Path(plain.run("help", "--agents", "--install").stdout.strip())
+        text = file.read_text()
+        assert file == Path(plain.env["HOME"], ".claude", "skills", "remoterun", "SKILL.md")
+        assert text.startswith("---\nname: remoterun\ndescription: ") and text == plain.run("help", "--agents").stdout
+        assert "hint: remoterun help --agents --install" in plain.run("skill", "--install", status=2).stderr

@@ -179,6 +179,8 @@ def cp(
                 file_views.not_finished()
                 raise
             file_views.fetched(fetched, source, json)
+            if fetched.files and not json:
+                _hint_at_gitignore(fetched.place)
         elif target is not None and Resource.is_one(target):
             path = Path(source)
             _check_exists(path)
@@ -192,6 +194,16 @@ def cp(
                 "neither side is a resource",
                 hint="`remoterun cp runs/N[/path] [FOLDER]`, or `remoterun cp PATH uploads/NAME/`",
             )
+
+
+def _hint_at_gitignore(place: str) -> None:
+    """Of a copy in a repository: else each run from here on asks about it."""
+    from remoterun.source import line_to_ignore
+
+    found = line_to_ignore(os.path.abspath(place))
+    if found is not None:
+        ignored, file = found
+        render.line(f"  echo {ignored} >>{render.word(os.path.relpath(file))}   keeps it out of what runs are sent")
 
 
 def _conflict(yes: bool, ignore: bool) -> Any:

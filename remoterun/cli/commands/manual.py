@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib import resources
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -40,13 +41,20 @@ def help_(
     words: Annotated[list[str], typer.Argument(metavar="COMMAND...", help="A command. Default: all.")] = [],  # noqa: B006
     schema: Annotated[bool, typer.Option("--schema", help="The JSON Schema of what its --json prints.")] = False,
     agents: Annotated[bool, typer.Option("--agents", help="A page for coding agents: how to use remoterun.")] = False,
+    install: Annotated[bool, typer.Option("--install", help="With --agents: as a skill below ~/.claude.")] = False,
 ) -> None:
     """Explain a command, to people or to programs."""
-    if agents and (schema or words):
-        raise UsageError("--agents explains all of remoterun", hint="remoterun help --agents")
+    if agents and (schema or words) or install and not agents:
+        raise UsageError("--agents explains all of remoterun", hint="remoterun help --agents [--install]")
     if agents:
-        for line in resources.files("remoterun.cli").joinpath("skill.md").read_text("utf-8").splitlines():
+        page = resources.files("remoterun.cli").joinpath("skill.md").read_text("utf-8")
+        for line in () if install else page.splitlines():
             render.out(line)
+        if install:
+            file = Path.home() / ".claude/skills/remoterun/SKILL.md"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(page, "utf-8")
+            render.out(str(file))
     elif schema:
         _schema(" ".join(words))
 

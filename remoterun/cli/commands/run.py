@@ -149,7 +149,7 @@ def send_and_launch(
     def complete(found: Source, places: Sequence[str]) -> Source:
         nonlocal source
         if not sending.commit_ref:
-            source = found = with_untracked(found, request.command, list(places), sending)
+            source = found = with_untracked(found, request.command, list(places), sending, client.config.home)
         return found
 
     try:
