@@ -80,7 +80,7 @@ class TestGuideLeavesNoMess:
         """The line that is shown, typed, is the end of it; where git tracks something, none is shown."""
         plain.run("run", "-y", "-t", "plain", "mkdir models; echo 1 >models/a; echo 2 >models/b")
         said = plain.run("cp", "runs/last/models", "my/model").stderr
-        (line,) = re.findall(r"^  (echo /my/model/ >>\.gitignore)   keeps it out of what runs are sent$", said, re.MULTILINE)
+        (line,) = re.findall(r"^  (echo /my/model/ >>\.gitignore)   keeps it out of what runs", said, re.MULTILINE)
         subprocess.run(["sh", "-c", line], cwd=plain.folder, check=True)
         assert ".gitignore" not in plain.run("cp", "runs/last/models", "my/model", "-y").stderr
         subprocess.run(["git", "add", "."], cwd=plain.folder, env=plain.env, check=True)
