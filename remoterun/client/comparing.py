@@ -162,7 +162,7 @@ def _changes(
     for side, (run, store) in enumerate(stores):
         wanted = [pair[side] for pair in small]
         digests = [entry.digest for entry in wanted if entry is not None and entry.kind == "f"]
-        texts.append(store.contents(_source(run), digests, LARGEST) if digests else {})
+        texts.append(store.contents(_source(run), digests, MOST) if digests else {})
     for before, after in pairs:
         entry = after or before
         assert entry is not None

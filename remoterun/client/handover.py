@@ -19,20 +19,21 @@ from typing import TYPE_CHECKING
 
 from remoterun import transfer
 from remoterun.agent.shared import api
-from remoterun.agent.shared.spec import MountSpec, ResourceRef, RunSpec
+from remoterun.agent.shared.spec import MOST_BYTES, MountSpec, ResourceRef, RunSpec
 from remoterun.agent.shared.states import Reason, RunState
 from remoterun.agent.shared.submission import Submission
 from remoterun.agent.shared.tree import Manifest, show
+from remoterun.agent.shared.webhooks import place_of
 from remoterun.client import archiving, placement, renting
 from remoterun.client.connections import Connections
 from remoterun.client.preparing import Prepared, prepare
 from remoterun.client.rented_runs import find_store, record_status
-from remoterun.client.reruns import SavedTree, find_original
+from remoterun.client.reruns import OriginalRun, SavedTree, another_was_asked, find_original
 from remoterun.client.secrets import Secrets
 from remoterun.client.specs import digest_of_asked, spec_of
 from remoterun.client.stores import HostStore, manifest_of, pass_on
 from remoterun.client.upload_copies import archive_upload, restore_upload, restore_version
-from remoterun.client.webhooks import addresses_of_run, webhooks_of
+from remoterun.client.webhooks import addresses_again, addresses_of_run, webhooks_of
 from remoterun.environments import context
 from remoterun.errors import LinkLost, NotFound, RemoterunError, UsageError
 from remoterun.model import MachineType, Mount, Resource, Run, new_key
@@ -132,6 +133,8 @@ def move(connections: Connections, run: Run, machine: str, talk: Talk) -> Run:
     registry, asked = connections.registry, connections.machine(machine)
     _check_waits(run, asked)
     original, home = find_original(connections, run.number), connections.session_of(run)
+    if not original.trusted:
+        raise another_was_asked(run)
     numbers = registry.numbers(awaited.key for awaited in original.spec.after)
     for status in home.ask(api.runs, api.RunKeys(list(numbers))).runs:
         record_status(connections, registry.run(numbers[status.key]), home.told(status))
@@ -152,7 +155,7 @@ def move(connections: Connections, run: Run, machine: str, talk: Talk) -> Run:
         lacks = target.ask(api.occupancy, api.Demand(spec.gpus, spec.slots)).lacks
         if lacks is not None:
             raise UsageError(f"run {run.number} can't go to {target.machine.name}: {lacks}")
-        private = _withdraw(connections, run, successor, home, asked.name)
+        private = _withdraw(connections, original, successor, home, asked.name)
         withdrawn = True
         return private
 
@@ -402,17 +405,22 @@ def _check_waits(run: Run, asked: MachineType) -> None:
         raise _not_waiting(run, asked.name)
 
 
-def _withdraw(connections: Connections, run: Run, successor: Run, home: Session, machine: str) -> Private:
-    """Take a run from the machine where it waits, which never starts it from now on. Returns what that had of it."""
+def _withdraw(connections: Connections, original: OriginalRun, successor: Run, home: Session, machine: str) -> Private:
+    """Take a run from the machine where it waits, which never starts it from now on. Returns the values that only that
+    had of it: of variables that were asked for, and of addresses that were typed."""
+    run, spec = original.run, original.spec
+    secrets = Secrets(connections.config.home).variables(spec.secrets)
     asked = api.Withdrawal(run.key, successor.key, f"it goes on as run {successor.number}")
     with home.stream(api.withdraw, asked) as stream:
         stream.end()
-        body = b"".join(bytes(frame.body) for frame in stream)
+        body = stream.read(2 * MOST_BYTES)
         if not home.result(api.withdraw, stream).withdrawn:
             raise _not_waiting(run, machine)
     with home.understood():
         taken = Submission.decode(body)
-    return Private(taken.values, taken.webhooks.addresses)
+    values = {name: taken.values[name] for name in original.variables if name in taken.values}
+    typed = {name: url for name, url in taken.webhooks.addresses.items() if place_of(url) == name.partition(" ")[0]}
+    return Private(values | secrets, addresses_again(connections, spec.notify, typed))
 
 
 def _not_waiting(run: Run, machine: str) -> UsageError:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from remoterun import transfer
 from remoterun.agent.shared import api
 from remoterun.agent.shared.spec import ResolvedMount, ResourceRef, RunSpec, SpecError
-from remoterun.agent.shared.tree import Manifest
+from remoterun.agent.shared.tree import Manifest, show
 from remoterun.client.connections import Connections
 from remoterun.client.rented_runs import find_store, record_status
 from remoterun.client.specs import digest_of_asked, request_of
@@ -82,15 +82,10 @@ class OriginalRun:
     """Where the source came from; its files are those of `tree`."""
     tree: SavedTree
     mounts: Mapping[Mount, SavedTree]
-    """The very files that the run read."""
+    """The very files that the run read, but for mounts in whose place others are asked for."""
     trusted: bool = True
     """Whether this client knows that nothing else was asked for. If not, a secret or a variable of this process is not
     given because its host names it."""
-
-    def without(self, mounts: Iterable[Mount]) -> OriginalRun:
-        """A copy that does not have the files of these mounts: the newest versions will be mounted."""
-        others = set(self.mounts).difference(mounts)
-        return replace(self, mounts={mount: tree for mount, tree in self.mounts.items() if mount in others})
 
     def values(self, names: Iterable[str], given: Iterable[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
         """Variables with their values: of `names` those that are set here, and those `given`. Raises `UsageError`."""
@@ -113,27 +108,34 @@ class OriginalRun:
         return tuple((name, value) for name, value in values.items() if value is not None)
 
 
-def find_original(connections: Connections, number: int | str) -> OriginalRun:
+def find_original(connections: Connections, number: int | str, replaced: Collection[str] = ()) -> OriginalRun:
     """See `Runs.original`."""
     run, store, spec, details = read_spec(connections, number)
-    return original_of(connections, run, store, spec, details.mounts)
+    return original_of(connections, run, store, spec, details.mounts, replaced)
 
 
 def original_of(
-    connections: Connections, run: Run, store: Store, spec: RunSpec, found: list[ResolvedMount]
+    connections: Connections,
+    run: Run,
+    store: Store,
+    spec: RunSpec,
+    found: list[ResolvedMount],
+    replaced: Collection[str] = (),
 ) -> OriginalRun:
-    """What a run was asked for, as `store` has it; `found`: what its host found for its mounts. Raises `UsageError`
-    where it is not what this client asked for."""
+    """What a run was asked for, as `store` has it; `found`: what its host found for its mounts, of which those at the
+    paths `replaced` are not wanted. Raises `UsageError` where it is not what this client asked for."""
     source = ResourceRef("source", key=run.key, number=run.number)
     manifest, _ = store.manifest(source)
     recorded = connections.registry.asked(run)
     if spec.key != run.key or manifest.digest != spec.source or recorded not in ("", digest_of_asked(spec)):
         raise another_was_asked(run)
+    asked = [Mount(Resource.parse(mount.typed), mount.path) for mount in spec.mounts]
     mounts = {
-        Mount(Resource.parse(mount.typed), mount.path): _mounted(connections, run, store, spec, place, found)
-        for place, mount in enumerate(spec.mounts)
+        mount: _mounted(connections, run, store, spec, place, found, trusted=bool(recorded))
+        for place, mount in enumerate(asked)
+        if mount.path not in replaced
     }
-    request = request_of(run, spec, tuple(mounts), trusted=bool(recorded))
+    request = request_of(run, spec, tuple(asked), trusted=bool(recorded))
     hint = f"remoterun machines check {store.machine.name}"
     tree = SavedTree(store, source, manifest, f"the source of run {run.number}", hint)
     variables = tuple(name for name in spec.asked_env if not recorded or name not in spec.secrets)
@@ -173,15 +175,23 @@ def read_spec(connections: Connections, number: int | str) -> tuple[Run, Store, 
 
 
 def _mounted(
-    connections: Connections, run: Run, store: Store, spec: RunSpec, place: int, found: list[ResolvedMount]
+    connections: Connections,
+    run: Run,
+    store: Store,
+    spec: RunSpec,
+    place: int,
+    found: list[ResolvedMount],
+    *,
+    trusted: bool,
 ) -> SavedTree:
-    """The very files that a run read at the mount number `place`."""
+    """The very files that a run read at the mount number `place`: its own home may have them; of any other run or
+    upload, only what this client asked for (`trusted`), by its own records."""
     mount = spec.mounts[place]
     title = f"{mount.typed} as run {run.number} read it"
     typed = Resource.parse(mount.typed)
     newest = replace(typed, version=None)
     hint = f"remoterun rerun {run.number} -m {newest}:{mount.path}   mounts what is there now"
-    upload = mount.resource if mount.resource.kind == "upload" else None
+    upload = _version(connections, typed) if trusted else None
     file = mount.resource.sub if mount.resource.kind == "tree" else ""
     try:
         if place < len(found) or mount.resource.kind == "tree":
@@ -192,7 +202,12 @@ def _mounted(
             except NotFound:
                 if typed.kind != "runs" or found:
                     raise
-        where = mount.resource  # the archive has what was asked for
+        where = upload or mount.resource  # the archive has what was asked for
+        if not trusted or (typed.kind == "uploads" and upload is None):
+            raise UsageError(
+                f"{run.host.name} says that run {run.number} mounts {show(mount.typed)}, which is not known here",
+                hint=hint,
+            )
         if typed.kind == "runs":
             other, store = find_store(connections, connections.registry.run(typed.name))
             where = ResourceRef("run", key=other.key, number=other.number, sub=typed.sub)
@@ -201,6 +216,12 @@ def _mounted(
         return SavedTree(store, where, manifest, title, hint, file, upload)
     except NotFound as error:
         raise NotFound(f"{title} is gone: {error.message}", hint=hint)
+
+
+def _version(connections: Connections, typed: Resource) -> ResourceRef | None:
+    """The version of an upload that a run was given, by our own records; None where these don't have it."""
+    known = connections.registry.uploads.versions(typed.name, typed.version) if typed.version is not None else []
+    return ResourceRef("upload", typed.name, sub=typed.sub, digest=known[0][0].digest) if known else None
 
 
 def _source(store: Store, source: ResourceRef, spec: RunSpec) -> Source:

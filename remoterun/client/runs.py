@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -69,12 +69,13 @@ class Runs:
         """
         return prepare(self._connections, request, source, self._connections.machine(machine), complete=complete)
 
-    def original(self, number: int | str) -> OriginalRun:
-        """What a run was asked for and given, to be changed and run again. Opens the machine that has it.
+    def original(self, number: int | str, replaced: Collection[str] = ()) -> OriginalRun:
+        """What a run was asked for and given, to be changed and run again; `replaced`: the paths of mounts in whose
+        place others will be asked for. Opens the machine that has it.
 
         Raises `HostError`, `UsageError` where that is not saved.
         """
-        return find_original(self._connections, number)
+        return find_original(self._connections, number, replaced)
 
     def prepare_again(self, kept: OriginalRun, request: RunRequest, machine: str | None = None) -> Prepared:
         """As `prepare`, for a run with the source of `kept` and, where `request` has the same mounts, with the very

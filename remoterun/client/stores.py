@@ -86,7 +86,8 @@ class HostStore:
         return transfer.download(self.session, resource)
 
     def contents(self, resource: ResourceRef, digests: Iterable[str], most: int) -> dict[str, bytes]:
-        """Contents of up to `most` bytes of a resource, by their digests; without those that it does not have."""
+        """Contents of a resource, of up to `most` bytes together, by their digests; without those that it does not
+        have."""
         return transfer.contents(self.session, digests, most)
 
     def tree(self, key: str, digest: str) -> Manifest:

@@ -5,6 +5,7 @@ Nothing of an answer is believed before it was checked.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import struct
 from collections.abc import Generator, Iterable, Iterator
@@ -133,16 +134,20 @@ def _contents(pack: Body, count: int, session: Session) -> Iterator[tuple[bytes,
 
 def contents(session: Session, digests: Iterable[str], most: int) -> dict[str, bytes]:
     """By digest: the blobs and lists of files that a host has whole. Raises `TransferError` for more than `most` bytes
-    of one."""
+    together."""
     wanted = list(dict.fromkeys(digests))
-    found = {}
-    for digest, (packed, size) in zip(wanted, list(packed_blobs(session, wanted)), strict=True):
-        if size > most:
-            raise TransferError(f"{session.machine.name} sends another size than the {most} bytes expected at the most")
-        content = bytes(packed) if packed is not None else _in_pieces(session, digest, size) if size else b""
-        if hashlib.sha256(content).hexdigest() == digest:
-            found[digest] = content
-    return found
+    found: dict[str, bytes] = {}
+    large, total = {}, 0
+    with contextlib.closing(packed_blobs(session, wanted)) as blobs:
+        for digest, (packed, size) in zip(wanted, blobs, strict=True):
+            total += size
+            if total > most:
+                raise TransferError(f"{session.machine.name} sends more than the {most} bytes expected at the most")
+            found[digest] = bytes(packed or b"")
+            if packed is None and size:
+                large[digest] = size
+    found |= {digest: _in_pieces(session, digest, size) for digest, size in large.items()}
+    return {digest: content for digest, content in found.items() if hashlib.sha256(content).hexdigest() == digest}
 
 
 def _in_pieces(session: Session, digest: str, size: int) -> bytes:

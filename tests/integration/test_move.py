@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,7 @@ from remoterun.agent.shared import api
 from remoterun.agent.shared.states import Reason, RunState
 from remoterun.client import Client
 from remoterun.client.following import Item, LogBytes, StateChange
-from remoterun.errors import HostError, UsageError
+from remoterun.errors import AgentError, HostError, UsageError
 from remoterun.model import MachineType, Mount, Run, RunRequest
 from remoterun.session import Session
 from tests.workshop import User, until
@@ -137,6 +138,42 @@ def test_it_stays_where_it_was_if_the_other_one_does_not_take_it(
     (tmp_path / "go").touch()
     assert ended(client, run).state is RunState.COMPLETE
     assert user.place("one").log(run.key) == b"here\n"
+
+
+def test_the_machine_that_it_leaves_adds_nothing_to_it(user: User, client: Client, holder: Run) -> None:
+    """Neither variables nor addresses that were not asked for, nor another value of a secret."""
+    client.secrets.set("KEY", "k3y")
+    client.secrets.set("HOOK", "http://127.0.0.1:9/mine")
+    command = 'echo "$TOKEN $KEY ${LD_PRELOAD-none} ${https_proxy-none}"'
+    request = RunRequest(command, env=(("TOKEN", "t0ken"),), secrets=(("KEY", "KEY"),), notify=("HOOK",))
+    run = client.runs.submit(request)
+    kept = user.place("one").home.run(run.key)
+    lies = {"TOKEN": "t0ken", "KEY": "other", "LD_PRELOAD": "/evil.so", "https_proxy": "http://evil.example"}
+    Path(kept.values_file).write_text(json.dumps(lies))
+    client.secrets.set("HOOK", "http://127.0.0.1:9/newer")
+    moved = client.runs.move(run.number, "two")
+    there = user.place("two")
+    assert there.home.run(moved.key).webhooks().addresses == {"HOOK": "http://127.0.0.1:9/newer"}
+    ended(client, moved)
+    assert there.log(moved.key) == b"t0ken k3y none none\n"
+
+
+def test_an_answer_without_an_end_is_cut(
+    user: User, client: Client, holder: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """M7: one sent 2 GB as what a run was given."""
+    run = client.runs.submit(RunRequest("true"))
+    monkeypatch.setattr("remoterun.client.handover.MOST_BYTES", 100)
+    with pytest.raises(AgentError, match="a list of more than 200 bytes"):
+        client.runs.move(run.number, "two")
+
+
+def test_one_of_which_nothing_is_recorded_is_not_moved(user: User, client: Client, holder: Run) -> None:
+    run = client.runs.submit(RunRequest("true"))
+    client.registry.ask(run, "")
+    with pytest.raises(UsageError, match="than you asked for"):
+        client.runs.move(run.number, "two")
+    assert client.runs.get(run.number).state is RunState.QUEUED
 
 
 def test_who_follows_it_goes_along(user: User, client: Client, holder: Run, tmp_path: Path) -> None:

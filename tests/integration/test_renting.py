@@ -431,6 +431,35 @@ class TestALostHost:
         here = laptop.client.runs.launch(laptop.client.runs.prepare_again(kept, kept.request, "local"))
         assert laptop.log(laptop.until_ended(here)) == b"B"
 
+    def test_a_host_cannot_say_what_a_mount_of_its_run_means(self, laptop: Laptop) -> None:
+        """It may write over the spec of its run: the run again has what this client asked for, or is refused."""
+        names = ("doom", "private")
+        for name in names:
+            data = write_files(laptop.root / name, {"in": name.encode()})
+            laptop.client.uploads.upload(data, name, "local")
+        run = laptop.until_ended(laptop.submit("cat doom/in", mounts=(Mount.parse("uploads/doom"),), files={"a": b"a"}))
+        laptop.client.uploads.upload(laptop.root / "private", "private", "aws")
+        laptop.folders.take_away(run_token(run))
+        s3, key = laptop.archive.s3, f"runs/{run.key}/spec.json"
+        spec = RunSpec.decode(s3.get(key, 1 << 20))
+        (mount,) = spec.mounts
+        private, _ = laptop.client.registry.uploads.versions("private")[0]
+        lie = mount.resource._replace(name="private", digest=private.digest)
+        s3.put(key, spec._replace(mounts=(mount._replace(resource=lie),)).encode())
+        client = laptop.another()
+        kept = client.runs.original(run.number)
+        again = client.runs.launch(client.runs.prepare_again(kept, kept.request, "local"))
+        assert laptop.log(laptop.until_ended(again)) == b"doom"
+        s3.put(key, spec._replace(mounts=(mount._replace(resource=lie, typed="uploads/private@1"),)).encode())
+        with pytest.raises(UsageError, match="than you asked for"):
+            client.runs.original(run.number)
+        client.registry.ask(run, "")  # as of a run that another laptop handed over
+        with pytest.raises(UsageError, match="mounts uploads/private@1, which is not known here") as caught:
+            client.runs.original(run.number)
+        assert caught.value.hint == f"remoterun rerun {run.number} -m uploads/private:doom   mounts what is there now"
+        kept = client.runs.original(run.number, {"doom"})
+        assert (kept.mounts, [mount.path for mount in kept.request.mounts]) == ({}, ["doom"])
+
 
 def run_token(run: Run) -> str:
     return f"rr-{run.key}-1"

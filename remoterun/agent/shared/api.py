@@ -20,7 +20,7 @@ from typing import Any, Dict, Generic, List, Optional, Type, TypeVar
 
 from .archive import Grant
 from .records import Record
-from .spec import ResolvedMount, ResourceRef
+from .spec import MOST_BYTES, ResolvedMount, ResourceRef
 from .states import RunEvent, RunState, RunStatus
 
 A = TypeVar("A")
@@ -208,8 +208,8 @@ class Tree(Record):
     about: Dict[str, Any] = {}
 
 
-uploads = Request("uploads", Nothing, UploadList, "uploads", most=64 << 20)
-upload = Request("upload", VersionsOf, Versions, "uploads", most=64 << 20)
+uploads = Request("uploads", Nothing, UploadList, "uploads", most=4 << 20)
+upload = Request("upload", VersionsOf, Versions, "uploads", most=4 << 20)
 # In: a manifest, once all its blobs are here.
 commit_upload = Request("commit_upload", CommitUpload, Committed, "uploads")
 remove_upload = Request("remove_upload", RemoveUpload, Removed, "uploads")
@@ -324,8 +324,8 @@ class Followed(Record):
 stay = Request("stay", Nothing, Nothing, "runs")
 # In: a `Submission` (submission.py). Mounts are resolved, and refused, before anything is made.
 submit = Request("submit", Nothing, Status, "runs")
-runs = Request("runs", RunKeys, Statuses, "runs", most=64 << 20)
-run = Request("run", RunKey, RunDetails, "runs", most=128 << 20)
+runs = Request("runs", RunKeys, Statuses, "runs", most=4 << 20)
+run = Request("run", RunKey, RunDetails, "runs", most=MOST_BYTES + (4 << 20))
 stop = Request("stop", EndRun, Asked, "runs")
 kill = Request("kill", RunKey, Asked, "runs")
 # Take back a run that waits, which goes on as another one: it never starts here. Not done for one that has begun to
@@ -419,7 +419,7 @@ class Occupancy(Record):
     disk_free: int = 0
 
 
-occupancy = Request("occupancy", Demand, Occupancy, "upkeep", most=16 << 20)
+occupancy = Request("occupancy", Demand, Occupancy, "upkeep", most=4 << 20)
 
 
 # -- inside a run that is going on

@@ -11,10 +11,14 @@ import json
 import struct
 from typing import Any, Dict, Iterator, NamedTuple, Optional, Tuple, Union
 
+from .records import parse
+
 OPEN, DATA, END, ERROR, CREDIT, CANCEL, RESULT = 1, 2, 3, 4, 5, 6, 7
 
 MAX_HEADER = 1 << 20
 MAX_BODY = 1 << 20
+HEADER_VALUES = 1 << 17
+"""As `MOST_VALUES`, of a header: many may wait to be read."""
 PIECE = 128 << 10
 """A good body size for bulk data: few frames, and no long wait for those of other streams."""
 
@@ -101,13 +105,13 @@ class Decoder:
         return int(start)
 
 
-def parse_header(head: bytes) -> Dict[str, Any]:
-    """Raises `ProtocolError` for what is not a JSON object."""
+def parse_header(head: bytes, most: int = HEADER_VALUES) -> Dict[str, Any]:
+    """Raises `ProtocolError` for what is not a JSON object of up to `most` values."""
     if not head:
         return {}
     try:
-        header = json.loads(head)
-    except (ValueError, RecursionError) as error:
+        header = parse(head, most)
+    except ValueError as error:
         raise ProtocolError("a header that is no JSON: %s" % error)
     if not isinstance(header, dict):
         raise ProtocolError("a header that is not an object: %.80r" % (header,))

@@ -37,6 +37,7 @@ from .frames import (
     encode_head,
     parse_header,
 )
+from .records import MOST_VALUES
 
 MAGIC = b"\x00remoterun-agent/1\n"
 
@@ -191,15 +192,16 @@ class Stream:
                 return
             yield frame
 
-    def read(self) -> bytes:
-        """All that the other side sends. Raises `RemoteError("too_large")` where that has no end."""
+    def read(self, most: Optional[int] = None) -> bytes:
+        """All that the other side sends. Raises `RemoteError("too_large")` for more than `most` bytes."""
+        most = MOST_READ if most is None else most
         bodies, size, empty = [], 0, 0
         for frame in self:
             bodies.append(frame.body)
             size += len(frame.body)
             empty += not frame.body
-            if size > MOST_READ or empty > MOST_DROPPED:
-                raise RemoteError("too_large", "a list of more than %d bytes" % MOST_READ)
+            if size > most or empty > MOST_DROPPED:
+                raise RemoteError("too_large", "a list of more than %d bytes" % most)
         return b"".join(bodies)
 
     def finish(self, timeout: Optional[float] = None) -> Dict[str, Any]:
@@ -251,7 +253,10 @@ class Stream:
     def _on_end(self, result: Dict[str, Any]) -> None:
         long_result, self._long_result = self._long_result, bytearray()
         with self._changed:
-            self.result = parse_header(bytes(long_result)) if long_result else result
+            try:
+                self.result = parse_header(bytes(long_result), MOST_VALUES) if long_result else result
+            except ProtocolError as error:
+                self._failure = self._failure or RemoteError("bad_stream", str(error))
             self._ended_there = True
             self._changed.notify_all()
         self._forget_when_done()

@@ -12,7 +12,7 @@ from typing import Any, Dict, Mapping, Optional, Tuple, Type, TypeVar
 
 from .asked import HandedOn, Packages
 from .asked import PortSpec as PortSpec
-from .records import BadRecord, Record, from_json, to_json
+from .records import BadRecord, Record, from_json, parse, to_json
 from .tree import TreeError, check_path, is_digest, show
 
 FORMAT = 2
@@ -23,7 +23,7 @@ TENSORFLOW, PYTHON, NONE = "tensorflow", "python", "none"
 FRAMEWORKS = (NONE, PYTHON, TENSORFLOW)
 """What an environment holds before the user's packages: nothing at all, Python with pip, or TensorFlow, matplotlib and
 the trainer."""
-MOST_BYTES = 64 << 20
+MOST_BYTES = 16 << 20
 """Bytes of a spec's JSON."""
 MOST_VALUE = 128 << 10
 """Bytes of NAME=VALUE with its final zero byte: the kernel hands no longer string to a program (MAX_ARG_STRLEN)."""
@@ -264,8 +264,8 @@ class RunSpec(HandedOn):
     def decode(cls, data: bytes) -> "RunSpec":
         """Raises `SpecError`."""
         try:
-            record = json.loads(data)
-        except (ValueError, RecursionError) as error:
+            record = parse(data)
+        except ValueError as error:
             raise SpecError("it is not JSON: %s" % error)
         return cls.from_record(record)
 

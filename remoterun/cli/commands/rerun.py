@@ -63,7 +63,7 @@ def rerun(
     another = command_of(command) if command else None
     with connect() as client:
         client.machines.get(values.get("machine"))  # refuse a wrong name before anything is opened
-        kept = client.runs.original(run_number(run)).without(values.get("mounts", ()))
+        kept = client.runs.original(run_number(run), {mount.path for mount in values.get("mounts", ())})
         asked = _changed(_asked(kept)._replace(variables=kept.variables), values)
         asked = asked._replace(command=another or kept.request.command)
         editing = Edit(client.config.home, kept, asked, bool(values or another)) if edit else None
