@@ -47,7 +47,7 @@ def serve(home: Home, idle: Callable[[], None] = lambda: None) -> int:
     server = Server(home)
     presence = supervision.Presence(home)
     supervision.ensure_keeper(home)
-    supervision.revive(home)
+    supervision.revive(home, ended=True)
     make_room(home)
 
     def handle(stream: Stream, op: str, arguments: Dict[str, Any]) -> None:

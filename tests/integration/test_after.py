@@ -71,8 +71,7 @@ class TestOnItsMachine:
         key = place.submit("true", slots=1, after=(After(other, 2),))
         until(lambda: queue.has_come(place.home, key))
         place.session.ask(api.remove_run, api.RunKey(other))
-        kill9(until(lambda: place.supervisor(key)))
-        until(place.unsupervised(key))
+        until(lambda: kill9(place.supervisor(key)) or place.unsupervised(key)())
         place.session.ask(api.runs, api.RunKeys(None))
         (tmp_path / "go").touch()
         assert place.until_final(key)["state"] == "complete"

@@ -472,21 +472,20 @@ class TestSupervisorDies:
         assert place.until_final(key)["state"] == "complete"
 
     def test_one_that_another_run_started_again_outlives_that(self, place: Place) -> None:
-        """A run that waits starts the supervisor of the one before it, which makes it its child."""
+        """A run that ends starts the supervisor of the next one, which makes it its child."""
         until_told = "while [ ! -e go ]; do sleep 0.05; done"
         first, second = (place.submit(until_told, slots=2) for _ in range(2))
         for key in (first, second):
             place.until_state(key, RunState.RUNNING)
         long = place.submit(f"echo up; {until_told}; echo done", slots=2)
-        short = place.submit("true", slots=2)
-        until(lambda: place.supervisor(long) and place.supervisor(short))
+        until(lambda: place.run(long).supervised())
         place.drop_session()
-        kill9(place.supervisor(long))
-        until(lambda: place.supervisor(long), what="it is started again")
+        until(lambda: kill9(place.supervisor(long)) or not place.run(long).supervised())
         for key in (first, second):
             Path(place.run(key).work, "go").touch()
-        assert place.until_final(short)["state"] == "complete"
-        until(place.unsupervised(short))
+        for key in (first, second):
+            assert place.until_final(key)["state"] == "complete"
+            until(place.unsupervised(key))
         place.until_says(long, b"up")
         assert place.supervisor(long) and place.state(long) is RunState.RUNNING
         Path(place.run(long).work, "go").touch()

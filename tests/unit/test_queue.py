@@ -48,21 +48,26 @@ def new(home: Home) -> str:
 
 
 def come(home: Home, key: str) -> None:
-    queue.come(home, spec_of(key=key))
+    queue.come(home, spec_of(key=key, slots=1))
 
 
 def ask(home: Home, key: str, gpus: int = 0, room: int | None = 1) -> queue.Turn:
     return queue.ask(home, spec_of(key=key, gpus=gpus, slots=room))
 
 
+def supervised(home: Home) -> set[str]:
+    """Those of the line that need a supervisor."""
+    return {key for line in queue.lines(home).values() for key, _ in line} - queue.asleep(home)
+
+
 def test_in_the_order_of_arrival(home: Home) -> None:
-    first, second, third = (new(home) for _ in range(3))
+    holder, first, second, third = (new(home) for _ in range(4))
+    assert ask(home, holder).granted
     come(home, third)
-    assert ask(home, first).waiting_for == "the run before it"
-    assert ask(home, second).blocked_by == [first]
+    assert ask(home, first).waiting_for == ask(home, second).waiting_for == "the runs before it"
+    queue.release(home, holder)
     assert ask(home, third).granted and ask(home, third).granted
-    turn = ask(home, first)
-    assert (turn.waiting_for, turn.blocked_by) == ("the run that has the slot", [third])
+    assert ask(home, first).waiting_for == "the run that has the slot"
     queue.release(home, third)
     queue.release(home, third)
     assert not ask(home, second).granted
@@ -99,7 +104,7 @@ def test_nobody_waits_for_the_driver_but_the_first_in_the_line(home: Home, drive
     thread = threading.Thread(target=lambda: turns.append(ask(home, first, 1)), daemon=True)
     thread.start()
     thread.join(60)
-    assert [turn.granted for turn in turns] == [True, False, True] and turns[1].runs_before == 1
+    assert [turn.granted for turn in turns] == [True, False, True] and turns[1].waiting_for == "the runs before it"
 
 
 @pytest.mark.parametrize("question", ["list_gpus", "busy"])
@@ -116,11 +121,55 @@ def test_a_driver_that_does_not_answer_gives_no_gpu(home: Home, driver: Driver, 
     assert ask(home, key, 1).granted
 
 
+def test_only_the_first_of_each_line_needs_a_supervisor(home: Home) -> None:
+    holder, first, second, card, later, last, awaits, after = (new(home) for _ in range(8))
+    assert ask(home, holder).granted and ask(home, card, 3).granted
+    for key in (first, second):
+        come(home, key)
+    for key in (later, last):
+        assert not ask(home, key, 1).granted
+    queue.wait_for(home, awaits, [first, holder])
+    queue.wait_for(home, after, [holder])
+    assert supervised(home) == {first, later, awaits}
+    home.run(first).move(RunState.KILLED)
+    assert supervised(home) == {second, later, awaits}
+    home.run(holder).move(RunState.COMPLETE)
+    assert supervised(home) == {second, later, awaits, after}, "what both waited for has ended"
+
+
+@pytest.mark.parametrize("how", ["stop", "kill"])
+def test_one_that_is_to_end_leaves_its_line_and_does_not_come_again(home: Home, how: str) -> None:
+    """It needs a supervisor again, wherever it stood; whatever that, or one that was about to rest, does meanwhile."""
+    holder, first, second = (new(home) for _ in range(3))
+    for key in (holder, first, second):
+        ask(home, key)
+    run = home.run(second)
+    run.ask_stop(1) if how == "stop" else run.ask_kill()
+    queue.leave(home, second)
+    assert second not in queue.asleep(home)
+    assert not ask(home, second).granted
+    queue.wait_for(home, second, [first])
+    assert not queue.asleep(home) and not queue.has_come(home, second)
+
+
+def test_who_was_killed_between_its_slot_and_its_ticket_blocks_nobody(home: Home) -> None:
+    first, second, third = (new(home) for _ in range(3))
+    for key in (first, second, third):
+        ask(home, key)
+    ticket = Path(home.queue, second + ".wait").read_bytes()
+    queue.release(home, first)
+    assert ask(home, second).granted
+    Path(home.queue, second + ".wait").write_bytes(ticket)
+    assert third not in queue.asleep(home)
+    assert ask(home, third, room=2).granted
+
+
 @pytest.mark.parametrize("how", ["ended", "removed", "damaged"])
 def test_what_is_dead_does_not_count(home: Home, how: str) -> None:
     holder, waiting, mine = (new(home) for _ in range(3))
     assert ask(home, holder).granted
-    ask(home, waiting)
+    if how != "damaged":
+        ask(home, waiting)
     for key, suffix in ((holder, ".slot"), (waiting, ".wait")):
         if how == "ended":
             home.run(key).move(RunState.KILLED)
@@ -142,7 +191,7 @@ def test_gpus_are_counted(home: Home) -> None:
     first, second, third, plain = (new(home) for _ in range(4))
     assert ask(home, first, 2).gpus == ["GPU-0", "GPU-1"]
     assert ask(home, second, 2).waiting_for == "2 GPUs; 1 of 3 is free"
-    assert ask(home, third, 1).blocked_by == [second]
+    assert ask(home, third, 1).waiting_for == "the runs before it"
     assert ask(home, plain).granted, "who needs no GPU has a line of its own"
     queue.release(home, first)
     assert ask(home, second, 2).gpus == ["GPU-0", "GPU-1"]

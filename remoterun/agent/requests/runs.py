@@ -54,6 +54,8 @@ def submit(call: Call, _: api.Nothing) -> api.Status:
             run = call.home.create_run(spec, source, asked.values, mounts, *more)
         if not spec.after:
             queue.come(call.home, spec)
+            if run.key in queue.asleep(call.home):
+                run.save_environ()
     elif asked.grant is not None:
         run.renew(asked.grant)
     _ensure_supervised(call.home, run)
@@ -68,12 +70,12 @@ def runs(call: Call, asked: api.RunKeys) -> api.Statuses:
         run = call.home.run(key)
         if run.exists():
             try:
-                _ensure_supervised(call.home, run)
                 found.append(run.status())
             except (OSError, ValueError, AttributeError) as error:  # one that can't be read hides no other
                 unreadable[key] = str(error)
         else:
             call.home.check_present()
+    supervision.revive(call.home, [status.key for status in found if status.state not in FINAL])
     return api.Statuses(found, unreadable)
 
 
@@ -167,7 +169,7 @@ def follow(call: Call, asked: api.Follow) -> api.Followed:
 
 def _ensure_supervised(home: Home, run: RunFolder) -> None:
     if run.state()[0] not in FINAL:
-        supervision.ensure_supervisor(home, run)
+        supervision.revive(home, [run.key])
 
 
 def _ask(home: Home, key: str, ask: Callable[[RunFolder], None]) -> api.Asked:
@@ -176,6 +178,7 @@ def _ask(home: Home, key: str, ask: Callable[[RunFolder], None]) -> api.Asked:
         return api.Asked(False, run.status())
     already = run.status().stopping
     ask(run)
+    queue.leave(home, key)
     _ensure_supervised(home, run)
     return api.Asked(True, run.status(), already)
 
@@ -312,8 +315,9 @@ class _Follower:
 
         spec = self._run.spec()
         found = occupancy.inspect(self._home, api.Demand(spec.gpus, spec.slots))
-        if any(run.key == self._run.key and run.place for run in found.runs):
-            self._stream.send(line=to_json(found))
+        runs = [run for run in found.runs if run.key == self._run.key or not run.place]
+        if any(run.key == self._run.key and run.place for run in runs):
+            self._stream.send(line=to_json(found._replace(runs=runs)))
 
 
 def _state(event: Dict[str, Any]) -> Optional[RunState]:

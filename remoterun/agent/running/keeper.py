@@ -121,7 +121,7 @@ class Keeper:
         if self._is_due("notices", NOTICES_EVERY):
             self._check_for_notice(terms)
         if self._is_due("ensure", ENSURE_EVERY):
-            supervision.revive(self._home)
+            supervision.revive(self._home, ended=True)
         why = self._why_end(terms)
         if why is not None and self._is_due("end", TRY_AGAIN):
             self._end_host(terms, why)

@@ -11,6 +11,7 @@ from typing import Any, Dict, List, Optional, Tuple
 from ..shared import api
 from ..shared.files import text_of
 from ..shared.records import Record
+from ..shared.states import RunState
 from ..store.home import Home
 from . import gpus as gpu_tool
 from . import queue
@@ -26,26 +27,29 @@ class GpuReport(Record):
 
 def inspect(home: Home, asked: api.Demand) -> api.Occupancy:
     """Both lines of this machine, and where `asked` would stand. The driver is asked only where GPUs matter."""
-    held, waiting = queue.entries(home)
-    about_gpus = asked.gpus or asked.whole or any(ticket["gpus"] for ticket in waiting.values())
+    held, lines = queue.held(home), queue.lines(home)
+    about_gpus = asked.gpus or asked.whole or lines["gpus"]
     cards = ask_driver(asked.patience) if about_gpus else GpuReport()
     slots = queue.default_slots() if asked.slots is None else asked.slots
     holding = _holding(home, held, cards)
-    line: List[api.Claim] = []
+    own: List[api.Claim] = []
     runs = list(holding)
     free = False
     for with_gpus in (True, False):
         room = _gpu_room(held, cards) if with_gpus else slots
-        waits, units = _waiting(home, waiting, with_gpus, room, holding)
+        line = lines["gpus" if with_gpus else "slots"]
+        described = [_described(home, key) if asked.whole else _waits(key) for key, _ in line]
+        alive = [run._replace(gpus=line[at][1]["gpus"]) for at, run in enumerate(described) if run is not None]
+        waits, units = _waiting(alive, with_gpus, room, holding)
         runs += waits
         if with_gpus == bool(asked.gpus):
-            line, free = waits, units is not None and units >= (asked.gpus or 1)
+            own, free = waits, units is not None and units >= (asked.gpus or 1)
     lacks = None
     if asked.gpus and cards.unknown is None and len(cards.every) < asked.gpus:
         lacks = queue.too_few(asked.gpus, len(cards.every))
     return api.Occupancy(
-        free=free and not line and lacks is None,
-        before=len(line),
+        free=free and not own and lacks is None,
+        before=len(own),
         lacks=lacks,
         slots=slots,
         gpus=_cards(held, cards),
@@ -77,23 +81,16 @@ def _holding(home: Home, held: Dict[str, Dict[str, Any]], cards: GpuReport) -> L
 
 
 def _waiting(
-    home: Home,
-    waiting: Dict[str, Dict[str, Any]],
-    with_gpus: bool,
-    room: Optional[int],
-    holding: List[api.Claim],
+    line: List[api.Claim], with_gpus: bool, room: Optional[int], holding: List[api.Claim]
 ) -> Tuple[List[api.Claim], Optional[int]]:
-    """(the runs that wait for GPUs, or for a slot, in their order; how many units are free; None where that is not
-    known). `room`: how many units there are."""
-    order = sorted((ticket["t"], key) for key, ticket in waiting.items() if bool(ticket["gpus"]) == with_gpus)
-    described = [(_described(home, key), int(waiting[key]["gpus"])) for _, key in order]
-    alive = [run._replace(gpus=gpus) for run, gpus in described if run is not None]
+    """(the runs of a line with their places; how many units are free; None where that is not known). `room`: how many
+    units there are."""
     taken = sum(run.gpus or 1 for run in holding if bool(run.gpus) == with_gpus)
     free = None if room is None else room - taken
     found, needed = [], 0
-    for place, run in enumerate(alive, 1):
+    for place, run in enumerate(line, 1):
         needed += run.gpus or 1
-        found.append(run._replace(place=place, of=len(alive), starts_now=free is not None and needed <= free))
+        found.append(run._replace(place=place, of=len(line), starts_now=free is not None and needed <= free))
     return found, free
 
 
@@ -127,6 +124,11 @@ def _user_of(pid: int) -> str:
         return pwd.getpwuid(os.stat("/proc/%d" % pid).st_uid).pw_name
     except (OSError, KeyError):
         return ""
+
+
+def _waits(key: str) -> api.Claim:
+    """A run that waits, at no cost: in a line of a thousand, reading what each is takes too long for who asks often."""
+    return api.Claim(key, 0, "", RunState.QUEUED)
 
 
 def _described(home: Home, key: str) -> Optional[api.Claim]:

@@ -1,19 +1,25 @@
 """The queue of a host: who may run now. First come, first served; no daemon, only files under a lock.
 
-    queue/KEY.wait   {"t": when it came, "gpus": how many}
-    queue/KEY.slot   {"gpus": [uuid, …]}            what it holds until its end
+    queue/KEY.after  {"t": when it came, "after": [key, …]}   waits for the ends of other runs
+    queue/KEY.wait   {"t": when it came, "gpus": how many}    waits for GPUs, or for a slot
+    queue/KEY.slot   {"gpus": [uuid, …]}                      what it holds until its end
 
-There are two lines: runs that need GPUs wait for GPUs, the others for one of `slots` places. A run `beside` the others
-needs neither. An entry whose run has ended, or is gone, counts no more, whatever became of its supervisor.
+There are three lines: runs with `--after`; runs that need GPUs; and the others, which wait for one of `slots` places. A
+run `beside` the others needs neither. An entry whose run has ended, or is gone, counts no more, whatever became of its
+supervisor.
+
+A run that waits costs nothing: only the first of each line has a supervisor, and whoever leaves a line, or ends, starts
+those that need one then (`asleep`, supervision.py).
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import time
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any, Dict, List, Optional, Set, Tuple
 
 from ..shared.files import locked, read_json, write_whole
 from ..shared.records import Record
@@ -26,15 +32,12 @@ from . import gpus as gpu_tool
 class Turn(Record):
     """Either a slot (`granted`, with the GPUs it holds) or why there is none yet (`waiting_for`, one line).
 
-    `never`: none will come, whichever runs end. `blocked_by`: the runs that it depends on, which are the next one
-    before it in the line or those that hold the slots. `runs_before`: how many runs are before it in the line.
+    `never`: none will come, whichever runs end.
     """
 
     granted: bool
     gpus: List[str]
     waiting_for: str
-    blocked_by: List[str]
-    runs_before: int = 0
     never: bool = False
 
 
@@ -56,12 +59,12 @@ def lacks(spec: RunSpec) -> Optional[str]:
 
 def ask(home: Home, spec: RunSpec) -> Turn:
     """Take a slot if it is the run's turn. Repeat until granted; a granted one is granted again."""
-    turn = _ask(home, spec, None)
+    turn = come(home, spec)
     if turn is None:  # it is the first in the line: only it asks the driver, and nobody waits for the answer but it
         try:
-            turn = _ask(home, spec, (gpu_tool.list_gpus(), gpu_tool.busy()))
+            turn = come(home, spec, (gpu_tool.list_gpus(), gpu_tool.busy()))
         except gpu_tool.GpuError as error:
-            return Turn(False, [], "a GPU; %s" % error, [])
+            return Turn(False, [], "a GPU; %s" % error)
     assert turn is not None
     return turn
 
@@ -69,55 +72,98 @@ def ask(home: Home, spec: RunSpec) -> Turn:
 _Gpus = Tuple[List[gpu_tool.Gpu], Dict[str, gpu_tool.GpuProcess]]
 
 
-def _ask(home: Home, spec: RunSpec, known: Optional[_Gpus]) -> Optional[Turn]:
-    """As `ask`; None if it depends on GPUs of which nothing is `known`."""
+def come(home: Home, spec: RunSpec, known: Optional[_Gpus] = None) -> Optional[Turn]:
+    """As `ask`, at once: take a place in the line, or a slot; None if that depends on GPUs of which nothing is
+    `known`."""
     key, gpus, slots = spec.key, spec.gpus, spec.slots
     if spec.beside:
-        return Turn(True, [], "", [])
+        return Turn(True, [], "")
     with locked(home.lock("slots")):
-        held = _entries(home, ".slot")
-        if key in held:
-            return Turn(True, list(held[key].get("gpus", [])), "", [])
-        if home.run(key).withdrawn() is not None:
-            return Turn(False, [], "", [])
-        _come(home, key, gpus)
-        waiting = _entries(home, ".wait")
-        arrivals = sorted((ticket["t"], run) for run, ticket in waiting.items() if bool(ticket["gpus"]) == bool(gpus))
-        line = [run for _, run in arrivals]
-        before = line[: line.index(key)]
-        if before:
-            why = "%d runs before it" % len(before) if len(before) > 1 else "the run before it"
-            return Turn(False, [], why, before[-1:], len(before))
+        holding = held(home)
+        if key in holding:
+            _drop(home, key, "wait")  # where we were killed in between
+            return Turn(True, list(holding[key].get("gpus", [])), "")
+        if not _take_place(home, key, "wait", gpus=gpus):
+            return Turn(False, [], "its end")
+        if _first(home, lines(home)["gpus" if gpus else "slots"]) != key:
+            return Turn(False, [], "the runs before it")
         if gpus:
             if known is None:
                 return None
             every, busy = known
             if len(every) < gpus:
-                return Turn(False, [], too_few(gpus, len(every)), [], never=True)
-            chosen, why = _free_gpus(held, gpus, every, busy)
+                return Turn(False, [], too_few(gpus, len(every)), never=True)
+            chosen, why = _free_gpus(holding, gpus, every, busy)
         else:
             chosen = []
-            taken = sum(1 for slot in held.values() if not slot.get("gpus"))
+            taken = sum(1 for slot in holding.values() if not slot.get("gpus"))
             room = default_slots() if slots is None else slots
             why = "" if taken < room else "one of %d slots" % room if room > 1 else "the run that has the slot"
         if why:
-            return Turn(False, [], why, sorted(held))
+            return Turn(False, [], why)
         write_whole(os.path.join(home.queue, key + ".slot"), json.dumps({"gpus": chosen}).encode())
-        _drop(home, key, ".wait")
-        return Turn(True, chosen, "", [])
+        _drop(home, key, "wait", "after")
+        return Turn(True, chosen, "")
 
 
-def entries(home: Home) -> Tuple[Dict[str, Dict[str, Any]], Dict[str, Dict[str, Any]]]:
-    """(what each run holds, the tickets of those that wait), by their keys."""
+def wait_for(home: Home, key: str, others: List[str]) -> None:
+    """Take a place among the runs that wait for others."""
     with locked(home.lock("slots")):
-        return _entries(home, ".slot"), _entries(home, ".wait")
+        _take_place(home, key, "after", after=others)
 
 
-def come(home: Home, spec: RunSpec) -> None:
-    """Take a place in the line. `ask` does it, too; who is to be served in the order of arrival comes here first."""
-    if not spec.beside:
-        with locked(home.lock("slots")):
-            _come(home, spec.key, spec.gpus)
+def asleep(home: Home) -> Set[str]:
+    """The runs that need no supervisor while they wait: all but the first of each line, and those that wait for runs
+    which have ended. On a rented host none: each follows its notices and its deadline. Takes no lock."""
+    if home.rental.terms() is not None:
+        return set()
+    every = lines(home)
+    waiting = {key for line in every.values() for key, _ in line}
+    ends = functools.lru_cache(None)(lambda key: key not in waiting and not _goes_on(home, key))
+    ready = {key for key, ticket in every["after"] if all(map(ends, ticket["after"]))}
+    return waiting - ready - {_first(home, line) for line in every.values()}
+
+
+def held(home: Home) -> Dict[str, Dict[str, Any]]:
+    """What each run of this machine holds."""
+    found = {}
+    for key in holders(home):
+        try:
+            entry = read_json(os.path.join(home.queue, key + ".slot"))
+        except ValueError:
+            entry = None
+        except FileNotFoundError:
+            continue
+        if entry is None or not _goes_on(home, key):
+            _drop(home, key, "slot")
+        elif home.run(key).is_of_this_machine():
+            found[key] = entry
+    return found
+
+
+def lines(home: Home) -> Dict[str, List[Tuple[str, Dict[str, Any]]]]:
+    """(key, ticket) of all that wait, in the order of arrival, by what they wait for: "after", "gpus", "slots"."""
+    found: Dict[str, List[Tuple[str, Dict[str, Any]]]] = {"after": [], "gpus": [], "slots": []}
+    names = set(os.listdir(home.queue))
+    for name in names:
+        key, _, kind = name.rpartition(".")
+        if kind in ("wait", "after") and key + ".slot" not in names:
+            with contextlib.suppress(FileNotFoundError):
+                try:
+                    ticket = _ticket(os.path.join(home.queue, name))
+                    found["after" if ticket["after"] else "gpus" if ticket["gpus"] else "slots"].append((key, ticket))
+                except (ValueError, TypeError, KeyError):  # a damaged one: its run comes again
+                    _drop(home, key, kind)
+    for line in found.values():
+        line.sort(key=lambda entry: (entry[1]["t"], entry[0]))
+    return found
+
+
+@functools.lru_cache(maxsize=1 << 14)
+def _ticket(path: str) -> Dict[str, Any]:
+    """What it says never changes, and its name is used for no other."""
+    ticket = read_json(path)
+    return {"t": float(ticket["t"]), "gpus": int(ticket.get("gpus", 0)), "after": list(ticket.get("after", ()))}
 
 
 def withdraw(home: Home, key: str, by: str, why: str) -> bool:
@@ -128,17 +174,28 @@ def withdraw(home: Home, key: str, by: str, why: str) -> bool:
         taken = run.withdrawn()
         if taken is not None:
             return taken[0] == by
-        granted = run.spec().beside or os.path.exists(os.path.join(home.queue, key + ".slot"))
+        granted = run.spec().beside or key in holders(home)
         if granted or run.state()[0] is not RunState.QUEUED:
             return False
         write_whole(run.withdrawn_file, ("%s %s" % (by, why)).encode())
-        _drop(home, key, ".wait")
+        _drop(home, key, "wait", "after")
         return True
+
+
+def leave(home: Home, key: str) -> None:
+    """Take a run that was asked to end out of its line: it needs a supervisor again, for its end."""
+    with locked(home.lock("slots")):
+        _drop(home, key, "wait", "after")
 
 
 def has_come(home: Home, key: str) -> bool:
     """Whether it has a place in the line, or what it waited for there."""
     return any(os.path.exists(os.path.join(home.queue, key + suffix)) for suffix in (".wait", ".slot"))
+
+
+def holders(home: Home) -> Set[str]:
+    """The runs that hold something, whatever has become of them. Cheap."""
+    return {name[: -len(".slot")] for name in os.listdir(home.queue) if name.endswith(".slot")}
 
 
 def release(home: Home, key: str) -> None:
@@ -179,31 +236,38 @@ def _free_gpus(
     return [], "%s; all %d are taken by other runs" % (_count(wanted), len(every))
 
 
-def _come(home: Home, key: str, gpus: int) -> None:
-    ticket = os.path.join(home.queue, key + ".wait")
-    if not os.path.exists(ticket):
-        write_whole(ticket, json.dumps({"t": time.time(), "gpus": gpus}).encode())
+def _take_place(home: Home, key: str, kind: str, **ticket: Any) -> bool:
+    """Whether the run has its place in a line; not one that is to end."""
+    run = home.run(key)
+    if run.withdrawn() is not None or run.kill_asked() or run.stop_asked() is not None:
+        return False
+    path = os.path.join(home.queue, key + "." + kind)
+    if not os.path.exists(path):
+        write_whole(path, json.dumps(dict(ticket, t=time.time())).encode())
+    return True
 
 
-def _entries(home: Home, suffix: str) -> Dict[str, Dict[str, Any]]:
-    found = {}
-    for name in os.listdir(home.queue):
-        if not name.endswith(suffix):
-            continue
-        key = name[: -len(suffix)]
-        try:
-            run = home.run(key)
-            if run.exists() and run.state()[0] not in FINAL:
-                entry = read_json(os.path.join(home.queue, name))
-                if run.is_of_this_machine():
-                    found[key] = entry
-                continue
-        except Exception:  # noqa: BLE001 - a damaged entry must not stop the queue; it is dropped
-            pass
-        _drop(home, key, suffix)
-    return found
+def _first(home: Home, line: List[Tuple[str, Dict[str, Any]]]) -> Optional[str]:
+    """The first of a line; what stands there of runs that have ended, or are gone, is removed."""
+    for key, _ in line:
+        if not _goes_on(home, key):
+            _drop(home, key, "wait", "after")
+        elif home.run(key).is_of_this_machine():
+            return key
+    return None
 
 
-def _drop(home: Home, key: str, suffix: str) -> None:
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(os.path.join(home.queue, key + suffix))
+def _goes_on(home: Home, key: str) -> bool:
+    try:
+        run = home.run(key)
+        return run.exists() and run.state()[0] not in FINAL
+    except OSError:
+        return True
+    except Exception:  # noqa: BLE001 - a damaged run must not stop the queue
+        return False
+
+
+def _drop(home: Home, key: str, *kinds: str) -> None:
+    for kind in kinds:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(os.path.join(home.queue, key + "." + kind))

@@ -37,7 +37,7 @@ class Sampler:
 
     def sample(self) -> List[api.Sample]:
         """A sample of each run; rates are those since the sample before. The driver is asked only where GPUs matter."""
-        held, _ = queue.entries(self._home)
+        held = queue.held(self._home)
         mine = {run.key: held[run.key].get("gpus") or [] for run in self._runs if run.key in held}
         cards: List[gpu_tool.Gpu] = []
         if any(mine.values()):
@@ -122,7 +122,7 @@ class Peaks:
 
     def _gpu_memory(self) -> Optional[int]:
         """Bytes in use on the run's GPUs; None where it has none, or they can't be asked."""
-        held = queue.entries(self._home)[0].get(self._run.key, {}).get("gpus")
+        held = queue.held(self._home).get(self._run.key, {}).get("gpus")
         if not held:
             return None
         with contextlib.suppress(gpu_tool.GpuError):

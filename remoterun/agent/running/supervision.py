@@ -1,5 +1,5 @@
-"""Every run that goes on has a supervisor: started with it, and again by the next contact if it has died. A host that
-is rented has a keeper (keeper.py) in the same way.
+"""Every run that goes on has a supervisor, unless it waits behind others (queue.py): started with it, and again by the
+next contact, or by the first of a line, if it has died. A host that is rented has a keeper (keeper.py) in the same way.
 
 Little is imported, as every agent that serves imports this when it starts.
 """
@@ -11,11 +11,12 @@ import os
 import sys
 import threading
 import time
-from typing import Callable, ContextManager, Dict, List, Optional
+from typing import Callable, ContextManager, Dict, Iterable, List, Mapping, Optional
 
 from ..shared.files import locked, unless_held
+from ..shared.states import FINAL
 from ..store.home import Home
-from ..store.run_folder import SUPERVISOR, RunFolder
+from ..store.run_folder import SUPERVISOR
 
 KEEPER = "keep"
 """The lock that the keeper of a rented host holds while it lives."""
@@ -29,7 +30,7 @@ def spawn(home: Home, key: str) -> None:
     run = home.run(key)
     # Typed inside a run, `remoterun run` starts another: it must not count as one of the first one's processes. Nor
     # must one that is started by another run's supervisor, which waits behind it.
-    variables = _variables_of_no_run()
+    variables = _variables_of_no_run(run.environ() or os.environ)
     variables[SUPERVISOR] = key
     _detached(home, run.supervisor_log, variables, "supervise", "--home", home.path, key)
 
@@ -41,31 +42,23 @@ def agent_command() -> List[str]:
     return [sys.executable, *flags, os.path.abspath(sys.argv[0])]
 
 
-def revive(home: Home) -> List[str]:
-    """Start supervisors for active runs that have none; their keys."""
-    revived = []
-    for key in home.active_keys():
-        run = home.run(key)
-        if not run.exists():
-            with contextlib.suppress(OSError, ImportError):  # of a program that was deleted
-                from . import queue
+def revive(home: Home, keys: Iterable[str] = (), ended: bool = False) -> None:
+    """Start a supervisor for each active run that needs one and has none, and for `keys`; with `ended`, also for what a
+    run which has ended still holds. To be called by whoever has changed who needs one, once that is in the files: who
+    comes, ends, or leaves a line. Where none can be started, as in a home that is read-only, what is there can still be
+    read."""
+    active = {*home.active_keys(), *keys}
+    with contextlib.suppress(OSError, ImportError):  # of a program that was deleted
+        from . import queue
 
-                home.unmark_active(key)
-                queue.release(home, key)
-        elif ensure_supervisor(home, run):
-            revived.append(key)
-    return revived
-
-
-def ensure_supervisor(home: Home, run: RunFolder) -> bool:
-    """Start a supervisor for an active run that has none; whether it was. Where none can be started, as in a home that
-    is read-only, what is there can still be read."""
-    if run.supervised() or not run.is_of_this_machine():
-        return False
-    with contextlib.suppress(OSError, ImportError):
-        spawn(home, run.key)
-        return True
-    return False
+        for key in sorted(active - queue.asleep(home)) if active else ():
+            with contextlib.suppress(OSError, ValueError):
+                run = home.run(key)
+                if not run.exists():
+                    home.unmark_active(key)
+                    queue.release(home, key)
+                elif (ended or run.state()[0] not in FINAL) and not run.supervised() and run.is_of_this_machine():
+                    spawn(home, key)
 
 
 def ensure_keeper(home: Home) -> None:
@@ -75,7 +68,7 @@ def ensure_keeper(home: Home) -> None:
     with unless_held(home.lock(KEEPER)) as free:
         if free is None:
             return
-    variables = _variables_of_no_run()
+    variables = _variables_of_no_run(os.environ)
     variables[SUPERVISOR] = KEEPER  # else a supervisor that started it would end it with its run
     with contextlib.suppress(OSError, ImportError):
         _detached(home, os.path.join(home.path, "keeper.log"), variables, "keep", "--home", home.path)
@@ -121,8 +114,8 @@ def nobody_serves(home: Home) -> ContextManager[Optional[int]]:
     return unless_held(home.lock(_SERVING))
 
 
-def _variables_of_no_run() -> Dict[str, str]:
-    return {name: value for name, value in os.environ.items() if name not in ("REMOTERUN_KEY", "REMOTERUN_EXEC")}
+def _variables_of_no_run(variables: Mapping[str, str]) -> Dict[str, str]:
+    return {name: value for name, value in variables.items() if name not in ("REMOTERUN_KEY", "REMOTERUN_EXEC")}
 
 
 def _detached(home: Home, log_file: str, variables: Dict[str, str], *words: str) -> None:

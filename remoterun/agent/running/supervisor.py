@@ -11,7 +11,7 @@ import os
 import subprocess
 import time
 import traceback
-from typing import TYPE_CHECKING, Callable, Dict, List, Optional, Sequence
+from typing import TYPE_CHECKING, Callable, Dict, Optional, Sequence, Set
 
 from ..shared.files import DISK_FULL, read_bytes, remove_tree, write_whole
 from ..shared.machines import CAPABILITIES, candidates, lacks
@@ -36,7 +36,7 @@ from .engines import (
 from .engines.building import BuildJob
 from .engines.mount_points import make_folders
 from .sampling import used
-from .supervision import ensure_keeper, ensure_supervisor
+from .supervision import ensure_keeper, revive
 from .variants import VARIANTS, describe, is_old, resolve
 from .watching import Watch
 
@@ -44,7 +44,9 @@ if TYPE_CHECKING:
     from ..shared.spec import RunSpec
     from .archiving import RunArchiving
 
-POLL_LEAST, QUEUE_POLL_MOST, AFTER_POLL_MOST = 0.02, 5.0, 1.0
+POLL_LEAST, POLL_MOST = 0.02, 0.2
+ASK_EVERY = 2.0
+"""Seconds between two questions for a slot while the same runs hold theirs: each asks the driver of the GPUs."""
 FULL_PAUSE = 3.0
 _ASKED = {"image": "--image", "apt": "--apt", "mount": "a mount at an absolute path"}
 
@@ -58,8 +60,9 @@ def supervise(home: Home, key: str) -> int:
         home.mark_active(key)  # an agent that started while the run was made may have taken the mark away
         home.reserve.make()
         ensure_keeper(home)
-        Supervisor(home, run).drive()
-    if os.path.exists(run.webhooks_file):
+        ended = Supervisor(home, run).drive()
+    revive(home)  # who is the first of its line now; this run, too, if that was noticed while we still had its lock
+    if ended and os.path.exists(run.webhooks_file):
         from .webhooks import send_messages  # few runs need it
 
         send_messages(home, run)
@@ -75,9 +78,11 @@ class Supervisor:
         self._archiving = _archiving(home, run, self.spec)
         self._values: Optional[Dict[str, str]] = None  # of the user's variables: in no file while the command runs
         self._started_again = False
+        self._asleep = False
 
-    def drive(self) -> None:
-        """Step after step until the end is recorded and all is given back."""
+    def drive(self) -> bool:
+        """Step after step until the end is recorded and all is given back; False where the run waits behind others,
+        and needs no supervisor for that."""
         steps = {
             RunState.QUEUED: self._queue,
             RunState.BUILDING: self._build,
@@ -91,6 +96,8 @@ class Supervisor:
             state, _ = self.run.state()
             if state in FINAL:
                 break
+            if self._asleep:
+                return False
             try:
                 self._take(state, steps[state])
             except OSError as error:
@@ -99,6 +106,7 @@ class Supervisor:
                 if not self.home.reserve.release():
                     time.sleep(FULL_PAUSE)  # not even the end could be written down; once there is room, it can
         clean_up(self.home, self.run, self._engine)
+        return True
 
     def _take(self, state: RunState, step: Callable[[], None]) -> None:
         """One step; what goes wrong in it is the run's end, with its reason."""
@@ -135,57 +143,47 @@ class Supervisor:
 
     # -- steps
 
-    def _await_others(self) -> None:
-        """Wait for the runs that must have ended before. Raises `Ended` where this one can never start."""
-        if queue.has_come(self.home, self.run.key):  # they had; they may have been removed since
-            return
-        pause, said = POLL_LEAST, ""
+    def _queue(self) -> None:
+        """Wait for the runs that must end before, and then for a slot. Raises `Ended`."""
+        pause, said, ask_at = POLL_LEAST, "", 0.0
+        seen: Set[str] = set()
         while True:
             self._check_asked()
-            self._check_withdrawn()
+            holders = queue.holders(self.home)
+            if holders != seen or time.monotonic() >= ask_at:
+                waiting_for = self._ask()
+                self._check_asked()
+                if not waiting_for:
+                    break
+                if waiting_for != said:
+                    said = waiting_for
+                    self.run.note(said)
+                if self.run.key in queue.asleep(self.home):
+                    self.run.save_environ()
+                    self._asleep = True
+                    return
+                revive(self.home)  # those for whom we wait may have lost theirs, and nobody else would notice
+                seen, ask_at = holders, time.monotonic() + ASK_EVERY
+            time.sleep(pause)
+            pause = min(pause * 1.5, POLL_MOST)
+        self.run.move(RunState.BUILDING)
+        revive(self.home)
+
+    def _ask(self) -> str:
+        """Take what the run needs if it is there, and its turn: "", or what it waits for. Raises `Ended` where it can
+        never start."""
+        if not queue.has_come(self.home, self.run.key):  # else they had ended; they may have been removed since
             others = awaiting.awaited_runs(self.home, self.spec)
             if others.failed is not None:
                 raise Ended(Reason.AFTER_FAILED, others.failed)
-            if not others.keys:
-                return
-            if others.words != said:
-                said = others.words
-                self.run.note(said)
-            if pause >= AFTER_POLL_MOST:
-                self._revive(others.keys)
-            time.sleep(pause)
-            pause = min(pause * 1.5, AFTER_POLL_MOST)
-
-    def _check_withdrawn(self) -> None:
-        """Raises `Ended` for a run that goes on as another one."""
-        withdrawn = self.run.withdrawn()
-        if withdrawn is not None:
-            raise Ended(Reason.MOVED, withdrawn[1])
-
-    def _queue(self) -> None:
-        self._await_others()
-        least = 2.0 if self.spec.gpus else 0.4  # the driver takes its time over each question
-        pause, said = POLL_LEAST, ""
-        while True:
-            self._check_asked()
-            turn = queue.ask(self.home, self.spec)
-            if turn.granted:
-                break
-            self._check_withdrawn()
-            if turn.never:
-                hint = "remoterun doctor %s   shows what it has" % self.spec.machine
-                raise Ended(Reason.NO_CAPACITY, turn.waiting_for, hint=hint)
-            if turn.waiting_for != said:
-                said = turn.waiting_for
-                self.run.note("waiting for " + said)
-            # A long line must not take the time of those who run.
-            most = min(least * (1 + turn.runs_before), QUEUE_POLL_MOST)
-            if pause >= most:
-                self._revive(turn.blocked_by)
-            pause = min(pause, most)
-            time.sleep(pause)
-            pause = min(pause * 1.5, most)
-        self.run.move(RunState.BUILDING)
+            if others.keys:
+                queue.wait_for(self.home, self.run.key, others.keys)
+                return others.words
+        turn = queue.ask(self.home, self.spec)
+        if turn.never:
+            hint = "remoterun doctor %s   shows what it has" % self.spec.machine
+            raise Ended(Reason.NO_CAPACITY, turn.waiting_for, hint=hint)
+        return "" if turn.granted else "waiting for " + turn.waiting_for
 
     def _build(self) -> None:
         self._check_asked()
@@ -362,13 +360,6 @@ class Supervisor:
             remove_tree(self.run.work)
             raise Ended(Reason.MOUNT_FAILED, error.message, hint=error.hint)
 
-    def _revive(self, keys: List[str]) -> None:
-        """Those for whom we wait may have lost their supervisors, and nobody else would notice."""
-        for key in keys:
-            run = self.home.run(key)
-            if run.exists():
-                ensure_supervisor(self.home, run)
-
     def _check_asked(self) -> None:
         end = self._asked_end()
         if end is not None:
@@ -383,6 +374,9 @@ class Supervisor:
             return Ended(Reason.KILLED)
         if self.run.stop_asked() is not None:
             return Ended(Reason.STOPPED)
+        withdrawn = self.run.withdrawn()
+        if withdrawn is not None:
+            return Ended(Reason.MOVED, withdrawn[1])
         if self.home.rental.taken_at() is not None:
             return Ended(Reason.PREEMPTED)
         if self.spec.until is not None and time.time() >= self.spec.until:

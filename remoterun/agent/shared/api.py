@@ -357,7 +357,8 @@ class Demand(Record):
 
 
 class Claim(Record):
-    """A run that holds a slot or GPUs, or waits for them."""
+    """A run that holds a slot or GPUs, or waits for them. The number and the command of one that waits come with
+    `Demand.whole` only."""
 
     key: str
     number: int

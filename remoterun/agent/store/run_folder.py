@@ -5,6 +5,8 @@
         values.json     the values of the user's variables, which may be secrets: only until the command has started. On
                         the disk, as a run that waits must still have them after a reboot. Where the command may be
                         started again, those that are not secrets stay until the run has ended
+        environ         the variables of the session that handed it over, for its supervisor, which is started later:
+                        only while it waits, as they may be secrets
         grant.json      what may be done in the run's bucket, a secret: only until the run has ended
         images.json     what may be done in the bucket with images of the environment, a secret: until it is built all
                         of them, then those that were built here and go to the bucket; only until the run has ended
@@ -77,6 +79,7 @@ class RunFolder:
         self.key = os.path.basename(path)
         self.spec_file = os.path.join(path, "spec.json")
         self.values_file = os.path.join(path, "values.json")
+        self.environ_file = os.path.join(path, "environ")
         self.grant_file = os.path.join(path, "grant.json")
         self.images_file = os.path.join(path, "images.json")
         self.webhooks_file = os.path.join(path, "webhooks.json")
@@ -143,10 +146,20 @@ class RunFolder:
         """Only these, which may be none, are still needed. Supervisor only."""
         self._save(self.values_file, dict(values))
 
+    def save_environ(self) -> None:
+        """The run waits: its supervisor shall have the variables that we have, whoever starts it."""
+        if not os.path.exists(self.environ_file):
+            self._save(self.environ_file, dict(os.environ))
+
+    def environ(self) -> Dict[str, str]:
+        """What `save_environ` saved. Raises `SpecError`."""
+        found: Dict[str, str] = self._saved(self.environ_file, Dict[str, str], {})
+        return found
+
     def forget_values(self) -> None:
         """Delete the values of the user's variables, wherever they lie. May be repeated."""
-        remove_tree(self.values_file)
-        remove_tree(self.env_file)
+        for path in (self.values_file, self.env_file, self.environ_file):
+            remove_tree(path)
 
     def grant(self) -> Optional[Grant]:
         """None while there is none, and once the run has ended. Raises `SpecError`."""
