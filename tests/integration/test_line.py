@@ -16,8 +16,8 @@ from tests.workshop import Place, command_line, holding, kill9, pids, until
 
 def supervised(place: Place) -> set[str]:
     """The runs that have a process."""
-    words = [words for words in map(command_line, pids()) if place.home.path.encode() in words and b"supervise" in words]
-    return {found[found.index(b"--home") + 2].decode() for found in words}
+    words = [words for words in map(command_line, pids()) if place.home.path.encode() in words]
+    return {found[found.index(b"--home") + 2].decode() for found in words if b"supervise" in found}
 
 
 @pytest.fixture
@@ -25,6 +25,13 @@ def holder(place: Place, tmp_path: Path) -> str:
     """A run that has the only slot until the file `go` is there."""
     key = place.submit(f"until [ -e {tmp_path}/go ]; do sleep 0.02; done", slots=1)
     place.until_state(key, RunState.RUNNING)
+    return key
+
+
+def after(place: Place, *others: str) -> str:
+    """A run that waits for others, in its line."""
+    key = place.submit("true", slots=50, after=tuple(After(other, 1) for other in others))
+    until(lambda: place.run(key).status().note)
     return key
 
 
@@ -49,11 +56,11 @@ def test_only_the_first_has_a_process_and_who_ends_starts_the_next(place: Place,
 
 
 def test_one_that_waits_for_others_has_no_process(place: Place, holder: str, tmp_path: Path) -> None:
-    keys = [place.submit("true", slots=50, after=(After(holder, 1),)) for _ in range(4)]
-    chain = [place.submit("true", slots=50, after=(After(keys[-1], 5),))]
-    chain.append(place.submit("true", slots=50, after=(After(chain[0], 6),)))
+    keys = [after(place, holder) for _ in range(4)]
+    chain = [after(place, keys[-1])]
+    chain.append(after(place, chain[0]))
     until(settled(place, {holder, keys[0]}))
-    assert place.run(chain[1]).status().note == "after run 6"
+    assert place.run(chain[1]).status().note == "after run 1"
     place.drop_session()
     (tmp_path / "go").touch()
     for key in keys + chain:
@@ -64,7 +71,7 @@ def test_one_that_waits_for_others_has_no_process(place: Place, holder: str, tmp
 def test_one_that_waits_is_ended(place: Place, holder: str, tmp_path: Path, how: str) -> None:
     """Wherever it stands; the others have their places."""
     keys = [place.submit("true", slots=1) for _ in range(4)]
-    awaits = [place.submit("true", slots=50, after=(After(holder, 1),)) for _ in range(2)]
+    awaits = [after(place, holder) for _ in range(2)]
     until(settled(place, {holder, keys[0], awaits[0]}))
     for key in (keys[2], keys[0], awaits[1]):
         place.end(key, how)
@@ -100,7 +107,7 @@ def test_the_one_before_dies_unseen(place: Place, holder: str, tmp_path: Path, l
     if line == "slots":
         keys = [place.submit("true", slots=1) for _ in range(2)]
     else:
-        keys = [place.submit("true", slots=50, after=(After(holder, 1),)) for _ in range(2)]
+        keys = [after(place, holder) for _ in range(2)]
     until(settled(place, {holder, keys[0]}))
     place.drop_session()
     before = place.supervisor(holder)
