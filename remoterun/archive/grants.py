@@ -37,6 +37,8 @@ LONGEST = 7 * 86400.0
 MOST_OBJECT = 5 << 30
 """Bytes of an object that a host may write: S3 takes no more at once."""
 MOST_IMAGE_RECORD = 1 << 16
+BUILD = 2 * 3600.0
+"""Seconds in which a host builds an image and stores it, at the longest."""
 
 
 def expires(archive: Archive, seconds: float) -> float:
@@ -82,7 +84,8 @@ def image_access(archive: Archive, image: str, architecture: str, seconds: float
     id = image_id(image, architecture)
     stored = _stored_image(archive, id)
     if stored is None or stored.image != image:
-        return ImageAccess(image, grant=_grant(archive, image_prefix(id), seconds, IMAGE_PART))
+        archive.s3.delete([image_key(id)])  # a host may report one only where none is recorded
+        return ImageAccess(image, grant=_grant(archive, image_prefix(id), min(seconds, BUILD), IMAGE_PART))
     archive.s3.put(image_key(id), encode(stored))  # `gc` goes by the age of the record
     archive.s3.find_region()
     parts, position = [], 0
@@ -95,14 +98,13 @@ def image_access(archive: Archive, image: str, architecture: str, seconds: float
 
 def record_image(archive: Archive, built: BuiltImage, architecture: str) -> None:
     """Record the image that a host reported before its command began: nothing else is loaded by others. One that is
-    stored whole stays. Raises `HostError`."""
+    recorded stays, whatever has become of its parts. Raises `HostError`."""
     id = image_id(built.image, architecture)
     try:
         image_parts(built)
     except ValueError as error:
         raise HostError(f"the host reports an image that makes no sense: {error}")
-    if _stored_image(archive, id) is None:
-        archive.s3.put(image_key(id), encode(built))
+    archive.s3.put_new(image_key(id), encode(built))
 
 
 def read_image(archive: Archive, id: str) -> BuiltImage | None:

@@ -95,6 +95,9 @@ def access(
     put_spec(archive, run.key, spec.encode())
     allowed = grant(connections, run)
     assert run.renting is not None
+    if run.key not in run.renting.hosts[-1].token:
+        # It was rented for an earlier run, whose command could have a hand in what is built there.
+        images, names = tuple(image for image in images if image.stored), []
     renting = replace(run.renting, grant_ends=allowed.expires, images=tuple(names), architecture=architecture)
     run = connections.registry.rent(run, renting)
     return run, allowed, images
@@ -107,13 +110,18 @@ def grant(connections: Connections, run: Run) -> Grant:
     return grant_for_run(archive_of(connections, run), run.key, _needed(run))
 
 
-def record_images(connections: Connections, run: Run, status: RunStatus) -> None:
-    """Record the images that a host reports, if its run may have built them: only those are ever loaded elsewhere."""
+def record_images(connections: Connections, run: Run, status: RunStatus) -> Run:
+    """Record the images that a host reports, if its run may have built them: only those are ever loaded elsewhere. Of
+    each, a run's first word counts."""
     from remoterun.archive.grants import record_image
 
+    run = connections.registry.run(run.number)  # another client may have recorded them
     for image in status.images:
         if run.renting is not None and image.image in run.renting.images:
             record_image(archive_of(connections, run), image, run.renting.architecture)
+            rest = tuple(name for name in run.renting.images if name != image.image)
+            run = connections.registry.rent(run, replace(run.renting, images=rest))
+    return run
 
 
 def _needed(run: Run) -> float:

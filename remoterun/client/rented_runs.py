@@ -39,7 +39,7 @@ def record_status(connections: Connections, run: Run, status: RunStatus) -> Run:
     registry = connections.registry
     if status.images and not run.archived:
         with contextlib.suppress(RemoterunError):  # the next client that is in touch records them
-            record_images(connections, run, status)
+            run = record_images(connections, run, status)
     run = registry.see(run, status, time.time())
     if run.renting is None or not run.final:
         return run

@@ -232,10 +232,23 @@ class TestImages:
         assert [part.takes for part in found.stored] == [[Take(sha256(b"image"), 5, 0, 0, 5)]]
         assert self.access(archive, architecture="aarch64").stored == []
 
-    def test_the_record_of_one_that_is_whole_stays(self, archive: Archive) -> None:
+    def test_what_was_recorded_first_stays(self, archive: Archive) -> None:
+        """Also where a host has written over its parts, which may do so while it builds."""
         self.store(archive)
-        grants.record_image(archive, BuiltImage(IMAGE, sha256(b"evil"), 4), "x86_64")
+        evil = BuiltImage(IMAGE, sha256(b"evil"), 4)
+        prefix = image_prefix(image_id(IMAGE, "x86_64"))
+        archive.s3.put(f"{prefix}{evil.digest}/0", b"evil")
+        grants.record_image(archive, evil, "x86_64")
         assert self.access(archive).stored[0].takes[0].digest == sha256(b"image")
+        archive.s3.put(f"{prefix}{sha256(b'image')}/0", b"longer than it was")
+        grants.record_image(archive, evil, "x86_64")
+        assert self.access(archive).stored == [], "the next host builds it anew"
+
+    def test_what_allows_to_store_it_lasts_for_the_build(self, archive: Archive) -> None:
+        grant = grants.image_access(archive, IMAGE, "x86_64", 7 * DAY).grant
+        assert grant is not None and abs(grant.expires - time.time() - grants.BUILD) < 60
+
+    def test_what_makes_no_sense_is_not_recorded(self, archive: Archive) -> None:
         for built in (BuiltImage(IMAGE, "../x", 4), BuiltImage(IMAGE, sha256(b"x"), 1 << 60)):
             with pytest.raises(HostError, match="makes no sense"):
                 grants.record_image(archive, built, "x86_64")

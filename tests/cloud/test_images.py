@@ -105,6 +105,10 @@ def test_the_second_host_loads_what_the_first_has_built(user: User) -> None:
     image, stored = user.stored, user.objects("envs/")
     assert sum(stored.values()) == image.size
     assert sha256(b"".join(user.read(key) for key in sorted(stored))) == image.digest
+
+    # on a host where commands have run, these could have a hand in what is built
+    said = user.run("--pip", "idna")
+    assert "installing packages: six idna" in said and SAVING not in said and user.objects("envs/") == stored
     user.end_hosts()
 
     said = user.run()

@@ -17,7 +17,16 @@ from remoterun.agent.running import archiving
 from remoterun.agent.running.archiving import RunArchiving
 from remoterun.agent.running.ending import Ended
 from remoterun.agent.shared import api
-from remoterun.agent.shared.archive import PACK, ArchivedTree, Grant, RunRecord, log_key, pack_key, run_prefix
+from remoterun.agent.shared.archive import (
+    PACK,
+    ArchivedTree,
+    Grant,
+    ImageAccess,
+    RunRecord,
+    log_key,
+    pack_key,
+    run_prefix,
+)
 from remoterun.agent.shared.records import from_json
 from remoterun.agent.shared.states import FINAL, Reason, RunState
 from remoterun.agent.shared.submission import Submission
@@ -180,6 +189,18 @@ class TestItsGrant:
         place.until_final(spec.key)
         place.session.ask(api.renew, api.Renewal(spec.key, grant))
         assert holding(place.home, SECRET) == set()
+
+    def test_the_one_for_its_images_is_gone_once_they_are_built(self, place: Place, server: BucketServer) -> None:
+        """The command might find it, and put other images in the place of those that other hosts load."""
+        spec = place.spec("echo up; exec sleep 1000", bucket="s3://mine")
+        grant = Grant(server.url, {"x-amz-signature": SECRET.decode()}, "envs/x/", time.time() + 60)
+        images = (ImageAccess("remoterun-base:0123456789abcdef", [], grant),)
+        run_grant = server.grant(run_prefix(spec.key))
+        submission = Submission(spec, {}, NO_FILES, run_grant, images=images)
+        place.session.ask(api.submit, api.Nothing(), submission.encode())
+        place.until_says(spec.key, b"up")
+        assert holding(place.home, SECRET) == set()
+        place.end(spec.key, "kill")
 
     def test_a_run_without_a_bucket_takes_none(self, place: Place, server: BucketServer) -> None:
         key = place.submit("exec sleep 1000")

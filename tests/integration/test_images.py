@@ -4,8 +4,11 @@ has the engine itself."""
 from __future__ import annotations
 
 import gzip
+import io
+import json
 import os
 import subprocess
+import tarfile
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -33,15 +36,36 @@ from tests.workshop import NO_PACKAGES, Files, sha256, spec_of, tree_of
 
 IMAGE = "remoterun-env:" + "0123456789abcdef"
 PREFIX = image_prefix("ab" * 32)
-CONTENT = os.urandom(5 << 20)
+ID = "01" * 32
+LAYER = os.urandom(5 << 20)
 PART = 1 << 20
+
+
+def tar_of(*files: tuple[str, bytes], **types: bytes) -> bytes:
+    """Of files, and of links to `manifest.json` whose types are given."""
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as tar:
+        for name, data in files:
+            about = tarfile.TarInfo(name)
+            about.size, about.type = len(data), types.get(name, tarfile.REGTYPE)
+            about.linkname = "layer" if name in types else ""
+            tar.addfile(about, io.BytesIO(data))
+    return out.getvalue()
+
+
+def manifest(*names: str, **more: Any) -> tuple[str, bytes]:
+    about = {"Config": "config", "RepoTags": list(names), "Layers": ["layer"], **more}
+    return "manifest.json", json.dumps([about]).encode()
+
+
+CONTENT = tar_of(("layer", LAYER), manifest(IMAGE), ("repositories", b"{}"), ("index.json", b"{}"), ("config", b"{}"))
 ENGINE = """#!/bin/sh
 echo "$@" >>{folder}/asked
 case $1 in
   image) cat {folder}/size 2>/dev/null || stat -c %s {folder}/image;;
   save) cat {folder}/image; test ! -e {folder}/fails;;
   load) test ! -e {folder}/refuses || {{ echo "invalid tar header"; exit 1; }}
-        gzip -dc <"$3" >{folder}/loaded && echo "Loaded image: {image}";;
+        cat >{folder}/loaded && echo "Loaded image ID: sha256:{id}";;
 esac
 """
 
@@ -55,7 +79,7 @@ class Bench:
         self.said: list[str] = []
         (folder / "image").write_bytes(CONTENT)
         self.tool = str(folder / "engine")
-        Path(self.tool).write_text(ENGINE.format(folder=folder, image=IMAGE))
+        Path(self.tool).write_text(ENGINE.format(folder=folder, id=ID))
         os.chmod(self.tool, 0o755)
         self.stop = False
         self.job = BuildJob(str(folder / "build.log"), self.said.append, lambda: self.stop)
@@ -65,6 +89,11 @@ class Bench:
     def loaded(self) -> bytes:
         path = self.folder / "loaded"
         return path.read_bytes() if path.exists() else b""
+
+    def saves(self, content: bytes) -> list[SignedObject]:
+        """What a host has stored, whose engine saves this."""
+        (self.folder / "image").write_bytes(content)
+        return self.stored()
 
     def store(self, seconds: float = 60) -> list[BuiltImage]:
         """Store the engine's image; what is reported."""
@@ -148,9 +177,14 @@ class TestStore:
 
 class TestLoad:
     def test_the_engine_gets_what_the_other_one_gave(self, bench: Bench) -> None:
-        load(bench.home, bench.tool, bench.stored(), bench.job)
-        assert bench.loaded == CONTENT and bench.said[-1] == "downloading the environment from the archive"
-        assert "Loaded image: " + IMAGE in Path(bench.job.log).read_text()
+        load(bench.home, bench.tool, IMAGE, bench.stored(), bench.job)
+        assert bench.said[-1] == "downloading the environment from the archive"
+        with tarfile.open(fileobj=io.BytesIO(bench.loaded)) as tar:
+            files = {member.name: tar.extractfile(member).read() for member in tar}  # type: ignore[union-attr]
+        (about,) = json.loads(files.pop("manifest.json"))
+        assert about == {"Config": "config", "RepoTags": None, "Layers": ["layer"]}, "it gets no name by itself"
+        assert files == {"layer": LAYER, "config": b"{}"}
+        assert (bench.folder / "asked").read_text().endswith(f"load\ntag {ID} {IMAGE}\n")
         assert os.listdir(bench.home.tmp) == [] == os.listdir(bench.home.partial)
         assert not bench.home.blobs.has(bench.saved[0].digest), "the engine has it"
 
@@ -161,6 +195,33 @@ class TestLoad:
         bench.server.objects[key] = bytes(len(bench.server.objects[key]))
         assert "did not arrive as it was read" in unusable(bench, stored)
         assert bench.loaded == b"" and "load" not in (bench.folder / "asked").read_text()
+
+    @pytest.mark.parametrize(
+        "content",
+        [
+            tar_of(manifest("remoterun-base:other")),
+            tar_of(manifest(IMAGE, "python:3.12-slim")),
+            tar_of(("manifest.json", json.dumps([json.loads(manifest(IMAGE)[1])[0]] * 2).encode())),
+            tar_of(manifest(IMAGE), manifest("python:3.12-slim")),
+            tar_of(manifest(IMAGE), ("x/manifest.json", b"[]")),
+            tar_of(manifest(IMAGE), ("x/../manifest.json", manifest("python:3.12-slim")[1])),
+            tar_of(("manifest.json", b""), **{"manifest.json": tarfile.SYMTYPE}),
+            tar_of(("manifest.json", b"[" * 100_000)),
+            tar_of(("manifest.json", b" " * (2 << 20))),
+            tar_of(("manifest.json", manifest(IMAGE)[1].ljust(1 << 20) + tar_of(manifest("python:3.12-slim")))),
+            tar_of(("null", b""), manifest(IMAGE), null=tarfile.CHRTYPE),
+            tar_of(("pax", b"19 path=manifest.json\n"), manifest(IMAGE), pax=tarfile.XHDTYPE),
+            tar_of(("layer", b"x")),
+            tar_of(("layer", b"x"))[:100],
+            b"x" * 1000,
+            b"",
+        ],
+        ids=range(16),
+    )
+    def test_an_archive_that_names_anything_else_gets_no_name(self, bench: Bench, content: bytes) -> None:
+        assert "does not take it" in unusable(bench, bench.saves(content))
+        assert "tag" not in (bench.folder / "asked").read_text()
+        assert b"3.12" not in bench.loaded
 
     def test_a_part_that_is_missing(self, bench: Bench) -> None:
         stored = bench.stored()
@@ -187,12 +248,12 @@ class TestLoad:
         request.getfixturevalue("silent")
         bench.stop = True
         with pytest.raises(Interrupted):
-            load(bench.home, bench.tool, stored, bench.job)
+            load(bench.home, bench.tool, IMAGE, stored, bench.job)
 
 
 def unusable(bench: Bench, stored: list[SignedObject]) -> str:
     with pytest.raises(Unusable) as caught:
-        load(bench.home, bench.tool, stored, bench.job)
+        load(bench.home, bench.tool, IMAGE, stored, bench.job)
     return str(caught.value)
 
 
@@ -245,7 +306,7 @@ class TestWithDocker:
         self.forget(run)
 
         run, said = self.built(bench, "c", [ImageAccess(final, bench.signed())], **empty)
-        assert said[1] == "the environment in the archive can't be used, so it is built: it is another one"
+        assert said[1].endswith("so it is built: docker does not take it: it is another image")
         self.forget(run)
 
         bench.server.faults.append(Handler.cut)

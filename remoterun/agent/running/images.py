@@ -8,20 +8,26 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import gzip
+import json
 import os
+import posixpath
+import re
 import subprocess
 import sys
+import tarfile
+import threading
 import time
-from typing import Callable, List
+from typing import IO, Callable, List
 
-from ..shared.archive import IMAGE_PART, Grant, ImageAccess, SignedObject, image_parts
+from ..shared.archive import IMAGE_PART, MOST_IMAGE, Grant, ImageAccess, SignedObject, image_parts
 from ..shared.states import BuiltImage
 from ..shared.tree import hash_file
 from ..store.download import CONNECTIONS, Download
 from ..store.errors import HomeError
 from ..store.home import Home
 from ..store.http_client import HttpClient, HttpError, run_jobs
-from ..store.objects import Content, FilePart, Unreadable, post
+from ..store.objects import PIECE, Content, FilePart, Unreadable, post
 from ..store.reserve import free_space
 from .engines import EngineError
 from .engines.building import BuildJob
@@ -31,6 +37,9 @@ FIRST, SLOWEST = 60.0, 2 << 20
 minutes."""
 ROOM = 1 << 30
 """Bytes that remain free on the disk while an image is saved."""
+_MANIFEST, _NAMING = "manifest.json", ("repositories", "index.json", "oci-layout")
+"""Files of an archive that name its images: of one form, and of others, which it need not have."""
+_ENTRIES = (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.DIRTYPE, tarfile.SYMTYPE, tarfile.LNKTYPE)
 SAVE = '{ "$1" save "$2" || touch "$3.failed"; } | gzip -1 >"$3" && test ! -e "$3.failed"'
 """A shell's words, for the engine's program, the image, and a path."""
 
@@ -39,7 +48,7 @@ class Unusable(Exception):
     """The image can't be had from the archive, or stored in it: why, in a few words."""
 
 
-def load(home: Home, tool: str, stored: List[SignedObject], job: BuildJob) -> None:
+def load(home: Home, tool: str, image: str, stored: List[SignedObject], job: BuildJob) -> None:
     """Download an image and give it to the engine whose program is `tool`, once it has its digest. Blocks. Raises
     `Unusable`, `Interrupted`."""
     job.say("downloading the environment from the archive")
@@ -49,7 +58,7 @@ def load(home: Home, tool: str, stored: List[SignedObject], job: BuildJob) -> No
         with home.lease() as lease, Download(home, lease) as download:
             run_jobs(download.jobs(stored), CONNECTIONS, _in_time(job, size))
             download.finish()
-            if job.run([tool, "load", "--input", path]) != 0:
+            if job.run([tool, "tag", _load_untagged(tool, image, path, job), image]) != 0:
                 raise Unusable("%s does not take it: %s" % (tool, job.tail(1).strip()))
     except (HttpError, HomeError, EngineError) as error:
         raise Unusable(error.message)
@@ -59,6 +68,67 @@ def load(home: Home, tool: str, stored: List[SignedObject], job: BuildJob) -> No
         if not had:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(path)
+
+
+def _load_untagged(tool: str, image: str, path: str, job: BuildJob) -> str:
+    """Give the engine what `save` wrote; the id that the image has there. Raises `Unusable`, `Interrupted`."""
+    reader, writer = os.pipe()
+    problems: List[str] = []
+
+    def feed() -> None:
+        try:
+            with open(writer, "wb") as out, gzip.open(path) as archive:
+                _copy_untagged(archive, image, out)
+        except BrokenPipeError:  # the engine has ended: its status counts
+            pass
+        except (EOFError, LookupError, OSError, RecursionError, TypeError, ValueError, tarfile.TarError) as error:
+            problems.append(str(error))
+
+    feeding = threading.Thread(target=feed, name="remoterun image", daemon=True)
+    feeding.start()
+    try:
+        status = job.run([tool, "load"], stdin=reader)
+    finally:
+        os.close(reader)  # who still writes gets an error
+        feeding.join()
+    loaded = re.findall(r"^Loaded image.*\b([0-9a-f]{64})$", job.tail(3), re.MULTILINE)
+    if status != 0 or problems or len(loaded) != 1:
+        raise Unusable("%s does not take it: %s" % (tool, problems[0] if problems else job.tail(1).strip()))
+    return str(loaded[0])
+
+
+def _copy_untagged(archive: gzip.GzipFile, image: str, out: IO[bytes]) -> None:
+    """Copy a tar that `save` wrote of one image, without its names: whoever wrote it may have named what others are
+    built of. Headers are made anew, so that nobody reads more of them than we did. Raises `ValueError`, and what
+    reading raises, for anything else."""
+    left, named = MOST_IMAGE, False
+    while True:
+        head = archive.read(tarfile.BLOCKSIZE)
+        if not head.strip(b"\0"):
+            break
+        entry = tarfile.TarInfo.frombuf(head, "utf-8", "surrogateescape")
+        entry.size = entry.size if entry.isreg() else 0
+        left -= entry.size
+        if entry.type not in _ENTRIES or not 0 <= entry.size <= left:
+            raise ValueError("it is not what `save` writes")
+        name = posixpath.basename(posixpath.normpath(entry.name))
+        rest = entry.size + -entry.size % tarfile.BLOCKSIZE
+        data = archive.read(min(PIECE, rest))
+        if name == _MANIFEST:
+            (about,) = json.loads(data[: entry.size])
+            if named or rest > PIECE or about["RepoTags"] != [image]:
+                raise ValueError("it is another image")
+            data, named = json.dumps([dict(about, RepoTags=None)]).encode(), True
+            entry.name, entry.size = _MANIFEST, len(data)
+            data += bytes(-len(data) % tarfile.BLOCKSIZE)
+        copied = name not in _NAMING
+        out.write(entry.tobuf(tarfile.GNU_FORMAT, "utf-8", "surrogateescape") + data if copied else b"")
+        for at in range(PIECE, rest, PIECE):
+            data = archive.read(min(PIECE, rest - at))
+            out.write(data if copied else b"")
+    if not named:
+        raise ValueError("it has no list of images")
+    out.write(bytes(2 * tarfile.BLOCKSIZE))
 
 
 def store(home: Home, tool: str, images: List[ImageAccess], job: BuildJob) -> List[BuiltImage]:

@@ -211,7 +211,7 @@ class Supervisor:
 
     def _store_images(self, engine: Engine, job: BuildJob) -> None:
         """Store the images that were built for this run in the archive, before the command starts, which could put
-        something else in their place. Raises `Interrupted`."""
+        something else in their place: what allows that is gone by then. Raises `Interrupted`."""
         images = self.run.images()
         if images and engine.name == "docker":
             from .images import store  # few runs need it
@@ -219,6 +219,7 @@ class Supervisor:
             stored = store(self.home, engine.name, list(images), job)
             if stored:
                 self.run.note("the environment is in the archive", images=to_json(stored))
+        remove_tree(self.run.images_file)
 
     def _mount_and_start(self) -> None:
         engine = self._chosen_engine()

@@ -287,14 +287,11 @@ class Docker:
         from ..images import Unusable, load  # few runs need it
 
         try:
-            load(self.home, self._tool, stored, job)
-            if self.has_image(image):
-                return True
-            why = "it is another one"
+            load(self.home, self._tool, image, stored, job)
+            return True
         except Unusable as error:
-            why = str(error)
-        job.say("the environment in the archive can't be used, so it is built: %s" % why)
-        return False
+            job.say("the environment in the archive can't be used, so it is built: %s" % error)
+            return False
 
     def _pull(self, reference: str, job: BuildJob) -> None:
         if self.has_image(reference):
