@@ -20,6 +20,7 @@ from .shared.protocol import MAGIC, Cancelled, Link, LinkClosed, RemoteError, St
 from .shared.records import BadRecord, from_json, to_json
 from .shared.spec import SpecError
 from .shared.tree import TreeError, show
+from .store.errors import disk_full
 from .store.home import Home
 from .upkeep.stale_files import make_room
 
@@ -133,7 +134,7 @@ def describe(error: Exception, home: Home) -> Dict[str, Any]:
     if isinstance(error, ProtocolError):
         return {"code": "bad_stream", "message": str(error)}
     if isinstance(error, OSError) and error.errno in DISK_FULL:
-        return {"code": "disk_full", "message": "the disk that holds %s is full" % home.path}
+        return describe(disk_full(home.path), home)
     if isinstance(error, OSError):
         where = " (%s)" % error.filename if error.filename else ""
         return {"code": "os_error", "message": "%s%s" % (error.strerror or error, where)}

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from remoterun.agent.shared.files import locked
+from remoterun.agent.shared.files import locked, no_room
 from remoterun.errors import RemoterunError
 
 VERSION = 8
@@ -83,10 +83,6 @@ _DISK_ERRORS = (
     sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY,
     sqlite3.SQLITE_PERM,
 )  # fmt: skip
-
-
-ROOM = 1 << 20
-"""Bytes: a disk that has less is full."""
 
 
 class Unwritable(RemoterunError):
@@ -229,12 +225,9 @@ class Database:
     def _unusable(self, error: Exception) -> RemoterunError:
         file = shlex.quote(str(self._file))
         if getattr(error, "sqlite_errorcode", 0) & 0xFF in _DISK_ERRORS or isinstance(error, OSError):
-            why = str(error)  # SQLite has many words for the same
+            why = no_room(str(self._file.parent)) or str(error)  # SQLite has many words for the same
             with contextlib.suppress(FileNotFoundError):
-                disk = os.statvfs(self._file.parent)
-                if disk.f_bavail * disk.f_frsize < ROOM:
-                    why = "its disk is full"
-                elif disk.f_flag & os.ST_RDONLY:
+                if os.statvfs(self._file.parent).f_flag & os.ST_RDONLY:
                     why = "its file system is read-only"
             return Unwritable(
                 f"the registry `{self._file}` can't be written: {why}",

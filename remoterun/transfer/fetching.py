@@ -14,7 +14,7 @@ from pathlib import Path
 
 from remoterun.agent.shared import api
 from remoterun.agent.shared.api import Tree
-from remoterun.agent.shared.files import DISK_FULL
+from remoterun.agent.shared.files import DISK_FULL, no_room
 from remoterun.agent.shared.paths import SafeFolder, TreeError, link_stays_inside, show
 from remoterun.agent.shared.spec import ResourceRef
 from remoterun.agent.shared.tree import Entry, Manifest, hash_file
@@ -120,9 +120,8 @@ def place(
 
 def _unwritable(error: OSError, target: Path) -> TransferError:
     if error.errno in DISK_FULL:
-        return TransferError(
-            f"the disk that holds `{show(str(target))}` is full", hint="free some space, and repeat the command"
-        )
+        why = no_room(str(target.parent)) or f"the disk that holds `{show(str(target))}` is full"
+        return TransferError(why, hint="free some space, and repeat the command")
     shown = show(str(error.filename)) if error.filename else ""
     where = f" (`{shown}`)" if shown not in ("", show(str(target))) else ""
     return TransferError(

@@ -9,6 +9,7 @@ import pytest
 
 from remoterun.agent.shared import api
 from remoterun.agent.shared.archive import ArchivedTree, run_prefix
+from remoterun.agent.shared.spec import EnvironmentSpec
 from remoterun.agent.shared.states import RunState
 from remoterun.agent.shared.submission import Submission
 from remoterun.agent.shared.tree import Manifest
@@ -58,3 +59,17 @@ def test_a_run_that_fills_the_disk_has_all_in_the_archive(small: Place) -> None:
         assert b'"complete"' in found["status.json"]
     finally:
         server.close()
+
+
+def test_an_environment_for_which_there_is_no_room(small_disk: Callable[[str], Path]) -> None:
+    """It is not taken for a Python without `venv`."""
+    place = Place(small_disk("6m") / "home")
+    try:
+        about = EnvironmentSpec("none", "python", place.context)
+        key = place.submit("true", environment=about)
+        status = place.until_final(key)
+        event = place.run(key).events()[-1]
+        assert status["reason"] == "disk_full" and status["message"].startswith(("the disk that holds", "[Errno"))
+        assert event["hint"].splitlines()[-1] == "remoterun rm runs --failed"
+    finally:
+        place.close()

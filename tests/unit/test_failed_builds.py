@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from remoterun.agent.running.engines.building import BuildJob, explain, find_uv
+from remoterun.agent.store.errors import HomeError
 from tests.workshop import write_files
 
 NOT_FOUND = """\
@@ -61,7 +62,6 @@ def buildkit(text: str) -> str:
             "a package has to be compiled",
             "--apt build-essential ",
         ),
-        ("one\nERROR: Could not install packages: No space left on device\n", "pip: Could not install packages", None),
         ("first words\nlast words\n", "last words", None),
         ("", "no word of why", None),
     ],
@@ -72,6 +72,14 @@ def test_the_line_that_says_why(tmp_path: Path, log: str, line: str, hint: str |
     found = explain(BuildJob(str(file), lambda _: None, lambda: False))
     assert found.line.startswith(line)
     assert (hint in found.hint) if hint and found.hint else found.hint is None
+
+
+def test_a_disk_without_room(tmp_path: Path) -> None:
+    file = tmp_path / "build.log"
+    file.write_text("$ pip\nERROR: Could not install packages: [Errno 28] No space left on device: '/tmp/x'\nlast\n")
+    with pytest.raises(HomeError, match="No space left on device: '/tmp/x'") as caught:
+        explain(BuildJob(str(file), lambda _: None, lambda: False))
+    assert caught.value.code == "disk_full"
 
 
 class TestUv:

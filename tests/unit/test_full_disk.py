@@ -15,6 +15,7 @@ from remoterun.agent.shared.protocol import Link, RemoteError
 from remoterun.agent.shared.states import RunState
 from remoterun.agent.store.home import Home
 from remoterun.agent.store.reserve import free_space
+from remoterun.agent.upkeep.doctor import examine
 from tests.unit.test_gc import collect, end, make_run
 from tests.unit.test_home import missing, put, send, sound
 from tests.workshop import Files, call, served, sha256
@@ -71,6 +72,32 @@ class TestReserve:
         assert free_space(small.path) == 2 << 20 >> 6
         small.reserve.make()
         assert free_space(small.path) == 2 << 20 >> 6, "there is no room for it"
+
+
+class TestInodes:
+    """A disk without inodes has room for bytes: that it is full would send people the wrong way."""
+
+    @pytest.fixture
+    def small(self, small_disk: Callable[[str], Path]) -> Home:
+        return Home.open(str(small_disk("2m,nr_inodes=80") / "home"))
+
+    def test_an_upload(self, small: Home) -> None:
+        with pytest.raises(RemoteError, match="is out of inodes: it has too many files$") as caught:
+            send_all(small, *(os.urandom(10) for _ in range(100)))
+        assert caught.value.code == "disk_full"
+
+    def test_doctor(self, small: Home) -> None:
+        (disk,) = (check for check in examine(small, "process", 0, "") if check.name == "disk")
+        assert disk.detail == "2 MB free of 2 MB at " + small.path
+        for number in range(60):
+            Path(small.path, str(number)).touch()
+        (disk,) = (check for check in examine(small, "process", 0, "") if check.name == "disk")
+        assert not disk.ok and disk.detail.endswith("is out of inodes: it has too many files")
+
+    def test_doctor_of_a_disk_that_can_only_be_read(self, small: Home) -> None:
+        subprocess.run(["mount", "-o", "remount,ro", str(Path(small.path).parent)], check=True)
+        (disk,) = (check for check in examine(Home.open(small.path), "process", 0, "") if check.name == "disk")
+        assert disk.detail == "read-only: " + small.path
 
 
 class TestCutTransfers:

@@ -375,4 +375,4 @@ class TestADiskThatCannotBeWritten:
                 with pytest.raises(OSError), open(folder / "filler", "wb", buffering=0) as filler:
                     while True:
                         filler.write(b"x" * 4096)
-                self.looked_at(folder / "registry.db", "its disk is full")
+                self.looked_at(folder / "registry.db", f"the disk that holds {folder} is full")

@@ -18,7 +18,7 @@ from ..shared.machines import CAPABILITIES, candidates, lacks
 from ..shared.records import to_json
 from ..shared.states import ENDINGS, FINAL, Reason, RunState
 from ..shared.tree import Manifest, TreeError, laid_over
-from ..store.errors import HomeError
+from ..store.errors import HomeError, disk_full
 from ..store.home import Home
 from ..store.machine import boot_id
 from ..store.run_folder import RunFolder
@@ -127,7 +127,7 @@ class Supervisor:
         except OSError as error:
             if error.errno in DISK_FULL:
                 if not self._may_use_reserve(state):
-                    self._fail(state, Reason.DISK_FULL, "the disk that holds %s is full" % self.home.path)
+                    self._fail(state, Reason.DISK_FULL, disk_full(self.home.path).message)
             elif error.errno in (errno.EMFILE, errno.ENOMEM, errno.EAGAIN):
                 time.sleep(1)
             else:
@@ -394,7 +394,9 @@ class Supervisor:
             self._finish(Ended(reason, message, unsaved=True, code=event.get("code")))
         else:
             remove_tree(self.run.work)
-            self._finish(Ended(reason, message))
+            where = self.spec.machine
+            hint = "remoterun machines df %s   shows who uses it\nremoterun rm runs --failed" % where
+            self._finish(Ended(reason, message, hint=hint if reason is Reason.DISK_FULL else None))
 
     def _finish(self, end: Ended) -> None:
         """Record the end, once the archive has all of the run if it shall."""

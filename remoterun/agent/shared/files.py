@@ -13,6 +13,8 @@ from typing import Any, Callable, Dict, Iterator, Optional, Union
 
 MOST_SETTINGS = 1 << 20
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+LITTLE_ROOM, FEW_INODES = 1 << 20, 32
+"""Bytes, and inodes: a disk that has less is full."""
 TAIL_BLOCK = 1 << 18
 """Bytes in which the end of a log is searched for lines."""
 
@@ -59,6 +61,17 @@ def write_all(descriptor: int, data: Union[bytes, memoryview]) -> None:
     left = memoryview(data)
     while left:
         left = left[os.write(descriptor, left) :]
+
+
+def no_room(path: str) -> str:
+    """Why the disk that holds `path` takes nothing more; "" where it does, or where that is not known."""
+    with contextlib.suppress(OSError):
+        about = os.statvfs(path)
+        if about.f_files and about.f_favail < FEW_INODES:
+            return "the disk that holds %s is out of inodes: it has too many files" % path
+        if about.f_bavail * about.f_frsize < LITTLE_ROOM:
+            return "the disk that holds %s is full" % path
+    return ""
 
 
 def size_of(path: str) -> int:

@@ -86,7 +86,7 @@ ENDINGS: Dict[Reason, Ending] = {
     Reason.HOST_LOST: Ending(RunState.INTERRUPTED, True, "the engine lost it"),
     Reason.HOST_REBOOTED: Ending(RunState.INTERRUPTED, True, "the machine went down under it"),
     Reason.PREEMPTED: Ending(RunState.INTERRUPTED, True, "the machine was taken away"),
-    Reason.DISK_FULL: Ending(RunState.FAILED, True, "the machine's disk is full"),
+    Reason.DISK_FULL: Ending(RunState.FAILED, True, "the machine's disk has no room"),
     Reason.MOVED: Ending(RunState.INTERRUPTED, False, "it was moved to another machine before it had started"),
     Reason.AFTER_FAILED: Ending(RunState.FAILED, False, "a run that it waited for did not complete"),
 }

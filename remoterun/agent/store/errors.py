@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..shared.files import no_room
 from ..shared.protocol import RemoteError
 
 
@@ -10,7 +11,7 @@ class HomeError(RemoteError):
 
 
 def disk_full(home: str) -> HomeError:
-    return HomeError("disk_full", "the disk that holds %s is full" % home)
+    return HomeError("disk_full", no_room(home) or "the disk that holds %s is full" % home)
 
 
 def damaged(digest: str) -> HomeError:

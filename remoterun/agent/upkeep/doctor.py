@@ -15,6 +15,7 @@ from ..running import gpus, variants
 from ..running.engines import engine_of
 from ..running.engines.docker import Docker
 from ..shared.api import MachineCheck
+from ..shared.files import no_room
 from ..shared.machines import CAPABILITIES, PREFERRED, candidates
 from ..store.home import Home
 
@@ -41,11 +42,13 @@ def _python() -> MachineCheck:
 
 
 def _disk(home: Home) -> MachineCheck:
-    usage = shutil.disk_usage(home.path)
-    detail = "%.0f GB free of %.0f GB at %s" % (usage.free / 1e9, usage.total / 1e9, home.path)
-    return _check(
-        "disk", usage.free > LITTLE_SPACE, detail, "`docker system prune`, or give the machine another `home`"
-    )
+    about = os.statvfs(home.path)
+    free, total = (blocks * about.f_frsize for blocks in (about.f_bavail, about.f_blocks))
+    unit, name = (1e9, "GB") if total >= 1e10 else (1e6, "MB")
+    detail = "%.0f %s free of %.0f %s at %s" % (free / unit, name, total / unit, name, home.path)
+    fault = "read-only: %s" % home.path if about.f_flag & os.ST_RDONLY else no_room(home.path)
+    fix = "`remoterun rm runs --failed`, `docker system prune`, or give the machine another `home`"
+    return _check("disk", free > LITTLE_SPACE and not fault, fault or detail, fix)
 
 
 def _logout() -> List[MachineCheck]:

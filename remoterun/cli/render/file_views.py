@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 
 SHORT_DIGEST = 12
 MOST_SHOWN = 20
+LITTLE_ROOM = 1e9
+"""Bytes: where `gc` leaves less, it is said what else takes room."""
 """Lines of what a question is about."""
 
 
@@ -283,6 +285,8 @@ def collected(done: Collected, as_json: bool) -> None:
         line("  the same command without --dry-run frees it")
     else:
         line(DONE, f"Freed {size(done.freed)} on {done.machine}{free}")
+    if done.free < LITTLE_ROOM:
+        hint(f"remoterun machines df {word(done.machine)}   shows who uses the rest\nremoterun rm runs --failed")
 
 
 def _item(item: dict[str, Any]) -> str:
@@ -342,8 +346,8 @@ def _user(use: Use) -> str:
 
 def _about(use: Use) -> str:
     about = use.about
-    if about.get("damaged"):
-        return "its lists of files are damaged: `remoterun machines check`"
+    if about.get("damaged") or about.get("state", "") is None:
+        return "its records are damaged: `remoterun machines check`"
     if use.kind == "upload":
         return counted(len(about["versions"]), "version")
     if use.kind == "run":

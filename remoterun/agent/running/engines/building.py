@@ -12,8 +12,9 @@ import subprocess
 import time
 from typing import Callable, List, Mapping, Optional, Sequence
 
-from ...shared.files import write_whole
+from ...shared.files import no_room, write_whole
 from ...shared.records import Record
+from ...store.errors import HomeError
 from ..logs import last_lines
 from . import EngineError, Interrupted
 
@@ -78,6 +79,7 @@ _LINES = 400
 """Of the log's end, in which the line is looked for."""
 _PREFIX = re.compile(r"^(#\d+ (?:[\d.]+ )?)?\s*")
 """What BuildKit, and a program's own layout, put before a line."""
+_FULL = re.compile(r"No space left on device|Disk quota exceeded")
 _UNREACHABLE = re.compile(
     r"Temporary failure in name resolution|Name or service not known|NewConnectionError|ConnectTimeout|ProxyError"
     r"|SSLError|CERTIFICATE_VERIFY_FAILED|dns error|Could not resolve '",
@@ -114,10 +116,12 @@ class Failure(Record):
 
 
 def explain(job: BuildJob) -> Failure:
-    """Why the last program of a build failed."""
+    """Why the last program of a build failed. Raises `HomeError("disk_full")` where a disk has no room."""
     lines = [_PREFIX.sub("", line) for line in job.tail(_LINES).splitlines()]
     starts = [number for number, line in enumerate(lines) if line.startswith("$ ")]
     lines = lines[starts[-1] + 1 :] if starts else lines
+    for line in filter(_FULL.search, lines):
+        raise HomeError("disk_full", no_room(os.path.dirname(job.log)) or line[:300])
     unreachable = [line for line in lines if _UNREACHABLE.search(line)]
     if unreachable:
         why = "the package index can't be reached: %s" % unreachable[-1][:200]
@@ -152,8 +156,10 @@ def find_uv(variables: Mapping[str, str] = os.environ) -> Optional[str]:
 
 def make_venv(python: str, folder: str, uv: Optional[str], job: BuildJob, lock: int) -> None:
     """Make a virtual environment with pip in `folder`. Raises `EngineError`."""
-    words = [uv, "venv", "--quiet", "--seed", "--python", python, folder] if uv else [python, "-m", "venv", folder]
-    if job.run(words, [lock]) != 0:
+    words = [uv, "venv", "--quiet", "--seed", "--python"] if uv else [python, "-m", "venv", "--without-pip"]
+    pip = [os.path.join(folder, "bin", "python"), "-m", "ensurepip", "--default-pip"]  # `venv` hides what it says
+    if job.run([*words, *([python] if uv else []), folder], [lock]) != 0 or (not uv and job.run(pip, [lock]) != 0):
+        explain(job)
         hint = None if uv else "sudo apt install python3-venv   on that machine"
         raise EngineError("%s can't make a virtual environment here" % ("uv" if uv else "Python"), job.tail(4), hint)
 
