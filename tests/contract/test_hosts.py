@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import subprocess
 import tempfile
 import threading
 import tracemalloc
@@ -221,6 +222,23 @@ def test_of_endless_errors_the_end_is_kept(make_host: MakeHost) -> None:
     finally:
         tracemalloc.stop()
     assert caught.value.evidence and caught.value.evidence.endswith("last words")
+
+
+@pytest.mark.parametrize("part", ["home", "home/agent"])
+@pytest.mark.parametrize("change", [["chmod", "g+w"], ["chmod", "1777"], ["chown", "12345"]], ids=str)
+def test_a_home_that_others_may_write(make_host: MakeHost, tmp_path: Path, part: str, change: list[str]) -> None:
+    """No program is started from it, and none is put there."""
+    if change[0] == "chown" and os.geteuid() != 0:
+        pytest.skip("only root gives files away")
+    with talk(make_host()) as link:
+        assert link.greeting(60)
+    new = bundle_of("open('started', 'w')")
+    subprocess.run([*change, str(tmp_path / part)], check=True)
+    for bundle in (None, new):
+        with pytest.raises(AgentError, match=r"others than you may write to `.*home.*another program") as caught:
+            make_host(bundle).open()
+        assert "chmod go-w" in (caught.value.hint or "")
+    assert not (tmp_path / "home" / "agent" / new.file_name).exists()
 
 
 def test_a_home_that_cannot_be(make_host: MakeHost, tmp_path: Path) -> None:

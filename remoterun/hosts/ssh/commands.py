@@ -8,7 +8,16 @@ from collections.abc import Sequence
 from remoterun.errors import AgentError, UsageError
 from remoterun.hosts.bundle import FLAGS, AgentBundle
 
-_NO_PYTHON, _OLD_PYTHON, _BROKEN_PYTHON, _NOT_WRITABLE, _NOT_WRITTEN, _CUT = 71, 72, 73, 74, 75, 76
+_NO_PYTHON, _OLD_PYTHON, _BROKEN_PYTHON, _NOT_WRITABLE, _NOT_WRITTEN, _CUT, _OF_OTHERS = 71, 72, 73, 74, 75, 76, 77
+
+# Ends unless the folder $1 and the one that holds it, as far as they exist, are the user's, and others may not write
+# there: whoever may could put another agent in the place of ours. As sshd does with `~/.ssh`.
+_CHECK = (
+    'for d in "${1%/*}" "$1"; do if [ -e "$d" ]; then '
+    f'[ -O "$d" ] || {{ ls -ld "$d"; exit {_OF_OTHERS}; }}; '
+    f'case $(ls -ldL "$d") in ?????w*|????????w*) ls -ldL "$d"; exit {_OF_OTHERS};; esac; '
+    "fi; done; "
+)
 
 # Receives the agent on standard input. One line without quotes, backslashes or exclamation marks, because it
 # stands in the command line of whatever shell the user logs in with. $1 folder, $2 file, $3 size, $4 python.
@@ -19,12 +28,19 @@ SCRIPT = (
     f'if [ $s -eq {_OLD_PYTHON} ]; then "$4" -V </dev/null; exit {_OLD_PYTHON}; fi; '
     f"[ $s -eq 0 ] || exit {_BROKEN_PYTHON}; "
     f'"$4" {" ".join(FLAGS)} -c "import hashlib, json" </dev/null || exit {_BROKEN_PYTHON}; '
-    f'mkdir -p "$1" && [ -w "$1" ] || exit {_NOT_WRITABLE}; '
+    f'mkdir -p "$1" && [ -w "$1" ] || exit {_NOT_WRITABLE}; {_CHECK}'
     f't="$1/.$2.$$"; c() {{ rm -f "$t"; }}; trap c EXIT; trap "exit {_CUT}" HUP INT TERM; '
     f'cat >"$t" || exit {_NOT_WRITTEN}; '
     f'[ $(wc -c <"$t") -eq "$3" ] || exit {_CUT}; '
     f'mv -f "$t" "$1/$2" || exit {_NOT_WRITTEN}'
 )
+
+
+def start_command(bundle: AgentBundle, home: str, python: str) -> str:
+    """The command that starts the agent, if it is in `home`, and `home` is the user's."""
+    agent = [python, *FLAGS, f"{home}/agent/{bundle.file_name}", "serve", "--home", home]
+    words = ["sh", "-c", f'{_CHECK}shift; exec "$@"', "sh", f"{home}/agent", *agent]
+    return f"cd; exec {command_line(words)}"
 
 
 def install_command(bundle: AgentBundle, home: str, python: str) -> str:
@@ -46,6 +62,9 @@ def install_error(name: str, home: str, python: str, status: int | None, said: s
         what, hint = of_python[status]
     elif re.search(r"No space left|[Qq]uota exceeded", said):
         what, hint = f"the disk of `{name}` is full: there is no room for the agent in `{home}`", f"ssh {name} df -h"
+    elif status == _OF_OTHERS:
+        what = f"others than you may write to `{home}` on `{name}`, and could put another program in the agent's place"
+        hint = f"chmod go-w {home} {home}/agent   on that machine, if they are yours; else another `home` for `{name}`"
     elif status == _NOT_WRITABLE:
         what = f"`{home}` on `{name}` can't be written"
         hint = f'choose another folder with `home = "…"` for `{name}` in the config'

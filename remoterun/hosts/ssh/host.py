@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from remoterun.errors import AgentError, HostError, HostUnreachable, LinkLost
 from remoterun.hosts.base import KEPT, NOBODY, TAIL, AgentSilent, Prompts, await_agent
-from remoterun.hosts.bundle import FLAGS, AgentBundle, agent_bundle
-from remoterun.hosts.ssh.commands import command_line, ending, install_command, install_error, login_relative
+from remoterun.hosts.bundle import AgentBundle, agent_bundle
+from remoterun.hosts.ssh import commands
 from remoterun.hosts.ssh.config import Deadlines, SSHSettings, SSHTarget, resolve
 from remoterun.hosts.ssh.master import Master, MasterPipe, Unanswered, live_master, masters
 
@@ -85,8 +85,8 @@ class SSHHost:
     ) -> None:
         self._typed = target
         self._target = SSHTarget.parse(target)
-        self._home = login_relative(home)
-        self._python = python if "/" not in python else login_relative(python)
+        self._home = commands.login_relative(home)
+        self._python = python if "/" not in python else commands.login_relative(python)
         self._bundle = bundle
         self._config_file = config_file
         self._deadlines = deadlines or Deadlines()
@@ -111,7 +111,7 @@ class SSHHost:
     def run(self, words: Sequence[str], seconds: float) -> CommandResult:
         """Run a command in the login folder there, without input, and wait until it ends. Raises what `open` raises,
         and `AgentError` where it takes longer than `seconds`."""
-        return self._past_a_master(lambda: self._run(f"cd; exec {command_line(words)}", seconds))
+        return self._past_a_master(lambda: self._run(f"cd; exec {commands.command_line(words)}", seconds))
 
     def fabric(self) -> fabric.Connection:
         """A `fabric.Connection` over the connection of this host, for scripts.
@@ -149,7 +149,7 @@ class SSHHost:
             started = self._start()
         if isinstance(started, CommandResult):
             raise AgentError(
-                f"the agent on `{self.name}` ended before it spoke ({ending(started.status)})",
+                f"the agent on `{self.name}` ended before it spoke ({commands.ending(started.status)})",
                 evidence=_said(started) or None,
                 hint=f"`remoterun doctor {self.name}` looks for the reason",
             )
@@ -165,8 +165,7 @@ class SSHHost:
 
     def _start(self) -> SSHPipe | MasterPipe | CommandResult:
         """The pipe to an agent that has spoken; how the command ended, where copying the agent there may help."""
-        words = [self._python, *FLAGS, f"{self._home}/agent/{self.bundle.file_name}", "serve", "--home", self._home]
-        pipe = self._pipe(f"cd; exec {command_line(words)}")
+        pipe = self._pipe(commands.start_command(self.bundle, self._home, self._python))
         pipe.give_up_at = time.monotonic() + self._deadlines.start
         try:
             await_agent(pipe)
@@ -183,10 +182,10 @@ class SSHHost:
 
     def _install(self) -> None:
         """Copy the agent there. Raises `AgentError` with the reason where that fails, or `HostUnreachable`."""
-        command = install_command(self.bundle, self._home, self._python)
+        command = commands.install_command(self.bundle, self._home, self._python)
         done = self._run(command, self._deadlines.install, self.bundle.data)
         if done.status != 0:
-            raise install_error(self.name, self._home, self._python, done.status, _said(done))
+            raise commands.install_error(self.name, self._home, self._python, done.status, _said(done))
 
     def _run(self, command: str, seconds: float, data: bytes = b"") -> CommandResult:
         pipe = self._pipe(command)
