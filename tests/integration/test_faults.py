@@ -350,6 +350,7 @@ class TestDockerdDies:
         if done.state is RunState.INTERRUPTED:  # dockerd kills it, unless it ends by itself within some seconds
             assert not host.setup.live_restore
             assert (done.reason, done.code) == (Reason.HOST_LOST, None)
+            assert done.message and "as by `docker stop`, or its engine went down" in done.message
             assert counted(lines).startswith(follow.text)
         else:
             assert (done.state, done.reason, done.code) == (RunState.COMPLETE, Reason.EXITED, 0)

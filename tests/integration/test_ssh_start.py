@@ -75,6 +75,7 @@ class TestStart:
             reach(server, deadlines=Deadlines(start=1, install=1)).open()
         assert time.monotonic() - began < Deadlines().start
         assert len(caught.value.evidence or "") < 10_000 and "start-up file" in (caught.value.hint or "")
+        assert "~/.bashrc" in (caught.value.hint or "")
 
     def test_a_damaged_agent_is_replaced(self, start: Start, reach: Open) -> None:
         server = start()

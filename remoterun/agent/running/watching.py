@@ -127,7 +127,7 @@ class Watch:
 
     def _lost(self, found: CommandState, reason: Optional[Reason], in_time: bool) -> None:
         """The command is gone and left no exit code. `in_time`: its time is not up."""
-        code, asked = found.code, reason is not None
+        code, asked, message = found.code, reason is not None, None
         if reason is None:
             if self.run.attempt()[1] != boot_id():
                 reason, code = Reason.HOST_REBOOTED, None
@@ -136,11 +136,13 @@ class Watch:
             elif found.presence is Presence.ENDED and code is not None and code not in (137, 143, 255):
                 reason = Reason.EXITED if code == 0 else Reason.EXIT_NONZERO
             else:
-                reason, code = Reason.HOST_LOST, None
+                reason, code, message = Reason.HOST_LOST, None, "somebody else ended it on that machine"
+                if self._engine.name != "process":
+                    message += ", as by `%s stop`, or its engine went down" % self._engine.name
         self._engine.kill(self.run)
         if not asked and in_time and ENDINGS[reason].retry and self._start_again(reason):
             return
-        self.run.move(RunState.SAVING, reason=reason.value, code=code)
+        self.run.move(RunState.SAVING, reason=reason.value, code=code, message=message)
 
 
 def _why_stop(taken_at: Optional[float], asked: Optional[float]) -> Tuple[Reason, float]:

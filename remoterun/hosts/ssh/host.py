@@ -172,7 +172,7 @@ class SSHHost:
         except AgentSilent as silent:
             limit = f"speak within {self._deadlines.start:g} s"
             if silent.endless:
-                limit = f"speak in the first {KEPT >> 10} KiB of output"
+                limit = f"start the agent within {KEPT >> 10} KiB of output"
             return self._ended(pipe, silent.heard, limit, goes_on=silent.endless)
         except BaseException:
             pipe.close()
@@ -221,7 +221,8 @@ class SSHHost:
             raise AgentError(
                 f"`{self.name}` did not {limit}",
                 evidence=said or None,
-                hint=f"does a start-up file there wait for something, or print without end? `ssh {self.name} true`",
+                hint="does a start-up file there (~/.bashrc, ~/.zshenv, ~/.cshrc, ~/.ssh/rc) print too much, or wait "
+                f"for something? `ssh {self.name} true` shows it",
             )
         return done
 
