@@ -19,12 +19,13 @@ from pathlib import Path
 from remoterun.errors import RemoterunError
 from tests.bench import content, table
 from tests.bench.content import Different, check_same
-from tests.bench.sides import Lap, Memory, Ours, Place, Rsync, Side
+from tests.bench.sides import Lap, Memory, Ours, Place, Rsync, Side, User
 from tests.bench.table import Row, at_least_times, at_most, at_most_times
 from tests.lab import Lab, LabError
 
 NEAR, MIDDLE, FAR = 0.0, 0.020, 0.080  # round trips of the ways, in seconds
 RSYNC = "rsync -a"
+TINY = 600  # bytes of each of very many files
 SECOND = 1.1
 COPIES = 8  # of the large file, that are in memory at once, at the most
 UNTOUCHED = 3.0  # seconds after which a file counts as not being written any more
@@ -43,11 +44,12 @@ class Sizes:
     file: int = 10_000
     lines: int = 130 * MB
     rounds: int = 5
+    many: int = 100_000
     remark: str = ""
 
 
 FULL = Sizes()
-QUICK = Sizes(1 << 28, 1 << 26, 2_000, 10_000, 32 * MB, 3, " (quick)")
+QUICK = Sizes(1 << 28, 1 << 26, 2_000, 10_000, 32 * MB, 3, 20_000, " (quick)")
 
 
 class Bench:
@@ -97,6 +99,24 @@ class Bench:
         source = self._source()
         content.json_lines(source, self._sizes.lines)
         self._first_time(f"{self._sizes.lines / MB:g} MB of JSON lines, 20 ms", source, self._sides(MIDDLE), 1.0)
+
+    def many(self) -> None:
+        """So many small files that each of them counts: a copy of them, and a run and `gc` on this machine."""
+        source, sizes = self._source(), self._sizes
+        content.random_tree(source, sizes.many, TINY)
+        what, sides = f"{sizes.many:,} files of {TINY} bytes", self._sides(NEAR)
+        _begin(sides.values(), source)
+        self._back(what, source, sides, 1 / 3)
+        user = User(self._place.folder / "user", source)
+        user.remoterun("run", "-y", "-t", "local", "--framework", "none", "true")
+        runs, copies = [], []
+        for _ in range(sizes.rounds):
+            runs.append(user.remoterun("run", "-y", "-t", "local", "--framework", "none", "true"))
+            copies.append(user.copy())
+        case = f"a run again, nothing changed, {what}{sizes.remark}"
+        self.rows.append(table.beside(case, "s", at_most_times(1.5), runs, "cp -r", copies))
+        collected = user.remoterun("machines", "gc", "local")
+        self.rows.append(Row(f"machines gc, {what}{sizes.remark}", "s", at_most(5.0), collected))
 
     def memory(self) -> None:
         """Of all laps so far."""
@@ -225,6 +245,7 @@ PARTS: dict[str, Callable[[Bench], None]] = {
     "unchanged": Bench.unchanged,
     "changed": Bench.changed,
     "lines": Bench.lines,
+    "many": Bench.many,
     "memory": Bench.memory,
 }
 

@@ -10,6 +10,7 @@ import gc
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -29,6 +30,8 @@ NAME = "bench"  # of our upload
 LAP_DEADLINE = 900.0
 HOME = ".remoterun"
 AGENT = "agent"  # the folder of a home that `forget` leaves: an installed agent is not content
+REMOTERUN = str(Path(sys.executable).parent / "remoterun")
+GIT = {f"GIT_{who}_{what}": "bench@localhost" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
 RESET_PEAK = "5"  # see proc(5), clear_refs
 
 
@@ -208,6 +211,44 @@ class Rsync:
         begun = time.perf_counter()
         subprocess.run([*self._words, *words], stdin=subprocess.DEVNULL, timeout=LAP_DEADLINE, check=True)
         return Lap(time.perf_counter() - begun, self._place.wire() - before)
+
+
+class User:
+    """The installed command on this machine, with a home of its own beside it, in a git work tree: each method returns
+    the seconds that it took."""
+
+    def __init__(self, folder: Path, work_tree: Path) -> None:
+        folder.mkdir()
+        self._folder, self._work_tree = folder, work_tree
+        self._env = {**os.environ, "REMOTERUN_HOME": str(folder / "home"), **GIT}
+        for words in (["init", "-q"], ["add", "-A"], ["commit", "-q", "-m", "all"]):
+            subprocess.run(["git", *words], cwd=work_tree, env=self._env, check=True)
+
+    def remoterun(self, *words: str) -> float:
+        return self._timed([REMOTERUN, *words])
+
+    def copy(self) -> float:
+        """`cp -r` of the work tree, but for `.git`, into an empty folder."""
+        target = self._folder / "copy"
+        shutil.rmtree(target, ignore_errors=True)
+        target.mkdir()
+        paths = [str(path) for path in self._work_tree.iterdir() if path.name != ".git"]
+        return self._timed(["cp", "-r", "-t", str(target), *paths])
+
+    def _timed(self, words: list[str]) -> float:
+        begun = time.perf_counter()
+        done = subprocess.run(
+            words,
+            cwd=self._work_tree,
+            env=self._env,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=LAP_DEADLINE,
+        )
+        took = time.perf_counter() - begun
+        if done.returncode:
+            raise subprocess.CalledProcessError(done.returncode, words, done.stdout, done.stderr)
+        return took
 
 
 def _write_once(path: Path, size: int) -> None:
