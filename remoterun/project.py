@@ -14,7 +14,7 @@ from typing import Any
 
 from remoterun.agent.shared.files import read_settings
 from remoterun.errors import ConfigError, UsageError
-from remoterun.model import Asked, Mount
+from remoterun.model import Asked, Mount, Resource
 from remoterun.parsing import VARIABLE, known_words
 
 FILE = "remoterun.toml"
@@ -33,7 +33,7 @@ class Project:
 def find(folder: Path) -> Project:
     """What the `remoterun.toml` of this folder says, or the nearest one above it in its repository. Raises
     `ConfigError`."""
-    for each in folders_of(folder):
+    for each in _up_to_the_top(folder):
         file = each / FILE
         try:
             text = read_settings(str(file)).decode()
@@ -43,26 +43,21 @@ def find(folder: Path) -> Project:
             why = getattr(error, "strerror", error)
             raise ConfigError(f"`{file}` can't be read: {why}", hint="mend it, or move it away")
         project = parse(text, file)
-        _check_requirements(project, each, folders_of(folder)[-1])
+        _check_requirements(project, each, _up_to_the_top(folder)[-1])
         return _moved(project, os.path.relpath(each, folder))
     return Project()
 
 
-def decisions(asked: Asked, typed: Mapping[str, Any], default: str, made: Container[tuple[str, str]]) -> Asked:
-    """What of `asked` a `remoterun.toml` decides about where code runs and what leaves this machine: its machine,
-    unless it is the `default`, its mounts, but for the uploads that were `made` of its repository's files, and whom it
-    notifies. `typed`: the values that were typed, which the user has decided."""
+def decisions(asked: Asked, typed: Mapping[str, Any], default: str, made: Container[Resource]) -> Asked:
+    """What of `asked` a `remoterun.toml` decides about where code runs and what leaves this machine, but for what was
+    `typed`: a machine other than the `default`, mounts (where the machine is the user's choice, other ones than of
+    uploads that were `made` of its files), and whom it notifies."""
+    machine = asked.machine if "machine" not in typed and asked.machine != default else None
     own = [mount.resource for mount in typed.get("mounts", ())]
-    return Asked(
-        "",
-        machine=None if "machine" in typed or asked.machine == default else asked.machine,
-        mounts=tuple(
-            mount
-            for mount in asked.mounts
-            if mount.resource not in own and (mount.resource.kind, mount.resource.name) not in made
-        ),
-        notify=asked.notify if "notify" not in typed else None,
-    )
+    mounts = [mount for mount in asked.mounts if mount.resource not in own]
+    if machine is None:
+        mounts = [each for each in mounts if Resource(each.resource.kind, each.resource.name) not in made]
+    return Asked("", machine=machine, mounts=tuple(mounts), notify=None if "notify" in typed else asked.notify)
 
 
 def agreement(home: Path, file: Path, decided: Asked) -> Path:
@@ -117,10 +112,9 @@ def _check_requirements(project: Project, folder: Path, top: Path) -> None:
     the user can read. Raises `ConfigError`."""
     name = project.typed.get("requirements")
     file = (folder / (name or "")).resolve()
-    if name is not None and (not file.is_relative_to(top.resolve()) or (file.exists() and not file.is_file())):
+    if name is not None and not (file.is_relative_to(top.resolve()) and file.is_file()):
         raise ConfigError(
-            f"{project.file}: `requirements` leads out of its repository, or to what is not a regular file",
-            hint=f"remoterun run --pip-req {name} …",
+            f"{project.file}: `requirements` names no file of its repository", hint=f"remoterun run --pip-req {name} …"
         )
 
 
@@ -141,7 +135,7 @@ def _moved_mount(mount: Mount, up: str) -> str:
     return f"{mount.resource}:{path}"
 
 
-def folders_of(folder: Path) -> list[Path]:
+def _up_to_the_top(folder: Path) -> list[Path]:
     """The folder, and those above it up to the top of its repository: what lies outside of one is not the user's."""
     above = [folder, *folder.parents]
     for number, each in enumerate(above):

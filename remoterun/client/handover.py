@@ -4,7 +4,7 @@
     move      the same for a run that waits elsewhere, which is withdrawn just before
     hand_over what both do, and `attempts` for a further host: the host, mounts, source, credentials, `submit`
 
-The row of a run exists before its host is opened, and before anything is sent.
+The row of a run exists before its host is rented, and before anything is sent: what is refused before has no number.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from remoterun.client.reruns import OriginalRun, SavedTree, another_was_asked, f
 from remoterun.client.secrets import Secrets
 from remoterun.client.specs import digest_of_asked, spec_of
 from remoterun.client.stores import HostStore, manifest_of, pass_on
-from remoterun.client.upload_copies import archive_upload, restore_upload, restore_version
+from remoterun.client.upload_copies import archive_upload, check_known, restore_upload, restore_version
 from remoterun.client.webhooks import addresses_again, addresses_of_run, webhooks_of
 from remoterun.environments import context
 from remoterun.errors import LinkLost, NotFound, RemoterunError, UsageError
@@ -115,6 +115,9 @@ def launch(
             machine = replace(machine, gpus=machine.gpus or plan.offers[0].gpus)
             prepared = replace(prepared, machine=machine)
     session = placement.fitting(connections, machine, request, talk.note) if plan is None else None
+    for mount in request.mounts:
+        if mount.resource.kind == "uploads" and mount not in prepared.saved:
+            check_known(connections, mount.resource, session)
     run = _add(connections, prepared)
 
     def failed(error: BaseException) -> None:
@@ -235,10 +238,9 @@ def _host(
 ) -> tuple[Run, Session]:
     """The machine that a run goes to. What a rented host mounts is in the archive before that has to be paid for."""
     prepared = how.prepared
-    if how.plan is None:
-        machine = prepared.machine
-        session = how.session or placement.choose_machine(connections, machine, prepared.request, talk.note)
-        return run, session
+    if how.session is not None:
+        return run, how.session
+    assert how.plan is not None
     if run.renting is None:
         run = renting.begin(connections, run, how.plan)
     for mount in prepared.request.mounts:

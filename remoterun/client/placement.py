@@ -107,12 +107,12 @@ def choose_machine(
 
 def fitting(
     connections: Connections, machine: MachineType, request: RunRequest, note: Callable[[str], None]
-) -> Session | None:
-    """The conversation that `choose_machine` gives, for a run that asks for GPUs, before it has its number: there is no
-    use in one where the machine has fewer. None for a run without. Raises `UsageError`, `HostError`."""
-    if not (machine.gpus if request.gpus is None else request.gpus):
-        return None
+) -> Session:
+    """The conversation that `choose_machine` gives, with a machine that has as many GPUs as the run asks for. What is
+    refused here has no number yet. Raises `UsageError`, `HostError`."""
     session = choose_machine(connections, machine, request, note)
+    if not (machine.gpus if request.gpus is None else request.gpus):
+        return session
     wanted = settings(machine, request, session)
     lacks = session.ask(api.occupancy, api.Demand(wanted.gpus, wanted.slots)).lacks if wanted.gpus else None
     if lacks is not None:

@@ -13,7 +13,7 @@ from remoterun.agent.shared import api
 from remoterun.agent.shared.records import to_json
 from remoterun.agent.shared.spec import PortSpec, RunSpec, SpecError
 from remoterun.agent.shared.states import ENDINGS, HAND_OVER, Reason, RunEvent, RunState, RunStatus
-from remoterun.client import archiving, occupancy
+from remoterun.client import archiving, occupancy, placement
 from remoterun.client.attempts import may_go_on, start_in_background
 from remoterun.client.connections import Connections, check_home
 from remoterun.client.following import Following, Note, Wanted
@@ -68,6 +68,13 @@ class Runs:
         opened, and no run has a number yet. Raises `UsageError`, `TransferError`.
         """
         return prepare(self._connections, request, source, self._connections.machine(machine), complete=complete)
+
+    def try_machine(self, request: RunRequest, machine: str | None = None) -> None:
+        """Open the machine that a run is to go to, so that one which can't be had is known before anything else is
+        asked; one that is rented is left alone. Raises `HostError`, `UsageError`."""
+        asked = self._connections.machine(machine)
+        if asked.rental is None:
+            placement.fitting(self._connections, asked, request, lambda _: None)
 
     def original(self, number: int | str, replaced: Collection[str] = ()) -> OriginalRun:
         """What a run was asked for and given, to be changed and run again; `replaced`: the paths of mounts in whose

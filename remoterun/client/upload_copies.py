@@ -10,7 +10,7 @@ from remoterun.agent.shared.tree import Manifest
 from remoterun.client.connections import Connections
 from remoterun.client.stores import ArchiveStore, HostStore, Store, digests_of, pass_on, saved, store_of
 from remoterun.errors import AgentError, HostError, NotFound
-from remoterun.model import Upload
+from remoterun.model import Resource, Upload
 from remoterun.parsing import did_you_mean
 from remoterun.registry import Registry
 from remoterun.session import Session
@@ -68,6 +68,16 @@ def note_versions(registry: Registry, store: Store, name: str) -> list[Upload]:
         if upload.home_id == store.home_id and upload.digest not in digests:
             registry.uploads.forget_copy(name, store.home_id, upload.digest)
     return found
+
+
+def check_known(connections: Connections, resource: Resource, session: Session | None) -> None:
+    """Raises `NotFound` for an upload that is neither known here nor on the machine, or in the archive."""
+    registry, name, version = connections.registry, resource.name, resource.version
+    if not registry.uploads.versions(name, version):
+        store = HostStore(session) if session is not None else ArchiveStore(connections, connections.bucket())
+        note_versions(registry, store, name)
+        if not registry.uploads.versions(name, version):
+            raise absent(registry, name, version)
 
 
 def same_as_sent(sent: Manifest, upload: Upload) -> Upload:

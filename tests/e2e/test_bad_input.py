@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pexpect
 import pytest
 
 from tests.commands import REMOTERUN
@@ -184,22 +185,35 @@ def test_refused_with_nothing_left_behind(
 ONLY_THE_MACHINE_KNOWS: list[tuple[tuple[str, ...], int, str, str]] = [
     (("-m", "uploads/dom"), 2, "no upload `dom`", "did you mean uploads/doom?"),
     (("-m", "uploads/zzzzzz"), 2, "no upload `zzzzzz`", "remoterun upload PATH --name zzzzzz"),
-    (("-m", "uploads/doom/nope:x"), 2, "no `uploads/doom/nope`", "remoterun ls uploads/doom"),
     (("-t", "closed"), 125, "refused the connection", "sshd"),
     (("-t", "silent"), 125, "says nothing", "overloaded or suspended"),
 ]
 
 
 @pytest.mark.parametrize(("options", "status", "message", "hint"), ONLY_THE_MACHINE_KNOWS, ids=lambda value: None)
-def test_a_run_that_never_gets_a_machine_is_recorded_as_failed(
+def test_what_is_refused_before_anything_is_sent_gets_no_number(
     failing: Place, options: tuple[str, ...], status: int, message: str, hint: str
 ) -> None:
-    before = made(failing)
+    before, newest = made(failing), failing.json("ps")
     said = refused(failing, status, message, hint, *RUN, *options, "true")
-    assert made(failing) == before
+    assert made(failing) == before and failing.json("ps") == newest
+    assert "Casting" not in said
+
+
+def test_a_run_whose_mount_is_not_in_the_upload_is_recorded_as_failed(failing: Place) -> None:
+    words = (*RUN, "-m", "uploads/doom/nope:x", "true")
+    said = refused(failing, 2, "no `uploads/doom/nope`", "remoterun ls uploads/doom", *words)
     run = failing.newest()
-    assert (run["state"], run["ended"]) == ("failed", None) and re.search(message, run["message"])
+    assert (run["state"], run["ended"]) == ("failed", None) and "no `uploads/doom/nope`" in run["message"]
     assert f"Casting run {run['number']}…" in said
+
+
+def test_a_machine_is_tried_before_questions_about_files(failing: Place, tmp_path: Path) -> None:
+    (tmp_path / "a.py").write_text("1")
+    terminal = Place(tmp_path, failing.env).spawn("run", "-t", "closed", "python a.py")
+    terminal.expect(["Send this folder", "refused the connection"])
+    assert "refused" in terminal.after
+    terminal.expect(pexpect.EOF)
 
 
 def made(place: Place) -> dict[str, Any]:

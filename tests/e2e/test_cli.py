@@ -336,7 +336,7 @@ class TestRuns:
         there = Place(below, ready.env)
         terminal = there.spawn("run", "-y", "true")
         terminal.expect_exact("../remoterun.toml decides where this runs, or what goes there:\r\n")
-        terminal.expect_exact("  machine  plain   (this machine; your default is local)\r\n")
+        terminal.expect_exact("  machine  plain   (your default is local)\r\n")
         terminal.expect_exact("Is that what you want, from now on? [y/N] ")
         terminal.sendline("n")
         terminal.expect_exact("Nothing was run.")

@@ -104,8 +104,7 @@ def test_all_are_away(user: User, silent: MachineType, monkeypatch: pytest.Monke
         client.runs.submit(RunRequest("true"))
     away, late = (caught.value.evidence or "").splitlines()
     assert away.startswith("away: ") and late == "silent: silent does not answer within 1 s"
-    run = client.registry.run("last")
-    assert (run.state, run.placed, run.where) == (RunState.FAILED, None, "lab")
+    assert not client.registry.runs(), "no number is lost"
 
 
 def test_what_a_machine_lacks(user: User) -> None:

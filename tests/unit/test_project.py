@@ -11,7 +11,7 @@ import pytest
 from remoterun import project
 from remoterun.cli.options import parsed, with_values
 from remoterun.errors import ConfigError
-from remoterun.model import Asked, Mount
+from remoterun.model import Asked, Mount, Resource
 
 TEXT = """
 machine = "box"
@@ -31,6 +31,7 @@ def top(tmp_path: Path) -> Path:
 
 def test_from_a_folder_below_it_paths_lead_to_the_same_places(top: Path) -> None:
     (top / project.FILE).write_text(TEXT)
+    (top / "needs.txt").touch()
     here, below = project.find(top), project.find(top / "a" / "b")
     assert here.typed == {
         "machine": "box",
@@ -58,14 +59,14 @@ def test_requirements_from_outside_of_the_repository_are_refused(top: Path, name
     outside.write_text("secret")
     (top / "link").symlink_to(outside)
     (top / project.FILE).write_text(f'requirements = "{name.format(outside=outside)}"')
-    with pytest.raises(ConfigError, match="leads out of its repository"):
+    with pytest.raises(ConfigError, match="names no file of its repository"):
         project.find(top)
 
 
 def test_requirements_that_are_a_pipe_are_refused(top: Path) -> None:
     os.mkfifo(top / "needs.txt")
     (top / project.FILE).write_text(TEXT)
-    with pytest.raises(ConfigError, match="not a regular file"):
+    with pytest.raises(ConfigError, match="names no file of its repository"):
         project.find(top)
 
 
@@ -83,10 +84,10 @@ def test_a_mount_that_is_typed_takes_the_place_of_one_at_the_same_path() -> None
     assert typed.pip == ("numpy", "torch")
 
 
-def decided(text: str, *made: tuple[str, str], **typed: Any) -> tuple[str | None, list[str], tuple[str, ...] | None]:
+def decided(text: str, *made: str, **typed: Any) -> tuple[str | None, list[str], tuple[str, ...] | None]:
     own = parsed(typed)
     asked = with_values(with_values(Asked("true"), parsed(project.parse(text, Path("f")).typed)), own)
-    found = project.decisions(asked, own, "mine", made)
+    found = project.decisions(asked, own, "mine", [Resource.parse(each) for each in made])
     return found.machine, [str(mount.resource) for mount in found.mounts], found.notify
 
 
@@ -94,7 +95,8 @@ def test_what_it_decides_that_a_user_must_have_seen() -> None:
     """Where code runs, what goes there, and which secret; not what is typed, is the default or was made here."""
     text = 'machine = "theirs"\nmounts = ["uploads/doom:data", "runs/3:m"]\nnotify = ["PHONE"]\npip = ["numpy"]\n'
     assert decided(text) == ("theirs", ["uploads/doom", "runs/3"], ("PHONE",))
-    assert decided(text, ("uploads", "doom"), ("uploads", "3")) == ("theirs", ["runs/3"], ("PHONE",))
+    assert decided(text, "uploads/doom") == decided(text)
+    assert decided(text, "uploads/doom", "uploads/3", machine="box") == (None, ["runs/3"], ("PHONE",))
     assert decided(text, machine="box", mounts=["uploads/other:data", "runs/3:x"], notify=["none"]) == (None, [], None)
     assert decided('machine = "mine"\npip = ["numpy"]\nports = [6006]') == (None, [], None)
 

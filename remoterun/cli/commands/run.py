@@ -21,7 +21,7 @@ from remoterun.cli.options import OPTIONS, command_of, options_of, parsed, takes
 from remoterun.cli.render import live_views, machine_views
 from remoterun.cli.to_send import Sending, framework_text, source_to_send, standard_input, with_packages, with_untracked
 from remoterun.errors import HostError, UsageError
-from remoterun.model import ALL_GPUS, Asked, RunRequest, listed
+from remoterun.model import ALL_GPUS, Asked, Resource, RunRequest, listed
 from remoterun.sizes import counted
 
 if TYPE_CHECKING:
@@ -108,9 +108,8 @@ def run(
 def agree_to_project(client: Client, file: Path, asked: Asked, typed: Mapping[str, Any]) -> None:
     """Ask, once, about what a repository's file decides: whoever types a command there may never have read that file.
     Raises `UsageError` where nobody can be asked, and `KeyboardInterrupt` for a no."""
-    top = projects.folders_of(file.parent)[-1].resolve()
     known = [upload for upload, _ in client.registry.uploads.versions() if upload.path is not None]
-    made = {("uploads", upload.name) for upload in known if Path(str(upload.path)).is_relative_to(top)}
+    made = [Resource("uploads", each.name) for each in known if Path(str(each.path)).is_relative_to(file.parent)]
     decided = projects.decisions(asked, typed, client.config.default, made)
     rows = {name: row.words(decided) for name, row in OPTIONS.items() if row.words(decided)}
     agreed = projects.agreement(client.config.home, file, decided)
@@ -125,9 +124,8 @@ def agree_to_project(client: Client, file: Path, asked: Asked, typed: Mapping[st
         )
     render.line(f"{name} decides where this runs, or what goes there:")
     for key, words in rows.items():
-        about = f"   ({_where(client, asked.machine)}; your default is {client.config.default})"
-        for _, word in words:
-            render.line(f"  {key:<9}{word}{about if key == 'machine' else ''}")
+        about = f"   (your default is {client.config.default})" if key == "machine" else ""
+        render.line(f"  {key:<9}{', '.join(word for _, word in words)}{about}")
     if not render.ask("Is that what you want, from now on?", default=False):
         render.line("Nothing was run. What you type, such as -t, takes the place of what the file says.")
         raise KeyboardInterrupt
@@ -135,15 +133,12 @@ def agree_to_project(client: Client, file: Path, asked: Asked, typed: Mapping[st
     write_whole(str(agreed), os.fsencode(f"{file}\n"))
 
 
-def _where(client: Client, machine: str | None) -> str:
-    type_ = client.machines.get(machine)
-    return "rented" if type_.rental is not None else "several machines" if type_.pool else type_.host or "this machine"
-
-
 def send_and_launch(
     client: Client, request: RunRequest, machine: str | None, sending: Sending, yes: bool, dry_run: bool = False
 ) -> Run | None:
     """The run, handed over with what is sent of the current folder; None if it was only to be shown."""
+    if not dry_run:
+        client.runs.try_machine(request, machine)
     source = source_to_send(request, sending)
 
     def complete(found: Source, places: Sequence[str]) -> Source:
