@@ -211,7 +211,7 @@ def translate(error: RemoteError, machine: str) -> RemoterunError:
     if error.code == "no_home":
         hint = (
             f"remoterun doctor {machine}   shows the folder: is a disk not mounted there?\n"
-            "remoterun rm N   forgets a run that was there, if it is gone for good"
+            "remoterun rm --forget N   forgets a run that was there, if it is gone for good"
         )
     if error.code in ("damaged", "missing_blob") and hint is None:
         hint = f"remoterun machines check {machine}"

@@ -299,7 +299,7 @@ def check_home(run: Run, home_id: str) -> None:
         raise HomeMissing(
             f"the home on {run.host.name} is another one than that of run {run.number}",
             hint=f"remoterun doctor {run.host.name}   shows the folder: is a disk not mounted there?\n"
-            f"remoterun rm {run.number}   forgets the run, if the home is gone for good",
+            f"remoterun rm --forget {run.number}   if the home is gone for good",
         )
 
 

@@ -508,10 +508,9 @@ class Runs:
         Raises `UsageError`, `HostError`, `TransferError`."""
         return move(self._connections, self.get(number), machine, Talk(progress or Progress(), note=note))
 
-    def remove(self, number: int | str, note: Callable[[str], None] = lambda _: None) -> str | None:
+    def remove(self, number: int | str) -> str | None:
         """Delete an ended run, there and from the registry; the name of the machine that has it no more, if one had it.
-        Of one whose home is missing only what is recorded here is removed, of which `note` is told. Raises `UsageError`
-        for one that has not ended."""
+        Raises `UsageError` for one that has not ended, `HostError`."""
         run = self._located(number)
         host: MachineType | None = run.host
         if run.host.rental is not None and not run.final:
@@ -521,15 +520,23 @@ class Runs:
                 raise _goes_on(run, f"the run is {run.state.value}")
             host = archiving.machine_of(run) if run.renting is not None else None
         if host is not None:
-            try:
-                self._remove_on_host(run, host)
-            except HomeMissing as error:
-                note(f"{error.message}: only its record here is removed")
-                host = None
+            self._remove_on_host(run, host)
+        self.forget(run)
+        return None if host is None or host.rented is not None else host.name
+
+    def forget(self, run: Run) -> None:
+        """Delete what is recorded here of a run. Its machine is not asked."""
         self._connections.registry.remove_run(run)
         LogCache(self._connections.config.home, 0).remove(run.key)
         self.tokens.remove(run.key)
-        return None if host is None or host.rented is not None else host.name
+
+    def forget_machine(self, machine: MachineType) -> None:
+        """Delete what is recorded here of a machine: its runs, and its copies of uploads. It is not asked."""
+        registry = self._connections.registry
+        for run in (run for run in registry.runs() if run.host.place == machine.place):
+            self.forget(run)
+        for upload in (upload for upload, there in registry.uploads.versions() if there.place == machine.place):
+            registry.uploads.forget_copy(upload.name, upload.home_id)
 
     def _remove_on_host(self, run: Run, host: MachineType) -> None:
         try:

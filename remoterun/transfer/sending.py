@@ -121,7 +121,7 @@ class _Sender:
 
     def send(self, tree: Reading, extra: dict[str, bytes]) -> Manifest:
         if not tree.ended or tree.size >= WORTH:
-            self._room = room_on(self._session)
+            self._room = room_on(self._session).room
         self._make_sure_it_fits(tree)
         self._expected = sum(entry.size for entry in tree.entries() if not entry.digest)
         with contextlib.ExitStack() as stack, Lanes(self._session, self._expected) as self._lanes:
@@ -203,9 +203,13 @@ class _Sender:
         return _Batch()
 
     def _make_sure_it_fits(self, tree: Reading) -> None:
-        """Where all of what was listed would not fit: hash it, and ask what of it is missing. Raises `HostError`."""
+        """Where all of what was listed would not fit: hash it, and ask what of it is missing; but not where it can't be
+        there already. Raises `HostError`."""
         if self._room is None or tree.size - self.already <= self._room:
             return
+        least = sum({entry.size for entry in tree.entries() if entry.kind == "f"})  # files of one size may be equal
+        if least > self._room + room_on(self._session, tree.size).stored:
+            require_room(self._session, least, self._room)
         tree.hash_listed()
         sizes = {entry.digest: entry.size for entry in tree.entries() if entry.digest and entry.digest not in self._met}
         to_come = sum(max(0, sizes[digest] - have) for digest, have in missing_blobs(self._session, list(sizes)))

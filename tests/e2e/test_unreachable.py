@@ -14,10 +14,11 @@ from pathlib import Path
 import pytest
 
 from remoterun.agent.shared.states import RunState
-from remoterun.model import MachineType, Run, new_key
+from remoterun.model import MachineType, Run, Upload, new_key
 from remoterun.registry import Registry
 from tests.commands import REMOTERUN
 from tests.e2e.conftest import Place
+from tests.e2e.test_cli import ended
 from tests.workshop import until
 
 
@@ -93,11 +94,38 @@ def test_a_run_whose_home_is_another_one(place: Place, tmp_path: Path) -> None:
         assert done.stderr == (
             "error: the home on box is another one than that of run 1\n\n"
             "hint: remoterun doctor box   shows the folder: is a disk not mounted there?\n"
-            "      remoterun rm 1   forgets the run, if the home is gone for good\n"
+            "      remoterun rm --forget 1   if the home is gone for good\n"
         )
     recorded(place, MachineType("other", home=str(tmp_path / "new"), engine="process"), RunState.RUNNING)
     assert place.run("wait", "--any", "1", "2", status=125).stderr.count("error: the home on") == 2
-    done = place.run("rm", "1")
-    assert done.stderr == (
-        "warning: the home on box is another one than that of run 1: only its record here is removed\nremoved runs/1\n"
-    )
+    assert "remoterun rm --forget 1" in place.run("rm", "1", status=125).stderr
+
+
+def test_runs_of_a_machine_that_never_comes_back(place: Place, silent: MachineType) -> None:
+    for _ in range(3):
+        recorded(place, silent, RunState.RUNNING)
+    assert "-y removes them unasked" in place.run("rm", "--forget", "1", status=2).stderr
+    terminal = place.spawn("rm", "--forget", "1")
+    terminal.expect(r"runs/1 +running.*Remove it\? \[y/N\] ")
+    terminal.sendline("y")
+    terminal.expect("runs/1 is forgotten; what box has of it stays there")
+    assert ended(terminal) == 0
+    place.run("rm", "--forget", "-y", "2")
+    assert [run["number"] for run in place.json("ps", "--wait", "0.1s")] == [3]
+
+
+def test_a_machine_that_never_comes_back(place: Place, silent: MachineType) -> None:
+    recorded(place, silent, RunState.RUNNING)
+    recorded(place, MachineType("local"), RunState.FAILED)
+    with contextlib.closing(Registry(Path(place.env["REMOTERUN_HOME"]) / "registry.db")) as registry:
+        made = Upload("doom", 1, "a" * 64, 1, 1, 1.0, "box", "abcdabcdabcdabcd")
+        registry.uploads.record(made, silent, time.time())
+    place.run("machines", "add", "box", str(silent.host))
+    terminal = place.spawn("machines", "rm", "box", "--forget")
+    terminal.expect(r"Forget box, with its runs and copies of uploads\? \[y/N\] ")
+    terminal.sendline("y")
+    terminal.expect("what was recorded of box is forgotten\r\nmachine `box` is forgotten")
+    assert ended(terminal) == 0
+    done = place.run("ps")
+    assert done.stderr == "" and re.findall(r"^ *(\d)  ", done.stdout, re.MULTILINE) == ["2"]
+    assert place.json("ls") == []

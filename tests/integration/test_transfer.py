@@ -155,6 +155,13 @@ class TestRoom:
         home = Path(small.hello.home)
         assert not any(path.is_file() for name in ("blobs", "partial") for path in (home / name).rglob("*"))
 
+    def test_what_can_not_fit_is_not_hashed(self, small: Session, tmp_path: Path) -> None:
+        """That would take hours here."""
+        folder = write_files(tmp_path / "s", {"a": b"", "b": b"b"})
+        os.truncate(folder / "a", 8 << 40)
+        with pytest.raises(HostError, match=r"too full: 8\.8 TB are to be sent, and 4\d MB fit there"):
+            send(small, folder)
+
     def test_what_is_there_is_not_counted(self, small: Session, tmp_path: Path) -> None:
         files: Files = {str(n): os.urandom(6 << 20) for n in range(5)}
         upload(small, tmp_path / "s", files)

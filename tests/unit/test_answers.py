@@ -96,7 +96,7 @@ def test_an_answer_of_many_values_is_an_error_and_the_conversation_goes_on(reque
 
     try:
         within(100 * MIB, 60, refused)
-        assert session.ask(api.room, api.Nothing()).room == 5
+        assert session.ask(api.room, api.Arriving()).room == 5
     finally:
         session.close()
 

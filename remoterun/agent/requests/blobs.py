@@ -7,6 +7,7 @@ from typing import Any, Iterator, List
 
 from ..shared import api
 from ..shared.archive import SignedObject
+from ..shared.files import own_bytes, size_of
 from ..shared.frames import Body
 from ..shared.packs import DIGEST_SIZE, MISSING, CompressingStream, unpacked
 from ..shared.pieces import GROUP, pack_numbers, piece_count, read_piece, unpack_numbers
@@ -36,8 +37,12 @@ def _missing(home: Home, digests: List[bytes]) -> Iterator[bytes]:
             yield MISSING.pack(place, home.blobs.partial_size(digest) if digest in begun else 0)
 
 
-def room(call: Call, _: api.Nothing) -> api.Room:
-    return api.Room(call.home.reserve.room())
+def room(call: Call, asked: api.Arriving) -> api.Room:
+    room, home = call.home.reserve.room(), call.home
+    if asked.size <= room:
+        return api.Room(room)
+    paths = (path for first in range(256) for path, _ in home.blobs.beginning_with(first))
+    return api.Room(room, sum(map(size_of, paths)) + own_bytes(home.partial))
 
 
 def put(call: Call, _: api.Nothing) -> api.Nothing:

@@ -66,10 +66,15 @@ class Count(Record):
     blobs: int
 
 
+class Arriving(Record):
+    size: int = 0
+
+
 class Room(Record):
-    """Bytes that may still arrive."""
+    """Bytes that may still arrive; where that is less than what shall arrive, also those of all blobs, whole or cut."""
 
     room: int
+    stored: int = 0
 
 
 class MissingPieces(Record):
@@ -112,7 +117,7 @@ class BlobPieces(Record):
 # In: digests, 32 bytes each, in as many frames as one likes. Out, for each frame one: (u32 place in the frame, u64
 # bytes that a cut transfer left here) for each digest of which there is no blob here. Protects all of them from `gc`.
 missing = Request("missing", Nothing, Nothing, "blobs")
-room = Request("room", Nothing, Room, "blobs")
+room = Request("room", Arriving, Room, "blobs")
 # In: blobs, as store/blob_streams.py takes them. One whose bytes don't have its digest is refused by name.
 put = Request("put", Nothing, Nothing, "blobs")
 # In: the SHA-256 of pieces. Out: the numbers, u32, of those that the home lacks. What it has is put in place.

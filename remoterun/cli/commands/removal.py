@@ -82,6 +82,7 @@ def rm(
         str | None, typer.Option("--older", metavar="TIME", help="Only runs that ended longer ago than 12h, 7d.")
     ] = None,
     failed: Annotated[bool, typer.Option("--failed", help="Only runs that failed.")] = False,
+    forget: Annotated[bool, typer.Option("--forget", help="Runs whose machine never comes back: only here.")] = False,
     yes: Annotated[bool, typer.Option("-y", "--yes", help="Remove several without a question.")] = False,
 ) -> int:
     """Delete uploads, and runs that have ended, with all they hold.
@@ -97,12 +98,15 @@ def rm(
         chosen = _chosen(client, resources or ["runs"], ended_before, failed)
         if not chosen:
             render.line("There is nothing to remove: no run that has ended matches")
-        if len(chosen) > 1 and not yes and not _agreed(client, chosen):
+        if (len(chosen) > 1 or forget) and chosen and not yes and not _agreed(client, chosen):
             render.line("Nothing was removed")
             return 0
         machines: dict[str, None] = {}
 
         def remove(resource: Resource) -> None:
+            if forget and resource.kind == "runs":
+                _forget_run(client, client.registry.run(resource.name))
+                return
             names, remaining = _remove(client, resource)
             machines.update(dict.fromkeys(names))
             if names or not remaining:
@@ -188,7 +192,14 @@ def _agreed(client: Client, chosen: dict[Resource, Run | None]) -> bool:
         raise UsageError(
             f"these {len(chosen)} would be removed, and nobody is here to agree", hint="-y removes them unasked"
         )
-    return render.ask(f"Remove these {len(chosen)}?", default=False)
+    return render.ask(f"Remove {f'these {len(chosen)}' if len(chosen) > 1 else 'it'}?", default=False)
+
+
+def _forget_run(client: Client, run: Run) -> None:
+    if run.renting is not None and not run.final:
+        raise UsageError(f"run {run.number} has a rented host, which costs", hint="remoterun machines gc aws")
+    client.runs.forget(run)
+    render.line(f"runs/{run.number} is forgotten; what {run.host.name} has of it stays there")
 
 
 def _remove(client: Client, resource: Resource) -> tuple[Sequence[str], Mapping[str, RemoterunError]]:
@@ -200,7 +211,7 @@ def _remove(client: Client, resource: Resource) -> tuple[Sequence[str], Mapping[
             hint=f"remoterun rm {whole}",
         )
     if resource.kind == "runs":
-        machine = client.runs.remove(resource.name, render.warning)
+        machine = client.runs.remove(resource.name)
         return () if machine is None else (machine,), {}
     removed = client.uploads.remove(resource.name, resource.version)
     return removed.machines, removed.remaining
