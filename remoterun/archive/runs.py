@@ -12,7 +12,7 @@ from remoterun.agent.shared import api
 from remoterun.agent.shared.archive import MOST_RUN_TREES, ArchivedTree, RunRecord, log_key, run_prefix
 from remoterun.agent.shared.files import tail_start
 from remoterun.agent.shared.frames import PIECE, Frame
-from remoterun.agent.shared.records import decode, encode, to_json
+from remoterun.agent.shared.records import encode, from_json, parse, to_json
 from remoterun.agent.shared.spec import KEY, MOST_BYTES, RunSpec
 from remoterun.agent.shared.states import FINAL, RunEvent, RunState, RunStatus
 from remoterun.agent.shared.tree import LARGEST, TreeError, show
@@ -29,8 +29,8 @@ T = TypeVar("T")
 
 LIVES = 86400.0
 """Seconds after its last report for which a run that has not ended may still go on."""
-MOST_RECORD = 1 << 20
-"""Bytes of a run's status."""
+MOST_RECORD, MOST_VALUES = 1 << 20, 1 << 16
+"""Bytes of a run's status, and its values, as `parse` counts them: `ps` reads those of many runs."""
 MOST_PIECES = 1 << 18
 """Pieces of a log: one each half minute, for three months."""
 POLL = 5.0
@@ -63,7 +63,7 @@ def read_record(archive: Archive, key: str) -> RunRecord:
     """The run as its host last reported it. Raises `NotFound`, `HostError` for what makes no sense."""
 
     def decoded(data: bytes) -> RunRecord:
-        record = decode(RunRecord, data)
+        record = from_json(RunRecord, parse(data, MOST_VALUES))
         if record.status.key != key:
             raise ValueError("it is of another run")
         return record

@@ -3,6 +3,7 @@ is left out as damaged; none of it takes our memory or leaves the folder that wa
 
 from __future__ import annotations
 
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -142,6 +143,17 @@ class TestHostileObjects:
         assert not found and key in unreadable[KEY]
         with pytest.raises(HostError, match=key):
             runs.details(archive, KEY)
+
+    def test_a_status_of_many_values_takes_no_memory(self, archive: Archive) -> None:
+        key = f"runs/{KEY}/status.json"
+        for events in (b"{}," * 300_000, b'{"t":1.0},' * 100_000, b"[]," * 300_000):
+            archive.s3.put(key, b'{"status":{"key":"%s","state":"running"},"events":[%s{}]}' % (KEY.encode(), events))
+            tracemalloc.start()
+            with pytest.raises(HostError, match="it has more than 65536 values"):
+                runs.details(archive, KEY)
+            peak = tracemalloc.get_traced_memory()[1]
+            tracemalloc.stop()
+            assert peak < 16 << 20
 
     @pytest.mark.parametrize("key", ["", "x", "../../uploads/doom", "A" * 26])
     def test_a_key_that_is_not_that_of_a_run(self, archive: Archive, key: str) -> None:
