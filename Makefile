@@ -10,13 +10,16 @@ ARGS ?=
 WORKERS ?= 3
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check $(if $(wildcard constraints.txt),-c constraints.txt)
 
-.PHONY: help demo test lint unit bench clean system
+.PHONY: help demo play test lint unit bench clean system
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 demo: $(BASE) ## see a run from start to end, on this machine
 	@$(BIN)/python examples/demo.py $(ARGS)
+
+play: system $(READY) ## a box and a cloud on this machine, to play with by hand
+	@$(BIN)/python -m tests.play
 
 test: system lint ## lint, then every test; as root on Debian or Ubuntu it installs what they need
 	@$(BIN)/pytest -n $(WORKERS) --no-loadscope-reorder $(ARGS)
