@@ -20,7 +20,7 @@ from remoterun.config import AWS as AwsSettings
 from remoterun.config import Config
 from remoterun.errors import ConfigError, HostUnreachable
 from remoterun.model import MachineType, Rental
-from remoterun.providers.aws import catalogue, first_session, image, network, tags, update_prices
+from remoterun.providers.aws import catalogue, first_session, image, network, tags
 from remoterun.providers.aws.acquire import client_token, launch_parameters
 from remoterun.providers.aws.calls import (
     Calls,
@@ -38,6 +38,7 @@ from remoterun.providers.aws.provider import AWS
 from remoterun.providers.aws.user_data import cloud_config, user_data
 from remoterun.providers.base import HostNeverCame, Intent, ProviderError, ProviderUnreachable
 from remoterun.providers.folder import HostFolder
+from tests import update_prices
 from tests.workshop import until
 
 MACHINE = MachineType("t4", rental=Rental("aws", ("g4dn.xlarge",), disk=200))

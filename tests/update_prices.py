@@ -1,4 +1,4 @@
-"""Write `prices.json` anew from AWS's public price files: `python -m remoterun.providers.aws.update_prices [REGION …]`.
+"""Write `prices.json` anew from AWS's public price files: `python -m tests.update_prices [REGION …]`.
 
 Needs no credentials, and some minutes: the file of a region has hundreds of megabytes, of which nothing is kept. Prices
 are those of the types that the table has facts of; a new type is first added there by hand.
@@ -16,9 +16,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from remoterun.providers.aws import catalogue
+
 ADDRESS = "https://pricing.us-east-1.amazonaws.com/offers/v1.0/aws/AmazonEC2/current/{}/index.csv"
 SOURCE = "AWS's public price files, offers/v1.0/aws/AmazonEC2"
-FILE = Path(__file__).with_name("prices.json")
+FILE = Path(catalogue.__file__).with_name("prices.json")
 WANTED = {
     "TermType": "OnDemand",
     "Unit": "Hrs",
