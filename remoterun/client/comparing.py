@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
+import itertools
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from remoterun.agent.shared import api
@@ -19,19 +19,19 @@ from remoterun.client.reruns import read_spec
 from remoterun.client.stores import Store
 from remoterun.model import Run
 from remoterun.parsing import duration_text
+from remoterun.sizes import size
+from remoterun.source.patch import patches, quoted
 
-LARGEST = 512 << 10
-"""Bytes of the largest file whose lines are compared; larger ones are only named."""
-MOST = 16 << 20
-"""Bytes of all files whose lines are compared."""
-_LOOKED_INTO = 8000
-"""Bytes in which a zero byte tells that a file is not text, as for git."""
+LINES_UP_TO = 512 << 10
+"""Bytes of the largest file that is read, unless what is not text is wanted, too."""
+MOST = 16 << 20, 64 << 20
+"""Bytes of all files that are read; where what is not text is wanted, too."""
 
 
 @dataclass(frozen=True)
 class FileChange:
-    """A file of the source that is another, or is only in one of them (None). `lines`: of a unified diff; none for what
-    is not text, or too large, or not kept any more."""
+    """A file of the source that is another, or is only in one of them (None). `lines`: those of `git diff`; with the
+    sizes of what is not text, too large, or not saved any more."""
 
     path: str
     before: Entry | None
@@ -43,12 +43,23 @@ class FileChange:
         return "added" if self.before is None else "removed" if self.after is None else "changed"
 
     @property
+    def sizes(self) -> tuple[str, str]:
+        """Of both for people: `12.3 MB`, `none`."""
+        before, after = ("none" if entry is None else size(entry.size) for entry in (self.before, self.after))
+        return before, after
+
+    @property
+    def hunks(self) -> tuple[str, ...]:
+        """The lines from the first that differs on; none of what is not text."""
+        return tuple(itertools.dropwhile(lambda line: not line.startswith("@@ "), self.lines))
+
+    @property
     def added(self) -> int:
-        return sum(line.startswith("+") for line in self.lines[2:])
+        return sum(line.startswith("+") for line in self.hunks)
 
     @property
     def removed(self) -> int:
-        return sum(line.startswith("-") for line in self.lines[2:])
+        return sum(line.startswith("-") for line in self.hunks)
 
 
 @dataclass(frozen=True)
@@ -66,7 +77,7 @@ class Difference:
         return _duration(self.before), _duration(self.after)
 
 
-def compare(connections: Connections, before: int | str, after: int | str) -> Difference:
+def compare(connections: Connections, before: int | str, after: int | str, binary: bool) -> Difference:
     """See `Runs.diff`."""
     (first, here, old, details), (second, there, new, others) = (read_spec(connections, n) for n in (before, after))
     told = [_facts(run, spec) for run, spec in ((first, old), (second, new))]
@@ -83,7 +94,7 @@ def compare(connections: Connections, before: int | str, after: int | str) -> Di
         trees.append({entry.path: entry for entry in tree.entries})
     changed = [path for path in sorted(trees[0].keys() | trees[1].keys()) if trees[0].get(path) != trees[1].get(path)]
     pairs = [(trees[0].get(path), trees[1].get(path)) for path in changed]
-    return Difference(first, second, tuple(facts), tuple(_changes(pairs, ((first, here), (second, there)))))
+    return Difference(first, second, tuple(facts), tuple(_changes(pairs, ((first, here), (second, there)), binary)))
 
 
 def _duration(run: Run) -> float | None:
@@ -149,45 +160,36 @@ def _facts(run: Run, spec: RunSpec) -> dict[str, tuple[str, ...]]:
 
 
 def _changes(
-    pairs: Sequence[tuple[Entry | None, Entry | None]], stores: Sequence[tuple[Run, Store]]
+    pairs: Sequence[tuple[Entry | None, Entry | None]], stores: Sequence[tuple[Run, Store]], binary: bool
 ) -> Iterator[FileChange]:
-    texts: list[dict[str, bytes]] = []
-    budget = MOST
-    small = []
+    budget = MOST[binary]
+    chosen = []
     for pair in pairs:
-        size = sum(entry.size for entry in pair if entry is not None)
-        if all(entry is None or entry.size <= LARGEST for entry in pair) and size <= budget:
-            budget -= size
-            small.append(pair)
+        total = sum(entry.size for entry in pair if entry is not None)
+        if total <= budget and (binary or all(entry is None or entry.size <= LINES_UP_TO for entry in pair)):
+            budget -= total
+            chosen.append(pair)
+    sides: list[dict[str, tuple[str, bytes]]] = []
+    lost: set[str] = set()
     for side, (run, store) in enumerate(stores):
-        wanted = [pair[side] for pair in small]
-        digests = [entry.digest for entry in wanted if entry is not None and entry.kind == "f"]
-        texts.append(store.contents(_source(run), digests, MOST) if digests else {})
-    for before, after in pairs:
-        entry = after or before
+        entries = [entry for pair in chosen if (entry := pair[side]) is not None and entry.kind != "d"]
+        digests = [entry.digest for entry in entries if entry.kind == "f"]
+        known = store.contents(_source(run), digests, MOST[binary]) if digests else {}
+        lost.update(entry.path for entry in entries if entry.kind == "f" and entry.digest not in known)
+        sides.append({entry.path: _as_git(entry, known) for entry in entries if entry.path not in lost})
+    before, after = ({path: file for path, file in side.items() if path not in lost} for side in sides)
+    found = patches(before, after, binary)
+    for old, new in pairs:
+        entry = new or old
         assert entry is not None
-        sides = [_lines(each, known) for each, known in ((before, texts[0]), (after, texts[1]))]
-        lines: tuple[str, ...] = ()
-        if sides[0] is not None and sides[1] is not None:
-            names = (
-                ("/dev/null" if before is None else f"a/{entry.path}"),
-                ("/dev/null" if after is None else f"b/{entry.path}"),
-            )
-            lines = tuple(difflib.unified_diff(sides[0], sides[1], *names, lineterm=""))
-        yield FileChange(entry.path, before, after, lines)
+        change = FileChange(entry.path, old, new)
+        names = quoted(f"a/{entry.path}"), quoted(f"b/{entry.path}")
+        sized = f"Files {names[0]} ({change.sizes[0]}) and {names[1]} ({change.sizes[1]}) differ"
+        lines = found.get(entry.path) or ["diff --git {} {}".format(*names), sized]
+        yield replace(change, lines=tuple(sized if line.startswith("Binary files ") else line for line in lines))
 
 
-def _lines(entry: Entry | None, texts: dict[str, bytes]) -> list[str] | None:
-    """The lines of a text; none for a file that is not there; None for what has no lines to be compared. A last line
-    that does not end is marked, as git does it."""
-    if entry is None:
-        return []
-    text = os.fsencode(entry.target) if entry.kind == "l" else texts.get(entry.digest)
-    if entry.kind == "d" or text is None or b"\0" in text[:_LOOKED_INTO]:
-        return None
-    lines = text.decode(errors="surrogateescape").split("\n")
-    if lines[-1]:
-        lines[-1] += "\n\\ No newline at end of file"
-    else:
-        del lines[-1]
-    return lines
+def _as_git(entry: Entry, known: dict[str, bytes]) -> tuple[str, bytes]:
+    if entry.kind == "l":
+        return "120000", os.fsencode(entry.target)
+    return "100755" if entry.executable else "100644", known[entry.digest]

@@ -47,7 +47,7 @@ def difference(found: Difference) -> dict[str, Any]:
                 "path": change.path,
                 "change": change.kind,
                 "sizes": [entry.size if entry is not None else None for entry in (change.before, change.after)],
-                "diff": "\n".join(change.lines) or None,
+                "diff": "\n".join(change.lines) if change.hunks else None,
             }
             for change in found.files
         ],

@@ -363,12 +363,12 @@ class Runs:
 
         return Forwarding(self._connections, run, ports, tell)
 
-    def diff(self, before: int | str, after: int | str) -> Difference:
-        """What differs between two runs. Opens the machines that have them. Raises `HostError`, `UsageError` where what
-        was asked of one is not saved."""
+    def diff(self, before: int | str, after: int | str, binary: bool = False) -> Difference:
+        """What differs between two runs; with `binary` in such lines that what is not text can be made of them. Opens
+        the machines that have them. Raises `HostError`, `UsageError` where what was asked of one is not saved."""
         from remoterun.client.comparing import compare
 
-        return compare(self._connections, before, after)
+        return compare(self._connections, before, after, binary)
 
     def adopt(self) -> Sequence[Run]:
         """Give a number here to each run of the archive that another client handed over: its log and outputs can then

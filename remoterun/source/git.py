@@ -70,7 +70,7 @@ class Answer(Record):
 
 @dataclass(frozen=True)
 class Git:
-    """Git in one folder. Each call blocks, for `GIT_DEADLINE` at most, and starts one process.
+    """Git in one folder. Each call blocks, for `deadline` seconds at most, and starts one process.
 
     `options` stand before git's subcommand; `settings` and `environment` add to those that every call gets.
     """
@@ -79,6 +79,7 @@ class Git:
     options: tuple[str, ...] = ()
     settings: Mapping[str, str] = field(default_factory=dict)
     environment: Mapping[str, str] = field(default_factory=dict)
+    deadline: float = GIT_DEADLINE
 
     def run(self, *words: str, stdin: int | None = None) -> bytes:
         """Standard output of a call of git that must succeed; `SourceError` with git's words if it doesn't."""
@@ -118,11 +119,11 @@ class Git:
         process = started.proc  # `started` ends git when nothing refers to it any more
         assert process is not None
         try:
-            output, errors = process.communicate(timeout=GIT_DEADLINE)
+            output, errors = process.communicate(timeout=self.deadline)
         except subprocess.TimeoutExpired:
             _end(process)
             raise SourceError(
-                f"`git {words[0]}` in {named(self.folder)} took longer than {GIT_DEADLINE:g} s",
+                f"`git {words[0]}` in {named(self.folder)} took longer than {self.deadline:g} s",
                 hint=f"see whether `{git_line(self.folder, 'status')}` ends",
             )
         except BaseException:

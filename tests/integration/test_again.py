@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import re
 import subprocess
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ from remoterun.client import Client
 from remoterun.client.following import LogBytes, Note
 from remoterun.errors import NotFound
 from remoterun.model import MachineType, Run, RunRequest
+from remoterun.source.patch import patches
 from tests import commands
 from tests.workshop import User, read_files, until, write_files
 
@@ -241,15 +243,16 @@ class TestRerun:
 class TestDiff:
     def test_what_differs_and_nothing_else(self, typed: Typed, tmp_path: Path) -> None:
         folder = typed.folder
-        write_files(
-            folder, {"a.py": "one\ntwo\nthree", "same": "s", "gone": "g\n", "bin": b"\0a", "big": b"x" * (1 << 20)}
-        )
+        before = {"a.py": "one\ntwo\nthree", "same": "s", "gone": "g\n", "bin": b"\0a", "big": b"x" * (1 << 20)}
+        write_files(folder, before)
         (tmp_path / "in").write_text("first")
         typed("upload", "../in", "--name", "doom")
         mount = ("-m", "uploads/doom")
         metrics = """printf '{"loss": 9}\\n{"loss": %d.5, "step": 300, "at": "x"}\\n' >metrics.jsonl"""
         typed("run", "--no-git", "-y", *mount, "-d", "x", f"cat same doom/in; {metrics % 1}")
-        write_files(folder, {"a.py": "one\n2\nthree\n", "new*": "n\n", "bin": b"\0bc", "big": b"y" * (1 << 20)})
+        write_files(
+            folder, {"a.py": "one\n2\nthree\n", "new*": "n\n", 'ö"\n': "o\n", "bin": b"\0bc", "big": b"y" * (1 << 20)}
+        )
         (folder / "gone").unlink()
         (tmp_path / "in").write_text("second")
         typed("upload", "../in", "--name", "doom")
@@ -272,34 +275,52 @@ class TestDiff:
         assert lines[10:12] == ["numbers - loss 1.5", "+ loss 2.5"]
         assert "framework" not in facts and "engine" not in facts and "\x1b" not in shown
 
-        write_files(tmp_path / "git", {"a.py": "one\ntwo\nthree", "gone": "g\n"})
-        patch = files.partition("diff --git a/bin")[0] + "diff --git a/gone" + files.partition("diff --git a/gone")[2]
-        patch = "\n".join(line for line in patch.split("\n") if "big" not in line)
-        subprocess.run(["git", "apply", "-"], input=patch, text=True, cwd=tmp_path / "git", check=True)
-        assert read_files(tmp_path / "git") == {"a.py": b"one\n2\nthree\n", "new*": b"n\n"}
-        assert "\\ No newline at end of file" in files
-        assert "Binary or large files a/bin and b/bin differ: 2 bytes, 3 bytes" in files
-        assert "files a/big and b/big differ" in files and "same" not in files
+        write_files(tmp_path / "git", before)
+        subprocess.run(["git", "apply", "-"], input=shown, text=True, cwd=tmp_path / "git", check=True)
+        assert read_files(tmp_path / "git") == read_files(folder), "files that are no text, and odd names, too"
+        assert "\\ No newline at end of file" in files and "same" not in files
 
         stat = typed("diff", "runs/1", "last", "--stat").stdout.splitlines()
-        assert stat[-6:] == [
+        assert [re.sub(r" +\|", " |", line) for line in stat[-7:]] == [
             "a.py | +2 -2",
-            "big  | changed",
-            "bin  | changed",
+            "big | 1.0 MB → 1.0 MB",
+            "bin | 2 bytes → 3 bytes",
             "gone | +0 -1",
-            "new  | +1 -0",
-            "5 files changed, 3 lines added, 3 removed",
+            "new | +1 -0",
+            r'"\u00f6\"\n" | +1 -0',
+            "6 files changed, 4 lines added, 3 removed",
         ]
         found = json.loads(typed("diff", "1", "2", "--json").stdout)
         assert [(file["path"], file["change"]) for file in found["files"]] == [
             ("a.py", "changed"), ("big", "changed"), ("bin", "changed"), ("gone", "removed"), ("new", "added"),
+            ('ö"\n', "added"),
         ]  # fmt: skip
         assert found["facts"]["state"] == [["complete, exit status 0"], ["failed, exit status 4"]]
+
+        for rows, paged in ((10, True), (200, False)):
+            env = {**typed.env, "PAGER": "sed s/^/page:/", "TERM": "xterm"}
+            terminal = pexpect.spawn(commands.REMOTERUN, ["diff", "1", "2"], 60, env=env, dimensions=(rows, 80))
+            terminal.expect(pexpect.EOF)
+            assert (b"page:" in terminal.before) is paged, "what is longer than the terminal has a pager"
+            assert b"\x1b[32m+2" in terminal.before
+            assert b"Files a/big (1.0 MB) and b/big (1.0 MB) differ" in terminal.before
 
         typed("rerun", "1")
         again = typed("diff", "1", "3").stdout
         assert "Nothing else differs" in typed("diff", "1", "1").stderr
         assert " ".join(again.split("duration")[0].split()) == "run - 1 + 3"
+
+    def test_texts_whose_lines_take_too_long_to_compare(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """They are passed on as what is not text; what is made of the one is the other all the same."""
+        monkeypatch.setattr("remoterun.source.patch.DEADLINE", 0.05)
+        chance = random.Random(1)
+        before, after = ("".join(chance.choice("ab") + "\n" for _ in range(1 << 18)).encode() for _ in range(2))
+        found = patches({"x": ("100644", before)}, {"x": ("100644", after)}, binary=True)
+        assert "GIT binary patch" in found["x"]
+        write_files(tmp_path, {"x": before})
+        text = "".join(f"{line}\n" for line in found["x"])
+        subprocess.run(["git", "apply", "-"], input=text, text=True, cwd=tmp_path, check=True)
+        assert (tmp_path / "x").read_bytes() == after
 
 
 class TestEdit:

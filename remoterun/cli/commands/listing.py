@@ -233,8 +233,10 @@ def diff(
     shows them. What is the same is not shown.
     """
     with connect() as client:
-        found = client.runs.diff(run_number(before), run_number(after))
+        binary = not (json or stat or render.reader_is_terminal())
+        found = client.runs.diff(run_number(before), run_number(after), binary)
     if json:
         render.out_json(json_shapes.difference(found))
     else:
-        run_views.difference(found, stat)
+        with render.paged():
+            run_views.difference(found, stat)

@@ -12,6 +12,7 @@ import io
 import json
 import os
 import re
+import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -61,6 +62,23 @@ def out_text(*parts: Text, hang: int, command: bool = False) -> None:
     """As `out`; on a terminal a longer line is broken between words, and goes on at column `hang`, where a `command`
     begins that is not broken."""
     _write(laid_out(parts, sys.stdout, hang, command))
+
+
+@contextlib.contextmanager
+def paged() -> Iterator[None]:
+    """What is printed in the block, where that is longer than the terminal, is shown by the user's pager."""
+    shown = io.StringIO()
+    shown.isatty = sys.stdout.isatty  # type: ignore[method-assign]
+    with contextlib.redirect_stdout(shown) if is_terminal(sys.stdout) else contextlib.nullcontext():
+        yield
+    text = shown.getvalue()
+    if text.count("\n") < shutil.get_terminal_size().lines:
+        sys.stdout.write(text)
+    else:
+        import pydoc  # takes longer than most commands
+
+        os.environ.pop("MANPAGER", None)
+        pydoc.pager(text)
 
 
 def out_json(value: Any) -> None:

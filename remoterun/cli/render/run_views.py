@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from remoterun.agent.shared.spec import NONE, PYTHON, TENSORFLOW
@@ -33,7 +33,6 @@ from remoterun.errors import HostError, NoAnswerInTime
 from remoterun.model import Run
 
 if TYPE_CHECKING:
-    from remoterun.agent.shared.tree import Entry
     from remoterun.client.comparing import Difference, FileChange
 
 
@@ -319,10 +318,10 @@ def difference(found: Difference, stat: bool) -> None:
         _stat(found.files)
     elif is_terminal(sys.stdout):
         for change in found.files:
-            for part in _git(change):
+            for part in change.lines:
                 out(_painted(part))
     else:  # as it is, for `git apply`
-        text = "".join(f"{part}\n" for change in found.files for part in _git(change))
+        text = "".join(f"{part}\n" for change in found.files for part in change.lines)
         out_bytes(text.encode(errors="surrogateescape"))
 
 
@@ -331,38 +330,12 @@ def _painted(line: str) -> Text:
     return paint(line, colour) if colour else line
 
 
-def _git(change: FileChange) -> Iterator[str]:
-    """The lines of `git diff` for a file."""
-    before, after, path = change.before, change.after, name(change.path)
-    yield f"diff --git a/{path} b/{path}"
-    if before is None and after is not None:
-        yield f"new file mode {_mode(after)}"
-    elif after is None and before is not None:
-        yield f"deleted file mode {_mode(before)}"
-    elif before is not None and after is not None and _mode(before) != _mode(after):
-        yield f"old mode {_mode(before)}"
-        yield f"new mode {_mode(after)}"
-    for part in change.lines:
-        yield from part.split("\n")
-    if not change.lines and _content(before) != _content(after):
-        sizes = [size(entry.size) if entry is not None else "none" for entry in (before, after)]
-        yield f"Binary or large files a/{path} and b/{path} differ: {sizes[0]}, {sizes[1]}"
-
-
-def _content(entry: Entry | None) -> tuple[str, str] | None:
-    return (entry.digest, entry.target) if entry is not None else None
-
-
-def _mode(entry: Entry) -> str:
-    return {"l": "120000", "d": "040000"}.get(entry.kind, "100755" if entry.executable else "100644")
-
-
 def _stat(changes: tuple[FileChange, ...]) -> None:
     if not changes:
         return
     wide = max(len(name(change.path)) for change in changes)
     for change in changes:
         counts = [paint(f"+{change.added}", "32"), paint(f"-{change.removed}", "31")]
-        out(f"{name(change.path):<{wide}} |", *(counts if change.added + change.removed else [change.kind]))
+        out(f"{name(change.path):<{wide}} |", *(counts if change.hunks else [" → ".join(change.sizes)]))
     added, removed = sum(change.added for change in changes), sum(change.removed for change in changes)
     out(f"{files(len(changes))} changed, {counted(added, 'line')} added, {removed} removed")
