@@ -7,11 +7,12 @@ import os
 import re
 import shlex
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from remoterun.agent.shared.spec import PortSpec
 from remoterun.agent.shared.tree import show
 from remoterun.errors import UsageError
-from remoterun.model import ALL_GPUS
+from remoterun.model import ALL_GPUS, Mount, check_upload_name
 
 VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 """The name of an environment variable, or of a secret."""
@@ -73,6 +74,21 @@ def parse_variable(text: str) -> tuple[str, str]:
         shown = show(name) + ("=…" if equals else "")  # its value may be a secret
         raise UsageError(f"`{shown}` is not the name of an environment variable", hint=f"-e {fixed or 'NAME'}=VALUE")
     return name, value
+
+
+def parse_mount(text: str) -> Mount:
+    """Of `RESOURCE[:PATH]`, or of `./FOLDER[:PATH]`, which is an upload under the folder's own name. Raises
+    `UsageError`."""
+    typed, colon, path = text.partition(":")
+    if not re.match(r"(\.\.?|~)(/|$)", typed):
+        return Mount.parse(text)
+    local = os.path.abspath(os.path.expanduser(typed))
+    name = os.path.basename(local)
+    if not os.path.exists(local):
+        raise UsageError(f"there is no `{show(typed)}` here", hint="-m ./FOLDER:PATH, or -m uploads/NAME:PATH")
+    check_upload_name(name, f"remoterun upload {shlex.quote(typed)} --name NAME   then -m uploads/NAME")
+    file = "" if os.path.isdir(local) else f"/{name}"
+    return replace(Mount.parse(f"uploads/{name}{file}{colon}{path}"), local=local)
 
 
 def parse_secret(text: str) -> tuple[str, str]:

@@ -30,6 +30,7 @@ from remoterun.parsing import (
     duration_text,
     parse_duration,
     parse_gpus,
+    parse_mount,
     parse_package,
     parse_port,
     parse_secret,
@@ -61,7 +62,7 @@ def _mount_text(mount: Mount) -> str:
 
 FORMS = {
     "machine": Form(complete=complete.machine_types),
-    "mounts": Form(Mount.parse, _mount_text, key=lambda mount: mount.path, complete=complete.resources),
+    "mounts": Form(parse_mount, _mount_text, key=lambda mount: mount.path, complete=complete.resources),
     "env": Form(
         parse_variable,
         show=itemgetter(0),
@@ -226,9 +227,11 @@ def command_of(words: Sequence[str]) -> str:
         if whole:
             raise UsageError(f"`{shlex.quote(words[1])}` follows a command that stands in quotes", hint=meant)
         render.warning(f"`{shlex.join(own)}` goes to `{words[0]}`, which it follows; it is remoterun's in `{meant}`")
-    return text
+    return _NOTEBOOK.sub(r"papermill --log-output --no-progress-bar -k python3 \1 \1", text)
 
 
+_NOTEBOOK = re.compile(r"\A('[^']+\.ipynb'|[^\s'\"]+\.ipynb)(?=\s|\Z)")
+"""A notebook in the place of a program: it is executed, its cells are the log, and it is an output."""
 _OURS = re.compile(r"(-[bqy] )*(--|-m (uploads|runs)/|-t [A-Za-z])")
 """Options that are ours rather than those of a program whose name stands before them."""
 

@@ -195,32 +195,28 @@ def with_packages(prepared: Prepared, how: Sending) -> Prepared:
     modules = [f"`{module}`" for module in choice.lacking[:_NAMED]]
     named = listed(modules if len(choice.lacking) <= _NAMED else [*modules, f"{len(choice.lacking) - _NAMED} more"])
     text = f"the code imports {named}, which {'plain Python' if choice.framework == PYTHON else 'it'} lacks"
-    offer, packages, certain = choice.offer, choice.packages, not choice.unknown
+    offer, packages, doubtful = choice.offer, choice.packages, choice.unknown
     if offer is not None:
         path = os.path.relpath(offer.path, (prepared.source.workdir if prepared.source is not None else "") or ".")
-        what, count, certain = f"{render.name(path)} lists {counted(offer.count, 'package')}", offer.count, True
-        words, question = ["--pip-req", path], f"{what}. Install {'it' if count == 1 else 'them'}?"
+        what = f"the {counted(offer.count, 'package')} that {render.name(path)} lists"
+        packages, doubtful, words = [], [], ["--pip-req", path]
     else:
-        what, count, words = "", len(packages), [word for each in packages for word in ("--pip", each)]
-        question = f"Install {listed([render.name(each) for each in packages])}?"
-    them, are = ("it", "is") if count == 1 else ("them", "are")
-    if how.yes and not certain or not how.yes and not render.is_interactive():
+        what = listed([render.name(each) for each in packages])
+        words = [word for each in packages for word in ("--pip", each)]
+    if how.yes and doubtful or not how.yes and not render.is_interactive():
         render.warning(text)
-        typed = " ".join(map(render.word, words))
-        also = ", and so does -y" if certain else ""
-        render.line(f"  {what}; {typed} installs {them}{also}" if what else f"  {typed}   installs {them}{also}")
+        also = "" if doubtful else ", and so does -y"
+        render.line(f"  {' '.join(map(render.word, words))}   installs {what}{also}")
         return prepared
     render.line(f"T{text[1:]}.")
-    for each in choice.unknown if offer is None else ():
+    for each in doubtful:
         render.line(f"  `{render.name(each)}` is not a package that many use: is it a file that is not sent?")
-    if how.yes:
-        render.line(f"{what}, which {are} installed." if what else f"{question[8:-1]} {are} installed.")
-    elif not how.choose(f"{question} (q: quit)", certain):
+    if not how.choose(f"Install {what}? (q: quit)", not doubtful):
         return prepared
+    if how.yes:
+        render.line(f"With {what}.")
     options = f"{prepared.request.options} {shlex.join(words)}".strip()
-    return prepared.with_packages(
-        offer.text if offer is not None else "", () if offer is not None else packages, options
-    )
+    return prepared.with_packages(offer.text if offer is not None else "", packages, options)
 
 
 @contextlib.contextmanager

@@ -20,7 +20,11 @@ from remoterun.model import Run
 METRICS = "metrics.jsonl"
 LARGEST, LONGEST_LINE = 4 << 20, 4096
 """Bytes of a file that is read, and of a line."""
-LOSSES = ("train_loss", "loss", "val_loss")
+
+
+def loss(store: Store, run: Run) -> list[float]:
+    found = numbers(store, run)
+    return next((found[name] for name in ("train_loss", "loss", "val_loss") if name in found), [])
 
 
 def numbers(store: Store, run: Run) -> dict[str, list[float]]:

@@ -39,6 +39,7 @@ _KNOWN = frozenset((
 ))  # fmt: skip
 """Modules whose package is surely meant. Another name may be that of a file that is not sent, and on the package index
 that of a stranger's package."""
+_NOTEBOOK = re.compile(r"\s*papermill\s")
 _TRAINER = re.compile(r"-m\s*trainer(\.|\s|$)")
 """The bundled trainer in a command, or one of the user's that stands in its place."""
 _CHOSEN = re.compile(r"^[ \t]*(tensorflow|tf)[\w-]*[ \t]*(\[|[<>=~!])", re.MULTILINE | re.IGNORECASE)
@@ -56,6 +57,8 @@ class Choice:
     lacking: tuple[str, ...] = ()
     offer: Requirements | None = None
     unsure: bool = False
+    tools: tuple[str, ...] = ()
+    """Packages that are installed unasked: what `run` makes of a notebook needs them."""
 
     @property
     def packages(self) -> list[str]:
@@ -89,7 +92,8 @@ def choose(request: RunRequest, source: Source | None) -> Choice:
     )
     lacking = () if own or found.installs or framework == NONE else _lacking(found, framework)
     unsure = asked is None and framework == PYTHON and not found.whole
-    return Choice(framework, why, lacking, listed if lacking else None, unsure)
+    tools = ("papermill", "ipykernel") if _NOTEBOOK.match(request.command) and framework != NONE else ()
+    return Choice(framework, why, lacking, listed if lacking else None, unsure, tools)
 
 
 def _framework(request: RunRequest, found: Imported, requirements: str) -> tuple[str, str]:

@@ -115,7 +115,8 @@ def prepare(
         source = complete(source, places)
     choice = choose(request, source)
     tree = SourceTree(source, connections.config.home / "stamps.db", request.stdin)
-    return Prepared(request._replace(framework=choice.framework), source, machine, places, tree, choice)
+    pip = tuple(dict.fromkeys([*request.pip, *choice.tools]))
+    return Prepared(request._replace(framework=choice.framework, pip=pip), source, machine, places, tree, choice)
 
 
 def _numbered(connections: Connections, mount: Mount, saved: Mapping[Mount, SavedTree]) -> Mount:

@@ -232,23 +232,19 @@ class Runs:
         line = details.pop("line", None)
         return replace(record_status(self._connections, run, status), line=line), {**nothing, **details}
 
-    def losses(self, runs: Iterable[Run], wait: float | None = None) -> Mapping[str, Sequence[float]]:
+    def losses(self, runs: Sequence[Run], wait: float | None = None) -> Mapping[str, Sequence[float]]:
         """How the loss of runs went, by their keys: of those that write one, and whose machine answers in time."""
         from remoterun.client import metrics
 
+        known = [run for run in runs if run.started is not None and (run.outputs or not run.final)]
         found: dict[str, Sequence[float]] = {}
-        by_machine: dict[MachineType, Any] = {}
-        for run in runs:
-            if run.started is not None and (run.outputs or not run.final):
-                by_machine.setdefault(run.host, []).append(run)
 
-        def read(some: Iterable[Run]) -> None:
-            for run in some:
+        def read(machine: MachineType) -> None:
+            for run in [run for run in known if run.host == machine]:
                 with contextlib.suppress(RemoterunError):
-                    known = metrics.numbers(find_store(self._connections, run)[1], run)
-                    found.update((run.key, known[name]) for name in reversed(metrics.LOSSES) if name in known)
+                    found[run.key] = metrics.loss(find_store(self._connections, run)[1], run)
 
-        self._connections.ask_all({machine: partial(read, some) for machine, some in by_machine.items()}, wait)
+        self._connections.ask_all({run.host: partial(read, run.host) for run in known}, wait)
         return dict(found)
 
     def _details(self, run: Run) -> tuple[RunStatus | None, dict[str, Any]]:

@@ -24,7 +24,7 @@ class RunRequest(Packages, HandedOn):
     mounts: tuple[Mount, ...] = option(
         (),
         "-m --mount RESOURCE[:PATH]",
-        "Make an upload, or a run's outputs, readable at PATH. Repeat for more.",
+        "Make an upload, a run's outputs, or ./FOLDER, readable at PATH. Repeat for more.",
         again="Mount the newest version of this there, as well or instead. Repeat for more.",
         first=True,
     )

@@ -99,10 +99,12 @@ def check_upload_name(name: str, hint: str | None = None) -> str:
 
 @dataclass(frozen=True)
 class Mount:
-    """`RESOURCE[:PATH]`. `path` as typed: relative to the working directory, or absolute."""
+    """`RESOURCE[:PATH]`. `path` as typed: relative to the working directory, or absolute. `local`: what is here, and
+    becomes a version of the resource first."""
 
     resource: Resource
     path: str
+    local: str = ""
 
     @classmethod
     def parse(cls, text: str) -> Mount:

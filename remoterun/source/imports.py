@@ -18,7 +18,7 @@ _DEPTH = 4
 """Scripts that start scripts."""
 _PYTHON = re.compile(r"(python|pypy)[\d.]*$")
 _INSTALLERS = frozenset(("pip", "pip3", "uv", "conda", "mamba", "micromamba", "poetry", "pipenv", "pixi", "pdm"))
-_RUNNERS = frozenset(("make", "just", "jupyter", "ipython", "papermill", "pytest", "tox", "nox"))
+_RUNNERS = frozenset(("make", "just", "jupyter", "ipython", "pytest", "tox", "nox"))
 _WITH_VALUE = ("-X", "-W", "--check-hash-based-pycs")
 _ABOUT = ("-V", "-VV", "--version", "-h", "--help")
 _OPERATORS = frozenset("();<>|&\n")

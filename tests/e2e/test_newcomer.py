@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pexpect
 import pytest
@@ -45,9 +47,9 @@ class TestPackages:
         terminal.expect("hello from tqdm")
         assert ended(terminal) == 0
         done = plain.run("run", "--no-git", "-y", WANTED)
-        assert done.stdout == "hello from tqdm\n" and "tqdm is installed." in done.stderr
+        assert done.stdout == "hello from tqdm\n" and "With tqdm." in done.stderr
         refused = plain.run("run", "--no-git", WANTED, status=1)
-        assert "--pip tqdm   installs it, and so does -y" in refused.stderr
+        assert "--pip tqdm   installs tqdm, and so does -y" in refused.stderr
 
     def test_one_that_may_be_a_strangers_is_doubted(self, plain: Place) -> None:
         """A module of a file that is not sent must not become a stranger's package: Enter and -y do not install it."""
@@ -57,7 +59,7 @@ class TestPackages:
         terminal.sendline("q")
         assert ended(terminal) == 130
         done = plain.run("run", "--no-git", "-y", "python -c 'import my_model'", status=1)
-        assert "--pip my_model   installs it\n" in done.stderr and "installing packages" not in done.stderr
+        assert "--pip my_model   installs my_model\n" in done.stderr and "installing packages" not in done.stderr
 
 
 def test_a_loss_is_shown_as_it_falls(plain: Place) -> None:
@@ -101,3 +103,51 @@ class TestGuideLeavesNoMess:
         assert file == Path(plain.env["HOME"], ".claude", "skills", "remoterun", "SKILL.md")
         assert text.startswith("---\nname: remoterun\ndescription: ") and text == plain.run("help", "--agents").stdout
         assert "hint: remoterun help --agents --install" in plain.run("skill", "--install", status=2).stderr
+
+
+class TestFolderAsMount:
+    def test_it_becomes_an_upload_and_that_version_is_mounted(self, plain: Place) -> None:
+        """Under the folder's name; content that is there already makes no other version."""
+        words = ("run", "-y", "-m", "./data:texts", "cat texts/input.txt")
+        assert plain.run(*words).stdout.startswith("ROMEO:")
+        (plain.folder / "data" / "input.txt").write_text("JULIET")
+        done = plain.run(*words)
+        assert done.stdout == "JULIET" and "data is uploads/data@2, 6 bytes" in done.stderr
+        assert plain.run(*words).stdout == "JULIET"
+        assert [upload["version"] for upload in plain.json("ls")] == [2]
+        assert plain.run("run", "-y", "-m", "./data/input.txt:a/b", "cat a/b").stdout == "JULIET"
+        assert plain.run("rerun", "1", "-m", "./data:texts").stdout == "JULIET"
+
+    def test_a_dry_run_sends_nothing(self, plain: Place) -> None:
+        done = plain.run("run", "--dry-run", "-m", "./data", "true")
+        assert re.search(r"^upload     /.*/data, as uploads/data$", done.stdout, re.MULTILINE)
+        assert plain.json("ls") == []
+
+    def test_a_repository_can_not_send_what_is_here(self, plain: Place) -> None:
+        """Only who types a folder means it: `remoterun.toml` might name one with keys."""
+        (plain.folder / "remoterun.toml").write_text('mounts = ["~/:data"]\n')
+        assert "`~/` is not a resource" in plain.run("run", "-y", "true", status=2).stderr
+
+    def test_one_that_is_not_here(self, plain: Place) -> None:
+        refused = plain.run("run", "-y", "-m", "./dota:data", "true", status=2)
+        assert "error: there is no `./dota` here" in refused.stderr and "uploads/NAME:PATH" in refused.stderr
+
+
+def cell(code: str) -> dict[str, Any]:
+    return {"cell_type": "code", "execution_count": None, "metadata": {}, "outputs": [], "source": code}
+
+
+@pytest.mark.timeout(600)
+def test_a_notebook_is_executed(place: Place) -> None:
+    """Its cells are the log; executed, it is an output, also where a cell fails, as the run then does."""
+    place.run("machines", "add", "plain", "local", "--engine", "process", "--default")
+    kernel = {"kernelspec": {"name": "my-conda", "display_name": "x", "language": "python"}}
+    cells = [cell("print('from a cell')"), cell("40 + 2"), cell("raise ValueError('no')")]
+    notebook = {"cells": cells, "metadata": kernel, "nbformat": 4, "nbformat_minor": 4}
+    (place.folder / "train.ipynb").write_text(json.dumps(notebook))
+    subprocess.run(["git", "add", "."], cwd=place.folder, env=place.env, check=True)
+    done = place.run("run", "train.ipynb", status=1)
+    said = done.stdout
+    assert said.index("from a cell") < said.index("\n42\n") < said.index("ValueError: no")
+    executed = json.loads(place.run("cp", "runs/last/train.ipynb", "-").stdout)
+    assert ["from a cell\n"] in [output.get("text") for each in executed["cells"] for output in each.get("outputs", ())]

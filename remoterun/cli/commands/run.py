@@ -6,6 +6,7 @@ import functools
 import os
 import shlex
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -21,7 +22,7 @@ from remoterun.cli.options import OPTIONS, command_of, options_of, parsed, takes
 from remoterun.cli.render import live_views, machine_views
 from remoterun.cli.to_send import Sending, framework_text, source_to_send, standard_input, with_packages, with_untracked
 from remoterun.errors import HostError, UsageError
-from remoterun.model import ALL_GPUS, Asked, Resource, RunRequest, listed
+from remoterun.model import ALL_GPUS, Asked, Mount, Resource, RunRequest, listed
 from remoterun.sizes import counted
 
 if TYPE_CHECKING:
@@ -144,7 +145,9 @@ def send_and_launch(
     def complete(found: Source, places: Sequence[str]) -> Source:
         nonlocal source
         if not sending.commit_ref:
-            source = found = with_untracked(found, request.command, list(places), sending, client.config.home)
+            uploaded = (os.path.relpath(mount.local, found.root or ".") for mount in request.mounts if mount.local)
+            hidden = [*places, *uploaded]
+            source = found = with_untracked(found, request.command, hidden, sending, client.config.home)
         return found
 
     try:
@@ -164,7 +167,20 @@ def launch(client: Client, prepared: Prepared, yes: bool, dry_run: bool) -> Run 
         return None
     if plan is not None:
         agree(client, plan, new, yes)
-    return _submit(client, prepared, plan)
+    request = prepared.request
+    mounts = tuple(_uploaded(client, mount, prepared.machine) for mount in request.mounts)
+    return _submit(client, replace(prepared, request=request._replace(mounts=mounts)), plan)
+
+
+def _uploaded(client: Client, mount: Mount, machine: MachineType) -> Mount:
+    """The version that a folder of this machine is now, in its place."""
+    if not mount.local:
+        return mount
+    name = mount.resource.name
+    with live_views.progress() as progress:
+        upload = client.uploads.upload(Path(mount.local), name, machine.name, progress).upload
+    render.line(f"{render.name(mount.local)} is uploads/{name}@{upload.version}, {render.size(upload.size)}")
+    return replace(mount, resource=replace(mount.resource, version=upload.version), local="")
 
 
 def follow_or_report(client: Client, run: Run, request: RunRequest, background: bool, json: bool) -> int:
@@ -217,6 +233,9 @@ def _show_plan(client: Client, prepared: Prepared, plan: Plan | None, new: NewBu
 
     request, source, type_ = prepared.request, prepared.source, prepared.machine
     for mount in request.mounts:
+        if mount.local:
+            render.out(f"upload     {render.name(mount.local)}, as {mount.resource}")
+            continue
         try:
             client.files.list(mount.resource)
         except HostError as error:
