@@ -32,14 +32,6 @@ class Uploaded:
     warnings: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
-class Removed:
-    """The machines from which an upload was removed, and why it remains on others until the next contact with them."""
-
-    machines: tuple[str, ...]
-    remaining: dict[str, HostError]
-
-
 class Uploads:
     """What a client does with uploads."""
 
@@ -223,9 +215,9 @@ class Uploads:
             path_then = known[0][0].path if known else None
             return self._put(store, target.name, added, progress, path_then, digest, with_added)
 
-    def remove(self, name: str, version: int | None = None) -> Removed:
-        """Delete an upload, or one version of it, on every machine that this client knows to have it. All are asked at
-        once; on one that can't be reached it is deleted at the next contact. Raises `NotFound` where there is none."""
+    def remove(self, name: str, version: int | None = None) -> tuple[Sequence[str], Mapping[str, HostError]]:
+        """Delete an upload, or a version of it, on every machine that this client knows to have it: (the machines that
+        have it no more, why others have it until the next contact with them). Raises `NotFound` where there is none."""
         registry = self._connections.registry
         known = registry.uploads.versions(name, version)
         if version is not None and not known:
@@ -233,27 +225,22 @@ class Uploads:
         digest = known[0][0].digest if version is not None else None
         others = [upload for upload, _ in registry.uploads.versions(name) if upload.version != version]
         homes = {machine.place: machine for _, machine in known} or {(): self._connections.home(None)}
-        registry.uploads.remove(name, version)  # first: whatever happens now, `store_of` deletes it at the next contact
+        registry.uploads.remove(name, version or 0)  # first: `store_of` deletes it now, or at the next contact
         if digest in [upload.digest for upload in others]:  # another version has the same content
-            return Removed(tuple(machine.name for machine in homes.values()), {})
-        asked = {machine: partial(self._remove_from, machine, known, name, digest) for machine in homes.values()}
-        answers = {machine.name: answer for machine, answer in self._connections.ask_all(asked, None).items()}
-        remaining = {machine: answer for machine, answer in answers.items() if isinstance(answer, HostError)}
-        removed = tuple(machine for machine, answer in answers.items() if answer is True or (known and not answer))
+            return [machine.name for machine in homes.values()], {}
+
+        def delete(machine: MachineType) -> bool:
+            store = store_of(self._connections, machine)
+            removed = store.remove_upload(name, digest)
+            registry.uploads.forget_copy(name, store.home_id, digest)
+            return removed or bool(known)
+
+        answers = self._connections.ask_all({each: partial(delete, each) for each in homes.values()}, None)
+        remaining = {machine.name: answer for machine, answer in answers.items() if isinstance(answer, HostError)}
+        removed = [machine.name for machine, answer in answers.items() if answer is True]
         if not removed and not (known and remaining):
             raise next(iter(remaining.values()), NotFound(f"there is no uploads/{name}", hint="remoterun ls uploads"))
-        return Removed(removed, remaining)
-
-    def _remove_from(
-        self, machine: MachineType, known: Iterable[tuple[Upload, MachineType]], name: str, digest: str | None
-    ) -> bool:
-        """Whether its home had it. Raises `HostError` also where another home is in the place of one that has it."""
-        store = store_of(self._connections, machine)
-        removed = store.remove_upload(name, digest)
-        self._connections.registry.uploads.forget_copy(name, store.home_id, digest)
-        if any(upload.home_id != store.home_id for upload, there in known if there.place == machine.place):
-            raise _another_home(machine)
-        return removed
+        return removed, remaining
 
 
 def _with_copies(
@@ -267,15 +254,12 @@ def _with_copies(
         if isinstance(answer, HostError):
             copy = replace(copy, fault=answer)
         elif answer != upload.home_id:
-            copy = replace(copy, fault=_another_home(machine))
+            why = f"the home on {machine.name} is another one: is a disk not mounted there?"
+            copy = replace(copy, fault=HomeMissing(why))
         known = found.get((upload.name, upload.version))
         copies = (*known.copies, copy) if known is not None else (copy,)
         found[upload.name, upload.version] = replace(known or upload, copies=copies)
     return list(found.values())
-
-
-def _another_home(machine: MachineType) -> HomeMissing:
-    return HomeMissing(f"the home on {machine.name} is another one: is a disk not mounted there?")
 
 
 def _of_git(tree: Manifest) -> list[str]:

@@ -65,20 +65,18 @@ UPLOADS = """
 """Of a run, `machine` is what was asked for, `host` what was got, `again` the key of the run that it repeats, `asked`
 the digest of what was asked for. Of an upload, `created` is by the clock of the machine that has it and `recorded` by
 ours: that one says which version is the newest."""
-MIGRATIONS = {
-    1: "",
-    2: """
-        ALTER TABLE runs ADD COLUMN host TEXT;
-        ALTER TABLE runs ADD COLUMN steps TEXT NOT NULL DEFAULT '{}';
-        UPDATE runs SET host = machine WHERE home_id IS NOT NULL;
-    """,
-    3: "ALTER TABLE runs ADD COLUMN renting TEXT;",
-    4: "ALTER TABLE runs ADD COLUMN again TEXT NOT NULL DEFAULT '';",
-    5: "DROP TABLE uploads;" + UPLOADS + "ALTER TABLE copies ADD COLUMN there INTEGER;",
-    6: "ALTER TABLE runs ADD COLUMN asked TEXT NOT NULL DEFAULT '';",
-    7: "ALTER TABLE copies DROP COLUMN there;",
-}
-"""What makes a file of each older version one of the next version. What homes have of uploads is learned from them."""
+MIGRATIONS = (
+    "",
+    "ALTER TABLE runs ADD COLUMN host TEXT; ALTER TABLE runs ADD COLUMN steps TEXT NOT NULL DEFAULT '{}';"
+    " UPDATE runs SET host = machine WHERE home_id IS NOT NULL;",
+    "ALTER TABLE runs ADD COLUMN renting TEXT;",
+    "ALTER TABLE runs ADD COLUMN again TEXT NOT NULL DEFAULT '';",
+    "DROP TABLE uploads;" + UPLOADS + "ALTER TABLE copies ADD COLUMN there INTEGER;",
+    "ALTER TABLE runs ADD COLUMN asked TEXT NOT NULL DEFAULT '';",
+    "ALTER TABLE copies DROP COLUMN there;",
+)
+"""What makes a file of each older version, from 1 on, one of the next. What homes have of uploads is learned from them.
+"""
 _DISK_ERRORS = (
     sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY,
     sqlite3.SQLITE_PERM,
@@ -202,8 +200,7 @@ class Database:
         with database:
             known = database.execute("PRAGMA user_version").fetchone()[0]
             if known != VERSION:  # no other process has made them
-                steps = [MIGRATIONS[each] for each in range(known, VERSION)] if known else [RUNS, UPLOADS]
-                for statement in "".join(steps).split(";")[:-1]:
+                for statement in "".join(MIGRATIONS[known - 1 :] if known else (RUNS, UPLOADS)).split(";")[:-1]:
                     database.execute(statement)
                 database.execute(f"PRAGMA user_version={VERSION}")
 

@@ -148,11 +148,9 @@ class UploadIndex:
             self._db.go_on_without_writing(error)
             return upload
 
-    def remove(self, name: str, number: int | None = None) -> None:
-        """A version (None: each one) exists no more; its number is not given again."""
-        self._db.change(
-            "UPDATE versions SET removed = 1 WHERE name = ? AND number = coalesce(?, number)", (name, number)
-        )
+    def remove(self, name: str, number: int) -> None:
+        """A version (0: each one) exists no more; its number is not given again."""
+        self._db.change("UPDATE versions SET removed = 1 WHERE name = ? AND ? IN (number, 0)", (name, number))
 
     def unwanted(self, home_id: str) -> list[tuple[str, str]]:
         """(name, digest) of each copy that a home has had of a version that exists no more."""

@@ -87,11 +87,6 @@ def _read_missing(stream: Stream, count: int, session: Session) -> list[tuple[in
     return found
 
 
-def room_on(session: Session, size: int = 0) -> api.Room:
-    """Whether `size` bytes may arrive there now. A round trip."""
-    return session.ask(api.room, api.Arriving(size))
-
-
 def require_room(session: Session, missing: int, room: int) -> None:
     """Raises `HostError` when `missing` bytes don't fit into `room`."""
     if missing > room:

@@ -24,7 +24,7 @@ from remoterun.agent.shared.packs import LARGE, PACK, CompressingStream, pack
 from remoterun.agent.shared.tree import ChangedWhileRead, Entry, Manifest, ManifestBuilder, TreeError, hash_file, show
 from remoterun.errors import TransferError
 from remoterun.session import Session
-from remoterun.transfer.answers import AT_ONCE, missing_blobs, require_room, room_on
+from remoterun.transfer.answers import AT_ONCE, missing_blobs, require_room
 from remoterun.transfer.lanes import WORTH, Lanes
 from remoterun.transfer.large_files import LargeUpload
 from remoterun.transfer.progress import Progress
@@ -121,7 +121,7 @@ class _Sender:
 
     def send(self, tree: Reading, extra: dict[str, bytes]) -> Manifest:
         if not tree.ended or tree.size >= WORTH:
-            self._room = room_on(self._session).room
+            self._room = self._session.ask(api.room, api.Arriving()).room
         self._make_sure_it_fits(tree)
         self._expected = sum(entry.size for entry in tree.entries() if not entry.digest)
         with contextlib.ExitStack() as stack, Lanes(self._session, self._expected) as self._lanes:
@@ -208,7 +208,7 @@ class _Sender:
         if self._room is None or tree.size - self.already <= self._room:
             return
         least = sum({entry.size for entry in tree.entries() if entry.kind == "f"})  # files of one size may be equal
-        if least > self._room + room_on(self._session, tree.size).stored:
+        if least > self._room + self._session.ask(api.room, api.Arriving(tree.size)).stored:
             require_room(self._session, least, self._room)
         tree.hash_listed()
         sizes = {entry.digest: entry.size for entry in tree.entries() if entry.digest and entry.digest not in self._met}

@@ -154,7 +154,7 @@ class TestVersions:
         for text in ("a", "b", "a"):
             self.put(user, text, "one")
         self.mounted(user, "uploads/doom@2", "two")
-        assert set(user.client.uploads.remove("doom", 2).machines) == {"one", "two"}
+        assert set(user.client.uploads.remove("doom", 2)[0]) == {"one", "two"}
         assert self.folders(user, "two") == []
         assert [each.version for each in user.client.uploads.versions("doom")] == [1, 3]
         user.client.uploads.remove("doom", 1)
@@ -164,7 +164,7 @@ class TestVersions:
         assert self.put(user, "e", "two") == (5, True), "no run's records may speak of another content"
         with pytest.raises(NotFound, match="no version 2"):
             user.client.uploads.remove("doom", 2)
-        assert set(user.client.uploads.remove("doom").machines) == {"one", "two"} and user.client.uploads.list() == []
+        assert set(user.client.uploads.remove("doom")[0]) == {"one", "two"} and user.client.uploads.list() == []
 
     @pytest.mark.parametrize("whole", [True, False])
     @pytest.mark.parametrize("name, other", [("one", "two"), ("two", "one")])
@@ -177,8 +177,8 @@ class TestVersions:
         folder = user.place(name).folder
         folder.rename(folder.with_name("away"))
         folder.touch()  # no home can be there
-        removed = user.new_client().uploads.remove("doom", None if whole else number)
-        assert removed.machines == (other,) and "home" in removed.remaining[name].message
+        removed, remaining = user.new_client().uploads.remove("doom", None if whole else number)
+        assert removed == [other] and "home" in remaining[name].message
         assert self.folders(user, other) == []
         with pytest.raises(NotFound, match="no upload `doom`"):
             user.client.uploads.versions("doom")

@@ -302,7 +302,7 @@ class TestFile:
             f"INSERT INTO runs VALUES (7, 'k', '{machine}', 'h', 'running', 'true', NULL, '[]', 1.0, 1.0, 1, '{{}}');"
         )
         with sqlite3.connect(tmp_path / "registry.db") as database:
-            database.executescript("".join([first, *(MIGRATIONS[each] for each in range(1, version))]))
+            database.executescript("".join([first, *MIGRATIONS[: version - 1]]))
             database.execute(f"PRAGMA user_version={version}")
         database.close()
         with contextlib.closing(Registry(tmp_path / "registry.db")) as registry:

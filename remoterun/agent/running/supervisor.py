@@ -394,8 +394,7 @@ class Supervisor:
             self._finish(Ended(reason, message, unsaved=True, code=event.get("code")))
         else:
             remove_tree(self.run.work)
-            where = self.spec.machine
-            hint = "remoterun machines df %s   shows who uses it\nremoterun rm runs --failed" % where
+            hint = "remoterun machines df %s   shows who uses it\nremoterun rm runs --failed" % self.spec.machine
             self._finish(Ended(reason, message, hint=hint if reason is Reason.DISK_FULL else None))
 
     def _finish(self, end: Ended) -> None:

@@ -38,7 +38,6 @@ class UsageReport:
         self.home = home
         self._send = send
         self._claims: Dict[bytes, int] = {}
-        """By a blob's digest and whether it is executable: the number of the row that it is of, or `_shared_by`."""
         """By the file of a blob (its digest, and a byte for its executable twin): the row that refers to it."""
         self._rows: List[Dict[str, Any]] = []
 

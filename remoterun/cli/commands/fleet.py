@@ -181,9 +181,7 @@ def machines_rm(
             autocompletion=complete.configured,
         ),
     ],
-    forget: Annotated[
-        bool, typer.Option("--forget", help="Also its runs and copies of uploads: it never comes back.")
-    ] = False,
+    forget: Annotated[bool, typer.Option("--forget", help="Also its runs and copies of uploads: it is gone.")] = False,
 ) -> int:
     """Forget machines, or end rented hosts now.
 
@@ -195,12 +193,10 @@ def machines_rm(
             if HOST_ID.fullmatch(name) and name not in client.config.machines:
                 client.hosts.end(name)
                 render.line(f"host {name} is ending")
-            elif not forget:
-                _forget(name)
-            elif render.ask(f"Forget {name}, with its runs and copies of uploads?", default=False):
-                client.runs.forget_machine(client.machines.get(name))
-                render.line(f"what was recorded of {name} is forgotten")
-                if name in client.config.machines:
+            elif not forget or render.ask(f"Forget {name}, with its runs and copies of uploads?", default=False):
+                if forget:
+                    client.runs.forget_machine(client.machines.get(name))
+                if not forget or name in client.config.machines:
                     _forget(name)
 
         return for_each(names, remove)

@@ -14,7 +14,7 @@ from remoterun.cli import complete, render
 from remoterun.cli.app import Command, Quiet, RunNumbers, app, example, for_each, named_resource, run_number, run_range
 from remoterun.cli.asking import client as connect
 from remoterun.cli.render import file_views, run_views
-from remoterun.errors import NotFound, RemoterunError, UsageError
+from remoterun.errors import HostUnreachable, NotFound, RemoterunError, UsageError
 from remoterun.model import LAST, Resource, Run, Upload
 from remoterun.parsing import parse_duration
 from remoterun.sizes import size as readable
@@ -105,7 +105,11 @@ def rm(
 
         def remove(resource: Resource) -> None:
             if forget and resource.kind == "runs":
-                _forget_run(client, client.registry.run(resource.name))
+                run = client.registry.run(resource.name)
+                if run.renting is not None and not run.final:
+                    raise UsageError(f"{resource} has a rented host, which costs", hint="remoterun machines gc aws")
+                client.runs.forget(run)
+                render.line(f"{resource} is forgotten; what {run.host.name} has of it stays there")
                 return
             names, remaining = _remove(client, resource)
             machines.update(dict.fromkeys(names))
@@ -116,20 +120,13 @@ def rm(
 
         status = for_each(list(chosen), remove)
         for machine in machines:
-            _free(client, machine)
+            try:
+                if freed := client.machines.gc(machine).freed:
+                    render.line(f"  {readable(freed)} are free again on {machine}")
+            except RemoterunError as error:  # such as a `gc` that is at work
+                render.warning(f"the space is not free yet: {error.message}")
+                render.hint(error.hint or f"remoterun machines gc {render.word(machine)}")
     return status
-
-
-def _free(client: Client, machine: str) -> None:
-    """Free what nothing on a machine needs any more."""
-    try:
-        freed = client.machines.gc(machine).freed
-    except RemoterunError as error:  # such as a `gc` that is at work
-        render.warning(f"the space is not free yet: {error.message}")
-        render.hint(error.hint or f"remoterun machines gc {render.word(machine)}")
-    else:
-        if freed:
-            render.line(f"  {readable(freed)} are free again on {machine}")
 
 
 def _chosen(client: Client, words: list[str], ended_before: float | None, failed: bool) -> dict[Resource, Run | None]:
@@ -176,30 +173,20 @@ def _fits(run: Run, ended_before: float | None, failed: bool) -> bool:
 
 
 def _agreed(client: Client, chosen: dict[Resource, Run | None]) -> bool:
-    uploads = client.registry.uploads.versions()
     shown: list[tuple[str, Run | list[Upload]]] = []
     for resource, run in chosen.items():
         known: Run | list[Upload] = run or []
         if resource.kind == "uploads":
-            version = resource.version
-            known = [each for each, _ in uploads if each.name == resource.name and version in (None, each.version)]
+            known = [each for each, _ in client.registry.uploads.versions(resource.name, resource.version)]
         elif run is None:
             with contextlib.suppress(NotFound):
                 known = client.registry.run(resource.name)
         shown.append((str(resource), known))
     file_views.to_remove(shown)
+    which = f"these {len(chosen)}" if len(chosen) > 1 else "it"
     if not render.is_interactive():
-        raise UsageError(
-            f"these {len(chosen)} would be removed, and nobody is here to agree", hint="-y removes them unasked"
-        )
-    return render.ask(f"Remove {f'these {len(chosen)}' if len(chosen) > 1 else 'it'}?", default=False)
-
-
-def _forget_run(client: Client, run: Run) -> None:
-    if run.renting is not None and not run.final:
-        raise UsageError(f"run {run.number} has a rented host, which costs", hint="remoterun machines gc aws")
-    client.runs.forget(run)
-    render.line(f"runs/{run.number} is forgotten; what {run.host.name} has of it stays there")
+        raise UsageError(f"{which} would be removed, and nobody is here to agree", hint="-y removes without a question")
+    return render.ask(f"Remove {which}?", default=False)
 
 
 def _remove(client: Client, resource: Resource) -> tuple[Sequence[str], Mapping[str, RemoterunError]]:
@@ -211,7 +198,10 @@ def _remove(client: Client, resource: Resource) -> tuple[Sequence[str], Mapping[
             hint=f"remoterun rm {whole}",
         )
     if resource.kind == "runs":
-        machine = client.runs.remove(resource.name)
+        try:
+            machine = client.runs.remove(resource.name)
+        except HostUnreachable as error:
+            error.hint = f"{error.hint or 'try again'}\nremoterun rm --forget {resource.name}   if it never comes back"
+            raise
         return () if machine is None else (machine,), {}
-    removed = client.uploads.remove(resource.name, resource.version)
-    return removed.machines, removed.remaining
+    return client.uploads.remove(resource.name, resource.version)

@@ -36,8 +36,6 @@ if TYPE_CHECKING:
 
 SHORT_DIGEST = 12
 MOST_SHOWN = 20
-LITTLE_ROOM = 1e9
-"""Bytes: where `gc` leaves less, it is said what else takes room."""
 """Lines of what a question is about."""
 
 
@@ -285,7 +283,7 @@ def collected(done: Collected, as_json: bool) -> None:
         line("  the same command without --dry-run frees it")
     else:
         line(DONE, f"Freed {size(done.freed)} on {done.machine}{free}")
-    if done.free < LITTLE_ROOM:
+    if done.free < 1e9:
         hint(f"remoterun machines df {word(done.machine)}   shows who uses the rest\nremoterun rm runs --failed")
 
 
