@@ -114,7 +114,6 @@ class _ExecSession:
             self._inlet = os.dup(self._process.stdin.fileno())
             self._process.stdin.close()
         os.set_blocking(self._inlet, False)
-        self._refused: Optional[HomeError] = None
 
     def until_end(self) -> int:
         """Pass on what both sides say until the program has ended; its exit status. Raises what ended the stream."""
@@ -145,8 +144,6 @@ class _ExecSession:
                 self._check_client()
 
     def _check_client(self) -> None:
-        if self._refused is not None:
-            raise self._refused
         if self._stream.cancelled:  # also after the end of the program's input, when nobody hears the client any more
             raise Cancelled
 
@@ -176,10 +173,8 @@ class _ExecSession:
                     _set_size(self._inlet, frame.header["size"])
                 if frame.body:
                     self._write(memoryview(frame.body))
-        except HomeError as error:
-            self._refused = error
-        except (Cancelled, LinkClosed):
-            pass  # the other thread sees it
+        except (Cancelled, LinkClosed, HomeError):
+            pass  # the other thread sees that the client has gone
         finally:
             os.close(self._inlet)
 

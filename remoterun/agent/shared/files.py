@@ -89,15 +89,12 @@ _UNTRUSTED = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CL
 def open_regular(path: str, folder: Optional[int] = None) -> int:
     """A descriptor to read a file from a place where others may write; `folder`: what `path` is relative to.
 
-    Does not block. Raises `FileNotFoundError` where something else than a regular file is there, such as a link.
+    Does not block. Raises `FileNotFoundError` where something else than a regular file is there, such as a link, and
+    `OSError`.
     """
-    try:
+    if stat.S_ISREG(os.stat(path, dir_fd=folder, follow_symlinks=False).st_mode):
         descriptor = os.open(path, _UNTRUSTED, dir_fd=folder)
-    except OSError as error:
-        if error.errno not in (errno.ELOOP, errno.EMLINK, errno.ENXIO, errno.EOPNOTSUPP):
-            raise
-    else:
-        if stat.S_ISREG(os.fstat(descriptor).st_mode):
+        if stat.S_ISREG(os.fstat(descriptor).st_mode):  # it may have become another one
             return descriptor
         os.close(descriptor)
     raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)

@@ -385,7 +385,7 @@ def walk(
             folder, prefix, items = levels[-1]
             item = next(items, None)
             if item is None:
-                os.close(levels.pop().folder)
+                os.close(levels.pop()[0])
                 continue
             path = prefix + item.name
             if path in left_out:
@@ -408,15 +408,11 @@ def walk(
                 continue
     finally:
         for level in levels:
-            os.close(level.folder)
+            os.close(level[0])
 
 
-class _Level(NamedTuple):
-    """A folder that a walk is in: its descriptor, the beginning of the paths in it, what is still to come."""
-
-    folder: int
-    prefix: str
-    items: "Iterator[os.DirEntry[str]]"
+_Level = Tuple[int, str, "Iterator[os.DirEntry[str]]"]
+"""A folder that a walk is in: its descriptor, how the paths in it begin, what is still to come of it."""
 
 
 def _enter(levels: List[_Level], name: str, path: str, unreadable: Optional[List[str]]) -> bool:
@@ -424,11 +420,12 @@ def _enter(levels: List[_Level], name: str, path: str, unreadable: Optional[List
     try:
         if len(levels) > DEEPEST:
             raise OSError(errno.ENAMETOOLONG, "it lies below more than %d folders" % DEEPEST, show(path))
-        folder = _open_folder(name, levels[-1].folder if levels else None)
-        levels.append(_Level(folder, path + "/" if path else "", iter(())))
+        folder = _open_folder(name, levels[-1][0] if levels else None)
+        prefix = path + "/" if path else ""
+        levels.append((folder, prefix, iter(())))
         with os.scandir(folder) as found:
             listing = sorted(found, key=lambda item: _order(item, folder))
-        levels[-1] = levels[-1]._replace(items=iter(listing))
+        levels[-1] = (folder, prefix, iter(listing))
         return not listing
     except OSError as error:
         if error.errno == errno.ENOENT or (levels and error.errno in (errno.ENOTDIR, errno.ELOOP)):
@@ -441,23 +438,17 @@ def _enter(levels: List[_Level], name: str, path: str, unreadable: Optional[List
 
 def _open_folder(name: str, above: Optional[int]) -> int:
     """`above`: the folder that holds it; None for the root of a walk, which may be a link."""
-    nofollow = 0 if above is None else os.O_NOFOLLOW
-    return os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | nofollow, dir_fd=above)
+    return os.open(name, os.O_RDONLY | os.O_DIRECTORY | (os.O_NOFOLLOW if above is not None else 0), dir_fd=above)
 
 
-def _order(item: "os.DirEntry[str]", folder: int) -> bytes:
+def _order(item: "os.DirEntry[str]", above: int) -> bytes:
     """An empty folder stands under its own name, what is in one under names that go on with a slash."""
-    name = os.fsencode(item.name)
     with contextlib.suppress(OSError):
-        if item.is_dir(follow_symlinks=False) and not _is_empty(item.name, folder):
-            return name + b"/"
-    return name
-
-
-def _is_empty(name: str, above: int) -> bool:
-    folder = _open_folder(name, above)
-    try:
-        with os.scandir(folder) as found:
-            return next(found, None) is None
-    finally:
-        os.close(folder)
+        if item.is_dir(follow_symlinks=False):
+            folder = _open_folder(item.name, above)
+            try:
+                with os.scandir(folder) as found:
+                    return os.fsencode(item.name) + b"/" * any(True for _ in found)
+            finally:
+                os.close(folder)
+    return os.fsencode(item.name)

@@ -42,18 +42,9 @@ import os
 import time
 from typing import Any, Container, Dict, Iterator, List, Mapping, Optional, Tuple
 
+from ..shared import files
 from ..shared.archive import Grant, ImageAccess
-from ..shared.files import (
-    DISK_FULL,
-    append_line,
-    open_regular,
-    read_bytes,
-    read_json,
-    remove_tree,
-    size_of,
-    unless_held,
-    write_whole,
-)
+from ..shared.files import DISK_FULL, append_line, read_bytes, read_json, remove_tree, size_of, unless_held, write_whole
 from ..shared.records import decode, encode, from_json
 from ..shared.spec import ResolvedEnvironment, ResolvedMount, RunSpec, SpecError
 from ..shared.states import FINAL, RunState, RunStatus, check_move
@@ -65,8 +56,6 @@ _OF_STATUS = ("reason", "code", "engine", "message", "outputs", "kept", "images"
 """Fields of events that a status has, too."""
 SUPERVISOR = "REMOTERUN_SUPERVISOR"
 """The variable that names the run of a supervisor; all that descends from it has it, too."""
-MOST_EXIT = 16
-"""Bytes that are read of an exit status."""
 LOCK_PATIENCE = 0.5
 """Seconds: who only checks for a supervisor holds its lock for an instant."""
 
@@ -313,9 +302,9 @@ class RunFolder:
     def exit_code(self) -> Optional[int]:
         """The code the wrapper wrote, or None."""
         try:
-            with open(open_regular(self.exit_file), "rb") as file:
-                return int(file.read(MOST_EXIT))
-        except (FileNotFoundError, ValueError):
+            with open(files.open_regular(self.exit_file), "rb") as file:
+                return int(file.read(16))  # it may have no end
+        except (OSError, ValueError):
             return None
 
     # -- supervisor

@@ -13,10 +13,8 @@ _NO_PYTHON, _OLD_PYTHON, _BROKEN_PYTHON, _NOT_WRITABLE, _NOT_WRITTEN, _CUT, _OF_
 # Ends unless the folder $1 and the one that holds it, as far as they exist, are the user's, and others may not write
 # there: whoever may could put another agent in the place of ours. As sshd does with `~/.ssh`.
 _CHECK = (
-    'for d in "${1%/*}" "$1"; do if [ -e "$d" ]; then '
-    f'[ -O "$d" ] || {{ ls -ld "$d"; exit {_OF_OTHERS}; }}; '
-    f'case $(ls -ldL "$d") in ?????w*|????????w*) ls -ldL "$d"; exit {_OF_OTHERS};; esac; '
-    "fi; done; "
+    'for d in "${1%/*}" "$1"; do [ -e "$d" ] || continue; l=$(ls -ldL "$d"); [ -O "$d" ] && '
+    f'case $l in ?????w*|????????w*) false;; esac || {{ echo "$l"; exit {_OF_OTHERS}; }}; done; '
 )
 
 # Receives the agent on standard input. One line without quotes, backslashes or exclamation marks, because it

@@ -12,7 +12,7 @@ import os
 import re
 from typing import Dict, List, Mapping, Optional
 
-from ...shared.files import open_regular, remove_tree
+from ...shared.files import remove_tree, size_of
 from ...shared.records import Record
 from ...shared.spec import RunSpec
 from ...store.run_folder import RunFolder
@@ -82,9 +82,7 @@ def prepare_io(run: RunFolder, spec: RunSpec, values: Mapping[str, str], control
     _write(run.env_file, "\n".join(lines) + "\n", 0o600)
     _write(run.wrapper_file, WRAPPER, 0o700)
     for file in [run.log, run.err] if spec.split else [run.log]:
-        try:
-            os.close(open_regular(file))  # an earlier attempt's, which goes on
-        except FileNotFoundError:
+        if not size_of(file):  # an earlier attempt's goes on
             _write(file, "", 0o600)
 
 
