@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from remoterun.agent.running import queue
 from remoterun.agent.shared import api
 from remoterun.agent.shared.spec import After
 from remoterun.agent.shared.states import RunState
@@ -28,9 +29,9 @@ def holder(place: Place, tmp_path: Path) -> str:
     return key
 
 
-def after(place: Place, *others: str) -> str:
+def after(place: Place, *others: str, slots: int = 50) -> str:
     """A run that waits for others, in its line."""
-    key = place.submit("true", slots=50, after=tuple(After(other, 1) for other in others))
+    key = place.submit("true", slots=slots, after=tuple(After(other, 1) for other in others))
     until(lambda: place.run(key).status().note)
     return key
 
@@ -67,6 +68,20 @@ def test_one_that_waits_for_others_has_no_process(place: Place, holder: str, tmp
         assert place.until_final(key)["state"] == "complete"
 
 
+def test_those_that_waited_for_others_come_to_their_line(place: Place, holder: str, tmp_path: Path) -> None:
+    """All of them, a few at a time; there, too, only the first has a process."""
+    second = place.submit(f"until [ -e {tmp_path}/second ]; do sleep 0.02; done", slots=1)
+    keys = [after(place, holder, slots=1) for _ in range(queue.AT_ONCE + 3)]
+    place.drop_session()
+    (tmp_path / "go").touch()
+    until(lambda: all(queue.has_come(place.home, key) for key in keys))
+    line = [key for key, _ in queue.lines(place.home)["slots"]]
+    until(settled(place, {second, line[0]}), what=lambda: str(supervised(place)))
+    (tmp_path / "second").touch()
+    for key in keys:
+        assert place.until_final(key)["state"] == "complete"
+
+
 @pytest.mark.parametrize("how", ["stop", "kill"])
 def test_one_that_waits_is_ended(place: Place, holder: str, tmp_path: Path, how: str) -> None:
     """Wherever it stands; the others have their places."""
@@ -75,6 +90,7 @@ def test_one_that_waits_is_ended(place: Place, holder: str, tmp_path: Path, how:
     until(settled(place, {holder, keys[0], awaits[0]}))
     for key in (keys[2], keys[0], awaits[1]):
         place.end(key, how)
+        assert place.state(key).final or key == keys[0], "one without a process needs none for its end"
         assert place.until_final(key)["reason"] == ("stopped" if how == "stop" else "killed")
     until(settled(place, {holder, keys[1], awaits[0]}), what=lambda: str(supervised(place)))
     (tmp_path / "go").touch()

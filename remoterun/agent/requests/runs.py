@@ -177,10 +177,16 @@ def _ask(home: Home, key: str, ask: Callable[[RunFolder], None]) -> api.Asked:
     if run.state()[0] in FINAL:
         return api.Asked(False, run.status())
     already = run.status().stopping
+    waits = key in queue.asleep(home)
     ask(run)
+    status = run.status()
     queue.leave(home, key)
+    if waits:
+        from ..running.ending import end_waiting
+
+        end_waiting(home, run)
     _ensure_supervised(home, run)
-    return api.Asked(True, run.status(), already)
+    return api.Asked(True, status, already)
 
 
 def _refuse_if_ending(home: Home) -> None:

@@ -28,6 +28,9 @@ from ..shared.states import FINAL, RunState
 from ..store.home import Home
 from . import gpus as gpu_tool
 
+AT_ONCE = 4
+"""Supervisors at once for runs that waited for others; each starts the next when it has come to its line."""
+
 
 class Turn(Record):
     """Either a slot (`granted`, with the GPUs it holds) or why there is none yet (`waiting_for`, one line).
@@ -85,6 +88,7 @@ def come(home: Home, spec: RunSpec, known: Optional[_Gpus] = None) -> Optional[T
             return Turn(True, list(holding[key].get("gpus", [])), "")
         if not _take_place(home, key, "wait", gpus=gpus):
             return Turn(False, [], "its end")
+        _drop(home, key, "after")
         if _first(home, lines(home)["gpus" if gpus else "slots"]) != key:
             return Turn(False, [], "the runs before it")
         if gpus:
@@ -102,7 +106,7 @@ def come(home: Home, spec: RunSpec, known: Optional[_Gpus] = None) -> Optional[T
         if why:
             return Turn(False, [], why)
         write_whole(os.path.join(home.queue, key + ".slot"), json.dumps({"gpus": chosen}).encode())
-        _drop(home, key, "wait", "after")
+        _drop(home, key, "wait")
         return Turn(True, chosen, "")
 
 
@@ -113,15 +117,15 @@ def wait_for(home: Home, key: str, others: List[str]) -> None:
 
 
 def asleep(home: Home) -> Set[str]:
-    """The runs that need no supervisor while they wait: all but the first of each line, and those that wait for runs
-    which have ended. On a rented host none: each follows its notices and its deadline. Takes no lock."""
+    """The runs that need no supervisor while they wait: all but the first of each line, and a few of those whose others
+    have ended. On a rented host none: each follows its notices and its deadline. Takes no lock."""
     if home.rental.terms() is not None:
         return set()
     every = lines(home)
     waiting = {key for line in every.values() for key, _ in line}
     ends = functools.lru_cache(None)(lambda key: key not in waiting and not _goes_on(home, key))
-    ready = {key for key, ticket in every["after"] if all(map(ends, ticket["after"]))}
-    return waiting - ready - {_first(home, line) for line in every.values()}
+    ready = [key for key, ticket in every["after"] if all(map(ends, ticket["after"]))]
+    return waiting.difference(ready[:AT_ONCE], (_first(home, line) for line in every.values()))
 
 
 def held(home: Home) -> Dict[str, Dict[str, Any]]:
