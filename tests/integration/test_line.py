@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -132,6 +134,27 @@ def test_the_one_before_dies_unseen(place: Place, holder: str, tmp_path: Path, l
     (tmp_path / "go").touch()
     for key in (holder, *keys):
         assert place.until_final(key)["state"] == "complete"
+
+
+@pytest.mark.parametrize("format", [99, 0], ids=["of another remoterun", "damaged"])
+def test_one_that_cannot_be_read_gives_back_what_it_holds(
+    place: Place, holder: str, tmp_path: Path, format: int
+) -> None:
+    """Once its command has ended; its supervisor died unseen, and no other one can read what was asked of it."""
+    waits, last = (place.submit("true", slots=1) for _ in range(2))
+    Path(place.run(holder).spec_file).write_text(json.dumps({"format": format}) if format else "{")
+    before = place.supervisor(holder)
+    kill9(before)
+    until(lambda: place.supervisor(holder) not in (before, None))
+    Path(place.run(last).spec_file).write_text("{")
+    assert place.state(waits) is RunState.QUEUED
+    (tmp_path / "go").touch()
+    assert place.until_final(waits)["state"] == "complete"
+    until(lambda: place.state(last).final, what="nor does it block the line")
+    assert place.state(holder) is RunState.INTERRUPTED and place.run(holder).state()[1]["message"].startswith("its rec")
+    until(lambda: not place.home.active_keys() and not os.listdir(place.home.queue))
+    for key in (holder, last):
+        shutil.rmtree(place.run(key).path)
 
 
 def test_it_has_the_variables_of_its_own_session(

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import time
 from typing import Any, Callable, Dict, List, Optional, Set
 
 from ..running import awaiting, logs, queue, supervision
 from ..shared import api
-from ..shared.files import locked
+from ..shared.files import locked, write_whole
 from ..shared.protocol import Cancelled
-from ..shared.records import from_json, to_json
+from ..shared.records import encode, from_json, to_json
 from ..shared.spec import MountSpec, ResolvedMount, RunSpec
-from ..shared.states import FINAL, RunEvent, RunState, RunStatus
+from ..shared.states import FINAL, Reason, RunEvent, RunState, RunStatus
 from ..shared.submission import Submission
 from ..shared.tree import Manifest, show
 from ..shared.webhooks import NOBODY
@@ -54,8 +55,8 @@ def submit(call: Call, _: api.Nothing) -> api.Status:
             run = call.home.create_run(spec, source, asked.values, mounts, *more)
         if not spec.after:
             queue.come(call.home, spec)
-            if run.key in queue.asleep(call.home):
-                run.save_environ()
+        if spec.after or run.key in queue.asleep(call.home):  # whose supervisor somebody else starts
+            write_whole(run.environ_file, encode(dict(os.environ)))
     elif asked.grant is not None:
         run.renew(asked.grant)
     _ensure_supervised(call.home, run)
@@ -181,10 +182,13 @@ def _ask(home: Home, key: str, ask: Callable[[RunFolder], None]) -> api.Asked:
     ask(run)
     status = run.status()
     queue.leave(home, key)
-    if waits:
-        from ..running.ending import end_waiting
+    if waits and not run.webhooks().addresses:  # for a line of a thousand, no thousand processes are started
+        from ..running.ending import clean_up, finish
 
-        end_waiting(home, run)
+        with run.supervising() as ours:
+            if ours and run.state()[0] is RunState.QUEUED:
+                finish(run, Reason.KILLED if run.kill_asked() else Reason.STOPPED)
+                clean_up(home, run)
     _ensure_supervised(home, run)
     return api.Asked(True, status, already)
 

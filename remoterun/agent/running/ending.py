@@ -8,7 +8,7 @@ from typing import Any, Dict, List, NoReturn, Optional
 
 from ..shared.files import DISK_FULL, remove_tree
 from ..shared.spec import RunSpec
-from ..shared.states import ENDINGS, Reason, RunState
+from ..shared.states import ENDINGS, Reason
 from ..shared.tree import show
 from ..store import outputs
 from ..store.home import Home
@@ -55,15 +55,6 @@ def clean_up(home: Home, run: RunFolder, engine: Optional[Engine] = None) -> boo
     if not home.active_keys():
         home.reserve.release()
     return gone
-
-
-def end_waiting(home: Home, run: RunFolder) -> None:
-    """End a run that waits without a supervisor, and was asked to end: for a line of a thousand, no thousand processes
-    are started. What has one, or must send word of its end, is left to that."""
-    with run.supervising() as ours:
-        if ours and run.state()[0] is RunState.QUEUED and not run.webhooks().addresses:
-            finish(run, Reason.KILLED if run.kill_asked() else Reason.STOPPED)
-            clean_up(home, run)
 
 
 def note_once(run: RunFolder, text: str) -> None:

@@ -38,8 +38,9 @@ def inspect(home: Home, asked: api.Demand) -> api.Occupancy:
     for with_gpus in (True, False):
         room = _gpu_room(held, cards) if with_gpus else slots
         line = lines["gpus" if with_gpus else "slots"]
-        described = [_described(home, key) if asked.whole else _waits(key) for key, _ in line]
-        alive = [run._replace(gpus=line[at][1]["gpus"]) for at, run in enumerate(described) if run is not None]
+        plain = api.Claim("", 0, "", RunState.QUEUED)  # for who asks often: a line of a thousand takes long to read
+        found = [(_described(home, key) if asked.whole else plain._replace(key=key), ticket) for key, ticket in line]
+        alive = [run._replace(gpus=ticket["gpus"]) for run, ticket in found if run is not None]
         waits, units = _waiting(alive, with_gpus, room, holding)
         runs += waits
         if with_gpus == bool(asked.gpus):
@@ -124,11 +125,6 @@ def _user_of(pid: int) -> str:
         return pwd.getpwuid(os.stat("/proc/%d" % pid).st_uid).pw_name
     except (OSError, KeyError):
         return ""
-
-
-def _waits(key: str) -> api.Claim:
-    """A run that waits, at no cost: in a line of a thousand, reading what each is takes too long for who asks often."""
-    return api.Claim(key, 0, "", RunState.QUEUED)
 
 
 def _described(home: Home, key: str) -> Optional[api.Claim]:

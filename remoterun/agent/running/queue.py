@@ -8,8 +8,8 @@ There are three lines: runs with `--after`; runs that need GPUs; and the others,
 run `beside` the others needs neither. An entry whose run has ended, or is gone, counts no more, whatever became of its
 supervisor.
 
-A run that waits costs nothing: only the first of each line has a supervisor, and whoever leaves a line, or ends, starts
-those that need one then (`asleep`, supervision.py).
+A run that waits costs nothing: only the first of each line has a supervisor, and who ends, or leaves a line, starts the
+next (supervision.py).
 """
 
 from __future__ import annotations
@@ -132,16 +132,13 @@ def held(home: Home) -> Dict[str, Dict[str, Any]]:
     """What each run of this machine holds."""
     found = {}
     for key in holders(home):
-        try:
-            entry = read_json(os.path.join(home.queue, key + ".slot"))
-        except ValueError:
-            entry = None
-        except FileNotFoundError:
-            continue
-        if entry is None or not _goes_on(home, key):
-            _drop(home, key, "slot")
-        elif home.run(key).is_of_this_machine():
-            found[key] = entry
+        if _counts(home, key):
+            try:
+                found[key] = read_json(os.path.join(home.queue, key + ".slot"))
+            except FileNotFoundError:
+                pass
+            except ValueError:
+                _drop(home, key, "slot")
     return found
 
 
@@ -252,13 +249,15 @@ def _take_place(home: Home, key: str, kind: str, **ticket: Any) -> bool:
 
 
 def _first(home: Home, line: List[Tuple[str, Dict[str, Any]]]) -> Optional[str]:
-    """The first of a line; what stands there of runs that have ended, or are gone, is removed."""
-    for key, _ in line:
-        if not _goes_on(home, key):
-            _drop(home, key, "wait", "after")
-        elif home.run(key).is_of_this_machine():
-            return key
-    return None
+    return next((key for key, _ in line if _counts(home, key)), None)
+
+
+def _counts(home: Home, key: str) -> bool:
+    """Whether a run is of this machine, and goes on; what is here of one that has ended, or is gone, is removed."""
+    if not _goes_on(home, key):
+        _drop(home, key, "slot", "wait", "after")
+        return False
+    return home.run(key).is_of_this_machine()
 
 
 def _goes_on(home: Home, key: str) -> bool:

@@ -13,7 +13,8 @@ import threading
 import time
 from typing import Callable, ContextManager, Dict, Iterable, List, Mapping, Optional
 
-from ..shared.files import locked, unless_held
+from ..shared.files import locked, read_bytes, unless_held
+from ..shared.records import decode
 from ..shared.states import FINAL
 from ..store.home import Home
 from ..store.run_folder import SUPERVISOR
@@ -30,7 +31,9 @@ def spawn(home: Home, key: str) -> None:
     run = home.run(key)
     # Typed inside a run, `remoterun run` starts another: it must not count as one of the first one's processes. Nor
     # must one that is started by another run's supervisor, which waits behind it.
-    variables = _variables_of_no_run(run.environ() or os.environ)
+    variables = _variables_of_no_run(os.environ)
+    with contextlib.suppress(OSError, ValueError):
+        variables = _variables_of_no_run(decode(Dict[str, str], read_bytes(run.environ_file)))
     variables[SUPERVISOR] = key
     _detached(home, run.supervisor_log, variables, "supervise", "--home", home.path, key)
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Callable, Dict, Optional, Sequence, Set
 from ..shared.files import DISK_FULL, read_bytes, remove_tree, write_whole
 from ..shared.machines import CAPABILITIES, candidates, lacks
 from ..shared.records import to_json
+from ..shared.spec import SpecError
 from ..shared.states import ENDINGS, FINAL, Reason, RunState
 from ..shared.tree import Manifest, TreeError, laid_over
 from ..store.errors import HomeError, disk_full
@@ -60,13 +61,26 @@ def supervise(home: Home, key: str) -> int:
         home.mark_active(key)  # an agent that started while the run was made may have taken the mark away
         home.reserve.make()
         ensure_keeper(home)
-        ended = Supervisor(home, run).drive()
+        ended = False
+        try:
+            ended = Supervisor(home, run).drive()
+        except SpecError as error:  # damaged, or of another remoterun: what it holds is given back all the same
+            _give_up(home, run, str(error))
     revive(home)  # who is the first of its line now; this run, too, if that was noticed while we still had its lock
     if ended and os.path.exists(run.webhooks_file):
         from .webhooks import send_messages  # few runs need it
 
         send_messages(home, run)
     return 0
+
+
+def _give_up(home: Home, run: RunFolder, why: str) -> None:
+    """The end of a run whose records can't be read, once its command has ended."""
+    engine = engine_of_run(home, run) if os.path.exists(run.engine_file) else None
+    while engine is not None and engine.inspect(run).presence in (Presence.RUNNING, Presence.UNKNOWN):
+        time.sleep(1)
+    finish(run, Reason.HOST_LOST, message="its records can't be read: %s; its files are in %s" % (why, run.work))
+    clean_up(home, run, engine)
 
 
 class Supervisor:
@@ -159,7 +173,6 @@ class Supervisor:
                     said = waiting_for
                     self.run.note(said)
                 if self.run.key in queue.asleep(self.home):
-                    self.run.save_environ()
                     self._asleep = True
                     return
                 revive(self.home)  # those for whom we wait may have lost theirs, and nobody else would notice

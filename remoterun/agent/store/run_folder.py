@@ -135,16 +135,6 @@ class RunFolder:
         """Only these, which may be none, are still needed. Supervisor only."""
         self._save(self.values_file, dict(values))
 
-    def save_environ(self) -> None:
-        """The run waits: its supervisor shall have the variables that we have, whoever starts it."""
-        if not os.path.exists(self.environ_file):
-            self._save(self.environ_file, dict(os.environ))
-
-    def environ(self) -> Dict[str, str]:
-        """What `save_environ` saved. Raises `SpecError`."""
-        found: Dict[str, str] = self._saved(self.environ_file, Dict[str, str], {})
-        return found
-
     def forget_values(self) -> None:
         """Delete the values of the user's variables, wherever they lie. May be repeated."""
         for path in (self.values_file, self.env_file, self.environ_file):
