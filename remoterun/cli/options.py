@@ -222,8 +222,7 @@ def command_of(words: Sequence[str]) -> str:
     whole = len(words) > 1 and re.search(r"\s", words[0].strip()) is not None
     if whole or (_OURS.match(" ".join(own)) and not os.path.exists(own[-1])):
         before = sys.argv[1 : -len(words)] if sys.argv[-len(words) :] == [*words] else ["run"]
-        command = " ".join([words[0], *map(shlex.quote, words[len(own) + 1 :])])
-        meant = shlex.join(["remoterun", *before, *own, command])
+        meant = shlex.join(["remoterun", *before, *own, " ".join([words[0], *map(shlex.quote, words[len(own) + 1 :])])])
         if whole:
             raise UsageError(f"`{shlex.quote(words[1])}` follows a command that stands in quotes", hint=meant)
         render.warning(f"`{shlex.join(own)}` goes to `{words[0]}`, which it follows; it is remoterun's in `{meant}`")

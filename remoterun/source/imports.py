@@ -11,9 +11,10 @@ from dataclasses import dataclass
 
 from remoterun.source.tree import Source
 
-MOST_FILES = 400
 MOST_BYTES = 1 << 20
 """Of one file: a longer one is not read."""
+_MOST_IN_ALL = 3 << 20
+"""Bytes, with 4,000 for each file: what is read takes some seconds at the most."""
 _DEPTH = 4
 """Scripts that start scripts."""
 _PYTHON = re.compile(r"(python|pypy)[\d.]*$")
@@ -53,6 +54,7 @@ class _Scan:
         self._folders = {folder for path in self._files for folder in _parents(path)}
         self._seen: set[str] = set()
         self._roots: list[str] = []
+        self._left = _MOST_IN_ALL
         self.needed: set[str] = set()
         self.optional: set[str] = set()
         self.whole = True
@@ -142,9 +144,6 @@ class _Scan:
         if path in self._seen:
             return
         self._seen.add(path)
-        if len(self._seen) > MOST_FILES:
-            self.whole = False
-            return
         self._code(self._read(path), path)
 
     def _notebook(self, path: str) -> None:
@@ -213,7 +212,8 @@ class _Scan:
         """Its text; "" for what can't be read, which counts as unread unless `quiet`."""
         file = self._files[path]
         try:
-            if file.size > MOST_BYTES:
+            self._left -= file.size + 4000
+            if file.size > MOST_BYTES or self._left < 0:
                 raise ValueError
             with open(file.origin, "rb") as stream:
                 return stream.read(MOST_BYTES).decode("utf-8-sig")

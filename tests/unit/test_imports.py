@@ -205,18 +205,18 @@ class TestLists:
         ]
 
     def test_a_lock_file_that_would_take_long_is_refused(self) -> None:
-        """Each of 1,000 markers goes down a chain of packages, and each package of 10,000 is searched by its name."""
+        """Each of 1,000 markers goes down a chain of packages, and each package of 3,000 is searched by its name."""
         usual = 'source = {registry = "https://pypi.org/simple"}\nversion = "1"\n'
         fan = ",".join(f'{{name="p0", marker="m{number}"}}' for number in range(1_000))
         lines = [f'[[package]]\nname = "me"\nsource = {{virtual = "."}}\ndependencies = [{fan}]']
-        for number in range(10_000):
+        for number in range(3_000):
             lines.append(
-                f'[[package]]\nname = "p{number}"\n{usual}dependencies = [{{name = "p{(number + 1) % 10_000}"}}]'
+                f'[[package]]\nname = "p{number}"\n{usual}dependencies = [{{name = "p{(number + 1) % 3_000}"}}]'
             )
         began = time.process_time()
         with pytest.raises(UsageError, match="too many conditions"):
             as_requirements("uv.lock", "\n".join(lines).encode())
-        assert time.process_time() - began < 5
+        assert time.process_time() - began < 10
 
     @pytest.mark.parametrize(
         ("name", "text"),
@@ -231,13 +231,19 @@ class TestLists:
         """Read in a time that grows with their size; nothing is recursed into without an end."""
         began = time.process_time()
         choice(tmp_path, f"python a.py && jupyter execute {name}; ./{name}", {"a.py": "import numpy", name: text})
-        assert time.process_time() - began < 5
+        assert time.process_time() - began < 10
+
+    def test_of_many_large_files_some_are_read(self, tmp_path: Path) -> None:
+        """A minute's work for the parser, if they were of code."""
+        write_files(tmp_path, {f"m{at}.py": f"import m{at + 1}, n{at}\n{'#' * 900_000}" for at in range(20)})
+        found = imported("python m0.py", snapshot(tmp_path, no_git=True))
+        assert not found.whole and found.modules == {"n0", "n1", "n2"}
 
     def test_a_package_of_blanks(self) -> None:
         began = time.process_time()
         with pytest.raises(UsageError, match="pip can't read"):
             parse_package(f"a{' ' * 100_000}!")
-        assert time.process_time() - began < 5
+        assert time.process_time() - began < 10
 
     @pytest.mark.parametrize(
         ("name", "text", "says"),

@@ -11,7 +11,6 @@ import stat
 import time
 from typing import Any, Callable, Dict, Iterator, Optional, Union
 
-MOST_SETTINGS = 1 << 20
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 LITTLE_ROOM, FEW_INODES = 1 << 20, 32
 """Bytes, and inodes: a disk that has less is full."""
@@ -115,14 +114,14 @@ def read_bytes(path: str) -> bytes:
 
 
 def read_settings(path: str) -> bytes:
-    """The content of a file that people write, which is a regular one of `MOST_SETTINGS` bytes at the most: a link of a
+    """The content of a file that people write, which is a regular one of 1 MiB at the most: a link of a
     repository may lead to a device without an end, or to a pipe on which one waits for ever. Raises `OSError`."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     with os.fdopen(descriptor, "rb") as file:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise OSError(errno.EINVAL, "it is not a regular file", path)
-        data = file.read(MOST_SETTINGS + 1)
-    if len(data) > MOST_SETTINGS:
+        data = file.read((1 << 20) + 1)
+    if len(data) > 1 << 20:
         raise OSError(errno.EFBIG, "it has more than 1 MiB", path)
     return data
 

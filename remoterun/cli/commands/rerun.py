@@ -136,9 +136,8 @@ Made = TypeVar("Made")
 class Edit:
     """The text of one run: in a file of the home, which stays until the run was handed over, or the text dropped."""
 
-    def __init__(self, home: Path, kept: OriginalRun, asked: Asked, changed: bool) -> None:
-        """`changed`: `asked` is other than the run was; the text need not be then."""
-        self._number, self._asked, self._changed = kept.run.number, asked, changed
+    def __init__(self, home: Path, kept: OriginalRun, asked: Asked, is_changed: bool) -> None:
+        self._number, self._asked, self._is_changed = kept.run.number, asked, is_changed
         self._first = _text_of(kept.run.number, asked)
         self.file = home / "edit" / f"run-{kept.run.number}.txt"
 
@@ -182,7 +181,7 @@ class Edit:
         text = self.file.read_text("utf-8", errors="replace")
         if not re.sub(r"^\s*#.*$", "", text, flags=re.MULTILINE).strip():
             self._nothing("The text is empty")
-        elif text == self._first and not self._changed:
+        elif text == self._first and not self._is_changed:
             self._nothing("Nothing was changed")
         else:
             return self._parsed(text)

@@ -109,8 +109,8 @@ def run(
 def agree_to_project(client: Client, file: Path, asked: Asked, typed: Mapping[str, Any]) -> None:
     """Ask, once, about what a repository's file decides: whoever types a command there may never have read that file.
     Raises `UsageError` where nobody can be asked, and `KeyboardInterrupt` for a no."""
-    known = [upload for upload, _ in client.registry.uploads.versions() if upload.path is not None]
-    made = [Resource("uploads", each.name) for each in known if Path(str(each.path)).is_relative_to(file.parent)]
+    known = client.registry.uploads.versions()
+    made = [Resource("uploads", one.name) for one, _ in known if Path(one.path or "/").is_relative_to(file.parent)]
     decided = projects.decisions(asked, typed, client.config.default, made)
     rows = {name: row.words(decided) for name, row in OPTIONS.items() if row.words(decided)}
     agreed = projects.agreement(client.config.home, file, decided)
