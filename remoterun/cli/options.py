@@ -231,8 +231,7 @@ def command_of(words: Sequence[str]) -> str:
 
 _NOTEBOOK = re.compile(r"\A('[^']+\.ipynb'|[^\s'\"]+\.ipynb)(?=\s|\Z)")
 """A notebook in the place of a program: it is executed, its cells are the log, and it is an output."""
-_OURS = re.compile(r"(-[bqy] )*(--|-m (uploads|runs)/|-t [A-Za-z])")
-"""Options that are ours rather than those of a program whose name stands before them."""
+_OURS = re.compile(r"(-[bqy] )*(--|-m (uploads|runs)/|-t [A-Za-z])")  # rather than those of a program before them
 
 
 def _options_in_front(words: Sequence[str]) -> list[str]:

@@ -115,9 +115,8 @@ def launch(
             machine = replace(machine, gpus=machine.gpus or plan.offers[0].gpus)
             prepared = replace(prepared, machine=machine)
     session = placement.fitting(connections, machine, request, talk.note) if plan is None else None
-    for mount in request.mounts:
-        if mount.resource.kind == "uploads" and mount not in prepared.saved:
-            check_known(connections, mount.resource, session)
+    for mount in (each for each in request.mounts if each not in prepared.saved):
+        check_known(connections, mount.resource, session)
     run = _add(connections, prepared)
 
     def failed(error: BaseException) -> None:

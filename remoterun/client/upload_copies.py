@@ -73,7 +73,7 @@ def note_versions(registry: Registry, store: Store, name: str) -> list[Upload]:
 def check_known(connections: Connections, resource: Resource, session: Session | None) -> None:
     """Raises `NotFound` for an upload that is neither known here nor on the machine, or in the archive."""
     registry, name, version = connections.registry, resource.name, resource.version
-    if not registry.uploads.versions(name, version):
+    if resource.kind == "uploads" and not registry.uploads.versions(name, version):
         store = HostStore(session) if session is not None else ArchiveStore(connections, connections.bucket())
         note_versions(registry, store, name)
         if not registry.uploads.versions(name, version):

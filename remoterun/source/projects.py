@@ -45,8 +45,7 @@ def mentioned(command: str, workdir: str) -> list[str]:
 NAMES = ("uv.lock", "requirements.txt", "pyproject.toml")
 """The most exact one first."""
 MOST_BYTES = 4 << 20
-_MOST_WORK = 1 << 24
-"""Characters of conditions, and 20 for each mention of a package, that are followed in a uv.lock: a second's work."""
+_MOST_WORK = 1 << 23  # characters of conditions that are followed in a uv.lock, and 20 for each mention of a package
 _USUAL = "/simple"
 """The path of the usual index and of its mirrors: the machine has its own setting for that."""
 

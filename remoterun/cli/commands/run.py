@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import os
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -89,8 +88,7 @@ def run(
     others += [flag for flag, given in flags.items() if given]
     with standard_input(stdin) as read, connect() as client:
         hint_at_secrets(typed["env"])
-        machine = asked.machine
-        client.machines.get(machine)  # refuse a wrong name before anything is asked
+        client.machines.get(asked.machine)  # refuse a wrong name before anything is asked
         if project.file is not None and not dry_run:
             agree_to_project(client, project.file, asked, values)
         request = asked._replace(
@@ -102,7 +100,7 @@ def run(
         client.secrets.check(name for _, name in request.secrets)
         client.notifications.names(request.notify)
         sending = Sending(commit_ref, include_untracked, no_git, yes or dry_run)
-        submitted = send_and_launch(client, request, machine, sending, yes, dry_run)
+        submitted = send_and_launch(client, request, asked.machine, sending, yes, dry_run)
         return follow_or_report(client, submitted, request, background, json) if submitted is not None else 0
 
 
@@ -118,10 +116,9 @@ def agree_to_project(client: Client, file: Path, asked: Asked, typed: Mapping[st
         return
     name = render.name(os.path.relpath(file))
     if not render.is_interactive():
-        options = shlex.join([word for words in rows.values() for each in words for word in each])
         raise UsageError(
             f"`{name}` decides {listed([f'`{key}`' for key in rows])}, and nobody has agreed to that",
-            hint=f"remoterun run {options} …   decides it\nor run it once at a terminal, to be asked; -y is no answer",
+            hint=f"remoterun run {options_of(decided)} …   decides it\nor answer once, at a terminal; -y is no answer",
         )
     render.line(f"{name} decides where this runs, or what goes there:")
     for key, words in rows.items():
