@@ -124,9 +124,9 @@ def parse_package(text: str) -> str:
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str | None:
-    """The known word nearest to `word`, case and `-`/`_` aside, or None."""
-    names = {name.lower().replace("_", "-"): name for name in known}
-    close = difflib.get_close_matches(word.lower().replace("_", "-"), list(names), 1, 0.6)
+    """The known word nearest to `word`, case, `-`/`_`, and `-` before it aside, or None."""
+    names = {name.lower().replace("_", "-").lstrip("-"): name for name in known}
+    close = difflib.get_close_matches(word.lower().replace("_", "-").lstrip("-"), list(names), 1, 0.66)
     return names[close[0]] if close else None
 
 

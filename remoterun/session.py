@@ -135,7 +135,7 @@ class Session:
         try:
             yield
         except RemoteError as error:
-            raise translate(error, self.machine.name)
+            raise translate(error, self.machine)
         except TimeoutError:
             raise AgentError(f"the agent on {self.machine.name} does not answer")
         except (LinkClosed, Cancelled) as error:
@@ -178,8 +178,9 @@ def _hello(said: dict[str, Any]) -> Hello:
     return hello
 
 
-def translate(error: RemoteError, machine: str) -> RemoterunError:
+def translate(error: RemoteError, where: MachineType) -> RemoterunError:
     """The agent's error as one of ours."""
+    machine, hint = where.name, where.says(error.hint)
     kinds: dict[str, type[RemoterunError]] = {
         "not_found": NotFound,
         "no_home": HomeMissing,
@@ -204,7 +205,6 @@ def translate(error: RemoteError, machine: str) -> RemoterunError:
     }
     kind = kinds.get(error.code, AgentError)
     message = error.message if issubclass(kind, UsageError) else f"{machine}: {error.message}"
-    hint = error.hint
     if error.code == "disk_full" and hint is None:
         hint = f"remoterun machines df {machine}   shows who uses it\n"
         hint += f"remoterun machines gc {machine}   frees what nothing needs"

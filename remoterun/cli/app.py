@@ -51,14 +51,14 @@ COMMANDS: dict[str, dict[str, tuple[str, ...]]] = {
 
 INSTEAD = {
     **dict.fromkeys(("status", "list", "jobs", "runs"), "ps"),
-    **dict.fromkeys(("log", "tail", "follow"), "logs RUN"),
+    **dict.fromkeys(("log", "tail", "follow", "attach"), "logs RUN"),
     **dict.fromkeys(("cancel",), "stop RUN"),
-    **dict.fromkeys(("attach", "shell"), "exec RUN"),
+    **dict.fromkeys(("inspect", "show"), "info RUN"),
     **dict.fromkeys(("submit", "start", "launch"), "run COMMAND"),
     **dict.fromkeys(("download", "get", "copy"), "cp"),
     **dict.fromkeys(("delete", "remove"), "rm"),
     "push": "upload",
-    "show": "info",
+    "shell": "exec RUN",
     "cat": "cp FILE -",
     "check": "machines check",
     "df": "machines df",
@@ -80,6 +80,8 @@ INSTEAD = {
     "whoami": "machines whoami",
 }
 """Words of other tools, and of an older remoterun → what is typed for them here."""
+OPTIONS_INSTEAD = {"--name": "--label", "--detach": "-b", "--volume": "-m", "-v": "-m"}
+"""As `INSTEAD`, options."""
 
 
 class Commands(TyperGroup):

@@ -230,7 +230,7 @@ def _show_state(change: StateChange, steps: live_views.Steps) -> bool:
             for part in (change.event.evidence or "").splitlines():
                 render.line(f"    {part}")
         if change.event.hint:
-            render.hint(change.event.hint)
+            render.hint(run.host.says(change.event.hint))
         return True
     if change.state is RunState.RUNNING:
         steps.clear()

@@ -60,6 +60,10 @@ class MachineType:
         """Where its home is: machine types that differ in other things share one."""
         return self.host, self.home, self.bucket
 
+    def says(self, hint: str | None) -> str | None:
+        """A hint of its agent as what it is: a line of a host, which may be hostile. This machine is not."""
+        return f"{self.name} says:\n{hint}" if hint and self.host else hint
+
     @property
     def reached_by(self) -> str:
         """The kind of host that it is, a key of `hosts.HOSTS`. Not of one that has yet to be rented, a pool, or the

@@ -167,6 +167,14 @@ TABLE: list[tuple[tuple[str, ...], int, str, str]] = [
     (("lgos",), 2, "no such command `lgos`", "did you mean `logs`"),
     (("status",), 2, "`remoterun status` has another name", "remoterun ps"),
     (("statsu",), 2, "no such command `statsu`", "did you mean `remoterun ps`"),
+    (("pss",), 2, "no such command `pss`", "did you mean `ps`"),
+    (("attach", "3"), 2, "`remoterun attach` has another name", "^remoterun logs RUN$"),
+    (("inspect", "3"), 2, "`remoterun inspect` has another name", "^remoterun info RUN$"),
+    (("run", "--name", "x", "ls"), 2, "no such option: `--name`", "did you mean `--label`[?]"),
+    (("run", "--rm", "ls"), 2, "no such option: `--rm`", "^remoterun run --help$"),
+    (("run", "--detach", "ls"), 2, "no such option: `--detach`", "did you mean `-b`[?]"),
+    (("run", "--gpu", "1", "ls"), 2, "no such option: `--gpu`", "did you mean `--gpus`[?]"),
+    (("run", "-d", "python -V"), 2, "missing argument `COMMAND", "^`-d` describes the run: `-b` leaves"),
 ]  # fmt: skip
 
 

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from remoterun.cli.commands.tailing import by_lines, pattern
+from remoterun.cli.commands.tailing import LONGEST, by_lines, pattern
 from remoterun.client.following import Item, LogBytes, Note
 from remoterun.errors import UsageError
 
@@ -30,6 +30,15 @@ def test_lines_that_come_in_pieces(size: int) -> None:
     seconds = [int(line[17:19]) for line in stamped.splitlines()]
     starts = [0, 7, 17, 24, 35]
     assert size != 1 or [(each - seconds[0]) % 60 for each in seconds] == starts, "each line has its own time"
+
+
+@pytest.mark.parametrize("size", [100, 1 << 18])
+def test_a_line_as_long_as_the_log_is_read_in_parts(size: int) -> None:
+    """Each is searched by itself, in the time and the memory that its own length takes."""
+    log = bytes(20 << 20) if size > 100 else bytes(1 << 20)
+    items: list[Item] = [LogBytes(start, log[start : start + size]) for start in range(0, len(log), size)]
+    parts = shown(items, "\0")
+    assert max(map(len, parts)) <= max(LONGEST, size) + size + 1 and b"".join(parts).replace(b"\n", b"") == log
 
 
 def test_other_items_pass_in_their_place() -> None:

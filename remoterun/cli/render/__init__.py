@@ -330,33 +330,40 @@ def usage(problem: Any, words: Sequence[str]) -> None:
     context = getattr(problem, "ctx", None)
     command = " ".join(["remoterun", *(word for word in words[:1] if not word.startswith("-"))])
     manual = f"{context.command_path if context is not None else command} --help"
-    meant = _instead(message, meant) if manual == "remoterun --help" or "option" in message else meant
+    meant = _instead(message, words, bool(meant) or manual != "remoterun --help") or meant
     hint(f"{meant} `{manual}` lists them all" if meant else manual)
 
 
-def _instead(message: str, meant: str) -> str:
-    """What was meant by a state of runs as an option, or by a misspelt word of other tools; else `meant`."""
+def _instead(message: str, words: Sequence[str], is_near: bool) -> str:
+    """What was meant by a word of another tool, also a misspelt one, by a state of runs as an option, or by `-d`; no
+    command where it `is_near` to one of ours."""
     from remoterun.agent.shared.states import RunState
-    from remoterun.cli.app import INSTEAD
+    from remoterun.cli.app import INSTEAD, OPTIONS_INSTEAD
     from remoterun.parsing import did_you_mean
 
-    found = re.match(r"no such (option: `--|command `)(.*)`", message)
-    if found is not None and found[1] != "command `":
-        return f"did you mean `--state {found[2]}`?" if found[2] in list(RunState) else meant
-    near = did_you_mean(found[2], INSTEAD) if found is not None and not meant else None
-    return f"did you mean `remoterun {INSTEAD[near]}`?" if near else meant
+    if message.startswith("missing argument `COMMAND") and "-d" in words:
+        return "`-d` describes the run: `-b` leaves it in the background."
+    kind, word = (re.findall(r"^no such (option|command)\W*(\S*)`", message) or [("", "")])[0]
+    if kind == "option":
+        near = f"--state {word}" if word in list(RunState) else OPTIONS_INSTEAD.get(message.split("`")[1])
+    else:
+        found = None if is_near else did_you_mean(word, INSTEAD)
+        near = f"remoterun {INSTEAD[found]}" if found else None
+    return f"did you mean `{near}`?" if near else ""
 
 
 def said_by_parser(problem: Any) -> tuple[str, str]:
     """(what is wrong, what was probably meant, or "") of an error of the parser, in our words."""
-    message, meant = problem.format_message(), ""
+    from remoterun.parsing import did_you_mean
+
+    message, known = problem.format_message(), []
     found = re.search(r"\.? Did you mean (.*)\?$| \(Possible options: (.*)\)$", message, re.DOTALL)
     if found:
-        words = re.sub(r"['?]", "", found[1] or found[2]).split(", ")
-        message, meant = message[: found.start()], f"did you mean {', '.join(f'`{word}`' for word in words)}?"
+        message, known = message[: found.start()], re.sub(r"['?]", "", found[1] or found[2]).split(", ")
     message = re.sub(r"'([^']*)'", r"`\1`", message.rstrip("."))
     message = re.sub(r"^(No such option: )(.*)", r"\1`\2`", message)
-    return message[:1].lower() + message[1:], meant
+    near = did_you_mean(message.split("`")[1], known) if known else None
+    return message[:1].lower() + message[1:], f"did you mean `{near}`?" if near else ""
 
 
 def ask(question: str, default: bool) -> bool:
