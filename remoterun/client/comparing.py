@@ -85,7 +85,8 @@ def compare(connections: Connections, before: int | str, after: int | str, binar
     mounts = [_mounts(spec, about) for spec, about in ((old, details), (new, others))]
     if mounts[0].keys() != mounts[1].keys():
         facts.append(("mounts", tuple(mounts[0].values()), tuple(mounts[1].values())))
-    numbers = [_numbers(store, run) for run, store in ((first, here), (second, there))]
+    series = [metrics.numbers(store, run) if run.outputs else {} for run, store in ((first, here), (second, there))]
+    numbers = [{name: values[-1] for name, values in each.items()} for each in series]
     if numbers[0] != numbers[1]:
         facts.append(("numbers", _listed(*numbers), _listed(*numbers[::-1])))
     trees = []
@@ -112,12 +113,6 @@ def _mounts(spec: RunSpec, details: api.RunDetails) -> dict[tuple[str, str, str]
 
 def _source(run: Run) -> ResourceRef:
     return ResourceRef("source", key=run.key, number=run.number)
-
-
-def _numbers(store: Store, run: Run) -> dict[str, float]:
-    """The last of the numbers that a run saved, by their names."""
-    found = metrics.numbers(store, run) if run.outputs else {}
-    return {name: values[-1] for name, values in found.items()}
 
 
 def _listed(own: dict[str, float], other: dict[str, float]) -> tuple[str, ...]:

@@ -75,16 +75,16 @@ def is_ignored(root: str, folder: str) -> bool:
     return Git(root).attempt("check-ignore", "--quiet", "--", f"./{folder}/").status == 0
 
 
-def line_to_ignore(path: str) -> tuple[str, str] | None:
-    """(the line of .gitignore, the path of that file) that `path`, which is new, and nothing of the user's, would need
-    to be ignored. None where it is, where git tracks something in it, or where no plain line says so."""
+def line_to_ignore(path: str) -> str | None:
+    """The shell's line after which git ignores `path`, which a command has made. None where it does, where it tracks
+    something in there, or where a plain line can't say so."""
     try:
         root, _ = find_repository(path if os.path.isdir(path) else os.path.dirname(path))
         listing = Git(root).run("ls-files", "-z", "--others", "--exclude-standard", "--directory", "--", path)
     except SourceError:
         return None
-    found = os.fsdecode(listing)
-    return (f"/{found[:-1]}", f"{root}/.gitignore") if re.fullmatch(r"[\w./-]+\0", found) else None
+    found = re.fullmatch(r"([\w./-]+)\0", os.fsdecode(listing))
+    return f"echo /{found[1]} >>{shell(os.path.relpath(f'{root}/.gitignore'))}" if found else None
 
 
 def is_top(folder: str) -> bool:

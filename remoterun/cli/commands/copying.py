@@ -168,6 +168,8 @@ def cp(
                 raise UsageError(
                     "both sides are resources: one of them has to be here", hint=f"remoterun cp {source} ."
                 )
+            from remoterun.source import line_to_ignore
+
             into = target.endswith("/")
             try:
                 with live_views.progress(json) as progress:
@@ -179,8 +181,9 @@ def cp(
                 file_views.not_finished()
                 raise
             file_views.fetched(fetched, source, json)
-            if fetched.files and not json:
-                _hint_at_gitignore(fetched.place)
+            ignoring = line_to_ignore(os.path.abspath(fetched.place)) if fetched.files and not json else None
+            if ignoring is not None:  # else each run from here on asks about it
+                render.line(f"  {ignoring}   keeps it out of what runs are sent")
         elif target is not None and Resource.is_one(target):
             path = Path(source)
             _check_exists(path)
@@ -194,16 +197,6 @@ def cp(
                 "neither side is a resource",
                 hint="`remoterun cp runs/N[/path] [FOLDER]`, or `remoterun cp PATH uploads/NAME/`",
             )
-
-
-def _hint_at_gitignore(place: str) -> None:
-    """Of a copy in a repository: else each run from here on asks about it."""
-    from remoterun.source import line_to_ignore
-
-    found = line_to_ignore(os.path.abspath(place))
-    if found is not None:
-        ignored, file = found
-        render.line(f"  echo {ignored} >>{render.word(os.path.relpath(file))}   keeps it out of what runs are sent")
 
 
 def _conflict(yes: bool, ignore: bool) -> Any:

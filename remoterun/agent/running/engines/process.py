@@ -64,12 +64,11 @@ class ProcessEngine:
         folder = self._venv(environment)
         if not self.is_whole(folder):
             uv = find_uv()  # it links what it has into a second environment, which costs next to nothing
-            base = environment.base_environment if uv is None else None
-            if base is not None:
-                self._ensure(base, job)
+            if uv is None and environment.base_environment is not None:
+                self._ensure(environment.base_environment, job)
             with locked(self.home.lock(os.path.basename(folder)), waiting=job.check) as lock:
                 if not self.is_whole(folder):
-                    self._make(environment, base, folder, uv, job, lock)
+                    self._make(environment, folder, uv, job, lock)
         for used in (folder, os.path.join(folder, "base")):
             with contextlib.suppress(FileNotFoundError):
                 os.utime(os.path.join(used, "ready"))
@@ -205,10 +204,11 @@ class ProcessEngine:
     def is_whole(self, folder: str) -> bool:
         """Whether a folder of envs/ is of use as it is: a virtual environment appears before all is in it, and one that
         is a layer needs its base."""
+        if not os.path.basename(folder).startswith("venv-"):
+            return True
         base = os.path.join(folder, "base")
         needed = [folder, base] if os.path.lexists(base) else [folder]
-        is_venv = os.path.basename(folder).startswith("venv-")
-        return not is_venv or all(os.path.exists(os.path.join(each, "ready")) for each in needed)
+        return all(os.path.exists(os.path.join(each, "ready")) for each in needed)
 
     def last_use(self, folder: str) -> float:
         """When a run was last prepared with it, in seconds since 1970."""
@@ -239,17 +239,9 @@ class ProcessEngine:
             entry = self.home.blobs.tree(environment.context).find(environment.requirements_file)
         return os.path.join(self.home.envs, "venv-" + environment.packages_hash(entry.digest if entry else ""))
 
-    def _make(
-        self,
-        environment: Environment,
-        base: Optional[Environment],
-        folder: str,
-        uv: Optional[str],
-        job: BuildJob,
-        lock: int,
-    ) -> None:
+    def _make(self, environment: Environment, folder: str, uv: Optional[str], job: BuildJob, lock: int) -> None:
         """The programs that build hold the lock, too: should we die, the next one waits until they have ended."""
-        tensorflow = environment.framework == TENSORFLOW
+        tensorflow, base = environment.framework == TENSORFLOW, None if uv else environment.base_environment
         once = "this machine" if environment.plain else "these packages"
         title = "TensorFlow" if tensorflow else "plain Python"
         what = "TensorFlow takes minutes" if tensorflow and base is None else _named(environment.contents(title))
