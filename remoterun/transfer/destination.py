@@ -160,15 +160,39 @@ def in_git_folder(path: str) -> bool:
     return _DOT_GIT.search(path) is not None
 
 
-def without_git_folders(manifest: Manifest) -> tuple[Manifest, list[str]]:
-    """The manifest without the entries of git folders, and the paths of those."""
-    text = manifest.encode()
-    if b"git" not in text.lower() and b"\\u" not in text:  # as nearly always; "\\u": a character that is not ASCII
+_PART = re.compile(r"(?:\A|[/\\])(head|objects|refs|commondir|config|hooks)[. ]*(?=\Z|[/\\:])", re.IGNORECASE)
+
+
+def _in_bare_repository(manifest: Manifest, target: Path) -> set[str]:
+    """Paths with which a folder becomes one that git takes for a repository without a work tree, by what it holds: git
+    runs what its `config` and its `hooks` name. What lies below `target` already counts: it may come in two copies."""
+    parts: dict[str, dict[str, list[str]]] = {}
+    for entry in manifest:
+        for found in _PART.finditer(entry.path):
+            parts.setdefault(entry.path[: found.start()], {}).setdefault(found[1].lower(), []).append(entry.path)
+    left_out: set[str] = set()
+    for folder, paths in parts.items():
+        names = set(paths)
+        with contextlib.suppress(OSError, ValueError):
+            names.update(name.lower() for name in os.listdir(target / folder))
+        if "head" in names and ("commondir" in names or {"objects", "refs"} <= names):
+            left_out.update(*paths.values())
+    return left_out
+
+
+def without_git_folders(manifest: Manifest, target: Path) -> tuple[Manifest, list[str]]:
+    """The manifest without the entries of git folders and of bare repositories below `target`, and the paths of
+    those."""
+    text = manifest.encode().lower()
+    names = (b"git", b"\\u", b"head", b"objects", b"refs", b"commondir", b"config", b"hooks")
+    if not any(name in text for name in names):  # as nearly always; "\\u": a character that is not ASCII
         return manifest, []
-    left_out = [entry.path for entry in manifest if in_git_folder(entry.path)]
+    bare = _in_bare_repository(manifest, target)
+    left_out = [entry.path for entry in manifest if entry.path in bare or in_git_folder(entry.path)]
     if not left_out:
         return manifest, []
-    return Manifest(entry for entry in manifest if not in_git_folder(entry.path)), left_out
+    dropped = set(left_out)
+    return Manifest(entry for entry in manifest if entry.path not in dropped), left_out
 
 
 _ACCENTED = "\N{LATIN SMALL LETTER E WITH ACUTE}"

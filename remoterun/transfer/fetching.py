@@ -76,7 +76,7 @@ def place(
         )
     result = Fetched(live=about.live)
     if name is None:  # otherwise the user chose the name
-        manifest, of_git = without_git_folders(manifest)
+        manifest, of_git = without_git_folders(manifest, target)
         if of_git:
             result.warn(_of_git(of_git))
     for path in (entry.path for entry in manifest if os.path.basename(entry.path) == "remoterun.toml"):
@@ -131,10 +131,8 @@ def _unwritable(error: OSError, target: Path) -> TransferError:
 
 
 def _of_git(paths: list[str]) -> str:
-    if len(paths) == 1:
-        return f"`{show(paths[0])}` was left out: git may run what a folder `.git` holds"
-    more = f"`{show(paths[0])}` and {len(paths) - 1:,} more"
-    return f"{more} were left out: git may run what a folder `.git` holds"
+    left_out = f"`{show(paths[0])}` was" if len(paths) == 1 else f"`{show(paths[0])}` and {len(paths) - 1:,} more were"
+    return f"{left_out} left out: git may run what a folder `.git` or a bare repository holds"
 
 
 def _damaged(result: Fetched, machine: str) -> SomeDamaged:

@@ -6,6 +6,7 @@ import contextlib
 import itertools
 import os
 import socket
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -272,6 +273,44 @@ class TestGitFolders:
         assert read_files(tmp_path / "t") == {} and "`.git` was left out" in result.warnings[0]
         fetch(session, one, tmp_path / "t" / "harmless", refuse, Progress())
         assert read_files(tmp_path / "t") == {"harmless": b"gitdir: ../evil"}
+
+    BARE: Files = {
+        "b/HEAD": b"ref: refs/heads/main\n",
+        "b/config": b"[core]\n\trepositoryformatversion = 0\n\tworktree = .\n\tfsmonitor = touch PWNED; false\n",
+        "b/objects/x": b"x",
+        "b/refs/x": b"x",
+        "b/model": b"m",
+        "head/config": b"of a model",
+        "HEAD": b"of nothing",
+    }
+
+    @staticmethod
+    def git_status(folder: Path) -> bool:
+        """Whether git, asked in a folder, takes it for a repository, and runs what its settings name."""
+        settings = {"PATH": os.environ["PATH"], "HOME": str(folder), "GIT_CEILING_DIRECTORIES": str(folder.parent)}
+        asked = subprocess.run(["git", "status"], cwd=folder, env=settings, capture_output=True)
+        return asked.returncode == 0 or (folder / "PWNED").exists()
+
+    def test_a_bare_repository_is_none_where_it_lands(self, session: Session, tmp_path: Path) -> None:
+        upload(session, tmp_path / "source", self.BARE)
+        assert self.git_status(tmp_path / "source" / "b"), "it would be one"
+        result = fetch(session, UPLOAD, tmp_path / "mine", refuse, Progress())
+        assert read_files(tmp_path / "mine") == {"b/model": b"m", "head/config": b"of a model", "HEAD": b"of nothing"}
+        assert "`b/HEAD` and 3 more were left out" in result.warnings[0]
+        assert not self.git_status(tmp_path / "mine" / "b")
+
+    @pytest.mark.parametrize("last", ["HEAD", "objects/x", "refs/x", "commondir"])
+    def test_a_bare_repository_in_two_copies(self, session: Session, tmp_path: Path, last: str) -> None:
+        """What is in the folder already counts, also where a disk takes no notice of case."""
+        here = {name.removeprefix("b/").lower(): data for name, data in self.BARE.items() if name.startswith("b/")}
+        if last == "commondir":
+            del here["objects/x"], here["refs/x"]
+        del here["config"]
+        here.pop(last.lower(), None)
+        write_files(tmp_path / "mine", here)
+        upload(session, tmp_path / "source", {last: b"x", "config": self.BARE["b/config"], "more": b"m"})
+        fetch(session, UPLOAD, tmp_path / "mine", refuse, Progress())
+        assert read_files(tmp_path / "mine") == {**here, "more": b"m"}
 
     @pytest.mark.parametrize(
         "part",
