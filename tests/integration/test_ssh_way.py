@@ -215,6 +215,66 @@ def listener(greeting: bytes | None, *, hang_up: bool) -> Iterator[int]:
         yield int(sock.getsockname()[1])
 
 
+@contextlib.contextmanager
+def tampering(port: int, places: Iterator[int]) -> Iterator[int]:
+    """A way to the sshd at `port` on which eight bytes from it are others, on each connection at the next of `places`
+    in all that it sends."""
+
+    def copy(source: socket.socket, target: socket.socket, at: int | None) -> None:
+        with contextlib.suppress(OSError):
+            sent = 0
+            while data := bytearray(source.recv(1 << 16)):
+                if at is not None:
+                    for place in range(max(at - sent, 0), min(at + 8 - sent, len(data))):
+                        data[place] ^= 0xFF
+                sent += len(data)
+                target.sendall(data)
+        with contextlib.suppress(OSError):
+            target.shutdown(socket.SHUT_WR)
+
+    def serve(client: socket.socket, at: int) -> None:
+        with client, socket.create_connection(("127.0.0.1", port)) as there:
+            forth = threading.Thread(target=copy, args=(client, there, None))
+            forth.start()
+            copy(there, client, at)
+            forth.join(60)
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        threads: list[threading.Thread] = []
+
+        def accept() -> None:
+            with contextlib.suppress(OSError):
+                for at in places:
+                    threads.append(threading.Thread(target=serve, args=(listening.accept()[0], at)))
+                    threads[-1].start()
+
+        threading.Thread(target=accept, daemon=True).start()
+        yield int(listening.getsockname()[1])
+        listening.shutdown(socket.SHUT_RDWR)
+        for thread in threads:
+            thread.join(60)
+
+
+@pytest.mark.timeout(300)
+def test_bytes_that_changed_on_the_way_are_a_lost_connection(server: Server, reach: Open) -> None:
+    """Whatever paramiko makes of them: in the greeting, the offers, the keys, the login, and what comes after."""
+    places = range(0, 2400, 100)
+    others: dict[int, Exception] = {}
+    with tampering(server.port, iter(places)) as port:
+        config = server.config(port=port, HostKeyAlias=f"[127.0.0.1]:{server.port}")
+        for at in places:
+            host = reach(server, config, deadlines=Deadlines(banner=0.5, handshake=0.5, auth=0.5, channel=0.5))
+            try:
+                host.open()
+            except HostError:
+                continue
+            except Exception as error:
+                others[at] = error
+            finally:
+                host.close()
+    assert not others
+
+
 class TestUnreachable:
     def test_refused(self, server: Server, reach: Open) -> None:
         with own_port() as port, pytest.raises(HostUnreachable) as caught:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 
 import paramiko
 
-from remoterun.errors import HostError, HostUnreachable, LinkLost
+from remoterun.errors import HostError, HostUnreachable, LinkLost, RemoterunError
 from remoterun.hosts.base import KEPT, TAIL, Prompts
 from remoterun.hosts.ssh.config import Deadlines, SSHSettings, words_of
 from remoterun.hosts.ssh.dial import Way, dial
@@ -84,14 +84,13 @@ class SSHConnection:
             self.round_trip = min(self.round_trip or float("inf"), time.monotonic() - begun)
         except paramiko.ChannelException as error:
             raise SessionRefused(str(error)) from error
-        except (paramiko.SSHException, EOFError, OSError) as error:
+        except Exception as error:  # noqa: BLE001 - as in `connect`
             raise self._gone(error) from error
         try:
             channel.exec_command(command)
-        except (EOFError, OSError) as error:  # a link that ends closes its channels first, and is dead after that
-            raise self._gone(error) from error
-        except paramiko.SSHException as error:
-            if not self.alive:
+        except Exception as error:  # noqa: BLE001 - as in `connect`
+            # a link that ends closes its channels first, and is dead after that
+            if not isinstance(error, paramiko.SSHException) or not self.alive:
                 raise self._gone(error) from error
             _close_quietly(channel)
             raise SessionRefused("the host executes no command for this user") from error
@@ -281,7 +280,9 @@ def connect(settings: SSHSettings, deadlines: Deadlines, prompts: Prompts) -> SS
                     transport_factory=lambda sock, **more: _transport(sock, kinds(known), log, deadlines, **more),
                     auth_strategy=Login(settings, f"{way.address} port {settings.port}", log.disconnect_reason),
                 )
-            except (paramiko.SSHException, EOFError, OSError) as error:
+            except RemoterunError:
+                raise
+            except Exception as error:  # noqa: BLE001 - of what a host sends, paramiko raises whatever it meets
                 raise _no_handshake(error, log, settings, way, time.monotonic() - began) from error
     except BaseException:
         transport = client.get_transport()
