@@ -17,12 +17,15 @@ from pathlib import Path
 from remoterun.agent.shared.frames import Bytes
 from remoterun.agent.shared.paths import SafeFolder, show
 from remoterun.agent.shared.tree import Entry, Manifest
-from remoterun.errors import UnsafePath
+from remoterun.errors import TransferError, UnsafePath
+from remoterun.sizes import size as readable
 from remoterun.transfer.progress import Progress
 
 MOST_WARNINGS = 100
 WORTH_COPYING = 4096
 """Bytes from which on it pays."""
+SPARE = 1 << 30
+"""Bytes, or a twentieth of a smaller disk, that stay free where files grow while they are copied."""
 MOST_REMEMBERED = 200_000
 """Contents that are remembered."""
 
@@ -111,6 +114,18 @@ class Destination:
         if self.final:
             self.result.warn(f"`{show(entry.path)}` changed while it was copied: here is what was read")
         return self.final
+
+    def require_room(self, entry: Entry, size: int) -> None:
+        """Raises `TransferError` where a file, which has grown to `size` bytes since it was listed, leaves too little
+        of the disk here: as long as it grows, nobody has agreed to so much."""
+        disk = os.statvfs(self.target)
+        room = max(disk.f_bavail * disk.f_frsize - min(SPARE, disk.f_blocks * disk.f_frsize // 20), 0)
+        if size > room:
+            raise TransferError(
+                f"`{show(entry.path)}` has grown from {readable(entry.size)} to {readable(size)} since it was listed,"
+                f" and {readable(room)} fit on the disk that holds `{show(str(self.target))}`",
+                hint="name a folder on another disk, after the resource",
+            )
 
     def path(self, entry: Entry) -> str:
         return os.path.join(self.target, self.name or entry.path)

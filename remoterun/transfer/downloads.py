@@ -127,6 +127,8 @@ def _land_file(stream: Stream, session: Session, entry: Entry, frame: Frame, des
     size = frame.header.get("s")
     if not isinstance(size, int) or size < 0 or (destination.at_rest and size > entry.size):
         raise TransferError(f"{show(entry.path)}: {session.machine.name} sends another size than it listed")
+    if size > entry.size:
+        destination.require_room(entry, size)
     folder, name = destination.place(entry)
     with NewFile(folder, bool(frame.header.get("x"))) as file:
         while True:
@@ -150,5 +152,5 @@ def _land_file(stream: Stream, session: Session, entry: Entry, frame: Frame, des
         if file.size != size or ((other or frame.header.get("c")) and not destination.changed(entry)):
             return False
         file.keep(name, sync=size > LARGE)
-        destination.took(entry)
+        destination.took(entry._replace(size=size))
         return True

@@ -734,6 +734,30 @@ class TestHostileHosts:
             fetch(session, UPLOAD, tmp_path / "target", refuse, Progress())
         assert read_files(tmp_path / "target") == {}
 
+    def test_a_file_that_grows_while_it_is_copied_has_to_fit(
+        self, tmp_path: Path, small_disk: Callable[[str], Path]
+    ) -> None:
+        """L10: of a file that was listed with 3 bytes, 600 MB came."""
+        target = small_disk("4m") / "target"
+        grows = (
+            'data = bytes(%d); say(stream, DATA, {"s": len(data)});'
+            " [say(stream, DATA, {}, data[at : at + PIECE]) for at in range(0, len(data), PIECE)];"
+            ' say(stream, DATA, {"h": hashlib.sha256(data).hexdigest()}); say(stream, END)'
+        )
+        rows = '["f","a",3,"",0]'
+        with hostile_agent(tmp_path / "one", lies(rows, grows % 500_000, '{"live": True}')) as session:
+            result = fetch(session, UPLOAD, target, refuse, Progress())
+        assert (result.files, result.size) == (1, 500_000), "what came is counted, not what was listed"
+        (target / "a").unlink()
+        with (
+            hostile_agent(tmp_path / "two", lies(rows, grows % 4_040_000, '{"live": True}')) as session,
+            pytest.raises(
+                TransferError, match=r"`a` has grown from 3 bytes to 4\.0 MB since it was listed, and 4\.0 MB fit"
+            ),
+        ):
+            fetch(session, UPLOAD, target, refuse, Progress())
+        assert read_files(target) == {}
+
     @pytest.mark.parametrize(
         "get",
         [
