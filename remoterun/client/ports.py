@@ -13,16 +13,17 @@ from typing import Self
 
 from remoterun.agent.shared import api
 from remoterun.agent.shared.protocol import Stream
-from remoterun.agent.shared.spec import PortSpec
+from remoterun.agent.shared.spec import PortSpec, RunSpec
 from remoterun.agent.shared.splicing import reset, splice
 from remoterun.client.connections import RECONNECT_LEAST, RECONNECT_MOST, Connections
-from remoterun.errors import HostError, RemoterunError
+from remoterun.client.specs import digest_of_asked
+from remoterun.errors import HostError, RemoterunError, UsageError
 from remoterun.model import Run
 from remoterun.session import Session
 
 HERE = "127.0.0.1"
 MOST_NAMED = 100
-"""Ports that a machine may name: each is one that others on this machine can't have."""
+"""Ports on which a run listens that a machine may name."""
 NEXT_PORTS = 20
 """Ports after the one that was wanted, which are tried before any other."""
 _BACKLOG = 128
@@ -45,6 +46,21 @@ class PortNews:
     @property
     def address(self) -> str:
         return f"http://{HERE}:{self.local}"
+
+
+def asked_ports(connections: Connections, run: Run) -> tuple[PortSpec, ...]:
+    """The ports that were asked for with a run, which its machine does not choose: what it has must be what our record
+    says. Raises `HostError`, and `UsageError` where it is not."""
+    session = connections.session_of(run)
+    details = session.ask(api.run, api.RunKey(run.key))
+    with session.understood():
+        spec = RunSpec.from_record(details.spec)
+    if spec.ports and connections.registry.asked(run) != digest_of_asked(spec):
+        raise UsageError(
+            f"{run.host.name} says that run {run.number} has ports, which are not known here: name those that you want",
+            hint=f"remoterun forward {run.number} {spec.ports[0].port}",
+        )
+    return spec.ports
 
 
 class Forwarding:
@@ -97,7 +113,11 @@ class Forwarding:
         try:
             while not self._closed.is_set():
                 try:
-                    self._watch(self._connections.session_of(self._run))
+                    if not self._wanted:
+                        asked = asked_ports(self._connections, self._run)
+                        self._wanted = {each.port: each.wanted for each in asked}
+                    if self._wanted:
+                        self._watch(self._connections.session_of(self._run))
                     return
                 except HostError as error:
                     if not error.passing:
@@ -106,7 +126,11 @@ class Forwarding:
                     self._session = None
                 self._closed.wait(pause)
         except RemoterunError as error:
-            if self._wanted and not self._closed.is_set() and not self._connections.closed.is_set():
+            if (
+                (self._wanted or isinstance(error, UsageError))
+                and not self._closed.is_set()
+                and not self._connections.closed.is_set()
+            ):
                 self._tell(PortNews("failed", text=error.message))
         finally:
             self.close()
@@ -119,11 +143,6 @@ class Forwarding:
             stream.end()
             for frame in stream:
                 with session.understood():
-                    if "ports" in frame.header:
-                        named = [PortSpec(int(port), int(local)) for port, local in frame.header["ports"]]
-                        if len(named) > MOST_NAMED:
-                            raise ValueError(f"{len(named)} ports")
-                        self._wanted = self._wanted or {each.port: each.wanted for each in named}
                     if frame.header.get("waiting") in self._wanted:
                         others = tuple(map(int, frame.header.get("others", ())))
                         self._wait_for(frame.header["waiting"], others[:MOST_NAMED])

@@ -345,19 +345,29 @@ class Runs:
     def forward(
         self, number: int | str, ports: Sequence[PortSpec] = (), tell: Callable[[PortNews], None] = lambda _: None
     ) -> Forwarding:
-        """Forward ports of a run (none: those of its spec) to 127.0.0.1 here, until the result is closed or the run
+        """Forward ports of a run (none: those of `run --port`) to 127.0.0.1 here, until the result is closed or the run
         ends. Returns at once; a run that has not started is waited for, and a lost connection is made again.
 
         `tell` is called on other threads, with each port that becomes ready here or is no longer.
         """
+        from remoterun.client.ports import Forwarding
+
+        return Forwarding(self._connections, self._with_ports(number), ports, tell)
+
+    def ports(self, number: int | str) -> Sequence[PortSpec]:
+        """The ports that `run --port` named. Raises `HostError`, and `UsageError` where the run has ended, or its
+        machine names others."""
+        from remoterun.client.ports import asked_ports
+
+        return asked_ports(self._connections, self._with_ports(number))
+
+    def _with_ports(self, number: int | str) -> Run:
         run = self._connections.registry.run(number)
         if run.final:
             raise UsageError(f"run {run.number} has ended, and its ports with it", hint=f"remoterun logs {run.number}")
         if run.placed is None:
             raise _still_handed_over(run)
-        from remoterun.client.ports import Forwarding
-
-        return Forwarding(self._connections, run, ports, tell)
+        return run
 
     def diff(self, before: int | str, after: int | str, binary: bool = False) -> Difference:
         """What differs between two runs; with `binary` in such lines that what is not text can be made of them. Opens

@@ -223,14 +223,22 @@ def test_ports_of_the_spec(server: Callable[..., Server], user: User, free_port:
         assert ask(wanted, b"echo\nhello") == b"hello"
 
 
-def test_a_machine_that_names_ever_more_ports_gets_none(server: Callable[..., Server], user: User) -> None:
-    it = server()
+def test_a_machine_that_names_other_ports_than_were_asked_for_gets_none(
+    server: Callable[..., Server], user: User, free_port: Callable[[], int]
+) -> None:
+    """M6: where a database's port is free here, it would lead to the machine."""
+    port, wanted = free_port(), free_port()
+    it = server(port=port, ports=(PortSpec(port),))
+    it.touch("go")
     spec = user.place("one").folder / "runs" / it.run.key / "spec.json"
-    ports = [{"port": port, "local": 0} for port in range(20001, 20200)]
+    ports = [{"port": port, "local": wanted}]
     spec.write_text(json.dumps({**json.loads(spec.read_text()), "ports": ports}))
     with user.client.runs.forward(it.run.number, (), it.news.append) as forwarding:
         assert forwarding.wait(60)
-    assert it.news == []
+    assert [news.kind for news in it.news] == ["failed"] and "has ports, which are not known here" in it.news[0].text
+    with pytest.raises(UsageError, match="name those that you want") as caught:
+        user.client.runs.ports(it.run.number)
+    assert caught.value.hint == f"remoterun forward {it.run.number} {port}"
 
 
 def test_a_run_without_ports_needs_none(server: Callable[..., Server]) -> None:

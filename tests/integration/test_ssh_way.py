@@ -268,7 +268,7 @@ def test_bytes_that_changed_on_the_way_are_a_lost_connection(server: Server, rea
                 host.open()
             except HostError:
                 continue
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001
                 others[at] = error
             finally:
                 host.close()

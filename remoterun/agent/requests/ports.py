@@ -19,15 +19,10 @@ POLL = 0.2
 
 def watch_ports(call: Call, asked: api.Ports) -> api.Nothing:
     run = call.home.existing_run(asked.key)
-    ports = set(asked.ports)
-    if not ports:
-        named = run.spec().ports
-        call.stream.send(ports=[[each.port, each.wanted] for each in named])
-        ports = {each.port for each in named}
-    if ports and _until_running(call, run):
+    if _until_running(call, run):
         try:
             with opened(call.home, run) as network:
-                _watch(call, run, ports, network)
+                _watch(call, run, set(asked.ports), network)
         except HomeError as error:
             # A container's network goes with the command, before anybody says that it has ended.
             if error.code != "no_network" or not _has_ended(run):

@@ -493,10 +493,8 @@ sample = Request("sample", Sampling, Samples, "exec")
 
 
 class Ports(Record):
-    """Without any: those that the run's spec names."""
-
     key: str
-    ports: List[int] = []
+    ports: List[int]
 
 
 class Port(Record):
@@ -504,10 +502,9 @@ class Port(Record):
     port: int
 
 
-# Out: {"ports": [port, port on the client's machine] of each} where the spec's are asked for, {"waiting": port,
-# "others": [port]} for each on which nobody listens when the command runs, with those on which the run listens, and
-# again when these have changed; {"up": port} when somebody begins to listen, {"down": port} when nobody does any more.
-# It waits for the run to start, and ends with its command.
+# Out: {"waiting": port, "others": [port]} for each on which nobody listens when the command runs, with those on which
+# the run listens, and again when these have changed; {"up": port} when somebody begins to listen, {"down": port} when
+# nobody does any more. It waits for the run to start, and ends with its command.
 watch_ports = Request("watch_ports", Ports, Nothing, "ports")
 # In and out: the bytes of one TCP connection to the port, as splicing.py says. Refused with "not_listening".
 connect = Request("connect", Port, Nothing, "ports")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from remoterun.agent.shared.spec import NONE, PYTHON, TENSORFLOW, PortSpec, RunSpec
+from remoterun.agent.shared.spec import NONE, PYTHON, TENSORFLOW, PortSpec
 from remoterun.cli import complete, render
 from remoterun.cli.app import Command, Json, RunNumber, app, example, run_number
 from remoterun.cli.asking import client as connect
@@ -17,7 +17,7 @@ from remoterun.cli.follow import JUPYTER, Showing, Told, forward_until_end, some
 from remoterun.cli.options import parsed, takes, with_values
 from remoterun.cli.render import file_views, live_views, run_views
 from remoterun.cli.to_send import Sending
-from remoterun.errors import HostError, UsageError
+from remoterun.errors import UsageError
 from remoterun.model import Asked
 from remoterun.parsing import parse_duration, parse_port
 
@@ -73,10 +73,7 @@ def _once(text: str) -> Told:
 
 def _named(client: Client, run: Run) -> list[PortSpec]:
     """The ports that `run --port` named. Raises `UsageError` without any."""
-    known, details = client.runs.info(run.number)
-    if details["spec"] is None:
-        raise HostError(known.unreached or f"{known.host.name} does not know run {run.number} yet", hint="try again")
-    named = list(RunSpec.from_record(details["spec"]).ports)
+    named = list(client.runs.ports(run.number))
     if not named:
         raise UsageError(f"run {run.number} was given no --port", hint=f"remoterun forward {run.number} 6006")
     return named
