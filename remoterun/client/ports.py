@@ -126,11 +126,8 @@ class Forwarding:
                     self._session = None
                 self._closed.wait(pause)
         except RemoterunError as error:
-            if (
-                (self._wanted or isinstance(error, UsageError))
-                and not self._closed.is_set()
-                and not self._connections.closed.is_set()
-            ):
+            known = self._wanted or isinstance(error, UsageError)
+            if known and not self._closed.is_set() and not self._connections.closed.is_set():
                 self._tell(PortNews("failed", text=error.message))
         finally:
             self.close()
