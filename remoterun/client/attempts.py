@@ -114,7 +114,7 @@ def _original(connections: Connections, run: Run, archive: Store) -> OriginalRun
     """What was asked for, as the archive has it. Raises `UsageError` where that is not what this client asked for."""
     try:
         details = archive.details(run.key)
-        original = original_of(connections, run, archive, RunSpec.from_record(details.spec), details.mounts)
+        original = original_of(connections, run, archive, RunSpec.from_record(details.spec), details)
     except (NotFound, SpecError) as error:
         raise UsageError(f"run {run.number} can't go on: the archive does not have all of it ({error})")
     if not original.trusted:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from remoterun import transfer
 from remoterun.agent.shared import api
-from remoterun.agent.shared.spec import ResolvedMount, ResourceRef, RunSpec, SpecError
+from remoterun.agent.shared.spec import MountSpec, ResolvedMount, ResourceRef, RunSpec, SpecError
 from remoterun.agent.shared.tree import Manifest, show
 from remoterun.client.connections import Connections
 from remoterun.client.rented_runs import find_store, record_status
@@ -108,22 +108,17 @@ class OriginalRun:
         return tuple((name, value) for name, value in values.items() if value is not None)
 
 
-def find_original(connections: Connections, number: int | str, replaced: Collection[str] = ()) -> OriginalRun:
+def find_original(connections: Connections, number: int | str, others: Collection[str] = ()) -> OriginalRun:
     """See `Runs.original`."""
     run, store, spec, details = read_spec(connections, number)
-    return original_of(connections, run, store, spec, details.mounts, replaced)
+    return original_of(connections, run, store, spec, details, others)
 
 
 def original_of(
-    connections: Connections,
-    run: Run,
-    store: Store,
-    spec: RunSpec,
-    found: list[ResolvedMount],
-    replaced: Collection[str] = (),
+    connections: Connections, run: Run, store: Store, spec: RunSpec, about: api.RunDetails, others: Collection[str] = ()
 ) -> OriginalRun:
-    """What a run was asked for, as `store` has it; `found`: what its host found for its mounts, of which those at the
-    paths `replaced` are not wanted. Raises `UsageError` where it is not what this client asked for."""
+    """What a run was asked for, as `store` has it; its mounts at the paths `others` are not wanted. Raises
+    `UsageError` where it is not what this client asked for."""
     source = ResourceRef("source", key=run.key, number=run.number)
     manifest, _ = store.manifest(source)
     recorded = connections.registry.asked(run)
@@ -131,9 +126,9 @@ def original_of(
         raise another_was_asked(run)
     asked = [Mount(Resource.parse(mount.typed), mount.path) for mount in spec.mounts]
     mounts = {
-        mount: _mounted(connections, run, store, spec, place, found, trusted=bool(recorded))
-        for place, mount in enumerate(asked)
-        if mount.path not in replaced
+        each: _mounted(connections, run, store, mount, found, bool(recorded))
+        for each, mount, found in zip(asked, spec.mounts, [*about.mounts, *[None] * len(asked)], strict=False)
+        if each.path not in others
     }
     request = request_of(run, spec, tuple(asked), trusted=bool(recorded))
     hint = f"remoterun machines check {store.machine.name}"
@@ -175,18 +170,10 @@ def read_spec(connections: Connections, number: int | str) -> tuple[Run, Store, 
 
 
 def _mounted(
-    connections: Connections,
-    run: Run,
-    store: Store,
-    spec: RunSpec,
-    place: int,
-    found: list[ResolvedMount],
-    *,
-    trusted: bool,
+    connections: Connections, run: Run, store: Store, mount: MountSpec, found: ResolvedMount | None, trusted: bool
 ) -> SavedTree:
-    """The very files that a run read at the mount number `place`: its own home may have them; of any other run or
-    upload, only what this client asked for (`trusted`), by its own records."""
-    mount = spec.mounts[place]
+    """The very files that a run read at a mount, for which its host `found` them: those may be its own. Of any other
+    run or upload it gets only what this client asked for (`trusted`), by our own records."""
     title = f"{mount.typed} as run {run.number} read it"
     typed = Resource.parse(mount.typed)
     newest = replace(typed, version=None)
@@ -194,13 +181,13 @@ def _mounted(
     upload = _version(connections, typed) if trusted else None
     file = mount.resource.sub if mount.resource.kind == "tree" else ""
     try:
-        if place < len(found) or mount.resource.kind == "tree":
-            digest, file = (found[place].tree, found[place].file) if found else (mount.resource.digest or "", file)
+        if found is not None or (upload is None and mount.resource.kind == "tree"):
+            digest, file = (found.tree, found.file) if found is not None else (mount.resource.digest or "", file)
             where = ResourceRef("tree", key=run.key, digest=digest)
             try:
                 return SavedTree(store, where, store.tree(run.key, digest), title, hint, file, upload)
             except NotFound:
-                if typed.kind != "runs" or found:
+                if typed.kind != "runs" or found is not None:
                     raise
         where = upload or mount.resource  # the archive has what was asked for
         if not trusted or (typed.kind == "uploads" and upload is None):
@@ -219,7 +206,7 @@ def _mounted(
 
 
 def _version(connections: Connections, typed: Resource) -> ResourceRef | None:
-    """The version of an upload that a run was given, by our own records; None where these don't have it."""
+    """The version of an upload, by our own records; None for anything else."""
     known = connections.registry.uploads.versions(typed.name, typed.version) if typed.version is not None else []
     return ResourceRef("upload", typed.name, sub=typed.sub, digest=known[0][0].digest) if known else None
 

@@ -76,13 +76,13 @@ class Runs:
         if asked.rental is None:
             placement.fitting(self._connections, asked, request, lambda _: None)
 
-    def original(self, number: int | str, replaced: Collection[str] = ()) -> OriginalRun:
-        """What a run was asked for and given, to be changed and run again; `replaced`: the paths of mounts in whose
+    def original(self, number: int | str, others: Collection[str] = ()) -> OriginalRun:
+        """What a run was asked for and given, to be changed and run again; `others`: the paths of mounts in whose
         place others will be asked for. Opens the machine that has it.
 
         Raises `HostError`, `UsageError` where that is not saved.
         """
-        return find_original(self._connections, number, replaced)
+        return find_original(self._connections, number, others)
 
     def prepare_again(self, kept: OriginalRun, request: RunRequest, machine: str | None = None) -> Prepared:
         """As `prepare`, for a run with the source of `kept` and, where `request` has the same mounts, with the very

@@ -196,18 +196,14 @@ def _in_bare_repository(manifest: Manifest, target: Path) -> set[str]:
 
 
 def without_git_folders(manifest: Manifest, target: Path) -> tuple[Manifest, list[str]]:
-    """The manifest without the entries of git folders and of bare repositories below `target`, and the paths of
-    those."""
+    """The manifest without the entries of git folders and of bare repositories below `target`; their paths."""
     text = manifest.encode().lower()
     names = (b"git", b"\\u", b"head", b"objects", b"refs", b"commondir", b"config", b"hooks")
     if not any(name in text for name in names):  # as nearly always; "\\u": a character that is not ASCII
         return manifest, []
-    bare = _in_bare_repository(manifest, target)
-    left_out = [entry.path for entry in manifest if entry.path in bare or in_git_folder(entry.path)]
-    if not left_out:
-        return manifest, []
-    dropped = set(left_out)
-    return Manifest(entry for entry in manifest if entry.path not in dropped), left_out
+    left_out = _in_bare_repository(manifest, target)
+    left_out.update(entry.path for entry in manifest if in_git_folder(entry.path))
+    return Manifest(entry for entry in manifest if entry.path not in left_out), sorted(left_out)
 
 
 _ACCENTED = "\N{LATIN SMALL LETTER E WITH ACUTE}"

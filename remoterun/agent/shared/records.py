@@ -31,19 +31,6 @@ from typing import (
 
 from .paths import show
 
-__all__ = [
-    "BadRecord",
-    "Option",
-    "Record",
-    "decode",
-    "encode",
-    "from_json",
-    "option",
-    "parse",
-    "same_fields",
-    "to_json",
-]
-
 T = TypeVar("T")
 
 INTEGERS = 1 << 63
