@@ -107,6 +107,7 @@ class TestCheck:
                 Path(place.env["REMOTERUN_HOME"], "registry.db").unlink()
             done = place.run("machines", "gc", status=125)
             assert HINT.findall(done.stderr) == ["remoterun machines check one"]
+            assert re.search("^run.* its records are damaged", place.run("machines", "df").stdout, re.MULTILINE)
             (hint,) = HINT.findall(place.run("machines", "check", status=1).stderr)
             if remove == "rm 1":
                 assert hint == "remoterun rm 1"

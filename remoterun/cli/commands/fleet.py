@@ -182,6 +182,7 @@ def machines_rm(
         ),
     ],
     forget: Annotated[bool, typer.Option("--forget", help="Also its runs and copies of uploads: it is gone.")] = False,
+    yes: Annotated[bool, typer.Option("-y", "--yes", help="With --forget: without a question.")] = False,
 ) -> int:
     """Forget machines, or end rented hosts now.
 
@@ -193,11 +194,13 @@ def machines_rm(
             if HOST_ID.fullmatch(name) and name not in client.config.machines:
                 client.hosts.end(name)
                 render.line(f"host {name} is ending")
-            elif not forget or render.ask(f"Forget {name}, with its runs and copies of uploads?", default=False):
+            elif not forget or yes or render.ask(f"Forget {name}, its runs and copies of uploads?", default=False):
                 if forget:
                     client.runs.forget_machine(client.machines.get(name))
                 if not forget or name in client.config.machines:
                     _forget(name)
+            else:
+                render.line(f"{name} is not forgotten")
 
         return for_each(names, remove)
 

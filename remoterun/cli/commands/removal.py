@@ -82,7 +82,7 @@ def rm(
         str | None, typer.Option("--older", metavar="TIME", help="Only runs that ended longer ago than 12h, 7d.")
     ] = None,
     failed: Annotated[bool, typer.Option("--failed", help="Only runs that failed.")] = False,
-    forget: Annotated[bool, typer.Option("--forget", help="Runs whose machine never comes back: only here.")] = False,
+    forget: Annotated[bool, typer.Option("--forget", help="Forget runs whose machine never comes back.")] = False,
     yes: Annotated[bool, typer.Option("-y", "--yes", help="Remove several without a question.")] = False,
 ) -> int:
     """Delete uploads, and runs that have ended, with all they hold.
