@@ -65,10 +65,10 @@ def downloads(
     for pack, together in groupby(sorted(found), lambda item: item[0]):
         for span in spans([take for _, take in together], 0):
             start, end = span[0].offset, span[-1].offset + span[-1].length
-            exact = end - start < PACK  # else it is the whole pack, and after a cut its rest may be asked for
-            length = end - start if exact else None
-            url = archive.s3.presigned_get(prefix + pack_key(pack), min(seconds, LONGEST), start, length)
-            yield SignedObject(url, span, exact)
+            # A whole pack has nothing else, and after a cut its rest may be asked for.
+            only = (start, end - start) if end - start < PACK else None
+            url = archive.s3.presigned_get(prefix + pack_key(pack), min(seconds, LONGEST), only)
+            yield SignedObject(url, span, exact=only is not None)
 
 
 def grant_for_run(archive: Archive, key: str, seconds: float) -> Grant:

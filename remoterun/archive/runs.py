@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from itertools import accumulate
 from typing import Any, TypeVar
 
 from remoterun.agent.shared import api
@@ -15,7 +14,7 @@ from remoterun.agent.shared.frames import PIECE, Frame
 from remoterun.agent.shared.records import encode, from_json, parse, to_json
 from remoterun.agent.shared.spec import KEY, MOST_BYTES, RunSpec
 from remoterun.agent.shared.states import FINAL, RunEvent, RunState, RunStatus
-from remoterun.agent.shared.tree import LARGEST, TreeError, show
+from remoterun.agent.shared.tree import TreeError, show
 from remoterun.archive import Archive
 from remoterun.archive.s3 import S3, StoredObject
 from remoterun.archive.s3_errors import Absent, Damaged
@@ -194,10 +193,8 @@ def _new(logs: Sequence[Log], offsets: dict[str, int], timed: bool, ended: bool)
 
 def log_sizes(archive: Archive, key: str) -> tuple[int, int]:
     """Bytes of the log of a run, and of its stderr where that is apart."""
-    logs = [Log(archive.s3, key, name) for name in ("log", "err")]
-    for log in logs:
-        log.refresh()
-    return logs[0].size(), logs[1].size()
+    log, err = (Log(archive.s3, key, name).size() for name in ("log", "err"))
+    return log, err
 
 
 class Log:
@@ -241,36 +238,34 @@ class Log:
             offset = following
 
     def size(self) -> int:
+        self.refresh()
         return max((start + piece.size for start, piece in self._pieces.items()), default=0)
 
     def offset_of_tail(self, lines: int) -> int:
         """Where the last `lines` lines begin; a last line without an end counts. What is missing is passed over,
         however long it is."""
-        self.refresh()
-        following = [*self._starts[1:], LARGEST]
-        places = zip(self._starts, following, strict=True)
-        begins = list(accumulate((min(self._pieces[start].size, end - start) for start, end in places), initial=0))
-        """Of each piece, and the end, without what is missing."""
-
-        def read(start: int, end: int) -> bytes:
-            data = bytearray()
-            while (at := start + len(data)) < end:
-                found = bisect_right(begins, at) - 1
-                length = min(end, begins[found + 1]) - at
-                with suppress(Absent):
-                    data += self._s3.get_range(self._pieces[self._starts[found]].key, at - begins[found], length)
-                data += bytes(at + length - start - len(data))
-            return bytes(data)
-
-        at = tail_start(begins[-1], lines, read)
-        found = bisect_right(begins, at) - 1
-        return self._starts[found] + at - begins[found] if at < begins[-1] else self.size()
+        return tail_start(self.size(), lines, self._before)
 
     def offset_since(self, moment: float) -> int:
         """Where the first piece begins that was written at that time or later."""
         self.refresh()
         young = (start for start, piece in self._pieces.items() if piece.modified >= moment)
         return min(young, default=self.size())
+
+    def _before(self, start: int, end: int) -> tuple[int, bytes]:
+        """Bytes that end at `end`, from `start` or a later place on, and that place; none of a piece that is missing,
+        and where it would begin."""
+        found = bisect_left(self._starts, end) - 1
+        if found < 0:
+            return 0, b""
+        begin = self._starts[found]
+        piece, start = self._pieces[begin], max(start, begin)
+        if begin + piece.size < end:
+            return begin + piece.size, b""
+        try:
+            return start, self._s3.get_range(piece.key, start - begin, end - start).ljust(end - start, b"\0")
+        except Absent:
+            return begin, b""
 
 
 def _check_key(key: str) -> None:

@@ -7,6 +7,7 @@ may do better later (no answer, "slow down", an error of the store's own) is rep
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
 import io
 import re
@@ -171,35 +172,13 @@ class S3:
 
     def list(self, prefix: str, after: str = "", most: int = MOST_KEYS) -> Iterator[StoredObject]:
         """All objects whose keys begin with `prefix` and come after `after`, in the order of the keys."""
-        count = 0
-        while True:
-            answer = self._list(prefix, after, MaxKeys=PAGE)
-            listed = answer.get("Contents", ())
-            for item in listed:
-                found = StoredObject(item["Key"], item["Size"], item["LastModified"].timestamp())
-                if not found.key.startswith(prefix) or found.key <= after or found.size < 0:
-                    raise self.bad(found.key, "the listing of the store makes no sense")
-                after = found.key
-                yield found
-            count += len(listed)
-            if count > most:
-                raise self.bad(prefix, f"it has more than {most:,} objects")
-            if not answer.get("IsTruncated") or not listed:
-                return
+        for key, item in self._listed("Contents", "Key", prefix, after, most, MaxKeys=PAGE):
+            yield StoredObject(key, max(item["Size"], 0), item["LastModified"].timestamp())
 
     def folders(self, prefix: str) -> Iterator[str]:
         """The names that follow `prefix` and end in a slash, in their order."""
-        after = ""
-        while True:
-            answer = self._list(prefix, after, Delimiter="/")
-            found = [item["Prefix"] for item in answer.get("CommonPrefixes", ())]
-            if any(not name.startswith(prefix) or name <= after for name in found):
-                raise self.bad(prefix, "the listing of the store makes no sense")
-            for name in found:
-                yield name[len(prefix) : -1]
-            if not answer.get("IsTruncated") or not found:
-                return
-            after = found[-1] + "\U0010ffff"
+        for name, _ in self._listed("CommonPrefixes", "Prefix", prefix, "", MOST_KEYS, Delimiter="/"):
+            yield name[len(prefix) : -1]
 
     def delete(self, keys: Sequence[str]) -> None:
         """Remove objects; what is not there is fine."""
@@ -229,12 +208,12 @@ class S3:
                 self._client = self._translating(lambda: _client(there, self._connect))
             self._found_region = True
 
-    def presigned_get(self, key: str, seconds: float, offset: int = 0, length: int | None = None) -> str:
-        """An address that gives the object to whoever asks, or only so many bytes of it, for so many seconds. Asks
-        nothing of the store."""
+    def presigned_get(self, key: str, seconds: float, part: tuple[int, int] | None = None) -> str:
+        """An address that gives the object to whoever asks, or only a part (offset, bytes) of it, for so many seconds.
+        Asks nothing of the store."""
         wanted = {"Bucket": self.place.name, "Key": key}
-        if length is not None:
-            wanted["Range"] = f"bytes={offset}-{offset + length - 1}"
+        if part is not None:
+            wanted["Range"] = f"bytes={part[0]}-{sum(part) - 1}"
         return str(
             self._translating(
                 lambda: self._client.generate_presigned_url("get_object", Params=wanted, ExpiresIn=int(seconds))
@@ -290,14 +269,26 @@ class S3:
             hint="remoterun machines check aws",
         )
 
-    def _list(self, prefix: str, after: str, **more: Any) -> Any:
-        if after:
-            more["StartAfter"] = after
-        return self._ask(
-            "ListBucket",
-            prefix,
-            lambda: self._client.list_objects_v2(Bucket=self.place.name, Prefix=prefix, **more),
-        )
+    def _listed(
+        self, kind: str, field: str, prefix: str, after: str, most: int, **asked: Any
+    ) -> Iterator[tuple[str, dict[str, Any]]]:
+        """(name, all that is said of it) of up to `most` things of a kind, in the order of their names."""
+        count = 0
+        while True:
+            words = {"Bucket": self.place.name, "Prefix": prefix, **({"StartAfter": after} if after else {}), **asked}
+            answer = self._ask("ListBucket", prefix, functools.partial(self._client.list_objects_v2, **words))
+            found = answer.get(kind, ())
+            count += len(found)
+            if count > most:
+                raise self.bad(prefix, f"it has more than {most:,} objects")
+            for item in found:
+                if not item[field].startswith(prefix) or item[field] <= after:
+                    raise self.bad(item[field], "the listing of the store makes no sense")
+                after = item[field]
+                yield after, item
+            if not answer.get("IsTruncated") or not found:
+                return
+            after += "􏿿" if "Delimiter" in asked else ""
 
     def _ask(self, action: str, key: str, request: Callable[[], T]) -> T:
         until = self._clock() + self.patience

@@ -14,6 +14,7 @@ from typing import Any
 
 from remoterun.agent.shared.archive import (
     MOST_RUN_TREES,
+    MOST_TREE,
     ArchivedTree,
     image_key,
     image_parts,
@@ -60,13 +61,10 @@ class Row:
 def usage(archive: Archive) -> list[Row]:
     """Who uses how much."""
     sizes: dict[str, int] = {}
-    used: dict[str, float] = {}
-    """When each image was used last, by the key of its record."""
+    used = {stored.key: stored.modified for stored in archive.s3.list("images/")}
     for stored in archive.s3.list(""):
         folder = "/".join(stored.key.split("/")[:2]) if stored.key.startswith(("uploads/", "runs/", "envs/")) else ""
         sizes[folder] = sizes.get(folder, 0) + stored.size
-        if stored.key.startswith("images/"):
-            used[stored.key] = stored.modified
     return [
         _row(archive, folder, size, used.get(image_key(folder.rpartition("/")[2]), 0.0))
         for folder, size in sorted(sizes.items())
@@ -155,7 +153,7 @@ class _Collection:
         gone = {version_key(item["upload"], item["version"]) for item in self.versions.items}
         try:
             keys = [key for key in _trees(self._archive, prefix) if key not in gone]
-            named = {prefix + pack_key(pack) for key in keys for pack in read_tree(self._archive, key).packs}
+            named = {prefix + pack_key(pack) for key in keys for pack in _read(self._archive, key).packs}
         except (Absent, Damaged):  # another client works here, or what it names is not known
             return
         packs = self._s3.list(prefix + pack_key(""))
@@ -248,6 +246,10 @@ def _trees(archive: Archive, prefix: str) -> list[str]:
     return [stored.key for stored in found]
 
 
+def _read(archive: Archive, key: str) -> ArchivedTree:
+    return read_tree(archive, key, MOST_RUN_TREES if key.startswith("runs/") else MOST_TREE)
+
+
 class _Check:
     def __init__(self, archive: Archive, progress: Callable[[int], None]) -> None:
         self._archive, self._progress = archive, progress
@@ -259,7 +261,7 @@ class _Check:
     def tree(self, key: str, prefix: str, where: dict[str, Any]) -> bool:
         """Whether it is whole, or gone."""
         try:
-            tree = read_tree(self._archive, key)
+            tree = _read(self._archive, key)
         except Absent:
             return True
         except Damaged:

@@ -6,15 +6,7 @@ import re
 from collections.abc import Callable, Iterator
 
 from remoterun.agent.shared.api import CommitUpload, UploadVersion
-from remoterun.agent.shared.archive import (
-    MOST_HEADER,
-    MOST_RUN_TREES,
-    MOST_TREE,
-    ArchivedTree,
-    TreeHeader,
-    upload_prefix,
-    version_key,
-)
+from remoterun.agent.shared.archive import MOST_HEADER, MOST_TREE, ArchivedTree, TreeHeader, upload_prefix, version_key
 from remoterun.agent.shared.records import encode
 from remoterun.agent.shared.spec import UPLOAD_NAME
 from remoterun.agent.shared.tree import Manifest, TreeError, show
@@ -141,9 +133,8 @@ def mark_damaged(archive: Archive, key: str) -> None:
         archive.s3.delete([key])
 
 
-def read_tree(archive: Archive, key: str) -> ArchivedTree:
-    """Raises `Absent`, `HostError`."""
-    most = MOST_TREE if key.startswith(upload_prefix("")[:-1]) else MOST_RUN_TREES
+def read_tree(archive: Archive, key: str, most: int = MOST_TREE) -> ArchivedTree:
+    """An archived tree of `most` bytes at the most. Raises `Absent`, `HostError`."""
     try:
         return ArchivedTree.decode(archive.s3.get(key, most))
     except (ValueError, TreeError, RecursionError) as error:

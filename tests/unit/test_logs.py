@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from remoterun.agent.running import logs
 from remoterun.agent.running.logs import LogReader, offset_of_tail, offset_since, read_times
+from remoterun.agent.shared.files import tail_start
 from remoterun.agent.store.run_folder import RunFolder
 
 LINES = st.lists(st.sampled_from([b"\n", b"a", b"bc\n", b"\xff", b"long " * 9, b"\r\n"]), max_size=40).map(b"".join)
@@ -113,3 +114,13 @@ def test_large_pieces_are_bounded() -> None:
     with run_with(bytes(1_000_000), "1000000 5.0\n") as run:
         for timed in (False, True):
             assert max(len(piece.data) for piece in LogReader(run, 0, timed).pieces()) == logs.PIECE
+
+
+def test_the_last_lines_of_one_without_lines_are_found_in_bounded_time() -> None:
+    read: list[int] = []
+
+    def zeros(start: int, end: int) -> tuple[int, bytes]:
+        read.append(end - start)
+        return start, bytes(end - start)
+
+    assert tail_start(1 << 50, 3, zeros) == (1 << 50) - sum(read) and sum(read) == 4 << 20

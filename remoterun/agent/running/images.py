@@ -16,8 +16,8 @@ import re
 import subprocess
 import sys
 import tarfile
-import threading
 import time
+import zlib
 from typing import IO, Callable, List
 
 from ..shared.archive import IMAGE_PART, MOST_IMAGE, Grant, ImageAccess, SignedObject, image_parts
@@ -58,51 +58,33 @@ def load(home: Home, tool: str, image: str, stored: List[SignedObject], job: Bui
         with home.lease() as lease, Download(home, lease) as download:
             run_jobs(download.jobs(stored), CONNECTIONS, _in_time(job, size))
             download.finish()
-            if job.run([tool, "tag", _load_untagged(tool, image, path, job), image]) != 0:
-                raise Unusable("%s does not take it: %s" % (tool, job.tail(1).strip()))
+            with home.temporary("image") as folder:
+                plain = os.path.join(folder, "image")
+                with gzip.open(path) as archive, open(plain, "wb") as out:
+                    _copy_untagged(archive, image, out, job.check)
+                status = job.run([tool, "load", "--input", plain])
+        loaded = re.findall(r"^Loaded image.*\b([0-9a-f]{64})$", job.tail(3), re.MULTILINE)
+        if status != 0 or len(loaded) != 1 or job.run([tool, "tag", loaded[0], image]) != 0:
+            raise Unusable("%s does not take it: %s" % (tool, job.tail(1).strip()))
     except (HttpError, HomeError, EngineError) as error:
         raise Unusable(error.message)
     except OSError as error:
         raise Unusable(error.strerror or str(error))
+    except (EOFError, LookupError, RecursionError, TypeError, ValueError, tarfile.TarError, zlib.error) as error:
+        raise Unusable("it is not what `%s save` writes of this image: %s" % (tool, error))
     finally:
         if not had:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(path)
 
 
-def _load_untagged(tool: str, image: str, path: str, job: BuildJob) -> str:
-    """Give the engine what `save` wrote; the id that the image has there. Raises `Unusable`, `Interrupted`."""
-    reader, writer = os.pipe()
-    problems: List[str] = []
-
-    def feed() -> None:
-        try:
-            with open(writer, "wb") as out, gzip.open(path) as archive:
-                _copy_untagged(archive, image, out)
-        except BrokenPipeError:  # the engine has ended: its status counts
-            pass
-        except (EOFError, LookupError, OSError, RecursionError, TypeError, ValueError, tarfile.TarError) as error:
-            problems.append(str(error))
-
-    feeding = threading.Thread(target=feed, name="remoterun image", daemon=True)
-    feeding.start()
-    try:
-        status = job.run([tool, "load"], stdin=reader)
-    finally:
-        os.close(reader)  # who still writes gets an error
-        feeding.join()
-    loaded = re.findall(r"^Loaded image.*\b([0-9a-f]{64})$", job.tail(3), re.MULTILINE)
-    if status != 0 or problems or len(loaded) != 1:
-        raise Unusable("%s does not take it: %s" % (tool, problems[0] if problems else job.tail(1).strip()))
-    return str(loaded[0])
-
-
-def _copy_untagged(archive: gzip.GzipFile, image: str, out: IO[bytes]) -> None:
+def _copy_untagged(archive: gzip.GzipFile, image: str, out: IO[bytes], check: Callable[[], None]) -> None:
     """Copy a tar that `save` wrote of one image, without its names: whoever wrote it may have named what others are
     built of. Headers are made anew, so that nobody reads more of them than we did. Raises `ValueError`, and what
     reading raises, for anything else."""
     left, named = MOST_IMAGE, False
     while True:
+        check()
         head = archive.read(tarfile.BLOCKSIZE)
         if not head.strip(b"\0"):
             break
@@ -110,24 +92,25 @@ def _copy_untagged(archive: gzip.GzipFile, image: str, out: IO[bytes]) -> None:
         entry.size = entry.size if entry.isreg() else 0
         left -= entry.size
         if entry.type not in _ENTRIES or not 0 <= entry.size <= left:
-            raise ValueError("it is not what `save` writes")
+            raise ValueError("an entry that can't be")
         name = posixpath.basename(posixpath.normpath(entry.name))
         rest = entry.size + -entry.size % tarfile.BLOCKSIZE
         data = archive.read(min(PIECE, rest))
         if name == _MANIFEST:
             (about,) = json.loads(data[: entry.size])
             if named or rest > PIECE or about["RepoTags"] != [image]:
-                raise ValueError("it is another image")
+                raise ValueError("another one")
             data, named = json.dumps([dict(about, RepoTags=None)]).encode(), True
             entry.name, entry.size = _MANIFEST, len(data)
             data += bytes(-len(data) % tarfile.BLOCKSIZE)
         copied = name not in _NAMING
         out.write(entry.tobuf(tarfile.GNU_FORMAT, "utf-8", "surrogateescape") + data if copied else b"")
         for at in range(PIECE, rest, PIECE):
+            check()
             data = archive.read(min(PIECE, rest - at))
             out.write(data if copied else b"")
     if not named:
-        raise ValueError("it has no list of images")
+        raise ValueError("no list of images")
     out.write(bytes(2 * tarfile.BLOCKSIZE))
 
 

@@ -94,9 +94,9 @@ def offset_of_tail(run: RunFolder, lines: int, name: str = "log") -> int:
     try:
         with open(open_regular(run.written(name)[0]), "rb") as file:
 
-            def read(start: int, end: int) -> bytes:
+            def read(start: int, end: int) -> Tuple[int, bytes]:
                 file.seek(start)
-                return file.read(end - start)
+                return start, file.read(end - start)
 
             return tail_start(file.seek(0, os.SEEK_END), lines, read)
     except FileNotFoundError:

@@ -25,7 +25,7 @@ import io
 import json
 from typing import Any, Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
-from .records import Record, decode, encode
+from .records import Record, decode, encode, parse
 from .states import BuiltImage, RunEvent, RunStatus
 from .tree import LARGEST, Manifest, TreeError, is_digest
 
@@ -160,17 +160,14 @@ def contents_of(manifest: Manifest, known: Iterable[str] = ()) -> Iterator[Tuple
 
 
 def _list(line: bytes, most: int) -> List[Any]:
-    """A list of up to `most` values, none of which is a list. They are counted before they take any memory."""
-    if line.count(b"[") > 1 or line.count(b"{") or line.count(b",") >= most:
-        raise ValueError("not a list of up to %d values" % most)
-    found = json.loads(line)
+    found = parse(line, most)
     if not isinstance(found, list):
         raise ValueError("not a list: %.80r" % line)
     return found
 
 
 def _packs(line: bytes) -> List[str]:
-    packs = _list(line, 1 + len(line) // 64)
+    packs = _list(line, 2 + len(line) // 32)
     if not all(isinstance(name, str) and is_digest(name) for name in packs):
         raise ValueError("names of packs that can't be ones")
     return packs

@@ -31,7 +31,7 @@ class BuildJob(Record):
         if self.interrupted():
             raise Interrupted
 
-    def run(self, argv: List[str], keep: Sequence[int] = (), stdin: int = subprocess.DEVNULL) -> int:
+    def run(self, argv: List[str], keep: Sequence[int] = ()) -> int:
         """Run a program with its output appended to the log; its exit status. Raises `Interrupted`.
 
         `keep`: descriptors that it holds open, such as a lock that shall not end before it does.
@@ -41,7 +41,7 @@ class BuildJob(Record):
             log.flush()
             try:
                 process = subprocess.Popen(
-                    argv, stdin=stdin, stdout=log, stderr=log, pass_fds=keep, start_new_session=True
+                    argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, pass_fds=keep, start_new_session=True
                 )
             except OSError as error:
                 raise EngineError("%s can't be started: %s" % (argv[0], error.strerror))
