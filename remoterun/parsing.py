@@ -77,8 +77,7 @@ def parse_variable(text: str) -> tuple[str, str]:
 
 
 def parse_mount(text: str) -> Mount:
-    """Of `RESOURCE[:PATH]`, or of `./FOLDER[:PATH]`, which is an upload under the folder's own name. Raises
-    `UsageError`."""
+    """Of `RESOURCE[:PATH]`, or `./FOLDER[:PATH]`: an upload under the folder's own name. Raises `UsageError`."""
     typed, colon, path = text.partition(":")
     if not re.match(r"(\.\.?|~)(/|$)", typed):
         return Mount.parse(text)

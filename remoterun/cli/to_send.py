@@ -11,7 +11,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -119,7 +119,6 @@ def with_untracked(source: Source, command: str, places: list[str], how: Sending
     if not nobody and answer.exists():
         sent = answer.read_text() == "y"
         render.line(f"{render.files(count)} {will}: {'sent, too' if sent else 'not sent'}, as you answered before.")
-        render.line("  .gitignore, `git add`, or --include-untracked changes that")
     else:
         render.line(f"{render.files(count)} {will}:")
         for path in [*named, *(path for path in absent if path not in named)][:_SHOWN]:
@@ -159,10 +158,6 @@ def _warn_of_ignored(source: Source, words: list[str]) -> None:
             render.warning(f"`{render.name(path)}`, which the command names, is ignored, so it is not sent")
 
 
-_NAMED = 4
-"""Modules that are named in a sentence."""
-
-
 def requirements_of(name: str) -> str:
     """The text of the file that `--pip-req` names; of a pyproject.toml or a uv.lock, the packages of its project."""
     from remoterun.source import as_requirements
@@ -192,8 +187,7 @@ def with_packages(prepared: Prepared, how: Sending) -> Prepared:
         render.line("Plain Python: nothing read imports TensorFlow; --framework tensorflow has it.")
     if not choice.lacking:
         return prepared
-    modules = [f"`{module}`" for module in choice.lacking[:_NAMED]]
-    named = listed(modules if len(choice.lacking) <= _NAMED else [*modules, f"{len(choice.lacking) - _NAMED} more"])
+    named = listed([f"`{module}`" for module in choice.lacking])
     text = f"the code imports {named}, which {'plain Python' if choice.framework == PYTHON else 'it'} lacks"
     offer, packages, doubtful = choice.offer, choice.packages, choice.unknown
     if offer is not None:
@@ -215,8 +209,9 @@ def with_packages(prepared: Prepared, how: Sending) -> Prepared:
         return prepared
     if how.yes:
         render.line(f"With {what}.")
-    options = f"{prepared.request.options} {shlex.join(words)}".strip()
-    return prepared.with_packages(offer.text if offer is not None else "", packages, options)
+    asked = prepared.request
+    asked = asked._replace(pip=(*asked.pip, *packages), options=f"{asked.options} {shlex.join(words)}".strip())
+    return replace(prepared, request=asked if offer is None else asked._replace(requirements=offer.text))
 
 
 @contextlib.contextmanager

@@ -31,11 +31,10 @@ _PACKAGES = {
 }  # fmt: skip
 """Modules whose package has another name."""
 _KNOWN = frozenset((
-    "accelerate", "bs4", "cv2", "datasets", "diffusers", "einops", "fastapi", "flask", "gensim", "git", "gradio",
-    "h5py", "jax", "keras", "librosa", "lightgbm", "lightning", "matplotlib", "networkx", "nltk", "numpy", "openai",
-    "pandas", "papermill", "peft", "PIL", "plotly", "polars", "pyarrow", "pydantic", "pytest", "requests", "rich",
-    "safetensors", "scipy", "seaborn", "skimage", "sklearn", "soundfile", "spacy", "sympy", "tokenizers", "torch",
-    "torchaudio", "torchvision", "tqdm", "transformers", "trl", "wandb", "xgboost", "yaml",
+    "PIL", "accelerate", "bs4", "cv2", "datasets", "diffusers", "einops", "h5py", "jax", "keras", "librosa",
+    "lightning", "matplotlib", "nltk", "numpy", "pandas", "peft", "plotly", "polars", "pyarrow", "pytest", "requests",
+    "rich", "scipy", "seaborn", "skimage", "sklearn", "soundfile", "spacy", "sympy", "tokenizers", "torch",
+    "torchaudio", "torchvision", "tqdm", "transformers", "wandb", "xgboost", "yaml",
 ))  # fmt: skip
 """Modules whose package is surely meant. Another name may be that of a file that is not sent, and on the package index
 that of a stranger's package."""
@@ -58,7 +57,7 @@ class Choice:
     offer: Requirements | None = None
     unsure: bool = False
     tools: tuple[str, ...] = ()
-    """Packages that are installed unasked: what `run` makes of a notebook needs them."""
+    """Packages that a notebook needs to be run; nobody is asked about them."""
 
     @property
     def packages(self) -> list[str]:

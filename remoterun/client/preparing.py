@@ -55,15 +55,6 @@ class Prepared:
     again: str = ""
     """The key of that run."""
 
-    def with_packages(self, requirements: str, pip: Sequence[str], options: str) -> Prepared:
-        """A copy that installs these as well: the text of a requirements file, and packages. `options`: as
-        `RunRequest.options`."""
-        asked = self.request
-        request = asked._replace(
-            requirements=requirements or asked.requirements, pip=(*asked.pip, *pip), options=options
-        )
-        return replace(self, request=request, choice=replace(self.choice, lacking=(), offer=None))
-
 
 class SourceTree:
     """The files of a source, which are read once: the first launch hashes what it reads, and the others know it."""

@@ -219,7 +219,7 @@ class Runs:
         """
         run = self._located(number, wait)
         again_of, again_as = self._connections.registry.repeats(run)
-        nothing: dict[str, Any] = dict.fromkeys(("spec", "folder", "events", "usage"))
+        nothing: dict[str, Any] = dict.fromkeys(("spec", "folder", "events", "usage", "loss"))
         nothing |= {"again_of": again_of, "again_as": again_as}
         if run.placed is None:
             return self.get(number, wait), nothing
@@ -232,22 +232,9 @@ class Runs:
         line = details.pop("line", None)
         return replace(record_status(self._connections, run, status), line=line), {**nothing, **details}
 
-    def losses(self, runs: Sequence[Run], wait: float | None = None) -> Mapping[str, Sequence[float]]:
-        """How the loss of runs went, by their keys: of those that write one, and whose machine answers in time."""
-        from remoterun.client import metrics
-
-        known = [run for run in runs if run.started is not None and (run.outputs or not run.final)]
-        found: dict[str, Sequence[float]] = {}
-
-        def read(machine: MachineType) -> None:
-            for run in [run for run in known if run.host == machine]:
-                with contextlib.suppress(RemoterunError):
-                    found[run.key] = metrics.loss(find_store(self._connections, run)[1], run)
-
-        self._connections.ask_all({run.host: partial(read, run.host) for run in known}, wait)
-        return dict(found)
-
     def _details(self, run: Run) -> tuple[RunStatus | None, dict[str, Any]]:
+        from remoterun.client.comparing import numbers_of
+
         _, store = find_store(self._connections, run)
         try:
             answer = store.details(run.key)
@@ -257,8 +244,12 @@ class Runs:
         queued = [run.key] if answer.status.state is RunState.QUEUED else []
         line = self._lines(store, queued).get(run.key)
         usage = next((event["usage"] for event in reversed(events) if "usage" in event), None)
+        found: dict[str, Any] = {}
+        with contextlib.suppress(RemoterunError):
+            found = numbers_of(store, run)
+        loss = next((found[name] for name in ("train_loss", "loss", "val_loss") if name in found), None)
         details = {"spec": answer.spec, "folder": answer.folder, "events": events, "line": line, "usage": usage}
-        return told(store, answer.status), details
+        return told(store, answer.status), {**details, "loss": loss}
 
     def follow(
         self,

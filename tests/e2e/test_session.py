@@ -43,11 +43,11 @@ class Session:
 
     def test_run_and_detach(self) -> None:
         """What is not tracked is asked about, but for what a mount takes the place of."""
-        notes = self.place.folder / "draft.txt"
+        notes = self.place.folder / f"draft-{self.machine}.txt"  # an answer holds for the same list
         notes.write_text("not tracked\n")
         terminal = self.place.spawn("run", "-t", self.machine, "--mount", "uploads/doom:data", TRAIN)
         terminal.expect("1 file is not tracked by git:")
-        terminal.expect_exact("  draft.txt\r\nSend it, too? (n: run without it, q: quit) [y/N/q]")
+        terminal.expect_exact(f"  {notes.name}\r\nSend it, too? (n: run without it, q: quit) [y/N/q]")
         notes.unlink()
         terminal.sendline("")
         terminal.expect(r"Casting run (\d+)…")

@@ -5,14 +5,14 @@ from __future__ import annotations
 import pytest
 
 from remoterun.cli.render.run_views import _loss
-from remoterun.client.metrics import LONGEST_LINE, parse
+from remoterun.client.comparing import LONGEST_LINE, parse_numbers
 
 
 def test_numbers_by_their_names() -> None:
     """Our trainer writes a record for each number, others one for each step."""
     ours = b"""{"step": 1, "name": "train_loss", "value": 3.5, "time": 1e9}\n{"name": "train_loss", "value": 2}\n"""
-    assert parse(ours) == {"train_loss": [3.5, 2.0]}
-    assert parse(b'{"loss": 3, "note": "x"}\n{"loss": 1.5}\n{"loss"') == {"loss": [3.0, 1.5]}
+    assert parse_numbers(ours) == {"train_loss": [3.5, 2.0]}
+    assert parse_numbers(b'{"loss": 3, "note": "x"}\n{"loss": 1.5}\n{"loss"') == {"loss": [3.0, 1.5]}
 
 
 @pytest.mark.parametrize(
@@ -30,12 +30,12 @@ def test_numbers_by_their_names() -> None:
     ],
 )
 def test_a_line_that_makes_no_sense_is_left_out(line: bytes) -> None:
-    assert parse(line + b'\n{"loss": 1}\n') == {"loss": [1.0]}
+    assert parse_numbers(line + b'\n{"loss": 1}\n') == {"loss": [1.0]}
 
 
 def test_a_line_is_bounded() -> None:
     """A line of `[],[],…` would take twenty times its bytes of memory."""
-    assert parse(b'{"a": 1, "b": "' + b"x" * LONGEST_LINE + b'"}') == {}
+    assert parse_numbers(b'{"a": 1, "b": "' + b"x" * LONGEST_LINE + b'"}') == {}
 
 
 def test_a_loss_at_a_glance() -> None:

@@ -87,7 +87,10 @@ def ps(
             runs = client.runs.list(None if every else number, wanted, seconds)
             rented = [run.number for run in runs if run.renting is not None]
             taken_up = [each for each in rented if client.runs.start_next_attempt(each)]
-            losses = client.runs.losses(runs, seconds) if verbose and not json else {}
+            losses: dict[str, Sequence[float]] = {}
+            for run in runs if verbose and not json else ():
+                if run.started is not None and run.reachable and not (run.final and run.host.host):
+                    losses[run.key] = client.runs.info(run.number, seconds)[1]["loss"] or ()
             return lambda: show(runs, taken_up, losses)
 
         def show(runs: Sequence[Run], taken_up: Sequence[int], losses: Mapping[str, Sequence[float]]) -> None:
@@ -177,12 +180,11 @@ def info(
         raise UsageError("`info` shows one run", hint=f"remoterun diff {runs[0]} {runs[1]}   shows what differs")
     with connect() as client:
         known, details = client.runs.info(run_number(runs[0] if runs else LAST), seconds)
-        losses = client.runs.losses([known] if known.reachable and not json else [], seconds)
     run_views.not_reached([known])
     if json:
         render.out_json(json_shapes.run_info(known, details))
     else:
-        run_views.run_info(known, details, losses.get(known.key, ()))
+        run_views.run_info(known, details)
 
 
 def _change_labels(runs: Sequence[str], labels: Sequence[str]) -> None:

@@ -165,14 +165,12 @@ def launch(client: Client, prepared: Prepared, yes: bool, dry_run: bool) -> Run 
     if plan is not None:
         agree(client, plan, new, yes)
     request = prepared.request
-    mounts = tuple(_uploaded(client, mount, prepared.machine) for mount in request.mounts)
+    mounts = tuple(_uploaded(client, each, prepared.machine) if each.local else each for each in request.mounts)
     return _submit(client, replace(prepared, request=request._replace(mounts=mounts)), plan)
 
 
 def _uploaded(client: Client, mount: Mount, machine: MachineType) -> Mount:
     """The version that a folder of this machine is now, in its place."""
-    if not mount.local:
-        return mount
     name = mount.resource.name
     with live_views.progress() as progress:
         upload = client.uploads.upload(Path(mount.local), name, machine.name, progress).upload

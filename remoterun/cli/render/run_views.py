@@ -79,10 +79,9 @@ def _loss(values: Sequence[float]) -> str | None:
     """How it went, at a glance: `█▄▂▁ 3.41 → 1.82`."""
     if not values:
         return None
-    count = min(len(values), len(_BARS) * 2)
-    shown = [values[place * (len(values) - 1) // max(count - 1, 1)] for place in range(count)]
+    shown = [values[at * (len(values) - 1) // 15] for at in range(16)] if len(values) > 16 else values
     least, span = min(shown), max(shown) - min(shown) or 1.0
-    line = "".join(_BARS[round((value - least) / span * (len(_BARS) - 1))] for value in shown)
+    line = "".join(_BARS[round((value - least) / span * 7)] for value in shown)
     return f"{line} {values[0]:.3g} → {values[-1]:.3g}"
 
 
@@ -241,7 +240,7 @@ def _used(usage: dict[str, Any] | None) -> list[tuple[str, str | None]]:
     ]
 
 
-def run_info(run: Run, details: dict[str, Any], loss: Sequence[float] = ()) -> None:
+def run_info(run: Run, details: dict[str, Any]) -> None:
     """All that is known of a run, a line each."""
     spec = details["spec"] or {}
     git = spec.get("git") or {}
@@ -283,7 +282,7 @@ def run_info(run: Run, details: dict[str, Any], loss: Sequence[float] = ()) -> N
         ("started", moment(run.started)),
         ("ended", moment(run.ended)),
         ("duration", duration(run.ended - run.started) if run.ended and run.started else None),
-        ("loss", _loss(loss)),
+        ("loss", _loss(details.get("loss") or ())),
         *_used(details.get("usage")),
         ("outputs", f"{files(run.outputs['files'])}, {size(run.outputs['size'])}" if run.outputs else None),
         ("since then", "\n".join(_after_the_end(details.get("events") or []))),
