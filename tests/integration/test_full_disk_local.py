@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from remoterun.agent.running.engines import EngineError
+from remoterun.agent.running.engines.building import BuildJob, make_venv
 from remoterun.agent.shared import api
 from remoterun.agent.shared.archive import ArchivedTree, run_prefix
 from remoterun.agent.shared.spec import EnvironmentSpec
@@ -14,7 +18,7 @@ from remoterun.agent.shared.states import RunState
 from remoterun.agent.shared.submission import Submission
 from remoterun.agent.shared.tree import Manifest
 from tests.bucket_server import BucketServer
-from tests.workshop import Place, until
+from tests.workshop import Place, until, write_files
 
 FILLS = "echo model >model; cat /dev/zero >../filler 2>/dev/null; true"
 """A command that leaves no byte free, and ends with 0."""
@@ -73,3 +77,13 @@ def test_an_environment_for_which_there_is_no_room(small_disk: Callable[[str], P
         assert event["hint"].splitlines()[-1] == "remoterun rm runs --failed"
     finally:
         place.close()
+
+
+def test_a_python_without_ensurepip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As Debian's is without that package: that is named then, and only then."""
+    write_files(tmp_path, {"ensurepip.py": b"raise ImportError('No module named ensurepip')\n"})
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    job = BuildJob(str(tmp_path / "build.log"), lambda _: None, lambda: False)
+    with pytest.raises(EngineError, match="Python can't make a virtual environment here") as caught:
+        make_venv(sys.executable, str(tmp_path / "venv"), None, job, os.open(os.devnull, os.O_RDONLY))
+    assert caught.value.hint == "sudo apt install python3-venv   on that machine"
