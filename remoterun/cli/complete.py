@@ -111,10 +111,8 @@ def _files(incomplete: str) -> list[str]:
         from remoterun.model import Resource
 
         with contextlib.suppress(RemoterunError), Client() as client:
-            paths = [
-                f"{folder}/{entry.path}{'/' * (entry.kind == 'd')}"
-                for entry in client.files.list(Resource.parse(folder))[0].entries
-            ]
+            tree, _ = client.files.list(Resource.parse(folder))
+            paths = [f"{folder}/{entry.path}{'/' * (entry.kind == 'd')}" for entry in tree.entries]
             begin = os.path.commonprefix([path for path in paths if path.startswith(incomplete)]) or incomplete
             start = len(begin.rpartition("/")[0]) + 1
             found.update((path[: path.find("/", start) + 1] or path, None) for path in paths)

@@ -62,13 +62,9 @@ class FileChange:
         """The lines from the first that differs on; none of what is not text."""
         return tuple(itertools.dropwhile(lambda line: not line.startswith("@@ "), self.lines))
 
-    @property
-    def added(self) -> int:
-        return sum(line.startswith("+") for line in self.hunks)
-
-    @property
-    def removed(self) -> int:
-        return sum(line.startswith("-") for line in self.hunks)
+    def count(self, mark: str) -> int:
+        """How many lines are added (`+`), or removed (`-`)."""
+        return sum(line.startswith(mark) for line in self.hunks)
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,7 @@ def patches(before: Files, after: Files, binary: bool) -> dict[str, list[str]]:
         git = Git(folder, (), {"core.quotePath": "false", "core.attributesFile": str(attributes)}, _ALONE)
         git.run("init", "-q", "--bare", "--template=")
         git.run("fast-import", "--quiet", stdin=stream.fileno())
-        diff = ("diff-tree", "-r", "-p", "--full-index", *["--binary"] * binary, "refs/heads/0", "refs/heads/1")
+        diff = ("diff-tree", "-r", "-p", *["--binary"] * binary, "refs/heads/0", "refs/heads/1")
         try:
             output = replace(git, deadline=DEADLINE).run(*diff)
         except SourceError:

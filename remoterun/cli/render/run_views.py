@@ -333,8 +333,10 @@ def _stat(changes: tuple[FileChange, ...]) -> None:
     if not changes:
         return
     wide = max(len(name(change.path)) for change in changes)
+    added = removed = 0
     for change in changes:
-        counts = [paint(f"+{change.added}", "32"), paint(f"-{change.removed}", "31")]
-        out(f"{name(change.path):<{wide}} |", *(counts if change.hunks else [" → ".join(change.sizes)]))
-    added, removed = sum(change.added for change in changes), sum(change.removed for change in changes)
+        more, less = change.count("+"), change.count("-")
+        added, removed = added + more, removed + less
+        counts = [paint(f"+{more}", "32"), paint(f"-{less}", "31")] if change.hunks else [" → ".join(change.sizes)]
+        out(f"{name(change.path):<{wide}} |", *counts)
     out(f"{files(len(changes))} changed, {counted(added, 'line')} added, {removed} removed")
