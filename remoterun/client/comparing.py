@@ -125,6 +125,7 @@ def numbers_of(store: Store, run: Run) -> dict[str, list[float]]:
 
     def choose(tree: Manifest, _: object) -> Manifest:
         named = [entry for entry in tree.files if posixpath.basename(entry.path) == METRICS]
+        named.sort(key=lambda entry: entry.path.count("/"))  # below stand those of trainings that were set aside
         return Manifest([entry for entry in named[:1] if entry.size <= MOST_NUMBERS])
 
     resource = ResourceRef("run", key=run.key, number=run.number)

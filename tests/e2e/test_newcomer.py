@@ -66,7 +66,8 @@ def test_a_loss_is_shown_as_it_falls(plain: Place) -> None:
     """By `info` and `ps -v`, while the run goes on and after its end; by `diff` under the metric's name."""
     write = '\'{"step": 1, "name": "train_loss", "value": %s}\\n\''
     lines = "; ".join(f"printf {write} {value} >>logs/metrics.jsonl" for value in (8, 4, 2, 1))
-    number = plain.run("run", "--no-git", "-b", f"mkdir logs; {lines}; echo written; sleep 1000").stdout.strip()
+    aside = f"mkdir -p logs/0; printf {write} 5 >logs/0/metrics.jsonl"  # of another training
+    number = plain.run("run", "--no-git", "-b", f"{aside}; {lines}; echo written; sleep 1000").stdout.strip()
     plain.follow_until(number, "written")
     for _ in range(2):
         assert "\nloss          █▄▂▁ 8 → 1\n" in plain.run("info", number).stdout
