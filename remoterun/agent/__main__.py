@@ -12,6 +12,7 @@ def main(argv: Optional[List[str]] = None) -> int:
     if len(words) < 3 or words[0] not in ("serve", "supervise", "keep") or words[1] != "--home":
         sys.stderr.write("usage: agent serve --home HOME | supervise --home HOME KEY | keep --home HOME\n")
         return 2
+    sys.setrecursionlimit(4000)  # `os.walk` takes a frame for each of up to 2,048 folders, one in the other
     os.umask(0o077)  # what lies in a home is its user's alone; a command gets the usual one from its wrapper
     from .store.errors import HomeError
     from .store.home import Home

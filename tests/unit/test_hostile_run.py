@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 
 from remoterun.agent.running.engines.wrapper import prepare_io
 from remoterun.agent.running.logs import LogReader, last_lines, offset_of_tail
+from remoterun.agent.shared.files import remove_tree
 from remoterun.agent.shared.records import to_json
 from remoterun.agent.shared.spec import ResourceRef
 from remoterun.agent.shared.tree import Entry, Manifest, walk
@@ -124,10 +126,11 @@ class TestWorkTree:
             assert get("", b"a/b/mine") == get("", b"a/mine") == get("", b"pipe") == b""
             assert get("c", b"mine") == b"mine"
 
-    def test_a_walk_ends(self, tmp_path: Path) -> None:
-        """However deep the folders lie, one in the other, few of them are open at a time."""
-        here = os.open(tmp_path, os.O_RDONLY)
-        for _ in range(250):
+    def test_folders_one_in_the_other(self, tmp_path: Path) -> None:
+        """However deep they lie, few of them are open at a time, and they can be deleted."""
+        (tmp_path / "work").mkdir()
+        here = os.open(tmp_path / "work", os.O_RDONLY)
+        for _ in range(400):
             os.mkdir("d", dir_fd=here)
             below = os.open("d", os.O_RDONLY, dir_fd=here)
             os.close(here)
@@ -137,3 +140,10 @@ class TestWorkTree:
         assert list(walk(str(tmp_path), (), [], unreadable)) == [] and len(unreadable) == 1
         with pytest.raises(OSError, match="more than 200 folders"):
             list(walk(str(tmp_path)))
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) + 250, hard))
+        try:
+            remove_tree(str(tmp_path / "work"))
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        assert os.listdir(tmp_path) == []

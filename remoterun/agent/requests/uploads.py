@@ -135,16 +135,13 @@ def _send_file(stream: Stream, folder: SafeFolder, path: str) -> None:
         left = before.st_size
         header: Dict[str, Any] = {"s": before.st_size, "x": int(bool(before.st_mode & 0o100))}
         while True:
-            try:
-                data = file.read(min(left, PIECE)) if left else b""
-            except OSError:  # the disk can't read it
-                data = b""
-            if left and not data:
-                break  # it became shorter
+            data = b""
+            with contextlib.suppress(OSError):  # the disk can't read it
+                data = file.read(min(left, PIECE))
             left -= len(data)
             digest.update(data)
-            if not left:
-                break
+            if not left or not data:
+                break  # that is all, or it became shorter
             stream.send(data, **header)
             header = {}
         after = os.fstat(descriptor)

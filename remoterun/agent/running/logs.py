@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bisect
+import contextlib
 import os
 from typing import Iterator, List, Optional, Tuple
 
@@ -72,35 +73,24 @@ def read_times(run: RunFolder, name: str = "log") -> List[Tuple[int, float]]:
 def _times(times_file: str, start: int) -> Tuple[List[Tuple[int, float]], int]:
     """Those that stand from byte `start` of the file on, and where the next one will stand."""
     found = []
-    try:
-        with open(times_file, "rb") as file:
-            file.seek(start)
-            for line in file:
-                if not line.endswith(b"\n"):
-                    break  # half a line: it is being written
-                start += len(line)
-                try:
-                    size, time = line.split()
-                    found.append((int(size), float(time)))
-                except ValueError:
-                    continue  # of a crash, or a full disk
-    except FileNotFoundError:
-        pass
+    with contextlib.suppress(FileNotFoundError), open(times_file, "rb") as file:
+        file.seek(start)
+        for line in file:
+            if not line.endswith(b"\n"):
+                break  # half a line: it is being written
+            start += len(line)
+            with contextlib.suppress(ValueError):  # of a crash, or a full disk
+                size, time = line.split()
+                found.append((int(size), float(time)))
     return found, start
 
 
 def offset_of_tail(run: RunFolder, lines: int, name: str = "log") -> int:
     """Where the last `lines` lines begin; a last line without an end counts."""
-    try:
-        with open(open_regular(run.written(name)[0]), "rb") as file:
-
-            def read(start: int, end: int) -> Tuple[int, bytes]:
-                file.seek(start)
-                return start, file.read(end - start)
-
-            return tail_start(file.seek(0, os.SEEK_END), lines, read)
-    except FileNotFoundError:
-        return 0
+    with contextlib.suppress(FileNotFoundError), open(open_regular(run.written(name)[0]), "rb") as file:
+        at = file.fileno()
+        return tail_start(os.fstat(at).st_size, lines, lambda start, end: (start, os.pread(at, end - start, start)))
+    return 0
 
 
 def offset_since(run: RunFolder, time: float, name: str = "log") -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from typing import Callable, Optional, Tuple
 
@@ -169,8 +170,5 @@ class LogTimes:
             if size == before:
                 continue
             self._sizes[name] = size
-            try:
-                with open(times, "a") as file:
-                    file.write("%d %.3f\n" % (size, time.time()))
-            except OSError:
-                pass  # a full disk must not end the run
+            with contextlib.suppress(OSError), open(times, "a") as file:  # a full disk must not end the run
+                file.write("%d %.3f\n" % (size, time.time()))

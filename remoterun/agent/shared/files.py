@@ -202,12 +202,15 @@ def remove_tree(path: str) -> None:
         return
     import shutil
 
-    for folder, _, _ in os.walk(path):
-        try:
-            os.chmod(folder, stat.S_IRWXU)
-        except OSError:
-            pass
-    shutil.rmtree(path, ignore_errors=True)
+    with contextlib.suppress(RecursionError):
+        for folder, _, _ in os.walk(path):
+            with contextlib.suppress(OSError):
+                os.chmod(folder, stat.S_IRWXU)
+        shutil.rmtree(path, ignore_errors=True)
+    if os.path.lexists(path):  # such as a thousand folders, one in the other
+        import subprocess
+
+        subprocess.run(["rm", "-rf", "--", path], stderr=subprocess.DEVNULL)
     if os.path.lexists(path):
         shutil.rmtree(path)
 

@@ -151,10 +151,8 @@ class Stream:
             self._changed.notify_all()
         self._link.forget(self.number)
         if not done:
-            try:
+            with contextlib.suppress(LinkClosed, OSError):
                 self._link.write(encode(self.number, CANCEL))
-            except (LinkClosed, OSError):
-                pass
 
     # -- receiving
 
@@ -179,10 +177,8 @@ class Stream:
             if self._read_cost >= WINDOW // 4 and not self._ended_there:
                 grant, self._read_cost = self._read_cost, 0
         if grant:
-            try:
+            with contextlib.suppress(LinkClosed, OSError):  # what has arrived is worth reading; the end shows itself
                 self._link.write(encode(self.number, CREDIT, {"n": grant}))
-            except (LinkClosed, OSError):
-                pass  # what has arrived is still worth reading; the end shows itself
         return frame
 
     def __iter__(self) -> Iterator[Frame]:

@@ -421,11 +421,10 @@ def _enter(levels: List[_Level], name: str, path: str, unreadable: Optional[List
         if len(levels) > DEEPEST:
             raise OSError(errno.ENAMETOOLONG, "it lies below more than %d folders" % DEEPEST, show(path))
         folder = _open_folder(name, levels[-1][0] if levels else None)
-        prefix = path + "/" if path else ""
-        levels.append((folder, prefix, iter(())))
+        listing: "List[os.DirEntry[str]]" = []
+        levels.append((folder, path + "/" if path else "", iter(listing)))
         with os.scandir(folder) as found:
-            listing = sorted(found, key=lambda item: _order(item, folder))
-        levels[-1] = (folder, prefix, iter(listing))
+            listing += sorted(found, key=lambda item: _order(item, folder))
         return not listing
     except OSError as error:
         if error.errno == errno.ENOENT or (levels and error.errno in (errno.ENOTDIR, errno.ELOOP)):

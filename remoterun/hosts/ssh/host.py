@@ -220,7 +220,7 @@ class SSHHost:
         if goes_on:
             raise AgentError(
                 f"`{self.name}` did not {limit}",
-                evidence=said or None,
+                evidence="\n".join(said.splitlines()[-5:])[-500:] or None,
                 hint="does a start-up file there (~/.bashrc, ~/.zshenv, ~/.cshrc, ~/.ssh/rc) print too much, or wait "
                 f"for something? `ssh {self.name} true` shows it",
             )
