@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import socket
 import stat
 import subprocess
@@ -414,6 +415,21 @@ def test_a_container_leads_its_host_nowhere(bench: Bench, tmp_path: Path) -> Non
     bench.engine.start(run, spec, [])  # another attempt
     until((work / "done").exists)
     assert victim.read_text() == "precious\n"
+
+
+@pytest.mark.parametrize("bench", [pytest.param("docker", marks=pytest.mark.docker)], indirect=True)
+@pytest.mark.timeout(600)
+def test_a_container_whose_shell_prints_without_end(bench: Bench) -> None:
+    """It can be stopped, and what it prints is not read."""
+    run = bench.started(
+        "printf '#!/usr/bin/yes --\\n' >/tmp/sh; chmod 755 /tmp/sh; touch up; exec python3 -c 'import os, time; "
+        'os.rename("/tmp/sh", "/bin/sh"); os.rename("up", "done"); time.sleep(1000)\''
+    )
+    until((Path(run.work) / "done").exists)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert bench.engine.terminate(run)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < before + (64 << 10)
+    assert bench.engine.kill(run)
 
 
 def test_an_absolute_mount(bench: Bench) -> None:

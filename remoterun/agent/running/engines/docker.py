@@ -186,7 +186,8 @@ class Docker:
         )  # fmt: skip
 
     def end_exec(self, run: RunFolder, name: str) -> None:
-        self._tried("exec", "--user", self._user(), container(run), "/bin/sh", "-c", END, "sh", mark(name))
+        words = ["exec", "--user", self._user(), container(run), "/bin/sh", "-c", END, "sh", mark(name)]
+        self._tried(*words, timeout=10, quiet=True)
 
     def counters(self, run: RunFolder) -> Optional[Counters]:
         if run.key not in self._first_processes:
@@ -200,8 +201,8 @@ class Docker:
     def terminate(self, run: RunFolder) -> bool:
         mark_stopping(run)
         words = ["exec", "--user", self._user(), container(run), "/bin/sh", "-c", "kill -s TERM -- -1"]
-        status, _, _ = self._tried(*words)
-        if status not in (0, SILENT):
+        status, _, _ = self._tried(*words, timeout=10, quiet=True)
+        if status != 0:  # also where the container's own shell never ends
             status, _, _ = self._tried("kill", "--signal", "TERM", container(run))
         return status == 0 or (status != SILENT and self._has_ended(run))
 
@@ -353,27 +354,32 @@ class Docker:
         status, out, _ = self._call("info", "--format", "{{json .SecurityOptions}}")
         return status == 0 and "rootless" in out
 
-    def _tried(self, *words: str, timeout: Optional[float] = None) -> Tuple[int, str, str]:
+    def _tried(self, *words: str, timeout: Optional[float] = None, quiet: bool = False) -> Tuple[int, str, str]:
         """As `_call`, with the status SILENT where the engine does not answer."""
         try:
-            return self._call(*words, timeout=timeout)
+            return self._call(*words, timeout=timeout, quiet=quiet)
         except subprocess.TimeoutExpired:
             return SILENT, "", ""
 
-    def _call(self, *words: str, timeout: Optional[float] = None, keep: Sequence[int] = ()) -> Tuple[int, str, str]:
-        """A command's exit status, what it prints, and its errors. Raises `subprocess.TimeoutExpired`."""
+    def _call(
+        self, *words: str, timeout: Optional[float] = None, keep: Sequence[int] = (), quiet: bool = False
+    ) -> Tuple[int, str, str]:
+        """A command's exit status, what it prints, and its errors. Raises `subprocess.TimeoutExpired`. `quiet`: read
+        nothing that it prints: a program of a container may print without an end."""
+        into = subprocess.DEVNULL if quiet else subprocess.PIPE
         try:
             done = subprocess.run(
                 [self._tool, *words],
                 stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
+                stdout=into,
+                stderr=into,
                 timeout=TIMEOUT if timeout is None else timeout,
                 pass_fds=keep,
             )
         except OSError as error:
             return 127, "", str(error)
-        return done.returncode, done.stdout.decode("utf-8", "replace"), done.stderr.decode("utf-8", "replace").strip()
+        out, errors = done.stdout or b"", done.stderr or b""
+        return done.returncode, out.decode("utf-8", "replace"), errors.decode("utf-8", "replace").strip()
 
 
 def container(run: RunFolder) -> str:
