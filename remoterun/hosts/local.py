@@ -61,10 +61,8 @@ class LocalHost:
         try:
             for folder in (self._home, program.parent):  # whoever may write there can put another agent in its place
                 if folder.exists() and ((status := folder.stat()).st_uid != os.geteuid() or status.st_mode & 0o022):
-                    raise AgentError(
-                        f"others than you may write to `{folder}`, and could put another program in the agent's place",
-                        hint=f"chmod go-w {folder}   if it is yours; else {hint}",
-                    )
+                    what = f"others than you may write to `{folder}`, and could replace the agent"
+                    raise AgentError(what, hint=f"chmod go-w {folder}   if it is yours; else {hint}")
             if not program.exists():
                 self._home.mkdir(mode=0o700, parents=True, exist_ok=True)  # on the way to another folder, it would get
                 program.parent.mkdir(mode=0o700, exist_ok=True)  # the mode that the umask leaves

@@ -95,7 +95,8 @@ def find(home: Home, resource: ResourceRef) -> ResourceFiles:
         if saved is not None:
             whole = ResourceFiles(saved.manifest(), saved.folder, False, about)
         else:
-            whole = ResourceFiles(_work_tree(run), run.work, True, about)
+            live = _work_tree(run) if os.path.isdir(run.work) else Manifest([])
+            whole = ResourceFiles(live, run.work, True, about)
     try:
         part = whole.manifest.below(sub)
     except KeyError:
@@ -109,8 +110,6 @@ def _work_tree(run: RunFolder) -> Manifest:
     source = {entry.path: entry for entry in Manifest.decode(read_bytes(run.source_file)).entries}
     skip = [mount.place for mount in run.spec().mounts if not mount.is_absolute]
     entries: List[Entry] = []
-    if not os.path.isdir(run.work):
-        return Manifest([])
     with SafeFolder(run.work, make=False) as work:
         for found in walk(run.work, skip, []):
             entry = found.entry

@@ -63,8 +63,7 @@ class SafeFolder:
     """A folder into which untrusted paths are written, or from which they are read: nothing outside it is touched.
 
     Each step into a sub-folder is opened with O_NOFOLLOW relative to the one before, so neither a path nor a link that
-    stands (or appears) below the folder leads out. Use as a context manager; not for several threads. `make`: whether
-    folders that are missing are made.
+    stands (or appears) below the folder leads out. Missing ones are made if `make`. Not for several threads.
     """
 
     def __init__(self, root: str, make: bool = True) -> None:

@@ -20,9 +20,8 @@
         withdrawn       it was taken back before it had started: the key of the run as which it goes on, and words
         ask-stop        a request to stop ({"grace": seconds}); ask-kill: to kill
         control/        what the command's wrapper reads, and a container can't write: wrapper.sh, command, stopping
-        io/             the only folder that the wrapper writes: log, err (stderr, where it is apart), exit, pid; and
-                        env, which holds the values until it has read it. A command in a container can put anything
-                        there: nothing of it is opened but by `open_regular`, and nothing written while it may run
+        io/             what the wrapper writes: log, err (stderr, where it is apart), exit, pid; and env, which holds
+                        the values until it has read it. A command can put anything there: see `open_regular`
         archived        what the archive has of it: a line for each object, see running/archiving.py
         usage           what the command has used so far, see running/sampling.py
         log.times       "offset seconds" pairs, for timestamps; err.times for io/err

@@ -121,9 +121,11 @@ class Collection:
 
         def discard(path: str) -> None:
             target = os.path.join(self.home.tmp, "gc-%d-%s" % (os.getpid(), token(6)))
-            with contextlib.suppress(FileNotFoundError):
+            try:
                 os.rename(path, target)
                 taken.append(target)
+            except FileNotFoundError:
+                pass
             except OSError:  # a folder that we may not move
                 remove_tree(path)
 

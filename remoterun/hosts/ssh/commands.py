@@ -61,7 +61,7 @@ def install_error(name: str, home: str, python: str, status: int | None, said: s
     elif re.search(r"No space left|[Qq]uota exceeded", said):
         what, hint = f"the disk of `{name}` is full: there is no room for the agent in `{home}`", f"ssh {name} df -h"
     elif status == _OF_OTHERS:
-        what = f"others than you may write to `{home}` on `{name}`, and could put another program in the agent's place"
+        what = f"others than you may write to `{home}` on `{name}`, and could replace the agent"
         hint = f"chmod go-w {home} {home}/agent   on that machine, if they are yours; else another `home` for `{name}`"
     elif status == _NOT_WRITABLE:
         what = f"`{home}` on `{name}` can't be written"

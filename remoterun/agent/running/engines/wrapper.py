@@ -60,8 +60,7 @@ MOST_WORD = 100_000
 def prepare_io(run: RunFolder, spec: RunSpec, values: Mapping[str, str], control: str = "") -> None:
     """Write what the wrapper reads. Values go through a file of mode 0600: none stands in a process list.
 
-    `control`: the path of the control folder as the command sees it, where that is another one. To be called while no
-    command of an earlier attempt may go on; what such a one has put in the way is removed.
+    `control`: as the command sees that folder. What the command of an attempt that is over put in the way is removed.
     """
     os.makedirs(run.control, 0o700, exist_ok=True)
     control = control or run.control
