@@ -235,9 +235,7 @@ def test_a_home_that_others_may_write(make_host: MakeHost, tmp_path: Path, part:
     new = bundle_of("open('started', 'w')")
     subprocess.run([*change, str(tmp_path / part)], check=True)
     for bundle in (None, new):
-        with pytest.raises(
-            AgentError, match=r"others than you may write to `.*home.*could replace the agent"
-        ) as caught:
+        with pytest.raises(AgentError, match=r"others than you may write to `.*home.*could replace") as caught:
             make_host(bundle).open()
         assert "chmod go-w" in (caught.value.hint or "")
     assert not (tmp_path / "home" / "agent" / new.file_name).exists()
