@@ -213,7 +213,7 @@ def _changes(
         change = FileChange(entry.path, old, new)
         names = quoted(f"a/{entry.path}"), quoted(f"b/{entry.path}")
         sized = f"Files {names[0]} ({change.sizes[0]}) and {names[1]} ({change.sizes[1]}) differ"
-        lines = found.get(entry.path) or ["diff --git {} {}".format(*names), sized]
+        lines = found.get(entry.path) or (["diff --git {} {}".format(*names), sized] if entry.kind != "d" else [])
         yield replace(change, lines=tuple(sized if line.startswith("Binary files ") else line for line in lines))
 
 

@@ -254,6 +254,7 @@ class TestDiff:
             folder, {"a.py": "one\n2\nthree\n", "new*": "n\n", 'ö"\n': "o\n", "bin": b"\0bc", "big": b"y" * (1 << 20)}
         )
         (folder / "gone").unlink()
+        (folder / "empty").mkdir()
         (tmp_path / "in").write_text("second")
         typed("upload", "../in", "--name", "doom")
         typed("run", "--no-git", "-y", *mount, "-t", "two", f"cat same doom/in; {metrics % 2}; exit 4", status=4)
@@ -277,23 +278,25 @@ class TestDiff:
 
         write_files(tmp_path / "git", before)
         subprocess.run(["git", "apply", "-"], input=shown, text=True, cwd=tmp_path / "git", check=True)
-        assert read_files(tmp_path / "git") == read_files(folder), "files that are no text, and odd names, too"
+        made = {**read_files(tmp_path / "git"), "empty": None}  # a folder, which git knows not
+        assert made == read_files(folder), "files that are no text, and odd names, too"
         assert "\\ No newline at end of file" in files and "same" not in files
 
         stat = typed("diff", "runs/1", "last", "--stat").stdout.splitlines()
-        assert [re.sub(r" +\|", " |", line) for line in stat[-7:]] == [
+        assert [re.sub(r" +\|", " |", line) for line in stat[-8:]] == [
             "a.py | +2 -2",
             "big | 1.0 MB → 1.0 MB",
             "bin | 2 bytes → 3 bytes",
+            "empty | none → 0 bytes",
             "gone | +0 -1",
             "new | +1 -0",
             r'"\u00f6\"\n" | +1 -0',
-            "6 files changed, 4 lines added, 3 removed",
+            "7 files changed, 4 lines added, 3 removed",
         ]
         found = json.loads(typed("diff", "1", "2", "--json").stdout)
         assert [(file["path"], file["change"]) for file in found["files"]] == [
-            ("a.py", "changed"), ("big", "changed"), ("bin", "changed"), ("gone", "removed"), ("new", "added"),
-            ('ö"\n', "added"),
+            ("a.py", "changed"), ("big", "changed"), ("bin", "changed"), ("empty", "added"),
+            ("gone", "removed"), ("new", "added"), ('ö"\n', "added"),
         ]  # fmt: skip
         assert found["facts"]["state"] == [["complete, exit status 0"], ["failed, exit status 4"]]
 
