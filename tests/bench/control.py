@@ -24,9 +24,10 @@ from pathlib import Path
 
 from remoterun.agent.shared.spec import PortSpec
 from remoterun.agent.shared.states import Reason, RunState
+from remoterun.agent.store.home import Home
 from remoterun.client import Client
 from remoterun.client.following import LogBytes
-from remoterun.config import Config
+from remoterun.config import Config, load
 from remoterun.model import MachineType, Run, RunRequest, new_key
 from remoterun.registry import Registry
 from tests.bench import table
@@ -90,6 +91,7 @@ class Bench:
             "python -c pass", lambda: self._wall(plain),
         )  # fmt: skip
         self._latency()
+        self._line()
         self._ports()
         self._exec("", at_most(0.45))
         self._wall([REMOTERUN, "login", "bench"])
@@ -140,6 +142,41 @@ class Bench:
         what, peer = "a line of the log, until it is here", "ssh HOST docker run --rm"
         self.rows.append(table.beside(what, "s", at_most(0.05), [ours], peer, [theirs]))
 
+    def _line(self) -> None:
+        """What it costs that many runs wait, in a home of this machine, and how soon the next one has a freed slot."""
+        home = _empty(self.home / "line").parent
+        (home / "config.toml").write_text('default = "here"\n[machines.here]\nengine = "process"\nslots = 1\n')
+        env = {**os.environ, "REMOTERUN_HOME": str(home)}
+
+        def row(what: str, most: float, figures: Sequence[float]) -> None:
+            self.rows.append(Row(what, "s", at_most(most), statistics.median(figures)))
+
+        def submit(command: str = "true") -> float:
+            begun = time.perf_counter()
+            runs.append(client.runs.submit(RunRequest(command, framework="none")))
+            return time.perf_counter() - begun
+
+        runs: list[Run] = []
+        with Client(load(env)) as client:
+            submit(f"until [ -e {home}/go ]; do sleep 0.2; done")
+            for _ in range(MANY):
+                submit()
+            row(f"one more run, while {MANY:,} wait", 0.1, [submit() for _ in range(self.rounds)])
+        row(f"ps, {MANY:,} runs wait", 0.5, [_wall([REMOTERUN, "ps"], env, home) for _ in range(self.rounds)])
+        before = _cpu_of_agents(home)
+        time.sleep(SOME_SECONDS)
+        used = (_cpu_of_agents(home) - before) / SOME_SECONDS
+        row(f"processor time per second, while {MANY:,} runs wait", 0.02, [used])
+        with Client(load(env)) as client:
+            (home / "go").touch()
+            for _ in client.runs.follow(runs[self.rounds].number):
+                pass
+            for run in reversed(runs):
+                client.runs.kill(run.number)
+        passed = [_moments(home, run) for run in runs[: self.rounds + 1]]
+        gaps = [next_["building"] - one["complete"] for one, next_ in itertools.pairwise(passed)]
+        row("a slot, from the end of one run to the start of the next", 0.5, gaps)
+
     def _ports(self) -> None:
         """Bytes per second through a port of a container, in each direction, and how long one byte takes."""
         command = f"exec python3 -c {shlex.quote(SERVER % MEGABYTES)}"
@@ -179,7 +216,7 @@ class Bench:
                 client.runs.kill(run.number)
 
 
-MANY = 1000
+MANY, SOME_SECONDS = 1000, 10
 LINES = "for i in $(seq 60); do date +%s.%N; sleep 0.1; done"
 """Writes when each of its lines was written."""
 
@@ -194,6 +231,22 @@ def _with_many_runs(home: Path) -> dict[str, str]:
                 run = registry.add_run(new_key(now), MachineType("bench"), f"python train.py {number}", now, "", ())
                 registry.move(run, RunState.FAILED, now, reason=Reason.KILLED.value)
     return {**os.environ, "REMOTERUN_HOME": str(home)}
+
+
+def _cpu_of_agents(home: Path) -> float:
+    """Seconds of processor time that the agents, supervisors and wrappers of a home have used."""
+    ticks = 0
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if str(home).encode() in (process / "cmdline").read_bytes():
+                ticks += sum(map(int, (process / "stat").read_text().rpartition(")")[2].split()[11:13]))
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
+def _moments(home: Path, run: Run) -> dict[str, float]:
+    """When a run of this machine reached each state."""
+    events = Home.open(str(home)).run(run.key).events()
+    return {event["state"]: event["t"] for event in events if "state" in event}
 
 
 def _age_of_lines(words: list[str], env: dict[str, str], folder: Path) -> float:
