@@ -73,7 +73,7 @@ def test_one_that_waits_for_others_has_no_process(place: Place, holder: str, tmp
 def test_those_that_waited_for_others_come_to_their_line(place: Place, holder: str, tmp_path: Path) -> None:
     """All of them, a few at a time; there, too, only the first has a process."""
     second = place.submit(f"until [ -e {tmp_path}/second ]; do sleep 0.02; done", slots=1)
-    keys = [after(place, holder, slots=1) for _ in range(queue.AT_ONCE + 3)]
+    keys = [after(place, holder, slots=1) for _ in range(7)]
     place.drop_session()
     (tmp_path / "go").touch()
     until(lambda: all(queue.has_come(place.home, key) for key in keys))

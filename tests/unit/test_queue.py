@@ -13,7 +13,9 @@ import pytest
 
 from remoterun.agent.running import gpus, occupancy, queue
 from remoterun.agent.running.gpus import Gpu, GpuError, GpuProcess
+from remoterun.agent.running.supervisor import supervise
 from remoterun.agent.shared import api
+from remoterun.agent.shared.spec import After
 from remoterun.agent.shared.states import RunState
 from remoterun.agent.shared.tree import Manifest
 from remoterun.agent.store.home import Home
@@ -128,8 +130,8 @@ def test_only_the_first_of_each_line_needs_a_supervisor(home: Home) -> None:
         come(home, key)
     for key in (later, last):
         assert not ask(home, key, 1).granted
-    queue.wait_for(home, awaits, [first, holder])
-    queue.wait_for(home, after, [holder])
+    for key, others in ((awaits, (first, holder)), (after, (holder,))):
+        queue.wait_for_others(home, spec_of(key=key, after=tuple(After(other, 1) for other in others)))
     assert supervised(home) == {first, later, awaits}
     home.run(first).move(RunState.KILLED)
     assert supervised(home) == {second, later, awaits}
@@ -137,19 +139,21 @@ def test_only_the_first_of_each_line_needs_a_supervisor(home: Home) -> None:
     assert supervised(home) == {second, later, awaits, after}, "what both waited for has ended"
 
 
-@pytest.mark.parametrize("how", ["stop", "kill"])
-def test_one_that_is_to_end_leaves_its_line_and_does_not_come_again(home: Home, how: str) -> None:
-    """It needs a supervisor again, wherever it stood; whatever that, or one that was about to rest, does meanwhile."""
+def test_one_that_is_asked_to_end_as_it_goes_to_sleep(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     holder, first, second = (new(home) for _ in range(3))
     for key in (holder, first, second):
         ask(home, key)
-    run = home.run(second)
-    run.ask_stop(1) if how == "stop" else run.ask_kill()
-    queue.leave(home, second)
-    assert second not in queue.asleep(home)
-    assert not ask(home, second).granted
-    queue.wait_for(home, second, [first])
-    assert not queue.asleep(home) and not queue.has_come(home, second)
+    asleep = queue.asleep
+
+    def asked(home: Home) -> set[str]:
+        found = asleep(home)
+        home.run(second).ask_kill()
+        return found
+
+    monkeypatch.setattr(queue, "asleep", asked)
+    with home.run(holder).supervising(), home.run(first).supervising():
+        assert supervise(home, second) == 0
+    assert home.run(second).state()[0] is RunState.KILLED
 
 
 def test_who_was_killed_between_its_slot_and_its_ticket_blocks_nobody(home: Home) -> None:

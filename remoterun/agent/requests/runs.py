@@ -48,14 +48,17 @@ def submit(call: Call, _: api.Nothing) -> api.Status:
         lacking = queue.lacks(spec)
         if lacking is not None:
             raise HomeError("no_capacity", lacking, "remoterun doctor %s   shows what it has" % spec.machine)
-        _check_after(call.home, spec)
+        others = _check_after(call.home, spec)
         with locked(call.home.lock("blobs"), shared=True):  # what the mounts name stays until the run names it
             mounts = tuple(_resolve(call.home, mount) for mount in spec.mounts)
             more = (asked.grant, left, asked.images, asked.webhooks)
             run = call.home.create_run(spec, source, asked.values, mounts, *more)
-        if not spec.after:
+        if others:
+            queue.wait_for_others(call.home, spec)
+            run.note(others)
+        else:
             queue.come(call.home, spec)
-        if spec.after or run.key in queue.asleep(call.home):  # whose supervisor somebody else starts
+        if run.key in queue.asleep(call.home):  # somebody else starts its supervisor
             write_whole(run.environ_file, encode(dict(os.environ)))
     elif asked.grant is not None:
         run.renew(asked.grant)
@@ -98,7 +101,8 @@ def withdraw(call: Call, asked: api.Withdrawal) -> api.Withdrawn:
     run = call.home.existing_run(asked.key)
     if run.spec().bucket:
         raise HomeError("bad_request", "the run %s has a bucket" % asked.key)
-    waiting = awaiting.waiting_for(call.home, asked.key)
+    line = queue.lines(call.home)["after"]
+    waiting = sorted(call.home.run(key).spec().number for key, ticket in line if asked.key in ticket["after"])
     if waiting:
         runs = ", ".join("run %d" % number for number in waiting)
         hint = "remoterun stop %s   and start it again with --after" % " ".join(map(str, waiting))
@@ -181,7 +185,6 @@ def _ask(home: Home, key: str, ask: Callable[[RunFolder], None]) -> api.Asked:
     waits = key in queue.asleep(home)
     ask(run)
     status = run.status()
-    queue.leave(home, key)
     if waits and not run.webhooks().addresses:  # for a line of a thousand, no thousand processes are started
         from ..running.ending import clean_up, finish
 
@@ -200,16 +203,15 @@ def _refuse_if_ending(home: Home) -> None:
         raise HomeError("leaving", refusal, "another machine takes it: try again")
 
 
-def _check_after(home: Home, spec: RunSpec) -> None:
-    """Refuse a run that can never start, or that waits for one that is not here."""
-    if not spec.after:
-        return
+def _check_after(home: Home, spec: RunSpec) -> str:
+    """For what it waits, in words. Refuses a run that can never start, or that waits for one that is not here."""
     for other in spec.after:
         if not home.run(other.key).exists():
             raise HomeError("not_found", "run %d is not on this machine" % other.number)
-    failed = awaiting.awaited_runs(home, spec).failed
-    if failed is not None:
-        raise HomeError("bad_spec", "%s, so a run that waits for it would never start" % failed)
+    others = awaiting.awaited_runs(home, spec)
+    if others.failed is not None:
+        raise HomeError("bad_spec", "%s, so a run that waits for it would never start" % others.failed)
+    return others.words if others.keys else ""
 
 
 def _resolve(home: Home, mount: MountSpec) -> ResolvedMount:

@@ -40,17 +40,6 @@ def awaited_runs(home: Home, spec: RunSpec) -> AwaitedRuns:
     return AwaitedRuns([other.key for other in waiting], _words(waiting))
 
 
-def waiting_for(home: Home, key: str) -> List[int]:
-    """The numbers of the runs that still wait for a run to end."""
-    found = []
-    for other in map(home.run, home.active_keys()):
-        if other.exists() and not other.state()[0].final:
-            spec = other.spec()
-            if any(awaited.key == key for awaited in spec.after):
-                found.append(spec.number)
-    return sorted(found)
-
-
 def _words(waiting: List[After]) -> str:
     """`after run 3, and run 4 however it ends`."""
     parts = []

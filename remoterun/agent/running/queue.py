@@ -19,7 +19,7 @@ import functools
 import json
 import os
 import time
-from typing import Any, Dict, List, Optional, Set, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Optional, Set, Tuple
 
 from ..shared.files import locked, read_json, write_whole
 from ..shared.records import Record
@@ -28,15 +28,9 @@ from ..shared.states import FINAL, RunState
 from ..store.home import Home
 from . import gpus as gpu_tool
 
-AT_ONCE = 4
-"""Supervisors at once for runs that waited for others; each starts the next when it has come to its line."""
-
 
 class Turn(Record):
-    """Either a slot (`granted`, with the GPUs it holds) or why there is none yet (`waiting_for`, one line).
-
-    `never`: none will come, whichever runs end.
-    """
+    """Either a slot (`granted`, with the GPUs it holds) or why there is none yet, or `never`, one line."""
 
     granted: bool
     gpus: List[str]
@@ -76,8 +70,7 @@ _Gpus = Tuple[List[gpu_tool.Gpu], Dict[str, gpu_tool.GpuProcess]]
 
 
 def come(home: Home, spec: RunSpec, known: Optional[_Gpus] = None) -> Optional[Turn]:
-    """As `ask`, at once: take a place in the line, or a slot; None if that depends on GPUs of which nothing is
-    `known`."""
+    """As `ask`, without the driver: None if it depends on GPUs of which nothing is `known`."""
     key, gpus, slots = spec.key, spec.gpus, spec.slots
     if spec.beside:
         return Turn(True, [], "")
@@ -86,8 +79,9 @@ def come(home: Home, spec: RunSpec, known: Optional[_Gpus] = None) -> Optional[T
         if key in holding:
             _drop(home, key, "wait")  # where we were killed in between
             return Turn(True, list(holding[key].get("gpus", [])), "")
-        if not _take_place(home, key, "wait", gpus=gpus):
+        if home.run(key).withdrawn() is not None:
             return Turn(False, [], "its end")
+        _take_place(home, key, "wait", gpus=gpus)
         _drop(home, key, "after")
         if _first(home, lines(home)["gpus" if gpus else "slots"]) != key:
             return Turn(False, [], "the runs before it")
@@ -110,61 +104,36 @@ def come(home: Home, spec: RunSpec, known: Optional[_Gpus] = None) -> Optional[T
         return Turn(True, chosen, "")
 
 
-def wait_for(home: Home, key: str, others: List[str]) -> None:
-    """Take a place among the runs that wait for others."""
-    with locked(home.lock("slots")):
-        _take_place(home, key, "after", after=others)
+def wait_for_others(home: Home, spec: RunSpec) -> None:
+    """Take a place among the runs that wait for the ends of others."""
+    _take_place(home, spec.key, "after", after=[other.key for other in spec.after])
 
 
 def asleep(home: Home) -> Set[str]:
-    """The runs that need no supervisor while they wait: all but the first of each line, and a few of those whose others
-    have ended. On a rented host none: each follows its notices and its deadline. Takes no lock."""
+    """The runs that need no supervisor while they wait: all but the first of each line, and four at once of those whose
+    others have ended. On a rented host none: each follows its notices and its deadline. Takes no lock."""
     if home.rental.terms() is not None:
         return set()
     every = lines(home)
     waiting = {key for line in every.values() for key, _ in line}
     ends = functools.lru_cache(None)(lambda key: key not in waiting and not _goes_on(home, key))
     ready = [key for key, ticket in every["after"] if all(map(ends, ticket["after"]))]
-    return waiting.difference(ready[:AT_ONCE], (_first(home, line) for line in every.values()))
+    return waiting.difference(ready[:4], (_first(home, line) for line in every.values()))
 
 
 def held(home: Home) -> Dict[str, Dict[str, Any]]:
     """What each run of this machine holds."""
-    found = {}
-    for key in holders(home):
-        if _counts(home, key):
-            try:
-                found[key] = read_json(os.path.join(home.queue, key + ".slot"))
-            except FileNotFoundError:
-                pass
-            except ValueError:
-                _drop(home, key, "slot")
-    return found
+    return {key: entry for key, entry in _entries(home, ("slot",), read_json) if _counts(home, key)}
 
 
 def lines(home: Home) -> Dict[str, List[Tuple[str, Dict[str, Any]]]]:
     """(key, ticket) of all that wait, in the order of arrival, by what they wait for: "after", "gpus", "slots"."""
     found: Dict[str, List[Tuple[str, Dict[str, Any]]]] = {"after": [], "gpus": [], "slots": []}
-    names = set(os.listdir(home.queue))
-    for name in names:
-        key, _, kind = name.rpartition(".")
-        if kind in ("wait", "after") and key + ".slot" not in names:
-            with contextlib.suppress(FileNotFoundError):
-                try:
-                    ticket = _ticket(os.path.join(home.queue, name))
-                    found["after" if ticket["after"] else "gpus" if ticket["gpus"] else "slots"].append((key, ticket))
-                except (ValueError, TypeError, KeyError):  # a damaged one: its run comes again
-                    _drop(home, key, kind)
-    for line in found.values():
-        line.sort(key=lambda entry: (entry[1]["t"], entry[0]))
+    tickets = dict(_entries(home, ("wait", "after"), _ticket))
+    for key in sorted(tickets.keys() - holders(home), key=lambda key: (tickets[key]["t"], key)):
+        ticket = tickets[key]
+        found["after" if ticket["after"] else "gpus" if ticket["gpus"] else "slots"].append((key, ticket))
     return found
-
-
-@functools.lru_cache(maxsize=1 << 14)
-def _ticket(path: str) -> Dict[str, Any]:
-    """What it says never changes, and its name is used for no other."""
-    ticket = read_json(path)
-    return {"t": float(ticket["t"]), "gpus": int(ticket.get("gpus", 0)), "after": list(ticket.get("after", ()))}
 
 
 def withdraw(home: Home, key: str, by: str, why: str) -> bool:
@@ -181,12 +150,6 @@ def withdraw(home: Home, key: str, by: str, why: str) -> bool:
         write_whole(run.withdrawn_file, ("%s %s" % (by, why)).encode())
         _drop(home, key, "wait", "after")
         return True
-
-
-def leave(home: Home, key: str) -> None:
-    """Take a run that was asked to end out of its line: it needs a supervisor again, for its end."""
-    with locked(home.lock("slots")):
-        _drop(home, key, "wait", "after")
 
 
 def has_come(home: Home, key: str) -> bool:
@@ -237,15 +200,29 @@ def _free_gpus(
     return [], "%s; all %d are taken by other runs" % (_count(wanted), len(every))
 
 
-def _take_place(home: Home, key: str, kind: str, **ticket: Any) -> bool:
-    """Whether the run has its place in a line; not one that is to end."""
-    run = home.run(key)
-    if run.withdrawn() is not None or run.kill_asked() or run.stop_asked() is not None:
-        return False
+def _take_place(home: Home, key: str, kind: str, **ticket: Any) -> None:
     path = os.path.join(home.queue, key + "." + kind)
     if not os.path.exists(path):
         write_whole(path, json.dumps(dict(ticket, t=time.time())).encode())
-    return True
+
+
+def _entries(home: Home, kinds: Tuple[str, ...], read: Callable[[str], Any]) -> Iterator[Tuple[str, Any]]:
+    """(key, what it says) of the entries of these kinds. A damaged one is removed: its run comes again."""
+    for name in os.listdir(home.queue):
+        key, _, kind = name.rpartition(".")
+        if kind in kinds:
+            with contextlib.suppress(FileNotFoundError):
+                try:
+                    yield key, read(os.path.join(home.queue, name))
+                except (ValueError, TypeError, KeyError):
+                    _drop(home, key, kind)
+
+
+@functools.lru_cache(maxsize=1 << 14)
+def _ticket(path: str) -> Dict[str, Any]:
+    """What it says never changes, and its name is used for no other."""
+    ticket = read_json(path)
+    return {"t": float(ticket["t"]), "gpus": int(ticket.get("gpus", 0)), "after": list(ticket.get("after", ()))}
 
 
 def _first(home: Home, line: List[Tuple[str, Dict[str, Any]]]) -> Optional[str]:

@@ -47,14 +47,15 @@ def agent_command() -> List[str]:
 
 def revive(home: Home, keys: Iterable[str] = (), ended: bool = False) -> None:
     """Start a supervisor for each active run that needs one and has none, and for `keys`; with `ended`, also for what a
-    run which has ended still holds. To be called by whoever has changed who needs one, once that is in the files: who
-    comes, ends, or leaves a line. Where none can be started, as in a home that is read-only, what is there can still be
-    read."""
-    active = {*home.active_keys(), *keys}
+    run which has ended still holds. To be called once a run has come, ended, or left its line: others may need one then.
+    Where none can be started, as in a home that is read-only, what is there can still be read."""
     with contextlib.suppress(OSError, ImportError):  # of a program that was deleted
+        active = {*home.active_keys(), *keys}
+        if not active:
+            return
         from . import queue
 
-        for key in sorted(active - queue.asleep(home)) if active else ():
+        for key in sorted(active - queue.asleep(home)):
             with contextlib.suppress(OSError, ValueError):
                 run = home.run(key)
                 if not run.exists():

@@ -66,6 +66,8 @@ def supervise(home: Home, key: str) -> int:
             ended = Supervisor(home, run).drive()
         except SpecError as error:  # damaged, or of another remoterun: what it holds is given back all the same
             _give_up(home, run, str(error))
+    if not ended and (run.kill_asked() or run.stop_asked() is not None):
+        return supervise(home, key)  # asked while we still had its lock
     revive(home)  # who is the first of its line now; this run, too, if that was noticed while we still had its lock
     if ended and os.path.exists(run.webhooks_file):
         from .webhooks import send_messages  # few runs need it
@@ -159,7 +161,7 @@ class Supervisor:
 
     def _queue(self) -> None:
         """Wait for the runs that must end before, and then for a slot. Raises `Ended`."""
-        pause, said, ask_at = POLL_LEAST, "", 0.0
+        pause, said, ask_at = POLL_LEAST, self.run.status().note, 0.0
         seen: Set[str] = set()
         while True:
             self._check_asked()
@@ -190,7 +192,6 @@ class Supervisor:
             if others.failed is not None:
                 raise Ended(Reason.AFTER_FAILED, others.failed)
             if others.keys:
-                queue.wait_for(self.home, self.run.key, others.keys)
                 return others.words
         turn = queue.ask(self.home, self.spec)
         if turn.never:
