@@ -47,7 +47,7 @@ def agent_command() -> List[str]:
 
 def revive(home: Home, keys: Iterable[str] = (), ended: bool = False) -> None:
     """Start a supervisor for each active run that needs one and has none, and for `keys`; with `ended`, also for what a
-    run which has ended still holds. To be called once a run has come, ended, or left its line: others may need one then.
+    run which has ended still holds. To be called once a run has come, ended, or left its line: others may need one.
     Where none can be started, as in a home that is read-only, what is there can still be read."""
     with contextlib.suppress(OSError, ImportError):  # of a program that was deleted
         active = {*home.active_keys(), *keys}
