@@ -86,8 +86,8 @@ def parse_mount(text: str) -> Mount:
     if not os.path.exists(local):
         raise UsageError(f"there is no `{show(typed)}` here", hint="-m ./FOLDER:PATH, or -m uploads/NAME:PATH")
     check_upload_name(name, f"remoterun upload {shlex.quote(typed)} --name NAME   then -m uploads/NAME")
-    file = "" if os.path.isdir(local) else f"/{name}"
-    return replace(Mount.parse(f"uploads/{name}{file}{colon}{path}"), local=local)
+    resource = f"uploads/{name}" if os.path.isdir(local) else f"uploads/{name}/{name}"
+    return replace(Mount.parse(resource + colon + path), local=local)
 
 
 def parse_secret(text: str) -> tuple[str, str]:

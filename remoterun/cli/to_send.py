@@ -180,8 +180,7 @@ def framework_text(choice: Choice) -> str:
 
 
 def with_packages(prepared: Prepared, how: Sending) -> Prepared:
-    """`prepared`, or the same with the packages that the project lists, where the code needs them and the user wants
-    them."""
+    """`prepared`, or the same with the packages that the code needs, where the user wants them."""
     choice = prepared.choice
     if choice.unsure:
         render.line("Plain Python: nothing read imports TensorFlow; --framework tensorflow has it.")

@@ -23,7 +23,7 @@ from remoterun.agent.shared.tree import Entry, Manifest
 from remoterun.client.connections import Connections
 from remoterun.client.reruns import read_spec
 from remoterun.client.stores import Store, fetch
-from remoterun.errors import SomeDamaged
+from remoterun.errors import RemoterunError
 from remoterun.model import Run
 from remoterun.parsing import duration_text
 from remoterun.sizes import size
@@ -90,7 +90,7 @@ def compare(connections: Connections, before: int | str, after: int | str, binar
     mounts = [_mounts(spec, about) for spec, about in ((old, details), (new, others))]
     if mounts[0].keys() != mounts[1].keys():
         facts.append(("mounts", tuple(mounts[0].values()), tuple(mounts[1].values())))
-    series = [numbers_of(store, run) if run.outputs else {} for run, store in ((first, here), (second, there))]
+    series = [numbers_of(store, run) for run, store in ((first, here), (second, there))]
     numbers = [{name: values[-1] for name, values in each.items()} for each in series]
     if numbers[0] != numbers[1]:
         facts.append(("numbers", _listed(*numbers), _listed(*numbers[::-1])))
@@ -121,7 +121,7 @@ def _source(run: Run) -> ResourceRef:
 
 
 def numbers_of(store: Store, run: Run) -> dict[str, list[float]]:
-    """All values of each name that a run has written so far, in their order, as far as that file is not too large."""
+    """All values of each name that a run has written so far, in their order, as far as that file can be had."""
 
     def choose(tree: Manifest, _: object) -> Manifest:
         named = [entry for entry in tree.files if posixpath.basename(entry.path) == METRICS]
@@ -130,7 +130,7 @@ def numbers_of(store: Store, run: Run) -> dict[str, list[float]]:
 
     resource = ResourceRef("run", key=run.key, number=run.number)
     with tempfile.TemporaryDirectory(prefix="remoterun-") as folder:
-        with contextlib.suppress(SomeDamaged):
+        with contextlib.suppress(RemoterunError):
             fetch(store, resource, Path(folder), transfer.refuse, transfer.Progress(), into=True, choose=choose)
         return next((parse_numbers(file.read_bytes()) for file in Path(folder).rglob(METRICS)), {})
 

@@ -25,7 +25,7 @@ from remoterun.client.renting import Plan, give_back
 from remoterun.client.reruns import OriginalRun, find_original
 from remoterun.client.secrets import Tokens
 from remoterun.client.stores import HostStore, Store, store_of, told
-from remoterun.errors import HomeMissing, HostError, LinkLost, NoAnswerInTime, NotFound, RemoterunError, UsageError
+from remoterun.errors import HomeMissing, HostError, LinkLost, NoAnswerInTime, NotFound, UsageError
 from remoterun.model import EVERY_RUN, Line, MachineType, Run, RunFilter, RunRequest
 from remoterun.transfer import Progress
 
@@ -244,9 +244,7 @@ class Runs:
         queued = [run.key] if answer.status.state is RunState.QUEUED else []
         line = self._lines(store, queued).get(run.key)
         usage = next((event["usage"] for event in reversed(events) if "usage" in event), None)
-        found: dict[str, Any] = {}
-        with contextlib.suppress(RemoterunError):
-            found = numbers_of(store, run)
+        found = numbers_of(store, run)
         loss = next((found[name] for name in ("train_loss", "loss", "val_loss") if name in found), None)
         details = {"spec": answer.spec, "folder": answer.folder, "events": events, "line": line, "usage": usage}
         return told(store, answer.status), {**details, "loss": loss}

@@ -109,4 +109,4 @@ def test_what_would_not_be_sent_is_refused(client: Client, tmp_path: Path, monke
             client.run(command, mounts=mounts)
     with pytest.raises(TypeError):
         client.run("true", source=None, nonsense=1)
-    assert [job.status for job in client.jobs()] == ["failed"]
+    assert client.jobs() == [], "what is refused has no number"

@@ -171,10 +171,9 @@ def launch(client: Client, prepared: Prepared, yes: bool, dry_run: bool) -> Run 
 
 def _uploaded(client: Client, mount: Mount, machine: MachineType) -> Mount:
     """The version that a folder of this machine is now, in its place."""
-    name = mount.resource.name
     with live_views.progress() as progress:
-        upload = client.uploads.upload(Path(mount.local), name, machine.name, progress).upload
-    render.line(f"{render.name(mount.local)} is uploads/{name}@{upload.version}, {render.size(upload.size)}")
+        upload = client.uploads.upload(Path(mount.local), mount.resource.name, machine.name, progress).upload
+    render.line(f"{render.name(mount.local)} is uploads/{upload.name}@{upload.version}, {render.size(upload.size)}")
     return replace(mount, resource=replace(mount.resource, version=upload.version), local="")
 
 

@@ -165,8 +165,7 @@ def make_venv(python: str, folder: str, uv: Optional[str], job: BuildJob, lock: 
 
 
 def make_layer(base: str, folder: str, job: BuildJob, lock: int) -> None:
-    """Make a virtual environment in `folder` that has what the one in `base` has: pip installs what differs. Raises
-    `EngineError`."""
+    """Make a virtual environment in `folder` with all that the one in `base` has. Raises `EngineError`."""
     make_venv(os.path.join(base, "bin", "python"), folder, None, job, lock)
     (below,) = glob.glob(os.path.join(glob.escape(base), "lib", "python*", "site-packages"))
     own = os.path.join(folder, os.path.relpath(below, base), "remoterun-base.pth")
