@@ -27,6 +27,7 @@ from remoterun.client.secrets import Tokens
 from remoterun.client.stores import HostStore, Store, store_of, told
 from remoterun.errors import HomeMissing, HostError, LinkLost, NoAnswerInTime, NotFound, UsageError
 from remoterun.model import EVERY_RUN, Line, MachineType, Run, RunFilter, RunRequest
+from remoterun.session import understood
 from remoterun.transfer import Progress
 
 if TYPE_CHECKING:  # and on use, as few commands need them
@@ -246,7 +247,9 @@ class Runs:
         usage = next((event["usage"] for event in reversed(events) if "usage" in event), None)
         found = numbers_of(store, run)
         loss = next((found[name] for name in ("train_loss", "loss", "val_loss") if name in found), None)
-        details = {"spec": answer.spec, "folder": answer.folder, "events": events, "line": line, "usage": usage}
+        with understood(store.machine.name):
+            spec = RunSpec.from_record(answer.spec).to_record()
+        details = {"spec": spec, "folder": answer.folder, "events": events, "line": line, "usage": usage}
         return told(store, answer.status), {**details, "loss": loss}
 
     def follow(

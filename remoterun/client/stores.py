@@ -86,8 +86,7 @@ class HostStore:
         return transfer.download(self.session, resource)
 
     def contents(self, resource: ResourceRef, digests: Iterable[str], most: int) -> dict[str, bytes]:
-        """Contents of a resource, of up to `most` bytes together, by their digests; without those that it does not
-        have."""
+        """Contents of a resource, of up to `most` bytes together, by their digests; without those that it lacks."""
         return transfer.contents(self.session, digests, most)
 
     def tree(self, key: str, digest: str) -> Manifest:

@@ -188,9 +188,9 @@ class Stream:
                 return
             yield frame
 
-    def read(self, most: Optional[int] = None) -> bytes:
-        """All that the other side sends. Raises `RemoteError("too_large")` for more than `most` bytes."""
-        most = MOST_READ if most is None else most
+    def read(self, most: int = 0) -> bytes:
+        """All that the other side sends. Raises `RemoteError("too_large")` for more than `most` bytes, or `MOST_READ`."""
+        most = most or MOST_READ
         bodies, size, empty = [], 0, 0
         for frame in self:
             bodies.append(frame.body)
