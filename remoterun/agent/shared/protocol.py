@@ -189,7 +189,7 @@ class Stream:
             yield frame
 
     def read(self, most: int = 0) -> bytes:
-        """All that the other side sends. Raises `RemoteError("too_large")` for more than `most` bytes (0: `MOST_READ`)."""
+        """All that the other side sends. Raises `RemoteError("too_large")` for more than `most` bytes."""
         most = most or MOST_READ
         bodies, size, empty = [], 0, 0
         for frame in self:
