@@ -192,6 +192,7 @@ def _ask(home: Home, key: str, ask: Callable[[RunFolder], None]) -> api.Asked:
             if ours and run.state()[0] is RunState.QUEUED:
                 finish(run, Reason.KILLED if run.kill_asked() else Reason.STOPPED)
                 clean_up(home, run)
+        supervision.revive(home)
     _ensure_supervised(home, run)
     return api.Asked(True, status, already)
 
