@@ -92,6 +92,7 @@ def plan(connections: Connections, machine: MachineType, without: Container[str]
         limit = min(hours(machine, offers), _left(kept))
     else:
         offers = _offers(connections, machine)
+        connections.provider(rental.provider).check_quotas(offers)
         limit = hours(machine, offers)
     attempts = rental.attempts or (ATTEMPTS_ON_SPOT if rental.spot else 1)
     idle = IDLE if rental.idle is None else rental.idle

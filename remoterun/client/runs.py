@@ -13,7 +13,7 @@ from remoterun.agent.shared import api
 from remoterun.agent.shared.records import to_json
 from remoterun.agent.shared.spec import PortSpec, RunSpec, SpecError
 from remoterun.agent.shared.states import ENDINGS, HAND_OVER, Reason, RunEvent, RunState, RunStatus
-from remoterun.client import archiving, occupancy, placement
+from remoterun.client import archiving, occupancy, placement, renting
 from remoterun.client.attempts import may_go_on, start_in_background
 from remoterun.client.connections import Connections, check_home
 from remoterun.client.following import Following, Note, Wanted
@@ -21,7 +21,7 @@ from remoterun.client.handover import Talk, launch, move
 from remoterun.client.log_cache import LogCache
 from remoterun.client.preparing import Complete, Prepared, prepare
 from remoterun.client.rented_runs import Answer, find_store, record_status, statuses
-from remoterun.client.renting import Plan, give_back
+from remoterun.client.renting import Plan
 from remoterun.client.reruns import OriginalRun, find_original
 from remoterun.client.secrets import Tokens
 from remoterun.client.stores import HostStore, Store, store_of, told
@@ -70,12 +70,14 @@ class Runs:
         """
         return prepare(self._connections, request, source, self._connections.machine(machine), complete=complete)
 
-    def try_machine(self, request: RunRequest, machine: str | None = None) -> None:
-        """Open the machine that a run is to go to, so that one which can't be had is known before anything else is
-        asked; one that is rented is left alone. Raises `HostError`, `UsageError`."""
-        asked = self._connections.machine(machine)
-        if asked.rental is None:
-            placement.fitting(self._connections, asked, request, lambda _: None)
+    def try_machine(self, request: RunRequest, machine: str | None = None) -> Plan | None:
+        """Open the machine that a run is to go to, or plan what is rented for it, so that one which can't be had is
+        known before anything else is asked. Raises `HostError`, `UsageError`, `ProviderError`."""
+        asked = renting.asked(self._connections.machine(machine), request)
+        if asked.rental is not None:
+            return renting.plan(self._connections, asked)
+        placement.fitting(self._connections, asked, request, lambda _: None)
+        return None
 
     def original(self, number: int | str, others: Collection[str] = ()) -> OriginalRun:
         """What a run was asked for and given, to be changed and run again; `others`: the paths of mounts in whose
@@ -170,7 +172,7 @@ class Runs:
         if not self._connections.registry.abandoned(run):
             return run
         if run.renting is not None:
-            give_back(self._connections, run)
+            renting.give_back(self._connections, run)
             run = self._connections.registry.run(run.number)
         if run.attempt > 1:
             return self._ended(run, Reason.HOST_LOST, "remoterun was ended before the run had its next host")

@@ -163,6 +163,10 @@ class Provider(Protocol):
         """
         ...
 
+    def check_quotas(self, offers: Sequence[Offer]) -> None:
+        """Raises `ProviderError` where the account may have none of these, with what raises its limit."""
+        ...
+
     def acquire(self, intent: Intent, offers: Sequence[Offer], say: Callable[[str], None]) -> RentedHost:
         """The host of an intent, which answers on its SSH port: a new one, or the one that an earlier call got.
 

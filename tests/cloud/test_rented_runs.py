@@ -92,6 +92,14 @@ def test_without_a_terminal_nothing_is_rented_unless_it_is_said(cloud: Cloud, pl
     assert cloud.machines == {} and cloud.calls_of("RunInstances") == [] and cloud.s3.buckets() == []
 
 
+def test_a_quota_that_allows_none_is_said_before_anything_is_asked(cloud: Cloud, place: Place) -> None:
+    cloud.quotas["L-DB2E81BA"].vcpus = 0
+    (place.folder / "new.py").write_text("print()\n")  # which would be asked about
+    refused = place.run(*ON_T4, "python new.py", status=125)
+    assert "L-DB2E81BA" in refused.stderr and "request-service-quota-increase" in refused.stderr
+    assert "new.py" not in refused.stderr and place.json("ps") == [] and cloud.machines == {}
+
+
 def test_a_host_ends_by_itself_and_all_is_in_the_bucket(cloud: Cloud, quick: Place) -> None:
     """As if the laptop were gone for good: nobody asks for anything until the host is gone."""
     number = quick.run("run", "-t", "quick", "-y", "-b", "--image", BASE_IMAGE, TRAIN_ALONE).stdout.strip()

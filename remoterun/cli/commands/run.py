@@ -135,8 +135,7 @@ def send_and_launch(
     client: Client, request: RunRequest, machine: str | None, sending: Sending, yes: bool, dry_run: bool = False
 ) -> Run | None:
     """The run, handed over with what is sent of the current folder; None if it was only to be shown."""
-    if not dry_run:
-        client.runs.try_machine(request, machine)
+    plan = None if dry_run else client.runs.try_machine(request, machine)
     source = source_to_send(request, sending)
 
     def complete(found: Source, places: Sequence[str]) -> Source:
@@ -149,15 +148,17 @@ def send_and_launch(
 
     try:
         prepared = client.runs.prepare(request, source, machine, complete)
-        return launch(client, with_packages(prepared, sending), yes, dry_run)
+        return launch(client, with_packages(prepared, sending), yes, dry_run, plan)
     finally:
         if source is not None:
             source.close()
 
 
-def launch(client: Client, prepared: Prepared, yes: bool, dry_run: bool) -> Run | None:
-    """The run, handed over; None if it was only to be shown what that would be. Asks before anything is rented."""
-    plan = None if prepared.machine.rental is None else client.hosts.plan(prepared.machine)
+def launch(client: Client, prepared: Prepared, yes: bool, dry_run: bool, plan: Plan | None = None) -> Run | None:
+    """The run, handed over; None if it was only to be shown what that would be. Asks before anything is rented.
+    `plan`: of what is rented, where that is made already."""
+    if plan is None and prepared.machine.rental is not None:
+        plan = client.hosts.plan(prepared.machine)
     new = client.hosts.bucket() if plan is not None else None
     if dry_run:
         _show_plan(client, prepared, plan, new)

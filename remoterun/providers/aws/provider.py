@@ -10,11 +10,11 @@ from typing import Any, TypeVar
 from remoterun.agent.shared.api import MachineCheck
 from remoterun.aws_codes import DENIED
 from remoterun.config import Config
-from remoterun.errors import NotFound
+from remoterun.errors import NotFound, RemoterunError
 from remoterun.model import MachineType, Rental
 from remoterun.providers.aws import catalogue, endpoint, image, network, tags
 from remoterun.providers.aws.acquire import Acquisition, address_of, describe
-from remoterun.providers.aws.calls import Calls, Refused, is_gone
+from remoterun.providers.aws.calls import Calls, QuotaReached, Refused, is_gone, quota_error
 from remoterun.providers.base import Identity, Intent, Leftover, Offer, RentedHost
 from remoterun.providers.folder import HostFolder
 
@@ -41,6 +41,24 @@ class AWS:
         if live:
             return self._live_offers(rental, region)
         return [catalogue.offer(type, region, spot=rental.spot) for type in rental.types]
+
+    def check_quotas(self, offers: Sequence[Offer]) -> None:
+        errors = []
+        for offer in {each.type: each for each in offers}.values():
+            quota = catalogue.quota_of(offer.type, offer.spot)
+            if quota is None:
+                return
+            asked = {"ServiceCode": "ec2", "QuotaCode": quota.code}
+            try:
+                limit = self.calls("service-quotas", "get_service_quota", offer.region, **asked)["Quota"]["Value"]
+            except RemoterunError:  # `acquire` finds out
+                return
+            if limit >= offer.vcpus:
+                return
+            reached = QuotaReached("VcpuLimitExceeded", "", evidence=f"{quota.code} is {limit:.0f} vCPUs")
+            errors.append(quota_error(reached, offer.type, offer.region, offer.spot, offer.vcpus))
+        if errors:
+            raise errors[0]
 
     def acquire(self, intent: Intent, offers: Sequence[Offer], say: Callable[[str], None]) -> RentedHost:
         folder = HostFolder(self._home, intent.token)
