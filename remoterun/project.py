@@ -4,16 +4,18 @@ fields of `Asked` whose option is `shared`. An unknown key is an error with its 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
+import shlex
 from collections.abc import Container, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from remoterun.agent.shared.files import read_settings
-from remoterun.errors import ConfigError, UsageError
+from remoterun.errors import ConfigError, SourceError, UsageError
 from remoterun.model import Asked, Mount, Resource
 from remoterun.parsing import VARIABLE, known_words
 
@@ -33,8 +35,18 @@ class Project:
 def find(folder: Path) -> Project:
     """What the `remoterun.toml` of this folder says, or the nearest one above it in its repository. Raises
     `ConfigError`."""
-    for each in _up_to_the_top(folder):
+    folder = folder.resolve()
+    above = [each for each in (folder, *folder.parents) if os.path.lexists(each / FILE)]
+    top = None
+    if above:
+        from remoterun.source import top_of
+
+        with contextlib.suppress(SourceError):
+            top = top_of(str(folder))
+    for each in above:
         file = each / FILE
+        if each != folder and not (top and each.is_relative_to(top)):
+            break
         try:
             text = read_settings(str(file)).decode()
         except (FileNotFoundError, NotADirectoryError):
@@ -42,8 +54,9 @@ def find(folder: Path) -> Project:
         except (OSError, UnicodeDecodeError) as error:
             why = getattr(error, "strerror", error)
             raise ConfigError(f"`{file}` can't be read: {why}", hint="mend it, or move it away")
-        project = parse(text, file)
-        _check_requirements(project, each, _up_to_the_top(folder)[-1])
+        if top is None and file.stat().st_uid not in (0, os.geteuid()):
+            raise ConfigError(f"someone else owns `{file}`, and it is in no repository", hint="cp it, if it is meant")
+        project = _with_requirements(parse(text, file), each, Path(top or folder), folder)
         return _moved(project, os.path.relpath(each, folder))
     return Project()
 
@@ -107,15 +120,19 @@ def _check_list(file: Path, key: str, value: Any) -> None:
         )
 
 
-def _check_requirements(project: Project, folder: Path, top: Path) -> None:
-    """Its text goes to the machine, where the code of the repository may read it: that must not be just any file that
-    the user can read. Raises `ConfigError`."""
+def _with_requirements(project: Project, folder: Path, top: Path, here: Path) -> Project:
+    """With the path of that very file from `here` on, no link in it. Its text goes to the machine, where the code of
+    the repository may read it: that must not be just any file that the user can read. Raises `ConfigError`."""
     name = project.typed.get("requirements")
-    file = (folder / (name or "")).resolve()
-    if name is not None and not (file.is_relative_to(top.resolve()) and file.is_file()):
+    if name is None:
+        return project
+    file = (folder / name).resolve()
+    if not (file.is_relative_to(top.resolve()) and file.is_file()):
         raise ConfigError(
-            f"{project.file}: `requirements` names no file of its repository", hint=f"remoterun run --pip-req {name} …"
+            f"{project.file}: `requirements` names no file of its repository",
+            hint=f"remoterun run --pip-req {shlex.quote(name)} …",
         )
+    return replace(project, typed={**project.typed, "requirements": os.path.relpath(file, here.resolve())})
 
 
 def _moved(project: Project, up: str) -> Project:
@@ -125,20 +142,9 @@ def _moved(project: Project, up: str) -> Project:
     typed = dict(project.typed)
     if "mounts" in typed:
         typed["mounts"] = [_moved_mount(Mount.parse(word), up) for word in typed["mounts"]]
-    if "requirements" in typed:
-        typed["requirements"] = os.path.normpath(os.path.join(up, typed["requirements"]))
     return replace(project, typed=typed)
 
 
 def _moved_mount(mount: Mount, up: str) -> str:
     path = mount.path if mount.path.startswith("/") else os.path.normpath(os.path.join(up, mount.path))
     return f"{mount.resource}:{path}"
-
-
-def _up_to_the_top(folder: Path) -> list[Path]:
-    """The folder, and those above it up to the top of its repository: what lies outside of one is not the user's."""
-    above = [folder, *folder.parents]
-    for number, each in enumerate(above):
-        if (each / ".git").exists():
-            return above[: number + 1]
-    return [folder]

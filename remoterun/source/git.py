@@ -53,6 +53,7 @@ _ENVIRONMENT = {
 _SETTINGS = {
     "core.fsmonitor": "false",  # would start a daemon
     "core.hooksPath": os.devnull,
+    "safe.bareRepository": "explicit",  # a clone may hold a folder that is one, with a `config` of its own
     "core.safecrlf": "false",
     "color.ui": "false",
     "log.showSignature": "false",
@@ -79,7 +80,7 @@ class Git:
     options: tuple[str, ...] = ()
     settings: Mapping[str, str] = field(default_factory=dict)
     environment: Mapping[str, str] = field(default_factory=dict)
-    deadline: float = GIT_DEADLINE
+    deadline: float = field(default_factory=lambda: GIT_DEADLINE)
 
     def run(self, *words: str, stdin: int | None = None) -> bytes:
         """Standard output of a call of git that must succeed; `SourceError` with git's words if it doesn't."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
+import shutil
 from collections.abc import Iterator, Mapping
 
 from remoterun.agent.shared.records import Record
@@ -44,12 +46,31 @@ def find_repository(folder: str) -> tuple[str, str]:
             git.fail(answer)
     inside, in_git_dir = answer.output.split()[:2] if answer.status == 0 else (b"false", b"true")
     if in_git_dir == b"true" or inside != b"true":
-        raise SourceError(
-            f"{named(folder)} is a folder of git's own, without a work tree",
-            hint=f"`cd` into a work tree; of a bare repository `git clone {shell(folder)}` makes one",
-        )
+        raise _gits_own(folder)
     root = one_line(git.run("rev-parse", "--show-toplevel"))
-    return root, one_line(git.run("rev-parse", "--show-prefix")).rstrip("/")
+    place = f"{root}/.git"
+    if os.path.isfile(place):
+        place = one_line(Git(root).run("rev-parse", "--resolve-git-dir", place))
+    own = os.fsencode(os.path.realpath(place)) + b"\n"
+    answer = git.attempt("rev-parse", "--absolute-git-dir", "--show-prefix")
+    if not answer.output.startswith(own):  # git before 2.38 follows the `config` of a bare repository of a clone
+        raise _gits_own(folder)
+    return root, one_line(answer.output.removeprefix(own)).rstrip("/")
+
+
+def _gits_own(folder: str) -> SourceError:
+    return SourceError(
+        f"{named(folder)} is a folder of git's own, without a work tree",
+        hint=f"`cd` into a work tree; of a bare repository `git clone {shell(folder)}` makes one",
+    )
+
+
+def top_of(folder: str) -> str | None:
+    """The top of the repository that holds `folder`, by git's own answer; None without one, or without git. What lies
+    outside of it may be anybody's. Raises `SourceError` where git refuses what is there."""
+    with contextlib.suppress(NoRepository):
+        return find_repository(folder)[0] if shutil.which("git") else None
+    return None
 
 
 def index(git: Git) -> Iterator[IndexEntry]:

@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 from remoterun.agent.shared.tree import Entry, Manifest
 from remoterun.errors import SourceError, UsageError
 from remoterun.source import NoRepository, Source, mentioned, snapshot
+from remoterun.source.git import _SETTINGS
 from remoterun.source.repository import without_credentials
 
 pytestmark = pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
@@ -821,6 +822,35 @@ def test_git_folders_are_not_work_trees(repo: Path, tmp_path: Path, own_git: Pat
         with pytest.raises(SourceError, match="is a folder of git's own") as caught:
             snapshot(bare)
         assert not isinstance(caught.value, NoRepository)
+
+
+@pytest.mark.parametrize("git_is", ["new", "old"])
+@pytest.mark.parametrize("worktree", [".", "../.."])
+def test_a_bare_repository_of_a_clone_starts_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, worktree: str, git_is: str
+) -> None:
+    """Its `config` names a work tree and a filter: git takes them where one stands in the folder, as it has no `.git`.
+    Git before 2.38 knows no `safe.bareRepository`."""
+    if git_is == "old":
+        monkeypatch.setitem(_SETTINGS, "safe.bareRepository", "all")
+    top, inner = tmp_path / "top", tmp_path / "inner"
+    make_repo(top)
+    make_repo(inner)
+    below = inner if worktree == "." else inner / "models/m"
+    write(below / "train.py", "print(1)\n")
+    write(below / ".gitattributes", "*.py filter=x\n")
+    commit(inner, "inner")
+    shutil.copytree(inner / ".git", top / "models/m")
+    write(top / "models/m/train.py", "print(2)\n")
+    write(top / "models/m/.gitattributes", "*.py filter=x\n")
+    filters = f'[filter "x"]\nclean="touch {tmp_path}/ran; cat"\n'
+    write(top / "models/m/config", f"[core]\nrepositoryformatversion=0\nbare=false\nworktree={worktree}\n{filters}")
+    for folder in (top / "models/m", top / "models/m/refs"):
+        with pytest.raises(SourceError, match="is a folder of git's own"):
+            snapshot(folder)
+    assert not (tmp_path / "ran").exists()
+    subprocess.run(["git", "status"], cwd=top / "models/m", capture_output=True)
+    assert (tmp_path / "ran").exists(), "git alone starts it"
 
 
 def test_a_repository_that_is_broken(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,8 @@ ports = [6006, "8888:9999"]
 
 @pytest.fixture
 def top(tmp_path: Path) -> Path:
-    (tmp_path / "top" / ".git").mkdir(parents=True)
     (tmp_path / "top" / "a" / "b").mkdir(parents=True)
+    subprocess.run(["git", "init", "-q", tmp_path / "top"], check=True)
     return tmp_path / "top"
 
 
@@ -74,6 +75,39 @@ def test_without_a_repository_only_that_of_the_folder_itself(tmp_path: Path) -> 
     (tmp_path / project.FILE).write_text('machine = "box"')
     (tmp_path / "below").mkdir()
     assert project.find(tmp_path).typed == {"machine": "box"} and not project.find(tmp_path / "below").typed
+
+
+@pytest.mark.parametrize("found", ["empty folder", "gitdir"])
+def test_what_only_resembles_a_repository_is_none(tmp_path: Path, found: str) -> None:
+    """Whoever may write above a folder, as in /tmp, could decide there what it runs; git ignores such a thing."""
+    (tmp_path / "mine").mkdir()
+    (tmp_path / project.FILE).write_text('machine = "evil"')
+    if found == "gitdir":
+        (tmp_path / ".git").write_text("gitdir: /nonexistent\n")
+    else:
+        (tmp_path / ".git").mkdir()
+    assert project.find(tmp_path / "mine") == project.Project()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="gives a file away")
+def test_that_of_somebody_else_is_refused_where_git_trusts_nothing(tmp_path: Path) -> None:
+    (tmp_path / project.FILE).write_text('machine = "evil"')
+    os.chown(tmp_path / project.FILE, 4001, 4001)
+    with pytest.raises(ConfigError, match="someone else owns"):
+        project.find(tmp_path)
+
+
+def test_requirements_are_the_very_file_that_was_checked(top: Path) -> None:
+    """`l/../../key` is another file to the system, which follows the link first, than to who reads only the names."""
+    (top / "d/d/d/x").mkdir(parents=True)
+    (top / "a/l").symlink_to("../d/d/d/x")
+    (top / "d/d/key").touch()
+    (top.parent / "key").write_text("secret")
+    (top / "a" / project.FILE).write_text('requirements = "l/../../key"')
+    for folder in (top / "a", top / "a/b"):
+        named = Path(folder, project.find(folder).typed["requirements"])
+        assert named.resolve() == top / "d/d/key" and ".." not in str(named).partition("d/d")[2]
+        assert Path(os.path.normpath(named)) == top / "d/d/key"
 
 
 def test_a_mount_that_is_typed_takes_the_place_of_one_at_the_same_path() -> None:
