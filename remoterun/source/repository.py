@@ -96,6 +96,12 @@ def is_ignored(root: str, folder: str) -> bool:
     return Git(root).attempt("check-ignore", "--quiet", "--", f"./{folder}/").status == 0
 
 
+def is_tracked(folder: str, name: str) -> bool:
+    """Whether git tracks what has that name in `folder`, or what leads there."""
+    git = Git(folder, options=("--literal-pathspecs",))
+    return bool(git.run("ls-files", "-z", "--", name))
+
+
 def line_to_ignore(path: str) -> str | None:
     """The shell's line after which git ignores `path`, which a command has made. None where it does, where it tracks
     something in there, or where a plain line can't say so."""

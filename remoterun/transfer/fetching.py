@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shlex
 import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,8 +21,16 @@ from remoterun.agent.shared.spec import ResourceRef
 from remoterun.agent.shared.tree import Entry, Manifest, hash_file
 from remoterun.errors import AlreadyExists, SomeDamaged, TransferError, UnsafePath
 from remoterun.session import Session
-from remoterun.transfer.destination import Destination, Fetched, refuse_twins, temporary_name, without_git_folders
+from remoterun.transfer.destination import (
+    Destination,
+    Fetched,
+    in_git_folder,
+    refuse_twins,
+    temporary_name,
+    without_git_folders,
+)
 from remoterun.transfer.downloads import Download
+from remoterun.transfer.links import way_out
 from remoterun.transfer.progress import Progress
 
 
@@ -64,12 +73,20 @@ def place(
     gets that name, or keeps its own if `target` is a folder (or is to be one: `into`). `download` downloads the files,
     from what is called `remote_name`.
 
-    Every file appears whole, after its hash was checked. Conflicts are asked about before anything is written.
+    Every file appears whole, after its hash was checked. Conflicts are asked about before anything is written. `target`
+    is written through a link that leads out of its repository only where a person made it, or typed a "/" at the end
+    (`into`).
     Raises `AlreadyExists`, `UnsafePath`, `TransferError`; `SomeDamaged` when all that is whole was copied.
     """
     name = None
     if about.single and len(manifest.entries) == 1 and not into and not os.path.isdir(target):
         target, name = target.parent, target.name
+    way = way_out(str(target))
+    if way is not None and (way.to_git or way.tracked is not False and not into):
+        raise UnsafePath(
+            f"`{show(way.link)}` is a link, which leads to `{show(way.goal)}`",
+            hint=f"name that folder itself, if you mean it: {shlex.quote(os.path.realpath(target))}",
+        )
     if os.path.exists(target) and not os.path.isdir(target):
         raise AlreadyExists(
             f"`{show(str(target))}` is not a folder", hint="name a folder: it is made if it isn't there"
@@ -189,8 +206,9 @@ def _same(entry: Entry, place: str, status: os.stat_result) -> bool:
 
 
 def _place_link(root: SafeFolder, entry: Entry, result: Fetched) -> None:
-    if not link_stays_inside(entry.path, entry.target):
-        result.warn(f"`{show(entry.path)}` points outside (`{show(entry.target)}`); the link was left out")
+    if not link_stays_inside(entry.path, entry.target) or in_git_folder(entry.target):
+        why = f"points outside, or to git's own (`{show(entry.target)}`)"
+        result.warn(f"`{show(entry.path)}` {why}; the link was left out")
         return
     folder, name = root.place(entry.path)
     temporary = temporary_name()

@@ -5,7 +5,9 @@ from __future__ import annotations
 import io
 import json
 import os
+import shutil
 import sqlite3
+import subprocess
 import tarfile
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +18,7 @@ from remoterun.agent.shared.records import to_json
 from remoterun.agent.shared.states import RunState
 from remoterun.client import Client
 from remoterun.client.handover import send_resource
-from remoterun.errors import AlreadyExists, NotFound, UsageError
+from remoterun.errors import AlreadyExists, NotFound, UnsafePath, UsageError
 from remoterun.model import MachineType, Mount, Rental, Resource, Run, RunFilter, RunRequest
 from remoterun.transfer import Progress
 from tests.workshop import Files, User, read_files, sha256, tree_of, until, write_files
@@ -295,3 +297,49 @@ class TestVersions:
 def digest_of(text: str) -> str:
     """Of the tree with a file `doom.txt`."""
     return tree_of({"doom.txt": text.encode()})[0].digest
+
+
+class TestLinksOnTheWay:
+    """Links of a repository in which one works, `mine/`: to a folder beside it, to git's own, and within."""
+
+    @pytest.fixture
+    def work(self, doom: User, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+        work = tmp_path / "mine"
+        (tmp_path / "outside").mkdir()
+        (work / "inside").mkdir(parents=True)
+        subprocess.run(["git", "init", "-q", work], check=True)
+        for name, goal in (("out", "../outside"), ("hooks", ".git/hooks"), ("in", "inside"), ("own", "../outside")):
+            (work / name).symlink_to(goal)
+        subprocess.run(["git", "add", "out", "hooks", "in"], cwd=work, check=True)
+        monkeypatch.chdir(work)
+        return work
+
+    @pytest.mark.parametrize(
+        ("target", "into"),
+        [("out", False), ("out/deeper", False), ("hooks", False), ("hooks", True), ("inside/../out", False)],
+    )
+    def test_cp_is_not_led_out_by_a_repository(self, doom: User, work: Path, target: str, into: bool) -> None:
+        before = sorted(os.listdir(work / ".git/hooks"))
+        with pytest.raises(UnsafePath, match=r"is a link, which leads to `.*(outside|hooks)`") as refused:
+            doom.client.files.copy("uploads/doom", Path(target), into=into)
+        assert refused.value.hint and os.path.realpath(target) in refused.value.hint
+        assert not os.listdir(work.parent / "outside") and sorted(os.listdir(work / ".git/hooks")) == before
+
+    @pytest.mark.parametrize(("target", "into"), [("out", True), ("own", False), ("own/x", False), ("in", False)])
+    def test_cp_goes_where_a_person_leads_it(self, doom: User, work: Path, target: str, into: bool) -> None:
+        doom.client.files.copy("uploads/doom", Path(target), into=into)
+        assert read_files(Path(os.path.realpath(target))) == MODEL
+
+    def test_cp_without_a_repository(self, doom: User, work: Path) -> None:
+        """Who made the link is not known: it came in an archive, perhaps."""
+        shutil.rmtree(work / ".git")
+        with pytest.raises(UnsafePath, match="is a link"):
+            doom.client.files.copy("uploads/doom", Path("out"))
+        doom.client.files.copy("uploads/doom", Path("in"))
+        assert read_files(work / "inside") == MODEL
+
+    def test_cp_makes_no_link_into_gits_own(self, doom: User, work: Path, tmp_path: Path) -> None:
+        (tmp_path / "model/run-9").symlink_to("sub/../.git/hooks")
+        doom.client.uploads.upload(tmp_path / "model", "doom")
+        done = doom.client.files.copy("uploads/doom", Path("."))
+        assert not os.path.lexists("run-9") and "`run-9` points outside, or to git's own" in done.warnings[0]

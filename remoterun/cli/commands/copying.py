@@ -212,7 +212,10 @@ def _conflict(yes: bool, ignore: bool) -> Any:
 def _folder_for(client: Client, source: Resource) -> str:
     """Where a copy goes that names no place: a whole run into a folder of its own, and not among the files here."""
     if source.kind == "runs" and not source.sub:
-        return f"run-{client.registry.run(source.name).number}"
+        folder = f"run-{client.registry.run(source.name).number}"
+        if os.path.islink(folder):
+            raise UsageError(f"`{folder}` is a link here", hint=f"remoterun cp {source} FOLDER")
+        return folder
     return "."
 
 
