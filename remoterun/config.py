@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from remoterun.agent.shared.files import read_settings, write_whole
 from remoterun.agent.shared.machines import AUTO, CAPABILITIES
@@ -27,31 +27,42 @@ _KEYS: Kinds = {
     "logs": (dict,),
     "aws": (dict,),
 }
-_MACHINE_KEYS: Kinds = {
-    "host": (str,),
-    "engine": (str,),
-    "gpus": (int,),
-    "slots": (int,),
-    "base_image": (str,),
-    "home": (str,),
-    "python": (str,),
-    "connect_timeout": (int, float),
+
+
+class Setting(NamedTuple):
+    """A key of a machine in config.toml, which is an option of `machines add`, too."""
+
+    kinds: tuple[type, ...]
+    """Of its value; what is typed is of the first one."""
+    metavar: str
+    help: str
+    least: float | None = None
+
+
+_OF_ANY = {
+    "gpus": Setting((int,), "N", "GPUs that a run on it gets. Default: 0.", 0),
+    "engine": Setting((str,), "NAME", "auto, docker, podman or process. Default: auto."),
+    "base_image": Setting((str,), "IMAGE", "Under the bundled image. Default: python:3.12-slim."),
 }
-_RENTAL_KEYS: Kinds = {
-    "aws": (str, list),
-    "region": (str,),
-    "spot": (bool,),
-    "disk": (int,),
-    "idle": (str,),
-    "max_hours": (int, float),
-    "max_cost": (int, float),
-    "image": (str,),
+_OF_OWN = {
+    "slots": Setting((int,), "N", "Runs without GPUs at once. Default: half the cores, at least 2.", 1),
+    "home": Setting((str,), "FOLDER", "Where it keeps its files. Default: ~/.remoterun."),
+    "python": Setting((str,), "PROGRAM", "Python >= 3.8 there. Default: python3."),
+    "connect_timeout": Setting((float, int), "SECONDS", "Default: 10.", 0.1),
 }
-"""The keys of a machine whose host is rented for each run: it has `aws`, and no `host`."""
-_RENTED_TOO = ("gpus", "base_image", "engine")
-"""The keys of `_MACHINE_KEYS` that a rented machine may have, too."""
-_POOL_KEYS: Kinds = {"pool": (list,)}
-"""The keys of a pool, which stands for several machines."""
+"""Of one that has a `host`, or is this machine."""
+_OF_RENTAL = {
+    "aws": Setting((str, list), "TYPE[,TYPE…]", "Rent a host of these types at AWS for each run."),
+    "region": Setting((str,), "R", "With --aws. Default: that of your AWS settings."),
+    "spot": Setting((bool,), "", "With --aws: cheaper hosts, which may be taken away."),
+    "disk": Setting((int,), "GB", "With --aws: the size of its disk.", 8),
+    "idle": Setting((str,), "TIME", "With --aws: how long a host is kept. Default: 10m."),
+    "max_hours": Setting((float, int), "H", "With --aws: of a run. Default: 24.", 0.1),
+    "max_cost": Setting((float, int), "$", "With --aws: of a run, in US dollars.", 0.01),
+    "image": Setting((str,), "AMI", "With --aws: another image than AWS's own."),
+}
+"""Of one whose host is rented for each run: it has `aws`, and no `host`."""
+SETTINGS = {**_OF_ANY, **_OF_OWN, **_OF_RENTAL}
 _WORDS: Mapping[tuple[type, ...], str] = {
     (str,): "text in quotes",
     (bool,): "true or false",
@@ -179,20 +190,23 @@ def _log_limit(base: Config, table: dict[str, Any]) -> int:
 def _machine(file: Path, name: str, table: Any) -> MachineType:
     where = f"{file}: machines.{name}"
     if isinstance(table, dict) and "pool" in table:
-        _check_table(where, table, _POOL_KEYS)
+        _check_table(where, table, {"pool": (list,)})
         return MachineType(name, pool=_pool(where, name, table["pool"]))
-    known = _MACHINE_KEYS
-    if isinstance(table, dict) and "aws" in table:
-        known = {**{key: _MACHINE_KEYS[key] for key in _RENTED_TOO}, **_RENTAL_KEYS}
-    _check_table(where, table, known)
+    rented = isinstance(table, dict) and "aws" in table
+    known = {**_OF_ANY, **(_OF_RENTAL if rented else _OF_OWN)}
+    kinds = {key: setting.kinds for key, setting in known.items()}
+    _check_table(where, table, kinds if rented else {"host": (str,), **kinds})
     engine = table.get("engine", AUTO)
     if engine not in ENGINES:
         raise ConfigError(f"{where}.engine: there is no engine `{engine}`", hint=known_words(engine, ENGINES))
-    if table.get("gpus", 0) < 0 or table.get("slots", 1) < 1 or table.get("connect_timeout", 1) <= 0:
-        raise ConfigError(f"{where}: a number is too small", hint="gpus 0, slots 1, connect_timeout 1 at the least")
-    if "aws" not in table:
+    for key, setting in known.items():
+        if setting.least is not None and not setting.least <= table.get(key, setting.least) < 1e6:
+            raise ConfigError(
+                f"{where}.{key}: {table[key]} is not possible", hint=f"{key} {setting.least} at the least"
+            )
+    if not rented:
         return MachineType(name, **table)
-    own = {key: value for key, value in table.items() if key in _RENTED_TOO}
+    own = {key: value for key, value in table.items() if key in _OF_ANY}
     return MachineType(name, rental=_rental(where, table), **own)
 
 
@@ -211,14 +225,11 @@ def _rental(where: str, table: dict[str, Any]) -> Rental:
     for word in types or ("",):
         if not isinstance(word, str) or not INSTANCE_TYPE.fullmatch(word):
             raise ConfigError(f"{where}.aws: {word!r} is not the name of a type", hint='aws = "g4dn.xlarge,g5.xlarge"')
-    for key, least in (("disk", 8), ("max_hours", 0.1), ("max_cost", 0.01)):
-        if not least <= table.get(key, least) < 1e6:
-            raise ConfigError(f"{where}.{key}: {table[key]} is not possible", hint=f"{key} {least} at the least")
     try:
         idle = parse_duration(table["idle"]) if "idle" in table else None
     except UsageError as error:
         raise ConfigError(f"{where}.idle: {error.message}", hint=error.hint)
-    rest = {key: value for key, value in table.items() if key in _RENTAL_KEYS and key not in ("aws", "idle")}
+    rest = {key: value for key, value in table.items() if key in _OF_RENTAL and key not in ("aws", "idle")}
     return Rental("aws", types, idle=idle, **rest)
 
 

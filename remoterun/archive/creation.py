@@ -6,7 +6,6 @@ from __future__ import annotations
 import json
 import secrets
 from collections.abc import Iterator
-from dataclasses import replace
 
 from remoterun.agent.shared.api import MachineCheck
 from remoterun.archive import FIRST_PATIENCE, identity
@@ -34,17 +33,15 @@ def name_for(account: str, region: str | None, endpoint: str | None, profile: st
     return (known[0], True) if known else (new, False)
 
 
-def create(place: BucketPlace) -> BucketPlace:
-    """Make the bucket, and an archive in it; one of ours that exists is completed. The place with its region.
+def create(place: BucketPlace) -> None:
+    """Make the bucket, and an archive in it; one of ours that exists is completed.
 
     Raises `AlreadyExists` for a name that somebody else has, `AuthenticationError`, `HostUnreachable`, `HostError`.
     """
     s3 = S3(place)
     try:
-        region = place.region or s3.region
-        s3.create(region)
+        s3.create(place.region or s3.region)
         identity(s3)
-        return replace(place, region=region or None)
     finally:
         s3.close()
 

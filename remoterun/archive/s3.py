@@ -22,6 +22,7 @@ from typing import Any, TypeVar
 from remoterun.agent.shared.frames import Bytes
 from remoterun.agent.shared.tree import show
 from remoterun.archive.s3_errors import Absent, Damaged, Exists, OutOfRange, answered, failed
+from remoterun.config import AWS
 from remoterun.errors import ConfigError, HostUnreachable
 
 CONNECT, READ = 10.0, 30.0
@@ -55,14 +56,12 @@ class BucketPlace:
     """A section of the user's AWS configuration."""
 
     @classmethod
-    def of(
-        cls, address: str, region: str | None = None, endpoint: str | None = None, profile: str | None = None
-    ) -> BucketPlace:
+    def of(cls, address: str, aws: AWS = AWS()) -> BucketPlace:  # noqa: B008 - it is frozen
         """The place of "s3://NAME". Raises `ConfigError`."""
         name = address.removeprefix(SCHEME)
         if address == name or not NAME.fullmatch(name):
             raise ConfigError(f"`{address[:80]}` is not the address of a bucket", hint="s3://NAME")
-        return cls(name, region, endpoint, profile)
+        return cls(name, aws.region, aws.endpoint, aws.profile)
 
     @property
     def address(self) -> str:

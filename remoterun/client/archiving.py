@@ -7,6 +7,7 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from remoterun import archive as archives
 from remoterun import transfer
 from remoterun.agent.shared.archive import Grant, ImageAccess
 from remoterun.agent.shared.environment import Environment
@@ -44,10 +45,8 @@ def archive_of(connections: Connections, run: Run) -> Archive:
 def login_ends(connections: Connections, seconds: float) -> float | None:
     """When what is signed now for so many seconds ends before that, since the login does; None where it does not, or
     where no bucket is named yet."""
-    from remoterun.archive.grants import expires
-
     for machine in connections.named_bucket():
-        ends = expires(connections.archive(machine), seconds)
+        ends = archives.grants.expires(connections.archive(machine), seconds)
         return ends if ends < time.time() + seconds - 60 else None
     return None
 
@@ -57,9 +56,7 @@ def login_ends(connections: Connections, seconds: float) -> float | None:
 
 def put_tree(connections: Connections, run: Run, name: str, tree: transfer.Reading, progress: Progress) -> None:
     """Store a tree of a run in the archive: for another host, and for a rerun when this one is gone."""
-    from remoterun.archive.runs import put_run_tree
-
-    put_run_tree(archive_of(connections, run), run.key, name, tree, progress)
+    archives.runs.put_run_tree(archive_of(connections, run), run.key, name, tree, progress)
 
 
 def store_mount(connections: Connections, run: Run, mounted: SavedTree, progress: Progress) -> None:
@@ -84,15 +81,13 @@ def access(
 ) -> tuple[Run, Grant, tuple[ImageAccess, ...]]:
     """Store what was asked of a run. Returns the run, what its host may write for as long as it may need to, if the
     credentials last, and what it may do with the images of its environment."""
-    from remoterun.archive.grants import image_access
-    from remoterun.archive.runs import put_spec
-    from remoterun.archive.workers import each
-
     archive, seconds = archive_of(connections, run), _needed(run)
     names = Environment.of(spec).built_images if "docker" in candidates(spec.engine) else []
     architecture = session.hello.architecture
-    images = tuple(each(lambda name: image_access(archive, name, architecture, seconds), names))
-    put_spec(archive, run.key, spec.encode())
+    images = tuple(
+        archives.workers.each(lambda name: archives.grants.image_access(archive, name, architecture, seconds), names)
+    )
+    archives.runs.put_spec(archive, run.key, spec.encode())
     allowed = grant(connections, run)
     assert run.renting is not None
     if run.key not in run.renting.hosts[-1].token:
@@ -105,20 +100,16 @@ def access(
 
 def grant(connections: Connections, run: Run) -> Grant:
     """What a run's host may write, for as long as it may need to, if the credentials last."""
-    from remoterun.archive.grants import grant_for_run
-
-    return grant_for_run(archive_of(connections, run), run.key, _needed(run))
+    return archives.grants.grant_for_run(archive_of(connections, run), run.key, _needed(run))
 
 
 def record_images(connections: Connections, run: Run, status: RunStatus) -> Run:
     """Record the images that a host reports, if its run may have built them: only those are ever loaded elsewhere. Of
     each, a run's first word counts."""
-    from remoterun.archive.grants import record_image
-
     run = connections.registry.run(run.number)  # another client may have recorded them
     for image in status.images:
         if run.renting is not None and image.image in run.renting.images:
-            record_image(archive_of(connections, run), image, run.renting.architecture)
+            archives.grants.record_image(archive_of(connections, run), image, run.renting.architecture)
             rest = tuple(name for name in run.renting.images if name != image.image)
             run = connections.registry.rent(run, replace(run.renting, images=rest))
     return run

@@ -11,6 +11,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+from remoterun import archive as archives
 from remoterun.agent.shared.spec import ResourceRef, RunSpec, SpecError
 from remoterun.agent.shared.states import ENDINGS, Reason, RunState
 from remoterun.client import archiving, renting
@@ -48,13 +49,11 @@ def start_next_attempt(connections: Connections, run: Run, values: Mapping[str, 
     """
     if run.renting is None:
         return None
-    from remoterun.archive.runs import log_sizes
-
     archive = ArchiveStore(connections, archiving.machine_of(run))
     original = _original(connections, run, archive)
     spec = original.spec
     private = Private(_values(connections, run, spec, values), addresses_again(connections, spec.notify, values))
-    written = log_sizes(archive.archive, run.key)
+    written = archives.runs.log_sizes(archive.archive, run.key)
     plan = renting.plan(connections, run.machine, without={host.token for host in run.renting.hosts})
     ends = renting.deadline(run, plan, time.time())
     if ends < time.time() + WORTH_IT:

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, TypeVar
 
 from remoterun import config as configuration
 from remoterun import machines
+from remoterun.archive import Archive, open_archive
+from remoterun.archive.s3 import BucketPlace
 from remoterun.errors import (
     HomeMissing,
     HostError,
@@ -29,7 +31,6 @@ from remoterun.registry import Registry
 from remoterun.session import Session
 
 if TYPE_CHECKING:
-    from remoterun.archive import Archive
     from remoterun.hosts.base import Host
     from remoterun.providers.base import Provider
 
@@ -176,13 +177,9 @@ class Connections:
 
     def archive(self, machine: MachineType) -> Archive:
         """The archive in the bucket of a machine type, opened at its first use. Raises `HostError`."""
-        from remoterun.archive import open_archive
-        from remoterun.archive.s3 import BucketPlace
-
-        aws = self.config.aws
         if machine.bucket in (None, "s3://"):
             raise HostError("no bucket is set up", hint="remoterun upload PATH --to aws   makes one")
-        place = BucketPlace.of(str(machine.bucket), aws.region, aws.endpoint, aws.profile)
+        place = BucketPlace.of(str(machine.bucket), self.config.aws)
         return self._opened(self._archives, machine, lambda: open_archive(place, machine.connect_timeout))
 
     def _opened(self, known: dict[MachineType, C], machine: MachineType, begin: Callable[[], C]) -> C:

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from remoterun import config as configuration
 from remoterun import machines
 from remoterun.agent.shared.api import MachineCheck
+from remoterun.archive import creation
+from remoterun.archive.s3 import BucketPlace
 from remoterun.client import renting, upkeep
 from remoterun.client.connections import Connections
 from remoterun.client.renting import Plan
@@ -139,23 +141,18 @@ class RentedHosts:
     def bucket(self) -> NewBucket | None:
         """The bucket that runs on rented hosts would use; None where the configuration names one. Makes nothing.
         Raises `HostError`, `ProviderError`."""
-        from remoterun.archive.creation import name_for
-
         aws = self._connections.config.aws
         if aws.bucket is not None:
             return None
         identity = self._connections.provider(machines.BUCKET).identity()
-        name, exists = name_for(identity.account, identity.region, aws.endpoint, aws.profile)
+        name, exists = creation.name_for(identity.account, identity.region, aws.endpoint, aws.profile)
         return NewBucket(name, identity.region, exists)
 
     def make_bucket(self, new: NewBucket) -> None:
         """Make that bucket, private and encrypted, or take the one that exists, and name it in the configuration. May
         be repeated. Raises `HostError`, `AlreadyExists`."""
-        from remoterun.archive.creation import create
-        from remoterun.archive.s3 import BucketPlace
-
         aws = self._connections.config.aws
-        create(BucketPlace(new.name, new.region, aws.endpoint, aws.profile))
+        creation.create(BucketPlace(new.name, new.region, aws.endpoint, aws.profile))
         self._connections.config = configuration.set_aws(self._connections.config, bucket=new.name, region=new.region)
 
     def identity(self, name: str) -> Identity:
@@ -168,12 +165,9 @@ class RentedHosts:
 
     def bucket_checks(self) -> Sequence[MachineCheck]:
         """What `doctor` finds out about the bucket. One object is written and removed."""
-        from remoterun.archive import creation
-        from remoterun.archive.s3 import BucketPlace
-
         config = self._connections.config
-        aws, address = config.aws, machines.bucket_of(config).bucket or ""
-        return creation.checks(BucketPlace.of(address, aws.region, aws.endpoint, aws.profile) if aws.bucket else None)
+        address = machines.bucket_of(config).bucket or ""
+        return creation.checks(BucketPlace.of(address, config.aws) if config.aws.bucket else None)
 
     def _collect(self, machine: MachineType, *, dry_run: bool) -> upkeep.Collected:
         """Do what `gc aws` does."""

@@ -10,6 +10,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
+from remoterun import archive as archives
 from remoterun.agent.shared import api
 from remoterun.agent.shared.states import ENDINGS, Reason, RunEvent, RunStatus
 from remoterun.client.archiving import archive_of, grant, machine_of, record_images
@@ -137,8 +138,6 @@ def _provider(connections: Connections, run: Run) -> Provider:
 def _how_it_ended(connections: Connections, run: Run, rented: RentedHost | None) -> RunStatus:
     """A run whose host is gone, which is noted: as that had ended it, or as its own end did, which the archive has from
     now on. One whose host the user has ended gets no other one: who ends a host wants to pay no more."""
-    from remoterun.archive.runs import record_end
-
     reason = Reason.HOST_LOST
     if rented is not None and rented.preempted:
         reason = Reason.PREEMPTED
@@ -147,7 +146,7 @@ def _how_it_ended(connections: Connections, run: Run, rented: RentedHost | None)
     why = f": {rented.why}" if rented is not None and rented.why else ""
     id = rented.id if rented is not None else run.host.name
     event = RunEvent(t=time.time(), state=ENDINGS[reason].state, reason=reason, message=f"its host {id} is gone{why}")
-    status = record_end(archive_of(connections, run), run.key, event).status
+    status = archives.runs.record_end(archive_of(connections, run), run.key, event).status
     run = connections.registry.run(run.number)
     if run.renting is not None and (rented is None or rented.state == GONE):
         connections.registry.rent(run, run.renting.host_is_gone(run.host.rented or ""))

@@ -13,8 +13,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from remoterun import archive as archives
 from remoterun import transfer
 from remoterun.agent.shared import api
+from remoterun.agent.shared.archive import ArchivedTree, SignedObject, run_prefix, upload_prefix
 from remoterun.agent.shared.frames import Frame
 from remoterun.agent.shared.protocol import Stream
 from remoterun.agent.shared.records import encode, to_json
@@ -26,8 +28,6 @@ from remoterun.model import MachineType, Resource, Told, Upload, by_our_clock
 from remoterun.session import Session, understood
 
 if TYPE_CHECKING:
-    from remoterun.agent.shared.archive import ArchivedTree, SignedObject
-    from remoterun.archive import Archive
     from remoterun.transfer import Fetched, Progress, Sent
 
 MOST_TREE = 1 << 29
@@ -129,32 +129,26 @@ class ArchiveStore:
 
     def __init__(self, connections: Connections, machine: MachineType) -> None:
         self.machine = machine
-        self.archive: Archive = connections.archive(machine)
+        self.archive = connections.archive(machine)
         self.home_id = self.archive.id
         self._last: tuple[ResourceRef, str, ArchivedTree, api.Tree] | None = None
 
     def newest(self) -> list[Upload]:
-        from remoterun.archive.uploads import newest
-
-        return [self._upload(name, version) for name, version in newest(self.archive)]
+        return [self._upload(name, version) for name, version in archives.uploads.newest(self.archive)]
 
     def versions(self, name: str) -> list[Upload]:
-        from remoterun.archive.uploads import versions
-
-        return [self._upload(name, version) for version in versions(self.archive, name)]
+        return [self._upload(name, version) for version in archives.uploads.versions(self.archive, name)]
 
     def put_upload(
         self, asked: api.CommitUpload, tree: transfer.Reading, progress: Progress, base: str, arrange: Arrange
     ) -> tuple[Manifest, Upload, bool, Sent]:
-        from remoterun.archive.uploads import put_upload
-
-        manifest, version, created, sent = put_upload(self.archive, asked, tree, progress, base, arrange)
+        manifest, version, created, sent = archives.uploads.put_upload(
+            self.archive, asked, tree, progress, base, arrange
+        )
         return manifest, self._upload(asked.name, version), created, sent
 
     def remove_upload(self, name: str, digest: str | None) -> bool:
-        from remoterun.archive.uploads import remove_upload
-
-        return remove_upload(self.archive, name, digest)
+        return archives.uploads.remove_upload(self.archive, name, digest)
 
     def manifest(self, resource: ResourceRef) -> tuple[Manifest, api.Tree]:
         _, tree, about = self._find(resource)
@@ -165,22 +159,18 @@ class ArchiveStore:
             raise NotFound(f"there is no {show(resource.typed)}")
 
     def download(self, resource: ResourceRef) -> transfer.Download:
-        from remoterun.archive.reading import TreeReader
-
         prefix, tree, _ = self._find(resource)
-        return TreeReader(self.archive, prefix, tree.places).place
+        return archives.reading.TreeReader(self.archive, prefix, tree.places).place
 
     def let_download(self, resource: ResourceRef, manifest: Manifest, target: Session, progress: Progress) -> None:
         """Let a rented host download the contents of a resource, which `manifest` lists. Raises `TransferError`."""
-        from remoterun.archive.grants import downloads
-
         prefix, tree, _ = self._find(resource)
         sizes = {entry.digest: entry.size for entry in manifest.files}
         signed_again = 0
         while wanted := [digest for digest, _ in transfer.missing_blobs(target, list(sizes))]:
             progress.start("from the archive", len(wanted), sum(sizes[digest] for digest in wanted))
             try:
-                _download(target, downloads(self.archive, prefix, tree, wanted, SIGNED), progress)
+                _download(target, archives.grants.downloads(self.archive, prefix, tree, wanted, SIGNED), progress)
                 return
             except AddressExpired:  # as on a laptop that slept; what has come stays
                 signed_again += 1
@@ -189,37 +179,27 @@ class ArchiveStore:
         progress.start("from the archive", 0, 0)
 
     def contents(self, resource: ResourceRef, digests: Iterable[str], most: int) -> dict[str, bytes]:
-        from remoterun.archive.reading import TreeReader
-
         prefix, tree, _ = self._find(resource)
         wanted = set(digests)
         files = [entry for entry in tree.manifest.files if entry.digest in wanted]
-        return TreeReader(self.archive, prefix, tree.places).contents(files, most)
+        return archives.reading.TreeReader(self.archive, prefix, tree.places).contents(files, most)
 
     def tree(self, key: str, digest: str) -> Manifest:
         return self.manifest(ResourceRef("tree", key=key, digest=digest))[0]
 
     def statuses(self, keys: Sequence[str] | None) -> api.Statuses:
-        from remoterun.archive.runs import statuses
-
-        return api.Statuses(*statuses(self.archive, keys))
+        return api.Statuses(*archives.runs.statuses(self.archive, keys))
 
     def details(self, key: str) -> api.RunDetails:
-        from remoterun.archive.runs import details
-
-        return details(self.archive, key)
+        return archives.runs.details(self.archive, key)
 
     def follow(
         self, asked: api.Follow, stopped: threading.Event, opened: Callable[[Stream], object]
     ) -> Iterator[Frame | api.Followed]:
-        from remoterun.archive.runs import follow
-
-        return follow(self.archive, asked, stopped.wait)
+        return archives.runs.follow(self.archive, asked, stopped.wait)
 
     def remove_run(self, key: str) -> None:
-        from remoterun.archive.runs import remove_run
-
-        remove_run(self.archive, key)
+        archives.runs.remove_run(self.archive, key)
 
     def _upload(self, name: str, version: api.UploadVersion) -> Upload:
         with understood(self.machine.name):
@@ -227,29 +207,25 @@ class ArchiveStore:
 
     def _find(self, resource: ResourceRef) -> tuple[str, ArchivedTree, api.Tree]:
         """(the prefix below which the packs of a tree lie, the tree, what else is known of it)."""
-        from remoterun.agent.shared.archive import run_prefix, upload_prefix
-        from remoterun.archive.runs import read_record, read_run_tree
-        from remoterun.archive.uploads import find_upload
-
         whole, about = resource._replace(sub="", number=0), api.Tree()
         if self._last is not None and self._last[0] == whole:
             return self._last[1:]
         if resource.kind == "upload":
             prefix = upload_prefix(resource.name)
-            tree, version = find_upload(self.archive, resource.name, resource.digest)
+            tree, version = archives.uploads.find_upload(self.archive, resource.name, resource.digest)
             about = api.Tree(about=to_json(version))
         elif resource.kind == "run":
-            prefix, record = run_prefix(resource.key), read_record(self.archive, resource.key)
+            prefix, record = run_prefix(resource.key), archives.runs.read_record(self.archive, resource.key)
             about = api.Tree(about={"state": record.status.state.value})
             try:
-                tree = read_run_tree(self.archive, resource.key, "outputs")
+                tree = archives.runs.read_run_tree(self.archive, resource.key, "outputs")
             except NotFound:
                 what = f"the outputs of {show(resource.typed)} are not in the archive"
                 raise UsageError(what, hint=f"remoterun info {resource.number or 'RUN'}")
         else:
             prefix = run_prefix(resource.key)
             name = "source" if resource.kind == "source" else f"mounts/{resource.digest}"
-            tree = read_run_tree(self.archive, resource.key, name)
+            tree = archives.runs.read_run_tree(self.archive, resource.key, name)
         self._last = whole, prefix, tree, about
         return prefix, tree, about
 

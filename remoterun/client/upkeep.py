@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from remoterun import archive as archives
 from remoterun.agent.shared import api
 from remoterun.agent.shared.api import Nothing
 from remoterun.agent.shared.frames import Frame
@@ -290,10 +291,8 @@ def check_archive(
     archive: Archive, machine: MachineType, registry: Registry, set_aside: bool, progress: Progress
 ) -> Checked:
     """As `check`; with `set_aside`, mark versions that are damaged, so that an upload sends them again."""
-    from remoterun.archive.upkeep import check
-
     progress.start("checking", 0, 0)
-    found, known = check(archive, set_aside, lambda packs: progress.add(0, packs)), _Known(registry)
+    found, known = archives.upkeep.check(archive, set_aside, lambda packs: progress.add(0, packs)), _Known(registry)
     damage = tuple(
         known.damage({**fault.__dict__, "users": fault.places, "more": 0, "why": ""})
         for fault in found.faults[:MOST_FINDINGS]
@@ -304,10 +303,10 @@ def check_archive(
 
 def collect_archive(archive: Archive, name: str, registry: Registry, keep: int | None, dry_run: bool) -> Collected:
     """As `collect`."""
-    from remoterun.archive.upkeep import collect
-
     known = _Known(registry)
-    found = [known.part({**part.__dict__, "bytes": part.size}) for part in collect(archive, keep, dry_run)]
+    found = [
+        known.part({**part.__dict__, "bytes": part.size}) for part in archives.upkeep.collect(archive, keep, dry_run)
+    ]
     parts, kept = (tuple(part for part in found if bool(part.why) == later) for later in (False, True))
     if not dry_run:
         _forget_versions(registry, archive.id, parts)
@@ -316,9 +315,7 @@ def collect_archive(archive: Archive, name: str, registry: Registry, keep: int |
 
 def usage_of_archive(archive: Archive, name: str, registry: Registry) -> Usage:
     """As `usage`."""
-    from remoterun.archive.upkeep import usage
-
-    known, rows = _Known(registry), usage(archive)
+    known, rows = _Known(registry), archives.upkeep.usage(archive)
     uses = tuple(
         Use(row.kind, row.name, row.size, row.size, known.runs.get(row.name) if row.kind == "run" else None, row.about)
         for row in rows

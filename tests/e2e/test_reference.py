@@ -72,10 +72,10 @@ def test_every_exit_status() -> None:
 
 
 def test_every_setting() -> None:
-    from remoterun.config import _MACHINE_KEYS, _RENTAL_KEYS, AWS
+    from remoterun.config import AWS, SETTINGS
 
     settings = REFERENCE.partition("```toml")[2].partition("```")[0]
-    for key in (*_MACHINE_KEYS, *_RENTAL_KEYS, *AWS.__dataclass_fields__, "default", "notify", "notice", "keep"):
+    for key in ("host", *SETTINGS, *AWS.__dataclass_fields__, "default", "notify", "notice", "keep"):
         assert re.search(rf"^{key} = ", settings, re.MULTILINE), key
 
 

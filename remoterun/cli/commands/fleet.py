@@ -12,6 +12,7 @@ from remoterun.cli import complete, render
 from remoterun.cli.app import Command, Json, RunNumber, example, for_each, machines_app, run_number, typed_options
 from remoterun.cli.asking import client as connect
 from remoterun.cli.render import live_views, machine_views
+from remoterun.config import SETTINGS, Setting
 from remoterun.errors import UsageError
 from remoterun.model import MachineType
 
@@ -49,29 +50,10 @@ def machines_status(
         machine_views.machines_status(client.machines.status(names or ()), json)
 
 
-SETTINGS: dict[str, tuple[type, str, int | None, str]] = {
-    "gpus": (int, "N", 0, "GPUs that a run on it gets. Default: 0."),
-    "engine": (str, "NAME", None, "auto, docker, podman or process. Default: auto."),
-    "slots": (int, "N", 1, "Runs without GPUs at once. Default: half the cores, at least 2."),
-    "base_image": (str, "IMAGE", None, "Under the bundled image. Default: python:3.12-slim."),
-    "home": (str, "FOLDER", None, "Where it keeps its files. Default: ~/.remoterun."),
-    "python": (str, "PROGRAM", None, "Python >= 3.8 there. Default: python3."),
-    "connect_timeout": (float, "SECONDS", None, "Default: 10."),
-    "aws": (str, "TYPE[,TYPE…]", None, "Rent a host of these types at AWS for each run."),
-    "region": (str, "R", None, "With --aws. Default: that of your AWS settings."),
-    "spot": (bool, "", None, "With --aws: cheaper hosts, which may be taken away."),
-    "disk": (int, "GB", None, "With --aws: the size of its disk."),
-    "idle": (str, "TIME", None, "With --aws: how long a host is kept. Default: 10m."),
-    "max_hours": (float, "H", None, "With --aws: of a run. Default: 24."),
-    "max_cost": (float, "$", None, "With --aws: of a run, in US dollars."),
-    "image": (str, "AMI", None, "With --aws: another image than AWS's own."),
-}
-"""What a machine has in config.toml, each an option of `machines add`: its type, the word for its value, the least one,
-and its help."""
-
-
-def _parameter(name: str, kind: type, metavar: str, least: int | None, help: str) -> inspect.Parameter:
-    declared = typer.Option(f"--{name.replace('_', '-')}", metavar=metavar or None, help=help, min=least)
+def _parameter(name: str, setting: Setting) -> inspect.Parameter:
+    """The option for a setting."""
+    kind = setting.kinds[0]
+    declared = typer.Option(f"--{name.replace('_', '-')}", metavar=setting.metavar or None, help=setting.help)
     typed, default = (bool, False) if kind is bool else (kind | None, None)
     return inspect.Parameter(
         name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[typed, declared]
@@ -87,7 +69,7 @@ def _parameter(name: str, kind: type, metavar: str, least: int | None, help: str
         "remoterun machines add gpu --aws g4dn.xlarge,g5.xlarge --spot --max-cost 5"
     ),
 )
-@typed_options(_parameter(name, *about) for name, about in SETTINGS.items())
+@typed_options(_parameter(*item) for item in SETTINGS.items())
 def machines_add(
     name: Annotated[str, typer.Argument(metavar="NAME", help="What -t will name.")],
     hosts: Annotated[
@@ -111,9 +93,6 @@ def machines_add(
             hint="remoterun machines add box user@host",
         )
     settings = {key: value for key, value in typed.items() if value is not None and value is not False}
-    seconds = settings.get("connect_timeout", 10)
-    if not 0 < seconds < 86400:
-        raise UsageError(f"`{seconds:g}` is not a valid number of seconds to connect in", hint="--connect-timeout 10")
     if hosts and len(hosts) > 1:
         _add_pool(name, hosts, settings, default, yes)
         return
