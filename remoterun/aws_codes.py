@@ -7,7 +7,7 @@ from collections.abc import Collection
 
 from remoterun.agent.shared.archive import EXPIRED
 
-__all__ = ["DENIED", "EXPIRED", "LATER", "LOGIN_ENDED", "NO_CREDENTIALS", "UNKNOWN_KEY", "is_one_of"]
+__all__ = ["DENIED", "EXPIRED", "LATER", "UNKNOWN_KEY", "login_fault"]
 
 DENIED = {
     *("UnauthorizedOperation", "AccessDenied", "AccessDeniedException", "UnauthorizedAccess"),
@@ -25,13 +25,32 @@ LATER = {
     *("InternalError", "InternalFailure", "ServiceUnavailable", "Unavailable", "RequestTimeout"),
 }
 """The same may succeed when it is tried again."""
-LOGIN_ENDED = {
-    *("SSOTokenLoadError", "UnauthorizedSSOTokenError", "SSOError", "TokenRetrievalError"),
-    *("LoginRefreshRequired", "LoginTokenLoadError", "LoginError"),
-}
-NO_CREDENTIALS = {"NoCredentialsError", "PartialCredentialsError", "NoAuthTokenError"}
+_LOGIN: tuple[tuple[Collection[str], str, str], ...] = (
+    (
+        {
+            *EXPIRED,
+            *("SSOTokenLoadError", "UnauthorizedSSOTokenError", "SSOError", "TokenRetrievalError"),
+            *("LoginRefreshRequired", "LoginTokenLoadError", "LoginError"),
+        },
+        "the AWS login has expired",
+        "aws sso login   or whatever gave you these credentials",
+    ),
+    (
+        UNKNOWN_KEY,
+        "these AWS credentials are not accepted",
+        "aws sts get-caller-identity   shows which are used\naws configure   sets others",
+    ),
+    (
+        {"NoCredentialsError", "PartialCredentialsError", "NoAuthTokenError"},
+        "there are no AWS credentials",
+        "aws configure   or set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE",
+    ),
+    ({"CredentialRetrievalError"}, "the AWS credentials can't be fetched", "aws sso login"),
+)
 
 
-def is_one_of(error: Exception, names: Collection[str]) -> bool:
-    """Whether an error is of a class, or below one, that has one of these names."""
-    return any(cls.__name__ in names for cls in type(error).__mro__)
+def login_fault(error: Exception | str) -> tuple[str, str] | None:
+    """(what is wrong with the login, what mends it), if that is what an error is about: AWS's code, or one of its
+    library's, which may be of a class below the one that is meant."""
+    names = {error} if isinstance(error, str) else {cls.__name__ for cls in type(error).__mro__}
+    return next(((fault, mended_by) for meant, fault, mended_by in _LOGIN if not names.isdisjoint(meant)), None)

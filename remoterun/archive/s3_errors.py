@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from remoterun.agent.shared.tree import show
-from remoterun.aws_codes import DENIED, EXPIRED, LATER, LOGIN_ENDED, NO_CREDENTIALS, UNKNOWN_KEY, is_one_of
+from remoterun.aws_codes import DENIED, LATER, login_fault
 from remoterun.errors import AlreadyExists, AuthenticationError, HostError, HostUnreachable, TransferError
 
 
@@ -33,7 +33,6 @@ class OutOfRange(Exception):
     """The object ends before what was asked for."""
 
 
-LOGIN = "`aws sso login`, or `aws configure`"
 _DIGEST = {"BadDigest", "XAmzContentSHA256Mismatch", "XAmzContentChecksumMismatch", "InvalidDigest"}
 _ABSENT = {"NoSuchKey", "NotFound", "404"}
 
@@ -56,10 +55,8 @@ def answered(response: Any, name: str, action: str, key: str) -> Exception:
         return HostUnreachable(f"{where} is not ready yet: {message or code}", hint="try again in a while")
     if code == "InvalidRange" or status == 416:
         return OutOfRange(key)
-    if code in EXPIRED:
-        return AuthenticationError("the AWS credentials have expired", hint=LOGIN)
-    if code in UNKNOWN_KEY:
-        return AuthenticationError(f"{where} does not accept the AWS credentials: {message or code}", hint=LOGIN)
+    if fault := login_fault(code):
+        return AuthenticationError(fault[0], hint=fault[1], evidence=f"{where}: {message or code}")
     if code == "RequestTimeTooSkewed":
         return HostError(
             f"the clock of this machine is off, so that {where} refuses its requests",
@@ -84,12 +81,10 @@ def failed(error: Exception, name: str, profile: str | None) -> Exception:
     from botocore import exceptions as b
 
     text = show(str(error)[:300])
-    if is_one_of(error, {*NO_CREDENTIALS, "CredentialRetrievalError"}):
-        return AuthenticationError("there are no AWS credentials", hint=LOGIN, evidence=text)
+    if fault := login_fault(error):
+        return AuthenticationError(fault[0], hint=fault[1], evidence=text)
     if isinstance(error, b.ProfileNotFound):
         return AuthenticationError(f"there is no AWS profile `{profile}`", hint="aws configure list-profiles")
-    if is_one_of(error, LOGIN_ENDED):
-        return AuthenticationError("the AWS login has expired", hint="aws sso login", evidence=text)
     wrong = (b.NoRegionError, b.SSLError, b.ParamValidationError, ValueError)
     if isinstance(error, wrong) or type(error) is b.BotoCoreError:
         return HostError(f"s3://{name} can't be asked: {text}", hint="check [aws] in config.toml")

@@ -47,49 +47,36 @@ _TREE = re.compile(r"uploads/[^/]+/[0-9]{8}\Z|runs/[^/]+/(source|outputs|mounts/
 # -- who uses how much
 
 
-@dataclass(frozen=True)
-class Row:
-    """A user of the archive, with the bytes of its objects."""
-
-    kind: str
-    """"upload", "run", "image", or "other"."""
-    name: str
-    size: int
-    about: dict[str, Any]
-
-
-def usage(archive: Archive) -> list[Row]:
-    """Who uses how much."""
+def usage(archive: Archive) -> Iterator[dict[str, Any]]:
+    """A row for each user of the archive, as a host's `usage` has them, with the bytes of its objects: "upload", "run",
+    "image" or "other"."""
     sizes: dict[str, int] = {}
     used = {stored.key: stored.modified for stored in archive.s3.list("images/")}
     for stored in archive.s3.list(""):
         folder = "/".join(stored.key.split("/")[:2]) if stored.key.startswith(("uploads/", "runs/", "envs/")) else ""
         sizes[folder] = sizes.get(folder, 0) + stored.size
-    return [
-        _row(archive, folder, size, used.get(image_key(folder.rpartition("/")[2]), 0.0))
-        for folder, size in sorted(sizes.items())
-    ]
+    for folder, size in sorted(sizes.items()):
+        about = _about(archive, folder, used.get(image_key(folder.rpartition("/")[2]), 0.0))
+        yield {"size": size, "alone": size, **about}
 
 
-def _row(archive: Archive, folder: str, size: int, used: float) -> Row:
+def _about(archive: Archive, folder: str, used: float) -> dict[str, Any]:
     kind, _, name = folder.partition("/")
     if kind == "uploads" and UPLOAD_NAME.match(name):
-        found: dict[str, Any] = {"versions": [], "damaged": True}
         with suppress(Damaged):
-            found = {"versions": [to_json(version) for version in versions(archive, name)]}
-        return Row("upload", name, size, found)
+            return {"kind": "upload", "name": name, "versions": [to_json(each) for each in versions(archive, name)]}
+        return {"kind": "upload", "name": name, "versions": [], "damaged": True}
     if kind == "runs":
-        about: dict[str, Any] = {"state": None, "created": None}
         with suppress(NotFound, Damaged):
             status = read_record(archive, name).status
             outputs = status.outputs.size if status.outputs else 0
             about = {"created": status.created, "outputs": outputs, "log": status.log_size}
-            about["state"] = status.state.value
-        return Row("run", name, size, about)
+            return {"kind": "run", "name": name, "state": status.state.value, **about}
+        return {"kind": "run", "name": name, "state": None, "created": None}
     if kind == "envs":
         image = read_image(archive, name)
-        return Row("image", image.image if image is not None else "unfinished", size, {"used": used})
-    return Row("other", "", size, {})
+        return {"kind": "image", "name": image.image if image is not None else "unfinished", "used": used}
+    return {"kind": "other", "name": ""}
 
 
 # -- what nothing needs
@@ -102,11 +89,11 @@ class Freed:
     kind: str
     why: str = ""
     count: int = 0
-    size: int = 0
+    bytes: int = 0
     items: list[dict[str, Any]] = field(default_factory=list)
 
     def add(self, size: int) -> None:
-        self.count, self.size = self.count + 1, self.size + size
+        self.count, self.bytes = self.count + 1, self.bytes + size
 
 
 def collect(archive: Archive, keep: int | None, dry_run: bool) -> list[Freed]:
@@ -199,28 +186,13 @@ def _mounted(archive: Archive) -> Iterator[tuple[str, str]]:
 # -- what is damaged
 
 
-@dataclass(frozen=True)
-class Fault:
-    """A content, or a tree ("list"), that is "damaged" or "missing", and where it belongs."""
-
-    what: str
-    problem: str
-    digest: str
-    size: int
-    places: list[dict[str, Any]]
-
-
-@dataclass(frozen=True)
-class Checked:
-    packs: int
-    size: int
-    faults: list[Fault]
-
-
-def check(archive: Archive, mark: bool, progress: Callable[[int], None] = lambda packs: None) -> Checked:
+def check(
+    archive: Archive, mark: bool, progress: Callable[[int], None] = lambda packs: None
+) -> tuple[int, int, list[dict[str, Any]]]:
     """Verify every tree, and that every pack that one names is stored with the checksum that is its name, as the store
     has verified it; no pack is read. `mark` versions of uploads that are not whole. `progress` is called with the
-    number of packs that were verified."""
+    number of packs that were verified. Returns how many these are, their bytes, and findings as a host's `check` has
+    them: contents, or trees ("list"), that are "damaged" or "missing"."""
     checking = _Check(archive, progress)
     for name in names(archive):
         prefix = upload_prefix(name)
@@ -235,7 +207,7 @@ def check(archive: Archive, mark: bool, progress: Callable[[int], None] = lambda
                 checking.tree(key, prefix, {"run": run, "part": key.removeprefix(prefix).partition("/")[0]})
         except Damaged:
             checking.fault("list", "damaged", prefix, 0, {"run": run, "part": "outputs", "path": ""})
-    return Checked(len(checking.packs), checking.size, list(checking.faults.values()))
+    return len(checking.packs), checking.size, list(checking.faults.values())
 
 
 def _trees(archive: Archive, prefix: str) -> list[str]:
@@ -256,7 +228,7 @@ class _Check:
         self.packs: dict[str, str] = {}
         """By the keys of packs, what is wrong with them: "", "missing" or "damaged"."""
         self.size = 0
-        self.faults: dict[str, Fault] = {}
+        self.faults: dict[str, dict[str, Any]] = {}
 
     def tree(self, key: str, prefix: str, where: dict[str, Any]) -> bool:
         """Whether it is whole, or gone."""
@@ -295,5 +267,6 @@ class _Check:
                 self.fault("blob", problem, entry.digest, entry.size, {**where, "path": entry.path})
 
     def fault(self, what: str, problem: str, digest: str, size: int, place: dict[str, Any]) -> None:
-        fault = self.faults.setdefault(digest, Fault(what, problem, digest if what == "blob" else "", size, []))
-        fault.places.append(place)
+        blob = digest if what == "blob" else ""
+        about = {"what": what, "problem": problem, "digest": blob, "size": size, "users": [], "more": 0, "why": ""}
+        self.faults.setdefault(digest, about)["users"].append(place)

@@ -196,6 +196,12 @@ class _Known:
                 item["version"] = upload.version if upload is not None else item["version"]
         return Freed(str(told["kind"]), int(told["count"]), int(told["bytes"]), tuple(items), str(told.get("why", "")))
 
+    def use(self, about: dict[str, Any]) -> Use:
+        """A row of what `usage` reports."""
+        kind, name, size, alone = (about.pop(field) for field in ("kind", "name", "size", "alone"))
+        number = self.runs.get(name) if kind == "run" else None
+        return Use(str(kind), str(name), int(size), int(alone), number, about)
+
 
 def check(session: Session, registry: Registry, set_aside: bool, progress: Progress) -> Checked:
     """Verify a home; with `set_aside`, move away what is damaged. Blocks for as long as it takes to read the whole
@@ -262,10 +268,7 @@ def usage(session: Session, registry: Registry) -> Usage:
         stream.end()
         for told in rows(session, stream):
             with session.understood():
-                row = dict(told["row"])
-                kind, name, size, alone = (row.pop(field) for field in ("kind", "name", "size", "alone"))
-                number = known.runs.get(name) if kind == "run" else None
-                uses.append(Use(str(kind), str(name), int(size), int(alone), number, row))
+                uses.append(known.use(dict(told["row"])))
         totals = session.result(api.usage, stream)
     shared = {"count": totals.shared, "bytes": totals.shared_size}
     blobs = {"count": totals.blobs, "bytes": totals.size, "shared": shared}
@@ -292,21 +295,17 @@ def check_archive(
 ) -> Checked:
     """As `check`; with `set_aside`, mark versions that are damaged, so that an upload sends them again."""
     progress.start("checking", 0, 0)
-    found, known = archives.upkeep.check(archive, set_aside, lambda packs: progress.add(0, packs)), _Known(registry)
-    damage = tuple(
-        known.damage({**fault.__dict__, "users": fault.places, "more": 0, "why": ""})
-        for fault in found.faults[:MOST_FINDINGS]
-    )
-    more = max(0, len(found.faults) - MOST_FINDINGS)
-    return Checked(machine.name, found.packs, found.size, damage, more, known.commands(damage, machine))
+    packs, size, found = archives.upkeep.check(archive, set_aside, lambda packs: progress.add(0, packs))
+    known = _Known(registry)
+    damage = tuple(map(known.damage, found[:MOST_FINDINGS]))
+    more = max(0, len(found) - MOST_FINDINGS)
+    return Checked(machine.name, packs, size, damage, more, known.commands(damage, machine))
 
 
 def collect_archive(archive: Archive, name: str, registry: Registry, keep: int | None, dry_run: bool) -> Collected:
     """As `collect`."""
     known = _Known(registry)
-    found = [
-        known.part({**part.__dict__, "bytes": part.size}) for part in archives.upkeep.collect(archive, keep, dry_run)
-    ]
+    found = [known.part(part.__dict__) for part in archives.upkeep.collect(archive, keep, dry_run)]
     parts, kept = (tuple(part for part in found if bool(part.why) == later) for later in (False, True))
     if not dry_run:
         _forget_versions(registry, archive.id, parts)
@@ -315,10 +314,7 @@ def collect_archive(archive: Archive, name: str, registry: Registry, keep: int |
 
 def usage_of_archive(archive: Archive, name: str, registry: Registry) -> Usage:
     """As `usage`."""
-    known, rows = _Known(registry), archives.upkeep.usage(archive)
-    uses = tuple(
-        Use(row.kind, row.name, row.size, row.size, known.runs.get(row.name) if row.kind == "run" else None, row.about)
-        for row in rows
-    )
+    known = _Known(registry)
+    uses = tuple(known.use(row) for row in archives.upkeep.usage(archive))
     blobs = {"count": 0, "bytes": 0, "shared": {"count": 0, "bytes": 0}}
-    return Usage(name, archive.address, sum(row.size for row in rows), LARGEST, LARGEST, blobs, uses)
+    return Usage(name, archive.address, sum(use.size for use in uses), LARGEST, LARGEST, blobs, uses)

@@ -142,7 +142,7 @@ def test_a_client_that_was_killed_in_the_middle_twice_goes_on(
 
 @pytest.mark.parametrize(
     ("key", "secret", "words"),
-    [("NOBODY", SECRET, "does not accept the AWS credentials"), ("AKTEST", "wrong", "does not accept")],
+    [("NOBODY", SECRET, "credentials are not accepted"), ("AKTEST", "wrong", "are not accepted")],
 )
 def test_wrong_credentials(bucket: BucketPlace, key: str, secret: str, words: str) -> None:
     with credentials(key, secret), pytest.raises(AuthenticationError, match=words) as caught, opened(bucket):
@@ -184,7 +184,7 @@ def test_credentials_that_expire_in_the_middle(bucket: BucketPlace, tmp_path: Pa
                 raise ClientError(expired, "PutObject")
 
         archive.s3._client.meta.events.register("before-sign.s3.PutObject", sign)
-        with pytest.raises(AuthenticationError, match="have expired") as caught:
+        with pytest.raises(AuthenticationError, match="login has expired") as caught:
             put(archive, source)
         assert "aws sso login" in str(caught.value.hint)
     with opened(bucket) as archive:

@@ -27,8 +27,8 @@ PLACE = BucketPlace("bench", "us-east-1", "http://127.0.0.1:1")
     [
         ("NoSuchKey", 404, Absent, ""),
         ("NoSuchBucket", 404, NoBucket, "there is no bucket s3://bench"),
-        ("ExpiredToken", 400, AuthenticationError, "have expired"),
-        ("SignatureDoesNotMatch", 403, AuthenticationError, "does not accept the AWS credentials"),
+        ("ExpiredToken", 400, AuthenticationError, "login has expired"),
+        ("SignatureDoesNotMatch", 403, AuthenticationError, "credentials are not accepted"),
         ("AccessDenied", 403, Denied, "do not allow s3:PutObject in s3://bench"),
         ("RequestTimeTooSkewed", 403, HostError, "the clock of this machine is off"),
         ("SlowDown", 503, HostUnreachable, "does not work just now: SlowDown"),

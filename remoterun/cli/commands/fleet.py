@@ -122,7 +122,7 @@ def _warn_of_unknown(types: str) -> None:
 
     for type in types.split(","):
         meant = catalogue.nearest(type.strip())
-        if meant and catalogue.facts(type.strip()) is None:
+        if meant and type.strip() not in catalogue.table().types:
             render.warning(f"`{type.strip()}` is not in remoterun's table of types: did you mean {' or '.join(meant)}?")
 
 

@@ -11,10 +11,10 @@ import email.utils
 import re
 import threading
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from remoterun.aws_codes import DENIED, EXPIRED, LATER, LOGIN_ENDED, NO_CREDENTIALS, UNKNOWN_KEY
+from remoterun.aws_codes import DENIED, EXPIRED, LATER, UNKNOWN_KEY, login_fault
 from remoterun.errors import ConfigError
 from remoterun.providers.aws.catalogue import quota_of
 from remoterun.providers.base import ProviderError, ProviderUnreachable
@@ -62,32 +62,12 @@ GONE = re.compile(r"Invalid[A-Za-z]+(\.|ID\.?)(NotFound|Malformed)|.*\.NotFound|
 """What is said of something that isn't there."""
 
 
-FINAL: tuple[tuple[Collection[str], str, str], ...] = (
-    ({*EXPIRED, *LOGIN_ENDED}, "the AWS login has expired", "aws sso login   or whatever gave you these credentials"),
-    (
-        UNKNOWN_KEY,
-        "AWS does not know these credentials",
-        "aws sts get-caller-identity   shows which are used\naws configure   sets others",
-    ),
-    (
-        NO_CREDENTIALS,
-        "there are no AWS credentials",
-        "aws configure   or set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE",
-    ),
-    ({"CredentialRetrievalError"}, "the AWS credentials can't be fetched", "aws sso login"),
-    (NOT_READY, "AWS has not opened this account for it yet", "sign in and see"),
-    ({"InvalidInstanceType"}, "there is no machine of this type here", "remoterun machines   lists those with a name"),
-)
-"""AWS's codes, and the classes of its library's errors → what they mean, and what mends it."""
-
-
 def translate(error: Exception, service: str, operation: str, region: str, clock_skew: float) -> Exception:
     """Our error for one of botocore's. `clock_skew`: seconds that AWS's clock is ahead of ours."""
     response = getattr(error, "response", None)
     answer = response if isinstance(response, dict) else {}
     code = str(answer.get("Error", {}).get("Code", "")) or type(error).__name__
     said = str(answer.get("Error", {}).get("Message", "")) or str(error)
-    names = {code} if answer else {each.__name__ for each in type(error).__mro__}
     evidence = f"{service}:{operation} in {region}: {code}: {said}"[:2000]
     if code in CAPACITY:
         return NoCapacityHere(code, f"{code}: {said}")
@@ -97,12 +77,16 @@ def translate(error: Exception, service: str, operation: str, region: str, clock
         return no_default_vpc(region, said, code)
     if (code in EXPIRED or code in UNKNOWN_KEY) and abs(clock_skew) > CLOCK_SECONDS:
         return clock_error(clock_skew, evidence)
-    for meant, message, hint in FINAL:
-        if not names.isdisjoint(meant):
-            return Refused(code, message, evidence=evidence, hint=hint)
+    if fault := login_fault(code if answer else error):
+        return Refused(code, fault[0], evidence=evidence, hint=fault[1])
+    if code in NOT_READY:
+        return Refused(code, "AWS has not opened this account for it yet", evidence=evidence, hint="sign in and see")
+    if code == "InvalidInstanceType":
+        hint = "remoterun machines   lists those with a name"
+        return Refused(code, "there is no machine of this type here", evidence=evidence, hint=hint)
     if code in DENIED:
         return _denied(code, said, service, operation, evidence)
-    if not names.isdisjoint(LINK):
+    if not answer and not LINK.isdisjoint(cls.__name__ for cls in type(error).__mro__):
         hint = "is this machine online? is the region's name right?"
         return ProviderUnreachable(f"AWS can't be reached ({service} in {region})", evidence=evidence, hint=hint)
     if code in LATER or answer.get("ResponseMetadata", {}).get("HTTPStatusCode", 0) >= 500:

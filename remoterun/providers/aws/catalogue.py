@@ -6,7 +6,7 @@ import functools
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import resources
 
 from remoterun.model import Rental
@@ -14,30 +14,19 @@ from remoterun.providers.base import Offer
 
 
 @dataclass(frozen=True)
-class TypeFacts:
-    """What a type of machine has. Memory in GiB, of each GPU as well; `disk` is its instance store in GB."""
-
-    vcpus: int = 0
-    memory: float = 0.0
-    gpus: float = 0
-    gpu: str = ""
-    gpu_memory: float = 0.0
-    disk: float = 0.0
-
-
-@dataclass(frozen=True)
 class PriceTable:
     date: str
     regions: Mapping[str, Mapping[str, float]]
     """US dollars an hour on demand, of each type."""
-    types: Mapping[str, TypeFacts]
+    types: Mapping[str, Offer]
+    """What each has, at no place."""
 
 
 @functools.cache
 def table() -> PriceTable:
     """The table in the wheel, `prices.json`."""
     record = json.loads(resources.files(__package__).joinpath("prices.json").read_text("utf-8"))
-    types = {name: TypeFacts(*values) for name, values in record["types"].items()}
+    types = {name: Offer(name, "", "", *values) for name, values in record["types"].items()}
     return PriceTable(record["date"], record["regions"], types)
 
 
@@ -125,11 +114,6 @@ def rental(word: str) -> Rental | None:
     return None
 
 
-def facts(type: str) -> TypeFacts | None:
-    """What the table says of a type of EC2."""
-    return table().types.get(type)
-
-
 def instead(asked_for: str, offer: Offer) -> str:
     """A line for people: why they get another GPU than they named."""
     why = GONE[asked_for.lower()][1].format(re.sub(r"x\d+$", "", asked_for.lower()).upper())
@@ -159,18 +143,12 @@ def architecture(type: str) -> str:
 def offer(type: str, region: str, zone: str = "", *, spot: bool = False, price: float | None = None) -> Offer:
     """What may be had, as far as the table knows it. `price` is one that was asked for just now: without it, that of
     the table, and none for spot, whose price changes by the hour; AWS takes no more for it than on demand."""
-    known = facts(type) or TypeFacts()
     on_demand = table().regions.get(region, {}).get(type)
     listed = None if spot else on_demand
-    return Offer(
-        type=type,
+    return replace(
+        table().types.get(type, Offer(type)),
         region=region,
         zone=zone,
-        vcpus=known.vcpus,
-        memory=known.memory,
-        gpus=int(known.gpus) or (1 if known.gpus else 0),
-        gpu=known.gpu,
-        gpu_memory=known.gpu_memory,
         spot=spot,
         price=listed if price is None else price,
         priced="now" if price is not None else table().date if listed is not None else "",

@@ -197,7 +197,8 @@ class AWS:
             found += sorted(here, key=lambda each: each.price if each.price is not None and each.spot else 0.0)
         if not found:
             meant = " or ".join(catalogue.nearest(rental.types[0]))
-            hint = f"did you mean {meant}?" if meant and not catalogue.facts(rental.types[0]) else "remoterun machines"
+            is_known = rental.types[0] in catalogue.table().types
+            hint = f"did you mean {meant}?" if meant and not is_known else "remoterun machines"
             raise NotFound(f"{region} has no {', '.join(rental.types)}", hint=hint)
         if rental.image is not None and image.costs_more(self.calls, rental.image, region):
             found = [replace(each, price=None, priced="", limit=None) for each in found]
