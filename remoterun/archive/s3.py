@@ -85,14 +85,12 @@ class S3:
         place: BucketPlace,
         patience: float = PATIENCE,
         connect: float = CONNECT,
-        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Asks nothing of the store. `connect`: seconds until a connection stands."""
         self.place = place
         self.patience = patience
         self.requests = 0
         """Requests that were made: of those, S3 takes its price."""
-        self._clock = clock
         self.closed = threading.Event()
         self._finding = threading.Lock()
         self._found_region = False
@@ -290,14 +288,14 @@ class S3:
             after += "􏿿" if "Delimiter" in asked else ""
 
     def _ask(self, action: str, key: str, request: Callable[[], T]) -> T:
-        until = self._clock() + self.patience
+        until = time.monotonic() + self.patience
         pause = PAUSES[0]
         while True:
             self.requests += 1
             try:
                 return self._translating(request, action, key)
             except HostUnreachable:
-                if self.closed.is_set() or self._clock() + pause > until:
+                if self.closed.is_set() or time.monotonic() + pause > until:
                     raise
             self.closed.wait(pause)
             pause = min(pause * 2, PAUSES[1])

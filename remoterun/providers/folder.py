@@ -131,16 +131,15 @@ class HostFolder:
         self.write("known_hosts", f"{self.token.lower()} {key}\n")
 
     @contextlib.contextmanager
-    def locked(self, say: Callable[[str], None] | None = None) -> Iterator[None]:
+    def locked(self, say: Callable[[str], None]) -> Iterator[None]:
         """While this client acquires the host, no other process on this machine does. The lock ends with the process.
 
-        Waits for another process, 15 minutes at the most; with no `say`, not at all. Raises `ProviderError`.
+        Waits for another process, 15 minutes at the most. Raises `ProviderError`.
         """
         with contextlib.ExitStack() as stack:
             try:
-                waiting = functools.partial(say, "another remoterun, which acquires this host") if say else None
-                patience = LOCK_SECONDS if say else 0.0
-                stack.enter_context(locked(str(self.path / "lock"), patience=patience, waiting=waiting))
+                waiting = functools.partial(say, "another remoterun, which acquires this host")
+                stack.enter_context(locked(str(self.path / "lock"), patience=LOCK_SECONDS, waiting=waiting))
             except TimeoutError:
                 raise ProviderError("another remoterun on this machine acquires this host", hint="remoterun ps")
             yield

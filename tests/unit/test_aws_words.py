@@ -332,10 +332,13 @@ def test_keys_are_openssh_s_own(folder: HostFolder) -> None:
     assert told.stdout.split()[:2] == folder.text("key.pub").split()[:2], told.stderr
 
 
-def test_one_process_at_a_time_acquires_a_host(folder: HostFolder, tmp_path: Path) -> None:
-    with folder.locked(), pytest.raises(ProviderError), HostFolder(tmp_path, INTENT.token).locked():
+def test_one_process_at_a_time_acquires_a_host(
+    folder: HostFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("remoterun.providers.folder.LOCK_SECONDS", 0.0)
+    with folder.locked(print), pytest.raises(ProviderError), HostFolder(tmp_path, INTENT.token).locked(print):
         pass
-    with HostFolder(tmp_path, INTENT.token).locked():
+    with HostFolder(tmp_path, INTENT.token).locked(print):
         pass
 
 

@@ -11,7 +11,6 @@ import email.utils
 import re
 import threading
 import time
-from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from remoterun.aws_codes import DENIED, EXPIRED, LATER, UNKNOWN_KEY, login_fault
@@ -220,13 +219,6 @@ class Calls:
             if not answer.get("NextToken"):
                 return found
             token = {"NextToken": answer["NextToken"]}
-
-    def in_all(self, regions: Sequence[str], ask: Callable[[str], list[Any]]) -> list[Any]:
-        """What `ask` gives for each region, several at a time. Raises what the first one raised that failed."""
-        from concurrent.futures import ThreadPoolExecutor
-
-        with ThreadPoolExecutor(8) as pool:
-            return [item for found in pool.map(ask, regions) for item in found]
 
     def _open(self) -> Any:
         """The session. Under the lock."""

@@ -225,11 +225,11 @@ def run(words: list[str], env: dict[str, str] | None = None, seconds: float = 60
     return done.stdout
 
 
-def write_whole(path: str, data: str | bytes, mode: int) -> None:
+def write_whole(path: str, text: str, mode: int) -> None:
     temporary = path + ".tmp"
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(data if isinstance(data, bytes) else data.encode())
+    with os.fdopen(descriptor, "w") as file:
+        file.write(text)
         file.flush()
         os.fsync(file.fileno())
     os.replace(temporary, path)

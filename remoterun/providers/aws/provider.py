@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from remoterun.agent.shared.api import MachineCheck
+from remoterun.archive.workers import each as each_at_once
 from remoterun.aws_codes import DENIED
 from remoterun.config import Config
 from remoterun.errors import NotFound, RemoterunError
@@ -139,7 +140,7 @@ class AWS:
                     return []
                 raise
 
-        return self.calls.in_all(regions, ask_unless_denied)
+        return [item for found in each_at_once(ask_unless_denied, regions) for item in found]
 
     def _rented(self, regions: Sequence[str], token: str | None) -> list[RentedHost]:
         def ask(region: str) -> list[RentedHost]:

@@ -18,6 +18,7 @@ from remoterun.providers.aws.calls import reason_of
 from remoterun.providers.aws.catalogue import offer
 from remoterun.providers.base import Intent, Offer, RentedHost
 from remoterun.providers.folder import HOSTS
+from remoterun.sizes import iso
 
 PREFIX = "remoterun:"
 STATES = {
@@ -58,7 +59,7 @@ def of_intent(intent: Intent, chosen: Offer, address: str, home: str) -> dict[st
         "machine": intent.machine.name,
         "owner": owner(),
         "home": home,
-        "deadline": time_text(intent.deadline),
+        "deadline": iso(intent.deadline),
         "idle": f"{intent.idle:.0f}",
         "client": address,
         "version": __version__,
@@ -125,15 +126,10 @@ def rented_of(instance: dict[str, Any], region: str) -> RentedHost | None:
     )
 
 
-def time_text(seconds: float) -> str:
-    """A moment as people and programs read it: `2026-11-27T18:00:00Z`."""
-    return datetime.datetime.fromtimestamp(int(seconds), datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
 def time_of(text: str) -> float | None:
-    """Seconds since 1970 of what `time_text` made."""
+    """Seconds since 1970 of what `iso` made."""
     try:
-        return datetime.datetime.strptime(text, "%Y-%m-%dT%H:%M:%S%z").timestamp()
+        return datetime.datetime.fromisoformat(text).timestamp()
     except ValueError:
         return None
 
