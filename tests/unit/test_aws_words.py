@@ -171,7 +171,7 @@ def test_the_tags_of_a_host() -> None:
         "remoterun:attempt": "1",
         "remoterun:machine": "t4",
         "remoterun:home": "mark",
-        "remoterun:deadline": "2025-11-28T10:40:00Z",
+        "remoterun:deadline": "2025-11-28T10:40:00.000Z",
         "remoterun:idle": "600",
         "remoterun:client": "203.0.113.7/32",
         "remoterun:price": "0.526",
