@@ -207,7 +207,7 @@ def _check_tracked(command: str) -> Complete:
             if path in source.untracked and not f"{path}/".startswith(provided):
                 raise UsageError(
                     f"`{path}`, which the command names, is not tracked by git, so it would not be sent",
-                    hint=f"git add {path}\nsource=snapshot(Path('.'), include_untracked=True)   sends it as it is",
+                    hint=f"git add {path}\nsource=snapshot(Path('.'), include_untracked=True)   sends all such files",
                 )
         return source
 

@@ -20,6 +20,7 @@ from remoterun.cli import render
 from remoterun.errors import UsageError
 from remoterun.model import RunRequest, listed
 from remoterun.sizes import counted
+from remoterun.source.tree import in_order
 
 if TYPE_CHECKING:
     from remoterun.client.packages import Choice
@@ -40,15 +41,16 @@ class Sending:
     no_git: bool
     yes: bool
 
-    def choose(self, question: str, default: bool) -> bool:
+    def choose(self, question: str, default: bool, letters: str = "ynq") -> str:
         """What a person answers, or, where nobody is asked, `default`. Raises `KeyboardInterrupt` for q."""
+        usual = "y" if default else "n"
         if self.yes or not render.is_interactive():
-            return default
-        answer = render.choose(question, "ynq", "y" if default else "n")
+            return usual
+        answer = render.choose(question, letters, usual)
         if answer == "q":
             render.line("Nothing was run.")
             raise KeyboardInterrupt
-        return answer == "y"
+        return answer
 
 
 def source_to_send(request: RunRequest, how: Sending) -> Source | None:
@@ -87,13 +89,14 @@ def _folder_is_meant(request: RunRequest, how: Sending, problem: str) -> bool:
         means = "sends it, too" if named else "goes on without files"
         raise UsageError(f"{problem}{because}", hint=f"--no-git sends this folder; -y {means}")
     render.line(f"There is no git repository here{because}.")
-    sent = how.choose("Send this folder? (n: run without files, q: quit)", bool(named))
-    render.line("This folder is sent as it is." if sent else "No files of yours will be available in this run.")
+    sent = how.choose("Send this folder? (n: run without files, q: quit)", bool(named)) == "y"
+    with render.loudly(sent):
+        render.line("This folder is sent as it is." if sent else "No files of yours will be available in this run.")
     return sent
 
 
 def with_untracked(source: Source, command: str, places: list[str], how: Sending, home: Path) -> Source:
-    """`source`, or the same with its untracked files, which is asked where there are some: once, of the same list.
+    """`source`, or the same with untracked files: those that the command names, or all. It is asked once, of one list.
 
     `places`: of the mounts, which stand in the place of what is there. The source that is not returned is closed.
     """
@@ -102,40 +105,60 @@ def with_untracked(source: Source, command: str, places: list[str], how: Sending
     words = _words(command, source.workdir, places)
     _warn_of_ignored(source, words)
     absent = _outside(source.untracked, places)
-    if not absent or how.untracked:
+    if not absent:
         return source
     named = [path for path in absent if path in words]
-    if named and not how.yes and not render.is_interactive():
+    if named and not how.yes and not how.untracked and not render.is_interactive():
         typed = render.word(os.path.relpath(named[0], source.workdir or "."))
         raise UsageError(
             f"`{render.name(named[0])}`, which the command names, is not tracked by git, so it would not be sent",
-            hint=f"--include-untracked sends it, and so does -y\ngit add {typed}   tracks it",
+            hint="-y sends what the command names, --include-untracked all that git does not track\n"
+            f"git add {typed}   tracks it",
         )
-    count = len(absent)
-    will = "is not tracked by git" if count == 1 else "are not tracked by git"
-    asked = json.dumps(["untracked", str(source.root), absent, named]).encode()
-    answer = home / "agreed" / hashlib.sha256(asked).hexdigest()
-    nobody = how.yes or not render.is_interactive()
-    if not nobody and answer.exists():
-        sent = answer.read_text() == "y"
-        render.line(f"{render.files(count)} {will}: {'sent, too' if sent else 'not sent'}, as you answered before.")
-    else:
-        render.line(f"{render.files(count)} {will}:")
-        for path in [*named, *(path for path in absent if path not in named)][:_SHOWN]:
-            render.line(f"  {render.name(path)}{'   (the command names it)' if path in named else ''}")
-        if count > _SHOWN:
-            render.line(f"  … and {count - _SHOWN} more")
-        them = "it" if count == 1 else "them"
-        sent = how.choose(f"Send {them}, too? (n: run without {them}, q: quit)", bool(named))
-        if not nobody:
-            answer.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            answer.write_text("y" if sent else "n")
-        if not sent:
-            render.line(f"{'It' if count == 1 else 'They'} will not be available in this run.")
-    if not sent:
+    answer = _answer(source, absent, named, how, home)
+    if answer == "n" or how.untracked:
         return source
+    full = snapshot(Path.cwd(), include_untracked=True)
+    if answer == "y" and named:
+        return replace(source, files=in_order([*source.files, *(file for file in full.files if file.path in named)]))
     source.close()
-    return snapshot(Path.cwd(), include_untracked=True)
+    return full
+
+
+def _answer(source: Source, absent: list[str], named: list[str], how: Sending, home: Path) -> str:
+    """What of the untracked files is sent, which is said: "n", none; "y", those that are `named`, or all if none is;
+    "a", all."""
+    count, some = len(absent), 0 < len(named) < len(absent)
+    will = f"{render.files(count)} {'is' if count == 1 else 'are'} not tracked by git"
+    them = "it" if count == 1 else "them"
+    which = f"`{render.name(named[0])}`" if len(named) == 1 else f"the {len(named)} that the command names"
+    asked = json.dumps(["untracked", str(source.root), absent, named]).encode()
+    file = home / "agreed" / hashlib.sha256(asked).hexdigest()
+    nobody = how.yes or not render.is_interactive()
+    known = not nobody and not how.untracked and file.exists()
+    if how.untracked or known:
+        answer = "a" if how.untracked else file.read_text()
+    else:
+        shown = max(_SHOWN, len(named))
+        render.line(f"{will}:")
+        for path in [*named, *(path for path in absent if path not in named)][:shown]:
+            render.line(f"  {render.name(path)}{'   (the command names it)' if path in named else ''}")
+        if count > shown:
+            render.line(f"  … and {count - shown} more, which `git status -uall` lists")
+        question = f"Send {which}? (a: all {count} files, n" if some else f"Send {them}, too? (n"
+        answer = how.choose(f"{question}: run without {them}, q: quit)", bool(named), "yanq" if some else "ynq")
+        if answer == "n" and (notebook := next((path for path in named if path.endswith(".ipynb")), None)):
+            raise UsageError(f"the command needs `{render.name(notebook)}`", hint="answer y: it is executed there")
+        if not nobody:
+            file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            file.write_text(answer)
+    outcome = "not sent" if answer == "n" else "sent, too"
+    if answer == "y" and some:
+        outcome = f"only {which} {'is' if len(named) == 1 else 'are'} sent, --include-untracked sends all"
+    text = f"{will}: {outcome}" if known or how.untracked else outcome[0].upper() + outcome[1:]
+    with render.loudly(known and answer != "n" and not (named and answer == "y")):
+        render.line(f"{text}{', as you answered before' if known else ''}.")
+    return answer
 
 
 def _words(command: str, workdir: str, places: list[str]) -> list[str]:
@@ -204,7 +227,7 @@ def with_packages(prepared: Prepared, how: Sending) -> Prepared:
     render.line(f"T{text[1:]}.")
     for each in doubtful:
         render.line(f"  `{render.name(each)}` is not a package that many use: is it a file that is not sent?")
-    if not how.choose(f"Install {what}? (q: quit)", not doubtful):
+    if how.choose(f"Install {what}? (q: quit)", not doubtful) == "n":
         return prepared
     if how.yes:
         render.line(f"With {what}.")

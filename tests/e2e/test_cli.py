@@ -530,7 +530,7 @@ class TestRuns:
         command = "head -1 ./data/input.txt"
         refused = ready.run("run", "-t", "plain", command, status=2)
         assert "error: `data/input.txt`, which the command names, is not tracked by git" in refused.stderr
-        assert "hint: --include-untracked sends it, and so does -y" in refused.stderr
+        assert "hint: -y sends what the command names, --include-untracked all that git does not" in refused.stderr
         assert ready.newest()["number"] == newest
         terminal = ready.spawn("run", "-t", "plain", command)
         terminal.expect_exact("  data/input.txt   (the command names it)\r\n")
@@ -543,15 +543,42 @@ class TestRuns:
         assert ended(terminal) == 1
         (ready.folder / "new.txt").write_text("another list is another question")
         terminal = ready.spawn("run", "-t", "plain", command)
-        terminal.expect_exact("[Y/n/q] ")
+        terminal.expect_exact("(a: all 2 files, n: run without them, q: quit) [Y/a/n/q] ")
         terminal.sendline("n")
-        terminal.expect("They will not be available in this run")
+        terminal.expect_exact("Not sent.")
         assert ended(terminal) == 1
         terminal = ready.spawn("run", "-t", "plain", command)
         terminal.expect("2 files are not tracked by git: not sent, as you answered before")
         assert ended(terminal) == 1
         (ready.folder / "new.txt").unlink()
         assert ready.run(*RUN, command).stdout == "ROMEO:\n"
+
+    def test_what_the_command_does_not_name_is_sent_only_where_all_is(self, ready: Place) -> None:
+        """By -y and by Enter, not; by `a` and --include-untracked. Of an answer that is remembered, also -q says so."""
+        others = [ready.folder / f"{name}.env" for name in "abcdef"]
+        command, only = "head -1 data/input.txt; cat f.en*", "nly `data/input.txt` is sent"
+        try:
+            for count, answer in ((6, ""), (7, "a")):
+                for each in others[-count + 1 :]:
+                    each.write_text("KEY")
+                terminal = ready.spawn("run", "-t", "plain", command)
+                listed = (
+                    f"more, which `git status -uall` lists\r\nSend `data/input.txt`? (a: all {count} files, n: run "
+                )
+                terminal.expect_exact(f"… and {count - 5} {listed}without them, q: quit) [Y/a/n/q] ")
+                terminal.sendline(answer)
+                terminal.expect_exact("Sent, too." if answer else f"O{only}")
+                assert ("KEY" in terminal.read()) is bool(answer)
+                ended(terminal)
+                quiet = ready.spawn("run", "-q", "-t", "plain", command).read()
+                assert ("7 files are not tracked by git: sent, too, as you answered before." in quiet) is bool(answer)
+                assert "ROMEO" in quiet and ("KEY" in quiet) is bool(answer)
+            asked = ready.run(*RUN, command, status=1)
+            assert "KEY" not in asked.stdout and f"O{only}, --include-untracked sends all.\n" in asked.stderr
+            assert ready.run(*RUN, "--include-untracked", command).stdout == "ROMEO:\nKEY"
+        finally:
+            for each in others:
+                each.unlink(missing_ok=True)
 
     def test_without_git_the_folder_is_offered(self, ready: Place, tmp_path: Path) -> None:
         (tmp_path / "hello.py").write_text("print('hello')")

@@ -372,9 +372,9 @@ def ask(question: str, default: bool) -> bool:
 
 
 def choose(question: str, letters: str, default: str) -> str:
-    """Ask a person for one of `letters`, or the word that it begins: y(es), n(o), q(uit). Enter means `default`."""
+    """Ask a person for one of `letters`, or the word it begins: y(es), a(ll), n(o), q(uit). Enter means `default`."""
     choices = "/".join(letter.upper() if letter == default else letter for letter in letters)
-    words = {"y": "yes", "n": "no", "q": "quit"}
+    words = {"y": "yes", "a": "all", "n": "no", "q": "quit"}
     while True:
         word = _answer(f"{question} [{choices}] ") or default
         if any(word.lower() in (letter, words[letter]) for letter in letters):
