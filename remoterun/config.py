@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from collections.abc import Mapping
@@ -11,9 +12,9 @@ from typing import Any, NamedTuple
 
 from remoterun.agent.shared.files import read_settings, write_whole
 from remoterun.agent.shared.machines import AUTO, CAPABILITIES
-from remoterun.errors import AlreadyExists, ConfigError, NotFound, UsageError
+from remoterun.errors import AlreadyExists, ConfigError, NotFound, RemoterunError, UsageError
 from remoterun.model import MachineType, Rental
-from remoterun.parsing import known_words, parse_duration
+from remoterun.parsing import known_words, parse_duration, toml
 
 HOME_VARIABLE = "REMOTERUN_HOME"
 SSH_CONFIG_VARIABLE = "REMOTERUN_SSH_CONFIG"
@@ -113,11 +114,20 @@ class Config:
         return self.home / "config.toml"
 
 
+def refuse_shared(folder: Path, error: type[RemoterunError]) -> None:
+    """Raises `error` where others than the user may write to a folder, and so decide what runs."""
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        if (status := folder.stat()).st_uid != os.geteuid() or status.st_mode & 0o022:
+            hint = f"chmod go-w {folder}   if it is yours; else set {HOME_VARIABLE} to a folder that you may write"
+            raise error(f"others than you may write to `{folder}`, and could replace what runs", hint=hint)
+
+
 def load(environ: Mapping[str, str] | None = None) -> Config:
     """The configuration of this user. Raises `ConfigError`."""
     variables = os.environ if environ is None else environ
     home = Path(variables.get(HOME_VARIABLE) or "~/.remoterun").expanduser().absolute()
     ssh_config = variables.get(SSH_CONFIG_VARIABLE)
+    refuse_shared(home, ConfigError)
     settings = Config(home, ssh_config=Path(ssh_config).expanduser() if ssh_config else None)
     try:
         text = read_settings(str(settings.file)).decode()
@@ -136,11 +146,9 @@ def load(environ: Mapping[str, str] | None = None) -> Config:
 
 def parse(text: str, base: Config) -> Config:
     """`base` with what a config.toml says. Raises `ConfigError` naming the key."""
-    import tomllib
-
     try:
-        data = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+        data = toml(text)
+    except ValueError as error:
         raise ConfigError(f"`{base.file}` is not TOML: {error}", hint="mend it, or move it away")
     _check_table(str(base.file), data, _KEYS)
     machines = {name: _machine(base.file, name, table) for name, table in data.get("machines", {}).items()}

@@ -8,6 +8,7 @@ import re
 import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from typing import Any
 
 from remoterun.agent.shared.spec import PortSpec
 from remoterun.agent.shared.tree import show
@@ -30,6 +31,18 @@ more than pip does."""
 def command_text(words: Sequence[str]) -> str:
     """The command as text for `sh -c`: one word is taken as it is, several keep their borders."""
     return words[0] if len(words) == 1 else shlex.join(words)
+
+
+def toml(text: str) -> dict[str, Any]:
+    """What a file of settings says. Raises `ValueError`, in words, also for one that is made to take an hour."""
+    import tomllib
+
+    if any(part.count(".") > 32 for part in re.split(r"[=,{\n]", text)):
+        raise ValueError("a key has more than 32 parts")
+    try:
+        return tomllib.loads(text)
+    except RecursionError:
+        raise ValueError("it is nested too deeply")
 
 
 def parse_duration(text: str, *, or_none: bool = False) -> float:

@@ -4,7 +4,6 @@ fields of `Asked` whose option is `shared`. An unknown key is an error with its 
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
@@ -15,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from remoterun.agent.shared.files import read_settings
-from remoterun.errors import ConfigError, SourceError, UsageError
+from remoterun.errors import ConfigError, UsageError
 from remoterun.model import Asked, Mount, Resource
-from remoterun.parsing import VARIABLE, known_words
+from remoterun.parsing import VARIABLE, known_words, toml
+from remoterun.source.repository import top_of
 
 FILE = "remoterun.toml"
 _KEYS = {name: option for name, option in Asked._options.items() if option.shared}
@@ -37,12 +37,7 @@ def find(folder: Path) -> Project:
     `ConfigError`."""
     folder = folder.resolve()
     above = [each for each in (folder, *folder.parents) if os.path.lexists(each / FILE)]
-    top = None
-    if above:
-        from remoterun.source import top_of
-
-        with contextlib.suppress(SourceError):
-            top = top_of(str(folder))
+    top = top_of(str(folder)) if above else None
     for each in above:
         file = each / FILE
         if each != folder and not (top and each.is_relative_to(top)):
@@ -56,8 +51,7 @@ def find(folder: Path) -> Project:
             raise ConfigError(f"`{file}` can't be read: {why}", hint="mend it, or move it away")
         if top is None and file.stat().st_uid not in (0, os.geteuid()):
             raise ConfigError(f"someone else owns `{file}`, and it is in no repository", hint="cp it, if it is meant")
-        project = _with_requirements(parse(text, file), each, Path(top or folder), folder)
-        return _moved(project, os.path.relpath(each, folder))
+        return _from(folder, parse(text, file), each, Path(top or folder))
     return Project()
 
 
@@ -81,11 +75,9 @@ def agreement(home: Path, file: Path, decided: Asked) -> Path:
 
 def parse(text: str, file: Path) -> Project:
     """Raises `ConfigError` naming the key."""
-    import tomllib
-
     try:
-        data = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+        data = toml(text)
+    except ValueError as error:
         raise ConfigError(f"`{file}` is not TOML: {error}", hint="mend it, or move it away")
     for key, value in data.items():
         if key not in _KEYS:
@@ -120,31 +112,20 @@ def _check_list(file: Path, key: str, value: Any) -> None:
         )
 
 
-def _with_requirements(project: Project, folder: Path, top: Path, here: Path) -> Project:
-    """With the path of that very file from `here` on, no link in it. Its text goes to the machine, where the code of
-    the repository may read it: that must not be just any file that the user can read. Raises `ConfigError`."""
-    name = project.typed.get("requirements")
-    if name is None:
-        return project
-    file = (folder / name).resolve()
-    if not (file.is_relative_to(top.resolve()) and file.is_file()):
-        raise ConfigError(
-            f"{project.file}: `requirements` names no file of its repository",
-            hint=f"remoterun run --pip-req {shlex.quote(name)} …",
-        )
-    return replace(project, typed={**project.typed, "requirements": os.path.relpath(file, here.resolve())})
-
-
-def _moved(project: Project, up: str) -> Project:
-    """With paths from the current folder on; `up` leads from there to the file's folder."""
-    if up == ".":
-        return project
+def _from(here: Path, project: Project, folder: Path, top: Path) -> Project:
+    """The project of a file in `folder`, with paths from `here` on. The text of `requirements` goes to the machine,
+    where the code of the repository may read it: that is never just any file that the user can read, and its path has
+    no link, on which two readers might not agree. Raises `ConfigError`."""
     typed = dict(project.typed)
     if "mounts" in typed:
-        typed["mounts"] = [_moved_mount(Mount.parse(word), up) for word in typed["mounts"]]
+        mounts, up = map(Mount.parse, typed["mounts"]), os.path.relpath(folder, here)
+        typed["mounts"] = [f"{mount.resource}:{os.path.normpath(os.path.join(up, mount.path))}" for mount in mounts]
+    if "requirements" in typed:
+        file = (folder / typed["requirements"]).resolve()
+        if not (file.is_relative_to(top) and file.is_file()):
+            raise ConfigError(
+                f"{project.file}: `requirements` names no file of its repository",
+                hint=f"remoterun run --pip-req {shlex.quote(typed['requirements'])} …",
+            )
+        typed["requirements"] = os.path.relpath(file, here)
     return replace(project, typed=typed)
-
-
-def _moved_mount(mount: Mount, up: str) -> str:
-    path = mount.path if mount.path.startswith("/") else os.path.normpath(os.path.join(up, mount.path))
-    return f"{mount.resource}:{path}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
@@ -56,6 +57,23 @@ def agree(client: Client, plan: Plan, new: NewBucket | None, yes: bool) -> None:
             raise KeyboardInterrupt
     if new is not None:
         client.hosts.make_bucket(new)
+
+
+def agree_to_link(path: str) -> None:
+    """Ask before what is sent is not what its name says, since a link of a repository leads elsewhere. Raises
+    `UsageError` where nobody can be asked, and `KeyboardInterrupt` for a no."""
+    from remoterun.transfer.destination import way_out
+
+    way = way_out(path)
+    if way is None or not way.tracked:
+        return
+    text = f"`{render.name(os.path.relpath(way.link))}`, a link of the repository, leads to `{render.name(way.goal)}`"
+    if not render.is_interactive():
+        real = render.word(os.path.relpath(os.path.realpath(path)))
+        raise UsageError(f"{text}, and nobody has agreed to send that", hint=f"type {real} in its place")
+    if not render.ask(f"{text}. Send that?", default=False):
+        render.line("Nothing was sent.")
+        raise KeyboardInterrupt
 
 
 def with_bucket(client: Client, machine: str | None) -> None:

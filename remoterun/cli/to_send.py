@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from remoterun.agent.shared.spec import NONE, PYTHON
 from remoterun.cli import render
+from remoterun.cli.asking import agree_to_link
 from remoterun.errors import UsageError
 from remoterun.model import RunRequest, listed
 from remoterun.sizes import counted
@@ -183,11 +184,13 @@ def _warn_of_ignored(source: Source, words: list[str]) -> None:
 
 def requirements_of(name: str) -> str:
     """The text of the file that `--pip-req` names; of a pyproject.toml or a uv.lock, the packages of its project."""
-    from remoterun.source import as_requirements
+    from remoterun.source.projects import MOST_BYTES, as_requirements
 
+    agree_to_link(str(name))
     file = Path(name)
     try:
-        data = file.read_bytes()
+        with file.open("rb") as stream:
+            data = stream.read(MOST_BYTES + 1)
     except OSError as error:
         raise UsageError(
             f"`{render.name(str(file))}` can't be read: {error.strerror}", hint="--pip-req requirements.txt"

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from remoterun.agent.shared.files import write_whole
+from remoterun.config import refuse_shared
 from remoterun.errors import AgentError, LinkLost
 from remoterun.hosts.base import KEPT, TAIL, AgentSilent, Pipe, await_agent
 from remoterun.hosts.bundle import FLAGS, AgentBundle, agent_bundle
@@ -60,9 +61,7 @@ class LocalHost:
         hint = "set REMOTERUN_HOME to a folder that you may write"
         try:
             for folder in (self._home, program.parent):  # whoever may write there can put another agent in its place
-                if folder.exists() and ((status := folder.stat()).st_uid != os.geteuid() or status.st_mode & 0o022):
-                    what = f"others than you may write to `{folder}`, and could replace the agent"
-                    raise AgentError(what, hint=f"chmod go-w {folder}   if it is yours; else {hint}")
+                refuse_shared(folder, AgentError)
             if not program.exists():
                 self._home.mkdir(mode=0o700, parents=True, exist_ok=True)  # on the way to another folder, it would get
                 program.parent.mkdir(mode=0o700, exist_ok=True)  # the mode that the umask leaves

@@ -82,7 +82,12 @@ def _ignore_lines(root: str) -> list[str] | None:
         return None
     except OSError as error:
         raise SourceError(f"can't read `{IGNORE_FILE}`: {error.strerror}") from error
-    return [line.removesuffix("\r") for line in os.fsdecode(text).split("\n")]
+    lines = [line.removesuffix("\r") for line in os.fsdecode(text).split("\n")]
+    for line in lines:  # with each of them, comparing takes as many times longer as a name is long
+        if not line.startswith("#") and max(line.count("**"), *(part.count("*") for part in line.split("/"))) > 3:
+            message = f"{named(line)} in `{IGNORE_FILE}` has too many `*`"
+            raise SourceError(message, hint="three in a part of a path, and three `**`, are the most")
+    return lines
 
 
 def _refuse_whole_home(root: str) -> None:

@@ -14,7 +14,7 @@ from remoterun.source.tree import Source
 MOST_BYTES = 1 << 20
 """Of one file: a longer one is not read."""
 _MOST_IN_ALL = 3 << 20
-"""Bytes, with 4,000 for each file: what is read takes some seconds at the most."""
+"""Bytes, with 4,000 for each file, and more for what takes long to parse: all takes some seconds at the most."""
 _DEPTH = 4
 """Scripts that start scripts."""
 _PYTHON = re.compile(r"(python|pypy)[\d.]*$")
@@ -158,7 +158,10 @@ class _Scan:
             self._code(_NOTEBOOK_MAGIC.sub("", text), path)
 
     def _code(self, text: str, path: str) -> None:
+        self._left -= 64 * text.count("{") + 16 * sum(map(text.count, "\n;,"))  # what takes long to parse
         try:
+            if self._left < 0:
+                raise ValueError
             found = _imports(ast.parse(text))
         except (SyntaxError, ValueError, RecursionError, MemoryError):
             self.whole = False

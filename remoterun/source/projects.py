@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import posixpath
 import shlex
-import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +11,7 @@ from urllib.parse import urlsplit
 
 from remoterun.agent.shared.environment import package_names
 from remoterun.errors import UsageError
+from remoterun.parsing import toml
 from remoterun.source.tree import Source
 
 _REDIRECTIONS = (">", ">>", ">|", "&>", "&>>")
@@ -72,7 +72,7 @@ def listed_in(source: Source | None) -> Requirements | None:
             if path in files:
                 try:
                     with open(files[path], "rb") as file:
-                        found = Requirements(path, as_requirements(name, file.read(MOST_BYTES)))
+                        found = Requirements(path, as_requirements(name, file.read(MOST_BYTES + 1)))
                 except (OSError, UsageError):
                     continue
                 if found.count:
@@ -82,14 +82,16 @@ def listed_in(source: Source | None) -> Requirements | None:
 
 def as_requirements(name: str, data: bytes) -> str:
     """The content of a file of that name as the text of a requirements file. Raises `UsageError`."""
+    if len(data) > MOST_BYTES:
+        raise UsageError(f"`{name}` has more than {MOST_BYTES >> 20} MiB", hint="--pip-req requirements.txt")
     try:
         text = data.decode("utf-8-sig")
         if not name.endswith((".toml", ".lock")):
             return text
-        content = tomllib.loads(text)
+        content = toml(text)
     except UnicodeDecodeError:
         raise UsageError(f"`{name}` is not UTF-8 text", hint="--pip-req requirements.txt")
-    except tomllib.TOMLDecodeError as error:
+    except ValueError as error:
         raise UsageError(f"`{name}` is not TOML: {error}", hint="--pip-req requirements.txt")
     try:
         lines = _locked(content) if name.endswith(".lock") else _dependencies(content)

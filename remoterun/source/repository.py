@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import shutil
 from collections.abc import Iterator, Mapping
 
 from remoterun.agent.shared.records import Record
@@ -17,6 +16,8 @@ from remoterun.source.tree import git_line, named, shell
 GITLINK = 0o160000  # a submodule
 LINK = 0o120000
 EXECUTABLE = 0o100755
+
+_NONE = "not a git repository (or any"  # git's words
 
 
 class NoRepository(SourceError):
@@ -37,7 +38,7 @@ def find_repository(folder: str) -> tuple[str, str]:
     git = Git(folder)
     answer = git.attempt("rev-parse", "--is-inside-work-tree", "--is-inside-git-dir")
     if answer.status:
-        if "not a git repository (or any" in answer.error:
+        if _NONE in answer.error:
             raise NoRepository(
                 f"{named(folder)} is in no git repository",
                 hint="`git init` makes one; `--no-git` sends the folder as it is",
@@ -45,31 +46,26 @@ def find_repository(folder: str) -> tuple[str, str]:
         if "cannot use bare repository" not in answer.error:
             git.fail(answer)
     inside, in_git_dir = answer.output.split()[:2] if answer.status == 0 else (b"false", b"true")
-    if in_git_dir == b"true" or inside != b"true":
-        raise _gits_own(folder)
-    root = one_line(git.run("rev-parse", "--show-toplevel"))
-    place = f"{root}/.git"
-    if os.path.isfile(place):
-        place = one_line(Git(root).run("rev-parse", "--resolve-git-dir", place))
-    own = os.fsencode(os.path.realpath(place)) + b"\n"
-    answer = git.attempt("rev-parse", "--absolute-git-dir", "--show-prefix")
-    if not answer.output.startswith(own):  # git before 2.38 follows the `config` of a bare repository of a clone
-        raise _gits_own(folder)
-    return root, one_line(answer.output.removeprefix(own)).rstrip("/")
-
-
-def _gits_own(folder: str) -> SourceError:
-    return SourceError(
+    if inside == b"true" and in_git_dir == b"false":
+        root = one_line(git.run("rev-parse", "--show-toplevel"))
+        place = f"{root}/.git"
+        if os.path.isfile(place):
+            place = one_line(Git(root).run("rev-parse", "--resolve-git-dir", place))
+        own = os.fsencode(os.path.realpath(place)) + b"\n"
+        answer = git.attempt("rev-parse", "--absolute-git-dir", "--show-prefix")
+        if answer.output.startswith(own):  # git before 2.38 takes the `config` of a bare repository that a clone holds
+            return root, one_line(answer.output.removeprefix(own)).rstrip("/")
+    raise SourceError(
         f"{named(folder)} is a folder of git's own, without a work tree",
         hint=f"`cd` into a work tree; of a bare repository `git clone {shell(folder)}` makes one",
     )
 
 
 def top_of(folder: str) -> str | None:
-    """The top of the repository that holds `folder`, by git's own answer; None without one, or without git. What lies
-    outside of it may be anybody's. Raises `SourceError` where git refuses what is there."""
-    with contextlib.suppress(NoRepository):
-        return find_repository(folder)[0] if shutil.which("git") else None
+    """The top of the repository that holds `folder`, by git's own answer: what lies above it may be anybody's. None
+    where there is no repository that git takes."""
+    with contextlib.suppress(SourceError):
+        return find_repository(folder)[0]
     return None
 
 
@@ -96,10 +92,13 @@ def is_ignored(root: str, folder: str) -> bool:
     return Git(root).attempt("check-ignore", "--quiet", "--", f"./{folder}/").status == 0
 
 
-def is_tracked(folder: str, name: str) -> bool:
-    """Whether git tracks what has that name in `folder`, or what leads there."""
-    git = Git(folder, options=("--literal-pathspecs",))
-    return bool(git.run("ls-files", "-z", "--", name))
+def is_tracked(folder: str, name: str) -> bool | None:
+    """Whether git tracks that name in `folder`, or refuses to say; None without a repository."""
+    try:
+        answer = Git(folder, ("--literal-pathspecs",)).attempt("ls-files", "-z", "--", name)
+    except SourceError:  # no git
+        return None
+    return None if _NONE in answer.error else answer.status != 0 or answer.output != b""
 
 
 def line_to_ignore(path: str) -> str | None:

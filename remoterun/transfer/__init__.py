@@ -4,7 +4,7 @@ To a host      reading.py lists and hashes this machine's files (known ones: sta
 From a host    fetching.py is the flow; downloads.py fetches files; destination.py says where they may stand, and writes
                them
 All of them    large_files.py, pieces; lanes.py, a queue of tasks and several connections; answers.py, what a host may
-               answer; progress.py, how far it is; links.py, those on the way to what was typed
+               answer; progress.py, how far it is
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from remoterun.transfer.destination import Fetched
     from remoterun.transfer.downloads import Download, download
     from remoterun.transfer.fetching import Choice, Conflict, fetch_manifest, place, refuse
-    from remoterun.transfer.links import WayOut, way_out
     from remoterun.transfer.progress import Progress
     from remoterun.transfer.reading import Reading, read_entries, read_tree
     from remoterun.transfer.sending import Sent, send_blobs, send_tree
@@ -30,7 +29,6 @@ else:
             "downloads": ("Download", "download"),
             "fetching": ("Choice", "Conflict", "fetch_manifest", "place", "refuse"),
             "destination": ("Fetched",),
-            "links": ("WayOut", "way_out"),
             "progress": ("Progress",),
             "reading": ("Reading", "read_entries", "read_tree"),
             "sending": ("Sent", "send_blobs", "send_tree"),
@@ -46,7 +44,6 @@ __all__ = [
     "Progress",
     "Reading",
     "Sent",
-    "WayOut",
     "contents",
     "download",
     "fetch_manifest",
@@ -57,5 +54,4 @@ __all__ = [
     "refuse",
     "send_blobs",
     "send_tree",
-    "way_out",
 ]

@@ -13,12 +13,14 @@ import unicodedata
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import NamedTuple
 
 from remoterun.agent.shared.frames import Bytes
 from remoterun.agent.shared.paths import SafeFolder, show
 from remoterun.agent.shared.tree import Entry, Manifest
 from remoterun.errors import TransferError, UnsafePath
 from remoterun.sizes import size as readable
+from remoterun.source.repository import is_tracked, top_of
 from remoterun.transfer.progress import Progress
 
 MOST_WARNINGS = 100
@@ -196,14 +198,42 @@ def _in_bare_repository(manifest: Manifest, target: Path) -> set[str]:
 
 
 def without_git_folders(manifest: Manifest, target: Path) -> tuple[Manifest, list[str]]:
-    """The manifest without the entries of git folders and of bare repositories below `target`; their paths."""
+    """The manifest without the entries of git folders, links to such ones, and bare repositories below `target`; their
+    paths."""
     text = manifest.encode().lower()
     names = (b"git", b"\\u", b"head", b"objects", b"refs", b"commondir", b"config", b"hooks")
     if not any(name in text for name in names):  # as nearly always; "\\u": a character that is not ASCII
         return manifest, []
     left_out = _in_bare_repository(manifest, target)
-    left_out.update(entry.path for entry in manifest if in_git_folder(entry.path))
+    left_out.update(entry.path for entry in manifest if in_git_folder(entry.path) or in_git_folder(entry.target))
     return Manifest(entry for entry in manifest if entry.path not in left_out), sorted(left_out)
+
+
+class WayOut(NamedTuple):
+    """`link` leads to `goal`. `to_git`: that is git's own. `tracked`: a repository made it; None: nobody knows."""
+
+    link: str
+    goal: str
+    to_git: bool
+    tracked: bool | None
+
+
+def way_out(path: str) -> WayOut | None:
+    """The first link on the way to `path` that leads out of the repository in which it lies, or to git's own: who types
+    `data` may not know that it is one. Without a repository the current folder counts as one."""
+    current = os.path.realpath(os.curdir)
+    here = "/" if path.startswith("/") else current
+    for part in path.split("/"):
+        place = os.path.join(here, part)
+        goal = os.path.realpath(place)
+        if os.path.islink(place):
+            tracked = is_tracked(here, part)
+            top = Path(top_of(here) or (here if tracked else current if Path(here).is_relative_to(current) else "/"))
+            to_git = in_git_folder(goal) or any(os.path.isfile(f"{goal}/{bare}") for bare in ("HEAD", "../HEAD"))
+            if not Path(goal).is_relative_to(top) or to_git and top != Path("/"):
+                return WayOut(place, goal, to_git, tracked)
+        here = goal
+    return None
 
 
 _ACCENTED = "\N{LATIN SMALL LETTER E WITH ACUTE}"

@@ -24,13 +24,12 @@ from remoterun.session import Session
 from remoterun.transfer.destination import (
     Destination,
     Fetched,
-    in_git_folder,
     refuse_twins,
     temporary_name,
+    way_out,
     without_git_folders,
 )
 from remoterun.transfer.downloads import Download
-from remoterun.transfer.links import way_out
 from remoterun.transfer.progress import Progress
 
 
@@ -73,9 +72,8 @@ def place(
     gets that name, or keeps its own if `target` is a folder (or is to be one: `into`). `download` downloads the files,
     from what is called `remote_name`.
 
-    Every file appears whole, after its hash was checked. Conflicts are asked about before anything is written. `target`
-    is written through a link that leads out of its repository only where a person made it, or typed a "/" at the end
-    (`into`).
+    Every file appears whole, after its hash was checked. Conflicts are asked about before anything is written. A
+    link of a repository that leads out of it is refused, unless the user typed a "/" after it (`into`).
     Raises `AlreadyExists`, `UnsafePath`, `TransferError`; `SomeDamaged` when all that is whole was copied.
     """
     name = None
@@ -206,9 +204,8 @@ def _same(entry: Entry, place: str, status: os.stat_result) -> bool:
 
 
 def _place_link(root: SafeFolder, entry: Entry, result: Fetched) -> None:
-    if not link_stays_inside(entry.path, entry.target) or in_git_folder(entry.target):
-        why = f"points outside, or to git's own (`{show(entry.target)}`)"
-        result.warn(f"`{show(entry.path)}` {why}; the link was left out")
+    if not link_stays_inside(entry.path, entry.target):
+        result.warn(f"`{show(entry.path)}` points outside (`{show(entry.target)}`); the link was left out")
         return
     folder, name = root.place(entry.path)
     temporary = temporary_name()

@@ -359,6 +359,35 @@ class TestRuns:
         assert "machine    local" in plan.stdout
         assert "\nlabels     lesson\nports      6006\n" in plan.stdout
 
+    def test_a_link_of_a_repository_is_asked_about_before_it_is_sent(self, ready: Place, tmp_path: Path) -> None:
+        """It leads out of the repository, where its name says otherwise; what a person made is sent without a word."""
+        there = Place(tmp_path / "clone", ready.env)
+        (tmp_path / "keys").mkdir()
+        (tmp_path / "keys" / "id").write_text("numpy")
+        there.folder.mkdir()
+        for name, goal in (("data", "../keys"), ("needs.txt", "../keys/id"), ("own", "../keys"), ("git", ".git")):
+            (there.folder / name).symlink_to(goal)
+        subprocess.run(["git", "init", "-q", there.folder], check=True)
+        subprocess.run(["git", "add", "data", "needs.txt", "git"], cwd=there.folder, check=True)
+        sends: list[tuple[str, ...]] = [
+            ("upload", "data"), ("upload", "needs.txt"), ("cp", "data/id", "uploads/ours/"), ("upload", "git/HEAD"),
+            ("run", "-y", "-m", "./data:d", "true"), ("run", "-y", "--pip-req", "needs.txt", "true"),
+        ]  # fmt: skip
+        for words in sends:
+            refused = there.run(*words, status=2)
+            assert "a link of the repository, leads to" in refused.stderr and "type " in refused.stderr, words
+        assert "uploads/ours" not in there.run("ls").stdout
+        there.run("upload", "own")
+        there.run("upload", "../keys")
+        terminal = there.spawn("upload", "data")
+        terminal.expect("leads to .*keys.*Send that")
+        terminal.sendline("n")
+        assert ended(terminal) == 130
+        terminal = there.spawn("upload", "data")
+        terminal.expect("Send that")
+        terminal.sendline("y")
+        assert ended(terminal) == 0
+
     def test_standard_input(self, ready: Place) -> None:
         """It is sent where that is asked for, also again; else it is said that it is not."""
         here = ready.folder / "below"

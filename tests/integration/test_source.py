@@ -935,6 +935,14 @@ def test_an_ignore_file_without_an_end_is_refused(tmp_path: Path, target: str) -
         snapshot(tmp_path, no_git=True)
 
 
+@pytest.mark.parametrize("line", ["*" + "a*" * 40 + "b", "**/a/" * 10 + "b"])
+def test_an_ignore_file_that_would_take_years_is_refused(tmp_path: Path, line: str) -> None:
+    write(tmp_path / "a/" / ("a" * 200), "x")
+    write(tmp_path / ".remoterunignore", f"# {'*' * 9}\n{line}\n")
+    with pytest.raises(SourceError, match=r"has too many `\*`"):
+        snapshot(tmp_path, no_git=True)
+
+
 def test_a_plain_folder(tmp_path: Path) -> None:
     top = tmp_path / "plain"
     for name in ("a.py", "data/in.txt", "data/raw/big.bin", "a.log", "keep.log", "build/x", "deep/build/y", "#x", "é"):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 
@@ -32,6 +34,16 @@ base_image = "python:3.11-slim"
 def config(tmp_path: Path) -> Config:
     (tmp_path / "config.toml").write_text(TEXT)
     return load({"REMOTERUN_HOME": str(tmp_path)})
+
+
+@pytest.mark.parametrize("change", [["chmod", "g+w"], ["chown", "12345"]], ids=str)
+def test_a_home_that_others_may_write_says_nothing(config: Config, change: list[str]) -> None:
+    """They could name another machine there, where code and secrets go."""
+    if change[0] == "chown" and os.geteuid() != 0:
+        pytest.skip("only root gives files away")
+    subprocess.run([*change, str(config.home)], check=True)
+    with pytest.raises(ConfigError, match="others than you may write"):
+        load({"REMOTERUN_HOME": str(config.home)})
 
 
 def test_all_of_it(config: Config) -> None:

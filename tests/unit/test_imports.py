@@ -259,3 +259,12 @@ class TestLists:
     def test_what_can_not_be_read(self, name: str, text: str, says: str) -> None:
         with pytest.raises(UsageError, match=says):
             as_requirements(name, text.encode("latin-1"))
+
+
+@pytest.mark.parametrize("text", ["x = f'" + "{a}" * 300_000 + "'", "a;" * 400_000], ids=["braces", "lines"])
+def test_code_that_is_made_to_take_long_is_not_read(tmp_path: Path, text: str) -> None:
+    """The first took Python's own parser half a minute."""
+    (tmp_path / "a.py").write_text(text)
+    began = time.process_time()
+    assert not imported("python a.py", snapshot(tmp_path, no_git=True)).whole
+    assert time.process_time() - began < 1

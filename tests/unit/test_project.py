@@ -11,8 +11,9 @@ import pytest
 
 from remoterun import project
 from remoterun.cli.options import parsed, with_values
-from remoterun.errors import ConfigError
+from remoterun.errors import ConfigError, UsageError
 from remoterun.model import Asked, Mount, Resource
+from remoterun.source import as_requirements
 
 TEXT = """
 machine = "box"
@@ -182,3 +183,15 @@ def test_what_is_refused(text: str, message: str, hint: str) -> None:
         project.parse(text, Path("remoterun.toml"))
     assert message in caught.value.message and "remoterun.toml" in caught.value.message
     assert hint in (caught.value.hint or "")
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [(f"a={'[' * 5000}", "nested"), (f"{'.'.join('a' * 9999)}=1", "more than 32 parts")],
+    ids=["nested", "parts"],
+)
+def test_a_file_that_is_made_to_take_long_is_refused(text: str, why: str) -> None:
+    with pytest.raises(ConfigError, match=why):
+        project.parse(text, Path("f"))
+    with pytest.raises(UsageError, match=why):
+        as_requirements("pyproject.toml", text.encode())

@@ -170,6 +170,12 @@ def test_what_is_asked_is_cleaned(capsys: pytest.CaptureFixture[str], monkeypatc
     assert said.count("[Y/n] ") == 2 and "[Y/n/q] " in said and obeyed(said) == []
 
 
+@pytest.mark.parametrize("char", "\u3164\u115f\u1160\uffa0\u034f\U000e0100\u17b4\u180b")
+def test_what_has_no_width_is_seen(char: str) -> None:
+    """Two names that differ in it would be the same to a reader; an emoji of two characters is one."""
+    assert render.clean(f"é{char}") == f"é{char.encode('unicode_escape').decode()}" and render.clean("❤️") == "❤️"
+
+
 def test_json_is_exact(capsys: pytest.CaptureFixture[str]) -> None:
     render.out_json({"x": EVIL})
     said = capsys.readouterr().out

@@ -102,7 +102,7 @@ def python_for(variant: str) -> Optional[str]:
 def _can_make_venv(python: str) -> bool:
     """Debian has Pythons without their venv module, and pyenv has stand-ins for those that are switched off."""
     try:
-        words = [python, "-c", "import ensurepip, venv"]
+        words = [python, "-I", "-c", "import ensurepip, venv"]
         done = subprocess.run(
             words, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=20
         )

@@ -11,8 +11,8 @@ import typer
 
 from remoterun.cli import complete, render
 from remoterun.cli.app import Command, Json, Quiet, Wait, app, example
+from remoterun.cli.asking import agree_to_link, with_bucket
 from remoterun.cli.asking import client as connect
-from remoterun.cli.asking import with_bucket
 from remoterun.cli.render import file_views, live_views
 from remoterun.errors import NotFound, SomeDamaged, UsageError
 from remoterun.model import Resource, check_upload_name
@@ -42,7 +42,7 @@ def upload(
     json: Json = False,
 ) -> None:
     """Send a file or a folder as a named data set. What the machine has already is not sent again."""
-    _check_exists(path)
+    _check(path)
     folder = path if path.is_dir() else path.parent
     chosen = check_upload_name(folder.resolve().name if name is None else name)
     with connect() as client:
@@ -62,11 +62,13 @@ def _folder_of(path: Path) -> str:
     return "" if folder == os.curdir or folder.startswith(os.pardir) or ":" in folder else folder
 
 
-def _check_exists(path: Path) -> None:
+def _check(path: Path) -> None:
+    """Whether it is there, and meant."""
     if not os.path.exists(path):
         shown = render.name(str(path))
         message = f"the link `{shown}` leads to no file" if path.is_symlink() else f"there is no `{shown}` here"
         raise NotFound(message, hint="ls   shows what there is")
+    agree_to_link(str(path))
 
 
 @app.command(cls=Command, epilog=example("remoterun ls runs/15/models"))
@@ -186,7 +188,7 @@ def cp(
                 render.line(f"  {ignoring}   keeps it out of what runs are sent")
         elif target is not None and Resource.is_one(target):
             path = Path(source)
-            _check_exists(path)
+            _check(path)
             if to is not None:
                 with_bucket(client, to)
             with live_views.progress(json) as progress:
@@ -212,10 +214,7 @@ def _conflict(yes: bool, ignore: bool) -> Any:
 def _folder_for(client: Client, source: Resource) -> str:
     """Where a copy goes that names no place: a whole run into a folder of its own, and not among the files here."""
     if source.kind == "runs" and not source.sub:
-        folder = f"run-{client.registry.run(source.name).number}"
-        if os.path.islink(folder):
-            raise UsageError(f"`{folder}` is a link here", hint=f"remoterun cp {source} FOLDER")
-        return folder
+        return f"run-{client.registry.run(source.name).number}"
     return "."
 
 

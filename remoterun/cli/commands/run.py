@@ -15,7 +15,7 @@ from remoterun import project as projects
 from remoterun.agent.shared.files import write_whole
 from remoterun.cli import render
 from remoterun.cli.app import MORE, Background, Command, Quiet, RunAsJson, app, example
-from remoterun.cli.asking import agree, hint_at_secrets
+from remoterun.cli.asking import agree, agree_to_link, hint_at_secrets
 from remoterun.cli.asking import client as connect
 from remoterun.cli.options import OPTIONS, command_of, options_of, parsed, takes, with_values
 from remoterun.cli.render import live_views, machine_views
@@ -172,6 +172,7 @@ def launch(client: Client, prepared: Prepared, yes: bool, dry_run: bool, plan: P
 
 def _uploaded(client: Client, mount: Mount, machine: MachineType) -> Mount:
     """The version that a folder of this machine is now, in its place."""
+    agree_to_link(mount.local)
     with live_views.progress() as progress:
         upload = client.uploads.upload(Path(mount.local), mount.resource.name, machine.name, progress).upload
     render.line(f"{render.name(mount.local)} is uploads/{upload.name}@{upload.version}, {render.size(upload.size)}")

@@ -61,15 +61,17 @@ def clean(text: str) -> str:
     That is every control character (C0, DEL, C1), every character that changes the direction of text or has no width,
     and half a surrogate pair. Names, commands, a host's answers and logs' tails come from elsewhere.
     """
-    if text.isprintable():
-        return text
-    return "".join(char if char.isprintable() else _visible(char) for char in text)
+    if not text.isprintable():
+        text = "".join(char if char.isprintable() else _visible(char) for char in text)
+    return text if text.isascii() else _UNSEEN.sub(lambda found: _visible(found[0]), text)
 
 
 def _visible(char: str) -> str:
     return {"\n": "⏎ ", "\t": "    "}.get(char) or char.encode("unicode_escape").decode()
 
 
+_UNSEEN = re.compile(r"[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u3164\ufe00-\ufe0e\uffa0\U000e0100-\U000e01ef]")
+"""What has no width and counts as printable; not U+FE0F, which makes an emoji of a symbol."""
 _STRING = r"\x1b[]PX^_][^\x07\x1b\x9c\n]{0,4096}"
 """An operating system command (OSC) or another of its family (DCS, SOS, PM, APC), without its end."""
 _OBEYED = re.compile(
