@@ -13,7 +13,7 @@ from pathlib import Path
 from remoterun.agent.shared import api
 from remoterun.agent.shared.frames import Frame
 from remoterun.agent.shared.protocol import Stream
-from remoterun.agent.shared.records import from_json
+from remoterun.agent.shared.records import INTEGERS, from_json
 from remoterun.agent.shared.states import FINAL, HAND_OVER, Reason, RunEvent, RunState
 from remoterun.client.archiving import machine_of
 from remoterun.client.attempts import may_go_on, start_next_attempt
@@ -378,8 +378,8 @@ def _item(connections: Connections, run: Run, frame: Frame, store: Store) -> Ite
         if "log" in said or "err" in said:
             stderr = "log" not in said
             moment, offset = said.get("t"), int(said["err" if stderr else "log"])
-            if offset < 0:
-                raise ValueError(f"log: {offset}")
+            if not 0 <= offset < INTEGERS - len(frame.body):
+                raise ValueError("log: no place in a log")
             when = None if moment is None else check_time(moment) - store.clock_skew
             return LogBytes(offset, bytes(frame.body), when, stderr)
         if "line" in said:

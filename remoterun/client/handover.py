@@ -35,7 +35,7 @@ from remoterun.client.stores import HostStore, manifest_of, pass_on
 from remoterun.client.upload_copies import archive_upload, check_known, restore_upload, restore_version
 from remoterun.client.webhooks import addresses_again, addresses_of_run, webhooks_of
 from remoterun.environments import context
-from remoterun.errors import LinkLost, NotFound, RemoterunError, UsageError
+from remoterun.errors import AgentError, LinkLost, NotFound, RemoterunError, UsageError
 from remoterun.model import MachineType, Mount, Resource, Run, new_key
 from remoterun.providers.base import NoCapacity
 from remoterun.session import Session
@@ -139,7 +139,8 @@ def move(connections: Connections, run: Run, machine: str, talk: Talk) -> Run:
         raise another_was_asked(run)
     numbers = registry.numbers(awaited.key for awaited in original.spec.after)
     for status in home.ask(api.runs, api.RunKeys(list(numbers))).runs:
-        record_status(connections, registry.run(numbers[status.key]), home.told(status))
+        with contextlib.suppress(AgentError):  # one that makes no sense
+            record_status(connections, registry.run(numbers[status.key]), home.told(status))
     request = original.request._replace(
         env=tuple((name, "") for name in original.variables),  # their values are on its host
         after=tuple(numbers[each.key] for each in original.spec.after if each.key in numbers and not each.any),

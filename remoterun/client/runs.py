@@ -189,7 +189,11 @@ class Runs:
         statuses: Answer = {}
         for start in range(0, len(runs), AT_ONCE):
             answer = store.statuses([run.key for run in runs[start : start + AT_ONCE]])
-            statuses.update((status.key, told(store, status)) for status in answer.runs)
+            for status in answer.runs:
+                try:
+                    statuses[status.key] = told(store, status)
+                except HostError as error:  # one that makes no sense hides no other
+                    statuses[status.key] = error
             statuses.update((key, HostError(f"{machine.name}: {why}")) for key, why in answer.unreadable.items())
             queued = [status.key for status in answer.runs if status.state is RunState.QUEUED]
             lines.update(self._lines(store, queued))

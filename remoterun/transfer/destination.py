@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from remoterun.agent.shared.frames import Bytes
 from remoterun.agent.shared.paths import SafeFolder, show
-from remoterun.agent.shared.tree import Entry, Manifest
+from remoterun.agent.shared.tree import Entry, Manifest, ManifestBuilder
 from remoterun.errors import TransferError, UnsafePath
 from remoterun.sizes import size as readable
 from remoterun.source.repository import is_tracked, top_of
@@ -160,7 +160,11 @@ class Destination:
             self.progress.add(came, 1)
 
 
-_DOT_GIT = re.compile(r"(?:\A|[/\\])(?:\.git|git~1)[. ]*(?:\Z|[/\\:])", re.IGNORECASE)
+_PARTS = "head|objects|refs|commondir|config|hooks"
+_DOT_GIT = re.compile(
+    rf"(?i)(?:(?:\A|[/\\])(?:\.git|git~1)|\\(?:{_PARTS}))[. ]*(?:\Z|[/\\:])|(?:\A|/)(?:{_PARTS})[. ]*\\"
+)
+_PART = re.compile(rf"(?:\A|/)({_PARTS})[. ]*(?=\Z|[/:])", re.IGNORECASE)
 
 
 def in_git_folder(path: str) -> bool:
@@ -170,43 +174,57 @@ def in_git_folder(path: str) -> bool:
     The name is recognised as git does it (`verify_path`): with any case; as NTFS takes it (`git~1`, dots and blanks at
     its end, a stream such as `.git::$INDEX_ALLOCATION`, backslashes between folders); and as a Mac's disk takes it,
     which ignores some invisible characters. All of these are refused on every disk: a folder may be copied on to
-    another one.
+    another one. So are parts of a bare repository between backslashes.
     """
     if not path.isascii():
         path = "".join(char for char in path if unicodedata.category(char) != "Cf").casefold()
     return _DOT_GIT.search(path) is not None
 
 
-_PART = re.compile(r"(?:\A|[/\\])(head|objects|refs|commondir|config|hooks)[. ]*(?=\Z|[/\\:])", re.IGNORECASE)
-
-
-def _in_bare_repository(manifest: Manifest, target: Path) -> set[str]:
-    """Paths with which a folder becomes one that git takes for a repository without a work tree, by what it holds: git
-    runs what its `config` and its `hooks` name. What lies below `target` already counts: it may come in two copies."""
-    parts: dict[str, dict[str, list[str]]] = {}
+def _bare_repositories(manifest: Manifest, target: Path) -> set[str]:
+    """Folders that git takes for a repository without a work tree, by what they hold: git runs what their `config` and
+    their `hooks` name. What lies below `target` already counts: it may come in two copies."""
+    found: set[str] = set()
+    # Folders that the path lies in, from the top, their parts, and whether they are there; not those of a whole tree.
+    inside = {"": _on_disk(target)}
     for entry in manifest:
-        for found in _PART.finditer(entry.path):
-            parts.setdefault(entry.path[: found.start()], {}).setdefault(found[1].lower(), []).append(entry.path)
-    left_out: set[str] = set()
-    for folder, paths in parts.items():
-        names = set(paths)
-        with contextlib.suppress(OSError, ValueError):
-            names.update(name.lower() for name in os.listdir(target / folder))
-        if "head" in names and ("commondir" in names or {"objects", "refs"} <= names):
-            left_out.update(*paths.values())
-    return left_out
+        while (folder := next(reversed(inside))) and not entry.path.startswith(folder + "/"):
+            del inside[folder]
+        for part in _PART.finditer(entry.path):
+            folder = entry.path[: part.start()]
+            if folder not in inside:
+                there = next(reversed(inside.values()))[1]
+                inside[folder] = _on_disk(target / folder) if there else (set(), False)
+            names = inside[folder][0]
+            names.add(part[1].lower())
+            if "head" in names and ("commondir" in names or {"objects", "refs"} <= names):
+                found.add(folder)
+    return found
+
+
+def _on_disk(folder: Path) -> tuple[set[str], bool]:
+    with contextlib.suppress(OSError, ValueError):
+        return {name.lower() for name in os.listdir(folder)}, True
+    return set(), False
 
 
 def without_git_folders(manifest: Manifest, target: Path) -> tuple[Manifest, list[str]]:
     """The manifest without the entries of git folders, links to such ones, and bare repositories below `target`; their
     paths."""
     text = manifest.encode().lower()
-    names = (b"git", b"\\u", b"head", b"objects", b"refs", b"commondir", b"config", b"hooks")
+    names = (b"git", b"\\u", *_PARTS.encode().split(b"|"))
     if not any(name in text for name in names):  # as nearly always; "\\u": a character that is not ASCII
         return manifest, []
-    left_out = _in_bare_repository(manifest, target)
-    left_out.update(entry.path for entry in manifest if in_git_folder(entry.path) or in_git_folder(entry.target))
-    return Manifest(entry for entry in manifest if entry.path not in left_out), sorted(left_out)
+    bare = _bare_repositories(manifest, target)
+    left_out, build = [], ManifestBuilder()
+    for entry in manifest:
+        parts = _PART.finditer(entry.path) if bare else ()
+        of_git = in_git_folder(entry.path) or in_git_folder(entry.target)
+        if of_git or any(entry.path[: part.start()] in bare for part in parts):
+            left_out.append(entry.path)
+        else:
+            build.add(entry)
+    return Manifest.built(build), left_out
 
 
 class WayOut(NamedTuple):

@@ -12,14 +12,16 @@ from pathlib import Path
 
 import pytest
 
+from remoterun.agent.running import ending
+from remoterun.agent.running.ending import Ended, save
 from remoterun.agent.running.engines import docker
 from remoterun.agent.running.engines.wrapper import command_text, mark_stopping, prepare_io
 from remoterun.agent.running.supervisor import Supervisor
-from remoterun.agent.shared.states import RunState
+from remoterun.agent.shared.states import Reason, RunState
 from remoterun.agent.shared.tree import Manifest
 from remoterun.agent.store.home import Home
 from remoterun.agent.store.run_folder import RunFolder
-from tests.workshop import SAVES, spec_of, until
+from tests.workshop import SAVES, Place, spec_of, until
 
 SHELLS = {name: path for name in ("dash", "bash", "busybox") if (path := shutil.which(name))}
 
@@ -43,6 +45,33 @@ def test_a_docker_that_stalls_is_waited_for(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr(docker, "TIMEOUT", 20.0)
     supervisor._take(RunState.BUILDING, supervisor._build)
     assert run.state()[0] is RunState.MOUNTING
+
+
+class TestSaving:
+    """What a command leaves may take hours to read: 8 TB that are all holes."""
+
+    @pytest.mark.parametrize("executable", [False, True])
+    def test_a_kill_ends_it(self, place: Place, executable: bool) -> None:
+        key = place.submit("truncate -s 8T hole" + "; chmod +x hole" * executable)
+        place.until_state(key, RunState.SAVING)
+        place.end(key, "kill")
+        assert place.until_final(key)["reason"] == "killed"
+
+    def test_so_does_its_time(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """As long again as the command may take, at least an hour: here 0.1 seconds."""
+        monkeypatch.setattr(ending, "LEAST_SAVING", 0.1)
+        home = Home.open(str(tmp_path / "home"))
+        run = home.create_run(spec_of(timeout=0.05), Manifest([]))
+        os.makedirs(run.work)
+        with open(os.path.join(run.work, "hole"), "wb") as file:
+            file.truncate(8 << 40)
+        for state in (RunState.BUILDING, RunState.MOUNTING, RunState.RUNNING):
+            run.move(state)
+        run.move(RunState.SAVING, reason="exited", code=0)
+        with pytest.raises(Ended) as caught:
+            save(home, run, run.spec())
+        assert caught.value.reason is Reason.TIMEOUT and caught.value.unsaved and caught.value.fields["code"] == 0
+        assert run.work in caught.value.fields["message"] and os.path.exists(os.path.join(run.work, "hole"))
 
 
 class TestStop:

@@ -315,7 +315,8 @@ class TestGitFolders:
     @pytest.mark.parametrize(
         "part",
         [".git", ".GIT", ".Git", ".git.", ".git ", ".git . .", "git~1", "GIT~1", "git~1.", ".git::$INDEX_ALLOCATION",
-         ".git:stream", ".g\u200cit", "\ufeff.git", ".gi\u200dT", ".git\\hooks", "a\\.git"],
+         ".git:stream", ".g\u200cit", "\ufeff.git", ".gi\u200dT", ".git\\hooks", "a\\.git",
+         "x\\HEAD", "x\\refs.:y", "objects\\x"],
     )  # fmt: skip
     def test_names_that_a_disk_takes_for_it(self, part: str) -> None:
         for path in (part, f"{part}/hooks/pre-commit", f"a/b/{part}", f"a/{part}/c"):

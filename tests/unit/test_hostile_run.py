@@ -95,6 +95,13 @@ def test_an_exit_status_without_an_end(run: RunFolder) -> None:
     assert run.exit_code() is None
 
 
+@pytest.mark.parametrize(("text", "code"), [("99999", 255), ("256", 255), ("-1", 255), ("7\n", 7), ("x", None)])
+def test_an_exit_status_that_no_command_has(run: RunFolder, text: str, code: int | None) -> None:
+    """A command wrote it: `ps` showed nothing of its machine any more."""
+    Path(run.exit_file).write_text(text)
+    assert run.exit_code() == code
+
+
 class TestWorkTree:
     def test_a_walk_stays_in_the_folder_that_it_is_in(self, tmp_path: Path) -> None:
         """The command puts a link in the place of a folder whose files are being listed."""
@@ -125,6 +132,13 @@ class TestWorkTree:
             (work / "a").symlink_to(outside)
             assert get("", b"a/b/mine") == get("", b"a/mine") == get("", b"pipe") == b""
             assert get("c", b"mine") == b"mine"
+
+    def test_the_list_of_a_run_that_goes_on_leaves_out_what_lies_too_deep(self, run: RunFolder, tmp_path: Path) -> None:
+        write_files(Path(run.work), {"a": b"a", "d/" * 205 + "x": b"x", "z": b"z"})
+        with served(Home.open(str(tmp_path / "home"))) as link:
+            stream = link.open("tree", resource=to_json(ResourceRef("run", "x", key=run.key)))
+            stream.end()
+            assert [entry.path for entry in Manifest.decode(stream.read(), hashed=False)] == ["a", "z"]
 
     def test_folders_one_in_the_other(self, tmp_path: Path) -> None:
         """However deep they lie, few of them are open at a time, and they can be deleted."""

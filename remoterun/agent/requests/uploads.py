@@ -111,7 +111,7 @@ def _work_tree(run: RunFolder) -> Manifest:
     skip = [mount.place for mount in run.spec().mounts if not mount.is_absolute]
     entries: List[Entry] = []
     with SafeFolder(run.work, make=False) as work:
-        for found in walk(run.work, skip, []):
+        for found in walk(run.work, skip, [], []):
             entry = found.entry
             known = source.get(entry.path)
             if known is not None and known.kind == entry.kind == "f" and known.size == entry.size:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 from typing import Any, Dict, List, NoReturn, Optional
 
 from ..shared.files import DISK_FULL, remove_tree
@@ -16,6 +17,8 @@ from ..store.outputs import all_readable
 from ..store.run_folder import RunFolder
 from . import queue
 from .engines import Engine, engine_of_run
+
+LEAST_SAVING = 3600.0  # seconds
 
 
 class Ended(Exception):
@@ -74,13 +77,22 @@ def not_answering(engine: str) -> str:
 
 
 def save(home: Home, run: RunFolder, spec: RunSpec) -> NoReturn:
-    """Save the outputs of a run that is SAVING. Raises `Ended`. May be repeated after a crash at any point."""
-    if run.kill_asked():
-        raise Ended(Reason.KILLED)
+    """Save the outputs of a run that is SAVING, for as long again as its command may take, an hour at least. Raises
+    `Ended`. May be repeated after a crash at any point."""
     event = run.state()[1]
     reason = Reason(event["reason"])
+    until = time.monotonic() + max(spec.timeout or float("inf"), LEAST_SAVING)
+
+    def check(_: int = 0) -> None:
+        if run.kill_asked():
+            raise Ended(Reason.KILLED)
+        if time.monotonic() > until:
+            message = "its time was up before its outputs were saved; its files are in %s" % run.work
+            raise Ended(Reason.TIMEOUT, message, unsaved=True, code=event.get("code"))
+
+    check()
     if not os.path.exists(run.outputs_file):
-        saved_now, special = outputs.save(home, run)
+        saved_now, special = outputs.save(home, run, check)
         places = tuple(mount.place + "/" for mount in spec.mounts)
         written = [entry.path for entry in saved_now.entries if (entry.path + "/").startswith(places)]
         if written:

@@ -238,9 +238,10 @@ def private_copy(
     mode: Optional[int] = None,
     source_folder: Optional[int] = None,
     target_folder: Optional[int] = None,
+    check: Callable[[int], None] = lambda count: None,
 ) -> None:
     """Copy a file's content; shares the blocks where the file system can. The folders are descriptors, if paths are
-    relative to them."""
+    relative to them. `check`, which may raise, is called for each piece."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
     reader = os.open(source, os.O_RDONLY | os.O_CLOEXEC, dir_fd=source_folder)
     try:
@@ -251,7 +252,7 @@ def private_copy(
             try:
                 fcntl.ioctl(writer, _FICLONE, reader)
             except OSError:
-                _copy(reader, writer)
+                _copy(reader, writer, check)
         finally:
             os.close(writer)
     finally:
@@ -262,13 +263,14 @@ _FICLONE = 0x40049409
 """Share a file's blocks: btrfs, XFS."""
 
 
-def _copy(reader: int, writer: int) -> None:
+def _copy(reader: int, writer: int, check: Callable[[int], None]) -> None:
     piece = min(os.fstat(reader).st_size + 1, 1 << 20)
     while True:
         data = os.read(reader, piece)
         if not data:
             return
         write_all(writer, data)
+        check(len(data))
 
 
 def tail_start(size: int, lines: int, read: Callable[[int, int], Tuple[int, bytes]]) -> int:

@@ -45,12 +45,13 @@ MAX_STREAMS = 256
 LONG_RESULT = 64 << 10
 """Bytes of the longest result that goes in the header of END."""
 WINDOW = 8 << 20
-MOST_READ = 1 << 29
+MOST_READ = 1 << 28
 """Bytes of a manifest, or of another list that is read as a whole."""
 MOST_DROPPED = 1000
 """Frames that may come without a content, or of an answer whose end is all that is wanted."""
 
 _FRAME_COST = 64
+_VALUE_COST = 32  # of memory, however short its text in a header
 
 
 class LinkClosed(Exception):
@@ -171,7 +172,7 @@ class Stream:
                     raise TimeoutError
             frame = self._inbox.popleft()
             cost = _cost(frame)
-            self._inbox_cost -= cost
+            self._inbox_cost -= cost + _VALUE_COST * _values(frame.header)
             self._read_cost += cost
             grant = 0
             if self._read_cost >= WINDOW // 4 and not self._ended_there:
@@ -231,8 +232,8 @@ class Stream:
         with self._changed:
             if self._failure is not None:
                 return
-            self._inbox_cost += _cost(frame)
-            if self._inbox_cost > 2 * WINDOW:
+            self._inbox_cost += _cost(frame) + _VALUE_COST * _values(frame.header)
+            if self._inbox_cost > 4 * WINDOW:
                 raise ProtocolError("stream %d overran its window" % self.number)
             self._inbox.append(frame)
             self._changed.notify_all()
@@ -281,6 +282,12 @@ def _cost(frame: Frame) -> int:
 def _header_length(header: Dict[str, Any]) -> int:
     """As the sender counted it: other separators would hand out more credit than was used, without an end."""
     return len(json.dumps(header, separators=(",", ":"))) if header else 0
+
+
+def _values(value: Any) -> int:
+    """How many values a header holds, with all that is in them."""
+    held = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return len(held) + sum(map(_values, held))
 
 
 Handler = Callable[[Stream, str, Dict[str, Any]], None]

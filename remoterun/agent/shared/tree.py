@@ -39,7 +39,9 @@ LONGEST_LINE = 1 << 16
 """Bytes of a line: a path and a target of 4096 bytes each, all of them escaped, are 49,152."""
 
 DEEPEST = 200
-"""Folders, one in the other, that a walk goes down: each is open meanwhile."""
+"""Folders, one in the other, that a tree may have, and that a walk goes down: each is open meanwhile."""
+MOST_ENTRIES = 3 << 19
+"""Files, links and empty folders of a tree: some hundred bytes of memory each, wherever it is read."""
 LARGEST = (1 << 63) - 1
 """Bytes that a file may have."""
 
@@ -242,6 +244,8 @@ class ManifestBuilder:
         parent = path.rpartition(b"/")[0]
         if parent != self._last_parent and leaves:
             self._check_parents(path, parent)
+        if self.count >= MOST_ENTRIES or parent.count(b"/") >= DEEPEST:
+            raise TreeError("more than %d files, or more than %d folders in each other" % (MOST_ENTRIES, DEEPEST))
         self._last, self._last_parent = path, parent
         if kind != "d":
             leaves.append(path)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from typing import Dict, List, Optional, Tuple
+from typing import Callable, Dict, List, Optional, Tuple
 
 from ..shared.files import private_copy, read_bytes, remove_tree, write_whole
 from ..shared.tree import Entry, Manifest, WalkedEntry, hash_file, walk
@@ -12,13 +12,16 @@ from .checkout import StoredTree
 from .home import Home
 from .run_folder import RunFolder
 
+Check = Callable[[int], None]
 
-def save(home: Home, run: RunFolder) -> Tuple[Manifest, List[str]]:
+
+def save(home: Home, run: RunFolder, check: Check = lambda count: None) -> Tuple[Manifest, List[str]]:
     """Turn new and changed files of the work tree into the tree of outputs: (manifest, names of special files). What
     mounts have put there is no output, unless the command has changed it.
 
     Files become blobs by hard links: no data is copied. May be repeated after a crash at any point. What can't be
     read, since it belongs to another user, counts as special too, and the work tree stays, for it is there only.
+    `check`, which may raise, is called for each file and each piece that is read: holes may take hours.
     """
     source = {entry.path: entry for entry in Manifest.decode(read_bytes(run.source_file)).entries}
     mounted = _mounted(home, run)
@@ -29,6 +32,7 @@ def save(home: Home, run: RunFolder) -> Tuple[Manifest, List[str]]:
     entries = []
     with home.lease() as lease:
         for found in walk(run.work, (), special, unreadable):
+            check(0)
             entry, before = found.entry, mounted.get(found.entry.path)
             if before is not None and _is_as_mounted(home, before, found, started):
                 continue
@@ -36,7 +40,7 @@ def save(home: Home, run: RunFolder) -> Tuple[Manifest, List[str]]:
             if entry.kind == "f":
                 path = os.path.join(run.work, entry.path)
                 try:
-                    digest = _hash_ours(path)
+                    digest = _hash_ours(path, check)
                 except PermissionError:
                     unreadable.append(entry.path)
                     continue
@@ -44,7 +48,7 @@ def save(home: Home, run: RunFolder) -> Tuple[Manifest, List[str]]:
                 if known == entry or (before is not None and before.digest == digest):
                     continue
                 lease.add(bytes.fromhex(digest))
-                _adopt(home, path, entry, found.status)
+                _adopt(home, path, entry, found.status, check)
             elif known == entry:
                 continue
             entries.append(entry)
@@ -116,7 +120,7 @@ def _is_as_mounted(home: Home, before: Entry, found: WalkedEntry, started: int) 
     return False
 
 
-def _adopt(home: Home, path: str, entry: Entry, status: os.stat_result) -> None:
+def _adopt(home: Home, path: str, entry: Entry, status: os.stat_result, check: Check) -> None:
     if status.st_uid == os.geteuid() and status.st_nlink == 1 and not entry.executable:
         home.blobs.adopt(path, entry.digest)
     elif not home.blobs.has(entry.digest):
@@ -125,17 +129,17 @@ def _adopt(home: Home, path: str, entry: Entry, status: os.stat_result) -> None:
         # must not be: it may be written by that name.
         with home.temporary("out") as folder:
             copy = os.path.join(folder, "x")
-            private_copy(path, copy)
+            private_copy(path, copy, check=check)
             home.blobs.adopt(copy, entry.digest)
 
 
-def _hash_ours(path: str) -> str:
+def _hash_ours(path: str, check: Check) -> str:
     """The digest of a file that we may read, or may allow ourselves to. Raises `PermissionError`."""
     try:
-        return hash_file(path)[0]
+        return hash_file(path, check)[0]
     except PermissionError:
         os.chmod(path, 0o600)
-        return hash_file(path)[0]
+        return hash_file(path, check)[0]
 
 
 def _open_up(root: str) -> None:

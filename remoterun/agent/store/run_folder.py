@@ -289,10 +289,11 @@ class RunFolder:
     # -- the command's end
 
     def exit_code(self) -> Optional[int]:
-        """The code the wrapper wrote, or None."""
+        """The code the wrapper wrote, or None; 255 where a command wrote a number there that is none."""
         try:
             with open(files.open_regular(self.exit_file), "rb") as file:
-                return int(file.read(16))  # it may have no end
+                code = int(file.read(16))  # it may have no end
+                return code if 0 <= code <= 255 else 255
         except (OSError, ValueError):
             return None
 
