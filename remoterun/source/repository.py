@@ -95,7 +95,7 @@ def is_ignored(root: str, folder: str) -> bool:
 def is_tracked(folder: str, name: str) -> bool | None:
     """Whether git tracks that name in `folder`, or refuses to say; None without a repository."""
     try:
-        answer = Git(folder, ("--literal-pathspecs",)).attempt("ls-files", "-z", "--", name)
+        answer = Git(folder).attempt("ls-files", "-z", "--", f":(literal,icase){name}")
     except SourceError:  # no git
         return None
     return None if _NONE in answer.error else answer.status != 0 or answer.output != b""

@@ -118,6 +118,7 @@ TABLE: list[tuple[tuple[str, ...], int, str, str]] = [
     ((*RUN, "--pip", "cow say", "true"), 2, "pip can't read the package `cow say`", "--pip NAME"),
     ((*RUN, "--image", "python:3", "true"), 2, "can't do --image", "with Docker"),
     ((*RUN, "--pip-req", "nofile", "true"), 2, "`nofile` can't be read: No such file", "requirements.txt"),
+    ((*RUN, "--pip-req", "/dev/zero", "true"), 2, "`zero` has more than 4 MiB", "requirements.txt"),
     ((*RUN, "-e", "1A=secret", "true"), 2, "`1A=…` is not the name of an environment variable", "-e A=VALUE"),
     ((*RUN, "-e", "NAME", "true"), 2, "`NAME` is not set here", "-e NAME=VALUE"),
     ((*RUN, "--timeout", "soon", "true"), 2, "`soon` is not a duration", "90s, 10m"),
