@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from remoterun import client as nouns
-from remoterun.client.following import LogBytes
+from remoterun.client.following import LogBytes, Wanted
 from remoterun.config import Config
 from remoterun.errors import UsageError
 from remoterun.model import ALL_GPUS, Mount, Resource, Run, RunRequest
@@ -136,7 +136,7 @@ class Job:
     def logs(self, *, follow: bool = True, offset: int = 0) -> LogLines:
         """The lines of the log from byte `offset` on; with `follow` until the job has ended, else those of now. A lost
         connection is made again, and no line is lost or doubled."""
-        return LogLines(self._nouns.runs.follow(self.number, live=follow, offset=offset), offset)
+        return LogLines(self._nouns.runs.follow(self.number, Wanted(live=follow, offset=offset)), offset)
 
     @property
     def files(self) -> list[str]:

@@ -18,7 +18,7 @@ from remoterun.agent.shared.states import Reason, RunState
 from remoterun.cli import render
 from remoterun.cli.render import file_views, live_views, run_views
 from remoterun.client import Client
-from remoterun.client.following import Item, LogBytes, Note, StateChange
+from remoterun.client.following import Item, LogBytes, Note, StateChange, Wanted
 from remoterun.model import Run, listed
 
 if TYPE_CHECKING:
@@ -143,7 +143,7 @@ def forward_until_end(
     steps = live_views.Steps()
     try:
         with contextlib.closing(Forwards(client, ports, steps.say, told, server)) as forwards:
-            for item in client.runs.follow(run.number, log=False):
+            for item in client.runs.follow(run.number, Wanted(log=False)):
                 if isinstance(item, Note):
                     _show_note(item, steps, run)
                 elif isinstance(item, StateChange):

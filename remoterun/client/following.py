@@ -7,7 +7,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from remoterun.agent.shared import api
@@ -78,19 +78,20 @@ Item = LogBytes | StateChange | Note
 
 @dataclass(frozen=True)
 class Wanted:
-    """What of a run is followed; see `Runs.follow`."""
+    """What of a run is followed."""
 
     live: bool = True
+    """What comes until it has ended, too."""
     tail: int | None = None
     since: float | None = None
     timed: bool = False
-    patient: bool = True
     wait: float | None = None
+    """Seconds that the machine of a run that has ended has to answer, or of any run that is not followed `live` (None:
+    as long as connecting may take)."""
     log: bool = True
+    """Else only its states."""
     offset: int = 0
-    err_offset: int = 0
-    """Bytes of the log, and of stderr where that is apart, that are known."""
-    values: Mapping[str, str] = field(default_factory=dict)
+    """Bytes of the log that are known."""
 
     @property
     def whole(self) -> bool:
@@ -98,12 +99,17 @@ class Wanted:
         return self.log and self.tail is None and self.since is None
 
 
+ALL = Wanted()
+
+
 class Following(Iterator[Item]):
     """What comes of a run that is followed. One thread iterates; any thread may `close`."""
 
-    def __init__(self, connections: Connections, find: Callable[[], Run], wanted: Wanted) -> None:
+    def __init__(
+        self, connections: Connections, find: Callable[[], Run], wanted: Wanted, values: Mapping[str, str]
+    ) -> None:
         """`find` returns the run with the home that has it; it is called first, by the thread that iterates."""
-        self._follower = _Follower(connections, find, wanted)
+        self._follower = _Follower(connections, find, wanted, values)
         self._items = self._follower.items()
         self._turn = threading.Lock()
 
@@ -125,8 +131,10 @@ class Following(Iterator[Item]):
 class _Follower:
     """Apart from `Following`, so that one that nobody iterates any more ends at once."""
 
-    def __init__(self, connections: Connections, find: Callable[[], Run], wanted: Wanted) -> None:
-        self._connections, self._find, self._wanted = connections, find, wanted
+    def __init__(
+        self, connections: Connections, find: Callable[[], Run], wanted: Wanted, values: Mapping[str, str]
+    ) -> None:
+        self._connections, self._find, self._wanted, self._values = connections, find, wanted, values
         self._stopped = connections.event()
         self._closed = False
         self._stream: Stream | None = None
@@ -160,13 +168,13 @@ class _Follower:
             yield Note("lost", error.message)
             lost = True
         with contextlib.ExitStack() as stack:
-            whole = wanted.whole and not wanted.offset and not wanted.err_offset
+            whole = wanted.whole and not wanted.offset
             writer = stack.enter_context(logs.writer(run.key)) if whole and saved is None else None
             yield from self._live(run, lost, writer)
 
     def _live(self, run: Run, lost: bool, writer: LogWriter | None) -> Iterator[Item]:
         """Follow the run wherever it is: that is asked again after each conversation, and after one that was lost."""
-        at = _Position(run, self._wanted.offset, self._wanted.err_offset)
+        at = _Position(run, self._wanted.offset)
         backoff = RECONNECT_LEAST
         while not self._closed:
             try:
@@ -228,7 +236,7 @@ class _Follower:
             stream.cancel()
 
     def _goes_on_after(self, error: HostError) -> bool:
-        return self._wanted.live and self._wanted.patient and error.passing
+        return self._wanted.live and error.passing
 
     def _further(self, run: Run) -> Generator[Item, None, Run | None]:
         """Where a run that was followed to the end on its host goes on: on its next host, or as the run as which it was
@@ -261,7 +269,7 @@ class _Follower:
         def work() -> None:
             try:
                 talk = Talk(waiting=self._words.put)
-                done.append(start_next_attempt(self._connections, run, self._wanted.values, talk))
+                done.append(start_next_attempt(self._connections, run, self._values, talk))
             except BaseException as error:  # noqa: BLE001 - raised in the thread that waits
                 failed.append(error)
             self._words.put(None)

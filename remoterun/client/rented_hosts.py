@@ -159,15 +159,12 @@ class RentedHosts:
         """Who a provider says that this client is. Raises as `list`."""
         return self._connections.provider(name).identity()
 
-    def checks(self, name: str) -> Sequence[MachineCheck]:
-        """What `doctor` finds out about a provider. Changes nothing."""
-        return self._connections.provider(name).checks()
-
-    def bucket_checks(self) -> Sequence[MachineCheck]:
-        """What `doctor` finds out about the bucket. One object is written and removed."""
+    def checks(self) -> Sequence[MachineCheck]:
+        """What `doctor` finds out about AWS, where nothing changes, and the bucket, where one object is written and
+        removed."""
         config = self._connections.config
-        address = machines.bucket_of(config).bucket or ""
-        return creation.checks(BucketPlace.of(address, config.aws) if config.aws.bucket else None)
+        place = BucketPlace.of(machines.bucket_of(config).bucket or "", config.aws) if config.aws.bucket else None
+        return [*self._connections.provider(machines.BUCKET).checks(), *creation.checks(place)]
 
     def _collect(self, machine: MachineType, *, dry_run: bool) -> upkeep.Collected:
         """Do what `gc aws` does."""

@@ -16,7 +16,7 @@ from remoterun.agent.shared.states import ENDINGS, HAND_OVER, Reason, RunEvent, 
 from remoterun.client import archiving, occupancy, placement, renting
 from remoterun.client.attempts import may_go_on, start_in_background
 from remoterun.client.connections import Connections, check_home
-from remoterun.client.following import Following, Note, Wanted
+from remoterun.client.following import ALL, Following, Note, Wanted
 from remoterun.client.handover import Talk, launch, move
 from remoterun.client.log_cache import LogCache
 from remoterun.client.preparing import Complete, Prepared, prepare
@@ -258,34 +258,17 @@ class Runs:
         details = {"spec": spec, "folder": answer.folder, "events": events, "line": line, "usage": usage}
         return told(store, answer.status), {**details, "loss": loss}
 
-    def follow(
-        self,
-        number: int | str,
-        *,
-        live: bool = True,
-        tail: int | None = None,
-        since: float | None = None,
-        timed: bool = False,
-        patient: bool = True,
-        wait: float | None = None,
-        values: Mapping[str, str] | None = None,
-        log: bool = True,
-        offset: int = 0,
-        err_offset: int = 0,
-    ) -> Following:
-        """The run's log and states, from the start, or its log from byte `offset` on (and its stderr from `err_offset`
-        on, where that is apart); `live` waits for more until the run has ended.
+    def follow(self, number: int | str, wanted: Wanted = ALL, values: Mapping[str, str] | None = None) -> Following:
+        """The run's log and states, as far as they are wanted.
 
-        Each byte of the log comes once, in order, whatever happens to the link: with `patient`, a lost connection is
-        made again, for as long as it takes, and the log goes on where it stopped. The log of a run that has ended comes
-        from here where it was followed to its end before, and its machine can't be reached. `wait`: seconds that the
-        machine of such a run has to answer, or of any run without `live` (None: as long as connecting may take).
+        Each byte of the log comes once, in order, whatever happens to the link: a lost connection is made again, for as
+        long as it takes, and the log goes on where it stopped. The log of a run that has ended comes from here where it
+        was followed to its end before, and its machine can't be reached.
 
-        Without `log` only the states come. Followed live, a run whose rented host was lost gets its next one, if it may
-        have another; `values` as for `RunRequest.env`, which it needs again. Any thread may `close` the result.
+        Followed live, a run whose rented host was lost gets its next one, if it may have another; `values` as for
+        `RunRequest.env`, which it needs again. Any thread may `close` the result.
         """
-        wanted = Wanted(live, tail, since, timed, patient, wait, log, offset, err_offset, values or {})
-        return Following(self._connections, lambda: self._handed_over(number, wait), wanted)
+        return Following(self._connections, lambda: self._handed_over(number, wanted.wait), wanted, values or {})
 
     def _handed_over(self, number: int | str, wait: float | None) -> Run:
         run = self._located(number, wait)

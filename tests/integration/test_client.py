@@ -20,7 +20,7 @@ import pytest
 
 from remoterun.agent.shared.states import Reason, RunState
 from remoterun.client import Client
-from remoterun.client.following import LogBytes, Note, StateChange
+from remoterun.client.following import LogBytes, Note, StateChange, Wanted
 from remoterun.config import Config
 from remoterun.errors import HostUnreachable, NoAnswerInTime, NotFound, RemoterunError, UsageError
 from remoterun.hosts.base import Prompts
@@ -305,7 +305,7 @@ class TestAHostThatDoesNotAnswer:
         assert (known.state, known.unreached) == (RunState.RUNNING, "silent1 does not answer within 0.1 s")
         assert details["spec"] is None
         with pytest.raises(HostUnreachable, match="silent2 does not answer within 0.1 s"):
-            list(user.client.runs.follow(2, live=False, wait=0.1))
+            list(user.client.runs.follow(2, Wanted(live=False, wait=0.1)))
         for run in here:
             user.client.registry.place(run, run.host, run.home_id)
             user.client.runs.kill(run.number)
@@ -368,11 +368,11 @@ class TestKeptLogs:
         assert log == b"a\r\n\x00\xffb\nlast"
         away(user.client, run.number, NOBODY)
         for live in (True, False):
-            note, content, end = user.client.runs.follow(run.number, live=live)
+            note, content, end = user.client.runs.follow(run.number, Wanted(live))
             assert isinstance(note, Note) and note.kind == "kept" and "refused" in note.text
             assert content == LogBytes(0, log)
             assert isinstance(end, StateChange) and end.run.code == 3 and end.run.final
-        _, content, _ = user.client.runs.follow(run.number, tail=1)
+        _, content, _ = user.client.runs.follow(run.number, Wanted(tail=1))
         assert content == LogBytes(6, b"last") or content == LogBytes(0, b"last")
         known, details = user.client.runs.info(run.number)
         assert (known.code, known.reachable, details["spec"]) == (3, False, None)

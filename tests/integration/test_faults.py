@@ -26,7 +26,7 @@ import pytest
 from remoterun.agent.shared.pieces import PIECE
 from remoterun.agent.shared.states import Reason, RunState
 from remoterun.client import Client
-from remoterun.client.following import Item, LogBytes, Note, StateChange
+from remoterun.client.following import Item, LogBytes, Note, StateChange, Wanted
 from remoterun.config import Config
 from remoterun.errors import AgentError, HostUnreachable, LinkLost, RemoterunError, UsageError
 from remoterun.model import MachineType, Run, RunRequest
@@ -173,7 +173,7 @@ class Follow(threading.Thread):
 
     def run(self) -> None:
         try:
-            for item in self.client.runs.follow(self.number, **self.options):
+            for item in self.client.runs.follow(self.number, Wanted(**self.options)):
                 self.items.append(item)
         except BaseException as error:  # noqa: BLE001 - shown by `result`
             self.error = error

@@ -31,7 +31,7 @@ from remoterun.archive.s3 import BucketPlace
 from remoterun.cli.main import main
 from remoterun.cli.render.terminal import Talking
 from remoterun.client import Client, attempts, stores
-from remoterun.client.following import LogBytes, Note, StateChange
+from remoterun.client.following import LogBytes, Note, StateChange, Wanted
 from remoterun.client.handover import Talk
 from remoterun.client.rented_hosts import LATE
 from remoterun.errors import HostUnreachable, RemoterunError, UsageError
@@ -87,7 +87,7 @@ class Laptop:
 
     def log(self, run: Run, live: bool = False) -> bytes:
         return b"".join(
-            item.data for item in self.client.runs.follow(run.number, live=live) if isinstance(item, LogBytes)
+            item.data for item in self.client.runs.follow(run.number, Wanted(live)) if isinstance(item, LogBytes)
         )
 
 
@@ -373,7 +373,7 @@ class TestALostHost:
         assert seen == {False: [(0, b"one\n"), (4, b"end\n")], True: [(0, b"first\n"), (6, b"second\n")]}
         laptop.folders.take_away(f"rr-{run.key}-2")
         for lines, whole in ((None, b"first\nsecond\n"), (1, b"second\n")):
-            items = laptop.client.runs.follow(run.number, live=False, tail=lines)
+            items = laptop.client.runs.follow(run.number, Wanted(live=False, tail=lines))
             assert b"".join(item.data for item in items if isinstance(item, LogBytes) and item.stderr) == whole
 
     def test_another_client_knows_its_secrets_and_who_gets_word(self, laptop: Laptop) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from remoterun.agent.shared.states import RunState
 from remoterun.client import Client
-from remoterun.client.following import Item, LogBytes, Note, StateChange
+from remoterun.client.following import Item, LogBytes, Note, StateChange, Wanted
 from remoterun.model import RunRequest
 from tests.integration.test_client import NOBODY
 from tests.workshop import User, kill9, until
@@ -50,9 +50,9 @@ class Seen:
         return self.data[False], self.data[True]
 
 
-def both(client: Client, number: int, **how: object) -> tuple[bytes, bytes]:
+def both(client: Client, number: int, wanted: Wanted = Wanted()) -> tuple[bytes, bytes]:
     data = {False: b"", True: b""}
-    for item in client.runs.follow(number, **how):  # type: ignore[arg-type]
+    for item in client.runs.follow(number, wanted):
         if isinstance(item, LogBytes):
             data[item.stderr] += item.data
     return data[False], data[True]
@@ -73,8 +73,10 @@ def test_two_streams_here_and_when_the_machine_is_gone(user: User) -> None:
     for item in user.client.runs.follow(run.number):
         seen.add(item)
     assert seen.ended and seen.both == (b"out 1\nout 2", b"err 1\nerr 2")
-    assert both(user.client, run.number, tail=1, live=False) == (b"out 2", b"err 2")
-    times = [item.time for item in user.client.runs.follow(run.number, timed=True) if isinstance(item, LogBytes)]
+    assert both(user.client, run.number, Wanted(live=False, tail=1)) == (b"out 2", b"err 2")
+    times = [
+        item.time for item in user.client.runs.follow(run.number, Wanted(timed=True)) if isinstance(item, LogBytes)
+    ]
     assert len(times) == 2 and None not in times
     logs = user.config.home / "logs"
     assert {file.name for file in logs.iterdir()} == {f"{run.key}.log", f"{run.key}.err"}
@@ -85,7 +87,7 @@ def test_two_streams_here_and_when_the_machine_is_gone(user: User) -> None:
     known = user.client.registry.run(run.number)
     user.client.registry.place(run, NOBODY, known.home_id)
     assert both(user.client, run.number) == (b"out 1\nout 2", b"err 1\nerr 2")
-    assert both(user.client, run.number, tail=1) == (b"out 2", b"err 2")
+    assert both(user.client, run.number, Wanted(tail=1)) == (b"out 2", b"err 2")
     user.client.registry.place(run, known.host, known.home_id)
     user.client.runs.remove(run.number)
     assert list(logs.iterdir()) == []
@@ -122,7 +124,7 @@ def test_what_is_written_while_the_link_is_lost_follows_the_tail(user: User, tmp
     command = f"echo old; echo old >&2; touch {tmp_path}/begun; until [ -e {go} ]; do sleep 0.02; done; echo new >&2"
     run = user.client.runs.submit(RunRequest(command, split=split))
     until((tmp_path / "begun").exists)
-    items = user.client.runs.follow(run.number, tail=0)
+    items = user.client.runs.follow(run.number, Wanted(tail=0))
     while not (isinstance(item := next(items), StateChange) and item.state is RunState.RUNNING):
         pass
     kill_agent(user)

@@ -35,7 +35,7 @@ from remoterun.agent.store.home import Home
 from remoterun.cli.commands.tailing import by_lines
 from remoterun.cli.render import file_views, run_views
 from remoterun.client import Client
-from remoterun.client.following import LogBytes, StateChange
+from remoterun.client.following import LogBytes, Note, StateChange
 from remoterun.errors import RemoterunError, TransferError, UnsafePath
 from remoterun.model import MachineType
 from remoterun.session import Session, understood
@@ -391,7 +391,9 @@ class TestWhatIsNotData:
             case "get" | "info" | "stop":
                 getattr(client.runs, op)(1)
             case "follow":
-                for item in client.runs.follow(1, patient=False):
+                for item in client.runs.follow(1):
+                    if isinstance(item, Note) and item.kind == "lost":
+                        break
                     if isinstance(item, StateChange):
                         run_views.state_text(item.run)
                     elif isinstance(item, LogBytes):

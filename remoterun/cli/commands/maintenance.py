@@ -189,8 +189,7 @@ def examine(client: Client, machine: MachineType) -> Examined:
     """The checks of a machine, without those that a fault makes impossible; of what is rented, those of the login, of
     its provider, and of the bucket. Blocks for as long as the connection's deadlines allow."""
     if machine.bucket is not None or machine.rental is not None:
-        provider = machine.rental.provider if machine.rental is not None else machine.name
-        return Examined(machine, [*client.hosts.checks(provider), *client.hosts.bucket_checks()])
+        return Examined(machine, [*client.hosts.checks()])
     try:
         client.machines.session(machine)
     except HostError as error:

@@ -15,7 +15,7 @@ from remoterun.cli import render
 from remoterun.cli.app import Command, Json, Quiet, RunNumber, RunNumbers, Wait, app, example, run_number
 from remoterun.cli.asking import client as connect
 from remoterun.cli.render import run_views
-from remoterun.client.following import Item, LogBytes, Note
+from remoterun.client.following import Item, LogBytes, Note, Wanted
 from remoterun.errors import HostUnreachable, UsageError
 from remoterun.model import LAST, Run
 from remoterun.parsing import parse_duration
@@ -51,9 +51,8 @@ def logs(
     begin = time.time() - parse_duration(since) if since is not None else None
     with connect() as client:
         known = client.registry.run(run_number(run))
-        items: Iterable[Item] = client.runs.follow(
-            known.number, live=follow, tail=tail, since=begin, timed=timestamps, wait=seconds
-        )
+        asked = Wanted(follow, tail, begin, timestamps, seconds)
+        items: Iterable[Item] = client.runs.follow(known.number, asked)
         if wanted is not None or timestamps:
             items = by_lines(items, wanted, timestamps)
         if follow:

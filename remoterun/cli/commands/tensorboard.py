@@ -20,6 +20,7 @@ from remoterun.cli.app import Command, app, example, named_resource
 from remoterun.cli.asking import client as connect
 from remoterun.cli.commands.run import launch
 from remoterun.cli.follow import Showing, forward_until_end, some_port
+from remoterun.client.following import Wanted
 from remoterun.errors import HostError, RemoterunError, UsageError
 from remoterun.machines import LOCAL
 from remoterun.model import Resource, RunRequest
@@ -128,7 +129,7 @@ def _beside(client: Client, resources: list[Resource], runs: dict[Resource, Run]
 def _remove(client: Client, run: Run) -> None:
     try:
         client.runs.kill(run.number)
-        for _ in client.runs.follow(run.number, log=False):
+        for _ in client.runs.follow(run.number, Wanted(log=False)):
             pass
         client.runs.remove(run.number)
     except (RemoterunError, KeyboardInterrupt) as error:
