@@ -9,7 +9,7 @@ import pytest
 
 from remoterun.agent.shared.states import RunState
 from remoterun.client import Client
-from remoterun.client.following import Item, LogBytes, Note, StateChange, Wanted
+from remoterun.client.following import ALL, Item, LogBytes, Note, StateChange, Wanted
 from remoterun.model import RunRequest
 from tests.integration.test_client import NOBODY
 from tests.workshop import User, kill9, until
@@ -50,7 +50,7 @@ class Seen:
         return self.data[False], self.data[True]
 
 
-def both(client: Client, number: int, wanted: Wanted = Wanted()) -> tuple[bytes, bytes]:
+def both(client: Client, number: int, wanted: Wanted = ALL) -> tuple[bytes, bytes]:
     data = {False: b"", True: b""}
     for item in client.runs.follow(number, wanted):
         if isinstance(item, LogBytes):
