@@ -14,9 +14,10 @@ import os
 import re
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from remoterun.agent.shared.archive import FORMAT
+from remoterun.agent.shared.tree import TreeError
 from remoterun.archive.s3 import PATIENCE, S3, BucketPlace
 from remoterun.archive.s3_errors import Absent
 from remoterun.on_use import on_use
@@ -31,6 +32,7 @@ IDENTITY = "remoterun.json"
 FIRST_PATIENCE = 2.0
 """Seconds for which the first request is repeated."""
 _ID = re.compile(r"[0-9a-f]{16,64}\Z")
+T = TypeVar("T")
 
 
 class Archive:
@@ -46,6 +48,13 @@ class Archive:
     def address(self) -> str:
         return self.s3.place.address
 
+    def read(self, key: str, most: int, decoded: Callable[[bytes], T]) -> T:
+        """An object of `most` bytes at the most. Raises `Absent`, and `Damaged` for what makes no sense."""
+        try:
+            return decoded(self.s3.get(key, most))
+        except (ValueError, TreeError, RecursionError) as error:
+            raise self.s3.bad(key, str(error)[:200])
+
     @property
     def alive(self) -> bool:
         return not self.s3.closed.is_set()
@@ -55,10 +64,10 @@ class Archive:
         self.s3.close()
 
 
-def open_archive(place: BucketPlace, connect: float = 10.0) -> Archive:
-    """The archive in a bucket, which becomes one where it is empty. `connect`: seconds until a connection stands.
-    Raises `NoBucket`, `HostUnreachable`, `AuthenticationError`, `HostError`."""
-    s3 = S3(place, FIRST_PATIENCE, connect)
+def open_archive(place: BucketPlace) -> Archive:
+    """The archive in a bucket, which becomes one where it is empty. Raises `NoBucket`, `HostUnreachable`,
+    `AuthenticationError`, `HostError`."""
+    s3 = S3(place, FIRST_PATIENCE)
     try:
         id = identity(s3)
         s3.patience = PATIENCE

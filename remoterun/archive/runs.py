@@ -14,7 +14,7 @@ from remoterun.agent.shared.frames import PIECE, Frame
 from remoterun.agent.shared.records import encode, from_json, parse, to_json
 from remoterun.agent.shared.spec import KEY, MOST_BYTES, RunSpec
 from remoterun.agent.shared.states import FINAL, RunEvent, RunState, RunStatus
-from remoterun.agent.shared.tree import TreeError, show
+from remoterun.agent.shared.tree import show
 from remoterun.archive import Archive
 from remoterun.archive.s3 import S3, StoredObject
 from remoterun.archive.s3_errors import Absent, Damaged
@@ -72,13 +72,10 @@ def read_record(archive: Archive, key: str) -> RunRecord:
 
 def _read(archive: Archive, key: str, name: str, most: int, decoded: Callable[[bytes], T], what: str) -> T:
     _check_key(key)
-    at = run_prefix(key) + name
     try:
-        return decoded(archive.s3.get(at, most))
+        return archive.read(run_prefix(key) + name, most, decoded)
     except Absent:
         raise NotFound(f"{what} not in {archive.address}")
-    except (ValueError, TreeError, RecursionError) as error:
-        raise archive.s3.bad(at, str(error)[:200])
 
 
 def details(archive: Archive, key: str) -> api.RunDetails:

@@ -80,13 +80,8 @@ class StoredObject:
 class S3:
     """One bucket. Any thread may call any method. Raises `HostUnreachable`, `AuthenticationError`, `HostError`."""
 
-    def __init__(
-        self,
-        place: BucketPlace,
-        patience: float = PATIENCE,
-        connect: float = CONNECT,
-    ) -> None:
-        """Asks nothing of the store. `connect`: seconds until a connection stands."""
+    def __init__(self, place: BucketPlace, patience: float = PATIENCE) -> None:
+        """Asks nothing of the store."""
         self.place = place
         self.patience = patience
         self.requests = 0
@@ -94,8 +89,7 @@ class S3:
         self.closed = threading.Event()
         self._finding = threading.Lock()
         self._found_region = False
-        self._connect = connect
-        self._client = self._translating(lambda: _client(place, connect))
+        self._client = self._translating(lambda: _client(place))
 
     def close(self) -> None:
         """End what still waits. May be called twice."""
@@ -202,7 +196,7 @@ class S3:
             if found and found != self.region:
                 self._client.close()
                 there = replace(self.place, region=found)
-                self._client = self._translating(lambda: _client(there, self._connect))
+                self._client = self._translating(lambda: _client(there))
             self._found_region = True
 
     def presigned_get(self, key: str, seconds: float, part: tuple[int, int] | None = None) -> str:
@@ -311,13 +305,13 @@ class S3:
             raise failed(error, self.place.name, self.place.profile) from error
 
 
-def _client(place: BucketPlace, connect: float) -> Any:
+def _client(place: BucketPlace) -> Any:
     import boto3
     from botocore.config import Config
 
     plain = Config(
         signature_version="s3v4",
-        connect_timeout=connect,
+        connect_timeout=CONNECT,
         read_timeout=READ,
         max_pool_connections=CONNECTIONS,
         retries={"total_max_attempts": 1, "mode": "standard"},

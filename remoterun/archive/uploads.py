@@ -9,7 +9,7 @@ from remoterun.agent.shared.api import CommitUpload, UploadVersion
 from remoterun.agent.shared.archive import MOST_HEADER, MOST_TREE, ArchivedTree, TreeHeader, upload_prefix, version_key
 from remoterun.agent.shared.records import encode
 from remoterun.agent.shared.spec import UPLOAD_NAME
-from remoterun.agent.shared.tree import Manifest, TreeError, show
+from remoterun.agent.shared.tree import Manifest, show
 from remoterun.archive import Archive
 from remoterun.archive.s3_errors import Absent
 from remoterun.archive.workers import each
@@ -135,10 +135,7 @@ def mark_damaged(archive: Archive, key: str) -> None:
 
 def read_tree(archive: Archive, key: str, most: int = MOST_TREE) -> ArchivedTree:
     """An archived tree of `most` bytes at the most. Raises `Absent`, `HostError`."""
-    try:
-        return ArchivedTree.decode(archive.s3.get(key, most))
-    except (ValueError, TreeError, RecursionError) as error:
-        raise archive.s3.bad(key, str(error)[:200])
+    return archive.read(key, most, ArchivedTree.decode)
 
 
 def _numbers(archive: Archive, name: str) -> Iterator[int]:

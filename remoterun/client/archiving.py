@@ -8,7 +8,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from remoterun import archive as archives
-from remoterun import transfer
 from remoterun.agent.shared.archive import Grant, ImageAccess
 from remoterun.agent.shared.environment import Environment
 from remoterun.agent.shared.machines import candidates
@@ -54,11 +53,6 @@ def login_ends(connections: Connections, seconds: float) -> float | None:
 # -- a run is handed over
 
 
-def put_tree(connections: Connections, run: Run, name: str, tree: transfer.Reading, progress: Progress) -> None:
-    """Store a tree of a run in the archive: for another host, and for a rerun when this one is gone."""
-    archives.runs.put_run_tree(archive_of(connections, run), run.key, name, tree, progress)
-
-
 def store_mount(connections: Connections, run: Run, mounted: SavedTree, progress: Progress) -> None:
     """Let the archive have what a run mounts and an earlier one had mounted: the version of an upload as such, unless
     that is removed."""
@@ -73,7 +67,8 @@ def store_mount(connections: Connections, run: Run, mounted: SavedTree, progress
     if isinstance(mounted.store, ArchiveStore) and mounted.resource.key == run.key:
         return  # of an earlier attempt
     with mounted.reading(progress) as tree:
-        put_tree(connections, run, f"mounts/{mounted.manifest.digest}", tree, progress)
+        name = f"mounts/{mounted.manifest.digest}"
+        archives.runs.put_run_tree(archive_of(connections, run), run.key, name, tree, progress)
 
 
 def access(

@@ -180,7 +180,7 @@ class Connections:
         if machine.bucket in (None, "s3://"):
             raise HostError("no bucket is set up", hint="remoterun upload PATH --to aws   makes one")
         place = BucketPlace.of(str(machine.bucket), self.config.aws)
-        return self._opened(self._archives, machine, lambda: open_archive(place, machine.connect_timeout))
+        return self._opened(self._archives, machine, lambda: open_archive(place))
 
     def _opened(self, known: dict[MachineType, C], machine: MachineType, begin: Callable[[], C]) -> C:
         """The conversation with a machine that is `known`, if it goes on, or a new one."""

@@ -105,11 +105,8 @@ ALL = Wanted()
 class Following(Iterator[Item]):
     """What comes of a run that is followed. One thread iterates; any thread may `close`."""
 
-    def __init__(
-        self, connections: Connections, find: Callable[[], Run], wanted: Wanted, values: Mapping[str, str]
-    ) -> None:
-        """`find` returns the run with the home that has it; it is called first, by the thread that iterates."""
-        self._follower = _Follower(connections, find, wanted, values)
+    def __init__(self, follower: Follower) -> None:
+        self._follower = follower
         self._items = self._follower.items()
         self._turn = threading.Lock()
 
@@ -128,12 +125,13 @@ class Following(Iterator[Item]):
                 self._turn.release()
 
 
-class _Follower:
+class Follower:
     """Apart from `Following`, so that one that nobody iterates any more ends at once."""
 
     def __init__(
         self, connections: Connections, find: Callable[[], Run], wanted: Wanted, values: Mapping[str, str]
     ) -> None:
+        """`find` returns the run with the home that has it; it is called first, by the thread that iterates."""
         self._connections, self._find, self._wanted, self._values = connections, find, wanted, values
         self._stopped = connections.event()
         self._closed = False

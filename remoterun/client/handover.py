@@ -17,6 +17,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
+from remoterun import archive as archives
 from remoterun import transfer
 from remoterun.agent.shared import api
 from remoterun.agent.shared.spec import MOST_BYTES, MountSpec, ResourceRef, RunSpec
@@ -269,7 +270,8 @@ def _send_all(
     if run.renting is not None:
         if earlier is None:  # for another host, and for a rerun when this host is gone
             with tree.reading(progress) as files:
-                archiving.put_tree(connections, run, "source", files, progress)
+                archive = archiving.archive_of(connections, run)
+                archives.runs.put_run_tree(archive, run.key, "source", files, progress)
         spec = spec._replace(until=renting.until(run.renting, session, time.time()))
     if earlier is not None:
         if earlier.outputs is not None:

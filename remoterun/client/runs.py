@@ -16,7 +16,7 @@ from remoterun.agent.shared.states import ENDINGS, HAND_OVER, Reason, RunEvent, 
 from remoterun.client import archiving, occupancy, placement, renting
 from remoterun.client.attempts import may_go_on, start_in_background
 from remoterun.client.connections import Connections, check_home
-from remoterun.client.following import ALL, Following, Note, Wanted
+from remoterun.client.following import ALL, Follower, Following, Note, Wanted
 from remoterun.client.handover import Talk, launch, move
 from remoterun.client.log_cache import LogCache
 from remoterun.client.preparing import Complete, Prepared, prepare
@@ -268,7 +268,8 @@ class Runs:
         Followed live, a run whose rented host was lost gets its next one, if it may have another; `values` as for
         `RunRequest.env`, which it needs again. Any thread may `close` the result.
         """
-        return Following(self._connections, lambda: self._handed_over(number, wanted.wait), wanted, values or {})
+        find = partial(self._handed_over, number, wanted.wait)
+        return Following(Follower(self._connections, find, wanted, values or {}))
 
     def _handed_over(self, number: int | str, wait: float | None) -> Run:
         run = self._located(number, wait)

@@ -166,18 +166,14 @@ ONCE = frozenset({"run_instances"})
 
 
 class Calls:
-    """A user's calls to AWS, in any region. Any thread may use it.
-
-    `count` is how many calls were made; `clock_skew` how many seconds AWS's clock is ahead of ours, as the last answer
-    told, 0 before the first one.
-    """
+    """A user's calls to AWS, in any region. Any thread may use it. `clock_skew`: how many seconds AWS's clock is ahead
+    of ours, by the last answer; 0 before the first one."""
 
     def __init__(self, settings: AWS) -> None:
         self._settings = settings
         self._lock = threading.Lock()
         self._session: Any = None
         self._clients: dict[tuple[str, str, bool], Any] = {}
-        self.count = 0
         self.clock_skew = 0.0
 
     @property
@@ -198,8 +194,6 @@ class Calls:
 
         try:
             client = self._client(service, region, operation in ONCE)
-            with self._lock:
-                self.count += 1
             answer: dict[str, Any] = getattr(client, operation)(**parameters)
         except ClientError as error:
             self._note(error.response)

@@ -117,7 +117,8 @@ def rental(word: str) -> Rental | None:
 def instead(asked_for: str, offer: Offer) -> str:
     """A line for people: why they get another GPU than they named."""
     why = GONE[asked_for.lower()][1].format(re.sub(r"x\d+$", "", asked_for.lower()).upper())
-    number = f"{offer.gpus} {offer.gpu}s are" if offer.gpus > 1 else f"{_article(offer.gpu)} {offer.gpu} is"
+    article = "an" if offer.gpu[:1] in "AEFHILMNORSX" else "a"
+    number = f"{offer.gpus} {offer.gpu}s are" if offer.gpus > 1 else f"{article} {offer.gpu} is"
     price = f", ${offer.price:.2f}/h" if offer.price is not None else ""
     return f"{why}; {number} the nearest: {offer.type}{price}"
 
@@ -161,7 +162,3 @@ def nearest(type: str) -> Sequence[str]:
     import difflib
 
     return difflib.get_close_matches(type, list(table().types), 3, 0.6)
-
-
-def _article(word: str) -> str:
-    return "an" if word[:1] in "AEFHILMNORSX" else "a"

@@ -56,7 +56,8 @@ def checks(calls: Calls, settings: AWS) -> list[MachineCheck]:
         MachineCheck("region", True, region),
     ]
     found.append(_clock(calls))
-    found.append(_attempt("network", lambda: _vpc(calls, region)))
+    zones = "the default network has zones {}"
+    found.append(_attempt("network", lambda: zones.format(", ".join(network.subnets(calls, region)))))
     found.append(_attempt("image", lambda: image.resolve(calls, offer(GPU, region), None).name))
     actions: tuple[str, ...] = ACTIONS
     if settings.connect == endpoint.CONNECT:
@@ -79,11 +80,6 @@ def _clock(calls: Calls) -> MachineCheck:
     if abs(calls.clock_skew) <= CLOCK_SECONDS:
         return MachineCheck("clock", True, f"{abs(calls.clock_skew):.0f} s from AWS's")
     return _failed("clock", clock_error(calls.clock_skew))
-
-
-def _vpc(calls: Calls, region: str) -> str:
-    zones = network.subnets(calls, region)
-    return f"the default network has zones {', '.join(zones)}"
 
 
 def _endpoint(calls: Calls, region: str) -> str:

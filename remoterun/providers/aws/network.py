@@ -67,9 +67,9 @@ def admit(calls: Calls, region: str, vpc: str, source: str) -> str:
 
     For some seconds AWS may refuse a group that it has made just now (`InvalidGroup.NotFound`). May be repeated.
     """
-    group = find_group(calls, region, vpc)
-    if group is None:
-        group = _make_group(calls, region, vpc)
+    filters = [{"Name": "group-name", "Values": [GROUP]}, {"Name": "vpc-id", "Values": [vpc]}]
+    groups = calls("ec2", "describe_security_groups", region, Filters=filters)["SecurityGroups"]
+    group = groups[0] if groups else _make_group(calls, region, vpc)
     if not any(rule.get("FromPort") == 22 and source in _sources(rule) for rule in group.get("IpPermissions", [])):
         _add_rule(calls, region, group["GroupId"], source)
     found: str = group["GroupId"]
@@ -79,13 +79,6 @@ def admit(calls: Calls, region: str, vpc: str, source: str) -> str:
 def _sources(rule: dict[str, Any]) -> list[str]:
     addresses = [each["CidrIp"] for each in rule.get("IpRanges", [])]
     return [*addresses, *(each["GroupId"] for each in rule.get("UserIdGroupPairs", []) if "GroupId" in each)]
-
-
-def find_group(calls: Calls, region: str, vpc: str) -> dict[str, Any] | None:
-    """Our security group in a network."""
-    filters = [{"Name": "group-name", "Values": [GROUP]}, {"Name": "vpc-id", "Values": [vpc]}]
-    groups = calls("ec2", "describe_security_groups", region, Filters=filters)["SecurityGroups"]
-    return groups[0] if groups else None
 
 
 def _make_group(calls: Calls, region: str, vpc: str) -> dict[str, Any]:

@@ -27,18 +27,12 @@ class AWS:
         self._home = config.home
         self._settings = config.aws
         self.calls = Calls(config.aws)
-        self._subnets: dict[str, dict[str, dict[str, Any]]] = {}
-        """By region, for the acquisition that follows a question about offers."""
-
-    def region(self, machine: MachineType) -> str:
-        """Where a machine type would be rented."""
-        return (machine.rental.region if machine.rental else None) or self.calls.region
 
     def offers(self, machine: MachineType, live: bool = False) -> list[Offer]:
         rental = machine.rental
         if rental is None:
             raise NotFound(f"`{machine.name}` is not rented", hint="remoterun machines")
-        region = self.region(machine)
+        region = rental.region or self.calls.region
         if live:
             return self._live_offers(rental, region)
         return [catalogue.offer(type, region, spot=rental.spot) for type in rental.types]
@@ -63,8 +57,7 @@ class AWS:
 
     def acquire(self, intent: Intent, offers: Sequence[Offer], say: Callable[[str], None]) -> RentedHost:
         folder = HostFolder(self._home, intent.token)
-        subnets = self._subnets.get(self.region(intent.machine))
-        return Acquisition(self.calls, self._settings, folder, intent, say, subnets).host(offers)
+        return Acquisition(self.calls, self._settings, folder, intent, say).host(offers)
 
     def find(self, token: str) -> RentedHost | None:
         folder = HostFolder(self._home, token)
@@ -173,7 +166,7 @@ class AWS:
 
     def _live_offers(self, rental: Rental, region: str) -> list[Offer]:
         """An offer for each type and zone that there is, with the spot price of now."""
-        zones = self._subnets[region] = network.subnets(self.calls, region)
+        zones = network.subnets(self.calls, region)
         filters = [{"Name": "instance-type", "Values": list(rental.types)}]
         listed = self.calls.pages(
             "ec2",

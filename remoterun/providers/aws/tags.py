@@ -75,13 +75,9 @@ def _value(text: str) -> str:
     return re.sub(r"[^\w\s+\-=.:/@]", "_", text)[:250]
 
 
-def as_list(tags: dict[str, str]) -> list[dict[str, str]]:
-    return [{"Key": key, "Value": value} for key, value in tags.items()]
-
-
 def specification(kind: str, tags: dict[str, str]) -> dict[str, Any]:
     """For the `TagSpecifications` of a call that makes one."""
-    return {"ResourceType": kind, "Tags": as_list(tags)}
+    return {"ResourceType": kind, "Tags": [{"Key": key, "Value": value} for key, value in tags.items()]}
 
 
 def ours(listed: Sequence[dict[str, str]] | None) -> dict[str, str]:
