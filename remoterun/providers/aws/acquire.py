@@ -56,17 +56,24 @@ class LaunchRequest:
 
 
 class Acquisition:
-    """One try to get the host of an intent."""
+    """One try to get the host of an intent. `subnets` are those of its region that are known, as `network.subnets`
+    gives them."""
 
     def __init__(
-        self, calls: Calls, settings: AWS, folder: HostFolder, intent: Intent, say: Callable[[str], None]
+        self,
+        calls: Calls,
+        settings: AWS,
+        folder: HostFolder,
+        intent: Intent,
+        say: Callable[[str], None],
+        subnets: dict[str, dict[str, Any]] | None,
     ) -> None:
         self._calls = calls
         self._settings = settings
         self._folder = folder
         self._intent = intent
         self._say = say
-        self._subnets: dict[str, dict[str, Any]] | None = None
+        self._subnets = subnets
         self._images: dict[str, Image] = {}
         self._admitted: tuple[str, str] | None = None
 

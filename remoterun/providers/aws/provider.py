@@ -27,6 +27,8 @@ class AWS:
         self._home = config.home
         self._settings = config.aws
         self.calls = Calls(config.aws)
+        self._subnets: dict[str, dict[str, dict[str, Any]]] = {}
+        """By region, for the acquisition that follows a question about offers."""
 
     def offers(self, machine: MachineType, live: bool = False) -> list[Offer]:
         rental = machine.rental
@@ -57,7 +59,8 @@ class AWS:
 
     def acquire(self, intent: Intent, offers: Sequence[Offer], say: Callable[[str], None]) -> RentedHost:
         folder = HostFolder(self._home, intent.token)
-        return Acquisition(self.calls, self._settings, folder, intent, say).host(offers)
+        subnets = self._subnets.get(offers[0].region) if offers else None
+        return Acquisition(self.calls, self._settings, folder, intent, say, subnets).host(offers)
 
     def find(self, token: str) -> RentedHost | None:
         folder = HostFolder(self._home, token)
@@ -166,7 +169,7 @@ class AWS:
 
     def _live_offers(self, rental: Rental, region: str) -> list[Offer]:
         """An offer for each type and zone that there is, with the spot price of now."""
-        zones = network.subnets(self.calls, region)
+        zones = self._subnets[region] = network.subnets(self.calls, region)
         filters = [{"Name": "instance-type", "Values": list(rental.types)}]
         listed = self.calls.pages(
             "ec2",
