@@ -189,7 +189,7 @@ class S3:
         """Ask from now on where the bucket is. Other requests find their way from any region; what is signed does
         not."""
         with self._finding:
-            if self._found_region or not self.is_amazon:
+            if self._found_region or not _is_amazon(self._client):
                 return
             answer = self._ask("ListBucket", "", lambda: self._client.head_bucket(Bucket=self.place.name))
             found = answer["ResponseMetadata"]["HTTPHeaders"].get("x-amz-bucket-region")
@@ -231,11 +231,6 @@ class S3:
         if isinstance(expiry, datetime):
             return expiry.timestamp()
         return None if credentials.get_frozen_credentials().token is None else time.time() + UNKNOWN
-
-    @property
-    def is_amazon(self) -> bool:
-        """Whether it is Amazon's own store."""
-        return ".amazonaws." in str(self._client.meta.endpoint_url)
 
     @property
     def region(self) -> str:
@@ -305,6 +300,10 @@ class S3:
             raise failed(error, self.place.name, self.place.profile) from error
 
 
+def _is_amazon(client: Any) -> bool:
+    return ".amazonaws." in str(client.meta.endpoint_url)
+
+
 def _client(place: BucketPlace) -> Any:
     import boto3
     from botocore.config import Config
@@ -322,7 +321,7 @@ def _client(place: BucketPlace) -> Any:
     )
     session = boto3.Session(profile_name=place.profile, region_name=place.region)
     client = session.client("s3", endpoint_url=place.endpoint, config=plain)
-    if ".amazonaws." not in str(client.meta.endpoint_url) or "." in place.name:
+    if not _is_amazon(client) or "." in place.name:
         return client
     # Else what is signed names s3.amazonaws.com, which sends whoever asks for a new bucket elsewhere for a day.
     client.close()

@@ -12,6 +12,7 @@ import urllib.request
 from collections.abc import Sequence
 from typing import Any
 
+from remoterun import __version__
 from remoterun.errors import ConfigError, HostUnreachable
 from remoterun.providers.aws import tags
 from remoterun.providers.aws.calls import Calls, Refused, is_gone, no_default_vpc
@@ -96,11 +97,7 @@ def _make_group(calls: Calls, region: str, vpc: str) -> dict[str, Any]:
 
 
 def _add_rule(calls: Calls, region: str, group: str, source: str) -> None:
-    permission: dict[str, Any] = {
-        "IpProtocol": "tcp",
-        "FromPort": 22,
-        "ToPort": 22,
-    }
+    permission: dict[str, Any] = {"IpProtocol": "tcp", "FromPort": 22, "ToPort": 22}
     if source.startswith("sg-"):
         permission["UserIdGroupPairs"] = [{"GroupId": source, "Description": description()}]
     else:
@@ -168,10 +165,4 @@ def description() -> str:
 
 
 def _own() -> dict[str, str]:
-    from remoterun import __version__
-
-    return {
-        "Name": "remoterun",
-        tags.PREFIX + "owner": tags.owner(),
-        tags.PREFIX + "version": __version__,
-    }
+    return {"Name": "remoterun", tags.PREFIX + "owner": tags.owner(), tags.PREFIX + "version": __version__}
