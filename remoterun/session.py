@@ -24,7 +24,7 @@ from remoterun.errors import (
     UsageError,
 )
 from remoterun.hosts.base import Host
-from remoterun.model import MachineType, Told, Upload, by_our_clock, check_time
+from remoterun.model import MachineType, Upload, check_time
 
 HELLO_TIMEOUT = 30.0
 CLOCKS_AGREE = 2.0
@@ -67,11 +67,6 @@ class Session:
         """Seconds by which its machine's clock is ahead of ours; 0 where they agree, as far as a greeting can tell."""
         skew = self.hello.time - self._greeted if self.hello.time else 0.0
         return skew if CLOCKS_AGREE < abs(skew) < CLOCKS_AT_ALL else 0.0
-
-    def told(self, record: Told) -> Told:
-        """A status or an event that the agent told, by our clock. Raises `AgentError` for what makes no sense."""
-        with self.understood():
-            return by_our_clock(record, self.clock_skew)
 
     @property
     def alive(self) -> bool:

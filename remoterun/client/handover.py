@@ -32,7 +32,7 @@ from remoterun.client.rented_runs import find_store, record_status
 from remoterun.client.reruns import OriginalRun, SavedTree, another_was_asked, find_original
 from remoterun.client.secrets import Secrets
 from remoterun.client.specs import digest_of_asked, spec_of
-from remoterun.client.stores import HostStore, manifest_of, pass_on
+from remoterun.client.stores import HostStore, manifest_of, pass_on, told
 from remoterun.client.upload_copies import archive_upload, check_known, restore_upload, restore_version
 from remoterun.client.webhooks import addresses_again, addresses_of_run, webhooks_of
 from remoterun.environments import context
@@ -141,7 +141,7 @@ def move(connections: Connections, run: Run, machine: str, talk: Talk) -> Run:
     numbers = registry.numbers(awaited.key for awaited in original.spec.after)
     for status in home.ask(api.runs, api.RunKeys(list(numbers))).runs:
         with contextlib.suppress(AgentError):  # one that makes no sense
-            record_status(connections, registry.run(numbers[status.key]), home.told(status))
+            record_status(connections, registry.run(numbers[status.key]), told(home, status))
     request = original.request._replace(
         env=tuple((name, "") for name in original.variables),  # their values are on its host
         after=tuple(numbers[each.key] for each in original.spec.after if each.key in numbers and not each.any),
@@ -212,7 +212,7 @@ def hand_over(
             raise
         how.failed(error)
         raise
-    return record_status(connections, run, session.told(result.status))
+    return record_status(connections, run, told(session, result.status))
 
 
 def why_not_handed_over(error: BaseException) -> str:

@@ -475,7 +475,7 @@ class Runs:
             if run.final:
                 return run, False
             raise
-        return record_status(self._connections, run, session.told(answer.status)), answer.asked
+        return record_status(self._connections, run, told(session, answer.status)), answer.asked
 
     def label(self, number: int | str, add: Iterable[str] = (), remove: Iterable[str] = ()) -> Run:
         """Add labels to a run, after those that it has, and take some away; the run with the labels that it has then.

@@ -259,7 +259,7 @@ def store_of(connections: Connections, machine: MachineType) -> Store:
     return store
 
 
-def told(store: Store, record: Told) -> Told:
+def told(store: Store | Session, record: Told) -> Told:
     """A status or an event that a store reports, by our clock. Raises `AgentError` for what makes no sense."""
     with understood(store.machine.name):
         return by_our_clock(record, store.clock_skew)

@@ -145,6 +145,9 @@ def test_a_list_has_so_many_entries_only(monkeypatch: pytest.MonkeyPatch) -> Non
     rows = b"".join(b'["d","%06d"]\n' % number for number in range(1001))
     with lying(HEADER + rows, []) as session, pytest.raises(UnsafePath, match="more than 1000 files"):
         fetch_manifest(session, UPLOAD)
+    rows_of_folders = b"".join(b'["d","%06d/%s"]\n' % (number, b"x/" * 20 + b"x") for number in range(50))
+    with lying(HEADER + rows_of_folders, []) as session, pytest.raises(UnsafePath, match="more than 1000 files"):
+        fetch_manifest(session, UPLOAD)
     with lying(HEADER + rows[: -len(b'["d","000000"]\n')], []) as session:
         assert len(fetch_manifest(session, UPLOAD)[0].entries) == 1000
 

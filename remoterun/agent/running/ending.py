@@ -18,8 +18,6 @@ from ..store.run_folder import RunFolder
 from . import queue
 from .engines import Engine, engine_of_run
 
-LEAST_SAVING = 3600.0  # seconds
-
 
 class Ended(Exception):
     """The run has come to its end. `unsaved`: what it made is left where it is."""
@@ -76,12 +74,12 @@ def not_answering(engine: str) -> str:
     return "waiting for %s, which does not answer" % engine
 
 
-def save(home: Home, run: RunFolder, spec: RunSpec) -> NoReturn:
-    """Save the outputs of a run that is SAVING, for as long again as its command may take, an hour at least. Raises
+def save(home: Home, run: RunFolder, spec: RunSpec, least: float = 3600.0) -> NoReturn:
+    """Save the outputs of a run that is SAVING, which may take as long as its command, or `least` seconds. Raises
     `Ended`. May be repeated after a crash at any point."""
     event = run.state()[1]
     reason = Reason(event["reason"])
-    until = time.monotonic() + max(spec.timeout or float("inf"), LEAST_SAVING)
+    until = time.monotonic() + max(spec.timeout or float("inf"), least)
 
     def check(_: int = 0) -> None:
         if run.kill_asked():

@@ -276,12 +276,9 @@ class Stream:
 
 
 def _cost(frame: Frame) -> int:
-    return _FRAME_COST + HEAD.size + len(frame.body) + _header_length(frame.header)
-
-
-def _header_length(header: Dict[str, Any]) -> int:
     """As the sender counted it: other separators would hand out more credit than was used, without an end."""
-    return len(json.dumps(header, separators=(",", ":"))) if header else 0
+    header = len(json.dumps(frame.header, separators=(",", ":"))) if frame.header else 0
+    return _FRAME_COST + HEAD.size + len(frame.body) + header
 
 
 def _values(value: Any) -> int:

@@ -41,7 +41,7 @@ LONGEST_LINE = 1 << 16
 DEEPEST = 200
 """Folders, one in the other, that a tree may have, and that a walk goes down: each is open meanwhile."""
 MOST_ENTRIES = 3 << 19
-"""Files, links and empty folders of a tree: some hundred bytes of memory each, wherever it is read."""
+"""Files, links and empty folders of a tree, and folders that hold some: each has a place in memory and on a disk."""
 LARGEST = (1 << 63) - 1
 """Bytes that a file may have."""
 
@@ -199,7 +199,7 @@ class ManifestBuilder:
     """
 
     def __init__(self) -> None:
-        self.count = self.files = self.size = 0
+        self.count = self.files = self.size = self._folders = 0
         self._text = io.BytesIO()
         self._text.write(HEADER)
         self._last = b""
@@ -242,9 +242,12 @@ class ManifestBuilder:
         while leaves and not path.startswith(leaves[-1]):
             self._leaf_set.discard(leaves.pop())
         parent = path.rpartition(b"/")[0]
-        if parent != self._last_parent and leaves:
-            self._check_parents(path, parent)
-        if self.count >= MOST_ENTRIES or parent.count(b"/") >= DEEPEST:
+        if parent != self._last_parent:
+            folder, last = parent and parent + b"/", self._last_parent + b"/"
+            self._folders += folder.count(b"/", len(os.path.commonprefix([folder, last])))
+            if leaves:
+                self._check_parents(path, parent)
+        if max(self.count, self._folders) >= MOST_ENTRIES or parent.count(b"/") >= DEEPEST:
             raise TreeError("more than %d files, or more than %d folders in each other" % (MOST_ENTRIES, DEEPEST))
         self._last, self._last_parent = path, parent
         if kind != "d":
