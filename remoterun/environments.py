@@ -7,7 +7,7 @@ import hashlib
 from pathlib import Path
 
 from remoterun.agent.shared.tree import Entry, Manifest
-from remoterun.errors import RemoterunError
+from remoterun.errors import REINSTALL, RemoterunError
 
 _WANTED = ("docker/Dockerfile", "docker/requirements-*.txt", "trainer/**/*.py")
 
@@ -26,9 +26,7 @@ def context() -> tuple[Manifest, dict[str, bytes]]:
             entries.append(Entry("f", path.relative_to(root).as_posix(), len(data), digest))
     manifest = Manifest(entries)
     if manifest.find("docker/Dockerfile") is None or manifest.find("trainer/train.py") is None:
-        raise RemoterunError(
-            f"this installation is damaged: {root} lacks docker/ or trainer/", hint="pip install -U remoterun"
-        )
+        raise RemoterunError(f"this installation is damaged: {root} lacks docker/ or trainer/", hint=REINSTALL)
     return manifest, blobs
 
 

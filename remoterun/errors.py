@@ -29,6 +29,8 @@ from __future__ import annotations
 
 from typing import Any
 
+REINSTALL = "install it again from its repository: `pipx install --force .`"
+
 
 class RemoterunError(Exception):
     """The root. `message` is one line without a full stop; `hint` names the next command."""

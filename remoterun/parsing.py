@@ -13,7 +13,7 @@ from typing import Any
 from remoterun.agent.shared.spec import PortSpec
 from remoterun.agent.shared.tree import show
 from remoterun.errors import UsageError
-from remoterun.model import ALL_GPUS, Mount, check_upload_name
+from remoterun.model import ALL_GPUS, Mount, Resource, check_upload_name
 
 VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 """The name of an environment variable, or of a secret."""
@@ -93,6 +93,9 @@ def parse_mount(text: str) -> Mount:
     """Of `RESOURCE[:PATH]`, or `./FOLDER[:PATH]`: an upload under the folder's own name. Raises `UsageError`."""
     typed, colon, path = text.partition(":")
     if not re.match(r"(\.\.?|~)(/|$)", typed):
+        if typed and os.path.exists(typed) and not Resource.is_one(typed):
+            meant = shlex.quote(f"./{os.path.relpath(typed)}{colon}{path}")
+            raise UsageError(f"`{show(typed)}` is not a resource", hint=f"-m {meant}   uploads what is here, first")
         return Mount.parse(text)
     local = os.path.abspath(os.path.expanduser(typed))
     name = os.path.basename(local)

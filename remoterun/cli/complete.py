@@ -60,7 +60,8 @@ def resources(incomplete: str) -> list[str]:
     """Uploads and runs; below one of them its files, as its machine lists them within a few seconds."""
     if incomplete.count("/") > 1:
         return _files(incomplete)
-    return [f"runs/{run.number}" for run in reversed(_registry_runs())] + _uploads()
+    uploads = dict.fromkeys(f"uploads/{found.name}" for found, _ in _ask(lambda registry: registry.uploads.versions()))
+    return [*(f"runs/{run.number}" for run in reversed(_registry_runs())), *uploads]
 
 
 def machine_types(incomplete: str) -> list[tuple[str, str]]:
@@ -125,11 +126,6 @@ def _files(incomplete: str) -> list[str]:
 
 def _registry_runs() -> list[Run]:
     return _ask(lambda registry: registry.runs(_RUNS))
-
-
-def _uploads() -> list[str]:
-    found = _ask(lambda registry: registry.uploads.versions())
-    return list(dict.fromkeys(f"uploads/{upload.name}" for upload, _ in found))
 
 
 def _ask(question: Callable[[Registry], list[T]]) -> list[T]:

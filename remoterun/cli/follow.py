@@ -206,7 +206,8 @@ def follow(
             render.line("")
             render.line(f"run {run.number} has ended: {run_views.state_text(run)}")
         elif not ended:
-            run_views.detached(run, bool(ports))
+            with render.loudly(run.renting is not None):  # it costs
+                run_views.detached(run, bool(ports))
         return 130
     finally:
         steps.abandon()

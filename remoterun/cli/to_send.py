@@ -58,10 +58,6 @@ def source_to_send(request: RunRequest, how: Sending) -> Source | None:
     """What is sent from the current folder. None: no files."""
     from remoterun.source import NoRepository, snapshot
 
-    if how.no_git and (how.commit_ref or how.untracked):
-        raise UsageError(
-            "--no-git does not go with -c or --include-untracked", hint="--no-git sends the folder as it is"
-        )
     try:
         source = snapshot(Path.cwd(), commit_ref=how.commit_ref, include_untracked=how.untracked, no_git=how.no_git)
     except NoRepository as error:
@@ -99,12 +95,15 @@ def _folder_is_meant(request: RunRequest, how: Sending, problem: str) -> bool:
 def with_untracked(source: Source, command: str, places: list[str], how: Sending, home: Path) -> Source:
     """`source`, or the same with untracked files: those that the command names, or all. It is asked once, of one list.
 
-    `places`: of the mounts, which stand in the place of what is there. The source that is not returned is closed.
+    `places`: of the mounts, which stand in the place of what is there.
     """
     from remoterun.source import snapshot
 
     words = _words(command, source.workdir, places)
-    _warn_of_ignored(source, words)
+    known = {file.path for file in source.files}.union(source.untracked)
+    for path in words:
+        if path not in known and source.root is not None and os.path.isfile(os.path.join(source.root, path)):
+            render.warning(f"`{render.name(path)}`, which the command names, is ignored, so it is not sent")
     absent = _outside(source.untracked, places)
     if not absent:
         return source
@@ -120,29 +119,29 @@ def with_untracked(source: Source, command: str, places: list[str], how: Sending
     if answer == "n" or how.untracked:
         return source
     full = snapshot(Path.cwd(), include_untracked=True)
-    if answer == "y" and named:
-        return replace(source, files=in_order([*source.files, *(file for file in full.files if file.path in named)]))
-    source.close()
-    return full
+    if answer == "a" or not named:
+        return full
+    return replace(source, files=in_order([*source.files, *(file for file in full.files if file.path in named)]))
 
 
 def _answer(source: Source, absent: list[str], named: list[str], how: Sending, home: Path) -> str:
-    """What of the untracked files is sent, which is said: "n", none; "y", those that are `named`, or all if none is;
-    "a", all."""
+    """What of the untracked files is sent, which is said: "n", none; "y", the `named`, or all if none is; "a", all."""
     count, some = len(absent), 0 < len(named) < len(absent)
-    will = f"{render.files(count)} {'is' if count == 1 else 'are'} not tracked by git"
-    them = "it" if count == 1 else "them"
     which = f"`{render.name(named[0])}`" if len(named) == 1 else f"the {len(named)} that the command names"
+    will, them = f"{render.files(count)} are not tracked by git", "them"
+    if count == 1:
+        will, them = "1 file is not tracked by git", "it"
     asked = json.dumps(["untracked", str(source.root), absent, named]).encode()
     file = home / "agreed" / hashlib.sha256(asked).hexdigest()
-    nobody = how.yes or not render.is_interactive()
-    known = not nobody and not how.untracked and file.exists()
+    asks = not how.yes and not how.untracked and render.is_interactive()
+    known = asks and file.exists()
     if how.untracked or known:
         answer = "a" if how.untracked else file.read_text()
+        will += ". "
     else:
-        shown = max(_SHOWN, len(named))
         render.line(f"{will}:")
-        for path in [*named, *(path for path in absent if path not in named)][:shown]:
+        shown = max(_SHOWN, len(named))
+        for path in sorted(absent, key=lambda path: path not in named)[:shown]:
             render.line(f"  {render.name(path)}{'   (the command names it)' if path in named else ''}")
         if count > shown:
             render.line(f"  … and {count - shown} more, which `git status -uall` lists")
@@ -150,15 +149,14 @@ def _answer(source: Source, absent: list[str], named: list[str], how: Sending, h
         answer = how.choose(f"{question}: run without {them}, q: quit)", bool(named), "yanq" if some else "ynq")
         if answer == "n" and (notebook := next((path for path in named if path.endswith(".ipynb")), None)):
             raise UsageError(f"the command needs `{render.name(notebook)}`", hint="answer y: it is executed there")
-        if not nobody:
+        if asks:
             file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             file.write_text(answer)
-    outcome = "not sent" if answer == "n" else "sent, too"
-    if answer == "y" and some:
-        outcome = f"only {which} {'is' if len(named) == 1 else 'are'} sent, --include-untracked sends all"
-    text = f"{will}: {outcome}" if known or how.untracked else outcome[0].upper() + outcome[1:]
+        will = ""
+    but = f", but for {which} (--include-untracked sends all)" if some and answer == "y" else ""
+    sent = f"Not sent{but}" if but or answer == "n" else "Sent, too"
     with render.loudly(known and answer != "n" and not (named and answer == "y")):
-        render.line(f"{text}{', as you answered before' if known else ''}.")
+        render.line(f"{will}{sent}{', as you answered before' if known else ''}.")
     return answer
 
 
@@ -172,14 +170,6 @@ def _words(command: str, workdir: str, places: list[str]) -> list[str]:
 def _outside(paths: Iterable[str], places: list[str]) -> list[str]:
     hidden = tuple(f"{place}/" for place in places)
     return [path for path in paths if path not in places and not path.startswith(hidden)]
-
-
-def _warn_of_ignored(source: Source, words: list[str]) -> None:
-    """Files that the command names and no answer would send."""
-    known = {file.path for file in source.files}.union(source.untracked)
-    for path in words:
-        if path not in known and source.root is not None and os.path.isfile(os.path.join(source.root, path)):
-            render.warning(f"`{render.name(path)}`, which the command names, is ignored, so it is not sent")
 
 
 def requirements_of(name: str) -> str:

@@ -21,6 +21,7 @@ from remoterun import transfer
 from remoterun.agent.shared import api
 from remoterun.agent.shared.frames import PIECE
 from remoterun.agent.shared.spec import ResourceRef
+from remoterun.agent.shared.states import Reason
 from remoterun.agent.shared.tree import Manifest, show
 from remoterun.client.connections import Connections
 from remoterun.client.rented_runs import find_store
@@ -183,6 +184,8 @@ class Files:
         """The store that has a resource, and what it is there."""
         if resource.kind == "runs":
             run = self._connections.registry.run(resource.name)
+            if run.reason is Reason.START_FAILED and run.started is None:
+                raise NotFound(f"run {run.number} never started", hint=f"remoterun info {run.number}")
             where = ResourceRef("run", key=run.key, number=run.number, sub=resource.sub)
             return find_store(self._connections, run)[1], where
         registry = self._connections.registry

@@ -43,6 +43,7 @@ class Upload:
     damaged: bool = field(default=False, compare=False)
     for_mount: bool = field(default=False, compare=False)
     """It was copied to that machine for a run that mounts it."""
+    ours: bool = field(default=False, compare=False)  # this client uploaded it
     copies: tuple[UploadCopy, ...] = field(default=(), compare=False)
     runs: tuple[int, ...] = field(default=(), compare=False)
     """The numbers of those that read it, as far as this client knows."""

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from remoterun.agent.shared.files import locked, remove_tree, write_whole
-from remoterun.errors import RemoterunError
+from remoterun.errors import REINSTALL, RemoterunError
 
 PAGE = ("index.html", "style.css", "model.js", "sketch.js", "page.js")
 
@@ -21,7 +21,7 @@ def page_file(name: str) -> Path:
     bundled = package / "_bundle"
     path = (bundled if bundled.is_dir() else package.parent) / "examples" / "lstm-browser" / name
     if not path.is_file():
-        raise RemoterunError(f"this installation is damaged: {path} is missing", hint="pip install -U remoterun")
+        raise RemoterunError(f"this installation is damaged: {path} is missing", hint=REINSTALL)
     return path
 
 

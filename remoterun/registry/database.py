@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import quote
 
 from remoterun.agent.shared.files import locked, no_room
-from remoterun.errors import RemoterunError
+from remoterun.errors import REINSTALL, RemoterunError
 
 VERSION = 8
 """The version of the schema, kept in `PRAGMA user_version`."""
@@ -189,9 +189,7 @@ class Database:
         if known == VERSION:
             return
         if known > VERSION:
-            raise RemoterunError(
-                f"the registry `{self._file}` was made by a newer remoterun", hint="pip install --upgrade remoterun"
-            )
+            raise RemoterunError(f"the registry `{self._file}` was made by a newer remoterun", hint=REINSTALL)
         if not may_write:
             raise sqlite3.OperationalError("it has no tables yet")
         with locked(f"{self._file}.lock"):  # to change the journal's mode, SQLite waits for nobody

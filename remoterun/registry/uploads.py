@@ -1,8 +1,8 @@
 """The uploads that are known here, the numbers of their versions, and which runs read them.
 
-A number means one content, on whatever machine. It is given here: to what is uploaded the next one; to what is found in
-a home the number of the client that uploaded it where that is free, else the next one. It is never given to another
-content as long as the upload exists, not even when its version was removed. Homes are asked by digest.
+Here a number means one content, on whatever machine; other clients have their own. What is uploaded gets the next one;
+what is found in a home, the number of the client that uploaded it where that is free, else the next one. It is never
+given to another content as long as the upload exists, not even when its version was removed. Homes are asked by digest.
 """
 
 from __future__ import annotations
@@ -108,8 +108,8 @@ class UploadIndex:
         it, with that machine: the one to which it was uploaded last comes first. Of `version`, only that one."""
         chosen = ["NOT removed", *(["name = ?"] if name else []), *(["number = ?"] if version else [])]
         rows = self._db.rows(
-            "SELECT name, number AS version, digest, size, files, created, machine, home_id, path, seen"
-            " FROM versions JOIN copies USING (name, digest)"
+            "SELECT name, number AS version, digest, size, files, created, machine, home_id, path, seen,"
+            " (uploaded OR path IS NOT NULL) AS ours FROM versions JOIN copies USING (name, digest)"
             f" WHERE {' AND '.join(chosen)}"
             " ORDER BY name, recorded DESC, number DESC, uploaded DESC, copies.rowid",
             [value for value in (name, version) if value],

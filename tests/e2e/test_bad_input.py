@@ -98,6 +98,7 @@ TABLE: list[tuple[tuple[str, ...], int, str, str]] = [
     ((*RUN, "-m", "uploads/doom:x", "-m", "uploads/doom:x/y", "true"), 2, "two mounts meet at `x/y`", "OTHER_PATH"),
     ((*RUN, "-m", "uploads/doom:a:b", "true"), 2, "`uploads/doom:a:b` is not a mount", r"RESOURCE\[:PATH\]"),
     ((*RUN, "-m", "doom", "true"), 2, "`doom` is not a resource", "uploads/NAME"),
+    ((*RUN, "-m", "data:texts", "true"), 2, "`data` is not a resource", r"-m \./data:texts   uploads what is here"),
     ((*RUN, "-m", "/uploads/doom", "true"), 2, "starts with a slash", "uploads/NAME"),
     ((*RUN, "-m", "runs/7", "true"), 2, "no run 7", "remoterun ps"),
     ((*RUN, "-m", "uploads/doom:/abs", "true"), 2, "can't do a mount at an absolute path", "with Docker"),
@@ -124,7 +125,7 @@ TABLE: list[tuple[tuple[str, ...], int, str, str]] = [
     ((*RUN, "--timeout", "soon", "true"), 2, "`soon` is not a duration", "90s, 10m"),
     ((*RUN, "--json", "true"), 2, "--json goes with -b", "stdout is the command's own"),
     ((*RUN, "-c", "nope", "true"), 2, "no commit is called `nope`", "git"),
-    ((*RUN, "--no-git", "-c", "HEAD", "true"), 2, "--no-git does not go with -c", "--no-git"),
+    ((*RUN, "--no-git", "-c", "HEAD", "true"), 2, "neither with `--no-git`", "leave out one of them"),
     # runs that aren't
     (("logs", "7"), 2, "there is no run 7", "remoterun ps"),
     (("info", "last"), 2, "there is no run yet", "remoterun run"),

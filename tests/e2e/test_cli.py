@@ -220,20 +220,23 @@ def test_names_of_uploads(data: Place) -> None:
         and "2 files, 24 bytes, 9 bytes of it there already: uploads/verse (version 2) on plain" in added.stderr
     )
     assert "more/" in data.run("ls", "uploads/verse").stdout
-    several = ("uploads/verse", "uploads/nix", "uploads/song")
+    several = ("uploads/verse", "uploads/song")
     refused = data.run("rm", *several, status=2).stderr
     assert (
-        "  uploads/nix\n" in refused
-        and "  uploads/verse  2 versions, on plain\n" in refused
-        and "these 3 would be removed" in refused
+        "  uploads/verse  2 versions, on plain\n" in refused
+        and "these 2 would be removed" in refused
         and "hint: -y removes" in refused
     )
+    for gone, words in (("uploads/nix", "no upload `nix`"), ("7", "no run")):
+        asked = data.run("rm", gone, *several, status=2).stderr
+        assert f"there is {words}" in asked and "would be removed" not in asked
+    assert "it would be removed" in data.run("rm", "uploads/verse", status=2).stderr
     terminal = data.spawn("rm", *several)
-    terminal.expect(r"Remove these 3\? \[y/N\] ")
+    terminal.expect(r"Remove these 2\? \[y/N\] ")
     terminal.sendline("")
     terminal.expect("Nothing was removed")
     assert ended(terminal) == 0
-    done = data.run("rm", "-y", *several, status=2)
+    done = data.run("rm", "-y", *several, "uploads/nix", status=2)
     assert "bytes are free again on plain" in done.stderr
     assert "removed uploads/verse" in done.stderr and "removed uploads/song" in done.stderr
     assert [upload["name"] for upload in data.json("ls")] == ["odd"]
@@ -568,7 +571,7 @@ class TestRuns:
         terminal.expect("ROMEO:")
         assert ended(terminal) == 0
         terminal = ready.spawn("run", "-t", "plain", f"{command}; exit 1")
-        terminal.expect("1 file is not tracked by git: sent, too, as you answered before")
+        terminal.expect("1 file is not tracked by git. Sent, too, as you answered before")
         assert ended(terminal) == 1
         (ready.folder / "new.txt").write_text("another list is another question")
         terminal = ready.spawn("run", "-t", "plain", command)
@@ -577,7 +580,7 @@ class TestRuns:
         terminal.expect_exact("Not sent.")
         assert ended(terminal) == 1
         terminal = ready.spawn("run", "-t", "plain", command)
-        terminal.expect("2 files are not tracked by git: not sent, as you answered before")
+        terminal.expect("2 files are not tracked by git. Not sent, as you answered before")
         assert ended(terminal) == 1
         (ready.folder / "new.txt").unlink()
         assert ready.run(*RUN, command).stdout == "ROMEO:\n"
@@ -585,7 +588,7 @@ class TestRuns:
     def test_what_the_command_does_not_name_is_sent_only_where_all_is(self, ready: Place) -> None:
         """By -y and by Enter, not; by `a` and --include-untracked. Of an answer that is remembered, also -q says so."""
         others = [ready.folder / f"{name}.env" for name in "abcdef"]
-        command, only = "head -1 data/input.txt; cat f.en*", "nly `data/input.txt` is sent"
+        command, only = "head -1 data/input.txt; cat f.en*", "Not sent, but for `data/input.txt`"
         try:
             for count, answer in ((6, ""), (7, "a")):
                 for each in others[-count + 1 :]:
@@ -596,14 +599,14 @@ class TestRuns:
                 )
                 terminal.expect_exact(f"… and {count - 5} {listed}without them, q: quit) [Y/a/n/q] ")
                 terminal.sendline(answer)
-                terminal.expect_exact("Sent, too." if answer else f"O{only}")
+                terminal.expect_exact("Sent, too." if answer else only)
                 assert ("KEY" in terminal.read()) is bool(answer)
                 ended(terminal)
                 quiet = ready.spawn("run", "-q", "-t", "plain", command).read()
-                assert ("7 files are not tracked by git: sent, too, as you answered before." in quiet) is bool(answer)
+                assert ("7 files are not tracked by git. Sent, too, as you answered before." in quiet) is bool(answer)
                 assert "ROMEO" in quiet and ("KEY" in quiet) is bool(answer)
             asked = ready.run(*RUN, command, status=1)
-            assert "KEY" not in asked.stdout and f"O{only}, --include-untracked sends all.\n" in asked.stderr
+            assert "KEY" not in asked.stdout and f"{only} (--include-untracked sends all).\n" in asked.stderr
             assert ready.run(*RUN, "--include-untracked", command).stdout == "ROMEO:\nKEY"
         finally:
             for each in others:

@@ -146,6 +146,11 @@ def test_a_notebook_is_executed(place: Place) -> None:
     cells = [cell("print('from a cell')"), cell("40 + 2"), cell("raise ValueError('no')")]
     notebook = {"cells": cells, "metadata": kernel, "nbformat": 4, "nbformat_minor": 4}
     (place.folder / "train.ipynb").write_text(json.dumps(notebook))
+    terminal = place.spawn("run", "train.ipynb")
+    terminal.expect_exact("train.ipynb   (the command names it)")
+    terminal.sendline("n")
+    terminal.expect_exact("the command needs `train.ipynb`")
+    assert ended(terminal) == 2
     subprocess.run(["git", "add", "."], cwd=place.folder, env=place.env, check=True)
     done = place.run("run", "train.ipynb", status=1)
     said = done.stdout

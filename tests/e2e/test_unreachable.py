@@ -50,16 +50,26 @@ def recorded(place: Place, machine: MachineType, state: RunState) -> Run:
 def test_a_run_that_goes_on(place: Place, silent: MachineType) -> None:
     recorded(place, silent, RunState.RUNNING)
     done = place.run("ps")
-    assert re.search(r"^ *1  running, last seen 3 minutes ago  box ", done.stdout, re.MULTILINE)
+    assert re.search(r"^ *1  running, seen 3m ago  box ", done.stdout, re.MULTILINE)
     assert re.search(r"^warning: box does not answer within 2 s \(--wait 30s waits longer\)", done.stderr)
     assert len(done.stderr.splitlines()) == 1
     done = place.run("info", "1", "--wait", "1s")
-    assert "running, last seen 3 minutes ago" in done.stdout and "python train.py" in done.stdout
+    assert "running, seen 3m ago" in done.stdout and "python train.py" in done.stdout
     assert "box does not answer within 1 s" in done.stderr
     done = place.run("logs", "1", "--no-follow", status=125)
-    assert "box does not answer within 2 s; run 1 is running, last seen 3 minutes ago" in done.stderr
+    assert "box does not answer within 2 s; run 1 is running, seen 3m ago" in done.stderr
     done = place.run("top", "--wait", "1s", status=125)
     assert done.stderr.startswith("warning: box does not answer within 1 s") and "No run" not in done.stderr
+
+
+def test_older_runs_that_go_on_are_counted(place: Place, silent: MachineType) -> None:
+    """Where newer ones take all the rows."""
+    for state in (RunState.RUNNING, RunState.RUNNING, RunState.FAILED, RunState.RUNNING):
+        recorded(place, silent, state)
+    more = "2 older ones have not ended, 2 of them running: `remoterun ps -a --state active`\n"
+    assert more in place.run("ps", "-n", "1", "--wait", "1s").stderr
+    for words in (["-n", "4"], ["-a"], ["-n", "1", "--state", "queued"]):
+        assert "older ones" not in place.run("ps", *words, "--wait", "1s").stderr
 
 
 def test_a_run_that_has_ended(place: Place, silent: MachineType) -> None:

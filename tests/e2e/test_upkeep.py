@@ -158,6 +158,22 @@ class TestCollect:
         place.run("machines", "gc", "--keep", "1")
         assert [entry["path"] for entry in place.json("ls", "uploads/doom")["entries"]] == ["notes.txt"]
 
+    def test_what_another_client_uploaded_is_removed_after_a_question(self, homes: tuple[Place, Path, Path]) -> None:
+        """So are several versions; one that was uploaded from here goes without."""
+        place, _, _ = homes
+        place.run("upload", "data", "--name", "doom")
+        elsewhere = {"REMOTERUN_HOME": str(place.folder.parent / "another")}
+        place.run("machines", "add", "one", "local", "--home", str(homes[1]), "--default", env=elsewhere)
+        place.run("upload", "notes.txt", "--name", "doom", env=elsewhere)
+        refused = place.run("rm", "uploads/doom", status=2).stderr
+        assert "2 versions, on one, uploaded from elsewhere\n" in refused and "it would be removed" in refused
+        said = place.run("ls", "uploads/doom", "--versions").stderr
+        assert "uploads/doom means uploads/doom@2; another client numbers them on its own" in said
+        place.run("rm", "uploads/doom@1")
+        assert "bytes, on one, uploaded from elsewhere\n" in place.run("rm", "uploads/doom", status=2).stderr
+        place.run("rm", "-y", "uploads/doom")
+        assert place.json("ls") == []
+
     def test_a_damaged_home(self, homes: tuple[Place, Path, Path]) -> None:
         place, home, _ = homes
         place.run("upload", "data", "--name", "doom")

@@ -24,7 +24,7 @@ from remoterun.client.following import LogBytes, Note, StateChange, Wanted
 from remoterun.config import Config
 from remoterun.errors import HostUnreachable, NoAnswerInTime, NotFound, RemoterunError, UsageError
 from remoterun.hosts.base import Prompts
-from remoterun.model import MachineType, Mount, Run, RunRequest
+from remoterun.model import MachineType, Mount, Resource, Run, RunRequest
 from tests.workshop import User, until
 
 NOBODY = MachineType("gone", host="me@127.0.0.1:1", connect_timeout=2)
@@ -62,6 +62,9 @@ class TestRecordFirst:
         run = alone.registry.run(seen[0].number)
         assert (run.state, run.reason, run.placed) == (RunState.FAILED, Reason.START_FAILED, None)
         assert run.message == "interrupted before it was handed over"
+        with pytest.raises(NotFound, match=f"^run {run.number} never started$") as caught:
+            alone.files.list(Resource("runs", str(run.number)))
+        assert caught.value.hint == f"remoterun info {run.number}"
 
     def test_an_upload_to_a_host_that_is_gone_leaves_no_file_open(self, alone: Client, tmp_path: Path) -> None:
         (tmp_path / "data").write_text("abc")

@@ -44,6 +44,12 @@ def test_every_file_that_architecture_names_is_there() -> None:
             assert any(file.endswith("/" + name.rstrip("/")) for file in files), name
 
 
+def test_no_hint_installs_what_is_not_ours() -> None:
+    """The package has no name in an index: there, `remoterun` is somebody else's."""
+    for file in (ROOT / "remoterun").rglob("*.py"):
+        assert not re.search(r"pipx? (install|upgrade) ([-\w=]+ )*remoterun", file.read_text()), file
+
+
 def test_the_recording_is_small_and_tells_nothing_of_the_machine_that_made_it() -> None:
     text = (ROOT / "examples" / "recording.svg").read_text()
     assert len(text.encode()) < 60_000

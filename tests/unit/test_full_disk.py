@@ -97,7 +97,8 @@ class TestInodes:
     def test_doctor_of_a_disk_that_can_only_be_read(self, small: Home) -> None:
         subprocess.run(["mount", "-o", "remount,ro", str(Path(small.path).parent)], check=True)
         (disk,) = (check for check in examine(Home.open(small.path), "process", 0, "") if check.name == "disk")
-        assert disk.detail == "read-only: " + small.path
+        assert disk.detail == "read-only: " + small.path and disk.fix is not None
+        assert "mount it for writing" in disk.fix and "rm" not in disk.fix.split()
 
 
 class TestCutTransfers:

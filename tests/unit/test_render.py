@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,9 +20,9 @@ from remoterun.agent.shared.states import RunEvent, RunState
 from remoterun.cli import render
 from remoterun.cli.follow import follow
 from remoterun.cli.render import Column, file_views, live_views, machine_views, run_views, table
-from remoterun.cli.render.terminal import Cursor, Tamed, columns, shortened
+from remoterun.cli.render.terminal import Cursor, Talking, Tamed, columns, shortened
 from remoterun.client import Client
-from remoterun.client.following import Note, StateChange
+from remoterun.client.following import Item, Note, StateChange
 from remoterun.client.rented_hosts import NewBucket
 from remoterun.client.renting import Plan
 from remoterun.client.upkeep import Checked, Collected, Damage, Freed, Usage, Use
@@ -155,6 +155,22 @@ def test_a_hint_of_a_host_is_shown_as_its_own(tmp_path: Path, capsys: pytest.Cap
         client.registry.add_run("k" * 26, box, "box", "true", 1.0)
         follow(client, ENDED, [StateChange(RunState.FAILED, RunEvent(hint=hint), replace(ENDED, machine=box))])
     assert f"hint: box says:\n      {hint}\n" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("rented", [False, True])
+def test_a_host_that_costs_is_not_left_without_a_word(
+    rented: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With -q, ^C says that the run goes on where its host is rented."""
+    monkeypatch.setattr(Talking, "quiet", True)
+
+    def interrupted() -> Iterator[Item]:
+        raise KeyboardInterrupt
+        yield
+
+    with Client(Config(tmp_path)) as client:
+        assert follow(client, replace(RUN, renting=RENTING if rented else None), interrupted()) == 130
+    assert (f"run {RUN.number} goes on without this terminal" in capsys.readouterr().err) is rented
 
 
 def test_what_is_asked_is_cleaned(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

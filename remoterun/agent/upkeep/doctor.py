@@ -46,8 +46,10 @@ def _disk(home: Home) -> MachineCheck:
     free, total = (blocks * about.f_frsize for blocks in (about.f_bavail, about.f_blocks))
     unit, name = (1e9, "GB") if total >= 1e10 else (1e6, "MB")
     detail = "%.0f %s free of %.0f %s at %s" % (free / unit, name, total / unit, name, home.path)
-    fault = "read-only: %s" % home.path if about.f_flag & os.ST_RDONLY else no_room(home.path)
-    fix = "`remoterun rm runs --failed`, `docker system prune`, or give the machine another `home`"
+    read_only = about.f_flag & os.ST_RDONLY
+    fault = "read-only: %s" % home.path if read_only else no_room(home.path)
+    fix = "mount it for writing (after a fault of the disk, `dmesg` says which)" if read_only else ""
+    fix = (fix or "`remoterun rm runs --failed`, `remoterun machines gc`,") + " or give the machine another `home`"
     return _check("disk", free > LITTLE_SPACE and not fault, fault or detail, fix)
 
 

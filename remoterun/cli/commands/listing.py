@@ -84,16 +84,19 @@ def ps(
             client.runs.adopt()
 
         def look() -> Callable[[], None]:
-            runs = client.runs.list(None if every else number, wanted, seconds)
+            found = client.runs.list(None, wanted, seconds)
+            runs = found if every else found[-number:]
+            older = [run.state for run in found[: len(found) - len(runs)] if not run.final]
+            more = f"{len(older)} older ones have not ended, {older.count(RunState.RUNNING)} of them running"
             rented = [run.number for run in runs if run.renting is not None]
             taken_up = [each for each in rented if client.runs.start_next_attempt(each)]
             losses: dict[str, Sequence[float]] = {}
             for run in runs if verbose and not json else ():
                 if run.started is not None and run.reachable and not (run.final and run.host.host):
                     losses[run.key] = client.runs.info(run.number, seconds)[1]["loss"] or ()
-            return lambda: show(runs, taken_up, losses)
+            return lambda: show(runs, taken_up, losses, more if older else "")
 
-        def show(runs: Sequence[Run], taken_up: Sequence[int], losses: Mapping[str, Sequence[float]]) -> None:
+        def show(runs: Sequence[Run], taken_up: list[int], losses: Mapping[str, Sequence[float]], more: str) -> None:
             run_views.not_reached(runs)
             for each in taken_up:
                 render.line(f"run {each} gets another host now: `remoterun logs {each}`")
@@ -101,6 +104,8 @@ def ps(
                 render.out_json([run.record() for run in runs])
             elif runs:
                 run_views.runs_table(runs, verbose, losses)
+                if more:
+                    render.line(f"{more}: `remoterun ps -a --state active`")
             elif wanted != EVERY_RUN:
                 render.line("No run matches; `remoterun ps` lists runs without a filter")
                 names = {name for run in client.registry.runs() for name in (run.machine.name, run.host.name)}

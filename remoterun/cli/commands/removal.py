@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,7 +13,7 @@ from remoterun.cli import complete, render
 from remoterun.cli.app import Command, Quiet, RunNumbers, app, example, for_each, named_resource, run_number, run_range
 from remoterun.cli.asking import client as connect
 from remoterun.cli.render import file_views, run_views
-from remoterun.errors import HostUnreachable, NotFound, RemoterunError, UsageError
+from remoterun.errors import HostUnreachable, RemoterunError, UsageError
 from remoterun.model import LAST, Resource, Run, Upload
 from remoterun.parsing import parse_duration
 from remoterun.sizes import size as readable
@@ -87,7 +86,7 @@ def rm(
 ) -> int:
     """Delete uploads, and runs that have ended, with all they hold.
 
-    Several are listed first, and asked about.
+    Several, also versions of one upload, and what was uploaded from elsewhere, are listed first, and asked about.
     """
     if not resources and older is None and not failed:
         raise UsageError(
@@ -98,7 +97,7 @@ def rm(
         chosen = _chosen(client, resources or ["runs"], ended_before, failed)
         if not chosen:
             render.line("There is nothing to remove: no run that has ended matches")
-        if (len(chosen) > 1 or forget) and chosen and not yes and not _agreed(client, chosen):
+        if chosen and not yes and not _agreed(client, chosen, forget):
             render.line("Nothing was removed")
             return 0
         machines: dict[str, None] = {}
@@ -144,6 +143,12 @@ def _chosen(client: Client, words: list[str], ended_before: float | None, failed
         fits = bool if every else run_range(text)
         if fits is None:
             resource = named_resource(text)
+            if resource.sub:
+                whole = Resource(resource.kind, resource.name, version=resource.version)
+                raise UsageError(
+                    f"{render.name(str(resource))} is inside one: only a whole upload or run can be removed",
+                    hint=f"remoterun rm {whole}",
+                )
             if resource.name == LAST or (filtered and resource.kind == "runs"):
                 resource = client.registry.numbered(resource)
             if not filtered:
@@ -172,16 +177,21 @@ def _fits(run: Run, ended_before: float | None, failed: bool) -> bool:
     return ended_before is None or (run.final and (run.ended or run.created) < ended_before)
 
 
-def _agreed(client: Client, chosen: dict[Resource, Run | None]) -> bool:
+def _agreed(client: Client, chosen: dict[Resource, Run | None], forget: bool) -> bool:
+    """Whether they may be removed: a run, or a version that was uploaded from here, may without a question. Raises
+    `NotFound`, and `UsageError` where nobody can be asked."""
+    asks = forget or len(chosen) > 1
     shown: list[tuple[str, Run | list[Upload]]] = []
     for resource, run in chosen.items():
-        known: Run | list[Upload] = run or []
         if resource.kind == "uploads":
-            known = [each for each, _ in client.registry.uploads.versions(resource.name, resource.version)]
-        elif run is None:
-            with contextlib.suppress(NotFound):
-                known = client.registry.run(resource.name)
-        shown.append((str(resource), known))
+            every = client.uploads.versions(resource.name, WAIT)
+            known = [each for each in every if resource.version in (None, each.version)]
+            asks = asks or len(known) > 1 or not all(each.ours for each in known)
+            shown.append((str(resource), known))
+        else:
+            shown.append((str(resource), run or client.registry.run(resource.name)))
+    if not asks:
+        return True
     file_views.to_remove(shown)
     which = f"these {len(chosen)}" if len(chosen) > 1 else "it"
     if not render.is_interactive():
@@ -190,13 +200,7 @@ def _agreed(client: Client, chosen: dict[Resource, Run | None]) -> bool:
 
 
 def _remove(client: Client, resource: Resource) -> tuple[Sequence[str], Mapping[str, RemoterunError]]:
-    """(the machines that have it no more, why it remains on others). Raises `NotFound`, `UsageError`."""
-    if resource.sub:
-        whole = Resource(resource.kind, resource.name, version=resource.version)
-        raise UsageError(
-            f"{render.name(str(resource))} is inside one: only a whole upload or run can be removed",
-            hint=f"remoterun rm {whole}",
-        )
+    """(the machines that have it no more, why it remains on others). Raises `NotFound`."""
     if resource.kind == "runs":
         try:
             machine = client.runs.remove(resource.name)

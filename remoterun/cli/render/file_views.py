@@ -67,7 +67,7 @@ def uploads(found: Sequence[Upload], as_json: bool, versions: bool = False) -> N
     table(heads, rows)
     if versions and len(found) > 1:
         name = found[-1].name
-        line(f"  uploads/{name}@{found[0].version} is the first of them, uploads/{name} the last")
+        line(f"  uploads/{name} means uploads/{name}@{found[-1].version}; another client numbers them on its own")
 
 
 def _upload_row(upload: Upload) -> list[str]:
@@ -77,7 +77,7 @@ def _upload_row(upload: Upload) -> list[str]:
 
 
 def _copy(copy: UploadCopy) -> str:
-    return copy.machine if copy.fault is None else f"{copy.machine} (seen {ago(copy.seen)})"
+    return copy.machine if copy.fault is None else f"{copy.machine} (seen {brief_ago(copy.seen)})"
 
 
 def secrets(found: Sequence[Secret], as_json: bool) -> None:
@@ -91,8 +91,8 @@ def secrets(found: Sequence[Secret], as_json: bool) -> None:
 
 
 def to_remove(found: Sequence[tuple[str, Run | Sequence[Upload]]]) -> None:
-    """What is about to be removed, before the question: resources, each with its run, or with the versions that it is,
-    once for each machine that has one."""
+    """What is about to be removed, before the question: resources, each with its run, or with the versions that it
+    is."""
     width = max(len(resource) for resource, _ in found)
     room = terminal_width(sys.stderr) or 100
     for resource, what in found[:MOST_SHOWN]:
@@ -100,9 +100,10 @@ def to_remove(found: Sequence[tuple[str, Run | Sequence[Upload]]]) -> None:
         if isinstance(what, Run):
             about = f"{state_text(what)}, {ago(what.ended or what.created)}  {what.command}"
         elif what:
-            count = len({upload.version for upload in what})
-            several = f"{count} versions" if count > 1 else size(what[0].size)
-            about = f"{several}, on {', '.join(dict.fromkeys(upload.machine for upload in what))}"
+            several = f"{len(what)} versions" if len(what) > 1 else size(what[0].size)
+            foreign = "" if all(upload.ours for upload in what) else ", uploaded from elsewhere"
+            on = dict.fromkeys(copy.machine for upload in what for copy in upload.copies)
+            about = f"{several}, on {', '.join(on)}{foreign}"
         line(shortened(f"  {clean(resource):<{width}}  {clean(about)}".rstrip(), room))
     if len(found) > MOST_SHOWN:
         line(f"  … and {len(found) - MOST_SHOWN} more")

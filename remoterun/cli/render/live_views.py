@@ -311,12 +311,13 @@ def _row(use: RunUse) -> list[str]:
     if sample is None:
         return [str(run.number), "not reached", *[""] * 8, run.command]
     state = "" if sample.state is RunState.RUNNING else sample.state.value
+    known = [gpu.percent for gpu in sample.gpus if gpu.percent is not None]
     return [
         str(run.number),
         state,
         _percent(sample.cpu),
         "" if sample.memory is None else size(sample.memory),
-        _gpu_percent(use),
+        _percent(sum(known) if known else None),
         _gpu_memory(use),
         _rate(sample.read),
         _rate(sample.written),
@@ -328,12 +329,6 @@ def _row(use: RunUse) -> list[str]:
 
 def _percent(value: float | None) -> str:
     return "" if value is None else f"{value:.0f} %"
-
-
-def _gpu_percent(use: RunUse) -> str:
-    assert use.sample is not None
-    known = [gpu.percent for gpu in use.sample.gpus if gpu.percent is not None]
-    return _percent(sum(known)) if known else ""
 
 
 def _gpu_memory(use: RunUse) -> str:

@@ -15,7 +15,6 @@ from remoterun.cli.render.terminal import (
     DONE,
     FAILED,
     Text,
-    ago,
     brief,
     brief_ago,
     counted,
@@ -102,7 +101,7 @@ def state_text(run: Run) -> str:
     if run.final:
         return f"{text} ({run.code})" if run.code not in (None, 0) else text
     if not run.reachable:
-        return f"{text}, last seen {ago(run.last_seen or run.created)}"
+        return f"{text}, seen {brief_ago(run.last_seen or run.created)}"
     return f"{text}, stopping" if run.stopping else text
 
 

@@ -279,7 +279,7 @@ def brief(seconds: float) -> str:
     return duration(seconds).replace(" min", "m").replace(" ", "")
 
 
-def brief_ago(then: float) -> str:
+def brief_ago(then: float | None) -> str:
     """A moment in a table: `5m ago`; a date after 14 days."""
     return re.sub(r"(\d+) (minute|[shd])\S*", lambda found: found[1] + found[2][0], ago(then))
 
