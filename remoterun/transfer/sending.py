@@ -131,7 +131,7 @@ class _Sender:
             try:
                 return self._send_tree(tree, batch)
             except TreeError as error:
-                raise TransferError(str(error), hint="wait until nothing writes there, and try again")
+                raise TransferError(str(error), hint="wait until nothing writes there, or send less: a tar archive")
 
     def _of_memory(self, digest: str, content: bytes, files: contextlib.ExitStack) -> _Blob:
         """A content as a blob; a large one is in a temporary file, which `files` deletes."""
