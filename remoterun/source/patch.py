@@ -31,7 +31,7 @@ def patches(before: Files, after: Files, binary: bool) -> dict[str, list[str]]:
                     stream.write(head.encode(errors="surrogateescape") + content + b"\n")
         stream.seek(0)
         attributes = Path(folder, "attributes")
-        git = Git(folder, (), {"core.quotePath": "false", "core.attributesFile": str(attributes)}, _ALONE)
+        git = Git(folder, ("--git-dir=.",), {"core.quotePath": "false", "core.attributesFile": str(attributes)}, _ALONE)
         git.run("init", "-q", "--bare", "--template=")
         git.run("fast-import", "--quiet", stdin=stream.fileno())
         diff = ("diff-tree", "-r", "-p", *["--binary"] * binary, "refs/heads/0", "refs/heads/1")
