@@ -259,7 +259,7 @@ class Checklist:
         if bucket:
             for run in self._user.json("ps"):
                 self._user.run("rm", f"runs/{run['number']}", status=None)
-            self._user.run("rm", f"uploads/{self._user.upload}", status=None)
+            self._user.run("rm", "-y", f"uploads/{self._user.upload}", status=None)
         for pause in (5, 20, 0):  # a group is in use for a while after its last host is gone
             self._user.run("machines", "gc", "aws", "-y", status=None)
             if self.rules() <= self._rules:

@@ -9,6 +9,7 @@ import pytest
 
 from remoterun.agent.store.home import Home
 from remoterun.agent.upkeep.doctor import examine
+from remoterun.cli.commands.maintenance import _clock
 from tests.workshop import write_files
 
 
@@ -48,3 +49,8 @@ def test_where_docker_does_not_run(
     check = checks[engine if engine == "podman" else "docker"]
     assert (check.ok, check.detail) == (ok, said)
     assert bool(check.fix) == (ok is False)
+
+
+def test_which_clock_is_ahead() -> None:
+    assert _clock(172_900.0, 99.0, 100.0).detail == "2 d 0 h ahead of this machine's"
+    assert _clock(10.0, 100.0, 101.0).detail == "1 min 30 s behind this machine's"

@@ -15,6 +15,7 @@ from remoterun.cli import complete, render
 from remoterun.cli.app import Command, Json, app, example, machines_app
 from remoterun.cli.asking import client as connect
 from remoterun.cli.render import file_views, live_views, machine_views
+from remoterun.cli.render.terminal import duration
 from remoterun.client import json_shapes
 from remoterun.errors import (
     AgentError,
@@ -217,7 +218,8 @@ def _clock(theirs: float, asked: float, answered: float) -> MachineCheck:
     skew = max(asked - theirs, theirs - answered, 0.0)
     if skew <= CLOCK_TOLERANCE:
         return MachineCheck("clock", True, "agrees with this machine's")
-    return MachineCheck("clock", False, f"{skew:.0f} s away from this machine's", "sudo timedatectl set-ntp true")
+    detail = f"{duration(skew)} {'ahead of' if theirs > answered else 'behind'} this machine's"
+    return MachineCheck("clock", False, detail, "sudo timedatectl set-ntp true, on the one that is wrong")
 
 
 def _of_each(
