@@ -52,7 +52,6 @@ def _typed(type_: Any, number: dict[str, Any] = NUMBER) -> dict[str, Any]:
 
 _PLAIN: dict[Any, dict[str, Any]] = {str: TEXT, int: COUNT, bool: FLAG}
 
-
 RUN = _object(
     number=COUNT,
     key=TEXT,

@@ -167,7 +167,7 @@ class Follower:
             lost = True
         with contextlib.ExitStack() as stack:
             whole = wanted.whole and not wanted.offset
-            writer = stack.enter_context(logs.writer(run.key)) if whole and saved is None else None
+            writer = stack.enter_context(LogWriter(logs, run.key)) if whole and saved is None else None
             yield from self._live(run, lost, writer)
 
     def _live(self, run: Run, lost: bool, writer: LogWriter | None) -> Iterator[Item]:

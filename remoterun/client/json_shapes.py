@@ -115,14 +115,8 @@ def machine_status(status: MachineStatus) -> dict[str, Any]:
 
 def rented_host(host: RentedHost, idle_since: float | None) -> dict[str, Any]:
     return {
-        "id": host.id,
-        "token": host.token,
-        "state": host.state,
+        **{name: getattr(host, name) for name in ("id", "token", "state", "run", "number", "attempt", "owner")},
         **{name: getattr(host.offer, name) for name in ("type", "region", "zone", "spot", "price")},
-        "run": host.run,
-        "number": host.number,
-        "attempt": host.attempt,
-        "owner": host.owner,
         "began": iso(host.began),
         "ends_at": iso(host.deadline),
         "cost": host.cost(time.time()),

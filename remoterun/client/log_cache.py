@@ -32,10 +32,6 @@ class LogCache:
         file = self.folder / f"{key}.log"
         return file if file.is_file() else None
 
-    def writer(self, key: str) -> LogWriter:
-        """A writer for the log of a run, which has to get it from its first byte on."""
-        return LogWriter(self, key)
-
     def remove(self, key: str) -> None:
         """Delete the log of a run, if it is kept."""
         with contextlib.suppress(OSError):
@@ -62,7 +58,8 @@ class LogCache:
 
 
 class LogWriter:
-    """A log on its way here, under a temporary name. A context manager: what was not finished is deleted."""
+    """A log on its way here, from its first byte on, under a temporary name. A context manager: what was not finished
+    is deleted."""
 
     def __init__(self, logs: LogCache, key: str) -> None:
         self._logs = logs

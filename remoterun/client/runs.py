@@ -508,7 +508,13 @@ class Runs:
                 raise _goes_on(run, f"the run is {run.state.value}")
             host = archiving.machine_of(run) if run.renting is not None else None
         if host is not None:
-            self._remove_on_host(run, host)
+            try:
+                store = store_of(self._connections, host)
+                if host == run.host:
+                    check_home(run, store.home_id)
+                store.remove_run(run.key)
+            except UsageError as error:
+                raise _goes_on(run, error.message)
         self.forget(run)
         return None if host is None or host.rented is not None else host.name
 
@@ -525,15 +531,6 @@ class Runs:
             self.forget(run)
         for upload in (upload for upload, there in registry.uploads.versions() if there.place == machine.place):
             registry.uploads.forget_copy(upload.name, upload.home_id)
-
-    def _remove_on_host(self, run: Run, host: MachineType) -> None:
-        try:
-            store = store_of(self._connections, host)
-            if host == run.host:
-                check_home(run, store.home_id)
-            store.remove_run(run.key)
-        except UsageError as error:
-            raise _goes_on(run, error.message)
 
 
 def _goes_on(run: Run, why: str) -> UsageError:

@@ -201,9 +201,10 @@ class Uploads:
 
             def with_added(more: Manifest) -> Manifest:
                 together = dict(entries)
+                below = any(known.startswith(f"{target.sub}/") for known in entries)
                 for entry in more.entries:
                     place = "/".join(part for part in (target.sub, entry.path) if part)
-                    if single and target.sub and not target.trailing and not _is_folder(target.sub, entries):
+                    if single and target.sub and not target.trailing and not below:
                         place = target.sub
                     together[place] = entry._replace(path=place)
                 try:
@@ -266,10 +267,6 @@ def _of_git(tree: Manifest) -> list[str]:
     """What most people do not mean to upload; a data set may be a repository, though."""
     count = tree.encode().count(b'\n["f",".git/')  # what each of their lines begins with
     return [f"{count:,} of its files are git's own, in .git: `cp` will leave them out"] if count else []
-
-
-def _is_folder(path: str, entries: dict[str, Entry]) -> bool:
-    return any(known.startswith(path + "/") for known in entries)
 
 
 def _without_filled_folders(entries: Iterable[Entry]) -> list[Entry]:

@@ -47,13 +47,9 @@ class LocalHost:
         start_seconds: float = START_SECONDS,
     ) -> None:
         self._home = home
-        self._name = name
+        self.name = name
         self._bundle = bundle
         self._start_seconds = start_seconds
-
-    @property
-    def name(self) -> str:
-        return self._name
 
     def open(self) -> Pipe:
         bundle = self._bundle or agent_bundle()

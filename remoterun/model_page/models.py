@@ -45,7 +45,9 @@ def find(paths: Iterable[str], shown: str, again: str) -> str:
     files = set(paths)
     folders = {posixpath.dirname(path) for path in files if posixpath.basename(path) == MANIFEST}
     whole = sorted(folder for folder in folders if posixpath.join(folder, VOCABULARY) in files)
-    found = [folder for folder in whole if not any(_holds(other, folder) for other in whole)]
+    found = [
+        each for each in whole if not any(other != each and each.startswith(other and f"{other}/") for other in whole)
+    ]
     if not found:
         raise NotFound(f"`{show(shown)}` holds no model: no {MANIFEST} with a {VOCABULARY}", hint=again)
     if len(found) > 1:
@@ -151,10 +153,6 @@ def _size(folder: Path, name: str) -> int | None:
     except OSError:
         return None
     return status.st_size if stat.S_ISREG(status.st_mode) else None
-
-
-def _holds(outer: str, inner: str) -> bool:
-    return outer != inner and (outer == "" or inner.startswith(outer + "/"))
 
 
 def _settings(folder: Path) -> dict[str, Any]:

@@ -103,10 +103,6 @@ class Page:
             raise FileNotFoundError
         return open_file(self.model.folder, name)
 
-    def lasting(self, path: str) -> bool:
-        """Whether what stands there never changes."""
-        return path.startswith("/node_modules/")
-
 
 def _prefix(name: str) -> str:
     """Where a model's files are, below the page's."""
@@ -167,7 +163,7 @@ class _Handler(BaseHTTPRequestHandler):
             size = os.fstat(file.fileno()).st_size
             self.send_response(200)
             self.send_header("Content-Type", _TYPES.get(posixpath.splitext(path)[1], "application/octet-stream"))
-            self._end_headers(size, "max-age=3600" if self.server.page.lasting(path) else "no-store")
+            self._end_headers(size, "max-age=3600" if path.startswith("/node_modules/") else "no-store")
             while body and size and (piece := file.read(min(size, 1 << 18))):
                 self.wfile.write(piece)
                 size -= len(piece)

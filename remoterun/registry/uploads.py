@@ -166,7 +166,6 @@ class UploadIndex:
         self._db.note("UPDATE copies SET seen = ? WHERE home_id = ?", (now, home_id))
 
     def record_read(self, run: Run, name: str, digest: str) -> None:
-        """A run reads an upload."""
         self._db.change("INSERT OR IGNORE INTO reads VALUES (?, ?, ?)", (run.key, name, digest))
 
     def readers(self, name: str) -> dict[str, list[int]]:

@@ -30,6 +30,10 @@ MachineName = Annotated[
     str,
     typer.Argument(metavar="MACHINE", help="A machine, as after -t.", autocompletion=complete.machine_types),
 ]
+ShellCommand = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="COMMAND...", help="Default: a shell. All that follows its first word is its own."),
+]
 
 
 @app.command(
@@ -40,10 +44,7 @@ MachineName = Annotated[
 )
 def exec_(
     run: RunNumber,
-    command: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="COMMAND...", help="Default: a shell. All that follows its first word is its own."),
-    ] = None,
+    command: ShellCommand = None,
 ) -> int:
     """Open a shell, or start a command, inside a run that goes on.
 
@@ -125,10 +126,7 @@ def ssh(
             autocompletion=complete.machine_types,
         ),
     ],
-    command: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="COMMAND...", help="Default: a shell. All that follows its first word is its own."),
-    ] = None,
+    command: ShellCommand = None,
 ) -> int:
     """Open a shell on a machine, with the system's ssh.
 

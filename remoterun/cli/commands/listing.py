@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -11,7 +12,7 @@ import typer
 
 from remoterun.agent.shared.states import FINAL, RunState
 from remoterun.cli import complete, render
-from remoterun.cli.app import Command, Json, Wait, app, example, run_number, run_range
+from remoterun.cli.app import Command, Json, RunNumber, Wait, app, example, run_number, run_range
 from remoterun.cli.asking import client as connect
 from remoterun.cli.render import run_views
 from remoterun.client import json_shapes
@@ -128,16 +129,16 @@ EVERY = 2.0
 def _until_interrupted(look: Callable[[], Callable[[], None]]) -> int:
     """Look, and show what was seen by calling what `look` returned, every two seconds until ^C. Returns 0."""
     try:
-        while True:
+        for number in itertools.count():
             begun = time.monotonic()
             show = look()
-            render.new_page()
+            render.new_page(first=number == 0)
             show()
             render.finish()
             time.sleep(max(EVERY - (time.monotonic() - begun), 0.1))
     except KeyboardInterrupt:
         render.line("")
-        return 0
+    return 0
 
 
 def _states(names: list[str]) -> frozenset[RunState]:
@@ -224,9 +225,7 @@ def _numbers(client: Client, runs: Sequence[str]) -> dict[int, None]:
 
 @app.command(cls=Command, epilog=example("remoterun diff 16 17 --stat"))
 def diff(
-    before: Annotated[
-        str, typer.Argument(metavar="RUN", help="A run's number, or `last`.", autocompletion=complete.run_numbers)
-    ],
+    before: RunNumber,
     after: Annotated[
         str,
         typer.Argument(metavar="OTHER", help="Another run's number, or `last`.", autocompletion=complete.run_numbers),

@@ -56,16 +56,10 @@ def help_(
             file.write_text(page, "utf-8")
             render.out(str(file))
     elif schema:
-        _schema(" ".join(words))
+        from remoterun.cli.schema import SCHEMAS
+        from remoterun.cli.schema import schema as schema_of
 
-
-def _schema(command: str) -> None:
-    from remoterun.cli.schema import SCHEMAS
-    from remoterun.cli.schema import schema as schema_of
-
-    if not command:
-        render.out_json({name: schema_of(name) for name in SCHEMAS})
-    elif command in SCHEMAS:
-        render.out_json(schema_of(command))
-    else:
-        raise NotFound(f"there is no schema of `{command}`", hint=known_words(command, SCHEMAS))
+        command = " ".join(words)
+        if command and command not in SCHEMAS:
+            raise NotFound(f"there is no schema of `{command}`", hint=known_words(command, SCHEMAS))
+        render.out_json(schema_of(command) if command else {name: schema_of(name) for name in SCHEMAS})

@@ -85,19 +85,15 @@ def out_json(value: Any) -> None:
     _write(json.dumps(value, indent=2).replace("\x7f", "\\u007f"))
 
 
-def new_page() -> None:
-    """What is shown next takes the place of what a terminal shows; elsewhere an empty line comes before it."""
+def new_page(first: bool) -> None:
+    """What is shown next takes the place of what a terminal shows; elsewhere, but for the `first`, an empty line comes
+    before it."""
     with _writing():
         if is_terminal(sys.stdout):
             # Of a screen that is erased from its first line on, terminals keep a copy above it: only of what was there.
-            sys.stdout.write("\x1b[H\x1b[K\n\x1b[J\x1b[H" if _Page.begun else "\x1b[H\x1b[J")
-        elif _Page.begun:
+            sys.stdout.write("\x1b[H\x1b[J" if first else "\x1b[H\x1b[K\n\x1b[J\x1b[H")
+        elif not first:
             print()
-        _Page.begun = True
-
-
-class _Page:
-    begun = False
 
 
 def out_bytes(data: bytes) -> None:

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 SHORT_DIGEST = 12
 MOST_SHOWN = 20
-"""Lines of what a question is about."""
+"""Lines of what a question is about, and places of a damage."""
 
 
 def uploads(found: Sequence[Upload], as_json: bool, versions: bool = False) -> None:
@@ -218,9 +218,6 @@ def page_shown(port: int, shown: bool, far_away: bool, ending: str = "^C ends it
         line(f"  ssh -N -L {port}:127.0.0.1:{port} THIS_MACHINE   from the machine you sit at")
 
 
-_SHOWN = 20
-
-
 def checked(done: Checked, as_json: bool) -> None:
     """Each damage with where it belongs, and the commands that make it whole again."""
     if as_json:
@@ -243,9 +240,9 @@ def _damage(damage: Damage) -> None:
     what = f"{damage.what} {damage.digest[:12]}".strip() + (f", {size(damage.size)}" if damage.size else "")
     why = damage.why or ("" if damage.places else "nothing refers to it")
     out(FAILED, f"{damage.problem}: {what}{'; ' if why else ''}{why}")
-    for place in damage.places[:_SHOWN]:
+    for place in damage.places[:MOST_SHOWN]:
         out(f"    {_place(place)}")
-    more = max(len(damage.places) - _SHOWN, 0) + damage.more
+    more = max(len(damage.places) - MOST_SHOWN, 0) + damage.more
     if more:
         out(f"    and {more} places more")
 

@@ -8,7 +8,6 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from remoterun.agent.shared.states import RunState
@@ -56,7 +55,6 @@ class Steps:
         self._turn = threading.RLock()
 
     def at(self, text: str) -> None:
-        """Now at this step."""
         with self._turn:
             self.clear()
             self._text, self._detail, self._since = text, "", time.monotonic()
@@ -288,7 +286,7 @@ class Board:
                 self._live.start()
         return self
 
-    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._live is not None:
             with interrupts_held():
                 self._live.stop()
@@ -318,7 +316,7 @@ def _row(use: RunUse) -> list[str]:
         _percent(sample.cpu),
         "" if sample.memory is None else size(sample.memory),
         _percent(sum(known) if known else None),
-        _gpu_memory(use),
+        size(sum(gpu.memory for gpu in sample.gpus)) if sample.gpus else "",
         _rate(sample.read),
         _rate(sample.written),
         _rate(sample.received),
@@ -329,12 +327,6 @@ def _row(use: RunUse) -> list[str]:
 
 def _percent(value: float | None) -> str:
     return "" if value is None else f"{value:.0f} %"
-
-
-def _gpu_memory(use: RunUse) -> str:
-    assert use.sample is not None
-    gpus = use.sample.gpus
-    return size(sum(gpu.memory for gpu in gpus)) if gpus else ""
 
 
 def _rate(value: float | None) -> str:

@@ -12,7 +12,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from remoterun.agent.shared import api
-from remoterun.agent.shared.api import MachineCheck
 from remoterun.cli.render import Column, line, out, out_json, out_text, table
 from remoterun.cli.render.terminal import (
     DONE,
@@ -140,7 +139,7 @@ def whoami(config: Config, identity: Identity | None, as_json: bool) -> None:
         line(HOW_TO_SET_UP_AWS)
 
 
-def checks(found: Sequence[MachineCheck], as_json: bool) -> None:
+def checks(found: Sequence[api.MachineCheck], as_json: bool) -> None:
     """Each check green or red, each red one with the command that mends it."""
     if as_json:
         out_json(json_shapes.checks(found))

@@ -59,7 +59,8 @@ def runs_table(runs: Sequence[Run], verbose: bool, losses: Mapping[str, Sequence
         state, colour = _state_and_place(run), _COLOURS.get(run.state)
         cost = cost_text(run) if rents else ""
         shown = paint(state, colour) if colour else state
-        rows.append([str(run.number), shown, run.where, brief_ago(run.created), _took(run), cost, run.command])
+        took = "" if run.started is None else brief((run.ended or time.time()) - run.started)
+        rows.append([str(run.number), shown, run.where, brief_ago(run.created), took, cost, run.command])
     heads = [
         Column("RUN", right=True),
         Column("STATE", least=11),
@@ -88,11 +89,6 @@ def _state_and_place(run: Run) -> str:
     """The state, and what a run waits for."""
     waits = run.line.brief if run.line is not None else run.note if not run.final and run.started is None else None
     return f"{state_text(run)}, {shortened(waits, NOTE)}" if waits else state_text(run)
-
-
-def _took(run: Run) -> str:
-    """How long its command ran, or has run."""
-    return "" if run.started is None else brief((run.ended or time.time()) - run.started)
 
 
 def state_text(run: Run) -> str:
@@ -317,15 +313,11 @@ def difference(found: Difference, stat: bool) -> None:
     elif is_terminal(sys.stdout):
         for change in found.files:
             for part in change.lines:
-                out(_painted(part))
+                colour = "1" if part.startswith(("diff ", "--- ", "+++ ")) else _DIFF_COLOURS.get(part[:1])
+                out(paint(part, colour) if colour else part)
     else:  # as it is, for `git apply`
         text = "".join(f"{part}\n" for change in found.files for part in change.lines)
         out_bytes(text.encode(errors="surrogateescape"))
-
-
-def _painted(line: str) -> Text:
-    colour = "1" if line.startswith(("diff ", "--- ", "+++ ")) else _DIFF_COLOURS.get(line[:1])
-    return paint(line, colour) if colour else line
 
 
 def _stat(changes: tuple[FileChange, ...]) -> None:

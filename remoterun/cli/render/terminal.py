@@ -34,11 +34,7 @@ class Styled:
 
 Text = str | Styled
 """What `line`, `out` and `table` take. A `str` holds no style: what a terminal would obey in it is made visible."""
-
-
-def paint(text: str, code: str) -> Styled:
-    return Styled(text, code)
-
+paint = Styled
 
 DONE, FAILED, NOT_NEEDED = paint("✓", "32"), paint("✗", "31"), paint("–", "2")
 
@@ -171,7 +167,6 @@ class Cursor:
     at_start = True
 
     def wrote(self, data: bytes) -> None:
-        """`data`, of a command, has been written."""
         if data:
             self.at_start = data.endswith(b"\n")
 

@@ -28,6 +28,7 @@ _WINDOW = 8 << 20  # bytes that may be on their way to us before we have read an
 _READ = 1 << 20
 _POLL = 0.5  # seconds between looks at deadlines while nothing comes
 _END_SECONDS = 5.0  # for paramiko's thread, whose socket is closed
+_GONE = (OSError, EOFError, paramiko.SSHException)  # what a channel raises whose link has ended
 _HEAD = 4096  # bytes; what is shorter is sent in one packet with what follows
 _OFFERS = {
     "kex algorithm": "kex algos: ",
@@ -120,7 +121,7 @@ class SSHConnection:
         self.close()
 
     def _ask(self) -> None:
-        with contextlib.suppress(paramiko.SSHException, EOFError, OSError):  # the link has ended: the transport knows
+        with contextlib.suppress(*_GONE):  # the link has ended: the transport knows
             self._transport.global_request("keepalive@openssh.com", wait=True)
 
     def _gone(self, error: Exception) -> HostUnreachable:
@@ -171,7 +172,7 @@ class SSHPipe:
             except TimeoutError:
                 self._collect_errors()
                 continue
-            except (OSError, EOFError, paramiko.SSHException):
+            except _GONE:
                 data = b""
             self._connection.moved_at = time.monotonic()
             self._collect_errors()
@@ -192,10 +193,8 @@ class SSHPipe:
 
     def end_input(self) -> None:
         """Nothing more will be written; the program's output still comes."""
-        try:
+        with contextlib.suppress(*_GONE):
             self._channel.shutdown_write()
-        except (OSError, EOFError, paramiko.SSHException):
-            pass
 
     def close(self) -> None:
         with self._closing:
@@ -229,7 +228,7 @@ class SSHPipe:
             if self._connection.alive and not self._closed:
                 return 0
             sent = 0
-        except (OSError, EOFError, paramiko.SSHException) as error:
+        except _GONE as error:
             raise self._broken() from error
         if not sent or not self._connection.alive:
             raise self._broken()
@@ -238,15 +237,10 @@ class SSHPipe:
 
     def _collect_errors(self) -> None:
         """The error stream shares the channel's window: left unread, it would stop the other stream."""
-        try:
-            while self._channel.recv_stderr_ready():
-                data = self._channel.recv_stderr(_READ)
-                if not data:
-                    return
+        with contextlib.suppress(*_GONE):
+            while self._channel.recv_stderr_ready() and (data := self._channel.recv_stderr(_READ)):
                 self._errors += data
                 del self._errors[:-KEPT]
-        except (OSError, EOFError, paramiko.SSHException):
-            pass
 
     def _broken(self) -> LinkLost:
         why = self.lost or ("the pipe was closed" if self._closed else "the program there has ended")
@@ -380,7 +374,5 @@ def _end(client: paramiko.SSHClient, way: Way) -> None:
 
 def _close_quietly(channel: paramiko.Channel) -> None:
     """Closes a channel, which wakes its readers. May block while the link stands still: run it on a thread."""
-    try:
+    with contextlib.suppress(*_GONE):
         channel.close()
-    except (OSError, EOFError, paramiko.SSHException):
-        pass

@@ -27,10 +27,8 @@ class Way(NamedTuple):
 
     def close(self) -> None:
         """Wakes who reads from it. May be repeated."""
-        try:
+        with contextlib.suppress(OSError):
             self.sock.shutdown(socket.SHUT_RDWR)
-        except OSError:
-            pass
         self.sock.close()
         if self.proxy is not None:
             self.proxy.end()
@@ -92,10 +90,8 @@ class Proxy:
 
     def last_words(self) -> str:
         """The end of what it printed as errors. Waits up to half a second for the process to end."""
-        try:
+        with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(0.5)
-        except subprocess.TimeoutExpired:
-            pass
         size = os.fstat(self._errors.fileno()).st_size
         return os.pread(self._errors.fileno(), 2000, max(0, size - 2000)).decode("utf-8", "replace").strip()
 
@@ -111,7 +107,6 @@ def answers(address: str, seconds: float = 3.0) -> bool:
 
 
 def _resolve_name(settings: SSHSettings) -> list[str]:
-    """The addresses of the host."""
     try:
         found = socket.getaddrinfo(settings.hostname, settings.port, settings.address_family, socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:

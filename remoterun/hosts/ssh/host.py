@@ -83,7 +83,7 @@ class SSHHost:
         prompts: Prompts = NOBODY,
         masters: Path | None = None,
     ) -> None:
-        self._typed = target
+        self.name = target
         self._target = SSHTarget.parse(target)
         self._home = commands.login_relative(home)
         self._python = python if "/" not in python else commands.login_relative(python)
@@ -95,10 +95,6 @@ class SSHHost:
         self._lock = threading.Lock()
         self._connections: list[SSHConnection] = []
         """The newest is used; on those before it the host opens no further session, while what it opened goes on."""
-
-    @property
-    def name(self) -> str:
-        return self._typed
 
     @property
     def bundle(self) -> AgentBundle:
@@ -145,7 +141,10 @@ class SSHHost:
     def _open(self) -> SSHPipe | MasterPipe:
         started = self._start()
         if isinstance(started, CommandResult):
-            self._install()
+            command = commands.install_command(self.bundle, self._home, self._python)
+            done = self._run(command, self._deadlines.install, self.bundle.data)
+            if done.status != 0:
+                raise commands.install_error(self.name, self._home, self._python, done.status, _said(done))
             started = self._start()
         if isinstance(started, CommandResult):
             raise AgentError(
@@ -179,13 +178,6 @@ class SSHHost:
             raise
         pipe.give_up_at = None
         return pipe
-
-    def _install(self) -> None:
-        """Copy the agent there. Raises `AgentError` with the reason where that fails, or `HostUnreachable`."""
-        command = commands.install_command(self.bundle, self._home, self._python)
-        done = self._run(command, self._deadlines.install, self.bundle.data)
-        if done.status != 0:
-            raise commands.install_error(self.name, self._home, self._python, done.status, _said(done))
 
     def _run(self, command: str, seconds: float, data: bytes = b"") -> CommandResult:
         pipe = self._pipe(command)

@@ -85,7 +85,7 @@ class Login(AuthStrategy):  # type: ignore[misc]  # paramiko has no types
     def _sources(self, held: Sequence[_AgentIdentity]) -> Iterator[Identity]:
         offered: list[_AgentIdentity] = []
         for path in self._settings.identity_files:
-            public = _public_half(path)
+            public = _public_in(Path(f"{path}.pub")) or _public_in(path)  # a file may hold the public half alone
             own = [key for key in held if public and _is_of(key.blob, public)]
             for key in sorted(own, key=lambda key: "-cert-" not in key.get_name()):
                 offered.append(key)
@@ -245,11 +245,6 @@ def _load(data: bytes) -> paramiko.PKey:
     public = loaded.public_key().public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH)
     kind = public.split()[0].decode()
     return _CLASSES.get(kind, paramiko.ECDSAKey).from_private_key(io.StringIO(text))
-
-
-def _public_half(path: Path) -> bytes | None:
-    """The public half of a key's file: from the one with `.pub`, or from the file where it holds that alone."""
-    return _public_in(Path(f"{path}.pub")) or _public_in(path)
 
 
 def _public_in(path: Path) -> bytes | None:
