@@ -17,7 +17,7 @@ from remoterun.agent.shared.files import read_settings
 from remoterun.errors import ConfigError, UsageError
 from remoterun.model import Asked, Mount, Resource
 from remoterun.parsing import VARIABLE, known_words, toml
-from remoterun.source.repository import top_of
+from remoterun.source.repository import is_tracked, top_of
 
 FILE = "remoterun.toml"
 _KEYS = {name: option for name, option in Asked._options.items() if option.shared}
@@ -58,12 +58,12 @@ def find(folder: Path) -> Project:
 def decisions(asked: Asked, typed: Mapping[str, Any], default: str, made: Container[Resource]) -> Asked:
     """What of `asked` a `remoterun.toml` decides about where code runs and what leaves this machine, but for what was
     `typed`: a machine other than the `default`, mounts (where the machine is the user's choice, other ones than of
-    uploads that were `made` of its files), and whom it notifies."""
+    versions that were `made` of its files), and whom it notifies."""
     machine = asked.machine if "machine" not in typed and asked.machine != default else None
     own = [mount.resource for mount in typed.get("mounts", ())]
     mounts = [mount for mount in asked.mounts if mount.resource not in own]
     if machine is None:
-        mounts = [each for each in mounts if Resource(each.resource.kind, each.resource.name) not in made]
+        mounts = [each for each in mounts if replace(each.resource, sub="") not in made]
     return Asked("", machine=machine, mounts=tuple(mounts), notify=None if "notify" in typed else asked.notify)
 
 
@@ -122,7 +122,8 @@ def _from(here: Path, project: Project, folder: Path, top: Path) -> Project:
         typed["mounts"] = [f"{mount.resource}:{os.path.normpath(os.path.join(up, mount.path))}" for mount in mounts]
     if "requirements" in typed:
         file = (folder / typed["requirements"]).resolve()
-        if not (file.is_relative_to(top) and file.is_file()):
+        mine = file.is_relative_to(top) and file.is_file()
+        if not mine or is_tracked(str(file.parent), file.name) is False:  # such as `.env`
             raise ConfigError(
                 f"{project.file}: `requirements` names no file of its repository",
                 hint=f"remoterun run --pip-req {shlex.quote(typed['requirements'])} …",

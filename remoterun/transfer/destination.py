@@ -20,6 +20,7 @@ from remoterun.agent.shared.paths import SafeFolder, show
 from remoterun.agent.shared.tree import Entry, Manifest, ManifestBuilder
 from remoterun.errors import TransferError, UnsafePath
 from remoterun.sizes import size as readable
+from remoterun.source.git import Git
 from remoterun.source.repository import is_tracked, top_of
 from remoterun.transfer.progress import Progress
 
@@ -208,18 +209,34 @@ def _on_disk(folder: Path) -> tuple[set[str], bool]:
     return set(), False
 
 
+def _read_by_git(target: Path) -> list[str]:
+    """What git runs, or takes for its settings, below `target` though in no folder of its own: `core.hooksPath` of the
+    repository, and the settings of its user."""
+    settings = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
+    places = [Path.home() / ".gitconfig", settings / "git"]
+    top = top_of(str(next(each for each in (target.absolute(), *target.absolute().parents) if each.is_dir())))
+    if top is not None:
+        named = Git(top).attempt("config", "--type=path", "--get-all", "core.hooksPath").output
+        places += [Path(top, os.fsdecode(line)) for line in named.splitlines()]
+    below = target.resolve()
+    found = (os.path.relpath(place.resolve(), below) for place in places if place.resolve().is_relative_to(below))
+    return [path.casefold() for path in found if path != os.curdir]
+
+
 def without_git_folders(manifest: Manifest, target: Path) -> tuple[Manifest, list[str]]:
-    """The manifest without the entries of git folders, links to such ones, and bare repositories below `target`; their
-    paths."""
+    """The manifest without the entries of git folders, links to such ones, bare repositories below `target`, and what
+    else git reads there; their paths."""
     text = manifest.encode().lower()
+    places = _read_by_git(target)
     names = (b"git", b"\\u", *_PARTS.encode().split(b"|"))
-    if not any(name in text for name in names):  # as nearly always; "\\u": a character that is not ASCII
+    if not places and not any(name in text for name in names):  # as nearly always; "\\u": a character that is not ASCII
         return manifest, []
     bare = _bare_repositories(manifest, target)
     left_out, build = [], ManifestBuilder()
     for entry in manifest:
         parts = _PART.finditer(entry.path) if bare else ()
         of_git = in_git_folder(entry.path) or in_git_folder(entry.target)
+        of_git = of_git or any(f"{entry.path}/".casefold().startswith(f"{place}/") for place in places)
         if of_git or any(entry.path[: part.start()] in bare for part in parts):
             left_out.append(entry.path)
         else:

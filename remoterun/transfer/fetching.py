@@ -147,7 +147,7 @@ def _unwritable(error: OSError, target: Path) -> TransferError:
 
 def _of_git(paths: list[str]) -> str:
     left_out = f"`{show(paths[0])}` was" if len(paths) == 1 else f"`{show(paths[0])}` and {len(paths) - 1:,} more were"
-    return f"{left_out} left out: git may run what a folder `.git` or a bare repository holds"
+    return f"{left_out} left out: git may run what a folder `.git`, a bare repository or `core.hooksPath` holds"
 
 
 def _damaged(result: Fetched, machine: str) -> SomeDamaged:

@@ -274,6 +274,22 @@ class TestGitFolders:
         fetch(session, one, tmp_path / "t" / "harmless", refuse, Progress())
         assert read_files(tmp_path / "t") == {"harmless": b"gitdir: ../evil"}
 
+    def test_hooks_that_a_repository_has_elsewhere(
+        self, session: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """And the settings of git's user, where a copy goes into the home."""
+        monkeypatch.setenv("HOME", str(tmp_path / "mine"))
+        files: Files = {".githooks/post-checkout*": b"#!/bin/sh", ".config/git/config": b"[core]", "hook": b"h"}
+        upload(session, tmp_path / "source", files)
+        (target := tmp_path / "mine").mkdir()
+        subprocess.run(["git", "init", "-q", target], check=True)
+        subprocess.run(["git", "config", "core.hooksPath", ".githooks"], cwd=target, check=True)
+        result = fetch(session, UPLOAD, target, refuse, Progress())
+        assert {path: data for path, data in read_files(target).items() if not path.startswith(".git/")} == {
+            "hook": b"h"
+        }
+        assert "and 1 more were left out" in result.warnings[0]
+
     BARE: Files = {
         "b/HEAD": b"ref: refs/heads/main\n",
         "b/config": b"[core]\n\trepositoryformatversion = 0\n\tworktree = .\n\tfsmonitor = touch PWNED; false\n",

@@ -34,6 +34,9 @@ def top(tmp_path: Path) -> Path:
 def test_from_a_folder_below_it_paths_lead_to_the_same_places(top: Path) -> None:
     (top / project.FILE).write_text(TEXT)
     (top / "needs.txt").touch()
+    with pytest.raises(ConfigError, match="names no file of its repository"):
+        project.find(top)  # git does not track it, as it does not track `.env`
+    subprocess.run(["git", "add", "needs.txt"], cwd=top, check=True)
     here, below = project.find(top), project.find(top / "a" / "b")
     assert here.typed == {
         "machine": "box",
@@ -105,6 +108,7 @@ def test_requirements_are_the_very_file_that_was_checked(top: Path) -> None:
     (top / "d/d/key").touch()
     (top.parent / "key").write_text("secret")
     (top / "a" / project.FILE).write_text('requirements = "l/../../key"')
+    subprocess.run(["git", "add", "."], cwd=top, check=True)
     for folder in (top / "a", top / "a/b"):
         named = Path(folder, project.find(folder).typed["requirements"])
         assert named.resolve() == top / "d/d/key" and ".." not in str(named).partition("d/d")[2]
@@ -132,6 +136,8 @@ def test_what_it_decides_that_a_user_must_have_seen() -> None:
     assert decided(text) == ("theirs", ["uploads/doom", "runs/3"], ("PHONE",))
     assert decided(text, "uploads/doom") == decided(text)
     assert decided(text, "uploads/doom", "uploads/3", machine="box") == (None, ["runs/3"], ("PHONE",))
+    other = 'mounts = ["uploads/doom@1:data", "uploads/doom@2/a:a"]'  # whose first version is of somewhere else
+    assert decided(other, "uploads/doom@2", "uploads/doom", machine="box") == (None, ["uploads/doom@1"], None)
     assert decided(text, machine="box", mounts=["uploads/other:data", "runs/3:x"], notify=["none"]) == (None, [], None)
     assert decided('machine = "mine"\npip = ["numpy"]\nports = [6006]') == (None, [], None)
 

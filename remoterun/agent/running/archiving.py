@@ -81,7 +81,7 @@ class RunArchiving:
                         recorded = size
                     new = sum(size_of(path) - self._posted[name] for name, path in self._streams.items())
                     if new >= LOG_PIECE or (new and time.monotonic() - log_time >= LOG_EVERY):
-                        self._post_log(http)
+                        self._post_log(http, self._stopped.is_set)
                         log_time = time.monotonic()
                     failing = 0
                 except HttpError as error:
@@ -147,7 +147,9 @@ class RunArchiving:
         """`fields`. Who finds the run after its host is gone learns how it ended, though its files are not archived."""
         last = _last(end, fields)
         with contextlib.suppress(HttpError, OutOfTime, OSError, ValueError, Unreadable):
-            run_jobs(iter([self._post_log, lambda http: self._post_record(http, last)]), 1, check)
+            run_jobs(
+                iter([lambda http: self._post_log(http, check), lambda http: self._post_record(http, last)]), 1, check
+            )
         return fields
 
     def _incomplete(self, end: Ended, problem: str) -> Dict[str, Any]:
@@ -170,7 +172,7 @@ class RunArchiving:
             tree = ArchivedTree(Manifest.decode(read_bytes(self._run.outputs_file)), {})
             run_jobs(self._packs(tree.manifest, tree.places), CONNECTIONS, check)
             run_jobs(iter([self._job("outputs", Content.of(tree.encode(time.time())))]), 1, check)
-        run_jobs(iter([self._post_log, record]), 1, check)
+        run_jobs(iter([lambda http: self._post_log(http, check), record]), 1, check)
         return {name: value for name, value in last.items() if name not in ("state", "reason")}
 
     # -- contents of the outputs
@@ -210,10 +212,11 @@ class RunArchiving:
 
         return job
 
-    def _post_log(self, http: HttpClient) -> None:
+    def _post_log(self, http: HttpClient, enough: Callable[[], Any]) -> None:
+        """Post what is new of it, until `enough`: a log of holes is as large as its command likes."""
         for name, path in self._streams.items():
             size = size_of(path)
-            while self._posted[name] < size:
+            while self._posted[name] < size and not enough():
                 at = self._posted[name]
                 content = Content.of_files([FilePart(path, at, min(LOG_PIECE, size - at))])
                 post(http, self._grant(), log_key(self._before[name] + at, name), content)

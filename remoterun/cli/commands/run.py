@@ -107,8 +107,12 @@ def run(
 def agree_to_project(client: Client, file: Path, asked: Asked, typed: Mapping[str, Any]) -> None:
     """Ask, once, about what a repository's file decides: whoever types a command there may never have read that file.
     Raises `UsageError` where nobody can be asked, and `KeyboardInterrupt` for a no."""
-    known = client.registry.uploads.versions()
-    made = [Resource("uploads", one.name) for one, _ in known if Path(one.path or "/").is_relative_to(file.parent)]
+    made, newest = set(), ""
+    for one, _ in client.registry.uploads.versions():  # the newest of a name first
+        if Path(one.path or "/").is_relative_to(file.parent):
+            meant = (one.version, one.version if newest == one.name else None)
+            made |= {Resource("uploads", one.name, version=version) for version in meant}
+        newest = one.name
     decided = projects.decisions(asked, typed, client.config.default, made)
     rows = {name: row.words(decided) for name, row in OPTIONS.items() if row.words(decided)}
     agreed = projects.agreement(client.config.home, file, decided)
