@@ -251,7 +251,7 @@ def test_what_git_keeps_for_itself_is_left_out(data: Place, tmp_path: Path) -> N
     assert [entry["path"] for entry in data.json("ls", "uploads/cloned")["entries"]] == ["notes"]
     done = data.run("upload", "cloned", "--include-git", cwd=tmp_path)
     assert re.search(r"warning: \d+ of its files are git's own, in \.git: `cp` will leave them out", done.stderr)
-    data.run("rm", "uploads/cloned")
+    data.run("rm", "-y", "uploads/cloned")
 
 
 def test_an_upload_that_is_interrupted_goes_on(data: Place) -> None:
