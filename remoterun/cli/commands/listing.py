@@ -85,17 +85,17 @@ def ps(
             client.runs.adopt()
 
         def look() -> Callable[[], None]:
-            found = client.runs.list(None, wanted, seconds)
-            runs = found if every else found[-number:]
-            older = [run.state for run in found[: len(found) - len(runs)] if not run.final]
-            more = f"{len(older)} older ones have not ended, {older.count(RunState.RUNNING)} of them running"
+            runs = client.runs.list(None if every else number, wanted, seconds)
+            shown = {run.number for run in runs}
+            older = [run for run in client.registry.runs() if not run.final and run.number not in shown]
+            more = f"{len(older)} older ones had not ended when they were last seen"
             rented = [run.number for run in runs if run.renting is not None]
             taken_up = [each for each in rented if client.runs.start_next_attempt(each)]
             losses: dict[str, Sequence[float]] = {}
             for run in runs if verbose and not json else ():
                 if run.started is not None and run.reachable and not (run.final and run.host.host):
                     losses[run.key] = client.runs.info(run.number, seconds)[1]["loss"] or ()
-            return lambda: show(runs, taken_up, losses, more if older else "")
+            return lambda: show(runs, taken_up, losses, more if older and wanted == EVERY_RUN else "")
 
         def show(runs: Sequence[Run], taken_up: list[int], losses: Mapping[str, Sequence[float]], more: str) -> None:
             run_views.not_reached(runs)
