@@ -235,9 +235,12 @@ def without_git_folders(manifest: Manifest, target: Path) -> tuple[Manifest, lis
     left_out, build = [], ManifestBuilder()
     for entry in manifest:
         parts = _PART.finditer(entry.path) if bare else ()
-        of_git = in_git_folder(entry.path) or in_git_folder(entry.target)
-        of_git = of_git or any(f"{entry.path}/".casefold().startswith(f"{place}/") for place in places)
-        if of_git or any(entry.path[: part.start()] in bare for part in parts):
+        if (
+            in_git_folder(entry.path)
+            or in_git_folder(entry.target)
+            or any(entry.path[: part.start()] in bare for part in parts)
+            or any(f"{entry.path}/".casefold().startswith(f"{place}/") for place in places)
+        ):
             left_out.append(entry.path)
         else:
             build.add(entry)

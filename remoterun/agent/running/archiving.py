@@ -16,6 +16,7 @@ import os
 import threading
 import time
 import traceback
+from functools import partial
 from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
 
 from ..shared.archive import PACK, ArchivedTree, Extent, Grant, Places, RunRecord, contents_of, log_key, pack_key
@@ -147,9 +148,8 @@ class RunArchiving:
         """`fields`. Who finds the run after its host is gone learns how it ended, though its files are not archived."""
         last = _last(end, fields)
         with contextlib.suppress(HttpError, OutOfTime, OSError, ValueError, Unreadable):
-            run_jobs(
-                iter([lambda http: self._post_log(http, check), lambda http: self._post_record(http, last)]), 1, check
-            )
+            log = partial(self._post_log, enough=check)
+            run_jobs(iter([log, lambda http: self._post_record(http, last)]), 1, check)
         return fields
 
     def _incomplete(self, end: Ended, problem: str) -> Dict[str, Any]:
@@ -172,7 +172,7 @@ class RunArchiving:
             tree = ArchivedTree(Manifest.decode(read_bytes(self._run.outputs_file)), {})
             run_jobs(self._packs(tree.manifest, tree.places), CONNECTIONS, check)
             run_jobs(iter([self._job("outputs", Content.of(tree.encode(time.time())))]), 1, check)
-        run_jobs(iter([lambda http: self._post_log(http, check), record]), 1, check)
+        run_jobs(iter([partial(self._post_log, enough=check), record]), 1, check)
         return {name: value for name, value in last.items() if name not in ("state", "reason")}
 
     # -- contents of the outputs

@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 import subprocess
+import threading
 import time
 from typing import Any, ContextManager, Dict, List, Mapping, Optional, Sequence, Tuple
 
@@ -195,7 +196,7 @@ class Docker:
         found = of_group(group_of(self._first_processes[run.key]))
         if found is None:  # Docker is in a machine of its own
             words = ["exec", "--user", self._user(), container(run), "/bin/sh", "-c", PRINT]
-            found = of_group(printed(self._tried(*words, timeout=10)[1]))
+            found = of_group(printed(self._first_of(words)))
         return found
 
     def terminate(self, run: RunFolder) -> bool:
@@ -360,6 +361,22 @@ class Docker:
             return self._call(*words, timeout=timeout, quiet=quiet)
         except subprocess.TimeoutExpired:
             return SILENT, "", ""
+
+    def _first_of(self, words: List[str]) -> str:
+        """The first 64 KiB that a command prints within 10 s: a program of a container may print without an end."""
+        nothing = subprocess.DEVNULL
+        try:
+            process = subprocess.Popen([self._tool, *words], stdin=nothing, stdout=subprocess.PIPE, stderr=nothing)
+        except OSError:
+            return ""
+        with process:
+            timer = threading.Timer(10, process.kill)
+            timer.start()
+            assert process.stdout is not None
+            text: bytes = process.stdout.read(1 << 16)
+            timer.cancel()
+            process.kill()
+        return text.decode("utf-8", "replace")
 
     def _call(
         self, *words: str, timeout: Optional[float] = None, keep: Sequence[int] = (), quiet: bool = False
