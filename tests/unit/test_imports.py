@@ -206,7 +206,7 @@ class TestLists:
 
     def test_a_lock_file_that_would_take_long_is_refused(self) -> None:
         """Each of 1,000 markers goes down a chain of packages, and each package of 3,000 is searched by its name."""
-        usual = 'source = {registry = "https://pypi.org/simple"}\nversion = "1"\n'
+        usual = 'source = {registry = "https://index.example.org/simple"}\nversion = "1"\n'
         fan = ",".join(f'{{name="p0", marker="m{number}"}}' for number in range(1_000))
         lines = [f'[[package]]\nname = "me"\nsource = {{virtual = "."}}\ndependencies = [{fan}]']
         for number in range(3_000):
