@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 STDIN = ".remoterun-stdin"
 """Where in the work tree the file lies from which a command reads its standard input."""
+PARAMETER = "REMOTERUN_PARAM_"
+"""Variables of this beginning name parameters of the run, which are recorded with it: they are no secrets."""
 MOST_OPTIONS = 64 << 10
 """Characters of REMOTERUN_OPTIONS: a command must start that has thousands of mounts, too."""
 
@@ -89,6 +91,7 @@ def spec_of(
         attempts=(request.attempts or 1) if run.renting is None else 1,
         again=again,
         stdin=STDIN if request.stdin is not None else "",
+        params={name.removeprefix(PARAMETER): text for name, text in request.env if name.startswith(PARAMETER)},
     )
     try:
         check_variables(dict(request.env))

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
+from remoterun.agent.shared.measured import Progress
 from remoterun.agent.shared.states import ENDINGS, FINAL, Reason, RunEvent, RunState, RunStatus
 from remoterun.errors import HostError
 from remoterun.model.machine_types import MachineType
@@ -40,6 +41,8 @@ class Run:
     labels: tuple[str, ...] = ()
     engine: str | None = None
     outputs: dict[str, int] | None = None
+    progress: Progress | None = None
+    """How far it is by its metrics; None where it reports none."""
     stopping: bool = False
     last_seen: float | None = None
     placed: MachineType | None = None
@@ -128,6 +131,7 @@ class Run:
             ended=status.ended,
             engine=status.engine,
             outputs=None if status.outputs is None else status.outputs._asdict(),
+            progress=status.progress,
             stopping=status.stopping,
             last_seen=now,
         )

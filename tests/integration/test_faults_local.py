@@ -537,9 +537,10 @@ class TestSupervisorDies:
         key, ended = place.submit("echo up; sleep 1018.5"), place.submit("echo over")
         place.until_says(key, b"up")
         place.until_final(ended)
+        until(place.unsupervised(ended))  # which else starts another one for `key`
+        place.drop_session()
         kill9(place.supervisor(key))
         until(place.unsupervised(key))
-        place.drop_session()
         log = Path(place.run(key).supervisor_log)
         log.unlink()
         log.mkdir()  # as where the home is read-only: it can't be opened

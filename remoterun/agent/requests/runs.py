@@ -8,9 +8,9 @@ from typing import Any, Callable, Dict, List, Optional, Set
 
 from ..running import awaiting, logs, queue, supervision
 from ..shared import api
-from ..shared.files import locked, write_whole
+from ..shared.files import locked
 from ..shared.protocol import Cancelled
-from ..shared.records import encode, from_json, to_json
+from ..shared.records import from_json, to_json
 from ..shared.spec import MountSpec, ResolvedMount, RunSpec
 from ..shared.states import FINAL, Reason, RunEvent, RunState, RunStatus
 from ..shared.submission import Submission
@@ -52,14 +52,12 @@ def submit(call: Call, _: api.Nothing) -> api.Status:
         with locked(call.home.lock("blobs"), shared=True):  # what the mounts name stays until the run names it
             mounts = tuple(_resolve(call.home, mount) for mount in spec.mounts)
             more = (asked.grant, left, asked.images, asked.webhooks)
-            run = call.home.create_run(spec, source, asked.values, mounts, *more)
+            run = call.home.create_run(spec, source, asked.values, mounts, *more, os.environ)
         if others:
             queue.wait_for_others(call.home, spec)
             run.note(others)
         else:
             queue.come(call.home, spec)
-        if run.key in queue.asleep(call.home):  # somebody else starts its supervisor
-            write_whole(run.environ_file, encode(dict(os.environ)))
     elif asked.grant is not None:
         run.renew(asked.grant)
     _ensure_supervised(call.home, run)

@@ -348,6 +348,74 @@ remove_run = Request("remove_run", RunKey, Removed, "runs")
 follow = Request("follow", Follow, Followed, "runs")
 
 
+class Measured(Record):
+    """The points of a run (measured.py) that a client lacks: from this byte of either file on, and the names of its
+    metrics' series from this number on."""
+
+    key: str
+    metrics: int = 0
+    usage: int = 0
+    names: int = 0
+
+
+class MeasuredUntil(Record):
+    """Where the files ended for now, and how far the run is."""
+
+    metrics: int
+    usage: int
+    names: int
+    status: RunStatus
+
+
+class LogPart(Record):
+    """Bytes of a log: from `start` on, or where that is below 0 so many before its end, and `size` of them at most."""
+
+    key: str
+    start: int = 0
+    size: int = 1 << 18
+    name: str = "log"
+    """Or "err", for stderr where it is apart."""
+
+
+class LogRead(Record):
+    """Where the bytes that came begin, and how many the log has by now."""
+
+    start: int
+    total: int
+
+
+class SearchLog(Record):
+    """A text to look for in a log, in any case of letters, from byte `start` on: at most `most` lines that hold it."""
+
+    key: str
+    text: str
+    start: int = 0
+    most: int = 500
+    name: str = "log"
+
+
+class Hit(Record):
+    """A line that holds it: the byte at which the line begins, and its first 300 characters."""
+
+    offset: int
+    line: str
+
+
+class Hits(Record):
+    """`until`: the byte up to which was searched, from which another search goes on; `total`: how many there are."""
+
+    hits: List[Hit]
+    until: int
+    total: int
+
+
+# Out: {"names": [name, ...]}, {"metrics": offset} with whole points, {"usage": offset} with whole points.
+measured = Request("measured", Measured, MeasuredUntil, "measured")
+# Out: the bytes, in frames.
+log_part = Request("log_part", LogPart, LogRead, "measured")
+search_log = Request("search_log", SearchLog, Hits, "measured", most=4 << 20)
+
+
 # -- who uses the machine
 
 

@@ -16,6 +16,37 @@ APT_NAME = re.compile(r"[a-z0-9][a-z0-9.+-]*(:[a-z0-9]+)?(=[A-Za-z0-9.+:~-]+)?\Z
 """The name of a Debian package, optionally with an architecture and a version."""
 
 
+RULE = re.compile(
+    r"(?P<metric>\S{1,200}) *(?P<sign>[<>]=?) *(?P<bound>-?[0-9.]+(?:[eE][+-]?[0-9]+)?)"
+    r"(?: +for +(?P<held>[0-9.]+[smhd]))?\Z"
+    r"|no step for +(?P<silent>[0-9.]+[smhd])\Z|gpu idle for +(?P<idle>[0-9.]+[smhd])\Z"
+)
+"""An alert: a metric beyond a bound, for some time or at once; no new step, or an idle GPU, for some time."""
+_SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+
+
+def seconds_of(text: str) -> float:
+    """Of a time in a rule, such as 10m. Raises `ValueError`."""
+    return float(text[:-1]) * _SECONDS[text[-1]]
+
+
+def check_rule(text: str) -> bool:
+    found = RULE.match(text)
+    try:
+        for name in ("held", "silent", "idle") if found else ():
+            seconds_of(found[name] or "0s")  # type: ignore[index]
+        return found is not None and (found["bound"] is None or abs(float(found["bound"])) < 1e18)
+    except ValueError:
+        return False
+
+
+def check_pattern(text: str) -> bool:
+    try:
+        return len(text) <= 500 and bool(re.compile(text).groupindex)
+    except (re.error, RecursionError, OverflowError):
+        return False
+
+
 class PortSpec(Record):
     """A port of the run that its client forwards."""
 
@@ -104,5 +135,21 @@ class HandedOn(Record, kw_only=True):
         again=None,
     )
     """What the command writes to stderr has a file of its own, and is not in the log."""
+    alerts: Tuple[str, ...] = option(
+        (),
+        "--alert RULE",
+        "Send a message when it holds: `val_loss > 4 for 10m`, `no step for 1h`, `gpu idle for 30m`. Repeat for more.",
+        right=check_rule,
+        what="a rule",
+        example='"val_loss > 4 for 10m"',
+    )
+    metrics: Tuple[str, ...] = option(
+        (),
+        "--metric REGEX",
+        "A regular expression for the log: each named group of a match is a metric. Repeat for more.",
+        right=check_pattern,
+        what="a regular expression with a named group, of 500 characters at most",
+        example="'loss=(?P<loss>[0-9.]+)'",
+    )
     beside: bool = False
     """It needs next to nothing, takes no slot of its machine, and waits for none."""

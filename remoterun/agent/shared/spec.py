@@ -196,6 +196,8 @@ class RunSpec(HandedOn):
     notify: Tuple[str, ...] = ()
     """Who gets word when it ends: each by what may be shown of the address."""
     after: Tuple[After, ...] = ()
+    params: Dict[str, str] = {}
+    """Its parameters, as far as variables `REMOTERUN_PARAM_NAME` of the user name them."""
 
     def to_record(self) -> Dict[str, Any]:
         """As JSON, for spec.json, the wire and `info --json`."""

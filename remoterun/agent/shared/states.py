@@ -7,6 +7,7 @@ from __future__ import annotations
 import enum
 from typing import Dict, FrozenSet, Optional, Tuple
 
+from .measured import Progress
 from .records import Record
 
 
@@ -149,6 +150,7 @@ class RunEvent(Record):
     attempt: Optional[int] = None
     kept: bool = False
     usage: Optional[Usage] = None
+    progress: Optional[Progress] = None
     images: Tuple[BuiltImage, ...] = ()
 
 
@@ -171,5 +173,6 @@ class RunStatus(Record):
     outputs: Optional[OutputsSize] = None
     stopping: bool = False
     log_size: int = 0
+    progress: Optional[Progress] = None
     kept: bool = False
     images: Tuple[BuiltImage, ...] = ()

@@ -180,11 +180,13 @@ class Home:
         left: Optional[Manifest] = None,
         images: Tuple[ImageAccess, ...] = (),
         webhooks: Webhooks = NOBODY,
+        session: Mapping[str, str] = MappingProxyType({}),
     ) -> RunFolder:
         """Make the run folder of `spec.key`, its first event QUEUED. Once made, a repetition changes nothing.
 
         `values`: of the variables in `spec.asked_env`. `mounts`: what was found for each of `spec.mounts`. `grant`: for
-        `spec.bucket`, as `images`. `left`: by earlier attempts. `webhooks`: for `spec.notify`. Raises
+        `spec.bucket`, as `images`. `left`: by earlier attempts. `webhooks`: for `spec.notify`. `session`: the
+        variables for its supervisor, which anybody may start from now on. Raises
         `HomeError("missing_blob")` when a file of the source isn't here, `SpecError` for a spec that is not right.
         """
         run = self.run(spec.key)
@@ -210,6 +212,7 @@ class Home:
                 write_whole(staged.images_file, encode(images))
             if webhooks.addresses:
                 staged.save_webhooks(webhooks)
+            write_whole(staged.environ_file, encode(dict(session)))
             write_whole(staged.values_file, encode(dict(values)))
             self.mark_active(run.key)
             remove_tree(run.path)

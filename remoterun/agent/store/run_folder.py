@@ -6,7 +6,7 @@
                         the disk, as a run that waits must still have them after a reboot. Where the command may be
                         started again, those that are not secrets stay until the run has ended
         environ         the variables of the session that handed it over, for its supervisor, which is started later:
-                        only while it waits, as they may be secrets
+                        only until its end, as they may be secrets
         grant.json      what may be done in the run's bucket, a secret: only until the run has ended
         images.json     what may be done in the bucket with images of the environment, a secret: until it is built all
                         of them, then those that were built here and go to the bucket; only until the run has ended
@@ -23,7 +23,9 @@
         io/             what the wrapper writes: log, err (stderr, where it is apart), exit, pid; and env, which holds
                         the values until it has read it. A command can put anything there: see `open_regular`
         archived        what the archive has of it: a line for each object, see running/archiving.py
-        usage           what the command has used so far, see running/sampling.py
+        usage           what the command has used so far, and usage.points: each sample of it, see running/sampling.py
+        metrics.points  what the run reports of itself, with metrics.names, see shared/measured.py; `progress`: its
+                        summary; `measuring`: how far each of its files was read; measuring.lock held meanwhile
         log.times       "offset seconds" pairs, for timestamps; err.times for io/err
         build.log       output of the environment's build
         work/           the private work tree, until its outputs are saved
@@ -44,14 +46,15 @@ from typing import Any, Container, Dict, Iterator, List, Mapping, Optional, Tupl
 from ..shared import files
 from ..shared.archive import Grant, ImageAccess
 from ..shared.files import DISK_FULL, append_line, read_bytes, read_json, remove_tree, size_of, unless_held, write_whole
-from ..shared.records import decode, encode, from_json
+from ..shared.measured import Progress
+from ..shared.records import decode, encode, from_json, to_json
 from ..shared.spec import ResolvedEnvironment, ResolvedMount, RunSpec, SpecError
 from ..shared.states import FINAL, RunState, RunStatus, check_move
 from ..shared.submission import check_grant
 from ..shared.webhooks import NOBODY, Webhooks
 from .machine import Machine
 
-_OF_STATUS = ("reason", "code", "engine", "message", "outputs", "kept", "images")
+_OF_STATUS = ("reason", "code", "engine", "message", "outputs", "kept", "images", "progress")
 """Fields of events that a status has, too."""
 SUPERVISOR = "REMOTERUN_SUPERVISOR"
 """The variable that names the run of a supervisor; all that descends from it has it, too."""
@@ -87,6 +90,12 @@ class RunFolder:
         self.command_file = os.path.join(self.control, "command")
         self.stopping_file = os.path.join(self.control, "stopping")
         self.usage_file = os.path.join(path, "usage")
+        self.usage_points = os.path.join(path, "usage.points")
+        self.metrics_points = os.path.join(path, "metrics.points")
+        self.metrics_names = os.path.join(path, "metrics.names")
+        self.progress_file = os.path.join(path, "progress")
+        self.measuring_file = os.path.join(path, "measuring")
+        self.measuring_lock = os.path.join(path, "measuring.lock")
         self.exit_file = os.path.join(self.io, "exit")
         self.pid_file = os.path.join(self.io, "pid")
         self.build_log = os.path.join(path, "build.log")
@@ -347,6 +356,9 @@ class RunFolder:
             elif "note" in event:
                 status["note"] = event["note"]
             status.update((field, event[field]) for field in _OF_STATUS if field in event)
+        if RunState(status["state"]) not in FINAL:
+            with contextlib.suppress(OSError, ValueError):
+                status["progress"] = to_json(from_json(Progress, read_json(self.progress_file)))
         return from_json(RunStatus, status)
 
     def remove(self) -> None:
