@@ -32,6 +32,10 @@ MOST_RECORD, MOST_VALUES = 1 << 20, 1 << 16
 """Bytes of a run's status, and its values, as `parse` counts them: `ps` reads those of many runs."""
 MOST_PIECES = 1 << 18
 """Pieces of a log: one each half minute, for three months."""
+PART, MOST_LINE = 1 << 20, 1 << 23
+"""Bytes of a log that are read at once, and of a line that are searched together."""
+SEARCH = 20.0
+"""Seconds for a search."""
 POLL = 5.0
 """Seconds between two questions about a run that goes on."""
 
@@ -186,6 +190,51 @@ def _new(logs: Sequence[Log], offsets: dict[str, int], timed: bool, ended: bool)
             for at in range(0, len(data), PIECE):
                 yield Frame({log.name: offset + at, **times}, data[at : at + PIECE])
             offsets[log.name] = offset + len(data)
+
+
+def log_part(archive: Archive, asked: api.LogPart) -> tuple[int, int, bytes]:
+    """(where the bytes begin, how many the log has, the bytes): `asked.size` of them at most, and none behind a piece
+    that is missing. Raises as `read_record`."""
+    read_record(archive, asked.key)
+    log = Log(archive.s3, asked.key, asked.name)
+    total = log.size()
+    begin = at = max(asked.start + total, 0) if asked.start < 0 else min(asked.start, total)
+    parts: list[bytes] = []
+    while (left := asked.size - (at - begin)) > 0:
+        offset, data, _ = log.read(at, min(left, PART), not parts)
+        if not data:
+            break
+        begin = begin if parts else offset
+        parts.append(data)
+        at = offset + len(data)
+    return begin, total, b"".join(parts)
+
+
+def search_log(archive: Archive, asked: api.SearchLog) -> api.Hits:
+    """As the host's own `grep` would. Raises as `read_record`."""
+    read_record(archive, asked.key)
+    log = Log(archive.s3, asked.key, asked.name)
+    total, wanted = log.size(), asked.text.encode("utf-8", "surrogatepass").lower()
+    hits: list[api.Hit] = []
+    begin = at = min(max(asked.start, 0), total)
+    rest, deadline = b"", archive.clock() + SEARCH
+    while archive.clock() < deadline:
+        offset, data, _ = log.read(at, PART, True)
+        if not rest or offset != at:
+            begin, rest = offset, b""
+        at = offset + len(data) if data else total
+        *lines, rest = (rest + data).split(b"\n")
+        if not data or len(rest) > MOST_LINE:
+            lines, rest = [*lines, rest], b""
+        for line in lines:
+            if wanted in line.lower():
+                hits.append(api.Hit(begin, line.decode("utf-8", "replace")[:300]))
+            begin += len(line) + 1
+            if len(hits) == asked.most:
+                return api.Hits(hits, min(begin, total), total)
+        if not data:
+            break
+    return api.Hits(hits, min(begin, total), total)
 
 
 def log_sizes(archive: Archive, key: str) -> tuple[int, int]:

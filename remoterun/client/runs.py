@@ -280,6 +280,30 @@ class Runs:
             raise _still_handed_over(run)
         return run
 
+    def log_part(self, number: int | str, start: int, size: int, name: str = "log") -> tuple[int, int, bytes]:
+        """(where the bytes begin, how many the log has by now, the bytes): `size` of them at most, from `start` on or,
+        where that is below 0, so many before its end. `name`: "err" for stderr where it is apart. What an earlier host
+        of the run wrote is in the archive only. Raises `HostError`."""
+        store, key = self._logs_of(number)
+        begin, total, data = store.log_part(api.LogPart(key, start, size, name))
+        with understood(store.machine.name):
+            if not 0 <= begin <= begin + len(data) <= total:
+                raise ValueError("log: no place in a log")
+        return begin, total, data
+
+    def search_log(self, number: int | str, text: str, start: int = 0, most: int = 500, name: str = "log") -> api.Hits:
+        """The lines of the log from byte `start` on that hold `text`, in any case of its letters, as the machine finds
+        them. Blocks for 20 s at the most; `until` is where another search goes on. Raises `HostError`,
+        `UsageError`."""
+        if not text or "\n" in text:
+            raise UsageError("a search is for a text of one line")
+        store, key = self._logs_of(number)
+        return store.search_log(api.SearchLog(key, text, start, most, name))
+
+    def _logs_of(self, number: int | str) -> tuple[Store, str]:
+        run, store = find_store(self._connections, self._handed_over(number, None))
+        return store, run.key
+
     def wait(self, numbers: Iterable[int | str], timeout: float | None = None) -> Iterator[Run | Note]:
         """Each run once it has ended, in the order of their ends; ends when all have ended, or after `timeout` seconds.
 

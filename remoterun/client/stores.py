@@ -117,6 +117,17 @@ class HostStore:
             yield from stream
             yield self.session.result(api.follow, stream)
 
+    def log_part(self, asked: api.LogPart) -> tuple[int, int, bytes]:
+        """(where the bytes begin, how many the log has, the bytes)."""
+        with self.session.stream(api.log_part, asked) as stream:
+            stream.end()
+            data = stream.read(asked.size)
+            answer = self.session.result(api.log_part, stream)
+        return answer.start, answer.total, data
+
+    def search_log(self, asked: api.SearchLog) -> api.Hits:
+        return self.session.ask(api.search_log, asked)
+
     def remove_run(self, key: str) -> None:
         """Raises `UsageError` for one that goes on."""
         self.session.ask(api.remove_run, api.RunKey(key))
@@ -197,6 +208,12 @@ class ArchiveStore:
         self, asked: api.Follow, stopped: threading.Event, opened: Callable[[Stream], object]
     ) -> Iterator[Frame | api.Followed]:
         return archives.runs.follow(self.archive, asked, stopped.wait)
+
+    def log_part(self, asked: api.LogPart) -> tuple[int, int, bytes]:
+        return archives.runs.log_part(self.archive, asked)
+
+    def search_log(self, asked: api.SearchLog) -> api.Hits:
+        return archives.runs.search_log(self.archive, asked)
 
     def remove_run(self, key: str) -> None:
         archives.runs.remove_run(self.archive, key)

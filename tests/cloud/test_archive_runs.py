@@ -172,6 +172,40 @@ class TestLog:
             assert b"".join(one for one in found if isinstance(one, bytes)) == tail
         assert archive.s3.requests - before < 50
 
+    def test_any_part_of_it(self, archive: Archive) -> None:
+        host = Host(archive)
+        host.event(RunState.RUNNING)
+        host.log(0, b"one\ntwo\n")
+        host.log(4, b"two\nthree\n")
+        host.log(20, b"Three and\nfour\n")
+
+        def part(start: int, size: int) -> tuple[int, int, bytes]:
+            return runs.log_part(archive, api.LogPart(KEY, start, size))
+
+        assert part(2, 9) == (2, 35, b"e\ntwo\nthr") and part(2, 99) == (2, 35, b"e\ntwo\nthree\n")
+        assert part(15, 9) == (20, 35, b"Three and"), "what is missing is passed over"
+        assert part(-5, 99) == (30, 35, b"four\n") and part(99, 9) == (35, 35, b"")
+        assert runs.log_part(archive, api.LogPart(KEY, 0, 9, "err")) == (0, 0, b"")
+        with pytest.raises(NotFound):
+            runs.log_part(archive, api.LogPart(OTHER))
+
+        def found(text: str, **asked: Any) -> api.Hits:
+            return runs.search_log(archive, api.SearchLog(KEY, text, **asked))
+
+        three = [api.Hit(8, "three"), api.Hit(20, "Three and")]
+        assert found("THREE") == api.Hits(three, 35, 35) and found("five") == api.Hits([], 35, 35)
+        assert found("three", most=1) == api.Hits(three[:1], 14, 35)
+        assert found("three", most=1, start=14) == api.Hits(three[1:], 30, 35)
+
+    def test_its_lines_are_found_where_they_begin(self, archive: Archive, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Also those that lie in several of the parts that are read."""
+        monkeypatch.setattr(runs, "PART", 7)
+        host = Host(archive)
+        host.event(RunState.RUNNING)
+        host.log(0, b"a\n\nb b b b b needle\nc\nneedle")
+        hits = runs.search_log(archive, api.SearchLog(KEY, "needle")).hits
+        assert hits == [api.Hit(3, "b b b b b needle"), api.Hit(22, "needle")]
+
     def test_more_pieces_than_one_can_have(self, archive: Archive, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(runs, "MOST_PIECES", 2)
         host = Host(archive)

@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from remoterun.agent.shared import api
 from remoterun.agent.shared.states import RunState
 from remoterun.client import Client
 from remoterun.client.following import ALL, Item, LogBytes, Note, StateChange, Wanted
+from remoterun.errors import UsageError
 from remoterun.model import RunRequest
 from tests.integration.test_client import NOBODY
 from tests.workshop import User, kill9, until
@@ -133,3 +135,21 @@ def test_what_is_written_while_the_link_is_lost_follows_the_tail(user: User, tmp
     until(lambda: user.client.runs.get(run.number).final)
     found = [item for item in items if isinstance(item, LogBytes)]
     assert [(item.data, item.stderr) for item in found] == [(b"new\n", split)]
+
+
+def test_any_part_of_them(user: User) -> None:
+    """While the command writes, and when the files of its run are saved."""
+    command = "printf 'out 1\nOUT 2\n'; printf 'err 1\n' >&2; until [ -e go ]; do sleep 0.02; done; echo out 3"
+    runs = user.client.runs
+    run = runs.submit(RunRequest(command, split=True))
+    until(lambda: runs.log_part(run.number, 0, 99)[1] == 12)
+    assert runs.log_part(run.number, 2, 6) == (2, 12, b"t 1\nOU") and runs.log_part(run.number, -4, 99)[2] == b"T 2\n"
+    until(lambda: runs.log_part(run.number, 0, 99, "err") == (0, 6, b"err 1\n"))
+    assert runs.search_log(run.number, "out") == api.Hits([api.Hit(0, "out 1"), api.Hit(6, "OUT 2")], 12, 12)
+    Path(user.place("one").run(run.key).work, "go").touch()
+    list(runs.follow(run.number))
+    assert runs.log_part(run.number, 12, 1 << 30) == (12, 18, b"out 3\n")
+    assert runs.search_log(run.number, "out", start=12).hits == [api.Hit(12, "out 3")]
+    assert runs.search_log(run.number, "err 1", name="err").hits == [api.Hit(0, "err 1")]
+    with pytest.raises(UsageError, match="a text of one line"):
+        runs.search_log(run.number, "")
