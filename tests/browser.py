@@ -130,7 +130,7 @@ class Tab:
 
     def _asked(self, request: Request) -> None:
         address = urlsplit(request.url)
-        if address.scheme not in ("data", "blob", "about") and address.hostname != HERE:
+        if address.scheme not in ("data", "blob", "about", "file") and address.hostname != HERE:
             self.complaints.append(f"a request that leaves this machine: {request.url}")
 
     def _answered(self, response: Response) -> None:

@@ -30,7 +30,13 @@ COMMANDS: dict[str, dict[str, tuple[str, ...]]] = {
         "kill": ("removal",),
         "diff": ("listing",),
     },
-    "Files": {"upload": ("copying",), "ls": ("copying",), "cp": ("copying",), "rm": ("removal",)},
+    "Files": {
+        "upload": ("copying",),
+        "ls": ("copying",),
+        "cp": ("copying",),
+        "rm": ("removal",),
+        "film": ("handing_on",),
+    },
     "Look inside": {
         "exec": ("entering",),
         "top": ("entering",),

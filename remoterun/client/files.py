@@ -32,6 +32,7 @@ from remoterun.model import MachineType, Resource
 from remoterun.transfer import Fetched, Progress
 
 if TYPE_CHECKING:
+    from remoterun.client.film import Film
     from remoterun.model_page import Page, PageModel
     from remoterun.transfer import Conflict
 
@@ -153,6 +154,21 @@ class Files:
         else:
             model = pages.local_model(Path(source))
         return pages.Page(model, pages.libraries(self._connections.config.home, note), port)
+
+    def film(
+        self, number: int | str, target: Path, name: str = "", fps: float = 4, progress: Progress | None = None
+    ) -> Film:
+        """Write the diary of a run, or its groups with `name` in their names, into one HTML file, with a slider that
+        plays `fps` steps a second. Raises `NotFound`, `UsageError`, `HostError`, `TransferError`."""
+        from remoterun.client.film import make_film
+
+        run = self._connections.registry.run(number)
+
+        def fetch_some(folder: Path, choose: transfer.Choice) -> None:
+            resource = Resource("runs", str(run.number))
+            self._fetch(resource, folder, transfer.refuse, progress or Progress(), True, choose)
+
+        return make_film(run, fetch_some, target, name, fps)
 
     def _fetch_model(self, resource: Resource, progress: Progress) -> PageModel:
         from remoterun import model_page as pages

@@ -1,0 +1,126 @@
+"""What is handed on as plain files, in a real Chromium from disk: `film`."""
+
+from __future__ import annotations
+
+import json
+import re
+import struct
+import zlib
+from typing import Any
+
+from remoterun.errors import AlreadyExists, NotFound
+from tests import commands
+from tests.browser import Tab
+from tests.workshop import User, until
+
+HOSTILE = "</script><script>document.title = 'taken'</script><img src=x onerror=\"document.title='taken'\">"
+
+
+def png(shade: int, side: int = 8) -> bytes:
+    """A picture of one grey."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    rows = (b"\0" + bytes([shade]) * side) * side
+    head = struct.pack(">2I5B", side, side, 8, 0, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+
+
+WAV = b"RIFF" + struct.pack("<I", 36 + 800) + b"WAVEfmt " + struct.pack("<IHHIIHH", 16, 1, 1, 8000, 8000, 1, 8)
+WAV += b"data" + struct.pack("<I", 800) + b"\x80" * 800
+
+
+def finished(user: User, files: dict[str, bytes], description: str | None = None) -> int:
+    """The number of a run that has made these files."""
+    from remoterun.model import RunRequest
+
+    source = user.source({f"made/{path}": data for path, data in files.items()})
+    run = user.client.runs.submit(RunRequest("cp -r made/. .", description=description), source)
+    user.place("one").until_final(run.key)
+    return run.number
+
+
+def remoterun(user: User, *words: str, status: int = 0) -> Any:
+    done = commands.run(list(words), user.root, {"REMOTERUN_HOME": str(user.config.home), "PATH": "/usr/bin:/bin"}, 60)
+    assert done.returncode == status, done.stderr
+    return done
+
+
+class TestFilm:
+    def test_it_shows_each_step_from_disk(self, user: User, tab: Tab) -> None:
+        files = {f"samples/step-{step:06}.txt": f"text of {step}".encode() for step in (100, 200, 300)}
+        files |= {f"epoch{step}/fake.png": png(step // 2) for step in (200, 300)}
+        files |= {f"step{step}.wav": WAV for step in (100, 300)}
+        files |= {"notes.txt": b"no step"}
+        finished(user, files, "night song")
+        done = remoterun(user, "film", "1", "--fps", "50")
+        assert done.stdout == ""
+        lines = done.stderr.splitlines()
+        assert re.search(r"film-1\.html: 3 steps, [\d.]+ KB$", lines[0]), done.stderr
+        assert lines[1:4] == ["  epoch*/fake.png: 2 images", "  samples/step-*.txt: 3 texts", "  step*.wav: 2 sounds"]
+        page = tab.page
+        page.goto((user.root / "film-1.html").as_uri())
+        assert page.title() == page.locator("h1").inner_text() == "night song"
+        captions = page.locator("figcaption").all_inner_texts()
+        assert captions == ["epoch*/fake.png", "samples/step-*.txt", "step*.wav"]
+        assert page.locator("output").inner_text() == "step 300"
+        assert page.locator("pre").inner_text() == "text of 300"
+        until(lambda: page.evaluate("document.querySelector('img').naturalWidth === 8"))
+        until(lambda: page.evaluate("document.querySelector('audio').duration === 0.1"))
+        page.keyboard.press("ArrowLeft")
+        assert page.locator("pre").inner_text() == "text of 200"
+        page.keyboard.press("Home")
+        assert page.locator("output").inner_text() == "step 100"
+        until(lambda: page.evaluate("!document.querySelector('img').src"))
+        page.get_by_role("button", name="Play").click()
+        until(lambda: page.evaluate("document.querySelector('output').textContent === 'step 300'"))
+        page.get_by_role("button", name="Play").wait_for()
+        page.get_by_label("Step").fill("1")
+        assert page.locator("pre").inner_text() == "text of 200"
+
+    def test_nothing_of_a_run_is_markup(self, user: User, tab: Tab) -> None:
+        name = "<img src=x onerror=alert(1)>&quot;"
+        svg = b'<svg xmlns="http://www.w3.org/2000/svg" onload="alert(1)"><script>alert(1)</script></svg>'
+        files = {f"{name} step{step}.txt": HOSTILE.encode() + b"\xff<!--" for step in (1, 2)}
+        finished(user, {**files, "step1.svg": svg, "step1.png": b"no picture"}, HOSTILE)
+        remoterun(user, "film", "1", "--out", "a film.html")
+        tab.page.goto((user.root / "a film.html").as_uri())
+        assert tab.page.title() == tab.page.locator("h1").text_content() == HOSTILE
+        assert tab.page.locator("pre").text_content() == HOSTILE + "\ufffd<!--"
+        assert tab.page.locator("figcaption").all_text_contents() == [f"{name} step*.txt", "step*.png", "step*.svg"]
+        assert tab.page.locator("script").count() == 6, "four items, their list, and ours"
+
+    def test_its_policy_lets_nothing_else_in(self, user: User, tab: Tab) -> None:
+        finished(user, {"step1.txt": b"x"})
+        remoterun(user, "film", "1")
+        page = tab.page
+        page.goto((user.root / "film-1.html").as_uri())
+        page.evaluate(
+            "document.body.append(Object.assign(document.createElement('script'), { text: 'document.title = 1' }))"
+        )
+        assert page.title() == "Run 1"
+        tab.expect("Content Security Policy")
+
+    def test_for_programs_and_what_exists(self, user: User) -> None:
+        finished(user, {"a/step1.txt": b"x", "b/step1.txt": b"y", "b/step2.txt": b"z"})
+        said = json.loads(remoterun(user, "film", "last", "--name", "b/", "--json").stdout)
+        assert said.pop("size") == (user.root / "film-1.html").stat().st_size
+        groups = [{"name": "b/step*.txt", "kind": "text", "files": 2}]
+        assert said == {"file": str(user.root / "film-1.html"), "steps": 2, "steps_found": 2, "groups": groups}
+        refused = remoterun(user, "film", "1", status=AlreadyExists.exit_status)
+        assert "`film-1.html` exists already" in refused.stderr and "-y overwrites it" in refused.stderr
+        remoterun(user, "film", "1", "-y")
+        for words, text in (
+            (["--name", "nothing"], "no group of run 1 has `nothing` in its name"),
+            (["--out", "no/such.html"], "`no/such.html` can't be written: No such file or directory"),
+        ):
+            assert text in remoterun(user, "film", "1", "-y", *words, status=2).stderr
+        assert sorted(path.name for path in user.root.iterdir() if "film" in path.name) == ["film-1.html"]
+
+    def test_a_run_without_a_diary(self, user: User) -> None:
+        finished(user, {"notes.txt": b"x"})
+        said = remoterun(user, "film", "1", status=NotFound.exit_status).stderr
+        assert (
+            "run 1 has no picture, sound or text with a step in its name" in said and "remoterun ls runs/1 -r" in said
+        )
