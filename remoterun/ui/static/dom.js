@@ -1,40 +1,103 @@
-// Elements are made here and nowhere else: what a host or a run says becomes text, never markup.
+// Elements, and numbers and times as people read them. Nothing of a run becomes markup: texts are text nodes.
 
-/** An element. `properties`: attributes; `on…` a listener, `class`, true or false as attributes without a value; null: left out. */
+const SVG = new Set(["svg", "path", "polyline", "line", "rect", "circle", "g", "text"]);
+const SVG_SPACE = "http://www.w3.org/2000/svg";
+
+/** An element: `el("button.quiet", {onclick, title, style: {width: "3px"}}, "text", node, null, [more])`. A property that
+ * is null or false is left out, and so are such children. */
 export function el(tag, properties = {}, ...children) {
-  const svg = tag === "svg" || tag === "path" || tag === "circle";
-  const element = svg ? document.createElementNS("http://www.w3.org/2000/svg", tag) : document.createElement(tag);
-  for (const [name, value] of Object.entries(properties)) {
-    if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
-    else if (value === true) element.setAttribute(name, "");
-    else if (value !== null && value !== undefined && value !== false) element.setAttribute(name, value);
+  const [name, ...classes] = tag.split(".");
+  const node = SVG.has(name) ? document.createElementNS(SVG_SPACE, name) : document.createElement(name);
+  if (classes.length) node.setAttribute("class", classes.join(" "));
+  for (const [key, value] of Object.entries(properties)) {
+    if (value === null || value === undefined || value === false) continue;
+    if (key.startsWith("on")) node.addEventListener(key.slice(2), value);
+    else if (key === "style") for (const [each, size] of Object.entries(value)) node.style.setProperty(each, size);
+    else node.setAttribute(key, value === true ? "" : value);
   }
-  element.append(...children.flat().filter((each) => each !== null && each !== undefined && each !== false));
-  return element;
+  return fill(node, children, false);
 }
 
-/** The JSON of an address below the page's own; throws an Error with the server's words. */
-export async function getJson(path, options = {}) {
-  const answer = await fetch(path, options);
-  const said = await answer.json().catch(() => ({}));
-  if (!answer.ok) throw new Error([said.error ?? `The server answered ${answer.status}`, said.hint].filter(Boolean).join(" – "));
-  return said;
+/** Put children into an element, in place of those it has. */
+export function fill(node, children, replace = true) {
+  const present = [children].flat(Infinity).filter((child) => child !== null && child !== undefined && child !== false);
+  node[replace ? "replaceChildren" : "append"](...present.map((child) => (child instanceof Node ? child : String(child))));
+  return node;
 }
 
-export function post(path, body = {}) {
-  const headers = { "Content-Type": "application/json", "X-Remoterun": "1" };
-  return getJson(path, { method: "POST", headers, body: JSON.stringify(body) });
+const GLYPHS = {
+  running: "M4 2.5v11l9-5.5z",
+  waiting: "M8 1.5a6.5 6.5 0 1 0 0 13a6.5 6.5 0 0 0 0-13zM8 4.5v4l2.5 1.5",
+  complete: "M2.5 8.5l3.5 3.5l7.5-8",
+  failed: "M3.5 3.5l9 9m0-9l-9 9",
+  stopped: "M3.5 3.5h9v9h-9z",
+  killed: "M8 1.5a6.5 6.5 0 1 0 0 13a6.5 6.5 0 0 0 0-13zM3.4 3.4l9.2 9.2",
+  interrupted: "M8 2l6.5 11.5h-13zM8 6.5v3m0 1.6v.4",
+};
+
+/** The shape of a state; its word stands beside it, so a screen reader skips it. */
+export function glyph(state) {
+  const path = el("path", { d: GLYPHS[state] || GLYPHS.waiting });
+  return el(`svg.glyph.${GLYPHS[state] ? state : "waiting"}`, { viewBox: "0 0 16 16", "aria-hidden": "true" }, path);
 }
 
-/** A button that acts at its second click within 4 seconds; in between it shows `question`. */
-export function confirmed(text, question, act, properties = {}) {
-  let timer = 0;
-  const calm = () => { clearTimeout(timer); timer = 0; button.textContent = text; button.classList.remove("asks"); };
-  const button = el("button", { type: "button", ...properties, onblur: calm, onclick: () => {
-    if (timer) { calm(); act(button); return; }
-    button.textContent = question;
-    button.classList.add("asks");
-    timer = setTimeout(calm, 4000);
-  } }, text);
-  return button;
+export function number(value) {
+  if (value === null || value === undefined) return "–";
+  if (!Number.isFinite(value)) return String(value);
+  const size = Math.abs(value);
+  if (Number.isInteger(value) && size < 1e7) return value.toLocaleString("en");
+  if (size >= 1e7 || size < 1e-3) return value.toExponential(1).replace("e+", "e");
+  return size >= 1000 ? Math.round(value).toLocaleString("en") : String(Number(value.toPrecision(4)));
 }
+
+export function bytes(count) {
+  const power = Math.min(4, Math.floor(Math.log(Math.max(count, 1)) / Math.log(1000)));
+  const value = count / 1000 ** power;
+  return `${power && value < 10 ? value.toFixed(1) : Math.round(value)} ${["B", "kB", "MB", "GB", "TB"][power]}`;
+}
+
+export function money(dollars) {
+  return `$${dollars < 100 ? dollars.toFixed(2) : Math.round(dollars).toLocaleString("en")}`;
+}
+
+export function duration(seconds) {
+  const whole = Math.max(0, Math.floor(seconds));
+  const [minutes, hours, days] = [Math.floor(whole / 60), Math.floor(whole / 3600), Math.floor(whole / 86400)];
+  if (!minutes) return `${whole} s`;
+  if (!hours) return `${minutes} min`;
+  if (!days) return minutes % 60 ? `${hours} h ${minutes % 60} min` : `${hours} h`;
+  return days < 10 && hours % 24 ? `${days} d ${hours % 24} h` : `${days} d`;
+}
+
+/** A moment as the clocks of this place show it. */
+export function stamp(moment) {
+  return new Date(moment * 1000).toLocaleString([], { dateStyle: "medium", timeStyle: "medium" });
+}
+
+/** How long ago a moment was; it goes on counting. `words` come after it: " ago". */
+export function age(moment, words = "") {
+  const node = el("time", { datetime: new Date(moment * 1000).toISOString(), title: stamp(moment), "data-words": words });
+  showAge(node);
+  return node;
+}
+
+const everySecond = new Set();
+
+/** Call `task` each second while the page is seen; returns the function that ends it. */
+export function tick(task) {
+  everySecond.add(task);
+  return () => everySecond.delete(task);
+}
+
+function showAge(node) {
+  const text = duration((Date.now() - Date.parse(node.dateTime)) / 1000) + node.dataset.words;
+  if (node.textContent !== text) node.textContent = text;
+}
+
+function everyTick() {
+  if (document.hidden) return;
+  document.querySelectorAll("time[data-words]").forEach(showAge);
+  for (const task of everySecond) task();
+}
+
+setInterval(everyTick, 1000);
