@@ -3,12 +3,14 @@
 import { age, duration, el, fill, glyph, money, number } from "./dom.js";
 import { isFinal, store } from "./state.js";
 
-const ROW = 54; // pixels, as in style.css
-const SPARE = 6; // rows above and below what is seen
+const LOW = 52; // pixels of a row
+const HIGH = 74; // of one with metrics
+const SPARE = 400; // pixels above and below what is seen
 
 export class List {
   marked = new Set();
   #rows = [];
+  #tops = [0]; // where each row begins, and where the last one ends
   #shown = new Map(); // number → {row, item}
   #chosen = null;
   #drawing = 0;
@@ -47,17 +49,21 @@ export class List {
   choose(chosen) {
     if (chosen === this.#chosen) return;
     this.#chosen = chosen;
-    const place = this.#rows.findIndex((row) => row.number === chosen);
-    const top = place * ROW;
+    const place = this.#place;
+    const [top, bottom] = [this.#tops[place], this.#tops[place + 1]];
     const { scrollTop, clientHeight } = this.scroller;
-    if (place >= 0 && top < scrollTop) this.scroller.scrollTop = top;
-    if (place >= 0 && top + ROW > scrollTop + clientHeight) this.scroller.scrollTop = top + ROW - clientHeight;
+    if (top < scrollTop) this.scroller.scrollTop = top;
+    if (bottom > scrollTop + clientHeight) this.scroller.scrollTop = bottom - clientHeight;
     this.#draw(true);
+  }
+
+  get #place() {
+    return this.#rows.findIndex((row) => row.number === this.#chosen);
   }
 
   /** The number of the run that stands `by` places from the chosen one. */
   beside(by) {
-    const place = this.#rows.findIndex((row) => row.number === this.#chosen);
+    const place = this.#place;
     const next = place < 0 ? 0 : Math.max(0, Math.min(this.#rows.length - 1, place + by));
     return this.#rows[next]?.number ?? null;
   }
@@ -81,9 +87,14 @@ export class List {
 
   #select() {
     const fits = matcher(this.filter.value);
+    const before = this.#tops[this.#place];
     this.#rows = store.order.filter(fits);
-    this.rows.style.height = `${this.#rows.length * ROW}px`;
+    this.#tops = [0];
+    for (const row of this.#rows) this.#tops.push(this.#tops.at(-1) + (hasMetrics(row) ? HIGH : LOW));
+    this.rows.style.height = `${this.#tops.at(-1)}px`;
     const live = this.#rows.filter((row) => !isFinal(row)).length;
+    const moved = this.#tops[this.#place] - before;
+    if (moved && this.scroller.scrollTop) this.scroller.scrollTop += moved; // new rows above do not push away what one looks at
     const count = `${this.#rows.length.toLocaleString("en")} of ${store.rows.size.toLocaleString("en")} runs`;
     const silent = new Set(this.#rows.map((row) => row.unreached && row.machine).filter(Boolean));
     this.foot.textContent = [count, live && `${live} live`, ...[...silent].map((name) => `${name} does not answer`)].filter(Boolean).join(" · ");
@@ -99,14 +110,15 @@ export class List {
   }
 
   #draw(all = false) {
-    const first = Math.max(0, Math.floor(this.scroller.scrollTop / ROW) - SPARE);
-    const seen = this.#rows.slice(first, first + Math.ceil(this.scroller.clientHeight / ROW) + 2 * SPARE);
+    const { scrollTop, clientHeight } = this.scroller;
+    const first = Math.max(0, this.#tops.findIndex((top) => top >= scrollTop - SPARE));
+    const seen = this.#rows.slice(first, this.#tops.findLastIndex((top) => top < scrollTop + clientHeight + SPARE) + 1);
     const focused = document.activeElement?.dataset.number;
     const shown = new Map();
     seen.forEach((row, place) => {
       const old = this.#shown.get(row.number);
       const item = old && old.row === row && !all ? old.item : this.#item(row);
-      item.style.transform = `translateY(${(first + place) * ROW}px)`;
+      item.style.transform = `translateY(${this.#tops[first + place]}px)`;
       item.setAttribute("aria-posinset", first + place + 1);
       item.setAttribute("aria-setsize", this.#rows.length);
       shown.set(row.number, { row, item });
@@ -122,7 +134,7 @@ export class List {
     const chosen = row.number === this.#chosen;
     const marked = this.marked.has(row.number);
     return el(
-      `li${chosen ? ".chosen" : ""}${marked ? ".marked" : ""}`,
+      `li${chosen ? ".chosen" : ""}${marked ? ".marked" : ""}${hasMetrics(row) ? ".high" : ""}`,
       {},
       el("input", {
         type: "checkbox",
@@ -136,7 +148,8 @@ export class List {
         "a",
         { href: `runs/${row.number}`, "data-number": row.number, "aria-current": chosen && "true", tabindex: chosen ? "0" : "-1" },
         el("div.line", {}, glyph(row.state), el("span.number", {}, row.number), el("span.command", {}, title(row)), stateOf(row)),
-        el("div.line.under", {}, row.pinned && el("span.pin", { title: "Pinned" }, "pinned"), ...under(row)),
+        el("div.line.under", {}, ...under(row)),
+        hasMetrics(row) && el("div.line.metrics", {}, row.progress.series.slice(0, 2).map(metric)),
       ),
     );
   }
@@ -157,29 +170,26 @@ export function stateOf(row) {
   const word = row.stopping && !isFinal(row) ? "stopping" : row.state;
   const since = isFinal(row) ? row.ended : row.started;
   const span = el(`span.state.${row.state}`, {}, word, " ", age(since || row.created, isFinal(row) ? " ago" : ""));
-  if (row.unreached) fill(span, " ?", false).title = row.unreached;
   return span;
 }
 
+const hasMetrics = (row) => Boolean(row.progress?.series?.length);
+
 function under(row) {
-  const series = (row.progress?.series || []).slice(0, 2);
-  const where = el("span.where", {}, [row.machine, ...row.labels].map((word) => el("span.chip", {}, word)));
-  const why = !series.length && (row.line || (isFinal(row) && row.state !== "complete" && row.words) || row.note || row.remark);
-  return [where, why && el("span.why", {}, why), ...series.map(metric), ...outlook(row)];
+  const left = !isFinal(row) && row.progress?.left;
+  const why = row.line || (isFinal(row) && row.state !== "complete" && row.words) || row.note || row.remark;
+  return [
+    row.pinned && el("span.pin", {}, "pinned"),
+    el("span.where", {}, [row.machine, ...row.labels].map((word) => el("span.chip", {}, word))),
+    row.unreached ? el("span.why.lost", { title: row.unreached }, "does not answer") : why && el("span.why", { title: why }, why),
+    Number.isFinite(left) && el("span", { title: "until it ends" }, `${duration(left)} left`),
+    Number.isFinite(row.cost) && el("span", { title: "cost so far" }, money(row.cost)),
+  ];
 }
 
 function metric({ name, last, best, spark }) {
-  const value = el("b", {}, number(last));
-  const least = best === null || best === undefined || best === last ? null : el("i", { title: "best" }, number(best));
-  return el("span.metric", { title: name }, el("span.name", {}, name), value, sparkline(spark || []), least);
-}
-
-function outlook(row) {
-  const left = row.progress?.left;
-  return [
-    typeof left === "number" && !isFinal(row) && el("span.left", { title: "until it ends" }, `${duration(left)} left`),
-    typeof row.cost === "number" && el("span.cost", { title: "cost so far" }, money(row.cost)),
-  ];
+  const top = Number.isFinite(best) && el("i", {}, "best ", number(best));
+  return el("span.metric", { title: name }, el("span.name", {}, name), el("b", {}, number(last)), sparkline(spark || []), top);
 }
 
 export function sparkline(values) {

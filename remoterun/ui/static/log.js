@@ -12,6 +12,7 @@ const NEAR = 600; // pixels from an edge of the window at which the next part is
 export class Log {
   #blocks = []; // in order, without gaps: {start, end, element, rest, style}
   #total = 0;
+  #known = false; // the total, from the server
   #loading = null;
   #hits = null;
   #aborting = new AbortController();
@@ -79,6 +80,7 @@ export class Log {
     const response = await raw(`api/runs/${this.number}/log?start=${start}&size=${size}`, { signal: this.#aborting.signal });
     const [from, total] = ["X-Start", "X-Total"].map((name) => Number(response.headers.get(name)));
     this.#total = Math.max(this.#total, total);
+    this.#known = true;
     return { start: from, data: new Uint8Array(await response.arrayBuffer()) };
   }
 
@@ -188,7 +190,7 @@ export class Log {
     const { scrollTop, scrollHeight } = this.scroller;
     const place = all ? 0 : first.start + ((last.end - first.start) * scrollTop) / Math.max(1, scrollHeight);
     this.where.textContent = all || this.#following ? bytes(this.#total) : `at ${bytes(place)} of ${bytes(this.#total)}`;
-    this.lines.classList.toggle("none", !this.#total);
+    this.lines.classList.toggle("none", !this.#total && this.#known);
   }
 
   // -- search

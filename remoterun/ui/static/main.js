@@ -80,7 +80,7 @@ async function route() {
 async function other(kind, rest, key) {
   const argument = kind === "compare" ? rest.split(",").map(Number) : rest;
   const pane = fill(at("pane"), []);
-  store.follow(null);
+  store.unfollow();
   try {
     if (!["compare", "machines", "uploads"].includes(kind)) throw new Error(`There is no view named ${kind}.`);
     const { view: make } = await import(`./${kind}.js`);

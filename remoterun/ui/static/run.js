@@ -42,7 +42,7 @@ export class RunView {
       store.on("back", () => (this.#answers(null), this.#later())),
       tick(() => this.#time()),
     ];
-    store.follow(null);
+    store.unfollow();
     this.#row();
     if (this.#info) this.#fill();
     this.#later(true);
@@ -201,7 +201,7 @@ function about(row, info) {
     commitOf(info),
     ...row.labels.map((label) => el("span.chip", {}, label)),
   ];
-  return words.filter(Boolean).map((word) => el("span.fact", {}, word));
+  return words.filter(Boolean).flatMap((word, place) => [place ? " · " : null, word]);
 }
 
 function commitOf(info) {

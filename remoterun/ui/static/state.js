@@ -2,7 +2,7 @@
 
 const FIRST = 100; // rows before the first paint
 const MOST = 20_000;
-const SETTLE = 120; // milliseconds for which a run is chosen before the stream follows it: j j j asks for the last only
+const PATIENCE = 500; // milliseconds that the chosen run has to say from where the stream should follow it
 const RETRY = 2000; // milliseconds between attempts to reach a server that refused the stream
 
 const FINAL = new Set(["complete", "failed", "stopped", "killed", "interrupted"]);
@@ -77,7 +77,7 @@ class Store {
   async start() {
     document.addEventListener("visibilitychange", () => (document.hidden ? this.#close() : this.#open()));
     const more = await this.#load(FIRST);
-    this.#open();
+    setTimeout(() => this.#open(), PATIENCE);
     if (more) await this.#load(MOST);
   }
 
@@ -103,12 +103,16 @@ class Store {
     return info;
   }
 
-  /** Let the stream follow a run from these bytes of its log and its points on; null: none. */
+  /** Let the stream follow a run from these bytes of its log and its points on. */
   follow(number, at = {}) {
-    this.#followed = number === null ? null : { number, ...at };
-    this.#close(); // what it still sends is of the run before
-    clearTimeout(this.#timer);
-    this.#timer = setTimeout(() => this.#open(), SETTLE);
+    this.#followed = { number, ...at };
+    this.#close();
+    this.#open();
+  }
+
+  /** Hear of no run; the list goes on. */
+  unfollow() {
+    this.#followed = null;
   }
 
   async #load(limit) {
