@@ -27,7 +27,9 @@ from remoterun.model import ALL_GPUS, Mount, Resource, Run, RunRequest
 from remoterun.source import Source, mentioned, snapshot
 
 if TYPE_CHECKING:
+    from remoterun.agent.shared.measured import Progress
     from remoterun.client.following import Following
+    from remoterun.client.metrics import Points
     from remoterun.client.preparing import Complete
 
 
@@ -137,6 +139,18 @@ class Job:
         """The lines of the log from byte `offset` on; with `follow` until the job has ended, else those of now. A lost
         connection is made again, and no line is lost or doubled."""
         return LogLines(self._nouns.runs.follow(self.number, Wanted(live=follow, offset=offset)), offset)
+
+    @property
+    def progress(self) -> Progress | None:
+        """How far it is by the metrics that it reports: step, total, rate, and a summary of each series; None where it
+        has reported none. Raises `HostError`."""
+        return self._now().progress
+
+    def metrics(self) -> dict[str, Points]:
+        """The points (step, time, value) of each metric that it has reported, by its name. Raises `HostError`."""
+        curves = self._nouns.runs.metrics(self.number)
+        curves.update()
+        return curves.all()
 
     @property
     def files(self) -> list[str]:

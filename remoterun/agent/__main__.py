@@ -1,4 +1,4 @@
-"""The agent's command line: `serve` on a pipe, `supervise` one run, `keep` a host that is rented."""
+"""The agent's command line: `serve` on a pipe, `supervise` and `measure` one run, `keep` a host that is rented."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import List, Optional
 
 def main(argv: Optional[List[str]] = None) -> int:
     words = sys.argv[1:] if argv is None else argv
-    if len(words) < 3 or words[0] not in ("serve", "supervise", "keep") or words[1] != "--home":
-        sys.stderr.write("usage: agent serve --home HOME | supervise --home HOME KEY | keep --home HOME\n")
+    if len(words) < 3 or words[0] not in ("serve", "supervise", "measure", "keep") or words[1] != "--home":
+        sys.stderr.write("usage: agent serve|keep --home HOME | supervise|measure --home HOME KEY\n")
         return 2
     sys.setrecursionlimit(4000)  # `os.walk` takes a frame for each of up to 2,048 folders, one in the other
     os.umask(0o077)  # what lies in a home is its user's alone; a command gets the usual one from its wrapper
@@ -30,6 +30,10 @@ def main(argv: Optional[List[str]] = None) -> int:
         from .running.keeper import keep
 
         return keep(home)
+    if words[0] == "measure":
+        from .measuring.collecting import measure
+
+        return measure(home, words[3])
     from .running.supervisor import supervise
 
     return supervise(home, words[3])

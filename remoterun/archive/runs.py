@@ -11,6 +11,7 @@ from remoterun.agent.shared import api
 from remoterun.agent.shared.archive import MOST_RUN_TREES, ArchivedTree, RunRecord, log_key, run_prefix
 from remoterun.agent.shared.files import tail_start
 from remoterun.agent.shared.frames import PIECE, Frame
+from remoterun.agent.shared.measured import MOST_NAME, MOST_POINTS, MOST_SERIES, MOST_USAGE, POINT
 from remoterun.agent.shared.records import encode, from_json, parse, to_json
 from remoterun.agent.shared.spec import KEY, MOST_BYTES, RunSpec
 from remoterun.agent.shared.states import FINAL, RunEvent, RunState, RunStatus
@@ -36,6 +37,10 @@ PART, MOST_LINE = 1 << 20, 1 << 23
 """Bytes of a log that are read at once, and of a line that are searched together."""
 SEARCH = 20.0
 """Seconds for a search."""
+POINTS_AT_ONCE = 8 << 20
+"""Bytes of a run's points that are fetched at once."""
+MOST_NAMES = MOST_SERIES * (6 * MOST_NAME + 3)
+"""Bytes of the names of a run's series."""
 POLL = 5.0
 """Seconds between two questions about a run that goes on."""
 
@@ -190,6 +195,38 @@ def _new(logs: Sequence[Log], offsets: dict[str, int], timed: bool, ended: bool)
             for at in range(0, len(data), PIECE):
                 yield Frame({log.name: offset + at, **times}, data[at : at + PIECE])
             offsets[log.name] = offset + len(data)
+
+
+def measured(archive: Archive, asked: api.Measured) -> tuple[list[str], bytes, bytes, api.MeasuredUntil]:
+    """What a host would answer to `measured`: (names, points of the metrics, points of the usage, how far these go).
+    The archive has them once the run has ended. Raises as `read_record`."""
+    status = read_record(archive, asked.key).status
+    names: list[str] = []
+    with suppress(NotFound):
+        names = _read(archive, asked.key, "metrics.names", MOST_NAMES, _names, "the names of its metrics are")
+    metrics = _points(archive, asked.key, "metrics.points", asked.metrics, MOST_POINTS)
+    usage = _points(archive, asked.key, "usage.points", asked.usage, MOST_USAGE)
+    until = api.MeasuredUntil(asked.metrics + len(metrics), asked.usage + len(usage), len(names), status)
+    return names[asked.names :], metrics, usage, until
+
+
+def _names(data: bytes) -> list[str]:
+    names = [from_json(str, parse(line))[:MOST_NAME] for line in data.splitlines()]
+    if len(names) > MOST_SERIES:
+        raise ValueError("names of too many series")
+    return names
+
+
+def _points(archive: Archive, key: str, name: str, begin: int, most: int) -> bytes:
+    found = bytearray()
+    with suppress(Absent):
+        while begin + len(found) < most * POINT.size:
+            at = begin + len(found)
+            data = archive.s3.get_range(run_prefix(key) + name, at, min(POINTS_AT_ONCE, most * POINT.size - at))
+            found += data
+            if len(data) < POINTS_AT_ONCE:
+                break
+    return bytes(found[: len(found) // POINT.size * POINT.size])
 
 
 def log_part(archive: Archive, asked: api.LogPart) -> tuple[int, int, bytes]:

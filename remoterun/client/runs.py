@@ -33,6 +33,7 @@ from remoterun.transfer import Progress
 if TYPE_CHECKING:  # and on use, as few commands need them
     from remoterun.client.comparing import Difference
     from remoterun.client.live import Program, RunUse
+    from remoterun.client.metrics import Curves
     from remoterun.client.ports import Forwarding, PortNews
     from remoterun.source import Source
 
@@ -44,7 +45,7 @@ LATE = 10.0
 """Seconds after which a machine that does not answer is reported: to connect to one that is far takes some."""
 BETWEEN_TRIES = 60.0
 """Seconds between two tries to give a run its next rented host."""
-AT_ONCE = 1000
+AT_ONCE = 250
 """Runs that one request asks about."""
 A = TypeVar("A")
 
@@ -279,6 +280,13 @@ class Runs:
         if run.state in HAND_OVER:
             raise _still_handed_over(run)
         return run
+
+    def metrics(self, number: int | str) -> Curves:
+        """The points of a run, none yet: `Curves.update` fetches them. Raises `UsageError` for a run that no host has
+        had."""
+        from remoterun.client.metrics import Curves
+
+        return Curves(self._connections, self._located(number))
 
     def log_part(self, number: int | str, start: int, size: int, name: str = "log") -> tuple[int, int, bytes]:
         """(where the bytes begin, how many the log has by now, the bytes): `size` of them at most, from `start` on or,

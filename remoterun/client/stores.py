@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import tempfile
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,8 +18,9 @@ from remoterun import transfer
 from remoterun.agent.shared import api
 from remoterun.agent.shared.archive import ArchivedTree, SignedObject, run_prefix, upload_prefix
 from remoterun.agent.shared.frames import Frame
+from remoterun.agent.shared.measured import MOST_NAME, MOST_POINTS, MOST_SERIES, MOST_USAGE, POINT
 from remoterun.agent.shared.protocol import Stream
-from remoterun.agent.shared.records import encode, to_json
+from remoterun.agent.shared.records import encode, from_json, to_json
 from remoterun.agent.shared.spec import ResourceRef
 from remoterun.agent.shared.tree import Entry, Manifest, TreeError, show
 from remoterun.client.connections import Connections
@@ -38,6 +39,16 @@ SIGN_AGAIN = 10
 """Times: a store whose clock is off accepts nothing, however often it is signed."""
 Arrange = Callable[[Manifest], Manifest]
 """Makes the manifest of an upload out of that of what was sent."""
+
+
+@dataclass(frozen=True)
+class Measurements:
+    """What is new of a run's points, and the names of further series. `until`: how many there are by now."""
+
+    names: list[str]
+    metrics: bytes
+    usage: bytes
+    until: api.MeasuredUntil
 
 
 class HostStore:
@@ -116,6 +127,23 @@ class HostStore:
             stream.end()
             yield from stream
             yield self.session.result(api.follow, stream)
+
+    def measured(self, asked: api.Measured) -> Measurements:
+        """What is new of a run's points."""
+        names: list[str] = []
+        points = {"metrics": bytearray(), "usage": bytearray()}
+        begins = {"metrics": asked.metrics, "usage": asked.usage}
+        with self.session.stream(api.measured, asked) as stream, understood(self.machine.name):
+            stream.end()
+            for frame in stream:
+                names += from_json(list[str], frame.header.get("names", []))
+                for kind in points.keys() & frame.header.keys():
+                    if frame.header[kind] != begins[kind] + len(points[kind]):
+                        raise ValueError(f"{kind}: points of another place")
+                    points[kind] += frame.body
+                _check_bounds(asked, names, points)
+            until = self.session.result(api.measured, stream)
+        return Measurements(names, bytes(points["metrics"]), bytes(points["usage"]), until)
 
     def log_part(self, asked: api.LogPart) -> tuple[int, int, bytes]:
         """(where the bytes begin, how many the log has, the bytes)."""
@@ -209,6 +237,9 @@ class ArchiveStore:
     ) -> Iterator[Frame | api.Followed]:
         return archives.runs.follow(self.archive, asked, stopped.wait)
 
+    def measured(self, asked: api.Measured) -> Measurements:
+        return Measurements(*archives.runs.measured(self.archive, asked))
+
     def log_part(self, asked: api.LogPart) -> tuple[int, int, bytes]:
         return archives.runs.log_part(self.archive, asked)
 
@@ -245,6 +276,18 @@ class ArchiveStore:
             tree = archives.runs.read_run_tree(self.archive, resource.key, name)
         self._last = whole, prefix, tree, about
         return prefix, tree, about
+
+
+def _check_bounds(asked: api.Measured, names: Sequence[str], points: Mapping[str, bytearray]) -> None:
+    """Raises `ValueError` for more than a host stores of a run."""
+    if asked.names + len(names) > MOST_SERIES or any(len(name) > MOST_NAME for name in names):
+        raise ValueError("names of too many series, or too long ones")
+    if (
+        asked.metrics + len(points["metrics"]) > MOST_POINTS * POINT.size
+        or asked.usage + len(points["usage"]) > MOST_USAGE * POINT.size
+        or any(len(data) % POINT.size for data in points.values())
+    ):
+        raise ValueError("more points than a run can have, or a part of one")
 
 
 def _download(target: Session, lines: Iterable[SignedObject], progress: Progress) -> None:

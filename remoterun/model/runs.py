@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
-from remoterun.agent.shared.measured import Progress
+from remoterun.agent.shared.measured import MOST_NAME, SHOWN, SPARK, Progress
 from remoterun.agent.shared.states import ENDINGS, FINAL, Reason, RunEvent, RunState, RunStatus
 from remoterun.errors import HostError
 from remoterun.model.machine_types import MachineType
@@ -258,6 +258,7 @@ _YEAR_10000 = 253_402_300_800  # seconds since 1970; Python's dates end there
 _MOMENTS = ("t", "created", "queued", "started", "ended")
 _TEXTS = ("message", "note", "engine", "evidence", "hint")
 _TEXT = 10_000  # characters of a text that are kept
+MOST_PARAMS, MOST_ALERTS = 50, 20
 Told = TypeVar("Told", RunStatus, RunEvent)
 
 
@@ -279,7 +280,24 @@ def by_our_clock(record: Told, clock_skew: float = 0.0) -> Told:
         text = getattr(record, name, None)
         if text is not None:
             changed[name] = text[:_TEXT].encode("utf-8", "replace").decode()
+    if record.progress is not None:
+        changed["progress"] = _bounded(record.progress, clock_skew)
     return record._replace(**changed)
+
+
+def _bounded(progress: Progress, clock_skew: float) -> Progress:
+    """As much of it as a host that does as it should would report."""
+
+    def text(value: str, most: int = MOST_NAME) -> str:
+        return value[:most].encode("utf-8", "replace").decode()
+
+    return progress._replace(
+        at=max(check_time(progress.at) - clock_skew, 0.0),
+        series=[each._replace(name=text(each.name), spark=each.spark[:SPARK]) for each in progress.series[:SHOWN]],
+        params={text(name): text(value) for name, value in list(progress.params.items())[:MOST_PARAMS]},
+        alerts=[text(alert) for alert in progress.alerts[:MOST_ALERTS]],
+        left_out=max(progress.left_out, 0),
+    )
 
 
 def event_fields(event: RunEvent) -> dict[str, Any]:
@@ -291,6 +309,8 @@ def event_fields(event: RunEvent) -> dict[str, Any]:
     }
     if event.outputs is not None:
         found["outputs"] = event.outputs._asdict()
+    if event.progress is not None:
+        found["progress"] = event.progress
     if event.state is RunState.RUNNING:
         found["started"] = event.t
     if event.state in FINAL:

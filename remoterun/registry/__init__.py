@@ -148,7 +148,7 @@ class Registry:
             "UPDATE runs SET state = ?, steps = json_patch(steps, ?), last_seen = ?,"
             " status = json_patch(status, ?)"
             f" WHERE key = ? AND state IN ({marks}) AND {_SAME_ATTEMPT}",
-            (state.value, json.dumps(steps), now, json.dumps(fields), run.key, *before, run.attempt),
+            (state.value, json.dumps(steps), now, json.dumps(to_json(fields)), run.key, *before, run.attempt),
         )
         if written or run.state.value not in before:
             return self.run(run.number)

@@ -51,6 +51,7 @@ class Format(NamedTuple):
 
 LINES = Format("lines", r"(.*[._-])?(metrics|history|scalars|train_log)\.(jsonl|ndjson|json)|log\.jsonl", "lines:read")
 """Also for the file of the module `remoterun_log`."""
+LOG = Format("log", r"", "log_lines:read")
 FORMATS = (
     LINES,
     Format("lines with steps", r".*\.(jsonl|ndjson)", "lines:read_steps"),

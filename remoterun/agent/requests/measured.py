@@ -4,11 +4,34 @@ from __future__ import annotations
 
 from typing import Tuple
 
+from ..measuring.points import read_names
 from ..running import log_search
 from ..shared import api
+from ..shared.files import size_of
+from ..shared.measured import POINT
 from ..store.errors import HomeError
 from ..store.run_folder import RunFolder
 from . import Call
+
+AT_ONCE = 4096
+"""Points in a frame."""
+NAMES = 100
+"""Of series, in a frame."""
+
+
+def measured(call: Call, asked: api.Measured) -> api.MeasuredUntil:
+    run = call.home.existing_run(asked.key)
+    files = {"metrics": run.metrics_points, "usage": run.usage_points}
+    ends = {kind: size_of(path) // POINT.size for kind, path in files.items()}
+    names = read_names(run.metrics_names)  # a name is there before the points of its series
+    for first in range(max(asked.names, 0), len(names), NAMES):
+        call.stream.send(names=names[first : first + NAMES])
+    for kind, begin in (("metrics", asked.metrics), ("usage", asked.usage)):
+        for at in range(max(begin, 0) // POINT.size, ends[kind], AT_ONCE):
+            with open(files[kind], "rb") as file:
+                file.seek(at * POINT.size)
+                call.stream.send(file.read(min(AT_ONCE, ends[kind] - at) * POINT.size), **{kind: at * POINT.size})
+    return api.MeasuredUntil(ends["metrics"] * POINT.size, ends["usage"] * POINT.size, len(names), run.status())
 
 
 def log_part(call: Call, asked: api.LogPart) -> api.LogRead:

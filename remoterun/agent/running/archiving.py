@@ -149,7 +149,7 @@ class RunArchiving:
         last = _last(end, fields)
         with contextlib.suppress(HttpError, OutOfTime, OSError, ValueError, Unreadable):
             log = partial(self._post_log, enough=check)
-            run_jobs(iter([log, lambda http: self._post_record(http, last)]), 1, check)
+            run_jobs(iter([log, self._post_points, lambda http: self._post_record(http, last)]), 1, check)
         return fields
 
     def _incomplete(self, end: Ended, problem: str) -> Dict[str, Any]:
@@ -172,7 +172,7 @@ class RunArchiving:
             tree = ArchivedTree(Manifest.decode(read_bytes(self._run.outputs_file)), {})
             run_jobs(self._packs(tree.manifest, tree.places), CONNECTIONS, check)
             run_jobs(iter([self._job("outputs", Content.of(tree.encode(time.time())))]), 1, check)
-        run_jobs(iter([partial(self._post_log, enough=check), record]), 1, check)
+        run_jobs(iter([partial(self._post_log, enough=check), self._post_points, record]), 1, check)
         return {name: value for name, value in last.items() if name not in ("state", "reason")}
 
     # -- contents of the outputs
@@ -222,6 +222,13 @@ class RunArchiving:
                 post(http, self._grant(), log_key(self._before[name] + at, name), content)
                 self._posted[name] += content.size
                 self._note("%s %d" % (name, self._posted[name]))
+
+    def _post_points(self, http: HttpClient) -> None:
+        """Post what was measured of it."""
+        for path in (self._run.metrics_names, self._run.metrics_points, self._run.usage_points):
+            if size_of(path):
+                content = Content.of_files([FilePart(path, 0, size_of(path))])
+                post(http, self._grant(), os.path.basename(path), content)
 
     def _noted_end(self, name: str) -> int:
         return max([0, *(int(note[4:]) for note in self._noted if note.startswith(name + " "))])

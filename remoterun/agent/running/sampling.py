@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import json
-import os
 import time
 from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 from ..shared import api
-from ..shared.files import read_json
-from ..shared.records import from_json, to_json
+from ..shared.files import append_whole, read_json, size_of, write_whole
+from ..shared.measured import MOST_USAGE, POINT, USAGE
+from ..shared.records import encode, from_json, to_json
 from ..shared.states import RunState, Usage
 from ..store.home import Home
 from ..store.run_folder import RunFolder
@@ -21,6 +20,10 @@ from .engines import Engine, engine_of_run
 
 FIRST, EVERY = 0.5, 3.0
 """Seconds until a supervisor takes the first sample of its run, and between two samples."""
+SAMPLES = 300
+"""The pause between two samples that are stored is at least such a part of the time that the run has taken."""
+LEEWAY = 0.5
+"""Seconds by which a sample may come early, and is stored."""
 COST = 100
 """A sample that took long is followed by a pause of so many times that: sampling takes a hundredth of a CPU at most."""
 
@@ -90,6 +93,8 @@ class Peaks:
         self._began = began
         self._next = time.monotonic() + FIRST
         self._usage: Optional[Usage] = None
+        self._stored = 0.0, 0.0
+        """When the last sample was stored, in seconds since the start, and the processor time by then."""
         with contextlib.suppress(OSError, ValueError):
             self._usage = from_json(Usage, read_json(run.usage_file))
 
@@ -106,8 +111,10 @@ class Peaks:
         counters = self._engine.counters(self._run)
         if counters is None:
             return
-        before, on_gpus = self._usage or Usage(0, 0.0), self._gpu_memory()
+        cards = self._cards()
+        before, on_gpus = self._usage or Usage(0, 0.0), sum(card.memory_used << 20 for card in cards) if cards else None
         seconds = max(time.time() - self._began, 0.1)
+        self._append(seconds, counters, cards, on_gpus)
         cpu = max(before.cpu_seconds, counters.cpu)
         self._usage = Usage(
             max(before.memory, counters.memory),
@@ -115,19 +122,33 @@ class Peaks:
             round(cpu / seconds * 100, 1),
             before.gpu_memory if on_gpus is None else max(before.gpu_memory or 0, on_gpus),
         )
-        temporary = self._run.usage_file + ".new"
-        with open(temporary, "w") as file:
-            json.dump(to_json(self._usage), file)
-        os.replace(temporary, self._run.usage_file)
+        write_whole(self._run.usage_file, encode(self._usage), sync=False)
 
-    def _gpu_memory(self) -> Optional[int]:
-        """Bytes in use on the run's GPUs; None where it has none, or they can't be asked."""
+    def _append(
+        self, seconds: float, counters: Counters, cards: Sequence[gpu_tool.Gpu], on_gpus: Optional[int]
+    ) -> None:
+        """Store the sample among those over time, unless the one before is too young."""
+        since, before = self._stored
+        if since and seconds - since < max(EVERY, seconds / SAMPLES) - LEEWAY:
+            return
+        if size_of(self._run.usage_points) >= (MOST_USAGE - len(USAGE)) * POINT.size:
+            return
+        self._stored = seconds, counters.cpu
+        cpu = max(counters.cpu - before, 0.0) / max(seconds - since, 0.1) * 100
+        busy = [card.percent for card in cards if card.percent is not None]
+        values = (cpu, counters.memory, sum(busy) / len(busy) if busy else None, on_gpus)
+        now = time.time()
+        points = [POINT.pack(at, seconds, now, value) for at, value in enumerate(values) if value is not None]
+        append_whole(self._run.usage_points, b"".join(points), POINT.size)
+
+    def _cards(self) -> List[gpu_tool.Gpu]:
+        """The run's GPUs; none where they can't be asked."""
         held = queue.held(self._home).get(self._run.key, {}).get("gpus")
         if not held:
-            return None
+            return []
         with contextlib.suppress(gpu_tool.GpuError):
-            return sum(card.memory_used << 20 for card in gpu_tool.list_gpus() if card.uuid in held)
-        return None
+            return [card for card in gpu_tool.list_gpus() if card.uuid in held]
+        return []
 
 
 def used(run: RunFolder) -> Dict[str, Any]:

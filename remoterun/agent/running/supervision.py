@@ -11,13 +11,16 @@ import os
 import sys
 import threading
 import time
-from typing import Callable, ContextManager, Dict, Iterable, List, Mapping, Optional
+from typing import TYPE_CHECKING, Callable, ContextManager, Dict, Iterable, List, Mapping, Optional
 
 from ..shared.files import locked, read_bytes, unless_held
 from ..shared.records import decode
 from ..shared.states import FINAL
 from ..store.home import Home
 from ..store.run_folder import SUPERVISOR
+
+if TYPE_CHECKING:
+    import subprocess
 
 KEEPER = "keep"
 """The lock that the keeper of a rented host holds while it lives."""
@@ -35,7 +38,26 @@ def spawn(home: Home, key: str) -> None:
     with contextlib.suppress(OSError, ValueError):
         variables = _variables_of_no_run(decode(Dict[str, str], read_bytes(run.environ_file)))
     variables[SUPERVISOR] = key
-    _detached(home, run.supervisor_log, variables, "supervise", "--home", home.path, key)
+    detached(home, run.supervisor_log, variables, "supervise", "--home", home.path, key)
+
+
+def detached(
+    home: Home, log_file: str, variables: Dict[str, str], *words: str, stdin: Optional[int] = None
+) -> "subprocess.Popen[bytes]":
+    """Start this agent once more with these words, in a session of its own. `stdin`: None for nothing to read."""
+    import subprocess
+
+    with open(log_file, "ab") as log:
+        return subprocess.Popen(
+            [*agent_command(), *words],
+            bufsize=0,
+            stdin=subprocess.DEVNULL if stdin is None else stdin,
+            stdout=log,
+            stderr=log,
+            cwd=home.path,
+            env=variables,
+            start_new_session=True,
+        )
 
 
 def agent_command() -> List[str]:
@@ -75,7 +97,7 @@ def ensure_keeper(home: Home) -> None:
     variables = _variables_of_no_run(os.environ)
     variables[SUPERVISOR] = KEEPER  # else a supervisor that started it would end it with its run
     with contextlib.suppress(OSError, ImportError):
-        _detached(home, os.path.join(home.path, "keeper.log"), variables, "keep", "--home", home.path)
+        detached(home, os.path.join(home.path, "keeper.log"), variables, "keep", "--home", home.path)
 
 
 class Presence:
@@ -120,18 +142,3 @@ def nobody_serves(home: Home) -> ContextManager[Optional[int]]:
 
 def _variables_of_no_run(variables: Mapping[str, str]) -> Dict[str, str]:
     return {name: value for name, value in variables.items() if name not in ("REMOTERUN_KEY", "REMOTERUN_EXEC")}
-
-
-def _detached(home: Home, log_file: str, variables: Dict[str, str], *words: str) -> None:
-    import subprocess
-
-    with open(log_file, "ab") as log:
-        subprocess.Popen(
-            [*agent_command(), *words],
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            cwd=home.path,
-            env=variables,
-            start_new_session=True,
-        )

@@ -36,6 +36,7 @@ from .engines import (
 )
 from .engines.building import BuildJob
 from .engines.mount_points import make_folders
+from .measurer import Measurer
 from .sampling import used
 from .supervision import ensure_keeper, revive
 from .variants import VARIANTS, describe, is_old, resolve
@@ -92,6 +93,7 @@ class Supervisor:
         self.spec = run.resolved_spec()
         self._engine: Optional[Engine] = None
         self._archiving = _archiving(home, run, self.spec)
+        self._measurer = Measurer(home, run, self.spec)
         self._values: Optional[Dict[str, str]] = None  # of the user's variables: in no file while the command runs
         self._started_again = False
         self._asleep = False
@@ -260,9 +262,10 @@ class Supervisor:
     def _watch(self) -> None:
         engine = self._chosen_engine()
         self._drop_values()  # `start` has written them where the wrapper reads them
-        Watch(self.home, self.run, self.spec, engine, self._start_again).until_end()
+        Watch(self.home, self.run, self.spec, engine, self._measurer, self._start_again).until_end()
 
     def _save(self) -> None:
+        self._measurer.end()
         save(self.home, self.run, self.spec)
 
     def _start_again(self, reason: Reason) -> bool:
@@ -415,6 +418,8 @@ class Supervisor:
         """Record the end, once the archive has all of the run if it shall."""
         fields = end.fields
         fields.update(used(self.run))
+        if self.run.state()[0] in (RunState.RUNNING, RunState.SAVING):
+            fields.update(self._measurer.progress())
         if self._archiving is not None:
             try:
                 fields = self._archiving.complete(end, self.run.state()[0] is RunState.SAVING)

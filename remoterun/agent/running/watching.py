@@ -14,6 +14,7 @@ from ..store.machine import boot_id
 from ..store.run_folder import RunFolder
 from .ending import Ended, not_answering, note_once
 from .engines import CommandState, Engine, Presence
+from .measurer import Measurer
 from .sampling import Peaks
 from .supervision import ensure_keeper
 
@@ -41,6 +42,7 @@ class Watch:
         run: RunFolder,
         spec: RunSpec,
         engine: Engine,
+        measurer: Measurer,
         start_again: Callable[[Reason], bool],
     ) -> None:
         """`start_again`: start a command that was lost once more, if it may be; whether that is under way."""
@@ -48,6 +50,7 @@ class Watch:
         self.run = run
         self.spec = spec
         self._engine = engine
+        self._measurer = measurer
         self._start_again = start_again
 
     def until_end(self) -> None:
@@ -66,6 +69,7 @@ class Watch:
             reached = True
             times.record()
             peaks.sample()
+            self._measurer.ensure(event["t"])
             if self.run.kill_asked():
                 reached = engine.kill(self.run)
                 if reached or self.run.exit_code() is not None:

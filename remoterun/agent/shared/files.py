@@ -23,15 +23,17 @@ def token(size: int = 4) -> str:
     return os.urandom(size).hex()
 
 
-def write_whole(path: str, data: bytes, mode: int = 0o600) -> None:
-    """Write `data` to `path` so that a reader, now or after a crash, sees the old content or the new, whole."""
+def write_whole(path: str, data: bytes, mode: int = 0o600, sync: bool = True) -> None:
+    """Write `data` to `path` so that a reader, now or after a crash, sees the old content or the new, whole; without
+    `sync` not so after a power loss."""
     temporary = "%s.%d.tmp" % (path, os.getpid())
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(data)
             file.flush()
-            os.fsync(file.fileno())
+            if sync:
+                os.fsync(file.fileno())
         os.replace(temporary, path)
     except BaseException:
         with contextlib.suppress(OSError):
@@ -54,6 +56,17 @@ def append_line(path: str, record: Dict[str, Any]) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def append_whole(path: str, data: bytes, unit: int = 1) -> None:
+    """Append `data`, all of it or `OSError`, to a file of records of `unit` bytes, of which a crash may have cut the
+    last one."""
+    with open(path, "ab", buffering=0) as file:
+        size = file.tell() // unit * unit
+        file.truncate(size)
+        if (file.write(data) or 0) < len(data):
+            file.truncate(size)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
 
 
 def write_all(descriptor: int, data: Union[bytes, memoryview]) -> None:

@@ -19,6 +19,8 @@ from .records import NUMBERS, Record
 POINT = struct.Struct("<4d")
 USAGE = ("cpu", "memory", "gpu", "gpu memory")
 """Percent of one CPU, bytes, percent of the run's GPUs on average, bytes on all of them."""
+MOST_POINTS, MOST_USAGE = 4_000_000, 100_000
+"""Of one run, that are stored of its metrics and of its usage."""
 MOST_SERIES = 1000
 """Of one run; what comes under further names is left out."""
 MOST_NAME = 200

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
-from typing import Callable, Dict, List, Optional, Tuple
+from collections import deque
+from typing import Callable, Dict, Iterator, List, Optional, Tuple
 
 from ..shared.files import private_copy, read_bytes, remove_tree, write_whole
 from ..shared.tree import Entry, Manifest, WalkedEntry, hash_file, walk
@@ -13,6 +15,8 @@ from .home import Home
 from .run_folder import RunFolder
 
 Check = Callable[[int], None]
+MOST_ENTRIES = 50_000
+"""Of a work tree in which files of metrics are searched."""
 
 
 def save(home: Home, run: RunFolder, check: Check = lambda count: None) -> Tuple[Manifest, List[str]]:
@@ -25,7 +29,7 @@ def save(home: Home, run: RunFolder, check: Check = lambda count: None) -> Tuple
     """
     source = {entry.path: entry for entry in Manifest.decode(read_bytes(run.source_file)).entries}
     mounted = _mounted(home, run)
-    started = _started(run)
+    since = started(run)
     _open_up(run.work)
     special: List[str] = []
     unreadable: List[str] = []
@@ -34,7 +38,7 @@ def save(home: Home, run: RunFolder, check: Check = lambda count: None) -> Tuple
         for found in walk(run.work, (), special, unreadable):
             check(0)
             entry, before = found.entry, mounted.get(found.entry.path)
-            if before is not None and _is_as_mounted(home, before, found, started):
+            if before is not None and _is_as_mounted(home, before, found, since):
                 continue
             known = source.get(entry.path) if before is None else before
             if entry.kind == "f":
@@ -72,6 +76,30 @@ def saved(run: RunFolder) -> Optional[StoredTree]:
     return StoredTree(run.outputs_file, run.out, {})
 
 
+def started(run: RunFolder) -> int:
+    """When the command was started, in nanoseconds since 1970."""
+    with contextlib.suppress(FileNotFoundError):
+        return os.stat(run.wrapper_file).st_mtime_ns
+    return 0
+
+
+def written(root: str, since: int, wanted: Callable[[str], bool]) -> Iterator[Tuple[str, int]]:
+    """(path, when it was written, in nanoseconds since 1970) of the files below `root` that were not written before
+    `since`, and whose names are `wanted`. Links are not followed. Of a large tree, what is near its root."""
+    folders, left = deque([""]), MOST_ENTRIES
+    while folders and left > 0:
+        folder = folders.popleft()
+        with contextlib.suppress(OSError), os.scandir(os.path.join(root, folder)) as entries:
+            for entry in itertools.islice(entries, left):
+                left -= 1
+                if entry.is_dir(follow_symlinks=False):
+                    folders.append(folder + entry.name + "/")
+                elif wanted(entry.name) and entry.is_file(follow_symlinks=False):
+                    at = entry.stat(follow_symlinks=False).st_mtime_ns
+                    if at >= since:
+                        yield folder + entry.name, at
+
+
 def all_readable(root: str) -> bool:
     """Whether we may read every file and folder below `root`."""
     paths = (os.path.join(folder, name) for folder, names, files in os.walk(root) for name in names + files)
@@ -98,13 +126,6 @@ def _mounted(home: Home, run: RunFolder) -> Dict[str, Entry]:
         for end in [at for at, letter in enumerate(path + "/") if letter == "/" and at]:
             found.setdefault(path[:end], Entry("d", path[:end]))
     return found
-
-
-def _started(run: RunFolder) -> int:
-    """When the command was started, in nanoseconds since 1970."""
-    with contextlib.suppress(FileNotFoundError):
-        return os.stat(run.wrapper_file).st_mtime_ns
-    return 0
 
 
 def _is_as_mounted(home: Home, before: Entry, found: WalkedEntry, started: int) -> bool:

@@ -96,6 +96,7 @@ class RunFolder:
         self.progress_file = os.path.join(path, "progress")
         self.measuring_file = os.path.join(path, "measuring")
         self.measuring_lock = os.path.join(path, "measuring.lock")
+        self.reported_file = os.path.join(self.io, "metrics.jsonl")
         self.exit_file = os.path.join(self.io, "exit")
         self.pid_file = os.path.join(self.io, "pid")
         self.build_log = os.path.join(path, "build.log")

@@ -1,0 +1,297 @@
+"""The process that measures a run: `agent measure`, of which each run that goes on has one.
+
+It is apart from the supervisor because it parses whatever a command writes, with regular expressions of the user's:
+whatever becomes of it, the run goes on. It ends with its standard input, which its supervisor holds, and the next one
+goes on from what is in the run folder.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import resource
+import select
+import signal
+import time
+import traceback
+from typing import Any, Dict, List, Optional, Sequence, Tuple
+
+from ..shared.files import read_json, size_of, unless_held, write_whole
+from ..shared.measured import POINT, USAGE, Progress, number
+from ..shared.paths import SafeFolder, TreeError
+from ..shared.records import encode
+from ..store.home import Home
+from ..store.run_folder import RunFolder
+from . import LOG, MOST_DATA, MOST_WHOLE, Format, reader
+from .alerts import Alerts
+from .finding import MOST_FILES, Found, search
+from .points import READ, Points, Stored, cut_name, read_names
+from .summary import Summary
+
+FAST, SLOW = 1.0, 3.0
+"""Seconds between two looks while something changes, and at most otherwise."""
+COST = 20
+"""After a look comes a pause of so many times its processor time, at the most `LONGEST` seconds; of the search for
+files a hundred times."""
+LONGEST = 30.0
+MOST_READ = 8 << 20
+"""Bytes that one look reads."""
+MEMORY = 1 << 30
+"""Bytes of this process."""
+PATIENCE = 5.0
+"""Seconds of processor time that a reader has for a piece of a file."""
+LAST = 2.0
+"""Seconds for all that is left once the command has ended."""
+AHEAD = 60.0
+"""Seconds by which a point's time may be ahead of ours."""
+PARAMS, LONG = 50, 200
+"""Parameters of a run, and characters of each."""
+END = b"."
+"""Comes on standard input when the command has ended."""
+LOGS = ("io/log", "io/err")
+COPY = -2
+
+
+def measure(home: Home, key: str) -> int:
+    """Until the end of standard input. Returns at once where another process measures the run."""
+    run = home.existing_run(key)
+    os.nice(10)
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+    signal.signal(signal.SIGPROF, _out_of_time)
+    with unless_held(run.measuring_lock, LAST) as lock:
+        if lock is not None:
+            _collect(Collector(run))
+    return 0
+
+
+def _collect(collector: "Collector") -> None:
+    pause = 0.0
+    while not select.select([0], [], [], pause)[0]:
+        used = time.process_time()
+        pause = FAST if collector.look() else min(pause * 1.3 + 0.1, SLOW)
+        pause = max(pause, min(COST * (time.process_time() - used), LONGEST))
+    if os.read(0, 1) == END:
+        deadline = time.monotonic() + LAST
+        collector.look(True)
+        while collector.look(True) and time.monotonic() < deadline:  # also what moved from `work` to `out` meanwhile
+            pass
+    collector.close()
+
+
+class Collector:
+    """Reads what is new of a run's files, and writes what is known of its metrics."""
+
+    def __init__(self, run: RunFolder) -> None:
+        self._run, self._spec = run, run.spec()
+        saved: Dict[str, Any] = {}
+        with contextlib.suppress(OSError, ValueError):
+            saved = read_json(run.measuring_file)
+        known = len(read_names(run.metrics_names))
+        if saved.get("points", 0) > size_of(run.metrics_points) or saved.get("names", 0) > known:
+            saved = {}  # as after a power loss: all is read once more
+        self._files = {name: _File(**fields) for name, fields in saved.get("files", {}).items()}
+        self._owners: Dict[str, List[str]] = saved.get("owners", {})
+        """By the name of a series the folder, the format and the name of the file that it is of."""
+        self._left_out: int = saved.get("left_out", 0)
+        self._usage: int = saved.get("usage", 0)
+        self._points, self._summary = Points(run, saved.get("points", 0)), Summary()
+        for series, step, moment, value in self._points.stored():
+            self._summary.add(int(series), self._points.names[int(series)], step, moment, value)
+        self._numbers: Dict[Tuple[str, str], int] = {}
+        """By the file and the metric, as far as these have a series."""
+        self._new: List[Stored] = []
+        self._found: Dict[str, Found] = {}
+        self._next_search = 0.0
+        self._alert_state: Dict[str, Any] = saved.get("alerts", {})
+        self._alerts = Alerts(run, self._spec, self._alert_state)
+        self._written: Dict[str, bytes] = {}
+
+    def look(self, ended: bool = False) -> bool:
+        """Take in what is new; whether there was anything. `ended`: the command has ended."""
+        self._search(ended)
+        left, changed = MOST_READ, False
+        for name, found in self._found.items():
+            with contextlib.suppress(OSError, TreeError):
+                count = self._read(name, found, ended, left)
+                left, changed = left - count, changed or count > 0
+        progress = self._progress(ended)
+        self._points.flush()
+        self._save()
+        self._write(self._run.progress_file, encode(progress))
+        return changed
+
+    def close(self) -> None:
+        self._alerts.close()
+        self._save()
+
+    def _search(self, ended: bool) -> None:
+        if time.monotonic() < self._next_search and not ended:
+            return
+        used = time.process_time()
+        found = search(self._run, ended)
+        for name in LOGS:  # last: where there are files, of the log only the number of all steps counts
+            found[name] = Found(self._run.io, name[3:], LOG, 0)
+        self._found = {name: each for name, each in found.items() if name in self._files or self._may_add(name, each)}
+        self._next_search = time.monotonic() + max(FAST, 100 * (time.process_time() - used))
+
+    def _may_add(self, name: str, found: Found) -> bool:
+        if len(self._files) >= MOST_FILES and found.format is not LOG:
+            return False
+        self._files[name] = _File(state={"patterns": list(self._spec.metrics)} if found.format is LOG else {})
+        return True
+
+    def _read(self, name: str, found: Found, ended: bool, left: int) -> int:
+        """Read what is new of a file, up to `left` bytes of it; how many these were. Raises `OSError`, `TreeError`."""
+        file, done = self._files[name], 0
+        with SafeFolder(found.root, make=False) as folder, open(folder.open(found.path), "rb", buffering=0) as opened:
+            size, changed = os.fstat(opened.fileno()).st_size, os.fstat(opened.fileno()).st_mtime_ns
+            seen = [size, changed, ended]
+            if file.given_up or file.seen == seen:
+                return 0
+            if found.format.whole:
+                data = opened.read(MOST_WHOLE + 1)
+                file.given_up = len(data) > MOST_WHOLE
+                if not file.given_up:
+                    self._take(name, found.format, file, data)
+                file.seen = seen
+                return max(len(data), 1)
+            if size < file.offset:  # another file of this name: from its start on
+                file.offset, file.state = 0, {"patterns": file.state["patterns"]} if "patterns" in file.state else {}
+            while done < left and not file.given_up:
+                opened.seek(file.offset)
+                data = opened.read(MOST_DATA)
+                at_end = len(data) < MOST_DATA
+                file.state["ended"] = ended and at_end
+                consumed = self._take(name, found.format, file, data)
+                done += max(len(data), 1)
+                file.offset += consumed
+                if at_end:
+                    file.seen = seen
+                    break
+                if not consumed:
+                    file.offset += len(data)
+        return done
+
+    def _take(self, name: str, format: Format, file: "_File", data: bytes) -> int:
+        """Let a reader have bytes of a file; how many it consumed. A file that it can't read is given up."""
+        signal.setitimer(signal.ITIMER_PROF, PATIENCE)
+        try:
+            points, consumed = reader(format)(data, file.state)
+        except Exception as error:  # noqa: BLE001 - whatever is in a file, the others are read
+            file.given_up = True
+            if not isinstance(error, ValueError):
+                traceback.print_exc()
+            return 0
+        finally:
+            signal.setitimer(signal.ITIMER_PROF, 0)
+        if format is LOG and self._structured:
+            return consumed
+        now = time.time()
+        for point in points:
+            series = self._series(name, format, point.name)
+            if series == COPY:
+                continue
+            if series < 0:
+                self._left_out += 1
+                continue
+            step = self._summary.count(series) if point.step is None or number(point.step) is None else point.step
+            moment = point.time if point.time is not None and 0 < point.time < now + AHEAD else now
+            if not self._points.add(series, step, moment, point.value):
+                self._left_out += 1
+            self._summary.add(series, self._points.names[series], step, moment, point.value)
+            self._new.append(Stored(self._points.names[series], step, moment, point.value))
+        return consumed
+
+    @property
+    def _structured(self) -> bool:
+        return any(owner[1] != LOG.name for owner in self._owners.values())
+
+    def _series(self, file: str, format: Format, metric: str) -> int:
+        """The number of a file's series, `COPY` where another file beside it reports the same, -1 for one too many."""
+        if (file, metric) in self._numbers:
+            return self._numbers[file, metric]
+        folder, _, base = file.rpartition("/")
+        owner = [folder, format.name, base if format.name != "tfevents" else ""]  # there, a folder is a run
+        first = self._owners.get(cut_name(metric), ["", LOG.name, ""])
+        beside = first[0] == folder and first[1] != LOG.name
+        if beside and first[1] != format.name:
+            return COPY
+        prefixes = ["", "" if beside else folder.rpartition("/")[2], base.partition(".")[0], folder, file]
+        for prefix in prefixes:
+            series = cut_name(prefix + "/" + metric if prefix else metric)
+            known = self._owners.get(series)
+            if known is None or known == owner or known[1] == LOG.name:
+                found = self._points.number(series)
+                if found >= 0:
+                    self._owners[series], self._numbers[file, metric] = owner, found
+                return found
+        return COPY
+
+    def _progress(self, ended: bool) -> Progress:
+        files = sorted(self._files.items(), key=lambda item: item[0] in LOGS)
+        total = next((file.state["total"] for _, file in files if file.state.get("total")), None)
+        params: Dict[str, str] = {}
+        for _, file in files:
+            for name, text in (file.state.get("params") or {}).items():
+                if len(params) < PARAMS:
+                    params.setdefault(cut_name(name), str(text)[:LONG])
+        hidden: List[int] = []
+        if self._structured:
+            of_log = (name for name, owner in self._owners.items() if owner[1] == LOG.name)
+            hidden = [self._points.number(name) for name in of_log]
+        progress = self._summary.progress(total, hidden)._replace(params=params, left_out=self._left_out)
+        new, self._new = self._new, []
+        try:
+            return progress._replace(alerts=self._alerts.check(progress, new, self._new_usage(), time.time(), ended))
+        except Exception:  # noqa: BLE001 - what is known is written, whatever becomes of the alerts
+            traceback.print_exc()
+            return progress
+
+    def _new_usage(self) -> List[Stored]:
+        with contextlib.suppress(OSError), open(self._run.usage_points, "rb") as file:
+            file.seek(self._usage)
+            data = file.read(READ * POINT.size)
+            data = data[: len(data) // POINT.size * POINT.size]
+            self._usage += len(data)
+            return [Stored(USAGE[int(point[0])], *point[1:]) for point in POINT.iter_unpack(data)]
+        return []
+
+    def _save(self) -> None:
+        saved = {
+            "files": {name: file.__dict__ for name, file in self._files.items()},
+            "owners": self._owners,
+            "points": self._points.size,
+            "names": len(self._points.names),
+            "left_out": self._left_out,
+            "usage": self._usage,
+            "alerts": self._alert_state,
+        }
+        self._write(self._run.measuring_file, json.dumps(saved).encode())
+
+    def _write(self, path: str, data: bytes) -> None:
+        if self._written.get(path) != data:
+            write_whole(path, data, sync=False)
+            self._written[path] = data
+
+
+class _File:
+    """How far a file was read."""
+
+    def __init__(
+        self,
+        offset: int = 0,
+        seen: Sequence[int] = (),
+        state: Optional[Dict[str, Any]] = None,
+        given_up: bool = False,
+    ) -> None:
+        self.offset = offset
+        self.seen = list(seen)
+        """Its size, its time and whether the command had ended, when all of it was read."""
+        self.state: Dict[str, Any] = {} if state is None else state
+        self.given_up = given_up
+
+
+def _out_of_time(*_: object) -> None:
+    raise TimeoutError("it takes too long to read")

@@ -1,0 +1,120 @@
+"""What runs report of themselves: the points of their metrics, their parameters, and how far they will come."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from remoterun.agent.shared import api
+from remoterun.agent.shared.measured import POINT, USAGE, Progress
+from remoterun.client.connections import Connections
+from remoterun.client.rented_runs import find_store, record_status
+from remoterun.client.stores import told
+from remoterun.model import Run
+
+Points = list[tuple[float, float, float]]
+"""(step, seconds since 1970 by the clock of the run's host, value) of each point of a series, in their order."""
+_ASSIGNED = re.compile(r"(?:--)?([A-Za-z_][\w.-]*)=(.*)", re.DOTALL)
+_FLAG = re.compile(r"--([A-Za-z_][\w.-]*)")
+_NEGATIVE = re.compile(r"-\.?[0-9]")
+
+
+class Curves:
+    """The points of one run as far as they are known here. For one thread at a time."""
+
+    def __init__(self, connections: Connections, run: Run) -> None:
+        self._connections = connections
+        self.run = run
+        self.names: list[str] = []
+        self.metrics = bytearray()
+        """Points as `POINT` packs them."""
+        self.usage = bytearray()
+
+    @property
+    def progress(self) -> Progress | None:
+        return self.run.progress
+
+    def update(self) -> bool:
+        """Fetch what is new; whether there was anything, or the run has another state. Raises `HostError`."""
+        before = self.run
+        run, store = find_store(self._connections, self._connections.registry.run(before.number))
+        if (run.key, run.attempt) != (before.key, before.attempt):  # it goes on elsewhere, from what it had saved
+            self.names, self.metrics, self.usage = [], bytearray(), bytearray()
+        new = store.measured(api.Measured(run.key, len(self.metrics), len(self.usage), len(self.names)))
+        self.names += new.names
+        for known, points, end in (
+            (self.metrics, new.metrics, new.until.metrics),
+            (self.usage, new.usage, new.until.usage),
+        ):
+            known += points
+            del known[max(end, 0) :]  # of a process that died on the host, which reads the rest once more
+        self.run = record_status(self._connections, run, told(store, new.until.status))
+        return bool(new.metrics or new.usage) or self.run.state is not before.state
+
+    def all(self) -> dict[str, Points]:
+        """The points of each metric, by its name."""
+        found: list[Points] = [[] for _ in self.names]
+        for series, step, time, value in POINT.iter_unpack(self.metrics):
+            if 0 <= series < len(found):
+                found[int(series)].append((step, time, value))
+        return dict(zip(self.names, found, strict=True))
+
+    def series(self, name: str) -> Points:
+        """The points of a metric, or of one of `USAGE` with the steps in seconds; none for one that is not known."""
+        if name in self.names:
+            return _points(self.metrics, self.names.index(name))
+        return _points(self.usage, USAGE.index(name)) if name in USAGE else []
+
+
+def _points(data: bytearray, number: int) -> Points:
+    return [(step, time, value) for series, step, time, value in POINT.iter_unpack(data) if series == number]
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """What is to come of a run that goes on, as far as it can be told: `left` seconds, `cost_left` US dollars, and the
+    step at which its time will be up, where that is before its end."""
+
+    left: float | None = None
+    cost_left: float | None = None
+    cut_at: float | None = None
+
+
+def outlook(run: Run, now: float, until: float | None = None) -> Outlook:
+    """`until`: when the time of its command is up, in seconds since 1970, if that is limited."""
+    progress = run.progress
+    if run.final or progress is None or progress.step is None or not progress.total or not progress.rate:
+        return Outlook()
+    if progress.rate < 0:
+        return Outlook()
+    whole = (progress.total - progress.step) / progress.rate
+    left = max(progress.at + whole - now, 0.0)
+    ends = [end for end in (until, None if run.renting is None else run.renting.deadline) if end is not None]
+    cut_at = None
+    if ends and min(ends) < progress.at + whole:
+        cut_at = progress.step + max(min(ends) - progress.at, 0.0) * progress.rate
+        left = min(left, max(min(ends) - now, 0.0))
+    hosts = run.renting.hosts if run.renting is not None else ()
+    price = hosts[-1].price if hosts else None
+    return Outlook(left, None if price is None else left / 3600 * price, cut_at)
+
+
+def parameters(
+    command: str, given: Mapping[str, str] | None = None, progress: Progress | None = None
+) -> dict[str, str]:
+    """The parameters of a run: of its command (`--lr 0.1`, `--lr=0.1`, `lr=0.1`, `--fast`), then those that were
+    `given` in variables (`RunSpec.params`), then those that it reported itself. The later ones count."""
+    try:
+        words = shlex.split(command)
+    except ValueError:
+        words = command.split()
+    found: dict[str, str] = {}
+    for word, following in zip(words, [*words[1:], "-"], strict=True):
+        if assigned := _ASSIGNED.fullmatch(word):
+            found[assigned[1]] = assigned[2]
+        elif flag := _FLAG.fullmatch(word):
+            has_value = not following.startswith("-") or _NEGATIVE.match(following)
+            found[flag[1]] = following if has_value else "true"
+    return {**found, **(given or {}), **(progress.params if progress is not None else {})}

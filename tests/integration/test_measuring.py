@@ -1,0 +1,110 @@
+"""What runs report of themselves is read while they go on, whatever dies on the way."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+
+import pytest
+
+from remoterun.agent.shared import api
+from remoterun.agent.shared.measured import POINT, Progress
+from remoterun.agent.store.run_folder import RunFolder
+from remoterun.job import Job
+from remoterun.model import RunRequest
+from tests.workshop import Place, User, command_line, kill9, pids, until
+
+pytestmark = pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="looks into /proc")
+
+COUNTS = """
+import json, os, sys, time
+with open("metrics.jsonl", "a", buffering=1) as file:
+    for step in range(int(sys.argv[1])):
+        file.write(json.dumps({"step": step, "loss": 10.0 / (1 + step), "accuracy": step / 100}) + "\\n")
+        time.sleep(0.02)
+        while step == 50 and not os.path.exists("go"):
+            time.sleep(0.01)
+"""
+
+
+def progress_of(place: Place, key: str) -> Progress:
+    """Of the run's last event, or of now."""
+    progress = place.run(key).status().progress
+    return progress if progress is not None else Progress()
+
+
+def points_of(run: RunFolder) -> dict[str, list[tuple[float, float]]]:
+    """(step, value) of each point, by the name of its series."""
+    with open(run.metrics_names) as file:
+        names = [json.loads(line) for line in file]
+    found: dict[str, list[tuple[float, float]]] = {name: [] for name in names}
+    with open(run.metrics_points, "rb") as file:
+        for series, step, _, value in POINT.iter_unpack(file.read()):
+            found[names[int(series)]].append((step, value))
+    return found
+
+
+def measurer(key: str) -> int | None:
+    """The pid of the process that measures the run."""
+    return next((pid for pid in pids() if {b"measure", key.encode()} <= set(command_line(pid))), None)
+
+
+def expected(count: int) -> dict[str, list[tuple[float, float]]]:
+    return {
+        "loss": [(step, 10.0 / (1 + step)) for step in range(count)],
+        "accuracy": [(step, step / 100) for step in range(count)],
+    }
+
+
+def test_a_run_that_is_over_at_once(place: Place) -> None:
+    key = place.submit("""printf '{"step": 1, "loss": 2}\\n{"step": 2, "loss": 1}' >metrics.jsonl""")
+    place.until_final(key)
+    (loss,) = progress_of(place, key).series
+    assert (loss.name, loss.points, loss.first, loss.last, loss.best, loss.best_step) == ("loss", 2, 2, 1, 1, 2)
+    assert points_of(place.run(key)) == {"loss": [(1, 2), (2, 1)]}
+
+
+def test_a_run_that_reports_nothing_has_no_such_process(place: Place) -> None:
+    key = place.submit("echo hi")
+    place.until_final(key)
+    assert not os.path.exists(place.run(key).measuring_file)
+    assert place.run(key).status().progress is None
+
+
+def test_metrics_come_while_it_goes_on(place: Place) -> None:
+    key = place.submit(f"python -c '{COUNTS}' 60", {})
+    until(lambda: progress_of(place, key).step == 50)
+    (place.folder / "runs" / key / "work" / "go").touch()
+    place.until_final(key)
+    assert points_of(place.run(key)) == expected(60)
+    assert progress_of(place, key).step == 59
+
+
+@pytest.mark.parametrize("victims", [("measure",), ("supervise",), ("measure", "supervise"), ("supervise", "measure")])
+def test_nothing_is_lost_or_doubled_by_a_death(place: Place, victims: tuple[str, ...]) -> None:
+    key = place.submit(f"python -c '{COUNTS}' 80")
+    until(lambda: progress_of(place, key).step == 50)
+    for victim in victims:
+        kill9(measurer(key) if victim == "measure" else place.supervisor(key))
+    (place.folder / "runs" / key / "work" / "go").touch()
+    place.session.ask(api.runs, api.RunKeys([key]))  # this contact starts a supervisor
+    assert place.until_final(key)["state"] == "complete"
+    assert points_of(place.run(key)) == expected(80)
+    assert progress_of(place, key).series[0].points == 80
+
+
+def test_a_program_reads_them(user: User) -> None:
+    command = """printf '{"step": 1, "loss": 2}\\n{"step": 2, "loss": NaN}\\n' >metrics.jsonl"""
+    run = user.client.runs.submit(RunRequest(command), user.source({}))
+    job = Job(user.client, run)
+    assert job.wait(60) == 0
+    (one, two) = job.metrics()["loss"]
+    assert (one[0], one[2], two[0]) == (1, 2, 2) and math.isnan(two[2])
+    assert job.progress is not None and job.progress.step == 2
+    (series,) = job.progress.series
+    assert (series.points, series.last, series.best) == (2, None, 2)
+    curves = user.client.runs.metrics(run.number)
+    assert curves.update() and not curves.update()
+    assert curves.names == ["loss"] and len(curves.metrics) == 2 * POINT.size
+    assert user.client.registry.run(run.number).progress == job.progress, "it stays with the run"
