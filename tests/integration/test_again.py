@@ -332,6 +332,8 @@ class TestEdit:
         (tmp_path / "in").write_text("first")
         typed("upload", "../in", "--name", "doom")
         words = ("-m", "uploads/doom", "-e", "LR=1", "--timeout", "5m", "--label", "x")
+        rules = {"alerts": ["val_loss > 4 for 10m", "no step for 1h"], "metrics": [r"loss='(?P<loss>\S+)'"]}
+        words += tuple(word for name in rules for rule in rules[name] for word in (f"--{name[:-1]}", rule))
         typed("run", "--no-git", "-y", *words, 'cat a doom/in; echo " $LR"')
         (tmp_path / "in").write_text("second")
         typed("upload", "../in", "--name", "doom")
@@ -360,7 +362,8 @@ class TestEdit:
             "Run 1 is run again, changed: another command; -t two; -e LR; --attempts 2; --label y;"
             " without --label x; --split" in done.stderr
         )
-        assert typed.user.client.runs.info(2)[1]["spec"]["split"]
+        spec = typed.user.client.runs.info(2)[1]["spec"]
+        assert spec["split"] and {name: spec[name] for name in rules} == rules
         failed = typed("rerun", "1", "--edit", status=2, env={"VISUAL": "sh -c 'exit 3'"})
         assert "exit status 3: nothing is run" in failed.stderr
         assert "neither VISUAL nor EDITOR" in typed("rerun", "1", "--edit", status=2).stderr

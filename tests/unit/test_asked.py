@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import pytest
+
+from remoterun.agent.shared.asked import check_pattern, check_rule
 from remoterun.agent.shared.spec import EnvironmentSpec, RunSpec
 from remoterun.client.specs import digest_of_asked
 
@@ -26,3 +29,27 @@ def test_all_but_what_belongs_to_one_attempt_counts() -> None:
 def test_what_was_recorded_is_found_again_by_later_versions() -> None:
     """A field that is added must be empty in the runs of before; whoever has to change this text breaks `rerun`."""
     assert digest_of_asked(SPEC) == "39189bab1ce569caf92f471a772b3c8346ca1dc48c840abbeb4908af4e11e91c"
+
+
+@pytest.mark.parametrize(
+    ("rule", "right"),
+    [
+        ("loss > 4", True), ("val/loss>=4.5e-3 for 10m", True), ("acc < -1", True), ("no step for 1h", True),
+        ("gpu idle for 90s", True), ("loss > 4 for 10", False), ("loss > 4 for .m", False), ("loss > ..", False),
+        ("loss > 1e99", False), ("loss", False), ("no step", False), ("gpu idle for 1x", False), ("", False),
+        ("loss > 4\n", False), ("x" * 201 + " > 4", False),
+    ],
+)  # fmt: skip
+def test_rules(rule: str, right: bool) -> None:
+    assert check_rule(rule) is right
+
+
+@pytest.mark.parametrize(
+    ("pattern", "right"),
+    [
+        (r"loss=(?P<loss>\S+)", True), ("(a)", False), ("(?P<a>", False), ("(?P<a>x)" + "y" * 500, False),
+        ("(" * 5000, False), ("(?P<a>x{99999999999999999999})", False),
+    ],
+)  # fmt: skip
+def test_patterns(pattern: str, right: bool) -> None:
+    assert check_pattern(pattern) is right

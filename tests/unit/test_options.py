@@ -32,6 +32,8 @@ TYPED: dict[str, Any] = {
     "max_cost": 4.0,
     "ports": ["80:8080"],
     "split": True,
+    "alerts": ["val_loss > 4 for 10m"],
+    "metrics": ["loss=(?P<loss>.*)"],
 }
 
 
@@ -43,7 +45,8 @@ def test_what_is_typed_is_read_and_shown_in_the_same_words() -> None:
     assert shown == (
         "-t box -m uploads/doom:data -e A --secret KEY --secret KEY=OTHER --framework python --gpus all --notify HOOK"
         " --spot --attempts 2 --max-hours 1.5 --max-cost 4 --pip numpy --apt ffmpeg --image me/mine:1 --label x"
-        " --timeout 10m --port 80:8080 --split -y --pip-req 'a b'"
+        " --timeout 10m --port 80:8080 --split --alert 'val_loss > 4 for 10m' --metric 'loss=(?P<loss>.*)' -y"
+        " --pip-req 'a b'"
     )
     assert "hooks.example.org" not in repr(asked), "an address is a secret"
 
@@ -66,6 +69,12 @@ def test_what_is_typed_again_takes_the_place_of_the_same() -> None:
         ({"max_cost": -1.0}, "`-1.0` is not a number above 0", "--max-cost 2"),
         ({"after": ["x"]}, "`x` is not a run number", "remoterun ps"),
         ({"ports": ["0"]}, "`0` is not a port", "6006"),
+        ({"alerts": ["loss is 4"]}, "`loss is 4` is not a rule", '--alert "val_loss > 4 for 10m"'),
+        (
+            {"metrics": ["(.*)"]},
+            "`(.*)` is not a regular expression with a named group, of 500 characters at most",
+            "--metric 'loss=(?P<loss>[0-9.]+)'",
+        ),
     ],
 )
 def test_what_is_refused(typed: dict[str, Any], message: str, hint: str) -> None:

@@ -15,12 +15,14 @@ from remoterun.errors import ConfigError, UsageError
 from remoterun.model import Asked, Mount, Resource
 from remoterun.source import as_requirements
 
-TEXT = """
+TEXT = r"""
 machine = "box"
 mounts = ["uploads/doom:data", "runs/3:/models"]
 requirements = "needs.txt"
 pip = ["numpy"]
 ports = [6006, "8888:9999"]
+alerts = ["val_loss > 4 for 10m", "no step for 1h"]
+metrics = ['loss=(?P<loss>\S+)']
 """
 
 
@@ -44,6 +46,8 @@ def test_from_a_folder_below_it_paths_lead_to_the_same_places(top: Path) -> None
         "requirements": "needs.txt",
         "pip": ["numpy"],
         "ports": ["6006", "8888:9999"],
+        "alerts": ["val_loss > 4 for 10m", "no step for 1h"],
+        "metrics": [r"loss=(?P<loss>\S+)"],
     }
     moved = {"mounts": ["uploads/doom:../../data", "runs/3:/models"], "requirements": "../../needs.txt"}
     assert below.typed == {**here.typed, **moved}

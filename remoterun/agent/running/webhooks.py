@@ -146,6 +146,27 @@ def end_notification(spec: RunSpec, status: RunStatus, log: str, webhooks: Webho
     return Notification(facts, clean(title), text, log, status.state is RunState.COMPLETE)
 
 
+def alert_notification(
+    spec: RunSpec, attempt: int, number: int, words: str, well: bool, moment: float
+) -> Notification:
+    """Of something that is wrong with a run that goes on, or is `well` again; the `number`-th of its attempt."""
+    facts = {
+        "id": "%s/%d/%d/alert-%d" % (spec.key, spec.attempt, attempt, number),
+        "event": "run_alert",
+        "run": spec.number,
+        "key": spec.key,
+        "alert": words,
+        "well": well,
+        "time": _iso(moment),
+        "machine": spec.machine,
+        "command": spec.command,
+        "description": spec.description,
+        "labels": list(spec.labels),
+    }
+    title = "run %d on %s%s: %s" % (spec.number, spec.machine, " is well again, after" if well else "", words)
+    return Notification(facts, clean(title), clean(spec.command), "", well)
+
+
 def sample_notification(host: str) -> Notification:
     """A message that says nothing but that it came."""
     text = "a test from %s: word of your runs comes here" % host

@@ -138,7 +138,8 @@ class HandedOn(Record, kw_only=True):
     alerts: Tuple[str, ...] = option(
         (),
         "--alert RULE",
-        "Send a message when it holds: `val_loss > 4 for 10m`, `no step for 1h`, `gpu idle for 30m`. Repeat for more.",
+        "With --notify, send a message when it holds: `val_loss > 4 for 10m`, `no step for 1h`, `gpu idle for 30m`."
+        " Repeat for more.",
         right=check_rule,
         what="a rule",
         example='"val_loss > 4 for 10m"',
