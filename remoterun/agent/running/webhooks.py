@@ -146,9 +146,7 @@ def end_notification(spec: RunSpec, status: RunStatus, log: str, webhooks: Webho
     return Notification(facts, clean(title), text, log, status.state is RunState.COMPLETE)
 
 
-def alert_notification(
-    spec: RunSpec, attempt: int, number: int, words: str, well: bool, moment: float
-) -> Notification:
+def alert_notification(spec: RunSpec, attempt: int, number: int, words: str, well: bool, moment: float) -> Notification:
     """Of something that is wrong with a run that goes on, or is `well` again; the `number`-th of its attempt."""
     facts = {
         "id": "%s/%d/%d/alert-%d" % (spec.key, spec.attempt, attempt, number),
