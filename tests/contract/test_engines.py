@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import resource
 import socket
@@ -295,6 +296,23 @@ def test_variables(bench: Bench) -> None:
     assert ended(run) == 0
     assert log(run).decode() == value + "|"
     assert stat.S_IMODE(os.stat(os.path.join(run.io, "env")).st_mode) == 0o600
+
+
+@pytest.mark.parametrize("own", [None, "/of/mine"])
+def test_a_module_that_logs_numbers(bench: Bench, own: str | None) -> None:
+    """In any environment that has Python; PYTHONPATH is the user's first."""
+    code = (
+        "import os; from remoterun_log import log; log(step=10, loss=0.3, bad='x'); log(loss=float('nan'), worse='x');"
+        "print(os.environ['PYTHONPATH'].split(':')[0])"
+    )
+    run = bench.started(f'python3 -c "{code}"', values={"PYTHONPATH": own} if own else {})
+    assert ended(run) == 0, log(run)
+    warning, first = log(run).decode().splitlines()
+    assert warning == "remoterun_log: bad is not a number: could not convert string to float: 'x'"
+    assert own is None or first == own
+    lines = [json.loads(line) for line in Path(run.io, "metrics.jsonl").read_text().splitlines()]
+    assert [sorted(line) for line in lines] == [["loss", "step", "time"], ["loss", "time"]]
+    assert (lines[0]["step"], lines[0]["loss"]) == (10, 0.3) and lines[1]["loss"] != lines[1]["loss"]
 
 
 def inside(

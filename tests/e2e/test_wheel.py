@@ -30,6 +30,7 @@ def test_it_carries_the_trainer_and_the_recipe(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
     for name in ("docker/Dockerfile", "docker/requirements-cpu.txt", "trainer/train.py", "trainer/generate.py"):
         assert f"remoterun/_bundle/{name}" in names
+    assert "remoterun_log.py" in names
     page = {name.removeprefix(PAGE_FOLDER) for name in names if name.startswith(PAGE_FOLDER)}
     assert page == {*PAGE, "package.json", "package-lock.json"}, "nothing that npm brings"
     assert not any(name.startswith("tests/") for name in names)
@@ -54,6 +55,7 @@ def test_installed_it_has_the_environment_of_the_checkout(wheel: Path, tmp_path:
     found = subprocess.run(page, cwd=tmp_path, capture_output=True, text=True, timeout=60).stdout.strip()
     assert Path(found).is_relative_to(tmp_path) and Path(found).read_bytes() == page_file("index.html").read_bytes()
     code = (
+        "from remoterun_log import log; log(loss=1);"
         "from remoterun.environments import context; from remoterun.hosts.bundle import agent_bundle;"
         "print(context()[0].digest, agent_bundle().digest)"
     )

@@ -19,9 +19,11 @@
         events          one JSON object a line: every state passed, with its time
         withdrawn       it was taken back before it had started: the key of the run as which it goes on, and words
         ask-stop        a request to stop ({"grace": seconds}); ask-kill: to kill
-        control/        what the command's wrapper reads, and a container can't write: wrapper.sh, command, stopping
+        control/        what the command's wrapper reads, and a container can't write: wrapper.sh, command, stopping;
+                        and the module remoterun_log, which is on the command's PYTHONPATH
         io/             what the wrapper writes: log, err (stderr, where it is apart), exit, pid; and env, which holds
-                        the values until it has read it. A command can put anything there: see `open_regular`
+                        the values until it has read it; metrics.jsonl, of remoterun_log. A command can put anything
+                        there: see `open_regular`
         archived        what the archive has of it: a line for each object, see running/archiving.py
         usage           what the command has used so far, and usage.points: each sample of it, see running/sampling.py
         metrics.points  what the run reports of itself, with metrics.names, see shared/measured.py; `progress`: its

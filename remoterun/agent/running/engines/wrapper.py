@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import contextlib
 import os
+import pkgutil
 import re
 from typing import Dict, List, Mapping, Optional
 
+from ... import shared
 from ...shared.files import remove_tree, size_of
 from ...shared.records import Record
 from ...shared.spec import RunSpec
@@ -67,6 +69,8 @@ def prepare_io(run: RunFolder, spec: RunSpec, values: Mapping[str, str], control
     variables = dict(spec.env)
     variables.update(values)
     lines = ["export %s=%s" % (name, quote(value)) for name, value in sorted(variables.items())]
+    lines.append('export REMOTERUN_METRICS="$1/metrics.jsonl"')
+    lines.append('export PYTHONPATH="${PYTHONPATH:+$PYTHONPATH:}"' + quote(control))
     if spec.stdin:  # a path from the top of the work tree, and the command starts somewhere below that
         up = "../" * (spec.workdir.count("/") + 1) if spec.workdir else ""
         lines.append("exec <" + quote(up + spec.stdin))
@@ -80,6 +84,8 @@ def prepare_io(run: RunFolder, spec: RunSpec, values: Mapping[str, str], control
     lines.append("remoterun_command=" + quote(command))
     _write(run.env_file, "\n".join(lines) + "\n", 0o600)
     _write(run.wrapper_file, WRAPPER, 0o700)
+    module = pkgutil.get_data(shared.__name__, "remoterun_log.py") or b""
+    _write(os.path.join(run.control, "remoterun_log.py"), module.decode(), 0o600)
     for file in [run.log, run.err] if spec.split else [run.log]:
         if not size_of(file):  # an earlier attempt's goes on
             _write(file, "", 0o600)
