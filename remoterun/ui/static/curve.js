@@ -1,0 +1,212 @@
+// The points of runs as data, without a page: what is drawn of a million points is chosen here.
+//
+// A point comes as four doubles: series, step, time, value. Each series holds its points twice, sorted by step and by
+// time. At one step the newest value counts, as after a restart from a checkpoint; by time all points are there.
+
+const POINT = 4;
+const MOST_SERIES = 1000;
+
+/** The points of one file of one run; `add` takes its bytes as they come, `bytes` is how many there were. Times are
+ * relative to `start.time`, which the first point sets, if it is null, for all files of the run. */
+export class Points {
+  bytes = 0;
+  series = [];
+  #rest = new Uint8Array(0);
+  #start;
+
+  constructor(start = { time: null }) {
+    this.#start = start;
+  }
+
+  add(buffer) {
+    this.bytes += buffer.byteLength;
+    const bytes = new Uint8Array(this.#rest.length + buffer.byteLength);
+    bytes.set(this.#rest);
+    bytes.set(new Uint8Array(buffer), this.#rest.length);
+    const whole = bytes.length - (bytes.length % (8 * POINT));
+    this.#rest = bytes.slice(whole);
+    const numbers = new Float64Array(bytes.buffer, 0, whole / 8);
+    for (let at = 0; at < numbers.length; at += POINT) {
+      this.#put(numbers[at], numbers[at + 1], numbers[at + 2], numbers[at + 3]);
+    }
+  }
+
+  #put(index, step, time, value) {
+    if (!(index >= 0 && index < MOST_SERIES && Number.isInteger(index))) return;
+    const series = (this.series[index] ??= { step: new Line(true), time: new Line(false) });
+    if (Number.isFinite(step)) series.step.push(step, value);
+    if (Number.isFinite(time)) series.time.push(time - (this.#start.time ??= time), value);
+  }
+}
+
+/** Points sorted by x, in arrays that grow. Read `x`, `y` and `count` after `settle`. */
+export class Line {
+  x = new Float64Array(64);
+  y = new Float64Array(64);
+  count = 0;
+  #replaces;
+  #sorted = true;
+  #cached = {}; // what was computed of the points that there are
+
+  constructor(replaces = true) {
+    this.#replaces = replaces;
+  }
+
+  push(x, y) {
+    const { count } = this;
+    if (count === this.x.length) [this.x, this.y] = [this.x, this.y].map(doubled);
+    if (count && (x < this.x[count - 1] || (this.#replaces && x === this.x[count - 1]))) this.#sorted = false;
+    this.x[count] = x;
+    this.y[count] = y;
+    this.count = count + 1;
+    this.#cached = null;
+  }
+
+  settle() {
+    this.#cached ??= {};
+    if (this.#sorted) return this;
+    const { x, y, count } = this;
+    const order = Uint32Array.from({ length: count }, (_, index) => index).sort((one, other) => x[one] - x[other] || one - other);
+    Object.assign(this, { x: new Float64Array(x.length), y: new Float64Array(y.length), count: 0 });
+    this.#sorted = true;
+    for (const index of order) {
+      const at = this.#replaces && this.count && this.x[this.count - 1] === x[index] ? this.count - 1 : this.count++;
+      this.x[at] = x[index];
+      this.y[at] = y[index];
+    }
+    return this;
+  }
+
+  /** The values as an exponential moving average without the bias of its start, as TensorBoard shows them. */
+  smoothed(weight) {
+    if (weight === 0) return this.y;
+    if (this.#cached.weight === weight) return this.#cached.smoothed;
+    const smoothed = Float64Array.from(this.y);
+    for (let at = 0, sum = 0, decay = 1; at < this.count; at += 1) {
+      if (!Number.isFinite(this.y[at])) continue;
+      sum = sum * weight + (1 - weight) * this.y[at];
+      decay *= weight;
+      smoothed[at] = sum / (1 - decay);
+    }
+    Object.assign(this.#cached, { weight, smoothed });
+    return smoothed;
+  }
+
+  /** The index of the best value: the largest for direction 1, the least for -1; -1: there is none. */
+  best(direction) {
+    if (this.#cached.best !== undefined) return this.#cached.best;
+    let best = -1;
+    for (let at = 0; direction && at < this.count; at += 1) {
+      if (Number.isFinite(this.y[at]) && (best < 0 || (this.y[at] - this.y[best]) * direction > 0)) best = at;
+    }
+    return (this.#cached.best = best);
+  }
+
+  /** The index of the first point at `x` or after it. */
+  find(x) {
+    let [low, high] = [0, this.count];
+    while (low < high) {
+      const middle = (low + high) >> 1;
+      if (this.x[middle] < x) low = middle + 1;
+      else high = middle;
+    }
+    return low;
+  }
+
+  /** The index of the point nearest to `x`; -1 where there is none. */
+  nearest(x) {
+    const after = this.find(x);
+    if (after === this.count) return this.count - 1;
+    return after > 0 && x - this.x[after - 1] <= this.x[after] - x ? after - 1 : after;
+  }
+}
+
+/**
+ * What to draw of `line` from x = `from` to `to`, on `width` pixels: {points, marks, low, high}. `points` are indexes, of
+ * each column of pixels the least and the largest value, and -1 where the line is broken; `marks` those of values that
+ * can't be drawn (NaN, infinite, or `floor` and below: for a log axis). One point on either side goes out of the picture.
+ */
+export function chosen(line, y, from, to, width, floor = -Infinity) {
+  const end = Math.min(line.count, line.find(to) + 1);
+  const { x } = line;
+  const step = (to - from) / width;
+  const [points, marks] = [[], []];
+  let [low, high] = [Infinity, -Infinity];
+  for (let at = Math.max(0, line.find(from) - 1); at < end; ) {
+    const seen = x[at] >= from && x[at] <= to;
+    const edge = x[at] < from ? from : from + (Math.floor((x[at] - from) / step) + 1) * step;
+    let [least, most, bad] = [-1, -1, -1];
+    do {
+      const value = y[at];
+      if (value - value !== 0 || value <= floor) bad = at;
+      else if (least < 0) least = most = at;
+      else if (value < y[least]) least = at;
+      else if (value > y[most]) most = at;
+      at += 1;
+    } while (at < end && x[at] < edge);
+    if (bad >= 0) marks.push(bad);
+    if (least < 0) points.push(-1);
+    else if (least === most) points.push(least);
+    else points.push(Math.min(least, most), Math.max(least, most));
+    if (seen && least >= 0) [low, high] = [Math.min(low, y[least]), Math.max(high, y[most])];
+  }
+  return { points, marks, low, high };
+}
+
+/** Where an axis has its marks: about `count` of them, at 1, 2 or 5 times a power of ten. */
+export function ticks(low, high, count) {
+  const rough = (high - low) / Math.max(1, count);
+  if (!(rough > 0) || !Number.isFinite(rough)) return [low];
+  const power = 10 ** Math.floor(Math.log10(rough));
+  const part = rough / power;
+  return multiples((part < 1.5 ? 1 : part < 3.5 ? 2 : part < 7.5 ? 5 : 10) * power, low, high);
+}
+
+/** As `ticks`, for a logarithmic axis: powers of ten; 1, 2, 5 times them where they are few. */
+export function logTicks(low, high, count) {
+  const [first, last] = [Math.floor(Math.log10(low)), Math.ceil(Math.log10(high))];
+  if (high / low < 3) return ticks(low, high, count);
+  const parts = last - first < count / 2 ? [1, 2, 5] : [1];
+  const found = [];
+  for (let power = first; power <= last; power += Math.ceil((last - first) / count)) found.push(...parts.map((part) => part * 10 ** power));
+  return found.filter((value) => value >= low && value <= high);
+}
+
+/** As `ticks`, for seconds: whole minutes, hours and days. */
+export function timeTicks(low, high, count) {
+  const rough = (high - low) / Math.max(1, count);
+  const step = [1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10800, 21600, 43200, 86400].find((each) => each >= rough);
+  if (rough < 1) return ticks(low, high, count);
+  return step ? multiples(step, low, high) : ticks(low / 86400, high / 86400, count).map((days) => days * 86400);
+}
+
+// What decides which way a metric is better, and which come first: as `agent/shared/measured.py` has it.
+const FIRST = /(?:^|[/_. -])(loss|perplexity|ppl|bpc|error|mae|mse|rmse|wer|cer)$/i;
+const MORE_IS_BETTER = /acc|auc|f1|score|reward|return|precision|recall|bleu|rouge|iou|psnr|ssim|map\b/i;
+const MORE_IS_WORSE = /loss|error|perplexity|ppl|bpc|mae|mse|rmse|wer|cer|fid|latency|time/i;
+
+/** 1 where more is better, -1 where less is, 0 where the name does not say. */
+export function direction(name) {
+  return MORE_IS_WORSE.test(name) ? -1 : MORE_IS_BETTER.test(name) ? 1 : 0;
+}
+
+/** Names in the order in which they are shown: losses, of the validation first, then what has a direction, then others. */
+export function ranked(names) {
+  const rank = (name) => (FIRST.test(name) ? (/val|eval|test/i.test(name) ? 0 : 1) : direction(name) ? 2 : 3);
+  return [...names].sort((one, other) => rank(one) - rank(other) || (one < other ? -1 : one > other ? 1 : 0));
+}
+
+function multiples(step, low, high) {
+  const found = [];
+  const digits = Math.max(0, -Math.floor(Math.log10(step)));
+  for (let index = Math.ceil(low / step - 1e-9); index * step <= high + step * 1e-9 && found.length < 100; index += 1) {
+    found.push(digits <= 100 ? Number((index * step).toFixed(digits)) : index * step);
+  }
+  return found;
+}
+
+function doubled(array) {
+  const grown = new Float64Array(array.length * 2);
+  grown.set(array);
+  return grown;
+}

@@ -1,0 +1,371 @@
+"""The page's charts and its log's colours in a real Chromium, on points that are made here and served as files."""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import remoterun
+from remoterun.agent.shared.measured import POINT, USAGE, direction, rank
+from tests.browser import Tab, serve
+
+STATIC = Path(remoterun.__file__).parent / "ui" / "static"
+PAGE = """<!doctype html><html lang="en"><title>charts</title>
+<link rel="stylesheet" href="/static/charts.css"><main></main>"""
+NAN = math.nan
+
+Quadruple = tuple[float, float, float, float]
+
+
+def packed(points: Sequence[Quadruple]) -> bytes:
+    return b"".join(POINT.pack(*point) for point in points)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("charts")
+    (folder / "index.html").write_text(PAGE)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def address(folder: Path) -> Iterator[str]:
+    with serve({"": folder, "static": STATIC}) as address:
+        yield address
+
+
+@pytest.fixture
+def code(tab: Tab, address: str) -> Tab:
+    tab.page.goto(address)
+    return tab
+
+
+def write_run(folder: Path, number: int, names: list[str], metrics: bytes, usage: bytes = b"") -> None:
+    """What the server answers of a run's points, as files."""
+    place = folder / "api" / "runs" / str(number)
+    place.mkdir(parents=True, exist_ok=True)
+    (place / "names").write_text(json.dumps({"names": names, "metrics": len(metrics), "usage": len(usage)}))
+    (place / "points").write_bytes(metrics)
+    (place / "usage").write_bytes(usage)
+
+
+# -- curve.js
+
+POINTS = """async ([chunks, weight]) => {
+    const { Points } = await import("/static/curve.js");
+    const points = new Points();
+    for (const chunk of chunks) points.add(Uint8Array.from(chunk).buffer);
+    const words = (array) => [...array].map(String);
+    const known = (line, array) => words(array.subarray(0, line.count));
+    const of = (line) => [known(line.settle(), line.x), known(line, line.smoothed(weight))];
+    return Object.entries(points.series).map(([index, { step, time }]) => [index, ...of(step), ...of(time)]);
+}"""
+
+
+def read(code: Tab, points: Sequence[Quadruple], cut: int = 2**20, weight: float = 0) -> dict[int, Any]:
+    """What curve.js makes of points that come in parts of `cut` bytes: series → [steps, values, times, values]."""
+    data = packed(points)
+    chunks = [list(data[at : at + cut]) for at in range(0, len(data), cut)]
+    found = code.page.evaluate(POINTS, [chunks, weight])
+    return {int(index): [[float(text) for text in part] for part in parts] for index, *parts in found}
+
+
+def test_points_come_in_parts_of_any_size(code: Tab) -> None:
+    points = [(index % 3, float(index), 1e9 + index, index / 7) for index in range(300)]
+    whole = read(code, points)
+    assert whole[1][0] == [float(index) for index in range(1, 300, 3)]
+    assert whole[1][2] == whole[1][0], "times count from the first point of the run"
+    for cut in (1000, 33):
+        assert read(code, points, cut) == whole
+
+
+def test_after_a_restart_the_newest_value_of_a_step_counts_and_times_hold_all(code: Tab) -> None:
+    before = [(0, float(step), 100.0 + step, 1.0) for step in range(10)]
+    after = [(0, float(step), 200.0 + step, 2.0) for step in range(5, 8)]
+    steps, values, times, all_values = read(code, before + after)[0]
+    assert steps == [float(step) for step in range(10)]
+    assert values == [1.0] * 5 + [2.0] * 3 + [1.0] * 2
+    assert len(times) == 13 and times == sorted(times) and all_values == [1.0] * 10 + [2.0] * 3
+
+
+def test_points_that_no_run_should_have_are_left_out(code: Tab) -> None:
+    bad = [
+        (-1.0, 1, 1, 1),
+        (0.5, 1, 1, 1),
+        (NAN, 1, 1, 1),
+        (1e300, 1, 1, 1),
+        (1000.0, 1, 1, 1),
+        (0, NAN, NAN, 1),
+        (0, math.inf, 3, 1),
+    ]
+    found = read(code, [*bad, (0, 5, 7, NAN)])
+    assert set(found) == {0}
+    assert found[0][0] == [5.0] and math.isnan(found[0][1][0]) and found[0][2] == [0.0, 4.0]
+
+
+def test_smoothing_is_an_average_without_the_bias_of_its_start(code: Tab) -> None:
+    draw = random.Random(7)
+    values = [draw.random() if step % 9 else NAN for step in range(50)]
+    smooth = read(code, [(0, float(step), float(step), value) for step, value in enumerate(values)], weight=0.9)[0][1]
+    total, known = 0.0, 0
+    for value, found in zip(values, smooth, strict=True):
+        if math.isnan(value):
+            assert math.isnan(found)
+            continue
+        total, known = total * 0.9 + 0.1 * value, known + 1
+        assert found == pytest.approx(total / (1 - 0.9**known))
+
+
+CHOSEN = """async ([values, from, to, width, floor]) => {
+    const { Line, chosen } = await import("/static/curve.js");
+    const line = new Line();
+    values.forEach((value, index) => line.push(index, value ?? NaN));
+    const { points, marks, low, high } = chosen(line.settle(), line.y, from, to, width, floor ?? -Infinity);
+    return { points, marks, low: String(low), high: String(high) };
+}"""
+
+
+def test_of_each_column_of_pixels_the_least_and_the_largest_are_drawn(code: Tab) -> None:
+    draw = random.Random(3)
+    values = [draw.random() for _ in range(10_000)]
+    found = code.page.evaluate(CHOSEN, [values, 2000, 4000, 100, None])
+    expected = {1999, *found["points"][-1:]}
+    for column in range(100):
+        inside = range(2000 + column * 20, 2020 + column * 20)
+        expected |= {min(inside, key=lambda at: values[at]), max(inside, key=lambda at: values[at])}
+    assert sorted(found["points"]) == found["points"], "from left to right"
+    assert set(found["points"]) == expected
+    assert float(found["low"]) == min(values[2000:4001])
+
+
+def test_a_curve_is_broken_where_it_has_no_value_and_each_such_place_is_marked(code: Tab) -> None:
+    found = code.page.evaluate(CHOSEN, [[1, None, 3, -2, 5], 0, 4, 400, None])
+    assert found == {"points": [0, -1, 2, 3, 4], "marks": [1], "low": "-2", "high": "5"}
+    found = code.page.evaluate(CHOSEN, [[1, None, 3, -2, 5], 0, 4, 400, 0])
+    assert found == {"points": [0, -1, 2, -1, 4], "marks": [1, 3], "low": "1", "high": "5"}
+
+
+@pytest.mark.parametrize(
+    ("kind", "low", "high", "marks"),
+    [
+        ("ticks", 0, 1, [0, 0.2, 0.4, 0.6, 0.8, 1]),
+        ("ticks", -3, 1e3, [0, 200, 400, 600, 800, 1000]),
+        ("ticks", 1e-9, 3e-9, [1e-9, 1.5e-9, 2e-9, 2.5e-9, 3e-9]),
+        ("ticks", 5, 5, [5]),
+        ("logTicks", 0.5, 2000, [1, 10, 100, 1000]),
+        ("logTicks", 1, 60, [1, 2, 5, 10, 20, 50]),
+        ("timeTicks", 0, 3600, [0, 900, 1800, 2700, 3600]),
+        ("timeTicks", 0, 90, [0, 30, 60, 90]),
+    ],
+)
+def test_axes_have_few_round_marks(code: Tab, kind: str, low: float, high: float, marks: list[float]) -> None:
+    found = code.page.evaluate(
+        "async ([kind, low, high]) => (await import('/static/curve.js'))[kind](low, high, 5)", [kind, low, high]
+    )
+    assert found == pytest.approx(marks)
+
+
+def test_what_is_better_and_the_order_of_names_are_those_of_the_agent(code: Tab) -> None:
+    names = [
+        "loss",
+        "val_loss",
+        "lr",
+        "accuracy",
+        "train/acc",
+        "time per step",
+        "reward",
+        "eval/perplexity",
+        "F1",
+        "map",
+        "<b>",
+        "roadmap to",
+    ]
+    found = code.page.evaluate(
+        """async (names) => {
+            const { direction, ranked } = await import("/static/curve.js");
+            return [names.map(direction), ranked(names)]; }""",
+        names,
+    )
+    assert found == [[direction(name) for name in names], sorted(names, key=rank)]
+
+
+# -- ansi.js
+
+PAINT = """async (lines) => {
+    const { PLAIN, paint, plain } = await import("/static/ansi.js");
+    let style = PLAIN;
+    return lines.map((line) => {
+        const place = document.createElement("pre");
+        const painted = paint(line, style);
+        style = painted.style;
+        place.append(...painted.nodes);
+        const parts = [...place.childNodes];
+        const spans = parts.map((node) => [node.className ?? "", node.style?.cssText ?? "", node.textContent]);
+        const elements = place.querySelectorAll(":not(span)").length;
+        return { text: place.textContent, spans, elements, plain: plain(line) };
+    });
+}"""
+
+
+def paint(code: Tab, *lines: str) -> list[Any]:
+    found: list[Any] = code.page.evaluate(PAINT, list(lines))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("line", "text"),
+    [
+        ("plain <b>text</b> &amp;", "plain <b>text</b> &amp;"),
+        ("10%\r20%\r100%", "100%"),
+        ("a long line\rshort", "shortg line"),
+        ("a long line\r\x1b[Kshort", "short"),
+        ("Windows ends so\r", "Windows ends so"),
+        ("abc\b\bX", "aXc"),
+        ("abc\x1b[2DX", "aXc"),
+        ("abc\x1b[10GX", "abc      X"),
+        ("abc\x1b[2C!", "abc  !"),
+        ("abc\x1b[2Kd", "   d"),
+        ("abcd\x1b[3D\x1b[P", "acd"),
+        ("tab\tstays", "tab\tstays"),
+        ("\x1b]0;a title\x07rest", "rest"),
+        ("\x1b]8;;http://example.org\x1b\\a link\x1b]8;;\x1b\\", "a link"),
+        ("\x1b[2J\x1b[H\x1b[?25l\x1b(Bclean", "clean"),
+        ("\x00\x01\x7f\x9b\x85nothing", "nothing"),
+        ("half a sequence \x1b[3", "half a sequence 3"),
+        ("🙂é\r🙃", "🙃é"),
+    ],
+)
+def test_a_line_is_shown_as_a_terminal_leaves_it(code: Tab, line: str, text: str) -> None:
+    (found,) = paint(code, line)
+    assert (found["text"], found["plain"], found["elements"]) == (text, text, 0)
+
+
+def test_colours_become_classes_or_a_style_and_go_on_in_the_next_line(code: Tab) -> None:
+    first, second, third = paint(
+        code,
+        "\x1b[1;31mred\x1b[22m thin\x1b[0m plain \x1b[38;5;208morange \x1b[48;2;1;2;3mground",
+        "still\x1b[39;49m off \x1b[92;44mbright",
+        "\x1b[mend",
+    )
+    assert first["spans"] == [
+        ["ansi-bold ansi-colour-1", "", "red"],
+        ["ansi-colour-1", "", " thin"],
+        ["", "", " plain "],
+        ["", "color: rgb(255, 135, 0);", "orange "],
+        ["", "color: rgb(255, 135, 0); background-color: rgb(1, 2, 3);", "ground"],
+    ]
+    assert second["spans"][0][2] == "still" and "255, 135, 0" in second["spans"][0][1]
+    assert second["spans"][1:] == [["", "", " off "], ["ansi-colour-10 ansi-ground-4", "", "bright"]]
+    assert third["spans"] == [["", "", "end"]]
+
+
+def test_a_hostile_line_becomes_text_and_takes_no_time(code: Tab) -> None:
+    hostile = "<img src=x onerror=\"document.title='broken into'\"><script>document.title = 'broken into'</script>"
+    colours = "\x1b[38;2;999;0;0mA\x1b[38;5;300mB\x1b[38;2mC\x1b[38mD\x1b[999;;;mE\x1b[48;5mF"
+    moves = "\x1b[999999999C\x1b[999999999G!" + "\x1b[5D" * 1000 + "\r" * 10_000
+    found = paint(code, f"\x1b[31m{hostile}", colours, moves, "\x1b[" * 50_000, "\x1b]" * 50_000, "x\r" * 100_000)
+    assert found[0]["spans"] == [["ansi-colour-1", "", hostile]]
+    assert found[1]["text"] == "ABCDEF" and all(span[1] == "" for span in found[1]["spans"])
+    assert len(found[2]["text"]) <= 2001
+    assert len(found[3]["text"]) <= 50_000 and found[5]["text"] == "x"
+    assert all(each["elements"] == 0 for each in found)
+    assert code.page.title() == "charts"
+
+
+# -- charts.js
+
+SHOW = """async (runs) => {
+    const { Charts } = await import("/static/charts.js");
+    globalThis.charts = new Charts(document.querySelector("main"), runs);
+}"""
+
+
+def show(code: Tab, runs: Any, name: str) -> Any:
+    code.page.evaluate(SHOW, runs)
+    picture = code.page.get_by_role("img", name=f"Chart of {name}.")
+    picture.wait_for()
+    return picture
+
+
+def training(count: int = 300, bias: float = 0) -> list[Quadruple]:
+    return [(0, 10.0 * step, 1e9 + step, 3 / (1 + step / 20) + bias) for step in range(count)]
+
+
+def test_charts_of_a_run_are_figures_with_words(code: Tab, folder: Path) -> None:
+    points = [*training(), (1, 0.0, 1e9, NAN), (1, 1.0, 1e9 + 1, math.inf)]
+    hostile = "<img src=x onerror=\"document.title='broken into'\">"
+    use = [(index, 3.0 * at, 1e9 + 3 * at, 50.0 + index) for index in range(len(USAGE)) for at in range(100)]
+    write_run(folder, 3, ["loss", hostile], packed(points), packed(use))
+    picture = show(code, 3, "loss")
+    assert "300 points, first 3, last 0.1881 at step 2,990, best 0.1881" in picture.get_attribute("aria-label")
+    figure = code.page.locator("figure").filter(has=picture)
+    assert figure.locator("figcaption").inner_text().replace("\n", " ") == "loss 0.1881 best 0.1881"
+    assert code.page.locator("figure").count() == 2 + len(USAGE)
+    assert code.page.get_by_title(hostile).inner_text() == hostile
+    assert code.page.locator("img").count() == 0 and code.page.title() == "charts"
+    code.page.evaluate("charts.close()")
+    assert code.page.locator("main").inner_text() == ""
+
+
+def test_a_cursor_goes_by_keys_and_says_what_is_there(code: Tab, folder: Path) -> None:
+    write_run(folder, 3, ["loss"], packed(training()))
+    write_run(folder, 4, ["loss"], packed(training(bias=1)))
+    picture = show(code, [{"number": 3}, {"number": 4, "label": "the other"}], "loss")
+    code.page.wait_for_function("document.querySelectorAll('.chart-values span').length === 2")
+    picture.focus()
+    status = code.page.get_by_role("status")
+    for key, words in (
+        ("Home", "step 0: run 3 3, the other 4"),
+        ("Shift+ArrowRight", "step 100: run 3 2, the other 3"),
+        ("ArrowRight", "step 110: "),
+        ("End", "step 2,990: "),
+        ("ArrowRight", "step 2,990: "),
+    ):
+        code.page.keyboard.press(key)
+        assert f"loss, {words}" in status.inner_text()
+    code.page.keyboard.press("Home")
+    code.page.wait_for_function("document.querySelector('.chart-values').innerText.includes('4 4')")
+    code.page.keyboard.press("Escape")
+    code.page.wait_for_function("document.querySelector('.chart-values').innerText.includes('1.188')")
+
+
+def test_dragging_zooms_all_charts_and_the_table_has_what_is_seen(code: Tab, folder: Path) -> None:
+    write_run(folder, 3, ["loss", "accuracy"], packed(training() + [(1, *point[1:]) for point in training()]))
+    picture = show(code, 3, "accuracy")
+    box = picture.bounding_box()
+    left, right = box["x"] + 46, box["x"] + box["width"] - 10
+    code.page.mouse.move(left + (right - left) / 4, box["y"] + 50)
+    code.page.mouse.down()
+    code.page.mouse.move(left + (right - left) / 2, box["y"] + 60, steps=4)
+    code.page.mouse.up()
+    figure = code.page.locator("figure").first
+    toggle = figure.get_by_role("button", name="table")
+    toggle.click()
+    figure.locator("tbody tr").first.wait_for()
+    rows = figure.locator("tbody th").all_inner_texts()
+    assert figure.locator("figcaption").inner_text().startswith("loss")
+    first, last = (int(text.replace(",", "")) for text in (rows[0], rows[-1]))
+    assert 740 <= first <= 760 and 1480 <= last <= 1500 and 70 <= len(rows) <= 80
+    assert toggle.get_attribute("aria-pressed") == "true"
+    picture.dblclick()
+    code.page.wait_for_function("document.querySelectorAll('figure tbody tr').length === 200")
+
+
+def test_a_thousand_series_keep_pictures_of_what_is_in_view_only(code: Tab, folder: Path) -> None:
+    names = [f"metric {index}" for index in range(1000)]
+    write_run(
+        folder, 5, names, packed([(index, float(step), 1e9 + step, step) for step in range(3) for index in range(1000)])
+    )
+    show(code, 5, "metric 0")
+    drawn = "() => [...document.querySelectorAll('canvas')].filter((e) => e.getAttribute('width') > 0).length"
+    assert code.page.locator("figure").count() == 1000
+    assert 0 < code.page.evaluate(drawn) < 60
+    code.page.get_by_role("searchbox").fill("metric 99")
+    code.page.wait_for_function("document.querySelectorAll('figure:not([hidden])').length === 11")
+    code.page.get_by_role("img", name="Chart of metric 999.").wait_for()
