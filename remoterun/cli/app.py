@@ -36,6 +36,7 @@ COMMANDS: dict[str, dict[str, tuple[str, ...]]] = {
         "cp": ("copying",),
         "rm": ("removal",),
         "film": ("handing_on",),
+        "publish": ("handing_on",),
     },
     "Look inside": {
         "exec": ("entering",),

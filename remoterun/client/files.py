@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from remoterun import transfer
 from remoterun.agent.shared import api
 from remoterun.agent.shared.frames import PIECE
-from remoterun.agent.shared.spec import ResourceRef
+from remoterun.agent.shared.spec import ResourceRef, RunSpec
 from remoterun.agent.shared.states import Reason
 from remoterun.agent.shared.tree import Manifest, show
 from remoterun.client.connections import Connections
@@ -33,6 +33,7 @@ from remoterun.transfer import Fetched, Progress
 
 if TYPE_CHECKING:
     from remoterun.client.film import Film
+    from remoterun.client.publishing import Publication
     from remoterun.model_page import Page, PageModel
     from remoterun.transfer import Conflict
 
@@ -149,11 +150,33 @@ class Files:
         """
         from remoterun import model_page as pages
 
-        if Resource.is_one(source):
-            model = self._fetch_model(Resource.parse(source), progress or Progress())
-        else:
-            model = pages.local_model(Path(source))
+        model = self._model(source, progress or Progress())
         return pages.Page(model, pages.libraries(self._connections.config.home, note), port)
+
+    def publish(
+        self,
+        source: str,
+        folder: Path,
+        progress: Progress | None = None,
+        note: Callable[[str], None] = lambda _: None,
+    ) -> Publication:
+        """Make a folder of static files: the page of `open` with its model, and a card of how that was made.
+
+        The folder is new or empty, or holds a former publication that nobody changed, which is replaced as a whole.
+        Raises what `open` raises, and `AlreadyExists`.
+        """
+        from remoterun import model_page as pages
+        from remoterun.client import publishing
+        from remoterun.client.runs import Runs
+
+        folder = Path(os.path.realpath(folder))
+        publishing.check_free(folder)
+        model, run, spec = self._model(source, progress or Progress()), None, None
+        if Resource.is_one(source) and Resource.parse(source).kind == "runs":
+            run, details = Runs(self._connections).info(Resource.parse(source).name)
+            spec = RunSpec.from_record(details["spec"]) if details["spec"] is not None else None
+        libraries = pages.libraries(self._connections.config.home, note)
+        return publishing.publish(model, publishing.made_how(model, run, spec), libraries, folder)
 
     def film(
         self, number: int | str, target: Path, name: str = "", fps: float = 4, progress: Progress | None = None
@@ -169,6 +192,13 @@ class Files:
             self._fetch(resource, folder, transfer.refuse, progress or Progress(), True, choose)
 
         return make_film(run, fetch_some, target, name, fps)
+
+    def _model(self, source: str, progress: Progress) -> PageModel:
+        from remoterun import model_page as pages
+
+        if Resource.is_one(source):
+            return self._fetch_model(Resource.parse(source), progress)
+        return pages.local_model(Path(source))
 
     def _fetch_model(self, resource: Resource, progress: Progress) -> PageModel:
         from remoterun import model_page as pages

@@ -1,16 +1,27 @@
-"""What is handed on as plain files, in a real Chromium from disk: `film`."""
+"""What is handed on as plain files, in a real Chromium from disk: `film`, `publish`."""
 
 from __future__ import annotations
 
 import json
 import re
+import stat
 import struct
 import zlib
+from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pytest
+
+from remoterun.client.publishing import publish
 from remoterun.errors import AlreadyExists, NotFound
+from remoterun.model import RunRequest
+from remoterun.model_page import libraries, local_model
 from tests import commands
-from tests.browser import Tab
+from tests.browser import Tab, missing_npm, serve
+from tests.conftest import require
+from tests.e2e.test_browser import environment, expected, visit, write, write_model
+from tests.integration.test_model_page import lend_libraries
 from tests.workshop import User, until
 
 HOSTILE = "</script><script>document.title = 'taken'</script><img src=x onerror=\"document.title='taken'\">"
@@ -33,8 +44,6 @@ WAV += b"data" + struct.pack("<I", 800) + b"\x80" * 800
 
 def finished(user: User, files: dict[str, bytes], description: str | None = None) -> int:
     """The number of a run that has made these files."""
-    from remoterun.model import RunRequest
-
     source = user.source({f"made/{path}": data for path, data in files.items()})
     run = user.client.runs.submit(RunRequest("cp -r made/. .", description=description), source)
     user.place("one").until_final(run.key)
@@ -42,7 +51,7 @@ def finished(user: User, files: dict[str, bytes], description: str | None = None
 
 
 def remoterun(user: User, *words: str, status: int = 0) -> Any:
-    done = commands.run(list(words), user.root, {"REMOTERUN_HOME": str(user.config.home), "PATH": "/usr/bin:/bin"}, 60)
+    done = commands.run(list(words), user.root, environment(user), 60)
     assert done.returncode == status, done.stderr
     return done
 
@@ -124,3 +133,101 @@ class TestFilm:
         assert (
             "run 1 has no picture, sound or text with a step in its name" in said and "remoterun ls runs/1 -r" in said
         )
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home with ml5.js and p5."""
+    require(missing_npm())
+    home = tmp_path_factory.mktemp("libraries")
+    libraries(home)
+    return home
+
+
+@pytest.fixture
+def artist(user: User, home: Path) -> User:
+    """A user whose run 1 has written `models`, and a file beside it."""
+    lend_libraries(home, user.config.home)
+    model = write_model(user.root / "made" / "models")
+    files = {f"models/{path.name}": path.read_bytes() for path in model.iterdir()}
+    finished(user, {**files, "notes": b"x"}, HOSTILE)
+    return user
+
+
+class TestPublish:
+    def test_it_writes_from_disk_and_from_any_server(self, artist: User, tab: Tab) -> None:
+        done = remoterun(artist, "publish", "runs/1", "site/song")
+        folder = artist.root / "site" / "song"
+        assert done.stdout == "" and "  Steps: 300\n" in done.stderr, done.stderr
+        assert "  Open site/song/index.html in a browser, or put site/song on any web host\n" in done.stderr
+        assert sorted(path.name for path in (artist.root / "site").iterdir()) == ["song"]
+        assert stat.S_IMODE(folder.stat().st_mode) == 0o755
+        for name in ("ml5/LICENSE.md", "p5/license.txt", "@fontsource/im-fell-english/LICENSE"):
+            assert (folder / "libraries" / name).is_file()
+        with serve({"": folder}) as address:
+            for place in ((folder / "index.html").as_uri(), address):
+                page = visit(tab, place)
+                assert page.locator("#about").inner_text().startswith("2 layers of 24 · 20 characters · step 300")
+                assert write(page, "the rain", 60).startswith("the rain")
+                assert not page.get_by_label("Model").is_visible()
+                assert page.evaluate(
+                    "document.fonts.ready.then(() => [...document.fonts].some((each) => each.status === 'loaded'))"
+                )
+                card = dict(
+                    zip(page.locator("dt").all_inner_texts(), page.locator("dd").all_inner_texts(), strict=True)
+                )
+                assert (card["Command"], card["Machine"], card["Steps"]) == ("cp -r made/. .", "one", "300")
+                assert re.fullmatch(r"\d{4}-\d\d-\d\d", card["Date"]) and card["Duration"]
+        numbers = page.evaluate("(model.reset(), model.read('t')).then((row) => Array.from(row))")
+        assert np.abs(np.array(numbers) - expected(artist.root / "made" / "models", "t")).max() < 1e-5
+
+    def test_it_takes_the_place_of_a_former_one_as_it_was_made(self, artist: User) -> None:
+        folder = artist.root / "page"
+        folder.mkdir()
+        remoterun(artist, "publish", "runs/1", "page")
+        (folder / "models.js").write_text("mine")
+        refused = remoterun(artist, "publish", "runs/1/models", "page", status=AlreadyExists.exit_status)
+        assert "`models.js` in" in refused.stderr and "is not as `publish` made it" in refused.stderr
+        (folder / "models.js").unlink()
+        made = json.loads(remoterun(artist, "publish", "made/models", "page", "--json").stdout)
+        assert made["card"] == {"Steps": "300", "Made with": "remoterun, ml5.js, p5.js"}
+        assert made["files"] == sum(path.is_file() for path in folder.rglob("*"))
+        (folder / "CNAME").write_text("song.example.org")
+        assert "`CNAME` in" in remoterun(artist, "publish", "made", "page", status=2).stderr
+        assert (folder / "CNAME").read_text() == "song.example.org"
+
+    def test_what_can_t_be_published_leaves_nothing(self, artist: User) -> None:
+        (artist.root / "full").mkdir()
+        (artist.root / "full" / "a").write_text("mine")
+        (artist.root / "away").symlink_to("full")
+        broken = write_model(artist.root / "broken")
+        (broken / json.loads((broken / "manifest.json").read_text())["embedding"]["filename"]).unlink()
+        before = sorted(artist.root.rglob("*"))
+        for words, said in (
+            (["runs/1", "full"], "holds other files, and no publication"),
+            (["runs/1", "away"], "full` holds other files, and no publication"),
+            (["runs/1", "."], "is the folder you are in"),
+            (["runs/1", "full/a"], "full/a` is a file"),
+            (["runs/1/notes", "new"], "holds no model"),
+            (["broken", "new"], "the model of broken is not whole: "),
+            (["nothing", "new"], "there is no folder `nothing`"),
+        ):
+            done = commands.run(["publish", *words], artist.root, environment(artist), 60)
+            assert done.returncode in (2, 125) and said in done.stderr.partition("hint:")[0], done.stderr
+        assert sorted(artist.root.rglob("*")) == before
+
+    def test_nothing_of_a_run_or_a_model_is_markup(self, artist: User, tab: Tab) -> None:
+        model = artist.root / "made" / "models"
+        manifest = json.loads((model / "manifest.json").read_text())
+        name = "<script>alert(1)<!--%23?#&'\"\u2028__proto__"
+        (model / manifest["embedding"]["filename"]).rename(model / name)
+        manifest["embedding"]["filename"] = name
+        (model / "manifest.json").write_text(json.dumps(manifest))
+        card = {"Command": HOSTILE + "\udcff", HOSTILE: "<!--"}
+        libraries_folder = next((artist.config.home / "page").glob("libraries-*"))
+        publish(local_model(model), card, libraries_folder, artist.root / "page")
+        page = visit(tab, (artist.root / "page" / "index.html").as_uri())
+        assert page.locator("dt").all_text_contents() == ["Command", HOSTILE]
+        assert page.locator("dd").all_text_contents() == [HOSTILE + "?", "<!--"]
+        assert write(page, "the", 20).startswith("the")
+        assert page.title() == "…and so on: models"

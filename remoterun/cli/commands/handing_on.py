@@ -1,4 +1,4 @@
-"""What is handed on to others, as plain files: `film`."""
+"""What is handed on to others, as plain files: `film`, `publish`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from remoterun.cli import render
+from remoterun.cli import complete, render
 from remoterun.cli.app import Command, Json, RunNumber, app, example, run_number
 from remoterun.cli.asking import client as connect
 from remoterun.cli.render import live_views
@@ -45,6 +45,37 @@ def film(
         with live_views.progress(json) as progress:
             made = client.files.film(number, target, name, fps, progress)
     _filmed(made, json)
+
+
+@app.command(cls=Command, epilog=example("remoterun publish runs/4 page"))
+def publish(
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="RESOURCE",
+            help="A run, an upload, or a folder of this machine, with a model in it.",
+            autocompletion=complete.resources,
+        ),
+    ],
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="A new or an empty one, or a former publication.")],
+    json: Json = False,
+) -> None:
+    """Make a web site of the page in which a model writes.
+
+    The folder has the page of `open` with the model, ml5.js and p5, and a card of how the model was made: its data,
+    command, steps, machine, duration and date. It works on any web host, and from disk.
+    """
+    with connect() as client, live_views.progress(json) as progress:
+        made = client.files.publish(source, folder, progress, render.line)
+    if json:
+        record = {"files": made.files, "size": made.size, "card": dict(made.card)}
+        render.out_json({"folder": str(made.folder), **record})
+        return
+    shown = render.name(str(folder))
+    render.line(render.DONE, f"{shown}: {counted(made.files, 'file')}, {render.size(made.size)}. Its card says:")
+    for head, words in made.card.items():
+        render.line(f"  {head}: {words}")
+    render.line(f"  Open {render.name(str(folder / 'index.html'))} in a browser, or put {shown} on any web host")
 
 
 def _agree(target: Path, yes: bool) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 
 from remoterun.agent.shared.tree import show
 from remoterun.sizes import counted as counted
+from remoterun.sizes import duration as duration
 from remoterun.sizes import size as size
 
 name = show
@@ -234,20 +235,6 @@ def laid_out(parts: Sequence[Text], stream: Any, hang: int | None = None, comman
         if isinstance(part, Styled):
             text = text.replace(plain(part), shown(part, stream), 1)
     return text
-
-
-def duration(seconds: float) -> str:
-    """A stretch of time for people: 0.4 s, 45 s, 17 min 3 s, 2 h 5 min, 3 d 4 h."""
-    if seconds < 10:
-        return f"{max(seconds, 0):.1f} s"
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    if whole < 86400:
-        return f"{whole // 3600} h {whole % 3600 // 60} min"
-    return f"{whole // 86400} d {whole % 86400 // 3600} h"
 
 
 def ago(then: float | None) -> str:
