@@ -6,105 +6,81 @@ import { age, bytes, duration, el, money, number, stamp } from "./dom.js";
 const SHOWN_LINES = 4000; // of a diff
 
 /** The sections of the details, from what `api/runs/N` returned. */
-export function details(info) {
-  const { row, spec } = info;
+export function details({ row, spec, folder, params, git, diff, mounts, environment, usage, attempts, hosts, ports, again_of: of, again_as: as, events }) {
+  const changes = diff && el("details", { open: diff.length < 20_000 }, el("summary", {}, "Changes that were not committed"), patch(diff));
+  const until = spec?.until ? moment(spec.until) : null;
+  const cost = Number.isFinite(row.cost) ? money(row.cost) : null;
+  const link = (run) => [el("a", { href: `runs/${run}` }, `run ${run}`), " "];
   return [
-    section("Command", el("pre.command", {}, row.command), el("p.note", {}, folderOf(spec, info))),
-    section("Parameters", facts(info.params)),
-    section("Code", code(info)),
-    section("Mounts", mounts(info.mounts)),
-    section("Environment", facts(tidy(info.environment))),
-    section("Machine", facts(machine(info))),
-    section("Use", facts(use(info.usage))),
-    section("Attempts", table(info.attempts)),
-    section("Hosts", table(info.hosts)),
-    section("Ports", table(info.ports)),
-    section("Repeats", repeats(info)),
-    section("Events", events(info.events)),
+    section("Command", el("pre.command", {}, spec?.command || row.command), facts({ "in the folder": spec?.workdir, "on its machine": folder })),
+    section("Parameters", facts(params)),
+    section("Code", facts(git), changes),
+    section("Mounts", table(mounts)),
+    section("Environment", facts(environment)),
+    section("Machine", facts({ machine: row.machine, engine: spec?.engine, GPUs: spec?.gpus, slots: spec?.slots, "ends at": until, cost, ...used(usage) })),
+    section("Attempts", facts({ attempts }), table(hosts)),
+    section("Ports", table(ports)),
+    section("Repeats", of && el("p", {}, "It repeats ", link(of)), as?.length > 0 && el("p", {}, "It is repeated by ", as.map(link))),
+    section("Events", facts(Object.fromEntries((events || []).map((event, place) => [place, told(event)])), moments(events))),
   ];
-}
-
-/** A section, unless there is nothing to show in it. */
-function section(name, ...content) {
-  const present = content.flat().filter((each) => each && each.childNodes.length);
-  return present.length ? el("section.facts", {}, el("h2", {}, name), present) : null;
-}
-
-function folderOf(spec, { folder }) {
-  const workdir = spec?.workdir && ["in ", el("code", {}, spec.workdir), " of the project. "];
-  return [workdir, folder && ["On its machine: ", el("code", {}, folder)]].filter(Boolean);
-}
-
-/** A list of names and values; null where none is known. */
-function facts(values) {
-  const known = Object.entries(values || {}).filter(([, value]) => value !== null && value !== undefined && value !== "");
-  return known.length ? el("dl", {}, known.map(([name, value]) => [el("dt", {}, name.replaceAll("_", " ")), el("dd", {}, shown(value))])) : null;
-}
-
-function shown(value) {
-  if (value instanceof Node) return value;
-  if (typeof value === "number") return number(value);
-  if (Array.isArray(value) && value.every((each) => typeof each !== "object")) return value.join(", ");
-  return typeof value === "object" ? el("code", {}, JSON.stringify(value)) : String(value);
-}
-
-/** An object without what is empty in it. */
-function tidy(values) {
-  const isEmpty = (value) => value === null || value === "" || value === false || (typeof value === "object" && !Object.keys(value).length);
-  return Object.fromEntries(Object.entries(values || {}).filter(([, value]) => !isEmpty(value)));
-}
-
-function code({ git, diff }) {
-  const about = facts(tidy(git));
-  return [about, diff ? el("details", { open: diff.length < 20_000 }, el("summary", {}, "Changes that were not committed"), patch(diff)) : null];
 }
 
 /** A diff as git prints it. */
 export function patch(text) {
   const lines = text.split("\n");
-  const kind = (line) => (/^(diff|index|---|\+\+\+|@@)/.test(line) ? ".head" : line.startsWith("+") ? ".added" : line.startsWith("-") ? ".gone" : "");
-  const shownLines = lines.slice(0, SHOWN_LINES).map((line) => el(`div${kind(line)}`, {}, line));
+  const kind = (line) => (/^(diff|index|---|\+\+\+|@@)/.test(line) ? ".head" : { "+": ".added", "-": ".gone" }[line[0]] || "");
+  const drawn = lines.slice(0, SHOWN_LINES).map((line) => el(`div${kind(line)}`, {}, line || " "));
   const more = lines.length > SHOWN_LINES && el("p.note", {}, `${number(lines.length - SHOWN_LINES)} more lines`);
-  return el("pre.patch", { tabindex: "0", role: "region", "aria-label": "Changes" }, shownLines, more);
+  return el("pre.patch", { tabindex: "0", role: "region", "aria-label": "Changes" }, drawn, more);
 }
 
-function mounts(found) {
-  return found?.length ? table(found.map((mount) => tidy(mount))) : null;
+/** A section, unless there is nothing to show in it. */
+function section(name, ...content) {
+  const present = content.filter(Boolean);
+  return present.length ? el("section.facts", {}, el("h2", {}, name), present) : null;
 }
 
-function machine({ row, spec }) {
-  const cost = typeof row.cost === "number" ? money(row.cost) : null;
-  return { machine: row.machine, engine: spec?.engine, GPUs: spec?.gpus || null, slots: spec?.slots, cost, "ends at": spec?.until };
-}
-
-function use(usage) {
-  if (!usage) return null;
-  const { memory, cpu_seconds: seconds, cpu, gpu_memory: gpu } = usage;
-  return { "memory at most": bytes(memory), "processor time": `${duration(seconds)}, ${Math.round(cpu)} % of one CPU`, "GPU memory at most": gpu && bytes(gpu) };
+/** Names and values as a list, without what is empty; `heads`: nodes in place of the names. */
+function facts(values, heads = {}) {
+  const known = Object.entries(values || {}).filter(([, value]) => !isEmpty(value));
+  const row = ([name, value]) => [el("dt", {}, heads[name] || name.replaceAll("_", " ")), el("dd", {}, text(value))];
+  return known.length ? el("dl", {}, known.map(row)) : null;
 }
 
 /** Objects as a table; their names are its columns. */
 function table(rows) {
   if (!rows?.length) return null;
-  const records = rows.map((row) => (typeof row === "object" && row ? row : { "": row }));
-  const names = [...new Set(records.flatMap(Object.keys))];
+  const names = [...new Set(rows.flatMap((row) => Object.keys(row).filter((name) => !isEmpty(row[name]))))];
   const head = el("tr", {}, names.map((name) => el("th", { scope: "col" }, name.replaceAll("_", " "))));
-  const body = records.map((record) => el("tr", {}, names.map((name) => el("td", {}, record[name] === undefined || record[name] === null ? "" : shown(record[name])))));
+  const body = rows.map((row) => el("tr", {}, names.map((name) => el("td", {}, isEmpty(row[name]) ? "" : text(row[name])))));
   return el("table", {}, el("thead", {}, head), el("tbody", {}, body));
 }
 
-function repeats({ again_of: before, again_as: after }) {
-  const link = (number) => [el("a", { href: `runs/${number}` }, `run ${number}`), " "];
-  return [before && el("p", {}, "It repeats ", link(before)), after?.length && el("p", {}, "It is repeated by ", after.map(link))].filter(Boolean);
+function isEmpty(value) {
+  return !value || (typeof value === "object" && !(value instanceof Node) && !Object.values(value).some((each) => !isEmpty(each)));
 }
 
-function events(found) {
-  if (!found?.length) return null;
-  const words = ({ state, reason, message, note, code }) => [state, reason, message, note, Number.isInteger(code) && `exit status ${code}`].filter((each) => typeof each === "string").join(" · ");
-  return el("dl.events", {}, found.filter(words).map((event) => [el("dt", {}, when(event.t)), el("dd", {}, words(event))]));
+function text(value) {
+  if (value instanceof Node || typeof value !== "object") return value === true ? "yes" : value;
+  const known = Object.entries(value).filter(([, each]) => !isEmpty(each));
+  return known.map(([name, each]) => [Array.isArray(value) ? "" : `${name.replaceAll("_", " ")} `, text(each), "\n"]);
 }
 
-function when(t) {
-  const moment = typeof t === "number" ? t : Date.parse(t) / 1000;
-  return Number.isFinite(moment) ? [stamp(moment), " ", age(moment, " ago")] : "";
+function used(usage) {
+  const { memory, cpu_seconds: seconds, cpu, gpu_memory: gpu } = usage || {};
+  if (!usage) return {};
+  return { "memory at most": bytes(memory), "processor time": `${duration(seconds)}, ${Math.round(cpu)} % of one CPU`, "GPU memory at most": gpu && bytes(gpu) };
+}
+
+function told({ state, reason, message, note, code }) {
+  return [state, reason, message, note, Number.isInteger(code) && `exit status ${code}`].filter((each) => typeof each === "string").join(" · ");
+}
+
+function moments(events) {
+  return (events || []).map(({ t }) => moment(t));
+}
+
+function moment(t) {
+  const seconds = typeof t === "number" ? t : Date.parse(t) / 1000;
+  return el("span", {}, stamp(seconds), " · ", age(seconds, " ago"));
 }

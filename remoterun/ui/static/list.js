@@ -8,35 +8,27 @@ const HIGH = 74; // of one with metrics
 const SPARE = 400; // pixels above and below what is seen
 
 export class List {
-  marked = new Set();
   #rows = [];
   #tops = [0]; // where each row begins, and where the last one ends
-  #shown = new Map(); // number → {row, item}
+  #items = new Map(); // number → {row, item}, of those in the page
+  #marked = new Set();
   #chosen = null;
-  #drawing = 0;
+  #frame = 0;
 
-  /** `onfilter(text)` is called as one types; `open(path)` shows an address. */
-  constructor(element, { filter, onfilter, open }) {
+  /** `open(path)` shows an address; `onfilter()` is called as one types. */
+  constructor(element, { filter, open, onfilter }) {
     this.open = open;
-    this.filter = el("input", {
-      id: "filter",
-      type: "search",
-      value: filter,
-      placeholder: "Filter: text  state:running  label:x  loss<2",
-      "aria-label": "Filter the runs",
-      autocomplete: "off",
-      spellcheck: "false",
-      oninput: () => (onfilter(this.filter.value), this.#select(), (this.scroller.scrollTop = 0)),
-    });
+    const typed = () => (onfilter(), (this.scroller.scrollTop = 0), this.#select());
+    const placeholder = "Filter: text  state:running  label:x  loss<2";
+    this.filter = el("input", { type: "search", placeholder, "aria-label": "Filter the runs", spellcheck: "false", oninput: typed });
     this.filter.value = filter;
-    this.compare = el("button.primary", { hidden: true, onclick: () => this.#compare() }, "Compare");
+    this.button = el("button.primary", { hidden: true, onclick: () => this.compare() });
     this.rows = el("ol", { role: "list", "aria-label": "Runs" });
     this.scroller = el("div.scroller", { onscroll: () => this.#soon() }, this.rows);
     this.foot = el("p.foot");
-    fill(element, [el("div.filter", {}, this.filter, this.compare), this.scroller, this.foot]);
+    fill(element, [el("div.filter", {}, this.filter, this.button), this.scroller, this.foot]);
     new ResizeObserver(() => this.#soon()).observe(this.scroller);
     store.on("rows", () => this.#select());
-    this.#select();
   }
 
   setFilter(text) {
@@ -47,24 +39,17 @@ export class List {
 
   /** Mark a run as the chosen one and scroll it into view. */
   choose(chosen) {
-    if (chosen === this.#chosen) return;
     this.#chosen = chosen;
-    const place = this.#place;
-    const [top, bottom] = [this.#tops[place], this.#tops[place + 1]];
+    const [top, bottom] = [this.#tops[this.#place], this.#tops[this.#place + 1]];
     const { scrollTop, clientHeight } = this.scroller;
     if (top < scrollTop) this.scroller.scrollTop = top;
     if (bottom > scrollTop + clientHeight) this.scroller.scrollTop = bottom - clientHeight;
     this.#draw(true);
   }
 
-  get #place() {
-    return this.#rows.findIndex((row) => row.number === this.#chosen);
-  }
-
   /** The number of the run that stands `by` places from the chosen one. */
   beside(by) {
-    const place = this.#place;
-    const next = place < 0 ? 0 : Math.max(0, Math.min(this.#rows.length - 1, place + by));
+    const next = this.#place < 0 ? 0 : Math.max(0, Math.min(this.#rows.length - 1, this.#place + by));
     return this.#rows[next]?.number ?? null;
   }
 
@@ -74,89 +59,72 @@ export class List {
   }
 
   mark(chosen) {
-    if (chosen === null) return;
-    if (!this.marked.delete(chosen)) this.marked.add(chosen);
-    this.compare.hidden = this.marked.size < 2;
-    this.compare.textContent = `Compare ${this.marked.size}`;
+    if (!this.#marked.delete(chosen)) this.#marked.add(chosen);
+    this.button.hidden = this.#marked.size < 2;
+    this.button.textContent = `Compare ${this.#marked.size}`;
     this.#draw(true);
   }
 
-  #compare() {
-    this.open(`compare/${[...this.marked].sort((a, b) => a - b).join(",")}`);
+  compare() {
+    if (this.#marked.size > 1) this.open(`compare/${[...this.#marked].sort((a, b) => a - b).join(",")}`);
+  }
+
+  get #place() {
+    return this.#rows.findIndex((row) => row.number === this.#chosen);
   }
 
   #select() {
-    const fits = matcher(this.filter.value);
     const before = this.#tops[this.#place];
-    this.#rows = store.order.filter(fits);
+    this.#rows = store.order.filter(matcher(this.filter.value));
     this.#tops = [0];
-    for (const row of this.#rows) this.#tops.push(this.#tops.at(-1) + (hasMetrics(row) ? HIGH : LOW));
+    for (const row of this.#rows) this.#tops.push(this.#tops.at(-1) + (metricsOf(row).length ? HIGH : LOW));
     this.rows.style.height = `${this.#tops.at(-1)}px`;
-    const live = this.#rows.filter((row) => !isFinal(row)).length;
     const moved = this.#tops[this.#place] - before;
-    if (moved && this.scroller.scrollTop) this.scroller.scrollTop += moved; // new rows above do not push away what one looks at
-    const count = `${this.#rows.length.toLocaleString("en")} of ${store.rows.size.toLocaleString("en")} runs`;
-    const silent = new Set(this.#rows.map((row) => row.unreached && row.machine).filter(Boolean));
-    this.foot.textContent = [count, live && `${live} live`, ...[...silent].map((name) => `${name} does not answer`)].filter(Boolean).join(" · ");
-    this.foot.hidden = !store.rows.size;
+    if (moved && this.scroller.scrollTop) this.scroller.scrollTop += moved; // what one looks at stays where it is
+    this.foot.textContent = summary(this.#rows);
     this.#draw();
   }
 
   #soon() {
-    this.#drawing ||= requestAnimationFrame(() => {
-      this.#drawing = 0;
-      this.#draw();
-    });
+    this.#frame ||= requestAnimationFrame(() => ((this.#frame = 0), this.#draw()));
   }
 
   #draw(all = false) {
     const { scrollTop, clientHeight } = this.scroller;
     const first = Math.max(0, this.#tops.findIndex((top) => top >= scrollTop - SPARE));
     const seen = this.#rows.slice(first, this.#tops.findLastIndex((top) => top < scrollTop + clientHeight + SPARE) + 1);
-    const focused = document.activeElement?.dataset.number;
-    const shown = new Map();
-    seen.forEach((row, place) => {
-      const old = this.#shown.get(row.number);
-      const item = old && old.row === row && !all ? old.item : this.#item(row);
+    const focused = this.rows.contains(document.activeElement) && document.activeElement.dataset.number;
+    const items = seen.map((row, place) => {
+      const old = this.#items.get(row.number);
+      const item = !all && old?.row === row ? old.item : this.#item(row);
       item.style.transform = `translateY(${this.#tops[first + place]}px)`;
       item.setAttribute("aria-posinset", first + place + 1);
       item.setAttribute("aria-setsize", this.#rows.length);
-      shown.set(row.number, { row, item });
+      return item;
     });
-    const items = [...shown.values()].map(({ item }) => item);
-    if (items.some((item, place) => this.rows.children[place] !== item) || items.length !== this.rows.children.length)
-      fill(this.rows, items.length || !store.loaded ? items : this.#empty());
-    this.#shown = shown;
+    this.#items = new Map(seen.map((row, place) => [row.number, { row, item: items[place] }]));
+    if (items.length !== this.rows.children.length || items.some((item, place) => this.rows.children[place] !== item))
+      fill(this.rows, items);
+    if (!items.length && store.loaded) fill(this.rows, empty());
     if (focused) this.rows.querySelector(`a[data-number="${focused}"]`)?.focus({ preventScroll: true });
   }
 
   #item(row) {
-    const chosen = row.number === this.#chosen;
-    const marked = this.marked.has(row.number);
+    const [isChosen, isMarked, metrics] = [row.number === this.#chosen, this.#marked.has(row.number), metricsOf(row)];
+    const label = `Compare run ${row.number}`;
+    const link = { href: `runs/${row.number}`, "data-number": row.number, "aria-current": isChosen && "true", tabindex: isChosen ? "0" : "-1" };
     return el(
-      `li${chosen ? ".chosen" : ""}${marked ? ".marked" : ""}${hasMetrics(row) ? ".high" : ""}`,
+      `li${isChosen ? ".chosen" : ""}${isMarked ? ".marked" : ""}${metrics.length ? ".high" : ""}`,
       {},
-      el("input", {
-        type: "checkbox",
-        tabindex: "-1",
-        checked: marked,
-        "aria-label": `Compare run ${row.number}`,
-        title: "Compare (x)",
-        onchange: () => this.mark(row.number),
-      }),
+      el("input", { type: "checkbox", tabindex: "-1", checked: isMarked, "aria-label": label, title: "Compare (x)", onchange: () => this.mark(row.number) }),
       el(
         "a",
-        { href: `runs/${row.number}`, "data-number": row.number, "aria-current": chosen && "true", tabindex: chosen ? "0" : "-1" },
+        link,
         el("div.line", {}, glyph(row.state), el("span.number", {}, row.number), el("span.command", {}, title(row)), stateOf(row)),
-        el("div.line.under", {}, ...under(row)),
-        hasMetrics(row) && el("div.line.metrics", {}, row.progress.series.slice(0, 2).map(metric)),
+        el("div.line.under", {}, under(row)),
+        metrics.length > 0 && el("div.metrics", {}, metrics.map(metric)),
       ),
     );
-  }
-
-  #empty() {
-    if (store.rows.size) return el("li.empty", {}, "No run fits this filter.");
-    return el("li.empty", {}, el("p", {}, "No runs yet. In a project’s folder, type"), el("code", {}, "remoterun run python train.py"));
   }
 }
 
@@ -167,13 +135,33 @@ export function title(row) {
 
 /** The word of a state, and since when it is so. */
 export function stateOf(row) {
-  const word = row.stopping && !isFinal(row) ? "stopping" : row.state;
   const since = isFinal(row) ? row.ended : row.started;
-  const span = el(`span.state.${row.state}`, {}, word, " ", age(since || row.created, isFinal(row) ? " ago" : ""));
-  return span;
+  return el(`span.state.${row.state}`, {}, row.stopping && !isFinal(row) ? "stopping " : `${row.state} `, age(since || row.created, isFinal(row) ? " ago" : ""));
 }
 
-const hasMetrics = (row) => Boolean(row.progress?.series?.length);
+/** A line through values, as wide as a word. */
+export function sparkline(values) {
+  const known = values.filter(Number.isFinite);
+  const [least, most] = [Math.min(...known), Math.max(...known)];
+  const point = (value, place) => `${((place / (known.length - 1)) * 40).toFixed(1)},${(13 - ((value - least) / (most - least || 1)) * 11).toFixed(1)}`;
+  const line = known.length > 1 && el("polyline", { points: known.map(point).join(" ") });
+  return el("svg.spark", { viewBox: "0 0 40 15", "aria-hidden": "true" }, line);
+}
+
+function summary(rows) {
+  const live = rows.filter((row) => !isFinal(row)).length;
+  const silent = new Set(rows.filter((row) => row.unreached).map((row) => `${row.machine} does not answer`));
+  return [`${number(rows.length)} of ${number(store.rows.size)} runs`, ...(live ? [`${live} live`] : []), ...silent].join(" · ");
+}
+
+function empty() {
+  if (store.rows.size) return el("li.empty", {}, "No run fits this filter.");
+  return el("li.empty", {}, el("p", {}, "No runs yet. In a project’s folder, type"), el("code", {}, "remoterun run python train.py"));
+}
+
+function metricsOf(row) {
+  return (row.progress?.series || []).slice(0, 2);
+}
 
 function under(row) {
   const left = !isFinal(row) && row.progress?.left;
@@ -188,55 +176,44 @@ function under(row) {
 }
 
 function metric({ name, last, best, spark }) {
-  const top = Number.isFinite(best) && el("i", {}, "best ", number(best));
+  const top = el("i", {}, Number.isFinite(best) ? `best ${number(best)}` : "");
   return el("span.metric", { title: name }, el("span.name", {}, name), el("b", {}, number(last)), sparkline(spark || []), top);
 }
 
-export function sparkline(values) {
-  const known = values.filter(Number.isFinite);
-  if (known.length < 2) return null;
-  const [least, most] = [Math.min(...known), Math.max(...known)];
-  const points = values.map((value, place) =>
-    Number.isFinite(value) ? `${((place / (values.length - 1)) * 40).toFixed(1)},${(13 - ((value - least) / (most - least || 1)) * 11).toFixed(1)}` : "",
-  );
-  return el("svg.spark", { viewBox: "0 0 40 15", "aria-hidden": "true" }, el("polyline", { points: points.filter(Boolean).join(" ") }));
-}
+// -- the filter
 
-/** Whether a row fits what was typed: words, `state:` `label:` `machine:` `is:pinned|hidden|live`, `loss<2`, each of them; `-` before one excludes. */
+/** Whether a row fits all that was typed: words, `state:` `label:` `machine:` `is:`, `loss<2`; `-` before one excludes. */
 function matcher(text) {
   const words = text.toLowerCase().split(/\s+/).filter(Boolean);
-  const tests = words.map((word) => (word.length > 1 && word.startsWith("-") ? not(test(word.slice(1))) : test(word)));
-  const hidden = words.includes("is:hidden");
-  return (row) => Boolean(row.hidden) === hidden && tests.every((fits) => fits(row));
+  const tests = words.map((word) => (/^-./.test(word) ? not(test(word.slice(1))) : test(word)));
+  const archived = words.includes("is:archived");
+  return (row) => Boolean(row.hidden) === archived && tests.every((fits) => fits(row));
 }
 
 const not = (fits) => (row) => !fits(row);
 
 const KINDS = {
-  state: (row, value) => row.state.startsWith(value) || (row.stopping && value === "stopping"),
+  state: (row, value) => (row.stopping && !isFinal(row) ? "stopping" : row.state).startsWith(value),
   label: (row, value) => row.labels.some((label) => label.toLowerCase().includes(value)),
   machine: (row, value) => row.machine.toLowerCase().includes(value),
-  is: (row, value) => (value === "live" ? !isFinal(row) : Boolean({ pinned: row.pinned, hidden: row.hidden }[value])),
+  is: (row, value) => Boolean({ live: !isFinal(row), pinned: row.pinned, archived: row.hidden }[value]),
 };
 
 function test(word) {
   const [, kind, value] = word.match(/^(state|label|machine|is):(.*)$/) || [];
   if (kind) return (row) => KINDS[kind](row, value);
   const [, name, sign, limit] = word.match(/^([^<>]+)([<>])(-?[\d.]+(?:e-?\d+)?)$/) || [];
-  if (name) return (row) => compares(row, name, sign, Number(limit));
-  return (row) => textOf(row).includes(word);
-}
-
-function compares(row, name, sign, limit) {
-  const series = (row.progress?.series || []).find((each) => each.name.toLowerCase() === name);
-  if (!Number.isFinite(series?.last)) return false;
-  return sign === "<" ? series.last < limit : series.last > limit;
+  if (!name) return (row) => textOf(row).includes(word);
+  return (row) => {
+    const last = row.progress?.series.find((each) => each.name.toLowerCase() === name)?.last;
+    return Number.isFinite(last) && (sign === "<" ? last < limit : last > limit);
+  };
 }
 
 const texts = new WeakMap();
 
 function textOf(row) {
-  if (!texts.has(row))
-    texts.set(row, [row.number, row.state, row.command, row.description, row.machine, row.remark, ...row.labels].join("\n").toLowerCase());
+  const words = () => [row.number, row.state, row.command, row.description, row.machine, row.remark, ...row.labels];
+  if (!texts.has(row)) texts.set(row, words().join("\n").toLowerCase());
   return texts.get(row);
 }

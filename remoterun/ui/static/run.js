@@ -2,223 +2,195 @@
 
 import { Actions } from "./actions.js";
 import { Charts } from "./charts.js";
-import { age, duration, el, fill, glyph, money, number as shownNumber, stamp, tick } from "./dom.js";
+import { age, duration, el, fill, glyph, money, number as shown, stamp, tick } from "./dom.js";
 import { details } from "./info.js";
 import { stateOf, title } from "./list.js";
 import { Log } from "./log.js";
 import { isFinal, store } from "./state.js";
 
-const SETTLE = 100; // milliseconds for which a run is chosen before its details are asked for
-const TABS = [
+export const TABS = [
   ["", "Overview"],
   ["log", "Log"],
   ["charts", "Charts"],
   ["files", "Files"],
   ["details", "Details"],
 ];
+const SETTLE = 100; // milliseconds for which a run is chosen before the server is asked about it: j j j asks once
 
 export class RunView {
-  #open = true;
-  #ends = [];
-  #lazy = {};
-  #info = null;
+  #info;
+  #isOpen = true;
   #lost = null;
+  #phases = [];
+  #loaded = {}; // parts whose code comes on use
+  #timer = 0;
+  #ends;
 
-  constructor(element, number, show) {
+  /** `open(path)` shows another address. */
+  constructor(element, number, open) {
     this.number = number;
-    this.parts = build();
-    fill(element, Object.values(this.parts.sections));
-    element.scrollTop = 0;
+    this.at = build(element);
+    this.actions = new Actions(this.at.actions, number, open);
+    this.log = new Log(this.at.log, number);
+    this.charts = new Charts(this.at.charts, number);
     this.#info = store.infos.get(number) || null;
-    this.#log = new Log(this.parts.log, number);
-    this.#charts = new Charts(this.parts.charts, number);
-    this.actions = null;
-    this.show = show;
+    store.unfollow();
     this.#ends = [
       store.on("rows", () => this.#row()),
-      store.on("run", ({ event }) => event?.state && this.#later()),
-      store.on("points", (said) => this.#points(said)),
-      store.on("lost", ({ message }) => this.#answers({ message, since: Date.now() / 1000 })),
-      store.on("back", () => (this.#answers(null), this.#later())),
+      store.on("run", () => this.#ask(false)),
+      store.on("points", (said) => this.charts.update(said)),
+      store.on("lost", ({ message }) => this.#lose({ message, since: Date.now() / 1000 })),
+      store.on("back", () => (this.#lose(null), this.#ask(false))),
       tick(() => this.#time()),
     ];
-    store.unfollow();
-    this.#row();
     if (this.#info) this.#fill();
-    this.#later(true);
+    else this.#row();
+    this.#ask(true);
   }
-
-  #log;
-  #charts;
-  #timer = 0;
 
   close() {
-    this.#open = false;
+    this.#isOpen = false;
     clearTimeout(this.#timer);
     for (const end of this.#ends) end();
-    for (const part of [this.#log, this.#charts, ...Object.values(this.#lazy)]) part?.close?.();
+    for (const part of [this.log, this.charts, ...Object.values(this.#loaded)]) part?.close();
   }
 
+  /** Put the keyboard into the search of the log. */
   search() {
-    this.#log.query.select();
+    if (!this.log.query.offsetParent) location.hash = "log";
+    this.log.query.select();
   }
 
   showTab(name) {
     const tab = TABS.some(([each]) => each === name) ? name : "";
-    for (const link of this.parts.tabs.children) link.toggleAttribute("aria-current", link.dataset.tab === tab);
-    this.parts.body.dataset.tab = tab;
-    if (tab === "files") this.#load("files", "files.js", "files");
-    if (this.#log) this.#log.shown();
+    for (const link of this.at.tabs.children) link.toggleAttribute("aria-current", link.dataset.tab === tab);
+    this.at.body.dataset.tab = tab;
+    if (tab === "files") this.#load("files");
   }
 
-  get #rowNow() {
-    return store.rows.get(this.number);
-  }
-
-  /** Ask for the details in a moment, unless another run is chosen until then. */
-  #later(first = false) {
+  /** Ask for the details in a moment; the first time, also for the log, and let the stream go on from there. */
+  #ask(first) {
     clearTimeout(this.#timer);
-    this.#timer = setTimeout(() => this.#ask(first).catch((failure) => this.#open && this.#failed(failure)), SETTLE);
+    this.#timer = setTimeout(() => this.#fetch(first).catch((failure) => this.#isOpen && this.#lose(failure)), this.#timer && !first ? 2 * SETTLE : SETTLE);
   }
 
-  async #ask(first) {
-    const info = store.info(this.number);
-    const end = first ? this.#log.end().catch(() => undefined) : null;
-    this.#info = await info;
-    if (!this.#open) return;
-    this.#fill();
-    if (first) store.follow(this.number, { log: await end, metrics: this.#info.metrics });
-    if (first) this.#load("media", "media.js", "media");
+  async #fetch(first) {
+    const end = first && this.log.end().catch(() => undefined);
+    try {
+      this.#info = await store.info(this.number);
+      if (this.#isOpen) this.#fill();
+    } finally {
+      if (first && this.#isOpen && store.rows.has(this.number)) store.follow(this.number, { log: await end, metrics: this.#info?.metrics });
+    }
+    if (first && this.#isOpen) this.#load("media");
   }
 
-  #failed(failure) {
-    const { status } = failure;
-    this.#answers(status === 404 ? { message: `There is no run ${this.number}.` } : { message: failure.message });
-    if (status !== 404) store.follow(this.number, {});
-  }
-
-  async #load(part, file, name) {
-    if (this.#lazy[part]) return;
-    this.#lazy[part] = {};
-    const module = await import(`./${file}`);
-    if (this.#open) this.#lazy[part] = module[name](this.parts[part], this.number);
-  }
-
-  #row() {
-    const row = this.#rowNow;
-    if (!row) return;
-    if (this.actions) this.actions.update(row);
-    else this.actions = new Actions(this.parts.actions, row, this.show);
-    fill(this.parts.heading, [el("span.number", {}, row.number), " ", title(row)]);
-    fill(this.parts.command, row.description && row.description !== row.command ? row.command : []);
-    fill(this.parts.about, about(row, this.#info));
-    fill(this.parts.alerts, alerts(row));
-    if (row.remark) fill(this.parts.remark, row.remark);
-    this.parts.remark.hidden = !row.remark;
-    this.#lazy.media?.update?.(row);
-    this.#bars();
-    this.#answers(this.#lost);
+  async #load(part) {
+    if (part in this.#loaded) return;
+    this.#loaded[part] = null;
+    const module = await import(`./${part}.js`);
+    if (this.#isOpen) this.#loaded[part] = module[part](this.at[part], this.number);
   }
 
   #fill() {
     this.#row();
-    fill(this.parts.details, details(this.#info));
-    this.#points(this.#info);
+    fill(this.at.details, details(this.#info));
+    this.charts.update(this.#info);
   }
 
-  #points({ metrics, usage, names }) {
-    this.#charts.update({ metrics, usage, names });
+  #row() {
+    const row = store.rows.get(this.number);
+    if (!row) return;
+    this.actions.update(row);
+    fill(this.at.heading, [el("span.number", {}, row.number), " ", title(row)]);
+    fill(this.at.command, row.description && row.command);
+    fill(this.at.about, about(row, this.#info));
+    fill(this.at.remark, row.remark);
+    fill(this.at.alerts, alerts(row).map((text) => el("li", {}, text)));
+    this.#loaded.media?.update?.(row);
+    this.#showPhases(row);
+    this.#lose(this.#lost);
   }
 
-  /** Say what is not known, and since when; null: all is. */
-  #answers(lost) {
+  /** Say what the page does not know, and since when; null: it knows all. */
+  #lose(lost) {
     this.#lost = lost;
-    const row = this.#rowNow;
-    const message = lost?.message || row?.unreached;
-    fill(this.parts.lost, !message ? [] : [message, lost?.since ? ["; this is as it was ", age(lost.since, " ago")] : "; this is as it was last seen"]);
-    this.parts.lost.hidden = !message;
+    const message = lost?.message || store.rows.get(this.number)?.unreached;
+    const since = lost?.since ? ["; this is as it was ", age(lost.since, " ago")] : "; this is what was last seen";
+    fill(this.at.lost, message && [message, lost?.status === 404 ? "" : since]);
   }
 
-  #phases = [];
-
-  #bars() {
-    const row = this.#rowNow;
+  #showPhases(row) {
     const phases = this.#info?.phases?.length ? this.#info.phases : roughly(row);
-    const key = phases.map(({ state, end }) => `${state}${end}`).join();
-    if (key !== this.#phases.key) {
-      const bars = phases.map(({ state }) => el(`div.phase.${state}`, {}, el("span.bar", {}), el("span.word", {}, state, " ", el("b"))));
-      fill(this.parts.phases, bars);
-      this.#phases = phases.map((phase, place) => ({ ...phase, bar: bars[place], time: bars[place].querySelector("b") }));
-      this.#phases.key = key;
-    }
+    const bar = ({ state }) => el(`div.phase.${state}`, {}, el("span.bar"), el("span.word", {}, state, " ", el("b")));
+    this.#phases = phases.map((phase) => ({ ...phase, bar: bar(phase) }));
+    fill(this.at.phases, this.#phases.map((phase) => phase.bar));
     this.#time();
   }
 
   #time() {
     const now = Date.now() / 1000;
-    const [total, step] = [this.#rowNow?.progress?.total, this.#rowNow?.progress?.step];
-    for (const { state, start, end, bar, time } of this.#phases) {
+    const { step, total } = store.rows.get(this.number)?.progress || {};
+    for (const { state, start, end, bar } of this.#phases) {
       const seconds = Math.max(0, (end || now) - start);
       bar.style.flexGrow = Math.max(seconds, 0.01);
       bar.title = `${state} from ${stamp(start)}${end ? ` to ${stamp(end)}` : ""}`;
       bar.classList.toggle("open", !end);
-      const share = state === "running" && !end && total > 0 ? Math.min(1, step / total) : 1;
-      bar.firstElementChild.style.setProperty("--share", share);
-      time.textContent = duration(seconds);
+      bar.firstChild.style.setProperty("--share", state === "running" && !end && total > 0 ? Math.min(1, step / total) : 1);
+      bar.querySelector("b").textContent = duration(seconds);
     }
   }
 }
 
-function build() {
-  const heading = el("h1");
-  const command = el("pre.command");
-  const about = el("p.about");
-  const actions = el("div.actions", { role: "group", "aria-label": "Actions" });
-  const phases = el("div.phases");
-  const alerts = el("ul.alerts", { role: "status" });
-  const lost = el("p.lost", { role: "status", hidden: true });
-  const remark = el("p.remark", { hidden: true });
-  const tabs = el("nav.tabs", { "aria-label": "Parts of the run" }, TABS.map(([tab, word], place) => el("a", { href: `${location.pathname}${location.search}#${tab}`, "data-tab": tab, title: `(${place + 1})` }, word)));
-  const [media, charts, log, files, info] = ["media", "charts", "log", "files", "details"].map((name) => el(`section.${name}`, { "aria-label": name }));
-  const body = el("div.body", {}, media, charts, log, files, info);
-  const back = el("a.back", { href: "." }, "‹ Runs");
-  const head = el("header.run", {}, back, heading, command, about, actions, remark, lost, alerts, phases);
-  return { heading, command, about, actions, phases, alerts, lost, remark, tabs, media, charts, log, files, details: info, body, sections: [head, tabs, body] };
+function build(element) {
+  const at = {
+    heading: el("h1"),
+    command: el("pre.command"),
+    about: el("p.about"),
+    actions: el("div.actions", { role: "group", "aria-label": "Actions" }),
+    remark: el("p.remark"),
+    lost: el("p.lost", { role: "status" }),
+    alerts: el("ul.alerts", { "aria-label": "Alerts" }),
+    phases: el("div.phases"),
+  };
+  const header = el("header.run", {}, el("a.back", { href: "." }, "‹ Runs"), Object.values(at));
+  for (const part of ["media", "charts", "log", "files", "details"]) at[part] = el(`section.${part}`, { "aria-label": part });
+  const tab = ([name, word], place) => el("a", { href: `${location.pathname}#${name}`, "data-tab": name, title: `(${place + 1})` }, word);
+  at.tabs = el("nav.tabs", { "aria-label": "Parts of the run" }, TABS.map(tab));
+  at.body = el("div.body", {}, at.media, at.charts, at.log, at.files, at.details);
+  fill(element, [header, at.tabs, at.body]).scrollTop = 0;
+  return at;
 }
 
 /** The one line of what a run is. */
 function about(row, info) {
   const { step, total, left, cost_left: costLeft } = row.progress || {};
+  const isLive = !isFinal(row);
+  const commit = info?.git?.commit;
   const words = [
     el("span.whole", {}, glyph(row.state), stateOf(row)),
-    isFinal(row) && row.state !== "complete" && [row.words, row.exit_status !== null && `exit status ${row.exit_status}`].filter(Boolean).join(", "),
-    row.line,
-    row.note,
-    Number.isFinite(step) && `step ${shownNumber(step)}${Number.isFinite(total) ? ` of ${shownNumber(total)}` : ""}`,
-    !isFinal(row) && Number.isFinite(left) && `about ${duration(left)} left`,
-    Number.isFinite(row.cost) && `${money(row.cost)}${!isFinal(row) && Number.isFinite(costLeft) ? ` so far, ${money(costLeft)} more to the end` : ""}`,
+    !isLive && row.state !== "complete" && row.words,
+    row.exit_status ? `exit status ${row.exit_status}` : null,
+    row.line || row.note,
+    Number.isFinite(step) && `step ${shown(step)}${Number.isFinite(total) ? ` of ${shown(total)}` : ""}`,
+    isLive && Number.isFinite(left) && `about ${duration(left)} left`,
+    Number.isFinite(row.cost) && money(row.cost) + (isLive && Number.isFinite(costLeft) ? ` so far, ${money(costLeft)} more to the end` : ""),
     row.machine,
-    commitOf(info),
+    commit && ["commit ", el("code", {}, commit.slice(0, 8)), info.diff && " and changes"],
     ...row.labels.map((label) => el("span.chip", {}, label)),
   ];
-  return words.filter(Boolean).flatMap((word, place) => [place ? " · " : null, word]);
-}
-
-function commitOf(info) {
-  const commit = info?.git?.commit;
-  return commit && ["commit ", el("code", {}, commit.slice(0, 8)), info.diff && " and changes"];
+  return words.filter(Boolean).map((word, place) => [place > 0 && " · ", word]);
 }
 
 function alerts(row) {
   const { alerts: found = [], cut_at: cutAt, left_out: leftOut } = row.progress || {};
-  const cut = Number.isFinite(cutAt) && `The deadline will cut it at step ${shownNumber(cutAt)}.`;
-  const out = leftOut > 0 && `${shownNumber(leftOut)} points or names beyond what is stored of one run were left out.`;
-  return [...found, !isFinal(row) && cut, out].filter(Boolean).map((text) => el("li", {}, text));
+  const cut = !isFinal(row) && Number.isFinite(cutAt) && `The deadline will cut it at step ${shown(cutAt)}.`;
+  const out = leftOut > 0 && `${shown(leftOut)} points or names beyond what is stored of one run were left out.`;
+  return [...found, cut, out].filter(Boolean);
 }
 
 /** The phases of a run as its row tells them, until its events are known. */
-function roughly(row) {
-  if (!row) return [];
-  const waiting = { state: row.started ? "waiting" : row.state, start: row.created, end: row.started || row.ended };
-  return [waiting, ...(row.started ? [{ state: "running", start: row.started, end: row.ended }] : [])];
+function roughly({ state, created, started, ended }) {
+  const waiting = { state: started ? "waiting" : state, start: created, end: started || ended };
+  return started ? [waiting, { state: "running", start: started, end: ended }] : [waiting];
 }
