@@ -244,7 +244,7 @@ class Collector:
         progress = self._summary.progress(total, hidden)._replace(params=params, left_out=self._left_out)
         new, self._new = self._new, []
         try:
-            return progress._replace(alerts=self._alerts.check(progress, new, self._new_usage(), time.time(), ended))
+            return progress._replace(alerts=self._alerts.check(new, self._new_usage(), time.time(), ended))
         except Exception:  # noqa: BLE001 - what is known is written, whatever becomes of the alerts
             traceback.print_exc()
             return progress

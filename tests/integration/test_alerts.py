@@ -1,0 +1,83 @@
+"""Word of what is wrong with a run, by a real process that measures a real run."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.integration.test_measuring import measurer
+from tests.integration.test_webhooks import PATH, all_told, submit
+from tests.webhook_server import WebhookServer, webhook_server
+from tests.workshop import Place, holding, kill9, until
+
+TRAINS = """
+from remoterun_log import log
+import os, time
+for step, loss in enumerate([1.0, float("nan"), 0.5]):
+    while not os.path.exists(str(step)):
+        time.sleep(0.02)
+    log(step=step, loss=loss)
+"""
+LINE = '{"step": 1, "loss": 9.5}'
+
+
+@pytest.fixture
+def server() -> Iterator[WebhookServer]:
+    with webhook_server() as server:
+        yield server
+
+
+def test_a_loss_that_is_nan_and_recovers(place: Place, server: WebhookServer) -> None:
+    """The address is in its one file, also for the process that measures, and that may die in between."""
+    key = submit(place, f"python3 -c '{TRAINS}'; until [ -e end ]; do sleep 0.02; done", server.url + PATH)
+    work = Path(place.run(key).work)
+
+    def wrong() -> list[str]:
+        progress = place.run(key).status().progress
+        return [] if progress is None else progress.alerts
+
+    until(work.is_dir)
+    (work / "0").touch()
+    (work / "1").touch()
+    until(lambda: wrong() == ["loss is nan at step 1"], what=lambda: str(place.log(key)))
+    until(lambda: server.posts)
+    assert holding(place.home, b"s3cr3t") == {place.run(key).webhooks_file}
+    saved = Path(place.run(key).measuring_file)
+    until(lambda: not json.loads(saved.read_text())["alerts"]["unsent"], what="it is known that the message was sent")
+    kill9(measurer(key))
+    (work / "2").touch()
+    until(lambda: len(server.posts) == 2 and wrong() == [])
+    (work / "end").touch()
+    all_told(place, key)
+    assert place.until_final(key)["state"] == "complete"
+    events = [(body["event"], body.get("alert"), body.get("well")) for _, body in server.posts]
+    assert events == [
+        ("run_alert", "loss is nan at step 1", False),
+        ("run_alert", "loss is nan at step 1", True),
+        ("run_ended", None, None),
+    ]
+    assert holding(place.home, b"s3cr3t") == set()
+
+
+def test_a_run_that_is_wrong_at_its_end(place: Place, server: WebhookServer) -> None:
+    """Also a short one: its message comes with that of its end."""
+    key = submit(place, f"echo '{LINE}' >metrics.jsonl", server.url + PATH, alerts=("loss > 9",))
+    all_told(place, key)
+    assert {body["event"] for _, body in server.posts} == {"run_alert", "run_ended"} and len(server.posts) == 2
+    assert place.run(key).status().progress.alerts == ["loss > 9: 9.5 at step 1"]
+
+
+def test_a_pattern_that_never_ends(place: Place) -> None:
+    """It hurts the process that measures alone: the run ends in its time, with what else it reports."""
+    line = "x" * 60 + "!"
+    began = time.monotonic()
+    key = place.submit(f"echo {line}; echo '{LINE}' >metrics.jsonl", metrics=("(?P<a>(x+)+)$",))
+    status = place.until_final(key)
+    assert status["state"] == "complete" and time.monotonic() - began < 30
+    found = place.run(key).status().progress
+    assert found is not None and [series.name for series in found.series] == ["loss"]
+    until(lambda: measurer(key) is None)
