@@ -29,6 +29,7 @@ COMMANDS: dict[str, dict[str, tuple[str, ...]]] = {
         "stop": ("removal",),
         "kill": ("removal",),
         "diff": ("listing",),
+        "report": ("handing_on",),
     },
     "Files": {
         "upload": ("copying",),

@@ -1,16 +1,18 @@
-"""What is handed on as plain files, in a real Chromium from disk: `film`, `publish`."""
+"""What is handed on as plain files, in a real Chromium from disk: `film`, `publish`, `report`."""
 
 from __future__ import annotations
 
 import json
 import re
+import shlex
 import stat
 import struct
 import zlib
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
+import pexpect
 import pytest
 
 from remoterun.client.publishing import publish
@@ -19,8 +21,9 @@ from remoterun.model import RunRequest
 from remoterun.model_page import libraries, local_model
 from tests import commands
 from tests.browser import Tab, missing_npm, serve
+from tests.commands import REMOTERUN
 from tests.conftest import require
-from tests.e2e.test_browser import environment, expected, visit, write, write_model
+from tests.e2e.test_browser import CONTRAST, environment, expected, visit, write, write_model
 from tests.integration.test_model_page import lend_libraries
 from tests.workshop import User, until
 
@@ -231,3 +234,85 @@ class TestPublish:
         assert page.locator("dd").all_text_contents() == [HOSTILE + "?", "<!--"]
         assert write(page, "the", 20).startswith("the")
         assert page.title() == "…and so on: models"
+
+
+TRAIN = """
+import json, sys
+with open("metrics.jsonl", "w") as file:
+    for step in range(2000):
+        loss = 1000 if step == 77 else float("nan") if step == 5 else float(sys.argv[2]) / (1 + step)
+        file.write(json.dumps({"step": step, "train_loss": loss, sys.argv[3]: 1}) + "\\n")
+"""
+
+
+@pytest.fixture
+def trained(user: User) -> User:
+    """Run 1 and 2 differ in their --lr; the name of a metric of theirs, and all else that a run may say, is hostile."""
+    source = user.source({"train.py": TRAIN.encode()})
+    for number, lr in ((1, "0.1"), (2, "0.5")):
+        command = f"python3 train.py --lr {lr} {shlex.quote(HOSTILE)}"
+        run = user.client.runs.submit(RunRequest(command, description=HOSTILE), source)
+        user.place("one").until_final(run.key)
+        user.client.runs.label(number, [HOSTILE])
+    return user
+
+
+class TestReport:
+    def test_two_runs_side_by_side(self, trained: User, tab: Tab) -> None:
+        done = remoterun(trained, "report", "1", "runs/2", "1")
+        (trained.root / "report.html").write_text(done.stdout)
+        page = tab.page
+        page.goto((trained.root / "report.html").as_uri())
+        assert page.title() == page.locator("h1").inner_text() == "Runs 1 and 2"
+        rows = {row[0]: row[1:] for row in page.evaluate(ROWS)}
+        assert rows["State"] == ["complete", "complete"] and rows["Machine"] == ["one", "one"]
+        assert rows["lr ≠"] == ["0.1", "0.5"]
+        assert page.locator("tr.differs th").all_inner_texts() == ["lr ≠"]
+        assert rows["train_loss"] == ["5e-05 (best, step 1,999)", "0.00025 (best, step 1,999)"]
+        for line in page.locator("figure", has_text="train_loss").locator("polyline").all():
+            points = [tuple(map(float, point.split(","))) for point in str(line.get_attribute("points")).split()]
+            assert 300 < len(points) <= 600 and len({y for _, y in points}) > 1
+            assert min(y for _, y in points) < 20, "the peak of one step is seen"
+
+    def test_nothing_of_a_run_is_markup_and_there_is_no_script(self, trained: User, tab: Tab) -> None:
+        text = remoterun(trained, "report", "last").stdout
+        (trained.root / "report.html").write_text(text)
+        page = tab.page
+        page.goto((trained.root / "report.html").as_uri())
+        assert page.title() == "Run 2"
+        assert page.locator("script, img").count() == 0
+        rows = {row[0]: row[1:] for row in page.evaluate(ROWS)}
+        assert rows["Description"] == rows["Labels"] == [HOSTILE]
+        assert rows[HOSTILE] == ["1 (best, step 0)"]
+        assert HOSTILE in page.locator("figcaption").all_text_contents()
+
+    @pytest.mark.parametrize("scheme", ["light", "dark"])
+    def test_everything_can_be_read(self, trained: User, tab: Tab, scheme: Literal["light", "dark"]) -> None:
+        (trained.root / "report.html").write_text(remoterun(trained, "report", "1", "2").stdout)
+        tab.page.set_viewport_size({"width": 360, "height": 700})
+        tab.page.emulate_media(color_scheme=scheme)
+        tab.page.goto((trained.root / "report.html").as_uri())
+        assert tab.sideways() == 0
+        contrasts = tab.page.evaluate(CONTRAST.replace('"h1, p, ', '"h1, h2, p, th, td, '))
+        assert {name: ratio for name, ratio in contrasts.items() if ratio < 4.5} == {}
+        tab.page.set_viewport_size({"width": 1280, "height": 800})
+
+    def test_a_run_that_never_ran_and_one_that_is_not_there(self, user: User) -> None:
+        finished(user, {"notes": b"x"})
+        assert "<h1>Run 1</h1>" in remoterun(user, "report", "1").stdout
+        assert "there is no run 7" in remoterun(user, "report", "7", status=2).stderr
+        refused = remoterun(user, "report", *(["1"] * 3), "x", status=2)
+        assert "`x` is not a run number" in refused.stderr
+
+    def test_no_html_on_a_terminal(self, user: User) -> None:
+        words = ["report", "3", "4"]
+        env = {**environment(user), "NO_COLOR": "1"}
+        terminal = pexpect.spawn(REMOTERUN, words, env=env, encoding="utf-8", timeout=60)
+        terminal.expect("error: a report is HTML, which a terminal does not show\r\n")
+        terminal.expect("hint: remoterun report 3 4 > report.html\r\n")
+        terminal.expect(pexpect.EOF)
+        terminal.close()
+        assert terminal.exitstatus == 2
+
+
+ROWS = "[...document.querySelectorAll('tr')].map((row) => [...row.cells].map((cell) => cell.textContent))"

@@ -1,4 +1,4 @@
-"""What is handed on to others, as plain files: `film`, `publish`."""
+"""What is handed on to others, as plain files: `film`, `publish`, `report`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from remoterun.cli import complete, render
 from remoterun.cli.app import Command, Json, RunNumber, app, example, run_number
 from remoterun.cli.asking import client as connect
 from remoterun.cli.render import live_views
-from remoterun.errors import AlreadyExists
+from remoterun.errors import AlreadyExists, UsageError
 from remoterun.sizes import counted
 
 if TYPE_CHECKING:
@@ -76,6 +76,27 @@ def publish(
     for head, words in made.card.items():
         render.line(f"  {head}: {words}")
     render.line(f"  Open {render.name(str(folder / 'index.html'))} in a browser, or put {shown} on any web host")
+
+
+@app.command(cls=Command, epilog=example("remoterun report 3 4 > report.html"))
+def report(
+    runs: Annotated[
+        list[str],
+        typer.Argument(metavar="RUN...", help="Run numbers, or `last`.", autocompletion=complete.run_numbers),
+    ],
+) -> None:
+    """Write an HTML file about runs to stdout: what differs, best values, curves.
+
+    It has no script and loads nothing. Parameters that are not the same in all of the runs are marked.
+    """
+    if render.reader_is_terminal():
+        typed = " ".join(map(render.word, runs))
+        raise UsageError(
+            "a report is HTML, which a terminal does not show", hint=f"remoterun report {typed} > report.html"
+        )
+    with connect() as client:
+        numbers = dict.fromkeys(client.registry.run(run_number(each)).number for each in runs)
+        render.out_bytes(client.runs.report(list(numbers)))
 
 
 def _agree(target: Path, yes: bool) -> None:
