@@ -19,7 +19,7 @@ export class Charts {
   #charts = new Map();
   #seen = new Set();
   #frame = 0;
-  #grid = el("div.charts");
+  #grid = el("div.chart-grid");
   #filter = el("input", { type: "search", placeholder: "filter charts", "aria-label": "filter charts", hidden: true, oninput: () => this.changed() });
   #watch = new IntersectionObserver((entries) => this.#appeared(entries), { rootMargin: "150px" });
   #sizes = new ResizeObserver(() => this.draw());
@@ -31,7 +31,7 @@ export class Charts {
       const start = { time: null };
       const colour = list.length > 1 ? `--c${(index % 8) + 1}` : "--accent";
       const wanted = { usage: 0, metrics: 0 };
-      return { number, label, colour, dash: index < 8 ? [] : [5, 3], names: [], wanted, usage: new Points(start), metrics: new Points(start) };
+      return { number, label, start, colour, dash: index < 8 ? [] : [5, 3], names: [], wanted, usage: new Points(start), metrics: new Points(start) };
     });
     this.element = el("section", { "aria-label": "Charts", hidden: true }, this.#controls(), this.#grid, this.said);
     element.replaceChildren(this.element);
@@ -48,7 +48,7 @@ export class Charts {
     if (run.busy) return;
     run.busy = true;
     try {
-      if (event === null) await this.#ask(run);
+      if (event === null || event.metrics < run.metrics.bytes) await this.#ask(run);
       while ((await this.#fetch(run, "usage")) + (await this.#fetch(run, "metrics")));
       if (run.metrics.series.length > run.names.length) await this.#ask(run);
       this.changed();
@@ -111,7 +111,13 @@ export class Charts {
   async #ask(run) {
     const answer = await fetch(`api/runs/${run.number}/names`);
     if (!answer.ok) throw new Error(`no names: ${answer.status}`);
-    this.#know(run, await answer.json());
+    const said = await answer.json();
+    for (const file of Object.keys(FILES)) {
+      if (said[file] >= run[file].bytes) continue; // the run began anew, or goes on elsewhere
+      run[file] = new Points(run.start);
+      run.wanted[file] = 0;
+    }
+    this.#know(run, said);
   }
 
   async #fetch(run, file) {
