@@ -43,6 +43,7 @@ COMMANDS: dict[str, dict[str, tuple[str, ...]]] = {
         "exec": ("entering",),
         "top": ("entering",),
         "forward": ("browsing",),
+        "ui": ("ui",),
         "open": ("browsing",),
         "tensorboard": ("tensorboard",),
         "jupyter": ("browsing",),

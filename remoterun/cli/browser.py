@@ -22,20 +22,21 @@ _PATIENCE = 30.0
 _ESTABLISHED = "01"
 
 
-def show(address: str, environ: Mapping[str, str] = os.environ) -> bool:
+def show(address: str, environ: Mapping[str, str] = os.environ, *, wait: bool = False) -> bool:
     """Whether a browser was started. It gets no terminal: one that would draw in ours can't.
 
     The address may hold a token, and everybody on this machine sees the words of a program: the browser is given the
-    address of a `_Door`, which is there for as long as this process is.
+    address of a `_Door`, which is there for as long as this process is; `wait` until it was used.
     """
     words = _words(environ)
     if words is None:
         return False
     try:
-        door = _Door(address).address
+        door = _Door(address)
     except OSError:  # no port is free
         return False
-    words = [word.replace("%s", door) for word in words] if any("%s" in word for word in words) else [*words, door]
+    place = door.address
+    words = [word.replace("%s", place) for word in words] if any("%s" in word for word in words) else [*words, place]
     try:
         subprocess.Popen(
             words,
@@ -46,7 +47,7 @@ def show(address: str, environ: Mapping[str, str] = os.environ) -> bool:
         )
     except OSError:
         return False
-    return True
+    return door.used.wait(_PATIENCE) if wait else True
 
 
 def far_away(environ: Mapping[str, str] = os.environ) -> bool:
@@ -64,6 +65,7 @@ class _Door(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Answer)
         self.leads_to = leads_to
         self.unused = threading.Semaphore(1)
+        self.used = threading.Event()
         self.address = f"http://127.0.0.1:{self.server_port}/"
         threading.Thread(target=self.serve_forever, name="remoterun door", daemon=True).start()
 
@@ -82,6 +84,7 @@ class _Answer(BaseHTTPRequestHandler):
             self.send_header("Referrer-Policy", "no-referrer")
             self.send_header("Cache-Control", "no-store")
             self.end_headers()
+            self.server.used.set()
         else:
             self.send_error(403, explain="Open the address that remoterun shows in its terminal.")
 

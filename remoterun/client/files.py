@@ -34,7 +34,7 @@ from remoterun.transfer import Fetched, Progress
 if TYPE_CHECKING:
     from remoterun.client.film import Film
     from remoterun.client.publishing import Publication
-    from remoterun.model_page import Page, PageModel
+    from remoterun.model_page import PageModel
     from remoterun.transfer import Conflict
 
 
@@ -135,23 +135,17 @@ class Files:
                 error.hint = f"remoterun ls {replace(resource, sub='')}"
             raise
 
-    def open(
-        self,
-        source: str,
-        port: int = 0,
-        progress: Progress | None = None,
-        note: Callable[[str], None] = lambda _: None,
-    ) -> Page:
-        """The page in which a model writes, on this machine: `serve` it. `source`: a resource, or a folder here.
+    def model(self, source: str, progress: Progress | None = None) -> PageModel:
+        """A model for the page in which it writes. `source`: a resource, or a folder here.
 
         The model may stand in a folder below. One of a run or an upload is copied into the home, anew each time; a run
-        that goes on gives its newest export. `note` is called with what takes long. Raises `NotFound`, `UsageError`,
-        `HostError`, `TransferError`, and `RemoterunError` without npm.
+        that goes on gives its newest export. Raises `NotFound`, `UsageError`, `HostError`, `TransferError`.
         """
         from remoterun import model_page as pages
 
-        model = self._model(source, progress or Progress())
-        return pages.Page(model, pages.libraries(self._connections.config.home, note), port)
+        if Resource.is_one(source):
+            return self._fetch_model(Resource.parse(source), progress or Progress())
+        return pages.local_model(Path(source))
 
     def publish(
         self,
@@ -163,7 +157,7 @@ class Files:
         """Make a folder of static files: the page of `open` with its model, and a card of how that was made.
 
         The folder is new or empty, or holds a former publication that nobody changed, which is replaced as a whole.
-        Raises what `open` raises, and `AlreadyExists`.
+        Raises what `model` raises, `AlreadyExists`, and `RemoterunError` without npm.
         """
         from remoterun import model_page as pages
         from remoterun.client import publishing
@@ -171,7 +165,7 @@ class Files:
 
         folder = Path(os.path.realpath(folder))
         publishing.check_free(folder)
-        model, run, spec = self._model(source, progress or Progress()), None, None
+        model, run, spec = self.model(source, progress), None, None
         if Resource.is_one(source) and Resource.parse(source).kind == "runs":
             run, details = Runs(self._connections).info(Resource.parse(source).name)
             spec = RunSpec.from_record(details["spec"]) if details["spec"] is not None else None
@@ -192,13 +186,6 @@ class Files:
             self._fetch(resource, folder, transfer.refuse, progress or Progress(), True, choose)
 
         return make_film(run, fetch_some, target, name, fps)
-
-    def _model(self, source: str, progress: Progress) -> PageModel:
-        from remoterun import model_page as pages
-
-        if Resource.is_one(source):
-            return self._fetch_model(Resource.parse(source), progress)
-        return pages.local_model(Path(source))
 
     def _fetch_model(self, resource: Resource, progress: Progress) -> PageModel:
         from remoterun import model_page as pages

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from remoterun.client.occupancy import MachineStatus
     from remoterun.client.uploads import Uploaded
     from remoterun.model import MachineType
-    from remoterun.model_page import Page
     from remoterun.providers.base import Leftover, Offer, RentedHost
     from remoterun.transfer import Fetched
 
@@ -79,7 +78,7 @@ def fetched(result: Fetched) -> dict[str, Any]:
     }
 
 
-def page(served: Page) -> dict[str, Any]:
+def page(served: Any) -> dict[str, Any]:
     model = served.model
     about = {"model": model.name, "folder": str(model.folder), "step": model.step, "live": model.live}
     return {"address": served.address, "port": served.port, **about}

@@ -141,6 +141,10 @@ class Runs:
         chosen = [run for run in fitting if wanted.fits(run)]
         return chosen if limit is None else chosen[-limit:]
 
+    def again(self, runs: Sequence[Run], wait: float | None = None) -> Sequence[Run]:
+        """These runs as their machines know them now; `wait` as for `list`."""
+        return self._ask(runs, wait)
+
     def _located(self, number: int | str, wait: float | None = None) -> Run:
         """A run as it is known here, with the home that has it now. That is asked for where it may have changed: while
         the run is handed over, and on a rented host, which may be gone. `wait` as for `list`."""

@@ -53,6 +53,12 @@ class Run:
     """When this client began what it does for the run: PROVISIONING, UPLOADING."""
     renting: Renting | None = None
     """Of a run on rented hosts."""
+    pinned: bool = False
+    """It stands first in lists."""
+    hidden: bool = False
+    """Lists leave it out."""
+    remark: str = ""
+    """What a person has noted about it."""
     line: Line | None = field(default=None, compare=False)
     """Where it stood in the line just now."""
     fault: HostError | None = field(default=None, compare=False)

@@ -216,6 +216,22 @@ class Registry:
             self._db.change("UPDATE runs SET labels = ? WHERE key = ?", (json.dumps(labels), run.key))
         return self.run(run.number)
 
+    def annotate(
+        self, run: Run, pinned: bool | None = None, hidden: bool | None = None, remark: str | None = None
+    ) -> Run:
+        """Record what a person says of a run: that it stands first in lists, that lists leave it out, a remark. None
+        leaves each as it is."""
+        self._db.change(
+            "UPDATE runs SET pinned = coalesce(?, pinned), hidden = coalesce(?, hidden), remark = coalesce(?, remark)"
+            " WHERE key = ?",
+            (pinned, hidden, remark, run.key),
+        )
+        return self.run(run.number)
+
+    def changes_of_others(self) -> int:
+        """A number that is another one once another process has changed something."""
+        return int(self._db.rows("PRAGMA data_version")[0][0])
+
     def remove_run(self, run: Run) -> None:
         self._db.change("DELETE FROM runs WHERE key = ?", (run.key,))
         self._db.change("DELETE FROM reads WHERE run = ?", (run.key,))
@@ -245,6 +261,9 @@ def _run(row: sqlite3.Row) -> Run:
         home_id=row["home_id"],
         steps=tuple((RunState(state), moment) for state, moment in json.loads(row["steps"]).items()),
         renting=from_json(Renting, json.loads(row["renting"])) if row["renting"] else None,
+        pinned=bool(row["pinned"]),
+        hidden=bool(row["hidden"]),
+        remark=text(row["remark"]),
     )
     status = json.loads(row["status"])
     if not status:

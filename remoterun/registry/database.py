@@ -15,7 +15,7 @@ from urllib.parse import quote
 from remoterun.agent.shared.files import locked, no_room
 from remoterun.errors import REINSTALL, RemoterunError
 
-VERSION = 8
+VERSION = 9
 """The version of the schema, kept in `PRAGMA user_version`."""
 RUNS = """
     CREATE TABLE runs (
@@ -35,7 +35,10 @@ RUNS = """
         steps TEXT NOT NULL DEFAULT '{}',
         renting TEXT,
         again TEXT NOT NULL DEFAULT '',
-        asked TEXT NOT NULL DEFAULT ''
+        asked TEXT NOT NULL DEFAULT '',
+        pinned INTEGER NOT NULL DEFAULT 0,
+        hidden INTEGER NOT NULL DEFAULT 0,
+        remark TEXT NOT NULL DEFAULT ''
     );
 """
 UPLOADS = """
@@ -74,6 +77,9 @@ MIGRATIONS = (
     "DROP TABLE uploads;" + UPLOADS + "ALTER TABLE copies ADD COLUMN there INTEGER;",
     "ALTER TABLE runs ADD COLUMN asked TEXT NOT NULL DEFAULT '';",
     "ALTER TABLE copies DROP COLUMN there;",
+    "ALTER TABLE runs ADD COLUMN pinned INTEGER NOT NULL DEFAULT 0;"
+    " ALTER TABLE runs ADD COLUMN hidden INTEGER NOT NULL DEFAULT 0;"
+    " ALTER TABLE runs ADD COLUMN remark TEXT NOT NULL DEFAULT '';",
 )
 """What makes a file of each older version, from 1 on, one of the next. What homes have of uploads is learned from them.
 """

@@ -17,8 +17,9 @@ import pytest
 from remoterun.agent.shared.states import RunState
 from remoterun.errors import NotFound, RemoterunError, UsageError
 from remoterun.model import RunRequest
-from remoterun.model_page import Page, libraries, local_model
+from remoterun.model_page import libraries, local_model
 from remoterun.model_page.libraries import FILES, _npm, page_file
+from remoterun.ui.models import Page
 from tests.browser import missing_npm
 from tests.conftest import require
 from tests.unit.test_model_page import write_model
@@ -55,10 +56,10 @@ def page(home: Path, tmp_path: Path) -> Iterator[Page]:
 def test_an_interrupt_before_the_first_request_leaves_nothing_to_wait_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def interrupted(*_: object, **options: object) -> None:
+    async def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("http.server.ThreadingHTTPServer.serve_forever", interrupted)
+    monkeypatch.setattr("uvicorn.Server.main_loop", interrupted)
     with Page(local_model(write_model(tmp_path / "models", "w")), tmp_path) as page, pytest.raises(KeyboardInterrupt):
         page.serve()
 
@@ -212,7 +213,7 @@ def test_a_model_with_the_name_of_something_of_the_page(home: Path, tmp_path: Pa
     for name in ("node_modules", "index.html"):
         with Page(local_model(write_model(tmp_path / name, "w")), libraries(home)) as page:
             assert page.address.endswith("/?model=model")
-            with page.open("/model/w") as file:
+            with page.open("model/w") as file:
                 assert file.read() == b"1234"
 
 
@@ -268,6 +269,10 @@ def lend_libraries(home: Path, to: Path) -> None:
     (to / "page" / libraries(home).name).symlink_to(libraries(home))
 
 
+def opened(user: User, source: str) -> Page:
+    return Page(user.client.files.model(source), libraries(user.config.home))
+
+
 def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
@@ -279,12 +284,12 @@ def test_the_model_of_a_run_in_the_middle_and_at_its_end(artist: User) -> None:
     place.until_says(run.key, b"ready")
     work = Path(place.run(run.key).work)
     with pytest.raises(NotFound, match="`runs/1` holds no model") as caught:
-        client.files.open("runs/1")
+        client.files.model("runs/1")
     assert caught.value.hint == "run 1 goes on and may write one yet: `remoterun logs 1`"
 
     write_model(work / "out" / "models", "step-1-w", settings={"step": 1})
     (work / "out" / "models" / "large").write_bytes(bytes(1_000_000))
-    with client.files.open("runs/last") as page:
+    with opened(artist, "runs/last") as page:
         assert page.address.endswith("/?model=runs/1/out/models")
         assert (page.model.live, page.model.step, page.model.files) == (True, 1, 4)
         kept = page.model.folder
@@ -292,21 +297,21 @@ def test_the_model_of_a_run_in_the_middle_and_at_its_end(artist: User) -> None:
 
     (work / "out" / "models" / "step-1-w").unlink()
     write_model(work / "out" / "models", "step-2-w", settings={"step": 2})
-    with client.files.open("runs/1/out") as page:
+    with opened(artist, "runs/1/out") as page:
         assert (page.model.folder, page.model.step) == (kept, 2)
     assert names(kept) == ["manifest.json", "settings.json", "step-2-w", "vocab.json"]
 
     (work / "halt").touch()
     until(lambda: client.runs.get(1).state is RunState.COMPLETE)
-    with client.files.open("runs/1/out/models") as page:
+    with opened(artist, "runs/1/out/models") as page:
         assert (page.model.folder, page.model.live, page.model.step) == (kept, False, 2)
-        with page.open("/runs/1/out/models/step-2-w") as file:
+        with page.open("runs/1/out/models/step-2-w") as file:
             assert file.read() == b"1234"
 
 
 def test_the_model_of_an_upload(artist: User, tmp_path: Path) -> None:
     artist.client.uploads.upload(write_model(tmp_path / "model", "w"), "song")
-    with artist.client.files.open("uploads/song") as page:
+    with opened(artist, "uploads/song") as page:
         assert page.model.name == "uploads/song" and names(page.model.folder) == ["manifest.json", "vocab.json", "w"]
     with pytest.raises(NotFound, match="there is no upload `sing`"):
-        artist.client.files.open("uploads/sing")
+        artist.client.files.model("uploads/sing")

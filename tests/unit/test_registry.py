@@ -56,6 +56,23 @@ class TestRuns:
             registry.label(run, ["a"], ["old"])
             assert other.label(known, ["b"], []).labels == ("a", "b")
 
+    def test_what_a_person_says_of_a_run(self, registry: Registry) -> None:
+        run = add(registry)
+        assert (run.pinned, run.hidden, run.remark) == (False, False, "")
+        registry.annotate(run, pinned=True)
+        noted = registry.annotate(run, remark="best so far é\udcff")
+        assert noted == replace(run, pinned=True, remark="best so far é\udcff")
+        assert registry.annotate(run, pinned=False, hidden=True, remark="") == replace(run, hidden=True)
+        assert registry.see(run, said(run, state="running"), 5.0).number == 1 and registry.run(1).hidden
+
+    def test_changes_of_another_process_are_seen(self, registry: Registry, tmp_path: Path) -> None:
+        before = registry.changes_of_others()
+        run = add(registry)
+        assert registry.changes_of_others() == before
+        with contextlib.closing(Registry(tmp_path / "home" / "registry.db")) as other:
+            other.label(run, ["b"], [])
+        assert registry.changes_of_others() != before
+
     def test_as_it_was_recorded(self, registry: Registry) -> None:
         run = add(registry, "echo 'é\n\"'", ("a", "b"))
         assert registry.run(run.number) == run
@@ -282,14 +299,16 @@ class TestFile:
         file = tmp_path / "home" / "registry.db"
         with sqlite3.connect(file) as database:
             database.executescript(
-                "ALTER TABLE copies ADD COLUMN there INTEGER NOT NULL DEFAULT 7; PRAGMA user_version=7"
+                "ALTER TABLE copies ADD COLUMN there INTEGER NOT NULL DEFAULT 7;"
+                "ALTER TABLE runs DROP COLUMN pinned; ALTER TABLE runs DROP COLUMN hidden;"
+                "ALTER TABLE runs DROP COLUMN remark; PRAGMA user_version=7"
             )
         database.close()
         with contextlib.closing(Registry(file)) as again:
             assert again.uploads.versions() == known
             assert TestNumbers().see(again, "box", 2, B, now=2.0) == 2
 
-    @pytest.mark.parametrize("version", range(1, 8))
+    @pytest.mark.parametrize("version", range(1, 9))
     def test_of_any_older_version(self, tmp_path: Path, version: int) -> None:
         """Runs stay, with their numbers, and the next one gets the next number."""
         machine = encode(MACHINE).decode()

@@ -99,9 +99,12 @@ def open_page(
     newest model.
     """
     from remoterun.cli import browser
+    from remoterun.model_page import libraries
+    from remoterun.ui.models import Page
 
     with connect() as client, live_views.progress() as progress:
-        page = client.files.open(source, port, progress, render.line)
+        model = client.files.model(source, progress)
+        page = Page(model, libraries(client.config.home, render.line), port)
     with page:
         try:
             file_views.page(page, json)

@@ -211,6 +211,15 @@ def page(served: Any, as_json: bool) -> None:
     finish()
 
 
+def runs_page(port: int, address: str, as_json: bool) -> None:
+    """Where the page of runs is, at once."""
+    if as_json:
+        out_json({"address": address, "port": port})
+    else:
+        out(address)
+    finish()
+
+
 def page_shown(port: int, shown: bool, far_away: bool, ending: str = "^C ends it") -> None:
     """What to do with the address of a server on this machine."""
     line(f"  {'your browser shows it' if shown else 'open it in a browser'}; {ending}")
