@@ -20,6 +20,7 @@ from trainer.progress import WIDTH
 UNITS = ("char", "word", "line", "sentence")
 PATIENCE = 1000  # characters to wait for the end of a unit
 TEMPERATURE = 0.5
+SAMPLE = 300
 NEAR = 8  # characters beside a place that show whether a unit ends there
 
 
@@ -88,13 +89,15 @@ def until(written: Iterable[str], length: int, unit: str, *, seed: str = "", rev
         near = (token + near)[:NEAR] if reverse else (near + token)[-NEAR:]
 
 
-def sample(weights: Mapping[str, Floats], vocabulary: list[str], step: int, *, reverse: bool) -> str:
-    """A line of the trainer's log: what the model writes after so many steps, with `/` between lines."""
-    tokens: list[str] = []
-    written = generate(weights, vocabulary, [_line_start(vocabulary)], None, TEMPERATURE, np.random.default_rng(step))
-    while sum(map(len, tokens)) < WIDTH:
-        tokens.append(next(written))
-    text = "".join(reversed(tokens) if reverse else tokens)
+def sample(weights: Mapping[str, Floats], vocabulary: list[str], *, reverse: bool) -> str:
+    """What the model writes by itself, `SAMPLE` characters, by the same random numbers each time."""
+    start, random = [_line_start(vocabulary)], np.random.default_rng(SAMPLE)
+    made = list(until(generate(weights, vocabulary, start, None, TEMPERATURE, random), SAMPLE, "char", reverse=reverse))
+    return "".join(reversed(made) if reverse else made)
+
+
+def shown(text: str) -> str:
+    """A sample as a line of the trainer's log, with `/` between its lines."""
     lines = " / ".join(line.strip() for line in text.splitlines() if line.strip())
     return f"sample: {''.join(each if each.isprintable() else ' ' for each in lines)}"[:WIDTH]
 

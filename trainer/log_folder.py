@@ -1,6 +1,7 @@
 """Trainings that share a log folder leave each other's logs whole, as they do with checkpoints.
 
-    logs/training.json    the settings of the training that the files beside it are of
+    logs/training.json    the settings of the training that the files beside it are of; params.json: without its name
+    logs/samples/         what the model writes at each checkpoint: step-000100.txt
     logs/1f0c9a3e/        the same files of another training, set aside when this one began
 
 TensorBoard takes such a folder for a run of its own.
@@ -16,7 +17,15 @@ from trainer.checkpoint import digest_of
 from trainer.files import write_whole
 
 OWNER = "training.json"
-FILES = ("metrics.jsonl", "events.out.tfevents.*.trainer", "loss.png", "loss.svg", OWNER)  # the owner goes last
+FILES = (
+    "metrics.jsonl",
+    "events.out.tfevents.*.trainer",
+    "loss.png",
+    "loss.svg",
+    "samples",
+    "params.json",
+    OWNER,
+)  # the owner goes last
 
 
 def take_over(folder: Path, settings: Mapping[str, Any]) -> None:
@@ -28,8 +37,24 @@ def take_over(folder: Path, settings: Mapping[str, Any]) -> None:
         _move(folder, folder / owner)
     if (folder / own).is_dir():
         _move(folder / own, folder)
-    about = json.dumps({"training": own, **settings}, indent=2, ensure_ascii=False)
-    write_whole(folder / OWNER, lambda file: file.write(about.encode() + b"\n"))
+    _write_json(folder / "params.json", settings)
+    _write_json(folder / OWNER, {"training": own, **settings})
+
+
+def write_sample(folder: Path, step: int, text: str) -> None:
+    write_whole(folder / "samples" / f"step-{step:06d}.txt", lambda file: file.write(text.encode() + b"\n"))
+
+
+def forget_samples(folder: Path, after: int) -> None:
+    """Remove samples of steps that are yet to come: a training that began anew, or was killed, made them."""
+    for path in (folder / "samples").glob("step-*.txt"):
+        if path.stem[5:].isdecimal() and int(path.stem[5:]) > after:
+            path.unlink(missing_ok=True)
+
+
+def _write_json(path: Path, about: Mapping[str, Any]) -> None:
+    text = json.dumps(about, indent=2, ensure_ascii=False) + "\n"
+    write_whole(path, lambda file: file.write(text.encode()))
 
 
 def _owner(folder: Path) -> str | None:

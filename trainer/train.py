@@ -108,6 +108,7 @@ def train(settings: Settings) -> int:
     for remark in remarks:
         say(remark)
     log_folder.take_over(settings.log_dir, identity)
+    log_folder.forget_samples(settings.log_dir, after=step)
     log = Log(
         settings.log_dir, tf, step=step, validated=keeper.validated, total=total, every=settings.print_every,
         tokens_a_batch=batches.inputs[0].size, characters_a_token=material.characters_a_token,
@@ -127,7 +128,9 @@ def train(settings: Settings) -> int:
             say(keeper.save(step, arrays))
             if due_to_save():
                 weights = checkpoint.weights_of(arrays)
-                say(generate.sample(weights, vocabulary, step, reverse=settings.reverse))
+                text = generate.sample(weights, vocabulary, reverse=settings.reverse)
+                log_folder.write_sample(settings.log_dir, step, text)
+                say(generate.shown(text))
 
     if found and due_to_save() and keeper.validated < step:
         save()  # it was killed before it was tried on the validation text

@@ -151,6 +151,10 @@ def test_the_loss_falls_and_every_line_is_as_promised(trained: Path) -> None:
         other[0],
     )
     assert "green bottles hanging on the wall, / and if" in other[7]
+    samples = {path.name: path.read_text() for path in (trained / "logs" / "samples").iterdir()}
+    assert sorted(samples) == [f"step-000{step}.txt" for step in (100, 200, 300, 400)]
+    assert "green bottles hanging on the wall,\nand if" in samples["step-000400.txt"]
+    assert {len(text) for text in samples.values()} == {301}
     assert re.fullmatch(rf"best: step \d+, val_loss = {min(losses):.3f}", other[9])
     assert other[11] == "models: ml5.js can load it; `python -m trainer.generate models` writes with it"
 

@@ -7,7 +7,7 @@ import pytest
 
 from tests.unit.test_trainer_export import some_weights, write
 from trainer import export
-from trainer.generate import PATIENCE, generate, main, sample, until
+from trainer.generate import PATIENCE, SAMPLE, generate, main, sample, shown, until
 
 CHARACTERS = ["a", "b", "c", "\n"]
 
@@ -173,8 +173,11 @@ def test_a_folder_without_a_model_is_one_line(tmp_path: Path, capsys: pytest.Cap
     ]
 
 
-def test_a_sample_is_a_line_of_the_log() -> None:
-    """It fits in the width of lines, and nothing of the text moves a terminal's cursor."""
+@pytest.mark.parametrize("reverse", [False, True])
+def test_a_sample_is_the_same_each_time_and_fits_in_a_line_of_the_log(reverse: bool) -> None:
+    """Nothing of the text moves a terminal's cursor."""
     strange = ["a", "\x1b", "\r", "\n"]
-    shown = [sample(some_weights(), strange, step, reverse=False) for step in (1, 1, 2)]
-    assert shown[0] == shown[1] != shown[2] and all(len(line) <= 79 and line.isprintable() for line in shown)
+    text = sample(some_weights(), strange, reverse=reverse)
+    assert text == sample(some_weights(), strange, reverse=reverse) and len(text) == SAMPLE
+    line = shown(text)
+    assert len(line) <= 79 and line.isprintable() and line.startswith("sample: ")

@@ -60,6 +60,7 @@ def test_another_training_sets_the_log_aside_until_its_own_goes_on(tmp_path: Pat
         log_folder.take_over(tmp_path, {"rnn_size": size})
         (tmp_path / f"events.out.tfevents.{step}.trainer").write_bytes(b"")
         Metrics(tmp_path / "metrics.jsonl", step, step).write(step + 10, {"train_loss": float(size)})
+        log_folder.write_sample(tmp_path, step + 10, f"of {size}")
 
     def events(folder: Path) -> set[str]:
         return {path.name.split(".")[3] for path in folder.glob("events*")}
@@ -69,23 +70,29 @@ def test_another_training_sets_the_log_aside_until_its_own_goes_on(tmp_path: Pat
     train(64, 10)
     assert records(tmp_path / "metrics.jsonl") == [(10, "train_loss", 64), (20, "train_loss", 64)]
     assert json.loads((tmp_path / "training.json").read_text())["rnn_size"] == 64
-    (aside,) = (path for path in tmp_path.iterdir() if path.is_dir())
+    (aside,) = (path for path in tmp_path.iterdir() if path.is_dir() and path.name != "samples")
     assert records(aside / "metrics.jsonl") == [(10, "train_loss", 128)]
     (tmp_path / "notes.txt").write_text("mine")
 
     train(128, 10)
     assert records(tmp_path / "metrics.jsonl") == [(10, "train_loss", 128), (20, "train_loss", 128)]
     assert events(tmp_path) == {"0", "10"}
-    (other,) = (path for path in tmp_path.iterdir() if path.is_dir())
+    (other,) = (path for path in tmp_path.iterdir() if path.is_dir() and path.name != "samples")
     assert other != aside and events(other) == {"0", "10"}
     assert (tmp_path / "notes.txt").exists()
+    for folder, size in ((tmp_path, 128), (other, 64)):
+        texts = {path.name: path.read_text() for path in (folder / "samples").iterdir()}
+        assert texts == {"step-000010.txt": f"of {size}\n", "step-000020.txt": f"of {size}\n"}
+        assert json.loads((folder / "params.json").read_text()) == {"rnn_size": size}
+    log_folder.forget_samples(tmp_path, after=10)
+    assert [path.name for path in (tmp_path / "samples").iterdir()] == ["step-000010.txt"]
 
 
 def test_a_log_that_is_nobodys_is_taken_over_as_it_is(tmp_path: Path) -> None:
     (tmp_path / "training.json").write_text('{"training": "../elsewhere"}')
     (tmp_path / "metrics.jsonl").write_text("")
     log_folder.take_over(tmp_path, {"rnn_size": 1})
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["metrics.jsonl", "training.json"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["metrics.jsonl", "params.json", "training.json"]
 
 
 def test_bits_a_character() -> None:
