@@ -160,13 +160,17 @@ def test_a_curve_is_broken_where_it_has_no_value_and_each_such_place_is_marked(c
         ("ticks", 5, 5, [5]),
         ("logTicks", 0.5, 2000, [1, 10, 100, 1000]),
         ("logTicks", 1, 60, [1, 2, 5, 10, 20, 50]),
-        ("timeTicks", 0, 3600, [0, 900, 1800, 2700, 3600]),
-        ("timeTicks", 0, 90, [0, 30, 60, 90]),
+        ("times", 0, 3600, [0, 900, 1800, 2700, 3600]),
+        ("times", 0, 90, [0, 30, 60, 90]),
+        ("times", 0, 6 * 86400, [0, 172800, 345600, 518400]),
     ],
 )
 def test_axes_have_few_round_marks(code: Tab, kind: str, low: float, high: float, marks: list[float]) -> None:
     found = code.page.evaluate(
-        "async ([kind, low, high]) => (await import('/static/curve.js'))[kind](low, high, 5)", [kind, low, high]
+        """async ([kind, low, high]) => {
+            const { ticks, logTicks } = await import("/static/curve.js");
+            return kind === "logTicks" ? logTicks(low, high, 5) : ticks(low, high, 5, kind === "times"); }""",
+        [kind, low, high],
     )
     assert found == pytest.approx(marks)
 
@@ -316,13 +320,13 @@ def test_charts_of_a_run_are_figures_with_words(code: Tab, folder: Path) -> None
 def test_a_cursor_goes_by_keys_and_says_what_is_there(code: Tab, folder: Path) -> None:
     write_run(folder, 3, ["loss"], packed(training()))
     write_run(folder, 4, ["loss"], packed(training(bias=1)))
-    picture = show(code, [{"number": 3}, {"number": 4, "label": "the other"}], "loss")
+    picture = show(code, [3, 4], "loss")
     code.page.wait_for_function("document.querySelectorAll('.chart-values span').length === 2")
     picture.focus()
     status = code.page.get_by_role("status")
     for key, words in (
-        ("Home", "step 0: run 3 3, the other 4"),
-        ("Shift+ArrowRight", "step 100: run 3 2, the other 3"),
+        ("Home", "step 0: run 3 3, run 4 4"),
+        ("Shift+ArrowRight", "step 100: run 3 2, run 4 3"),
         ("ArrowRight", "step 110: "),
         ("End", "step 2,990: "),
         ("ArrowRight", "step 2,990: "),

@@ -1,18 +1,18 @@
 // Small charts of one run, or of several over each other, on canvas. What they show is in words and in a table, too.
 
-import { Points, chosen, direction, logTicks, ranked, ticks, timeTicks } from "./curve.js";
-import { bytes, el, number } from "./dom.js";
+import { Points, chosen, direction, logTicks, ranked, ticks } from "./curve.js";
+import { bytes, el, fill, number } from "./dom.js";
 
 const HEIGHT = 150;
 const EDGE = { left: 46, right: 10, top: 8, bottom: 18 };
 const ROWS = 200;
 const MANY = 12; // charts; where there are more, they can be filtered
-const USAGE = ["cpu", "memory", "gpu", "gpu memory"]; // `usage.points` has no names
-const UNITS = { cpu: "%", gpu: "%", memory: "B", "gpu memory": "B" };
+const UNITS = { cpu: "%", memory: "B", gpu: "%", "gpu memory": "B" }; // the series of `usage.points`, which has no names
+const USAGE = Object.keys(UNITS);
 const FILES = { usage: "usage", metrics: "points" }; // the usage first: it begins with the command, so times count from there
 const settings = { axis: "step", log: false, smooth: 0 }; // as last chosen, also for the next run
 
-/** The charts of run `runs`, or of several: [{number, label}]. They fetch their points, and more after each `update`. */
+/** The charts of a run, or of several, by their numbers. They fetch their points, and more after each `update`. */
 export class Charts {
   view = { ...settings, zoom: null, cursor: null }; // zoom: {axis, from, to}; cursor: {axis, x}
   said = el("p.unseen", { role: "status" });
@@ -20,21 +20,18 @@ export class Charts {
   #seen = new Set();
   #frame = 0;
   #grid = el("div.chart-grid");
-  #filter = el("input", { type: "search", placeholder: "filter charts", "aria-label": "filter charts", hidden: true, oninput: () => this.changed() });
+  #filter = el("input", { type: "search", placeholder: "Filter charts", "aria-label": "Filter charts", oninput: () => this.#changed() });
   #watch = new IntersectionObserver((entries) => this.#appeared(entries), { rootMargin: "150px" });
   #sizes = new ResizeObserver(() => this.draw());
   #dark = matchMedia("(prefers-color-scheme: dark)");
 
   constructor(element, runs) {
-    const list = Array.isArray(runs) ? runs : [{ number: runs }];
-    this.runs = list.map(({ number, label = `run ${number}` }, index) => {
-      const start = { time: null };
-      const colour = list.length > 1 ? `--c${(index % 8) + 1}` : "--accent";
-      const wanted = { usage: 0, metrics: 0 };
-      return { number, label, start, colour, dash: index < 8 ? [] : [5, 3], names: [], wanted, usage: new Points(start), metrics: new Points(start) };
+    this.runs = [runs].flat().map((number, index, { length }) => {
+      const colour = length > 1 ? `--c${(index % 8) + 1}` : "--accent";
+      return { number, label: `run ${number}`, colour, dash: index < 8 ? [] : [5, 3], names: [], ...noPoints() };
     });
     this.element = el("section", { "aria-label": "Charts", hidden: true }, this.#controls(), this.#grid, this.said);
-    element.replaceChildren(this.element);
+    fill(element, this.element);
     this.#sizes.observe(this.#grid);
     this.#dark.onchange = () => this.draw();
     for (const run of this.runs) this.update(null, run.number);
@@ -43,15 +40,15 @@ export class Charts {
   /** What a `points` event says of a run: how many bytes there are, and names; null: ask for it. */
   async update(event, of = this.runs[0].number) {
     const run = this.runs.find((each) => each.number === of);
-    if (!run) return;
-    this.#know(run, event ?? {});
+    run.ends = event ?? {};
+    if (Array.isArray(event?.names)) run.names = event.names;
     if (run.busy) return;
     run.busy = true;
     try {
       if (event === null || event.metrics < run.metrics.bytes) await this.#ask(run);
       while ((await this.#fetch(run, "usage")) + (await this.#fetch(run, "metrics")));
       if (run.metrics.series.length > run.names.length) await this.#ask(run);
-      this.changed();
+      this.#changed();
     } catch {
       // The page says that the machine, or the server, can't be reached; the next event goes on from where this ended.
     } finally {
@@ -64,25 +61,6 @@ export class Charts {
     this.#dark.onchange = null;
     for (const observer of [this.#watch, this.#sizes]) observer.disconnect();
     this.element.remove();
-  }
-
-  /** There are more points, other names, or another filter. */
-  changed() {
-    const metrics = new Set(this.runs.flatMap((run) => run.names.filter((_, index) => run.metrics.series[index])));
-    const usage = USAGE.filter((_, index) => this.runs.some((run) => run.usage.series[index]));
-    const all = [...ranked(metrics).map((name) => ["metrics", name]), ...usage.map((name) => ["usage", name])];
-    const wanted = this.#filter.value.toLowerCase();
-    all.forEach(([file, name], place) => {
-      const key = `${file} ${name}`;
-      if (!this.#charts.has(key)) this.#charts.set(key, new Chart(this, file, name));
-      const { element } = this.#charts.get(key);
-      if (this.#grid.children[place] !== element) this.#grid.insertBefore(element, this.#grid.children[place] ?? null);
-      element.hidden = !name.toLowerCase().includes(wanted);
-      this.#watch.observe(element);
-    });
-    this.element.hidden = all.length === 0;
-    this.#filter.hidden = all.length <= MANY;
-    this.draw();
   }
 
   /** Draw what is in view, once a frame. */
@@ -103,41 +81,45 @@ export class Charts {
     this.draw();
   }
 
-  #know(run, { usage, metrics, names }) {
-    run.wanted = { usage: Math.max(run.wanted.usage, usage ?? 0), metrics: Math.max(run.wanted.metrics, metrics ?? 0) };
-    if (Array.isArray(names)) run.names = names;
-  }
-
   async #ask(run) {
     const answer = await fetch(`api/runs/${run.number}/names`);
     if (!answer.ok) throw new Error(`no names: ${answer.status}`);
-    const said = await answer.json();
-    for (const file of Object.keys(FILES)) {
-      if (said[file] >= run[file].bytes) continue; // the run began anew, or goes on elsewhere
-      run[file] = new Points(run.start);
-      run.wanted[file] = 0;
-    }
-    this.#know(run, said);
+    run.ends = await answer.json();
+    run.names = run.ends.names;
+    if (run.ends.metrics < run.metrics.bytes) Object.assign(run, noPoints()); // it began anew, or goes on elsewhere
   }
 
   async #fetch(run, file) {
-    const points = run[file];
-    if (this.closed || points.bytes >= run.wanted[file]) return 0;
-    const answer = await fetch(`api/runs/${run.number}/${FILES[file]}?from=${points.bytes}`);
+    if (this.closed || run[file].bytes >= run.ends[file]) return 0;
+    const answer = await fetch(`api/runs/${run.number}/${FILES[file]}?from=${run[file].bytes}`);
     if (!answer.ok) throw new Error(`no points: ${answer.status}`);
     const got = await answer.arrayBuffer();
-    points.add(got);
-    this.changed();
+    run[file].add(got);
+    this.#changed();
     return got.byteLength;
   }
 
+  /** There are more points, other names, or another filter. */
+  #changed() {
+    const metrics = new Set(this.runs.flatMap((run) => run.names.filter((_, index) => run.metrics.series[index])));
+    const usage = USAGE.filter((_, index) => this.runs.some((run) => run.usage.series[index]));
+    const all = [...ranked(metrics).map((name) => ["metrics", name]), ...usage.map((name) => ["usage", name])];
+    all.forEach(([file, name], place) => {
+      const key = `${file} ${name}`;
+      if (!this.#charts.has(key)) this.#charts.set(key, new Chart(this, file, name));
+      const { element } = this.#charts.get(key);
+      if (this.#grid.children[place] !== element) this.#grid.insertBefore(element, this.#grid.children[place] ?? null);
+      element.hidden = !name.toLowerCase().includes(this.#filter.value.toLowerCase());
+      this.#watch.observe(element);
+    });
+    this.element.hidden = all.length === 0;
+    this.#filter.hidden = all.length <= MANY;
+    this.draw();
+  }
+
   #extent(axis, files) {
-    let [from, to] = [Infinity, -Infinity];
-    for (const series of this.runs.flatMap((run) => files.flatMap((file) => run[file].series))) {
-      const line = series?.[axis].settle();
-      if (line?.count) [from, to] = [Math.min(from, line.x[0]), Math.max(to, line.x[line.count - 1])];
-    }
-    return { from, to };
+    const lines = this.runs.flatMap((run) => files.flatMap((file) => run[file].series.map((series) => series[axis].settle()))).filter((line) => line?.count);
+    return { from: Math.min(...lines.map((line) => line.x[0])), to: Math.max(...lines.map((line) => line.x[line.count - 1])) };
   }
 
   #appeared(entries) {
@@ -151,42 +133,39 @@ export class Charts {
 
   #controls() {
     const change = (changes) => this.set(Object.assign(settings, changes));
-    const choice = (text, name, [off, on]) => el("button.quiet", { type: "button", "aria-pressed": String(this.view[name] === on), onclick: ({ target }) => {
-      const pressed = this.view[name] === off;
-      target.setAttribute("aria-pressed", String(pressed));
-      change({ [name]: pressed ? on : off });
-    } }, text);
-    const slider = { type: "range", min: 0, max: 0.99, step: 0.01, value: this.view.smooth, oninput: ({ target }) => change({ smooth: Number(target.value) }) };
-    return el("div.charts-bar", {}, el("label", {}, "smooth", el("input", slider)), choice("time", "axis", ["step", "time"]),
-      choice("log", "log", [false, true]), this.#filter);
+    const choice = (text, name, off, on) => {
+      const click = ({ target }) => {
+        change({ [name]: this.view[name] === off ? on : off });
+        target.setAttribute("aria-pressed", String(this.view[name] === on));
+      };
+      return el("button.quiet", { "aria-pressed": String(this.view[name] === on), onclick: click }, text);
+    };
+    const slider = { type: "range", min: 0, max: 0.99, step: 0.01, value: String(settings.smooth), oninput: ({ target }) => change({ smooth: Number(target.value) }) };
+    return el("div.charts-bar", {}, el("label", {}, "smooth", el("input", slider)), choice("time", "axis", "step", "time"), choice("log", "log", false, true), this.#filter);
   }
 }
 
 class Chart {
   table = null;
   #base = el("canvas");
-  #top = el("canvas", { tabindex: 0, role: "img" });
+  #top = el("canvas", { tabindex: "0", role: "img" });
   #values = el("div.chart-values");
-  #toggle = el("button.quiet.chart-toggle", { type: "button", "aria-pressed": "false", onclick: () => this.#showTable() }, "table");
+  #toggle = el("button.quiet.chart-toggle", { "aria-pressed": "false", onclick: () => this.#showTable() }, "table");
   #drag = null; // {from, to}: pixels
   #drawn = null; // what the picture shows
 
   constructor(all, file, name) {
     Object.assign(this, { all, file, name, unit: file === "usage" ? UNITS[name] : "" });
-    this.direction = file === "usage" ? 0 : direction(name);
+    this.direction = this.unit ? 0 : direction(name);
     this.plot = el("div.plot", {}, this.#base, this.#top);
     const caption = el("figcaption", {}, el("span.chart-name", { title: name }, name), this.#values);
     this.element = el(`figure.chart${all.runs.length > 1 ? ".several" : ""}`, {}, caption, this.plot, this.#toggle);
     const listeners = {
       pointermove: (event) => this.#moved(event),
       pointerleave: () => this.#drag ?? all.set({ cursor: null }),
-      pointerdown: (event) => {
-        if (event.button || !this.#drawn) return;
-        this.#drag = { from: event.offsetX, to: event.offsetX };
-        this.#top.setPointerCapture(event.pointerId);
-      },
-      pointerup: () => this.#dragged(),
-      pointercancel: () => { this.#drag = null; all.draw(); },
+      pointerdown: (event) => this.#down(event),
+      pointerup: () => this.#up(),
+      pointercancel: () => { this.#drag = null; },
       dblclick: () => all.set({ zoom: null }),
       keydown: (event) => this.#key(event),
     };
@@ -195,7 +174,7 @@ class Chart {
 
   draw(width, whole, colour, font) {
     const { view, runs } = this.all;
-    const axis = this.file === "usage" ? "time" : view.axis;
+    const axis = this.unit ? "time" : view.axis;
     const log = view.log && !this.unit;
     const lines = runs.flatMap((run) => {
       const line = run[this.file].series[(this.unit ? USAGE : run.names).indexOf(this.name)]?.[axis].settle();
@@ -204,16 +183,15 @@ class Chart {
     if (!lines.length) return;
     const [right, bottom] = [width - EDGE.right, HEIGHT - EDGE.bottom];
     const { from, to } = this.#range(lines, axis, whole[axis]);
-    let [low, high] = [Infinity, -Infinity];
     for (const each of lines) {
       const choose = (y) => chosen(each.line, y, from, to, right - EDGE.left, log ? 0 : -Infinity);
       each.solid = choose(each.y);
       each.faint = each.y === each.line.y ? null : choose(each.line.y);
-      [low, high] = [Math.min(low, each.solid.low), Math.max(high, each.solid.high)];
     }
-    if (low > high) [low, high] = [log ? 0.1 : 0, 1];
+    let [low, high] = [Math.min(...lines.map(({ solid }) => solid.low)), Math.max(...lines.map(({ solid }) => solid.high))];
+    if (low > high) [low, high] = [0.1, 1]; // nothing can be drawn
     if (this.unit) [low, high] = [0, this.unit === "%" ? Math.max(100, high) : high * 1.1 || 1];
-    else [low, high] = log ? [low / 1.1, high * 1.1] : padded(low, high, 0.06);
+    else [low, high] = log ? [low / 1.1, high * 1.1] : padded(low, high);
     const scale = log ? Math.log10 : (value) => value;
     const x = (value) => EDGE.left + ((value - from) / (to - from)) * (right - EDGE.left);
     const y = (value) => bottom - ((scale(value) - scale(low)) / (scale(high) - scale(low))) * (bottom - EDGE.top);
@@ -221,7 +199,6 @@ class Chart {
 
     const pen = sized(this.#base, width, font);
     this.#axes(pen);
-    pen.beginPath();
     pen.rect(EDGE.left - 1, 0, right - EDGE.left + 4, bottom + 1);
     pen.clip();
     for (const each of lines) this.#curve(pen, each);
@@ -252,18 +229,18 @@ class Chart {
     pen.textAlign = "right";
     pen.textBaseline = "middle";
     const levels = log ? logTicks(low, high, 4) : ticks(low, high, 4);
-    pen.beginPath();
     for (const value of levels) {
       const at = Math.round(y(value)) + 0.5;
       pen.moveTo(EDGE.left, at);
       pen.lineTo(right, at);
-      const text = this.unit === "B" ? bytes(value) : short(value, log ? value : levels[1] - levels[0], log ? value : Math.max(-low, high));
-      pen.fillText(this.unit === "%" ? `${text}%` : text, EDGE.left - 6, at);
+      const text = short(value, log ? value : levels[1] - levels[0], log ? value : Math.max(-low, high));
+      pen.fillText(this.unit === "B" ? bytes(value) : text + this.unit, EDGE.left - 6, at);
     }
     pen.stroke();
+    pen.beginPath();
     pen.textAlign = "left";
     pen.textBaseline = "bottom";
-    const places = (axis === "time" ? timeTicks : ticks)(from, to, Math.max(2, (right - EDGE.left) / 80));
+    const places = ticks(from, to, Math.max(2, (right - EDGE.left) / 80), axis === "time");
     this.#drawn.labels = places.map((value) => {
       const text = axis === "time" ? clock(value) : short(value, places[1] - places[0], to);
       const wide = pen.measureText(text).width;
@@ -307,7 +284,7 @@ class Chart {
   }
 
   #cursor() {
-    const { axis, lines, x, y, right, bottom, width, colour, font, from, to } = this.#drawn;
+    const { axis, lines, x, y, right, bottom, width, colour, font, from, to, labels } = this.#drawn;
     const { cursor } = this.all.view;
     const pen = sized(this.#top, width, font);
     if (this.#drag) {
@@ -328,9 +305,7 @@ class Chart {
     const wide = pen.measureText(text).width;
     const left = Math.min(Math.max(place - wide / 2, 0), right + 4 - wide);
     pen.fillStyle = colour("--ground");
-    for (const [start, size] of this.#drawn.labels) {
-      if (start < left + wide + 6 && start + size > left - 6) pen.fillRect(start - 1, bottom + 2, size + 2, 16);
-    }
+    for (const [start, size] of labels) if (start < left + wide + 6 && start + size > left - 6) pen.fillRect(start - 1, bottom + 2, size + 2, 16);
     pen.fillStyle = colour("--ink");
     pen.fillText(text, left, HEIGHT - 1);
   }
@@ -339,16 +314,16 @@ class Chart {
   #words() {
     const { axis, lines } = this.#drawn;
     const { cursor } = this.all.view;
-    const here = cursor?.axis === axis;
-    const best = (line, at) => (at < 0 ? "" : ` best ${this.#text(line.y[at])}`);
-    this.#values.replaceChildren(...lines.map(({ run, line, y, best: at }) => {
-      const index = here ? line.nearest(cursor.x) : line.count - 1;
-      const more = !here ? best(line, at) : y !== line.y ? ` smooth ${this.#text(y[index])}` : "";
-      return el("span", { title: run.label }, this.all.runs.length > 1 && el("i", { style: { background: `var(${run.colour})` } }),
-        this.all.runs.length > 1 && `${run.number} `, el("b", {}, this.#text(line.y[index])), this.all.runs.length > 1 ? "" : more);
+    const several = this.all.runs.length > 1;
+    const best = (line, at) => at >= 0 && ` best ${this.#text(line.y[at])}`;
+    fill(this.#values, lines.map(({ run, line, best: at }) => {
+      const here = cursor?.axis === axis ? line.nearest(cursor.x) : -1;
+      const value = el("b", {}, this.#text(line.y[here < 0 ? line.count - 1 : here]));
+      const who = several && [el("i.swatch", { style: { background: `var(${run.colour})` } }), `${run.number} `];
+      return el("span", { title: run.label }, who, value, !several && here < 0 && best(line, at));
     }));
-    const summary = ({ run, line, best: at }) => `${run.label}: ${line.count} points, first ${this.#text(line.y[0])}, ` +
-      `last ${this.#text(line.y[line.count - 1])} at ${this.#place(line.x[line.count - 1])}` + (at < 0 ? "" : `,${best(line, at)} at ${this.#place(line.x[at])}`);
+    const summary = ({ run, line, best: at }) => `${run.label}: ${line.count} points, first ${this.#text(line.y[0])}, last ${this.#text(line.y[line.count - 1])}` +
+      ` at ${this.#place(line.x[line.count - 1])}${at < 0 ? "" : `,${best(line, at)} at ${this.#place(line.x[at])}`}`;
     this.#top.setAttribute("aria-label", `Chart of ${this.name}. ${lines.map(summary).join(". ")}. Arrow keys move a cursor.`);
   }
 
@@ -360,23 +335,31 @@ class Chart {
     return this.#drawn.axis === "time" ? clock(x) : `step ${number(x)}`;
   }
 
-  #moved({ offsetX }) {
-    if (!this.#drawn) return;
-    const { axis, from, to, right, lines, x } = this.#drawn;
-    const pixels = Math.min(Math.max(offsetX, EDGE.left), right);
-    if (this.#drag) this.#drag.to = pixels;
-    const wanted = from + ((pixels - EDGE.left) / (right - EDGE.left)) * (to - from);
-    const near = lines.map(({ line }) => line.x[line.nearest(wanted)]).sort((one, other) => Math.abs(one - wanted) - Math.abs(other - wanted))[0];
-    this.all.set({ cursor: { axis, x: Math.abs(x(near) - pixels) < 30 ? near : wanted } });
+  /** x at these pixels from the left, within the picture. */
+  #at(pixels) {
+    const { from, to, right } = this.#drawn;
+    return from + ((Math.min(Math.max(pixels, EDGE.left), right) - EDGE.left) / (right - EDGE.left)) * (to - from);
   }
 
-  #dragged() {
-    const { from, to } = this.#drag ?? { from: 0, to: 0 };
+  #moved({ offsetX }) {
+    if (!this.#drawn) return;
+    if (this.#drag) this.#drag.to = offsetX;
+    const { axis, lines, x } = this.#drawn;
+    const wanted = this.#at(offsetX);
+    const near = lines.map(({ line }) => line.x[line.nearest(wanted)]).sort((one, other) => Math.abs(one - wanted) - Math.abs(other - wanted))[0];
+    this.all.set({ cursor: { axis, x: Math.abs(x(near) - offsetX) < 30 ? near : wanted } });
+  }
+
+  #down({ button, offsetX, pointerId }) {
+    if (button || !this.#drawn) return;
+    this.#drag = { from: offsetX, to: offsetX };
+    this.#top.setPointerCapture(pointerId);
+  }
+
+  #up() {
+    const [from, to] = this.#drag ? [this.#drag.from, this.#drag.to].sort((one, other) => one - other) : [0, 0];
     this.#drag = null;
-    if (Math.abs(to - from) < 6) return this.all.draw();
-    const { axis, right, from: first, to: last } = this.#drawn;
-    const place = (pixels) => first + ((Math.max(pixels, EDGE.left) - EDGE.left) / (right - EDGE.left)) * (last - first);
-    return this.all.set({ zoom: { axis, from: place(Math.min(from, to)), to: place(Math.max(from, to)) } });
+    this.all.set(to - from < 6 ? {} : { zoom: { axis: this.#drawn.axis, from: this.#at(from), to: this.#at(to) } });
   }
 
   #key(event) {
@@ -386,15 +369,15 @@ class Chart {
     const { cursor, zoom } = this.all.view;
     const [first, last] = [line.find(from), line.nearest(to)];
     const x = cursor?.axis === axis ? cursor.x : null;
-    const move = (steps) => (x === null ? (steps > 0 ? first : last) : line.nearest(x) + steps * (event.shiftKey ? 10 : 1));
-    const middle = x ?? (from + to) / 2;
-    const index = { ArrowRight: () => move(1), ArrowLeft: () => move(-1), Home: () => first, End: () => last }[event.key]?.();
-    if (index !== undefined) {
+    const by = { ArrowLeft: -1, ArrowRight: 1, Home: -Infinity, End: Infinity }[event.key];
+    if (by) {
+      const index = x === null ? (Math.abs(by) === 1 ? first : by) : line.nearest(x) + by * (event.shiftKey ? 10 : 1);
       const at = line.x[Math.min(Math.max(index, first), last)];
       const said = lines.map(({ run, line: other }) => `${run.label} ${this.#text(other.y[other.nearest(at)])}`);
       this.all.said.textContent = `${this.name}, ${this.#place(at)}: ${said.join(", ")}`;
       this.all.set({ cursor: { axis, x: at } });
     } else if (event.key === "+") {
+      const middle = x ?? (from + to) / 2;
       this.all.set({ zoom: { axis, from: (middle + from) / 2, to: (middle + to) / 2 } });
     } else if (event.key === "-" || (event.key === "Escape" && (cursor || zoom))) {
       this.all.set({ zoom: null, cursor: null });
@@ -410,7 +393,7 @@ class Chart {
     this.#toggle.setAttribute("aria-pressed", String(shown));
     this.plot.hidden = shown;
     this.table?.remove();
-    this.table = shown ? el("div.chart-rows", { tabindex: 0, role: "region", "aria-label": `${this.name} as a table` }) : null;
+    this.table = shown ? el("div.chart-rows", { tabindex: "0", role: "region", "aria-label": `${this.name} as a table` }) : null;
     if (shown) this.element.append(this.table);
     this.all.draw();
   }
@@ -420,14 +403,20 @@ class Chart {
     const { axis, lines, from, to } = this.#drawn;
     const { line } = lines[0];
     const [first, last] = [line.find(from), line.nearest(to)];
-    const rows = Array.from({ length: Math.min(ROWS, last - first + 1) }, (_, row, most = Math.min(ROWS - 1, last - first)) => {
+    const most = Math.min(ROWS - 1, last - first);
+    const rows = Array.from({ length: most + 1 }, (_, row) => {
       const x = line.x[first + Math.round((row / Math.max(1, most)) * (last - first))];
-      return el("tr", {}, el("th", { scope: "row" }, axis === "time" ? clock(x) : number(x)),
-        lines.map(({ line: other }) => el("td", {}, this.#text(other.y[other.nearest(x)]))));
+      const cells = lines.map(({ line: other }) => el("td", {}, this.#text(other.y[other.nearest(x)])));
+      return el("tr", {}, el("th", { scope: "row" }, axis === "time" ? clock(x) : number(x)), cells);
     });
     const heads = [axis, ...lines.map(({ run }) => run.label)].map((text) => el("th", { scope: "col" }, text));
-    this.table.replaceChildren(el("table", {}, el("thead", {}, el("tr", {}, heads)), el("tbody", {}, rows)));
+    fill(this.table, el("table", {}, el("thead", {}, el("tr", {}, heads)), el("tbody", {}, rows)));
   }
+}
+
+function noPoints() {
+  const start = { time: null };
+  return { usage: new Points(start), metrics: new Points(start), ends: {} };
 }
 
 /** The context of a canvas that is made as wide as its place, sharp on any screen, and empty; it counts in CSS pixels. */
@@ -449,15 +438,15 @@ function dot(pen, x, y, radius, colour) {
   return pen;
 }
 
-function padded(low, high, part) {
-  const spare = (high - low) * part || Math.abs(high) * 0.1 || 1;
+function padded(low, high) {
+  const spare = (high - low) * 0.06 || Math.abs(high) * 0.1 || 1;
   return [low - spare, high + spare];
 }
 
 /** A number on an axis whose marks are `step` apart, and whose largest is `most`. */
 function short(value, step, most) {
   if (value === 0) return "0";
-  if (most < 0.005 || most >= 1e15) return value.toExponential().replace(/(\.\d{1,2})\d*e\+?/, "$1e").replace("e+", "e");
+  if (most < 0.005 || most >= 1e15) return value.toExponential().replace(/(\.\d{1,2})\d*e/, "$1e").replace("e+", "e");
   const [unit, name] = most >= 1e9 ? [1e9, "G"] : most >= 1e6 ? [1e6, "M"] : most >= 1e4 ? [1e3, "k"] : [1, ""];
   const digits = Math.ceil(-Math.log10(Math.abs(step || value) / unit) - 1e-9);
   return `${(value / unit).toFixed(Math.min(8, Math.max(0, digits)))}${name}`;

@@ -5,6 +5,7 @@
 
 const POINT = 4;
 const MOST_SERIES = 1000;
+const TIMES = [1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10800, 21600, 43200, 86400]; // seconds
 
 /** The points of one file of one run; `add` takes its bytes as they come, `bytes` is how many there were. Times are
  * relative to `start.time`, which the first point sets, if it is null, for all files of the run. */
@@ -153,13 +154,17 @@ export function chosen(line, y, from, to, width, floor = -Infinity) {
   return { points, marks, low, high };
 }
 
-/** Where an axis has its marks: about `count` of them, at 1, 2 or 5 times a power of ten. */
-export function ticks(low, high, count) {
+/** Where an axis has its marks: about `count` of them, at 1, 2 or 5 times a power of ten; `timed`: at whole minutes, hours, days. */
+export function ticks(low, high, count, timed = false) {
   const rough = (high - low) / Math.max(1, count);
   if (!(rough > 0) || !Number.isFinite(rough)) return [low];
   const power = 10 ** Math.floor(Math.log10(rough));
   const part = rough / power;
-  return multiples((part < 1.5 ? 1 : part < 3.5 ? 2 : part < 7.5 ? 5 : 10) * power, low, high);
+  const plain = (part < 1.5 ? 1 : part < 3.5 ? 2 : part < 7.5 ? 5 : 10) * power;
+  const step = timed && rough >= 1 ? (TIMES.find((each) => each >= rough) ?? Math.ceil(rough / 86400) * 86400) : plain;
+  const first = Math.ceil(low / step - 1e-9);
+  const found = Array.from({ length: Math.max(0, Math.floor(high / step + 1e-9) - first + 1) }, (_, index) => (first + index) * step);
+  return found.map((value) => Number(value.toPrecision(12)));
 }
 
 /** As `ticks`, for a logarithmic axis: powers of ten; 1, 2, 5 times them where they are few. */
@@ -170,14 +175,6 @@ export function logTicks(low, high, count) {
   const found = [];
   for (let power = first; power <= last; power += Math.ceil((last - first) / count)) found.push(...parts.map((part) => part * 10 ** power));
   return found.filter((value) => value >= low && value <= high);
-}
-
-/** As `ticks`, for seconds: whole minutes, hours and days. */
-export function timeTicks(low, high, count) {
-  const rough = (high - low) / Math.max(1, count);
-  const step = [1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10800, 21600, 43200, 86400].find((each) => each >= rough);
-  if (rough < 1) return ticks(low, high, count);
-  return step ? multiples(step, low, high) : ticks(low / 86400, high / 86400, count).map((days) => days * 86400);
 }
 
 // What decides which way a metric is better, and which come first: as `agent/shared/measured.py` has it.
@@ -194,15 +191,6 @@ export function direction(name) {
 export function ranked(names) {
   const rank = (name) => (FIRST.test(name) ? (/val|eval|test/i.test(name) ? 0 : 1) : direction(name) ? 2 : 3);
   return [...names].sort((one, other) => rank(one) - rank(other) || (one < other ? -1 : one > other ? 1 : 0));
-}
-
-function multiples(step, low, high) {
-  const found = [];
-  const digits = Math.max(0, -Math.floor(Math.log10(step)));
-  for (let index = Math.ceil(low / step - 1e-9); index * step <= high + step * 1e-9 && found.length < 100; index += 1) {
-    found.push(digits <= 100 ? Number((index * step).toFixed(digits)) : index * step);
-  }
-  return found;
 }
 
 function doubled(array) {

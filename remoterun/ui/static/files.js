@@ -1,4 +1,4 @@
-// The files of a run, or of an upload: a tree beside a preview. What is in them is shown as text, or by the browser's own players.
+// The files of a run, or of an upload: a tree beside a preview. What is in them is text, or for the browser's own players.
 
 import { notice } from "./actions.js";
 import { bytes, el, fill } from "./dom.js";
@@ -7,9 +7,8 @@ import { act, api, raw } from "./state.js";
 const AGAIN = 15_000; // milliseconds after which the files of a run that goes on are listed again
 const MOST_TEXT = 256 << 10;
 const MOST_NOTEBOOK = 8 << 20; // its pictures are within it
-const ROWS = 500;
-const COLUMNS = 100;
-const PLAYERS = { png: "img", jpg: "img", jpeg: "img", gif: "img", webp: "img", bmp: "img", svg: "img", wav: "audio", mp3: "audio", ogg: "audio", flac: "audio", m4a: "audio", mp4: "video", webm: "video" };
+const [ROWS, COLUMNS] = [500, 100];
+const PLAYERS = { img: /\.(png|jpe?g|gif|webp|bmp|svg)$/i, audio: /\.(wav|mp3|ogg|flac|m4a)$/i, video: /\.(mp4|webm)$/i };
 
 export function files(element, number) {
   return new Files(element, `api/runs/${number}`, "", number);
@@ -17,40 +16,39 @@ export function files(element, number) {
 
 /** The address of a file below `base`. */
 export function fileAt(base, path, query = "") {
-  return `${base}/file/${path.split("/").map(encodeURIComponent).join("/")}${query && `?${query}`}`;
+  return `${base}/file/${path.split("/").map(encodeURIComponent).join("/")}?${query}`;
 }
 
-/** The beginning of a file as text; throws Failure. `null`: it is not text. */
+/** The beginning of a file as text; null: it is not text. Throws Failure. */
 export async function textOf(address, most = MOST_TEXT) {
   const reader = (await raw(address)).body.getReader();
   const decoder = new TextDecoder();
   let text = "";
-  for (let got = 0, part = await reader.read(); !part.done; part = await reader.read()) {
-    text += decoder.decode(part.value.subarray(0, most - got), { stream: true });
-    got += part.value.length;
-    if (got >= most) await reader.cancel();
+  for (let left = most, part = await reader.read(); !part.done; part = await reader.read()) {
+    text += decoder.decode(part.value.subarray(0, left), { stream: true });
+    left = Math.max(0, left - part.value.length);
+    if (!left) await reader.cancel();
   }
   return text.includes("\0") ? null : text;
 }
 
 /** An element that shows a picture, or plays a sound or a film; null: the browser has none for such a file. */
-export function player(address, path) {
-  const tag = PLAYERS[extension(path)];
-  return tag ? el(tag, { src: address, ...(tag === "img" ? { alt: path, decoding: "async" } : { controls: true, preload: "metadata", "aria-label": path }) }) : null;
+export function player(src, path) {
+  const tag = Object.keys(PLAYERS).find((each) => PLAYERS[each].test(path));
+  return tag ? el(tag, { src, ...(tag === "img" ? { alt: path } : { controls: true, preload: "metadata", "aria-label": path }) }) : null;
 }
 
 export class Files {
-  #open = new Set([""]);
-  #chosen = null;
+  #open = new Set();
   #timer = 0;
   #said = "";
 
   constructor(element, base, query, run = null) {
-    Object.assign(this, { base, query, run, closed: false });
+    Object.assign(this, { base, query, run, closed: false, chosen: null });
     this.tree = el("div.tree");
     this.shown = el("div.preview", { "aria-live": "polite" }, el("p.note", {}, "Choose a file to see it."));
     fill(element, el("div.files-pane", {}, this.tree, this.shown));
-    this.#list();
+    this.#list().catch((failure) => fill(this.tree, el("p.note", {}, failure.message)));
   }
 
   close() {
@@ -59,123 +57,109 @@ export class Files {
   }
 
   async #list() {
-    try {
-      const found = await api(`${this.base}/files${this.query && `?${this.query}`}`);
-      if (this.closed) return;
-      if (found.live) this.#timer = setTimeout(() => this.#list(), AGAIN);
-      const said = JSON.stringify(found.files);
-      if (said !== this.#said) this.#show(found);
-      this.#said = said;
-    } catch (failure) {
-      fill(this.tree, el("p.note", {}, failure.message));
-    }
+    const found = await api(`${this.base}/files?${this.query}`);
+    if (this.closed) return;
+    if (found.live) this.#timer = setTimeout(() => this.#list().catch(() => {}), AGAIN);
+    const said = JSON.stringify(found.files);
+    if (said !== this.#said) this.#show(found);
+    this.#said = said;
   }
 
   #show({ files: found, more }) {
-    const root = { folders: new Map(), files: [], size: 0 };
+    const folder = () => ({ folders: new Map(), files: [], size: 0 });
+    const root = folder();
     for (const file of found) {
       const parts = file.path.split("/");
-      let folder = root;
-      root.size += file.size;
+      let place = root;
       for (const part of parts.slice(0, -1)) {
-        if (!folder.folders.has(part)) folder.folders.set(part, { folders: new Map(), files: [], size: 0 });
-        folder = folder.folders.get(part);
-        folder.size += file.size;
+        place.size += file.size;
+        if (!place.folders.has(part)) place.folders.set(part, folder());
+        place = place.folders.get(part);
       }
-      folder.files.push({ ...file, name: parts.at(-1) });
+      place.size += file.size;
+      place.files.push({ ...file, name: parts.at(-1) });
     }
-    const model = this.run !== null && found.some(({ path }) => /(^|\/)manifest\.json$/.test(path) && found.some((other) => other.path === path.replace(/manifest\.json$/, "vocab.json")));
-    const count = `${found.length}${more ? " and more" : ""} files, ${bytes(root.size)}`;
-    const open = model && el("button.primary", { onclick: ({ target }) => this.#openModel(target) }, "Open the model");
-    fill(this.tree, [el("p.note", {}, found.length ? count : "There are no files yet."), open, this.#folder(root, "")]);
+    const count = found.length ? `${found.length}${more ? " and more" : ""} files, ${bytes(root.size)}` : "There are no files yet.";
+    const hasModel = this.run && found.some(({ path }) => /(^|\/)vocab\.json$/.test(path));
+    fill(this.tree, [el("p.note", {}, count), hasModel && el("button.primary", { onclick: ({ target }) => this.#openModel(target) }, "Open the model"), this.#listOf(root, "")]);
   }
 
-  #folder(folder, path) {
-    const below = [...folder.folders].sort(byName).map(([name, each]) => {
+  /** A folder as a list; what is below a folder that was never opened is not made. */
+  #listOf({ folders, files: inside }, path) {
+    const below = [...folders].sort(([one], [other]) => (one < other ? -1 : 1)).map(([name, each]) => {
       const place = `${path}${name}/`;
-      const inside = el("div");
-      const show = () => inside.childNodes.length || fill(inside, this.#folder(each, place));
-      const toggled = ({ target }) => (target.open ? (this.#open.add(place), show()) : this.#open.delete(place));
-      if (this.#open.has(place)) show();
-      return el("li", {}, el("details", { open: this.#open.has(place), ontoggle: toggled }, el("summary", {}, `${name}/`, el("span.size", {}, bytes(each.size))), inside));
+      const isOpen = this.#open.has(place);
+      const content = el("div", {}, isOpen && this.#listOf(each, place));
+      const toggled = ({ target }) => {
+        this.#open[target.open ? "add" : "delete"](place);
+        if (target.open && !content.firstChild) fill(content, this.#listOf(each, place));
+      };
+      return el("li", {}, el("details", { open: isOpen, ontoggle: toggled }, el("summary", {}, `${name}/`, el("span.size", {}, bytes(each.size))), content));
     });
-    const files = folder.files.map((file) => {
-      const chosen = file.path === this.#chosen ? "true" : null;
-      const download = el("a.quiet", { href: fileAt(this.base, file.path, `${this.query && `${this.query}&`}download=1`), download: file.name, title: "Download", "aria-label": `Download ${file.name}` }, "↓");
-      return el("li.file", {}, el("button", { "aria-current": chosen, onclick: (event) => this.#preview(file, event.currentTarget) }, file.name), el("span.size", {}, bytes(file.size)), download);
+    const rows = inside.map((file) => {
+      const show = el("button", { "aria-current": file.path === this.chosen && "true", onclick: () => this.#preview(file, show) }, file.name);
+      const link = { href: fileAt(this.base, file.path, `${this.query}&download=1`), download: file.name, "aria-label": `Download ${file.name}`, title: "Download" };
+      return el("li.file", {}, show, el("span.size", {}, bytes(file.size)), el("a.quiet", link, "↓"));
     });
-    return el("ul", {}, below, files);
+    return el("ul", {}, below, rows);
   }
 
   async #preview({ path, size }, button) {
-    this.#chosen = path;
+    this.chosen = path;
     this.tree.querySelector("[aria-current]")?.removeAttribute("aria-current");
     button.setAttribute("aria-current", "true");
     const address = fileAt(this.base, path, this.query);
-    const kind = extension(path);
+    const most = path.endsWith(".ipynb") ? MOST_NOTEBOOK : MOST_TEXT;
     let content = player(address, path);
-    try {
-      content ??= shownText(await textOf(address, kind === "ipynb" ? MOST_NOTEBOOK : MOST_TEXT), kind);
-    } catch (failure) {
-      content = el("p.note", {}, failure.message);
-    }
-    const cut = size > MOST_TEXT && kind !== "ipynb" && !PLAYERS[kind] && el("p.note", {}, `The first ${bytes(MOST_TEXT)} of ${bytes(size)}.`);
-    if (this.#chosen === path) fill(this.shown, [el("h2", {}, path), cut, content]);
+    const cut = !content && size > most && el("p.note", {}, `The first ${bytes(most)} of ${bytes(size)}.`);
+    content ??= await textOf(address, most).then((text) => shown(text, path), (failure) => el("p.note", {}, failure.message));
+    if (this.chosen === path) fill(this.shown, [el("h2", {}, path), cut, content]);
   }
 
   async #openModel(button) {
     try {
       const { address } = await act(`runs/${this.run}/open`);
-      button.replaceWith(el("a", { href: address, target: "_blank", rel: "noreferrer" }, "The model's page"));
-      window.open(address, "_blank", "noreferrer");
+      button.replaceWith(el("a", { href: address, target: "_blank" }, "The page of the model"));
+      window.open(address, "_blank");
     } catch (failure) {
       notice(failure);
     }
   }
 }
 
-function shownText(text, kind) {
+function shown(text, path) {
   if (text === null) return el("p.note", {}, "This is not text; download it to see it.");
-  if (kind === "csv" || kind === "tsv") return grid(cells(text, kind === "csv" ? "," : "\t"));
-  if (kind === "ipynb") return notebook(text) ?? el("pre", {}, text.slice(0, MOST_TEXT));
-  return el("pre", {}, text);
+  if (/\.(csv|tsv)$/i.test(path)) return table(text, /\.csv$/i.test(path) ? "," : "\t");
+  return (path.endsWith(".ipynb") && notebook(text)) || el("pre", {}, text);
 }
 
-/** The rows of a file of separated values, at most 500. */
-function cells(text, mark) {
+/** Separated values, the first 500 rows of them. */
+function table(text, mark) {
   const rows = [[]];
-  const parts = text.matchAll(mark === "," ? /("(?:[^"]|"")*"|[^,\r\n]*)(,|\r?\n|\r|$)/g : /([^\t\r\n]*)(\t|\r?\n|\r|$)/g);
-  for (const [, cell, end] of parts) {
-    rows.at(-1).push(cell.startsWith('"') && mark === "," ? cell.slice(1, -1).replaceAll('""', '"') : cell);
-    if (end === mark) continue;
-    if (end === "" || rows.length > ROWS) break;
-    rows.push([]);
+  const quoted = mark === "," ? '"(?:[^"]|"")*"|' : "";
+  for (const [, cell, end] of text.matchAll(new RegExp(`(${quoted}[^${mark}\\r\\n]*)(${mark}|\\r?\\n|\\r|$)`, "g"))) {
+    rows.at(-1).push(quoted && cell.startsWith('"') ? cell.slice(1, -1).replaceAll('""', '"') : cell);
+    if (end !== mark && (end === "" || rows.length > ROWS)) break;
+    if (end !== mark) rows.push([]);
   }
-  return rows.filter((row) => row.length > 1 || row[0]);
-}
-
-function grid([head = [], ...rows]) {
-  const line = (cell, row) => el("tr", {}, row.slice(0, COLUMNS).map((text) => el(cell, cell === "th" ? { scope: "col" } : {}, text)));
-  return [el("table", {}, el("thead", {}, line("th", head)), el("tbody", {}, rows.map((row) => line("td", row)))), rows.length >= ROWS && el("p.note", {}, `The first ${ROWS} rows.`)];
+  const [head, ...body] = rows.filter((row) => row.join("")).map((row) => row.slice(0, COLUMNS));
+  const line = (tag) => (row) => el("tr", {}, row.map((cell) => el(tag, {}, cell)));
+  const cut = body.length >= ROWS && el("p.note", {}, `The first ${ROWS} rows.`);
+  return [cut, head && el("table", {}, el("thead", {}, line("th")(head)), el("tbody", {}, body.map(line("td"))))];
 }
 
 /** The cells of a notebook with what they printed and drew; null: it is none. */
 function notebook(text) {
+  const joined = (value) => [value ?? ""].flat().join("");
+  const output = ({ data, text: printed, traceback }) => {
+    const png = data?.["image/png"];
+    if (png) return el("img", { src: `data:image/png;base64,${joined(png)}`, alt: "what the cell drew" });
+    return el("pre.output", {}, joined(printed ?? data?.["text/plain"] ?? traceback).replace(/\x1b\[[\d;]*m/g, ""));
+  };
   try {
-    const joined = (value) => (Array.isArray(value) ? value.join("") : String(value ?? ""));
-    const output = ({ data, text: printed, traceback }) => (data?.["image/png"]
-      ? el("img", { src: `data:image/png;base64,${joined(data["image/png"]).replace(/\s/g, "")}`, alt: "output" })
-      : el("pre.output", {}, joined(printed ?? data?.["text/plain"] ?? traceback?.join("\n")).replace(/\x1b\[[\d;]*m/g, "")));
-    return JSON.parse(text).cells.map((cell) => el("div.cell", {}, el(cell.cell_type === "code" ? "pre" : "p.prose", {}, joined(cell.source)), (cell.outputs ?? []).map(output)));
+    return JSON.parse(text).cells.map(({ cell_type: kind, source, outputs = [] }) =>
+      el("div.cell", {}, el(kind === "code" ? "pre" : "p.prose", {}, joined(source)), outputs.map(output)));
   } catch {
     return null;
   }
-}
-
-function extension(path) {
-  return path.slice(path.lastIndexOf(".") + 1).toLowerCase();
-}
-
-function byName([one], [other]) {
-  return one < other ? -1 : 1;
 }

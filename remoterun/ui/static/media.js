@@ -5,22 +5,23 @@ import { fileAt, player, textOf } from "./files.js";
 import { api, isFinal } from "./state.js";
 
 const AGAIN = 10_000; // milliseconds after which a run that goes on is asked for more
-const PLAY = 500;
+const PLAY = 500; // milliseconds for which a step is shown
 const THUMBS = 16;
 const MOST_TILES = 24;
 const EXCERPT = 4000; // characters of a text
+const ORDER = ["image", "video", "text", "sound"];
 
 export function media(element, number) {
   return new Diary(element, [number]);
 }
 
-/** The diary of one run, or of several, the same step side by side. */
+/** The diary of one run, or of several, with the same step side by side. */
 export class Diary {
   #tiles = [];
   #steps = [];
   #at = -1;
   #asked = 0;
-  #state = "";
+  #known = "";
   #playing = 0;
 
   constructor(element, runs) {
@@ -31,8 +32,8 @@ export class Diary {
 
   /** The row of a run has changed. */
   update(row) {
-    if (row.state === this.#state && (isFinal(row) || Date.now() - this.#asked < AGAIN)) return;
-    this.#state = row.state;
+    if (row.state === this.state && (isFinal(row) || Date.now() - this.#asked < AGAIN)) return;
+    this.state = row.state;
     this.#ask();
   }
 
@@ -44,61 +45,52 @@ export class Diary {
   async #ask() {
     this.#asked = Date.now();
     const found = await Promise.all(this.runs.map((run) => api(`api/runs/${run}/files`).catch(() => null)));
-    if (this.closed || found.includes(null)) return;
-    const groups = found.flatMap(({ diary }, place) => diary.map((group) => ({ ...group, run: this.runs[place] })));
-    const steps = [...new Set(groups.flatMap((group) => group.steps.map(({ step }) => step)))].sort((one, other) => one - other);
-    const names = [...new Set(groups.map(({ name }) => name))];
-    groups.sort((one, other) => names.indexOf(one.name) - names.indexOf(other.name));
-    if (!groups.length || JSON.stringify(groups) === this.said) return;
-    this.said = JSON.stringify(groups);
-    const atEnd = this.#at === this.#steps.length - 1;
-    const step = this.#steps[this.#at];
-    this.#steps = steps;
+    const groups = found.flatMap((files, place) => (files?.diary ?? []).map((group) => ({ ...group, run: this.runs[place] })));
+    groups.sort((one, other) => ORDER.indexOf(one.kind) - ORDER.indexOf(other.kind) || (one.name < other.name ? -1 : one.name > other.name ? 1 : 0));
+    const known = JSON.stringify(groups);
+    if (this.closed || found.includes(null) || !groups.length || known === this.#known) return;
+    this.#known = known;
+    const [step, atEnd] = [this.#steps[this.#at], this.#at === this.#steps.length - 1];
+    this.#steps = [...new Set(groups.flatMap(({ steps }) => steps.map((each) => each.step)))].sort((one, other) => one - other);
     this.#build(groups);
-    this.#go(atEnd ? steps.length - 1 : Math.max(0, steps.indexOf(step)));
+    this.#go(atEnd ? Infinity : this.#steps.indexOf(step));
   }
 
   #build(groups) {
-    const move = (by) => () => this.#go(this.#at + by);
+    const button = (text, name, onclick) => el("button.quiet", { "aria-label": name, title: name, onclick }, text);
     this.slider = el("input", { type: "range", min: 0, max: this.#steps.length - 1, "aria-label": "step", oninput: ({ target }) => this.#go(Number(target.value)) });
-    this.step = el("output.step");
-    this.start = el("button.quiet", { onclick: () => this.#play(), "aria-label": "Play" }, "▶");
-    const bar = el("div.media-bar", { hidden: this.#steps.length < 2 }, el("button.quiet", { onclick: move(-1), "aria-label": "The step before" }, "‹"), this.start,
-      el("button.quiet", { onclick: move(1), "aria-label": "The next step" }, "›"), this.slider, this.step);
-    this.#tiles = groups.slice(0, MOST_TILES).map((group) => ({ ...group, ...this.#tile(group) }));
+    this.step = el("output");
+    this.start = button("▶", "Play or pause", () => this.#play());
+    this.#tiles = groups.slice(0, MOST_TILES).map((group) => {
+      const large = button("⤢", `${group.name}, large`, () => (document.fullscreenElement ? document.exitFullscreen() : figure.requestFullscreen()));
+      const content = el("div");
+      const figure = el("figure.tile", {}, content, el("figcaption", { title: group.name }, this.runs.length > 1 && `${group.run} · `, el("span", {}, group.name), large));
+      return { ...group, content, figure };
+    });
+    const bar = [button("‹", "The step before", () => this.#go(this.#at - 1)), this.start, button("›", "The next step", () => this.#go(this.#at + 1)), this.slider, this.step];
     const more = groups.length > MOST_TILES && el("p.note", {}, `${groups.length - MOST_TILES} more under Files`);
-    fill(this.element, [bar, this.#strip(groups), el("div.tiles", {}, this.#tiles.map(({ figure }) => figure), more)]);
+    this.thumbs = this.#strip(groups.find(({ kind, steps }) => kind === "image" && steps.length > 2));
+    fill(this.element, [el("div.media-bar", { hidden: this.#steps.length < 2 }, bar), this.thumbs, el("div.tiles", {}, this.#tiles.map(({ figure }) => figure), more)]);
   }
 
-  #tile(group) {
-    const caption = el("figcaption", { title: group.name }, this.runs.length > 1 && el("b", {}, `${group.run} `), group.name);
-    const content = el("div");
-    const large = el("button.quiet", { "aria-label": `${group.name}, large`, onclick: () => (document.fullscreenElement ? document.exitFullscreen() : figure.requestFullscreen()) }, "⤢");
-    const figure = el("figure.tile", {}, content, el("div", {}, caption, large));
-    return { content, figure };
-  }
-
-  /** Small pictures of the first group of pictures, to jump by. */
-  #strip(groups) {
-    const group = groups.find(({ kind, steps }) => kind === "image" && steps.length > 2);
-    if (!group) return null;
-    const count = Math.min(THUMBS, group.steps.length);
-    const chosen = Array.from({ length: count }, (_, place) => group.steps[Math.round((place * (group.steps.length - 1)) / (count - 1))]);
-    this.thumbs = el("div.thumbs", {}, chosen.map(({ step, path }) => {
-      const picture = el("img", { src: fileAt(`api/runs/${group.run}`, path), alt: "", loading: "lazy", decoding: "async" });
-      return el("button", { "data-step": step, title: `step ${shown(step)}`, "aria-label": `step ${shown(step)}`, onclick: () => this.#go(this.#steps.indexOf(step)) }, picture);
+  /** Small pictures of some steps of a group, to jump by. */
+  #strip(group) {
+    const count = Math.min(THUMBS, group?.steps.length ?? 0);
+    const some = Array.from({ length: count }, (_, place) => group.steps[Math.round((place * (group.steps.length - 1)) / (count - 1))]);
+    return el("div.thumbs", {}, some.map(({ step, path }) => {
+      const about = { "data-step": step, title: `step ${shown(step)}`, "aria-label": `step ${shown(step)}` };
+      return el("button", { ...about, onclick: () => this.#go(this.#steps.indexOf(step)) }, el("img", { src: fileAt(`api/runs/${group.run}`, path), alt: "", loading: "lazy" }));
     }));
-    return this.thumbs;
   }
 
   #go(place) {
     this.#at = Math.min(Math.max(place, 0), this.#steps.length - 1);
     const step = this.#steps[this.#at];
     this.slider.value = String(this.#at);
-    this.slider.setAttribute("aria-valuetext", `step ${shown(step)}`);
     this.step.textContent = `step ${shown(step)}`;
+    this.slider.setAttribute("aria-valuetext", this.step.textContent);
     for (const tile of this.#tiles) show(tile, step);
-    const thumbs = [...(this.thumbs?.children ?? [])];
+    const thumbs = [...this.thumbs.children];
     const near = thumbs.filter((thumb) => Number(thumb.dataset.step) <= step).at(-1);
     for (const thumb of thumbs) thumb.toggleAttribute("aria-current", thumb === near);
   }
@@ -113,28 +105,24 @@ export class Diary {
   }
 
   #play() {
-    const stops = this.#playing !== 0;
+    const starts = !this.#playing;
+    const isLast = () => this.#at === this.#steps.length - 1;
+    if (starts && isLast()) this.#go(0);
     clearInterval(this.#playing);
-    fill(this.start, stops ? "▶" : "❚❚");
-    this.start.setAttribute("aria-label", stops ? "Play" : "Pause");
-    if (!stops && this.#at === this.#steps.length - 1) this.#go(0);
-    this.#playing = stops ? 0 : setInterval(() => (this.#at < this.#steps.length - 1 ? this.#go(this.#at + 1) : this.#play()), PLAY);
+    this.#playing = starts && setInterval(() => (isLast() ? this.#play() : this.#go(this.#at + 1)), PLAY);
+    this.start.textContent = starts ? "❚❚" : "▶";
   }
 }
 
-/** Show what a group has at `step`, or last before it. */
-function show(tile, step) {
-  const entry = tile.steps.filter((each) => each.step <= step).at(-1);
-  if (entry?.path === tile.path) return;
-  tile.path = entry?.path;
-  if (!entry) return fill(tile.content, el("p.note", {}, "nothing yet"));
-  const address = fileAt(`api/runs/${tile.run}`, entry.path);
-  const { firstElementChild: before } = tile.content;
-  if (before?.src && tile.kind === "image") return Object.assign(before, { src: address, alt: entry.path });
-  const playing = player(address, entry.path);
-  if (playing) return fill(tile.content, playing);
-  return textOf(address).then(
-    (text) => tile.path === entry.path && fill(tile.content, el("pre", { tabindex: 0 }, (text ?? "").slice(0, EXCERPT))),
-    (failure) => fill(tile.content, el("p.note", {}, failure.message)),
-  );
+/** Show what a group has at `step`, or had last before it. */
+async function show(tile, step) {
+  const path = tile.steps.filter((each) => each.step <= step).at(-1)?.path;
+  if (path === tile.path) return;
+  tile.path = path;
+  const address = path && fileAt(`api/runs/${tile.run}`, path);
+  const picture = tile.content.querySelector("img");
+  if (path && picture) return void Object.assign(picture, { src: address, alt: path });
+  const text = () => textOf(address).then((all) => el("pre", { tabindex: "0" }, (all ?? "").slice(0, EXCERPT)), ({ message }) => el("p.note", {}, message));
+  const content = path ? (player(address, path) ?? (await text())) : el("p.note", {}, "nothing yet");
+  if (tile.path === path) fill(tile.content, content);
 }
