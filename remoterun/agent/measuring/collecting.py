@@ -176,7 +176,7 @@ class Collector:
 
     def _take(self, name: str, format: Format, file: "_File", data: bytes) -> int:
         """Let a reader have bytes of a file; how many it consumed. A file that it can't read is given up."""
-        signal.setitimer(signal.ITIMER_PROF, PATIENCE)
+        signal.setitimer(signal.ITIMER_PROF, LAST / 2 if file.state.get("ended") else PATIENCE)
         try:
             points, consumed = reader(format)(data, file.state)
         except Exception as error:  # noqa: BLE001 - whatever is in a file, the others are read
