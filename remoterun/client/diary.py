@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import posixpath
 import re
 from collections import defaultdict
@@ -15,9 +16,8 @@ KINDS = {
     **dict.fromkeys((".mp4", ".webm"), "video"),
     **dict.fromkeys((".txt", ".md"), "text"),
 }
-_NUMBER = re.compile(
-    r"((?<![a-z])(?:steps?|epochs?|iters?|iterations?)[-_ =.:/]{0,2})?(?<![0-9])([0-9]{1,15})(?![0-9])", re.IGNORECASE
-)
+_NUMBER = re.compile(r"(?<![0-9])([0-9]{1,15})(?![0-9])")
+_SAID = re.compile(r"(?<![a-z])(step|epoch|iter|iteration)s?[-_ =.:/]{0,2}\Z", re.IGNORECASE)
 _MOST_NUMBERS = 8
 """Of a path; those before the last ones are taken for text."""
 
@@ -32,69 +32,45 @@ class Diary:
     steps: tuple[tuple[float, str], ...]
 
 
-@dataclass(frozen=True)
-class _Path:
-    """`parts`: the texts between the numbers of a path; `said`: which numbers are said to be steps, as in `epoch3`."""
-
-    path: str
-    parts: tuple[str, ...]
-    numbers: tuple[str, ...]
-    said: frozenset[int]
-
-    def masked(self, places: Iterable[int]) -> str:
-        shown = ["*" if place in places else number for place, number in enumerate(self.numbers)]
-        return "".join(text for pair in zip(self.parts, [*shown, ""], strict=True) for text in pair)
-
-
 def diary(paths: Iterable[str]) -> list[Diary]:
     """The groups among `paths`, by name: of two files or more, or of one whose name says `step`, `epoch` or `iter`.
 
     The step is the number that differs between the files; of several the last one, and before all others one that is
     said to be a step. Of too many groups, those with the most files.
     """
-    alike: dict[tuple[str, ...], list[_Path]] = defaultdict(list)
-    for path in _media(paths):
-        alike[path.parts].append(path)
-    found = [group for members in alike.values() for group in _groups(members)]
+    alike: dict[tuple[str, ...], list[tuple[str, ...]]] = defaultdict(list)
+    media = (path for path in paths if posixpath.splitext(path)[1].lower() in KINDS)
+    for path in itertools.islice(media, MOST_FILES):
+        stem, extension = posixpath.splitext(path)
+        parts = _NUMBER.split(stem)  # texts, with a number between each two
+        before = max(len(parts) - 2 * _MOST_NUMBERS, 1)
+        texts = ["".join(parts[:before]), *parts[before + 1 :: 2]]
+        alike[*texts[:-1], texts[-1] + extension].append(tuple(parts[before::2]))
+    found = [group for texts, members in alike.items() for group in _groups(texts, members)]
     found.sort(key=lambda group: (-len(group.steps), group.name))
     return sorted(found[:MOST_GROUPS], key=lambda group: group.name)
 
 
-def _media(paths: Iterable[str]) -> Iterator[_Path]:
-    left = MOST_FILES
-    for path in paths:
-        stem, extension = posixpath.splitext(path)
-        if extension.lower() not in KINDS:
-            continue
-        matches = list(_NUMBER.finditer(stem))[-_MOST_NUMBERS:]
-        if not matches:
-            continue
-        edges = [0, *(edge for match in matches for edge in match.span(2)), len(path)]
-        parts = tuple(path[start:end] for start, end in zip(edges[::2], edges[1::2], strict=True))
-        said = frozenset(place for place, match in enumerate(matches) if match[1])
-        yield _Path(path, parts, tuple(match[2] for match in matches), said)
-        left -= 1
-        if not left:
-            return
-
-
-def _groups(members: Sequence[_Path]) -> Iterator[Diary]:
-    """The groups of paths that are alike but for their numbers."""
-    first = members[0]
-    columns = zip(*(each.numbers for each in members), strict=True)
+def _groups(texts: Sequence[str], members: Sequence[Sequence[str]]) -> Iterator[Diary]:
+    """The groups of paths with the same texts, each given by its numbers."""
+    said = {place for place, text in enumerate(texts[:-1]) if _SAID.search(text)}
+    columns = zip(*members, strict=True)
     differs = {place for place, numbers in enumerate(columns) if len(set(map(int, numbers))) > 1}
-    places = (differs & first.said) or differs or first.said
+    places = (differs & said) or differs or said
     if not places:
         return
     step = max(places)
-    together = places if step in first.said else {step}
-    steps = [int(each.numbers[step]) for each in members]
-    if len(set(steps)) < len(steps):  # as `iter` begins anew in each epoch
-        together = {step}
+    steps = [int(numbers[step]) for numbers in members]
+    if step not in said or len(set(steps)) < len(steps):  # as `iter` begins anew in each epoch
+        places = {step}
     named: dict[str, list[tuple[float, str]]] = defaultdict(list)
-    for each, number in zip(members, steps, strict=True):
-        named[each.masked(together)].append((float(number), each.path))
-    kind = KINDS[posixpath.splitext(first.path)[1].lower()]
+    for numbers, number in zip(members, steps, strict=True):
+        masked = ["*" if place in places else text for place, text in enumerate(numbers)]
+        named[_path(texts, masked)].append((float(number), _path(texts, numbers)))
     for name, found in named.items():
-        if len(found) > 1 or step in first.said:
-            yield Diary(name, kind, tuple(sorted(found)))
+        if len(found) > 1 or step in said:
+            yield Diary(name, KINDS[posixpath.splitext(name)[1].lower()], tuple(sorted(found)))
+
+
+def _path(texts: Sequence[str], between: Sequence[str]) -> str:
+    return "".join(text for pair in zip(texts, [*between, ""], strict=True) for text in pair)

@@ -165,12 +165,14 @@ class Files:
 
         folder = Path(os.path.realpath(folder))
         publishing.check_free(folder)
-        model, run, spec = self.model(source, progress), None, None
-        if Resource.is_one(source) and Resource.parse(source).kind == "runs":
-            run, details = Runs(self._connections).info(Resource.parse(source).name)
-            spec = RunSpec.from_record(details["spec"]) if details["spec"] is not None else None
+        model = self.model(source, progress)
+        card = publishing.made_how(model)
+        if Resource.is_one(source) and (resource := Resource.parse(source)).kind == "runs":
+            run, details = Runs(self._connections).info(resource.name)
+            if details["spec"] is not None:
+                card = publishing.made_how(model, run, RunSpec.from_record(details["spec"]))
         libraries = pages.libraries(self._connections.config.home, note)
-        return publishing.publish(model, publishing.made_how(model, run, spec), libraries, folder)
+        return publishing.publish(model, card, libraries, folder)
 
     def film(
         self, number: int | str, target: Path, name: str = "", fps: float = 4, progress: Progress | None = None

@@ -111,7 +111,7 @@ def parameters(
     except ValueError:
         words = command.split()
     found: dict[str, str] = {}
-    for word, following in zip(words, [*words[1:], "-"], strict=True):
+    for word, following in zip(words, [*words[1:], "-"], strict=False):
         if assigned := _ASSIGNED.fullmatch(word):
             found[assigned[1]] = assigned[2]
         elif flag := _FLAG.fullmatch(word):

@@ -12,9 +12,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from remoterun.agent.shared.files import open_regular
+from remoterun.agent.shared.files import read_settings
 from remoterun.agent.shared.spec import RunSpec
 from remoterun.agent.shared.tree import show
+from remoterun.client.metrics import parameters
 from remoterun.errors import AlreadyExists, RemoterunError, TransferError, UsageError
 from remoterun.model import Run
 from remoterun.model_page.libraries import FILES, PAGE, page_file
@@ -22,8 +23,9 @@ from remoterun.model_page.models import SETTINGS, PageModel, open_file, wanted
 from remoterun.sizes import duration, iso, size
 
 MARK, MODEL = "publication.json", "models"
-"""The file that lists the others with their SHA-256; the folder in which the page looks for its model."""
-MOST_BYTES, MOST_MARK = 256 << 20, 1 << 20
+"""The file by which a publication is known; the folder in which the page looks for its model."""
+MOST_BYTES = 256 << 20
+"""Of a model."""
 _LOADER = """"use strict";
 // A page from disk may fetch nothing, so the model is in this script: it answers fetch(), and the requests of ml5.js.
 {
@@ -44,31 +46,12 @@ _LOADER = """"use strict";
 }
 """
 _STYLE = """
-/* Of a publication: it has one model, and says how that was made. */
-#opening :is(label, .row) {
-  display: none;
-}
-
-.card {
-  margin-top: 2rem;
-  color: var(--faint);
-  font-size: 1rem;
-}
-
-.card h2 {
-  font: italic 1.4rem/1 "Fell", Georgia, serif;
-}
-
-.card dl {
-  display: grid;
-  grid-template-columns: auto minmax(0, 1fr);
-  gap: 0.2rem 1.5rem;
-}
-
-.card dd {
-  margin: 0;
-  overflow-wrap: anywhere;
-}
+/* A publication has one model, and says how that was made. */
+#opening :is(label, .row) { display: none; }
+.card { margin-top: 2rem; color: var(--faint); font-size: 1rem; }
+.card h2 { font: italic 1.4rem/1 "Fell", Georgia, serif; }
+.card dl { display: grid; grid-template-columns: auto minmax(0, 1fr); gap: 0.2rem 1.5rem; }
+.card dd { margin: 0; overflow-wrap: anywhere; }
 """
 
 
@@ -82,47 +65,35 @@ class Publication:
     card: Mapping[str, str]
 
 
-def made_how(model: PageModel, run: Run | None, spec: RunSpec | None) -> dict[str, str]:
-    """The lines of the card, as far as they are known. A machine that was named by its address is not shown."""
-    card: dict[str, str] = {}
+def made_how(model: PageModel, run: Run | None = None, spec: RunSpec | None = None) -> dict[str, str]:
+    """What the card says, as far as it is known. A machine that was named by its address is not shown."""
+    card = {"Steps": "" if model.step is None else f"{model.step:,}"}
     if run is not None and spec is not None:
         data = [mount.typed.partition("/")[2] for mount in spec.mounts if mount.resource.kind == "upload"]
-        card |= {"Data": ", ".join(data), "Command": spec.command}
-        card |= {f"Parameter {name}": value for name, value in spec.params.items()}
-    if model.step is not None:
-        card["Steps"] = f"{model.step:,}"
-    if run is not None:
-        card["Machine"] = "" if "@" in run.machine.name or "." in run.machine.name else run.machine.name
-        if run.started is not None:
-            if run.ended is not None:
-                card["Duration"] = duration(run.ended - run.started)
-            card["Date"] = iso(run.ended or run.started)[:10]
-    card["Made with"] = "remoterun, ml5.js, p5.js"
-    return {name: value for name, value in card.items() if value}
+        others = parameters("", spec.params, run.progress).items()
+        text = ", ".join(f"{name} {value}" for name, value in others)
+        card = {"Data": ", ".join(data), "Command": spec.command, "Parameters": text, **card}
+        card["Machine"] = "" if {"@", "."} & set(run.machine.name) else run.machine.name
+        if run.started is not None and run.ended is not None:
+            card |= {"Duration": duration(run.ended - run.started), "Date": iso(run.ended)[:10]}
+    return {name: words for name, words in {**card, "Made with": "remoterun, ml5.js, p5.js"}.items() if words}
 
 
 def check_free(folder: Path) -> None:
     """Raises `AlreadyExists` unless the folder is new or empty, or a publication as it was made; `UsageError`."""
-    shown = show(str(folder))
-    other = "name a folder that is new or empty"
+    shown, hint = show(str(folder)), "name a folder that is new or empty"
     if folder in (Path.cwd(), *Path.cwd().parents):
-        raise UsageError(f"`{shown}` is the folder you are in, or above it", hint=other)
+        raise UsageError(f"`{shown}` is the folder you are in, or above it", hint=hint)
     if folder.exists() and not folder.is_dir():
-        raise AlreadyExists(f"`{shown}` is a file", hint=other)
+        raise AlreadyExists(f"`{shown}` is a file", hint=hint)
     if not folder.exists() or not any(folder.iterdir()):
         return
     try:
-        listed = json.loads(_content(folder / MARK, MOST_MARK))["files"]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        raise AlreadyExists(f"`{shown}` holds other files, and no publication", hint=other)
-    for path in sorted(each for each in folder.rglob("*") if each.is_symlink() or not each.is_dir()):
-        name = path.relative_to(folder).as_posix()
-        try:
-            known = name == MARK or listed.get(name) == _digest(_content(path, 2 * MOST_BYTES))
-        except (OSError, AttributeError):
-            known = False
-        if not known:
-            raise AlreadyExists(f"`{show(name)}` in `{shown}` is not as `publish` made it", hint=other)
+        made = json.loads(read_settings(str(folder / MARK)))["sha256"]
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        raise AlreadyExists(f"`{shown}` holds other files, and no publication", hint=hint)
+    if made != _digest(folder):
+        raise AlreadyExists(f"`{shown}` was changed since `publish` made it", hint=hint)
 
 
 def publish(model: PageModel, card: Mapping[str, str], libraries: Path, folder: Path) -> Publication:
@@ -131,8 +102,6 @@ def publish(model: PageModel, card: Mapping[str, str], libraries: Path, folder: 
     files = {f"libraries/{name}": (libraries / name).read_bytes() for name in FILES}
     files |= {name: _page(name, card) for name in PAGE}
     files[f"{MODEL}.js"] = _loader(model)
-    mark = {"format": 1, "files": {name: _digest(data) for name, data in sorted(files.items())}}
-    files[MARK] = json.dumps(mark, indent=1).encode()
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".publish-", dir=folder.parent) as work:
@@ -140,23 +109,26 @@ def publish(model: PageModel, card: Mapping[str, str], libraries: Path, folder: 
             for name, data in files.items():
                 (new / name).parent.mkdir(parents=True, exist_ok=True)
                 (new / name).write_bytes(data)
-            if folder.exists():
-                folder.rename(old)
-            new.rename(folder)
+            (new / MARK).write_text(json.dumps({"format": 1, "sha256": _digest(new)}))
+            try:
+                if folder.exists():
+                    folder.rename(old)
+                new.rename(folder)
+            finally:
+                if old.exists() and not folder.exists():
+                    old.rename(folder)
     except OSError as error:
         raise UsageError(f"`{show(str(folder))}` can't be written: {error.strerror}", hint="name another folder")
-    return Publication(folder, len(files), sum(map(len, files.values())), card)
+    return Publication(folder, len(files) + 1, sum(map(len, files.values())), card)
 
 
 def _page(name: str, card: Mapping[str, str]) -> bytes:
-    """A file of the page as it is, but for where its libraries are, the script with the model, and the card. (Some web
-    hosts leave out folders that are called node_modules.)"""
+    """A file of the page as it is, but for where its libraries are (web hosts leave out what is called node_modules),
+    the script with the model, and the card."""
     text = page_file(name).read_text("utf-8").replace("node_modules/", "libraries/")
-    if name == "style.css":
-        text += _STYLE
+    lines = [f"<dt>{html.escape(head)}</dt><dd>{html.escape(words)}</dd>" for head, words in card.items()]
+    footer = '<footer class="card"><h2>How this was made</h2><dl>{}</dl></footer>'.format("\n".join(lines))
     if name == "index.html":
-        lines = [f"<dt>{html.escape(head)}</dt><dd>{html.escape(words)}</dd>" for head, words in card.items()]
-        footer = '<footer class="card"><h2>How this was made</h2><dl>{}</dl></footer>'.format("\n".join(lines))
         for before, put in (
             ('<script defer src="model.js">', f'<script defer src="{MODEL}.js"></script>\n  '),
             ("<noscript>", f"{footer}\n  "),
@@ -164,13 +136,14 @@ def _page(name: str, card: Mapping[str, str]) -> bytes:
             if before not in text:
                 raise RemoterunError(f"the page of `open` was changed: it has no {before}")
             text = text.replace(before, put + before)
-    return text.encode(errors="replace")
+    return (text + (_STYLE if name == "style.css" else "")).encode(errors="replace")
 
 
 def _loader(model: PageModel) -> bytes:
-    files = []
+    """The script with the files of the model. Raises `TransferError`, `UsageError`."""
     if model.size > MOST_BYTES:
-        raise UsageError(f"the model has {size(model.size)}, and a page takes {size(MOST_BYTES)}", hint="a smaller one")
+        raise UsageError(f"the model has {size(model.size)}, and a page takes {size(MOST_BYTES)}")
+    files = []
     for name in sorted(wanted(model.folder)):
         try:
             with open_file(model.folder, name) as file:
@@ -182,10 +155,11 @@ def _loader(model: PageModel) -> bytes:
     return script.replace("$FILES", json.dumps(files)).encode()
 
 
-def _content(path: Path, most: int) -> bytes:
-    with os.fdopen(open_regular(str(path)), "rb") as file:
-        return file.read(most)
-
-
-def _digest(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()
+def _digest(folder: Path) -> str:
+    """Of the names and contents of all files but the mark."""
+    found = hashlib.sha256()
+    for path in sorted(folder.rglob("*")):
+        if path != folder / MARK and (path.is_symlink() or not path.is_dir()):
+            data = path.read_bytes() if path.is_file() and not path.is_symlink() else b""
+            found.update(b"%s\0%d\0%s" % (os.fsencode(path.relative_to(folder)), len(data), data))
+    return found.hexdigest()

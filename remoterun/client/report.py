@@ -1,16 +1,16 @@
-"""A report of runs: one HTML file without a script, with what they were, their parameters, their values and curves."""
+"""A report of runs: one HTML file without a script, with what they were, their parameters, values and curves."""
 
 from __future__ import annotations
 
 import html
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from remoterun.agent.shared.measured import Series, direction, rank
+from remoterun.agent.shared.measured import Series, rank
 from remoterun.client.metrics import parameters
 from remoterun.errors import HostError, NotFound, UsageError
 from remoterun.model import Run, listed
@@ -20,83 +20,58 @@ if TYPE_CHECKING:
     from remoterun.client.runs import Runs
 
 MOST_RUNS, MOST_CHARTS, MOST_POINTS = 20, 24, 600
-"""MOST_POINTS: of a curve that are drawn."""
-_WIDTH, _HEIGHT = 560, 240
-_LEFT, _BOTTOM, _TOP = 64, 28, 10
-"""Pixels around a chart."""
+"""Of a report; of a curve that is drawn."""
 _COLOURS = 8
+_WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 560, 240, 64, 552, 10, 212
+"""Of a chart, in pixels; the edges of what is drawn in it."""
+Curve = list[tuple[float, float]]
+"""(step, value) of each point."""
 
 
-@dataclass(frozen=True)
-class _Told:
-    """A run, the spec that its machine has of it, and its curves: (step, value) of each series."""
+@dataclass
+class _Column:
+    """A run as the tables show it: texts by name, and its curves."""
 
-    run: Run
-    spec: dict[str, Any]
-    curves: dict[str, list[tuple[float, float]]]
-    missing: str = ""
-    """Why there are no curves."""
-
-    @property
-    def series(self) -> dict[str, Series]:
-        return {} if self.run.progress is None else {each.name: each for each in self.run.progress.series}
+    number: int
+    facts: dict[str, str]
+    params: Mapping[str, str]
+    values: dict[str, str] = field(default_factory=dict)
+    curves: dict[str, Curve] = field(default_factory=dict)
 
 
-def report(runs: Runs, numbers: Sequence[int | str], now: float | None = None) -> bytes:
+def report(runs: Runs, numbers: Sequence[int | str]) -> bytes:
     """See `Runs.report`."""
     if len(numbers) > MOST_RUNS:
         raise UsageError(f"a report has up to {MOST_RUNS} runs, and not {len(numbers)}", hint="remoterun report 3 4")
-    told = [_told(runs, number) for number in numbers]
-    title = f"Run{'s' if len(told) > 1 else ''} {listed(str(each.run.number) for each in told)}"
-    body = "\n".join(_body(told, title, time.time() if now is None else now))
+    now = time.time()
+    columns = [_column(runs, number, now) for number in numbers]
+    title = f"Run{'s' if len(columns) > 1 else ''} {listed(str(each.number) for each in columns)}"
     page = Path(__file__).with_name("report.html").read_text("utf-8").replace("$TITLE", title)
+    body = "\n".join([f"<h1>{title}</h1>\n<p>{_moment(now)}</p>", *_body(columns)])
     return page.replace("$BODY", body).encode(errors="replace")
 
 
-def _told(runs: Runs, number: int | str) -> _Told:
+def _column(runs: Runs, number: int | str, now: float) -> _Column:
     run, details = runs.info(number)
     spec = details["spec"] or {}
-    if run.placed is None:
-        return _Told(run, spec, {})
-    curves = runs.metrics(number)
+    curves, missing = runs.metrics(number), ""
     try:
-        curves.update()
+        if run.placed is not None:
+            curves.update()
+            run = curves.run
     except (HostError, NotFound) as error:  # what was best is known here all the same
-        return _Told(run, spec, {}, error.message)
-    names = [each.name for each in curves.progress.series] if curves.progress is not None else []
-    return _Told(curves.run, spec, {name: [(step, value) for step, _, value in curves.series(name)] for name in names})
+        missing = error.message
+    facts = {**_facts(run, spec, now), "Curves": missing}
+    column = _Column(run.number, facts, parameters(run.command, spec.get("params"), run.progress))
+    for series in run.progress.series if run.progress is not None else ():
+        column.values[series.name] = _value(series)
+        points = ((step, value) for step, _, value in curves.series(series.name))
+        column.curves[series.name] = thinned([point for point in points if _can_be_drawn(point)])
+    return column
 
 
-def _body(told: Sequence[_Told], title: str, now: float) -> Iterator[str]:
-    yield f"<h1>{title}</h1>\n<p>{_moment(now)}</p>"
-    facts = [_facts(each, now) for each in told]
-    yield _table(told, [(name, [each[name] for each in facts]) for name in facts[0]], lambda _: "")
-    params = [parameters(each.run.command, each.spec.get("params"), each.run.progress) for each in told]
-    names = list(dict.fromkeys(name for each in params for name in each))
-    if names:
-        yield "<h2>Parameters</h2>"
-        yield _table(
-            told,
-            [(name, [each.get(name, "–") for each in params]) for name in names],
-            lambda values: "differs" if len(set(values)) > 1 else "",
-        )
-    series = sorted({name for each in told for name in each.series}, key=rank)[:MOST_CHARTS]
-    if series:
-        yield "<h2>Values</h2>"
-        yield _table(told, [(name, [_value(each.series.get(name)) for each in told]) for name in series], lambda _: "")
-        yield "<h2>Curves</h2><section>"
-        for name in series:
-            yield chart(name, [(each.run.number, each.curves.get(name, [])) for each in told])
-        yield "</section>"
-
-
-def _moment(moment: float) -> str:
-    return iso(moment)[:16].replace("T", " ") + " UTC"
-
-
-def _facts(told: _Told, now: float) -> dict[str, str]:
-    run, git = told.run, told.spec.get("git")
-    cost, end = run.cost(now), run.ended if run.final else now
+def _facts(run: Run, spec: Mapping[str, Any], now: float) -> dict[str, str]:
+    git, cost, end = spec.get("git"), run.cost(now), run.ended if run.final else now
     changed = ", changed" if git and git["dirty"] else ""
     return {
         "State": run.state.value + (f": {run.words}" if run.words and run.exit_status else ""),
@@ -104,100 +79,112 @@ def _facts(told: _Told, now: float) -> dict[str, str]:
         "Command": run.command,
         "Machine": run.where,
         "Commit": f"{git['commit'][:12]} ({git['branch'] or 'no branch'}{changed})" if git else "",
-        "Started": _moment(run.started) if run.started is not None else "",
-        "Duration": duration(end - run.started) if run.started is not None and end is not None else "",
-        "Cost": f"${cost:.2f}" if cost is not None else "",
+        "Started": "" if run.started is None else _moment(run.started),
+        "Duration": "" if run.started is None or end is None else duration(end - run.started),
+        "Cost": "" if cost is None else f"${cost:.2f}",
         "Labels": ", ".join(run.labels),
-        "Alerts": "\n".join(run.progress.alerts) if run.progress is not None else "",
-        "Curves": told.missing,
+        "Remark": run.remark,
+        "Alerts": "" if run.progress is None else "\n".join(run.progress.alerts),
     }
 
 
-def _table(
-    told: Sequence[_Told], rows: Sequence[tuple[str, Sequence[str]]], mark: Callable[[Sequence[str]], str]
-) -> str:
-    """A column for each run, and a row for each name that has a value."""
-    numbers = enumerate(each.run.number for each in told)
-    heads = [f'<th class="c{place % _COLOURS}"><i></i>run {number}</th>' for place, number in numbers]
-    lines = [f"<tr><td></td>{''.join(heads)}</tr>"]
-    for name, values in rows:
-        if any(values):
-            class_ = mark(values)
-            shown = html.escape(name) + (" ≠" if class_ else "")
-            cells = "".join(f"<td>{html.escape(value)}</td>" for value in values)
-            lines.append(f'<tr class="{class_}"><th>{shown}</th>{cells}</tr>')
-    return "<div><table>\n{}\n</table></div>".format("\n".join(lines))
+def _moment(moment: float) -> str:
+    return iso(moment)[:16].replace("T", " ") + " UTC"
 
 
-def _value(series: Series | None) -> str:
+def _value(series: Series) -> str:
     """The best one, where the name says which is better; else the last one."""
-    if series is None:
-        return "–"
     word, value, step = "best", series.best, series.best_step
-    if value is None or not direction(series.name):
+    if value is None:
         word, value, step = "last", series.last, series.step
-    return "–" if value is None else f"{value:.5g} ({word}{'' if step is None else f', step {step:,.0f}'})"
+    return "" if value is None else f"{value:.5g} ({word}{'' if step is None else f', step {step:,.0f}'})"
 
 
-def chart(name: str, curves: Sequence[tuple[int, Sequence[tuple[float, float]]]]) -> str:
-    """A picture of (run, its points), in SVG; of each up to `MOST_POINTS` points, among them the peaks."""
-    thin = [(number, thinned([point for point in points if _drawn(point)])) for number, points in curves]
-    points = [point for _, found in thin for point in found]
-    if not points:
+def _body(columns: Sequence[_Column]) -> Iterator[str]:
+    yield _table(columns, [each.facts for each in columns], columns[0].facts)
+    params = [each.params for each in columns]
+    names = list(dict.fromkeys(name for each in params for name in each))
+    if names:
+        yield "<h2>Parameters</h2>"
+        yield _table(columns, params, names, {name for name in names if len({each.get(name) for each in params}) > 1})
+    series = sorted({name for each in columns for name in each.values}, key=rank)[:MOST_CHARTS]
+    if series:
+        yield "<h2>Values</h2>"
+        yield _table(columns, [each.values for each in columns], series)
+        charts = (chart(name, {each.number: each.curves.get(name, []) for each in columns}) for name in series)
+        yield "<h2>Curves</h2><section>{}</section>".format("\n".join(charts))
+
+
+def _table(
+    columns: Sequence[_Column],
+    texts: Sequence[Mapping[str, str]],
+    names: Iterable[str],
+    differs: Iterable[str] = (),
+) -> str:
+    """A column for each run, and a row for each of the names that has a text."""
+    heads = [f'<th class="c{at % _COLOURS}"><i></i>run {each.number}</th>' for at, each in enumerate(columns)]
+    rows = [f"<tr><td></td>{''.join(heads)}</tr>"]
+    for name in names:
+        if any(each.get(name) for each in texts):
+            head, class_ = (f"{name} ≠", ' class="differs"') if name in differs else (name, "")
+            cells = "".join(f"<td>{html.escape(each.get(name) or '–')}</td>" for each in texts)
+            rows.append(f"<tr{class_}><th>{html.escape(head)}</th>{cells}</tr>")
+    return "<div><table>\n{}\n</table></div>".format("\n".join(rows))
+
+
+def chart(name: str, curves: Mapping[int, Curve]) -> str:
+    """A picture of the curves, each by the number of its run, in SVG; "" without a point."""
+    left, right = _range([x for points in curves.values() for x, _ in points])
+    least, most = _range([y for points in curves.values() for _, y in points])
+    if not any(curves.values()):
         return ""
-    xs, ys = _range([x for x, _ in points]), _range([y for _, y in points])
 
-    def across(x: float) -> float:
-        return _LEFT + (x - xs[0]) / (xs[1] - xs[0]) * (_WIDTH - _LEFT - 8)
+    def across(x: float) -> str:
+        return f"{_LEFT + (x - left) / (right - left) * (_RIGHT - _LEFT):.1f}"
 
-    def down(y: float) -> float:
-        return _TOP + (ys[1] - y) / (ys[1] - ys[0]) * (_HEIGHT - _TOP - _BOTTOM)
+    def down(y: float, more: int = 0) -> str:
+        return f"{_TOP + (most - y) / (most - least) * (_BOTTOM - _TOP) + more:.1f}"
 
     lines = []
-    for y in _ticks(*ys):
-        lines.append(f'<line x1="{_LEFT}" x2="{_WIDTH}" y1="{down(y):.1f}" y2="{down(y):.1f}"/>')
-        lines.append(f'<text x="{_LEFT - 6}" y="{down(y) + 4:.1f}" text-anchor="end">{y:.4g}</text>')
-    for x in _ticks(*xs):
-        lines.append(f'<text x="{across(x):.1f}" y="{_HEIGHT - 8}" text-anchor="middle">{x:,.6g}</text>')
-    for place, (number, found) in enumerate(thin):
-        drawn = " ".join(f"{across(x):.1f},{down(y):.1f}" for x, y in found)
-        lines.append(f'<polyline class="c{place % _COLOURS}" points="{drawn}"><title>run {number}</title></polyline>')
-    label = html.escape(name)
-    picture = "\n".join(lines)
-    return (
-        f'<figure><figcaption>{label}</figcaption><svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img"'
-        f' aria-label="{label} by step">\n{picture}\n</svg></figure>'
-    )
+    for y in _ticks(least, most):
+        lines.append(f'<line x1="{_LEFT}" x2="{_RIGHT}" y1="{down(y)}" y2="{down(y)}"/>')
+        lines.append(f'<text x="{_LEFT - 6}" y="{down(y, 4)}" text-anchor="end">{y:.4g}</text>')
+    for x in _ticks(left, right):
+        lines.append(f'<text x="{across(x)}" y="{_HEIGHT - 8}" text-anchor="middle">{x:,.6g}</text>')
+    for at, (number, points) in enumerate(curves.items()):
+        drawn = " ".join(f"{across(x)},{down(y)}" for x, y in points)
+        lines.append(f'<polyline class="c{at % _COLOURS}" points="{drawn}"><title>run {number}</title></polyline>')
+    label, picture = html.escape(name), "\n".join(lines)
+    svg = f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{label} by step">\n{picture}\n</svg>'
+    return f"<figure><figcaption>{label}</figcaption>{svg}</figure>"
 
 
-def thinned(points: Sequence[tuple[float, float]], most: int = MOST_POINTS) -> list[tuple[float, float]]:
-    """The least and the largest of each stretch, in their order."""
+def thinned(points: Curve, most: int = MOST_POINTS) -> Curve:
+    """The least and the largest value of each stretch, in their order; all of a short curve."""
     if len(points) <= most:
-        return list(points)
-    found = []
-    stretches = most // 2
-    for place in range(stretches):
-        part = range(len(points) * place // stretches, len(points) * (place + 1) // stretches)
-        ends = {min(part, key=lambda each: points[each][1]), max(part, key=lambda each: points[each][1])}
-        found += [points[each] for each in sorted(ends)]
+        return points
+    found: Curve = []
+    edges = [len(points) * place // (most // 2) for place in range(most // 2 + 1)]
+    for start, end in zip(edges, edges[1:], strict=False):
+        ends = {pick(range(start, end), key=lambda at: points[at][1]) for pick in (min, max)}
+        found += [points[at] for at in sorted(ends)]
     return found
 
 
-def _drawn(point: tuple[float, float]) -> bool:
-    return all(math.isfinite(each) and abs(each) < 1e100 for each in point)
+def _can_be_drawn(point: tuple[float, float]) -> bool:
+    return all(math.isfinite(number) and abs(number) < 1e100 for number in point)
 
 
 def _range(values: Sequence[float]) -> tuple[float, float]:
-    least, most = min(values), max(values)
-    large = max(abs(least), abs(most))
-    if most - least > max(large * 1e-12, 1e-200):
-        return least, most
-    return least - (large / 2 or 1), most + (large / 2 or 1)
+    """From the least to the largest value; wider where they are the same."""
+    least, most = min(values, default=0), max(values, default=0)
+    large = max(abs(least), abs(most), 1e-100)
+    return (least, most) if most - least > large * 1e-12 else (least - large / 2, most + large / 2)
 
 
 def _ticks(least: float, most: float) -> list[float]:
     """Two to six round numbers between the two."""
-    size = 10.0 ** math.floor(math.log10((most - least) / 2))
-    step = next((size * by for by in (1, 2, 5) if (most - least) / (size * by) <= 5), size * 10)
+    unit = 10.0 ** math.floor(math.log10((most - least) / 2))
+    step = next((unit * by for by in (1, 2, 5) if (most - least) / (unit * by) <= 5), unit * 10)
     first = math.ceil(least / step)
     return [step * (first + place) for place in range(6) if step * (first + place) <= most]

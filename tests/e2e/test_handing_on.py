@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import shutil
 import stat
 import struct
 import zlib
@@ -190,13 +191,14 @@ class TestPublish:
         remoterun(artist, "publish", "runs/1", "page")
         (folder / "models.js").write_text("mine")
         refused = remoterun(artist, "publish", "runs/1/models", "page", status=AlreadyExists.exit_status)
-        assert "`models.js` in" in refused.stderr and "is not as `publish` made it" in refused.stderr
-        (folder / "models.js").unlink()
+        assert "was changed since `publish` made it" in refused.stderr
+        shutil.rmtree(folder)
+        remoterun(artist, "publish", "runs/1/models", "page")
         made = json.loads(remoterun(artist, "publish", "made/models", "page", "--json").stdout)
         assert made["card"] == {"Steps": "300", "Made with": "remoterun, ml5.js, p5.js"}
         assert made["files"] == sum(path.is_file() for path in folder.rglob("*"))
         (folder / "CNAME").write_text("song.example.org")
-        assert "`CNAME` in" in remoterun(artist, "publish", "made", "page", status=2).stderr
+        assert "was changed since" in remoterun(artist, "publish", "made", "page", status=2).stderr
         assert (folder / "CNAME").read_text() == "song.example.org"
 
     def test_what_can_t_be_published_leaves_nothing(self, artist: User) -> None:
@@ -253,7 +255,7 @@ def trained(user: User) -> User:
         command = f"python3 train.py --lr {lr} {shlex.quote(HOSTILE)}"
         run = user.client.runs.submit(RunRequest(command, description=HOSTILE), source)
         user.place("one").until_final(run.key)
-        user.client.runs.label(number, [HOSTILE])
+        user.client.registry.annotate(user.client.runs.label(number, [HOSTILE]), remark=HOSTILE)
     return user
 
 
@@ -282,7 +284,7 @@ class TestReport:
         assert page.title() == "Run 2"
         assert page.locator("script, img").count() == 0
         rows = {row[0]: row[1:] for row in page.evaluate(ROWS)}
-        assert rows["Description"] == rows["Labels"] == [HOSTILE]
+        assert rows["Description"] == rows["Labels"] == rows["Remark"] == [HOSTILE]
         assert rows[HOSTILE] == ["1 (best, step 0)"]
         assert HOSTILE in page.locator("figcaption").all_text_contents()
 
