@@ -1,25 +1,64 @@
-"""Readers of metrics: files as real programs write them, in pieces, and what hostile runs leave."""
+"""Readers of metrics: files as real programs write them, read at once and in pieces, and what hostile runs leave."""
 
 import json
 import math
+import random
+import struct
+import time
+import zlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from remoterun.agent.measuring import FORMATS, Point, lines, reader
-from trainer.progress import Metrics
+from remoterun.agent.measuring import (
+    FORMATS,
+    LOG,
+    MOST_DATA,
+    Point,
+    csv_file,
+    json_text,
+    log_lines,
+    reader,
+    tfevents,
+    wandb_file,
+)
+from trainer.progress import Metrics, train_line, validation_line
+
+Reader = Callable[[bytes, dict[str, Any]], tuple[list[Point], int]]
+Values = list[tuple[str, float | None, float]]
 
 
-def read(function: Any, data: bytes, **state: Any) -> list[Point]:
-    """All points of a file that grows no more."""
-    points, consumed = function(data, {"ended": True, **state})
-    assert consumed <= len(data)
-    return points
+def read(function: Reader, data: bytes, pieces: int = MOST_DATA, **state: Any) -> tuple[list[Point], dict[str, Any]]:
+    """All points of a file that grows by so many bytes a call, and the state, which is written and read in between."""
+    points: list[Point] = []
+    at = 0
+    for end in [*range(pieces, len(data), pieces), len(data), None]:
+        state["ended"] = end is None
+        while True:
+            found, consumed = function(data[at:end][:MOST_DATA], state)
+            points += found
+            state = json.loads(json.dumps(state))
+            at += consumed
+            assert 0 <= consumed <= MOST_DATA
+            if not consumed or state["ended"]:
+                break
+    return points, state
 
 
-def values(points: list[Point]) -> list[tuple[str, float | None, float]]:
+def values(points: list[Point]) -> Values:
     return [(point.name, point.step, point.value) for point in points]
+
+
+def in_pieces(function: Reader, data: bytes, **state: Any) -> list[Point]:
+    """Its points, however the file grows."""
+    points, end = read(function, data, **state)
+    for pieces in {1, 2, 3, 7, 100, 1000, max(1, len(data) // 2)} if len(data) < 20000 else {997, 30000}:
+        other, other_end = read(function, data, pieces, **state)
+        assert repr(other) == repr(points), pieces
+        assert [other_end.get(name) for name in ("total", "params")] == [end.get(n) for n in ("total", "params")]
+    return points
 
 
 @pytest.mark.parametrize(
@@ -27,20 +66,28 @@ def values(points: list[Point]) -> list[tuple[str, float | None, float]]:
     [
         ("metrics.jsonl", "lines"),
         ("val_metrics.jsonl", "lines"),
-        ("results.jsonl", "lines with steps"),
-        ("metrics.txt", None),
+        ("events.out.tfevents.1795880489.host.1.0.v2", "tfevents"),
+        ("run-it2sym1v.wandb", "wandb"),
+        ("trainer_state.json", "trainer_state"),
+        ("params.json", "params"),
+        ("history.csv", "csv"),
+        ("training.log", "csv"),
+        ("train.jsonl", None),
+        ("tokenizer.json", None),
+        ("log", None),
     ],
 )
 def test_formats_by_name(file: str, name: str | None) -> None:
     found = next((format for format in FORMATS if format.matches(file)), None)
     assert (found and found.name) == name
     assert found is None or callable(reader(found))
+    assert reader(LOG) is log_lines.read
 
 
-class TestLines:
+class TestJson:
     def test_the_bundled_trainer(self, tmp_path: Path) -> None:
         Metrics(tmp_path / "metrics.jsonl", 0, 0).write(10, {"train_loss": 2.5, "epoch": 1})
-        points = read(lines.read, (tmp_path / "metrics.jsonl").read_bytes())
+        points = in_pieces(json_text.read, (tmp_path / "metrics.jsonl").read_bytes())
         assert values(points) == [("train_loss", 10, 2.5), ("epoch", 10, 1)]
         assert points[0].time is not None and points[0].time > 1.7e9
 
@@ -54,31 +101,497 @@ class TestLines:
             ),
             ('{"step": 4, "epoch": 1, "loss": 0.3}', [("epoch", 4, 1), ("loss", 4, 0.3)]),
             ('{"tag": "loss", "value": 2, "step": 3}', [("loss", 3, 2)]),
+            ('{"name": "loss", "value": 2}', [("loss", None, 2)]),
             ('{"loss": 0.3, "time": 12.5, "_runtime": 3, "best": true, "note": "x"}', [("loss", None, 0.3)]),
             ('{"step": "3", "loss": Infinity}', [("loss", None, math.inf)]),
-            ('{"step": NaN, "epoch": 2, "loss": 1}', [("epoch", 2, 2), ("loss", 2, 1)]),
+            ('{"step": NaN, "epoch": 2, "loss": 1}', [("step", 2, math.nan), ("loss", 2, 1)]),
+            ('{"step": %s, "loss": 1}' % ("9" * 5000), [("step", None, math.inf), ("loss", None, 1)]),
             ('[{"loss": 1}]', []),
             ("loss", []),
             ("[" * 60000, []),
-            ('{"step": %s, "loss": 1}' % ("9" * 5000), [("loss", None, 1)]),
-            ('{"\\ud800": 1}', [("\ud800", None, 1)]),
+            ('{"a":' * 10000, []),
+            ('"\\', []),
         ],
     )
-    def test_a_line(self, line: str, expected: list[Any]) -> None:
-        assert values(read(lines.read, line.encode())) == expected
+    def test_a_line(self, line: str, expected: Values) -> None:
+        assert repr(values(read(json_text.read, line.encode())[0])) == repr(
+            [(name, None if step is None else float(step), float(value)) for name, step, value in expected]
+        )
 
     def test_a_nan_is_reported(self) -> None:
-        assert math.isnan(read(lines.read, b'{"loss": NaN, "step": 1}')[0].value)
-
-    def test_what_tells_no_step_is_no_metric_in_files_of_other_names(self) -> None:
-        data = b'{"id": 3, "label": 1}\n{"step": 1, "loss": 2}\n'
-        assert values(read(lines.read_steps, data)) == [("loss", 1, 2)]
+        assert math.isnan(read(json_text.read, b'{"loss": NaN, "step": 1}')[0][0].value)
 
     def test_a_line_that_is_too_long_is_skipped_as_it_comes(self) -> None:
         long = json.dumps({"step": 1, **{f"n{i}": i for i in range(20000)}}).encode()
+        assert len(long) > 3 * json_text.LONGEST
+        assert values(in_pieces(json_text.read, long + b'\n{"step": 2, "loss": 1}\n')) == [("loss", 2, 1)]
+
+    def test_half_a_line_waits_for_its_end_and_counts_without_one_at_the_end(self) -> None:
+        assert json_text.read(b'{"step": 1, "loss"', {}) == ([], 0)
+        assert values(json_text.read(b'{"step": 1, "loss": 2}', {"ended": True})[0]) == [("loss", 1, 2)]
+
+    def test_trainer_state(self) -> None:
+        """As Hugging Face's Trainer writes it: each has all that the one before has."""
+        entries: list[dict[str, float]] = [
+            {"epoch": 0.5, "grad_norm": 1.5, "learning_rate": 5e-05, "loss": 0.7, "step": 500},
+            {"epoch": 1.0, "eval_loss": 0.6, "eval_runtime": 3.2, "step": 1000},
+        ]
         state: dict[str, Any] = {}
-        points, consumed = lines.read(long[:100_000], state)
-        assert (points, consumed) == ([], 100_000)
-        rest = long[100_000:] + b'\n{"step": 2, "loss": 1}\n'
-        assert values(lines.read(rest, state)[0]) == [("loss", 2, 1)]
-        assert values(read(lines.read, long + b'\n{"step": 2, "loss": 1}\n')) == [("loss", 2, 1)]
+        first = json.dumps({"global_step": 500, "max_steps": 3000, "log_history": entries[:1]}).encode()
+        both = json.dumps({"global_step": 1000, "max_steps": 3000, "log_history": entries}, indent=2).encode()
+        points, consumed = json_text.read_trainer_state(first, state)
+        assert consumed == len(first) and ("loss", 500, 0.7) in values(points)
+        assert state["total"] == 3000
+        points, _ = json_text.read_trainer_state(both, state)
+        assert ("eval_loss", 1000, 0.6) in values(points)
+        assert {point.step for point in points} == {1000}, "what was read before is not read again"
+        assert json_text.read_trainer_state(both[:-9], state) == ([], len(both) - 9)
+        for hostile in ("null", "[]", '{"log_history": 3}', '{"log_history": [3, null, [{}]], "max_steps": {}}'):
+            assert json_text.read_trainer_state(hostile.encode(), {})[0] == []
+
+    def test_params(self) -> None:
+        state: dict[str, Any] = {}
+        written = {"lr": 1e-4, "epochs": 3, "amp": True, "optimizer": {"name": "adam"}, "sizes": [1, "x"], "_hidden": 1}
+        assert json_text.read_params(json.dumps(written).encode(), state)[0] == []
+        assert state["params"] == {
+            "lr": "0.0001",
+            "epochs": "3",
+            "amp": "true",
+            "optimizer/name": "adam",
+            "sizes": '[1.0, "x"]',
+        }
+
+    def test_a_million_params(self) -> None:
+        state: dict[str, Any] = {}
+        json_text.read_params(json.dumps({f"p{i}": "x" * 20000 for i in range(300)}).encode(), state)
+        assert len(state["params"]) == json_text.MOST_PARAMS
+        assert {len(text) for text in state["params"].values()} == {json_text.LONGEST_PARAM}
+
+
+class TestCsv:
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "epoch,loss,val_loss\n0,0.5,0.6\n1,nan,NA\n",
+            "epoch;loss;val_loss\r\n0;0.5;0.6\r\n1;nan;\r\n",
+            '   Epoch,  "loss", val_loss, "predictions, first"\n0, 0.5, 0.6, "[1, 2]"\n1, nan, , "[1, 2]"',
+            "epoch\tloss\tval_loss\n0\t0.5\t0.6\n1\tnan",
+        ],
+    )
+    def test_a_table(self, text: str) -> None:
+        points = in_pieces(csv_file.read, text.encode())
+        assert repr(values(points)) == "[('loss', 0.0, 0.5), ('val_loss', 0.0, 0.6), ('loss', 1.0, nan)]"
+
+    def test_the_step_comes_before_the_epoch(self) -> None:
+        """As Lightning writes it, with cells that are empty."""
+        points = read(csv_file.read, b"epoch,step,train_loss,val_loss\n0,9,0.5,\n0,9,,0.6\n")[0]
+        assert values(points) == [("epoch", 9, 0), ("train_loss", 9, 0.5), ("epoch", 9, 0), ("val_loss", 9, 0.6)]
+
+    @pytest.mark.parametrize(
+        "text",
+        ["name,price\na,3\n", "1,2,3\n", "epoch\n1\n", "\0\xff\n", "x" * 70000 + "\nepochs,a\n", '"epoch,loss\n1,2\n'],
+    )
+    def test_another_table_is_refused(self, text: str) -> None:
+        with pytest.raises(ValueError, match="no column"):
+            read(csv_file.read, text.encode("latin-1"))
+
+    def test_a_million_columns(self) -> None:
+        assert read(csv_file.read, b"epoch" + b",a" * 1_000_000 + b"\n1" + b",2" * 1_000_000 + b"\n")[0] == []
+        points, state = read(csv_file.read, b"epoch" + b",a" * 30_000 + b"\n1" + b",2" * 30_000 + b"\n")
+        assert len(state["header"]) == 1000 and values(points) == [("a", 1, 2)]
+
+    @pytest.mark.parametrize("row", ["a,b,c,d,e", ",,,", "1", '"', "9" * 5000 + "," + "9" * 5000, "1,\xff", "1,\0"])
+    def test_hostile_rows(self, row: str) -> None:
+        for point in read(csv_file.read, b"epoch,loss\n" + row.encode("latin-1") + b"\n")[0]:
+            assert point == ("loss", math.inf, None, None) or point == ("epoch", math.inf, None, None)
+
+
+def varint(value: int) -> bytes:
+    value &= (1 << 64) - 1
+    return bytes([value]) if value < 128 else bytes([value & 127 | 128]) + varint(value >> 7)
+
+
+def field(number: int, value: bytes | int | float) -> bytes:
+    if isinstance(value, bytes):
+        return varint(number << 3 | 2) + varint(len(value)) + value
+    if isinstance(value, float):
+        return varint(number << 3 | 1) + struct.pack("<d", value)
+    return varint(number << 3) + varint(value)
+
+
+def event(step: int, *values: bytes, seconds: float = 1.7e9) -> bytes:
+    """A record of an event file; nobody verifies its checksums."""
+    body = field(1, seconds) + field(2, step) + field(5, b"".join(field(1, value) for value in values))
+    return struct.pack("<Q", len(body)) + b"sums" + body + b"sums"
+
+
+def simple(name: str, value: float) -> bytes:
+    return field(1, name.encode()) + varint(2 << 3 | 5) + struct.pack("<f", value)
+
+
+def tensor(name: str, *parts: bytes, plugin: bytes | None = b"scalars") -> bytes:
+    metadata = b"" if plugin is None else field(9, field(1, field(1, plugin)))
+    return field(1, name.encode()) + field(8, b"".join(parts)) + metadata
+
+
+class TestEventFiles:
+    def test_pieces_are_as_good_as_all(self) -> None:
+        data = b"".join(event(step, simple("loss", step / 4), simple("lr", 1)) for step in (0, 1, 200, 70000))
+        points = in_pieces(tfevents.read, data)
+        assert values(points) == [
+            point for step in (0, 1, 200, 70000) for point in (("loss", step, step / 4), ("lr", step, 1))
+        ]
+        assert {point.time for point in points} == {1.7e9}
+
+    @pytest.mark.parametrize(
+        "parts",
+        [
+            (field(1, 1), field(2, b""), field(4, struct.pack("<f", 3))),
+            (field(1, 1), field(5, struct.pack("<f", 3))),
+            (field(1, 1), varint(5 << 3 | 5) + struct.pack("<f", 3)),
+            (field(1, 2), field(2, field(2, field(1, 1))), field(4, struct.pack("<d", 3))),
+            (field(1, 2), field(6, struct.pack("<d", 3))),
+            (field(1, 3), field(4, struct.pack("<i", 3))),
+            (field(1, 3), field(7, 3)),
+            (field(1, 9), field(4, struct.pack("<q", 3))),
+            (field(1, 9), field(10, varint(3))),
+            (field(1, 19), field(4, struct.pack("<e", 3))),
+            (field(1, 19), field(13, struct.unpack("<H", struct.pack("<e", 3))[0])),
+        ],
+    )
+    def test_tensors_of_one_number(self, parts: tuple[bytes, ...]) -> None:
+        for plugin in (b"scalars", None):
+            assert values(read(tfevents.read, event(5, tensor("x", *parts, plugin=plugin)))[0]) == [("x", 5, 3)]
+        assert read(tfevents.read, event(5, tensor("x", *parts, plugin=b"images")))[0] == []
+
+    def test_negative_integers(self) -> None:
+        for kind, number in ((3, 7), (9, 10)):
+            data = event(-1, tensor("x", field(1, kind), field(number, -3)))
+            assert values(read(tfevents.read, data)[0]) == [("x", -1, -3)]
+
+    @pytest.mark.parametrize(
+        "value",
+        [
+            tensor("x", field(1, 1), field(2, field(2, field(1, 2))), field(4, b"12345678")),
+            tensor("x", field(1, 7), field(8, b"a text")),
+            tensor("x", field(1, 1)),
+            tensor("x"),
+            field(1, b"x") + field(3, b"histogram"),
+            simple("", 3),
+            b"",
+        ],
+    )
+    def test_what_is_not_a_scalar(self, value: bytes) -> None:
+        points = in_pieces(tfevents.read, event(1, value) + event(2, simple("loss", 1)))
+        assert values(points) == [("loss", 2, 1)]
+
+    def test_a_picture_is_skipped_as_it_comes(self) -> None:
+        for size in (tfevents.MOST_RECORD, 3 * MOST_DATA):
+            picture = event(1, field(1, b"image") + field(4, b"x" * size))
+            data = event(0, simple("loss", 2)) + picture + event(2, simple("loss", 1))
+            assert values(in_pieces(tfevents.read, data)) == [("loss", 0, 2), ("loss", 2, 1)]
+
+    @pytest.mark.parametrize(
+        "damaged",
+        [
+            b"not an event file at all",
+            bytes(100),
+            b"\xff" * 100,
+            event(1, simple("x", 1)).replace(b"\x15", b"\x17"),
+            event(1, field(1, b"x") + field(2, b"123")),
+            event(1, field(1, 5) + varint(2 << 3 | 5) + b"1234"),
+            event(1, tensor("x", field(1, 1), field(4, b"123"))),
+            event(1, tensor("x", field(1, 3), field(7, b""))),
+            event(1, field(1, b"x") + field(8, 3)),
+            struct.pack("<Q", 12) + b"sums" + b"\x09" + b"\xff" * 11 + b"sums",
+        ],
+    )
+    def test_damage_ends_the_file(self, damaged: bytes) -> None:
+        good = event(1, simple("loss", 1))
+        points, consumed = tfevents.read(good + damaged + good, {})
+        assert values(points) == [("loss", 1, 1)] and consumed == len(good)
+        with pytest.raises(ValueError, match="damaged"):
+            tfevents.read(damaged + good, {})
+
+    def test_a_length_beyond_all_ends_quietly(self) -> None:
+        data = struct.pack("<Q", (1 << 64) - 1) + b"sums" + event(1, simple("x", 1))[12:]
+        assert values(read(tfevents.read, data * 3)[0]) == []
+
+    def test_seconds_that_are_no_time(self) -> None:
+        for seconds in (0.0, math.nan, math.inf, -1.0):
+            assert read(tfevents.read, event(1, simple("x", 1), seconds=seconds))[0][0].time is None
+
+
+def wandb(*records: bytes) -> bytes:
+    """The framing, written anew: chunks in blocks of 32 KiB, each with its checksum."""
+    data = bytearray(b":W&B\xe1\xbe\x00")
+    for record in records:
+        first = True
+        while True:
+            room = 32768 - len(data) % 32768
+            if room < 7:
+                data += bytes(room)
+                continue
+            part, record = record[: room - 7], record[room - 7 :]
+            kind = (1 if first else 4) if not record else (2 if first else 3)
+            data += struct.pack("<IHB", zlib.crc32(bytes([kind]) + part), len(part), kind) + part
+            first = False
+            if not record:
+                break
+    return bytes(data)
+
+
+def history(**numbers: Any) -> bytes:
+    items = [field(1, name.encode()) + field(16, json.dumps(value).encode()) for name, value in numbers.items()]
+    return field(1, 7) + field(2, b"".join(field(1, item) for item in items) + field(2, field(1, 99)))
+
+
+class TestWandb:
+    def test_a_run(self) -> None:
+        config = field(1, field(1, b"lr") + field(16, b"0.1")) + field(1, field(1, b"_wandb") + field(16, b"{}"))
+        late = field(1, field(2, b"model") + field(2, b"size") + field(16, b"3"))
+        nested = field(2, b"val") + field(2, b"loss") + field(16, b"NaN")
+        stamp = field(1, b"_timestamp") + field(16, b"1.7e9")
+        data = wandb(
+            field(17, field(1, b"id") + field(4, config)),
+            history(_step=0, loss=0.5, text="x", epoch=1, _runtime=2),
+            field(2, field(1, nested) + field(1, stamp) + field(1, field(1, b"_step") + field(16, b"3"))),
+            field(5, late),
+            history(_step=4, loss="x" * 100_000),
+            history(_step=5, loss="x" * 400_000),
+            history(_step=6, loss=0.25),
+        )
+        points = in_pieces(wandb_file.read, data)
+        assert repr(values(points)) == repr(
+            [("loss", 0.0, 0.5), ("epoch", 0.0, 1.0), ("val/loss", 3.0, math.nan), ("loss", 6.0, 0.25)]
+        )
+        assert points[2].time == 1.7e9
+        assert read(wandb_file.read, data)[1]["params"] == {"lr": "0.1", "model/size": "3"}
+
+    def test_records_at_the_ends_of_blocks(self) -> None:
+        for size in range(32768 - 60, 32768, 3):
+            data = wandb(field(3, b"x" * size), *(history(_step=step, loss=1) for step in range(5)))
+            assert [point.step for point in read(wandb_file.read, data, 1000)[0]] == [0, 1, 2, 3, 4]
+
+    def test_damage_ends_the_file(self) -> None:
+        data = wandb(*(history(_step=step, loss=1) for step in range(3)))
+        damaged = data[:-5] + b"x" + data[-4:]
+        points, consumed = wandb_file.read(damaged, state := {})
+        assert [point.step for point in points] == [0, 1]
+        with pytest.raises(ValueError, match="damaged"):
+            wandb_file.read(damaged[consumed:], state)
+        for other in (b"SQLite format 3", b":W&B\xe1\xbe\x01" + data[7:], b"x"):
+            with pytest.raises(ValueError, match="not a file of wandb"):
+                wandb_file.read(other, {})
+
+    def test_hostile_chunks(self) -> None:
+        def chunk(kind: int, part: bytes) -> bytes:
+            return struct.pack("<IHB", zlib.crc32(bytes([kind]) + part), len(part), kind) + part
+
+        begin = b":W&B\xe1\xbe\x00"
+        endless = begin + chunk(2, b"") + chunk(3, b"") * 4679 + b"\0" + (chunk(3, b"") * 4681 + b"\0") * 45
+        assert len(endless) > MOST_DATA, "a record that never ends is given up"
+        points, state = read(wandb_file.read, endless)
+        assert points == [] and state["offset"] == len(endless) - 1
+        assert read(wandb_file.read, begin + (chunk(3, b"x") + chunk(4, b"y")) * 1000)[0] == []
+        assert values(
+            read(wandb_file.read, begin + chunk(3, b"x") + chunk(2, b"") + chunk(1, history(_step=1, a=1)))[0]
+        ) == [("a", 1, 1)]
+        for part in (b"\xff" * 50, field(17, 3), field(2, 5), field(2, field(1, 5)), field(2, field(1, field(1, 5)))):
+            with pytest.raises(ValueError, match="damaged"):
+                read(wandb_file.read, begin + chunk(1, part))
+
+
+def log(text: str, **state: Any) -> tuple[Values, dict[str, Any]]:
+    points, state = read(log_lines.read, text.encode(), **state)
+    return values(points), state
+
+
+class TestLog:
+    @pytest.mark.parametrize(
+        ("text", "expected", "total"),
+        [
+            ("step 120/3000 … loss 1.23 val_loss=1.4", [("val_loss", 120, 1.4), ("loss", 120, 1.23)], 3000),
+            ("step 1000: train loss 1.25, val loss 1.5", [("train_loss", 1000, 1.25), ("val_loss", 1000, 1.5)], None),
+            ("iter 10: loss 2.5000, time 23.40ms, mfu 4.00%", [("loss", 10, 2.5)], None),
+            ("INFO 10:30:00 global_step=5 lr: 1e-3", [("lr", 5, 0.001)], None),
+            ("Epoch 2/3, val acc: 0.5", [("val_acc", 2, 0.5)], 3),
+            ("Epoch 4 | lr=1e-3 | ppl 23.5", [("lr", 4, 0.001), ("ppl", 4, 23.5)], None),
+            ("Epoch [3/10], Step [100/600], Loss: 0.125", [("Loss", 1300, 0.125)], 6000),
+            ("[Epoch 3/10] [Batch 5/100] [D loss: 0.5]", [("loss", 205, 0.5)], 1000),
+            ("Train Epoch: 2 [640/60000 (1%)]\tLoss: 2.25", [("Loss", 60640, 2.25)], None),
+            ("Epoch: [0][ 10/391]\tTime  0.1 ( 0.2)\tLoss 1.5e+00 (2.3e+00)", [("Loss", 10, 1.5)], None),
+            ("Epoch 2\n-------\nloss: 2.5  [   64/60000]", [("loss", 60064, 2.5)], None),
+            (" 4%|▍    | 120/3000 [00:12<04:59,  9.6it/s, loss=0.5]", [("loss", 120, 0.5)], 3000),
+            ("Epoch 0: 9%|▍| 48/120 [00:01<00:00, train_loss=0.5]", [("train_loss", 48, 0.5)], None),
+            ("{'loss': 0.5, 'epoch': 1.5}", [("loss", 1.5, 0.5)], None),
+            ("{'eval_loss': '0.5', 'epoch': '1.0'}", [("eval_loss", 1, 0.5)], None),
+            ('{"step": 3, "loss": 0.5}', [("loss", 3, 0.5)], None),
+            ("Test accuracy: 0.5", [("Test_accuracy", None, 0.5)], None),
+            ("loss: 0.5.", [("loss", None, 0.5)], None),
+            ("\x1b[1mloss\x1b[0m = -inf", [("loss", None, -math.inf)], None),
+            ("step=3 loss=nan", [("loss", 3, math.nan)], None),
+            (
+                train_line(142, 2840, 0, 2.25, 0.0201, "0:00:55"),
+                [("train_loss", 142, 2.25), ("time/batch", 142, 0.02)],
+                2840,
+            ),
+            (validation_line(142, 2840, 2.5, True), [("val_loss", 142, 2.5)], 2840),
+        ],
+    )
+    def test_lines_with_metrics(self, text: str, expected: Values, total: float | None) -> None:
+        points, state = log(text)
+        assert repr(points) == repr(
+            [(name, step if step is None else float(step), float(v)) for name, step, v in expected]
+        )
+        assert state.get("total") == total
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "port: 8000",
+            "10:30:00",
+            "12/30 files",
+            "12/30 files: 5",
+            "INFO: 3 workers",
+            "epochs: 10, lr: 0.1, batch: 32, max_steps: 500",
+            "2024-01-01 10:30:00,123 - INFO - listening on 0.0.0.0:80",
+            "Step 3/10 : COPY . /app",
+            "Epoch 3/10",
+            "error: 5",
+            "version: 3, seed=7",
+            "loss: 1,234; loss: 2024-01-01; loss: 3/4; loss: 1.2.3; loss: 12ms; loss: 10:30",
+            "the loss 3 was small",
+            "accuracy of 0.5",
+            "Downloading: 100%|████| 5000/5000 [00:01<00:00, 4000B/s]",
+            "step " + "9" * 30 + " lr=1",
+            "x" * 3000 + " step 3 loss: 1",
+        ],
+    )
+    def test_ordinary_lines_are_no_metrics(self, text: str) -> None:
+        points, state = log(text)
+        assert points == [] and "total" not in state
+
+    def test_the_bundled_trainer(self) -> None:
+        lines = [train_line(142, 2840, 0, 2.25, 0.02, "0:00:55"), validation_line(142, 2840, 2.5, True)]
+        points = in_pieces(log_lines.read, "\n".join(lines).encode())
+        assert [name for name, *_ in values(points)] == ["train_loss", "time/batch", "val_loss"]
+
+    def test_hugging_face_counts_by_its_bar(self) -> None:
+        """Its dictionaries name the epoch only; the bar of an evaluation is another one."""
+        text = (
+            "  2%|▏  | 10/500 [00:01<00:10]\r{'loss': 0.5, 'epoch': 0.1}\n"
+            "  0%|  | 0/32 [00:00<?]\r 50%|▏ | 16/32 [00:01<?]\r"
+            "{'eval_loss': 0.25, 'epoch': 0.1}\n  4%|▏  | 20/500 [00:02<00:20]\r{'loss': 0.125, 'epoch': 0.2}\n"
+        )
+        points, state = log(text)
+        assert points == [("loss", 10, 0.5), ("eval_loss", 10, 0.25), ("loss", 20, 0.125)]
+        assert state["total"] == 500
+
+    def test_a_bar_drawn_a_million_times_is_not_as_many_points(self) -> None:
+        text = "".join(
+            "Epoch 1/2\n" if n == 1 else f"\r{n}/100000 ━━ 1s 5ms/step - loss: 0.5" for n in range(1, 100001)
+        )
+        points, state = log(text)
+        assert 400 < len(points) <= 502 and points[-1] == ("loss", 100000, 0.5)
+        assert state["total"] == 200000
+
+    def test_the_users_regular_expressions(self) -> None:
+        patterns = [
+            r"got (?P<reward>\S+) at (?P<step>\d+)",
+            r"E(?P<epoch>\d+) (?P<good>\S+)( (?P<bad>\d+))?",
+            "(",
+            "(?P<x>z)?",
+        ]
+        text = "got 5 at 10\ngot nothing at 20\nE3 4\nstep 7 got 3 at x loss: 2\n"
+        points, _ = log(text, patterns=patterns)
+        assert points == [("reward", 10, 5), ("good", 3, 4), ("loss", 7, 2)]
+        assert log("step 9 value 3", patterns=[r"value (?P<v>\d)"])[0] == [("v", 9, 3)]
+
+
+def hostile() -> Iterator[bytes]:
+    """Made of pieces of all formats, damaged at random; the same ones each time."""
+    draw = random.Random(1)
+    good = [
+        b'{"step": 10, "loss": {"a": 1e999}}\n',
+        "Epoch 3/10\r\n 12/120 ━━ - loss: 0.5\x08\x08\r".encode(),
+        b"{'loss': 0.1, 'epoch': 1.0} | 5/7 [\n{\"epoch\": 3/4, step 1/2\n",
+        b"epoch,loss\n1,2\n",
+        event(3, simple("x", 1), tensor("y", field(1, 1), field(4, b"1234"))),
+        wandb(history(_step=1, loss=2), field(17, field(4, b""))),
+        json.dumps({"log_history": [{"step": 1, "loss": 2}], "max_steps": 5}).encode(),
+    ]
+    yield from (bytes(5000), b"\xff" * 5000, b"\n" * 5000, b"", b"9" * 5000, b'"' * 5000, b"{" * 5000)
+    for _ in range(400):
+        data = bytearray(b"".join(draw.choices(good, k=draw.randint(1, 4))))
+        for _ in range(draw.randint(0, 6)):
+            at = draw.randrange(len(data))
+            data[at : at + draw.randint(0, 3)] = draw.randbytes(draw.randint(0, 3))
+            data += b"" if data else b"x"
+        yield bytes(data)
+
+
+@pytest.mark.parametrize("format", [*FORMATS, LOG], ids=lambda format: format.name)
+def test_hostile_files_raise_value_errors_only(format: Any) -> None:
+    for data in hostile():
+        try:
+            points, _ = read(reader(format), data, 100)
+        except ValueError:
+            continue
+        for point in points:
+            assert isinstance(point.name, str) and point.name and isinstance(point.value, float)
+            assert point.step is None or math.isfinite(point.step)
+            assert point.time is None or 1e9 < point.time < 1e11
+
+
+@pytest.mark.parametrize(
+    "unit",
+    [
+        *(
+            "a",
+            "9",
+            " ",
+            "{",
+            '"',
+            "=",
+            ":",
+            "/",
+            "|",
+            "\t",
+            ".",
+            "-",
+            "loss=",
+            "a.",
+            "train ",
+            "step",
+            "epoch ",
+            "1/",
+            "| 1/2 ",
+        ),
+        *(
+            "e9",
+            "nan ",
+            "loss 1 ",
+            "step 1 a=1 ",
+            "\x1b[",
+            "1e",
+            "batch (",
+            "\r",
+            "\n",
+            "1,",
+            ",",
+            "a:1 ",
+            "loss: 1e5e",
+            "'",
+        ),
+    ],
+)
+def test_time_grows_with_the_size_only(unit: str) -> None:
+    """A part of what may come at once takes ten seconds where a reader is quadratic, and else less than a second."""
+    data = (unit * 300_000).encode()[:300_000]
+    lines = b"".join(data[at : at + 1990] + b"\n" for at in range(0, len(data), 1990))
+    for function in (log_lines.read, json_text.read, json_text.read_params, json_text.read_trainer_state):
+        for each in (data, lines):
+            began = time.process_time()
+            function(each, {"ended": True})
+            assert time.process_time() - began < 5
