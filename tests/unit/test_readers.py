@@ -71,7 +71,6 @@ def in_pieces(function: Reader, data: bytes, **state: Any) -> list[Point]:
         ("trainer_state.json", "trainer_state"),
         ("params.json", "params"),
         ("history.csv", "csv"),
-        ("training.log", "csv"),
         ("train.jsonl", None),
         ("tokenizer.json", None),
         ("log", None),

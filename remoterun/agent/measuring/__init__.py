@@ -52,7 +52,7 @@ FORMATS = (
     Format("wandb", r"run-.*\.wandb", "wandb_file:read"),
     Format("trainer_state", r"trainer_state\.json", "json_text:read_trainer_state", whole=True),
     Format("params", r"params\.json", "json_text:read_params", whole=True),
-    Format("csv", r".*\.(csv|tsv)|training\.log", "csv_file:read"),
+    Format("csv", r".*\.(csv|tsv)", "csv_file:read"),
 )
 
 
