@@ -32,6 +32,16 @@ class LogCache:
         file = self.folder / f"{key}.log"
         return file if file.is_file() else None
 
+    def part(self, key: str, name: str, start: int, size: int) -> tuple[int, int, bytes] | None:
+        """What `Runs.log_part` returns, of a log that is kept."""
+        try:
+            with open(self.folder / _name(key, name == "err"), "rb") as file:
+                total = file.seek(0, os.SEEK_END)
+                begin = file.seek(max(start + total, 0) if start < 0 else min(start, total))
+                return begin, total, file.read(max(size, 0))
+        except OSError:
+            return None
+
     def remove(self, key: str) -> None:
         """Delete the log of a run, if it is kept."""
         with contextlib.suppress(OSError):

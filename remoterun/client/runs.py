@@ -295,9 +295,17 @@ class Runs:
     def log_part(self, number: int | str, start: int, size: int, name: str = "log") -> tuple[int, int, bytes]:
         """(where the bytes begin, how many the log has by now, the bytes): `size` of them at most, from `start` on or,
         where that is below 0, so many before its end. `name`: "err" for stderr where it is apart. What an earlier host
-        of the run wrote is in the archive only. Raises `HostError`."""
-        store, key = self._logs_of(number)
-        begin, total, data = store.log_part(api.LogPart(key, start, size, name))
+        of the run wrote is in the archive only. Of a run that has ended and whose machine can't be reached, they come
+        from the log that was saved here, if it was. Raises `HostError`."""
+        try:
+            store, key = self._logs_of(number)
+            begin, total, data = store.log_part(api.LogPart(key, start, size, name))
+        except HostError:
+            run = self._connections.registry.run(number)
+            saved = LogCache(self._connections.config.home, 0).part(run.key, name, start, size) if run.final else None
+            if saved is None:
+                raise
+            return saved
         with understood(store.machine.name):
             if not 0 <= begin <= begin + len(data) <= total:
                 raise ValueError("log: no place in a log")

@@ -11,7 +11,7 @@ from remoterun.agent.shared import api
 from remoterun.agent.shared.states import RunState
 from remoterun.client import Client
 from remoterun.client.following import ALL, Item, LogBytes, Note, StateChange, Wanted
-from remoterun.errors import UsageError
+from remoterun.errors import HostError, UsageError
 from remoterun.model import RunRequest
 from tests.integration.test_client import NOBODY
 from tests.workshop import User, kill9, until
@@ -153,3 +153,8 @@ def test_any_part_of_them(user: User) -> None:
     assert runs.search_log(run.number, "err 1", name="err").hits == [api.Hit(0, "err 1")]
     with pytest.raises(UsageError, match="a text of one line"):
         runs.search_log(run.number, "")
+    user.client.registry.place(run, NOBODY, user.client.registry.run(run.number).home_id)
+    assert runs.log_part(run.number, -6, 3) == (12, 18, b"out")
+    assert runs.log_part(run.number, 4, 99, "err") == (4, 6, b"1\n")
+    with pytest.raises(HostError):
+        runs.search_log(run.number, "out")
