@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import secrets
 import tarfile
 import tempfile
 from collections.abc import Callable, Sequence
@@ -20,9 +21,10 @@ from typing import TYPE_CHECKING, Any
 from remoterun import transfer
 from remoterun.agent.shared import api
 from remoterun.agent.shared.frames import PIECE
+from remoterun.agent.shared.paths import check_path
 from remoterun.agent.shared.spec import ResourceRef, RunSpec
 from remoterun.agent.shared.states import Reason
-from remoterun.agent.shared.tree import Manifest, show
+from remoterun.agent.shared.tree import Manifest, TreeError, show
 from remoterun.client.connections import Connections
 from remoterun.client.rented_runs import find_store
 from remoterun.client.stores import Store, fetch, manifest_of, store_of
@@ -117,6 +119,24 @@ class Files:
                         while data := file.read(PIECE):
                             write(data)
             return fetched
+
+    def saved(self, resource: Resource, folder: Path) -> Path:
+        """A file of a run or an upload, below `folder`, where it is named by its content and copied once; of a run that
+        goes on, anew. Its name is no pattern. Raises `UsageError` for a folder, and what `copy` raises."""
+        try:
+            check_path(resource.sub)
+        except TreeError:
+            raise NotFound(f"there is no {show(str(resource))}")
+        store, where = self._locate(resource)
+        manifest, about = manifest_of(store, where, resource)
+        entry = next(iter(manifest.files), None)
+        if not about.single or entry is None:
+            raise UsageError(f"{show(str(resource))} is a folder")
+        place = folder / (entry.digest or secrets.token_hex(16))
+        if not place.exists():
+            download, name = store.download(where), store.machine.name
+            transfer.place(manifest, about, download, name, place, transfer.refuse, Progress())
+        return place
 
     def _fetch(
         self,

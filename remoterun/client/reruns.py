@@ -114,6 +114,12 @@ def find_original(connections: Connections, number: int | str, others: Collectio
     return original_of(connections, run, store, spec, details, others)
 
 
+def uncommitted(connections: Connections, number: int | str) -> bytes:
+    """See `Runs.uncommitted`."""
+    run, store, spec, _ = read_spec(connections, number)
+    return _source(store, ResourceRef("source", key=run.key, number=run.number), spec).diff
+
+
 def original_of(
     connections: Connections, run: Run, store: Store, spec: RunSpec, about: api.RunDetails, others: Collection[str] = ()
 ) -> OriginalRun:

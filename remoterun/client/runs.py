@@ -22,7 +22,7 @@ from remoterun.client.log_cache import LogCache
 from remoterun.client.preparing import Complete, Prepared, prepare
 from remoterun.client.rented_runs import Answer, find_store, record_status, statuses
 from remoterun.client.renting import Plan
-from remoterun.client.reruns import OriginalRun, find_original
+from remoterun.client.reruns import OriginalRun, find_original, uncommitted
 from remoterun.client.secrets import Tokens
 from remoterun.client.stores import HostStore, Store, store_of, told
 from remoterun.errors import HomeMissing, HostError, LinkLost, NoAnswerInTime, NotFound, UsageError
@@ -87,6 +87,11 @@ class Runs:
         Raises `HostError`, `UsageError` where that is not saved.
         """
         return find_original(self._connections, number, others)
+
+    def uncommitted(self, number: int | str) -> bytes:
+        """What was not committed of the source of a run, as `git diff` shows it. Opens the machine that has it. Raises
+        as `original`."""
+        return uncommitted(self._connections, number)
 
     def prepare_again(self, kept: OriginalRun, request: RunRequest, machine: str | None = None) -> Prepared:
         """As `prepare`, for a run with the source of `kept` and, where `request` has the same mounts, with the very

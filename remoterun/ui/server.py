@@ -87,6 +87,8 @@ class Server:
         async def guarded(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
+                if "etag" in headers:
+                    headers.setdefault("Cache-Control", "no-cache")
                 for name, value in {**_ALWAYS, "Content-Security-Policy": self._policy}.items():
                     headers.setdefault(name, value)
             await send(message)
@@ -106,6 +108,9 @@ class Server:
         token, slash, _ = scope["path"].removeprefix("/").partition("/")
         if not slash or not hmac.compare_digest(token.encode(errors="replace"), self.token.encode()):
             return PlainTextResponse(f"the whole address is needed that `{self._command}` printed\n", 403)
+        length = headers.get("content-length", "")
+        if method == "POST" and not (length.isdecimal() and len(length) < 6):
+            return PlainTextResponse("a request has 100 KB at the most\n", 413)
         if method == "POST" and not (headers.get("origin") == f"http://{host}" and headers.get("x-remoterun") == "1"):
             return PlainTextResponse("only the page itself may do that\n", 403)
         return None

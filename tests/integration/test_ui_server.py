@@ -1,0 +1,532 @@
+"""The server of the page of runs: who gets anything, what of a run reaches a browser and how, and its stream."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import quote
+
+import pytest
+
+from remoterun.agent.shared.states import RunState
+from remoterun.model import MachineType, RunRequest, new_key
+from remoterun.registry import Registry
+from remoterun.ui.page import RunsPage
+from remoterun.ui.stream import MOST_BEHIND
+from tests.unit.test_model_page import write_model
+from tests.workshop import User, until
+
+PRIVATE = "nobody's business"
+WAITS = "echo up; until [ -e {go} ]; do sleep 0.02; done"
+
+
+class Answer(NamedTuple):
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+@contextmanager
+def serving(page: RunsPage) -> Iterator[RunsPage]:
+    thread = threading.Thread(target=page.serve)
+    thread.start()
+    try:
+        yield page
+    finally:
+        page.close()
+        thread.join(30)
+        assert not thread.is_alive()
+
+
+@pytest.fixture
+def page(user: User) -> Iterator[RunsPage]:
+    with serving(RunsPage(user.client)) as page:
+        yield page
+
+
+def request(page: RunsPage, path: str, method: str = "GET", body: Any = None, **headers: str) -> Answer:
+    """`path`: all of it."""
+    connection = http.client.HTTPConnection("127.0.0.1", page.port, timeout=60)
+    try:
+        data = None if body is None else json.dumps(body).encode()
+        connection.request(method, path, data, {name.replace("_", "-"): value for name, value in headers.items()})
+        answer = connection.getresponse()
+        return Answer(answer.status, {name.lower(): text for name, text in answer.getheaders()}, answer.read())
+    finally:
+        connection.close()
+
+
+def get(page: RunsPage, path: str, **headers: str) -> Answer:
+    return request(page, f"/{page.token}/{path}", **headers)
+
+
+def post(page: RunsPage, path: str, body: Any, **changed: str) -> Answer:
+    headers = {"X_Remoterun": "1", "Origin": f"http://127.0.0.1:{page.port}", **changed}
+    given = {name: text for name, text in headers.items() if text}
+    return request(page, f"/{page.token}/api/{path}", "POST", body, **given)
+
+
+def started(user: User, command: str, files: dict[str, Any] | None = None) -> int:
+    return user.client.runs.submit(RunRequest(command), user.source(files or {"notes": b"x"})).number
+
+
+def ended(user: User, command: str, files: dict[str, Any] | None = None) -> int:
+    number = started(user, command, files)
+    until(lambda: user.client.runs.get(number).final)
+    return number
+
+
+class Events:
+    """One stream of events, read on a thread."""
+
+    def __init__(self, page: RunsPage, query: str = "", last: str = "") -> None:
+        headers = {"Last-Event-ID": last} if last else {}
+        self._connection = http.client.HTTPConnection("127.0.0.1", page.port, timeout=120)
+        self._connection.request("GET", f"/{page.token}/events?{query}", headers=headers)
+        self.answer = self._connection.getresponse()
+        self.came: list[tuple[str, Any, str, float]] = []
+        """(kind, data, id, when)."""
+        self.ended = False
+        self.text = ""
+        threading.Thread(target=self._read, daemon=True).start()
+
+    def _read(self) -> None:
+        fields: dict[str, str] = {}
+        try:
+            while line := self.answer.readline():
+                text = line.decode().rstrip("\n")
+                self.text += text + "\n"
+                if text:
+                    name, _, value = text.partition(": ")
+                    fields[name] = value
+                elif "event" in fields:
+                    self.came.append((fields["event"], json.loads(fields["data"]), fields["id"], time.time()))
+                    fields = {}
+        except (OSError, ValueError, AttributeError):
+            pass
+        self.ended = True
+
+    def of(self, kind: str) -> list[Any]:
+        return [data for each, data, _, _ in self.came if each == kind]
+
+    @property
+    def last(self) -> str:
+        return self.came[-1][2]
+
+    @property
+    def log(self) -> str:
+        return "".join(data.get("text", "") for data in self.of("log"))
+
+    def close(self) -> None:
+        if self.answer.fp is not None and self._connection.sock is not None:
+            self._connection.sock.shutdown(socket.SHUT_RDWR)
+        until(lambda: self.ended)
+        self._connection.close()
+
+
+@pytest.fixture
+def events(page: RunsPage) -> Iterator[Callable[..., Events]]:
+    opened: list[Events] = []
+
+    def begin(query: str = "", last: str = "") -> Events:
+        opened.append(Events(page, query, last))
+        return opened[-1]
+
+    yield begin
+    for each in opened:
+        each.close()
+
+
+class TestWhoGetsAnything:
+    @pytest.mark.parametrize("path", ["", "api/runs", "static/main.js", "events", "api/machines", "model/index.html"])
+    def test_nobody_without_the_token(self, page: RunsPage, path: str) -> None:
+        word = page.token
+        assert len(word) >= 22
+        for wrong in ("", f"{word[:-1]}/", f"{word}x/", f"x/../{word}x/", "%FF/", f"{'x' * len(word)}/"):
+            answer = request(page, f"/{wrong}{path}")
+            assert (answer.status, answer.body) == (
+                403,
+                b"the whole address is needed that `remoterun ui` printed\n",
+            ), wrong
+
+    def test_a_name_that_its_owner_points_here_gets_nothing(self, page: RunsPage) -> None:
+        for host, status in (
+            (f"evil.example:{page.port}", 421),
+            ("evil.example", 421),
+            (f"127.0.0.1.evil.example:{page.port}", 421),
+            (f"localhost:{page.port}", 200),
+            (f"[::1]:{page.port}", 200),
+        ):
+            assert get(page, "api/runs", Host=host).status == status, host
+
+    @pytest.mark.parametrize(
+        "changed",
+        [
+            {"Origin": "http://evil.example"},
+            {"Origin": "http://127.0.0.1:1"},
+            {"Origin": "null"},
+            {"Origin": ""},
+            {"X_Remoterun": ""},
+            {"X_Remoterun": "0"},
+        ],
+    )
+    def test_only_the_page_itself_changes_anything(self, user: User, page: RunsPage, changed: dict[str, str]) -> None:
+        number = user.client.registry.add_run(new_key(), MachineType("one"), "true", 1.0).number
+        answer = post(page, f"runs/{number}/remark", {"text": "x"}, **changed)
+        assert (answer.status, answer.body) == (403, b"only the page itself may do that\n")
+        assert user.client.registry.run(number).remark == ""
+        assert post(page, f"runs/{number}/remark", {"text": "x"}).json["row"]["remark"] == "x"
+
+    def test_other_requests(self, page: RunsPage) -> None:
+        for method in ("PUT", "DELETE", "PATCH", "OPTIONS"):
+            assert request(page, f"/{page.token}/api/runs", method).status == 405
+        assert get(page, "api/runs/1/stop").status in (404, 405)
+        assert post(page, "runs/1/stop", {"grace": "x" * 200_000}).status == 413
+        assert post(page, "runs/1/nonsense", {}).status == 404
+
+    def test_what_every_answer_has(self, user: User, page: RunsPage) -> None:
+        user.client.registry.add_run(new_key(), MachineType("one"), "true", 1.0)
+        for path in ("", "runs/1", "static/index.html", "api/runs", "api/runs/7", "nothing", "static/nothing"):
+            headers = get(page, path).headers
+            assert headers["x-content-type-options"] == "nosniff" and headers["referrer-policy"] == "no-referrer"
+            policy = headers["content-security-policy"]
+            assert "default-src 'none'" in policy and "frame-ancestors 'none'" in policy and "unsafe" not in policy
+            assert headers["cache-control"] == ("no-cache" if path == "static/index.html" else "no-store"), path
+        again = get(page, "static/index.html", If_None_Match=get(page, "static/index.html").headers["etag"])
+        assert again.status == 304 and again.body == b""
+
+    @pytest.mark.parametrize(
+        "view", ["", "runs/16", "runs/last", "compare/3,4", "machines", "uploads", "uploads/a%20b"]
+    )
+    def test_each_view_is_the_page_below_its_token(self, page: RunsPage, view: str) -> None:
+        answer = get(page, view)
+        assert answer.headers["content-type"] == "text/html; charset=utf-8"
+        assert f'<base href="/{page.token}/" />'.encode() in answer.body
+
+    @pytest.mark.parametrize(
+        "path",
+        ["static/../page.py", "static/%2e%2e/page.py", "static/..%2fpage.py", "static//etc/passwd", "static/%00"],
+    )
+    def test_no_way_out_of_the_files_of_the_page(self, page: RunsPage, path: str) -> None:
+        answer = get(page, path)
+        assert answer.status == 404 and b"RunsPage" not in answer.body
+
+    def test_a_bad_request_is_refused_quietly(self, page: RunsPage, capfd: pytest.CaptureFixture[str]) -> None:
+        for line in (b"GET", b"\0\0\0", b"GET / HTTP/9.9", b"GET http://[ HTTP/1.1"):
+            with socket.create_connection(("127.0.0.1", page.port), timeout=60) as connection:
+                connection.sendall(line + b"\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+                assert b"".join(iter(lambda: connection.recv(4096), b"")).split()[1] in (b"400", b"403", b"505")
+        for body in ([], "x", None, {"on": {}}, {"grace": []}):
+            assert post(page, "runs/1/pin", body).status in (400, 404)
+        assert capfd.readouterr() == ("", "")
+
+
+class TestFilesOfRuns:
+    HOSTILE = {
+        "page.html": b"<script>alert(1)</script>",
+        "shape.svg": b"<svg xmlns='http://www.w3.org/2000/svg'><script>alert(1)</script></svg>",
+        "shot.PNG": b"\x89PNG",
+        "notes.txt": b"<script>alert(1)</script>",
+        "doc.xhtml": b"<html/>",
+        "a b/é?#%.js": b"alert(1)",
+        "sound.wav": b"RIFF",
+    }
+
+    def test_nothing_of_them_runs_in_the_browser(self, user: User, page: RunsPage) -> None:
+        copies = " && ".join(["mkdir -p out", "cp -r in/. out"])
+        number = ended(
+            user, copies, {f"in/{name.encode('latin-1').decode()}": text for name, text in self.HOSTILE.items()}
+        )
+        listed = get(page, f"api/runs/{number}/files").json
+        assert {file["path"] for file in listed["files"]} == {f"out/{name}" for name in self.HOSTILE}
+        assert not listed["live"] and not listed["more"]
+        shown = {}
+        for name, text in self.HOSTILE.items():
+            path = quote(f"out/{name}")
+            answer = get(page, f"api/runs/{number}/file/{path}")
+            assert (answer.status, answer.body) == (200, text), name
+            assert answer.headers["content-security-policy"].startswith("sandbox; default-src 'none'")
+            assert answer.headers["x-content-type-options"] == "nosniff"
+            shown[name] = (answer.headers["content-type"], answer.headers["content-disposition"].partition(";")[0])
+            assert (
+                get(page, f"api/runs/{number}/file/{path}?download=1").headers["content-disposition"].startswith("att")
+            )
+        assert shown == {
+            "page.html": ("application/octet-stream", "attachment"),
+            "shape.svg": ("image/svg+xml", "inline"),
+            "shot.PNG": ("image/png", "inline"),
+            "notes.txt": ("text/plain; charset=utf-8", "inline"),
+            "doc.xhtml": ("application/octet-stream", "attachment"),
+            "a b/é?#%.js": ("application/octet-stream", "attachment"),
+            "sound.wav": ("audio/wav", "inline"),
+        }
+        part = get(page, f"api/runs/{number}/file/out/sound.wav", Range="bytes=1-2")
+        assert (part.status, part.body) == (206, b"IF")
+
+    @pytest.mark.parametrize(
+        "path",
+        ["../notes", "%2e%2e/%2e%2e/secret", "..%2f..%2fsecret", "out/../../secret", "/etc/passwd", "out/link",
+         "out//notes", "out/%00", "out", "", "*", "out/*"],
+    )  # fmt: skip
+    def test_no_way_out(self, user: User, page: RunsPage, path: str, tmp_path: Path) -> None:
+        (tmp_path / "secret").write_text(PRIVATE)
+        go = tmp_path / "go"
+        number = started(user, f"mkdir out; echo 1 >out/notes; ln -s {tmp_path}/secret out/link; {WAITS.format(go=go)}")
+        until(lambda: get(page, f"api/runs/{number}/file/out/notes").status == 200)
+        answer = get(page, f"api/runs/{number}/file/{path}")
+        assert answer.status in (400, 404, 502) and PRIVATE.encode() not in answer.body
+        go.touch()
+
+    def test_files_of_a_run_that_goes_on_and_its_diary(self, user: User, page: RunsPage, tmp_path: Path) -> None:
+        go = tmp_path / "go"
+        number = started(user, f"for n in 1 2; do echo $n >sample-step-$n.txt; done; {WAITS.format(go=go)}")
+        until(lambda: b"sample-step-2" in get(page, f"api/runs/{number}/files").body)
+        listed = get(page, f"api/runs/{number}/files").json
+        assert listed["live"] and listed["diary"] == [
+            {
+                "name": "sample-step-*.txt",
+                "kind": "text",
+                "steps": [{"step": n, "path": f"sample-step-{n}.txt"} for n in (1, 2)],
+            }
+        ]
+        work = Path(user.place("one").run(user.client.registry.run(number).key).work)
+        assert get(page, f"api/runs/{number}/file/sample-step-1.txt").body == b"1\n"
+        (work / "sample-step-1.txt").write_text("other")
+        assert get(page, f"api/runs/{number}/file/sample-step-1.txt").body == b"other"
+        go.touch()
+
+    def test_many_files_are_listed_in_part(self, user: User, page: RunsPage, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("remoterun.ui.page.MOST_FILES", 3)
+        number = ended(user, "touch 1 2 3 4 5")
+        listed = get(page, f"api/runs/{number}/files").json
+        assert [file["path"] for file in listed["files"]] == ["1", "2", "3"] and listed["more"]
+
+    def test_an_upload(self, user: User, page: RunsPage, tmp_path: Path) -> None:
+        (tmp_path / "data").mkdir()
+        for text in ("one", "other"):
+            (tmp_path / "data" / "words.txt").write_text(text)
+            user.client.uploads.upload(tmp_path / "data", "doom")
+        (upload,) = get(page, "api/uploads").json["uploads"]
+        assert (upload["name"], [each["number"] for each in upload["versions"]]) == ("doom", [1, 2])
+        assert upload["versions"][0]["size"] == 3 and upload["where"] == ["one"]
+        for version, text in ((1, b"one"), (2, b"other")):
+            files = get(page, f"api/uploads/doom/files?version={version}").json["files"]
+            assert [(file["path"], file["size"]) for file in files] == [("words.txt", len(text))]
+            assert get(page, f"api/uploads/doom/file/words.txt?version={version}").body == text
+        assert get(page, "api/uploads/sing/files").status == 404
+        assert get(page, "api/elsewhere/doom/files").status == 400
+
+    def test_a_model_is_opened(
+        self, user: User, page: RunsPage, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        monkeypatch.setattr("remoterun.ui.page.libraries", lambda _: tmp_path)  # what npm brings
+        model = write_model(tmp_path / "models", "w")
+        files = {f"models/{file.name}": file.read_bytes() for file in model.iterdir()}
+        number = ended(user, "mkdir out; mv models out", files)
+        assert get(page, "model/index.html").status == 404
+        address = post(page, f"runs/{number}/open", {}).json["address"]
+        assert address == f"model/?model=runs/{number}/out/models"
+        assert get(page, "model/").headers["content-type"] == "text/html; charset=utf-8"
+        assert get(page, f"model/runs/{number}/out/models/w").body == b"1234"
+        assert get(page, f"model/runs/{number}/out/models/../w").status == 404
+        assert post(page, f"runs/{ended(user, 'true')}/open", {}).status == 404
+
+
+class TestWhatIsRead:
+    def test_a_run(self, user: User, page: RunsPage) -> None:
+        number = ended(user, "echo one; echo two >&2; exit 3")
+        (row,) = get(page, "api/runs").json["runs"]
+        assert (row["number"], row["state"], row["exit_status"], row["machine"]) == (number, "failed", 3, "one")
+        about = get(page, f"api/runs/{number}").json
+        assert about["row"] == row and about["spec"]["command"] == row["command"]
+        assert [phase["state"] for phase in about["phases"]][-2:] == ["running", "saving"]
+        part = get(page, f"api/runs/{number}/log?start=-4&size=3")
+        assert (part.body, part.headers["x-start"], part.headers["x-total"]) == (b"two", "4", "8")
+        assert get(page, f"api/runs/{number}/log?start=99").body == b""
+        assert get(page, f"api/runs/{number}/search?q=TWO").json["hits"] == [{"offset": 4, "line": "two"}]
+        assert get(page, f"api/runs/{number}/log?start=x").status == 400
+        assert get(page, "api/runs/last").json["row"] == row
+
+    def test_what_it_measured(self, user: User, page: RunsPage, events: Callable[..., Events]) -> None:
+        lines = " ".join(f"""'{{"step": {n}, "loss": {9 - n}.5}}'""" for n in range(3))
+        number = ended(user, f"printf '%s\\n' {lines} >metrics.jsonl; true --lr 0.1")
+        names = until(lambda: (found := get(page, f"api/runs/{number}/names").json)["metrics"] >= 96 and found)
+        assert names["names"] == ["loss"] and names["metrics"] == 96
+        whole = get(page, f"api/runs/{number}/points").body
+        assert len(whole) == 96 and get(page, f"api/runs/{number}/points?from=32").body == whole[32:]
+        stream = events(f"run={number}")
+        until(lambda: stream.of("points"))
+        assert stream.of("points")[0]["metrics"] == 96 and stream.of("points")[0]["names"] == 1
+        series = until(lambda: get(page, "api/runs").json["runs"][0]["progress"])["series"]
+        assert (series[0]["name"], series[0]["best"]) == ("loss", 7.5)
+        other = ended(user, "true --lr 0.2")
+        compared = get(page, f"api/compare?runs={number},{other}").json
+        assert compared["params"] == {"lr": ["0.1", "0.2"]} and compared["differs"] == ["lr"]
+        assert compared["best"] == {"loss": [7.5, None]}
+        assert get(page, "api/compare?runs=99").status == 404
+
+    def test_text_that_is_not_text(self, user: User, page: RunsPage) -> None:
+        run = user.client.registry.add_run(new_key(), MachineType("one"), "\udcff\0<script>" + "x" * 5000, 1.0)
+        row = get(page, "api/runs").json["runs"][0]
+        assert row["command"].startswith("?\0<script>") and len(row["command"]) == 1000
+        assert row["number"] == run.number
+
+    def test_machines(self, user: User, page: RunsPage, tmp_path: Path) -> None:
+        number = started(user, WAITS.format(go=tmp_path / "go"))
+        until(lambda: user.client.runs.get(number).state is RunState.RUNNING)
+        found = {machine["name"]: machine for machine in get(page, "api/machines").json["machines"]}
+        assert [run["number"] for run in found["one"]["runs"]] == [number] and found["two"]["runs"] == []
+        assert found["one"]["disk"]["total"] > found["one"]["disk"]["free"] > 0
+        (tmp_path / "go").touch()
+
+    def test_a_thousand_rows(self, user: User, page: RunsPage) -> None:
+        for number in range(1000):
+            user.client.registry.add_run(new_key(), MachineType("one"), f"python train.py --seed {number}", 1.0)
+        found = get(page, "api/runs?limit=600").json
+        assert [row["number"] for row in found["runs"]] == [*range(1000, 400, -1)] and found["more"]
+        again = time.perf_counter()
+        assert len(get(page, "api/runs").json["runs"]) == 1000
+        assert time.perf_counter() - again < 1
+
+
+class TestWhatIsDone:
+    def test_actions(self, user: User, page: RunsPage, tmp_path: Path) -> None:
+        number = started(user, WAITS.format(go=tmp_path / "go"))
+        until(lambda: user.client.runs.get(number).state is RunState.RUNNING)
+        for action, body, changed in (
+            ("pin", {"on": True}, {"pinned": True}),
+            ("hide", {"on": True}, {"hidden": True}),
+            ("remark", {"text": "<b>"}, {"remark": "<b>"}),
+            ("label", {"add": ["a", "b"]}, {"labels": ["a", "b"]}),
+            ("label", {"remove": ["a"]}, {"labels": ["b"]}),
+            ("stop", {"grace": 0}, {"stopping": True}),
+        ):
+            row = post(page, f"runs/{number}/{action}", body).json["row"]
+            assert {name: row[name] for name in changed} == changed
+        until(lambda: get(page, f"api/runs/{number}").json["row"]["state"] == "stopped")
+        again = post(page, f"runs/{number}/rerun", {"command": "echo again"}).json["row"]
+        assert (again["number"], again["command"]) == (number + 1, "echo again")
+        until(lambda: get(page, f"api/runs/{number + 1}").json["row"]["state"] == "complete")
+        assert get(page, f"api/runs/{number + 1}").json["again_of"] == number
+        killed = started(user, "sleep 60")
+        post(page, f"runs/{killed}/kill", {})
+        until(lambda: get(page, f"api/runs/{killed}").json["row"]["state"] == "killed")
+        assert post(page, "runs/99/kill", {}).status == 404
+        assert post(page, "hosts/i-0123/end", {}).status in (400, 404, 502)
+
+
+class TestStream:
+    def test_a_run_from_its_start_to_its_end(
+        self, user: User, page: RunsPage, events: Callable[..., Events], tmp_path: Path
+    ) -> None:
+        go = tmp_path / "go"
+        stream = events()
+        number = started(user, f"printf 'caf\\303'; until [ -e {go} ]; do sleep 0.02; done; printf '\\251 end'")
+        until(lambda: any(row["number"] == number for each in stream.of("runs") for row in each["runs"]))
+        own = events(f"run={number}&log=0")
+        until(lambda: own.log == "caf")
+        assert own.came[-1][2].split(".")[1] == "3"  # the first half of a character does not count
+        go.touch()
+        until(lambda: any(each["event"].get("state") == "complete" for each in own.of("run")))
+        until(lambda: own.log.endswith(" end"))
+        assert own.log == "café end"
+        rows = until(lambda: [row for each in stream.of("runs") for row in each["runs"] if row["state"] == "complete"])
+        assert rows[-1]["number"] == number
+
+    def test_no_byte_is_lost_or_doubled_by_a_stream_that_is_cut(
+        self, user: User, page: RunsPage, events: Callable[..., Events]
+    ) -> None:
+        number = started(user, "for i in $(seq 1 3000); do echo line $i; [ $((i % 100)) = 0 ] && sleep 0.02; done")
+        got, last, place = "", "", 0
+        whole = "".join(f"line {n}\n" for n in range(1, 3001))
+        for _ in range(400):
+            stream = events(f"run={number}&log=0", last)
+            until(lambda s=stream: s.of("log") or s.ended)
+            stream.close()
+            for data in stream.of("log"):
+                assert data["start"] == place
+                place = data["end"]
+            got += stream.log
+            last = stream.last if stream.came else last
+            if len(got) >= len(whole):
+                break
+        assert got == whole
+
+    def test_a_fifth_page_takes_the_place_of_the_first_which_polls(
+        self, user: User, page: RunsPage, events: Callable[..., Events], tmp_path: Path
+    ) -> None:
+        number = started(user, WAITS.format(go=tmp_path / "go"))
+        streams = [events(f"run={number}&log=0&version=0") for _ in range(4)]
+        until(lambda: all(each.log == "up\n" for each in streams))
+        fifth = events(f"run={number}&log=0&version=0")
+        until(lambda: fifth.log == "up\n" and streams[0].ended)
+        assert "retry: 1000" in streams[0].text and not any(each.ended for each in streams[1:])
+        user.client.registry.annotate(user.client.registry.run(number), pinned=True)
+        post(page, f"runs/{number}/pin", {"on": True})
+        polled = events(f"run={number}", streams[0].last)
+        until(lambda: polled.ended)
+        assert [row["pinned"] for each in polled.of("runs") for row in each["runs"]] == [True]
+        assert polled.log == "" and "retry: 1000" in polled.text and not any(each.ended for each in streams[1:])
+        streams[1].close()
+        back = events(f"run={number}", polled.last)  # there is room again
+        (tmp_path / "go").touch()
+        until(lambda: any(each["event"].get("state") == "complete" for each in back.of("run")))
+
+    def test_a_page_that_is_far_behind_goes_on_at_the_end(
+        self, user: User, page: RunsPage, events: Callable[..., Events], tmp_path: Path
+    ) -> None:
+        go, size = tmp_path / "go", 3 * MOST_BEHIND
+        number = started(user, f"yes | head -c {size}; until [ -e {go} ]; do sleep 0.02; done; printf end")
+        until(lambda: int(get(page, f"api/runs/{number}/log").headers["x-total"]) == size)
+        stream = events(f"run={number}&log=100")
+        until(lambda: stream.of("log"))
+        assert stream.of("log") == [{"start": size, "skipped": size - 100}]
+        near = events(f"run={number}&log={size - 1000}")
+        until(lambda: len(near.log) == 1000)
+        go.touch()
+        until(lambda: stream.log == "end" and len(near.log) == 1003)
+
+    def test_who_does_not_read_holds_little(
+        self, user: User, page: RunsPage, events: Callable[..., Events], tmp_path: Path
+    ) -> None:
+        """A run that prints without end fills neither this process nor the stream of another page."""
+        number = started(user, "yes")
+        with socket.create_connection(("127.0.0.1", page.port)) as deaf:
+            deaf.sendall(f"GET /{page.token}/events?run={number}&log=0 HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+            until(lambda: int(get(page, f"api/runs/{number}/log").headers["x-total"]) > 64 << 20)
+            before = resident()
+            until(lambda: int(get(page, f"api/runs/{number}/log").headers["x-total"]) > 256 << 20)
+            assert resident() - before < 64 << 20
+            post(page, f"runs/{number}/kill", {})
+            until(lambda: user.client.runs.get(number).final)
+
+    def test_a_run_that_is_not_there(self, page: RunsPage, events: Callable[..., Events]) -> None:
+        assert events("run=99").answer.status == 404
+
+    def test_runs_of_another_process_come_and_go(
+        self, user: User, page: RunsPage, events: Callable[..., Events]
+    ) -> None:
+        stream = events()
+        other = Registry(user.config.home / "registry.db")
+        run = other.add_run(new_key(), MachineType("one"), "true", 1.0)
+        until(lambda: any(row["number"] == run.number for each in stream.of("runs") for row in each["runs"]))
+        other.remove_run(run)
+        until(lambda: any(run.number in each["gone"] for each in stream.of("runs")))
+        other.close()
+
+
+def resident() -> int:
+    """Bytes of memory that this process has."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE")
