@@ -68,7 +68,9 @@ def make_film(run: Run, fetch: Callable[[Path, Choice], object], target: Path, n
                 file.writelines(_page(root, run.description or f"Run {run.number}", fps, made.groups))
             page.replace(target)
     except OSError as error:
-        raise UsageError(f"`{show(str(target))}` can't be written: {error.strerror}", hint="--out FILE")
+        raise UsageError(
+            f"`{show(str(target))}` can't be written: {error.strerror}", hint="`--out FILE` names another place"
+        )
     return made
 
 

@@ -12,10 +12,12 @@ import zlib
 from pathlib import Path
 from typing import Any, Literal
 
+import jsonschema
 import numpy as np
 import pexpect
 import pytest
 
+from remoterun.cli.schema import schema
 from remoterun.client.publishing import publish
 from remoterun.errors import AlreadyExists, NotFound
 from remoterun.model import RunRequest
@@ -57,6 +59,8 @@ def finished(user: User, files: dict[str, bytes], description: str | None = None
 def remoterun(user: User, *words: str, status: int = 0) -> Any:
     done = commands.run(list(words), user.root, environment(user), 60)
     assert done.returncode == status, done.stderr
+    if "--json" in words:
+        jsonschema.validate(json.loads(done.stdout), schema(words[0]))
     return done
 
 
@@ -197,6 +201,9 @@ class TestPublish:
         made = json.loads(remoterun(artist, "publish", "made/models", "page", "--json").stdout)
         assert made["card"] == {"Steps": "300", "Made with": "remoterun, ml5.js, p5.js"}
         assert made["files"] == sum(path.is_file() for path in folder.rglob("*"))
+        artist.client.uploads.upload(artist.root / "made", "song", "one")
+        made = json.loads(remoterun(artist, "publish", "uploads/song", "page", "--json").stdout)
+        assert made["card"] == {"Steps": "300", "Made with": "remoterun, ml5.js, p5.js"}
         (folder / "CNAME").write_text("song.example.org")
         assert "was changed since" in remoterun(artist, "publish", "made", "page", status=2).stderr
         assert (folder / "CNAME").read_text() == "song.example.org"

@@ -85,9 +85,9 @@ def report(
         typer.Argument(metavar="RUN...", help="Run numbers, or `last`.", autocompletion=complete.run_numbers),
     ],
 ) -> None:
-    """Write an HTML file about runs to stdout: what differs, best values, curves.
+    """Write an HTML file about runs: what differs, values, curves.
 
-    It has no script and loads nothing. Parameters that are not the same in all of the runs are marked.
+    It goes to stdout, has no script and loads nothing. Parameters that are not the same in all of the runs are marked.
     """
     if render.reader_is_terminal():
         typed = " ".join(map(render.word, runs))
