@@ -134,7 +134,7 @@ class Collector:
         for name in LOGS:  # last: where there are files, of the log only the number of all steps counts
             found[name] = Found(self._run.io, name[3:], LOG, 0)
         self._found = {name: each for name, each in found.items() if name in self._files or self._may_add(name, each)}
-        self._next_search = time.monotonic() + max(FAST, 100 * (time.process_time() - used))
+        self._next_search = time.monotonic() + max(FAST, 200 * (time.process_time() - used))
 
     def _may_add(self, name: str, found: Found) -> bool:
         if len(self._files) >= MOST_FILES and found.format is not LOG:
