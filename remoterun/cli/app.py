@@ -28,6 +28,7 @@ COMMANDS: dict[str, dict[str, tuple[str, ...]]] = {
         "wait": ("tailing",),
         "stop": ("removal",),
         "kill": ("removal",),
+        "metrics": ("metrics",),
         "diff": ("listing",),
         "report": ("handing_on",),
     },

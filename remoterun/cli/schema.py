@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
+from remoterun.agent.shared.measured import Progress
 from remoterun.agent.shared.records import Record
 from remoterun.agent.shared.spec import RunSpec
 from remoterun.agent.shared.states import Reason, RunState
@@ -70,6 +71,7 @@ RUN = _object(
     message=_maybe(TEXT),
     note=_maybe(TEXT),
     outputs=_maybe(_object(files=COUNT, size=COUNT)),
+    progress=_maybe(_record(Progress)),
     stopping=FLAG,
     reachable=FLAG,
     last_seen=_maybe(MOMENT),
@@ -110,6 +112,16 @@ SCHEMAS: dict[str, dict[str, Any]] = {
             _object(spec=_maybe(_record(RunSpec)), events=_maybe(_list({"type": "object"})), folder=_maybe(TEXT)),
         ]
     },
+    "metrics": _list(
+        _object(
+            number=COUNT,
+            state=TEXT,
+            left=_maybe(NUMBER),
+            cost_left=_maybe(NUMBER),
+            cut_at=_maybe(NUMBER),
+            progress=_maybe(_record(Progress)),
+        )
+    ),
     "ls": {
         "anyOf": [
             _list(UPLOAD),

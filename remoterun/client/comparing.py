@@ -2,35 +2,25 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
-import json
-import math
 import os
-import posixpath
-import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
-from remoterun import transfer
 from remoterun.agent.shared import api
 from remoterun.agent.shared.asked import HandedOn, Packages
 from remoterun.agent.shared.records import same_fields
 from remoterun.agent.shared.spec import ResourceRef, RunSpec
-from remoterun.agent.shared.tree import Entry, Manifest
+from remoterun.agent.shared.tree import Entry
 from remoterun.client.connections import Connections
 from remoterun.client.reruns import read_spec
-from remoterun.client.stores import Store, fetch
-from remoterun.errors import RemoterunError
+from remoterun.client.stores import Store
 from remoterun.model import Run
 from remoterun.parsing import duration_text
 from remoterun.sizes import size
 from remoterun.source.patch import patches, quoted
 
-METRICS, MOST_NUMBERS, LONGEST_LINE = "metrics.jsonl", 4 << 20, 4096
-"""The name of a file in which runs write numbers; bytes of one that is read, and of its lines."""
 LINES_UP_TO = 512 << 10
 """Bytes of the largest file that is read, unless what is not text is wanted, too."""
 MOST = 16 << 20, 64 << 20
@@ -90,8 +80,7 @@ def compare(connections: Connections, before: int | str, after: int | str, binar
     mounts = [_mounts(spec, about) for spec, about in ((old, details), (new, others))]
     if mounts[0].keys() != mounts[1].keys():
         facts.append(("mounts", tuple(mounts[0].values()), tuple(mounts[1].values())))
-    series = [numbers_of(store, run) for run, store in ((first, here), (second, there))]
-    numbers = [{name: values[-1] for name, values in each.items()} for each in series]
+    numbers = [_numbers(run) for run in (first, second)]
     if numbers[0] != numbers[1]:
         facts.append(("numbers", _listed(*numbers), _listed(*numbers[::-1])))
     trees = []
@@ -120,32 +109,10 @@ def _source(run: Run) -> ResourceRef:
     return ResourceRef("source", key=run.key, number=run.number)
 
 
-def numbers_of(store: Store, run: Run) -> dict[str, list[float]]:
-    """All values of each name that a run has written so far, in their order, as far as that file can be had."""
-
-    def choose(tree: Manifest, _: object) -> Manifest:
-        named = [entry for entry in tree.files if posixpath.basename(entry.path) == METRICS]
-        named.sort(key=lambda entry: entry.path.count("/"))  # below stand those of trainings that were set aside
-        return Manifest([entry for entry in named[:1] if entry.size <= MOST_NUMBERS])
-
-    resource = ResourceRef("run", key=run.key, number=run.number)
-    with tempfile.TemporaryDirectory(prefix="remoterun-") as folder:
-        with contextlib.suppress(RemoterunError):
-            fetch(store, resource, Path(folder), transfer.refuse, transfer.Progress(), into=True, choose=choose)
-        return next((parse_numbers(file.read_bytes()) for file in Path(folder).rglob(METRICS)), {})
-
-
-def parse_numbers(text: bytes) -> dict[str, list[float]]:
-    """Of lines such as `{"name": NAME, "value": V}`, or `{NAME: V, …}`. Others are left out."""
-    found: dict[str, list[float]] = {}
-    for line in text.splitlines():
-        with contextlib.suppress(ValueError, TypeError, ArithmeticError, AttributeError, RecursionError):
-            record = json.loads(line) if len(line) <= LONGEST_LINE else {}
-            pairs = [(record["name"], record.get("value"))] if "name" in record else record.items()
-            for name, value in pairs:
-                if isinstance(value, (int, float)) and math.isfinite(value):
-                    found.setdefault(str(name), []).append(float(value))
-    return found
+def _numbers(run: Run) -> dict[str, float]:
+    """The last value of each metric that it has reported."""
+    series = run.progress.series if run.progress is not None else []
+    return {each.name: each.last for each in series if each.last is not None}
 
 
 def _listed(own: dict[str, float], other: dict[str, float]) -> tuple[str, ...]:

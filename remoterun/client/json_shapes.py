@@ -36,6 +36,14 @@ def run_info(run: Run, details: Mapping[str, Any]) -> dict[str, Any]:
     return {**run.record(), **details, "spec": spec, "events": events}
 
 
+def metrics(run: Run, spec: Mapping[str, Any] | None) -> dict[str, Any]:
+    """How far a run is, and what is to come; `spec` as `Runs.info` has it."""
+    from remoterun.client.metrics import outlook
+
+    ahead = outlook(run, time.time(), spec)
+    return {"number": run.number, "state": run.state.value, **ahead.__dict__, "progress": to_json(run.progress)}
+
+
 def difference(found: Difference) -> dict[str, Any]:
     return {
         "runs": [found.before.number, found.after.number],

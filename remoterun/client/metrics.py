@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import re
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from remoterun.agent.shared import api
 from remoterun.agent.shared.measured import POINT, USAGE, Progress
@@ -16,6 +18,8 @@ from remoterun.model import Run
 
 Points = list[tuple[float, float, float]]
 """(step, seconds since 1970 by the clock of the run's host, value) of each point of a series, in their order."""
+FAR = 10 * 365 * 86400.0
+"""Seconds of a run of which nothing is foretold."""
 _ASSIGNED = re.compile(r"(?:--)?([A-Za-z_][\w.-]*)=(.*)", re.DOTALL)
 _FLAG = re.compile(r"--([A-Za-z_][\w.-]*)")
 _NEGATIVE = re.compile(r"-\.?[0-9]")
@@ -82,22 +86,22 @@ class Outlook:
     cut_at: float | None = None
 
 
-def outlook(run: Run, now: float, until: float | None = None) -> Outlook:
-    """`until`: when the time of its command is up, in seconds since 1970, if that is limited."""
-    progress = run.progress
-    if run.final or progress is None or progress.step is None or not progress.total or not progress.rate:
+def outlook(run: Run, now: float, spec: Mapping[str, Any] | None = None) -> Outlook:
+    """`spec`: what was asked of the run, for its time limit, as `Runs.info` has it."""
+    progress, spec = run.progress, spec or {}
+    if run.final or progress is None or progress.step is None or not progress.total or (progress.rate or 0) <= 0:
         return Outlook()
-    if progress.rate < 0:
+    rate = progress.rate or 0.0
+    end = progress.at + (progress.total - progress.step) / rate
+    if end > now + FAR:
         return Outlook()
-    whole = (progress.total - progress.step) / progress.rate
-    left = max(progress.at + whole - now, 0.0)
-    ends = [end for end in (until, None if run.renting is None else run.renting.deadline) if end is not None]
-    cut_at = None
-    if ends and min(ends) < progress.at + whole:
-        cut_at = progress.step + max(min(ends) - progress.at, 0.0) * progress.rate
-        left = min(left, max(min(ends) - now, 0.0))
-    hosts = run.renting.hosts if run.renting is not None else ()
-    price = hosts[-1].price if hosts else None
+    limits = [spec.get("until"), None if run.renting is None else run.renting.deadline]
+    if spec.get("timeout") and run.started is not None:
+        limits.append(run.started + spec["timeout"])
+    limit = min((each for each in limits if each), default=math.inf)
+    left = max(min(end, limit) - now, 0.0)
+    price = run.renting.hosts[-1].price if run.renting is not None and run.renting.hosts else None
+    cut_at = progress.step + max(limit - progress.at, 0.0) * rate if limit < end else None
     return Outlook(left, None if price is None else left / 3600 * price, cut_at)
 
 

@@ -236,7 +236,7 @@ class Runs:
         """
         run = self._located(number, wait)
         again_of, again_as = self._connections.registry.repeats(run)
-        nothing: dict[str, Any] = dict.fromkeys(("spec", "folder", "events", "usage", "loss"))
+        nothing: dict[str, Any] = dict.fromkeys(("spec", "folder", "events", "usage"))
         nothing |= {"again_of": again_of, "again_as": again_as}
         if run.placed is None:
             return self.get(number, wait), nothing
@@ -250,8 +250,6 @@ class Runs:
         return replace(record_status(self._connections, run, status), line=line), {**nothing, **details}
 
     def _details(self, run: Run) -> tuple[RunStatus | None, dict[str, Any]]:
-        from remoterun.client.comparing import numbers_of
-
         _, store = find_store(self._connections, run)
         try:
             answer = store.details(run.key)
@@ -261,12 +259,10 @@ class Runs:
         queued = [run.key] if answer.status.state is RunState.QUEUED else []
         line = self._lines(store, queued).get(run.key)
         usage = next((event["usage"] for event in reversed(events) if "usage" in event), None)
-        found = numbers_of(store, run)
-        loss = next((found[name] for name in ("train_loss", "loss", "val_loss") if name in found), None)
         with understood(store.machine.name):
             spec = RunSpec.from_record(answer.spec).to_record()
         details = {"spec": spec, "folder": answer.folder, "events": events, "line": line, "usage": usage}
-        return told(store, answer.status), {**details, "loss": loss}
+        return told(store, answer.status), details
 
     def follow(self, number: int | str, wanted: Wanted = ALL, values: Mapping[str, str] | None = None) -> Following:
         """The run's log and states, as far as they are wanted.

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from remoterun.agent.shared.measured import MOST_NAME, SHOWN, SPARK, Progress
+from remoterun.agent.shared.records import to_json
 from remoterun.agent.shared.states import ENDINGS, FINAL, Reason, RunEvent, RunState, RunStatus
 from remoterun.errors import HostError
 from remoterun.model.machine_types import MachineType
@@ -168,6 +169,7 @@ class Run:
             "note": self.note,
             "line": None if self.line is None else self.line.__dict__,
             "outputs": self.outputs,
+            "progress": to_json(self.progress),
             "stopping": self.stopping,
             "reachable": self.reachable,
             "last_seen": iso(self.last_seen),

@@ -33,7 +33,7 @@ FAST, SLOW = 1.0, 3.0
 """Seconds between two looks while something changes, and at most otherwise."""
 COST = 20
 """After a look comes a pause of so many times its processor time, at the most `LONGEST` seconds; of the search for
-files a hundred times."""
+files two hundred times."""
 LONGEST = 30.0
 MOST_READ = 8 << 20
 """Bytes that one look reads."""

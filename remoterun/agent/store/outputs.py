@@ -90,7 +90,7 @@ def written(root: str, since: int, wanted: Callable[[str], bool]) -> Iterator[Tu
     while folders and left > 0:
         folder = folders.popleft()
         with contextlib.suppress(OSError), os.scandir(os.path.join(root, folder)) as entries:
-            for entry in itertools.islice(entries, left):
+            for entry in sorted(itertools.islice(entries, left), key=lambda entry: entry.name):
                 left -= 1
                 if entry.is_dir(follow_symlinks=False):
                     folders.append(folder + entry.name + "/")

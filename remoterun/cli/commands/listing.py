@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -91,20 +91,16 @@ def ps(
             more = f"{len(older)} older ones had not ended when they were last seen"
             rented = [run.number for run in runs if run.renting is not None]
             taken_up = [each for each in rented if client.runs.start_next_attempt(each)]
-            losses: dict[str, Sequence[float]] = {}
-            for run in runs if verbose and not json else ():
-                if run.started is not None and run.reachable and not (run.final and run.host.host):
-                    losses[run.key] = client.runs.info(run.number, seconds)[1]["loss"] or ()
-            return lambda: show(runs, taken_up, losses, more if older and wanted == EVERY_RUN else "")
+            return lambda: show(runs, taken_up, more if older and wanted == EVERY_RUN else "")
 
-        def show(runs: Sequence[Run], taken_up: list[int], losses: Mapping[str, Sequence[float]], more: str) -> None:
+        def show(runs: Sequence[Run], taken_up: list[int], more: str) -> None:
             run_views.not_reached(runs)
             for each in taken_up:
                 render.line(f"run {each} gets another host now: `remoterun logs {each}`")
             if json:
                 render.out_json([run.record() for run in runs])
             elif runs:
-                run_views.runs_table(runs, verbose, losses)
+                run_views.runs_table(runs, verbose)
                 if more:
                     render.line(f"{more}: `remoterun ps -a --state active`")
             elif wanted != EVERY_RUN:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from remoterun.agent.shared.measured import rank
 from remoterun.agent.shared.spec import NONE, PYTHON, TENSORFLOW
 from remoterun.agent.shared.states import FINAL, Reason, RunState
 from remoterun.cli.render import Column, line, out, out_bytes, out_text, table, warning
@@ -51,8 +52,8 @@ _COLOURS = {
 }
 
 
-def runs_table(runs: Sequence[Run], verbose: bool, losses: Mapping[str, Sequence[float]] = {}) -> None:  # noqa: B006
-    """A row for each run. With `verbose` a line below it has its engine, labels, loss (by its key) and description."""
+def runs_table(runs: Sequence[Run], verbose: bool) -> None:
+    """A row for each run. With `verbose` a line below it has its engine, labels, loss and description."""
     rents = any(run.renting is not None for run in runs)
     rows: list[list[Text]] = []
     for run in runs:
@@ -70,19 +71,26 @@ def runs_table(runs: Sequence[Run], verbose: bool, losses: Mapping[str, Sequence
         Column("COST", right=True, drop=4),
         Column("COMMAND", least=16),
     ]
-    about = [[run.engine, ", ".join(run.labels), _loss(losses.get(run.key, ())), run.description] for run in runs]
+    about = [[run.engine, ", ".join(run.labels), _loss(run), run.description] for run in runs]
     more = [" · ".join(filter(None, each)) for each in about]
     table(heads, rows, more if verbose else ())
 
 
-def _loss(values: Sequence[float]) -> str | None:
+def _loss(run: Run) -> str | None:
     """How it went, at a glance: `█▄▂▁ 3.41 → 1.82`."""
-    if not values:
+    series = {each.name: each for each in run.progress.series} if run.progress is not None else {}
+    others = [name for name in series if rank(name)[0] <= 1]
+    found = next((series[name] for name in ("train_loss", "loss", "val_loss", *others) if name in series), None)
+    if found is None or found.first is None or found.last is None:
         return None
-    shown = [values[at * (len(values) - 1) // 15] for at in range(16)] if len(values) > 16 else values
-    least, span = min(shown), max(shown) - min(shown) or 1.0
-    line = "".join(_BARS[round((value - least) / span * 7)] for value in shown)
-    return f"{line} {values[0]:.3g} → {values[-1]:.3g}"
+    return f"{sparkline(found.spark, 16)} {found.first:.3g} → {found.last:.3g}"
+
+
+def sparkline(values: Sequence[float], most: int) -> str:
+    """A bar for each value, or for so many of them, evenly."""
+    shown = [values[at * (len(values) - 1) // (most - 1)] for at in range(most)] if len(values) > most else values
+    least, span = min(shown, default=0.0), max(shown, default=0.0) - min(shown, default=0.0) or 1.0
+    return "".join(_BARS[round((value - least) / span * 7)] for value in shown)
 
 
 def _state_and_place(run: Run) -> str:
@@ -277,7 +285,7 @@ def run_info(run: Run, details: dict[str, Any]) -> None:
         ("started", moment(run.started)),
         ("ended", moment(run.ended)),
         ("duration", duration(run.ended - run.started) if run.ended and run.started else None),
-        ("loss", _loss(details.get("loss") or ())),
+        ("loss", _loss(run)),
         *_used(details.get("usage")),
         ("outputs", f"{files(run.outputs['files'])}, {size(run.outputs['size'])}" if run.outputs else None),
         ("since then", "\n".join(_after_the_end(details.get("events") or []))),

@@ -1,0 +1,70 @@
+"""The metrics of runs: `metrics`."""
+
+from __future__ import annotations
+
+import fnmatch
+import itertools
+import time
+from typing import Annotated
+
+import typer
+
+from remoterun.cli import render
+from remoterun.cli.app import Command, Json, RunNumbers, Wait, app, example, run_number
+from remoterun.cli.asking import client as connect
+from remoterun.cli.render import metric_views, run_views
+from remoterun.client import json_shapes
+from remoterun.errors import UsageError
+from remoterun.parsing import parse_duration
+
+EVERY = 2.0
+"""Seconds between two looks."""
+
+
+@app.command(cls=Command, epilog=example("remoterun metrics 3 4\nremoterun metrics last --plot --name '*loss'"))
+def metrics(
+    runs: RunNumbers,
+    watch: Annotated[bool, typer.Option("-w", "--watch", help="Show them every 2 s, until the runs end.")] = False,
+    plot: Annotated[bool, typer.Option("--plot", help="Draw curves.")] = False,
+    csv: Annotated[bool, typer.Option("--csv", help="All points: run,series,step,time,value.")] = False,
+    name: Annotated[str, typer.Option("--name", metavar="PATTERN", help="Only such metrics: val_loss, '*loss'.")] = "*",
+    wait: Wait = "2s",
+    json: Json = False,
+) -> None:
+    """Show the metrics that runs report, how far they are, and how long they will take.
+
+    They are read on the machine from what the command writes: TensorBoard's files, JSON lines, CSV,
+    trainer_state.json, wandb's files, its log. The table has those that count most; --csv has all.
+    """
+    if csv + json + plot > 1 or (watch and (csv or json)):
+        raise UsageError(
+            "of --csv, --json, --plot only one, and --watch with none but --plot", hint="remoterun metrics last --csv"
+        )
+    numbers = list(dict.fromkeys(run_number(text) for text in runs))
+    seconds = parse_duration(wait)
+
+    def wanted(series: str) -> bool:
+        return fnmatch.fnmatchcase(series, name)
+
+    with connect() as client:
+        curves = [client.runs.metrics(number) for number in numbers] if plot or csv else []
+        for turn in itertools.count():
+            begun = time.monotonic()
+            found = [client.runs.info(number, seconds) for number in numbers]
+            for each in curves:
+                each.update()
+            seen, specs = [run for run, _ in found], [details["spec"] for _, details in found]
+            if watch:
+                render.new_page(first=turn == 0)
+            run_views.not_reached(seen)
+            if json:
+                render.out_json([json_shapes.metrics(run, spec) for run, spec in zip(seen, specs, strict=True)])
+            elif csv:
+                metric_views.points(curves, wanted)
+            else:
+                metric_views.plots(curves, wanted) if plot else metric_views.series(seen, wanted)
+                metric_views.outlooks(seen, specs)
+            render.finish()
+            if not watch or all(run.final for run in seen):
+                return
+            time.sleep(max(EVERY - (time.monotonic() - begun), 0.1))
