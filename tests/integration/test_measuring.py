@@ -87,6 +87,8 @@ def test_nothing_is_lost_or_doubled_by_a_death(place: Place, victims: tuple[str,
     until(lambda: progress_of(place, key).step == 50)
     for victim in victims:
         kill9(measurer(key) if victim == "measure" else place.supervisor(key))
+    if "supervise" in victims:
+        until(place.unsupervised(key))
     (place.folder / "runs" / key / "work" / "go").touch()
     place.session.ask(api.runs, api.RunKeys([key]))  # this contact starts a supervisor
     assert place.until_final(key)["state"] == "complete"

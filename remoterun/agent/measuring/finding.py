@@ -27,13 +27,14 @@ class Found(NamedTuple):
 
 def search(run: RunFolder, ended: bool = False) -> Dict[str, Found]:
     """The files by their names in the run. What was not written since the run's start is none of its own, such as an
-    old log under git. `ended`: what was saved by now counts, too, as the work tree may be gone."""
+    old log under git. `ended`: what was saved by now counts, too, as the work tree may be gone; it may be as old
+    as a file of an earlier run with the same content."""
     found: Dict[str, Found] = {}
     with contextlib.suppress(OSError):
         name = os.path.basename(run.reported_file)
         found["io/" + name] = Found(run.io, name, LINES, os.lstat(run.reported_file).st_mtime_ns)
-    since = started(run)
-    for root in (run.out, run.work) if ended else (run.work,):
+    roots = {run.out: 0, run.work: started(run)} if ended else {run.work: started(run)}
+    for root, since in roots.items():
         for path, changed in written(root, since, lambda name: format_of(name) is not None):
             format = format_of(path.rpartition("/")[2]) or LINES
             name = _CHECKPOINT.sub("", path) if format.whole else path

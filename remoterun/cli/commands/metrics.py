@@ -31,7 +31,7 @@ def metrics(
     wait: Wait = "2s",
     json: Json = False,
 ) -> None:
-    """Show the metrics that runs report, how far they are, and how long they will take.
+    """Show the metrics of runs, and how long these will take.
 
     They are read on the machine from what the command writes: TensorBoard's files, JSON lines, CSV,
     trainer_state.json, wandb's files, its log. The table has those that count most; --csv has all.
