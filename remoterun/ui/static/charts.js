@@ -2,11 +2,11 @@
 
 import { Points, chosen, direction, logTicks, ranked, ticks } from "./curve.js";
 import { bytes, el, fill, number } from "./dom.js";
+import { api, raw } from "./state.js";
 
 const HEIGHT = 150;
 const EDGE = { left: 46, right: 10, top: 8, bottom: 18 };
 const ROWS = 200;
-const MANY = 12; // charts; where there are more, they can be filtered
 const UNITS = { cpu: "%", memory: "B", gpu: "%", "gpu memory": "B" }; // the series of `usage.points`, which has no names
 const USAGE = Object.keys(UNITS);
 const FILES = { usage: "usage", metrics: "points" }; // the usage first: it begins with the command, so times count from there
@@ -19,8 +19,8 @@ export class Charts {
   #charts = new Map();
   #seen = new Set();
   #frame = 0;
+  #stale = true;
   #grid = el("div.chart-grid");
-  #filter = el("input", { type: "search", placeholder: "Filter charts", "aria-label": "Filter charts", oninput: () => this.#changed() });
   #watch = new IntersectionObserver((entries) => this.#appeared(entries), { rootMargin: "150px" });
   #sizes = new ResizeObserver(() => this.draw());
   #dark = matchMedia("(prefers-color-scheme: dark)");
@@ -46,8 +46,8 @@ export class Charts {
     run.busy = true;
     try {
       if (event === null || event.metrics < run.metrics.bytes) await this.#ask(run);
-      while ((await this.#fetch(run, "usage")) + (await this.#fetch(run, "metrics")));
-      if (run.metrics.series.length > run.names.length) await this.#ask(run);
+      await this.#fetch(run);
+      if (run.metrics.series.length > run.names.length) await this.#ask(run).then(() => this.#fetch(run));
       this.#changed();
     } catch {
       // The page says that the machine, or the server, can't be reached; the next event goes on from where this ended.
@@ -63,43 +63,43 @@ export class Charts {
     this.element.remove();
   }
 
-  /** Draw what is in view, once a frame. */
-  draw() {
+  /** Draw what is in view, once a frame; or the cursor alone. */
+  draw(cursorOnly = false) {
+    this.#stale ||= !cursorOnly;
     this.#frame ||= requestAnimationFrame(() => {
       this.#frame = 0;
       if (this.closed) return;
       const style = getComputedStyle(this.#grid);
       const colour = (name) => style.getPropertyValue(name).trim() || "gray";
-      const whole = { step: this.#extent("step", ["metrics"]), time: this.#extent("time", ["metrics", "usage"]) };
       const places = [...this.#seen].map((chart) => [chart, chart.plot.clientWidth]);
-      for (const [chart, width] of places) if (width || chart.table) chart.draw(width || 300, whole, colour, style.fontFamily);
+      for (const [chart, width] of places) if (width && (this.#stale || !chart.point())) chart.draw(width, colour, style.fontFamily);
+      this.#stale = false;
     });
   }
 
   set(changes) {
     Object.assign(this.view, changes);
-    this.draw();
+    this.draw(Object.keys(changes).every((name) => name === "cursor"));
   }
 
   async #ask(run) {
-    const answer = await fetch(`api/runs/${run.number}/names`);
-    if (!answer.ok) throw new Error(`no names: ${answer.status}`);
-    run.ends = await answer.json();
+    run.ends = await api(`api/runs/${run.number}/names`);
     run.names = run.ends.names;
     if (run.ends.metrics < run.metrics.bytes) Object.assign(run, noPoints()); // it began anew, or goes on elsewhere
   }
 
-  async #fetch(run, file) {
-    if (this.closed || run[file].bytes >= run.ends[file]) return 0;
-    const answer = await fetch(`api/runs/${run.number}/${FILES[file]}?from=${run[file].bytes}`);
-    if (!answer.ok) throw new Error(`no points: ${answer.status}`);
-    const got = await answer.arrayBuffer();
-    run[file].add(got);
-    this.#changed();
-    return got.byteLength;
+  async #fetch(run) {
+    for (const [file, path] of Object.entries(FILES)) {
+      while (!this.closed && !(run[file].bytes >= run.ends[file])) {
+        const got = await (await raw(`api/runs/${run.number}/${path}?from=${run[file].bytes}`)).arrayBuffer();
+        if (!got.byteLength) break;
+        run[file].add(got);
+        this.#changed();
+      }
+    }
   }
 
-  /** There are more points, other names, or another filter. */
+  /** There are more points, or names. */
   #changed() {
     const metrics = new Set(this.runs.flatMap((run) => run.names.filter((_, index) => run.metrics.series[index])));
     const usage = USAGE.filter((_, index) => this.runs.some((run) => run.usage.series[index]));
@@ -109,17 +109,10 @@ export class Charts {
       if (!this.#charts.has(key)) this.#charts.set(key, new Chart(this, file, name));
       const { element } = this.#charts.get(key);
       if (this.#grid.children[place] !== element) this.#grid.insertBefore(element, this.#grid.children[place] ?? null);
-      element.hidden = !name.toLowerCase().includes(this.#filter.value.toLowerCase());
       this.#watch.observe(element);
     });
     this.element.hidden = all.length === 0;
-    this.#filter.hidden = all.length <= MANY;
     this.draw();
-  }
-
-  #extent(axis, files) {
-    const lines = this.runs.flatMap((run) => files.flatMap((file) => run[file].series.map((series) => series[axis].settle()))).filter((line) => line?.count);
-    return { from: Math.min(...lines.map((line) => line.x[0])), to: Math.max(...lines.map((line) => line.x[line.count - 1])) };
   }
 
   #appeared(entries) {
@@ -141,16 +134,16 @@ export class Charts {
       return el("button.quiet", { "aria-pressed": String(this.view[name] === on), onclick: click }, text);
     };
     const slider = { type: "range", min: 0, max: 0.99, step: 0.01, value: String(settings.smooth), oninput: ({ target }) => change({ smooth: Number(target.value) }) };
-    return el("div.charts-bar", {}, el("label", {}, "smooth", el("input", slider)), choice("time", "axis", "step", "time"), choice("log", "log", false, true), this.#filter);
+    return el("div.charts-bar", {}, el("label", {}, "smooth", el("input", slider)), choice("time", "axis", "step", "time"), choice("log", "log", false, true));
   }
 }
 
 class Chart {
-  table = null;
   #base = el("canvas");
   #top = el("canvas", { tabindex: "0", role: "img" });
   #values = el("div.chart-values");
-  #toggle = el("button.quiet.chart-toggle", { "aria-pressed": "false", onclick: () => this.#showTable() }, "table");
+  #rows = el("div.chart-rows", { tabindex: "0", role: "region" });
+  #table = el("details", { ontoggle: () => this.all.draw() }, el("summary", {}, "table"), this.#rows);
   #drag = null; // {from, to}: pixels
   #drawn = null; // what the picture shows
 
@@ -159,20 +152,18 @@ class Chart {
     this.direction = this.unit ? 0 : direction(name);
     this.plot = el("div.plot", {}, this.#base, this.#top);
     const caption = el("figcaption", {}, el("span.chart-name", { title: name }, name), this.#values);
-    this.element = el(`figure.chart${all.runs.length > 1 ? ".several" : ""}`, {}, caption, this.plot, this.#toggle);
-    const listeners = {
-      pointermove: (event) => this.#moved(event),
-      pointerleave: () => this.#drag ?? all.set({ cursor: null }),
-      pointerdown: (event) => this.#down(event),
-      pointerup: () => this.#up(),
-      pointercancel: () => { this.#drag = null; },
-      dblclick: () => all.set({ zoom: null }),
-      keydown: (event) => this.#key(event),
-    };
-    for (const [type, listener] of Object.entries(listeners)) this.#top.addEventListener(type, listener);
+    this.element = el(`figure.chart${all.runs.length > 1 ? ".several" : ""}`, {}, caption, this.plot, this.#table);
+    this.#rows.setAttribute("aria-label", `${name} as a table`);
+    const drawn = (act) => (event) => this.#drawn && act(event);
+    this.#top.onpointermove = drawn((event) => this.#moved(event));
+    this.#top.onpointerleave = () => this.#drag ?? all.set({ cursor: null });
+    this.#top.onpointerdown = drawn((event) => this.#down(event));
+    this.#top.onpointerup = drawn(() => this.#up());
+    this.#top.ondblclick = () => all.set({ zoom: null });
+    this.#top.onkeydown = drawn((event) => this.#key(event));
   }
 
-  draw(width, whole, colour, font) {
+  draw(width, colour, font) {
     const { view, runs } = this.all;
     const axis = this.unit ? "time" : view.axis;
     const log = view.log && !this.unit;
@@ -182,7 +173,7 @@ class Chart {
     });
     if (!lines.length) return;
     const [right, bottom] = [width - EDGE.right, HEIGHT - EDGE.bottom];
-    const { from, to } = this.#range(lines, axis, whole[axis]);
+    const { from, to } = this.#range(lines, axis);
     for (const each of lines) {
       const choose = (y) => chosen(each.line, y, from, to, right - EDGE.left, log ? 0 : -Infinity);
       each.solid = choose(each.y);
@@ -191,7 +182,8 @@ class Chart {
     let [low, high] = [Math.min(...lines.map(({ solid }) => solid.low)), Math.max(...lines.map(({ solid }) => solid.high))];
     if (low > high) [low, high] = [0.1, 1]; // nothing can be drawn
     if (this.unit) [low, high] = [0, this.unit === "%" ? Math.max(100, high) : high * 1.1 || 1];
-    else [low, high] = log ? [low / 1.1, high * 1.1] : padded(low, high);
+    else if (log) [low, high] = [low / 1.1, high * 1.1];
+    else [low, high] = [low, high].map((value, place, [one, other]) => value + (place - 0.5) * ((other - one) * 0.12 || Math.abs(other) * 0.2 || 2));
     const scale = log ? Math.log10 : (value) => value;
     const x = (value) => EDGE.left + ((value - from) / (to - from)) * (right - EDGE.left);
     const y = (value) => bottom - ((scale(value) - scale(low)) / (scale(high) - scale(low))) * (bottom - EDGE.top);
@@ -202,22 +194,28 @@ class Chart {
     pen.rect(EDGE.left - 1, 0, right - EDGE.left + 4, bottom + 1);
     pen.clip();
     for (const each of lines) this.#curve(pen, each);
+    this.point();
+    if (this.#table.open) this.#fillTable();
+  }
+
+  /** Show what is at the cursor; false: there is no picture yet. */
+  point() {
+    if (!this.#drawn) return false;
     this.#cursor();
     this.#words();
-    if (this.table) this.#fillTable();
+    return true;
   }
 
   /** Give back the memory of the pictures while they are not seen. */
   release() {
-    for (const canvas of [this.#base, this.#top]) canvas.width = canvas.height = 0;
+    this.#drawn = null;
+    this.#base.width = this.#top.width = 0;
   }
 
-  #range(lines, axis, whole) {
+  #range(lines, axis) {
     const { zoom } = this.all.view;
-    const first = Math.min(...lines.map(({ line }) => line.x[0]));
-    const last = Math.max(...lines.map(({ line }) => line.x[line.count - 1]));
-    // What counts in epochs, beside what counts in batches, has an axis of its own.
-    const { from, to } = last < whole.to / 4 && axis === "step" ? { from: first, to: last } : whole;
+    const from = Math.min(...lines.map(({ line }) => line.x[0]));
+    const to = Math.max(...lines.map(({ line }) => line.x[line.count - 1]));
     if (zoom?.axis === axis && zoom.from < to && zoom.to > from) return zoom;
     return to > from ? { from, to } : { from: from - 1, to: to + 1 };
   }
@@ -240,14 +238,13 @@ class Chart {
     pen.beginPath();
     pen.textAlign = "left";
     pen.textBaseline = "bottom";
-    const places = ticks(from, to, Math.max(2, (right - EDGE.left) / 80), axis === "time");
-    this.#drawn.labels = places.map((value) => {
-      const text = axis === "time" ? clock(value) : short(value, places[1] - places[0], to);
+    const unit = axis === "time" ? unitOf(to)[0] : 1;
+    const places = ticks(from / unit, to / unit, Math.max(2, (right - EDGE.left) / 80)).map((value) => value * unit);
+    for (const value of places) {
+      const text = axis === "time" ? clock(value, to) : short(value, places[1] - places[0], to);
       const wide = pen.measureText(text).width;
-      const left = Math.min(x(value) - wide / 2, right - wide + 4);
-      pen.fillText(text, left, HEIGHT - 1);
-      return [left, wide];
-    });
+      pen.fillText(text, Math.min(x(value) - wide / 2, right - wide + 4), HEIGHT - 1);
+    }
   }
 
   #curve(pen, { run, line, y: values, best, solid, faint }) {
@@ -271,20 +268,13 @@ class Chart {
     pen.lineWidth = 1.3;
     trace(solid, values);
     pen.setLineDash([]);
-    if (this.unit && this.all.runs.length === 1) {
-      pen.lineTo(x(line.x[solid.points.at(-1)]), bottom);
-      pen.lineTo(x(line.x[solid.points[0]]), bottom);
-      pen.globalAlpha = 0.1;
-      pen.fill();
-      pen.globalAlpha = 1;
-    }
     pen.fillStyle = colour("--bad"); // what is NaN or infinite, or not above 0 on a log axis
     for (const index of solid.marks) pen.fillRect(x(line.x[index]) - 1, bottom - 4, 2, 5);
     if (best >= 0) dot(pen, x(line.x[best]), y(values[best]), 3, colour("--ground")).stroke();
   }
 
   #cursor() {
-    const { axis, lines, x, y, right, bottom, width, colour, font, from, to, labels } = this.#drawn;
+    const { axis, lines, x, y, right, bottom, width, colour, font, from, to } = this.#drawn;
     const { cursor } = this.all.view;
     const pen = sized(this.#top, width, font);
     if (this.#drag) {
@@ -305,7 +295,7 @@ class Chart {
     const wide = pen.measureText(text).width;
     const left = Math.min(Math.max(place - wide / 2, 0), right + 4 - wide);
     pen.fillStyle = colour("--ground");
-    for (const [start, size] of labels) if (start < left + wide + 6 && start + size > left - 6) pen.fillRect(start - 1, bottom + 2, size + 2, 16);
+    pen.fillRect(0, bottom + 2, width, 16); // over the labels of the axis
     pen.fillStyle = colour("--ink");
     pen.fillText(text, left, HEIGHT - 1);
   }
@@ -342,7 +332,6 @@ class Chart {
   }
 
   #moved({ offsetX }) {
-    if (!this.#drawn) return;
     if (this.#drag) this.#drag.to = offsetX;
     const { axis, lines, x } = this.#drawn;
     const wanted = this.#at(offsetX);
@@ -351,7 +340,7 @@ class Chart {
   }
 
   #down({ button, offsetX, pointerId }) {
-    if (button || !this.#drawn) return;
+    if (button) return;
     this.#drag = { from: offsetX, to: offsetX };
     this.#top.setPointerCapture(pointerId);
   }
@@ -359,11 +348,11 @@ class Chart {
   #up() {
     const [from, to] = this.#drag ? [this.#drag.from, this.#drag.to].sort((one, other) => one - other) : [0, 0];
     this.#drag = null;
-    this.all.set(to - from < 6 ? {} : { zoom: { axis: this.#drawn.axis, from: this.#at(from), to: this.#at(to) } });
+    this.all.set(to - from < 6 ? { cursor: null } : { zoom: { axis: this.#drawn.axis, from: this.#at(from), to: this.#at(to) } });
   }
 
   #key(event) {
-    if (!this.#drawn || event.ctrlKey || event.metaKey || event.altKey) return;
+    if (event.ctrlKey || event.metaKey || event.altKey) return;
     const { axis, lines, from, to } = this.#drawn;
     const { line } = lines[0];
     const { cursor, zoom } = this.all.view;
@@ -376,26 +365,13 @@ class Chart {
       const said = lines.map(({ run, line: other }) => `${run.label} ${this.#text(other.y[other.nearest(at)])}`);
       this.all.said.textContent = `${this.name}, ${this.#place(at)}: ${said.join(", ")}`;
       this.all.set({ cursor: { axis, x: at } });
-    } else if (event.key === "+") {
-      const middle = x ?? (from + to) / 2;
-      this.all.set({ zoom: { axis, from: (middle + from) / 2, to: (middle + to) / 2 } });
-    } else if (event.key === "-" || (event.key === "Escape" && (cursor || zoom))) {
+    } else if (event.key === "Escape" && (cursor || zoom)) {
       this.all.set({ zoom: null, cursor: null });
     } else {
       return;
     }
     event.preventDefault();
     event.stopPropagation();
-  }
-
-  #showTable() {
-    const shown = this.table === null;
-    this.#toggle.setAttribute("aria-pressed", String(shown));
-    this.plot.hidden = shown;
-    this.table?.remove();
-    this.table = shown ? el("div.chart-rows", { tabindex: "0", role: "region", "aria-label": `${this.name} as a table` }) : null;
-    if (shown) this.element.append(this.table);
-    this.all.draw();
   }
 
   /** What is in the picture, in at most 200 rows: every so many points of the first run, and what the others have near them. */
@@ -410,7 +386,7 @@ class Chart {
       return el("tr", {}, el("th", { scope: "row" }, axis === "time" ? clock(x) : number(x)), cells);
     });
     const heads = [axis, ...lines.map(({ run }) => run.label)].map((text) => el("th", { scope: "col" }, text));
-    fill(this.table, el("table", {}, el("thead", {}, el("tr", {}, heads)), el("tbody", {}, rows)));
+    fill(this.#rows, el("table", {}, el("thead", {}, el("tr", {}, heads)), el("tbody", {}, rows)));
   }
 }
 
@@ -438,11 +414,6 @@ function dot(pen, x, y, radius, colour) {
   return pen;
 }
 
-function padded(low, high) {
-  const spare = (high - low) * 0.06 || Math.abs(high) * 0.1 || 1;
-  return [low - spare, high + spare];
-}
-
 /** A number on an axis whose marks are `step` apart, and whose largest is `most`. */
 function short(value, step, most) {
   if (value === 0) return "0";
@@ -452,7 +423,12 @@ function short(value, step, most) {
   return `${(value / unit).toFixed(Math.min(8, Math.max(0, digits)))}${name}`;
 }
 
-function clock(seconds) {
-  const [unit, name] = seconds >= 172800 ? [86400, "d"] : seconds >= 7200 ? [3600, "h"] : seconds >= 120 ? [60, "min"] : [1, "s"];
+function unitOf(seconds) {
+  return seconds >= 172800 ? [86400, "d"] : seconds >= 7200 ? [3600, "h"] : seconds >= 120 ? [60, "min"] : [1, "s"];
+}
+
+/** A time in the unit of `most`. */
+function clock(seconds, most = seconds) {
+  const [unit, name] = unitOf(most);
   return `${Number((seconds / unit).toFixed(1))} ${name}`;
 }

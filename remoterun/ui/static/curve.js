@@ -5,7 +5,6 @@
 
 const POINT = 4;
 const MOST_SERIES = 1000;
-const TIMES = [1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10800, 21600, 43200, 86400]; // seconds
 
 /** The points of one file of one run; `add` takes its bytes as they come, `bytes` is how many there were. Times are
  * relative to `start.time`, which the first point sets, if it is null, for all files of the run. */
@@ -28,15 +27,12 @@ export class Points {
     this.#rest = bytes.slice(whole);
     const numbers = new Float64Array(bytes.buffer, 0, whole / 8);
     for (let at = 0; at < numbers.length; at += POINT) {
-      this.#put(numbers[at], numbers[at + 1], numbers[at + 2], numbers[at + 3]);
+      const [index, step, time, value] = [numbers[at], numbers[at + 1], numbers[at + 2], numbers[at + 3]];
+      if (!(index >= 0 && index < MOST_SERIES && Number.isInteger(index))) continue;
+      const series = (this.series[index] ??= { step: new Line(true), time: new Line(false) });
+      if (Number.isFinite(step)) series.step.push(step, value);
+      if (Number.isFinite(time)) series.time.push(time - (this.#start.time ??= time), value);
     }
-  }
-
-  #put(index, step, time, value) {
-    if (!(index >= 0 && index < MOST_SERIES && Number.isInteger(index))) return;
-    const series = (this.series[index] ??= { step: new Line(true), time: new Line(false) });
-    if (Number.isFinite(step)) series.step.push(step, value);
-    if (Number.isFinite(time)) series.time.push(time - (this.#start.time ??= time), value);
   }
 }
 
@@ -55,7 +51,7 @@ export class Line {
 
   push(x, y) {
     const { count } = this;
-    if (count === this.x.length) [this.x, this.y] = [this.x, this.y].map(doubled);
+    if (count === this.x.length) [this.x, this.y] = [this.x, this.y].map((array) => new Float64Array(array.buffer.transfer(2 * array.byteLength)));
     if (count && (x < this.x[count - 1] || (this.#replaces && x === this.x[count - 1]))) this.#sorted = false;
     this.x[count] = x;
     this.y[count] = y;
@@ -106,8 +102,7 @@ export class Line {
   /** The index of the first point at `x` or after it. */
   find(x) {
     let [low, high] = [0, this.count];
-    while (low < high) {
-      const middle = (low + high) >> 1;
+    for (let middle = high >> 1; low < high; middle = (low + high) >> 1) {
       if (this.x[middle] < x) low = middle + 1;
       else high = middle;
     }
@@ -154,30 +149,27 @@ export function chosen(line, y, from, to, width, floor = -Infinity) {
   return { points, marks, low, high };
 }
 
-/** Where an axis has its marks: about `count` of them, at 1, 2 or 5 times a power of ten; `timed`: at whole minutes, hours, days. */
-export function ticks(low, high, count, timed = false) {
+/** Where an axis has its marks: about `count` of them, at 1, 2 or 5 times a power of ten. */
+export function ticks(low, high, count) {
   const rough = (high - low) / Math.max(1, count);
   if (!(rough > 0) || !Number.isFinite(rough)) return [low];
   const power = 10 ** Math.floor(Math.log10(rough));
-  const part = rough / power;
-  const plain = (part < 1.5 ? 1 : part < 3.5 ? 2 : part < 7.5 ? 5 : 10) * power;
-  const step = timed && rough >= 1 ? (TIMES.find((each) => each >= rough) ?? Math.ceil(rough / 86400) * 86400) : plain;
+  const step = [1, 2, 5, 10].find((part, place) => rough / power < [1.5, 3.5, 7.5, Infinity][place]) * power;
   const first = Math.ceil(low / step - 1e-9);
-  const found = Array.from({ length: Math.max(0, Math.floor(high / step + 1e-9) - first + 1) }, (_, index) => (first + index) * step);
-  return found.map((value) => Number(value.toPrecision(12)));
+  return Array.from({ length: Math.max(0, Math.floor(high / step + 1e-9) - first + 1) }, (_, index) => Number(((first + index) * step).toPrecision(12)));
 }
 
 /** As `ticks`, for a logarithmic axis: powers of ten; 1, 2, 5 times them where they are few. */
 export function logTicks(low, high, count) {
-  const [first, last] = [Math.floor(Math.log10(low)), Math.ceil(Math.log10(high))];
   if (high / low < 3) return ticks(low, high, count);
+  const [first, last] = [Math.floor(Math.log10(low)), Math.ceil(Math.log10(high))];
   const parts = last - first < count / 2 ? [1, 2, 5] : [1];
   const found = [];
   for (let power = first; power <= last; power += Math.ceil((last - first) / count)) found.push(...parts.map((part) => part * 10 ** power));
   return found.filter((value) => value >= low && value <= high);
 }
 
-// What decides which way a metric is better, and which come first: as `agent/shared/measured.py` has it.
+// Which way a metric is better, and which come first: as `agent/shared/measured.py` has it.
 const FIRST = /(?:^|[/_. -])(loss|perplexity|ppl|bpc|error|mae|mse|rmse|wer|cer)$/i;
 const MORE_IS_BETTER = /acc|auc|f1|score|reward|return|precision|recall|bleu|rouge|iou|psnr|ssim|map\b/i;
 const MORE_IS_WORSE = /loss|error|perplexity|ppl|bpc|mae|mse|rmse|wer|cer|fid|latency|time/i;
@@ -191,10 +183,4 @@ export function direction(name) {
 export function ranked(names) {
   const rank = (name) => (FIRST.test(name) ? (/val|eval|test/i.test(name) ? 0 : 1) : direction(name) ? 2 : 3);
   return [...names].sort((one, other) => rank(one) - rank(other) || (one < other ? -1 : one > other ? 1 : 0));
-}
-
-function doubled(array) {
-  const grown = new Float64Array(array.length * 2);
-  grown.set(array);
-  return grown;
 }

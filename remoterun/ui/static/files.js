@@ -81,7 +81,7 @@ export class Files {
     }
     const count = found.length ? `${found.length}${more ? " and more" : ""} files, ${bytes(root.size)}` : "There are no files yet.";
     const hasModel = this.run && found.some(({ path }) => /(^|\/)vocab\.json$/.test(path));
-    fill(this.tree, [el("p.note", {}, count), hasModel && el("button.primary", { onclick: ({ target }) => this.#openModel(target) }, "Open the model"), this.#listOf(root, "")]);
+    fill(this.tree, [el("p.note", {}, count), hasModel && el("button.primary", { onclick: () => this.#openModel() }, "Open the model"), this.#listOf(root, "")]);
   }
 
   /** A folder as a list; what is below a folder that was never opened is not made. */
@@ -116,14 +116,8 @@ export class Files {
     if (this.chosen === path) fill(this.shown, [el("h2", {}, path), cut, content]);
   }
 
-  async #openModel(button) {
-    try {
-      const { address } = await act(`runs/${this.run}/open`);
-      button.replaceWith(el("a", { href: address, target: "_blank" }, "The page of the model"));
-      window.open(address, "_blank");
-    } catch (failure) {
-      notice(failure);
-    }
+  #openModel() {
+    act(`runs/${this.run}/open`).then(({ address }) => fill(this.shown, el("a", { href: address, target: "_blank" }, "The page of the model")), notice);
   }
 }
 

@@ -25,23 +25,20 @@ export function view(element) {
 }
 
 function machine({ name, kind, runs, line, gpus, disk, load, unreached }) {
-  const used = disk?.total && (disk.total - disk.free) / disk.total;
-  const facts = [
-    line && ["waiting", String(line)],
-    gpus?.length && ["GPUs", gpus.map((gpu) => el("div", {}, typeof gpu === "string" ? gpu : Object.values(gpu).join(" · ")))],
-    disk?.total && ["disk", [el("meter", { value: used, high: 0.9, "aria-label": "disk in use" }), ` ${bytes(disk.free)} free of ${bytes(disk.total)}`]],
-    Number.isFinite(load) && ["load", load.toFixed(1)],
-  ].filter(Boolean);
-  const running = (runs ?? []).map((run) => el("li", {}, el("a", { href: `runs/${run.number ?? run}` }, `run ${run.number ?? run}`), run.command && ` ${run.command}`));
-  return el("section.facts", {}, el("h2", {}, name, " ", el("span.note", {}, kind)), unreached && el("p.lost", {}, unreached),
-    running.length ? el("ul", {}, running) : !unreached && el("p.note", {}, "Nothing of yours runs here."), el("dl", {}, facts.map(([word, value]) => [el("dt", {}, word), el("dd", {}, value)])));
+  const fact = (word, value) => value && [el("dt", {}, word), el("dd", {}, value)];
+  const running = (runs ?? []).map((run) => el("div", {}, el("a", { href: `runs/${run.number}` }, `run ${run.number}`), ` ${run.command}`));
+  const used = disk?.total && el("meter", { value: (disk.total - disk.free) / disk.total, high: 0.9, "aria-label": "disk in use" });
+  return el("section.facts", {}, el("h2", {}, name, " ", el("span.note", {}, kind)), unreached && el("p.lost", {}, unreached), el("dl", {},
+    fact("runs", running.length ? running : !unreached && "nothing of yours"), fact("waiting", line && String(line)), fact("GPUs", gpus?.length && gpus.map((gpu) => el("div", {}, gpu))),
+    fact("disk", used && [used, ` ${bytes(disk.free)} free of ${bytes(disk.total)}`]), fact("load", Number.isFinite(load) && load.toFixed(1))));
 }
 
 function hosts(found, ask) {
   if (!found?.length) return null;
-  const end = (id) => confirmed("End", "End this host, and its run?", () => act(`hosts/${id}/end`).then(ask, notice));
-  const left = (ends) => (ends ? `ends by itself in ${duration(ends - Date.now() / 1000)}` : "");
-  const rows = found.map(({ id, type, region, state, cost, ends, run }) => el("tr", {},
-    [id, type, region, state, Number.isFinite(cost) && `${money(cost)} so far`, left(ends), run && el("a", { href: `runs/${run}` }, `run ${run}`), end(id)].map((each) => el("td", {}, each))));
-  return el("section.facts", {}, el("h2", {}, "Rented hosts"), el("table", {}, el("tbody", {}, rows)));
+  const row = ({ id, type, region, state, cost, ends, run }) => {
+    const end = confirmed("End", "End this host, and its run?", () => act(`hosts/${id}/end`).then(ask, notice));
+    const left = ends && `ends by itself in ${duration(ends - Date.now() / 1000)}`;
+    return [id, type, region, state, Number.isFinite(cost) && `${money(cost)} so far`, left, run && el("a", { href: `runs/${run}` }, `run ${run}`), end];
+  };
+  return el("section.facts", {}, el("h2", {}, "Rented hosts"), el("table", {}, found.map((host) => el("tr", {}, row(host).map((cell) => el("td", {}, cell))))));
 }

@@ -7,7 +7,7 @@ import { api, isFinal } from "./state.js";
 const AGAIN = 10_000; // milliseconds after which a run that goes on is asked for more
 const PLAY = 500; // milliseconds for which a step is shown
 const THUMBS = 16;
-const MOST_TILES = 24;
+const MOST_TILES = 24; // the others are under Files
 const EXCERPT = 4000; // characters of a text
 const ORDER = ["image", "video", "text", "sound"];
 
@@ -30,11 +30,10 @@ export class Diary {
     this.#ask();
   }
 
-  /** The row of a run has changed. */
+  /** The row of a run has changed: there may be more. */
   update(row) {
-    if (row.state === this.state && (isFinal(row) || Date.now() - this.#asked < AGAIN)) return;
+    if (row.state !== this.state || (!isFinal(row) && Date.now() - this.#asked > AGAIN)) this.#ask();
     this.state = row.state;
-    this.#ask();
   }
 
   close() {
@@ -46,7 +45,7 @@ export class Diary {
     this.#asked = Date.now();
     const found = await Promise.all(this.runs.map((run) => api(`api/runs/${run}/files`).catch(() => null)));
     const groups = found.flatMap((files, place) => (files?.diary ?? []).map((group) => ({ ...group, run: this.runs[place] })));
-    groups.sort((one, other) => ORDER.indexOf(one.kind) - ORDER.indexOf(other.kind) || (one.name < other.name ? -1 : one.name > other.name ? 1 : 0));
+    groups.sort((one, other) => ORDER.indexOf(one.kind) - ORDER.indexOf(other.kind) || one.name.localeCompare(other.name));
     const known = JSON.stringify(groups);
     if (this.closed || found.includes(null) || !groups.length || known === this.#known) return;
     this.#known = known;
@@ -68,18 +67,17 @@ export class Diary {
       return { ...group, content, figure };
     });
     const bar = [button("‹", "The step before", () => this.#go(this.#at - 1)), this.start, button("›", "The next step", () => this.#go(this.#at + 1)), this.slider, this.step];
-    const more = groups.length > MOST_TILES && el("p.note", {}, `${groups.length - MOST_TILES} more under Files`);
-    this.thumbs = this.#strip(groups.find(({ kind, steps }) => kind === "image" && steps.length > 2));
-    fill(this.element, [el("div.media-bar", { hidden: this.#steps.length < 2 }, bar), this.thumbs, el("div.tiles", {}, this.#tiles.map(({ figure }) => figure), more)]);
+    const thumbs = groups.filter(({ kind, steps }) => kind === "image" && steps.length > 2).slice(0, 1).map((group) => this.#strip(group));
+    fill(this.element, [el("div.media-bar", { hidden: this.#steps.length < 2 }, bar), thumbs, el("div.tiles", {}, this.#tiles.map(({ figure }) => figure))]);
   }
 
   /** Small pictures of some steps of a group, to jump by. */
-  #strip(group) {
-    const count = Math.min(THUMBS, group?.steps.length ?? 0);
-    const some = Array.from({ length: count }, (_, place) => group.steps[Math.round((place * (group.steps.length - 1)) / (count - 1))]);
+  #strip({ run, steps }) {
+    const some = steps.filter((_, place) => place % Math.ceil(steps.length / THUMBS) === 0);
     return el("div.thumbs", {}, some.map(({ step, path }) => {
-      const about = { "data-step": step, title: `step ${shown(step)}`, "aria-label": `step ${shown(step)}` };
-      return el("button", { ...about, onclick: () => this.#go(this.#steps.indexOf(step)) }, el("img", { src: fileAt(`api/runs/${group.run}`, path), alt: "", loading: "lazy" }));
+      const name = `step ${shown(step)}`;
+      const picture = el("img", { src: fileAt(`api/runs/${run}`, path), alt: "", loading: "lazy" });
+      return el("button", { title: name, "aria-label": name, onclick: () => this.#go(this.#steps.indexOf(step)) }, picture);
     }));
   }
 
@@ -90,9 +88,6 @@ export class Diary {
     this.step.textContent = `step ${shown(step)}`;
     this.slider.setAttribute("aria-valuetext", this.step.textContent);
     for (const tile of this.#tiles) show(tile, step);
-    const thumbs = [...this.thumbs.children];
-    const near = thumbs.filter((thumb) => Number(thumb.dataset.step) <= step).at(-1);
-    for (const thumb of thumbs) thumb.toggleAttribute("aria-current", thumb === near);
   }
 
   /** The arrows go from step to step, also while a picture fills the screen. */
