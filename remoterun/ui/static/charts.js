@@ -173,7 +173,10 @@ class Chart {
     });
     if (!lines.length) return;
     const [right, bottom] = [width - EDGE.right, HEIGHT - EDGE.bottom];
-    const { from, to } = this.#range(lines, axis);
+    const { zoom } = view;
+    let [from, to] = [Math.min(...lines.map(({ line }) => line.x[0])), Math.max(...lines.map(({ line }) => line.x[line.count - 1]))];
+    if (zoom?.axis === axis && zoom.from < to && zoom.to > from) ({ from, to } = zoom);
+    if (from === to) [from, to] = [from - 1, to + 1];
     for (const each of lines) {
       const choose = (y) => chosen(each.line, y, from, to, right - EDGE.left, log ? 0 : -Infinity);
       each.solid = choose(each.y);
@@ -212,27 +215,17 @@ class Chart {
     this.#base.width = this.#top.width = 0;
   }
 
-  #range(lines, axis) {
-    const { zoom } = this.all.view;
-    const from = Math.min(...lines.map(({ line }) => line.x[0]));
-    const to = Math.max(...lines.map(({ line }) => line.x[line.count - 1]));
-    if (zoom?.axis === axis && zoom.from < to && zoom.to > from) return zoom;
-    return to > from ? { from, to } : { from: from - 1, to: to + 1 };
-  }
-
   #axes(pen) {
     const { axis, log, from, to, low, high, x, y, right, colour } = this.#drawn;
     pen.fillStyle = colour("--faint");
     pen.strokeStyle = colour("--rule");
     pen.textAlign = "right";
     pen.textBaseline = "middle";
-    const levels = log ? logTicks(low, high, 4) : ticks(low, high, 4);
-    for (const value of levels) {
+    for (const value of (log ? logTicks : ticks)(low, high, 4)) {
       const at = Math.round(y(value)) + 0.5;
       pen.moveTo(EDGE.left, at);
       pen.lineTo(right, at);
-      const text = short(value, log ? value : levels[1] - levels[0], log ? value : Math.max(-low, high));
-      pen.fillText(this.unit === "B" ? bytes(value) : text + this.unit, EDGE.left - 6, at);
+      pen.fillText(this.#text(value), EDGE.left - 6, at);
     }
     pen.stroke();
     pen.beginPath();
@@ -241,7 +234,7 @@ class Chart {
     const unit = axis === "time" ? unitOf(to)[0] : 1;
     const places = ticks(from / unit, to / unit, Math.max(2, (right - EDGE.left) / 80)).map((value) => value * unit);
     for (const value of places) {
-      const text = axis === "time" ? clock(value, to) : short(value, places[1] - places[0], to);
+      const text = axis === "time" ? clock(value, to) : number(value);
       const wide = pen.measureText(text).width;
       pen.fillText(text, Math.min(x(value) - wide / 2, right - wide + 4), HEIGHT - 1);
     }
@@ -412,15 +405,6 @@ function dot(pen, x, y, radius, colour) {
   pen.fillStyle = colour;
   pen.fill();
   return pen;
-}
-
-/** A number on an axis whose marks are `step` apart, and whose largest is `most`. */
-function short(value, step, most) {
-  if (value === 0) return "0";
-  if (most < 0.005 || most >= 1e15) return value.toExponential().replace(/(\.\d{1,2})\d*e/, "$1e").replace("e+", "e");
-  const [unit, name] = most >= 1e9 ? [1e9, "G"] : most >= 1e6 ? [1e6, "M"] : most >= 1e4 ? [1e3, "k"] : [1, ""];
-  const digits = Math.ceil(-Math.log10(Math.abs(step || value) / unit) - 1e-9);
-  return `${(value / unit).toFixed(Math.min(8, Math.max(0, digits)))}${name}`;
 }
 
 function unitOf(seconds) {

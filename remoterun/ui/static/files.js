@@ -66,39 +66,28 @@ export class Files {
   }
 
   #show({ files: found, more }) {
-    const folder = () => ({ folders: new Map(), files: [], size: 0 });
-    const root = folder();
-    for (const file of found) {
-      const parts = file.path.split("/");
-      let place = root;
-      for (const part of parts.slice(0, -1)) {
-        place.size += file.size;
-        if (!place.folders.has(part)) place.folders.set(part, folder());
-        place = place.folders.get(part);
-      }
-      place.size += file.size;
-      place.files.push({ ...file, name: parts.at(-1) });
-    }
-    const count = found.length ? `${found.length}${more ? " and more" : ""} files, ${bytes(root.size)}` : "There are no files yet.";
+    const count = found.length ? `${found.length}${more ? " and more" : ""} files, ${bytes(sizeOf(found))}` : "There are no files yet.";
     const hasModel = this.run && found.some(({ path }) => /(^|\/)vocab\.json$/.test(path));
-    fill(this.tree, [el("p.note", {}, count), hasModel && el("button.primary", { onclick: () => this.#openModel() }, "Open the model"), this.#listOf(root, "")]);
+    fill(this.tree, [el("p.note", {}, count), hasModel && el("button.primary", { onclick: () => this.#openModel() }, "Open the model"), this.#listOf(found, "")]);
   }
 
-  /** A folder as a list; what is below a folder that was never opened is not made. */
-  #listOf({ folders, files: inside }, path) {
-    const below = [...folders].sort(([one], [other]) => (one < other ? -1 : 1)).map(([name, each]) => {
-      const place = `${path}${name}/`;
+  /** The files below `path` as a list; what is below a folder that was never opened is not made. */
+  #listOf(found, path) {
+    const folders = Map.groupBy(found, (file) => file.path.slice(path.length).match(/^[^/]*\/|/)[0]);
+    const below = [...folders].filter(([name]) => name).sort().map(([name, inside]) => {
+      const place = path + name;
       const isOpen = this.#open.has(place);
-      const content = el("div", {}, isOpen && this.#listOf(each, place));
+      const content = el("div", {}, isOpen && this.#listOf(inside, place));
       const toggled = ({ target }) => {
         this.#open[target.open ? "add" : "delete"](place);
-        if (target.open && !content.firstChild) fill(content, this.#listOf(each, place));
+        if (target.open && !content.firstChild) fill(content, this.#listOf(inside, place));
       };
-      return el("li", {}, el("details", { open: isOpen, ontoggle: toggled }, el("summary", {}, `${name}/`, el("span.size", {}, bytes(each.size))), content));
+      return el("li", {}, el("details", { open: isOpen, ontoggle: toggled }, el("summary", {}, name, el("span.size", {}, bytes(sizeOf(inside)))), content));
     });
-    const rows = inside.map((file) => {
-      const show = el("button", { "aria-current": file.path === this.chosen && "true", onclick: () => this.#preview(file, show) }, file.name);
-      const link = { href: fileAt(this.base, file.path, `${this.query}&download=1`), download: file.name, "aria-label": `Download ${file.name}`, title: "Download" };
+    const rows = (folders.get("") ?? []).map((file) => {
+      const name = file.path.slice(path.length);
+      const show = el("button", { "aria-current": file.path === this.chosen && "true", onclick: () => this.#preview(file, show) }, name);
+      const link = { href: fileAt(this.base, file.path, `${this.query}&download=1`), download: name, "aria-label": `Download ${name}`, title: "Download" };
       return el("li.file", {}, show, el("span.size", {}, bytes(file.size)), el("a.quiet", link, "↓"));
     });
     return el("ul", {}, below, rows);
@@ -120,6 +109,8 @@ export class Files {
     act(`runs/${this.run}/open`).then(({ address }) => fill(this.shown, el("a", { href: address, target: "_blank" }, "The page of the model")), notice);
   }
 }
+
+const sizeOf = (found) => found.reduce((sum, { size }) => sum + size, 0);
 
 function shown(text, path) {
   if (text === null) return el("p.note", {}, "This is not text; download it to see it.");

@@ -26,7 +26,6 @@ export class Diary {
 
   constructor(element, runs) {
     Object.assign(this, { element, runs, closed: false });
-    element.addEventListener("keydown", (event) => this.#key(event));
     this.#ask();
   }
 
@@ -57,18 +56,14 @@ export class Diary {
 
   #build(groups) {
     const button = (text, name, onclick) => el("button.quiet", { "aria-label": name, title: name, onclick }, text);
-    this.slider = el("input", { type: "range", min: 0, max: this.#steps.length - 1, "aria-label": "step", oninput: ({ target }) => this.#go(Number(target.value)) });
-    this.step = el("output");
-    this.start = button("▶", "Play or pause", () => this.#play());
-    this.#tiles = groups.slice(0, MOST_TILES).map((group) => {
-      const large = button("⤢", `${group.name}, large`, () => (document.fullscreenElement ? document.exitFullscreen() : figure.requestFullscreen()));
-      const content = el("div");
-      const figure = el("figure.tile", {}, content, el("figcaption", { title: group.name }, this.runs.length > 1 && `${group.run} · `, el("span", {}, group.name), large));
-      return { ...group, content, figure };
-    });
-    const bar = [button("‹", "The step before", () => this.#go(this.#at - 1)), this.start, button("›", "The next step", () => this.#go(this.#at + 1)), this.slider, this.step];
+    const input = { type: "range", min: 0, max: this.#steps.length - 1, "aria-label": "step", oninput: ({ target }) => this.#go(Number(target.value)) };
+    [this.slider, this.step, this.start] = [el("input", input), el("output"), button("▶", "Play or pause", () => this.#play())];
+    this.#tiles = groups.slice(0, MOST_TILES).map((group) => ({ ...group, content: el("div") }));
+    const figures = this.#tiles.map(({ name, run, content }) => el("figure.tile", {}, content, el("figcaption", { title: name }, this.runs.length > 1 && `${run} · `, name)));
     const thumbs = groups.filter(({ kind, steps }) => kind === "image" && steps.length > 2).slice(0, 1).map((group) => this.#strip(group));
-    fill(this.element, [el("div.media-bar", { hidden: this.#steps.length < 2 }, bar), thumbs, el("div.tiles", {}, this.#tiles.map(({ figure }) => figure))]);
+    const large = button("⤢", "As large as the screen", () => (document.fullscreenElement ? document.exitFullscreen() : this.element.requestFullscreen()).then(() => this.slider.focus()));
+    const bar = [button("‹", "The step before", () => this.#go(this.#at - 1)), this.start, button("›", "The next step", () => this.#go(this.#at + 1)), this.slider, this.step, large];
+    fill(this.element, [el("div.media-bar", {}, bar), thumbs, el("div.tiles", {}, figures)]);
   }
 
   /** Small pictures of some steps of a group, to jump by. */
@@ -88,15 +83,6 @@ export class Diary {
     this.step.textContent = `step ${shown(step)}`;
     this.slider.setAttribute("aria-valuetext", this.step.textContent);
     for (const tile of this.#tiles) show(tile, step);
-  }
-
-  /** The arrows go from step to step, also while a picture fills the screen. */
-  #key(event) {
-    const by = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
-    if (!by || ["INPUT", "AUDIO", "VIDEO"].includes(event.target.tagName)) return;
-    event.preventDefault();
-    event.stopPropagation();
-    this.#go(this.#at + by);
   }
 
   #play() {
