@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from remoterun.agent.measuring import csv_file, log_lines, tfevents
+from remoterun.agent.measuring import lines, log_lines, tfevents
 from tests.unit.test_readers import in_pieces, read, values
 
 pytestmark = pytest.mark.tensorflow
@@ -74,7 +74,7 @@ def test_keras(tmp_path: Path, verbose: int) -> None:
     assert {name for name, *_ in points} == {"loss", "mae", "val_loss", "val_mae"}
     assert [point.step for point in points if point.name == "val_loss"] == [16, 32]
     assert all(point.step is not None and point.step <= 32 for point in points), "the evaluation is not counted"
-    tables = [in_pieces(csv_file.read, (tmp_path / name).read_bytes()) for name in ("one.csv", "two.csv")]
+    tables = [in_pieces(lines.read_table, (tmp_path / name).read_bytes()) for name in ("one.csv", "two.csv")]
     assert tables[0] == tables[1]
     assert [point.step for point in tables[0] if point.name == "val_loss"] == [0, 1]
     last = {point.name: point.value for point in points}

@@ -1,13 +1,10 @@
 """The numbers that a run reports of itself, read from its files and its log while they grow.
 
-A reader is a pure function for one format:
-
-    read(data, state) -> (points, consumed)
-
-`data`: the file from the last consumed byte on, `MOST_DATA` at most; half a line or record is left for the next call.
-`state`: the reader's own, JSON, saved between calls. The caller sets `ended` once the file grows no more, so that its
-last line counts without its end, and `patterns` for a log. A reader may set `total`, the steps of the whole run, and
-`params`, {name: text}. It raises ValueError only: such a file is read no further.
+A reader is a pure function for one format: `read(data, state) -> (points, consumed)`. `data`: the file from the last
+consumed byte on, `MOST_DATA` at most; half a line or record is left for the next call. `state`: the reader's own, JSON,
+saved between calls. The caller sets `ended` once the file grows no more, so that its last line counts without its end,
+and `patterns` for a log. A reader may set `total`, the steps of the whole run, and `params`, {name: text}. It raises
+ValueError only: such a file is read no further.
 """
 
 from __future__ import annotations
@@ -17,8 +14,7 @@ import re
 from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple
 
 MOST_DATA = 1 << 20
-MOST_WHOLE = 8 << 20
-"""Bytes of a file that is read as a whole; a larger one is not read."""
+MOST_WHOLE = 8 << 20  # Bytes of a file that is read as a whole; a larger one is not read.
 
 
 class Point(NamedTuple):
@@ -31,8 +27,7 @@ class Point(NamedTuple):
 
 
 class Format(NamedTuple):
-    """`names`: a regular expression for the whole names of its files. `whole`: a file is replaced as a whole, and its
-    reader gets all of it whenever it has changed."""
+    """`names`: a regular expression for the names of its files. `whole`: the reader gets all of a file that changed."""
 
     name: str
     names: str
@@ -43,16 +38,16 @@ class Format(NamedTuple):
         return re.fullmatch(self.names, basename, re.I | re.S) is not None
 
 
-LINES = Format("lines", r".*(metrics|log|history|scalars|progress)\.(jsonl|ndjson)|metrics\.json", "json_text:read")
+LINES = Format("lines", r".*(metrics|log|history|scalars|progress)\.(jsonl|ndjson)|metrics\.json", "lines:read")
 """Also for the file of the module `remoterun_log`."""
 LOG = Format("log", "", "log_lines:read")
 FORMATS = (
     LINES,
     Format("tfevents", r".*tfevents.*", "tfevents:read"),
     Format("wandb", r"run-.*\.wandb", "wandb_file:read"),
-    Format("trainer_state", r"trainer_state\.json", "json_text:read_trainer_state", whole=True),
-    Format("params", r"params\.json", "json_text:read_params", whole=True),
-    Format("csv", r".*\.(csv|tsv)", "csv_file:read"),
+    Format("trainer_state", r"trainer_state\.json", "lines:read_trainer_state", whole=True),
+    Format("params", r"params\.json", "lines:read_params", whole=True),
+    Format("csv", r".*\.(csv|tsv)", "lines:read_table"),
 )
 
 

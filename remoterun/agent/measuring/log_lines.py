@@ -1,24 +1,20 @@
 """The log: what programs print for people, such as `step 120/3000 loss 1.23`, Keras' bars and tqdm's.
 
-A number counts where its line says a step or an epoch, or where its name is that of a usual metric: `port: 8000` is
-none. Bars that begin anew in each epoch are counted through: the 5th of 100 batches in epoch 2 is step 105. In the
-user's regular expressions each named group is a metric, but `step` and `epoch` are the step.
+A number counts where its line says a step or an epoch, or its name is that of a usual metric: `port: 8000` is none.
+Bars that begin anew in each epoch are counted through: the 5th of 100 batches in epoch 2 is step 105. In the user's
+regular expressions each named group is a metric, but `step` and `epoch` are the step.
 """
 
 from __future__ import annotations
 
-import functools
-import math
 import re
-from typing import Any, Dict, List, Match, Optional, Pattern, Tuple
+from typing import Any, Dict, List, Match, Optional, Tuple
 
 from . import Point
-from .json_text import STEPS, number, points, split
+from .lines import STEPS, number, points, split
 
-LONGEST = 2000
-"""Bytes of a line; a longer one is skipped."""
-DRAWN = 1000
-"""Of a bar that is drawn again and again this many states count, and the last one of each epoch."""
+LONGEST = 2000  # Bytes of a line; a longer one is skipped.
+DRAWN = 200  # States that count of a bar that is drawn again and again, beside its last one.
 _LINES = bytes.maketrans(b"\r\b", b"\n ")
 _ESCAPE = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]")
 _PAIR = re.compile(
@@ -27,9 +23,7 @@ _PAIR = re.compile(
     r"([-+]?(?:(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:e[-+]?[0-9]+)?|nan|inf(?:inity)?))(?![\w:/]|[.,-][0-9])",
     re.I,
 )
-_KNOWN = re.compile(
-    r"(^|[\W_])(loss|nll|acc|accuracy|perplexity|ppl|bpc|mae|[rm]?mse|wer|cer|auc|f1|bleu|reward)(@[0-9]+)?$", re.I
-)
+_KNOWN = re.compile(r"(^|[\W_])(loss|acc|accuracy|perplexity|ppl|bpc|mae|[rm]?mse|wer|cer|auc|f1|bleu|reward)$", re.I)
 """Metrics that need no step beside them."""
 _STEP = re.compile(
     r"(?<![\w/.-])(?:global[ _])?(step|iter|iteration|episode|epoch|batch(?=\W{1,4}[0-9]{1,15} ?/))"
@@ -38,26 +32,18 @@ _STEP = re.compile(
     re.I,
 )
 _BAR = re.compile(r"(?:^|[\[|])\s{0,9}([0-9]{1,15})/([0-9]{1,15}|Unknown)(?![\w/.])")
-Place = Tuple[Optional[float], float, bool]
-"""The step of a line, if it has one, that of how many or 0, and whether it is named."""
+Place = Tuple[Optional[float], float, bool]  # Of a line: its step, that of how many or 0, and whether it is named.
 
 
 def read(data: bytes, state: Dict[str, Any]) -> Tuple[List[Point], int]:
     found: List[Point] = []
     whole, consumed = split(data.translate(_LINES), state, LONGEST)
-    for line in whole:
-        text = _ESCAPE.sub("", line.decode("utf-8", "replace"))
+    for text in (_ESCAPE.sub("", line.decode("utf-8", "replace")) for line in whole):
         place = _place(text, state)
-        matches = [_compiled(pattern).search(text) for pattern in state.get("patterns", ())]
+        matches = [re.search(pattern, text) for pattern in state.get("patterns", ())]
         values = {name: value for match in matches if match for name, value in match.groupdict().items() if value}
         values = values or (_values(text, place) if place else {})
-        step, total, named = place or (None, 0.0, False)
-        if values and step is not None and not named:
-            drawn, names = state.get("drawn", (-1.0, ()))
-            again = drawn <= step < drawn + max(total, step) / DRAWN and values.keys() <= set(names)
-            if again and state["bar"][0] != state["bar"][1]:
-                continue
-            state["drawn"] = [step, list(values)]
+        step, total, _ = place or (None, 0.0, False)
         if values and total:
             state["total"] = total
         numbers = {name: number(value) for name, value in values.items()}
@@ -76,7 +62,7 @@ def _values(text: str, place: Place) -> Dict[str, Any]:
 
 
 def _place(text: str, state: Dict[str, Any]) -> Optional[Place]:
-    """None: the line does not count, as it is a bar of something else."""
+    """None: the line does not count."""
     words = {match[1][:3].lower(): match for match in _STEP.finditer(text)}
     epoch, bar = words.pop("epo", None), _BAR.search(text)
     if epoch and "{" not in text and (not bar or epoch.start() < bar.start()):
@@ -100,16 +86,12 @@ def _counted(bar: Match[str], state: Dict[str, Any]) -> Optional[Place]:
     last, last_size = state.get("bar", (0.0, 0.0))
     if state.get("epoch") and (now < last or last_size not in (0.0, size)):
         state["epoch"] = []  # A second bar in one epoch is that of an evaluation.
-    before, epochs = state.get("epoch", (0.0, 1.0)) or (math.inf, 0.0)
-    if before and not size or before == math.inf or state.get("main", size) != size:
+    before, epochs = state.get("epoch", (0.0, 1.0)) or (-1.0, 0.0)
+    if before < 0 or before and not size or state.get("main", size) != size:
         return None
     state["bar"] = [now, size]
-    return before * size + now, epochs * size, False
-
-
-@functools.lru_cache(maxsize=64)
-def _compiled(pattern: str) -> Pattern[str]:
-    try:
-        return re.compile(pattern)
-    except (re.error, OverflowError, RecursionError):
-        return re.compile("(?!)")
+    step, drawn = before * size + now, state.get("drawn", 0.0)
+    if now != size and drawn < step < drawn + size / DRAWN:
+        return None
+    state["drawn"] = step
+    return step, epochs * size, False

@@ -7,7 +7,6 @@ from typing import Any, List, Tuple
 
 MALFORMED = (ValueError, TypeError, AttributeError, LookupError, struct.error)
 """What the reader of a message meets where it is not what it should be."""
-_SIZES = {1: 8, 5: 4}
 
 
 def fields(data: bytes) -> List[Tuple[int, Any]]:
@@ -15,23 +14,21 @@ def fields(data: bytes) -> List[Tuple[int, Any]]:
     found: List[Tuple[int, Any]] = []
     at, end = 0, len(data)
     while at < end:
-        key, at = varint(data, at)
+        key, at = (data[at], at + 1) if data[at] < 128 else varint(data, at)
         kind = key & 7
-        size, at = varint(data, at) if kind in (0, 2) else (_SIZES[kind], at)
-        if kind:
-            found.append((key >> 3, data[at : at + size]))
-            at += size
+        if kind in (0, 2):
+            size, at = (data[at], at + 1) if data[at] < 128 else varint(data, at)
         else:
-            found.append((key >> 3, size))
-        if at > end or kind and size < 0:
+            size = 8 if kind == 1 else 4
+        found.append((key >> 3, data[at : at + size] if kind else size))
+        at += size if kind else 0
+        if at > end or kind and size < 0 or kind not in (0, 1, 2, 5):
             raise ValueError("A message is damaged.")
     return found
 
 
 def varint(data: bytes, at: int) -> Tuple[int, int]:
     """The signed integer that begins there, and where it ends."""
-    if data[at] < 128:
-        return data[at], at + 1
     value = 0
     for place, byte in enumerate(data[at : at + 10]):
         value |= (byte & 127) << 7 * place

@@ -10,47 +10,40 @@ import struct
 from typing import Any, Dict, Iterator, List, Optional, Tuple
 
 from . import Point
-from .json_text import moment
 from .protobuf import MALFORMED, fields, varint
 
-MOST_RECORD = 1 << 18
-"""Bytes; a longer one is not a scalar, but a picture or a graph, and is skipped."""
-_FLOAT, _DOUBLE = struct.Struct("<f"), struct.Struct("<d")
+MOST_RECORD = 1 << 18  # Bytes; a longer one is not a scalar, but a picture or a graph, and is skipped.
 _KINDS = {1: ("<f", 5), 2: ("<d", 6), 3: ("<i", 7), 9: ("<q", 10), 19: ("<e", 13)}
 """Of tensors: the format of `DataType` for `struct`, and the field for single numbers of it."""
-_ONE = (b"", b"\x12\x02\x08\x01")
-"""The shapes [] and [1]."""
-_SCALARS = b"\x0a\x07scalars"
-"""The name of the plugin in a value's metadata, where it has one."""
+_ONE = (b"", b"\x12\x02\x08\x01")  # The shapes [] and [1].
+_SCALARS = b"\x0a\x07scalars"  # The name of the plugin in a value's metadata, where it has one.
 
 
 def read(data: bytes, state: Dict[str, Any]) -> Tuple[List[Point], int]:
     points: List[Point] = []
-    at = min(state.get("skip", 0), len(data))
-    state["skip"] = state.get("skip", 0) - at
+    at = state.get("skip", 0)
     try:
         while at + 12 < len(data):
             end = at + 16 + int.from_bytes(data[at : at + 8], "little")
             if data[at + 12] != 0x09:
                 raise ValueError("An event does not begin with its time.")
-            if end > len(data) and end - at <= MOST_RECORD:
-                break
             if end - at <= MOST_RECORD:
+                if end > len(data):
+                    break
                 points += _scalars(data[at + 12 : end - 4])
-            at = min(end, len(data))
-            state["skip"] = end - at
+            at = end
     except MALFORMED:
         if not at:
-            raise ValueError("It is damaged, or is not an event file of TensorBoard.")
-        # The points so far are good; the next call begins here.
-    return points, at
+            raise ValueError("It is damaged, or not an event file of TensorBoard.")  # Else once more, by the next call.
+    state["skip"] = max(0, at - len(data))
+    return points, min(at, len(data))
 
 
 def _scalars(event: bytes) -> Iterator[Point]:
     time, step = None, 0.0
     for number, part in fields(event):
         if number == 1:
-            time = moment(_DOUBLE.unpack(part)[0])
+            time = struct.unpack("<d", part)[0]
         elif number == 2:
             step = float(part)
         elif number == 5:
@@ -62,7 +55,7 @@ def _scalars(event: bytes) -> Iterator[Point]:
 
 def _scalar(value: Dict[int, Any]) -> Optional[float]:
     if 2 in value:
-        return float(_FLOAT.unpack(value[2])[0])
+        return float(struct.unpack("<f", value[2])[0])
     if 8 not in value or _SCALARS not in value.get(9, _SCALARS):
         return None
     tensor = dict(fields(value[8]))

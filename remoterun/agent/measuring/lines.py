@@ -1,23 +1,25 @@
-"""Metrics in JSON: lines of it, Hugging Face's trainer_state.json, and params.json.
+"""Text in files: lines of JSON, tables, Hugging Face's trainer_state.json, and params.json.
 
-A line is an object: {"step": 10, "loss": 0.3}, or {"step": 10, "name": "loss", "value": 0.3}. Objects in it are joined
-with "/", one level deep: {"step": 10, "val": {"loss": 0.4}} has the metric `val/loss`.
+A line of JSON: {"step": 10, "loss": 0.3}, or {"step": 10, "name": "loss", "value": 0.3}. Objects in it are joined with
+"/", one level deep: {"val": {"loss": 0.4}} has the metric `val/loss`. A table has a header, and a column for the step
+or the epoch, as Keras' CSVLogger and Lightning's write it.
 """
 
 from __future__ import annotations
 
+import csv
 import json
-import math
 from typing import Any, Dict, Iterator, List, Optional, Tuple
 
+from ..shared.measured import MOST_SERIES
 from . import Point
 
 STEPS = ("_step", "step", "global_step", "iteration", "iter", "timestep", "total_timesteps", "epoch")
 """The first of these that there is gives the step."""
 TIMES = ("_timestamp", "timestamp", "wall_time", "time")
-LONGEST = 1 << 16
-"""Bytes of a line; a longer one is skipped."""
-MOST_PARAMS, LONGEST_PARAM = 200, 200
+LONGEST = 1 << 16  # Bytes of a line; a longer one is skipped.
+MOST_PARAMS, LONGEST_PARAM = 100, 200
+_BLANKS = bytes.maketrans(b"\r\0", b"  ")  # The module csv refuses these within a line.
 _DECODER = json.JSONDecoder(parse_int=float)  # No integer is too large, or takes the square of its length.
 
 
@@ -26,19 +28,40 @@ def read(data: bytes, state: Dict[str, Any]) -> Tuple[List[Point], int]:
     return [point for line in lines for point in points(parse(line))], consumed
 
 
+def read_table(data: bytes, state: Dict[str, Any]) -> Tuple[List[Point], int]:
+    """Raises ValueError where there is no column for the step or the epoch."""
+    found: List[Point] = []
+    rows, consumed = split(data.translate(_BLANKS), state)
+    for text in (row.decode("utf-8", "replace") for row in rows):
+        for separator in state.get("separator", ",;\t"):
+            cells = [each.strip() for each in next(csv.reader([text], delimiter=separator, skipinitialspace=True))]
+            names = [each.lower() if each.lower() in STEPS else each for each in cells[:MOST_SERIES]]
+            if "header" in state:
+                found += points(dict(zip(state["header"], map(number, cells))))  # noqa: B905 - Python 3.8
+            elif len(names) > 1 and not set(names).isdisjoint(STEPS):
+                state.update(header=names, separator=separator)
+                break
+        if "header" not in state:
+            raise ValueError("It has no column for a step or an epoch.")
+    return found, consumed
+
+
 def read_trainer_state(data: bytes, state: Dict[str, Any]) -> Tuple[List[Point], int]:
     """Each checkpoint has one with all that the one before has, and more: they have one state in common."""
     record = parse(data)
     history = record.get("log_history") if isinstance(record, dict) else None
     if not isinstance(history, list):
         return [], len(data)  # It may be written just now.
-    state["total"] = number(record.get("max_steps"))
-    known, state["known"] = state.get("known", 0), len(history)
+    known = state.get("known", 0)
+    state.update(total=number(record.get("max_steps")), known=max(known, len(history)))
     return [point for entry in history[known:] for point in points(entry)], len(data)
 
 
 def read_params(data: bytes, state: Dict[str, Any]) -> Tuple[List[Point], int]:
-    add_params(parse(data), state)
+    params = state["params"] = {}
+    for name, value in list(_flat(parse(data)))[:MOST_PARAMS]:
+        text = value if isinstance(value, str) else json.dumps(value)
+        params[name[:LONGEST_PARAM]] = text[: -2 if text.endswith(".0") else None][:LONGEST_PARAM]
     return [], len(data)
 
 
@@ -65,8 +88,8 @@ def points(record: Any) -> Iterator[Point]:
     """The metrics of an object of JSON, if it is one."""
     every = dict(_flat(record))
     values = {name: value for name, value in every.items() if type(value) is float}
-    by = next((name for name in STEPS if math.isfinite(values.get(name, math.inf))), "")
-    time = next((values[name] for name in TIMES if moment(values.get(name, 0.0))), None)
+    by = next((name for name in STEPS if name in values), "")
+    time = next((values[name] for name in TIMES if values.get(name, 0.0) > 1e9), None)  # Not since the run began.
     named = next((every[key] for key in ("name", "tag", "metric") if isinstance(every.get(key), str)), "")
     metrics = {named: values["value"]} if named and "value" in values else values
     for name, value in metrics.items():
@@ -74,25 +97,11 @@ def points(record: Any) -> Iterator[Point]:
             yield Point(name, value, values.get(by), time)
 
 
-def add_params(record: Any, state: Dict[str, Any]) -> None:
-    """Put the values of an object of JSON, if it is one, to the parameters of the run."""
-    params = state.setdefault("params", {})
-    for name, value in _flat(record):
-        if len(name) <= LONGEST_PARAM and not name.startswith("_") and (name in params or len(params) < MOST_PARAMS):
-            text = value if isinstance(value, str) else json.dumps(value)
-            params[name] = text[: -2 if text.endswith(".0") else None][:LONGEST_PARAM]
-
-
 def number(text: Any) -> Optional[float]:
     try:
         return float(text)
     except (TypeError, ValueError):
         return None
-
-
-def moment(seconds: float) -> Optional[float]:
-    """A time as of a point; None where it is not one of our days, but perhaps one since the run began."""
-    return seconds if 1e9 < seconds < 1e11 else None
 
 
 def _flat(record: Any) -> Iterator[Tuple[str, Any]]:
