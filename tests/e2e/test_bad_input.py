@@ -123,6 +123,8 @@ TABLE: list[tuple[tuple[str, ...], int, str, str]] = [
     ((*RUN, "-e", "1A=secret", "true"), 2, "`1A=…` is not the name of an environment variable", "-e A=VALUE"),
     ((*RUN, "-e", "NAME", "true"), 2, "`NAME` is not set here", "-e NAME=VALUE"),
     ((*RUN, "--timeout", "soon", "true"), 2, "`soon` is not a duration", "90s, 10m"),
+    ((*RUN, "--alert", "loss is 4", "true"), 2, "`loss is 4` is not a rule", '--alert "val_loss > 4 for 10m"'),
+    ((*RUN, "--metric", "(.*)", "true"), 2, "a regular expression with a named group", "--metric 'loss=.*P<loss>"),
     ((*RUN, "--json", "true"), 2, "--json goes with -b", "stdout is the command's own"),
     ((*RUN, "-c", "nope", "true"), 2, "no commit is called `nope`", "git"),
     ((*RUN, "--no-git", "-c", "HEAD", "true"), 2, "neither with `--no-git`", "leave out one of them"),

@@ -78,6 +78,19 @@ def test_a_pattern_that_never_ends(place: Place) -> None:
     key = place.submit(f"echo {line}; echo '{LINE}' >metrics.jsonl", metrics=("(?P<a>(x+)+)$",))
     status = place.until_final(key)
     assert status["state"] == "complete" and time.monotonic() - began < 30
+    assert "it takes too long to read" in Path(place.run(key).supervisor_log).read_text()
     found = place.run(key).status().progress
     assert found is not None and [series.name for series in found.series] == ["loss"]
     until(lambda: measurer(key) is None)
+
+
+def test_a_pattern_that_never_ends_in_a_run_that_goes_on(place: Place) -> None:
+    """Its log is read no further; the files of the run are, by the same process."""
+    write = f"echo '{LINE}' >>metrics.jsonl"
+    command = f"echo {'x' * 60}!; {write}; until [ -e end ]; do sleep 0.02; done; {write.replace('1', '2')}"
+    key = place.submit(command, metrics=("(?P<a>(x+)+)$",))
+    until(lambda: "it takes too long to read" in Path(place.run(key).supervisor_log).read_text())
+    (Path(place.run(key).work) / "end").touch()
+    assert place.until_final(key)["state"] == "complete"
+    (series,) = place.run(key).status().progress.series
+    assert (series.name, series.points) == ("loss", 2)
