@@ -128,9 +128,9 @@ export class List {
   }
 }
 
-/** A run by its description, or else by the first line of its command. */
+/** A run by the first line of its command. */
 export function title(row) {
-  return row.description || row.command.trim().split("\n", 1)[0];
+  return row.command.trim().split("\n", 1)[0];
 }
 
 /** The word of a state, and since when it is so. */
@@ -165,7 +165,7 @@ function metricsOf(row) {
 
 function under(row) {
   const left = !isFinal(row) && row.progress?.left;
-  const why = row.line || (isFinal(row) && row.state !== "complete" && row.words) || row.note || row.remark;
+  const why = row.line || (isFinal(row) && row.state !== "complete" && row.words) || row.note || row.remark || row.description;
   return [
     row.pinned && el("span.pin", {}, "pinned"),
     el("span.where", {}, [row.machine, ...row.labels].map((word) => el("span.chip", {}, word))),

@@ -103,7 +103,8 @@ export class RunView {
     if (!row) return;
     this.actions.update(row);
     fill(this.at.heading, [el("span.number", {}, row.number), " ", title(row)]);
-    fill(this.at.command, row.description && row.command);
+    fill(this.at.description, row.description);
+    fill(this.at.command, title(row) !== row.command.trim() && row.command);
     fill(this.at.about, about(row, this.#info));
     fill(this.at.remark, row.remark);
     fill(this.at.alerts, alerts(row).map((text) => el("li", {}, text)));
@@ -145,6 +146,7 @@ export class RunView {
 function build(element) {
   const at = {
     heading: el("h1"),
+    description: el("p.note"),
     command: el("pre.command"),
     about: el("p.about"),
     actions: el("div.actions", { role: "group", "aria-label": "Actions" }),

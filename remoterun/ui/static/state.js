@@ -2,10 +2,13 @@
 
 const FIRST = 100; // rows before the first paint
 const MOST = 20_000;
+const INFOS = 40; // runs of which the details are held
 const PATIENCE = 500; // milliseconds that the chosen run has to say from where the stream should follow it
 const RETRY = 2000; // milliseconds between attempts to reach a server that refused the stream
-
+const DOUBT = 3000; // milliseconds without a stream before the page says so
+const KINDS = ["runs", "run", "log", "points", "lost", "back"];
 const FINAL = new Set(["complete", "failed", "stopped", "killed", "interrupted"]);
+
 export const isFinal = (row) => FINAL.has(row.state);
 
 /** What the server refused, or that it does not answer (`status` 0). */
@@ -18,13 +21,10 @@ export class Failure extends Error {
 
 /** Ask the server; `path` is below the token. Throws Failure. */
 export async function raw(path, options = {}) {
-  let response;
-  try {
-    response = await fetch(path, options);
-  } catch (error) {
+  const response = await fetch(path, options).catch((error) => {
     if (error.name === "AbortError") throw error;
     throw new Failure("remoterun ui does not answer", "start `remoterun ui` again");
-  }
+  });
   if (response.ok) return response;
   const said = await response.json().catch(() => ({}));
   throw new Failure(said.error || `the server answered ${response.status}`, said.hint || "", response.status);
@@ -43,24 +43,22 @@ export async function act(path, body = {}) {
 }
 
 class Store {
-  rows = new Map();
+  rows = new Map(); // by number
   infos = new Map();
   loaded = false;
-  /** Since when the server does not answer (milliseconds), or null. */
-  silent = null;
+  silent = null; // since when the server does not answer, in milliseconds
   #version = 0;
   #order = null;
   #listeners = new Map();
-  #told = false;
   #source = null;
   #followed = null;
-  #timer = 0;
+  #doubt = null;
 
   /** Call `listener` for each event of a kind: rows, link, run, log, points, lost, back. Returns the function that ends it. */
   on(kind, listener) {
-    const all = this.#listeners.get(kind) || this.#listeners.set(kind, new Set()).get(kind);
-    all.add(listener);
-    return () => all.delete(listener);
+    if (!this.#listeners.has(kind)) this.#listeners.set(kind, new Set());
+    this.#listeners.get(kind).add(listener);
+    return () => this.#listeners.get(kind).delete(listener);
   }
 
   /** The rows in the order of the list: pinned, then live, then newest. */
@@ -85,27 +83,22 @@ class Store {
     for (const row of rows) this.rows.set(row.number, row);
     for (const each of gone) this.rows.delete(each);
     this.#order = null;
-    if (this.#told) return;
-    this.#told = true;
-    queueMicrotask(() => {
-      this.#told = false;
-      this.#tell("rows");
-    });
+    this.#tell("rows");
   }
 
   /** Details of a run, new from the server; those it had before are in `infos` meanwhile. */
-  async info(number, options) {
-    const info = await api(`api/runs/${number}`, options);
+  async info(number) {
+    const info = await api(`api/runs/${number}`);
     this.infos.delete(number);
     this.infos.set(number, info);
-    if (this.infos.size > 40) this.infos.delete(this.infos.keys().next().value);
+    if (this.infos.size > INFOS) this.infos.delete(this.infos.keys().next().value);
     this.put([info.row]);
     return info;
   }
 
   /** Let the stream follow a run from these bytes of its log and its points on. */
-  follow(number, at = {}) {
-    this.#followed = { number, ...at };
+  follow(number, { log, metrics }) {
+    this.#followed = { run: number, log, metrics };
     this.#close();
     this.#open();
   }
@@ -119,55 +112,54 @@ class Store {
     const found = await api(`api/runs?limit=${limit}`);
     this.#version ||= found.version;
     this.loaded = true;
-    this.put(found.runs);
+    const isNewest = found.version >= this.#version; // else the stream was faster
+    this.put(found.runs.filter((row) => isNewest || !this.rows.has(row.number)));
     return found.more;
   }
 
   #open() {
     if (document.hidden || this.#source || !this.loaded) return;
-    const query = new URLSearchParams({ version: this.#version });
-    const { number, log, metrics } = this.#followed || {};
-    for (const [name, value] of Object.entries({ run: number, log, metrics })) if (value !== undefined) query.set(name, value);
-    const source = (this.#source = new EventSource(`events?${query}`));
-    source.onopen = () => this.#heard(true);
+    const known = Object.entries({ version: this.#version, ...this.#followed }).filter(([, value]) => value !== undefined);
+    const source = (this.#source = new EventSource(`events?${new URLSearchParams(known)}`));
+    source.onopen = () => this.#hear(true);
     source.onerror = () => this.#failed(source);
-    for (const kind of ["runs", "run", "log", "points", "lost", "back"])
-      source.addEventListener(kind, (event) => this.#take(kind, JSON.parse(event.data)));
+    for (const kind of KINDS) source.addEventListener(kind, ({ data }) => this.#take(kind, JSON.parse(data)));
   }
 
   #close() {
-    if (this.#source) this.#source.close();
+    this.#source?.close();
     this.#source = null;
   }
 
   /** A stream that was cut connects again by itself; one that was refused does not. */
   #failed(source) {
-    this.#heard(false);
+    this.#hear(false);
     if (source !== this.#source || source.readyState !== EventSource.CLOSED) return;
     this.#close();
-    clearTimeout(this.#timer);
-    this.#timer = setTimeout(() => this.#open(), RETRY);
+    setTimeout(() => this.#open(), RETRY);
   }
 
-  #heard(well) {
-    if (well === (this.silent === null)) return;
-    this.silent = well ? null : Date.now();
-    this.#tell("link");
+  /** A stream ends now and then, where many pages are open; that it does not come back is worth a word. */
+  #hear(well) {
+    const since = Date.now();
+    if (!well) this.#doubt ||= setTimeout(() => ((this.silent = since), this.#tell("link")), DOUBT);
+    else if (this.#doubt) {
+      clearTimeout(this.#doubt);
+      this.#doubt = this.silent = null;
+      this.#tell("link");
+    }
   }
 
   #take(kind, said) {
-    this.#heard(true);
     if (kind === "runs") {
       this.#version = said.version;
       this.put(said.runs, said.gone);
-      return;
+    } else if (this.#followed) {
+      if (kind === "log") this.#followed.log = said.end ?? said.start;
+      if (kind === "points") this.#followed.metrics = said.metrics;
+      if (kind === "run") this.put([said.row]);
+      this.#tell(kind, said);
     }
-    const followed = this.#followed;
-    if (!followed) return;
-    if (kind === "log" && said.end !== undefined) followed.log = said.end;
-    if (kind === "points") followed.metrics = said.metrics;
-    if (kind === "run" && said.row) this.put([said.row]);
-    this.#tell(kind, said);
   }
 
   #tell(kind, said) {

@@ -1,0 +1,93 @@
+"""The page of runs as a user has it: the installed `remoterun ui`, real runs of the engine `process`, a real Chromium.
+
+    ui.start(*words)      `remoterun run -b` in the project's folder: the number of the run
+    ui.address            of the page, with its token
+    ui.open(tab, path)    show an address of the page
+    ui.finish(number)     wait for the end of a run
+
+The project has `train.py` (a training of toy size: metrics, colours, a bar), and `say.py`, which prints its arguments.
+"""
+
+from __future__ import annotations
+
+import re
+import signal
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from remoterun.agent.store.home import Home
+from tests.browser import Tab
+from tests.commands import REMOTERUN
+from tests.e2e.conftest import Place, make_place
+from tests.workshop import lend
+
+TRAIN = '''
+import sys, time
+from remoterun_log import log
+print("\\033[1;31mred words\\033[0m and plain ones", flush=True)
+for step in range(1, int(sys.argv[1]) + 1):
+    log(step=step, loss=4 / step, accuracy=1 - 1 / step)
+    print(f"step {step} of the training", flush=True)
+    print(f"\\rbar {step}%", end="\\r" if step % 10 else "\\n", flush=True)
+    time.sleep(float(sys.argv[2]))
+'''
+SAY = 'import sys, time\nprint("\\n".join(sys.argv[2:]), flush=True)\ntime.sleep(float(sys.argv[1]))\n'
+
+
+@dataclass
+class Ui:
+    place: Place
+    address: str
+
+    def start(self, *words: str) -> int:
+        return int(self.place.run("run", "-b", "-y", "-q", *words).stdout)
+
+    def finish(self, number: int) -> None:
+        self.place.run("logs", str(number), status=None)
+
+    def open(self, tab: Tab, path: str = "") -> None:
+        tab.page.goto(self.address + path)
+
+
+@contextmanager
+def page_of(place: Place) -> Iterator[str]:
+    """`remoterun ui` at work: its address."""
+    words = [REMOTERUN, "ui", "--no-browser"]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(words, cwd=place.folder, env=place.env, stdout=pipe, stderr=pipe, text=True) as process:
+        assert process.stdout is not None and process.stderr is not None
+        try:
+            line = process.stdout.readline()
+            found = re.search(r"http://127\.0\.0\.1:\d+/[\w-]+/", line)
+            assert found, line + process.stderr.read()
+            yield found[0]
+            process.send_signal(signal.SIGINT)
+            assert process.wait(60) == 0, process.stderr.read()
+        finally:
+            process.kill()
+
+
+def project(folder: Path, environment: Path) -> Place:
+    """A user's place with a machine `box`, whose runs need nothing to be installed, and a project of two programs."""
+    place = make_place(folder)
+    lend(environment, Home.open(place.env["REMOTERUN_HOME"]))
+    place.run("machines", "add", "box", "local", "--engine", "process", "--slots", "20", "--default")
+    for name, text in (("train.py", TRAIN), ("say.py", SAY)):
+        (place.folder / name).write_text(text)
+    git = ["git", "-c", "user.name=me", "-c", "user.email=me@example.org"]
+    for words in (["add", "."], ["commit", "-q", "-m", "Programs"]):
+        subprocess.run([*git, *words], cwd=place.folder, env=place.env, check=True)
+    return place
+
+
+@pytest.fixture(scope="module")
+def ui(tmp_path_factory: pytest.TempPathFactory, environment: Path) -> Iterator[Ui]:
+    place = project(tmp_path_factory.mktemp("ui"), environment)
+    with page_of(place) as address:
+        yield Ui(place, address)
+        place.run("kill", "--all", "-y", status=None)
