@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jsonschema
 import pexpect
@@ -23,6 +23,9 @@ from remoterun.environments import context
 from tests import commands
 from tests.commands import REMOTERUN
 from tests.lab import BASE_IMAGE, Lab, LabHost, LocalDocker
+
+if TYPE_CHECKING:
+    from tests.e2e.ui import Ui
 
 TIMEOUT = 480  # the first run in Docker builds an image, beside tests in other processes
 PATIENT = ("ps", "info", "ls", "logs", "top")
@@ -144,6 +147,15 @@ def make_place(folder: Path, ssh_config: Path | None = None) -> Place:
     for words in (["init", "-q", "-b", "main"], ["add", "notes.txt"], ["commit", "-q", "-m", "The first song"]):
         subprocess.run([*git, *words], cwd=work, env=env, check=True)
     return Place(work, env)
+
+
+@pytest.fixture(scope="module")
+def ui(tmp_path_factory: pytest.TempPathFactory, environment: Path) -> Iterator[Ui]:
+    """The page of runs at work."""
+    from tests.e2e.ui import serving
+
+    with serving(tmp_path_factory.mktemp("ui"), environment) as ui:
+        yield ui
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,7 @@
 
     ui.start(*words)      `remoterun run -b` in the project's folder: the number of the run
     ui.address            of the page, with its token
-    ui.open(tab, path)    show an address of the page
+    ui.open(page, path)   show an address of the page
     ui.finish(number)     wait for the end of a run
 
 The project has `train.py` (a training of toy size: metrics, colours, a bar), and `say.py`, which prints its arguments.
@@ -15,13 +15,13 @@ import signal
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-
-import pytest
+from typing import TYPE_CHECKING
 
 from remoterun.agent.store.home import Home
-from tests.browser import Tab
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
 from tests.commands import REMOTERUN
 from tests.e2e.conftest import Place, make_place
 from tests.workshop import lend
@@ -43,15 +43,17 @@ SAY = 'import sys, time\nprint("\\n".join(sys.argv[2:]), flush=True)\ntime.sleep
 class Ui:
     place: Place
     address: str
+    started: list[int] = field(default_factory=list)
 
     def start(self, *words: str) -> int:
-        return int(self.place.run("run", "-b", "-y", "-q", *words).stdout)
+        self.started.append(int(self.place.run("run", "-b", "-y", "-q", *words).stdout))
+        return self.started[-1]
 
     def finish(self, number: int) -> None:
         self.place.run("logs", str(number), status=None)
 
-    def open(self, tab: Tab, path: str = "") -> None:
-        tab.page.goto(self.address + path)
+    def open(self, page: Page, path: str = "") -> None:
+        page.goto(self.address + path)
 
 
 @contextmanager
@@ -85,9 +87,11 @@ def project(folder: Path, environment: Path) -> Place:
     return place
 
 
-@pytest.fixture(scope="module")
-def ui(tmp_path_factory: pytest.TempPathFactory, environment: Path) -> Iterator[Ui]:
-    place = project(tmp_path_factory.mktemp("ui"), environment)
+@contextmanager
+def serving(folder: Path, environment: Path) -> Iterator[Ui]:
+    place = project(folder, environment)
     with page_of(place) as address:
-        yield Ui(place, address)
-        place.run("kill", "--all", "-y", status=None)
+        ui = Ui(place, address)
+        yield ui
+        for number in ui.started:
+            place.run("kill", str(number), status=None)

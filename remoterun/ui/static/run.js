@@ -123,7 +123,7 @@ export class RunView {
 
   #showPhases(row) {
     const phases = this.#info?.phases?.length ? this.#info.phases : roughly(row);
-    const bar = ({ state }) => el(`div.phase.${state}`, {}, el("span.bar"), el("span.word", {}, state, " ", el("b")));
+    const bar = ({ state }) => el(`div.phase.${state}`, {}, el("span.bar"), el("span.room"), el("span.word", {}, state, " ", el("b")));
     this.#phases = phases.map((phase) => ({ ...phase, bar: bar(phase) }));
     fill(this.at.phases, this.#phases.map((phase) => phase.bar));
     this.#time();
@@ -135,7 +135,7 @@ export class RunView {
     for (const { state, start, end, bar } of this.#phases) {
       const seconds = Math.max(0, (end || now) - start);
       bar.style.flexGrow = Math.max(seconds, 0.01);
-      bar.title = `${state} from ${stamp(start)}${end ? ` to ${stamp(end)}` : ""}`;
+      bar.title = `${state} for ${duration(seconds)}, from ${stamp(start)}${end ? ` to ${stamp(end)}` : ""}`;
       bar.classList.toggle("open", !end);
       bar.firstChild.style.setProperty("--share", state === "running" && !end && total > 0 ? Math.min(1, step / total) : 1);
       bar.querySelector("b").textContent = duration(seconds);
