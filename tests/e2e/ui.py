@@ -20,13 +20,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from remoterun.agent.store.home import Home
+
 if TYPE_CHECKING:
     from playwright.sync_api import Page
 from tests.commands import REMOTERUN
 from tests.e2e.conftest import Place, make_place
 from tests.workshop import lend
 
-TRAIN = '''
+TRAIN = """
 import sys, time
 from remoterun_log import log
 print("\\033[1;31mred words\\033[0m and plain ones", flush=True)
@@ -35,7 +36,7 @@ for step in range(1, int(sys.argv[1]) + 1):
     print(f"step {step} of the training", flush=True)
     print(f"\\rbar {step}%", end="\\r" if step % 10 else "\\n", flush=True)
     time.sleep(float(sys.argv[2]))
-'''
+"""
 SAY = 'import sys, time\nprint("\\n".join(sys.argv[2:]), flush=True)\ntime.sleep(float(sys.argv[1]))\n'
 
 

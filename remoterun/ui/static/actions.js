@@ -9,7 +9,7 @@ const READ = 10_000; // milliseconds for which a notice is shown
 /** The buttons of a run. `open(path)` shows another address. */
 export class Actions {
   constructor(element, number, open) {
-    Object.assign(this, { number, open });
+    Object.assign(this, { element, number, open });
     this.buttons = {
       stop: button("Stop", () => this.#do("stop"), "As a timeout does: it may save what it has"),
       kill: confirmed("Kill", "Kill it now?", () => this.#do("kill")),
@@ -20,10 +20,10 @@ export class Actions {
       notify: button("Notify", () => this.#notify(), "Word when it ends"),
       hide: button("Archive", () => this.#do("hide", { on: !this.row.hidden }), "Out of the list; is:archived shows it"),
     };
-    fill(element, Object.values(this.buttons));
   }
 
   update(row) {
+    if (!this.row) fill(this.element, Object.values(this.buttons));
     this.row = row;
     const { stop, kill, rerun, pin, notify, hide } = this.buttons;
     stop.hidden = kill.hidden = notify.hidden = isFinal(row);

@@ -164,7 +164,7 @@ function metricsOf(row) {
 }
 
 function under(row) {
-  const left = !isFinal(row) && row.progress?.left;
+  const left = row.state === "running" && row.progress?.left;
   const why = row.line || (isFinal(row) && row.state !== "complete" && row.words) || row.note || row.remark || row.description;
   return [
     row.pinned && el("span.pin", {}, "pinned"),

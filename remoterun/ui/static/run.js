@@ -20,7 +20,8 @@ const SETTLE = 100; // milliseconds for which a run is chosen before the server 
 export class RunView {
   #info;
   #isOpen = true;
-  #lost = null;
+  #lost = null; // why its machine can't be asked
+  #seen = null; // when it was asked last, in seconds
   #phases = [];
   #loaded = {}; // parts whose code comes on use
   #timer = 0;
@@ -39,7 +40,7 @@ export class RunView {
       store.on("rows", () => this.#row()),
       store.on("run", () => this.#ask(false)),
       store.on("points", (said) => this.charts.update(said)),
-      store.on("lost", ({ message }) => this.#lose({ message, since: Date.now() / 1000 })),
+      store.on("lost", ({ message }) => this.#lose(message)),
       store.on("back", () => (this.#lose(null), this.#ask(false))),
       tick(() => this.#time()),
     ];
@@ -71,7 +72,7 @@ export class RunView {
   /** Ask for the details in a moment; the first time, also for the log, and let the stream go on from there. */
   #ask(first) {
     clearTimeout(this.#timer);
-    this.#timer = setTimeout(() => this.#fetch(first).catch((failure) => this.#isOpen && this.#lose(failure)), this.#timer && !first ? 2 * SETTLE : SETTLE);
+    this.#timer = setTimeout(() => this.#fetch(first).catch((failure) => this.#isOpen && this.#lose(failure.message)), this.#timer && !first ? 2 * SETTLE : SETTLE);
   }
 
   async #fetch(first) {
@@ -80,7 +81,7 @@ export class RunView {
       this.#info = await store.info(this.number);
       if (this.#isOpen) this.#fill();
     } finally {
-      if (first && this.#isOpen && store.rows.has(this.number)) store.follow(this.number, { log: await end, metrics: this.#info?.metrics });
+      if (first && this.#isOpen && store.rows.has(this.number)) store.follow(this.number, await end);
     }
     if (first && this.#isOpen) this.#load("media");
   }
@@ -95,7 +96,6 @@ export class RunView {
   #fill() {
     this.#row();
     fill(this.at.details, details(this.#info));
-    this.charts.update(this.#info);
   }
 
   #row() {
@@ -113,12 +113,12 @@ export class RunView {
     this.#lose(this.#lost);
   }
 
-  /** Say what the page does not know, and since when; null: it knows all. */
-  #lose(lost) {
-    this.#lost = lost;
-    const message = lost?.message || store.rows.get(this.number)?.unreached;
-    const since = lost?.since ? ["; this is as it was ", age(lost.since, " ago")] : "; this is what was last seen";
-    fill(this.at.lost, message && [message, lost?.status === 404 ? "" : since]);
+  /** Say what the page does not know, and since when it does not. */
+  #lose(message) {
+    this.#lost = message;
+    const why = message || store.rows.get(this.number)?.unreached;
+    if (!why) this.#seen = Date.now() / 1000;
+    fill(this.at.lost, why && [why, "; this is as it was ", this.#seen ? age(this.#seen, " ago") : "last seen"]);
   }
 
   #showPhases(row) {
@@ -131,6 +131,7 @@ export class RunView {
 
   #time() {
     const now = Date.now() / 1000;
+    if (!this.at.lost.textContent) this.#seen &&= now;
     const { step, total } = store.rows.get(this.number)?.progress || {};
     for (const { state, start, end, bar } of this.#phases) {
       const seconds = Math.max(0, (end || now) - start);
@@ -156,7 +157,7 @@ function build(element) {
     phases: el("div.phases"),
   };
   const header = el("header.run", {}, el("a.back", { href: "." }, "‹ Runs"), Object.values(at));
-  for (const part of ["media", "charts", "log", "files", "details"]) at[part] = el(`section.${part}`, { "aria-label": part });
+  for (const part of ["media", "charts", "log", "files", "details"]) at[part] = el(`section.${part}`, { "aria-label": part, tabindex: /media|log/.test(part) ? null : "0" });
   const tab = ([name, word], place) => el("a", { href: `${location.pathname}#${name}`, "data-tab": name, title: `(${place + 1})` }, word);
   at.tabs = el("nav.tabs", { "aria-label": "Parts of the run" }, TABS.map(tab));
   at.body = el("div.body", {}, at.media, at.charts, at.log, at.files, at.details);
@@ -175,7 +176,7 @@ function about(row, info) {
     row.exit_status ? `exit status ${row.exit_status}` : null,
     row.line || row.note,
     Number.isFinite(step) && `step ${shown(step)}${Number.isFinite(total) ? ` of ${shown(total)}` : ""}`,
-    isLive && Number.isFinite(left) && `about ${duration(left)} left`,
+    row.state === "running" && Number.isFinite(left) && `about ${duration(left)} left`,
     Number.isFinite(row.cost) && money(row.cost) + (isLive && Number.isFinite(costLeft) ? ` so far, ${money(costLeft)} more to the end` : ""),
     row.machine,
     commit && ["commit ", el("code", {}, commit.slice(0, 8)), info.diff && " and changes"],

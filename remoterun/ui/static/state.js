@@ -96,9 +96,9 @@ class Store {
     return info;
   }
 
-  /** Let the stream follow a run from these bytes of its log and its points on. */
-  follow(number, { log, metrics }) {
-    this.#followed = { run: number, log, metrics };
+  /** Let the stream follow a run, and its log from this byte on. */
+  follow(run, log) {
+    this.#followed = { run, log };
     this.#close();
     this.#open();
   }
@@ -156,7 +156,6 @@ class Store {
       this.put(said.runs, said.gone);
     } else if (this.#followed) {
       if (kind === "log") this.#followed.log = said.end ?? said.start;
-      if (kind === "points") this.#followed.metrics = said.metrics;
       if (kind === "run") this.put([said.row]);
       this.#tell(kind, said);
     }
