@@ -13,6 +13,7 @@ import pytest
 
 from remoterun.agent.shared import api
 from remoterun.agent.shared.archive import RunRecord, log_key, run_prefix
+from remoterun.agent.shared.measured import POINT
 from remoterun.agent.shared.records import to_json
 from remoterun.agent.shared.states import Reason, RunEvent, RunState, RunStatus
 from remoterun.archive import Archive, runs, s3
@@ -95,6 +96,21 @@ class TestStatus:
         Host(archive).event(RunState.RUNNING)
         runs.put_spec(archive, KEY, spec_of("python train.py", key=KEY).encode())
         assert runs.details(archive, KEY).spec["command"] == "python train.py"
+
+    def test_its_points(self, archive: Archive) -> None:
+        """They are there once it has ended, and come from the byte on for which somebody asks."""
+        host, point = Host(archive), [POINT.pack(number % 2, number, 0, 1) for number in range(5)]
+        host.event(RunState.RUNNING)
+        assert runs.measured(archive, api.Measured(KEY))[:3] == ([], b"", b"")
+        host.post("metrics.points", b"".join(point) + b"half")
+        host.post("metrics.names", b'"loss"\n"\\u00f6"\n')
+        host.post("usage.points", point[0])
+        names, metrics, usage, until = runs.measured(archive, api.Measured(KEY, POINT.size, 0, 1))
+        assert (names, metrics, usage) == (["ö"], b"".join(point[1:]), point[0])
+        assert (until.metrics, until.usage, until.names) == (5 * POINT.size, POINT.size, 2)
+        host.post("metrics.names", b"1\n")
+        with pytest.raises(HostError):
+            runs.measured(archive, api.Measured(KEY))
 
     def test_a_run_is_removed_with_all_that_it_left(self, archive: Archive, tmp_path: Path) -> None:
         host = Host(archive)

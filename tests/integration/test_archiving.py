@@ -167,6 +167,15 @@ class TestAllOfIt:
         assert (archived.log, archived.record.status) == (b"up\n", place.run(key).status())
         assert "outputs" not in archived.objects
 
+    def test_what_was_measured_of_it(self, place: Place, server: BucketServer) -> None:
+        key = submit(place, server, """printf '{"loss": 1}' >metrics.jsonl; sleep 1""")
+        place.until_final(key)
+        objects, run = Archived(server, key).objects, place.run(key)
+        for path in (run.metrics_names, run.metrics_points, run.usage_points):
+            assert objects[os.path.basename(path)] == Path(path).read_bytes() != b""
+        progress = Archived(server, key).record.status.progress
+        assert progress is not None and progress.series[0].name == "loss"
+
     def test_one_that_never_started(self, place: Place, server: BucketServer) -> None:
         key = submit(place, server, "true", until=time.time() - 1)
         assert place.until_final(key)["kept"]

@@ -18,7 +18,8 @@ from remoterun.agent.measuring.collecting import Collector
 from remoterun.agent.measuring.points import Points, cut_name
 from remoterun.agent.measuring.summary import Summary
 from remoterun.agent.running.measurer import REPORT
-from remoterun.agent.shared.measured import MOST_NAME, MOST_SERIES, POINT, SHOWN, SPARK
+from remoterun.agent.shared.measured import MOST_NAME, MOST_SERIES, POINT, SHOWN, SPARK, Progress
+from remoterun.agent.shared.records import from_json
 from remoterun.agent.shared.tree import Manifest
 from remoterun.agent.store.home import Home
 from remoterun.agent.store.run_folder import RunFolder
@@ -54,6 +55,10 @@ def stored(run: RunFolder) -> list[tuple[float, ...]]:
     """(series, step, value)."""
     data = Path(run.metrics_points).read_bytes()
     return [(series, step, value) for series, step, _, value in POINT.iter_unpack(data)]
+
+
+def shown(run: RunFolder) -> Progress:
+    return from_json(Progress, json.loads(Path(run.progress_file).read_text()))
 
 
 class TestPoints:
@@ -184,6 +189,47 @@ class TestCollector:
         os.utime(os.path.join(run.work, "metrics.jsonl"), (1, 1))
         Collector(run).look(True)
         assert names_of(run) == []
+
+    def test_the_log_counts_until_there_are_files(self, run: RunFolder, write: Callable[..., None]) -> None:
+        """Then its series, which end there, are not shown; those of the same name go on, and so does the total."""
+        log = Path(run.log)
+        log.write_text("step 1/50 loss: 3.0 accuracy: 0.1\n")
+        Collector(run).look()
+        assert [series.name for series in shown(run).series] == ["loss", "accuracy"] and shown(run).total == 50
+        write(metrics=lines(step=2, loss=2))
+        with log.open("a") as file:
+            file.write("step 2/60 loss: 2.0 accuracy: 0.2\n")
+        for ended in (False, True):
+            Collector(run).look(ended)
+            (series,) = shown(run).series
+            assert (series.name, series.points, series.first, series.last) == ("loss", 2, 3, 2)
+            assert shown(run).total == 60 and shown(run).step == 2
+        assert names_of(run) == ["loss", "accuracy"]
+
+    def test_what_two_formats_of_one_folder_report_counts_once(
+        self, run: RunFolder, write: Callable[..., None]
+    ) -> None:
+        write(logs__metrics=lines(step=1, loss=1))
+        Path(run.work, "logs", "metrics.csv").write_text("step,loss,acc\n1,1,2\n")
+        Collector(run).look(True)
+        assert sorted(names_of(run)) == ["acc", "loss"] and len(stored(run)) == 2
+
+    def test_checkpoints_of_hugging_face_are_one_file(self, run: RunFolder) -> None:
+        history = [{"step": step, "loss": step} for step in range(1, 5)]
+        for count in (2, 4):
+            state = json.dumps({"max_steps": 9, "log_history": history[:count]})
+            write_files(Path(run.work), {f"out/checkpoint-{count}/trainer_state.json": state})
+            os.utime(Path(run.work, f"out/checkpoint-{count}/trainer_state.json"), (2e9 + count, 2e9 + count))
+            Collector(run).look()
+        assert stored(run) == [(0, step, step) for step in range(1, 5)] and shown(run).total == 9
+
+    def test_parameters_are_bounded(self, run: RunFolder) -> None:
+        params = {f"p{number}": "v" * 1000 for number in range(1000)}
+        write_files(Path(run.work), {"params.json": json.dumps({"lr": 0.1, **params})})
+        Collector(run).look(True)
+        found = shown(run).params
+        assert found["lr"] == "0.1" and len(found) == 50
+        assert max(map(len, found)) <= MOST_NAME and max(map(len, found.values())) <= 200
 
     def test_steps_that_no_file_tells(self, run: RunFolder, write: Callable[..., None]) -> None:
         write(metrics=lines(loss=1) + lines(loss=2))

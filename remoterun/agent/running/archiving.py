@@ -149,7 +149,7 @@ class RunArchiving:
         last = _last(end, fields)
         with contextlib.suppress(HttpError, OutOfTime, OSError, ValueError, Unreadable):
             log = partial(self._post_log, enough=check)
-            run_jobs(iter([log, self._post_points, lambda http: self._post_record(http, last)]), 1, check)
+            run_jobs(iter([log, *self._points(), lambda http: self._post_record(http, last)]), 1, check)
         return fields
 
     def _incomplete(self, end: Ended, problem: str) -> Dict[str, Any]:
@@ -167,12 +167,12 @@ class RunArchiving:
             self._post_record(http, last)
 
         # A small thing first: a server may refuse a large one before it has read it all, and then we learn no reason.
-        run_jobs(iter([self._post_record]), 1, check)
+        run_jobs(iter([self._post_record, *self._points()]), 1, check)
         if end.reason is not Reason.KILLED and os.path.exists(self._run.outputs_file):
             tree = ArchivedTree(Manifest.decode(read_bytes(self._run.outputs_file)), {})
             run_jobs(self._packs(tree.manifest, tree.places), CONNECTIONS, check)
             run_jobs(iter([self._job("outputs", Content.of(tree.encode(time.time())))]), 1, check)
-        run_jobs(iter([partial(self._post_log, enough=check), self._post_points, record]), 1, check)
+        run_jobs(iter([partial(self._post_log, enough=check), record]), 1, check)
         return {name: value for name, value in last.items() if name not in ("state", "reason")}
 
     # -- contents of the outputs
@@ -204,6 +204,13 @@ class RunArchiving:
 
     # -- objects
 
+    def _points(self) -> Iterator[Job]:
+        """Jobs that post what was measured of the run. Raises `Unreadable`."""
+        for path in (self._run.metrics_names, self._run.metrics_points, self._run.usage_points):
+            size = size_of(path)
+            if size:
+                yield self._job(os.path.basename(path), Content.of_files([FilePart(path, 0, size)]))
+
     def _job(self, key: str, content: Content) -> Job:
         def job(http: HttpClient) -> None:
             if key not in self._noted:
@@ -222,13 +229,6 @@ class RunArchiving:
                 post(http, self._grant(), log_key(self._before[name] + at, name), content)
                 self._posted[name] += content.size
                 self._note("%s %d" % (name, self._posted[name]))
-
-    def _post_points(self, http: HttpClient) -> None:
-        """Post what was measured of it."""
-        for path in (self._run.metrics_names, self._run.metrics_points, self._run.usage_points):
-            if size_of(path):
-                content = Content.of_files([FilePart(path, 0, size_of(path))])
-                post(http, self._grant(), os.path.basename(path), content)
 
     def _noted_end(self, name: str) -> int:
         return max([0, *(int(note[4:]) for note in self._noted if note.startswith(name + " "))])
