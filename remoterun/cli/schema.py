@@ -119,6 +119,7 @@ SCHEMAS: dict[str, dict[str, Any]] = {
             left=_maybe(NUMBER),
             cost_left=_maybe(NUMBER),
             cut_at=_maybe(NUMBER),
+            total=_maybe(NUMBER),
             progress=_maybe(_record(Progress)),
         )
     ),

@@ -22,6 +22,9 @@ FAR = 10 * 365 * 86400.0
 """Seconds of a run of which nothing is foretold."""
 _ASSIGNED = re.compile(r"(?:--)?([A-Za-z_][\w.-]*)=(.*)", re.DOTALL)
 _FLAG = re.compile(r"--([A-Za-z_][\w.-]*)")
+_STEPS = re.compile(r"((max|num|total|train|n)[._-]?(train[._-]?)?)?(steps|iters|iterations)", re.I)
+"""Parameters that say how many steps a run takes."""
+_WHOLE = re.compile(r"[0-9]{1,15}(\.0*)?")
 _NEGATIVE = re.compile(r"-\.?[0-9]")
 
 
@@ -79,22 +82,24 @@ def _points(data: bytearray, number: int) -> Points:
 @dataclass(frozen=True)
 class Outlook:
     """What is to come of a run that goes on, as far as it can be told: `left` seconds, `cost_left` US dollars, and the
-    step at which its time will be up, where that is before its end."""
+    step at which its time will be up, where that is before its end. `total`: the steps that it will take."""
 
     left: float | None = None
     cost_left: float | None = None
     cut_at: float | None = None
+    total: float | None = None
 
 
 def outlook(run: Run, now: float, spec: Mapping[str, Any] | None = None) -> Outlook:
     """`spec`: what was asked of the run, for its time limit, as `Runs.info` has it."""
     progress, spec = run.progress, spec or {}
-    if run.final or progress is None or progress.step is None or not progress.total or (progress.rate or 0) <= 0:
+    if progress is None or progress.step is None:
         return Outlook()
+    total = progress.total or (None if run.final else _steps_asked(run.command, progress.step))
     rate = progress.rate or 0.0
-    end = progress.at + (progress.total - progress.step) / rate
-    if end > now + FAR:
-        return Outlook()
+    if run.final or total is None or rate <= 0 or (total - progress.step) / rate > FAR:
+        return Outlook(total=total)
+    end = progress.at + (total - progress.step) / rate
     limits = [spec.get("until"), None if run.renting is None else run.renting.deadline]
     if spec.get("timeout") and run.started is not None:
         limits.append(run.started + spec["timeout"])
@@ -102,7 +107,15 @@ def outlook(run: Run, now: float, spec: Mapping[str, Any] | None = None) -> Outl
     left = max(min(end, limit) - now, 0.0)
     price = run.renting.hosts[-1].price if run.renting is not None and run.renting.hosts else None
     cut_at = progress.step + max(limit - progress.at, 0.0) * rate if limit < end else None
-    return Outlook(left, None if price is None else left / 3600 * price, cut_at)
+    return Outlook(left, None if price is None else left / 3600 * price, cut_at, total)
+
+
+def _steps_asked(command: str, step: float) -> float | None:
+    """The steps of the whole run by its command, such as `--max_steps 300`; None where it is beyond them already."""
+    for name, text in parameters(command).items():
+        if _STEPS.fullmatch(name) and _WHOLE.fullmatch(text) and float(text) >= max(step, 1):
+            return float(text)
+    return None
 
 
 def parameters(

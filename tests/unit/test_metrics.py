@@ -19,8 +19,8 @@ NOW = 1_000_000.0
 RUN = Run(1, "k", MachineType("box"), RunState.RUNNING, "true", NOW - 100, started=NOW - 100)
 
 
-def reporting(run: Run = RUN, **progress: float) -> Run:
-    return replace(run, progress=Progress(at=NOW, **progress))
+def reporting(**progress: float) -> Run:
+    return replace(RUN, progress=Progress(at=NOW)._replace(**progress))
 
 
 def series(*spark: float, name: str = "loss") -> Run:
@@ -36,24 +36,29 @@ def test_a_loss_at_a_glance() -> None:
 
 
 def test_what_is_to_come() -> None:
-    assert outlook(reporting(step=100.0, total=400.0, rate=2.0), NOW + 50) == Outlook(100.0)
-    for little in (
-        reporting(step=100.0),
-        reporting(step=100.0, total=400.0),
-        reporting(step=1.0, total=4.0, rate=-1.0),
-    ):
-        assert outlook(little, NOW) == Outlook()
-    assert outlook(reporting(step=1.0, total=1e17, rate=1e-9), NOW) == Outlook(), "nothing is foretold for centuries"
-    assert outlook(replace(reporting(step=1.0, total=4.0, rate=1.0), state=RunState.COMPLETE), NOW) == Outlook()
+    assert outlook(reporting(step=100.0, total=400.0, rate=2.0), NOW + 50) == Outlook(100.0, total=400.0)
+    assert outlook(RUN, NOW) == outlook(reporting(step=100.0), NOW) == Outlook()
+    ended = replace(reporting(step=1.0, total=4.0, rate=1.0), state=RunState.COMPLETE)
+    for run in (ended, reporting(step=1.0, total=4.0), reporting(step=1.0, total=4.0, rate=-1.0)):
+        assert outlook(run, NOW) == Outlook(total=4.0)
+    far = reporting(step=1.0, total=1e17, rate=1e-9)
+    assert outlook(far, NOW) == Outlook(total=1e17), "nothing is foretold for centuries"
+
+
+def test_how_many_steps_it_takes_by_its_command() -> None:
+    run = replace(reporting(step=100.0, rate=2.0), command="train --max_steps 400 --save-steps 5")
+    assert outlook(run, NOW) == Outlook(150.0, total=400.0)
+    for words in ("--steps 99", "--steps x", "--steps", "--save_steps 400", "--steps 1e400"):
+        assert outlook(replace(run, command=f"train {words}"), NOW) == Outlook(), words
 
 
 def test_its_time_will_be_up() -> None:
     run = reporting(step=100.0, total=400.0, rate=2.0)
-    assert outlook(run, NOW, {"timeout": 200.0}) == Outlook(100.0, None, 300.0)
+    assert outlook(run, NOW, {"timeout": 200.0}) == Outlook(100.0, None, 300.0, 400.0)
     assert outlook(run, NOW, {"timeout": 9000.0, "until": None}).cut_at is None
     host = HostUse("t", "i", "g4dn.xlarge", "z", 3.6, NOW - 1000)
     rented = replace(run, renting=Renting(NOW + 50, hosts=(host,)))
-    assert outlook(rented, NOW) == Outlook(50.0, 50.0 / 3600 * 3.6, 200.0)
+    assert outlook(rented, NOW) == Outlook(50.0, 50.0 / 3600 * 3.6, 200.0, 400.0)
 
 
 def test_parameters_of_a_run() -> None:

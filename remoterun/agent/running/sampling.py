@@ -127,9 +127,9 @@ class Peaks:
     def _append(
         self, seconds: float, counters: Counters, cards: Sequence[gpu_tool.Gpu], on_gpus: Optional[int]
     ) -> None:
-        """Store the sample among those over time, unless the one before is too young."""
+        """Store the sample among those over time, unless the one before is too young, or its processes have ended."""
         since, before = self._stored
-        if since and seconds - since < max(EVERY, seconds / SAMPLES) - LEEWAY:
+        if not counters.memory or (since and seconds - since < max(EVERY, seconds / SAMPLES) - LEEWAY):
             return
         if size_of(self._run.usage_points) >= (MOST_USAGE - len(USAGE)) * POINT.size:
             return

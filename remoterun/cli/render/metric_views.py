@@ -63,7 +63,7 @@ def outlooks(runs: Sequence[Run], specs: Sequence[Mapping[str, Any] | None]) -> 
         if progress is None or progress.step is None:
             continue
         words = [
-            f"step {_number(progress.step)}" + (f" of {_number(progress.total)}" if progress.total else ""),
+            f"step {_number(progress.step)}" + (f" of {_number(ahead.total)}" if ahead.total else ""),
             f"{progress.rate:.3g} steps/s" if progress.rate and not run.final else "",
             f"{duration(ahead.left)} left" if ahead.left is not None else "",
             f"{dollars(ahead.cost_left)} to the end" if ahead.cost_left is not None else "",
