@@ -17,6 +17,7 @@ from urllib.parse import quote
 import pytest
 
 from remoterun.agent.shared.states import RunState
+from remoterun.client import Client
 from remoterun.model import MachineType, RunRequest, new_key
 from remoterun.registry import Registry
 from remoterun.ui.page import RunsPage
@@ -52,7 +53,8 @@ def serving(page: RunsPage) -> Iterator[RunsPage]:
 
 @pytest.fixture
 def page(user: User) -> Iterator[RunsPage]:
-    with serving(RunsPage(user.client)) as page:
+    """It has a client of its own, as `remoterun ui` has."""
+    with Client(user.config) as client, serving(RunsPage(client)) as page:
         yield page
 
 
@@ -245,10 +247,7 @@ class TestFilesOfRuns:
     }
 
     def test_nothing_of_them_runs_in_the_browser(self, user: User, page: RunsPage) -> None:
-        copies = " && ".join(["mkdir -p out", "cp -r in/. out"])
-        number = ended(
-            user, copies, {f"in/{name.encode('latin-1').decode()}": text for name, text in self.HOSTILE.items()}
-        )
+        number = ended(user, "mkdir out; cp -r in/. out", {f"in/{name}": text for name, text in self.HOSTILE.items()})
         listed = get(page, f"api/runs/{number}/files").json
         assert {file["path"] for file in listed["files"]} == {f"out/{name}" for name in self.HOSTILE}
         assert not listed["live"] and not listed["more"]
