@@ -246,7 +246,9 @@ def _machine(record: str) -> MachineType:
     return from_json(MachineType, json.loads(record))
 
 
+@functools.lru_cache(4096)
 def _run(row: sqlite3.Row) -> Run:
+    """Most are read again as they were."""
     run = Run(
         number=row["number"],
         key=row["key"],

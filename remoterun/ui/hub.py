@@ -1,7 +1,4 @@
-"""What this client knows of runs, for pages: brought up to date as long as one is open.
-
-A machine that does not answer holds up nothing else: each is asked on a thread of its own, one question at a time.
-"""
+"""What this client knows of runs, for pages: brought up to date as long as one is open."""
 
 from __future__ import annotations
 
@@ -13,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from remoterun.errors import NoAnswerInTime, RemoterunError
+from remoterun.errors import RemoterunError
 from remoterun.model import MachineType, Run
 from remoterun.ui.answers import encoded
 from remoterun.ui.rows import row
@@ -22,8 +19,8 @@ if TYPE_CHECKING:
     from remoterun.client import Client
     from remoterun.client.metrics import Curves
 
-EVERY, SLOW = 1.0, 5.0
-"""Seconds between two questions, and after which a machine counts as not reached."""
+EVERY, LATER = 1.0, 10.0
+"""Seconds between two questions to the machines, in which they answer; and until one is asked again that did not."""
 MOST_CURVES = 12
 """Runs whose points are held."""
 
@@ -40,9 +37,8 @@ class Hub:
         self._runs: dict[int, Run] = {}
         self._rows: dict[int, tuple[int, bytes]] = {}
         self._gone: dict[int, int] = {}
-        """The versions of rows, and from which on a run is gone."""
+        """With the version from which on each is as it is."""
         self._registry_read: int | None = None
-        self._asked: dict[MachineType, float] = {}
         self._curves: dict[int, tuple[Curves, threading.Lock]] = {}
         self._pages: dict[asyncio.Event, asyncio.AbstractEventLoop] = {}
         self._at_work = False
@@ -62,8 +58,7 @@ class Hub:
 
     def heard(self, run: Run) -> bytes:
         """Show a run as it is recorded now, and what its machine says besides; its row."""
-        known = self.client.registry.run(run.number)
-        return self._put(replace(known, fault=run.fault, line=run.line))
+        return self._put(replace(self.client.registry.run(run.number), fault=run.fault, line=run.line))
 
     def curves(self, number: int, update: bool = True) -> Curves:
         """The points of a run; with `update`, or where none are known, those that are new are fetched. Raises
@@ -109,20 +104,21 @@ class Hub:
         return self.version
 
     def _work(self) -> None:
+        silent: dict[MachineType, float] = {}
         while not self._closed.is_set():
             with self._lock:
                 if not self._pages:
                     self._at_work = False
                     return
             with contextlib.suppress(RemoterunError):  # such as a disk that is full: the next time
-                moving: dict[MachineType, list[Run]] = {}
                 with self._lock:
                     self._read_registry()
-                    for run in self._runs.values():
-                        if not run.final:
-                            moving.setdefault(run.host, []).append(run)
-                for machine, runs in moving.items():
-                    self._ask(machine, runs)
+                    moving = [run for run in self._runs.values() if not run.final]
+                now = time.monotonic()
+                for run in self.client.runs.again([each for each in moving if silent.get(each.host, 0) < now], EVERY):
+                    if run.fault is not None:
+                        silent[run.host] = now + LATER
+                    self.heard(run)
             self._closed.wait(EVERY)
 
     def _read_registry(self) -> None:
@@ -130,33 +126,12 @@ class Hub:
         version = self.client.registry.changes_of_others()
         if version == self._registry_read:
             return
-        runs = self.client.registry.runs()
+        runs = {run.number: run for run in self.client.registry.runs()}
         self._registry_read = version
-        for number in self._runs.keys() - {run.number for run in runs}:
+        for number in self._runs.keys() - runs.keys():
             del self._runs[number], self._rows[number]
             self._gone[number] = self._next()
-        for run in runs:
-            before = self._runs.get(run.number)
-            if before is None or run.final:
-                self._put(run)
-            elif before != run:
-                self._put(replace(run, fault=before.fault, line=before.line))
-
-    def _ask(self, machine: MachineType, runs: list[Run]) -> None:
-        since = self._asked.get(machine)
-        if since is not None:
-            if time.monotonic() - since > SLOW:
-                for run in runs:
-                    self._put(replace(run, fault=run.fault or NoAnswerInTime(f"{machine.name} does not answer")))
-            return
-
-        def ask() -> None:
-            try:
-                with contextlib.suppress(RemoterunError):
-                    for run in self.client.runs.again([self.client.registry.run(run.number) for run in runs]):
-                        self.heard(run)
-            finally:
-                del self._asked[machine]
-
-        self._asked[machine] = time.monotonic()
-        threading.Thread(target=ask, name="remoterun page", daemon=True).start()
+        for number, run in runs.items():
+            before = self._runs.get(number)
+            if before != run:
+                self._put(run if before is None or run.final else replace(run, fault=before.fault, line=before.line))

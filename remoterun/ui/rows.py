@@ -1,14 +1,18 @@
-"""A run as the list of the page has it, and all that is known of one. Times in seconds since 1970."""
+"""What the page shows of each noun, as JSON. Times in seconds since 1970, sizes in bytes."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
 
 from remoterun.agent.shared.records import to_json
 from remoterun.agent.shared.states import RunState
 from remoterun.client.metrics import outlook, parameters
-from remoterun.model import Run
+from remoterun.model import Run, Upload
+
+if TYPE_CHECKING:
+    from remoterun.client.occupancy import MachineStatus
+    from remoterun.providers.base import RentedHost
 
 LONGEST = 1000
 """Characters of a text that a row has."""
@@ -62,6 +66,40 @@ def best(run: Run) -> dict[str, float | None]:
     """The best value of each metric, or the last one where it is not known which is better."""
     series = run.progress.series if run.progress is not None else ()
     return {one.name: one.last if one.best is None else one.best for one in series}
+
+
+def machine(status: MachineStatus) -> dict[str, Any]:
+    about = {"name": status.machine.name, "kind": status.machine.reached_by, "unreached": status.unreached}
+    there = status.there
+    if there is None:
+        return about
+    runs = [(number, run) for run in there.runs if (number := status.numbers.get(run.key)) is not None]
+    used = [(f"{gpu.name}, {gpu.memory_used} of {gpu.memory} MiB", gpu.others) for gpu in there.gpus]
+    return {
+        **about,
+        "runs": [{"number": number, "state": run.state.value, "command": run.command} for number, run in runs],
+        "line": sum(run.place > 0 for run in there.runs),
+        "gpus": [", ".join([text, *(f"{user.name} of {user.user}" for user in users)]) for text, users in used],
+        "disk": {"free": there.disk_free, "total": there.disk},
+        "load": there.load,
+    }
+
+
+def rented(host: RentedHost, now: float) -> dict[str, Any]:
+    about = {"id": host.id, "type": host.offer.type, "region": host.offer.region, "state": host.state}
+    return {**about, "cost": host.cost(now), "ends": host.deadline, "run": host.number if host.ours else None}
+
+
+def upload(newest: Upload, known: Iterable[tuple[Upload, Any]], readers: Mapping[str, list[int]]) -> dict[str, Any]:
+    versions = {
+        each.version: {
+            **{name: getattr(each, name) for name in ("size", "files", "created")},
+            "number": each.version, "read_by": readers.get(each.digest, []),
+        }
+        for each, _ in known
+    }
+    where = [copy.machine for copy in newest.copies]
+    return {"name": newest.name, "versions": [versions[number] for number in sorted(versions)], "where": where}
 
 
 def _phases(run: Run, events: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:

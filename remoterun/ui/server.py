@@ -13,8 +13,8 @@ import hmac
 import logging
 import secrets
 import socket
-from collections.abc import Iterator
-from typing import Self
+from collections.abc import Sequence
+from typing import Any, Self
 
 import uvicorn
 from starlette.applications import Starlette
@@ -33,13 +33,13 @@ _ALWAYS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff", "Re
 class Server:
     """What `routes` answer, on a port of this machine only. `serve` blocks; use it as a context manager.
 
-    `port` 0 takes a free one; `command` is the one that prints the address, and `policy` what a page may load. Raises
-    `UsageError` when the port can't be used.
+    `port` 0 takes a free one; `command` is the one that prints the address, `policy` what a page may load, and
+    `failures` answer exceptions. Raises `UsageError` when the port can't be used.
     """
 
-    def __init__(self, routes: list[BaseRoute], port: int, command: str, policy: str) -> None:
+    def __init__(self, routes: Sequence[BaseRoute], port: int, command: str, policy: str, failures: Any = None) -> None:
         self.token = secrets.token_urlsafe(16)
-        self._app = Starlette(routes=routes)
+        self._app = Starlette(routes=routes, exception_handlers=failures)
         self._app.router.redirect_slashes = False
         self._command, self._policy = command, policy
         self._posts = any("POST" in (getattr(route, "methods", None) or ()) for route in routes)
@@ -52,13 +52,14 @@ class Server:
                 f"port {port} can't be used: {error.strerror}", hint="leave --port out, and a free one is taken"
             )
         self.port = int(self._socket.getsockname()[1])
-        self._server = _Uvicorn(
+        self._server = uvicorn.Server(
             uvicorn.Config(
                 self._answer, interface="asgi3", loop="asyncio", http="h11", ws="none", lifespan="off",
                 log_config=None, log_level=logging.CRITICAL + 1, access_log=False,
                 proxy_headers=False, server_header=False, timeout_graceful_shutdown=1,
             )
         )  # fmt: skip
+        self._server.capture_signals = contextlib.nullcontext  # type: ignore  # an interrupt is an exception here, too
 
     def __enter__(self) -> Self:
         return self
@@ -114,10 +115,3 @@ class Server:
         if method == "POST" and not (headers.get("origin") == f"http://{host}" and headers.get("x-remoterun") == "1"):
             return PlainTextResponse("only the page itself may do that\n", 403)
         return None
-
-
-class _Uvicorn(uvicorn.Server):
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """An interrupt is an exception, as everywhere in a command."""
-        yield

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import codecs
-import re
+import contextlib
 import time
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Callable
 from functools import partial
 from typing import Any
 
@@ -14,19 +14,19 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from remoterun.agent.shared.records import to_json
-from remoterun.client.following import Following, Item, LogBytes, Note, StateChange, Wanted
+from remoterun.client.following import Following, LogBytes, Note, StateChange, Wanted
 from remoterun.errors import RemoterunError
-from remoterun.ui.answers import as_json, encoded, in_thread
+from remoterun.ui.answers import encoded, in_thread
 from remoterun.ui.hub import EVERY, Hub
+from remoterun.ui.rows import row
 
 MOST_STREAMS = 4
 """Held open: a browser has six connections to one origin, for all of its tabs."""
-ALIVE, WAIT = 15.0, 2.0
-"""Seconds of silence after which a comment is sent; for which a page that gets what is new only waits for a machine."""
+ALIVE, FIRST, SILENCE, MOST_POLL = 15.0, 1.0, 0.2, 2.0
+"""Seconds of silence after which a comment is sent. Of a page that polls: for which it waits for something new, until
+it has all of that, and after which it ends at the latest."""
 PIECE, MOST_BEHIND = 1 << 16, 1 << 20
 """Bytes of a log in one event; which a page that comes may lack, else it goes on at the end."""
-END = "end"
-_PLACE = re.compile(r"(\d{1,18})\.(\d{0,18})\.(\d{1,18})")
 
 
 class Streams:
@@ -37,177 +37,161 @@ class Streams:
 
     async def answer(self, request: Request) -> Response:
         """A new page takes the place of the oldest; one that comes back while there is no room is sent what is new."""
-        asked = request.query_params
-        last = _PLACE.fullmatch(request.headers.get("last-event-id", ""))
-        places = last.groups() if last else [asked.get(name, "") for name in ("version", "log", "metrics")]
-        numbers = [int(text) if re.fullmatch(r"\d{1,18}", text) else None for text in (asked.get("run", ""), *places)]
-        polls = last is not None and len(self._open) >= MOST_STREAMS
-        try:
-            stream = await in_thread(partial(Stream, self._hub, polls, *numbers))
-        except RemoterunError as error:
-            return as_json({"error": error.message, "hint": error.hint}, 404)
-        return StreamingResponse(self._events(stream), media_type="text/event-stream")
-
-    async def _events(self, stream: Stream) -> AsyncIterator[str]:
-        if not stream.polls:
+        asked, last = request.query_params, request.headers.get("last-event-id", "")
+        places = (
+            last.split(".") if last.count(".") == 2 else [asked.get(name) for name in ("version", "log", "metrics")]
+        )
+        run, version, log, metrics = (int(text) if text else None for text in (asked.get("run"), *places))
+        if run is not None:
+            await in_thread(partial(self._hub.client.registry.run, run))
+        stream = Stream(self._hub, run, version, log, metrics or 0)
+        if not last or len(self._open) < MOST_STREAMS:
             self._open.append(stream)
-            if len(self._open) > MOST_STREAMS:
-                self._open.pop(0).end()
+        for oldest in self._open[:-MOST_STREAMS]:
+            oldest.end()
+            self._open.remove(oldest)
+        return StreamingResponse(self._events(stream, stream not in self._open), media_type="text/event-stream")
+
+    async def _events(self, stream: Stream, polls: bool) -> AsyncIterator[str]:
         try:
-            async for text in stream.events():
+            async for text in stream.events(polls):
                 yield text
         finally:
-            if stream in self._open:
+            with contextlib.suppress(ValueError):
                 self._open.remove(stream)
 
 
 class Stream:
-    """How far a page is. One that `polls` ends once it has what is new. Raises `NotFound`."""
+    """How far a page is."""
 
-    def __init__(
-        self, hub: Hub, polls: bool, run: int | None, version: int | None, log: int | None, metrics: int | None
-    ) -> None:
-        self.polls = polls
+    def __init__(self, hub: Hub, run: int | None, version: int | None, log: int | None, metrics: int) -> None:
         self._hub, self._run = hub, run
-        self._at = {"version": hub.version if version is None else version, "log": log, "metrics": metrics or 0}
-        self._news = asyncio.Event()
-        self._queue: asyncio.Queue[tuple[str, Any, dict[str, int]]] = asyncio.Queue(MOST_BEHIND // PIECE)
+        self._version, self._log, self._metrics = hub.version if version is None else version, log, metrics
+        self._queue: asyncio.Queue[tuple[str, Any]] = asyncio.Queue(MOST_BEHIND // PIECE)
         """What was not sent yet. Who has more waits, the host too: the link gives it no credit."""
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._following: Following | None = None
         self._closed = False
-        if run is not None:
-            hub.client.registry.run(run)
 
     def end(self) -> None:
         """Another page takes its place: it goes on by asking again and again."""
         while not self._queue.empty():
             self._queue.get_nowait()
-        self._queue.put_nowait((END, None, {}))
+        self._queue.put_nowait(("end", None))
 
-    async def events(self) -> AsyncIterator[str]:
-        with self._hub.watched(self._news):
-            work = asyncio.create_task(self._work(asyncio.get_running_loop()))
+    async def events(self, polls: bool) -> AsyncIterator[str]:
+        loop, begun, patience = asyncio.get_running_loop(), time.monotonic(), FIRST if polls else ALIVE
+        news = asyncio.Event()
+
+        def put(kind: str, data: Any) -> None:
+            """For other threads: they wait until there is room."""
+            if not self._closed:
+                asyncio.run_coroutine_threadsafe(self._queue.put((kind, data)), loop).result()
+
+        with self._hub.watched(news):
+            work = [asyncio.create_task(self._send_rows(news))]
+            if self._run is not None:
+                work += [
+                    asyncio.create_task(in_thread(partial(each, self._run, put)))
+                    for each in (self._follow, self._measure)
+                ]
             try:
                 yield ": \n\n"
-                while True:
+                while not polls or time.monotonic() < begun + MOST_POLL:
                     try:
-                        kind, data, at = await asyncio.wait_for(self._queue.get(), ALIVE)
+                        kind, data = await asyncio.wait_for(self._queue.get(), patience)
                     except TimeoutError:
+                        if polls:
+                            break
                         yield ": \n\n"
                         continue
-                    if kind == END:
+                    if kind == "end":
                         break
-                    self._at |= at
-                    if isinstance(data, LogBytes):
-                        data = self._decoded(data)
-                    text = data if isinstance(data, str) else encoded(data).decode()
-                    log = self._at["log"] if self._at["log"] is not None else ""
-                    place = f"{self._at['version']}.{log}.{self._at['metrics']}"
-                    yield f"id: {place}\nevent: {kind}\ndata: {text}\n\n"
+                    patience = SILENCE if polls else ALIVE
+                    text = self._text(kind, data)
+                    log = self._log if self._log is not None else ""
+                    yield f"id: {self._version}.{log}.{self._metrics}\nevent: {kind}\ndata: {text}\n\n"
                 yield "retry: 1000\n\n"
             finally:
                 self._closed = True
-                work.cancel()
+                for task in work:
+                    task.cancel()
                 if self._following is not None:
                     self._following.close()
                 self.end()  # who waits for room in the queue has it, and ends
 
-    def _decoded(self, piece: LogBytes) -> dict[str, Any]:
-        """It is split between characters: the rest of one comes with its next byte."""
-        if piece.offset != (self._at["log"] or 0) + len(self._decoder.getstate()[0]):  # it goes on as another run
-            self._decoder.reset()
-            self._at["log"] = piece.offset
-        start, text = self._at["log"] or 0, self._decoder.decode(piece.data)
-        self._at["log"] = piece.offset + len(piece.data) - len(self._decoder.getstate()[0])
-        return {"start": start, "end": self._at["log"], "text": text}
+    def _text(self, kind: str, data: Any) -> str:
+        """An event's data; the page is as far as that from now on."""
+        if kind == "runs":
+            rows, gone, self._version = data
+            return f'{{"runs":[{b",".join(rows).decode()}],"gone":{gone},"version":{self._version}}}'
+        if kind == "points":
+            self._metrics = data["metrics"]
+        if kind == "log" and isinstance(
+            data, LogBytes
+        ):  # split between characters: the rest of one comes with the next
+            known = self._log or 0
+            if data.offset != known + len(self._decoder.getstate()[0]):
+                self._decoder.reset()
+                known = data.offset
+            text = self._decoder.decode(data.data)
+            self._log = data.offset + len(data.data) - len(self._decoder.getstate()[0])
+            data = {"start": known, "end": self._log, "text": text}
+        elif kind == "log":
+            self._log = data["start"]
+        return encoded(data).decode()
 
-    async def _work(self, loop: asyncio.AbstractEventLoop) -> None:
-        def put(kind: str, data: Any, **at: int) -> None:
-            """For the thread that follows the run: it waits until there is room."""
-            if not self._closed:
-                asyncio.run_coroutine_threadsafe(self._queue.put((kind, data, at)), loop).result()
-
-        parts: list[Coroutine[Any, Any, None]] = [self._send_rows()]
-        if self._run is not None:
-            number = self._run
-            parts += [self._send_points(number), in_thread(lambda: self._follow(number, put))]
-        try:
-            await asyncio.wait_for(asyncio.gather(*parts), WAIT if self.polls else None)
-        except TimeoutError:  # its machine takes long
-            pass
-        await self._queue.put((END, None, {}))
-
-    async def _send_rows(self) -> None:
-        since = self._at["version"] or 0
+    async def _send_rows(self, news: asyncio.Event) -> None:
+        since = self._version
         while True:
-            self._news.clear()
+            news.clear()
             rows, gone, version = self._hub.changes(since)
             if rows or gone:
-                about = encoded({"gone": gone, "version": version})[1:]
-                text = (b'{"runs":[' + b",".join(rows) + b"]," + about).decode()
-                await self._queue.put(("runs", text, {"version": version}))
-            if self.polls:
-                return
+                await self._queue.put(("runs", (rows, gone, version)))
             since = version
-            await self._news.wait()
+            await news.wait()
 
-    async def _send_points(self, number: int) -> None:
+    def _measure(self, number: int, put: Callable[[str, Any], None]) -> None:
         sent: list[int] = []
         while not self._closed:
-            try:
-                curves = await in_thread(partial(self._hub.curves, number))
+            with contextlib.suppress(RemoterunError):  # its log says so
+                curves = self._hub.curves(number)
                 known = [len(curves.metrics), len(curves.usage), len(curves.names)]
                 if known != sent:
                     sent = known
-                    data = dict(zip(("metrics", "usage", "names"), known, strict=True))
-                    await self._queue.put(("points", data, {"metrics": known[0]}))
+                    put("points", dict(zip(("metrics", "usage", "names"), known, strict=True)))
                 if curves.run.final:
                     return
-            except RemoterunError:  # its log says so
-                pass
-            if self.polls:
-                return
-            await asyncio.sleep(EVERY)
+            time.sleep(EVERY)
 
-    def _follow(self, number: int, put: Any) -> None:
-        runs, at, lost = self._hub.client.runs, self._at["log"], ""
-        wait = WAIT if self.polls else None
+    def _follow(self, number: int, put: Callable[[str, Any], None]) -> None:
+        runs, at, lost = self._hub.client.runs, self._log, ""
         while not self._closed:
             try:
                 total = runs.log_part(number, 0, 0)[1]
                 if at is None or total - at > MOST_BEHIND:
-                    put("log", {"start": total, "skipped": total - (at or 0)}, log=total)
+                    put("log", {"start": total, "skipped": total - (at or 0)})
                     at = total
-                self._following = runs.follow(number, Wanted(live=not self.polls, wait=wait, offset=at))
+                self._following = runs.follow(number, Wanted(offset=at))
                 for item in self._following:
-                    if lost and not isinstance(item, Note):
-                        lost = ""
-                        put("back", {})
+                    message = item.text if isinstance(item, Note) and item.kind == "lost" else ""
+                    if message != lost and not (isinstance(item, Note) and item.kind not in ("lost", "back")):
+                        lost = message
+                        put("lost" if lost else "back", {"message": lost} if lost else {})
                     if isinstance(item, LogBytes) and not item.stderr:
                         at = item.offset + len(item.data)
-                    self._take(item, number, put)
-                    if self._closed or (isinstance(item, StateChange) and item.run.number != number):
+                        for start in range(0, len(item.data), PIECE):
+                            put("log", LogBytes(item.offset + start, item.data[start : start + PIECE]))
+                    elif isinstance(item, StateChange) and item.run.number != number:
+                        return  # it was moved, and goes on as another one
+                    elif isinstance(item, StateChange) and not item.past:
+                        self._hub.heard(item.run)
+                        put("run", {"row": row(item.run, time.time()), "event": to_json(item.event)})
+                    if self._closed:
                         return
                 return
             except RemoterunError as error:
                 if error.message != lost:
                     lost = error.message
                     put("lost", {"message": lost})
-            if self.polls:
-                return
             time.sleep(EVERY)
-
-    def _take(self, item: Item, number: int, put: Any) -> None:
-        if isinstance(item, LogBytes):
-            for start in range(0, 0 if item.stderr else len(item.data), PIECE):
-                put("log", LogBytes(item.offset + start, item.data[start : start + PIECE]))
-        elif isinstance(item, StateChange):
-            if not item.past and item.run.number == number:
-                event = {name: value for name, value in to_json(item.event).items() if value is not None}
-                put("run", f'{{"row":{self._hub.heard(item.run).decode()},"event":{encoded(event).decode()}}}')
-        elif item.kind in ("lost", "back"):
-            put(item.kind, {"message": item.text} if item.kind == "lost" else {})
-        elif item.kind != "line":  # that is in the row
-            row = self._hub.heard(self._hub.client.registry.run(number)).decode()
-            put("run", f'{{"row":{row},"event":{encoded({"t": time.time(), item.kind: item.text}).decode()}}}')
