@@ -75,6 +75,9 @@ RUN = _object(
     stopping=FLAG,
     reachable=FLAG,
     last_seen=_maybe(MOMENT),
+    pinned=FLAG,
+    hidden=FLAG,
+    remark=TEXT,
 )
 """`reason` says why it ended; `exit_status` is the command's own, null before it has one; `outputs.size` in bytes;
 `reachable`: whether its machine answered just now, else it is as it was `last_seen`."""

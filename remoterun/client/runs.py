@@ -140,8 +140,8 @@ class Runs:
         are as they were last seen, and `unreached` says why.
         """
         registry = self._connections.registry
-        if wanted == EVERY_RUN:
-            return self._ask(registry.runs(limit), wait)
+        if replace(wanted, hidden=True) == EVERY_RUN:
+            return self._ask(registry.runs(limit, wanted.hidden), wait)
         fitting = self._ask([run for run in registry.runs() if wanted.may_fit(run)], wait)
         chosen = [run for run in fitting if wanted.fits(run)]
         return chosen if limit is None else chosen[-limit:]

@@ -173,6 +173,9 @@ class Run:
             "stopping": self.stopping,
             "reachable": self.reachable,
             "last_seen": iso(self.last_seen),
+            "pinned": self.pinned,
+            "hidden": self.hidden,
+            "remark": self.remark,
             **({} if self.renting is None else {"renting": self.renting.shown(), "cost": self.cost(time.time())}),
         }
 
@@ -181,13 +184,14 @@ class Run:
 class RunFilter:
     """Which runs are meant: those in one of the `states`, with one of the `labels`, of the `machine`, made `since` then
     (seconds since 1970), with all of `words` in their commands or descriptions, in any case of letters. What is empty
-    excludes none."""
+    excludes none. Those that lists leave out are meant only with `hidden`."""
 
     states: frozenset[RunState] = frozenset()
     labels: tuple[str, ...] = ()
     machine: str | None = None
     since: float | None = None
     words: tuple[str, ...] = ()
+    hidden: bool = True
 
     def fits(self, run: Run) -> bool:
         return self.may_fit(run) and (not self.states or run.state in self.states)
@@ -196,7 +200,8 @@ class RunFilter:
         """Whether it fits as soon as it is in one of the states: one that goes on may be in another one by now."""
         text = f"{run.command}\n{run.description or ''}".lower()
         return (
-            (not self.states or not run.final or run.state in self.states)
+            (self.hidden or not run.hidden)
+            and (not self.states or not run.final or run.state in self.states)
             and (not self.labels or not set(self.labels).isdisjoint(run.labels))
             and (self.machine is None or self.machine in (run.machine.name, run.host.name))
             and (self.since is None or run.created >= self.since)

@@ -100,10 +100,10 @@ class Registry:
         after = self._db.rows("SELECT number FROM runs WHERE again = ? ORDER BY number", (run.key,))
         return (before[0]["number"] if before else None), [row["number"] for row in after]
 
-    def runs(self, limit: int | None = None) -> list[Run]:
-        """The newest `limit` runs (None: all), oldest first."""
+    def runs(self, limit: int | None = None, hidden: bool = True) -> list[Run]:
+        """The newest `limit` runs (None: all), oldest first; those that lists leave out only with `hidden`."""
         enough = -1 if limit is None else limit
-        found = self._db.rows("SELECT * FROM runs ORDER BY number DESC LIMIT ?", (enough,))
+        found = self._db.rows("SELECT * FROM runs WHERE hidden <= ? ORDER BY number DESC LIMIT ?", (hidden, enough))
         return [_run(row) for row in reversed(list(found))]
 
     def numbers(self, keys: Iterable[str]) -> dict[str, int]:

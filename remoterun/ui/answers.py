@@ -23,8 +23,15 @@ TEXTS = "csv diff ini ipynb json jsonl log md py rst sh text toml tsv txt xml ya
 SHOWN = {
     **{f".{name}": "text/plain; charset=utf-8" for name in TEXTS.split()},
     **{f".{name}": f"image/{name}" for name in ("png", "gif", "webp", "bmp", "jpeg")},
-    ".jpg": "image/jpeg", ".svg": "image/svg+xml", ".mp4": "video/mp4", ".webm": "video/webm",
-    ".wav": "audio/wav", ".mp3": "audio/mpeg", ".ogg": "audio/ogg", ".flac": "audio/flac", ".m4a": "audio/mp4",
+    ".jpg": "image/jpeg",
+    ".svg": "image/svg+xml",
+    ".mp4": "video/mp4",
+    ".webm": "video/webm",
+    ".wav": "audio/wav",
+    ".mp3": "audio/mpeg",
+    ".ogg": "audio/ogg",
+    ".flac": "audio/flac",
+    ".m4a": "audio/mp4",
 }
 """What a browser may show of a run, as which type; it is asked to store all else."""
 

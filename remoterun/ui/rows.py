@@ -94,7 +94,8 @@ def upload(newest: Upload, known: Iterable[tuple[Upload, Any]], readers: Mapping
     versions = {
         each.version: {
             **{name: getattr(each, name) for name in ("size", "files", "created")},
-            "number": each.version, "read_by": readers.get(each.digest, []),
+            "number": each.version,
+            "read_by": readers.get(each.digest, []),
         }
         for each, _ in known
     }

@@ -63,6 +63,7 @@ class TestRuns:
         noted = registry.annotate(run, remark="best so far é\udcff")
         assert noted == replace(run, pinned=True, remark="best so far é\udcff")
         assert registry.annotate(run, pinned=False, hidden=True, remark="") == replace(run, hidden=True)
+        assert [each.number for each in registry.runs()] == [1] and registry.runs(hidden=False) == []
         assert registry.see(run, said(run, state="running"), 5.0).number == 1 and registry.run(1).hidden
 
     def test_changes_of_another_process_are_seen(self, registry: Registry, tmp_path: Path) -> None:

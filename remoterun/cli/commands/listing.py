@@ -6,6 +6,7 @@ import itertools
 import re
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -34,7 +35,7 @@ def ps(
         list[str], typer.Argument(metavar="TEXT...", help="Only runs with this in their command or description.")
     ] = [],  # noqa: B006
     number: Annotated[int, typer.Option("-n", "--number", metavar="N", help="Only the newest N.", min=1)] = 20,
-    every: Annotated[bool, typer.Option("-a", "--all", help="Every run.")] = False,
+    every: Annotated[bool, typer.Option("-a", "--all", help="Every run, also archived ones.")] = False,
     state: Annotated[
         list[str],
         typer.Option(
@@ -85,7 +86,7 @@ def ps(
             client.runs.adopt()
 
         def look() -> Callable[[], None]:
-            runs = client.runs.list(None if every else number, wanted, seconds)
+            runs = client.runs.list(None if every else number, replace(wanted, hidden=every), seconds)
             shown = {run.number for run in runs}
             older = [run for run in client.registry.runs() if not run.final and run.number not in shown]
             more = f"{len(older)} older ones had not ended when they were last seen"

@@ -260,6 +260,7 @@ def run_info(run: Run, details: dict[str, Any]) -> None:
         ("command", run.command),
         ("description", run.description),
         ("labels", ", ".join(run.labels)),
+        ("remark", run.remark),
         ("rerun of", f"run {details['again_of']}" if details.get("again_of") else None),
         ("run again as", ", ".join(f"run {number}" for number in details.get("again_as") or ())),
         ("machine", _machine(run)),
