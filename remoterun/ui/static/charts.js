@@ -140,7 +140,7 @@ export class Charts {
 
 class Chart {
   #base = el("canvas");
-  #top = el("canvas", { tabindex: "0", role: "img" });
+  #top;
   #values = el("div.chart-values");
   #rows = el("div.chart-rows", { tabindex: "0", role: "region" });
   #table = el("details", { ontoggle: () => this.all.draw() }, el("summary", {}, "table"), this.#rows);
@@ -149,6 +149,7 @@ class Chart {
 
   constructor(all, file, name) {
     Object.assign(this, { all, file, name, unit: file === "usage" ? UNITS[name] : "" });
+    this.#top = el("canvas", { tabindex: "0", role: "img", "aria-label": `Chart of ${name}` });
     this.direction = this.unit ? 0 : direction(name);
     this.plot = el("div.plot", {}, this.#base, this.#top);
     const caption = el("figcaption", {}, el("span.chart-name", { title: name }, name), this.#values);

@@ -1,0 +1,272 @@
+"""The page's views of media, files, comparisons, machines and uploads, in a real Chromium, on what hostile runs leave.
+
+What a server answers lies here as files, under the addresses that the page asks. Real runs are in `test_ui.py`.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import struct
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.browser import Tab, serve
+from tests.e2e.test_ui_charts import STATIC, packed, training, write_run
+
+TITLE = "views"
+PAGE = f"""<!doctype html><html lang="en"><title>{TITLE}</title><link rel="stylesheet" href="/static/style.css">
+<link rel="stylesheet" href="/static/charts.css"><body><aside id="side"></aside>
+<main id="pane"></main><div id="notices"></div>"""
+EVIL = "<img src=x onerror=\"document.title='broken into'\"><script>document.title='broken into'<!--"
+STEPS = (100, 200, 300, 400)
+
+
+def png(red: int) -> bytes:
+    """A picture of 4 x 4 pixels."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    rows = (b"\0" + bytes((red, 0, 0)) * 4) * 4
+    header = struct.pack(">IIBBBBB", 4, 4, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+
+
+def row(number: int, **more: Any) -> dict[str, Any]:
+    plain = {"number": number, "state": "complete", "stopping": False, "command": EVIL, "description": None}
+    times = {"created": 1e9, "started": 1e9, "ended": 1e9 + 60, "progress": None, "words": None, "labels": [EVIL]}
+    return {**plain, **times, "machine": EVIL, **more}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Runs 3 and 4 with media, and run 3 with other files, whose names and contents are hostile."""
+    folder = tmp_path_factory.mktemp("views")
+    (folder / "index.html").write_text(PAGE)
+    for number in (3, 4):
+        write_run(folder, number, ["loss", EVIL], packed(training()))
+        place = folder / "api" / "runs" / str(number)
+        diary = [
+            {"name": f"{EVIL}*.png", "kind": "image", "steps": [{"step": at, "path": f"s/{at}.png"} for at in STEPS]},
+            {"name": "s/*.txt", "kind": "text", "steps": [{"step": at, "path": f"s/{at}.txt"} for at in STEPS[1:]]},
+        ]
+        contents = {f"s/{at}.png": png(at // 2 + number) for at in STEPS}
+        contents |= {f"s/{at}.txt": f"{EVIL} of run {number} at {at}".encode() for at in STEPS}
+        cells = [
+            {"cell_type": "markdown", "source": [EVIL, "\n# Title"]},
+            {
+                "cell_type": "code",
+                "source": "draw()",
+                "outputs": [{"data": {"image/png": _text(png(9))}}, {"text": EVIL}],
+            },
+        ]
+        contents |= {
+            "train.py": b"print('hello')\n",
+            "big.txt": b"0123456789abcdef" * 40_000,
+            "weights.bin": b"\0\1\2" * 99,
+            "table.csv": b'step,"a ""name"""\r\n' + b'1,"two\nlines, and a comma"\n' * 700 + EVIL.encode(),
+            "notes.ipynb": json.dumps({"cells": cells}).encode(),
+            "broken.ipynb": EVIL.encode(),
+            EVIL.replace("/", "|"): EVIL.encode(),
+            "a/b/c/deep é.txt": b"deep",
+        }
+        for path, data in contents.items():
+            (place / "file" / path).parent.mkdir(parents=True, exist_ok=True)
+            (place / "file" / path).write_bytes(data)
+        files = [{"path": path, "size": len(data), "mode": 420} for path, data in contents.items()]
+        (place / "files").write_text(json.dumps({"live": False, "files": files, "more": False, "diary": diary}))
+    hosts = [{"id": EVIL, "type": "g5", "region": "r", "state": "running", "cost": 1.5, "ends": 9e9, "run": 3}]
+    busy = {"name": EVIL, "kind": "ssh", "runs": [{"number": 3, "state": "running", "command": EVIL}], "line": EVIL}
+    busy |= {"gpus": [EVIL], "disk": {"free": 25e9, "total": 1e11}, "load": 0.5, "unreached": None}
+    lost = {"name": "far", "kind": EVIL, "runs": [], "line": None, "gpus": [], "disk": None, "load": None}
+    machines = {"machines": [busy, {**lost, "unreached": EVIL}], "hosts": hosts}
+    compared = {
+        "rows": [row(3), row(4, description=EVIL)],
+        "params": {"lr": ["0.1", EVIL], EVIL: [None, "1"], "units": ["64", "64"]},
+        "differs": ["lr", EVIL],
+        "best": {"loss": [0.2, 0.1], "accuracy": [0.9, None], EVIL: [1, 2]},
+        "diff": f"--- a\n+++ b\n-{EVIL}\n+{EVIL}",
+    }
+    for name, answer in (("machines", machines), ("compare", compared)):
+        (folder / "api" / name).write_text(json.dumps(answer))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def address(folder: Path) -> Iterator[str]:
+    with serve({"": folder, "static": STATIC}) as address:
+        yield address
+
+
+@pytest.fixture
+def page(tab: Tab, address: str) -> Iterator[Any]:
+    """A page in which at the end no script of a run ran, and no element of one was made."""
+    tab.page.goto(address)
+    yield tab.page
+    assert tab.page.title() == TITLE
+    assert tab.page.locator("main script, main [onerror], main img[src='x']").count() == 0
+
+
+def show(page: Any, module: str, make: str, *arguments: Any) -> None:
+    page.evaluate(
+        """async ([module, make, values]) => {
+            const found = await import(`/static/${module}.js`);
+            globalThis.view = found[make](document.querySelector("main"), ...values); }""",
+        [module, make, list(arguments)],
+    )
+
+
+def _text(data: bytes) -> str:
+    return base64.b64encode(data).decode()
+
+
+# -- media.js
+
+
+def drawn(page: Any) -> list[str]:
+    """Which pictures the tiles show."""
+    found: list[str] = page.locator(".tile img").evaluate_all("(all) => all.map((each) => each.getAttribute('src'))")
+    return found
+
+
+def test_one_slider_moves_the_pictures_and_texts_of_a_run(page: Any) -> None:
+    show(page, "media", "media", 3)
+    page.get_by_text("of run 3 at 400").wait_for()
+    slider = page.get_by_role("slider", name="step")
+    assert slider.get_attribute("aria-valuetext") == "step 400" and drawn(page) == ["api/runs/3/file/s/400.png?"]
+    slider.press("Home")
+    page.get_by_text("nothing yet").wait_for()
+    assert drawn(page) == ["api/runs/3/file/s/100.png?"]
+    page.get_by_role("button", name="The next step").click()
+    page.get_by_text("of run 3 at 200").wait_for()
+    page.get_by_role("button", name="step 300").click()
+    page.get_by_text("of run 3 at 300").wait_for()
+    assert drawn(page) == ["api/runs/3/file/s/300.png?"]
+    assert page.locator(".tile img").evaluate("async (each) => (await each.decode(), each.naturalWidth)") == 4
+
+
+def test_media_play_to_their_end_and_stop_there(page: Any) -> None:
+    show(page, "media", "media", 3)
+    page.get_by_text("of run 3 at 400").wait_for()
+    start = page.get_by_role("button", name="Play or pause")
+    start.click()
+    assert page.get_by_role("slider").input_value() == "0" and start.inner_text() == "❚❚"
+    page.get_by_text("of run 3 at 400").wait_for()
+    page.wait_for_function("document.querySelector('.media-bar').innerText.includes('▶')")
+
+
+def test_media_that_come_later_are_shown_and_one_who_looks_back_is_left_there(page: Any, folder: Path) -> None:
+    show(page, "media", "media", 4)
+    page.get_by_text("of run 4 at 400").wait_for()
+    page.get_by_role("slider").press("ArrowLeft")
+    files = folder / "api" / "runs" / "4" / "files"
+    said = files.read_text()
+    files.write_text(said.replace('{"step": 400, "path": "s/400.txt"}', '{"step": 500, "path": "s/400.txt"}'))
+    page.evaluate("view.update({ number: 4, state: 'complete' })")
+    page.wait_for_function("document.querySelector('main [type=range]').max === '4'")
+    assert page.get_by_role("slider").get_attribute("aria-valuetext") == "step 300"
+    files.write_text(said)
+
+
+def test_media_fill_the_screen_and_come_back(page: Any) -> None:
+    show(page, "media", "media", 3)
+    page.get_by_text("of run 3 at 400").wait_for()
+    page.get_by_role("button", name="As large as the screen").click()
+    page.wait_for_function("document.fullscreenElement?.localName === 'main'")
+    page.keyboard.press("ArrowLeft")
+    page.get_by_text("of run 3 at 300").wait_for()
+    page.get_by_role("button", name="As large as the screen").click()
+    page.wait_for_function("document.fullscreenElement === null")
+
+
+# -- files.js
+
+
+def choose(page: Any, name: str) -> Any:
+    """Click a file; its preview."""
+    page.get_by_role("button", name=name, exact=True).click()
+    page.locator(".preview h2", has_text=name.rsplit("/", 1)[-1]).wait_for()
+    return page.locator(".preview")
+
+
+def test_files_are_a_tree_with_sizes_and_links(page: Any) -> None:
+    show(page, "files", "files", 3)
+    page.get_by_text("16 files, ").wait_for()
+    assert page.locator(".tree summary").all_inner_texts() == [
+        "a/\n4 B",
+        "s/\n" + page.locator(".tree summary .size").last.inner_text(),
+    ]
+    for name in ("a/", "b/", "c/"):
+        page.locator("summary", has_text=name).click()
+    assert choose(page, "deep é.txt").locator("pre").inner_text() == "deep"
+    link = page.get_by_role("link", name="Download deep é.txt")
+    assert link.get_attribute("href") == "api/runs/3/file/a/b/c/deep%20%C3%A9.txt?&download=1"
+    assert page.locator(".preview h2").inner_text() == "a/b/c/deep é.txt"
+
+
+def test_files_are_shown_by_what_they_are(page: Any, tab: Tab) -> None:
+    show(page, "files", "files", 3)
+    assert choose(page, "train.py").locator("pre").inner_text() == "print('hello')\n"
+    assert "not text" in choose(page, "weights.bin").inner_text()
+    big = choose(page, "big.txt")
+    assert "The first 262 kB of 640 kB." in big.inner_text() and len(big.locator("pre").inner_text()) == 256 << 10
+    tab.expect("big.txt.*ERR_ABORTED")  # no more of it is fetched
+    assert choose(page, EVIL.replace("/", "|")).locator("pre").inner_text() == EVIL
+    page.locator("summary", has_text="s/").click()
+    picture = choose(page, "100.png").locator("img")
+    assert picture.evaluate("async (each) => (await each.decode(), each.naturalWidth)") == 4
+
+
+def test_a_table_shows_500_rows_with_quotes_and_line_ends_in_its_cells(page: Any) -> None:
+    show(page, "files", "files", 3)
+    preview = choose(page, "table.csv")
+    assert preview.locator("th").all_inner_texts() == ["step", 'a "name"']
+    assert preview.locator("tbody tr").count() == 500 and "The first 500 rows." in preview.inner_text()
+    assert preview.locator("td").nth(1).evaluate("(cell) => cell.textContent") == "two\nlines, and a comma"
+
+
+def test_a_notebook_shows_its_cells_and_what_is_none_its_text(page: Any) -> None:
+    show(page, "files", "files", 3)
+    preview = choose(page, "notes.ipynb")
+    assert preview.locator(".cell").first.inner_text().startswith(EVIL)
+    assert preview.locator("img").evaluate("async (each) => (await each.decode(), each.naturalWidth)") == 4
+    assert preview.locator(".output").inner_text() == EVIL
+    assert choose(page, "broken.ipynb").locator("pre").inner_text() == EVIL
+
+
+# -- compare.js and machines.js
+
+
+def test_runs_beside_each_other(page: Any) -> None:
+    show(page, "compare", "view", [3, 4])
+    page.get_by_role("img", name="Chart of loss").scroll_into_view_if_needed()
+    page.get_by_role("img", name="Chart of loss. run 3: 300 points").wait_for()
+    page.get_by_text("of run 4 at 400").wait_for()
+    lines = [line.split("\t") for line in page.locator("table").first.inner_text().splitlines()]
+    assert ["loss", "0.2", "0.1"] in lines and ["accuracy", "0.9", "–"] in lines
+    assert [EVIL, "–", "1"] in lines and lines[-1] == ["units", "64", "64"]
+    assert page.locator("table b").all_inner_texts() == ["0.1", "0.9", "1"], "the best ones"
+    assert page.locator(".chart-values span").first.inner_text().startswith("3 ")
+    assert drawn(page) == ["api/runs/3/file/s/400.png?", "api/runs/4/file/s/400.png?"]
+    assert page.locator(".patch .added, .patch .gone").all_inner_texts() == [f"-{EVIL}", f"+{EVIL}"]
+    page.evaluate("view.close()")
+
+
+def test_machines_say_who_runs_what_and_a_host_is_ended_by_two_clicks(page: Any, tab: Tab) -> None:
+    show(page, "machines", "view")
+    page.get_by_role("heading", name="Rented hosts").wait_for()
+    words = page.locator("main").inner_text()
+    assert f"run 3 {EVIL}" in words and "25 GB free of 100 GB" in words and "$1.50 so far" in words
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(f"{request.method} {request.url}"))
+    page.get_by_role("button", name="End", exact=True).click()
+    page.get_by_role("button", name="End this host, and its run?").click()
+    page.locator(".notice").wait_for()  # files answer no POST
+    tab.expect("501")
+    assert any(line.startswith("POST ") and "/api/hosts/%3Cimg" in line and line.endswith("/end") for line in asked)
+    page.evaluate("view.close()")
