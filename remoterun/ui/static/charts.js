@@ -7,6 +7,8 @@ import { api, raw } from "./state.js";
 const HEIGHT = 150;
 const EDGE = { left: 46, right: 10, top: 8, bottom: 18 };
 const ROWS = 200;
+const PIECE = 16; // points that are stroked at once: a long zigzag that crosses itself takes five times as long
+const SETTLE = 250; // milliseconds from picture to picture while points are still arriving
 const UNITS = { cpu: "%", memory: "B", gpu: "%", "gpu memory": "B" }; // the series of `usage.points`, which has no names
 const USAGE = Object.keys(UNITS);
 const FILES = { usage: "usage", metrics: "points" }; // the usage first: it begins with the command, so times count from there
@@ -20,6 +22,7 @@ export class Charts {
   #seen = new Set();
   #frame = 0;
   #stale = true;
+  #changedAt = 0;
   #grid = el("div.chart-grid");
   #watch = new IntersectionObserver((entries) => this.#appeared(entries), { rootMargin: "150px" });
   #sizes = new ResizeObserver(() => this.draw());
@@ -34,7 +37,7 @@ export class Charts {
     fill(element, this.element);
     this.#sizes.observe(this.#grid);
     this.#dark.onchange = () => this.draw();
-    for (const run of this.runs) this.update(null, run.number);
+    this.loaded = Promise.all(this.runs.map((run) => this.update(null, run.number)));
   }
 
   /** What a `points` event says of a run: how many bytes there are, and names; null: ask for it. */
@@ -45,14 +48,14 @@ export class Charts {
     if (run.busy) return;
     run.busy = true;
     try {
-      if (event === null || event.metrics < run.metrics.bytes) await this.#ask(run);
-      await this.#fetch(run);
+      const isUnknown = event === null || event.metrics < run.metrics.bytes;
+      await Promise.all([isUnknown && this.#ask(run), this.#fetch(run)]);
       if (run.metrics.series.length > run.names.length) await this.#ask(run).then(() => this.#fetch(run));
-      this.#changed();
     } catch {
       // The page says that the machine, or the server, can't be reached; the next event goes on from where this ended.
     } finally {
       run.busy = false;
+      this.#changed();
     }
   }
 
@@ -83,9 +86,10 @@ export class Charts {
   }
 
   async #ask(run) {
+    const before = run.metrics.bytes;
     run.ends = await api(`api/runs/${run.number}/names`);
     run.names = run.ends.names;
-    if (run.ends.metrics < run.metrics.bytes) Object.assign(run, noPoints()); // it began anew, or goes on elsewhere
+    if (run.ends.metrics < before) Object.assign(run, noPoints()); // it began anew, or goes on elsewhere
   }
 
   async #fetch(run) {
@@ -101,6 +105,9 @@ export class Charts {
 
   /** There are more points, or names. */
   #changed() {
+    const now = performance.now();
+    if (this.closed || (now - this.#changedAt < SETTLE && this.runs.some((run) => run.busy))) return;
+    this.#changedAt = now;
     const metrics = new Set(this.runs.flatMap((run) => run.names.filter((_, index) => run.metrics.series[index])));
     const usage = USAGE.filter((_, index) => this.runs.some((run) => run.usage.series[index]));
     const all = [...ranked(metrics).map((name) => ["metrics", name]), ...usage.map((name) => ["usage", name])];
@@ -242,20 +249,24 @@ class Chart {
   }
 
   #curve(pen, { run, line, y: values, best, solid, faint }) {
-    const { x, y, bottom, colour } = this.#drawn;
+    const { x, y, bottom, width, colour } = this.#drawn;
     const trace = ({ points }, from) => {
+      pen.setLineDash(points.length > width ? [] : run.dash);
       pen.beginPath();
       points.forEach((index, place) => {
         if (index < 0) return;
         const [right, down] = [x(line.x[index]), y(from[index])];
         if (place === 0 || points[place - 1] < 0) pen.moveTo(right - 0.6, down); // a point alone is a dot
         pen.lineTo(right, down);
+        if (place % PIECE) return;
+        pen.stroke();
+        pen.beginPath();
+        pen.moveTo(right, down);
       });
       pen.stroke();
     };
     pen.strokeStyle = pen.fillStyle = colour(run.colour);
     pen.lineJoin = "bevel";
-    pen.setLineDash(run.dash);
     pen.globalAlpha = 0.25;
     if (faint) trace(faint, line.y);
     pen.globalAlpha = 1;

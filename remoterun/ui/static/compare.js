@@ -4,7 +4,7 @@ import { Charts } from "./charts.js";
 import { direction } from "./curve.js";
 import { el, fill, number } from "./dom.js";
 import { patch } from "./info.js";
-import { stateOf, title } from "./list.js";
+import { stateOf } from "./list.js";
 import { Diary } from "./media.js";
 import { api, store } from "./state.js";
 
@@ -18,12 +18,13 @@ export function view(element, numbers) {
     },
     (failure) => fill(words, el("p.note", {}, failure.message, " ", failure.hint)),
   );
-  const parts = [new Charts(charts, numbers), new Diary(media, numbers)];
+  const parts = [new Charts(charts, numbers)];
+  parts[0].loaded.then(() => parts[0].closed || parts.push(new Diary(media, numbers)));
   const known = new Map();
   const end = store.on("rows", () => {
     for (const row of numbers.map((each) => store.rows.get(each)).filter((each) => each && known.get(each.number) !== each)) {
       if (known.has(row.number)) parts[0].update(null, row.number);
-      parts[1].update(row);
+      parts[1]?.update(row);
       known.set(row.number, row);
     }
   });
@@ -41,6 +42,6 @@ function table({ rows, params, differs, best }) {
     return [name, found.map((value) => el(direction(name) && value !== null && value * direction(name) === top ? "b" : "span", {}, number(value)))];
   };
   const named = (names) => names.map((name) => [name, params[name]]);
-  return el("div.wide", {}, el("table", {}, el("thead", {}, el("tr", {}, el("td"), head)), part("", [["", rows.map(title)], ["", rows.map(stateOf)]]),
+  return el("div.wide", {}, el("table", {}, el("thead", {}, el("tr", {}, el("td"), head)), part("", [["", rows.map((row) => el("code", {}, row.command))], ["", rows.map(stateOf)]]),
     part("Best values", Object.entries(best).map(values)), part("Parameters that differ", named(differs)), part("Parameters that are the same", named(same))));
 }

@@ -27,7 +27,10 @@ export class Points {
     this.#rest = bytes.slice(whole);
     const numbers = new Float64Array(bytes.buffer, 0, whole / 8);
     for (let at = 0; at < numbers.length; at += POINT) {
-      const [index, step, time, value] = [numbers[at], numbers[at + 1], numbers[at + 2], numbers[at + 3]];
+      const index = numbers[at];
+      const step = numbers[at + 1];
+      const time = numbers[at + 2];
+      const value = numbers[at + 3];
       if (!(index >= 0 && index < MOST_SERIES && Number.isInteger(index))) continue;
       const series = (this.series[index] ??= { step: new Line(true), time: new Line(false) });
       if (Number.isFinite(step)) series.step.push(step, value);

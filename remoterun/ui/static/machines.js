@@ -25,11 +25,11 @@ export function view(element) {
 }
 
 function machine({ name, kind, runs, line, gpus, disk, load, unreached }) {
-  const fact = (word, value) => value && [el("dt", {}, word), el("dd", {}, value)];
+  const fact = (word, value) => Boolean(value) && [el("dt", {}, word), el("dd", {}, value)];
   const running = (runs ?? []).map((run) => el("div", {}, el("a", { href: `runs/${run.number}` }, `run ${run.number}`), ` ${run.command}`));
   const used = disk?.total && el("meter", { value: (disk.total - disk.free) / disk.total, high: 0.9, "aria-label": "disk in use" });
   return el("section.facts", {}, el("h2", {}, name, " ", el("span.note", {}, kind)), unreached && el("p.lost", {}, unreached), el("dl", {},
-    fact("runs", running.length ? running : !unreached && "nothing of yours"), fact("waiting", line && String(line)), fact("GPUs", gpus?.length && gpus.map((gpu) => el("div", {}, gpu))),
+    fact("runs", running.length ? running : !unreached && "nothing of yours"), fact("waiting", line && String(line)), fact("GPUs", gpus?.length > 0 && gpus.map((gpu) => el("div", {}, gpu))),
     fact("disk", used && [used, ` ${bytes(disk.free)} free of ${bytes(disk.total)}`]), fact("load", Number.isFinite(load) && load.toFixed(1))));
 }
 
