@@ -93,10 +93,12 @@ class Place:
 
 
 @contextmanager
-def opened(words: Sequence[str], folder: Path, env: dict[str, str]) -> Iterator[tuple[str, subprocess.Popen[str]]]:
+def opened(
+    words: Sequence[str], folder: Path, env: dict[str, str], command: str = "open"
+) -> Iterator[tuple[str, subprocess.Popen[str]]]:
     """`remoterun open WORDS` at work: its first line, and the process; it is ended by ^C, with status 0."""
     with subprocess.Popen(
-        [REMOTERUN, "open", *words],
+        [REMOTERUN, command, *words],
         cwd=folder,
         env=env,
         stdin=subprocess.DEVNULL,

@@ -70,14 +70,16 @@ def test_every_command_of_the_guide(reader: Place, lab: Lab) -> None:
     assert len(commands) >= 12
     for command in commands:
         words = shlex.split(command)
+        words = words[: words.index(">")] if ">" in words else words
         if words[0] == "ssh":
             words[1:1] = ["-F", str(lab.ssh_config())]
         else:
             assert words[0] == "remoterun", command
             words[0] = REMOTERUN
-        if words[1] == "open":
+        if words[1] in ("open", "publish"):
             require(missing_npm())
-            with opened(words[2:], reader.folder, reader.env) as (address, _):  # test_browser.py tests what it shows
+        if words[1] in ("open", "ui"):
+            with opened(words[2:], reader.folder, reader.env, words[1]) as (address, _):
                 assert b"<title>" in urllib.request.urlopen(address, timeout=60).read()
             continue
         done = subprocess.run(
