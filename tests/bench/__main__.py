@@ -6,13 +6,14 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 
-from tests.bench import cloud, control, data, trainer
+from tests.bench import cloud, control, data, trainer, ui
 
 BENCHES: dict[str, Callable[[Sequence[str]], int]] = {
     "cloud": cloud.main,
     "control": control.main,
     "data": data.main,
     "trainer": trainer.main,
+    "ui": ui.main,
 }
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import hashlib
 import multiprocessing
 import os
 import shutil
@@ -204,7 +203,7 @@ class Bench:
 
     def _peers(self, *wanted: tuple[str, float]) -> list[tuple[Side, float]]:
         """Other programs, with their bounds."""
-        programs = peer_programs()
+        programs = table.programs(REQUIREMENTS)
         config = self._folder / "rclone.conf"
         config.write_text(CONFIG.format(key=KEY, secret=SECRET, url=self.store.url))
         rclone = [str(programs / "rclone"), "--config", str(config), "copy"]
@@ -257,18 +256,6 @@ def _boto3(bucket: BucketPlace) -> Any:
     import boto3
 
     return contextlib.closing(boto3.client("s3", endpoint_url=bucket.endpoint, region_name=bucket.region))
-
-
-def peer_programs() -> Path:
-    """The folder with `rclone` and `aws`, made on first use."""
-    folder = table.cache() / f"cloud-{hashlib.sha256(REQUIREMENTS.read_bytes()).hexdigest()[:8]}"
-    ready = folder / ".ready"
-    if not ready.exists():
-        print(f"making an environment with rclone and aws: {folder}", file=sys.stderr)
-        subprocess.run([sys.executable, "-m", "venv", "--clear", str(folder)], check=True)
-        subprocess.run([str(folder / "bin/pip"), "install", "--quiet", "-r", str(REQUIREMENTS)], check=True)
-        ready.touch()
-    return folder / "bin"
 
 
 def _run(words: list[str]) -> None:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import platform
 import statistics
+import subprocess
+import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,7 +25,8 @@ _UNITS: dict[str, Callable[[float], str]] = {
     "s": lambda value: f"{value:.2f} s" if value >= 1 else f"{value * 1000:.0f} ms",
     "nats": lambda value: f"{value:.3f} nats",
     "count": lambda value: f"{value:.0f}",
-    "bytes": lambda value: f"{value / 1e6:.1f} MB",
+    "bytes": lambda value: f"{value / 1e6:.1f} MB" if value >= 1e6 else f"{value / 1e3:.1f} kB",
+    "share": lambda value: f"{value:.2%}",
 }
 
 
@@ -154,6 +158,20 @@ def cache() -> Path:
     folder = base / "remoterun" / "bench"
     folder.mkdir(parents=True, exist_ok=True)
     return folder
+
+
+def programs(requirements: Path) -> Path:
+    """The folder with the programs of the peers that a file of requirements names, in an environment of their own that
+    is made on first use."""
+    content = requirements.read_bytes()
+    folder = cache() / f"{requirements.stem}-{hashlib.sha256(content).hexdigest()[:8]}"
+    ready = folder / ".ready"
+    if not ready.exists():
+        print(f"making an environment of {requirements.name}: {folder}", file=sys.stderr)
+        subprocess.run([sys.executable, "-m", "venv", "--clear", str(folder)], check=True)
+        subprocess.run([str(folder / "bin/pip"), "install", "--quiet", "-r", str(requirements)], check=True)
+        ready.touch()
+    return folder / "bin"
 
 
 def text(rows: Sequence[Row]) -> str:
