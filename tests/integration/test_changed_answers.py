@@ -28,6 +28,7 @@ TIMES = int(os.environ.get("REMOTERUN_CHANGED_ANSWERS", "100"))
 ODD = [None, "", "x", "\x1b[2J\u202e", "../x", -1, 0, 10**17, 10**400, 1e308, math.inf, math.nan, [], {}, True, [[]],
        "a" * 5000, [None], {"": None}]  # fmt: skip
 COMMANDS = [
+    "metrics 1 2", "metrics 1 --csv", "metrics 2 --plot", "metrics 1 --json",
     "ps", "ps --json", "ps -v", "info 1", "info 1 --json", "logs 1", "logs 1 -n 2", "logs 1 --timestamps", "ls runs/1",
     "ls uploads", "ls uploads/doom", "ls uploads/doom --versions", "diff 1 2", "rerun 1 --dry-run", "cp runs/1 got -y",
     "cp runs/1/metrics.jsonl -", "machines status", "machines df one", "machines check one",

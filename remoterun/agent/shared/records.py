@@ -275,6 +275,8 @@ def _read_generic(origin: Any, arguments: Any, data: Any, where: str) -> Any:
     if origin in (list, tuple):
         if not isinstance(data, list):
             raise _bad(where, data)
+        if arguments[0] is float and all(type(item) is float and -NUMBERS < item < NUMBERS for item in data):
+            return origin(data)  # as a listing of runs has many
         return origin(_read(arguments[0], item, where) for item in data)
     if origin is dict:
         if not isinstance(data, dict):
