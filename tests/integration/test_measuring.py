@@ -81,6 +81,15 @@ def test_metrics_come_while_it_goes_on(place: Place) -> None:
     assert progress_of(place, key).step == 59
 
 
+def test_more_than_can_be_read_holds_no_run(place: Place) -> None:
+    """What is read until the end of its time counts, and the process is gone."""
+    key = place.submit("""yes '{"loss": 1}' | head -c 100000000 >metrics.jsonl""")
+    place.until_final(key)
+    (loss,) = progress_of(place, key).series
+    assert loss.points > 10_000 and os.path.getsize(place.run(key).metrics_points) % POINT.size == 0
+    assert measurer(key) is None
+
+
 @pytest.mark.parametrize("victims", [("measure",), ("supervise",), ("measure", "supervise"), ("supervise", "measure")])
 def test_nothing_is_lost_or_doubled_by_a_death(place: Place, victims: tuple[str, ...]) -> None:
     key = place.submit(f"python -c '{COUNTS}' 80")

@@ -15,7 +15,7 @@ import select
 import signal
 import time
 import traceback
-from typing import Any, Dict, List, Optional, Sequence, Tuple
+from typing import Any, Dict, List, Sequence, Tuple
 
 from ..shared.files import read_json, size_of, unless_held, write_whole
 from ..shared.measured import POINT, USAGE, Progress, number
@@ -31,12 +31,12 @@ from .summary import Summary
 
 FAST, SLOW = 1.0, 3.0
 """Seconds between two looks while something changes, and at most otherwise."""
-COST = 20
+COST = 10
 """After a look comes a pause of so many times its processor time, at the most `LONGEST` seconds; of the search for
 files two hundred times."""
 LONGEST = 30.0
 MOST_READ = 8 << 20
-"""Bytes that one look reads."""
+"""Bytes that one look reads, a piece of each file."""
 MEMORY = 1 << 30
 """Bytes of this process."""
 PATIENCE = 5.0
@@ -114,7 +114,7 @@ class Collector:
         left, changed = MOST_READ, False
         for name, found in self._found.items():
             with contextlib.suppress(OSError, TreeError):
-                count = self._read(name, found, ended, left)
+                count = self._read(name, found, ended) if left > 0 else 0
                 left, changed = left - count, changed or count > 0
         progress = self._progress(ended)
         self._points.flush()
@@ -133,46 +133,35 @@ class Collector:
         found = search(self._run, ended)
         for name in LOGS:  # last: where there are files, of the log only the number of all steps counts
             found[name] = Found(self._run.io, name[3:], LOG, 0)
-        self._found = {name: each for name, each in found.items() if name in self._files or self._may_add(name, each)}
+        for name in found:
+            if name not in self._files and (len(self._files) < MOST_FILES or name in LOGS):
+                self._files[name] = _File({"patterns": list(self._spec.metrics)} if name in LOGS else {})
+        self._found = {name: each for name, each in found.items() if name in self._files}
         self._next_search = time.monotonic() + max(FAST, 200 * (time.process_time() - used))
 
-    def _may_add(self, name: str, found: Found) -> bool:
-        if len(self._files) >= MOST_FILES and found.format is not LOG:
-            return False
-        self._files[name] = _File(state={"patterns": list(self._spec.metrics)} if found.format is LOG else {})
-        return True
-
-    def _read(self, name: str, found: Found, ended: bool, left: int) -> int:
-        """Read what is new of a file, up to `left` bytes of it; how many these were. Raises `OSError`, `TreeError`."""
-        file, done = self._files[name], 0
+    def _read(self, name: str, found: Found, ended: bool) -> int:
+        """Read what is new of a file, or a piece of it; how many bytes, at least 1. Raises `OSError`, `TreeError`."""
+        file = self._files[name]
         with SafeFolder(found.root, make=False) as folder, open(folder.open(found.path), "rb", buffering=0) as opened:
-            size, changed = os.fstat(opened.fileno()).st_size, os.fstat(opened.fileno()).st_mtime_ns
-            seen = [size, changed, ended]
+            status = os.fstat(opened.fileno())
+            seen = [status.st_size, status.st_mtime_ns, ended]
             if file.given_up or file.seen == seen:
                 return 0
+            most = MOST_WHOLE + 1 if found.format.whole else MOST_DATA
             if found.format.whole:
-                data = opened.read(MOST_WHOLE + 1)
-                file.given_up = len(data) > MOST_WHOLE
-                if not file.given_up:
-                    self._take(name, found.format, file, data)
-                file.seen = seen
-                return max(len(data), 1)
-            if size < file.offset:  # another file of this name: from its start on
-                file.offset, file.state = 0, {"patterns": file.state["patterns"]} if "patterns" in file.state else {}
-            while done < left and not file.given_up:
-                opened.seek(file.offset)
-                data = opened.read(MOST_DATA)
-                at_end = len(data) < MOST_DATA
-                file.state["ended"] = ended and at_end
-                consumed = self._take(name, found.format, file, data)
-                done += max(len(data), 1)
-                file.offset += consumed
-                if at_end:
-                    file.seen = seen
-                    break
-                if not consumed:
-                    file.offset += len(data)
-        return done
+                file.offset = 0
+            elif status.st_size < file.offset:  # another file of this name: from its start on
+                file.offset, file.state = 0, {key: file.state[key] for key in file.state if key == "patterns"}
+            opened.seek(file.offset)
+            data = opened.read(most)
+        at_end = len(data) < most
+        if at_end or not found.format.whole:
+            file.state["ended"] = ended and at_end
+            consumed = self._take(name, found.format, file, data)
+            file.offset += consumed or (0 if at_end else len(data))
+        if at_end or found.format.whole:
+            file.seen = seen
+        return max(len(data), 1)
 
     def _take(self, name: str, format: Format, file: "_File", data: bytes) -> int:
         """Let a reader have bytes of a file; how many it consumed. A file that it can't read is given up."""
@@ -277,20 +266,12 @@ class Collector:
 
 
 class _File:
-    """How far a file was read."""
+    """How far a file was read. `seen`: its size, its time and whether the command had ended, when all of it was."""
 
     def __init__(
-        self,
-        offset: int = 0,
-        seen: Sequence[int] = (),
-        state: Optional[Dict[str, Any]] = None,
-        given_up: bool = False,
+        self, state: Dict[str, Any], offset: int = 0, seen: Sequence[int] = (), given_up: bool = False
     ) -> None:
-        self.offset = offset
-        self.seen = list(seen)
-        """Its size, its time and whether the command had ended, when all of it was read."""
-        self.state: Dict[str, Any] = {} if state is None else state
-        self.given_up = given_up
+        self.state, self.offset, self.seen, self.given_up = state, offset, list(seen), given_up
 
 
 def _out_of_time(*_: object) -> None:
