@@ -22,9 +22,14 @@ from remoterun.model import MachineType, RunRequest, new_key
 from remoterun.registry import Registry
 from remoterun.ui.page import RunsPage
 from remoterun.ui.stream import MOST_BEHIND
+from tests.integration import test_faults
+from tests.integration.test_client import NOBODY
+from tests.integration.test_faults import Box, counted, counting, submit
+from tests.lab import LabHost
 from tests.unit.test_model_page import write_model
 from tests.workshop import User, until
 
+box_of = test_faults.box_of
 PRIVATE = "nobody's business"
 WAITS = "echo up; until [ -e {go} ]; do sleep 0.02; done"
 
@@ -511,6 +516,46 @@ class TestStream:
             post(page, f"runs/{number}/kill", {})
             until(lambda: user.client.runs.get(number).final)
 
+    def test_a_machine_that_can_t_be_reached_holds_up_no_other(
+        self, user: User, page: RunsPage, events: Callable[..., Events], tmp_path: Path
+    ) -> None:
+        number = started(user, WAITS.format(go=tmp_path / "go"))
+        run = until(lambda: (run := user.client.runs.get(number)).state is RunState.RUNNING and run)
+        user.client.registry.place(run, NOBODY, run.home_id)
+        stream = events(f"run={number}&log=0&version=0")
+        until(lambda: stream.of("lost"))
+        assert "refused the connection" in stream.of("lost")[0]["message"] and stream.log == ""
+        other = started(user, "sleep 0.5")
+        states = until(lambda: [row["state"] for row in rows(stream, other) if row["state"] == "complete"])
+        assert states and "refused" in rows(stream, number)[-1]["unreached"]
+        about = get(page, f"api/runs/{number}").json
+        assert about["row"]["unreached"] and about["spec"] is None
+        assert get(page, f"api/runs/{number}/log").status == 502
+        user.client.registry.place(run, run.host, run.home_id)
+        until(lambda: stream.of("back") and stream.log == "up\n")
+        until(lambda: rows(stream, number)[-1]["unreached"] is None)
+        (tmp_path / "go").touch()
+        until(lambda: rows(stream, number)[-1]["state"] == "complete")
+
+    @pytest.mark.lab
+    def test_a_link_that_is_cut(self, box_of: Callable[..., Box], host_a: LabHost) -> None:
+        box = box_of(host_a)
+        client = box.client()
+        run = submit(client, counting(200, 1, hold=100))
+        with serving(RunsPage(box.client())) as page:
+            stream = Events(page, f"run={run.number}&log=0")
+            until(lambda: stream.log.count("\n") == 100)
+            box.host.cut()
+            until(lambda: stream.of("lost") and rows(stream, run.number)[-1]["unreached"])
+            assert get(page, "api/runs").json["runs"][0]["state"] == "running"
+            box.go(run)
+            box.lines(run, 200)
+            box.host.heal()
+            until(lambda: rows(stream, run.number)[-1]["state"] == "complete")
+            until(lambda: stream.log == counted(200).decode())
+            assert [kind for kind, _, _, _ in stream.came if kind in ("lost", "back")] == ["lost", "back"]
+            stream.close()
+
     def test_a_run_that_is_not_there(self, page: RunsPage, events: Callable[..., Events]) -> None:
         assert events("run=99").answer.status == 404
 
@@ -524,6 +569,11 @@ class TestStream:
         other.remove_run(run)
         until(lambda: any(run.number in each["gone"] for each in stream.of("runs")))
         other.close()
+
+
+def rows(stream: Events, number: int) -> list[Any]:
+    """What a stream has sent of a run, in order."""
+    return [row for each in stream.of("runs") for row in each["runs"] if row["number"] == number]
 
 
 def resident() -> int:

@@ -16,7 +16,7 @@ from remoterun.client import Client
 from remoterun.errors import RemoterunError
 
 
-@app.command(cls=Command, epilog=example("remoterun ui"))
+@app.command(cls=Command, epilog=example("remoterun ui --no-browser"))
 def ui(
     port: Annotated[int, typer.Option("--port", metavar="N", help="Default: a free one.", show_default=False)] = 0,
     no_browser: Annotated[bool, typer.Option("--no-browser", help="Only print the address.")] = False,
