@@ -1,13 +1,16 @@
-"""The page's views of media, files, comparisons, machines and uploads, in a real Chromium, on what hostile runs leave.
+"""The page's views of media, files, comparisons, machines and uploads, in a real Chromium.
 
-What a server answers lies here as files, under the addresses that the page asks. Real runs are in `test_ui.py`.
+First on what hostile runs leave: what a server answers lies here as files, under the addresses that the page asks. Then
+the whole page with real runs.
 """
 
 from __future__ import annotations
 
 import base64
 import json
+import re
 import struct
+import subprocess
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +20,7 @@ import pytest
 
 from tests.browser import Tab, serve
 from tests.e2e.test_ui_charts import STATIC, packed, training, write_run
+from tests.e2e.ui import Ui
 
 TITLE = "views"
 PAGE = f"""<!doctype html><html lang="en"><title>{TITLE}</title><link rel="stylesheet" href="/static/style.css">
@@ -270,3 +274,111 @@ def test_machines_say_who_runs_what_and_a_host_is_ended_by_two_clicks(page: Any,
     tab.expect("501")
     assert any(line.startswith("POST ") and "/api/hosts/%3Cimg" in line and line.endswith("/end") for line in asked)
     page.evaluate("view.close()")
+
+
+# -- real runs
+
+STUDY = """
+import os, struct, sys, time, zlib
+from remoterun_log import log
+def chunk(kind, data):
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+rate = float(sys.argv[2])
+os.makedirs("samples")
+for step in (10, 20, 30):
+    log(step=step, loss=rate * 10 / step)
+    rows = (bytes(1) + bytes((step * 8, 99, 0)) * 8) * 8
+    head = struct.pack(">IIBBBBB", 8, 8, 8, 2, 0, 0, 0)
+    with open(f"samples/step-{step}.png", "wb") as picture:
+        picture.write(bytes((137, 80, 78, 71, 13, 10, 26, 10)))
+        picture.write(chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b""))
+    with open(f"samples/step-{step}.txt", "w") as text:
+        text.write(f"<b>what was written at {step}</b>")
+for name in ("a #1 %41 ?.txt", "<img src=x onerror=alert(1)>.svg", "empty.txt"):
+    with open(name, "w") as file:
+        file.write("" if "empty" in name else "<svg xmlns='http://www.w3.org/2000/svg'><script>alert(1)</script></svg>")
+print("all written", flush=True)
+time.sleep(float(sys.argv[3]))
+"""
+
+
+@pytest.fixture(scope="module")
+def studies(ui: Ui) -> list[int]:
+    """Two ended runs with a diary, of which the second had another program and another rate."""
+    git = ["git", "-c", "user.name=me", "-c", "user.email=me@example.org"]
+    found = []
+    for rate, text in (("0.1", STUDY), ("0.2", STUDY + "# another end\n")):
+        (ui.place.folder / "study.py").write_text(text)
+        for words in (["add", "."], ["commit", "-q", "-m", f"A study of {rate}"]):
+            subprocess.run([*git, *words], cwd=ui.place.folder, env=ui.place.env, check=True)
+        found.append(ui.start(f"python study.py --lr {rate} 0"))
+    for number in found:
+        ui.finish(number)
+    return found
+
+
+@pytest.fixture
+def whole(ui: Ui, tab: Tab) -> Iterator[Any]:
+    """The whole page; what it no longer asks for when it is left is no fault."""
+    tab.page.on("dialog", lambda dialog: (tab.complaints.append(f"a dialog: {dialog.message}"), dialog.dismiss()))
+    yield tab.page
+    tab.page.goto("about:blank")
+    tab.complaints[:] = [text for text in tab.complaints if "ERR_ABORTED" not in text]
+
+
+def natural(page: Any, selector: str) -> int:
+    width: int = page.locator(selector).first.evaluate("async (each) => (await each.decode(), each.naturalWidth)")
+    return width
+
+
+def test_the_diary_and_the_files_of_a_real_run(ui: Ui, whole: Any, studies: list[int]) -> None:
+    ui.open(whole, f"runs/{studies[0]}")
+    whole.get_by_text("<b>what was written at 30</b>").wait_for()
+    whole.get_by_role("slider", name="step").press("ArrowLeft")
+    whole.get_by_text("<b>what was written at 20</b>").wait_for()
+    assert natural(whole, ".tile img") == 8
+    whole.get_by_role("link", name="Files").click()
+    name = "a #1 %41 ?.txt"
+    assert "<svg" in choose(whole, name).locator("pre").inner_text()
+    with whole.expect_download() as download:
+        whole.get_by_role("link", name=f"Download {name}", exact=True).click()
+    assert Path(download.value.path()).read_text().startswith("<svg")
+    assert choose(whole, "empty.txt").locator("pre").inner_text() == ""
+    choose(whole, "<img src=x onerror=alert(1)>.svg").locator("img").wait_for()
+    whole.locator("summary", has_text="samples/").click()
+    choose(whole, "step-10.png")
+    assert natural(whole, ".preview img") == 8
+
+
+def test_two_real_runs_are_compared_by_a_link(ui: Ui, whole: Any, studies: list[int]) -> None:
+    ui.open(whole, f"compare/{studies[0]},{studies[1]}")
+    whole.get_by_role("img", name=re.compile("Chart of loss. .*3 points.*3 points")).wait_for()
+    lines = [line.split("\t") for line in whole.locator("main table").first.inner_text().splitlines()]
+    assert ["lr", "0.1", "0.2"] in lines and ["loss", "0.03333", "0.06667"] in lines
+    whole.get_by_text("# another end").wait_for()
+    whole.get_by_text("<b>what was written at 30</b>").first.wait_for()
+    assert whole.locator(".tile img").count() == 2
+    whole.get_by_role("main").get_by_role("link", name=f"run {studies[1]}").click()
+    whole.get_by_role("heading", name=f"{studies[1]} ").first.wait_for()
+
+
+def test_files_of_a_run_that_goes_on_come_by_themselves(ui: Ui, whole: Any) -> None:
+    number = ui.start('python -c \'import time; open("one.txt", "w").write("first words"); time.sleep(600)\'')
+    ui.open(whole, f"runs/{number}#files")
+    whole.get_by_role("button", name="one.txt").wait_for()
+    assert choose(whole, "one.txt").locator("pre").inner_text() == "first words"
+    ui.place.run("kill", str(number))
+
+
+def test_machines_and_uploads_of_a_real_place(ui: Ui, whole: Any) -> None:
+    ui.place.run("upload", "say.py", "--name", "words")
+    number = ui.start("--mount", "uploads/words:words", "python say.py 600")
+    ui.open(whole, "machines")
+    whole.get_by_role("main").get_by_role("link", name=f"run {number}").wait_for()
+    assert "free of" in whole.get_by_role("main").inner_text()
+    whole.get_by_role("link", name="Uploads").click()
+    whole.get_by_role("main").get_by_role("link", name="words", exact=True).click()
+    whole.get_by_role("button", name="version 1").wait_for()
+    assert whole.get_by_role("main").get_by_role("link", name=f"run {number}").count() == 1
+    assert "time.sleep" in choose(whole, "say.py").locator("pre").inner_text()
+    ui.place.run("kill", str(number))
