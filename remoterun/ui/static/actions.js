@@ -1,6 +1,6 @@
 // What can be done with a run, and what the page asks and says about it.
 
-import { el, fill } from "./dom.js";
+import { el } from "./dom.js";
 import { act, isFinal, store } from "./state.js";
 
 const SURE = 4000; // milliseconds in which a second click confirms the first
@@ -10,30 +10,26 @@ const READ = 10_000; // milliseconds for which a notice is shown
 export class Actions {
   constructor(element, number, open) {
     Object.assign(this, { element, number, open });
-    this.buttons = {
-      stop: button("Stop", () => this.#do("stop"), "As a timeout does: it may save what it has"),
-      kill: confirmed("Kill", "Kill it now?", () => this.#do("kill")),
-      rerun: button("Run again", () => this.#rerun(), "With the same files and environment"),
-      pin: button("Pin", () => this.#do("pin", { on: !this.row.pinned }), "At the top of the list"),
-      label: button("Labels", () => this.#label()),
-      remark: button("Note", () => this.#remark()),
-      notify: button("Notify", () => this.#notify(), "Word when it ends"),
-      hide: button("Archive", () => this.#do("hide", { on: !this.row.hidden }), "Out of the list; is:archived shows it"),
-    };
+    this.buttons = Object.fromEntries([...element.children].map((button) => [button.dataset.action, button]));
+    const action = (name) => () => (this[name] ? this[name]() : this.do(name));
+    for (const [name, button] of Object.entries(this.buttons)) {
+      if (button.dataset.sure) confirmed(button, action(name));
+      else button.addEventListener("click", action(name));
+    }
   }
 
   update(row) {
-    if (!this.row) fill(this.element, Object.values(this.buttons));
     this.row = row;
-    const { stop, kill, rerun, pin, notify, hide } = this.buttons;
-    stop.hidden = kill.hidden = notify.hidden = isFinal(row);
+    const { stop, kill, rerun, pin, hide } = this.buttons;
+    this.element.hidden = false;
+    stop.hidden = kill.hidden = isFinal(row);
     stop.disabled = row.stopping;
     rerun.hidden = !isFinal(row);
     pin.textContent = row.pinned ? "Unpin" : "Pin";
     hide.textContent = row.hidden ? "Unarchive" : "Archive";
   }
 
-  async #do(action, body) {
+  async do(action, body) {
     try {
       const { row } = await act(`runs/${this.number}/${action}`, body);
       if (action === "rerun" && row) this.open(`runs/${row.number}`);
@@ -42,76 +38,71 @@ export class Actions {
     }
   }
 
-  #rerun() {
+  pin() {
+    this.do("pin", { on: !this.row.pinned });
+  }
+
+  hide() {
+    this.do("hide", { on: !this.row.hidden });
+  }
+
+  rerun() {
     const command = store.infos.get(this.number)?.spec?.command ?? this.row.command; // a row may have its beginning only
-    const done = (text) => this.#do("rerun", text.trim() === command.trim() ? {} : { command: text });
+    const done = (text) => this.do("rerun", text.trim() === command.trim() ? {} : { command: text });
     ask({ title: `Run ${this.number} again`, label: "Command", value: command, lines: 4, verb: "Run" }, done);
   }
 
-  #label() {
+  label() {
     const before = this.row.labels;
-    ask({ title: `Labels of run ${this.number}`, label: "With spaces between them", value: before.join(" "), verb: "Save" }, (text) => {
+    const done = (text) => {
       const after = text.split(/[\s,]+/).filter(Boolean);
-      const [add, remove] = [after.filter((each) => !before.includes(each)), before.filter((each) => !after.includes(each))];
-      if (add.length || remove.length) this.#do("label", { add, remove });
-    });
+      const without = (these, those) => these.filter((each) => !those.includes(each));
+      this.do("label", { add: without(after, before), remove: without(before, after) });
+    };
+    ask({ title: `Labels of run ${this.number}`, label: "With spaces between them", value: before.join(" "), verb: "Save" }, done);
   }
 
-  #remark() {
+  remark() {
     const value = this.row.remark || "";
-    ask({ title: `Note on run ${this.number}`, label: "Note", value, lines: 5, verb: "Save" }, (text) => this.#do("remark", { text }));
-  }
-
-  #notify() {
-    const label = "Secret with the address; empty: that of your settings";
-    ask({ title: `Word when run ${this.number} ends`, label, verb: "Notify" }, (secret) => this.#do("notify", secret ? { secret } : {}));
+    ask({ title: `Note on run ${this.number}`, label: "Note", value, lines: 5, verb: "Save" }, (text) => this.do("remark", { text }));
   }
 }
 
-function button(text, onclick, title = null) {
-  return el("button.quiet", { title, onclick }, text);
-}
-
-/** A button that acts when it is clicked a second time while it shows its question. */
-export function confirmed(text, question, action) {
+/** Let a button act when it is clicked a second time while it shows its question. Returns it. */
+export function confirmed(button, action) {
+  const text = button.textContent;
   let timer = 0;
   const show = (sure) => {
     clearTimeout(timer);
     timer = sure ? setTimeout(() => show(false), SURE) : 0;
-    self.classList.toggle("sure", sure);
-    self.textContent = sure ? question : text;
+    button.classList.toggle("sure", sure);
+    button.textContent = sure ? button.dataset.sure : text;
   };
-  const self = button(text, () => {
+  button.addEventListener("click", () => {
     if (timer) action();
     show(!timer);
   });
-  return self;
-}
-
-/** A dialog, shown; Escape closes it. */
-export function dialog(title, ...content) {
-  const self = el("dialog", { "aria-label": title, onclose: () => self.remove() }, content);
-  document.body.append(self);
-  self.showModal();
-  return self;
+  return button;
 }
 
 /** Ask for a text; `done(text)` is called with it, unless the dialog is closed. */
-function ask({ title, label, value = "", lines = 1, verb }, done) {
+function ask({ title, label, value, lines = 1, verb }, done) {
   const field = lines > 1 ? el("textarea", { rows: lines }) : el("input", { type: "text" });
   field.value = value;
-  const submit = (event) => (event.preventDefault(), shown.close(), done(field.value));
+  const submit = (event) => (event.preventDefault(), dialog.close(), done(field.value));
   const keys = (event) => event.key === "Enter" && (event.ctrlKey || event.metaKey) && submit(event);
-  const buttons = [el("button.quiet", { type: "button", onclick: () => shown.close() }, "Cancel"), el("button.primary", {}, verb)];
-  const form = el("form", { onsubmit: submit, onkeydown: keys }, el("h2", {}, title), el("label", {}, label, field), el("div.buttons", {}, buttons));
-  const shown = dialog(title, form);
+  const cancel = el("button.quiet", { type: "button", onclick: () => dialog.close() }, "Cancel");
+  const buttons = el("div.buttons", {}, cancel, el("button.primary", {}, verb));
+  const form = el("form", { onsubmit: submit, onkeydown: keys }, el("h2", {}, title), el("label", {}, label, field), buttons);
+  const dialog = el("dialog", { "aria-label": title, onclose: () => dialog.remove() }, form);
+  document.body.append(dialog);
+  dialog.showModal();
   field.focus();
 }
 
 /** Say what went wrong, for a while. */
 export function notice({ message, hint }) {
-  const close = () => note.remove();
-  const note = el("div.notice", {}, message, hint && el("p.note", {}, hint), el("button.quiet", { onclick: close, "aria-label": "Close" }, "×"));
+  const note = el("div.notice", {}, message, hint && el("p.note", {}, hint));
   document.getElementById("notices").append(note);
-  setTimeout(close, READ);
+  setTimeout(() => note.remove(), READ);
 }

@@ -15,14 +15,20 @@ export function el(tag, properties = {}, ...children) {
     else if (key === "style") for (const [each, size] of Object.entries(value)) node.style.setProperty(each, size);
     else node.setAttribute(key, value === true ? "" : value);
   }
-  return fill(node, children, false);
+  return children.length ? fill(node, children) : node;
 }
 
 /** Put children into an element, in place of those it has. */
-export function fill(node, children, replace = true) {
-  const present = [children].flat(Infinity).filter((child) => child !== null && child !== undefined && child !== false);
-  node[replace ? "replaceChildren" : "append"](...present.map((child) => (child instanceof Node ? child : String(child))));
+export function fill(node, ...children) {
+  const present = children.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== false);
+  node.replaceChildren(...present);
   return node;
+}
+
+/** Put a template of the document into an element, in place of what it has; returns its named parts. */
+export function template(element, id) {
+  fill(element, document.getElementById(id).content.cloneNode(true));
+  return Object.fromEntries([...element.querySelectorAll("[data-part]")].map((part) => [part.dataset.part, part]));
 }
 
 const GLYPHS = {

@@ -1,13 +1,19 @@
 // The list of runs: only the rows that are seen are in the page, so thousands cost as much as twenty.
 
-import { age, duration, el, fill, glyph, money, number } from "./dom.js";
+import { age, duration, el, fill, glyph, money, number, template } from "./dom.js";
 import { isFinal, store } from "./state.js";
 
 const LOW = 52; // pixels of a row
 const HIGH = 74; // of one with metrics
 const SPARE = 400; // pixels above and below what is seen
 
+const at = (id) => document.getElementById(id);
+
 export class List {
+  filter = at("filter");
+  button = at("compare");
+  scroller = at("list");
+  rows = at("rows");
   #rows = [];
   #tops = [0]; // where each row begins, and where the last one ends
   #items = new Map(); // number → {row, item}, of those in the page
@@ -16,17 +22,12 @@ export class List {
   #frame = 0;
 
   /** `open(path)` shows an address; `onfilter()` is called as one types. */
-  constructor(element, { filter, open, onfilter }) {
+  constructor({ text, open, onfilter }) {
     this.open = open;
-    const typed = () => (onfilter(), (this.scroller.scrollTop = 0), this.#select());
-    const placeholder = "Filter: text  state:running  label:x  loss<2";
-    this.filter = el("input", { type: "search", placeholder, "aria-label": "Filter the runs", spellcheck: "false", oninput: typed });
-    this.filter.value = filter;
-    this.button = el("button.primary", { hidden: true, onclick: () => this.compare() });
-    this.rows = el("ol", { role: "list", "aria-label": "Runs" });
-    this.scroller = el("div.scroller", { onscroll: () => this.#soon() }, this.rows);
-    this.foot = el("p.foot");
-    fill(element, [el("div.filter", {}, this.filter, this.button), this.scroller, this.foot]);
+    this.filter.value = text;
+    this.filter.addEventListener("input", () => (onfilter(), (this.scroller.scrollTop = 0), this.#select()));
+    this.button.addEventListener("click", () => this.compare());
+    this.scroller.addEventListener("scroll", () => this.#soon());
     new ResizeObserver(() => this.#soon()).observe(this.scroller);
     store.on("rows", () => this.#select());
   }
@@ -40,10 +41,7 @@ export class List {
   /** Mark a run as the chosen one and scroll it into view. */
   choose(chosen) {
     this.#chosen = chosen;
-    const [top, bottom] = [this.#tops[this.#place], this.#tops[this.#place + 1]];
-    const { scrollTop, clientHeight } = this.scroller;
-    if (top < scrollTop) this.scroller.scrollTop = top;
-    if (bottom > scrollTop + clientHeight) this.scroller.scrollTop = bottom - clientHeight;
+    this.#reveal();
     this.#draw(true);
   }
 
@@ -73,6 +71,13 @@ export class List {
     return this.#rows.findIndex((row) => row.number === this.#chosen);
   }
 
+  #reveal() {
+    const [top, bottom] = [this.#tops[this.#place], this.#tops[this.#place + 1]];
+    const { scrollTop, clientHeight } = this.scroller;
+    if (top < scrollTop) this.scroller.scrollTop = top;
+    if (bottom > scrollTop + clientHeight) this.scroller.scrollTop = bottom - clientHeight;
+  }
+
   #select() {
     const before = this.#tops[this.#place];
     this.#rows = store.order.filter(matcher(this.filter.value));
@@ -80,8 +85,9 @@ export class List {
     for (const row of this.#rows) this.#tops.push(this.#tops.at(-1) + (metricsOf(row).length ? HIGH : LOW));
     this.rows.style.height = `${this.#tops.at(-1)}px`;
     const moved = this.#tops[this.#place] - before;
-    if (moved && this.scroller.scrollTop) this.scroller.scrollTop += moved; // what one looks at stays where it is
-    this.foot.textContent = summary(this.#rows);
+    if (before === undefined) this.#reveal();
+    else if (moved && this.scroller.scrollTop) this.scroller.scrollTop += moved; // what one looks at stays where it is
+    at("foot").textContent = summary(this.#rows);
     this.#draw();
   }
 
@@ -105,26 +111,20 @@ export class List {
     this.#items = new Map(seen.map((row, place) => [row.number, { row, item: items[place] }]));
     if (items.length !== this.rows.children.length || items.some((item, place) => this.rows.children[place] !== item))
       fill(this.rows, items);
-    if (!items.length && store.loaded) fill(this.rows, empty());
+    if (!items.length && store.rows.size) fill(this.rows, el("li.empty", {}, "No run fits this filter."));
+    else if (!items.length && store.loaded) template(this.rows.appendChild(el("li")), "no-runs");
     if (focused) this.rows.querySelector(`a[data-number="${focused}"]`)?.focus({ preventScroll: true });
   }
 
   #item(row) {
     const [isChosen, isMarked, metrics] = [row.number === this.#chosen, this.#marked.has(row.number), metricsOf(row)];
-    const label = `Compare run ${row.number}`;
+    const classes = [isChosen && ".chosen", isMarked && ".marked", metrics.length && ".high"].filter(Boolean).join("");
+    const box = { type: "checkbox", tabindex: "-1", checked: isMarked, title: "Compare (x)", onchange: () => this.mark(row.number) };
     const link = { href: `runs/${row.number}`, "data-number": row.number, "aria-current": isChosen && "true", tabindex: isChosen ? "0" : "-1" };
-    return el(
-      `li${isChosen ? ".chosen" : ""}${isMarked ? ".marked" : ""}${metrics.length ? ".high" : ""}`,
-      {},
-      el("input", { type: "checkbox", tabindex: "-1", checked: isMarked, "aria-label": label, title: "Compare (x)", onchange: () => this.mark(row.number) }),
-      el(
-        "a",
-        link,
-        el("div.line", {}, glyph(row.state), el("span.number", {}, row.number), el("span.command", {}, title(row)), stateOf(row)),
-        el("div.line.under", {}, under(row)),
-        metrics.length > 0 && el("div.metrics", {}, metrics.map(metric)),
-      ),
-    );
+    const first = [glyph(row.state), el("span.number", {}, row.number), el("span.command", {}, title(row)), stateOf(row)];
+    const last = metrics.length ? el("div.metrics", {}, metrics.map(metric)) : null;
+    const lines = [el("div.line", {}, first), el("div.line.under", {}, under(row)), last];
+    return el(`li${classes}`, {}, el("input", { ...box, "aria-label": `Compare run ${row.number}` }), el("a", link, lines));
   }
 }
 
@@ -152,11 +152,6 @@ function summary(rows) {
   const live = rows.filter((row) => !isFinal(row)).length;
   const silent = new Set(rows.filter((row) => row.unreached).map((row) => `${row.machine} does not answer`));
   return [`${number(rows.length)} of ${number(store.rows.size)} runs`, ...(live ? [`${live} live`] : []), ...silent].join(" · ");
-}
-
-function empty() {
-  if (store.rows.size) return el("li.empty", {}, "No run fits this filter.");
-  return el("li.empty", {}, el("p", {}, "No runs yet. In a project’s folder, type"), el("code", {}, "remoterun run python train.py"));
 }
 
 function metricsOf(row) {

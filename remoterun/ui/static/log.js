@@ -2,7 +2,7 @@
 // while one is at the end. Every position is a byte of the log, and the window's parts begin and end with lines.
 
 import { PLAIN, paint } from "./ansi.js";
-import { bytes, el, fill } from "./dom.js";
+import { bytes, el, fill, template } from "./dom.js";
 import { api, raw, store } from "./state.js";
 
 const PART = 128 << 10; // bytes that are fetched at once
@@ -21,19 +21,13 @@ export class Log {
 
   constructor(element, number) {
     this.number = number;
-    this.query = el("input", { type: "search", placeholder: "Search the log", "aria-label": "Search the log", onkeydown: (event) => this.#typed(event) });
-    this.found = el("span", { role: "status" });
-    this.where = el("span.where");
-    this.toEnd = el("button.quiet", { onclick: () => this.end().catch(() => {}), hidden: true }, "Jump to the end ↓");
-    const download = el("a.quiet", { href: `api/runs/${number}/log?start=0&download=1`, download: `run-${number}.log` }, "Download");
-    this.hits = el("ol.hits", { hidden: true, "aria-label": "Lines that were found" });
-    this.lines = el("div.lines");
-    const about = { tabindex: "0", role: "region", "aria-label": `Log of run ${number}`, onscroll: () => this.#scrolled() };
-    this.scroller = el("div.scroller", about, this.lines);
-    fill(element, [el("div.bar", {}, this.query, this.found, this.where, this.toEnd, download), this.hits, this.scroller]);
+    this.at = template(element, "log-view");
+    this.at.query.addEventListener("keydown", (event) => this.#typed(event));
+    this.at.jump.addEventListener("click", () => this.end().catch(() => {}));
+    this.at.scroller.addEventListener("scroll", () => this.#scrolled());
     const unlisten = store.on("log", (said) => this.#grow(said));
     const sizes = new ResizeObserver(() => this.#following && this.#toBottom());
-    sizes.observe(this.scroller);
+    sizes.observe(this.at.scroller);
     this.close = () => (unlisten(), sizes.disconnect(), this.#leaving.abort());
   }
 
@@ -51,7 +45,7 @@ export class Log {
     this.#hold(parts.filter(Boolean));
     const line = this.#parts.at(-1).node.firstElementChild;
     line?.classList.add("hit");
-    this.scroller.scrollTop = (line?.offsetTop || 0) - this.scroller.clientHeight / 3;
+    this.at.scroller.scrollTop = (line?.offsetTop || 0) - this.at.scroller.clientHeight / 3;
   }
 
   /** Bytes from `start` on, without the lines of which only an end or a beginning is among them. */
@@ -68,14 +62,14 @@ export class Log {
 
   #hold(parts) {
     this.#parts = [];
-    fill(this.lines, []);
+    fill(this.at.lines);
     for (const part of parts) this.#add(part);
   }
 
   #add({ start, end, text }, first = false) {
     const part = { start, end: start, node: el("div"), rest: "", style: (!first && this.#parts.at(-1)?.style) || PLAIN };
     this.#parts[first ? "unshift" : "push"](part);
-    this.lines[first ? "prepend" : "append"](part.node);
+    this.at.lines[first ? "prepend" : "append"](part.node);
     write(part, text, end);
   }
 
@@ -98,7 +92,7 @@ export class Log {
 
   #toBottom() {
     this.#following = true;
-    this.scroller.scrollTop = this.scroller.scrollHeight;
+    this.at.scroller.scrollTop = this.at.scroller.scrollHeight;
     this.#tellWhere();
   }
 
@@ -107,7 +101,7 @@ export class Log {
   }
 
   #scrolled() {
-    const { scrollTop, scrollHeight, clientHeight } = this.scroller;
+    const { scrollTop, scrollHeight, clientHeight } = this.at.scroller;
     const below = scrollHeight - clientHeight - scrollTop;
     const isResized = clientHeight !== this.#height; // it was not scrolled by hand
     this.#height = clientHeight;
@@ -132,7 +126,7 @@ export class Log {
       const before = mark?.offsetTop;
       this.#add(part, earlier);
       this.#trim(earlier ? "pop" : "shift");
-      if (mark) this.scroller.scrollTop += mark.offsetTop - before;
+      if (mark) this.at.scroller.scrollTop += mark.offsetTop - before;
     } catch {
       return; // it is asked for again as one scrolls
     } finally {
@@ -143,56 +137,56 @@ export class Log {
 
   #tellWhere() {
     const [first, last] = [this.#parts[0], this.#parts.at(-1)];
-    this.toEnd.hidden = this.#following || !last;
-    this.lines.classList.toggle("none", this.#total === 0);
-    const { scrollTop, scrollHeight } = this.scroller;
+    this.at.jump.hidden = this.#following || !last;
+    this.at.lines.classList.toggle("none", this.#total === 0);
+    const { scrollTop, scrollHeight } = this.at.scroller;
     const place = last && !this.#following ? first.start + ((last.end - first.start) * scrollTop) / scrollHeight : null;
-    this.where.textContent = place === null ? bytes(this.#total || 0) : `at ${bytes(place)} of ${bytes(this.#total)}`;
+    this.at.where.textContent = place === null ? bytes(this.#total || 0) : `at ${bytes(place)} of ${bytes(this.#total)}`;
   }
 
   // -- search, by the host
 
   #typed({ key, shiftKey }) {
     if (key === "Escape") {
-      this.query.value = "";
+      this.at.query.value = "";
       this.#showHits(null);
-      this.scroller.focus();
+      this.at.scroller.focus();
     }
-    if (key !== "Enter" || !this.query.value) return;
-    if (this.#hits?.text === this.query.value) this.#step(this.#hits.place + (shiftKey ? -1 : 1));
-    else this.#search(this.query.value);
+    if (key !== "Enter" || !this.at.query.value) return;
+    if (this.#hits?.text === this.at.query.value) this.#step(this.#hits.place + (shiftKey ? -1 : 1));
+    else this.#search(this.at.query.value);
   }
 
   async #search(text) {
-    this.found.textContent = "searching…";
+    this.at.found.textContent = "searching…";
     try {
       const query = `q=${encodeURIComponent(text)}&start=0`;
       const found = await api(`api/runs/${this.number}/search?${query}`, { signal: this.#leaving.signal });
       this.#showHits({ text, place: -1, ...found });
       this.#step(0);
     } catch (failure) {
-      this.found.textContent = failure.message;
+      this.at.found.textContent = failure.message;
     }
   }
 
   #showHits(hits) {
     this.#hits = hits;
-    this.found.textContent = hits ? "not found" : "";
-    this.hits.hidden = !hits?.hits.length;
+    this.at.found.textContent = hits ? "not found" : "";
+    this.at.hits.hidden = !hits?.hits.length;
     const item = ({ line }, place) => el("li", {}, el("button", { onclick: () => this.#step(place) }, paint(line, PLAIN).nodes));
-    fill(this.hits, (hits?.hits || []).map(item));
+    fill(this.at.hits, (hits?.hits || []).map(item));
   }
 
   #step(wanted) {
     const { hits, place, total } = this.#hits;
     if (!hits.length) return;
     const next = (wanted + hits.length) % hits.length;
-    this.hits.children[place]?.classList.remove("chosen");
-    this.hits.children[next].classList.add("chosen");
-    this.hits.scrollTop = this.hits.children[next].offsetTop - this.hits.clientHeight / 2;
+    this.at.hits.children[place]?.classList.remove("chosen");
+    this.at.hits.children[next].classList.add("chosen");
+    this.at.hits.scrollTop = this.at.hits.children[next].offsetTop - this.at.hits.clientHeight / 2;
     this.#hits.place = next;
-    this.found.textContent = `${next + 1} of ${hits.length}${total > hits.length ? `; ${total.toLocaleString("en")} in all` : ""}`;
-    this.jump(hits[next].offset).catch((failure) => (this.found.textContent = failure.message));
+    this.at.found.textContent = `${next + 1} of ${hits.length}${total > hits.length ? `; ${total.toLocaleString("en")} in all` : ""}`;
+    this.jump(hits[next].offset).catch((failure) => (this.at.found.textContent = failure.message));
   }
 }
 

@@ -36,7 +36,8 @@ function machine({ name, kind, runs, line, gpus, disk, load, unreached }) {
 function hosts(found, ask) {
   if (!found?.length) return null;
   const row = ({ id, type, region, state, cost, ends, run }) => {
-    const end = confirmed("End", "End this host, and its run?", () => act(`hosts/${encodeURIComponent(id)}/end`).then(ask, notice));
+    const button = el("button.quiet", { "data-sure": "End this host, and its run?" }, "End");
+    const end = confirmed(button, () => act(`hosts/${encodeURIComponent(id)}/end`).then(ask, notice));
     const left = ends && `ends by itself in ${duration(ends - Date.now() / 1000)}`;
     return [id, type, region, state, Number.isFinite(cost) && `${money(cost)} so far`, left, run && el("a", { href: `runs/${run}` }, `run ${run}`), end];
   };

@@ -1,33 +1,15 @@
 // The page's frame: which view an address shows, the keyboard, and what the page says of itself.
 
-import { dialog } from "./actions.js";
 import { age, el, fill } from "./dom.js";
 import { List } from "./list.js";
-import { RunView, TABS } from "./run.js";
+import { RunView } from "./run.js";
 import { store } from "./state.js";
 
 const at = (id) => document.getElementById(id);
 const base = new URL(document.baseURI);
-const TYPE = el("code", {}, "remoterun run python train.py");
-
-const KEYS = {
-  "j k": "next and previous run; arrows too",
-  Enter: "into the chosen run; Escape: back to the list",
-  "/": "filter the runs",
-  ";": "search in the log",
-  "1 … 5": "overview, log, charts, files, details",
-  "x c": "mark a run; compare those that are marked",
-};
-const FILTERS = {
-  "state:running label:night machine:box": "by state, label, machine",
-  "is:live is:pinned is:archived": "what goes on, is pinned, was archived",
-  "loss<2.5": "by the last value of a metric",
-  "-label:old": "a minus leaves out",
-};
-
 let view = null; // what the right side shows: {close(), number?, showTab?, search?}
 let shown = null; // its address
-const list = new List(at("list"), { filter: query(), open: go, onfilter: () => history.replaceState(null, "", address(path(), location.hash)) });
+const list = new List({ text: query(), open: go, onfilter: () => history.replaceState(null, "", address(path(), location.hash)) });
 
 function query() {
   return new URLSearchParams(location.search).get("q") || "";
@@ -58,7 +40,7 @@ async function route() {
   const isRun = kind === "" || kind === "runs";
   const number = isRun && rest && rest !== "last" ? Number(rest) : store.last;
   document.body.dataset.place = isRun && !rest ? "list" : "view";
-  for (const link of document.querySelectorAll("nav a"))
+  for (const link of document.querySelectorAll("#top nav a"))
     link.toggleAttribute("aria-current", link.dataset.view === (isRun || kind === "compare" ? "runs" : kind));
   const key = isRun ? `runs/${number} ${store.loaded}` : path();
   if (key !== shown && !(isRun && view?.number === number)) {
@@ -66,7 +48,7 @@ async function route() {
     view = null;
     shown = key;
     list.choose(isRun ? number : null);
-    if (isRun) view = number === null ? nothing() : new RunView(at("pane"), number, go);
+    if (isRun) view = number === null ? fill(at("pane")) && null : new RunView(at("pane"), number, go);
     else await other(kind, rest);
   }
   view?.showTab?.(location.hash.slice(1));
@@ -76,7 +58,7 @@ async function route() {
 
 /** The views that are loaded on use. */
 async function other(kind, rest) {
-  const [pane, key] = [fill(at("pane"), []), shown];
+  const [pane, key] = [fill(at("pane")), shown];
   store.unfollow();
   try {
     if (!["compare", "machines", "uploads"].includes(kind)) throw new Error("There is no such view.");
@@ -85,12 +67,6 @@ async function other(kind, rest) {
   } catch (error) {
     if (key === shown) fill(pane, el("p.empty", {}, error.message));
   }
-}
-
-function nothing() {
-  const words = el("p", {}, "Runs that you start appear here, with their curves and their logs.");
-  fill(at("pane"), store.loaded && el("div.empty", {}, words, TYPE));
-  return {};
 }
 
 // -- the keyboard
@@ -108,7 +84,7 @@ const COMMANDS = {
   x: () => view?.number && list.mark(view.number),
   c: () => list.compare(),
 };
-TABS.forEach(([tab], place) => (COMMANDS[place + 1] = () => view?.showTab && (location.hash = tab)));
+["", "log", "charts", "files", "details"].forEach((tab, place) => (COMMANDS[place + 1] = () => (location.hash = tab)));
 
 function move(by) {
   const number = list.beside(by);
@@ -130,11 +106,8 @@ function pressed(event) {
 }
 
 function help() {
-  const table = (title, rows) => [el("h2", {}, title), el("dl", {}, Object.entries(rows).map(([keys, words]) => [el("dt", {}, el("code", {}, keys)), el("dd", {}, words)]))];
-  const tunnel = el("code", {}, `ssh -L ${location.port}:127.0.0.1:${location.port} THIS-MACHINE`);
-  const close = el("button.primary", { onclick: () => open.close() }, "Close");
-  const elsewhere = el("p.note", {}, "For another computer, type there ", tunnel, " and open this same address.");
-  const open = dialog("Keys and filters", table("Keys", KEYS), table("Filters", FILTERS), elsewhere, el("div.buttons", {}, close));
+  fill(at("tunnel"), `ssh -L ${location.port}:127.0.0.1:${location.port} THIS-MACHINE`);
+  at("keys").showModal();
 }
 
 // -- links, and the link to the server
@@ -162,6 +135,7 @@ addEventListener("keydown", pressed);
 addEventListener("click", clicked);
 addEventListener("popstate", () => (list.setFilter(query()), route()));
 at("help").addEventListener("click", help);
+at("keys").addEventListener("click", ({ target }) => target.matches("button") && at("keys").close());
 store.on("link", linkChanged);
 store.on("rows", route);
 route();

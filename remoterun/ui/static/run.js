@@ -2,23 +2,15 @@
 
 import { Actions } from "./actions.js";
 import { Charts } from "./charts.js";
-import { age, duration, el, fill, glyph, money, number as shown, stamp, tick } from "./dom.js";
+import { age, duration, el, fill, glyph, money, number as shown, stamp, template, tick } from "./dom.js";
 import { details } from "./info.js";
 import { stateOf, title } from "./list.js";
 import { Log } from "./log.js";
 import { isFinal, store } from "./state.js";
 
-export const TABS = [
-  ["", "Overview"],
-  ["log", "Log"],
-  ["charts", "Charts"],
-  ["files", "Files"],
-  ["details", "Details"],
-];
 const SETTLE = 100; // milliseconds for which a run is chosen before the server is asked about it: j j j asks once
 
 export class RunView {
-  #info;
   #isOpen = true;
   #lost = null; // why its machine can't be asked
   #seen = null; // when it was asked last, in seconds
@@ -30,23 +22,22 @@ export class RunView {
   /** `open(path)` shows another address. */
   constructor(element, number, open) {
     this.number = number;
-    this.at = build(element);
+    this.at = template(element, "run-view");
+    element.scrollTop = 0;
     this.actions = new Actions(this.at.actions, number, open);
     this.log = new Log(this.at.log, number);
     this.charts = new Charts(this.at.charts, number);
-    this.#info = store.infos.get(number) || null;
     store.unfollow();
     this.#ends = [
       store.on("rows", () => this.#row()),
-      store.on("run", () => this.#ask(false)),
+      store.on("run", () => this.#ask()),
       store.on("points", (said) => this.charts.update(said)),
       store.on("lost", ({ message }) => this.#lose(message)),
-      store.on("back", () => (this.#lose(null), this.#ask(false))),
+      store.on("back", () => (this.#lose(null), this.#ask())),
       tick(() => this.#time()),
     ];
-    if (this.#info) this.#fill();
-    else this.#row();
-    this.#ask(true);
+    this.#fill();
+    this.#timer = setTimeout(() => this.#start(), SETTLE);
   }
 
   close() {
@@ -58,32 +49,36 @@ export class RunView {
 
   /** Put the keyboard into the search of the log. */
   search() {
-    if (!this.log.query.offsetParent) location.hash = "log";
-    this.log.query.select();
+    if (!this.log.at.query.offsetParent) location.hash = "log";
+    this.log.at.query.select();
   }
 
   showTab(name) {
-    const tab = TABS.some(([each]) => each === name) ? name : "";
-    for (const link of this.at.tabs.children) link.toggleAttribute("aria-current", link.dataset.tab === tab);
-    this.at.body.dataset.tab = tab;
-    if (tab === "files") this.#load("files");
-  }
-
-  /** Ask for the details in a moment; the first time, also for the log, and let the stream go on from there. */
-  #ask(first) {
-    clearTimeout(this.#timer);
-    this.#timer = setTimeout(() => this.#fetch(first).catch((failure) => this.#isOpen && this.#lose(failure.message)), this.#timer && !first ? 2 * SETTLE : SETTLE);
-  }
-
-  async #fetch(first) {
-    const end = first && this.log.end().catch(() => undefined);
-    try {
-      this.#info = await store.info(this.number);
-      if (this.#isOpen) this.#fill();
-    } finally {
-      if (first && this.#isOpen && store.rows.has(this.number)) store.follow(this.number, await end);
+    const links = [...this.at.tabs.children];
+    const chosen = links.find((link) => link.dataset.tab === name) || links[0];
+    for (const link of links) {
+      link.href = `${location.pathname}${location.search}#${link.dataset.tab}`;
+      link.toggleAttribute("aria-current", link === chosen);
     }
-    if (first && this.#isOpen) this.#load("media");
+    this.at.body.dataset.tab = chosen.dataset.tab;
+    if (chosen.dataset.tab === "files") this.#load("files");
+  }
+
+  /** Ask for all of it, and let the stream go on from there. */
+  async #start() {
+    const [, log] = await Promise.all([this.#ask(), this.log.end().catch(() => undefined)]);
+    if (!this.#isOpen) return;
+    if (store.rows.has(this.number)) store.follow(this.number, log);
+    this.#load("media");
+  }
+
+  async #ask() {
+    try {
+      await store.info(this.number);
+      if (this.#isOpen) this.#fill();
+    } catch (failure) {
+      if (this.#isOpen) this.#lose(failure.message);
+    }
   }
 
   async #load(part) {
@@ -94,22 +89,26 @@ export class RunView {
   }
 
   #fill() {
+    const info = store.infos.get(this.number);
     this.#row();
-    fill(this.at.details, details(this.#info));
+    if (info) fill(this.at.details, details(info));
   }
 
   #row() {
     const row = store.rows.get(this.number);
     if (!row) return;
+    const info = store.infos.get(this.number);
     this.actions.update(row);
-    fill(this.at.heading, [el("span.number", {}, row.number), " ", title(row)]);
+    fill(this.at.heading, el("span.number", {}, row.number), " ", title(row));
     fill(this.at.description, row.description);
     fill(this.at.command, title(row) !== row.command.trim() && row.command);
-    fill(this.at.about, about(row, this.#info));
+    fill(this.at.about, about(row, info));
     fill(this.at.remark, row.remark);
     fill(this.at.alerts, alerts(row).map((text) => el("li", {}, text)));
     this.#loaded.media?.update?.(row);
-    this.#showPhases(row);
+    this.#phases = (info?.phases || []).map((phase) => ({ ...phase, bar: phaseBar(phase) }));
+    fill(this.at.phases, this.#phases.map(({ bar }) => bar));
+    this.#time();
     this.#lose(this.#lost);
   }
 
@@ -121,14 +120,6 @@ export class RunView {
     fill(this.at.lost, why && [why, "; this is as it was ", this.#seen ? age(this.#seen, " ago") : "last seen"]);
   }
 
-  #showPhases(row) {
-    const phases = this.#info?.phases?.length ? this.#info.phases : roughly(row);
-    const bar = ({ state }) => el(`div.phase.${state}`, {}, el("span.bar"), el("span.room"), el("span.word", {}, state, " ", el("b")));
-    this.#phases = phases.map((phase) => ({ ...phase, bar: bar(phase) }));
-    fill(this.at.phases, this.#phases.map((phase) => phase.bar));
-    this.#time();
-  }
-
   #time() {
     const now = Date.now() / 1000;
     if (!this.at.lost.textContent) this.#seen &&= now;
@@ -138,31 +129,14 @@ export class RunView {
       bar.style.flexGrow = Math.max(seconds, 0.01);
       bar.title = `${state} for ${duration(seconds)}, from ${stamp(start)}${end ? ` to ${stamp(end)}` : ""}`;
       bar.classList.toggle("open", !end);
-      bar.firstChild.style.setProperty("--share", state === "running" && !end && total > 0 ? Math.min(1, step / total) : 1);
+      bar.style.setProperty("--share", state === "running" && !end && total > 0 ? Math.min(1, step / total) : 1);
       bar.querySelector("b").textContent = duration(seconds);
     }
   }
 }
 
-function build(element) {
-  const at = {
-    heading: el("h1"),
-    description: el("p.note"),
-    command: el("pre.command"),
-    about: el("p.about"),
-    actions: el("div.actions", { role: "group", "aria-label": "Actions" }),
-    remark: el("p.remark"),
-    lost: el("p.lost", { role: "status" }),
-    alerts: el("ul.alerts", { "aria-label": "Alerts" }),
-    phases: el("div.phases"),
-  };
-  const header = el("header.run", {}, el("a.back", { href: "." }, "‹ Runs"), Object.values(at));
-  for (const part of ["media", "charts", "log", "files", "details"]) at[part] = el(`section.${part}`, { "aria-label": part, tabindex: /media|log/.test(part) ? null : "0" });
-  const tab = ([name, word], place) => el("a", { href: `${location.pathname}#${name}`, "data-tab": name, title: `(${place + 1})` }, word);
-  at.tabs = el("nav.tabs", { "aria-label": "Parts of the run" }, TABS.map(tab));
-  at.body = el("div.body", {}, at.media, at.charts, at.log, at.files, at.details);
-  fill(element, [header, at.tabs, at.body]).scrollTop = 0;
-  return at;
+function phaseBar({ state }) {
+  return el(`div.phase.${state}`, {}, el("span.bar"), el("span.room"), el("span.word", {}, state, " ", el("b")));
 }
 
 /** The one line of what a run is. */
@@ -190,10 +164,4 @@ function alerts(row) {
   const cut = !isFinal(row) && Number.isFinite(cutAt) && `The deadline will cut it at step ${shown(cutAt)}.`;
   const out = leftOut > 0 && `${shown(leftOut)} points or names beyond what is stored of one run were left out.`;
   return [...found, cut, out].filter(Boolean);
-}
-
-/** The phases of a run as its row tells them, until its events are known. */
-function roughly({ state, created, started, ended }) {
-  const waiting = { state: started ? "waiting" : state, start: created, end: started || ended };
-  return started ? [waiting, { state: "running", start: started, end: ended }] : [waiting];
 }

@@ -89,9 +89,8 @@ class Store {
   /** Details of a run, new from the server; those it had before are in `infos` meanwhile. */
   async info(number) {
     const info = await api(`api/runs/${number}`);
-    this.infos.delete(number);
+    if (this.infos.size >= INFOS) this.infos.clear();
     this.infos.set(number, info);
-    if (this.infos.size > INFOS) this.infos.delete(this.infos.keys().next().value);
     this.put([info.row]);
     return info;
   }
