@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import math
 import os
+from pathlib import Path
 
 import pytest
 
 from remoterun.agent.shared import api
 from remoterun.agent.shared.measured import POINT, Progress
 from remoterun.agent.store.run_folder import RunFolder
+from remoterun.cli.main import main
 from remoterun.job import Job
 from remoterun.model import RunRequest
 from tests.workshop import Place, User, command_line, kill9, pids, until
@@ -119,3 +122,42 @@ def test_a_program_reads_them(user: User) -> None:
     assert curves.update() and not curves.update()
     assert curves.names == ["loss"] and len(curves.metrics) == 2 * POINT.size
     assert user.client.registry.run(run.number).progress == job.progress, "it stays with the run"
+
+
+def test_the_command(user: User, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    """A table, of several runs side by side; curves, points and JSON; with --watch until the run has ended."""
+    write = """printf '{"step": 1, "loss": %s, "a b,c": 1}\\n{"step": 2, "loss": 1}\\n' >metrics.jsonl"""
+    for value in (4, 8):
+        Job(user.client, user.client.runs.submit(RunRequest(write % value), user.source({}))).wait(60)
+    going_on = write % 3 + "; while [ ! -e go ]; do sleep 0.05; done"
+    live = Job(user.client, user.client.runs.submit(RunRequest(going_on + " # --steps 9"), user.source({})))
+    until(lambda: live.progress)
+    user.client.close()
+    home = user.config.home
+    (home / "config.toml").write_text(f'[machines.one]\nengine = "process"\nhome = "{user.place("one").folder}"\n')
+    monkeypatch.setenv("REMOTERUN_HOME", str(home))
+
+    def typed(*words: str, status: int = 0) -> list[str]:
+        assert main(["metrics", *words]) == status
+        return [" ".join(line.split()) for line in capfd.readouterr().out.splitlines()]
+
+    assert typed("1") == [
+        "SERIES LAST BEST AT STEP FIRST POINTS",
+        "loss 1 1 2 4 2 █▁",
+        "a b,c 1 – – 1 1 ▁",
+        "run 1: step 2",
+    ]
+    assert typed("1", "2", "--name", "lo*")[:2] == ["SERIES RUN 1 RUN 2", "loss 1 (best 1 at 2) 1 (best 1 at 2)"]
+    rows = list(csv.reader(typed("2", "--csv")))
+    assert rows[0] == ["run", "series", "step", "time", "value"]
+    assert [[*row[:3], row[4]] for row in rows[1:]] == [
+        ["2", "loss", "1.0", "8.0"], ["2", "loss", "2.0", "1.0"], ["2", "a b,c", "1.0", "1.0"],
+    ]  # fmt: skip
+    (record,) = json.loads("".join(typed("3", "--json")))
+    assert (record["number"], record["state"], record["total"]) == (3, "running", 9)
+    assert record["progress"]["series"][0]["first"] == 3
+    assert typed("2", "--plot", "--name", "loss")[0] == "loss, run 2"
+    assert typed("last", "--csv", "--json", status=2) == []
+    (run,) = user.place("one").home.active_keys()
+    Path(user.place("one").run(run).work, "go").touch()
+    assert typed("3", "--watch")[-1] == "run 3: step 2", "it shows the end"

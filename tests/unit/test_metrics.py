@@ -7,11 +7,13 @@ from dataclasses import replace
 
 import pytest
 
-from remoterun.agent.shared.measured import SHOWN, SPARK, Progress, Series
+from remoterun.agent.shared import api
+from remoterun.agent.shared.measured import MOST_POINTS, POINT, SHOWN, SPARK, Progress, Series
 from remoterun.agent.shared.states import RunState, RunStatus
 from remoterun.cli.render import metric_views
 from remoterun.cli.render.run_views import _loss
 from remoterun.client.metrics import Outlook, outlook, parameters
+from remoterun.client.stores import _check_bounds
 from remoterun.model import MachineType, Run, by_our_clock
 from remoterun.model.rented import HostUse, Renting
 
@@ -96,3 +98,22 @@ def test_a_curve_in_a_terminal() -> None:
     wild = [(0.0, 0.0, float("nan")), (float("inf"), 0.0, 1.0), (1e308, 0.0, -1e308)]
     assert metric_views._drawn(wild) == []
     assert len(metric_views._drawn([*wild, (1.0, 0.0, 1.0)])) == 9
+
+
+@pytest.mark.parametrize(
+    ("names", "points"),
+    [
+        (["n"] * 991, {}),
+        (["n" * 201], {}),
+        ([], {"metrics": bytearray(31)}),
+        ([], {"usage": bytearray(100_001 * POINT.size)}),
+    ],
+)
+def test_points_that_no_host_has(names: list[str], points: dict[str, bytearray]) -> None:
+    asked = api.Measured("k", metrics=POINT.size, names=10)
+    fine = {"metrics": bytearray(POINT.size), "usage": bytearray()}
+    _check_bounds(asked, ["n"] * 990, fine)
+    with pytest.raises(ValueError, match="too many|more points"):
+        _check_bounds(asked, names, fine | points)
+    with pytest.raises(ValueError, match="more points"):
+        _check_bounds(asked._replace(metrics=MOST_POINTS * POINT.size), [], fine)
