@@ -213,13 +213,12 @@ def test_files_are_a_tree_with_sizes_and_links(page: Any) -> None:
     assert page.locator(".preview h2").inner_text() == "a/b/c/deep é.txt"
 
 
-def test_files_are_shown_by_what_they_are(page: Any, tab: Tab) -> None:
+def test_files_are_shown_by_what_they_are(page: Any) -> None:
     show(page, "files", "files", 3)
     assert choose(page, "train.py").locator("pre").inner_text() == "print('hello')\n"
     assert "not text" in choose(page, "weights.bin").inner_text()
     big = choose(page, "big.txt")
     assert "The first 262 kB of 640 kB." in big.inner_text() and len(big.locator("pre").inner_text()) == 256 << 10
-    tab.expect("big.txt.*ERR_ABORTED")  # no more of it is fetched
     assert choose(page, EVIL.replace("/", "|")).locator("pre").inner_text() == EVIL
     page.locator("summary", has_text="s/").click()
     picture = choose(page, "100.png").locator("img")
@@ -253,7 +252,7 @@ def test_runs_beside_each_other(page: Any) -> None:
     page.get_by_text("of run 4 at 400").wait_for()
     lines = [line.split("\t") for line in page.locator("table").first.inner_text().splitlines()]
     assert ["loss", "0.2", "0.1"] in lines and ["accuracy", "0.9", "–"] in lines
-    assert [EVIL, "–", "1"] in lines and lines[-1] == ["units", "64", "64"]
+    assert [EVIL, "–", "1"] in lines and lines[-1][0] == EVIL, "what is the same is left out"
     assert page.locator("table b").all_inner_texts() == ["0.1", "0.9", "1"], "the best ones"
     assert page.locator(".chart-values span").first.inner_text().startswith("3 ")
     assert drawn(page) == ["api/runs/3/file/s/400.png?", "api/runs/4/file/s/400.png?"]
@@ -331,7 +330,7 @@ def natural(page: Any, selector: str) -> int:
     return width
 
 
-def test_the_diary_and_the_files_of_a_real_run(ui: Ui, whole: Any, studies: list[int]) -> None:
+def test_the_diary_and_the_files_of_a_real_run(ui: Ui, whole: Any, tab: Tab, studies: list[int]) -> None:
     ui.open(whole, f"runs/{studies[0]}")
     whole.get_by_text("<b>what was written at 30</b>").wait_for()
     whole.get_by_role("slider", name="step").press("ArrowLeft")
@@ -344,6 +343,7 @@ def test_the_diary_and_the_files_of_a_real_run(ui: Ui, whole: Any, studies: list
         whole.get_by_role("link", name=f"Download {name}", exact=True).click()
     assert Path(download.value.path()).read_text().startswith("<svg")
     assert choose(whole, "empty.txt").locator("pre").inner_text() == ""
+    tab.expect("416")  # it has no first byte
     choose(whole, "<img src=x onerror=alert(1)>.svg").locator("img").wait_for()
     whole.locator("summary", has_text="samples/").click()
     choose(whole, "step-10.png")

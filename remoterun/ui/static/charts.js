@@ -146,29 +146,30 @@ export class Charts {
 }
 
 class Chart {
-  #base = el("canvas");
-  #top;
+  #canvas;
+  #line = el("div.chart-cursor", {}, el("span"));
+  #band = el("div.chart-band");
   #values = el("div.chart-values");
   #rows = el("div.chart-rows", { tabindex: "0", role: "region" });
   #table = el("details", { ontoggle: () => this.all.draw() }, el("summary", {}, "table"), this.#rows);
-  #drag = null; // {from, to}: pixels
+  #drag = null; // where it began and is now, in pixels
   #drawn = null; // what the picture shows
 
   constructor(all, file, name) {
     Object.assign(this, { all, file, name, unit: file === "usage" ? UNITS[name] : "" });
-    this.#top = el("canvas", { tabindex: "0", role: "img", "aria-label": `Chart of ${name}` });
+    this.#canvas = el("canvas", { tabindex: "0", role: "img", "aria-label": `Chart of ${name}` });
     this.direction = this.unit ? 0 : direction(name);
-    this.plot = el("div.plot", {}, this.#base, this.#top);
+    this.plot = el("div.plot", {}, this.#canvas, this.#line, this.#band);
     const caption = el("figcaption", {}, el("span.chart-name", { title: name }, name), this.#values);
     this.element = el(`figure.chart${all.runs.length > 1 ? ".several" : ""}`, {}, caption, this.plot, this.#table);
     this.#rows.setAttribute("aria-label", `${name} as a table`);
     const drawn = (act) => (event) => this.#drawn && act(event);
-    this.#top.onpointermove = drawn((event) => this.#moved(event));
-    this.#top.onpointerleave = () => this.#drag ?? all.set({ cursor: null });
-    this.#top.onpointerdown = drawn((event) => this.#down(event));
-    this.#top.onpointerup = drawn(() => this.#up());
-    this.#top.ondblclick = () => all.set({ zoom: null });
-    this.#top.onkeydown = drawn((event) => this.#key(event));
+    this.#canvas.onpointermove = drawn((event) => this.#moved(event));
+    this.#canvas.onpointerleave = () => this.#drag ?? all.set({ cursor: null });
+    this.#canvas.onpointerdown = drawn((event) => this.#down(event));
+    this.#canvas.onpointerup = drawn(() => this.#up());
+    this.#canvas.ondblclick = () => all.set({ zoom: null });
+    this.#canvas.onkeydown = drawn((event) => this.#key(event));
   }
 
   draw(width, colour, font) {
@@ -181,9 +182,8 @@ class Chart {
     });
     if (!lines.length) return;
     const [right, bottom] = [width - EDGE.right, HEIGHT - EDGE.bottom];
-    const { zoom } = view;
     let [from, to] = [Math.min(...lines.map(({ line }) => line.x[0])), Math.max(...lines.map(({ line }) => line.x[line.count - 1]))];
-    if (zoom?.axis === axis && zoom.from < to && zoom.to > from) ({ from, to } = zoom);
+    if (view.zoom?.axis === axis && view.zoom.from < to && view.zoom.to > from) ({ from, to } = view.zoom);
     if (from === to) [from, to] = [from - 1, to + 1];
     for (const each of lines) {
       const choose = (y) => chosen(each.line, y, from, to, right - EDGE.left, log ? 0 : -Infinity);
@@ -198,9 +198,13 @@ class Chart {
     const scale = log ? Math.log10 : (value) => value;
     const x = (value) => EDGE.left + ((value - from) / (to - from)) * (right - EDGE.left);
     const y = (value) => bottom - ((scale(value) - scale(low)) / (scale(high) - scale(low))) * (bottom - EDGE.top);
-    this.#drawn = { axis, log, lines, from, to, low, high, x, y, right, bottom, width, colour, font };
+    this.#drawn = { axis, log, lines, from, to, low, high, x, y, right, bottom, width, colour };
 
-    const pen = sized(this.#base, width, font);
+    const dense = globalThis.devicePixelRatio;
+    Object.assign(this.#canvas, { width: Math.round(width * dense), height: Math.round(HEIGHT * dense) }); // and it is empty
+    const pen = this.#canvas.getContext("2d");
+    pen.scale(dense, dense);
+    pen.font = `10.5px ${font}`;
     this.#axes(pen);
     pen.rect(EDGE.left - 1, 0, right - EDGE.left + 4, bottom + 1);
     pen.clip();
@@ -209,18 +213,10 @@ class Chart {
     if (this.#table.open) this.#fillTable();
   }
 
-  /** Show what is at the cursor; false: there is no picture yet. */
-  point() {
-    if (!this.#drawn) return false;
-    this.#cursor();
-    this.#words();
-    return true;
-  }
-
   /** Give back the memory of the pictures while they are not seen. */
   release() {
     this.#drawn = null;
-    this.#base.width = this.#top.width = 0;
+    this.#canvas.width = 0;
   }
 
   #axes(pen) {
@@ -275,34 +271,28 @@ class Chart {
     pen.setLineDash([]);
     pen.fillStyle = colour("--bad"); // what is NaN or infinite, or not above 0 on a log axis
     for (const index of solid.marks) pen.fillRect(x(line.x[index]) - 1, bottom - 4, 2, 5);
-    if (best >= 0) dot(pen, x(line.x[best]), y(values[best]), 3, colour("--ground")).stroke();
+    if (best < 0) return;
+    pen.fillStyle = colour("--ground");
+    pen.beginPath();
+    pen.arc(x(line.x[best]), y(values[best]), 3, 0, 7);
+    pen.fill();
+    pen.stroke();
   }
 
-  #cursor() {
-    const { axis, lines, x, y, right, bottom, width, colour, font, from, to } = this.#drawn;
+  /** Show what is at the cursor; false: there is no picture yet. */
+  point() {
+    if (!this.#drawn) return false;
+    const { axis, from, to, x } = this.#drawn;
     const { cursor } = this.all.view;
-    const pen = sized(this.#top, width, font);
-    if (this.#drag) {
-      pen.globalAlpha = 0.12;
-      pen.fillStyle = colour("--accent");
-      pen.fillRect(this.#drag.from, EDGE.top, this.#drag.to - this.#drag.from, bottom - EDGE.top);
-      pen.globalAlpha = 1;
+    this.#line.hidden = cursor?.axis !== axis || cursor.x < from || cursor.x > to;
+    if (!this.#line.hidden) {
+      this.#line.style.left = `${x(cursor.x)}px`;
+      this.#line.firstChild.textContent = this.#place(cursor.x);
     }
-    if (cursor?.axis !== axis || cursor.x < from || cursor.x > to) return;
-    const place = x(cursor.x);
-    pen.fillStyle = colour("--faint");
-    pen.fillRect(Math.round(place), EDGE.top, 1, bottom - EDGE.top);
-    for (const { run, line, y: values } of lines) {
-      const index = line.nearest(cursor.x);
-      if (Math.abs(x(line.x[index]) - place) < 12) dot(pen, x(line.x[index]), y(values[index]), 2.6, colour(run.colour));
-    }
-    const text = this.#place(cursor.x);
-    const wide = pen.measureText(text).width;
-    const left = Math.min(Math.max(place - wide / 2, 0), right + 4 - wide);
-    pen.fillStyle = colour("--ground");
-    pen.fillRect(0, bottom + 2, width, 16); // over the labels of the axis
-    pen.fillStyle = colour("--ink");
-    pen.fillText(text, left, HEIGHT - 1);
+    this.#band.hidden = !this.#drag;
+    if (this.#drag) Object.assign(this.#band.style, { left: `${Math.min(...this.#drag)}px`, width: `${Math.abs(this.#drag[1] - this.#drag[0])}px` });
+    this.#words();
+    return true;
   }
 
   /** The caption and the description: what each run has at the cursor, or last, and its best. */
@@ -319,7 +309,7 @@ class Chart {
     }));
     const summary = ({ run, line, best: at }) => `${run.label}: ${line.count} points, first ${this.#text(line.y[0])}, last ${this.#text(line.y[line.count - 1])}` +
       ` at ${this.#place(line.x[line.count - 1])}${at < 0 ? "" : `,${best(line, at)} at ${this.#place(line.x[at])}`}`;
-    this.#top.setAttribute("aria-label", `Chart of ${this.name}. ${lines.map(summary).join(". ")}. Arrow keys move a cursor.`);
+    this.#canvas.setAttribute("aria-label", `Chart of ${this.name}. ${lines.map(summary).join(". ")}. Arrow keys move a cursor.`);
   }
 
   #text(value) {
@@ -337,7 +327,7 @@ class Chart {
   }
 
   #moved({ offsetX }) {
-    if (this.#drag) this.#drag.to = offsetX;
+    if (this.#drag) this.#drag[1] = offsetX;
     const { axis, lines, x } = this.#drawn;
     const wanted = this.#at(offsetX);
     const near = lines.map(({ line }) => line.x[line.nearest(wanted)]).sort((one, other) => Math.abs(one - wanted) - Math.abs(other - wanted))[0];
@@ -346,12 +336,12 @@ class Chart {
 
   #down({ button, offsetX, pointerId }) {
     if (button) return;
-    this.#drag = { from: offsetX, to: offsetX };
-    this.#top.setPointerCapture(pointerId);
+    this.#drag = [offsetX, offsetX];
+    this.#canvas.setPointerCapture(pointerId);
   }
 
   #up() {
-    const [from, to] = this.#drag ? [this.#drag.from, this.#drag.to].sort((one, other) => one - other) : [0, 0];
+    const [from, to] = (this.#drag ?? [0, 0]).sort((one, other) => one - other);
     this.#drag = null;
     this.all.set(to - from < 6 ? { cursor: null } : { zoom: { axis: this.#drawn.axis, from: this.#at(from), to: this.#at(to) } });
   }
@@ -398,25 +388,6 @@ class Chart {
 function noPoints() {
   const start = { time: null };
   return { usage: new Points(start), metrics: new Points(start), ends: {} };
-}
-
-/** The context of a canvas that is made as wide as its place, sharp on any screen, and empty; it counts in CSS pixels. */
-function sized(canvas, width, font) {
-  const dense = globalThis.devicePixelRatio || 1;
-  Object.assign(canvas, { width: Math.round(width * dense), height: Math.round(HEIGHT * dense) });
-  const pen = canvas.getContext("2d");
-  pen.scale(dense, dense);
-  pen.font = `10.5px ${font}`;
-  pen.textBaseline = "bottom";
-  return pen;
-}
-
-function dot(pen, x, y, radius, colour) {
-  pen.beginPath();
-  pen.arc(x, y, radius, 0, 7);
-  pen.fillStyle = colour;
-  pen.fill();
-  return pen;
 }
 
 function unitOf(seconds) {

@@ -36,12 +36,10 @@ function table({ rows, params, differs, best }) {
   const head = rows.map((row, place) => el("th", { scope: "col" }, swatch(place), el("a", { href: `runs/${row.number}` }, `run ${row.number}`)));
   const part = (name, lines) => lines.length > 0 && el("tbody", {}, name && el("tr", {}, el("th.part", { scope: "rowgroup", colspan: rows.length + 1 }, name)),
     lines.map(([word, cells]) => el("tr", {}, el("th", { scope: "row" }, word), cells.map((cell) => el("td", {}, cell ?? "–")))));
-  const same = Object.keys(params).filter((name) => !differs.includes(name));
   const values = ([name, found]) => {
     const top = Math.max(...found.filter((value) => value !== null).map((value) => value * direction(name)));
     return [name, found.map((value) => el(direction(name) && value !== null && value * direction(name) === top ? "b" : "span", {}, number(value)))];
   };
-  const named = (names) => names.map((name) => [name, params[name]]);
   return el("div.wide", {}, el("table", {}, el("thead", {}, el("tr", {}, el("td"), head)), part("", [["", rows.map((row) => el("code", {}, row.command))], ["", rows.map(stateOf)]]),
-    part("Best values", Object.entries(best).map(values)), part("Parameters that differ", named(differs)), part("Parameters that are the same", named(same))));
+    part("Best values", Object.entries(best).map(values)), part("Parameters that differ", differs.map((name) => [name, params[name]]))));
 }

@@ -12,10 +12,9 @@ export class Points {
   bytes = 0;
   series = [];
   #rest = new Uint8Array(0);
-  #start;
 
   constructor(start = { time: null }) {
-    this.#start = start;
+    this.start = start;
   }
 
   add(buffer) {
@@ -34,7 +33,7 @@ export class Points {
       if (!(index >= 0 && index < MOST_SERIES && Number.isInteger(index))) continue;
       const series = (this.series[index] ??= { step: new Line(true), time: new Line(false) });
       if (Number.isFinite(step)) series.step.push(step, value);
-      if (Number.isFinite(time)) series.time.push(time - (this.#start.time ??= time), value);
+      if (Number.isFinite(time)) series.time.push(time - (this.start.time ??= time), value);
     }
   }
 }
@@ -166,7 +165,7 @@ export function ticks(low, high, count) {
 export function logTicks(low, high, count) {
   if (high / low < 3) return ticks(low, high, count);
   const [first, last] = [Math.floor(Math.log10(low)), Math.ceil(Math.log10(high))];
-  const parts = last - first < count / 2 ? [1, 2, 5] : [1];
+  const parts = last - first <= count / 2 ? [1, 2, 5] : [1];
   const found = [];
   for (let power = first; power <= last; power += Math.ceil((last - first) / count)) found.push(...parts.map((part) => part * 10 ** power));
   return found.filter((value) => value >= low && value <= high);
