@@ -87,23 +87,9 @@ export function age(moment, words = "") {
   return node;
 }
 
-const everySecond = new Set();
-
-/** Call `task` each second while the page is seen; returns the function that ends it. */
-export function tick(task) {
-  everySecond.add(task);
-  return () => everySecond.delete(task);
-}
-
 function showAge(node) {
   const text = duration((Date.now() - Date.parse(node.dateTime)) / 1000) + node.dataset.words;
   if (node.textContent !== text) node.textContent = text;
 }
 
-function everyTick() {
-  if (document.hidden) return;
-  document.querySelectorAll("time[data-words]").forEach(showAge);
-  for (const task of everySecond) task();
-}
-
-setInterval(everyTick, 1000);
+setInterval(() => document.hidden || document.querySelectorAll("time[data-words]").forEach(showAge), 1000);

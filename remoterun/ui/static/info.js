@@ -21,7 +21,7 @@ export function details({ row, spec, folder, params, git, diff, mounts, environm
     section("Attempts", facts({ attempts }), table(hosts)),
     section("Ports", table(ports)),
     section("Repeats", of && el("p", {}, "It repeats ", link(of)), as?.length > 0 && el("p", {}, "It is repeated by ", as.map(link))),
-    section("Events", facts(Object.fromEntries((events || []).map((event, place) => [place, told(event)])), moments(events))),
+    section("Events", facts(Object.fromEntries((events || []).map((event, place) => [place, told(event)])), (events || []).map(({ t }) => moment(t)))),
   ];
 }
 
@@ -76,11 +76,7 @@ function told({ state, reason, message, note, code }) {
   return [state, reason, message, note, Number.isInteger(code) && `exit status ${code}`].filter((each) => typeof each === "string").join(" · ");
 }
 
-function moments(events) {
-  return (events || []).map(({ t }) => moment(t));
-}
-
 function moment(t) {
   const seconds = typeof t === "number" ? t : Date.parse(t) / 1000;
-  return el("span", {}, stamp(seconds), " · ", age(seconds, " ago"));
+  return Number.isFinite(seconds) && el("span", {}, stamp(seconds), " · ", age(seconds, " ago"));
 }

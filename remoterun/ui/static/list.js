@@ -45,10 +45,9 @@ export class List {
     this.#draw(true);
   }
 
-  /** The number of the run that stands `by` places from the chosen one. */
+  /** The number of the run that stands `by` places from the chosen one, if there is any. */
   beside(by) {
-    const next = this.#place < 0 ? 0 : Math.max(0, Math.min(this.#rows.length - 1, this.#place + by));
-    return this.#rows[next]?.number ?? null;
+    return this.#rows[Math.max(0, Math.min(this.#rows.length - 1, this.#place + by))]?.number;
   }
 
   /** Put the keyboard on the chosen row. */
@@ -84,9 +83,8 @@ export class List {
     this.#tops = [0];
     for (const row of this.#rows) this.#tops.push(this.#tops.at(-1) + (metricsOf(row).length ? HIGH : LOW));
     this.rows.style.height = `${this.#tops.at(-1)}px`;
-    const moved = this.#tops[this.#place] - before;
     if (before === undefined) this.#reveal();
-    else if (moved && this.scroller.scrollTop) this.scroller.scrollTop += moved; // what one looks at stays where it is
+    else if (this.scroller.scrollTop) this.scroller.scrollTop += (this.#tops[this.#place] ?? before) - before; // what one sees stays
     at("foot").textContent = summary(this.#rows);
     this.#draw();
   }
@@ -179,13 +177,11 @@ function metric({ name, last, best, spark }) {
 
 /** Whether a row fits all that was typed: words, `state:` `label:` `machine:` `is:`, `loss<2`; `-` before one excludes. */
 function matcher(text) {
-  const words = text.toLowerCase().split(/\s+/).filter(Boolean);
-  const tests = words.map((word) => (/^-./.test(word) ? not(test(word.slice(1))) : test(word)));
-  const archived = words.includes("is:archived");
-  return (row) => Boolean(row.hidden) === archived && tests.every((fits) => fits(row));
+  const typed = text.toLowerCase().split(/\s+/).filter(Boolean);
+  const tests = typed.map((word) => [/^-./.test(word), test(word.replace(/^-(?=.)/, ""))]);
+  const archived = typed.includes("is:archived");
+  return (row) => Boolean(row.hidden) === archived && tests.every(([isNot, fits]) => fits(row) !== isNot);
 }
-
-const not = (fits) => (row) => !fits(row);
 
 const KINDS = {
   state: (row, value) => (row.stopping && !isFinal(row) ? "stopping" : row.state).startsWith(value),
@@ -198,17 +194,11 @@ function test(word) {
   const [, kind, value] = word.match(/^(state|label|machine|is):(.*)$/) || [];
   if (kind) return (row) => KINDS[kind](row, value);
   const [, name, sign, limit] = word.match(/^([^<>]+)([<>])(-?[\d.]+(?:e-?\d+)?)$/) || [];
-  if (!name) return (row) => textOf(row).includes(word);
+  if (!name) return (row) => words(row).join("\n").toLowerCase().includes(word);
   return (row) => {
     const last = row.progress?.series.find((each) => each.name.toLowerCase() === name)?.last;
     return Number.isFinite(last) && (sign === "<" ? last < limit : last > limit);
   };
 }
 
-const texts = new WeakMap();
-
-function textOf(row) {
-  const words = () => [row.number, row.state, row.command, row.description, row.machine, row.remark, ...row.labels];
-  if (!texts.has(row)) texts.set(row, words().join("\n").toLowerCase());
-  return texts.get(row);
-}
+const words = (row) => [row.number, row.state, row.command, row.description, row.machine, row.remark, ...row.labels];

@@ -74,6 +74,7 @@ export class Log {
   }
 
   #grow({ start, end, text, skipped }) {
+    this.#scrolled(); // by hand, in this very moment
     const last = this.#parts.at(-1);
     this.#total = Math.max(this.#total, end ?? start);
     if (skipped || (last?.end || 0) !== start) {

@@ -88,7 +88,7 @@ const COMMANDS = {
 
 function move(by) {
   const number = list.beside(by);
-  if (number !== null) go(`runs/${number}`, path().startsWith("runs/"));
+  if (number) go(`runs/${number}`, path().startsWith("runs/"));
   if (at("list").contains(document.activeElement)) list.focus();
 }
 

@@ -2,7 +2,7 @@
 
 import { Actions } from "./actions.js";
 import { Charts } from "./charts.js";
-import { age, duration, el, fill, glyph, money, number as shown, stamp, template, tick } from "./dom.js";
+import { age, duration, el, fill, glyph, money, number as shown, stamp, template } from "./dom.js";
 import { details } from "./info.js";
 import { stateOf, title } from "./list.js";
 import { Log } from "./log.js";
@@ -28,15 +28,17 @@ export class RunView {
     this.log = new Log(this.at.log, number);
     this.charts = new Charts(this.at.charts, number);
     store.unfollow();
+    const clock = setInterval(() => this.#time(), 1000);
     this.#ends = [
       store.on("rows", () => this.#row()),
       store.on("run", () => this.#ask()),
       store.on("points", (said) => this.charts.update(said)),
       store.on("lost", ({ message }) => this.#lose(message)),
       store.on("back", () => (this.#lose(null), this.#ask())),
-      tick(() => this.#time()),
+      () => clearInterval(clock),
     ];
-    this.#fill();
+    this.#row();
+    this.#details();
     this.#timer = setTimeout(() => this.#start(), SETTLE);
   }
 
@@ -75,7 +77,7 @@ export class RunView {
   async #ask() {
     try {
       await store.info(this.number);
-      if (this.#isOpen) this.#fill();
+      if (this.#isOpen) this.#details();
     } catch (failure) {
       if (this.#isOpen) this.#lose(failure.message);
     }
@@ -88,9 +90,8 @@ export class RunView {
     if (this.#isOpen) this.#loaded[part] = module[part](this.at[part], this.number);
   }
 
-  #fill() {
+  #details() {
     const info = store.infos.get(this.number);
-    this.#row();
     if (info) fill(this.at.details, details(info));
   }
 

@@ -102,9 +102,8 @@ class Store {
     this.#open();
   }
 
-  /** Hear of no run; the list goes on. */
   unfollow() {
-    this.#followed = null;
+    this.#followed = null; // the list goes on
   }
 
   async #load(limit) {
