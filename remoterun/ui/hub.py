@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import threading
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -33,85 +31,70 @@ class Hub:
         self.version = int(time.time() * 1000)
         """Grows with each change, and from one server to the next."""
         self._closed = client.connections.event()
-        self._lock = threading.RLock()
+        self._changed = threading.Condition()
+        self._waiting, self._at_work = 0, False
         self._runs: dict[int, Run] = {}
         self._rows: dict[int, tuple[int, bytes]] = {}
         self._gone: dict[int, int] = {}
         """With the version from which on each is as it is."""
         self._registry_read: int | None = None
         self._curves: dict[int, tuple[Curves, threading.Lock]] = {}
-        self._pages: dict[asyncio.Event, asyncio.AbstractEventLoop] = {}
-        self._at_work = False
+        self._measured: dict[int, float] = {}
 
     def rows(self, limit: int) -> tuple[list[bytes], int, bool]:
         """(the newest rows, newest first, each as JSON; their version; whether there are more). No machine is asked."""
-        with self._lock:
+        with self._changed:
             self._read_registry()
             numbers = sorted(self._rows, reverse=True)
             return [self._rows[number][1] for number in numbers[:limit]], self.version, len(numbers) > limit
 
-    def changes(self, since: int) -> tuple[list[bytes], list[int], int]:
-        """(rows that are newer than a version, numbers of runs that are gone since, the version now)."""
-        with self._lock:
-            found = [data for version, data in self._rows.values() if version > since]
-            return found, [number for number, version in self._gone.items() if version > since], self.version
-
-    def heard(self, run: Run) -> bytes:
-        """Show a run as it is recorded now, and what its machine says besides; its row."""
-        return self._put(replace(self.client.registry.run(run.number), fault=run.fault, line=run.line))
-
-    def curves(self, number: int, update: bool = True) -> Curves:
-        """The points of a run; with `update`, or where none are known, those that are new are fetched. Raises
-        `RemoterunError`."""
-        with self._lock:
-            known = self._curves.pop(number, None)
-            curves, turn = known or (self.client.runs.metrics(number), threading.Lock())
-            self._curves[number] = curves, turn  # the last one used is the last to go
-            while len(self._curves) > MOST_CURVES:
-                del self._curves[next(iter(self._curves))]
-        if update or known is None:
-            with turn:
-                curves.update()
-        return curves
-
-    @contextlib.contextmanager
-    def watched(self, news: asyncio.Event) -> Iterator[None]:
-        """Ask all machines again and again; `news` is set when something has changed. To be used in an event loop."""
-        with self._lock:
-            self._pages[news] = asyncio.get_running_loop()
+    def changes(self, since: int, patience: float) -> tuple[list[bytes], list[int], int]:
+        """(rows that are newer than a version, numbers of runs that are gone since, the version now); so many seconds
+        are waited for any. All machines are asked again and again as long as somebody waits."""
+        with self._changed:
             if not self._at_work:
                 self._at_work = True
                 threading.Thread(target=self._work, name="remoterun page", daemon=True).start()
-        try:
-            yield
-        finally:
-            with self._lock:
-                del self._pages[news]
+            self._waiting += 1
+            self._changed.wait_for(lambda: self.version != since, patience)
+            self._waiting -= 1
+            found = [data for version, data in self._rows.values() if version > since]
+            return found, [number for number, version in self._gone.items() if version > since], self.version
 
-    def _put(self, run: Run) -> bytes:
+    def heard(self, run: Run) -> None:
+        """Show a run as it is recorded now, and what its machine says besides."""
+        self._put(replace(self.client.registry.run(run.number), fault=run.fault, line=run.line))
+
+    def curves(self, number: int) -> Curves:
+        """The points of a run, as they were a moment ago. Raises `RemoterunError`."""
+        known = self._curves.get(number) or (self.client.runs.metrics(number), threading.Lock())
+        with self._changed:
+            curves, turn = self._curves[number] = self._curves.pop(number, known)  # the last one used is the last to go
+            while len(self._curves) > MOST_CURVES:
+                del self._curves[next(iter(self._curves))]
+        with turn:
+            if time.monotonic() - self._measured.get(number, -EVERY) >= EVERY * 0.9 or not curves.metrics:
+                curves.update()
+                self._measured[number] = time.monotonic()
+        return curves
+
+    def _put(self, run: Run) -> None:
         data = encoded(row(run, time.time()))
-        with self._lock:
+        with self._changed:
             self._runs[run.number] = run
             if self._rows.get(run.number, (0, b""))[1] != data:
                 self._rows[run.number] = self._next(), data
-        return data
 
     def _next(self) -> int:
         self.version += 1
-        for news, loop in self._pages.items():
-            with contextlib.suppress(RuntimeError):  # it is being closed
-                loop.call_soon_threadsafe(news.set)
+        self._changed.notify_all()
         return self.version
 
     def _work(self) -> None:
         silent: dict[MachineType, float] = {}
-        while not self._closed.is_set():
-            with self._lock:
-                if not self._pages:
-                    self._at_work = False
-                    return
+        while not self._closed.wait(EVERY):
             with contextlib.suppress(RemoterunError):  # such as a disk that is full: the next time
-                with self._lock:
+                with self._changed:
                     self._read_registry()
                     moving = [run for run in self._runs.values() if not run.final]
                 now = time.monotonic()
@@ -119,7 +102,10 @@ class Hub:
                     if run.fault is not None:
                         silent[run.host] = now + LATER
                     self.heard(run)
-            self._closed.wait(EVERY)
+            with self._changed:
+                if not self._waiting:
+                    self._at_work = False
+                    return
 
     def _read_registry(self) -> None:
         """What another process has changed; what this one learns is shown as it comes."""

@@ -115,7 +115,7 @@ class RunsPage(Server):
         return {"names": curves.names, "metrics": len(curves.metrics), "usage": len(curves.usage)}
 
     def _points(self, name: str, request: Request, _: Any) -> Response:
-        points = getattr(self._hub.curves(self._number(request), update=False), name)
+        points = getattr(self._hub.curves(self._number(request)), name)
         begin = int(request.query_params.get("from", "0"))
         return Response(bytes(points[begin:]), media_type="application/octet-stream")
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import codecs
 import contextlib
+import queue
+import threading
 import time
 from collections.abc import AsyncIterator, Callable
 from functools import partial
@@ -47,9 +48,8 @@ class Streams:
         stream = Stream(self._hub, run, version, log, metrics or 0)
         if not last or len(self._open) < MOST_STREAMS:
             self._open.append(stream)
-        for oldest in self._open[:-MOST_STREAMS]:
-            oldest.end()
-            self._open.remove(oldest)
+        if len(self._open) > MOST_STREAMS:
+            self._open.pop(0).end()
         return StreamingResponse(self._events(stream, stream not in self._open), media_type="text/event-stream")
 
     async def _events(self, stream: Stream, polls: bool) -> AsyncIterator[str]:
@@ -57,68 +57,63 @@ class Streams:
             async for text in stream.events(polls):
                 yield text
         finally:
-            with contextlib.suppress(ValueError):
+            if stream in self._open:
                 self._open.remove(stream)
 
 
 class Stream:
-    """How far a page is."""
+    """How far a page is. What is new comes from a thread each for rows, points and the log."""
 
     def __init__(self, hub: Hub, run: int | None, version: int | None, log: int | None, metrics: int) -> None:
         self._hub, self._run = hub, run
         self._version, self._log, self._metrics = hub.version if version is None else version, log, metrics
-        self._queue: asyncio.Queue[tuple[str, Any]] = asyncio.Queue(MOST_BEHIND // PIECE)
+        self._queue: queue.Queue[tuple[str, Any]] = queue.Queue(MOST_BEHIND // PIECE)
         """What was not sent yet. Who has more waits, the host too: the link gives it no credit."""
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._following: Following | None = None
         self._closed = False
 
     def end(self) -> None:
-        """Another page takes its place: it goes on by asking again and again."""
-        while not self._queue.empty():
-            self._queue.get_nowait()
-        self._queue.put_nowait(("end", None))
+        """It ends, and the page goes on by asking again and again. May be called twice."""
+        self._closed = True
+        if self._following is not None:
+            self._following.close()
+        with contextlib.suppress(queue.Empty):
+            while True:  # who waits for room has it, and ends
+                self._queue.get_nowait()
+        with contextlib.suppress(queue.Full):
+            self._queue.put_nowait(("end", None))
 
     async def events(self, polls: bool) -> AsyncIterator[str]:
-        loop, begun, patience = asyncio.get_running_loop(), time.monotonic(), FIRST if polls else ALIVE
-        news = asyncio.Event()
-
-        def put(kind: str, data: Any) -> None:
-            """For other threads: they wait until there is room."""
-            if not self._closed:
-                asyncio.run_coroutine_threadsafe(self._queue.put((kind, data)), loop).result()
-
-        with self._hub.watched(news):
-            work = [asyncio.create_task(self._send_rows(news))]
-            if self._run is not None:
-                work += [
-                    asyncio.create_task(in_thread(partial(each, self._run, put)))
-                    for each in (self._follow, self._measure)
-                ]
-            try:
-                yield ": \n\n"
-                while not polls or time.monotonic() < begun + MOST_POLL:
-                    try:
-                        kind, data = await asyncio.wait_for(self._queue.get(), patience)
-                    except TimeoutError:
-                        if polls:
-                            break
-                        yield ": \n\n"
-                        continue
-                    if kind == "end":
+        begun, patience = time.monotonic(), FIRST if polls else ALIVE
+        parts: list[Callable[[], None]] = [partial(self._send_rows, self._version)]
+        if self._run is not None:
+            parts += [partial(self._follow, self._run, self._log), partial(self._measure, self._run)]
+        for part in parts:
+            threading.Thread(target=part, name="remoterun stream", daemon=True).start()
+        try:
+            yield ": \n\n"
+            while not polls or time.monotonic() < begun + MOST_POLL:
+                try:
+                    kind, data = await in_thread(partial(self._queue.get, True, patience))
+                except queue.Empty:
+                    if polls:
                         break
-                    patience = SILENCE if polls else ALIVE
-                    text = self._text(kind, data)
-                    log = self._log if self._log is not None else ""
-                    yield f"id: {self._version}.{log}.{self._metrics}\nevent: {kind}\ndata: {text}\n\n"
-                yield "retry: 1000\n\n"
-            finally:
-                self._closed = True
-                for task in work:
-                    task.cancel()
-                if self._following is not None:
-                    self._following.close()
-                self.end()  # who waits for room in the queue has it, and ends
+                    yield ": \n\n"
+                    continue
+                if self._closed:
+                    break
+                patience = SILENCE if polls else ALIVE
+                text = self._text(kind, data)
+                log = self._log if self._log is not None else ""
+                yield f"id: {self._version}.{log}.{self._metrics}\nevent: {kind}\ndata: {text}\n\n"
+            yield "retry: 1000\n\n"
+        finally:
+            self.end()
+
+    def _put(self, kind: str, data: Any) -> None:
+        if not self._closed:
+            self._queue.put((kind, data))
 
     def _text(self, kind: str, data: Any) -> str:
         """An event's data; the page is as far as that from now on."""
@@ -141,57 +136,56 @@ class Stream:
             self._log = data["start"]
         return encoded(data).decode()
 
-    async def _send_rows(self, news: asyncio.Event) -> None:
-        since = self._version
-        while True:
-            news.clear()
-            rows, gone, version = self._hub.changes(since)
+    def _send_rows(self, since: int) -> None:
+        while not self._closed:
+            rows, gone, since = self._hub.changes(since, FIRST)
             if rows or gone:
-                await self._queue.put(("runs", (rows, gone, version)))
-            since = version
-            await news.wait()
+                self._put("runs", (rows, gone, since))
 
-    def _measure(self, number: int, put: Callable[[str, Any], None]) -> None:
+    def _measure(self, number: int) -> None:
         sent: list[int] = []
         while not self._closed:
-            with contextlib.suppress(RemoterunError):  # its log says so
+            with contextlib.suppress(RemoterunError):  # the log's thread reports it
                 curves = self._hub.curves(number)
                 known = [len(curves.metrics), len(curves.usage), len(curves.names)]
                 if known != sent:
                     sent = known
-                    put("points", dict(zip(("metrics", "usage", "names"), known, strict=True)))
+                    self._put("points", dict(zip(("metrics", "usage", "names"), known, strict=True)))
                 if curves.run.final:
                     return
             time.sleep(EVERY)
 
-    def _follow(self, number: int, put: Callable[[str, Any], None]) -> None:
-        runs, at, lost = self._hub.client.runs, self._log, ""
+    def _follow(self, number: int, at: int | None) -> None:
+        runs, lost = self._hub.client.runs, ""
+
+        def link(fault: str) -> None:
+            nonlocal lost
+            if fault != lost:
+                lost = fault
+                self._put("lost" if fault else "back", {"message": fault})
+
         while not self._closed:
             try:
                 total = runs.log_part(number, 0, 0)[1]
                 if at is None or total - at > MOST_BEHIND:
-                    put("log", {"start": total, "skipped": total - (at or 0)})
+                    self._put("log", {"start": total, "skipped": total - (at or 0)})
                     at = total
                 self._following = runs.follow(number, Wanted(offset=at))
+                if self._closed:
+                    self._following.close()
                 for item in self._following:
-                    message = item.text if isinstance(item, Note) and item.kind == "lost" else ""
-                    if message != lost and not (isinstance(item, Note) and item.kind not in ("lost", "back")):
-                        lost = message
-                        put("lost" if lost else "back", {"message": lost} if lost else {})
+                    if not isinstance(item, Note) or item.kind in ("lost", "back"):
+                        link(item.text if isinstance(item, Note) else "")
                     if isinstance(item, LogBytes) and not item.stderr:
                         at = item.offset + len(item.data)
                         for start in range(0, len(item.data), PIECE):
-                            put("log", LogBytes(item.offset + start, item.data[start : start + PIECE]))
+                            self._put("log", LogBytes(item.offset + start, item.data[start : start + PIECE]))
                     elif isinstance(item, StateChange) and item.run.number != number:
                         return  # it was moved, and goes on as another one
                     elif isinstance(item, StateChange) and not item.past:
                         self._hub.heard(item.run)
-                        put("run", {"row": row(item.run, time.time()), "event": to_json(item.event)})
-                    if self._closed:
-                        return
+                        self._put("run", {"row": row(item.run, time.time()), "event": to_json(item.event)})
                 return
             except RemoterunError as error:
-                if error.message != lost:
-                    lost = error.message
-                    put("lost", {"message": lost})
+                link(error.message)
             time.sleep(EVERY)
