@@ -25,6 +25,7 @@ from remoterun.client.renting import Plan
 from remoterun.client.reruns import OriginalRun, find_original, uncommitted
 from remoterun.client.secrets import Tokens
 from remoterun.client.stores import HostStore, Store, store_of, told
+from remoterun.client.webhooks import addresses
 from remoterun.errors import HomeMissing, HostError, LinkLost, NoAnswerInTime, NotFound, UsageError
 from remoterun.model import EVERY_RUN, Line, MachineType, Run, RunFilter, RunRequest
 from remoterun.session import understood
@@ -457,6 +458,18 @@ class Runs:
     def kill(self, number: int | str) -> tuple[Run, bool]:
         """End a run now; its outputs are not saved. As `stop`."""
         return self._request_end(number, api.kill, api.RunKey)
+
+    def notify(self, number: int | str, asked: Sequence[str] | None = None) -> Run:
+        """Let addresses, or secrets that are one (None: those of config.toml), get word of a run that goes on, too.
+        Raises `UsageError` where there is none, or for a run that has ended; `NotFound`, `HostError`."""
+        config = self._connections.config
+        found = addresses(config.home, config.notify if asked is None else asked)
+        if not found:
+            raise UsageError("no address is set up", hint='notify = ["https://…"] in config.toml')
+        run, noted = self._request_end(number, api.notify, lambda key: api.Notify(key, found))
+        if not noted:
+            raise UsageError(f"run {run.number} has ended", hint=f"remoterun info {run.number}")
+        return run
 
     @contextlib.contextmanager
     def exec(

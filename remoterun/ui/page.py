@@ -54,6 +54,7 @@ class RunsPage(Server):
 
     def __init__(self, client: Client, port: int = 0) -> None:
         self._client, self._hub = client, Hub(client)
+        self._hub.rows(0)  # read before the browser asks
         self._files = tempfile.TemporaryDirectory(prefix="remoterun-")
         self._models: Models | None = None
         self._rented: tuple[float, list[dict[str, Any]]] = 0.0, []
@@ -192,6 +193,7 @@ class RunsPage(Server):
             "kill": lambda: runs.kill(number)[0],
             "rerun": lambda: self._rerun(number, asked.get("command")),
             "label": lambda: runs.label(number, *([*map(str, asked.get(name, ()))] for name in ("add", "remove"))),
+            "notify": lambda: runs.notify(number, [str(asked["secret"])] if asked.get("secret") else None),
             "pin": lambda: note(pinned=bool(asked["on"])),
             "hide": lambda: note(hidden=bool(asked["on"])),
             "remark": lambda: note(remark=str(asked["text"])),

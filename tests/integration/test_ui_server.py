@@ -27,6 +27,7 @@ from tests.integration.test_client import NOBODY
 from tests.integration.test_faults import Box, counted, counting, submit
 from tests.lab import LabHost
 from tests.unit.test_model_page import write_model
+from tests.webhook_server import WebhookServer
 from tests.workshop import User, until
 
 box_of = test_faults.box_of
@@ -429,6 +430,21 @@ class TestWhatIsDone:
         until(lambda: get(page, f"api/runs/{killed}").json["row"]["state"] == "killed")
         assert post(page, "runs/99/kill", {}).status == 404
         assert post(page, "hosts/i-0123/end", {}).status in (400, 404, 502)
+
+    def test_word_of_a_run_that_goes_on(self, user: User, page: RunsPage, tmp_path: Path) -> None:
+        server = WebhookServer()
+        number = started(user, WAITS.format(go=tmp_path / "go"))
+        until(lambda: user.client.runs.get(number).state is RunState.RUNNING)
+        assert post(page, f"runs/{number}/notify", {}).json["error"] == "no address is set up"
+        assert post(page, f"runs/{number}/notify", {"secret": "NONE"}).status == 404
+        user.client.secrets.set("HOOK", server.url)
+        assert post(page, f"runs/{number}/notify", {"secret": "HOOK"}).json["row"]["number"] == number
+        (tmp_path / "go").touch()
+        ((_, told),) = until(lambda: server.posts)
+        assert told["run"] == number
+        until(lambda: user.client.runs.get(number).final)
+        assert "has ended" in post(page, f"runs/{number}/notify", {"secret": "HOOK"}).json["error"]
+        server.close()
 
 
 class TestStream:

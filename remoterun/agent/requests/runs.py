@@ -15,7 +15,7 @@ from ..shared.spec import MountSpec, ResolvedMount, RunSpec
 from ..shared.states import FINAL, Reason, RunEvent, RunState, RunStatus
 from ..shared.submission import Submission
 from ..shared.tree import Manifest, show
-from ..shared.webhooks import NOBODY
+from ..shared.webhooks import MOST_ADDRESSES, NOBODY, BadAddress, check_address
 from ..store import outputs
 from ..store.errors import HomeError
 from ..store.home import Home
@@ -93,6 +93,22 @@ def stop(call: Call, asked: api.EndRun) -> api.Asked:
 
 def kill(call: Call, asked: api.RunKey) -> api.Asked:
     return _ask(call.home, asked.key, lambda run: run.ask_kill())
+
+
+def notify(call: Call, asked: api.Notify) -> api.Asked:
+    try:
+        addresses = {shown: check_address(url) for shown, url in asked.addresses.items()}
+    except BadAddress as error:
+        raise HomeError("bad_request", str(error))
+    run = call.home.existing_run(asked.key)
+    status, known = run.status(), run.webhooks()
+    if status.state in FINAL:
+        return api.Asked(False, status)
+    together = {**known.addresses, **addresses}
+    if len(together) > MOST_ADDRESSES:
+        raise HomeError("bad_request", "%d addresses get word of a run at the most" % MOST_ADDRESSES)
+    run.save_webhooks(known._replace(addresses=together))
+    return api.Asked(True, status)
 
 
 def withdraw(call: Call, asked: api.Withdrawal) -> api.Withdrawn:

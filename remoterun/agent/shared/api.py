@@ -268,6 +268,13 @@ class EndRun(Record):
     grace: float = 10.0
 
 
+class Notify(Record):
+    """Addresses that get word of a run, too, by what may be shown of each."""
+
+    key: str
+    addresses: Dict[str, str]
+
+
 class Asked(Record):
     """`asked`: the run had not ended, and has been told to; `already`: it had been told before."""
 
@@ -333,6 +340,7 @@ runs = Request("runs", RunKeys, Statuses, "runs", most=4 << 20)
 run = Request("run", RunKey, RunDetails, "runs", most=MOST_BYTES + (4 << 20))
 stop = Request("stop", EndRun, Asked, "runs")
 kill = Request("kill", RunKey, Asked, "runs")
+notify = Request("notify", Notify, Asked, "runs")
 # Take back a run that waits, which goes on as another one: it never starts here. Not done for one that has begun to
 # start, or that goes on as a third one. "busy" where others wait for it. Out: the `Submission` with which it was handed
 # over, without its source; its home has no values of it then.
