@@ -151,7 +151,9 @@ def test_one_slider_moves_the_pictures_and_texts_of_a_run(page: Any) -> None:
     page.get_by_role("button", name="step 300").click()
     page.get_by_text("of run 3 at 300").wait_for()
     assert drawn(page) == ["api/runs/3/file/s/300.png?"]
-    assert page.locator(".tile img").evaluate("async (each) => (await each.decode(), each.naturalWidth)") == 4
+    page.wait_for_function(
+        "(each => each.naturalWidth === 4 && !each.style.opacity)(document.querySelector('.tile img'))"
+    )
 
 
 def test_media_play_to_their_end_and_stop_there(page: Any) -> None:
@@ -175,6 +177,32 @@ def test_media_that_come_later_are_shown_and_one_who_looks_back_is_left_there(pa
     page.wait_for_function("document.querySelector('main [type=range]').max === '4'")
     assert page.get_by_role("slider").get_attribute("aria-valuetext") == "step 300"
     files.write_text(said)
+
+
+def test_one_at_the_end_follows_it_also_on_the_whole_screen(page: Any, folder: Path) -> None:
+    place = folder / "api" / "runs" / "4"
+    said = json.loads((place / "files").read_text())
+    show(page, "media", "media", 4)
+    page.get_by_text("of run 4 at 400").wait_for()
+    for step, large in ((500, False), (600, True)):
+        if large:
+            page.get_by_role("button", name="As large as the screen").click()
+            page.wait_for_function("document.fullscreenElement?.localName === 'main'")
+        for kind, data in (("png", png(step // 3)), ("txt", f"of run 4 at {step}".encode())):
+            (place / "file" / f"s/{step}.{kind}").write_bytes(data)
+            group = next(each for each in said["diary"] if each["name"].endswith(kind))
+            group["steps"].append({"step": step, "path": f"s/{step}.{kind}"})
+        before = (place / "files").read_text()
+        (place / "files").write_text(json.dumps(said))
+        page.evaluate("(state) => view.update({ number: 4, state })", f"state {step}")
+        page.get_by_text(f"of run 4 at {step}").wait_for()
+        assert drawn(page) == [f"api/runs/4/file/s/{step}.png?"]
+        assert page.locator("output").inner_text() == f"step {step}"
+        if step == 500:
+            first = before
+    page.keyboard.press("Escape")
+    page.evaluate("document.fullscreenElement && document.exitFullscreen()")
+    (place / "files").write_text(first)
 
 
 def test_media_fill_the_screen_and_come_back(page: Any) -> None:

@@ -102,7 +102,10 @@ async function show(tile, step) {
   tile.path = path;
   const address = path && fileAt(`api/runs/${tile.run}`, path);
   const picture = tile.content.querySelector("img");
-  if (path && picture) return void Object.assign(picture, { src: address, alt: path });
+  if (path && picture) {
+    picture.style.opacity = "0.3"; // it is of another step until this one has come
+    return void Object.assign(picture, { src: address, alt: path, onload: () => picture.style.removeProperty("opacity") });
+  }
   const text = () => textOf(address).then((all) => el("pre", { tabindex: "0" }, (all ?? "").slice(0, EXCERPT)), ({ message }) => el("p.note", {}, message));
   const content = path ? (player(address, path) ?? (await text())) : el("p.note", {}, "nothing yet");
   if (tile.path === path) fill(tile.content, content);
