@@ -47,13 +47,14 @@ export function glyph(state) {
   return el(`svg.glyph.${GLYPHS[state] ? state : "waiting"}`, { viewBox: "0 0 16 16", "aria-hidden": "true" }, path);
 }
 
-export function number(value) {
+/** A number as people read it, of so many digits if it is not a whole one. */
+export function number(value, digits = 4) {
   if (value === null || value === undefined) return "–";
   if (!Number.isFinite(value)) return String(value);
   const size = Math.abs(value);
   if (Number.isInteger(value) && size < 1e7) return value.toLocaleString("en");
   if (size >= 1e7 || size < 1e-3) return value.toExponential(1).replace("e+", "e");
-  return size >= 1000 ? Math.round(value).toLocaleString("en") : String(Number(value.toPrecision(4)));
+  return size >= 1000 ? Math.round(value).toLocaleString("en") : String(Number(value.toPrecision(digits)));
 }
 
 export function bytes(count) {

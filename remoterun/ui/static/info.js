@@ -14,8 +14,8 @@ export function details({ row, spec, folder, params, git, diff, mounts, environm
   return [
     section("Command", el("pre.command", {}, spec?.command || row.command), facts({ "in the folder": spec?.workdir, "on its machine": folder })),
     section("Parameters", facts(params)),
-    section("Code", facts(git), changes),
-    section("Mounts", table(mounts)),
+    section("Code", facts({ commit: git?.commit, branch: git?.branch }), changes),
+    section("Mounts", table(mounts?.map(({ typed, place, resource }) => ({ resource: typed || resource, at: place })))),
     section("Environment", facts(environment)),
     section("Machine", facts({ machine: row.machine, engine: spec?.engine, GPUs: spec?.gpus, slots: spec?.slots, "ends at": until, cost, ...used(usage) })),
     section("Attempts", facts({ attempts }), table(hosts)),

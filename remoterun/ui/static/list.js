@@ -169,8 +169,8 @@ function under(row) {
 }
 
 function metric({ name, last, best, spark }) {
-  const top = el("i", {}, Number.isFinite(best) ? `best ${number(best)}` : "");
-  return el("span.metric", { title: name }, el("span.name", {}, name), el("b", {}, number(last)), sparkline(spark || []), top);
+  const known = !Number.isFinite(best) ? "" : best === last ? "the best" : `best ${number(best, 3)}`;
+  return el("span.metric", { title: name }, el("span.name", {}, name), el("b", {}, number(last, 3)), sparkline(spark || []), el("i", {}, known));
 }
 
 // -- the filter
