@@ -58,3 +58,9 @@ def test_the_recording_is_small_and_tells_nothing_of_the_machine_that_made_it() 
     assert said.count("$ remoterun ") == 4 and "exit status 0" in said
     assert not re.search(r"/(root|home|tmp|Users|var)/", said)
     assert all(len(line) <= 80 for line in said.splitlines())
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_pictures_of_the_page_are_small(scheme: str) -> None:
+    data = (ROOT / "examples" / f"runs-{scheme}.webp").read_bytes()
+    assert data[:4] + data[8:12] == b"RIFFWEBP" and 30_000 < len(data) < 120_000
