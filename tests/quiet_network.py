@@ -135,6 +135,7 @@ class _Connection(socketserver.StreamRequestHandler):
 def _copy(source: socket.socket, sink: socket.socket) -> None:
     """Until the source ends, or one of the two is gone."""
     with contextlib.suppress(OSError):
+        sink.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         while data := source.recv(1 << 16):
             sink.sendall(data)
     with contextlib.suppress(OSError):

@@ -106,8 +106,8 @@ class Bench:
             zooms = self._zooms(page)
         first, whole = zip(*laps[1:], strict=True)
         what = f"{SIDE_BY_SIDE} runs of {POINTS:,} points"
-        self.laps[f"{what}, first curve"] = first
-        self._seconds(f"{what}, first paint of all curves", 0.5, whole)
+        self.laps[f"{what}, all points"] = whole
+        self._seconds(f"{what}, first paint of all curves", 0.5, first)
         self._seconds(f"{what}, a zoom", 0.05, zooms)
 
     def log(self) -> None:
@@ -176,12 +176,13 @@ class Bench:
         return max(float(seen.json_value()[part]) for part in parts) / 1000
 
     def _drawn(self, page: Page, path: str) -> tuple[float, float]:
-        """Seconds from the navigation until the first picture, and until the first that has all lines."""
-        page.goto(self._viewer.address + path, wait_until="commit")
+        """Seconds from the navigation until each chart has a curve of each run, and until all of their points are
+        there: the first picture with as many lines as the last one."""
+        first = self._load(page, path, "curves")
         page.wait_for_function("() => performance.now() - bench.pictures.at(-1)?.at > 2000")
         pictures = page.evaluate("bench.pictures")
         whole = next(picture for picture in pictures if picture["lines"] == pictures[-1]["lines"])
-        return pictures[0]["at"] / 1000, whole["at"] / 1000
+        return first, whole["at"] / 1000
 
     def _zooms(self, page: Page) -> Sequence[float]:
         """Seconds from the end of a choice with the mouse, or of the double click that undoes it, to the charts."""
