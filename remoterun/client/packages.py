@@ -118,4 +118,4 @@ def _modules(requirements: str) -> Iterable[str]:
 
 def _lacking(found: Imported, framework: str) -> tuple[str, ...]:
     present = _IN_TENSORFLOW if framework == TENSORFLOW else _IN_PYTHON
-    return tuple(sorted(found.modules - sys.stdlib_module_names - present - {"__main__"}))
+    return tuple(sorted(found.modules - sys.stdlib_module_names - present - {"__main__", "remoterun_log"}))

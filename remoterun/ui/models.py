@@ -24,11 +24,11 @@ TYPES = {
     ".html": "text/html; charset=utf-8",
     ".js": "text/javascript; charset=utf-8",
     ".css": "text/css; charset=utf-8",
-    ".json": "application/json",
     ".woff2": "font/woff2",
     ".md": "text/plain; charset=utf-8",
     ".txt": "text/plain; charset=utf-8",
 }
+"""Of our own files. Those of a model are nothing that a browser runs or shows, whatever their names end with."""
 POLICY = "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; frame-ancestors 'none'"
 _PIECE = 1 << 18
 
@@ -66,9 +66,10 @@ class Models:
             file = self.open(path)
         except (OSError, UsageError):  # somebody may change a folder of this machine meanwhile
             return PlainTextResponse(f"there is no {show(path)}\n".encode("utf-8", "backslashreplace"), 404)
+        type_ = TYPES.get(posixpath.splitext(path)[1]) if path in self._fixed else None
         headers = {
             "Content-Length": str(os.fstat(file.fileno()).st_size),
-            "Content-Type": TYPES.get(posixpath.splitext(path)[1], "application/octet-stream"),
+            "Content-Type": type_ or "application/octet-stream",
             "Content-Security-Policy": POLICY,
             "Cache-Control": "max-age=3600" if path.startswith("node_modules/") else "no-store",
         }

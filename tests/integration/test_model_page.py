@@ -93,7 +93,7 @@ def request(page: Page, path: str, method: str = "GET", **headers: str) -> tuple
         ("/style.css", "text/css; charset=utf-8"),
         ("/node_modules/p5/lib/p5.min.js", "text/javascript; charset=utf-8"),
         (f"/node_modules/{FILES[4]}", "font/woff2"),
-        ("/my%20models/manifest.json", "application/json"),
+        ("/my%20models/manifest.json", "application/octet-stream"),
         ("/my%20models/w", "application/octet-stream"),
     ],
 )
@@ -200,6 +200,14 @@ def test_a_model_that_is_replaced_or_removed_meanwhile(page: Page) -> None:
     assert ask(page, "/my%20models/w")[0] == 404
     shutil.rmtree(page.model.folder)
     assert ask(page, "/my%20models/manifest.json")[0] == 404
+
+
+def test_no_file_of_a_model_is_a_page_or_a_script(page: Page) -> None:
+    """The page of runs has the same origin as the models that it opens."""
+    write_model(page.model.folder, "a.html", "b.js", "c.css", "d.svg", "e.txt")
+    for name in ("a.html", "b.js", "c.css", "d.svg", "e.txt", "vocab.json"):
+        status, headers, _ = ask(page, f"/my%20models/{name}")
+        assert (status, headers["content-type"]) == (200, "application/octet-stream")
 
 
 def test_a_port_that_is_taken(page: Page, home: Path) -> None:

@@ -178,6 +178,7 @@ class TestLacking:
         files: Files = {"a.py": self.CODE}
         assert choice(tmp_path, "python a.py", files).offer is None
         assert not choice(tmp_path, "python a.py", pip=("torch",)).lacking
+        assert not choice(tmp_path, "python -c 'from remoterun_log import log'").lacking, "each run has it"
         assert not choice(tmp_path, "pip install torch pyyaml && python a.py").lacking
         assert not choice(tmp_path, "python a.py", framework="none").lacking
         assert choice(tmp_path, "python -c 'import numpy'").lacking == ("numpy",)
