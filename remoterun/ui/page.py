@@ -6,7 +6,7 @@ import contextlib
 import posixpath
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
@@ -19,6 +19,7 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from remoterun import machines
+from remoterun.agent.shared.measured import POINT
 from remoterun.agent.shared.records import same_fields, to_json
 from remoterun.client.diary import diary
 from remoterun.errors import NotFound, RemoterunError, UsageError
@@ -33,6 +34,7 @@ from remoterun.ui.stream import Streams
 
 if TYPE_CHECKING:
     from remoterun.client import Client
+    from remoterun.providers.base import RentedHost
 
 STATIC = Path(__file__).parent / "static"
 POLICY = (
@@ -45,8 +47,8 @@ WAIT = 2.0
 """Seconds that a machine has to answer before what is known is shown."""
 MOST_PART, MOST_DIFF, MOST_FILES, MOST_COMPARED = 4 << 20, 256 << 10, 20_000, 20
 """Bytes of a log, or of a diff, in one answer; files of one; runs of one."""
-RENTED_EVERY = 15.0
-"""Seconds for which what the provider says is shown."""
+BLOCK = 64 * POINT.size
+"""Bytes of points of which a first picture is made."""
 
 
 class RunsPage(Server):
@@ -57,7 +59,6 @@ class RunsPage(Server):
         self._hub.rows(0)  # read before the browser asks
         self._files = tempfile.TemporaryDirectory(prefix="remoterun-")
         self._models: Models | None = None
-        self._rented: tuple[float, list[dict[str, Any]]] = 0.0, []
         read: dict[str, Callable[[Request, Any], Any]] = {
             "runs": self._runs,
             "runs/{run}": self._run,
@@ -116,9 +117,12 @@ class RunsPage(Server):
         return {"names": curves.names, "metrics": len(curves.metrics), "usage": len(curves.usage)}
 
     def _points(self, name: str, request: Request, _: Any) -> Response:
-        points = getattr(self._hub.curves(self._number(request)), name)
-        begin = int(request.query_params.get("from", "0"))
-        return Response(bytes(points[begin:]), media_type="application/octet-stream")
+        asked = request.query_params
+        data = bytes(getattr(self._hub.curves(self._number(request)), name)[int(asked.get("from", "0")) :])
+        most = int(asked.get("most", "0")) * POINT.size
+        if most and len(data) > 2 * most:  # a first picture: blocks evenly over all
+            data = b"".join(data[at : at + BLOCK] for at in range(0, len(data), len(data) // most * BLOCK))
+        return Response(data, media_type="application/octet-stream")
 
     def _log(self, request: Request, _: Any) -> Response:
         asked = request.query_params
@@ -168,11 +172,12 @@ class RunsPage(Server):
         }
 
     def _machines(self, request: Request, _: Any) -> Any:
-        asked, hosts = self._rented
-        if machines.aws_is_set_up(self._client.config) and time.monotonic() > asked + RENTED_EVERY:
-            hosts = [rows.rented(host, time.time()) for host in self._client.hosts.list()]
-            self._rented = time.monotonic(), hosts
-        return {"machines": [rows.machine(each) for each in self._client.machines.status(wait=WAIT)], "hosts": hosts}
+        hosts: Sequence[RentedHost] = ()
+        if machines.aws_is_set_up(self._client.config):
+            with contextlib.suppress(RemoterunError):  # its provider can't be asked
+                hosts = self._client.hosts.list()
+        found = self._client.machines.status(wait=WAIT)
+        return {"machines": [*map(rows.machine, found)], "hosts": [rows.rented(host, time.time()) for host in hosts]}
 
     def _uploads(self, request: Request, _: Any) -> Any:
         index = self._client.registry.uploads
@@ -215,7 +220,6 @@ class RunsPage(Server):
         return {"address": f"model/{self._models.add(model)}"}
 
     def _end_host(self, request: Request, _: Any) -> Any:
-        self._rented = 0.0, []
         return {"ended": self._client.hosts.end(request.path_params["id"]).id}
 
     def _number(self, request: Request) -> int:

@@ -41,7 +41,7 @@ class Server:
         self.token = secrets.token_urlsafe(16)
         self._app = Starlette(routes=routes, exception_handlers=failures)
         self._app.router.redirect_slashes = False
-        self._command, self._policy = command, policy
+        self._command, self._policy, self._serving = command, policy, False
         self._posts = any("POST" in (getattr(route, "methods", None) or ()) for route in routes)
         try:
             if not 0 <= port < 1 << 16:
@@ -73,15 +73,17 @@ class Server:
 
     def serve(self) -> None:
         """Answer until `close` is called from another thread, or an exception such as KeyboardInterrupt comes."""
+        self._serving = True
         try:
-            asyncio.run(self._server.serve([self._socket]))
+            if not self._server.should_exit:
+                asyncio.run(self._server.serve([self._socket]))
         finally:
             self._socket.close()
 
     def close(self) -> None:
         """Answer no more. May be called twice."""
         self._server.should_exit = True
-        if not self._server.started:
+        if not self._serving:
             self._socket.close()
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
