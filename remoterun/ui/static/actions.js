@@ -3,7 +3,6 @@
 import { el } from "./dom.js";
 import { act, isFinal, store } from "./state.js";
 
-const SURE = 4000; // milliseconds in which a second click confirms the first
 const READ = 10_000; // milliseconds for which a notice is shown
 
 /** The buttons of a run. `open(path)` shows another address. */
@@ -11,10 +10,18 @@ export class Actions {
   constructor(element, number, open) {
     Object.assign(this, { element, number, open });
     this.buttons = Object.fromEntries([...element.children].map((button) => [button.dataset.action, button]));
-    const action = (name) => () => (this[name] ? this[name]() : this.do(name));
+    const actions = {
+      stop: () => this.do("stop"),
+      kill: () => this.do("kill"),
+      rerun: () => this.#rerun(),
+      pin: () => this.do("pin", { on: !this.row.pinned }),
+      label: () => this.#label(),
+      remark: () => this.#remark(),
+      hide: () => this.do("hide", { on: !this.row.hidden }),
+    };
     for (const [name, button] of Object.entries(this.buttons)) {
-      if (button.dataset.sure) confirmed(button, action(name));
-      else button.addEventListener("click", action(name));
+      if (button.dataset.sure) confirmed(button, actions[name]);
+      else button.addEventListener("click", actions[name]);
     }
   }
 
@@ -38,31 +45,21 @@ export class Actions {
     }
   }
 
-  pin() {
-    this.do("pin", { on: !this.row.pinned });
-  }
-
-  hide() {
-    this.do("hide", { on: !this.row.hidden });
-  }
-
-  rerun() {
+  #rerun() {
     const command = store.infos.get(this.number)?.spec?.command ?? this.row.command; // a row may have its beginning only
     const done = (text) => this.do("rerun", text.trim() === command.trim() ? {} : { command: text });
     ask({ title: `Run ${this.number} again`, label: "Command", value: command, lines: 4, verb: "Run" }, done);
   }
 
-  label() {
+  #label() {
     const before = this.row.labels;
-    const done = (text) => {
-      const after = text.split(/[\s,]+/).filter(Boolean);
-      const without = (these, those) => these.filter((each) => !those.includes(each));
-      this.do("label", { add: without(after, before), remove: without(before, after) });
-    };
+    const without = (these, those) => these.filter((each) => each && !those.includes(each));
+    const change = (after) => this.do("label", { add: without(after, before), remove: without(before, after) });
+    const done = (text) => change(text.split(/[\s,]+/));
     ask({ title: `Labels of run ${this.number}`, label: "With spaces between them", value: before.join(" "), verb: "Save" }, done);
   }
 
-  remark() {
+  #remark() {
     const value = this.row.remark || "";
     ask({ title: `Note on run ${this.number}`, label: "Note", value, lines: 5, verb: "Save" }, (text) => this.do("remark", { text }));
   }
@@ -71,17 +68,15 @@ export class Actions {
 /** Let a button act when it is clicked a second time while it shows its question. Returns it. */
 export function confirmed(button, action) {
   const text = button.textContent;
-  let timer = 0;
   const show = (sure) => {
-    clearTimeout(timer);
-    timer = sure ? setTimeout(() => show(false), SURE) : 0;
     button.classList.toggle("sure", sure);
     button.textContent = sure ? button.dataset.sure : text;
   };
   button.addEventListener("click", () => {
-    if (timer) action();
-    show(!timer);
+    if (button.classList.contains("sure")) action();
+    show(!button.classList.contains("sure"));
   });
+  button.addEventListener("blur", () => show(false));
   return button;
 }
 

@@ -21,7 +21,7 @@ export function details({ row, spec, folder, params, git, diff, mounts, environm
     section("Attempts", facts({ attempts }), table(hosts)),
     section("Ports", table(ports)),
     section("Repeats", of && el("p", {}, "It repeats ", link(of)), as?.length > 0 && el("p", {}, "It is repeated by ", as.map(link))),
-    section("Events", facts(Object.fromEntries((events || []).map((event, place) => [place, told(event)])), (events || []).map(({ t }) => moment(t)))),
+    section("Events", table(events?.map(({ t, state, reason, message, note }) => ({ at: moment(t), state, reason, note: note || message })))),
   ];
 }
 
@@ -40,10 +40,10 @@ function section(name, ...content) {
   return present.length ? el("section.facts", {}, el("h2", {}, name), present) : null;
 }
 
-/** Names and values as a list, without what is empty; `heads`: nodes in place of the names. */
-function facts(values, heads = {}) {
+/** Names and values as a list, without what is empty. */
+function facts(values) {
   const known = Object.entries(values || {}).filter(([, value]) => !isEmpty(value));
-  const row = ([name, value]) => [el("dt", {}, heads[name] || name.replaceAll("_", " ")), el("dd", {}, text(value))];
+  const row = ([name, value]) => [el("dt", {}, name.replaceAll("_", " ")), el("dd", {}, text(value))];
   return known.length ? el("dl", {}, known.map(row)) : null;
 }
 
@@ -70,10 +70,6 @@ function used(usage) {
   const { memory, cpu_seconds: seconds, cpu, gpu_memory: gpu } = usage || {};
   if (!usage) return {};
   return { "memory at most": bytes(memory), "processor time": `${duration(seconds)}, ${Math.round(cpu)} % of one CPU`, "GPU memory at most": gpu && bytes(gpu) };
-}
-
-function told({ state, reason, message, note, code }) {
-  return [state, reason, message, note, Number.isInteger(code) && `exit status ${code}`].filter((each) => typeof each === "string").join(" · ");
 }
 
 function moment(t) {

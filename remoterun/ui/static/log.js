@@ -66,11 +66,13 @@ export class Log {
     for (const part of parts) this.#add(part);
   }
 
+  /** Add a part at the end, or at the beginning; one at the other end goes where there are too many. */
   #add({ start, end, text }, first = false) {
     const part = { start, end: start, node: el("div"), rest: "", style: (!first && this.#parts.at(-1)?.style) || PLAIN };
     this.#parts[first ? "unshift" : "push"](part);
     this.at.lines[first ? "prepend" : "append"](part.node);
     write(part, text, end);
+    if (this.#parts.length > PARTS) this.#parts[first ? "pop" : "shift"]().node.remove();
   }
 
   #grow({ start, end, text, skipped }) {
@@ -82,13 +84,8 @@ export class Log {
     } else if (this.#following || this.#parts.length < PARTS) {
       if (!last || (last.end - last.start > PART && !last.rest)) this.#add({ start, end, text });
       else write(last, text, end);
-      if (this.#following) this.#trim("shift");
     }
     this.#following ? this.#toBottom() : this.#tellWhere();
-  }
-
-  #trim(from) {
-    while (this.#parts.length > PARTS) this.#parts[from]().node.remove();
   }
 
   #toBottom() {
@@ -126,7 +123,6 @@ export class Log {
       const mark = this.#parts[earlier ? 0 : 1]?.node;
       const before = mark?.offsetTop;
       this.#add(part, earlier);
-      this.#trim(earlier ? "pop" : "shift");
       if (mark) this.at.scroller.scrollTop += mark.offsetTop - before;
     } catch {
       return; // it is asked for again as one scrolls

@@ -48,7 +48,6 @@ class Store {
   loaded = false;
   silent = null; // since when the server does not answer, in milliseconds
   #version = 0;
-  #order = null;
   #listeners = new Map();
   #source = null;
   #followed = null;
@@ -64,8 +63,7 @@ class Store {
   /** The rows in the order of the list: pinned, then live, then newest. */
   get order() {
     const rank = (row) => (row.pinned ? 0 : isFinal(row) ? 2 : 1);
-    this.#order ||= [...this.rows.values()].sort((a, b) => rank(a) - rank(b) || b.number - a.number);
-    return this.#order;
+    return [...this.rows.values()].sort((a, b) => rank(a) - rank(b) || b.number - a.number);
   }
 
   get last() {
@@ -82,16 +80,16 @@ class Store {
   put(rows, gone = []) {
     for (const row of rows) this.rows.set(row.number, row);
     for (const each of gone) this.rows.delete(each);
-    this.#order = null;
     this.#tell("rows");
   }
 
   /** Details of a run, new from the server; those it had before are in `infos` meanwhile. */
   async info(number) {
+    const before = this.rows.get(number);
     const info = await api(`api/runs/${number}`);
     if (this.infos.size >= INFOS) this.infos.clear();
     this.infos.set(number, info);
-    this.put([info.row]);
+    if (this.rows.get(number) === before) this.put([info.row]); // else there is a newer one
     return info;
   }
 
