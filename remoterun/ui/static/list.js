@@ -32,12 +32,6 @@ export class List {
     store.on("rows", () => this.#select());
   }
 
-  setFilter(text) {
-    if (text === this.filter.value) return;
-    this.filter.value = text;
-    this.#select();
-  }
-
   /** Mark a run as the chosen one and scroll it into view. */
   choose(chosen) {
     this.#chosen = chosen;

@@ -133,7 +133,10 @@ function linkChanged() {
 
 addEventListener("keydown", pressed);
 addEventListener("click", clicked);
-addEventListener("popstate", () => (list.setFilter(query()), route()));
+addEventListener("popstate", () => {
+  if (list.filter.value !== query()) (list.filter.value = query()), list.filter.dispatchEvent(new Event("input"));
+  route();
+});
 at("help").addEventListener("click", help);
 at("keys").addEventListener("click", ({ target }) => target.matches("button") && at("keys").close());
 store.on("link", linkChanged);
