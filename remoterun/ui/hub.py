@@ -17,8 +17,9 @@ if TYPE_CHECKING:
     from remoterun.client import Client
     from remoterun.client.metrics import Curves
 
-EVERY, LATER = 1.0, 10.0
-"""Seconds between two questions to the machines, in which they answer; and until one is asked again that did not."""
+EVERY, WAIT, LATER = 1.0, 3.0, 10.0
+"""Seconds between two questions to the machines; in which they answer, also with a training on all of their processors;
+and until one is asked again that did not."""
 MOST_CURVES = 12
 """Runs whose points are held."""
 
@@ -98,7 +99,7 @@ class Hub:
                     self._read_registry()
                     moving = [run for run in self._runs.values() if not run.final]
                 now = time.monotonic()
-                for run in self.client.runs.again([each for each in moving if silent.get(each.host, 0) < now], EVERY):
+                for run in self.client.runs.again([each for each in moving if silent.get(each.host, 0) < now], WAIT):
                     if run.fault is not None:
                         silent[run.host] = now + LATER
                     self.heard(run)

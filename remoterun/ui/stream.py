@@ -170,7 +170,7 @@ class Stream:
                 if at is None or total - at > MOST_BEHIND:
                     self._put("log", {"start": total, "skipped": total - (at or 0)})
                     at = total
-                self._following = runs.follow(number, Wanted(offset=at))
+                self._following, looked = runs.follow(number, Wanted(offset=at)), time.monotonic()
                 if self._closed:
                     self._following.close()
                 for item in self._following:
@@ -185,7 +185,12 @@ class Stream:
                     elif isinstance(item, StateChange) and not item.past:
                         self._hub.heard(item.run)
                         self._put("run", {"row": row(item.run, time.time()), "event": to_json(item.event)})
-                return
+                    if self._queue.full() and time.monotonic() > looked + EVERY:
+                        self._following.close()
+                        break  # the page is slow: it may be so far behind that it goes on at the end
+                else:
+                    return
+                continue
             except RemoterunError as error:
                 link(error.message)
             time.sleep(EVERY)

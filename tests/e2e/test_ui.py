@@ -262,6 +262,27 @@ def test_a_long_log(ui: Ui, page: Page) -> None:
     expect(lines.last).to_be_in_viewport()
 
 
+def test_a_log_that_is_faster_than_the_page(ui: Ui, page: Page) -> None:
+    """It is followed all the same, and read upwards from its end without a gap."""
+    program = (
+        "import time\ntime.sleep(3)\nfor i in range(1_500_000): print(f'line {i} of many more than can be drawn')\n"
+    )
+    (ui.place.folder / "fast.py").write_text(program)
+    number = ui.start("python -u fast.py | cat")
+    ui.open(page, f"runs/{number}#log")
+    lines = page.locator(".lines > div > div")
+    expect(lines.last).to_contain_text("line 1499999 of")
+    expect(page.get_by_role("button", name="Jump to the end")).to_be_hidden()
+
+    def above() -> list[int]:
+        page.locator(".log .scroller").evaluate("s => { s.scrollTop = 0; }")
+        return [int(number) for number in re.findall(r"^line (\d+)", page.locator(".lines").inner_text(), re.M)]
+
+    until(lambda: len(above()) > 5000)
+    found = above()
+    assert found == list(range(found[0], found[-1] + 1))
+
+
 def test_a_machine_is_cut_off_and_comes_back(
     tmp_path: Path,
     environment: Path,

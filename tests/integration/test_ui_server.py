@@ -21,7 +21,7 @@ from remoterun.client import Client
 from remoterun.model import MachineType, RunRequest, new_key
 from remoterun.registry import Registry
 from remoterun.ui.page import RunsPage
-from remoterun.ui.stream import MOST_BEHIND
+from remoterun.ui.stream import EVERY, MOST_BEHIND
 from tests.integration import test_faults
 from tests.integration.test_client import NOBODY
 from tests.integration.test_faults import Box, counted, counting, submit
@@ -99,7 +99,7 @@ def ended(user: User, command: str, files: dict[str, Any] | None = None) -> int:
 class Events:
     """One stream of events, read on a thread."""
 
-    def __init__(self, page: RunsPage, query: str = "", last: str = "") -> None:
+    def __init__(self, page: RunsPage, query: str = "", last: str = "", paused: bool = False) -> None:
         headers = {"Last-Event-ID": last} if last else {}
         self._connection = http.client.HTTPConnection("127.0.0.1", page.port, timeout=120)
         self._connection.request("GET", f"/{page.token}/events?{query}", headers=headers)
@@ -108,6 +108,10 @@ class Events:
         """(kind, data, id, when)."""
         self.ended = False
         self.text = ""
+        if not paused:
+            self.read()
+
+    def read(self) -> None:
         threading.Thread(target=self._read, daemon=True).start()
 
     def _read(self) -> None:
@@ -148,8 +152,8 @@ class Events:
 def events(page: RunsPage) -> Iterator[Callable[..., Events]]:
     opened: list[Events] = []
 
-    def begin(query: str = "", last: str = "") -> Events:
-        opened.append(Events(page, query, last))
+    def begin(query: str = "", last: str = "", paused: bool = False) -> Events:
+        opened.append(Events(page, query, last, paused))
         return opened[-1]
 
     yield begin
@@ -518,6 +522,22 @@ class TestStream:
         until(lambda: len(near.log) == 1000)
         go.touch()
         until(lambda: stream.log == "end" and len(near.log) == 1003)
+
+    def test_a_page_that_is_slow_goes_on_at_the_end(
+        self, user: User, page: RunsPage, events: Callable[..., Events], tmp_path: Path
+    ) -> None:
+        go, end, size, begun = tmp_path / "go", tmp_path / "end", 40 * MOST_BEHIND, time.monotonic()
+        first, last = (f"until [ -e {each} ]; do sleep 0.02; done" for each in (go, end))
+        number = started(user, f"printf begin; {first}; yes | head -c {size}; {last}; printf the_end")
+        stream = events(f"run={number}&log=0", paused=True)
+        go.touch()
+        until(lambda: int(get(page, f"api/runs/{number}/log").headers["x-total"]) == size + 5)
+        until(lambda: time.monotonic() > begun + 2 * EVERY)
+        stream.read()
+        until(lambda: any("skipped" in each for each in stream.of("log")))
+        end.touch()
+        until(lambda: stream.log.endswith("the_end"))
+        assert stream.log.startswith("begin") and len(stream.log) < size / 2
 
     def test_who_does_not_read_holds_little(
         self, user: User, page: RunsPage, events: Callable[..., Events], tmp_path: Path

@@ -8,6 +8,7 @@ import { api, raw, store } from "./state.js";
 const PART = 128 << 10; // bytes that are fetched at once
 const PARTS = 6; // that the page holds
 const NEAR = 600; // pixels from an edge of the window at which the next part is fetched
+const MOST_DRAWN = 4; // events of the stream, of 64 KiB, that are drawn in one frame
 const LONGEST = 64 << 10; // characters of a line; what is longer is broken
 
 export class Log {
@@ -17,6 +18,8 @@ export class Log {
   #loading = false;
   #height = 0;
   #hits = null;
+  #came = []; // what was not drawn yet
+  #frame = 0;
   #leaving = new AbortController();
 
   constructor(element, number) {
@@ -43,6 +46,7 @@ export class Log {
     const before = Math.max(0, offset - PART);
     const parts = await Promise.all([before < offset && this.#fetch(before, offset - before), this.#fetch(offset, PART, true)]);
     this.#hold(parts.filter(Boolean));
+    this.#following = false;
     const line = this.#parts.at(-1).node.firstElementChild;
     line?.classList.add("hit");
     this.at.scroller.scrollTop = (line?.offsetTop || 0) - this.at.scroller.clientHeight / 3;
@@ -75,14 +79,25 @@ export class Log {
     if (this.#parts.length > PARTS) this.#parts[first ? "pop" : "shift"]().node.remove();
   }
 
-  #grow({ start, end, text, skipped }) {
+  /** What came is drawn once a frame: of a log that is faster, only the end. */
+  #grow(said) {
+    this.#came.push(said);
+    this.#frame ||= requestAnimationFrame(() => this.#draw());
+  }
+
+  #draw() {
+    this.#frame = 0;
     this.#scrolled(); // by hand, in this very moment
-    const last = this.#parts.at(-1);
-    this.#total = Math.max(this.#total, end ?? start);
-    if (skipped || (last?.end || 0) !== start) {
-      if (this.#following && (skipped || end > (last?.end || 0))) this.end().catch(() => {});
-    } else if (this.#following || this.#parts.length < PARTS) {
-      if (!last || (last.end - last.start > PART && !last.rest)) this.#add({ start, end, text });
+    const came = this.#came.splice(0);
+    const latest = this.#following ? came.slice(-MOST_DRAWN) : came;
+    for (const { start, end = start, text, skipped } of latest) {
+      const last = this.#parts.at(-1);
+      const fits = (last?.end || 0) === start;
+      this.#total = Math.max(this.#total, end);
+      if (skipped && this.#following) this.end().catch(() => {});
+      if (skipped || (last && end <= last.end) || !(this.#following || (fits && this.#parts.length < PARTS))) continue;
+      if (!fits) this.#hold([]); // what is before this comes as one scrolls
+      if (!last || !fits || (last.end - last.start > PART && !last.rest)) this.#add({ start, end, text });
       else write(last, text, end);
     }
     this.#following ? this.#toBottom() : this.#tellWhere();
@@ -104,7 +119,7 @@ export class Log {
     const isResized = clientHeight !== this.#height; // it was not scrolled by hand
     this.#height = clientHeight;
     if (isResized && this.#following) return this.#toBottom();
-    this.#following = below < 8 && this.#atEnd;
+    this.#following = below < 8 && (this.#following || this.#atEnd);
     this.#tellWhere();
     if (!this.#parts.length || !clientHeight) return;
     if (scrollTop < NEAR && this.#parts[0].start > 0) this.#more(true);

@@ -26,13 +26,12 @@ export class RunView {
     element.scrollTop = 0;
     this.actions = new Actions(this.at.actions, number, open);
     this.log = new Log(this.at.log, number);
-    this.charts = new Charts(this.at.charts, number);
     store.unfollow();
     const clock = setInterval(() => this.#time(), 1000);
     this.#ends = [
       store.on("rows", () => this.#row()),
       store.on("run", () => this.#ask()),
-      store.on("points", (said) => this.charts.update(said)),
+      store.on("points", (said) => this.charts?.update(said)),
       store.on("lost", ({ message }) => this.#lose(message)),
       store.on("back", () => (this.#lose(null), this.#ask())),
       () => clearInterval(clock),
@@ -68,6 +67,7 @@ export class RunView {
 
   /** Ask for all of it, and let the stream go on from there. */
   async #start() {
+    this.charts = new Charts(this.at.charts, this.number);
     const [, log] = await Promise.all([this.#ask(), this.log.end().catch(() => undefined)]);
     if (!this.#isOpen) return;
     if (store.rows.has(this.number)) store.follow(this.number, log);
