@@ -185,6 +185,22 @@ def test_what_its_buttons_do(ui: Ui, page: Page, three: list[int]) -> None:
     expect(page.locator("section.details")).to_contain_text(f"It repeats run {number}")
 
 
+def test_a_run_that_is_not_there(ui: Ui, page: Page, tab: Tab) -> None:
+    """It says so: at once, and when the run that is shown is removed elsewhere."""
+    for name in ("999", "abc"):
+        ui.open(page, f"runs/{name}")
+        expect(page.locator("main")).to_have_text(re.compile(r"^There is no run \d+\.$"))
+    tab.complaints.clear()
+    number = ui.start("python say.py 0 brief")
+    ui.finish(number)
+    ui.open(page, f"runs/{number}#log")
+    expect(page.locator(".lines")).to_have_text("brief")
+    ui.place.run("rm", "-y", str(number))
+    expect(page.locator("main")).to_have_text(f"There is no run {number}.")
+    expect(row(page, number)).to_have_count(0)
+    tab.complaints.clear()
+
+
 def test_hostile_texts_run_nothing(ui: Ui, page: Page) -> None:
     link = r"printf '\033]8;;javascript:window.hacked=1\033\\link'"
     number = ui.start("-d", f"d{SCRIPT}", f"python say.py 0 {shlex.quote('log' + SCRIPT)}; {link} # {SCRIPT}")

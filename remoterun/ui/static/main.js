@@ -38,7 +38,7 @@ function go(place, replace = false) {
 async function route() {
   const [kind, rest] = [path().split("/", 1)[0], path().split("/").slice(1).join("/")];
   const isRun = kind === "" || kind === "runs";
-  const number = isRun && rest && rest !== "last" ? Number(rest) : store.last;
+  const number = isRun && rest && rest !== "last" ? Number(rest) || 0 : store.last;
   document.body.dataset.place = isRun && !rest ? "list" : "view";
   for (const link of document.querySelectorAll("#top nav a"))
     link.toggleAttribute("aria-current", link.dataset.view === (isRun || kind === "compare" ? "runs" : kind));

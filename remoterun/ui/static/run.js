@@ -21,8 +21,7 @@ export class RunView {
 
   /** `open(path)` shows another address. */
   constructor(element, number, open) {
-    this.number = number;
-    this.at = template(element, "run-view");
+    Object.assign(this, { element, number, at: template(element, "run-view") });
     element.scrollTop = 0;
     this.actions = new Actions(this.at.actions, number, open);
     this.log = new Log(this.at.log, number);
@@ -79,7 +78,10 @@ export class RunView {
       await store.info(this.number);
       if (this.#isOpen) this.#details();
     } catch (failure) {
-      if (this.#isOpen) this.#lose(failure.message);
+      if (!this.#isOpen) return;
+      if (failure.status !== 404 || store.rows.has(this.number)) return this.#lose(failure.message);
+      this.close();
+      fill(this.element, el("p.empty", { role: "alert" }, `There is no run ${this.number}.`));
     }
   }
 
@@ -97,6 +99,7 @@ export class RunView {
 
   #row() {
     const row = store.rows.get(this.number);
+    if (!row && this.#seen) this.#ask(); // it was removed
     if (!row) return;
     const info = store.infos.get(this.number);
     this.actions.update(row);
