@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import posixpath
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -47,6 +48,8 @@ WAIT = 2.0
 """Seconds that a machine has to answer before what is known is shown."""
 MOST_PART, MOST_DIFF, MOST_FILES, MOST_COMPARED = 4 << 20, 256 << 10, 20_000, 20
 """Bytes of a log, or of a diff, in one answer; files of one; runs of one."""
+MOST_KEPT = 1 << 30
+"""Bytes of files of runs that are copied here, as a film or a sound is asked for in pieces."""
 BLOCK = 64 * POINT.size
 """Bytes of points of which a first picture is made."""
 
@@ -58,6 +61,8 @@ class RunsPage(Server):
         self._client, self._hub = client, Hub(client)
         self._hub.rows(0)  # read before the browser asks
         self._files = tempfile.TemporaryDirectory(prefix="remoterun-")
+        self._kept: dict[Path, int] = {}
+        self._lock = threading.Lock()
         self._models: Models | None = None
         read: dict[str, Callable[[Request, Any], Any]] = {
             "runs": self._runs,
@@ -151,6 +156,12 @@ class RunsPage(Server):
     def _file(self, request: Request, _: Any) -> Response:
         path = request.path_params["path"]
         saved = self._client.files.saved(self._resource(request, path), Path(self._files.name))
+        with self._lock:
+            self._kept[saved] = self._kept.pop(saved, 0) or saved.stat().st_size  # the last used is the last to go
+            while len(self._kept) > 1 and sum(self._kept.values()) > MOST_KEPT:
+                oldest = next(iter(self._kept))
+                del self._kept[oldest]
+                oldest.unlink()
         return as_file(saved, posixpath.basename(path), request.query_params.get("download") == "1")
 
     def _compare(self, request: Request, _: Any) -> Any:

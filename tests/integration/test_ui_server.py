@@ -316,6 +316,22 @@ class TestFilesOfRuns:
         assert get(page, f"api/runs/{number}/file/sample-step-1.txt").body == b"other"
         go.touch()
 
+    def test_few_copies_of_files_are_kept(
+        self, user: User, page: RunsPage, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        """Of a run that goes on each answer is a new copy."""
+        monkeypatch.setattr("remoterun.ui.page.MOST_KEPT", 30)
+        monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+        with Client(user.config) as client, serving(RunsPage(client)) as page:
+            go = tmp_path / "go"
+            number = started(user, f"printf 1234567890 >note.txt; echo up; {WAITS.format(go=go)}")
+            until(lambda: b"up" in get(page, f"api/runs/{number}/log").body)
+            for _ in range(8):
+                assert get(page, f"api/runs/{number}/file/note.txt").body == b"1234567890"
+            copies = [each for folder in tmp_path.glob("remoterun-*") for each in folder.iterdir()]
+            assert 1 <= len(copies) <= 3
+            go.touch()
+
     def test_many_files_are_listed_in_part(self, user: User, page: RunsPage, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("remoterun.ui.page.MOST_FILES", 3)
         number = ended(user, "touch 1 2 3 4 5")

@@ -6,6 +6,7 @@ import { act, api, raw } from "./state.js";
 
 const AGAIN = 15_000; // milliseconds after which the files of a run that goes on are listed again
 const MOST_TEXT = 256 << 10;
+const MOST_COPIED = 64 << 20; // a file comes to this machine as a whole, before its beginning is shown
 const MOST_NOTEBOOK = 8 << 20; // its pictures are within it
 const [ROWS, COLUMNS] = [500, 100];
 const PLAYERS = { img: /\.(png|jpe?g|gif|webp|bmp|svg)$/i, audio: /\.(wav|mp3|ogg|flac|m4a)$/i, video: /\.(mp4|webm)$/i };
@@ -94,6 +95,7 @@ export class Files {
     const address = fileAt(this.base, path, this.query);
     const most = path.endsWith(".ipynb") ? MOST_NOTEBOOK : MOST_TEXT;
     let content = player(address, path);
+    if (!content && size > MOST_COPIED) content = el("p.note", {}, "This is too large to be shown here; download it to see it.");
     const cut = !content && size > most && el("p.note", {}, `The first ${bytes(most)} of ${bytes(size)}.`);
     content ??= await textOf(address, most).then((text) => shown(text, path), (failure) => el("p.note", {}, failure.message));
     if (this.chosen === path) fill(this.shown, [el("h2", {}, path), cut, content]);
