@@ -194,6 +194,10 @@ class TestCsv:
         with pytest.raises(ValueError, match="no column"):
             read(lines.read_table, text.encode("latin-1"))
 
+    def test_stable_baselines(self) -> None:
+        points = read(lines.read_table, b"time/fps,time/total_timesteps,train/loss\n900,2048,0.5\n")[0]
+        assert values(points) == [("time/fps", 2048, 900), ("train/loss", 2048, 0.5)]
+
     def test_a_million_columns(self) -> None:
         assert read(lines.read_table, b"epoch" + b",a" * 1_000_000 + b"\n1" + b",2" * 1_000_000 + b"\n")[0] == []
         points, state = read(lines.read_table, b"epoch" + b",a" * 30_000 + b"\n1" + b",2" * 30_000 + b"\n")
@@ -416,6 +420,10 @@ class TestLog:
             ("{'loss': 0.5, 'epoch': 1.5}", [("loss", 1.5, 0.5)], None),
             ("{'eval_loss': '0.5', 'epoch': '1.0'}", [("eval_loss", 1, 0.5)], None),
             ('{"step": 3, "loss": 0.5}', [("loss", 3, 0.5)], None),
+            ("[10]\ttrain-rmse:0.5\teval-map:0.25", [("train-rmse", 10, 0.5), ("eval-map", 10, 0.25)], None),
+            ("[10]\tvalid_0's l2: 0.5\tvalid_1's l2: 2", [("valid_0/l2", 10, 0.5), ("valid_1/l2", 10, 2)], None),
+            ("10:\tlearn: 0.5\ttest: 0.25\ttotal: 50ms", [("learn", 10, 0.5), ("test", 10, 0.25)], None),
+            ("iteration 9/ 50 | lm loss: 7.5 | grad norm: 1.5", [("lm_loss", 9, 7.5), ("grad_norm", 9, 1.5)], 50),
             ("Test accuracy: 0.5", [("Test_accuracy", None, 0.5)], None),
             ("loss: 0.5.", [("loss", None, 0.5)], None),
             ("\x1b[1mloss\x1b[0m = -inf", [("loss", None, -math.inf)], None),

@@ -35,7 +35,8 @@ def read_table(data: bytes, state: Dict[str, Any]) -> Tuple[List[Point], int]:
     for text in (row.decode("utf-8", "replace") for row in rows):
         for separator in state.get("separator", ",;\t"):
             cells = [each.strip() for each in next(csv.reader([text], delimiter=separator, skipinitialspace=True))]
-            names = [each.lower() if each.lower() in STEPS else each for each in cells[:MOST_SERIES]]
+            bare = [each.lower().rpartition("/")[2] for each in cells[:MOST_SERIES]]  # As of `time/total_timesteps`.
+            names = [last if last in STEPS else each for last, each in zip(bare, cells)]  # noqa: B905 - Python 3.8
             if "header" in state:
                 found += points(dict(zip(state["header"], map(number, cells))))  # noqa: B905 - Python 3.8
             elif len(names) > 1 and not set(names).isdisjoint(STEPS):

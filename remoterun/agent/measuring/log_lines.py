@@ -18,8 +18,8 @@ DRAWN = 200  # States that count of a bar that is drawn again and again, beside 
 _LINES = bytes.maketrans(b"\r\b", b"\n ")
 _ESCAPE = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]")
 _PAIR = re.compile(
-    r"(?<![\w./@-])((?:(?:train|training|val|valid|validation|test|eval|evaluation|avg|average|mean|total) ){0,2}"
-    r"[a-z_][\w./@-]{0,99})(['\"]?\s{0,3}[:=]\s{0,3}['\"]?|\s{1,3})"
+    r"(?<![\w./@-])((?:(?:train|training|val|valid|validation|test|eval|evaluation|avg|average|mean|total"
+    r"|learning|grad|lm) ){0,2}[a-z_][\w./@-]{0,99})(['\"]?\s{0,3}[:=]\s{0,3}['\"]?|\s{1,3})"
     r"([-+]?(?:(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:e[-+]?[0-9]+)?|nan|inf(?:inity)?))(?![\w:/]|[.,-][0-9])",
     re.I,
 )
@@ -31,6 +31,7 @@ _STEP = re.compile(
     r"([0-9]{1,15}(?:\.[0-9]{1,15})?)(?!\w)(?: ?(?:/|of) ?([0-9]{1,15}))?",
     re.I,
 )
+_ROUND = re.compile(r"(?:\[([0-9]{1,15})\]|([0-9]{1,15}):)\t")  # XGBoost, LightGBM, CatBoost.
 _BAR = re.compile(r"(?:^|[\[|])\s{0,9}([0-9]{1,15})/([0-9]{1,15}|Unknown)(?![\w/.])")
 Place = Tuple[Optional[float], float, bool]  # Of a line: its step, that of how many or 0, and whether it is named.
 
@@ -53,6 +54,7 @@ def read(data: bytes, state: Dict[str, Any]) -> Tuple[List[Point], int]:
 
 def _values(text: str, place: Place) -> Dict[str, Any]:
     step, _, named = place
+    text = text.replace("'s ", "/")  # LightGBM's `valid_0's l2`.
     pairs = [(name.replace(" ", "_"), value, sign.strip()) for name, sign, value in _PAIR.findall(text)]
     known = {name: value for name, value, sign in pairs if _KNOWN.search(name) and (sign or step is not None)}
     if step is None or not named and not known:
@@ -63,6 +65,9 @@ def _values(text: str, place: Place) -> Dict[str, Any]:
 
 def _place(text: str, state: Dict[str, Any]) -> Optional[Place]:
     """None: the line does not count."""
+    boosted = _ROUND.match(text)
+    if boosted:
+        return float(boosted[1] or boosted[2]), 0.0, True
     words = {match[1][:3].lower(): match for match in _STEP.finditer(text)}
     epoch, bar = words.pop("epo", None), _BAR.search(text)
     if epoch and "{" not in text and (not bar or epoch.start() < bar.start()):

@@ -26,7 +26,7 @@ PATIENCE = 3.0
 """Seconds that it has for what is left, once the command has ended."""
 SMALL = 64 << 10
 """Bytes of a log that the supervisor itself looks into."""
-REPORT = re.compile(r"\.(jsonl?|ndjson|csv|tsv|wandb)\Z|tfevents", re.I)
+REPORT = re.compile(r"\.(jsonl?|ndjson|csv|tsv|wandb|log)\Z|tfevents", re.I)
 """What the name of each file has that may report metrics."""
 _METRIC = re.compile(rb"[:=]\s*['\"]?[-+.\d]|\d ?/ ?\d|step|iter|epoch|loss|acc", re.I)
 """What a log has that reports metrics, and many another one."""
