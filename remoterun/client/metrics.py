@@ -71,7 +71,7 @@ class Curves:
     def series(self, name: str) -> Points:
         """The points of a metric, or of one of `USAGE` with the steps in seconds; none for one that is not known."""
         if name in self.names:
-            return _points(self.metrics, self.names.index(name))
+            return _points(self.metrics, len(self.names) - 1 - self.names[::-1].index(name))
         return _points(self.usage, USAGE.index(name)) if name in USAGE else []
 
 

@@ -19,7 +19,7 @@ from remoterun.agent.measuring.points import Points, cut_name
 from remoterun.agent.measuring.summary import Summary
 from remoterun.agent.running.measurer import REPORT
 from remoterun.agent.shared.measured import MOST_NAME, MOST_SERIES, POINT, SHOWN, SPARK, Progress
-from remoterun.agent.shared.records import from_json
+from remoterun.agent.shared.records import from_json, to_json
 from remoterun.agent.shared.tree import Manifest
 from remoterun.agent.store.home import Home
 from remoterun.agent.store.run_folder import RunFolder
@@ -191,12 +191,13 @@ class TestCollector:
         assert names_of(run) == []
 
     def test_the_log_counts_until_there_are_files(self, run: RunFolder, write: Callable[..., None]) -> None:
-        """Then its series, which end there, are not shown; those of the same name go on, and so does the total."""
+        """Then its series are not shown; what the files have takes the place of those of the same name, and its total
+        counts on."""
         log = Path(run.log)
         log.write_text("step 1/50 loss: 3.0 accuracy: 0.1\n")
         Collector(run).look()
         assert [series.name for series in shown(run).series] == ["loss", "accuracy"] and shown(run).total == 50
-        write(metrics=lines(step=2, loss=2))
+        write(metrics=lines(step=1, loss=3) + lines(step=2, loss=2))
         with log.open("a") as file:
             file.write("step 2/60 loss: 2.0 accuracy: 0.2\n")
         for ended in (False, True):
@@ -204,7 +205,7 @@ class TestCollector:
             (series,) = shown(run).series
             assert (series.name, series.points, series.first, series.last) == ("loss", 2, 3, 2)
             assert shown(run).total == 60 and shown(run).step == 2
-        assert names_of(run) == ["loss", "accuracy"]
+        assert names_of(run) == ["loss", "accuracy", "loss"]
 
     def test_what_two_formats_of_one_folder_report_counts_once(
         self, run: RunFolder, write: Callable[..., None]
@@ -292,6 +293,63 @@ class TestCollector:
 
 def test_a_short_run_with_any_such_file_is_measured() -> None:
     usual = "metrics.jsonl x.ndjson history.json log.csv x.tsv events.out.tfevents.1.a run-1.wandb trainer_state.json"
-    for name in usual.split():
+    for name in [*usual.split(), "training.log"]:
         if any(format.matches(name) for format in FORMATS):
             assert REPORT.search(name), name
+
+
+class TestFilesBesideALog:
+    """A run that writes a file of metrics mostly says the same in its log."""
+
+    BARS = (
+        "Epoch 1/2\n 50/100 ━━━ 1s 20ms/step - loss: 1.4\r100/100 ━━━ 2s 20ms/step - loss: 1.2 - lr: 0.1\n"
+        "Epoch 2/2\n 50/100 ━━━ 1s 20ms/step - loss: 1.0\n"
+    )
+
+    def test_steps_are_counted_as_their_total_is(self, run: RunFolder) -> None:
+        """Keras with a CSVLogger: that counts epochs, the bars in the log count batches."""
+        Path(run.log).write_text(self.BARS[:60])
+        collector = Collector(run)
+        collector.look()
+        assert shown(run).step == 50
+        Path(run.log).write_text(self.BARS)
+        write_files(Path(run.work), {"training.log": "epoch,loss\n0,1.2\n1,1.0\n"})
+        collector._next_search = 0
+        collector.look()
+        progress = shown(run)
+        assert (progress.step, progress.total) == (150, 200)
+        (loss,) = progress.series
+        assert (loss.name, loss.points, loss.first, loss.last, loss.step) == ("loss", 2, 1.2, 1.0, 1)
+        assert names_of(run) == ["loss", "loss"]
+        assert [point for point in stored(run) if point[0] == 1] == [(1, 0, 1.2), (1, 1, 1.0)]
+        with open(run.log, "a") as log:
+            log.write("100/100 ━━━ 2s 20ms/step - loss: 0.9\n")
+        again = Collector(run)
+        again.look()
+        assert shown(run).step == 200 and shown(run).series == progress.series and len(names_of(run)) == 2
+
+    @pytest.mark.parametrize("restarted", [False, True])
+    def test_one_number_of_a_file_does_not_hide_the_log(self, run: RunFolder, restarted: bool) -> None:
+        Path(run.log).write_text("step 1/100 loss 2.1\nstep 2/100 loss 2.0\n")
+        collector = Collector(run)
+        collector.look()
+        write_files(Path(run.work), {"metrics.json": '{"test_acc": 0.9}'})
+        with open(run.log, "a") as log:
+            log.write("step 3/100 loss 1.9\n")
+        (Collector(run) if restarted else collector).look(True)
+        assert {series.name: series.points for series in shown(run).series} == {"loss": 3, "test_acc": 1}
+
+    def test_two_logs_have_one_series(self, run: RunFolder) -> None:
+        for number in range(3):
+            for path in (run.log, run.err):
+                with open(path, "a") as log:
+                    log.write(f"step {number} loss {number}.5\n")
+            Collector(run).look()
+        assert names_of(run) == ["loss"] and len(stored(run)) == 6
+
+
+def test_a_rate_beyond_what_a_record_holds() -> None:
+    summary = Summary()
+    summary.mark(0, 1.0)
+    summary.mark(9e17, 1.001)
+    assert from_json(Progress, to_json(summary.progress(None))).rate is None

@@ -175,10 +175,15 @@ class Collector:
             return 0
         finally:
             signal.setitimer(signal.ITIMER_PROF, 0)
-        if format is LOG and self._structured:
-            return consumed
         now = time.time()
+        if format is LOG and self._structured:
+            for step in (number(point.step) for point in points if point.step is not None):
+                if step is not None:
+                    self._summary.mark(step, now)
+            return consumed
         for point in points:
+            file.curve = file.curve or point.name == file.first
+            file.first = file.first or point.name
             series = self._series(name, format, point.name)
             if series == COPY:
                 continue
@@ -195,7 +200,8 @@ class Collector:
 
     @property
     def _structured(self) -> bool:
-        return any(owner[1] != LOG.name for owner in self._owners.values())
+        """Whether a file has curves: then the log, which mostly says the same, tells the steps only."""
+        return any(file.curve for name, file in self._files.items() if name not in LOGS)
 
     def _series(self, file: str, format: Format, metric: str) -> int:
         """The number of a file's series, `COPY` where another file beside it reports the same, -1 for one too many."""
@@ -204,17 +210,19 @@ class Collector:
         folder, _, base = file.rpartition("/")
         owner = [folder, format.name, base if format.name != "tfevents" else ""]  # there, a folder is a run
         first = self._owners.get(cut_name(metric), ["", LOG.name, ""])
-        beside = first[0] == folder and first[1] != LOG.name
-        if beside and first[1] != format.name:
+        beside = first[0] == folder
+        if first[1] not in (LOG.name, format.name) and (beside or format is LOG):
             return COPY
         prefixes = ["", "" if beside else folder.rpartition("/")[2], base.partition(".")[0], folder, file]
         for prefix in prefixes:
             series = cut_name(prefix + "/" + metric if prefix else metric)
             known = self._owners.get(series)
             if known is None or known == owner or known[1] == LOG.name:
-                found = self._points.number(series)
+                found = self._points.number(series, known is not None and known[1] != format.name)
                 if found >= 0:
-                    self._owners[series], self._numbers[file, metric] = owner, found
+                    self._owners[series] = owner
+                if format is not LOG:  # which gives it up to the first file that has it
+                    self._numbers[file, metric] = found
                 return found
         return COPY
 
@@ -226,10 +234,9 @@ class Collector:
             for name, text in (file.state.get("params") or {}).items():
                 if len(params) < PARAMS:
                     params.setdefault(cut_name(name), str(text)[:LONG])
-        hidden: List[int] = []
-        if self._structured:
-            of_log = (name for name, owner in self._owners.items() if owner[1] == LOG.name)
-            hidden = [self._points.number(name) for name in of_log]
+        of_log = {name for name, owner in self._owners.items() if owner[1] == LOG.name} if self._structured else ()
+        names = list(enumerate(self._points.names))
+        hidden = [at for at, name in names if name in of_log or self._points.number(name) != at]
         progress = self._summary.progress(total, hidden)._replace(params=params, left_out=self._left_out)
         new, self._new = self._new, []
         try:
@@ -266,12 +273,20 @@ class Collector:
 
 
 class _File:
-    """How far a file was read. `seen`: its size, its time and whether the command had ended, when all of it was."""
+    """How far a file was read. `seen`: its size, its time and whether the command had ended, when all of it was.
+    `first`: its first metric; `curve`: that has several points."""
 
     def __init__(
-        self, state: Dict[str, Any], offset: int = 0, seen: Sequence[int] = (), given_up: bool = False
+        self,
+        state: Dict[str, Any],
+        offset: int = 0,
+        seen: Sequence[int] = (),
+        given_up: bool = False,
+        first: str = "",
+        curve: bool = False,
     ) -> None:
         self.state, self.offset, self.seen, self.given_up = state, offset, list(seen), given_up
+        self.first, self.curve = first, curve
 
 
 def _out_of_time(*_: object) -> None:

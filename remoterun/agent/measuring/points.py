@@ -42,9 +42,10 @@ class Points:
         self._at: Dict[int, float] = {}
         """By the number of a series, the time of its last point, once there are many."""
 
-    def number(self, name: str) -> int:
-        """Of a series, which is a new one where there is none of that name; -1 where it is one too many."""
-        found = self._numbers.get(name)
+    def number(self, name: str, anew: bool = False) -> int:
+        """Of a series, which is a new one where there is none of that name; -1 where it is one too many. `anew`: a new
+        one takes the place of that of this name."""
+        found = None if anew else self._numbers.get(name)
         if found is None:
             if len(self.names) >= MOST_SERIES:
                 return -1

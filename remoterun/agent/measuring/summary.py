@@ -28,6 +28,10 @@ class Summary:
         if series not in self._series:
             self._series[series] = _Series(name)
         self._series[series].add(step, value)
+        self.mark(step, time)
+
+    def mark(self, step: float, time: float) -> None:
+        """The run is at that step. Of those that are counted in several ways the largest counts."""
         if self._marks and step <= self._marks[-1][1]:
             return
         if len(self._marks) > 1 and time - self._marks[-2][0] < 1:
@@ -49,7 +53,7 @@ class Summary:
         if len(self._marks) < 2:
             return None
         (began, first), (ended, last) = self._marks[0], self._marks[-1]
-        return _short((last - first) / (ended - began)) if ended > began else None
+        return number(_short((last - first) / (ended - began))) if ended > began else None
 
 
 class _Series:

@@ -3,8 +3,8 @@
 A run folder has two files of points, which are only appended to: `metrics.points`, what the run reported of itself, and
 `usage.points`, what its supervisor measured. A point is `POINT`, four doubles: the number of its series, its step, when
 it was read or written (seconds since 1970, by the host's clock), and its value, which may be NaN or infinite. The names
-of the metrics' series are the lines of `metrics.names`, each a string in JSON, from number 0 on; those of the usage are
-`USAGE`, whose steps are seconds since the command was started.
+of the metrics' series are the lines of `metrics.names`, each a string in JSON, from number 0 on; of two with the same
+name the later one counts. Those of the usage are `USAGE`, whose steps are seconds since the command was started.
 """
 
 from __future__ import annotations

@@ -177,7 +177,7 @@ class Chart {
     const axis = this.unit ? "time" : view.axis;
     const log = view.log && !this.unit;
     const lines = runs.flatMap((run) => {
-      const line = run[this.file].series[(this.unit ? USAGE : run.names).indexOf(this.name)]?.[axis].settle();
+      const line = run[this.file].series[(this.unit ? USAGE : run.names).lastIndexOf(this.name)]?.[axis].settle();
       return line?.count ? [{ run, line, y: line.smoothed(this.unit ? 0 : view.smooth), best: line.best(this.direction) }] : [];
     });
     if (!lines.length) return;
