@@ -143,6 +143,8 @@ class HostStore:
                     points[kind] += frame.body
                 _check_bounds(asked, names, points)
             until = self.session.result(api.measured, stream)
+            if until.metrics % POINT.size or until.usage % POINT.size:
+                raise ValueError("points that end with a part of one")
         return Measurements(names, bytes(points["metrics"]), bytes(points["usage"]), until)
 
     def log_part(self, asked: api.LogPart) -> tuple[int, int, bytes]:

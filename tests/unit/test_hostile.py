@@ -25,6 +25,7 @@ from hypothesis import strategies as st
 
 from remoterun import config
 from remoterun.agent.serve import Server
+from remoterun.agent.shared import api
 from remoterun.agent.shared.frames import DATA, MAX_BODY, MAX_HEADER, OPEN, PIECE, encode
 from remoterun.agent.shared.packs import pack
 from remoterun.agent.shared.protocol import Cancelled, Handler, Link, LinkClosed, RemoteError, Stream
@@ -36,6 +37,7 @@ from remoterun.cli.commands.tailing import by_lines
 from remoterun.cli.render import file_views, run_views
 from remoterun.client import Client
 from remoterun.client.following import LogBytes, Note, StateChange
+from remoterun.client.stores import HostStore
 from remoterun.errors import RemoterunError, TransferError, UnsafePath
 from remoterun.model import MachineType
 from remoterun.session import Session, understood
@@ -98,6 +100,20 @@ class FakePipe:
 
     def diagnosis(self) -> str:
         return ""
+
+
+def test_points_that_end_within_one() -> None:
+    def handler(stream: Stream, op: str, arguments: dict[str, Any]) -> None:
+        with contextlib.suppress(Exception):
+            stream.send(bytes(32), metrics=0)
+            stream.finish(5)
+            stream.end(metrics=13, usage=0, names=0, status={"key": "k", "state": "running", "attempt": 0})
+
+    with (
+        contextlib.closing(Session(MachineType("evil"), FakeHost(handler))) as session,
+        pytest.raises(RemoterunError, match="a part of one"),
+    ):
+        HostStore(session).measured(api.Measured("k"))
 
 
 Frames = list[tuple[dict[str, Any], bytes]]
