@@ -116,6 +116,16 @@ def test_another_attempt_begins_anew(tmp_path: Path) -> None:
     assert run.at(300) == [] and run.at(301, loss=1) == []
 
 
+def test_a_loss_that_crosses_a_bound_at_each_step(tmp_path: Path) -> None:
+    run = Watched(tmp_path, "loss > 4", url="http://127.0.0.1:9/x")
+    for second in range(0, 600, 2):
+        assert run.at(second / 60, loss=5) == ["loss > 4: 5 at step 1"]
+        assert run.at((second + 1) / 60, loss=3) == ["loss > 4: 5 at step 1"]
+    run.again()
+    assert run.at(10.95, loss=3) == ["loss > 4: 5 at step 1"] and run.state["messages"] == 1
+    assert run.at(11, loss=3) == [] and run.state["messages"] == 2 and run.at(12, loss=5)
+
+
 def test_a_message_each_once(tmp_path: Path, server: WebhookServer) -> None:
     run = Watched(tmp_path, url=server.url + "/s3cr3t")
     run.at(0, loss=NAN)

@@ -23,7 +23,9 @@ SILENT, TIMES, STEPS = 600.0, 20, 3
 IDLE, IDLE_FOR = 5.0, 900.0
 """Percent below which GPUs are idle, and seconds of that."""
 MOST_WRONG, MOST_MESSAGES = 20, 50
-"""Things that are wrong at a time, and messages of an attempt: a loss may come and go."""
+"""Things that are wrong at a time, and messages of an attempt."""
+CALM = 60.0
+"""Seconds for which all must be well to be told so: a loss may cross a bound at each step."""
 PAUSES = (1.0, 5.0, 20.0)
 """Seconds before each further try to post a message."""
 CLOSING = 2.0
@@ -39,7 +41,7 @@ class Alerts:
         attempt = run.attempt()[0]
         if state.get("attempt") != attempt:
             state.clear()
-            state.update(attempt=attempt, bad={}, since={}, wrong={}, unsent=[], messages=0)
+            state.update(attempt=attempt, bad={}, since={}, wrong={}, found={}, unsent=[], messages=0)
             state.update(steps=0, step=None, stepped=None, gap=0.0, busy=0.0, sampled=0.0)
         self._rules = [found for found in map(RULE.match, spec.alerts) if found]
         self._posting: Optional[threading.Thread] = None
@@ -115,11 +117,14 @@ class Alerts:
 
     def _report(self, found: Dict[str, str], now: float, ended: bool) -> None:
         wrong: Dict[str, str] = self._state["wrong"]
-        for key in [key for key in wrong if key not in found and not ended]:
+        last: Dict[str, float] = self._state["found"]
+        last.update((key, now) for key in found if key in wrong)
+        for key in [key for key in wrong if now - last[key] >= CALM and not ended]:
             self._tell(wrong.pop(key), True, now)
+            del last[key]
         for key, words in found.items():
             if key not in wrong and len(wrong) < MOST_WRONG:
-                wrong[key] = words
+                wrong[key], last[key] = words, now
                 self._tell(words, False, now)
 
     # -- messages
