@@ -7,13 +7,17 @@ import math
 import random
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 import remoterun
 from remoterun.agent.shared.measured import POINT, USAGE, direction, rank
 from tests.browser import Tab, serve
+from tests.workshop import until
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Route
 
 STATIC = Path(remoterun.__file__).parent / "ui" / "static"
 PAGE = """<!doctype html><html lang="en"><title>charts</title>
@@ -311,6 +315,31 @@ def test_charts_of_a_run_are_figures_with_words(code: Tab, folder: Path) -> None
     assert code.page.locator("img").count() == 0 and code.page.title() == "charts"
     code.page.evaluate("charts.close()")
     assert code.page.locator("main").inner_text() == ""
+
+
+def test_several_runs_are_first_drawn_of_few_points_each(code: Tab, folder: Path) -> None:
+    points = training()
+    for number in (31, 32):
+        write_run(folder, number, ["loss"], packed(points))
+    held: list[Route] = []
+
+    def answer(route: Route) -> None:
+        if "most=" in route.request.url:
+            route.fulfill(body=packed(points[::100]), content_type="application/octet-stream")
+        else:
+            held.append(route)
+
+    code.page.route("**/points?*", answer)
+    picture = show(code, [31, 32], "loss")
+    few = picture.get_attribute("aria-label")
+    assert few is not None and "run 31: 3 points" in few and "run 32: 3 points" in few
+    until(lambda: code.page.evaluate("1") and len(held) == 2)
+    for route in held:
+        route.continue_()
+    code.page.get_by_role("img", name="run 31: 300 points").and_(
+        code.page.get_by_role("img", name="run 32: 300")
+    ).wait_for()
+    code.page.unroute("**/points?*")
 
 
 def test_a_cursor_goes_by_keys_and_says_what_is_there(code: Tab, folder: Path) -> None:

@@ -8,6 +8,7 @@ const HEIGHT = 150;
 const EDGE = { left: 46, right: 10, top: 8, bottom: 18 };
 const ROWS = 200;
 const PIECE = 16; // points that are stroked at once: a long zigzag that crosses itself takes five times as long
+const FEW = 3000; // points of a run in the first picture of several
 const SETTLE = 250; // milliseconds from picture to picture while points are still arriving
 const UNITS = { cpu: "%", memory: "B", gpu: "%", "gpu memory": "B" }; // the series of `usage.points`, which has no names
 const USAGE = Object.keys(UNITS);
@@ -37,7 +38,7 @@ export class Charts {
     fill(element, this.element);
     this.#sizes.observe(this.#grid);
     this.#dark.onchange = () => this.draw();
-    this.loaded = Promise.all(this.runs.map((run) => this.update(null, run.number)));
+    this.loaded = this.#sketch().then(() => Promise.all(this.runs.map((run) => this.update(null, run.number))));
   }
 
   /** What a `points` event says of a run: how many bytes there are, and names; null: ask for it. */
@@ -57,6 +58,20 @@ export class Charts {
       run.busy = false;
       this.#changed();
     }
+  }
+
+  /** Of several runs, first one picture of few points each: to fetch all of them may take seconds. */
+  async #sketch() {
+    if (this.runs.length === 1) return;
+    const few = async (run) => {
+      run.busy = true;
+      const [answer] = await Promise.all([raw(`api/runs/${run.number}/points?from=0&most=${FEW}`), this.#ask(run)]);
+      run.metrics.add(await answer.arrayBuffer());
+      run.metrics.bytes = 0; // all of them take their place
+    };
+    await Promise.allSettled(this.runs.map(few));
+    for (const run of this.runs) run.busy = false;
+    this.#changed();
   }
 
   close() {
@@ -97,6 +112,7 @@ export class Charts {
       while (!this.closed && !(run[file].bytes >= run.ends[file])) {
         const got = await (await raw(`api/runs/${run.number}/${path}?from=${run[file].bytes}`)).arrayBuffer();
         if (!got.byteLength) break;
+        if (!run[file].bytes) run[file] = new Points(run.start);
         run[file].add(got);
         this.#changed();
       }
@@ -387,7 +403,7 @@ class Chart {
 
 function noPoints() {
   const start = { time: null };
-  return { usage: new Points(start), metrics: new Points(start), ends: {} };
+  return { start, usage: new Points(start), metrics: new Points(start), ends: {} };
 }
 
 function unitOf(seconds) {

@@ -48,13 +48,15 @@ export function glyph(state) {
 }
 
 /** A number as people read it, of so many digits if it is not a whole one. */
+const WHOLE = new Intl.NumberFormat("en"); // as toLocaleString, which makes one each time
+
 export function number(value, digits = 4) {
   if (value === null || value === undefined) return "–";
   if (!Number.isFinite(value)) return String(value);
   const size = Math.abs(value);
-  if (Number.isInteger(value) && size < 1e7) return value.toLocaleString("en");
+  if (Number.isInteger(value) && size < 1e7) return WHOLE.format(value);
   if (size >= 1e7 || size < 1e-3) return value.toExponential(1).replace("e+", "e");
-  return size >= 1000 ? Math.round(value).toLocaleString("en") : String(Number(value.toPrecision(digits)));
+  return size >= 1000 ? WHOLE.format(Math.round(value)) : String(Number(value.toPrecision(digits)));
 }
 
 export function bytes(count) {
