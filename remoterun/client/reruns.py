@@ -14,7 +14,7 @@ from remoterun.agent.shared.spec import MountSpec, ResolvedMount, ResourceRef, R
 from remoterun.agent.shared.tree import Manifest, show
 from remoterun.client.connections import Connections
 from remoterun.client.rented_runs import find_store, record_status
-from remoterun.client.specs import digest_of_asked, request_of
+from remoterun.client.specs import PARAMETER, digest_of_asked, request_of
 from remoterun.client.stores import HostStore, Store, digests_of, pass_on, saved, told
 from remoterun.errors import HostError, HostUnreachable, NotFound, UsageError
 from remoterun.model import Mount, Resource, Run, RunRequest
@@ -77,7 +77,7 @@ class OriginalRun:
     request: RunRequest
     """Without the values of `variables`."""
     variables: tuple[str, ...]
-    """Those that the user set; their values are saved nowhere."""
+    """Those that the user set; only the values of parameters are saved."""
     source: Source
     """Where the source came from; its files are those of `tree`."""
     tree: SavedTree
@@ -89,7 +89,8 @@ class OriginalRun:
 
     def values(self, names: Iterable[str], given: Iterable[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
         """Variables with their values: of `names` those that are set here, and those `given`. Raises `UsageError`."""
-        values = {name: os.environ.get(name) if self.trusted else None for name in names} | dict(given)
+        known = {**os.environ, **{PARAMETER + name: value for name, value in self.spec.params.items()}}
+        values = {name: known.get(name) if self.trusted else None for name in names} | dict(given)
         missing = [name for name, value in values.items() if value is None]
         if missing:
             typed = " ".join(f"-e {name}=…" for name in missing)

@@ -161,6 +161,11 @@ class TestRerun:
             user.client.files.copy("uploads/tree", tmp_path / "x")
         assert [upload.name for upload in user.client.uploads.list()] == ["doom", "more"]
 
+    def test_a_parameter_has_the_value_that_it_had(self, typed: Typed) -> None:
+        command = "echo $REMOTERUN_PARAM_DEPTH"
+        assert typed("run", "--no-git", "-y", "-e", "REMOTERUN_PARAM_DEPTH=3", command).stdout == "3\n"
+        assert typed("rerun", "1").stdout == "3\n"
+
     def test_its_secrets_are_looked_up_by_their_names(self, typed: Typed) -> None:
         """As they are now; what is typed takes the place of one."""
         secrets = typed.user.client.secrets

@@ -67,6 +67,16 @@ def test_the_text_is_no_pattern_and_no_option() -> None:
         assert search(run, "log", "a.c", 0, 9, 0)[0] == [(0, "a.c")]
         assert search(run, "log", "--help", 0, 9, 0)[0] == [(8, "--help")]
         assert [at for at, _ in search(run, "log", "\ud800", 0, 9, 0)[0]] == [15]
+    odd = "a [b] {1}(c)* ^d$ +e? f|g \\h"
+    with run_with(f"a b\n{odd}\n".encode()) as run:
+        assert search(run, "log", odd, 0, 9, 0)[0] == [(4, odd)]
+        assert search(run, "log", " " * 1000, 0, 9, 0)[0] == []
+
+
+def test_colours_between_words_are_not_seen() -> None:
+    with run_with(b"step \x1b[1m100\x1b[0m of 9\n\x1b[32mstep\x1b[0;1m 200\n") as run:
+        assert [at for at, _ in search(run, "log", "step 100 of", 0, 9, 0)[0]] == [0]
+        assert [at for at, _ in search(run, "log", "Step 200", 0, 9, 0)[0]] == [22]
 
 
 def test_a_link_is_no_log(tmp_path: Path) -> None:

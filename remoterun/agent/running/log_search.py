@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import threading
@@ -20,8 +21,10 @@ PATIENCE = 20.0
 """Seconds for a search."""
 STEP_BACK = 1 << 20
 """Bytes that `grep` may have read, and not searched, when its time is up."""
-_GREP = 'ulimit -v 2000000 2>/dev/null; exec grep --line-buffered -a -b -i -F -e "$1"'
+_GREP = 'ulimit -v 2000000 2>/dev/null; exec grep --line-buffered -a -b -i "$1" -e "$2"'
 """A log may be one line, which `grep` holds in memory. What it has found is here also when it is killed."""
+_COLOURS = b"(\x1b\\[[0-9;]*m)*"
+"""What a terminal does not show may stand on both sides of a space."""
 
 
 def read_part(run: RunFolder, name: str, start: int, size: int, before: int) -> Tuple[int, int, bytes]:
@@ -66,8 +69,10 @@ def _grep(file: BinaryIO, text: bytes, most: int, begin: int, total: int) -> Tup
     """(for each line: where it begins, after `begin`, and its first characters; up to where was searched)."""
     hits: List[Tuple[int, str]] = []
     searched = begin
+    words = [re.sub(rb"[\[\\.*^$(){}+?|]", rb"\\\g<0>", word) for word in text.split(b" ")]
+    wanted = [b"-F", text] if len(words) == 1 else [b"-E", (_COLOURS + b" " + _COLOURS).join(words)]
     process = subprocess.Popen(
-        ["/bin/sh", "-c", _GREP, "sh", text],
+        ["/bin/sh", "-c", _GREP, "sh", *wanted],
         stdin=file,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,

@@ -190,14 +190,14 @@ export class Log {
   }
 
   #step(wanted) {
-    const { hits, place, total } = this.#hits;
+    const { hits, place, until, total } = this.#hits;
     if (!hits.length) return;
     const next = (wanted + hits.length) % hits.length;
     this.at.hits.children[place]?.classList.remove("chosen");
     this.at.hits.children[next].classList.add("chosen");
     this.at.hits.scrollTop = this.at.hits.children[next].offsetTop - this.at.hits.clientHeight / 2;
     this.#hits.place = next;
-    this.at.found.textContent = `${next + 1} of ${hits.length}${total > hits.length ? `; ${total.toLocaleString("en")} in all` : ""}`;
+    this.at.found.textContent = `${next + 1} of ${hits.length}${until < total ? " or more" : ""}`;
     this.jump(hits[next].offset).catch((failure) => (this.at.found.textContent = failure.message));
   }
 }

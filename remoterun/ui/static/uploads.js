@@ -14,9 +14,9 @@ export function view(element, name) {
     files = new Files(content, `api/uploads/${encodeURIComponent(upload)}`, `version=${version}`);
   };
   const version = (upload) => ({ number: of, size, files: count, created, read_by: readers }) =>
-    [el("button.quiet", { onclick: () => choose(upload.name, of) }, `version ${of}`), bytes(size), `${number(count)} files`, stamp(created), readers.map((run) => [el("a", { href: `runs/${run}` }, `run ${run}`), " "])];
+    [el("button.quiet", { onclick: () => choose(upload.name, of) }, `version ${of}`), bytes(size), `${number(count)} ${count === 1 ? "file" : "files"}`, stamp(created), readers.map((run) => [el("a", { href: `runs/${run}` }, `run ${run}`), " "])];
   const row = ({ name: each, versions: [newest], versions: { length }, where }) =>
-    [el("a", { href: `uploads/${encodeURIComponent(each)}` }, each), newest && bytes(newest.size), `${length} versions`, newest && stamp(newest.created), [where].flat().join(", ")];
+    [el("a", { href: `uploads/${encodeURIComponent(each)}` }, each), newest && bytes(newest.size), length > 1 && `${length} versions`, newest && stamp(newest.created), [where].flat().join(", ")];
 
   async function ask() {
     const { uploads } = await api("api/uploads");
