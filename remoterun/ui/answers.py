@@ -56,8 +56,7 @@ def as_file(path: Path, name: str, download: bool) -> Response:
 
 async def failed(request: Request, error: Exception) -> Response:
     if isinstance(error, RemoterunError):
-        statuses = ((NotFound, 404), (HostError, 502), (RemoterunError, 400))
-        status = next(status for kind, status in statuses if isinstance(error, kind))
+        status = 404 if isinstance(error, NotFound) else 502 if isinstance(error, HostError) else 400
         return as_json(encoded({"error": error.message, "hint": error.hint}), status)
     return as_json(encoded({"error": "this can't be asked for", "hint": None}), 400)
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from remoterun.errors import RemoterunError
@@ -24,6 +25,14 @@ MOST_CURVES = 12
 """Runs whose points are held."""
 
 
+@dataclass
+class Points:
+    curves: Curves
+    read: float = -EVERY
+    """When, by the monotonic clock."""
+    turn: threading.Lock = field(default_factory=threading.Lock)
+
+
 class Hub:
     """Any thread may call any method."""
 
@@ -33,34 +42,31 @@ class Hub:
         """Grows with each change, and from one server to the next."""
         self._closed = client.connections.event()
         self._changed = threading.Condition()
-        self._waiting, self._at_work = 0, False
+        self._waiting = 0
         self._runs: dict[int, Run] = {}
-        self._rows: dict[int, tuple[int, bytes]] = {}
-        self._gone: dict[int, int] = {}
-        """With the version from which on each is as it is."""
+        self._rows: dict[int, tuple[int, bytes | None]] = {}
+        """With the version from which on each is as it is; None for a run that is gone."""
         self._registry_read: int | None = None
-        self._curves: dict[int, tuple[Curves, threading.Lock]] = {}
-        self._measured: dict[int, float] = {}
+        self._points = lru_cache(MOST_CURVES)(lambda number: Points(client.runs.metrics(number)))
+        threading.Thread(target=self._work, name="remoterun page", daemon=True).start()
 
     def rows(self, limit: int) -> tuple[list[bytes], int, bool]:
         """(the newest rows, newest first, each as JSON; their version; whether there are more). No machine is asked."""
         with self._changed:
             self._read_registry()
-            numbers = sorted(self._rows, reverse=True)
-            return [self._rows[number][1] for number in numbers[:limit]], self.version, len(numbers) > limit
+            found = [data for _, (_, data) in sorted(self._rows.items(), reverse=True) if data is not None]
+            return found[:limit], self.version, len(found) > limit
 
     def changes(self, since: int, patience: float) -> tuple[list[bytes], list[int], int]:
         """(rows that are newer than a version, numbers of runs that are gone since, the version now); so many seconds
         are waited for any. All machines are asked again and again as long as somebody waits."""
         with self._changed:
-            if not self._at_work:
-                self._at_work = True
-                threading.Thread(target=self._work, name="remoterun page", daemon=True).start()
             self._waiting += 1
             self._changed.wait_for(lambda: self.version != since, patience)
             self._waiting -= 1
-            found = [data for version, data in self._rows.values() if version > since]
-            return found, [number for number, version in self._gone.items() if version > since], self.version
+            found = {number: data for number, (version, data) in self._rows.items() if version > since}
+            gone = [number for number, data in found.items() if data is None]
+            return [data for data in found.values() if data is not None], gone, self.version
 
     def heard(self, run: Run) -> None:
         """Show a run as it is recorded now, and what its machine says besides."""
@@ -68,22 +74,18 @@ class Hub:
 
     def curves(self, number: int) -> Curves:
         """The points of a run, as they were a moment ago. Raises `RemoterunError`."""
-        known = self._curves.get(number) or (self.client.runs.metrics(number), threading.Lock())
-        with self._changed:
-            curves, turn = self._curves[number] = self._curves.pop(number, known)  # the last one used is the last to go
-            while len(self._curves) > MOST_CURVES:
-                del self._curves[next(iter(self._curves))]
-        with turn:
-            if time.monotonic() - self._measured.get(number, -EVERY) >= EVERY * 0.9 or not curves.metrics:
-                curves.update()
-                self._measured[number] = time.monotonic()
-        return curves
+        points = self._points(number)
+        with points.turn:
+            if time.monotonic() - points.read >= EVERY * 0.9 or not points.curves.metrics:
+                points.curves.update()
+                points.read = time.monotonic()
+        return points.curves
 
     def _put(self, run: Run) -> None:
         data = encoded(row(run, time.time()))
         with self._changed:
             self._runs[run.number] = run
-            if self._rows.get(run.number, (0, b""))[1] != data:
+            if self._rows.get(run.number, (0, None))[1] != data:
                 self._rows[run.number] = self._next(), data
 
     def _next(self) -> int:
@@ -94,6 +96,8 @@ class Hub:
     def _work(self) -> None:
         silent: dict[MachineType, float] = {}
         while not self._closed.wait(EVERY):
+            if not self._waiting:
+                continue
             with contextlib.suppress(RemoterunError):  # such as a disk that is full: the next time
                 with self._changed:
                     self._read_registry()
@@ -103,10 +107,6 @@ class Hub:
                     if run.fault is not None:
                         silent[run.host] = now + LATER
                     self.heard(run)
-            with self._changed:
-                if not self._waiting:
-                    self._at_work = False
-                    return
 
     def _read_registry(self) -> None:
         """What another process has changed; what this one learns is shown as it comes."""
@@ -116,8 +116,8 @@ class Hub:
         runs = {run.number: run for run in self.client.registry.runs()}
         self._registry_read = version
         for number in self._runs.keys() - runs.keys():
-            del self._runs[number], self._rows[number]
-            self._gone[number] = self._next()
+            del self._runs[number]
+            self._rows[number] = self._next(), None
         for number, run in runs.items():
             before = self._runs.get(number)
             if before != run:

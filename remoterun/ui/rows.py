@@ -18,7 +18,6 @@ LONGEST = 1000
 """Characters of a text that a row has."""
 AS_THEY_ARE = ("number", "words", "stopping", "labels", "created", "started", "ended", "pinned", "hidden", "unreached")
 OF_PROGRESS = ("step", "total", "alerts", "left_out", "params")
-OF_INFO = ("spec", "folder", "events", "usage", "again_of", "again_as")
 OF_SPEC: dict[str, Any] = {"git": None, "mounts": [], "environment": None, "ports": []}
 
 
@@ -47,7 +46,7 @@ def about(run: Run, details: dict[str, Any], diff: bytes) -> dict[str, Any]:
     """What is known of one besides its row; `details` as `Runs.info` has them, and `diff` what was not committed."""
     spec = details["spec"] or {}
     return {
-        **{name: details[name] for name in OF_INFO},
+        **details,
         **{name: spec.get(name, empty) for name, empty in OF_SPEC.items()},
         "params": parameters_of(run, spec),
         "phases": _phases(run, details["events"] or ()),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import contextlib
+import math
 import queue
 import threading
 import time
@@ -23,9 +24,8 @@ from remoterun.ui.rows import row
 
 MOST_STREAMS = 4
 """Held open: a browser has six connections to one origin, for all of its tabs."""
-ALIVE, FIRST, SILENCE, MOST_POLL = 15.0, 1.0, 0.2, 2.0
-"""Seconds of silence after which a comment is sent. Of a page that polls: for which it waits for something new, until
-it has all of that, and after which it ends at the latest."""
+ALIVE, POLL = 15.0, 2.0
+"""Seconds of silence after which a comment is sent; that the stream of a page that polls is open."""
 PIECE, MOST_BEHIND = 1 << 16, 1 << 20
 """Bytes of a log in one event; which a page that comes may lack, else it goes on at the end."""
 
@@ -46,19 +46,13 @@ class Streams:
         if run is not None:
             await in_thread(partial(self._hub.client.registry.run, run))
         stream = Stream(self._hub, run, version, log, metrics or 0)
-        if not last or len(self._open) < MOST_STREAMS:
+        self._open = [each for each in self._open if not each.ended]
+        polls = last != "" and len(self._open) >= MOST_STREAMS
+        if not polls:
             self._open.append(stream)
         if len(self._open) > MOST_STREAMS:
-            self._open.pop(0).end()
-        return StreamingResponse(self._events(stream, stream not in self._open), media_type="text/event-stream")
-
-    async def _events(self, stream: Stream, polls: bool) -> AsyncIterator[str]:
-        try:
-            async for text in stream.events(polls):
-                yield text
-        finally:
-            if stream in self._open:
-                self._open.remove(stream)
+            self._open[0].end()
+        return StreamingResponse(stream.events(POLL if polls else math.inf), media_type="text/event-stream")
 
 
 class Stream:
@@ -69,13 +63,12 @@ class Stream:
         self._version, self._log, self._metrics = hub.version if version is None else version, log, metrics
         self._queue: queue.Queue[tuple[str, Any]] = queue.Queue(MOST_BEHIND // PIECE)
         """What was not sent yet. Who has more waits, the host too: the link gives it no credit."""
-        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._following: Following | None = None
-        self._closed = False
+        self.ended = False
 
     def end(self) -> None:
         """It ends, and the page goes on by asking again and again. May be called twice."""
-        self._closed = True
+        self.ended = True
         if self._following is not None:
             self._following.close()
         with contextlib.suppress(queue.Empty):
@@ -84,8 +77,8 @@ class Stream:
         with contextlib.suppress(queue.Full):
             self._queue.put_nowait(("end", None))
 
-    async def events(self, polls: bool) -> AsyncIterator[str]:
-        begun, patience = time.monotonic(), FIRST if polls else ALIVE
+    async def events(self, seconds: float) -> AsyncIterator[str]:
+        end = time.monotonic() + seconds
         parts: list[Callable[[], None]] = [partial(self._send_rows, self._version)]
         if self._run is not None:
             parts += [partial(self._follow, self._run, self._log), partial(self._measure, self._run)]
@@ -93,17 +86,14 @@ class Stream:
             threading.Thread(target=part, name="remoterun stream", daemon=True).start()
         try:
             yield ": \n\n"
-            while not polls or time.monotonic() < begun + MOST_POLL:
+            while (left := end - time.monotonic()) > 0:
                 try:
-                    kind, data = await in_thread(partial(self._queue.get, True, patience))
+                    kind, data = await in_thread(partial(self._queue.get, True, min(left, ALIVE)))
                 except queue.Empty:
-                    if polls:
-                        break
                     yield ": \n\n"
                     continue
-                if self._closed:
+                if self.ended:
                     break
-                patience = SILENCE if polls else ALIVE
                 text = self._text(kind, data)
                 log = self._log if self._log is not None else ""
                 yield f"id: {self._version}.{log}.{self._metrics}\nevent: {kind}\ndata: {text}\n\n"
@@ -112,7 +102,7 @@ class Stream:
             self.end()
 
     def _put(self, kind: str, data: Any) -> None:
-        if not self._closed:
+        if not self.ended:
             self._queue.put((kind, data))
 
     def _text(self, kind: str, data: Any) -> str:
@@ -122,35 +112,25 @@ class Stream:
             return f'{{"runs":[{b",".join(rows).decode()}],"gone":{gone},"version":{self._version}}}'
         if kind == "points":
             self._metrics = data["metrics"]
-        if kind == "log" and isinstance(
-            data, LogBytes
-        ):  # split between characters: the rest of one comes with the next
-            known = self._log or 0
-            if data.offset != known + len(self._decoder.getstate()[0]):
-                self._decoder.reset()
-                known = data.offset
-            text = self._decoder.decode(data.data)
-            self._log = data.offset + len(data.data) - len(self._decoder.getstate()[0])
-            data = {"start": known, "end": self._log, "text": text}
-        elif kind == "log":
-            self._log = data["start"]
+        if kind == "log":
+            self._log = data.get("end", data["start"])
         return encoded(data).decode()
 
     def _send_rows(self, since: int) -> None:
-        while not self._closed:
-            rows, gone, since = self._hub.changes(since, FIRST)
+        while not self.ended:
+            rows, gone, since = self._hub.changes(since, EVERY)
             if rows or gone:
                 self._put("runs", (rows, gone, since))
 
     def _measure(self, number: int) -> None:
-        sent: list[int] = []
-        while not self._closed:
+        sent: dict[str, int] = {}
+        while not self.ended:
             with contextlib.suppress(RemoterunError):  # the log's thread reports it
                 curves = self._hub.curves(number)
-                known = [len(curves.metrics), len(curves.usage), len(curves.names)]
+                known = {name: len(getattr(curves, name)) for name in ("metrics", "usage", "names")}
                 if known != sent:
                     sent = known
-                    self._put("points", dict(zip(("metrics", "usage", "names"), known, strict=True)))
+                    self._put("points", known)
                 if curves.run.final:
                     return
             time.sleep(EVERY)
@@ -164,22 +144,28 @@ class Stream:
                 lost = fault
                 self._put("lost" if fault else "back", {"message": fault})
 
-        while not self._closed:
+        while not self.ended:
             try:
                 total = runs.log_part(number, 0, 0)[1]
                 if at is None or total - at > MOST_BEHIND:
                     self._put("log", {"start": total, "skipped": total - (at or 0)})
                     at = total
-                self._following, looked = runs.follow(number, Wanted(offset=at)), time.monotonic()
-                if self._closed:
+                self._following, looked, rest = runs.follow(number, Wanted(offset=at)), time.monotonic(), b""
+                if self.ended:
                     self._following.close()
                 for item in self._following:
                     if not isinstance(item, Note) or item.kind in ("lost", "back"):
                         link(item.text if isinstance(item, Note) else "")
                     if isinstance(item, LogBytes) and not item.stderr:
-                        at = item.offset + len(item.data)
-                        for start in range(0, len(item.data), PIECE):
-                            self._put("log", LogBytes(item.offset + start, item.data[start : start + PIECE]))
+                        if item.offset != at + len(rest):
+                            at, rest = item.offset, b""
+                        rest += item.data
+                        while True:  # split between characters: what there is of one waits for the rest of it
+                            text, size = codecs.utf_8_decode(rest[:PIECE], "replace", False)
+                            if not size:
+                                break
+                            self._put("log", {"start": at, "end": at + size, "text": text})
+                            at, rest = at + size, rest[size:]
                     elif isinstance(item, StateChange) and item.run.number != number:
                         return  # it was moved, and goes on as another one
                     elif isinstance(item, StateChange) and not item.past:

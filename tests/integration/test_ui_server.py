@@ -391,7 +391,6 @@ class TestWhatIsRead:
         assert names["names"] == ["loss"] and names["metrics"] == 96
         whole = get(page, f"api/runs/{number}/points").body
         assert len(whole) == 96 and get(page, f"api/runs/{number}/points?from=32").body == whole[32:]
-        assert get(page, f"api/runs/{number}/points?most=1").body == whole[:96]
         stream = events(f"run={number}")
         until(lambda: stream.of("points"))
         assert stream.of("points")[0]["metrics"] == 96 and stream.of("points")[0]["names"] == 1
