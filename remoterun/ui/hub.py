@@ -5,9 +5,9 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from remoterun.errors import RemoterunError
 from remoterun.model import MachineType, Run
@@ -25,14 +25,6 @@ MOST_CURVES = 12
 """Runs whose points are held."""
 
 
-@dataclass
-class Points:
-    curves: Curves
-    read: float = -EVERY
-    """When, by the monotonic clock."""
-    turn: threading.Lock = field(default_factory=threading.Lock)
-
-
 class Hub:
     """Any thread may call any method."""
 
@@ -47,7 +39,7 @@ class Hub:
         self._rows: dict[int, tuple[int, bytes | None]] = {}
         """With the version from which on each is as it is; None for a run that is gone."""
         self._registry_read: int | None = None
-        self._points = lru_cache(MOST_CURVES)(lambda number: Points(client.runs.metrics(number)))
+        self._points = lru_cache(MOST_CURVES)(lambda number: (client.runs.metrics(number), threading.Lock()))
         threading.Thread(target=self._work, name="remoterun page", daemon=True).start()
 
     def rows(self, limit: int) -> tuple[list[bytes], int, bool]:
@@ -68,25 +60,26 @@ class Hub:
             gone = [number for number, data in found.items() if data is None]
             return [data for data in found.values() if data is not None], gone, self.version
 
-    def heard(self, run: Run) -> None:
-        """Show a run as it is recorded now, and what its machine says besides."""
-        self._put(replace(self.client.registry.run(run.number), fault=run.fault, line=run.line))
+    def heard(self, run: Run) -> dict[str, Any]:
+        """Show a run as it is recorded now, and what its machine says besides. Its row."""
+        return self._put(replace(self.client.registry.run(run.number), fault=run.fault, line=run.line))
 
-    def curves(self, number: int) -> Curves:
-        """The points of a run, as they were a moment ago. Raises `RemoterunError`."""
-        points = self._points(number)
-        with points.turn:
-            if time.monotonic() - points.read >= EVERY * 0.9 or not points.curves.metrics:
-                points.curves.update()
-                points.read = time.monotonic()
-        return points.curves
+    def curves(self, number: int, new: bool = True) -> Curves:
+        """The points of a run: as they are now, or as they were last if those will do. Raises `RemoterunError`."""
+        curves, turn = self._points(number)
+        if new or not curves.metrics:
+            with turn:
+                curves.update()
+        return curves
 
-    def _put(self, run: Run) -> None:
-        data = encoded(row(run, time.time()))
+    def _put(self, run: Run) -> dict[str, Any]:
+        shown = row(run, time.time())
+        data = encoded(shown)
         with self._changed:
             self._runs[run.number] = run
             if self._rows.get(run.number, (0, None))[1] != data:
                 self._rows[run.number] = self._next(), data
+        return shown
 
     def _next(self) -> int:
         self.version += 1

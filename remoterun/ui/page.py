@@ -112,7 +112,7 @@ class RunsPage(Server):
         if ((details["spec"] or {}).get("git") or {}).get("diff"):
             with contextlib.suppress(RemoterunError):
                 diff = self._client.runs.uncommitted(run.number)[:MOST_DIFF]
-        return {"row": self._row(run), **rows.about(run, details, diff)}
+        return {"row": self._hub.heard(run), **rows.about(run, details, diff)}
 
     def _names(self, request: Request, _: Any) -> Any:
         curves = self._hub.curves(self._number(request))
@@ -120,7 +120,7 @@ class RunsPage(Server):
 
     def _points(self, name: str, request: Request, _: Any) -> Response:
         start = int(request.query_params.get("from", "0"))
-        points = getattr(self._hub.curves(self._number(request)), name)
+        points = getattr(self._hub.curves(self._number(request), new=False), name)
         return Response(bytes(points[start:]), media_type="application/octet-stream")
 
     def _log(self, request: Request, _: Any) -> Response:
@@ -169,7 +169,7 @@ class RunsPage(Server):
                 changes = self._client.runs.diff(numbers[0], numbers[1]).files
                 diff = [line for change in changes for line in change.lines]
         return {
-            "rows": [self._row(run) for run, _ in found],
+            "rows": [self._hub.heard(run) for run, _ in found],
             "params": params,
             "differs": [name for name, values in params.items() if len(set(values)) > 1],
             "best": _named(rows.best(run) for run, _ in found),
@@ -208,7 +208,7 @@ class RunsPage(Server):
             "hide": lambda: note(hidden=bool(asked["on"])),
             "remark": lambda: note(remark=str(asked["text"])),
         }
-        return {"row": self._row(actions[request.path_params["action"]]())}
+        return {"row": self._hub.heard(actions[request.path_params["action"]]())}
 
     def _rerun(self, number: int, command: str | None) -> Run:
         kept = self._client.runs.original(number)
@@ -236,10 +236,6 @@ class RunsPage(Server):
         version = request.query_params.get("version")
         named = Resource.parse("{kind}/{name}".format(**request.path_params) + (f"@{version}" if version else ""))
         return replace(named, sub=sub)
-
-    def _row(self, run: Run) -> dict[str, Any]:
-        self._hub.heard(run)
-        return rows.row(run, time.time())
 
 
 def _named(columns: Iterable[Mapping[str, Any]]) -> dict[str, list[Any]]:

@@ -20,7 +20,6 @@ from remoterun.client.following import Following, LogBytes, Note, StateChange, W
 from remoterun.errors import RemoterunError
 from remoterun.ui.answers import encoded, in_thread
 from remoterun.ui.hub import EVERY, Hub
-from remoterun.ui.rows import row
 
 MOST_STREAMS = 4
 """Held open: a browser has six connections to one origin, for all of its tabs."""
@@ -169,8 +168,7 @@ class Stream:
                     elif isinstance(item, StateChange) and item.run.number != number:
                         return  # it was moved, and goes on as another one
                     elif isinstance(item, StateChange) and not item.past:
-                        self._hub.heard(item.run)
-                        self._put("run", {"row": row(item.run, time.time()), "event": to_json(item.event)})
+                        self._put("run", {"row": self._hub.heard(item.run), "event": to_json(item.event)})
                     if self._queue.full() and time.monotonic() > looked + EVERY:
                         self._following.close()
                         break  # the page is slow: it may be so far behind that it goes on at the end
