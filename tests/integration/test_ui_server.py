@@ -517,7 +517,7 @@ class TestStream:
         post(page, f"runs/{number}/pin", {"on": True})
         polled = events(f"run={number}", streams[0].last)
         until(lambda: polled.ended)
-        assert [row["pinned"] for each in polled.of("runs") for row in each["runs"]] == [True]
+        assert {row["pinned"] for each in polled.of("runs") for row in each["runs"]} == {True}
         assert polled.log == "" and "retry: 1000" in polled.text and not any(each.ended for each in streams[1:])
         streams[1].close()
         back = events(f"run={number}", polled.last)  # there is room again
