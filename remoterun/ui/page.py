@@ -27,7 +27,7 @@ from remoterun.model import Resource, Run, RunRequest
 from remoterun.model_page import libraries
 from remoterun.ui import rows
 from remoterun.ui.answers import FAILURES, as_file, as_json, encoded, threaded
-from remoterun.ui.hub import Hub
+from remoterun.ui.hub import WAIT, Hub
 from remoterun.ui.models import Models
 from remoterun.ui.server import Server
 from remoterun.ui.stream import Streams
@@ -43,8 +43,6 @@ POLICY = (
 )
 VIEWS = ("/", "/runs/{run}", "/compare/{runs}", "/machines", "/uploads", "/uploads/{name}")
 """Addresses of the page: each shows another part of it."""
-WAIT = 2.0
-"""Seconds that a machine has to answer before what is known is shown."""
 MOST_PART, MOST_DIFF, MOST_FILES, MOST_COMPARED = 4 << 20, 256 << 10, 20_000, 20
 """Bytes of a log, or of a diff, in one answer; files of one; runs of one."""
 MOST_KEPT = 1 << 30
@@ -136,10 +134,9 @@ class RunsPage(Server):
     def _list(self, request: Request, _: Any) -> Any:
         manifest, about = self._client.files.list(self._resource(request))
         files = list(manifest.files)
-        modes = {False: 0o644, True: 0o755}
         return {
             "live": about.live,
-            "files": [{"path": e.path, "size": e.size, "mode": modes[e.executable]} for e in files[:MOST_FILES]],
+            "files": [{"path": e.path, "size": e.size} for e in files[:MOST_FILES]],
             "more": len(files) > MOST_FILES,
             "diary": [
                 {**vars(group), "steps": [{"step": step, "path": path} for step, path in group.steps]}

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 LONGEST = 1000
 """Characters of a text that a row has."""
 AS_THEY_ARE = ("number", "words", "stopping", "labels", "created", "started", "ended", "pinned", "hidden", "unreached")
-OF_PROGRESS = ("step", "total", "alerts", "left_out", "params")
+OF_PROGRESS = ("step", "total", "alerts", "left_out")
 OF_SPEC: dict[str, Any] = {"git": None, "mounts": [], "environment": None, "ports": []}
 
 
@@ -51,7 +51,6 @@ def about(run: Run, details: dict[str, Any], diff: bytes) -> dict[str, Any]:
         "params": parameters_of(run, spec),
         "phases": _phases(run, details["events"] or ()),
         "diff": diff.decode(errors="replace"),
-        "remark": run.remark,
         "attempts": f"{run.attempt} of {spec['attempts']}" if spec.get("attempts", 1) > 1 else None,
         "hosts": run.renting.shown()["hosts"] if run.renting is not None else [],
     }

@@ -38,13 +38,11 @@ class Streams:
     async def answer(self, request: Request) -> Response:
         """A new page takes the place of the oldest; one that comes back while there is no room is sent what is new."""
         asked, last = request.query_params, request.headers.get("last-event-id", "")
-        places = (
-            last.split(".") if last.count(".") == 2 else [asked.get(name) for name in ("version", "log", "metrics")]
-        )
-        run, version, log, metrics = (int(text) if text else None for text in (asked.get("run"), *places))
+        places = last.split(".") if last.count(".") == 1 else (asked.get("version"), asked.get("log"))
+        run, version, log = (int(text) if text else None for text in (asked.get("run"), *places))
         if run is not None:
             await in_thread(partial(self._hub.client.registry.run, run))
-        stream = Stream(self._hub, run, version, log, metrics or 0)
+        stream = Stream(self._hub, run, version, log)
         self._open = [each for each in self._open if not each.ended]
         polls = last != "" and len(self._open) >= MOST_STREAMS
         if not polls:
@@ -57,10 +55,10 @@ class Streams:
 class Stream:
     """How far a page is. What is new comes from a thread each for rows, points and the log."""
 
-    def __init__(self, hub: Hub, run: int | None, version: int | None, log: int | None, metrics: int) -> None:
+    def __init__(self, hub: Hub, run: int | None, version: int | None, log: int | None) -> None:
         self._hub, self._run = hub, run
-        self._version, self._log, self._metrics = hub.version if version is None else version, log, metrics
-        self._queue: queue.Queue[tuple[str, Any]] = queue.Queue(MOST_BEHIND // PIECE)
+        self._place = {"version": hub.version if version is None else version, "log": log}
+        self._queue: queue.Queue[tuple[str, str, dict[str, int]]] = queue.Queue(MOST_BEHIND // PIECE)
         """What was not sent yet. Who has more waits, the host too: the link gives it no credit."""
         self._following: Following | None = None
         self.ended = False
@@ -74,52 +72,43 @@ class Stream:
             while True:  # who waits for room has it, and ends
                 self._queue.get_nowait()
         with contextlib.suppress(queue.Full):
-            self._queue.put_nowait(("end", None))
+            self._queue.put_nowait(("end", "", {}))
 
     async def events(self, seconds: float) -> AsyncIterator[str]:
         end = time.monotonic() + seconds
-        parts: list[Callable[[], None]] = [partial(self._send_rows, self._version)]
+        parts: list[Callable[[], None]] = [partial(self._send_rows, self._place["version"] or 0)]
         if self._run is not None:
-            parts += [partial(self._follow, self._run, self._log), partial(self._measure, self._run)]
+            parts += [partial(self._follow, self._run, self._place["log"]), partial(self._measure, self._run)]
         for part in parts:
             threading.Thread(target=part, name="remoterun stream", daemon=True).start()
         try:
             yield ": \n\n"
             while (left := end - time.monotonic()) > 0:
                 try:
-                    kind, data = await in_thread(partial(self._queue.get, True, min(left, ALIVE)))
+                    kind, text, place = await in_thread(partial(self._queue.get, True, min(left, ALIVE)))
                 except queue.Empty:
                     yield ": \n\n"
                     continue
                 if self.ended:
                     break
-                text = self._text(kind, data)
-                log = self._log if self._log is not None else ""
-                yield f"id: {self._version}.{log}.{self._metrics}\nevent: {kind}\ndata: {text}\n\n"
+                self._place |= place
+                known = ".".join("" if at is None else str(at) for at in self._place.values())
+                yield f"id: {known}\nevent: {kind}\ndata: {text}\n\n"
             yield "retry: 1000\n\n"
         finally:
             self.end()
 
-    def _put(self, kind: str, data: Any) -> None:
+    def _put(self, kind: str, data: Any, **place: int) -> None:
+        """An event, with which the page is as far as `place`."""
         if not self.ended:
-            self._queue.put((kind, data))
-
-    def _text(self, kind: str, data: Any) -> str:
-        """An event's data; the page is as far as that from now on."""
-        if kind == "runs":
-            rows, gone, self._version = data
-            return f'{{"runs":[{b",".join(rows).decode()}],"gone":{gone},"version":{self._version}}}'
-        if kind == "points":
-            self._metrics = data["metrics"]
-        if kind == "log":
-            self._log = data.get("end", data["start"])
-        return encoded(data).decode()
+            self._queue.put((kind, data if isinstance(data, str) else encoded(data).decode(), place))
 
     def _send_rows(self, since: int) -> None:
         while not self.ended:
             rows, gone, since = self._hub.changes(since, EVERY)
             if rows or gone:
-                self._put("runs", (rows, gone, since))
+                data = f'{{"runs":[{b",".join(rows).decode()}],"gone":{gone},"version":{since}}}'
+                self._put("runs", data, version=since)
 
     def _measure(self, number: int) -> None:
         sent: dict[str, int] = {}
@@ -147,7 +136,7 @@ class Stream:
             try:
                 total = runs.log_part(number, 0, 0)[1]
                 if at is None or total - at > MOST_BEHIND:
-                    self._put("log", {"start": total, "skipped": total - (at or 0)})
+                    self._put("log", {"start": total, "skipped": total - (at or 0)}, log=total)
                     at = total
                 self._following, looked, rest = runs.follow(number, Wanted(offset=at)), time.monotonic(), b""
                 if self.ended:
@@ -163,7 +152,7 @@ class Stream:
                             text, size = codecs.utf_8_decode(rest[:PIECE], "replace", False)
                             if not size:
                                 break
-                            self._put("log", {"start": at, "end": at + size, "text": text})
+                            self._put("log", {"start": at, "end": at + size, "text": text}, log=at + size)
                             at, rest = at + size, rest[size:]
                     elif isinstance(item, StateChange) and item.run.number != number:
                         return  # it was moved, and goes on as another one
@@ -174,7 +163,6 @@ class Stream:
                         break  # the page is slow: it may be so far behind that it goes on at the end
                 else:
                     return
-                continue
             except RemoterunError as error:
                 link(error.message)
-            time.sleep(EVERY)
+                time.sleep(EVERY)
