@@ -1,12 +1,16 @@
 // The page's frame: which view an address shows, the keyboard, and what the page says of itself.
 
+import { view as compare } from "./compare.js";
 import { age, el, fill } from "./dom.js";
 import { List } from "./list.js";
+import { view as machines } from "./machines.js";
 import { RunView } from "./run.js";
 import { store } from "./state.js";
+import { view as uploads } from "./uploads.js";
 
 const at = (id) => document.getElementById(id);
 const base = new URL(document.baseURI);
+const VIEWS = { compare: (pane, rest) => compare(pane, rest.split(",").map(Number)), machines, uploads };
 let view = null; // what the right side shows: {close(), number?, showTab?, search?}
 let shown = null; // its address
 const list = new List({ text: query(), open: go, onfilter: () => history.replaceState(null, "", address(path(), location.hash)) });
@@ -35,8 +39,8 @@ function go(place, replace = false) {
 }
 
 /** Show what the address names. */
-async function route() {
-  const [kind, rest] = [path().split("/", 1)[0], path().split("/").slice(1).join("/")];
+function route() {
+  const [, kind, rest] = path().match(/^([^/]*)\/?(.*)$/s);
   const isRun = kind === "" || kind === "runs";
   const number = isRun && rest && rest !== "last" ? Number(rest) || 0 : store.last;
   document.body.dataset.place = isRun && !rest ? "list" : "view";
@@ -44,29 +48,17 @@ async function route() {
     link.toggleAttribute("aria-current", link.dataset.view === (isRun || kind === "compare" ? "runs" : kind));
   const key = isRun ? `runs/${number} ${store.loaded}` : path();
   if (key !== shown && !(isRun && view?.number === number)) {
-    view?.close?.();
-    view = null;
+    view?.close();
     shown = key;
     list.choose(isRun ? number : null);
-    if (isRun) view = number === null ? fill(at("pane")) && null : new RunView(at("pane"), number, go);
-    else await other(kind, rest);
+    store.unfollow();
+    fill(at("pane"));
+    if (isRun) view = number === null ? null : new RunView(at("pane"), number, go);
+    else view = VIEWS[kind](at("pane"), rest);
   }
   view?.showTab?.(location.hash.slice(1));
   const row = view && store.rows.get(view.number);
   document.title = row ? `${row.number} ${row.state} · remoterun` : "remoterun";
-}
-
-/** The views that are loaded on use. */
-async function other(kind, rest) {
-  const [pane, key] = [fill(at("pane")), shown];
-  store.unfollow();
-  try {
-    if (!["compare", "machines", "uploads"].includes(kind)) throw new Error("There is no such view.");
-    const module = await import(`./${kind}.js`);
-    if (key === shown) view = module.view(pane, kind === "compare" ? rest.split(",").map(Number) : rest || null);
-  } catch (error) {
-    if (key === shown) fill(pane, el("p.empty", {}, error.message));
-  }
 }
 
 // -- the keyboard
@@ -138,7 +130,6 @@ addEventListener("popstate", () => {
   route();
 });
 at("help").addEventListener("click", help);
-at("keys").addEventListener("click", ({ target }) => target.matches("button") && at("keys").close());
 store.on("link", linkChanged);
 store.on("rows", route);
 route();

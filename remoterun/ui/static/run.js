@@ -3,9 +3,11 @@
 import { Actions } from "./actions.js";
 import { Charts } from "./charts.js";
 import { age, duration, el, fill, glyph, money, number as shown, stamp, template } from "./dom.js";
+import { files } from "./files.js";
 import { details } from "./info.js";
 import { stateOf, title } from "./list.js";
 import { Log } from "./log.js";
+import { media } from "./media.js";
 import { isFinal, store } from "./state.js";
 
 const SETTLE = 100; // milliseconds for which a run is chosen before the server is asked about it: j j j asks once
@@ -15,7 +17,6 @@ export class RunView {
   #lost = null; // why its machine can't be asked
   #seen = null; // when it was asked last, in seconds
   #phases = [];
-  #loaded = {}; // parts whose code comes on use
   #timer = 0;
   #ends;
 
@@ -25,7 +26,6 @@ export class RunView {
     element.scrollTop = 0;
     this.actions = new Actions(this.at.actions, number, open);
     this.log = new Log(this.at.log, number);
-    store.unfollow();
     const clock = setInterval(() => this.#time(), 1000);
     this.#ends = [
       store.on("rows", () => this.#row()),
@@ -44,7 +44,7 @@ export class RunView {
     this.#isOpen = false;
     clearTimeout(this.#timer);
     for (const end of this.#ends) end();
-    for (const part of [this.log, this.charts, ...Object.values(this.#loaded)]) part?.close();
+    for (const part of [this.log, this.charts, this.media, this.files]) part?.close();
   }
 
   /** Put the keyboard into the search of the log. */
@@ -61,7 +61,7 @@ export class RunView {
       link.toggleAttribute("aria-current", link === chosen);
     }
     this.at.body.dataset.tab = chosen.dataset.tab;
-    if (chosen.dataset.tab === "files") this.#load("files");
+    if (chosen.dataset.tab === "files") this.files ??= files(this.at.files, this.number);
   }
 
   /** Ask for all of it, and let the stream go on from there. */
@@ -70,7 +70,7 @@ export class RunView {
     const [, log] = await Promise.all([this.#ask(), this.log.end().catch(() => undefined)]);
     if (!this.#isOpen) return;
     if (store.rows.has(this.number)) store.follow(this.number, log);
-    this.#load("media");
+    this.media = media(this.at.media, this.number);
   }
 
   async #ask() {
@@ -83,13 +83,6 @@ export class RunView {
       this.close();
       fill(this.element, el("p.empty", { role: "alert" }, `There is no run ${this.number}.`));
     }
-  }
-
-  async #load(part) {
-    if (part in this.#loaded) return;
-    this.#loaded[part] = null;
-    const module = await import(`./${part}.js`);
-    if (this.#isOpen) this.#loaded[part] = module[part](this.at[part], this.number);
   }
 
   #details() {
@@ -109,7 +102,7 @@ export class RunView {
     fill(this.at.about, about(row, info));
     fill(this.at.remark, row.remark);
     fill(this.at.alerts, alerts(row).map((text) => el("li", {}, text)));
-    this.#loaded.media?.update?.(row);
+    this.media?.update(row);
     this.#phases = (info?.phases || []).map((phase) => ({ ...phase, bar: phaseBar(phase) }));
     fill(this.at.phases, this.#phases.map(({ bar }) => bar));
     this.#time();
@@ -132,7 +125,6 @@ export class RunView {
       const seconds = Math.max(0, (end || now) - start);
       bar.style.flexGrow = Math.max(seconds, 0.01);
       bar.title = `${state} for ${duration(seconds)}, from ${stamp(start)}${end ? ` to ${stamp(end)}` : ""}`;
-      bar.classList.toggle("open", !end);
       bar.style.setProperty("--share", state === "running" && !end && total > 0 ? Math.min(1, step / total) : 1);
       bar.querySelector("b").textContent = duration(seconds);
     }
