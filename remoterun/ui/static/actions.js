@@ -11,8 +11,6 @@ export class Actions {
     Object.assign(this, { element, number, open });
     this.buttons = Object.fromEntries([...element.children].map((button) => [button.dataset.action, button]));
     const actions = {
-      stop: () => this.do("stop"),
-      kill: () => this.do("kill"),
       rerun: () => this.#rerun(),
       pin: () => this.do("pin", { on: !this.row.pinned }),
       label: () => this.#label(),
@@ -20,16 +18,17 @@ export class Actions {
       hide: () => this.do("hide", { on: !this.row.hidden }),
     };
     for (const [name, button] of Object.entries(this.buttons)) {
-      if (button.dataset.sure) confirmed(button, actions[name]);
-      else button.addEventListener("click", actions[name]);
+      const action = actions[name] ?? (() => this.do(name));
+      if (button.dataset.sure) confirmed(button, action);
+      else button.addEventListener("click", action);
     }
   }
 
   update(row) {
     this.row = row;
-    const { stop, kill, rerun, pin, hide } = this.buttons;
+    const { stop, kill, notify, rerun, pin, hide } = this.buttons;
     this.element.hidden = false;
-    stop.hidden = kill.hidden = isFinal(row);
+    stop.hidden = kill.hidden = notify.hidden = isFinal(row);
     stop.disabled = row.stopping;
     rerun.hidden = !isFinal(row);
     pin.textContent = row.pinned ? "Unpin" : "Pin";
@@ -40,6 +39,7 @@ export class Actions {
     try {
       const { row } = await act(`runs/${this.number}/${action}`, body);
       if (action === "rerun" && row) this.open(`runs/${row.number}`);
+      if (action === "notify") notice({ message: "A message will be sent when this run has ended." });
     } catch (failure) {
       notice(failure);
     }

@@ -32,7 +32,7 @@ export class Charts {
   constructor(element, runs) {
     this.runs = [runs].flat().map((number, index, { length }) => {
       const colour = length > 1 ? `--c${(index % 8) + 1}` : "--accent";
-      return { number, label: `run ${number}`, colour, dash: index < 8 ? [] : [5, 3], names: [], ...noPoints() };
+      return { number, label: `run ${number}`, colour, names: [], ...noPoints() };
     });
     this.element = el("section", { "aria-label": "Charts", hidden: true }, this.#controls(), this.#grid, this.said);
     fill(element, this.element);
@@ -214,7 +214,7 @@ class Chart {
     const scale = log ? Math.log10 : (value) => value;
     const x = (value) => EDGE.left + ((value - from) / (to - from)) * (right - EDGE.left);
     const y = (value) => bottom - ((scale(value) - scale(low)) / (scale(high) - scale(low))) * (bottom - EDGE.top);
-    this.#drawn = { axis, log, lines, from, to, low, high, x, y, right, bottom, width, colour };
+    this.#drawn = { axis, log, lines, from, to, low, high, x, y, right, bottom, colour };
 
     const dense = globalThis.devicePixelRatio;
     Object.assign(this.#canvas, { width: Math.round(width * dense), height: Math.round(HEIGHT * dense) }); // and it is empty
@@ -261,9 +261,8 @@ class Chart {
   }
 
   #curve(pen, { run, line, y: values, best, solid, faint }) {
-    const { x, y, bottom, width, colour } = this.#drawn;
+    const { x, y, bottom, colour } = this.#drawn;
     const trace = ({ points }, from) => {
-      pen.setLineDash(points.length > width ? [] : run.dash);
       pen.beginPath();
       points.forEach((index, place) => {
         if (index < 0) return;
@@ -284,7 +283,6 @@ class Chart {
     pen.globalAlpha = 1;
     pen.lineWidth = 1.3;
     trace(solid, values);
-    pen.setLineDash([]);
     pen.fillStyle = colour("--bad"); // what is NaN or infinite, or not above 0 on a log axis
     for (const index of solid.marks) pen.fillRect(x(line.x[index]) - 1, bottom - 4, 2, 5);
     if (best < 0) return;

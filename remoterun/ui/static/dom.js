@@ -1,13 +1,12 @@
 // Elements, and numbers and times as people read them. Nothing of a run becomes markup: texts are text nodes.
 
-const SVG = new Set(["svg", "path", "polyline", "line", "rect", "circle", "g", "text"]);
 const SVG_SPACE = "http://www.w3.org/2000/svg";
 
 /** An element: `el("button.quiet", {onclick, title, style: {width: "3px"}}, "text", node, null, [more])`. A property that
  * is null or false is left out, and so are such children. */
 export function el(tag, properties = {}, ...children) {
   const [name, ...classes] = tag.split(".");
-  const node = SVG.has(name) ? document.createElementNS(SVG_SPACE, name) : document.createElement(name);
+  const node = ["svg", "polyline"].includes(name) ? document.createElementNS(SVG_SPACE, name) : document.createElement(name);
   if (classes.length) node.setAttribute("class", classes.join(" "));
   for (const [key, value] of Object.entries(properties)) {
     if (value === null || value === undefined || value === false) continue;
@@ -31,20 +30,10 @@ export function template(element, id) {
   return Object.fromEntries([...element.querySelectorAll("[data-part]")].map((part) => [part.dataset.part, part]));
 }
 
-const GLYPHS = {
-  running: "M4 2.5v11l9-5.5z",
-  waiting: "M8 1.5a6.5 6.5 0 1 0 0 13a6.5 6.5 0 0 0 0-13zM8 4.5v4l2.5 1.5",
-  complete: "M2.5 8.5l3.5 3.5l7.5-8",
-  failed: "M3.5 3.5l9 9m0-9l-9 9",
-  stopped: "M3.5 3.5h9v9h-9z",
-  killed: "M8 1.5a6.5 6.5 0 1 0 0 13a6.5 6.5 0 0 0 0-13zM3.4 3.4l9.2 9.2",
-  interrupted: "M8 2l6.5 11.5h-13zM8 6.5v3m0 1.6v.4",
-};
-
 /** The shape of a state; its word stands beside it, so a screen reader skips it. */
 export function glyph(state) {
-  const path = el("path", { d: GLYPHS[state] || GLYPHS.waiting });
-  return el(`svg.glyph.${GLYPHS[state] ? state : "waiting"}`, { viewBox: "0 0 16 16", "aria-hidden": "true" }, path);
+  const { children } = document.getElementById("glyphs").content;
+  return ([...children].find((each) => each.classList.contains(state)) ?? children[0]).cloneNode(true);
 }
 
 /** A number as people read it, of so many digits if it is not a whole one. */
