@@ -7,6 +7,7 @@ machine. Only what they train is for show: `PAINT` reports numbers, and paints h
 from __future__ import annotations
 
 import base64
+import functools
 import re
 import subprocess
 import tempfile
@@ -16,7 +17,7 @@ from remoterun.agent.store.home import Home
 from tests.browser import Browser
 from tests.e2e.conftest import make_place
 from tests.e2e.ui import page_of
-from tests.workshop import build_environment, lend
+from tests.workshop import build_environment, lend, until
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 RUNS = (
@@ -107,7 +108,7 @@ def record(root: Path) -> None:
             page.goto(f"{address}runs/{CHOSEN}")
             page.locator("output").get_by_text(re.compile("step [7-9],")).wait_for()
             page.get_by_role("img", name="Chart of loss.").wait_for()
-            page.wait_for_function("[...document.images].every((picture) => picture.naturalWidth)")
+            until(functools.partial(page.evaluate, "[...document.images].every((picture) => picture.naturalWidth)"))
             session = page.context.new_cdp_session(page)
             picture = session.send("Page.captureScreenshot", {"format": "webp", "quality": 85})["data"]
             (EXAMPLES / f"runs-{scheme}.webp").write_bytes(base64.b64decode(picture))
