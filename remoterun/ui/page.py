@@ -20,6 +20,7 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from remoterun import machines
+from remoterun.agent.shared.measured import POINT
 from remoterun.agent.shared.records import same_fields, to_json
 from remoterun.client.diary import diary
 from remoterun.errors import NotFound, RemoterunError, UsageError
@@ -43,6 +44,8 @@ POLICY = (
 )
 VIEWS = ("/", "/runs/{run}", "/compare/{runs}", "/machines", "/uploads", "/uploads/{name}")
 """Addresses of the page: each shows another part of it."""
+BLOCK = 64 * POINT.size
+"""Bytes of points that stand together in a first picture."""
 MOST_PART, MOST_DIFF, MOST_FILES, MOST_COMPARED = 4 << 20, 256 << 10, 20_000, 20
 """Bytes of a log, or of a diff, in one answer; files of one; runs of one."""
 MOST_KEPT = 1 << 30
@@ -117,9 +120,13 @@ class RunsPage(Server):
         return {"names": curves.names, "metrics": len(curves.metrics), "usage": len(curves.usage)}
 
     def _points(self, name: str, request: Request, _: Any) -> Response:
-        start = int(request.query_params.get("from", "0"))
+        asked = request.query_params
         points = getattr(self._hub.curves(self._number(request), new=False), name)
-        return Response(bytes(points[start:]), media_type="application/octet-stream")
+        data = bytes(points[int(asked.get("from", "0")) :])
+        most = int(asked.get("most", "0")) * POINT.size
+        if most and len(data) > 2 * most:  # for a first picture: blocks evenly over all
+            data = b"".join(data[at : at + BLOCK] for at in range(0, len(data), len(data) // most * BLOCK))
+        return Response(data, media_type="application/octet-stream")
 
     def _log(self, request: Request, _: Any) -> Response:
         asked = request.query_params
