@@ -96,8 +96,10 @@ export class Log {
       this.#total = Math.max(this.#total, end);
       if (skipped && this.#following) this.end().catch(() => {});
       if (skipped || (last && end <= last.end) || !(this.#following || (fits && this.#parts.length < PARTS))) continue;
-      if (!fits) this.#hold([]); // what is before this comes as one scrolls
-      if (!last || !fits || (last.end - last.start > PART && !last.rest)) this.#add({ start, end, text });
+      if (!fits) this.#hold([]); // what is before this comes as one scrolls; it begins with a whole line
+      const cut = fits ? 0 : text.indexOf("\n") + 1;
+      const from = start + new TextEncoder().encode(text.slice(0, cut)).length;
+      if (!last || !fits || (last.end - last.start > PART && !last.rest)) this.#add({ start: from, end, text: text.slice(cut) });
       else write(last, text, end);
     }
     this.#following ? this.#toBottom() : this.#tellWhere();
@@ -123,7 +125,7 @@ export class Log {
     this.#tellWhere();
     if (!this.#parts.length || !clientHeight) return;
     if (scrollTop < NEAR && this.#parts[0].start > 0) this.#more(true);
-    else if (below < NEAR && !this.#atEnd) this.#more(false);
+    else if (below < NEAR && !this.#atEnd && !this.#following) this.#more(false);
   }
 
   /** Hold one part more, before or after those that are held, without moving what one looks at. */
