@@ -545,6 +545,7 @@ class TestRuns:
     def test_a_reader_that_has_enough(self, ready: Place) -> None:
         done = in_shell(ready, "{ remoterun run -y -t plain 'seq 300000'; echo $? >&2; } | head -1")
         assert done.stdout == "1\n" and done.stderr.endswith("141\n") and not TRACEBACK.search(done.stderr)
+        until(lambda: ready.newest()["state"] == "complete")
 
     def test_files_that_git_does_not_track(self, ready: Place) -> None:
         newest = ready.newest()["number"]

@@ -25,7 +25,7 @@ AGAIN = 10.0
 PATIENCE = 3.0
 """Seconds that it has for what is left, once the command has ended."""
 SMALL = 64 << 10
-"""Bytes of a log that the supervisor itself looks into."""
+"""Bytes at either end of a log that the supervisor itself looks into."""
 REPORT = re.compile(r"\.(jsonl?|ndjson|csv|tsv|wandb|log)\Z|tfevents", re.I)
 """What the name of each file has that may report metrics."""
 _METRIC = re.compile(rb"[:=]\s*['\"]?[-+.\d]|\d ?/ ?\d|step|iter|epoch|loss|acc", re.I)
@@ -91,7 +91,9 @@ class Measurer:
             return True
         for path in (self._run.log, self._run.err):
             with contextlib.suppress(OSError), open(open_regular(path), "rb") as log:
-                if size_of(path) > SMALL or _METRIC.search(log.read(SMALL)):
+                begins = log.read(SMALL)
+                log.seek(max(size_of(path) - SMALL, len(begins)))
+                if _METRIC.search(begins) or _METRIC.search(log.read(SMALL)):
                     return True
         reported = written(self._run.work, started(self._run), lambda name: REPORT.search(name) is not None)
         return size_of(self._run.reported_file) > 0 or next(reported, None) is not None

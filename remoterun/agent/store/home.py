@@ -212,7 +212,8 @@ class Home:
                 write_whole(staged.images_file, encode(images))
             if webhooks.addresses:
                 staged.save_webhooks(webhooks)
-            write_whole(staged.environ_file, encode(dict(session)))
+            if session:
+                write_whole(staged.environ_file, encode(dict(session)))
             write_whole(staged.values_file, encode(dict(values)))
             self.mark_active(run.key)
             remove_tree(run.path)
