@@ -130,7 +130,8 @@ class Tab:
 
     def _asked(self, request: Request) -> None:
         address = urlsplit(request.url)
-        if address.scheme not in ("data", "blob", "about", "file") and address.hostname != HERE:
+        of_disk = address.scheme == "file" and (request.is_navigation_request() or self.page.url.startswith("file:"))
+        if address.scheme not in ("data", "blob", "about") and address.hostname != HERE and not of_disk:
             self.complaints.append(f"a request that leaves this machine: {request.url}")
 
     def _answered(self, response: Response) -> None:

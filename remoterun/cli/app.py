@@ -30,32 +30,30 @@ COMMANDS: dict[str, dict[str, tuple[str, ...]]] = {
         "kill": ("removal",),
         "metrics": ("metrics",),
         "diff": ("listing",),
-        "report": ("handing_on",),
+        "exec": ("entering",),
+        "top": ("entering",),
+        "forward": ("browsing",),
     },
-    "Files": {
+    "Files and pages": {
         "upload": ("copying",),
         "ls": ("copying",),
         "cp": ("copying",),
         "rm": ("removal",),
-        "film": ("handing_on",),
-        "publish": ("handing_on",),
-    },
-    "Look inside": {
-        "exec": ("entering",),
-        "top": ("entering",),
-        "forward": ("browsing",),
         "ui": ("ui",),
         "open": ("browsing",),
         "tensorboard": ("tensorboard",),
         "jupyter": ("browsing",),
+        "report": ("handing_on",),
+        "film": ("handing_on",),
+        "publish": ("handing_on",),
     },
-    "Machines": {
+    "Machines and secrets": {
         "machines": ("fleet", "maintenance", "entering"),
         "doctor": ("maintenance",),
         "login": ("entering",),
         "logout": ("entering",),
+        "secret": ("vault",),
     },
-    "Settings": {"secret": ("vault",)},
 }
 """Headings of `--help`, with their commands in its order; each with the modules of `cli.commands` that register it."""
 

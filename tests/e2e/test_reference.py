@@ -98,7 +98,7 @@ def test_what_troubleshooting_quotes_is_really_said() -> None:
     table = README.partition("## Troubleshooting")[2].partition("\n## ")[0]
     said = [row[2:].partition(" | ")[0] for row in table.splitlines() if row.startswith("| ")]
     quoted = [text for cell in said for text in re.findall("`([^`]+)`", cell) if " " in text]
-    assert len(quoted) > 5
+    assert len(quoted) > 9
     for text in quoted:
         for part in filter(None, re.split(r"\s*…\s*", text)):
             assert part in sources, part

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from operator import eq
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote
@@ -391,6 +392,7 @@ class TestWhatIsRead:
         assert names["names"] == ["loss"] and names["metrics"] == 96
         whole = get(page, f"api/runs/{number}/points").body
         assert len(whole) == 96 and get(page, f"api/runs/{number}/points?from=32").body == whole[32:]
+        assert get(page, f"api/runs/{number}/points?most=1").body == whole[:96]
         stream = events(f"run={number}")
         until(lambda: stream.of("points"))
         assert stream.of("points")[0]["metrics"] == 96 and stream.of("points")[0]["names"] == 1
@@ -517,7 +519,8 @@ class TestStream:
         post(page, f"runs/{number}/pin", {"on": True})
         polled = events(f"run={number}", streams[0].last)
         until(lambda: polled.ended)
-        assert {row["pinned"] for each in polled.of("runs") for row in each["runs"]} == {True}
+        rows = [row for each in polled.of("runs") for row in each["runs"]]
+        assert {row["pinned"] for row in rows} == {True} and not any(map(eq, rows, rows[1:])), "only what has changed"
         assert polled.log == "" and "retry: 1000" in polled.text and not any(each.ended for each in streams[1:])
         streams[1].close()
         back = events(f"run={number}", polled.last)  # there is room again

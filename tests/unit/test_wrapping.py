@@ -137,7 +137,7 @@ def test_no_word_and_no_example_of_a_help_is_broken(width: int, monkeypatch: pyt
     for name, text in shown.items():
         for line in text.splitlines():
             assert len(line) <= width and not re.search(r"\w-$", line), f"{name}: {line}"
-    assert width == 50 or len(shown["remoterun"].splitlines()) <= 45
+    assert width == 50 or len(shown["remoterun"].splitlines()) <= 40
 
 
 @pytest.mark.parametrize("width", [50, 80])
