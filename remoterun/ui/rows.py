@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -49,6 +50,7 @@ def about(run: Run, details: dict[str, Any], diff: bytes) -> dict[str, Any]:
         **details,
         **{name: spec.get(name, empty) for name, empty in OF_SPEC.items()},
         "params": parameters_of(run, spec),
+        "cut_at": outlook(run, time.time(), spec).cut_at,
         "phases": _phases(run, details["events"] or ()),
         "diff": diff.decode(errors="replace"),
         "attempts": f"{run.attempt} of {spec['attempts']}" if spec.get("attempts", 1) > 1 else None,

@@ -28,7 +28,7 @@ def film(
         str, typer.Option("--name", metavar="GROUP", help="Only files with this in their path: samples, img_*.png.")
     ] = "",
     fps: Annotated[
-        float, typer.Option("--fps", metavar="K", help="Steps a second that are played.", min=0.1, max=60)
+        float, typer.Option("--fps", metavar="K", help="Steps a second that are played, from 0.1 to 60.")
     ] = 4,
     yes: Annotated[bool, typer.Option("-y", "--yes", help="Overwrite the file.")] = False,
     json: Json = False,
@@ -38,6 +38,8 @@ def film(
     In it are the files whose name or folder holds their step, such as samples/step-0100.txt or img_0100.png, with a
     slider over the steps. It needs no server, and loads nothing from anywhere.
     """
+    if not 0.1 <= fps <= 60:
+        raise UsageError(f"`--fps {fps:g}` is not from 0.1 to 60", hint="remoterun film last --fps 8")
     with connect() as client:
         number = client.registry.run(run_number(run)).number
         target = out or Path(f"film-{number}.html")

@@ -101,7 +101,7 @@ export class RunView {
     fill(this.at.command, title(row) !== row.command.trim() && row.command);
     fill(this.at.about, about(row, info));
     fill(this.at.remark, row.remark);
-    fill(this.at.alerts, alerts(row).map((text) => el("li", {}, text)));
+    fill(this.at.alerts, alerts(row, info).map((text) => el("li", {}, text)));
     this.media?.update(row);
     this.#phases = (info?.phases || []).map((phase) => ({ ...phase, bar: phaseBar(phase) }));
     fill(this.at.phases, this.#phases.map(({ bar }) => bar));
@@ -155,8 +155,9 @@ function about(row, info) {
   return words.filter(Boolean).map((word, place) => [place > 0 && " · ", word]);
 }
 
-function alerts(row) {
-  const { alerts: found = [], cut_at: cutAt, left_out: leftOut } = row.progress || {};
+function alerts(row, info) {
+  const { alerts: found = [], left_out: leftOut } = row.progress || {};
+  const cutAt = info?.cut_at ?? row.progress?.cut_at; // a time limit is known of the chosen run only
   const cut = !isFinal(row) && Number.isFinite(cutAt) && `The deadline will cut it at step ${shown(cutAt)}.`;
   const out = leftOut > 0 && `${shown(leftOut)} points or names beyond what is stored of one run were left out.`;
   return [...found, cut, out].filter(Boolean);
