@@ -145,6 +145,14 @@ RunNumber = Annotated[
 RunNumbers = Annotated[
     list[str], typer.Argument(metavar="RUN...", help="Run numbers, or `last`.", autocompletion=complete.active_runs)
 ]
+WithModel = Annotated[
+    str,
+    typer.Argument(
+        metavar="RESOURCE",
+        help="A run, an upload, or a folder of this machine, with a model in it.",
+        autocompletion=complete.resources,
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="JSON on stdout.")]
 Wait = Annotated[
     str,

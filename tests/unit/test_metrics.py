@@ -16,6 +16,7 @@ from remoterun.client.metrics import Outlook, outlook, parameters
 from remoterun.client.stores import _check_bounds
 from remoterun.model import MachineType, Run, by_our_clock
 from remoterun.model.rented import HostUse, Renting
+from remoterun.ui.rows import about
 
 NOW = 1_000_000.0
 RUN = Run(1, "k", MachineType("box"), RunState.RUNNING, "true", NOW - 100, started=NOW - 100)
@@ -58,6 +59,7 @@ def test_its_time_will_be_up() -> None:
     run = reporting(step=100.0, total=400.0, rate=2.0)
     assert outlook(run, NOW, {"timeout": 200.0}) == Outlook(100.0, None, 300.0, 400.0)
     assert outlook(run, NOW, {"timeout": 9000.0, "until": None}).cut_at is None
+    assert about(run, {"spec": {"timeout": 200.0}, "events": None}, b"")["cut_at"] == 300.0, "the page says so, too"
     host = HostUse("t", "i", "g4dn.xlarge", "z", 3.6, NOW - 1000)
     rented = replace(run, renting=Renting(NOW + 50, hosts=(host,)))
     assert outlook(rented, NOW) == Outlook(50.0, 50.0 / 3600 * 3.6, 200.0, 400.0)

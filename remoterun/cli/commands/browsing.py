@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from remoterun.agent.shared.spec import NONE, PYTHON, TENSORFLOW, PortSpec
-from remoterun.cli import complete, render
-from remoterun.cli.app import Command, Json, RunNumber, app, example, run_number
+from remoterun.cli import render
+from remoterun.cli.app import Command, Json, RunNumber, WithModel, app, example, run_number
 from remoterun.cli.asking import client as connect
 from remoterun.cli.commands.run import send_and_launch
 from remoterun.cli.follow import JUPYTER, Showing, Told, forward_until_end, some_port
@@ -81,14 +81,7 @@ def _named(client: Client, run: Run) -> list[PortSpec]:
 
 @app.command("open", cls=Command, epilog=example("remoterun open runs/15"))
 def open_page(
-    source: Annotated[
-        str,
-        typer.Argument(
-            metavar="RESOURCE",
-            help="A run, an upload, or a folder of this machine, with a model in it.",
-            autocompletion=complete.resources,
-        ),
-    ],
+    source: WithModel,
     port: Annotated[int, typer.Option("--port", metavar="N", help="Default: a free one.", show_default=False)] = 0,
     no_browser: Annotated[bool, typer.Option("--no-browser", help="Only print the address.")] = False,
     json: Json = False,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from remoterun.cli import complete, render
-from remoterun.cli.app import Command, Json, RunNumber, app, example, run_number
+from remoterun.cli.app import Command, Json, RunNumber, WithModel, app, example, run_number
 from remoterun.cli.asking import client as connect
 from remoterun.cli.render import live_views
 from remoterun.errors import AlreadyExists, UsageError
@@ -51,14 +51,7 @@ def film(
 
 @app.command(cls=Command, epilog=example("remoterun publish runs/4 page"))
 def publish(
-    source: Annotated[
-        str,
-        typer.Argument(
-            metavar="RESOURCE",
-            help="A run, an upload, or a folder of this machine, with a model in it.",
-            autocompletion=complete.resources,
-        ),
-    ],
+    source: WithModel,
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="A new or an empty one, or a former publication.")],
     json: Json = False,
 ) -> None:
