@@ -82,7 +82,9 @@ class AWS:
 
     `bucket`: where uploads and what runs leave are kept; `endpoint`: of another store that speaks S3; `address`: from
     which hosts are reached over SSH, such as "203.0.113.7/32", where it is not the one that this machine is seen with;
-    `connect`: "endpoint" where they are reached through an EC2 Instance Connect Endpoint instead.
+    `connect`: "endpoint" where they are reached through an EC2 Instance Connect Endpoint instead; `subnet` and
+    `security_group`: where hosts shall be, for an account without a default network; `roles`: false where hosts shall
+    have no role of their own; `max_cost` and `max_cost_month`: US dollars, of a run and of a month of this account.
     """
 
     bucket: str | None = None
@@ -91,6 +93,11 @@ class AWS:
     profile: str | None = None
     address: str | None = None
     connect: str | None = None
+    subnet: str | None = None
+    security_group: str | None = None
+    roles: bool = True
+    max_cost: float = 20.0
+    max_cost_month: float | None = None
 
 
 @dataclass(frozen=True)
@@ -179,7 +186,9 @@ def _check_table(where: str, table: Any, known: Kinds) -> None:
 
 
 def _aws(base: Config, table: dict[str, Any]) -> AWS:
-    _check_table(f"{base.file}: aws", table, dict.fromkeys(AWS.__dataclass_fields__, (str,)))
+    kinds: dict[str, tuple[type, ...]] = dict.fromkeys(AWS.__dataclass_fields__, (str,))
+    kinds |= {"roles": (bool,), **dict.fromkeys(("max_cost", "max_cost_month"), (int, float))}
+    _check_table(f"{base.file}: aws", table, kinds)
     if table.get("connect", "endpoint") != "endpoint":
         raise ConfigError(f"{base.file}: aws.connect: unknown way `{table['connect']}`", hint='connect = "endpoint"')
     return AWS(**table)
@@ -274,7 +283,7 @@ def set_default(config: Config, name: str) -> None:
     _write(config, _document(config), name)
 
 
-def set_aws(config: Config, **settings: str) -> Config:
+def set_aws(config: Config, **settings: Any) -> Config:
     """Write settings of `[aws]` into config.toml; the configuration with them. Raises `ConfigError`."""
     document = _document(config)
     import tomlkit

@@ -29,6 +29,9 @@ from remoterun.providers.base import (
     Offer,
     ProviderError,
     RentedHost,
+    Roles,
+    Spent,
+    unheard,
 )
 from remoterun.providers.folder import HostFolder
 from tests.workshop import Place, kill9, pids, until
@@ -100,7 +103,8 @@ class Folders:
         HostFolder(self.laptop, intent.token).write("host.json", "{}")
         return rented
 
-    def find(self, token: str) -> RentedHost | None:
+    def find(self, name: str) -> RentedHost | None:
+        token = next((each.token for each in self.all() if each.id == name), name) if name.startswith("i-") else name
         try:
             found: RentedHost = pickle.loads((self.root / "rented" / token).read_bytes())
         except FileNotFoundError:
@@ -116,7 +120,7 @@ class Folders:
     def admit(self, rented: RentedHost) -> None:
         pass
 
-    def hosts(self) -> list[RentedHost]:
+    def hosts(self, note: Callable[[str], None] = unheard) -> list[RentedHost]:
         return [rented for rented in self.all() if rented.alive]
 
     def release(self, host: RentedHost) -> None:
@@ -126,11 +130,17 @@ class Folders:
                     raise ProviderError(f"{host.id} can't be ended")
                 self.take_away(rented.token, was_ended=True)
 
-    def leftovers(self) -> list[Leftover]:
+    def leftovers(self, note: Callable[[str], None] = unheard, everything: bool = False) -> list[Leftover]:
         return []
 
-    def clear(self, leftover: Leftover) -> None:
-        pass
+    def clear(self, leftover: Leftover) -> bool:
+        return True
+
+    def roles(self, make: bool = False) -> Roles:
+        return Roles()
+
+    def spent(self, since: float, until: float) -> list[Spent]:
+        return []
 
     def identity(self) -> Identity:
         return Identity("me", "123456789012", "us-east-1")

@@ -17,7 +17,7 @@ from remoterun.client.renting import Plan
 from remoterun.client.runs import Runs
 from remoterun.errors import RemoterunError
 from remoterun.model import MachineType
-from remoterun.providers.base import Identity, Leftover, RentedHost
+from remoterun.providers.base import Identity, Leftover, RentedHost, unheard
 from remoterun.providers.folder import HostFolder
 
 LATE = 300.0
@@ -51,10 +51,10 @@ class RentedHosts:
         Asks the provider, and costs nothing. Raises `ProviderError`, `HostUnreachable`."""
         return None if machine.rental is None else renting.plan(self._connections, machine)
 
-    def list(self) -> Sequence[RentedHost]:
+    def list(self, note: Callable[[str], None] = unheard) -> Sequence[RentedHost]:
         """All hosts of ours that are not gone, oldest first, from their tags alone: also those that another client
         rented. Raises `ProviderError`, `HostUnreachable`."""
-        found = [host for provider in self._connections.providers() for host in provider.hosts()]
+        found = [host for provider in self._connections.providers() for host in provider.hosts(note)]
         return sorted(found, key=lambda host: host.began)
 
     def idle_since(self, hosts: Sequence[RentedHost]) -> Mapping[str, float]:
@@ -78,7 +78,7 @@ class RentedHosts:
         provider.release(host)
         return host
 
-    def leftovers(self, note: Callable[[str], None] = lambda _: None) -> Sequence[Leftover]:
+    def leftovers(self, note: Callable[[str], None] = unheard) -> Sequence[Leftover]:
         """What `machines gc aws` would end or remove: hosts of this client that no run of it needs, hosts of anybody
         that should have ended by themselves, what hosts that are gone left behind, and objects in the bucket that
         nothing refers to. `note` is called with why the bucket could not be asked. Raises as `list`."""
@@ -90,12 +90,12 @@ class RentedHosts:
         }
         found = []
         for provider in self._connections.providers():
-            for host in provider.hosts():
+            for host in provider.hosts(note):
                 why = self._why_left(host, needed)
                 if why is not None:
                     saves = host.offer.price if host.alive else None
                     found.append(Leftover("host", host.id, why, saves, "h", host=host))
-            found += provider.leftovers()
+            found += provider.leftovers(note)
         for machine in self._connections.named_bucket():
             try:
                 freed = self._collect(machine, dry_run=True).freed
@@ -108,19 +108,21 @@ class RentedHosts:
                 found.append(Leftover(OBJECTS, machine.bucket or "", why, cost, bytes=freed))
         return found
 
-    def clear(self, leftover: Leftover) -> None:
-        """End or remove it. One that is gone already is fine. Raises as `list`, and `TransferError`."""
+    def clear(self, leftover: Leftover) -> bool:
+        """End or remove it, unless it is needed again by now. Whether it was, or is gone already. Raises as `list`,
+        and `TransferError`."""
         provider, host = self._connections.provider(machines.BUCKET), leftover.host
         if leftover.kind == OBJECTS:
             for machine in self._connections.named_bucket():
                 self._collect(machine, dry_run=False)
         elif host is None:
-            provider.clear(leftover)
+            return provider.clear(leftover)
         else:
             provider.release(host)
             for run in self._connections.registry.runs():
                 if run.key == host.run and run.renting is not None:
                     renting.count(self._connections, run, host)
+        return True
 
     def _why_left(self, host: RentedHost, needed: Container[str]) -> str | None:
         """Why nobody needs a host; None if somebody may."""

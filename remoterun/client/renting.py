@@ -212,6 +212,8 @@ def _use(rented: RentedHost, began: float) -> HostUse:
         type=offer.type,
         zone=offer.zone or offer.region,
         price=offer.price,
+        extra=offer.extra,
+        writer=rented.writer,
         began=began,
         limit=offer.limit,
         idle=rented.idle,
@@ -222,9 +224,9 @@ def _use(rented: RentedHost, began: float) -> HostUse:
 def find_host(connections: Connections, id: str) -> tuple[Provider, RentedHost]:
     """A rented host, by its provider's id, and that provider. Raises `NotFound`, `ProviderError`."""
     for provider in connections.providers():
-        for host in provider.hosts():
-            if host.id == id:
-                return provider, host
+        host = provider.find(id)
+        if host is not None and host.state != "gone":
+            return provider, host
     raise NotFound(f"there is no rented host `{id}`", hint="remoterun machines rented")
 
 

@@ -31,11 +31,17 @@ class HostUse:
     """It is gone by then."""
     gone: bool = False
     """Its provider said that it is gone: what the run made is read from the archive."""
+    extra: float = 0.0
+    """US dollars an hour of its disk and its public address."""
+    writer: str = ""
+    """The folder in which it saves by its own role, `hosts/WRITER`; empty where it has none."""
 
     def cost(self, now: float, at_most: bool = False) -> float | None:
-        """US dollars so far, without the host's disk and its traffic: as its price was when it began, or `at_most`."""
+        """US dollars so far, until the host's deadline at the most, with its disk and its address: as its price was
+        when it began, or `at_most`."""
         price = self.price if self.limit is None or not at_most else self.limit
-        return None if price is None else max((self.ended or now) - self.began, 0.0) / 3600 * price
+        until = self.ended or min(now, self.deadline or now)
+        return None if price is None else max(until - self.began, 0.0) / 3600 * (price + self.extra)
 
     @property
     def idle_end(self) -> float | None:
@@ -67,6 +73,11 @@ class Renting:
     """Of its host."""
     hosts: tuple[HostUse, ...] = ()
     """The newest last."""
+
+    @property
+    def writers(self) -> tuple[str, ...]:
+        """Whose folders have what the run has made, the newest last; "" stands for the run's own folder."""
+        return tuple(dict.fromkeys(host.writer for host in self.hosts))
 
     def cost(self, now: float, at_most: bool = False) -> float | None:
         """US dollars so far; None where the price of a host is not known. See `HostUse.cost`."""

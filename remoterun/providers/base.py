@@ -19,6 +19,10 @@ from remoterun.errors import HostError, HostUnreachable, RemoterunError
 from remoterun.model import MachineType
 
 
+def unheard(_: str) -> None:
+    """A note that nobody reads."""
+
+
 class ProviderError(RemoterunError):
     """The provider refuses, or can't be asked. Final: the same call would be refused again. The hint says what mends
     it."""
@@ -60,11 +64,19 @@ class Offer:
     """The day of the price ("2026-07-20"), or "now"."""
     limit: float | None = None
     """What an hour can come to where the price moves, as that of a spot host does."""
+    extra: float = 0.0
+    """US dollars an hour of what comes with the machine: its disk, and its public address."""
+
+    @property
+    def hourly(self) -> float | None:
+        """US dollars of an hour, with all that comes with the machine."""
+        return None if self.price is None else self.price + self.extra
 
     @property
     def at_most(self) -> float | None:
-        """US dollars that an hour can come to."""
-        return self.limit if self.spot else self.price
+        """US dollars that an hour can come to, with all that comes with the machine."""
+        price = self.limit if self.spot else self.price
+        return None if price is None else price + self.extra
 
 
 @dataclass(frozen=True)
@@ -112,16 +124,25 @@ class RentedHost:
     """Seconds that it stays without a run."""
     ours: bool = False
     """It was rented by this home."""
+    ended: float | None = None
+    """When it ended, where its provider says so."""
+    writer: str = ""
+    """The name under which the bucket knows what this host writes by its own role: the folder `hosts/WRITER` is its.
+    Empty where it has no role, and writes with a form that a client signs."""
+    guarded: bool = False
+    """The provider itself ends it at its deadline, whatever happens in the host."""
 
     @property
     def alive(self) -> bool:
         return self.state in ("pending", "running")
 
     def cost(self, now: float) -> float | None:
-        """US dollars so far, as far as the price is known: of the machine, without its disk and its traffic."""
-        if self.offer.price is None:
+        """US dollars so far, until its end or its deadline, with its disk and its address; None where the price is not
+        known."""
+        if self.offer.hourly is None:
             return None
-        return max(now - self.began, 60.0) / 3600 * self.offer.price
+        until = min(now, self.deadline) if self.ended is None else self.ended
+        return max(until - self.began, 60.0) / 3600 * self.offer.hourly
 
 
 @dataclass(frozen=True)
@@ -152,6 +173,29 @@ class Leftover:
     host: RentedHost | None = None
 
 
+@dataclass(frozen=True)
+class Roles:
+    """What the provider lets hosts, and itself, do for us, without any client: made once for an account."""
+
+    writer: str = ""
+    """The name of the role by which hosts save in the bucket, as the provider knows it for ever; empty without it."""
+    guard: str = ""
+    """The role by which the provider ends hosts at their deadline; empty without it."""
+    why_not: str = ""
+    """Why one is absent: "not made yet", or what the account refuses."""
+
+
+@dataclass(frozen=True)
+class Spent:
+    """What the provider's own bill says of hosts of ours on one day."""
+
+    day: str
+    """"2026-11-30", in UTC."""
+    dollars: float
+    token: str = ""
+    """Of the host; empty where the bill does not say."""
+
+
 class Provider(Protocol):
     """Any thread may call any method. All of them may be repeated, and none may wait without a deadline."""
 
@@ -175,8 +219,9 @@ class Provider(Protocol):
         """
         ...
 
-    def find(self, token: str) -> RentedHost | None:
-        """The host of a token; one that is gone, too, for as long as the provider remembers it. None without one."""
+    def find(self, name: str) -> RentedHost | None:
+        """The host of a token, or of the provider's own id; one that is gone, too, for as long as the provider knows
+        it. None without one. A place that our records name is asked first, and alone if it knows the host."""
         ...
 
     def admit(self, rented: RentedHost) -> None:
@@ -184,20 +229,33 @@ class Provider(Protocol):
         because the laptop has moved."""
         ...
 
-    def hosts(self) -> list[RentedHost]:
-        """All hosts of ours that are not gone, also those that another client rented."""
+    def hosts(self, note: Callable[[str], None] = unheard) -> list[RentedHost]:
+        """All hosts of ours that are not gone, also those that another client rented. `note` is called with what could
+        not be asked, and why ("eu-central-1 can't be asked: …"): the others count all the same."""
         ...
 
     def release(self, host: RentedHost) -> None:
         """End a host. Returns once the provider has agreed to. One that is gone is fine."""
         ...
 
-    def leftovers(self) -> list[Leftover]:
-        """What else there is of ours and no host needs: for `machines gc aws`."""
+    def leftovers(self, note: Callable[[str], None] = unheard, everything: bool = False) -> list[Leftover]:
+        """What else there is of ours and no host needs, for `machines gc aws`; with `everything` also what is made
+        once, such as roles. `note` as in `hosts`."""
         ...
 
-    def clear(self, leftover: Leftover) -> None:
-        """Remove one. What is gone already is fine; what is in use again raises `ProviderError`."""
+    def clear(self, leftover: Leftover) -> bool:
+        """Remove one, unless it is needed again by now: that is looked up anew. Whether it was removed, or was gone
+        already. Raises `ProviderError`."""
+        ...
+
+    def roles(self, make: bool = False) -> Roles:
+        """Which roles the account has for us. With `make` those that are absent are made, which costs nothing and may
+        be repeated. Raises `ProviderError` where even asking fails."""
+        ...
+
+    def spent(self, since: float, until: float) -> list[Spent]:
+        """What the provider has billed for hosts of ours between two moments (seconds since 1970), as far as its bill
+        is written by now. Raises `ProviderError` where the account does not let us ask."""
         ...
 
     def identity(self) -> Identity:

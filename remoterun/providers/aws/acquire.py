@@ -327,8 +327,8 @@ def launch_parameters(offer: Offer, image: Image, disk: int, group: str, subnet:
     }
     if offer.spot:
         options = {"SpotInstanceType": "one-time", "InstanceInterruptionBehavior": "terminate"}
-        if offer.at_most is not None:
-            options["MaxPrice"] = f"{offer.at_most:.6f}"
+        if offer.limit is not None:
+            options["MaxPrice"] = f"{offer.limit:.6f}"
         parameters["InstanceMarketOptions"] = {"MarketType": "spot", "SpotOptions": options}
     return parameters
 

@@ -16,7 +16,7 @@ from remoterun.model import MachineType, Rental
 from remoterun.providers.aws import catalogue, endpoint, image, network, tags
 from remoterun.providers.aws.acquire import Acquisition, address_of, describe
 from remoterun.providers.aws.calls import Calls, QuotaReached, Refused, is_gone, quota_error
-from remoterun.providers.base import Identity, Intent, Leftover, Offer, RentedHost
+from remoterun.providers.base import Identity, Intent, Leftover, Offer, RentedHost, Roles, Spent, unheard
 from remoterun.providers.folder import HostFolder
 
 Found = TypeVar("Found")
@@ -62,7 +62,11 @@ class AWS:
         subnets = self._subnets.get(offers[0].region) if offers else None
         return Acquisition(self.calls, self._settings, folder, intent, say, subnets).host(offers)
 
-    def find(self, token: str) -> RentedHost | None:
+    def find(self, name: str) -> RentedHost | None:
+        token = name
+        if name.startswith("i-"):
+            found = [each for each in self._rented(self._regions(), None) if each.id == name]
+            return found[0] if found else None
         folder = HostFolder(self._home, token)
         record = folder.read("request.json")
         if record is None and folder.intent() is not None:
@@ -81,7 +85,7 @@ class AWS:
             source = endpoint.source(self.calls, region, instance["VpcId"], self._settings)
             network.admit(self.calls, region, instance["VpcId"], source)
 
-    def hosts(self) -> list[RentedHost]:
+    def hosts(self, note: Callable[[str], None] = unheard) -> list[RentedHost]:
         found = self._rented(self._regions(), None)
         return sorted((each for each in found if each.state != "gone"), key=lambda each: each.began)
 
@@ -92,15 +96,22 @@ class AWS:
             if not is_gone(refused):
                 raise
 
-    def leftovers(self) -> list[Leftover]:
+    def leftovers(self, note: Callable[[str], None] = unheard, everything: bool = False) -> list[Leftover]:
         def ask(region: str) -> list[Leftover]:
             hosts = [each for each in describe(self.calls, region) if each["State"]["Name"] != "terminated"]
             return network.leftovers(self.calls, region, hosts, self._settings.address)
 
         return self._in_all(self._regions(), ask)
 
-    def clear(self, leftover: Leftover) -> None:
+    def clear(self, leftover: Leftover) -> bool:
         network.clear(self.calls, leftover)
+        return True
+
+    def roles(self, make: bool = False) -> Roles:
+        return Roles(why_not="not made yet")
+
+    def spent(self, since: float, until: float) -> list[Spent]:
+        return []
 
     def identity(self) -> Identity:
         region = self.calls.region
