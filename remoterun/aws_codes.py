@@ -46,6 +46,16 @@ _LOGIN: tuple[tuple[Collection[str], str, str], ...] = (
         "aws configure   or set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE",
     ),
     ({"CredentialRetrievalError"}, "the AWS credentials can't be fetched", "aws sso login"),
+    (
+        {"MissingDependencyException"},
+        "AWS's library lacks a part that this login needs",
+        "pipx inject remoterun 'botocore[crt]'   or, with pip: pip install 'botocore[crt]'",
+    ),
+    (
+        {"EOFError"},
+        "the role of this AWS login asks for an MFA code, and there is no terminal to type it in",
+        "aws sts get-caller-identity   asks for it, and keeps the login for an hour",
+    ),
 )
 
 

@@ -21,6 +21,7 @@ from typing import Any, TypeVar
 
 from remoterun.agent.shared.frames import Bytes
 from remoterun.agent.shared.tree import show
+from remoterun.archive import aws_session
 from remoterun.archive.s3_errors import Absent, Damaged, Exists, OutOfRange, answered, failed
 from remoterun.config import AWS
 from remoterun.errors import ConfigError, HostUnreachable
@@ -296,7 +297,7 @@ class S3:
             return request()
         except botocore.exceptions.ClientError as error:
             raise answered(error.response, self.place.name, action, key) from error
-        except (botocore.exceptions.BotoCoreError, OSError, ValueError) as error:
+        except (botocore.exceptions.BotoCoreError, OSError, ValueError, EOFError) as error:
             raise failed(error, self.place.name, self.place.profile) from error
 
 
@@ -305,7 +306,6 @@ def _is_amazon(client: Any) -> bool:
 
 
 def _client(place: BucketPlace) -> Any:
-    import boto3
     from botocore.config import Config
 
     plain = Config(
@@ -319,11 +319,10 @@ def _client(place: BucketPlace) -> Any:
         tcp_keepalive=True,
         s3={"payload_signing_enabled": False},  # the checksum is signed, and verified
     )
-    session = boto3.Session(profile_name=place.profile, region_name=place.region)
-    client = session.client("s3", endpoint_url=place.endpoint, config=plain)
+    client = aws_session.client("s3", place.profile, place.region, endpoint_url=place.endpoint, config=plain)
     if not _is_amazon(client) or "." in place.name:
         return client
     # Else what is signed names s3.amazonaws.com, which sends whoever asks for a new bucket elsewhere for a day.
     client.close()
     regional = plain.merge(Config(s3={**plain.s3, "addressing_style": "virtual"}))
-    return session.client("s3", endpoint_url=place.endpoint, config=regional)
+    return aws_session.client("s3", place.profile, place.region, endpoint_url=place.endpoint, config=regional)

@@ -236,6 +236,10 @@ class Cloud:
 
     # --- for moto and the gate ---
 
+    def assumed(self, key: str, secret: str, session: str) -> None:
+        """A role's login, which STS has given for an hour."""
+        self.credentials[key] = Credentials(key, secret, session, time.monotonic() + 3600)
+
     def add(self, machine: Machine) -> None:
         self.machines[machine.id] = machine
         self._hidden[machine.id] = self.hidden_calls

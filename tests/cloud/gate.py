@@ -115,7 +115,17 @@ class Gate:
         if call.status >= 400:
             found = re.search(rb'<Code>([^<]+)</Code>|"__type":\s*"([^"]+)"', answer)
             call.error = (found[1] or found[2]).decode() if found else str(call.status)
+        elif call.action == "AssumeRole":
+            self._cloud.assumed(
+                *(_element(answer, name) for name in ("AccessKeyId", "SecretAccessKey", "SessionToken"))
+            )
         return [answer]
+
+
+def _element(answer: bytes, name: str) -> str:
+    found = re.search(f"<{name}>([^<]*)</{name}>".encode(), answer)
+    assert found is not None, name
+    return found[1].decode()
 
 
 def _call(environ: dict[str, Any], body: bytes) -> Call:

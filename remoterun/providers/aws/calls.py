@@ -13,6 +13,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any
 
+from remoterun.archive import aws_session
 from remoterun.aws_codes import DENIED, EXPIRED, LATER, UNKNOWN_KEY, login_fault
 from remoterun.errors import ConfigError
 from remoterun.providers.aws.catalogue import quota_of
@@ -172,7 +173,6 @@ class Calls:
     def __init__(self, settings: AWS) -> None:
         self._settings = settings
         self._lock = threading.Lock()
-        self._session: Any = None
         self._clients: dict[tuple[str, str, bool], Any] = {}
         self.clock_skew = 0.0
 
@@ -183,8 +183,7 @@ class Calls:
 
         if self._settings.region:
             return self._settings.region
-        with self._lock:
-            named = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or self._open().region_name
+        named = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or self._open().region_name
         return named or DEFAULT_REGION
 
     def __call__(self, service: str, operation: str, region: str, **parameters: Any) -> dict[str, Any]:
@@ -198,7 +197,7 @@ class Calls:
         except ClientError as error:
             self._note(error.response)
             raise translate(error, service, operation, region, self.clock_skew) from error
-        except (BotoCoreError, ResponseParserError) as error:
+        except (BotoCoreError, ResponseParserError, EOFError) as error:
             raise translate(error, service, operation, region, self.clock_skew) from error
         self._note(answer)
         return answer
@@ -215,18 +214,15 @@ class Calls:
             token = {"NextToken": answer["NextToken"]}
 
     def _open(self) -> Any:
-        """The session. Under the lock."""
-        if self._session is None:
-            import boto3
-            from botocore.exceptions import BotoCoreError
+        """The session. Raises `ConfigError`."""
+        from botocore.exceptions import BotoCoreError
 
-            try:
-                self._session = boto3.Session(profile_name=self._settings.profile)
-            except BotoCoreError as error:
-                raise ConfigError(
-                    f"AWS's own configuration can't be used: {error}", hint="aws configure list-profiles"
-                ) from error
-        return self._session
+        try:
+            return aws_session.session(self._settings.profile, self._settings.region)
+        except BotoCoreError as error:
+            raise ConfigError(
+                f"AWS's own configuration can't be used: {error}", hint="aws configure list-profiles"
+            ) from error
 
     def _client(self, service: str, region: str, once: bool) -> Any:
         from botocore.config import Config
@@ -240,7 +236,8 @@ class Calls:
                     retries={"mode": "standard", "total_max_attempts": 1 if once else TRIES},
                     max_pool_connections=10,
                 )
-                client = self._open().client(service, region_name=region, config=settings)
+                self._open()
+                client = aws_session.client(service, self._settings.profile, region, config=settings)
                 self._clients[service, region, once] = client
             return client
 
