@@ -10,17 +10,18 @@ from itertools import groupby
 
 from remoterun.agent.shared.archive import (
     IMAGE_PART,
+    MOST_OBJECT,
     PACK,
     ArchivedTree,
     Grant,
     ImageAccess,
     SignedObject,
     Take,
+    host_prefix,
     image_key,
     image_parts,
     image_prefix,
     pack_key,
-    run_prefix,
     spans,
 )
 from remoterun.agent.shared.environment import image_id
@@ -34,8 +35,6 @@ from remoterun.errors import HostError
 
 LONGEST = 7 * 86400.0
 """Seconds for which a signature holds, at the longest."""
-MOST_OBJECT = 5 << 30
-"""Bytes of an object that a host may write: S3 takes no more at once."""
 MOST_IMAGE_RECORD = 1 << 16
 BUILD = 2 * 3600.0
 """Seconds in which a host builds an image and stores it, at the longest."""
@@ -71,11 +70,16 @@ def downloads(
             yield SignedObject(url, span, exact=only is not None)
 
 
-def grant_for_run(archive: Archive, key: str, seconds: float) -> Grant:
-    """What a host may write of the run of that key, for so many seconds, or until the credentials end."""
+def grant_for_run(archive: Archive, key: str, seconds: float, writer: str = "", role: bool = False) -> Grant:
+    """What the host `writer` may write of the run of that key, for so many seconds: by its `role`; else by a form, at
+    the longest until the credentials end."""
     if not KEY.match(key):
         raise HostError(f"{show(key[:80])} is not the key of a run")
-    return _grant(archive, run_prefix(key), seconds, MOST_OBJECT)
+    signed = _grant(archive, host_prefix(writer, key), seconds, MOST_OBJECT)
+    if not role:
+        return signed
+    until, bucket = archive.clock() + seconds, archive.s3.place.name
+    return signed._replace(fields={}, expires=until, role=True, bucket=bucket, region=archive.s3.region)
 
 
 def image_access(archive: Archive, image: str, architecture: str, seconds: float) -> ImageAccess:

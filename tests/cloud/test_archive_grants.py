@@ -17,16 +17,20 @@ from remoterun.agent.shared.records import encode, from_json
 from remoterun.agent.shared.states import RunState
 from remoterun.agent.shared.submission import Submission
 from remoterun.agent.shared.tree import Manifest
+from remoterun.agent.store import metadata
 from remoterun.agent.store.home import Home
 from remoterun.agent.store.http_client import HttpClient, HttpError
 from remoterun.agent.store.objects import Content, post
 from remoterun.archive import Archive, grants, runs
 from remoterun.archive.s3 import S3, UNKNOWN, BucketPlace
 from remoterun.transfer import Progress, read_tree
-from tests.seaweed import opened
+from tests.metadata_service import metadata_service
+from tests.seaweed import KEY as KEY_ID
+from tests.seaweed import SECRET, opened
 from tests.workshop import Files, Place, served, sha256, tree_of, until, write_files
 
 KEY = "0" * 26
+WRITER = "AROAEXAMPLE:i-0123456789abcdef0"
 MAKES = f"""
 mkdir -p many; i=0; while [ $i -lt 300 ]; do i=$((i+1)); echo "$i" >many/$i; done
 head -c 2000000 /dev/zero >middle; head -c {2 * PACK + 1000} /dev/urandom >large; : >empty
@@ -155,6 +159,35 @@ class TestGrants:
         with_token = Archive(S3(archive.s3.place), archive.id)
         assert abs(grants.expires(with_token, 1e9) - time.time() - UNKNOWN) < 60
         with_token.close()
+
+    def test_by_the_role_of_its_host(self, archive: Archive, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Credentials come from the metadata service, anew shortly before they end, and once they were refused."""
+        grant = grants.grant_for_run(archive, KEY, 1e9, WRITER, role=True)
+        assert not grant.fields and grant.expires > time.time() + 9e8
+        with metadata_service() as service, HttpClient() as web:
+            monkeypatch.setenv(metadata.ELSEWHERE, service.address)
+
+            def fetched() -> int:
+                return service.asked.count("GET meta-data/iam/security-credentials/remoterun-host")
+
+            with pytest.raises(HttpError, match="has no credentials of a role") as caught:
+                post(web, grant, "x", Content.of(b"x"))
+            assert caught.value.refused
+            service.key, service.secret, service.lasts = "another", "secret", metadata.SOON - 1
+            with pytest.raises(HttpError, match="InvalidAccessKeyId") as caught:
+                post(web, grant, "x", Content.of(b"x"))
+            assert caught.value.refused and fetched() == 1
+            service.key, service.secret = KEY_ID, SECRET
+            for number in range(2):
+                post(web, grant, "x", Content.of(b"%d" % number))
+            assert fetched() == 3
+            service.lasts = 3600
+            for number in range(3):
+                post(web, grant, f"log/{number}", Content.of(b"%d" % number))
+            assert fetched() == 4
+        folder = f"hosts/{WRITER}/{KEY}/"
+        assert [one.key.removeprefix(folder) for one in archive.s3.list("hosts/")] == ["log/0", "log/1", "log/2", "x"]
+        assert archive.s3.get(folder + "x", 9) == b"1"
 
     @pytest.mark.parametrize("key", ["", "x", "../../uploads", "A" * 26])
     def test_the_key_of_a_run_only(self, archive: Archive, key: str) -> None:

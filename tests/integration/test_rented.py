@@ -7,8 +7,7 @@ import json
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +23,12 @@ from remoterun.agent.shared.records import to_json
 from remoterun.agent.shared.states import Reason, RunState
 from remoterun.agent.shared.submission import Submission
 from remoterun.agent.shared.tree import Manifest
+from remoterun.agent.store import metadata
 from remoterun.agent.store.home import Home
 from remoterun.agent.store.machine import LAST, UNSAVED
 from remoterun.errors import RemoterunError
 from tests.bucket_server import BucketServer, Handler
+from tests.metadata_service import Metadata, metadata_service
 from tests.workshop import SAVES, Place, command_line, kill9, pids, running, spec_of, until
 
 FAR = 1e10
@@ -287,36 +288,35 @@ class TestATakenHost:
 
 class TestNoticesOfAws:
     @pytest.fixture
-    def service(self) -> Iterator[Metadata]:
-        service = Metadata()
-        yield service
-        service.close()
+    def service(self, monkeypatch: pytest.MonkeyPatch) -> Iterator[Metadata]:
+        with metadata_service() as service:
+            monkeypatch.setenv(metadata.ELSEWHERE, service.address)
+            yield service
 
     def test_none_and_then_one(self, service: Metadata) -> None:
-        assert notice_of_aws(service.address) is None
+        assert notice_of_aws() is None
         assert service.asked == ["PUT api/token", "GET meta-data/spot/instance-action"]
         service.notice = b'{"action": "terminate", "time": "2030-01-02T03:04:05Z"}'
-        assert notice_of_aws(service.address) == 1893553445.0
+        assert notice_of_aws() == 1893553445.0
 
     @pytest.mark.parametrize("told", [b"", b"{}", b"[]", b"\xff", b'{"time": 5}', b'{"time": "soon"}'])
     def test_one_that_can_not_be_read(self, service: Metadata, told: bytes) -> None:
         service.notice = told
-        taken_at = notice_of_aws(service.address)
+        taken_at = notice_of_aws()
         assert taken_at is not None and abs(taken_at - time.time() - 120) < 10
 
     def test_no_proxy_is_asked(self, service: Metadata, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
-        assert notice_of_aws(service.address) is None
+        assert notice_of_aws() is None
 
     def test_a_service_that_is_silent(self, service: Metadata, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(keeper, "SILENCE", 0.3)
+        monkeypatch.setattr(metadata, "SILENCE", 0.3)
         service.silent.clear()
         with pytest.raises(OSError):
-            notice_of_aws(service.address)
+            notice_of_aws()
         service.silent.set()
 
     def test_the_keeper_marks_it(self, home: Home, service: Metadata, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setitem(keeper.NOTICES, "aws", lambda: notice_of_aws(service.address))
         host = Host(home, notices="aws")
         service.failing = True
         host.after(10)
@@ -327,49 +327,6 @@ class TestNoticesOfAws:
         service.notice = json.dumps({"time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(at))}).encode()
         host.after(10)
         assert home.rental.taken_at() == int(at) and not host.ended
-
-
-class Metadata:
-    """An instance metadata service of version 2."""
-
-    def __init__(self) -> None:
-        self.asked: list[str] = []
-        self.token = "a token"
-        self.notice: bytes | None = None
-        self.failing = False
-        self.silent = threading.Event()
-        self.silent.set()
-        service = self
-
-        class Answers(BaseHTTPRequestHandler):
-            def log_message(self, *_: Any) -> None:
-                pass
-
-            def do_PUT(self) -> None:
-                self.respond(service.token.encode() if self.headers["X-aws-ec2-metadata-token-ttl-seconds"] else None)
-
-            def do_GET(self) -> None:
-                if self.headers["X-aws-ec2-metadata-token"] != service.token:
-                    self.respond(b"", 401)
-                else:
-                    self.respond(service.notice)
-
-            def respond(self, body: bytes | None, status: int = 200) -> None:
-                service.asked.append(self.command + self.path.replace("/latest/", " "))
-                service.silent.wait(5)
-                self.send_response(500 if service.failing else 404 if body is None else status)
-                self.send_header("Content-Length", str(len(body or b"")))
-                self.end_headers()
-                with suppress(OSError):
-                    self.wfile.write(body or b"")
-
-        self._http = ThreadingHTTPServer(("127.0.0.1", 0), Answers)
-        self.address = f"http://127.0.0.1:{self._http.server_address[1]}/latest/"
-        threading.Thread(target=self._http.serve_forever, args=(0.05,), daemon=True).start()
-
-    def close(self) -> None:
-        self._http.shutdown()
-        self._http.server_close()
 
 
 def submit(place: Place, server: BucketServer, command: str) -> str:

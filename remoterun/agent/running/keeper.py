@@ -10,7 +10,6 @@ Seconds of idleness are counted by the monotonic clock: when the other one jumps
 
 from __future__ import annotations
 
-import calendar
 import contextlib
 import http.client
 import json
@@ -18,45 +17,30 @@ import subprocess
 import sys
 import time
 import traceback
-import urllib.error
-import urllib.request
 from typing import Callable, Dict, Optional
 
 from ..shared.files import unless_held
 from ..shared.machines import RentalTerms
 from ..shared.states import FINAL
+from ..store import metadata
 from ..store.errors import HomeError
 from ..store.home import Home
 from . import supervision
 
-METADATA = "http://169.254.169.254/latest/"
-"""AWS's instance metadata service, version 2, which answers each instance of itself."""
 NOTICE = 120.0
 """Seconds that a notice gives, where it does not say in words that we know."""
-SILENCE = 2.0
 
 
-def notice_of_aws(address: str = METADATA) -> Optional[float]:
+def notice_of_aws() -> Optional[float]:
     """When a spot host is taken away (seconds since 1970); None as long as nothing is known of it. Blocks a few seconds
     at the most. Raises `OSError`, `HTTPException`."""
-    token = _ask("PUT", address + "api/token", {"X-aws-ec2-metadata-token-ttl-seconds": "60"})
+    notice = metadata.get("spot/instance-action")
+    if notice is None:
+        return None
     try:
-        notice = _ask("GET", address + "meta-data/spot/instance-action", {"X-aws-ec2-metadata-token": token})
-    except urllib.error.HTTPError as error:
-        if error.code == 404:
-            return None
-        raise
-    try:
-        return float(calendar.timegm(time.strptime(json.loads(notice)["time"], "%Y-%m-%dT%H:%M:%SZ")))
+        return metadata.moment(json.loads(notice)["time"])
     except (ValueError, KeyError, TypeError):  # one that can't be read is one all the same
         return time.time() + NOTICE
-
-
-def _ask(method: str, url: str, headers: Dict[str, str]) -> str:
-    """The answer to a request that goes through no proxy."""
-    request = urllib.request.Request(url, headers=headers, method=method)
-    with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=SILENCE) as answer:
-        return str(answer.read(4096), "utf-8", "replace").strip()
 
 
 NOTICES: Dict[str, Callable[[], Optional[float]]] = {"aws": notice_of_aws}

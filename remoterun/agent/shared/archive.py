@@ -11,6 +11,10 @@
                                    where it is apart
     runs/<key>/outputs             an archived tree: its outputs, written once all their contents are stored
     runs/<key>/packs/<sha256>      contents of these trees
+    runs/<key>/hosts               the writers of the run's hosts, the newest last, as the client writes them before its
+                                   command starts; absent where no host has a role
+    hosts/<writer>/<key>/          as runs/<key>/ from status.json to packs/, of a host that saves by its role:
+                                   it may write below hosts/<writer>/; nobody reads what the client has not named
     images/<id>.json               a `BuiltImage`; the client writes it as the host reported it before its command began
     envs/<id>/<sha256>/<number>    a part of it, which the host writes; what is not in the record is never loaded
 
@@ -43,6 +47,8 @@ MOST_EXTENTS = 1 << 18
 """Places that its contents may have beyond one each: 8 TiB in full packs."""
 IMAGE_PART = 256 << 20
 """Bytes of a part of an image."""
+MOST_OBJECT = 5 << 30
+"""Bytes of an object that a host may write: S3 takes no more at once."""
 GAP = 128 << 10
 """Bytes that nobody needs, between two contents of an object, up to which one request asks for both."""
 SPAN = 4 << 20
@@ -232,13 +238,19 @@ class SignedObject(Record):
 
 
 class Grant(Record):
-    """What a host may do in a bucket for one run, without credentials of its own: post a form of `fields` to `url` with
-    a key that starts with `prefix`, until `expires` (seconds since 1970, by the client's clock). A secret."""
+    """What a host may do in a bucket for one run: post a form of `fields` to `url`, with a key that starts with
+    `prefix`, until `expires` (seconds since 1970, by the client's clock). A secret.
+
+    With `role` there are no fields: the host signs forms itself, with the credentials of its role."""
 
     url: str
     fields: Dict[str, str]
     prefix: str
     expires: float
+    role: bool = False
+    bucket: str = ""
+    """Its name, and the region for which a form is signed, where the host does that."""
+    region: str = ""
 
 
 class ImageAccess(Record):
@@ -274,6 +286,11 @@ def version_key(name: str, version: int) -> str:
 
 def run_prefix(key: str) -> str:
     return "runs/%s/" % key
+
+
+def host_prefix(writer: str, key: str) -> str:
+    """Of what the host `writer` writes of a run: the run's own folder for one without a role."""
+    return "hosts/%s/%s/" % (writer, key) if writer else run_prefix(key)
 
 
 def pack_key(name: str) -> str:

@@ -93,7 +93,7 @@ def check_grant(grant: Grant) -> Grant:
     """Itself. Raises `SpecError`, which names no field's value: all of them are secrets."""
     require(grant.url.startswith(("https://", "http://")), "the address of a grant is not one of HTTP")
     require(bool(grant.prefix), "a grant without a prefix")
-    texts = [grant.url, grant.prefix, *grant.fields, *grant.fields.values()]
+    texts = [grant.url, grant.prefix, grant.bucket, grant.region, *grant.fields, *grant.fields.values()]
     require(all(map(PRINTABLE.match, texts)), "a grant with a character that can't be")
     return grant
 

@@ -28,6 +28,8 @@ SILENCE = 20.0
 LEAST_SPEED = 16 << 10
 """Bytes a second that a server must give or take, after `SILENCE`."""
 MOST_OF_AN_ERROR = 16 << 10
+UNKNOWN = ("InvalidToken", "InvalidAccessKeyId")
+"""S3's words for credentials that it does not know, whatever the status."""
 GIVEN_UP = 499
 """The status of what was not asked for any more."""
 PROXY_LOGIN = "Proxy-Authorization"
@@ -54,6 +56,11 @@ class HttpError(Exception):
         self.code = code
         self.expired = expired
         self.answer = answer
+
+    @property
+    def refused(self) -> bool:
+        """Whether the server does not accept who asks: a permission whose time is up, or that was taken back."""
+        return self.expired or self.status in (401, 403) or self.code in UNKNOWN
 
     @property
     def passing(self) -> bool:

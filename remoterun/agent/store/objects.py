@@ -1,4 +1,5 @@
-"""Objects of a bucket, as a host without credentials reaches them: read by signed addresses, written by a signed form.
+"""Objects of a bucket, as a host reaches them: read by signed addresses, written by a form that a client has signed, or
+the host itself by its role.
 
 The server is given the SHA-256 of what is written, and refuses other bytes. What is read is to be verified by the
 caller, whatever the server says of it.
@@ -10,11 +11,14 @@ import base64
 import hashlib
 import os
 import random
-from typing import Callable, Iterable, Iterator, NamedTuple, Sequence
+import time
+from typing import Callable, Dict, Iterable, Iterator, NamedTuple, Sequence
 
 from ..shared.archive import Grant
 from ..shared.files import open_regular, token
+from .form import signed_form
 from .http_client import Address, HttpClient, HttpError
+from .metadata import ROLE, NoCredentials
 
 CHECKSUM = "x-amz-checksum-sha256"
 PIECE = 1 << 20
@@ -95,8 +99,24 @@ def post(http: HttpClient, grant: Grant, key: str, content: Content) -> None:
 
 
 def _post(http: HttpClient, grant: Grant, key: str, content: Content) -> None:
+    if not grant.role:
+        _post_form(http, grant, grant.fields, key, content)
+        return
+    try:
+        credentials = ROLE.credentials()
+    except NoCredentials as error:
+        raise HttpError(str(error), 403)
+    try:
+        _post_form(http, grant, signed_form(grant, credentials, time.time()), key, content)
+    except HttpError as error:
+        if error.refused:
+            ROLE.refused(credentials)
+        raise
+
+
+def _post_form(http: HttpClient, grant: Grant, form: Dict[str, str], key: str, content: Content) -> None:
     boundary = "remoterun" + token(16)
-    fields = {name: value for name, value in grant.fields.items() if name not in ("file", CHECKSUM)}
+    fields = {name: value for name, value in form.items() if name not in ("file", CHECKSUM)}
     fields["key"] = grant.prefix + key
     fields[CHECKSUM] = base64.b64encode(bytes.fromhex(content.digest)).decode()
     head = "".join(
