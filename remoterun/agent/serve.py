@@ -13,7 +13,7 @@ from typing import Any, Callable, Dict
 
 from .requests import Call, handler_of
 from .running import supervision
-from .shared.api import REQUESTS, Hello
+from .shared.api import REQUESTS, Hello, commit_upload, get, stay, submit
 from .shared.files import DISK_FULL, write_all
 from .shared.frames import DATA, ProtocolError, encode
 from .shared.protocol import MAGIC, Cancelled, Link, LinkClosed, RemoteError, Stream
@@ -33,6 +33,9 @@ SIGN_OF_LIFE = 60.0
 hour after the first of them, and we end; without them both would wait for hours."""
 POLL_EVERY = 10.0
 """Seconds between checks whether a client uses a rented host."""
+TRANSFERS = frozenset(request.name for request in REQUESTS.values() if request.noun == "blobs")
+USES = TRANSFERS | {request.name for request in (stay, submit, commit_upload, get)}
+"""Requests during which a rented host does not end for want of use."""
 PATIENCE = 10.0
 """Seconds for requests to put away what has come, after a cut."""
 
@@ -52,8 +55,9 @@ def serve(home: Home, idle: Callable[[], None] = lambda: None) -> int:
     make_room(home)
 
     def handle(stream: Stream, op: str, arguments: Dict[str, Any]) -> None:
-        presence.here()
-        server.handle(stream, op, arguments)
+        uses = presence.using(op == stay.name) if op in USES else contextlib.nullcontext()
+        with uses:
+            server.handle(stream, op, arguments)
 
     link = Link(_read_all, lambda *parts: _write_all(pipe_out, *parts), handle)
     link.keep(SIGN_OF_LIFE)

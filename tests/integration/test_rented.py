@@ -89,31 +89,53 @@ class TestIdle:
         assert not host.after(290)
         assert host.after(15)
 
-    def test_a_client_that_uses_it(self, home: Home) -> None:
-        host = Host(home)
-        clients = [supervision.Presence(home, lambda: host.now) for _ in range(2)]
-        for _ in range(100):
-            assert not host.after(100, steps=2)
-            clients[0].refresh(busy=True)
-            clients[1].refresh(busy=False)
-        assert not host.after(supervision.QUIET + 1)
-        clients[0].refresh(busy=False)
-        assert not host.after(590)
-        assert host.after(15)
-
-    def test_a_client_that_is_only_there_does_not_keep_it(self, home: Home) -> None:
-        """Such as `ps --watch` in a window that was forgotten, or a notebook whose `Client` was never closed."""
+    def test_a_transfer_is_not_cut_and_does_not_begin_the_idle_time_anew(self, home: Home) -> None:
         host = Host(home)
         client = supervision.Presence(home, lambda: host.now)
-        client.refresh(busy=False)
-        assert not host.after(supervision.QUIET + 1)
-        client.refresh(busy=False)
-        assert not host.after(500)
-        client.here()  # it asks for something once more
-        assert not host.after(supervision.QUIET + 1)
-        client.refresh(busy=False)
         assert not host.after(590)
-        assert host.after(15)
+        with client.using():
+            for _ in range(100):
+                assert not host.after(100, steps=2)
+                client.refresh(busy=True)
+        assert not host.after(supervision.QUIET - 1)
+        client.refresh(busy=False)
+        assert not host.ended
+        host.now += 2
+        client.refresh(busy=False)
+        assert host.after(1)
+
+    def test_a_transfer_in_which_nothing_moves_does_not_keep_it(self, home: Home) -> None:
+        host = Host(home)
+        client = supervision.Presence(home, lambda: host.now)
+        with client.using():
+            assert not host.after(700)
+            client.refresh(busy=False)
+            assert host.after(1)
+
+    def test_a_hand_over_keeps_it_for_an_hour_at_the_most(self, home: Home) -> None:
+        host = Host(home)
+        client = supervision.Presence(home, lambda: host.now)
+        with client.using(stays=True):
+            assert not host.after(supervision.STAYS - 1)
+            client.refresh(busy=True)
+            assert not host.ended
+            host.now += 2
+            client.refresh(busy=True)
+            assert host.after(1)
+
+    def test_a_client_that_asks_does_not_keep_it(self, place: Place) -> None:
+        """Such as `ps --watch`, or the page: through the agent itself."""
+        key = place.submit("true")
+        place.until_state(key, RunState.COMPLETE)
+        place.drop_session()
+        with rented(place, idle=0.5):
+            ended = Path(place.home.path, "ended")
+
+            def asked() -> bool:
+                place.session.ask(api.runs, api.RunKeys([key]))
+                return ended.exists()
+
+            until(asked, 30)
 
     def test_a_run_goes_on(self, home: Home) -> None:
         host = Host(home)
@@ -124,6 +146,16 @@ class TestIdle:
             assert not host.after(590)
             assert host.after(15)
 
+    def test_a_run_that_has_ended_between_two_looks_counts(self, home: Home) -> None:
+        host = Host(home)
+        assert not host.after(590)
+        run = home.create_run(spec_of(), Manifest([]))
+        run.move(RunState.COMPLETE)
+        home.unmark_active(run.key)
+        assert not host.after(1)
+        assert not host.after(590)
+        assert host.after(15)
+
     def test_a_run_that_can_not_be_read_counts_as_one(self, home: Home) -> None:
         host = Host(home)
         run = home.create_run(spec_of(), Manifest([]))
@@ -132,10 +164,10 @@ class TestIdle:
             assert not host.after(10_000)
 
     def test_outputs_that_are_nowhere_else_keep_it_for_an_hour_more(self, home: Home) -> None:
-        host = Host(home)
         run = home.create_run(spec_of()._replace(bucket="s3://mine"), Manifest([]))
         run.move(RunState.FAILED, reason="exit_nonzero", outputs={"files": 1, "size": 5})
         home.unmark_active(run.key)
+        host = Host(home)
         assert not host.after(600 + 3500)
         assert host.after(200)
 
@@ -164,19 +196,17 @@ class TestIdle:
 class TestDeadline:
     def test_it_ends_whatever_goes_on(self, home: Home) -> None:
         host = Host(home, deadline=time.time() + 1000)
-        client = supervision.Presence(home)
-        client.here()
-        assert not host.after(990)
-        assert host.after(10 + CERTAIN + 10)
+        with supervision.Presence(home).using():
+            assert not host.after(990)
+            assert host.after(10 + CERTAIN + 10)
 
     def test_a_clock_that_is_wrong_for_a_moment(self, home: Home) -> None:
         host = Host(home, deadline=time.time() + 1000)
-        client = supervision.Presence(home)
-        client.here()
-        host.wall += 5000
-        assert not host.after(CERTAIN - 5)
-        host.wall -= 5000
-        assert not host.after(900)
+        with supervision.Presence(home).using():
+            host.wall += 5000
+            assert not host.after(CERTAIN - 5)
+            host.wall -= 5000
+            assert not host.after(900)
 
     def test_a_run_ends_with_what_its_bucket_has(self, place: Place, server: BucketServer) -> None:
         server.faults.append(Handler.cut)

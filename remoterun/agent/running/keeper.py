@@ -2,8 +2,9 @@
 
 One detached process for each home with terms (store/machine.py); agents and supervisors start it, and start it again if
 it has died. It learns from its provider that the host is taken away, and marks that for the supervisors. It ends the
-host once nothing has run there, and no client has asked for anything, for as long as the terms say; and at their
-deadline whatever goes on. A timer of the system's own, which is set before any agent comes, does the latter as well.
+host once nothing has run there for as long as the terms say, though never while a client transfers files or hands a run
+over; and at their deadline whatever goes on. A timer of the system's own, which is set before any agent comes, does the
+latter as well.
 
 Seconds of idleness are counted by the monotonic clock: when the other one jumps, the host neither ends early nor stays.
 """
@@ -85,6 +86,7 @@ class Keeper:
         self._clock, self._wall = clock, wall
         self._active_at = clock()
         self._in_time_at = clock()
+        self._known_runs = set(home.run_keys())
         self._next = {"notices": 0.0, "ensure": 0.0, "end": 0.0}
         self._problem = ""
 
@@ -141,10 +143,12 @@ class Keeper:
         if leaving is not None and leaving.why == "idle":
             return "idle"
         with supervision.nobody_serves(self._home) as nobody:
-            if nobody is None or any(self._goes_on(key) for key in self._home.active_keys()):
+            runs = set(self._home.run_keys())  # one that is new may have ended already
+            if runs - self._known_runs or any(self._goes_on(key) for key in self._home.active_keys()):
                 self._active_at = now
+            self._known_runs = runs
             idle = now - self._active_at
-            if idle < terms.idle or (idle < terms.idle + UNCONFIRMED and self._any_unconfirmed()):
+            if nobody is None or idle < terms.idle or (idle < terms.idle + UNCONFIRMED and self._any_unconfirmed()):
                 return None
             self._mark("idle")  # whoever comes after this finds it
         return "idle"

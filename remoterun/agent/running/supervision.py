@@ -11,7 +11,7 @@ import os
 import sys
 import threading
 import time
-from typing import TYPE_CHECKING, Callable, ContextManager, Dict, Iterable, List, Mapping, Optional
+from typing import TYPE_CHECKING, Callable, ContextManager, Dict, Iterable, Iterator, List, Mapping, Optional
 
 from ..shared.files import locked, read_bytes, unless_held
 from ..shared.records import decode
@@ -26,7 +26,9 @@ KEEPER = "keep"
 """The lock that the keeper of a rented host holds while it lives."""
 _SERVING = "serving"
 QUIET = 60.0
-"""Seconds without a request, from which on a client that is there does not use the host."""
+"""Seconds after a transfer for which its client may be about to begin the next one."""
+STAYS = 3600.0
+"""Seconds that a hand-over may take in which the host gets nothing."""
 
 
 def spawn(home: Home, key: str) -> None:
@@ -101,8 +103,9 @@ def ensure_keeper(home: Home) -> None:
 
 
 class Presence:
-    """Tells the keeper of a rented host that a client uses it: from now on, and from each `here` on, for `QUIET`
-    seconds. A client that is only there costs nothing: a window that was forgotten may stay open for days.
+    """Keeps a rented host from ending while a client of one conversation transfers files, or hands a run over: until
+    the request is done and `QUIET` seconds more, a `stay` for `STAYS` seconds at the most. A client that only asks
+    keeps nothing: a window that was forgotten may stay open for days.
 
     Any thread may call any method. `clock`: seconds, monotonic.
     """
@@ -113,30 +116,40 @@ class Presence:
         self._changing = threading.Lock()
         self._lock = contextlib.ExitStack()
         self._held = False
-        self.here()
+        self._until = 0.0
+        self._transfers = 0
 
-    def here(self) -> None:
-        """A request has come, or is under way. Once this returns, the keeper has either marked the host's end, or will
-        not do so for want of use."""
+    @contextlib.contextmanager
+    def using(self, stays: bool = False) -> Iterator[None]:
+        """While a request is under way. Once this has begun, the keeper has either marked the host's end, or will not
+        do so for want of use."""
         with self._changing, contextlib.suppress(OSError):  # of a home that is read-only: it has no keeper
-            self._used_at = self._clock()
+            self._transfers += not stays
+            self._until = max(self._until, self._clock() + (STAYS if stays else QUIET))
             if not self._held and self._home.rental.terms() is not None:
                 self._lock.enter_context(locked(self._home.lock(_SERVING), shared=True))
                 self._held = True
+        try:
+            yield
+        finally:
+            with self._changing:
+                self._transfers -= not stays
+                quiet = self._clock() + QUIET
+                self._until = quiet if stays else max(self._until, quiet)
 
     def refresh(self, busy: bool) -> None:
-        """To be called now and then, with whether a request is under way."""
-        if busy:
-            self.here()
-            return
+        """To be called now and then, with whether anything moves."""
         with self._changing:
-            if self._clock() - self._used_at > QUIET:
+            now = self._clock()
+            if busy and self._transfers:
+                self._until = max(self._until, now + QUIET)
+            elif now > self._until:
                 self._lock.close()
                 self._held = False
 
 
 def nobody_serves(home: Home) -> ContextManager[Optional[int]]:
-    """None where a client uses the host; else none comes meanwhile."""
+    """None where a client uses the host (`Presence`); else none comes meanwhile."""
     return unless_held(home.lock(_SERVING))
 
 
