@@ -14,12 +14,16 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import moto.settings
 from moto.ec2.exceptions import DependencyViolationError, InvalidInstanceIdError, InvalidInstanceTypeError
-from moto.ec2.models import amis, instances, security_groups
+from moto.ec2.models import amis, iam_instance_profile, instances, security_groups
 from moto.ec2.models.availability_zones_and_regions import RegionsAndZonesBackend
+from moto.ec2.responses import instances as answers
+from moto.iam.exceptions import NotFoundException
+from moto.scheduler.models import EventBridgeSchedulerBackend
 from moto.servicequotas.exceptions import NoSuchResource
 from moto.servicequotas.models import ServiceQuotasBackend
 from moto.ssm.models import Parameter, ParameterDict
 
+from tests.cloud import guards
 from tests.cloud.gate import Refusal
 from tests.cloud.images import IMAGES
 from tests.cloud.machine import USER_SHUTDOWN, Machine
@@ -93,6 +97,11 @@ def changed(cloud: Cloud) -> Iterator[None]:
     change(amis.AmiBackend, "_load_amis", _load_amis)
     change(ParameterDict, "__init__", _parameters(ParameterDict.__init__))
     change(ServiceQuotasBackend, "get_service_quota", _get_service_quota(cloud))
+    change(answers, "filter_iam_instance_profiles", _profile(answers.filter_iam_instance_profiles))
+    profiles = iam_instance_profile.IamInstanceProfileAssociationBackend
+    change(profiles, "associate_iam_instance_profile", _associate(profiles.associate_iam_instance_profile))
+    schedules = EventBridgeSchedulerBackend
+    change(schedules, "create_schedule", _create_schedule(cloud, schedules.create_schedule))
     groups = security_groups.SecurityGroupBackend
     change(groups, "delete_security_group", _delete_security_group(groups.delete_security_group))
     for name in ("authorize_security_group_ingress", "revoke_security_group_ingress"):
@@ -139,6 +148,38 @@ def _run_instances(cloud: Cloud, original: Wrapper) -> Wrapper:
         return reservation
 
     return run_instances
+
+
+def _profile(original: Wrapper) -> Wrapper:
+    def filter_iam_instance_profiles(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return original(*args, **kwargs)
+        except NotFoundException:
+            name = kwargs["iam_instance_profile_name"]
+            what = f"Value ({name}) for parameter iamInstanceProfile.name is invalid."
+            raise Refusal(400, "InvalidParameterValue", f"{what} Invalid IAM Instance Profile name") from None
+
+    return filter_iam_instance_profiles
+
+
+def _associate(original: Wrapper) -> Wrapper:
+    """Once for an instance: a call may be repeated with its ClientToken."""
+
+    def associate_iam_instance_profile(self: Any, instance_id: str, **kwargs: Any) -> Any:
+        known = self.iam_instance_profile_associations.get(instance_id)
+        return known or original(self, instance_id, **kwargs)
+
+    return associate_iam_instance_profile
+
+
+def _create_schedule(cloud: Cloud, original: Wrapper) -> Wrapper:
+    def create_schedule(self: Any, **kwargs: Any) -> Any:
+        if not guards.may_be_assumed(cloud.role_of(kwargs["target"]["RoleArn"])):
+            message = "The execution role you provide must allow AWS EventBridge Scheduler to assume the role."
+            raise Refusal(400, "ValidationException", message)
+        return original(self, **kwargs)
+
+    return create_schedule
 
 
 def _zone(cloud: Cloud, backend: Any, kwargs: dict[str, Any]) -> str | None:

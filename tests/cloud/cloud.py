@@ -9,12 +9,13 @@ moto answers the calls, SeaweedFS keeps the objects; what neither does, and what
 
 from __future__ import annotations
 
+import itertools
 import re
 import secrets
 import threading
 import time
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from typing import Any, Self
@@ -26,26 +27,34 @@ from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoReque
 from werkzeug.serving import make_server
 
 from tests.cloud import backend
+from tests.cloud.door import Door
 from tests.cloud.gate import Call, Gate, Refusal
+from tests.cloud.guards import Guards
 from tests.cloud.host import CloudHost, Rule
 from tests.cloud.images import IMAGES, Image, cards
 from tests.cloud.machine import Machine
+from tests.cloud.policies import trusts
 from tests.cloud.weed import Weed
 from tests.lab import Lab, LabError
 from tests.lab.process import run
 from tests.seaweed import program
 
 REGION = "us-east-1"
+LOGINS = 200
+"""Keys that the S3 server knows from its start, which logins take in turn."""
 
 
 @dataclass(frozen=True)
 class Credentials:
-    """A login: `session` is its token and `expires` (`time.monotonic()`) its end, for those that last a while."""
+    """A login: `session` is its token and `expires` (`time.monotonic()`) its end, for those that last a while; those of
+    a host's `role` have a `user_id`."""
 
     key: str
     secret: str
     session: str | None = None
     expires: float | None = None
+    role: str = ""
+    user_id: str = ""
 
 
 @dataclass
@@ -94,6 +103,8 @@ class Cloud:
         self.docker_seconds = 0.0
         self.hidden_calls = 0
         self.clock = 0.0
+        self.role_seconds = 6 * 3600.0
+        """For which the credentials last that a host has of its role; new ones are there after half of it."""
         self.denied: set[str] = set()
         """Actions that the user isn't allowed, such as "ec2:RunInstances"."""
         self.calls: list[Call] = []
@@ -106,6 +117,7 @@ class Cloud:
         self.docker_tags: dict[str, str] = {}
         """Names that a machine's Docker has for images of its disk."""
         self._hidden: dict[str, int] = {}
+        self._of_roles: dict[str, Credentials] = {}
         self._no_capacity: dict[tuple[str, str], bool] = {}
         self._unsupported: set[tuple[str, str]] = set()
         self._broken: dict[str, tuple[Refusal, int]] = {}
@@ -114,10 +126,14 @@ class Cloud:
         self._exit = ExitStack()
         try:
             self.user = Credentials(f"AKIA{secrets.token_hex(8).upper()}", secrets.token_urlsafe(30))
-            keys = {self.user.key: self.user.secret}
+            keys = {f"ASIA{secrets.token_hex(8).upper()}": secrets.token_urlsafe(30) for _ in range(LOGINS)}
+            self._keys = itertools.cycle(list(keys.items()))
+            keys[self.user.key] = self.user.secret
             self.s3 = self._exit.enter_context(Weed(self.lab, self.lab.folder / ".s3", keys))
             self._exit.enter_context(backend.changed(self))
             self._serve()
+            self.door = self._exit.enter_context(Door(self, str(urlsplit(self.url).hostname)))
+            self.guards = self._exit.enter_context(Guards(self))
             self._exit.callback(self._end_machines)
             self.reset()
         except BaseException:
@@ -150,7 +166,7 @@ class Cloud:
             **({"AWS_SESSION_TOKEN": login.session} if login.session else {}),
             "AWS_DEFAULT_REGION": REGION,
             "AWS_ENDPOINT_URL": self.url,
-            "AWS_ENDPOINT_URL_S3": self.s3.url,
+            "AWS_ENDPOINT_URL_S3": self.door.url,
             "AWS_CONFIG_FILE": "/dev/null",
             "AWS_SHARED_CREDENTIALS_FILE": "/dev/null",
             "AWS_EC2_METADATA_DISABLED": "true",
@@ -171,8 +187,10 @@ class Cloud:
         return [call for call in self.calls if call.action == action]
 
     def left_behind(self) -> list[str]:
-        """What would still cost or clutter, in words: instances, volumes, addresses, groups, rules, keys, templates."""
+        """What would still cost or clutter, in words: instances, volumes, addresses, groups, rules, keys, templates,
+        schedules. Roles are made once (`roles_made`)."""
         found = [f"instance {each.id} ({each.state})" for each in self.machines.values() if each.state != "terminated"]
+        found += [f"schedule {schedule.name}" for _, schedule in self.guards.schedules()]
         for region in ec2_backends[self.account].values():
             found += [f"volume {each}" for each in region.volumes]
             found += [f"address {each.public_ip}" for each in region.addresses]
@@ -184,6 +202,12 @@ class Cloud:
                         found.append(f"security group {group.id} {group.name}")
                         found += [f"rule {rule.id} of {group.id}" for rule in group.ingress_rules]
         return sorted(found)
+
+    def roles_made(self) -> list[str]:
+        """The roles that there are, and the instance profiles."""
+        iam = iam_backends[self.account]["aws"]
+        found = [f"role {each.name}" for each in iam.get_roles()]
+        return sorted([*found, *(f"profile {each.name}" for each in iam.get_instance_profiles())])
 
     # --- what may go wrong ---
 
@@ -200,17 +224,27 @@ class Cloud:
         """This type doesn't exist in these zones."""
         self._unsupported |= {(instance_type, zone) for zone in zones}
 
-    def fail_next(self, action: str, times: int = 1, *, status: int = 503, code: str = "Unavailable") -> None:
+    def fail_next(
+        self,
+        action: str,
+        times: int = 1,
+        *,
+        status: int = 503,
+        code: str = "Unavailable",
+        message: str = "The service is unavailable. Please try again shortly.",
+    ) -> None:
         """The next calls of an action are answered with an error."""
-        message = "The service is unavailable. Please try again shortly."
         self._broken[action] = Refusal(status, code, message), times
 
     def login(self, seconds: float) -> Credentials:
-        """A login that expires, as an SSO session does; the S3 server doesn't know it."""
-        session = secrets.token_urlsafe(100)
-        made = Credentials(
-            f"ASIA{secrets.token_hex(8).upper()}", secrets.token_urlsafe(30), session, time.monotonic() + seconds
-        )
+        """A login that expires, as an SSO session does."""
+        made = Credentials(*next(self._keys), secrets.token_urlsafe(100), time.monotonic() + seconds)
+        self.credentials[made.key] = made
+        return made
+
+    def new_key(self) -> Credentials:
+        """Another key of the account's user, which lasts until it is deleted from `credentials`."""
+        made = Credentials(*next(self._keys))
         self.credentials[made.key] = made
         return made
 
@@ -233,6 +267,34 @@ class Cloud:
         endpoint = Endpoint(f"eice-{secrets.token_hex(8)}", subnet.vpc_id, subnet.id, group.id, address)
         self.endpoints.append(endpoint)
         return endpoint
+
+    # --- roles ---
+
+    def role_of(self, arn: str) -> Any:
+        """moto's role; None without it."""
+        return next((each for each in iam_backends[self.account]["aws"].get_roles() if each.arn == arn), None)
+
+    def policies_of(self, name: str) -> Iterable[str]:
+        """Of the role of that name."""
+        found = [each for each in iam_backends[self.account]["aws"].get_roles() if each.name == name]
+        return [policy for role in found for policy in role.policies.values()]
+
+    def login_of(self, machine: Machine) -> Credentials | None:
+        """The credentials that a machine has of its role now; None where it has none, or none that EC2 may assume."""
+        associations = ec2_backends[self.account][machine.record.region_name].iam_instance_profile_associations
+        association = associations.get(machine.id)
+        roles = association.iam_instance_profile.roles if association else []
+        if not roles or self.role_of(roles[0].arn) is None:
+            return None
+        if not trusts(roles[0].assume_role_policy_document, "ec2.amazonaws.com"):
+            return None
+        with self.lock:
+            made, now = self._of_roles.get(machine.id), time.monotonic()
+            if made is None or made.key not in self.credentials or (made.expires or 0) - now < self.role_seconds / 2:
+                login = self.login(self.role_seconds)
+                made = replace(login, role=roles[0].name, user_id=f"{roles[0].id}:{machine.id}")
+                self.credentials[made.key] = self._of_roles[machine.id] = made
+        return made
 
     # --- for moto and the gate ---
 

@@ -94,8 +94,12 @@ class Gate:
         now = datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=cloud.clock)
         if abs((now - at).total_seconds()) > CLOCK_SECONDS:
             raise _wrong_clock(call, dated, now)
-        if f"{call.service}:{call.action}" in cloud.denied:
-            raise _not_allowed(call, cloud)
+        name = f"{call.service}:{call.action}"
+        hands_over = call.action == "CreateSchedule" or "IamInstanceProfile.Name" in call.parameters
+        if name in cloud.denied or credentials.user_id:
+            raise _not_allowed(call, cloud, name)
+        if hands_over and "iam:PassRole" in cloud.denied:
+            raise _not_allowed(call, cloud, "iam:PassRole")
         if call.action.startswith("Describe") and call.parameters.get("DryRun") == "true":  # moto would answer
             raise Refusal(412, "DryRunOperation", "Request would have succeeded, but DryRun flag is set.")
 
@@ -141,6 +145,10 @@ def _call(environ: dict[str, Any], body: bytes) -> Call:
         }
     key, region, service = (scope[1], scope[2], scope[3]) if scope else ("", "", "")
     action = target.rpartition(".")[2] or parameters.get("Action", environ["PATH_INFO"])
+    if service == "scheduler":
+        kind, _, rest = action.strip("/").partition("/")
+        verbs = {"POST": "Create", "PUT": "Update", "DELETE": "Delete", "GET": "Get" if rest else "List"}
+        action = f"{verbs[environ['REQUEST_METHOD']]}{kind.title().replace('-', '')[: None if not rest else -1]}"
     token = parameters.get("ClientToken")
     return Call(time.monotonic(), service, action, region, key, token, parameters)
 
@@ -193,8 +201,8 @@ def _wrong_clock(call: Call, dated: str, now: datetime.datetime) -> Refusal:
     return Refusal(400 if _is_json(call) else 403, code, message)
 
 
-def _not_allowed(call: Call, cloud: Cloud) -> Refusal:
-    who, action = cloud.arn, f"{call.service}:{call.action}"
+def _not_allowed(call: Call, cloud: Cloud, action: str) -> Refusal:
+    who = cloud.arn
     because = f"because no identity-based policy allows the {action} action"
     if call.service == "ec2":
         resource = f"arn:aws:ec2:{call.region}:{cloud.account}:instance/*"
@@ -213,7 +221,7 @@ def _not_allowed(call: Call, cloud: Cloud) -> Refusal:
 
 
 def _is_json(call: Call) -> bool:
-    return call.service in ("ssm", "servicequotas")
+    return call.service in ("ssm", "servicequotas", "scheduler")
 
 
 def _refuse(refusal: Refusal, call: Call, start: Start) -> Iterable[bytes]:
@@ -236,5 +244,6 @@ def _refuse(refusal: Refusal, call: Call, start: Start) -> Iterable[bytes]:
             )
         kind = "text/xml"
     data = body.encode()
-    start(f"{refusal.status} refused", [("Content-Type", kind), ("Content-Length", str(len(data)))])
+    headers = [("Content-Type", kind), ("Content-Length", str(len(data))), ("x-amzn-ErrorType", refusal.code)]
+    start(f"{refusal.status} refused", headers)
     return [data]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import datetime
 import json
 import os
 import secrets
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from tests.cloud.host import METADATA_ADDRESS
 
 if TYPE_CHECKING:
+    from tests.cloud.cloud import Credentials
     from tests.cloud.machine import Machine
 
 CLONE_NEWNET = 0x40000000
@@ -42,7 +44,26 @@ class Metadata:
         ends = self.machine.spot_ends
         if path == "meta-data/spot/instance-action" and ends is not None:
             return json.dumps({"action": "terminate", "time": ends}).encode()
+        folder, _, name = path.rpartition("/")
+        if folder == "meta-data/iam/security-credentials" and (login := self.machine.cloud.login_of(self.machine)):
+            if name == login.role:
+                return json.dumps(_as_told(login)).encode()
+            return None if name else login.role.encode()
         return None
+
+
+def _as_told(login: Credentials) -> dict[str, str]:
+    now = datetime.datetime.now(datetime.UTC)
+    ends = now + datetime.timedelta(seconds=(login.expires or 0) - time.monotonic())
+    return {
+        "Code": "Success",
+        "LastUpdated": now.strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "Type": "AWS-HMAC",
+        "AccessKeyId": login.key,
+        "SecretAccessKey": login.secret,
+        "Token": login.session or "",
+        "Expiration": ends.strftime("%Y-%m-%dT%H:%M:%SZ"),
+    }
 
 
 class _Server(socketserver.ThreadingTCPServer):

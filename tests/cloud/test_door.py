@@ -1,0 +1,190 @@
+"""The S3 server as hosts and logins meet it, and schedules: what the tests of roles and guards stand on."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import urllib.error
+import urllib.request
+from typing import TYPE_CHECKING, Any
+
+import boto3
+import pytest
+from botocore.config import Config
+from botocore.exceptions import ClientError
+
+from tests.cloud.images import IMAGES
+from tests.workshop import until
+
+if TYPE_CHECKING:
+    from tests.cloud.cloud import Cloud, Credentials
+
+pytestmark = pytest.mark.lab
+
+MAY_BE_ASSUMED = {
+    "Version": "2012-10-17",
+    "Statement": [
+        {
+            "Effect": "Allow",
+            "Action": "sts:AssumeRole",
+            "Principal": {"Service": ["ec2.amazonaws.com", "scheduler.amazonaws.com"]},
+        }
+    ],
+}
+MAY = {
+    "Version": "2012-10-17",
+    "Statement": [
+        {
+            "Effect": "Allow",
+            "Action": "s3:PutObject",
+            "Resource": "arn:aws:s3:::*/hosts/${aws:userid}/*",
+            "Condition": {"StringEquals": {"aws:ResourceAccount": "123456789012"}},
+        },
+        {
+            "Effect": "Allow",
+            "Action": "ec2:TerminateInstances",
+            "Resource": "*",
+            "Condition": {"Null": {"aws:ResourceTag/remoterun:token": "false"}},
+        },
+    ],
+}
+
+
+def client(cloud: Cloud, service: str, login: Credentials) -> Any:
+    url = cloud.door.url if service == "s3" else cloud.url
+    settings = Config(signature_version="s3v4" if service == "s3" else "v4", retries={"total_max_attempts": 1})
+    return boto3.client(
+        service,
+        region_name="us-east-1",
+        endpoint_url=url,
+        aws_access_key_id=login.key,
+        aws_secret_access_key=login.secret,
+        aws_session_token=login.session,
+        config=settings,
+    )
+
+
+def refused(call: Any, **parameters: Any) -> str:
+    with pytest.raises(ClientError) as caught:
+        call(**parameters)
+    return str(caught.value.response["Error"]["Code"])
+
+
+def posted(form: dict[str, Any], key: str) -> str:
+    """The code of the answer to a form: "204", or that of its error."""
+    fields = {**form["fields"], "key": key}
+    parts = [f'--end\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{fields[name]}\r\n' for name in fields]
+    parts.append('--end\r\nContent-Disposition: form-data; name="file"\r\n\r\ndata\r\n--end--\r\n')
+    headers = {"Content-Type": "multipart/form-data; boundary=end"}
+    try:
+        with urllib.request.urlopen(urllib.request.Request(form["url"], "".join(parts).encode(), headers)) as answer:
+            return str(answer.status)
+    except urllib.error.HTTPError as error:
+        return error.read().decode().partition("<Code>")[2].partition("<")[0]
+
+
+def test_the_store_knows_logins_that_end(cloud: Cloud) -> None:
+    cloud.s3.ready()
+    owner, login = client(cloud, "s3", cloud.user), cloud.login(3600)
+    s3 = client(cloud, "s3", login)
+    owner.create_bucket(Bucket="store")
+    assert refused(owner.list_objects_v2, Bucket="store", ExpectedBucketOwner="999999999999") in ("403", "AccessDenied")
+    s3.put_object(Bucket="store", Key="a/ä b+c~", Body=b"x" * 3_000_000, ExpectedBucketOwner=cloud.account)
+    assert len(s3.get_object(Bucket="store", Key="a/ä b+c~")["Body"].read()) == 3_000_000
+    assert [each["Key"] for each in s3.list_objects_v2(Bucket="store", Prefix="a/ä b+")["Contents"]] == ["a/ä b+c~"]
+    url = s3.generate_presigned_url("get_object", Params={"Bucket": "store", "Key": "a/ä b+c~"})
+    with urllib.request.urlopen(url) as answer:
+        assert len(answer.read()) == 3_000_000
+    form = s3.generate_presigned_post("store", "runs/${filename}", Conditions=[["starts-with", "$key", "runs/"]])
+    assert posted(form, "runs/1") == "204" and posted(form, "other/1") == "AccessDenied"
+    with pytest.raises(urllib.error.HTTPError):
+        urllib.request.urlopen(url.replace("X-Amz-Expires=3600", "X-Amz-Expires=3601"))
+    cloud.expire(login)
+    assert refused(s3.put_object, Bucket="store", Key="a", Body=b"x") == "ExpiredToken"
+    assert posted(form, "runs/1") == "ExpiredToken"
+    with pytest.raises(urllib.error.HTTPError):
+        urllib.request.urlopen(url)
+    key = cloud.new_key()
+    other = client(cloud, "s3", key)
+    form = other.generate_presigned_post("store", "runs/${filename}", Conditions=[["starts-with", "$key", "runs/"]])
+    other.put_object(Bucket="store", Key="a", Body=b"x")
+    del cloud.credentials[key.key]
+    assert (
+        refused(other.put_object, Bucket="store", Key="a", Body=b"x") == posted(form, "runs/1") == "InvalidAccessKeyId"
+    )
+
+
+def test_a_machine_has_its_role_s_credentials_and_a_schedule_really_ends_it(cloud: Cloud) -> None:
+    cloud.s3.ready()
+    iam, ec2, scheduler = (client(cloud, name, cloud.user) for name in ("iam", "ec2", "scheduler"))
+    owner = client(cloud, "s3", cloud.user)
+    owner.create_bucket(Bucket="store")
+    launch: dict[str, Any] = {
+        "ImageId": IMAGES[1].id_in("us-east-1"),
+        "InstanceType": "c7i.large",
+        "MinCount": 1,
+        "MaxCount": 1,
+        "ClientToken": "once",
+        "UserData": "#cloud-config\n{}\n",
+        "IamInstanceProfile": {"Name": "host"},
+    }
+    assert refused(ec2.run_instances, **launch) == "InvalidParameterValue" and cloud.machines == {}
+    role = iam.create_role(RoleName="host", AssumeRolePolicyDocument=json.dumps(MAY_BE_ASSUMED))["Role"]
+    iam.put_role_policy(RoleName="host", PolicyName="may", PolicyDocument=json.dumps(MAY))
+    iam.create_instance_profile(InstanceProfileName="host")
+    iam.add_role_to_instance_profile(InstanceProfileName="host", RoleName="host")
+    (name,) = [each["InstanceId"] for _ in range(2) for each in ec2.run_instances(**launch)["Instances"]][:1]
+    (machine,) = cloud.machines.values()
+    until(lambda: machine.state == "running", 60, "it runs")
+    login = cloud.login_of(machine)
+    assert login is not None and login == cloud.login_of(machine)
+    assert machine.host is not None
+    script = (
+        "import json, urllib.request as u; at = 'http://169.254.169.254/latest/'\n"
+        "asked = u.Request(at + 'api/token', method='PUT', headers={'X-aws-ec2-metadata-token-ttl-seconds': '60'})\n"
+        "token = {'X-aws-ec2-metadata-token': u.urlopen(asked).read().decode()}\n"
+        "get = lambda path: u.urlopen(u.Request(at + path, headers=token)).read().decode()\n"
+        "path = 'meta-data/iam/security-credentials/'\n"
+        "print(get(path + get(path)))"
+    )
+    told = json.loads(machine.host.exec(["/usr/bin/python3", "-c", script]).stdout)
+    assert (told["AccessKeyId"], told["SecretAccessKey"], told["Token"]) == (login.key, login.secret, login.session)
+    assert datetime.datetime.fromisoformat(told["Expiration"]) > datetime.datetime.now(datetime.UTC)
+    s3, own = client(cloud, "s3", login), f"hosts/{role['RoleId']}:{name}/"
+    s3.put_object(Bucket="store", Key=f"{own}status.json", Body=b"1")
+    form = s3.generate_presigned_post("store", f"{own}${{filename}}", Conditions=[["starts-with", "$key", own]])
+    assert posted(form, f"{own}a") == "204"
+    form = s3.generate_presigned_post("store", "runs/${filename}", Conditions=[["starts-with", "$key", "runs/"]])
+    assert posted(form, "runs/a") == "AccessDenied"
+    for call, parameters in (
+        (s3.get_object, {"Key": f"{own}a"}),
+        (s3.delete_object, {"Key": f"{own}a"}),
+        (s3.put_object, {"Key": "runs/a", "Body": b"1"}),
+        (s3.put_object, {"Key": f"hosts/{role['RoleId']}:i-1/a", "Body": b"1"}),
+        (s3.copy_object, {"Key": f"{own}b", "CopySource": "store/runs/a"}),
+        (s3.put_object_acl, {"Key": f"{own}a", "ACL": "public-read"}),
+        (s3.list_objects_v2, {}),
+    ):
+        assert refused(call, Bucket="store", **parameters) == "AccessDenied", (call, parameters)
+    assert refused(client(cloud, "ec2", login).describe_instances) == "UnauthorizedOperation"
+    # a schedule is only made for a role that the scheduler may assume, and only does what that role may
+    target = {"Arn": "arn:aws:scheduler:::aws-sdk:ec2:terminateInstances", "RoleArn": role["Arn"] + "none"}
+    target["Input"] = json.dumps({"InstanceIds": [name]})
+    when = datetime.datetime.now(datetime.UTC).strftime("at(%Y-%m-%dT%H:%M:%S)")
+    schedule: dict[str, Any] = {"FlexibleTimeWindow": {"Mode": "OFF"}, "ActionAfterCompletion": "DELETE"}
+    assert (
+        refused(scheduler.create_schedule, Name="s", ScheduleExpression=when, Target=target, **schedule)
+        == "ValidationException"
+    )
+    target["RoleArn"] = role["Arn"]
+    scheduler.create_schedule(Name="early", ScheduleExpression=when, Target=target, **schedule)
+    until(lambda: "schedule early" not in cloud.left_behind(), 30, "the schedule is done")
+    assert machine.state == "running", "it has no tag"
+    ec2.create_tags(Resources=[name], Tags=[{"Key": "remoterun:token", "Value": "rr-1"}])
+    scheduler.create_schedule(Name="late", ScheduleExpression="at(2999-01-01T00:00:00)", Target=target, **schedule)
+    scheduler.create_schedule(Name="now", ScheduleExpression=when, Target=target, **schedule)
+    until(lambda: machine.state == "terminated", 60, "the schedule ends it")
+    assert "schedule late" in cloud.left_behind() and "schedule now" not in cloud.left_behind()
+    scheduler.delete_schedule(Name="late")
+    assert cloud.calls[-1].action == "DeleteSchedule"
+    assert cloud.left_behind() == [] and cloud.roles_made() == ["profile host", "role host"]
