@@ -39,6 +39,28 @@ def duration(seconds: float) -> str:
     return f"{whole // 86400} d {whole % 86400 // 3600} h"
 
 
+def dollars(amount: float | None) -> str:
+    """An amount for people: $12.62, $0.526, $0.0042, <$0.001; "" for one that is not known."""
+    if amount is None:
+        return ""
+    if 0 < amount < 0.001:
+        return "<$0.001"
+    if amount >= 1 or not amount:
+        return f"${amount:,.2f}"
+    whole, _, part = (f"{amount:.3f}" if amount >= 0.1 else f"{amount:.2g}").partition(".")
+    return f"${whole}.{part[:2]:0<2}{part[2:].rstrip('0')}"
+
+
+def hourly(price: float | None) -> str:
+    """A price for people, with all of its digits: $0.526/h, $63.30/h."""
+    if price is None:
+        return "price not known"
+    if 0 < price < 0.001:
+        return "<$0.001/h"
+    whole, _, part = f"{price:.4f}".rstrip("0").partition(".")
+    return f"${whole}.{part:0<2}/h"
+
+
 @overload
 def iso(moment: float) -> str: ...
 @overload

@@ -43,7 +43,7 @@ def agree(client: Client, plan: Plan, new: NewBucket | None, yes: bool) -> None:
     if yes:
         machine_views.renting_goes_on(plan, new)
     elif not render.is_interactive():
-        first = plan.offers[0].price
+        first = plan.offers[0].hourly
         price = f"at {render.hourly(first)}, " if first is not None else ""
         most = f"{render.dollars(plan.most)} at the most" if plan.most is not None else "at a price that is not known"
         raise UsageError(

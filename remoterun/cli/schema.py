@@ -148,6 +148,7 @@ SCHEMAS: dict[str, dict[str, Any]] = {
             zone=TEXT,
             spot=FLAG,
             price=_maybe(NUMBER),
+            extra=NUMBER,
             number=COUNT,
             began=MOMENT,
             ends_at=MOMENT,

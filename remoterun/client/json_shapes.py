@@ -123,7 +123,7 @@ def machine_status(status: MachineStatus) -> dict[str, Any]:
 def rented_host(host: RentedHost, idle_since: float | None) -> dict[str, Any]:
     return {
         **{name: getattr(host, name) for name in ("id", "token", "state", "run", "number", "attempt", "owner")},
-        **{name: getattr(host.offer, name) for name in ("type", "region", "zone", "spot", "price")},
+        **{name: getattr(host.offer, name) for name in ("type", "region", "zone", "spot", "price", "extra")},
         "began": iso(host.began),
         "ends_at": iso(host.deadline),
         "cost": host.cost(time.time()),

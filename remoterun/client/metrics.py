@@ -105,7 +105,7 @@ def outlook(run: Run, now: float, spec: Mapping[str, Any] | None = None) -> Outl
         limits.append(run.started + spec["timeout"])
     limit = min((each for each in limits if each), default=math.inf)
     left = max(min(end, limit) - now, 0.0)
-    price = run.renting.hosts[-1].price if run.renting is not None and run.renting.hosts else None
+    price = run.renting.hosts[-1].hourly if run.renting is not None and run.renting.hosts else None
     cut_at = progress.step + max(limit - progress.at, 0.0) * rate if limit < end else None
     return Outlook(left, None if price is None else left / 3600 * price, cut_at, total)
 

@@ -15,6 +15,7 @@ from remoterun.errors import HostError, LinkLost, NotFound, RemoterunError, Usag
 from remoterun.model import HostUse, MachineType, Rental, Renting, Run, RunRequest
 from remoterun.providers.base import Intent, NoCapacity, Offer, Provider, ProviderError, RentedHost
 from remoterun.session import Session
+from remoterun.sizes import hourly
 
 HOURS = 24.0
 """Hours that a run may have rented hosts, over all of its attempts, unless it asks for another limit."""
@@ -58,7 +59,7 @@ class Plan:
 
     @property
     def most(self) -> float | None:
-        """US dollars that the machine can cost at the most, without its disk and its traffic."""
+        """US dollars that the machine can cost at the most, with its disk and its address, without its traffic."""
         return None if self.price is None else self.price * self.hours
 
 
@@ -297,7 +298,7 @@ def hours(machine: MachineType, offers: tuple[Offer, ...]) -> float:
     paid = rental.max_cost / price if price else limit
     if paid < LEAST:
         raise UsageError(
-            f"--max-cost {rental.max_cost:g} pays for {paid * 60:.0f} min at ${price:g}/h, and a host needs"
+            f"--max-cost {rental.max_cost:g} pays for {paid * 60:.0f} min at {hourly(price)}, and a host needs"
             f" {LEAST * 60:.0f} to begin and to end",
             hint=f"--max-cost {math.ceil(price * 50) / 100:.2f} pays for half an hour" if price else None,
         )

@@ -14,7 +14,7 @@ from remoterun.agent.shared.measured import Series, rank
 from remoterun.client.metrics import parameters
 from remoterun.errors import HostError, NotFound, UsageError
 from remoterun.model import Run, listed
-from remoterun.sizes import duration, iso
+from remoterun.sizes import dollars, duration, iso
 
 if TYPE_CHECKING:
     from remoterun.client.runs import Runs
@@ -81,7 +81,7 @@ def _facts(run: Run, spec: Mapping[str, Any], now: float) -> dict[str, str]:
         "Commit": f"{git['commit'][:12]} ({git['branch'] or 'no branch'}{changed})" if git else "",
         "Started": "" if run.started is None else _moment(run.started),
         "Duration": "" if run.started is None or end is None else duration(end - run.started),
-        "Cost": "" if cost is None else f"${cost:.2f}",
+        "Cost": "" if cost is None else dollars(cost),
         "Labels": ", ".join(run.labels),
         "Remark": run.remark,
         "Alerts": "" if run.progress is None else "\n".join(run.progress.alerts),

@@ -36,6 +36,11 @@ class HostUse:
     writer: str = ""
     """The folder in which it saves by its own role, `hosts/WRITER`; empty where it has none."""
 
+    @property
+    def hourly(self) -> float | None:
+        """US dollars of an hour, with its disk and its address."""
+        return None if self.price is None else self.price + self.extra
+
     def cost(self, now: float, at_most: bool = False) -> float | None:
         """US dollars so far, until the host's deadline at the most, with its disk and its address: as its price was
         when it began, or `at_most`."""

@@ -42,8 +42,8 @@ def quick(place: Place) -> Place:
 def test_the_lessons_session(cloud: Cloud, place: Place) -> None:
     place.run("upload", "data/input.txt", "--name", "doom")
     shell = place.spawn("run", "-t", "k80", "--image", BASE_IMAGE, "-m", "uploads/doom:data", TRAIN)
-    shell.expect("K80s are gone from AWS; a T4 is the nearest: g4dn.xlarge, \\$0\\.53/h")
-    shell.expect("at most +\\$12\\.62: 24 h at \\$0\\.526/h")
+    shell.expect("K80s are gone from AWS; a T4 is the nearest: g4dn.xlarge, \\$0\\.542/h")
+    shell.expect("at most +\\$13\\.01: 24 h at \\$0\\.542/h")
     shell.expect_exact("Rent it?")
     assert cloud.calls_of("RunInstances") == []
     shell.sendline("y")
@@ -84,11 +84,11 @@ def test_a_run_needs_few_calls(cloud: Cloud, place: Place) -> None:
 
 def test_without_a_terminal_nothing_is_rented_unless_it_is_said(cloud: Cloud, place: Place) -> None:
     refused = place.run(*ON_T4, "true", status=2)
-    assert "rents a host at $0.526/h, $12.62 at the most, and nobody is here to agree" in refused.stderr
+    assert "rents a host at $0.542/h, $13.01 at the most, and nobody is here to agree" in refused.stderr
     assert "-y agrees" in refused.stderr
     assert place.json("ps") == []
     shown = place.run(*ON_T4, "--dry-run", "true").stdout
-    assert "g4dn.xlarge" in shown and "$12.62" in shown and "us-east-1a" in shown and "remoterun-" in shown
+    assert "g4dn.xlarge" in shown and "$13.01" in shown and "us-east-1a" in shown and "remoterun-" in shown
     assert cloud.machines == {} and cloud.calls_of("RunInstances") == [] and cloud.s3.buckets() == []
 
 

@@ -73,11 +73,11 @@ def test_a_word_that_is_not_a_name() -> None:
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("k80", "K80s are gone from AWS; a T4 is the nearest: g4dn.xlarge, $0.53/h"),
-        ("k80x8", "K80s are gone from AWS; 8 T4s are the nearest: g4dn.metal, $7.82/h"),
-        ("p100", "AWS has no P100s; a T4 is the nearest: g4dn.xlarge, $0.53/h"),
-        ("v100", "V100s are gone from AWS; an A10G is the nearest: g5.xlarge, $1.01/h"),
-        ("a100", "AWS has A100s by eights only; an L40S is the nearest: g6e.xlarge, $1.86/h"),
+        ("k80", "K80s are gone from AWS; a T4 is the nearest: g4dn.xlarge, $0.542/h"),
+        ("k80x8", "K80s are gone from AWS; 8 T4s are the nearest: g4dn.metal, $7.84/h"),
+        ("p100", "AWS has no P100s; a T4 is the nearest: g4dn.xlarge, $0.542/h"),
+        ("v100", "V100s are gone from AWS; an A10G is the nearest: g5.xlarge, $1.022/h"),
+        ("a100", "AWS has A100s by eights only; an L40S is the nearest: g6e.xlarge, $1.877/h"),
     ],
 )
 def test_what_stands_in_for_a_gpu_that_is_gone(name: str, words: str) -> None:
@@ -94,6 +94,10 @@ def test_an_offer_of_the_table() -> None:
     assert (spot.price, spot.priced) == (None, "")
     live = offer("g4dn.xlarge", "us-east-1", "us-east-1a", spot=True, price=0.2)
     assert (live.price, live.priced) == (0.2, "now")
+    assert live.extra == pytest.approx(100 * 0.08 / 730 + 0.005, abs=1e-5) and live.hourly == 0.2 + live.extra
+    assert t4.extra == pytest.approx(100 * 0.0952 / 730 + 0.005, abs=1e-5)
+    large = offer("m7i.large", "nowhere", disk=8000)
+    assert large.extra == pytest.approx(8000 * 0.08 / 730 + 0.005, abs=1e-5)
     assert offer("x99.large", "nowhere").price is None
 
 
@@ -175,6 +179,7 @@ def test_the_tags_of_a_host() -> None:
         "remoterun:idle": "600",
         "remoterun:client": "203.0.113.7/32",
         "remoterun:price": "0.526",
+        "remoterun:extra": "0.01596",
     }
 
 
@@ -196,7 +201,7 @@ def test_tags_come_back_as_the_host_that_they_were_made_for() -> None:
         "Placement": {"AvailabilityZone": "us-east-1b"},
         "State": {"Name": "terminated"},
         "StateReason": {"Code": "Server.SpotInstanceTermination", "Message": "Spot instance termination"},
-        "StateTransitionReason": "Server.SpotInstanceTermination (2025-11-27 11:40:00 GMT)",
+        "StateTransitionReason": "Server.SpotInstanceTermination (2025-11-27 12:00:00 GMT)",
         "LaunchTime": tags.datetime.datetime.fromtimestamp(1764240000, tags.datetime.UTC),
         "Tags": listed,
     }
@@ -210,7 +215,8 @@ def test_tags_come_back_as_the_host_that_they_were_made_for() -> None:
     ended = tags.rented_of({**instance, "StateReason": by_user}, "us-east-1")
     assert ended is not None and ended.was_ended and not ended.preempted
     assert (rented.began, rented.deadline) == (1764240000.0, 1764326400.0)
-    assert rented.cost(rented.began + 3600) == pytest.approx(0.2)
+    assert rented.cost(rented.began + 3600) == pytest.approx(0.21596 * 80 / 60)
+    assert rented.ended == 1764240000 + 4800
     assert tags.rented_of({**instance, "Tags": [{"Key": "Name", "Value": "remoterun 16"}]}, "us-east-1") is None
 
 
@@ -254,7 +260,7 @@ def test_the_image_for_a_type() -> None:
     assert image.parameters(offer("m7g.large", "us-east-1"))[0].split("/")[-4:-2] == ["arm64", "hvm"]
     assert image.parameters(offer("m7i.large", "us-east-1"))[0].split("/")[-4:-2] == ["amd64", "hvm"]
     assert image.disk_size(IMAGE, offer("m7i.large", "us-east-1"), 20) == 75
-    assert image.disk_size(IMAGE, offer("g4dn.xlarge", "us-east-1"), None) == image.DISK["gpu"]
+    assert image.disk_size(IMAGE, offer("g4dn.xlarge", "us-east-1"), None) == catalogue.DISK["gpu"]
 
 
 # --- what a host is told ---

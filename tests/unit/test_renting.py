@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import datetime
+import re
 import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 import pytest
 
 from remoterun.agent.running.keeper import NOTICES
 from remoterun.agent.shared.states import RunState, RunStatus
 from remoterun.cli.render.machine_views import plan_lines
-from remoterun.cli.render.terminal import dollars, hourly, hours
+from remoterun.cli.render.terminal import dollars, hourly, hours, when
 from remoterun.client import renting
 from remoterun.client.connections import Connections
 from remoterun.client.placement import rented_with
@@ -27,7 +30,7 @@ from remoterun.registry import Registry
 
 T4 = MachineType("t4", gpus=1, rental=Rental("aws", ("g4dn.xlarge",)))
 OFFERS = tuple(
-    Offer("g4dn.xlarge", "us-east-1", zone, 4, 16.0, 1, "T4", 16.0, price=0.526, priced="2026-07-20")
+    Offer("g4dn.xlarge", "us-east-1", zone, 4, 16.0, 1, "T4", 16.0, price=0.526, priced="2026-07-20", extra=0.016)
     for zone in ("us-east-1a", "us-east-1b")
 )
 DEAREST = (*OFFERS, Offer("g5.xlarge", "us-east-1", "us-east-1a", 4, 16.0, 1, "A10G", 24.0, price=1.006))
@@ -56,7 +59,9 @@ def test_the_plan_in_words() -> None:
     said = text(Plan(T4, OFFERS, 24.0, 600.0, 1))
     assert "rents    g4dn.xlarge: 4 vCPUs, 16 GiB, T4 with 16 GiB\n" in said
     assert "$0.526/h (as of 2026-07-20), in us-east-1a, b\n" in said
-    assert "at most  $12.62: 24 h at $0.526/h, without disk and traffic\n" in said
+    assert "and $0.016/h for its disk and its public address\n" in said
+    assert "at most  $13.01: 24 h at $0.542/h, without traffic\n" in said
+    assert re.search(r"and tomorrow \d\d:\d\d, in 24 h, at the latest\n?", said)
     assert "10 min after its last run" in said
     assert all(len(line) <= 78 for line in said.splitlines())
 
@@ -71,10 +76,10 @@ def test_the_most_is_that_of_the_dearest_type() -> None:
 def test_a_host_that_is_kept_is_named_with_its_price() -> None:
     host = RentedHost("i-0abc", "rr-x-1", "running", OFFERS[0], began=1.0, deadline=86400.0 * 365, idle=7200.0)
     said = text(Plan(T4, OFFERS, 20.0, 600.0, 1, kept=host))
-    assert "i-0abc is free" in said and "begins at once" in said and "at most  $10.52" in said
+    assert "i-0abc is free" in said and "begins at once" in said and "at most  $10.84" in said
     assert "rents" not in said
-    assert "and $1.05 for the 2 h that it stays after the run\n" in said
-    assert "2 h after its last run;" in said and "and at 1971-01-01 00:00:00 UTC at the latest" in said
+    assert "and $1.08 for the 2 h that it stays after the run\n" in said
+    assert "2 h after its last run;" in said and "and 1 January 1971 00:00, " in said
 
 
 @pytest.mark.parametrize(
@@ -96,11 +101,13 @@ def test_the_cap_on_spot_is_one_that_its_price_can_not_pass() -> None:
     """The price of a spot host moves, up to that on demand, which is what AWS is told to take at the most."""
     (spot,) = (catalogue.offer("g4dn.xlarge", "us-east-1", "us-east-1a", spot=True, price=0.158),)
     plan = Plan(T4, (spot,), 24.0, 600.0, 1)
-    assert (spot.price, spot.at_most, plan.price, plan.most) == (0.158, 0.526, 0.526, pytest.approx(24 * 0.526))
+    most = 0.526 + spot.extra
+    assert (spot.price, spot.limit, spot.at_most, plan.price) == (0.158, 0.526, most, most)
+    assert plan.most == pytest.approx(24 * most)
     said = text(plan)
-    assert "$0.158/h now, spot, in us-east-1a\n" in said and "at most  $12.62: 24 h at $0.526/h, without" in said
+    assert "$0.158/h now, spot, in us-east-1a\n" in said and "at most  $13.01: 24 h at $0.542/h, without" in said
     assert "spot prices move; this is the price on demand, which they never exceed\n" in said
-    machine = replace(T4, rental=Rental("aws", ("g4dn.xlarge",), spot=True, max_cost=5.26))
+    machine = replace(T4, rental=Rental("aws", ("g4dn.xlarge",), spot=True, max_cost=10 * most))
     assert renting.hours(machine, (spot,)) == pytest.approx(10)
     use = HostUse("t", "i-0", "g4dn.xlarge", "us-east-1a", 0.158, began=0.0, limit=spot.limit)
     assert Renting(0.0, hosts=(use,)).cost(3600.0, at_most=True) == 0.526
@@ -114,9 +121,9 @@ def test_a_limit_in_dollars_needs_a_price() -> None:
 
 def test_a_limit_that_pays_for_no_more_than_a_boot_is_refused() -> None:
     machine = replace(T4, rental=Rental("aws", ("g4dn.xlarge",), max_cost=0.01))
-    with pytest.raises(UsageError, match=r"pays for 1 min at \$0\.526/h") as caught:
+    with pytest.raises(UsageError, match=r"pays for 1 min at \$0\.542/h") as caught:
         renting.hours(machine, DEAREST[:1])
-    assert caught.value.hint == "--max-cost 0.27 pays for half an hour"
+    assert caught.value.hint == "--max-cost 0.28 pays for half an hour"
 
 
 def test_options_of_the_run_win_and_are_refused_for_machines_of_ones_own() -> None:
@@ -138,9 +145,29 @@ def test_what_a_run_may_cost_is_for_all_its_attempts() -> None:
     assert renting.deadline(replace(run, machine=T4), plan, 5000.0) == 1e6
 
 
+def test_moments_around_now_are_said_as_people_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", "Asia/Tokyo")
+    time.tzset()
+    try:
+        now = datetime.datetime(2026, 11, 30, 4, 33, tzinfo=ZoneInfo("Asia/Tokyo")).timestamp()
+        far = (20 * 60, 7.5, 86400, 76 * 3600, 8 * 86400, -3600, 400 * 86400)
+        assert [when(now + seconds, now) for seconds in far] == [
+            "today 04:53, in 20 min",
+            "today 04:33, in 7.5 s",
+            "tomorrow 04:33, in 24 h",
+            "Thursday 08:33, in 3 d 4 h",
+            "8 December 04:33, in 8 d 0 h",
+            "today 03:33, 1 h ago",
+            "4 January 2028 04:33, in 400 d 0 h",
+        ]
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+
+
 def test_amounts_for_people() -> None:
-    amounts = [dollars(amount) for amount in (None, 0.0, 0.00003, 0.0042, 0.5, 1234.5)]
-    assert amounts == ["", "$0.00", "<$0.001", "$0.0042", "$0.50", "$1,234.50"]
+    amounts = [dollars(amount) for amount in (None, 0.0, 0.00003, 0.0042, 0.05263, 0.5, 0.526, 0.9996, 1234.5)]
+    assert amounts == ["", "$0.00", "<$0.001", "$0.0042", "$0.053", "$0.50", "$0.526", "$1.00", "$1,234.50"]
     assert [hourly(price) for price in (None, 0.526, 55.04)] == ["price not known", "$0.526/h", "$55.04/h"]
     assert [hours(count) for count in (24.0, 0.5, 1.26)] == ["24 h", "30 min", "1 h 15 min"]
 

@@ -26,11 +26,11 @@ from remoterun.cli.render.terminal import (
     hourly,
     hours,
     is_command,
-    moment,
     paint,
     shortened,
     size,
     terminal_width,
+    when,
 )
 from remoterun.client import json_shapes
 from remoterun.machines import HOW_TO_SET_UP_AWS
@@ -99,7 +99,7 @@ def _rented(offers: Mapping[str, Offer], default: str) -> None:
             str(offer.vcpus or ""),
             f"{offer.memory:g} GiB" if offer.memory else "",
             f"{offer.gpus} × {offer.gpu} {offer.gpu_memory:g} GiB" if offer.gpus else "",
-            hourly(offer.price) if offer.price is not None else "",
+            hourly(offer.hourly) if offer.price is not None else "",
         ]
         for name, offer in offers.items()
     ]
@@ -115,7 +115,7 @@ def _rented(offers: Mapping[str, Offer], default: str) -> None:
     region = next(iter(offers.values())).region
     dates = sorted({offer.priced for offer in offers.values() if offer.priced})
     of = f", prices {'of now' if dates == ['now'] else f'of {dates[-1]}'}" if dates else ""
-    line(f"rented in {region} for each run{of}, without disk and traffic")
+    line(f"rented in {region} for each run{of}, with disk and address, without traffic")
 
 
 def whoami(config: Config, identity: Identity | None, as_json: bool) -> None:
@@ -223,7 +223,7 @@ def _free(free: int, total: int) -> str:
     return f"{size(free)} of {size(total)}"
 
 
-WITHOUT = "without disk and traffic"
+WITHOUT = "without traffic"
 
 
 def plan_lines(plan: Plan, new: NewBucket | None = None) -> list[tuple[str, str]]:
@@ -232,17 +232,19 @@ def plan_lines(plan: Plan, new: NewBucket | None = None) -> list[tuple[str, str]
         host = plan.kept
         listed = [
             ("host", f"{host.id} is free: {host.offer.type}: {described(host.offer)}"),
-            ("", f"{hourly(host.offer.price)} in {host.offer.zone or host.offer.region}; the run begins at once"),
+            ("", f"{hourly(host.offer.hourly)} in {host.offer.zone or host.offer.region}; the run begins at once"),
         ]
     else:
         listed = []
-        for _, group in itertools.groupby(plan.offers, lambda offer: (offer.type, offer.price)):
+        for _, group in itertools.groupby(plan.offers, lambda offer: (offer.type, offer.price, offer.extra)):
             offers = list(group)
             first = offers[0]
             listed.append(("rents", f"{first.type}: {described(first)}"))
             day = {"": "", "now": " now"}.get(first.priced, f" (as of {first.priced})")
             spot = ", spot" if first.spot else ""
             listed.append(("", f"{hourly(first.price)}{day}{spot}, in {_zones(offers)}"))
+            if first.extra and first.price is not None:
+                listed.append(("", f"and {hourly(first.extra)} for its disk and its public address"))
     if plan.most is not None:
         listed.append(("at most", f"{dollars(plan.most)}: {hours(plan.hours)} at {hourly(plan.price)}, {WITHOUT}"))
         if any(offer.spot for offer in plan.offers):
@@ -259,9 +261,9 @@ def plan_lines(plan: Plan, new: NewBucket | None = None) -> list[tuple[str, str]
             listed.append(("", f"and {cost} for the {hours(idle / 3600)} that it stays after the run"))
     listed.append(("ends", "by itself, whatever happens to this machine:"))
     listed.append(("", f"{hours(idle / 3600)} after its last run; one that comes sooner begins at once;"))
-    listed.append(("", f"and at {moment(latest)} at the latest"))
+    listed.append(("", f"and {when(latest)}, at the latest"))
     if plan.login_ends is not None:
-        listed.append(("login", f"yours ends at {moment(plan.login_ends)}, before the run may:"))
+        listed.append(("login", f"yours ends {when(plan.login_ends)}, before the run may:"))
         listed.append(("", "its outputs then wait on the host for your next command"))
     if new is not None:
         first_line, *others = bucket_lines(new)
@@ -294,7 +296,7 @@ def renting_goes_on(plan: Plan, new: NewBucket | None) -> None:
     )
     spot = " spot" if offer.spot else ""
     verb = f"Using {plan.kept.id}:" if plan.kept is not None else "Renting"
-    line(f"{verb} {offer.type}{spot} in {offer.region}, {hourly(offer.price)}, {most}")
+    line(f"{verb} {offer.type}{spot} in {offer.region}, {hourly(offer.hourly)}, {most}")
     if new is not None:
         line(f"The bucket {' '.join(bucket_lines(new))}")
 
@@ -318,7 +320,7 @@ def host_goes_on(use: HostUse) -> None:
     if until is None or until <= time.time():
         return
     most = f" ({dollars(use.idle_cost)} at the most)" if use.idle_cost is not None else ""
-    line(f"  its host stays for another run, at {hourly(use.price)}, until {moment(until)}{most}")
+    line(f"  its host stays for another run, at {hourly(use.hourly)}, until {when(until)}{most}")
     line(f"  `remoterun machines rm {use.id}` ends it now")
 
 
@@ -360,7 +362,7 @@ def hosts_table(found: Sequence[RentedHost], idle_since: Mapping[str, float], as
     ]
     table(heads, rows)
     costs = [cost for host in found if (cost := host.cost(now)) is not None]
-    hourly_sum = sum(host.offer.price or 0.0 for host in found)
+    hourly_sum = sum(host.offer.hourly or 0.0 for host in found)
     line(f"{dollars(sum(costs))} so far, {hourly(hourly_sum)} now; `remoterun machines rm HOST` ends one")
 
 

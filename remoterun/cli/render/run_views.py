@@ -28,6 +28,7 @@ from remoterun.cli.render.terminal import (
     paint,
     shortened,
     size,
+    when,
 )
 from remoterun.errors import HostError, NoAnswerInTime
 from remoterun.model import Run
@@ -187,7 +188,7 @@ def _hosts(run: Run) -> list[tuple[str, str | None]]:
         ("attempt", attempts),
         ("cost", cost_text(run)),
         ("idle", _idle(run)),
-        ("ends", moment(run.renting.deadline) if not run.final else None),
+        ("ends", f"{when(run.renting.deadline)}, at the latest" if not run.final else None),
         ("bucket", run.renting.bucket),
     ]
 
@@ -199,7 +200,7 @@ def _idle(run: Run) -> str | None:
     last = run.renting.hosts[-1] if run.renting.hosts else None
     if last is None or not last.idle_cost or last.idle_end is None:
         return None
-    return f"{dollars(last.idle_cost)} more at the most: its host stays until {moment(last.idle_end)} for another run"
+    return f"{dollars(last.idle_cost)} more at the most: its host stays until {when(last.idle_end)}, for another run"
 
 
 def _attempt(spec: dict[str, Any], events: list[dict[str, Any]]) -> str | None:

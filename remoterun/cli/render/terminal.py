@@ -16,7 +16,9 @@ from typing import Any
 
 from remoterun.agent.shared.tree import show
 from remoterun.sizes import counted as counted
+from remoterun.sizes import dollars as dollars
 from remoterun.sizes import duration as duration
+from remoterun.sizes import hourly as hourly
 from remoterun.sizes import size as size
 
 name = show
@@ -273,27 +275,25 @@ def moment(then: float | None) -> str | None:
     return datetime.datetime.fromtimestamp(then).astimezone().strftime("%Y-%m-%d %H:%M:%S %Z")
 
 
+def when(then: float, now: float | None = None) -> str:
+    """A moment around now for people, by the clock of this place, and how far that is: `today 04:33, in 20 min`,
+    `tomorrow 04:33, in 24 h`, `Friday 04:33, in 3 d 4 h`, `3 December 04:33, in 8 d 0 h`."""
+    now = time.time() if now is None else now
+    there, here = (datetime.datetime.fromtimestamp(each).astimezone() for each in (then, now))
+    days = (there.date() - here.date()).days
+    day = {-1: "yesterday", 0: "today", 1: "tomorrow"}.get(days)
+    if day is None:
+        year = f" {there.year}" if abs(days) > 300 else ""
+        day = f"{there:%A}" if 1 < days < 7 else f"{there.day} {there:%B}{year}"
+    seconds = abs(then - now)
+    if seconds > 100:
+        seconds = round(seconds / 60) * 60.0
+    far = hours(seconds / 3600) if seconds < 172800 else duration(seconds)
+    return f"{day} {there:%H:%M}, " + (f"in {far}" if then > now else f"{far} ago")
+
+
 def files(count: int) -> str:
     return counted(count, "file")
-
-
-def dollars(amount: float | None) -> str:
-    """An amount for people: $12.62, $0.004, <$0.001; "" for one that is not known."""
-    if amount is None:
-        return ""
-    if 0 < amount < 0.001:
-        return "<$0.001"
-    return f"${amount:,.2f}" if amount >= 0.1 or not amount else f"${amount:.2g}"
-
-
-def hourly(price: float | None) -> str:
-    """A price for people, with all of its digits: $0.526/h, $63.30/h."""
-    if price is None:
-        return "price not known"
-    if 0 < price < 0.001:
-        return "<$0.001/h"
-    whole, _, part = f"{price:.4f}".rstrip("0").partition(".")
-    return f"${whole}.{part:0<2}/h"
 
 
 def hours(count: float) -> str:

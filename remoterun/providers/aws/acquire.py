@@ -20,7 +20,7 @@ from remoterun.agent.shared.records import encode, from_json
 from remoterun.config import AWS
 from remoterun.errors import HostUnreachable, RemoterunError
 from remoterun.model import MachineType, Rental
-from remoterun.providers.aws import endpoint, network, tags
+from remoterun.providers.aws import catalogue, endpoint, network, tags
 from remoterun.providers.aws.calls import Calls, NoCapacityHere, QuotaReached, Refused, is_gone, quota_error, reason_of
 from remoterun.providers.aws.image import USER, Image, disk_size, resolve
 from remoterun.providers.aws.user_data import END, user_data
@@ -197,7 +197,9 @@ class Acquisition:
             end=list(END),
             notices=NOTICES if offer.spot else "",
         )
-        labels = tags.of_intent(self._intent, offer, source, tags.home_mark(self._folder.home))
+        disk = disk_size(image, offer, rental.disk)
+        priced = replace(offer, extra=catalogue.extra(offer.region, disk))
+        labels = tags.of_intent(self._intent, priced, source, tags.home_mark(self._folder.home))
         subnet = self._subnets.get(offer.zone, {}).get("SubnetId")
         return {
             "ClientToken": client_token(self._intent.token, offer, number),
@@ -205,7 +207,7 @@ class Acquisition:
                 user_data(self._folder, terms, max(self._intent.deadline - time.time(), 60.0))
             ).decode(),
             "TagSpecifications": [tags.specification(kind, labels) for kind in ("instance", "volume")],
-            **launch_parameters(offer, image, disk_size(image, offer, rental.disk), group, subnet),
+            **launch_parameters(offer, image, disk, group, subnet),
         }
 
     # --- the wait ---

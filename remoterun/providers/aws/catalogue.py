@@ -11,6 +11,7 @@ from importlib import resources
 
 from remoterun.model import Rental
 from remoterun.providers.base import Offer
+from remoterun.sizes import hourly
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,8 @@ class PriceTable:
     """US dollars an hour on demand, of each type."""
     types: Mapping[str, Offer]
     """What each has, at no place."""
+    gp3: Mapping[str, float]
+    """US dollars a month of a GB of disk, by region."""
 
 
 @functools.cache
@@ -27,8 +30,19 @@ def table() -> PriceTable:
     """The table in the wheel, `prices.json`."""
     record = json.loads(resources.files(__package__).joinpath("prices.json").read_text("utf-8"))
     types = {name: Offer(name, "", "", *values) for name, values in record["types"].items()}
-    return PriceTable(record["date"], record["regions"], types)
+    return PriceTable(record["date"], record["regions"], types, record["gp3"])
 
+
+DISK = {"gpu": 100, "cpu": 50}
+"""GB of the root disk, where nobody says otherwise; and never less than the image has."""
+_IMAGE = {"gpu": 75, "cpu": 8}
+"""GB of AWS's own images."""
+GP3 = 0.08
+"""US dollars a month of a GB, in a region that the table does not have."""
+MONTH = 730.0
+"""Hours, as AWS divides what it takes for a month."""
+ADDRESS = 0.005
+"""US dollars an hour of a public IPv4 address, in each region."""
 
 NAMES: dict[str, str] = {
     "cpu-big": "c7i.4xlarge",
@@ -119,7 +133,7 @@ def instead(asked_for: str, offer: Offer) -> str:
     why = GONE[asked_for.lower()][1].format(re.sub(r"x\d+$", "", asked_for.lower()).upper())
     article = "an" if offer.gpu[:1] in "AEFHILMNORSX" else "a"
     number = f"{offer.gpus} {offer.gpu}s are" if offer.gpus > 1 else f"{article} {offer.gpu} is"
-    price = f", ${offer.price:.2f}/h" if offer.price is not None else ""
+    price = f", {hourly(offer.hourly)}" if offer.price is not None else ""
     return f"{why}; {number} the nearest: {offer.type}{price}"
 
 
@@ -141,19 +155,35 @@ def architecture(type: str) -> str:
     return "arm64" if re.match(r"a1\.|[a-z]+\d+[a-z]*g", type) else "x86_64"
 
 
-def offer(type: str, region: str, zone: str = "", *, spot: bool = False, price: float | None = None) -> Offer:
+def disk_size(gpus: int, asked_for: int | None, image: int | None = None) -> int:
+    """GB of the root disk. `image`: of the user's own image; without one, of AWS's."""
+    kind = "gpu" if gpus else "cpu"
+    return max(asked_for or DISK[kind], _IMAGE[kind] if image is None else image)
+
+
+def extra(region: str, disk: int) -> float:
+    """US dollars an hour of a disk of so many GB, and of a public address."""
+    return round(table().gp3.get(region, GP3) * disk / MONTH + ADDRESS, 5)
+
+
+def offer(
+    type: str, region: str, zone: str = "", *, spot: bool = False, price: float | None = None, disk: int | None = None
+) -> Offer:
     """What may be had, as far as the table knows it. `price` is one that was asked for just now: without it, that of
-    the table, and none for spot, whose price changes by the hour; AWS takes no more for it than on demand."""
+    the table, and none for spot, whose price changes by the hour; AWS takes no more for it than on demand. `disk`: GB
+    that were asked for."""
+    known = table().types.get(type, Offer(type))
     on_demand = table().regions.get(region, {}).get(type)
     listed = None if spot else on_demand
     return replace(
-        table().types.get(type, Offer(type)),
+        known,
         region=region,
         zone=zone,
         spot=spot,
         price=listed if price is None else price,
         priced="now" if price is not None else table().date if listed is not None else "",
         limit=on_demand if spot else None,
+        extra=extra(region, disk_size(known.gpus, disk)),
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from remoterun.providers.aws import catalogue
 from remoterun.providers.aws.calls import Calls, Refused, is_gone
 from remoterun.providers.aws.catalogue import architecture
 from remoterun.providers.base import Offer
@@ -14,8 +15,6 @@ USER = "ubuntu"
 _UBUNTU = "/aws/service/canonical/ubuntu/server/24.04/stable/current/{}/hvm/ebs-gp3/ami-id"
 _DEEP_LEARNING = "/aws/service/deeplearning/ami/{}/base-oss-nvidia-driver-gpu-ubuntu-{}/latest/ami-id"
 _FREE = "Linux/UNIX"
-DISK = {"gpu": 100, "cpu": 50}
-"""GB of the root disk, where nobody says otherwise; and never less than the image has."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +76,7 @@ def costs_more(calls: Calls, image: str, region: str) -> bool:
 
 def disk_size(image: Image, offer: Offer, asked_for: int | None) -> int:
     """GB of the root disk."""
-    return max(asked_for or DISK["gpu" if offer.gpus else "cpu"], image.size)
+    return catalogue.disk_size(offer.gpus, asked_for, image.size)
 
 
 def _parameter(calls: Calls, name: str, region: str) -> str | None:

@@ -37,7 +37,7 @@ class AWS:
         region = rental.region or self.calls.region
         if live:
             return self._live_offers(rental, region)
-        return [catalogue.offer(type, region, spot=rental.spot) for type in rental.types]
+        return [catalogue.offer(type, region, spot=rental.spot, disk=rental.disk) for type in rental.types]
 
     def check_quotas(self, offers: Sequence[Offer]) -> None:
         errors = []
@@ -208,9 +208,13 @@ class AWS:
             is_known = rental.types[0] in catalogue.table().types
             hint = f"did you mean {meant}?" if meant and not is_known else "remoterun machines"
             raise NotFound(f"{region} has no {', '.join(rental.types)}", hint=hint)
-        if rental.image is not None and image.costs_more(self.calls, rental.image, region):
-            found = [replace(each, price=None, priced="", limit=None) for each in found]
-        return found
+        size = None
+        if rental.image is not None:
+            size = image.resolve(self.calls, found[0], rental.image).size
+            if image.costs_more(self.calls, rental.image, region):
+                found = [replace(each, price=None, priced="", limit=None) for each in found]
+        disks = [catalogue.disk_size(each.gpus, rental.disk, size) for each in found]
+        return [replace(each, extra=catalogue.extra(region, disk)) for each, disk in zip(found, disks, strict=True)]
 
     def _spot_prices(self, types: Sequence[str], region: str) -> dict[tuple[str, str], float]:
         listed = self.calls.pages(

@@ -63,6 +63,7 @@ def of_intent(intent: Intent, chosen: Offer, address: str, home: str) -> dict[st
         "idle": f"{intent.idle:.0f}",
         "client": address,
         "version": __version__,
+        "extra": f"{chosen.extra:g}",
     }
     if chosen.price is not None:
         values["price"] = f"{chosen.price:.5g}"
@@ -99,6 +100,8 @@ def rented_of(instance: dict[str, Any], region: str) -> RentedHost | None:
         spot=spot,
         price=_number(tags.get("price")),
     )
+    if (extra := _number(tags.get("extra"))) is not None:
+        known = replace(known, extra=extra)
     if "price" not in tags:  # what it costs was not known, such as with an image that has a price of its own
         known = replace(known, price=None, priced="", limit=None)
     state = STATES.get(instance["State"]["Name"], "pending")
@@ -119,7 +122,14 @@ def rented_of(instance: dict[str, Any], region: str) -> RentedHost | None:
         preempted=code in PREEMPTED,
         was_ended=code == ENDED,
         idle=_number(tags.get("idle")) or 0.0,
+        ended=_ended(instance.get("StateTransitionReason", "")) if state == "gone" else None,
     )
+
+
+def _ended(reason: str) -> float | None:
+    """When an instance ended, of "User initiated (2026-11-30 02:01:05 GMT)"."""
+    found = re.search(r"\((\d{4}-\d\d-\d\d \d\d:\d\d:\d\d) (?:GMT|UTC)\)", reason)
+    return time_of(f"{found[1]}+00:00") if found else None
 
 
 def time_of(text: str) -> float | None:
