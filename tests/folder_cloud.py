@@ -145,6 +145,9 @@ class Folders:
     def identity(self) -> Identity:
         return Identity("me", "123456789012", "us-east-1")
 
+    def policy(self) -> str:
+        return "{}"
+
     def checks(self) -> list[MachineCheck]:
         return []
 

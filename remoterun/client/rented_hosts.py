@@ -161,6 +161,10 @@ class RentedHosts:
         """Who a provider says that this client is. Raises as `list`."""
         return self._connections.provider(name).identity()
 
+    def policy(self) -> str:
+        """All that remoterun has to be allowed at AWS: one policy, as JSON. Raises as `list`."""
+        return self._connections.provider(machines.BUCKET).policy()
+
     def checks(self) -> Sequence[MachineCheck]:
         """What `doctor` finds out about AWS, where nothing changes, and the bucket, where one object is written and
         removed."""

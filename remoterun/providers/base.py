@@ -262,6 +262,11 @@ class Provider(Protocol):
         """Raises `ProviderError` for a login that is not there, or is over."""
         ...
 
+    def policy(self) -> str:
+        """All that this client has to be allowed, in the provider's own words, to give to who may allow it. Raises as
+        `identity`."""
+        ...
+
     def checks(self) -> list[MachineCheck]:
         """For `doctor`. Asks the provider everything that a run will ask, and changes nothing."""
         ...

@@ -234,7 +234,15 @@ def test_a_missing_permission_is_named(cloud: Cloud, client: Client, action: str
     assert f"`{action}`" in refused(client).message
     assert cloud.machines == {}
     (check,) = [check for check in client.aws.checks() if check.name == "permissions"]
-    assert check.ok is False and f'"{action}"' in (check.fix or "")
+    assert check.ok is False and check.detail == f"missing: {action}"
+    assert (check.fix or "").startswith("remoterun doctor aws --policy ")
+
+
+def test_what_is_allowed_by_tag_alone_is_not_called_missing(cloud: Cloud, client: Client) -> None:
+    """A policy that allows to end what carries our tags refuses to try that on something else."""
+    cloud.denied |= {"ec2:TerminateInstances", "ec2:CreateTags"}
+    (check,) = [check for check in client.aws.checks() if check.name == "permissions"]
+    assert check.ok and check.detail.endswith("known once there is a host: ec2:CreateTags, ec2:TerminateInstances")
 
 
 def test_a_login_that_ends_in_the_middle_leaves_a_host_that_is_found_again(

@@ -32,7 +32,6 @@ from remoterun.providers.aws.calls import (
     translate,
 )
 from remoterun.providers.aws.catalogue import instead, offer, quota_of, rental, table
-from remoterun.providers.aws.checks import ACTIONS, policy
 from remoterun.providers.aws.image import Image
 from remoterun.providers.aws.provider import AWS
 from remoterun.providers.aws.user_data import cloud_config, user_data
@@ -458,13 +457,7 @@ def test_what_is_gone_is_gone(code: str) -> None:
     assert is_gone(refusal(code)) and not is_gone(refusal("DependencyViolation"))
 
 
-# --- doctor ---
-
-
-def test_a_policy_to_paste() -> None:
-    statement = json.loads(policy(list(ACTIONS)))["Statement"][0]
-    assert statement["Effect"] == "Allow" and "ec2:RunInstances" in statement["Action"]
-
+# --- prices ---
 
 PRICE_FILE = """"FormatVersion","v1.0"
 "Disclaimer","This pricing list is for informational purposes only"

@@ -48,13 +48,25 @@ Machine = Annotated[
 
 
 @app.command(cls=Command, epilog=example("remoterun doctor k80"))
-def doctor(machine: Machine = None, json: Json = False) -> int:
+def doctor(
+    machine: Machine = None,
+    policy: Annotated[
+        bool, typer.Option("--policy", help="Of `aws`: print the policy that remoterun needs, and nothing else.")
+    ] = False,
+    json: Json = False,
+) -> int:
     """Try a machine, and say how to mend what doesn't work.
 
     Link, host key, python3, Docker, GPU and NVIDIA's toolkit, disk, clock. Of `aws`: login, permissions, quotas,
     network, bucket. The exit status is 1 if there is a fault.
     """
+    if policy and machine != BUCKET:
+        raise UsageError("--policy is about `aws`", hint="remoterun doctor aws --policy")
     with connect() as client:
+        if policy:
+            for line in client.hosts.policy().splitlines():
+                render.out(line)
+            return 0
 
         def show(found: Examined, as_json: bool) -> None:
             machine_views.checks(found.checks, as_json)

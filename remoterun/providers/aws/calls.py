@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from remoterun.config import AWS
 
 
+POLICY = "remoterun doctor aws --policy   prints the policy with everything that is needed"
 CLOCK_SECONDS = 240.0
 """A clock that is wrong by more is what an error about signatures or expiry comes from: AWS allows five minutes."""
 
@@ -139,7 +140,7 @@ def _denied(code: str, said: str, service: str, operation: str, evidence: str) -
         code,
         f"these credentials may not do `{action}`",
         evidence=evidence,
-        hint="remoterun doctor aws   prints a policy with everything that is needed",
+        hint=POLICY,
     )
 
 

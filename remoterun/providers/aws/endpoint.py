@@ -25,8 +25,6 @@ CONNECT = "endpoint"
 PROGRAM = "aws"
 INSTALL = "https://docs.aws.amazon.com/cli/latest/userguide/getting-started-install.html"
 PROGRAM_SECONDS = 30.0
-ACTIONS = ("ec2:DescribeInstanceConnectEndpoints", "ec2-instance-connect:OpenTunnel")
-"""What it needs beside the rest, as IAM writes it."""
 
 
 def source(calls: Calls, region: str, vpc: str, settings: AWS) -> str:

@@ -118,6 +118,11 @@ class AWS:
         told = self.calls("sts", "get_caller_identity", region)
         return Identity(told["Arn"], told["Account"], region)
 
+    def policy(self) -> str:
+        from remoterun.providers.aws import permissions
+
+        return permissions.document(self.identity().name, self._settings.bucket)
+
     def checks(self) -> list[MachineCheck]:
         from remoterun.providers.aws.checks import checks
 

@@ -1,0 +1,106 @@
+"""What remoterun has to be allowed at AWS: one policy (`policy.json`), and which of it credentials lack."""
+
+from __future__ import annotations
+
+import json
+import re
+from importlib import resources
+from typing import Any
+
+from remoterun.agent.shared.api import MachineCheck
+from remoterun.aws_codes import DENIED
+from remoterun.errors import RemoterunError
+from remoterun.providers.aws import image, network, tags
+from remoterun.providers.aws.calls import POLICY, Calls, Refused
+from remoterun.providers.aws.catalogue import offer
+
+SMALL = "m7i.large"
+_INSTANCE = "i-00000000000000000"
+_GROUP = "sg-00000000000000000"
+_NOT_FOR_EACH = {"ec2:DescribeVolumes", "ec2:DeleteTags"}
+_ENDPOINT = "ec2:DescribeInstanceConnectEndpoints"
+
+
+def document(arn: str, bucket: str | None) -> str:
+    """The policy for the account of an ARN, with a bucket that is named in place of one that is made: who may do this,
+    and nothing else, can use all of remoterun."""
+    partition, account = arn.split(":")[1], arn.split(":")[4]
+    made = f"remoterun-{account}*"
+    text = resources.files(__package__).joinpath("policy.json").read_text("utf-8")
+    own = bucket is None or bucket.startswith(made[:-1])
+    for word, value in {"PARTITION": partition, "ACCOUNT": account, "BUCKET": made if own else str(bucket)}.items():
+        text = text.replace(word, value)
+    return json.dumps(json.loads(text), indent=2)
+
+
+def needed() -> dict[str, bool]:
+    """The actions without which there are no hosts → whether they are allowed for what carries our tags alone."""
+    found: dict[str, bool] = {}
+    for statement in json.loads(document("arn:aws:iam::0:", None))["Statement"]:
+        listed, condition = statement["Action"], str(statement.get("Condition"))
+        is_marked = "aws:ResourceTag/" in condition or "ec2:CreateAction" in condition
+        for action in [listed] if isinstance(listed, str) else listed:
+            if action.startswith(("ec2:", "ssm:")) and action not in _NOT_FOR_EACH:
+                found[action] = is_marked and found.get(action, True)
+    return found
+
+
+def check(calls: Calls, region: str, arn: str, with_endpoint: bool) -> MachineCheck:
+    """What these credentials may not do, as far as trying without effect says. What is allowed for hosts and groups
+    with our tags only can't be tried while there is none: to be refused then says nothing."""
+    if arn.endswith(":root"):
+        return MachineCheck(
+            "permissions", True, "all: it is the account's root user", "an IAM user is safer for every day"
+        )
+    tried = {action: marked for action, marked in needed().items() if with_endpoint or action != _ENDPOINT}
+    denied = [action for action in tried if _is_denied(calls, region, action)]
+    missing = [action for action in denied if not tried[action]]
+    if missing:
+        return MachineCheck("permissions", False, f"missing: {', '.join(missing)}", POLICY)
+    unknown = f"; known once there is a host: {', '.join(denied)}" if denied else ""
+    return MachineCheck("permissions", True, f"all that hosts need, as far as trying without effect says{unknown}")
+
+
+def _is_denied(calls: Calls, region: str, action: str) -> bool:
+    """Whether AWS refuses a call for want of a permission. Nothing is changed: calls that would are dry runs."""
+    service, _, name = action.partition(":")
+    operation = re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower()
+    tried = _TRIES.get(name, {"DryRun": True})
+    if name == "RunInstances":  # of an image that is not there, AWS says so before it looks at permissions
+        try:
+            tried = {**tried, "ImageId": image.resolve(calls, offer(SMALL, region), None).id}
+        except RemoterunError:
+            return False
+    try:
+        calls(service, operation, region, **tried)
+    except Refused as refused:
+        return refused.code in DENIED
+    except RemoterunError:
+        return False
+    return False
+
+
+_RULE = {"GroupId": _GROUP, "IpProtocol": "tcp", "FromPort": 22, "ToPort": 22, "CidrIp": "192.0.2.1/32"}
+_MARKED = {tags.PREFIX + "token": "rr-dry-run", tags.PREFIX + "owner": "dry run"}
+_TRIES: dict[str, dict[str, Any]] = {
+    "AuthorizeSecurityGroupIngress": {"DryRun": True, **_RULE},
+    "CreateSecurityGroup": {
+        "DryRun": True,
+        "GroupName": network.GROUP,
+        "Description": "dry run",
+        "TagSpecifications": [tags.specification("security-group", _MARKED)],
+    },
+    "CreateTags": {"DryRun": True, "Resources": [_INSTANCE], "Tags": [{"Key": "Name", "Value": "dry run"}]},
+    "DeleteSecurityGroup": {"DryRun": True, "GroupId": _GROUP},
+    "DescribeImages": {"DryRun": True, "Owners": ["self"]},
+    "GetParameter": {"Name": image.parameters(offer(SMALL, ""))[0]},
+    "RevokeSecurityGroupIngress": {"DryRun": True, **_RULE},
+    "RunInstances": {
+        "DryRun": True,
+        "MinCount": 1,
+        "MaxCount": 1,
+        "InstanceType": SMALL,
+        "TagSpecifications": [tags.specification(kind, _MARKED) for kind in ("instance", "volume")],
+    },
+    "TerminateInstances": {"DryRun": True, "InstanceIds": [_INSTANCE]},
+}
