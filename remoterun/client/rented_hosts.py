@@ -93,7 +93,7 @@ class RentedHosts:
             for host in provider.hosts(note):
                 why = self._why_left(host, needed)
                 if why is not None:
-                    saves = host.offer.hourly if host.alive else None
+                    saves = host.hourly
                     found.append(Leftover("host", host.id, why, saves, "h", host=host))
             found += provider.leftovers(note)
         for machine in self._connections.named_bucket():

@@ -66,6 +66,8 @@ class Offer:
     """What an hour can come to where the price moves, as that of a spot host does."""
     extra: float = 0.0
     """US dollars an hour of what comes with the machine: its disk, and its public address."""
+    disk: float = 0.0
+    """The part of it that is the disk's, and goes on where the machine is stopped."""
 
     @property
     def hourly(self) -> float | None:
@@ -135,6 +137,11 @@ class RentedHost:
     @property
     def alive(self) -> bool:
         return self.state in ("pending", "running")
+
+    @property
+    def hourly(self) -> float | None:
+        """US dollars of an hour from now on; None where the price is not known."""
+        return self.offer.hourly if self.alive else self.offer.disk if self.state == "stopped" else 0.0
 
     def cost(self, now: float) -> float | None:
         """US dollars so far, until its end or its deadline, with its disk and its address; None where the price is not

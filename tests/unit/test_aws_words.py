@@ -216,6 +216,8 @@ def test_tags_come_back_as_the_host_that_they_were_made_for() -> None:
     assert (rented.began, rented.deadline) == (1764240000.0, 1764326400.0)
     assert rented.cost(rented.began + 3600) == pytest.approx(0.21596 * 80 / 60)
     assert rented.ended == 1764240000 + 4800
+    stopped = tags.rented_of({**instance, "State": {"Name": "stopped"}}, "us-east-1")
+    assert stopped is not None and stopped.hourly == pytest.approx(0.01096) and rented.hourly == 0
     assert tags.rented_of({**instance, "Tags": [{"Key": "Name", "Value": "remoterun 16"}]}, "us-east-1") is None
 
 

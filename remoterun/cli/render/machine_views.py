@@ -362,7 +362,7 @@ def hosts_table(found: Sequence[RentedHost], idle_since: Mapping[str, float], as
     ]
     table(heads, rows)
     costs = [cost for host in found if (cost := host.cost(now)) is not None]
-    hourly_sum = sum(host.offer.hourly or 0.0 for host in found)
+    hourly_sum = sum(host.hourly or 0.0 for host in found)
     line(f"{dollars(sum(costs))} so far, {hourly(hourly_sum)} now; `remoterun machines rm HOST` ends one")
 
 

@@ -198,7 +198,7 @@ class Acquisition:
             notices=NOTICES if offer.spot else "",
         )
         disk = disk_size(image, offer, rental.disk)
-        priced = replace(offer, extra=catalogue.extra(offer.region, disk))
+        priced = catalogue.with_disk(offer, disk)
         labels = tags.of_intent(self._intent, priced, source, tags.home_mark(self._folder.home))
         subnet = self._subnets.get(offer.zone, {}).get("SubnetId")
         return {

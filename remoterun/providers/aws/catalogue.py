@@ -161,9 +161,10 @@ def disk_size(gpus: int, asked_for: int | None, image: int | None = None) -> int
     return max(asked_for or DISK[kind], _IMAGE[kind] if image is None else image)
 
 
-def extra(region: str, disk: int) -> float:
-    """US dollars an hour of a disk of so many GB, and of a public address."""
-    return round(table().gp3.get(region, GP3) * disk / MONTH + ADDRESS, 5)
+def with_disk(offer: Offer, size: int) -> Offer:
+    """An offer with the price of a disk of so many GB, and of a public address."""
+    disk = round(table().gp3.get(offer.region, GP3) * size / MONTH, 5)
+    return replace(offer, extra=round(disk + ADDRESS, 5), disk=disk)
 
 
 def offer(
@@ -175,7 +176,7 @@ def offer(
     known = table().types.get(type, Offer(type))
     on_demand = table().regions.get(region, {}).get(type)
     listed = None if spot else on_demand
-    return replace(
+    found = replace(
         known,
         region=region,
         zone=zone,
@@ -183,8 +184,8 @@ def offer(
         price=listed if price is None else price,
         priced="now" if price is not None else table().date if listed is not None else "",
         limit=on_demand if spot else None,
-        extra=extra(region, disk_size(known.gpus, disk)),
     )
+    return with_disk(found, disk_size(known.gpus, disk))
 
 
 def nearest(type: str) -> Sequence[str]:

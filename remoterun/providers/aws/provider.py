@@ -218,8 +218,7 @@ class AWS:
             size = image.resolve(self.calls, found[0], rental.image).size
             if image.costs_more(self.calls, rental.image, region):
                 found = [replace(each, price=None, priced="", limit=None) for each in found]
-        disks = [catalogue.disk_size(each.gpus, rental.disk, size) for each in found]
-        return [replace(each, extra=catalogue.extra(region, disk)) for each, disk in zip(found, disks, strict=True)]
+        return [catalogue.with_disk(each, catalogue.disk_size(each.gpus, rental.disk, size)) for each in found]
 
     def _spot_prices(self, types: Sequence[str], region: str) -> dict[tuple[str, str], float]:
         listed = self.calls.pages(

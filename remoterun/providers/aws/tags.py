@@ -15,7 +15,7 @@ from typing import Any
 from remoterun import __version__
 from remoterun.agent.shared.files import write_whole
 from remoterun.providers.aws.calls import reason_of
-from remoterun.providers.aws.catalogue import offer
+from remoterun.providers.aws.catalogue import ADDRESS, offer
 from remoterun.providers.base import Intent, Offer, RentedHost
 from remoterun.providers.folder import HOSTS
 from remoterun.sizes import iso
@@ -101,7 +101,7 @@ def rented_of(instance: dict[str, Any], region: str) -> RentedHost | None:
         price=_number(tags.get("price")),
     )
     if (extra := _number(tags.get("extra"))) is not None:
-        known = replace(known, extra=extra)
+        known = replace(known, extra=extra, disk=round(extra - ADDRESS, 5))
     if "price" not in tags:  # what it costs was not known, such as with an image that has a price of its own
         known = replace(known, price=None, priced="", limit=None)
     state = STATES.get(instance["State"]["Name"], "pending")
@@ -122,7 +122,7 @@ def rented_of(instance: dict[str, Any], region: str) -> RentedHost | None:
         preempted=code in PREEMPTED,
         was_ended=code == ENDED,
         idle=_number(tags.get("idle")) or 0.0,
-        ended=_ended(instance.get("StateTransitionReason", "")) if state == "gone" else None,
+        ended=_ended(instance.get("StateTransitionReason", "")) if state not in ("pending", "running") else None,
     )
 
 
