@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from remoterun import config as configuration
@@ -16,7 +16,7 @@ from remoterun.client.connections import Connections
 from remoterun.client.renting import Plan
 from remoterun.client.runs import Runs
 from remoterun.errors import RemoterunError
-from remoterun.model import MachineType
+from remoterun.model import MachineType, Run
 from remoterun.providers.base import Identity, Leftover, RentedHost, unheard
 from remoterun.providers.folder import HostFolder
 
@@ -82,12 +82,7 @@ class RentedHosts:
         """What `machines gc aws` would end or remove: hosts of this client that no run of it needs, hosts of anybody
         that should have ended by themselves, what hosts that are gone left behind, and objects in the bucket that
         nothing refers to. `note` is called with why the bucket could not be asked. Raises as `list`."""
-        needed = {
-            token
-            for run in Runs(self._connections).list(None, wait=LOOK)
-            if not run.final
-            for token in renting.tokens(run)
-        }
+        needed = _needed(Runs(self._connections).list(None, wait=LOOK))
         found = []
         for provider in self._connections.providers():
             for host in provider.hosts(note):
@@ -109,19 +104,24 @@ class RentedHosts:
         return found
 
     def clear(self, leftover: Leftover) -> bool:
-        """End or remove it, unless it is needed again by now. Whether it was, or is gone already. Raises as `list`,
-        and `TransferError`."""
-        provider, host = self._connections.provider(machines.BUCKET), leftover.host
+        """End or remove it, unless it is needed again by now: since the list was made, a run may have begun. Whether it
+        was, or is gone already. Raises as `list`, and `TransferError`."""
+        provider = self._connections.provider(machines.BUCKET)
         if leftover.kind == OBJECTS:
             for machine in self._connections.named_bucket():
                 self._collect(machine, dry_run=False)
-        elif host is None:
+            return True
+        if leftover.host is None:
             return provider.clear(leftover)
-        else:
-            provider.release(host)
-            for run in self._connections.registry.runs():
-                if run.key == host.run and run.renting is not None:
-                    renting.count(self._connections, run, host)
+        host = provider.find(leftover.id)
+        if host is None or host.state == "gone":
+            return True
+        if self._why_left(host, _needed(self._connections.registry.runs())) is None:
+            return False
+        provider.release(host)
+        for run in self._connections.registry.runs():
+            if run.key == host.run and run.renting is not None:
+                renting.count(self._connections, run, host)
         return True
 
     def _why_left(self, host: RentedHost, needed: Container[str]) -> str | None:
@@ -176,3 +176,8 @@ class RentedHosts:
         """Do what `gc aws` does."""
         archive = self._connections.archive(machine)
         return upkeep.collect_archive(archive, machine.name, self._connections.registry, None, dry_run)
+
+
+def _needed(runs: Iterable[Run]) -> set[str]:
+    """The tokens of the hosts that runs have, or are being rented for them."""
+    return {token for run in runs if not run.final for token in renting.tokens(run)}

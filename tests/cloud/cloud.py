@@ -121,6 +121,7 @@ class Cloud:
         self._no_capacity: dict[tuple[str, str], bool] = {}
         self._unsupported: set[tuple[str, str]] = set()
         self._broken: dict[str, tuple[Refusal, int]] = {}
+        self._broken_regions: dict[str, Refusal] = {}
 
     def __enter__(self) -> Self:
         self._exit = ExitStack()
@@ -236,6 +237,10 @@ class Cloud:
         """The next calls of an action are answered with an error."""
         self._broken[action] = Refusal(status, code, message), times
 
+    def fail_in(self, region: str, *, status: int = 500, code: str = "InternalError") -> None:
+        """All calls in a region are answered with an error, from now on."""
+        self._broken_regions[region] = Refusal(status, code, "AWS was not able to do that in this region")
+
     def login(self, seconds: float) -> Credentials:
         """A login that expires, as an SSO session does."""
         made = Credentials(*next(self._keys), secrets.token_urlsafe(100), time.monotonic() + seconds)
@@ -312,7 +317,9 @@ class Cloud:
         self._hidden[instance_id] = max(0, left - 1)
         return left > 0
 
-    def broken_calls(self, action: str) -> Refusal | None:
+    def broken_calls(self, action: str, region: str) -> Refusal | None:
+        if region in self._broken_regions:
+            return self._broken_regions[region]
         refusal, times = self._broken.get(action, (None, 0))
         if refusal is None or times <= 0:
             return None

@@ -78,7 +78,7 @@ class Gate:
 
     def _check(self, environ: dict[str, Any], call: Call) -> None:
         cloud = self._cloud
-        broken = cloud.broken_calls(call.action)
+        broken = cloud.broken_calls(call.action, call.region)
         if broken is not None:
             raise broken
         credentials = cloud.credentials.get(call.key)

@@ -283,6 +283,17 @@ class TestAnotherLaptop:
             client.hosts.clear(late)
         assert laptop.folders.hosts() == []
 
+    def test_a_run_that_begins_while_gc_asks_keeps_its_host(self, laptop: Laptop) -> None:
+        laptop.until_ended(laptop.submit("true"))
+        (left,) = laptop.client.hosts.leftovers()
+        run = laptop.submit("exec sleep 1000")
+        assert not laptop.client.hosts.clear(left)
+        assert [host.id for host in laptop.folders.hosts()] == [left.id]
+        laptop.client.runs.kill(run.number)
+        laptop.until_ended(run)
+        assert laptop.client.hosts.clear(left) and laptop.client.hosts.clear(left)
+        assert laptop.folders.hosts() == []
+
     def test_it_finds_uploads_there(self, laptop: Laptop) -> None:
         laptop.client.uploads.upload(write_files(laptop.root / "doom", {"a": b"A"}), "doom", "aws")
         with Client(replace(laptop.config, home=laptop.root / "another")) as client:

@@ -229,7 +229,7 @@ def machines_rented(json: Json = False) -> None:
     with the minutes in which it has no run; IDLE is what those cost so far, of hosts whose runs this machine knows.
     """
     with connect() as client:
-        found = client.hosts.list()
+        found = client.hosts.list(render.warning)
         idle = client.hosts.idle_since(found)
     machine_views.hosts_table(found, idle, json)
 

@@ -145,13 +145,16 @@ def _clear_cloud(yes: bool, dry_run: bool, json: bool) -> None:
         if not yes and not render.is_interactive():
             raise UsageError("nobody is here to agree", hint="`remoterun machines gc aws -y`, or `--dry-run` to see")
         if yes or render.ask("End and remove these?", default=False):
-            refused = []
+            refused, count = [], 0
             for each in found:
                 try:
-                    client.hosts.clear(each)
+                    if client.hosts.clear(each):
+                        count += 1
+                    else:
+                        render.line(f"{each.kind} {each.id} is needed again")
                 except RemoterunError as error:  # the others cost money, too
                     refused.append(error)
-            render.line(f"{len(found) - len(refused)} ended or removed")
+            render.line(f"{count} ended or removed")
             if refused:
                 raise refused[0]
         else:

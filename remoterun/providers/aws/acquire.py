@@ -188,7 +188,8 @@ class Acquisition:
         if self._admitted is None:
             vpc = next(iter(self._subnets.values()))["VpcId"]
             source = endpoint.source(self._calls, offer.region, vpc, self._settings)
-            self._admitted = network.admit(self._calls, offer.region, vpc, source), source
+            mark = tags.home_mark(self._folder.home)
+            self._admitted = network.admit(self._calls, offer.region, vpc, source, mark), source
         group, source = self._admitted
         terms = RentalTerms(
             token=self._intent.token,
@@ -347,9 +348,11 @@ def address_of(instance: dict[str, Any], proxy: str | None) -> str | None:
     return found
 
 
-def describe(calls: Calls, region: str, token: str | None = None) -> list[dict[str, Any]]:
-    """The instances in a region that carry a token, or any token of ours."""
+def describe(calls: Calls, region: str, token: str | None = None, ids: Sequence[str] = ()) -> list[dict[str, Any]]:
+    """The instances in a region that carry a token, or any token of ours; or those with these ids."""
     key = tags.PREFIX + "token"
     filters = [{"Name": f"tag:{key}", "Values": [token]} if token else {"Name": "tag-key", "Values": [key]}]
+    if ids:
+        filters = [{"Name": "instance-id", "Values": list(ids)}]
     found = calls.pages("ec2", "describe_instances", region, "Reservations", Filters=filters)
     return [instance for reservation in found for instance in reservation["Instances"]]

@@ -7,9 +7,11 @@ import contextlib
 import ipaddress
 import os
 import re
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from remoterun import __version__
@@ -17,10 +19,17 @@ from remoterun.errors import ConfigError, HostUnreachable
 from remoterun.providers.aws import tags
 from remoterun.providers.aws.calls import Calls, Refused, is_gone, no_default_vpc
 from remoterun.providers.base import Leftover, ProviderUnreachable
+from remoterun.providers.folder import HostFolder
+from remoterun.sizes import iso
 
 GROUP = "remoterun"
 ADDRESS_VARIABLE = "REMOTERUN_CLIENT_ADDRESS"
 WHO_AM_I = "https://checkip.amazonaws.com"
+HOME = "home-"
+"""A rule has a tag for each home that comes in by it, since AWS has one rule for an address: HOME + mark = when that
+has let itself in last."""
+AWAITED = 3600.0
+"""Seconds for which a rule and its group are left to another home, whether it has a host yet or not."""
 
 
 def subnets(calls: Calls, region: str) -> dict[str, dict[str, Any]]:
@@ -62,24 +71,37 @@ def checked_address(text: str) -> str:
     return str(network)
 
 
-def admit(calls: Calls, region: str, vpc: str, source: str) -> str:
+def admit(calls: Calls, region: str, vpc: str, source: str, mark: str) -> str:
     """The id of our security group, which lets `source` in on port 22: an address in CIDR, or the id of a security
-    group. Makes what is missing.
+    group. Makes what is missing, and notes there when the home with this mark has needed it.
 
     For some seconds AWS may refuse a group that it has made just now (`InvalidGroup.NotFound`). May be repeated.
     """
     filters = [{"Name": "group-name", "Values": [GROUP]}, {"Name": "vpc-id", "Values": [vpc]}]
     groups = calls("ec2", "describe_security_groups", region, Filters=filters)["SecurityGroups"]
     group = groups[0] if groups else _make_group(calls, region, vpc)
-    if not any(rule.get("FromPort") == 22 and source in _sources(rule) for rule in group.get("IpPermissions", [])):
-        _add_rule(calls, region, group["GroupId"], source)
     found: str = group["GroupId"]
+    stamp = {f"{HOME}{mark}": iso(time.time())}
+    for rule in _rules(calls, region, found) if group.get("IpPermissions") else ():
+        if _source(rule) == source:
+            labels = [{"Key": tags.PREFIX + name, "Value": value} for name, value in stamp.items()]
+            with contextlib.suppress(Refused):  # the rule does without, if its tags may not be changed
+                calls("ec2", "create_tags", region, Resources=[rule["SecurityGroupRuleId"]], Tags=labels)
+            return found
+    _add_rule(calls, region, found, source, stamp)
     return found
 
 
-def _sources(rule: dict[str, Any]) -> list[str]:
-    addresses = [each["CidrIp"] for each in rule.get("IpRanges", [])]
-    return [*addresses, *(each["GroupId"] for each in rule.get("UserIdGroupPairs", []) if "GroupId" in each)]
+def _rules(calls: Calls, region: str, group: str) -> list[dict[str, Any]]:
+    """Who may come in on port 22."""
+    filters = [{"Name": "group-id", "Values": [group]}]
+    found = calls.pages("ec2", "describe_security_group_rules", region, "SecurityGroupRules", Filters=filters)
+    return [rule for rule in found if not rule.get("IsEgress") and rule.get("FromPort") == 22]
+
+
+def _source(rule: dict[str, Any]) -> str | None:
+    found: str | None = rule.get("CidrIpv4") or rule.get("ReferencedGroupInfo", {}).get("GroupId")
+    return found
 
 
 def _make_group(calls: Calls, region: str, vpc: str) -> dict[str, Any]:
@@ -96,7 +118,7 @@ def _make_group(calls: Calls, region: str, vpc: str) -> dict[str, Any]:
     return {"GroupId": made["GroupId"]}
 
 
-def _add_rule(calls: Calls, region: str, group: str, source: str) -> None:
+def _add_rule(calls: Calls, region: str, group: str, source: str, stamp: dict[str, str]) -> None:
     permission: dict[str, Any] = {"IpProtocol": "tcp", "FromPort": 22, "ToPort": 22}
     if source.startswith("sg-"):
         permission["UserIdGroupPairs"] = [{"GroupId": source, "Description": description()}]
@@ -109,7 +131,7 @@ def _add_rule(calls: Calls, region: str, group: str, source: str) -> None:
             region,
             GroupId=group,
             IpPermissions=[permission],
-            TagSpecifications=[tags.specification("security-group-rule", _own())],
+            TagSpecifications=[tags.specification("security-group-rule", _own(**stamp))],
         )
     except Refused as refused:
         if refused.code == "RulesPerSecurityGroupLimitExceeded":
@@ -123,40 +145,75 @@ def _add_rule(calls: Calls, region: str, group: str, source: str) -> None:
             raise
 
 
-def leftovers(calls: Calls, region: str, hosts: Sequence[dict[str, Any]], address: str | None) -> list[Leftover]:
-    """Our security group in a region without hosts; else the rules of this client in it by which none is reached, and
-    through which it would not reach one now. Each `id` begins with the region."""
+def leftovers(
+    calls: Calls, region: str, hosts: Sequence[dict[str, Any]], home: Path, address: str | None
+) -> list[Leftover]:
+    """Our security group in a region where nobody needs it; else the rules of this client in it through which none of
+    `hosts` is reached, and it would not reach one now. Each `id` begins with the region."""
+    found = [each for each in _examined(calls, region, hosts, home, address).values() if each is not None]
+    groups = {each.id for each in found if each.kind == "group"}
+    return [each for each in found if each.id.rpartition("/")[0] not in groups]
+
+
+def _examined(
+    calls: Calls, region: str, hosts: Sequence[dict[str, Any]], home: Path, address: str | None
+) -> dict[str, Leftover | None]:
+    """What there is of ours in a region, by its id; None for what is needed: by a host, or by a client that has let
+    itself in, and may not have one yet. For this home, that is so while it acquires one; of others, only when they did
+    is known."""
     filters = [{"Name": "group-name", "Values": [GROUP]}]
     groups = calls("ec2", "describe_security_groups", region, Filters=filters)["SecurityGroups"]
-    found = []
-    for group in [each["GroupId"] for each in groups if tags.ours(each.get("Tags"))]:
-        if not hosts:
-            found.append(Leftover("group", f"{region}/{group}", "no host uses it"))
-            continue
-        filters = [{"Name": "group-id", "Values": [group]}]
-        rules = calls.pages("ec2", "describe_security_group_rules", region, "SecurityGroupRules", Filters=filters)
-        needed = {tags.ours(each.get("Tags")).get("client") for each in hosts}
-        with contextlib.suppress(HostUnreachable):
-            needed.add(client_address(address))
-        for rule in rules:
-            source, own = rule.get("CidrIpv4"), tags.ours(rule.get("Tags")).get("owner") == tags.owner()
-            if source and own and not rule.get("IsEgress") and source not in needed:
-                id = f"{region}/{group}/{rule['SecurityGroupRuleId']}"
-                found.append(Leftover("rule", id, f"no host is reached from {source}"))
+    own, acquires = tags.marks(home), any(folder.is_locked() for folder in HostFolder.all(home))
+    told = [tags.ours(host.get("Tags")) for host in hosts]
+    homes, reached = ({each.get(name) for each in told} for name in ("home", "client"))
+    found: dict[str, Leftover | None] = {}
+    for group in [f"{region}/{each['GroupId']}" for each in groups if tags.ours(each.get("Tags"))]:
+        rules = [(rule, tags.ours(rule.get("Tags"))) for rule in _rules(calls, region, group.rpartition("/")[2])]
+        since = [_since(labels) for _, labels in rules]
+        used = [any(_awaits_host(mark, at, own, acquires) for mark, at in each.items()) for each in since]
+        needed = bool(hosts) or any(used)
+        found[group] = None if needed else Leftover("group", group, "no host uses it")
+        if needed and rules:
+            with contextlib.suppress(HostUnreachable):
+                reached.add(client_address(address))
+        for (rule, labels), homes_of, in_use in zip(rules, since, used, strict=True):
+            source, id = rule.get("CidrIpv4"), f"{group}/{rule['SecurityGroupRuleId']}"
+            mine = any(mark in own for mark in homes_of) or (not homes_of and labels.get("owner") == tags.owner())
+            if source is None or not mine:
+                continue
+            others = homes & homes_of.keys() - set(own)
+            is_left = not (in_use or others or source in reached)
+            found[id] = Leftover("rule", id, f"no host is reached from {source}") if is_left else None
     return found
 
 
-def clear(calls: Calls, leftover: Leftover) -> None:
+def _since(labels: dict[str, str]) -> dict[str, float]:
+    """When homes have needed a rule, by their marks."""
+    return {
+        name.removeprefix(HOME): tags.time_of(value) or 0.0 for name, value in labels.items() if name.startswith(HOME)
+    }
+
+
+def _awaits_host(mark: str, at: float, own: Sequence[str], acquires: bool) -> bool:
+    return acquires if mark in own else time.time() - at < AWAITED
+
+
+def clear(calls: Calls, leftover: Leftover, hosts: Sequence[dict[str, Any]], home: Path, address: str | None) -> bool:
     """See `Provider.clear`."""
     region, group, *rules = leftover.id.split("/")
+    if _examined(calls, region, hosts, home, address).get(leftover.id, leftover) is None:
+        return False
     try:
         if rules:
             calls("ec2", "revoke_security_group_ingress", region, GroupId=group, SecurityGroupRuleIds=rules)
         else:
             calls("ec2", "delete_security_group", region, GroupId=group)
     except Refused as refused:
+        if refused.code == "DependencyViolation":
+            return False
         if not is_gone(refused):
             raise
+    return True
 
 
 def description() -> str:
@@ -164,5 +221,6 @@ def description() -> str:
     return re.sub(r"[^A-Za-z0-9 ._\-:/@]", "_", f"remoterun {tags.owner()}")[:250]
 
 
-def _own() -> dict[str, str]:
-    return {"Name": "remoterun", tags.PREFIX + "owner": tags.owner(), tags.PREFIX + "version": __version__}
+def _own(**more: str) -> dict[str, str]:
+    values = {"owner": tags.owner(), "version": __version__, **more}
+    return {"Name": "remoterun", **{tags.PREFIX + name: value for name, value in values.items()}}

@@ -2,21 +2,33 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
 from remoterun.agent.shared.api import MachineCheck
 from remoterun.archive.workers import each as each_at_once
-from remoterun.aws_codes import DENIED
+from remoterun.aws_codes import DENIED, login_fault
 from remoterun.config import Config
 from remoterun.errors import NotFound, RemoterunError
 from remoterun.model import MachineType, Rental
 from remoterun.providers.aws import catalogue, endpoint, image, network, tags
 from remoterun.providers.aws.acquire import Acquisition, address_of, describe
 from remoterun.providers.aws.calls import Calls, QuotaReached, Refused, is_gone, quota_error
-from remoterun.providers.base import Identity, Intent, Leftover, Offer, RentedHost, Roles, Spent, unheard
+from remoterun.providers.base import (
+    Identity,
+    Intent,
+    Leftover,
+    Offer,
+    ProviderUnreachable,
+    RentedHost,
+    Roles,
+    Spent,
+    unheard,
+)
 from remoterun.providers.folder import HostFolder
 
 Found = TypeVar("Found")
@@ -63,18 +75,26 @@ class AWS:
         return Acquisition(self.calls, self._settings, folder, intent, say, subnets).host(offers)
 
     def find(self, name: str) -> RentedHost | None:
-        token = name
-        if name.startswith("i-"):
-            found = [each for each in self._rented(self._regions(), None) if each.id == name]
-            return found[0] if found else None
-        folder = HostFolder(self._home, token)
-        record = folder.read("request.json")
-        if record is None and folder.intent() is not None:
-            return None  # no call was ever made for it
-        regions = [record["offer"]["region"]] if record else self._regions()
-        found = self._rented(regions, token)
+        by_id, records = name.startswith("i-"), self._records()
+        if by_id:
+            record = records.get(name)
+        else:
+            folder = HostFolder(self._home, name)
+            record = folder.read("request.json")
+            if record is None and folder.intent() is not None:
+                return None  # no call was ever made for it
+        id, notes = name if by_id else (record or {}).get("instance"), list[str]()
+        regions = [record["offer"]["region"]] if record else self._regions(notes.append)
+
+        def ask(region: str) -> list[RentedHost]:
+            found = describe(self.calls, region, ids=[id]) if id else describe(self.calls, region, name)
+            return self._as_rented(found, region, {id: record})
+
+        found = self._in_all(regions, ask, notes.append)
         if not found and record:
             self._check_account(record.get("account"))
+        if not found and notes:
+            raise ProviderUnreachable(f"{name} is not found", evidence="\n".join(notes), hint="try again in a minute")
         return min(found, key=lambda each: (not each.alive, each.state == "gone", -each.began), default=None)
 
     def admit(self, rented: RentedHost) -> None:
@@ -83,10 +103,16 @@ class AWS:
         instance = answer["Reservations"][0]["Instances"][0]
         if "VpcId" in instance:
             source = endpoint.source(self.calls, region, instance["VpcId"], self._settings)
-            network.admit(self.calls, region, instance["VpcId"], source)
+            network.admit(self.calls, region, instance["VpcId"], source, tags.home_mark(self._home))
 
     def hosts(self, note: Callable[[str], None] = unheard) -> list[RentedHost]:
-        found = self._rented(self._regions(), None)
+        records = self._records()
+
+        def ask(region: str) -> list[RentedHost]:
+            return self._as_rented(self._instances(region, records), region, records)
+
+        found = self._in_all(self._regions(note), ask, note)
+        self._note_other_accounts(records, found, note)
         return sorted((each for each in found if each.state != "gone"), key=lambda each: each.began)
 
     def release(self, host: RentedHost) -> None:
@@ -97,15 +123,17 @@ class AWS:
                 raise
 
     def leftovers(self, note: Callable[[str], None] = unheard, everything: bool = False) -> list[Leftover]:
-        def ask(region: str) -> list[Leftover]:
-            hosts = [each for each in describe(self.calls, region) if each["State"]["Name"] != "terminated"]
-            return network.leftovers(self.calls, region, hosts, self._settings.address)
+        records = self._records()
 
-        return self._in_all(self._regions(), ask)
+        def ask(region: str) -> list[Leftover]:
+            hosts = self._instances(region, records)
+            return network.leftovers(self.calls, region, hosts, self._home, self._settings.address)
+
+        return self._in_all(self._regions(note), ask, note)
 
     def clear(self, leftover: Leftover) -> bool:
-        network.clear(self.calls, leftover)
-        return True
+        hosts = self._instances(leftover.id.partition("/")[0], self._records())
+        return network.clear(self.calls, leftover, hosts, self._home, self._settings.address)
 
     def roles(self, make: bool = False) -> Roles:
         return Roles(why_not="not made yet")
@@ -130,49 +158,100 @@ class AWS:
 
     # --- what there is at AWS ---
 
-    def _regions(self) -> list[str]:
+    def _regions(self, note: Callable[[str], None]) -> list[str]:
         """The regions that this account uses, the usual one first: a host in any other one costs as much."""
         own = self.calls.region
-        try:
-            listed = self.calls("ec2", "describe_regions", own)["Regions"]
-        except Refused as refused:
-            if refused.code not in DENIED:
-                raise
-            return [own]
-        return [own, *sorted({each["RegionName"] for each in listed} - {own})]
+        known = sorted({str(record["offer"]["region"]) for record in self._records().values()} - {own})
+        for asked in (own, *known):
+            try:
+                listed = self.calls("ec2", "describe_regions", asked)["Regions"]
+                return [own, *sorted({each["RegionName"] for each in listed} - {own})]
+            except Refused as refused:
+                if refused.code not in DENIED:
+                    raise
+                break
+            except ProviderUnreachable as error:
+                if asked == (own, *known)[-1]:
+                    raise
+                note(f"{asked} can't be asked: {error.message}")
+        return [own, *known]
 
-    def _in_all(self, regions: Sequence[str], ask: Callable[[str], list[Found]]) -> list[Found]:
-        """What `ask` finds in each region; nothing where the account forbids one: none of it was made by us."""
+    def _in_all(
+        self, regions: Sequence[str], ask: Callable[[str], list[Found]], note: Callable[[str], None]
+    ) -> list[Found]:
+        """What `ask` finds in each region. One that errs is noted, as long as others answer; the usual one must take
+        this login. One that the account forbids has nothing: none of it was made by us."""
+        errors: list[RemoterunError] = []
 
-        def ask_unless_denied(region: str) -> list[Found]:
+        def ask_one(region: str) -> list[Found]:
             try:
                 return ask(region)
-            except Refused as refused:
-                if refused.code in DENIED and region != regions[0]:
-                    return []
-                raise
+            except (Refused, ProviderUnreachable) as error:
+                code = error.code if isinstance(error, Refused) else ""
+                if code and region == regions[0]:
+                    raise
+                errors.append(error)
+                if code not in DENIED:
+                    note(f"{region} can't be asked: {'it refuses this login' if login_fault(code) else error.message}")
+                return []
 
-        return [item for found in each_at_once(ask_unless_denied, regions) for item in found]
+        found = [item for found in each_at_once(ask_one, regions) for item in found]
+        if len(errors) == len(regions):
+            raise errors[0]
+        return found
 
-    def _rented(self, regions: Sequence[str], token: str | None) -> list[RentedHost]:
-        def ask(region: str) -> list[RentedHost]:
-            listed = describe(self.calls, region, token)
-            return [rented for each in listed if (rented := self._as_rented(each, region)) is not None]
+    def _records(self) -> dict[str, dict[str, Any]]:
+        """The calls that made hosts, as this home has recorded them, by the ids of those."""
+        found = [folder.read("request.json") for folder in HostFolder.all(self._home)]
+        return {record["instance"]: record for record in found if record and record.get("instance")}
 
-        return self._in_all(regions, ask)
+    def _instances(self, region: str, records: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
+        """Ours in a region that are not gone: those with our tags, and those whose tags somebody has removed."""
+        found = describe(self.calls, region)
+        missing = {id for id, record in records.items() if record["offer"]["region"] == region}
+        missing -= {each["InstanceId"] for each in found}
+        if missing:
+            found += describe(self.calls, region, ids=sorted(missing)[-200:])
+        there = [each for each in found if each["State"]["Name"] != "terminated"]
+        return [tags.restored(each, records.get(each["InstanceId"])) for each in there]
 
-    def _as_rented(self, instance: dict[str, Any], region: str) -> RentedHost | None:
-        rented = tags.rented_of(instance, region)
-        if rented is None:
-            return None
-        rented = replace(rented, ours=tags.ours(instance["Tags"]).get("home") == tags.home_mark(self._home))
-        folder = HostFolder(self._home, rented.token)
-        proxy = endpoint.proxy(self._settings, region)
-        address = address_of(instance, proxy)
-        intent = folder.intent()
-        if intent is None or not address or not rented.alive:
-            return rented
-        return replace(rented, machine=folder.reach(intent.machine, rented.offer.gpus, address, image.USER, proxy))
+    def _as_rented(
+        self, instances: Sequence[dict[str, Any]], region: str, records: Mapping[Any, dict[str, Any] | None]
+    ) -> list[RentedHost]:
+        found = []
+        for instance in (tags.restored(each, records.get(each["InstanceId"])) for each in instances):
+            rented = tags.rented_of(instance, region)
+            if rented is None:
+                continue
+            rented = replace(rented, ours=tags.ours(instance["Tags"]).get("home") in tags.marks(self._home))
+            folder = HostFolder(self._home, rented.token)
+            proxy = endpoint.proxy(self._settings, region)
+            address = address_of(instance, proxy)
+            intent = folder.intent()
+            if intent is not None and address and rented.alive:
+                machine = folder.reach(intent.machine, rented.offer.gpus, address, image.USER, proxy)
+                rented = replace(rented, machine=machine)
+            found.append(rented)
+        return found
+
+    def _note_other_accounts(
+        self, records: dict[str, dict[str, Any]], found: Sequence[RentedHost], note: Callable[[str], None]
+    ) -> None:
+        """Say of hosts of this home that they are of another account than this login, so that nobody lists them."""
+        listed = {host.id for host in found}
+        others: dict[str, int] = {}
+        for folder in HostFolder.all(self._home):
+            intent, record = folder.intent(), folder.read("request.json")
+            if intent is None or not record or record.get("instance") in (None, *listed):
+                continue
+            if record.get("account") and intent.deadline > time.time():
+                others[record["account"]] = others.get(record["account"], 0) + 1
+        with contextlib.suppress(ProviderUnreachable):
+            own = self.identity().account if others else ""
+            for account, count in others.items():
+                if account != own:
+                    hosts = "1 host of this machine is" if count == 1 else f"{count} hosts of this machine are"
+                    note(f"{hosts} of the account {account}, and not listed here: AWS_PROFILE=… with a login of that")
 
     def _check_account(self, account: str | None) -> None:
         """Raises `Refused` where these credentials are of another account, which knows nothing of this one's hosts."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import getpass
+import hashlib
 import re
 import secrets
 import socket
@@ -29,6 +30,7 @@ STATES = {
     "stopped": "stopped",
     "terminated": "gone",
 }
+MACHINE_ID = Path("/etc/machine-id")
 PREEMPTED = ("Server.SpotInstanceTermination", "Server.SpotInstanceShutdown")
 ENDED = "Client.UserInitiatedShutdown"
 
@@ -39,14 +41,27 @@ def owner() -> str:
 
 
 def home_mark(home: Path) -> str:
-    """What tells the hosts of one home from those of another: two laptops may have the same name, user and paths."""
-    file = home / HOSTS / "mark"
+    """What tells the hosts of one home from those of another: two laptops may have the same name, user and paths. On
+    another machine, a copy of a home is another one."""
+    return marks(home)[0]
+
+
+def marks(home: Path) -> tuple[str, ...]:
+    """The mark of a home, and the one that its hosts had before marks told machines apart, if it was made here."""
     try:
-        return file.read_text("ascii")
-    except FileNotFoundError:
+        machine = MACHINE_ID.read_bytes()
+    except OSError:
+        machine = b""
+    here = hashlib.sha256(b"remoterun" + machine).hexdigest()[:12]
+    file = home / HOSTS / "mark"
+    if not file.exists():
         file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         write_whole(str(file), secrets.token_hex(6).encode())
-        return file.read_text("ascii")
+    secret, _, made_at = file.read_text("ascii").partition(" ")
+    if not made_at:
+        write_whole(str(file), f"{secret} {here}".encode())
+    mark = hashlib.sha256(f"{secret} {here}".encode()).hexdigest()[:12]
+    return (mark, secret) if made_at in ("", here) else (mark,)
 
 
 def of_intent(intent: Intent, chosen: Offer, address: str, home: str) -> dict[str, str]:
@@ -85,6 +100,14 @@ def ours(listed: Sequence[dict[str, str]] | None) -> dict[str, str]:
     """Our tags among those of something, without their prefix."""
     tags = {tag["Key"]: tag["Value"] for tag in listed or ()}
     return {key.removeprefix(PREFIX): value for key, value in tags.items() if key.startswith(PREFIX)}
+
+
+def restored(instance: dict[str, Any], request: dict[str, Any] | None) -> dict[str, Any]:
+    """An instance with the tags that its call (`request.json`) asked for, where somebody has removed them since."""
+    asked = [] if request is None else request["parameters"].get("TagSpecifications", ())
+    made = {tag["Key"]: tag for each in asked if each["ResourceType"] == "instance" for tag in each["Tags"]}
+    present = {tag["Key"]: tag for tag in instance.get("Tags", ())}
+    return {**instance, "Tags": [*{**made, **present}.values()]}
 
 
 def rented_of(instance: dict[str, Any], region: str) -> RentedHost | None:

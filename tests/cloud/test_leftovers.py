@@ -1,0 +1,155 @@
+"""What is left of ours at AWS, and who may remove it: regions that err, tags that are gone, rules of several homes."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from remoterun.agent.shared.records import encode
+from remoterun.providers.aws import network, tags
+from remoterun.providers.aws.acquire import LaunchRequest
+from remoterun.providers.base import ProviderError, ProviderUnreachable
+from remoterun.sizes import iso
+from tests.cloud.test_aws_hosts import T4, Client, client, gone
+from tests.workshop import until
+
+if TYPE_CHECKING:
+    from tests.cloud.cloud import Cloud
+
+__all__ = ["client"]
+
+pytestmark = pytest.mark.lab
+
+USUAL, OTHER = "us-east-1", "eu-central-1"
+
+
+def recorded(client: Client, region: str, account: str, instance: str = "i-0123456789abcdef0") -> str:
+    """The token of a host that a client has recorded, and that nobody else knows."""
+    intent = client.intent()
+    client.folder(intent.token).begin(intent)
+    offer = replace(client.aws.offers(T4)[0], region=region)
+    request = LaunchRequest(offer, {}, 1, instance=instance, account=account)
+    client.folder(intent.token).write("request.json", encode(request).decode())
+    return intent.token
+
+
+def test_one_regions_error_is_its_own_and_a_host_without_tags_is_found(cloud: Cloud, client: Client) -> None:
+    rented = client.acquire()
+    for status, code in ((401, "AuthFailure"), (401, "OptInRequired"), (500, "InternalError")):
+        cloud.fail_in(OTHER, status=status, code=code)
+        for ask in (client.aws.hosts, client.aws.leftovers):
+            notes: list[str] = []
+            found = ask(notes.append)
+            assert [each.id for each in found] == ([rented.id] if ask == client.aws.hosts else [])
+            (note,) = notes
+            assert note.startswith(f"{OTHER} can't be asked: ") and "\n" not in note
+    for name in ("i-0123456789abcdef0", "rr-nobodys-1"):  # it may be there
+        with pytest.raises(ProviderUnreachable, match=f"{name} is not found"):
+            client.aws.find(name)
+
+    # the tags are removed in the console: the records know the host by its id, and its region is asked alone
+    ec2 = {"Resources": [rented.id], "Tags": [{"Key": tag} for tag in cloud.machine(rented.id).tags]}
+    client.aws.calls("ec2", "delete_tags", USUAL, **ec2)
+    asked = len(cloud.calls)
+    by_token, by_id = client.aws.find(rented.token), client.aws.find(rented.id)
+    assert {call.region for call in cloud.calls[asked:]} == {USUAL}
+    assert by_token == by_id and by_id is not None and by_id.alive and by_id.ours and by_id.machine is not None
+    assert (by_id.token, by_id.deadline, by_id.number) == (rented.token, pytest.approx(rented.deadline, abs=2), 7)
+    assert [each.id for each in client.aws.hosts()] == [rented.id]
+    (left,) = client.leftovers()
+    assert left.id == rented.id and left.why == "no run needs it"
+
+    # stopped in the console, it is ended as well
+    client.aws.calls("ec2", "stop_instances", USUAL, InstanceIds=[rented.id])
+    until(lambda: cloud.machines[rented.id].state == "stopped")
+    (left,) = client.leftovers()
+    assert (left.id, left.why) == (rented.id, "it was stopped, and its disk costs")
+    assert client.clear_all() == ["host"]
+    gone(cloud)
+    cloud.fail_in(USUAL, status=401, code="AuthFailure")
+    with pytest.raises(ProviderError, match="not accepted"):
+        client.aws.hosts()
+
+
+def test_a_usual_region_that_is_out_of_order_hides_no_other(cloud: Cloud, client: Client) -> None:
+    recorded(client, "us-west-2", cloud.account)
+    cloud.fail_in(USUAL)
+    notes: list[str] = []
+    assert client.aws.hosts(notes.append) == []
+    assert {note.partition(" ")[0] for note in notes} == {USUAL}
+
+
+def test_hosts_of_another_account_are_not_listed_and_that_is_said(cloud: Cloud, client: Client) -> None:
+    recorded(client, USUAL, cloud.account)
+    notes: list[str] = []
+    assert client.aws.hosts(notes.append) == [] and notes == []
+    token = recorded(client, USUAL, "999999999999", "i-0123456789abcdef1")
+    assert client.aws.hosts(notes.append) == []
+    (note,) = notes
+    assert note.startswith("1 host of this machine is of the account 999999999999, and not listed here: AWS_PROFILE=")
+    for name in (token, "i-0123456789abcdef1"):
+        with pytest.raises(ProviderError, match="not of the account 999999999999"):
+            client.aws.find(name)
+
+
+class Rules:
+    """The security group of the usual network, and who lets itself in."""
+
+    def __init__(self, cloud: Cloud, client: Client) -> None:
+        self.cloud, self.calls = cloud, client.aws.calls
+        self.vpc = next(iter(network.subnets(self.calls, USUAL).values()))["VpcId"]
+
+    def admit(self, address: str, home: Path) -> str:
+        return network.admit(self.calls, USUAL, self.vpc, address, tags.home_mark(home))
+
+    def wait_an_hour(self, home: Path) -> None:
+        """As if the home had let itself in so long ago."""
+        stamp = {"Key": f"{tags.PREFIX}{network.HOME}{tags.home_mark(home)}", "Value": iso(time.time() - 3601)}
+        listed = self.calls("ec2", "describe_security_group_rules", USUAL)["SecurityGroupRules"]
+        for rule in listed:
+            if stamp["Key"] in [tag["Key"] for tag in rule.get("Tags", ())]:
+                self.calls("ec2", "create_tags", USUAL, Resources=[rule["SecurityGroupRuleId"]], Tags=[stamp])
+
+    def count(self) -> int:
+        return len([each for each in self.cloud.left_behind() if each.startswith("rule")])
+
+
+def test_a_rule_that_another_home_came_in_by_is_left_to_it(cloud: Cloud, client: Client, tmp_path: Path) -> None:
+    """Two laptops behind one address share its rule, whoever made it, also where user and name are the same."""
+    rules, other = Rules(cloud, client), tmp_path / "another home"
+    rules.admit("203.0.113.7/32", client.home)
+    (left,) = client.aws.leftovers()
+    assert left.kind == "group"
+    rules.admit("203.0.113.7/32", other)
+    assert rules.count() == 1 and client.aws.leftovers() == []
+    assert not client.aws.clear(left) and rules.count() == 1  # it was listed before the other one came
+    rules.wait_an_hour(other)
+    rules.admit("203.0.113.8/32", client.home)
+    with client.folder(recorded(client, USUAL, cloud.account)).locked(print):  # another terminal acquires a host
+        assert client.aws.leftovers() == [] and not client.aws.clear(left)
+    rules.admit("203.0.113.8/32", other)
+    rules.admit("203.0.113.9/32", client.home)
+    found = {each.why.rpartition(" ")[2]: each for each in client.aws.leftovers()}
+    assert found.keys() == {"203.0.113.7/32", "203.0.113.9/32"}
+    rules.admit("203.0.113.9/32", other)
+    assert client.aws.clear(found["203.0.113.7/32"]) and not client.aws.clear(found["203.0.113.9/32"])
+    assert rules.count() == 2
+    rules.wait_an_hour(other)
+    assert client.clear_all() == ["group"] and cloud.left_behind() == []
+    assert client.aws.clear(found["203.0.113.9/32"])  # it is gone
+
+
+def test_a_copied_home_is_another_one_on_another_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home = tmp_path / "home"
+    (home / "hosts").mkdir(parents=True)
+    (home / "hosts" / "mark").write_text("0123456789ab")  # of a version that did not tell machines apart
+    before = tags.marks(home)
+    assert before[1:] == ("0123456789ab",) and tags.home_mark(home) == before[0] != "0123456789ab"
+    assert tags.marks(home) == before
+    (tmp_path / "machine-id").write_text("another machine\n")
+    monkeypatch.setattr(tags, "MACHINE_ID", tmp_path / "machine-id")
+    assert len(tags.marks(home)) == 1 and not {*tags.marks(home)} & {*before}
