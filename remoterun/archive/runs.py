@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from remoterun.agent.shared import api
-from remoterun.agent.shared.archive import MOST_RUN_TREES, ArchivedTree, RunRecord, log_key, run_prefix
+from remoterun.agent.shared.archive import (
+    MOST_RUN_TREES,
+    ArchivedTree,
+    RunRecord,
+    host_prefix,
+    hosts_key,
+    log_key,
+    run_prefix,
+)
 from remoterun.agent.shared.files import tail_start
 from remoterun.agent.shared.frames import PIECE, Frame
 from remoterun.agent.shared.measured import MOST_NAME, MOST_POINTS, MOST_SERIES, MOST_USAGE, POINT
@@ -41,8 +51,30 @@ POINTS_AT_ONCE = 8 << 20
 """Bytes of a run's points that are fetched at once."""
 MOST_NAMES = MOST_SERIES * (6 * MOST_NAME + 3)
 """Bytes of the names of a run's series."""
+WRITER = re.compile(r"[A-Za-z0-9][A-Za-z0-9:_.=@,+-]{0,127}\Z")
 POLL = 5.0
 """Seconds between two questions about a run that goes on."""
+
+
+@dataclass(frozen=True)
+class RunPlace:
+    """Where a run lies. `writers`: of its hosts, the newest last; "" for one that writes into the run's own folder,
+    which also has what clients write."""
+
+    key: str
+    writers: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        _check_key(self.key)
+
+    @property
+    def folders(self) -> tuple[str, ...]:
+        """What its hosts write, the newest first."""
+        return tuple(host_prefix(writer, self.key) for writer in reversed(self.writers or ("",)))
+
+    @property
+    def all_folders(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys((*self.folders, run_prefix(self.key))))
 
 
 def put_run_tree(archive: Archive, key: str, name: str, tree: Reading, progress: Progress) -> ArchivedTree:
@@ -56,62 +88,96 @@ def put_spec(archive: Archive, key: str, spec: bytes) -> None:
     archive.s3.put(run_prefix(key) + "spec.json", spec)
 
 
-def read_run_tree(archive: Archive, key: str, name: str) -> ArchivedTree:
-    """A tree of a run: "source", "outputs", or "mounts/<digest>". Raises `NotFound`, `HostError`."""
+def put_hosts(archive: Archive, place: RunPlace) -> None:
+    """Record whose folders are the run's, before a host may write there; where no host has a role that is known."""
+    if any(place.writers):
+        archive.s3.put(hosts_key(place.key), encode(place.writers))
+
+
+def recorded_place(archive: Archive, key: str) -> RunPlace:
+    """The place of a run that this client has no row of, as the bucket names it. A listing never does: any host may
+    make folders below its own. Raises `NotFound`, `HostError`."""
+
+    def decoded(data: bytes) -> RunPlace:
+        writers = from_json(tuple[str, ...], parse(data, MOST_VALUES))
+        if not all(writer == "" or WRITER.match(writer) for writer in writers):
+            raise ValueError("a writer that can't be one")
+        return RunPlace(key, writers)
+
+    _check_key(key)
+    try:
+        return archive.read(hosts_key(key), MOST_RECORD, decoded)
+    except Absent:
+        return RunPlace(key)
+
+
+def read_run_tree(archive: Archive, place: RunPlace, name: str) -> tuple[str, ArchivedTree]:
+    """(the prefix below which its packs lie, a tree of a run): "source", "outputs", or "mounts/<digest>". Raises
+    `NotFound`, `HostError`."""
     what = f"the {name.partition('/')[0]} of the run are"
-    return _read(archive, key, name, MOST_RUN_TREES, ArchivedTree.decode, what)
+    folders = place.folders if name == "outputs" else (run_prefix(place.key),)
+    return _newest(archive, folders, name, MOST_RUN_TREES, ArchivedTree.decode, what)
 
 
 def read_spec(archive: Archive, key: str) -> RunSpec:
     """What was asked of a run. Raises `NotFound`, `HostError`."""
-    return _read(archive, key, "spec.json", MOST_BYTES, RunSpec.decode, "what was asked of the run is")
+    _check_key(key)
+    what = "what was asked of the run is"
+    return _newest(archive, (run_prefix(key),), "spec.json", MOST_BYTES, RunSpec.decode, what)[1]
 
 
-def read_record(archive: Archive, key: str) -> RunRecord:
-    """The run as its host last reported it. Raises `NotFound`, `HostError` for what makes no sense."""
+def read_record(archive: Archive, place: RunPlace) -> RunRecord:
+    """The run as its newest host that has reported did so. Raises `NotFound`, `HostError` for what makes no sense."""
+    return _read_record(archive, place)[1]
 
+
+def _read_record(archive: Archive, place: RunPlace) -> tuple[str, RunRecord]:
     def decoded(data: bytes) -> RunRecord:
         record = from_json(RunRecord, parse(data, MOST_VALUES))
-        if record.status.key != key:
+        if record.status.key != place.key:
             raise ValueError("it is of another run")
         return record
 
-    return _read(archive, key, "status.json", MOST_RECORD, decoded, f"run {key} is")
+    return _newest(archive, place.folders, "status.json", MOST_RECORD, decoded, f"run {place.key} is")
 
 
-def _read(archive: Archive, key: str, name: str, most: int, decoded: Callable[[bytes], T], what: str) -> T:
-    _check_key(key)
-    try:
-        return archive.read(run_prefix(key) + name, most, decoded)
-    except Absent:
-        raise NotFound(f"{what} not in {archive.address}")
+def _newest(
+    archive: Archive, folders: Sequence[str], name: str, most: int, decoded: Callable[[bytes], T], what: str
+) -> tuple[str, T]:
+    """(the first of these folders that has an object of that name, what it says). Raises `NotFound`, `HostError`."""
+    for folder in folders:
+        with suppress(Absent):
+            return folder, archive.read(folder + name, most, decoded)
+    raise NotFound(f"{what} not in {archive.address}")
 
 
-def details(archive: Archive, key: str) -> api.RunDetails:
+def details(archive: Archive, place: RunPlace) -> api.RunDetails:
     """A run as its host would describe it. Raises as `read_record`."""
-    record = read_record(archive, key)
+    folder, record = _read_record(archive, place)
     spec: dict[str, Any] = {}
     with suppress(NotFound):
-        spec = read_spec(archive, key).to_record()
-    return api.RunDetails(record.status, spec, f"{archive.address}/{run_prefix(key)}", record.events)
+        spec = read_spec(archive, place.key).to_record()
+    return api.RunDetails(record.status, spec, f"{archive.address}/{folder}", record.events)
 
 
-def statuses(archive: Archive, keys: Sequence[str] | None = None) -> tuple[list[RunStatus], dict[str, str]]:
-    """(the runs of these keys, or all, as far as they are stored; why one can't be read, by its key)."""
-    listed = archive.s3.folders("runs/") if keys is None else keys
-    wanted = [key for key in listed if KEY.match(key)]
+def statuses(archive: Archive, places: Iterable[RunPlace | str]) -> tuple[list[RunStatus], dict[str, str]]:
+    """(these runs, as far as they are stored; why one can't be read, by its key). Of a mere key the bucket says where
+    it is."""
+    wanted = list(places)
     found: list[RunStatus] = []
     unreadable: dict[str, str] = {}
 
-    def read(key: str) -> RunStatus | str | None:
+    def read(run: RunPlace | str) -> RunStatus | str | None:
         try:
-            return read_record(archive, key).status
+            place = run if isinstance(run, RunPlace) else recorded_place(archive, run)
+            return read_record(archive, place).status
         except NotFound:
             return None
         except Damaged as error:
             return error.message
 
-    for key, status in zip(wanted, each(read, wanted), strict=True):
+    for run, status in zip(wanted, each(read, wanted), strict=True):
+        key = run if isinstance(run, str) else run.key
         if isinstance(status, str):
             unreadable[key] = status
         elif status is not None:
@@ -119,43 +185,44 @@ def statuses(archive: Archive, keys: Sequence[str] | None = None) -> tuple[list[
     return found, unreadable
 
 
-def record_end(archive: Archive, key: str, event: RunEvent) -> RunRecord:
+def record_end(archive: Archive, place: RunPlace, event: RunEvent) -> RunRecord:
     """Record the end of a run whose host is gone, unless the host did. The host may have reported nothing before."""
     try:
-        record = read_record(archive, key)
+        record = read_record(archive, place)
     except NotFound:
-        record = RunRecord(RunStatus(key, RunState.QUEUED), [])
+        record = RunRecord(RunStatus(place.key, RunState.QUEUED), [])
     if record.status.state in FINAL or event.state is None:
         return record
     status = record.status._replace(
         state=event.state, reason=event.reason, code=event.code, message=event.message, ended=event.t
     )
     ended = record._replace(status=status, events=[*record.events, event], time=event.t)
-    archive.s3.put(run_prefix(key) + "status.json", encode(ended))
+    archive.s3.put(place.folders[0] + "status.json", encode(ended))
     return ended
 
 
-def remove_run(archive: Archive, key: str) -> bool:
+def remove_run(archive: Archive, place: RunPlace) -> bool:
     """Remove all of a run; whether anything was stored. Raises `UsageError` for one that may go on."""
     record = None
     with suppress(NotFound, Damaged):
-        record = read_record(archive, key)
+        record = read_record(archive, place)
     if record is not None and record.status.state not in FINAL and archive.clock() - record.time < LIVES:
         raise UsageError(f"the run is {record.status.state.value}", hint="remoterun kill RUN   ends it")
-    _check_key(key)
-    last = run_prefix(key) + "status.json"
-    keys = [stored.key for stored in archive.s3.list(run_prefix(key))]
-    archive.s3.delete([key for key in keys if key != last])
-    archive.s3.delete([key for key in keys if key == last])
+    keys = [stored.key for folder in place.all_folders for stored in archive.s3.list(folder)]
+    last = [*(folder + "status.json" for folder in place.all_folders), hosts_key(place.key)]
+    archive.s3.delete([key for key in keys if key not in last])
+    archive.s3.delete([key for key in last if key in keys])
     return bool(keys)
 
 
-def follow(archive: Archive, asked: api.Follow, wait: Callable[[float], bool]) -> Iterator[Frame | api.Followed]:
+def follow(
+    archive: Archive, place: RunPlace, asked: api.Follow, wait: Callable[[float], bool]
+) -> Iterator[Frame | api.Followed]:
     """What a host would answer to `follow`, with its result as the last item. Of a run that goes on, the archive is
     asked again until it has ended; `wait` lets some seconds pass, and returns whether to end. Raises as `read_record`.
     """
-    record = read_record(archive, asked.key)
-    logs = [Log(archive.s3, asked.key, name) for name in (("log", "err") if record.split else ("log",))]
+    record = read_record(archive, place)
+    logs = [Log(archive.s3, place, name) for name in (("log", "err") if record.split else ("log",))]
     offsets = {"log": asked.offset, "err": asked.err}
     for log in logs:
         if asked.tail is not None:
@@ -180,7 +247,7 @@ def follow(archive: Archive, asked: api.Follow, wait: Callable[[float], bool]) -
         if ended or not asked.follow or wait(POLL):
             yield api.Followed(record.status, offsets["log"], sent, offsets["err"])
             return
-        record = read_record(archive, asked.key)
+        record = read_record(archive, place)
 
 
 def _new(logs: Sequence[Log], offsets: dict[str, int], timed: bool, ended: bool) -> Iterator[Frame]:
@@ -197,15 +264,17 @@ def _new(logs: Sequence[Log], offsets: dict[str, int], timed: bool, ended: bool)
             offsets[log.name] = offset + len(data)
 
 
-def measured(archive: Archive, asked: api.Measured) -> tuple[list[str], bytes, bytes, api.MeasuredUntil]:
+def measured(
+    archive: Archive, place: RunPlace, asked: api.Measured
+) -> tuple[list[str], bytes, bytes, api.MeasuredUntil]:
     """What a host would answer to `measured`: (names, points of the metrics, points of the usage, how far these go).
     The archive has them once the run has ended. Raises as `read_record`."""
-    status = read_record(archive, asked.key).status
-    names: list[str] = []
+    folder, record = _read_record(archive, place)
+    status, names = record.status, list[str]()
     with suppress(NotFound):
-        names = _read(archive, asked.key, "metrics.names", MOST_NAMES, _names, "the names of its metrics are")
-    metrics = _points(archive, asked.key, "metrics.points", asked.metrics, MOST_POINTS)
-    usage = _points(archive, asked.key, "usage.points", asked.usage, MOST_USAGE)
+        folder, names = _newest(archive, place.folders, "metrics.names", MOST_NAMES, _names, "its metrics are")
+    metrics = _points(archive, folder + "metrics.points", asked.metrics, MOST_POINTS)
+    usage = _points(archive, folder + "usage.points", asked.usage, MOST_USAGE)
     until = api.MeasuredUntil(asked.metrics + len(metrics), asked.usage + len(usage), len(names), status)
     return names[asked.names :], metrics, usage, until
 
@@ -217,23 +286,23 @@ def _names(data: bytes) -> list[str]:
     return names
 
 
-def _points(archive: Archive, key: str, name: str, begin: int, most: int) -> bytes:
+def _points(archive: Archive, key: str, begin: int, most: int) -> bytes:
     found = bytearray()
     with suppress(Absent):
         while begin + len(found) < most * POINT.size:
             at = begin + len(found)
-            data = archive.s3.get_range(run_prefix(key) + name, at, min(POINTS_AT_ONCE, most * POINT.size - at))
+            data = archive.s3.get_range(key, at, min(POINTS_AT_ONCE, most * POINT.size - at))
             found += data
             if len(data) < POINTS_AT_ONCE:
                 break
     return bytes(found[: len(found) // POINT.size * POINT.size])
 
 
-def log_part(archive: Archive, asked: api.LogPart) -> tuple[int, int, bytes]:
+def log_part(archive: Archive, place: RunPlace, asked: api.LogPart) -> tuple[int, int, bytes]:
     """(where the bytes begin, how many the log has, the bytes): `asked.size` of them at most, and none behind a piece
     that is missing. Raises as `read_record`."""
-    read_record(archive, asked.key)
-    log = Log(archive.s3, asked.key, asked.name)
+    read_record(archive, place)
+    log = Log(archive.s3, place, asked.name)
     total = log.size()
     begin = at = max(asked.start + total, 0) if asked.start < 0 else min(asked.start, total)
     parts: list[bytes] = []
@@ -247,10 +316,10 @@ def log_part(archive: Archive, asked: api.LogPart) -> tuple[int, int, bytes]:
     return begin, total, b"".join(parts)
 
 
-def search_log(archive: Archive, asked: api.SearchLog) -> api.Hits:
+def search_log(archive: Archive, place: RunPlace, asked: api.SearchLog) -> api.Hits:
     """As the host's own `grep` would. Raises as `read_record`."""
-    read_record(archive, asked.key)
-    log = Log(archive.s3, asked.key, asked.name)
+    read_record(archive, place)
+    log = Log(archive.s3, place, asked.name)
     total, wanted = log.size(), asked.text.encode("utf-8", "surrogatepass").lower()
     hits: list[api.Hit] = []
     begin = at = min(max(asked.start, 0), total)
@@ -274,33 +343,33 @@ def search_log(archive: Archive, asked: api.SearchLog) -> api.Hits:
     return api.Hits(hits, min(begin, total), total)
 
 
-def log_sizes(archive: Archive, key: str) -> tuple[int, int]:
+def log_sizes(archive: Archive, place: RunPlace) -> tuple[int, int]:
     """Bytes of the log of a run, and of its stderr where that is apart."""
-    log, err = (Log(archive.s3, key, name).size() for name in ("log", "err"))
+    log, err = (Log(archive.s3, place, name).size() for name in ("log", "err"))
     return log, err
 
 
 class Log:
     """The log of a run, or its stderr, in pieces of which some may be missing. Each counts until the next one begins:
-    that is of a later attempt, or of a supervisor that did not know how much had come."""
+    that is of a later attempt, or of a supervisor that did not know how much had come. Of pieces that begin at one
+    place that of the newest host counts."""
 
-    def __init__(self, s3: S3, key: str, name: str = "log") -> None:
+    def __init__(self, s3: S3, place: RunPlace, name: str = "log") -> None:
         self.name = name
-        self._s3, self._prefix = s3, run_prefix(key)
+        self._s3, self._folders = s3, [f"{folder}{name}/" for folder in reversed(place.folders)]
         self._pieces: dict[int, StoredObject] = {}
         self._starts: list[int] = []
 
     def refresh(self) -> None:
-        """Learn of pieces that are new, or longer than they were."""
-        after = ""
-        if self._starts:  # the last one may have grown: from before it on
-            after = (self._prefix + log_key(self._starts[-1], self.name))[:-1]
-        folder = f"{self._prefix}{self.name}/"
-        for stored in self._s3.list(folder, after, MOST_PIECES):
-            name = stored.key[len(folder) :]
-            if not (name.isdecimal() and len(name) == 16):
-                raise self._s3.bad(stored.key, "its name is not a place in a log")
-            self._pieces[int(name)] = stored
+        """Learn of pieces that are new, or longer than they were: those of the newest host, once all are known."""
+        for folder in self._folders[-1:] if self._starts else self._folders:
+            mine = [start for start in self._starts if self._pieces[start].key.startswith(folder)]
+            after = (folder + log_key(mine[-1], "")[1:])[:-1] if mine else ""  # the last one may have grown
+            for stored in self._s3.list(folder, after, MOST_PIECES):
+                name = stored.key[len(folder) :]
+                if not (name.isdecimal() and len(name) == 16):
+                    raise self._s3.bad(stored.key, "its name is not a place in a log")
+                self._pieces[int(name)] = stored
         self._starts = sorted(self._pieces)
 
     def read(self, offset: int, most: int, skip: bool) -> tuple[int, bytes, float]:

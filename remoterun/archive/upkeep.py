@@ -20,7 +20,6 @@ from remoterun.agent.shared.archive import (
     image_parts,
     image_prefix,
     pack_key,
-    run_prefix,
     upload_prefix,
     version_key,
 )
@@ -29,7 +28,7 @@ from remoterun.agent.shared.spec import KEY, UPLOAD_NAME
 from remoterun.agent.shared.states import FINAL
 from remoterun.archive import Archive
 from remoterun.archive.grants import read_image
-from remoterun.archive.runs import read_record, read_spec
+from remoterun.archive.runs import RunPlace, read_record, read_spec, recorded_place
 from remoterun.archive.s3 import StoredObject
 from remoterun.archive.s3_errors import Absent, Damaged
 from remoterun.archive.uploads import mark_damaged, names, read_tree, versions
@@ -40,7 +39,9 @@ LEAST = 2 * 86400.0
 """Seconds for which everything stays that nothing names: an upload that goes on may be about to."""
 UNUSED = 30 * 86400.0
 """Seconds without a use after which an image is deleted."""
-_TREE = re.compile(r"uploads/[^/]+/[0-9]{8}\Z|runs/[^/]+/(source|outputs|mounts/[0-9a-f]{64})\Z")
+_TREE = re.compile(
+    r"uploads/[^/]+/[0-9]{8}\Z|runs/[^/]+/(source|outputs|mounts/[0-9a-f]{64})\Z|hosts/[^/]+/[^/]+/outputs\Z"
+)
 """The keys of archived trees."""
 
 
@@ -52,8 +53,11 @@ def usage(archive: Archive) -> Iterator[dict[str, Any]]:
     "image" or "other"."""
     sizes: dict[str, int] = {}
     used = {stored.key: stored.modified for stored in archive.s3.list("images/")}
+    runs = {folder: place for place in _places(archive) for folder in place.folders}
     for stored in archive.s3.list(""):
         folder = "/".join(stored.key.split("/")[:2]) if stored.key.startswith(("uploads/", "runs/", "envs/")) else ""
+        place = runs.get(_host_folder(stored.key))
+        folder = folder if place is None else f"runs/{place.key}"
         sizes[folder] = sizes.get(folder, 0) + stored.size
     for folder, size in sorted(sizes.items()):
         about = _about(archive, folder, used.get(image_key(folder.rpartition("/")[2]), 0.0))
@@ -68,7 +72,7 @@ def _about(archive: Archive, folder: str, used: float) -> dict[str, Any]:
         return {"kind": "upload", "name": name, "versions": [], "damaged": True}
     if kind == "runs":
         with suppress(NotFound, Damaged):
-            status = read_record(archive, name).status
+            status = read_record(archive, recorded_place(archive, name)).status
             outputs = status.outputs.size if status.outputs else 0
             about = {"created": status.created, "outputs": outputs, "log": status.log_size}
             return {"kind": "run", "name": name, "state": status.state.value, **about}
@@ -104,11 +108,16 @@ def collect(archive: Archive, keep: int | None, dry_run: bool) -> list[Freed]:
         collection.remove_versions(keep)
     for name in names(archive):
         collection.free_packs(upload_prefix(name))
-    for key in archive.s3.folders("runs/"):
+    named, unknown = set[str](), set[str]()
+    for place in _places(archive, unknown):
+        named.update(place.folders)
         with suppress(NotFound, Damaged):
-            if read_record(archive, key).status.state in FINAL:  # else its host may be about to name more
-                collection.free_packs(run_prefix(key))
+            if read_record(archive, place).status.state in FINAL:  # else its host may be about to name more
+                for folder in place.all_folders:
+                    collection.free_packs(folder)
     collection.free_images()
+    of_hosts = (stored for stored in archive.s3.list("hosts/") if unknown.isdisjoint(stored.key.split("/")))
+    collection.delete((one for one in of_hosts if _host_folder(one.key) not in named), collection.blobs)
     for prefix in ("doctor/", "damaged/"):
         collection.delete(archive.s3.list(prefix), collection.blobs)
     parts = [collection.versions, collection.blobs, collection.images, collection.young]
@@ -173,12 +182,29 @@ class _Collection:
             self._s3.delete(old)
 
 
+def _places(archive: Archive, unknown: set[str] | None = None) -> Iterator[RunPlace]:
+    """Of all runs. Where it can't be read whose folders are a run's, its own is, and its key becomes `unknown`."""
+    for key in archive.s3.folders("runs/"):
+        if KEY.match(key):
+            try:
+                yield recorded_place(archive, key)
+            except Damaged:
+                yield RunPlace(key)
+                if unknown is not None:
+                    unknown.add(key)
+
+
+def _host_folder(key: str) -> str:
+    """Of an object below hosts/: that of its host and its run."""
+    return "/".join(key.split("/")[:3]) + "/"
+
+
 def _mounted(archive: Archive) -> Iterator[tuple[str, str]]:
     """(upload, digest of the version) of what runs mount that may go on, perhaps on another machine."""
-    for key in archive.s3.folders("runs/"):
+    for place in _places(archive):
         with suppress(NotFound, Damaged):
-            if read_record(archive, key).status.state not in FINAL:
-                for mount in read_spec(archive, key).mounts:
+            if read_record(archive, place).status.state not in FINAL:
+                for mount in read_spec(archive, place.key).mounts:
                     if mount.resource.digest is not None:
                         yield mount.resource.name, mount.resource.digest
 
@@ -200,10 +226,9 @@ def check(
             where = {"upload": name, "version": int(key.removeprefix(prefix)), "tree": ""}
             if not checking.tree(key, prefix, where) and mark:
                 mark_damaged(archive, key)
-    for run in archive.s3.folders("runs/"):
-        prefix = run_prefix(run)
+    for run, prefix in ((place.key, folder) for place in _places(archive) for folder in place.all_folders):
         try:
-            for key in _trees(archive, prefix) if KEY.match(run) else ():
+            for key in _trees(archive, prefix):
                 checking.tree(key, prefix, {"run": run, "part": key.removeprefix(prefix).partition("/")[0]})
         except Damaged:
             checking.fault("list", "damaged", prefix, 0, {"run": run, "part": "outputs", "path": ""})
@@ -213,13 +238,13 @@ def check(
 def _trees(archive: Archive, prefix: str) -> list[str]:
     """The keys of the trees below a prefix. Raises `Damaged` for those of a run that are too large to be read."""
     found = [stored for stored in archive.s3.list(prefix) if _TREE.match(stored.key)]
-    if prefix.startswith("runs/") and sum(stored.size for stored in found) > MOST_RUN_TREES:
+    if not prefix.startswith("uploads/") and sum(stored.size for stored in found) > MOST_RUN_TREES:
         raise archive.s3.bad(prefix, f"its lists have more than the {MOST_RUN_TREES:,} bytes that are allowed")
     return [stored.key for stored in found]
 
 
 def _read(archive: Archive, key: str) -> ArchivedTree:
-    return read_tree(archive, key, MOST_RUN_TREES if key.startswith("runs/") else MOST_TREE)
+    return read_tree(archive, key, MOST_TREE if key.startswith("uploads/") else MOST_RUN_TREES)
 
 
 class _Check:

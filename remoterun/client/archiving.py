@@ -14,7 +14,7 @@ from remoterun.agent.shared.machines import candidates
 from remoterun.agent.shared.spec import RunSpec
 from remoterun.agent.shared.states import RunStatus
 from remoterun.client.connections import Connections
-from remoterun.client.stores import ArchiveStore
+from remoterun.client.stores import ArchiveStore, place_of
 from remoterun.client.upload_copies import archive_upload
 from remoterun.errors import UsageError
 from remoterun.model import MachineType, Run
@@ -83,6 +83,7 @@ def access(
         archives.workers.each(lambda name: archives.grants.image_access(archive, name, architecture, seconds), names)
     )
     archives.runs.put_spec(archive, run.key, spec.encode())
+    archives.runs.put_hosts(archive, place_of(run))
     allowed = grant(connections, run)
     assert run.renting is not None
     if run.key not in run.renting.hosts[-1].token:
@@ -93,9 +94,13 @@ def access(
     return run, allowed, images
 
 
-def grant(connections: Connections, run: Run) -> Grant:
-    """What a run's host may write, for as long as it may need to, if the credentials last."""
-    return archives.grants.grant_for_run(archive_of(connections, run), run.key, _needed(run))
+def grant(connections: Connections, run: Run, form: bool = False) -> Grant:
+    """What a run's host may write, for as long as it may need to: by its role, if it has one. Else, or where it needs
+    a `form` since its role was refused, if the credentials last."""
+    hosts = run.renting.hosts if run.renting is not None else ()
+    writer = hosts[-1].writer if hosts else ""
+    role = bool(writer) and not form
+    return archives.grants.grant_for_run(archive_of(connections, run), run.key, _needed(run), writer, role)
 
 
 def record_images(connections: Connections, run: Run, status: RunStatus) -> Run:

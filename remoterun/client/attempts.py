@@ -21,7 +21,7 @@ from remoterun.client.packages import Choice
 from remoterun.client.preparing import Prepared
 from remoterun.client.reruns import OriginalRun, SavedTree, another_was_asked, original_of
 from remoterun.client.secrets import Secrets
-from remoterun.client.stores import ArchiveStore, Store
+from remoterun.client.stores import ArchiveStore, Store, place_of
 from remoterun.client.webhooks import addresses_again
 from remoterun.config import HOME_VARIABLE
 from remoterun.errors import HostUnreachable, NotFound, RemoterunError, UsageError
@@ -53,7 +53,7 @@ def start_next_attempt(connections: Connections, run: Run, values: Mapping[str, 
     original = _original(connections, run, archive)
     spec = original.spec
     private = Private(_values(connections, run, spec, values), addresses_again(connections, spec.notify, values))
-    written = archives.runs.log_sizes(archive.archive, run.key)
+    written = archives.runs.log_sizes(archive.archive, place_of(run))
     plan = renting.plan(connections, run.machine, without={host.token for host in run.renting.hosts})
     ends = renting.deadline(run, plan, time.time())
     if ends < time.time() + WORTH_IT:

@@ -15,7 +15,7 @@ from remoterun.agent.shared import api
 from remoterun.agent.shared.states import ENDINGS, Reason, RunEvent, RunStatus
 from remoterun.client.archiving import archive_of, grant, machine_of, record_images
 from remoterun.client.connections import Connections, check_home
-from remoterun.client.stores import ArchiveStore, HostStore, Store
+from remoterun.client.stores import ArchiveStore, HostStore, Store, place_of
 from remoterun.errors import ConfigError, HostError, HostUnreachable, RemoterunError, UsageError
 from remoterun.model import MachineType, Run, by_our_clock
 from remoterun.providers.base import ProviderError, RentedHost
@@ -146,7 +146,7 @@ def _how_it_ended(connections: Connections, run: Run, rented: RentedHost | None)
     why = f": {rented.why}" if rented is not None and rented.why else ""
     id = rented.id if rented is not None else run.host.name
     event = RunEvent(t=time.time(), state=ENDINGS[reason].state, reason=reason, message=f"its host {id} is gone{why}")
-    status = archives.runs.record_end(archive_of(connections, run), run.key, event).status
+    status = archives.runs.record_end(archive_of(connections, run), place_of(run), event).status
     run = connections.registry.run(run.number)
     if run.renting is not None and (rented is None or rented.state == GONE):
         connections.registry.rent(run, run.renting.host_is_gone(run.host.rented or ""))

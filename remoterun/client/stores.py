@@ -16,19 +16,20 @@ from typing import TYPE_CHECKING
 from remoterun import archive as archives
 from remoterun import transfer
 from remoterun.agent.shared import api
-from remoterun.agent.shared.archive import ArchivedTree, SignedObject, run_prefix, upload_prefix
+from remoterun.agent.shared.archive import ArchivedTree, SignedObject, upload_prefix
 from remoterun.agent.shared.frames import Frame
 from remoterun.agent.shared.measured import MOST_NAME, MOST_POINTS, MOST_SERIES, MOST_USAGE, POINT
 from remoterun.agent.shared.protocol import Stream
 from remoterun.agent.shared.records import encode, from_json, to_json
-from remoterun.agent.shared.spec import ResourceRef
+from remoterun.agent.shared.spec import KEY, ResourceRef
 from remoterun.agent.shared.tree import Entry, Manifest, TreeError, show
 from remoterun.client.connections import Connections
 from remoterun.errors import AddressExpired, NotFound, RemoterunError, UsageError
-from remoterun.model import MachineType, Resource, Told, Upload, by_our_clock
+from remoterun.model import MachineType, Resource, Run, Told, Upload, by_our_clock
 from remoterun.session import Session, understood
 
 if TYPE_CHECKING:
+    from remoterun.archive.runs import RunPlace
     from remoterun.transfer import Fetched, Progress, Sent
 
 MOST_TREE = 1 << 29
@@ -169,6 +170,7 @@ class ArchiveStore:
     clock_skew = 0.0
 
     def __init__(self, connections: Connections, machine: MachineType) -> None:
+        self._connections = connections
         self.machine = machine
         self.archive = connections.archive(machine)
         self.home_id = self.archive.id
@@ -229,27 +231,38 @@ class ArchiveStore:
         return self.manifest(ResourceRef("tree", key=key, digest=digest))[0]
 
     def statuses(self, keys: Sequence[str] | None) -> api.Statuses:
-        return api.Statuses(*archives.runs.statuses(self.archive, keys))
+        listed = filter(KEY.match, self.archive.s3.folders("runs/") if keys is None else keys)
+        return api.Statuses(*archives.runs.statuses(self.archive, (self._known(key) or key for key in listed)))
 
     def details(self, key: str) -> api.RunDetails:
-        return archives.runs.details(self.archive, key)
+        return archives.runs.details(self.archive, self._place(key))
 
     def follow(
         self, asked: api.Follow, stopped: threading.Event, opened: Callable[[Stream], object]
     ) -> Iterator[Frame | api.Followed]:
-        return archives.runs.follow(self.archive, asked, stopped.wait)
+        return archives.runs.follow(self.archive, self._place(asked.key), asked, stopped.wait)
 
     def measured(self, asked: api.Measured) -> Measurements:
-        return Measurements(*archives.runs.measured(self.archive, asked))
+        return Measurements(*archives.runs.measured(self.archive, self._place(asked.key), asked))
 
     def log_part(self, asked: api.LogPart) -> tuple[int, int, bytes]:
-        return archives.runs.log_part(self.archive, asked)
+        return archives.runs.log_part(self.archive, self._place(asked.key), asked)
 
     def search_log(self, asked: api.SearchLog) -> api.Hits:
-        return archives.runs.search_log(self.archive, asked)
+        return archives.runs.search_log(self.archive, self._place(asked.key), asked)
 
     def remove_run(self, key: str) -> None:
-        archives.runs.remove_run(self.archive, key)
+        archives.runs.remove_run(self.archive, self._place(key))
+
+    def _place(self, key: str) -> RunPlace:
+        return self._known(key) or archives.runs.recorded_place(self.archive, key)
+
+    def _known(self, key: str) -> RunPlace | None:
+        """Where a run lies, by the row that this client has of it."""
+        registry = self._connections.registry
+        number = registry.numbers([key]).get(key)
+        run = None if number is None else registry.run(number)
+        return None if run is None or run.renting is None else place_of(run)
 
     def _upload(self, name: str, version: api.UploadVersion) -> Upload:
         with understood(self.machine.name):
@@ -265,17 +278,16 @@ class ArchiveStore:
             tree, version = archives.uploads.find_upload(self.archive, resource.name, resource.digest)
             about = api.Tree(about=to_json(version))
         elif resource.kind == "run":
-            prefix, record = run_prefix(resource.key), archives.runs.read_record(self.archive, resource.key)
-            about = api.Tree(about={"state": record.status.state.value})
+            place = self._place(resource.key)
+            about = api.Tree(about={"state": archives.runs.read_record(self.archive, place).status.state.value})
             try:
-                tree = archives.runs.read_run_tree(self.archive, resource.key, "outputs")
+                prefix, tree = archives.runs.read_run_tree(self.archive, place, "outputs")
             except NotFound:
                 what = f"the outputs of {show(resource.typed)} are not in the archive"
                 raise UsageError(what, hint=f"remoterun info {resource.number or 'RUN'}")
         else:
-            prefix = run_prefix(resource.key)
             name = "source" if resource.kind == "source" else f"mounts/{resource.digest}"
-            tree = archives.runs.read_run_tree(self.archive, resource.key, name)
+            prefix, tree = archives.runs.read_run_tree(self.archive, self._place(resource.key), name)
         self._last = whole, prefix, tree, about
         return prefix, tree, about
 
@@ -307,6 +319,11 @@ def _download(target: Session, lines: Iterable[SignedObject], progress: Progress
 
 
 Store = HostStore | ArchiveStore
+
+
+def place_of(run: Run) -> RunPlace:
+    """Where a run lies in the archive."""
+    return archives.runs.RunPlace(run.key, run.renting.writers if run.renting is not None else ())
 
 
 def store_of(connections: Connections, machine: MachineType) -> Store:

@@ -58,9 +58,9 @@ def until_waits(place: Place, key: str, text: str) -> None:
 
 def signed(archive: Archive, key: str, seconds: float = 60) -> list[SignedObject]:
     """What a host is sent that shall download the outputs of a run."""
-    tree = runs.read_run_tree(archive, key, "outputs")
+    prefix, tree = runs.read_run_tree(archive, runs.RunPlace(key), "outputs")
     digests = [entry.digest for entry in tree.manifest.files]
-    return list(grants.downloads(archive, run_prefix(key), tree, digests, seconds))
+    return list(grants.downloads(archive, prefix, tree, digests, seconds))
 
 
 def download(home: Home, lines: list[SignedObject]) -> tuple[int, list[int]]:
@@ -81,9 +81,9 @@ class TestFromHostToHost:
         key = submit(place, archive, MAKES)
         assert place.until_final(key, 120)["kept"]
         manifest = tree_of(place.outputs(key))[0]
-        details = runs.details(archive, key)
+        details = runs.details(archive, runs.RunPlace(key))
         assert details.status == place.run(key).status() and details.status.state is RunState.COMPLETE
-        followed = runs.follow(archive, api.Follow(key), lambda seconds: True)
+        followed = runs.follow(archive, runs.RunPlace(key), api.Follow(key), lambda seconds: True)
         frames = [frame for frame in followed if not isinstance(frame, api.Followed)]
         assert b"".join(bytes(frame.body) for frame in frames if "log" in frame.header) == place.log(key)
         lines = signed(archive, key)

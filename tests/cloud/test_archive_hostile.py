@@ -12,6 +12,7 @@ import pytest
 from remoterun.agent.shared.archive import ArchivedTree, Extent, Places, TreeHeader, version_key
 from remoterun.agent.shared.records import encode
 from remoterun.archive import Archive, runs, uploads
+from remoterun.archive.runs import RunPlace
 from remoterun.archive.s3 import BucketPlace
 from remoterun.errors import HostError, RemoterunError, SomeDamaged
 from tests.cloud.test_archive import get, packs, put
@@ -142,7 +143,7 @@ class TestHostileObjects:
         found, unreadable = runs.statuses(archive, [KEY])
         assert not found and key in unreadable[KEY]
         with pytest.raises(HostError, match=key):
-            runs.details(archive, KEY)
+            runs.details(archive, RunPlace(KEY))
 
     def test_a_status_of_many_values_takes_no_memory(self, archive: Archive) -> None:
         key = f"runs/{KEY}/status.json"
@@ -150,13 +151,13 @@ class TestHostileObjects:
             archive.s3.put(key, b'{"status":{"key":"%s","state":"running"},"events":[%s{}]}' % (KEY.encode(), events))
             tracemalloc.start()
             with pytest.raises(HostError, match="it has more than 65536 values"):
-                runs.details(archive, KEY)
+                runs.details(archive, RunPlace(KEY))
             peak = tracemalloc.get_traced_memory()[1]
             tracemalloc.stop()
             assert peak < 16 << 20
 
     @pytest.mark.parametrize("key", ["", "x", "../../uploads/doom", "A" * 26])
     def test_a_key_that_is_not_that_of_a_run(self, archive: Archive, key: str) -> None:
-        for ask in (runs.read_record, runs.read_spec, runs.remove_run, lambda a, k: runs.read_run_tree(a, k, "source")):
+        for ask in (runs.recorded_place, runs.read_spec, lambda _, key: RunPlace(key)):
             with pytest.raises(RemoterunError):
                 ask(archive, key)

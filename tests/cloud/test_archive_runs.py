@@ -12,13 +12,15 @@ from typing import Any
 import pytest
 
 from remoterun.agent.shared import api
-from remoterun.agent.shared.archive import RunRecord, log_key, run_prefix
+from remoterun.agent.shared.archive import RunRecord, host_prefix, hosts_key, log_key
 from remoterun.agent.shared.measured import POINT
 from remoterun.agent.shared.records import to_json
 from remoterun.agent.shared.states import Reason, RunEvent, RunState, RunStatus
 from remoterun.archive import Archive, runs, s3
 from remoterun.archive.reading import TreeReader
+from remoterun.archive.runs import RunPlace
 from remoterun.archive.s3 import BucketPlace
+from remoterun.archive.writing import put_tree
 from remoterun.errors import HostError, NotFound, UsageError
 from remoterun.transfer import Progress, place, read_tree, refuse
 from tests.seaweed import opened
@@ -26,18 +28,20 @@ from tests.workshop import Files, read_files, spec_of, until, write_files
 
 KEY = "0" * 26
 OTHER = "1" * 26
+RUN = RunPlace(KEY)
 
 
 class Host:
-    """What a run's host writes."""
+    """What a run's host writes. `writer`: of one that saves by its role."""
 
-    def __init__(self, archive: Archive, key: str = KEY) -> None:
+    def __init__(self, archive: Archive, key: str = KEY, writer: str = "") -> None:
         self.archive, self.key = archive, key
+        self.folder = host_prefix(writer, key)
         self.events: list[RunEvent] = []
         self.log_size = 0
 
     def post(self, key: str, data: bytes) -> None:
-        self.archive.s3.put(run_prefix(self.key) + key, data)
+        self.archive.s3.put(self.folder + key, data)
 
     def event(self, state: RunState, **fields: Any) -> None:
         self.events.append(RunEvent(t=time.time(), state=state, **fields))
@@ -51,7 +55,8 @@ class Host:
 
     def tree(self, folder: Path, files: Files, name: str = "outputs") -> None:
         with read_tree(write_files(folder, files)) as tree:
-            runs.put_run_tree(self.archive, self.key, name, tree, Progress())
+            archived, _ = put_tree(self.archive, self.folder, tree, Progress())
+        self.post(name, archived.encode(time.time()))
 
 
 @pytest.fixture
@@ -63,7 +68,7 @@ def archive(bucket: BucketPlace) -> Iterator[Archive]:
 def followed(archive: Archive, **asked: Any) -> tuple[list[Any], api.Followed]:
     """What comes of a run: bytes of its log, and states; and the result."""
     found: list[Any] = []
-    for part in runs.follow(archive, api.Follow(KEY, **asked), lambda seconds: threading.Event().wait(0.05)):
+    for part in runs.follow(archive, RUN, api.Follow(KEY, **asked), lambda seconds: threading.Event().wait(0.05)):
         if isinstance(part, api.Followed):
             return found, part
         if "log" in part.header:
@@ -84,53 +89,115 @@ class TestStatus:
     def test_what_a_host_reported_is_listed(self, archive: Archive) -> None:
         Host(archive).event(RunState.RUNNING)
         Host(archive, OTHER).event(RunState.COMPLETE, reason=Reason.EXITED, code=0)
-        found, unreadable = runs.statuses(archive)
+        found, unreadable = runs.statuses(archive, [RUN, OTHER])
         assert {one.key: one.state for one in found} == {KEY: RunState.RUNNING, OTHER: RunState.COMPLETE}
         assert [one.key for one in runs.statuses(archive, [OTHER, "2" * 26])[0]] == [OTHER] and not unreadable
-        details = runs.details(archive, OTHER)
+        details = runs.details(archive, RunPlace(OTHER))
         assert details.status.code == 0 and details.spec == {} and [one.state for one in details.events]
         with pytest.raises(NotFound):
-            runs.details(archive, "2" * 26)
+            runs.details(archive, RunPlace("2" * 26))
 
     def test_its_spec(self, archive: Archive) -> None:
         Host(archive).event(RunState.RUNNING)
         runs.put_spec(archive, KEY, spec_of("python train.py", key=KEY).encode())
-        assert runs.details(archive, KEY).spec["command"] == "python train.py"
+        assert runs.details(archive, RUN).spec["command"] == "python train.py"
 
     def test_its_points(self, archive: Archive) -> None:
         """They are there once it has ended, and come from the byte on for which somebody asks."""
         host, point = Host(archive), [POINT.pack(number % 2, number, 0, 1) for number in range(5)]
         host.event(RunState.RUNNING)
-        assert runs.measured(archive, api.Measured(KEY))[:3] == ([], b"", b"")
+        assert runs.measured(archive, RUN, api.Measured(KEY))[:3] == ([], b"", b"")
         host.post("metrics.points", b"".join(point) + b"half")
         host.post("metrics.names", b'"loss"\n"\\u00f6"\n')
         host.post("usage.points", point[0])
-        names, metrics, usage, until = runs.measured(archive, api.Measured(KEY, POINT.size, 0, 1))
+        names, metrics, usage, until = runs.measured(archive, RUN, api.Measured(KEY, POINT.size, 0, 1))
         assert (names, metrics, usage) == (["ö"], b"".join(point[1:]), point[0])
         assert (until.metrics, until.usage, until.names) == (5 * POINT.size, POINT.size, 2)
         host.post("metrics.names", b"1\n")
         with pytest.raises(HostError):
-            runs.measured(archive, api.Measured(KEY))
+            runs.measured(archive, RUN, api.Measured(KEY))
 
     def test_a_run_is_removed_with_all_that_it_left(self, archive: Archive, tmp_path: Path) -> None:
         host = Host(archive)
         host.event(RunState.RUNNING)
         with pytest.raises(UsageError, match="the run is running"):
-            runs.remove_run(archive, KEY)
+            runs.remove_run(archive, RUN)
         host.tree(tmp_path / "outputs", {"a": b"A"})
         host.log(0, b"log")
         host.event(RunState.COMPLETE, reason=Reason.EXITED, code=0)
-        assert runs.remove_run(archive, KEY) and not runs.remove_run(archive, KEY)
+        assert runs.remove_run(archive, RUN) and not runs.remove_run(archive, RUN)
         assert not list(archive.s3.list("runs/"))
 
     def test_the_end_of_one_whose_host_is_gone(self, archive: Archive) -> None:
         Host(archive).event(RunState.RUNNING)
         end = RunEvent(t=time.time(), state=RunState.INTERRUPTED, reason=Reason.PREEMPTED)
-        runs.record_end(archive, KEY, end)
+        runs.record_end(archive, RUN, end)
         found, done = followed(archive)
         assert found == ["running", "interrupted"] and done.status.reason is Reason.PREEMPTED
         other = end._replace(reason=Reason.HOST_LOST)
-        assert runs.record_end(archive, KEY, other).status.reason is Reason.PREEMPTED  # it has an end
+        assert runs.record_end(archive, RUN, other).status.reason is Reason.PREEMPTED  # it has an end
+
+
+class TestHostsWithARole:
+    """Each writes below a folder of its own; what the client has named as a run's is read, and nothing else."""
+
+    FIRST, SECOND, STRANGER = "AROAEXAMPLE:i-1", "AROAEXAMPLE:i-2", "AROAEXAMPLE:i-3"
+
+    def test_what_several_hosts_have_written_is_one_run(self, archive: Archive, tmp_path: Path) -> None:
+        place = RunPlace(KEY, (self.FIRST, self.SECOND))
+        runs.put_hosts(archive, place)
+        first, second, stranger = (Host(archive, KEY, name) for name in (self.FIRST, self.SECOND, self.STRANGER))
+        stranger.event(RunState.COMPLETE, reason=Reason.EXITED, code=0)
+        stranger.log(0, b"none of its lines\n")
+        stranger.tree(tmp_path / "strange", {"evil": b"x"})
+        with pytest.raises(NotFound):
+            runs.read_record(archive, place)
+        first.event(RunState.INTERRUPTED, reason=Reason.PREEMPTED)
+        first.log(0, b"one\ntwo\n")
+        first.tree(tmp_path / "first", {"checkpoint": b"1"})
+        assert runs.read_record(archive, place).status.state is RunState.INTERRUPTED
+        assert runs.log_sizes(archive, place) == (8, 0)
+        second.event(RunState.RUNNING)
+        second.log(4, b"three\n")
+        assert runs.read_run_tree(archive, place, "outputs")[0] == first.folder
+        second.tree(tmp_path / "second", {"checkpoint": b"2"})
+        second.post("metrics.names", b'"loss"\n')
+        second.post("metrics.points", POINT.pack(0, 1, 0, 1))
+        for known in (place, runs.recorded_place(archive, KEY)):
+            assert runs.details(archive, known).folder.endswith(second.folder)
+            prefix, tree = runs.read_run_tree(archive, known, "outputs")
+            found = TreeReader(archive, prefix, tree.places).contents(tree.manifest.files, 99)
+            assert prefix == second.folder and list(found.values()) == [b"2"]
+            assert runs.log_part(archive, known, api.LogPart(KEY, 0, 99))[2] == b"one\nthree\n"
+            names, metrics, _, _ = runs.measured(archive, known, api.Measured(KEY))
+            assert names == ["loss"] and len(metrics) == POINT.size
+        log = runs.Log(archive.s3, place)
+        assert log.size() == 10
+        second.log(10, b"four\n")
+        assert log.size() == 15
+
+    def test_its_end_and_its_removal(self, archive: Archive) -> None:
+        place = RunPlace(KEY, (self.FIRST, self.SECOND))
+        runs.put_hosts(archive, place)
+        runs.put_spec(archive, KEY, b"{}")
+        first, stranger = Host(archive, KEY, self.FIRST), Host(archive, KEY, self.STRANGER)
+        for host in (first, stranger, Host(archive, OTHER, self.FIRST)):
+            host.event(RunState.RUNNING)
+            host.log(0, b"x")
+        end = RunEvent(t=time.time(), state=RunState.INTERRUPTED, reason=Reason.HOST_LOST)
+        assert [event.state for event in runs.record_end(archive, place, end).events] == ["running", "interrupted"]
+        assert runs.statuses(archive, [KEY])[0][0].reason is Reason.HOST_LOST
+        assert runs.remove_run(archive, runs.recorded_place(archive, KEY)) and not runs.remove_run(archive, place)
+        left = {stored.key.rpartition("/")[0] for stored in archive.s3.list("")}
+        assert left == {"", f"hosts/{self.FIRST}/{OTHER}", f"hosts/{self.FIRST}/{OTHER}/log"} | {
+            stranger.folder[:-1], stranger.folder + "log",
+        }  # fmt: skip
+
+    @pytest.mark.parametrize("said", [b"{", b"{}", b'["../uploads/doom"]', b'["a/b"]', b"[1]", b'["."]'])
+    def test_writers_that_make_no_sense(self, archive: Archive, said: bytes) -> None:
+        archive.s3.put(hosts_key(KEY), said)
+        with pytest.raises(HostError, match="hosts` in .* is damaged"):
+            runs.recorded_place(archive, KEY)
 
 
 class TestLog:
@@ -196,17 +263,17 @@ class TestLog:
         host.log(20, b"Three and\nfour\n")
 
         def part(start: int, size: int) -> tuple[int, int, bytes]:
-            return runs.log_part(archive, api.LogPart(KEY, start, size))
+            return runs.log_part(archive, RUN, api.LogPart(KEY, start, size))
 
         assert part(2, 9) == (2, 35, b"e\ntwo\nthr") and part(2, 99) == (2, 35, b"e\ntwo\nthree\n")
         assert part(15, 9) == (20, 35, b"Three and"), "what is missing is passed over"
         assert part(-5, 99) == (30, 35, b"four\n") and part(99, 9) == (35, 35, b"")
-        assert runs.log_part(archive, api.LogPart(KEY, 0, 9, "err")) == (0, 0, b"")
+        assert runs.log_part(archive, RUN, api.LogPart(KEY, 0, 9, "err")) == (0, 0, b"")
         with pytest.raises(NotFound):
-            runs.log_part(archive, api.LogPart(OTHER))
+            runs.log_part(archive, RunPlace(OTHER), api.LogPart(OTHER))
 
         def found(text: str, **asked: Any) -> api.Hits:
-            return runs.search_log(archive, api.SearchLog(KEY, text, **asked))
+            return runs.search_log(archive, RUN, api.SearchLog(KEY, text, **asked))
 
         three = [api.Hit(8, "three"), api.Hit(20, "Three and")]
         assert found("THREE") == api.Hits(three, 35, 35) and found("five") == api.Hits([], 35, 35)
@@ -219,7 +286,7 @@ class TestLog:
         host = Host(archive)
         host.event(RunState.RUNNING)
         host.log(0, b"a\n\nb b b b b needle\nc\nneedle")
-        hits = runs.search_log(archive, api.SearchLog(KEY, "needle")).hits
+        hits = runs.search_log(archive, RUN, api.SearchLog(KEY, "needle")).hits
         assert hits == [api.Hit(3, "b b b b b needle"), api.Hit(22, "needle")]
 
     def test_more_pieces_than_one_can_have(self, archive: Archive, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -250,7 +317,7 @@ class TestLog:
         host.log(4, b"new\n")
         assert followed(archive, since=moment, follow=False)[0][-1] == b"new\n"
         asked = api.Follow(KEY, follow=False, timed=True)
-        parts = runs.follow(archive, asked, lambda _: True)
+        parts = runs.follow(archive, RUN, asked, lambda _: True)
         times = [part.header["t"] for part in parts if not isinstance(part, api.Followed) and "log" in part.header]
         assert len(times) == 2 and times[0] < times[1] <= time.time() + 2
 
@@ -269,12 +336,12 @@ def test_its_trees(archive: Archive, tmp_path: Path) -> None:
     host = Host(archive)
     host.event(RunState.SAVING)
     with pytest.raises(NotFound, match="the outputs of the run are not in s3://"):
-        runs.read_run_tree(archive, KEY, "outputs")
+        runs.read_run_tree(archive, RUN, "outputs")
     host.tree(tmp_path / "outputs", OUTPUTS)
     host.tree(tmp_path / "source", {"train.py": b"x"}, "source")
     for name, files in (("outputs", OUTPUTS), ("source", {"train.py": b"x"})):
-        tree = runs.read_run_tree(archive, KEY, name)
-        reader = TreeReader(archive, run_prefix(KEY), tree.places)
+        prefix, tree = runs.read_run_tree(archive, RUN, name)
+        reader = TreeReader(archive, prefix, tree.places)
         place(tree.manifest, api.Tree(), reader.place, "aws", tmp_path / f"{name} back", refuse, Progress())
         assert read_files(tmp_path / f"{name} back") == files
     found = reader.contents(tree.manifest.files, 100)

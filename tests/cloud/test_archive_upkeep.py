@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from remoterun.agent.shared.archive import Take, image_key, image_prefix
+from remoterun.agent.shared.archive import Take, hosts_key, image_key, image_prefix
 from remoterun.agent.shared.environment import image_id
 from remoterun.agent.shared.spec import MountSpec, ResourceRef
 from remoterun.agent.shared.states import BuiltImage, Reason, RunState
@@ -92,6 +92,34 @@ class TestDoctor:
         with credentials("NOBODY"):
             (refused,) = creation.checks(bucket)
         assert refused.ok is False and "are not accepted" in refused.detail
+
+
+def test_what_hosts_with_a_role_have_written(archive: Archive, tmp_path: Path) -> None:
+    """It counts with its run, is verified and cleared with it; what no run names goes once it is old."""
+    place = runs.RunPlace(KEY, ("AROAEXAMPLE:i-1", "AROAEXAMPLE:i-2"))
+    runs.put_hosts(archive, place)
+    hosts = [Host(archive, KEY, writer) for writer in (*place.writers, "AROAEXAMPLE:i-3")]
+    for number, host in enumerate(hosts):
+        host.event(RunState.COMPLETE, reason=Reason.EXITED, code=0)
+        host.tree(tmp_path / str(number), {"o": b"%d" % number * 700})
+    archive.s3.put(hosts[0].folder + "packs/" + "0" * 64, b"cut")
+    rows = {(row["kind"], row["name"]): row for row in usage(archive)}
+    assert (
+        rows["run", KEY]["size"] > 1400 and rows["run", KEY]["state"] == "complete" and rows["other", ""]["size"] > 700
+    )
+    assert sum(row["size"] for row in rows.values()) == sum(stored.size for stored in archive.s3.list(""))
+    assert check(archive, mark=False) == (2, 1400, [])
+    later(archive, LEAST - 60)
+    assert sum(part.count for part in collect(archive, None, dry_run=False) if not part.why) == 0
+    later(archive, LEAST + 60)
+    archive.s3.put(hosts_key(OTHER), b"nobody can read it")
+    archive.s3.put(f"hosts/AROAEXAMPLE:i-4/{OTHER}/status.json", b"which may be of that run")
+    (freed,) = collect(archive, None, dry_run=False)
+    assert (freed.kind, freed.count) == ("blobs", 4)
+    assert not [*archive.s3.list(hosts[2].folder)] and [*archive.s3.list("hosts/AROAEXAMPLE:i-4/")]
+    archive.s3.delete([stored.key for stored in archive.s3.list(hosts[1].folder + "packs/")])
+    (fault,) = check(archive, mark=False)[2]
+    assert fault["problem"] == "missing" and fault["users"][0]["run"] == KEY and fault["users"][0]["path"] == "o"
 
 
 def test_who_uses_what(archive: Archive, tmp_path: Path) -> None:

@@ -34,6 +34,7 @@ from remoterun.client import Client, attempts, stores
 from remoterun.client.following import LogBytes, Note, StateChange, Wanted
 from remoterun.client.handover import Talk
 from remoterun.client.rented_hosts import LATE
+from remoterun.client.stores import place_of
 from remoterun.errors import HostUnreachable, RemoterunError, UsageError
 from remoterun.model import HostUse, MachineType, Mount, Rental, Resource, Run, RunRequest
 from remoterun.providers import PROVIDERS
@@ -407,7 +408,7 @@ class TestALostHost:
             ("/s3cr3t-path", f"{run.key}/1", "interrupted"), ("/s3cr3t-path", f"{run.key}/2", "complete"),
         ]  # fmt: skip
         assert 0 < server.posts[0][1]["cost"] < server.posts[1][1]["cost"]
-        assert "s3cr3t" not in str(archived_runs.details(laptop.archive, run.key))
+        assert "s3cr3t" not in str(archived_runs.details(laptop.archive, place_of(run)))
 
     def test_a_run_is_run_again_from_its_bucket(self, laptop: Laptop) -> None:
         """Its host is gone, its data set has a newer version, and the next host is taken away, too."""

@@ -288,6 +288,11 @@ def run_prefix(key: str) -> str:
     return "runs/%s/" % key
 
 
+def hosts_key(key: str) -> str:
+    """The list of the writers of a run's hosts."""
+    return run_prefix(key) + "hosts"
+
+
 def host_prefix(writer: str, key: str) -> str:
     """Of what the host `writer` writes of a run: the run's own folder for one without a role."""
     return "hosts/%s/%s/" % (writer, key) if writer else run_prefix(key)
