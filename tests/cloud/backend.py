@@ -97,7 +97,7 @@ def changed(cloud: Cloud) -> Iterator[None]:
     change(amis.AmiBackend, "_load_amis", _load_amis)
     change(ParameterDict, "__init__", _parameters(ParameterDict.__init__))
     change(ServiceQuotasBackend, "get_service_quota", _get_service_quota(cloud))
-    change(answers, "filter_iam_instance_profiles", _profile(answers.filter_iam_instance_profiles))
+    change(answers, "filter_iam_instance_profiles", _profile(vars(answers)["filter_iam_instance_profiles"]))
     profiles = iam_instance_profile.IamInstanceProfileAssociationBackend
     change(profiles, "associate_iam_instance_profile", _associate(profiles.associate_iam_instance_profile))
     schedules = EventBridgeSchedulerBackend

@@ -26,14 +26,14 @@ from moto.iam.models import iam_backends
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
 from werkzeug.serving import make_server
 
-from tests.cloud import backend
+from tests.cloud import backend, needs
 from tests.cloud.door import Door
 from tests.cloud.gate import Call, Gate, Refusal
 from tests.cloud.guards import Guards
 from tests.cloud.host import CloudHost, Rule
 from tests.cloud.images import IMAGES, Image, cards
 from tests.cloud.machine import Machine
-from tests.cloud.policies import trusts
+from tests.cloud.policies import allowed, trusts
 from tests.cloud.weed import Weed
 from tests.lab import Lab, LabError
 from tests.lab.process import run
@@ -107,6 +107,10 @@ class Cloud:
         """For which the credentials last that a host has of its role; new ones are there after half of it."""
         self.denied: set[str] = set()
         """Actions that the user isn't allowed, such as "ec2:RunInstances"."""
+        self.policy: str | None = None
+        """The document (IAM's JSON) of all that the user is allowed; None: everything."""
+        self.refused: list[str] = []
+        """What calls needed and the policy did not allow."""
         self.calls: list[Call] = []
         self.tokens: dict[tuple[str, str, str], tuple[str, Any]] = {}
         self.machines: dict[str, Machine] = {}
@@ -316,6 +320,20 @@ class Cloud:
         left = self._hidden.get(instance_id, 0)
         self._hidden[instance_id] = max(0, left - 1)
         return left > 0
+
+    def needs_of(self, call: Call) -> list[needs.Need]:
+        """What a call needs to be allowed."""
+        tags = ec2_backends[self.account][call.region or REGION].tags
+        place = needs.Place(call.region, self.account)
+        return list(needs.of_call(call.service, call.action, place, call.parameters, lambda id: tags.get(id, {})))
+
+    def allows(self, need: needs.Need) -> bool:
+        """Whether the user's policy does."""
+        context = {"aws:ResourceAccount": self.account, **need.context}
+        is_allowed = self.policy is None or allowed([self.policy], need.action, need.resource, context)
+        if not is_allowed:
+            self.refused.append(str(need))
+        return is_allowed
 
     def broken_calls(self, action: str, region: str) -> Refusal | None:
         if region in self._broken_regions:

@@ -17,6 +17,7 @@ from collections.abc import Iterable, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
 
+from tests.cloud.needs import of_request
 from tests.cloud.policies import allowed
 
 if TYPE_CHECKING:
@@ -124,6 +125,11 @@ class _Handler(BaseHTTPRequestHandler):
             raise Refused(400, "ExpiredToken", "The provided token has expired.")
         if credentials.user_id:
             self._check_role(credentials, path, query, asked, form)
+        else:
+            bucket, _, object_key = urllib.parse.unquote(path).lstrip("/").partition("/")
+            need = of_request(self.command, bucket, form.get("key", object_key), [name for name, _ in query])
+            if not cloud.allows(need):
+                raise Refused(403, "AccessDenied", f"{cloud.arn} is not authorized to perform: {need.action}")
         if credentials.session is None or form:
             return self.path, headers
         return _signed_anew(credentials, self.command, path, query, headers)

@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
+from tests.cloud.policies import allowed
+
 if TYPE_CHECKING:
     from tests.cloud.cloud import Cloud
 
@@ -72,6 +74,8 @@ class Gate:
             self._check(environ, call)
             if call.action == "DescribeInstanceConnectEndpoints":
                 return _endpoints(self._cloud, call, start)
+            if call.action == "SimulatePrincipalPolicy":
+                return _simulation(self._cloud, call, start)
             return self._pass_on(environ, start, call)
         except Refusal as refusal:
             return _refuse(refusal, call, start)
@@ -100,6 +104,11 @@ class Gate:
             raise _not_allowed(call, cloud, name)
         if hands_over and "iam:PassRole" in cloud.denied:
             raise _not_allowed(call, cloud, "iam:PassRole")
+        lacking = (
+            next((need for need in cloud.needs_of(call) if not cloud.allows(need)), None) if cloud.policy else None
+        )
+        if lacking:
+            raise _not_allowed(call, cloud, lacking.action)
         if call.action.startswith("Describe") and call.parameters.get("DryRun") == "true":  # moto would answer
             raise Refusal(412, "DryRunOperation", "Request would have succeeded, but DryRun flag is set.")
 
@@ -149,6 +158,8 @@ def _call(environ: dict[str, Any], body: bytes) -> Call:
         kind, _, rest = action.strip("/").partition("/")
         verbs = {"POST": "Create", "PUT": "Update", "DELETE": "Delete", "GET": "Get" if rest else "List"}
         action = f"{verbs[environ['REQUEST_METHOD']]}{kind.title().replace('-', '')[: None if not rest else -1]}"
+        told = json.loads(body or b"{}")
+        parameters = {"Name": urllib.parse.unquote(rest), "RoleArn": told.get("Target", {}).get("RoleArn", "")}
     token = parameters.get("ClientToken")
     return Call(time.monotonic(), service, action, region, key, token, parameters)
 
@@ -169,6 +180,33 @@ def _endpoints(cloud: Cloud, call: Call, start: Start) -> Iterable[bytes]:
     name, space = "DescribeInstanceConnectEndpointsResponse", "http://ec2.amazonaws.com/doc/2016-11-15/"
     listed = f"<instanceConnectEndpointSet>{items}</instanceConnectEndpointSet>"
     return [f'<{name} xmlns="{space}">{listed}</{name}>'.encode()]
+
+
+def _simulation(cloud: Cloud, call: Call, start: Start) -> Iterable[bytes]:
+    """What the user's policy says of actions, with the resources and the context that are given: moto doesn't know."""
+
+    def given(key: str) -> list[str]:
+        found = {name: value for name, value in call.parameters.items() if re.fullmatch(rf"{key}\.member\.\d+", name)}
+        return [found[name] for name in sorted(found, key=lambda each: int(each.rpartition(".")[2]))]
+
+    context: dict[str, str] = {}
+    for name, value in call.parameters.items():
+        if found := re.fullmatch(r"(ContextEntries\.member\.\d+)\.ContextKeyName", name):
+            context[value] = call.parameters.get(f"{found[1]}.ContextKeyValues.member.1", "")
+    items = ""
+    for action in given("ActionNames"):
+        for resource in given("ResourceArns") or ["*"]:
+            is_allowed = action not in cloud.denied and (
+                cloud.policy is None or allowed([cloud.policy], action, resource, context)
+            )
+            decision = "allowed" if is_allowed else "implicitDeny"
+            items += f"<member><EvalActionName>{action}</EvalActionName><EvalDecision>{decision}</EvalDecision>"
+            items += f"<EvalResourceName>{resource}</EvalResourceName></member>"
+    call.status = 200
+    start("200 OK", [("Content-Type", "text/xml")])
+    name, space = "SimulatePrincipalPolicy", "https://iam.amazonaws.com/doc/2010-05-08/"
+    results = f"<IsTruncated>false</IsTruncated><EvaluationResults>{items}</EvaluationResults>"
+    return [f'<{name}Response xmlns="{space}"><{name}Result>{results}</{name}Result></{name}Response>'.encode()]
 
 
 def _unknown_key(call: Call) -> Refusal:

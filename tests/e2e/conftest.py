@@ -54,7 +54,7 @@ class Place:
             assert done.returncode == status, said
         return done
 
-    def json(self, *words: str, status: int = 0) -> Any:
+    def json(self, *words: str, status: int | None = 0) -> Any:
         """What a command prints with `--json`, which is held to its schema."""
         said = json.loads(self.run(*words, "--json", status=status).stdout)
         command = next((name for name in (" ".join(words[:2]), words[0]) if name in SCHEMAS), None)

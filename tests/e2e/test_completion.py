@@ -49,7 +49,7 @@ def shell(place: Place, request: pytest.FixtureRequest) -> Iterator[pexpect.spaw
         [*words, "-i"],
         cwd=str(place.folder),
         env=place.env,
-        timeout=20,
+        timeout=120,
         encoding="utf-8",
         dimensions=(24, 200),
     )

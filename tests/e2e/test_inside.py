@@ -94,7 +94,7 @@ def test_a_look_inside(place: Place, host: LabHost | None, tmp_path: Path) -> No
         until(lambda: running(SECONDS + "3"))
         left.send_signal(signal.SIGKILL)
         left.communicate()
-        until(lambda: not running(SECONDS + "3"), 15)
+        until(lambda: not running(SECONDS + "3"))
     assert running(SECONDS + "1")
     # what it uses
     (used,) = map(json.loads, place.run("top", number, "--once", "--json").stdout.splitlines())

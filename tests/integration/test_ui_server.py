@@ -423,9 +423,9 @@ class TestWhatIsRead:
             user.client.registry.add_run(new_key(), MachineType("one"), f"python train.py --seed {number}", 1.0)
         found = get(page, "api/runs?limit=600").json
         assert [row["number"] for row in found["runs"]] == [*range(1000, 400, -1)] and found["more"]
-        again = time.perf_counter()
+        again = time.process_time()  # of this process, which has the page: other tests may keep the machine busy
         assert len(get(page, "api/runs").json["runs"]) == 1000
-        assert time.perf_counter() - again < 1
+        assert time.process_time() - again < 1
 
 
 class TestWhatIsDone:

@@ -58,7 +58,7 @@ class TestLink:
             assert process.poll() is None
             host_a.heal()
             assert process.stdout.read() == b"two\nthree\n"
-            assert process.wait(timeout=10) == 0
+            assert process.wait(timeout=PATIENCE) == 0
 
     def test_mend_undoes_everything(self, lab: Lab, host_a: LabHost) -> None:
         host_a.cut()

@@ -41,7 +41,7 @@ def needed() -> dict[str, bool]:
         is_marked = "aws:ResourceTag/" in condition or "ec2:CreateAction" in condition
         for action in [listed] if isinstance(listed, str) else listed:
             if action.startswith(("ec2:", "ssm:")) and action not in _NOT_FOR_EACH:
-                found[action] = is_marked and found.get(action, True)
+                found[action] = is_marked or found.get(action, False)
     return found
 
 
