@@ -116,6 +116,12 @@ class Cloud:
         self.machines: dict[str, Machine] = {}
         self.endpoints: list[Endpoint] = []
         self.quotas = _quotas()
+        self.plan = "PAID"
+        """"FREE": what RunInstances gives is of the smallest types only."""
+        self.encoded: dict[str, str] = {}
+        """What AWS alone can read → what it says."""
+        self.never_runs: dict[tuple[str, str], str] = {}
+        """(type, zone) of what is given, and ended before it runs → the code of why."""
         self.disk: str | None = None
         """Of the lab's kept images, the one that a machine's disk begins with; None: that without any."""
         self.docker_tags: dict[str, str] = {}
@@ -347,6 +353,13 @@ class Cloud:
     def refusal(self, kind: str, zone: str, zones: Sequence[str], spot: bool) -> Refusal | None:
         """What RunInstances says against one more of this type in this zone; None if nothing."""
         others = [each for each in zones if each != zone]
+        if self.plan == "FREE" and not kind.startswith(("t3.", "t4g.")):
+            return Refusal(
+                400,
+                "InvalidParameterCombination",
+                "The specified instance type is not eligible for Free Tier. For a list of Free Tier instance types, "
+                "run 'describe-instance-types' with the filter 'free-tier-eligible=true'.",
+            )
         if (kind, zone) in self._unsupported:
             elsewhere = ", ".join(each for each in others if (kind, each) not in self._unsupported)
             return Refusal(
@@ -497,4 +510,5 @@ def _quotas() -> dict[str, Quota]:
         "L-3819A6DF": Quota(("g", "vt"), True, 512),
         "L-417A185B": Quota(("p",), False, 512),
         "L-7212CCBC": Quota(("p",), True, 512),
+        "L-C4BD4855": Quota((), True, 512),
     }

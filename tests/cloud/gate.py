@@ -72,6 +72,10 @@ class Gate:
         self._cloud.calls.append(call)
         try:
             self._check(environ, call)
+            if call.action == "DecodeAuthorizationMessage":
+                return _decoded(self._cloud, call, start)
+            if call.action == "GetAccountPlanState":
+                return _plan(self._cloud, call, start)
             if call.action == "DescribeInstanceConnectEndpoints":
                 return _endpoints(self._cloud, call, start)
             if call.action == "SimulatePrincipalPolicy":
@@ -209,6 +213,24 @@ def _simulation(cloud: Cloud, call: Call, start: Start) -> Iterable[bytes]:
     return [f'<{name}Response xmlns="{space}"><{name}Result>{results}</{name}Result></{name}Response>'.encode()]
 
 
+def _decoded(cloud: Cloud, call: Call, start: Start) -> Iterable[bytes]:
+    """moto doesn't know this call."""
+    told = cloud.encoded[call.parameters["EncodedMessage"]].replace("&", "&amp;").replace("<", "&lt;")
+    name, space = "DecodeAuthorizationMessage", "https://sts.amazonaws.com/doc/2011-06-15/"
+    inner = f"<{name}Result><DecodedMessage>{told}</DecodedMessage></{name}Result>"
+    call.status = 200
+    start("200 OK", [("Content-Type", "text/xml")])
+    return [f'<{name}Response xmlns="{space}">{inner}</{name}Response>'.encode()]
+
+
+def _plan(cloud: Cloud, call: Call, start: Start) -> Iterable[bytes]:
+    """moto doesn't know this call."""
+    told = {"accountId": cloud.account, "accountPlanType": cloud.plan, "accountPlanStatus": "ACTIVE"}
+    call.status = 200
+    start("200 OK", [("Content-Type", "application/x-amz-json-1.0")])
+    return [json.dumps(told).encode()]
+
+
 def _unknown_key(call: Call) -> Refusal:
     if call.service == "ec2":
         return Refusal(401, "AuthFailure", "AWS was not able to validate the provided access credentials")
@@ -245,7 +267,9 @@ def _not_allowed(call: Call, cloud: Cloud, action: str) -> Refusal:
     if call.service == "ec2":
         resource = f"arn:aws:ec2:{call.region}:{cloud.account}:instance/*"
         about = "" if call.action.startswith("Describe") else f" on resource: {resource}"
-        secret = hashlib.sha256(action.encode()).hexdigest() * 4
+        secret = hashlib.sha256(action.encode()).hexdigest() * 40
+        asked = {"action": action, "resource": resource, "principal": {"arn": who}}
+        cloud.encoded[secret] = json.dumps({"allowed": False, "explicitDeny": False, "context": asked})
         encoded = "" if call.action.startswith("Describe") else f". Encoded authorization failure message: {secret}"
         message = (
             "You are not authorized to perform this operation. "

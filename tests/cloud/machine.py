@@ -147,6 +147,10 @@ class Machine:
         ended = self._ended
         if not self._passed(lambda: self.cloud.boot_seconds, ended):
             return
+        place = str(self.record.instance_type), str(self.record.placement.zone)
+        if (code := self.cloud.never_runs.get(place)) is not None:
+            self._take_away("terminated", (code, f"{code}: it never ran"))
+            return
         try:
             self._switch_on()
         except LabError as error:

@@ -183,6 +183,30 @@ def test_no_zone_has_room_and_later_one_has(cloud: Cloud, client: Client) -> Non
     assert client.acquire(intent).alive and len(cloud.machines) == 1
 
 
+def test_what_is_taken_back_before_it_runs_is_had_elsewhere(cloud: Cloud, client: Client) -> None:
+    cloud.never_runs = {
+        ("g4dn.xlarge", ZONES[0]): "Server.InsufficientInstanceCapacity",
+        ("g4dn.xlarge", ZONES[1]): "Client.VolumeLimitExceeded",
+    }
+    intent = client.intent()
+    rented = client.acquire(intent)
+    assert rented.offer.zone == ZONES[2] and [each.id for each in cloud.alive()] == [rented.id]
+    assert client.acquire(intent).id == rented.id and len(cloud.machines) == 3
+    cloud.never_runs = {("g4dn.xlarge", zone): "Server.InsufficientInstanceCapacity" for zone in ZONES}
+    with pytest.raises(NoCapacity) as caught:
+        client.acquire()
+    assert (caught.value.evidence or "").count("Server.InsufficientInstanceCapacity") == len(ZONES)
+
+
+def test_a_limit_of_one_kind_leaves_the_others(cloud: Cloud, client: Client) -> None:
+    cloud.quotas["L-DB2E81BA"].vcpus = 0
+    either = replace(T4, rental=Rental("aws", ("g4dn.xlarge", "m7i.large")))
+    assert client.acquire(client.intent(either)).offer.type == "m7i.large"
+    error = refused(client)
+    assert "(L-DB2E81BA) is 0 vCPUs, and it needs 4 vCPUs more" in error.message
+    assert "--desired-value 4 " in str(error.hint) and len(cloud.machines) == 1
+
+
 def test_spot_is_asked_for_as_such_at_the_price_of_now(cloud: Cloud, client: Client) -> None:
     cloud.no_capacity("g4dn.xlarge", *ZONES, spot=False)
     rented = client.acquire(client.intent(SPOT))
@@ -236,6 +260,26 @@ def test_a_missing_permission_is_named(cloud: Cloud, client: Client, action: str
     (check,) = [check for check in client.aws.checks() if check.name == "permissions"]
     assert check.ok is False and check.detail == f"missing: {action}"
     assert (check.fix or "").startswith("remoterun doctor aws --policy ")
+
+
+def test_a_refusal_says_what_aws_lets_one_know_of_it(cloud: Cloud, client: Client) -> None:
+    cloud.denied.add("ec2:RunInstances")
+    error = refused(client)
+    assert "\nec2:RunInstances on arn:aws:ec2:us-east-1:123456789012:instance/*: no policy allows it" in str(
+        error.evidence
+    )
+    cloud.denied.add("sts:DecodeAuthorizationMessage")
+    error = refused(client)
+    assert "these credentials need sts:DecodeAuthorizationMessage" in str(error.evidence)
+    assert not any(secret in str(error.evidence) for secret in cloud.encoded) and cloud.machines == {}
+
+
+def test_an_account_on_the_free_plan_is_told_how_to_leave_it(cloud: Cloud, client: Client) -> None:
+    cloud.plan = "FREE"
+    error = refused(client)
+    assert "free plan" in error.message and "upgrade-account-plan" in str(error.hint) and cloud.machines == {}
+    (check,) = [check for check in client.aws.checks() if check.name == "plan"]
+    assert check.ok is False and check.fix == error.hint
 
 
 def test_what_is_allowed_by_tag_alone_is_not_called_missing(cloud: Cloud, client: Client) -> None:

@@ -39,6 +39,15 @@ def quick(place: Place) -> Place:
     return place
 
 
+def test_a_limit_of_none_is_said_before_anything_is_asked(cloud: Cloud, place: Place) -> None:
+    cloud.quotas["L-DB2E81BA"].vcpus = 0
+    for words in (("--dry-run",), ("-y",)):
+        done = place.run(*ON_T4, *words, "true", status=125)
+        assert "`Running On-Demand G and VT instances` (L-DB2E81BA) is 0 vCPUs" in done.stderr
+        assert "request-service-quota-increase" in done.stderr and "--desired-value 4 " in done.stderr
+    assert cloud.calls_of("RunInstances") == []
+
+
 def test_the_lessons_session(cloud: Cloud, place: Place) -> None:
     place.run("upload", "data/input.txt", "--name", "doom")
     shell = place.spawn("run", "-t", "k80", "--image", BASE_IMAGE, "-m", "uploads/doom:data", TRAIN)

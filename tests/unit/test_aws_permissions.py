@@ -17,7 +17,8 @@ ARN = "arn:aws:iam::123456789012:user/me"
 MOST = 6144
 """Characters of a managed policy, without white space."""
 SERVICES = {"servicequotas": "service-quotas"}
-NOT_CALLS = {"iam:PassRole", "ec2-instance-connect:OpenTunnel", "s3:ListAllMyBuckets", "s3:ListBucket"}
+NOT_CALLS = {"iam:PassRole", "ec2-instance-connect:OpenTunnel"}
+NOT_CALLS |= {f"s3:{name}" for name in ("ListAllMyBuckets", "ListBucket", "ListBucketVersions", "DeleteObjectVersion")}
 FREE = {"sts:GetCallerIdentity"}
 """Everybody may."""
 

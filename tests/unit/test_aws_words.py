@@ -20,7 +20,7 @@ from remoterun.config import AWS as AwsSettings
 from remoterun.config import Config
 from remoterun.errors import ConfigError, HostUnreachable
 from remoterun.model import MachineType, Rental
-from remoterun.providers.aws import catalogue, first_session, image, network, tags
+from remoterun.providers.aws import catalogue, first_session, image, network, quotas, tags
 from remoterun.providers.aws.acquire import client_token, launch_parameters
 from remoterun.providers.aws.calls import (
     Calls,
@@ -28,12 +28,12 @@ from remoterun.providers.aws.calls import (
     QuotaReached,
     Refused,
     is_gone,
-    quota_error,
     translate,
 )
-from remoterun.providers.aws.catalogue import instead, offer, quota_of, rental, table
+from remoterun.providers.aws.catalogue import instead, offer, rental, table
 from remoterun.providers.aws.image import Image
 from remoterun.providers.aws.provider import AWS
+from remoterun.providers.aws.quotas import quota_of
 from remoterun.providers.aws.user_data import cloud_config, user_data
 from remoterun.providers.base import HostNeverCame, Intent, ProviderError, ProviderUnreachable
 from remoterun.providers.folder import HostFolder
@@ -106,7 +106,10 @@ def test_an_offer_of_the_table() -> None:
         ("g4dn.xlarge", False, "L-DB2E81BA"),
         ("gr6.4xlarge", True, "L-3819A6DF"),
         ("p4d.24xlarge", False, "L-417A185B"),
-        ("p5.4xlarge", True, "L-7212CCBC"),
+        ("p4de.24xlarge", True, "L-7212CCBC"),
+        ("p5.4xlarge", True, "L-C4BD4855"),
+        ("p5en.48xlarge", True, "L-C4BD4855"),
+        ("p6-b200.48xlarge", False, "L-417A185B"),
         ("m7i.large", False, "L-1216C47A"),
         ("c7i.large", True, "L-34B43A08"),
     ],
@@ -120,7 +123,7 @@ def test_the_quota_of_a_type(type: str, spot: bool, code: str) -> None:
     "type", ["trn1.2xlarge", "inf2.xlarge", "x2idn.large", "f1.2xlarge", "mac2.metal", "dl1.24xlarge"]
 )
 def test_a_type_whose_quota_is_not_known(type: str) -> None:
-    assert quota_of(type, False) is None
+    assert quota_of(type, False) is None and quota_of("p6-b200.48xlarge", True) is None
 
 
 @pytest.mark.parametrize(
@@ -371,14 +374,67 @@ def test_no_capacity_here_is_not_the_end(code: str) -> None:
     assert isinstance(refusal(code, status=500), NoCapacityHere)
 
 
-@pytest.mark.parametrize("code", ["VcpuLimitExceeded", "MaxSpotInstanceCountExceeded"])
-def test_a_quota_is_named_with_what_to_type(code: str) -> None:
-    error = refusal(code)
-    assert isinstance(error, QuotaReached)
-    told = quota_error(error, "g4dn.xlarge", "eu-west-1", code.startswith("Max"), 4)
-    assert "G and VT" in told.message and "4 vCPUs" in told.message and "eu-west-1" in told.message
-    assert told.hint is not None and "--desired-value 4 --region eu-west-1" in told.hint
-    assert ("L-3819A6DF" in told.hint) == code.startswith("Max")
+class Account(Calls):
+    """One with this limit, and these types at work."""
+
+    def __init__(self, limit: int | None, *types: str, spot: bool = False) -> None:
+        super().__init__(AwsSettings(region="us-east-1"))
+        self._limit, self._types, self._kind = limit, types, {"InstanceLifecycle": "spot"} if spot else {}
+
+    def __call__(self, service: str, operation: str, region: str, **parameters: Any) -> Any:
+        if service == "service-quotas":
+            if self._limit is None:
+                raise Refused("AccessDeniedException", "no")
+            return {"Quota": {"Value": float(self._limit)}}
+        assert operation == "describe_instances"
+        return {"Reservations": [{"Instances": [{"InstanceType": each, **self._kind} for each in self._types]}]}
+
+
+@pytest.mark.parametrize(
+    ("account", "type", "spot", "value"),
+    [
+        (Account(0), "g4dn.xlarge", False, 4),
+        (Account(4, "g4dn.xlarge"), "g4dn.xlarge", False, 8),
+        (Account(4, "g4dn.xlarge"), "g4dn.xlarge", True, 8),  # what is on demand counts for another
+        (Account(8, "g4dn.xlarge", "m7i.large", "p4d.24xlarge"), "g5.4xlarge", False, 20),
+        (Account(96, "p4d.24xlarge", "p5.4xlarge", spot=True), "p5.4xlarge", True, 112),  # P5 has one of its own
+        (Account(None), "p4d.24xlarge", False, 96),
+    ],
+)
+def test_a_quota_is_named_with_what_to_type(account: Account, type: str, spot: bool, value: int) -> None:
+    """The value is what is in use and what is needed, and more than what the account has."""
+    refused = refusal("MaxSpotInstanceCountExceeded" if spot else "VcpuLimitExceeded")
+    assert isinstance(refused, QuotaReached)
+    told, quota = quotas.error(account, refused, offer(type, "eu-west-1", spot=spot)), quota_of(type, spot)
+    assert quota is not None and quota.name in told.message and quota.code in told.message
+    assert f"it needs {table().types[type].vcpus} vCPUs more" in told.message and "eu-west-1" in told.message
+    assert told.hint == quota.raise_command(value, "eu-west-1")
+
+
+def test_quotas_are_looked_up_before_anything_is_asked_for() -> None:
+    t4, a10g = offer("g4dn.xlarge", "us-east-1"), offer("g5.4xlarge", "us-east-1")
+    quotas.check(Account(8, "g4dn.xlarge"), [t4, a10g])
+    quotas.check(Account(None), [t4])
+    quotas.check(Account(4), [a10g, t4])  # the second can be had
+    with pytest.raises(QuotaReached, match="is 4 vCPUs, 4 are in use, and it needs 4 vCPUs more"):
+        quotas.check(Account(4, "g4dn.xlarge"), [t4])
+
+
+@pytest.mark.parametrize(
+    ("wanted", "faults"),
+    [
+        ([], {"quota G on demand": 4}),
+        ([("m7i.large", False)], {"quota standard on demand": 2}),
+        ([("g4dn.xlarge", True), ("p4d.24xlarge", False)], {"quota G spot": 4, "quota P on demand": 96}),
+    ],
+)
+def test_none_of_what_is_wanted_is_a_fault(wanted: list[tuple[str, bool]], faults: dict[str, int]) -> None:
+    found = {check.name: check for check in quotas.checks(Account(0), "us-east-1", wanted)}
+    assert {name for name, check in found.items() if check.ok is False} == faults.keys()
+    for name, value in faults.items():
+        assert f"--desired-value {value} --region us-east-1" in (found[name].fix or "")
+    assert all(check.fix and "none may run" in check.detail for check in found.values())
+    assert "--desired-value 16 " in (found["quota P5 spot"].fix or "")
 
 
 @pytest.mark.parametrize(
@@ -390,6 +446,14 @@ def test_a_quota_is_named_with_what_to_type(code: str) -> None:
         ("RequestExpired", "login has expired", "aws sso login"),
         ("AuthFailure", "these AWS credentials are not accepted", "aws sts get-caller-identity"),
         ("InvalidInstanceType", "no machine of this type", "remoterun machines"),
+        ("OptInRequired", "not opted in to us-east-1", "aws account enable-region --region-name us-east-1"),
+        ("PendingVerification", "up to 4 hours", "support.console.aws.amazon.com"),
+        ("Blocked", "AWS has blocked this account", "support.console.aws.amazon.com"),
+        (
+            "AuthFailure.ServiceLinkedRoleCreationNotPermitted",
+            "not used spot hosts yet",
+            "aws iam create-service-linked-role --aws-service-name spot.amazonaws.com",
+        ),
     ],
 )
 def test_what_is_final_says_what_mends_it(code: str, message: str, hint: str) -> None:
@@ -402,6 +466,17 @@ def test_a_missing_permission_is_the_one_that_aws_names() -> None:
     said = "User: arn:aws:iam::1:user/me is not authorized to perform: ec2:CreateTags on resource: x because …"
     error = refusal("UnauthorizedOperation", said)
     assert isinstance(error, Refused) and "`ec2:CreateTags`" in error.message
+
+
+def test_what_only_aws_can_read_is_not_printed() -> None:
+    blob = "x7Gh" * 600
+    said = f"You are not authorized to perform this operation. Encoded authorization failure message: {blob}"
+    error = refusal("UnauthorizedOperation", said)
+    assert isinstance(error, Refused) and error.encoded == blob
+    assert (
+        blob[:8] not in f"{error.message} {error.evidence} {error.hint}"
+        and "encoded" not in str(error.evidence).lower()
+    )
 
 
 @pytest.mark.parametrize("code", ["AuthFailure", "RequestExpired", "SignatureDoesNotMatch"])

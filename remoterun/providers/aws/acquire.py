@@ -20,8 +20,8 @@ from remoterun.agent.shared.records import encode, from_json
 from remoterun.config import AWS
 from remoterun.errors import HostUnreachable, RemoterunError
 from remoterun.model import MachineType, Rental
-from remoterun.providers.aws import catalogue, endpoint, network, tags
-from remoterun.providers.aws.calls import Calls, NoCapacityHere, QuotaReached, Refused, is_gone, quota_error, reason_of
+from remoterun.providers.aws import catalogue, endpoint, network, quotas, tags
+from remoterun.providers.aws.calls import Calls, NoCapacityHere, QuotaReached, Refused, is_gone, reason_of
 from remoterun.providers.aws.image import USER, Image, disk_size, resolve
 from remoterun.providers.aws.user_data import END, user_data
 from remoterun.providers.base import HostNeverCame, Intent, NoCapacity, Offer, ProviderUnreachable, RentedHost
@@ -35,6 +35,11 @@ ASK_SECONDS = 2.0
 """Between questions about an instance that boots."""
 HIDDEN_SECONDS = 120.0
 """AWS may say for so long that it doesn't know an instance which it has made just now."""
+TAKEN_BACK = (
+    *("Server.InsufficientInstanceCapacity", "Server.InternalError", "Server.ScheduledStop"),
+    *("Client.VolumeLimitExceeded", "Client.InternalError", "Client.InvalidSnapshot.NotFound"),
+)
+"""Why AWS ends an instance that it has given, before it runs."""
 NOTICES = "aws"
 """A key of the agent's `NOTICES`."""
 
@@ -81,12 +86,19 @@ class Acquisition:
         """See `Provider.acquire`."""
         self._folder.begin(self._intent)
         with self._folder.locked(self._say):
-            request = self._given() or self._first_given(offers)
-            try:
-                return self._ready(request)
-            except BaseException as error:
-                self._end(request, error)
-                raise
+            request, tried = self._given(), dict[str, str]()
+            while True:
+                request = request or self._first_given(offers, tried)
+                try:
+                    return self._ready(request)
+                except NoCapacityHere as refused:  # it was given, and taken back before it ran
+                    request.instance, request.refused = None, refused.code
+                    self._keep(request)
+                    tried[_place(request.offer)] = refused.message
+                    request = None
+                except BaseException as error:
+                    self._end(request, error)
+                    raise
 
     # --- the call ---
 
@@ -108,22 +120,31 @@ class Acquisition:
             self._keep(request)
         return request if request.instance is not None else None
 
-    def _first_given(self, offers: Sequence[Offer]) -> LaunchRequest:
-        """The request for the first offer that can be had. Raises `NoCapacity`, or what is final."""
-        tried: list[str] = []
+    def _first_given(self, offers: Sequence[Offer], tried: dict[str, str]) -> LaunchRequest:
+        """The request for the first offer that can be had, of those whose place is not among those that were `tried`,
+        with what for. Raises `NoCapacity`, or what is final."""
+        reached: list[QuotaReached] = []
+        full: set[object] = set()
         for offer in offers:
+            quota = quotas.quota_of(offer.type, offer.spot) or offer.type
+            if quota in full or _place(offer) in tried:
+                continue
             self._say(f"capacity in {offer.zone or offer.region} ({offer.type})")
             try:
                 return self._requested(offer)
             except NoCapacityHere as refused:
-                tried.append(f"{offer.type} in {offer.zone or offer.region}: {refused.message}")
+                tried[_place(offer)] = refused.message
             except QuotaReached as refused:
-                raise quota_error(refused, offer.type, offer.region, offer.spot, offer.vcpus) from refused
+                full.add(quota)
+                reached.append(quotas.error(self._calls, refused, offer))
+        if reached and not tried:
+            raise reached[0]
+        lines = [*(f"{place}: {why}" for place, why in tried.items()), *(each.message for each in reached)]
         hint = "try again later, another -t, or --region"
         if offers and all(offer.spot for offer in offers):
             hint = "try again later, without --spot, another -t, or --region"
         types = ", ".join(dict.fromkeys(offer.type for offer in offers)) or "nothing"
-        raise NoCapacity(f"AWS has no capacity for {types} now", tried, hint=hint)
+        raise NoCapacity(f"AWS has no capacity for {types} now", lines, hint=hint)
 
     def _requested(self, offer: Offer) -> LaunchRequest:
         """The request for an offer, which was given a host."""
@@ -215,7 +236,7 @@ class Acquisition:
 
     def _ready(self, request: LaunchRequest) -> RentedHost:
         """The host of a request that was given one, once it can be used. Where it is reached through a proxy, whether
-        sshd answers is known by logging in alone. Raises `HostNeverCame`."""
+        sshd answers is known by logging in alone. Raises `HostNeverCame`, `NoCapacityHere`."""
         from remoterun.hosts.ssh.dial import answers
 
         region, began, is_running = request.offer.region, time.monotonic(), False
@@ -224,7 +245,7 @@ class Acquisition:
         self._say("its boot")
         while True:
             waited = time.monotonic() - began
-            instance = self._described(request, may_be_hidden=waited < HIDDEN_SECONDS)
+            instance = self._described(request, may_be_hidden=waited < HIDDEN_SECONDS, has_run=is_running)
             if instance is not None and instance["State"]["Name"] == "running" and not is_running:
                 is_running = True
                 self._say("sshd")
@@ -260,8 +281,9 @@ class Acquisition:
         self._folder.write("host.json", json.dumps({**found, "gpus": request.offer.gpus}, indent=1))
         return replace(rented, machine=machine, state="running")
 
-    def _described(self, request: LaunchRequest, *, may_be_hidden: bool) -> dict[str, Any] | None:
-        """The instance now; None where AWS can't be asked, or doesn't know it yet. Raises `HostNeverCame`."""
+    def _described(self, request: LaunchRequest, *, may_be_hidden: bool, has_run: bool) -> dict[str, Any] | None:
+        """The instance now; None where AWS can't be asked, or doesn't know it yet. Raises `HostNeverCame`, and
+        `NoCapacityHere` where it never ran."""
         try:
             answer = self._calls("ec2", "describe_instances", request.offer.region, InstanceIds=[request.instance])
         except ProviderUnreachable:
@@ -275,6 +297,9 @@ class Acquisition:
             return None
         state = found[0]["State"]["Name"]
         if tags.STATES.get(state) in ("stopped", "ending", "gone"):
+            code = (found[0].get("StateReason") or {}).get("Code", "")
+            if code in TAKEN_BACK and not has_run and state in ("shutting-down", "terminated"):
+                raise NoCapacityHere(code, reason_of(found[0]) or code)
             raise HostNeverCame(
                 f"the host {request.instance} ended while it was waited for ({state})",
                 evidence=reason_of(found[0]) or None,
@@ -305,6 +330,10 @@ class Acquisition:
         ]
         error.evidence = "\n".join(lines)
         error.hint = "remoterun machines gc aws   ends it now"
+
+
+def _place(offer: Offer) -> str:
+    return f"{offer.type} in {offer.zone or offer.region}"
 
 
 def launch_parameters(offer: Offer, image: Image, disk: int, group: str, subnet: str | None) -> dict[str, Any]:

@@ -8,6 +8,7 @@ final, and the hint says what mends it. What AWS calls its errors stands in aws_
 from __future__ import annotations
 
 import email.utils
+import json
 import re
 import threading
 import time
@@ -15,8 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from remoterun.archive import aws_session
 from remoterun.aws_codes import DENIED, EXPIRED, LATER, UNKNOWN_KEY, login_fault
-from remoterun.errors import ConfigError
-from remoterun.providers.aws.catalogue import quota_of
+from remoterun.errors import ConfigError, RemoterunError
 from remoterun.providers.base import ProviderError, ProviderUnreachable
 
 if TYPE_CHECKING:
@@ -34,6 +34,8 @@ class Refused(ProviderError):
     def __init__(self, code: str, message: str, *, hint: str | None = None, evidence: str | None = None) -> None:
         super().__init__(message, hint=hint, evidence=evidence)
         self.code = code
+        self.encoded = ""
+        """AWS's reasons, which only AWS can read, and tells those who are allowed to know."""
 
 
 class NoCapacityHere(Refused):
@@ -54,7 +56,31 @@ CAPACITY = {
     "SpotMaxPriceTooLow",
 }
 QUOTA = {"VcpuLimitExceeded", "MaxSpotInstanceCountExceeded", "InstanceLimitExceeded"}
-NOT_READY = {"PendingVerification", "OptInRequired", "Blocked", "AccountDisabled"}
+SUPPORT = "https://support.console.aws.amazon.com/support/home   of the kind Account and billing, which costs nothing"
+NOT_READY = {
+    "OptInRequired": (
+        "this account has not opted in to {region}, or its sign-up is not complete",
+        "aws account enable-region --region-name {region}   takes some minutes; or another --region",
+    ),
+    "PendingVerification": (
+        "AWS is still verifying this new account: that takes minutes, and up to 4 hours",
+        "try again later; after 4 hours, ask AWS: " + SUPPORT,
+    ),
+    "Blocked": ("AWS has blocked this account", "ask AWS why: " + SUPPORT),
+    "AccountDisabled": ("AWS has disabled this account", "ask AWS why: " + SUPPORT),
+    "AuthFailure.ServiceLinkedRoleCreationNotPermitted": (
+        "this account has not used spot hosts yet, and these credentials may not make AWS's role for them",
+        "aws iam create-service-linked-role --aws-service-name spot.amazonaws.com   by who may; or without --spot",
+    ),
+    "FreePlan": (
+        "this account is on AWS's free plan, which has no machines of this type",
+        "aws freetier upgrade-account-plan --account-plan-type PAID --region us-east-1   what is left of its credits "
+        "stays\nor: https://console.aws.amazon.com/billing/home   Upgrade plan",
+    ),
+}
+"""What an account is not open for yet → in words, and what opens it."""
+FREE_PLAN = "not eligible for Free Tier"
+ENCODED = re.compile(r"[.\s]*Encoded authorization failure message:\s*(\S+)")
 LINK = {
     *("HTTPClientError", "ConnectionError", "EndpointConnectionError", "ResponseStreamingError"),
     "ResponseParserError",  # something on the way answers in place of AWS
@@ -69,6 +95,7 @@ def translate(error: Exception, service: str, operation: str, region: str, clock
     answer = response if isinstance(response, dict) else {}
     code = str(answer.get("Error", {}).get("Code", "")) or type(error).__name__
     said = str(answer.get("Error", {}).get("Message", "")) or str(error)
+    said, encoded = ENCODED.sub("", said), ENCODED.search(said)
     evidence = f"{service}:{operation} in {region}: {code}: {said}"[:2000]
     if code in CAPACITY:
         return NoCapacityHere(code, f"{code}: {said}")
@@ -76,17 +103,23 @@ def translate(error: Exception, service: str, operation: str, region: str, clock
         return QuotaReached(code, "the account's limit is reached", evidence=evidence)
     if code in ("VPCIdNotSpecified", "DefaultVpcDoesNotExist", "MissingInput"):
         return no_default_vpc(region, said, code)
+    if (why := "FreePlan" if FREE_PLAN in said else code) in NOT_READY:
+        message, hint = (text.format(region=region) for text in NOT_READY[why])
+        return Refused(why, message, evidence=evidence, hint=hint)
     if (code in EXPIRED or code in UNKNOWN_KEY) and abs(clock_skew) > CLOCK_SECONDS:
         return clock_error(clock_skew, evidence)
     if fault := login_fault(code if answer else error):
         return Refused(code, fault[0], evidence=evidence, hint=fault[1])
-    if code in NOT_READY:
-        return Refused(code, "AWS has not opened this account for it yet", evidence=evidence, hint="sign in and see")
     if code == "InvalidInstanceType":
         hint = "remoterun machines   lists those with a name"
         return Refused(code, "there is no machine of this type here", evidence=evidence, hint=hint)
+    if code in DENIED and getattr(error, "operation_name", "").startswith("AssumeRole"):
+        message = (
+            "the role of this AWS profile can't be assumed: the MFA code was wrong, or it does not trust this user"
+        )
+        return Refused(code, message, evidence=evidence, hint="aws sts get-caller-identity   asks again")
     if code in DENIED:
-        return _denied(code, said, service, operation, evidence)
+        return _denied(code, said, service, operation, evidence, encoded[1] if encoded else "")
     if not answer and not LINK.isdisjoint(cls.__name__ for cls in type(error).__mro__):
         hint = "is this machine online? is the region's name right?"
         return ProviderUnreachable(f"AWS can't be reached ({service} in {region})", evidence=evidence, hint=hint)
@@ -117,31 +150,12 @@ def no_default_vpc(region: str, said: str = "", code: str = "VPCIdNotSpecified")
     )
 
 
-def quota_error(refused: QuotaReached, type: str, region: str, spot: bool, vcpus: int) -> Refused:
-    """What to do about a limit: its name, its code, how much is needed, and what to type."""
-    quota = quota_of(type, spot)
-    kind = "spot" if spot else "on demand"
-    if quota is None:
-        return Refused(refused.code, f"the account's limit for {type} ({kind}) is reached", evidence=refused.evidence)
-    needed = f"{vcpus} vCPUs" if vcpus else "its vCPUs"
-    return Refused(
-        refused.code,
-        f"the account's limit does not allow {type} ({kind}) in {region}: `{quota.name}` ({quota.code}), in vCPUs; "
-        f"it takes {needed} more than what runs now",
-        evidence=f"{refused.evidence}\nnew accounts often have 0 for GPUs; AWS answers a request in hours to days",
-        hint=quota.raise_command(vcpus or "VCPUS", region),
-    )
-
-
-def _denied(code: str, said: str, service: str, operation: str, evidence: str) -> Refused:
+def _denied(code: str, said: str, service: str, operation: str, evidence: str, encoded: str) -> Refused:
     named = re.search(r"not authorized to perform:? ([A-Za-z0-9-]+:[A-Za-z0-9]+)", said)
     action = named[1] if named else f"{service}:{_action(operation)}"
-    return Refused(
-        code,
-        f"these credentials may not do `{action}`",
-        evidence=evidence,
-        hint=POLICY,
-    )
+    refused = Refused(code, f"these credentials may not do `{action}`", evidence=evidence, hint=POLICY)
+    refused.encoded = encoded
+    return refused
 
 
 def _action(operation: str) -> str:
@@ -197,11 +211,26 @@ class Calls:
             answer: dict[str, Any] = getattr(client, operation)(**parameters)
         except ClientError as error:
             self._note(error.response)
-            raise translate(error, service, operation, region, self.clock_skew) from error
+            ours = translate(error, service, operation, region, self.clock_skew)
+            if isinstance(ours, Refused) and ours.encoded and not parameters.get("DryRun"):
+                self._explain(ours, region)
+            raise ours from error
         except (BotoCoreError, ResponseParserError, EOFError) as error:
             raise translate(error, service, operation, region, self.clock_skew) from error
         self._note(answer)
         return answer
+
+    def _explain(self, refused: Refused, region: str) -> None:
+        """Let AWS say what exactly was refused, and by what, where these credentials may know."""
+        try:
+            told = self("sts", "decode_authorization_message", region, EncodedMessage=refused.encoded)["DecodedMessage"]
+            record = json.loads(told)
+            asked, denied = record["context"], record.get("explicitDeny")
+            why = "a policy forbids it explicitly" if denied else "no policy allows it"
+            line = f"{asked['action']} on {asked['resource']}: {why}"
+        except (RemoterunError, ValueError, KeyError, TypeError):
+            line = "to see AWS's reasons, these credentials need sts:DecodeAuthorizationMessage"
+        refused.evidence = f"{refused.evidence}\n{line}"
 
     def pages(self, service: str, operation: str, region: str, key: str, **parameters: Any) -> list[Any]:
         """All that a call lists under `key`, over as many pages as there are."""

@@ -91,33 +91,6 @@ GONE: dict[str, tuple[str, str]] = {
 """A machine type that can't be had → the nearest type that can, and why, with a place for the GPU's name."""
 
 
-@dataclass(frozen=True)
-class Quota:
-    """A limit of an account, in vCPUs that run at a time."""
-
-    code: str
-    name: str
-
-    def raise_command(self, vcpus: int | str, region: str) -> str:
-        """What asks AWS for a higher one."""
-        return (
-            "aws service-quotas request-service-quota-increase --service-code ec2 "
-            f"--quota-code {self.code} --desired-value {vcpus} --region {region}"
-        )
-
-
-_STANDARD = "Standard (A, C, D, H, I, M, R, T, Z)"
-QUOTAS: dict[tuple[str, bool], Quota] = {
-    ("g", False): Quota("L-DB2E81BA", "Running On-Demand G and VT instances"),
-    ("g", True): Quota("L-3819A6DF", "All G and VT Spot Instance Requests"),
-    ("p", False): Quota("L-417A185B", "Running On-Demand P instances"),
-    ("p", True): Quota("L-7212CCBC", "All P4, P3 and P2 Spot Instance Requests"),
-    ("standard", False): Quota("L-1216C47A", f"Running On-Demand {_STANDARD} instances"),
-    ("standard", True): Quota("L-34B43A08", f"All {_STANDARD} Spot Instance Requests"),
-}
-"""(kind of type, whether spot) → the limit that counts for it."""
-
-
 def rental(word: str) -> Rental | None:
     """What is rented for a built-in name, in any case of its letters; None for a word that is not one."""
     name = word.lower()
@@ -135,19 +108,6 @@ def instead(asked_for: str, offer: Offer) -> str:
     number = f"{offer.gpus} {offer.gpu}s are" if offer.gpus > 1 else f"{article} {offer.gpu} is"
     price = f", {hourly(offer.hourly)}" if offer.price is not None else ""
     return f"{why}; {number} the nearest: {offer.type}{price}"
-
-
-def quota_of(type: str, spot: bool) -> Quota | None:
-    """The limit that counts for a type; None for kinds of machine that remoterun has no name for."""
-    family = re.match(r"[a-z]+", type)
-    kind = family[0] if family else ""
-    if kind in ("g", "gr", "vt"):
-        return QUOTAS["g", spot]
-    if kind == "p":
-        return QUOTAS["p", spot]
-    if kind and kind[0] in "acdhimrtz" and not kind.startswith(("trn", "inf", "dl", "mac", "hpc")):
-        return QUOTAS["standard", spot]
-    return None
 
 
 def architecture(type: str) -> str:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import TYPE_CHECKING
 
 from remoterun.agent.shared.api import MachineCheck
 from remoterun.errors import RemoterunError
-from remoterun.providers.aws import endpoint, image, network, permissions
-from remoterun.providers.aws.calls import CLOCK_SECONDS, Calls, clock_error
-from remoterun.providers.aws.catalogue import QUOTAS, offer
+from remoterun.providers.aws import endpoint, image, network, permissions, quotas
+from remoterun.providers.aws.calls import CLOCK_SECONDS, DEFAULT_REGION, NOT_READY, Calls, clock_error
+from remoterun.providers.aws.catalogue import offer
 
 if TYPE_CHECKING:
     from remoterun.config import AWS
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 GPU = "g4dn.xlarge"
 
 
-def checks(calls: Calls, settings: AWS) -> list[MachineCheck]:
-    """See `Provider.checks`."""
+def checks(calls: Calls, settings: AWS, wanted: Collection[tuple[str, bool]]) -> list[MachineCheck]:
+    """See `Provider.checks`. `wanted`: (type, whether spot) of the machines that the user has named."""
     region = calls.region
     try:
         identity = calls("sts", "get_caller_identity", region)
@@ -30,6 +30,7 @@ def checks(calls: Calls, settings: AWS) -> list[MachineCheck]:
         MachineCheck("region", True, region),
     ]
     found.append(_clock(calls))
+    found += _plan(calls)
     zones = "the default network has zones {}"
     found.append(_attempt("network", lambda: zones.format(", ".join(network.subnets(calls, region)))))
     found.append(_attempt("image", lambda: image.resolve(calls, offer(GPU, region), None).name))
@@ -39,7 +40,7 @@ def checks(calls: Calls, settings: AWS) -> list[MachineCheck]:
     else:
         found += _way_in(calls, region, settings)
     found.append(permissions.check(calls, region, identity["Arn"], with_endpoint))
-    found += _quotas(calls, region)
+    found += quotas.checks(calls, region, wanted)
     return found
 
 
@@ -47,6 +48,13 @@ def _clock(calls: Calls) -> MachineCheck:
     if abs(calls.clock_skew) <= CLOCK_SECONDS:
         return MachineCheck("clock", True, f"{abs(calls.clock_skew):.0f} s from AWS's")
     return _failed("clock", clock_error(calls.clock_skew))
+
+
+def _plan(calls: Calls) -> Iterator[MachineCheck]:
+    """Nothing where the account is a paid one, or can't be asked."""
+    with contextlib.suppress(RemoterunError):
+        if calls("freetier", "get_account_plan_state", DEFAULT_REGION)["accountPlanType"] == "FREE":
+            yield MachineCheck("plan", False, *NOT_READY["FreePlan"])
 
 
 def _endpoint(calls: Calls, region: str) -> str:
@@ -63,24 +71,6 @@ def _way_in(calls: Calls, region: str, settings: AWS) -> Iterator[MachineCheck]:
         setting = f'connect = "{endpoint.CONNECT}" below [aws] in config.toml'
         way = f"make one, and set {setting}: {endpoint.making(calls, region)}"
         yield MachineCheck("endpoint", None, f"not needed where hosts are reached on port 22; else {way}")
-
-
-def _quotas(calls: Calls, region: str) -> list[MachineCheck]:
-    """How much of each kind of machine the account may have at a time."""
-    found = []
-    for (kind, spot), quota in QUOTAS.items():
-        name = f"quota {kind.upper() if len(kind) == 1 else kind} {'spot' if spot else 'on demand'}"
-        try:
-            answer = calls("service-quotas", "get_service_quota", region, ServiceCode="ec2", QuotaCode=quota.code)
-        except RemoterunError as error:
-            found.append(MachineCheck(name, None, f"can't be asked: {error.message}"))
-            continue
-        value = int(answer["Quota"]["Value"])
-        if value:
-            found.append(MachineCheck(name, True, f"{value} vCPUs at a time ({quota.code})"))
-        else:
-            found.append(MachineCheck(name, None, f"none may run ({quota.code})", quota.raise_command(8, region)))
-    return found
 
 
 def _attempt(name: str, ask: Callable[[], str]) -> MachineCheck:

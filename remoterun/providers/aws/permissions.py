@@ -17,7 +17,7 @@ from remoterun.providers.aws.catalogue import offer
 SMALL = "m7i.large"
 _INSTANCE = "i-00000000000000000"
 _GROUP = "sg-00000000000000000"
-_NOT_FOR_EACH = {"ec2:DescribeVolumes", "ec2:DeleteTags"}
+_FURTHER = {"ec2:DeleteTags"}
 _ENDPOINT = "ec2:DescribeInstanceConnectEndpoints"
 
 
@@ -40,7 +40,7 @@ def needed() -> dict[str, bool]:
         listed, condition = statement["Action"], str(statement.get("Condition"))
         is_marked = "aws:ResourceTag/" in condition or "ec2:CreateAction" in condition
         for action in [listed] if isinstance(listed, str) else listed:
-            if action.startswith(("ec2:", "ssm:")) and action not in _NOT_FOR_EACH:
+            if action.startswith(("ec2:", "ssm:")) and action not in _FURTHER:
                 found[action] = is_marked or found.get(action, False)
     return found
 

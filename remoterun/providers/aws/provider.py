@@ -9,15 +9,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
+from remoterun import machines
 from remoterun.agent.shared.api import MachineCheck
 from remoterun.archive.workers import each as each_at_once
 from remoterun.aws_codes import DENIED, login_fault
 from remoterun.config import Config
 from remoterun.errors import NotFound, RemoterunError
 from remoterun.model import MachineType, Rental
-from remoterun.providers.aws import catalogue, endpoint, image, network, tags
+from remoterun.providers.aws import catalogue, endpoint, image, network, quotas, tags
 from remoterun.providers.aws.acquire import Acquisition, address_of, describe
-from remoterun.providers.aws.calls import Calls, QuotaReached, Refused, is_gone, quota_error
+from remoterun.providers.aws.calls import Calls, Refused, is_gone
 from remoterun.providers.base import (
     Identity,
     Intent,
@@ -38,6 +39,9 @@ class AWS:
     def __init__(self, config: Config) -> None:
         self._home = config.home
         self._settings = config.aws
+        default = machines.rented_types().get(config.default)
+        named = [*config.machines.values(), *([default] if default else [])]
+        self._wanted = {(each.rental.types[0], each.rental.spot) for each in named if each.rental}
         self.calls = Calls(config.aws)
         self._subnets: dict[str, dict[str, dict[str, Any]]] = {}
         """By region, for the acquisition that follows a question about offers."""
@@ -52,22 +56,7 @@ class AWS:
         return [catalogue.offer(type, region, spot=rental.spot, disk=rental.disk) for type in rental.types]
 
     def check_quotas(self, offers: Sequence[Offer]) -> None:
-        errors = []
-        for offer in {each.type: each for each in offers}.values():
-            quota = catalogue.quota_of(offer.type, offer.spot)
-            if quota is None:
-                return
-            asked = {"ServiceCode": "ec2", "QuotaCode": quota.code}
-            try:
-                limit = self.calls("service-quotas", "get_service_quota", offer.region, **asked)["Quota"]["Value"]
-            except RemoterunError:  # `acquire` finds out
-                return
-            if limit >= offer.vcpus:
-                return
-            reached = QuotaReached("VcpuLimitExceeded", "", evidence=f"{quota.code} is {limit:.0f} vCPUs")
-            errors.append(quota_error(reached, offer.type, offer.region, offer.spot, offer.vcpus))
-        if errors:
-            raise errors[0]
+        quotas.check(self.calls, offers)
 
     def acquire(self, intent: Intent, offers: Sequence[Offer], say: Callable[[str], None]) -> RentedHost:
         folder = HostFolder(self._home, intent.token)
@@ -154,7 +143,7 @@ class AWS:
     def checks(self) -> list[MachineCheck]:
         from remoterun.providers.aws.checks import checks
 
-        return checks(self.calls, self._settings)
+        return checks(self.calls, self._settings, self._wanted)
 
     # --- what there is at AWS ---
 
