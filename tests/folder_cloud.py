@@ -160,8 +160,15 @@ class Folders:
         assert rented is not None
         self._keep(replace(rented, deadline=deadline))
 
-    def take_away(self, token: str, why: str = "", preempted: bool = False, was_ended: bool = False) -> None:
-        """The host is gone, with all that ran there: nobody reaches its home any more."""
+    def forget(self, token: str) -> None:
+        """As a provider does an hour after the end of a host."""
+        (self.root / "rented" / token).unlink()
+
+    def take_away(
+        self, token: str, why: str = "", state: str = "gone", ended: float | None = None, **how: bool
+    ) -> None:
+        """The host is gone, with all that ran there: nobody reaches its home any more. `how`: `preempted`,
+        `was_ended`."""
         home = self.home(token)
         gone = home.with_suffix(".gone")
         rented = self.find(token)
@@ -172,7 +179,7 @@ class Folders:
             if kill_all(str(home).encode()):
                 return False
             gone.write_text("gone")
-            self._keep(replace(rented, state="gone", why=why, preempted=preempted, was_ended=was_ended))
+            self._keep(replace(rented, state=state, why=why, ended=ended or time.time(), **how))
             gone.replace(home)
             return not kill_all(str(home).encode())
 

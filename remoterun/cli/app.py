@@ -22,6 +22,7 @@ COMMANDS: dict[str, dict[str, tuple[str, ...]]] = {
     "Runs": {
         "run": ("run",),
         "rerun": ("rerun",),
+        "continue": ("continuing",),
         "ps": ("listing",),
         "logs": ("tailing",),
         "info": ("listing",),
@@ -63,6 +64,7 @@ INSTEAD = {
     **dict.fromkeys(("cancel",), "stop RUN"),
     **dict.fromkeys(("inspect", "show"), "info RUN"),
     **dict.fromkeys(("submit", "start", "launch"), "run COMMAND"),
+    "resume": "continue RUN",
     **dict.fromkeys(("download", "get", "copy"), "cp"),
     **dict.fromkeys(("delete", "remove"), "rm"),
     "push": "upload",
@@ -96,15 +98,13 @@ class Commands(TyperGroup):
     """All commands, under their headings."""
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
-        formatter.write_usage("remoterun", "COMMAND ...")
+        formatter.write_usage("remoterun", "COMMAND ...   `remoterun help COMMAND` explains one")
         formatter.write_paragraph()
         formatter.write_text(self.help or "")
         for heading, words in COMMANDS.items():
             rows = [(word, self.commands[word].get_short_help_str(64)) for word in words]
             with formatter.section(heading):
                 formatter.write_dl(rows)
-        formatter.write_paragraph()
-        formatter.write("`remoterun help COMMAND` explains one.\n")
 
 
 def no_other_words(words: Sequence[str]) -> None:

@@ -216,6 +216,7 @@ def follow(
         return 0
     if client.config.notice:
         notice(final)
+    run_views.can_go_on([final])
     if final.state is RunState.FAILED and final.code is None and not hinted:
         render.hint(f"remoterun info {final.number}")
     return final.exit_status

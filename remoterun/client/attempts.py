@@ -4,27 +4,25 @@ from __future__ import annotations
 
 import math
 import os
-import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 
 from remoterun import archive as archives
 from remoterun.agent.shared.spec import ResourceRef, RunSpec, SpecError
-from remoterun.agent.shared.states import ENDINGS, Reason, RunState
+from remoterun.agent.shared.states import Reason, RunState
 from remoterun.client import archiving, renting
 from remoterun.client.connections import Connections
 from remoterun.client.handover import Earlier, HandOver, Private, Talk, hand_over, why_not_handed_over
 from remoterun.client.packages import Choice
 from remoterun.client.preparing import Prepared
+from remoterun.client.renting import Plan
 from remoterun.client.reruns import OriginalRun, SavedTree, another_was_asked, original_of
 from remoterun.client.secrets import Secrets
 from remoterun.client.stores import ArchiveStore, Store, place_of
 from remoterun.client.webhooks import addresses_again
-from remoterun.config import HOME_VARIABLE
-from remoterun.errors import HostUnreachable, NotFound, RemoterunError, UsageError
+from remoterun.errors import HostUnreachable, NotFound, UsageError
 from remoterun.model import Run
 from remoterun.providers.base import NoCapacity
 
@@ -33,19 +31,32 @@ WORTH_IT = 120.0
 
 
 def may_go_on(run: Run, now: float) -> bool:
-    """Whether a run shall have another host."""
-    if run.renting is None or run.state is not RunState.INTERRUPTED or run.reason is None:
+    """Whether a run whose host was taken away shall have another one without a further question. That its host is gone
+    proves nothing: its owner may have ended it."""
+    if run.renting is None or run.state is not RunState.INTERRUPTED or run.reason is not Reason.PREEMPTED:
         return False
-    more = run.renting.attempt < run.renting.attempts and now + WORTH_IT < run.renting.deadline
-    return more and ENDINGS[run.reason].retry
+    return run.renting.attempt < run.renting.attempts and now + WORTH_IT < run.renting.deadline
 
 
-def start_next_attempt(connections: Connections, run: Run, values: Mapping[str, str], talk: Talk) -> Run | None:
+def plan_next(connections: Connections, run: Run, waiting: Callable[[str], None]) -> Plan:
+    """What a run that was interrupted will be given if it is continued, as a new run would be: asks its provider, and
+    costs nothing. Raises `UsageError` for a run that can't be continued, `ProviderError`."""
+    if not run.continuable:
+        again = f"remoterun rerun {run.number}" if run.final else f"remoterun logs {run.number}"
+        raise UsageError(f"run {run.number} is {run.state.value}, and not interrupted on a rented host", hint=again)
+    return renting.plan(connections, run.machine, _had(run), True, waiting)
+
+
+def start_next_attempt(
+    connections: Connections, run: Run, values: Mapping[str, str], talk: Talk, agreed: Plan | None = None
+) -> Run | None:
     """Give an interrupted run its next host, and hand it over; None where another client does so.
 
-    `values`: of the variables that the user set, which are saved nowhere; those that are missing are taken from this
-    process's own, those of secrets from where these are saved, and so are addresses that are notified. What goes wrong
-    leaves the run INTERRUPTED, with the reason. Blocks for minutes. Raises `ProviderError`, `HostError`, `UsageError`.
+    `agreed`: what a person agreed to just now, with limits of its own; else those count that were agreed to for the
+    run. `values`: of the variables that the user set, which are saved nowhere; those that are missing are taken from
+    this process's own, those of secrets from where these are saved, and so are addresses that are notified. What goes
+    wrong leaves the run INTERRUPTED, with the reason. Blocks for minutes. Raises `ProviderError`, `HostError`,
+    `UsageError`.
     """
     if run.renting is None:
         return None
@@ -54,16 +65,18 @@ def start_next_attempt(connections: Connections, run: Run, values: Mapping[str, 
     spec = original.spec
     private = Private(_values(connections, run, spec, values), addresses_again(connections, spec.notify, values))
     written = archives.runs.log_sizes(archive.archive, place_of(run))
-    plan = renting.plan(connections, run.machine, without={host.token for host in run.renting.hosts})
-    ends = renting.deadline(run, plan, time.time())
-    if ends < time.time() + WORTH_IT:
-        raise UsageError(f"run {run.number} has cost what it may", hint=f"remoterun info {run.number}")
+    plan = agreed or renting.plan(connections, run.machine, _had(run))
+    now = time.time()
+    ends = renting.deadline(run, plan, now) if agreed is None else now + plan.hours * 3600
+    if ends < now + WORTH_IT:
+        raise UsageError(f"run {run.number} has cost what it may", hint=f"remoterun continue {run.number}")
     limit = _time_limit(run, spec)
-    if limit < time.time() + WORTH_IT:
+    if limit < now + WORTH_IT:
         raise UsageError(f"run {run.number} has had the time of its --timeout", hint=f"remoterun rerun {run.number}")
     earlier = Earlier(_outputs(run, archive), *written, limit)
-    later = replace(run.renting, attempt=run.renting.attempt + 1, deadline=ends)
-    taken = connections.registry.next_attempt(run, later, time.time())
+    attempt = run.renting.attempt + 1
+    later = replace(run.renting, attempt=attempt, attempts=max(attempt, run.renting.attempts), deadline=ends)
+    taken = connections.registry.next_attempt(run, later, now)
     if taken is None:
         return None
     places = tuple(mount.place for mount in spec.mounts)
@@ -82,6 +95,11 @@ def start_next_attempt(connections: Connections, run: Run, values: Mapping[str, 
         prepared, spec.notify, lambda *_: private, partial(_give_up, connections, run), plan=plan, earlier=earlier
     )
     return hand_over(connections, taken, how, talk)
+
+
+def _had(run: Run) -> set[str]:
+    """The tokens of hosts that it had: one that is there yet knows this run as one that has ended."""
+    return {host.token for host in run.renting.hosts} if run.renting is not None else set()
 
 
 def _time_limit(run: Run, spec: RunSpec) -> float:
@@ -139,37 +157,6 @@ def _values(connections: Connections, run: Run, spec: RunSpec, given: Mapping[st
     if missing:
         raise UsageError(
             f"run {run.number} can't go on without the values of {', '.join(missing)}, which are saved nowhere",
-            hint=f"export {' '.join(f'{name}=…' for name in missing)} && remoterun logs {run.number}",
+            hint=f"export {' '.join(f'{name}=…' for name in missing)} && remoterun continue {run.number}",
         )
     return {name: value for name, value in values.items() if value is not None} | secrets
-
-
-def start_in_background(number: int, home: Path) -> None:
-    """Let a process of its own give a run its next host: for a command that ends soon."""
-    import subprocess
-
-    words = [sys.executable, "-m", __name__, str(number)]
-    env = {**os.environ, HOME_VARIABLE: str(home)}
-    nothing = subprocess.DEVNULL
-    subprocess.Popen(words, stdin=nothing, stdout=nothing, stderr=nothing, start_new_session=True, cwd="/", env=env)
-
-
-def main(words: list[str]) -> int:
-    connections = Connections()
-    try:
-        run = connections.registry.run(words[0])
-        if not may_go_on(run, time.time()):
-            return 0
-        try:
-            start_next_attempt(connections, run, {}, Talk())
-        except RemoterunError as error:
-            said = {"reason": run.reason and run.reason.value, "message": f"no other host yet: {error.message}"}
-            connections.registry.move(run, RunState.INTERRUPTED, time.time(), **said)
-            return error.exit_status
-        return 0
-    finally:
-        connections.close()
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

@@ -135,6 +135,8 @@ class Follower:
         self._connections, self._find, self._wanted, self._values = connections, find, wanted, values
         self._stopped = connections.event()
         self._closed = False
+        self._may_rent = False
+        """Whether the run went on when it was first seen: to read of one that was interrupted before rents nothing."""
         self._stream: Stream | None = None
         self._words: queue.Queue[str | None] = queue.Queue()
         """What a next host waits for; None at the end."""
@@ -148,6 +150,7 @@ class Follower:
 
     def items(self) -> Generator[Item, None, None]:
         run, wanted = self._find(), self._wanted
+        self._may_rent = not run.final
         if run.final and run.started is None and run.ended is None:  # its machine never got it
             yield _end(run)
             return
@@ -249,7 +252,7 @@ class Follower:
                 self._stopped.wait(TURN)
             elif now.placed is not None and (now.key, now.attempt) != followed:
                 return now
-            elif not may_go_on(now, time.time()):
+            elif not (self._may_rent and may_go_on(now, time.time())):
                 return None
             else:
                 taken = yield from self._next_attempt(now)

@@ -46,10 +46,11 @@ class RentedHosts:
     def __init__(self, connections: Connections) -> None:
         self._connections = connections
 
-    def plan(self, machine: MachineType) -> Plan | None:
+    def plan(self, machine: MachineType, waiting: Callable[[str], None] = lambda _: None) -> Plan | None:
         """What a run on a machine type will be given, and what it costs at the most; None for one that is not rented.
-        Asks the provider, and costs nothing. Raises `ProviderError`, `HostUnreachable`."""
-        return None if machine.rental is None else renting.plan(self._connections, machine)
+        Asks the provider, and costs nothing; `waiting` as for `Runs.launch`. Raises `ProviderError`,
+        `HostUnreachable`."""
+        return None if machine.rental is None else renting.plan(self._connections, machine, waiting=waiting)
 
     def list(self, note: Callable[[str], None] = unheard) -> Sequence[RentedHost]:
         """All hosts of ours that are not gone, oldest first, from their tags alone: also those that another client

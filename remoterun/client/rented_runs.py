@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 Answer = dict[str, RunStatus | HostError]
 """By the keys of runs: what their machine reports, or why that is not known."""
 
-GONE = "gone"
-"""The state of a host that its provider knows, and that will not come back."""
+LOST = ("gone", "stopped")
+"""The states of a host that its provider knows, and that will not come back: nothing of ours starts one again."""
 SOON = 1.5
 """Seconds that a host has to answer before its provider is asked, too."""
 BEFORE_IT_ENDS = 1800.0
@@ -69,7 +69,7 @@ def find_store(connections: Connections, run: Run) -> tuple[Run, Store]:
         check_home(run, answer.home_id)
         return run, HostStore(answer)
     rented = ask_provider(connections, run)
-    if rented is None or rented.state == GONE:
+    if rented is None or rented.state in LOST:
         run = record_status(connections, run, _how_it_ended(connections, run, rented))
         return run, ArchiveStore(connections, machine_of(run))
     if run.final and not rented.alive:
@@ -137,17 +137,26 @@ def _provider(connections: Connections, run: Run) -> Provider:
 
 def _how_it_ended(connections: Connections, run: Run, rented: RentedHost | None) -> RunStatus:
     """A run whose host is gone, which is noted: as that had ended it, or as its own end did, which the archive has from
-    now on. One whose host the user has ended gets no other one: who ends a host wants to pay no more."""
-    reason = Reason.HOST_LOST
-    if rented is not None and rented.preempted:
-        reason = Reason.PREEMPTED
-    elif rented is not None and rented.was_ended:
-        reason = Reason.KILLED
-    why = f": {rented.why}" if rented is not None and rented.why else ""
-    id = rented.id if rented is not None else run.host.name
-    event = RunEvent(t=time.time(), state=ENDINGS[reason].state, reason=reason, message=f"its host {id} is gone{why}")
+    now on. One whose host a person has ended gets no other one: who ends a host wants to pay no more."""
+    reason, now = Reason.HOST_LOST, time.time()
+    id, why = run.host.name, "is gone"
+    if rented is not None:
+        id, why = rented.id, f"is gone: {rented.why}" if rented.why else "is gone"
+        late = rented.ended is not None and rented.ended >= rented.deadline  # nobody but the provider's own guard
+        if rented.preempted:
+            reason = Reason.PREEMPTED
+        elif late:
+            why = f"was ended by its provider at its deadline ({rented.why})"
+        elif rented.was_ended:
+            reason = Reason.KILLED
+        if rented.state == "stopped":
+            why = f"was stopped: {rented.why}; its disk costs until `remoterun machines rm {id}`"
+    if run.renting is not None and run.renting.hosts:
+        ended = rented.ended if rented is not None else run.renting.hosts[-1].deadline
+        now = min(now, ended or now)
+    event = RunEvent(t=now, state=ENDINGS[reason].state, reason=reason, message=f"its host {id} {why}")
     status = archives.runs.record_end(archive_of(connections, run), place_of(run), event).status
     run = connections.registry.run(run.number)
-    if run.renting is not None and (rented is None or rented.state == GONE):
+    if run.renting is not None and (rented is None or rented.state in LOST):
         connections.registry.rent(run, run.renting.host_is_gone(run.host.rented or ""))
     return by_our_clock(status)._replace(images=())

@@ -9,8 +9,11 @@ from collections.abc import Callable, Container
 from dataclasses import dataclass, replace
 
 from remoterun import machines
+from remoterun.agent.shared.states import RunState
 from remoterun.client import archiving
 from remoterun.client.connections import Connections
+from remoterun.client.rented_runs import find_store, record_status
+from remoterun.client.stores import told
 from remoterun.errors import HostError, LinkLost, NotFound, RemoterunError, UsageError
 from remoterun.model import HostUse, MachineType, Rental, Renting, Run, RunRequest
 from remoterun.providers.base import Intent, NoCapacity, Offer, Provider, ProviderError, RentedHost
@@ -28,6 +31,8 @@ SAVING_PART = 0.1
 """For runs with a short limit: the part of it that is left for saving outputs."""
 LEAST = 0.1
 """Hours: a host needs some minutes to boot and to save what its run made, so a shorter limit pays for nothing."""
+ENDING, ENDING_POLL = 30.0, 0.2
+"""Seconds for which a run is waited for that is about to end, and between two questions about it."""
 WORTH_KEEPING = 0.5
 """A host is used again if it will still be there for this part of the time that a run may take."""
 
@@ -82,11 +87,19 @@ def asked(machine: MachineType, request: RunRequest) -> MachineType:
     return replace(machine, rental=replace(machine.rental, **wanted))
 
 
-def plan(connections: Connections, machine: MachineType, without: Container[str] = ()) -> Plan:
+def plan(
+    connections: Connections,
+    machine: MachineType,
+    without: Container[str] = (),
+    anything: bool = False,
+    waiting: Callable[[str], None] = lambda _: None,
+) -> Plan:
     """What a run on `machine` will be given. Asks its provider, and costs nothing. `without`: the tokens of hosts that
-    it shall not have. Raises `ProviderError`."""
+    it shall not have; `anything`: a free host will do that is not a spot host where one was asked for, or is. Blocks
+    for `ENDING` seconds at the most, with what is waited for in `waiting`, where a run on a host of ours is about to
+    end. Raises `ProviderError`."""
     rental = _rental(machine)
-    kept = _kept(connections, machine, without)
+    kept = _kept(connections, machine, without, anything, waiting)
     if kept is not None:
         connections.open_soon(_reached(kept))
         offers: tuple[Offer, ...] = (kept.offer,)
@@ -318,32 +331,45 @@ def _offers(connections: Connections, machine: MachineType) -> tuple[Offer, ...]
     return offers
 
 
-def _kept(connections: Connections, machine: MachineType, without: Container[str]) -> RentedHost | None:
-    """A host of ours without a run, of a type that is wanted, which will be there for long enough. Where there is one,
-    its provider is not asked for anything else: such a run begins at once."""
+def _kept(
+    connections: Connections,
+    machine: MachineType,
+    without: Container[str],
+    anything: bool,
+    waiting: Callable[[str], None],
+) -> RentedHost | None:
+    """A host of ours without a run, of a type that is wanted, which will be there for long enough; one whose run is
+    about to end is waited for. Where there is one, its provider is not asked for anything else: such a run begins at
+    once."""
     from remoterun.providers.folder import HostFolder
 
     rental = _rental(machine)
     provider = connections.provider(rental.provider)
-    kinds = {_kind(offer) for offer in provider.offers(machine)}
-    busy = {token for run in connections.registry.runs() if not run.final for token in tokens(run)}
-    for folder in HostFolder.all(connections.config.home):
-        intent = folder.intent()
+    kinds = {_kind(offer, anything) for offer in provider.offers(machine)}
+    users: dict[str, list[Run]] = {}
+    for run in connections.registry.runs():
+        for token in tokens(run) if not run.final else ():
+            users.setdefault(token, []).append(run)
+    folders = HostFolder.all(connections.config.home)
+    for folder in sorted(folders, key=lambda each: each.token in users):  # those that are free first
+        intent, using = folder.intent(), users.get(folder.token, [])
         had = intent.machine.rental if intent is not None else None
         if had is None or (had.provider, had.image, had.disk) != (rental.provider, rental.image, rental.disk):
             continue
-        if folder.token in busy or folder.token in without:
+        if folder.token in without or set(had.types).isdisjoint(rental.types):
             continue
         last = folder.last_reached()
         if last is not None:
             connections.open_soon(last)  # while its provider is asked
+        if not all(_will_end(connections, run, waiting) for run in using):
+            continue
         try:
             host = provider.find(folder.token)
         except ProviderError:  # it is of another account
             continue
         if host is None or host.state == "gone":
             folder.remove()
-        elif host.machine is not None and host.state == "running" and _kind(host.offer) in kinds:
+        elif host.machine is not None and host.state == "running" and _kind(host.offer, anything) in kinds:
             if rental.max_cost is not None and host.offer.at_most is None:
                 continue
             if _left(host) > hours(machine, (host.offer,)) * WORTH_KEEPING:
@@ -351,10 +377,28 @@ def _kept(connections: Connections, machine: MachineType, without: Container[str
     return None
 
 
+def _will_end(connections: Connections, run: Run, waiting: Callable[[str], None]) -> bool:
+    """Whether a run has ended, as its host knows, or does so soon; that is waited for."""
+    give_up_at, waits = time.monotonic() + ENDING, False
+    with contextlib.suppress(RemoterunError):
+        while run.placed is not None:
+            store = find_store(connections, run)[1]
+            (status,) = store.statuses([run.key]).runs
+            run = record_status(connections, run, told(store, status))
+            if run.final or time.monotonic() > give_up_at or not (run.stopping or run.state is RunState.SAVING):
+                break
+            if not waits:
+                waiting(f"the end of run {run.number}, whose host is used again")
+            waits = not connections.closed.wait(ENDING_POLL)
+    if waits:
+        waiting("")
+    return run.final
+
+
 def _left(host: RentedHost) -> float:
     """Hours until a host ends."""
     return (host.deadline - time.time()) / 3600
 
 
-def _kind(offer: Offer) -> tuple[str, str, bool]:
-    return offer.type, offer.region, offer.spot
+def _kind(offer: Offer, anything: bool) -> tuple[str, str, bool]:
+    return offer.type, offer.region, offer.spot and not anything

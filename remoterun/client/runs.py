@@ -14,7 +14,7 @@ from remoterun.agent.shared.records import to_json
 from remoterun.agent.shared.spec import PortSpec, RunSpec, SpecError
 from remoterun.agent.shared.states import ENDINGS, HAND_OVER, Reason, RunEvent, RunState, RunStatus
 from remoterun.client import archiving, occupancy, placement, renting
-from remoterun.client.attempts import may_go_on, start_in_background
+from remoterun.client.attempts import plan_next, start_next_attempt
 from remoterun.client.connections import Connections, check_home
 from remoterun.client.following import ALL, Follower, Following, Note, Wanted
 from remoterun.client.handover import Talk, launch, move
@@ -44,8 +44,6 @@ ANSWER = 2.0
 """Seconds that a machine has to answer: one that is away must not hold up the news of the others."""
 LATE = 10.0
 """Seconds after which a machine that does not answer is reported: to connect to one that is far takes some."""
-BETWEEN_TRIES = 60.0
-"""Seconds between two tries to give a run its next rented host."""
 AT_ONCE = 250
 """Runs that one request asks about."""
 A = TypeVar("A")
@@ -72,12 +70,15 @@ class Runs:
         """
         return prepare(self._connections, request, source, self._connections.machine(machine), complete=complete)
 
-    def try_machine(self, request: RunRequest, machine: str | None = None) -> Plan | None:
+    def try_machine(
+        self, request: RunRequest, machine: str | None = None, waiting: Callable[[str], None] = lambda _: None
+    ) -> Plan | None:
         """Open the machine that a run is to go to, or plan what is rented for it, so that one which can't be had is
-        known before anything else is asked. Raises `HostError`, `UsageError`, `ProviderError`."""
+        known before anything else is asked. `waiting` as for `launch`. Raises `HostError`, `UsageError`,
+        `ProviderError`."""
         asked = renting.asked(self._connections.machine(machine), request)
         if asked.rental is not None:
-            return renting.plan(self._connections, asked)
+            return renting.plan(self._connections, asked, waiting=waiting)
         placement.fitting(self._connections, asked, request, lambda _: None)
         return None
 
@@ -272,8 +273,8 @@ class Runs:
         long as it takes, and the log goes on where it stopped. The log of a run that has ended comes from here where it
         was followed to its end before, and its machine can't be reached.
 
-        Followed live, a run whose rented host was lost gets its next one, if it may have another; `values` as for
-        `RunRequest.env`, which it needs again. Any thread may `close` the result.
+        Where the rented host of a run that is followed live is taken away meanwhile, the run gets its next one, if it
+        may have another; `values` as for `RunRequest.env`, which it needs again. Any thread may `close` the result.
         """
         find = partial(self._handed_over, number, wanted.wait)
         return Following(Follower(self._connections, find, wanted, values or {}))
@@ -331,14 +332,13 @@ class Runs:
 
         A machine that can't be reached is asked again for as long as it takes: a `Note` "lost" says so once, and one
         "back" when it answers. After an error that is not `passing` a run comes as it was known before, with its
-        `fault`, and is not waited for any more. A run whose rented host was lost gets its next one, as with `follow`.
+        `fault`, and is not waited for any more. A run whose rented host is taken away comes as interrupted.
         """
         registry = self._connections.registry
         until = float("inf") if timeout is None else time.monotonic() + timeout
         going_on = list(dict.fromkeys(registry.run(number).number for number in numbers))
         lost: set[str] = set()
         silent: dict[str, float] = {}  # since when
-        taken_up: dict[int, float] = {}  # when to try again
         seconds = WAIT_LEAST
         while True:
             for run in self._ask([registry.run(number) for number in going_on], ANSWER):
@@ -357,11 +357,7 @@ class Runs:
                     if not late or time.monotonic() > silent.setdefault(name, time.monotonic()) + LATE:
                         lost.add(name)
                         yield Note("lost", run.fault.message)
-                if run.final and may_go_on(run, time.time()):
-                    if time.monotonic() >= taken_up.get(run.number, 0.0):
-                        taken_up[run.number] = time.monotonic() + BETWEEN_TRIES
-                        self.start_next_attempt(run.number)
-                elif run.final:
+                if run.final:
                     going_on.remove(run.number)
                     yield run
             left = until - time.monotonic()
@@ -437,14 +433,27 @@ class Runs:
             found.append(registry.see(run, told(store, status), time.time()))
         return found
 
-    def start_next_attempt(self, number: int | str) -> bool:
-        """Let a process of its own give an interrupted run its next host; whether the run may have one. Returns at
-        once. Where several clients do so, one succeeds."""
-        run = self._connections.registry.run(number)
-        if not may_go_on(run, time.time()):
-            return False
-        start_in_background(run.number, self._connections.config.home)
-        return True
+    def plan_next(self, number: int | str, waiting: Callable[[str], None] = lambda _: None) -> Plan:
+        """What a run that was interrupted on a rented host will be given if it is continued. Rents nothing; `waiting`
+        as for `launch`. Raises `UsageError` for another run, `ProviderError`, `HostError`."""
+        return plan_next(self._connections, self.get(number), waiting)
+
+    def continue_(
+        self,
+        number: int | str,
+        plan: Plan,
+        values: Mapping[str, str] | None = None,
+        waiting: Callable[[str], None] = lambda _: None,
+        progress: Progress | None = None,
+    ) -> Run:
+        """Give an interrupted run another rented host, as `plan_next` planned it, and hand it over; it goes on with
+        what it had saved, under its number. `values` as for `follow`, `waiting` as for `launch`. Blocks for minutes.
+        What goes wrong leaves it interrupted. Raises as `launch`, and `UsageError` where another client does so."""
+        run, talk = self._connections.registry.run(number), Talk(progress or Progress(), waiting)
+        taken = start_next_attempt(self._connections, run, values or {}, talk, plan)
+        if taken is None:
+            raise UsageError(f"run {run.number} goes on already", hint=f"remoterun logs {run.number}")
+        return taken
 
     def stop(self, number: int | str, grace: float = 10.0) -> tuple[Run, bool]:
         """Ask a run to end: SIGTERM, `grace` seconds, SIGKILL; its outputs are saved. (run, whether it could be asked).

@@ -103,6 +103,11 @@ class Run:
         hosts = self.renting.hosts if self.renting is not None else ()
         return self.placed.bucket is not None or any(host.gone and host.token == self.placed.rented for host in hosts)
 
+    @property
+    def continuable(self) -> bool:
+        """Whether `remoterun continue` may give it another rented host."""
+        return self.state is RunState.INTERRUPTED and self.renting is not None and self.reason is not Reason.MOVED
+
     def cost(self, now: float) -> float | None:
         """US dollars that its hosts have cost while it had them, also those that never came to serve it; None for a
         run that rents none, or if that is not known."""
@@ -113,6 +118,8 @@ class Run:
         """Why it ended, for people."""
         if self.reason is Reason.HOST_LOST and self.renting is not None:
             return "its host was lost"
+        if self.reason is Reason.KILLED and self.renting is not None and self.message:
+            return "its host was ended"
         return ENDINGS[self.reason].words if self.reason else None
 
     @property

@@ -296,7 +296,7 @@ sys.exit(main())
     words = [sys.executable, "-c", program]
     done = subprocess.run(words, cwd=data.folder, env=data.env, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stderr.strip()) == (status, ""), done
-    assert done.stdout.endswith("explains one.\n") is (status != 130), "what was written is there"
+    assert done.stdout.endswith("Save values that runs get by name.\n") is (status != 130), "what was written is there"
 
 
 # -- with runs

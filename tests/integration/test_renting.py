@@ -321,7 +321,36 @@ class TestALostHost:
         laptop.client.hosts.end(laptop.client.hosts.list()[0].id)
         ended = laptop.another().runs.get(run.number)
         assert (ended.state.value, ended.reason and ended.reason.value) == ("killed", "killed")
-        assert not laptop.client.runs.start_next_attempt(run.number) and laptop.folders.hosts() == []
+        with pytest.raises(UsageError, match=f"run {run.number} is killed, and not interrupted"):
+            laptop.client.runs.plan_next(run.number)
+        assert laptop.folders.hosts() == []
+
+    @pytest.mark.parametrize("known", [True, False], ids=["described", "forgotten"])
+    def test_one_ended_at_its_deadline_or_long_ago_is_said_of_nobody(self, laptop: Laptop, known: bool) -> None:
+        """What ends a host at its deadline, from outside, looks like a person at AWS; of a host that AWS has forgotten
+        nothing is known. Neither is a proof that it was taken away."""
+        run = laptop.submit("echo begun; exec sleep 1000", attempts=3, spot=True)
+        until(lambda: b"begun" in laptop.log(run))
+        deadline = time.time() + 5
+        laptop.folders.prolong(run_token(run), deadline)
+        laptop.folders.take_away(run_token(run), "User initiated", was_ended=True, ended=deadline + 120)
+        if not known:
+            laptop.folders.forget(run_token(run))
+        seen = [item for item in laptop.another().runs.follow(run.number) if isinstance(item, StateChange)]
+        ended = seen[-1].run
+        assert (ended.state.value, ended.words) == ("interrupted", "its host was lost")
+        assert ("at its deadline" in (ended.message or "")) == known and ended.continuable
+        assert laptop.folders.hosts() == [] and len(laptop.client.runs.list()) == 1
+
+    def test_a_stopped_host_is_lost_and_its_disk_is_said_to_cost(self, laptop: Laptop) -> None:
+        run = laptop.submit("echo begun; exec sleep 1000")
+        until(lambda: b"begun" in laptop.log(run))
+        laptop.folders.take_away(run_token(run), "Server.ScheduledStop", state="stopped")
+        ended = laptop.another().runs.get(run.number)
+        assert ended.state is RunState.INTERRUPTED and ended.archived
+        assert ended.message == (
+            "its host i-0 was stopped: Server.ScheduledStop; its disk costs until `remoterun machines rm i-0`"
+        )
 
     def test_on_a_host_that_ends_sooner_it_ends_before_that(self, laptop: Laptop) -> None:
         earlier = laptop.submit("exec sleep 1000")
@@ -402,6 +431,8 @@ class TestALostHost:
             laptop.folders.take_away(run_token(run), preempted=True)
             client = laptop.another()
             assert client.runs.get(run.number).state is RunState.INTERRUPTED
+            assert list(client.runs.follow(run.number)) and laptop.folders.hosts() == []  # reading rents nothing
+            client.runs.continue_(run.number, client.runs.plan_next(run.number))
             assert list(client.runs.follow(run.number)) and laptop.log(run) == b"6\n6\nfirst\n"
             until(lambda: len(server.posts) == 2)
         assert [(path, body["id"], body["state"]) for path, body in server.posts] == [
@@ -430,6 +461,7 @@ class TestALostHost:
         until(lambda: b"A\n" in laptop.log(again), 60)
         begun = client.runs.get(again.number).started
         preempt(laptop, again)
+        assert taken(client, client.runs.get(again.number)) is not None
         seen = b"".join(item.data for item in client.runs.follow(again.number) if isinstance(item, LogBytes))
         assert seen == b"first\nA\nfirst\nA\nkept\n"
         assert client.registry.repeats(again) == (run.number, [])
@@ -624,24 +656,63 @@ class TestTheCommandLine:
         assert say("machines", "whoami", "--json")[1].count(str(laptop.config.aws.bucket)) == 1
         assert "bucket" in say("doctor", "aws")[1]
 
-    def test_a_run_goes_on_by_the_client_that_comes_next(self, laptop: Laptop, say: Callable[..., Any]) -> None:
+    def test_who_looks_rents_nothing_and_continue_asks(
+        self, laptop: Laptop, say: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.chdir(write_files(laptop.root / "work", {"train.py": b""}))
         command = "cat saved 2>/dev/null && exit; echo begun; echo $WORD >saved; exec sleep 1000"
         words = ("run", "-t", "gpu", "-y", "-b", "--no-git", "--attempts", "2", "-e", "WORD=secret", command)
         assert say(*words)[:2] == (0, "1\n")
         run = laptop.client.registry.run(1)
         until(lambda: b"begun" in laptop.log(run))
         preempt(laptop, run)
-        assert laptop.another().runs.get(1).state is RunState.INTERRUPTED
-        assert attempts.main(["1"]) == 2, "the value of WORD is kept nowhere"
-        assert "the values of WORD" in (laptop.client.registry.run(1).message or "")
-        os.environ["WORD"] = "again"
-        try:
-            assert attempts.main(["1"]) == 0
-        finally:
-            del os.environ["WORD"]
-        assert say("logs", "1")[:2] == (0, "begun\nsecret\n")
+        for look in (("ps",), ("info", "1"), ("logs", "1"), ("wait", "1"), ("machines", "rented"), ("ls", "runs/1")):
+            shown = "".join(map(str, say(*look)))
+            assert laptop.folders.hosts() == [] and ("remoterun continue 1" in shown) == (
+                look[0] in ("ps", "info", "logs")
+            )
+        status, _, err = say("continue", "1")
+        assert status == 2 and "`-t gpu` rents a host at $3.60/h" in err and "nobody is here to agree" in err
+        status, _, err = say("continue", "1", "-y")
+        assert status == 2 and "the values of WORD" in err and "export WORD=… && remoterun continue 1" in err
+        assert laptop.folders.hosts() == []
+        monkeypatch.setenv("WORD", "again")
+        assert say("continue", "1", "-y")[:2] == (0, "begun\nsecret\n")
         (row,) = json.loads(say("ps", "--json")[1])
         assert (row["state"], row["renting"]["attempt"], len(row["renting"]["hosts"])) == ("complete", 2, 2)
+        assert say("continue", "1", "-y")[0] == 2 and len(laptop.folders.hosts()) == 1
+
+    def test_without_attempts_left_it_goes_on_by_a_free_host(
+        self, laptop: Laptop, say: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Also a run on a spot host, by one on demand: a person saw its price, and agreed."""
+        monkeypatch.chdir(write_files(laptop.root / "work", {"train.py": b""}))
+        words = ("run", "-t", "gpu", "-y", "-b", "--no-git", "--attempts", "1", "--spot")
+        say(*words, "cat saved 2>/dev/null && exit; echo begun; echo saved >saved; exec sleep 1000")
+        run = laptop.client.registry.run(1)
+        until(lambda: b"begun" in laptop.log(run))
+        preempt(laptop, run)
+        assert say("run", "-t", "gpu", "-y", "--no-git", "true")[0] == 0
+        assert len(laptop.folders.all()) == 2
+        status, out, err = say("continue", "1", "-y")
+        assert (status, out) == (0, "begun\nsaved\n") and "Using i-1: folder.small in here" in err
+        assert len(laptop.folders.all()) == 2 and "attempt       2 of 2" in say("info", "1")[1]
+
+    @pytest.mark.parametrize("end", ["kill", "stop"])
+    def test_the_loop_of_everybody_keeps_one_host(
+        self, laptop: Laptop, say: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, end: str
+    ) -> None:
+        """It is wrong, so it is ended, mended, and run again at once."""
+        monkeypatch.chdir(write_files(laptop.root / "work", {"train.py": b""}))
+        for number in (1, 2, 3):
+            command = "trap 'sleep 1; exit 1' TERM; echo up; sleep 1000 & wait"
+            status, out, err = say("run", "-t", "gpu", "-y", "-b", "--no-git", command)
+            assert (status, out) == (0, f"{number}\n"), err
+            until(lambda: b"up" in laptop.log(laptop.client.registry.run(number)))  # noqa: B023
+            assert say(end, str(number))[0] == 0
+        status, out, err = say("run", "-t", "gpu", "-y", "--no-git", "echo right")
+        assert (status, out) == (0, "right\n"), err
+        assert [host.id for host in laptop.folders.all()] == ["i-0"]
 
     def test_two_clients_do_not_give_a_run_two_hosts(self, laptop: Laptop) -> None:
         run = laptop.submit("cat saved 2>/dev/null && exit; echo x >saved; echo begun; exec sleep 1000", attempts=3)

@@ -90,20 +90,17 @@ def ps(
             shown = {run.number for run in runs}
             older = [run for run in client.registry.runs() if not run.final and run.number not in shown]
             more = f"{len(older)} older ones had not ended when they were last seen"
-            rented = [run.number for run in runs if run.renting is not None]
-            taken_up = [each for each in rented if client.runs.start_next_attempt(each)]
-            return lambda: show(runs, taken_up, more if older and wanted == EVERY_RUN else "")
+            return lambda: show(runs, more if older and wanted == EVERY_RUN else "")
 
-        def show(runs: Sequence[Run], taken_up: list[int], more: str) -> None:
+        def show(runs: Sequence[Run], more: str) -> None:
             run_views.not_reached(runs)
-            for each in taken_up:
-                render.line(f"run {each} gets another host now: `remoterun logs {each}`")
             if json:
                 render.out_json([run.record() for run in runs])
             elif runs:
                 run_views.runs_table(runs, verbose)
                 if more:
                     render.line(f"{more}: `remoterun ps -a --state active`")
+                run_views.can_go_on(runs)
             elif wanted != EVERY_RUN:
                 render.line("No run matches; `remoterun ps` lists runs without a filter")
                 names = {name for run in client.registry.runs() for name in (run.machine.name, run.host.name)}

@@ -139,7 +139,8 @@ def send_and_launch(
     client: Client, request: RunRequest, machine: str | None, sending: Sending, yes: bool, dry_run: bool = False
 ) -> Run | None:
     """The run, handed over with what is sent of the current folder; None if it was only to be shown."""
-    plan = None if dry_run else client.runs.try_machine(request, machine)
+    with live_views.waiting() as waiting:
+        plan = None if dry_run else client.runs.try_machine(request, machine, waiting)
     source = source_to_send(request, sending)
 
     def complete(found: Source, places: Sequence[str]) -> Source:
@@ -162,7 +163,8 @@ def launch(client: Client, prepared: Prepared, yes: bool, dry_run: bool, plan: P
     """The run, handed over; None if it was only to be shown what that would be. Asks before anything is rented.
     `plan`: of what is rented, where that is made already."""
     if plan is None and prepared.machine.rental is not None:
-        plan = client.hosts.plan(prepared.machine)
+        with live_views.waiting() as waiting:
+            plan = client.hosts.plan(prepared.machine, waiting)
     new = client.hosts.bucket() if plan is not None else None
     if dry_run:
         _show_plan(client, prepared, plan, new)
@@ -202,13 +204,6 @@ def follow_or_report(client: Client, run: Run, request: RunRequest, background: 
 
 def _submit(client: Client, prepared: Prepared, plan: Plan | None) -> Run:
     number = None
-    steps = live_views.Steps()
-
-    def waiting(text: str) -> None:
-        if text:
-            steps.at(f"Waiting for {text}")
-        else:
-            steps.clear()
 
     def cast(run: Run) -> None:
         nonlocal number
@@ -216,10 +211,9 @@ def _submit(client: Client, prepared: Prepared, plan: Plan | None) -> Run:
         render.line(f"Casting run {number}…")
 
     try:
-        with live_views.progress() as progress:
+        with live_views.waiting() as waiting, live_views.progress() as progress:
             return client.runs.launch(prepared, progress, cast, plan, waiting, render.warning)
     except BaseException as error:
-        steps.abandon()
         if isinstance(error, KeyboardInterrupt) and number is not None:
             known = client.registry.run(number)
             render.line("")

@@ -7,7 +7,7 @@ import json
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
 from remoterun.agent.shared.states import RunState
@@ -41,6 +41,23 @@ CLOCK_AFTER = 3.0
 """Seconds from which on a step shows its time."""
 WORTH_A_LINE = 1.0
 """Seconds that a step must take to leave a line."""
+
+
+@contextlib.contextmanager
+def waiting() -> Iterator[Callable[[str], None]]:
+    """A function that shows in a few words what is waited for; "" ends that."""
+    steps = Steps()
+
+    def wait(text: str) -> None:
+        if text:
+            steps.at(f"Waiting for {text}")
+        else:
+            steps.clear()
+
+    try:
+        yield wait
+    finally:
+        steps.abandon()
 
 
 class Steps:

@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 
 JUST_ENDED = 60.0
 """Seconds after its end in which a run's host is spoken of: later it may be gone."""
+OF_LATE = 86400.0
+"""Seconds after its end in which `ps` speaks of a run that can go on."""
 _BARS = "▁▂▃▄▅▆▇█"
 NOTE = 30
 """Columns of what a run waits for, in the table."""
@@ -157,6 +159,13 @@ def ending(run: Run) -> None:
         line(f"  {saved}: `remoterun ls runs/{run.number}` · `remoterun cp runs/{run.number}`")
 
 
+def can_go_on(runs: Iterable[Run]) -> None:
+    """Say which runs were interrupted of late and may be given another rented host."""
+    for run in runs:
+        if run.continuable and run.ended is not None and time.time() - run.ended < OF_LATE:
+            line(f"run {run.number} can go on: `remoterun continue {run.number}` rents it another host, if you agree")
+
+
 def detached(run: Run, has_ports: bool = False) -> None:
     """After ^C: what goes on, and what to type about it."""
     line("")
@@ -186,6 +195,7 @@ def _hosts(run: Run) -> list[tuple[str, str | None]]:
     return [
         ("hosts", "\n".join(hosts)),
         ("attempt", attempts),
+        ("goes on", f"remoterun continue {run.number}   rents it another host" if run.continuable else None),
         ("cost", cost_text(run)),
         ("idle", _idle(run)),
         ("ends", f"{when(run.renting.deadline)}, at the latest" if not run.final else None),
