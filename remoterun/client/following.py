@@ -227,8 +227,9 @@ class Follower:
                 at.start(part, store)
                 if wanted.whole:
                     yield from _earlier(connections, at, before, self._stopped)
-            if "event" in part.header and isinstance(store, HostStore):  # such as that its grant has ended
-                at.run = renew(connections, at.run, store.session)
+            if "event" in part.header and not part.header.get("past") and isinstance(store, HostStore):
+                now = store.statuses([at.run.key]).runs  # its grant may be refused, or end
+                at.run = renew(connections, at.run, store.session, now[0] if now else None)
             yield at.after(part, _item(connections, at.run, part, store))
 
     def _opened(self, stream: Stream) -> None:

@@ -93,9 +93,11 @@ def statuses(connections: Connections, machine: MachineType, runs: Sequence[Run]
     """
     first, store = find_store(connections, runs[0])
     if isinstance(store, HostStore):
+        answer = ask()
         for run in runs:
-            renew(connections, run, store.session)
-        return ask()
+            status = answer.get(run.key)
+            renew(connections, run, store.session, status if isinstance(status, RunStatus) else None)
+        return answer
     rented = ask_provider(connections, first)
     return {run.key: _how_it_ended(connections, run, rented) for run in runs}
 
@@ -108,15 +110,18 @@ def ask_provider(connections: Connections, run: Run) -> RentedHost | None:
         raise HostUnreachable(f"{run.host.name} does not answer, and {error.message}", hint=error.hint)
 
 
-def renew(connections: Connections, run: Run, session: Session) -> Run:
-    """Give a run's host a new grant if its own ends soon and before the run's deadline. What fails is tried again by
-    the next client that is in touch."""
-    renting = run.renting
-    if renting is None or run.final or renting.grant_ends > min(time.time() + BEFORE_IT_ENDS, renting.deadline):
+def renew(connections: Connections, run: Run, session: Session, status: RunStatus | None = None) -> Run:
+    """Give a run's host a new grant if its own ends soon and before the run's deadline; or if by its `status` it waits
+    for one, since its own was refused, whatever we think of that. What fails is tried again by the next client that is
+    in touch."""
+    renting, refused = run.renting, status is not None and bool(status.refused)
+    if renting is None or run.final:
+        return run
+    if not refused and renting.grant_ends > min(time.time() + BEFORE_IT_ENDS, renting.deadline):
         return run
     with contextlib.suppress(RemoterunError):
-        allowed = grant(connections, run)
-        if allowed.expires > renting.grant_ends + 1:
+        allowed = grant(connections, run, form=refused)
+        if refused or allowed.expires > renting.grant_ends + 1:
             session.ask(api.renew, api.Renewal(run.key, allowed))
             return connections.registry.rent(run, replace(renting, grant_ends=allowed.expires))
     return run

@@ -248,6 +248,30 @@ class TestItsGrant:
         place.until_final(spec.key)
         assert_whole(place, server, spec.key)
 
+    def test_who_is_in_touch_learns_that_one_is_refused(self, place: Place, server: BucketServer) -> None:
+        """Until another one comes: whatever its end was said to be, its key may be gone."""
+        key = submit(place, server, MAKES, 600)
+        server.expiries.clear()
+        until(lambda: "SignatureDoesNotMatch" in place.run(key).status().refused)
+        renew(place, server, key)
+        place.until_final(key)
+        assert_whole(place, server, key)
+        assert not place.run(key).status().refused
+
+    def test_it_is_waited_for_in_vain(self, place: Place, server: BucketServer) -> None:
+        """The run ends with what the bucket has, and says what that lacks."""
+        spec = place.spec(MAKES, bucket="s3://mine", wait_for_login=1.0)
+        grant = server.grant(run_prefix(spec.key), -1)
+        place.session.ask(api.submit, api.Nothing(), Submission(spec, {}, NO_FILES, grant).encode())
+        status = place.until_final(spec.key)
+        assert (status["state"], status["kept"]) == ("complete", False)
+        assert status["message"] == (
+            "not all of it is in the bucket s3://mine: no login came in 1 s of waiting (127.0.0.1 answers 403"
+            " (AccessDenied: Request has expired)); its outputs (302 files) and the end of its log: on its host alone,"
+            " and lost with it"
+        )
+        assert not place.run(spec.key).unconfirmed() and place.outputs(spec.key) == MADE
+
 
 def refused(place: Place, request: api.Request[Any, Any], arguments: Any) -> str:
     with pytest.raises(RemoterunError) as caught:
@@ -482,6 +506,24 @@ class TestWhileItRuns:
         fields = self.archiving.complete(Ended(Reason.EXITED, code=0), True)
         assert "kept" not in fields and "the content of a is damaged on the host" in fields["message"]
         assert "outputs" not in Archived(server, run.key).objects
+
+    @pytest.mark.parametrize("code", ["NoSuchBucket", "NoSuchUpload"])
+    def test_a_bucket_that_is_gone_is_final(
+        self, run: RunFolder, server: BucketServer, monkeypatch: pytest.MonkeyPatch, code: str
+    ) -> None:
+        """What may pass is waited for until there is no more time."""
+        monkeypatch.setattr(archiving, "BUCKET_PATIENCE", 0.2)
+        server.faults.append(lambda handler: handler.refuse(404, code))
+        ended: list[dict[str, Any]] = []
+        waiting = threading.Thread(target=lambda: ended.append(self.archiving.complete(Ended(Reason.EXITED), True)))
+        waiting.start()
+        until(lambda: len(server.asked) > 20 or ended)
+        if code != "NoSuchBucket":
+            assert not ended
+            run.ask_stop(0)
+        waiting.join(60)
+        assert "kept" not in ended[0] and code in ended[0]["message"]
+        assert ("no bucket came in" in ended[0]["message"]) is (code == "NoSuchBucket")
 
     def test_a_blob_that_is_gone_ends_the_run_all_the_same(self, run: RunFolder, server: BucketServer) -> None:
         manifest = tree_of({"large": bytes(1000)})[0]

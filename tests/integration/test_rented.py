@@ -26,6 +26,7 @@ from remoterun.agent.shared.tree import Manifest
 from remoterun.agent.store import metadata
 from remoterun.agent.store.home import Home
 from remoterun.agent.store.machine import LAST, UNSAVED
+from remoterun.agent.store.run_folder import GIVEN_UP
 from remoterun.errors import RemoterunError
 from tests.bucket_server import BucketServer, Handler
 from tests.metadata_service import Metadata, metadata_service
@@ -170,6 +171,13 @@ class TestIdle:
         host = Host(home)
         assert not host.after(600 + 3500)
         assert host.after(200)
+
+    def test_outputs_that_were_waited_for_in_vain_do_not(self, home: Home) -> None:
+        run = home.create_run(spec_of()._replace(bucket="s3://mine"), Manifest([]))
+        run.move(RunState.FAILED, reason="exit_nonzero", outputs={"files": 1, "size": 5})
+        Path(run.archived_file).write_text(f"log 5\n{GIVEN_UP}\n")
+        home.unmark_active(run.key)
+        assert Host(home).after(610)
 
     def test_a_full_disk_does_not_keep_it(self, home: Home) -> None:
         host = Host(home)

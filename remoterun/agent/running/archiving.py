@@ -5,7 +5,8 @@ of its outputs, then the tree that names them, then the rest of the log, and las
 that one finds all. What the server has confirmed is noted in the run folder, so that a new supervisor goes on from
 that. To post something twice does no harm.
 
-A bucket that can't be reached, or a grant that has expired, is waited for.
+A bucket that can't be reached, or a grant that is refused, is waited for. The latter, and a bucket that is gone, for a
+limited time: the host costs money meanwhile.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from ..shared.tree import Manifest, show
 from ..store.home import Home
 from ..store.http_client import HttpClient, HttpError, Job, run_jobs
 from ..store.objects import Content, FilePart, Unreadable, post
-from ..store.run_folder import RunFolder
+from ..store.run_folder import GIVEN_UP, RunFolder
 from .ending import Ended, note_once
 
 CHECK_EVERY = 2.0
@@ -41,6 +42,9 @@ FAILURES = 3
 SHORTEST, LONGEST = 2.0, 30.0
 """Seconds for which everything waits after a failure."""
 POLL = 0.2
+LOGIN_PATIENCE, BUCKET_PATIENCE = 3600.0, 300.0
+"""Seconds that a host waits for another grant at the end of a run, unless that asks for other ones; and for a bucket
+that is not there."""
 RECORDS_PATIENCE, KILLED_PATIENCE = 60.0, 10.0
 """Seconds that a run without outputs waits for its bucket: its host costs money, and who kills a run wants it ended."""
 
@@ -72,7 +76,7 @@ class RunArchiving:
 
     def _follow(self) -> None:
         recorded, log_time = -1, time.monotonic()
-        failing = 0
+        failing, said = 0, False
         with HttpClient() as http:
             while not self._stopped.wait(CHECK_EVERY):
                 try:
@@ -84,11 +88,17 @@ class RunArchiving:
                     if new >= LOG_PIECE or (new and time.monotonic() - log_time >= LOG_EVERY):
                         self._post_log(http, self._stopped.is_set)
                         log_time = time.monotonic()
-                    failing = 0
+                    if failing:
+                        self._run.refused("")
+                    if said:
+                        note_once(self._run, "its log is in the bucket %s again" % self._spec.bucket)
+                    failing, said = 0, False
                 except HttpError as error:
                     failing += 1
-                    if error.expired or failing > FAILURES:
+                    self._run.refused(error.message if error.refused else "")
+                    if error.refused or failing > FAILURES:
                         note_once(self._run, "its log is not in the bucket %s: %s" % (self._spec.bucket, _why(error)))
+                        said = True
                     self._await_grant(min(LONGEST, SHORTEST * 2**failing), self._stopped.is_set)
                 except (OSError, ValueError, Unreadable):  # such as a full disk, which the run's end reports
                     self._stopped.wait(LONGEST)
@@ -111,8 +121,8 @@ class RunArchiving:
         self._end_thread()
         patience = float("inf") if patient else KILLED_PATIENCE if end.reason is Reason.KILLED else RECORDS_PATIENCE
         deadline = time.monotonic() + patience
-        failures = 0
-        problem = "there was no time for it"
+        failures, since = 0, {}  # type: int, Dict[str, float]
+        problem, awaited = "there was no time for it", deadline
 
         def given_up() -> bool:
             if self._run.kill_asked() and end.reason is not Reason.KILLED:
@@ -120,7 +130,9 @@ class RunArchiving:
             return time.time() > self._home.rental.last_moment() or time.monotonic() > deadline
 
         def not_awaited() -> bool:
-            return given_up() or (self._run.stop_asked() is not None and end.reason is not Reason.STOPPED)
+            if given_up() or time.monotonic() > awaited:
+                return True
+            return self._run.stop_asked() is not None and end.reason is not Reason.STOPPED
 
         def check() -> None:
             if given_up():
@@ -132,9 +144,17 @@ class RunArchiving:
                 return self._put_all(end, check)
             except HttpError as error:
                 problem = _why(error)
+                self._run.refused(error.message if error.refused else "")
                 note_once(self._run, "waiting for the bucket %s: %s" % (self._spec.bucket, problem))
-                failures = failures + 1 if len(self._noted) == before else 1
+                if len(self._noted) != before:
+                    failures, since = 0, {}
+                failures += 1
+                kind, seconds = self._waits_for(error)
+                awaited = since.setdefault(kind, time.monotonic()) + seconds
                 if self._await_grant(min(LONGEST, SHORTEST * 2 ** (failures - 1)), not_awaited):
+                    if time.monotonic() > awaited:
+                        self._note(GIVEN_UP)
+                        problem = "%s came in %s of waiting (%s)" % (kind, words_of(seconds), error.message)
                     return self._incomplete(end, problem)
             except OutOfTime:
                 return self._incomplete(end, problem)
@@ -143,6 +163,12 @@ class RunArchiving:
             except Exception as error:  # noqa: BLE001 - whatever goes wrong, the run gets its end
                 traceback.print_exc()
                 return self._put_records(end, self._incomplete(end, str(error)), check)
+
+    def _waits_for(self, error: HttpError) -> Tuple[str, float]:
+        """(what a failure has us wait for, for how many seconds at the most)."""
+        if error.refused:
+            return "no login", self._spec.wait_for_login or LOGIN_PATIENCE
+        return ("no bucket", BUCKET_PATIENCE) if error.code == "NoSuchBucket" else ("no answer", float("inf"))
 
     def _put_records(self, end: Ended, fields: Dict[str, Any], check: Callable[[], None]) -> Dict[str, Any]:
         """`fields`. Who finds the run after its host is gone learns how it ended, though its files are not archived."""
@@ -155,6 +181,12 @@ class RunArchiving:
     def _incomplete(self, end: Ended, problem: str) -> Dict[str, Any]:
         """The fields of the last event of a run of which the archive does not have all."""
         message = "not all of it is in the bucket %s: %s" % (self._spec.bucket, problem)
+        outputs = end.fields.get("outputs", {}).get("files") if "outputs" not in self._noted else 0
+        missing = ["its outputs (%d files)" % outputs] if outputs else []
+        if any(self._posted[name] < size_of(path) for name, path in self._streams.items()):
+            missing.append("the end of its log")
+        if missing:
+            message += "; %s: on its host alone, and lost with it" % " and ".join(missing)
         said = end.fields.get("message")
         return dict(end.fields, message="%s; %s" % (said, message) if said else message)
 
@@ -237,7 +269,7 @@ class RunArchiving:
         """The run as it is now, or as it will be after its `last` event."""
         events = [from_json(RunEvent, event) for event in self._run.events() + ([last] if last else [])]
         status = self._run.status(last)
-        status = status._replace(log_size=status.log_size + self._spec.log_before)
+        status = status._replace(log_size=status.log_size + self._spec.log_before, refused="")
         record = RunRecord(status, events, self._spec.number, time.time(), self._spec.split)
         post(http, self._grant(), "status.json", Content.of(encode(record)))
 
@@ -298,4 +330,12 @@ def _last(end: Ended, fields: Dict[str, Any]) -> Dict[str, Any]:
 
 
 def _why(error: HttpError) -> str:
-    return "the permission has expired; any `remoterun ps` renews it" if error.expired else error.message
+    if error.refused:
+        what = "the permission has expired" if error.expired else error.message
+        return "%s; any `remoterun ps` renews it" % what
+    return error.message
+
+
+def words_of(seconds: float) -> str:
+    unit, name = next((unit, name) for unit, name in ((3600, "h"), (60, "min"), (1e-9, "s")) if seconds >= unit)
+    return "%.3g %s" % (seconds / max(unit, 1), name)

@@ -164,10 +164,7 @@ class Keeper:
         """Whether a run has ended whose outputs should be in the archive, and are on this host alone."""
         for key in self._home.run_keys():
             try:
-                run = self._home.run(key)
-                status = run.status()
-                saved = status.outputs is not None and status.outputs.files > 0
-                if saved and status.state in FINAL and not status.kept and run.spec().bucket:
+                if self._home.run(key).unconfirmed():
                     return True
             except (HomeError, OSError, ValueError):
                 continue

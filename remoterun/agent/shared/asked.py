@@ -152,5 +152,14 @@ class HandedOn(Record, kw_only=True):
         what="a regular expression with a named group, of 500 characters at most",
         example="'loss=(?P<loss>[0-9.]+)'",
     )
+    wait_for_login: Optional[float] = option(
+        None,
+        "--wait-for-login TIME",
+        "How long a rented host without a role waits, at its price, for a login to save with. Default: 1h.",
+        form="duration",
+        right=lambda seconds: seconds > 0,
+        what="a time above 0 s",
+    )
+    """In seconds."""
     beside: bool = False
     """It needs next to nothing, takes no slot of its machine, and waits for none."""

@@ -157,7 +157,7 @@ class RunEvent(Record):
 class RunStatus(Record):
     """What a home says of a run, from its files alone. Times are in seconds since 1970, by its host's clock; `code` is
     the command's exit status; `log_size` in bytes; `kept`: the archive has all of it; `images`: those that
-    its host will store there."""
+    its host will store there; `refused`: why its host waits for another permission to write there."""
 
     key: str
     state: RunState
@@ -176,3 +176,4 @@ class RunStatus(Record):
     progress: Optional[Progress] = None
     kept: bool = False
     images: Tuple[BuiltImage, ...] = ()
+    refused: str = ""

@@ -47,7 +47,17 @@ from typing import Any, Container, Dict, Iterator, List, Mapping, Optional, Tupl
 
 from ..shared import files
 from ..shared.archive import Grant, ImageAccess
-from ..shared.files import DISK_FULL, append_line, read_bytes, read_json, remove_tree, size_of, unless_held, write_whole
+from ..shared.files import (
+    DISK_FULL,
+    append_line,
+    read_bytes,
+    read_json,
+    remove_tree,
+    size_of,
+    text_of,
+    unless_held,
+    write_whole,
+)
 from ..shared.measured import Progress
 from ..shared.records import decode, encode, from_json, to_json
 from ..shared.spec import ResolvedEnvironment, ResolvedMount, RunSpec, SpecError
@@ -58,6 +68,8 @@ from .machine import Machine
 
 _OF_STATUS = ("reason", "code", "engine", "message", "outputs", "kept", "images", "progress")
 """Fields of events that a status has, too."""
+GIVEN_UP = "given up"
+"""A line of `archived`: what the archive lacks was waited for in vain."""
 SUPERVISOR = "REMOTERUN_SUPERVISOR"
 """The variable that names the run of a supervisor; all that descends from it has it, too."""
 LOCK_PATIENCE = 0.5
@@ -83,6 +95,7 @@ class RunFolder:
         self.machine_file = os.path.join(path, "machine")
         self.events_file = os.path.join(path, "events")
         self.archived_file = os.path.join(path, "archived")
+        self.refused_file = os.path.join(path, "refused")
         self.io = os.path.join(path, "io")
         self.log, self.times_file = self.written("log")
         self.err, _ = self.written("err")
@@ -160,13 +173,31 @@ class RunFolder:
         """Keep a newer grant, unless the run has ended. Raises `SpecError`."""
         if self.state()[0] not in FINAL:
             write_whole(self.grant_file, encode(check_grant(grant)))
+            remove_tree(self.refused_file)
         if self.state()[0] in FINAL:
             self.forget_grant()
 
     def forget_grant(self) -> None:
         """Delete what may be done in the archive. May be repeated."""
-        remove_tree(self.grant_file)
-        remove_tree(self.images_file)
+        for path in (self.grant_file, self.images_file, self.refused_file):
+            remove_tree(path)
+
+    def refused(self, why: str) -> None:
+        """Record why the grant is refused, until another one comes; "": it is not. Supervisor only."""
+        with contextlib.suppress(OSError):  # on a full disk it is not known, and a wait ends all the same
+            if why:
+                write_whole(self.refused_file, why.encode("utf-8", "replace"))
+            else:
+                remove_tree(self.refused_file)
+
+    def unconfirmed(self) -> bool:
+        """Whether it has ended with outputs that should be in the archive, and are on this host alone; not where they
+        were waited for until that was given up. Raises `SpecError`, `ValueError`."""
+        status = self.status()
+        saved = status.outputs is not None and status.outputs.files > 0
+        if not saved or status.state not in FINAL or status.kept or not self.spec().bucket:
+            return False
+        return GIVEN_UP not in text_of(self.archived_file).split("\n")
 
     def images(self) -> Tuple[ImageAccess, ...]:
         """What may be done with images of the environment in the archive. Raises `SpecError`."""
@@ -360,6 +391,7 @@ class RunFolder:
                 status["note"] = event["note"]
             status.update((field, event[field]) for field in _OF_STATUS if field in event)
         if RunState(status["state"]) not in FINAL:
+            status["refused"] = text_of(self.refused_file)
             with contextlib.suppress(OSError, ValueError):
                 status["progress"] = to_json(from_json(Progress, read_json(self.progress_file)))
         return from_json(RunStatus, status)
