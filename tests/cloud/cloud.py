@@ -15,7 +15,7 @@ import secrets
 import threading
 import time
 import urllib.request
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from typing import Any, Self
@@ -107,6 +107,8 @@ class Cloud:
         """For which the credentials last that a host has of its role; new ones are there after half of it."""
         self.denied: set[str] = set()
         """Actions that the user isn't allowed, such as "ec2:RunInstances"."""
+        self.at_call: Callable[[Call], object] = lambda call: None
+        """Is called with each call that may be made, before it is."""
         self.policy: str | None = None
         """The document (IAM's JSON) of all that the user is allowed; None: everything."""
         self.refused: list[str] = []

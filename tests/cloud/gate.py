@@ -72,6 +72,7 @@ class Gate:
         self._cloud.calls.append(call)
         try:
             self._check(environ, call)
+            self._cloud.at_call(call)
             if call.action == "DecodeAuthorizationMessage":
                 return _decoded(self._cloud, call, start)
             if call.action == "GetAccountPlanState":
