@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import boto3
 import pytest
+from moto.ec2.models import ec2_backends
 
 import remoterun.client
 from remoterun.agent.shared.records import encode
@@ -449,6 +450,88 @@ def test_keys_that_ssh_itself_takes(cloud: Cloud, client: Client) -> None:
         ["ssh", "-F", str(config), "-o", "BatchMode=yes", rented.token, "id", "-un"], capture_output=True, text=True
     )
     assert done.stdout == "ubuntu\n", done.stderr
+
+
+def test_a_wait_for_port_22_lets_this_machine_in_again_and_says_what_may_be_wrong(
+    cloud: Cloud, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(acquire, "ADMIT_SECONDS", 1.0)
+    monkeypatch.setattr(acquire, "CLOSED_SECONDS", 1.0)
+    here = os.environ["REMOTERUN_CLIENT_ADDRESS"]
+    monkeypatch.setenv("REMOTERUN_CLIENT_ADDRESS", "203.0.113.7")  # where a laptop was before it moved
+
+    def say(text: str) -> None:
+        client.said.append(text)
+        if text == acquire.CLOSED:
+            monkeypatch.setenv("REMOTERUN_CLIENT_ADDRESS", here)
+
+    assert client.acquire(say=say).alive
+    assert client.said.count(acquire.CLOSED) == 1 and "remoterun doctor aws" in acquire.CLOSED
+
+
+# --- a network of one's own ---
+
+
+@pytest.fixture
+def company(cloud: Cloud) -> Company:
+    """An account without a default network."""
+    return Company(cloud)
+
+
+class Company:
+    def __init__(self, cloud: Cloud) -> None:
+        self.ec2 = boto3.client("ec2", region_name="us-east-1")
+        (vpc,) = self.ec2.describe_vpcs()["Vpcs"]
+        self.vpc = vpc["VpcId"]
+        for zone in ec2_backends[cloud.account]["us-east-1"].subnets.values():
+            for each in zone.values():
+                each.default_for_az = False
+        made = self.ec2.create_subnet(VpcId=self.vpc, CidrBlock="172.31.200.0/24", AvailabilityZone="us-east-1c")
+        self.subnet = made["Subnet"]["SubnetId"]
+        self.group = self.ec2.create_security_group(GroupName="ours", Description="x", VpcId=self.vpc)["GroupId"]
+
+
+def test_a_company_names_its_subnet_and_its_security_group(cloud: Cloud, client: Client, company: Company) -> None:
+    error = refused(client)
+    assert 'subnet = "subnet-…", and security_group = "sg-…"' in (error.hint or "")
+    own = Settings(subnet=company.subnet, security_group=company.group)
+    company.ec2.authorize_security_group_ingress(
+        GroupId=company.group,
+        IpPermissions=[{"IpProtocol": "tcp", "FromPort": 22, "ToPort": 22, "IpRanges": [{"CidrIp": "0.0.0.0/0"}]}],
+    )
+    for settings, why in (
+        (replace(own, subnet="subnet-0123456789abcdef0"), "has no subnet `subnet-0123456789abcdef0`"),
+        (replace(own, security_group="sg-0123456789abcdef0"), "has no security group `sg-0123456789abcdef0`"),
+    ):
+        wrong = Client(client.home, settings)
+        assert why in refused(wrong).message
+        assert any(check.name == "network" and check.ok is False and check.fix for check in wrong.aws.checks())
+    assert cloud.machines == {}
+    inside = Client(client.home, own)
+    cloud.calls.clear()
+    rented = inside.acquire()
+    inside.aws.admit(rented)
+    assert rented.offer.zone == "us-east-1c" and inside.run(rented, "echo", "in") == "in"
+    (machine,) = cloud.alive()
+    assert [each.id for each in machine.record.nics[0].group_set] == [company.group]
+    assert machine.record.subnet_id == company.subnet
+    assert not any(call.action.endswith(("SecurityGroup", "SecurityGroupIngress")) for call in cloud.calls)
+    checks = {check.name: check for check in inside.aws.checks()}
+    assert checks["network"].ok and checks["address"].ok and company.group in checks["address"].detail
+    inside.aws.release(rented)
+    gone(cloud)
+    assert inside.clear_all() == []
+
+
+def test_hosts_in_a_private_subnet_are_reached_through_its_endpoint(
+    cloud: Cloud, client: Client, company: Company, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", f"{endpoint.install(tmp_path / 'bin', cloud)}:{os.environ['PATH']}")
+    cloud.make_endpoint()
+    through = Client(client.home, Settings(subnet=company.subnet, connect="endpoint"))
+    rented = through.acquire()
+    (machine,) = cloud.alive()
+    assert machine.record.nics[0].public_ip is None and through.run(rented, "echo", "in") == "in"
 
 
 # --- where port 22 is closed on the way ---

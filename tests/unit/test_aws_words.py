@@ -7,7 +7,11 @@ import gzip
 import json
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -246,6 +250,60 @@ def test_tags_that_make_no_sense_are_shown_as_far_as_they_do() -> None:
 @pytest.mark.parametrize("text", ["203.0.113.7", "203.0.113.7/32", "203.0.113.0/24"])
 def test_an_address_of_a_client(text: str) -> None:
     assert network.checked_address(text).startswith("203.0.113.")
+
+
+class WhoAmI(BaseHTTPRequestHandler):
+    """Says where it is asked from: `seen`."""
+
+    seen = ""
+
+    def do_GET(self) -> None:
+        self.send_response(200 if self.seen else 502)
+        self.end_headers()
+        self.wfile.write(self.seen.encode())
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@contextmanager
+def who_am_i(seen: str) -> Iterator[str]:
+    """The address of a server, which says that who asks it is at `seen`."""
+    server = HTTPServer(("127.0.0.1", 0), type("Handler", (WhoAmI,), {"seen": seen}))
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+@pytest.mark.parametrize(
+    ("direct", "through_proxy", "found"),
+    [
+        ("203.0.113.7", "198.51.100.9", ["203.0.113.7/32", "198.51.100.9/32"]),
+        ("203.0.113.7", "203.0.113.7", ["203.0.113.7/32"]),
+        ("", "198.51.100.9", ["198.51.100.9/32"]),
+        ("203.0.113.7", "", ["203.0.113.7/32"]),
+        ("203.0.113.7", None, ["203.0.113.7/32"]),
+    ],
+)
+def test_a_proxy_does_not_decide_alone_who_is_let_in(
+    direct: str, through_proxy: str | None, found: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy", network.ADDRESS_VARIABLE):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+    with who_am_i(direct) as server, who_am_i(through_proxy or "") as proxy:
+        monkeypatch.setattr(network, "WHO_AM_I", server)
+        if through_proxy is not None:
+            monkeypatch.setenv("http_proxy", proxy)
+        assert network.client_addresses(None) == found
+        assert network.client_addresses("192.0.2.1") == ["192.0.2.1/32"]
+    with pytest.raises(ProviderUnreachable, match="can't be found out"):
+        network.client_addresses(None)
 
 
 @pytest.mark.parametrize("text", ["0.0.0.0/0", "10.0.0.0/8", "::1", "home", "203.0.113.7/24", "<html>", ""])

@@ -8,8 +8,10 @@ made nothing, comes the next offer; so an intent stands for one host at the most
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import json
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -33,6 +35,11 @@ REPEATS = (2.0, 4.0, 8.0, 16.0)
 """Seconds before a call without an answer is repeated."""
 ASK_SECONDS = 2.0
 """Between questions about an instance that boots."""
+ADMIT_SECONDS = 30.0
+"""Between two times that this machine lets itself in, while the host does not answer."""
+CLOSED_SECONDS = 90.0
+"""From a host's boot on, until the wait for its sshd is said to be a long one."""
+CLOSED = "sshd: port 22 does not answer yet; a network that lets no ssh out? `remoterun doctor aws` knows another way"
 HIDDEN_SECONDS = 120.0
 """AWS may say for so long that it doesn't know an instance which it has made just now."""
 TAKEN_BACK = (
@@ -80,7 +87,7 @@ class Acquisition:
         self._say = say
         self._subnets = subnets
         self._images: dict[str, Image] = {}
-        self._admitted: tuple[str, str] | None = None
+        self._admitted: tuple[str, list[str]] | None = None
 
     def host(self, offers: Sequence[Offer]) -> RentedHost:
         """See `Provider.acquire`."""
@@ -205,13 +212,11 @@ class Acquisition:
         if image is None:
             image = self._images[offer.type] = resolve(self._calls, offer, rental.image)
         if self._subnets is None:
-            self._subnets = network.subnets(self._calls, offer.region)
+            self._subnets = network.subnets(self._calls, offer.region, self._settings.subnet)
         if self._admitted is None:
             vpc = next(iter(self._subnets.values()))["VpcId"]
-            source = endpoint.source(self._calls, offer.region, vpc, self._settings)
-            mark = tags.home_mark(self._folder.home)
-            self._admitted = network.admit(self._calls, offer.region, vpc, source, mark), source
-        group, source = self._admitted
+            self._admitted = self._admit(offer.region, vpc)
+        group, sources = self._admitted
         terms = RentalTerms(
             token=self._intent.token,
             deadline=self._intent.deadline + self._calls.clock_skew,
@@ -221,16 +226,25 @@ class Acquisition:
         )
         disk = disk_size(image, offer, rental.disk)
         priced = catalogue.with_disk(offer, disk)
-        labels = tags.of_intent(self._intent, priced, source, tags.home_mark(self._folder.home))
-        subnet = self._subnets.get(offer.zone, {}).get("SubnetId")
+        labels = tags.of_intent(self._intent, priced, " ".join(sources), tags.home_mark(self._folder.home))
+        subnet = self._subnets.get(offer.zone, {})
         return {
             "ClientToken": client_token(self._intent.token, offer, number),
             "UserData": base64.b64encode(
                 user_data(self._folder, terms, max(self._intent.deadline - time.time(), 60.0))
             ).decode(),
             "TagSpecifications": [tags.specification(kind, labels) for kind in ("instance", "volume")],
-            **launch_parameters(offer, image, disk, group, subnet),
+            **launch_parameters(offer, image, disk, group, subnet.get("SubnetId"), self._is_public(subnet)),
         }
+
+    def _admit(self, region: str, vpc: str) -> tuple[str, list[str]]:
+        return endpoint.admit(self._calls, region, vpc, self._settings, tags.home_mark(self._folder.home))
+
+    def _is_public(self, subnet: dict[str, Any]) -> bool:
+        """Whether a host gets a public address: it is how it is reached, and, in the default network, how it reaches
+        others. Behind an endpoint, a subnet of the user's decides: a private one has another way out."""
+        is_own = self._settings.subnet is not None and self._settings.connect == endpoint.CONNECT
+        return bool(subnet.get("MapPublicIpOnLaunch")) if is_own else True
 
     # --- the wait ---
 
@@ -242,12 +256,14 @@ class Acquisition:
         region, began, is_running = request.offer.region, time.monotonic(), False
         proxy = endpoint.proxy(self._settings, region)
         why = "it never got a public address"
+        admit_at, closed_at = math.inf, math.inf
         self._say("its boot")
         while True:
             waited = time.monotonic() - began
             instance = self._described(request, may_be_hidden=waited < HIDDEN_SECONDS, has_run=is_running)
             if instance is not None and instance["State"]["Name"] == "running" and not is_running:
                 is_running = True
+                admit_at, closed_at = waited + ADMIT_SECONDS, waited + CLOSED_SECONDS
                 self._say("sshd")
             address = instance and address_of(instance, proxy)
             if instance is not None and address and is_running:
@@ -261,6 +277,13 @@ class Acquisition:
                         )
                     except HostUnreachable as error:
                         why = error.message
+            if instance is not None and waited > admit_at:  # from where this machine is now; `gc` elsewhere may err
+                with contextlib.suppress(RemoterunError):
+                    self._admit(region, instance["VpcId"])
+                admit_at = waited + ADMIT_SECONDS
+            if waited > closed_at and proxy is None:
+                closed_at = math.inf
+                self._say(CLOSED)
             limit = HIDDEN_SECONDS if is_running and not address else BOOT_SECONDS
             if waited > limit:
                 raise HostNeverCame(
@@ -336,11 +359,14 @@ def _place(offer: Offer) -> str:
     return f"{offer.type} in {offer.zone or offer.region}"
 
 
-def launch_parameters(offer: Offer, image: Image, disk: int, group: str, subnet: str | None) -> dict[str, Any]:
-    """RunInstances for an offer, but for what tells one host from another; `disk`: GB of its root disk."""
+def launch_parameters(
+    offer: Offer, image: Image, disk: int, group: str, subnet: str | None, public: bool = True
+) -> dict[str, Any]:
+    """RunInstances for an offer, but for what tells one host from another; `disk`: GB of its root disk; `public`: with
+    an address that all can reach."""
     interface: dict[str, Any] = {
         "DeviceIndex": 0,
-        "AssociatePublicIpAddress": True,
+        "AssociatePublicIpAddress": public,
         "DeleteOnTermination": True,
         "Groups": [group],
     }

@@ -146,7 +146,8 @@ def no_default_vpc(region: str, said: str = "", code: str = "VPCIdNotSpecified")
         code,
         f"the account has no default network (VPC) in {region}",
         evidence=said or None,
-        hint=f"aws ec2 create-default-vpc --region {region}   costs nothing",
+        hint=f"aws ec2 create-default-vpc --region {region}   costs nothing\n"
+        'or, in a network of your own: subnet = "subnet-…", and security_group = "sg-…", below [aws] in config.toml',
     )
 
 

@@ -31,12 +31,11 @@ def checks(calls: Calls, settings: AWS, wanted: Collection[tuple[str, bool]]) ->
     ]
     found.append(_clock(calls))
     found += _plan(calls)
-    zones = "the default network has zones {}"
-    found.append(_attempt("network", lambda: zones.format(", ".join(network.subnets(calls, region)))))
+    found.append(_attempt("network", lambda: _network(calls, region, settings)))
     found.append(_attempt("image", lambda: image.resolve(calls, offer(GPU, region), None).name))
     with_endpoint = settings.connect == endpoint.CONNECT
     if with_endpoint:
-        found.append(_attempt("endpoint", lambda: _endpoint(calls, region)))
+        found.append(_attempt("endpoint", lambda: _endpoint(calls, region, settings.subnet)))
     else:
         found += _way_in(calls, region, settings)
     found.append(permissions.check(calls, region, identity["Arn"], with_endpoint))
@@ -57,20 +56,34 @@ def _plan(calls: Calls) -> Iterator[MachineCheck]:
             yield MachineCheck("plan", False, *NOT_READY["FreePlan"])
 
 
-def _endpoint(calls: Calls, region: str) -> str:
-    vpc = next(iter(network.subnets(calls, region).values()))["VpcId"]
-    found = endpoint.required(calls, region, vpc)
+def _network(calls: Calls, region: str, settings: AWS) -> str:
+    zones = network.subnets(calls, region, settings.subnet)
+    if settings.security_group is not None:
+        network.own_group(calls, region, next(iter(zones.values()))["VpcId"], settings.security_group)
+    where = f"`{settings.subnet}` is in" if settings.subnet else "the default network has zones"
+    return f"{where} {', '.join(zones)}" + (f"; `{settings.security_group}`" if settings.security_group else "")
+
+
+def _endpoint(calls: Calls, region: str, subnet: str | None) -> str:
+    vpc = next(iter(network.subnets(calls, region, subnet).values()))["VpcId"]
+    found = endpoint.required(calls, region, vpc, subnet)
     endpoint.check_program()
     return f"hosts are reached through {found['InstanceConnectEndpointId']}, an hour at a time"
 
 
 def _way_in(calls: Calls, region: str, settings: AWS) -> Iterator[MachineCheck]:
     """From where hosts are reached on port 22, and what else there is where that is closed."""
-    yield _attempt("address", lambda: f"hosts let in {network.client_address(settings.address)} on port 22")
+    yield _attempt("address", lambda: _let_in(settings))
     with contextlib.suppress(RemoterunError):
         setting = f'connect = "{endpoint.CONNECT}" below [aws] in config.toml'
-        way = f"make one, and set {setting}: {endpoint.making(calls, region)}"
+        way = f"make one, and set {setting}: {endpoint.making(calls, region, settings.subnet)}"
         yield MachineCheck("endpoint", None, f"not needed where hosts are reached on port 22; else {way}")
+
+
+def _let_in(settings: AWS) -> str:
+    if settings.security_group is not None:
+        return f"hosts let in who `{settings.security_group}` lets in on port 22"
+    return f"hosts let in {', '.join(network.client_addresses(settings.address))} on port 22"
 
 
 def _attempt(name: str, ask: Callable[[], str]) -> MachineCheck:

@@ -27,15 +27,22 @@ INSTALL = "https://docs.aws.amazon.com/cli/latest/userguide/getting-started-inst
 PROGRAM_SECONDS = 30.0
 
 
-def source(calls: Calls, region: str, vpc: str, settings: AWS) -> str:
-    """Whom the hosts of a network shall let in: the address of this machine, as `203.0.113.7/32`, or the security group
-    of the endpoint that they are reached through. Blocks for some seconds. Raises `ProviderError`, `ConfigError`."""
+def admit(calls: Calls, region: str, vpc: str, settings: AWS, mark: str) -> tuple[str, list[str]]:
+    """(the security group of hosts in a network, whom it lets in on port 22): the address of this machine, as
+    `203.0.113.7/32`, or the security group of the endpoint that they are reached through. A group that the settings
+    name stays as it is. `mark`: as for `network.admit`. Blocks for some seconds. Raises `ProviderError`, `ConfigError`.
+    """
     if settings.connect == CONNECT:
         check_program()
-        endpoint = required(calls, region, vpc)
-        if not endpoint.get("PreserveClientIp"):
-            return str(endpoint["SecurityGroupIds"][0])
-    return network.client_address(settings.address)
+    if settings.security_group is not None:
+        return network.own_group(calls, region, vpc, settings.security_group), []
+    sources: list[str] = []
+    if settings.connect == CONNECT:
+        found = required(calls, region, vpc, settings.subnet)
+        if not found.get("PreserveClientIp"):
+            sources = [str(found["SecurityGroupIds"][0])]
+    sources = sources or network.client_addresses(settings.address)
+    return [network.admit(calls, region, vpc, source, mark) for source in sources][0], sources
 
 
 def proxy(settings: AWS, region: str) -> str | None:
@@ -49,8 +56,9 @@ def proxy(settings: AWS, region: str) -> str | None:
     return shlex.join(words)
 
 
-def required(calls: Calls, region: str, vpc: str) -> dict[str, Any]:
-    """The endpoint of a network that is ready to use. Raises `Refused` where there is none."""
+def required(calls: Calls, region: str, vpc: str, subnet: str | None = None) -> dict[str, Any]:
+    """The endpoint of a network that is ready to use; `subnet` as for `making`. Raises `Refused` where there is
+    none."""
     filters = [{"Name": "vpc-id", "Values": [vpc]}]
     listed = calls.pages(
         "ec2", "describe_instance_connect_endpoints", region, "InstanceConnectEndpoints", Filters=filters
@@ -63,14 +71,15 @@ def required(calls: Calls, region: str, vpc: str) -> dict[str, Any]:
         raise Refused("NoEndpoint", f"the endpoint in {region} is still being made", hint="try again in some minutes")
     raise Refused(
         "NoEndpoint",
-        f"the default network in {region} has no EC2 Instance Connect Endpoint",
-        hint=f"{making(calls, region)}   # costs nothing, takes some minutes",
+        f"the network of hosts in {region}, {vpc}, has no EC2 Instance Connect Endpoint",
+        hint=f"{making(calls, region, subnet)}   # costs nothing, takes some minutes",
     )
 
 
-def making(calls: Calls, region: str) -> str:
-    """The command that makes an endpoint in the default network of a region. Raises `ProviderError`."""
-    subnet = next(iter(network.subnets(calls, region).values()))
+def making(calls: Calls, region: str, own: str | None = None) -> str:
+    """The command that makes an endpoint in the default network of a region, or in a subnet that is named in its place.
+    Raises `ProviderError`."""
+    subnet = next(iter(network.subnets(calls, region, own).values()))
     filters = [{"Name": "vpc-id", "Values": [subnet["VpcId"]]}, {"Name": "group-name", "Values": ["default"]}]
     groups = calls("ec2", "describe_security_groups", region, Filters=filters)["SecurityGroups"]
     words = ["aws", "ec2", "create-instance-connect-endpoint", "--region", region, "--subnet-id", subnet["SubnetId"]]

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from remoterun import __version__
+from remoterun.archive.workers import each as each_at_once
 from remoterun.errors import ConfigError, HostUnreachable
 from remoterun.providers.aws import tags
 from remoterun.providers.aws.calls import Calls, Refused, is_gone, no_default_vpc
@@ -32,8 +33,13 @@ AWAITED = 3600.0
 """Seconds for which a rule and its group are left to another home, whether it has a host yet or not."""
 
 
-def subnets(calls: Calls, region: str) -> dict[str, dict[str, Any]]:
-    """The default subnet of each zone of a region. Raises `Refused` where there is none."""
+def subnets(calls: Calls, region: str, own: str | None = None) -> dict[str, dict[str, Any]]:
+    """The subnet of each zone of a region in which hosts may be: the default ones, or one that is named in their place,
+    and has one zone. Raises `Refused` where there is none."""
+    if own is not None:
+        hint = 'region = "…" below [aws] in config.toml has to be that of the subnet'
+        found = _named(calls, region, "subnet", own, "describe_subnets", "SubnetIds", "Subnets", hint)
+        return {found["AvailabilityZone"]: found}
     filters = [{"Name": "default-for-az", "Values": ["true"]}]
     listed = calls("ec2", "describe_subnets", region, Filters=filters)["Subnets"]
     if not listed:
@@ -41,23 +47,58 @@ def subnets(calls: Calls, region: str) -> dict[str, dict[str, Any]]:
     return {subnet["AvailabilityZone"]: subnet for subnet in sorted(listed, key=lambda each: each["AvailabilityZone"])}
 
 
-def client_address(given: str | None) -> str:
-    """The address, as `203.0.113.7/32`, that hosts see this machine at. `given` is what the configuration says of it.
+def own_group(calls: Calls, region: str, vpc: str, id: str) -> str:
+    """A security group of the user's, whose rules are theirs. Raises `Refused` where it is not in that network."""
+    hint = "the security group has to be of the network of the subnet: both stand below [aws] in config.toml"
+    found = _named(calls, region, "security group", id, "describe_security_groups", "GroupIds", "SecurityGroups", hint)
+    if found["VpcId"] != vpc:
+        raise Refused("InvalidGroup", f"`{id}` is in the network {found['VpcId']}, and hosts are in {vpc}", hint=hint)
+    return id
+
+
+def _named(
+    calls: Calls, region: str, kind: str, id: str, operation: str, by: str, key: str, hint: str
+) -> dict[str, Any]:
+    """What is said of a thing that the settings name. Raises `Refused` where it is not there."""
+    try:
+        found: dict[str, Any] = calls("ec2", operation, region, **{by: [id]})[key][0]
+        return found
+    except Refused as refused:
+        if not is_gone(refused):
+            raise
+        raise Refused("NotFound", f"{region} has no {kind} `{id}`", hint=hint) from refused
+
+
+def client_addresses(given: str | None) -> list[str]:
+    """The addresses, as `203.0.113.7/32`, that hosts may see this machine at. `given` is what the configuration says of
+    it. Where the web is reached through a proxy, ssh may go another way: so both are asked for.
 
     Blocks for some seconds. Raises `ProviderUnreachable`, `ConfigError`.
     """
     text = os.environ.get(ADDRESS_VARIABLE) or given
     if text:
-        return checked_address(text)
-    try:
-        with urllib.request.urlopen(WHO_AM_I, timeout=10) as answer:
-            return checked_address(answer.read(100).decode("ascii", "replace").strip())
-    except (OSError, urllib.error.URLError, ConfigError) as error:
+        return [checked_address(text)]
+    proxies = urllib.request.getproxies()
+    found = list(each_at_once(_seen_from, [{}, proxies] if proxies else [{}]))
+    addresses = [each for each in found if isinstance(each, str)]
+    if not addresses:
         raise ProviderUnreachable(
             "the address of this machine can't be found out, so no host can be told to let it in",
-            evidence=f"{WHO_AM_I}: {error}",
+            evidence=f"{WHO_AM_I}: {found[-1]}",
             hint=f'{ADDRESS_VARIABLE}=203.0.113.7, or address = "203.0.113.7" below [aws] in config.toml',
         )
+    return list(dict.fromkeys(addresses))
+
+
+def _seen_from(proxies: dict[str, str]) -> str | Exception:
+    try:
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler(proxies))
+        with opener.open(WHO_AM_I, timeout=10) as answer:
+            return checked_address(answer.read(100).decode("ascii", "replace").strip())
+    except (OSError, ConfigError) as error:
+        if isinstance(error, urllib.error.HTTPError):
+            error.close()
+        return error
 
 
 def checked_address(text: str) -> str:
@@ -165,7 +206,8 @@ def _examined(
     groups = calls("ec2", "describe_security_groups", region, Filters=filters)["SecurityGroups"]
     own, acquires = tags.marks(home), any(folder.is_locked() for folder in HostFolder.all(home))
     told = [tags.ours(host.get("Tags")) for host in hosts]
-    homes, reached = ({each.get(name) for each in told} for name in ("home", "client"))
+    homes = {each.get("home") for each in told}
+    reached = {source for each in told for source in each.get("client", "").split()}
     found: dict[str, Leftover | None] = {}
     for group in [f"{region}/{each['GroupId']}" for each in groups if tags.ours(each.get("Tags"))]:
         rules = [(rule, tags.ours(rule.get("Tags"))) for rule in _rules(calls, region, group.rpartition("/")[2])]
@@ -175,7 +217,7 @@ def _examined(
         found[group] = None if needed else Leftover("group", group, "no host uses it")
         if needed and rules:
             with contextlib.suppress(HostUnreachable):
-                reached.add(client_address(address))
+                reached.update(client_addresses(address))
         for (rule, labels), homes_of, in_use in zip(rules, since, used, strict=True):
             source, id = rule.get("CidrIpv4"), f"{group}/{rule['SecurityGroupRuleId']}"
             mine = any(mark in own for mark in homes_of) or (not homes_of and labels.get("owner") == tags.owner())

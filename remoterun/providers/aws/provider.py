@@ -91,8 +91,7 @@ class AWS:
         answer = self.calls("ec2", "describe_instances", region, InstanceIds=[rented.id])
         instance = answer["Reservations"][0]["Instances"][0]
         if "VpcId" in instance:
-            source = endpoint.source(self.calls, region, instance["VpcId"], self._settings)
-            network.admit(self.calls, region, instance["VpcId"], source, tags.home_mark(self._home))
+            endpoint.admit(self.calls, region, instance["VpcId"], self._settings, tags.home_mark(self._home))
 
     def hosts(self, note: Callable[[str], None] = unheard) -> list[RentedHost]:
         records = self._records()
@@ -253,7 +252,7 @@ class AWS:
 
     def _live_offers(self, rental: Rental, region: str) -> list[Offer]:
         """An offer for each type and zone that there is, with the spot price of now."""
-        zones = self._subnets[region] = network.subnets(self.calls, region)
+        zones = self._subnets[region] = network.subnets(self.calls, region, self._settings.subnet)
         filters = [{"Name": "instance-type", "Values": list(rental.types)}]
         listed = self.calls.pages(
             "ec2",
