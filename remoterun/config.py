@@ -189,6 +189,9 @@ def _aws(base: Config, table: dict[str, Any]) -> AWS:
     kinds: dict[str, tuple[type, ...]] = dict.fromkeys(AWS.__dataclass_fields__, (str,))
     kinds |= {"roles": (bool,), **dict.fromkeys(("max_cost", "max_cost_month"), (int, float))}
     _check_table(f"{base.file}: aws", table, kinds)
+    for key in ("max_cost", "max_cost_month"):
+        if not 0 < table.get(key, 1) < 1e9:
+            raise ConfigError(f"{base.file}: aws.{key}: {table[key]} is not a number above 0", hint=f"{key} = 20")
     if table.get("connect", "endpoint") != "endpoint":
         raise ConfigError(f"{base.file}: aws.connect: unknown way `{table['connect']}`", hint='connect = "endpoint"')
     return AWS(**table)

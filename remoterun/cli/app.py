@@ -173,6 +173,15 @@ Quiet = Annotated[
     ),
 ]
 Background = Annotated[bool, typer.Option("-b", "--background", help="Hand the run over and return; no log.")]
+Pay = Annotated[
+    float | None,
+    typer.Option(
+        "--pay",
+        metavar="DOLLARS",
+        help="Agree to rent a host that costs so much an hour; -y does not above $5.",
+        rich_help_panel="More",
+    ),
+]
 RunAsJson = Annotated[bool, typer.Option("--json", help="With -b: the run as JSON on stdout.")]
 Machine = Annotated[
     str | None,

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from remoterun.client.renting import Plan
     from remoterun.hosts.base import UnknownHostKey
 
+TYPED = 5.0
+"""US dollars an hour from which on the price of a new host is typed: `-y` does not agree to it."""
+
 
 def client() -> Client:
     """A client for one command, to be used as a context manager."""
@@ -37,26 +40,46 @@ def _log_in(log_in: Callable[[], None]) -> None:
     log_in()
 
 
-def agree(client: Client, plan: Plan, new: NewBucket | None, yes: bool) -> None:
-    """Show what will be rented, and what it costs; go on only where somebody agrees, or `yes`; then make the bucket,
-    where there is none. Raises `UsageError` where nobody can be asked, and `KeyboardInterrupt` for a no."""
+def agree(client: Client, plan: Plan, new: NewBucket | None, yes: bool, pay: float | None = None) -> None:
+    """Show what will be rented, and what it costs; go on only where somebody agrees, or `yes`, or `pay`, the US dollars
+    that an hour may cost; then make the bucket, where there is none. A high price is agreed to by its figure only.
+    Raises `UsageError` where nobody can be asked, and `KeyboardInterrupt` for a no."""
+    price, new_host = plan.price, plan.kept is None
+    typed = f"{price:.2f}" if price is not None and price > TYPED and new_host else None
+    if pay is not None and new_host:
+        if price is None or price > pay + 0.005:
+            dear = "at a price that is not known" if price is None else f"for {render.dollars(price)} an hour"
+            hint = "-y agrees to that" if price is None else f"--pay {price:.2f}"
+            raise UsageError(f"`-t {plan.machine.name}` rents a host {dear}, and --pay {pay:g} is not that", hint=hint)
+        yes, typed = True, None
+    if yes and typed is not None:
+        raise UsageError(
+            f"`-t {plan.machine.name}` rents a host for ${typed} an hour, and -y agrees to ${TYPED:g} at the most",
+            hint=f"--pay {typed}   agrees to that; without -y the price is asked for",
+        )
     if yes:
         machine_views.renting_goes_on(plan, new)
     elif not render.is_interactive():
         first = plan.offers[0].hourly
-        price = f"at {render.hourly(first)}, " if first is not None else ""
+        at = f"at {render.hourly(first)}, " if first is not None else ""
         most = f"{render.dollars(plan.most)} at the most" if plan.most is not None else "at a price that is not known"
         raise UsageError(
-            f"`-t {plan.machine.name}` rents a host {price}{most}, and nobody is here to agree",
-            hint="-y agrees; --dry-run shows what would be rented",
+            f"`-t {plan.machine.name}` rents a host {at}{most}, and nobody is here to agree",
+            hint=f"{'-y' if typed is None else f'--pay {typed}'} agrees; --dry-run shows what would be rented",
         )
     else:
         machine_views.renting(plan, new)
-        if not render.ask("Rent it?", default=False):
+        if not (render.ask("Rent it?", default=False) if typed is None else _typed(typed)):
             render.line("Nothing was rented.")
             raise KeyboardInterrupt
     if new is not None:
         client.hosts.make_bucket(new)
+
+
+def _typed(price: str) -> bool:
+    """Whether a person types a price."""
+    answer = render.ask_text(f"Type the price of an hour, {price}, to rent it:")
+    return answer.lstrip("$").rstrip("/h") in (price, price.removesuffix("0"), price.removesuffix(".00"))
 
 
 def agree_to_link(path: str) -> None:

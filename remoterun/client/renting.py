@@ -18,7 +18,7 @@ from remoterun.errors import HostError, LinkLost, NotFound, RemoterunError, Usag
 from remoterun.model import HostUse, MachineType, Rental, Renting, Run, RunRequest
 from remoterun.providers.base import Intent, NoCapacity, Offer, Provider, ProviderError, RentedHost
 from remoterun.session import Session
-from remoterun.sizes import hourly
+from remoterun.sizes import dollars, hourly
 
 HOURS = 24.0
 """Hours that a run may have rented hosts, over all of its attempts, unless it asks for another limit."""
@@ -53,6 +53,12 @@ class Plan:
     """A host of ours that is free, and is used again."""
     instead: str | None = None
     """Why another type stands in for the one that was asked for."""
+    limited_by: str = ""
+    """What the hours come from, for people: "--max-hours 2"; empty where nobody has named a limit."""
+    max_cost: float | None = None
+    """US dollars that the run may cost; None without such a limit."""
+    bucket_region: str = ""
+    """Where the bucket is: what crosses regions costs. Empty where that is not known, or it is not Amazon's."""
     login_ends: float | None = None
     """When (seconds since 1970) the login ends, where that is before the run may: outputs then wait on the host until
     the next command of somebody with a login."""
@@ -98,20 +104,34 @@ def plan(
     it shall not have; `anything`: a free host will do that is not a spot host where one was asked for, or is. Blocks
     for `ENDING` seconds at the most, with what is waited for in `waiting`, where a run on a host of ours is about to
     end. Raises `ProviderError`."""
-    rental = _rental(machine)
+    rental, aws = _rental(machine), connections.config.aws
     kept = _kept(connections, machine, without, anything, waiting)
     if kept is not None:
         connections.open_soon(_reached(kept))
         offers: tuple[Offer, ...] = (kept.offer,)
-        limit = min(hours(machine, offers), _left(kept))
+        limit = hours(machine, offers, aws.max_cost)
+        left = _left(kept)
+        if left < limit[0]:
+            limit = left, "the end of this host"
     else:
         offers = _offers(connections, machine)
         connections.provider(rental.provider).check_quotas(offers)
-        limit = hours(machine, offers)
+        limit = hours(machine, offers, aws.max_cost)
     attempts = rental.attempts or (ATTEMPTS_ON_SPOT if rental.spot else 1)
     idle = IDLE if rental.idle is None else rental.idle
-    ends = archiving.login_ends(connections, limit * 3600)
-    return Plan(machine, offers, limit, idle, attempts, kept, machines.instead(rental, offers[0]), ends)
+    return Plan(
+        machine,
+        offers,
+        limit[0],
+        idle,
+        attempts,
+        kept,
+        machines.instead(rental, offers[0]),
+        limited_by=limit[1],
+        max_cost=_max_cost(rental, aws.max_cost),
+        bucket_region=aws.region or "" if aws.endpoint is None else "",
+        login_ends=archiving.login_ends(connections, limit[0] * 3600),
+    )
 
 
 def begin(connections: Connections, run: Run, plan: Plan) -> Run:
@@ -272,7 +292,7 @@ def until(renting: Renting, session: Session, now: float) -> float:
 
 def deadline(run: Run, plan: Plan, now: float) -> float:
     """Until when a run may have rented hosts, if it gets a further one now: what it may cost goes on counting."""
-    limit, most = _renting(run).deadline, _rental(run.machine).max_cost
+    limit, most = _renting(run).deadline, plan.max_cost
     if most is None or not plan.price:
         return limit
     return min(limit, now + max(most - (_renting(run).cost(now, at_most=True) or 0.0), 0.0) / plan.price * 3600)
@@ -296,26 +316,38 @@ def _rental(machine: MachineType) -> Rental:
     return machine.rental
 
 
-def hours(machine: MachineType, offers: tuple[Offer, ...]) -> float:
-    """The tighter one of a rental's two limits, in hours. Raises `UsageError` where a price is needed and not known."""
+def hours(machine: MachineType, offers: tuple[Offer, ...], default: float | None = None) -> tuple[float, str]:
+    """The tighter one of a rental's two limits, in hours, and what it comes from. `default`: US dollars, for a rental
+    that names neither. Raises `UsageError` where a price is needed and not known."""
     rental = _rental(machine)
-    limit = HOURS if rental.max_hours is None else rental.max_hours
-    if rental.max_cost is None:
-        return limit
-    price = _highest(offers)
+    limit, named = (HOURS, "") if rental.max_hours is None else (rental.max_hours, f"--max-hours {rental.max_hours:g}")
+    most = _max_cost(rental, default)
+    if most is None:
+        return limit, named
+    price, is_own = _highest(offers), rental.max_cost is not None
+    by = f"--max-cost {most:g}" if is_own else f"`max_cost` of [aws], {dollars(most)},"
     if price is None:
         unknown = next(offer.type for offer in offers if offer.at_most is None)
+        what = "--max-cost" if is_own else by
         raise UsageError(
-            f"the price of {unknown} is not known, so --max-cost can't be kept", hint="--max-hours instead of it"
+            f"the price of {unknown} is not known, so {what} can't be kept",
+            hint=f"--max-hours instead of {'it' if is_own else 'that'}",
         )
-    paid = rental.max_cost / price if price else limit
+    paid = most / price if price else limit
     if paid < LEAST:
         raise UsageError(
-            f"--max-cost {rental.max_cost:g} pays for {paid * 60:.0f} min at {hourly(price)}, and a host needs"
-            f" {LEAST * 60:.0f} to begin and to end",
+            f"{by} pays for {paid * 60:.0f} min at {hourly(price)}, and a host needs {LEAST * 60:.0f} to begin and end",
             hint=f"--max-cost {math.ceil(price * 50) / 100:.2f} pays for half an hour" if price else None,
         )
-    return min(limit, paid)
+    if paid >= limit:
+        return limit, named
+    return paid, by if is_own else f"{by.rstrip(',')}; --max-cost {math.ceil(price * limit)} pays for {limit:g} h"
+
+
+def _max_cost(rental: Rental, default: float | None) -> float | None:
+    """US dollars that a run may cost: whoever names one of its limits has thought of it, so the default is for all
+    others."""
+    return default if rental.max_cost is None and rental.max_hours is None else rental.max_cost
 
 
 def _highest(offers: tuple[Offer, ...]) -> float | None:
@@ -343,7 +375,7 @@ def _kept(
     once."""
     from remoterun.providers.folder import HostFolder
 
-    rental = _rental(machine)
+    rental, aws = _rental(machine), connections.config.aws
     provider = connections.provider(rental.provider)
     kinds = {_kind(offer, anything) for offer in provider.offers(machine)}
     users: dict[str, list[Run]] = {}
@@ -370,9 +402,9 @@ def _kept(
         if host is None or host.state == "gone":
             folder.remove()
         elif host.machine is not None and host.state == "running" and _kind(host.offer, anything) in kinds:
-            if rental.max_cost is not None and host.offer.at_most is None:
+            if _max_cost(rental, aws.max_cost) is not None and host.offer.at_most is None:
                 continue
-            if _left(host) > hours(machine, (host.offer,)) * WORTH_KEEPING:
+            if _left(host) > hours(machine, (host.offer,), aws.max_cost)[0] * WORTH_KEEPING:
                 return host
     return None
 

@@ -86,7 +86,7 @@ class RunRequest(Packages, HandedOn):
     max_hours: float | None = option(
         None,
         "--max-hours H",
-        "End it after so long on rented hosts, all attempts together. Default: 24.",
+        "End it after so long on rented hosts, all attempts together. Default: 24, and $20.",
         again="End it after so long on rented hosts.",
         **_NUMBER,
         **_OF_THIS_RUN,

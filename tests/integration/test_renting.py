@@ -583,6 +583,21 @@ class TestTheCommandLine:
         assert status == 0 and "at most    $1.80: 30 min at $3.60/h, without traffic" in out
         assert laptop.folders.all() == [] and say("ps", "--json")[1] == "[]\n"
 
+    def test_a_high_price_is_agreed_to_by_its_figure(
+        self, laptop: Laptop, say: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(folder_cloud, "PRICE", 36.0)
+        run = ("run", "-t", "gpu", "--no-git", "--max-hours", "1")
+        status, _, err = say(*run, "-y", "true")
+        assert status == 2 and "rents a host for $36.00 an hour, and -y agrees to $5 at the most" in err
+        assert "--pay 36.00   agrees to that" in err
+        status, _, err = say(*run, "--pay", "35", "true")
+        assert status == 2 and "rents a host for $36.00 an hour, and --pay 35 is not that" in err
+        assert "--pay 36.00 agrees; " in say(*run, "true")[2] and laptop.folders.all() == []
+        assert say(*run, "--pay", "36", "true")[0] == 0 and len(laptop.folders.all()) == 1
+        status, _, err = say(*run, "-y", "true")
+        assert status == 0 and len(laptop.folders.all()) == 1, err  # the host is there, and paid for
+
     def test_what_only_a_repository_names_is_not_rented_with_y(self, laptop: Laptop, say: Callable[..., Any]) -> None:
         """Whoever typed -y may never have read that file."""
         (laptop.root / "remoterun.toml").write_text('machine = "gpu"\n')
@@ -595,7 +610,10 @@ class TestTheCommandLine:
     def test_what_it_costs_is_said_and_what_is_rented_is_listed(self, laptop: Laptop, say: Callable[..., Any]) -> None:
         status, out, err = say("run", "-t", "gpu", "-y", "--no-git", "echo said")
         assert (status, out) == (0, "said\n")
-        assert "Renting folder.small in here, $3.60/h, at most $86.40 (24 h)" in err and "  it cost " in err
+        assert (
+            "Renting folder.small in here, $3.60/h, at most $20.00 (5 h 33 min: `max_cost` of [aws], $20.00)" in err
+            and "  it cost " in err
+        )
         (run,) = json.loads(say("ps", "--json")[1])
         assert run["cost"] > 0 and run["renting"]["hosts"][0]["type"] == "folder.small"
         assert "its host stays for another run, at $3.60/h, until to" in err

@@ -94,7 +94,7 @@ def test_a_host_that_is_kept_is_named_with_its_price() -> None:
 )
 def test_the_tighter_limit_counts(rental: dict[str, float], expected: float) -> None:
     machine = replace(T4, rental=Rental("aws", ("g4dn.xlarge", "g5.xlarge"), **rental))  # type: ignore[arg-type]
-    assert renting.hours(machine, DEAREST) == pytest.approx(expected)
+    assert renting.hours(machine, DEAREST)[0] == pytest.approx(expected)
 
 
 def test_the_cap_on_spot_is_one_that_its_price_can_not_pass() -> None:
@@ -108,15 +108,45 @@ def test_the_cap_on_spot_is_one_that_its_price_can_not_pass() -> None:
     assert "$0.158/h now, spot, in us-east-1a\n" in said and "at most  $13.01: 24 h at $0.542/h, without" in said
     assert "spot prices move; this is the price on demand, which they never exceed\n" in said
     machine = replace(T4, rental=Rental("aws", ("g4dn.xlarge",), spot=True, max_cost=10 * most))
-    assert renting.hours(machine, (spot,)) == pytest.approx(10)
+    assert renting.hours(machine, (spot,))[0] == pytest.approx(10)
     use = HostUse("t", "i-0", "g4dn.xlarge", "us-east-1a", 0.158, began=0.0, limit=spot.limit)
     assert Renting(0.0, hosts=(use,)).cost(3600.0, at_most=True) == 0.526
+
+
+@pytest.mark.parametrize(
+    ("rental", "expected", "words"),
+    [
+        ({}, 20 / 55.056, "`max_cost` of [aws], $20.00; --max-cost 1322 pays for 24 h"),
+        ({"max_hours": 30.0}, 30.0, "--max-hours 30"),
+        ({"max_cost": 110.112}, 2.0, "--max-cost 110.112"),
+        ({"max_hours": 1.0, "max_cost": 110.112}, 1.0, "--max-hours 1"),
+    ],
+)
+def test_who_names_no_limit_has_one_in_dollars(rental: dict[str, float], expected: float, words: str) -> None:
+    machine = MachineType("h100x8", rental=Rental("aws", ("p5.48xlarge",), **rental))  # type: ignore[arg-type]
+    h100 = Offer("p5.48xlarge", "us-east-1", price=55.04, extra=0.016)
+    found, by = renting.hours(machine, (h100,), 20.0)
+    assert (found, by) == (pytest.approx(expected), words)
+    said = text(Plan(machine, (h100,), found, 600.0, 1, limited_by=by))
+    assert f"the limit is {words}\n" in said and all(len(line) <= 80 for line in said.splitlines())
+    with pytest.raises(UsageError, match=r"`max_cost` of \[aws\], \$1.00, pays for 1 min") as caught:
+        renting.hours(replace(machine, rental=Rental("aws", ("p5.48xlarge",))), (h100,), 1.0)
+    assert caught.value.hint == "--max-cost 27.53 pays for half an hour"
+
+
+def test_what_crosses_regions_has_its_price_in_the_plan() -> None:
+    plan = Plan(T4, OFFERS, 24.0, 600.0, 1, bucket_region="eu-west-1")
+    assert "traffic  $0.02 a GB between us-east-1 and the bucket's eu-west-1\n" in text(plan)
+    assert "traffic  " not in text(replace(plan, bucket_region="us-east-1"))
 
 
 def test_a_limit_in_dollars_needs_a_price() -> None:
     machine = replace(T4, rental=Rental("aws", ("g9.xlarge",), max_cost=1.0))
     with pytest.raises(UsageError, match=r"g9\.xlarge is not known"):
         renting.hours(machine, (Offer("g9.xlarge"),))
+    with pytest.raises(UsageError, match=r"so `max_cost` of \[aws\], \$20.00, can't be kept") as caught:
+        renting.hours(T4, (Offer("g9.xlarge"),), 20.0)
+    assert caught.value.hint == "--max-hours instead of that"
 
 
 def test_a_limit_that_pays_for_no_more_than_a_boot_is_refused() -> None:
@@ -140,9 +170,9 @@ def test_what_a_run_may_cost_is_for_all_its_attempts() -> None:
     machine = replace(T4, rental=Rental("aws", ("g4dn.xlarge",), max_cost=1.0))
     had = HostUse("rr-k-1", "i-1", "g4dn.xlarge", "us-east-1a", 0.526, began=0.0, ended=3600.0)
     run = Run(1, "k", machine, RunState.INTERRUPTED, "true", 0.0, renting=Renting(1e6, 3, hosts=(had,)))
-    plan = Plan(machine, DEAREST, 1.0, 600.0, 3)
+    plan = Plan(machine, DEAREST, 1.0, 600.0, 3, max_cost=1.0)
     assert renting.deadline(run, plan, 5000.0) == pytest.approx(5000.0 + (1.0 - 0.526) / 1.006 * 3600)
-    assert renting.deadline(replace(run, machine=T4), plan, 5000.0) == 1e6
+    assert renting.deadline(run, replace(plan, max_cost=None), 5000.0) == 1e6
 
 
 def test_moments_around_now_are_said_as_people_do(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ import typer
 
 from remoterun.agent.shared.spec import NONE, PYTHON, TENSORFLOW, PortSpec
 from remoterun.cli import render
-from remoterun.cli.app import Command, Json, RunNumber, WithModel, app, example, run_number
+from remoterun.cli.app import Command, Json, Pay, RunNumber, WithModel, app, example, run_number
 from remoterun.cli.asking import client as connect
 from remoterun.cli.commands.run import send_and_launch
 from remoterun.cli.follow import JUPYTER, Showing, Told, forward_until_end, some_port
@@ -130,6 +130,7 @@ def jupyter(
     ] = "1h",
     yes: Annotated[bool, typer.Option("-y", "--yes", help="Ask nothing: send what git tracks, and go on.")] = False,
     no_browser: Annotated[bool, typer.Option("--no-browser", help="Only print the address.")] = False,
+    pay: Pay = None,
     **typed: Any,
 ) -> int:
     """Open JupyterLab on a machine, in your browser.
@@ -157,7 +158,7 @@ def jupyter(
     machine = request.machine
     with connect() as client:
         client.machines.get(machine)  # refuse a wrong name before anything is asked
-        run = send_and_launch(client, request, machine, Sending(None, False, False, yes), yes)
+        run = send_and_launch(client, request, machine, Sending(None, False, False, yes), yes, pay=pay)
         assert run is not None
         client.runs.tokens.keep(run.key, token)
         show = Showing(no_browser)

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from remoterun.cli.app import Background, Command, Quiet, RunAsJson, RunNumber, app, example, run_number
+from remoterun.cli.app import Background, Command, Pay, Quiet, RunAsJson, RunNumber, app, example, run_number
 from remoterun.cli.asking import agree
 from remoterun.cli.asking import client as connect
 from remoterun.cli.commands.run import follow_or_report
@@ -20,6 +20,7 @@ def continue_(
     run: RunNumber,
     background: Background = False,
     yes: Annotated[bool, typer.Option("-y", "--yes", help="Ask nothing: rent what it needs.")] = False,
+    pay: Pay = None,
     quiet: Quiet = False,
     json: RunAsJson = False,
 ) -> int:
@@ -34,7 +35,7 @@ def continue_(
     with connect() as client:
         with live_views.waiting() as waiting:
             plan = client.runs.plan_next(run_number(run), waiting)
-        agree(client, plan, None, yes)
+        agree(client, plan, None, yes, pay)
         with live_views.waiting() as waiting, live_views.progress() as progress:
             taken = client.runs.continue_(run_number(run), plan, waiting=waiting, progress=progress)
         return follow_or_report(client, taken, RunRequest(taken.command), background, json)

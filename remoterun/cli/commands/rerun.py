@@ -17,7 +17,17 @@ from typer.main import get_command
 from remoterun.agent.shared.files import write_whole
 from remoterun.agent.shared.records import same_fields
 from remoterun.cli import render
-from remoterun.cli.app import Background, RunAsJson, RunNumber, RunThenCommand, app, example, parser_error, run_number
+from remoterun.cli.app import (
+    Background,
+    Pay,
+    RunAsJson,
+    RunNumber,
+    RunThenCommand,
+    app,
+    example,
+    parser_error,
+    run_number,
+)
 from remoterun.cli.asking import client as connect
 from remoterun.cli.commands.run import follow_or_report, launch
 from remoterun.cli.options import OPTIONS, command_of, options_of, parsed, takes, with_values
@@ -49,6 +59,7 @@ def rerun(
     background: Background = False,
     yes: Annotated[bool, typer.Option("-y", "--yes", help="Ask nothing: rent what it needs.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be run; do nothing.")] = False,
+    pay: Pay = None,
     json: RunAsJson = False,
     **typed: Any,
 ) -> int:
@@ -78,7 +89,7 @@ def rerun(
             if not dry_run:
                 given = prepared.request._replace(env=asked.env)
                 render.line(_changes(kept, Asked(**given._asdict(), machine=asked.machine)))
-            submitted = launch(client, prepared, yes, dry_run)
+            submitted = launch(client, prepared, yes, dry_run, pay=pay)
         except BaseException:
             if editing is not None:
                 editing.report_saved()

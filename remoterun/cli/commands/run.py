@@ -14,7 +14,7 @@ import typer
 from remoterun import project as projects
 from remoterun.agent.shared.files import write_whole
 from remoterun.cli import render
-from remoterun.cli.app import MORE, Background, Command, Quiet, RunAsJson, app, example
+from remoterun.cli.app import MORE, Background, Command, Pay, Quiet, RunAsJson, app, example
 from remoterun.cli.asking import agree, agree_to_link, hint_at_secrets
 from remoterun.cli.asking import client as connect
 from remoterun.cli.options import OPTIONS, command_of, options_of, parsed, takes, with_values
@@ -64,6 +64,7 @@ def run(
         bool, typer.Option("-y", "--yes", help="Ask nothing: send the files that the command names, and go on.")
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be run and sent; do nothing.")] = False,
+    pay: Pay = None,
     quiet: Quiet = False,
     json: RunAsJson = False,
     **typed: Any,
@@ -100,7 +101,7 @@ def run(
         client.secrets.check(name for _, name in request.secrets)
         client.notifications.names(request.notify)
         sending = Sending(commit_ref, include_untracked, no_git, yes or dry_run)
-        submitted = send_and_launch(client, request, asked.machine, sending, yes, dry_run)
+        submitted = send_and_launch(client, request, asked.machine, sending, yes, dry_run, pay)
         return follow_or_report(client, submitted, request, background, json) if submitted is not None else 0
 
 
@@ -136,7 +137,13 @@ def agree_to_project(client: Client, file: Path, asked: Asked, typed: Mapping[st
 
 
 def send_and_launch(
-    client: Client, request: RunRequest, machine: str | None, sending: Sending, yes: bool, dry_run: bool = False
+    client: Client,
+    request: RunRequest,
+    machine: str | None,
+    sending: Sending,
+    yes: bool,
+    dry_run: bool = False,
+    pay: float | None = None,
 ) -> Run | None:
     """The run, handed over with what is sent of the current folder; None if it was only to be shown."""
     with live_views.waiting() as waiting:
@@ -153,15 +160,22 @@ def send_and_launch(
 
     try:
         prepared = client.runs.prepare(request, source, machine, complete)
-        return launch(client, with_packages(prepared, sending), yes, dry_run, plan)
+        return launch(client, with_packages(prepared, sending), yes, dry_run, plan, pay)
     finally:
         if source is not None:
             source.close()
 
 
-def launch(client: Client, prepared: Prepared, yes: bool, dry_run: bool, plan: Plan | None = None) -> Run | None:
+def launch(
+    client: Client,
+    prepared: Prepared,
+    yes: bool,
+    dry_run: bool,
+    plan: Plan | None = None,
+    pay: float | None = None,
+) -> Run | None:
     """The run, handed over; None if it was only to be shown what that would be. Asks before anything is rented.
-    `plan`: of what is rented, where that is made already."""
+    `plan`: of what is rented, where that is made already; `pay` as for `agree`."""
     if plan is None and prepared.machine.rental is not None:
         with live_views.waiting() as waiting:
             plan = client.hosts.plan(prepared.machine, waiting)
@@ -170,7 +184,7 @@ def launch(client: Client, prepared: Prepared, yes: bool, dry_run: bool, plan: P
         _show_plan(client, prepared, plan, new)
         return None
     if plan is not None:
-        agree(client, plan, new, yes)
+        agree(client, plan, new, yes, pay)
     request = prepared.request
     mounts = tuple(_uploaded(client, each, prepared.machine) if each.local else each for each in request.mounts)
     return _submit(client, replace(prepared, request=request._replace(mounts=mounts)), plan)

@@ -378,6 +378,11 @@ def choose(question: str, letters: str, default: str) -> str:
         line(f"  `{word}` is not an answer: type {', '.join(letters[:-1])} or {letters[-1]}, then Enter")
 
 
+def ask_text(question: str) -> str:
+    """What a person types, without spaces around it; empty for Enter."""
+    return _answer(f"{question} ")
+
+
 def ask_secret(question: str) -> str | None:
     """Ask a person for a word that is not shown; None for nothing."""
     begin_question()

@@ -247,10 +247,15 @@ def plan_lines(plan: Plan, new: NewBucket | None = None) -> list[tuple[str, str]
                 listed.append(("", f"and {hourly(first.extra)} for its disk and its public address"))
     if plan.most is not None:
         listed.append(("at most", f"{dollars(plan.most)}: {hours(plan.hours)} at {hourly(plan.price)}, {WITHOUT}"))
+        limit = f"the limit is {plan.limited_by}" if plan.limited_by else "nobody named a limit: that of --max-hours"
+        listed.append(("", limit))
         if any(offer.spot for offer in plan.offers):
             listed.append(("", "spot prices move; this is the price on demand, which they never exceed"))
     else:
         listed.append(("at most", f"{hours(plan.hours)}, at a price that is not known"))
+    near = plan.bucket_region if new is None else new.region
+    if near not in ("", plan.offers[0].region):
+        listed.append(("traffic", f"$0.02 a GB between {plan.offers[0].region} and the bucket's {near}"))
     if plan.attempts > 1:
         listed.append(("", f"for all of {plan.attempts} attempts, if the host is taken away"))
     idle, latest = plan.idle, time.time() + plan.hours * 3600
@@ -291,8 +296,11 @@ def renting_goes_on(plan: Plan, new: NewBucket | None) -> None:
     if plan.instead is not None:
         line(plan.instead)
     offer = plan.kept.offer if plan.kept is not None else plan.offers[0]
+    by = f": {plan.limited_by.partition(';')[0]}" if "[aws]" in plan.limited_by else ""
     most = (
-        f"at most {dollars(plan.most)} ({hours(plan.hours)})" if plan.most is not None else f"for {hours(plan.hours)}"
+        f"at most {dollars(plan.most)} ({hours(plan.hours)}{by})"
+        if plan.most is not None
+        else f"for {hours(plan.hours)}"
     )
     spot = " spot" if offer.spot else ""
     verb = f"Using {plan.kept.id}:" if plan.kept is not None else "Renting"
