@@ -56,7 +56,8 @@ def config_of(root: Path, bucket: str, endpoint: str, home: str = "laptop") -> C
 class Folders:
     """`ROOT/hosts/TOKEN` is the home of a host, `ROOT/rented/TOKEN` what is known of it; `ROOT/environment` names a
     home whose environment all of them use. While there is a file `ROOT/full`, nothing can be had; with `ROOT/broken`
-    no host comes to answer; with one of the name `ROOT/ID stays`, that host is not released."""
+    no host comes to answer; with one of the name `ROOT/ID stays`, that host is not released; with `ROOT/role` hosts
+    save by a role, whose credentials the metadata service gives that the environment names."""
 
     def __init__(self, root: Path, laptop: Path | None = None) -> None:
         """`laptop`: the home of the client."""
@@ -87,7 +88,10 @@ class Folders:
         number = len(os.listdir(self.root / "rented"))
         now = time.time()
         about = (intent.deadline, machine, intent.run, intent.number, intent.attempt)
-        rented = RentedHost(f"i-{number}", intent.token, "running", offers[0], now, *about, idle=intent.idle)
+        writer = f"AROAFOLDER:i-{number}" if (self.root / "role").exists() else ""
+        rented = RentedHost(
+            f"i-{number}", intent.token, "running", offers[0], now, *about, idle=intent.idle, writer=writer
+        )
         folder = home.with_suffix(".folder")
         folder.mkdir(parents=True, exist_ok=True)
         if not home.is_symlink():  # before anybody can find the host, and start an agent that makes it
@@ -137,7 +141,7 @@ class Folders:
         return True
 
     def roles(self, make: bool = False) -> Roles:
-        return Roles()
+        return Roles(writer="AROAFOLDER" if (self.root / "role").exists() else "", why_not="not made yet")
 
     def spent(self, since: float, until: float) -> list[Spent]:
         return []

@@ -24,6 +24,7 @@ import pytest
 from remoterun.agent.running.archiving import LOG_PIECE
 from remoterun.agent.shared.spec import RunSpec
 from remoterun.agent.shared.states import RunState
+from remoterun.agent.store import metadata
 from remoterun.agent.store.home import Home
 from remoterun.archive import Archive, grants, uploads
 from remoterun.archive import runs as archived_runs
@@ -44,7 +45,8 @@ from remoterun.source import snapshot
 from tests import folder_cloud
 from tests.conftest import require
 from tests.folder_cloud import Folders, config_of
-from tests.seaweed import Store, asked, credentials, program, seaweed
+from tests.metadata_service import Metadata, metadata_service
+from tests.seaweed import KEY, SECRET, Store, asked, credentials, program, seaweed
 from tests.webhook_server import webhook_server
 from tests.workshop import Files, until, write_files
 
@@ -301,6 +303,67 @@ class TestAnotherLaptop:
             assert [(upload.name, upload.machine) for upload in client.uploads.list()] == [("doom", "aws")]
             client.files.copy("uploads/doom", laptop.root / "there")
         assert (laptop.root / "there" / "a").read_bytes() == b"A"
+
+
+class TestAHostWithARole:
+    @pytest.fixture
+    def service(self, laptop: Laptop, monkeypatch: pytest.MonkeyPatch) -> Iterator[Metadata]:
+        with metadata_service() as service:
+            monkeypatch.setenv(metadata.ELSEWHERE, service.address)
+            service.key, service.secret = KEY, SECRET
+            (laptop.root / "role").touch()
+            yield service
+
+    def test_what_two_have_saved_by_it_is_one_run(self, laptop: Laptop, service: Metadata) -> None:
+        """It is read, mounted, adopted and removed as any other; no client signs anything for that."""
+        command = "cat saved 2>/dev/null && exit; echo first; echo from the first >saved; exec sleep 1000"
+        run = laptop.submit(command, {"train.py": b"x"}, attempts=2)
+        grant = Home.open(str(laptop.folders.home(run_token(run)))).run(run.key).grant()
+        assert grant is not None and grant.role and grant.fields == {}
+        seen = b""
+        for item in laptop.client.runs.follow(run.number):
+            seen += item.data if isinstance(item, LogBytes) else b""
+            if isinstance(item, LogBytes) and item.data == b"first\n":
+                threading.Thread(target=preempt, args=(laptop, run)).start()
+        assert seen == b"first\nfrom the first\n"
+        ended = laptop.client.registry.run(run.number)
+        assert ended.state is RunState.COMPLETE and ended.renting is not None
+        assert ended.renting.writers == ("AROAFOLDER:i-0", "AROAFOLDER:i-1")
+        keys = [stored.key for stored in laptop.archive.s3.list("")]
+        assert f"runs/{run.key}/hosts" in keys and f"runs/{run.key}/status.json" not in keys
+        for writer in ended.renting.writers:
+            assert {f"hosts/{writer}/{run.key}/{name}" for name in ("status.json", "outputs")} <= set(keys)
+        laptop.folders.take_away(f"rr-{run.key}-2")
+        client = laptop.another()
+        assert laptop.log(run) == seen
+        client.files.copy(f"runs/{run.number}", laptop.root / "all")
+        assert (laptop.root / "all" / "saved").read_bytes() == b"from the first\n"
+        mounts = (Mount.parse(f"runs/{run.number}:before"),)
+        third = laptop.until_ended(laptop.submit("cat before/saved", mounts=mounts))
+        assert laptop.log(third) == b"from the first\n"
+        with Client(replace(laptop.config, home=laptop.root / "another")) as other:
+            adopted = {one.key: one for one in other.runs.adopt()}
+            assert adopted[run.key].state is RunState.COMPLETE
+            other.files.copy(f"runs/{adopted[run.key].number}/saved", laptop.root / "there")
+        assert (laptop.root / "there").read_bytes() == b"from the first\n"
+        client.runs.remove(run.number)
+        left = [stored.key for stored in laptop.archive.s3.list("") if run.key in stored.key]
+        assert not left
+
+    def test_one_that_is_refused_gets_a_form_from_who_is_in_touch(self, laptop: Laptop, service: Metadata) -> None:
+        """As when its role was deleted: whatever end was recorded, and in the same folder."""
+        service.key = "gone"
+        run = laptop.submit("echo said; echo made >out")
+        there = Home.open(str(laptop.folders.home(run_token(run)))).run(run.key)
+        until(lambda: "InvalidAccessKeyId" in there.status().refused and there.status().state is RunState.SAVING)
+        ended = laptop.until_ended(run)
+        assert ended.state is RunState.COMPLETE and there.status().kept and ended.renting is not None
+        laptop.folders.take_away(run_token(run))
+        laptop.another()
+        assert laptop.log(run) == b"said\n"
+        (writer,) = ended.renting.writers
+        folder = f"hosts/{writer}/{run.key}/"
+        assert folder + "outputs" in [stored.key for stored in laptop.archive.s3.list(folder)]
 
 
 class TestALostHost:
