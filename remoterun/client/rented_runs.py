@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from remoterun import archive as archives
 from remoterun.agent.shared import api
 from remoterun.agent.shared.states import ENDINGS, Reason, RunEvent, RunStatus
+from remoterun.archive.s3_errors import NoBucket
 from remoterun.client.archiving import archive_of, grant, machine_of, record_images
 from remoterun.client.connections import Connections, check_home
 from remoterun.client.stores import ArchiveStore, HostStore, Store, place_of
@@ -91,7 +92,9 @@ def statuses(connections: Connections, machine: MachineType, runs: Sequence[Run]
 
     Raises as `find_store`.
     """
-    first, store = find_store(connections, runs[0])
+    first, store = runs[0], None
+    with contextlib.suppress(NoBucket):  # of a run whose host is gone, too
+        first, store = find_store(connections, first)
     if isinstance(store, HostStore):
         answer = ask()
         for run in runs:
@@ -159,8 +162,15 @@ def _how_it_ended(connections: Connections, run: Run, rented: RentedHost | None)
     if run.renting is not None and run.renting.hosts:
         ended = rented.ended if rented is not None else run.renting.hosts[-1].deadline
         now = min(now, ended or now)
+        if run.renting.grant_ends < now:
+            why += ", and what it made after its permission to save had ended is lost"
     event = RunEvent(t=now, state=ENDINGS[reason].state, reason=reason, message=f"its host {id} {why}")
-    status = archives.runs.record_end(archive_of(connections, run), place_of(run), event).status
+    try:
+        status = archives.runs.record_end(archive_of(connections, run), place_of(run), event).status
+    except NoBucket as error:
+        message = f"{event.message}; {error.message}"
+        known = RunStatus(run.key, ENDINGS[reason].state, reason, created=run.created, started=run.started)
+        status = known._replace(ended=now, message=message)
     run = connections.registry.run(run.number)
     if run.renting is not None and (rented is None or rented.state in LOST):
         connections.registry.rent(run, run.renting.host_is_gone(run.host.rented or ""))

@@ -379,6 +379,30 @@ class TestALostHost:
         assert len(log) >= LOG_PIECE and (b"begun\n" + b"y\n" * 2_500_000).startswith(log)
         assert laptop.another().runs.get(run.number).state is RunState.INTERRUPTED
 
+    def test_one_whose_bucket_is_gone_too_has_ended(self, laptop: Laptop, store: Store) -> None:
+        """Nobody can say more of it: it does not go on for ever."""
+        run = laptop.submit("exec sleep 1000")
+        until(lambda: laptop.client.runs.get(run.number).state is RunState.RUNNING)
+        laptop.folders.take_away(run_token(run), "the hardware failed")
+        store.delete_bucket(laptop.config.aws.bucket or "")
+        (ended,) = laptop.another().runs.list()
+        assert ended.state is RunState.INTERRUPTED and ended.started is not None
+        assert ended.message == (
+            f"its host i-0 is gone: the hardware failed; there is no bucket s3://{laptop.config.aws.bucket}"
+        )
+        assert laptop.another().runs.list()[0].final
+
+    def test_one_whose_permission_had_ended_says_that_it_is_lost(self, laptop: Laptop) -> None:
+        run = laptop.submit("exec sleep 1000")
+        run = laptop.client.registry.run(run.number)
+        assert run.renting is not None
+        laptop.client.registry.rent(run, replace(run.renting, grant_ends=time.time() - 1))
+        laptop.folders.take_away(run_token(run))
+        ended = laptop.another().runs.get(run.number)
+        assert ended.message == (
+            "its host i-0 is gone, and what it made after its permission to save had ended is lost"
+        )
+
     def test_one_whose_host_the_user_ended_gets_no_other(self, laptop: Laptop) -> None:
         run = laptop.submit("exec sleep 1000", attempts=3)
         laptop.client.hosts.end(laptop.client.hosts.list()[0].id)
