@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from remoterun.cli import render
 from remoterun.cli.render import machine_views
 from remoterun.client import Client
-from remoterun.errors import UsageError
+from remoterun.errors import HostError, UsageError
 from remoterun.hosts.base import Prompts
+from remoterun.providers.base import NOT_MADE, ProviderError, Roles
 
 if TYPE_CHECKING:
     from remoterun.client.rented_hosts import NewBucket
@@ -80,6 +82,24 @@ def _typed(price: str) -> bool:
     """Whether a person types a price."""
     answer = render.ask_text(f"Type the price of an hour, {price}, to rent it:")
     return answer.lstrip("$").rstrip("/h") in (price, price.removesuffix("0"), price.removesuffix(".00"))
+
+
+def with_roles(client: Client, plan: Plan, yes: bool) -> Plan:
+    """The plan with the roles that are there for a new host; those that are absent are made first, where somebody
+    agrees, or `yes`. What AWS refuses is said, and the run goes on without it."""
+    if plan.kept is not None or plan.roles.why_not != NOT_MADE or not (yes or render.is_interactive()):
+        return plan
+    machine_views.new_roles()
+    if not yes and not render.ask("Make them?", default=True):
+        client.hosts.refuse_roles()
+        return replace(plan, roles=Roles())
+    try:
+        made = client.hosts.make_roles()
+    except (ProviderError, HostError) as error:
+        made = replace(plan.roles, why_not=error.message)
+    if made.why_not:
+        render.warning(f"not all roles could be made: {made.why_not}")
+    return replace(plan, roles=made)
 
 
 def agree_to_link(path: str) -> None:

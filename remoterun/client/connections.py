@@ -60,7 +60,7 @@ class Connections:
     ) -> None:
         self.config = config or configuration.load()
         self.closed = threading.Event()
-        self._warn = warn
+        self.warn = warn
         self._question = threading.Lock()  # held while a person is asked something
         self._prompts = _one_at_a_time(prompts or Prompts(), self._question)
         self._lock = threading.Lock()  # guards what follows; not held while a host is opened
@@ -103,7 +103,7 @@ class Connections:
         with self._lock:
             self._check_open()
             if self._registry is None:
-                self._registry = Registry(self.config.home / "registry.db", self._warn)
+                self._registry = Registry(self.config.home / "registry.db", self.warn)
             return self._registry
 
     def machine(self, name: str | None) -> MachineType:

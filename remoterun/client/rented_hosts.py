@@ -17,7 +17,7 @@ from remoterun.client.renting import Plan
 from remoterun.client.runs import Runs
 from remoterun.errors import RemoterunError
 from remoterun.model import MachineType, Run
-from remoterun.providers.base import Identity, Leftover, RentedHost, unheard
+from remoterun.providers.base import Identity, Leftover, RentedHost, Roles, unheard
 from remoterun.providers.folder import HostFolder
 
 LATE = 300.0
@@ -157,6 +157,18 @@ class RentedHosts:
         aws = self._connections.config.aws
         creation.create(BucketPlace(new.name, new.region, aws.endpoint, aws.profile))
         self._connections.config = configuration.set_aws(self._connections.config, bucket=new.name, region=new.region)
+
+    def make_roles(self) -> Roles:
+        """Make the roles by which hosts save, and by which AWS ends them, as far as the account allows it. May be
+        repeated. Raises as `list`."""
+        made = self._connections.provider(machines.BUCKET).roles(make=True)
+        if not self._connections.config.aws.roles:
+            self._connections.config = configuration.set_aws(self._connections.config, roles=True)
+        return made
+
+    def refuse_roles(self) -> None:
+        """Hosts have no roles, and nobody is asked again."""
+        self._connections.config = configuration.set_aws(self._connections.config, roles=False)
 
     def identity(self, name: str) -> Identity:
         """Who a provider says that this client is. Raises as `list`."""

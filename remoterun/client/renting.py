@@ -16,7 +16,7 @@ from remoterun.client.rented_runs import find_store, record_status
 from remoterun.client.stores import told
 from remoterun.errors import HostError, LinkLost, NotFound, RemoterunError, UsageError
 from remoterun.model import HostUse, MachineType, Rental, Renting, Run, RunRequest
-from remoterun.providers.base import Intent, NoCapacity, Offer, Provider, ProviderError, RentedHost
+from remoterun.providers.base import Intent, NoCapacity, Offer, Provider, ProviderError, RentedHost, Roles
 from remoterun.session import Session
 from remoterun.sizes import dollars, hourly
 
@@ -62,6 +62,8 @@ class Plan:
     login_ends: float | None = None
     """When (seconds since 1970) the login ends, where that is before the run may: outputs then wait on the host until
     the next command of somebody with a login."""
+    roles: Roles = Roles()
+    """Those that the provider has for a new host."""
 
     @property
     def price(self) -> float | None:
@@ -109,13 +111,15 @@ def plan(
     if kept is not None:
         connections.open_soon(_reached(kept))
         offers: tuple[Offer, ...] = (kept.offer,)
+        roles = Roles()
         limit = hours(machine, offers, aws.max_cost)
         left = _left(kept)
         if left < limit[0]:
             limit = left, "the end of this host"
     else:
-        offers = _offers(connections, machine)
-        connections.provider(rental.provider).check_quotas(offers)
+        offers, provider = _offers(connections, machine), connections.provider(rental.provider)
+        provider.check_quotas(offers)
+        roles = provider.roles()
         limit = hours(machine, offers, aws.max_cost)
     attempts = rental.attempts or (ATTEMPTS_ON_SPOT if rental.spot else 1)
     idle = IDLE if rental.idle is None else rental.idle
@@ -131,6 +135,7 @@ def plan(
         max_cost=_max_cost(rental, aws.max_cost),
         bucket_region=aws.region or "" if aws.endpoint is None else "",
         login_ends=archiving.login_ends(connections, limit[0] * 3600),
+        roles=roles,
     )
 
 
@@ -176,6 +181,10 @@ def rent(
         if not offers:
             raise NoCapacity("the host that was free is gone, and others cost more", [], hint="try again")
     rented = provider.acquire(intent, offers, waiting)
+    lost = ["saves by what this login signs"] if plan.roles.writer and not rented.writer else []
+    lost += ["is ended by its own clock alone"] if plan.roles.guard and not rented.guarded else []
+    if lost:
+        connections.warn(f"the host {rented.id} {' and '.join(lost)}: {provider.roles().why_not}")
     run = connections.registry.rent(run, _with_host(renting, rented, rented.began))
     try:
         waiting("its agent")

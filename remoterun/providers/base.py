@@ -180,6 +180,9 @@ class Leftover:
     host: RentedHost | None = None
 
 
+NOT_MADE = "not made yet"
+
+
 @dataclass(frozen=True)
 class Roles:
     """What the provider lets hosts, and itself, do for us, without any client: made once for an account."""
@@ -189,7 +192,7 @@ class Roles:
     guard: str = ""
     """The role by which the provider ends hosts at their deadline; empty without it."""
     why_not: str = ""
-    """Why one is absent: "not made yet", or what the account refuses."""
+    """Why one is absent: `NOT_MADE`, or what the account refuses."""
 
 
 @dataclass(frozen=True)

@@ -162,6 +162,8 @@ def _call(environ: dict[str, Any], body: bytes) -> Call:
     if service == "scheduler":
         kind, _, rest = action.strip("/").partition("/")
         verbs = {"POST": "Create", "PUT": "Update", "DELETE": "Delete", "GET": "Get" if rest else "List"}
+        target = json.loads(body or b"{}").get("Target", {})
+        parameters = {"Name": rest.partition("?")[0], **{name: str(target[name]) for name in ("RoleArn",) if target}}
         action = f"{verbs[environ['REQUEST_METHOD']]}{kind.title().replace('-', '')[: None if not rest else -1]}"
         told = json.loads(body or b"{}")
         parameters = {"Name": urllib.parse.unquote(rest), "RoleArn": told.get("Target", {}).get("RoleArn", "")}

@@ -51,8 +51,11 @@ def test_a_limit_of_none_is_said_before_anything_is_asked(cloud: Cloud, place: P
 def test_the_lessons_session(cloud: Cloud, place: Place) -> None:
     place.run("upload", "data/input.txt", "--name", "doom")
     shell = place.spawn("run", "-t", "k80", "--image", BASE_IMAGE, "-m", "uploads/doom:data", TRAIN)
+    shell.expect_exact("Make them?")
+    shell.sendline("")
     shell.expect("K80s are gone from AWS; a T4 is the nearest: g4dn.xlarge, \\$0\\.542/h")
     shell.expect("at most +\\$13\\.01: 24 h at \\$0\\.542/h")
+    shell.expect("AWS itself ends it tomorrow")
     shell.expect_exact("Rent it?")
     assert cloud.calls_of("RunInstances") == []
     shell.sendline("y")
@@ -118,7 +121,7 @@ def test_a_host_ends_by_itself_and_all_is_in_the_bucket(cloud: Cloud, quick: Pla
     assert quick.run("logs", number).stdout == "done\n"
     quick.run("cp", f"runs/{number}/made", "made")
     assert (quick.folder / "made").read_text() == "here\n"
-    assert [line for line in cloud.left_behind() if not re.match("security group|rule", line)] == []
+    assert [line for line in cloud.left_behind() if not re.match("security group|rule|schedule", line)] == []
 
 
 TRAIN_ALONE = "sleep 2; echo here >made; echo done"

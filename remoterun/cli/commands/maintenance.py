@@ -53,6 +53,9 @@ def doctor(
     policy: Annotated[
         bool, typer.Option("--policy", help="Of `aws`: print the policy that remoterun needs, and nothing else.")
     ] = False,
+    setup: Annotated[
+        bool, typer.Option("--setup", help="Of `aws`: make the roles by which hosts save, and by which AWS ends them.")
+    ] = False,
     json: Json = False,
 ) -> int:
     """Try a machine, and say how to mend what doesn't work.
@@ -62,7 +65,11 @@ def doctor(
     """
     if policy and machine != BUCKET:
         raise UsageError("--policy is about `aws`", hint="remoterun doctor aws --policy")
+    if setup and machine != BUCKET:
+        raise UsageError("--setup is about `aws`", hint="remoterun doctor aws --setup")
     with connect() as client:
+        if setup and (refused := client.hosts.make_roles().why_not):
+            render.warning(f"not all roles could be made: {refused}")
         if policy:
             for line in client.hosts.policy().splitlines():
                 render.out(line)

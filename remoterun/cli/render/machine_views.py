@@ -223,6 +223,8 @@ def _free(free: int, total: int) -> str:
     return f"{size(free)} of {size(total)}"
 
 
+GUARD_LATE = 120.0
+"""Seconds after its deadline, at which AWS itself ends a host."""
 WITHOUT = "without traffic"
 
 
@@ -267,7 +269,11 @@ def plan_lines(plan: Plan, new: NewBucket | None = None) -> list[tuple[str, str]
     listed.append(("ends", "by itself, whatever happens to this machine:"))
     listed.append(("", f"{hours(idle / 3600)} after its last run; one that comes sooner begins at once;"))
     listed.append(("", f"and {when(latest)}, at the latest"))
-    if plan.login_ends is not None:
+    if plan.kept.guarded if plan.kept is not None else plan.roles.guard:
+        listed.append(("", f"AWS itself ends it {when(latest + GUARD_LATE)}"))
+    else:
+        listed.append(("", "AWS has no role to end it: only its own clock does"))
+    if plan.login_ends is not None and not plan.roles.writer:
         listed.append(("login", f"yours ends {when(plan.login_ends)}, before the run may:"))
         listed.append(("", "its outputs then wait on the host for your next command"))
     if new is not None:
@@ -281,6 +287,12 @@ def bucket_lines(new: NewBucket) -> list[str]:
     if new.exists:
         return [f"{new.name} in {new.region}, which you have,", "keeps uploads and outputs"]
     return [f"{new.name} in {new.region} will be made:", "private, encrypted; it keeps uploads and outputs"]
+
+
+def new_roles() -> None:
+    """What the roles are for, before a person is asked about them."""
+    line("Hosts save with a role of their own, `remoterun-host`, also when your login is over; and by another one,")
+    line("`remoterun-guard`, AWS itself ends them at their deadline. Both cost nothing, and may do nothing else.")
 
 
 def renting(plan: Plan, new: NewBucket | None) -> None:

@@ -12,6 +12,7 @@ import contextlib
 import hashlib
 import json
 import math
+import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -19,14 +20,16 @@ from typing import Any
 
 from remoterun.agent.shared.machines import RentalTerms
 from remoterun.agent.shared.records import encode, from_json
+from remoterun.aws_codes import DENIED
 from remoterun.config import AWS
 from remoterun.errors import HostUnreachable, RemoterunError
 from remoterun.model import MachineType, Rental
-from remoterun.providers.aws import catalogue, endpoint, network, quotas, tags
+from remoterun.providers.aws import catalogue, endpoint, guard, network, quotas, tags
 from remoterun.providers.aws.calls import Calls, NoCapacityHere, QuotaReached, Refused, is_gone, reason_of
 from remoterun.providers.aws.image import USER, Image, disk_size, resolve
+from remoterun.providers.aws.roles import HOST
 from remoterun.providers.aws.user_data import END, user_data
-from remoterun.providers.base import HostNeverCame, Intent, NoCapacity, Offer, ProviderUnreachable, RentedHost
+from remoterun.providers.base import HostNeverCame, Intent, NoCapacity, Offer, ProviderUnreachable, RentedHost, Roles
 from remoterun.providers.folder import HostFolder
 
 BOOT_SECONDS = 900.0
@@ -79,6 +82,7 @@ class Acquisition:
         intent: Intent,
         say: Callable[[str], None],
         subnets: dict[str, dict[str, Any]] | None,
+        roles: Roles,
     ) -> None:
         self._calls = calls
         self._settings = settings
@@ -86,6 +90,8 @@ class Acquisition:
         self._intent = intent
         self._say = say
         self._subnets = subnets
+        self.roles = roles
+        """Those that could be used: a host whose role AWS refuses is acquired without it."""
         self._images: dict[str, Image] = {}
         self._admitted: tuple[str, list[str]] | None = None
 
@@ -97,6 +103,7 @@ class Acquisition:
             while True:
                 request = request or self._first_given(offers, tried)
                 try:
+                    self._guard(request)
                     return self._ready(request)
                 except NoCapacityHere as refused:  # it was given, and taken back before it ran
                     request.instance, request.refused = None, refused.code
@@ -156,7 +163,7 @@ class Acquisition:
     def _requested(self, offer: Offer) -> LaunchRequest:
         """The request for an offer, which was given a host."""
         number = int((self._folder.read("request.json") or {}).get("number", 0))
-        for pause in (*REPEATS, None):
+        for pause in (*REPEATS, 0.0, None):
             number += 1
             request = None
             try:
@@ -165,8 +172,12 @@ class Acquisition:
                 return request
             except Refused as refused:
                 maybe_made = request is not None and request.refused is None
-                if pause is None or maybe_made or not refused.code.startswith("InvalidGroup"):
+                said = f"{refused.message} {refused.evidence}"
+                is_role = self.roles.writer and re.search("IAM Instance Profile|iam:PassRole", said)
+                if pause is None or maybe_made or not (is_role or refused.code.startswith("InvalidGroup")):
                     raise
+                if is_role and (not pause or refused.code in DENIED):
+                    self.roles = replace(self.roles, writer="", why_not=refused.message)
             self._admitted = None  # somebody's `gc` has removed our security group, or AWS does not know it yet
             time.sleep(pause)
         raise AssertionError("the last try returns, or raises")
@@ -195,6 +206,17 @@ class Acquisition:
                     request.refused = refused.code
                     self._keep(request)
                 raise
+
+    def _guard(self, request: LaunchRequest) -> None:
+        """Let AWS end the host after its deadline. Where that fails the host goes on without."""
+        if not self.roles.guard:
+            return
+        deadline = self._intent.deadline + self._calls.clock_skew
+        try:
+            region, host = request.offer.region, str(request.instance)
+            guard.make(self._calls, region, host, self._intent.token, deadline, self.roles.guard)
+        except RemoterunError as error:
+            self.roles = replace(self.roles, guard="", why_not=error.message)
 
     def _keep(self, request: LaunchRequest) -> None:
         self._folder.write("request.json", encode(request).decode())
@@ -226,7 +248,8 @@ class Acquisition:
         )
         disk = disk_size(image, offer, rental.disk)
         priced = catalogue.with_disk(offer, disk)
-        labels = tags.of_intent(self._intent, priced, " ".join(sources), tags.home_mark(self._folder.home))
+        role = self.roles.writer
+        labels = tags.of_intent(self._intent, priced, " ".join(sources), tags.home_mark(self._folder.home), role)
         subnet = self._subnets.get(offer.zone, {})
         return {
             "ClientToken": client_token(self._intent.token, offer, number),
@@ -234,6 +257,7 @@ class Acquisition:
                 user_data(self._folder, terms, max(self._intent.deadline - time.time(), 60.0))
             ).decode(),
             "TagSpecifications": [tags.specification(kind, labels) for kind in ("instance", "volume")],
+            **({"IamInstanceProfile": {"Name": HOST}} if role else {}),
             **launch_parameters(offer, image, disk, group, subnet.get("SubnetId"), self._is_public(subnet)),
         }
 
@@ -302,7 +326,7 @@ class Acquisition:
         if rented is None:
             raise HostNeverCame(f"`{request.instance}` has lost its tags", hint="remoterun machines rented")
         self._folder.write("host.json", json.dumps({**found, "gpus": request.offer.gpus}, indent=1))
-        return replace(rented, machine=machine, state="running")
+        return replace(rented, machine=machine, state="running", guarded=bool(self.roles.guard))
 
     def _described(self, request: LaunchRequest, *, may_be_hidden: bool, has_run: bool) -> dict[str, Any] | None:
         """The instance now; None where AWS can't be asked, or doesn't know it yet. Raises `HostNeverCame`, and
@@ -338,6 +362,9 @@ class Acquisition:
         while True:
             try:
                 self._calls("ec2", "terminate_instances", request.offer.region, InstanceIds=[request.instance])
+                if self.roles.guard:
+                    with contextlib.suppress(RemoterunError):  # it fires, and finds nothing
+                        guard.remove(self._calls, request.offer.region, self._intent.token)
                 return
             except RemoterunError as error_of_end:
                 refused = error_of_end
@@ -372,7 +399,7 @@ def launch_parameters(
     }
     if subnet is not None:
         interface["SubnetId"] = subnet
-    volume = {"VolumeType": "gp3", "VolumeSize": disk, "DeleteOnTermination": True}
+    volume = {"VolumeType": "gp3", "VolumeSize": disk, "DeleteOnTermination": True, "Encrypted": True}
     parameters: dict[str, Any] = {
         "MinCount": 1,
         "MaxCount": 1,

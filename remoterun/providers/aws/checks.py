@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from remoterun.agent.shared.api import MachineCheck
 from remoterun.errors import RemoterunError
-from remoterun.providers.aws import endpoint, image, network, permissions, quotas
+from remoterun.providers.aws import endpoint, image, network, permissions, quotas, roles
 from remoterun.providers.aws.calls import CLOCK_SECONDS, DEFAULT_REGION, NOT_READY, Calls, clock_error
 from remoterun.providers.aws.catalogue import offer
 
@@ -39,6 +39,7 @@ def checks(calls: Calls, settings: AWS, wanted: Collection[tuple[str, bool]]) ->
     else:
         found += _way_in(calls, region, settings)
     found.append(permissions.check(calls, region, identity["Arn"], with_endpoint))
+    found.append(_roles(calls) if settings.roles else MachineCheck("roles", None, "`roles = false` in config.toml"))
     found += quotas.checks(calls, region, wanted)
     return found
 
@@ -54,6 +55,18 @@ def _plan(calls: Calls) -> Iterator[MachineCheck]:
     with contextlib.suppress(RemoterunError):
         if calls("freetier", "get_account_plan_state", DEFAULT_REGION)["accountPlanType"] == "FREE":
             yield MachineCheck("plan", False, *NOT_READY["FreePlan"])
+
+
+def _roles(calls: Calls) -> MachineCheck:
+    try:
+        there = roles.find(calls)
+    except RemoterunError as error:
+        return _failed("roles", error)
+    named = [name for name, made in ((roles.HOST, there.writer), (roles.GUARD, there.guard)) if made]
+    if len(named) == 2:
+        return MachineCheck("roles", True, f"hosts save by {roles.HOST}, and AWS ends them by {roles.GUARD}")
+    what = f"{named[0]} is there, the other one not: " if named else ""
+    return MachineCheck("roles", None, f"{what}{there.why_not}; `remoterun doctor aws --setup` makes them")
 
 
 def _network(calls: Calls, region: str, settings: AWS) -> str:

@@ -16,7 +16,7 @@ from remoterun.aws_codes import DENIED, login_fault
 from remoterun.config import Config
 from remoterun.errors import NotFound, RemoterunError
 from remoterun.model import MachineType, Rental
-from remoterun.providers.aws import catalogue, endpoint, image, network, quotas, tags
+from remoterun.providers.aws import catalogue, endpoint, guard, image, network, quotas, roles, tags
 from remoterun.providers.aws.acquire import Acquisition, address_of, describe
 from remoterun.providers.aws.calls import Calls, Refused, is_gone
 from remoterun.providers.base import (
@@ -45,6 +45,7 @@ class AWS:
         self.calls = Calls(config.aws)
         self._subnets: dict[str, dict[str, dict[str, Any]]] = {}
         """By region, for the acquisition that follows a question about offers."""
+        self._roles: Roles | None = None
 
     def offers(self, machine: MachineType, live: bool = False) -> list[Offer]:
         rental = machine.rental
@@ -61,7 +62,15 @@ class AWS:
     def acquire(self, intent: Intent, offers: Sequence[Offer], say: Callable[[str], None]) -> RentedHost:
         folder = HostFolder(self._home, intent.token)
         subnets = self._subnets.get(offers[0].region) if offers else None
-        return Acquisition(self.calls, self._settings, folder, intent, say, subnets).host(offers)
+        try:
+            roles = self.roles()
+        except RemoterunError as error:
+            roles = Roles(why_not=error.message)
+        acquisition = Acquisition(self.calls, self._settings, folder, intent, say, subnets, roles)
+        try:
+            return acquisition.host(offers)
+        finally:
+            self._roles = acquisition.roles
 
     def find(self, name: str) -> RentedHost | None:
         by_id, records = name.startswith("i-"), self._records()
@@ -109,6 +118,9 @@ class AWS:
         except Refused as refused:
             if not is_gone(refused):
                 raise
+        if host.guarded:
+            with contextlib.suppress(RemoterunError):  # else `leftovers` finds it
+                guard.remove(self.calls, host.offer.region, host.token)
 
     def leftovers(self, note: Callable[[str], None] = unheard, everything: bool = False) -> list[Leftover]:
         records = self._records()
@@ -124,7 +136,12 @@ class AWS:
         return network.clear(self.calls, leftover, hosts, self._home, self._settings.address)
 
     def roles(self, make: bool = False) -> Roles:
-        return Roles(why_not="not made yet")
+        if make:
+            self._roles = roles.make(self.calls)
+        elif self._roles is None:
+            is_wanted = self._settings.roles
+            self._roles = roles.find(self.calls) if is_wanted else Roles(why_not="`roles = false` in config.toml")
+        return self._roles
 
     def spent(self, since: float, until: float) -> list[Spent]:
         return []

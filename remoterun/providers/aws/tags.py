@@ -64,8 +64,9 @@ def marks(home: Path) -> tuple[str, ...]:
     return (mark, secret) if made_at in ("", here) else (mark,)
 
 
-def of_intent(intent: Intent, chosen: Offer, address: str, home: str) -> dict[str, str]:
-    """The tags of a host and its disk. `address` is where its client was, `home` the `home_mark` of its home."""
+def of_intent(intent: Intent, chosen: Offer, address: str, home: str, role: str = "") -> dict[str, str]:
+    """The tags of a host and its disk. `address` is where its client was, `home` the `home_mark` of its home, `role`
+    the id of the role by which it saves."""
     values = {
         "token": intent.token,
         "run": intent.run,
@@ -82,6 +83,10 @@ def of_intent(intent: Intent, chosen: Offer, address: str, home: str) -> dict[st
     }
     if chosen.price is not None:
         values["price"] = f"{chosen.price:.5g}"
+    if role:
+        values["role"] = role
+    if role:
+        values["role"] = role
     named = {"Name": f"remoterun {intent.number}" if intent.number else "remoterun"}
     return {**named, **{PREFIX + name: _value(text) for name, text in values.items()}}
 
@@ -145,6 +150,8 @@ def rented_of(instance: dict[str, Any], region: str) -> RentedHost | None:
         preempted=code in PREEMPTED,
         was_ended=code == ENDED,
         idle=_number(tags.get("idle")) or 0.0,
+        writer=f"{tags['role']}:{instance['InstanceId']}" if tags.get("role") else "",
+        guarded="guard" in tags,
         ended=_ended(instance.get("StateTransitionReason", "")) if state not in ("pending", "running") else None,
     )
 
