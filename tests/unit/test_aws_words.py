@@ -161,7 +161,7 @@ def test_the_call_that_makes_a_host(spot: bool) -> None:
         "BlockDeviceMappings": [
             {
                 "DeviceName": "/dev/sda1",
-                "Ebs": {"VolumeType": "gp3", "VolumeSize": 200, "DeleteOnTermination": True},
+                "Ebs": {"VolumeType": "gp3", "VolumeSize": 200, "DeleteOnTermination": True, "Encrypted": True},
             }
         ],
         "InstanceInitiatedShutdownBehavior": "terminate",
