@@ -287,12 +287,15 @@ def set_default(config: Config, name: str) -> None:
 
 
 def set_aws(config: Config, **settings: Any) -> Config:
-    """Write settings of `[aws]` into config.toml; the configuration with them. Raises `ConfigError`."""
+    """Write settings of `[aws]` into config.toml, None for none; the configuration with them. Raises `ConfigError`."""
     document = _document(config)
     import tomlkit
 
     table = document.setdefault("aws", tomlkit.table())
-    table.update(settings)
+    for name, value in settings.items():
+        table.pop(name, None)
+        if value is not None:
+            table[name] = value
     _write(config, document)
     return replace(config, aws=replace(config.aws, **settings))
 

@@ -137,7 +137,7 @@ class Folders:
     def leftovers(self, note: Callable[[str], None] = unheard, everything: bool = False) -> list[Leftover]:
         return []
 
-    def clear(self, leftover: Leftover) -> bool:
+    def clear(self, leftover: Leftover, everything: bool = False) -> bool:
         return True
 
     def roles(self, make: bool = False) -> Roles:

@@ -3,6 +3,8 @@ whoever runs it."""
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import json
 import secrets
 from collections.abc import Iterator
@@ -11,26 +13,49 @@ from remoterun.agent.shared.api import MachineCheck
 from remoterun.archive import FIRST_PATIENCE, identity
 from remoterun.archive.s3 import S3, BucketPlace
 from remoterun.archive.s3_errors import Absent, Denied, NoBucket
-from remoterun.errors import RemoterunError
+from remoterun.errors import HostError, RemoterunError
 
+NAMES = 4
+"""How many names are tried for a bucket."""
 HOW_TO_MAKE_ONE = "remoterun upload PATH --to aws   makes one"
 
 
 def name_for(account: str, region: str | None, endpoint: str | None, profile: str | None) -> tuple[str, bool]:
-    """(the name of the bucket that an account has for remoterun, True), or (a new one, False).
+    """(the name of the bucket that an account has for remoterun, True), or (that of one to make, False). It is made
+    from the account, so that two machines at their first use make one; others follow where somebody has it.
 
     Raises `AuthenticationError`, `HostUnreachable`, `HostError`.
     """
+    names = [f"remoterun-{account}-{_digest(f'{account} {number}')}" for number in range(NAMES)]
+    known = existing(account, region, endpoint, profile)
+    for name in (*names, *known):
+        if name in known:
+            return name, True
+    for name in names:
+        s3 = S3(BucketPlace(name, region, endpoint, profile), FIRST_PATIENCE)
+        try:
+            s3.find(account)
+            return name, True
+        except Absent:
+            return name, False
+        except Denied:  # it is another account's
+            continue
+        finally:
+            s3.close()
+    return names[0], False
+
+
+def existing(account: str, region: str | None, endpoint: str | None, profile: str | None) -> list[str]:
+    """The buckets of an account that have a name of ours, as far as these credentials may list them. Raises as
+    `name_for`."""
     prefix = f"remoterun-{account}-"
-    new = prefix + secrets.token_hex(4)
-    s3 = S3(BucketPlace(new, region, endpoint, profile), FIRST_PATIENCE)
+    s3 = S3(BucketPlace(prefix + "x", region, endpoint, profile), FIRST_PATIENCE)
     try:
-        known = [name for name in s3.names() if name.startswith(prefix)]
+        return [name for name in s3.names() if name.startswith(prefix)]
     except Denied:
-        known = []
+        return []
     finally:
         s3.close()
-    return (known[0], True) if known else (new, False)
 
 
 def create(place: BucketPlace) -> None:
@@ -42,8 +67,26 @@ def create(place: BucketPlace) -> None:
     try:
         s3.create(place.region or s3.region)
         identity(s3)
+        with contextlib.suppress(HostError):  # not every store has tags
+            s3.tag({"remoterun": "archive"})
     finally:
         s3.close()
+
+
+def remove(place: BucketPlace) -> None:
+    """Delete the bucket with all that is in it, also what versions of it keep. One that is gone is fine. Raises as
+    `name_for`."""
+    s3 = S3(place)
+    try:
+        s3.remove()
+    except NoBucket:
+        pass
+    finally:
+        s3.close()
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
 def checks(place: BucketPlace | None) -> list[MachineCheck]:

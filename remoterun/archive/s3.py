@@ -24,7 +24,7 @@ from remoterun.agent.shared.tree import show
 from remoterun.archive import aws_session
 from remoterun.archive.s3_errors import Absent, Damaged, Exists, OutOfRange, answered, failed
 from remoterun.config import AWS
-from remoterun.errors import ConfigError, HostUnreachable
+from remoterun.errors import ConfigError, HostError, HostUnreachable
 
 CONNECT, READ = 10.0, 30.0
 """Seconds until a connection stands, and until the next bytes come."""
@@ -175,16 +175,24 @@ class S3:
     def delete(self, keys: Sequence[str]) -> None:
         """Remove objects; what is not there is fine."""
         for start in range(0, len(keys), PAGE):
-            part = [{"Key": key} for key in keys[start : start + PAGE]]
-            answer = self._ask(
-                "DeleteObject",
-                keys[start],
-                lambda part=part: self._client.delete_objects(  # type: ignore[misc]
-                    Bucket=self.place.name, Delete={"Objects": part, "Quiet": True}
-                ),
-            )
-            for error in answer.get("Errors", ()):
-                raise answered({"Error": error}, self.place.name, "DeleteObject", str(error.get("Key")))
+            self._delete([{"Key": key} for key in keys[start : start + PAGE]])
+
+    def _delete(self, part: Sequence[dict[str, str]]) -> None:
+        wanted = {"Bucket": self.place.name, "Delete": {"Objects": part, "Quiet": True}}
+        answer = self._ask("DeleteObject", part[0]["Key"], lambda: self._client.delete_objects(**wanted))
+        for error in answer.get("Errors", ()):
+            raise answered({"Error": error}, self.place.name, "DeleteObject", str(error.get("Key")))
+
+    def remove(self) -> None:
+        """Delete the bucket, with every version of every object. Raises `NoBucket`."""
+        name = self.place.name
+        while True:
+            listed = self._ask("ListBucketVersions", "", lambda: self._client.list_object_versions(Bucket=name))
+            found = [*listed.get("Versions", ()), *listed.get("DeleteMarkers", ())]
+            if not found:
+                break
+            self._delete([{"Key": each["Key"], "VersionId": each["VersionId"]} for each in found])
+        self._ask("DeleteBucket", "", lambda: self._client.delete_bucket(Bucket=name))
 
     def find_region(self) -> None:
         """Ask from now on where the bucket is. Other requests find their way from any region; what is signed does
@@ -244,6 +252,21 @@ class S3:
         more = {} if region in ("", "us-east-1", "aws-global") else where
         with suppress(Exists):
             self._ask("CreateBucket", "", lambda: self._client.create_bucket(Bucket=self.place.name, **more))
+
+    def find(self, account: str) -> None:
+        """Raises `Absent` where no bucket has the name, `Denied` where it is not this account's."""
+        wanted = {"Bucket": self.place.name, "ExpectedBucketOwner": account}
+        self._ask("ListBucket", "", lambda: self._client.head_bucket(**wanted))
+
+    def tag(self, labels: dict[str, str]) -> None:
+        """Let the bucket have these tags, too."""
+        name, tags = self.place.name, dict[str, str]()
+        with suppress(HostError):  # it has none
+            listed = self._ask("GetBucketTagging", "", lambda: self._client.get_bucket_tagging(Bucket=name))
+            tags = {each["Key"]: each["Value"] for each in listed["TagSet"]}
+        if not labels.items() <= tags.items():
+            tagged = {"TagSet": [{"Key": key, "Value": value} for key, value in {**tags, **labels}.items()]}
+            self._ask("PutBucketTagging", "", lambda: self._client.put_bucket_tagging(Bucket=name, Tagging=tagged))
 
     def names(self) -> Sequence[str]:
         """All buckets of the account. Raises `Denied` for credentials that may not list them."""

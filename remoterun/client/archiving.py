@@ -3,6 +3,7 @@ runs make."""
 
 from __future__ import annotations
 
+import contextlib
 import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -13,6 +14,7 @@ from remoterun.agent.shared.environment import Environment
 from remoterun.agent.shared.machines import candidates
 from remoterun.agent.shared.spec import RunSpec
 from remoterun.agent.shared.states import RunStatus
+from remoterun.archive.s3_errors import NoBucket
 from remoterun.client.connections import Connections
 from remoterun.client.stores import ArchiveStore, place_of
 from remoterun.client.upload_copies import archive_upload
@@ -45,8 +47,9 @@ def login_ends(connections: Connections, seconds: float) -> float | None:
     """When what is signed now for so many seconds ends before that, since the login does; None where it does not, or
     where no bucket is named yet."""
     for machine in connections.named_bucket():
-        ends = archives.grants.expires(connections.archive(machine), seconds)
-        return ends if ends < time.time() + seconds - 60 else None
+        with contextlib.suppress(NoBucket):  # it is gone, and will be made again
+            ends = archives.grants.expires(connections.archive(machine), seconds)
+            return ends if ends < time.time() + seconds - 60 else None
     return None
 
 

@@ -3,41 +3,48 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from remoterun import config as configuration
 from remoterun import machines
 from remoterun.agent.shared.api import MachineCheck
 from remoterun.archive import creation
-from remoterun.archive.s3 import BucketPlace
+from remoterun.archive.s3 import SCHEME, BucketPlace
+from remoterun.archive.s3_errors import NoBucket
 from remoterun.client import renting, upkeep
 from remoterun.client.connections import Connections
 from remoterun.client.renting import Plan
 from remoterun.client.runs import Runs
-from remoterun.errors import RemoterunError
+from remoterun.errors import HostError, RemoterunError
 from remoterun.model import MachineType, Run
-from remoterun.providers.base import Identity, Leftover, RentedHost, Roles, unheard
+from remoterun.providers.base import Identity, Leftover, ProviderError, RentedHost, Roles, unheard
 from remoterun.providers.folder import HostFolder
 
 LATE = 300.0
 """Seconds past its deadline from which on a host should have ended: clocks differ, and shutting down takes a while."""
 LOOK = 10.0
 """Seconds that a machine has to say how its runs are."""
+ENDING, ASK = 300.0, 2.0
+"""Seconds until hosts that were ended are gone, and between two looks whether they are."""
 OBJECTS = "objects"
 """The kind of what is left over in the bucket."""
+BUCKET = "bucket"
+"""The kind of the bucket itself."""
 STORED = 0.023
 """US dollars a month for a GB in Amazon's S3, in most regions."""
 
 
 @dataclass(frozen=True)
 class NewBucket:
-    """A bucket that is not named in the configuration yet."""
+    """A bucket that is not named in the configuration yet, or that is gone."""
 
     name: str
     region: str
     exists: bool
     """The account has it, from another machine."""
+    gone: bool = False
+    """The configuration names it."""
 
 
 class RentedHosts:
@@ -79,51 +86,105 @@ class RentedHosts:
         provider.release(host)
         return host
 
-    def leftovers(self, note: Callable[[str], None] = unheard) -> Sequence[Leftover]:
+    def leftovers(self, note: Callable[[str], None] = unheard, everything: bool = False) -> Sequence[Leftover]:
         """What `machines gc aws` would end or remove: hosts of this client that no run of it needs, hosts of anybody
         that should have ended by themselves, what hosts that are gone left behind, and objects in the bucket that
-        nothing refers to. `note` is called with why the bucket could not be asked. Raises as `list`."""
-        needed = _needed(Runs(self._connections).list(None, wait=LOOK))
+        nothing refers to; or `everything` of ours in the account, whoever made it. `note` is called with what could not
+        be asked, and why. Raises as `list`."""
+        needed = set() if everything else _needed(Runs(self._connections).list(None, wait=LOOK))
         found = []
         for provider in self._connections.providers():
             for host in provider.hosts(note):
-                why = self._why_left(host, needed)
+                why = f"rented by {host.owner}" if everything else self._why_left(host, needed)
                 if why is not None:
-                    saves = host.hourly
-                    found.append(Leftover("host", host.id, why, saves, "h", host=host))
-            found += provider.leftovers(note)
-        for machine in self._connections.named_bucket():
-            try:
-                freed = self._collect(machine, dry_run=True).freed
-            except RemoterunError as error:  # hosts cost more than objects
-                note(f"the bucket could not be looked at: {error.message}")
-                continue
-            if freed:
-                cost = freed / 1e9 * STORED if self._connections.config.aws.endpoint is None else None
-                why = "no upload and no run needs them"
-                found.append(Leftover(OBJECTS, machine.bucket or "", why, cost, bytes=freed))
+                    found.append(Leftover("host", host.id, why, host.hourly, "h", host=host))
+            found += provider.leftovers(note, everything)
+        try:  # hosts cost more than objects
+            found += self._buckets() if everything else self._objects()
+        except (HostError, ProviderError) as error:
+            note(f"the bucket could not be looked at: {error.message}")
         return found
 
-    def clear(self, leftover: Leftover) -> bool:
-        """End or remove it, unless it is needed again by now: since the list was made, a run may have begun. Whether it
-        was, or is gone already. Raises as `list`, and `TransferError`."""
+    def _objects(self) -> Sequence[Leftover]:
+        found = []
+        for machine in self._connections.named_bucket():
+            freed = self._collect(machine, dry_run=True).freed
+            if freed:
+                found.append(self._stored(OBJECTS, machine.bucket or "", freed, "no upload and no run needs them"))
+        return found
+
+    def _buckets(self) -> Sequence[Leftover]:
+        """The one that is named, and those that the account has for remoterun."""
+        aws = self._connections.config.aws
+        identity = self._connections.provider(machines.BUCKET).identity()
+        names = creation.existing(identity.account, identity.region, aws.endpoint, aws.profile)
+        named = [BucketPlace.of(machine.bucket or "").name for machine in self._connections.named_bucket()]
+        why = "has the uploads, and what runs made"
+        return [self._stored(BUCKET, SCHEME + name, None, why) for name in dict.fromkeys([*named, *names])]
+
+    def _stored(self, kind: str, id: str, bytes: int | None, why: str) -> Leftover:
+        is_priced = self._connections.config.aws.endpoint is None and bytes is not None
+        return Leftover(kind, id, why, (bytes or 0) / 1e9 * STORED if is_priced else None, bytes=bytes or 0)
+
+    def clear(self, leftover: Leftover, everything: bool = False) -> bool:
+        """End or remove it, unless it is needed again by now: since the list was made, a run may have begun; but with
+        `everything`. Whether it was, or is gone already. Raises as `list`, and `TransferError`."""
         provider = self._connections.provider(machines.BUCKET)
         if leftover.kind == OBJECTS:
             for machine in self._connections.named_bucket():
                 self._collect(machine, dry_run=False)
             return True
+        if leftover.kind == BUCKET:
+            self._remove_bucket(leftover.id)
+            return True
         if leftover.host is None:
-            return provider.clear(leftover)
+            return provider.clear(leftover, everything)
         host = provider.find(leftover.id)
         if host is None or host.state == "gone":
             return True
-        if self._why_left(host, _needed(self._connections.registry.runs())) is None:
+        if not everything and self._why_left(host, _needed(self._connections.registry.runs())) is None:
             return False
         provider.release(host)
         for run in self._connections.registry.runs():
             if run.key == host.run and run.renting is not None:
                 renting.count(self._connections, run, host)
         return True
+
+    def clear_all(
+        self, found: Sequence[Leftover], everything: bool = False, waiting: Callable[[], None] = lambda: None
+    ) -> Iterator[tuple[Leftover, bool | RemoterunError]]:
+        """What `clear` returns, or raises, for each, hosts first; then, once those are gone, also for what they leave
+        behind. Waits for that, some minutes at the most, and calls `waiting` before. Raises as `list`."""
+
+        def tried(leftover: Leftover) -> bool | RemoterunError:
+            try:
+                return self.clear(leftover, everything)
+            except RemoterunError as error:  # the others cost money, too
+                return error
+
+        others = {each.id: each for each in found if each.host is None}
+        ended = []
+        for leftover in (each for each in found if each.host is not None):
+            yield leftover, (result := tried(leftover))
+            ended += [leftover.id] if result is True else []
+        if ended:
+            waiting()
+            until = time.monotonic() + ENDING
+            for provider in self._connections.providers():
+                while {host.id for host in provider.hosts()} & {*ended} and time.monotonic() < until:
+                    time.sleep(ASK)
+                others.update((each.id, each) for each in provider.leftovers(everything=everything))
+        for leftover in others.values():
+            yield leftover, tried(leftover)
+
+    def _remove_bucket(self, address: str) -> None:
+        """Delete it with all that is in it, and forget it, and the uploads that it had."""
+        config = self._connections.config
+        creation.remove(BucketPlace.of(address, config.aws))
+        for machine in self._connections.named_bucket():
+            if machine.bucket == address:
+                Runs(self._connections).forget_machine(machine)
+                self._connections.config = configuration.set_aws(config, bucket=None)
 
     def _why_left(self, host: RentedHost, needed: Container[str]) -> str | None:
         """Why nobody needs a host; None if somebody may."""
@@ -142,11 +203,16 @@ class RentedHosts:
         return None
 
     def bucket(self) -> NewBucket | None:
-        """The bucket that runs on rented hosts would use; None where the configuration names one. Makes nothing.
-        Raises `HostError`, `ProviderError`."""
+        """The bucket that runs on rented hosts would use, where the configuration names none, or one that is gone.
+        Makes nothing. Raises `HostError`, `ProviderError`."""
         aws = self._connections.config.aws
-        if aws.bucket is not None:
-            return None
+        for machine in self._connections.named_bucket():
+            try:
+                self._connections.archive(machine)
+                return None
+            except NoBucket:
+                region = aws.region or self._connections.provider(machines.BUCKET).identity().region
+                return NewBucket(BucketPlace.of(machine.bucket or "").name, region, exists=False, gone=True)
         identity = self._connections.provider(machines.BUCKET).identity()
         name, exists = creation.name_for(identity.account, identity.region, aws.endpoint, aws.profile)
         return NewBucket(name, identity.region, exists)

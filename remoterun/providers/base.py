@@ -249,13 +249,13 @@ class Provider(Protocol):
         ...
 
     def leftovers(self, note: Callable[[str], None] = unheard, everything: bool = False) -> list[Leftover]:
-        """What else there is of ours and no host needs, for `machines gc aws`; with `everything` also what is made
-        once, such as roles. `note` as in `hosts`."""
+        """What else there is of ours and no host needs, for `machines gc aws`; with `everything` all there is, needed
+        or not, and also what is made once, such as roles. `note` as in `hosts`."""
         ...
 
-    def clear(self, leftover: Leftover) -> bool:
-        """Remove one, unless it is needed again by now: that is looked up anew. Whether it was removed, or was gone
-        already. Raises `ProviderError`."""
+    def clear(self, leftover: Leftover, everything: bool = False) -> bool:
+        """Remove one, unless it is needed again by now: that is looked up anew, but with `everything`. Whether it was
+        removed, or was gone already; not, as long as hosts that end use it. Raises `ProviderError`."""
         ...
 
     def roles(self, make: bool = False) -> Roles:

@@ -288,7 +288,7 @@ def _get_service_quota(cloud: Cloud) -> Wrapper:
 def _delete_security_group(original: Wrapper) -> Wrapper:
     def delete_security_group(self: Any, name: str | None = None, group_id: str | None = None) -> Any:
         for instance in self.all_instances():
-            used = {group.id for group in instance.security_groups}
+            used = {group.id for nic in instance.nics.values() for group in nic.group_set}
             if group_id in used and instance.state != "terminated":
                 raise DependencyViolationError(f"resource {group_id} has a dependent object")
         return original(self, name, group_id)

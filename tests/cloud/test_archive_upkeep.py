@@ -52,7 +52,11 @@ class TestCreation:
         creation.create(place)
         with opened(place) as archive:
             assert uploads.newest(archive) == []
-        store.delete_bucket(place.name)
+        named = creation.name_for("123456789012", "us-east-1", store.url, None)
+        assert named == (place.name, True) == creation.name_for("123456789012", "us-east-1", store.url, None)
+        for _ in range(2):
+            creation.remove(place)
+        assert creation.name_for("123456789012", "us-east-1", store.url, None) == (place.name, False)
 
     def test_on_amazon_it_is_found_in_its_region(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Of what SeaweedFS does not know, moto does."""
@@ -65,6 +69,10 @@ class TestCreation:
             creation.create(place)
             creation.create(place)
             assert not exists and creation.name_for("123456789012", "eu-central-1", None, None) == (name, True)
+            with asked(place) as s3:
+                s3.tag({"mine": "too"})
+                found = s3._client.get_bucket_tagging(Bucket=name)["TagSet"]
+                assert {tag["Key"] for tag in found} == {"remoterun", "mine"}
             checks = {check.name: check for check in creation.checks(place)}
             other = BucketPlace(place.name, "us-east-1")
             assert checks["permissions"].ok and checks["bucket"].ok and checks["region"].ok
@@ -72,6 +80,13 @@ class TestCreation:
             with asked(other) as s3:
                 s3.find_region()
                 assert s3.region == "eu-central-1" and "eu-central-1" in s3.presigned_get("x", 60)
+                versioned = {"Status": "Enabled"}
+                s3._client.put_bucket_versioning(Bucket=name, VersioningConfiguration=versioned)
+                for data in (b"one", b"two"):
+                    s3.put("twice", data)
+                s3.delete(["twice"])
+            creation.remove(place)
+            assert creation.name_for("123456789012", "eu-central-1", None, None) == (name, False)
 
 
 class TestDoctor:

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pexpect
 import pytest
 
+import remoterun.client
 from remoterun.agent.shared.records import encode
 from remoterun.providers.aws import network, tags
 from remoterun.providers.aws.acquire import LaunchRequest
 from remoterun.providers.base import ProviderError, ProviderUnreachable
 from remoterun.sizes import iso
-from tests.cloud.test_aws_hosts import T4, Client, client, gone
+from tests.cloud.test_aws_hosts import T4, Client, client
+from tests.e2e.conftest import Place, make_place
+from tests.lab import BASE_IMAGE
 from tests.workshop import until
 
 if TYPE_CHECKING:
@@ -32,7 +37,8 @@ def recorded(client: Client, region: str, account: str, instance: str = "i-01234
     intent = client.intent()
     client.folder(intent.token).begin(intent)
     offer = replace(client.aws.offers(T4)[0], region=region)
-    request = LaunchRequest(offer, {}, 1, instance=instance, account=account)
+    labels = tags.specification("instance", tags.of_intent(intent, offer, "", tags.home_mark(client.home)))
+    request = LaunchRequest(offer, {"TagSpecifications": [labels]}, 1, instance=instance, account=account)
     client.folder(intent.token).write("request.json", encode(request).decode())
     return intent.token
 
@@ -68,8 +74,9 @@ def test_one_regions_error_is_its_own_and_a_host_without_tags_is_found(cloud: Cl
     until(lambda: cloud.machines[rented.id].state == "stopped")
     (left,) = client.leftovers()
     assert (left.id, left.why) == (rented.id, "it was stopped, and its disk costs")
-    assert client.clear_all() == ["host"]
-    gone(cloud)
+    with remoterun.client.Client(client.config) as whole:  # one pass is enough
+        cleared = [(each.kind, done) for each, done in whole.hosts.clear_all([left])]
+    assert cleared == [("host", True), ("group", True)] and cloud.left_behind() == []
     cloud.fail_in(USUAL, status=401, code="AuthFailure")
     with pytest.raises(ProviderError, match="not accepted"):
         client.aws.hosts()
@@ -90,7 +97,7 @@ def test_hosts_of_another_account_are_not_listed_and_that_is_said(cloud: Cloud, 
     token = recorded(client, USUAL, "999999999999", "i-0123456789abcdef1")
     assert client.aws.hosts(notes.append) == []
     (note,) = notes
-    assert note.startswith("1 host of this machine is of the account 999999999999, and not listed here: AWS_PROFILE=")
+    assert note.startswith("not listed: 1 host of the account 999999999999: AWS_PROFILE=")
     for name in (token, "i-0123456789abcdef1"):
         with pytest.raises(ProviderError, match="not of the account 999999999999"):
             client.aws.find(name)
@@ -141,6 +148,44 @@ def test_a_rule_that_another_home_came_in_by_is_left_to_it(cloud: Cloud, client:
     rules.wait_an_hour(other)
     assert client.clear_all() == ["group"] and cloud.left_behind() == []
     assert client.aws.clear(found["203.0.113.9/32"])  # it is gone
+
+
+def typed(place: Place, said: str, answers: Sequence[str], *words: str) -> None:
+    """A command at a terminal, which is answered, and says something at its end."""
+    shell = place.spawn(*words)
+    for answer in answers:
+        shell.expect(r"\[y/N\]|\[Y/n\]|type its name|account's number")
+        shell.sendline(answer)
+    shell.expect(said)
+    shell.expect(pexpect.EOF)
+
+
+def test_a_bucket_that_is_gone_is_made_again_and_everything_goes(cloud: Cloud, client: Client, tmp_path: Path) -> None:
+    cloud.s3.ready()
+    place = make_place(tmp_path)
+    place.env.update(cloud.environment())
+    upload = ("upload", "data/input.txt", "--name", "doom", "--to", "aws")
+    typed(place, "doom", ["y"], *upload)
+    (bucket,) = cloud.s3.buckets()
+    cloud.s3.store.delete_bucket(bucket)
+    doctor = place.run("doctor", "aws", status=1)
+    assert "remoterun upload PATH --to aws   makes one" in doctor.stdout
+    typed(place, "doom", ["y"], *upload)
+    assert cloud.s3.buckets() == [bucket]
+    assert "doom" in place.run("ls").stdout
+
+    cloud.s3.store.delete_bucket(bucket)
+    place.run("run", "-t", "t4", "--image", BASE_IMAGE, "-y", "-q", "--no-git", "true")  # also of a run
+    (machine,) = cloud.alive()
+    assert cloud.roles_made() != []
+    Rules(cloud, client).admit("203.0.113.9/32", tmp_path / "another home")
+    gc = ("machines", "gc", "aws", "--everything")
+    typed(place, "Nothing was ended", ["y", "y"], *gc)
+    assert cloud.alive() == [machine] and cloud.s3.buckets() == [bucket]
+    typed(place, "until those hosts are gone….* ended or removed", ["y", bucket], *gc)
+    assert cloud.left_behind() == cloud.roles_made() == cloud.s3.buckets() == []
+    assert "bucket" not in (Path(place.env["REMOTERUN_HOME"]) / "config.toml").read_text()
+    assert "Nothing is left over" in place.run(*gc).stderr
 
 
 def test_a_copied_home_is_another_one_on_another_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -119,6 +119,9 @@ def gc(
     unused: Annotated[
         str | None, typer.Option("--unused", metavar="TIME", help="With --envs: for how long. Default: 7d.")
     ] = None,
+    everything: Annotated[
+        bool, typer.Option("--everything", help="Of `aws`: all that remoterun made there, for anybody. Asks twice.")
+    ] = False,
     yes: Annotated[bool, typer.Option("-y", "--yes", help="Of `aws`: ask nothing.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be freed.")] = False,
     json: Json = False,
@@ -129,9 +132,10 @@ def gc(
     and cut transfers left. What a run uses stays until it has ended. Of `aws`: rented hosts that no run needs are
     ended, and what hosts and runs left there is removed; with --keep, only versions in the bucket.
     """
+    if everything and (machine != BUCKET or yes or keep is not None or envs):
+        raise UsageError("--everything goes with `aws` alone, and asks", hint="remoterun machines gc aws --everything")
     if machine == BUCKET and keep is None and not envs:
-        _clear_cloud(yes, dry_run, json)
-        return 0
+        return _clear_cloud(everything, yes, dry_run, json)
     if yes:
         raise UsageError("-y goes with `aws`: of a machine nothing is asked", hint="remoterun machines gc aws -y")
     if unused is not None and not envs:
@@ -143,29 +147,38 @@ def gc(
         return _of_each(client, machine, free, file_views.collected, json)[1]
 
 
-def _clear_cloud(yes: bool, dry_run: bool, json: bool) -> None:
+def _clear_cloud(everything: bool, yes: bool, dry_run: bool, json: bool) -> int:
     with connect() as client:
-        found = client.hosts.leftovers(render.warning)
+        found = client.hosts.leftovers(render.warning, everything)
         machine_views.leftovers(found, json)
         if dry_run or not found:
-            return
+            return 0
         if not yes and not render.is_interactive():
-            raise UsageError("nobody is here to agree", hint="`remoterun machines gc aws -y`, or `--dry-run` to see")
-        if yes or render.ask("End and remove these?", default=False):
-            refused, count = [], 0
-            for each in found:
-                try:
-                    if client.hosts.clear(each):
-                        count += 1
-                    else:
-                        render.line(f"{each.kind} {each.id} is needed again")
-                except RemoterunError as error:  # the others cost money, too
-                    refused.append(error)
-            render.line(f"{count} ended or removed")
-            if refused:
-                raise refused[0]
-        else:
+            agreed = "" if everything else "`remoterun machines gc aws -y`, or "
+            raise UsageError("nobody is here to agree", hint=f"{agreed}`--dry-run` to see")
+        if not yes and not render.ask("End and remove these?", default=False):
             render.line("Nothing was ended or removed.")
+            return 0
+        if everything:
+            bucket = next((each.id.removeprefix("s3://") for each in found if each.kind == "bucket"), None)
+            name = bucket or client.hosts.identity("aws").account
+            what = "all uploads and outputs in it are deleted: type its name" if bucket else "type the account's number"
+            if render.ask_text(f"{name}: {what}:") != name:
+                render.line("Nothing was ended or removed.")
+                return 0
+        refused, count = [], 0
+        waiting = functools.partial(render.line, "Waiting until those hosts are gone…")
+        for each, result in client.hosts.clear_all(found, everything, waiting):
+            if isinstance(result, RemoterunError):
+                refused.append(result)
+            elif result:
+                count += 1
+            else:
+                render.line(f"{each.kind} {each.id} is needed by now")
+        render.line(f"{count} ended or removed")
+        if refused:
+            raise refused[0]
+    return 0
 
 
 @machines_app.command("df", cls=Command, epilog=example("remoterun machines df k80"))

@@ -286,7 +286,8 @@ def bucket_lines(new: NewBucket) -> list[str]:
     """What a bucket is, before a person is asked about it."""
     if new.exists:
         return [f"{new.name} in {new.region}, which you have,", "keeps uploads and outputs"]
-    return [f"{new.name} in {new.region} will be made:", "private, encrypted; it keeps uploads and outputs"]
+    made = "is gone, and will be made again" if new.gone else "will be made"
+    return [f"{new.name} in {new.region} {made}:", "private, encrypted; it keeps uploads and outputs"]
 
 
 def new_roles() -> None:

@@ -186,65 +186,52 @@ def _add_rule(calls: Calls, region: str, group: str, source: str, stamp: dict[st
             raise
 
 
-def leftovers(
-    calls: Calls, region: str, hosts: Sequence[dict[str, Any]], home: Path, address: str | None
-) -> list[Leftover]:
-    """Our security group in a region where nobody needs it; else the rules of this client in it through which none of
-    `hosts` is reached, and it would not reach one now. Each `id` begins with the region."""
-    found = [each for each in _examined(calls, region, hosts, home, address).values() if each is not None]
-    groups = {each.id for each in found if each.kind == "group"}
-    return [each for each in found if each.id.rpartition("/")[0] not in groups]
-
-
-def _examined(
-    calls: Calls, region: str, hosts: Sequence[dict[str, Any]], home: Path, address: str | None
+def examined(
+    calls: Calls,
+    region: str,
+    hosts: Sequence[dict[str, Any]],
+    home: Path,
+    address: str | None,
+    everything: bool = False,
 ) -> dict[str, Leftover | None]:
-    """What there is of ours in a region, by its id; None for what is needed: by a host, or by a client that has let
-    itself in, and may not have one yet. For this home, that is so while it acquires one; of others, only when they did
-    is known."""
+    """Our security group in a region, and the rules of this client in one that stays, by ids that begin with the
+    region. None for what is needed, by one of `hosts`, or by a client that has let itself in and may not have one yet:
+    for this home, that is so while it acquires one; of others, only when they did is known."""
     filters = [{"Name": "group-name", "Values": [GROUP]}]
     groups = calls("ec2", "describe_security_groups", region, Filters=filters)["SecurityGroups"]
-    own, acquires = tags.marks(home), any(folder.is_locked() for folder in HostFolder.all(home))
-    told = [tags.ours(host.get("Tags")) for host in hosts]
+    own, acquires = {*tags.marks(home)}, any(folder.is_locked() for folder in HostFolder.all(home))
+    told = [tags.ours(host.get("Tags")) for host in hosts if host["State"]["Name"] != "terminated"]
     homes = {each.get("home") for each in told}
     reached = {source for each in told for source in each.get("client", "").split()}
     found: dict[str, Leftover | None] = {}
     for group in [f"{region}/{each['GroupId']}" for each in groups if tags.ours(each.get("Tags"))]:
         rules = [(rule, tags.ours(rule.get("Tags"))) for rule in _rules(calls, region, group.rpartition("/")[2])]
-        since = [_since(labels) for _, labels in rules]
-        used = [any(_awaits_host(mark, at, own, acquires) for mark, at in each.items()) for each in since]
-        needed = bool(hosts) or any(used)
-        found[group] = None if needed else Leftover("group", group, "no host uses it")
-        if needed and rules:
+        since = [
+            {name.removeprefix(HOME): at for name, at in each.items() if name.startswith(HOME)} for _, each in rules
+        ]
+        used = [any(acquires if mark in own else _is_new(at) for mark, at in each.items()) for each in since]
+        if everything or not (told or any(used)):
+            found[group] = Leftover("group", group, "no host needs it")
+            continue
+        found[group] = None
+        if rules:
             with contextlib.suppress(HostUnreachable):
                 reached.update(client_addresses(address))
-        for (rule, labels), homes_of, in_use in zip(rules, since, used, strict=True):
+        for (rule, labels), marks, in_use in zip(rules, since, used, strict=True):
             source, id = rule.get("CidrIpv4"), f"{group}/{rule['SecurityGroupRuleId']}"
-            mine = any(mark in own for mark in homes_of) or (not homes_of and labels.get("owner") == tags.owner())
-            if source is None or not mine:
-                continue
-            others = homes & homes_of.keys() - set(own)
-            is_left = not (in_use or others or source in reached)
-            found[id] = Leftover("rule", id, f"no host is reached from {source}") if is_left else None
+            if source and (own & marks.keys() or (not marks and labels.get("owner") == tags.owner())):
+                needed = in_use or source in reached or homes & marks.keys() - own
+                found[id] = None if needed else Leftover("rule", id, f"no host is reached from {source}")
     return found
 
 
-def _since(labels: dict[str, str]) -> dict[str, float]:
-    """When homes have needed a rule, by their marks."""
-    return {
-        name.removeprefix(HOME): tags.time_of(value) or 0.0 for name, value in labels.items() if name.startswith(HOME)
-    }
+def _is_new(at: str) -> bool:
+    return time.time() - (tags.time_of(at) or 0.0) < AWAITED
 
 
-def _awaits_host(mark: str, at: float, own: Sequence[str], acquires: bool) -> bool:
-    return acquires if mark in own else time.time() - at < AWAITED
-
-
-def clear(calls: Calls, leftover: Leftover, hosts: Sequence[dict[str, Any]], home: Path, address: str | None) -> bool:
-    """See `Provider.clear`."""
+def clear(calls: Calls, leftover: Leftover) -> bool:
+    """Remove it. Whether it is gone: not a group that hosts still use as they end."""
     region, group, *rules = leftover.id.split("/")
-    if _examined(calls, region, hosts, home, address).get(leftover.id, leftover) is None:
-        return False
     try:
         if rules:
             calls("ec2", "revoke_security_group_ingress", region, GroupId=group, SecurityGroupRuleIds=rules)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -73,22 +73,13 @@ class AWS:
             self._roles = acquisition.roles
 
     def find(self, name: str) -> RentedHost | None:
-        by_id, records = name.startswith("i-"), self._records()
-        if by_id:
-            record = records.get(name)
-        else:
-            folder = HostFolder(self._home, name)
-            record = folder.read("request.json")
-            if record is None and folder.intent() is not None:
-                return None  # no call was ever made for it
-        id, notes = name if by_id else (record or {}).get("instance"), list[str]()
-        regions = [record["offer"]["region"]] if record else self._regions(notes.append)
-
-        def ask(region: str) -> list[RentedHost]:
-            found = describe(self.calls, region, ids=[id]) if id else describe(self.calls, region, name)
-            return self._as_rented(found, region, {id: record})
-
-        found = self._in_all(regions, ask, notes.append)
+        folder, notes = HostFolder(self._home, name), list[str]()
+        record = self._records().get(name) or folder.read("request.json")
+        if record is None and folder.intent() is not None:
+            return None  # no call was ever made for it
+        id = name if name.startswith("i-") else record and record["instance"]
+        regions = [record["offer"]["region"]] if record else self._regions()
+        found = self._in_all(regions, lambda region: self._rented(region, name, id), notes.append)
         if not found and record:
             self._check_account(record.get("account"))
         if not found and notes:
@@ -103,13 +94,8 @@ class AWS:
             endpoint.admit(self.calls, region, instance["VpcId"], self._settings, tags.home_mark(self._home))
 
     def hosts(self, note: Callable[[str], None] = unheard) -> list[RentedHost]:
-        records = self._records()
-
-        def ask(region: str) -> list[RentedHost]:
-            return self._as_rented(self._instances(region, records), region, records)
-
-        found = self._in_all(self._regions(note), ask, note)
-        self._note_other_accounts(records, found, note)
+        found = self._in_all(self._regions(), self._rented, note)
+        self._note_other_accounts({host.id for host in found}, note)
         return sorted((each for each in found if each.state != "gone"), key=lambda each: each.began)
 
     def release(self, host: RentedHost) -> None:
@@ -123,17 +109,26 @@ class AWS:
                 guard.remove(self.calls, host.offer.region, host.token)
 
     def leftovers(self, note: Callable[[str], None] = unheard, everything: bool = False) -> list[Leftover]:
-        records = self._records()
-
         def ask(region: str) -> list[Leftover]:
-            hosts = self._instances(region, records)
-            return network.leftovers(self.calls, region, hosts, self._home, self._settings.address)
+            hosts = self._instances(region)
+            found = self._examined(region, hosts, everything).values()
+            schedules = guard.leftovers(self.calls, region, hosts, everything)
+            return [*(each for each in found if each is not None), *schedules]
 
-        return self._in_all(self._regions(note), ask, note)
+        found = self._in_all(self._regions(), ask, note)
+        return [*found, *(roles.leftovers(self.calls) if everything else ())]
 
-    def clear(self, leftover: Leftover) -> bool:
-        hosts = self._instances(leftover.id.partition("/")[0], self._records())
-        return network.clear(self.calls, leftover, hosts, self._home, self._settings.address)
+    def clear(self, leftover: Leftover, everything: bool = False) -> bool:
+        region, _, name = leftover.id.partition("/")
+        if leftover.kind == "role":
+            roles.remove(self.calls, leftover.id)
+        elif leftover.kind == "schedule":
+            guard.remove(self.calls, region, name)
+        elif self._examined(region, self._instances(region), everything).get(leftover.id, leftover) is None:
+            return False
+        else:
+            return network.clear(self.calls, leftover)
+        return True
 
     def roles(self, make: bool = False) -> Roles:
         if make:
@@ -163,23 +158,17 @@ class AWS:
 
     # --- what there is at AWS ---
 
-    def _regions(self, note: Callable[[str], None]) -> list[str]:
-        """The regions that this account uses, the usual one first: a host in any other one costs as much."""
+    def _regions(self) -> list[str]:
+        """The regions that this account uses, the usual one first: a host in any other one costs as much. Those that
+        our records name, where that can't be asked."""
         own = self.calls.region
-        known = sorted({str(record["offer"]["region"]) for record in self._records().values()} - {own})
-        for asked in (own, *known):
-            try:
-                listed = self.calls("ec2", "describe_regions", asked)["Regions"]
-                return [own, *sorted({each["RegionName"] for each in listed} - {own})]
-            except Refused as refused:
-                if refused.code not in DENIED:
-                    raise
-                break
-            except ProviderUnreachable as error:
-                if asked == (own, *known)[-1]:
-                    raise
-                note(f"{asked} can't be asked: {error.message}")
-        return [own, *known]
+        names = {str(record["offer"]["region"]) for record in self._records().values()} - {own}
+        try:
+            names = {each["RegionName"] for each in self.calls("ec2", "describe_regions", own)["Regions"]} - {own}
+        except (Refused, ProviderUnreachable) as error:
+            if not (error.code in DENIED if isinstance(error, Refused) else names):
+                raise
+        return [own, *sorted(names)]
 
     def _in_all(
         self, regions: Sequence[str], ask: Callable[[str], list[Found]], note: Callable[[str], None]
@@ -210,53 +199,47 @@ class AWS:
         found = [folder.read("request.json") for folder in HostFolder.all(self._home)]
         return {record["instance"]: record for record in found if record and record.get("instance")}
 
-    def _instances(self, region: str, records: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
-        """Ours in a region that are not gone: those with our tags, and those whose tags somebody has removed."""
-        found = describe(self.calls, region)
-        missing = {id for id, record in records.items() if record["offer"]["region"] == region}
-        missing -= {each["InstanceId"] for each in found}
-        if missing:
-            found += describe(self.calls, region, ids=sorted(missing)[-200:])
-        there = [each for each in found if each["State"]["Name"] != "terminated"]
-        return [tags.restored(each, records.get(each["InstanceId"])) for each in there]
+    def _instances(self, region: str, token: str | None = None, id: str | None = None) -> list[dict[str, Any]]:
+        """Ours in a region, or one of them, with the tags that they were made with: somebody may have removed them."""
+        records = self._records()
+        found = describe(self.calls, region, token, [id] if id else ())
+        if token is None:
+            missing = {id for id, record in records.items() if record["offer"]["region"] == region}
+            missing -= {each["InstanceId"] for each in found}
+            found += describe(self.calls, region, ids=sorted(missing)[-200:]) if missing else []
+        return [tags.restored(each, records.get(each["InstanceId"])) for each in found]
 
-    def _as_rented(
-        self, instances: Sequence[dict[str, Any]], region: str, records: Mapping[Any, dict[str, Any] | None]
-    ) -> list[RentedHost]:
-        found = []
-        for instance in (tags.restored(each, records.get(each["InstanceId"])) for each in instances):
-            rented = tags.rented_of(instance, region)
-            if rented is None:
-                continue
-            rented = replace(rented, ours=tags.ours(instance["Tags"]).get("home") in tags.marks(self._home))
-            folder = HostFolder(self._home, rented.token)
-            proxy = endpoint.proxy(self._settings, region)
-            address = address_of(instance, proxy)
-            intent = folder.intent()
-            if intent is not None and address and rented.alive:
-                machine = folder.reach(intent.machine, rented.offer.gpus, address, image.USER, proxy)
-                rented = replace(rented, machine=machine)
-            found.append(rented)
-        return found
+    def _examined(self, region: str, hosts: Sequence[dict[str, Any]], everything: bool) -> dict[str, Leftover | None]:
+        return network.examined(self.calls, region, hosts, self._home, self._settings.address, everything)
 
-    def _note_other_accounts(
-        self, records: dict[str, dict[str, Any]], found: Sequence[RentedHost], note: Callable[[str], None]
-    ) -> None:
-        """Say of hosts of this home that they are of another account than this login, so that nobody lists them."""
-        listed = {host.id for host in found}
+    def _rented(self, region: str, token: str | None = None, id: str | None = None) -> list[RentedHost]:
+        listed = self._instances(region, token, id)
+        return [rented for each in listed if (rented := self._as_rented(each, region)) is not None]
+
+    def _as_rented(self, instance: dict[str, Any], region: str) -> RentedHost | None:
+        rented = tags.rented_of(instance, region)
+        if rented is None:
+            return None
+        rented = replace(rented, ours=tags.ours(instance["Tags"]).get("home") in tags.marks(self._home))
+        folder = HostFolder(self._home, rented.token)
+        proxy = endpoint.proxy(self._settings, region)
+        address = address_of(instance, proxy)
+        intent = folder.intent()
+        if intent is None or not address or not rented.alive:
+            return rented
+        return replace(rented, machine=folder.reach(intent.machine, rented.offer.gpus, address, image.USER, proxy))
+
+    def _note_other_accounts(self, listed: set[str], note: Callable[[str], None]) -> None:
+        """Say which hosts of this home nobody lists, since they are of another account than this login."""
         others: dict[str, int] = {}
-        for folder in HostFolder.all(self._home):
-            intent, record = folder.intent(), folder.read("request.json")
-            if intent is None or not record or record.get("instance") in (None, *listed):
-                continue
-            if record.get("account") and intent.deadline > time.time():
+        for id, record in self._records().items():
+            ends = tags.time_of(tags.ours(tags.restored({}, record)["Tags"]).get("deadline", "")) or 0.0
+            if id not in listed and ends > time.time() and record.get("account"):
                 others[record["account"]] = others.get(record["account"], 0) + 1
         with contextlib.suppress(ProviderUnreachable):
-            own = self.identity().account if others else ""
-            for account, count in others.items():
-                if account != own:
-                    hosts = "1 host of this machine is" if count == 1 else f"{count} hosts of this machine are"
-                    note(f"{hosts} of the account {account}, and not listed here: AWS_PROFILE=… with a login of that")
+            for account in others and others.keys() - {self.identity().account}:
+                count = "1 host" if others[account] == 1 else f"{others[account]} hosts"
+                note(f"not listed: {count} of the account {account}: AWS_PROFILE=… with a login of that")
 
     def _check_account(self, account: str | None) -> None:
         """Raises `Refused` where these credentials are of another account, which knows nothing of this one's hosts."""
