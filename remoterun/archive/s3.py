@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 from remoterun.agent.shared.frames import Bytes
 from remoterun.agent.shared.tree import show
 from remoterun.archive import aws_session
-from remoterun.archive.s3_errors import Absent, Damaged, Exists, OutOfRange, answered, failed
+from remoterun.archive.s3_errors import Absent, Damaged, Denied, Exists, OutOfRange, answered, failed
 from remoterun.config import AWS
 from remoterun.errors import ConfigError, HostError, HostUnreachable
 
@@ -41,6 +41,11 @@ UNKNOWN = 3600.0
 """Seconds for which credentials are trusted to last that end some time, and don't say when."""
 SCHEME = "s3://"
 NAME = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
+OWNED = re.compile(r"remoterun-([0-9]{12})(?:-|\Z)")
+"""The name of a bucket that `creation` made, with its account. Every request names that, so that the bucket of somebody
+else, who took the name since ours was deleted, gives and takes nothing."""
+NOBODY = "nobody"
+"""In place of an owner: none is named."""
 
 T = TypeVar("T")
 
@@ -307,11 +312,25 @@ class S3:
             self.requests += 1
             try:
                 return self._translating(request, action, key)
+            except Denied:
+                if self._is_anothers():
+                    message = f"{self.place.address} belongs to another AWS account than the one in its name"
+                    raise HostError(message, hint="name another bucket in config.toml: [aws] bucket")
+                raise
             except HostUnreachable:
                 if self.closed.is_set() or time.monotonic() + pause > until:
                     raise
             self.closed.wait(pause)
             pause = min(pause * 2, PAUSES[1])
+
+    def _is_anothers(self) -> bool:
+        """Whether the bucket is there only for who does not ask for its owner."""
+        found = []
+        for owner in ({}, {"ExpectedBucketOwner": NOBODY}) if OWNED.match(self.place.name) else ():
+            with suppress(Exception):  # of boto3: who is refused, and why, is known by now
+                self._client.head_bucket(Bucket=self.place.name, **owner)
+                found.append(owner)
+        return len(found) == 1 and bool(found[0])
 
     def _translating(self, request: Callable[[], T], action: str = "", key: str = "") -> T:
         import botocore.exceptions
@@ -322,6 +341,18 @@ class S3:
             raise answered(error.response, self.place.name, action, key) from error
         except (botocore.exceptions.BotoCoreError, OSError, ValueError, EOFError) as error:
             raise failed(error, self.place.name, self.place.profile) from error
+
+
+def _name_owner(client: Any, owner: str) -> None:
+    """Let every request name the account that owns the bucket; not what is signed for hosts."""
+
+    def named(params: Any, model: Any, context: Any, **_: Any) -> Any:
+        if context.get("is_presign_request") or "ExpectedBucketOwner" not in getattr(model.input_shape, "members", ()):
+            return None
+        given = {"ExpectedBucketOwner": owner, **params}
+        return {name: value for name, value in given.items() if value != NOBODY}
+
+    client.meta.events.register("provide-client-params.s3", named)
 
 
 def _is_amazon(client: Any) -> bool:
@@ -343,9 +374,11 @@ def _client(place: BucketPlace) -> Any:
         s3={"payload_signing_enabled": False},  # the checksum is signed, and verified
     )
     client = aws_session.client("s3", place.profile, place.region, endpoint_url=place.endpoint, config=plain)
-    if not _is_amazon(client) or "." in place.name:
-        return client
-    # Else what is signed names s3.amazonaws.com, which sends whoever asks for a new bucket elsewhere for a day.
-    client.close()
-    regional = plain.merge(Config(s3={**plain.s3, "addressing_style": "virtual"}))
-    return aws_session.client("s3", place.profile, place.region, endpoint_url=place.endpoint, config=regional)
+    if _is_amazon(client) and "." not in place.name:
+        # Else what is signed names s3.amazonaws.com, which sends whoever asks for a new bucket elsewhere for a day.
+        client.close()
+        regional = plain.merge(Config(s3={**plain.s3, "addressing_style": "virtual"}))
+        client = aws_session.client("s3", place.profile, place.region, endpoint_url=place.endpoint, config=regional)
+    if owned := OWNED.match(place.name):
+        _name_owner(client, owned[1])
+    return client
