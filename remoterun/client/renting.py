@@ -9,6 +9,7 @@ from collections.abc import Callable, Container
 from dataclasses import dataclass, replace
 
 from remoterun import machines
+from remoterun.agent.shared.asked import WAIT_FOR_LOGIN
 from remoterun.agent.shared.states import RunState
 from remoterun.client import archiving
 from remoterun.client.connections import Connections
@@ -60,10 +61,16 @@ class Plan:
     bucket_region: str = ""
     """Where the bucket is: what crosses regions costs. Empty where that is not known, or it is not Amazon's."""
     login_ends: float | None = None
-    """When (seconds since 1970) the login ends, where that is before the run may: outputs then wait on the host until
-    the next command of somebody with a login."""
+    """When (seconds since 1970) the login ends, where that is before the run may."""
     roles: Roles = Roles()
     """Those that the provider has for a new host."""
+    wait: float = WAIT_FOR_LOGIN
+    """Seconds that a host without a role waits for a login, at the most, to save with."""
+
+    @property
+    def needs_login(self) -> bool:
+        """Whether its host saves by what a login signs."""
+        return not (self.roles.writer if self.kept is None else self.kept.writer)
 
     @property
     def price(self) -> float | None:

@@ -350,6 +350,14 @@ class TestAHostWithARole:
         left = [stored.key for stored in laptop.archive.s3.list("") if run.key in stored.key]
         assert not left
 
+    def test_it_waits_for_no_login(self, laptop: Laptop, service: Metadata) -> None:
+        plan = laptop.client.hosts.plan(laptop.config.machines["gpu"])
+        assert plan is not None and not plan.needs_login
+        laptop.until_ended(laptop.submit("true"))
+        (laptop.root / "role").unlink()  # the host that is free has it all the same
+        plan = laptop.another().hosts.plan(laptop.config.machines["gpu"])
+        assert plan is not None and plan.kept is not None and not plan.needs_login
+
     def test_one_that_is_refused_gets_a_form_from_who_is_in_touch(self, laptop: Laptop, service: Metadata) -> None:
         """As when its role was deleted: whatever end was recorded, and in the same folder."""
         service.key = "gone"
@@ -695,12 +703,15 @@ class TestTheCommandLine:
         assert say("run", "-y", "--no-git", "--dry-run", "true")[0] == 0
 
     def test_what_it_costs_is_said_and_what_is_rented_is_listed(self, laptop: Laptop, say: Callable[..., Any]) -> None:
+        dry = ("run", "-t", "gpu", "--no-git", "--dry-run", "--wait-for-login")
+        assert "its host waits up to 30 min for it ($1.80)" in "".join(say(*dry, "30m", "true")[1:])
         status, out, err = say("run", "-t", "gpu", "-y", "--no-git", "echo said")
         assert (status, out) == (0, "said\n")
         assert (
             "Renting folder.small in here, $3.60/h, at most $20.00 (5 h 33 min: `max_cost` of [aws], $20.00)" in err
             and "  it cost " in err
         )
+        assert "If your login ends before the run does, its host waits up to 1 h for it ($3.60)" in err
         (run,) = json.loads(say("ps", "--json")[1])
         assert run["cost"] > 0 and run["renting"]["hosts"][0]["type"] == "folder.small"
         assert "its host stays for another run, at $3.60/h, until to" in err

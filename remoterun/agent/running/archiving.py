@@ -21,6 +21,7 @@ from functools import partial
 from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
 
 from ..shared.archive import PACK, ArchivedTree, Extent, Grant, Places, RunRecord, contents_of, log_key, pack_key
+from ..shared.asked import WAIT_FOR_LOGIN
 from ..shared.files import read_bytes, size_of
 from ..shared.records import encode, from_json
 from ..shared.spec import RunSpec
@@ -42,9 +43,8 @@ FAILURES = 3
 SHORTEST, LONGEST = 2.0, 30.0
 """Seconds for which everything waits after a failure."""
 POLL = 0.2
-LOGIN_PATIENCE, BUCKET_PATIENCE = 3600.0, 300.0
-"""Seconds that a host waits for another grant at the end of a run, unless that asks for other ones; and for a bucket
-that is not there."""
+BUCKET_PATIENCE = 300.0
+"""Seconds that the end of a run waits for a bucket that is not there."""
 RECORDS_PATIENCE, KILLED_PATIENCE = 60.0, 10.0
 """Seconds that a run without outputs waits for its bucket: its host costs money, and who kills a run wants it ended."""
 
@@ -167,7 +167,7 @@ class RunArchiving:
     def _waits_for(self, error: HttpError) -> Tuple[str, float]:
         """(what a failure has us wait for, for how many seconds at the most)."""
         if error.refused:
-            return "no login", self._spec.wait_for_login or LOGIN_PATIENCE
+            return "no login", self._spec.wait_for_login or WAIT_FOR_LOGIN
         return ("no bucket", BUCKET_PATIENCE) if error.code == "NoSuchBucket" else ("no answer", float("inf"))
 
     def _put_records(self, end: Ended, fields: Dict[str, Any], check: Callable[[], None]) -> Dict[str, Any]:

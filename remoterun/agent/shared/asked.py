@@ -12,6 +12,8 @@ from typing import Optional, Tuple
 
 from .records import Record, option
 
+WAIT_FOR_LOGIN = 3600.0
+"""Seconds that a rented host waits for a login to save with, unless its run asks for other ones."""
 APT_NAME = re.compile(r"[a-z0-9][a-z0-9.+-]*(:[a-z0-9]+)?(=[A-Za-z0-9.+:~-]+)?\Z")
 """The name of a Debian package, optionally with an architecture and a version."""
 

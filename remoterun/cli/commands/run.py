@@ -179,6 +179,8 @@ def launch(
     if plan is None and prepared.machine.rental is not None:
         with live_views.waiting() as waiting:
             plan = client.hosts.plan(prepared.machine, waiting)
+    if plan is not None:
+        plan = replace(plan, wait=prepared.request.wait_for_login or plan.wait)
     new = client.hosts.bucket() if plan is not None else None
     if dry_run:
         _show_plan(client, prepared, plan, new)

@@ -273,13 +273,20 @@ def plan_lines(plan: Plan, new: NewBucket | None = None) -> list[tuple[str, str]
         listed.append(("", f"AWS itself ends it {when(latest + GUARD_LATE)}"))
     else:
         listed.append(("", "AWS has no role to end it: only its own clock does"))
-    if plan.login_ends is not None and not plan.roles.writer:
-        listed.append(("login", f"yours ends {when(plan.login_ends)}, before the run may:"))
-        listed.append(("", "its outputs then wait on the host for your next command"))
+    if plan.needs_login:
+        known = f"yours ends {when(plan.login_ends)}" if plan.login_ends is not None else ""
+        listed.append(("login", f"{known}, before the run may:" if known else "if yours ends before the run does,"))
+        listed.append(("", f"its host waits up to {_wait(plan)}; then it ends, and what it has is lost"))
     if new is not None:
         first_line, *others = bucket_lines(new)
         listed += [("bucket", first_line), *(("", text) for text in others)]
     return listed
+
+
+def _wait(plan: Plan) -> str:
+    """How long a host waits for a login, at which price."""
+    costs = "" if plan.price is None else f" ({dollars(plan.price * plan.wait / 3600)})"
+    return f"{hours(plan.wait / 3600)} for it{costs}"
 
 
 def bucket_lines(new: NewBucket) -> list[str]:
@@ -318,6 +325,8 @@ def renting_goes_on(plan: Plan, new: NewBucket | None) -> None:
     spot = " spot" if offer.spot else ""
     verb = f"Using {plan.kept.id}:" if plan.kept is not None else "Renting"
     line(f"{verb} {offer.type}{spot} in {offer.region}, {hourly(offer.hourly)}, {most}")
+    if plan.needs_login:
+        line(f"If your login ends before the run does, its host waits up to {_wait(plan)}, and then ends without it")
     if new is not None:
         line(f"The bucket {' '.join(bucket_lines(new))}")
 
