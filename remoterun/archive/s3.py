@@ -315,7 +315,7 @@ class S3:
             except Denied:
                 if self._is_anothers():
                     message = f"{self.place.address} belongs to another AWS account than the one in its name"
-                    raise HostError(message, hint="name another bucket in config.toml: [aws] bucket")
+                    raise Denied(message, hint="name another bucket in config.toml: [aws] bucket")
                 raise
             except HostUnreachable:
                 if self.closed.is_set() or time.monotonic() + pause > until:

@@ -11,7 +11,6 @@ import pytest
 
 from remoterun.archive.s3 import BucketPlace
 from remoterun.archive.s3_errors import Denied
-from remoterun.errors import HostError
 from tests.seaweed import Store, asked, credentials
 
 OURS, THEIRS = "123456789012", "999999999999"
@@ -63,11 +62,11 @@ def server() -> Iterator[Owned]:
 def test_it_is_said_and_takes_nothing(server: Owned) -> None:
     with asked(BucketPlace(NAME, "us-east-1", server.url)) as s3:
         for ask in (lambda: s3.put("x", b"secret"), lambda: s3.get("x", 9), lambda: next(s3.list(""))):
-            with pytest.raises(HostError, match="belongs to another AWS account than the one in its name"):
+            with pytest.raises(Denied, match="belongs to another AWS account than the one in its name"):
                 ask()
         assert server.named[0] == OURS
         server.closed = True
-        with pytest.raises(Denied):
+        with pytest.raises(Denied, match="do not allow s3:GetObject"):
             s3.get("x", 9)
         server.owner, server.closed = OURS, False
         s3.put("x", b"secret")
