@@ -144,7 +144,9 @@ class Folders:
         return Roles(writer="AROAFOLDER" if (self.root / "role").exists() else "", why_not="not made yet")
 
     def spent(self, since: float, until: float) -> list[Spent]:
-        return []
+        """What the file `ROOT/spent` says: a list of its rows."""
+        file = self.root / "spent"
+        return [Spent(*row) for row in json.loads(file.read_text())] if file.exists() else []
 
     def identity(self) -> Identity:
         return Identity("me", "123456789012", "us-east-1")

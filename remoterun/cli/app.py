@@ -50,6 +50,7 @@ COMMANDS: dict[str, dict[str, tuple[str, ...]]] = {
     },
     "Machines and secrets": {
         "machines": ("fleet", "maintenance", "entering"),
+        "bill": ("billing",),
         "doctor": ("maintenance",),
         "login": ("entering",),
         "logout": ("entering",),

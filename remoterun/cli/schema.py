@@ -95,6 +95,8 @@ UPLOAD = _object(
 )
 ENTRY = _object(path=TEXT, kind={"enum": ["f", "d", "l"]}, size=_maybe(COUNT), sha256=_maybe(TEXT), target=_maybe(TEXT))
 CHECK = _object(name=TEXT, ok=_maybe(FLAG), detail=_maybe(TEXT), fix=_maybe(TEXT))
+BILLED = _object(name=TEXT, hours=NUMBER, cost=NUMBER, idle=NUMBER, complete=FLAG)
+"""`complete`: false where the price of a host is not known, which is not in the sums then."""
 FREED = _object(kind=TEXT, count=COUNT, bytes=COUNT)
 REFUSED = _object(machine=TEXT, error=TEXT)
 """Of a machine of a pool that can't be asked."""
@@ -155,6 +157,14 @@ SCHEMAS: dict[str, dict[str, Any]] = {
             cost=_maybe(NUMBER),
             idle_since=_maybe(MOMENT),
         )
+    ),
+    "bill": _object(
+        since=MOMENT,
+        until=MOMENT,
+        by={"enum": ["day", "run", "machine"]},
+        rows=_list(BILLED),
+        total=BILLED,
+        aws=_maybe(_list(_object(day=TEXT, dollars=NUMBER, token=TEXT))),
     ),
     "secret": _list(_object(name=TEXT, set=MOMENT, kept=TEXT)),
     "doctor": {"anyOf": [_list(CHECK), _list({"anyOf": [_object(machine=TEXT, checks=_list(CHECK)), REFUSED]})]},

@@ -14,6 +14,7 @@ from remoterun.sizes import iso
 
 if TYPE_CHECKING:
     from remoterun.agent.shared.tree import Manifest
+    from remoterun.client.billing import Bill
     from remoterun.client.comparing import Difference
     from remoterun.client.live import RunUse
     from remoterun.client.occupancy import MachineStatus
@@ -128,6 +129,17 @@ def rented_host(host: RentedHost, idle_since: float | None) -> dict[str, Any]:
         "ends_at": iso(host.deadline),
         "cost": host.cost(time.time()),
         "idle_since": iso(idle_since),
+    }
+
+
+def bill(found: Bill, by: str) -> dict[str, Any]:
+    return {
+        "since": iso(found.since),
+        "until": iso(found.until),
+        "by": by,
+        "rows": [row.__dict__ for row in found.rows(by)],
+        "total": found.total.__dict__,
+        "aws": None if found.spent is None else [each.__dict__ for each in found.spent],
     }
 
 

@@ -12,7 +12,8 @@ from remoterun.agent.shared.api import MachineCheck
 from remoterun.archive import creation
 from remoterun.archive.s3 import SCHEME, BucketPlace
 from remoterun.archive.s3_errors import NoBucket
-from remoterun.client import renting, upkeep
+from remoterun.client import billing, renting, upkeep
+from remoterun.client.billing import Bill
 from remoterun.client.connections import Connections
 from remoterun.client.renting import Plan
 from remoterun.client.runs import Runs
@@ -84,6 +85,7 @@ class RentedHosts:
         """
         provider, host = renting.find_host(self._connections, id)
         provider.release(host)
+        renting.host_ended(self._connections, host.token, host.ended or time.time())
         return host
 
     def leftovers(self, note: Callable[[str], None] = unheard, everything: bool = False) -> Sequence[Leftover]:
@@ -148,6 +150,7 @@ class RentedHosts:
         for run in self._connections.registry.runs():
             if run.key == host.run and run.renting is not None:
                 renting.count(self._connections, run, host)
+        renting.host_ended(self._connections, host.token, host.ended or time.time())
         return True
 
     def clear_all(
@@ -235,6 +238,10 @@ class RentedHosts:
     def refuse_roles(self) -> None:
         """Hosts have no roles, and nobody is asked again."""
         self._connections.config = configuration.set_aws(self._connections.config, roles=False)
+
+    def bill(self, since: float, note: Callable[[str], None] = unheard, ask_aws: bool = False) -> Bill:
+        """What hosts have cost since a moment (seconds since 1970). See `billing.bill`."""
+        return billing.bill(self._connections, since, time.time(), note, ask_aws)
 
     def identity(self, name: str) -> Identity:
         """Who a provider says that this client is. Raises as `list`."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from remoterun import machines
 from remoterun.agent.shared.asked import WAIT_FOR_LOGIN
 from remoterun.agent.shared.states import RunState
-from remoterun.client import archiving
+from remoterun.client import archiving, billing
 from remoterun.client.connections import Connections
 from remoterun.client.rented_runs import find_store, record_status
 from remoterun.client.stores import told
@@ -130,7 +130,7 @@ def plan(
         limit = hours(machine, offers, aws.max_cost)
     attempts = rental.attempts or (ATTEMPTS_ON_SPOT if rental.spot else 1)
     idle = IDLE if rental.idle is None else rental.idle
-    return Plan(
+    found = Plan(
         machine,
         offers,
         limit[0],
@@ -144,6 +144,9 @@ def plan(
         login_ends=archiving.login_ends(connections, limit[0] * 3600),
         roles=roles,
     )
+    if kept is None:
+        billing.check_month(connections, found.most, time.time())
+    return found
 
 
 def begin(connections: Connections, run: Run, plan: Plan) -> Run:
@@ -219,6 +222,7 @@ def give_back(connections: Connections, run: Run) -> None:
         run = connections.registry.rent(run, renting.given_back_at(time.time()))
     if rented is not None:
         count(connections, run, rented)
+        host_ended(connections, rented.token, rented.ended or time.time())
 
 
 def count(connections: Connections, run: Run, rented: RentedHost) -> None:
@@ -226,8 +230,16 @@ def count(connections: Connections, run: Run, rented: RentedHost) -> None:
     it."""
     renting = _renting(run)
     if all(host.id != rented.id for host in renting.hosts):
-        use = replace(_use(rented, rented.began), ended=time.time(), idle=0.0)
+        use = _use(rented, rented.began).until(rented.ended or time.time())
         connections.registry.rent(run, replace(renting, hosts=(*renting.hosts, use)))
+
+
+def host_ended(connections: Connections, token: str, moment: float) -> None:
+    """Record that a host is gone since `moment` (seconds since 1970), for each run that had it. May be repeated: the
+    first moment counts."""
+    for run in connections.registry.runs():
+        if run.renting is not None and any(host.token == token for host in run.renting.hosts):
+            connections.registry.rent(run, run.renting.host_ended(token, moment))
 
 
 def _reuse(

@@ -48,6 +48,11 @@ class HostUse:
         until = self.ended or min(now, self.deadline or now)
         return None if price is None else max(until - self.began, 0.0) / 3600 * (price + self.extra)
 
+    def until(self, moment: float) -> HostUse:
+        """A copy for a host that is gone since `moment`."""
+        ended = min(self.ended or moment, moment, self.deadline or moment)
+        return replace(self, ended=ended, idle=min(self.idle, max(moment - ended, 0.0)))
+
     @property
     def idle_end(self) -> float | None:
         """When it ends if no other run comes; None while the run has it."""
@@ -91,9 +96,13 @@ class Renting:
         return sum(known) if len(known) == len(costs) else None
 
     def given_back_at(self, moment: float) -> Renting:
-        """A copy in which the last host was given back at `moment`."""
+        """A copy in which the last host was given back at `moment`, or at its deadline, if that was before."""
         *earlier, last = self.hosts
-        return replace(self, hosts=(*earlier, replace(last, ended=moment)))
+        return replace(self, hosts=(*earlier, replace(last, ended=min(moment, last.deadline or moment))))
+
+    def host_ended(self, token: str, moment: float) -> Renting:
+        """A copy in which that host is gone since `moment`: it costs nothing from then on."""
+        return replace(self, hosts=tuple(each.until(moment) if each.token == token else each for each in self.hosts))
 
     def host_is_gone(self, token: str) -> Renting:
         """A copy in which the provider has said so of that host."""

@@ -232,7 +232,15 @@ class Registry:
         """A number that is another one once another process has changed something."""
         return int(self._db.rows("PRAGMA data_version")[0][0])
 
+    def rentings(self) -> list[tuple[int, Renting]]:
+        """What is known of rented hosts, with the numbers of the runs that had them, also of runs that are removed."""
+        there = "SELECT number, renting FROM runs WHERE renting IS NOT NULL"
+        rows = self._db.rows(f"{there} UNION ALL SELECT number, renting FROM removed")
+        return [(row["number"], from_json(Renting, json.loads(row["renting"]))) for row in rows]
+
     def remove_run(self, run: Run) -> None:
+        kept = "INSERT INTO removed SELECT number, renting FROM runs WHERE key = ? AND renting IS NOT NULL"
+        self._db.change(kept, (run.key,))
         self._db.change("DELETE FROM runs WHERE key = ?", (run.key,))
         self._db.change("DELETE FROM reads WHERE run = ?", (run.key,))
 

@@ -15,7 +15,7 @@ from urllib.parse import quote
 from remoterun.agent.shared.files import locked, no_room
 from remoterun.errors import REINSTALL, RemoterunError
 
-VERSION = 9
+VERSION = 10
 """The version of the schema, kept in `PRAGMA user_version`."""
 RUNS = """
     CREATE TABLE runs (
@@ -41,6 +41,8 @@ RUNS = """
         remark TEXT NOT NULL DEFAULT ''
     );
 """
+REMOVED = "CREATE TABLE removed (number INTEGER NOT NULL, renting TEXT NOT NULL);"
+"""Of runs that were removed: what their hosts cost stays."""
 UPLOADS = """
     CREATE TABLE versions (
         name TEXT NOT NULL,
@@ -80,6 +82,7 @@ MIGRATIONS = (
     "ALTER TABLE runs ADD COLUMN pinned INTEGER NOT NULL DEFAULT 0;"
     " ALTER TABLE runs ADD COLUMN hidden INTEGER NOT NULL DEFAULT 0;"
     " ALTER TABLE runs ADD COLUMN remark TEXT NOT NULL DEFAULT '';",
+    REMOVED,
 )
 """What makes a file of each older version, from 1 on, one of the next. What homes have of uploads is learned from them.
 """
@@ -204,7 +207,8 @@ class Database:
         with database:
             known = database.execute("PRAGMA user_version").fetchone()[0]
             if known != VERSION:  # no other process has made them
-                for statement in "".join(MIGRATIONS[known - 1 :] if known else (RUNS, UPLOADS)).split(";")[:-1]:
+                steps = MIGRATIONS[known - 1 :] if known else (RUNS, UPLOADS, REMOVED)
+                for statement in "".join(steps).split(";")[:-1]:
                     database.execute(statement)
                 database.execute(f"PRAGMA user_version={VERSION}")
 

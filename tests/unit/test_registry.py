@@ -302,7 +302,7 @@ class TestFile:
             database.executescript(
                 "ALTER TABLE copies ADD COLUMN there INTEGER NOT NULL DEFAULT 7;"
                 "ALTER TABLE runs DROP COLUMN pinned; ALTER TABLE runs DROP COLUMN hidden;"
-                "ALTER TABLE runs DROP COLUMN remark; PRAGMA user_version=7"
+                "ALTER TABLE runs DROP COLUMN remark; DROP TABLE removed; PRAGMA user_version=7"
             )
         database.close()
         with contextlib.closing(Registry(file)) as again:

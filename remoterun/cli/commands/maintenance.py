@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import os
+import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -56,6 +59,10 @@ def doctor(
     setup: Annotated[
         bool, typer.Option("--setup", help="Of `aws`: make the roles by which hosts save, and by which AWS ends them.")
     ] = False,
+    budget: Annotated[
+        bool,
+        typer.Option("--budget", help="Of `aws`: print the command for a budget, with mail at 50, 80 and 100 % of it."),
+    ] = False,
     json: Json = False,
 ) -> int:
     """Try a machine, and say how to mend what doesn't work.
@@ -63,10 +70,9 @@ def doctor(
     Link, host key, python3, Docker, GPU and NVIDIA's toolkit, disk, clock. Of `aws`: login, permissions, quotas,
     network, bucket. The exit status is 1 if there is a fault.
     """
-    if policy and machine != BUCKET:
-        raise UsageError("--policy is about `aws`", hint="remoterun doctor aws --policy")
-    if setup and machine != BUCKET:
-        raise UsageError("--setup is about `aws`", hint="remoterun doctor aws --setup")
+    for option, given in (("--policy", policy), ("--setup", setup), ("--budget", budget)):
+        if given and machine != BUCKET:
+            raise UsageError(f"{option} is about `aws`", hint=f"remoterun doctor aws {option}")
     with connect() as client:
         if setup and (refused := client.hosts.make_roles().why_not):
             render.warning(f"not all roles could be made: {refused}")
@@ -74,12 +80,41 @@ def doctor(
             for line in client.hosts.policy().splitlines():
                 render.out(line)
             return 0
+        if budget:
+            _show_budget(client)
+            return 0
 
         def show(found: Examined, as_json: bool) -> None:
             machine_views.checks(found.checks, as_json)
 
         found, status = _of_each(client, machine, lambda name: examine(client, client.machines.get(name)), show, json)
     return status or (0 if all(examined.sound for examined in found) else 1)
+
+
+BUDGET = 50.0
+"""US dollars a month, where `max_cost_month` says nothing else."""
+
+
+def _show_budget(client: Client) -> None:
+    """The command on stdout, for a shell; what it does on stderr."""
+    from remoterun.client.billing import ACTIVATE, budget_command
+
+    amount = client.config.aws.max_cost_month or BUDGET
+    email = os.environ.get("EMAIL", "")
+    if not email:
+        with contextlib.suppress(OSError, subprocess.SubprocessError):
+            asked = ["git", "config", "user.email"]
+            email = subprocess.run(asked, capture_output=True, text=True, timeout=10).stdout.strip()
+    account = client.hosts.identity(BUCKET).account
+    render.line(f"A budget of ${amount:g} a month for the hosts of remoterun in the account {account}, with mail at")
+    render.line(f"50, 80 and 100 % of it to {email or EXAMPLE}. It ends no host. Paste this:")
+    for text in budget_command(account, amount, email or EXAMPLE).splitlines():
+        render.out(text)
+    render.line("It counts from when AWS's bill knows our tag; a day after the first host, this makes it do so:")
+    render.line(f"  {ACTIVATE}")
+
+
+EXAMPLE = "you@example.org"
 
 
 @machines_app.command("check", cls=Command, epilog=example("remoterun machines check k80"))

@@ -35,8 +35,10 @@ from remoterun.cli.render.terminal import (
 from remoterun.client import json_shapes
 from remoterun.machines import HOW_TO_SET_UP_AWS
 from remoterun.model import Line, Run
+from remoterun.sizes import iso
 
 if TYPE_CHECKING:
+    from remoterun.client.billing import Bill
     from remoterun.client.occupancy import MachineStatus
     from remoterun.client.rented_hosts import NewBucket
     from remoterun.client.renting import Plan
@@ -394,6 +396,43 @@ def hosts_table(found: Sequence[RentedHost], idle_since: Mapping[str, float], as
     costs = [cost for host in found if (cost := host.cost(now)) is not None]
     hourly_sum = sum(host.hourly or 0.0 for host in found)
     line(f"{dollars(sum(costs))} so far, {hourly(hourly_sum)} now; `remoterun machines rm HOST` ends one")
+
+
+def bill(found: Bill, by: str, as_json: bool) -> None:
+    """`by`: "day", "run" or "machine"."""
+    if as_json:
+        out_json(json_shapes.bill(found, by))
+        return
+    said: dict[str, float] = {}
+    for each in found.spent or ():
+        said[each.day] = said.get(each.day, 0.0) + each.dollars
+    with_aws = found.spent is not None and by == "day"
+    rows = []
+    for row in found.rows(by):
+        none = not row.hours and by == "day"
+        cost = "no host" if none else dollars(row.cost) + ("" if row.complete else " + ?")
+        own = [] if not with_aws else [dollars(said[row.name]) if row.name in said else ""]
+        rows.append([row.name, "" if none else f"{row.hours:.1f}", dollars(row.idle) if row.idle else "", cost, *own])
+    heads = [
+        Column(by.upper(), least=10),
+        Column("HOURS", right=True, drop=2),
+        Column("IDLE", right=True, drop=1),
+        Column("COST", right=True),
+        *([Column("AWS", right=True)] if with_aws else []),
+    ]
+    table(heads, rows)
+    total, since = found.total, f"since {iso(found.since)[:10]}"
+    idle = f", {dollars(total.idle)} of it idle" if total.idle else ""
+    line(f"{dollars(total.cost)} {since}{idle}, without traffic and bucket" if total.hours else f"No host {since}")
+    if not total.complete:
+        line("  `?` is of hosts whose price is not known")
+    if found.spent is not None:
+        last = (
+            f", written up to {max(said)}"
+            if said
+            else ": nothing, or its tag is not activated, see `doctor aws --budget`"
+        )
+        line(f"AWS's own bill says {dollars(sum(said.values()))}{last}")
 
 
 def leftovers(found: Sequence[Leftover], as_json: bool) -> None:

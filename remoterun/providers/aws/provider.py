@@ -33,6 +33,8 @@ from remoterun.providers.base import (
 from remoterun.providers.folder import HostFolder
 
 Found = TypeVar("Found")
+BILLING = "us-east-1"
+"""The region that has the bill of all others."""
 
 
 class AWS:
@@ -139,7 +141,24 @@ class AWS:
         return self._roles
 
     def spent(self, since: float, until: float) -> list[Spent]:
-        return []
+        first, last = (datetime.datetime.fromtimestamp(each, datetime.UTC).date() for each in (since, until))
+        asked: dict[str, Any] = {
+            "TimePeriod": {"Start": f"{first}", "End": f"{last + datetime.timedelta(days=1)}"},
+            "Granularity": "DAILY",
+            "Metrics": ["UnblendedCost"],
+            "GroupBy": [{"Type": "TAG", "Key": tags.PREFIX + "token"}],
+        }
+        found: list[Spent] = []
+        while True:
+            answer = self.calls("ce", "get_cost_and_usage", BILLING, **asked)
+            for day in answer["ResultsByTime"]:
+                for group in day["Groups"]:
+                    token, cost = group["Keys"][0].partition("$")[2], float(group["Metrics"]["UnblendedCost"]["Amount"])
+                    if token:  # without one it is all else of the account
+                        found.append(Spent(day["TimePeriod"]["Start"], cost, token))
+            if not answer.get("NextPageToken"):
+                return found
+            asked["NextPageToken"] = answer["NextPageToken"]
 
     def identity(self) -> Identity:
         region = self.calls.region

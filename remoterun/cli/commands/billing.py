@@ -1,0 +1,71 @@
+"""`bill`: what rented hosts have cost."""
+
+from __future__ import annotations
+
+import datetime
+import time
+from typing import Annotated
+
+import typer
+
+from remoterun.cli import render
+from remoterun.cli.app import Command, Json, app, example
+from remoterun.cli.asking import client as connect
+from remoterun.cli.render import machine_views
+from remoterun.errors import UsageError
+from remoterun.parsing import known_words, parse_duration
+
+BY = ("day", "run", "machine")
+
+
+@app.command(cls=Command, epilog=example("remoterun bill\nremoterun bill --since 2026-11-01 --by run"))
+def bill(
+    since: Annotated[
+        str | None,
+        typer.Option(
+            "--since", metavar="DAY", help="From this day on: 2026-11-01, or 7d for a week. Default: this month."
+        ),
+    ] = None,
+    by: Annotated[
+        str,
+        typer.Option(
+            "--by",
+            metavar="WHAT",
+            help="A line for each day, run or machine. Default: day.",
+            show_default=False,
+            autocompletion=lambda incomplete: list(BY),
+        ),
+    ] = "day",
+    aws: Annotated[
+        bool, typer.Option("--aws", help="Also what AWS's own bill says; AWS takes $0.01 for the question.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Show what rented hosts have cost, by day, run or machine.
+
+    It is counted from this machine's records, of removed runs, too, and from the tags of the hosts that there are now:
+    with disk and address, without traffic and bucket. IDLE is the part of it in which hosts had no run. Days are those
+    of UTC, as on AWS's bill.
+    """
+    if by not in BY:
+        raise UsageError(f"--by {by}: there is no bill by that", hint=known_words(by, BY))
+    start = _moment(since)
+    with connect() as client:
+        found = client.hosts.bill(start, render.warning, aws)
+    machine_views.bill(found, by, json)
+
+
+def _moment(since: str | None) -> float:
+    """Seconds since 1970 at the begin of a day in UTC. Raises `UsageError`."""
+    now = datetime.datetime.now(datetime.UTC)
+    if since is None:
+        day = now.replace(day=1)
+    else:
+        try:
+            day = datetime.datetime.fromisoformat(f"{since}T00:00:00+00:00")
+        except ValueError:
+            day = datetime.datetime.fromtimestamp(time.time() - parse_duration(since), datetime.UTC)
+    start = day.replace(hour=0, minute=0, second=0, microsecond=0)
+    if start > now:
+        raise UsageError(f"--since {since} is to come", hint=f"remoterun bill --since {now:%Y-%m-%d}")
+    return start.timestamp()

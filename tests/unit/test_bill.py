@@ -1,0 +1,167 @@
+"""What hosts have cost: by day, run and machine, with the minutes without a run; and what a month may cost."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import json
+import shlex
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import botocore.session
+import pytest
+from botocore.validate import ParamValidator
+
+from remoterun.cli.render import machine_views
+from remoterun.client import billing, renting
+from remoterun.client.billing import Row
+from remoterun.client.connections import Connections
+from remoterun.config import AWS, Config
+from remoterun.errors import UsageError
+from remoterun.model import HostUse, MachineType, Rental, Renting, Run
+from remoterun.providers import PROVIDERS
+from remoterun.providers.base import Offer, RentedHost, Spent
+from tests import folder_cloud
+from tests.folder_cloud import Folders
+
+GPU = MachineType("gpu", rental=Rental("aws", ("folder.small",)))
+DAY = datetime.datetime(2026, 11, 29, tzinfo=datetime.UTC).timestamp()
+NIGHT = DAY + 86400
+"""A midnight in UTC."""
+
+
+@pytest.fixture
+def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Folders:
+    monkeypatch.setitem(PROVIDERS, "aws", "tests.folder_cloud.of_config")
+    monkeypatch.setenv(folder_cloud.ROOT, str(tmp_path))
+    return Folders(tmp_path)
+
+
+@pytest.fixture
+def connections(tmp_path: Path, folders: Folders) -> Iterator[Connections]:
+    config = Config(tmp_path / "laptop", machines={"gpu": GPU}, aws=AWS(bucket="b", max_cost_month=50.0))
+    with contextlib.closing(Connections(config)) as connections:
+        yield connections
+
+
+def rented(connections: Connections, *uses: HostUse, key: str = "k") -> Run:
+    run = connections.registry.add_run(key * 26, GPU, "true", DAY)
+    return connections.registry.rent(run, Renting(DAY + 1e6, hosts=uses))
+
+
+def use(began: float, ended: float | None, *, id: str = "i-1", idle: float = 600.0) -> HostUse:
+    """3.5 $/h and 10 cents for disk and address: a tenth of a cent a second."""
+    return HostUse(f"rr-{id}", id, "folder.small", "here", 3.5, began, ended, 3.5, idle, DAY + 2e5, extra=0.1)
+
+
+def test_minutes_without_a_run_are_idle_and_days_are_those_of_utc(connections: Connections) -> None:
+    """Two runs on one host, over midnight: 1000 s, 300 s idle, 500 s, then 600 s idle."""
+    rented(connections, use(NIGHT - 1200, NIGHT - 200), key="a")
+    second = rented(connections, use(NIGHT + 100, NIGHT + 600), key="b")
+    found = billing.bill(connections, DAY, NIGHT + 9000)
+    days = found.rows("day")
+    assert [(row.name, round(row.cost, 6), round(row.idle, 6)) for row in days] == [
+        ("2026-11-29", 1.2, 0.2),
+        ("2026-11-30", 1.2, 0.7),
+    ]
+    assert [(row.name, round(row.cost, 6)) for row in found.rows("run")] == [("1", 1.0), ("2", 0.5), ("idle", 0.9)]
+    assert [(row.name, round(row.hours * 3600)) for row in found.rows("machine")] == [("folder.small", 2400)]
+    assert found.total.cost == pytest.approx(2.4) and second.cost(NIGHT + 9000) == pytest.approx(0.5)
+    assert billing.bill(connections, NIGHT, NIGHT + 9000).total.cost == pytest.approx(1.2)
+
+
+def test_a_host_costs_a_minute_at_least_once(connections: Connections) -> None:
+    rented(connections, use(DAY, DAY + 10, idle=0.0), use(DAY + 10, DAY + 15, idle=0.0))
+    assert billing.bill(connections, DAY, DAY + 900).total == Row(
+        "total", pytest.approx(60 / 3600), pytest.approx(0.06), 0
+    )
+
+
+def test_what_a_removed_run_cost_stays_and_no_host_costs_after_its_end(connections: Connections) -> None:
+    run = rented(connections, use(DAY, DAY + 1000))
+    renting.host_ended(connections, "rr-i-1", DAY + 1100)
+    renting.host_ended(connections, "rr-i-1", DAY + 1500)  # it is known
+    (host,) = connections.registry.run(run.number).renting.hosts  # type: ignore[union-attr]
+    assert (host.ended, host.idle_end, host.idle_cost) == (DAY + 1000, DAY + 1100, pytest.approx(0.1))
+    connections.registry.remove_run(run)
+    (row, idle) = billing.bill(connections, DAY, DAY + 9000).rows("run")
+    assert (row.name, row.cost, idle.cost) == (str(run.number), pytest.approx(1.0), pytest.approx(0.1))
+
+
+def test_a_host_that_nobody_saw_end_costs_until_its_deadline(connections: Connections) -> None:
+    run = rented(connections, use(DAY, None))
+    week = DAY + 7 * 86400
+    assert run.cost(week) == pytest.approx(200.0) == billing.bill(connections, DAY, week).total.cost
+    assert run.renting is not None and run.renting.given_back_at(week).hosts[-1].ended == DAY + 2e5
+
+
+def test_hosts_that_only_their_tags_know_count_for_their_owner(connections: Connections, folders: Folders) -> None:
+    offer = Offer("folder.small", "here", "here-1", price=3.5, extra=0.1, limit=3.5)
+    other = RentedHost("i-9", "rr-x-1", "running", offer, DAY, DAY + 86400, number=4, owner="bob@box")
+    folders._keep(other)
+    folders._keep(replace(other, id="i-8", token="rr-y-1", offer=replace(offer, price=None)))
+    found = billing.bill(connections, DAY, DAY + 500)
+    (row,) = found.rows("run")
+    assert row == Row("run 4 of bob@box", pytest.approx(1000 / 3600), pytest.approx(0.5), 0.0, complete=False)
+
+
+def test_a_month_without_hosts_says_so(connections: Connections, capsys: pytest.CaptureFixture[str]) -> None:
+    rented(connections, use(DAY, DAY + 1000, idle=0.0))
+    september = datetime.datetime(2026, 9, 15, tzinfo=datetime.UTC).timestamp()
+    found = billing.bill(connections, september, DAY + 9000)
+    machine_views.bill(found, "day", False)
+    shown = capsys.readouterr()
+    assert [line.split() for line in shown.out.splitlines()] == [
+        ["DAY", "HOURS", "COST"],
+        ["2026-09", "no", "host"],
+        ["2026-10", "no", "host"],
+        ["2026-11-29", "0.3", "$1.00"],
+    ]
+    assert shown.err == "$1.00 since 2026-09-15, without traffic and bucket\n"
+
+
+def test_a_month_may_not_cost_more_than_its_limit(connections: Connections, folders: Folders) -> None:
+    """$10 have been spent, a host that runs comes to $20 more by its deadline: of $50, $20 are left."""
+    now = NIGHT - 10
+    rented(connections, use(DAY, DAY + 10000, idle=0.0))
+    offer = Offer("folder.small", "here", "here-1", price=3.5, extra=0.1)
+    folders._keep(RentedHost("i-9", "rr-x-1", "running", offer, now, now + 20000, owner="bob@box"))
+    billing.check_month(connections, 19.5, now)
+    with pytest.raises(UsageError) as caught:
+        billing.check_month(connections, 20.5, now)
+    assert caught.value.message == (
+        "this month has cost $10.06, hosts that run now can come to $20.00 more, and this run may cost $20.50:"
+        " that is more than `max_cost_month` of [aws], $50.00"
+    )
+    assert caught.value.hint is not None and "--max-cost 19.94   is what is left of it" in caught.value.hint
+    with pytest.raises(UsageError, match="price of this host is not known"):
+        billing.check_month(connections, None, now)
+
+
+def test_the_larger_one_of_our_records_and_the_bill_counts_and_is_asked_for_now_and_then(
+    connections: Connections, folders: Folders, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folders.root / "spent").write_text(json.dumps([["2026-11-03", 44.0, "rr-old-1"]]))
+    with pytest.raises(UsageError, match=r"this month has cost \$44.00, and this run may cost \$7.00"):
+        billing.check_month(connections, 7.0, DAY)
+    (folders.root / "spent").write_text(json.dumps([["2026-11-03", 48.0, "rr-old-1"]]))
+    billing.check_month(connections, 5.0, DAY + 3600)
+    with pytest.raises(UsageError, match=r"has cost \$48.00"):
+        billing.check_month(connections, 5.0, DAY + billing.FRESH)
+    assert billing.spent(connections, DAY, DAY) == [Spent("2026-11-03", 48.0, "rr-old-1")]
+
+
+def test_the_budget_is_one_command_of_a_shell_that_aws_takes() -> None:
+    words = shlex.split(billing.budget_command("123456789012", 50.0, "ada@example.org").replace("\\\n", ""))
+    assert words[:5] == ["aws", "budgets", "create-budget", "--account-id", "123456789012"]
+    asked = {
+        "AccountId": words[4],
+        "Budget": json.loads(words[words.index("--budget") + 1]),
+        "NotificationsWithSubscribers": json.loads(words[words.index("--notifications-with-subscribers") + 1]),
+    }
+    model = botocore.session.get_session().get_service_model("budgets").operation_model("CreateBudget").input_shape
+    assert not ParamValidator().validate(asked, model).has_errors()
+    thresholds = [each["Notification"]["Threshold"] for each in asked["NotificationsWithSubscribers"]]  # type: ignore[index]
+    assert thresholds == [50, 80, 100]
