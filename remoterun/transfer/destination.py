@@ -9,6 +9,7 @@ import os
 import re
 import tempfile
 import threading
+import time
 import unicodedata
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
@@ -29,6 +30,8 @@ WORTH_COPYING = 4096
 """Bytes from which on it pays."""
 SPARE = 1 << 30
 """Bytes, or a twentieth of a smaller disk, that stay free where files grow while they are copied."""
+ABANDONED = 60.0
+"""Seconds after which nobody writes a part any more."""
 MOST_REMEMBERED = 200_000
 """Contents that are remembered."""
 
@@ -398,6 +401,22 @@ def _copy(entry: Entry, first: Entry, destination: Destination) -> bool:
 
 def temporary_name() -> str:
     return f".{os.getpid()}-{next(_names)}.remoterun"
+
+
+def remove_parts(folder: int) -> None:
+    """Remove what copies that were killed have left in a folder, a descriptor: what has such a name, of a process that
+    is gone, and is not written any more: on a shared disk, the process may be another machine's."""
+    with contextlib.suppress(OSError), os.scandir(folder) as found:
+        for each in found:
+            named = _TEMPORARY.fullmatch(each.name)
+            if named and time.time() - each.stat(follow_symlinks=False).st_mtime > ABANDONED:
+                try:
+                    os.kill(int(named[1]), 0)
+                except ProcessLookupError:
+                    os.unlink(each.name, dir_fd=folder)
+
+
+_TEMPORARY = re.compile(r"\.([1-9][0-9]{0,8})-[0-9]+\.remoterun")
 
 
 _names = itertools.count()

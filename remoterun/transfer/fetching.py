@@ -25,6 +25,7 @@ from remoterun.transfer.destination import (
     Destination,
     Fetched,
     refuse_twins,
+    remove_parts,
     temporary_name,
     way_out,
     without_git_folders,
@@ -116,6 +117,8 @@ def place(
         refuse_twins(manifest, target)
         with SafeFolder(str(target)) as root:
             destination = Destination(root, target, name, result, progress, at_rest=not about.live)
+            for file in {os.path.dirname(each.path): each for each in plan() if each.kind == "f"}.values():
+                remove_parts(destination.place(file)[0])
             if wanted:
                 download((entry for entry in plan() if entry.kind == "f"), size, destination)
             for entry in plan():

@@ -25,7 +25,7 @@ from remoterun.config import Config
 from remoterun.errors import HostUnreachable, NoAnswerInTime, NotFound, RemoterunError, UsageError
 from remoterun.hosts.base import Prompts
 from remoterun.model import MachineType, Mount, Resource, Run, RunRequest
-from tests.workshop import User, until
+from tests.workshop import User, until, write_files
 
 NOBODY = MachineType("gone", host="me@127.0.0.1:1", connect_timeout=2)
 """A machine that refuses connections."""
@@ -271,6 +271,18 @@ class TestThreads:
 def as_ours(error: BaseException) -> RemoterunError:
     assert isinstance(error, RemoterunError)
     return error
+
+
+def test_a_copy_removes_what_one_that_was_killed_has_left(alone: Client, tmp_path: Path) -> None:
+    alone.uploads.upload(write_files(tmp_path / "made", {"deep/a": b"A"}), "doom")
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    left, fresh, own = f".{gone.pid}-3.remoterun", f".{gone.pid}-4.remoterun", f".{os.getpid()}-99.remoterun"
+    folder = write_files(tmp_path / "copy", {f"deep/{name}": b"" for name in (left, fresh, own)}) / "deep"
+    for name in (left, own):
+        os.utime(folder / name, (1.0, 1.0))
+    alone.files.copy("uploads/doom", tmp_path / "copy")
+    assert {each.name for each in folder.iterdir()} == {"a", fresh, own}
 
 
 @pytest.fixture
