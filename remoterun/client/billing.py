@@ -9,7 +9,7 @@ from __future__ import annotations
 import datetime
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from remoterun.agent.shared.files import write_whole
@@ -220,7 +220,7 @@ def _end(host: RentedHost, now: float) -> float:
 
 
 def _shares(host: _Host, since: float) -> list[Share]:
-    """What a host cost, by day, from a moment on."""
+    """What a host cost, by day, from a moment on. What is missing to the least that is paid for belongs to no run."""
     parts: list[tuple[str, float, float]] = []
     at = host.began
     for who, began, ended in host.uses:
@@ -229,23 +229,21 @@ def _shares(host: _Host, since: float) -> list[Share]:
         if ended > max(at, began):
             parts.append((who, max(at, began), ended))
         at = max(at, ended)
-    if host.ended > at or not parts:
-        parts.append((IDLE, at, host.ended))
+    until = max(host.ended, host.began + LEAST)
+    if until > at:
+        parts.append((IDLE, at, until))
     found: dict[tuple[str, str], Share] = {}
-    for number, (who, began, ended) in enumerate(parts):
-        missing = max(LEAST - (host.ended - host.began), 0.0) if number == 0 else 0.0
-        while began < ended or missing:
+    for who, began, ended in parts:
+        began = max(began, since)
+        while began < ended:
             day = _day(began)
-            until = min(ended, _start(day) + 86400)
-            seconds, missing = max(until - max(began, since), 0.0) + (missing if began >= since else 0.0), 0.0
+            seconds = min(ended, _start(day) + 86400) - began
             cost = None if host.hourly is None else seconds / 3600 * host.hourly
-            share = Share(day, who, host.type, host.id, seconds, cost)
+            began += seconds
             if (before := found.get((day, who))) is not None:
                 cost = None if cost is None or before.dollars is None else before.dollars + cost
-                share = replace(share, seconds=before.seconds + seconds, dollars=cost)
-            if seconds:
-                found[day, who] = share
-            began = max(until, began)
+                seconds += before.seconds
+            found[day, who] = Share(day, who, host.type, host.id, seconds, cost)
     return list(found.values())
 
 

@@ -149,7 +149,7 @@ class RentedHost:
         if self.offer.hourly is None:
             return None
         until = min(now, self.deadline) if self.ended is None else self.ended
-        return max(until - self.began, 60.0) / 3600 * self.offer.hourly
+        return max(until - self.began, 0.0) / 3600 * self.offer.hourly
 
 
 @dataclass(frozen=True)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
 import signal
 import subprocess
 import time
+import urllib.request
 from pathlib import Path
+from typing import Any
 
 import pexpect
 import pytest
@@ -102,6 +106,34 @@ def test_without_a_terminal_nothing_is_rented_unless_it_is_said(cloud: Cloud, pl
     shown = place.run(*ON_T4, "--dry-run", "true").stdout
     assert "g4dn.xlarge" in shown and "$13.01" in shown and "us-east-1a" in shown and "remoterun-" in shown
     assert cloud.machines == {} and cloud.calls_of("RunInstances") == [] and cloud.s3.buckets() == []
+
+
+def test_what_the_bill_of_aws_says_and_a_budget(cloud: Cloud, place: Place) -> None:
+    def day(name: str, *groups: tuple[str, str]) -> dict[str, Any]:
+        costs = [{"Keys": [key], "Metrics": {"UnblendedCost": {"Amount": cost, "Unit": "USD"}}} for key, cost in groups]
+        return {"TimePeriod": {"Start": name, "End": name}, "Groups": costs, "Total": {}, "Estimated": True}
+
+    others, ours = ("remoterun:token$", "900.5"), ("remoterun:token$rr-x-1", "1.25")
+    said = {"results": [{"ResultsByTime": [day("2026-11-03", others, ours), day("2026-11-04", ours)]}]}
+    address = f"{cloud.url}/moto-api/static/ce/cost-and-usage-results"
+    urllib.request.urlopen(urllib.request.Request(address, json.dumps(said).encode(), method="POST")).close()
+    for _ in range(2):  # the second time it is known
+        shown = place.run("bill", "--aws", "--since", "2026-11-01")
+        assert "AWS's own bill says $2.50, written up to 2026-11-04" in shown.stderr
+    (call,) = cloud.calls_of("GetCostAndUsage")
+    assert call.region == "us-east-1" and json.loads(call.parameters["GroupBy"])[0]["Key"] == "remoterun:token"
+    cloud.denied.add("ce:GetCostAndUsage")
+    assert "ce:GetCostAndUsage" in place.run("bill", "--aws", "--since", "2026-10-01", status=125).stderr
+
+    aws = place.folder / "aws"
+    aws.write_text('#!/bin/sh\nfor word; do printf "%s\\n" "$word"; done >>called\n')
+    aws.chmod(0o755)
+    pasted = place.run("doctor", "aws", "--budget").stdout
+    env = {**os.environ, "PATH": f"{place.folder}:{os.environ['PATH']}"}
+    subprocess.run(["sh", "-c", pasted], cwd=place.folder, env=env, check=True)
+    words = (place.folder / "called").read_text().splitlines()
+    assert words[:5] == ["budgets", "create-budget", "--account-id", "123456789012", "--budget"] and len(words) == 8
+    assert json.loads(words[5])["BudgetLimit"] == {"Amount": "50", "Unit": "USD"} and len(json.loads(words[7])) == 3
 
 
 def test_a_quota_that_allows_none_is_said_before_anything_is_asked(cloud: Cloud, place: Place) -> None:

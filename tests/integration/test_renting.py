@@ -5,6 +5,7 @@ Agents, keepers, grants and the bucket are real; what it costs and how hosts beg
 
 from __future__ import annotations
 
+import datetime
 import json
 import os
 import random
@@ -646,6 +647,10 @@ def test_clients_that_are_killed_leave_one_host_a_run_at_most_and_none_after_gc(
         assert all(run.final for run in laptop.client.runs.list(None))
 
 
+def day() -> str:
+    return f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d}"
+
+
 class TestTheCommandLine:
     @pytest.fixture
     def say(
@@ -692,6 +697,28 @@ class TestTheCommandLine:
         assert say(*run, "--pay", "36", "true")[0] == 0 and len(laptop.folders.all()) == 1
         status, _, err = say(*run, "-y", "true")
         assert status == 0 and len(laptop.folders.all()) == 1, err  # the host is there, and paid for
+
+    def test_the_bill_is_what_was_said_and_a_month_has_a_limit(self, laptop: Laptop, say: Callable[..., Any]) -> None:
+        assert say("bill")[1:] == ("", f"No host was rented since {day():.7}-01\n")
+        assert say("run", "-t", "gpu", "-y", "--no-git", "true")[0] == 0
+        assert say("machines", "rm", "i-0")[0] == 0
+        (run,) = json.loads(say("ps", "--json")[1])
+        found = json.loads(say("bill", "--by", "run", "--json")[1])
+        ((name, idle), total) = found["rows"], found["total"]
+        assert (name["name"], idle["name"], found["by"]) == ("1", "idle", "run")
+        assert name["cost"] == pytest.approx(run["cost"], abs=0.001) and idle["idle"] == idle["cost"] > 0
+        assert total["cost"] == pytest.approx(max(name["cost"] + idle["cost"], 3.6 / 60))
+        assert say("rm", "-y", "1")[0] == 0
+        (laptop.root / "spent").write_text(json.dumps([[day(), 2.5, "rr-x-1"], [day(), 1.5, "rr-y-1"]]))
+        status, out, err = say("bill", "--aws", "--since", "1d")
+        assert status == 0 and re.search(rf"^{day()} +[\d.]+ +\$[\d.]+ +\$[\d.]+ +\$4\.00$", out, re.MULTILINE)
+        assert f"AWS's own bill says $4.00, written up to {day()}\n" in err
+        settings = (laptop.config.home / "config.toml").read_text().replace("[aws]\n", "[aws]\nmax_cost_month = 6\n")
+        (laptop.config.home / "config.toml").write_text(settings)
+        status, _, err = say("run", "-t", "gpu", "-y", "--no-git", "true")
+        assert status == 2 and "this month has cost $4.00, and this run may cost $20.00: that is more than" in err
+        assert "--max-cost 2.00   is what is left of it" in err and len(laptop.folders.all()) == 1
+        assert say("run", "-t", "gpu", "-y", "--no-git", "--max-cost", "2", "true")[0] == 0
 
     def test_what_only_a_repository_names_is_not_rented_with_y(self, laptop: Laptop, say: Callable[..., Any]) -> None:
         """Whoever typed -y may never have read that file."""

@@ -420,10 +420,15 @@ def bill(found: Bill, by: str, as_json: bool) -> None:
         Column("COST", right=True),
         *([Column("AWS", right=True)] if with_aws else []),
     ]
-    table(heads, rows)
+    if found.shares or len(rows) > 1:
+        table(heads, rows)
     total, since = found.total, f"since {iso(found.since)[:10]}"
     idle = f", {dollars(total.idle)} of it idle" if total.idle else ""
-    line(f"{dollars(total.cost)} {since}{idle}, without traffic and bucket" if total.hours else f"No host {since}")
+    line(
+        f"{dollars(total.cost)} {since}{idle}, without traffic and bucket"
+        if total.hours
+        else f"No host was rented {since}"
+    )
     if not total.complete:
         line("  `?` is of hosts whose price is not known")
     if found.spent is not None:
