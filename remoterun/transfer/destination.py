@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from remoterun.agent.shared.frames import Bytes
-from remoterun.agent.shared.paths import SafeFolder, show
+from remoterun.agent.shared.paths import SafeFolder, TreeError, show
 from remoterun.agent.shared.tree import Entry, Manifest, ManifestBuilder
 from remoterun.errors import TransferError, UnsafePath
 from remoterun.sizes import size as readable
@@ -403,17 +403,19 @@ def temporary_name() -> str:
     return f".{os.getpid()}-{next(_names)}.remoterun"
 
 
-def remove_parts(folder: int) -> None:
-    """Remove what copies that were killed have left in a folder, a descriptor: what has such a name, of a process that
+def remove_parts(target: Path, folders: Iterable[str]) -> None:
+    """Remove what copies that were killed have left in folders below `target`: what has such a name, of a process that
     is gone, and is not written any more: on a shared disk, the process may be another machine's."""
-    with contextlib.suppress(OSError), os.scandir(folder) as found:
-        for each in found:
-            named = _TEMPORARY.fullmatch(each.name)
-            if named and time.time() - each.stat(follow_symlinks=False).st_mtime > ABANDONED:
-                try:
-                    os.kill(int(named[1]), 0)
-                except ProcessLookupError:
-                    os.unlink(each.name, dir_fd=folder)
+    with SafeFolder(str(target), make=False) as root:
+        for folder in folders:
+            with contextlib.suppress(OSError, TreeError), os.scandir(opened := root.folder(folder)) as found:
+                for each in found:
+                    named = _TEMPORARY.fullmatch(each.name)
+                    if named and time.time() - each.stat(follow_symlinks=False).st_mtime > ABANDONED:
+                        try:
+                            os.kill(int(named[1]), 0)
+                        except ProcessLookupError:
+                            os.unlink(each.name, dir_fd=opened)
 
 
 _TEMPORARY = re.compile(r"\.([1-9][0-9]{0,8})-[0-9]+\.remoterun")

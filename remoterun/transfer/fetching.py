@@ -115,10 +115,9 @@ def place(
     try:
         target.mkdir(parents=True, exist_ok=True)
         refuse_twins(manifest, target)
+        remove_parts(target, {os.path.dirname(name or entry.path) for entry in plan()})
         with SafeFolder(str(target)) as root:
             destination = Destination(root, target, name, result, progress, at_rest=not about.live)
-            for file in {os.path.dirname(each.path): each for each in plan() if each.kind == "f"}.values():
-                remove_parts(destination.place(file)[0])
             if wanted:
                 download((entry for entry in plan() if entry.kind == "f"), size, destination)
             for entry in plan():
