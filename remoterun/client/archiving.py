@@ -4,6 +4,7 @@ runs make."""
 from __future__ import annotations
 
 import contextlib
+import threading
 import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -18,7 +19,7 @@ from remoterun.archive.s3_errors import NoBucket
 from remoterun.client.connections import Connections
 from remoterun.client.stores import ArchiveStore, place_of
 from remoterun.client.upload_copies import archive_upload
-from remoterun.errors import UsageError
+from remoterun.errors import RemoterunError, UsageError
 from remoterun.model import MachineType, Run
 from remoterun.session import Session
 from remoterun.transfer import Progress
@@ -41,6 +42,17 @@ def machine_of(run: Run) -> MachineType:
 def archive_of(connections: Connections, run: Run) -> Archive:
     """Raises `HostError`, `UsageError`."""
     return connections.archive(machine_of(run))
+
+
+def open_soon(connections: Connections) -> None:
+    """Begin to open the archive, which a run on a rented host is about to need."""
+
+    def open_it() -> None:
+        with contextlib.suppress(RemoterunError):
+            for machine in connections.named_bucket():
+                connections.archive(machine)
+
+    threading.Thread(target=open_it, daemon=True).start()
 
 
 def login_ends(connections: Connections, seconds: float) -> float | None:

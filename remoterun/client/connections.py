@@ -20,7 +20,6 @@ from remoterun.errors import (
     HostError,
     NoAnswerInTime,
     NotFound,
-    RemoterunError,
     UsageError,
 )
 from remoterun.hosts import host_of
@@ -209,16 +208,6 @@ class Connections:
         session = self.session(run.host)
         check_home(run, session.home_id)
         return session
-
-    def open_soon(self, machine: MachineType) -> None:
-        """Begin to connect to a machine that is about to be needed. Who asks for its session then waits for that, or
-        tries again if it failed."""
-
-        def connect() -> None:
-            with contextlib.suppress(RemoterunError):
-                self.session(machine)
-
-        threading.Thread(target=connect, daemon=True).start()
 
     def ask_all(
         self,

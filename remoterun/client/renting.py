@@ -18,6 +18,7 @@ from remoterun.client.stores import told
 from remoterun.errors import HostError, LinkLost, NotFound, RemoterunError, UsageError
 from remoterun.model import HostUse, MachineType, Rental, Renting, Run, RunRequest
 from remoterun.providers.base import Intent, NoCapacity, Offer, Provider, ProviderError, RentedHost, Roles
+from remoterun.providers.folder import HostFolder
 from remoterun.session import Session
 from remoterun.sizes import dollars, hourly
 
@@ -34,6 +35,8 @@ LEAST = 0.1
 """Hours: a host needs some minutes to boot and to save what its run made, so a shorter limit pays for nothing."""
 ENDING, ENDING_POLL = 30.0, 0.2
 """Seconds for which a run is waited for that is about to end, and between two questions about it."""
+ANSWERS = 3.0
+"""Seconds that a host of ours has to answer before its provider is asked whether it is there."""
 WORTH_KEEPING = 0.5
 """A host is used again if it will still be there for this part of the time that a run may take."""
 
@@ -114,9 +117,9 @@ def plan(
     for `ENDING` seconds at the most, with what is waited for in `waiting`, where a run on a host of ours is about to
     end. Raises `ProviderError`."""
     rental, aws = _rental(machine), connections.config.aws
+    archiving.open_soon(connections)
     kept = _kept(connections, machine, without, anything, waiting)
     if kept is not None:
-        connections.open_soon(_reached(kept))
         offers: tuple[Offer, ...] = (kept.offer,)
         roles = Roles()
         limit = hours(machine, offers, aws.max_cost)
@@ -197,6 +200,7 @@ def rent(
         connections.warn(f"the host {rented.id} {' and '.join(lost)}: {provider.roles().why_not}")
     run = connections.registry.rent(run, _with_host(renting, rented, rented.began))
     try:
+        HostFolder(connections.config.home, rented.token).record(rented)
         waiting("its agent")
         session = connections.session(_reached(rented))
         held.callback(session.stay().cancel)
@@ -401,8 +405,6 @@ def _kept(
     """A host of ours without a run, of a type that is wanted, which will be there for long enough; one whose run is
     about to end is waited for. Where there is one, its provider is not asked for anything else: such a run begins at
     once."""
-    from remoterun.providers.folder import HostFolder
-
     rental, aws = _rental(machine), connections.config.aws
     provider = connections.provider(rental.provider)
     kinds = {_kind(offer, anything) for offer in provider.offers(machine)}
@@ -418,22 +420,38 @@ def _kept(
             continue
         if folder.token in without or set(had.types).isdisjoint(rental.types):
             continue
-        last = folder.last_reached()
-        if last is not None:
-            connections.open_soon(last)  # while its provider is asked
         if not all(_will_end(connections, run, waiting) for run in using):
             continue
-        try:
-            host = provider.find(folder.token)
-        except ProviderError:  # it is of another account
-            continue
-        if host is None or host.state == "gone":
-            folder.remove()
-        elif host.machine is not None and host.state == "running" and _kind(host.offer, anything) in kinds:
+        host = _there(connections, provider, folder)
+        if host is not None and _kind(host.offer, anything) in kinds:
             if _max_cost(rental, aws.max_cost) is not None and host.offer.at_most is None:
                 continue
             if _left(host) > hours(machine, (host.offer,), aws.max_cost)[0] * WORTH_KEEPING:
                 return host
+    return None
+
+
+def _there(connections: Connections, provider: Provider, folder: HostFolder) -> RentedHost | None:
+    """A host that can be used; None for one that is gone, or ends. While it answers, its provider is not asked."""
+    known = folder.rented()
+    if known is not None and known.machine is not None:
+        machine = known.machine
+        ask = {machine: lambda: connections.session(machine).stay().cancel()}
+        answer = connections.ask_all(ask, ANSWERS, provider_wait=ANSWERS)[machine]
+        if not isinstance(answer, HostError):
+            return known
+        if not answer.passing:  # it ends
+            return None
+    try:
+        host = provider.find(folder.token)
+        if host is None or host.state == "gone":
+            folder.remove()
+        elif host.machine is not None and host.state == "running":
+            provider.admit(host)  # the laptop may have moved
+            folder.record(host)
+            return host
+    except (ProviderError, HostError):  # it is of another account
+        pass
     return None
 
 

@@ -2,7 +2,8 @@
 
     intent.json          what is to be acquired; on disk before the first call that costs something
     request.json         the call that may have made a host, word for word, and what came of it; its provider's own
-    host.json            the host, from when it was ready to use
+    host.json            what the first session learnt of the host
+    rented.json          the host, from when it was ready to use
     key                  our key for it
     host_key             the host's key at the first contact, which its provider could read; then it has another
     ssh_config, known_hosts
@@ -27,7 +28,7 @@ from typing import Any
 from remoterun.agent.shared.files import locked, remove_tree, unless_held, write_whole
 from remoterun.agent.shared.records import encode, from_json
 from remoterun.model import MachineType
-from remoterun.providers.base import Intent, ProviderError
+from remoterun.providers.base import Intent, ProviderError, RentedHost
 
 HOSTS = "hosts"
 LOCK_SECONDS = 900.0
@@ -119,12 +120,14 @@ class HostFolder:
             ssh_config=str(self.ssh_config),
         )
 
-    def last_reached(self) -> MachineType | None:
-        """How the host was reached when it was last seen; None where it never became ready to use."""
-        record, intent = self.read("host.json"), self.intent()
-        if record is None or intent is None or not self.ssh_config.exists():
-            return None
-        return self._machine(intent.machine, record.get("gpus", 0))
+    def rented(self) -> RentedHost | None:
+        """The host as it was when it was ready to use; None where that is not known."""
+        record = self.read("rented.json")
+        return None if record is None else from_json(RentedHost, record)
+
+    def record(self, rented: RentedHost) -> None:
+        """Note a host that is ready to use: while it answers, its provider need not be asked about it."""
+        self.write("rented.json", encode(rented).decode())
 
     def know(self, key: str) -> None:
         """Accept this host key from now on, given as `ssh-ed25519 AAAA…`, and no other one."""

@@ -175,6 +175,17 @@ def test_one_that_is_taken_away_goes_on_on_another_host(cloud: Cloud, place: Pla
     assert len(cloud.machines) == 2
 
 
+def test_the_loop_of_everybody_keeps_one_host_about_which_nobody_is_asked(cloud: Cloud, place: Place) -> None:
+    """It is wrong, so it is killed, mended, and run again at once. A host that answers is there: no call says more."""
+    for number in ("1", "2", "3"):
+        place.run(*ON_T4, "-y", "-b", "--no-git", "sleep 1000")
+        until(lambda: place.json("info", number)["state"] == "running", 60)  # noqa: B023
+        place.run("kill", number)
+    made = [call.action for call in cloud.calls]
+    assert place.run(*ON_T4, "-y", "--no-git", "echo right").stdout == "right\n"
+    assert [call.action for call in cloud.calls] == made and len(cloud.machines) == 1
+
+
 def test_a_client_that_is_killed_leaves_one_host_at_most(cloud: Cloud, place: Place) -> None:
     """At one moment; at any: in test_aws_kills.py for the provider, in tests/integration/test_renting.py for the
     client."""
