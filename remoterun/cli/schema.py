@@ -155,7 +155,9 @@ SCHEMAS: dict[str, dict[str, Any]] = {
             began=MOMENT,
             ends_at=MOMENT,
             cost=_maybe(NUMBER),
+            serves=_maybe(COUNT),
             idle_since=_maybe(MOMENT),
+            ends_idle=_maybe(MOMENT),
         )
     ),
     "bill": _object(

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from remoterun.client.comparing import Difference
     from remoterun.client.live import RunUse
     from remoterun.client.occupancy import MachineStatus
+    from remoterun.client.rented_hosts import HostNow
     from remoterun.client.uploads import Uploaded
     from remoterun.model import MachineType
     from remoterun.providers.base import Leftover, Offer, RentedHost
@@ -121,14 +122,16 @@ def machine_status(status: MachineStatus) -> dict[str, Any]:
     }
 
 
-def rented_host(host: RentedHost, idle_since: float | None) -> dict[str, Any]:
+def rented_host(host: RentedHost, use: HostNow) -> dict[str, Any]:
     return {
         **{name: getattr(host, name) for name in ("id", "token", "state", "run", "number", "attempt", "owner")},
         **{name: getattr(host.offer, name) for name in ("type", "region", "zone", "spot", "price", "extra")},
         "began": iso(host.began),
         "ends_at": iso(host.deadline),
         "cost": host.cost(time.time()),
-        "idle_since": iso(idle_since),
+        "serves": use.run,
+        "idle_since": iso(use.idle_since),
+        "ends_idle": iso(use.ends(host, time.time())) if use.idle_since is not None else None,
     }
 
 

@@ -28,6 +28,8 @@ LOOK = 10.0
 """Seconds that a machine has to say how its runs are."""
 ENDING, ASK = 300.0, 2.0
 """Seconds until hosts that were ended are gone, and between two looks whether they are."""
+HERE = "by `remoterun machines %s`, on this machine"
+"""Who ended a host."""
 OBJECTS = "objects"
 """The kind of what is left over in the bucket."""
 BUCKET = "bucket"
@@ -48,6 +50,22 @@ class NewBucket:
     """The configuration names it."""
 
 
+@dataclass(frozen=True)
+class HostNow:
+    """What a host does now, as far as this client knows."""
+
+    run: int | None = None
+    """The number of the run that it serves."""
+    idle_since: float | None = None
+    """When its last run ended; None while it has one."""
+
+    def ends(self, host: RentedHost, now: float) -> float:
+        """When it ends, if no other run comes: a host stays past its idle minutes for outputs that are saved nowhere
+        else and for a transfer, until its deadline at the most."""
+        idle_end = host.deadline if self.idle_since is None else self.idle_since + host.idle
+        return min(idle_end, host.deadline) if idle_end > now else host.deadline
+
+
 class RentedHosts:
     """What a client does with rented hosts."""
 
@@ -66,17 +84,21 @@ class RentedHosts:
         found = [host for provider in self._connections.providers() for host in provider.hosts(note)]
         return sorted(found, key=lambda host: host.began)
 
-    def idle_since(self, hosts: Sequence[RentedHost]) -> Mapping[str, float]:
-        """Since when hosts have had no run, by their ids, as far as this client knows. Asks nobody."""
-        found: dict[str, float] = {}
-        busy: set[str] = set()
-        for run in self._connections.registry.runs():
+    def uses(self, hosts: Sequence[RentedHost], wait: float = LOOK) -> Mapping[str, HostNow]:
+        """What hosts of this client do now, by their ids. They are asked about runs that went on when they were last
+        seen, and have `wait` seconds to answer."""
+        runs = [run for run in self._connections.registry.runs() if run.renting is not None]
+        Runs(self._connections).again([run for run in runs if not run.final], wait)
+        found: dict[str, HostNow] = {}
+        for run in runs:
+            run = self._connections.registry.run(run.number)
             for use in run.renting.hosts if run.renting is not None else ():
+                known = found.get(use.id, HostNow())
                 if use.ended is None:
-                    busy.add(use.id)
-                else:
-                    found[use.id] = max(use.ended, found.get(use.id, 0.0))
-        return {host.id: found[host.id] for host in hosts if host.id in found and host.id not in busy}
+                    found[use.id] = HostNow(run.number)
+                elif known.run is None:
+                    found[use.id] = HostNow(idle_since=max(use.ended, known.idle_since or 0.0))
+        return {host.id: found.get(host.id, HostNow()) for host in hosts}
 
     def end(self, id: str) -> RentedHost:
         """End a host, by its provider's id.
@@ -85,7 +107,7 @@ class RentedHosts:
         """
         provider, host = renting.find_host(self._connections, id)
         provider.release(host)
-        renting.host_ended(self._connections, host.token, host.ended or time.time())
+        renting.host_ended(self._connections, host.token, host.ended or time.time(), HERE % "rm")
         return host
 
     def leftovers(self, note: Callable[[str], None] = unheard, everything: bool = False) -> Sequence[Leftover]:
@@ -150,7 +172,7 @@ class RentedHosts:
         for run in self._connections.registry.runs():
             if run.key == host.run and run.renting is not None:
                 renting.count(self._connections, run, host)
-        renting.host_ended(self._connections, host.token, host.ended or time.time())
+        renting.host_ended(self._connections, host.token, host.ended or time.time(), HERE % "gc aws")
         return True
 
     def clear_all(

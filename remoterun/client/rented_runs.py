@@ -147,16 +147,18 @@ def _how_it_ended(connections: Connections, run: Run, rented: RentedHost | None)
     """A run whose host is gone, which is noted: as that had ended it, or as its own end did, which the archive has from
     now on. One whose host a person has ended gets no other one: who ends a host wants to pay no more."""
     reason, now = Reason.HOST_LOST, time.time()
-    id, why = run.host.name, "is gone"
+    id, why, by = run.host.name, "is gone", ""
     if rented is not None:
+        by = "by itself"
         id, why = rented.id, f"is gone: {rented.why}" if rented.why else "is gone"
         late = rented.ended is not None and rented.ended >= rented.deadline  # nobody but the provider's own guard
         if rented.preempted:
-            reason = Reason.PREEMPTED
+            reason, by = Reason.PREEMPTED, "by its provider, which took it away"
         elif late:
+            by = "by its provider, at its deadline"
             why = f"was ended by its provider at its deadline ({rented.why})"
         elif rented.was_ended:
-            reason = Reason.KILLED
+            reason, by = Reason.KILLED, "by hand, or from another machine"
         if rented.state == "stopped":
             why = f"was stopped: {rented.why}; its disk costs until `remoterun machines rm {id}`"
     if run.renting is not None and run.renting.hosts:
@@ -173,5 +175,8 @@ def _how_it_ended(connections: Connections, run: Run, rented: RentedHost | None)
         status = known._replace(ended=now, message=message)
     run = connections.registry.run(run.number)
     if run.renting is not None and (rented is None or rented.state in LOST):
-        connections.registry.rent(run, run.renting.host_is_gone(run.host.rented or ""))
+        renting = run.renting.host_is_gone(run.host.rented or "")
+        if rented is not None:
+            renting = renting.host_ended(rented.token, rented.ended or time.time(), by)
+        connections.registry.rent(run, renting)
     return by_our_clock(status)._replace(images=())

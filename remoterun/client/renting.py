@@ -238,12 +238,12 @@ def count(connections: Connections, run: Run, rented: RentedHost) -> None:
         connections.registry.rent(run, replace(renting, hosts=(*renting.hosts, use)))
 
 
-def host_ended(connections: Connections, token: str, moment: float) -> None:
-    """Record that a host is gone since `moment` (seconds since 1970), for each run that had it. May be repeated: the
-    first moment counts."""
+def host_ended(connections: Connections, token: str, moment: float, by: str = "") -> None:
+    """Record that a host is gone since `moment` (seconds since 1970), and by whom, for each run that had it. May be
+    repeated: the first moment and the first word count."""
     for run in connections.registry.runs():
         if run.renting is not None and any(host.token == token for host in run.renting.hosts):
-            connections.registry.rent(run, run.renting.host_ended(token, moment))
+            connections.registry.rent(run, run.renting.host_ended(token, moment, by))
 
 
 def _reuse(

@@ -35,6 +35,8 @@ class HostUse:
     """US dollars an hour of its disk and its public address."""
     writer: str = ""
     """The folder in which it saves by its own role, `hosts/WRITER`; empty where it has none."""
+    ended_by: str = ""
+    """Who ended the host itself, in words, where that is known."""
 
     @property
     def hourly(self) -> float | None:
@@ -48,10 +50,11 @@ class HostUse:
         until = self.ended or min(now, self.deadline or now)
         return None if price is None else max(until - self.began, 0.0) / 3600 * (price + self.extra)
 
-    def until(self, moment: float) -> HostUse:
-        """A copy for a host that is gone since `moment`."""
+    def until(self, moment: float, by: str = "") -> HostUse:
+        """A copy for a host that is gone since `moment`; `by` whom."""
         ended = min(self.ended or moment, moment, self.deadline or moment)
-        return replace(self, ended=ended, idle=min(self.idle, max(moment - ended, 0.0)))
+        idle = min(self.idle, max(moment - ended, 0.0))
+        return replace(self, ended=ended, idle=idle, ended_by=self.ended_by or by)
 
     @property
     def idle_end(self) -> float | None:
@@ -100,9 +103,10 @@ class Renting:
         *earlier, last = self.hosts
         return replace(self, hosts=(*earlier, replace(last, ended=min(moment, last.deadline or moment))))
 
-    def host_ended(self, token: str, moment: float) -> Renting:
-        """A copy in which that host is gone since `moment`: it costs nothing from then on."""
-        return replace(self, hosts=tuple(each.until(moment) if each.token == token else each for each in self.hosts))
+    def host_ended(self, token: str, moment: float, by: str = "") -> Renting:
+        """A copy in which that host is gone since `moment`: it costs nothing from then on. `by` whom, in words."""
+        hosts = (each.until(moment, by) if each.token == token else each for each in self.hosts)
+        return replace(self, hosts=tuple(hosts))
 
     def host_is_gone(self, token: str) -> Renting:
         """A copy in which the provider has said so of that host."""

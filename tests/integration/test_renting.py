@@ -754,6 +754,38 @@ class TestTheCommandLine:
         assert say("machines", "rm", "i-9")[0] == 2
         assert say("logs", "1")[1] == "said\n"
 
+    def test_what_is_said_of_a_host_is_true(
+        self, laptop: Laptop, say: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Which run it serves now, when it ends, and who ended it."""
+        monkeypatch.chdir(write_files(laptop.root / "work", {"train.py": b""}))
+
+        def rented() -> dict[str, Any]:
+            (host,) = json.loads(say("machines", "rented", "--json")[1])
+            return dict(host)
+
+        run = ("run", "-t", "gpu", "-y", "-b", "--no-git")
+        say(*run, "until [ -e go ]; do sleep 0.1; done")
+        until(lambda: json.loads(say("ps", "--json")[1])[0]["state"] == "running")
+        assert (rented()["serves"], rented()["ends_idle"]) == (1, None)
+        assert re.search(r"\bi-0 .* 1 .* 5 h 3\d min\n", say("machines", "rented")[1])
+        key = laptop.client.registry.run(1).key
+        (laptop.folders.home(f"rr-{key}-1") / "runs" / key / "work" / "go").touch()
+        until(lambda: rented()["serves"] is None)  # though nobody has asked about the run
+        (ended,) = json.loads(say("ps", "--json")[1])
+        assert ended["state"] == "complete" and rented()["idle_since"] == ended["ended"]
+        assert re.search(r"\bi-0 .* (9|10) min \d+ s\n", say("machines", "rented")[1])
+        say(*run, "exec sleep 1000")
+        assert rented()["serves"] == 2  # and not the one for which it was rented
+        assert say("machines", "rm", "i-0")[0] == 0
+        assert [each["state"] for each in json.loads(say("ps", "--json")[1])] == ["complete", "killed"]
+        for number in ("1", "2"):
+            shown = say("info", number)[1]
+            assert re.search(r"ended today .* ago, by `remoterun machines rm`, on this machine\n", shown), shown
+            assert "more at the most" not in shown
+        assert "killed: its host was ended" in say("info", "2")[1]
+        assert say("machines", "rented")[2] == "No host is rented\n"
+
     def test_gc_ends_what_it_may_where_one_host_can_not_be_ended(self, laptop: Laptop, say: Callable[..., Any]) -> None:
         for number in (1, 2):
             machine = MachineType("gpu", rental=Rental("aws", ("folder.small",)))

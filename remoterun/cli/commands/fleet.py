@@ -226,12 +226,14 @@ def machines_rented(json: Json = False) -> None:
     """List the hosts rented now, and what they have cost so far.
 
     What is listed is what their provider says, from any machine with the same account. COST is from a host's start on,
-    with the minutes in which it has no run; IDLE is what those cost so far, of hosts whose runs this machine knows.
+    with the minutes in which it has no run; IDLE is what those cost so far, of hosts whose runs this machine knows. So
+    are RUN, which a host serves now, and ENDS IN, for a host without one: the end of its idle minutes, else its
+    deadline.
     """
     with connect() as client:
         found = client.hosts.list(render.warning)
-        idle = client.hosts.idle_since(found)
-    machine_views.hosts_table(found, idle, json)
+        uses = client.hosts.uses(found)
+    machine_views.hosts_table(found, uses, json)
 
 
 @machines_app.command("move", cls=Command, epilog=example("remoterun machines move 16 -t box"))

@@ -40,7 +40,7 @@ from remoterun.sizes import iso
 if TYPE_CHECKING:
     from remoterun.client.billing import Bill
     from remoterun.client.occupancy import MachineStatus
-    from remoterun.client.rented_hosts import NewBucket
+    from remoterun.client.rented_hosts import HostNow, NewBucket
     from remoterun.client.renting import Plan
     from remoterun.config import Config
     from remoterun.model import HostUse
@@ -356,11 +356,11 @@ def host_goes_on(use: HostUse) -> None:
     line(f"  `remoterun machines rm {use.id}` ends it now")
 
 
-def hosts_table(found: Sequence[RentedHost], idle_since: Mapping[str, float], as_json: bool) -> None:
-    """`idle_since`: by the ids of hosts without a run."""
+def hosts_table(found: Sequence[RentedHost], uses: Mapping[str, HostNow], as_json: bool) -> None:
+    """`uses`: by the ids of hosts, what these do now."""
     now = time.time()
     if as_json:
-        out_json([json_shapes.rented_host(host, idle_since.get(host.id)) for host in found])
+        out_json([json_shapes.rented_host(host, uses[host.id]) for host in found])
         return
     if not found:
         line("No host is rented")
@@ -371,12 +371,12 @@ def hosts_table(found: Sequence[RentedHost], idle_since: Mapping[str, float], as
             host.offer.type + (" spot" if host.offer.spot else ""),
             host.offer.zone or host.offer.region,
             host.state,
-            str(host.number) if host.number else "",
+            str(uses[host.id].run or ""),
             host.owner,
             brief_ago(host.began),
             dollars(host.cost(now)),
-            dollars(replace(host, began=idle_since[host.id]).cost(now)) if host.id in idle_since else "",
-            duration(host.deadline - now),
+            dollars(replace(host, began=since).cost(now)) if (since := uses[host.id].idle_since) else "",
+            duration(uses[host.id].ends(host, now) - now),
         ]
         for host in found
     ]

@@ -31,7 +31,7 @@ from remoterun.cli.render.terminal import (
     when,
 )
 from remoterun.errors import HostError, NoAnswerInTime
-from remoterun.model import Run
+from remoterun.model import HostUse, Run
 
 if TYPE_CHECKING:
     from remoterun.client.comparing import Difference, FileChange
@@ -190,7 +190,7 @@ def _hosts(run: Run) -> list[tuple[str, str | None]]:
     """The rows about a run's rented hosts."""
     if run.renting is None:
         return []
-    hosts = [f"{host.id}, {host.type} in {host.zone}" for host in run.renting.hosts]
+    hosts = [f"{host.id}, {host.type} in {host.zone}{_host_end(host)}" for host in run.renting.hosts]
     attempts = f"{run.renting.attempt} of {run.renting.attempts}" if run.renting.attempts > 1 else None
     return [
         ("hosts", "\n".join(hosts)),
@@ -203,14 +203,22 @@ def _hosts(run: Run) -> list[tuple[str, str | None]]:
     ]
 
 
+def _host_end(host: HostUse) -> str:
+    """When a host itself ended, and by whom."""
+    if host.ended_by and host.idle_end is not None:
+        return f"\n  ended {when(host.idle_end)}, {host.ended_by}"
+    return ", which is gone" if host.gone else ""
+
+
 def _idle(run: Run) -> str | None:
     """What the host of a run that has ended costs after it, or did."""
     if not run.final or run.reason in (Reason.HOST_LOST, Reason.PREEMPTED) or run.renting is None:
         return None
     last = run.renting.hosts[-1] if run.renting.hosts else None
-    if last is None or not last.idle_cost or last.idle_end is None:
+    if last is None or not last.idle_cost or last.idle_end is None or last.ended_by or last.gone:
         return None
-    return f"{dollars(last.idle_cost)} more at the most: its host stays until {when(last.idle_end)}, for another run"
+    stays = "stays" if last.idle_end > time.time() else "was to stay"
+    return f"{dollars(last.idle_cost)} more at the most: its host {stays} until {when(last.idle_end)}, for another run"
 
 
 def _attempt(spec: dict[str, Any], events: list[dict[str, Any]]) -> str | None:
