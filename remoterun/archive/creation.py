@@ -34,7 +34,7 @@ def name_for(account: str, region: str | None, endpoint: str | None, profile: st
     for name in names:
         s3 = S3(BucketPlace(name, region, endpoint, profile), FIRST_PATIENCE)
         try:
-            s3.find(account)
+            s3.find()
             return name, True
         except Absent:
             return name, False

@@ -44,8 +44,6 @@ NAME = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 OWNED = re.compile(r"remoterun-([0-9]{12})(?:-|\Z)")
 """The name of a bucket that `creation` made, with its account. Every request names that, so that the bucket of somebody
 else, who took the name since ours was deleted, gives and takes nothing."""
-NOBODY = "nobody"
-"""In place of an owner: none is named."""
 
 T = TypeVar("T")
 
@@ -89,6 +87,8 @@ class S3:
     def __init__(self, place: BucketPlace, patience: float = PATIENCE) -> None:
         """Asks nothing of the store."""
         self.place = place
+        owned = OWNED.match(place.name)
+        self._where = {"Bucket": place.name, **({"ExpectedBucketOwner": owned[1]} if owned else {})}
         self.patience = patience
         self.requests = 0
         """Requests that were made: of those, S3 takes its price."""
@@ -116,7 +116,7 @@ class S3:
 
         def read() -> bytes:
             wanted = f"bytes={offset}-{offset + length - 1}"
-            answer = self._client.get_object(Bucket=self.place.name, Key=key, Range=wanted)
+            answer = self._client.get_object(**self._where, Key=key, Range=wanted)
             with answer["Body"] as body:
                 if answer["ContentLength"] > length:
                     raise self.bad(key, "more bytes came than were asked for")
@@ -133,7 +133,7 @@ class S3:
             answer = self._ask(
                 "GetObject",  # the permission that it needs
                 key,
-                lambda: self._client.head_object(Bucket=self.place.name, Key=key, ChecksumMode="ENABLED"),
+                lambda: self._client.head_object(**self._where, Key=key, ChecksumMode="ENABLED"),
             )
         except Absent:
             return None
@@ -149,7 +149,7 @@ class S3:
             "PutObject",
             key,
             lambda: self._client.put_object(
-                Bucket=self.place.name,
+                **self._where,
                 Key=key,
                 Body=io.BytesIO(data),
                 ChecksumSHA256=checksum,
@@ -183,21 +183,20 @@ class S3:
             self._delete([{"Key": key} for key in keys[start : start + PAGE]])
 
     def _delete(self, part: Sequence[dict[str, str]]) -> None:
-        wanted = {"Bucket": self.place.name, "Delete": {"Objects": part, "Quiet": True}}
+        wanted = {**self._where, "Delete": {"Objects": part, "Quiet": True}}
         answer = self._ask("DeleteObject", part[0]["Key"], lambda: self._client.delete_objects(**wanted))
         for error in answer.get("Errors", ()):
             raise answered({"Error": error}, self.place.name, "DeleteObject", str(error.get("Key")))
 
     def remove(self) -> None:
         """Delete the bucket, with every version of every object. Raises `NoBucket`."""
-        name = self.place.name
         while True:
-            listed = self._ask("ListBucketVersions", "", lambda: self._client.list_object_versions(Bucket=name))
+            listed = self._ask("ListBucketVersions", "", lambda: self._client.list_object_versions(**self._where))
             found = [*listed.get("Versions", ()), *listed.get("DeleteMarkers", ())]
             if not found:
                 break
             self._delete([{"Key": each["Key"], "VersionId": each["VersionId"]} for each in found])
-        self._ask("DeleteBucket", "", lambda: self._client.delete_bucket(Bucket=name))
+        self._ask("DeleteBucket", "", lambda: self._client.delete_bucket(**self._where))
 
     def find_region(self) -> None:
         """Ask from now on where the bucket is. Other requests find their way from any region; what is signed does
@@ -205,7 +204,7 @@ class S3:
         with self._finding:
             if self._found_region or not _is_amazon(self._client):
                 return
-            answer = self._ask("ListBucket", "", lambda: self._client.head_bucket(Bucket=self.place.name))
+            answer = self._ask("ListBucket", "", lambda: self._client.head_bucket(**self._where))
             found = answer["ResponseMetadata"]["HTTPHeaders"].get("x-amz-bucket-region")
             if found and found != self.region:
                 self._client.close()
@@ -258,20 +257,19 @@ class S3:
         with suppress(Exists):
             self._ask("CreateBucket", "", lambda: self._client.create_bucket(Bucket=self.place.name, **more))
 
-    def find(self, account: str) -> None:
+    def find(self) -> None:
         """Raises `Absent` where no bucket has the name, `Denied` where it is not this account's."""
-        wanted = {"Bucket": self.place.name, "ExpectedBucketOwner": account}
-        self._ask("ListBucket", "", lambda: self._client.head_bucket(**wanted))
+        self._ask("ListBucket", "", lambda: self._client.head_bucket(**self._where))
 
     def tag(self, labels: dict[str, str]) -> None:
         """Let the bucket have these tags, too."""
-        name, tags = self.place.name, dict[str, str]()
+        tags = dict[str, str]()
         with suppress(HostError):  # it has none
-            listed = self._ask("GetBucketTagging", "", lambda: self._client.get_bucket_tagging(Bucket=name))
+            listed = self._ask("GetBucketTagging", "", lambda: self._client.get_bucket_tagging(**self._where))
             tags = {each["Key"]: each["Value"] for each in listed["TagSet"]}
         if not labels.items() <= tags.items():
             tagged = {"TagSet": [{"Key": key, "Value": value} for key, value in {**tags, **labels}.items()]}
-            self._ask("PutBucketTagging", "", lambda: self._client.put_bucket_tagging(Bucket=name, Tagging=tagged))
+            self._ask("PutBucketTagging", "", lambda: self._client.put_bucket_tagging(**self._where, Tagging=tagged))
 
     def names(self) -> Sequence[str]:
         """All buckets of the account. Raises `Denied` for credentials that may not list them."""
@@ -290,7 +288,7 @@ class S3:
         """(name, all that is said of it) of up to `most` things of a kind, in the order of their names."""
         count = 0
         while True:
-            words = {"Bucket": self.place.name, "Prefix": prefix, **({"StartAfter": after} if after else {}), **asked}
+            words = {**self._where, "Prefix": prefix, **({"StartAfter": after} if after else {}), **asked}
             answer = self._ask("ListBucket", prefix, functools.partial(self._client.list_objects_v2, **words))
             found = answer.get(kind, ())
             count += len(found)
@@ -325,12 +323,13 @@ class S3:
 
     def _is_anothers(self) -> bool:
         """Whether the bucket is there only for who does not ask for its owner."""
-        found = []
-        for owner in ({}, {"ExpectedBucketOwner": NOBODY}) if OWNED.match(self.place.name) else ():
-            with suppress(Exception):  # of boto3: who is refused, and why, is known by now
-                self._client.head_bucket(Bucket=self.place.name, **owner)
-                found.append(owner)
-        return len(found) == 1 and bool(found[0])
+
+        def is_there(**where: str) -> bool:
+            with suppress(Exception):  # of boto3: why something was refused is known by now
+                return bool(self._client.head_bucket(**where))
+            return False
+
+        return not is_there(**self._where) and is_there(Bucket=self.place.name)
 
     def _translating(self, request: Callable[[], T], action: str = "", key: str = "") -> T:
         import botocore.exceptions
@@ -341,18 +340,6 @@ class S3:
             raise answered(error.response, self.place.name, action, key) from error
         except (botocore.exceptions.BotoCoreError, OSError, ValueError, EOFError) as error:
             raise failed(error, self.place.name, self.place.profile) from error
-
-
-def _name_owner(client: Any, owner: str) -> None:
-    """Let every request name the account that owns the bucket; not what is signed for hosts."""
-
-    def named(params: Any, model: Any, context: Any, **_: Any) -> Any:
-        if context.get("is_presign_request") or "ExpectedBucketOwner" not in getattr(model.input_shape, "members", ()):
-            return None
-        given = {"ExpectedBucketOwner": owner, **params}
-        return {name: value for name, value in given.items() if value != NOBODY}
-
-    client.meta.events.register("provide-client-params.s3", named)
 
 
 def _is_amazon(client: Any) -> bool:
@@ -374,11 +361,9 @@ def _client(place: BucketPlace) -> Any:
         s3={"payload_signing_enabled": False},  # the checksum is signed, and verified
     )
     client = aws_session.client("s3", place.profile, place.region, endpoint_url=place.endpoint, config=plain)
-    if _is_amazon(client) and "." not in place.name:
-        # Else what is signed names s3.amazonaws.com, which sends whoever asks for a new bucket elsewhere for a day.
-        client.close()
-        regional = plain.merge(Config(s3={**plain.s3, "addressing_style": "virtual"}))
-        client = aws_session.client("s3", place.profile, place.region, endpoint_url=place.endpoint, config=regional)
-    if owned := OWNED.match(place.name):
-        _name_owner(client, owned[1])
-    return client
+    if not _is_amazon(client) or "." in place.name:
+        return client
+    # Else what is signed names s3.amazonaws.com, which sends whoever asks for a new bucket elsewhere for a day.
+    client.close()
+    regional = plain.merge(Config(s3={**plain.s3, "addressing_style": "virtual"}))
+    return aws_session.client("s3", place.profile, place.region, endpoint_url=place.endpoint, config=regional)

@@ -170,7 +170,7 @@ class TestGrants:
             def fetched() -> int:
                 return service.asked.count("GET meta-data/iam/security-credentials/remoterun-host")
 
-            with pytest.raises(HttpError, match="has no credentials of a role") as caught:
+            with pytest.raises(HttpError, match="gives no credentials of a role") as caught:
                 post(web, grant, "x", Content.of(b"x"))
             assert caught.value.refused
             service.key, service.secret, service.lasts = "another", "secret", metadata.SOON - 1

@@ -145,9 +145,15 @@ def test_a_quota_that_allows_none_is_said_before_anything_is_asked(cloud: Cloud,
 
 
 def test_a_host_ends_by_itself_and_all_is_in_the_bucket(cloud: Cloud, quick: Place) -> None:
-    """As if the laptop were gone for good: nobody asks for anything until the host is gone."""
+    """As if the laptop were gone for good: nobody asks for anything until the host is gone. The login is over long
+    before: the host saves by its role."""
+    login = cloud.login(3600)
+    quick.env.update(cloud.environment(login))
     number = quick.run("run", "-t", "quick", "-y", "-b", "--image", BASE_IMAGE, TRAIN_ALONE).stdout.strip()
+    cloud.expire(login)
     until(lambda: all(each.state == "terminated" for each in cloud.machines.values()), 120)
+    del quick.env["AWS_SESSION_TOKEN"]
+    quick.env.update(cloud.environment())
     found = quick.json("info", number)
     assert (found["state"], found["outputs"]["files"]) == ("complete", 1)
     assert quick.run("logs", number).stdout == "done\n"
@@ -157,6 +163,35 @@ def test_a_host_ends_by_itself_and_all_is_in_the_bucket(cloud: Cloud, quick: Pla
 
 
 TRAIN_ALONE = "sleep 2; echo here >made; echo done"
+
+
+def test_a_key_that_is_replaced_meanwhile(cloud: Cloud, place: Place) -> None:
+    """Without a role a host saves by what was signed with the key that is gone: any contact with another one signs it
+    anew."""
+    (place.folder / ".." / "home").mkdir(exist_ok=True)
+    (place.folder / ".." / "home" / "config.toml").write_text("[aws]\nroles = false\n")
+    key = cloud.new_key()
+    place.env.update(cloud.environment(key))
+    done = place.run(*ON_T4, "-y", "-b", "--no-git", TRAIN_ALONE)
+    said = " ".join(done.stderr.split())
+    assert "If your login ends before the run does, its host waits up to 1 h for it ($0.542)" in said
+    number = done.stdout.strip()
+    del cloud.credentials[key.key]
+    place.env.update(cloud.environment())
+
+    def ended() -> bool:
+        found = place.json("info", number)
+        seen.append(found["note"] or "")
+        return found["state"] == "complete"
+
+    seen: list[str] = []
+    until(ended, 60, lambda: str(seen))
+    assert any("InvalidAccessKeyId" in note and "any `remoterun ps` renews it" in note for note in seen), seen
+    assert place.json("info", number)["outputs"]["files"] == 1
+    (machine,) = cloud.alive()
+    place.run("machines", "rm", machine.id)
+    place.run("cp", f"runs/{number}/made", "made")
+    assert (place.folder / "made").read_text() == "here\n"
 
 
 def test_one_that_is_taken_away_goes_on_on_another_host(cloud: Cloud, place: Place) -> None:

@@ -266,7 +266,7 @@ class TestItsGrant:
         status = place.until_final(spec.key)
         assert (status["state"], status["kept"]) == ("complete", False)
         assert status["message"] == (
-            "not all of it is in the bucket s3://mine: no login came in 1 s of waiting (127.0.0.1 answers 403"
+            "not all of it is in the bucket s3://mine: no login came in 0.0167 min of waiting (127.0.0.1 answers 403"
             " (AccessDenied: Request has expired)); its outputs (302 files) and the end of its log: on its host alone,"
             " and lost with it"
         )

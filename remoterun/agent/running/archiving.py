@@ -154,7 +154,7 @@ class RunArchiving:
                 if self._await_grant(min(LONGEST, SHORTEST * 2 ** (failures - 1)), not_awaited):
                     if time.monotonic() > awaited:
                         self._note(GIVEN_UP)
-                        problem = "%s came in %s of waiting (%s)" % (kind, words_of(seconds), error.message)
+                        problem = "%s came in %.3g min of waiting (%s)" % (kind, seconds / 60, error.message)
                     return self._incomplete(end, problem)
             except OutOfTime:
                 return self._incomplete(end, problem)
@@ -334,8 +334,3 @@ def _why(error: HttpError) -> str:
         what = "the permission has expired" if error.expired else error.message
         return "%s; any `remoterun ps` renews it" % what
     return error.message
-
-
-def words_of(seconds: float) -> str:
-    unit, name = next((unit, name) for unit, name in ((3600, "h"), (60, "min"), (1e-9, "s")) if seconds >= unit)
-    return "%.3g %s" % (seconds / max(unit, 1), name)

@@ -1,41 +1,52 @@
-"""What AWS's instance metadata service (version 2) answers this host of itself: notices, and temporary credentials of
-the role that the host has.
-
-The service answers the host only: its answers make one hop, so that no container of a run gets any.
-"""
+"""What AWS's instance metadata service (version 2) says to this host: notices, and temporary credentials of its role.
+Its answers make one hop, so that no container of a run gets any."""
 
 from __future__ import annotations
 
 import calendar
 import json
 import os
-import threading
 import time
 import urllib.error
 import urllib.request
-from http.client import HTTPException
 from typing import Dict, NamedTuple, Optional
 
 ADDRESS = "http://169.254.169.254"
 ELSEWHERE = "AWS_EC2_METADATA_SERVICE_ENDPOINT"
-"""The variable by which every library of AWS is given another address."""
+"""The variable by which AWS's libraries are given another address."""
 SILENCE = 2.0
 CREDENTIALS = "iam/security-credentials/"
 SOON = 300.0
 """Seconds before their end at which credentials are fetched anew."""
 
 
-class NoCredentials(Exception):
-    """The host has no role, or can't be given credentials of it: why, in a few words."""
-
-
 class Credentials(NamedTuple):
-    """`token`: "" for those of a user. `expires` in seconds since 1970."""
-
     key: str
     secret: str
     token: str
     expires: float
+    """In seconds since 1970."""
+
+
+class HostRole:
+    """Its credentials, as long as they hold."""
+
+    known: Optional[Credentials] = None
+
+    def credentials(self) -> Credentials:
+        """Blocks a few seconds at the most. Raises `OSError`, `HTTPException`; `ValueError` where there are none."""
+        known = self.known
+        if known is None or time.time() > known.expires - SOON:
+            role = get(CREDENTIALS)
+            if role is None:
+                raise ValueError("this host has no role")
+            said = json.loads(get(CREDENTIALS + role) or "{}")
+            key, secret, token = (str(said.get(name, "")) for name in ("AccessKeyId", "SecretAccessKey", "Token"))
+            known = self.known = Credentials(key, secret, token, moment(said.get("Expiration", "")))
+        return known
+
+
+ROLE = HostRole()
 
 
 def get(path: str) -> Optional[str]:
@@ -54,46 +65,6 @@ def get(path: str) -> Optional[str]:
 def moment(text: str) -> float:
     """Seconds since 1970. Raises `ValueError`."""
     return float(calendar.timegm(time.strptime(text, "%Y-%m-%dT%H:%M:%SZ")))
-
-
-class HostRole:
-    """The credentials of the host's role. Any thread may ask."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._known: Optional[Credentials] = None
-
-    def credentials(self) -> Credentials:
-        """Those that hold for some time yet. Blocks a few seconds at the most. Raises `NoCredentials`."""
-        with self._lock:
-            if self._known is None or time.time() > self._known.expires - SOON:
-                self._known = _credentials()
-            return self._known
-
-    def refused(self, credentials: Credentials) -> None:
-        """These were not accepted: others are fetched for the next request."""
-        with self._lock:
-            if self._known == credentials:
-                self._known = None
-
-
-ROLE = HostRole()
-
-
-def _credentials() -> Credentials:
-    try:
-        role = get(CREDENTIALS)
-        found = json.loads(get(CREDENTIALS + role) or "{}") if role else {}
-        return Credentials(
-            str(found["AccessKeyId"]),
-            str(found["SecretAccessKey"]),
-            str(found.get("Token", "")),
-            moment(found["Expiration"]),
-        )
-    except (OSError, HTTPException) as error:
-        raise NoCredentials("the metadata service does not answer: %s" % error)
-    except (AttributeError, KeyError, TypeError, ValueError):
-        raise NoCredentials("the metadata service has no credentials of a role for this host")
 
 
 def _ask(method: str, url: str, headers: Dict[str, str]) -> str:

@@ -12,13 +12,14 @@ import hashlib
 import os
 import random
 import time
+from http.client import HTTPException
 from typing import Callable, Dict, Iterable, Iterator, NamedTuple, Sequence
 
 from ..shared.archive import Grant
 from ..shared.files import open_regular, token
 from .form import signed_form
 from .http_client import Address, HttpClient, HttpError
-from .metadata import ROLE, NoCredentials
+from .metadata import ROLE
 
 CHECKSUM = "x-amz-checksum-sha256"
 PIECE = 1 << 20
@@ -99,23 +100,8 @@ def post(http: HttpClient, grant: Grant, key: str, content: Content) -> None:
 
 
 def _post(http: HttpClient, grant: Grant, key: str, content: Content) -> None:
-    if not grant.role:
-        _post_form(http, grant, grant.fields, key, content)
-        return
-    try:
-        credentials = ROLE.credentials()
-    except NoCredentials as error:
-        raise HttpError(str(error), 403)
-    try:
-        _post_form(http, grant, signed_form(grant, credentials, time.time()), key, content)
-    except HttpError as error:
-        if error.refused:
-            ROLE.refused(credentials)
-        raise
-
-
-def _post_form(http: HttpClient, grant: Grant, form: Dict[str, str], key: str, content: Content) -> None:
     boundary = "remoterun" + token(16)
+    form = _form_of_role(grant) if grant.role else grant.fields
     fields = {name: value for name, value in form.items() if name not in ("file", CHECKSUM)}
     fields["key"] = grant.prefix + key
     fields[CHECKSUM] = base64.b64encode(bytes.fromhex(content.digest)).decode()
@@ -134,8 +120,20 @@ def _post_form(http: HttpClient, grant: Grant, form: Dict[str, str], key: str, c
 
     size = len(first) + content.size + len(last)
     headers = {"Content-Type": "multipart/form-data; boundary=" + boundary, "Content-Length": str(size)}
-    with http.ask("POST", grant.url, headers, body, size) as answer:
-        answer.read(PIECE)
+    try:
+        with http.ask("POST", grant.url, headers, body, size) as answer:
+            answer.read(PIECE)
+    except HttpError as error:
+        if error.refused:
+            ROLE.known = None  # others may be accepted
+        raise
+
+
+def _form_of_role(grant: Grant) -> Dict[str, str]:
+    try:
+        return signed_form(grant, ROLE.credentials(), time.time())
+    except (OSError, HTTPException, AttributeError, TypeError, ValueError) as error:
+        raise HttpError("the metadata service gives no credentials of a role: %s" % error, 403)
 
 
 def read_range(http: HttpClient, url: str, start: int, length: int, exact: bool = False) -> Iterator[bytes]:
