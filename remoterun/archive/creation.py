@@ -15,47 +15,29 @@ from remoterun.archive.s3 import S3, BucketPlace
 from remoterun.archive.s3_errors import Absent, Denied, NoBucket
 from remoterun.errors import HostError, RemoterunError
 
-NAMES = 4
-"""How many names are tried for a bucket."""
 HOW_TO_MAKE_ONE = "remoterun upload PATH --to aws   makes one"
 
 
 def name_for(account: str, region: str | None, endpoint: str | None, profile: str | None) -> tuple[str, bool]:
     """(the name of the bucket that an account has for remoterun, True), or (that of one to make, False). It is made
-    from the account, so that two machines at their first use make one; others follow where somebody has it.
+    from the account, so that two machines at their first use make one.
 
     Raises `AuthenticationError`, `HostUnreachable`, `HostError`.
     """
-    names = [f"remoterun-{account}-{_digest(f'{account} {number}')}" for number in range(NAMES)]
+    name = f"remoterun-{account}-{hashlib.sha256(account.encode()).hexdigest()[:8]}"
     known = existing(account, region, endpoint, profile)
-    for name in (*names, *known):
-        if name in known:
-            return name, True
-    for name in names:
-        s3 = S3(BucketPlace(name, region, endpoint, profile), FIRST_PATIENCE)
-        try:
-            s3.find()
-            return name, True
-        except Absent:
-            return name, False
-        except Denied:  # it is another account's
-            continue
-        finally:
-            s3.close()
-    return names[0], False
+    return (known[0] if known and name not in known else name), bool(known)
 
 
 def existing(account: str, region: str | None, endpoint: str | None, profile: str | None) -> list[str]:
     """The buckets of an account that have a name of ours, as far as these credentials may list them. Raises as
     `name_for`."""
     prefix = f"remoterun-{account}-"
-    s3 = S3(BucketPlace(prefix + "x", region, endpoint, profile), FIRST_PATIENCE)
-    try:
-        return [name for name in s3.names() if name.startswith(prefix)]
-    except Denied:
-        return []
-    finally:
-        s3.close()
+    with contextlib.closing(S3(BucketPlace(prefix + "x", region, endpoint, profile), FIRST_PATIENCE)) as s3:
+        try:
+            return [name for name in s3.names() if name.startswith(prefix)]
+        except Denied:
+            return []
 
 
 def create(place: BucketPlace) -> None:
@@ -63,30 +45,18 @@ def create(place: BucketPlace) -> None:
 
     Raises `AlreadyExists` for a name that somebody else has, `AuthenticationError`, `HostUnreachable`, `HostError`.
     """
-    s3 = S3(place)
-    try:
+    with contextlib.closing(S3(place)) as s3:
         s3.create(place.region or s3.region)
         identity(s3)
         with contextlib.suppress(HostError):  # not every store has tags
             s3.tag({"remoterun": "archive"})
-    finally:
-        s3.close()
 
 
 def remove(place: BucketPlace) -> None:
     """Delete the bucket with all that is in it, also what versions of it keep. One that is gone is fine. Raises as
     `name_for`."""
-    s3 = S3(place)
-    try:
+    with contextlib.closing(S3(place)) as s3, contextlib.suppress(NoBucket):
         s3.remove()
-    except NoBucket:
-        pass
-    finally:
-        s3.close()
-
-
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
 def checks(place: BucketPlace | None) -> list[MachineCheck]:

@@ -257,10 +257,6 @@ class S3:
         with suppress(Exists):
             self._ask("CreateBucket", "", lambda: self._client.create_bucket(Bucket=self.place.name, **more))
 
-    def find(self) -> None:
-        """Raises `Absent` where no bucket has the name, `Denied` where it is not this account's."""
-        self._ask("ListBucket", "", lambda: self._client.head_bucket(**self._where))
-
     def tag(self, labels: dict[str, str]) -> None:
         """Let the bucket have these tags, too."""
         tags = dict[str, str]()

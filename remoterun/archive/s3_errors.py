@@ -48,7 +48,9 @@ def answered(response: Any, name: str, action: str, key: str) -> Exception:
     if code == "NoSuchBucket":
         return NoBucket(f"there is no bucket {where}", hint="remoterun doctor aws")
     if code == "BucketAlreadyExists":
-        return AlreadyExists(f"somebody else has a bucket of the name `{name}`", hint="choose another name")
+        return AlreadyExists(
+            f"somebody else has a bucket of the name `{name}`", hint='bucket = "…" below [aws] in config.toml'
+        )
     if code in ("PreconditionFailed", "BucketAlreadyOwnedByYou") or status == 412:
         return Exists(key)
     if status == 409:  # the bucket was made, or removed, just now; or another client writes that object

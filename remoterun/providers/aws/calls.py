@@ -72,6 +72,10 @@ NOT_READY = {
         "this account has not used spot hosts yet, and these credentials may not make AWS's role for them",
         "aws iam create-service-linked-role --aws-service-name spot.amazonaws.com   by who may; or without --spot",
     ),
+    "RulesPerSecurityGroupLimitExceeded": (
+        "the security group `remoterun` in {region} has as many rules as AWS allows",
+        "remoterun machines gc aws",
+    ),
     "FreePlan": (
         "this account is on AWS's free plan, which has no machines of this type",
         "aws freetier upgrade-account-plan --account-plan-type PAID --region us-east-1   what is left of its credits "
@@ -236,13 +240,13 @@ class Calls:
     def pages(self, service: str, operation: str, region: str, key: str, **parameters: Any) -> list[Any]:
         """All that a call lists under `key`, over as many pages as there are."""
         found: list[Any] = []
-        token: dict[str, Any] = {}
+        more: dict[str, Any] = {}
         while True:
-            answer = self(service, operation, region, **parameters, **token)
+            answer = self(service, operation, region, **parameters, **more)
             found += answer.get(key, [])
-            if not answer.get("NextToken"):
+            more = {name: answer[name] for name in ("NextToken", "NextPageToken") if answer.get(name)}
+            if not more:
                 return found
-            token = {"NextToken": answer["NextToken"]}
 
     def _open(self) -> Any:
         """The session. Raises `ConfigError`."""

@@ -6,7 +6,6 @@ from __future__ import annotations
 import contextlib
 import ipaddress
 import os
-import re
 import time
 import urllib.error
 import urllib.request
@@ -147,52 +146,32 @@ def _source(rule: dict[str, Any]) -> str | None:
 
 def _make_group(calls: Calls, region: str, vpc: str) -> dict[str, Any]:
     """Raises `Refused` with `InvalidGroup.Duplicate` where another client made it just now."""
-    made = calls(
-        "ec2",
-        "create_security_group",
-        region,
-        GroupName=GROUP,
-        Description="Hosts of remoterun: SSH from the addresses of their clients",
-        VpcId=vpc,
-        TagSpecifications=[tags.specification("security-group", _own())],
-    )
-    return {"GroupId": made["GroupId"]}
+    asked = {
+        "GroupName": GROUP,
+        "Description": "Hosts of remoterun: SSH from the addresses of their clients",
+        "VpcId": vpc,
+        "TagSpecifications": [tags.specification("security-group", _own())],
+    }
+    return calls("ec2", "create_security_group", region, **asked)
 
 
 def _add_rule(calls: Calls, region: str, group: str, source: str, stamp: dict[str, str]) -> None:
     permission: dict[str, Any] = {"IpProtocol": "tcp", "FromPort": 22, "ToPort": 22}
     if source.startswith("sg-"):
-        permission["UserIdGroupPairs"] = [{"GroupId": source, "Description": description()}]
+        permission["UserIdGroupPairs"] = [{"GroupId": source, "Description": "remoterun"}]
     else:
-        permission["IpRanges"] = [{"CidrIp": source, "Description": description()}]
+        permission["IpRanges"] = [{"CidrIp": source, "Description": "remoterun"}]
+    labels = [tags.specification("security-group-rule", _own(**stamp))]
+    asked = {"GroupId": group, "IpPermissions": [permission], "TagSpecifications": labels}
     try:
-        calls(
-            "ec2",
-            "authorize_security_group_ingress",
-            region,
-            GroupId=group,
-            IpPermissions=[permission],
-            TagSpecifications=[tags.specification("security-group-rule", _own(**stamp))],
-        )
+        calls("ec2", "authorize_security_group_ingress", region, **asked)
     except Refused as refused:
-        if refused.code == "RulesPerSecurityGroupLimitExceeded":
-            raise Refused(
-                refused.code,
-                f"the security group `{GROUP}` in {region} has as many rules as AWS allows",
-                evidence=refused.evidence,
-                hint="remoterun machines gc aws",
-            )
         if refused.code != "InvalidPermission.Duplicate":
             raise
 
 
 def examined(
-    calls: Calls,
-    region: str,
-    hosts: Sequence[dict[str, Any]],
-    home: Path,
-    address: str | None,
-    everything: bool = False,
+    calls: Calls, region: str, hosts: Sequence[dict[str, Any]], home: Path, address: str | None, everything: bool
 ) -> dict[str, Leftover | None]:
     """Our security group in a region, and the rules of this client in one that stays, by ids that begin with the
     region. None for what is needed, by one of `hosts`, or by a client that has let itself in and may not have one yet:
@@ -203,30 +182,25 @@ def examined(
     told = [tags.ours(host.get("Tags")) for host in hosts if host["State"]["Name"] != "terminated"]
     homes = {each.get("home") for each in told}
     reached = {source for each in told for source in each.get("client", "").split()}
+    if told and groups:
+        with contextlib.suppress(HostUnreachable):
+            reached.update(client_addresses(address))
     found: dict[str, Leftover | None] = {}
     for group in [f"{region}/{each['GroupId']}" for each in groups if tags.ours(each.get("Tags"))]:
-        rules = [(rule, tags.ours(rule.get("Tags"))) for rule in _rules(calls, region, group.rpartition("/")[2])]
-        since = [
-            {name.removeprefix(HOME): at for name, at in each.items() if name.startswith(HOME)} for _, each in rules
-        ]
-        used = [any(acquires if mark in own else _is_new(at) for mark, at in each.items()) for each in since]
-        if everything or not (told or any(used)):
-            found[group] = Leftover("group", group, "no host needs it")
-            continue
-        found[group] = None
-        if rules:
-            with contextlib.suppress(HostUnreachable):
-                reached.update(client_addresses(address))
-        for (rule, labels), marks, in_use in zip(rules, since, used, strict=True):
-            source, id = rule.get("CidrIpv4"), f"{group}/{rule['SecurityGroupRuleId']}"
-            if source and (own & marks.keys() or (not marks and labels.get("owner") == tags.owner())):
-                needed = in_use or source in reached or homes & marks.keys() - own
-                found[id] = None if needed else Leftover("rule", id, f"no host is reached from {source}")
+        is_awaited, rules = False, dict[str, Leftover | None]()
+        for rule in _rules(calls, region, group.rpartition("/")[2]):
+            labels, source, id = tags.ours(rule.get("Tags")), rule.get("CidrIpv4"), rule["SecurityGroupRuleId"]
+            since = {name.removeprefix(HOME): at for name, at in labels.items() if name.startswith(HOME)}
+            new = {mark for mark, at in since.items() if time.time() - (tags.time_of(at) or 0.0) < AWAITED}
+            in_use = bool(new - own) or (acquires and bool(own & since.keys()))
+            is_awaited = is_awaited or in_use
+            if source and (own & since.keys() or (not since and labels.get("owner") == tags.owner())):
+                needed = in_use or source in reached or homes & since.keys() - own
+                left = Leftover("rule", f"{group}/{id}", f"no host is reached from {source}")
+                rules[left.id] = None if needed else left
+        goes = everything or not (told or is_awaited)
+        found |= {group: Leftover("group", group, "no host needs it")} if goes else {group: None, **rules}
     return found
-
-
-def _is_new(at: str) -> bool:
-    return time.time() - (tags.time_of(at) or 0.0) < AWAITED
 
 
 def clear(calls: Calls, leftover: Leftover) -> bool:
@@ -243,11 +217,6 @@ def clear(calls: Calls, leftover: Leftover) -> bool:
         if not is_gone(refused):
             raise
     return True
-
-
-def description() -> str:
-    """Of a rule, in the letters that AWS allows there, which are fewer than in a tag."""
-    return re.sub(r"[^A-Za-z0-9 ._\-:/@]", "_", f"remoterun {tags.owner()}")[:250]
 
 
 def _own(**more: str) -> dict[str, str]:

@@ -148,17 +148,12 @@ class AWS:
             "Metrics": ["UnblendedCost"],
             "GroupBy": [{"Type": "TAG", "Key": tags.PREFIX + "token"}],
         }
-        found: list[Spent] = []
-        while True:
-            answer = self.calls("ce", "get_cost_and_usage", BILLING, **asked)
-            for day in answer["ResultsByTime"]:
-                for group in day["Groups"]:
-                    token, cost = group["Keys"][0].partition("$")[2], float(group["Metrics"]["UnblendedCost"]["Amount"])
-                    if token:  # without one it is all else of the account
-                        found.append(Spent(day["TimePeriod"]["Start"], cost, token))
-            if not answer.get("NextPageToken"):
-                return found
-            asked["NextPageToken"] = answer["NextPageToken"]
+        return [
+            Spent(day["TimePeriod"]["Start"], float(group["Metrics"]["UnblendedCost"]["Amount"]), token)
+            for day in self.calls.pages("ce", "get_cost_and_usage", BILLING, "ResultsByTime", **asked)
+            for group in day["Groups"]
+            if (token := group["Keys"][0].partition("$")[2])  # without one it is all else of the account
+        ]
 
     def identity(self) -> Identity:
         region = self.calls.region
@@ -273,14 +268,8 @@ class AWS:
         """An offer for each type and zone that there is, with the spot price of now."""
         zones = self._subnets[region] = network.subnets(self.calls, region, self._settings.subnet)
         filters = [{"Name": "instance-type", "Values": list(rental.types)}]
-        listed = self.calls.pages(
-            "ec2",
-            "describe_instance_type_offerings",
-            region,
-            "InstanceTypeOfferings",
-            LocationType="availability-zone",
-            Filters=filters,
-        )
+        asked = {"LocationType": "availability-zone", "Filters": filters}
+        listed = self.calls.pages("ec2", "describe_instance_type_offerings", region, "InstanceTypeOfferings", **asked)
         there = {(each["InstanceType"], each["Location"]) for each in listed}
         prices = self._spot_prices(rental.types, region) if rental.spot else {}
         found: list[Offer] = []
@@ -307,15 +296,9 @@ class AWS:
         return [catalogue.with_disk(each, catalogue.disk_size(each.gpus, rental.disk, size)) for each in found]
 
     def _spot_prices(self, types: Sequence[str], region: str) -> dict[tuple[str, str], float]:
-        listed = self.calls.pages(
-            "ec2",
-            "describe_spot_price_history",
-            region,
-            "SpotPriceHistory",
-            InstanceTypes=list(types),
-            ProductDescriptions=["Linux/UNIX"],
-            StartTime=datetime.datetime.now(datetime.UTC),
-        )
+        now = datetime.datetime.now(datetime.UTC)
+        asked = {"InstanceTypes": list(types), "ProductDescriptions": ["Linux/UNIX"], "StartTime": now}
+        listed = self.calls.pages("ec2", "describe_spot_price_history", region, "SpotPriceHistory", **asked)
         return {(each["InstanceType"], each["AvailabilityZone"]): float(each["SpotPrice"]) for each in reversed(listed)}
 
     def _facts(self, type: str, region: str) -> dict[str, Any]:

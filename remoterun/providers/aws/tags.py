@@ -85,8 +85,6 @@ def of_intent(intent: Intent, chosen: Offer, address: str, home: str, role: str 
         values["price"] = f"{chosen.price:.5g}"
     if role:
         values["role"] = role
-    if role:
-        values["role"] = role
     named = {"Name": f"remoterun {intent.number}" if intent.number else "remoterun"}
     return {**named, **{PREFIX + name: _value(text) for name, text in values.items()}}
 
