@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -65,7 +65,11 @@ class RunPlace:
     writers: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        _check_key(self.key)
+        """Raises `NotFound` for what is not a key, `ValueError` for writers that can't be ones."""
+        if not KEY.match(self.key):
+            raise NotFound(f"there is no run {show(self.key[:80])}")
+        if not all(writer == "" or WRITER.match(writer) for writer in self.writers):
+            raise ValueError("a writer that can't be one")
 
     @property
     def folders(self) -> tuple[str, ...]:
@@ -84,31 +88,24 @@ def put_run_tree(archive: Archive, key: str, name: str, tree: Reading, progress:
     return archived
 
 
-def put_spec(archive: Archive, key: str, spec: bytes) -> None:
-    archive.s3.put(run_prefix(key) + "spec.json", spec)
-
-
-def put_hosts(archive: Archive, place: RunPlace) -> None:
-    """Record whose folders are the run's, before a host may write there; where no host has a role that is known."""
+def put_spec(archive: Archive, place: RunPlace, spec: bytes) -> None:
+    """Record what was asked of a run, and, before its host may write there, whose folders are the run's."""
     if any(place.writers):
         archive.s3.put(hosts_key(place.key), encode(place.writers))
+    archive.s3.put(run_prefix(place.key) + "spec.json", spec)
 
 
 def recorded_place(archive: Archive, key: str) -> RunPlace:
-    """The place of a run that this client has no row of, as the bucket names it. A listing never does: any host may
-    make folders below its own. Raises `NotFound`, `HostError`."""
+    """The place of a run that this client has no row of, as `put_spec` recorded it. A listing does not say it: any host
+    may make folders below its own. Raises `NotFound`, `HostError`."""
 
     def decoded(data: bytes) -> RunPlace:
-        writers = from_json(tuple[str, ...], parse(data, MOST_VALUES))
-        if not all(writer == "" or WRITER.match(writer) for writer in writers):
-            raise ValueError("a writer that can't be one")
-        return RunPlace(key, writers)
+        return RunPlace(key, from_json(tuple[str, ...], parse(data, MOST_VALUES)))
 
-    _check_key(key)
-    try:
+    own = RunPlace(key)
+    with suppress(Absent):
         return archive.read(hosts_key(key), MOST_RECORD, decoded)
-    except Absent:
-        return RunPlace(key)
+    return own
 
 
 def read_run_tree(archive: Archive, place: RunPlace, name: str) -> tuple[str, ArchivedTree]:
@@ -119,11 +116,10 @@ def read_run_tree(archive: Archive, place: RunPlace, name: str) -> tuple[str, Ar
     return _newest(archive, folders, name, MOST_RUN_TREES, ArchivedTree.decode, what)
 
 
-def read_spec(archive: Archive, key: str) -> RunSpec:
+def read_spec(archive: Archive, place: RunPlace) -> RunSpec:
     """What was asked of a run. Raises `NotFound`, `HostError`."""
-    _check_key(key)
-    what = "what was asked of the run is"
-    return _newest(archive, (run_prefix(key),), "spec.json", MOST_BYTES, RunSpec.decode, what)[1]
+    folders, what = (run_prefix(place.key),), "what was asked of the run is"
+    return _newest(archive, folders, "spec.json", MOST_BYTES, RunSpec.decode, what)[1]
 
 
 def read_record(archive: Archive, place: RunPlace) -> RunRecord:
@@ -156,28 +152,26 @@ def details(archive: Archive, place: RunPlace) -> api.RunDetails:
     folder, record = _read_record(archive, place)
     spec: dict[str, Any] = {}
     with suppress(NotFound):
-        spec = read_spec(archive, place.key).to_record()
+        spec = read_spec(archive, place).to_record()
     return api.RunDetails(record.status, spec, f"{archive.address}/{folder}", record.events)
 
 
-def statuses(archive: Archive, places: Iterable[RunPlace | str]) -> tuple[list[RunStatus], dict[str, str]]:
-    """(these runs, as far as they are stored; why one can't be read, by its key). Of a mere key the bucket says where
-    it is."""
-    wanted = list(places)
+def statuses(
+    archive: Archive, keys: Sequence[str], place: Callable[[str], RunPlace]
+) -> tuple[list[RunStatus], dict[str, str]]:
+    """(these runs, as far as they are stored; why one can't be read, by its key)."""
     found: list[RunStatus] = []
     unreadable: dict[str, str] = {}
 
-    def read(run: RunPlace | str) -> RunStatus | str | None:
+    def read(key: str) -> RunStatus | str | None:
         try:
-            place = run if isinstance(run, RunPlace) else recorded_place(archive, run)
-            return read_record(archive, place).status
+            return read_record(archive, place(key)).status
         except NotFound:
             return None
         except Damaged as error:
             return error.message
 
-    for run, status in zip(wanted, each(read, wanted), strict=True):
-        key = run if isinstance(run, str) else run.key
+    for key, status in zip(keys, each(read, keys), strict=True):
         if isinstance(status, str):
             unreadable[key] = status
         elif status is not None:
@@ -418,8 +412,3 @@ class Log:
             return start, self._s3.get_range(piece.key, start - begin, end - start).ljust(end - start, b"\0")
         except Absent:
             return begin, b""
-
-
-def _check_key(key: str) -> None:
-    if not KEY.match(key):
-        raise NotFound(f"there is no run {show(key[:80])}")

@@ -204,7 +204,7 @@ def _mounted(archive: Archive) -> Iterator[tuple[str, str]]:
     for place in _places(archive):
         with suppress(NotFound, Damaged):
             if read_record(archive, place).status.state not in FINAL:
-                for mount in read_spec(archive, place.key).mounts:
+                for mount in read_spec(archive, place).mounts:
                     if mount.resource.digest is not None:
                         yield mount.resource.name, mount.resource.digest
 

@@ -97,8 +97,7 @@ def access(
     images = tuple(
         archives.workers.each(lambda name: archives.grants.image_access(archive, name, architecture, seconds), names)
     )
-    archives.runs.put_spec(archive, run.key, spec.encode())
-    archives.runs.put_hosts(archive, place_of(run))
+    archives.runs.put_spec(archive, place_of(run), spec.encode())
     allowed = grant(connections, run)
     assert run.renting is not None
     if run.key not in run.renting.hosts[-1].token:

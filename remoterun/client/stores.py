@@ -231,8 +231,8 @@ class ArchiveStore:
         return self.manifest(ResourceRef("tree", key=key, digest=digest))[0]
 
     def statuses(self, keys: Sequence[str] | None) -> api.Statuses:
-        listed = filter(KEY.match, self.archive.s3.folders("runs/") if keys is None else keys)
-        return api.Statuses(*archives.runs.statuses(self.archive, (self._known(key) or key for key in listed)))
+        listed = self.archive.s3.folders("runs/") if keys is None else keys
+        return api.Statuses(*archives.runs.statuses(self.archive, [*filter(KEY.match, listed)], self._place))
 
     def details(self, key: str) -> api.RunDetails:
         return archives.runs.details(self.archive, self._place(key))

@@ -140,7 +140,7 @@ class TestHostileObjects:
     def test_a_status_that_makes_no_sense(self, archive: Archive, status: bytes) -> None:
         key = f"runs/{KEY}/status.json"
         archive.s3.put(key, status)
-        found, unreadable = runs.statuses(archive, [KEY])
+        found, unreadable = runs.statuses(archive, [KEY], RunPlace)
         assert not found and key in unreadable[KEY]
         with pytest.raises(HostError, match=key):
             runs.details(archive, RunPlace(KEY))
@@ -158,6 +158,6 @@ class TestHostileObjects:
 
     @pytest.mark.parametrize("key", ["", "x", "../../uploads/doom", "A" * 26])
     def test_a_key_that_is_not_that_of_a_run(self, archive: Archive, key: str) -> None:
-        for ask in (runs.recorded_place, runs.read_spec, lambda _, key: RunPlace(key)):
+        for ask in (runs.recorded_place, lambda _, key: RunPlace(key)):
             with pytest.raises(RemoterunError):
                 ask(archive, key)

@@ -89,9 +89,9 @@ class TestStatus:
     def test_what_a_host_reported_is_listed(self, archive: Archive) -> None:
         Host(archive).event(RunState.RUNNING)
         Host(archive, OTHER).event(RunState.COMPLETE, reason=Reason.EXITED, code=0)
-        found, unreadable = runs.statuses(archive, [RUN, OTHER])
+        found, unreadable = runs.statuses(archive, [KEY, OTHER], RunPlace)
         assert {one.key: one.state for one in found} == {KEY: RunState.RUNNING, OTHER: RunState.COMPLETE}
-        assert [one.key for one in runs.statuses(archive, [OTHER, "2" * 26])[0]] == [OTHER] and not unreadable
+        assert [one.key for one in runs.statuses(archive, [OTHER, "2" * 26], RunPlace)[0]] == [OTHER] and not unreadable
         details = runs.details(archive, RunPlace(OTHER))
         assert details.status.code == 0 and details.spec == {} and [one.state for one in details.events]
         with pytest.raises(NotFound):
@@ -99,7 +99,7 @@ class TestStatus:
 
     def test_its_spec(self, archive: Archive) -> None:
         Host(archive).event(RunState.RUNNING)
-        runs.put_spec(archive, KEY, spec_of("python train.py", key=KEY).encode())
+        runs.put_spec(archive, RunPlace(KEY), spec_of("python train.py", key=KEY).encode())
         assert runs.details(archive, RUN).spec["command"] == "python train.py"
 
     def test_its_points(self, archive: Archive) -> None:
@@ -145,7 +145,7 @@ class TestHostsWithARole:
 
     def test_what_several_hosts_have_written_is_one_run(self, archive: Archive, tmp_path: Path) -> None:
         place = RunPlace(KEY, (self.FIRST, self.SECOND))
-        runs.put_hosts(archive, place)
+        runs.put_spec(archive, place, spec_of("true", key=KEY).encode())
         first, second, stranger = (Host(archive, KEY, name) for name in (self.FIRST, self.SECOND, self.STRANGER))
         stranger.event(RunState.COMPLETE, reason=Reason.EXITED, code=0)
         stranger.log(0, b"none of its lines\n")
@@ -178,15 +178,14 @@ class TestHostsWithARole:
 
     def test_its_end_and_its_removal(self, archive: Archive) -> None:
         place = RunPlace(KEY, (self.FIRST, self.SECOND))
-        runs.put_hosts(archive, place)
-        runs.put_spec(archive, KEY, b"{}")
+        runs.put_spec(archive, place, b"{}")
         first, stranger = Host(archive, KEY, self.FIRST), Host(archive, KEY, self.STRANGER)
         for host in (first, stranger, Host(archive, OTHER, self.FIRST)):
             host.event(RunState.RUNNING)
             host.log(0, b"x")
         end = RunEvent(t=time.time(), state=RunState.INTERRUPTED, reason=Reason.HOST_LOST)
         assert [event.state for event in runs.record_end(archive, place, end).events] == ["running", "interrupted"]
-        assert runs.statuses(archive, [KEY])[0][0].reason is Reason.HOST_LOST
+        assert runs.read_record(archive, runs.recorded_place(archive, KEY)).status.reason is Reason.HOST_LOST
         assert runs.remove_run(archive, runs.recorded_place(archive, KEY)) and not runs.remove_run(archive, place)
         left = {stored.key.rpartition("/")[0] for stored in archive.s3.list("")}
         assert left == {"", f"hosts/{self.FIRST}/{OTHER}", f"hosts/{self.FIRST}/{OTHER}/log"} | {

@@ -112,7 +112,7 @@ class TestDoctor:
 def test_what_hosts_with_a_role_have_written(archive: Archive, tmp_path: Path) -> None:
     """It counts with its run, is verified and cleared with it; what no run names goes once it is old."""
     place = runs.RunPlace(KEY, ("AROAEXAMPLE:i-1", "AROAEXAMPLE:i-2"))
-    runs.put_hosts(archive, place)
+    runs.put_spec(archive, place, spec_of("true", key=KEY).encode())
     hosts = [Host(archive, KEY, writer) for writer in (*place.writers, "AROAEXAMPLE:i-3")]
     for number, host in enumerate(hosts):
         host.event(RunState.COMPLETE, reason=Reason.EXITED, code=0)
@@ -211,7 +211,7 @@ class TestCollection:
             version, _, _ = put(archive, write_files(tmp_path / "source", {"a": b"%d" % number}))
         first = uploads.versions(archive, "doom")[0]
         read = MountSpec("uploads/doom@1", "in", "in", ResourceRef("upload", "doom", digest=first.digest))
-        runs.put_spec(archive, KEY, spec_of(mounts=(read,))._replace(key=KEY).encode())
+        runs.put_spec(archive, runs.RunPlace(KEY), spec_of(mounts=(read,))._replace(key=KEY).encode())
         host = Host(archive)
         host.event(RunState.RUNNING)
         (part,) = self.freed(archive, keep=2, dry_run=True).values()

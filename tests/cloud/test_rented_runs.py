@@ -182,7 +182,7 @@ def test_a_key_that_is_replaced_meanwhile(cloud: Cloud, place: Place) -> None:
     def ended() -> bool:
         found = place.json("info", number)
         seen.append(found["note"] or "")
-        return found["state"] == "complete"
+        return bool(found["state"] == "complete")
 
     seen: list[str] = []
     until(ended, 60, lambda: str(seen))
