@@ -123,7 +123,7 @@ def admit(calls: Calls, region: str, vpc: str, source: str, mark: str) -> str:
     found: str = group["GroupId"]
     stamp = {f"{HOME}{mark}": iso(time.time())}
     for rule in _rules(calls, region, found) if group.get("IpPermissions") else ():
-        if _source(rule) == source:
+        if source in (rule.get("CidrIpv4"), rule.get("ReferencedGroupInfo", {}).get("GroupId")):
             labels = [{"Key": tags.PREFIX + name, "Value": value} for name, value in stamp.items()]
             with contextlib.suppress(Refused):  # the rule does without, if its tags may not be changed
                 calls("ec2", "create_tags", region, Resources=[rule["SecurityGroupRuleId"]], Tags=labels)
@@ -137,11 +137,6 @@ def _rules(calls: Calls, region: str, group: str) -> list[dict[str, Any]]:
     filters = [{"Name": "group-id", "Values": [group]}]
     found = calls.pages("ec2", "describe_security_group_rules", region, "SecurityGroupRules", Filters=filters)
     return [rule for rule in found if not rule.get("IsEgress") and rule.get("FromPort") == 22]
-
-
-def _source(rule: dict[str, Any]) -> str | None:
-    found: str | None = rule.get("CidrIpv4") or rule.get("ReferencedGroupInfo", {}).get("GroupId")
-    return found
 
 
 def _make_group(calls: Calls, region: str, vpc: str) -> dict[str, Any]:

@@ -82,8 +82,12 @@ class AWS:
         id = name if name.startswith("i-") else record and record["instance"]
         regions = [record["offer"]["region"]] if record else self._regions()
         found = self._in_all(regions, lambda region: self._rented(region, name, id), notes.append)
-        if not found and record:
-            self._check_account(record.get("account"))
+        if not found and record and record.get("account") not in (None, "", self.identity().account):
+            raise Refused(
+                "OtherAccount",
+                f"these AWS credentials are not of the account {record['account']}, which has the host",
+                hint='AWS_PROFILE=…, or profile = "…" below [aws] in config.toml',
+            )
         if not found and notes:
             raise ProviderUnreachable(f"{name} is not found", evidence="\n".join(notes), hint="try again in a minute")
         return min(found, key=lambda each: (not each.alive, each.state == "gone", -each.began), default=None)
@@ -227,42 +231,28 @@ class AWS:
         return network.examined(self.calls, region, hosts, self._home, self._settings.address, everything)
 
     def _rented(self, region: str, token: str | None = None, id: str | None = None) -> list[RentedHost]:
-        listed = self._instances(region, token, id)
-        return [rented for each in listed if (rented := self._as_rented(each, region)) is not None]
-
-    def _as_rented(self, instance: dict[str, Any], region: str) -> RentedHost | None:
-        rented = tags.rented_of(instance, region)
-        if rented is None:
-            return None
-        rented = replace(rented, ours=tags.ours(instance["Tags"]).get("home") in tags.marks(self._home))
-        folder = HostFolder(self._home, rented.token)
-        proxy = endpoint.proxy(self._settings, region)
-        address = address_of(instance, proxy)
-        intent = folder.intent()
-        if intent is None or not address or not rented.alive:
-            return rented
-        return replace(rented, machine=folder.reach(intent.machine, rented.offer.gpus, address, image.USER, proxy))
+        found, proxy, own = [], endpoint.proxy(self._settings, region), tags.marks(self._home)
+        for instance in self._instances(region, token, id):
+            rented, address = tags.rented_of(instance, region, own), address_of(instance, proxy)
+            if rented is None:
+                continue
+            folder = HostFolder(self._home, rented.token)
+            intent = folder.intent()
+            if intent is not None and address and rented.alive:
+                machine = folder.reach(intent.machine, rented.offer.gpus, address, image.USER, proxy)
+                rented = replace(rented, machine=machine)
+            found.append(rented)
+        return found
 
     def _note_other_accounts(self, listed: set[str], note: Callable[[str], None]) -> None:
         """Say which hosts of this home nobody lists, since they are of another account than this login."""
-        others: dict[str, int] = {}
-        for id, record in self._records().items():
-            ends = tags.time_of(tags.ours(tags.restored({}, record)["Tags"]).get("deadline", "")) or 0.0
-            if id not in listed and ends > time.time() and record.get("account"):
-                others[record["account"]] = others.get(record["account"], 0) + 1
+        others = [record for id, record in self._records().items() if id not in listed and record.get("account")]
+        accounts = {record["account"] for record in others if tags.deadline_of(record) > time.time()}
         with contextlib.suppress(ProviderUnreachable):
-            for account in others and others.keys() - {self.identity().account}:
-                count = "1 host" if others[account] == 1 else f"{others[account]} hosts"
-                note(f"not listed: {count} of the account {account}: AWS_PROFILE=… with a login of that")
-
-    def _check_account(self, account: str | None) -> None:
-        """Raises `Refused` where these credentials are of another account, which knows nothing of this one's hosts."""
-        if account and self.identity().account != account:
-            raise Refused(
-                "OtherAccount",
-                f"these AWS credentials are not of the account {account}, which has the host",
-                hint='AWS_PROFILE=…, or profile = "…" below [aws] in config.toml',
-            )
+            for account in accounts and accounts - {self.identity().account}:
+                note(
+                    f"hosts of this machine in the account {account} are not listed: AWS_PROFILE=… with a login of that"
+                )
 
     def _live_offers(self, rental: Rental, region: str) -> list[Offer]:
         """An offer for each type and zone that there is, with the spot price of now."""

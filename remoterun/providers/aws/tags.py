@@ -48,10 +48,7 @@ def home_mark(home: Path) -> str:
 
 def marks(home: Path) -> tuple[str, ...]:
     """The mark of a home, and the one that its hosts had before marks told machines apart, if it was made here."""
-    try:
-        machine = MACHINE_ID.read_bytes()
-    except OSError:
-        machine = b""
+    machine = MACHINE_ID.read_bytes() if MACHINE_ID.exists() else b""
     here = hashlib.sha256(b"remoterun" + machine).hexdigest()[:12]
     file = home / HOSTS / "mark"
     if not file.exists():
@@ -113,8 +110,14 @@ def restored(instance: dict[str, Any], request: dict[str, Any] | None) -> dict[s
     return {**instance, "Tags": [*{**made, **present}.values()]}
 
 
-def rented_of(instance: dict[str, Any], region: str) -> RentedHost | None:
-    """A host as its own tags tell it; None for an instance that is not ours, or whose tags make no sense."""
+def deadline_of(request: dict[str, Any]) -> float:
+    """When the host of a call (`request.json`) ends at the latest."""
+    return time_of(ours(restored({}, request)["Tags"]).get("deadline", "")) or 0.0
+
+
+def rented_of(instance: dict[str, Any], region: str, own: Sequence[str] = ()) -> RentedHost | None:
+    """A host as its own tags tell it; None for an instance that is not ours, or whose tags make no sense. `own`: the
+    `marks` of this home."""
     tags = ours(instance.get("Tags"))
     if "token" not in tags:
         return None
@@ -148,6 +151,7 @@ def rented_of(instance: dict[str, Any], region: str) -> RentedHost | None:
         preempted=code in PREEMPTED,
         was_ended=code == ENDED,
         idle=_number(tags.get("idle")) or 0.0,
+        ours=tags.get("home") in own,
         writer=f"{tags['role']}:{instance['InstanceId']}" if tags.get("role") else "",
         guarded="guard" in tags,
         ended=_ended(instance.get("StateTransitionReason", "")) if state not in ("pending", "running") else None,
