@@ -12,7 +12,9 @@ import contextlib
 import hmac
 import logging
 import secrets
+import signal
 import socket
+import threading
 from collections.abc import Sequence
 from typing import Any, Self
 
@@ -26,6 +28,7 @@ from starlette.types import Message, Receive, Scope, Send
 from remoterun.errors import UsageError
 
 ADDRESS = "127.0.0.1"
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _NAMES = (ADDRESS, "localhost", "[::1]")
 _ALWAYS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer"}
 
@@ -77,8 +80,8 @@ class Server:
         """Answer until `close` is called from another thread, or an exception such as KeyboardInterrupt comes."""
         self._serving = True
         try:
-            if not self._server.should_exit:
-                asyncio.run(self._server.serve([self._socket]))
+            if not self._server.should_exit and asyncio.run(self._is_interrupted()):
+                raise KeyboardInterrupt
         finally:
             self._socket.close()
 
@@ -87,6 +90,28 @@ class Server:
         self._server.should_exit = True
         if not self._serving:
             self._socket.close()
+
+    async def _is_interrupted(self) -> bool:
+        """Answer; whether a signal ended that. It is not raised wherever the program is just then: in the middle of an
+        answer, uvicorn would take it for a fault of that answer, and go on."""
+        came = []
+
+        def interrupt() -> None:
+            came.append(True)
+            self._server.should_exit = self._server.force_exit = True
+
+        loop, before = asyncio.get_running_loop(), {}
+        if threading.current_thread() is threading.main_thread():
+            before = {number: handler for number in SIGNALS if callable(handler := signal.getsignal(number))}
+        for number in before:
+            loop.add_signal_handler(number, interrupt)
+        try:
+            await self._server.serve([self._socket])
+        finally:
+            for number, handler in before.items():
+                loop.remove_signal_handler(number)
+                signal.signal(number, handler)
+        return bool(came)
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def guarded(message: Message) -> None:

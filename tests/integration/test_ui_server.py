@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import os
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -14,6 +17,7 @@ from operator import eq
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote
+from urllib.request import urlopen
 
 import pytest
 
@@ -634,3 +638,36 @@ def rows(stream: Events, number: int) -> list[Any]:
 def resident() -> int:
     """Bytes of memory that this process has."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE")
+
+
+INTERRUPTED = """
+import os, signal
+from starlette.responses import Response
+from starlette.routing import Route
+from remoterun.cli.interrupt import terminate_as_interrupt
+from remoterun.ui.server import Server
+
+async def answer(request):
+    os.kill(os.getpid(), signal.SIGINT)
+    return Response("answered")
+
+terminate_as_interrupt()
+with Server([Route("/", answer)], 0, "it", "default-src 'none'") as server:
+    print(server.address, flush=True)
+    try:
+        server.serve()
+    except KeyboardInterrupt:
+        print("interrupted")
+"""
+
+
+def test_an_interrupt_in_the_middle_of_an_answer_ends_it() -> None:
+    """uvicorn takes what is raised there for a fault of the answer, and goes on."""
+    with subprocess.Popen([sys.executable, "-c", INTERRUPTED], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        try:
+            with contextlib.suppress(OSError), urlopen(process.stdout.readline().strip(), timeout=60) as answer:
+                answer.read()
+            assert process.communicate(timeout=60)[0] == "interrupted\n" and process.returncode == 0
+        finally:
+            process.kill()
