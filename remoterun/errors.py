@@ -85,6 +85,10 @@ class AuthenticationError(HostError):
     pass
 
 
+class NoLogin(AuthenticationError):
+    """There is no login at AWS here, so it was not asked."""
+
+
 class AgentError(HostError):
     pass
 

@@ -7,7 +7,7 @@ import importlib
 import os
 import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +48,12 @@ CREDENTIAL_FILES = {
     "AWS_SHARED_CREDENTIALS_FILE": "~/.aws/credentials",
     "AWS_CONFIG_FILE": "~/.aws/config",
 }
+
+
+LOGINS = "aws_access_key_id|credential_process|role_arn|sso_|login_session|web_identity_token_file"
+"""Settings of AWS's files, or their beginnings, of which each is a login."""
+OWN_MACHINE = Path("/sys/devices/virtual/dmi/id/sys_vendor")
+"""Says whose machine this is."""
 
 
 def resolve(name: str | None, config: Config) -> MachineType:
@@ -137,6 +143,30 @@ def aws_is_set_up(config: Config, environ: Mapping[str, str] | None = None) -> b
     return any(Path(file).expanduser().is_file() for file in files)
 
 
+def can_log_in(config: Config, environ: Mapping[str, str] | None = None) -> bool:
+    """Whether AWS's library has something to log in with: by names of variables and of settings alone, so it is quick,
+    and asks nobody. On one of AWS's own machines that is its role."""
+    variables = os.environ if environ is None else environ
+    if any(variables.get(name) for name in CREDENTIALS) or config.aws.profile:
+        return True
+    for name, default in CREDENTIAL_FILES.items():
+        try:
+            text = Path(variables.get(name) or default).expanduser().read_text("utf-8", "replace")
+        except OSError:
+            continue
+        parts = re.split(r"^\s*\[\s*(.*?)\s*\]", text, flags=re.MULTILINE)
+        sections = dict(zip(parts[1::2], parts[2::2], strict=False))
+        own = sections.get("default", "") + sections.get("profile default", "")
+        if re.search(rf"^\s*({LOGINS})", own, re.MULTILINE):
+            return True
+    if variables.get("AWS_EC2_METADATA_DISABLED", "").lower() == "true":
+        return False
+    try:
+        return OWN_MACHINE.read_text("utf-8", "replace").startswith("Amazon EC2")
+    except OSError:
+        return False
+
+
 def rented_types() -> dict[str, MachineType]:
     """The machine types that providers have, by name, also those that stand for what is gone."""
     found = {}
@@ -154,6 +184,17 @@ def instead(rental: Rental, offer: Any) -> str | None:
         return None
     text: str = importlib.import_module(CATALOGUES[rental.provider]).instead(rental.instead_of, offer)
     return text
+
+
+def stand_ins(names: Collection[str]) -> dict[str, str]:
+    """Of these names, those of what can't be rented, with the name, or the type, that stands in for each."""
+    found: dict[str, str] = {}
+    for module in CATALOGUES.values():
+        catalogue: Any = importlib.import_module(module)
+        by_type = {type: name for name, type in reversed(catalogue.NAMES.items())}
+        gone = {name: type for name, (type, _) in catalogue.GONE.items() if name in names}
+        found |= {name: by_type.get(type, type) for name, type in gone.items()}
+    return found
 
 
 def listing(config: Config) -> list[MachineType]:

@@ -184,11 +184,11 @@ class _Host:
 def _listed(connections: Connections, note: Callable[[str], None]) -> list[RentedHost]:
     """The hosts that there are, by their tags; those that can be asked for."""
     found: list[RentedHost] = []
-    for provider in connections.providers():
-        try:
+    try:
+        for provider in connections.providers():
             found += provider.hosts(note)
-        except RemoterunError as error:
-            note(f"hosts of other clients are not counted: {error.message}")
+    except RemoterunError as error:
+        note(f"hosts of other clients are not counted: {error.message}")
     return found
 
 

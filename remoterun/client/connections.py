@@ -19,6 +19,7 @@ from remoterun.errors import (
     HomeMissing,
     HostError,
     NoAnswerInTime,
+    NoLogin,
     NotFound,
     UsageError,
 )
@@ -115,10 +116,16 @@ class Connections:
             return machine
         if machine.rental is None:
             host_of(machine, self.config, Prompts())
-        elif not machine.gpus:
-            offers = self.provider(machine.rental.provider).offers(machine)
-            machine = replace(machine, gpus=offers[0].gpus if offers else 0)
+        else:
+            machine = self.with_gpus(machine)
         return machine
+
+    def with_gpus(self, machine: MachineType) -> MachineType:
+        """A machine type that is rented, with the GPUs of its type, unless it names others. Asks nobody."""
+        if machine.gpus or machine.rental is None:
+            return machine
+        offers = self.provider(machine.rental.provider).offers(machine)
+        return replace(machine, gpus=offers[0].gpus if offers else 0)
 
     def home(self, name: str | None, any: bool = False) -> MachineType:
         """The machine that keeps files for a name: of a machine type that is rented, the bucket; of a pool that is the
@@ -141,8 +148,14 @@ class Connections:
         return machines.bucket_of(self.config)
 
     def named_bucket(self) -> list[MachineType]:
-        """The bucket of `[aws]`, if one is named."""
-        return [] if self.config.aws.bucket is None else [self.bucket()]
+        """The bucket of `[aws]`, if one is named, and can be asked."""
+        asked = self.config.aws.bucket is not None and machines.can_log_in(self.config)
+        return [self.bucket()] if asked else []
+
+    def need_login(self, why: str) -> None:
+        """Raises `NoLogin` where there is nothing to log in at AWS with; `why` it is needed, as a sentence."""
+        if not machines.can_log_in(self.config):
+            raise NoLogin(f"{why}, and there is no login at AWS here", hint=machines.HOW_TO_LOG_IN)
 
     def provider(self, name: str) -> Provider:
         """A provider, made at its first use. Raises `ConfigError`."""
@@ -153,7 +166,8 @@ class Connections:
             return self._providers[name]
 
     def providers(self) -> list[Provider]:
-        """All that rent hosts."""
+        """All that rent hosts. Raises `NoLogin`."""
+        self.need_login("which hosts are rented is asked of AWS")
         return [self.provider(name) for name in PROVIDERS]
 
     def session(self, machine: MachineType) -> Session:
@@ -178,6 +192,7 @@ class Connections:
         """The archive in the bucket of a machine type, opened at its first use. Raises `HostError`."""
         if machine.bucket in (None, "s3://"):
             raise HostError("no bucket is set up", hint="remoterun upload PATH --to aws   makes one")
+        self.need_login(f"what is archived is in the bucket {machine.bucket}")
         place = BucketPlace.of(str(machine.bucket), self.config.aws)
         return self._opened(self._archives, machine, lambda: open_archive(place))
 

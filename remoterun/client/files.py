@@ -256,6 +256,8 @@ class Files:
         copies.sort(
             key=lambda machine: machine.bucket is not None or machine.host is not None
         )  # what is near comes first
+        if all(machine.bucket is not None for machine in copies):
+            self._connections.need_login(f"the copy of {resource} is in the bucket {copies[0].bucket}")
         return self._first_reached(copies), ResourceRef("upload", resource.name, sub=resource.sub, digest=wanted.digest)
 
     def _first_reached(self, machines: Sequence[MachineType]) -> Store:

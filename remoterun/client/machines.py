@@ -37,8 +37,10 @@ class Machines:
         return self._connections.machine(name)
 
     def list(self) -> Sequence[MachineType]:
-        """Every machine type of one's own that can be used now, those of the configuration first."""
-        return machines.listing(self._connections.config)
+        """Every machine type of one's own that can be used now, those of the configuration first; one that is rented
+        has the GPUs of its type."""
+        found = machines.listing(self._connections.config)
+        return [self._connections.with_gpus(each) if each.rental is not None else each for each in found]
 
     def status(self, names: Iterable[str] = (), wait: float = 2.0) -> Sequence[MachineStatus]:
         """Who uses each of these machines (default: all of one's own). All are asked at once; of one that does not
@@ -47,9 +49,12 @@ class Machines:
 
     def rented_types(self, spot: bool = False) -> Mapping[str, Offer]:
         """What a provider offers for each of its names, with the price on demand of a table, or with `spot` the lowest
-        one of now, for which it is asked. Empty where none is set up. Raises `ProviderError`, `HostUnreachable`."""
+        one of now, for which it is asked. Empty where none is set up. Raises `ProviderError`, `HostUnreachable`,
+        `NoLogin`."""
         if not machines.aws_is_set_up(self._connections.config):
             return {}
+        if spot:
+            self._connections.need_login("spot prices are asked of AWS")
         found: dict[str, Offer] = {}
         known = machines.rented_types()
         for name in {machine.rental.provider for machine in known.values() if machine.rental is not None}:

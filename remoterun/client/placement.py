@@ -33,7 +33,7 @@ def rented_with(connections: Connections, machine: MachineType, gpus: int | None
         has = counted(most, "GPU") if most else "no GPU"
         raise UsageError(
             f"the run asks for {counted(gpus, 'GPU')}, and `{machine.name}` has {has}",
-            hint="remoterun machines   lists what can be rented",
+            hint="remoterun machines --all   lists what can be rented",
         )
     return replace(machine, gpus=gpus, rental=replace(rental, types=types))
 

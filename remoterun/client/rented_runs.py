@@ -17,7 +17,7 @@ from remoterun.archive.s3_errors import NoBucket
 from remoterun.client.archiving import archive_of, grant, machine_of, record_images
 from remoterun.client.connections import Connections, check_home
 from remoterun.client.stores import ArchiveStore, HostStore, Store, place_of
-from remoterun.errors import ConfigError, HostError, HostUnreachable, RemoterunError, UsageError
+from remoterun.errors import ConfigError, HostError, HostUnreachable, NoLogin, RemoterunError, UsageError
 from remoterun.model import MachineType, Run, by_our_clock
 from remoterun.providers.base import ProviderError, RentedHost
 from remoterun.session import Session
@@ -59,12 +59,14 @@ def find_store(connections: Connections, run: Run) -> tuple[Run, Store]:
     """
     machine = run.host
     if run.archived:
-        return run, ArchiveStore(connections, machine if machine.bucket else machine_of(run))
+        return run, _copy_of(connections, run, machine if machine.bucket else machine_of(run))
     if machine.rental is not None:
         what = "never had a host" if run.final else "has no host yet"
         raise UsageError(f"run {run.number} {what}", hint=f"remoterun info {run.number}")
     if machine.rented is None:
         return run, HostStore(connections.session_of(run))
+    if run.final and run.renting is not None and any(host.ended_by for host in run.renting.hosts[-1:]):
+        return run, _copy_of(connections, run, machine_of(run))
     answer = connections.ask_all({machine: partial(_connect, connections, machine)}, SOON, provider_wait=SOON)[machine]
     if not isinstance(answer, HostError):
         check_home(run, answer.home_id)
@@ -72,9 +74,9 @@ def find_store(connections: Connections, run: Run) -> tuple[Run, Store]:
     rented = ask_provider(connections, run)
     if rented is None or rented.state in LOST:
         run = record_status(connections, run, _how_it_ended(connections, run, rented))
-        return run, ArchiveStore(connections, machine_of(run))
+        return run, _copy_of(connections, run, machine_of(run))
     if run.final and not rented.alive:
-        return run, ArchiveStore(connections, machine_of(run))
+        return run, _copy_of(connections, run, machine_of(run))
     if rented.alive:
         _provider(connections, run).admit(rented)
     try:
@@ -85,6 +87,11 @@ def find_store(connections: Connections, run: Run) -> tuple[Run, Store]:
             hint="remoterun machines rented   lists the hosts that are rented",
             evidence=error.message,
         )
+
+
+def _copy_of(connections: Connections, run: Run, archive: MachineType) -> ArchiveStore:
+    connections.need_login(f"the copy of run {run.number} is in the bucket {archive.bucket}")
+    return ArchiveStore(connections, archive)
 
 
 def statuses(connections: Connections, machine: MachineType, runs: Sequence[Run], ask: Callable[[], Answer]) -> Answer:
@@ -108,8 +115,9 @@ def statuses(connections: Connections, machine: MachineType, runs: Sequence[Run]
 def ask_provider(connections: Connections, run: Run) -> RentedHost | None:
     """The host of a run as its provider knows it. Raises `HostError` where that can't be asked."""
     try:
+        connections.need_login("whether its host is there is asked of AWS")
         return _provider(connections, run).find(run.host.rented or "")
-    except ProviderError as error:  # as for credentials that are over: it says nothing of the host
+    except (ProviderError, NoLogin) as error:  # as for credentials that are over: it says nothing of the host
         raise HostUnreachable(f"{run.host.name} does not answer, and {error.message}", hint=error.hint)
 
 

@@ -117,6 +117,7 @@ def plan(
     for `ENDING` seconds at the most, with what is waited for in `waiting`, where a run on a host of ours is about to
     end. Raises `ProviderError`."""
     rental, aws = _rental(machine), connections.config.aws
+    connections.need_login(f"`{machine.name}` is rented at AWS")
     archiving.open_soon(connections)
     kept = _kept(connections, machine, without, anything, waiting)
     if kept is not None:

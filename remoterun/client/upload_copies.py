@@ -35,6 +35,8 @@ def restore_upload(
     for upload, machine in known:
         if upload.version == wanted.version and upload.home_id != target.home_id:
             try:
+                if machine.bucket is not None:
+                    connections.need_login(f"the copy of uploads/{name} is in the bucket {machine.bucket}")
                 return _copy_version(connections, upload, store_of(connections, machine), target, progress)
             except HostError as error:
                 failed = failed or error

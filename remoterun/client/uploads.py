@@ -17,7 +17,7 @@ from remoterun.agent.shared.tree import Entry, Manifest, TreeError
 from remoterun.client.connections import Connections
 from remoterun.client.stores import Arrange, Store, store_of
 from remoterun.client.upload_copies import absent, note_versions, same_as_sent
-from remoterun.errors import HomeMissing, HostError, NotFound, UsageError
+from remoterun.errors import HomeMissing, HostError, NoLogin, NotFound, UsageError
 from remoterun.model import MachineType, Resource, Upload, check_upload_name
 from remoterun.transfer import Progress, Sent
 
@@ -107,7 +107,7 @@ class Uploads:
         newest: dict[str, Upload] = {}
         for upload in found:
             newest.setdefault(upload.name, upload)
-        failed = [answer for answer in answers.values() if isinstance(answer, HostError)]
+        failed = [each for each in answers.values() if isinstance(each, HostError) and not isinstance(each, NoLogin)]
         if failed and not newest:
             raise failed[0]
         return [self._with_readers(upload) for upload in newest.values()]
@@ -167,8 +167,13 @@ class Uploads:
             for machine in reversed(known)
             if machine.rented is None and machine.rental is None and not machine.pool
         }
-        questions = {machine: partial(question, machine) for machine in homes.values()}
-        return {machine.place: answer for machine, answer in connections.ask_all(questions, wait).items()}
+        answers: dict[tuple[str | None, ...], str | HostError] = {}
+        for place, machine in homes.items():
+            if machine.bucket is not None and not machines.can_log_in(connections.config):
+                answers[place] = NoLogin(f"{machine.bucket} was not asked: there is no login at AWS here")
+        questions = {machine: partial(question, machine) for place, machine in homes.items() if place not in answers}
+        asked = connections.ask_all(questions, wait).items()
+        return answers | {machine.place: answer for machine, answer in asked}
 
     def add(self, path: Path, target: Resource, to: str | None = None, progress: Progress | None = None) -> Uploaded:
         """Add a file or a folder's contents to an upload, below `target.sub`: a new version of it.

@@ -182,7 +182,7 @@ class RunsPage(Server):
 
     def _machines(self, request: Request, _: Any) -> Any:
         hosts: Sequence[RentedHost] = ()
-        if machines.aws_is_set_up(self._client.config):
+        if machines.can_log_in(self._client.config):
             with contextlib.suppress(RemoterunError):  # its provider can't be asked
                 hosts = self._client.hosts.list()
         found = self._client.machines.status(wait=WAIT)

@@ -786,6 +786,40 @@ class TestTheCommandLine:
         assert "killed: its host was ended" in say("info", "2")[1]
         assert say("machines", "rented")[2] == "No host is rented\n"
 
+    def test_a_shell_without_a_login_works_as_before_and_says_what_aws_is_needed_for(
+        self, laptop: Laptop, say: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.chdir(write_files(laptop.root / "work", {"train.py": b"x"}))
+        assert say("upload", "train.py", "--name", "doom", "--to", "aws")[0] == 0
+        assert say("run", "-t", "gpu", "-y", "--no-git", "echo rented")[0] == 0
+        assert say("run", "-t", "local", "--no-git", "echo local")[0] == 0
+        assert say("machines", "rm", "i-0")[0] == 0
+        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_PROFILE"):
+            monkeypatch.delenv(name, raising=False)
+        monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+        for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):
+            monkeypatch.setenv(name, str(laptop.root / "nothing"))
+        laptop.another()
+        quiet = [("machines", "whoami"), ("ls",), ("machines",), ("machines", "--all"), ("ps",), ("rerun", "2")]
+        for words in (*quiet, ("run", "-t", "local", "--no-git", "true"), ("ls", "runs/2")):
+            status, out, err = say(*words)
+            assert status == 0 and not re.search("AWS (here|creden)|error|warning|bucket", err), (words, err)
+        assert "aws (seen" in say("ls")[1]
+        where = f"s3://{laptop.config.aws.bucket}, and there is no login at AWS here"
+        for what, words in (
+            ("the copy of uploads/doom is in the bucket", ("ls", "uploads/doom")),
+            (
+                "the copy of uploads/doom is in the bucket",
+                ("run", "-t", "local", "--no-git", "-m", "uploads/doom", "true"),
+            ),
+            ("the copy of run 1 is in the bucket", ("cp", "runs/1", "copied")),
+            ("the copy of run 1 is in the bucket", ("info", "1")),
+        ):
+            err = say(*words)[2]
+            assert f"{what} {where}" in err, (words, err)
+        assert "`gpu` is rented at AWS, and there is no login at AWS here" in say("run", "-t", "gpu", "-y", "true")[2]
+        assert say("logs", "1")[1] == "rented\n"  # as it was kept here
+
     def test_gc_ends_what_it_may_where_one_host_can_not_be_ended(self, laptop: Laptop, say: Callable[..., Any]) -> None:
         for number in (1, 2):
             machine = MachineType("gpu", rental=Rental("aws", ("folder.small",)))

@@ -224,6 +224,29 @@ class TestMachines:
         assert hint in (caught.value.hint or "")
         assert word in ("", "aws") or "\nknown: k80, local" in (caught.value.hint or "")
 
+    @pytest.mark.parametrize(
+        ("text", "found"),
+        [
+            ("[default]\naws_access_key_id = x\n", True),
+            ("[ default ]\nregion = us-east-1\nsso_session = work\n", True),
+            ("[profile default]\ncredential_process = x\n", True),
+            (
+                "[default]\nregion = us-east-1\n[profile work]\nsso_session = x\n[sso-session x]\nsso_region = y\n",
+                False,
+            ),
+            ("[work]\naws_access_key_id = x\n", False),
+            ("", False),
+        ],
+    )
+    def test_whether_there_is_a_login(self, config: Config, tmp_path: Path, text: str, found: bool) -> None:
+        (tmp_path / "config").write_text(text)
+        nowhere = {"AWS_EC2_METADATA_DISABLED": "true", "AWS_SHARED_CREDENTIALS_FILE": str(tmp_path / "none")}
+        variables = {**nowhere, "AWS_CONFIG_FILE": str(tmp_path / "config")}
+        used = replace(config, aws=AWS(bucket="made-once"))
+        assert machines.can_log_in(used, variables) is found
+        assert machines.can_log_in(used, {**variables, "AWS_PROFILE": "work"})
+        assert machines.can_log_in(replace(config, aws=AWS(profile="work")), variables)
+
     def test_where_aws_is_set_up(self, config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (tmp_path / "ssh").write_text("Host l4\n  HostName 10.0.0.1\n")
         settings = replace(config, ssh_config=tmp_path / "ssh")

@@ -23,7 +23,7 @@ from remoterun.cli.render import Column, file_views, live_views, machine_views, 
 from remoterun.cli.render.terminal import Cursor, Talking, Tamed, columns, shortened
 from remoterun.client import Client
 from remoterun.client.following import Item, Note, StateChange
-from remoterun.client.rented_hosts import NewBucket
+from remoterun.client.rented_hosts import HostNow, NewBucket
 from remoterun.client.renting import Plan
 from remoterun.client.upkeep import Checked, Collected, Damage, Freed, Usage, Use
 from remoterun.config import Config
@@ -96,7 +96,7 @@ WAYS: dict[str, Callable[[bool], None]] = {
     "to remove": lambda json: file_views.to_remove([(EVIL, [Upload(EVIL, 1, "", 3, 3, 1.0, EVIL, EVIL)]), (EVIL, RUN)]),
     "copied": lambda json: file_views.fetched(Fetched(1, place=EVIL, skipped=[EVIL], warnings=[EVIL]), EVIL, json),
     "machines": lambda json: machine_views.machines([MACHINE], EVIL, [EVIL], {EVIL: OFFER}, json),
-    "hosts": lambda json: machine_views.hosts_table([RENTED], {EVIL: 1.0}, json),
+    "hosts": lambda json: machine_views.hosts_table([RENTED], {RENTED.id: HostNow(1, 1.0)}, json),
     "leftovers": lambda json: machine_views.leftovers([LEFTOVER, replace(LEFTOVER, per="h")], json),
     "plan": lambda json: machine_views.renting(PLAN, NewBucket(EVIL, EVIL, False)),
     "plan with a host": lambda json: machine_views.renting(replace(PLAN, kept=RENTED), NewBucket(EVIL, EVIL, True)),

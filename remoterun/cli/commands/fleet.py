@@ -13,7 +13,7 @@ from remoterun.cli.app import Command, Json, RunNumber, example, for_each, machi
 from remoterun.cli.asking import client as connect
 from remoterun.cli.render import live_views, machine_views
 from remoterun.config import SETTINGS, Setting
-from remoterun.errors import UsageError
+from remoterun.errors import RemoterunError, UsageError
 from remoterun.model import MachineType
 
 HOST_ID = re.compile(r"i-[0-9a-f]+")
@@ -23,7 +23,8 @@ HOST_ID = re.compile(r"i-[0-9a-f]+")
 @machines_app.callback()
 def machines(
     context: typer.Context,
-    spot: Annotated[bool, typer.Option("--spot", help="Show the spot prices of now for what can be rented.")] = False,
+    every: Annotated[bool, typer.Option("--all", help="Also what can be rented, with its price.")] = False,
+    spot: Annotated[bool, typer.Option("--spot", help="As --all, with the spot prices of now.")] = False,
     json: Json = False,
 ) -> None:
     """List machines; add, inspect and remove them."""
@@ -33,7 +34,7 @@ def machines(
         return
     with connect() as client:
         config = client.config
-        offers = client.machines.rented_types(spot)
+        offers = client.machines.rented_types(spot) if every or spot else None
         machine_views.machines(client.machines.list(), config.default, ssh_aliases(config), offers, json)
 
 
@@ -214,10 +215,15 @@ def machines_default(
 @machines_app.command("whoami", cls=Command, epilog=example("remoterun machines whoami --json"))
 def machines_whoami(json: Json = False) -> None:
     """Show user, home, default machine, and the login at AWS."""
-    from remoterun.machines import aws_is_set_up
+    from remoterun.machines import can_log_in
 
     with connect() as client:
-        identity = client.hosts.identity("aws") if aws_is_set_up(client.config) else None
+        identity = None
+        if can_log_in(client.config):
+            try:
+                identity = client.hosts.identity("aws")
+            except RemoterunError as error:  # the rest is true all the same
+                render.warning(error.message)
         machine_views.whoami(client.config, identity, json)
 
 

@@ -27,6 +27,7 @@ from remoterun.cli.render.terminal import (
     word,
 )
 from remoterun.client import json_shapes
+from remoterun.errors import NoLogin
 from remoterun.model import Run, Upload, UploadCopy
 
 if TYPE_CHECKING:
@@ -43,7 +44,8 @@ def uploads(found: Sequence[Upload], as_json: bool, versions: bool = False) -> N
     """Uploads with their newest version, or the `versions` of one, the oldest first; each with the machines that have
     it."""
     copies = [copy for upload in found for copy in upload.copies]
-    show_faults({copy.machine: copy.fault for copy in copies if copy.fault is not None})
+    faults = {copy.machine: copy.fault for copy in copies if copy.fault is not None}
+    show_faults({name: fault for name, fault in faults.items() if not isinstance(fault, NoLogin)})
     if as_json:
         out_json([upload.record() for upload in found])
         return

@@ -33,8 +33,8 @@ from remoterun.cli.render.terminal import (
     when,
 )
 from remoterun.client import json_shapes
-from remoterun.machines import HOW_TO_SET_UP_AWS
-from remoterun.model import Line, Run
+from remoterun.machines import HOW_TO_SET_UP_AWS, stand_ins
+from remoterun.model import Line, Run, listed
 from remoterun.sizes import iso
 
 if TYPE_CHECKING:
@@ -48,12 +48,12 @@ if TYPE_CHECKING:
 
 
 def machines(
-    found: Sequence[Any], default: str, aliases: Sequence[str], offers: Mapping[str, Offer], as_json: bool
+    found: Sequence[Any], default: str, aliases: Sequence[str], offers: Mapping[str, Offer] | None, as_json: bool
 ) -> None:
-    """`offers`: what is rented for a name."""
+    """`offers`: what is rented for a name; None where that was not asked for."""
     own = {machine.name for machine in found}
     if as_json:
-        out_json(json_shapes.machines(found, offers, default))
+        out_json(json_shapes.machines(found, offers or {}, default))
         return
     rows = [
         [
@@ -74,9 +74,11 @@ def machines(
     others = [alias for alias in aliases if alias not in own]
     if others:
         line(f"also, from your ssh configuration: {', '.join(others[:12])}")
-    _rented({name: offer for name, offer in offers.items() if name not in own}, default)
+    _rented({name: offer for name, offer in (offers or {}).items() if name not in own}, default)
     line("* is the default; `remoterun machines add NAME user@host` adds one")
-    if not offers:
+    if offers is None:
+        line("`remoterun machines --all` shows what can be rented, too")
+    elif not offers:
         line(HOW_TO_SET_UP_AWS)
 
 
@@ -117,6 +119,11 @@ def _rented(offers: Mapping[str, Offer], default: str) -> None:
     region = next(iter(offers.values())).region
     dates = sorted({offer.priced for offer in offers.values() if offer.priced})
     of = f", prices {'of now' if dates == ['now'] else f'of {dates[-1]}'}" if dates else ""
+    others: dict[str, list[str]] = {}
+    for name, instead in stand_ins(offers).items():
+        others.setdefault(instead, []).append(name)
+    for instead, names in others.items():
+        line(f"{instead} stands in for {listed(names)}")
     line(f"rented in {region} for each run{of}, with disk and address, without traffic")
 
 

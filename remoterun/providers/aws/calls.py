@@ -115,7 +115,7 @@ def translate(error: Exception, service: str, operation: str, region: str, clock
     if fault := login_fault(code if answer else error):
         return Refused(code, fault[0], evidence=evidence, hint=fault[1])
     if code == "InvalidInstanceType":
-        hint = "remoterun machines   lists those with a name"
+        hint = "remoterun machines --all   lists those with a name"
         return Refused(code, "there is no machine of this type here", evidence=evidence, hint=hint)
     if code in DENIED and getattr(error, "operation_name", "").startswith("AssumeRole"):
         message = (
