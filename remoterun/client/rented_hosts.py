@@ -124,31 +124,27 @@ class RentedHosts:
                     found.append(Leftover("host", host.id, why, host.hourly, "h", host=host))
             found += provider.leftovers(note, everything)
         try:  # hosts cost more than objects
-            found += self._buckets() if everything else self._objects()
+            found += self._in_bucket(everything)
         except (HostError, ProviderError) as error:
             note(f"the bucket could not be looked at: {error.message}")
         return found
 
-    def _objects(self) -> Sequence[Leftover]:
-        found = []
-        for machine in self._connections.named_bucket():
+    def _in_bucket(self, everything: bool) -> Iterator[Leftover]:
+        """Objects that nothing needs; or the bucket that is named, and all that the account has for remoterun."""
+        aws, named = self._connections.config.aws, self._connections.named_bucket()
+        if everything:
+            of = self._connections.provider(machines.BUCKET).identity()
+            others = creation.existing(of.account, of.region, aws.endpoint, aws.profile)
+            for address in dict.fromkeys(
+                [*(str(machine.bucket) for machine in named), *(SCHEME + each for each in others)]
+            ):
+                yield Leftover(BUCKET, address, "it has the uploads, and what runs made", None)
+            return
+        for machine in named:
             freed = self._collect(machine, dry_run=True).freed
             if freed:
-                found.append(self._stored(OBJECTS, machine.bucket or "", freed, "no upload and no run needs them"))
-        return found
-
-    def _buckets(self) -> Sequence[Leftover]:
-        """The one that is named, and those that the account has for remoterun."""
-        aws = self._connections.config.aws
-        identity = self._connections.provider(machines.BUCKET).identity()
-        names = creation.existing(identity.account, identity.region, aws.endpoint, aws.profile)
-        named = [BucketPlace.of(machine.bucket or "").name for machine in self._connections.named_bucket()]
-        why = "has the uploads, and what runs made"
-        return [self._stored(BUCKET, SCHEME + name, None, why) for name in dict.fromkeys([*named, *names])]
-
-    def _stored(self, kind: str, id: str, bytes: int | None, why: str) -> Leftover:
-        is_priced = self._connections.config.aws.endpoint is None and bytes is not None
-        return Leftover(kind, id, why, (bytes or 0) / 1e9 * STORED if is_priced else None, bytes=bytes or 0)
+                cost = freed / 1e9 * STORED if aws.endpoint is None else None
+                yield Leftover(OBJECTS, str(machine.bucket), "no upload and no run needs them", cost, bytes=freed)
 
     def clear(self, leftover: Leftover, everything: bool = False) -> bool:
         """End or remove it, unless it is needed again by now: since the list was made, a run may have begun; but with
@@ -159,12 +155,11 @@ class RentedHosts:
                 self._collect(machine, dry_run=False)
             return True
         if leftover.kind == BUCKET:
-            self._remove_bucket(leftover.id)
-            return True
+            return self._remove_bucket(leftover.id)
         if leftover.host is None:
             return provider.clear(leftover, everything)
         host = provider.find(leftover.id)
-        if host is None or host.state == "gone":
+        if host is None or host.state in ("ending", "gone"):
             return True
         if not everything and self._why_left(host, _needed(self._connections.registry.runs())) is None:
             return False
@@ -202,7 +197,7 @@ class RentedHosts:
         for leftover in others.values():
             yield leftover, tried(leftover)
 
-    def _remove_bucket(self, address: str) -> None:
+    def _remove_bucket(self, address: str) -> bool:
         """Delete it with all that is in it, and forget it, and the uploads that it had."""
         config = self._connections.config
         creation.remove(BucketPlace.of(address, config.aws))
@@ -210,6 +205,7 @@ class RentedHosts:
             if machine.bucket == address:
                 Runs(self._connections).forget_machine(machine)
                 self._connections.config = configuration.set_aws(config, bucket=None)
+        return True
 
     def _why_left(self, host: RentedHost, needed: Container[str]) -> str | None:
         """Why nobody needs a host; None if somebody may."""

@@ -154,7 +154,7 @@ def typed(place: Place, said: str, answers: Sequence[str], *words: str) -> None:
     """A command at a terminal, which is answered, and says something at its end."""
     shell = place.spawn(*words)
     for answer in answers:
-        shell.expect(r"\[y/N\]|\[Y/n\]|type its name|account's number")
+        shell.expect(r"\[y/N\]|\[Y/n\]|the account's number, ")
         shell.sendline(answer)
     shell.expect(said)
     shell.expect(pexpect.EOF)
@@ -182,7 +182,7 @@ def test_a_bucket_that_is_gone_is_made_again_and_everything_goes(cloud: Cloud, c
     gc = ("machines", "gc", "aws", "--everything")
     typed(place, "Nothing was ended", ["y", "y"], *gc)
     assert cloud.alive() == [machine] and cloud.s3.buckets() == [bucket]
-    typed(place, "until those hosts are gone….* ended or removed", ["y", bucket], *gc)
+    typed(place, "until those hosts are gone….* ended or removed", ["y", cloud.account], *gc)
     assert cloud.left_behind() == cloud.roles_made() == cloud.s3.buckets() == []
     assert "bucket" not in (Path(place.env["REMOTERUN_HOME"]) / "config.toml").read_text()
     assert "Nothing is left over" in place.run(*gc).stderr

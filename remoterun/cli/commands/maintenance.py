@@ -189,18 +189,15 @@ def _clear_cloud(everything: bool, yes: bool, dry_run: bool, json: bool) -> int:
         if dry_run or not found:
             return 0
         if not yes and not render.is_interactive():
-            agreed = "" if everything else "`remoterun machines gc aws -y`, or "
-            raise UsageError("nobody is here to agree", hint=f"{agreed}`--dry-run` to see")
-        if not yes and not render.ask("End and remove these?", default=False):
+            others = "" if everything else "`remoterun machines gc aws -y`, or "
+            raise UsageError("nobody is here to agree", hint=f"{others}`--dry-run` to see")
+        agreed = yes or render.ask("End and remove these?", default=False)
+        if agreed and everything:
+            account = client.hosts.identity(BUCKET).account
+            agreed = render.ask_text(f"For good, for all who use it? Type the account's number, {account}:") == account
+        if not agreed:
             render.line("Nothing was ended or removed.")
             return 0
-        if everything:
-            bucket = next((each.id.removeprefix("s3://") for each in found if each.kind == "bucket"), None)
-            name = bucket or client.hosts.identity("aws").account
-            what = "all uploads and outputs in it are deleted: type its name" if bucket else "type the account's number"
-            if render.ask_text(f"{name}: {what}:") != name:
-                render.line("Nothing was ended or removed.")
-                return 0
         refused, count = [], 0
         waiting = functools.partial(render.line, "Waiting until those hosts are gone…")
         for each, result in client.hosts.clear_all(found, everything, waiting):
