@@ -19,7 +19,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import json
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -45,11 +44,7 @@ class HostFolder:
     @classmethod
     def all(cls, home: Path) -> list[HostFolder]:
         """Those that there are, in the order of their tokens."""
-        try:
-            names = sorted(os.listdir(home / HOSTS))
-        except FileNotFoundError:
-            return []
-        return [cls(home, name) for name in names if (home / HOSTS / name / "intent.json").exists()]
+        return [cls(home, found.parent.name) for found in sorted((home / HOSTS).glob("*/intent.json"))]
 
     def begin(self, intent: Intent) -> None:
         """Put the intent and fresh keys on disk. What is there already stays as it is.

@@ -37,7 +37,7 @@ def recorded(client: Client, region: str, account: str, instance: str = "i-01234
     intent = client.intent()
     client.folder(intent.token).begin(intent)
     offer = replace(client.aws.offers(T4)[0], region=region)
-    labels = tags.specification("instance", tags.of_intent(intent, offer, "", tags.home_mark(client.home)))
+    labels = tags.specification("instance", tags.of_intent(intent, offer, "", tags.marks(client.home)[0]))
     request = LaunchRequest(offer, {"TagSpecifications": [labels]}, 1, instance=instance, account=account)
     client.folder(intent.token).write("request.json", encode(request).decode())
     return intent.token
@@ -111,11 +111,11 @@ class Rules:
         self.vpc = next(iter(network.subnets(self.calls, USUAL).values()))["VpcId"]
 
     def admit(self, address: str, home: Path) -> str:
-        return network.admit(self.calls, USUAL, self.vpc, address, tags.home_mark(home))
+        return network.admit(self.calls, USUAL, self.vpc, address, tags.marks(home)[0])
 
     def wait_an_hour(self, home: Path) -> None:
         """As if the home had let itself in so long ago."""
-        stamp = {"Key": f"{tags.PREFIX}{network.HOME}{tags.home_mark(home)}", "Value": iso(time.time() - 3601)}
+        stamp = {"Key": f"{tags.PREFIX}{network.HOME}{tags.marks(home)[0]}", "Value": iso(time.time() - 3601)}
         listed = self.calls("ec2", "describe_security_group_rules", USUAL)["SecurityGroupRules"]
         for rule in listed:
             if stamp["Key"] in [tag["Key"] for tag in rule.get("Tags", ())]:
@@ -193,7 +193,7 @@ def test_a_copied_home_is_another_one_on_another_machine(tmp_path: Path, monkeyp
     (home / "hosts").mkdir(parents=True)
     (home / "hosts" / "mark").write_text("0123456789ab")  # of a version that did not tell machines apart
     before = tags.marks(home)
-    assert before[1:] == ("0123456789ab",) and tags.home_mark(home) == before[0] != "0123456789ab"
+    assert before[1:] == ("0123456789ab",) and tags.marks(home)[0] == before[0] != "0123456789ab"
     assert tags.marks(home) == before
     (tmp_path / "machine-id").write_text("another machine\n")
     monkeypatch.setattr(tags, "MACHINE_ID", tmp_path / "machine-id")

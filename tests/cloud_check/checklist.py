@@ -15,7 +15,7 @@ import boto3
 
 from remoterun.parsing import parse_duration
 from remoterun.providers.aws import catalogue
-from remoterun.providers.aws.tags import home_mark
+from remoterun.providers.aws.tags import marks
 from tests.cloud_check.user import RENTING_SECONDS, Failure, User
 
 GPU_TYPE = catalogue.NAMES["t4"]
@@ -231,7 +231,7 @@ class Checklist:
 
     @property
     def _mine(self) -> list[dict[str, Any]]:
-        return [{"Name": "tag:remoterun:home", "Values": [home_mark(self._user.home)]}]
+        return [{"Name": "tag:remoterun:home", "Values": [marks(self._user.home)[0]]}]
 
     def rules(self) -> set[tuple[str, str]]:
         """Each security group of remoterun, whoever made it, with "" and with all that it lets in."""

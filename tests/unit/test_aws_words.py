@@ -229,10 +229,10 @@ def test_tags_come_back_as_the_host_that_they_were_made_for() -> None:
 
 
 def test_two_homes_of_the_same_name_are_told_apart(tmp_path: Path) -> None:
-    mark = tags.home_mark(tmp_path / "home")
-    assert tags.home_mark(tmp_path / "home") == mark and HostFolder.all(tmp_path / "home") == []
+    mark = tags.marks(tmp_path / "home")[0]
+    assert tags.marks(tmp_path / "home")[0] == mark and HostFolder.all(tmp_path / "home") == []
     (tmp_path / "home").rename(tmp_path / "moved")
-    assert tags.home_mark(tmp_path / "moved") == mark != tags.home_mark(tmp_path / "home")
+    assert tags.marks(tmp_path / "moved")[0] == mark != tags.marks(tmp_path / "home")[0]
 
 
 def test_tags_that_make_no_sense_are_shown_as_far_as_they_do() -> None:

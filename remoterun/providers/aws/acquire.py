@@ -249,7 +249,7 @@ class Acquisition:
         disk = disk_size(image, offer, rental.disk)
         priced = catalogue.with_disk(offer, disk)
         role = self.roles.writer
-        labels = tags.of_intent(self._intent, priced, " ".join(sources), tags.home_mark(self._folder.home), role)
+        labels = tags.of_intent(self._intent, priced, " ".join(sources), tags.marks(self._folder.home)[0], role)
         subnet = self._subnets.get(offer.zone, {})
         return {
             "ClientToken": client_token(self._intent.token, offer, number),
@@ -262,7 +262,7 @@ class Acquisition:
         }
 
     def _admit(self, region: str, vpc: str) -> tuple[str, list[str]]:
-        return endpoint.admit(self._calls, region, vpc, self._settings, tags.home_mark(self._folder.home))
+        return endpoint.admit(self._calls, region, vpc, self._settings, tags.marks(self._folder.home)[0])
 
     def _is_public(self, subnet: dict[str, Any]) -> bool:
         """Whether a host gets a public address: it is how it is reached, and, in the default network, how it reaches

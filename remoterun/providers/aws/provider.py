@@ -97,7 +97,7 @@ class AWS:
         answer = self.calls("ec2", "describe_instances", region, InstanceIds=[rented.id])
         instance = answer["Reservations"][0]["Instances"][0]
         if "VpcId" in instance:
-            endpoint.admit(self.calls, region, instance["VpcId"], self._settings, tags.home_mark(self._home))
+            endpoint.admit(self.calls, region, instance["VpcId"], self._settings, tags.marks(self._home)[0])
 
     def hosts(self, note: Callable[[str], None] = unheard) -> list[RentedHost]:
         found = self._in_all(self._regions(), self._rented, note)

@@ -40,14 +40,9 @@ def owner() -> str:
     return _value(f"{getpass.getuser()}@{socket.gethostname()}")
 
 
-def home_mark(home: Path) -> str:
-    """What tells the hosts of one home from those of another: two laptops may have the same name, user and paths. On
-    another machine, a copy of a home is another one."""
-    return marks(home)[0]
-
-
 def marks(home: Path) -> tuple[str, ...]:
-    """The mark of a home, and the one that its hosts had before marks told machines apart, if it was made here."""
+    """What tells the hosts of one home from those of another: two laptops may have the same name, user and paths, and a
+    copy of a home on another machine is another one. Then the mark that it had before marks told machines apart."""
     machine = MACHINE_ID.read_bytes() if MACHINE_ID.exists() else b""
     here = hashlib.sha256(b"remoterun" + machine).hexdigest()[:12]
     file = home / HOSTS / "mark"
@@ -62,8 +57,8 @@ def marks(home: Path) -> tuple[str, ...]:
 
 
 def of_intent(intent: Intent, chosen: Offer, address: str, home: str, role: str = "") -> dict[str, str]:
-    """The tags of a host and its disk. `address` is where its client was, `home` the `home_mark` of its home, `role`
-    the id of the role by which it saves."""
+    """The tags of a host and its disk. `address` is where its client was, `home` the first of the `marks` of its home,
+    `role` the id of the role by which it saves."""
     values = {
         "token": intent.token,
         "run": intent.run,
