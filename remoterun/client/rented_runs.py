@@ -73,7 +73,8 @@ def find_store(connections: Connections, run: Run) -> tuple[Run, Store]:
         return run, HostStore(answer)
     rented = ask_provider(connections, run)
     if rented is None or rented.state in LOST:
-        run = record_status(connections, run, _how_it_ended(connections, run, rented))
+        status = _how_it_ended(connections, run, rented)
+        run = connections.registry.run(run.number) if run.final else record_status(connections, run, status)
         return run, _copy_of(connections, run, machine_of(run))
     if run.final and not rented.alive:
         return run, _copy_of(connections, run, machine_of(run))
@@ -175,6 +176,8 @@ def _how_it_ended(connections: Connections, run: Run, rented: RentedHost | None)
         if run.renting.grant_ends < now:
             why += ", and what it made after its permission to save had ended is lost"
     event = RunEvent(t=now, state=ENDINGS[reason].state, reason=reason, message=f"its host {id} {why}")
+    if run.final:  # its host has told us, and could not tell the archive
+        event = RunEvent(t=run.ended or now, state=run.state, reason=run.reason, code=run.code, message=run.message)
     try:
         status = archives.runs.record_end(archive_of(connections, run), place_of(run), event).status
     except NoBucket as error:

@@ -111,6 +111,15 @@ def laptop(tmp_path: Path, environment: Path, store: Store, monkeypatch: pytest.
             folders.take_away(rented.token)
 
 
+@pytest.fixture
+def service(laptop: Laptop, monkeypatch: pytest.MonkeyPatch) -> Iterator[Metadata]:
+    with metadata_service() as service:
+        monkeypatch.setenv(metadata.ELSEWHERE, service.address)
+        service.key, service.secret = KEY, SECRET
+        (laptop.root / "role").touch()
+        yield service
+
+
 class TestARun:
     def test_its_outputs_and_its_log_are_found_without_its_host(self, laptop: Laptop) -> None:
         run = laptop.submit("cat data; echo made >out", {"data": b"sent\n"})
@@ -307,14 +316,6 @@ class TestAnotherLaptop:
 
 
 class TestAHostWithARole:
-    @pytest.fixture
-    def service(self, laptop: Laptop, monkeypatch: pytest.MonkeyPatch) -> Iterator[Metadata]:
-        with metadata_service() as service:
-            monkeypatch.setenv(metadata.ELSEWHERE, service.address)
-            service.key, service.secret = KEY, SECRET
-            (laptop.root / "role").touch()
-            yield service
-
     def test_what_two_have_saved_by_it_is_one_run(self, laptop: Laptop, service: Metadata) -> None:
         """It is read, mounted, adopted and removed as any other; no client signs anything for that."""
         command = "cat saved 2>/dev/null && exit; echo first; echo from the first >saved; exec sleep 1000"
@@ -819,6 +820,20 @@ class TestTheCommandLine:
             assert f"{what} {where}" in err, (words, err)
         assert "`gpu` is rented at AWS, and there is no login at AWS here" in say("run", "-t", "gpu", "-y", "true")[2]
         assert say("logs", "1")[1] == "rented\n"  # as it was kept here
+
+    def test_what_is_lost_is_said(self, laptop: Laptop, service: Metadata, say: Callable[..., Any]) -> None:
+        """Where nobody came to a host that was refused."""
+        service.key = "gone"
+        assert say("run", "-t", "gpu", "-y", "-b", "--no-git", "--wait-for-login", "1s", "echo made >out")[0] == 0
+        run = laptop.client.registry.run(1)
+        there = Home.open(str(laptop.folders.home(run_token(run)))).run(run.key)
+        until(lambda: there.status().state.final)
+        lost = "its outputs (1 files): on its host alone, and lost with it"
+        assert lost in " ".join(say("ps")[2].split())
+        laptop.folders.take_away(run_token(run))
+        for words in (("ps",), ("info", "1")):
+            said = " ".join("".join(say(*words)[1:]).split())
+            assert "not all of it is in the bucket" in said and "no login came in" in said and lost in said, said
 
     def test_gc_ends_what_it_may_where_one_host_can_not_be_ended(self, laptop: Laptop, say: Callable[..., Any]) -> None:
         for number in (1, 2):

@@ -20,7 +20,18 @@ import traceback
 from functools import partial
 from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
 
-from ..shared.archive import PACK, ArchivedTree, Extent, Grant, Places, RunRecord, contents_of, log_key, pack_key
+from ..shared.archive import (
+    INCOMPLETE,
+    PACK,
+    ArchivedTree,
+    Extent,
+    Grant,
+    Places,
+    RunRecord,
+    contents_of,
+    log_key,
+    pack_key,
+)
 from ..shared.asked import WAIT_FOR_LOGIN
 from ..shared.files import read_bytes, size_of
 from ..shared.records import encode, from_json
@@ -180,7 +191,7 @@ class RunArchiving:
 
     def _incomplete(self, end: Ended, problem: str) -> Dict[str, Any]:
         """The fields of the last event of a run of which the archive does not have all."""
-        message = "not all of it is in the bucket %s: %s" % (self._spec.bucket, problem)
+        message = "%s %s: %s" % (INCOMPLETE, self._spec.bucket, problem)
         outputs = end.fields.get("outputs", {}).get("files") if "outputs" not in self._noted else 0
         missing = ["its outputs (%d files)" % outputs] if outputs else []
         if any(self._posted[name] < size_of(path) for name, path in self._streams.items()):

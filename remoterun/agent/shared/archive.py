@@ -58,6 +58,8 @@ MOST_TAKES = 2000
 MOST_IMAGE = 64 << 30
 """Bytes of an image as it is stored."""
 
+INCOMPLETE = "not all of it is in the bucket"
+"""Words of the end of a run of which the archive lacks something."""
 EXPIRED = frozenset(("ExpiredToken", "ExpiredTokenException", "RequestExpired", "TokenRefreshRequired"))
 """AWS's words for credentials, or what was signed with them, whose time is up."""
 

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from remoterun.agent.shared.archive import INCOMPLETE
 from remoterun.agent.shared.measured import rank
 from remoterun.agent.shared.spec import NONE, PYTHON, TENSORFLOW
 from remoterun.agent.shared.states import FINAL, Reason, RunState
@@ -98,7 +99,8 @@ def sparkline(values: Sequence[float], most: int) -> str:
 
 def _state_and_place(run: Run) -> str:
     """The state, and what a run waits for."""
-    waits = run.line.brief if run.line is not None else run.note if not run.final and run.started is None else None
+    is_told = not run.final and (run.started is None or run.state is RunState.SAVING)
+    waits = run.line.brief if run.line is not None else run.note if is_told else None
     return f"{state_text(run)}, {shortened(waits, NOTE)}" if waits else state_text(run)
 
 
@@ -162,7 +164,11 @@ def ending(run: Run) -> None:
 def can_go_on(runs: Iterable[Run]) -> None:
     """Say which runs were interrupted of late and may be given another rented host."""
     for run in runs:
-        if run.continuable and run.ended is not None and time.time() - run.ended < OF_LATE:
+        if run.ended is None or time.time() - run.ended >= OF_LATE:
+            continue
+        if INCOMPLETE in (run.message or ""):
+            line(f"run {run.number}: {run.message}")
+        if run.continuable:
             line(f"run {run.number} can go on: `remoterun continue {run.number}` rents it another host, if you agree")
 
 
