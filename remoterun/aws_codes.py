@@ -7,7 +7,7 @@ from collections.abc import Collection
 
 from remoterun.agent.shared.archive import EXPIRED
 
-__all__ = ["DENIED", "EXPIRED", "LATER", "UNKNOWN_KEY", "login_fault"]
+__all__ = ["DENIED", "EXPIRED", "FREE_PLAN", "LATER", "UNKNOWN_KEY", "account_fault", "login_fault"]
 
 DENIED = {
     *("UnauthorizedOperation", "AccessDenied", "AccessDeniedException", "UnauthorizedAccess"),
@@ -59,8 +59,45 @@ _LOGIN: tuple[tuple[Collection[str], str, str], ...] = (
 )
 
 
+FREE_PLAN = "not eligible for Free Tier"
+"""What AWS says, instead of a code of its own, to an account on its free plan."""
+_SUPPORT = "https://support.console.aws.amazon.com/support/home   of the kind Account and billing, which costs nothing"
+_ACCOUNT = {
+    "OptInRequired": (
+        "this account has not opted in to this region, or its sign-up is not complete",
+        "aws account enable-region --region-name {region}   takes some minutes; or another --region",
+    ),
+    "PendingVerification": (
+        "AWS is still verifying this new account: that takes minutes, and up to 4 hours",
+        "try again later; after 4 hours, ask AWS: " + _SUPPORT,
+    ),
+    "Blocked": ("AWS has blocked this account", "ask AWS why: " + _SUPPORT),
+    "AccountDisabled": ("AWS has disabled this account", "ask AWS why: " + _SUPPORT),
+    "AuthFailure.ServiceLinkedRoleCreationNotPermitted": (
+        "this account has not used spot hosts yet, and these credentials may not make AWS's role for them",
+        "aws iam create-service-linked-role --aws-service-name spot.amazonaws.com   by who may; or without --spot",
+    ),
+    "RulesPerSecurityGroupLimitExceeded": (
+        "the security group `remoterun` has as many rules as AWS allows",
+        "remoterun machines gc aws",
+    ),
+    FREE_PLAN: (
+        "this account is on AWS's free plan, which has no machines of this type",
+        "aws freetier upgrade-account-plan --account-plan-type PAID --region us-east-1   what is left of its credits "
+        "stays\nor: https://console.aws.amazon.com/billing/home   Upgrade plan",
+    ),
+}
+"""What an account is not open for yet → in words, and what opens it."""
+
+
 def login_fault(error: Exception | str) -> tuple[str, str] | None:
     """(what is wrong with the login, what mends it), if that is what an error is about: AWS's code, or one of its
     library's, which may be of a class below the one that is meant."""
     names = {error} if isinstance(error, str) else {cls.__name__ for cls in type(error).__mro__}
     return next(((fault, mended_by) for meant, fault, mended_by in _LOGIN if not names.isdisjoint(meant)), None)
+
+
+def account_fault(code: str, said: str, region: str) -> tuple[str, str] | None:
+    """(what the account is not open for, what opens it), if that is what AWS's code, or what it has said, means."""
+    fault = _ACCOUNT.get(FREE_PLAN if FREE_PLAN in said else code)
+    return None if fault is None else (fault[0], fault[1].format(region=region))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from remoterun.agent.shared.tree import show
-from remoterun.aws_codes import DENIED, LATER, login_fault
+from remoterun.aws_codes import DENIED, LATER, account_fault, login_fault
 from remoterun.errors import AlreadyExists, AuthenticationError, HostError, HostUnreachable, TransferError
 
 
@@ -57,7 +57,7 @@ def answered(response: Any, name: str, action: str, key: str) -> Exception:
         return HostUnreachable(f"{where} is not ready yet: {message or code}", hint="try again in a while")
     if code == "InvalidRange" or status == 416:
         return OutOfRange(key)
-    if fault := login_fault(code):
+    if fault := login_fault(code) or account_fault(code, message, "REGION"):
         return AuthenticationError(fault[0], hint=fault[1], evidence=f"{where}: {message or code}")
     if code == "RequestTimeTooSkewed":
         return HostError(

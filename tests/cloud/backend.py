@@ -119,6 +119,9 @@ def _run_instances(cloud: Cloud, original: Wrapper) -> Wrapper:
     ) -> Any:
         token = kwargs.get("client_token") or ""
         known_by = (self.account_id, self.region_name, token)
+        for group in [each for nic in kwargs.get("nics") or () for each in nic.get("Groups") or ()]:
+            if self.get_security_group_from_id(group) is None:
+                raise Refusal(400, "InvalidGroup.NotFound", f"The security group '{group}' does not exist")
         wanted = json.dumps(
             [image_id, count, str(user_data), security_group_names, kwargs], default=str, sort_keys=True
         )

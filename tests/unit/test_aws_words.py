@@ -463,8 +463,8 @@ def test_a_quota_is_named_with_what_to_type(account: Account, type: str, spot: b
     """The value is what is in use and what is needed, and more than what the account has."""
     refused = refusal("MaxSpotInstanceCountExceeded" if spot else "VcpuLimitExceeded")
     assert isinstance(refused, QuotaReached)
-    told, quota = quotas.error(account, refused, offer(type, "eu-west-1", spot=spot)), quota_of(type, spot)
-    assert quota is not None and quota.name in told.message and quota.code in told.message
+    told, quota = quotas.error(account, offer(type, "eu-west-1", spot=spot), refused), quota_of(type, spot)
+    assert quota is not None and told is not None and quota.name in told.message and quota.code in told.message
     assert f"it needs {table().types[type].vcpus} vCPUs more" in told.message and "eu-west-1" in told.message
     assert told.hint == quota.raise_command(value, "eu-west-1")
 
@@ -504,7 +504,7 @@ def test_none_of_what_is_wanted_is_a_fault(wanted: list[tuple[str, bool]], fault
         ("RequestExpired", "login has expired", "aws sso login"),
         ("AuthFailure", "these AWS credentials are not accepted", "aws sts get-caller-identity"),
         ("InvalidInstanceType", "no machine of this type", "remoterun machines"),
-        ("OptInRequired", "not opted in to us-east-1", "aws account enable-region --region-name us-east-1"),
+        ("OptInRequired", "not opted in to this region", "aws account enable-region --region-name us-east-1"),
         ("PendingVerification", "up to 4 hours", "support.console.aws.amazon.com"),
         ("Blocked", "AWS has blocked this account", "support.console.aws.amazon.com"),
         (

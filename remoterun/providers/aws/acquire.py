@@ -150,7 +150,7 @@ class Acquisition:
                 tried[_place(offer)] = refused.message
             except QuotaReached as refused:
                 full.add(quota)
-                reached.append(quotas.error(self._calls, refused, offer))
+                reached.append(quotas.error(self._calls, offer, refused) or refused)
         if reached and not tried:
             raise reached[0]
         lines = [*(f"{place}: {why}" for place, why in tried.items()), *(each.message for each in reached)]
@@ -174,7 +174,8 @@ class Acquisition:
                 maybe_made = request is not None and request.refused is None
                 said = f"{refused.message} {refused.evidence}"
                 is_role = self.roles.writer and re.search("IAM Instance Profile|iam:PassRole", said)
-                if pause is None or maybe_made or not (is_role or refused.code.startswith("InvalidGroup")):
+                is_new = refused.code.startswith("InvalidGroup") and not self._settings.security_group
+                if pause is None or maybe_made or not (is_role or is_new):
                     raise
                 if is_role and (not pause or refused.code in DENIED):
                     self.roles = replace(self.roles, writer="", why_not=refused.message)

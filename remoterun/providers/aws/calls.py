@@ -15,7 +15,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from remoterun.archive import aws_session
-from remoterun.aws_codes import DENIED, EXPIRED, LATER, UNKNOWN_KEY, login_fault
+from remoterun.aws_codes import DENIED, EXPIRED, LATER, UNKNOWN_KEY, account_fault, login_fault
 from remoterun.errors import ConfigError, RemoterunError
 from remoterun.providers.base import ProviderError, ProviderUnreachable
 
@@ -56,39 +56,12 @@ CAPACITY = {
     "SpotMaxPriceTooLow",
 }
 QUOTA = {"VcpuLimitExceeded", "MaxSpotInstanceCountExceeded", "InstanceLimitExceeded"}
-SUPPORT = "https://support.console.aws.amazon.com/support/home   of the kind Account and billing, which costs nothing"
-NOT_READY = {
-    "OptInRequired": (
-        "this account has not opted in to {region}, or its sign-up is not complete",
-        "aws account enable-region --region-name {region}   takes some minutes; or another --region",
-    ),
-    "PendingVerification": (
-        "AWS is still verifying this new account: that takes minutes, and up to 4 hours",
-        "try again later; after 4 hours, ask AWS: " + SUPPORT,
-    ),
-    "Blocked": ("AWS has blocked this account", "ask AWS why: " + SUPPORT),
-    "AccountDisabled": ("AWS has disabled this account", "ask AWS why: " + SUPPORT),
-    "AuthFailure.ServiceLinkedRoleCreationNotPermitted": (
-        "this account has not used spot hosts yet, and these credentials may not make AWS's role for them",
-        "aws iam create-service-linked-role --aws-service-name spot.amazonaws.com   by who may; or without --spot",
-    ),
-    "RulesPerSecurityGroupLimitExceeded": (
-        "the security group `remoterun` in {region} has as many rules as AWS allows",
-        "remoterun machines gc aws",
-    ),
-    "FreePlan": (
-        "this account is on AWS's free plan, which has no machines of this type",
-        "aws freetier upgrade-account-plan --account-plan-type PAID --region us-east-1   what is left of its credits "
-        "stays\nor: https://console.aws.amazon.com/billing/home   Upgrade plan",
-    ),
-}
-"""What an account is not open for yet → in words, and what opens it."""
-FREE_PLAN = "not eligible for Free Tier"
 ENCODED = re.compile(r"[.\s]*Encoded authorization failure message:\s*(\S+)")
 LINK = {
     *("HTTPClientError", "ConnectionError", "EndpointConnectionError", "ResponseStreamingError"),
     "ResponseParserError",  # something on the way answers in place of AWS
 }
+OWN = {"InvalidSubnetID.NotFound", "InvalidSubnetID.Malformed", "InvalidGroup.NotFound", "InvalidGroupId.Malformed"}
 GONE = re.compile(r"Invalid[A-Za-z]+(\.|ID\.?)(NotFound|Malformed)|.*\.NotFound|ParameterNotFound")
 """What is said of something that isn't there."""
 
@@ -107,9 +80,8 @@ def translate(error: Exception, service: str, operation: str, region: str, clock
         return QuotaReached(code, "the account's limit is reached", evidence=evidence)
     if code in ("VPCIdNotSpecified", "DefaultVpcDoesNotExist", "MissingInput"):
         return no_default_vpc(region, said, code)
-    if (why := "FreePlan" if FREE_PLAN in said else code) in NOT_READY:
-        message, hint = (text.format(region=region) for text in NOT_READY[why])
-        return Refused(why, message, evidence=evidence, hint=hint)
+    if fault := account_fault(code, said, region):
+        return Refused(code, fault[0], evidence=evidence, hint=fault[1])
     if (code in EXPIRED or code in UNKNOWN_KEY) and abs(clock_skew) > CLOCK_SECONDS:
         return clock_error(clock_skew, evidence)
     if fault := login_fault(code if answer else error):
@@ -118,9 +90,7 @@ def translate(error: Exception, service: str, operation: str, region: str, clock
         hint = "remoterun machines --all   lists those with a name"
         return Refused(code, "there is no machine of this type here", evidence=evidence, hint=hint)
     if code in DENIED and getattr(error, "operation_name", "").startswith("AssumeRole"):
-        message = (
-            "the role of this AWS profile can't be assumed: the MFA code was wrong, or it does not trust this user"
-        )
+        message = "the role of this AWS profile can't be assumed: a wrong MFA code, or one that this user may not have"
         return Refused(code, message, evidence=evidence, hint="aws sts get-caller-identity   asks again")
     if code in DENIED:
         return _denied(code, said, service, operation, evidence, encoded[1] if encoded else "")
@@ -131,7 +101,8 @@ def translate(error: Exception, service: str, operation: str, region: str, clock
         return ProviderUnreachable(f"AWS can't answer now ({code})", evidence=evidence, hint="try again in a minute")
     if not answer:
         return Refused(code, f"AWS's library refuses the call: {error}", hint="remoterun doctor aws")
-    return Refused(code, f"AWS refuses {service}:{_action(operation)} ({code})", evidence=evidence)
+    mends = f"`subnet` and `security_group` below [aws] in config.toml have to be of {region}" if code in OWN else None
+    return Refused(code, f"AWS refuses {service}:{_action(operation)} ({code})", evidence=evidence, hint=mends)
 
 
 def clock_error(clock_skew: float, evidence: str | None = None) -> Refused:

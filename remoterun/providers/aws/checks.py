@@ -7,9 +7,10 @@ from collections.abc import Callable, Collection, Iterator
 from typing import TYPE_CHECKING
 
 from remoterun.agent.shared.api import MachineCheck
+from remoterun.aws_codes import FREE_PLAN, account_fault
 from remoterun.errors import RemoterunError
 from remoterun.providers.aws import endpoint, image, network, permissions, quotas, roles
-from remoterun.providers.aws.calls import CLOCK_SECONDS, DEFAULT_REGION, NOT_READY, Calls, clock_error
+from remoterun.providers.aws.calls import CLOCK_SECONDS, DEFAULT_REGION, Calls, clock_error
 from remoterun.providers.aws.catalogue import offer
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ def _plan(calls: Calls) -> Iterator[MachineCheck]:
     """Nothing where the account is a paid one, or can't be asked."""
     with contextlib.suppress(RemoterunError):
         if calls("freetier", "get_account_plan_state", DEFAULT_REGION)["accountPlanType"] == "FREE":
-            yield MachineCheck("plan", False, *NOT_READY["FreePlan"])
+            yield MachineCheck("plan", False, *(account_fault("", FREE_PLAN, "") or ()))
 
 
 def _roles(calls: Calls) -> MachineCheck:
@@ -71,10 +72,7 @@ def _roles(calls: Calls) -> MachineCheck:
 
 def _network(calls: Calls, region: str, settings: AWS) -> str:
     zones = network.subnets(calls, region, settings.subnet)
-    if settings.security_group is not None:
-        network.own_group(calls, region, next(iter(zones.values()))["VpcId"], settings.security_group)
-    where = f"`{settings.subnet}` is in" if settings.subnet else "the default network has zones"
-    return f"{where} {', '.join(zones)}" + (f"; `{settings.security_group}`" if settings.security_group else "")
+    return f"{settings.subnet or 'the default network'} has zones {', '.join(zones)}"
 
 
 def _endpoint(calls: Calls, region: str, subnet: str | None) -> str:
@@ -86,7 +84,10 @@ def _endpoint(calls: Calls, region: str, subnet: str | None) -> str:
 
 def _way_in(calls: Calls, region: str, settings: AWS) -> Iterator[MachineCheck]:
     """From where hosts are reached on port 22, and what else there is where that is closed."""
-    yield _attempt("address", lambda: _let_in(settings))
+    group = settings.security_group
+    yield _attempt(
+        "address", lambda: f"port 22 lets in {group or ', '.join(network.client_addresses(settings.address))}"
+    )
     with contextlib.suppress(RemoterunError):
         setting = f'connect = "{endpoint.CONNECT}" below [aws] in config.toml'
         way = f"make one, and set {setting}: {endpoint.making(calls, region, settings.subnet)}"
@@ -94,9 +95,7 @@ def _way_in(calls: Calls, region: str, settings: AWS) -> Iterator[MachineCheck]:
 
 
 def _let_in(settings: AWS) -> str:
-    if settings.security_group is not None:
-        return f"hosts let in who `{settings.security_group}` lets in on port 22"
-    return f"hosts let in {', '.join(network.client_addresses(settings.address))} on port 22"
+    return settings.security_group or ", ".join(network.client_addresses(settings.address))
 
 
 def _attempt(name: str, ask: Callable[[], str]) -> MachineCheck:

@@ -35,7 +35,7 @@ def admit(calls: Calls, region: str, vpc: str, settings: AWS, mark: str) -> tupl
     if settings.connect == CONNECT:
         check_program()
     if settings.security_group is not None:
-        return network.own_group(calls, region, vpc, settings.security_group), []
+        return settings.security_group, []
     sources: list[str] = []
     if settings.connect == CONNECT:
         found = required(calls, region, vpc, settings.subnet)

@@ -35,37 +35,11 @@ AWAITED = 3600.0
 def subnets(calls: Calls, region: str, own: str | None = None) -> dict[str, dict[str, Any]]:
     """The subnet of each zone of a region in which hosts may be: the default ones, or one that is named in their place,
     and has one zone. Raises `Refused` where there is none."""
-    if own is not None:
-        hint = 'region = "…" below [aws] in config.toml has to be that of the subnet'
-        found = _named(calls, region, "subnet", own, "describe_subnets", "SubnetIds", "Subnets", hint)
-        return {found["AvailabilityZone"]: found}
-    filters = [{"Name": "default-for-az", "Values": ["true"]}]
-    listed = calls("ec2", "describe_subnets", region, Filters=filters)["Subnets"]
+    which = {"SubnetIds": [own]} if own else {"Filters": [{"Name": "default-for-az", "Values": ["true"]}]}
+    listed = calls("ec2", "describe_subnets", region, **which)["Subnets"]
     if not listed:
         raise no_default_vpc(region)
     return {subnet["AvailabilityZone"]: subnet for subnet in sorted(listed, key=lambda each: each["AvailabilityZone"])}
-
-
-def own_group(calls: Calls, region: str, vpc: str, id: str) -> str:
-    """A security group of the user's, whose rules are theirs. Raises `Refused` where it is not in that network."""
-    hint = "the security group has to be of the network of the subnet: both stand below [aws] in config.toml"
-    found = _named(calls, region, "security group", id, "describe_security_groups", "GroupIds", "SecurityGroups", hint)
-    if found["VpcId"] != vpc:
-        raise Refused("InvalidGroup", f"`{id}` is in the network {found['VpcId']}, and hosts are in {vpc}", hint=hint)
-    return id
-
-
-def _named(
-    calls: Calls, region: str, kind: str, id: str, operation: str, by: str, key: str, hint: str
-) -> dict[str, Any]:
-    """What is said of a thing that the settings name. Raises `Refused` where it is not there."""
-    try:
-        found: dict[str, Any] = calls("ec2", operation, region, **{by: [id]})[key][0]
-        return found
-    except Refused as refused:
-        if not is_gone(refused):
-            raise
-        raise Refused("NotFound", f"{region} has no {kind} `{id}`", hint=hint) from refused
 
 
 def client_addresses(given: str | None) -> list[str]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from remoterun.agent.shared.api import MachineCheck
 from remoterun.archive.workers import each as each_at_once
@@ -13,9 +12,6 @@ from remoterun.errors import RemoterunError
 from remoterun.providers.aws import catalogue
 from remoterun.providers.aws.calls import Calls, QuotaReached
 from remoterun.providers.base import Offer
-
-_STANDARD = "Standard (A, C, D, H, I, M, R, T, Z)"
-_STANDARD_TYPES = r"(?!trn|inf|dl|mac|hpc)[acdhimrtz][a-z]*\d"
 
 
 @dataclass(frozen=True)
@@ -27,13 +23,11 @@ class Quota:
     name: str
     spot: bool
     types: str
-    wild: tuple[str, ...]
-    """The same for EC2's filters, or more."""
 
     def of(self, type: str, spot: bool) -> bool:
         return spot == self.spot and re.match(self.types, type) is not None
 
-    def raise_command(self, vcpus: int | str, region: str) -> str:
+    def raise_command(self, vcpus: int, region: str) -> str:
         """What asks AWS for a higher one."""
         return (
             "aws service-quotas request-service-quota-increase --service-code ec2 "
@@ -41,15 +35,15 @@ class Quota:
         )
 
 
-_G, _ANY = ("g*", "vt*"), tuple(f"{letter}*" for letter in "acdhimrtz")
+_LETTERS, _STANDARD = "Standard (A, C, D, H, I, M, R, T, Z)", r"(?!trn|inf|dl|mac|hpc)[acdhimrtz][a-z]*\d"
 QUOTAS = (
-    Quota("G", "L-DB2E81BA", "Running On-Demand G and VT instances", False, r"(g|gr|vt)\d", _G),
-    Quota("G", "L-3819A6DF", "All G and VT Spot Instance Requests", True, r"(g|gr|vt)\d", _G),
-    Quota("P", "L-417A185B", "Running On-Demand P instances", False, r"p\d", ("p*",)),
-    Quota("P4", "L-7212CCBC", "All P4, P3 and P2 Spot Instance Requests", True, r"p[234]", ("p2*", "p3*", "p4*")),
-    Quota("P5", "L-C4BD4855", "All P5 Spot Instance Requests", True, r"p5", ("p5*",)),
-    Quota("standard", "L-1216C47A", f"Running On-Demand {_STANDARD} instances", False, _STANDARD_TYPES, _ANY),
-    Quota("standard", "L-34B43A08", f"All {_STANDARD} Spot Instance Requests", True, _STANDARD_TYPES, _ANY),
+    Quota("G", "L-DB2E81BA", "Running On-Demand G and VT instances", False, r"(g|gr|vt)\d"),
+    Quota("G", "L-3819A6DF", "All G and VT Spot Instance Requests", True, r"(g|gr|vt)\d"),
+    Quota("P", "L-417A185B", "Running On-Demand P instances", False, r"p\d"),
+    Quota("P4", "L-7212CCBC", "All P4, P3 and P2 Spot Instance Requests", True, r"p[234]"),
+    Quota("P5", "L-C4BD4855", "All P5 Spot Instance Requests", True, r"p5"),
+    Quota("standard", "L-1216C47A", f"Running On-Demand {_LETTERS} instances", False, _STANDARD),
+    Quota("standard", "L-34B43A08", f"All {_LETTERS} Spot Instance Requests", True, _STANDARD),
 )
 """AWS's table: what spot hosts of the newest types (P6) count for is not in it."""
 
@@ -60,37 +54,31 @@ def quota_of(type: str, spot: bool) -> Quota | None:
 
 
 def check(calls: Calls, offers: Sequence[Offer]) -> None:
-    """See `Provider.check_quotas`. An account that may not be asked finds out from `acquire`."""
-    first: dict[tuple[str, bool], Offer] = {}
-    for offer in offers:
-        first.setdefault((offer.type, offer.spot), offer)
-    errors = []
-    for offer in first.values():
-        quota = quota_of(offer.type, offer.spot)
-        if quota is None:
-            return
-        limit, used = _limit(calls, quota, offer.region), _used(calls, quota, offer.region)
-        if limit is None or used is None or used + offer.vcpus <= limit:
-            return
-        errors.append(_error(QuotaReached("VcpuLimitExceeded", ""), quota, offer, limit, used))
-    if errors:
+    """See `Provider.check_quotas`."""
+    errors = [error(calls, offer) for offer in {each.type: each for each in offers}.values()]
+    if errors and errors[0] is not None and None not in errors:
         raise errors[0]
 
 
-def error(calls: Calls, refused: QuotaReached, offer: Offer) -> QuotaReached:
-    """What to do about a limit that a call has reached."""
-    quota = quota_of(offer.type, offer.spot)
-    if quota is None:
-        kind = "spot" if offer.spot else "on demand"
-        where = f"https://{offer.region}.console.aws.amazon.com/servicequotas/home/services/ec2/quotas"
-        return QuotaReached(
-            refused.code,
-            f"the account's limit for {offer.type} ({kind}) in {offer.region} is reached",
-            evidence=refused.evidence,
-            hint=f"{where}   has all limits, and asks for higher ones",
-        )
-    limit, used = _limit(calls, quota, offer.region), _used(calls, quota, offer.region)
-    return _error(refused, quota, offer, limit, used)
+def error(calls: Calls, offer: Offer, refused: QuotaReached | None = None) -> QuotaReached | None:
+    """What to do about a limit that a call has reached, or, without one, that one would reach; then None where it would
+    not, or the account may not be asked."""
+    quota, more = quota_of(offer.type, offer.spot), offer.vcpus or _vcpus(offer.type)
+    limit = used = None
+    if quota is not None:
+        limit, used = _limit(calls, quota, offer.region), _used(calls, quota, offer.region)
+    if refused is None and (not isinstance(limit, int) or used is None or used + more <= limit):
+        return None
+    message = f"the account's limit does not allow {offer.type} ({_kind(offer.spot)}) in {offer.region}"
+    hint = f"https://{offer.region}.console.aws.amazon.com/servicequotas/home/services/ec2/quotas   has all limits"
+    if quota is not None:
+        known = f" is {limit} vCPUs" if isinstance(limit, int) else ""
+        known += "" if used is None else f", {used} are in use"
+        message += f": `{quota.name}` ({quota.code}){known}, and it needs {more} vCPUs more"
+        value = more + (used or 0)  # what has just ended counts for a while, so that this may be less than the limit
+        hint = quota.raise_command(limit + more if isinstance(limit, int) and value <= limit else value, offer.region)
+    evidence = "new accounts often have 0 for GPUs; AWS answers a request in hours to days"
+    return QuotaReached(refused.code if refused else "VcpuLimitExceeded", message, hint=hint, evidence=evidence)
 
 
 def checks(calls: Calls, region: str, wanted: Collection[tuple[str, bool]]) -> list[MachineCheck]:
@@ -101,38 +89,21 @@ def checks(calls: Calls, region: str, wanted: Collection[tuple[str, bool]]) -> l
     `doctor` is content with an account for CPUs once config.toml says that CPUs are all that is wanted.
     """
     found = []
-    asked = each_at_once(lambda quota: _answer(calls, quota, region), QUOTAS)
-    for quota, limit in zip(QUOTAS, asked, strict=True):
-        name = f"quota {quota.kind} {'spot' if quota.spot else 'on demand'}"
+    for quota, limit in zip(QUOTAS, each_at_once(lambda quota: _limit(calls, quota, region), QUOTAS), strict=True):
+        name = f"quota {quota.kind} {_kind(quota.spot)}"
         types = [type for type, spot in wanted or ((catalogue.NAMES["t4"], False),) if quota.of(type, spot)]
         if isinstance(limit, RemoterunError):
             found.append(MachineCheck(name, None, f"can't be asked: {limit.message}"))
         elif limit:
             found.append(MachineCheck(name, True, f"{limit} vCPUs at a time ({quota.code})"))
         else:
-            least = max((_vcpus(type) for type in types), default=_least(quota))
-            ok = False if types else None
-            found.append(MachineCheck(name, ok, f"none may run ({quota.code})", quota.raise_command(least, region)))
+            least = min(_vcpus(type) for type in catalogue.NAMES.values() if quota.of(type, quota.spot))
+            fix = quota.raise_command(max(map(_vcpus, types), default=least), region)
+            found.append(MachineCheck(name, False if types else None, f"none may run ({quota.code})", fix))
     return found
 
 
-def _error(refused: QuotaReached, quota: Quota, offer: Offer, limit: int | None, used: int | None) -> QuotaReached:
-    more = offer.vcpus or _vcpus(offer.type)
-    value = more + (used or 0)
-    if limit is not None and value <= limit:  # what has just ended counts for a while
-        value = limit + more
-    counted = "" if limit is None else f" is {limit} vCPUs"
-    counted += "" if not used else f", {used} are in use" if counted else f": {used} vCPUs are in use"
-    return QuotaReached(
-        refused.code,
-        f"the account's limit does not allow {offer.type} ({'spot' if offer.spot else 'on demand'}) in {offer.region}:"
-        f" `{quota.name}` ({quota.code}){counted}, and it needs {more} vCPUs more",
-        evidence="\n".join(filter(None, [refused.evidence, "AWS answers a request for more in hours to days"])),
-        hint=quota.raise_command(value, offer.region),
-    )
-
-
-def _answer(calls: Calls, quota: Quota, region: str) -> int | RemoterunError:
+def _limit(calls: Calls, quota: Quota, region: str) -> int | RemoterunError:
     try:
         answer = calls("service-quotas", "get_service_quota", region, ServiceCode="ec2", QuotaCode=quota.code)
         return int(answer["Quota"]["Value"])
@@ -140,37 +111,23 @@ def _answer(calls: Calls, quota: Quota, region: str) -> int | RemoterunError:
         return error
 
 
-def _limit(calls: Calls, quota: Quota, region: str) -> int | None:
-    """None where it can't be asked."""
-    answer = _answer(calls, quota, region)
-    return None if isinstance(answer, RemoterunError) else answer
-
-
 def _used(calls: Calls, quota: Quota, region: str) -> int | None:
     """vCPUs of all instances of the account that count now; None where it can't be asked."""
-    filters = [
-        {"Name": "instance-type", "Values": list(quota.wild)},
-        {"Name": "instance-state-name", "Values": ["pending", "running"]},
-    ]
+    filters = [{"Name": "instance-state-name", "Values": ["pending", "running"]}]
     try:
         listed = calls.pages("ec2", "describe_instances", region, "Reservations", Filters=filters)
     except RemoterunError:
         return None
-    return sum(
-        _vcpus(each["InstanceType"], each.get("CpuOptions", {}))
-        for reservation in listed
-        for each in reservation["Instances"]
-        if quota.of(each["InstanceType"], each.get("InstanceLifecycle") == "spot")
-    )
+    there = [(each["InstanceType"], each) for reservation in listed for each in reservation["Instances"]]
+    counted = [(type, each) for type, each in there if quota.of(type, each.get("InstanceLifecycle") == "spot")]
+    return sum(_vcpus(type) or each.get("CpuOptions", {}).get("CoreCount", 0) * 2 for type, each in counted)
 
 
-def _vcpus(type: str, options: dict[str, Any] | None = None) -> int:
-    """Of a type of the table, or as an instance says of itself."""
+def _vcpus(type: str) -> int:
+    """Of a type of the table; 0 of another one."""
     known = catalogue.table().types.get(type)
-    told = options or {}
-    return known.vcpus if known is not None else told.get("CoreCount", 0) * told.get("ThreadsPerCore", 0)
+    return 0 if known is None else known.vcpus
 
 
-def _least(quota: Quota) -> int:
-    """vCPUs of the smallest type with a name that counts."""
-    return min((_vcpus(type) for type in catalogue.NAMES.values() if quota.of(type, quota.spot)), default=8)
+def _kind(spot: bool) -> str:
+    return "spot" if spot else "on demand"
