@@ -162,11 +162,9 @@ def _call(environ: dict[str, Any], body: bytes) -> Call:
     if service == "scheduler":
         kind, _, rest = action.strip("/").partition("/")
         verbs = {"POST": "Create", "PUT": "Update", "DELETE": "Delete", "GET": "Get" if rest else "List"}
-        target = json.loads(body or b"{}").get("Target", {})
-        parameters = {"Name": rest.partition("?")[0], **{name: str(target[name]) for name in ("RoleArn",) if target}}
+        role = json.loads(body or b"{}").get("Target", {}).get("RoleArn")
+        parameters = {"Name": urllib.parse.unquote(rest.partition("?")[0]), **({"RoleArn": role} if role else {})}
         action = f"{verbs[environ['REQUEST_METHOD']]}{kind.title().replace('-', '')[: None if not rest else -1]}"
-        told = json.loads(body or b"{}")
-        parameters = {"Name": urllib.parse.unquote(rest), "RoleArn": told.get("Target", {}).get("RoleArn", "")}
     token = parameters.get("ClientToken")
     return Call(time.monotonic(), service, action, region, key, token, parameters)
 
