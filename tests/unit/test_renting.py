@@ -25,7 +25,7 @@ from remoterun.config import Config
 from remoterun.errors import UsageError
 from remoterun.model import HostUse, MachineType, Rental, Renting, Run, RunRequest
 from remoterun.providers.aws import acquire, catalogue
-from remoterun.providers.base import Offer, RentedHost
+from remoterun.providers.base import Offer, RentedHost, Roles
 from remoterun.registry import Registry
 
 T4 = MachineType("t4", gpus=1, rental=Rental("aws", ("g4dn.xlarge",)))
@@ -64,6 +64,17 @@ def test_the_plan_in_words() -> None:
     assert re.search(r"and tomorrow \d\d:\d\d, in 24 h, at the latest\n?", said)
     assert "10 min after its last run" in said
     assert all(len(line) <= 78 for line in said.splitlines())
+
+
+def test_how_long_a_host_waits_for_a_login_is_in_the_plan() -> None:
+    plan = Plan(T4, OFFERS, 24.0, 600.0, 1)
+    waits = "its host waits up to 1 h for it ($0.542), and ends without it"
+    assert f"login    if yours ends before the run does,\n         {waits}" in text(plan)
+    soon = replace(plan, login_ends=time.time() + 3600, wait=7200.0)
+    assert re.search(
+        r"login    yours ends to.*, before the run may:\n +its host waits up to 2 h for it \(\$1\.08\)", text(soon)
+    )
+    assert "login" not in text(replace(soon, roles=Roles(writer="AROAEXAMPLE")))
 
 
 def test_the_most_is_that_of_the_dearest_type() -> None:

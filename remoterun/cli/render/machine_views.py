@@ -285,7 +285,7 @@ def plan_lines(plan: Plan, new: NewBucket | None = None) -> list[tuple[str, str]
     if plan.needs_login:
         known = f"yours ends {when(plan.login_ends)}" if plan.login_ends is not None else ""
         listed.append(("login", f"{known}, before the run may:" if known else "if yours ends before the run does,"))
-        listed.append(("", f"its host waits up to {_wait(plan)}; then it ends, and what it has is lost"))
+        listed.append(("", f"its host waits up to {_wait(plan)}, and ends without it"))
     if new is not None:
         first_line, *others = bucket_lines(new)
         listed += [("bucket", first_line), *(("", text) for text in others)]
