@@ -390,7 +390,7 @@ def test_a_host_whose_boot_goes_no_further_ends_at_its_deadline(cloud: Cloud, cl
 
 
 def test_a_host_that_nobody_uses_ends(cloud: Cloud, client: Client) -> None:
-    """It has half an hour; one that had seconds from the start could be gone before anybody comes."""
+    """It has 10 minutes; one that had seconds from the start could be gone before anybody comes."""
     rented = client.acquire()
     setting = f'"unused": {user_data.UNUSED}'
     lines = f"grep -q '{setting}' {user_data.SETTINGS} && sed -i 's/{setting}/\"unused\": 2/' {user_data.SETTINGS}"

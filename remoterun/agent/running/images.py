@@ -154,9 +154,20 @@ def _check_room(home: Home, tool: str, image: str) -> None:
         size = int(subprocess.check_output(asked, stderr=subprocess.DEVNULL, timeout=FIRST))
     except (OSError, ValueError, subprocess.SubprocessError) as error:
         raise Unusable("it is not known whether it can be saved: %s" % error)
-    free = free_space(home.tmp)
+    free = min(free_space(folder) for folder in (home.tmp, *_folder_of(tool)))
     if free < 2 * size + ROOM:
         raise Unusable("to save it takes %d MiB of the disk, which has %d MiB free" % (size >> 19, free >> 20))
+
+
+def _folder_of(tool: str) -> List[str]:
+    """Where Docker has its images, as far as it says so."""
+    asked = [tool, "info", "--format", "{{.DockerRootDir}} {{.DriverStatus}}"]
+    try:
+        told = subprocess.check_output(asked, stderr=subprocess.DEVNULL, timeout=FIRST).decode().strip()
+    except (OSError, ValueError, subprocess.SubprocessError):
+        return []
+    folder = "/var/lib/containerd" if "io.containerd" in told else told.partition(" ")[0]
+    return [folder] if os.path.isdir(folder) else []
 
 
 def _in_time(job: BuildJob, size: int) -> Callable[[], None]:

@@ -13,8 +13,8 @@ import threading
 import time
 from typing import TYPE_CHECKING, Callable, ContextManager, Dict, Iterable, Iterator, List, Mapping, Optional
 
-from ..shared.files import locked, read_bytes, unless_held
-from ..shared.records import decode
+from ..shared.files import locked, read_bytes, unless_held, write_whole
+from ..shared.records import Record, decode, encode
 from ..shared.states import FINAL
 from ..store.home import Home
 from ..store.run_folder import SUPERVISOR
@@ -89,6 +89,13 @@ def revive(home: Home, keys: Iterable[str] = (), ended: bool = False) -> None:
                     spawn(home, key)
 
 
+class KeeperStart(Record):
+    """How whoever watches the host (providers/aws/on_host.py) starts the keeper again, as the same user."""
+
+    words: List[str]
+    variables: Dict[str, str]
+
+
 def ensure_keeper(home: Home) -> None:
     """Start a keeper for a host that is rented, unless one lives. Costs next to nothing on others."""
     if home.rental.terms() is None:
@@ -98,7 +105,10 @@ def ensure_keeper(home: Home) -> None:
             return
     variables = _variables_of_no_run(os.environ)
     variables[SUPERVISOR] = KEEPER  # else a supervisor that started it would end it with its run
+    words = ["sh", "-c", 'setsid "$@" >>keeper.log 2>&1 &', "sh", *agent_command(), "keep", "--home", home.path]
     with contextlib.suppress(OSError, ImportError):
+        left = encode(KeeperStart(words, variables))
+        write_whole(os.path.join(home.path, "keeper.json"), left)
         detached(home, os.path.join(home.path, "keeper.log"), variables, "keep", "--home", home.path)
 
 

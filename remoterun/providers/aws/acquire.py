@@ -377,7 +377,7 @@ class Acquisition:
         lines = [
             *([error.evidence] if error.evidence else []),
             f"it could not be ended, either: {refused.message}",
-            f"{request.instance} ends by itself after half an hour without use",
+            f"{request.instance} ends by itself after 10 minutes without use",
         ]
         error.evidence = "\n".join(lines)
         error.hint = "remoterun machines gc aws   ends it now"

@@ -1,7 +1,8 @@
 """What runs as root on a rented host: it is sent there by user-data, and knows nothing but `/etc/remoterun/host.json`.
 
     on_host.py prepare           once, at the first boot: Docker, the instance store, the home with its terms
-    on_host.py watch             for ever: ends the host at its deadline, or when nobody has used it for long
+    on_host.py watch             for ever: ends the host at its deadline, or when nobody has used it for long, and
+                                 starts the agent's keeper again if it was killed
     on_host.py await             waits until `prepare` is done, and prints what it found, and the host's own key
 
 Standard library only, Python >= 3.8.
@@ -9,6 +10,7 @@ Standard library only, Python >= 3.8.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pwd
@@ -26,6 +28,8 @@ HOST_KEY = "/etc/ssh/ssh_host_ecdsa_key"
 """Made here, so that nobody else has read it: of another kind than the one of user-data, and sshd shows both."""
 DATA = "/var/lib/remoterun"
 DEEP_LEARNING_STORE = "/opt/dlami/nvme"
+CONTAINERD = "/var/lib/containerd"
+"""Where Docker has its images, from version 29 on."""
 DOCKER_SETTINGS = "/etc/docker/daemon.json"
 SHUTDOWN = ["shutdown", "-P", "now"]
 CHECK_SECONDS = 20.0
@@ -143,10 +147,13 @@ def prepare_docker(user: str, store: str | None) -> None:
                 settings = json.load(file)
         place = os.path.join(store, "docker")
         if settings.get("data-root") != place:
+            os.makedirs(os.path.join(store, "containerd"), 0o711, exist_ok=True)
+            os.makedirs(CONTAINERD, 0o711, exist_ok=True)
+            run(["mount", "--bind", os.path.join(store, "containerd"), CONTAINERD])
             settings["data-root"] = place
             os.makedirs(os.path.dirname(DOCKER_SETTINGS), exist_ok=True)
             write_whole(DOCKER_SETTINGS, json.dumps(settings, indent=1), 0o644)
-            run(["systemctl", "restart", "docker"], seconds=120)
+            run(["systemctl", "restart", "containerd", "docker"], seconds=120)
     else:
         run(["systemctl", "start", "docker"], seconds=120)
 
@@ -172,29 +179,43 @@ def install_docker() -> None:
 def watch(settings: dict[str, Any]) -> None:
     """End the host at its deadline, or when no process of its user was seen for long. Not by the clock, which may be
     set, but by the time that the machine is up."""
-    try:
-        user = pwd.getpwnam(settings["user"]).pw_uid
-    except KeyError:  # an image without that user: nobody can use it
-        user = -1
     used = time.monotonic()
     while True:
-        if in_use(user):
-            used = time.monotonic()
+        with contextlib.suppress(KeyError):  # an image without that user: nobody can use it
+            user = pwd.getpwnam(settings["user"])
+            running = commands(user.pw_uid)
+            if running:
+                used = time.monotonic()
+            if not any(b"\0keep\0--home\0" in command for command in running):
+                start_keeper(settings["home"], user)
         if time.time() >= settings["terms"]["deadline"] or time.monotonic() - used >= settings["unused"]:
             subprocess.call(SHUTDOWN)
         time.sleep(min(CHECK_SECONDS, settings["unused"] / 4))
 
 
-def in_use(user: int) -> bool:
-    """Whether any process runs as a user: an agent, a supervisor, a keeper, or somebody who has logged in."""
-    for name in os.listdir("/proc"):
-        if name.isdigit():
-            try:
-                if os.stat("/proc/" + name).st_uid == user:
-                    return True
-            except OSError:
-                continue
-    return False
+def commands(user: int) -> list[bytes]:
+    """Of the processes of a user: an agent, a supervisor, a keeper, or somebody who has logged in."""
+    found = []
+    for name in filter(str.isdigit, os.listdir("/proc")):
+        with contextlib.suppress(OSError):
+            if os.stat("/proc/" + name).st_uid == user:
+                with open(f"/proc/{name}/cmdline", "rb") as file:
+                    found.append(file.read())
+    return found
+
+
+def start_keeper(home: str, user: pwd.struct_passwd) -> None:
+    """As an agent has left word, if one ever came. The keeper starts what else was killed."""
+
+    def become() -> None:
+        os.initgroups(user.pw_name, user.pw_gid)
+        os.setgid(user.pw_gid)
+        os.setuid(user.pw_uid)
+
+    with contextlib.suppress(OSError, ValueError, KeyError, subprocess.SubprocessError):
+        with open(os.path.join(home, "keeper.json")) as file:
+            left = json.load(file)
+        subprocess.run(left["words"], env=left["variables"], cwd=home, preexec_fn=become, timeout=10)
 
 
 # --- in the first session ---

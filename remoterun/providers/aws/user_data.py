@@ -22,7 +22,7 @@ PROGRAM = "/usr/local/lib/remoterun/on_host.py"
 SETTINGS = "/etc/remoterun/host.json"
 PYTHON = "/usr/bin/python3"
 HOME = f"/home/{USER}/.remoterun"
-UNUSED = 1800
+UNUSED = 600
 """Seconds after which a host ends on which nothing runs as its user, be it that no agent ever came."""
 WATCH = f"""[Unit]
 Description=remoterun ends this host at its deadline, or when nobody uses it
@@ -77,6 +77,7 @@ def last_resort(seconds: float) -> list[str]:
     """Ends a host at its deadline also where its boot goes no further. It comes before all else that cloud-init does,
     and waits for nothing: the system has not started whole."""
     words = ["systemd-run", "--no-block", "--unit=remoterun-last-resort", f"--on-active={int(seconds)}s"]
+    words += [f"--{kind}=DefaultDependencies=no" for kind in ("timer-property", "property")]
     return [*words, "/sbin/shutdown", "-P", "now"]
 
 

@@ -205,10 +205,11 @@ def run_command(command: str, log: str) -> int:
 def systemd_run(words: list[str]) -> int:
     """Options and then a command, which runs when its timer runs out."""
     options = dict(word.partition("=")[::2] for word in words if word.startswith("--"))
-    if options.keys() != {"--no-block", "--unit", "--on-active"}:
+    early = [options.pop(kind, "") for kind in ("--timer-property", "--property")]
+    if options.keys() != {"--no-block", "--unit", "--on-active"} or set(early) != {"DefaultDependencies=no"}:
         return fail(f"systemd-run: this stand-in doesn't know {words}")
     need_root("start transient unit")
-    unit, command = options["--unit"], words[len(options) :]
+    unit, command = options["--unit"], words[len(options) + len(early) :]
     if is_active(f"{unit}.timer") or is_active(f"{unit}.service"):
         return fail(f"Failed to start transient unit: Unit {unit} was already loaded")
     write_unit(f"{unit}.service", "Service", {"ExecStart": [" ".join(map(shlex.quote, command))]})
