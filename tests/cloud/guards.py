@@ -25,6 +25,8 @@ class Guards:
 
     def __init__(self, cloud: Cloud) -> None:
         self._cloud = cloud
+        self.looks = 0
+        """How often it has looked for what is due."""
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._work, name="guards", daemon=True)
 
@@ -51,6 +53,7 @@ class Guards:
                         self._fire(schedule)
                         if schedule.action_after_completion == "DELETE":
                             group.schedules.pop(schedule.name, None)
+            self.looks += 1
 
     def _now(self) -> datetime.datetime:
         return datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=self._cloud.clock)

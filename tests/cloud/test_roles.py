@@ -1,0 +1,175 @@
+"""Roles: a host saves by its own, without any login, and AWS itself ends it by another one."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import replace
+
+import pytest
+
+from remoterun.config import load
+from remoterun.providers.aws import guard, roles
+from remoterun.providers.aws.acquire import describe
+from remoterun.providers.aws.provider import AWS
+from tests.cloud.cloud import Cloud
+from tests.cloud.test_aws_hosts import Client, client, gone
+from tests.cloud.test_door import client as login_client
+from tests.cloud.test_door import refused
+from tests.cloud.test_rented_runs import place
+from tests.e2e.conftest import Place
+from tests.lab import BASE_IMAGE
+from tests.lab.host import LabHost
+from tests.workshop import until
+
+__all__ = ["client", "place"]
+pytestmark = [pytest.mark.lab, pytest.mark.timeout(300)]
+
+MADE = ["profile remoterun-host", "role remoterun-guard", "role remoterun-host"]
+ASKS = (
+    "import urllib.request as u\n"
+    "asked = u.Request('http://169.254.169.254/latest/api/token', method='PUT',"
+    " headers={'X-aws-ec2-metadata-token-ttl-seconds': '60'})\n"
+    "try: print(u.urlopen(asked, timeout=2).read())\n"
+    "except OSError: print('nobody')"
+)
+COMMAND = f"python -c {shlex.quote(ASKS)} >made; until [ -e go ]; do sleep 0.1; done; echo done"
+
+
+def processes(host: LabHost, *words: str) -> list[str]:
+    """The ids of the agent's processes that were started with one of these words."""
+    script = (
+        "import os, sys\n"
+        "for name in filter(str.isdigit, os.listdir('/proc')):\n"
+        "    try: words = open(f'/proc/{name}/cmdline', 'rb').read().split(b'\\0')\n"
+        "    except OSError: continue\n"
+        "    if b'--home' in words and words[words.index(b'--home') - 1].decode() in sys.argv: print(name)"
+    )
+    return host.exec(["/usr/bin/python3", "-c", script, *words]).stdout.split()
+
+
+def test_a_host_saves_by_its_role_when_the_login_is_over_and_all_of_the_agent_was_killed(
+    cloud: Cloud, place: Place
+) -> None:
+    login = cloud.login(3600)
+    place.env.update(cloud.environment(login))
+    place.run("machines", "add", "quick", "--aws", "g4dn.xlarge", "--idle", "5s")
+    number = place.run("run", "-t", "quick", "-y", "-b", "--no-git", "--image", BASE_IMAGE, COMMAND).stdout.strip()
+    cloud.expire(login)
+    (machine,) = cloud.alive()
+    host, key = machine.host, place.newest()["key"]
+    assert host is not None and cloud.roles_made() == MADE
+    work = host.path(f"/home/ubuntu/.remoterun/runs/{key}/work")
+    until(lambda: (work / "made").exists() and (work / "made").stat().st_size, 60, "the command runs")
+
+    before = processes(host, "keep", "supervise")
+    assert len(before) == 2
+    host.exec(["kill", "-9", *before], check=True)
+    until(lambda: processes(host, "keep") and processes(host, "supervise"), 90, "both are there again")
+
+    role = cloud.login_of(machine)
+    assert role is not None
+    s3, (bucket,), own = login_client(cloud, "s3", role), cloud.s3.buckets(), f"hosts/{role.user_id}/"
+    for call, parameters in (
+        (s3.list_objects_v2, {}),
+        (s3.get_object, {"Key": "remoterun.json"}),
+        (s3.get_object, {"Key": f"{own}{key}/status.json"}),
+        (s3.delete_object, {"Key": f"{own}{key}/status.json"}),
+        (s3.put_object, {"Key": f"runs/{key}/spec.json", "Body": b"{}"}),
+        (s3.put_object, {"Key": f"hosts/{role.user_id}0/{key}/status.json", "Body": b"{}"}),
+    ):
+        assert refused(call, Bucket=bucket, **parameters) == "AccessDenied", (call, parameters)
+
+    (work / "go").touch()
+    gone(cloud)
+    place.env.update(cloud.environment())
+    del place.env["AWS_SESSION_TOKEN"]
+    found = place.json("info", number)
+    assert (found["state"], found["outputs"]["files"]) == ("complete", 2)
+    assert place.run("logs", number).stdout == "done\n"
+    place.run("cp", f"runs/{number}/made", "made")
+    assert (place.folder / "made").read_text() == "nobody\n", "a container gets at no credentials"
+
+
+def test_a_host_that_hangs_is_ended_by_aws(cloud: Cloud, client: Client) -> None:
+    client.aws.roles(make=True)
+    unknown = (
+        "Value (remoterun-host) for parameter iamInstanceProfile.name is invalid. Invalid IAM Instance Profile name"
+    )
+    cloud.fail_next("RunInstances", status=400, code="InvalidParameterValue", message=unknown)
+    assumed = "The execution role you provide must allow AWS EventBridge Scheduler to assume the role."
+    cloud.fail_next("CreateSchedule", status=400, code="ValidationException", message=assumed)
+    rented = client.acquire()
+    (machine,) = cloud.alive()
+    role = cloud.login_of(machine)
+    assert role is not None and rented.writer == role.user_id and rented.guarded
+    assert (
+        client.aws.find(rented.token) == replace(rented, ours=True)
+        and f"schedule {rented.token}" in cloud.left_behind()
+    )
+    calls, region = client.aws.calls, rented.offer.region
+    assert guard.leftovers(calls, region, describe(calls, region)) == []
+    assert guard.leftovers(calls, region, []) == [], "AWS may not describe it yet"
+
+    assert machine.host is not None
+    stop = "import os, signal\nfor name in filter(str.isdigit, os.listdir('/proc')):\n"
+    stop += "    if int(name) not in (1, os.getpid()): os.kill(int(name), signal.SIGSTOP)"
+    machine.host.exec(["/usr/bin/python3", "-c", stop])
+    cloud.clock = 3600 + 110  # past its deadline, and 10 s too early for the schedule
+    looked = cloud.guards.looks
+    until(lambda: cloud.guards.looks > looked + 1, 30, "the schedules are looked at")
+    assert machine.state == "running"
+    cloud.clock += 60
+    gone(cloud)
+    assert not [each for each in cloud.left_behind() if each.startswith("schedule")]
+    cloud.clock = 0
+    guard.make(calls, region, rented.id, rented.token, rented.deadline, client.aws.roles().guard)
+    (leftover,) = guard.leftovers(calls, region, describe(calls, region))
+    assert leftover.id == f"{region}/{rented.token}"
+    for _ in range(2):
+        client.aws.release(rented)
+    assert guard.leftovers(calls, region, [], everything=True) == []
+
+
+def test_what_an_account_refuses_is_done_without(cloud: Cloud, client: Client) -> None:
+    assert client.aws.roles().why_not == "not made yet"
+    cloud.denied = {"iam:CreateInstanceProfile"}
+    made = client.aws.roles(make=True)
+    assert made.guard and not made.writer and "iam:CreateInstanceProfile" in made.why_not
+    assert AWS(client.config).roles().guard == made.guard
+    cloud.denied = {"iam:CreateRole", "iam:PutRolePolicy"}
+    assert "iam:" in client.aws.roles(make=True).why_not
+    cloud.denied = set()
+    made = client.aws.roles(make=True)
+    assert made.writer and made.guard and not made.why_not and cloud.roles_made() == MADE
+    assert client.aws.roles(make=True) == made == AWS(client.config).roles()
+    asked = len(cloud.calls)
+    assert client.aws.roles() == made and len(cloud.calls) == asked
+    (check,) = [check for check in client.aws.checks() if check.name == "roles"]
+    assert check.ok
+
+    cloud.denied = {"iam:PassRole"}
+    rented = client.acquire()
+    assert rented.alive and not rented.writer and not rented.guarded
+    assert "iam:PassRole" in client.aws.roles().why_not
+    cloud.denied = set()
+    assert [each.id for each in roles.leftovers(client.aws.calls)] == ["remoterun-host", "remoterun-guard"]
+    for name in ("remoterun-host", "remoterun-guard", "remoterun-guard"):
+        roles.remove(client.aws.calls, name)
+    assert cloud.roles_made() == [] and roles.leftovers(client.aws.calls) == []
+
+
+def test_who_wants_no_roles_is_asked_once(cloud: Cloud, place: Place) -> None:
+    for asks in (True, False):
+        shell = place.spawn("run", "-t", "t4", "--image", BASE_IMAGE, "true")
+        if asks:
+            shell.expect_exact("Make them?")
+            shell.sendline("n")
+        shell.expect_exact("AWS has no role to end it: only its own clock does")
+        shell.expect_exact("Rent it?")
+        assert ("Make them?" in shell.before) is False
+        shell.sendline("n")
+        shell.expect_exact("Nothing was rented.")
+    settings = load({**place.env}).aws
+    assert not settings.roles and cloud.roles_made() == []
+    place.run("doctor", "aws", "--setup")
+    assert load({**place.env}).aws.roles and cloud.roles_made() == MADE
