@@ -160,7 +160,8 @@ def test_what_an_account_refuses_is_done_without(cloud: Cloud, client: Client) -
 
 def test_who_wants_no_roles_is_asked_once(cloud: Cloud, place: Place) -> None:
     for asks in (True, False):
-        shell = place.spawn("run", "-t", "t4", "--image", BASE_IMAGE, "true")
+        shell = place.spawn("run", "-t", "t4", "--no-git", "--image", BASE_IMAGE, "true")
+        shell.timeout = 30
         if asks:
             shell.expect_exact("Make them?")
             shell.sendline("n")
