@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -115,6 +116,7 @@ class RentedHosts:
         that should have ended by themselves, what hosts that are gone left behind, and objects in the bucket that
         nothing refers to; or `everything` of ours in the account, whoever made it. `note` is called with what could not
         be asked, and why. Raises as `list`."""
+        note = functools.cache(note)  # hosts and the rest are asked for one after the other
         needed = set() if everything else _needed(Runs(self._connections).list(None, wait=LOOK))
         found = []
         for provider in self._connections.providers():

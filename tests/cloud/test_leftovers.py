@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -75,6 +76,9 @@ def test_one_regions_error_is_its_own_and_a_host_without_tags_is_found(cloud: Cl
     (left,) = client.leftovers()
     assert (left.id, left.why) == (rented.id, "it was stopped, and its disk costs")
     with remoterun.client.Client(client.config) as whole:  # one pass is enough
+        notes = []
+        (left,) = whole.hosts.leftovers(notes.append)
+        assert [note.partition(" ")[0] for note in notes] == [OTHER]
         cleared = [(each.kind, done) for each, done in whole.hosts.clear_all([left])]
     assert cleared == [("host", True), ("group", True)] and cloud.left_behind() == []
     cloud.fail_in(USUAL, status=401, code="AuthFailure")
@@ -195,6 +199,8 @@ def test_a_copied_home_is_another_one_on_another_machine(tmp_path: Path, monkeyp
     before = tags.marks(home)
     assert before[1:] == ("0123456789ab",) and tags.marks(home)[0] == before[0] != "0123456789ab"
     assert tags.marks(home) == before
+    with ThreadPoolExecutor(8) as threads:  # regions are asked on threads of their own
+        assert len(set(threads.map(tags.marks, [tmp_path / "new home"] * 8))) == 1
     (tmp_path / "machine-id").write_text("another machine\n")
     monkeypatch.setattr(tags, "MACHINE_ID", tmp_path / "machine-id")
     assert len(tags.marks(home)) == 1 and not {*tags.marks(home)} & {*before}

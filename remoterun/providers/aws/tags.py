@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import getpass
 import hashlib
+import os
 import re
 import secrets
 import socket
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from remoterun import __version__
-from remoterun.agent.shared.files import write_whole
+from remoterun.agent.shared.files import locked
 from remoterun.providers.aws.calls import reason_of
 from remoterun.providers.aws.catalogue import ADDRESS, offer
 from remoterun.providers.base import Intent, Offer, RentedHost
@@ -45,13 +46,14 @@ def marks(home: Path) -> tuple[str, ...]:
     copy of a home on another machine is another one. Then the mark that it had before marks told machines apart."""
     machine = MACHINE_ID.read_bytes() if MACHINE_ID.exists() else b""
     here = hashlib.sha256(b"remoterun" + machine).hexdigest()[:12]
-    file = home / HOSTS / "mark"
-    if not file.exists():
-        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        write_whole(str(file), secrets.token_hex(6).encode())
-    secret, _, made_at = file.read_text("ascii").partition(" ")
-    if not made_at:
-        write_whole(str(file), f"{secret} {here}".encode())
+    folder = home / HOSTS
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with locked(str(folder / "mark")) as file:
+        secret, _, made_at = os.pread(file, 100, 0).decode("ascii").partition(" ")
+        if not made_at:
+            secret = secret or secrets.token_hex(6)
+            os.pwrite(file, f"{secret} {here}".encode(), 0)
+            os.fsync(file)
     mark = hashlib.sha256(f"{secret} {here}".encode()).hexdigest()[:12]
     return (mark, secret) if made_at in ("", here) else (mark,)
 
