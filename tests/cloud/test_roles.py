@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import time
 from dataclasses import replace
 
 import pytest
@@ -114,11 +115,11 @@ def test_a_host_that_hangs_is_ended_by_aws(cloud: Cloud, client: Client) -> None
     stop = "import os, signal\nfor name in filter(str.isdigit, os.listdir('/proc')):\n"
     stop += "    if int(name) not in (1, os.getpid()): os.kill(int(name), signal.SIGSTOP)"
     machine.host.exec(["/usr/bin/python3", "-c", stop])
-    cloud.clock = 3600 + 110  # past its deadline, and 10 s too early for the schedule
+    cloud.clock = rented.deadline + 30 - time.time()  # too early for the schedule
     looked = cloud.guards.looks
     until(lambda: cloud.guards.looks > looked + 1, 30, "the schedules are looked at")
     assert machine.state == "running"
-    cloud.clock += 60
+    cloud.clock += guard.LATE
     gone(cloud)
     assert not [each for each in cloud.left_behind() if each.startswith("schedule")]
     cloud.clock = 0

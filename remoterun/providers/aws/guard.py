@@ -6,52 +6,38 @@ token, fires once, and is deleted by AWS then; it costs nothing.
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import json
 import time
 from collections.abc import Iterable
 from typing import Any
 
-from remoterun.aws_codes import DENIED
 from remoterun.providers.aws import tags
 from remoterun.providers.aws.calls import Calls, Refused, is_gone
 from remoterun.providers.base import Leftover
-from remoterun.sizes import iso
 
-LATE = 120.0
-"""Seconds after its deadline: a host ends by itself, and stays for another moment where its clock was set wrong."""
-REPEATS = (2.0, 4.0, 8.0, 16.0)
+LATE = NEW = 120.0
+"""Seconds after a deadline, as a host ends by itself; and for which a schedule may be older than what AWS says of its
+host."""
+PAUSES = (2.0, 4.0, 8.0, 16.0)
 """Seconds before a call is repeated with what AWS does not know yet, since it was made just now."""
-NEW = 120.0
-"""Seconds for which a schedule may be older than what AWS says of its host."""
 
 
 def make(calls: Calls, region: str, instance: str, token: str, deadline: float, role: str) -> None:
     """Let AWS end a host by a role (its ARN), and mark the host with it. `deadline` is by AWS's clock. May be repeated.
     Blocks for half a minute where the role is new. Raises `ProviderError`, `ProviderUnreachable`."""
-    when = datetime.datetime.fromtimestamp(deadline + LATE, datetime.UTC)
+    when = datetime.datetime.fromtimestamp(deadline + LATE, datetime.UTC).strftime("%Y-%m-%dT%H:%M:%S")
     target = {
         "Arn": f"arn:{role.split(':')[1]}:scheduler:::aws-sdk:ec2:terminateInstances",
         "RoleArn": role,
         "Input": json.dumps({"InstanceIds": [instance]}),
         "RetryPolicy": {"MaximumRetryAttempts": 20, "MaximumEventAgeInSeconds": 3600},
     }
-    schedule = {
-        "Name": token,
-        "ScheduleExpression": f"at({when:%Y-%m-%dT%H:%M:%S})",
-        "ScheduleExpressionTimezone": "UTC",
-        "FlexibleTimeWindow": {"Mode": "OFF"},
-        "ActionAfterCompletion": "DELETE",
-        "Target": target,
-    }
-    try:
-        _repeated(calls, "scheduler", "create_schedule", region, **schedule)
-    except Refused as refused:
-        if refused.code != "ConflictException":
-            raise
-        remove(calls, region, token)  # of an earlier try, whose host may have been another one
-        _repeated(calls, "scheduler", "create_schedule", region, **schedule)
-    label = {"Key": f"{tags.PREFIX}guard", "Value": iso(when.timestamp())}
+    schedule = {"Name": token, "ScheduleExpression": f"at({when})", "ScheduleExpressionTimezone": "UTC"}
+    once = {"FlexibleTimeWindow": {"Mode": "OFF"}, "ActionAfterCompletion": "DELETE"}
+    _repeated(calls, "scheduler", "create_schedule", region, **schedule, **once, Target=target)
+    label = {"Key": f"{tags.PREFIX}guard", "Value": when}
     _repeated(calls, "ec2", "create_tags", region, Resources=[instance], Tags=[label])
 
 
@@ -70,29 +56,26 @@ def leftovers(
     """The schedules in a region whose host is gone, or `everything`. `instances`: all of ours there, as AWS describes
     them, those that are terminated, too; one that it doesn't describe may have been made just now."""
     states = {tags.ours(each.get("Tags")).get("token"): each["State"]["Name"] for each in instances}
-    try:
+    listed, since = [], time.time() + calls.clock_skew - NEW
+    with contextlib.suppress(Refused):  # an account that doesn't let us ask has none of ours
         listed = calls.pages("scheduler", "list_schedules", region, "Schedules", NamePrefix="rr-")
-    except Refused as refused:
-        if refused.code in DENIED:
-            return []
-        raise
-    now = time.time() + calls.clock_skew
     return [
         Leftover("schedule", f"{region}/{each['Name']}", "its host is gone")
         for each in listed
         if everything
         or states.get(each["Name"]) == "terminated"
-        or (each["Name"] not in states and now - each["CreationDate"].timestamp() > NEW)
+        or (each["Name"] not in states and each["CreationDate"].timestamp() < since)
     ]
 
 
 def _repeated(calls: Calls, service: str, operation: str, region: str, **parameters: Any) -> None:
-    for pause in (*REPEATS, None):
+    for pause in (*PAUSES, None):
         try:
             calls(service, operation, region, **parameters)
             return
         except Refused as refused:
-            is_new = is_gone(refused) or "execution role" in (refused.evidence or "")
-            if pause is None or not is_new:
+            if refused.code == "ConflictException":  # of an earlier try, whose host may have been another one
+                remove(calls, region, parameters["Name"])
+            elif pause is None or not (is_gone(refused) or "execution role" in (refused.evidence or "")):
                 raise
-        time.sleep(pause)
+        time.sleep(pause or 0.0)

@@ -7,6 +7,7 @@ account refuses one of them, the other is used all the same.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 from remoterun.aws_codes import DENIED
@@ -23,37 +24,41 @@ _DOES = {HOST: "hosts save by it", GUARD: "AWS ends hosts at their deadline by i
 
 def find(calls: Calls) -> Roles:
     """Which of them there are. Raises `ProviderError` where AWS doesn't say."""
-    writer = guard = arn = why = ""
-    try:
+
+    def host() -> str:
         profile = calls("iam", "get_instance_profile", calls.region, InstanceProfileName=HOST)["InstanceProfile"]
-        arn, writer = profile["Arn"], profile["Roles"][0]["RoleId"] if profile["Roles"] else ""
-    except Refused as refused:
-        why = _why(refused)
-    try:
+        return profile["Roles"][0]["RoleId"] if profile["Roles"] else ""
+
+    def guard() -> str:
         calls("iam", "get_role_policy", calls.region, RoleName=GUARD, PolicyName=POLICY)
-        arn = arn or calls("sts", "get_caller_identity", calls.region)["Arn"]
-        guard = f"arn:{arn.split(':')[1]}:iam::{arn.split(':')[4]}:role/{GUARD}"
-    except Refused as refused:
-        why = why or _why(refused)
-    return Roles(writer, guard, "" if writer and guard else why or NOT_MADE)
+        return str(calls("iam", "get_role", calls.region, RoleName=GUARD)["Role"]["Arn"])
+
+    return _both(host, guard)
 
 
 def make(calls: Calls) -> Roles:
     """Make those that are absent. Raises as `find`."""
-    partition, account = (calls("sts", "get_caller_identity", calls.region)["Arn"].split(":")[n] for n in (1, 4))
-    writer = guard = why = ""
-    try:
-        writer = _host(calls, partition, account)
-    except Refused as refused:
-        why = _why(refused)
-    try:
+    _, partition, _, _, account, *_ = calls("sts", "get_caller_identity", calls.region)["Arn"].split(":")
+
+    def host() -> str:
+        """It may write below a folder of its own, in buckets of this account alone."""
+        service = "ec2.amazonaws.com" + (".cn" if partition == "aws-cn" else "")
+        saves = {"Action": "s3:PutObject", "Resource": f"arn:{partition}:s3:::*/hosts/${{aws:userid}}/*"}
+        here = {"StringEquals": {"aws:ResourceAccount": account}}
+        role = _role(calls, HOST, {"Principal": {"Service": service}}, {**saves, "Condition": here})
+        _unless("EntityAlreadyExists", calls, "create_instance_profile", InstanceProfileName=HOST)
+        # it has room for one role
+        _unless("LimitExceeded", calls, "add_role_to_instance_profile", InstanceProfileName=HOST, RoleName=HOST)
+        return str(role["RoleId"])
+
+    def guard() -> str:
+        here = {"StringEquals": {"aws:SourceAccount": account}}
+        asked = {"Principal": {"Service": "scheduler.amazonaws.com"}, "Condition": here}
         ends = {"Action": "ec2:TerminateInstances", "Resource": f"arn:{partition}:ec2:*:{account}:instance/*"}
         ours = {"Null": {"aws:ResourceTag/remoterun:token": "false"}}
-        trusted = {"StringEquals": {"aws:SourceAccount": account}}
-        guard = _role(calls, GUARD, "scheduler.amazonaws.com", trusted, {**ends, "Condition": ours})["Arn"]
-    except Refused as refused:
-        why = why or _why(refused)
-    return Roles(writer, guard, why)
+        return str(_role(calls, GUARD, asked, {**ends, "Condition": ours})["Arn"])
+
+    return _both(host, guard)
 
 
 def leftovers(calls: Calls) -> list[Leftover]:
@@ -63,43 +68,40 @@ def leftovers(calls: Calls) -> list[Leftover]:
 
 
 def remove(calls: Calls, name: str) -> None:
-    if name == HOST:
-        _unless(_MISSING, calls, "remove_role_from_instance_profile", InstanceProfileName=HOST, RoleName=HOST)
-        _unless(_MISSING, calls, "delete_instance_profile", InstanceProfileName=HOST)
+    _unless(_MISSING, calls, "remove_role_from_instance_profile", InstanceProfileName=name, RoleName=name)
+    _unless(_MISSING, calls, "delete_instance_profile", InstanceProfileName=name)
     _unless(_MISSING, calls, "delete_role_policy", RoleName=name, PolicyName=POLICY)
     _unless(_MISSING, calls, "delete_role", RoleName=name)
 
 
-def _host(calls: Calls, partition: str, account: str) -> str:
-    """The id of the hosts' role. A host may write below a folder of its own, in buckets of this account alone."""
-    saves = {"Action": "s3:PutObject", "Resource": f"arn:{partition}:s3:::*/hosts/${{aws:userid}}/*"}
-    here = {"StringEquals": {"aws:ResourceAccount": account}}
-    service = "ec2.amazonaws.com" + (".cn" if partition == "aws-cn" else "")
-    id: str = _role(calls, HOST, service, {}, {**saves, "Condition": here})["RoleId"]
-    _unless("EntityAlreadyExists", calls, "create_instance_profile", InstanceProfileName=HOST)
-    # it has room for one role
-    _unless("LimitExceeded", calls, "add_role_to_instance_profile", InstanceProfileName=HOST, RoleName=HOST)
-    return id
+def _both(*asked: Callable[[], str]) -> Roles:
+    """The roles of hosts and of the guard, or why one is absent. Raises what says nothing about them, such as that the
+    login is over."""
+    found, why = [], ""
+    for ask in asked:
+        try:
+            found.append(ask())
+        except Refused as refused:
+            if refused.code not in {*DENIED, _MISSING}:
+                raise
+            found.append("")
+            why = why or (NOT_MADE if refused.code == _MISSING else refused.message)
+    writer, guard = found
+    return Roles(writer, guard, why or ("" if writer and guard else NOT_MADE))
 
 
-def _role(
-    calls: Calls, name: str, service: str, condition: dict[str, Any], statement: dict[str, Any]
-) -> dict[str, Any]:
-    """A role that a service may assume, with its one policy."""
-    trust = {"Effect": "Allow", "Principal": {"Service": service}, "Action": "sts:AssumeRole"}
-    if condition:
-        trust["Condition"] = condition
-    words = {"RoleName": name, "Description": f"remoterun: {_DOES[name]}", "AssumeRolePolicyDocument": _document(trust)}
-    made = _unless("EntityAlreadyExists", calls, "create_role", **words)
+def _role(calls: Calls, name: str, asked: dict[str, Any], does: dict[str, Any]) -> dict[str, Any]:
+    """A role, who may ask for it, and what it does."""
+    trust = _document({"Action": "sts:AssumeRole", **asked})
+    made = _unless("EntityAlreadyExists", calls, "create_role", RoleName=name, AssumeRolePolicyDocument=trust)
     made = made or calls("iam", "get_role", calls.region, RoleName=name)
-    document = _document({"Effect": "Allow", **statement})
-    calls("iam", "put_role_policy", calls.region, RoleName=name, PolicyName=POLICY, PolicyDocument=document)
+    calls("iam", "put_role_policy", calls.region, RoleName=name, PolicyName=POLICY, PolicyDocument=_document(does))
     role: dict[str, Any] = made["Role"]
     return role
 
 
 def _document(statement: dict[str, Any]) -> str:
-    return json.dumps({"Version": "2012-10-17", "Statement": [statement]})
+    return json.dumps({"Version": "2012-10-17", "Statement": [{"Effect": "Allow", **statement}]})
 
 
 def _unless(code: str, calls: Calls, operation: str, **parameters: str) -> dict[str, Any]:
@@ -110,12 +112,3 @@ def _unless(code: str, calls: Calls, operation: str, **parameters: str) -> dict[
         if refused.code != code:
             raise
         return {}
-
-
-def _why(refused: Refused) -> str:
-    """Why a role is absent. Raises what says nothing about it, such as that the login is over."""
-    if refused.code == _MISSING:
-        return NOT_MADE
-    if refused.code not in DENIED:
-        raise refused
-    return refused.message
