@@ -18,7 +18,7 @@ from remoterun.parsing import known_words, parse_duration
 BY = ("day", "run", "machine")
 
 
-@app.command(cls=Command, epilog=example("remoterun bill\nremoterun bill --since 2026-11-01 --by run"))
+@app.command(cls=Command, epilog=example("remoterun bill --since 2026-11-01 --by run\nremoterun bill"))
 def bill(
     since: Annotated[
         str | None,
