@@ -358,23 +358,23 @@ def hours(machine: MachineType, offers: tuple[Offer, ...], default: float | None
     if most is None:
         return limit, named
     price, is_own = _highest(offers), rental.max_cost is not None
-    by = f"--max-cost {most:g}" if is_own else f"`max_cost` of [aws], {dollars(most)},"
+    by = f"--max-cost {most:g}" if is_own else "`max_cost` of [aws]"
     if price is None:
         unknown = next(offer.type for offer in offers if offer.at_most is None)
-        what = "--max-cost" if is_own else by
         raise UsageError(
-            f"the price of {unknown} is not known, so {what} can't be kept",
-            hint=f"--max-hours instead of {'it' if is_own else 'that'}",
+            f"the price of {unknown} is not known, so {by.removesuffix(f' {most:g}')} can't be kept",
+            hint="--max-hours instead of it",
         )
     paid = most / price if price else limit
     if paid < LEAST:
         raise UsageError(
-            f"{by} pays for {paid * 60:.0f} min at {hourly(price)}, and a host needs {LEAST * 60:.0f} to begin and end",
+            f"{by}{'' if is_own else f', {dollars(most)},'} pays for {paid * 60:.0f} min at {hourly(price)}, and a host"
+            f" needs {LEAST * 60:.0f} to begin and to end",
             hint=f"--max-cost {math.ceil(price * 50) / 100:.2f} pays for half an hour" if price else None,
         )
     if paid >= limit:
         return limit, named
-    return paid, by if is_own else f"{by.rstrip(',')}; --max-cost {math.ceil(price * limit)} pays for {limit:g} h"
+    return paid, by if is_own else f"{by}; --max-cost {math.ceil(price * limit)} pays for {limit:g} h"
 
 
 def _max_cost(rental: Rental, default: float | None) -> float | None:

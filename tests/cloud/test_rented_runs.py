@@ -108,6 +108,21 @@ def test_without_a_terminal_nothing_is_rented_unless_it_is_said(cloud: Cloud, pl
     assert cloud.machines == {} and cloud.calls_of("RunInstances") == [] and cloud.s3.buckets() == []
 
 
+def test_above_five_dollars_an_hour_the_price_is_typed(cloud: Cloud, place: Place) -> None:
+    refused = place.run("run", "-t", "t4x8", "-y", "true", status=2)
+    assert "--pay 7.84   agrees to that" in refused.stderr
+    shell = place.spawn("run", "-t", "t4x8", "true")
+    shell.expect_exact("Make them?")
+    shell.sendline("n")
+    shell.expect("at most +\\$20\\.00: 2 h 33 min at \\$7\\.84/h")
+    shell.expect_exact("the limit is `max_cost` of [aws]; --max-cost 189 pays for 24 h")
+    shell.expect_exact("Type the price of an hour, 7.84, to rent it:")
+    shell.sendline("y")
+    shell.expect_exact("Nothing was rented.")
+    shell.expect(pexpect.EOF)
+    assert cloud.calls_of("RunInstances") == [] and place.json("ps") == []
+
+
 def test_what_the_bill_of_aws_says_and_a_budget(cloud: Cloud, place: Place) -> None:
     def day(name: str, *groups: tuple[str, str]) -> dict[str, Any]:
         costs = [{"Keys": [key], "Metrics": {"UnblendedCost": {"Amount": cost, "Unit": "USD"}}} for key, cost in groups]

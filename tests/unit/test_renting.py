@@ -127,7 +127,7 @@ def test_the_cap_on_spot_is_one_that_its_price_can_not_pass() -> None:
 @pytest.mark.parametrize(
     ("rental", "expected", "words"),
     [
-        ({}, 20 / 55.056, "`max_cost` of [aws], $20.00; --max-cost 1322 pays for 24 h"),
+        ({}, 20 / 55.056, "`max_cost` of [aws]; --max-cost 1322 pays for 24 h"),
         ({"max_hours": 30.0}, 30.0, "--max-hours 30"),
         ({"max_cost": 110.112}, 2.0, "--max-cost 110.112"),
         ({"max_hours": 1.0, "max_cost": 110.112}, 1.0, "--max-hours 1"),
@@ -139,7 +139,7 @@ def test_who_names_no_limit_has_one_in_dollars(rental: dict[str, float], expecte
     found, by = renting.hours(machine, (h100,), 20.0)
     assert (found, by) == (pytest.approx(expected), words)
     said = text(Plan(machine, (h100,), found, 600.0, 1, limited_by=by))
-    assert f"the limit is {words}\n" in said and all(len(line) <= 80 for line in said.splitlines())
+    assert f"the limit is {words}\n" in said and all(len(line) <= 78 for line in said.splitlines())
     with pytest.raises(UsageError, match=r"`max_cost` of \[aws\], \$1.00, pays for 1 min") as caught:
         renting.hours(replace(machine, rental=Rental("aws", ("p5.48xlarge",))), (h100,), 1.0)
     assert caught.value.hint == "--max-cost 27.53 pays for half an hour"
@@ -155,9 +155,9 @@ def test_a_limit_in_dollars_needs_a_price() -> None:
     machine = replace(T4, rental=Rental("aws", ("g9.xlarge",), max_cost=1.0))
     with pytest.raises(UsageError, match=r"g9\.xlarge is not known"):
         renting.hours(machine, (Offer("g9.xlarge"),))
-    with pytest.raises(UsageError, match=r"so `max_cost` of \[aws\], \$20.00, can't be kept") as caught:
+    with pytest.raises(UsageError, match=r"so `max_cost` of \[aws\] can't be kept") as caught:
         renting.hours(T4, (Offer("g9.xlarge"),), 20.0)
-    assert caught.value.hint == "--max-hours instead of that"
+    assert caught.value.hint == "--max-hours instead of it"
 
 
 def test_a_limit_that_pays_for_no_more_than_a_boot_is_refused() -> None:
