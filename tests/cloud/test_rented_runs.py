@@ -109,8 +109,6 @@ def test_without_a_terminal_nothing_is_rented_unless_it_is_said(cloud: Cloud, pl
 
 
 def test_above_five_dollars_an_hour_the_price_is_typed(cloud: Cloud, place: Place) -> None:
-    refused = place.run("run", "-t", "t4x8", "-y", "true", status=2)
-    assert "--pay 7.84   agrees to that" in refused.stderr
     shell = place.spawn("run", "-t", "t4x8", "true")
     shell.expect_exact("Make them?")
     shell.sendline("n")
@@ -120,6 +118,8 @@ def test_above_five_dollars_an_hour_the_price_is_typed(cloud: Cloud, place: Plac
     shell.sendline("y")
     shell.expect_exact("Nothing was rented.")
     shell.expect(pexpect.EOF)
+    refused = place.run("run", "-t", "t4x8", "-y", "true", status=2)
+    assert "--pay 7.84   agrees to that" in refused.stderr
     assert cloud.calls_of("RunInstances") == [] and place.json("ps") == []
 
 

@@ -116,7 +116,7 @@ def test_a_month_without_hosts_says_so(connections: Connections, capsys: pytest.
         ["DAY", "HOURS", "COST"],
         ["2026-09", "no", "host"],
         ["2026-10", "no", "host"],
-        ["2026-11-29", "0.3", "$1.00"],
+        ["2026-11-29", "0.28", "$1.00"],
     ]
     assert shown.err == "$1.00 since 2026-09-15, without traffic and bucket\n"
 

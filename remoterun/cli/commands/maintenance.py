@@ -111,7 +111,7 @@ def _show_budget(client: Client) -> None:
     for text in budget_command(account, amount, email or EXAMPLE).splitlines():
         render.out(text)
     render.line("It counts from when AWS's bill knows our tag; a day after the first host, this makes it do so:")
-    render.line(f"  {ACTIVATE}")
+    render.line(f"  `{ACTIVATE}`")
 
 
 EXAMPLE = "you@example.org"

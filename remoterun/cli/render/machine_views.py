@@ -419,7 +419,7 @@ def bill(found: Bill, by: str, as_json: bool) -> None:
         none = not row.hours and by == "day"
         cost = "no host" if none else dollars(row.cost) + ("" if row.complete else " + ?")
         own = [] if not with_aws else [dollars(said[row.name]) if row.name in said else ""]
-        rows.append([row.name, "" if none else f"{row.hours:.1f}", dollars(row.idle) if row.idle else "", cost, *own])
+        rows.append([row.name, "" if none else f"{row.hours:.2f}", dollars(row.idle) if row.idle else "", cost, *own])
     heads = [
         Column(by.upper(), least=10),
         Column("HOURS", right=True, drop=2),
