@@ -109,7 +109,7 @@ def test_without_a_terminal_nothing_is_rented_unless_it_is_said(cloud: Cloud, pl
 
 
 def test_above_five_dollars_an_hour_the_price_is_typed(cloud: Cloud, place: Place) -> None:
-    shell = place.spawn("run", "-t", "t4x8", "true")
+    shell = place.spawn("run", "-t", "t4x8", "--no-git", "true")
     shell.expect_exact("Make them?")
     shell.sendline("n")
     shell.expect("at most +\\$20\\.00: 2 h 33 min at \\$7\\.84/h")
@@ -118,7 +118,7 @@ def test_above_five_dollars_an_hour_the_price_is_typed(cloud: Cloud, place: Plac
     shell.sendline("y")
     shell.expect_exact("Nothing was rented.")
     shell.expect(pexpect.EOF)
-    refused = place.run("run", "-t", "t4x8", "-y", "true", status=2)
+    refused = place.run("run", "-t", "t4x8", "--no-git", "-y", "true", status=2)
     assert "--pay 7.84   agrees to that" in refused.stderr
     assert cloud.calls_of("RunInstances") == [] and place.json("ps") == []
 
