@@ -6,9 +6,10 @@ host's minutes that belong to no run are idle ones. Days are those of UTC, as on
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,14 +32,13 @@ IDLE = "idle"
 
 @dataclass(frozen=True)
 class Share:
-    """What one host cost on one day for one run, or while it had none."""
+    """What a host cost on a day for a run, or while it had none."""
 
     day: str
     run: str
-    """Its number; `IDLE`; or the owner of a host of another client, whose runs are not known here."""
+    """Its number; `IDLE`; or whose it is, where another client rented the host."""
     machine: str
     """The type, in its provider's words."""
-    host: str
     seconds: float
     dollars: float | None
     """None where the price is not known."""
@@ -93,19 +93,17 @@ def bill(
 ) -> Bill:
     """What hosts have cost since a moment. `note` is called with what could not be asked. With `ask_aws` also what
     AWS's own bill says, which costs a cent, and then holds for some hours. Raises `ProviderError` for that only."""
-    shares = [share for host in _hosts(connections, _listed(connections, note), now) for share in _shares(host, since)]
-    return Bill(since, now, tuple(shares), tuple(spent(connections, since, now)) if ask_aws else None)
+    shares = tuple(_shares(connections, _listed(connections, note), since, now))
+    return Bill(since, now, shares, tuple(spent(connections, since, now)) if ask_aws else None)
 
 
 def spent(connections: Connections, since: float, now: float) -> list[Spent]:
     """What AWS's bill says, or said within the last hours. Raises `ProviderError`."""
     file, asked = connections.config.home / SPENT, [_day(since), connections.config.aws.profile]
-    try:
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
         known = json.loads(file.read_text("utf-8"))
         if known["asked"] == asked and 0 <= now - known["at"] < FRESH:
             return [Spent(*row) for row in known["rows"]]
-    except (OSError, ValueError, KeyError, TypeError):
-        pass
     found = connections.provider(BUCKET).spent(since, now)
     rows = [[each.day, each.dollars, each.token] for each in found]
     write_whole(str(file), json.dumps({"at": now, "asked": asked, "rows": rows}).encode(), 0o600)
@@ -123,11 +121,9 @@ def check_month(connections: Connections, most: float | None, now: float) -> Non
         raise UsageError("the price of this host is not known, so `max_cost_month` can't be kept", hint=more)
     began = datetime.datetime.fromtimestamp(now, datetime.UTC).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
     since, listed = began.timestamp(), _listed(connections, unheard)
-    had = sum(share.dollars or 0.0 for host in _hosts(connections, listed, now) for share in _shares(host, since))
-    try:
+    had = sum(share.dollars or 0.0 for share in _shares(connections, listed, since, now))
+    with contextlib.suppress(RemoterunError):  # the account may not let us ask
         had = max(had, sum(each.dollars for each in spent(connections, since, now)))
-    except RemoterunError:  # the account does not let us ask
-        pass
     ahead = sum((host.offer.at_most or 0.0) * max(host.deadline - now, 0.0) / 3600 for host in listed if host.alive)
     left = limit - had - ahead
     if most > left + 0.005:
@@ -150,13 +146,12 @@ def budget_command(account: str, dollars_a_month: float, email: str) -> str:
         "FilterExpression": {"Not": {"Tags": {"Key": TAG, "MatchOptions": ["ABSENT"]}}},
         "Metrics": ["UnblendedCost"],
     }
-    reader = [{"SubscriptionType": "EMAIL", "Address": email}]
-    at: dict[str, Any] = {
-        "NotificationType": "ACTUAL",
-        "ComparisonOperator": "GREATER_THAN",
-        "ThresholdType": "PERCENTAGE",
-    }
-    notices = [{"Notification": at | {"Threshold": part}, "Subscribers": reader} for part in (50, 80, 100)]
+    mail = [{"SubscriptionType": "EMAIL", "Address": email}]
+    above: dict[str, Any] = {"NotificationType": "ACTUAL", "ComparisonOperator": "GREATER_THAN"}
+    notices = [
+        {"Notification": above | {"Threshold": part, "ThresholdType": "PERCENTAGE"}, "Subscribers": mail}
+        for part in (50, 80, 100)
+    ]
     return (
         f"aws budgets create-budget --account-id {account} \\\n  --budget '{json.dumps(budget)}' \\\n"
         f"  --notifications-with-subscribers '{json.dumps(notices)}'"
@@ -169,97 +164,56 @@ ACTIVATE = f"aws ce update-cost-allocation-tags-status --cost-allocation-tags-st
 """What makes AWS's bill, and so its budgets, know that tag: from the account that pays."""
 
 
-@dataclass(frozen=True)
-class _Host:
-    """A host from its begin to its end, and who had it when, in order of time."""
-
-    id: str
-    type: str
-    began: float
-    ended: float
-    hourly: float | None
-    uses: tuple[tuple[str, float, float], ...]
-
-
 def _listed(connections: Connections, note: Callable[[str], None]) -> list[RentedHost]:
-    """The hosts that there are, by their tags; those that can be asked for."""
-    found: list[RentedHost] = []
+    """The hosts that there are, by their tags; none where they can't be asked for."""
     try:
-        for provider in connections.providers():
-            found += provider.hosts(note)
+        return [host for provider in connections.providers() for host in provider.hosts(note)]
     except RemoterunError as error:
         note(f"hosts of other clients are not counted: {error.message}")
-    return found
+        return []
 
 
-def _hosts(connections: Connections, listed: Sequence[RentedHost], now: float) -> list[_Host]:
-    """All that are known, each once."""
-    had: dict[str, list[tuple[str, HostUse]]] = {}
+def _shares(connections: Connections, listed: Sequence[RentedHost], since: float, now: float) -> Iterator[Share]:
+    """What all hosts cost that are known, from a moment on."""
+    uses: dict[str, list[tuple[float, str, HostUse]]] = {}
     for number, renting in connections.registry.rentings():
         for use in renting.hosts:
-            had.setdefault(use.id, []).append((str(number), use))
-    now_there = {host.id: host for host in listed}
-    found = []
-    for id, uses in had.items():
-        uses.sort(key=lambda each: each[1].began)
-        last, host = uses[-1][1], now_there.pop(id, None)
+            uses.setdefault(use.id, []).append((use.began, str(number), use))
+    there = {host.id: (host, min(now, host.deadline) if host.ended is None else host.ended) for host in listed}
+    for id, had in uses.items():
+        had.sort(key=lambda each: each[0])
+        began, last = had[0][0], had[-1][2]
         ended = min(now, last.deadline or now if last.ended is None else last.idle_end or last.ended)
-        began = uses[0][1].began
-        if host is not None:
-            began, ended = min(began, host.began), _end(host, now)
-        times = tuple((number, use.began, min(use.ended or ended, ended)) for number, use in uses)
-        found.append(_Host(id, last.type, began, max(ended, *(end for _, _, end in times)), last.hourly, times))
-    for host in now_there.values():
-        ended, who = _end(host, now), f"run {host.number} of {host.owner or 'another client'}"
-        found.append(_Host(host.id, host.offer.type, host.began, ended, host.offer.hourly, ((who, host.began, ended),)))
-    return found
+        if id in there:
+            host, ended = there.pop(id)
+            began = min(began, host.began)
+        times = [(number, use.began, min(use.ended or ended, ended)) for _, number, use in had]
+        yield from _of_host(last.type, last.hourly, began, ended, times, since)
+    for host, ended in there.values():
+        times = [(f"run {host.number} of {host.owner or 'another client'}", host.began, ended)]
+        yield from _of_host(host.offer.type, host.offer.hourly, host.began, ended, times, since)
 
 
-def _end(host: RentedHost, now: float) -> float:
-    return min(now, host.deadline) if host.ended is None else host.ended
-
-
-def _shares(host: _Host, since: float) -> list[Share]:
-    """What a host cost, by day, from a moment on. What is missing to the least that is paid for belongs to no run."""
-    parts: list[tuple[str, float, float]] = []
-    at = host.began
-    for who, began, ended in host.uses:
-        if began > at:
-            parts.append((IDLE, at, began))
-        if ended > max(at, began):
-            parts.append((who, max(at, began), ended))
-        at = max(at, ended)
-    until = max(host.ended, host.began + LEAST)
-    if until > at:
-        parts.append((IDLE, at, until))
-    found: dict[tuple[str, str], Share] = {}
-    for who, began, ended in parts:
-        began = max(began, since)
-        while began < ended:
-            day = _day(began)
-            seconds = min(ended, _start(day) + 86400) - began
-            cost = None if host.hourly is None else seconds / 3600 * host.hourly
-            began += seconds
-            if (before := found.get((day, who))) is not None:
-                cost = None if cost is None or before.dollars is None else before.dollars + cost
-                seconds += before.seconds
-            found[day, who] = Share(day, who, host.type, host.id, seconds, cost)
-    return list(found.values())
+def _of_host(
+    type: str, price: float | None, began: float, ended: float, uses: list[tuple[str, float, float]], since: float
+) -> Iterator[Share]:
+    """`uses`: who had it from when until when, in order. What is missing to the least that is paid for is idle time."""
+    at, last = began, max(ended, began + LEAST)
+    for who, start, end in [*uses, (IDLE, last, last)]:
+        for name, until in ((IDLE, start), (who, end)):
+            while at < until:
+                midnight = (at // 86400 + 1) * 86400
+                seconds = max(min(until, midnight) - max(at, since), 0.0)
+                if seconds:
+                    yield Share(_day(at), name, type, seconds, None if price is None else seconds / 3600 * price)
+                at = min(until, midnight)
 
 
 def _day(moment: float) -> str:
     return f"{datetime.datetime.fromtimestamp(moment, datetime.UTC):%Y-%m-%d}"
 
 
-def _start(day: str) -> float:
-    return datetime.datetime.fromisoformat(f"{day}T00:00:00+00:00").timestamp()
-
-
 def _months(since: float, until: float) -> list[str]:
-    """Those from one moment to another, the earliest first; the last twelve at the most."""
-    month = _day(until)[:7]
-    found: list[str] = []
-    while month >= _day(since)[:7] and len(found) < 12:
-        found.append(month)
-        month = _day(_start(f"{month}-01") - 1)[:7]
-    return found[::-1]
+    first, last = (datetime.datetime.fromtimestamp(each, datetime.UTC) for each in (since, until))
+    numbers = range(first.year * 12 + first.month - 1, last.year * 12 + last.month)
+    return [f"{number // 12}-{number % 12 + 1:02}" for number in numbers]

@@ -36,6 +36,7 @@ NIGHT = DAY + 86400
 def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Folders:
     monkeypatch.setitem(PROVIDERS, "aws", "tests.folder_cloud.of_config")
     monkeypatch.setenv(folder_cloud.ROOT, str(tmp_path))
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "a login")
     return Folders(tmp_path)
 
 

@@ -413,36 +413,26 @@ def bill(found: Bill, by: str, as_json: bool) -> None:
     said: dict[str, float] = {}
     for each in found.spent or ():
         said[each.day] = said.get(each.day, 0.0) + each.dollars
-    with_aws = found.spent is not None and by == "day"
     rows = []
     for row in found.rows(by):
-        none = not row.hours and by == "day"
-        cost = "no host" if none else dollars(row.cost) + ("" if row.complete else " + ?")
-        own = [] if not with_aws else [dollars(said[row.name]) if row.name in said else ""]
-        rows.append([row.name, "" if none else f"{row.hours:.2f}", dollars(row.idle) if row.idle else "", cost, *own])
-    heads = [
-        Column(by.upper(), least=10),
-        Column("HOURS", right=True, drop=2),
-        Column("IDLE", right=True, drop=1),
-        Column("COST", right=True),
-        *([Column("AWS", right=True)] if with_aws else []),
+        cost = dollars(row.cost) + ("" if row.complete else " + ?") if row.hours else "no host"
+        own = dollars(said.get(row.name)) if by == "day" else ""
+        rows.append([row.name, f"{row.hours:.2f}" if row.hours else "", dollars(row.idle or None), cost, own])
+    heads = [Column(by.upper(), least=10)]
+    heads += [
+        Column(head, right=True, drop=drop) for head, drop in (("HOURS", 2), ("IDLE", 1), ("COST", 0), ("AWS", 3))
     ]
-    if found.shares or len(rows) > 1:
+    if len(rows) > 1 or found.shares:
         table(heads, rows)
     total, since = found.total, f"since {iso(found.since)[:10]}"
     idle = f", {dollars(total.idle)} of it idle" if total.idle else ""
-    line(
-        f"{dollars(total.cost)} {since}{idle}, without traffic and bucket"
-        if total.hours
-        else f"No host was rented {since}"
-    )
+    had = f"{dollars(total.cost)} {since}{idle}, without traffic and bucket"
+    line(had if total.hours else f"No host was rented {since}")
     if not total.complete:
         line("  `?` is of hosts whose price is not known")
     if found.spent is not None:
         last = (
-            f", written up to {max(said)}"
-            if said
-            else ": nothing, or its tag is not activated, see `doctor aws --budget`"
+            f", written up to {max(said)}" if said else ": `remoterun doctor aws --budget` says how it knows our hosts"
         )
         line(f"AWS's own bill says {dollars(sum(said.values()))}{last}")
 
