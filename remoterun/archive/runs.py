@@ -10,15 +10,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from remoterun.agent.shared import api
-from remoterun.agent.shared.archive import (
-    MOST_RUN_TREES,
-    ArchivedTree,
-    RunRecord,
-    host_prefix,
-    hosts_key,
-    log_key,
-    run_prefix,
-)
+from remoterun.agent.shared.archive import MOST_RUN_TREES, ArchivedTree, RunRecord, host_prefix, log_key, run_prefix
 from remoterun.agent.shared.files import tail_start
 from remoterun.agent.shared.frames import PIECE, Frame
 from remoterun.agent.shared.measured import MOST_NAME, MOST_POINTS, MOST_SERIES, MOST_USAGE, POINT
@@ -51,6 +43,7 @@ POINTS_AT_ONCE = 8 << 20
 """Bytes of a run's points that are fetched at once."""
 MOST_NAMES = MOST_SERIES * (6 * MOST_NAME + 3)
 """Bytes of the names of a run's series."""
+HOSTS = "hosts"
 WRITER = re.compile(r"[A-Za-z0-9][A-Za-z0-9:_.=@,+-]{0,127}\Z")
 POLL = 5.0
 """Seconds between two questions about a run that goes on."""
@@ -91,7 +84,7 @@ def put_run_tree(archive: Archive, key: str, name: str, tree: Reading, progress:
 def put_spec(archive: Archive, place: RunPlace, spec: bytes) -> None:
     """Record what was asked of a run, and, before its host may write there, whose folders are the run's."""
     if any(place.writers):
-        archive.s3.put(hosts_key(place.key), encode(place.writers))
+        archive.s3.put(run_prefix(place.key) + HOSTS, encode(place.writers))
     archive.s3.put(run_prefix(place.key) + "spec.json", spec)
 
 
@@ -104,7 +97,7 @@ def recorded_place(archive: Archive, key: str) -> RunPlace:
 
     own = RunPlace(key)
     with suppress(Absent):
-        return archive.read(hosts_key(key), MOST_RECORD, decoded)
+        return archive.read(run_prefix(key) + HOSTS, MOST_RECORD, decoded)
     return own
 
 
@@ -124,17 +117,14 @@ def read_spec(archive: Archive, place: RunPlace) -> RunSpec:
 
 def read_record(archive: Archive, place: RunPlace) -> RunRecord:
     """The run as its newest host that has reported did so. Raises `NotFound`, `HostError` for what makes no sense."""
-    return _read_record(archive, place)[1]
 
-
-def _read_record(archive: Archive, place: RunPlace) -> tuple[str, RunRecord]:
     def decoded(data: bytes) -> RunRecord:
         record = from_json(RunRecord, parse(data, MOST_VALUES))
         if record.status.key != place.key:
             raise ValueError("it is of another run")
         return record
 
-    return _newest(archive, place.folders, "status.json", MOST_RECORD, decoded, f"run {place.key} is")
+    return _newest(archive, place.folders, "status.json", MOST_RECORD, decoded, f"run {place.key} is")[1]
 
 
 def _newest(
@@ -149,11 +139,10 @@ def _newest(
 
 def details(archive: Archive, place: RunPlace) -> api.RunDetails:
     """A run as its host would describe it. Raises as `read_record`."""
-    folder, record = _read_record(archive, place)
-    spec: dict[str, Any] = {}
+    record, spec = read_record(archive, place), dict[str, Any]()
     with suppress(NotFound):
         spec = read_spec(archive, place).to_record()
-    return api.RunDetails(record.status, spec, f"{archive.address}/{folder}", record.events)
+    return api.RunDetails(record.status, spec, f"{archive.address}/{place.folders[0]}", record.events)
 
 
 def statuses(
@@ -203,7 +192,7 @@ def remove_run(archive: Archive, place: RunPlace) -> bool:
     if record is not None and record.status.state not in FINAL and archive.clock() - record.time < LIVES:
         raise UsageError(f"the run is {record.status.state.value}", hint="remoterun kill RUN   ends it")
     keys = [stored.key for folder in place.all_folders for stored in archive.s3.list(folder)]
-    last = [*(folder + "status.json" for folder in place.all_folders), hosts_key(place.key)]
+    last = [*(folder + "status.json" for folder in place.all_folders), run_prefix(place.key) + HOSTS]
     archive.s3.delete([key for key in keys if key not in last])
     archive.s3.delete([key for key in last if key in keys])
     return bool(keys)
@@ -263,8 +252,7 @@ def measured(
 ) -> tuple[list[str], bytes, bytes, api.MeasuredUntil]:
     """What a host would answer to `measured`: (names, points of the metrics, points of the usage, how far these go).
     The archive has them once the run has ended. Raises as `read_record`."""
-    folder, record = _read_record(archive, place)
-    status, names = record.status, list[str]()
+    status, folder, names = read_record(archive, place).status, place.folders[0], list[str]()
     with suppress(NotFound):
         folder, names = _newest(archive, place.folders, "metrics.names", MOST_NAMES, _names, "its metrics are")
     metrics = _points(archive, folder + "metrics.points", asked.metrics, MOST_POINTS)

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from remoterun.agent.shared import api
-from remoterun.agent.shared.archive import RunRecord, host_prefix, hosts_key, log_key
+from remoterun.agent.shared.archive import RunRecord, host_prefix, log_key
 from remoterun.agent.shared.measured import POINT
 from remoterun.agent.shared.records import to_json
 from remoterun.agent.shared.states import Reason, RunEvent, RunState, RunStatus
@@ -194,7 +194,7 @@ class TestHostsWithARole:
 
     @pytest.mark.parametrize("said", [b"{", b"{}", b'["../uploads/doom"]', b'["a/b"]', b"[1]", b'["."]'])
     def test_writers_that_make_no_sense(self, archive: Archive, said: bytes) -> None:
-        archive.s3.put(hosts_key(KEY), said)
+        archive.s3.put(f"runs/{KEY}/hosts", said)
         with pytest.raises(HostError, match="hosts` in .* is damaged"):
             runs.recorded_place(archive, KEY)
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from remoterun.agent.shared.archive import Take, hosts_key, image_key, image_prefix
+from remoterun.agent.shared.archive import Take, image_key, image_prefix
 from remoterun.agent.shared.environment import image_id
 from remoterun.agent.shared.spec import MountSpec, ResourceRef
 from remoterun.agent.shared.states import BuiltImage, Reason, RunState
@@ -127,7 +127,7 @@ def test_what_hosts_with_a_role_have_written(archive: Archive, tmp_path: Path) -
     later(archive, LEAST - 60)
     assert sum(part.count for part in collect(archive, None, dry_run=False) if not part.why) == 0
     later(archive, LEAST + 60)
-    archive.s3.put(hosts_key(OTHER), b"nobody can read it")
+    archive.s3.put(f"runs/{OTHER}/hosts", b"nobody can read it")
     archive.s3.put(f"hosts/AROAEXAMPLE:i-4/{OTHER}/status.json", b"which may be of that run")
     (freed,) = collect(archive, None, dry_run=False)
     assert (freed.kind, freed.count) == ("blobs", 4)

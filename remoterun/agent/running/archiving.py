@@ -20,23 +20,12 @@ import traceback
 from functools import partial
 from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
 
-from ..shared.archive import (
-    INCOMPLETE,
-    PACK,
-    ArchivedTree,
-    Extent,
-    Grant,
-    Places,
-    RunRecord,
-    contents_of,
-    log_key,
-    pack_key,
-)
+from ..shared.archive import PACK, ArchivedTree, Extent, Grant, Places, RunRecord, contents_of, log_key, pack_key
 from ..shared.asked import WAIT_FOR_LOGIN
 from ..shared.files import read_bytes, size_of
 from ..shared.records import encode, from_json
 from ..shared.spec import RunSpec
-from ..shared.states import ENDINGS, Reason, RunEvent
+from ..shared.states import ENDINGS, INCOMPLETE, Reason, RunEvent
 from ..shared.tree import Manifest, show
 from ..store.home import Home
 from ..store.http_client import HttpClient, HttpError, Job, run_jobs
@@ -99,8 +88,7 @@ class RunArchiving:
                     if new >= LOG_PIECE or (new and time.monotonic() - log_time >= LOG_EVERY):
                         self._post_log(http, self._stopped.is_set)
                         log_time = time.monotonic()
-                    if failing:
-                        self._run.refused("")
+                    self._run.refused("")
                     if said:
                         note_once(self._run, "its log is in the bucket %s again" % self._spec.bucket)
                     failing, said = 0, False
@@ -160,7 +148,11 @@ class RunArchiving:
                 if len(self._noted) != before:
                     failures, since = 0, {}
                 failures += 1
-                kind, seconds = self._waits_for(error)
+                kind, seconds = "no answer", float("inf")
+                if error.refused:
+                    kind, seconds = "no login", self._spec.wait_for_login or WAIT_FOR_LOGIN
+                elif error.code == "NoSuchBucket":
+                    kind, seconds = "no bucket", BUCKET_PATIENCE
                 awaited = since.setdefault(kind, time.monotonic()) + seconds
                 if self._await_grant(min(LONGEST, SHORTEST * 2 ** (failures - 1)), not_awaited):
                     if time.monotonic() > awaited:
@@ -174,12 +166,6 @@ class RunArchiving:
             except Exception as error:  # noqa: BLE001 - whatever goes wrong, the run gets its end
                 traceback.print_exc()
                 return self._put_records(end, self._incomplete(end, str(error)), check)
-
-    def _waits_for(self, error: HttpError) -> Tuple[str, float]:
-        """(what a failure has us wait for, for how many seconds at the most)."""
-        if error.refused:
-            return "no login", self._spec.wait_for_login or WAIT_FOR_LOGIN
-        return ("no bucket", BUCKET_PATIENCE) if error.code == "NoSuchBucket" else ("no answer", float("inf"))
 
     def _put_records(self, end: Ended, fields: Dict[str, Any], check: Callable[[], None]) -> Dict[str, Any]:
         """`fields`. Who finds the run after its host is gone learns how it ended, though its files are not archived."""

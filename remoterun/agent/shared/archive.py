@@ -58,8 +58,6 @@ MOST_TAKES = 2000
 MOST_IMAGE = 64 << 30
 """Bytes of an image as it is stored."""
 
-INCOMPLETE = "not all of it is in the bucket"
-"""Words of the end of a run of which the archive lacks something."""
 EXPIRED = frozenset(("ExpiredToken", "ExpiredTokenException", "RequestExpired", "TokenRefreshRequired"))
 """AWS's words for credentials, or what was signed with them, whose time is up."""
 
@@ -288,11 +286,6 @@ def version_key(name: str, version: int) -> str:
 
 def run_prefix(key: str) -> str:
     return "runs/%s/" % key
-
-
-def hosts_key(key: str) -> str:
-    """The list of the writers of a run's hosts."""
-    return run_prefix(key) + "hosts"
 
 
 def host_prefix(writer: str, key: str) -> str:

@@ -93,6 +93,10 @@ ENDINGS: Dict[Reason, Ending] = {
 }
 
 
+INCOMPLETE = "not all of it is in the bucket"
+"""Words of the end of a run of which the archive lacks something."""
+
+
 class IllegalMove(Exception):
     pass
 

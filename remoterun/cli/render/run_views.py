@@ -7,10 +7,9 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from remoterun.agent.shared.archive import INCOMPLETE
 from remoterun.agent.shared.measured import rank
 from remoterun.agent.shared.spec import NONE, PYTHON, TENSORFLOW
-from remoterun.agent.shared.states import FINAL, Reason, RunState
+from remoterun.agent.shared.states import FINAL, INCOMPLETE, Reason, RunState
 from remoterun.cli.render import Column, line, out, out_bytes, out_text, table, warning
 from remoterun.cli.render.machine_views import cost_text, host_goes_on
 from remoterun.cli.render.terminal import (
