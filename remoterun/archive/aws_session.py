@@ -30,13 +30,11 @@ def session(profile: str | None, region: str | None = None) -> Any:
         if profile not in _open or _open[profile][0] != made_of:
             library = botocore.session.Session(profile=profile)
             folder = Path(CACHE).expanduser()
-            cache = None
             with contextlib.suppress(OSError):
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-                cache = JSONFileCache(str(folder)) if os.access(folder, os.W_OK) else None
+            cache = JSONFileCache(str(folder)) if os.access(folder, os.W_OK) else None
             asked = library.get_config_variable("region") or region or "us-east-1"
-            resolver = create_credential_resolver(library, cache, asked)
-            library.register_component("credential_provider", resolver)
+            library.register_component("credential_provider", create_credential_resolver(library, cache, asked))
             _open[profile] = made_of, boto3.Session(botocore_session=library)
         return _open[profile][1]
 
@@ -49,9 +47,6 @@ def client(service: str, profile: str | None, region: str | None, **settings: An
 
 def _made_of() -> Any:
     """Differs once the login does: the variables, and the versions of the files."""
-    versions = []
-    for variable, usual in FILES.items():
-        file = Path(os.environ.get(variable, usual)).expanduser()
-        with contextlib.suppress(OSError):
-            versions.append((str(file), file.stat().st_mtime_ns))
+    files = [Path(os.environ.get(variable, usual)).expanduser() for variable, usual in FILES.items()]
+    versions = [file.stat().st_mtime_ns for file in files if file.exists()]
     return versions, {name: value for name, value in os.environ.items() if name.startswith("AWS_") or name == "HOME"}

@@ -20,6 +20,7 @@ import botocore.parsers
 import pytest
 
 from remoterun.agent.shared.machines import RentalTerms
+from remoterun.archive.workers import each as each_at_once
 from remoterun.config import AWS as AwsSettings
 from remoterun.config import Config
 from remoterun.errors import ConfigError, HostUnreachable
@@ -250,6 +251,18 @@ def test_tags_that_make_no_sense_are_shown_as_far_as_they_do() -> None:
 @pytest.mark.parametrize("text", ["203.0.113.7", "203.0.113.7/32", "203.0.113.0/24"])
 def test_an_address_of_a_client(text: str) -> None:
     assert network.checked_address(text).startswith("203.0.113.")
+
+
+def test_a_home_has_one_mark_whoever_asks_for_it_first(tmp_path: Path) -> None:
+    code = (
+        "import sys, pathlib; from remoterun.providers.aws import tags; print(*tags.marks(pathlib.Path(sys.argv[1])))"
+    )
+    asked = [subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE) for _ in range(2)]
+    found = {process.communicate(timeout=60)[0].decode().split()[0] for process in asked}
+    homes = [tmp_path / str(number % 4) for number in range(32)]
+    of_each = list(each_at_once(tags.marks, homes))
+    assert len(found) == 1 and found == {tags.marks(tmp_path)[0]}
+    assert len(set(of_each)) == 4 and [tags.marks(home) for home in homes] == of_each
 
 
 class WhoAmI(BaseHTTPRequestHandler):

@@ -251,7 +251,8 @@ class Acquisition:
         priced = catalogue.with_disk(offer, disk)
         role = self.roles.writer
         labels = tags.of_intent(self._intent, priced, " ".join(sources), tags.marks(self._folder.home)[0], role)
-        subnet = self._subnets.get(offer.zone, {})
+        subnet = self._subnets.get(offer.zone, {})  # behind an endpoint, it knows whether its hosts need an address
+        is_public = self._settings.connect != endpoint.CONNECT or bool(subnet.get("MapPublicIpOnLaunch"))
         return {
             "ClientToken": client_token(self._intent.token, offer, number),
             "UserData": base64.b64encode(
@@ -259,17 +260,11 @@ class Acquisition:
             ).decode(),
             "TagSpecifications": [tags.specification(kind, labels) for kind in ("instance", "volume")],
             **({"IamInstanceProfile": {"Name": HOST}} if role else {}),
-            **launch_parameters(offer, image, disk, group, subnet.get("SubnetId"), self._is_public(subnet)),
+            **launch_parameters(offer, image, disk, group, subnet.get("SubnetId"), is_public),
         }
 
     def _admit(self, region: str, vpc: str) -> tuple[str, list[str]]:
         return endpoint.admit(self._calls, region, vpc, self._settings, tags.marks(self._folder.home)[0])
-
-    def _is_public(self, subnet: dict[str, Any]) -> bool:
-        """Whether a host gets a public address: it is how it is reached, and, in the default network, how it reaches
-        others. Behind an endpoint, a subnet of the user's decides: a private one has another way out."""
-        is_own = self._settings.subnet is not None and self._settings.connect == endpoint.CONNECT
-        return bool(subnet.get("MapPublicIpOnLaunch")) if is_own else True
 
     # --- the wait ---
 
@@ -333,34 +328,27 @@ class Acquisition:
         """The instance now; None where AWS can't be asked, or doesn't know it yet. Raises `HostNeverCame`, and
         `NoCapacityHere` where it never ran."""
         try:
-            answer = self._calls("ec2", "describe_instances", request.offer.region, InstanceIds=[request.instance])
+            found = describe(self._calls, request.offer.region, ids=[str(request.instance)])
         except ProviderUnreachable:
             return None
-        except Refused as refused:
-            if is_gone(refused) and may_be_hidden:
-                return None
-            raise
-        found = [each for reservation in answer["Reservations"] for each in reservation["Instances"]]
-        if not found:
+        if not found and may_be_hidden:
             return None
-        state = found[0]["State"]["Name"]
+        instance = found[0] if found else {"State": {"Name": "terminated"}}
+        state, code = instance["State"]["Name"], (instance.get("StateReason") or {}).get("Code", "")
+        if code in TAKEN_BACK and not has_run and state in ("shutting-down", "terminated"):
+            raise NoCapacityHere(code, reason_of(instance) or code)
         if tags.STATES.get(state) in ("stopped", "ending", "gone"):
-            code = (found[0].get("StateReason") or {}).get("Code", "")
-            if code in TAKEN_BACK and not has_run and state in ("shutting-down", "terminated"):
-                raise NoCapacityHere(code, reason_of(found[0]) or code)
             raise HostNeverCame(
                 f"the host {request.instance} ended while it was waited for ({state})",
-                evidence=reason_of(found[0]) or None,
+                evidence=reason_of(instance) or None,
                 hint="try again",
             )
-        instance: dict[str, Any] = found[0]
         return instance
 
     def _end(self, request: LaunchRequest, error: BaseException) -> None:
         """End a host that can't be used, or is not wanted any more. One that AWS has made just now may be unknown to it
         for a moment."""
-        pauses = list(REPEATS)
-        while True:
+        for pause in (*REPEATS, None):
             try:
                 self._calls("ec2", "terminate_instances", request.offer.region, InstanceIds=[request.instance])
                 if self.roles.guard:
@@ -369,9 +357,9 @@ class Acquisition:
                 return
             except RemoterunError as error_of_end:
                 refused = error_of_end
-            if not is_gone(refused) or not pauses:
+            if pause is None or not is_gone(refused):
                 break
-            time.sleep(pauses.pop(0))
+            time.sleep(pause)
         if is_gone(refused) or not isinstance(error, RemoterunError):
             return
         lines = [
