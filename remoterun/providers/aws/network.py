@@ -93,7 +93,13 @@ def admit(calls: Calls, region: str, vpc: str, source: str, mark: str) -> str:
     """
     filters = [{"Name": "group-name", "Values": [GROUP]}, {"Name": "vpc-id", "Values": [vpc]}]
     groups = calls("ec2", "describe_security_groups", region, Filters=filters)["SecurityGroups"]
-    group = groups[0] if groups else _make_group(calls, region, vpc)
+    if groups:
+        group = groups[0]
+    else:  # `InvalidGroup.Duplicate` where another client made it just now
+        about = "Hosts of remoterun: SSH from the addresses of their clients"
+        labels = [tags.specification("security-group", _own())]
+        asked = {"GroupName": GROUP, "Description": about, "VpcId": vpc, "TagSpecifications": labels}
+        group = calls("ec2", "create_security_group", region, **asked)
     found: str = group["GroupId"]
     stamp = {f"{HOME}{mark}": iso(time.time())}
     for rule in _rules(calls, region, found) if group.get("IpPermissions") else ():
@@ -111,17 +117,6 @@ def _rules(calls: Calls, region: str, group: str) -> list[dict[str, Any]]:
     filters = [{"Name": "group-id", "Values": [group]}]
     found = calls.pages("ec2", "describe_security_group_rules", region, "SecurityGroupRules", Filters=filters)
     return [rule for rule in found if not rule.get("IsEgress") and rule.get("FromPort") == 22]
-
-
-def _make_group(calls: Calls, region: str, vpc: str) -> dict[str, Any]:
-    """Raises `Refused` with `InvalidGroup.Duplicate` where another client made it just now."""
-    asked = {
-        "GroupName": GROUP,
-        "Description": "Hosts of remoterun: SSH from the addresses of their clients",
-        "VpcId": vpc,
-        "TagSpecifications": [tags.specification("security-group", _own())],
-    }
-    return calls("ec2", "create_security_group", region, **asked)
 
 
 def _add_rule(calls: Calls, region: str, group: str, source: str, stamp: dict[str, str]) -> None:

@@ -94,10 +94,9 @@ class AWS:
 
     def admit(self, rented: RentedHost) -> None:
         region = rented.offer.region
-        answer = self.calls("ec2", "describe_instances", region, InstanceIds=[rented.id])
-        instance = answer["Reservations"][0]["Instances"][0]
-        if "VpcId" in instance:
-            endpoint.admit(self.calls, region, instance["VpcId"], self._settings, tags.marks(self._home)[0])
+        for instance in describe(self.calls, region, ids=[rented.id]):
+            if "VpcId" in instance:
+                endpoint.admit(self.calls, region, instance["VpcId"], self._settings, tags.marks(self._home)[0])
 
     def hosts(self, note: Callable[[str], None] = unheard) -> list[RentedHost]:
         found = self._in_all(self._regions(), self._rented, note)
@@ -261,7 +260,12 @@ class AWS:
         asked = {"LocationType": "availability-zone", "Filters": filters}
         listed = self.calls.pages("ec2", "describe_instance_type_offerings", region, "InstanceTypeOfferings", **asked)
         there = {(each["InstanceType"], each["Location"]) for each in listed}
-        prices = self._spot_prices(rental.types, region) if rental.spot else {}
+        prices: dict[tuple[str, str], float] = {}
+        if rental.spot:
+            now = datetime.datetime.now(datetime.UTC)
+            of = {"InstanceTypes": list(rental.types), "ProductDescriptions": ["Linux/UNIX"], "StartTime": now}
+            for each in self.calls.pages("ec2", "describe_spot_price_history", region, "SpotPriceHistory", **of):
+                prices.setdefault((each["InstanceType"], each["AvailabilityZone"]), float(each["SpotPrice"]))
         found: list[Offer] = []
         for type in rental.types:
             here = [
@@ -284,12 +288,6 @@ class AWS:
             if image.costs_more(self.calls, rental.image, region):
                 found = [replace(each, price=None, priced="", limit=None) for each in found]
         return [catalogue.with_disk(each, catalogue.disk_size(each.gpus, rental.disk, size)) for each in found]
-
-    def _spot_prices(self, types: Sequence[str], region: str) -> dict[tuple[str, str], float]:
-        now = datetime.datetime.now(datetime.UTC)
-        asked = {"InstanceTypes": list(types), "ProductDescriptions": ["Linux/UNIX"], "StartTime": now}
-        listed = self.calls.pages("ec2", "describe_spot_price_history", region, "SpotPriceHistory", **asked)
-        return {(each["InstanceType"], each["AvailabilityZone"]): float(each["SpotPrice"]) for each in reversed(listed)}
 
     def _facts(self, type: str, region: str) -> dict[str, Any]:
         """What AWS says of a type that the table doesn't know."""
