@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -87,6 +88,8 @@ def test_a_role_asks_for_its_code_once_and_keeps_the_login_for_the_next_command(
     (profiles / "home").mkdir(mode=0o700)
     (profiles / "home" / "config.toml").write_text('[aws]\nprofile = "boss"\nbucket = "a-bucket"\n')
     doctor = [sys.executable, "-m", "remoterun.cli.main", "doctor", "aws"]
+    alone = subprocess.run(doctor, stdin=subprocess.DEVNULL, capture_output=True, text=True, start_new_session=True)
+    assert "asks for an MFA code, and there is no terminal" in alone.stdout and alone.returncode == 1, alone
     asked = []
     for code in ("123456", None):
         terminal = pexpect.spawn(doctor[0], doctor[1:], timeout=120, env=dict(os.environ), dimensions=(40, 200))

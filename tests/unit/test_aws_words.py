@@ -589,6 +589,8 @@ def test_a_link_that_is_down(error: Exception) -> None:
         (botocore.exceptions.TokenRetrievalError(provider="sso", error_msg="x"), "login has expired"),
         (botocore.exceptions.CredentialRetrievalError(provider="p", error_msg="x"), "can't be fetched"),
         (botocore.exceptions.ParamValidationError(report="x"), "library refuses"),
+        (botocore.exceptions.MissingDependencyException(msg="pip install botocore[crt]"), "lacks a part"),
+        (EOFError(), "asks for an MFA code, and there is no terminal"),
     ],
 )
 def test_errors_of_the_library_itself(error: Exception, message: str) -> None:
