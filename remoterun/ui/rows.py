@@ -38,7 +38,7 @@ def row(run: Run, now: float) -> dict[str, Any]:
         "reason": run.reason and run.reason.value,
         "exit_status": run.code,
         "machine": run.where,
-        "cost": cost and round(cost, 3),
+        "cost": cost and round(cost, 4),
         "progress": progress,
     }
 

@@ -334,8 +334,8 @@ def test_the_image_for_a_type() -> None:
     assert all("deeplearning" in name for name in image.parameters(offer("g4dn.xlarge", "us-east-1")))
     assert image.parameters(offer("m7g.large", "us-east-1"))[0].split("/")[-4:-2] == ["arm64", "hvm"]
     assert image.parameters(offer("m7i.large", "us-east-1"))[0].split("/")[-4:-2] == ["amd64", "hvm"]
-    assert image.disk_size(IMAGE, offer("m7i.large", "us-east-1"), 20) == 75
-    assert image.disk_size(IMAGE, offer("g4dn.xlarge", "us-east-1"), None) == catalogue.DISK["gpu"]
+    assert catalogue.disk_size(0, 20, IMAGE.size) == 75
+    assert catalogue.disk_size(1, None, IMAGE.size) == catalogue.DISK["gpu"]
 
 
 # --- what a host is told ---

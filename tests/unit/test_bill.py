@@ -97,6 +97,13 @@ def test_a_host_that_nobody_saw_end_costs_until_its_deadline(connections: Connec
     assert run.renting is not None and run.renting.given_back_at(week).hosts[-1].ended == DAY + 2e5
 
 
+def test_a_run_and_its_host_cost_the_same() -> None:
+    """What `ps` and `machines rented` say, at any moment until the deadline, and after it."""
+    offer = Offer("folder.small", "here", "here-1", price=3.5, extra=0.1)
+    host, had = RentedHost("i-1", "rr-i-1", "running", offer, DAY, DAY + 2e5), use(DAY, None)
+    assert all(host.cost(DAY + at) == had.cost(DAY + at) for at in (0, 7, 59, 3600, 1e5, 1e6))
+
+
 def test_hosts_that_only_their_tags_know_count_for_their_owner(connections: Connections, folders: Folders) -> None:
     offer = Offer("folder.small", "here", "here-1", price=3.5, extra=0.1, limit=3.5)
     other = RentedHost("i-9", "rr-x-1", "running", offer, DAY, DAY + 86400, number=4, owner="bob@box")

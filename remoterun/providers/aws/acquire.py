@@ -26,7 +26,7 @@ from remoterun.errors import HostUnreachable, RemoterunError
 from remoterun.model import MachineType, Rental
 from remoterun.providers.aws import catalogue, endpoint, guard, network, quotas, tags
 from remoterun.providers.aws.calls import Calls, NoCapacityHere, QuotaReached, Refused, is_gone, reason_of
-from remoterun.providers.aws.image import USER, Image, disk_size, resolve
+from remoterun.providers.aws.image import USER, Image, resolve
 from remoterun.providers.aws.roles import HOST
 from remoterun.providers.aws.user_data import END, user_data
 from remoterun.providers.base import HostNeverCame, Intent, NoCapacity, Offer, ProviderUnreachable, RentedHost, Roles
@@ -247,7 +247,7 @@ class Acquisition:
             end=list(END),
             notices=NOTICES if offer.spot else "",
         )
-        disk = disk_size(image, offer, rental.disk)
+        disk = catalogue.disk_size(offer.gpus, rental.disk, image.size)
         priced = catalogue.with_disk(offer, disk)
         role = self.roles.writer
         labels = tags.of_intent(self._intent, priced, " ".join(sources), tags.marks(self._folder.home)[0], role)

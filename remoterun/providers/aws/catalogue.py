@@ -37,8 +37,6 @@ DISK = {"gpu": 100, "cpu": 50}
 """GB of the root disk, where nobody says otherwise; and never less than the image has."""
 _IMAGE = {"gpu": 75, "cpu": 8}
 """GB of AWS's own images."""
-GP3 = 0.08
-"""US dollars a month of a GB, in a region that the table does not have."""
 MONTH = 730.0
 """Hours, as AWS divides what it takes for a month."""
 ADDRESS = 0.005
@@ -116,14 +114,14 @@ def architecture(type: str) -> str:
 
 
 def disk_size(gpus: int, asked_for: int | None, image: int | None = None) -> int:
-    """GB of the root disk. `image`: of the user's own image; without one, of AWS's."""
+    """GB of the root disk. `image`: of an image; where that is not known yet, it is one of AWS's."""
     kind = "gpu" if gpus else "cpu"
     return max(asked_for or DISK[kind], _IMAGE[kind] if image is None else image)
 
 
 def with_disk(offer: Offer, size: int) -> Offer:
     """An offer with the price of a disk of so many GB, and of a public address."""
-    disk = round(table().gp3.get(offer.region, GP3) * size / MONTH, 5)
+    disk = round(table().gp3.get(offer.region, 0.08) * size / MONTH, 5)
     return replace(offer, extra=round(disk + ADDRESS, 5), disk=disk)
 
 

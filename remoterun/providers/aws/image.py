@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from remoterun.providers.aws import catalogue
 from remoterun.providers.aws.calls import Calls, Refused, is_gone
 from remoterun.providers.aws.catalogue import architecture
 from remoterun.providers.base import Offer
@@ -72,11 +71,6 @@ def costs_more(calls: Calls, image: str, region: str) -> bool:
             raise
         return False
     return any(each.get("PlatformDetails", _FREE) != _FREE or each.get("ProductCodes") for each in found)
-
-
-def disk_size(image: Image, offer: Offer, asked_for: int | None) -> int:
-    """GB of the root disk."""
-    return catalogue.disk_size(offer.gpus, asked_for, image.size)
 
 
 def _parameter(calls: Calls, name: str, region: str) -> str | None:

@@ -55,6 +55,7 @@ export function bytes(count) {
 }
 
 export function money(dollars) {
+  if (dollars > 0 && dollars < 0.1) return dollars < 0.001 ? "<$0.001" : `$${Number(dollars.toPrecision(2))}`;
   return `$${dollars < 100 ? dollars.toFixed(2) : Math.round(dollars).toLocaleString("en")}`;
 }
 
