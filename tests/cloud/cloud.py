@@ -126,6 +126,8 @@ class Cloud:
         """(type, zone) of what is given, and ended before it runs → the code of why."""
         self.disk: str | None = None
         """Of the lab's kept images, the one that a machine's disk begins with; None: that without any."""
+        self.in_containerd = False
+        """Whether the Docker of new machines has its images with containerd, as Docker 29 does."""
         self.docker_tags: dict[str, str] = {}
         """Names that a machine's Docker has for images of its disk."""
         self._hidden: dict[str, int] = {}
@@ -408,7 +410,8 @@ class Cloud:
         made = self.lab.host(machine.id, CloudHost, user="ubuntu", gpus=shown, image=self.disk)
         assert isinstance(made, CloudHost)
         # a type with cards has fast disks, which the image mounts
-        made.prepare(machine.user_data, docker=image.gpu, store=bool(gpus) and image.gpu, tags=dict(self.docker_tags))
+        store, tags = bool(gpus) and image.gpu, dict(self.docker_tags)
+        made.prepare(machine.user_data, docker=image.gpu, store=store, tags=tags, in_containerd=self.in_containerd)
         return made
 
     def image(self, machine: Machine) -> Image:

@@ -17,15 +17,24 @@ import yaml
 
 from tests.lab.error import LabError
 from tests.lab.host import PATH, LabHost
+from tests.lab.images import BASE_IMAGE
 from tests.lab.process import run, until
 
 GUEST = Path(__file__).with_name("guest")
 POWER = "usr-local/lib/lab/power"
+IMAGES = "/usr/local/lib/lab/images.tar"
 INSTALLED = "usr-local/lib/lab/docker-installed"
 SBIN = ("poweroff", "shutdown")
 BIN = ("apt-get", "lsblk", "sudo", "systemctl", "systemd-run")
 STORE = "/opt/dlami/nvme"  # where the deep learning images mount the fast disks
 OWN_FOLDERS = ("/opt", "/mnt", "/srv", "/var/lib", "/var/log")
+TO_CONTAINERD = f"""\
+docker save {BASE_IMAGE} >{IMAGES}
+mkdir -p /var/lib/containerd
+mount -t tmpfs -o mode=711 images /var/lib/containerd
+echo '{{"features": {{"containerd-snapshotter": true}}}}' >/etc/docker/daemon.json
+systemctl restart containerd docker
+"""
 METADATA_ADDRESS = "169.254.169.254"
 
 
@@ -51,13 +60,16 @@ class CloudHost(LabHost):
     """Made by `Lab.host`; `prepare` comes before `up`, which only boots: `init`, sshd and so on are steps of their own,
     that whoever plays the cloud takes in turn."""
 
-    def prepare(self, user_data: bytes, *, docker: bool, store: bool, tags: dict[str, str]) -> None:
+    def prepare(
+        self, user_data: bytes, *, docker: bool, store: bool, tags: dict[str, str], in_containerd: bool
+    ) -> None:
         """Before the first boot: the user-data, whether the image has Docker (else `apt-get install docker.io` brings
         it), and whether the machine has fast disks, which the image mounts; `tags`: more names for images of its
         Docker."""
         self._config = cloud_config(user_data)
         self._store = store
         self._tags = tags
+        self._in_containerd = in_containerd
         if docker:
             (self._folder / INSTALLED).touch()
         self.console_log = self.logs / "console.log"
@@ -68,9 +80,11 @@ class CloudHost(LabHost):
         self._cloud_init("init")
 
     def start_docker(self) -> None:
-        """If it is installed."""
+        """If it is installed. Its images lie with containerd if they are to, as those of Docker 29 do."""
         if (self._folder / INSTALLED).exists():
             self.start_dockerd()
+            if self._in_containerd:
+                self.exec(["sh", "-ec", TO_CONTAINERD], timeout=300, check=True)
             for name, image in self._tags.items():
                 self.exec(["docker", "tag", image, name])
 

@@ -41,6 +41,7 @@ from remoterun.providers.folder import HostFolder
 from tests.cloud import endpoint
 from tests.cloud.images import IMAGES
 from tests.cloud.machine import SERVICES
+from tests.lab import BASE_IMAGE
 from tests.workshop import until
 
 if TYPE_CHECKING:
@@ -399,6 +400,16 @@ def test_a_host_that_nobody_uses_ends(cloud: Cloud, client: Client) -> None:
     client.run(rented, "sh", "-c", f"nohup sleep 6 >/dev/null 2>&1 & {as_root}")
     gone(cloud)
     assert time.monotonic() - began > 6
+
+
+def test_images_that_docker_has_with_containerd_lie_on_the_fast_disk(cloud: Cloud, client: Client) -> None:
+    cloud.in_containerd = True
+    rented = client.acquire()
+    assert (client.folder(rented.token).read("host.json") or {})["problems"] == []
+    folders = client.run(rented, "docker", "info", "--format", "{{.DockerRootDir}} {{.DriverStatus}}")
+    assert folders.startswith("/opt/dlami/nvme/docker [[driver-type io.containerd.snapshotter")
+    sizes = client.run(rented, "sudo", "-n", "du", "-sm", "/opt/dlami/nvme/containerd").split()
+    assert int(sizes[0]) > 50 and client.run(rented, "docker", "run", "--rm", BASE_IMAGE, "echo", "runs") == "runs"
 
 
 def test_what_nobody_knows_any_more_is_left_over(cloud: Cloud, client: Client, tmp_path: Path) -> None:

@@ -123,7 +123,8 @@ def test_a_host_that_hangs_is_ended_by_aws(cloud: Cloud, client: Client) -> None
     gone(cloud)
     assert not [each for each in cloud.left_behind() if each.startswith("schedule")]
     cloud.clock = 0
-    guard.make(calls, region, rented.id, rented.token, rented.deadline, client.aws.roles().guard)
+    for _ in range(2):
+        guard.make(calls, region, rented.id, rented.token, rented.deadline, client.aws.roles().guard)
     (leftover,) = guard.leftovers(calls, region, describe(calls, region))
     assert leftover.id == f"{region}/{rented.token}"
     for _ in range(2):

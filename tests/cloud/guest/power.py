@@ -36,6 +36,7 @@ SOCKETS: dict[str, str | tuple[str, int]] = {
     "containerd": "/run/containerd/containerd.sock",
     "/usr/sbin/sshd": ("127.0.0.1", 22),
 }
+IMAGES = "/usr/local/lib/lab/images.tar"
 INSTALLED = "/usr/local/lib/lab/docker-installed"
 
 
@@ -312,7 +313,10 @@ def change_daemon(verb: str, unit: str) -> int:
         deadline = time.monotonic() + 20
         while not daemon_pids(unit) and time.monotonic() < deadline:
             time.sleep(0.02)
-        return 0 if daemon_pids(unit) and listens(unit) else 1
+        if not daemon_pids(unit) or not listens(unit):
+            return 1
+        if daemon_words(unit) == ["dockerd"] and os.path.exists(IMAGES):  # they were left in another folder
+            return subprocess.run(["docker", "load", "--quiet", "--input", IMAGES]).returncode
     return 0
 
 
@@ -378,7 +382,7 @@ def apt_get(words: list[str]) -> int:
 
 
 def lsblk(words: list[str]) -> int:
-    """One disk, which holds the system."""
+    """One disk, which holds the system; and where Docker has its images with containerd, a fast one, too."""
     if "--json" not in words and "-J" not in words:
         return fail(f"lsblk: this stand-in doesn't know {words}")
     part = {"name": "nvme0n1p1", "path": "/dev/nvme0n1p1", "type": "part", "mountpoint": "/", "fstype": "ext4"}
@@ -389,7 +393,8 @@ def lsblk(words: list[str]) -> int:
         "model": "Amazon Elastic Block Store",
     }
     disk |= {"mountpoint": None, "fstype": None, "children": [part]}
-    print(json.dumps({"blockdevices": [disk]}))
+    fast = {**disk, "name": "nvme1n1", "path": "/dev/nvme1n1", "model": "Amazon EC2 NVMe Instance Storage"}
+    print(json.dumps({"blockdevices": [disk, fast] if os.path.exists(IMAGES) else [disk]}))
     return 0
 
 
