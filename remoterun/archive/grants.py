@@ -17,7 +17,6 @@ from remoterun.agent.shared.archive import (
     ImageAccess,
     SignedObject,
     Take,
-    host_prefix,
     image_key,
     image_parts,
     image_prefix,
@@ -26,10 +25,9 @@ from remoterun.agent.shared.archive import (
 )
 from remoterun.agent.shared.environment import image_id
 from remoterun.agent.shared.records import decode, encode
-from remoterun.agent.shared.spec import KEY
 from remoterun.agent.shared.states import BuiltImage
-from remoterun.agent.shared.tree import show
 from remoterun.archive import Archive
+from remoterun.archive.runs import RunPlace
 from remoterun.archive.s3_errors import Absent, Damaged
 from remoterun.errors import HostError
 
@@ -70,12 +68,10 @@ def downloads(
             yield SignedObject(url, span, exact=only is not None)
 
 
-def grant_for_run(archive: Archive, key: str, seconds: float, writer: str = "", role: bool = False) -> Grant:
-    """What the host `writer` may write of the run of that key, for so many seconds: by its `role`; else by a form, at
-    the longest until the credentials end."""
-    if not KEY.match(key):
-        raise HostError(f"{show(key[:80])} is not the key of a run")
-    signed = _grant(archive, host_prefix(writer, key), seconds, MOST_OBJECT)
+def grant_for_run(archive: Archive, place: RunPlace, seconds: float, role: bool = False) -> Grant:
+    """What the newest host of a run may write, for so many seconds: by its `role`; else by a form, at the longest until
+    the credentials end."""
+    signed = _grant(archive, place.folders[0], seconds, MOST_OBJECT)
     if not role:
         return signed
     until, bucket = archive.clock() + seconds, archive.s3.place.name

@@ -111,10 +111,9 @@ def access(
 def grant(connections: Connections, run: Run, form: bool = False) -> Grant:
     """What a run's host may write, for as long as it may need to: by its role, if it has one. Else, or where it needs
     a `form` since its role was refused, if the credentials last."""
-    hosts = run.renting.hosts if run.renting is not None else ()
-    writer = hosts[-1].writer if hosts else ""
-    role = bool(writer) and not form
-    return archives.grants.grant_for_run(archive_of(connections, run), run.key, _needed(run), writer, role)
+    place = place_of(run)
+    role = any(place.writers[-1:]) and not form
+    return archives.grants.grant_for_run(archive_of(connections, run), place, _needed(run), role)
 
 
 def record_images(connections: Connections, run: Run, status: RunStatus) -> Run:

@@ -90,7 +90,8 @@ class Renting:
     @property
     def writers(self) -> tuple[str, ...]:
         """Whose folders have what the run has made, the newest last; "" stands for the run's own folder."""
-        return tuple(dict.fromkeys(host.writer for host in self.hosts))
+        newest_first = dict.fromkeys(host.writer for host in reversed(self.hosts))
+        return tuple(reversed(newest_first))
 
     def cost(self, now: float, at_most: bool = False) -> float | None:
         """US dollars so far; None where the price of a host is not known. See `HostUse.cost`."""

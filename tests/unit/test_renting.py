@@ -151,6 +151,16 @@ def test_what_crosses_regions_has_its_price_in_the_plan() -> None:
     assert "traffic  " not in text(replace(plan, bucket_region="us-east-1"))
 
 
+def test_who_wrote_last_comes_last() -> None:
+    """Also one that has had the run before."""
+    hosts = [
+        HostUse("t", "i-0", "g4dn.xlarge", "", None, began=0.0, writer=writer) for writer in ("", "a", "b", "a", "")
+    ]
+    assert [Renting(0.0, hosts=tuple(hosts[:count])).writers for count in range(6)] == [
+        (), ("",), ("", "a"), ("", "a", "b"), ("", "b", "a"), ("b", "a", ""),
+    ]  # fmt: skip
+
+
 def test_a_limit_in_dollars_needs_a_price() -> None:
     machine = replace(T4, rental=Rental("aws", ("g9.xlarge",), max_cost=1.0))
     with pytest.raises(UsageError, match=r"g9\.xlarge is not known"):
