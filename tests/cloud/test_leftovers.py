@@ -184,6 +184,9 @@ def test_a_bucket_that_is_gone_is_made_again_and_everything_goes(cloud: Cloud, c
     assert cloud.roles_made() != []
     Rules(cloud, client).admit("203.0.113.9/32", tmp_path / "another home")
     gc = ("machines", "gc", "aws", "--everything")
+    cloud.denied.add("iam:GetRole")
+    assert "roles can't be asked" in place.run(*gc, "--dry-run").stderr
+    cloud.denied.clear()
     typed(place, "Nothing was ended", ["y", "y"], *gc)
     assert cloud.alive() == [machine] and cloud.s3.buckets() == [bucket]
     typed(place, "until those hosts are gone….* ended or removed", ["y", cloud.account], *gc)

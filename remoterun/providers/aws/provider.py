@@ -121,7 +121,11 @@ class AWS:
             return [*(each for each in found if each is not None), *schedules]
 
         found = self._in_all(self._regions(), ask, note)
-        return [*found, *(roles.leftovers(self.calls) if everything else ())]
+        try:
+            return [*found, *(roles.leftovers(self.calls) if everything else ())]
+        except Refused as refused:
+            note(f"roles can't be asked: {refused.message}")
+            return found
 
     def clear(self, leftover: Leftover, everything: bool = False) -> bool:
         region, _, name = leftover.id.partition("/")
