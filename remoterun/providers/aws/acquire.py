@@ -137,11 +137,10 @@ class Acquisition:
     def _first_given(self, offers: Sequence[Offer], tried: dict[str, str]) -> LaunchRequest:
         """The request for the first offer that can be had, of those whose place is not among those that were `tried`,
         with what for. Raises `NoCapacity`, or what is final."""
-        reached: list[QuotaReached] = []
-        full: set[object] = set()
+        reached: dict[object, QuotaReached] = {}
         for offer in offers:
             quota = quotas.quota_of(offer.type, offer.spot) or offer.type
-            if quota in full or _place(offer) in tried:
+            if quota in reached or _place(offer) in tried:
                 continue
             self._say(f"capacity in {offer.zone or offer.region} ({offer.type})")
             try:
@@ -149,11 +148,10 @@ class Acquisition:
             except NoCapacityHere as refused:
                 tried[_place(offer)] = refused.message
             except QuotaReached as refused:
-                full.add(quota)
-                reached.append(quotas.error(self._calls, offer, refused) or refused)
+                reached[quota] = quotas.error(self._calls, offer, refused) or refused
         if reached and not tried:
-            raise reached[0]
-        lines = [*(f"{place}: {why}" for place, why in tried.items()), *(each.message for each in reached)]
+            raise next(iter(reached.values()))
+        lines = [f"{place}: {why}" for place, why in tried.items()] + [each.message for each in reached.values()]
         hint = "try again later, another -t, or --region"
         if offers and all(offer.spot for offer in offers):
             hint = "try again later, without --spot, another -t, or --region"

@@ -47,6 +47,8 @@ QUOTAS = (
 )
 """AWS's table: what spot hosts of the newest types (P6) count for is not in it."""
 
+KINDS = {False: "on demand", True: "spot"}
+
 
 def quota_of(type: str, spot: bool) -> Quota | None:
     """The limit that counts for a type; None for kinds of machine that remoterun has no name for."""
@@ -63,13 +65,13 @@ def check(calls: Calls, offers: Sequence[Offer]) -> None:
 def error(calls: Calls, offer: Offer, refused: QuotaReached | None = None) -> QuotaReached | None:
     """What to do about a limit that a call has reached, or, without one, that one would reach; then None where it would
     not, or the account may not be asked."""
-    quota, more = quota_of(offer.type, offer.spot), offer.vcpus or _vcpus(offer.type)
+    quota, more = quota_of(offer.type, offer.spot), offer.vcpus
     limit = used = None
     if quota is not None:
         limit, used = _limit(calls, quota, offer.region), _used(calls, quota, offer.region)
     if refused is None and (not isinstance(limit, int) or used is None or used + more <= limit):
         return None
-    message = f"the account's limit does not allow {offer.type} ({_kind(offer.spot)}) in {offer.region}"
+    message = f"the account's limit does not allow {offer.type} ({KINDS[offer.spot]}) in {offer.region}"
     hint = f"https://{offer.region}.console.aws.amazon.com/servicequotas/home/services/ec2/quotas   has all limits"
     if quota is not None:
         known = f" is {limit} vCPUs" if isinstance(limit, int) else ""
@@ -90,15 +92,16 @@ def checks(calls: Calls, region: str, wanted: Collection[tuple[str, bool]]) -> l
     """
     found = []
     for quota, limit in zip(QUOTAS, each_at_once(lambda quota: _limit(calls, quota, region), QUOTAS), strict=True):
-        name = f"quota {quota.kind} {_kind(quota.spot)}"
+        name = f"quota {quota.kind} {KINDS[quota.spot]}"
         types = [type for type, spot in wanted or ((catalogue.NAMES["t4"], False),) if quota.of(type, spot)]
         if isinstance(limit, RemoterunError):
             found.append(MachineCheck(name, None, f"can't be asked: {limit.message}"))
         elif limit:
             found.append(MachineCheck(name, True, f"{limit} vCPUs at a time ({quota.code})"))
         else:
-            least = min(_vcpus(type) for type in catalogue.NAMES.values() if quota.of(type, quota.spot))
-            fix = quota.raise_command(max(map(_vcpus, types), default=least), region)
+            named = types or [type for type in catalogue.NAMES.values() if quota.of(type, quota.spot)]
+            needed = [catalogue.offer(type, region).vcpus for type in named]
+            fix = quota.raise_command((max(needed) if types else min(needed)) or 4, region)  # 0: not in the table
             found.append(MachineCheck(name, False if types else None, f"none may run ({quota.code})", fix))
     return found
 
@@ -120,14 +123,7 @@ def _used(calls: Calls, quota: Quota, region: str) -> int | None:
         return None
     there = [(each["InstanceType"], each) for reservation in listed for each in reservation["Instances"]]
     counted = [(type, each) for type, each in there if quota.of(type, each.get("InstanceLifecycle") == "spot")]
-    return sum(_vcpus(type) or each.get("CpuOptions", {}).get("CoreCount", 0) * 2 for type, each in counted)
-
-
-def _vcpus(type: str) -> int:
-    """Of a type of the table; 0 of another one."""
-    known = catalogue.table().types.get(type)
-    return 0 if known is None else known.vcpus
-
-
-def _kind(spot: bool) -> str:
-    return "spot" if spot else "on demand"
+    return sum(
+        catalogue.offer(type, region).vcpus or each.get("CpuOptions", {}).get("CoreCount", 0) * 2
+        for type, each in counted
+    )
