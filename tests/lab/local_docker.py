@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -12,11 +13,12 @@ from pathlib import Path
 
 from tests.lab.error import LabError
 from tests.lab.images import BASE_IMAGE, Images, archived_id
-from tests.lab.process import PATIENCE, birth, kill, listed, run, tail, until
+from tests.lab.process import PATIENCE, Process, birth, kill, listed, run, tail, until
 from tests.lab.record import RECORDS, locked
 
 FOLDER = RECORDS / "local-docker"  # a file for each process that uses a dockerd of ours
 DATA = "local-docker"
+PID_FILES = {"/run/docker.pid": "dockerd", "/run/docker/containerd/containerd.pid": "containerd"}
 
 
 class LocalDocker:
@@ -80,10 +82,24 @@ def sweep_local_docker() -> None:
 def _ours() -> list[int]:
     """The dockerd that a lab started, if one runs."""
     config = str(FOLDER / "daemon.json")
-    return [each.pid for each in listed(Path("/proc")) if each.command == f"dockerd --config-file {config}"]
+    return [each.pid for each in _all() if each.command == f"dockerd --config-file {config}"]
+
+
+def _all() -> list[Process]:
+    return listed(Path("/proc"))
+
+
+def forget_dead() -> None:
+    """A dockerd that was killed leaves its number, and the next one takes any process that has it by now for that."""
+    for name, program in PID_FILES.items():
+        with contextlib.suppress(OSError, ValueError):
+            pid = int(Path(name).read_text())
+            if not any(each.pid == pid and Path(each.command.split(" ")[0]).name == program for each in _all()):
+                Path(name).unlink()
 
 
 def _start(cache: Path) -> None:
+    forget_dead()
     data = cache / DATA
     data.mkdir(parents=True, exist_ok=True)
     config = FOLDER / "daemon.json"

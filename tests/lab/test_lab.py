@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.lab import BASE_IMAGE, Lab, LabError, LabHost, record
+from tests.lab import BASE_IMAGE, Lab, LabError, LabHost, local_docker, record
 from tests.lab.host import REPOSITORY
 from tests.lab.process import PATIENCE, birth, run, until
 
@@ -112,3 +113,14 @@ def test_killed_session_leaves_nothing(lab: Lab, tmp_path: Path) -> None:
     assert f"{name}-" not in run(["ip", "netns", "list"]).stdout
     assert not list((lab.cache / "sessions").glob(f"{name}-*"))
     assert not list(Path("/sys/fs/cgroup").glob(f"*/{name}-*"))
+
+
+def test_a_number_that_a_killed_dockerd_has_left_stops_no_other_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = {str(tmp_path / name): name for name in ("dockerd", Path(sys.executable).name, "containerd")}
+    monkeypatch.setattr(local_docker, "PID_FILES", files)
+    for path in list(files)[:2]:
+        Path(path).write_text(f"{os.getpid()}\n")
+    local_docker.forget_dead()
+    assert [Path(path).exists() for path in files] == [False, True, False]
