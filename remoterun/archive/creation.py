@@ -63,20 +63,15 @@ def checks(place: BucketPlace | None) -> list[MachineCheck]:
     """The lines of `doctor` about a bucket. One object is written and removed."""
     if place is None:
         return [MachineCheck("bucket", None, "none is set up yet", HOW_TO_MAKE_ONE)]
-    try:
-        s3 = S3(place, FIRST_PATIENCE)
-    except RemoterunError as error:
-        return [MachineCheck("bucket", False, error.message, error.hint)]
     found: list[MachineCheck] = []
     try:
-        for check in (_bucket, _region, _permissions):
-            found += check(s3)
+        with contextlib.closing(S3(place, FIRST_PATIENCE)) as s3:
+            for check in (_bucket, _region, _permissions):
+                found += check(s3)
     except NoBucket as error:
         found.append(MachineCheck("bucket", False, error.message, HOW_TO_MAKE_ONE))
     except RemoterunError as error:
         found.append(MachineCheck("permissions" if found else "bucket", False, error.message, error.hint))
-    finally:
-        s3.close()
     return found
 
 

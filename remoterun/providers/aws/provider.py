@@ -31,6 +31,7 @@ from remoterun.providers.base import (
     unheard,
 )
 from remoterun.providers.folder import HostFolder
+from remoterun.sizes import iso
 
 Found = TypeVar("Found")
 BILLING = "us-east-1"
@@ -249,10 +250,13 @@ class AWS:
 
     def _note_other_accounts(self, listed: set[str], note: Callable[[str], None]) -> None:
         """Say which hosts of this home nobody lists, since they are of another account than this login."""
-        others = [record for id, record in self._records().items() if id not in listed and record.get("account")]
-        accounts = {record["account"] for record in others if tags.deadline_of(record) > time.time()}
+        accounts = set()
+        for id, record in self._records().items():
+            labels = tags.ours(tags.restored({}, record)["Tags"])
+            if id not in listed and labels.get("deadline", "") > iso(time.time()):  # in the order of their letters
+                accounts.add(record.get("account", ""))
         with contextlib.suppress(ProviderUnreachable):
-            for account in accounts and accounts - {self.identity().account}:
+            for account in accounts and accounts - {"", self.identity().account}:
                 note(
                     f"hosts of this machine in the account {account} are not listed: AWS_PROFILE=… with a login of that"
                 )

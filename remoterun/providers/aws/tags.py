@@ -107,11 +107,6 @@ def restored(instance: dict[str, Any], request: dict[str, Any] | None) -> dict[s
     return {**instance, "Tags": [*{**made, **present}.values()]}
 
 
-def deadline_of(request: dict[str, Any]) -> float:
-    """When the host of a call (`request.json`) ends at the latest."""
-    return time_of(ours(restored({}, request)["Tags"]).get("deadline", "")) or 0.0
-
-
 def rented_of(instance: dict[str, Any], region: str, own: Sequence[str] = ()) -> RentedHost | None:
     """A host as its own tags tell it; None for an instance that is not ours, or whose tags make no sense. `own`: the
     `marks` of this home."""
