@@ -11,6 +11,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
+from remoterun.agent.shared.files import text_of
 from remoterun.config import Config
 from remoterun.errors import NotFound, UsageError
 from remoterun.model import MachineType, Rental
@@ -52,8 +53,8 @@ CREDENTIAL_FILES = {
 
 LOGINS = "aws_access_key_id|credential_process|role_arn|sso_|login_session|web_identity_token_file"
 """Settings of AWS's files, or their beginnings, of which each is a login."""
-OWN_MACHINE = Path("/sys/devices/virtual/dmi/id/sys_vendor")
-"""Says whose machine this is."""
+MAKERS = ("/sys/devices/virtual/dmi/id/sys_vendor", "/sys/devices/virtual/dmi/id/bios_version")
+"""Files of which one says "Amazon" on a machine of AWS's own."""
 
 
 def resolve(name: str | None, config: Config) -> MachineType:
@@ -150,10 +151,7 @@ def can_log_in(config: Config, environ: Mapping[str, str] | None = None) -> bool
     if any(variables.get(name) for name in CREDENTIALS) or config.aws.profile:
         return True
     for name, default in CREDENTIAL_FILES.items():
-        try:
-            text = Path(variables.get(name) or default).expanduser().read_text("utf-8", "replace")
-        except OSError:
-            continue
+        text = text_of(os.path.expanduser(variables.get(name) or default))
         parts = re.split(r"^\s*\[\s*(.*?)\s*\]", text, flags=re.MULTILINE)
         sections = dict(zip(parts[1::2], parts[2::2], strict=False))
         own = sections.get("default", "") + sections.get("profile default", "")
@@ -161,10 +159,7 @@ def can_log_in(config: Config, environ: Mapping[str, str] | None = None) -> bool
             return True
     if variables.get("AWS_EC2_METADATA_DISABLED", "").lower() == "true":
         return False
-    try:
-        return OWN_MACHINE.read_text("utf-8", "replace").startswith("Amazon EC2")
-    except OSError:
-        return False
+    return any("amazon" in text_of(file).lower() for file in MAKERS)
 
 
 def rented_types() -> dict[str, MachineType]:

@@ -29,7 +29,7 @@ LOOK = 10.0
 """Seconds that a machine has to say how its runs are."""
 ENDING, ASK = 300.0, 2.0
 """Seconds until hosts that were ended are gone, and between two looks whether they are."""
-HERE = "by `remoterun machines %s`, on this machine"
+HERE = "by `machines %s` here"
 """Who ended a host."""
 OBJECTS = "objects"
 """The kind of what is left over in the bucket."""

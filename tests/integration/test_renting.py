@@ -788,7 +788,7 @@ class TestTheCommandLine:
         assert [each["state"] for each in json.loads(say("ps", "--json")[1])] == ["complete", "killed"]
         for number in ("1", "2"):
             shown = say("info", number)[1]
-            assert re.search(r"ended today .* ago, by `remoterun machines rm`, on this machine\n", shown), shown
+            assert re.search(r"ended today .* ago, by `machines rm` here\n", shown), shown
             assert "more at the most" not in shown
         assert "killed: its host was ended" in say("info", "2")[1]
         assert say("machines", "rented")[2] == "No host is rented\n"

@@ -196,6 +196,7 @@ def _hosts(run: Run) -> list[tuple[str, str | None]]:
     if run.renting is None:
         return []
     hosts = [f"{host.id}, {host.type} in {host.zone}{_host_end(host)}" for host in run.renting.hosts]
+    ended = bool(run.renting.hosts and run.renting.hosts[-1].ended_by)
     attempts = f"{run.renting.attempt} of {run.renting.attempts}" if run.renting.attempts > 1 else None
     return [
         ("hosts", "\n".join(hosts)),
@@ -203,7 +204,7 @@ def _hosts(run: Run) -> list[tuple[str, str | None]]:
         ("goes on", f"remoterun continue {run.number}   rents it another host" if run.continuable else None),
         ("cost", cost_text(run)),
         ("idle", _idle(run)),
-        ("ends", f"{when(run.renting.deadline)}, at the latest" if not run.final else None),
+        ("ends", f"{when(run.renting.deadline)}, at the latest" if not run.final and not ended else None),
         ("bucket", run.renting.bucket),
     ]
 
