@@ -7,7 +7,6 @@ nothing that may write to a bucket.
 
 from __future__ import annotations
 
-import gzip
 import json
 from importlib import resources
 from typing import Any
@@ -42,8 +41,7 @@ END = ("sudo", "-n", "shutdown", "-P", "now")
 def user_data(folder: HostFolder, terms: RentalTerms, seconds: float) -> bytes:
     """As RunInstances takes it (boto3 encodes it in base64); `seconds`: from now to the deadline of the terms. Raises
     `ValueError` where it is too long for AWS."""
-    text = f"#cloud-config\n{json.dumps(cloud_config(folder, terms, seconds), indent=1)}\n".encode()
-    data = text if len(text) <= LIMIT else gzip.compress(text, mtime=0)
+    data = f"#cloud-config\n{json.dumps(cloud_config(folder, terms, seconds), indent=1)}\n".encode()
     if len(data) > LIMIT:
         raise ValueError(f"user-data of {len(data)} bytes")
     return data
