@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
+import re
 import signal
 import subprocess
 import sys
+import urllib.request
 from pathlib import Path
 
 import pytest
 
 from tests.cloud.cloud import Cloud
-from tests.lab import BASE_IMAGE
-from tests.lab.process import until
+from tests.cloud.machine import Machine
+from tests.lab import BASE_IMAGE, LabHost
+from tests.workshop import until
 
-pytestmark = [pytest.mark.lab, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.lab, pytest.mark.timeout(900)]
 
 ROOT = Path(__file__).parents[2]
 
@@ -36,16 +41,74 @@ def start(cloud: Cloud, folder: Path, *options: str) -> subprocess.Popen[str]:
         )
 
 
+def compare(cloud: Cloud, kept: Path) -> tuple[int, str]:
+    """The day after."""
+    words = [sys.executable, "-m", "tests.cloud_check", "--compare", str(kept)]
+    env = {**os.environ, **cloud.environment()}
+    done = subprocess.run(words, cwd=ROOT, env=env, capture_output=True, text=True, timeout=120)
+    return done.returncode, done.stdout + done.stderr
+
+
+def bill_of_aws(cloud: Cloud, costs: dict[str, float]) -> None:
+    """What Cost Explorer will say."""
+    groups = [
+        {"Keys": [f"remoterun:token${token}"], "Metrics": {"UnblendedCost": {"Amount": str(cost), "Unit": "USD"}}}
+        for token, cost in costs.items()
+    ]
+    told = {"results": [{"ResultsByTime": [{"Groups": groups}]}]}
+    address = f"{cloud.url}/moto-api/static/ce/cost-and-usage-results"
+    urllib.request.urlopen(address, json.dumps(told).encode(), timeout=60).close()
+
+
+def is_stopped(host: LabHost) -> bool:
+    for each in host.processes():
+        with contextlib.suppress(OSError):  # it ended meanwhile
+            if " T " in host.path(f"/proc/{each.pid}/stat").read_text():
+                return True
+    return False
+
+
 def test_all_steps_and_nothing_is_left(cloud: Cloud, tmp_path: Path) -> None:
-    checking = start(cloud, tmp_path, "--idle", "60s", "--spot")
-    report, _ = checking.communicate("y\n", timeout=580)
+    """With a person who interrupts a spot host; and a host that hangs, in a cloud whose clock is put forward then."""
+    kept = tmp_path / "kept.json"
+    words = ("--idle", "60s", "--interrupt", "--hang", "0.03", "--save", str(kept))
+    checking = start(cloud, tmp_path, *words)
+    assert checking.stdin is not None
+    checking.stdin.write("y\n")
+    checking.stdin.flush()
+
+    def asked(pattern: str) -> Machine:
+        """The machine that something is said of, which a person is to do, or waits for."""
+        said = lambda: checking.poll() is not None or re.search(pattern, (tmp_path / "talk").read_text())  # noqa: E731
+        found = until(said, 550, pattern)
+        if not isinstance(found, re.Match):
+            pytest.fail(f"{checking.communicate()[0]}\n{(tmp_path / 'talk').read_text()}")
+        return cloud.machine(found[1])
+
+    asked(r"interrupt (i-\w+)").notice(20)
+    hung = asked(r"(i-\w+) hangs")
+    assert hung.host is not None
+    host = hung.host
+    until(lambda: is_stopped(host), 60, "all its processes are stopped")
+    cloud.clock = 290.0
+    until(lambda: hung.state == "terminated", 120, "AWS itself ends it")
+    cloud.clock = 0.0
+    report, _ = checking.communicate(timeout=400)
     talk = (tmp_path / "talk").read_text()
     assert checking.returncode == 0, report + talk
     assert "nothing left: yes" in report and "failed:       nothing" in report
-    assert "account   123456789012" in talk and "at most   $" in talk
-    assert report.count("  ok  ") == 17, report
+    assert "account   123456789012" in talk and "login     a key in AWS's variables" in talk and "at most   $" in talk
+    assert report.count("  ok  ") == 20, report
     assert cloud.left_behind() == [] and cloud.s3.buckets() == []
     assert [each for each in tmp_path.iterdir() if each.name.startswith("remoterun-cloud-check")] == []
+
+    tokens = json.loads(kept.read_text())["costs"]
+    assert len(tokens) == 4 and all(cost > 0 for cost in tokens.values())
+    status, compared = compare(cloud, kept)
+    assert status == 1 and compared.count("not there yet") == 4 and "Cost allocation tags" in compared
+    bill_of_aws(cloud, tokens)
+    status, compared = compare(cloud, kept)
+    assert status == 0 and compared.count("as said") == 4
 
 
 def test_it_cleans_up_when_it_is_interrupted(cloud: Cloud, tmp_path: Path) -> None:

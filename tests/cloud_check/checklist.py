@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import datetime
 import hashlib
+import os
 import re
+import shlex
 import signal
 import sys
 import time
@@ -16,11 +20,22 @@ import boto3
 from remoterun.parsing import parse_duration
 from remoterun.providers.aws import catalogue
 from remoterun.providers.aws.tags import marks
+from tests.cloud_check.bill import saved
 from tests.cloud_check.user import RENTING_SECONDS, Failure, User
 
 GPU_TYPE = catalogue.NAMES["t4"]
 ENDING_SECONDS = 420.0
 """From when a host is idle for long enough, or is to end, until AWS says that it is gone."""
+HOST, GUARD = "remoterun-host", "remoterun-guard"
+LATE = 120.0
+"""Seconds after a host's deadline, at which AWS itself ends it."""
+PANIC = (
+    "sleep 1; grep -qs 'Amazon EC2' /sys/class/dmi/id/sys_vendor || exit 1; "
+    "sysctl -q kernel.panic=0 kernel.sysrq=1; echo c >/proc/sysrq-trigger"
+)
+"""Hangs a kernel for good: on a machine that is Amazon's, and nowhere else."""
+STOP = "sleep 1; test -e /usr/local/lib/lab/power && kill -STOP -1"
+"""Stops all processes of a host of the lab, but its first one."""
 TRAIN = "nvidia-smi -L && python -m trainer.train --data_dir=./data --steps 50 --save_every 50"
 
 
@@ -32,7 +47,9 @@ class Checklist:
         self._ec2 = boto3.client("ec2", region_name=region)
         self._s3 = boto3.client("s3", region_name=region)
         self._runs: dict[str, str] = {}
-        self._buckets, self._rules = self.buckets(), self.rules()
+        self._iam = boto3.client("iam", region_name=region)
+        self._scheduler = boto3.client("scheduler", region_name=region)
+        self._buckets, self._rules, self._roles = self.buckets(), self.rules(), self.roles()
         self.failed: list[str] = []
 
     def go_through(self) -> None:
@@ -49,6 +66,7 @@ class Checklist:
         self.step("the host key was known, and is another one now", self.host_key)
         self.step("a timer of root's ends the host", self.timer)
         self.step("the instance, its disk, its firewall", self.instance)
+        self.step("a role to save by, and AWS's own timer", self.guarded)
         self.step("a container gets no token of the metadata service", self.metadata)
         self.step("stop, of the run that kept the host in use", self.stopped)
         self.step("the host ends by itself when it is idle", self.idle)
@@ -57,6 +75,12 @@ class Checklist:
             self.step("a run on a spot host", self.spot_run)
         if self._options.gpu:
             self.step("a training on a GPU", self.gpu_run)
+        if self._options.interrupt:
+            self.step("a spot host that is interrupted", self.spot_interrupted)
+        if self._options.hang is not None:
+            self.step("a host whose kernel hangs past its deadline", self.hung)
+        if self._options.save:
+            self.step("what it cost is kept", self.kept)
 
     def step(self, what: str, do: Callable[[], str | None]) -> None:
         began = time.monotonic()
@@ -84,12 +108,13 @@ class Checklist:
 
     def uploaded(self) -> str:
         words = ("upload", str(self._user.data), "--name", self._user.upload, "--to", "aws")
-        self._user.answer(*words, question="Make it", answer="y")
+        self._user.answer(*words, answers={"Make it": "y"})
         require("version 1" in self._user.run(*words).stderr, "what did not change is another version")
         return f"{self._bucket()}, {'yours already' if self._bucket() in self._buckets else 'made'}"
 
     def refused(self) -> None:
-        shown = self._user.answer(*self._words("check", "true"), question="Rent it", answer="n", status=130)
+        answers = {"Make them": "y", "Rent it": "n"}  # roles, where there are none yet
+        shown = self._user.answer(*self._words("check", "true"), answers=answers, status=130)
         require("$" in shown, "no price was shown")
         require(not self.hosts(), "there is a host all the same")
 
@@ -161,11 +186,21 @@ class Checklist:
         require(metadata == ("required", 1), f"the metadata service: tokens are {metadata[0]}, hops {metadata[1]}")
         require(all(each["Ebs"]["DeleteOnTermination"] for each in host["BlockDeviceMappings"]), "a disk outlives it")
         require(bool(self.disks()), "its disk has no tags")
+        if self._options.subnet:
+            require(host["SubnetId"] == self._options.subnet, f"it is in the subnet {host['SubnetId']}")
         groups = {group["GroupId"] for interface in host["NetworkInterfaces"] for group in interface["Groups"]}
         rules = [rule for group, rule in self.rules() if group in groups and rule]
         narrow = [rule for rule in rules if re.fullmatch(r"\d+\.\d+\.\d+\.\d+/(2[4-9]|3[0-2]) 22-22", rule)]
         require(bool(rules) and narrow == rules and len(groups) == 1, f"the firewall lets in: {rules}")
         return ", ".join(rules)
+
+    def guarded(self) -> str:
+        host = self._host()
+        profile = host.get("IamInstanceProfile", {}).get("Arn", "none")
+        require(profile.endswith(f"/{HOST}"), f"its instance profile is {profile}")
+        schedule = self._scheduler.get_schedule(Name=tag(host, "token"))
+        require(schedule["ActionAfterCompletion"] == "DELETE", "its schedule stays when it is over")
+        return str(schedule["ScheduleExpression"])
 
     def metadata(self) -> str:
         found = re.search(r"CHECK token (.*)", self._user.run("logs", "--no-follow", self._runs["first"]).stdout)
@@ -201,7 +236,57 @@ class Checklist:
         assert found, "nvidia-smi lists no GPU"
         return found[1].strip()
 
+    def spot_interrupted(self) -> str:
+        """Asks for the interruption, which only a person, or their Fault Injection Service, can order."""
+        words = self._words("spot", "python3 workload.py again", "-y")
+        with self._user.running(*words, line="CHECK tick 2") as (process, _):
+            self._note("again")
+            host = self._host()
+            ask = f"interrupt {host['InstanceId']}: EC2 console, Spot Requests, {host.get('SpotInstanceRequestId', '')}"
+            print(f"now       {ask}, Actions, Initiate interruption", file=sys.stderr, flush=True)
+            assert process.stdout
+            began = time.monotonic()
+            went_on = next((line for line in process.stdout if line.startswith("CHECK goes on")), "")
+            require(went_on != "", "it does not go on on another host")
+            require(process.wait(RENTING_SECONDS) == 0, f"its status is {process.returncode}")
+        hosts = self._user.json("info", self._runs["again"])["renting"]["hosts"]
+        require(len(hosts) == 2 and hosts[0]["id"] == host["InstanceId"], f"it had {len(hosts)} hosts")
+        self._user.run("machines", "rm", hosts[1]["id"])
+        return f"{went_on.strip()[6:]}, {time.monotonic() - began:.0f} s after the question"
+
+    def hung(self) -> str:
+        """Nothing in the host can end it then: AWS itself does. In the cloud for tests, which shares this machine's
+        kernel, all of the host's processes are stopped instead."""
+        hours = ("--max-hours", str(self._options.hang))
+        words = self._words("check", "python3 workload.py ticks 3600", "-y", *hours)
+        with self._user.running(*words, line="CHECK tick 1"):
+            pass
+        host = next(each for each in self._user.json("machines", "rented") if each["number"] == self._newest())
+        (described,) = [each for each in self.hosts() if each["InstanceId"] == host["id"]]
+        token = tag(described, "token")
+        hang = STOP if os.environ.get("AWS_ENDPOINT_URL") else PANIC
+        done = self._user.ssh(token, token, f"sudo -n setsid -f sh -c {shlex.quote(hang)} </dev/null >/dev/null 2>&1")
+        require(done.returncode == 0 and not done.stdout, f"it can't be hung: {done.stdout}{done.stderr}")
+        print(f"now       {host['id']} hangs; AWS is to end it {LATE / 60:.0f} minutes after its deadline",
+              file=sys.stderr, flush=True)  # fmt: skip
+        deadline = datetime.datetime.fromisoformat(host["ends_at"]).timestamp()
+        while any(each["InstanceId"] == host["id"] for each in self.hosts()):
+            require(time.time() < deadline + LATE + ENDING_SECONDS, "it is still there")
+            time.sleep(2)
+        return f"{time.time() - deadline:.0f} s after its deadline"
+
+    def kept(self) -> str:
+        costs: dict[str, float] = {}
+        for run in self._user.json("ps"):
+            for use in (run["renting"] or {}).get("hosts", []):
+                costs[use["token"]] = costs.get(use["token"], 0.0) + run["cost"] / len(run["renting"]["hosts"])
+        saved(self._options.save, self._user.json("machines", "whoami")["account"], costs)
+        return f"${sum(costs.values()):.4f}, of {len(costs)} hosts"
+
     # --- what the steps stand on
+
+    def _newest(self) -> int:
+        return int(self._user.json("ps")[-1]["number"])
 
     def _words(self, machine: str, command: str, *options: str) -> tuple[str, ...]:
         return ("run", "-t", machine, "--image", self._options.image, *options, command)
@@ -246,6 +331,19 @@ class Checklist:
     def buckets(self) -> set[str]:
         return {bucket["Name"] for bucket in self._s3.list_buckets()["Buckets"]}
 
+    def roles(self) -> set[str]:
+        """Those by which hosts save, and by which AWS ends them."""
+        found = set()
+        for name in (HOST, GUARD):
+            with contextlib.suppress(self._iam.exceptions.NoSuchEntityException):
+                found.add(self._iam.get_role(RoleName=name)["Role"]["RoleName"])
+        return found
+
+    def schedules(self) -> list[str]:
+        """By which AWS itself would end hosts of this home."""
+        listed = self._scheduler.list_schedules(NamePrefix="rr-")["Schedules"]
+        return [each["Name"] for each in listed if (self._user.home / "hosts" / each["Name"]).exists()]
+
     # --- the end
 
     def clean(self) -> list[str]:
@@ -269,8 +367,20 @@ class Checklist:
             made = boto3.resource("s3", region_name=self._region).Bucket(bucket)
             made.objects.delete()
             made.delete()
-        left = [each["InstanceId"] for each in self.hosts()] + self.disks()
+        for name in self.roles() - self._roles:
+            self._remove_role(name)
+        left = [each["InstanceId"] for each in self.hosts()] + self.disks() + self.schedules()
+        left += self.roles() - self._roles
         return left + [" ".join(rule) for rule in self.rules() - self._rules]
+
+    def _remove_role(self, name: str) -> None:
+        if name == HOST:
+            with contextlib.suppress(self._iam.exceptions.NoSuchEntityException):
+                self._iam.remove_role_from_instance_profile(InstanceProfileName=HOST, RoleName=HOST)
+                self._iam.delete_instance_profile(InstanceProfileName=HOST)
+        for policy in self._iam.list_role_policies(RoleName=name)["PolicyNames"]:
+            self._iam.delete_role_policy(RoleName=name, PolicyName=policy)
+        self._iam.delete_role(RoleName=name)
 
     def _until_gone(self) -> None:
         """AWS may list a host some seconds after the call that made it."""

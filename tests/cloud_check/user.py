@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -46,6 +46,11 @@ class User:
         for words in (["init", "-q"], ["add", PROGRAM.name], ["commit", "-q", "-m", "A program for the check"]):
             subprocess.run([*git, *words], cwd=self._work, check=True)
 
+    def settings(self, text: str) -> None:
+        """Write the configuration, before the first command."""
+        self.home.mkdir(exist_ok=True)
+        (self.home / "config.toml").write_text(text)
+
     def run(
         self, *words: str, status: int | None = 0, seconds: float = SECONDS, home: Path | None = None
     ) -> subprocess.CompletedProcess[str]:
@@ -61,13 +66,13 @@ class User:
             raise Failure(f"`remoterun {' '.join(words)}` has status {process.returncode}: {last_line(talk or output)}")
         return subprocess.CompletedProcess(words, process.returncode, output, talk)
 
-    def answer(self, *words: str, question: str, answer: str, status: int = 0) -> str:
-        """A command with a terminal, at which its question is answered; what it showed. Raises `Failure`."""
+    def answer(self, *words: str, answers: Mapping[str, str], status: int = 0) -> str:
+        """A command with a terminal, at which its questions are answered; what it showed. Raises `Failure`."""
         shown, got = pexpect.run(
             shlex.join([REMOTERUN, *words]),
             timeout=SECONDS,
             withexitstatus=True,
-            events={question: f"{answer}\n"},
+            events={question: f"{answer}\n" for question, answer in answers.items()},
             encoding="utf-8",
             cwd=str(self._work),
             env=self._env(self.home) | {"TERM": "xterm", "COLUMNS": "150"},

@@ -1,4 +1,5 @@
-"""What runs on the hosts of the check: `workload.py first` or `workload.py ticks N`. Python's library only."""
+"""What runs on the hosts of the check: `workload.py first`, `workload.py ticks N`, or `workload.py again`, which ends
+where an earlier host was taken away from it. Python's library only."""
 
 import hashlib
 import os
@@ -16,6 +17,12 @@ def main(words: list[str]) -> None:
                 with open(os.path.join("data", name), "rb") as data:
                     file.write(f"{hashlib.sha256(data.read()).hexdigest()} {name}\n")
         print(f"CHECK token {token()}", flush=True)
+    if words[0] == "again":
+        if os.path.exists("ticks.txt"):
+            with open("ticks.txt") as file:
+                print(f"CHECK goes on after tick {file.read().strip()}", flush=True)
+            return
+        words = ["ticks", "3600"]
     for number in range(int(words[1]) if words[0] == "ticks" else 0):
         print(f"CHECK tick {number}", flush=True)
         with open("ticks.txt", "w") as file:
