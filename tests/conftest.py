@@ -64,6 +64,13 @@ LONGEST = (
     "integration/test_transfer.py",
     "e2e/test_cli.py",
     "e2e/test_upkeep.py",
+    "cloud/test_roles.py",
+    "e2e/test_ui.py",
+    "e2e/test_ports.py",
+    "e2e/test_newcomer.py",
+    "cloud/test_policy.py",
+    "e2e/test_wheel.py",
+    "e2e/test_ui_views.py",
 )
 collect_ignore = ["bench"]
 
