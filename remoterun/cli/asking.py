@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from remoterun.hosts.base import UnknownHostKey
 
 TYPED = 5.0
-"""US dollars an hour from which on the price of a new host is typed: `-y` does not agree to it."""
+"""US dollars an hour from which on the price of a new host is typed: `-y` does not agree to it, nor to one that is not
+known."""
 
 
 def client() -> Client:
@@ -47,17 +48,19 @@ def agree(client: Client, plan: Plan, new: NewBucket | None, yes: bool, pay: flo
     that an hour may cost; then make the bucket, where there is none. A high price is agreed to by its figure only.
     Raises `UsageError` where nobody can be asked, and `KeyboardInterrupt` for a no."""
     price, new_host = plan.price, plan.kept is None
-    typed = f"{price:.2f}" if price is not None and price > TYPED and new_host else None
+    dear = new_host and (price is None or price > TYPED)
+    typed = f"{price:.2f}" if dear and price is not None else None
+    agrees = f"--pay {typed or 'DOLLARS'}" if dear else "-y"
+    at = "at a price that is not known" if price is None else f"for {render.dollars(price)} an hour"
+    rents = f"`-t {plan.machine.name}` rents a host {at}"
     if pay is not None and new_host:
-        if price is None or price > pay + 0.005:
-            dear = "at a price that is not known" if price is None else f"for {render.dollars(price)} an hour"
-            hint = "-y agrees to that" if price is None else f"--pay {price:.2f}"
-            raise UsageError(f"`-t {plan.machine.name}` rents a host {dear}, and --pay {pay:g} is not that", hint=hint)
-        yes, typed = True, None
-    if yes and typed is not None:
+        if price is not None and price > pay + 0.005:
+            raise UsageError(f"{rents}, and --pay {pay:g} is not that", hint=f"--pay {price:.2f}")
+        yes, dear, typed = True, False, None
+    if yes and dear:
         raise UsageError(
-            f"`-t {plan.machine.name}` rents a host for ${typed} an hour, and -y agrees to ${TYPED:g} at the most",
-            hint=f"--pay {typed}   agrees to that; without -y the price is asked for",
+            f"{rents}, and -y agrees to ${TYPED:g} at the most",
+            hint=f"{agrees}   agrees to that; without -y you are asked",
         )
     if yes:
         machine_views.renting_goes_on(plan, new)
@@ -67,7 +70,7 @@ def agree(client: Client, plan: Plan, new: NewBucket | None, yes: bool, pay: flo
         most = f"{render.dollars(plan.most)} at the most" if plan.most is not None else "at a price that is not known"
         raise UsageError(
             f"`-t {plan.machine.name}` rents a host {at}{most}, and nobody is here to agree",
-            hint=f"{'-y' if typed is None else f'--pay {typed}'} agrees; --dry-run shows what would be rented",
+            hint=f"{agrees} agrees; --dry-run shows what would be rented",
         )
     else:
         machine_views.renting(plan, new)

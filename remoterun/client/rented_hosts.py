@@ -11,7 +11,7 @@ from remoterun import config as configuration
 from remoterun import machines
 from remoterun.agent.shared.api import MachineCheck
 from remoterun.archive import creation
-from remoterun.archive.s3 import SCHEME, BucketPlace
+from remoterun.archive.s3 import OWNED, SCHEME, BucketPlace
 from remoterun.archive.s3_errors import NoBucket
 from remoterun.client import billing, renting, upkeep
 from remoterun.client.billing import Bill
@@ -126,21 +126,22 @@ class RentedHosts:
                     found.append(Leftover("host", host.id, why, host.hourly, "h", host=host))
             found += provider.leftovers(note, everything)
         try:  # hosts cost more than objects
-            found += self._in_bucket(everything)
+            found += self._in_bucket(everything, note)
         except (HostError, ProviderError) as error:
             note(f"the bucket could not be looked at: {error.message}")
         return found
 
-    def _in_bucket(self, everything: bool) -> Iterator[Leftover]:
-        """Objects that nothing needs; or the bucket that is named, and all that the account has for remoterun."""
+    def _in_bucket(self, everything: bool, note: Callable[[str], None]) -> Iterator[Leftover]:
+        """Objects that nothing needs; or the buckets that remoterun made: one of another name may hold anything."""
         aws, named = self._connections.config.aws, self._connections.named_bucket()
         if everything:
             of = self._connections.provider(machines.BUCKET).identity()
             others = creation.existing(of.account, of.region, aws.endpoint, aws.profile)
-            for address in dict.fromkeys(
-                [*(str(machine.bucket) for machine in named), *(SCHEME + each for each in others)]
-            ):
-                yield Leftover(BUCKET, address, "it has the uploads, and what runs made", None)
+            for address in dict.fromkeys([*(str(each.bucket) for each in named), *(SCHEME + each for each in others)]):
+                if OWNED.match(address.removeprefix(SCHEME)):
+                    yield Leftover(BUCKET, address, "it has the uploads, and what runs made", None)
+                else:
+                    note(f"{address} stays, as remoterun did not make it")
             return
         for machine in named:
             freed = self._collect(machine, dry_run=True).freed

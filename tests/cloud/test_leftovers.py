@@ -194,6 +194,11 @@ def test_a_bucket_that_is_gone_is_made_again_and_everything_goes(cloud: Cloud, c
     assert "bucket" not in (Path(place.env["REMOTERUN_HOME"]) / "config.toml").read_text()
     assert "Nothing is left over" in place.run(*gc).stderr
 
+    cloud.s3.store.client().create_bucket(Bucket="company-data")  # whatever else may be in there
+    (Path(place.env["REMOTERUN_HOME"]) / "config.toml").write_text('[aws]\nbucket = "company-data"\n')
+    assert "s3://company-data stays, as remoterun did not make it" in place.run(*gc).stderr
+    assert cloud.s3.buckets() == ["company-data"]
+
 
 def test_a_copied_home_is_another_one_on_another_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     home = tmp_path / "home"

@@ -697,6 +697,11 @@ class TestTheCommandLine:
         status, _, err = say(*run, "--pay", "35", "true")
         assert status == 2 and "rents a host for $36.00 an hour, and --pay 35 is not that" in err
         assert "--pay 36.00 agrees; " in say(*run, "true")[2] and laptop.folders.all() == []
+        with monkeypatch.context() as unknown:
+            unknown.setattr(folder_cloud, "PRICE", None)
+            status, _, err = say(*run, "-y", "true")
+            assert status == 2 and "at a price that is not known, and -y agrees to $5 at the most" in err
+            assert "--pay DOLLARS   agrees to that" in err
         assert say(*run, "--pay", "36", "true")[0] == 0 and len(laptop.folders.all()) == 1
         status, _, err = say(*run, "-y", "true")
         assert status == 0 and len(laptop.folders.all()) == 1, err  # the host is there, and paid for

@@ -54,8 +54,11 @@ def leftovers(
     calls: Calls, region: str, instances: Iterable[dict[str, Any]], everything: bool = False
 ) -> list[Leftover]:
     """The schedules in a region whose host is gone, or `everything`. `instances`: all of ours there, as AWS describes
-    them, those that are terminated, too; one that it doesn't describe may have been made just now."""
-    states = {tags.ours(each.get("Tags")).get("token"): each["State"]["Name"] for each in instances}
+    them, those that are terminated, too: a token may have had several, of which AWS took one back before it ran. One
+    that it doesn't describe may have been made just now."""
+    described = {(tags.ours(each.get("Tags")).get("token"), each["State"]["Name"]) for each in instances}
+    known = {token for token, _ in described}
+    alive = {token for token, state in described if state != "terminated"}
     listed, since = [], time.time() + calls.clock_skew - NEW
     with contextlib.suppress(Refused):  # an account that doesn't let us ask has none of ours
         listed = calls.pages("scheduler", "list_schedules", region, "Schedules", NamePrefix="rr-")
@@ -63,8 +66,7 @@ def leftovers(
         Leftover("schedule", f"{region}/{each['Name']}", "its host is gone")
         for each in listed
         if everything
-        or states.get(each["Name"]) == "terminated"
-        or (each["Name"] not in states and each["CreationDate"].timestamp() < since)
+        or (each["Name"] not in alive and (each["Name"] in known or each["CreationDate"].timestamp() < since))
     ]
 
 

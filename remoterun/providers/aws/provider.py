@@ -133,6 +133,8 @@ class AWS:
         if leftover.kind == "role":
             roles.remove(self.calls, leftover.id)
         elif leftover.kind == "schedule":
+            if leftover not in guard.leftovers(self.calls, region, self._instances(region), everything):
+                return False
             guard.remove(self.calls, region, name)
         elif self._examined(region, self._instances(region), everything).get(leftover.id, leftover) is None:
             return False
@@ -146,6 +148,8 @@ class AWS:
         elif self._roles is None:
             is_wanted = self._settings.roles
             self._roles = roles.find(self.calls) if is_wanted else Roles(why_not="`roles = false` in config.toml")
+        if self._settings.endpoint is not None:  # a store that is not Amazon's takes no role of AWS
+            self._roles = replace(self._roles, writer="")
         return self._roles
 
     def spent(self, since: float, until: float) -> list[Spent]:
