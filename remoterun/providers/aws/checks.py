@@ -12,6 +12,7 @@ from remoterun.errors import RemoterunError
 from remoterun.providers.aws import endpoint, image, network, permissions, quotas, roles
 from remoterun.providers.aws.calls import CLOCK_SECONDS, DEFAULT_REGION, Calls, clock_error
 from remoterun.providers.aws.catalogue import offer
+from remoterun.providers.aws.network import client_addresses
 
 if TYPE_CHECKING:
     from remoterun.config import AWS
@@ -85,17 +86,11 @@ def _endpoint(calls: Calls, region: str, subnet: str | None) -> str:
 def _way_in(calls: Calls, region: str, settings: AWS) -> Iterator[MachineCheck]:
     """From where hosts are reached on port 22, and what else there is where that is closed."""
     group = settings.security_group
-    yield _attempt(
-        "address", lambda: f"port 22 lets in {group or ', '.join(network.client_addresses(settings.address))}"
-    )
+    yield _attempt("address", lambda: f"port 22 lets in {group or ', '.join(client_addresses(settings.address))}")
     with contextlib.suppress(RemoterunError):
         setting = f'connect = "{endpoint.CONNECT}" below [aws] in config.toml'
         way = f"make one, and set {setting}: {endpoint.making(calls, region, settings.subnet)}"
         yield MachineCheck("endpoint", None, f"not needed where hosts are reached on port 22; else {way}")
-
-
-def _let_in(settings: AWS) -> str:
-    return settings.security_group or ", ".join(network.client_addresses(settings.address))
 
 
 def _attempt(name: str, ask: Callable[[], str]) -> MachineCheck:

@@ -4,6 +4,7 @@ Docker. Its number changes with each of AWS's releases, so a parameter of theirs
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from remoterun.providers.aws.calls import Calls, Refused, is_gone
 from remoterun.providers.aws.catalogue import architecture
@@ -18,12 +19,14 @@ _FREE = "Linux/UNIX"
 
 @dataclass(frozen=True)
 class Image:
-    """An AMI in a region. `size` is that of its root disk in GB."""
+    """An AMI in a region. `size` is that of its root disk in GB. It `costs_more` where it has a price by the hour
+    beside that of the machine: its system has a licence, or it is sold on AWS's marketplace."""
 
     id: str
     name: str
     root_device: str
     size: int
+    costs_more: bool = False
 
 
 def parameters(offer: Offer) -> list[str]:
@@ -61,18 +64,6 @@ def resolve(calls: Calls, offer: Offer, asked_for: str | None) -> Image:
     return _image(found[0])
 
 
-def costs_more(calls: Calls, image: str, region: str) -> bool:
-    """Whether an AMI of the user's costs by the hour, beside the machine: its system has a licence, or it is sold on
-    AWS's marketplace. One that is not there costs nothing."""
-    try:
-        found = calls("ec2", "describe_images", region, ImageIds=[image])["Images"]
-    except Refused as refused:
-        if not is_gone(refused):
-            raise
-        return False
-    return any(each.get("PlatformDetails", _FREE) != _FREE or each.get("ProductCodes") for each in found)
-
-
 def _parameter(calls: Calls, name: str, region: str) -> str | None:
     try:
         return str(calls("ssm", "get_parameter", region, Name=name)["Parameter"]["Value"])
@@ -82,12 +73,9 @@ def _parameter(calls: Calls, name: str, region: str) -> str | None:
         raise
 
 
-def _image(record: dict[str, object]) -> Image:
-    root = str(record.get("RootDeviceName") or "/dev/sda1")
-    devices = record.get("BlockDeviceMappings")
-    sizes = [
-        int(device.get("Ebs", {}).get("VolumeSize") or 0)
-        for device in (devices if isinstance(devices, list) else [])
-        if device.get("DeviceName") == root
-    ]
-    return Image(str(record["ImageId"]), str(record.get("Name", "")), root, max(sizes, default=0))
+def _image(record: dict[str, Any]) -> Image:
+    root = record.get("RootDeviceName") or "/dev/sda1"
+    disks = [each.get("Ebs", {}) for each in record.get("BlockDeviceMappings", ()) if each.get("DeviceName") == root]
+    size = max((disk.get("VolumeSize", 0) for disk in disks), default=0)
+    costs_more = record.get("PlatformDetails", _FREE) != _FREE or bool(record.get("ProductCodes"))
+    return Image(record["ImageId"], record.get("Name", ""), root, size, costs_more)

@@ -65,7 +65,7 @@ def _is_denied(calls: Calls, region: str, action: str) -> bool:
     """Whether AWS refuses a call for want of a permission. Nothing is changed: calls that would are dry runs."""
     service, _, name = action.partition(":")
     operation = re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower()
-    tried = _TRIES.get(name, {"DryRun": True})
+    tried = {**({"DryRun": True} if service == "ec2" else {}), **_TRIES.get(name, {})}
     if name == "RunInstances":  # of an image that is not there, AWS says so before it looks at permissions
         try:
             tried = {**tried, "ImageId": image.resolve(calls, offer(SMALL, region), None).id}
@@ -73,34 +73,30 @@ def _is_denied(calls: Calls, region: str, action: str) -> bool:
             return False
     try:
         calls(service, operation, region, **tried)
-    except Refused as refused:
-        return refused.code in DENIED
-    except RemoterunError:
-        return False
+    except RemoterunError as error:
+        return isinstance(error, Refused) and error.code in DENIED
     return False
 
 
 _RULE = {"GroupId": _GROUP, "IpProtocol": "tcp", "FromPort": 22, "ToPort": 22, "CidrIp": "192.0.2.1/32"}
 _MARKED = {tags.PREFIX + "token": "rr-dry-run", tags.PREFIX + "owner": "dry run"}
 _TRIES: dict[str, dict[str, Any]] = {
-    "AuthorizeSecurityGroupIngress": {"DryRun": True, **_RULE},
+    "AuthorizeSecurityGroupIngress": _RULE,
     "CreateSecurityGroup": {
-        "DryRun": True,
         "GroupName": network.GROUP,
         "Description": "dry run",
         "TagSpecifications": [tags.specification("security-group", _MARKED)],
     },
-    "CreateTags": {"DryRun": True, "Resources": [_INSTANCE], "Tags": [{"Key": "Name", "Value": "dry run"}]},
-    "DeleteSecurityGroup": {"DryRun": True, "GroupId": _GROUP},
-    "DescribeImages": {"DryRun": True, "Owners": ["self"]},
+    "CreateTags": {"Resources": [_INSTANCE], "Tags": [{"Key": "Name", "Value": "dry run"}]},
+    "DeleteSecurityGroup": {"GroupId": _GROUP},
+    "DescribeImages": {"Owners": ["self"]},
     "GetParameter": {"Name": image.parameters(offer(SMALL, ""))[0]},
-    "RevokeSecurityGroupIngress": {"DryRun": True, **_RULE},
+    "RevokeSecurityGroupIngress": _RULE,
     "RunInstances": {
-        "DryRun": True,
         "MinCount": 1,
         "MaxCount": 1,
         "InstanceType": SMALL,
         "TagSpecifications": [tags.specification(kind, _MARKED) for kind in ("instance", "volume")],
     },
-    "TerminateInstances": {"DryRun": True, "InstanceIds": [_INSTANCE]},
+    "TerminateInstances": {"InstanceIds": [_INSTANCE]},
 }

@@ -294,11 +294,10 @@ class AWS:
             is_known = rental.types[0] in catalogue.table().types
             hint = f"did you mean {meant}?" if meant and not is_known else "remoterun machines"
             raise NotFound(f"{region} has no {', '.join(rental.types)}", hint=hint)
-        size = None
-        if rental.image is not None:
-            size = image.resolve(self.calls, found[0], rental.image).size
-            if image.costs_more(self.calls, rental.image, region):
-                found = [replace(each, price=None, priced="", limit=None) for each in found]
+        own = None if rental.image is None else image.resolve(self.calls, found[0], rental.image)
+        if own is not None and own.costs_more:
+            found = [replace(each, price=None, priced="", limit=None) for each in found]
+        size = None if own is None else own.size
         return [catalogue.with_disk(each, catalogue.disk_size(each.gpus, rental.disk, size)) for each in found]
 
     def _facts(self, type: str, region: str) -> dict[str, Any]:
