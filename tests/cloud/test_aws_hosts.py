@@ -194,7 +194,7 @@ def test_what_is_taken_back_before_it_runs_is_had_elsewhere(cloud: Cloud, client
     rented = client.acquire(intent)
     assert rented.offer.zone == ZONES[2] and [each.id for each in cloud.alive()] == [rented.id]
     assert client.acquire(intent).id == rented.id and len(cloud.machines) == 3
-    assert client.leftovers() == [], "the schedule is that of the host that runs, though two of its token are gone"
+    assert client.aws.leftovers() == [], "the schedule is that of the host that runs, though two of its token are gone"
     cloud.never_runs = {("g4dn.xlarge", zone): "Server.InsufficientInstanceCapacity" for zone in ZONES}
     with pytest.raises(NoCapacity) as caught:
         client.acquire()
