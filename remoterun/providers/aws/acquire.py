@@ -7,7 +7,6 @@ made nothing, comes the next offer; so an intent stands for one host at the most
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import hashlib
 import json
@@ -15,7 +14,7 @@ import math
 import re
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from remoterun.agent.shared.machines import RentalTerms
@@ -25,7 +24,7 @@ from remoterun.config import AWS
 from remoterun.errors import HostUnreachable, RemoterunError
 from remoterun.model import MachineType, Rental
 from remoterun.providers.aws import catalogue, endpoint, guard, network, quotas, tags
-from remoterun.providers.aws.calls import Calls, NoCapacityHere, QuotaReached, Refused, is_gone, reason_of
+from remoterun.providers.aws.calls import REPEATS, Calls, NoCapacityHere, QuotaReached, Refused, is_gone, reason_of
 from remoterun.providers.aws.image import USER, Image, resolve
 from remoterun.providers.aws.roles import HOST
 from remoterun.providers.aws.user_data import END, user_data
@@ -34,8 +33,6 @@ from remoterun.providers.folder import HostFolder
 
 BOOT_SECONDS = 900.0
 """From the call to the first answer of sshd. Machines of bare metal take the most of it."""
-REPEATS = (2.0, 4.0, 8.0, 16.0)
-"""Seconds before a call without an answer is repeated."""
 ASK_SECONDS = 2.0
 """Between questions about an instance that boots."""
 ADMIT_SECONDS = 30.0
@@ -70,30 +67,20 @@ class LaunchRequest:
     account: str = ""
 
 
+@dataclass
 class Acquisition:
-    """One try to get the host of an intent. `subnets` are those of its region that are known, as `network.subnets`
-    gives them."""
+    """One try to get the host of an intent, in one region."""
 
-    def __init__(
-        self,
-        calls: Calls,
-        settings: AWS,
-        folder: HostFolder,
-        intent: Intent,
-        say: Callable[[str], None],
-        subnets: dict[str, dict[str, Any]] | None,
-        roles: Roles,
-    ) -> None:
-        self._calls = calls
-        self._settings = settings
-        self._folder = folder
-        self._intent = intent
-        self._say = say
-        self._subnets = subnets
-        self.roles = roles
-        """Those that could be used: a host whose role AWS refuses is acquired without it."""
-        self._images: dict[str, Image] = {}
-        self._admitted: tuple[str, list[str]] | None = None
+    _calls: Calls
+    _settings: AWS
+    _folder: HostFolder
+    _intent: Intent
+    _say: Callable[[str], None]
+    roles: Roles
+    """Those that could be used: a host whose role AWS refuses is acquired without it."""
+    _images: dict[str, Image] = field(default_factory=dict)
+    _subnets: dict[str, dict[str, Any]] | None = None
+    _admitted: tuple[str, list[str]] | None = None
 
     def host(self, offers: Sequence[Offer]) -> RentedHost:
         """See `Provider.acquire`."""
@@ -187,10 +174,9 @@ class Acquisition:
         Once a call of it may have been heard (`again`), only an answer about capacity says that there is no host.
         """
         self._keep(request)
-        parameters = {**request.parameters, "UserData": base64.b64decode(request.parameters["UserData"])}
         for pause in (*REPEATS, None):
             try:
-                made = self._calls("ec2", "run_instances", request.offer.region, **parameters)
+                made = self._calls("ec2", "run_instances", request.offer.region, **request.parameters)
                 request.instance = made["Instances"][0]["InstanceId"]
                 request.account = made.get("OwnerId", "")
                 self._keep(request)
@@ -222,21 +208,15 @@ class Acquisition:
 
     def _tagged(self, region: str) -> str | None:
         """The host that carries our token, whoever made it."""
-        for instance in describe(self._calls, region, self._intent.token):
-            if tags.STATES.get(instance["State"]["Name"]) in ("pending", "running"):
-                return str(instance["InstanceId"])
-        return None
+        found = describe(self._calls, region, self._intent.token)
+        return next((each["InstanceId"] for each in found if each["State"]["Name"] in ("pending", "running")), None)
 
     def _parameters(self, offer: Offer, number: int) -> dict[str, Any]:
         rental = self._intent.machine.rental or Rental("aws", (offer.type,))
-        image = self._images.get(offer.type)
-        if image is None:
-            image = self._images[offer.type] = resolve(self._calls, offer, rental.image)
-        if self._subnets is None:
-            self._subnets = network.subnets(self._calls, offer.region, self._settings.subnet)
-        if self._admitted is None:
-            vpc = next(iter(self._subnets.values()))["VpcId"]
-            self._admitted = self._admit(offer.region, vpc)
+        image = self._images.get(offer.type) or resolve(self._calls, offer, rental.image)
+        self._images[offer.type] = image
+        self._subnets = self._subnets or network.subnets(self._calls, offer.region, self._settings.subnet)
+        self._admitted = self._admitted or self._admit(offer.region, next(iter(self._subnets.values()))["VpcId"])
         group, sources = self._admitted
         terms = RentalTerms(
             token=self._intent.token,
@@ -253,9 +233,7 @@ class Acquisition:
         is_public = self._settings.connect != endpoint.CONNECT or bool(subnet.get("MapPublicIpOnLaunch"))
         return {
             "ClientToken": client_token(self._intent.token, offer, number),
-            "UserData": base64.b64encode(
-                user_data(self._folder, terms, max(self._intent.deadline - time.time(), 60.0))
-            ).decode(),
+            "UserData": user_data(self._folder, terms, max(self._intent.deadline - time.time(), 60.0)).decode(),
             "TagSpecifications": [tags.specification(kind, labels) for kind in ("instance", "volume")],
             **({"IamInstanceProfile": {"Name": HOST}} if role else {}),
             **launch_parameters(offer, image, disk, group, subnet.get("SubnetId"), is_public),
@@ -287,12 +265,9 @@ class Acquisition:
             if instance is not None and address and is_running:
                 why = f"its address is {address}"
                 if proxy is not None or answers(address):
+                    machine = self._folder.reach(self._intent.machine, request.offer.gpus, address, USER, proxy)
                     try:
-                        return self._met(
-                            request,
-                            instance,
-                            self._folder.reach(self._intent.machine, request.offer.gpus, address, USER, proxy),
-                        )
+                        return self._met(request, instance, machine)
                     except HostUnreachable as error:
                         why = error.message
             if instance is not None and waited > admit_at:  # from where this machine is now; `gc` elsewhere may err
@@ -319,7 +294,7 @@ class Acquisition:
         rented = tags.rented_of(instance, request.offer.region)
         if rented is None:
             raise HostNeverCame(f"`{request.instance}` has lost its tags", hint="remoterun machines rented")
-        self._folder.write("host.json", json.dumps({**found, "gpus": request.offer.gpus}, indent=1))
+        self._folder.write("host.json", json.dumps(found, indent=1))
         return replace(rented, machine=machine, state="running", guarded=bool(self.roles.guard))
 
     def _described(self, request: LaunchRequest, *, may_be_hidden: bool, has_run: bool) -> dict[str, Any] | None:
@@ -346,27 +321,18 @@ class Acquisition:
     def _end(self, request: LaunchRequest, error: BaseException) -> None:
         """End a host that can't be used, or is not wanted any more. One that AWS has made just now may be unknown to it
         for a moment."""
-        for pause in (*REPEATS, None):
-            try:
-                self._calls("ec2", "terminate_instances", request.offer.region, InstanceIds=[request.instance])
-                if self.roles.guard:
-                    with contextlib.suppress(RemoterunError):  # it fires, and finds nothing
-                        guard.remove(self._calls, request.offer.region, self._intent.token)
-                return
-            except RemoterunError as error_of_end:
-                refused = error_of_end
-            if pause is None or not is_gone(refused):
-                break
-            time.sleep(pause)
-        if is_gone(refused) or not isinstance(error, RemoterunError):
-            return
-        lines = [
-            *([error.evidence] if error.evidence else []),
-            f"it could not be ended, either: {refused.message}",
-            f"{request.instance} ends by itself after 10 minutes without use",
-        ]
-        error.evidence = "\n".join(lines)
-        error.hint = "remoterun machines gc aws   ends it now"
+        region, host = request.offer.region, request.instance
+        try:
+            self._calls.patiently("ec2", "terminate_instances", region, InstanceIds=[host])
+            if self.roles.guard:
+                with contextlib.suppress(RemoterunError):  # it fires, and finds nothing
+                    guard.remove(self._calls, region, self._intent.token)
+        except RemoterunError as refused:
+            if isinstance(error, RemoterunError) and not is_gone(refused):
+                ends = f"{host} ends by itself after 10 minutes without use"
+                said = [error.evidence, f"it could not be ended, either: {refused.message}", ends]
+                error.evidence = "\n".join(filter(None, said))
+                error.hint = "remoterun machines gc aws   ends it now"
 
 
 def _place(offer: Offer) -> str:
@@ -378,14 +344,13 @@ def launch_parameters(
 ) -> dict[str, Any]:
     """RunInstances for an offer, but for what tells one host from another; `disk`: GB of its root disk; `public`: with
     an address that all can reach."""
-    interface: dict[str, Any] = {
+    interface = {
         "DeviceIndex": 0,
         "AssociatePublicIpAddress": public,
         "DeleteOnTermination": True,
         "Groups": [group],
+        **({} if subnet is None else {"SubnetId": subnet}),
     }
-    if subnet is not None:
-        interface["SubnetId"] = subnet
     volume = {"VolumeType": "gp3", "VolumeSize": disk, "DeleteOnTermination": True, "Encrypted": True}
     parameters: dict[str, Any] = {
         "MinCount": 1,

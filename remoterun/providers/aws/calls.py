@@ -152,6 +152,8 @@ def reason_of(state: dict[str, Any]) -> str:
 CONNECT_SECONDS = 10.0
 READ_SECONDS = 60.0
 TRIES = 4
+REPEATS = (2.0, 4.0, 8.0, 16.0)
+"""Seconds before a call without an answer is repeated, or one about what AWS does not know yet."""
 DEFAULT_REGION = "us-east-1"
 ONCE = frozenset({"run_instances"})
 """Operations that are sent once a call: `acquire` has its own way of repeating them."""
@@ -195,6 +197,18 @@ class Calls:
             raise translate(error, service, operation, region, self.clock_skew) from error
         self._note(answer)
         return answer
+
+    def patiently(self, service: str, operation: str, region: str, **parameters: Any) -> dict[str, Any]:
+        """The answer of a call about something that was made just now: AWS may not know it, or what its role may do,
+        for half a minute."""
+        for pause in REPEATS:
+            try:
+                return self(service, operation, region, **parameters)
+            except Refused as refused:
+                if not is_gone(refused) and "execution role" not in (refused.evidence or ""):
+                    raise
+            time.sleep(pause)
+        return self(service, operation, region, **parameters)
 
     def _explain(self, refused: Refused, region: str) -> None:
         """Let AWS say what exactly was refused, and by what, where these credentials may know."""

@@ -14,14 +14,12 @@ from collections.abc import Iterable
 from typing import Any
 
 from remoterun.providers.aws import tags
-from remoterun.providers.aws.calls import Calls, Refused, is_gone
+from remoterun.providers.aws.calls import Calls, Refused
 from remoterun.providers.base import Leftover
 
 LATE = NEW = 120.0
 """Seconds after a deadline, as a host ends by itself; and for which a schedule may be older than what AWS says of its
 host."""
-PAUSES = (2.0, 4.0, 8.0, 16.0)
-"""Seconds before a call is repeated with what AWS does not know yet, since it was made just now."""
 
 
 def make(calls: Calls, region: str, instance: str, token: str, deadline: float, role: str) -> None:
@@ -36,9 +34,10 @@ def make(calls: Calls, region: str, instance: str, token: str, deadline: float, 
     }
     schedule = {"Name": token, "ScheduleExpression": f"at({when})", "ScheduleExpressionTimezone": "UTC"}
     once = {"FlexibleTimeWindow": {"Mode": "OFF"}, "ActionAfterCompletion": "DELETE"}
-    _repeated(calls, "scheduler", "create_schedule", region, **schedule, **once, Target=target)
+    remove(calls, region, token)  # of an earlier try, whose host may have been another one
+    calls.patiently("scheduler", "create_schedule", region, **schedule, **once, Target=target)
     label = {"Key": f"{tags.PREFIX}guard", "Value": when}
-    _repeated(calls, "ec2", "create_tags", region, Resources=[instance], Tags=[label])
+    calls.patiently("ec2", "create_tags", region, Resources=[instance], Tags=[label])
 
 
 def remove(calls: Calls, region: str, token: str) -> None:
@@ -68,16 +67,3 @@ def leftovers(
         if everything
         or (each["Name"] not in alive and (each["Name"] in known or each["CreationDate"].timestamp() < since))
     ]
-
-
-def _repeated(calls: Calls, service: str, operation: str, region: str, **parameters: Any) -> None:
-    for pause in (*PAUSES, None):
-        try:
-            calls(service, operation, region, **parameters)
-            return
-        except Refused as refused:
-            if refused.code == "ConflictException":  # of an earlier try, whose host may have been another one
-                remove(calls, region, parameters["Name"])
-            elif pause is None or not (is_gone(refused) or "execution role" in (refused.evidence or "")):
-                raise
-        time.sleep(pause or 0.0)
