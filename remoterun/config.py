@@ -96,7 +96,7 @@ class AWS:
     subnet: str | None = None
     security_group: str | None = None
     roles: bool = True
-    max_cost: float = 20.0
+    max_cost: float | None = None
     max_cost_month: float | None = None
 
 

@@ -24,6 +24,8 @@ from remoterun.sizes import dollars, hourly
 
 HOURS = 24.0
 """Hours that a run may have rented hosts, over all of its attempts, unless it asks for another limit."""
+COST = 20.0
+"""US dollars that a run may cost for which nobody has named a limit."""
 IDLE = 600.0
 """Seconds that a host stays after its last run."""
 ATTEMPTS_ON_SPOT = 3
@@ -349,12 +351,12 @@ def _rental(machine: MachineType) -> Rental:
     return machine.rental
 
 
-def hours(machine: MachineType, offers: tuple[Offer, ...], default: float | None = None) -> tuple[float, str]:
-    """The tighter one of a rental's two limits, in hours, and what it comes from. `default`: US dollars, for a rental
-    that names neither. Raises `UsageError` where a price is needed and not known."""
+def hours(machine: MachineType, offers: tuple[Offer, ...], own: float | None = None) -> tuple[float, str]:
+    """The tighter one of a rental's two limits, in hours, and what it comes from. `own`: the US dollars that `[aws]`
+    names. Raises `UsageError` where a price is needed and not known."""
     rental = _rental(machine)
     limit, named = (HOURS, "") if rental.max_hours is None else (rental.max_hours, f"--max-hours {rental.max_hours:g}")
-    most = _max_cost(rental, default)
+    most = _max_cost(rental, own)
     if most is None:
         return limit, named
     price, is_own = _highest(offers), rental.max_cost is not None
@@ -363,7 +365,7 @@ def hours(machine: MachineType, offers: tuple[Offer, ...], default: float | None
         unknown = next(offer.type for offer in offers if offer.at_most is None)
         raise UsageError(
             f"the price of {unknown} is not known, so {by.removesuffix(f' {most:g}')} can't be kept",
-            hint="--max-hours instead of it",
+            hint="--max-hours instead of it" if is_own or own is None else "without it, --max-hours is a limit",
         )
     paid = most / price if price else limit
     if paid < LEAST:
@@ -377,10 +379,11 @@ def hours(machine: MachineType, offers: tuple[Offer, ...], default: float | None
     return paid, by if is_own else f"{by}; --max-cost {math.ceil(price * limit)} pays for {limit:g} h"
 
 
-def _max_cost(rental: Rental, default: float | None) -> float | None:
-    """US dollars that a run may cost: whoever names one of its limits has thought of it, so the default is for all
-    others."""
-    return default if rental.max_cost is None and rental.max_hours is None else rental.max_cost
+def _max_cost(rental: Rental, own: float | None) -> float | None:
+    """US dollars that a run may cost: its own, or what `[aws]` names, which a limit in hours does not replace. The
+    default gives way to that: whoever names one has thought of it."""
+    default = COST if rental.max_hours is None else None
+    return next((each for each in (rental.max_cost, own) if each is not None), default)
 
 
 def _highest(offers: tuple[Offer, ...]) -> float | None:

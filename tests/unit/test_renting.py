@@ -96,7 +96,7 @@ def test_a_host_that_is_kept_is_named_with_its_price() -> None:
 @pytest.mark.parametrize(
     ("rental", "expected"),
     [
-        ({}, 24.0),
+        ({}, 20 / 1.006),
         ({"max_hours": 2.0}, 2.0),
         ({"max_cost": 1.006}, 1.0),
         ({"max_hours": 0.5, "max_cost": 1.006}, 0.5),
@@ -128,15 +128,18 @@ def test_the_cap_on_spot_is_one_that_its_price_can_not_pass() -> None:
     ("rental", "expected", "words"),
     [
         ({}, 20 / 55.056, "`max_cost` of [aws]; --max-cost 1322 pays for 24 h"),
-        ({"max_hours": 30.0}, 30.0, "--max-hours 30"),
+        ({"max_hours": 30.0}, 20 / 55.056, "`max_cost` of [aws]; --max-cost 1652 pays for 30 h"),
+        ({"max_hours": 0.2}, 0.2, "--max-hours 0.2"),
         ({"max_cost": 110.112}, 2.0, "--max-cost 110.112"),
         ({"max_hours": 1.0, "max_cost": 110.112}, 1.0, "--max-hours 1"),
     ],
 )
-def test_who_names_no_limit_has_one_in_dollars(rental: dict[str, float], expected: float, words: str) -> None:
+def test_who_names_no_dollars_has_those_of_the_configuration(rental: dict[str, float], expected: float, words: str) -> None:
     machine = MachineType("h100x8", rental=Rental("aws", ("p5.48xlarge",), **rental))  # type: ignore[arg-type]
     h100 = Offer("p5.48xlarge", "us-east-1", price=55.04, extra=0.016)
     found, by = renting.hours(machine, (h100,), 20.0)
+    default = rental.get("max_hours", found)  # which the default gives way to, and what somebody named does not
+    assert renting.hours(machine, (h100,))[0] == default
     assert (found, by) == (pytest.approx(expected), words)
     said = text(Plan(machine, (h100,), found, 600.0, 1, limited_by=by))
     assert f"the limit is {words}\n" in said and all(len(line) <= 78 for line in said.splitlines())
@@ -166,7 +169,7 @@ def test_a_limit_in_dollars_needs_a_price() -> None:
     with pytest.raises(UsageError, match=r"g9\.xlarge is not known"):
         renting.hours(machine, (Offer("g9.xlarge"),))
     with pytest.raises(UsageError, match=r"so `max_cost` of \[aws\] can't be kept") as caught:
-        renting.hours(T4, (Offer("g9.xlarge"),), 20.0)
+        renting.hours(T4, (Offer("g9.xlarge"),))
     assert caught.value.hint == "--max-hours instead of it"
 
 
