@@ -125,7 +125,7 @@ class Folders:
         pass
 
     def hosts(self, note: Callable[[str], None] = unheard) -> list[RentedHost]:
-        return [rented for rented in self.all() if rented.alive]
+        return [rented for rented in self.all() if rented.state != "gone"]
 
     def release(self, host: RentedHost) -> None:
         for rented in self.hosts():
@@ -149,7 +149,8 @@ class Folders:
         return [Spent(*row) for row in json.loads(file.read_text())] if file.exists() else []
 
     def identity(self) -> Identity:
-        return Identity("me", "123456789012", "us-east-1")
+        file = self.root / "account"
+        return Identity("me", file.read_text() if file.exists() else "123456789012", "us-east-1")
 
     def policy(self) -> str:
         return "{}"

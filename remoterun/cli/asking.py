@@ -20,10 +20,6 @@ if TYPE_CHECKING:
     from remoterun.client.renting import Plan
     from remoterun.hosts.base import UnknownHostKey
 
-TYPED = 5.0
-"""US dollars an hour from which on the price of a new host is typed: `-y` does not agree to it, nor to one that is not
-known."""
-
 
 def client() -> Client:
     """A client for one command, to be used as a context manager."""
@@ -43,28 +39,28 @@ def _log_in(log_in: Callable[[], None]) -> None:
     log_in()
 
 
-def agree(client: Client, plan: Plan, new: NewBucket | None, yes: bool, pay: float | None = None) -> None:
+def agree(client: Client, plan: Plan, new: NewBucket | None, yes: bool, pay: float | None = None) -> Plan:
     """Show what will be rented, and what it costs; go on only where somebody agrees, or `yes`, or `pay`, the US dollars
     that an hour may cost; then make the bucket, where there is none. A high price is agreed to by its figure only.
-    Raises `UsageError` where nobody can be asked, and `KeyboardInterrupt` for a no."""
-    price, new_host = plan.price, plan.kept is None
-    dear = new_host and (price is None or price > TYPED)
+    Returns the plan with the roles that a new host has. Raises `UsageError` where nobody can be asked, and
+    `KeyboardInterrupt` for a no."""
+    from remoterun.client.renting import DEAR
+
+    price, dear = plan.price, plan.kept is None and plan.dear
     typed = f"{price:.2f}" if dear and price is not None else None
     agrees = f"--pay {typed or 'DOLLARS'}" if dear else "-y"
     at = "at a price that is not known" if price is None else f"for {render.dollars(price)} an hour"
     rents = f"`-t {plan.machine.name}` rents a host {at}"
-    if pay is not None and new_host:
+    if pay is not None:
         if price is not None and price > pay + 0.005:
             raise UsageError(f"{rents}, and --pay {pay:g} is not that", hint=f"--pay {price:.2f}")
         yes, dear, typed = True, False, None
     if yes and dear:
         raise UsageError(
-            f"{rents}, and -y agrees to ${TYPED:g} at the most",
+            f"{rents}, and -y agrees to ${DEAR:g} at the most",
             hint=f"{agrees}   agrees to that; without -y you are asked",
         )
-    if yes:
-        machine_views.renting_goes_on(plan, new)
-    elif not render.is_interactive():
+    if not yes and not render.is_interactive():
         first = plan.offers[0].hourly
         at = f"at {render.hourly(first)}, " if first is not None else ""
         most = f"{render.dollars(plan.most)} at the most" if plan.most is not None else "at a price that is not known"
@@ -72,6 +68,9 @@ def agree(client: Client, plan: Plan, new: NewBucket | None, yes: bool, pay: flo
             f"`-t {plan.machine.name}` rents a host {at}{most}, and nobody is here to agree",
             hint=f"{agrees} agrees; --dry-run shows what would be rented",
         )
+    plan = _with_roles(client, plan, yes)  # none is made for a price that is refused
+    if yes:
+        machine_views.renting_goes_on(plan, new)
     else:
         machine_views.renting(plan, new)
         if not (render.ask("Rent it?", default=False) if typed is None else _typed(typed)):
@@ -79,6 +78,7 @@ def agree(client: Client, plan: Plan, new: NewBucket | None, yes: bool, pay: flo
             raise KeyboardInterrupt
     if new is not None:
         client.hosts.make_bucket(new)
+    return plan
 
 
 def _typed(price: str) -> bool:
@@ -87,10 +87,10 @@ def _typed(price: str) -> bool:
     return answer.lstrip("$").rstrip("/h") in (price, price.removesuffix("0"), price.removesuffix(".00"))
 
 
-def with_roles(client: Client, plan: Plan, yes: bool) -> Plan:
+def _with_roles(client: Client, plan: Plan, yes: bool) -> Plan:
     """The plan with the roles that are there for a new host; those that are absent are made first, where somebody
     agrees, or `yes`. What AWS refuses is said, and the run goes on without it."""
-    if plan.kept is not None or plan.roles.why_not != NOT_MADE or not (yes or render.is_interactive()):
+    if plan.kept is not None or plan.roles.why_not != NOT_MADE:
         return plan
     machine_views.new_roles()
     if not yes and not render.ask("Make them?", default=True):
@@ -101,7 +101,7 @@ def with_roles(client: Client, plan: Plan, yes: bool) -> Plan:
     except (ProviderError, HostError) as error:
         made = replace(plan.roles, why_not=error.message)
     if made.why_not:
-        render.warning(f"not all roles could be made: {made.why_not}")
+        render.warning(f"not all roles could be made: {made.why_not}; `roles = false` below [aws] tries it no more")
     return replace(plan, roles=made)
 
 

@@ -44,7 +44,8 @@ def plan_next(connections: Connections, run: Run, waiting: Callable[[str], None]
     if not run.continuable:
         again = f"remoterun rerun {run.number}" if run.final else f"remoterun logs {run.number}"
         raise UsageError(f"run {run.number} is {run.state.value}, and not interrupted on a rented host", hint=again)
-    return renting.plan(connections, run.machine, _had(run), True, waiting)
+    plan = renting.plan(connections, run.machine, _had(run), True, waiting)
+    return replace(plan, had=run.cost(time.time()))
 
 
 def start_next_attempt(

@@ -99,12 +99,13 @@ def bill(
 
 def spent(connections: Connections, since: float, now: float) -> list[Spent]:
     """What AWS's bill says, or said within the last hours. Raises `ProviderError`."""
-    file, asked = connections.config.home / SPENT, [_day(since), connections.config.aws.profile]
+    provider = connections.provider(BUCKET)
+    file, asked = connections.config.home / SPENT, [_day(since), provider.identity().account]
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
         known = json.loads(file.read_text("utf-8"))
         if known["asked"] == asked and 0 <= now - known["at"] < FRESH:
             return [Spent(*row) for row in known["rows"]]
-    found = connections.provider(BUCKET).spent(since, now)
+    found = provider.spent(since, now)
     rows = [[each.day, each.dollars, each.token] for each in found]
     write_whole(str(file), json.dumps({"at": now, "asked": asked, "rows": rows}).encode(), 0o600)
     return found
@@ -189,6 +190,9 @@ def _shares(connections: Connections, listed: Sequence[RentedHost], since: float
             began = min(began, host.began)
         times = [(number, use.began, min(use.ended or ended, ended)) for _, number, use in had]
         yield from _of_host(last.type, last.hourly, began, ended, times, since)
+    for host in listed:
+        if host.state == "stopped" and host.ended is not None:  # its disk is paid for until it is ended
+            yield from _of_host(host.offer.type, host.hourly, host.ended, now, [], since)
     for host, ended in there.values():
         times = [(f"run {host.number} of {host.owner or 'another client'}", host.began, ended)]
         yield from _of_host(host.offer.type, host.offer.hourly, host.began, ended, times, since)

@@ -24,6 +24,8 @@ from remoterun.sizes import dollars, hourly
 
 HOURS = 24.0
 """Hours that a run may have rented hosts, over all of its attempts, unless it asks for another limit."""
+DEAR = 5.0
+"""US dollars an hour from which on a new host is agreed to by its price alone."""
 COST = 20.0
 """US dollars that a run may cost for which nobody has named a limit."""
 IDLE = 600.0
@@ -63,6 +65,8 @@ class Plan:
     """What the hours come from, for people: "--max-hours 2"; empty where nobody has named a limit."""
     max_cost: float | None = None
     """US dollars that the run may cost; None without such a limit."""
+    had: float | None = None
+    """US dollars that the run has cost so far, on hosts that it had."""
     bucket_region: str = ""
     """Where the bucket is: what crosses regions costs. Empty where that is not known, or it is not Amazon's."""
     login_ends: float | None = None
@@ -81,6 +85,11 @@ class Plan:
     def price(self) -> float | None:
         """US dollars that an hour of the most expensive offer can come to; None where one is not known."""
         return _highest(self.offers)
+
+    @property
+    def dear(self) -> bool:
+        """Whether a new host at its price, or at one that is not known, has to be agreed to by that price."""
+        return self.price is None or self.price > DEAR
 
     @property
     def most(self) -> float | None:
@@ -146,7 +155,7 @@ def plan(
         machines.instead(rental, offers[0]),
         limited_by=limit[1],
         max_cost=_max_cost(rental, aws.max_cost),
-        bucket_region=aws.region or "" if aws.endpoint is None else "",
+        bucket_region=archiving.bucket_region(connections) if aws.endpoint is None else "",
         login_ends=archiving.login_ends(connections, limit[0] * 3600),
         roles=roles,
     )
@@ -192,8 +201,10 @@ def rent(
     )
     offers = plan.offers
     if plan.kept is not None:  # others may stand in for it that cost no more than what was shown and agreed to
+        if plan.price is None or plan.dear:  # nobody agreed to a new one
+            raise NoCapacity("the host that was free is gone, and another one is a new price", [], hint="try again")
         found_now, most = _offers(connections, run.machine), plan.price
-        offers = tuple(each for each in found_now if most is None or (each.at_most or math.inf) <= most)
+        offers = tuple(each for each in found_now if (each.at_most or math.inf) <= most)
         if not offers:
             raise NoCapacity("the host that was free is gone, and others cost more", [], hint="try again")
     rented = provider.acquire(intent, offers, waiting)

@@ -165,10 +165,12 @@ class TestARun:
         second = laptop.until_ended(laptop.submit("true"))
         assert second.state is RunState.COMPLETE and len(laptop.folders.all()) == 2
 
+    @pytest.mark.parametrize(("price", "why"), [(3.6, "others cost more"), (36.0, "another one is a new price")])
     def test_what_cost_less_than_others_is_not_replaced_by_one_of_these(
-        self, laptop: Laptop, monkeypatch: pytest.MonkeyPatch
+        self, laptop: Laptop, monkeypatch: pytest.MonkeyPatch, price: float, why: str
     ) -> None:
-        """The person agreed to the price of the host that was free."""
+        """The person agreed to the price of the host that was free, and above $5 to no other host."""
+        monkeypatch.setattr(folder_cloud, "PRICE", price)
         first = laptop.until_ended(laptop.submit("true"))
         client = laptop.another()
         prepared = client.runs.prepare(RunRequest("true", max_cost=5.0), None, "gpu")
@@ -176,7 +178,7 @@ class TestARun:
         assert plan is not None and plan.kept is not None
         laptop.folders.take_away(run_token(first))
         monkeypatch.setattr(folder_cloud, "PRICE", 36.0)
-        with pytest.raises(NoCapacity, match="the host that was free is gone, and others cost more"):
+        with pytest.raises(NoCapacity, match=f"the host that was free is gone, and {why}"):
             client.runs.launch(prepared, plan=plan)
         assert laptop.folders.hosts() == []
 
@@ -703,6 +705,8 @@ class TestTheCommandLine:
             assert status == 2 and "at a price that is not known, and -y agrees to $5 at the most" in err
             assert "--pay DOLLARS   agrees to that" in err
         assert say(*run, "--pay", "36", "true")[0] == 0 and len(laptop.folders.all()) == 1
+        status, _, err = say(*run, "--pay", "35", "true")
+        assert status == 2 and "--pay 35 is not that" in err
         status, _, err = say(*run, "-y", "true")
         assert status == 0 and len(laptop.folders.all()) == 1, err  # the host is there, and paid for
 
@@ -912,7 +916,8 @@ class TestTheCommandLine:
         assert status == 2 and "the values of WORD" in err and "export WORD=… && remoterun continue 1" in err
         assert laptop.folders.hosts() == []
         monkeypatch.setenv("WORD", "again")
-        assert say("continue", "1", "-y")[:2] == (0, "begun\nsecret\n")
+        status, out, err = say("continue", "1", "-y")
+        assert (status, out) == (0, "begun\nsecret\n") and re.search(r" on top of <?\$0\.\d+\n", err)
         (row,) = json.loads(say("ps", "--json")[1])
         assert (row["state"], row["renting"]["attempt"], len(row["renting"]["hosts"])) == ("complete", 2, 2)
         assert say("continue", "1", "-y")[0] == 2 and len(laptop.folders.hosts()) == 1

@@ -112,6 +112,9 @@ def test_hosts_that_only_their_tags_know_count_for_their_owner(connections: Conn
     found = billing.bill(connections, DAY, DAY + 500)
     (row,) = found.rows("run")
     assert row == Row("run 4 of bob@box", pytest.approx(1000 / 3600), pytest.approx(0.5), 0.0, complete=False)
+    folders._keep(replace(other, state="stopped", ended=DAY + 500, offer=replace(offer, disk=0.072)))
+    (idle, _) = billing.bill(connections, DAY, DAY + 1500).rows("run")  # its disk is there
+    assert (idle.name, idle.cost) == ("idle", pytest.approx(0.02))
 
 
 def test_a_month_without_hosts_says_so(connections: Connections, capsys: pytest.CaptureFixture[str]) -> None:
@@ -158,6 +161,9 @@ def test_the_larger_one_of_our_records_and_the_bill_counts_and_is_asked_for_now_
     with pytest.raises(UsageError, match=r"has cost \$48.00"):
         billing.check_month(connections, 5.0, DAY + billing.FRESH)
     assert billing.spent(connections, DAY, DAY) == [Spent("2026-11-03", 48.0, "rr-old-1")]
+    (folders.root / "spent").write_text("[]")
+    (folders.root / "account").write_text("999999999999")  # another AWS_PROFILE
+    assert billing.spent(connections, DAY, DAY) == []
 
 
 def test_the_budget_is_one_command_of_a_shell_that_aws_takes() -> None:

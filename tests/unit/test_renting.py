@@ -134,7 +134,7 @@ def test_the_cap_on_spot_is_one_that_its_price_can_not_pass() -> None:
         ({"max_hours": 1.0, "max_cost": 110.112}, 1.0, "--max-hours 1"),
     ],
 )
-def test_who_names_no_dollars_has_those_of_the_configuration(rental: dict[str, float], expected: float, words: str) -> None:
+def test_who_names_no_dollars_has_those_of_the_config(rental: dict[str, float], expected: float, words: str) -> None:
     machine = MachineType("h100x8", rental=Rental("aws", ("p5.48xlarge",), **rental))  # type: ignore[arg-type]
     h100 = Offer("p5.48xlarge", "us-east-1", price=55.04, extra=0.016)
     found, by = renting.hours(machine, (h100,), 20.0)

@@ -35,7 +35,7 @@ def continue_(
     with connect() as client:
         with live_views.waiting() as waiting:
             plan = client.runs.plan_next(run_number(run), waiting)
-        agree(client, plan, None, yes, pay)
+        plan = agree(client, plan, None, yes, pay)
         with live_views.waiting() as waiting, live_views.progress() as progress:
             taken = client.runs.continue_(run_number(run), plan, waiting=waiting, progress=progress)
         return follow_or_report(client, taken, RunRequest(taken.command), background, json)

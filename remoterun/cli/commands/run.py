@@ -15,7 +15,7 @@ from remoterun import project as projects
 from remoterun.agent.shared.files import write_whole
 from remoterun.cli import render
 from remoterun.cli.app import MORE, Background, Command, Pay, Quiet, RunAsJson, app, example
-from remoterun.cli.asking import agree, agree_to_link, hint_at_secrets, with_roles
+from remoterun.cli.asking import agree, agree_to_link, hint_at_secrets
 from remoterun.cli.asking import client as connect
 from remoterun.cli.options import OPTIONS, command_of, options_of, parsed, takes, with_values
 from remoterun.cli.render import live_views, machine_views
@@ -186,8 +186,7 @@ def launch(
         _show_plan(client, prepared, plan, new)
         return None
     if plan is not None:
-        plan = with_roles(client, plan, yes)
-        agree(client, plan, new, yes, pay)
+        plan = agree(client, plan, new, yes, pay)
     request = prepared.request
     mounts = tuple(_uploaded(client, each, prepared.machine) if each.local else each for each in request.mounts)
     return _submit(client, replace(prepared, request=request._replace(mounts=mounts)), plan)

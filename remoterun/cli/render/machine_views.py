@@ -256,6 +256,8 @@ def plan_lines(plan: Plan, new: NewBucket | None = None) -> list[tuple[str, str]
             listed.append(("", f"{hourly(first.price)}{day}{spot}, in {_zones(offers)}"))
             if first.extra and first.price is not None:
                 listed.append(("", f"and {hourly(first.extra)} for its disk and its public address"))
+    if plan.had is not None:
+        listed.append(("has cost", f"{dollars(plan.had)} so far; what follows comes on top"))
     if plan.most is not None:
         listed.append(("at most", f"{dollars(plan.most)}: {hours(plan.hours)} at {hourly(plan.price)}, {WITHOUT}"))
         limit = f"the limit is {plan.limited_by}" if plan.limited_by else "nobody named a limit: that of --max-hours"
@@ -331,6 +333,7 @@ def renting_goes_on(plan: Plan, new: NewBucket | None) -> None:
         if plan.most is not None
         else f"for {hours(plan.hours)}"
     )
+    most += f" on top of {dollars(plan.had)}" if plan.had is not None else ""
     spot = " spot" if offer.spot else ""
     verb = f"Using {plan.kept.id}:" if plan.kept is not None else "Renting"
     line(f"{verb} {offer.type}{spot} in {offer.region}, {hourly(offer.hourly)}, {most}")
