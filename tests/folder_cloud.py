@@ -78,7 +78,7 @@ class Folders:
     def acquire(self, intent: Intent, offers: Sequence[Offer], say: Callable[[str], None]) -> RentedHost:
         HostFolder(self.laptop, intent.token).begin(intent)
         if (self.root / "full").exists():
-            raise NoCapacity("nothing is free", ["here-1: none"])
+            raise NoCapacity("nothing is free", evidence="here-1: none")
         say("a folder")
         known = self.find(intent.token)
         if known is not None:

@@ -206,7 +206,7 @@ def rent(
         found_now, most = _offers(connections, run.machine), plan.price
         offers = tuple(each for each in found_now if (each.at_most or math.inf) <= most)
         if not offers:
-            raise NoCapacity("the host that was free is gone, and others cost more", [], hint="try again")
+            raise NoCapacity("the host that was free is gone, and others cost more", hint="try again")
     rented = provider.acquire(intent, offers, waiting)
     lost = ["saves by what this login signs"] if plan.roles.writer and not rented.writer else []
     lost += ["is ended by its own clock alone"] if plan.roles.guard and not rented.guarded else []

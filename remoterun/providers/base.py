@@ -29,10 +29,7 @@ class ProviderError(RemoterunError):
 
 
 class NoCapacity(ProviderError):
-    """None of the offers can be had now. `tried` says what each was refused with. May be tried again later."""
-
-    def __init__(self, message: str, tried: Sequence[str], *, hint: str | None = None) -> None:
-        super().__init__(message, hint=hint, evidence="\n".join(tried) or None)
+    """None of the offers can be had now. The evidence says what each was refused with. May be tried again later."""
 
 
 class ProviderUnreachable(HostUnreachable):

@@ -78,8 +78,9 @@ class Acquisition:
     _say: Callable[[str], None]
     roles: Roles
     """Those that could be used: a host whose role AWS refuses is acquired without it."""
+    _subnets: dict[str, dict[str, Any]] | None
+    """Those of its region that are known, as `network.subnets` gives them."""
     _images: dict[str, Image] = field(default_factory=dict)
-    _subnets: dict[str, dict[str, Any]] | None = None
     _admitted: tuple[str, list[str]] | None = None
 
     def host(self, offers: Sequence[Offer]) -> RentedHost:
@@ -143,7 +144,7 @@ class Acquisition:
         if offers and all(offer.spot for offer in offers):
             hint = "try again later, without --spot, another -t, or --region"
         types = ", ".join(dict.fromkeys(offer.type for offer in offers)) or "nothing"
-        raise NoCapacity(f"AWS has no capacity for {types} now", lines, hint=hint)
+        raise NoCapacity(f"AWS has no capacity for {types} now", evidence="\n".join(lines) or None, hint=hint)
 
     def _requested(self, offer: Offer) -> LaunchRequest:
         """The request for an offer, which was given a host."""

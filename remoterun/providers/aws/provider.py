@@ -46,6 +46,8 @@ class AWS:
         named = [*config.machines.values(), *([default] if default else [])]
         self._wanted = {(each.rental.types[0], each.rental.spot) for each in named if each.rental}
         self.calls = Calls(config.aws)
+        self._subnets: dict[str, dict[str, dict[str, Any]]] = {}
+        """By region, for the acquisition that follows a question about offers."""
         self._roles: Roles | None = None
 
     def offers(self, machine: MachineType, live: bool = False) -> list[Offer]:
@@ -66,7 +68,8 @@ class AWS:
             roles = self.roles()
         except RemoterunError as error:
             roles = Roles(why_not=error.message)
-        acquisition = Acquisition(self.calls, self._settings, folder, intent, say, roles)
+        subnets = self._subnets.get(offers[0].region) if offers else None
+        acquisition = Acquisition(self.calls, self._settings, folder, intent, say, roles, subnets)
         try:
             return acquisition.host(offers)
         finally:
@@ -264,7 +267,7 @@ class AWS:
 
     def _live_offers(self, rental: Rental, region: str) -> list[Offer]:
         """An offer for each type and zone that there is, with the spot price of now."""
-        zones = network.subnets(self.calls, region, self._settings.subnet)
+        zones = self._subnets[region] = network.subnets(self.calls, region, self._settings.subnet)
         filters = [{"Name": "instance-type", "Values": list(rental.types)}]
         asked = {"LocationType": "availability-zone", "Filters": filters}
         listed = self.calls.pages("ec2", "describe_instance_type_offerings", region, "InstanceTypeOfferings", **asked)
