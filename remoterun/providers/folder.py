@@ -102,18 +102,8 @@ class HostFolder:
         text = f"Host {self.token}\n" + "".join(f"  {name} {value}\n" for name, value in options.items())
         if not self.ssh_config.exists() or self.text("ssh_config") != text:
             self.write("ssh_config", text)
-        return self._machine(asked, gpus)
-
-    def _machine(self, asked: MachineType, gpus: int) -> MachineType:
-        """An alias of its own in a configuration of its own."""
-        return replace(
-            asked,
-            host=self.token,
-            gpus=gpus or asked.gpus,
-            rental=None,
-            rented=self.token,
-            ssh_config=str(self.ssh_config),
-        )
+        own, gpus = str(self.ssh_config), gpus or asked.gpus
+        return replace(asked, host=self.token, rented=self.token, ssh_config=own, gpus=gpus, rental=None)
 
     def rented(self) -> RentedHost | None:
         """The host as it was when it was ready to use; None where that is not known."""

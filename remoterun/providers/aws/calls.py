@@ -7,8 +7,10 @@ final, and the hint says what mends it. What AWS calls its errors stands in aws_
 
 from __future__ import annotations
 
+import contextlib
 import email.utils
 import json
+import os
 import re
 import threading
 import time
@@ -31,11 +33,12 @@ CLOCK_SECONDS = 240.0
 class Refused(ProviderError):
     """AWS said no; `code` is its own word for why ("UnauthorizedOperation")."""
 
+    encoded = ""
+    """AWS's reasons, which only AWS can read, and tells those who are allowed to know."""
+
     def __init__(self, code: str, message: str, *, hint: str | None = None, evidence: str | None = None) -> None:
         super().__init__(message, hint=hint, evidence=evidence)
         self.code = code
-        self.encoded = ""
-        """AWS's reasons, which only AWS can read, and tells those who are allowed to know."""
 
 
 class NoCapacityHere(Refused):
@@ -172,8 +175,6 @@ class Calls:
     @property
     def region(self) -> str:
         """The region of a machine type that names none. Raises `ConfigError` for a profile that is not there."""
-        import os
-
         if self._settings.region:
             return self._settings.region
         named = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or self._open().region_name
@@ -263,9 +264,6 @@ class Calls:
 
     def _note(self, answer: dict[str, Any]) -> None:
         """Learn from an answer's `Date` how AWS's clock goes."""
-        date = answer.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("date")
-        if date:
-            try:
-                self.clock_skew = email.utils.parsedate_to_datetime(date).timestamp() - time.time()
-            except ValueError:
-                pass
+        date = answer.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("date", "")
+        with contextlib.suppress(ValueError):
+            self.clock_skew = email.utils.parsedate_to_datetime(date).timestamp() - time.time()

@@ -27,23 +27,18 @@ def checks(calls: Calls, settings: AWS, wanted: Collection[tuple[str, bool]]) ->
         identity = calls("sts", "get_caller_identity", region)
     except RemoterunError as error:
         return [_failed("login", error)]
-    found = [
+    return [
         MachineCheck("login", True, f"{identity['Arn']} of account {identity['Account']}"),
         MachineCheck("region", True, region),
+        _clock(calls),
+        *_plan(calls),
+        _attempt("network", lambda: _network(calls, region, settings)),
+        _attempt("image", lambda: image.resolve(calls, offer(GPU, region), None).name),
+        *_way_in(calls, region, settings),
+        permissions.check(calls, region, identity["Arn"], settings.connect == endpoint.CONNECT),
+        _roles(calls) if settings.roles else MachineCheck("roles", None, "`roles = false` in config.toml"),
+        *quotas.checks(calls, region, wanted),
     ]
-    found.append(_clock(calls))
-    found += _plan(calls)
-    found.append(_attempt("network", lambda: _network(calls, region, settings)))
-    found.append(_attempt("image", lambda: image.resolve(calls, offer(GPU, region), None).name))
-    with_endpoint = settings.connect == endpoint.CONNECT
-    if with_endpoint:
-        found.append(_attempt("endpoint", lambda: _endpoint(calls, region, settings.subnet)))
-    else:
-        found += _way_in(calls, region, settings)
-    found.append(permissions.check(calls, region, identity["Arn"], with_endpoint))
-    found.append(_roles(calls) if settings.roles else MachineCheck("roles", None, "`roles = false` in config.toml"))
-    found += quotas.checks(calls, region, wanted)
-    return found
 
 
 def _clock(calls: Calls) -> MachineCheck:
@@ -84,7 +79,10 @@ def _endpoint(calls: Calls, region: str, subnet: str | None) -> str:
 
 
 def _way_in(calls: Calls, region: str, settings: AWS) -> Iterator[MachineCheck]:
-    """From where hosts are reached on port 22, and what else there is where that is closed."""
+    """The endpoint, or from where hosts are reached on port 22, and what else there is where that is closed."""
+    if settings.connect == endpoint.CONNECT:
+        yield _attempt("endpoint", lambda: _endpoint(calls, region, settings.subnet))
+        return
     group = settings.security_group
     yield _attempt("address", lambda: f"port 22 lets in {group or ', '.join(client_addresses(settings.address))}")
     with contextlib.suppress(RemoterunError):

@@ -63,9 +63,9 @@ def required(calls: Calls, region: str, vpc: str, subnet: str | None = None) -> 
     listed = calls.pages(
         "ec2", "describe_instance_connect_endpoints", region, "InstanceConnectEndpoints", Filters=filters
     )
-    for each in listed:
-        if each["State"] == "create-complete" and each.get("SecurityGroupIds"):
-            found: dict[str, Any] = each
+    found: dict[str, Any]
+    for found in listed:
+        if found["State"] == "create-complete" and found.get("SecurityGroupIds"):
             return found
     if any(each["State"] == "create-in-progress" for each in listed):
         raise Refused("NoEndpoint", f"the endpoint in {region} is still being made", hint="try again in some minutes")

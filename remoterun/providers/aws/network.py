@@ -120,11 +120,9 @@ def _rules(calls: Calls, region: str, group: str) -> list[dict[str, Any]]:
 
 
 def _add_rule(calls: Calls, region: str, group: str, source: str, stamp: dict[str, str]) -> None:
-    permission: dict[str, Any] = {"IpProtocol": "tcp", "FromPort": 22, "ToPort": 22}
-    if source.startswith("sg-"):
-        permission["UserIdGroupPairs"] = [{"GroupId": source, "Description": "remoterun"}]
-    else:
-        permission["IpRanges"] = [{"CidrIp": source, "Description": "remoterun"}]
+    listed, key = ("UserIdGroupPairs", "GroupId") if source.startswith("sg-") else ("IpRanges", "CidrIp")
+    who = [{key: source, "Description": "remoterun"}]
+    permission = {"IpProtocol": "tcp", "FromPort": 22, "ToPort": 22, listed: who}
     labels = [tags.specification("security-group-rule", _own(**stamp))]
     asked = {"GroupId": group, "IpPermissions": [permission], "TagSpecifications": labels}
     try:

@@ -121,9 +121,9 @@ def _used(calls: Calls, quota: Quota, region: str) -> int | None:
         listed = calls.pages("ec2", "describe_instances", region, "Reservations", Filters=filters)
     except RemoterunError:
         return None
-    there = [(each["InstanceType"], each) for reservation in listed for each in reservation["Instances"]]
-    counted = [(type, each) for type, each in there if quota.of(type, each.get("InstanceLifecycle") == "spot")]
     return sum(
-        catalogue.offer(type, region).vcpus or each.get("CpuOptions", {}).get("CoreCount", 0) * 2
-        for type, each in counted
+        catalogue.offer(each["InstanceType"], region).vcpus or each.get("CpuOptions", {}).get("CoreCount", 0) * 2
+        for reservation in listed
+        for each in reservation["Instances"]
+        if quota.of(each["InstanceType"], each.get("InstanceLifecycle") == "spot")
     )

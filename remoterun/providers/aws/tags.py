@@ -113,14 +113,8 @@ def rented_of(instance: dict[str, Any], region: str, own: Sequence[str] = ()) ->
     tags = ours(instance.get("Tags"))
     if "token" not in tags:
         return None
-    spot = instance.get("InstanceLifecycle") == "spot"
-    known = offer(
-        instance["InstanceType"],
-        region,
-        instance.get("Placement", {}).get("AvailabilityZone", ""),
-        spot=spot,
-        price=_number(tags.get("price")),
-    )
+    zone, spot = instance.get("Placement", {}).get("AvailabilityZone", ""), instance.get("InstanceLifecycle") == "spot"
+    known = offer(instance["InstanceType"], region, zone, spot=spot, price=_number(tags.get("price")))
     if (extra := _number(tags.get("extra"))) is not None:
         known = replace(known, extra=extra, disk=round(extra - ADDRESS, 5))
     if "price" not in tags:  # what it costs was not known, such as with an image that has a price of its own
