@@ -202,7 +202,7 @@ def rent(
     offers = plan.offers
     if plan.kept is not None:  # others may stand in for it that cost no more than what was shown and agreed to
         if plan.price is None or plan.dear:  # nobody agreed to a new one
-            raise NoCapacity("the host that was free is gone, and another one is a new price", [], hint="try again")
+            raise NoCapacity("the host that was free is gone, and another one is a new price", hint="try again")
         found_now, most = _offers(connections, run.machine), plan.price
         offers = tuple(each for each in found_now if (each.at_most or math.inf) <= most)
         if not offers:
