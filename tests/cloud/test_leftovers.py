@@ -92,6 +92,11 @@ def test_a_usual_region_that_is_out_of_order_hides_no_other(cloud: Cloud, client
     notes: list[str] = []
     assert client.aws.hosts(notes.append) == []
     assert {note.partition(" ")[0] for note in notes} == {USUAL}
+    for code in ("OptInRequired", "UnauthorizedOperation"):  # also where it is the account that is not open for it
+        cloud.fail_in(USUAL, status=401, code=code)
+        notes.clear()
+        assert client.aws.hosts(notes.append) == []
+        assert {note.partition(" ")[0] for note in notes} == {USUAL}
 
 
 def test_hosts_of_another_account_are_not_listed_and_that_is_said(cloud: Cloud, client: Client) -> None:
@@ -125,6 +130,12 @@ class Rules:
             if stamp["Key"] in [tag["Key"] for tag in rule.get("Tags", ())]:
                 self.calls("ec2", "create_tags", USUAL, Resources=[rule["SecurityGroupRuleId"]], Tags=[stamp])
 
+    def only(self) -> tuple[str, list[str]]:
+        """The rule that there is, and the names of its tags."""
+        listed = self.calls("ec2", "describe_security_group_rules", USUAL)["SecurityGroupRules"]
+        (rule,) = (each for each in listed if each.get("FromPort") == 22)
+        return rule["SecurityGroupRuleId"], sorted(tag["Key"] for tag in rule["Tags"])
+
     def count(self) -> int:
         return len([each for each in self.cloud.left_behind() if each.startswith("rule")])
 
@@ -152,6 +163,19 @@ def test_a_rule_that_another_home_came_in_by_is_left_to_it(cloud: Cloud, client:
     rules.wait_an_hour(other)
     assert client.clear_all() == ["group"] and cloud.left_behind() == []
     assert client.aws.clear(found["203.0.113.9/32"])  # it is gone
+
+
+def test_homes_that_came_long_ago_leave_room_for_others_at_one_rule(cloud: Cloud, client: Client) -> None:
+    rules, prefix = Rules(cloud, client), tags.PREFIX + network.HOME
+    rules.admit("203.0.113.7/32", client.home)
+    rule, before = rules.only()
+    now = time.time()
+    came = [{"Key": f"{prefix}{number:02}", "Value": iso(now - 3700 + number)} for number in range(40)]
+    came[5]["Value"] = iso(now - 60)
+    rules.calls("ec2", "create_tags", USUAL, Resources=[rule], Tags=came)
+    rules.admit("203.0.113.7/32", client.home)
+    left = [f"{prefix}{number:02}" for number in (5, *range(22, 40))]
+    assert rules.only() == (rule, sorted([*before, *left]))
 
 
 def typed(place: Place, said: str, answers: Sequence[str], *words: str) -> None:

@@ -445,6 +445,15 @@ def test_no_capacity_here_is_not_the_end(code: str) -> None:
     assert isinstance(refusal(code, status=500), NoCapacityHere)
 
 
+def test_what_an_organisation_forbids_no_policy_of_ours_mends() -> None:
+    said = "You are not authorized to perform: ec2:RunInstances with an explicit deny in a service control policy"
+    for message, hint in ((said, "ask who runs your AWS organisation"), ("because", "doctor aws --policy")):
+        refused = refusal("UnauthorizedOperation", message)
+        assert isinstance(refused, Refused) and hint in (refused.hint or "")
+    unknown = refusal("IncorrectState")
+    assert isinstance(unknown, Refused) and unknown.hint
+
+
 class Account(Calls):
     """One with this limit, and these types at work."""
 

@@ -79,6 +79,10 @@ def doctor(
         if policy:
             for line in client.hosts.policy().splitlines():
                 render.out(line)
+            render.warning(
+                "who has its parts `MakeRoles` and `GiveRoles` can give himself any right in the account;"
+                " once the roles are there (`remoterun doctor aws --setup`), `MakeRoles` may be left out"
+            )
             return 0
         if budget:
             _show_budget(client)

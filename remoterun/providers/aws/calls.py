@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 
 POLICY = "remoterun doctor aws --policy   prints the policy with everything that is needed"
+ORGANISATION = "ask who runs your AWS organisation: its own policy forbids this, perhaps in this region only"
 CLOCK_SECONDS = 240.0
 """A clock that is wrong by more is what an error about signatures or expiry comes from: AWS allows five minutes."""
 
@@ -104,35 +105,30 @@ def translate(error: Exception, service: str, operation: str, region: str, clock
         return ProviderUnreachable(f"AWS can't answer now ({code})", evidence=evidence, hint="try again in a minute")
     if not answer:
         return Refused(code, f"AWS's library refuses the call: {error}", hint="remoterun doctor aws")
-    mends = f"`subnet` and `security_group` below [aws] in config.toml have to be of {region}" if code in OWN else None
+    own = f"`subnet` and `security_group` below [aws] in config.toml have to be of {region}"
+    mends = own if code in OWN else "remoterun doctor aws   tries all that remoterun needs"
     return Refused(code, f"AWS refuses {service}:{_action(operation)} ({code})", evidence=evidence, hint=mends)
 
 
 def clock_error(clock_skew: float, evidence: str | None = None) -> Refused:
     """`clock_skew`: seconds that AWS's clock is ahead of ours."""
     minutes, way = abs(clock_skew) / 60, "slow" if clock_skew > 0 else "fast"
-    return Refused(
-        "ClockSkew",
-        f"this machine's clock is {minutes:.0f} minutes {way}: AWS accepts no signature of it",
-        evidence=evidence,
-        hint="sudo timedatectl set-ntp true",
-    )
+    message = f"this machine's clock is {minutes:.0f} minutes {way}: AWS accepts no signature of it"
+    return Refused("ClockSkew", message, evidence=evidence, hint="sudo timedatectl set-ntp true")
 
 
 def no_default_vpc(region: str, said: str = "", code: str = "VPCIdNotSpecified") -> Refused:
-    return Refused(
-        code,
-        f"the account has no default network (VPC) in {region}",
-        evidence=said or None,
-        hint=f"aws ec2 create-default-vpc --region {region}   costs nothing\n"
-        'or, in a network of your own: subnet = "subnet-…", and security_group = "sg-…", below [aws] in config.toml',
-    )
+    message = f"the account has no default network (VPC) in {region}"
+    mended = f"aws ec2 create-default-vpc --region {region}   costs nothing"
+    own = 'or, in a network of your own: subnet = "subnet-…", and security_group = "sg-…", below [aws] in config.toml'
+    return Refused(code, message, evidence=said or None, hint=f"{mended}\n{own}")
 
 
 def _denied(code: str, said: str, service: str, operation: str, evidence: str, encoded: str) -> Refused:
     named = re.search(r"not authorized to perform:? ([A-Za-z0-9-]+:[A-Za-z0-9]+)", said)
     action = named[1] if named else f"{service}:{_action(operation)}"
-    refused = Refused(code, f"these credentials may not do `{action}`", evidence=evidence, hint=POLICY)
+    hint = ORGANISATION if "service control policy" in said else POLICY
+    refused = Refused(code, f"these credentials may not do `{action}`", evidence=evidence, hint=hint)
     refused.encoded = encoded
     return refused
 

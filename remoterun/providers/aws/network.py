@@ -27,7 +27,8 @@ ADDRESS_VARIABLE = "REMOTERUN_CLIENT_ADDRESS"
 WHO_AM_I = "https://checkip.amazonaws.com"
 HOME = "home-"
 """A rule has a tag for each home that comes in by it, since AWS has one rule for an address: HOME + mark = when that
-has let itself in last."""
+has let itself in last. The newest of them stay, and all of the last hour: AWS has room for 50 tags."""
+HOMES = 20
 AWAITED = 3600.0
 """Seconds for which a rule and its group are left to another home, whether it has a host yet or not."""
 
@@ -104,9 +105,14 @@ def admit(calls: Calls, region: str, vpc: str, source: str, mark: str) -> str:
     stamp = {f"{HOME}{mark}": iso(time.time())}
     for rule in _rules(calls, region, found) if group.get("IpPermissions") else ():
         if source in (rule.get("CidrIpv4"), rule.get("ReferencedGroupInfo", {}).get("GroupId")):
+            known = sorted((at, name) for name, at in tags.ours(rule.get("Tags")).items() if name.startswith(HOME))
             labels = [{"Key": tags.PREFIX + name, "Value": value} for name, value in stamp.items()]
+            before = iso(time.time() - AWAITED)
+            old = [{"Key": tags.PREFIX + name} for at, name in known[:-HOMES] if at < before]
             with contextlib.suppress(Refused):  # the rule does without, if its tags may not be changed
-                calls("ec2", "create_tags", region, Resources=[rule["SecurityGroupRuleId"]], Tags=labels)
+                for operation, changed in (("delete_tags", old), ("create_tags", labels)):
+                    if changed:
+                        calls("ec2", operation, region, Resources=[rule["SecurityGroupRuleId"]], Tags=changed)
             return found
     _add_rule(calls, region, found, source, stamp)
     return found

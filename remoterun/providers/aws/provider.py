@@ -84,11 +84,8 @@ class AWS:
         regions = [record["offer"]["region"]] if record else self._regions()
         found = self._in_all(regions, lambda region: self._rented(region, name, id), notes.append)
         if not found and record and record.get("account") not in (None, "", self.identity().account):
-            raise Refused(
-                "OtherAccount",
-                f"these AWS credentials are not of the account {record['account']}, which has the host",
-                hint='AWS_PROFILE=…, or profile = "…" below [aws] in config.toml',
-            )
+            message = f"these AWS credentials are not of the account {record['account']}, which has the host"
+            raise Refused("OtherAccount", message, hint='AWS_PROFILE=…, or profile = "…" below [aws] in config.toml')
         if not found and notes:
             raise ProviderUnreachable(f"{name} is not found", evidence="\n".join(notes), hint="try again in a minute")
         return min(found, key=lambda each: (not each.alive, each.state == "gone", -each.began), default=None)
@@ -192,7 +189,7 @@ class AWS:
         try:
             names = {each["RegionName"] for each in self.calls("ec2", "describe_regions", own)["Regions"]} - {own}
         except (Refused, ProviderUnreachable) as error:
-            if not (error.code in DENIED if isinstance(error, Refused) else names):
+            if login_fault(error.code) if isinstance(error, Refused) else not names:
                 raise
         return [own, *sorted(names)]
 
@@ -200,7 +197,7 @@ class AWS:
         self, regions: Sequence[str], ask: Callable[[str], list[Found]], note: Callable[[str], None]
     ) -> list[Found]:
         """What `ask` finds in each region. One that errs is noted, as long as others answer; the usual one must take
-        this login. One that the account forbids has nothing: none of it was made by us."""
+        this login. Another one that the account forbids has nothing: none of it was made by us."""
         errors: list[RemoterunError] = []
 
         def ask_one(region: str) -> list[Found]:
@@ -208,11 +205,12 @@ class AWS:
                 return ask(region)
             except (Refused, ProviderUnreachable) as error:
                 code = error.code if isinstance(error, Refused) else ""
-                if code and region == regions[0]:
+                is_usual, fault = region == regions[0], login_fault(code)
+                if is_usual and fault:
                     raise
                 errors.append(error)
-                if code not in DENIED:
-                    note(f"{region} can't be asked: {'it refuses this login' if login_fault(code) else error.message}")
+                if is_usual or code not in DENIED:
+                    note(f"{region} can't be asked: {'it refuses this login' if fault else error.message}")
                 return []
 
         found = [item for found in each_at_once(ask_one, regions) for item in found]
@@ -259,7 +257,7 @@ class AWS:
             labels = tags.ours(tags.restored({}, record)["Tags"])
             if id not in listed and labels.get("deadline", "") > iso(time.time()):  # in the order of their letters
                 accounts.add(record.get("account", ""))
-        with contextlib.suppress(ProviderUnreachable):
+        with contextlib.suppress(RemoterunError):
             for account in accounts and accounts - {"", self.identity().account}:
                 note(
                     f"hosts of this machine in the account {account} are not listed: AWS_PROFILE=… with a login of that"
