@@ -22,7 +22,7 @@ from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
 
 from ..shared.archive import PACK, ArchivedTree, Extent, Grant, Places, RunRecord, contents_of, log_key, pack_key
 from ..shared.asked import WAIT_FOR_LOGIN
-from ..shared.files import read_bytes, size_of
+from ..shared.files import read_bytes, size_of, text_of
 from ..shared.records import encode, from_json
 from ..shared.spec import RunSpec
 from ..shared.states import ENDINGS, INCOMPLETE, Reason, RunEvent
@@ -58,7 +58,7 @@ class RunArchiving:
 
     def __init__(self, home: Home, run: RunFolder, spec: RunSpec) -> None:
         self._home, self._run, self._spec = home, run, spec
-        self._noted = set(self._read_notes())
+        self._noted = set(text_of(run.archived_file).split("\n")[:-1])  # a line that a crash cut does not count
         self._noting = threading.Lock()
         self._streams = {"log": run.log, "err": run.err} if spec.split else {"log": run.log}
         self._before = {"log": spec.log_before, "err": spec.err_before}
@@ -102,13 +102,6 @@ class RunArchiving:
                 except (OSError, ValueError, Unreadable):  # such as a full disk, which the run's end reports
                     self._stopped.wait(LONGEST)
 
-    def _end_thread(self) -> None:
-        """Let it end by itself: no record that it posts may come to stand after the one of the run's end."""
-        self._stopped.set()
-        if self._thread is not None:
-            self._thread.join()
-            self._thread = None
-
     # -- its end
 
     def complete(self, end: Ended, patient: bool) -> Dict[str, Any]:
@@ -117,7 +110,9 @@ class RunArchiving:
         Blocks until then, or until it is not worth waiting any more: the host goes away, somebody wants the run to end
         at once, or, unless `patient`, some time has passed. Raises `Ended` when the run is killed meanwhile.
         """
-        self._end_thread()
+        self._stopped.set()
+        if self._thread is not None:
+            self._thread.join()  # by itself: no record that it posts may come to stand after the one of the run's end
         patience = float("inf") if patient else KILLED_PATIENCE if end.reason is Reason.KILLED else RECORDS_PATIENCE
         deadline = time.monotonic() + patience
         failures, since = 0, {}  # type: int, Dict[str, float]
@@ -287,13 +282,6 @@ class RunArchiving:
                 return True
             time.sleep(POLL)
         return False
-
-    def _read_notes(self) -> List[str]:
-        """A line that a crash cut does not count."""
-        try:
-            return read_bytes(self._run.archived_file).decode("ascii", "replace").split("\n")[:-1]
-        except FileNotFoundError:
-            return []
 
     def _note(self, note: str) -> None:
         """Where the disk is full it is known as long as this process lives."""

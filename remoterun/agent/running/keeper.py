@@ -148,7 +148,9 @@ class Keeper:
                 self._active_at = now
             self._known_runs = runs
             idle = now - self._active_at
-            if nobody is None or idle < terms.idle or (idle < terms.idle + UNCONFIRMED and self._any_unconfirmed()):
+            if nobody is None or idle < terms.idle:
+                return None
+            if idle < terms.idle + UNCONFIRMED and any(map(self._is_unconfirmed, runs)):
                 return None
             self._mark("idle")  # whoever comes after this finds it
         return "idle"
@@ -160,15 +162,12 @@ class Keeper:
         except (HomeError, OSError, ValueError):
             return True  # a run that can't be read: better it costs more than that it is lost
 
-    def _any_unconfirmed(self) -> bool:
+    def _is_unconfirmed(self, key: str) -> bool:
         """Whether a run has ended whose outputs should be in the archive, and are on this host alone."""
-        for key in self._home.run_keys():
-            try:
-                if self._home.run(key).unconfirmed():
-                    return True
-            except (HomeError, OSError, ValueError):
-                continue
-        return False
+        try:
+            return self._home.run(key).unconfirmed()
+        except (HomeError, OSError, ValueError):
+            return False
 
     def _mark(self, why: str) -> None:
         """Where the disk is full the host ends without a mark: nothing could begin there anyway."""
@@ -194,5 +193,5 @@ class Keeper:
 
     def _say(self, text: str) -> None:
         with contextlib.suppress(OSError):
-            sys.stderr.write("%s %s\n" % (time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(self._wall())), text))
-            sys.stderr.flush()
+            now = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(self._wall()))
+            print(now, text, file=sys.stderr, flush=True)

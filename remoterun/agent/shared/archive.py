@@ -214,16 +214,14 @@ class Take(Record):
 def spans(takes: List[Take], gap: int = GAP) -> Iterator[List[Take]]:
     """The contents of an object in groups, each to be read by one request: with up to `gap` other bytes between two."""
     group: List[Take] = []
-    start = end = 0
     for take in sorted(set(takes), key=lambda take: (take.offset, take.length)):
-        near = end <= take.offset <= end + gap and take.offset + take.length - start <= SPAN
-        if group and not (near and len(group) < MOST_TAKES):
-            yield group
-            group = []
-        if not group:
-            start = take.offset
+        if group:
+            end = group[-1].offset + group[-1].length
+            near = end <= take.offset <= end + gap and take.offset + take.length - group[0].offset <= SPAN
+            if not near or len(group) == MOST_TAKES:
+                yield group
+                group = []
         group.append(take)
-        end = take.offset + take.length
     if group:
         yield group
 

@@ -41,9 +41,6 @@ GRACE = 5.0
 CUT_GRACE = 2.0
 """Seconds that they get to end after their connections were cut."""
 
-Pieces = Callable[[], Iterable[bytes]]
-"""A body: may be called again, if it has to be sent again."""
-
 
 class HttpError(Exception):
     """What was asked for did not happen. `status` is the server's, 0 where none came; `code` is S3's word for it;
@@ -100,10 +97,7 @@ class Address(NamedTuple):
 class HttpClient:
     """Exchanges of one thread, one after the other, each over a connection of its own. A context manager."""
 
-    def __init__(self, proxies: bool = True, silence: Optional[float] = None) -> None:
-        """`silence`: seconds without a byte after which an exchange is given up; None: `SILENCE`."""
-        self._proxies = proxies
-        self._silence = SILENCE if silence is None else silence
+    def __init__(self) -> None:
         self._connection: Optional[http.client.HTTPConnection] = None
         self._cut = threading.Event()
 
@@ -128,8 +122,8 @@ class HttpClient:
         self,
         method: str,
         url: str,
-        headers: Optional[Dict[str, str]] = None,
-        body: Optional[Pieces] = None,
+        headers: Dict[str, str],
+        body: Optional[Callable[[], Iterable[bytes]]] = None,
         size: int = 0,
     ) -> Iterator[http.client.HTTPResponse]:
         """The answer, of a status below 300, to be read within. `size`: bytes that are sent, or that will be read.
@@ -137,14 +131,14 @@ class HttpClient:
         Raises `HttpError`, also for what goes wrong while the answer is read.
         """
         address = Address.of(url)
-        proxy = _proxy(address) if self._proxies else None
-        headers, target = dict(headers or {}, Connection="close"), address.target
+        proxy = _proxy(address)
+        headers, target = dict(headers, Connection="close"), address.target
         if proxy is not None and address.scheme == "http":
             headers.update(login(proxy, PROXY_LOGIN))
             target = "http://%s%s" % (address.place, address.target)
-        connection = self._connection = _connection(address, proxy, self._silence)
+        connection = self._connection = _connection(address, proxy)
         try:
-            with contextlib.closing(connection), _cut_after(self._silence + size / LEAST_SPEED, connection):
+            with contextlib.closing(connection), _cut_after(SILENCE + size / LEAST_SPEED, connection):
                 connection.connect()
                 if self._cut.is_set():
                     raise HttpError("%s: it was given up" % address.host, GIVEN_UP)
@@ -223,7 +217,6 @@ def refusal(address: Address, answer: http.client.HTTPResponse) -> HttpError:
 @contextlib.contextmanager
 def _cut_after(seconds: float, connection: http.client.HTTPConnection) -> Iterator[None]:
     """A server that sends a byte now and then must not hold anybody for ever."""
-
     timer = threading.Timer(seconds, _shut, (connection,))
     timer.daemon = True
     timer.start()
@@ -240,14 +233,14 @@ def _shut(connection: http.client.HTTPConnection) -> None:
             socket.socket.shutdown(sock, socket.SHUT_RDWR)  # also where TLS lies over it
 
 
-def _connection(address: Address, proxy: Optional[SplitResult], silence: float) -> http.client.HTTPConnection:
+def _connection(address: Address, proxy: Optional[SplitResult]) -> http.client.HTTPConnection:
     try:
         host, port = (address.host, address.port) if proxy is None else (proxy.hostname or "", proxy.port)
     except ValueError:
         raise HttpError("the proxy that the environment names has no such port")
     if address.scheme == "http":
-        return http.client.HTTPConnection(host, port, timeout=silence)
-    connection = http.client.HTTPSConnection(host, port, timeout=silence, context=_trust())
+        return http.client.HTTPConnection(host, port, timeout=SILENCE)
+    connection = http.client.HTTPSConnection(host, port, timeout=SILENCE, context=_trust())
     if proxy is not None:
         connection.set_tunnel(address.host, address.port or 443, login(proxy, PROXY_LOGIN))
     return connection
