@@ -7,7 +7,6 @@ import contextlib
 import hashlib
 import json
 import secrets
-from collections.abc import Iterator
 
 from remoterun.agent.shared.api import MachineCheck
 from remoterun.archive import FIRST_PATIENCE, identity
@@ -67,7 +66,7 @@ def checks(place: BucketPlace | None) -> list[MachineCheck]:
     try:
         with contextlib.closing(S3(place, FIRST_PATIENCE)) as s3:
             for check in (_bucket, _region, _permissions):
-                found += check(s3)
+                found.append(check(s3))
     except NoBucket as error:
         found.append(MachineCheck("bucket", False, error.message, HOW_TO_MAKE_ONE))
     except RemoterunError as error:
@@ -75,20 +74,20 @@ def checks(place: BucketPlace | None) -> list[MachineCheck]:
     return found
 
 
-def _bucket(s3: S3) -> Iterator[MachineCheck]:
+def _bucket(s3: S3) -> MachineCheck:
     next(s3.list(""), None)
-    yield MachineCheck("bucket", True, s3.place.address + (f" at {s3.place.endpoint}" if s3.place.endpoint else ""))
+    return MachineCheck("bucket", True, s3.place.address + (f" at {s3.place.endpoint}" if s3.place.endpoint else ""))
 
 
-def _region(s3: S3) -> Iterator[MachineCheck]:
+def _region(s3: S3) -> MachineCheck:
     configured = s3.region
     s3.find_region()
-    same = s3.region == configured
-    detail, fix = (s3.region, None) if same else (f"the bucket is in {s3.region}", f'[aws] region = "{s3.region}"')
-    yield MachineCheck("region", same, detail, fix)
+    if s3.region == configured:
+        return MachineCheck("region", True, configured)
+    return MachineCheck("region", False, f"the bucket is in {s3.region}", f'[aws] region = "{s3.region}"')
 
 
-def _permissions(s3: S3) -> Iterator[MachineCheck]:
+def _permissions(s3: S3) -> MachineCheck:
     key = f"doctor/{secrets.token_hex(8)}"
     data = b"remoterun doctor"
     lacking = []
@@ -98,13 +97,11 @@ def _permissions(s3: S3) -> Iterator[MachineCheck]:
         ("s3:DeleteObject", lambda: s3.delete([key])),
     ):
         try:
-            request()
+            with contextlib.suppress(Absent):  # it could not be written
+                request()
         except Denied:
             lacking.append(action)
-        except Absent:
-            pass  # it could not be written
-    if lacking:
-        policy = {"Effect": "Allow", "Action": lacking, "Resource": f"arn:aws:s3:::{s3.place.name}/*"}
-        yield MachineCheck("permissions", False, "these are missing: " + ", ".join(lacking), json.dumps(policy))
-    else:
-        yield MachineCheck("permissions", True, "objects can be listed, read, written and removed")
+    if not lacking:
+        return MachineCheck("permissions", True, "objects can be listed, read, written and removed")
+    policy = {"Effect": "Allow", "Action": lacking, "Resource": f"arn:aws:s3:::{s3.place.name}/*"}
+    return MachineCheck("permissions", False, "these are missing: " + ", ".join(lacking), json.dumps(policy))

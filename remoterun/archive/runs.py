@@ -149,23 +149,18 @@ def statuses(
     archive: Archive, keys: Sequence[str], place: Callable[[str], RunPlace]
 ) -> tuple[list[RunStatus], dict[str, str]]:
     """(these runs, as far as they are stored; why one can't be read, by its key)."""
-    found: list[RunStatus] = []
-    unreadable: dict[str, str] = {}
 
-    def read(key: str) -> RunStatus | str | None:
+    def read(key: str) -> RunStatus | Damaged | None:
         try:
             return read_record(archive, place(key)).status
         except NotFound:
             return None
         except Damaged as error:
-            return error.message
+            return error
 
-    for key, status in zip(keys, each(read, keys), strict=True):
-        if isinstance(status, str):
-            unreadable[key] = status
-        elif status is not None:
-            found.append(status)
-    return found, unreadable
+    found = dict(zip(keys, each(read, keys), strict=True))
+    unreadable = {key: answer.message for key, answer in found.items() if isinstance(answer, Damaged)}
+    return [answer for answer in found.values() if isinstance(answer, RunStatus)], unreadable
 
 
 def record_end(archive: Archive, place: RunPlace, event: RunEvent) -> RunRecord:

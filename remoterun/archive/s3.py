@@ -130,11 +130,8 @@ class S3:
     def head(self, key: str) -> tuple[int, str] | None:
         """(size, SHA-256 in hex as the store has verified it, or ""); None where no object has that key."""
         try:
-            answer = self._ask(
-                "GetObject",  # the permission that it needs
-                key,
-                lambda: self._client.head_object(**self._where, Key=key, ChecksumMode="ENABLED"),
-            )
+            asked = {**self._where, "Key": key, "ChecksumMode": "ENABLED"}
+            answer = self._ask("GetObject", key, lambda: self._client.head_object(**asked))  # its permission
         except Absent:
             return None
         with suppress(ValueError):
@@ -145,17 +142,8 @@ class S3:
         """Write an object. `digest`: its SHA-256, if that is known. May be repeated. Raises `TransferError` if other
         bytes arrive."""
         checksum = base64.b64encode(bytes.fromhex(digest) if digest else hashlib.sha256(data).digest()).decode()
-        self._ask(
-            "PutObject",
-            key,
-            lambda: self._client.put_object(
-                **self._where,
-                Key=key,
-                Body=io.BytesIO(data),
-                ChecksumSHA256=checksum,
-                **conditions,
-            ),
-        )
+        written = {**self._where, "Key": key, "ChecksumSHA256": checksum, **conditions}
+        self._ask("PutObject", key, lambda: self._client.put_object(**written, Body=io.BytesIO(data)))
 
     def put_new(self, key: str, data: Bytes) -> bool:
         """Write an object, unless one has that key; whether none had. An earlier try, whose answer was lost, counts."""
@@ -218,23 +206,14 @@ class S3:
         wanted = {"Bucket": self.place.name, "Key": key}
         if part is not None:
             wanted["Range"] = f"bytes={part[0]}-{sum(part) - 1}"
-        return str(
-            self._translating(
-                lambda: self._client.generate_presigned_url("get_object", Params=wanted, ExpiresIn=int(seconds))
-            )
-        )
+        asked = {"Params": wanted, "ExpiresIn": int(seconds)}
+        return str(self._translating(lambda: self._client.generate_presigned_url("get_object", **asked)))
 
     def presigned_post(self, prefix: str, seconds: float, most: int) -> tuple[str, dict[str, str]]:
         """(address, fields) of a form by which whoever has them writes objects of up to `most` bytes below `prefix`."""
-        conditions: list[Any] = [
-            ["starts-with", "$x-amz-checksum-sha256", ""],
-            ["content-length-range", 0, most],
-        ]
-        answer = self._translating(
-            lambda: self._client.generate_presigned_post(
-                self.place.name, prefix + "${filename}", Conditions=conditions, ExpiresIn=int(seconds)
-            )
-        )
+        conditions: list[Any] = [["starts-with", "$x-amz-checksum-sha256", ""], ["content-length-range", 0, most]]
+        asked = {"Key": prefix + "${filename}", "Conditions": conditions, "ExpiresIn": int(seconds)}
+        answer = self._translating(lambda: self._client.generate_presigned_post(self.place.name, **asked))
         return answer["url"], {name: value for name, value in answer["fields"].items() if name != "key"}
 
     def credentials_end(self) -> float | None:
@@ -273,10 +252,8 @@ class S3:
         return [str(bucket["Name"]) for bucket in answer.get("Buckets", ())]
 
     def bad(self, key: str, why: str) -> Damaged:
-        return Damaged(
-            f"`{show(key[:300])}` in {self.place.address} is damaged: {why}",
-            hint="remoterun machines check aws",
-        )
+        what = f"`{show(key[:300])}` in {self.place.address}"
+        return Damaged(f"{what} is damaged: {why}", hint="remoterun machines check aws")
 
     def _listed(
         self, kind: str, field: str, prefix: str, after: str, most: int, **asked: Any

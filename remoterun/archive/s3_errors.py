@@ -65,17 +65,13 @@ def answered(response: Any, name: str, action: str, key: str) -> Exception:
             hint="sudo timedatectl set-ntp true",
         )
     if code in DENIED or status == 403:
-        return denied(action, name)
+        allowed = f"s3:{action}" if action else "it"
+        return Denied(f"these AWS credentials do not allow {allowed} in {where}", hint="remoterun doctor aws")
     if code in _DIGEST:
         return TransferError(f"`{show(key)}` did not arrive in {where} as it was read", hint="try again")
     if code in LATER or status == 429 or (status >= 500 and status != 501):
         return HostUnreachable(f"{where} does not work just now: {code or status}", hint="try again in a while")
     return HostError(f"{where} refuses {action or 'a request'}: {message or code or status}")
-
-
-def denied(action: str, name: str) -> Denied:
-    allowed = f"s3:{action}" if action else "it"
-    return Denied(f"these AWS credentials do not allow {allowed} in s3://{name}", hint="remoterun doctor aws")
 
 
 def failed(error: Exception, name: str, profile: str | None) -> Exception:
