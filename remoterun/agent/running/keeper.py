@@ -178,16 +178,10 @@ class Keeper:
         self._mark(why)
         self._say("the host ends (%s): %s" % (why, " ".join(terms.end)))
         try:
-            done = subprocess.run(
-                terms.end,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                timeout=END_TIMEOUT,
-            )
-            if done.returncode:
-                said = done.stdout[-500:].decode("utf-8", "replace").strip()
-                self._say("that failed with status %d: %s" % (done.returncode, said))
+            subprocess.check_output(terms.end, stdin=subprocess.DEVNULL, stderr=subprocess.STDOUT, timeout=END_TIMEOUT)
+        except subprocess.CalledProcessError as error:
+            said = error.output[-500:].decode("utf-8", "replace").strip()
+            self._say("that failed with status %d: %s" % (error.returncode, said))
         except (OSError, ValueError, subprocess.SubprocessError) as error:
             self._say("that failed: %s" % error)
 

@@ -27,9 +27,9 @@ from __future__ import annotations
 
 import io
 import json
-from typing import Any, Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
-from .records import Record, decode, encode, parse
+from .records import Record, decode, encode, from_json, parse
 from .states import BuiltImage, RunEvent, RunStatus
 from .tree import LARGEST, Manifest, TreeError, is_digest
 
@@ -165,23 +165,16 @@ def contents_of(manifest: Manifest, known: Iterable[str] = ()) -> Iterator[Tuple
             yield entry.digest, entry.size
 
 
-def _list(line: bytes, most: int) -> List[Any]:
-    found = parse(line, most)
-    if not isinstance(found, list):
-        raise ValueError("not a list: %.80r" % line)
-    return found
-
-
 def _packs(line: bytes) -> List[str]:
-    packs = _list(line, 2 + len(line) // 32)
-    if not all(isinstance(name, str) and is_digest(name) for name in packs):
+    packs = from_json(List[str], parse(line, 2 + len(line) // 32))
+    if not all(map(is_digest, packs)):
         raise ValueError("names of packs that can't be ones")
     return packs
 
 
 def _extents(line: bytes, packs: Sequence[str], size: int, more: int) -> Tuple[Extent, ...]:
-    numbers = _list(line, 3 * (1 + more))
-    if len(numbers) % 3 or not numbers:
+    numbers = parse(line, 3 * (1 + more))
+    if not isinstance(numbers, list) or len(numbers) % 3 or not numbers:
         raise ValueError("not the places of a content")
     if not all(type(number) is int and 0 <= number <= LARGEST for number in numbers):
         raise ValueError("a place that can't be one")
