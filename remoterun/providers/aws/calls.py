@@ -66,7 +66,9 @@ LINK = {
     "ResponseParserError",  # something on the way answers in place of AWS
 }
 OWN = {"InvalidSubnetID.NotFound", "InvalidSubnetID.Malformed", "InvalidGroup.NotFound", "InvalidGroupId.Malformed"}
-GONE = re.compile(r"Invalid[A-Za-z]+(\.|ID\.?)(NotFound|Malformed)|.*\.NotFound|ParameterNotFound")
+GONE = re.compile(
+    r"Invalid[A-Za-z]+(\.|ID\.?)(NotFound|Malformed)|.*\.NotFound|(Parameter|Resource)NotFound(Exception)?"
+)
 """What is said of something that isn't there."""
 
 
@@ -194,6 +196,15 @@ class Calls:
             raise translate(error, service, operation, region, self.clock_skew) from error
         self._note(answer)
         return answer
+
+    def if_there(self, service: str, operation: str, region: str, **parameters: Any) -> dict[str, Any]:
+        """The answer of a call; an empty one where AWS says that what it names is not there."""
+        try:
+            return self(service, operation, region, **parameters)
+        except Refused as refused:
+            if not is_gone(refused):
+                raise
+            return {}
 
     def patiently(self, service: str, operation: str, region: str, **parameters: Any) -> dict[str, Any]:
         """The answer of a call about something that was made just now: AWS may not know it, or what its role may do,

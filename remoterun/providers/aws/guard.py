@@ -42,11 +42,7 @@ def make(calls: Calls, region: str, instance: str, token: str, deadline: float, 
 
 def remove(calls: Calls, region: str, token: str) -> None:
     """Delete the schedule of a host. One that is gone is fine."""
-    try:
-        calls("scheduler", "delete_schedule", region, Name=token)
-    except Refused as refused:
-        if refused.code != "ResourceNotFoundException":
-            raise
+    calls.if_there("scheduler", "delete_schedule", region, Name=token)
 
 
 def leftovers(

@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from remoterun.providers.aws.calls import Calls, Refused, is_gone
+from remoterun.providers.aws.calls import Calls, Refused
 from remoterun.providers.aws.catalogue import architecture
 from remoterun.providers.base import Offer
 
@@ -39,8 +39,8 @@ def parameters(offer: Offer) -> list[str]:
 
 def resolve(calls: Calls, offer: Offer, asked_for: str | None) -> Image:
     """The image for an offer; `asked_for` is the number of an AMI of the user's. Raises `Refused`."""
-    known = (_parameter(calls, parameter, offer.region) for parameter in parameters(offer))
-    image = asked_for or next((found for found in known if found is not None), None)
+    known = (calls.if_there("ssm", "get_parameter", offer.region, Name=name) for name in parameters(offer))
+    image = asked_for or next((found["Parameter"]["Value"] for found in known if found), None)
     if image is None:
         raise Refused(
             "ParameterNotFound",
@@ -49,12 +49,7 @@ def resolve(calls: Calls, offer: Offer, asked_for: str | None) -> Image:
             hint=f"remoterun machines add NAME --aws {offer.type} --image AMI   an Ubuntu with Docker"
             + (" and NVIDIA's driver" if offer.gpus else ""),
         )
-    try:
-        found = calls("ec2", "describe_images", offer.region, ImageIds=[image])["Images"]
-    except Refused as refused:
-        if not is_gone(refused):
-            raise
-        found = []
+    found = calls.if_there("ec2", "describe_images", offer.region, ImageIds=[image]).get("Images")
     if not found:
         raise Refused(
             "InvalidAMIID.NotFound",
@@ -62,15 +57,6 @@ def resolve(calls: Calls, offer: Offer, asked_for: str | None) -> Image:
             hint="an AMI belongs to a region, and must be public or yours",
         )
     return _image(found[0])
-
-
-def _parameter(calls: Calls, name: str, region: str) -> str | None:
-    try:
-        return str(calls("ssm", "get_parameter", region, Name=name)["Parameter"]["Value"])
-    except Refused as refused:
-        if is_gone(refused):
-            return None
-        raise
 
 
 def _image(record: dict[str, Any]) -> Image:

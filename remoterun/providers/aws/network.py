@@ -17,7 +17,7 @@ from remoterun import __version__
 from remoterun.archive.workers import each as each_at_once
 from remoterun.errors import ConfigError, HostUnreachable
 from remoterun.providers.aws import tags
-from remoterun.providers.aws.calls import Calls, Refused, is_gone, no_default_vpc
+from remoterun.providers.aws.calls import Calls, Refused, no_default_vpc
 from remoterun.providers.base import Leftover, ProviderUnreachable
 from remoterun.providers.folder import HostFolder
 from remoterun.sizes import iso
@@ -176,14 +176,13 @@ def clear(calls: Calls, leftover: Leftover) -> bool:
     region, group, *rules = leftover.id.split("/")
     try:
         if rules:
-            calls("ec2", "revoke_security_group_ingress", region, GroupId=group, SecurityGroupRuleIds=rules)
+            calls.if_there("ec2", "revoke_security_group_ingress", region, GroupId=group, SecurityGroupRuleIds=rules)
         else:
-            calls("ec2", "delete_security_group", region, GroupId=group)
+            calls.if_there("ec2", "delete_security_group", region, GroupId=group)
     except Refused as refused:
-        if refused.code == "DependencyViolation":
-            return False
-        if not is_gone(refused):
+        if refused.code != "DependencyViolation":
             raise
+        return False
     return True
 
 

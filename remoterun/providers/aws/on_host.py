@@ -97,8 +97,6 @@ def instance_store() -> str | None:
                 raise ValueError(f"{DEEP_LEARNING_STORE} was not mounted within {MOUNT_SECONDS:g} s")
             time.sleep(0.5)
         return DEEP_LEARNING_STORE
-    if os.path.ismount(DATA):
-        return DATA
     unused = [disk for disk in disks if not any(disk.get(key) for key in ("mountpoint", "fstype", "children"))]
     if not unused:
         return None
@@ -140,22 +138,21 @@ def prepare_docker(user: str, store: str | None) -> None:
     if not shutil.which("dockerd"):
         install_docker()
     run(["usermod", "-aG", "docker", user])
-    if store is not None:
-        settings: dict[str, Any] = {}
-        if os.path.exists(DOCKER_SETTINGS):
-            with open(DOCKER_SETTINGS) as file:
-                settings = json.load(file)
-        place = os.path.join(store, "docker")
-        if settings.get("data-root") != place:
-            os.makedirs(os.path.join(store, "containerd"), 0o711, exist_ok=True)
-            os.makedirs(CONTAINERD, 0o711, exist_ok=True)
-            run(["mount", "--bind", os.path.join(store, "containerd"), CONTAINERD])
-            settings["data-root"] = place
-            os.makedirs(os.path.dirname(DOCKER_SETTINGS), exist_ok=True)
-            write_whole(DOCKER_SETTINGS, json.dumps(settings, indent=1), 0o644)
-            run(["systemctl", "restart", "containerd", "docker"], seconds=120)
-    else:
+    if store is None:
         run(["systemctl", "start", "docker"], seconds=120)
+        return
+    settings: dict[str, Any] = {}
+    if os.path.exists(DOCKER_SETTINGS):
+        with open(DOCKER_SETTINGS) as file:
+            settings = json.load(file)
+    settings["data-root"] = os.path.join(store, "docker")
+    place = os.path.join(store, "containerd")
+    for folder in (place, CONTAINERD):
+        os.makedirs(folder, 0o711, exist_ok=True)
+    run(["mount", "--bind", place, CONTAINERD])
+    os.makedirs(os.path.dirname(DOCKER_SETTINGS), exist_ok=True)
+    write_whole(DOCKER_SETTINGS, json.dumps(settings, indent=1), 0o644)
+    run(["systemctl", "restart", "containerd", "docker"], seconds=120)
 
 
 def install_docker() -> None:
@@ -206,16 +203,11 @@ def commands(user: int) -> list[bytes]:
 
 def start_keeper(home: str, user: pwd.struct_passwd) -> None:
     """As an agent has left word, if one ever came. The keeper starts what else was killed."""
-
-    def become() -> None:
-        os.initgroups(user.pw_name, user.pw_gid)
-        os.setgid(user.pw_gid)
-        os.setuid(user.pw_uid)
-
+    as_user = ["setpriv", f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--init-groups", "--"]
     with contextlib.suppress(OSError, ValueError, KeyError, subprocess.SubprocessError):
         with open(os.path.join(home, "keeper.json")) as file:
             left = json.load(file)
-        subprocess.run(left["words"], env=left["variables"], cwd=home, preexec_fn=become, timeout=10)
+        subprocess.run(as_user + left["words"], env=left["variables"], cwd=home, timeout=10)
 
 
 # --- in the first session ---

@@ -18,7 +18,7 @@ from remoterun.errors import NotFound, RemoterunError
 from remoterun.model import MachineType, Rental
 from remoterun.providers.aws import catalogue, endpoint, guard, image, network, quotas, roles, tags
 from remoterun.providers.aws.acquire import Acquisition, address_of, describe
-from remoterun.providers.aws.calls import Calls, Refused, is_gone
+from remoterun.providers.aws.calls import Calls, Refused
 from remoterun.providers.base import (
     Identity,
     Intent,
@@ -102,11 +102,7 @@ class AWS:
         return sorted((each for each in found if each.state != "gone"), key=lambda each: each.began)
 
     def release(self, host: RentedHost) -> None:
-        try:
-            self.calls("ec2", "terminate_instances", host.offer.region, InstanceIds=[host.id])
-        except Refused as refused:
-            if not is_gone(refused):
-                raise
+        self.calls.if_there("ec2", "terminate_instances", host.offer.region, InstanceIds=[host.id])
         if host.guarded:
             with contextlib.suppress(RemoterunError):  # else `leftovers` finds it
                 guard.remove(self.calls, host.offer.region, host.token)
