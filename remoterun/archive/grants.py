@@ -72,10 +72,9 @@ def grant_for_run(archive: Archive, place: RunPlace, seconds: float, role: bool 
     """What the newest host of a run may write, for so many seconds: by its `role`; else by a form, at the longest until
     the credentials end."""
     signed = _grant(archive, place.folders[0], seconds, MOST_OBJECT)
-    if not role:
-        return signed
-    until, bucket = archive.clock() + seconds, archive.s3.place.name
-    return signed._replace(fields={}, expires=until, role=True, bucket=bucket, region=archive.s3.region)
+    if any(place.writers[-1:]):
+        signed = signed._replace(bucket=archive.s3.place.name, region=archive.s3.region)
+    return signed._replace(fields={}, expires=archive.clock() + seconds, role=True) if role else signed
 
 
 def image_access(archive: Archive, image: str, architecture: str, seconds: float) -> ImageAccess:

@@ -163,18 +163,17 @@ def statuses(
     return [answer for answer in found.values() if isinstance(answer, RunStatus)], unreadable
 
 
-def record_end(archive: Archive, place: RunPlace, event: RunEvent) -> RunRecord:
-    """Record the end of a run whose host is gone, unless the host did. The host may have reported nothing before."""
-    try:
+def record_end(archive: Archive, place: RunPlace, event: RunEvent, attempt: int = 1) -> RunRecord:
+    """Record the end of an attempt whose host is gone, unless the host did, which may have reported nothing before."""
+    record = RunRecord(RunStatus(place.key, RunState.QUEUED), [])
+    with suppress(NotFound):
         record = read_record(archive, place)
-    except NotFound:
-        record = RunRecord(RunStatus(place.key, RunState.QUEUED), [])
-    if record.status.state in FINAL or event.state is None:
+    if event.state is None or (record.status.state in FINAL and record.attempt >= attempt):
         return record
     status = record.status._replace(
         state=event.state, reason=event.reason, code=event.code, message=event.message, ended=event.t
     )
-    ended = record._replace(status=status, events=[*record.events, event], time=event.t)
+    ended = record._replace(status=status, events=[*record.events, event], time=event.t, attempt=attempt)
     archive.s3.put(place.folders[0] + "status.json", encode(ended))
     return ended
 

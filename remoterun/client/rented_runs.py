@@ -179,7 +179,7 @@ def _how_it_ended(connections: Connections, run: Run, rented: RentedHost | None)
     if run.final:  # its host has told us, and could not tell the archive
         event = RunEvent(t=run.ended or now, state=run.state, reason=run.reason, code=run.code, message=run.message)
     try:
-        status = archives.runs.record_end(archive_of(connections, run), place_of(run), event).status
+        status = archives.runs.record_end(archive_of(connections, run), place_of(run), event, run.attempt).status
     except NoBucket as error:
         message = f"{event.message}; {error.message}"
         known = RunStatus(run.key, ENDINGS[reason].state, reason, created=run.created, started=run.started)

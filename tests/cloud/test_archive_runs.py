@@ -136,6 +136,10 @@ class TestStatus:
         assert found == ["running", "interrupted"] and done.status.reason is Reason.PREEMPTED
         other = end._replace(reason=Reason.HOST_LOST)
         assert runs.record_end(archive, RUN, other).status.reason is Reason.PREEMPTED  # it has an end
+        killed = end._replace(state=RunState.KILLED, reason=Reason.KILLED)  # its next host, which has reported nothing
+        for _ in range(2):
+            assert runs.record_end(archive, RUN, killed, 2).status.reason is Reason.KILLED
+        assert followed(archive)[0] == ["running", "interrupted", "killed"]
 
 
 class TestHostsWithARole:

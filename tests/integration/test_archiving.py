@@ -272,6 +272,13 @@ class TestItsGrant:
         )
         assert not place.run(spec.key).unconfirmed() and place.outputs(spec.key) == MADE
 
+    def test_a_bucket_that_never_took_anything_is_waited_for_as_long(self, place: Place, server: BucketServer) -> None:
+        """As where the host has no way there at all, which costs its full price."""
+        server.faults.append(Handler.cut)
+        key = submit(place, server, MAKES, wait_for_login=1.0)
+        assert "no other answer came in 0.0167 min of waiting (127.0.0.1" in place.until_final(key)["message"]
+        assert not place.run(key).unconfirmed() and place.outputs(key) == MADE
+
 
 def refused(place: Place, request: api.Request[Any, Any], arguments: Any) -> str:
     with pytest.raises(RemoterunError) as caught:
@@ -508,23 +515,41 @@ class TestWhileItRuns:
         assert "kept" not in fields and "the content of a is damaged on the host" in fields["message"]
         assert "outputs" not in Archived(server, run.key).objects
 
-    @pytest.mark.parametrize("code", ["NoSuchBucket", "NoSuchUpload"])
+    @pytest.mark.parametrize("taken", ["", "log 5\n"])
+    def test_another_supervisor_goes_on_with_the_waiting(
+        self, run: RunFolder, server: BucketServer, taken: str
+    ) -> None:
+        """Unless the bucket took something since."""
+        began = time.time() - 4000
+        Path(run.archived_file).write_text(f"status.json\nno login since {began:.0f}\n{taken}")
+        server.expiries.clear()
+        ended: list[dict[str, Any]] = []
+        later = RunArchiving(self.home, run, run.spec())
+        waiting = threading.Thread(target=lambda: ended.append(later.complete(Ended(Reason.EXITED), True)))
+        waiting.start()
+        until(lambda: len(server.asked) > 20 or ended)
+        assert bool(ended) is not bool(taken)
+        run.ask_stop(0)
+        waiting.join(60)
+        assert ("no login came in 60 min of waiting" in ended[0]["message"]) is not bool(taken)
+
+    @pytest.mark.parametrize("code", ["NoSuchBucket", "PermanentRedirect", "NoSuchUpload"])
     def test_a_bucket_that_is_gone_is_final(
         self, run: RunFolder, server: BucketServer, monkeypatch: pytest.MonkeyPatch, code: str
     ) -> None:
         """What may pass is waited for until there is no more time."""
         monkeypatch.setattr(archiving, "BUCKET_PATIENCE", 0.2)
-        server.faults.append(lambda handler: handler.refuse(404, code))
+        server.faults.append(lambda handler: handler.refuse(301 if code == "PermanentRedirect" else 404, code))
         ended: list[dict[str, Any]] = []
         waiting = threading.Thread(target=lambda: ended.append(self.archiving.complete(Ended(Reason.EXITED), True)))
         waiting.start()
         until(lambda: len(server.asked) > 20 or ended)
-        if code != "NoSuchBucket":
+        if code == "NoSuchUpload":
             assert not ended
             run.ask_stop(0)
         waiting.join(60)
         assert "kept" not in ended[0] and code in ended[0]["message"]
-        assert ("no bucket came in" in ended[0]["message"]) is (code == "NoSuchBucket")
+        assert ("no bucket came in" in ended[0]["message"]) is (code != "NoSuchUpload")
 
     def test_a_blob_that_is_gone_ends_the_run_all_the_same(self, run: RunFolder, server: BucketServer) -> None:
         manifest = tree_of({"large": bytes(1000)})[0]

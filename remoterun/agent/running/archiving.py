@@ -5,8 +5,8 @@ of its outputs, then the tree that names them, then the rest of the log, and las
 that one finds all. What the server has confirmed is noted in the run folder, so that a new supervisor goes on from
 that. To post something twice does no harm.
 
-A bucket that can't be reached, or a grant that is refused, is waited for. The latter, and a bucket that is gone, for a
-limited time: the host costs money meanwhile.
+A bucket that can't be reached, or a grant that is refused, is waited for. The latter, a bucket that is gone, and one
+that never took anything of the run, for a limited time: the host costs money meanwhile.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class RunArchiving:
 
     def __init__(self, home: Home, run: RunFolder, spec: RunSpec) -> None:
         self._home, self._run, self._spec = home, run, spec
-        self._noted = set(text_of(run.archived_file).split("\n")[:-1])  # a line that a crash cut does not count
+        self._noted = dict.fromkeys(text_of(run.archived_file).split("\n")[:-1])  # no line that a crash cut
         self._noting = threading.Lock()
         self._streams = {"log": run.log, "err": run.err} if spec.split else {"log": run.log}
         self._before = {"log": spec.log_before, "err": spec.err_before}
@@ -115,8 +115,7 @@ class RunArchiving:
             self._thread.join()  # by itself: no record that it posts may come to stand after the one of the run's end
         patience = float("inf") if patient else KILLED_PATIENCE if end.reason is Reason.KILLED else RECORDS_PATIENCE
         deadline = time.monotonic() + patience
-        failures, since = 0, {}  # type: int, Dict[str, float]
-        problem, awaited = "there was no time for it", deadline
+        failures, problem, awaited = 0, "there was no time for it", float("inf")
 
         def given_up() -> bool:
             if self._run.kill_asked() and end.reason is not Reason.KILLED:
@@ -124,9 +123,8 @@ class RunArchiving:
             return time.time() > self._home.rental.last_moment() or time.monotonic() > deadline
 
         def not_awaited() -> bool:
-            if given_up() or time.monotonic() > awaited:
-                return True
-            return self._run.stop_asked() is not None and end.reason is not Reason.STOPPED
+            stopped = self._run.stop_asked() is not None and end.reason is not Reason.STOPPED
+            return given_up() or stopped or time.time() > awaited
 
         def check() -> None:
             if given_up():
@@ -141,16 +139,18 @@ class RunArchiving:
                 self._run.refused(error.message if error.refused else "")
                 note_once(self._run, "waiting for the bucket %s: %s" % (self._spec.bucket, problem))
                 if len(self._noted) != before:
-                    failures, since = 0, {}
+                    failures = 0
                 failures += 1
-                kind, seconds = "no answer", float("inf")
+                kind, seconds = "no other answer", self._spec.wait_for_login or WAIT_FOR_LOGIN
                 if error.refused:
-                    kind, seconds = "no login", self._spec.wait_for_login or WAIT_FOR_LOGIN
-                elif error.code == "NoSuchBucket":
+                    kind = "no login"
+                elif error.code in ("NoSuchBucket", "PermanentRedirect"):
                     kind, seconds = "no bucket", BUCKET_PATIENCE
-                awaited = since.setdefault(kind, time.monotonic()) + seconds
+                elif "status.json" in self._noted:
+                    seconds = float("inf")
+                awaited = self._began_waiting(kind) + seconds
                 if self._await_grant(min(LONGEST, SHORTEST * 2 ** (failures - 1)), not_awaited):
-                    if time.monotonic() > awaited:
+                    if time.time() > awaited:
                         self._note(GIVEN_UP)
                         problem = "%s came in %.3g min of waiting (%s)" % (kind, seconds / 60, error.message)
                     return self._incomplete(end, problem)
@@ -179,8 +179,7 @@ class RunArchiving:
             missing.append("the end of its log")
         if missing:
             message += "; %s: on its host alone, and lost with it" % " and ".join(missing)
-        said = end.fields.get("message")
-        return dict(end.fields, message="%s; %s" % (said, message) if said else message)
+        return dict(end.fields, message="; ".join(filter(None, (end.fields.get("message"), message))))
 
     def _put_all(self, end: Ended, check: Callable[[], None]) -> Dict[str, Any]:
         """Raises `HttpError`, `Unreadable`, and what `check` raises."""
@@ -262,8 +261,10 @@ class RunArchiving:
         events = [from_json(RunEvent, event) for event in self._run.events() + ([last] if last else [])]
         status = self._run.status(last)
         status = status._replace(log_size=status.log_size + self._spec.log_before, refused="")
-        record = RunRecord(status, events, self._spec.number, time.time(), self._spec.split)
+        record = RunRecord(status, events, self._spec.number, time.time(), self._spec.split, self._spec.attempt)
         post(http, self._grant(), "status.json", Content.of(encode(record)))
+        if "status.json" not in self._noted:
+            self._note("status.json")
 
     # -- its grant, and what is noted
 
@@ -283,10 +284,21 @@ class RunArchiving:
             time.sleep(POLL)
         return False
 
+    def _began_waiting(self, kind: str) -> float:
+        """When it did, in seconds since 1970: now, unless that was noted after all that the archive has taken."""
+        for note in reversed(list(self._noted)):
+            what, _, moment = note.partition(" since ")
+            if what == kind and moment.isdigit():
+                return float(moment)
+            if not moment and note != GIVEN_UP:
+                break
+        self._note("%s since %d" % (kind, time.time()))
+        return time.time()
+
     def _note(self, note: str) -> None:
         """Where the disk is full it is known as long as this process lives."""
         with self._noting:
-            self._noted.add(note)
+            self._noted[note] = None
             with contextlib.suppress(OSError), open(self._run.archived_file, "ab", buffering=0) as file:
                 file.write(b"%s\n" % note.encode())
 
@@ -315,7 +327,5 @@ def _last(end: Ended, fields: Dict[str, Any]) -> Dict[str, Any]:
 
 
 def _why(error: HttpError) -> str:
-    if error.refused:
-        what = "the permission has expired" if error.expired else error.message
-        return "%s; any `remoterun ps` renews it" % what
-    return error.message
+    what = "the permission has expired" if error.expired else error.message
+    return "%s; any `remoterun ps` renews it" % what if error.refused else what

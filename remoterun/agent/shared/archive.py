@@ -240,7 +240,7 @@ class Grant(Record):
     expires: float
     role: bool = False
     bucket: str = ""
-    """Its name, and the region for which a form is signed, where the host does that."""
+    """Its name, and the region for which a form is signed, where the host has a role."""
     region: str = ""
 
 
@@ -255,13 +255,14 @@ class ImageAccess(Record):
 
 class RunRecord(Record):
     """A run as its host last reported it to the bucket. `time` by the host's clock; `number` is what its client calls
-    it; `split`: its stderr is apart."""
+    it; `split`: its stderr is apart; `attempt`: the number of that host."""
 
     status: RunStatus
     events: List[RunEvent]
     number: int = 0
     time: float = 0.0
     split: bool = False
+    attempt: int = 1
 
 
 # -- names of objects

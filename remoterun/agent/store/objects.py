@@ -12,6 +12,7 @@ import hashlib
 import os
 import random
 import time
+from contextlib import suppress
 from http.client import HTTPException
 from typing import Callable, Dict, Iterable, Iterator, NamedTuple, Sequence
 
@@ -87,13 +88,17 @@ class Content(NamedTuple):
 
 
 def post(http: HttpClient, grant: Grant, key: str, content: Content) -> None:
-    """Write an object below the grant's prefix, or write it once more. What may succeed later is tried again. Raises
-    `HttpError`, `Unreadable`."""
+    """Write an object below the grant's prefix, or write it once more. What may succeed later is tried again; so is, by
+    the host's role, what a form is refused that was given in its place. Raises `HttpError`, `Unreadable`."""
     for failures in range(1, WRITES + 1):
         try:
             _post(http, grant, key, content)
             return
         except HttpError as error:
+            if error.refused and grant.bucket and not grant.role:
+                with suppress(HttpError):
+                    post(http, grant._replace(role=True), key, content)
+                    return
             if failures == WRITES or not error.passing:
                 raise
         http.pause(random.uniform(0.1, 0.3) * failures)
@@ -133,7 +138,8 @@ def _form_of_role(grant: Grant) -> Dict[str, str]:
     try:
         return signed_form(grant, ROLE.credentials(), time.time())
     except (OSError, HTTPException, AttributeError, TypeError, ValueError) as error:
-        raise HttpError("the metadata service gives no credentials of a role: %s" % error, 403)
+        status = getattr(error, "code", 503) if isinstance(error, (OSError, HTTPException)) else 403
+        raise HttpError("the metadata service gives no credentials of a role: %s" % error, status)
 
 
 def read_range(http: HttpClient, url: str, start: int, length: int, exact: bool = False) -> Iterator[bytes]:
@@ -161,7 +167,8 @@ def _read_once(http: HttpClient, url: str, start: int, length: int) -> Iterator[
     """Raises `HttpError` where fewer bytes come; no more are read."""
     wanted = {"Range": "bytes=%d-%d" % (start, start + length - 1)}
     with http.ask("GET", url, wanted, size=length) as answer:
-        if not _begins_at(start, answer.status, answer.getheader("Content-Range", "")):
+        begins = answer.getheader("Content-Range", "bytes 0-").partition("-")[0]  # without one it is all of it
+        if begins.split()[-1:] != [str(start)]:
             raise HttpError("%s gives another part than was asked for" % Address.of(url).host, 422)
         while length:
             data = answer.read(min(PIECE, length))
@@ -169,9 +176,3 @@ def _read_once(http: HttpClient, url: str, start: int, length: int) -> Iterator[
                 raise HttpError("%s has cut the connection" % Address.of(url).host)
             length -= len(data)
             yield data
-
-
-def _begins_at(start: int, status: int, content_range: str) -> bool:
-    if status == 206:
-        return content_range.replace("bytes ", "").partition("-")[0].strip() == str(start)
-    return status == 200 and start == 0
