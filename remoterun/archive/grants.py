@@ -41,8 +41,7 @@ BUILD = 2 * 3600.0
 def expires(archive: Archive, seconds: float) -> float:
     """Until when something surely holds that is signed now for so many seconds, in seconds since 1970."""
     moment = archive.clock() + min(seconds, LONGEST)
-    end = archive.s3.credentials_end()
-    return moment if end is None else min(moment, end)
+    return min(moment, archive.s3.credentials_end() or moment)
 
 
 def downloads(

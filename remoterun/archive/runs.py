@@ -168,7 +168,8 @@ def record_end(archive: Archive, place: RunPlace, event: RunEvent, attempt: int 
     record = RunRecord(RunStatus(place.key, RunState.QUEUED), [])
     with suppress(NotFound):
         record = read_record(archive, place)
-    if event.state is None or (record.status.state in FINAL and record.attempt >= attempt):
+    earlier = record.status.state is RunState.INTERRUPTED and record.attempt < attempt  # others have no next one
+    if event.state is None or (record.status.state in FINAL and not earlier):
         return record
     status = record.status._replace(
         state=event.state, reason=event.reason, code=event.code, message=event.message, ended=event.t
@@ -180,11 +181,10 @@ def record_end(archive: Archive, place: RunPlace, event: RunEvent, attempt: int 
 
 def remove_run(archive: Archive, place: RunPlace) -> bool:
     """Remove all of a run; whether anything was stored. Raises `UsageError` for one that may go on."""
-    record = None
     with suppress(NotFound, Damaged):
         record = read_record(archive, place)
-    if record is not None and record.status.state not in FINAL and archive.clock() - record.time < LIVES:
-        raise UsageError(f"the run is {record.status.state.value}", hint="remoterun kill RUN   ends it")
+        if record.status.state not in FINAL and archive.clock() - record.time < LIVES:
+            raise UsageError(f"the run is {record.status.state.value}", hint="remoterun kill RUN   ends it")
     keys = [stored.key for folder in place.all_folders for stored in archive.s3.list(folder)]
     last = [*(folder + "status.json" for folder in place.all_folders), run_prefix(place.key) + HOSTS]
     archive.s3.delete([key for key in keys if key not in last])

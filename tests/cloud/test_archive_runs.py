@@ -140,6 +140,7 @@ class TestStatus:
         for _ in range(2):
             assert runs.record_end(archive, RUN, killed, 2).status.reason is Reason.KILLED
         assert followed(archive)[0] == ["running", "interrupted", "killed"]
+        assert runs.record_end(archive, RUN, end, 3).status.reason is Reason.KILLED  # after which there is no other one
 
 
 class TestHostsWithARole:
