@@ -610,7 +610,8 @@ def test_errors_of_the_library_itself(error: Exception, message: str) -> None:
 @pytest.mark.parametrize(
     "code",
     ["InvalidInstanceID.NotFound", "InvalidAMIID.NotFound", "InvalidGroup.NotFound", "InvalidVolume.NotFound"]
-    + ["InvalidSecurityGroupRuleId.NotFound", "InvalidPermission.NotFound", "ParameterNotFound"],
+    + ["InvalidSecurityGroupRuleId.NotFound", "InvalidPermission.NotFound", "ParameterNotFound"]
+    + ["ResourceNotFoundException", "InvalidAMIID.Malformed"],
 )
 def test_what_is_gone_is_gone(code: str) -> None:
     assert is_gone(refusal(code)) and not is_gone(refusal("DependencyViolation"))

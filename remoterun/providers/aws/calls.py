@@ -66,9 +66,7 @@ LINK = {
     "ResponseParserError",  # something on the way answers in place of AWS
 }
 OWN = {"InvalidSubnetID.NotFound", "InvalidSubnetID.Malformed", "InvalidGroup.NotFound", "InvalidGroupId.Malformed"}
-GONE = re.compile(
-    r"Invalid[A-Za-z]+(\.|ID\.?)(NotFound|Malformed)|.*\.NotFound|(Parameter|Resource)NotFound(Exception)?"
-)
+GONE = re.compile(r"Invalid.*(NotFound|Malformed)|.*\.NotFound|(Parameter|Resource)NotFound(Exception)?")
 """What is said of something that isn't there."""
 
 
