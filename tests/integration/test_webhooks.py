@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from remoterun.agent.shared import api
-from remoterun.agent.shared.states import FINAL
+from remoterun.agent.shared.states import FINAL, RunState
 from remoterun.agent.shared.submission import Submission
 from remoterun.agent.shared.tree import Manifest
 from remoterun.agent.shared.webhooks import Webhooks
@@ -76,13 +76,14 @@ def is_stopped_while_it_waits(place: Place, url: str) -> str:
 def loses_its_machine(place: Place, url: str) -> str:
     key = submit(place, "echo up; sleep 1000", url)
     place.until_says(key, b"up")
+    place.until_state(key, RunState.RUNNING)  # recorded with its boot, after the command has begun
     run = place.run(key)
     kill9(place.supervisor(key))
     until(place.unsupervised(key))
     from remoterun.agent.running.engines.process import ProcessEngine
 
+    assert ProcessEngine(place.home).kill(run)
     Path(run.events_file).write_text(Path(run.events_file).read_text().replace('"boot":"', '"boot":"earlier-'))
-    assert ProcessEngine(place.home).kill(run)  # last: an agent may have started a supervisor by now
     place.drop_session()
     assert place.session.alive
     return key
