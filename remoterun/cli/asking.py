@@ -53,7 +53,7 @@ def agree(client: Client, plan: Plan, new: NewBucket | None, yes: bool, pay: flo
     rents = f"`-t {plan.machine.name}` rents a host {at}"
     if pay is not None:
         if price is not None and price > pay + 0.005:
-            raise UsageError(f"{rents}, and --pay {pay:g} is not that", hint=f"--pay {price:.2f}")
+            raise UsageError(f"{rents}, and --pay {pay:g} does not cover it", hint=f"--pay {price:.2f}")
         yes, dear, typed = True, False, None
     if yes and dear:
         raise UsageError(
@@ -84,7 +84,11 @@ def agree(client: Client, plan: Plan, new: NewBucket | None, yes: bool, pay: flo
 def _typed(price: str) -> bool:
     """Whether a person types a price."""
     answer = render.ask_text(f"Type the price of an hour, {price}, to rent it:")
-    return answer.lstrip("$").rstrip("/h") in (price, price.removesuffix("0"), price.removesuffix(".00"))
+    if answer.lstrip("$").rstrip("/h") in (price, price.removesuffix("0"), price.removesuffix(".00")):
+        return True
+    if answer:
+        render.line(f"`{answer}` is not {price}.")
+    return False
 
 
 def _with_roles(client: Client, plan: Plan, yes: bool) -> Plan:

@@ -101,6 +101,13 @@ class RentedHosts:
                     found[use.id] = HostNow(idle_since=max(use.ended, known.idle_since or 0.0))
         return {host.id: found.get(host.id, HostNow()) for host in hosts}
 
+    def runs_on(self, id: str) -> Sequence[Run]:
+        """The runs of this client that a host serves, by its provider's id. The host has some seconds to answer; where
+        it does not, as they were last seen."""
+        runs = [run for run in self._connections.registry.runs() if run.renting is not None and not run.final]
+        there = [run for run in runs if run.renting is not None and any(use.id == id for use in run.renting.hosts[-1:])]
+        return [run for run in Runs(self._connections).again(there, renting.ANSWERS) if not run.final]
+
     def end(self, id: str) -> RentedHost:
         """End a host, by its provider's id.
 
@@ -237,6 +244,7 @@ class RentedHosts:
             except NoBucket:
                 region = aws.region or self._connections.provider(machines.BUCKET).identity().region
                 return NewBucket(BucketPlace.of(machine.bucket or "").name, region, exists=False, gone=True)
+        self._connections.need_login("the bucket is at AWS")
         identity = self._connections.provider(machines.BUCKET).identity()
         name, exists = creation.name_for(identity.account, identity.region, aws.endpoint, aws.profile)
         return NewBucket(name, identity.region, exists)

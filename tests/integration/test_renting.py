@@ -6,6 +6,7 @@ Agents, keepers, grants and the bucket are real; what it costs and how hosts beg
 from __future__ import annotations
 
 import datetime
+import io
 import json
 import os
 import random
@@ -697,7 +698,7 @@ class TestTheCommandLine:
         assert status == 2 and "rents a host for $36.00 an hour, and -y agrees to $5 at the most" in err
         assert "--pay 36.00   agrees to that" in err
         status, _, err = say(*run, "--pay", "35", "true")
-        assert status == 2 and "rents a host for $36.00 an hour, and --pay 35 is not that" in err
+        assert status == 2 and "rents a host for $36.00 an hour, and --pay 35 does not cover it" in err
         assert "--pay 36.00 agrees; " in say(*run, "true")[2] and laptop.folders.all() == []
         with monkeypatch.context() as unknown:
             unknown.setattr(folder_cloud, "PRICE", None)
@@ -706,7 +707,7 @@ class TestTheCommandLine:
             assert "--pay DOLLARS   agrees to that" in err
         assert say(*run, "--pay", "36", "true")[0] == 0 and len(laptop.folders.all()) == 1
         status, _, err = say(*run, "--pay", "35", "true")
-        assert status == 2 and "--pay 35 is not that" in err
+        assert status == 2 and "--pay 35 does not cover it" in err
         status, _, err = say(*run, "-y", "true")
         assert status == 0 and len(laptop.folders.all()) == 1, err  # the host is there, and paid for
 
@@ -793,7 +794,13 @@ class TestTheCommandLine:
         assert re.search(r"\bi-0 .* (9|10) min \d+ s\n", say("machines", "rented")[1])
         say(*run, "exec sleep 1000")
         assert rented()["serves"] == 2  # and not the one for which it was rented
-        assert say("machines", "rm", "i-0")[0] == 0
+        with monkeypatch.context() as terminal:
+            terminal.setattr("remoterun.cli.render.is_interactive", lambda: True)
+            terminal.setattr("sys.stdin", io.StringIO("n\n"))
+            status, _, err = say("machines", "rm", "i-0")
+            assert (status, rented()["serves"]) == (0, 2) and "What run 2 has not saved will be lost." in err
+        status, _, err = say("machines", "rm", "i-0")
+        assert status == 0 and "host i-0 is ending; it cost " in err
         assert [each["state"] for each in json.loads(say("ps", "--json")[1])] == ["complete", "killed"]
         for number in ("1", "2"):
             shown = say("info", number)[1]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
+import time
 from typing import Annotated, Any
 
 import typer
@@ -162,18 +163,24 @@ def machines_rm(
         ),
     ],
     forget: Annotated[bool, typer.Option("--forget", help="Also its runs and copies of uploads: it is gone.")] = False,
-    yes: Annotated[bool, typer.Option("-y", "--yes", help="With --forget: without a question.")] = False,
+    yes: Annotated[bool, typer.Option("-y", "--yes", help="Without a question.")] = False,
 ) -> int:
     """Forget machines, or end rented hosts now.
 
-    What a machine holds stays there. What a rented host has not saved of its runs is lost.
+    What a machine holds stays there. What a rented host has not saved of its runs is lost; while a run
+    goes on there, you are asked first.
     """
     with connect() as client:
 
         def remove(name: str) -> None:
             if HOST_ID.fullmatch(name) and name not in client.config.machines:
-                client.hosts.end(name)
-                render.line(f"host {name} is ending")
+                runs = " and ".join(f"run {run.number}" for run in client.hosts.runs_on(name))
+                question = f"What {runs} has not saved will be lost. End the host?"
+                if runs and not yes and render.is_interactive() and not render.ask(question, default=False):
+                    render.line(f"host {name} goes on")
+                    return
+                cost = client.hosts.end(name).cost(time.time())
+                render.line(f"host {name} is ending" + (f"; it cost {render.dollars(cost)}" if cost else ""))
             elif not forget or yes or render.ask(f"Forget {name}, its runs and copies of uploads?", default=False):
                 if forget:
                     client.runs.forget_machine(client.machines.get(name))
