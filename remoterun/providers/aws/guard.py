@@ -58,7 +58,7 @@ def leftovers(
     with contextlib.suppress(Refused):  # an account that doesn't let us ask has none of ours
         listed = calls.pages("scheduler", "list_schedules", region, "Schedules", NamePrefix="rr-")
     return [
-        Leftover("schedule", f"{region}/{each['Name']}", "its host is gone")
+        Leftover("schedule", f"{region}/{each['Name']}", "ends a host" if each["Name"] in alive else "its host is gone")
         for each in listed
         if everything
         or (each["Name"] not in alive and (each["Name"] in known or each["CreationDate"].timestamp() < since))

@@ -126,7 +126,7 @@ class AWS:
         if leftover.kind == "role":
             roles.remove(self.calls, leftover.id)
         elif leftover.kind == "schedule":
-            if leftover not in guard.leftovers(self.calls, region, self._instances(region), everything):
+            if not everything and leftover not in guard.leftovers(self.calls, region, self._instances(region)):
                 return False
             guard.remove(self.calls, region, name)
         elif self._examined(region, self._instances(region), everything).get(leftover.id, leftover) is None:
