@@ -28,6 +28,7 @@ from remoterun.client.renting import Plan
 from remoterun.client.upkeep import Checked, Collected, Damage, Freed, Usage, Use
 from remoterun.config import Config
 from remoterun.errors import HostUnreachable, RemoterunError
+from remoterun.machines import HOW_TO_LOG_IN
 from remoterun.model import HostUse, MachineType, Renting, Run, Upload, UploadCopy
 from remoterun.providers.base import Identity, Leftover, Offer, RentedHost
 from remoterun.session import translate
@@ -267,6 +268,31 @@ def test_a_table_counts_columns_of_the_terminal(
 )
 def test_long_columns_are_cut_by_what_is_seen(width: int, text: str, expected: str) -> None:
     assert shortened(text, width) == expected
+
+
+def test_what_is_removed_for_good_is_read_in_full(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NO_COLOR", "1")
+    bucket = Leftover("bucket", "s3://remoterun-123456789012-2a33349e", "it has the uploads, and what runs made", None)
+    machine_views.leftovers([bucket], False)
+    assert capsys.readouterr().out.count("\n") == 2, "a line for each, in a file"
+    for place in ("remoterun.cli.render", "remoterun.cli.render.machine_views"):
+        monkeypatch.setattr(f"{place}.terminal_width", lambda stream: 80)
+    machine_views.leftovers([bucket], False)
+    shown = capsys.readouterr().out.splitlines()
+    assert [line.strip() for line in shown[1:]] == [f"bucket  {bucket.id}", bucket.why]
+
+
+def test_the_command_of_a_hint_is_whole_and_what_it_does_stands_below(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setattr("remoterun.cli.render.terminal.terminal_width", lambda stream: 80)
+    render.hint(HOW_TO_LOG_IN)
+    shown = capsys.readouterr().err.strip().splitlines()
+    assert shown[0] == "hint: aws configure" and "      aws configure sso" in shown
+    assert max(map(len, shown)) <= 80 and not any(line[:1].isalpha() for line in shown[1:])
 
 
 @pytest.mark.parametrize("width", [40, 80])

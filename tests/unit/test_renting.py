@@ -223,7 +223,7 @@ def test_amounts_for_people() -> None:
     amounts = [dollars(amount) for amount in (None, 0.0, 0.00003, 0.0042, 0.05263, 0.5, 0.526, 0.9996, 1234.5)]
     assert amounts == ["", "$0.00", "<$0.001", "$0.0042", "$0.053", "$0.50", "$0.526", "$1.00", "$1,234.50"]
     assert [hourly(price) for price in (None, 0.526, 55.04)] == ["price not known", "$0.526/h", "$55.04/h"]
-    assert [hours(count) for count in (24.0, 0.5, 1.26)] == ["24 h", "30 min", "1 h 15 min"]
+    assert [hours(count) for count in (24.0, 24 + 2 / 60, 0.5, 1.26)] == ["24 h", "24 h 2 min", "30 min", "1 h 15 min"]
 
 
 class TestRecords:

@@ -48,7 +48,7 @@ def bill(
     of UTC, as on AWS's bill.
     """
     if by not in BY:
-        raise UsageError(f"--by {by}: there is no bill by that", hint=known_words(by, BY))
+        raise UsageError(f"`--by {by}` is not known", hint=known_words(by, BY))
     start = _moment(since)
     with connect() as client:
         found = client.hosts.bill(start, render.warning, aws)

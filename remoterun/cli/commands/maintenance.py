@@ -110,11 +110,12 @@ def _show_budget(client: Client) -> None:
             asked = ["git", "config", "user.email"]
             email = subprocess.run(asked, capture_output=True, text=True, timeout=10).stdout.strip()
     account = client.hosts.identity(BUCKET).account
-    render.line(f"A budget of ${amount:g} a month for the hosts of remoterun in the account {account}, with mail at")
-    render.line(f"50, 80 and 100 % of it to {email or EXAMPLE}. It ends no host. Paste this:")
+    render.line(f"A budget of ${amount:g} a month for the hosts of remoterun in the account {account}.")
+    render.line(f"At 50, 80 and 100 % of it AWS sends mail to {email or EXAMPLE}. It ends no host.")
+    render.line("Paste this:")
     for text in budget_command(account, amount, email or EXAMPLE).splitlines():
         render.out(text)
-    render.line("It counts from when AWS's bill knows our tag; a day after the first host, this makes it do so:")
+    render.line("AWS counts only what has a tag that its bill knows. Type this once, a day after the first host:")
     render.line(f"  `{ACTIVATE}`")
 
 

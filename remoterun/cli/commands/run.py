@@ -258,9 +258,9 @@ def _show_plan(client: Client, prepared: Prepared, plan: Plan | None, new: NewBu
         render.out(f"machine    {type_.name} ({where}), engine {type_.engine}, {_gpus(request, type_)}")
     if plan is not None:
         if plan.instead is not None:
-            render.out(f"           {plan.instead}")
+            render.out_text(f"{'':<11}{plan.instead}", hang=11)
         for head, text in machine_views.plan_lines(plan, new):
-            render.out(f"{head:<11}{text}")
+            render.out_text(f"{head:<11}{text}", hang=11)
     if source is not None:
         starting = f", starting in {source.workdir}" if source.workdir else ""
         if isinstance(prepared.tree, SavedTree):

@@ -201,6 +201,11 @@ def drawn_table(heads: Sequence[Column], rows: Sequence[Sequence[Text]], width: 
     return drawn
 
 
+def table_width(heads: Sequence[Column], rows: Sequence[Sequence[Text]]) -> int:
+    """Columns of a terminal in which nothing of a table is cut."""
+    return sum(_natural(heads, rows)) + GAP * (len(heads) - 1)
+
+
 def _natural(heads: Sequence[Column], rows: Sequence[Sequence[Text]]) -> list[int]:
     """The width of each column in which nothing is cut."""
     return [max(len(head.head), *(columns(plain(row[index])) for row in rows)) for index, head in enumerate(heads)]

@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from remoterun.agent.shared import api
-from remoterun.cli.render import Column, line, out, out_json, out_text, table
+from remoterun.cli.render import Column, line, out, out_json, out_text, table, table_width
 from remoterun.cli.render.terminal import (
     DONE,
     FAILED,
@@ -260,7 +260,11 @@ def plan_lines(plan: Plan, new: NewBucket | None = None) -> list[tuple[str, str]
         listed.append(("has cost", f"{dollars(plan.had)} so far; what follows comes on top"))
     if plan.most is not None:
         listed.append(("at most", f"{dollars(plan.most)}: {hours(plan.hours)} at {hourly(plan.price)}, {WITHOUT}"))
-        limit = f"the limit is {plan.limited_by}" if plan.limited_by else "nobody named a limit: that of --max-hours"
+        limit = (
+            f"the limit is {plan.limited_by}"
+            if plan.limited_by
+            else "the default; --max-hours and --max-cost set another limit"
+        )
         listed.append(("", limit))
         if any(offer.spot for offer in plan.offers):
             listed.append(("", "spot prices move; this is the price on demand, which they never exceed"))
@@ -420,7 +424,7 @@ def bill(found: Bill, by: str, as_json: bool) -> None:
     for row in found.rows(by):
         cost = dollars(row.cost) + ("" if row.complete else " + ?") if row.hours else "no host"
         own = dollars(said.get(row.name)) if by == "day" else ""
-        rows.append([row.name, f"{row.hours:.2f}" if row.hours else "", dollars(row.idle or None), cost, own])
+        rows.append([row.name, _brief_hours(row.hours), dollars(row.idle or None), cost, own])
     heads = [Column(by.upper(), least=10)]
     heads += [
         Column(head, right=True, drop=drop) for head, drop in (("HOURS", 2), ("IDLE", 1), ("COST", 0), ("AWS", 3))
@@ -434,10 +438,15 @@ def bill(found: Bill, by: str, as_json: bool) -> None:
     if not total.complete:
         line("  `?` is of hosts whose price is not known")
     if found.spent is not None:
-        last = (
-            f", written up to {max(said)}" if said else ": `remoterun doctor aws --budget` says how it knows our hosts"
-        )
-        line(f"AWS's own bill says {dollars(sum(said.values()))}{last}")
+        if said:
+            line(f"AWS's own bill says {dollars(sum(said.values()))}, written up to {max(said)}")
+        else:
+            line("AWS's own bill does not show these hosts: it is a day late, and has to be told of their tag once")
+            line("  `remoterun doctor aws --budget` prints the command for that")
+
+
+def _brief_hours(count: float) -> str:
+    return "<0.01" if 0 < count < 0.01 else f"{count:.2f}" if count else ""
 
 
 def leftovers(found: Sequence[Leftover], as_json: bool) -> None:
@@ -448,17 +457,14 @@ def leftovers(found: Sequence[Leftover], as_json: bool) -> None:
     if not found:
         line("Nothing is left over: no host, rule, group or object that nothing needs")
         return
-    heads = [Column("KIND"), Column("ID", least=12), Column("SAVES", right=True), Column("WHY", least=16)]
-    rows = [
-        [
-            each.kind,
-            each.id,
-            f"{dollars(each.saves)}/{each.per}" if each.saves else "",
-            f"{size(each.bytes)}: {each.why}" if each.bytes else each.why,
-        ]
-        for each in found
-    ]
-    table(heads, rows)
+    heads = [Column("KIND"), Column("ID"), Column("SAVES", right=True), Column("WHY")]
+    rows = [[each.kind, each.id, f"{dollars(each.saves)}/{each.per}" if each.saves else ""] for each in found]
+    why = [f"{size(each.bytes)}: {each.why}" if each.bytes else each.why for each in found]
+    whole, width = [[*row, text] for row, text in zip(rows, why, strict=True)], terminal_width(sys.stdout)
+    if width is not None and table_width(heads, whole) > width:  # what is removed for good is read in full
+        table(heads[:-1], rows, why)
+    else:
+        table(heads, whole)
 
 
 def _zones(offers: Sequence[Offer]) -> str:

@@ -215,7 +215,7 @@ def laid_out(parts: Sequence[Text], stream: Any, hang: int | None = None, comman
     start = len(text) - len(text.lstrip(" ")) if hang is None else hang
     below = start + 4 if hang is None else hang
     gap = _GAP.search(text, start)
-    apart = gap is not None and gap.end() > width // 3 and len(gap[0]) > 2
+    apart = gap is not None and len(gap[0]) > 2 and (command or gap.end() > width // 3)
     first = start
     if gap is not None and apart:
         first = gap.start()
@@ -297,7 +297,10 @@ def files(count: int) -> str:
 
 
 def hours(count: float) -> str:
-    """`24 h`, `1 h 30 min`, `10 min`."""
+    """`24 h`, `24 h 2 min`, `1 h 30 min`, `10 min`; days from the second one on."""
     if count == round(count, 1) and count >= 1:
         return f"{count:g} h"
+    if 24 <= count < 48:
+        whole, minutes = divmod(round(count * 60), 60)
+        return f"{whole} h" + (f" {minutes} min" if minutes else "")
     return duration(count * 3600).removesuffix(" 0 s").removesuffix(" 0 min")
