@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import functools
 import json
 import time
 from collections.abc import Iterable
@@ -34,8 +35,16 @@ def make(calls: Calls, region: str, instance: str, token: str, deadline: float, 
     }
     schedule = {"Name": token, "ScheduleExpression": f"at({when})", "ScheduleExpressionTimezone": "UTC"}
     once = {"FlexibleTimeWindow": {"Mode": "OFF"}, "ActionAfterCompletion": "DELETE"}
-    remove(calls, region, token)  # of an earlier try, whose host may have been another one
-    calls.patiently("scheduler", "create_schedule", region, **schedule, **once, Target=target)
+    create = functools.partial(
+        calls.patiently, "scheduler", "create_schedule", region, **schedule, **once, Target=target
+    )
+    try:
+        create()
+    except Refused as refused:
+        if refused.code != "ConflictException":
+            raise
+        remove(calls, region, token)  # of an earlier try, whose host may have been another one
+        create()
     label = {"Key": f"{tags.PREFIX}guard", "Value": when}
     calls.patiently("ec2", "create_tags", region, Resources=[instance], Tags=[label])
 
