@@ -43,7 +43,9 @@ def plan_next(connections: Connections, run: Run, waiting: Callable[[str], None]
     costs nothing. Raises `UsageError` for a run that can't be continued, `ProviderError`."""
     if not run.continuable:
         again = f"remoterun rerun {run.number}" if run.final else f"remoterun logs {run.number}"
-        raise UsageError(f"run {run.number} is {run.state.value}, and not interrupted on a rented host", hint=again)
+        raise UsageError(
+            f"run {run.number} is {run.state.value}: only a run that lost its rented host can go on", hint=again
+        )
     plan = renting.plan(connections, run.machine, _had(run), True, waiting)
     return replace(plan, had=run.cost(time.time()))
 

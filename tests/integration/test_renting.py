@@ -421,7 +421,7 @@ class TestALostHost:
         laptop.client.hosts.end(laptop.client.hosts.list()[0].id)
         ended = laptop.another().runs.get(run.number)
         assert (ended.state.value, ended.reason and ended.reason.value) == ("killed", "killed")
-        with pytest.raises(UsageError, match=f"run {run.number} is killed, and not interrupted"):
+        with pytest.raises(UsageError, match=f"run {run.number} is killed: only a run that lost its rented host"):
             laptop.client.runs.plan_next(run.number)
         assert laptop.folders.hosts() == []
 

@@ -239,9 +239,9 @@ def machines_rented(json: Json = False) -> None:
     """List the hosts rented now, and what they have cost so far.
 
     What is listed is what their provider says, from any machine with the same account. COST is from a host's start on,
-    with the minutes in which it has no run; IDLE is what those cost so far, of hosts whose runs this machine knows. So
-    are RUN, which a host serves now, and ENDS IN, for a host without one: the end of its idle minutes, else its
-    deadline.
+    with the minutes in which it has no run; IDLE is what it cost since its last run ended. RUN is what it serves now;
+    ENDS IN is how long it stays if no other run comes. IDLE and RUN are of runs that this machine knows; `remoterun bill`
+    has all idle time.
     """
     with connect() as client:
         found = client.hosts.list(render.warning)

@@ -103,7 +103,7 @@ def _rented(offers: Mapping[str, Offer], default: str) -> None:
             str(offer.vcpus or ""),
             f"{offer.memory:g} GiB" if offer.memory else "",
             f"{offer.gpus} × {offer.gpu} {offer.gpu_memory:g} GiB" if offer.gpus else "",
-            hourly(offer.hourly) if offer.price is not None else "",
+            hourly(offer.hourly) if offer.price is not None else "not known",
         ]
         for name, offer in offers.items()
     ]
@@ -314,8 +314,9 @@ def bucket_lines(new: NewBucket) -> list[str]:
 
 def new_roles() -> None:
     """What the roles are for, before a person is asked about them."""
-    line("Hosts save with a role of their own, `remoterun-host`, also when your login is over; and by another one,")
-    line("`remoterun-guard`, AWS itself ends them at their deadline. Both cost nothing, and may do nothing else.")
+    line("Two roles are made in your account, once; they cost nothing, and may do only this:")
+    line("  remoterun-host   lets a host save what it made, also when your login is over")
+    line("  remoterun-guard   lets AWS itself end a host at its deadline")
 
 
 def renting(plan: Plan, new: NewBucket | None) -> None:
