@@ -263,7 +263,8 @@ def _show_note(note: Note, steps: live_views.Steps, run: Run) -> None:
         else:
             steps.clear()
     elif note.kind == "back":
-        render.line(f"  connected to {run.host.name} again")
+        again = f"its host is gone: read from {note.text}" if note.text else f"connected to {run.host.name} again"
+        render.line(f"  {again}")
     else:
         steps.say(note.text)
 

@@ -44,7 +44,8 @@ def plan_next(connections: Connections, run: Run, waiting: Callable[[str], None]
     if not run.continuable:
         again = f"remoterun rerun {run.number}" if run.final else f"remoterun logs {run.number}"
         raise UsageError(
-            f"run {run.number} is {run.state.value}: only a run that lost its rented host can go on", hint=again
+            f"run {run.number} is {run.state.value}: only one that is interrupted on a rented host can go on",
+            hint=again,
         )
     plan = renting.plan(connections, run.machine, _had(run), True, waiting)
     return replace(plan, had=run.cost(time.time()))

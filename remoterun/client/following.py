@@ -185,7 +185,7 @@ class Follower:
                 for item in self._conversation(at):
                     if lost:
                         lost, backoff = False, RECONNECT_LEAST
-                        yield Note("back", "")
+                        yield Note("back", at.bucket)
                     if isinstance(item, LogBytes) and writer is not None:
                         writer.add(item.offset, item.data, item.stderr)
                     if item is not None:
@@ -216,6 +216,7 @@ class Follower:
         """What the home of a run reports that is new; None for what only moves `at`."""
         connections, wanted = self._connections, self._wanted
         at.run, store = find_store(connections, at.run)
+        at.bucket = (store.machine.bucket or "") if isinstance(store, ArchiveStore) else ""
         if isinstance(store, HostStore):
             at.run = renew(connections, at.run, store.session)
         for part in store.follow(at.rest(wanted, store), self._stopped, self._opened):
@@ -327,6 +328,8 @@ class _Position:
     """Whether the run's end was reported."""
     fresh: bool = False
     """Whether nothing was asked of the present host, which is not the first one."""
+    bucket: str = ""
+    """The bucket that it is read from; empty for a host."""
 
     def rest(self, wanted: Wanted, store: Store) -> api.Follow:
         """The request for what has not come yet."""

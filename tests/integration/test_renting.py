@@ -421,7 +421,7 @@ class TestALostHost:
         laptop.client.hosts.end(laptop.client.hosts.list()[0].id)
         ended = laptop.another().runs.get(run.number)
         assert (ended.state.value, ended.reason and ended.reason.value) == ("killed", "killed")
-        with pytest.raises(UsageError, match=f"run {run.number} is killed: only a run that lost its rented host"):
+        with pytest.raises(UsageError, match=f"run {run.number} is killed: only one that is interrupted"):
             laptop.client.runs.plan_next(run.number)
         assert laptop.folders.hosts() == []
 
@@ -478,6 +478,8 @@ class TestALostHost:
                 threading.Thread(target=laptop.folders.take_away, args=(run_token(run),)).start()
             if isinstance(item, StateChange):
                 states.append(item.state)
+            if isinstance(item, Note) and item.kind == "back":
+                assert item.text.startswith("s3://"), "it is not read from its host again"
         assert states[-1] is RunState.INTERRUPTED
 
     def test_the_run_goes_on_on_another_one(self, laptop: Laptop) -> None:
