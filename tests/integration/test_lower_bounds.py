@@ -27,7 +27,7 @@ def lower_bounds() -> list[str]:
     project = tomllib.loads((TOP / "pyproject.toml").read_text())["project"]
     found = []
     for requirement in project["dependencies"]:
-        bound = re.match(r"([\w-]+)>=([\d.]+)", requirement)
+        bound = re.match(r"([\w-]+)(?:\[[\w,]+\])?>=([\d.]+)", requirement)
         assert bound is not None, f"`{requirement}` has no lower bound"
         found.append(f"{bound[1]}=={bound[2]}")
     return found
