@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import time
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
@@ -200,10 +201,11 @@ class RentedHosts:
         if ended:
             waiting()
             until = time.monotonic() + ENDING
-            for provider in self._connections.providers():
-                while {host.id for host in provider.hosts()} & {*ended} and time.monotonic() < until:
-                    time.sleep(ASK)
-                others.update((each.id, each) for each in provider.leftovers(everything=everything))
+            with contextlib.suppress(RemoterunError):  # what can't be asked about now is left for the next time
+                for provider in self._connections.providers():
+                    while {host.id for host in provider.hosts()} & {*ended} and time.monotonic() < until:
+                        time.sleep(ASK)
+                    others.update((each.id, each) for each in provider.leftovers(everything=everything))
         for leftover in others.values():
             yield leftover, tried(leftover)
 

@@ -234,6 +234,7 @@ def _free(free: int, total: int) -> str:
 
 GUARD_LATE = 120.0
 """Seconds after its deadline, at which AWS itself ends a host."""
+UNGUARDED = "AWS has no role to end it: only its own clock does"
 WITHOUT = "without traffic"
 
 
@@ -287,7 +288,7 @@ def plan_lines(plan: Plan, new: NewBucket | None = None) -> list[tuple[str, str]
     if plan.kept.guarded if plan.kept is not None else plan.roles.guard:
         listed.append(("", f"AWS itself ends it {when(latest + GUARD_LATE)}"))
     else:
-        listed.append(("", "AWS has no role to end it: only its own clock does"))
+        listed.append(("", UNGUARDED))
     if plan.needs_login:
         known = f"yours ends {when(plan.login_ends)}" if plan.login_ends is not None else ""
         listed.append(("login", f"{known}, before the run may:" if known else "if yours ends before the run does,"))
@@ -342,6 +343,8 @@ def renting_goes_on(plan: Plan, new: NewBucket | None) -> None:
     spot = " spot" if offer.spot else ""
     verb = f"Using {plan.kept.id}:" if plan.kept is not None else "Renting"
     line(f"{verb} {offer.type}{spot} in {offer.region}, {hourly(offer.hourly)}, {most}")
+    if plan.kept is None and not plan.roles.guard:
+        line(UNGUARDED)
     if plan.needs_login:
         line(f"If your login ends before the run does, its host waits up to {_wait(plan)}, and then ends without it")
     if new is not None:

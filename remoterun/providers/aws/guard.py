@@ -16,7 +16,7 @@ from typing import Any
 
 from remoterun.providers.aws import tags
 from remoterun.providers.aws.calls import Calls, Refused
-from remoterun.providers.base import Leftover
+from remoterun.providers.base import Leftover, ProviderUnreachable
 
 LATE = NEW = 120.0
 """Seconds after a deadline, as a host ends by itself; and for which a schedule may be older than what AWS says of its
@@ -64,7 +64,7 @@ def leftovers(
     known = {token for token, _ in described}
     alive = {token for token, state in described if state != "terminated"}
     listed, since = [], time.time() + calls.clock_skew - NEW
-    with contextlib.suppress(Refused):  # an account that doesn't let us ask has none of ours
+    with contextlib.suppress(Refused, ProviderUnreachable):  # who can't ask has made none there
         listed = calls.pages("scheduler", "list_schedules", region, "Schedules", NamePrefix="rr-")
     return [
         Leftover("schedule", f"{region}/{each['Name']}", "ends a host" if each["Name"] in alive else "its host is gone")
