@@ -317,7 +317,7 @@ def new_roles() -> None:
     """What the roles are for, before a person is asked about them."""
     line("Two roles are made in your account, once; they cost nothing, and may do only this:")
     line("  remoterun-host   lets a host save what it made, also when your login is over")
-    line("  remoterun-guard   lets AWS itself end a host at its deadline")
+    line("  remoterun-guard  lets AWS itself end a host at its deadline")
 
 
 def renting(plan: Plan, new: NewBucket | None) -> None:

@@ -58,7 +58,7 @@ def check(calls: Calls, region: str, arn: str, with_endpoint: bool) -> MachineCh
     if missing:
         return MachineCheck("permissions", False, f"missing: {', '.join(missing)}", POLICY)
     unknown = f"; known once there is a host: {', '.join(denied)}" if denied else ""
-    return MachineCheck("permissions", True, f"all that hosts need, as far as trying without effect says{unknown}")
+    return MachineCheck("permissions", True, f"all that hosts need, by dry runs of its calls{unknown}")
 
 
 def _is_denied(calls: Calls, region: str, action: str) -> bool:
