@@ -102,13 +102,15 @@ def test_all_steps_and_nothing_is_left(cloud: Cloud, tmp_path: Path) -> None:
     assert cloud.left_behind() == [] and cloud.s3.buckets() == []
     assert [each for each in tmp_path.iterdir() if each.name.startswith("remoterun-cloud-check")] == []
 
-    tokens = json.loads(kept.read_text())["costs"]
-    assert len(tokens) == 4 and all(cost > 0 for cost in tokens.values())
+    saved = json.loads(kept.read_text())
+    assert len(saved["hosts"]) == 4 and saved["cost"] > 0
     status, compared = compare(cloud, kept)
     assert status == 1 and compared.count("not there yet") == 4 and "Cost allocation tags" in compared
-    bill_of_aws(cloud, tokens)
-    status, compared = compare(cloud, kept)
-    assert status == 0 and compared.count("as said") == 4
+    bill_of_aws(cloud, dict.fromkeys(saved["hosts"], saved["cost"] / 4))
+    for times, verdict in ((1.0, "as said"), (0.8, "MORE")):
+        kept.write_text(json.dumps({**saved, "cost": times * saved["cost"]}))
+        status, compared = compare(cloud, kept)
+        assert verdict in compared and status == (verdict != "as said")
 
 
 def test_it_cleans_up_when_it_is_interrupted(cloud: Cloud, tmp_path: Path) -> None:

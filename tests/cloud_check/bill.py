@@ -15,28 +15,30 @@ TOLERANCE = 0.1
 """Of what remoterun says; AWS bills each second, from a moment that nobody else knows to the second."""
 
 
-def saved(file: Path, account: str, costs: dict[str, float]) -> None:
-    """`costs`: US dollars by the token of each host."""
+def saved(file: Path, account: str, tokens: list[str], cost: float) -> None:
+    """`cost`: US dollars of the hosts with these tokens, as `remoterun bill` has them."""
     today = datetime.datetime.now(datetime.UTC).date().isoformat()
-    file.write_text(json.dumps({"account": account, "day": today, "costs": costs}, indent=2) + "\n")
+    kept = {"account": account, "day": today, "hosts": tokens, "cost": cost}
+    file.write_text(json.dumps(kept, indent=2) + "\n")
 
 
 def compared(file: Path) -> int:
-    """Both bills, host by host; the status: 1 where AWS's is higher, or not there."""
+    """Both bills; the status: 1 where AWS's is higher, or does not have all hosts."""
     kept = json.loads(file.read_text())
     account = boto3.client("sts").get_caller_identity()["Account"]
     if account != kept["account"]:
         sys.exit(f"error: these AWS credentials are of the account {account}; the check was made in {kept['account']}")
-    billed = of_aws(datetime.date.fromisoformat(kept["day"]), list(kept["costs"]))
-    worst = 0
-    for token, cost in kept["costs"].items():
-        told = billed.get(token)
-        verdict = "not there yet" if told is None else "as said" if told <= cost * (1 + TOLERANCE) else "MORE"
-        worst = max(worst, verdict != "as said")
-        print(f"{token:<40}  remoterun ${cost:.4f}   AWS {'-' if told is None else f'${told:.4f}'}   {verdict}")
+    billed = of_aws(datetime.date.fromisoformat(kept["day"]), kept["hosts"])
+    for token in kept["hosts"]:
+        print(f"{token:<40}  {f'${billed[token]:.4f}' if token in billed else 'not there yet'}")
+    told, cost = sum(billed.values()), kept["cost"]
+    verdict = "not all there yet"
+    if billed.keys() >= set(kept["hosts"]):
+        verdict = "as said" if told <= cost * (1 + TOLERANCE) else "MORE"
+    print(f"remoterun bill ${cost:.4f}   AWS ${told:.4f}   {verdict}")
     if not billed:
         print(f"hint: AWS's bill shows tags only once they are active: Billing, Cost allocation tags, {TAG}")
-    return worst
+    return int(verdict != "as said")
 
 
 def of_aws(day: datetime.date, tokens: list[str]) -> dict[str, float]:

@@ -276,12 +276,12 @@ class Checklist:
         return f"{time.time() - deadline:.0f} s after its deadline"
 
     def kept(self) -> str:
-        costs: dict[str, float] = {}
-        for run in self._user.json("ps"):
-            for use in (run["renting"] or {}).get("hosts", []):
-                costs[use["token"]] = costs.get(use["token"], 0.0) + run["cost"] / len(run["renting"]["hosts"])
-        saved(self._options.save, self._user.json("machines", "whoami")["account"], costs)
-        return f"${sum(costs.values()):.4f}, of {len(costs)} hosts"
+        runs = [run["renting"] for run in self._user.json("ps") if run["renting"]]
+        tokens = list(dict.fromkeys(use["token"] for renting in runs for use in renting["hosts"]))
+        rows = self._user.json("bill", "--by", "run")["rows"]  # those of other clients have a name
+        cost = sum(row["cost"] for row in rows if row["name"].isdecimal() or row["name"] == "idle")
+        saved(self._options.save, self._user.json("machines", "whoami")["account"], tokens, cost)
+        return f"${cost:.4f}, of {len(tokens)} hosts"
 
     # --- what the steps stand on
 
