@@ -1,6 +1,6 @@
 """What a host without credentials of its own may do in the bucket: download contents, and write what one run leaves.
 
-All is signed with the credentials of this machine, and ends with them at the latest.
+All but what a host with a role signs is signed with the credentials of this machine, and ends with them at the latest.
 """
 
 from __future__ import annotations

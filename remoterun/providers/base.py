@@ -178,6 +178,8 @@ class Leftover:
 
 
 NOT_MADE = "not made yet"
+GUARD_LATE = 120.0
+"""Seconds after its deadline at which the provider itself ends a host, which has ended by itself before."""
 
 
 @dataclass(frozen=True)

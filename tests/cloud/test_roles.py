@@ -12,6 +12,7 @@ from remoterun.config import load
 from remoterun.providers.aws import guard, roles
 from remoterun.providers.aws.acquire import describe
 from remoterun.providers.aws.provider import AWS
+from remoterun.providers.base import GUARD_LATE
 from tests.cloud.cloud import Cloud
 from tests.cloud.test_aws_hosts import Client, client, gone
 from tests.cloud.test_door import client as login_client
@@ -119,7 +120,7 @@ def test_a_host_that_hangs_is_ended_by_aws(cloud: Cloud, client: Client) -> None
     looked = cloud.guards.looks
     until(lambda: cloud.guards.looks > looked + 1, 30, "the schedules are looked at")
     assert machine.state == "running"
-    cloud.clock += guard.LATE
+    cloud.clock += GUARD_LATE
     gone(cloud)
     assert not [each for each in cloud.left_behind() if each.startswith("schedule")]
     cloud.clock = 0

@@ -1,4 +1,4 @@
-"""How uploads and copies of runs lie in a bucket: for the client that owns it, and for a host that may write one run's.
+"""How uploads and copies of runs lie in a bucket: for the client that owns it, and for hosts that write there.
 
     remoterun.json                 {"format": 2, "id": …}; made once, with If-None-Match
     uploads/<name>/<8 digits>      an archived tree: that version of an upload; made once, with If-None-Match
@@ -18,7 +18,7 @@
     images/<id>.json               a `BuiltImage`; the client writes it as the host reported it before its command began
     envs/<id>/<sha256>/<number>    a part of it, which the host writes; what is not in the record is never loaded
 
-An archived tree says itself where each content lies: in packs below its own folder, `uploads/<name>/` or `runs/<key>/`.
+An archived tree says itself where each content lies: in packs below its own folder, that of its upload or of its run.
 A pack is named by its SHA-256, so that the server can verify it, and nothing that is stored is ever written anew. Since
 a tree names packs by their digests only, it can't name anything outside its folder.
 """

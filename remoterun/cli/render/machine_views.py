@@ -35,6 +35,7 @@ from remoterun.cli.render.terminal import (
 from remoterun.client import json_shapes
 from remoterun.machines import HOW_TO_SET_UP_AWS, stand_ins
 from remoterun.model import Line, Run, listed
+from remoterun.providers.base import GUARD_LATE
 from remoterun.sizes import iso
 
 if TYPE_CHECKING:
@@ -232,8 +233,6 @@ def _free(free: int, total: int) -> str:
     return f"{size(free)} of {size(total)}"
 
 
-GUARD_LATE = 120.0
-"""Seconds after its deadline, at which AWS itself ends a host."""
 UNGUARDED = "AWS has no role to end it: only its own clock does"
 WITHOUT = "without traffic"
 

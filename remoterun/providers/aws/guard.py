@@ -16,17 +16,16 @@ from typing import Any
 
 from remoterun.providers.aws import tags
 from remoterun.providers.aws.calls import Calls, Refused
-from remoterun.providers.base import Leftover, ProviderUnreachable
+from remoterun.providers.base import GUARD_LATE, Leftover, ProviderUnreachable
 
-LATE = NEW = 120.0
-"""Seconds after a deadline, as a host ends by itself; and for which a schedule may be older than what AWS says of its
-host."""
+NEW = 120.0
+"""Seconds for which a schedule may be older than what AWS says of its host."""
 
 
 def make(calls: Calls, region: str, instance: str, token: str, deadline: float, role: str) -> None:
     """Let AWS end a host by a role (its ARN), and mark the host with it. `deadline` is by AWS's clock. May be repeated.
     Blocks for half a minute where the role is new. Raises `ProviderError`, `ProviderUnreachable`."""
-    when = datetime.datetime.fromtimestamp(deadline + LATE, datetime.UTC).strftime("%Y-%m-%dT%H:%M:%S")
+    when = datetime.datetime.fromtimestamp(deadline + GUARD_LATE, datetime.UTC).strftime("%Y-%m-%dT%H:%M:%S")
     target = {
         "Arn": f"arn:{role.split(':')[1]}:scheduler:::aws-sdk:ec2:terminateInstances",
         "RoleArn": role,
