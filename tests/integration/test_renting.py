@@ -719,6 +719,7 @@ class TestTheCommandLine:
         (laptop.root / "work").mkdir()
         monkeypatch.chdir(laptop.root / "work")
         assert say("bill")[1:] == ("", f"No host was rented since {day():.7}-01\n")
+        assert "`--since tomorrow` is not a day" in say("bill", "--since", "tomorrow")[2]
         assert say("run", "-t", "gpu", "-y", "--no-git", "true")[0] == 0
         assert say("machines", "rm", "i-0")[0] == 0
         (run,) = json.loads(say("ps", "--json")[1])

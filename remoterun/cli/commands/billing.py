@@ -64,8 +64,18 @@ def _moment(since: str | None) -> float:
         try:
             day = datetime.datetime.fromisoformat(f"{since}T00:00:00+00:00")
         except ValueError:
-            day = datetime.datetime.fromtimestamp(time.time() - parse_duration(since), datetime.UTC)
+            day = datetime.datetime.fromtimestamp(time.time() - _ago(since), datetime.UTC)
     start = day.replace(hour=0, minute=0, second=0, microsecond=0)
     if start > now:
         raise UsageError(f"--since {since} is to come", hint=f"remoterun bill --since {now:%Y-%m-%d}")
     return start.timestamp()
+
+
+def _ago(since: str) -> float:
+    """Seconds that were given in place of a day. Raises `UsageError`."""
+    try:
+        return parse_duration(since)
+    except UsageError:
+        raise UsageError(
+            f"`--since {since}` is not a day", hint="--since 2026-11-01, or --since 7d for a week"
+        ) from None
