@@ -123,7 +123,7 @@ def test_every_command_about_rented_machines(
         assert words.pop(0) == "remoterun", command
         place.run(*words)
     (run,) = place.json("ps")
-    assert (run["state"], run["machine"]) == ("complete", "k80") and run["cost"] > 0
+    assert (run["state"], run["machine"]) == ("complete", "t4") and run["cost"] > 0
     assert (place.folder / "model" / "manifest.json").exists()
 
 
