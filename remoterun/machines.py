@@ -91,19 +91,20 @@ def resolve(name: str | None, config: Config) -> MachineType:
         raise NotFound(
             f"the default machine `{word}` of {config.file} is not there", hint="remoterun machines default local"
         )
-    close = did_you_mean(word, [*config.machines, "local", "cpu", *rented, *aliases])
-    meant = f"did you mean `{close}`? " if close else ""
-    raise NotFound(
-        f"there is no machine type `{word}`",
-        hint=f"{meant}`remoterun machines add {word} user@host` adds one\n{_there(config, aliases)}",
-    )
+    catalogue: Any = importlib.import_module(CATALOGUES["aws"])
+    prices = {name: catalogue.offer(catalogue.rental(name).types[0], "us-east-1").price for name in rented_types()}
+    cheapest_first = sorted(prices, key=lambda name: prices[name] or 1e9)
+    close = did_you_mean(word, [*config.machines, "local", "cpu", *aliases, BUCKET, *cheapest_first])
+    meant = f"did you mean `{close}`?" if close else f"`remoterun machines add {word} user@host` adds one"
+    raise NotFound(f"there is no machine type `{word}`", hint=f"{meant}\n{_there(config, aliases)}")
 
 
 def _there(config: Config, aliases: list[str]) -> str:
     """The machines that there are, in a line."""
-    names = list(dict.fromkeys([*(machine.name for machine in listing(config) if machine != CPU), *aliases]))
+    names = list(dict.fromkeys([*(machine.name for machine in listing(config)), *aliases]))
     more = f" and {len(names) - MOST_NAMES} more: `remoterun machines`" if len(names) > MOST_NAMES else ""
-    return f"known: {', '.join(names[:MOST_NAMES])}{more}"
+    rented = "; `remoterun machines --all` lists those that can be rented, too" if aws_is_set_up(config) else ""
+    return f"known: {', '.join(names[:MOST_NAMES])}{more}{rented}"
 
 
 def members(pool: MachineType, config: Config) -> dict[str, MachineType | UsageError]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 import shlex
@@ -139,10 +138,21 @@ def parse_package(text: str) -> str:
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str | None:
-    """The known word nearest to `word`, case, `-`/`_`, and `-` before it aside, or None."""
-    names = {name.lower().replace("_", "-").lstrip("-"): name for name in known}
-    close = difflib.get_close_matches(word.lower().replace("_", "-").lstrip("-"), list(names), 1, 0.66)
-    return names[close[0]] if close else None
+    """The first known word that differs from `word` by one letter, or two that are swapped, or else begins with it;
+    None where all are farther away, as a wrong guess does harm. Case, `-`/`_`, and signs before it do not count."""
+    names = [*known]
+    typed, *plain = (text.lower().replace("_", "-").lstrip("-=") for text in (word, *names))
+
+    def distance(name: str) -> int:
+        same = len(os.path.commonprefix([name, typed]))
+        a, b = name[same:], typed[same:]
+        if a == b or len(typed) < 3:
+            return 0 if a == b else 3
+        is_one_letter = b[1:] in (a, a[1:]) or b in (a[1:], a[1::-1] + a[2:])
+        return 1 if is_one_letter and typed[0] in name[:2] else 3 if b else 2
+
+    far, index = min(((distance(name), index) for index, name in enumerate(plain)), default=(3, 0))
+    return names[index] if far < 3 else None
 
 
 def known_words(word: str, known: Iterable[str]) -> str:

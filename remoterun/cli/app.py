@@ -11,9 +11,10 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from remoterun import __version__
+from remoterun.agent.shared.states import RunState
 from remoterun.cli import complete, render
 from remoterun.errors import RemoterunError, UsageError
-from remoterun.model import LAST, Asked, Resource
+from remoterun.model import LAST, Asked
 
 T = TypeVar("T")
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -60,39 +61,53 @@ COMMANDS: dict[str, dict[str, tuple[str, ...]]] = {
 """Headings of `--help`, with their commands in its order; each with the modules of `cli.commands` that register it."""
 
 INSTEAD = {
-    **dict.fromkeys(("status", "list", "jobs", "runs"), "ps"),
-    **dict.fromkeys(("log", "tail", "follow", "attach"), "logs RUN"),
-    **dict.fromkeys(("cancel",), "stop RUN"),
-    **dict.fromkeys(("inspect", "show"), "info RUN"),
-    **dict.fromkeys(("submit", "start", "launch"), "run COMMAND"),
+    **dict.fromkeys(("status", "list", "jobs", "runs", "job", "queue", "squeue", "sacct", "history", "pods"), "ps"),
+    **dict.fromkeys(("log", "tail", "follow", "attach", "sattach"), "logs RUN"),
+    **dict.fromkeys(("cancel", "scancel", "terminate"), "stop RUN"),
+    **dict.fromkeys(("inspect", "show", "describe", "view"), "info RUN"),
+    **dict.fromkeys(("submit", "start", "launch", "sbatch", "srun", "salloc", "up"), "run COMMAND"),
+    **dict.fromkeys(("restart", "retry", "repeat"), "rerun RUN"),
     "resume": "continue RUN",
-    **dict.fromkeys(("download", "get", "copy"), "cp"),
+    **dict.fromkeys(("download", "get", "copy", "pull", "fetch", "scp"), "cp"),
     **dict.fromkeys(("delete", "remove"), "rm"),
-    "push": "upload",
+    **dict.fromkeys(("push", "put", "sync"), "upload"),
+    **dict.fromkeys(("uploads", "data", "datasets", "volume", "volumes", "files", "file", "storage"), "ls"),
+    **dict.fromkeys(("dashboard", "browse", "browser", "web"), "ui"),
+    **dict.fromkeys(("cost", "costs", "price", "cost-report", "billing", "spend"), "bill"),
+    **dict.fromkeys(("setup", "init", "config", "machines doctor", "machines test"), "doctor"),
+    **dict.fromkeys(("stat", "stats"), "top"),
     "shell": "exec RUN",
     "cat": "cp FILE -",
-    "check": "machines check",
-    "df": "machines df",
-    "gc": "machines gc",
-    "gc --cloud": "machines gc aws",
-    "hosts": "machines rented",
-    "hosts end": "machines rm",
+    **dict.fromkeys(("df", "images"), "machines df"),
+    **dict.fromkeys(("gc", "prune", "rmi"), "machines gc"),
+    **dict.fromkeys(("hosts", "down", "teardown"), "machines rented"),
     "label": "info RUN +LABEL",
-    "machines --status": "machines status",
-    "machines list": "machines",
-    "machines remove": "machines rm",
-    "move": "machines move",
-    "notify test": "secret test",
-    "schema": "help --schema",
-    "secret list": "secret",
-    "skill": "help --agents",
-    "skill --install": "help --agents --install",
-    "ssh": "machines ssh",
-    "whoami": "machines whoami",
+    **dict.fromkeys(("sinfo", "nodes"), "machines status"),
+    **dict.fromkeys(("machines list", "machines ls", "machines show", "host", "remote"), "machines"),
+    **dict.fromkeys(("gpus", "show-gpus", "machine-types", "prices", "pricing"), "machines --all"),
+    "notify": "secret test",
+    **dict.fromkeys(("secret list", "secret ls", "secret show", "env"), "secret"),
+    **dict.fromkeys(("secret add", "secret create"), "secret set"),
+    **dict.fromkeys(("schema", "skill"), "help --help"),
+    # options
+    **{f"--{state.value}": f"--state {state.value}" for state in RunState},
+    **dict.fromkeys(("--detach", "--async", "--no-wait"), "-b"),
+    **dict.fromkeys(("rm -f", "rm --force", "cp -f", "cp --force"), "-y"),
+    **dict.fromkeys(("-o", "--output", "--format", "ps -q", "ps --quiet"), "--json"),
+    **dict.fromkeys(("-v", "--volume"), "-m"),
+    **dict.fromkeys(("--name", "run -n", "--job-name"), "--label"),
+    **dict.fromkeys(("-p", "--publish"), "--port"),
+    **dict.fromkeys(("ps -f", "--filter"), "--state"),
+    **dict.fromkeys(("stop -t", "stop --time", "stop --timeout"), "--grace"),
+    "logs -t": "--timestamps",
+    "run --rm": "A run and its files stay until `remoterun rm` removes them.",
+    **dict.fromkeys(("top -t", "machines --status"), "`remoterun machines status` shows what machines do."),
+    **dict.fromkeys(("-i", "--interactive"), "`--stdin` sends input; `remoterun exec RUN` opens a shell in a run."),
+    **dict.fromkeys(("-r", "cp -R", "cp -a"), "A folder, or a run, is taken with all that it holds."),
+    **dict.fromkeys(("ls -l", "ls -a"), "Sizes and hidden files are shown; `-r` shows what is in folders, too."),
 }
-"""Words of other tools, and of an older remoterun → what is typed for them here."""
-OPTIONS_INSTEAD = {"--name": "--label", "--detach": "-b", "--volume": "-m", "-v": "-m"}
-"""As `INSTEAD`, options."""
+"""Words of other tools, and of an older remoterun, some behind the command that they belong to → what is typed for them
+here: a command, an option where the command has it, or a sentence about that."""
 
 
 class Commands(TyperGroup):
@@ -106,14 +121,6 @@ class Commands(TyperGroup):
             rows = [(word, self.commands[word].get_short_help_str(64)) for word in words]
             with formatter.section(heading):
                 formatter.write_dl(rows)
-
-
-def no_other_words(words: Sequence[str]) -> None:
-    """Raises `UsageError` where `words` begin with those of a command that has another name here."""
-    for count in (2, 1):
-        typed = " ".join(words[:count])
-        if typed in INSTEAD:
-            raise UsageError(f"`remoterun {typed}` has another name", hint=f"remoterun {INSTEAD[typed]}")
 
 
 def parser_error() -> Any:
@@ -198,7 +205,7 @@ Machine = Annotated[
 
 @app.callback()
 def top(
-    version: Annotated[bool, typer.Option("--version", help="Print the version.", is_eager=True)] = False,
+    version: Annotated[bool, typer.Option("-V", "--version", help="Print the version.", is_eager=True)] = False,
 ) -> None:
     if version:
         render.out(f"remoterun {__version__}")
@@ -259,12 +266,6 @@ def run_range(text: str) -> Callable[[int], bool] | None:
     if first > last:
         raise UsageError(f"`{text}` names no run: {first} is more than {last}", hint=f"runs/{last}-{first}")
     return lambda number: first <= number <= last
-
-
-def named_resource(text: str) -> Resource:
-    """The resource that was typed; a number, or `last`, is a run's. Raises `UsageError`."""
-    plain = text.rstrip("/")
-    return Resource.parse(f"runs/{plain}" if plain.isdecimal() or plain == LAST else text)
 
 
 MORE = "More"

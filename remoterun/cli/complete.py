@@ -24,7 +24,8 @@ ANSWER_WITHIN = 3.0
 """Seconds that a machine has to list the files of a resource, while somebody waits at a prompt."""
 
 _HARMLESS = re.compile(r"[\w./@:+,=%~-]+")
-_HARMFUL_IN_HELP = re.compile(r"[^\w./@:+,=%~ -]+")
+_HARMLESS_SIGNS = str.maketrans("';<>", "’,‹›")
+_HARMFUL_IN_HELP = re.compile(r"[^\w./@:+,=%~’‹› -]+")
 
 T = TypeVar("T")
 
@@ -40,7 +41,7 @@ def only_harmless() -> None:
     def get_completions(shell: Any, words: list[str], incomplete: str) -> list[Any]:
         items = [item for item in found(shell, words, incomplete) if _HARMLESS.fullmatch(item.value)]
         for item in items:
-            item.help = _HARMFUL_IN_HELP.sub("", item.help or "").strip() or None
+            item.help = _HARMFUL_IN_HELP.sub("", (item.help or "").translate(_HARMLESS_SIGNS)).strip() or None
         return items
 
     base.get_completions = get_completions
@@ -52,8 +53,9 @@ def run_numbers(incomplete: str) -> list[tuple[str, str]]:
 
 
 def active_runs(incomplete: str) -> list[tuple[str, str]]:
-    """Runs that have not ended."""
-    return [(str(run.number), run.command[:40]) for run in reversed(_registry_runs()) if not run.final]
+    """Runs that have not ended; `last` where there is none, as a shell that is offered nothing offers files."""
+    found = [(str(run.number), run.command[:40]) for run in reversed(_registry_runs()) if not run.final]
+    return found or [("last", "the newest run")]
 
 
 def resources(incomplete: str) -> list[str]:
@@ -69,7 +71,7 @@ def machine_types(incomplete: str) -> list[tuple[str, str]]:
         config = configuration.load()
         known = [(machine.name, _place(machine)) for machine in machines.listing(config)]
         known += [(alias, "ssh") for alias in machines.ssh_aliases(config)]
-        if machines.aws_is_set_up(config):
+        if incomplete and machines.aws_is_set_up(config):  # too many to choose from without a letter
             known.append((machines.BUCKET, "the bucket"))
             known += [(name, "rented") for name in machines.rented_types()]
     except RemoterunError:

@@ -14,7 +14,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     if words[:1] == ["help"] and not any(word.startswith("-") for word in words):
         words = [*words[1:], "--help"]
-    if words in (["--version"], ["version"]):  # asked by scripts; needs nothing
+    if words in (["--version"], ["-V"], ["version"]):  # asked by scripts; needs nothing
         print(f"remoterun {__version__}")
         return 0
     status = 130
@@ -80,10 +80,9 @@ def _dispatch(words: list[str]) -> int:
     from typer.main import get_command
 
     from remoterun.cli import complete, render
-    from remoterun.cli.app import no_other_words, parser_error
+    from remoterun.cli.app import parser_error
     from remoterun.cli.commands import application
 
-    no_other_words(words)
     command = get_command(application(words))
     try:
         if "_REMOTERUN_COMPLETE" in os.environ:  # the shell asks what could come next
@@ -94,7 +93,7 @@ def _dispatch(words: list[str]) -> int:
 
             first_page()
             return 0
-        with command.make_context("remoterun", words) as context:  # `main` would take ^C and broken pipes from us
+        with command.make_context("remoterun", [*words]) as context:  # `main` would take ^C and broken pipes from us
             status = command.invoke(context)
         return status if isinstance(status, int) else 0
     except typer.Exit as end:

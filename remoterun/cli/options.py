@@ -5,6 +5,7 @@ parameters of `run`, `rerun` and `jupyter` that follow from them.
 from __future__ import annotations
 
 import inspect
+import itertools
 import os
 import re
 import shlex
@@ -225,6 +226,10 @@ def command_of(words: Sequence[str]) -> str:
         meant = shlex.join(["remoterun", *before, *own, " ".join([words[0], *map(shlex.quote, words[len(own) + 1 :])])])
         if whole:
             raise UsageError(f"`{shlex.quote(words[1])}` follows a command that stands in quotes", hint=meant)
+        named = [name for flag, name in itertools.pairwise(own) if flag in ("-t", "--machine-type")]
+        if any(name in dict(complete.machine_types(name)) for name in named):
+            mine = f"{shlex.join(['remoterun', *before, shlex.join(words)])}   passes them to `{words[0]}`"
+            raise UsageError(f"`{shlex.join(own)}` follows `{words[0]}`, and names a machine", hint=f"{meant}\n{mine}")
         render.warning(f"`{shlex.join(own)}` goes to `{words[0]}`, which it follows; it is remoterun's in `{meant}`")
     return _NOTEBOOK.sub(r"papermill --log-output --no-progress-bar -k python3 \1 \1", text)
 

@@ -16,8 +16,8 @@ LAST = "last"
 
 @dataclass(frozen=True)
 class Resource:
-    """A path that a user types: `uploads/NAME[@VERSION][/sub]` or `runs/N[/sub]`. `name` is the upload's name or the
-    run number; without a `version` the newest one is meant.
+    """A path that a user types: `uploads/NAME[@VERSION][/sub]` or `runs/N[/sub]`, also without its `runs/`. `name` is
+    the upload's name or the run number; without a `version` the newest one is meant.
 
     `trailing` tells whether it was typed with a slash at its end.
     """
@@ -39,12 +39,12 @@ class Resource:
         if text.startswith("/"):
             raise UsageError(f"`{show(text)}` is not a resource: it starts with a slash", hint=form)
         kind, _, rest = text.partition("/")
+        if kind == LAST or kind.isdecimal():
+            kind, rest = "runs", text
         if kind not in ("uploads", "runs"):
             close = difflib.get_close_matches(kind, ["uploads", "runs"], 1, 0.6)
             meant = f"{close[0]}/…" if close else ""
-            if not close and (kind == LAST or kind.isdecimal()):
-                meant = f"runs/{text}"
-            elif not close and UPLOAD_NAME.match(kind):
+            if not close and UPLOAD_NAME.match(kind):
                 meant = f"uploads/{text}"
             hint = f"did you mean `{meant}`? {form}" if meant else form
             raise UsageError(f"`{show(text)}` is not a resource", hint=hint)

@@ -132,6 +132,12 @@ def test_completion(data: Place, typed: str, offered: list[str]) -> None:
     until(lambda: data.run(env=env).stdout.split() == offered)  # a machine has three seconds to list its files
 
 
+def test_the_text_beside_what_zsh_offers_keeps_its_words(data: Place) -> None:
+    env = {"_REMOTERUN_COMPLETE": "complete_zsh", "_TYPER_COMPLETE_ARGS": "remoterun "}
+    offered = data.run(env=env).stdout
+    assert "Show a run’s log, " in offered and "End runs, their outputs are saved." in offered
+
+
 def test_dry_run_shows_and_does_nothing(data: Place) -> None:
     done = data.run("run", "--dry-run", "-m", "uploads/odd:data", "--pip", "numpy", "echo  'two  spaces'")
     shown = dict(line.split(None, 1) for line in done.stdout.splitlines())

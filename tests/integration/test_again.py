@@ -352,7 +352,7 @@ class TestEdit:
         assert same.stderr == "Nothing was changed: nothing is run. As it was: `remoterun rerun 1`\n"
         assert "The text is empty" in edit("s/^[^#].*//", 1).stderr and not kept.exists()
         wrong = edit("s/^-e LR/-e LR\\n--attempts two/", 2).stderr
-        assert "`two` is not a valid int" in wrong and "\n--attempts two\n" in kept.read_text()
+        assert "`two` is not a whole number" in wrong and "\n--attempts two\n" in kept.read_text()
         assert f"What you wrote is kept: {kept}\n  remoterun rerun --edit 1   opens it again\n" in wrong
         assert kept.stat().st_mode & 0o777 == 0o600
         again = edit("s/two/2\\n--split/; s/^--label/--lable/", 2).stderr
@@ -396,7 +396,7 @@ class TestEdit:
                 timeout=60,
                 dimensions=(50, 200),
             )
-            terminal.expect("error: .*is not a valid int")
+            terminal.expect("error: .*is not a whole number")
             terminal.expect_exact("Edit again? [Y/n] ")
             return terminal
 

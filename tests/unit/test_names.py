@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from remoterun.agent.shared.tree import Entry, Manifest
-from remoterun.cli.app import named_resource, run_range
+from remoterun.cli.app import run_range
 from remoterun.cli.main import main
 from remoterun.client import Client
 from remoterun.client.files import matching, split_pattern
@@ -63,10 +63,23 @@ def test_where_a_pattern_begins(typed: str, below: str, pattern: str) -> None:
 
 @pytest.mark.parametrize(
     ("typed", "meant"),
-    [("27", "runs/27"), ("last", "runs/last"), ("runs/27", "runs/27"), ("27/", "runs/27"), ("uploads/a", "uploads/a")],
+    [("27", "runs/27"), ("last", "runs/last"), ("27/", "runs/27"), ("27/a", "runs/27/a"), ("uploads/a", "uploads/a")],
 )
 def test_a_number_is_a_run(typed: str, meant: str) -> None:
-    assert str(named_resource(typed)) == meant
+    assert str(Resource.parse(typed)) == meant
+
+
+def test_ls_and_cp_take_the_number_of_a_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Where local files go into an upload, it is the name of one of them."""
+    monkeypatch.setenv("REMOTERUN_HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    for words in (["ls", "7"], ["ls", "last"], ["cp", "7"], ["cp", "7/models", "8"], ["cp", "last", "new"]):
+        assert main(words) == 2
+        assert "there is no run" in capsys.readouterr().err, words
+    assert main(["cp", "7", "uploads/x/"]) == 2
+    assert "there is no `7` here" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("typed", ["3-9", "runs/3-9", "runs/3-9/"])

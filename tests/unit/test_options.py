@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -112,6 +113,23 @@ def test_options_of_ours_after_one_word_are_warned_of(capsys: pytest.CaptureFixt
     said = " ".join(capsys.readouterr().err.split())
     assert "`-b -t box --max-cost 5` goes to `./train.sh`, which it follows" in said
     assert "remoterun run -b -t box --max-cost 5 './train.sh x'" in said
+
+
+@pytest.mark.parametrize("flags", [["-t", "box", "--max-cost", "5"], ["-b", "--machine-type", "box"]])
+def test_a_machine_after_one_word_is_refused_with_both_lines(
+    flags: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A slip would cost the run its machine and its limit; the same words of a command are said in quotes."""
+    monkeypatch.setenv("REMOTERUN_HOME", str(tmp_path))
+    (tmp_path / "config.toml").write_text('[machines.box]\nhost = "me@box"\n')
+    with pytest.raises(UsageError, match="follows `./x.sh`, and names a machine") as caught:
+        command_of(["./x.sh", *flags, "y"])
+    ours, theirs = (caught.value.hint or "").splitlines()
+    assert ours == shlex.join(["remoterun", "run", *flags, "./x.sh y"])
+    command = f"./x.sh {shlex.join(flags)} y"
+    assert theirs == f"remoterun run '{command}'   passes them to `./x.sh`"
+    assert command_of([command]) == command
+    assert command_of(["./x.sh", "-t", "5"]) == "./x.sh -t 5" and capsys.readouterr().err == ""
 
 
 @pytest.mark.parametrize(

@@ -6,16 +6,13 @@ import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 import pytest
-from typer.main import get_command
 
 import remoterun.client
 import remoterun.transfer
-from remoterun.cli.app import COMMANDS, INSTEAD
+from remoterun.cli.app import COMMANDS
 from remoterun.cli.commands import application
-from remoterun.cli.main import main
 
 
 def test_the_table_of_commands_has_those_that_modules_register() -> None:
@@ -35,29 +32,6 @@ def test_the_table_of_commands_has_those_that_modules_register() -> None:
     }
     assert modules == {word: sorted(names) for commands in COMMANDS.values() for word, names in commands.items()}
     assert len(modules) <= 31
-
-
-def test_every_old_word_leads_to_one_that_there_is() -> None:
-    commands: dict[str, Any] = get_command(application()).commands  # type: ignore[attr-defined]
-    for old, new in INSTEAD.items():
-        first, *below = old.split()
-        assert first not in commands or (below and below[0] not in getattr(commands[first], "commands", {})), old
-        first, *below = new.split()
-        inside = getattr(commands[first], "commands", {})
-        assert not inside or not below or below[0] in inside, new
-
-
-@pytest.mark.parametrize(
-    ("words", "hint"),
-    [
-        (["cat", "x"], "remoterun cp FILE -"),
-        (["gc", "--cloud", "-y"], "remoterun machines gc aws"),
-        (["status"], "remoterun ps"),
-    ],
-)
-def test_an_old_word_is_refused(words: list[str], hint: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(words) == 2
-    assert capsys.readouterr().err.endswith(f"hint: {hint}\n")
 
 
 @pytest.mark.parametrize("package", [remoterun, remoterun.transfer])

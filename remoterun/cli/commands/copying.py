@@ -15,7 +15,7 @@ from remoterun.cli.asking import agree_to_link, with_bucket
 from remoterun.cli.asking import client as connect
 from remoterun.cli.render import file_views, live_views
 from remoterun.errors import NotFound, SomeDamaged, UsageError
-from remoterun.model import Resource, check_upload_name
+from remoterun.model import LAST, Resource, check_upload_name
 from remoterun.parsing import parse_duration
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def ls(
         str,
         typer.Argument(
             metavar="RESOURCE",
-            help="uploads/NAME[/path] or runs/N[/path]; the path with *, ? and ** in quotes. Default: the uploads.",
+            help="uploads/NAME[/path], runs/N[/path] or N; the path with *, ? and ** in quotes. Default: the uploads.",
             autocompletion=complete.resources,
         ),
     ] = "",
@@ -129,7 +129,7 @@ def cp(
         str,
         typer.Argument(
             metavar="SRC",
-            help="runs/N[/path] or uploads/NAME[/path]; or a local path that goes into an upload.",
+            help="runs/N[/path], N or uploads/NAME[/path]; or a local path that goes into an upload.",
             autocompletion=complete.resources,
         ),
     ],
@@ -159,8 +159,10 @@ def cp(
     """
     if yes and ignore:
         raise UsageError("-y overwrites and -i keeps: choose one", hint="remoterun cp --help")
+    run = source.split("/")[0]
+    is_run = (run == LAST or run.isdecimal()) and not Resource.is_one(target or "")
     with connect() as client:
-        if Resource.is_one(source):
+        if Resource.is_one(source) or is_run:
             if target == "-":
                 _to_stdout(client, source, json)
                 return

@@ -10,7 +10,7 @@ import typer
 
 from remoterun.agent.shared.states import RunState
 from remoterun.cli import complete, render
-from remoterun.cli.app import Command, Quiet, RunNumbers, app, example, for_each, named_resource, run_number, run_range
+from remoterun.cli.app import Command, Quiet, RunNumbers, app, example, for_each, run_number, run_range
 from remoterun.cli.asking import client as connect
 from remoterun.cli.render import file_views, run_views
 from remoterun.errors import HostUnreachable, RemoterunError, UsageError
@@ -142,7 +142,7 @@ def _chosen(client: Client, words: list[str], ended_before: float | None, failed
             )
         fits = bool if every else run_range(text)
         if fits is None:
-            resource = named_resource(text)
+            resource = Resource.parse(text)
             if resource.sub:
                 whole = Resource(resource.kind, resource.name, version=resource.version)
                 raise UsageError(

@@ -16,7 +16,7 @@ import typer
 from remoterun.agent.shared.spec import PYTHON, PortSpec
 from remoterun.agent.shared.states import RunState
 from remoterun.cli import complete, render
-from remoterun.cli.app import Command, app, example, named_resource
+from remoterun.cli.app import Command, app, example
 from remoterun.cli.asking import client as connect
 from remoterun.cli.commands.run import launch
 from remoterun.cli.follow import Showing, forward_until_end, some_port
@@ -58,7 +58,7 @@ def tensorboard(
     For one run that is running it is started inside that run, if it is installed there. For all else it is a run of its
     own on this machine, to which the logs are copied: again every few seconds, as long as runs write them.
     """
-    typed = [named_resource(text) for text in sources]
+    typed = [Resource.parse(text) for text in sources]
     with connect() as client:
         resources = [client.registry.numbered(resource) for resource in typed]
         runs = {resource: client.runs.get(resource.name) for resource in resources if resource.kind == "runs"}

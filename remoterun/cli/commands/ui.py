@@ -13,7 +13,7 @@ from remoterun.cli import render
 from remoterun.cli.app import Command, Json, app, example
 from remoterun.cli.render import file_views
 from remoterun.client import Client
-from remoterun.errors import RemoterunError
+from remoterun.errors import RemoterunError, UsageError
 
 
 @app.command(cls=Command, epilog=example("remoterun ui --no-browser"))
@@ -35,10 +35,12 @@ def ui(
         record = str(home / "ui.json")
         with unless_held(f"{record}.lock", 1.0) as lock:
             if lock is None:
-                port, address = _found(record)
-                file_views.runs_page(port, address, json)
+                found, address = _found(record)
+                if port not in (0, found):
+                    raise UsageError(f"the page is open already, at port {found}", hint="^C in its terminal ends it")
+                file_views.runs_page(found, address, json)
                 shown = not no_browser and browser.show(address, wait=True)
-                file_views.page_shown(port, shown, browser.far_away(), "^C in its terminal ends it")
+                file_views.page_shown(found, shown, browser.far_away(), "^C in its terminal ends it")
                 return
             from remoterun.ui.page import RunsPage
 

@@ -12,6 +12,7 @@ import io
 import json
 import os
 import re
+import shlex
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
@@ -326,45 +327,50 @@ def hint(text: str | None) -> None:
 
 def usage(problem: Any, words: Sequence[str]) -> None:
     """An error in what was typed, from the parser, in our form."""
-    message, meant = said_by_parser(problem)
+    message, meant = said_by_parser(problem, words)
     _titled("error", "31;1", message)
     context = getattr(problem, "ctx", None)
     command = " ".join(["remoterun", *(word for word in words[:1] if not word.startswith("-"))])
     manual = f"{context.command_path if context is not None else command} --help"
-    meant = _instead(message, words, bool(meant) or manual != "remoterun --help") or meant
-    hint(f"{meant} `{manual}` lists them all" if meant else manual)
+    hint(f"{meant} `{manual}` lists them all" if meant.endswith("?") else meant or manual)
 
 
-def _instead(message: str, words: Sequence[str], is_near: bool) -> str:
-    """What was meant by a word of another tool, also a misspelt one, by a state of runs as an option, or by `-d`; no
-    command where it `is_near` to one of ours."""
-    from remoterun.agent.shared.states import RunState
-    from remoterun.cli.app import INSTEAD, OPTIONS_INSTEAD
-    from remoterun.parsing import did_you_mean
-
-    if message.startswith("missing argument `COMMAND") and "-d" in words:
-        return "`-d` describes the run: `-b` leaves it in the background."
-    kind, word = (re.findall(r"^no such (option|command)\W*(\S*)`", message) or [("", "")])[0]
-    if kind == "option":
-        near = f"--state {word}" if word in list(RunState) else OPTIONS_INSTEAD.get(message.split("`")[1])
-    else:
-        found = None if is_near else did_you_mean(word, INSTEAD)
-        near = f"remoterun {INSTEAD[found]}" if found else None
-    return f"did you mean `{near}`?" if near else ""
-
-
-def said_by_parser(problem: Any) -> tuple[str, str]:
+def said_by_parser(problem: Any, words: Sequence[str] = ()) -> tuple[str, str]:
     """(what is wrong, what was probably meant, or "") of an error of the parser, in our words."""
-    from remoterun.parsing import did_you_mean
-
-    message, known = problem.format_message(), []
-    found = re.search(r"\.? Did you mean (.*)\?$| \(Possible options: (.*)\)$", message, re.DOTALL)
-    if found:
-        message, known = message[: found.start()], re.sub(r"['?]", "", found[1] or found[2]).split(", ")
+    message = re.sub(r"\.? (Did you mean|\(Possible options).*", "", problem.format_message(), flags=re.DOTALL)
     message = re.sub(r"'([^']*)'", r"`\1`", message.rstrip("."))
     message = re.sub(r"^(No such option: )(.*)", r"\1`\2`", message)
-    near = did_you_mean(message.split("`")[1], known) if known else None
-    return message[:1].lower() + message[1:], f"did you mean `{near}`?" if near else ""
+    message = re.sub(r"a valid (int|float)( range)?", lambda kind: f"a {'whole ' * (kind[1] == 'int')}number", message)
+    kind, word = (re.findall(r"^No such (option|command)\W*`(.*)`", message) or [("", "")])[0]
+    near = _meant(problem.ctx, kind == "option", word, words) if kind else ""
+    if message.startswith("Missing argument `COMMAND") and "-d" in words:
+        near = "`-d` describes the run: `-b` leaves it in the background."
+    return message[:1].lower() + message[1:], f"did you mean `{near}`?" if near and near[-1] != "." else near
+
+
+def _meant(context: Any, is_option: bool, word: str, words: Sequence[str]) -> str:
+    """The command or the option that a misspelt one, or one of another tool, stands for; the line in which an option
+    follows its command; a sentence; or ""."""
+    from remoterun.cli.app import INSTEAD
+    from remoterun.parsing import did_you_mean
+
+    def options_of(command: Any) -> list[str]:
+        return [option for each in command.params for option in (*each.opts, *each.secondary_opts) if option[0] == "-"]
+
+    commands, is_first = getattr(context.command, "commands", {}), context.parent is None
+    instead = INSTEAD.get(f"{context.info_name} {word}") or INSTEAD.get(word, "")
+    if is_option:
+        for index, command in enumerate(words if is_first else ()):
+            if command in commands and word in options_of(commands[command]):
+                return shlex.join(["remoterun", command, *words[:index], *words[index + 1 :]])
+        known = options_of(context.command)
+        is_there = instead.endswith(".") or instead.split(" ")[0] in known
+        return instead if is_there else did_you_mean(word, known) or ""
+    others = {below: f"{name} {below}" for name, group in commands.items() for below in getattr(group, "commands", ())}
+    others |= {old: new for old, new in INSTEAD.items() if is_first and old[0] != "-"}
+    near = did_you_mean(word, [*commands, *others]) or ""
+    meant = instead or (near if near in commands else others.get(near, ""))
+    return f"{context.command_path if meant.split(' ')[0] in commands else 'remoterun'} {meant}" if meant else ""
 
 
 def ask(question: str, default: bool) -> bool:

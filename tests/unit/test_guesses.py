@@ -1,0 +1,290 @@
+"""What is said to a word that is not known: the right one, also for habits of other tools, or no guess at all."""
+
+from __future__ import annotations
+
+import functools
+import re
+import shlex
+import string
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.main import get_command
+
+from remoterun import machines
+from remoterun.agent.shared.files import unless_held
+from remoterun.cli import complete
+from remoterun.cli.app import INSTEAD, parser_error
+from remoterun.cli.commands import application
+from remoterun.cli.main import main
+from remoterun.cli.render import said_by_parser
+from remoterun.config import Config
+from remoterun.errors import NotFound
+from remoterun.parsing import did_you_mean
+from remoterun.providers.aws import catalogue
+
+WORDS = {
+    "remoterun ps": "PS pss Statsu lsit status list pods queue squeue sacct history",
+    "remoterun logs": "LOGS lgos olgs attach sattach",
+    "remoterun run": "Run rnu runn launch srun sbatch salloc start",
+    "remoterun stop": "stpo cancel scancel terminate",
+    "remoterun kill": "kil",
+    "remoterun rm": "rmm delete",
+    "remoterun wait": "wiat",
+    "remoterun open": "opne",
+    "remoterun publish": "publsh",
+    "remoterun jupyter": "jupiter",
+    "remoterun tensorboard": "tensor",
+    "remoterun continue": "con",
+    "remoterun machines df": "images df",
+    "remoterun machines gc": "rmi prune gc",
+    "remoterun top": "stats stat",
+    "remoterun rerun": "restart",
+    "remoterun info": "inspect show view describe",
+    "remoterun ls": "volume storage uploads files data datasets",
+    "remoterun cp": "pull fetch download get",
+    "remoterun upload": "push sync",
+    "remoterun machines": "remote host",
+    "remoterun machines add": "add",
+    "remoterun doctor": "init setup config",
+    "remoterun ui": "browse dashboard",
+    "remoterun report": "repo",
+    "remoterun exec": "shell",
+    "remoterun machines status": "nodes sinfo",
+    "remoterun bill": "cost-report cost costs price billing",
+    "remoterun machines --all": "show-gpus machine-types prices",
+    "remoterun machines rented": "down teardown rented",
+    "remoterun machines check": "check",
+    "remoterun machines move": "move",
+    "remoterun machines ssh": "ssh",
+    "remoterun secret set": "set",
+    "remoterun secret test": "test",
+    "remoterun film": "fill",
+    "remoterun help --help": "skill",
+    "": (
+        "build create compose system clone commit branch checkout stash merge auth deploy sweep agent artifact app "
+        "token apply edit drain autostop destroy scontrol hyper workflow spot till shut halt abort quit exit "
+        "rename"
+    ),
+}
+"""The first words of what is meant → what people type in its place: slips of the finger, and words of docker, git, gh,
+hf, wandb, modal, kubectl, sky, Slurm and spell. Without a guess ("") are those that only look like a command here."""
+
+
+@functools.cache
+def command() -> Any:
+    """What parses, made once: to make it takes longer than all that is asked of it here."""
+    return get_command(application())
+
+
+def refused(*words: str) -> tuple[str, str]:
+    """(what is wrong, what was meant) of words that the parser refuses."""
+    with pytest.raises(parser_error()) as caught, command().make_context("remoterun", [*words]) as context:
+        command().invoke(context)
+    return said_by_parser(caught.value, words)
+
+
+def guess(hint: str) -> str:
+    """What is meant, of a hint; "" without a guess."""
+    return hint.partition("did you mean `")[2].partition("`?")[0]
+
+
+def test_words_in_the_place_of_a_command() -> None:
+    for meant, words in WORDS.items():
+        for typed in words.split():
+            found = guess(refused(typed)[1])
+            assert re.fullmatch(rf"{meant}( [A-Z]+)?", found), typed
+
+
+def test_what_is_meant_is_there() -> None:
+    commands: dict[str, Any] = command().commands
+    for old, new in INSTEAD.items():
+        first, *below = old.split()
+        assert first not in commands or below, f"`{old}` is a command"
+        assert not below or below[0] not in getattr(commands.get(first), "commands", {}), f"`{old}` is a command"
+        first, *below = new.split()
+        if old.split()[-1][0] != "-":
+            inside = getattr(commands[first], "commands", {})
+            assert not inside or not below or below[0] in inside or below[0] == "--all", new
+
+
+@pytest.mark.parametrize(
+    ("line", "meant"),
+    [
+        # docker
+        ("run -p 80:80 ls", "--port"),
+        ("run -v data:/data ls", "-m"),
+        ("run --name x ls", "--label"),
+        ("run --detach ls", "-b"),
+        ("rm -f 1", "-y"),
+        ("rm --force 34", "-y"),
+        ("cp -f runs/1", "-y"),
+        ("stop -t 5 1", "--grace"),
+        ("logs -t", "--timestamps"),
+        ("ps -q", "--json"),
+        ("ps -f status=exited", "--state"),
+        ("ps --format json", "--json"),
+        ("machines --format json", "--json"),
+        # below a command
+        ("machines ls", "remoterun machines"),
+        ("machines show", "remoterun machines"),
+        ("machines doctor", "remoterun doctor"),
+        ("machines remove x", "remoterun machines rm"),
+        ("machines statsu", "remoterun machines status"),
+        ("secret ls", "remoterun secret"),
+        ("secret add X", "remoterun secret set"),
+        ("secret delete X", "remoterun secret rm"),
+        # a state of runs is an option where there is one for it
+        ("ps --failed", "--state failed"),
+        ("logs --failed", ""),
+        # slips of the finger
+        ("run --gpu 1 ls", "--gpus"),
+        ("run --time 5m ls", "--timeout"),
+        ("run --dryrun ls", "--dry-run"),
+        ("run --Machine-type x ls", "--machine-type"),
+        ("ls -R", "-r"),
+        ("logs --no-folow", "--no-follow"),
+        ("rm --forgot 3", "--forget"),
+        ("rm --for-sure 3", ""),
+        ("run --frobnicate ls", ""),
+        # before the command
+        ("-t box run ls", "remoterun run -t box ls"),
+        ("-b run 'python x.py -v'", "remoterun run -b 'python x.py -v'"),
+        ("--json ps -a", "remoterun ps --json -a"),
+        ("--frobnicate ps", ""),
+    ],
+)  # fmt: skip
+def test_options_and_words_below_a_command(line: str, meant: str) -> None:
+    assert guess(refused(*shlex.split(line))[1]) == meant
+
+
+@pytest.mark.parametrize(
+    ("line", "hint"),
+    [
+        ("run -it ubuntu", "`remoterun exec RUN` opens a shell"),
+        ("run --rm ls", "until `remoterun rm` removes them"),
+        ("run -d ls", "`-b` leaves it in the background"),
+        ("cp -r runs/1", "taken with all that it holds"),
+        ("rm -rf runs/1", "taken with all that it holds"),
+        ("ls -la", "`-r` shows what is in folders"),
+        ("top -t box", "remoterun machines status"),
+        ("machines --status", "remoterun machines status"),
+    ],
+)
+def test_what_no_option_stands_for(line: str, hint: str) -> None:
+    assert hint in refused(*line.split())[1]
+
+
+def test_a_number_is_called_a_number() -> None:
+    assert refused("run", "--max-cost", "lots", "ls")[0].endswith("`lots` is not a number")
+    assert refused("logs", "-n", "few")[0].endswith("`few` is not a whole number")
+
+
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        (["help", "uploads"], "did you mean `remoterun ls`? `remoterun --help` lists them all"),
+        (["ps", "--jsno"], "did you mean `--json`? `remoterun ps --help` lists them all"),
+        (["run", "--rm", "ls"], "A run and its files stay until `remoterun rm` removes them."),
+        (
+            ["-t", "box", "run", "ls -l"],
+            "did you mean `remoterun run -t box 'ls -l'`? `remoterun --help` lists them all",
+        ),
+        (["run", "--max-cost", "lots", "ls"], "remoterun run --help"),
+    ],
+)
+def test_the_hint_that_is_shown(words: list[str], hint: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(words) == 2
+    assert capsys.readouterr().err.endswith(f"\n\nhint: {hint}\n")
+
+
+def test_the_short_option_for_the_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["-V"]) == 0
+    assert capsys.readouterr().out.startswith("remoterun ")
+
+
+def test_of_words_that_are_as_near_it_is_the_first() -> None:
+    assert did_you_mean("rum", ["run", "rm"]) == "run" and did_you_mean("rum", ["rm", "run"]) == "rm"
+    assert did_you_mean("force", ["forget"]) is None and did_you_mean("setup", ["stop"]) is None
+    assert did_you_mean("doom_text", ["Doom-Texts", "doom"]) == "Doom-Texts"
+    assert did_you_mean("", ["x"]) is None and did_you_mean("x", []) is None
+    assert did_you_mean("x" * 10**5, ["x"]) is None
+
+
+def slips(name: str) -> set[str]:
+    """The words that differ from `name` by a letter that is missing, added or wrong behind the first one."""
+    places = range(1, len(name))
+    letters = "04x" + string.ascii_lowercase[:2]
+    return {
+        *(name[:at] + name[at + 1 :] for at in places),
+        *(name[:at] + letter + name[at:] for at in (*places, len(name)) for letter in letters),
+        *(name[:at] + letter + name[at + 1 :] for at in places for letter in letters),
+    }
+
+
+def test_a_guess_names_no_machine_that_is_dearer_than_another_as_near(tmp_path: Path) -> None:
+    prices = catalogue.table().regions["us-east-1"]
+    types = {**catalogue.NAMES, **{name: type for name, (type, _) in catalogue.GONE.items()}}
+    near: dict[str, list[str]] = {}
+    for name in types:
+        for typed in slips(name) - types.keys():
+            near.setdefault(typed, []).append(name)
+    config = Config(tmp_path, ssh_config=tmp_path / "none")
+    asked = [typed for typed, names in near.items() if len(names) > 1 and len(typed) > 2]
+    assert {"t44", "l40"} <= {*asked}
+    for typed in asked:
+        with pytest.raises(NotFound) as caught:
+            machines.resolve(typed, config)
+        price = prices.get(types[guess(caught.value.hint or "")], 1e9)
+        assert price <= min(prices.get(types[name], 1e9) for name in near[typed]), typed
+
+
+@pytest.mark.parametrize(
+    ("typed", "hint"),
+    [
+        ("t44", "did you mean `t4`?"),
+        ("=box", "did you mean `box`?"),
+        ("Bxo", "did you mean `box`?"),
+        ("nonsense", "`remoterun machines add nonsense user@host` adds one"),
+    ],
+)
+def test_the_machines_that_are_known_are_all_that_there_are(
+    typed: str, hint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in machines.CREDENTIALS:
+        monkeypatch.delenv(name, raising=False)
+    for name in machines.CREDENTIAL_FILES:
+        monkeypatch.setenv(name, str(tmp_path / "absent"))
+    config = Config(tmp_path, machines={"box": machines.MachineType("box", "me@box")}, ssh_config=tmp_path / "none")
+    with pytest.raises(NotFound) as caught:
+        machines.resolve(typed, config)
+    assert caught.value.hint == f"{hint}\nknown: box, local, cpu"
+    monkeypatch.setenv("AWS_PROFILE", "x")
+    with pytest.raises(NotFound, match="no machine type") as caught:
+        machines.resolve(typed, config)
+    assert caught.value.hint == (
+        f"{hint}\nknown: box, local, cpu; `remoterun machines --all` lists those that can be rented, too"
+    )
+
+
+def test_what_tab_offers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What can be rented from its first letter on; where nothing goes on, no file of this folder."""
+    monkeypatch.setenv("REMOTERUN_HOME", str(tmp_path))
+    monkeypatch.setenv("AWS_PROFILE", "x")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert [name for name, _ in complete.machine_types("")] == ["local", "cpu"]
+    assert {"local", "aws", "t4"} <= {name for name, _ in complete.machine_types("t")}
+    assert [number for number, _ in complete.active_runs("")] == ["last"]
+
+
+def test_another_port_than_that_of_the_page_that_is_open_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("REMOTERUN_HOME", str(tmp_path))
+    (tmp_path / "ui.json").write_text('{"port": 8123, "address": "http://127.0.0.1:8123/x/"}')
+    with unless_held(f"{tmp_path}/ui.json.lock", 1.0):
+        assert main(["ui", "--no-browser", "--port", "80808"]) == 2
+        assert "open already, at port 8123" in capsys.readouterr().err
+        assert main(["ui", "--no-browser", "--port", "8123"]) == 0
+    assert capsys.readouterr().out == "http://127.0.0.1:8123/x/\n"
