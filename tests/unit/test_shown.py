@@ -26,7 +26,7 @@ import typer
 import trainer.generate
 import trainer.settings
 from remoterun import Client, Job
-from remoterun.cli.app import INSTEAD, OPTIONS_INSTEAD, no_other_words, parser_error
+from remoterun.cli.app import INSTEAD, parser_error
 from remoterun.cli.commands.manual import LESSON
 from remoterun.cli.options import command_of
 from remoterun.cli.render.terminal import Talking
@@ -110,10 +110,9 @@ def _everything() -> Iterator[Shown]:
         yield from of_program(name_of(path), path.read_text())
     for path in tracked(*PAGES):
         yield from of_page(name_of(path), path.read_text())
-    for line in (*INSTEAD.values(), *(words for words, _ in LESSON)):
-        yield Shown("remoterun/cli: a table", f"remoterun {line}")
-    for hint in OPTIONS_INSTEAD.values():
-        yield from of_string("remoterun/cli: a table", hint, is_hint=True)
+    for meant in (*INSTEAD.values(), *(words for words, _ in LESSON)):
+        text = meant if meant.startswith("-") or meant.endswith(".") else f"remoterun {meant}"
+        yield from of_string("remoterun/cli: a table", text, is_hint=True)
 
 
 def tracked(*patterns: str) -> list[Path]:
@@ -134,7 +133,7 @@ def name_of(path: Path) -> str:
         ('hint = "remoterun machines statsu"', "no such command below machines"),
         ('hint = "remoterun upload --name %s" % name', "Missing argument 'PATH'"),
         ('hint = f"`remoterun whomai` says who"', "no such command"),
-        ('hint = f"remoterun info {number} && remoterun gc"', "has another name"),
+        ('hint = f"remoterun info {number} && remoterun gc"', "no such command"),
         ('hint = f"remoterun run {command} -t box"', "goes to"),
         ('error(hint="--ovewrite does, -i keeps what is there")', "no command has --ovewrite"),
         ('"""As `--nane` says."""\nx = "`ps --nane` lists, `--nane` does not"', "no command has --nane"),
@@ -331,7 +330,6 @@ def of_remoterun(words: tuple[str, ...]) -> str | None:
         return None if None in found else found[0]
     name = next((words[:count] for count in (2, 1) if words[:count] in COMMANDS), None)
     try:
-        no_other_words(words)
         if name is None:
             return None if words in ((), ("--help",), ("--version",), ("--install-completion",)) else "no such command"
         if words == name:  # its arguments are not meant
