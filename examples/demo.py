@@ -39,7 +39,7 @@ def main() -> int:
     type_("remoterun", "ps", "--number", "3")
     type_("remoterun", "ls", f"runs/{number}")
     type_("remoterun", "run", "--yes", "--mount", f"runs/{number}/models:models", WRITE)
-    type_("remoterun", "cp", "-f", f"runs/{number}/models", "models")
+    type_("remoterun", "cp", "-y", f"runs/{number}/models", "models")
     say(f"The model is in {FOLDER / 'models'}, in the format that ml5.js loads. Next:")
     say(f"  {program} open runs/{number}   a page in your browser in which it writes")
     say(f"  {program} logs {number}        the training's log again")

@@ -61,7 +61,7 @@ class Client:
         source: Source | Path | str | None = ".",
         **more: Any,
     ) -> Job:
-        """Hand a command over to `machine` (None: the default one), as `remoterun run -b` does; it needs this program
+        """Hand a command over to `machine` (None: the default one), as `run -b` does; it needs this program
         no more then. A machine that is rented costs money from here on.
 
         `mounts`: a path in the work tree to what is read there, such as {"data": "uploads/doom"}; `env`: variables;

@@ -28,7 +28,7 @@ async function load() {
     if (!rhymes || !markov) {
       throw new Trouble(
         `In “${folder}” there is no ${rhymes ? "markov" : "rhymes"}.json.`,
-        `python rhymes.py train makes it; remoterun cp runs/N/models ${folder} brings it beside this page`,
+        `\`python rhymes.py train\` makes it; \`remoterun cp runs/N/models ${folder}\` brings it beside this page`,
       );
     }
     if (rhymes.format !== 1) throw new Trouble(`rhymes.json in “${folder}” is of another version.`, "Train it again");

@@ -61,7 +61,7 @@ def main() -> int:
         return 2
     except ModuleNotFoundError as error:
         print(
-            f"error: {error.name} is not installed here: put `remoterun run --pip-req requirements.txt` in front,"
+            f"error: {error.name} is not installed here: `remoterun run --pip-req requirements.txt …` brings it,"
             f" or install it: pip install -r requirements.txt numpy tensorflow",
             file=sys.stderr,
         )

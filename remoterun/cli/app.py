@@ -88,7 +88,9 @@ INSTEAD = {
     "notify": "secret test",
     **dict.fromkeys(("secret list", "secret ls", "secret show", "env"), "secret"),
     **dict.fromkeys(("secret add", "secret create"), "secret set"),
-    **dict.fromkeys(("schema", "skill"), "help --help"),
+    "schema": "help --schema",
+    "skill": "help --agents",
+    "machines whoami": "whoami",
     # options
     **{f"--{state.value}": f"--state {state.value}" for state in RunState},
     **dict.fromkeys(("--detach", "--async", "--no-wait"), "-b"),

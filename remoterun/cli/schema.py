@@ -179,7 +179,9 @@ SCHEMAS: dict[str, dict[str, Any]] = {
     "machines df": _or_of_each(
         _object(machine=TEXT, home=TEXT, total=COUNT, free=COUNT, disk=COUNT, uses=_list({"type": "object"}))
     ),
-    "machines whoami": _object(user=TEXT, machine=TEXT, home=TEXT, default=TEXT, aws=_maybe(TEXT), bucket=_maybe(TEXT)),
+    "whoami": _object(
+        user=TEXT, machine=TEXT, home=TEXT, settings=TEXT, default=TEXT, aws=_maybe(TEXT), bucket=_maybe(TEXT)
+    ),
 }
 """By command. Sizes are in bytes, prices in US dollars an hour, costs in US dollars."""
 

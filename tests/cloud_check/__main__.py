@@ -86,7 +86,7 @@ def prepared(user: User, options: argparse.Namespace) -> Checklist:
     """Say what will be done and what it costs, and ask. Exits where there is no account, no price, or no yes."""
     if options.subnet:
         user.settings(f'[aws]\nsubnet = "{options.subnet}"\n')
-    who = user.json("machines", "whoami")
+    who = user.json("whoami")
     if who["account"] is None:
         sys.exit("error: there are no AWS credentials\n\nhint: aws configure, or AWS_PROFILE=NAME")
     region = options.region or who["region"]

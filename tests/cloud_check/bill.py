@@ -35,7 +35,7 @@ def compared(file: Path) -> int:
     verdict = "not all there yet"
     if billed.keys() >= set(kept["hosts"]):
         verdict = "as said" if told <= cost * (1 + TOLERANCE) else "MORE"
-    print(f"remoterun bill ${cost:.4f}   AWS ${told:.4f}   {verdict}")
+    print(f"`remoterun bill`: ${cost:.4f}   AWS: ${told:.4f}   {verdict}")
     if not billed:
         print(f"hint: AWS's bill shows tags only once they are active: Billing, Cost allocation tags, {TAG}")
     return int(verdict != "as said")

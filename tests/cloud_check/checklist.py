@@ -280,7 +280,7 @@ class Checklist:
         tokens = list(dict.fromkeys(use["token"] for renting in runs for use in renting["hosts"]))
         rows = self._user.json("bill", "--by", "run")["rows"]  # those of other clients have a name
         cost = sum(row["cost"] for row in rows if row["name"].isdecimal() or row["name"] == "idle")
-        saved(self._options.save, self._user.json("machines", "whoami")["account"], tokens, cost)
+        saved(self._options.save, self._user.json("whoami")["account"], tokens, cost)
         return f"${cost:.4f}, of {len(tokens)} hosts"
 
     # --- what the steps stand on
@@ -296,7 +296,7 @@ class Checklist:
         self._runs[name] = str(self._user.json("ps")[-1]["number"])
 
     def _bucket(self) -> Any:
-        return self._user.json("machines", "whoami")["bucket"]
+        return self._user.json("whoami")["bucket"]
 
     def _host(self) -> dict[str, Any]:
         hosts = [each for each in self.hosts() if each["State"]["Name"] != "shutting-down"]

@@ -32,6 +32,7 @@ from trainer.generate import Reader
 CHARACTERS = list("etaoinshr dlu\nbcE7é🙂")
 TEXT = "the rain 7 is\nin Eden 🙂 é"
 BOTH = ("cpu", "webgl")
+README = (PAGE / "README.md").read_text("utf-8")
 
 
 def write_model(
@@ -505,7 +506,7 @@ PAINTED = """() => {
 
 def test_the_readmes_program(address: str, tab: Tab, model: Path) -> None:
     """What a page of one's own needs of model.js."""
-    code = re.search(r"^```js\n(.*?)^```", (PAGE / "README.md").read_text("utf-8"), re.MULTILINE | re.DOTALL)
+    code = re.search(r"^```js\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
     assert code is not None
     page = visit(tab, address)
     with page.expect_console_message() as said:
@@ -513,10 +514,16 @@ def test_the_readmes_program(address: str, tab: Tab, model: Path) -> None:
     assert said.value.text in CHARACTERS
 
 
-def test_with_pythons_own_server(folder: Path, model: Path, tab: Tab) -> None:
-    """As the example's README says."""
-    shutil.copytree(model, folder / "models")
-    words = [sys.executable, "-u", "-m", "http.server", "--bind", "127.0.0.1", "0"]
+def test_with_pythons_own_server(folder: Path, model: Path, tab: Tab, tmp_path: Path) -> None:
+    """By the lines of the example's README, which a reader types in a copy of its folder."""
+    *lines, last = re.findall(r"^ {4}(.*)$", README, re.MULTILINE)
+    assert (len(lines), last) == (2, "python -m http.server")
+    folder = Path(shutil.copytree(PAGE, tmp_path / "page", ignore=shutil.ignore_patterns("node_modules", "models")))
+    shutil.copytree(model, tmp_path / "song" / "models")
+    for line in lines:
+        done = subprocess.run(["sh", "-c", line], cwd=folder, env={**os.environ, "HOME": str(tmp_path)}, timeout=120)
+        assert done.returncode == 0, line
+    words = [sys.executable, "-u", *last.split()[1:], "--bind", "127.0.0.1", "0"]
     with subprocess.Popen(words, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as server:
         try:
             assert server.stdout is not None
@@ -566,7 +573,8 @@ def fetch(address: str) -> bytes:
 
 class TestOpen:
     def test_the_model_of_a_run_writes_in_the_browser(self, artist: User, model: Path, tab: Tab) -> None:
-        with opened(["runs/1"], artist.root, environment(artist)) as (address, process):
+        (line,) = re.findall(r"^\$ remoterun open (.*)$", README, re.MULTILINE)
+        with opened([line.replace("runs/15", "runs/1")], artist.root, environment(artist)) as (address, process):
             assert re.fullmatch(r"http://127\.0\.0\.1:\d+/[\w-]{22}/\?model=runs/1/models", address)
             assert process.stderr is not None
             assert process.stderr.readline() == "The model in runs/1/models: 11 files, 43 KB, step 300\n"

@@ -122,7 +122,7 @@ def test_a_terminal_that_speaks_ascii(data: Place) -> None:
         ("remoterun doctor pl", ["plain"]),
         ("remoterun upload x --to l", ["local"]),
         ("remoterun logs ", ["last"]),
-        ("remoterun machines wh", ["whoami"]),
+        ("remoterun wh", ["whoami"]),
         ("remoterun machines rm ", ["plain"]),
         ("remoterun run --inc", ["--include-untracked"]),
     ],

@@ -1,4 +1,5 @@
-"""The lesson's second half: a training that is stopped in the middle and goes on in another run, its model in a page.
+"""The lesson's first word, and its second half: a training that is stopped in the middle and goes on in another run,
+its model in a page.
 
 With engine `process` and with Docker, on this machine, through the installed command; the page in a real Chromium, with
 the model of `process`.
@@ -22,10 +23,14 @@ from tests.lab import BASE_IMAGE
 from tests.unit.test_trainer_export import probabilities
 from trainer import export
 
+ROOT = Path(__file__).parents[2]
+SHOWN = "python -m trainer.train --data_dir=./data"
 TRAIN = (
-    "python -m trainer.train --data_dir=./data --rnn_size 32 --batch_size 16 --seq_length 32 --learning_rate 0.01"
+    f"{SHOWN} --rnn_size 32 --batch_size 16 --seq_length 32 --learning_rate 0.01"
     " --steps 600 --save_every 50 --print_every 10 --val_fraction 0.1"
 )
+GO_ON = next(line for line in (ROOT / "trainer" / "README.md").read_text().splitlines() if "--resume before" in line)
+"""How a training that was stopped goes on, as the trainer's page shows it for run 16."""
 SEED = "ROMEO:\nThat I did love"
 MIDDLE = r"\b([6-9]\d|[1-5]\d\d)/600 \(epoch"
 """What a line says from step 60 on: after the first checkpoint, and long before the end."""
@@ -71,8 +76,10 @@ def test_in_docker(docker_engine: Engine, tmp_path: Path) -> None:
 def stopped_and_resumed(engine: Engine, folder: Path) -> tuple[int, Path]:
     """(number, model) of the run that went on."""
     place, machine = engine
+    facts = dict(line.split(maxsplit=1) for line in place.run("whoami").stdout.splitlines())
+    assert facts["home"] == place.env["REMOTERUN_HOME"] and {"user", "machine", "settings", "default"} <= set(facts)
     place.run("upload", "data/input.txt", "--name", "doom")
-    run = ("run", "-y", "-t", machine, "-m", "uploads/doom:data")
+    run = ("run", "-y", "--machine-type", machine.upper(), "--mount", "uploads/doom:data")  # as K80 for k80
 
     place.run(*run, TRAIN)
     whole = place.newest()["number"]
@@ -86,7 +93,8 @@ def stopped_and_resumed(engine: Engine, folder: Path) -> tuple[int, Path]:
     ours, *again = shlex.split(place.run("logs", begun, status=143).stdout.splitlines()[-1])
     ended = place.json("info", begun)
     assert (ended["state"], ended["exit_status"]) == ("stopped", 143) and ended["ended"]
-    assert ours == "remoterun" and f"runs/{begun}/checkpoints:before" in again
+    shown = shlex.split(GO_ON.replace("runs/16", f"runs/{begun}").replace(SHOWN, TRAIN))
+    assert [ours, *(word for word in again if word not in ("-t", machine.upper(), "-y"))] == shown
     done = place.run(*again)  # as the last line says
     resumed = place.newest()["number"]
     assert "resuming at step " in done.stdout

@@ -826,7 +826,7 @@ class TestTheCommandLine:
         for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):
             monkeypatch.setenv(name, str(laptop.root / "nothing"))
         laptop.another()
-        quiet = [("machines", "whoami"), ("ls",), ("machines",), ("machines", "--all"), ("ps",), ("rerun", "2")]
+        quiet = [("whoami",), ("ls",), ("machines",), ("machines", "--all"), ("ps",), ("rerun", "2")]
         for words in (*quiet, ("run", "-t", "local", "--no-git", "true"), ("ls", "runs/2")):
             status, out, err = say(*words)
             assert status == 0 and not re.search("AWS (here|creden)|error|warning|bucket", err), (words, err)
@@ -902,7 +902,7 @@ class TestTheCommandLine:
         assert say("upload", "data", "--name", "doom", "--to", "aws")[0] == 0
         assert "uploads/doom" in say("ls")[1] and "data" in say("ls", "uploads/doom")[1]
         assert say("machines", "df", "aws")[0] == 0 and say("machines", "gc", "aws", "--dry-run")[0] == 0
-        assert say("machines", "whoami", "--json")[1].count(str(laptop.config.aws.bucket)) == 1
+        assert say("whoami", "--json")[1].count(str(laptop.config.aws.bucket)) == 1
         assert "bucket" in say("doctor", "aws")[1]
 
     def test_who_looks_rents_nothing_and_continue_asks(

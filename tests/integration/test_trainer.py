@@ -4,6 +4,7 @@ import importlib.util
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -28,6 +29,7 @@ SMALL = [
     "--rnn_size=24", "--batch_size=8", "--seq_length=16", "--learning_rate=0.015", "--schedule=cosine",
     "--output_keep_prob=0.95", "--val_fraction=0.1", "--save_every=100", "--steps=400", "--print_every=20",
 ]  # fmt: skip
+SHOWN = re.findall(r"^    (python -m trainer.*)$", (ROOT / "trainer" / "README.md").read_text(), re.MULTILINE)
 TEXT = "".join(f"{n} green bottles hanging on the wall,\nand if one falls: {n - 1}!\n" for n in range(99, 0, -1))
 LEARNED, TRIED = TEXT[: len(TEXT) - len(TEXT) // 10], TEXT[len(TEXT) - len(TEXT) // 10 :]
 LINE = re.compile(
@@ -92,9 +94,9 @@ def tensorflow_is_here() -> None:
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder in which one training ran from start to end, as a user starts it; what it said is in `said`."""
+    """A folder in which one training ran from start to end, as its README shows it; what it said is in `said`."""
     folder = folder_with_text(tmp_path_factory.mktemp("trained") / "work")
-    words = [sys.executable, "-m", "trainer.train", "--data_dir=./data", *SMALL, "--total_time", "1"]
+    words = [sys.executable, *shlex.split(SHOWN[0])[1:], *SMALL, "--total_time", "1"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     result = subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True, timeout=200)
     assert (result.returncode, result.stderr) == (0, "")
@@ -251,6 +253,8 @@ def test_generate_goes_on_as_the_text_would(trained: Path) -> None:
     )  # fmt: skip
     assert (result.returncode, result.stderr) == (0, "")
     assert result.stdout == "57 green bottles hanging on the wall,\n"
+    shown = run_words(trained, *shlex.split(SHOWN[1])[1:])
+    assert shown.returncode == 0 and len(shown.stdout) == len("he ") + 500 + 1  # it does not know the T of "The "
 
 
 SIGNALLED_AT = """

@@ -61,7 +61,8 @@ WORDS = {
     "remoterun secret set": "set",
     "remoterun secret test": "test",
     "remoterun film": "fill",
-    "remoterun help --help": "skill",
+    "remoterun help --agents": "skill",
+    "remoterun help --schema": "schema",
     "": (
         "build create compose system clone commit branch checkout stash merge auth deploy sweep agent artifact app "
         "token apply edit drain autostop destroy scontrol hyper workflow spot till shut halt abort quit exit "

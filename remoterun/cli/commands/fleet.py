@@ -1,4 +1,4 @@
-"""Machines, those that are rented, too: `machines` with its own commands."""
+"""Machines, those that are rented, too: `machines` with its own commands; `whoami`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from remoterun.cli import complete, render
-from remoterun.cli.app import Command, Json, RunNumber, example, for_each, machines_app, run_number, typed_options
+from remoterun.cli.app import Command, Json, RunNumber, app, example, for_each, machines_app, run_number, typed_options
 from remoterun.cli.asking import client as connect
 from remoterun.cli.render import live_views, machine_views
 from remoterun.config import SETTINGS, Setting
@@ -219,9 +219,12 @@ def machines_default(
     render.line(f"the default machine is `{chosen.name}`")
 
 
-@machines_app.command("whoami", cls=Command, epilog=example("remoterun machines whoami --json"))
-def machines_whoami(json: Json = False) -> None:
-    """Show user, home, default machine, and the login at AWS."""
+@app.command(cls=Command, epilog=example("remoterun whoami --json"))
+def whoami(json: Json = False) -> None:
+    """Show user, home, default machine, and the login at AWS.
+
+    No machine is asked; AWS is, where there is a login.
+    """
     from remoterun.machines import can_log_in
 
     with connect() as client:

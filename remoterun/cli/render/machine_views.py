@@ -133,6 +133,7 @@ def whoami(config: Config, identity: Identity | None, as_json: bool) -> None:
         "user": getpass.getuser(),
         "machine": socket.gethostname(),
         "home": str(config.home),
+        "settings": str(config.file),
         "default": config.default,
         "aws": identity.name if identity is not None else None,
         "account": identity.account if identity is not None else None,
@@ -144,7 +145,7 @@ def whoami(config: Config, identity: Identity | None, as_json: bool) -> None:
         return
     for head, value in rows.items():
         if value:
-            out(f"{head:<9}{value}")
+            out(f"{head:<10}{value}")
     if identity is None:
         line(HOW_TO_SET_UP_AWS)
 

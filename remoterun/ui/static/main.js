@@ -118,8 +118,9 @@ function clicked(event) {
 }
 
 function linkChanged() {
-  const words = ["remoterun ui does not answer; this is as it was ", age((store.silent || 0) / 1000, " ago"), ". A new page opens by "];
-  fill(at("link"), store.silent && [...words, el("code", {}, "remoterun ui")]);
+  const ui = () => el("code", {}, "remoterun ui");
+  const words = [ui(), " does not answer; this is as it was ", age((store.silent || 0) / 1000, " ago"), ". A new page opens by "];
+  fill(at("link"), store.silent && [...words, ui()]);
   at("link").hidden = !store.silent;
 }
 

@@ -23,7 +23,7 @@ export class Failure extends Error {
 export async function raw(path, options = {}) {
   const response = await fetch(path, options).catch((error) => {
     if (error.name === "AbortError") throw error;
-    throw new Failure("remoterun ui does not answer", "start `remoterun ui` again");
+    throw new Failure("`remoterun ui` does not answer", "start `remoterun ui` again");
   });
   if (response.ok) return response;
   const said = await response.json().catch(() => ({}));
