@@ -173,9 +173,11 @@ class Files:
         folder: Path,
         progress: Progress | None = None,
         note: Callable[[str], None] = lambda _: None,
+        agree: Callable[[str], bool] = lambda _: False,
     ) -> Publication:
         """Make a folder of static files: the page of `open` with its model, and a card of how that was made.
 
+        `agree`: whether the card may show this command, which has values, and its parameters.
         The folder is new or empty, or holds a former publication that nobody changed, which is replaced as a whole.
         Raises what `model` raises, `AlreadyExists`, and `RemoterunError` without npm.
         """
@@ -186,11 +188,11 @@ class Files:
         folder = Path(os.path.realpath(folder))
         publishing.check_free(folder)
         model = self.model(source, progress)
-        card = publishing.made_how(model)
+        card = publishing.made_how(model, agree)
         if Resource.is_one(source) and (resource := Resource.parse(source)).kind == "runs":
             run, details = Runs(self._connections).info(resource.name)
             if details["spec"] is not None:
-                card = publishing.made_how(model, run, RunSpec.from_record(details["spec"]))
+                card = publishing.made_how(model, agree, run, RunSpec.from_record(details["spec"]))
         libraries = pages.libraries(self._connections.config.home, note)
         return publishing.publish(model, card, libraries, folder)
 

@@ -7,8 +7,9 @@ import hashlib
 import html
 import json
 import os
+import re
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +27,10 @@ MARK, MODEL = "publication.json", "models"
 """The file by which a publication is known; the folder in which the page looks for its model."""
 MOST_BYTES = 256 << 20
 """Of a model."""
+NO_VALUES = re.compile(r"[\w./-]+( -m [\w.]+| [\w/-]+\.\w{1,5})?")
+"""A command that is shown unasked: a program, or one with a file or a module, as `python train.py`."""
+_SAYS_NOTHING = re.compile(r"null|None||[0-9a-f]{32,}")
+"""The value of a parameter that is not on the card: none, or a digest."""
 _LOADER = """"use strict";
 // A page from disk may fetch nothing, so the model is in this script: it answers fetch(), and the requests of ml5.js.
 {
@@ -65,14 +70,19 @@ class Publication:
     card: Mapping[str, str]
 
 
-def made_how(model: PageModel, run: Run | None = None, spec: RunSpec | None = None) -> dict[str, str]:
-    """What the card says, as far as it is known. A machine that was named by its address is not shown."""
+def made_how(
+    model: PageModel, agree: Callable[[str], bool], run: Run | None = None, spec: RunSpec | None = None
+) -> dict[str, str]:
+    """What the card says, as far as it is known. A machine that was named by its address is not shown; nor is a command
+    with values, or its parameters, unless `agree` says of it that it may be."""
     card = {"Steps": "" if model.step is None else f"{model.step:,}"}
     if run is not None and spec is not None:
         data = [mount.typed.partition("/")[2] for mount in spec.mounts if mount.resource.kind == "upload"]
         others = parameters("", spec.params, run.progress).items()
-        text = ", ".join(f"{name} {value}" for name, value in others)
-        card = {"Data": ", ".join(data), "Command": spec.command, "Parameters": text, **card}
+        text = ", ".join(f"{name} {value}" for name, value in others if not _SAYS_NOTHING.fullmatch(value))
+        public = NO_VALUES.fullmatch(spec.command) or agree(spec.command)
+        how = {"Command": spec.command, "Parameters": text} if public else {}
+        card = {"Data": ", ".join(data), **how, **card}
         card["Machine"] = "" if {"@", "."} & set(run.machine.name) else run.machine.name
         if run.started is not None and run.ended is not None:
             card |= {"Duration": duration(run.ended - run.started), "Date": iso(run.ended)[:10]}
