@@ -21,7 +21,7 @@ from remoterun.errors import AlreadyExists, RemoterunError, TransferError, Usage
 from remoterun.model import Run
 from remoterun.model_page.libraries import FILES, PAGE, page_file
 from remoterun.model_page.models import SETTINGS, PageModel, open_file, wanted
-from remoterun.sizes import duration, iso, size
+from remoterun.sizes import clock, duration, size
 
 MARK, MODEL = "publication.json", "models"
 """The file by which a publication is known; the folder in which the page looks for its model."""
@@ -85,7 +85,7 @@ def made_how(
         card = {"Data": ", ".join(data), **how, **card}
         card["Machine"] = "" if {"@", "."} & set(run.machine.name) else run.machine.name
         if run.started is not None and run.ended is not None:
-            card |= {"Duration": duration(run.ended - run.started), "Date": iso(run.ended)[:10]}
+            card |= {"Duration": duration(run.ended - run.started), "Date": clock(run.ended)[:10]}
     return {name: words for name, words in {**card, "Made with": "remoterun, ml5.js, p5.js"}.items() if words}
 
 
