@@ -188,11 +188,14 @@ class Files:
         folder = Path(os.path.realpath(folder))
         publishing.check_free(folder)
         model = self.model(source, progress)
-        card = publishing.made_how(model, agree)
+        card = publishing.made_how(model)
         if Resource.is_one(source) and (resource := Resource.parse(source)).kind == "runs":
             run, details = Runs(self._connections).info(resource.name)
             if details["spec"] is not None:
-                card = publishing.made_how(model, agree, run, RunSpec.from_record(details["spec"]))
+                card = publishing.made_how(model, run, RunSpec.from_record(details["spec"]))
+                command = card.get("Command", "")
+                if not publishing.NO_VALUES.fullmatch(command) and not agree(command):
+                    card = {head: words for head, words in card.items() if head not in ("Command", "Parameters")}
         libraries = pages.libraries(self._connections.config.home, note)
         return publishing.publish(model, card, libraries, folder)
 

@@ -9,7 +9,7 @@ import json
 import os
 import re
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -70,19 +70,14 @@ class Publication:
     card: Mapping[str, str]
 
 
-def made_how(
-    model: PageModel, agree: Callable[[str], bool], run: Run | None = None, spec: RunSpec | None = None
-) -> dict[str, str]:
-    """What the card says, as far as it is known. A machine that was named by its address is not shown; nor is a command
-    with values, or its parameters, unless `agree` says of it that it may be."""
+def made_how(model: PageModel, run: Run | None = None, spec: RunSpec | None = None) -> dict[str, str]:
+    """What the card says, as far as it is known. A machine that was named by its address is not shown."""
     card = {"Steps": "" if model.step is None else f"{model.step:,}"}
     if run is not None and spec is not None:
         data = [mount.typed.partition("/")[2] for mount in spec.mounts if mount.resource.kind == "upload"]
         others = parameters("", spec.params, run.progress).items()
         text = ", ".join(f"{name} {value}" for name, value in others if not _SAYS_NOTHING.fullmatch(value))
-        public = NO_VALUES.fullmatch(spec.command) or agree(spec.command)
-        how = {"Command": spec.command, "Parameters": text} if public else {}
-        card = {"Data": ", ".join(data), **how, **card}
+        card = {"Data": ", ".join(data), "Command": spec.command, "Parameters": text, **card}
         card["Machine"] = "" if {"@", "."} & set(run.machine.name) else run.machine.name
         if run.started is not None and run.ended is not None:
             card |= {"Duration": duration(run.ended - run.started), "Date": clock(run.ended)[:10]}

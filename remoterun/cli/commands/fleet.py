@@ -50,9 +50,8 @@ def machines_status(
     json: Json = False,
 ) -> None:
     """Show who uses machines: GPUs, slots, lines, load, disk."""
-    seconds = parse_duration(wait)
     with connect() as client:
-        machine_views.machines_status(client.machines.status(names or (), seconds), json)
+        machine_views.machines_status(client.machines.status(names or (), parse_duration(wait)), json)
 
 
 def _parameter(name: str, setting: Setting) -> inspect.Parameter:

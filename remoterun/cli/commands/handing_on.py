@@ -53,16 +53,14 @@ def film(
 def publish(
     source: WithModel,
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="A new or an empty one, or a former publication.")],
-    yes: Annotated[
-        bool, typer.Option("-y", "--yes", help="Publish the command and its parameters, whatever they hold.")
-    ] = False,
+    yes: Annotated[bool, typer.Option("-y", "--yes", help="Publish the command and its parameters.")] = False,
     json: Json = False,
 ) -> None:
     """Make a web site of the page in which a model writes.
 
     The folder has the page of `open` with the model, ml5.js and p5, and a card of how the model was made: its data,
-    command, steps, machine, duration and date. Of a command with values, which may be secret, you are asked first;
-    without a terminal it is left out. The folder works on any web host, and from disk.
+    command, steps, machine, duration and date. You are asked before a command with values stands there, as they may be
+    secret; without a terminal it is left out. The folder works on any web host, and from disk.
     """
 
     def agree(command: str) -> bool:
