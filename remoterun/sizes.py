@@ -1,4 +1,4 @@
-"""Sizes and counts as people read them, in tables and in messages; moments as programs read them."""
+"""Sizes, counts and moments as people read them, in tables, in messages and in files; moments as programs read them."""
 
 from __future__ import annotations
 
@@ -59,6 +59,12 @@ def hourly(price: float | None) -> str:
         return "<$0.001/h"
     whole, _, part = f"{price:.4f}".rstrip("0").partition(".")
     return f"${whole}.{part:0<2}/h"
+
+
+def clock(moment: float) -> str:
+    """A moment in a file for others, by the clock of this place, whose zone is named: 2026-11-26 23:01 CET."""
+    found = datetime.datetime.fromtimestamp(min(max(moment, 0), LAST_MOMENT - 2 * 86400))  # some zones are ahead
+    return f"{found.astimezone():%Y-%m-%d %H:%M %Z}"
 
 
 @overload

@@ -21,6 +21,8 @@ Ids = NDArray[np.int32]
 
 VALIDATION_STREAM = 1000  # tokens that a stream of the validation text has at least: each starts with an empty memory
 
+WORDS, LONGEST_SEED = 3, 30  # of `first_words`: how many, and their characters, as some languages have no spaces
+
 
 @dataclass(frozen=True)
 class Text:
@@ -64,6 +66,15 @@ def read_text(source: Path) -> Text:
     if len(set(text)) == 1:
         raise TrainerError(f"{named} holds nothing but {text[0]!r}: there is nothing to learn from one character")
     return Text(text, files)
+
+
+def first_words(text: str, *, reverse: bool) -> str:
+    """Words for a model to begin with: the first three of a line that is not indented, if there is one. A model that
+    has learned backwards ends with them: they are the last three of that line."""
+    lines = [line for line in text.splitlines() if line.strip()]
+    line = next((line for line in lines if not line[0].isspace()), lines[0] if lines else "")
+    words = line.split()
+    return " ".join(words[-WORDS:])[-LONGEST_SEED:] if reverse else " ".join(words[:WORDS])[:LONGEST_SEED]
 
 
 def vocabulary(text: str, level: str = "char") -> list[str]:

@@ -97,7 +97,12 @@ def sample(weights: Mapping[str, Floats], vocabulary: list[str], *, reverse: boo
 
 
 def shown(text: str) -> str:
-    """A sample as a line of the trainer's log, with `/` between its lines."""
+    """A sample as a line of the trainer's log, with `/` between its lines; of blanks alone, how many."""
+    if text.isspace():
+        ends, tabs = text.count("\n"), text.count("\t")
+        counts = {"space": len(text) - ends - tabs, "tab": tabs, "line end": ends}
+        said = [f"{count} {noun}{'s' if count > 1 else ''}" for noun, count in counts.items() if count]
+        return f"sample: ({', '.join(said)})"
     lines = " / ".join(line.strip() for line in text.splitlines() if line.strip())
     return f"sample: {''.join(each if each.isprintable() else ' ' for each in lines)}"[:WIDTH]
 

@@ -21,10 +21,11 @@ class Keeper:
 
     def __init__(
         self, settings: Settings, identity: Mapping[str, Any], vocabulary: list[str], schedule: Schedule,
-        characters_a_validation_token: float,
+        characters_a_validation_token: float, seed: str = "",
     ) -> None:  # fmt: skip
+        """`seed`: what the page of `open` suggests to begin with."""
         self._settings, self._identity, self._vocabulary, self._schedule = settings, identity, vocabulary, schedule
-        self._characters_a_token = characters_a_validation_token
+        self._characters_a_token, self._seed = characters_a_validation_token, seed
         self._models = export.ModelFolder(settings.save_model)
         self._exported: int | None = None  # the step of the model that is exported, as far as this process knows
         self.validated = 0
@@ -105,6 +106,7 @@ class Keeper:
                 "step": chosen.step,
                 "val_loss": best and best.val_loss,
                 "val_bpc": best and bits(best.val_loss, self._characters_a_token),
+                "seed": self._seed,
                 "ml5": why_not is None,
                 "ml5_why_not": why_not,
             },

@@ -92,7 +92,8 @@ def train(settings: Settings) -> int:
 
     # Resume. The position in the text and the random numbers follow from the step.
     step = 0
-    keeper = Keeper(settings, identity, vocabulary, schedule, material.characters_a_validation_token)
+    seed = data.first_words(text.text, reverse=settings.reverse)
+    keeper = Keeper(settings, identity, vocabulary, schedule, material.characters_a_validation_token, seed)
     if found:
         step = found.step
         model.restore(found.arrays)

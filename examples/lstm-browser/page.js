@@ -13,6 +13,7 @@ const text = { seed: [], letters: [], next: null };
 let model = null;
 let halt = false;
 let sketch = null;
+let suggested = ""; // the seed that came with the model
 
 async function open(name) {
   await stopped();
@@ -35,8 +36,15 @@ async function open(name) {
   at("motto").textContent = model.reverse
     ? "You end. A small network, trained backwards, finds what led there, letter by letter, here in this page."
     : "You begin. A small network goes on, letter by letter, here in this page.";
+  suggest(typeof model.settings.seed === "string" ? model.settings.seed : "");
   nameUnknown();
   say("ready", "Ready.");
+}
+
+/** Put a seed where nobody has typed another one. */
+function suggest(seed) {
+  if (at("seed").value === suggested) at("seed").value = seed;
+  suggested = seed;
 }
 
 function describe({ shape, settings, characters, backend }) {
@@ -73,7 +81,7 @@ async function write(goOn) {
   }
   const count = text.letters.length - before;
   const seconds = (performance.now() - start) / 1000;
-  say("ready", `${halt ? "Stopped after" : "Wrote"} ${count} letter${count === 1 ? "" : "s"} in ${seconds.toFixed(1)} s.`);
+  say("ready", `${halt ? "Stopped after" : "Wrote"} ${count} letter${count === 1 ? "" : "s"} in ${seconds.toFixed(1)} s${blanks(before)}.`);
   if (text.letters.length) showChoice(text.letters.length - 1);
 }
 
@@ -108,6 +116,16 @@ async function writeSome(end) {
   show(model.reverse ? made.reverse() : made, model.reverse ? "prepend" : "append");
   if (!still.matches) showChoice(text.letters.length - 1);
   await frame();
+}
+
+/** That the letters from a place on can't be seen, as all are blanks: how many of which. */
+function blanks(start) {
+  const written = text.letters.slice(start).map(({ character }) => character);
+  if (!written.length || written.join("").trim()) return "";
+  const ends = written.filter((character) => character === "\n").length;
+  const counts = [[written.length - ends, "space"], [ends, "line end"]].filter(([count]) => count);
+  const said = counts.map(([count, noun]) => `${count} ${noun}${count === 1 ? "" : "s"}`).join(", ");
+  return `: nothing but blanks (${said}). Another beginning, or a higher temperature, may bring words`;
 }
 
 /** What a text starts after, where nothing was typed. */

@@ -79,7 +79,7 @@ FORMS = {
     "requirements": Form(requirements_of, show=None, kind=Path),
     "framework": Form(complete=lambda incomplete: list(FRAMEWORKS)),
     "description": Form(show=None),
-    "labels": Form(complete=complete.labels),
+    "labels": Form(lambda word: word.strip() or None, complete=complete.labels),
     "gpus": Form(parse_gpus, show=lambda count: "all" if count == ALL_GPUS else str(count)),
     "duration": Form(parse_duration, duration_text),
     "notify": Form(

@@ -15,7 +15,7 @@ from typing import Any
 
 from remoterun.agent.shared.files import write_whole
 from remoterun.client.connections import Connections
-from remoterun.errors import RemoterunError, UsageError
+from remoterun.errors import NoLogin, RemoterunError, UsageError
 from remoterun.machines import BUCKET
 from remoterun.model import HostUse
 from remoterun.providers.base import RentedHost, Spent, unheard
@@ -170,7 +170,8 @@ def _listed(connections: Connections, note: Callable[[str], None]) -> list[Rente
     try:
         return [host for provider in connections.providers() for host in provider.hosts(note)]
     except RemoterunError as error:
-        note(f"hosts of other clients are not counted: {error.message}")
+        if not isinstance(error, NoLogin) or connections.registry.rentings():  # else nobody rents from here
+            note(f"hosts of other clients are not counted: {error.message}")
         return []
 
 

@@ -173,9 +173,11 @@ class Files:
         folder: Path,
         progress: Progress | None = None,
         note: Callable[[str], None] = lambda _: None,
+        agree: Callable[[str], bool] = lambda _: False,
     ) -> Publication:
         """Make a folder of static files: the page of `open` with its model, and a card of how that was made.
 
+        `agree`: whether the card may show this command, which has values, and its parameters.
         The folder is new or empty, or holds a former publication that nobody changed, which is replaced as a whole.
         Raises what `model` raises, `AlreadyExists`, and `RemoterunError` without npm.
         """
@@ -191,6 +193,9 @@ class Files:
             run, details = Runs(self._connections).info(resource.name)
             if details["spec"] is not None:
                 card = publishing.made_how(model, run, RunSpec.from_record(details["spec"]))
+                command = card.get("Command", "")
+                if not publishing.NO_VALUES.fullmatch(command) and not agree(command):
+                    card = {head: words for head, words in card.items() if head not in ("Command", "Parameters")}
         libraries = pages.libraries(self._connections.config.home, note)
         return publishing.publish(model, card, libraries, folder)
 

@@ -7,6 +7,7 @@ import hashlib
 import html
 import json
 import os
+import re
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,12 +21,16 @@ from remoterun.errors import AlreadyExists, RemoterunError, TransferError, Usage
 from remoterun.model import Run
 from remoterun.model_page.libraries import FILES, PAGE, page_file
 from remoterun.model_page.models import SETTINGS, PageModel, open_file, wanted
-from remoterun.sizes import duration, iso, size
+from remoterun.sizes import clock, duration, size
 
 MARK, MODEL = "publication.json", "models"
 """The file by which a publication is known; the folder in which the page looks for its model."""
 MOST_BYTES = 256 << 20
 """Of a model."""
+NO_VALUES = re.compile(r"[\w./-]+( -m [\w.]+| [\w/-]+\.\w{1,5})?")
+"""A command that is shown unasked: a program, or one with a file or a module, as `python train.py`."""
+_SAYS_NOTHING = re.compile(r"null|None||[0-9a-f]{32,}")
+"""The value of a parameter that is not on the card: none, or a digest."""
 _LOADER = """"use strict";
 // A page from disk may fetch nothing, so the model is in this script: it answers fetch(), and the requests of ml5.js.
 {
@@ -71,11 +76,11 @@ def made_how(model: PageModel, run: Run | None = None, spec: RunSpec | None = No
     if run is not None and spec is not None:
         data = [mount.typed.partition("/")[2] for mount in spec.mounts if mount.resource.kind == "upload"]
         others = parameters("", spec.params, run.progress).items()
-        text = ", ".join(f"{name} {value}" for name, value in others)
+        text = ", ".join(f"{name} {value}" for name, value in others if not _SAYS_NOTHING.fullmatch(value))
         card = {"Data": ", ".join(data), "Command": spec.command, "Parameters": text, **card}
         card["Machine"] = "" if {"@", "."} & set(run.machine.name) else run.machine.name
         if run.started is not None and run.ended is not None:
-            card |= {"Duration": duration(run.ended - run.started), "Date": iso(run.ended)[:10]}
+            card |= {"Duration": duration(run.ended - run.started), "Date": clock(run.ended)[:10]}
     return {name: words for name, words in {**card, "Made with": "remoterun, ml5.js, p5.js"}.items() if words}
 
 

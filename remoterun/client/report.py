@@ -14,7 +14,7 @@ from remoterun.agent.shared.measured import Series, rank
 from remoterun.client.metrics import parameters
 from remoterun.errors import HostError, NotFound, UsageError
 from remoterun.model import Run, listed
-from remoterun.sizes import dollars, duration, iso
+from remoterun.sizes import clock, dollars, duration
 
 if TYPE_CHECKING:
     from remoterun.client.runs import Runs
@@ -47,7 +47,7 @@ def report(runs: Runs, numbers: Sequence[int | str]) -> bytes:
     columns = [_column(runs, number, now) for number in numbers]
     title = f"Run{'s' if len(columns) > 1 else ''} {listed(str(each.number) for each in columns)}"
     page = Path(__file__).with_name("report.html").read_text("utf-8").replace("$TITLE", title)
-    body = "\n".join([f"<h1>{title}</h1>\n<p>{_moment(now)}</p>", *_body(columns)])
+    body = "\n".join([f"<h1>{title}</h1>\n<p>{clock(now)}</p>", *_body(columns)])
     return page.replace("$BODY", body).encode(errors="replace")
 
 
@@ -79,17 +79,13 @@ def _facts(run: Run, spec: Mapping[str, Any], now: float) -> dict[str, str]:
         "Command": run.command,
         "Machine": run.where,
         "Commit": f"{git['commit'][:12]} ({git['branch'] or 'no branch'}{changed})" if git else "",
-        "Started": "" if run.started is None else _moment(run.started),
+        "Started": "" if run.started is None else clock(run.started),
         "Duration": "" if run.started is None or end is None else duration(end - run.started),
         "Cost": "" if cost is None else dollars(cost),
         "Labels": ", ".join(run.labels),
         "Remark": run.remark,
         "Alerts": "" if run.progress is None else "\n".join(run.progress.alerts),
     }
-
-
-def _moment(moment: float) -> str:
-    return iso(moment)[:16].replace("T", " ") + " UTC"
 
 
 def _value(series: Series) -> str:

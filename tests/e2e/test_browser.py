@@ -244,6 +244,31 @@ class TestWriting:
         assert said == "Left out, as the model has never seen them: “X”, a tab, “ß”"
         assert write(page, "", 10)[:1] in CHARACTERS and page.locator("#unknown").inner_text() == ""
 
+    def test_it_begins_with_the_models_seed_and_says_so_where_nothing_can_be_seen(
+        self, address: str, folders: dict[str, Path], tab: Tab, tmp_path: Path
+    ) -> None:
+        folders["blank"] = blank = write_model(tmp_path / "blank", seed="the rain in")
+        place = blank / json.loads((blank / "manifest.json").read_text())[export.SOFTMAX_B]["filename"]
+        biases = np.frombuffer(place.read_bytes(), "<f4").copy()
+        biases[CHARACTERS.index(" ")] += 40  # so it writes spaces alone
+        place.write_bytes(biases.tobytes())
+        page = visit(tab, f"{address}?model=blank")
+        seed = page.get_by_label("It begins with")
+        assert seed.input_value() == "the rain in"
+        page.get_by_role("button", name="Write").click()
+        page.wait_for_selector("body[data-state=ready]:not(.empty)")
+        assert page.locator("#letters").text_content() == "the rain in" + 400 * " "
+        said = r"Wrote 400 letters in [\d.]+ s: nothing but blanks \(400 spaces\)\. Another beginning, .* bring words\."
+        assert re.fullmatch(said, page.locator("#status").inner_text())
+        for typed, name, value in (("", "models", ""), ("", "blank", "the rain in"), ("mine", "models", "mine")):
+            page.get_by_label("Model").fill(name)
+            if typed:
+                seed.fill(typed)
+            page.get_by_role("button", name="Open").click()
+            page.wait_for_function("(name) => model?.name === name", arg=name)
+            page.wait_for_selector("body[data-state=ready]")
+            assert seed.input_value() == value, "an older model has no seed, and what was typed stays"
+
     def test_it_can_be_stopped(self, address: str, tab: Tab) -> None:
         page = visit(tab, address)
         page.get_by_label("Letters").fill("20000")

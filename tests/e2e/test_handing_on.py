@@ -158,13 +158,15 @@ def artist(user: User, home: Path) -> User:
     lend_libraries(home, user.config.home)
     model = write_model(user.root / "made" / "models")
     files = {f"models/{path.name}": path.read_bytes() for path in model.iterdir()}
+    params = {"rnn_size": 24, "init_from": None, "text": "dc5aade46a55b0ef" * 4, "token": "abc"}
+    files |= {"params.json": json.dumps(params).encode(), "metrics.jsonl": b'{"step": 1, "loss": 2.5}\n'}
     finished(user, {**files, "notes": b"x"}, HOSTILE)
     return user
 
 
 class TestPublish:
     def test_it_writes_from_disk_and_from_any_server(self, artist: User, tab: Tab) -> None:
-        done = remoterun(artist, "publish", "runs/1", "site/song")
+        done = remoterun(artist, "publish", "runs/1", "site/song", "-y")
         folder = artist.root / "site" / "song"
         assert done.stdout == "" and "  Steps: 300\n" in done.stderr, done.stderr
         assert "  Open site/song/index.html in a browser, or put site/song on any web host\n" in done.stderr
@@ -185,9 +187,26 @@ class TestPublish:
                     zip(page.locator("dt").all_inner_texts(), page.locator("dd").all_inner_texts(), strict=True)
                 )
                 assert (card["Command"], card["Machine"], card["Steps"]) == ("cp -r made/. .", "one", "300")
+                assert card["Parameters"] == "rnn_size 24, token abc", "no digest, and nothing that is null"
                 assert re.fullmatch(r"\d{4}-\d\d-\d\d", card["Date"]) and card["Duration"]
         numbers = page.evaluate("(model.reset(), model.read('t')).then((row) => Array.from(row))")
         assert np.abs(np.array(numbers) - expected(artist.root / "made" / "models", "t")).max() < 1e-5
+
+    def test_a_command_with_values_is_shown_only_if_somebody_agrees(self, artist: User) -> None:
+        done = remoterun(artist, "publish", "runs/1", "page", "--json")
+        assert not {"Command", "Parameters"} & json.loads(done.stdout)["card"].keys()
+        assert "leaves out the command, which has values, and its parameters: -y publishes them" in done.stderr
+        page = artist.root / "page" / "index.html"
+        env = {**environment(artist), "NO_COLOR": "1"}
+        for answer, shown in (("y", True), ("", False)):
+            words = ["publish", "runs/1", "page"]
+            terminal = pexpect.spawn(REMOTERUN, words, cwd=str(artist.root), env=env, encoding="utf-8", timeout=60)
+            terminal.expect_exact("`cp -r made/. .`")
+            terminal.expect(r"Publish\s+them\? \[y/N\] ")
+            terminal.sendline(answer)
+            terminal.expect(pexpect.EOF)
+            terminal.close()
+            assert terminal.exitstatus == 0 and ("token abc" in page.read_text()) is shown
 
     def test_it_takes_the_place_of_a_former_one_as_it_was_made(self, artist: User) -> None:
         folder = artist.root / "page"

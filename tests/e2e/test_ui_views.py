@@ -156,6 +156,18 @@ def test_one_slider_moves_the_pictures_and_texts_of_a_run(page: Any) -> None:
     )
 
 
+def test_a_text_of_blanks_alone_is_said_to_be_that(page: Any, folder: Path) -> None:
+    place = folder / "api" / "runs" / "3" / "file" / "s"
+    for step, text in ((300, 300 * " " + "\n"), (200, " \n" + 297 * " " + "\n\n")):
+        before = (place / f"{step}.txt").read_text()
+        (place / f"{step}.txt").write_text(text)
+        show(page, "media", "media", 3)
+        page.get_by_role("button", name=f"step {step}").click()
+        said = {300: "(300 spaces)", 200: "(298 spaces, 2 line ends)"}[step]
+        page.locator(".tile pre", has_text=said).wait_for()
+        (place / f"{step}.txt").write_text(before)
+
+
 def test_media_play_to_their_end_and_stop_there(page: Any) -> None:
     show(page, "media", "media", 3)
     page.get_by_text("of run 3 at 400").wait_for()

@@ -60,6 +60,10 @@ def test_a_run_that_goes_on(place: Place, silent: MachineType) -> None:
     assert "box does not answer within 2 s; run 1 is running, seen 3m ago" in done.stderr
     done = place.run("top", "--wait", "1s", status=125)
     assert done.stderr.startswith("warning: box does not answer within 1 s") and "No run" not in done.stderr
+    config = f'[machines.box]\nhost = "{silent.host}"\nconnect_timeout = 500\n'
+    Path(place.env["REMOTERUN_HOME"], "config.toml").write_text(config)
+    done = place.run("machines", "status", "box", "--wait", "1s")
+    assert done.stdout == "box is away, last seen 3 minutes ago\n  box does not answer within 1 s\n"
 
 
 def test_older_runs_that_go_on_are_counted(place: Place, silent: MachineType) -> None:

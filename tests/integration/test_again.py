@@ -355,6 +355,7 @@ class TestEdit:
         assert "`two` is not a whole number" in wrong and "\n--attempts two\n" in kept.read_text()
         assert f"What you wrote is kept: {kept}\n  remoterun rerun --edit 1   opens it again\n" in wrong
         assert kept.stat().st_mode & 0o777 == 0o600
+        assert all(len(line) <= 79 for line in kept.read_text().splitlines() if line.startswith("#")), "as vi shows it"
         again = edit("s/two/2\\n--split/; s/^--label/--lable/", 2).stderr
         assert "opened again" in again and "no such option: `--lable`" in again and "did you mean `--label`" in again
         assert "the options can't be read: No closing quotation" in edit('s/^--lable x/--label "x/', 2).stderr

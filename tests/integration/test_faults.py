@@ -830,6 +830,18 @@ class TestWithoutDocker:
         assert (end.run.reason, end.run.message) == (Reason.BUILD_FAILED, words)
         assert "doctor" in end.event.hint
 
+    def test_that_an_image_can_t_be_pulled_is_said_once_for_a_machine(self, box_of: Boxes, host_a: LabHost) -> None:
+        box = box_of(host_a)
+        client = box.client(engine="auto", base_image="no-such.invalid/python:1")
+        for environments, is_said in ((0, True), (1, False)):
+            if environments:
+                box.host.exec_user(["mkdir", "-p", f"{box.there}/envs/one"], check=True)
+            run = client.runs.submit(RunRequest("true", framework="none"))
+            end = ended(client, run)
+            assert (end.state, end.engine) == (RunState.COMPLETE, "process"), end.message
+            events = (box.folder(run) / "events").read_text()
+            assert ("can't be pulled, so it runs without Docker" in events) is is_said
+
 
 class TestUnusualHosts:
     def test_without_python(self, box_of: Boxes, new_host: Callable[..., LabHost]) -> None:

@@ -104,6 +104,19 @@ def test_a_run_and_its_host_cost_the_same() -> None:
     assert all(host.cost(DAY + at) == had.cost(DAY + at) for at in (0, 7, 59, 3600, 1e5, 1e6))
 
 
+def test_who_never_rented_is_not_warned_that_there_is_no_login(
+    connections: Connections, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_PROFILE", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    said: list[str] = []
+    assert billing.bill(connections, DAY, NIGHT, said.append).total.hours == 0 and said == []
+    rented(connections, use(DAY, DAY + 1000))
+    assert billing.bill(connections, DAY, NIGHT, said.append).total.hours and len(said) == 1
+    assert said[0].startswith("hosts of other clients are not counted: ")
+
+
 def test_hosts_that_only_their_tags_know_count_for_their_owner(connections: Connections, folders: Folders) -> None:
     offer = Offer("folder.small", "here", "here-1", price=3.5, extra=0.1, limit=3.5)
     other = RentedHost("i-9", "rr-x-1", "running", offer, DAY, DAY + 86400, number=4, owner="bob@box")

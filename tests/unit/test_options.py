@@ -56,6 +56,7 @@ def test_what_is_typed_again_takes_the_place_of_the_same() -> None:
     first = with_values(Asked("true"), parsed({"env": ["A=1", "B=1"], "notify": ["HOOK"], "pip": ["a"]}))
     then = with_values(first, parsed({"env": ["A=2"], "notify": ["none"], "pip": ["b", "a"]}))
     assert (then.env, then.notify, then.pip) == ((("B", "1"), ("A", "2")), (), ("a", "b"))
+    assert parsed({"labels": ["", "a", " "]}) == {"labels": ("a",)} and parsed({"labels": [""]}) == {"labels": ()}
     image = with_values(with_values(first, {"framework": "python"}), parsed({"image": "me/mine:1"}))
     assert (image.framework, image.image) == (None, "me/mine:1")
     framework = with_values(image, parsed({"framework": "none"}))

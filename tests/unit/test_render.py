@@ -30,6 +30,8 @@ from remoterun.config import Config
 from remoterun.errors import HostUnreachable, RemoterunError
 from remoterun.machines import HOW_TO_LOG_IN
 from remoterun.model import HostUse, MachineType, Renting, Run, Upload, UploadCopy
+from remoterun.providers.aws import catalogue
+from remoterun.providers.aws.catalogue import NAMES
 from remoterun.providers.base import Identity, Leftover, Offer, RentedHost
 from remoterun.session import translate
 from remoterun.transfer import Fetched
@@ -268,6 +270,19 @@ def test_a_table_counts_columns_of_the_terminal(
 )
 def test_long_columns_are_cut_by_what_is_seen(width: int, text: str, expected: str) -> None:
     assert shortened(text, width) == expected
+
+
+def test_the_gpus_that_can_be_rented_are_read_in_full(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setattr("remoterun.cli.render.terminal_width", lambda stream: 80)
+    machine_views.machines(
+        [], "", [], {name: catalogue.offer(type, "us-east-1") for name, type in NAMES.items()}, False
+    )
+    shown = capsys.readouterr().out
+    assert "1 × RTX PRO 6000 96 GiB" in shown and "8 × A100-80GB 80 GiB" in shown and "…" not in shown
+    assert max(map(len, shown.splitlines())) <= 80
 
 
 def test_what_is_removed_for_good_is_read_in_full(

@@ -15,6 +15,7 @@ import pytest
 
 from remoterun.agent.running.keeper import NOTICES
 from remoterun.agent.shared.states import RunState, RunStatus
+from remoterun.cli.render import run_views
 from remoterun.cli.render.machine_views import plan_lines
 from remoterun.cli.render.terminal import dollars, hourly, hours, when
 from remoterun.client import renting
@@ -27,6 +28,7 @@ from remoterun.model import HostUse, MachineType, Rental, Renting, Run, RunReque
 from remoterun.providers.aws import acquire, catalogue
 from remoterun.providers.base import Offer, RentedHost, Roles
 from remoterun.registry import Registry
+from remoterun.sizes import clock
 
 T4 = MachineType("t4", gpus=1, rental=Rental("aws", ("g4dn.xlarge",)))
 OFFERS = tuple(
@@ -199,7 +201,9 @@ def test_what_a_run_may_cost_is_for_all_its_attempts() -> None:
     assert renting.deadline(run, replace(plan, max_cost=None), 5000.0) == 1e6
 
 
-def test_moments_around_now_are_said_as_people_do(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_moments_around_now_are_said_as_people_do(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setenv("TZ", "Asia/Tokyo")
     time.tzset()
     try:
@@ -214,6 +218,12 @@ def test_moments_around_now_are_said_as_people_do(monkeypatch: pytest.MonkeyPatc
             "today 03:33, 1 h ago",
             "4 January 2028 04:33, in 400 d 0 h",
         ]
+        now = time.time()
+        run = Run(1, "k", MachineType("one"), RunState.RUNNING, "true", now - 200, started=now)
+        run_views.run_info(run, {"spec": None})
+        rows = dict(line.split(None, 1) for line in capsys.readouterr().out.splitlines())
+        assert (rows["created"], rows["started"]) == (when(now - 200), when(now)), "one clock, as in a plan"
+        assert (clock(0.0), clock(1e12)) == ("1970-01-01 09:00 JST", "9999-12-30 08:59 JST"), "a file names the zone"
     finally:
         monkeypatch.undo()
         time.tzset()

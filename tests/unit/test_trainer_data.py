@@ -25,6 +25,20 @@ def test_a_folder_without_input_txt_gives_its_text_files_by_name(tmp_path: Path)
     assert data.read_text(tmp_path).text == "first\nsecond\n", "no line of one file goes on in the next"
 
 
+@pytest.mark.parametrize(
+    ("text", "begins", "ends"),
+    [
+        ("   A HEADING\n\nThe sea is calm tonight.\n", "The sea is", "is calm tonight."),
+        ("\n\tall is\n\tindented", "all is", "all is"),
+        ("x" * 99, "x" * 30, "x" * 30),
+        (" \n ", "", ""),
+    ],
+)
+def test_the_words_to_begin_with_are_of_a_line_that_is_not_indented(text: str, begins: str, ends: str) -> None:
+    assert data.first_words(text, reverse=False) == begins
+    assert data.first_words(text, reverse=True) == ends
+
+
 def test_a_byte_order_mark_and_carriage_returns_are_no_characters_to_learn(tmp_path: Path) -> None:
     (tmp_path / "input.txt").write_bytes(b"\xef\xbb\xbfa\r\nb")
     assert data.read_text(tmp_path).text == "a\nb"

@@ -181,3 +181,16 @@ def test_a_sample_is_the_same_each_time_and_fits_in_a_line_of_the_log(reverse: b
     assert text == sample(some_weights(), strange, reverse=reverse) and len(text) == SAMPLE
     line = shown(text)
     assert len(line) <= 79 and line.isprintable() and line.startswith("sample: ")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (" " * 300, "sample: (300 spaces)"),
+        (" " * 297 + "\n" * 3, "sample: (297 spaces, 3 line ends)"),
+        ("\n\t", "sample: (1 tab, 1 line end)"),
+        ("\n  word\n", "sample: word"),
+    ],
+)
+def test_a_sample_of_blanks_alone_is_said_to_be_that(text: str, said: str) -> None:
+    assert shown(text) == said

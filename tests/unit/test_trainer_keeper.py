@@ -33,7 +33,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def keeper(**settings: Any) -> Keeper:
     schedule = Schedule("decay", 0.002, 0.97, epoch=100, total=1000)
-    return Keeper(Settings(rnn_size=3, **settings), IDENTITY, list("abc\n"), schedule, 1.0)
+    return Keeper(Settings(rnn_size=3, **settings), IDENTITY, list("abc\n"), schedule, 1.0, "a cab")
 
 
 def exported(folder: Path) -> int:
@@ -49,6 +49,7 @@ def test_without_validation_the_newest_is_exported(here: Path) -> None:
     assert exported(here) == 200
     settings = export.read_settings(here / "models")
     assert (settings["step"], settings["val_loss"], settings["val_bpc"]) == (200, None, None)
+    assert settings["seed"] == "a cab", "the page of `open` begins with it"
 
 
 def test_with_validation_the_best_is_exported_and_stays(here: Path) -> None:

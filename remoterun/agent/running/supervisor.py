@@ -217,7 +217,8 @@ class Supervisor:
             except BaseImageUnavailable as error:
                 if name == names[-1]:
                     raise Ended(Reason.BUILD_FAILED, error.message, evidence=error.evidence, hint=error.hint)
-                self.run.note("%s, so it runs %s" % (error.message, CAPABILITIES[names[-1]].place))
+                if not os.listdir(self.home.envs):  # once for a machine, as in `_usable`
+                    self.run.note("%s, so it runs %s" % (error.message, CAPABILITIES[names[-1]].place))
                 continue
             except EngineError as error:
                 raise Ended(Reason.BUILD_FAILED, error.message, evidence=error.evidence, hint=error.hint)

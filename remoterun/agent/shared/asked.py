@@ -110,7 +110,7 @@ class HandedOn(Record, kw_only=True):
         (),
         "--label LABEL",
         "A label, for `ps --label`. Repeat for more.",
-        again="Instead of those it had. Repeat for more.",
+        again='Instead of those it had; "" for none. Repeat for more.',
     )
     timeout: Optional[float] = option(
         None,

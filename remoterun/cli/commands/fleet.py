@@ -10,12 +10,24 @@ from typing import Annotated, Any
 import typer
 
 from remoterun.cli import complete, render
-from remoterun.cli.app import Command, Json, RunNumber, app, example, for_each, machines_app, run_number, typed_options
+from remoterun.cli.app import (
+    Command,
+    Json,
+    RunNumber,
+    Wait,
+    app,
+    example,
+    for_each,
+    machines_app,
+    run_number,
+    typed_options,
+)
 from remoterun.cli.asking import client as connect
 from remoterun.cli.render import live_views, machine_views
 from remoterun.config import SETTINGS, Setting
 from remoterun.errors import RemoterunError, UsageError
 from remoterun.model import MachineType
+from remoterun.parsing import parse_duration
 
 HOST_ID = re.compile(r"i-[0-9a-f]+")
 """What its provider calls a rented host."""
@@ -45,11 +57,12 @@ def machines_status(
         list[str] | None,
         typer.Argument(metavar="NAME...", help="Default: all.", autocompletion=complete.machine_types),
     ] = None,
+    wait: Wait = "2s",
     json: Json = False,
 ) -> None:
     """Show who uses machines: GPUs, slots, lines, load, disk."""
     with connect() as client:
-        machine_views.machines_status(client.machines.status(names or ()), json)
+        machine_views.machines_status(client.machines.status(names or (), parse_duration(wait)), json)
 
 
 def _parameter(name: str, setting: Setting) -> inspect.Parameter:

@@ -53,15 +53,25 @@ def film(
 def publish(
     source: WithModel,
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="A new or an empty one, or a former publication.")],
+    yes: Annotated[bool, typer.Option("-y", "--yes", help="Publish the command and its parameters.")] = False,
     json: Json = False,
 ) -> None:
     """Make a web site of the page in which a model writes.
 
     The folder has the page of `open` with the model, ml5.js and p5, and a card of how the model was made: its data,
-    command, steps, machine, duration and date. It works on any web host, and from disk.
+    command, steps, machine, duration and date. You are asked before a command with values stands there, as they may be
+    secret; without a terminal it is left out. The folder works on any web host, and from disk.
     """
+
+    def agree(command: str) -> bool:
+        if not yes and not render.is_interactive():
+            render.line("The card leaves out the command, which has values, and its parameters: -y publishes them")
+            return False
+        shown = f"The page will show the command `{command}` and its parameters. Publish them?"
+        return yes or render.ask(shown, default=False)
+
     with connect() as client, live_views.progress(json) as progress:
-        made = client.files.publish(source, folder, progress, render.line)
+        made = client.files.publish(source, folder, progress, render.line, agree)
     if json:
         record = {"files": made.files, "size": made.size, "card": dict(made.card)}
         render.out_json({"folder": str(made.folder), **record})

@@ -249,9 +249,10 @@ _COMMAND = "\n--\n"
 def _text_of(number: int, asked: Asked) -> str:
     """What the user edits."""
     lines = [
-        f"# Run {number} once more, with what you change here. Save and close it to run that.",
-        "# An empty text, or a run as it was, runs nothing. Above `--` stand options of `remoterun run`, below it the",
-        "# command. A mount that stays as it is holds what the run read; one that you change, what is newest.",
+        f"# Run {number} once more, with what you change here. Save and close to run it;",
+        "# an empty text, or a run as it was, runs nothing. Above `--` stand options of",
+        "# `remoterun run`, below it the command. A mount that stays as it is holds what",
+        "# the run read; one that you change, what is newest.",
     ]
     given = {name: f"{name}={value}" for name, value in asked.env}
     for row in OPTIONS.values():

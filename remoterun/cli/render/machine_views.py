@@ -113,7 +113,7 @@ def _rented(offers: Mapping[str, Offer], default: str) -> None:
         Column("TYPE"),
         Column("VCPUS", right=True, drop=2),
         Column("MEMORY", right=True, drop=1),
-        Column("GPUS", least=8),
+        Column("GPUS", least=24),
         Column("SPOT" if next(iter(offers.values())).spot else "PRICE", right=True),
     ]
     table(heads, rows)

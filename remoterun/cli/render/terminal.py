@@ -268,13 +268,6 @@ def brief_ago(then: float | None) -> str:
     return re.sub(r"(\d+) (minute|[shd])\S*", lambda found: found[1] + found[2][0], ago(then))
 
 
-def moment(then: float | None) -> str | None:
-    """A moment for people, to the second, in local time and with the name of its zone."""
-    if then is None:
-        return None
-    return datetime.datetime.fromtimestamp(then).astimezone().strftime("%Y-%m-%d %H:%M:%S %Z")
-
-
 def when(then: float, now: float | None = None) -> str:
     """A moment around now for people, by the clock of this place, and how far that is: `today 04:33, in 20 min`,
     `tomorrow 04:33, in 24 h`, `Friday 04:33, in 3 d 4 h`, `3 December 04:33, in 8 d 0 h`."""

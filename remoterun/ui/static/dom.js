@@ -48,6 +48,15 @@ export function number(value, digits = 4) {
   return size >= 1000 ? WHOLE.format(Math.round(value)) : String(Number(value.toPrecision(digits)));
 }
 
+/** A text to read; of blanks alone, how many: (300 spaces, 2 line ends), without the last line's end. */
+export function legible(text) {
+  const blanks = text.replace(/\n$/, "");
+  if (!blanks || blanks.trim()) return text;
+  const ends = blanks.split("\n").length - 1;
+  const counts = [[blanks.length - ends, "space"], [ends, "line end"]].filter(([count]) => count);
+  return `(${counts.map(([count, noun]) => `${count} ${noun}${count === 1 ? "" : "s"}`).join(", ")})`;
+}
+
 export function bytes(count) {
   const power = Math.min(4, Math.floor(Math.log(Math.max(count, 1)) / Math.log(1000)));
   const value = count / 1000 ** power;

@@ -1,7 +1,7 @@
 // The files of a run, or of an upload: a tree beside a preview. What is in them is text, or for the browser's own players.
 
 import { notice } from "./actions.js";
-import { bytes, el, fill } from "./dom.js";
+import { bytes, el, fill, legible } from "./dom.js";
 import { act, api, raw } from "./state.js";
 
 const AGAIN = 15_000; // milliseconds after which the files of a run that goes on are listed again
@@ -111,7 +111,7 @@ const sizeOf = (found) => found.reduce((sum, { size }) => sum + size, 0);
 function shown(text, path) {
   if (text === null) return el("p.note", {}, "This is not text; download it to see it.");
   if (/\.(csv|tsv)$/i.test(path)) return table(text, /\.csv$/i.test(path) ? "," : "\t");
-  return (path.endsWith(".ipynb") && notebook(text)) || el("pre", {}, text);
+  return (path.endsWith(".ipynb") && notebook(text)) || el("pre", {}, legible(text));
 }
 
 /** Separated values, the first 500 rows of them. */

@@ -1,6 +1,6 @@
 // The diary of a run: pictures, sounds, films and texts of one step, on one slider for all of them.
 
-import { el, fill, number as shown } from "./dom.js";
+import { el, fill, legible, number as shown } from "./dom.js";
 import { fileAt, player, textOf } from "./files.js";
 import { api, isFinal } from "./state.js";
 
@@ -106,7 +106,7 @@ async function show(tile, step) {
     picture.style.opacity = "0.3"; // it is of another step until this one has come
     return void Object.assign(picture, { src: address, alt: path, onload: () => picture.style.removeProperty("opacity") });
   }
-  const text = () => textOf(address).then((all) => el("pre", { tabindex: "0" }, (all ?? "").slice(0, EXCERPT)), ({ message }) => el("p.note", {}, message));
+  const text = () => textOf(address).then((all) => el("pre", { tabindex: "0" }, legible(all ?? "").slice(0, EXCERPT)), ({ message }) => el("p.note", {}, message));
   const content = path ? (player(address, path) ?? (await text())) : el("p.note", {}, "nothing yet");
   if (tile.path === path) fill(tile.content, content);
 }
