@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import shlex
+from collections.abc import Callable, Iterable
 from dataclasses import replace
+from typing import TypeVar
 
 from remoterun.agent.shared import api
 from remoterun.agent.shared.spec import ResourceRef
 from remoterun.agent.shared.tree import Manifest
-from remoterun.client.connections import Connections
+from remoterun.client.connections import Connections, home_gone
 from remoterun.client.stores import ArchiveStore, HostStore, Store, digests_of, pass_on, saved, store_of
-from remoterun.errors import AgentError, HostError, NotFound
-from remoterun.model import Resource, Upload
+from remoterun.errors import AgentError, HomeMissing, HostError, NotFound
+from remoterun.model import MachineType, Resource, Upload
 from remoterun.parsing import did_you_mean
 from remoterun.registry import Registry
 from remoterun.session import Session
 from remoterun.transfer import Progress
+
+T = TypeVar("T")
 
 
 def restore_upload(
@@ -22,25 +27,46 @@ def restore_upload(
 ) -> Upload:
     """A version of an upload (None: the newest), in `target`, which has it already or gets a copy. Raises `NotFound`,
     `HostError`, `TransferError`."""
-    registry = connections.registry
-    here = note_versions(registry, target, name)
-    known = registry.uploads.versions(name, version)
-    if not known:
-        raise absent(registry, name, version)
-    wanted = known[0][0]
+    here = note_versions(connections.registry, target, name)
+    copies = copies_of(connections.registry, name, version)
+    wanted = copies[0][0]
     for upload in here:
         if upload.digest == wanted.digest:
             return replace(upload, version=wanted.version)
-    failed: HostError | None = None
-    for upload, machine in known:
-        if upload.version == wanted.version and upload.home_id != target.home_id:
-            try:
-                if machine.bucket is not None:
-                    connections.need_login(f"the copy of uploads/{name} is in the bucket {machine.bucket}")
-                return _copy_version(connections, upload, store_of(connections, machine), target, progress)
-            except HostError as error:
-                failed = failed or error
-    raise failed or absent(registry, name, version)
+    return first_copy(
+        connections, copies, lambda each, store: _copy_version(connections, each, store, target, progress)
+    )
+
+
+def copies_of(registry: Registry, name: str, version: int | None = None) -> list[tuple[Upload, MachineType]]:
+    """The copies of a version of an upload (None: the newest), each with its machine. Raises `NotFound`."""
+    known = registry.uploads.versions(name, version)
+    if not known:
+        raise absent(registry, name, version)
+    return [(upload, machine) for upload, machine in known if upload.version == known[0][0].version]
+
+
+def first_copy(
+    connections: Connections, copies: Iterable[tuple[Upload, MachineType]], use: Callable[[Upload, Store], T]
+) -> T:
+    """What `use` returns for the first copy that can be used. Raises `HostError`, `NotFound` where there is none: for a
+    machine that may answer later, if there is one."""
+    failed: list[HostError | NotFound] = []
+    for upload, machine in copies:
+        name = f"uploads/{upload.name}@{upload.version}"
+        try:
+            if machine.bucket is not None:
+                connections.need_login(f"the copy of {name} is in the bucket {machine.bucket}")
+            store = store_of(connections, machine)
+            if store.home_id != upload.home_id:
+                again = f"remoterun upload {shlex.quote(upload.path or 'PATH')} --name {upload.name}   uploads it again"
+                raise HomeMissing(
+                    f"`{name}` lay on {machine.name}, whose home is gone", hint=home_gone(machine, again).hint
+                )
+            return use(upload, store)
+        except (HostError, NotFound) as error:  # not found: another client has removed it
+            failed.append(error)
+    raise min(failed, key=lambda error: isinstance(error, HomeMissing))
 
 
 def archive_upload(connections: Connections, name: str, progress: Progress, version: int | None = None) -> Upload:
@@ -73,13 +99,16 @@ def note_versions(registry: Registry, store: Store, name: str) -> list[Upload]:
 
 
 def check_known(connections: Connections, resource: Resource, session: Session | None) -> None:
-    """Raises `NotFound` for an upload that is neither known here nor on the machine, or in the archive."""
+    """Raises `NotFound` for an upload that is neither known here nor on the machine, or in the archive, and `HostError`
+    where it lies elsewhere and can't be had from there."""
     registry, name, version = connections.registry, resource.name, resource.version
-    if resource.kind == "uploads" and not registry.uploads.versions(name, version):
+    if not registry.uploads.versions(name, version):
         store = HostStore(session) if session is not None else ArchiveStore(connections, connections.bucket())
         note_versions(registry, store, name)
-        if not registry.uploads.versions(name, version):
-            raise absent(registry, name, version)
+    copies = copies_of(registry, name, version)
+    is_there = session is not None and any(upload.home_id == session.home_id for upload, _ in copies)
+    if not is_there and not any(machine.bucket is not None for _, machine in copies):
+        first_copy(connections, copies, lambda *_: None)
 
 
 def same_as_sent(sent: Manifest, upload: Upload) -> Upload:

@@ -14,9 +14,9 @@ from remoterun import machines, transfer
 from remoterun.agent.shared import api
 from remoterun.agent.shared.spec import ResourceRef
 from remoterun.agent.shared.tree import Entry, Manifest, TreeError
-from remoterun.client.connections import Connections
+from remoterun.client.connections import Connections, home_gone
 from remoterun.client.stores import Arrange, Store, store_of
-from remoterun.client.upload_copies import absent, note_versions, same_as_sent
+from remoterun.client.upload_copies import absent, copies_of, first_copy, note_versions, same_as_sent
 from remoterun.errors import HomeMissing, HostError, NoLogin, NotFound, UsageError
 from remoterun.model import MachineType, Resource, Upload, check_upload_name
 from remoterun.transfer import Progress, Sent
@@ -194,8 +194,11 @@ class Uploads:
                 raise UsageError(
                     f"{target} can't be written: a version stays as it is", hint=f"remoterun cp … {whole}/"
                 )
-            machine = self._connections.home(to, any=True) if to or not known else known[0][1]
-            store = store_of(self._connections, machine)
+            if to or not known:
+                store = store_of(self._connections, self._connections.home(to, any=True))
+            else:
+                copies = copies_of(self._connections.registry, target.name)
+                store = first_copy(self._connections, copies, lambda _, store: store)
             entries, digest = {}, ""
             there = store.versions(target.name)
             if there:
@@ -253,19 +256,24 @@ def _with_copies(
     rows: Iterable[tuple[Upload, MachineType]], answers: Mapping[tuple[str | None, ...], str | HostError]
 ) -> list[Upload]:
     """Each version once, with all of its copies."""
-    found: dict[tuple[str, int], Upload] = {}
+    found: dict[tuple[str, int], list[Upload]] = {}
     for upload, machine in rows:
         answer = answers.get(machine.place)
         (copy,) = upload.copies
         if isinstance(answer, HostError):
             copy = replace(copy, fault=answer)
         elif answer != upload.home_id:
-            why = f"the home on {machine.name} is another one: is a disk not mounted there?"
-            copy = replace(copy, fault=HomeMissing(why))
-        known = found.get((upload.name, upload.version))
-        copies = (*known.copies, copy) if known is not None else (copy,)
-        found[upload.name, upload.version] = replace(known or upload, copies=copies)
-    return list(found.values())
+            again = "remoterun upload PATH --name NAME   uploads again what lay only there"
+            copy = replace(copy, fault=home_gone(machine, again, "remoterun rm uploads/NAME   takes it off this list"))
+        found.setdefault((upload.name, upload.version), []).append(replace(upload, copies=(copy,)))
+    return [_together(copies) for copies in found.values()]
+
+
+def _together(copies: Sequence[Upload]) -> Upload:
+    """A version with its copies; those whose home is gone only where there are no others."""
+    there = [each for each in copies if not isinstance(each.copies[0].fault, HomeMissing)] or copies
+    first, places = there[0], tuple(copy for each in there for copy in each.copies)
+    return replace(copies[0], machine=first.machine, home_id=first.home_id, copies=places)
 
 
 def _of_git(tree: Manifest) -> list[str]:
