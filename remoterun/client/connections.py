@@ -297,14 +297,13 @@ class Connections:
 def check_home(run: Run, home_id: str) -> None:
     """Raises `HomeMissing` where the home `home_id` is not the one that has a run."""
     if run.home_id and run.home_id != home_id:
-        raise home_gone(run.host, "remoterun rm --forget RUN   forgets a run that was there")
+        raise home_gone("runs", run.host, "remoterun rm --forget RUN   forgets a run that was there")
 
 
-def home_gone(machine: MachineType, *cures: str) -> HomeMissing:
-    """The error where a machine has another home than before. That one may come back: what is known of it stays."""
+def home_gone(what: str, machine: MachineType, *cures: str) -> HomeMissing:
+    """The error where a machine has another home than before. That may come back: what is known of it stays."""
     doctor = f"remoterun doctor {machine.name}   shows the folder: is a disk not mounted there?"
-    message = f"the home that {machine.name} had is gone, and another one is there"
-    return HomeMissing(message, hint="\n".join([doctor, *cures]))
+    return HomeMissing(f"{what} lay on {machine.name}, whose home is gone", hint="\n".join([doctor, *cures]))
 
 
 def _closed() -> UsageError:

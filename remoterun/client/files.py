@@ -27,9 +27,9 @@ from remoterun.agent.shared.tree import Manifest, TreeError, show
 from remoterun.client.connections import Connections
 from remoterun.client.rented_runs import find_store
 from remoterun.client.stores import Store, fetch, manifest_of, store_of
-from remoterun.client.upload_copies import copies_of, first_copy, note_versions
+from remoterun.client.upload_copies import first_copy, note_versions
 from remoterun.errors import NotFound, UsageError
-from remoterun.model import Resource
+from remoterun.model import Resource, Upload
 from remoterun.transfer import Fetched, Progress
 
 if TYPE_CHECKING:
@@ -246,10 +246,11 @@ class Files:
         if not registry.uploads.versions(resource.name, resource.version):  # another client may have put it there
             for home in dict.fromkeys([self._connections.home(None), *self._connections.named_bucket()]):
                 note_versions(registry, store_of(self._connections, home), resource.name)
-        copies = copies_of(registry, resource.name, resource.version)
-        copies.sort(key=lambda copy: copy[1].bucket is not None or copy[1].host is not None)  # what is near comes first
-        store = first_copy(self._connections, copies, lambda _, store: store)
-        return store, ResourceRef("upload", resource.name, sub=resource.sub, digest=copies[0][0].digest)
+
+        def found(upload: Upload, store: Store) -> tuple[Store, ResourceRef]:
+            return store, ResourceRef("upload", upload.name, sub=resource.sub, digest=upload.digest)
+
+        return first_copy(self._connections, resource.name, resource.version, found)
 
 
 class _Written(io.RawIOBase):

@@ -123,8 +123,7 @@ def show_faults(faults: Mapping[str, HostError]) -> None:
     for fault in faults.values():
         more = " (--wait 30s waits longer)" if isinstance(fault, NoAnswerInTime) else ""
         warning(f"{fault.message}{more}; what is shown of it was known before")
-        if isinstance(fault, HomeMissing):
-            hint(fault.hint)
+        hint(fault.hint if isinstance(fault, HomeMissing) else None)
 
 
 def kept(run: Run, reason: str) -> None:
