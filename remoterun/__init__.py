@@ -24,4 +24,4 @@ __all__ = ["Client", "Job", "RemoterunError", "snapshot"]
 
 
 def __dir__() -> list[str]:
-    return [*globals(), *__all__]
+    return [*__all__, "__version__"]

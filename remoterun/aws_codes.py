@@ -75,7 +75,7 @@ _ACCOUNT = {
     "AccountDisabled": ("AWS has disabled this account", "ask AWS why: " + _SUPPORT),
     "AuthFailure.ServiceLinkedRoleCreationNotPermitted": (
         "this account has not used spot hosts yet, and these credentials may not make AWS's role for them",
-        "aws iam create-service-linked-role --aws-service-name spot.amazonaws.com   by who may; or without --spot",
+        "aws iam create-service-linked-role --aws-service-name spot.amazonaws.com   by who may; or without `spot=True`",
     ),
     "RulesPerSecurityGroupLimitExceeded": (
         "the security group `remoterun` has as many rules as AWS allows",

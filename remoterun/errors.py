@@ -19,8 +19,8 @@
         ├── SomeDamaged         some files are damaged on their machine; the others were copied
         └── UnsafePath          a path from a host that would leave the target
 
-An error carries what failed (`message`, one line, no full stop), the `evidence` (lines worth reading, such as a
-log's tail) and the `hint`: the next command to type. One place, `cli.render`, turns them into text.
+An error carries what failed (`message`, a line without a full stop), the `evidence` (such as a log's tail) and the
+`hint`: the next command to type, or a keyword of the library (`max_cost=5`), of which `cli.render` makes an option.
 
 Who waits for a run asks again after an error that is `passing`, and ends with any other one: no time mends it.
 """

@@ -14,23 +14,36 @@ Each call does what the command of its name does, and blocks as long. Nothing pr
 
 from __future__ import annotations
 
+import shlex
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self, TypedDict, Unpack
 
 from remoterun import client as nouns
+from remoterun.agent.shared.asked import PortSpec
 from remoterun.client.following import LogBytes, Wanted
 from remoterun.config import Config
 from remoterun.errors import UsageError
 from remoterun.model import ALL_GPUS, Mount, Resource, Run, RunRequest
+from remoterun.parsing import known_words
 from remoterun.source import Source, mentioned, snapshot
 
 if TYPE_CHECKING:
     from remoterun.agent.shared.measured import Progress
     from remoterun.client.following import Following
     from remoterun.client.metrics import Points
-    from remoterun.client.preparing import Complete
+
+Words = tuple[str, ...] | list[str]
+More = TypedDict("More", {  # noqa: UP013 - a table
+    "pip": Words, "requirements": str, "apt": Words, "image": str | None, "framework": str | None, "stdin": Path | None,
+    "description": str | None, "labels": Words, "timeout": float | None, "ports": tuple[PortSpec, ...], "split": bool,
+    "alerts": Words, "metrics": Words, "notify": Words | None, "wait_for_login": float | None, "attempts": int | None,
+    "spot": bool, "max_hours": float | None, "max_cost": float | None,
+    "after": Sequence[int], "after_any": Sequence[int],
+}, total=False)  # fmt: skip
+"""Further fields of `RunRequest`, for `Client.run`."""
 
 
 class Client:
@@ -51,37 +64,42 @@ class Client:
 
     def run(
         self,
-        command: str,
+        command: str | Sequence[str],
         machine: str | None = None,
         *,
         gpus: int | Literal["all"] | None = None,
-        mounts: Mapping[str, str] | None = None,
+        mounts: Mapping[str, str] | Words = (),
         env: Mapping[str, str] | None = None,
         secrets: Mapping[str, str] | None = None,
         source: Source | Path | str | None = ".",
-        **more: Any,
+        **more: Unpack[More],
     ) -> Job:
         """Hand a command over to `machine` (None: the default one), as `run -b` does; it needs this program
         no more then. A machine that is rented costs money from here on.
 
-        `mounts`: a path in the work tree to what is read there, such as {"data": "uploads/doom"}; `env`: variables;
-        `secrets`: a variable to the name of the secret that is its value. `source` is sent as the work tree: that of
-        the git repository in which a folder lies, what `remoterun.snapshot` returns, or None for nothing. `more`:
-        further fields of `remoterun.model.RunRequest`, such as `pip=("numpy",)`, `image=…` or `timeout=3600`.
-        Raises `UsageError` for what can't be run so, also where the command names a file that git does not track;
-        `HostError`, `TransferError`, `ProviderError`.
+        `command`: a line for the shell, or its words. `mounts`: a path in the work tree to what is read there, such as
+        {"data": "uploads/doom"}, or what follows `-m`: ["uploads/doom:data"]. `env`: variables; `secrets`: a variable
+        to the name of the secret that is its value. `source` is sent as the work tree: that of the git repository in
+        which a folder lies, what `remoterun.snapshot` returns, or None for nothing. `more`: what the options of these
+        names do. Raises `TypeError`, and `UsageError` for what can't be run so, also where the command names a file
+        that git does not track; `HostError`, `TransferError`, `ProviderError`.
         """
+        for name in more.keys() - More.__annotations__.keys():
+            raise TypeError(f"there is no keyword `{name}`: {known_words(name, More.__annotations__)}")
+        typed = [f"{it}:{path}" for path, it in mounts.items()] if isinstance(mounts, Mapping) else mounts
+        line = command if isinstance(command, str) else shlex.join(command)
+        given: dict[str, Any] = {name: tuple(value) if type(value) is list else value for name, value in more.items()}
         request = RunRequest(
-            command,
+            line,
             gpus=ALL_GPUS if gpus == "all" else gpus,
-            mounts=tuple(Mount.parse(f"{resource}:{path}") for path, resource in (mounts or {}).items()),
+            mounts=tuple(map(Mount.parse, [typed] if isinstance(typed, str) else typed)),
             env=tuple((env or {}).items()),
             secrets=tuple((secrets or {}).items()),
-            **more,
+            **given,
         )
         taken = snapshot(Path(source)) if isinstance(source, (str, Path)) else source
         try:
-            prepared = self._nouns.runs.prepare(request, taken, machine, _check_tracked(command))
+            prepared = self._nouns.runs.prepare(request, taken, machine, partial(_check_tracked, line))
             return Job(self._nouns, self._nouns.runs.launch(prepared))
         finally:
             if taken is not None and taken is not source:
@@ -92,14 +110,14 @@ class Client:
         return Job(self._nouns, self._nouns.registry.run(number))
 
     def jobs(self, limit: int | None = 50) -> list[Job]:
-        """The newest runs (None: all), oldest first. No machine is asked."""
-        return [Job(self._nouns, run) for run in self._nouns.registry.runs(limit)]
+        """The newest runs (None: all), the newest first. No machine is asked."""
+        return [Job(self._nouns, run) for run in reversed(self._nouns.registry.runs(limit))]
 
-    def upload(self, path: Path | str, name: str, machine: str | None = None) -> str:
-        """Make a file or a folder the newest version of an upload, on `machine` (None: the default one); its name for
-        `mounts`, such as "uploads/doom". Raises `UsageError`, `TransferError`, `HostError`."""
-        self._nouns.uploads.upload(Path(path), name, machine)
-        return f"uploads/{name}"
+    def upload(self, path: Path | str, name: str | None = None, machine: str | None = None) -> str:
+        """Make a file or a folder the newest version of an upload (None: of its folder's name), on `machine` (None: the
+        default one); its name for `mounts`, such as "uploads/doom". Raises `UsageError`, `TransferError`, `HostError`.
+        """
+        return f"uploads/{self._nouns.uploads.upload(Path(path), name, machine).upload.name}"
 
 
 class Job:
@@ -212,17 +230,13 @@ class LogLines(Iterator[str]):
         self._items.close()
 
 
-def _check_tracked(command: str) -> Complete:
+def _check_tracked(command: str, source: Source, places: Sequence[str]) -> Source:
     """Refuse to leave out a file that the command names."""
-
-    def check(source: Source, places: Sequence[str]) -> Source:
-        provided = tuple(f"{place}/" for place in places)
-        for path in mentioned(command, source.workdir):
-            if path in source.untracked and not f"{path}/".startswith(provided):
-                raise UsageError(
-                    f"`{path}`, which the command names, is not tracked by git, so it would not be sent",
-                    hint=f"git add {path}\nsource=snapshot(Path('.'), include_untracked=True)   sends all such files",
-                )
-        return source
-
-    return check
+    provided = tuple(f"{place}/" for place in places)
+    for path in mentioned(command, source.workdir):
+        if path in source.untracked and not f"{path}/".startswith(provided):
+            raise UsageError(
+                f"`{path}`, which the command names, is not tracked by git, so it would not be sent",
+                hint=f"git add {path}\nsource=snapshot(Path('.'), include_untracked=True)   sends all such files",
+            )
+    return source

@@ -242,15 +242,17 @@ def run_number(text: str) -> str:
 
 
 def for_each(things: Sequence[T], do: Callable[[T], None]) -> int:
-    """The exit status. An error is shown, and raised where there is one thing only."""
-    status = 0
+    """The exit status. An error is shown, once for all that have the same, and raised where there is one thing only."""
+    status, shown = 0, set()
     for thing in things:
         try:
             do(thing)
         except RemoterunError as error:
             if len(things) == 1:
                 raise
-            render.error(error)
+            if error.message not in shown:
+                render.error(error)
+            shown.add(error.message)
             status = max(status, error.exit_status)
     return status
 

@@ -129,7 +129,7 @@ def check_month(connections: Connections, most: float | None, now: float) -> Non
     left = limit - had - ahead
     if most > left + 0.005:
         running = f", hosts that run now can come to {dollars(ahead)} more" if ahead else ""
-        fits = f"--max-cost {left:.2f}   is what is left of it\n" if left > 0.05 else ""
+        fits = f"max_cost={left:.2f}   is what is left of it\n" if left > 0.05 else ""
         raise UsageError(
             f"this month has cost {dollars(had)}{running}, and this run may cost {dollars(most)}:"
             f" that is more than `max_cost_month` of [aws], {dollars(limit)}",

@@ -297,11 +297,13 @@ class Connections:
 def check_home(run: Run, home_id: str) -> None:
     """Raises `HomeMissing` where the home `home_id` is not the one that has a run."""
     if run.home_id and run.home_id != home_id:
-        raise HomeMissing(
-            f"the home on {run.host.name} is another one than that of run {run.number}",
-            hint=f"remoterun doctor {run.host.name}   shows the folder: is a disk not mounted there?\n"
-            f"remoterun rm --forget {run.number}   if the home is gone for good",
-        )
+        raise home_gone("runs", run.host, "remoterun rm --forget RUN   forgets a run that was there")
+
+
+def home_gone(what: str, machine: MachineType, *cures: str) -> HomeMissing:
+    """The error where a machine has another home than before. That may come back: what is known of it stays."""
+    doctor = f"remoterun doctor {machine.name}   shows the folder: is a disk not mounted there?"
+    return HomeMissing(f"{what} lay on {machine.name}, whose home is gone", hint="\n".join([doctor, *cures]))
 
 
 def _closed() -> UsageError:

@@ -6,7 +6,6 @@ part of a path, and `**` any number of parts. A file that is really called so co
 
 from __future__ import annotations
 
-import contextlib
 import io
 import os
 import secrets
@@ -28,9 +27,9 @@ from remoterun.agent.shared.tree import Manifest, TreeError, show
 from remoterun.client.connections import Connections
 from remoterun.client.rented_runs import find_store
 from remoterun.client.stores import Store, fetch, manifest_of, store_of
-from remoterun.client.upload_copies import absent, note_versions
-from remoterun.errors import HostUnreachable, NotFound, UsageError
-from remoterun.model import MachineType, Resource
+from remoterun.client.upload_copies import first_copy, note_versions
+from remoterun.errors import NotFound, UsageError
+from remoterun.model import Resource, Upload
 from remoterun.transfer import Fetched, Progress
 
 if TYPE_CHECKING:
@@ -249,29 +248,14 @@ class Files:
             where = ResourceRef("run", key=run.key, number=run.number, sub=resource.sub)
             return find_store(self._connections, run)[1], where
         registry = self._connections.registry
-        known = registry.uploads.versions(resource.name, resource.version)
-        if not known:  # another client may have put it there
+        if not registry.uploads.versions(resource.name, resource.version):  # another client may have put it there
             for home in dict.fromkeys([self._connections.home(None), *self._connections.named_bucket()]):
                 note_versions(registry, store_of(self._connections, home), resource.name)
-            known = registry.uploads.versions(resource.name, resource.version)
-        if not known:
-            raise absent(registry, resource.name, resource.version)
-        wanted = known[0][0]
-        copies = [machine for upload, machine in known if upload.version == wanted.version]
-        copies.sort(
-            key=lambda machine: machine.bucket is not None or machine.host is not None
-        )  # what is near comes first
-        if all(machine.bucket is not None for machine in copies):
-            self._connections.need_login(f"the copy of {resource} is in the bucket {copies[0].bucket}")
-        return self._first_reached(copies), ResourceRef("upload", resource.name, sub=resource.sub, digest=wanted.digest)
 
-    def _first_reached(self, machines: Sequence[MachineType]) -> Store:
-        """The first of them that can be reached. Raises `HostError`."""
-        *others, last = machines
-        for machine in others:
-            with contextlib.suppress(HostUnreachable):
-                return store_of(self._connections, machine)
-        return store_of(self._connections, last)
+        def found(upload: Upload, store: Store) -> tuple[Store, ResourceRef]:
+            return store, ResourceRef("upload", upload.name, sub=resource.sub, digest=upload.digest)
+
+        return first_copy(self._connections, resource.name, resource.version, found)
 
 
 class _Written(io.RawIOBase):

@@ -117,7 +117,10 @@ def launch(
             prepared = replace(prepared, machine=machine)
     session = placement.fitting(connections, machine, request, talk.note) if plan is None else None
     for mount in (each for each in request.mounts if each not in prepared.saved):
-        check_known(connections, mount.resource, session)
+        if mount.resource.kind == "runs":
+            find_store(connections, connections.registry.run(mount.resource.name))
+        else:
+            check_known(connections, mount.resource, session)
     run = _add(connections, prepared)
 
     def failed(error: BaseException) -> None:

@@ -76,15 +76,15 @@ def choose(request: RunRequest, source: Source | None) -> Choice:
 
     asked = request.framework
     if asked is not None and asked not in FRAMEWORKS:
-        raise UsageError(f"`{asked}` is not a framework", hint=f"--framework {'|'.join(FRAMEWORKS)}")
+        raise UsageError(f"`{asked}` is not a framework", hint=f"framework={'|'.join(FRAMEWORKS)}")
     if request.image:
         if asked is not None:
-            raise UsageError("--framework does not go with --image, which brings what it has", hint="leave out one")
+            raise UsageError("a framework does not go with an image, which brings what it has", hint="leave out one")
         return Choice(None)
     found = imported(request.command, source)
     own = "".join(f"{line}\n" for line in request.pip) + request.requirements
     if asked == NONE and own:
-        raise UsageError("--framework none installs no Python packages", hint="--framework python")
+        raise UsageError("the framework `none` installs no Python packages", hint="framework=python")
     listed = None if own or found.installs else listed_in(source)
     framework, why = (
         (asked, "") if asked is not None else _framework(request, found, own or (listed.text if listed else ""))

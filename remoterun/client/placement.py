@@ -135,7 +135,7 @@ def check_after(connections: Connections, request: RunRequest, machine: MachineT
             status = f" (exit status {other.code})" if other.code else ""
             raise UsageError(
                 f"run {number} has ended: {other.state.value}{status}, so a run that waits for it would never start",
-                hint=f"--after-any {number} starts it however run {number} ended",
+                hint=f"after_any=[{number}] starts it however run {number} ended",
             )
 
 
@@ -169,7 +169,7 @@ def _of_run(connections: Connections, machine: MachineType, other: Run) -> Machi
 def _elsewhere(other: Run, machine: MachineType) -> UsageError:
     return UsageError(
         f"run {other.number} is on `{other.where}`, and what waits for it would be on `{machine.name}`",
-        hint=f"remoterun wait {other.number} && remoterun run …\nor on one machine: -t {other.host.name}",
+        hint=f"remoterun wait {other.number} && remoterun run …\nor both on one machine: `machine={other.host.name}`",
     )
 
 

@@ -135,7 +135,7 @@ def _listed(source: Source | None, stdin: Path | None) -> tuple[list[tuple[Entry
     if source is None:
         return found, ""
     if found and any(file.path == STDIN for file in source.files):
-        raise UsageError(f"--stdin needs the name `{STDIN}`, which a file here has", hint=f"git mv {STDIN} OTHER")
+        raise UsageError(f"stdin needs the name `{STDIN}`, which a file here has", hint=f"git mv {STDIN} OTHER")
     for file in source.files:
         if file.kind == "link":
             found.append((Entry("l", file.path, target=file.target), ""))
@@ -152,7 +152,7 @@ def _check_places(places: Sequence[str], request: RunRequest) -> None:
         for other in places[:number]:
             if place == other or place.startswith(other + "/") or other.startswith(place + "/"):
                 raise UsageError(
-                    f"two mounts meet at `{show(place)}`", hint=f"-m {request.mounts[number].resource}:OTHER_PATH"
+                    f"two mounts meet at `{show(place)}`", hint=f'mounts=["{request.mounts[number].resource}:OTHER"]'
                 )
 
 
@@ -161,10 +161,10 @@ def _check_engine(request: RunRequest, places: Sequence[str], machine: MachineTy
     absolute = any(place.startswith("/") for place in places)
     lacking = lacks(machine.engine, request.image is not None, bool(request.apt), absolute)
     if lacking:
-        what = {"image": "--image", "apt": "--apt", "mount": "a mount at an absolute path"}[lacking]
+        what = {"image": "an image", "apt": "Debian packages", "mount": "a mount at an absolute path"}[lacking]
         raise UsageError(
-            f"`{machine.name}` can't do {what}: its runs use {CAPABILITIES[machine.engine].title}",
-            hint="use a machine with Docker: `-t NAME`",
+            f"`{machine.name}` can't have {what}: its runs use {CAPABILITIES[machine.engine].title}",
+            hint="`machine=NAME` names one with Docker",
         )
 
 
@@ -172,4 +172,4 @@ def _check_variables(request: RunRequest) -> None:
     names = [variable for variable, _ in request.secrets]
     for name in names:
         if name in dict(request.env) or names.count(name) > 1:
-            raise UsageError(f"the variable `{name}` is asked for twice", hint=f"--secret NAME={name}_2")
+            raise UsageError(f"the variable `{name}` is asked for twice", hint="give one of them another name")

@@ -376,14 +376,14 @@ def hours(machine: MachineType, offers: tuple[Offer, ...], own: float | None = N
         unknown = next(offer.type for offer in offers if offer.at_most is None)
         raise UsageError(
             f"the price of {unknown} is not known, so {by.removesuffix(f' {most:g}')} can't be kept",
-            hint="--max-hours instead of it" if is_own or own is None else "without it, --max-hours is a limit",
+            hint="`max_hours=2` instead of it" if is_own or own is None else "without it, `max_hours=2` is a limit",
         )
     paid = most / price if price else limit
     if paid < LEAST:
         raise UsageError(
             f"{by}{'' if is_own else f', {dollars(most)},'} pays for {paid * 60:.0f} min at {hourly(price)}, and a host"
             f" needs {LEAST * 60:.0f} to begin and to end",
-            hint=f"--max-cost {math.ceil(price * 50) / 100:.2f} pays for half an hour" if price else None,
+            hint=f"max_cost={math.ceil(price * 50) / 100:.2f} pays for half an hour" if price else None,
         )
     if paid >= limit:
         return limit, named

@@ -461,7 +461,7 @@ class Runs:
         Returns at once; a run that has ended is left as it is.
         """
         if not 0 <= grace < 1e9:
-            raise UsageError(f"a grace of {grace} s is not possible", hint="--grace 30s")
+            raise UsageError(f"a grace of {grace} s is not possible")
         return self._request_end(number, api.stop, lambda key: api.EndRun(key, grace))
 
     def kill(self, number: int | str) -> tuple[Run, bool]:

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import shlex
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
+from typing import TypeVar
 
 from remoterun.agent.shared import api
 from remoterun.agent.shared.spec import ResourceRef
 from remoterun.agent.shared.tree import Manifest
-from remoterun.client.connections import Connections
+from remoterun.client.connections import Connections, home_gone
 from remoterun.client.stores import ArchiveStore, HostStore, Store, digests_of, pass_on, saved, store_of
-from remoterun.errors import AgentError, HostError, NotFound
+from remoterun.errors import AgentError, HomeMissing, HostError, NotFound
 from remoterun.model import Resource, Upload
 from remoterun.parsing import did_you_mean
 from remoterun.registry import Registry
 from remoterun.session import Session
 from remoterun.transfer import Progress
+
+T = TypeVar("T")
 
 
 def restore_upload(
@@ -22,25 +28,33 @@ def restore_upload(
 ) -> Upload:
     """A version of an upload (None: the newest), in `target`, which has it already or gets a copy. Raises `NotFound`,
     `HostError`, `TransferError`."""
+    here = note_versions(connections.registry, target, name)
+    for wanted, _ in connections.registry.uploads.versions(name, version)[:1]:
+        for upload in here:
+            if upload.digest == wanted.digest:
+                return replace(upload, version=wanted.version)
+    return first_copy(connections, name, version, partial(_copy_version, connections, target, progress))
+
+
+def first_copy(connections: Connections, name: str, version: int | None, use: Callable[[Upload, Store], T]) -> T:
+    """What `use` returns for the first copy of a version (None: the newest) that can be used: what is near comes first.
+    Raises `NotFound`, `HostError`: for a machine that may answer later, if there is one."""
     registry = connections.registry
-    here = note_versions(registry, target, name)
     known = registry.uploads.versions(name, version)
-    if not known:
-        raise absent(registry, name, version)
-    wanted = known[0][0]
-    for upload in here:
-        if upload.digest == wanted.digest:
-            return replace(upload, version=wanted.version)
-    failed: HostError | None = None
-    for upload, machine in known:
-        if upload.version == wanted.version and upload.home_id != target.home_id:
-            try:
-                if machine.bucket is not None:
-                    connections.need_login(f"the copy of uploads/{name} is in the bucket {machine.bucket}")
-                return _copy_version(connections, upload, store_of(connections, machine), target, progress)
-            except HostError as error:
-                failed = failed or error
-    raise failed or absent(registry, name, version)
+    copies = [(upload, machine) for upload, machine in known if upload.version == known[0][0].version]
+    failed: list[HostError | NotFound] = []
+    for upload, machine in sorted(copies, key=lambda copy: bool(copy[1].bucket or copy[1].host)):
+        try:
+            if machine.bucket is not None:
+                connections.need_login(f"the copy of uploads/{name} is in the bucket {machine.bucket}")
+            store = store_of(connections, machine)
+            if store.home_id != upload.home_id:
+                again = f"remoterun upload {shlex.quote(upload.path or 'PATH')} --name {name}   uploads it again"
+                raise home_gone(f"`uploads/{name}@{upload.version}`", machine, again)
+            return use(upload, store)
+        except (HostError, NotFound) as error:  # not found: another client has removed it
+            failed.append(error)
+    raise min(failed, key=lambda error: isinstance(error, HomeMissing), default=absent(registry, name, version))
 
 
 def archive_upload(connections: Connections, name: str, progress: Progress, version: int | None = None) -> Upload:
@@ -73,13 +87,16 @@ def note_versions(registry: Registry, store: Store, name: str) -> list[Upload]:
 
 
 def check_known(connections: Connections, resource: Resource, session: Session | None) -> None:
-    """Raises `NotFound` for an upload that is neither known here nor on the machine, or in the archive."""
+    """Raises `NotFound` for an upload that is neither known here nor on the machine, or in the archive, and `HostError`
+    where it lies elsewhere and can't be had from there."""
     registry, name, version = connections.registry, resource.name, resource.version
-    if resource.kind == "uploads" and not registry.uploads.versions(name, version):
+    if not registry.uploads.versions(name, version):
         store = HostStore(session) if session is not None else ArchiveStore(connections, connections.bucket())
         note_versions(registry, store, name)
-        if not registry.uploads.versions(name, version):
-            raise absent(registry, name, version)
+    known = registry.uploads.versions(name, version)
+    newest = [(upload, machine) for upload, machine in known if upload.version == known[0][0].version]
+    if not any(machine.bucket or (session and upload.home_id == session.home_id) for upload, machine in newest):
+        first_copy(connections, name, version, lambda *_: None)
 
 
 def same_as_sent(sent: Manifest, upload: Upload) -> Upload:
@@ -101,7 +118,7 @@ def absent(registry: Registry, name: str, version: int | None = None) -> NotFoun
     return NotFound(f"there is no upload `{name}`", hint=hint)
 
 
-def _copy_version(connections: Connections, upload: Upload, source: Store, target: Store, progress: Progress) -> Upload:
+def _copy_version(connections: Connections, target: Store, progress: Progress, upload: Upload, source: Store) -> Upload:
     resource = ResourceRef("upload", upload.name, digest=upload.digest)
     manifest, _ = source.manifest(resource)
     asked = api.CommitUpload(upload.name, upload.version, upload.digest, upload.created)

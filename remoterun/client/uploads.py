@@ -14,9 +14,9 @@ from remoterun import machines, transfer
 from remoterun.agent.shared import api
 from remoterun.agent.shared.spec import ResourceRef
 from remoterun.agent.shared.tree import Entry, Manifest, TreeError
-from remoterun.client.connections import Connections
+from remoterun.client.connections import Connections, home_gone
 from remoterun.client.stores import Arrange, Store, store_of
-from remoterun.client.upload_copies import absent, note_versions, same_as_sent
+from remoterun.client.upload_copies import absent, first_copy, note_versions, same_as_sent
 from remoterun.errors import HomeMissing, HostError, NoLogin, NotFound, UsageError
 from remoterun.model import MachineType, Resource, Upload, check_upload_name
 from remoterun.transfer import Progress, Sent
@@ -39,14 +39,22 @@ class Uploads:
         self._connections = connections
 
     def upload(
-        self, path: Path, name: str, to: str | None = None, progress: Progress | None = None, *, git: bool = False
+        self,
+        path: Path,
+        name: str | None,
+        to: str | None = None,
+        progress: Progress | None = None,
+        *,
+        git: bool = False,
     ) -> Uploaded:
-        """Make the content of `path` the newest version of the upload `name` on a machine (default: the default one).
+        """Make the content of `path` the newest version of the upload `name` (None: that of its folder) on a machine
+        (default: the default one).
 
         The `.git` of a work tree is sent only with `git`. Repeat it after a cut: what has arrived is not sent again.
         Raises `UsageError`, `TransferError`, `HostError`.
         """
-        check_upload_name(name)
+        folder = path if path.is_dir() else path.parent
+        name = check_upload_name(folder.resolve().name if name is None else name)
         progress = progress or Progress()
         machine = self._connections.home(to, any=True)
         with contextlib.ExitStack() as stack:
@@ -194,8 +202,10 @@ class Uploads:
                 raise UsageError(
                     f"{target} can't be written: a version stays as it is", hint=f"remoterun cp … {whole}/"
                 )
-            machine = self._connections.home(to, any=True) if to or not known else known[0][1]
-            store = store_of(self._connections, machine)
+            if to or not known:
+                store = store_of(self._connections, self._connections.home(to, any=True))
+            else:
+                store = first_copy(self._connections, target.name, None, lambda _, store: store)
             entries, digest = {}, ""
             there = store.versions(target.name)
             if there:
@@ -252,20 +262,25 @@ class Uploads:
 def _with_copies(
     rows: Iterable[tuple[Upload, MachineType]], answers: Mapping[tuple[str | None, ...], str | HostError]
 ) -> list[Upload]:
-    """Each version once, with all of its copies."""
-    found: dict[tuple[str, int], Upload] = {}
+    """Each version once, with all of its copies; those whose home is gone only where there are no others."""
+    found: dict[tuple[str, int], list[Upload]] = {}
     for upload, machine in rows:
         answer = answers.get(machine.place)
         (copy,) = upload.copies
         if isinstance(answer, HostError):
             copy = replace(copy, fault=answer)
         elif answer != upload.home_id:
-            why = f"the home on {machine.name} is another one: is a disk not mounted there?"
-            copy = replace(copy, fault=HomeMissing(why))
-        known = found.get((upload.name, upload.version))
-        copies = (*known.copies, copy) if known is not None else (copy,)
-        found[upload.name, upload.version] = replace(known or upload, copies=copies)
-    return list(found.values())
+            again = "remoterun upload PATH --name NAME   uploads again what lay only there"
+            copy = replace(
+                copy, fault=home_gone("uploads", machine, again, "remoterun rm uploads/NAME   takes it off this list")
+            )
+        found.setdefault((upload.name, upload.version), []).append(replace(upload, copies=(copy,)))
+    versions = []
+    for same in found.values():
+        there = [each for each in same if not isinstance(each.copies[0].fault, HomeMissing)] or same
+        copies, first = tuple(copy for each in there for copy in each.copies), there[0]
+        versions.append(replace(same[0], machine=first.machine, home_id=first.home_id, copies=copies))
+    return versions
 
 
 def _of_git(tree: Manifest) -> list[str]:

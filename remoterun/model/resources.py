@@ -92,7 +92,7 @@ def check_upload_name(name: str, hint: str | None = None) -> str:
         fixed = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-._")
         raise UsageError(
             f"`{show(name)}` is not a name for an upload: it has up to 100 letters, digits, `.`, `_` and `-`",
-            hint=hint or f"--name {fixed[:100] or 'NAME'}",
+            hint=hint or f"name={fixed[:100] or 'NAME'}",
         )
     return name
 
@@ -123,16 +123,17 @@ class Mount:
 
     def place(self, workdir: str) -> str:
         """Where it goes: absolute, or relative to the top of the work tree. Raises `UsageError` if it leaves that."""
+        hint = f'mounts=["{self.resource}:data"]'
         if self.path.startswith("/"):
             place = "/" + posixpath.normpath(self.path).lstrip("/")
             if place in ("/", "/remoterun") or place.startswith("/.remoterun"):
-                raise UsageError(f"nothing can be mounted at `{show(self.path)}`", hint=f"-m {self.resource}:data")
+                raise UsageError(f"nothing can be mounted at `{show(self.path)}`", hint=hint)
             return place
         place = posixpath.normpath(posixpath.join(workdir, self.path))
         if place == "." or place == ".." or place.startswith("../"):
             raise UsageError(
                 f"nothing can be mounted at `{show(self.path)}`: a relative path lies below the working directory",
-                hint=f"-m {self.resource}:data",
+                hint=hint,
             )
         try:
             return check_path(place)

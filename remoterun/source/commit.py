@@ -43,7 +43,7 @@ def commit_source(root: str, workdir: str, ref: str) -> Source:
         into.extract(git_dir_of(root), root, commit, "")
         if not into.disk().is_folder(workdir):
             raise SourceError(
-                f"the folder {named(workdir)} doesn't exist in commit {commit[:10]} (`--commit-ref {show(ref)}`)",
+                f"the folder {named(workdir)} doesn't exist in commit {commit[:10]} (`{show(ref)}`)",
                 hint=f"start the command elsewhere: `cd {shell(root)}`",
             )
         files = in_order(into.files)

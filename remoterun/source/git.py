@@ -181,5 +181,5 @@ def _program() -> str:
 
 def _missing() -> SourceError:
     return SourceError(
-        "git is not installed, or not in PATH", hint="install git; or `--no-git` sends the folder as it is"
+        "git is not installed, or not in PATH", hint="install git; or `no_git=True` sends the folder as it is"
     )

@@ -41,7 +41,7 @@ def find_repository(folder: str) -> tuple[str, str]:
         if _NONE in answer.error:
             raise NoRepository(
                 f"{named(folder)} is in no git repository",
-                hint="`git init` makes one; `--no-git` sends the folder as it is",
+                hint="`git init` makes one; `no_git=True` sends the folder as it is",
             )
         if "cannot use bare repository" not in answer.error:
             git.fail(answer)

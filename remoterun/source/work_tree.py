@@ -151,7 +151,7 @@ def _workdir_warnings(root: str, workdir: str, files: tuple[SourceFile, ...]) ->
     if is_ignored(root, workdir):
         raise SourceError(
             f"git ignores the folder {named(workdir)} of the repository {named(root)}, so nothing in it would be sent",
-            hint="`git init` here makes it a repository of its own; `--no-git` sends the folder as it is",
+            hint="`git init` here makes it a repository of its own; `no_git=True` sends the folder as it is",
         )
     return [f"the command starts in {named(workdir)}, of which no file is sent"]
 

@@ -56,7 +56,7 @@ Choice = Callable[[Manifest, Tree], Manifest]
 
 def refuse(path: str) -> bool:
     """The conflict policy without a person: never overwrite silently."""
-    raise AlreadyExists(f"`{show(path)}` exists already", hint="-y overwrites, -i keeps what is there")
+    raise AlreadyExists(f"`{show(path)}` exists already", hint="overwrite=True overwrites it")
 
 
 def place(

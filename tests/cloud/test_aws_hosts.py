@@ -180,7 +180,7 @@ def test_no_zone_has_room_and_later_one_has(cloud: Cloud, client: Client) -> Non
     with pytest.raises(NoCapacity) as caught:
         client.acquire(intent)
     assert (caught.value.evidence or "").count("InsufficientInstanceCapacity") == len(ZONES)
-    assert cloud.machines == {} and "another -t" in (caught.value.hint or "")
+    assert cloud.machines == {} and "another machine type" in (caught.value.hint or "")
     cloud.capacity_again()
     assert client.acquire(intent).alive and len(cloud.machines) == 1
 

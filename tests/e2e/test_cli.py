@@ -150,7 +150,7 @@ def test_dry_run_shows_and_does_nothing(data: Place) -> None:
 def test_copies_meet_what_is_there(data: Place, tmp_path: Path) -> None:
     (tmp_path / "plain.txt").write_text("mine")
     refused = data.run("cp", "uploads/odd", str(tmp_path), status=2)
-    assert "plain.txt` exists already" in refused.stderr and "hint: -y overwrites, -i keeps" in refused.stderr
+    assert "plain.txt` exists already" in refused.stderr and "hint: -y overwrites it" in refused.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["plain.txt"], "nothing is half done"
     kept = data.run("cp", "-i", "uploads/odd", str(tmp_path))
     assert "Kept 1 file" in kept.stderr and (tmp_path / "plain.txt").read_text() == "mine"

@@ -106,13 +106,20 @@ def test_a_run_whose_home_is_another_one(place: Place, tmp_path: Path) -> None:
     for words in (["wait"], ["logs"], ["forward", "1", "8000"], ["stop"], ["exec", "1", "true"], ["top", "--once"]):
         done = place.run(*words[:1], "1", *words[2:], status=125)
         assert done.stderr == (
-            "error: the home on box is another one than that of run 1\n\n"
+            "error: runs lay on box, whose home is gone\n\n"
             "hint: remoterun doctor box   shows the folder: is a disk not mounted there?\n"
-            "      remoterun rm --forget 1   if the home is gone for good\n"
+            "      remoterun rm --forget RUN   forgets a run that was there\n"
         )
     recorded(place, MachineType("other", home=str(tmp_path / "new"), engine="process"), RunState.RUNNING)
-    assert place.run("wait", "--any", "1", "2", status=125).stderr.count("error: the home on") == 2
-    assert "remoterun rm --forget 1" in place.run("rm", "1", status=125).stderr
+    assert place.run("wait", "--any", "1", "2", status=125).stderr.count("error: runs lay on") == 2
+    for words in (["ps"], ["info", "1"]):
+        assert "remoterun rm --forget RUN   forgets a run" in place.run(*words, "--wait", "60s").stderr
+    for state in (RunState.FAILED, RunState.COMPLETE):
+        recorded(place, box, state)
+    said = place.run("rm", "runs/1-4", "-y", status=125).stderr
+    assert said.count("error:") == 2 and said.count("runs lay on box, whose home is gone") == 1, "once for three runs"
+    place.run("rm", "--forget", "runs/1-4", "-y")
+    assert place.json("ps") == [], "also those that had not ended"
 
 
 def test_runs_of_a_machine_that_never_comes_back(place: Place, silent: MachineType) -> None:

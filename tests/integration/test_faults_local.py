@@ -701,7 +701,7 @@ class TestClient:
         try:
             with pytest.raises(HomeMissing) as caught:
                 list(followed)
-            assert f"remoterun rm --forget {run.number if again else 'N'} " in (caught.value.hint or "")
+            assert "remoterun rm --forget " in (caught.value.hint or "")
             (known,) = waited
             assert isinstance(known, Run) and not known.final
             assert isinstance(known.fault, HomeMissing)

@@ -11,6 +11,7 @@ import subprocess
 import tarfile
 from dataclasses import replace
 from pathlib import Path
+from types import NoneType
 
 import pytest
 
@@ -18,10 +19,10 @@ from remoterun.agent.shared.records import to_json
 from remoterun.agent.shared.states import RunState
 from remoterun.client import Client
 from remoterun.client.handover import send_resource
-from remoterun.errors import AlreadyExists, NotFound, UnsafePath, UsageError
+from remoterun.errors import AlreadyExists, HomeMissing, NotFound, UnsafePath, UsageError
 from remoterun.model import MachineType, Mount, Rental, Resource, Run, RunFilter, RunRequest
 from remoterun.transfer import Progress
-from tests.workshop import Files, User, read_files, sha256, tree_of, until, write_files
+from tests.workshop import Files, Place, User, read_files, sha256, tree_of, until, write_files
 
 MODEL: Files = {"models/a.json": b"A", "models/b.json": b"BB", "models/w.bin": b"W" * 9, "logs/x.json": b"X"}
 
@@ -202,6 +203,48 @@ class TestVersions:
         folder.with_name("away").rename(folder)
         listed = user.new_client().uploads.list()
         assert [[copy.machine for copy in each.copies] for each in listed] == [["two", "one"]]
+
+    def test_a_machine_with_another_home_gets_uploads_again(self, user: User, environment: Path) -> None:
+        """Each from another copy, without a word; what lay only there is named, and nothing of it is forgotten."""
+        for text, name in (("a", "one"), ("a", "two"), ("b", "two"), ("c", "one"), ("c", "two")):
+            self.put(user, text, name)
+        (user.root / "big").write_text("big")
+        user.client.uploads.upload(user.root / "big", "big", "two")
+        before = self.mounted(user, "uploads/doom", "two")
+        old = user.place("two")
+        old.close()
+        away = old.folder.rename(old.folder.with_name("away"))
+        user.places["two"] = home = Place(old.folder, environment)
+        client = user.new_client()
+        try:
+            assert self.read(user, "uploads/doom/doom.txt") == "c" and self.read(user, "uploads/doom@1/doom.txt") == "a"
+            listed = client.uploads.versions("doom")
+            assert [[(copy.machine, type(copy.fault)) for copy in each.copies] for each in listed] == [
+                [("one", NoneType)], [("two", HomeMissing)], [("one", NoneType)],
+            ]  # fmt: skip
+            assert [each.machine for each in listed] == ["one", "two", "one"]
+            for resource, text in (("uploads/doom@1", b"a"), ("uploads/doom", b"c")):
+                assert home.log(self.mounted(user, resource, "two").key) == text
+            for resource in ("uploads/big", "uploads/doom@2", f"runs/{before.number}"):
+                with pytest.raises(HomeMissing, match="gone") as caught:
+                    client.runs.submit(RunRequest("true", mounts=(Mount.parse(f"{resource}:in"),)), machine="two")
+            with pytest.raises(HomeMissing, match="`uploads/big@1` lay on two, whose home is gone") as caught:
+                client.files.list(Resource.parse("uploads/big"))
+            assert f"remoterun upload {user.root}/big --name big   uploads it again" in (caught.value.hint or "")
+            assert client.registry.run("last").number == before.number + 2, "what is refused has no number"
+            with pytest.raises(HomeMissing):
+                client.uploads.add(user.root / "big", Resource.parse("uploads/big/more"))
+            client.uploads.upload(user.root / "big", "big", "two")
+            assert [copy.fault for each in client.uploads.list() for copy in each.copies] == [None] * 3
+        finally:
+            user.new_client()
+            home.close()
+            user.places["two"] = old
+            old.folder.rename(old.folder.with_name("new"))
+            away.rename(old.folder)
+        found = user.client.uploads.versions("doom")
+        assert [{copy.machine for copy in each.copies} for each in found] == [{"one", "two"}, {"two"}, {"one", "two"}]
+        assert self.read(user, "uploads/doom@2/doom.txt") == "b", "it was not mounted for a while"
 
     def test_two_laptops(self, user: User, tmp_path: Path) -> None:
         """The other one has numbers of its own, and neither ever means two contents."""

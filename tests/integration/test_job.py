@@ -23,7 +23,7 @@ def client(user: User) -> Iterator[Client]:
 
 
 def test_what_is_public() -> None:
-    assert sorted(remoterun.__all__) == ["Client", "Job", "RemoterunError", "snapshot"]
+    assert dir(remoterun) == ["Client", "Job", "RemoterunError", "__version__", "snapshot"]
     assert remoterun.Job is Job and issubclass(UsageError, RemoterunError)
 
 
@@ -38,13 +38,29 @@ def test_from_a_folder_to_files(client: Client, tmp_path: Path) -> None:
     job.copy("models", tmp_path / "copied")
     assert (tmp_path / "copied" / "w").read_text() == "w\n"
     (tmp_path / "copied" / "w").write_text("mine\n")
-    with pytest.raises(AlreadyExists):
+    with pytest.raises(AlreadyExists) as caught:
         job.copy("models", tmp_path / "copied")
+    assert caught.value.hint == "overwrite=True overwrites it"
     job.copy("models", tmp_path / "copied", overwrite=True)
     assert (tmp_path / "copied" / "w").read_text() == "w\n"
     assert [each.number for each in client.jobs()] == [job.number] == [client.job("last").number]
     with pytest.raises(NotFound):
         client.job(job.number + 1)
+
+
+def test_words_lists_and_names(client: Client, tmp_path: Path) -> None:
+    """As users of subprocess, and of the command line, expect them."""
+    data = client.upload(write_files(tmp_path / "two words", {"words": "one\n"}) / "words", "first")
+    assert client.upload(write_files(tmp_path / "second", {"words": "two\n"})) == "uploads/second"
+    with pytest.raises(UsageError, match="is not a name") as caught:
+        client.upload(tmp_path / "two words")
+    assert caught.value.hint == "name=two-words"
+    mounts = [f"{data}:in", "uploads/second"]
+    job = client.run(["cat", "in/words", "second/words", "a b"], source=None, mounts=mounts, labels=["night"])
+    assert job.command == "cat in/words second/words 'a b'"
+    assert job.wait() == 1 and list(job.logs())[:2] == ["one", "two"]
+    again = client.run("true", source=None, mounts="uploads/second:x")  # type: ignore[arg-type]
+    assert [each.number for each in client.jobs()] == [again.number, job.number] and client.jobs(1)[0].wait() == 0
 
 
 def test_its_status_is_that_of_now(client: Client, tmp_path: Path) -> None:
@@ -107,6 +123,15 @@ def test_what_would_not_be_sent_is_refused(client: Client, tmp_path: Path, monke
     for command, mounts, refused in (("python3 a.py", {}, True), ("cat data/in", {"data": "uploads/x"}, False)):
         with pytest.raises(UsageError if refused else RemoterunError, match="not tracked by git" if refused else "x"):
             client.run(command, mounts=mounts)
-    with pytest.raises(TypeError):
-        client.run("true", source=None, nonsense=1)
+    with pytest.raises(TypeError, match="did you mean `timeout`?"):
+        client.run("true", source=None, tiemout=3)  # type: ignore[call-arg]
+    for mounts in (["./x:data"], "data", {"uploads/x": "data"}):
+        with pytest.raises(UsageError, match="is not a resource") as caught:
+            client.run("true", source=None, mounts=mounts)  # type: ignore[arg-type]
+        assert "a resource is uploads/NAME" in (caught.value.hint or "")
+    with pytest.raises(UsageError, match="is empty"):
+        client.run([], source=None)
+    with pytest.raises(RemoterunError) as git_error:
+        snapshot(tmp_path.parent)
+    assert "`no_git=True` sends the folder as it is" in (git_error.value.hint or "")
     assert client.jobs() == [], "what is refused has no number"

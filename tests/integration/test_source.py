@@ -255,7 +255,7 @@ def test_a_new_folder_is_a_warning_and_an_ignored_one_an_error(repo: Path) -> No
     (repo / "build/deep").mkdir(parents=True)
     with pytest.raises(SourceError, match="ignores the folder `build/deep`") as caught:
         snapshot(repo / "build/deep")
-    assert caught.value.hint and "--no-git" in caught.value.hint
+    assert caught.value.hint and "no_git=True" in caught.value.hint
     write(repo / "build/deep/kept.py", "x")
     git(repo, "add", "-f", "build/deep/kept.py")
     assert snapshot(repo / "build/deep").warnings == ()
@@ -808,7 +808,7 @@ def test_linked_work_trees(repo: Path, tmp_path: Path) -> None:
 def test_no_repository(tmp_path: Path) -> None:
     with pytest.raises(NoRepository, match="is in no git repository") as caught:
         snapshot(tmp_path)
-    assert caught.value.hint and "--no-git" in caught.value.hint
+    assert caught.value.hint and "no_git=True" in caught.value.hint
 
 
 def test_git_folders_are_not_work_trees(repo: Path, tmp_path: Path, own_git: Path) -> None:
@@ -878,7 +878,7 @@ def test_git_is_not_installed(repo: Path, tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(SourceError, match="git is not installed") as caught:
         snapshot(repo)
-    assert caught.value.hint and "--no-git" in caught.value.hint
+    assert caught.value.hint and "no_git=True" in caught.value.hint
     assert set(sent(snapshot(repo, no_git=True))) == {"train.py", "pkg/model.py"}
 
 

@@ -158,7 +158,7 @@ def test_a_month_may_not_cost_more_than_its_limit(connections: Connections, fold
         "this month has cost $10.06, hosts that run now can come to $20.00 more, and this run may cost $20.50:"
         " that is more than `max_cost_month` of [aws], $50.00"
     )
-    assert caught.value.hint is not None and "--max-cost 19.94   is what is left of it" in caught.value.hint
+    assert caught.value.hint is not None and "max_cost=19.94   is what is left of it" in caught.value.hint
     with pytest.raises(UsageError, match="price of this host is not known"):
         billing.check_month(connections, None, now)
 

@@ -157,7 +157,7 @@ def test_the_framework(tmp_path: Path, command: str, asked: dict[str, Any], fram
     [
         ({"framework": "torch"}, "`torch` is not a framework"),
         ({"framework": "none", "pip": ("x",)}, "installs no Python packages"),
-        ({"framework": "python", "image": "a"}, "does not go with --image"),
+        ({"framework": "python", "image": "a"}, "does not go with an image"),
     ],
 )
 def test_what_does_not_go_together(tmp_path: Path, asked: dict[str, Any], says: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import re
@@ -27,7 +28,7 @@ from remoterun.client.rented_hosts import HostNow, NewBucket
 from remoterun.client.renting import Plan
 from remoterun.client.upkeep import Checked, Collected, Damage, Freed, Usage, Use
 from remoterun.config import Config
-from remoterun.errors import HostUnreachable, RemoterunError
+from remoterun.errors import HostUnreachable, RemoterunError, UsageError
 from remoterun.machines import HOW_TO_LOG_IN
 from remoterun.model import HostUse, MachineType, Renting, Run, Upload, UploadCopy
 from remoterun.providers.aws import catalogue
@@ -36,6 +37,7 @@ from remoterun.providers.base import Identity, Leftover, Offer, RentedHost
 from remoterun.session import translate
 from remoterun.transfer import Fetched
 
+PACKAGE = Path(render.__file__).parents[2]
 EVIL = "\x1b[2J\x9b31m\x07\x7f\x85\u202e\u2066\u200b\r\n\ud800x"
 """Clears the screen, colours by the one-character CSI of C1, rings, turns the direction of text, goes back."""
 COLOUR = re.compile(r"\x1b\[[\d;]+m")
@@ -308,6 +310,36 @@ def test_the_command_of_a_hint_is_whole_and_what_it_does_stands_below(
     shown = capsys.readouterr().err.strip().splitlines()
     assert shown[0] == "hint: aws configure" and "      aws configure sso" in shown
     assert max(map(len, shown)) <= 80 and not any(line[:1].isalpha() for line in shown[1:])
+
+
+@pytest.mark.parametrize(
+    "hint, shown",
+    [
+        ("max_cost=2.00   is what is left", "--max-cost 2.00 is what is left"),
+        ('mounts=["uploads/doom:data"]', "-m uploads/doom:data"),
+        ("a\n`no_git=True` sends it, and `machine=NAME`", "a `--no-git` sends it, and `-t NAME`"),
+        ("export name=x\n-e gpus=1", "export name=x -e gpus=1"),
+    ],
+)
+def test_a_keyword_of_the_library_is_an_option(hint: str, shown: str, capsys: pytest.CaptureFixture[str]) -> None:
+    render.error(UsageError("no", hint=hint))
+    assert " ".join(capsys.readouterr().err.split()) == f"error: no hint: {shown}"
+
+
+FOR_OPTIONS = ("parsing.py", "client/film.py", "client/reruns.py", "source/projects.py", "config.py")
+"""Only the command line calls what raises these: they speak of its options."""
+
+
+def test_below_the_command_line_hints_name_no_option() -> None:
+    """They reach programs, too, which give keywords."""
+    for path in sorted(PACKAGE.rglob("*.py")):
+        name = str(path.relative_to(PACKAGE))
+        if name.startswith(("cli/", "agent/", "hosts/")) or name in FOR_OPTIONS:
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.keyword) and node.arg == "hint":
+                text = ast.unparse(node.value)
+                assert not re.search(r"(['\"`]|\\n|with(out)? )--?[a-z]", text), f"{name}: {text}"
 
 
 @pytest.mark.parametrize("width", [40, 80])

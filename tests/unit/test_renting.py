@@ -147,7 +147,7 @@ def test_who_names_no_dollars_has_those_of_the_config(rental: dict[str, float], 
     assert f"the limit is {words}\n" in said and all(len(line) <= 78 for line in said.splitlines())
     with pytest.raises(UsageError, match=r"`max_cost` of \[aws\], \$1.00, pays for 1 min") as caught:
         renting.hours(replace(machine, rental=Rental("aws", ("p5.48xlarge",))), (h100,), 1.0)
-    assert caught.value.hint == "--max-cost 27.53 pays for half an hour"
+    assert caught.value.hint == "max_cost=27.53 pays for half an hour"
 
 
 def test_what_crosses_regions_has_its_price_in_the_plan() -> None:
@@ -172,14 +172,14 @@ def test_a_limit_in_dollars_needs_a_price() -> None:
         renting.hours(machine, (Offer("g9.xlarge"),))
     with pytest.raises(UsageError, match=r"so `max_cost` of \[aws\] can't be kept") as caught:
         renting.hours(T4, (Offer("g9.xlarge"),))
-    assert caught.value.hint == "--max-hours instead of it"
+    assert caught.value.hint == "`max_hours=2` instead of it"
 
 
 def test_a_limit_that_pays_for_no_more_than_a_boot_is_refused() -> None:
     machine = replace(T4, rental=Rental("aws", ("g4dn.xlarge",), max_cost=0.01))
     with pytest.raises(UsageError, match=r"pays for 1 min at \$0\.542/h") as caught:
         renting.hours(machine, DEAREST[:1])
-    assert caught.value.hint == "--max-cost 0.28 pays for half an hour"
+    assert caught.value.hint == "max_cost=0.28 pays for half an hour"
 
 
 def test_options_of_the_run_win_and_are_refused_for_machines_of_ones_own() -> None:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
+from types import UnionType
+from typing import Any, Union, get_args, get_origin, get_type_hints
 
 import jsonschema
 import pytest
@@ -14,19 +17,36 @@ from remoterun.agent.shared.states import RunState
 from remoterun.cli.render import out_json
 from remoterun.cli.schema import SCHEMAS, schema
 from remoterun.client import json_shapes
-from remoterun.model import HostUse, MachineType, Renting, Run
+from remoterun.job import More
+from remoterun.model import HostUse, MachineType, Renting, Run, RunRequest
 from remoterun.sizes import iso
 
 
 def test_every_public_name_is_there_and_is_imported_on_its_first_use() -> None:
-    for name in remoterun.__all__:
-        assert getattr(remoterun, name) is not None and name in dir(remoterun)
+    assert dir(remoterun) == sorted([*remoterun.__all__, "__version__"])
+    assert all(getattr(remoterun, name) is not None for name in dir(remoterun))
     with pytest.raises(AttributeError, match="`Clinet`"):
         remoterun.Clinet  # noqa: B018
     code = "import remoterun, sys; print([name for name in sys.modules if name.startswith('remoterun.')])"
     assert (
         subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "['remoterun.on_use']\n"
     )
+
+
+def test_the_library_takes_what_may_be_asked_of_a_run() -> None:
+    """Each field by its name and of its type; a list may stand for a tuple. `Client.run` names five itself."""
+    itself = {"command", "gpus", "mounts", "env", "secrets"}
+    not_asked = {"options", "beside"}
+    fields, keywords = get_type_hints(RunRequest), get_type_hints(More)
+    assert keywords.keys() == fields.keys() - itself - not_asked
+    for name, kind in keywords.items():
+        assert plain(kind) == plain(fields[name]), name
+
+
+def plain(kind: Any) -> set[Any]:
+    """The types of a value, or of each value of a list."""
+    kinds = get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
+    return {get_args(each)[0] if get_origin(each) in (tuple, list, Sequence) else each for each in kinds}
 
 
 @pytest.mark.parametrize("command", SCHEMAS)

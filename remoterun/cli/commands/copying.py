@@ -15,7 +15,7 @@ from remoterun.cli.asking import agree_to_link, with_bucket
 from remoterun.cli.asking import client as connect
 from remoterun.cli.render import file_views, live_views
 from remoterun.errors import NotFound, SomeDamaged, UsageError
-from remoterun.model import LAST, Resource, check_upload_name
+from remoterun.model import LAST, Resource
 from remoterun.parsing import parse_duration
 
 if TYPE_CHECKING:
@@ -43,13 +43,11 @@ def upload(
 ) -> None:
     """Send a file or a folder as a named data set. What the machine has already is not sent again."""
     _check(path)
-    folder = path if path.is_dir() else path.parent
-    chosen = check_upload_name(folder.resolve().name if name is None else name)
     with connect() as client:
         with_bucket(client, to)
         try:
             with live_views.progress(json) as progress:
-                done = client.uploads.upload(path, chosen, to, progress, git=git)
+                done = client.uploads.upload(path, name, to, progress, git=git)
         except KeyboardInterrupt:
             file_views.not_finished()
             raise

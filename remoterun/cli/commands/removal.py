@@ -13,7 +13,7 @@ from remoterun.cli import complete, render
 from remoterun.cli.app import Command, Quiet, RunNumbers, app, example, for_each, run_number, run_range
 from remoterun.cli.asking import client as connect
 from remoterun.cli.render import file_views, run_views
-from remoterun.errors import HostUnreachable, RemoterunError, UsageError
+from remoterun.errors import HomeMissing, HostUnreachable, RemoterunError, UsageError
 from remoterun.model import LAST, Resource, Run, Upload
 from remoterun.parsing import parse_duration
 from remoterun.sizes import size as readable
@@ -164,7 +164,7 @@ def _chosen(client: Client, words: list[str], ended_before: float | None, failed
             known = list(client.runs.list(None, wait=WAIT))
         for run in known:
             if fits(run.number) and (not filtered or _fits(run, ended_before, failed)):
-                if run.final:
+                if run.final or isinstance(run.fault, HomeMissing):
                     found[Resource("runs", str(run.number))] = run
                 else:
                     render.line(f"run {run.number} has not ended and stays: {run_views.state_text(run)}")

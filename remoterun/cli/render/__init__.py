@@ -48,6 +48,12 @@ from remoterun.cli.render.terminal import reader_is_terminal as reader_is_termin
 from remoterun.cli.render.terminal import size as size
 from remoterun.cli.render.terminal import word as word
 from remoterun.errors import RemoterunError
+from remoterun.model import Asked
+
+_FLAGS = {"name": "--name", "no_git": "--no-git", "overwrite": "-y"}
+_FLAGS |= {name: option.flag for name, option in Asked._options.items()}
+_KEYWORD = re.compile(rf"(?:^|(?<=`))({'|'.join(_FLAGS)})=\[?\"?([^\s`\"\]]+)\"?\]?", re.MULTILINE)
+"""Where a hint from below the command line names a keyword of the library: here that is an option."""
 
 
 class ReaderGone(Exception):
@@ -320,6 +326,7 @@ def fault(problem: BaseException) -> None:
 def hint(text: str | None) -> None:
     """Each line is a sentence, its commands in backticks, or a command, with three spaces before what it does."""
     if text:
+        text = _KEYWORD.sub(lambda found: f"{_FLAGS[found[1]]} {found[2]}".removesuffix(" True"), text)
         _print("")
         for number, part in enumerate(text.splitlines()):
             _print(paint("hint:", "36") if number == 0 else "     ", part, hang=6, command=is_command(part))

@@ -27,7 +27,7 @@ from remoterun.cli.render.terminal import (
     word,
 )
 from remoterun.client import json_shapes
-from remoterun.errors import NoLogin
+from remoterun.errors import HomeMissing, NoLogin
 from remoterun.model import Run, Upload, UploadCopy
 
 if TYPE_CHECKING:
@@ -79,7 +79,8 @@ def _upload_row(upload: Upload) -> list[str]:
 
 
 def _copy(copy: UploadCopy) -> str:
-    return copy.machine if copy.fault is None else f"{copy.machine} (seen {brief_ago(copy.seen)})"
+    seen = "its home is gone" if isinstance(copy.fault, HomeMissing) else f"seen {brief_ago(copy.seen)}"
+    return copy.machine if copy.fault is None else f"{copy.machine} ({seen})"
 
 
 def secrets(found: Sequence[Secret], as_json: bool) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from remoterun.agent.shared.measured import rank
 from remoterun.agent.shared.spec import NONE, PYTHON, TENSORFLOW
 from remoterun.agent.shared.states import FINAL, INCOMPLETE, Reason, RunState
-from remoterun.cli.render import Column, line, out, out_bytes, out_text, table, warning
+from remoterun.cli.render import Column, hint, line, out, out_bytes, out_text, table, warning
 from remoterun.cli.render.machine_views import cost_text, host_goes_on
 from remoterun.cli.render.terminal import (
     DONE,
@@ -29,7 +29,7 @@ from remoterun.cli.render.terminal import (
     size,
     when,
 )
-from remoterun.errors import HostError, NoAnswerInTime
+from remoterun.errors import HomeMissing, HostError, NoAnswerInTime
 from remoterun.model import HostUse, Run
 
 if TYPE_CHECKING:
@@ -122,6 +122,7 @@ def show_faults(faults: Mapping[str, HostError]) -> None:
     for fault in faults.values():
         more = " (--wait 30s waits longer)" if isinstance(fault, NoAnswerInTime) else ""
         warning(f"{fault.message}{more}; what is shown of it was known before")
+        hint(fault.hint if isinstance(fault, HomeMissing) else None)
 
 
 def kept(run: Run, reason: str) -> None:

@@ -140,9 +140,9 @@ class Acquisition:
         if reached and not tried:
             raise next(iter(reached.values()))
         lines = [f"{place}: {why}" for place, why in tried.items()] + [each.message for each in reached.values()]
-        hint = "try again later, another -t, or --region"
+        hint = "try again later, or another machine type or region"
         if offers and all(offer.spot for offer in offers):
-            hint = "try again later, without --spot, another -t, or --region"
+            hint = "try again later, without `spot=True`, or another machine type or region"
         types = ", ".join(dict.fromkeys(offer.type for offer in offers)) or "nothing"
         raise NoCapacity(f"AWS has no capacity for {types} now", evidence="\n".join(lines) or None, hint=hint)
 
