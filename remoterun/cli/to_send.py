@@ -21,6 +21,7 @@ from remoterun.cli.asking import agree_to_link
 from remoterun.errors import UsageError
 from remoterun.model import RunRequest, listed
 from remoterun.sizes import counted
+from remoterun.source.own_files import own_files
 from remoterun.source.tree import in_order
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ class Sending:
     def choose(self, question: str, default: bool, letters: str = "ynq") -> str:
         """What a person answers, or, where nobody is asked, `default`. Raises `KeyboardInterrupt` for q."""
         usual = "y" if default else "n"
-        if self.yes or not render.is_interactive():
+        if self.yes or not render.can_ask():
             return usual
         answer = render.choose(question, letters, usual)
         if answer == "q":
@@ -82,7 +83,7 @@ def _folder_is_meant(request: RunRequest, how: Sending, problem: str) -> bool:
     places = [mount.place("") for mount in request.mounts]
     named = [path for path in _words(request.command, "", places) if os.path.isfile(path)]
     because = f"; the command names `{render.name(named[0])}`" if named else ""
-    if not how.yes and not render.is_interactive():
+    if not how.yes and not render.can_ask():
         means = "sends it, too" if named else "goes on without files"
         raise UsageError(f"{problem}{because}", hint=f"--no-git sends this folder; -y {means}")
     render.line(f"There is no git repository here{because}.")
@@ -95,7 +96,8 @@ def _folder_is_meant(request: RunRequest, how: Sending, problem: str) -> bool:
 def with_untracked(source: Source, command: str, places: list[str], how: Sending, home: Path) -> Source:
     """`source`, or the same with untracked files: those that the command names, or all. It is asked once, of one list.
 
-    `places`: of the mounts, which stand in the place of what is there.
+    `places`: of the mounts, which stand in the place of what is there. Files that remoterun wrote are left out, unless
+    the command names them, or their folder.
     """
     from remoterun.source import snapshot
 
@@ -105,10 +107,12 @@ def with_untracked(source: Source, command: str, places: list[str], how: Sending
         if path not in known and source.root is not None and os.path.isfile(os.path.join(source.root, path)):
             render.warning(f"`{render.name(path)}`, which the command names, is ignored, so it is not sent")
     absent = _outside(source.untracked, places)
+    own = set() if how.untracked else own_files(home, source.root or ".", _outside(absent, words))
+    absent = [path for path in absent if path not in own]
     if not absent:
         return source
     named = [path for path in absent if path in words]
-    if named and not how.yes and not how.untracked and not render.is_interactive():
+    if named and not how.yes and not how.untracked and not render.can_ask():
         typed = render.word(os.path.relpath(named[0], source.workdir or "."))
         raise UsageError(
             f"`{render.name(named[0])}`, which the command names, is not tracked by git, so it would not be sent",
@@ -120,7 +124,7 @@ def with_untracked(source: Source, command: str, places: list[str], how: Sending
         return source
     full = snapshot(Path.cwd(), include_untracked=True)
     if answer == "a" or not named:
-        return full
+        return replace(full, files=tuple(file for file in full.files if file.path not in own))
     return replace(source, files=in_order([*source.files, *(file for file in full.files if file.path in named)]))
 
 
@@ -133,7 +137,7 @@ def _answer(source: Source, absent: list[str], named: list[str], how: Sending, h
         will, them = "1 file is not tracked by git", "it"
     asked = json.dumps(["untracked", str(source.root), absent, named]).encode()
     file = home / "agreed" / hashlib.sha256(asked).hexdigest()
-    asks = not how.yes and not how.untracked and render.is_interactive()
+    asks = not how.yes and not how.untracked and render.can_ask()
     known = asks and file.exists()
     if how.untracked or known:
         answer = "a" if how.untracked else file.read_text()
@@ -145,7 +149,11 @@ def _answer(source: Source, absent: list[str], named: list[str], how: Sending, h
             render.line(f"  {render.name(path)}{'   (the command names it)' if path in named else ''}")
         if count > shown:
             render.line(f"  … and {count - shown} more, which `git status -uall` lists")
-        question = f"Send {which}? (a: all {count} files, n" if some else f"Send {them}, too? (n"
+        question = (
+            f"Send {which}? (a: all {count} files, n"
+            if some
+            else f"Send {them if count == 1 else f'all {count}'}, too? (n"
+        )
         answer = how.choose(f"{question}: run without {them}, q: quit)", bool(named), "yanq" if some else "ynq")
         if answer == "n" and (notebook := next((path for path in named if path.endswith(".ipynb")), None)):
             raise UsageError(f"the command needs `{render.name(notebook)}`", hint="answer y: it is executed there")
@@ -155,8 +163,7 @@ def _answer(source: Source, absent: list[str], named: list[str], how: Sending, h
         will = ""
     but = f", but for {which} (--include-untracked sends all)" if some and answer == "y" else ""
     sent = f"Not sent{but}" if but or answer == "n" else "Sent, too"
-    with render.loudly(known and answer != "n" and not (named and answer == "y")):
-        render.line(f"{will}{sent}{', as you answered before' if known else ''}.")
+    render.line(f"{will}{sent}{', as you answered before' if known else ''}.")
     return answer
 
 
@@ -212,7 +219,7 @@ def with_packages(prepared: Prepared, how: Sending) -> Prepared:
     else:
         what = listed([render.name(each) for each in packages])
         words = [word for each in packages for word in ("--pip", each)]
-    if how.yes and doubtful or not how.yes and not render.is_interactive():
+    if how.yes and doubtful or not how.yes and not render.can_ask():
         render.warning(text)
         also = "" if doubtful else ", and so does -y"
         render.line(f"  {' '.join(map(render.word, words))}   installs {what}{also}")
@@ -236,7 +243,7 @@ def standard_input(wanted: bool) -> Iterator[Path | None]:
     Blocks until its end. Raises `UsageError` where it can't be read, or can't be kept.
     """
     if not wanted:
-        if _holds_something():
+        if render.waiting_bytes() and not sys.stdin.isatty():
             render.warning("what comes on standard input is not sent: --stdin sends it to the command")
         yield None
         return
@@ -253,17 +260,3 @@ def standard_input(wanted: bool) -> Iterator[Path | None]:
                 f"standard input can't be read: {error.strerror}", hint="cat FILE | remoterun run --stdin …"
             )
         yield path
-
-
-def _holds_something() -> bool:
-    """Whether somebody meant to send it: bytes wait in it, and nobody has typed them."""
-    import array
-    import fcntl
-    import termios
-
-    waiting = array.array("i", [0])
-    try:
-        fcntl.ioctl(sys.stdin.fileno(), termios.FIONREAD, waiting)
-        return waiting[0] > 0 and not sys.stdin.isatty()
-    except (OSError, ValueError):
-        return False

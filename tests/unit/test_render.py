@@ -27,12 +27,13 @@ from remoterun.client.rented_hosts import HostNow, NewBucket
 from remoterun.client.renting import Plan
 from remoterun.client.upkeep import Checked, Collected, Damage, Freed, Usage, Use
 from remoterun.config import Config
-from remoterun.errors import HostUnreachable, RemoterunError
+from remoterun.errors import HostUnreachable, RemoterunError, UsageError
 from remoterun.machines import HOW_TO_LOG_IN
 from remoterun.model import HostUse, MachineType, Renting, Run, Upload, UploadCopy
 from remoterun.providers.base import Identity, Leftover, Offer, RentedHost
 from remoterun.session import translate
 from remoterun.transfer import Fetched
+from tests.workshop import until
 
 EVIL = "\x1b[2J\x9b31m\x07\x7f\x85\u202e\u2066\u200b\r\n\ud800x"
 """Clears the screen, colours by the one-character CSI of C1, rings, turns the direction of text, goes back."""
@@ -175,7 +176,8 @@ def test_a_host_that_costs_is_not_left_without_a_word(
 
 
 def test_what_is_asked_is_cleaned(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    answers = [b"what\n", b"\n", b"Q\n"]
+    """To a question of yes or no, `q` is an answer, too."""
+    answers = [b"what\n", b"\n", b"Q\n", b"q\n"]
     read, write = os.pipe()
     os.write(write, b"".join(answers))
     os.close(write)
@@ -183,8 +185,25 @@ def test_what_is_asked_is_cleaned(capsys: pytest.CaptureFixture[str], monkeypatc
         monkeypatch.setattr("sys.stdin", stdin)
         assert render.ask(f"{EVIL}?", default=True) is True
         assert render.choose(f"{EVIL}?", "ynq", "y") == "q"
+        with pytest.raises(KeyboardInterrupt):
+            render.ask(f"{EVIL}?", default=True)
     said = capsys.readouterr().err
-    assert said.count("[Y/n] ") == 2 and "[Y/n/q] " in said and obeyed(said) == []
+    assert said.count("[Y/n] ") == 3 and "[Y/n/q] " in said and obeyed(said) == []
+
+
+def test_what_was_typed_before_a_question_is_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is left to the shell."""
+    keyboard, screen = os.openpty()
+    with open(screen) as terminal:
+        monkeypatch.setattr("sys.stdin", terminal)
+        render.begin_question()
+        os.write(keyboard, b"echo next\n")
+        until(render.typed_ahead)
+        for ask in (lambda: render.ask("Go on?", True), lambda: render.ask_secret("Key: "), render.begin_question):
+            with pytest.raises(UsageError, match="a next line was typed already"):
+                ask()
+        assert terminal.readline() == "echo next\n" and not render.typed_ahead()
+    os.close(keyboard)
 
 
 @pytest.mark.parametrize("char", "\u3164\u115f\u1160\uffa0\u034f\U000e0100\u17b4\u180b")

@@ -170,8 +170,6 @@ def cp(
                 raise UsageError(
                     "both sides are resources: one of them has to be here", hint=f"remoterun cp {source} ."
                 )
-            from remoterun.source import line_to_ignore
-
             into = target.endswith("/")
             try:
                 with live_views.progress(json) as progress:
@@ -183,9 +181,6 @@ def cp(
                 file_views.not_finished()
                 raise
             file_views.fetched(fetched, source, json)
-            ignoring = line_to_ignore(os.path.abspath(fetched.place)) if fetched.files and not json else None
-            if ignoring is not None:  # else each run from here on asks about it
-                render.line(f"  {ignoring}   keeps it out of what runs are sent")
         elif target is not None and Resource.is_one(target):
             path = Path(source)
             _check(path)
@@ -206,9 +201,20 @@ def _conflict(yes: bool, ignore: bool) -> Any:
 
     if yes or ignore:
         return lambda path: yes
-    if not render.is_interactive():
+    if not render.can_ask():
         return refuse
-    return lambda path: render.ask(f"{render.name(path)} exists. Overwrite it? (-y overwrites all)", default=False)
+    answer = ""
+
+    def overwrites(path: str) -> bool:
+        nonlocal answer
+        if answer != "a":
+            question = f"{render.name(path)} exists. Overwrite it? (a: all, q: quit; -i keeps all)"
+            answer = render.choose(question, "yanq", "n")
+        if answer == "q":
+            raise KeyboardInterrupt
+        return answer != "n"
+
+    return overwrites
 
 
 def _folder_for(client: Client, source: Resource) -> str:
@@ -227,4 +233,5 @@ def _to_stdout(client: Client, source: str, json: bool) -> None:
     with live_views.progress(json) as progress:
         show = functools.partial(render.command_bytes, stderr=False)
         fetched = client.files.read(source, show, progress, archive=archive)
+    client.files.note_stdout()
     file_views.copy_warnings(fetched)

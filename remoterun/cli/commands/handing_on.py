@@ -92,6 +92,7 @@ def report(
     with connect() as client:
         numbers = dict.fromkeys(client.registry.run(run_number(each)).number for each in runs)
         render.out_bytes(client.runs.report(list(numbers)))
+        client.files.note_stdout()
 
 
 def _agree(target: Path, yes: bool) -> None:
@@ -99,7 +100,7 @@ def _agree(target: Path, yes: bool) -> None:
     if yes or not target.exists():
         return
     shown = render.name(str(target))
-    if not render.is_interactive() or not render.ask(f"{shown} exists. Overwrite it?", default=False):
+    if not render.can_ask() or not render.ask(f"{shown} exists. Overwrite it?", default=False):
         raise AlreadyExists(f"`{shown}` exists already", hint="-y overwrites it; `--out FILE` names another one")
 
 

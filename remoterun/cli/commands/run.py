@@ -120,7 +120,7 @@ def agree_to_project(client: Client, file: Path, asked: Asked, typed: Mapping[st
     if not rows or agreed.exists():
         return
     name = render.name(os.path.relpath(file))
-    if not render.is_interactive():
+    if not render.can_ask():
         raise UsageError(
             f"`{name}` decides {listed([f'`{key}`' for key in rows])}, and nobody has agreed to that",
             hint=f"remoterun run {options_of(decided)} …   decides it\nor answer once, at a terminal; -y is no answer",

@@ -7,6 +7,7 @@ Colours, bars and spinners only on a terminal.
 from __future__ import annotations
 
 import contextlib
+import functools
 import getpass
 import io
 import json
@@ -35,6 +36,7 @@ from remoterun.cli.render.terminal import (
     shortened,
     shown,
     terminal_width,
+    waiting_bytes,
 )
 from remoterun.cli.render.terminal import clean as clean
 from remoterun.cli.render.terminal import dollars as dollars
@@ -46,7 +48,7 @@ from remoterun.cli.render.terminal import paint as paint
 from remoterun.cli.render.terminal import reader_is_terminal as reader_is_terminal
 from remoterun.cli.render.terminal import size as size
 from remoterun.cli.render.terminal import word as word
-from remoterun.errors import RemoterunError
+from remoterun.errors import RemoterunError, UsageError
 
 
 class ReaderGone(Exception):
@@ -72,7 +74,7 @@ def paged() -> Iterator[None]:
     with contextlib.redirect_stdout(shown) if is_terminal(sys.stdout) else contextlib.nullcontext():
         yield
     text = shown.getvalue()
-    if text.count("\n") < shutil.get_terminal_size().lines:
+    if text.count("\n") < shutil.get_terminal_size().lines or typed_ahead():
         sys.stdout.write(text)
     else:
         import pydoc  # takes longer than most commands
@@ -367,8 +369,26 @@ def said_by_parser(problem: Any) -> tuple[str, str]:
     return message[:1].lower() + message[1:], f"did you mean `{near}`?" if near else ""
 
 
+def can_ask() -> bool:
+    """Whether a person can be asked now: somebody sits at a terminal, and has not `typed_ahead`, which is said."""
+    if is_interactive() and typed_ahead():
+        _say_that_nothing_is_asked()
+        return False
+    return is_interactive()
+
+
+def typed_ahead() -> bool:
+    """Whether a terminal holds lines already: they were typed, or pasted, for the shell, and are left to it."""
+    return is_terminal(sys.stdin) and waiting_bytes() > 0
+
+
+@functools.cache
+def _say_that_nothing_is_asked() -> None:
+    line("Nothing is asked, since a next line was typed already: the shell gets it.")
+
+
 def ask(question: str, default: bool) -> bool:
-    """Ask a person yes or no; Enter means `default`."""
+    """Ask a person yes or no; Enter means `default`. Raises `KeyboardInterrupt` for q."""
     return choose(question, "yn", "y" if default else "n") == "y"
 
 
@@ -376,15 +396,19 @@ def choose(question: str, letters: str, default: str) -> str:
     """Ask a person for one of `letters`, or the word it begins: y(es), a(ll), n(o), q(uit). Enter means `default`."""
     choices = "/".join(letter.upper() if letter == default else letter for letter in letters)
     words = {"y": "yes", "a": "all", "n": "no", "q": "quit"}
+    begin_question()
     while True:
         word = _answer(f"{question} [{choices}] ") or default
         if any(word.lower() in (letter, words[letter]) for letter in letters):
             return word[0].lower()
+        if word.lower() in ("q", "quit"):
+            raise KeyboardInterrupt
         line(f"  `{word}` is not an answer: type {', '.join(letters[:-1])} or {letters[-1]}, then Enter")
 
 
 def ask_text(question: str) -> str:
     """What a person types, without spaces around it; empty for Enter."""
+    begin_question()
     return _answer(f"{question} ")
 
 
@@ -398,7 +422,9 @@ def ask_secret(question: str) -> str | None:
 
 
 def begin_question() -> None:
-    """A person is asked next, on a line of its own."""
+    """A person is asked next, on a line of its own. Raises `UsageError` where that has `typed_ahead`."""
+    if typed_ahead():
+        raise UsageError("nothing is asked, since a next line was typed already", hint="type the command by itself")
     for parts in _unshown:
         _print(*parts)
     _unshown.clear()
@@ -407,7 +433,6 @@ def begin_question() -> None:
 
 def _answer(question: str) -> str:
     """What a person types; the end of stdin is as good as ^C."""
-    begin_question()
     sys.stderr.write(laid_out([question.rstrip(" ")], sys.stderr) + " ")
     sys.stderr.flush()
     answer = sys.stdin.readline()
