@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import json
 import os
@@ -20,8 +21,8 @@ from remoterun.cli import render
 from remoterun.cli.asking import agree_to_link
 from remoterun.errors import UsageError
 from remoterun.model import RunRequest, listed
+from remoterun.own_files import own_files
 from remoterun.sizes import counted
-from remoterun.source.own_files import own_files
 from remoterun.source.tree import in_order
 
 if TYPE_CHECKING:
@@ -43,16 +44,15 @@ class Sending:
     no_git: bool
     yes: bool
 
+    @functools.cached_property
+    def asks(self) -> bool:
+        """Whether a person is asked."""
+        return not self.yes and render.can_ask()
+
     def choose(self, question: str, default: bool, letters: str = "ynq") -> str:
         """What a person answers, or, where nobody is asked, `default`. Raises `KeyboardInterrupt` for q."""
         usual = "y" if default else "n"
-        if self.yes or not render.can_ask():
-            return usual
-        answer = render.choose(question, letters, usual)
-        if answer == "q":
-            render.line("Nothing was run.")
-            raise KeyboardInterrupt
-        return answer
+        return render.choose(question, letters, usual) if self.asks else usual
 
 
 def source_to_send(request: RunRequest, how: Sending) -> Source | None:
@@ -83,7 +83,7 @@ def _folder_is_meant(request: RunRequest, how: Sending, problem: str) -> bool:
     places = [mount.place("") for mount in request.mounts]
     named = [path for path in _words(request.command, "", places) if os.path.isfile(path)]
     because = f"; the command names `{render.name(named[0])}`" if named else ""
-    if not how.yes and not render.can_ask():
+    if not how.yes and not how.asks:
         means = "sends it, too" if named else "goes on without files"
         raise UsageError(f"{problem}{because}", hint=f"--no-git sends this folder; -y {means}")
     render.line(f"There is no git repository here{because}.")
@@ -112,7 +112,7 @@ def with_untracked(source: Source, command: str, places: list[str], how: Sending
     if not absent:
         return source
     named = [path for path in absent if path in words]
-    if named and not how.yes and not how.untracked and not render.can_ask():
+    if named and not how.yes and not how.untracked and not how.asks:
         typed = render.word(os.path.relpath(named[0], source.workdir or "."))
         raise UsageError(
             f"`{render.name(named[0])}`, which the command names, is not tracked by git, so it would not be sent",
@@ -137,7 +137,7 @@ def _answer(source: Source, absent: list[str], named: list[str], how: Sending, h
         will, them = "1 file is not tracked by git", "it"
     asked = json.dumps(["untracked", str(source.root), absent, named]).encode()
     file = home / "agreed" / hashlib.sha256(asked).hexdigest()
-    asks = not how.yes and not how.untracked and render.can_ask()
+    asks = how.asks and not how.untracked
     known = asks and file.exists()
     if how.untracked or known:
         answer = "a" if how.untracked else file.read_text()
@@ -219,7 +219,7 @@ def with_packages(prepared: Prepared, how: Sending) -> Prepared:
     else:
         what = listed([render.name(each) for each in packages])
         words = [word for each in packages for word in ("--pip", each)]
-    if how.yes and doubtful or not how.yes and not render.can_ask():
+    if how.yes and doubtful or not how.yes and not how.asks:
         render.warning(text)
         also = "" if doubtful else ", and so does -y"
         render.line(f"  {' '.join(map(render.word, words))}   installs {what}{also}")

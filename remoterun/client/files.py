@@ -31,7 +31,6 @@ from remoterun.client.stores import Store, fetch, manifest_of, store_of
 from remoterun.client.upload_copies import absent, note_versions
 from remoterun.errors import HostUnreachable, NotFound, UsageError
 from remoterun.model import MachineType, Resource
-from remoterun.source.own_files import note_own
 from remoterun.transfer import Fetched, Progress
 
 if TYPE_CHECKING:
@@ -77,13 +76,7 @@ class Files:
             return matching(manifest, below, pattern)
 
         how = conflict or transfer.refuse
-        fetched = self._fetch(below, target, how, progress or Progress(), into, choose if pattern else None)
-        note_own(self._connections.config.home, fetched.written)
-        return fetched
-
-    def note_stdout(self) -> None:
-        """Note that stdout, where it is a file, was written by remoterun: a run is not sent it unasked."""
-        note_own(self._connections.config.home, [1])
+        return self._fetch(below, target, how, progress or Progress(), into, choose if pattern else None)
 
     def read(
         self,
@@ -199,9 +192,7 @@ class Files:
             if details["spec"] is not None:
                 card = publishing.made_how(model, run, RunSpec.from_record(details["spec"]))
         libraries = pages.libraries(self._connections.config.home, note)
-        made = publishing.publish(model, card, libraries, folder)
-        note_own(self._connections.config.home, folder.rglob("*"))
-        return made
+        return publishing.publish(model, card, libraries, folder)
 
     def film(
         self, number: int | str, target: Path, name: str = "", fps: float = 4, progress: Progress | None = None
@@ -216,9 +207,7 @@ class Files:
             resource = Resource("runs", str(run.number))
             self._fetch(resource, folder, transfer.refuse, progress or Progress(), True, choose)
 
-        made = make_film(run, fetch_some, target, name, fps)
-        note_own(self._connections.config.home, [target])
-        return made
+        return make_film(run, fetch_some, target, name, fps)
 
     def _fetch_model(self, resource: Resource, progress: Progress) -> PageModel:
         from remoterun import model_page as pages

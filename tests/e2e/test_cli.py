@@ -166,7 +166,7 @@ def test_copies_meet_what_is_there(data: Place, tmp_path: Path) -> None:
         for path in files:
             path.write_text("mine")
         terminal = data.spawn("cp", "uploads/odd", str(tmp_path))
-        terminal.expect(r"\(a: all, q: quit; -i keeps all\) \[y/a/N/q\] ")
+        terminal.expect(r"\(a: all; -i keeps all\) \[y/a/N/q\] ")
         terminal.sendline(answer)
         assert ended(terminal) == (130 if mine else 0)
         assert [path.read_text() for path in files].count("mine") == mine and len(files) > 1

@@ -16,6 +16,7 @@ from remoterun.cli.asking import client as connect
 from remoterun.cli.render import file_views, live_views
 from remoterun.errors import NotFound, SomeDamaged, UsageError
 from remoterun.model import Resource, check_upload_name
+from remoterun.own_files import note_own
 from remoterun.parsing import parse_duration
 
 if TYPE_CHECKING:
@@ -181,6 +182,7 @@ def cp(
                 file_views.not_finished()
                 raise
             file_views.fetched(fetched, source, json)
+            note_own(client.config.home, fetched.written)
         elif target is not None and Resource.is_one(target):
             path = Path(source)
             _check(path)
@@ -208,10 +210,7 @@ def _conflict(yes: bool, ignore: bool) -> Any:
     def overwrites(path: str) -> bool:
         nonlocal answer
         if answer != "a":
-            question = f"{render.name(path)} exists. Overwrite it? (a: all, q: quit; -i keeps all)"
-            answer = render.choose(question, "yanq", "n")
-        if answer == "q":
-            raise KeyboardInterrupt
+            answer = render.choose(f"{render.name(path)} exists. Overwrite it? (a: all; -i keeps all)", "yanq", "n")
         return answer != "n"
 
     return overwrites
@@ -233,5 +232,5 @@ def _to_stdout(client: Client, source: str, json: bool) -> None:
     with live_views.progress(json) as progress:
         show = functools.partial(render.command_bytes, stderr=False)
         fetched = client.files.read(source, show, progress, archive=archive)
-    client.files.note_stdout()
+    note_own(client.config.home, [1])
     file_views.copy_warnings(fetched)

@@ -12,6 +12,7 @@ from remoterun.cli.app import Command, Json, RunNumber, WithModel, app, example,
 from remoterun.cli.asking import client as connect
 from remoterun.cli.render import live_views
 from remoterun.errors import AlreadyExists, UsageError
+from remoterun.own_files import note_own
 from remoterun.sizes import counted
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ def film(
         _agree(target, yes)
         with live_views.progress(json) as progress:
             made = client.files.film(number, target, name, fps, progress)
+        note_own(client.config.home, [target])
     _filmed(made, json)
 
 
@@ -62,6 +64,7 @@ def publish(
     """
     with connect() as client, live_views.progress(json) as progress:
         made = client.files.publish(source, folder, progress, render.line)
+        note_own(client.config.home, folder.rglob("*"))
     if json:
         record = {"files": made.files, "size": made.size, "card": dict(made.card)}
         render.out_json({"folder": str(made.folder), **record})
@@ -92,7 +95,7 @@ def report(
     with connect() as client:
         numbers = dict.fromkeys(client.registry.run(run_number(each)).number for each in runs)
         render.out_bytes(client.runs.report(list(numbers)))
-        client.files.note_stdout()
+        note_own(client.config.home, [1])
 
 
 def _agree(target: Path, yes: bool) -> None:

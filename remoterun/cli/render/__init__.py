@@ -7,7 +7,6 @@ Colours, bars and spinners only on a terminal.
 from __future__ import annotations
 
 import contextlib
-import functools
 import getpass
 import io
 import json
@@ -370,11 +369,11 @@ def said_by_parser(problem: Any) -> tuple[str, str]:
 
 
 def can_ask() -> bool:
-    """Whether a person can be asked now: somebody sits at a terminal, and has not `typed_ahead`, which is said."""
-    if is_interactive() and typed_ahead():
-        _say_that_nothing_is_asked()
-        return False
-    return is_interactive()
+    """Whether a person can be asked now. One who has `typed_ahead` is told that nothing is asked."""
+    ahead = is_interactive() and typed_ahead()
+    if ahead:
+        line("Nothing is asked, since a next line was typed already: the shell gets it.")
+    return is_interactive() and not ahead
 
 
 def typed_ahead() -> bool:
@@ -382,27 +381,23 @@ def typed_ahead() -> bool:
     return is_terminal(sys.stdin) and waiting_bytes() > 0
 
 
-@functools.cache
-def _say_that_nothing_is_asked() -> None:
-    line("Nothing is asked, since a next line was typed already: the shell gets it.")
-
-
 def ask(question: str, default: bool) -> bool:
-    """Ask a person yes or no; Enter means `default`. Raises `KeyboardInterrupt` for q."""
+    """Ask a person yes or no; Enter means `default`."""
     return choose(question, "yn", "y" if default else "n") == "y"
 
 
 def choose(question: str, letters: str, default: str) -> str:
-    """Ask a person for one of `letters`, or the word it begins: y(es), a(ll), n(o), q(uit). Enter means `default`."""
+    """Ask a person for one of `letters`, or the word it begins: y(es), a(ll), n(o). Enter means `default`. Raises
+    `KeyboardInterrupt` for q(uit), also where that is not among them."""
     choices = "/".join(letter.upper() if letter == default else letter for letter in letters)
     words = {"y": "yes", "a": "all", "n": "no", "q": "quit"}
     begin_question()
     while True:
         word = _answer(f"{question} [{choices}] ") or default
-        if any(word.lower() in (letter, words[letter]) for letter in letters):
-            return word[0].lower()
         if word.lower() in ("q", "quit"):
             raise KeyboardInterrupt
+        if any(word.lower() in (letter, words[letter]) for letter in letters):
+            return word[0].lower()
         line(f"  `{word}` is not an answer: type {', '.join(letters[:-1])} or {letters[-1]}, then Enter")
 
 

@@ -1,7 +1,6 @@
-"""The files that remoterun itself has written here: copies, films, pages, reports. A run is not sent them unasked.
+"""The files that remoterun itself wrote here: copies, films, pages, reports. A run is not sent them unasked.
 
-The home has a line for each, by which it is known also under another name. Once its user has changed it, it is a file
-like any other.
+The home has a line for each. One that its user changes afterwards is the user's.
 """
 
 from __future__ import annotations
@@ -18,13 +17,11 @@ MOST_BYTES = 8 << 20
 
 
 def note_own(home: Path, written: Iterable[str | Path | int]) -> None:
-    """Note files and links that were just written, by path or descriptor. What is neither is not noted, and an error is
-    none."""
-    lines = [line for each in written if (line := _line(each))]
-    with contextlib.suppress(OSError):
-        is_full = (home / FILE).exists() and (home / FILE).stat().st_size > MOST_BYTES
-        with (home / FILE).open("w" if is_full else "a") as file:
-            file.writelines(lines)
+    """Note files and links that were just written, by path or descriptor. An error is none."""
+    with contextlib.suppress(OSError), (home / FILE).open("a") as file:
+        if file.tell() > MOST_BYTES:
+            file.truncate(0)
+        file.writelines(map(_line, written))
 
 
 def own_files(home: Path, root: str, paths: Iterable[str]) -> set[str]:
@@ -32,7 +29,7 @@ def own_files(home: Path, root: str, paths: Iterable[str]) -> set[str]:
     known: set[str] = set()
     with contextlib.suppress(OSError), (home / FILE).open() as file:
         known.update(file)
-    return {path for path in paths if _line(os.path.join(root, path)) in known} if known else set()
+    return {path for path in paths if known and _line(os.path.join(root, path)) in known}
 
 
 def _line(file: str | Path | int) -> str:
