@@ -21,9 +21,9 @@ from remoterun.cli import render
 from remoterun.cli.asking import agree_to_link
 from remoterun.errors import UsageError
 from remoterun.model import RunRequest, listed
-from remoterun.own_files import own_files
 from remoterun.sizes import counted
 from remoterun.source.tree import in_order
+from remoterun.stamps import own_files
 
 if TYPE_CHECKING:
     from remoterun.client.packages import Choice
@@ -88,16 +88,14 @@ def _folder_is_meant(request: RunRequest, how: Sending, problem: str) -> bool:
         raise UsageError(f"{problem}{because}", hint=f"--no-git sends this folder; -y {means}")
     render.line(f"There is no git repository here{because}.")
     sent = how.choose("Send this folder? (n: run without files, q: quit)", bool(named)) == "y"
-    with render.loudly(sent):
-        render.line("This folder is sent as it is." if sent else "No files of yours will be available in this run.")
+    render.line("This folder is sent as it is." if sent else "No files of yours will be available in this run.")
     return sent
 
 
 def with_untracked(source: Source, command: str, places: list[str], how: Sending, home: Path) -> Source:
     """`source`, or the same with untracked files: those that the command names, or all. It is asked once, of one list.
 
-    `places`: of the mounts, which stand in the place of what is there. Files that remoterun wrote are left out, unless
-    the command names them, or their folder.
+    `places`: of mounts, which hide what is there. Files that remoterun wrote are left out, unless they are named.
     """
     from remoterun.source import snapshot
 
@@ -106,9 +104,8 @@ def with_untracked(source: Source, command: str, places: list[str], how: Sending
     for path in words:
         if path not in known and source.root is not None and os.path.isfile(os.path.join(source.root, path)):
             render.warning(f"`{render.name(path)}`, which the command names, is ignored, so it is not sent")
-    absent = _outside(source.untracked, places)
-    own = set() if how.untracked else own_files(home, source.root or ".", _outside(absent, words))
-    absent = [path for path in absent if path not in own]
+    own = set() if how.untracked else own_files(home, source.root or ".", _outside(source.untracked, words))
+    absent = [path for path in _outside(source.untracked, places) if path not in own]
     if not absent:
         return source
     named = [path for path in absent if path in words]
@@ -132,9 +129,9 @@ def _answer(source: Source, absent: list[str], named: list[str], how: Sending, h
     """What of the untracked files is sent, which is said: "n", none; "y", the `named`, or all if none is; "a", all."""
     count, some = len(absent), 0 < len(named) < len(absent)
     which = f"`{render.name(named[0])}`" if len(named) == 1 else f"the {len(named)} that the command names"
-    will, them = f"{render.files(count)} are not tracked by git", "them"
+    will, them, every = f"{render.files(count)} are not tracked by git", "them", f"all {count}"
     if count == 1:
-        will, them = "1 file is not tracked by git", "it"
+        will, them, every = "1 file is not tracked by git", "it", "it"
     asked = json.dumps(["untracked", str(source.root), absent, named]).encode()
     file = home / "agreed" / hashlib.sha256(asked).hexdigest()
     asks = how.asks and not how.untracked
@@ -149,11 +146,7 @@ def _answer(source: Source, absent: list[str], named: list[str], how: Sending, h
             render.line(f"  {render.name(path)}{'   (the command names it)' if path in named else ''}")
         if count > shown:
             render.line(f"  … and {count - shown} more, which `git status -uall` lists")
-        question = (
-            f"Send {which}? (a: all {count} files, n"
-            if some
-            else f"Send {them if count == 1 else f'all {count}'}, too? (n"
-        )
+        question = f"Send {which}? (a: all {count} files, n" if some else f"Send {every}, too? (n"
         answer = how.choose(f"{question}: run without {them}, q: quit)", bool(named), "yanq" if some else "ynq")
         if answer == "n" and (notebook := next((path for path in named if path.endswith(".ipynb")), None)):
             raise UsageError(f"the command needs `{render.name(notebook)}`", hint="answer y: it is executed there")

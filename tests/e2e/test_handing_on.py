@@ -22,7 +22,7 @@ from remoterun.client.publishing import publish
 from remoterun.errors import AlreadyExists, NotFound
 from remoterun.model import RunRequest
 from remoterun.model_page import libraries, local_model
-from remoterun.own_files import own_files
+from remoterun.stamps import own_files
 from tests import commands
 from tests.browser import Tab, missing_npm, serve
 from tests.commands import REMOTERUN

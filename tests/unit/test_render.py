@@ -206,6 +206,15 @@ def test_what_was_typed_before_a_question_is_no_answer(monkeypatch: pytest.Monke
     os.close(keyboard)
 
 
+def test_the_total_of_a_disk_has_its_images(capsys: pytest.CaptureFixture[str]) -> None:
+    images = [
+        Use("image", name, 5_000_000, 2_000_000, None, {"used": 1.0, "contents": name}) for name in ("one", "two")
+    ]
+    found = Usage("m", "/h", 1_000_000, 5, 5, {"shared": {"count": 0}}, tuple(images))
+    file_views.usage_table(found, False)
+    assert re.search(r"^total +8(\.0)? MB$", capsys.readouterr().out, re.MULTILINE), "3 MB are in both images"
+
+
 @pytest.mark.parametrize("char", "\u3164\u115f\u1160\uffa0\u034f\U000e0100\u17b4\u180b")
 def test_what_has_no_width_is_seen(char: str) -> None:
     """Two names that differ in it would be the same to a reader; an emoji of two characters is one."""

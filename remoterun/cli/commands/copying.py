@@ -16,8 +16,8 @@ from remoterun.cli.asking import client as connect
 from remoterun.cli.render import file_views, live_views
 from remoterun.errors import NotFound, SomeDamaged, UsageError
 from remoterun.model import Resource, check_upload_name
-from remoterun.own_files import note_own
 from remoterun.parsing import parse_duration
+from remoterun.stamps import note_own
 
 if TYPE_CHECKING:
     from remoterun.client import Client

@@ -12,8 +12,8 @@ from remoterun.cli.app import Command, Json, RunNumber, WithModel, app, example,
 from remoterun.cli.asking import client as connect
 from remoterun.cli.render import live_views
 from remoterun.errors import AlreadyExists, UsageError
-from remoterun.own_files import note_own
 from remoterun.sizes import counted
+from remoterun.stamps import note_own
 
 if TYPE_CHECKING:
     from remoterun.client.film import Film

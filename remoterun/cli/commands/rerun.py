@@ -63,7 +63,7 @@ def rerun(
     json: RunAsJson = False,
     **typed: Any,
 ) -> int:
-    """Run a run again: its source and mounts as they were then.
+    """Start a run again: its source and mounts as they were then.
 
     It gets a new number. What is typed here takes the place of what the run had. Its machine must be there, as it
     keeps the files; they go to another one with -t.

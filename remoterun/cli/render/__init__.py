@@ -370,10 +370,9 @@ def said_by_parser(problem: Any) -> tuple[str, str]:
 
 def can_ask() -> bool:
     """Whether a person can be asked now. One who has `typed_ahead` is told that nothing is asked."""
-    ahead = is_interactive() and typed_ahead()
-    if ahead:
+    if is_interactive() and typed_ahead():
         line("Nothing is asked, since a next line was typed already: the shell gets it.")
-    return is_interactive() and not ahead
+    return is_interactive() and not typed_ahead()
 
 
 def typed_ahead() -> bool:
@@ -391,7 +390,6 @@ def choose(question: str, letters: str, default: str) -> str:
     `KeyboardInterrupt` for q(uit), also where that is not among them."""
     choices = "/".join(letter.upper() if letter == default else letter for letter in letters)
     words = {"y": "yes", "a": "all", "n": "no", "q": "quit"}
-    begin_question()
     while True:
         word = _answer(f"{question} [{choices}] ") or default
         if word.lower() in ("q", "quit"):
@@ -403,7 +401,6 @@ def choose(question: str, letters: str, default: str) -> str:
 
 def ask_text(question: str) -> str:
     """What a person types, without spaces around it; empty for Enter."""
-    begin_question()
     return _answer(f"{question} ")
 
 
@@ -428,6 +425,7 @@ def begin_question() -> None:
 
 def _answer(question: str) -> str:
     """What a person types; the end of stdin is as good as ^C."""
+    begin_question()
     sys.stderr.write(laid_out([question.rstrip(" ")], sys.stderr) + " ")
     sys.stderr.flush()
     answer = sys.stdin.readline()
