@@ -109,13 +109,6 @@ def with_untracked(source: Source, command: str, places: list[str], how: Sending
     if not absent:
         return source
     named = [path for path in absent if path in words]
-    if named and not how.yes and not how.untracked and not how.asks:
-        typed = render.word(os.path.relpath(named[0], source.workdir or "."))
-        raise UsageError(
-            f"`{render.name(named[0])}`, which the command names, is not tracked by git, so it would not be sent",
-            hint="-y sends what the command names, --include-untracked all that git does not track\n"
-            f"git add {typed}   tracks it",
-        )
     answer = _answer(source, absent, named, how, home)
     if answer == "n" or how.untracked:
         return source
@@ -134,8 +127,14 @@ def _answer(source: Source, absent: list[str], named: list[str], how: Sending, h
         will, them, every = "1 file is not tracked by git", "it", "it"
     asked = json.dumps(["untracked", str(source.root), absent, named]).encode()
     file = home / "agreed" / hashlib.sha256(asked).hexdigest()
-    asks = how.asks and not how.untracked
-    known = asks and file.exists()
+    known = not how.yes and not how.untracked and render.is_interactive() and file.exists()
+    if named and not (how.yes or how.untracked or known or how.asks):
+        typed = render.word(os.path.relpath(named[0], source.workdir or "."))
+        raise UsageError(
+            f"`{render.name(named[0])}`, which the command names, is not tracked by git, so it would not be sent",
+            hint="-y sends what the command names, --include-untracked all that git does not track\n"
+            f"git add {typed}   tracks it",
+        )
     if how.untracked or known:
         answer = "a" if how.untracked else file.read_text()
         will += ". "
@@ -150,7 +149,7 @@ def _answer(source: Source, absent: list[str], named: list[str], how: Sending, h
         answer = how.choose(f"{question}: run without {them}, q: quit)", bool(named), "yanq" if some else "ynq")
         if answer == "n" and (notebook := next((path for path in named if path.endswith(".ipynb")), None)):
             raise UsageError(f"the command needs `{render.name(notebook)}`", hint="answer y: it is executed there")
-        if asks:
+        if how.asks:
             file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             file.write_text(answer)
         will = ""

@@ -82,7 +82,7 @@ def test_a_loss_is_shown_as_it_falls(plain: Place) -> None:
 
 
 def test_a_line_that_is_pasted_after_a_command_is_the_shells(plain: Place) -> None:
-    """Whatever that command would ask, or show in a pager."""
+    """Whatever that command would ask, or show in a pager. An answer of before holds."""
     shell = pexpect.spawn(
         "bash", ["--norc", "-i"], cwd=str(plain.folder), env=plain.env, timeout=60, encoding="utf-8", dimensions=(3, 99)
     )
@@ -90,7 +90,7 @@ def test_a_line_that_is_pasted_after_a_command_is_the_shells(plain: Place) -> No
     shell.expect("ready\r\n")
     plain.run("run", "-y", "seq 1000")
     pasted = {
-        "run 'echo r''an'": "Nothing is asked, since a next line.*Not sent.*ran\r\n",
+        "run 'echo r''an'": "A next line was typed already: it is left to the shell.*Not sent.*ran\r\n",
         "run 'cat data/input.txt'": "-y sends what the command names",
         "secret set TOKEN": "nothing is asked, since a next line was typed already",
         "diff 1 2": "command.*echo ran",
@@ -98,6 +98,10 @@ def test_a_line_that_is_pasted_after_a_command_is_the_shells(plain: Place) -> No
     for command, said in pasted.items():
         shell.send(f"{commands.REMOTERUN} {command}\necho ne''xt line\n")
         shell.expect(f"(?s){said}.*next line\r\n")
+    shell.sendline(f"{commands.REMOTERUN} run 'cat data/input.txt'")
+    shell.expect_exact("[Y/n/q] ")
+    shell.send(f"\n{commands.REMOTERUN} run 'cat data/input.txt'\necho ne''xt line\n")
+    shell.expect("(?s)Sent, too, as you answered before.*next line\r\n")
     shell.close()
 
 

@@ -203,12 +203,12 @@ def _conflict(yes: bool, ignore: bool) -> Any:
 
     if yes or ignore:
         return lambda path: yes
-    if not render.can_ask():
-        return refuse
     answer = ""
 
     def overwrites(path: str) -> bool:
         nonlocal answer
+        if not answer and not render.can_ask():
+            return refuse(path)
         if answer != "a":
             answer = render.choose(f"{render.name(path)} exists. Overwrite it? (a: all; -i keeps all)", "yanq", "n")
         return answer != "n"

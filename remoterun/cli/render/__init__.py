@@ -371,7 +371,7 @@ def said_by_parser(problem: Any) -> tuple[str, str]:
 def can_ask() -> bool:
     """Whether a person can be asked now. One who has `typed_ahead` is told that nothing is asked."""
     if is_interactive() and typed_ahead():
-        line("Nothing is asked, since a next line was typed already: the shell gets it.")
+        line("A next line was typed already: it is left to the shell, and nothing is asked.")
     return is_interactive() and not typed_ahead()
 
 
