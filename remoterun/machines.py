@@ -20,7 +20,6 @@ from remoterun.parsing import did_you_mean
 _INCLUDES = 4  # files of the ssh configuration that include each other
 
 LOCAL = MachineType("local")
-CPU = MachineType("cpu")
 BUCKET = "aws"
 """The word for the bucket of `[aws]`, where a machine is asked for that keeps files."""
 MOST_NAMES = 8
@@ -60,8 +59,8 @@ MAKERS = ("/sys/devices/virtual/dmi/id/sys_vendor", "/sys/devices/virtual/dmi/id
 def resolve(name: str | None, config: Config) -> MachineType:
     """The machine type that `name` (None: the default) stands for. Raises `NotFound` with what to type.
 
-    In this order: a machine of config.toml; `local`; `cpu`; `user@host[:port]` or `ssh://…`; an alias of the user's ssh
-    configuration; where AWS is set up, `aws` and the names of the catalogue. Case matters in an alias only.
+    In this order: a machine of config.toml; `local`, or `cpu`; `user@host[:port]` or `ssh://…`; an alias of the user's
+    ssh configuration; where AWS is set up, `aws` and the names of the catalogue. Case matters in an alias only.
     """
     word = config.default if name is None else name
     if not word.strip():
@@ -69,10 +68,8 @@ def resolve(name: str | None, config: Config) -> MachineType:
     for known, machine in config.machines.items():
         if known.lower() == word.lower():
             return machine
-    if word.lower() == "local":
+    if word.lower() in ("local", "cpu"):  # the second is the lesson's name for a machine without a GPU
         return LOCAL
-    if word.lower() == "cpu":
-        return CPU
     if "@" in word or word.startswith("ssh://"):
         return MachineType(word, host=word)
     aliases = ssh_aliases(config)
@@ -196,8 +193,7 @@ def stand_ins(names: Collection[str]) -> dict[str, str]:
 def listing(config: Config) -> list[MachineType]:
     """Every machine type that can be used now, those of config.toml first."""
     found = list(config.machines.values())
-    names = {machine.name.lower() for machine in found}
-    return found + [machine for machine in (LOCAL, CPU) if machine.name not in names]
+    return found if any(machine.name.lower() == LOCAL.name for machine in found) else [*found, LOCAL]
 
 
 def ssh_aliases(config: Config) -> list[str]:

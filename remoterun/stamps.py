@@ -16,7 +16,7 @@ import os
 import sqlite3
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 RACY = 100_000_000
@@ -162,6 +162,29 @@ class Stamps:
                 for name in (self._file, f"{self._file}-journal"):
                     with contextlib.suppress(OSError):
                         os.unlink(name)
+
+
+def note_own(home: Path, written: Iterable[str | Path | int]) -> None:
+    """Note files that remoterun just wrote here, by path or descriptor: copies, films, pages, reports."""
+    with contextlib.suppress(OSError), (home / "own-files").open("a") as file:
+        if file.tell() > MOST_BYTES // 100:  # it begins anew then, too
+            file.truncate(0)
+        file.writelines(map(_own_line, written))
+
+
+def own_files(home: Path, root: str, paths: Iterable[str]) -> set[str]:
+    """Those of the `paths` below `root` that remoterun wrote, and that nobody has changed since."""
+    with contextlib.suppress(OSError), (home / "own-files").open() as file:
+        known = set(file)
+        return {path for path in paths if _own_line(f"{root}/{path}") in known}
+    return set()
+
+
+def _own_line(file: str | Path | int) -> str:
+    with contextlib.suppress(OSError):
+        status = os.stat(file, follow_symlinks=isinstance(file, int))
+        return f"{status.st_ino} {status.st_size} {status.st_mtime_ns}\n"
+    return ""
 
 
 def _is_damage(error: sqlite3.Error) -> bool:

@@ -117,8 +117,8 @@ class Commands(TyperGroup):
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         formatter.write_usage("remoterun", "COMMAND ...   `remoterun help COMMAND` explains one")
-        formatter.write_paragraph()
         formatter.write_text(self.help or "")
+        formatter.write_text("Also: `--version`, and `--install-completion` for the Tab key.")
         for heading, words in COMMANDS.items():
             rows = [(word, self.commands[word].get_short_help_str(64)) for word in words]
             with formatter.section(heading):
@@ -146,7 +146,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 machines_app = _group("machines", "List machines; add, inspect and remove them.")
-secret_app = _group("secret", "Save values that runs get by name.")
+secret_app = _group("secret", "Keep secrets, such as tokens, for runs.")
 
 RunNumber = Annotated[
     str,

@@ -29,6 +29,8 @@ def client() -> Client:
 
 
 def _confirm_host_key(key: UnknownHostKey) -> bool:
+    if not render.can_ask():
+        return False
     render.line(f"The host `{key.known_as}` ({key.address}) has not been seen before.")
     render.line(f"Its {key.kind} key has the fingerprint {key.fingerprint}")
     return render.ask(f"Is that the machine you mean? Connect, and write the key to `{key.file}`?", default=False)
@@ -60,7 +62,7 @@ def agree(client: Client, plan: Plan, new: NewBucket | None, yes: bool, pay: flo
             f"{rents}, and -y agrees to ${DEAR:g} at the most",
             hint=f"{agrees}   agrees to that; without -y you are asked",
         )
-    if not yes and not render.is_interactive():
+    if not yes and not render.can_ask():
         first = plan.offers[0].hourly
         at = f"at {render.hourly(first)}, " if first is not None else ""
         most = f"{render.dollars(plan.most)} at the most" if plan.most is not None else "at a price that is not known"
@@ -118,7 +120,7 @@ def agree_to_link(path: str) -> None:
     if way is None or not way.tracked:
         return
     text = f"`{render.name(os.path.relpath(way.link))}`, a link of the repository, leads to `{render.name(way.goal)}`"
-    if not render.is_interactive():
+    if not render.can_ask():
         real = render.word(os.path.relpath(os.path.realpath(path)))
         raise UsageError(f"{text}, and nobody has agreed to send that", hint=f"type {real} in its place")
     if not render.ask(f"{text}. Send that?", default=False):
@@ -137,7 +139,7 @@ def with_bucket(client: Client, machine: str | None) -> None:
         return
     text = " ".join(machine_views.bucket_lines(new))
     if not new.exists:
-        if not render.is_interactive():
+        if not render.can_ask():
             raise UsageError(
                 f"the bucket {text}, and nobody is here to agree",
                 hint=f'[aws] bucket = "{new.name}" in {client.config.file}, once you have made it',

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import json
 import os
@@ -22,6 +23,7 @@ from remoterun.errors import UsageError
 from remoterun.model import RunRequest, listed
 from remoterun.sizes import counted
 from remoterun.source.tree import in_order
+from remoterun.stamps import own_files
 
 if TYPE_CHECKING:
     from remoterun.client.packages import Choice
@@ -42,16 +44,15 @@ class Sending:
     no_git: bool
     yes: bool
 
+    @functools.cached_property
+    def asks(self) -> bool:
+        """Whether a person is asked."""
+        return not self.yes and render.can_ask()
+
     def choose(self, question: str, default: bool, letters: str = "ynq") -> str:
         """What a person answers, or, where nobody is asked, `default`. Raises `KeyboardInterrupt` for q."""
         usual = "y" if default else "n"
-        if self.yes or not render.is_interactive():
-            return usual
-        answer = render.choose(question, letters, usual)
-        if answer == "q":
-            render.line("Nothing was run.")
-            raise KeyboardInterrupt
-        return answer
+        return render.choose(question, letters, usual) if self.asks else usual
 
 
 def source_to_send(request: RunRequest, how: Sending) -> Source | None:
@@ -82,20 +83,19 @@ def _folder_is_meant(request: RunRequest, how: Sending, problem: str) -> bool:
     places = [mount.place("") for mount in request.mounts]
     named = [path for path in _words(request.command, "", places) if os.path.isfile(path)]
     because = f"; the command names `{render.name(named[0])}`" if named else ""
-    if not how.yes and not render.is_interactive():
+    if not how.yes and not how.asks:
         means = "sends it, too" if named else "goes on without files"
         raise UsageError(f"{problem}{because}", hint=f"--no-git sends this folder; -y {means}")
     render.line(f"There is no git repository here{because}.")
     sent = how.choose("Send this folder? (n: run without files, q: quit)", bool(named)) == "y"
-    with render.loudly(sent):
-        render.line("This folder is sent as it is." if sent else "No files of yours will be available in this run.")
+    render.line("This folder is sent as it is." if sent else "No files of yours will be available in this run.")
     return sent
 
 
 def with_untracked(source: Source, command: str, places: list[str], how: Sending, home: Path) -> Source:
     """`source`, or the same with untracked files: those that the command names, or all. It is asked once, of one list.
 
-    `places`: of the mounts, which stand in the place of what is there.
+    `places`: of mounts, which hide what is there. Files that remoterun wrote are left out, unless they are named.
     """
     from remoterun.source import snapshot
 
@@ -104,23 +104,17 @@ def with_untracked(source: Source, command: str, places: list[str], how: Sending
     for path in words:
         if path not in known and source.root is not None and os.path.isfile(os.path.join(source.root, path)):
             render.warning(f"`{render.name(path)}`, which the command names, is ignored, so it is not sent")
-    absent = _outside(source.untracked, places)
+    own = set() if how.untracked else own_files(home, source.root or ".", _outside(source.untracked, words))
+    absent = [path for path in _outside(source.untracked, places) if path not in own]
     if not absent:
         return source
     named = [path for path in absent if path in words]
-    if named and not how.yes and not how.untracked and not render.is_interactive():
-        typed = render.word(os.path.relpath(named[0], source.workdir or "."))
-        raise UsageError(
-            f"`{render.name(named[0])}`, which the command names, is not tracked by git, so it would not be sent",
-            hint="-y sends what the command names, --include-untracked all that git does not track\n"
-            f"git add {typed}   tracks it",
-        )
     answer = _answer(source, absent, named, how, home)
     if answer == "n" or how.untracked:
         return source
     full = snapshot(Path.cwd(), include_untracked=True)
     if answer == "a" or not named:
-        return full
+        return replace(full, files=tuple(file for file in full.files if file.path not in own))
     return replace(source, files=in_order([*source.files, *(file for file in full.files if file.path in named)]))
 
 
@@ -128,13 +122,19 @@ def _answer(source: Source, absent: list[str], named: list[str], how: Sending, h
     """What of the untracked files is sent, which is said: "n", none; "y", the `named`, or all if none is; "a", all."""
     count, some = len(absent), 0 < len(named) < len(absent)
     which = f"`{render.name(named[0])}`" if len(named) == 1 else f"the {len(named)} that the command names"
-    will, them = f"{render.files(count)} are not tracked by git", "them"
+    will, them, every = f"{render.files(count)} are not tracked by git", "them", f"all {count}"
     if count == 1:
-        will, them = "1 file is not tracked by git", "it"
+        will, them, every = "1 file is not tracked by git", "it", "it"
     asked = json.dumps(["untracked", str(source.root), absent, named]).encode()
     file = home / "agreed" / hashlib.sha256(asked).hexdigest()
-    asks = not how.yes and not how.untracked and render.is_interactive()
-    known = asks and file.exists()
+    known = not how.yes and not how.untracked and render.is_interactive() and file.exists()
+    if named and not (how.yes or how.untracked or known or how.asks):
+        typed = render.word(os.path.relpath(named[0], source.workdir or "."))
+        raise UsageError(
+            f"`{render.name(named[0])}`, which the command names, is not tracked by git, so it would not be sent",
+            hint="-y sends what the command names, --include-untracked all that git does not track\n"
+            f"git add {typed}   tracks it",
+        )
     if how.untracked or known:
         answer = "a" if how.untracked else file.read_text()
         will += ". "
@@ -145,18 +145,17 @@ def _answer(source: Source, absent: list[str], named: list[str], how: Sending, h
             render.line(f"  {render.name(path)}{'   (the command names it)' if path in named else ''}")
         if count > shown:
             render.line(f"  … and {count - shown} more, which `git status -uall` lists")
-        question = f"Send {which}? (a: all {count} files, n" if some else f"Send {them}, too? (n"
+        question = f"Send {which}? (a: all {count} files, n" if some else f"Send {every}, too? (n"
         answer = how.choose(f"{question}: run without {them}, q: quit)", bool(named), "yanq" if some else "ynq")
         if answer == "n" and (notebook := next((path for path in named if path.endswith(".ipynb")), None)):
             raise UsageError(f"the command needs `{render.name(notebook)}`", hint="answer y: it is executed there")
-        if asks:
+        if how.asks:
             file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             file.write_text(answer)
         will = ""
     but = f", but for {which} (--include-untracked sends all)" if some and answer == "y" else ""
     sent = f"Not sent{but}" if but or answer == "n" else "Sent, too"
-    with render.loudly(known and answer != "n" and not (named and answer == "y")):
-        render.line(f"{will}{sent}{', as you answered before' if known else ''}.")
+    render.line(f"{will}{sent}{', as you answered before' if known else ''}.")
     return answer
 
 
@@ -212,7 +211,7 @@ def with_packages(prepared: Prepared, how: Sending) -> Prepared:
     else:
         what = listed([render.name(each) for each in packages])
         words = [word for each in packages for word in ("--pip", each)]
-    if how.yes and doubtful or not how.yes and not render.is_interactive():
+    if how.yes and doubtful or not how.yes and not how.asks:
         render.warning(text)
         also = "" if doubtful else ", and so does -y"
         render.line(f"  {' '.join(map(render.word, words))}   installs {what}{also}")
@@ -236,7 +235,7 @@ def standard_input(wanted: bool) -> Iterator[Path | None]:
     Blocks until its end. Raises `UsageError` where it can't be read, or can't be kept.
     """
     if not wanted:
-        if _holds_something():
+        if render.waiting_bytes() and not sys.stdin.isatty():
             render.warning("what comes on standard input is not sent: --stdin sends it to the command")
         yield None
         return
@@ -253,17 +252,3 @@ def standard_input(wanted: bool) -> Iterator[Path | None]:
                 f"standard input can't be read: {error.strerror}", hint="cat FILE | remoterun run --stdin …"
             )
         yield path
-
-
-def _holds_something() -> bool:
-    """Whether somebody meant to send it: bytes wait in it, and nobody has typed them."""
-    import array
-    import fcntl
-    import termios
-
-    waiting = array.array("i", [0])
-    try:
-        fcntl.ioctl(sys.stdin.fileno(), termios.FIONREAD, waiting)
-        return waiting[0] > 0 and not sys.stdin.isatty()
-    except (OSError, ValueError):
-        return False

@@ -23,7 +23,7 @@ from remoterun.errors import UsageError
 from remoterun.source.folder import folder_source
 from remoterun.source.imports import Imported, imported
 from remoterun.source.projects import Requirements, as_requirements, listed_in, mentioned
-from remoterun.source.repository import NoRepository, find_repository, line_to_ignore
+from remoterun.source.repository import NoRepository, find_repository
 from remoterun.source.tree import Source, named
 from remoterun.source.work_tree import DIFF_LIMIT, work_tree_source
 
@@ -35,7 +35,6 @@ __all__ = [
     "Source",
     "as_requirements",
     "imported",
-    "line_to_ignore",
     "listed_in",
     "mentioned",
     "snapshot",

@@ -101,18 +101,6 @@ def is_tracked(folder: str, name: str) -> bool | None:
     return None if _NONE in answer.error else answer.status != 0 or answer.output != b""
 
 
-def line_to_ignore(path: str) -> str | None:
-    """The shell's line after which git ignores `path`, which a command has made. None where it does, where it tracks
-    something in there, or where a plain line can't say so."""
-    try:
-        root, _ = find_repository(path if os.path.isdir(path) else os.path.dirname(path))
-        listing = Git(root).run("ls-files", "-z", "--others", "--exclude-standard", "--directory", "--", path)
-    except SourceError:
-        return None
-    found = re.fullmatch(r"([\w./-]+)\0", os.fsdecode(listing))
-    return f"echo /{found[1]} >>{shell(os.path.relpath(f'{root}/.gitignore'))}" if found else None
-
-
 def is_top(folder: str) -> bool:
     """Whether `folder` is the top of a work tree of its own."""
     if not os.path.lexists(f"{folder}/.git"):

@@ -78,6 +78,8 @@ class Fetched:
     """Warnings that are counted only: a host could name a million links that point outside."""
     place: str = ""
     """The folder here in which they are, or the one file."""
+    written: list[str] = field(default_factory=list)
+    """Paths here of the files and links that came."""
     listed: int = 0
     """Files, links and empty folders that were asked for."""
     live: bool = False

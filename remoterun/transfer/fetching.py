@@ -126,6 +126,8 @@ def place(
                 elif entry.kind == "d":
                     root.folder(entry.path)
         result.there = progress.bytes_present
+        came = (each for each in plan() if each.kind != "d" and each.path not in result.damaged)
+        result.written = [os.path.join(target, name or each.path) for each in came]
         if result.damaged:
             raise _damaged(result, remote_name)
     except TreeError as error:

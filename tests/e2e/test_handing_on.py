@@ -22,6 +22,7 @@ from remoterun.client.publishing import publish
 from remoterun.errors import AlreadyExists, NotFound
 from remoterun.model import RunRequest
 from remoterun.model_page import libraries, local_model
+from remoterun.stamps import own_files
 from tests import commands
 from tests.browser import Tab, missing_npm, serve
 from tests.commands import REMOTERUN
@@ -212,6 +213,8 @@ class TestPublish:
         folder = artist.root / "page"
         folder.mkdir()
         remoterun(artist, "publish", "runs/1", "page")
+        made = [path.name for path in folder.iterdir() if path.is_file()]
+        assert own_files(artist.config.home, str(folder), made) == set(made), "no later run is sent it unasked"
         (folder / "models.js").write_text("mine")
         refused = remoterun(artist, "publish", "runs/1/models", "page", status=AlreadyExists.exit_status)
         assert "was changed since `publish` made it" in refused.stderr

@@ -12,6 +12,7 @@ from typing import Any
 import pexpect
 import pytest
 
+from tests import commands
 from tests.e2e.conftest import Place
 from tests.workshop import until
 
@@ -80,32 +81,58 @@ def test_a_loss_is_shown_as_it_falls(plain: Place) -> None:
     assert "- train_loss 1\n" in plain.run("diff", number, "last").stdout
 
 
-class TestGuideLeavesNoMess:
-    def test_a_copy_in_the_repository_may_be_ignored(self, plain: Place) -> None:
-        """The line that is shown, typed, is the end of it; where git tracks something, none is shown."""
-        plain.run("run", "-y", "-t", "plain", "mkdir models; echo 1 >models/a; echo 2 >models/b")
-        said = plain.run("cp", "runs/last/models", "my/model").stderr
-        (line,) = re.findall(r"^  (echo /my/model/ >>\.gitignore)   keeps it out of what runs", said, re.MULTILINE)
-        subprocess.run(["sh", "-c", line], cwd=plain.folder, check=True)
-        assert ".gitignore" not in plain.run("cp", "runs/last/models", "my/model", "-y").stderr
-        subprocess.run(["git", "add", "."], cwd=plain.folder, env=plain.env, check=True)
-        assert "untracked" not in plain.run("run", "-y", "true").stderr
-        assert ".gitignore" not in plain.run("cp", "runs/last", "data").stderr
-        (plain.folder / "below").mkdir()
-        below = Place(plain.folder / "below", plain.env)
-        assert "  echo /below/x/ >>../.gitignore   keeps" in below.run("cp", "runs/1/models", "x").stderr
+def test_a_line_that_is_pasted_after_a_command_is_the_shells(plain: Place) -> None:
+    """Whatever that command would ask, or show in a pager. An answer of before holds."""
+    shell = pexpect.spawn(
+        "bash", ["--norc", "-i"], cwd=str(plain.folder), env=plain.env, timeout=60, encoding="utf-8", dimensions=(3, 99)
+    )
+    shell.sendline("bind 'set enable-bracketed-paste off'; echo rea''dy")
+    shell.expect("ready\r\n")
+    plain.run("run", "-y", "seq 1000")
+    pasted = {
+        "run 'echo r''an'": "A next line was typed already: it is left to the shell.*Not sent.*ran\r\n",
+        "run 'cat data/input.txt'": "-y sends what the command names",
+        "secret set TOKEN": "nothing is asked, since a next line was typed already",
+        "diff 1 2": "command.*echo ran",
+    }
+    for command, said in pasted.items():
+        shell.send(f"{commands.REMOTERUN} {command}\necho ne''xt line\n")
+        shell.expect(f"(?s){said}.*next line\r\n")
+    shell.sendline(f"{commands.REMOTERUN} run 'cat data/input.txt'")
+    shell.expect_exact("[Y/n/q] ")
+    shell.send(f"\n{commands.REMOTERUN} run 'cat data/input.txt'\necho ne''xt line\n")
+    shell.expect("(?s)Sent, too, as you answered before.*next line\r\n")
+    shell.close()
 
-    def test_a_name_that_a_shell_or_git_would_read_is_not_typed(self, plain: Place) -> None:
-        plain.run("run", "-y", "mkdir models; echo 1 >models/a")
-        assert ".gitignore" not in plain.run("cp", "runs/1/models", "$(touch x)").stderr
-        assert ".gitignore" not in plain.run("cp", "runs/1/models", "a*").stderr
 
-    def test_the_skill_is_installed(self, plain: Place) -> None:
-        file = Path(plain.run("help", "--agents", "--install").stdout.strip())
-        text = file.read_text()
-        assert file == Path(plain.env["HOME"], ".claude", "skills", "remoterun", "SKILL.md")
-        assert text.startswith("---\nname: remoterun\ndescription: ") and text == plain.run("help", "--agents").stdout
-        assert "hint: remoterun help --agents --install" in plain.run("skill", "--install", status=2).stderr
+def test_what_remoterun_wrote_itself_is_not_asked_about(plain: Place) -> None:
+    """Copies, also of one file to stdout, films and reports are not sent; but if the command names them, or all is
+    sent, or once they are changed."""
+    subprocess.run(["git", "add", "."], cwd=plain.folder, env=plain.env, check=True)
+    plain.run("run", "mkdir models; echo 1 >models/a; echo 2 >models/b; ln -s a models/c; echo 3 >step-1.txt")
+    plain.run("cp", "runs/last/models", "my/model")
+    plain.run("film", "last")
+    line = "remoterun cp runs/last/models/a - >a.txt; remoterun report last >report.html"
+    subprocess.run(["sh", "-c", line.replace("remoterun", commands.REMOTERUN)], cwd=plain.folder, env=plain.env)
+    done = plain.run("run", "ls -R")
+    assert not re.search("model|film", done.stdout) and "not tracked" not in done.stderr
+    (plain.folder / "new.txt").write_text("mine")
+    done = plain.run("run", "-y", "cat new.txt; ls")
+    assert "1 file is not tracked by git" in done.stderr and "report" not in done.stdout
+    (plain.folder / "new.txt").unlink()
+    assert plain.run("run", "--include-untracked", "ls").stdout.startswith("a.txt\ndata\nfilm-1.html\nmy\n")
+    assert "3 files are not tracked by git:\n  my/model/a\n" in plain.run("run", "ls my/model", status=None).stderr
+    assert "`a.txt`, which the command names, is not" in plain.run("run", "cat a.txt", status=2).stderr
+    (plain.folder / "my/model/b").write_text("3")
+    assert "1 file is not tracked by git:\n  my/model/b\n" in plain.run("run", "true").stderr
+
+
+def test_the_skill_is_installed(plain: Place) -> None:
+    file = Path(plain.run("help", "--agents", "--install").stdout.strip())
+    text = file.read_text()
+    assert file == Path(plain.env["HOME"], ".claude", "skills", "remoterun", "SKILL.md")
+    assert text.startswith("---\nname: remoterun\ndescription: ") and text == plain.run("help", "--agents").stdout
+    assert "hint: remoterun help --agents --install" in plain.run("skill", "--install", status=2).stderr
 
 
 class TestFolderAsMount:
@@ -150,6 +177,7 @@ def test_a_notebook_is_executed(place: Place) -> None:
     (place.folder / "train.ipynb").write_text(json.dumps(notebook))
     terminal = place.spawn("run", "train.ipynb")
     terminal.expect_exact("train.ipynb   (the command names it)")
+    terminal.expect_exact("[Y/n/q] ")
     terminal.sendline("n")
     terminal.expect_exact("the command needs `train.ipynb`")
     assert ended(terminal) == 2

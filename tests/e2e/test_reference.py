@@ -11,9 +11,11 @@ from pathlib import Path
 import pytest
 
 import remoterun
-from remoterun import Client, Job, errors
+from remoterun import Client, Job, errors, project
 from remoterun.cli.main import main
+from remoterun.cli.options import parsed
 from remoterun.errors import NotFound
+from remoterun.model import Asked
 from tests.reference import commands
 
 ROOT = Path(__file__).parents[2]
@@ -77,6 +79,14 @@ def test_every_setting() -> None:
     settings = REFERENCE.partition("```toml")[2].partition("```")[0]
     for key in ("host", *SETTINGS, *AWS.__dataclass_fields__, "default", "notify", "notice", "keep"):
         assert re.search(rf"^{key} = ", settings, re.MULTILINE), key
+
+
+def test_every_setting_of_a_repository(tmp_path: Path) -> None:
+    """In an example that is taken."""
+    example = re.findall(r"```toml\n(machine = .*?)```", REFERENCE, re.DOTALL)[0]
+    typed = project.parse(example, tmp_path / "remoterun.toml").typed
+    assert {name for name, option in Asked._options.items() if option.shared} == set(typed)
+    parsed({**typed, "requirements": None})
 
 
 def public(kind: type) -> list[str]:

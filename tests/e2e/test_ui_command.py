@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pexpect
 import pytest
 
 from tests.commands import REMOTERUN
@@ -70,6 +71,15 @@ def test_a_second_one_finds_the_first(env: dict[str, str], tmp_path: Path) -> No
         assert "your browser shows it; ^C in its terminal ends it" in done.stderr
         until((tmp_path / "saw").exists)
         assert (tmp_path / "saw").read_text() == address != (tmp_path / "door").read_text()
+        words = ["run", "-y", "--no-git", "--framework", "none", "true"]
+        shown = f"Casting run 1…\r\n  {address}runs/1\r\n"
+        add = ["machines", "add", "plain", "local", "--engine", "process", "--default"]
+        subprocess.run([REMOTERUN, *add], env=env, check=True, timeout=60)
+        terminal = pexpect.spawn(REMOTERUN, words, cwd=str(tmp_path), env=env, timeout=60, encoding="utf-8")
+        terminal.expect_exact(shown)
+        terminal.expect(pexpect.EOF)
+        done = subprocess.run([REMOTERUN, *words], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=60)
+        assert "Casting run 2…" in done.stderr and address not in done.stderr, "it has a token: for nobody's log"
     assert not record.exists()
     with pytest.raises(urllib.error.URLError):
         urllib.request.urlopen(address, timeout=60)

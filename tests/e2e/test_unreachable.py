@@ -70,10 +70,10 @@ def test_older_runs_that_go_on_are_counted(place: Place, silent: MachineType) ->
     """Where newer ones take all the rows."""
     for state in (RunState.RUNNING, RunState.RUNNING, RunState.FAILED, RunState.RUNNING):
         recorded(place, silent, state)
-    more = "2 older ones had not ended when they were last seen: `remoterun ps -a --state active`\n"
+    more = "2 older runs may go on still; `remoterun ps -a --state active` asks\n"
     assert more in place.run("ps", "-n", "1", "--wait", "1s").stderr
     for words in (["-n", "4"], ["-a"], ["-n", "1", "--state", "queued"]):
-        assert "older ones" not in place.run("ps", *words, "--wait", "1s").stderr
+        assert "older run" not in place.run("ps", *words, "--wait", "1s").stderr
 
 
 def test_a_run_that_has_ended(place: Place, silent: MachineType) -> None:

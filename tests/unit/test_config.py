@@ -253,7 +253,7 @@ class TestMachines:
         monkeypatch.setenv("AWS_PROFILE", "work")
         assert machines.resolve("K80", settings).host == "me@box:2222"  # one's own wins
         assert machines.resolve("l4", settings).host == "l4"
-        assert machines.resolve("cpu", settings) == machines.CPU
+        assert machines.resolve("cpu", settings) == machines.LOCAL
         assert machines.resolve("T4", settings).rental == Rental("aws", ("g4dn.xlarge",))
         v100 = machines.resolve("v100", settings).rental
         assert v100 == Rental("aws", ("g5.xlarge",), instead_of="v100")
@@ -270,4 +270,4 @@ class TestMachines:
         assert machines.aws_is_set_up(config, {**nowhere, "AWS_SHARED_CREDENTIALS_FILE": str(tmp_path / "credentials")})
 
     def test_listing(self, config: Config) -> None:
-        assert [machine.name for machine in machines.listing(config)] == ["k80", "local", "cpu"]
+        assert [machine.name for machine in machines.listing(config)] == ["k80", "local"]

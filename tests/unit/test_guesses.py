@@ -260,12 +260,12 @@ def test_the_machines_that_are_known_are_all_that_there_are(
     config = Config(tmp_path, machines={"box": machines.MachineType("box", "me@box")}, ssh_config=tmp_path / "none")
     with pytest.raises(NotFound) as caught:
         machines.resolve(typed, config)
-    assert caught.value.hint == f"{hint}\nknown: box, local, cpu"
+    assert caught.value.hint == f"{hint}\nknown: box, local"
     monkeypatch.setenv("AWS_PROFILE", "x")
     with pytest.raises(NotFound, match="no machine type") as caught:
         machines.resolve(typed, config)
     assert caught.value.hint == (
-        f"{hint}\nknown: box, local, cpu; `remoterun machines --all` lists those that can be rented, too"
+        f"{hint}\nknown: box, local; `remoterun machines --all` lists those that can be rented, too"
     )
 
 
@@ -274,7 +274,7 @@ def test_what_tab_offers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setenv("REMOTERUN_HOME", str(tmp_path))
     monkeypatch.setenv("AWS_PROFILE", "x")
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert [name for name, _ in complete.machine_types("")] == ["local", "cpu"]
+    assert [name for name, _ in complete.machine_types("")] == ["local"]
     assert {"local", "aws", "t4"} <= {name for name, _ in complete.machine_types("t")}
     assert [number for number, _ in complete.active_runs("")] == ["last"]
 

@@ -36,6 +36,7 @@ from remoterun.providers.aws.catalogue import NAMES
 from remoterun.providers.base import Identity, Leftover, Offer, RentedHost
 from remoterun.session import translate
 from remoterun.transfer import Fetched
+from tests.workshop import until
 
 PACKAGE = Path(render.__file__).parents[2]
 EVIL = "\x1b[2J\x9b31m\x07\x7f\x85\u202e\u2066\u200b\r\n\ud800x"
@@ -179,16 +180,43 @@ def test_a_host_that_costs_is_not_left_without_a_word(
 
 
 def test_what_is_asked_is_cleaned(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    answers = [b"what\n", b"\n", b"Q\n"]
+    """To a question of yes or no, `q` is an answer, too."""
+    answers = [b"what\n", b"\n", b"Q\n", b"q\n"]
     read, write = os.pipe()
     os.write(write, b"".join(answers))
     os.close(write)
     with os.fdopen(read) as stdin:
         monkeypatch.setattr("sys.stdin", stdin)
         assert render.ask(f"{EVIL}?", default=True) is True
-        assert render.choose(f"{EVIL}?", "ynq", "y") == "q"
+        for letters in ("ynq", "yn"):
+            with pytest.raises(KeyboardInterrupt):
+                render.choose(f"{EVIL}?", letters, "y")
     said = capsys.readouterr().err
-    assert said.count("[Y/n] ") == 2 and "[Y/n/q] " in said and obeyed(said) == []
+    assert said.count("[Y/n] ") == 3 and "[Y/n/q] " in said and obeyed(said) == []
+
+
+def test_what_was_typed_before_a_question_is_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is left to the shell."""
+    keyboard, screen = os.openpty()
+    with open(screen) as terminal:
+        monkeypatch.setattr("sys.stdin", terminal)
+        render.begin_question()
+        os.write(keyboard, b"echo next\n")
+        until(render.typed_ahead)
+        for ask in (lambda: render.ask("Go on?", True), lambda: render.ask_secret("Key: "), render.begin_question):
+            with pytest.raises(UsageError, match="a next line was typed already"):
+                ask()
+        assert terminal.readline() == "echo next\n" and not render.typed_ahead()
+    os.close(keyboard)
+
+
+def test_the_total_of_a_disk_has_its_images(capsys: pytest.CaptureFixture[str]) -> None:
+    images = [
+        Use("image", name, 5_000_000, 2_000_000, None, {"used": 1.0, "contents": name}) for name in ("one", "two")
+    ]
+    found = Usage("m", "/h", 1_000_000, 5, 5, {"shared": {"count": 0}}, tuple(images))
+    file_views.usage_table(found, False)
+    assert re.search(r"^total +8(\.0)? MB$", capsys.readouterr().out, re.MULTILINE), "3 MB are in both images"
 
 
 @pytest.mark.parametrize("char", "\u3164\u115f\u1160\uffa0\u034f\U000e0100\u17b4\u180b")

@@ -47,7 +47,7 @@ PAGES = ("remoterun/ui/static/*.js", "remoterun/*.html", "examples/*.js", "examp
 COMMANDS = {tuple(name.split()[1:]): command for name, command in commands().items()}
 FIRST_WORDS = {name[0] for name in COMMANDS}
 OPTIONS = {option for command in COMMANDS.values() for each in command.params for option in each.opts}
-OPTIONS |= {"-h", "--help"}
+OPTIONS |= {"-h", "--help", "--version", "--install-completion"}
 TARGETS = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
 FIELD = "\ue000"
 """Stands for text that is known once the program runs: a field of an f-string, `%s`, `${…}`."""

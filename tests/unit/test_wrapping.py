@@ -138,6 +138,8 @@ def test_no_word_and_no_example_of_a_help_is_broken(width: int, monkeypatch: pyt
         for line in text.splitlines():
             assert len(line) <= width and not re.search(r"\w-$", line), f"{name}: {line}"
     assert width == 50 or len(shown["remoterun"].splitlines()) <= 40
+    words = " ".join(shown["remoterun"].split())
+    assert "`remoterun help COMMAND`" in words and "`--version`" in words and "`--install-completion`" in words
 
 
 @pytest.mark.parametrize("width", [50, 80])
@@ -151,3 +153,4 @@ def test_the_first_page_fits_a_small_terminal(
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) <= 23 and max(map(len, lines)) <= width, "with the prompt below it, 24"
     assert sum(line.startswith("  remoterun ") for line in lines) == 9 and "`remoterun --help`" in lines[-2] + lines[-1]
+    assert any("`ui`" in line for line in lines)

@@ -261,7 +261,7 @@ class Collection:
                 if candidates:
                     time.sleep(0.002)  # or we would take the lock again before those that wait for it wake up
         self._report("blobs", [{"bytes": size}] if count else [], count=count)
-        why = "of transfers that go on, or were cut less than a day ago"
+        why = "a transfer that goes on, or was cut less than a day ago, needs them"
         self._report("blobs", [{"bytes": spared_size}] if spared else [], why=why, count=spared)
 
     def _free(self, path: str, keep: bool) -> Optional[int]:

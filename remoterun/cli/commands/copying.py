@@ -17,6 +17,7 @@ from remoterun.cli.render import file_views, live_views
 from remoterun.errors import NotFound, SomeDamaged, UsageError
 from remoterun.model import LAST, Resource
 from remoterun.parsing import parse_duration
+from remoterun.stamps import note_own
 
 if TYPE_CHECKING:
     from remoterun.client import Client
@@ -170,8 +171,6 @@ def cp(
                 raise UsageError(
                     "both sides are resources: one of them has to be here", hint=f"remoterun cp {source} ."
                 )
-            from remoterun.source import line_to_ignore
-
             into = target.endswith("/")
             try:
                 with live_views.progress(json) as progress:
@@ -183,9 +182,7 @@ def cp(
                 file_views.not_finished()
                 raise
             file_views.fetched(fetched, source, json)
-            ignoring = line_to_ignore(os.path.abspath(fetched.place)) if fetched.files and not json else None
-            if ignoring is not None:  # else each run from here on asks about it
-                render.line(f"  {ignoring}   keeps it out of what runs are sent")
+            note_own(client.config.home, fetched.written)
         elif target is not None and Resource.is_one(target):
             path = Path(source)
             _check(path)
@@ -206,9 +203,17 @@ def _conflict(yes: bool, ignore: bool) -> Any:
 
     if yes or ignore:
         return lambda path: yes
-    if not render.is_interactive():
-        return refuse
-    return lambda path: render.ask(f"{render.name(path)} exists. Overwrite it? (-y overwrites all)", default=False)
+    answer = ""
+
+    def overwrites(path: str) -> bool:
+        nonlocal answer
+        if not answer and not render.can_ask():
+            return refuse(path)
+        if answer != "a":
+            answer = render.choose(f"{render.name(path)} exists. Overwrite it? (a: all; -i keeps all)", "yanq", "n")
+        return answer != "n"
+
+    return overwrites
 
 
 def _folder_for(client: Client, source: Resource) -> str:
@@ -227,4 +232,5 @@ def _to_stdout(client: Client, source: str, json: bool) -> None:
     with live_views.progress(json) as progress:
         show = functools.partial(render.command_bytes, stderr=False)
         fetched = client.files.read(source, show, progress, archive=archive)
+    note_own(client.config.home, [1])
     file_views.copy_warnings(fetched)

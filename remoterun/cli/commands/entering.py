@@ -154,7 +154,7 @@ def login(
     """
     seconds = parse_duration(idle)
     with connect() as client:
-        opened = client.machines.login(machine, seconds, batch=not render.is_interactive())
+        opened = client.machines.login(machine, seconds, batch=not render.can_ask())
     render.line(f"{machine}: {'logged in' if opened else 'a login is open'}; `remoterun logout {machine}` ends it")
 
 

@@ -13,6 +13,7 @@ from remoterun.cli.asking import client as connect
 from remoterun.cli.render import live_views
 from remoterun.errors import AlreadyExists, UsageError
 from remoterun.sizes import counted
+from remoterun.stamps import note_own
 
 if TYPE_CHECKING:
     from remoterun.client.film import Film
@@ -46,6 +47,7 @@ def film(
         _agree(target, yes)
         with live_views.progress(json) as progress:
             made = client.files.film(number, target, name, fps, progress)
+        note_own(client.config.home, [target])
     _filmed(made, json)
 
 
@@ -64,7 +66,7 @@ def publish(
     """
 
     def agree(command: str) -> bool:
-        if not yes and not render.is_interactive():
+        if not yes and not render.can_ask():
             render.line("The card leaves out the command, which has values, and its parameters: -y publishes them")
             return False
         shown = f"The page will show the command `{command}` and its parameters. Publish them?"
@@ -72,6 +74,7 @@ def publish(
 
     with connect() as client, live_views.progress(json) as progress:
         made = client.files.publish(source, folder, progress, render.line, agree)
+        note_own(client.config.home, folder.rglob("*"))
     if json:
         record = {"files": made.files, "size": made.size, "card": dict(made.card)}
         render.out_json({"folder": str(made.folder), **record})
@@ -102,6 +105,7 @@ def report(
     with connect() as client:
         numbers = dict.fromkeys(client.registry.run(run_number(each)).number for each in runs)
         render.out_bytes(client.runs.report(list(numbers)))
+        note_own(client.config.home, [1])
 
 
 def _agree(target: Path, yes: bool) -> None:
@@ -109,7 +113,7 @@ def _agree(target: Path, yes: bool) -> None:
     if yes or not target.exists():
         return
     shown = render.name(str(target))
-    if not render.is_interactive() or not render.ask(f"{shown} exists. Overwrite it?", default=False):
+    if not render.can_ask() or not render.ask(f"{shown} exists. Overwrite it?", default=False):
         raise AlreadyExists(f"`{shown}` exists already", hint="-y overwrites it; `--out FILE` names another one")
 
 

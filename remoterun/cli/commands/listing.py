@@ -20,6 +20,7 @@ from remoterun.client import json_shapes
 from remoterun.errors import NotFound, UsageError
 from remoterun.model import EVERY_RUN, LAST, RunFilter
 from remoterun.parsing import did_you_mean, known_words, parse_duration
+from remoterun.sizes import counted
 
 if TYPE_CHECKING:
     from remoterun.client import Client
@@ -89,7 +90,7 @@ def ps(
             runs = client.runs.list(None if every else number, replace(wanted, hidden=every), seconds)
             shown = {run.number for run in runs}
             older = [run for run in client.registry.runs() if not run.final and run.number not in shown]
-            more = f"{len(older)} older ones had not ended when they were last seen"
+            more = f"{counted(len(older), 'older run')} may go on still"
             return lambda: show(runs, more if older and wanted == EVERY_RUN else "")
 
         def show(runs: Sequence[Run], more: str) -> None:
@@ -99,7 +100,7 @@ def ps(
             elif runs:
                 run_views.runs_table(runs, verbose)
                 if more:
-                    render.line(f"{more}: `remoterun ps -a --state active`")
+                    render.line(f"{more}; `remoterun ps -a --state active` asks")
                 run_views.can_go_on(runs)
             elif wanted != EVERY_RUN:
                 render.line("No run matches; `remoterun ps` lists runs without a filter")

@@ -193,7 +193,7 @@ def _clear_cloud(everything: bool, yes: bool, dry_run: bool, json: bool) -> int:
         machine_views.leftovers(found, json)
         if dry_run or not found:
             return 0
-        if not yes and not render.is_interactive():
+        if not yes and not render.can_ask():
             others = "" if everything else "`remoterun machines gc aws -y`, or "
             raise UsageError("nobody is here to agree", hint=f"{others}`--dry-run` to see")
         agreed = yes or render.ask("End and remove these?", default=False)

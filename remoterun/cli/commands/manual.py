@@ -16,7 +16,7 @@ from remoterun.parsing import known_words
 LESSON = (
     ("machines", "lists machines; `machines add` adds one"),
     ('run "python train.py"', "runs it; on a machine with -t NAME"),
-    ("ps", "lists runs, and how they are"),
+    ("ps", "lists runs; `ui` shows them in a browser"),
     ("logs last", "shows the log of the newest, live"),
     ("stop last", "ends it; its outputs are saved"),
     ("upload data --name doom", "sends data, for `run -m uploads/doom:data`"),

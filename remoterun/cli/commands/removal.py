@@ -194,7 +194,7 @@ def _agreed(client: Client, chosen: dict[Resource, Run | None], forget: bool) ->
         return True
     file_views.to_remove(shown)
     which = f"these {len(chosen)}" if len(chosen) > 1 else "it"
-    if not render.is_interactive():
+    if not render.can_ask():
         raise UsageError(f"{which} would be removed, and nobody is here to agree", hint="-y removes without a question")
     return render.ask(f"Remove {which}?", default=False)
 

@@ -63,7 +63,7 @@ def rerun(
     json: RunAsJson = False,
     **typed: Any,
 ) -> int:
-    """Run a run again: its source and mounts as they were then.
+    """Start a run again: its source and mounts as they were then.
 
     It gets a new number. What is typed here takes the place of what the run had. Its machine must be there, as it
     keeps the files; they go to another one with -t.
@@ -168,7 +168,7 @@ class Edit:
                 asked = self._read()
                 return use(asked) if asked is not None else None
             except UsageError as error:
-                if not render.is_interactive():
+                if not render.can_ask():
                     raise
                 render.error(error)
                 if not render.ask("Edit again?", True):
@@ -207,6 +207,7 @@ class Edit:
         render.line(f"{why}: nothing is run. As it was: `remoterun rerun {self._number}`")
 
     def _open(self) -> None:
+        render.begin_question()
         editor = os.environ.get("VISUAL") or os.environ.get("EDITOR") or ("vi" if render.is_interactive() else "")
         if not editor:
             raise UsageError("there is no editor: neither VISUAL nor EDITOR is set", hint="export EDITOR=nano")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -12,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from remoterun import project as projects
-from remoterun.agent.shared.files import write_whole
+from remoterun.agent.shared.files import unless_held, write_whole
 from remoterun.cli import render
 from remoterun.cli.app import MORE, Background, Command, Pay, Quiet, RunAsJson, app, example
 from remoterun.cli.asking import agree, agree_to_link, hint_at_secrets
@@ -120,7 +122,7 @@ def agree_to_project(client: Client, file: Path, asked: Asked, typed: Mapping[st
     if not rows or agreed.exists():
         return
     name = render.name(os.path.relpath(file))
-    if not render.is_interactive():
+    if not render.can_ask():
         raise UsageError(
             f"`{name}` decides {listed([f'`{key}`' for key in rows])}, and nobody has agreed to that",
             hint=f"remoterun run {options_of(decided)} …   decides it\nor answer once, at a terminal; -y is no answer",
@@ -225,6 +227,11 @@ def _submit(client: Client, prepared: Prepared, plan: Plan | None) -> Run:
         nonlocal number
         number = run.number
         render.line(f"Casting run {number}…")
+        record = client.config.home / "ui.json"
+        if render.is_interactive() and record.exists():  # its address has a token: a terminal gets it, and no log
+            with unless_held(f"{record}.lock") as lock, contextlib.suppress(OSError, ValueError, LookupError):
+                if lock is None:
+                    render.line(f"  {json.loads(record.read_text())['address']}runs/{number}")
 
     try:
         with live_views.waiting() as waiting, live_views.progress() as progress:

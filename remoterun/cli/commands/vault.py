@@ -16,7 +16,7 @@ from remoterun.errors import HostError, UsageError
 
 @secret_app.callback()
 def secret(context: typer.Context, json: Json = False) -> None:
-    """Save values that runs get by name."""
+    """Keep secrets, such as tokens, for runs."""
     if context.invoked_subcommand is None:
         with connect() as client:
             file_views.secrets(client.secrets.list(), json)

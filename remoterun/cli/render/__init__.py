@@ -36,6 +36,7 @@ from remoterun.cli.render.terminal import (
     shortened,
     shown,
     terminal_width,
+    waiting_bytes,
 )
 from remoterun.cli.render.terminal import clean as clean
 from remoterun.cli.render.terminal import dollars as dollars
@@ -47,7 +48,7 @@ from remoterun.cli.render.terminal import paint as paint
 from remoterun.cli.render.terminal import reader_is_terminal as reader_is_terminal
 from remoterun.cli.render.terminal import size as size
 from remoterun.cli.render.terminal import word as word
-from remoterun.errors import RemoterunError
+from remoterun.errors import RemoterunError, UsageError
 from remoterun.model import Asked
 
 _FLAGS = {"name": "--name", "no_git": "--no-git", "overwrite": "-y"}
@@ -79,7 +80,7 @@ def paged() -> Iterator[None]:
     with contextlib.redirect_stdout(shown) if is_terminal(sys.stdout) else contextlib.nullcontext():
         yield
     text = shown.getvalue()
-    if text.count("\n") < shutil.get_terminal_size().lines:
+    if text.count("\n") < shutil.get_terminal_size().lines or typed_ahead():
         sys.stdout.write(text)
     else:
         import pydoc  # takes longer than most commands
@@ -380,17 +381,32 @@ def _meant(context: Any, is_option: bool, word: str, words: Sequence[str]) -> st
     return f"{context.command_path if meant.split(' ')[0] in commands else 'remoterun'} {meant}" if meant else ""
 
 
+def can_ask() -> bool:
+    """Whether a person can be asked now. One who has `typed_ahead` is told that nothing is asked."""
+    if is_interactive() and typed_ahead():
+        line("A next line was typed already: it is left to the shell, and nothing is asked.")
+    return is_interactive() and not typed_ahead()
+
+
+def typed_ahead() -> bool:
+    """Whether a terminal holds lines already: they were typed, or pasted, for the shell, and are left to it."""
+    return is_terminal(sys.stdin) and waiting_bytes() > 0
+
+
 def ask(question: str, default: bool) -> bool:
     """Ask a person yes or no; Enter means `default`."""
     return choose(question, "yn", "y" if default else "n") == "y"
 
 
 def choose(question: str, letters: str, default: str) -> str:
-    """Ask a person for one of `letters`, or the word it begins: y(es), a(ll), n(o), q(uit). Enter means `default`."""
+    """Ask a person for one of `letters`, or the word it begins: y(es), a(ll), n(o). Enter means `default`. Raises
+    `KeyboardInterrupt` for q(uit), also where that is not among them."""
     choices = "/".join(letter.upper() if letter == default else letter for letter in letters)
     words = {"y": "yes", "a": "all", "n": "no", "q": "quit"}
     while True:
         word = _answer(f"{question} [{choices}] ") or default
+        if word.lower() in ("q", "quit"):
+            raise KeyboardInterrupt
         if any(word.lower() in (letter, words[letter]) for letter in letters):
             return word[0].lower()
         line(f"  `{word}` is not an answer: type {', '.join(letters[:-1])} or {letters[-1]}, then Enter")
@@ -411,7 +427,9 @@ def ask_secret(question: str) -> str | None:
 
 
 def begin_question() -> None:
-    """A person is asked next, on a line of its own."""
+    """A person is asked next, on a line of its own. Raises `UsageError` where that has `typed_ahead`."""
+    if typed_ahead():
+        raise UsageError("nothing is asked, since a next line was typed already", hint="type the command by itself")
     for parts in _unshown:
         _print(*parts)
     _unshown.clear()

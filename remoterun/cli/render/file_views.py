@@ -284,7 +284,7 @@ def collected(done: Collected, as_json: bool) -> None:
     ]
     table(heads, rows)
     for part in done.kept:
-        line(f"kept: {part.kind}, {size(part.bytes)}: {part.why}")
+        line(f"{size(part.bytes)} of {part.kind} stay: {part.why}")
     free = f"; {size(done.free)} are free there" if done.free < LARGEST else ""
     if not done.parts:
         line(DONE, f"There is nothing to free on {done.machine}{free}")
@@ -319,7 +319,9 @@ def usage_table(found: Usage, as_json: bool) -> None:
         Column("ALONE", right=True),
         Column("WHAT", least=12, drop=1),
     ]
-    table(heads, [*rows, ["total", size(found.total), "", ""]])
+    images = [use for use in uses if use.kind == "image"]  # they lie outside of the home, and share their base
+    total = found.total + sum(use.alone for use in images) + max((use.size - use.alone for use in images), default=0)
+    table(heads, [*rows, ["total", size(total), "", ""]])
     line(f"{found.home} on {found.machine}")
     if shared["count"]:
         line(f"  {counted(shared['count'], 'blob')}, {size(shared['bytes'])}, shared by several")

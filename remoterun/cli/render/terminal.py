@@ -5,10 +5,12 @@ from __future__ import annotations
 import codecs
 import contextlib
 import datetime
+import fcntl
 import os
 import re
 import shlex
 import sys
+import termios
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -116,8 +118,15 @@ def lively(stream: Any) -> bool:
 
 
 def is_interactive() -> bool:
-    """Whether somebody can be asked."""
+    """Whether somebody sits at a terminal."""
     return is_terminal(sys.stdin) and is_terminal(sys.stderr)
+
+
+def waiting_bytes() -> int:
+    """Bytes that stdin holds already: of a terminal those of whole lines."""
+    with contextlib.suppress(OSError, ValueError):
+        return int.from_bytes(fcntl.ioctl(sys.stdin.fileno(), termios.FIONREAD, bytes(4)), sys.byteorder)
+    return 0
 
 
 def reader_is_terminal() -> bool:
