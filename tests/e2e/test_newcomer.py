@@ -80,6 +80,31 @@ def test_a_loss_is_shown_as_it_falls(plain: Place) -> None:
     assert "- train_loss 1\n" in plain.run("diff", number, "last").stdout
 
 
+class TestTheRightWord:
+    def test_a_failed_run_says_why(self, plain: Place) -> None:
+        """In a line with what to type, also where stderr is apart; the same line is in `info` and in its JSON."""
+        why = "the command asks for input: `--stdin` sends what is typed here"
+        for options in ((), ("--split",)):
+            done = plain.run(
+                "run", "--no-git", *options, "python -c 'input()'; code=$?; echo end; exit $code", status=1
+            )
+            assert (f"exit status 1\n  {why}\n" in done.stderr) is bool(options), "else its last line is another one"
+        assert f"\nmessage       {why}\n" in plain.run("info", "last").stdout
+        assert [run["message"] for run in plain.json("ps", "-a")] == [None, why]
+
+    def test_an_ignored_file_comes_by_a_mount(self, plain: Place) -> None:
+        (plain.folder / ".gitignore").write_text("data\n")
+        said = plain.run("run", "-y", "--dry-run", "cat data/input.txt").stderr
+        (mount,) = re.findall("names, is ignored: `-m (.*)` sends it", said)
+        assert plain.run("run", "-y", "-m", mount, "cat data/input.txt").stdout.startswith("ROMEO:")
+
+    def test_an_alert_that_nobody_gets(self, plain: Place) -> None:
+        words = ("run", "-y", "--dry-run", "--alert", "loss > 4", "true")
+        alone = "an alert is shown by `remoterun ui` alone: `--notify URL` sends it, too"
+        assert alone in plain.run(*words).stderr
+        assert alone not in plain.run(*words[:-1], "--notify", "https://127.0.0.1/x", "true").stderr
+
+
 class TestGuideLeavesNoMess:
     def test_a_copy_in_the_repository_may_be_ignored(self, plain: Place) -> None:
         """The line that is shown, typed, is the end of it; where git tracks something, none is shown."""

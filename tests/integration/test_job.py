@@ -107,6 +107,8 @@ def test_what_would_not_be_sent_is_refused(client: Client, tmp_path: Path, monke
     for command, mounts, refused in (("python3 a.py", {}, True), ("cat data/in", {"data": "uploads/x"}, False)):
         with pytest.raises(UsageError if refused else RemoterunError, match="not tracked by git" if refused else "x"):
             client.run(command, mounts=mounts)
+    with pytest.raises(UsageError, match=r"the command starts `b\.py`, which is not here"):
+        client.run("python3 b.py")
     with pytest.raises(TypeError):
         client.run("true", source=None, nonsense=1)
     assert client.jobs() == [], "what is refused has no number"
