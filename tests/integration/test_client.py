@@ -160,7 +160,7 @@ class TestPrepared:
         source = user.source({"a.py": b"", "sub/model.py": b"", "app.d/__main__.py": b""})
         code = (Mount.parse("uploads/code:lib"),)
         for command in (
-            "python a.py", "python -u ./sub/../sub/model.py", "python app.d", "touch c.py; python c.py", "cd sub && ./b.py",
+            "python a.py", "python -u ./sub/../sub/model.py", "python app.d", "touch c.py; sh c.sh", "cd sub && ./b.py",
             "python lib/go.py", "python -m no.such", "python -c 1.5", "python /opt/no.py", "python ../no.py", "no.py",
             "sh $HOME/no.sh", "python 'no.py'", "python *.py", "node server", "bash -c no.sh", "cat no.py",
         ):  # fmt: skip
