@@ -103,7 +103,9 @@ def with_untracked(source: Source, command: str, places: list[str], how: Sending
     known = {file.path for file in source.files}.union(source.untracked)
     for path in words:
         if path not in known and source.root is not None and os.path.isfile(os.path.join(source.root, path)):
-            render.warning(f"`{render.name(path)}`, which the command names, is ignored, so it is not sent")
+            typed = os.path.relpath(path, source.workdir or ".")
+            mount = render.word("./{0}:{0}".format(os.path.dirname(typed) or typed))
+            render.warning(f"`{render.name(path)}`, which the command names, is ignored: `-m {mount}` sends it")
     own = set() if how.untracked else own_files(home, source.root or ".", _outside(source.untracked, words))
     absent = [path for path in _outside(source.untracked, places) if path not in own]
     if not absent:
@@ -139,10 +141,12 @@ def _answer(source: Source, absent: list[str], named: list[str], how: Sending, h
         answer = "a" if how.untracked else file.read_text()
         will += ". "
     else:
-        render.line(f"{will}:")
+        sizes = {path: os.lstat(os.path.join(source.root or "", path)).st_size for path in absent if path[-1] != "/"}
+        render.line(f"{will}{f', {render.size(sum(sizes.values()))}' if count > 1 else ''}:")
         shown = max(_SHOWN, len(named))
         for path in sorted(absent, key=lambda path: path not in named)[:shown]:
-            render.line(f"  {render.name(path)}{'   (the command names it)' if path in named else ''}")
+            about = f"   {render.size(sizes[path])}" if path in sizes else ""
+            render.line(f"  {render.name(path)}{about}{'   (the command names it)' if path in named else ''}")
         if count > shown:
             render.line(f"  … and {count - shown} more, which `git status -uall` lists")
         question = f"Send {which}? (a: all {count} files, n" if some else f"Send {every}, too? (n"

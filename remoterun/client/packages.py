@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from remoterun.agent.shared.environment import package_names
+from remoterun.agent.shared.environment import KNOWN_MODULES, PACKAGES, package_names
 from remoterun.agent.shared.spec import FRAMEWORKS, NONE, PYTHON, TENSORFLOW
 from remoterun.errors import UsageError
 from remoterun.model import RunRequest
@@ -24,20 +24,6 @@ _IN_TENSORFLOW = frozenset((
 ))  # fmt: skip
 """Modules that the environment with TensorFlow has."""
 _IN_PYTHON = frozenset(("pip",))
-_PACKAGES = {
-    "PIL": "pillow", "bs4": "beautifulsoup4", "cv2": "opencv-python-headless", "dateutil": "python-dateutil",
-    "dotenv": "python-dotenv", "git": "gitpython", "skimage": "scikit-image", "sklearn": "scikit-learn",
-    "yaml": "pyyaml",
-}  # fmt: skip
-"""Modules whose package has another name."""
-_KNOWN = frozenset((
-    "PIL", "accelerate", "bs4", "cv2", "datasets", "diffusers", "einops", "h5py", "jax", "keras", "librosa",
-    "lightning", "matplotlib", "nltk", "numpy", "pandas", "peft", "plotly", "polars", "pyarrow", "pytest", "requests",
-    "rich", "scipy", "seaborn", "skimage", "sklearn", "soundfile", "spacy", "sympy", "tokenizers", "torch",
-    "torchaudio", "torchvision", "tqdm", "transformers", "wandb", "xgboost", "yaml",
-))  # fmt: skip
-"""Modules whose package is surely meant. Another name may be that of a file that is not sent, and on the package index
-that of a stranger's package."""
 _NOTEBOOK = re.compile(r"\s*papermill\s")
 _TRAINER = re.compile(r"-m\s*trainer(\.|\s|$)")
 """The bundled trainer in a command, or one of the user's that stands in its place."""
@@ -62,12 +48,12 @@ class Choice:
     @property
     def packages(self) -> list[str]:
         """The packages that bring what is lacking, as far as their names can be told."""
-        return [_PACKAGES.get(module, module) for module in self.lacking]
+        return [PACKAGES.get(module, module) for module in self.lacking]
 
     @property
     def unknown(self) -> list[str]:
         """Modules of which it is not certain that a package of this name is meant."""
-        return [module for module in self.lacking if module not in _KNOWN]
+        return [module for module in self.lacking if module not in KNOWN_MODULES]
 
 
 def choose(request: RunRequest, source: Source | None) -> Choice:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import posixpath
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -21,6 +22,7 @@ from remoterun.client.specs import STDIN, spec_of
 from remoterun.client.webhooks import addresses_of_run
 from remoterun.errors import UsageError
 from remoterun.model import MachineType, Mount, Run, RunRequest, new_key
+from remoterun.parsing import did_you_mean
 from remoterun.session import Session
 from remoterun.transfer import Progress
 
@@ -102,6 +104,7 @@ def prepare(
     if again is not None:
         choice = Choice(request.framework)
         return Prepared(request, source, machine, places, again.tree, choice, saved, again.run.key)
+    _check_script(request, source, places)
     if source is not None:
         source = complete(source, places)
     choice = choose(request, source)
@@ -145,6 +148,26 @@ def _listed(source: Source | None, stdin: Path | None) -> tuple[list[tuple[Entry
     root = str(source.root)
     in_place = stdin is None and all(origin.startswith(root) for _, origin in found[:1] if origin)
     return found, root if in_place else ""
+
+
+_STARTS = re.compile(
+    r"\s*(?:\w+=\S*\s+)*(?:(?:python[\d.]*|(?:ba)?sh|node)\s+(?:-[BEOeux]+\s+)*(?=\w[\w./-]*\.\w)|(?=\./))"
+    r"([\w./-]+)(?=[\s;|&<>]|\Z)"
+)
+"""A script with a plain name, which a command starts before anything else could have made it."""
+
+
+def _check_script(request: RunRequest, source: Source | None, places: Sequence[str]) -> None:
+    """Refuse a command that begins with a script that is neither here nor below a mount."""
+    (workdir, root), found = (source.workdir, source.root) if source else ("", None), _STARTS.match(request.command)
+    typed = found[1] if found and not request.image else "."
+    path, provided = posixpath.normpath(posixpath.join(workdir, typed)), ("../", *(f"{place}/" for place in places))
+    sent = [file.path for file in source.files] if source else []
+    if path in sent or f"{path}/".startswith(provided) or posixpath.exists(posixpath.join(root or "", path)):
+        return
+    close = did_you_mean(typed, (posixpath.relpath(each, workdir or ".") for each in sent[:2000]))
+    hint = f"did you mean `{close}`?" if close else "-m uploads/NAME:PATH   mounts what is not here"
+    raise UsageError(f"the command starts `{show(typed)}`, which is not here", hint=hint)
 
 
 def _check_places(places: Sequence[str], request: RunRequest) -> None:

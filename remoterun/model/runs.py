@@ -120,7 +120,8 @@ class Run:
             return "its host was lost"
         if self.reason is Reason.KILLED and self.renting is not None and self.message:
             return "its host was ended"
-        return ENDINGS[self.reason].words if self.reason else None
+        told = self.message if self.reason is Reason.EXIT_NONZERO else None
+        return told or (ENDINGS[self.reason].words if self.reason else None)
 
     @property
     def exit_status(self) -> int:

@@ -30,7 +30,7 @@ def row(run: Run, now: float) -> dict[str, Any]:
         progress = {name: getattr(known, name) for name in OF_PROGRESS} | ahead
         progress["series"] = [to_json(series) for series in known.series]
     texts = {"command": run.command, "description": run.description, "remark": run.remark}
-    texts |= {"note": run.note or run.message, "line": str(run.line or "")}
+    texts |= {"note": run.note or (None if run.message == run.words else run.message), "line": str(run.line or "")}
     return {
         **{name: getattr(run, name) for name in AS_THEY_ARE},
         **{name: (text or "")[:LONGEST] or None for name, text in texts.items()},

@@ -128,6 +128,8 @@ TABLE: list[tuple[tuple[str, ...], int, str, str]] = [
     ((*RUN, "--json", "true"), 2, "--json goes with -b", "stdout is the command's own"),
     ((*RUN, "-c", "nope", "true"), 2, "no commit is called `nope`", "git"),
     ((*RUN, "--no-git", "-c", "HEAD", "true"), 2, "neither as a plain folder nor with", "leave out one of them"),
+    ((*RUN, "python -u notse.txt --lr 1"), 2, "starts `notse.txt`, which is not here", "did you mean `notes.txt`?"),
+    ((*RUN, "--dry-run", "A=1 ./nope.sh | tee log"), 2, "starts `./nope.sh`, which is not", "-m uploads/NAME:PATH"),
     # runs that aren't
     (("logs", "7"), 2, "there is no run 7", "remoterun ps"),
     (("info", "last"), 2, "there is no run yet", "remoterun run"),

@@ -571,7 +571,7 @@ class TestRuns:
     def test_files_that_git_does_not_track(self, ready: Place) -> None:
         newest = ready.newest()["number"]
         terminal = ready.spawn("run", "-t", "plain", "echo done")
-        terminal.expect("1 file is not tracked by git:\r\n  data/input.txt\r\n")
+        terminal.expect(r"1 file is not tracked by git:\r\n  data/input.txt   [\d.]+ KB\r\n")
         terminal.expect_exact("Send it, too? (n: run without it, q: quit) [y/N/q] ")
         terminal.sendline("q")
         assert ended(terminal) == 130
@@ -587,7 +587,7 @@ class TestRuns:
         assert "hint: -y sends what the command names, --include-untracked all that git does not" in refused.stderr
         assert ready.newest()["number"] == newest
         terminal = ready.spawn("run", "-t", "plain", command)
-        terminal.expect_exact("  data/input.txt   (the command names it)\r\n")
+        terminal.expect(r"  data/input.txt   [\d.]+ KB   \(the command names it\)\r\n")
         terminal.expect_exact("Send it, too? (n: run without it, q: quit) [Y/n/q] ")
         terminal.sendline("")
         terminal.expect("ROMEO:")
@@ -596,7 +596,10 @@ class TestRuns:
         terminal.expect("1 file is not tracked by git. Sent, too, as you answered before")
         assert ended(terminal) == 1
         (ready.folder / "new.txt").write_text("another list is another question")
+        os.truncate(ready.folder / "new.txt", 700_000_000)
         terminal = ready.spawn("run", "-t", "plain", command)
+        terminal.expect_exact("2 files are not tracked by git, 700 MB:")
+        terminal.expect_exact("  new.txt   700 MB\r\n")
         terminal.expect_exact("(a: all 2 files, n: run without them, q: quit) [Y/a/n/q] ")
         terminal.sendline("n")
         terminal.expect_exact("Not sent.")

@@ -105,6 +105,31 @@ def test_a_line_that_is_pasted_after_a_command_is_the_shells(plain: Place) -> No
     shell.close()
 
 
+class TestTheRightWord:
+    def test_a_failed_run_says_why(self, plain: Place) -> None:
+        """In a line with what to type, also where stderr is apart; the same line is in `info` and in its JSON."""
+        why = "the command asks for input: `--stdin` sends what is typed here"
+        for options in ((), ("--split",)):
+            done = plain.run(
+                "run", "--no-git", *options, "python -c 'input()'; code=$?; echo end; exit $code", status=1
+            )
+            assert (f"exit status 1\n  {why}\n" in done.stderr) is bool(options), "else its last line is another one"
+        assert f"\nmessage       {why}\n" in plain.run("info", "last").stdout
+        assert [run["message"] for run in plain.json("ps", "-a")] == [None, why]
+
+    def test_an_ignored_file_comes_by_a_mount(self, plain: Place) -> None:
+        (plain.folder / ".gitignore").write_text("data\n")
+        said = plain.run("run", "-y", "--dry-run", "cat data/input.txt").stderr
+        (mount,) = re.findall("names, is ignored: `-m (.*)` sends it", said)
+        assert plain.run("run", "-y", "-m", mount, "cat data/input.txt").stdout.startswith("ROMEO:")
+
+    def test_an_alert_that_nobody_gets(self, plain: Place) -> None:
+        words = ("run", "-y", "--dry-run", "--alert", "loss > 4", "true")
+        alone = "an alert is shown by `remoterun ui` alone: `--notify URL` sends it, too"
+        assert alone in plain.run(*words).stderr
+        assert alone not in plain.run(*words[:-1], "--notify", "https://127.0.0.1/x", "true").stderr
+
+
 def test_what_remoterun_wrote_itself_is_not_asked_about(plain: Place) -> None:
     """Copies, also of one file to stdout, films and reports are not sent; but if the command names them, or all is
     sent, or once they are changed."""
@@ -121,10 +146,11 @@ def test_what_remoterun_wrote_itself_is_not_asked_about(plain: Place) -> None:
     assert "1 file is not tracked by git" in done.stderr and "report" not in done.stdout
     (plain.folder / "new.txt").unlink()
     assert plain.run("run", "--include-untracked", "ls").stdout.startswith("a.txt\ndata\nfilm-1.html\nmy\n")
-    assert "3 files are not tracked by git:\n  my/model/a\n" in plain.run("run", "ls my/model", status=None).stderr
+    asked = plain.run("run", "ls my/model", status=None).stderr
+    assert re.search(r"3 files are not tracked by git, \d+ bytes:\n  my/model/a   2 bytes\n", asked)
     assert "`a.txt`, which the command names, is not" in plain.run("run", "cat a.txt", status=2).stderr
     (plain.folder / "my/model/b").write_text("3")
-    assert "1 file is not tracked by git:\n  my/model/b\n" in plain.run("run", "true").stderr
+    assert "1 file is not tracked by git:\n  my/model/b   1 byte\n" in plain.run("run", "true").stderr
 
 
 def test_the_skill_is_installed(plain: Place) -> None:
@@ -132,7 +158,7 @@ def test_the_skill_is_installed(plain: Place) -> None:
     text = file.read_text()
     assert file == Path(plain.env["HOME"], ".claude", "skills", "remoterun", "SKILL.md")
     assert text.startswith("---\nname: remoterun\ndescription: ") and text == plain.run("help", "--agents").stdout
-    assert "hint: remoterun help --agents --install" in plain.run("skill", "--install", status=2).stderr
+    assert "did you mean `remoterun help --agents`?" in plain.run("skill", "--install", status=2).stderr
 
 
 class TestFolderAsMount:

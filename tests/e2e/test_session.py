@@ -47,7 +47,7 @@ class Session:
         notes.write_text("not tracked\n")
         terminal = self.place.spawn("run", "-t", self.machine, "--mount", "uploads/doom:data", TRAIN)
         terminal.expect("1 file is not tracked by git:")
-        terminal.expect_exact(f"  {notes.name}\r\nSend it, too? (n: run without it, q: quit) [y/N/q]")
+        terminal.expect_exact(f"  {notes.name}   12 bytes\r\nSend it, too? (n: run without it, q: quit) [y/N/q]")
         notes.unlink()
         terminal.sendline("")
         terminal.expect(r"Casting run (\d+)…")

@@ -152,6 +152,26 @@ class TestPrepared:
         assert [run.number for run in (first, *others)] == [1, 2, 3]
         assert {log_of(user.client, run) for run in (first, *others)} == {b"A100000\n"}
 
+    def test_a_script_that_may_be_there_is_not_missed(self, user: User, tmp_path: Path) -> None:
+        """What the command makes, an image holds, a mount brings, or a word that may be something else."""
+        (tmp_path / "up").mkdir()
+        (tmp_path / "up" / "go.py").write_text("")
+        user.client.uploads.upload(tmp_path / "up", "code")
+        source = user.source({"a.py": b"", "sub/model.py": b"", "app.d/__main__.py": b""})
+        code = (Mount.parse("uploads/code:lib"),)
+        for command in (
+            "python a.py", "python -u ./sub/../sub/model.py", "python app.d", "touch c.py; sh c.sh", "cd sub && ./b.py",
+            "python lib/go.py", "python -m no.such", "python -c 1.5", "python /opt/no.py", "python ../no.py", "no.py",
+            "sh $HOME/no.sh", "python 'no.py'", "python *.py", "node server", "bash -c no.sh", "cat no.py",
+        ):  # fmt: skip
+            user.client.runs.prepare(RunRequest(command, mounts=code), source)
+        missed = RunRequest("python3 lib.py", mounts=code)
+        with pytest.raises(UsageError, match=r"the command starts `lib\.py`, which is not here"):
+            user.client.runs.prepare(missed, source)
+        with pytest.raises(UsageError) as caught:
+            user.client.runs.prepare(RunRequest("python3 model.py"), replace(source, workdir="app.d"))
+        assert caught.value.hint == "did you mean `../sub/model.py`?"
+
     def test_a_mount_of_the_last_run_is_the_one_before_it(self, user: User) -> None:
         first = user.client.runs.submit(RunRequest("echo first >made"))
         log_of(user.client, first)

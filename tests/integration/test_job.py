@@ -123,6 +123,8 @@ def test_what_would_not_be_sent_is_refused(client: Client, tmp_path: Path, monke
     for command, mounts, refused in (("python3 a.py", {}, True), ("cat data/in", {"data": "uploads/x"}, False)):
         with pytest.raises(UsageError if refused else RemoterunError, match="not tracked by git" if refused else "x"):
             client.run(command, mounts=mounts)
+    with pytest.raises(UsageError, match=r"the command starts `b\.py`, which is not here"):
+        client.run("python3 b.py")
     with pytest.raises(TypeError, match="did you mean `timeout`?"):
         client.run("true", source=None, tiemout=3)  # type: ignore[call-arg]
     for mounts in (["./x:data"], "data", {"uploads/x": "data"}):

@@ -16,7 +16,9 @@ from ..store.home import Home
 from ..store.outputs import all_readable
 from ..store.run_folder import RunFolder
 from . import queue
+from .causes import cause_of
 from .engines import Engine, engine_of_run
+from .logs import last_lines
 
 
 class Ended(Exception):
@@ -105,7 +107,8 @@ def save(home: Home, run: RunFolder, spec: RunSpec, least: float = 3600.0) -> No
     fields: Dict[str, Any] = {"code": event.get("code")}
     if manifest is not None:
         fields["outputs"] = {"files": len(manifest.files), "size": manifest.size}
-    raise Ended(reason, **fields)
+    said = last_lines(run.err if spec.split else run.log, 40) if reason is Reason.EXIT_NONZERO else ""
+    raise Ended(reason, cause_of(said, event.get("code")), **fields)
 
 
 def _few(paths: List[str]) -> str:

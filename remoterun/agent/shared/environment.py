@@ -13,6 +13,20 @@ FORMAT = 1
 
 _PACKAGE = re.compile(r"\s*([A-Za-z0-9][A-Za-z0-9._-]*)\s*(?:\[[^]]*\]\s*)?(?:$|[<>=!~;@#(])")
 """A line of a requirements file that names a package."""
+PACKAGES = {
+    "PIL": "pillow", "bs4": "beautifulsoup4", "cv2": "opencv-python-headless", "dateutil": "python-dateutil",
+    "dotenv": "python-dotenv", "git": "gitpython", "skimage": "scikit-image", "sklearn": "scikit-learn",
+    "yaml": "pyyaml",
+}  # fmt: skip
+"""Modules whose package has another name."""
+KNOWN_MODULES = frozenset((
+    "PIL", "accelerate", "bs4", "cv2", "datasets", "diffusers", "einops", "h5py", "jax", "keras", "librosa",
+    "lightning", "matplotlib", "nltk", "numpy", "pandas", "peft", "plotly", "polars", "pyarrow", "pytest", "requests",
+    "rich", "scipy", "seaborn", "skimage", "sklearn", "soundfile", "spacy", "sympy", "tokenizers", "torch",
+    "torchaudio", "torchvision", "tqdm", "transformers", "wandb", "xgboost", "yaml",
+))  # fmt: skip
+"""Modules whose package is surely meant. Another name may be that of a file that is not sent, and on the package index
+that of a stranger's package."""
 
 
 class Environment(EnvironmentSpec):

@@ -178,6 +178,8 @@ def launch(
 ) -> Run | None:
     """The run, handed over; None if it was only to be shown what that would be. Asks before anything is rented.
     `plan`: of what is rented, where that is made already; `pay` as for `agree`."""
+    if prepared.request.alerts and not client.notifications.names(prepared.request.notify):
+        render.warning("an alert is shown by `remoterun ui` alone: `--notify URL` sends it, too")
     if plan is None and prepared.machine.rental is not None:
         with live_views.waiting() as waiting:
             plan = client.hosts.plan(prepared.machine, waiting)
