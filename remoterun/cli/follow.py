@@ -211,15 +211,12 @@ def follow(
         return 130
     finally:
         steps.abandon()
-    final = client.registry.run(run.number)
-    if not final.final:
-        return 0
     if client.config.notice:
-        notice(final)
-    run_views.can_go_on([final])
-    if final.state is RunState.FAILED and final.code is None and not hinted:
-        render.hint(f"remoterun info {final.number}")
-    return final.exit_status
+        notice(run)
+    run_views.can_go_on([run])
+    if run.state is RunState.FAILED and run.code is None and not hinted:
+        render.hint(f"remoterun info {run.number}")
+    return run.exit_status
 
 
 def _show_state(change: StateChange, steps: live_views.Steps) -> bool:

@@ -237,7 +237,7 @@ def give_back(connections: Connections, run: Run) -> None:
         if rented is not None and rented.alive:
             provider.release(rented)
     if renting.hosts and renting.hosts[-1].ended is None:
-        run = connections.registry.rent(run, renting.given_back_at(time.time()))
+        run = connections.registry.see_hosts(run, renting.given_back_at(time.time()))
     if rented is not None:
         count(connections, run, rented)
         host_ended(connections, rented.token, rented.ended or time.time())
@@ -249,7 +249,7 @@ def count(connections: Connections, run: Run, rented: RentedHost) -> None:
     renting = _renting(run)
     if all(host.id != rented.id for host in renting.hosts):
         use = _use(rented, rented.began).until(rented.ended or time.time())
-        connections.registry.rent(run, replace(renting, hosts=(*renting.hosts, use)))
+        connections.registry.see_hosts(run, replace(renting, hosts=(*renting.hosts, use)))
 
 
 def host_ended(connections: Connections, token: str, moment: float, by: str = "") -> None:
@@ -257,7 +257,7 @@ def host_ended(connections: Connections, token: str, moment: float, by: str = ""
     repeated: the first moment and the first word count."""
     for run in connections.registry.runs():
         if run.renting is not None and any(host.token == token for host in run.renting.hosts):
-            connections.registry.rent(run, run.renting.host_ended(token, moment, by))
+            connections.registry.see_hosts(run, run.renting.host_ended(token, moment, by))
 
 
 def _reuse(

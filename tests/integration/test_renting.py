@@ -50,7 +50,7 @@ from tests.folder_cloud import Folders, config_of
 from tests.metadata_service import Metadata, metadata_service
 from tests.seaweed import KEY, SECRET, Store, asked, credentials, program, seaweed
 from tests.webhook_server import webhook_server
-from tests.workshop import Files, until, write_files
+from tests.workshop import Files, fill, until, write_files
 
 KILLS = int(os.environ.get("REMOTERUN_KILLS", "6"))
 """How many clients are killed."""
@@ -191,6 +191,19 @@ class TestARun:
         until_then = Home.open(str(laptop.folders.home(run_token(run)))).run(run.key).spec().until
         assert run.renting is not None and until_then is not None
         assert 0 < run.renting.deadline - until_then - 240 < 80
+
+    def test_a_full_disk_here_hides_nothing_of_its_end(self, laptop: Laptop, small_disk: Callable[[str], Path]) -> None:
+        disk, go, aws = small_disk("8m"), laptop.root / "go", laptop.config.aws
+        config = config_of(laptop.root, str(aws.bucket), str(aws.endpoint), str(disk / "home"))
+        with Client(config) as client:
+            run = client.runs.submit(RunRequest(f"until [ -e {go} ]; do sleep 0.02; done; exit 3"), None, "gpu")
+            until(lambda: client.runs.get(run.number).state is RunState.RUNNING)
+            fill(disk)
+            go.touch()
+            end = [item for item in client.runs.follow(run.number) if isinstance(item, StateChange)][-1].run
+            known = client.runs.get(run.number)
+        assert (end.state, end.code) == (known.state, known.code) == (RunState.FAILED, 3)
+        assert known.renting is not None and known.renting.hosts[-1].ended is not None
 
     def test_one_that_can_not_be_had_is_a_failed_run(self, laptop: Laptop) -> None:
         (laptop.root / "full").touch()
