@@ -89,6 +89,7 @@ def save(home: Home, run: RunFolder, spec: RunSpec, least: float = 3600.0) -> No
             raise Ended(Reason.TIMEOUT, message, unsaved=True, code=event.get("code"))
 
     check()
+    full = home.reserve.full()
     if not os.path.exists(run.outputs_file):
         saved_now, special = outputs.save(home, run, check)
         places = tuple(mount.place + "/" for mount in spec.mounts)
@@ -105,7 +106,13 @@ def save(home: Home, run: RunFolder, spec: RunSpec, least: float = 3600.0) -> No
     fields: Dict[str, Any] = {"code": event.get("code")}
     if manifest is not None:
         fields["outputs"] = {"files": len(manifest.files), "size": manifest.size}
+    if full:
+        raise Ended(reason, full + ": its log may lack lines", hint=room_hint(spec), **fields)
     raise Ended(reason, **fields)
+
+
+def room_hint(spec: RunSpec) -> str:
+    return "remoterun machines df %s   shows who uses it\nremoterun rm runs --failed" % spec.machine
 
 
 def _few(paths: List[str]) -> str:

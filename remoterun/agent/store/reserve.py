@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 
-from ..shared.files import size_of
+from ..shared.files import no_room, size_of
 from ..shared.tree import LARGEST
 from .errors import disk_full
 
@@ -27,6 +27,12 @@ class Reserve:
     def __init__(self, home: str) -> None:
         self._home = home
         self._file = os.path.join(home, "reserve")
+        self._full = ""
+
+    def full(self) -> str:
+        """Why the disk takes nothing more, or took nothing before the reserve was released; "" where it does."""
+        self._full = self._full or no_room(self._home)
+        return self._full
 
     def room(self) -> int:
         """Bytes that may still arrive."""
@@ -53,6 +59,7 @@ class Reserve:
 
     def release(self) -> bool:
         """Delete the reserve; whether there was one."""
+        self.full()
         try:
             os.unlink(self._file)
         except OSError:
