@@ -226,7 +226,7 @@ class Runs:
         if status is not None:
             return record_status(self._connections, run, status)
         if run.state in HAND_OVER:
-            return self._unless_abandoned(run)
+            return self._unless_abandoned(replace(run, fault=None))
         return self._ended(run, Reason.HOST_LOST, f"{run.host.name} no longer knows this run")
 
     def info(self, number: int | str, wait: float | None = None) -> tuple[Run, dict[str, Any]]:
