@@ -282,8 +282,8 @@ def holding(home: Home, text: bytes) -> set[str]:
 
 
 def fill(disk: Path) -> None:
-    """Leave no byte free on a small disk, until its `filler` is deleted."""
-    with pytest.raises(OSError, match="No space"), open(disk / "filler", "wb", buffering=0) as filler:
+    """Leave no byte free on a small disk, until its `filler` is deleted. May be repeated."""
+    with pytest.raises(OSError, match="No space"), open(disk / "filler", "ab", buffering=0) as filler:
         while True:
             filler.write(bytes(4096))
 

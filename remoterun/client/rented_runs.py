@@ -47,7 +47,7 @@ def record_status(connections: Connections, run: Run, status: RunStatus) -> Run:
         return run
     run = registry.run(run.number)  # another thread, or client, may have learnt of its hosts
     if run.renting is not None and run.renting.hosts and run.renting.hosts[-1].ended is None:
-        run = registry.see_hosts(run, run.renting.given_back_at(run.ended or time.time()))
+        run = registry.rent(run, run.renting.given_back_at(run.ended or time.time()))
     return run
 
 
@@ -135,7 +135,7 @@ def renew(connections: Connections, run: Run, session: Session, status: RunStatu
         allowed = grant(connections, run, form=refused)
         if refused or allowed.expires > renting.grant_ends + 1:
             session.ask(api.renew, api.Renewal(run.key, allowed))
-            return connections.registry.see_hosts(run, replace(renting, grant_ends=allowed.expires))
+            return connections.registry.rent(run, replace(renting, grant_ends=allowed.expires))
     return run
 
 
@@ -189,5 +189,5 @@ def _how_it_ended(connections: Connections, run: Run, rented: RentedHost | None)
         renting = run.renting.host_is_gone(run.host.rented or "")
         if rented is not None:
             renting = renting.host_ended(rented.token, rented.ended or time.time(), by)
-        connections.registry.see_hosts(run, renting)
+        connections.registry.rent(run, renting)
     return by_our_clock(status)._replace(images=())

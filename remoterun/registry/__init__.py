@@ -26,7 +26,6 @@ STEPS = (RunState.PROVISIONING, RunState.UPLOADING)
 """The states that this side drives a run through, whose times stand here only."""
 _SAME_ATTEMPT = "coalesce(json_extract(renting, '$.attempt'), 1) = ?"
 """With `Run.attempt`: the run has no newer host than the one that is spoken of."""
-_RENTING = "UPDATE runs SET renting = ? WHERE key = ?"
 GIVEN_UP = 0
 """In place of the pid of the client that was to hand a run over."""
 
@@ -172,13 +171,8 @@ class Registry:
         return str(rows[0]["asked"]) if rows else ""
 
     def rent(self, run: Run, renting: Renting) -> Run:
-        """Record what is begun with a run's rented hosts. Raises where that can't be written."""
-        self._db.change(_RENTING, (encode(renting).decode(), run.key))
-        return self.run(run.number)
-
-    def see_hosts(self, run: Run, renting: Renting) -> Run:
-        """Correct what is known of a run's rented hosts."""
-        self._db.note(_RENTING, (encode(renting).decode(), run.key))
+        """Record what is known of a run's rented hosts; what is about to be rented is in its `HostFolder` first."""
+        self._db.note("UPDATE runs SET renting = ? WHERE key = ?", (encode(renting).decode(), run.key))
         return self.run(run.number)
 
     def next_attempt(self, run: Run, renting: Renting, now: float) -> Run | None:

@@ -159,14 +159,13 @@ class Database:
     def go_on_in_memory(self, error: RemoterunError) -> None:
         """Go on with a copy of all that is recorded: what this process learns stays true for it."""
         with self._usable() as database:
-            if self._unwritable is not None:
-                return
-            copy = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
-            copy.row_factory = sqlite3.Row
-            database.backup(copy)
-            database.close()
-            self._db, self._unwritable = copy, error
-        self._warn(f"{error.message}; what is learned of runs now is not kept")
+            if self._unwritable is None:
+                copy = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
+                copy.row_factory = sqlite3.Row
+                database.backup(copy)
+                database.close()
+                self._db, self._unwritable = copy, error
+                self._warn(f"{error.message}; what is learned of runs now is not kept")
 
     @contextlib.contextmanager
     def _usable(self) -> Iterator[sqlite3.Connection]:

@@ -19,6 +19,7 @@ from typing import Any
 
 import pytest
 
+from remoterun.agent.shared.protocol import Link, Stream
 from remoterun.agent.shared.states import Reason, RunState
 from remoterun.cli.follow import follow
 from remoterun.client import Client
@@ -28,6 +29,7 @@ from remoterun.errors import HostUnreachable, NoAnswerInTime, NotFound, Remoteru
 from remoterun.hosts.base import Prompts
 from remoterun.model import MachineType, Mount, Resource, Run, RunRequest
 from remoterun.transfer import Progress
+from tests.sshd import Server
 from tests.workshop import User, fill, until, write_files
 
 NOBODY = MachineType("gone", host="me@127.0.0.1:1", connect_timeout=2)
@@ -377,6 +379,26 @@ class TestAHostThatDoesNotAnswer:
         assert isinstance(told, NoAnswerInTime) and "rented does not answer within 0.2 s" in told.message
 
 
+@pytest.mark.parametrize("by", ["pipe", "ssh"])
+def test_a_run_that_is_followed_is_a_handful_of_requests(
+    user: User, server: Server, monkeypatch: pytest.MonkeyPatch, by: str
+) -> None:
+    """The thread that brings the log asks nothing besides: on a slow line, each question would hold up the log."""
+    requests: list[str] = []
+    open_stream = Link.open
+
+    def counted(link: Link, op: str, **arguments: Any) -> Stream:
+        requests.append(op)
+        return open_stream(link, op, **arguments)
+
+    monkeypatch.setattr(Link, "open", counted)
+    far = MachineType("far", host="box", engine="process", home=str(user.place("two").folder), slots=20)
+    config = user.config if by == "pipe" else Config(user.config.home, "far", {"far": far}, server.config())
+    with Client(config) as client:
+        assert log_of(client, client.runs.submit(RunRequest("echo hi"))) == b"hi\n"
+    assert sorted(requests) == ["follow", "missing", "put", "submit"]
+
+
 class TestKeptLogs:
     """A log that was followed to its end is shown when its machine is gone."""
 
@@ -454,10 +476,11 @@ class TestAFullDiskHere:
             def fills() -> Iterator[Item]:
                 for item in items:
                     yield item
-                    if isinstance(item, LogBytes) and not full.is_set():
+                    if isinstance(item, LogBytes):
                         full.set()
+                    if full.is_set():  # also what the log that is not saved has freed
                         fill(disk)
-                    go.touch()
+                        go.touch()
 
             too_late = threading.Timer(100, client.close)
             too_late.start()

@@ -370,7 +370,7 @@ class TestADiskThatCannotBeWritten:
             assert (ended.state, ended.reason, ended.code, ended.started) == (RunState.FAILED, Reason.KILLED, 9, 5.0)
             registry.give_up(run)
             assert registry.abandoned(run)
-            seen = registry.see_hosts(run, Renting(9.0, 2, 1, "s3://songs"))
+            seen = registry.rent(run, Renting(9.0, 2, 1, "s3://songs"))
             assert registry.run(1) == seen and (seen.state, seen.code, seen.attempt) == (RunState.FAILED, 9, 1)
             with pytest.raises(RemoterunError, match=full) as caught:
                 add(registry)

@@ -24,7 +24,7 @@ from ..store.home import Home
 from ..store.machine import boot_id
 from ..store.run_folder import RunFolder
 from . import awaiting, gpus, queue
-from .ending import Ended, clean_up, finish, not_answering, note_once, room_hint, save
+from .ending import Ended, clean_up, finish, not_answering, note_once, save
 from .engines import (
     BaseImageUnavailable,
     Engine,
@@ -411,8 +411,8 @@ class Supervisor:
             self._finish(Ended(reason, message, unsaved=True, code=event.get("code")))
         else:
             remove_tree(self.run.work)
-            hint = room_hint(self.spec) if reason is Reason.DISK_FULL else None
-            self._finish(Ended(reason, message, hint=hint))
+            hint = "remoterun machines df %s   shows who uses it\nremoterun rm runs --failed" % self.spec.machine
+            self._finish(Ended(reason, message, hint=hint if reason is Reason.DISK_FULL else None))
 
     def _finish(self, end: Ended) -> None:
         """Record the end, once the archive has all of the run if it shall."""

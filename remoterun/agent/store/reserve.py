@@ -27,12 +27,7 @@ class Reserve:
     def __init__(self, home: str) -> None:
         self._home = home
         self._file = os.path.join(home, "reserve")
-        self._full = ""
-
-    def full(self) -> str:
-        """Why the disk takes nothing more, or took nothing before the reserve was released; "" where it does."""
-        self._full = self._full or no_room(self._home)
-        return self._full
+        self.was_full = ""  # why the disk took nothing more when the reserve was released
 
     def room(self) -> int:
         """Bytes that may still arrive."""
@@ -59,7 +54,7 @@ class Reserve:
 
     def release(self) -> bool:
         """Delete the reserve; whether there was one."""
-        self.full()
+        self.was_full = self.was_full or no_room(self._home)
         try:
             os.unlink(self._file)
         except OSError:
