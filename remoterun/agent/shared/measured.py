@@ -64,7 +64,8 @@ class Progress(Record):
     params: Dict[str, str] = {}
     alerts: List[str] = []
     left_out: int = 0
-    """Points and names beyond what is stored of one run."""
+    """Points and names beyond what is stored of one run; of an ended one, about as many as nobody had the time to read
+    are among them."""
 
 
 def number(value: float) -> Optional[float]:
