@@ -433,15 +433,14 @@ def _kept(
     def suits(folder: HostFolder, host: RentedHost | None) -> bool:
         intent = folder.intent()
         had = intent.machine.rental if intent is not None else None
-        if had is None or (had.provider, had.image, had.disk) != (rental.provider, rental.image, rental.disk):
+        if had is None or folder.token in without or set(had.types).isdisjoint(rental.types):
             return False
-        if folder.token in without or set(had.types).isdisjoint(rental.types):
-            return False
-        return host is None or (
-            _kind(host.offer, anything) in kinds
-            and (host.offer.at_most is not None or _max_cost(rental, aws.max_cost) is None)
-            and _left(host) > hours(machine, (host.offer,), aws.max_cost)[0] * WORTH_KEEPING
-        )
+        same = (had.provider, had.image, had.disk) == (rental.provider, rental.image, rental.disk)
+        if host is None or not same:
+            return same
+        priced = host.offer.at_most is not None or _max_cost(rental, aws.max_cost) is None
+        fits = priced and _kind(host.offer, anything) in kinds
+        return fits and _left(host) > hours(machine, (host.offer,), aws.max_cost)[0] * WORTH_KEEPING
 
     folders = [each for each in HostFolder.all(connections.config.home) if suits(each, each.rented())]
     for folder in _free(connections, folders, users, waiting):
@@ -457,14 +456,13 @@ def _free(
     """The hosts without a run; then those whose runs have ended, as they know, or do so soon, which is waited for. All
     are asked together, and the first one will do."""
     yield from (folder for folder in folders if folder.token not in users)
-    busy = {runs[0].host: folder for folder in folders if len(runs := users.get(folder.token, [])) == 1}
+    busy = [(folder, runs[0]) for folder in folders if len(runs := users.get(folder.token, [])) == 1]
     over = connections.event()
-    ask = partial(_will_end, connections, waiting, over)
-    questions = {machine: partial(ask, users[folder.token][0]) for machine, folder in busy.items()}
+    questions = {run.host: partial(_will_end, connections, waiting, over, run) for _, run in busy}
     answers = connections.ask_all(questions, ENDING, bool, provider_wait=0.0)
     over.set()
     waiting("")
-    yield from (folder for machine, folder in busy.items() if answers[machine] is True)
+    yield from (folder for folder, run in busy if answers[run.host] is True)
 
 
 def _there(connections: Connections, provider: Provider, folder: HostFolder) -> RentedHost | None:

@@ -150,7 +150,8 @@ class Collector:
             if found.format.whole:
                 file.offset = 0
             elif status.st_size < file.offset:  # another file of this name: from its start on
-                file.offset, file.state = 0, {key: file.state[key] for key in file.state if key == "patterns"}
+                file.offset = file.points = 0
+                file.state = {key: file.state[key] for key in file.state if key == "patterns"}
             opened.seek(file.offset)
             data = opened.read(most)
         at_end = len(data) < most
@@ -276,22 +277,13 @@ class Collector:
 
 class _File:
     """How far a file was read. `seen`: its size, its time and whether the command had ended, when all of it was.
-    `first`: its first metric; `curve`: that has several points. `unread`: points in the rest of it, about as many as in
-    what was read, which has `points`."""
+    `first`: its first metric; `curve`: that has several. `points` were read, and about `unread` were not."""
 
-    def __init__(
-        self,
-        state: Dict[str, Any],
-        offset: int = 0,
-        seen: Sequence[int] = (),
-        given_up: bool = False,
-        first: str = "",
-        curve: bool = False,
-        points: int = 0,
-        unread: int = 0,
-    ) -> None:
-        self.state, self.offset, self.seen, self.given_up = state, offset, list(seen), given_up
-        self.first, self.curve, self.points, self.unread = first, curve, points, unread
+    def __init__(self, state: Dict[str, Any], **saved: Any) -> None:
+        self.state, self.offset, self.points, self.unread = state, 0, 0, 0
+        self.seen: Sequence[int] = ()
+        self.given_up, self.first, self.curve = False, "", False
+        self.__dict__.update(saved)
 
 
 def _out_of_time(*_: object) -> None:

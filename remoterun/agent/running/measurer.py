@@ -23,8 +23,7 @@ FIRST = 0.5
 AGAIN = 10.0
 """Seconds until one that died is started again; twice as many each time."""
 PATIENCE = 8.0
-"""Seconds that it has for what is left, once the command has ended; or as long as outputs are saved. What it has not
-read by then is left out."""
+"""Seconds that it has, once the command has ended, for what is left, or as long as outputs are saved."""
 SMALL = 64 << 10
 """Bytes at either end of a log that the supervisor itself looks into."""
 REPORT = re.compile(r"\.(jsonl?|ndjson|csv|tsv|wandb|log)\Z|tfevents", re.I)
