@@ -281,6 +281,13 @@ def holding(home: Home, text: bytes) -> set[str]:
     return found
 
 
+def fill(disk: Path) -> None:
+    """Leave no byte free on a small disk, until its `filler` is deleted. May be repeated."""
+    with pytest.raises(OSError, match="No space"), open(disk / "filler", "ab", buffering=0) as filler:
+        while True:
+            filler.write(bytes(4096))
+
+
 def pids() -> list[int]:
     return [int(name) for name in os.listdir("/proc") if name.isdigit()]
 

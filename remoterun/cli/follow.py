@@ -32,10 +32,6 @@ Told = Callable[[int, "PortNews", str], None]
 """Gets news of the ports of a run: its number, the news, and the address here."""
 
 
-def unheard(number: int, news: PortNews, address: str) -> None:
-    """News that nobody waits for."""
-
-
 class Forwards:
     """The ports of a run, from the moment on that its command runs, until `close`.
 
@@ -48,7 +44,7 @@ class Forwards:
         client: Client,
         ports: Sequence[PortSpec] | None,
         say: Callable[[str], None],
-        told: Told = unheard,
+        told: Told = lambda *_: None,
         server: str = "",
     ) -> None:
         self._server = server
@@ -134,7 +130,7 @@ def forward_until_end(
     client: Client,
     run: Run,
     ports: list[PortSpec],
-    told: Told = unheard,
+    told: Told = lambda *_: None,
     also: Callable[[StateChange], None] = lambda change: None,
     server: str = "",
 ) -> int:
@@ -177,7 +173,7 @@ def follow(
     *,
     from_start: bool = False,
     ports: Sequence[PortSpec] | None = None,
-    told: Told = unheard,
+    told: Told = lambda *_: None,
     server: str = "",
 ) -> int:
     """Show `items` until the run has ended; its exit status. On ^C: what goes on, and 130.
@@ -211,15 +207,12 @@ def follow(
         return 130
     finally:
         steps.abandon()
-    final = client.registry.run(run.number)
-    if not final.final:
-        return 0
     if client.config.notice:
-        notice(final)
-    run_views.can_go_on([final])
-    if final.state is RunState.FAILED and final.code is None and not hinted:
-        render.hint(f"remoterun info {final.number}")
-    return final.exit_status
+        notice(run)
+    run_views.can_go_on([run])
+    if run.state is RunState.FAILED and run.code is None and not hinted:
+        render.hint(f"remoterun info {run.number}")
+    return run.exit_status
 
 
 def _show_state(change: StateChange, steps: live_views.Steps) -> bool:

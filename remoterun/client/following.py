@@ -229,7 +229,7 @@ class Follower:
                 if wanted.whole:
                     yield from _earlier(connections, at, before, self._stopped)
             if "event" in part.header and not part.header.get("past") and isinstance(store, HostStore):
-                now = store.statuses([at.run.key]).runs  # its grant may be refused, or end
+                now = store.statuses([at.run.key]).runs if at.run.renting else []  # its grant may be refused, or end
                 at.run = renew(connections, at.run, store.session, now[0] if now else None)
             yield at.after(part, _item(connections, at.run, part, store))
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import math
+import threading
 import time
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 
 from remoterun import machines
 from remoterun.agent.shared.asked import WAIT_FOR_LOGIN
@@ -425,25 +427,42 @@ def _kept(
     kinds = {_kind(offer, anything) for offer in provider.offers(machine)}
     users: dict[str, list[Run]] = {}
     for run in connections.registry.runs():
-        for token in tokens(run) if not run.final else ():
+        for token in set(tokens(run)) if not run.final else ():
             users.setdefault(token, []).append(run)
-    folders = HostFolder.all(connections.config.home)
-    for folder in sorted(folders, key=lambda each: each.token in users):  # those that are free first
-        intent, using = folder.intent(), users.get(folder.token, [])
+
+    def suits(folder: HostFolder, host: RentedHost | None) -> bool:
+        intent = folder.intent()
         had = intent.machine.rental if intent is not None else None
-        if had is None or (had.provider, had.image, had.disk) != (rental.provider, rental.image, rental.disk):
-            continue
-        if folder.token in without or set(had.types).isdisjoint(rental.types):
-            continue
-        if not all(_will_end(connections, run, waiting) for run in using):
-            continue
+        if had is None or folder.token in without or set(had.types).isdisjoint(rental.types):
+            return False
+        same = (had.provider, had.image, had.disk) == (rental.provider, rental.image, rental.disk)
+        if host is None or not same:
+            return same
+        priced = host.offer.at_most is not None or _max_cost(rental, aws.max_cost) is None
+        fits = priced and _kind(host.offer, anything) in kinds
+        return fits and _left(host) > hours(machine, (host.offer,), aws.max_cost)[0] * WORTH_KEEPING
+
+    folders = [each for each in HostFolder.all(connections.config.home) if suits(each, each.rented())]
+    for folder in _free(connections, folders, users, waiting):
         host = _there(connections, provider, folder)
-        if host is not None and _kind(host.offer, anything) in kinds:
-            if _max_cost(rental, aws.max_cost) is not None and host.offer.at_most is None:
-                continue
-            if _left(host) > hours(machine, (host.offer,), aws.max_cost)[0] * WORTH_KEEPING:
-                return host
+        if host is not None and suits(folder, host):
+            return host
     return None
+
+
+def _free(
+    connections: Connections, folders: list[HostFolder], users: dict[str, list[Run]], waiting: Callable[[str], None]
+) -> Iterator[HostFolder]:
+    """The hosts without a run; then those whose runs have ended, as they know, or do so soon, which is waited for. All
+    are asked together, and the first one will do."""
+    yield from (folder for folder in folders if folder.token not in users)
+    busy = [(folder, runs[0]) for folder in folders if len(runs := users.get(folder.token, [])) == 1]
+    over = connections.event()
+    questions = {run.host: partial(_will_end, connections, waiting, over, run) for _, run in busy}
+    answers = connections.ask_all(questions, ENDING, bool, provider_wait=0.0)
+    over.set()
+    waiting("")
+    yield from (folder for folder, run in busy if answers[run.host] is True)
 
 
 def _there(connections: Connections, provider: Provider, folder: HostFolder) -> RentedHost | None:
@@ -470,21 +489,19 @@ def _there(connections: Connections, provider: Provider, folder: HostFolder) -> 
     return None
 
 
-def _will_end(connections: Connections, run: Run, waiting: Callable[[str], None]) -> bool:
-    """Whether a run has ended, as its host knows, or does so soon; that is waited for."""
-    give_up_at, waits = time.monotonic() + ENDING, False
+def _will_end(connections: Connections, waiting: Callable[[str], None], over: threading.Event, run: Run) -> bool:
+    """Whether a run has ended, as its host knows, or does so soon; that is waited for until `over`."""
+    waits = False
     with contextlib.suppress(RemoterunError):
         while run.placed is not None:
             store = find_store(connections, run)[1]
             (status,) = store.statuses([run.key]).runs
             run = record_status(connections, run, told(store, status))
-            if run.final or time.monotonic() > give_up_at or not (run.stopping or run.state is RunState.SAVING):
+            if run.final or over.is_set() or not (run.stopping or run.state is RunState.SAVING):
                 break
             if not waits:
                 waiting(f"the end of run {run.number}, whose host is used again")
-            waits = not connections.closed.wait(ENDING_POLL)
-    if waits:
-        waiting("")
+            waits = not over.wait(ENDING_POLL)
     return run.final
 
 

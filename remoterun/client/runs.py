@@ -133,7 +133,7 @@ class Runs:
 
     def get(self, number: int | str, wait: float | None = None) -> Run:
         """A run as its machine knows it; `wait` as for `list`."""
-        return self._ask([self._connections.registry.run(number)], wait)[0]
+        return self.again([self._connections.registry.run(number)], wait)[0]
 
     def list(self, limit: int | None = 50, wanted: RunFilter = EVERY_RUN, wait: float | None = None) -> Sequence[Run]:
         """The newest runs that are `wanted`, oldest first, as their machines know them. All machines are asked at once.
@@ -143,22 +143,13 @@ class Runs:
         """
         registry = self._connections.registry
         if replace(wanted, hidden=True) == EVERY_RUN:
-            return self._ask(registry.runs(limit, wanted.hidden), wait)
-        fitting = self._ask([run for run in registry.runs() if wanted.may_fit(run)], wait)
+            return self.again(registry.runs(limit, wanted.hidden), wait)
+        fitting = self.again([run for run in registry.runs() if wanted.may_fit(run)], wait)
         chosen = [run for run in fitting if wanted.fits(run)]
         return chosen if limit is None else chosen[-limit:]
 
     def again(self, runs: Sequence[Run], wait: float | None = None) -> Sequence[Run]:
         """These runs as their machines know them now; `wait` as for `list`."""
-        return self._ask(runs, wait)
-
-    def _located(self, number: int | str, wait: float | None = None) -> Run:
-        """A run as it is known here, with the home that has it now. That is asked for where it may have changed: while
-        the run is handed over, and on a rented host, which may be gone. `wait` as for `list`."""
-        run = self._connections.registry.run(number)
-        return self._ask([run], wait)[0] if run.state in HAND_OVER or run.host.rented is not None else run
-
-    def _ask(self, runs: Sequence[Run], wait: float | None) -> Sequence[Run]:
         moving: dict[MachineType, list[Run]] = {}
         seen: dict[str, Run] = {}
         for run in runs:
@@ -174,6 +165,12 @@ class Runs:
                 if run.key in lines and seen[run.key].state is RunState.QUEUED:
                     seen[run.key] = replace(seen[run.key], line=lines[run.key])
         return [seen.get(run.key, run) for run in runs]
+
+    def _located(self, number: int | str, wait: float | None = None) -> Run:
+        """A run as it is known here, with the home that has it now. That is asked for where it may have changed: while
+        the run is handed over, and on a rented host, which may be gone. `wait` as for `list`."""
+        run = self._connections.registry.run(number)
+        return self.again([run], wait)[0] if run.state in HAND_OVER or run.host.rented is not None else run
 
     def _question(self, machine: MachineType, runs: Sequence[Run], lines: dict[str, Line]) -> Callable[[], Answer]:
         ask = partial(self._statuses, machine, runs, lines)
@@ -226,7 +223,7 @@ class Runs:
         if status is not None:
             return record_status(self._connections, run, status)
         if run.state in HAND_OVER:
-            return self._unless_abandoned(run)
+            return self._unless_abandoned(replace(run, fault=None))
         return self._ended(run, Reason.HOST_LOST, f"{run.host.name} no longer knows this run")
 
     def info(self, number: int | str, wait: float | None = None) -> tuple[Run, dict[str, Any]]:
@@ -341,7 +338,7 @@ class Runs:
         silent: dict[str, float] = {}  # since when
         seconds = WAIT_LEAST
         while True:
-            for run in self._ask([registry.run(number) for number in going_on], ANSWER):
+            for run in self.again([registry.run(number) for number in going_on], ANSWER):
                 name = run.host.name
                 if run.fault is None:
                     silent.pop(name, None)

@@ -134,7 +134,7 @@ class Run:
         return 125
 
     def with_status(self, status: RunStatus, now: float) -> Run:
-        """This run as its host says it is."""
+        """This run as its host says it is: that answers, whatever it did before."""
         return replace(
             self,
             state=status.state,
@@ -149,6 +149,8 @@ class Run:
             progress=status.progress,
             stopping=status.stopping,
             last_seen=now,
+            line=None,
+            fault=None,
         )
 
     def with_event(self, event: RunEvent) -> Run:

@@ -35,7 +35,7 @@ class Registry:
 
     def __init__(self, file: Path, warn: Callable[[str], None] = lambda _: None) -> None:
         """`warn` is called once, with a line, when the file can be read but not written: then what is learned of runs
-        is not kept, and only what needs a record raises."""
+        is known to this process only, and only what needs a record raises."""
         self._db = Database(file, warn)
         self.uploads = UploadIndex(self._db)
 
@@ -144,16 +144,13 @@ class Registry:
         marks = ",".join("?" * len(before))
         fields = dict(status, state=state.value)
         steps = {state.value: now} if state in STEPS else {}
-        written = self._db.note(
+        self._db.note(
             "UPDATE runs SET state = ?, steps = json_patch(steps, ?), last_seen = ?,"
             " status = json_patch(status, ?)"
             f" WHERE key = ? AND state IN ({marks}) AND {_SAME_ATTEMPT}",
             (state.value, json.dumps(steps), now, json.dumps(to_json(fields)), run.key, *before, run.attempt),
         )
-        if written or run.state.value not in before:
-            return self.run(run.number)
-        reason = Reason(status["reason"]) if status.get("reason") else None
-        return replace(run, **{**status, "state": state, "reason": reason, "last_seen": now})
+        return self.run(run.number)
 
     def place(self, run: Run, machine: MachineType, home_id: str | None) -> Run:
         """Record the machine that was got for a run, and the home on it that has the run."""
@@ -174,8 +171,8 @@ class Registry:
         return str(rows[0]["asked"]) if rows else ""
 
     def rent(self, run: Run, renting: Renting) -> Run:
-        """Record what is known of a run's rented hosts."""
-        self._db.change("UPDATE runs SET renting = ? WHERE key = ?", (encode(renting).decode(), run.key))
+        """Record what is known of a run's rented hosts; what is about to be rented is in its `HostFolder` first."""
+        self._db.note("UPDATE runs SET renting = ? WHERE key = ?", (encode(renting).decode(), run.key))
         return self.run(run.number)
 
     def next_attempt(self, run: Run, renting: Renting, now: float) -> Run | None:

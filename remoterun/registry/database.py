@@ -100,8 +100,8 @@ class Database:
     """Queries and changes, each with its errors as ours. Text that is not UTF-8 may be stored as well."""
 
     def __init__(self, file: Path, warn: Callable[[str], None]) -> None:
-        """`warn` is called once, with a line, when the file can be read but not written: then `note` keeps nothing, and
-        every other change raises."""
+        """`warn` is called once, with a line, when the file can be read but not written: from then on `note` changes a
+        copy in memory, which is read, and every other change raises."""
         self._file = file
         self._warn = warn
         self._lock = threading.RLock()  # held around each statement together with the reading of its rows
@@ -118,6 +118,7 @@ class Database:
             self._db = self._open("mode=rwc")
         except (sqlite3.Error, OSError) as error:
             self._db = self._open_to_read(error)
+            self.go_on_in_memory(self._unusable(error))
 
     def close(self) -> None:
         """May be called twice; whatever is called later raises."""
@@ -125,28 +126,22 @@ class Database:
             self._db.close()
 
     def rows(self, query: str, values: Iterable[Any] = ()) -> list[sqlite3.Row]:
-        with self._lock:
-            try:
-                return self._db.execute(query, [_stored(value) for value in values]).fetchall()
-            except sqlite3.Error as error:
-                raise self._unusable(error)
+        with self._usable() as database:
+            return database.execute(query, [_stored(value) for value in values]).fetchall()
 
     def change(self, query: str, values: Iterable[Any] = ()) -> sqlite3.Cursor:
-        with self._lock:
+        with self._usable() as database:
             if self._unwritable is not None:
                 raise self._unwritable
-            try:
-                return self._db.execute(query, [_stored(value) for value in values])
-            except sqlite3.Error as error:
-                raise self._unusable(error)
+            return database.execute(query, [_stored(value) for value in values])
 
-    def note(self, query: str, values: Iterable[Any] = ()) -> bool:
-        """Change what is only an index of what the machines know; whether that could be written."""
+    def note(self, query: str, values: Iterable[Any] = ()) -> None:
+        """Change what is only an index of what the machines know: where that can't be written, in memory."""
         try:
             self.change(query, values)
         except Unwritable as error:
-            self.go_on_without_writing(error)
-        return self._unwritable is None
+            self.go_on_in_memory(error)
+            self.rows(query, values)  # there are none: it changes the copy
 
     @contextlib.contextmanager
     def together(self) -> Iterator[None]:
@@ -161,10 +156,24 @@ class Database:
                 raise
             self.change("COMMIT")
 
-    def go_on_without_writing(self, error: RemoterunError) -> None:
-        if self._unwritable is None:
-            self._unwritable = error
-            self._warn(f"{error.message}; what is learned of runs now is not kept")
+    def go_on_in_memory(self, error: RemoterunError) -> None:
+        """Go on with a copy of all that is recorded: what this process learns stays true for it."""
+        with self._usable() as database:
+            if self._unwritable is None:
+                copy = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
+                copy.row_factory = sqlite3.Row
+                database.backup(copy)
+                database.close()
+                self._db, self._unwritable = copy, error
+                self._warn(f"{error.message}; what is learned of runs now is not kept")
+
+    @contextlib.contextmanager
+    def _usable(self) -> Iterator[sqlite3.Connection]:
+        with self._lock:
+            try:
+                yield self._db
+            except sqlite3.Error as error:
+                raise self._unusable(error)
 
     # -- the file
 
@@ -187,9 +196,7 @@ class Database:
         """Where the disk is full or read-only. `immutable` needs none of the files that SQLite puts beside it."""
         for how in ("mode=ro", "immutable=1"):
             with contextlib.suppress(sqlite3.Error, OSError):
-                database = self._open(how)
-                self.go_on_without_writing(self._unusable(error))
-                return database
+                return self._open(how)
         raise self._unusable(error)
 
     def _check_schema(self, database: sqlite3.Connection, may_write: bool) -> None:

@@ -145,7 +145,7 @@ class UploadIndex:
         try:
             return self.record(upload, machine)
         except Unwritable as error:
-            self._db.go_on_without_writing(error)
+            self._db.go_on_in_memory(error)
             return upload
 
     def remove(self, name: str, number: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import socket
@@ -18,14 +19,18 @@ from typing import Any
 
 import pytest
 
+from remoterun.agent.shared.protocol import Link, Stream
 from remoterun.agent.shared.states import Reason, RunState
+from remoterun.cli.follow import follow
 from remoterun.client import Client
-from remoterun.client.following import LogBytes, Note, StateChange, Wanted
+from remoterun.client.following import Item, LogBytes, Note, StateChange, Wanted
 from remoterun.config import Config
 from remoterun.errors import HostUnreachable, NoAnswerInTime, NotFound, RemoterunError, UsageError
 from remoterun.hosts.base import Prompts
 from remoterun.model import MachineType, Mount, Resource, Run, RunRequest
-from tests.workshop import User, until, write_files
+from remoterun.transfer import Progress
+from tests.sshd import Server
+from tests.workshop import User, fill, until, write_files
 
 NOBODY = MachineType("gone", host="me@127.0.0.1:1", connect_timeout=2)
 """A machine that refuses connections."""
@@ -394,6 +399,26 @@ class TestAHostThatDoesNotAnswer:
         assert isinstance(told, NoAnswerInTime) and "rented does not answer within 0.2 s" in told.message
 
 
+@pytest.mark.parametrize("by", ["pipe", "ssh"])
+def test_a_run_that_is_followed_is_a_handful_of_requests(
+    user: User, server: Server, monkeypatch: pytest.MonkeyPatch, by: str
+) -> None:
+    """The thread that brings the log asks nothing besides: on a slow line, each question would hold up the log."""
+    requests: list[str] = []
+    open_stream = Link.open
+
+    def counted(link: Link, op: str, **arguments: Any) -> Stream:
+        requests.append(op)
+        return open_stream(link, op, **arguments)
+
+    monkeypatch.setattr(Link, "open", counted)
+    far = MachineType("far", host="box", engine="process", home=str(user.place("two").folder), slots=20)
+    config = user.config if by == "pipe" else Config(user.config.home, "far", {"far": far}, server.config())
+    with Client(config) as client:
+        assert log_of(client, client.runs.submit(RunRequest("echo hi"))) == b"hi\n"
+    assert sorted(requests) == ["follow", "missing", "put", "submit"]
+
+
 class TestKeptLogs:
     """A log that was followed to its end is shown when its machine is gone."""
 
@@ -451,6 +476,45 @@ class TestKeptLogs:
 
 
 class TestAFullDiskHere:
+    @pytest.mark.parametrize("when", ["it is handed over", "it goes on"])
+    def test_the_exit_status_and_the_log_are_those_of_the_run(
+        self, user: User, small_disk: Callable[[str], Path], capfdbinary: pytest.CaptureFixture[bytes], when: str
+    ) -> None:
+        disk, go, warnings = small_disk("4m"), user.root / "go", list[str]()
+        full = threading.Event()
+
+        def once(progress: Progress) -> None:
+            if when == "it is handed over" and not full.is_set():
+                full.set()
+                fill(disk)
+
+        with Client(replace(user.config, home=disk / "home"), warn=warnings.append) as client:
+            request = RunRequest(f"seq 5; until [ -e {go} ]; do sleep 0.02; done; seq 6 30000; exit 3")
+            run = client.runs.submit(request, progress=Progress(once))
+            items = client.runs.follow(run.number)
+
+            def fills() -> Iterator[Item]:
+                for item in items:
+                    yield item
+                    if isinstance(item, LogBytes):
+                        full.set()
+                    if full.is_set():  # also what the log that is not saved has freed
+                        fill(disk)
+                        go.touch()
+
+            too_late = threading.Timer(100, client.close)
+            too_late.start()
+            assert follow(client, run, fills()) == 3
+            too_late.cancel()
+            assert [item.exit_status for item in client.runs.wait([run.number]) if isinstance(item, Run)] == [3]
+            known = client.registry.run(run.number)
+            assert (known.state, known.exit_status) == (RunState.FAILED, 3)
+            assert not list((disk / "home").glob("logs/*"))
+        out, err = capfdbinary.readouterr()
+        assert out == b"".join(b"%d\n" % number for number in range(1, 30001))
+        assert re.search(rb"run 1 failed after .*, exit status 3\n", err)
+        assert len(warnings) == 1 and "is full" in warnings[0]
+
     def test_what_needs_no_record_goes_on(self, user: User, small_disk: Callable[[str], Path], tmp_path: Path) -> None:
         disk = small_disk("4m")
         warnings: list[str] = []
@@ -459,9 +523,7 @@ class TestAFullDiskHere:
             runs = [client.runs.submit(RunRequest("echo up >out; echo up; sleep 1000")) for _ in range(2)]
             for run in runs:
                 until(lambda run=run: client.runs.get(run.number).state is RunState.RUNNING, 60)
-        with pytest.raises(OSError), open(disk / "filler", "wb", buffering=0) as filler:
-            while True:
-                filler.write(b"x" * 4096)
+        fill(disk)
         with Client(config, warn=warnings.append) as client:
             assert [run.state for run in client.runs.list()] == [RunState.RUNNING] * 2
             assert client.runs.stop(1, 5)[1] and client.runs.kill(2)[1]

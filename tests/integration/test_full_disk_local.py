@@ -35,6 +35,8 @@ def test_a_run_that_fills_the_disk_is_saved(small: Place) -> None:
     key = small.submit(FILLS)
     status = small.until_final(key)
     assert (status["state"], status["code"], status["reason"]) == ("complete", 0, "exited")
+    full = f"the disk that holds {small.home.path} is full (`remoterun machines df local`)"
+    assert status["message"] == f"{full}, so its log may lack lines"
     assert small.outputs(key) == {"model": b"model\n"}
     assert not Path(small.home.path, "reserve").exists()
 

@@ -85,10 +85,12 @@ def test_metrics_come_while_it_goes_on(place: Place) -> None:
 
 
 def test_more_than_can_be_read_holds_no_run(place: Place) -> None:
-    """What is read until the end of its time counts, and the process is gone."""
+    """What is read until the end of its time counts, how much is not is said, and the process is gone."""
     key = place.submit("""yes '{"loss": 1}' | head -c 100000000 >metrics.jsonl""")
     place.until_final(key)
     (loss,) = progress_of(place, key).series
+    unread = 100_000_000 // len('{"loss": 1}\n') - loss.points
+    assert unread > 0 and unread * 0.99 < progress_of(place, key).left_out < unread + loss.points
     assert loss.points > 10_000 and os.path.getsize(place.run(key).metrics_points) % POINT.size == 0
     assert measurer(key) is None
 

@@ -33,7 +33,7 @@ from remoterun.archive import runs as archived_runs
 from remoterun.archive.s3 import BucketPlace
 from remoterun.cli.main import main
 from remoterun.cli.render.terminal import Talking
-from remoterun.client import Client, attempts, stores
+from remoterun.client import Client, attempts, renting, stores
 from remoterun.client.following import LogBytes, Note, StateChange, Wanted
 from remoterun.client.handover import Talk
 from remoterun.client.rented_hosts import LATE
@@ -50,7 +50,7 @@ from tests.folder_cloud import Folders, config_of
 from tests.metadata_service import Metadata, metadata_service
 from tests.seaweed import KEY, SECRET, Store, asked, credentials, program, seaweed
 from tests.webhook_server import webhook_server
-from tests.workshop import Files, until, write_files
+from tests.workshop import Files, fill, until, write_files
 
 KILLS = int(os.environ.get("REMOTERUN_KILLS", "6"))
 """How many clients are killed."""
@@ -191,6 +191,19 @@ class TestARun:
         until_then = Home.open(str(laptop.folders.home(run_token(run)))).run(run.key).spec().until
         assert run.renting is not None and until_then is not None
         assert 0 < run.renting.deadline - until_then - 240 < 80
+
+    def test_a_full_disk_here_hides_nothing_of_its_end(self, laptop: Laptop, small_disk: Callable[[str], Path]) -> None:
+        disk, go, aws = small_disk("8m"), laptop.root / "go", laptop.config.aws
+        config = config_of(laptop.root, str(aws.bucket), str(aws.endpoint), str(disk / "home"))
+        with Client(config) as client:
+            run = client.runs.submit(RunRequest(f"until [ -e {go} ]; do sleep 0.02; done; exit 3"), None, "gpu")
+            until(lambda: client.runs.get(run.number).state is RunState.RUNNING)
+            fill(disk)
+            go.touch()
+            end = [item for item in client.runs.follow(run.number) if isinstance(item, StateChange)][-1].run
+            known = client.runs.get(run.number)
+        assert (end.state, end.code) == (known.state, known.code) == (RunState.FAILED, 3)
+        assert known.renting is not None and known.renting.hosts[-1].ended is not None
 
     def test_one_that_can_not_be_had_is_a_failed_run(self, laptop: Laptop) -> None:
         (laptop.root / "full").touch()
@@ -963,6 +976,28 @@ class TestTheCommandLine:
         status, out, err = say("run", "-t", "gpu", "-y", "--no-git", "echo right")
         assert (status, out) == (0, "right\n"), err
         assert [host.id for host in laptop.folders.all()] == ["i-0"]
+
+    def test_of_hosts_that_are_busy_the_first_whose_run_ends_is_used(
+        self, laptop: Laptop, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """One after the other, the first two would be waited for in vain."""
+        monkeypatch.setattr(renting, "ENDING", 1000.0)
+        command = "trap 'until [ -e {go} ]; do sleep 0.05; done; exit 1' TERM; echo up; sleep 1000 & wait"
+        runs = [laptop.submit(command.format(go=laptop.root / f"go{number}")) for number in range(3)]
+        until(lambda: all(laptop.log(run) == b"up\n" for run in runs))
+        machine, waited = laptop.client.connections.machine("gpu"), list[str]()
+        assert renting.plan(laptop.client.connections, machine, waiting=waited.append).kept is None
+
+        def end_the_last(text: str) -> None:
+            waited.append(text)
+            (laptop.root / "go2").touch()
+
+        for run in runs:
+            laptop.client.runs.stop(run.number, 1000.0)
+        kept = renting.plan(laptop.client.connections, machine, waiting=end_the_last).kept
+        assert kept is not None and kept.id == "i-2"
+        assert set(waited[1:-1]) <= {f"the end of run {run.number}, whose host is used again" for run in runs}
+        assert waited[-1] == "" and len(waited) > 2
 
     def test_two_clients_do_not_give_a_run_two_hosts(self, laptop: Laptop) -> None:
         run = laptop.submit("cat saved 2>/dev/null && exit; echo x >saved; echo begun; exec sleep 1000", attempts=3)

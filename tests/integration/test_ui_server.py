@@ -6,6 +6,7 @@ import contextlib
 import http.client
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -25,6 +26,7 @@ from remoterun.agent.shared.states import RunState
 from remoterun.client import Client
 from remoterun.model import MachineType, RunRequest, new_key
 from remoterun.registry import Registry
+from remoterun.ui import hub
 from remoterun.ui.page import RunsPage
 from remoterun.ui.stream import EVERY, MOST_BEHIND
 from tests.integration import test_faults
@@ -33,7 +35,7 @@ from tests.integration.test_faults import Box, counted, counting, submit
 from tests.lab import LabHost
 from tests.unit.test_model_page import write_model
 from tests.webhook_server import WebhookServer
-from tests.workshop import User, until
+from tests.workshop import User, command_line, pids, until
 
 box_of = test_faults.box_of
 PRIVATE = "nobody's business"
@@ -595,6 +597,23 @@ class TestStream:
         until(lambda: rows(stream, number)[-1]["unreached"] is None)
         (tmp_path / "go").touch()
         until(lambda: rows(stream, number)[-1]["state"] == "complete")
+
+    def test_a_machine_that_was_silent_for_a_while_answers_again_for_a_run_that_nobody_opens(
+        self, user: User, page: RunsPage, events: Callable[..., Events], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(hub, "WAIT", 1.0)
+        monkeypatch.setattr(hub, "LATER", 1.0)
+        number, stream = started(user, "sleep 1000"), events()
+        until(lambda: any(row["state"] == "running" for row in rows(stream, number)))
+        home = str(user.place("one").folder).encode()
+        agents = [pid for pid in pids() if b"serve" in command_line(pid) and home in command_line(pid)]
+        for pid in agents:
+            os.kill(pid, signal.SIGSTOP)
+        until(lambda: rows(stream, number)[-1]["unreached"] == "one does not answer within 1 s")
+        for pid in agents:
+            os.kill(pid, signal.SIGCONT)
+        until(lambda: rows(stream, number)[-1]["unreached"] is None)
+        assert agents and user.client.runs.kill(number)[1]
 
     @pytest.mark.lab
     def test_a_link_that_is_cut(self, box_of: Callable[..., Box], host_a: LabHost) -> None:

@@ -264,6 +264,19 @@ class TestCollector:
         assert json.loads(Path(run.progress_file).read_text())["left_out"] == 20_000 - MOST_SERIES
         assert os.path.getsize(run.measuring_file) < 1 << 20
 
+    def test_what_is_not_read_at_the_end_is_said(self, run: RunFolder, write: Callable[..., None]) -> None:
+        """As many as were read before, for their bytes; nothing while the command goes on."""
+        write(metrics="".join(lines(step=100_000 + step, loss=1) for step in range(100_000)))
+        collector = Collector(run)
+        collector.look()
+        assert shown(run).left_out == 0
+        left = []
+        while collector.look(True):
+            (loss,) = shown(run).series
+            left.append(shown(run).left_out)
+            assert abs(loss.points + left[-1] - 100_000) <= 1
+        assert left[0] > 20_000 and left[-1] == 0 and loss.step == 199_999
+
     def test_a_reader_that_fails_or_hangs_gives_up_its_file_only(
         self, run: RunFolder, write: Callable[..., None], monkeypatch: pytest.MonkeyPatch
     ) -> None:

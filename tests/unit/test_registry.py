@@ -19,9 +19,10 @@ import pytest
 from remoterun.agent.shared.records import encode, from_json
 from remoterun.agent.shared.states import Reason, RunState, RunStatus
 from remoterun.errors import NotFound, RemoterunError
-from remoterun.model import MachineType, Run, Upload, by_our_clock, new_key
+from remoterun.model import MachineType, Renting, Run, Upload, by_our_clock, new_key
 from remoterun.registry import Registry
 from remoterun.registry.database import MIGRATIONS
+from tests.workshop import fill
 
 MACHINE = MachineType("k80", host="me@box", gpus=1, connect_timeout=3.5)
 
@@ -356,7 +357,7 @@ class TestLostFiles:
 
 
 class TestADiskThatCannotBeWritten:
-    """What is there is read, what is learned is not kept, and one line says so."""
+    """What is there is read, what is learned is known as long as the process lives, and one line says so."""
 
     def looked_at(self, file: Path, full: str) -> None:
         warnings: list[str] = []
@@ -368,11 +369,15 @@ class TestADiskThatCannotBeWritten:
             ended = registry.move(running, RunState.FAILED, 7.0, reason="killed", code=9)
             assert (ended.state, ended.reason, ended.code, ended.started) == (RunState.FAILED, Reason.KILLED, 9, 5.0)
             registry.give_up(run)
-            assert registry.run(1).state is RunState.QUEUED
+            assert registry.abandoned(run)
+            seen = registry.rent(run, Renting(9.0, 2, 1, "s3://songs"))
+            assert registry.run(1) == seen and (seen.state, seen.code, seen.attempt) == (RunState.FAILED, 9, 1)
             with pytest.raises(RemoterunError, match=full) as caught:
                 add(registry)
             assert caught.value.hint is not None
         assert len(warnings) == 1 and re.search(full, warnings[0])
+        with contextlib.closing(Registry(file, warnings.append)) as registry:
+            assert registry.run(1).state is RunState.QUEUED, "nothing was written"
 
     def test_read_only(self, small_disk: Callable[[str], Path]) -> None:
         folder = small_disk("2m")
@@ -392,7 +397,5 @@ class TestADiskThatCannotBeWritten:
                     assert len(other.runs()) == 1
                 else:
                     registry.close()
-                with pytest.raises(OSError), open(folder / "filler", "wb", buffering=0) as filler:
-                    while True:
-                        filler.write(b"x" * 4096)
+                fill(folder)
                 self.looked_at(folder / "registry.db", f"the disk that holds {folder} is full")

@@ -41,8 +41,8 @@ MEMORY = 1 << 30
 """Bytes of this process."""
 PATIENCE = 5.0
 """Seconds of processor time that a reader has for a piece of a file."""
-LAST = 2.0
-"""Seconds for all that is left once the command has ended."""
+LAST = 1.0
+"""The same, once the command has ended: then the supervisor waits, as long as `running.measurer.PATIENCE`."""
 AHEAD = 60.0
 """Seconds by which a point's time may be ahead of ours."""
 PARAMS, LONG = 50, 200
@@ -60,7 +60,7 @@ def measure(home: Home, key: str) -> int:
     with contextlib.suppress(ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     signal.signal(signal.SIGPROF, _out_of_time)
-    with unless_held(run.measuring_lock, LAST) as lock:
+    with unless_held(run.measuring_lock, SLOW) as lock:
         if lock is not None:
             _collect(Collector(run))
     return 0
@@ -73,9 +73,8 @@ def _collect(collector: "Collector") -> None:
         pause = FAST if collector.look() else min(pause * 1.3 + 0.1, SLOW)
         pause = max(pause, min(COST * (time.process_time() - used), LONGEST))
     if os.read(0, 1) == END:
-        deadline = time.monotonic() + LAST
         collector.look(True)
-        while collector.look(True) and time.monotonic() < deadline:  # also what moved from `work` to `out` meanwhile
+        while collector.look(True):  # also what moved from `work` to `out` meanwhile
             pass
     collector.close()
 
@@ -151,7 +150,8 @@ class Collector:
             if found.format.whole:
                 file.offset = 0
             elif status.st_size < file.offset:  # another file of this name: from its start on
-                file.offset, file.state = 0, {key: file.state[key] for key in file.state if key == "patterns"}
+                file.offset = file.points = 0
+                file.state = {key: file.state[key] for key in file.state if key == "patterns"}
             opened.seek(file.offset)
             data = opened.read(most)
         at_end = len(data) < most
@@ -161,11 +161,12 @@ class Collector:
             file.offset += consumed or (0 if at_end else len(data))
         if at_end or found.format.whole:
             file.seen = seen
+        file.unread = 0 if file.seen == seen else (status.st_size - file.offset) * file.points // (file.offset or 1)
         return max(len(data), 1)
 
     def _take(self, name: str, format: Format, file: "_File", data: bytes) -> int:
         """Let a reader have bytes of a file; how many it consumed. A file that it can't read is given up."""
-        signal.setitimer(signal.ITIMER_PROF, LAST / 2 if file.state.get("ended") else PATIENCE)
+        signal.setitimer(signal.ITIMER_PROF, LAST if file.state.get("ended") else PATIENCE)
         try:
             points, consumed = reader(format)(data, file.state)
         except Exception as error:  # noqa: BLE001 - whatever is in a file, the others are read
@@ -187,6 +188,7 @@ class Collector:
             series = self._series(name, format, point.name)
             if series == COPY:
                 continue
+            file.points += 1
             if series < 0:
                 self._left_out += 1
                 continue
@@ -237,7 +239,8 @@ class Collector:
         of_log = {name for name, owner in self._owners.items() if owner[1] == LOG.name} if self._structured else ()
         names = list(enumerate(self._points.names))
         hidden = [at for at, name in names if name in of_log or self._points.number(name) != at]
-        progress = self._summary.progress(total, hidden)._replace(params=params, left_out=self._left_out)
+        left_out = self._left_out + (sum(file.unread for _, file in files) if ended else 0)
+        progress = self._summary.progress(total, hidden)._replace(params=params, left_out=left_out)
         new, self._new = self._new, []
         try:
             return progress._replace(alerts=self._alerts.check(new, self._new_usage(), time.time(), ended))
@@ -274,19 +277,13 @@ class Collector:
 
 class _File:
     """How far a file was read. `seen`: its size, its time and whether the command had ended, when all of it was.
-    `first`: its first metric; `curve`: that has several points."""
+    `first`: its first metric; `curve`: that has several. `points` were read, and about `unread` were not."""
 
-    def __init__(
-        self,
-        state: Dict[str, Any],
-        offset: int = 0,
-        seen: Sequence[int] = (),
-        given_up: bool = False,
-        first: str = "",
-        curve: bool = False,
-    ) -> None:
-        self.state, self.offset, self.seen, self.given_up = state, offset, list(seen), given_up
-        self.first, self.curve = first, curve
+    def __init__(self, state: Dict[str, Any], **saved: Any) -> None:
+        self.state, self.offset, self.points, self.unread = state, 0, 0, 0
+        self.seen: Sequence[int] = ()
+        self.given_up, self.first, self.curve = False, "", False
+        self.__dict__.update(saved)
 
 
 def _out_of_time(*_: object) -> None:

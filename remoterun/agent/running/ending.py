@@ -7,7 +7,7 @@ import os
 import time
 from typing import Any, Dict, List, NoReturn, Optional
 
-from ..shared.files import DISK_FULL, remove_tree
+from ..shared.files import DISK_FULL, no_room, remove_tree
 from ..shared.spec import RunSpec
 from ..shared.states import ENDINGS, Reason
 from ..shared.tree import show
@@ -91,6 +91,7 @@ def save(home: Home, run: RunFolder, spec: RunSpec, least: float = 3600.0) -> No
             raise Ended(Reason.TIMEOUT, message, unsaved=True, code=event.get("code"))
 
     check()
+    full = home.reserve.was_full or no_room(home.path)
     if not os.path.exists(run.outputs_file):
         saved_now, special = outputs.save(home, run, check)
         places = tuple(mount.place + "/" for mount in spec.mounts)
@@ -108,7 +109,10 @@ def save(home: Home, run: RunFolder, spec: RunSpec, least: float = 3600.0) -> No
     if manifest is not None:
         fields["outputs"] = {"files": len(manifest.files), "size": manifest.size}
     said = last_lines(run.err if spec.split else run.log, 40) if reason is Reason.EXIT_NONZERO else ""
-    raise Ended(reason, cause_of(said, event.get("code")), **fields)
+    message = cause_of(said, event.get("code"))
+    if full:
+        message = "%s (`remoterun machines df %s`), so its log may lack lines" % (full, spec.machine)
+    raise Ended(reason, message, **fields)
 
 
 def _few(paths: List[str]) -> str:

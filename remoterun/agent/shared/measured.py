@@ -64,7 +64,7 @@ class Progress(Record):
     params: Dict[str, str] = {}
     alerts: List[str] = []
     left_out: int = 0
-    """Points and names beyond what is stored of one run."""
+    """Points and names beyond what is stored of one run; with about as many points as were not read at its end."""
 
 
 def number(value: float) -> Optional[float]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 
-from ..shared.files import size_of
+from ..shared.files import no_room, size_of
 from ..shared.tree import LARGEST
 from .errors import disk_full
 
@@ -27,6 +27,7 @@ class Reserve:
     def __init__(self, home: str) -> None:
         self._home = home
         self._file = os.path.join(home, "reserve")
+        self.was_full = ""  # why the disk took nothing more when the reserve was released
 
     def room(self) -> int:
         """Bytes that may still arrive."""
@@ -53,6 +54,7 @@ class Reserve:
 
     def release(self) -> bool:
         """Delete the reserve; whether there was one."""
+        self.was_full = self.was_full or no_room(self._home)
         try:
             os.unlink(self._file)
         except OSError:

@@ -159,6 +159,6 @@ function alerts(row, info) {
   const { alerts: found = [], left_out: leftOut } = row.progress || {};
   const cutAt = info?.cut_at ?? row.progress?.cut_at; // a time limit is known of the chosen run only
   const cut = !isFinal(row) && Number.isFinite(cutAt) && `The deadline will cut it at step ${shown(cutAt)}.`;
-  const out = leftOut > 0 && `${shown(leftOut)} points or names beyond what is stored of one run were left out.`;
+  const out = leftOut > 0 && `${shown(leftOut)} points or names were left out: more than are stored of one run, or read at its end.`;
   return [...found, cut, out].filter(Boolean);
 }
