@@ -18,7 +18,7 @@ def application(words: Sequence[str] = ()) -> Typer:
     """What parses `words`: it has the command that they begin with; all commands if that is none, as for `--help`,
     completion, and a slip of the finger."""
     modules = {word: modules for commands in COMMANDS.values() for word, modules in commands.items()}
-    modules.update(help=("manual",), whoami=("fleet",))  # not in the list of `--help`
+    modules.update(help=("manual",), whoami=("entering",))  # not in the list of `--help`
     every = dict.fromkeys(module for names in modules.values() for module in names)
     for module in modules.get(words[0] if words else "", every):
         import_module(f"{__name__}.{module}")

@@ -1,4 +1,4 @@
-"""Inside a run that goes on, and its machine: `exec`, `top`, `ssh`, `login`, `logout`."""
+"""Inside a run that goes on, and its machine: `exec`, `top`, `ssh`, `login`, `logout`; and `whoami`."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from remoterun.cli import complete, render
-from remoterun.cli.app import Command, RunNumber, Wait, app, example, machines_app, run_number
+from remoterun.cli.app import Command, Json, RunNumber, Wait, app, example, machines_app, run_number
 from remoterun.cli.asking import client as connect
-from remoterun.cli.render import live_views, run_views
-from remoterun.errors import HostError, LinkLost, UsageError
+from remoterun.cli.render import live_views, machine_views, run_views
+from remoterun.errors import HostError, LinkLost, RemoterunError, UsageError
 from remoterun.parsing import command_text, parse_duration
 
 if TYPE_CHECKING:
@@ -164,6 +164,24 @@ def logout(machine: MachineName) -> None:
     with connect() as client:
         ended = client.machines.logout(machine)
     render.line(f"{machine}: {'logged out; runs go on' if ended else 'no login is open'}")
+
+
+@app.command(cls=Command, epilog=example("remoterun whoami --json"))
+def whoami(json: Json = False) -> None:
+    """Show user, home, default machine, and the login at AWS.
+
+    No machine is asked; AWS is, where there is a login.
+    """
+    from remoterun.machines import can_log_in
+
+    with connect() as client:
+        identity = None
+        if can_log_in(client.config):
+            try:
+                identity = client.hosts.identity("aws")
+            except RemoterunError as error:  # the rest is true all the same
+                render.warning(error.message)
+        machine_views.whoami(client.config, identity, json)
 
 
 _READ = 1 << 16

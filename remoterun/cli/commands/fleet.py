@@ -1,4 +1,4 @@
-"""Machines, those that are rented, too: `machines` with its own commands; `whoami`."""
+"""Machines, those that are rented, too: `machines` with its own commands."""
 
 from __future__ import annotations
 
@@ -10,22 +10,11 @@ from typing import Annotated, Any
 import typer
 
 from remoterun.cli import complete, render
-from remoterun.cli.app import (
-    Command,
-    Json,
-    RunNumber,
-    Wait,
-    app,
-    example,
-    for_each,
-    machines_app,
-    run_number,
-    typed_options,
-)
+from remoterun.cli.app import Command, Json, RunNumber, Wait, example, for_each, machines_app, run_number, typed_options
 from remoterun.cli.asking import client as connect
 from remoterun.cli.render import live_views, machine_views
 from remoterun.config import SETTINGS, Setting
-from remoterun.errors import RemoterunError, UsageError
+from remoterun.errors import UsageError
 from remoterun.model import MachineType
 from remoterun.parsing import parse_duration
 
@@ -230,24 +219,6 @@ def machines_default(
     chosen = resolve(name, config)
     configuration.set_default(config, chosen.name)
     render.line(f"the default machine is `{chosen.name}`")
-
-
-@app.command(cls=Command, epilog=example("remoterun whoami --json"))
-def whoami(json: Json = False) -> None:
-    """Show user, home, default machine, and the login at AWS.
-
-    No machine is asked; AWS is, where there is a login.
-    """
-    from remoterun.machines import can_log_in
-
-    with connect() as client:
-        identity = None
-        if can_log_in(client.config):
-            try:
-                identity = client.hosts.identity("aws")
-            except RemoterunError as error:  # the rest is true all the same
-                render.warning(error.message)
-        machine_views.whoami(client.config, identity, json)
 
 
 @machines_app.command("rented", cls=Command, epilog=example("remoterun machines rented --json"))
