@@ -3,6 +3,7 @@
 VENV := .venv
 BIN := $(VENV)/bin
 BASE := $(VENV)/.ready-base
+UNIT := $(VENV)/.ready-unit
 READY := $(VENV)/.ready
 ARGS ?=
 # Processes that run tests; 0: none but pytest's own, as a debugger needs it. Four keep two cores busy, as they wait for
@@ -29,14 +30,18 @@ test: system lint ## lint, then every test; as root on Debian or Ubuntu it insta
 UNIT_TMP := $(or $(TMPDIR),/tmp)/unit-$(shell id -u)
 
 unit: WORKERS := 2
-unit: $(READY) ## the tests that need nothing but Python
+unit: $(UNIT) ## the tests that need nothing but Python
 	@mkdir -p $(UNIT_TMP)
 	@PYTEST_DEBUG_TEMPROOT=$(UNIT_TMP) $(BIN)/pytest tests/unit -n $(WORKERS) $(ARGS)
 
-lint: $(READY) ## ruff, mypy, who may import whom, and the agent's Python 3.8
+# The product only, as the tests' hosts are Linux. A cache of its own: mypy keeps the results for one platform.
+MACOS := --platform darwin --cache-dir .mypy_cache/darwin remoterun trainer
+
+lint: $(READY) ## ruff, mypy (also for macOS), who may import whom, and the agent's Python 3.8
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
+	@$(BIN)/mypy $(MACOS)
 	@$(BIN)/lint-imports
 	@$(BIN)/vermin -t=3.8- --no-tips --violations remoterun/agent
 
@@ -69,10 +74,15 @@ $(BASE): pyproject.toml $(wildcard constraints.txt)
 	@$(PIP) -e .
 	@touch $@
 
+$(UNIT): $(BASE)
+	@echo "make: installing what the unit tests need"
+	@$(PIP) -e '.[unit]'
+	@touch $@
+
 $(READY): $(BASE)
 	@echo "make: installing what the tests need; with TensorFlow that takes a minute"
 	@$(PIP) -e '.[dev]'
-	@touch $@
+	@touch $(UNIT) $@
 
 # program:package, for what the tests call. Elsewhere than on Debian and Ubuntu, and without root, the tests that need
 # an absent program are skipped.

@@ -24,6 +24,7 @@ HEADINGS = ("what", "ours", "peer", "", "ratio", "bound", "")
 _UNITS: dict[str, Callable[[float], str]] = {
     "s": lambda value: f"{value:.2f} s" if value >= 1 else f"{value * 1000:.0f} ms",
     "nats": lambda value: f"{value:.3f} nats",
+    "characters": lambda value: f"{value:,.0f}/s",
     "count": lambda value: f"{value:.0f}",
     "bytes": lambda value: f"{value / 1e6:.1f} MB" if value >= 1e6 else f"{value / 1e3:.1f} kB",
     "share": lambda value: f"{value:.2%}",
@@ -65,11 +66,12 @@ def at_most_times(limit: float) -> Bound:
 
 @dataclass(frozen=True)
 class Row:
-    """One figure. `unit` is a key of `_UNITS`. A row that could not be measured says `why`, and is short."""
+    """One figure. `unit` is a key of `_UNITS`. Without a bound it is for information. A row with one that could not be
+    measured says `why`, and is short."""
 
     what: str
     unit: str
-    bound: Bound
+    bound: Bound | None
     ours: float | None = None
     peer_name: str = ""
     peer: float | None = None
@@ -78,6 +80,8 @@ class Row:
 
     @property
     def ok(self) -> bool:
+        if self.bound is None:
+            return True
         return self.bound.holds(self.ours if self.bound.of == "ours" else self.ratio)
 
     def cells(self) -> tuple[str, ...]:
@@ -88,15 +92,15 @@ class Row:
             "" if self.peer is None else show(self.peer),
             self.peer_name,
             "" if self.ratio is None else f"{self.ratio:.2f} x",
-            self.bound.text(self.unit),
-            ("ok" if self.ok else "short") + (f": {self.why}" if self.why else ""),
+            self.bound.text(self.unit) if self.bound else "",
+            ("" if self.bound is None else "ok" if self.ok else "short") + (f": {self.why}" if self.why else ""),
         )
 
 
 def beside(
     what: str,
     unit: str,
-    bound: Bound,
+    bound: Bound | None,
     ours: Sequence[float],
     peer_name: str,
     peer: Sequence[float],
@@ -160,15 +164,16 @@ def cache() -> Path:
     return folder
 
 
-def programs(requirements: Path) -> Path:
+def programs(requirements: Path, python: Callable[[], str] = lambda: sys.executable) -> Path:
     """The folder with the programs of the peers that a file of requirements names, in an environment of their own that
-    is made on first use."""
+    is made on first use, with the Python that is asked for then."""
     content = requirements.read_bytes()
     folder = cache() / f"{requirements.stem}-{hashlib.sha256(content).hexdigest()[:8]}"
     ready = folder / ".ready"
     if not ready.exists():
+        made_with = python()
         print(f"making an environment of {requirements.name}: {folder}", file=sys.stderr)
-        subprocess.run([sys.executable, "-m", "venv", "--clear", str(folder)], check=True)
+        subprocess.run([made_with, "-m", "venv", "--clear", str(folder)], check=True)
         subprocess.run([str(folder / "bin/pip"), "install", "--quiet", "-r", str(requirements)], check=True)
         ready.touch()
     return folder / "bin"

@@ -1,6 +1,6 @@
-"""What the trainer learns in four minutes on this CPU, and how soon it writes: `python -m tests.bench.trainer`.
+"""What the trainer learns in four minutes on this CPU, how soon it writes, and how fast it trains beside its peers.
 
-README.md says what each row is. The text is made on first use, which needs a network.
+`python -m tests.bench.trainer`: README.md says what each row is. The text is made on first use, which needs a network.
 """
 
 from __future__ import annotations
@@ -15,10 +15,11 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from tests.bench import table
-from tests.bench.table import Row, at_most
+from tests.bench.table import Row, at_least_times, at_most
 
 ROOT = Path(__file__).parents[2]
 MAKE_SAMPLE = ROOT / "examples" / "corpus" / "make_sample.py"
@@ -26,6 +27,9 @@ TEXT_BYTES = 1_194_086
 SECONDS = 240.0  # from the start of the process: TensorFlow's import and the compiler are in it
 SAVE_SECONDS = 60.0
 SEED = "The "
+TORCH = table.HERE / "requirements-torch.txt"
+PEERS = {"torch": ("PyTorch's nn.LSTM", at_least_times(1.4)), "keras": ("Keras' fit", at_least_times(1.5))}
+DEADLINE = 300.0
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": "-1"}  # the figures are a CPU's
 
 
@@ -43,7 +47,37 @@ def main(arguments: Sequence[str] | None = None) -> int:
         first_character(model)  # its files are in memory from now on
         laps = [first_character(model) for _ in range(3 if options.quick else 15)]
     rows.append(Row("first character of trainer.generate", "s", at_most(0.4), statistics.median(laps)))
+    rows += race(3 if options.quick else 7)
     return table.finish(options.out, rows, laps=laps)
+
+
+def race(rounds: int) -> list[Row]:
+    """A row for each peer: characters a second with ml5's defaults, each side a process of its own in each round."""
+    pythons = {"trainer": sys.executable, "keras": sys.executable}
+    try:
+        pythons["torch"] = str(table.programs(TORCH, python_without_cuda) / "python")
+    except LookupError as error:
+        print(f"no row beside PyTorch: {error}", file=sys.stderr)
+
+    def speed(side: str) -> float:
+        words = [pythons[side], "-m", "tests.bench.steps", side, str(text())]
+        done = subprocess.run(words, env=ENVIRONMENT, stdout=subprocess.PIPE, check=True, timeout=DEADLINE)
+        return float(done.stdout.split()[-1])
+
+    speeds = table.in_turns({side: partial(speed, side) for side in pythons}, rounds)
+    what, ours = "training, 2 x 128, sequence 50, batch 50", speeds.pop("trainer")
+    return [table.beside(what, "characters", PEERS[peer][1], ours, PEERS[peer][0], speeds[peer]) for peer in speeds]
+
+
+def python_without_cuda() -> str:
+    """A Python of this machine for which pip finds PyTorch without CUDA, which is gigabytes. Raises LookupError."""
+    pip = ["-m", "pip", "install", "--dry-run", "--ignore-installed", "--quiet", "--report=-", "-r", str(TORCH)]
+    for python in filter(shutil.which, (sys.executable, *(f"python3.{minor}" for minor in range(14, 9, -1)))):
+        report = subprocess.run([python, *pip], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=DEADLINE)
+        packages = json.loads(report.stdout)["install"] if report.stdout else []
+        if packages and not any(each["metadata"]["name"].startswith(("nvidia", "cuda")) for each in packages):
+            return python
+    raise LookupError("pip finds no PyTorch without CUDA: set PIP_INDEX_URL to PyTorch's own index for CPUs")
 
 
 def trained(folder: Path, flag: str) -> tuple[float, Path]:

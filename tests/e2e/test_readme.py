@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import subprocess
+import sys
 import urllib.request
 from pathlib import Path
 
@@ -130,8 +132,6 @@ def test_every_command_about_rented_machines(
 @pytest.mark.lab
 @pytest.mark.tensorflow
 def test_the_library_example(reader: Place) -> None:
-    import sys
-
     code = re.search(r"^```python\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
     assert code is not None
     (reader.folder / "example.py").write_text(code[1])
@@ -140,6 +140,34 @@ def test_the_library_example(reader: Place) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert "data/input.txt" in (reader.folder / "results" / "count.txt").read_text()
+
+
+@pytest.mark.index
+@pytest.mark.tensorflow
+def test_the_demo(tensorflow: Path, tmp_path: Path) -> None:
+    """With few steps of training, where a demo was interrupted before. Whoever runs it has another default machine."""
+    place = make_place(tmp_path)
+    (home := Path(place.env["REMOTERUN_HOME"])).mkdir()
+    (home / "envs").mkdir()
+    (home / "envs" / tensorflow.name).symlink_to(tensorflow)
+    (home / "config.toml").write_text("""default = "box"
+[machines.box]
+host = "192.0.2.1"
+[machines.local]
+engine = "process"
+""")
+    subprocess.run(["git", "init", "-q", str(tmp_path / "demo")], env=place.env, check=True)
+    (tmp_path / "demo" / "models").mkdir()
+    (manifest := tmp_path / "demo" / "models" / "manifest.json").touch()
+    words = [sys.executable, str(ROOT / "examples" / "demo.py"), "--folder", str(tmp_path / "demo"), "--steps", "3"]
+    done = subprocess.run(
+        words, cwd=tmp_path, env=place.env, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=240
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "embedding" in json.loads(manifest.read_text())
+    assert [(run["state"], run["machine"]) for run in place.json("ps")] == [("complete", "local")] * 2
+    following = re.findall(r"^  \S*remoterun (logs .*)$", done.stdout, re.MULTILINE)
+    assert "3/3" in place.run(*following[0].split()).stdout
 
 
 def test_the_two_commands_are_real() -> None:

@@ -9,6 +9,7 @@ import pkgutil
 import re
 import sys
 import tomllib
+from collections.abc import Iterable
 from pathlib import Path
 from types import MappingProxyType
 
@@ -18,23 +19,42 @@ import remoterun
 
 TOP = Path(__file__).parents[2]
 PROJECT = tomllib.loads((TOP / "pyproject.toml").read_text())["project"]
-DISTRIBUTION = {"git": "gitpython", "botocore": "boto3"}
+DISTRIBUTION = {
+    "git": "gitpython",
+    "botocore": "boto3",
+    "bs4": "beautifulsoup4",
+    "soupsieve": "beautifulsoup4",
+    "xdist": "pytest-xdist",
+}
 """Of imports whose distribution has another name, or that another one brings in a version that fits."""
 LATER_STANDARD_LIBRARY = {"compression"}
 """Modules of a Python newer than the oldest supported one, imported where they are."""
 
 
-def imported(package: str) -> set[str]:
-    """Names of the distributions that any module of a package imports, at its top or on use."""
-    found: set[str] = set()
-    for file in (TOP / package).rglob("*.py"):
-        for node in ast.walk(ast.parse(file.read_bytes())):
-            if isinstance(node, ast.Import):
-                found |= {alias.name.partition(".")[0] for alias in node.names}
-            elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
-                found.add(node.module.partition(".")[0])
-    foreign = found - set(sys.stdlib_module_names) - LATER_STANDARD_LIBRARY - {"remoterun", "trainer"}
+OURS = {"remoterun", "trainer", "tests", "corpus"}
+
+
+def imported(files: Iterable[Path]) -> set[str]:
+    """Names of the distributions that any of these files imports, at its top or on use."""
+    found = {name for file in files for name in modules(ast.walk(ast.parse(file.read_bytes())))}
+    return distributions(found)
+
+
+def distributions(modules: Iterable[str]) -> set[str]:
+    """Of those that are neither ours nor Python's own."""
+    foreign = {name.partition(".")[0] for name in modules} - sys.stdlib_module_names - LATER_STANDARD_LIBRARY - OURS
     return {DISTRIBUTION.get(name, name) for name in foreign}
+
+
+def modules(nodes: Iterable[ast.AST]) -> set[str]:
+    """Names of the modules that nodes import, and of what they import from those."""
+    found: set[str] = set()
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return found
 
 
 def declared(requirements: list[str]) -> set[str]:
@@ -49,7 +69,25 @@ def declared(requirements: list[str]) -> set[str]:
     ],
 )
 def test_what_is_imported_is_declared(package: str, requirements: list[str]) -> None:
-    assert imported(package) == declared(requirements)
+    assert imported((TOP / package).rglob("*.py")) == declared(requirements)
+
+
+def test_make_unit_installs_what_the_unit_tests_import_and_no_more() -> None:
+    """Of what they and conftest.py import of the other folders, the imports at its top count."""
+    unit = [*(TOP / "tests" / "unit").glob("*.py"), TOP / "tests" / "conftest.py"]
+    needed = imported([*unit, *(TOP / "examples" / "corpus").rglob("*.py")])
+    waiting = {name for file in unit for name in modules(ast.parse(file.read_bytes()).body)}
+    read: set[str] = set()
+    while waiting:
+        name = waiting.pop()
+        read.add(name)
+        for file in (TOP / f"{name.replace('.', '/')}.py", TOP / name.replace(".", "/") / "__init__.py"):
+            if name.startswith("tests.") and file.exists():
+                more = modules(ast.parse(file.read_bytes()).body)
+                needed |= distributions(more)
+                waiting |= more - read
+    installed = declared(PROJECT["optional-dependencies"]["unit"])
+    assert needed - declared(PROJECT["dependencies"]) == installed - {"pytest-timeout"}
 
 
 def test_defaults_of_fields_are_those_that_python_3_11_takes() -> None:

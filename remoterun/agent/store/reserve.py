@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 
 from ..shared.files import no_room, size_of
 from ..shared.tree import LARGEST
@@ -72,9 +73,10 @@ def free_space(path: str) -> int:
 
 
 def _allocate(descriptor: int, size: int) -> None:
-    try:
-        os.posix_fallocate(descriptor, 0, size)
-    except (AttributeError, OSError):  # macOS, or a file system that can't
-        piece = bytes(1 << 20)
-        for start in range(0, size, len(piece)):
-            os.pwrite(descriptor, piece[: size - start], start)
+    if sys.platform != "darwin":
+        with contextlib.suppress(OSError):  # a file system that can't
+            os.posix_fallocate(descriptor, 0, size)
+            return
+    piece = bytes(1 << 20)
+    for start in range(0, size, len(piece)):
+        os.pwrite(descriptor, piece[: size - start], start)
