@@ -127,7 +127,7 @@ def name_of(path: Path) -> str:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ('type_("remoterun", "cp", "-f", f"runs/{number}/models", "models")', "No such option: -f"),
+        ('demo.type("remoterun", "cp", "-f", f"runs/{number}/models", "models")', "No such option: -f"),
         ('hint = f"remoterun machines gc {name} --envs --unsed 1s   frees some"', "No such option: --unsed"),
         ('hint = "try it:" + f"\\nremoterun rn {command}"', "no such command"),
         ('hint = "remoterun machines statsu"', "no such command below machines"),
@@ -237,7 +237,7 @@ def text_of(node: ast.AST) -> str | None:
         left, right = text_of(node.left), text_of(node.right)
         return None if left is None and right is None else (left or FIELD) + (right or FIELD)
     words = node.elts if isinstance(node, (ast.List, ast.Tuple)) else []
-    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):  # `type_("remoterun", "ps")`
+    if isinstance(node, ast.Call) and getattr(node.func, "attr", None) == "type":  # `demo.type("remoterun", "ps")`
         words = node.args
     if len(words) > 1 and text_of(words[0]) == "remoterun":
         return shlex.join(text_of(each) or FIELD for each in words)
