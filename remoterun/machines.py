@@ -65,11 +65,11 @@ def resolve(name: str | None, config: Config) -> MachineType:
     word = config.default if name is None else name
     if not word.strip():
         raise NotFound("the name of the machine type is empty", hint="remoterun machines   lists them")
-    for known, machine in config.machines.items():
-        if known.lower() == word.lower():
-            return machine
-    if word.lower() in ("local", "cpu"):  # the second is the lesson's name for a machine without a GPU
-        return LOCAL
+    machine_of = {known.lower(): machine for known, machine in config.machines.items()}
+    machine_of.setdefault("local", LOCAL)
+    machine_of.setdefault("cpu", machine_of["local"])  # the lesson's name for a machine without a GPU
+    if word.lower() in machine_of:
+        return machine_of[word.lower()]
     if "@" in word or word.startswith("ssh://"):
         return MachineType(word, host=word)
     aliases = ssh_aliases(config)

@@ -11,6 +11,7 @@ database that is damaged is deleted, and the next `Stamps` makes a new one.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import os
 import sqlite3
@@ -167,7 +168,7 @@ class Stamps:
 def note_own(home: Path, written: Iterable[str | Path | int]) -> None:
     """Note files that remoterun just wrote here, by path or descriptor: copies, films, pages, reports."""
     with contextlib.suppress(OSError), (home / "own-files").open("a") as file:
-        if file.tell() > MOST_BYTES // 100:  # it begins anew then, too
+        if file.tell() > 1 << 20:  # it begins anew then, too
             file.truncate(0)
         file.writelines(map(_own_line, written))
 
@@ -183,6 +184,8 @@ def own_files(home: Path, root: str, paths: Iterable[str]) -> set[str]:
 def _own_line(file: str | Path | int) -> str:
     with contextlib.suppress(OSError):
         status = os.stat(file, follow_symlinks=isinstance(file, int))
+        if isinstance(file, int) and fcntl.fcntl(file, fcntl.F_GETFL) & os.O_APPEND:
+            return ""  # there is more in it than we wrote
         return f"{status.st_ino} {status.st_size} {status.st_mtime_ns}\n"
     return ""
 

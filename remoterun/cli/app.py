@@ -104,6 +104,7 @@ INSTEAD = {
     "logs -t": "--timestamps",
     "run --rm": "A run and its files stay until `remoterun rm` removes them.",
     **dict.fromkeys(("top -t", "machines --status"), "`remoterun machines status` shows what machines do."),
+    "exec -i": "`remoterun exec RUN bash` is a terminal without it.",
     **dict.fromkeys(("-i", "--interactive"), "`--stdin` sends input; `remoterun exec RUN` opens a shell in a run."),
     **dict.fromkeys(("-r", "cp -R", "cp -a"), "A folder, or a run, is taken with all that it holds."),
     **dict.fromkeys(("ls -l", "ls -a"), "Sizes and hidden files are shown; `-r` shows what is in folders, too."),

@@ -24,7 +24,7 @@ from remoterun.cli import complete, render
 from remoterun.cli.app import MORE, Function, app, run_number, typed_options
 from remoterun.cli.to_send import requirements_of
 from remoterun.errors import UsageError
-from remoterun.model import ALL_GPUS, Asked, Mount, RunRequest
+from remoterun.model import ALL_GPUS, Asked, RunRequest
 from remoterun.parsing import (
     VARIABLE,
     command_text,
@@ -57,13 +57,9 @@ class Form(Record):
     """What typer makes of a word."""
 
 
-def _mount_text(mount: Mount) -> str:
-    return f"{mount.resource}:{mount.path}"
-
-
 FORMS = {
     "machine": Form(complete=complete.machine_types),
-    "mounts": Form(parse_mount, _mount_text, key=lambda mount: mount.path, complete=complete.resources),
+    "mounts": Form(parse_mount, "{0.resource}:{0.path}".format, lambda mount: mount.path, complete.resources),
     "env": Form(
         parse_variable,
         show=itemgetter(0),

@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from remoterun.agent.shared.files import size_of
 from remoterun.agent.shared.spec import NONE, PYTHON
 from remoterun.cli import render
 from remoterun.cli.asking import agree_to_link
@@ -141,7 +142,7 @@ def _answer(source: Source, absent: list[str], named: list[str], how: Sending, h
         answer = "a" if how.untracked else file.read_text()
         will += ". "
     else:
-        sizes = {path: os.lstat(os.path.join(source.root or "", path)).st_size for path in absent if path[-1] != "/"}
+        sizes = {path: size_of(os.path.join(source.root or "", path)) for path in absent if path[-1] != "/"}
         render.line(f"{will}{f', {render.size(sum(sizes.values()))}' if count > 1 else ''}:")
         shown = max(_SHOWN, len(named))
         for path in sorted(absent, key=lambda path: path not in named)[:shown]:

@@ -193,7 +193,8 @@ class Files:
             if details["spec"] is not None:
                 card = publishing.made_how(model, run, RunSpec.from_record(details["spec"]))
                 command = card.get("Command", "")
-                if not publishing.NO_VALUES.fullmatch(command) and not agree(command):
+                is_plain = publishing.NO_VALUES.fullmatch(command) and "Parameters" not in card
+                if not is_plain and not agree(command):
                     card = {head: words for head, words in card.items() if head not in ("Command", "Parameters")}
         libraries = pages.libraries(self._connections.config.home, note)
         return publishing.publish(model, card, libraries, folder)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -89,17 +88,14 @@ def _framework(request: RunRequest, found: Imported, requirements: str) -> tuple
         return PYTHON, "your packages name their TensorFlow"
     if uses:
         return TENSORFLOW, f"the code imports {uses[0]}"
-    if not found.whole and any(map(_is_tensorflow, _modules(requirements))) and not _CHOSEN.search(requirements):
+    named = (name.lower().replace("-", "_") for name in package_names(requirements))
+    if not found.whole and any(map(_is_tensorflow, named)) and not _CHOSEN.search(requirements):
         return TENSORFLOW, "your packages name it"
     return PYTHON, "nothing imports TensorFlow" if found.whole else "nothing that was read imports TensorFlow"
 
 
 def _is_tensorflow(module: str) -> bool:
     return module in ("tensorflow", "keras", "tf_keras", "trainer") or module.startswith("tensorflow_")
-
-
-def _modules(requirements: str) -> Iterable[str]:
-    return (name.lower().replace("-", "_") for name in package_names(requirements))
 
 
 def _lacking(found: Imported, framework: str) -> tuple[str, ...]:

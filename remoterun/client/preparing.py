@@ -93,7 +93,9 @@ def prepare(
         request = request._replace(spot=False, max_hours=None, max_cost=None)
     machine = placement.rented_with(connections, renting.asked(machine, request), request.gpus)
     places = tuple(mount.place(source.workdir if source is not None else "") for mount in request.mounts)
-    request = request._replace(mounts=tuple(_numbered(connections, mount, saved) for mount in request.mounts))
+    number = connections.registry.numbered
+    mounts = (each if each in saved else replace(each, resource=number(each.resource)) for each in request.mounts)
+    request = request._replace(mounts=tuple(mounts))
     _check_places(places, request)
     _check_engine(request, places, machine)
     _check_variables(request)
@@ -111,10 +113,6 @@ def prepare(
     tree = SourceTree(source, connections.config.home / "stamps.db", request.stdin)
     pip = tuple(dict.fromkeys([*request.pip, *choice.tools]))
     return Prepared(request._replace(framework=choice.framework, pip=pip), source, machine, places, tree, choice)
-
-
-def _numbered(connections: Connections, mount: Mount, saved: Mapping[Mount, SavedTree]) -> Mount:
-    return mount if mount in saved else replace(mount, resource=connections.registry.numbered(mount.resource))
 
 
 def _check_words(request: RunRequest, source: Source | None, machine: MachineType) -> None:
@@ -160,13 +158,14 @@ _STARTS = re.compile(
 def _check_script(request: RunRequest, source: Source | None, places: Sequence[str]) -> None:
     """Refuse a command that begins with a script that is neither here nor below a mount."""
     (workdir, root), found = (source.workdir, source.root) if source else ("", None), _STARTS.match(request.command)
-    typed = found[1] if found and not request.image else "."
-    path, provided = posixpath.normpath(posixpath.join(workdir, typed)), ("../", *(f"{place}/" for place in places))
+    typed = found[1] if found and not request.image and not re.search(r"\|\||;", request.command) else "."
     sent = [file.path for file in source.files] if source else []
+    links = [file.path for file in source.files if file.kind == "link"] if source else []
+    path, provided = posixpath.normpath(posixpath.join(workdir, typed)), ("../", *(f"{e}/" for e in (*places, *links)))
     if path in sent or f"{path}/".startswith(provided) or posixpath.exists(posixpath.join(root or "", path)):
         return
     close = did_you_mean(typed, (posixpath.relpath(each, workdir or ".") for each in sent[:2000]))
-    hint = f"did you mean `{close}`?" if close else "-m uploads/NAME:PATH   mounts what is not here"
+    hint = f"did you mean `{close}`?" if close else '`mounts=["uploads/NAME:PATH"]` mounts what is not here'
     raise UsageError(f"the command starts `{show(typed)}`, which is not here", hint=hint)
 
 

@@ -456,13 +456,17 @@ def _free(
     """The hosts without a run; then those whose runs have ended, as they know, or do so soon, which is waited for. All
     are asked together, and the first one will do."""
     yield from (folder for folder in folders if folder.token not in users)
-    busy = [(folder, runs[0]) for folder in folders if len(runs := users.get(folder.token, [])) == 1]
+    busy = [(folder, users[folder.token]) for folder in folders if folder.token in users]
     over = connections.event()
-    questions = {run.host: partial(_will_end, connections, waiting, over, run) for _, run in busy}
+
+    def all_end(runs: list[Run]) -> bool:
+        return all(_will_end(connections, waiting, over, run) for run in runs)
+
+    questions = {runs[0].host: partial(all_end, runs) for _, runs in busy}
     answers = connections.ask_all(questions, ENDING, bool, provider_wait=0.0)
     over.set()
     waiting("")
-    yield from (folder for folder, run in busy if answers[run.host] is True)
+    yield from (folder for folder, runs in busy if answers[runs[0].host] is True)
 
 
 def _there(connections: Connections, provider: Provider, folder: HostFolder) -> RentedHost | None:

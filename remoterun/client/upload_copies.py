@@ -54,7 +54,9 @@ def first_copy(connections: Connections, name: str, version: int | None, use: Ca
             return use(upload, store)
         except (HostError, NotFound) as error:  # not found: another client has removed it
             failed.append(error)
-    raise min(failed, key=lambda error: isinstance(error, HomeMissing), default=absent(registry, name, version))
+    raise min(
+        failed, key=lambda error: isinstance(error, (HomeMissing, NotFound)), default=absent(registry, name, version)
+    )
 
 
 def archive_upload(connections: Connections, name: str, progress: Progress, version: int | None = None) -> Upload:

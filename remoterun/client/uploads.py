@@ -16,7 +16,7 @@ from remoterun.agent.shared.spec import ResourceRef
 from remoterun.agent.shared.tree import Entry, Manifest, TreeError
 from remoterun.client.connections import Connections, home_gone
 from remoterun.client.stores import Arrange, Store, store_of
-from remoterun.client.upload_copies import absent, first_copy, note_versions, same_as_sent
+from remoterun.client.upload_copies import absent, note_versions, restore_upload, same_as_sent
 from remoterun.errors import HomeMissing, HostError, NoLogin, NotFound, UsageError
 from remoterun.model import MachineType, Resource, Upload, check_upload_name
 from remoterun.transfer import Progress, Sent
@@ -202,10 +202,10 @@ class Uploads:
                 raise UsageError(
                     f"{target} can't be written: a version stays as it is", hint=f"remoterun cp … {whole}/"
                 )
-            if to or not known:
-                store = store_of(self._connections, self._connections.home(to, any=True))
-            else:
-                store = first_copy(self._connections, target.name, None, lambda _, store: store)
+            machine = self._connections.home(to, any=True) if to or not known else known[0][1]
+            store = store_of(self._connections, machine)
+            if known and not to and known[0][0].home_id != store.home_id:  # its home there is gone
+                restore_upload(self._connections, target.name, store, progress)
             entries, digest = {}, ""
             there = store.versions(target.name)
             if there:

@@ -171,8 +171,9 @@ class Registry:
         return str(rows[0]["asked"]) if rows else ""
 
     def rent(self, run: Run, renting: Renting) -> Run:
-        """Record what is known of a run's rented hosts; what is about to be rented is in its `HostFolder` first."""
-        self._db.note("UPDATE runs SET renting = ? WHERE key = ?", (encode(renting).decode(), run.key))
+        """Record what is known of a run's rented hosts. Raises where it is the first that can't be written."""
+        write = self._db.change if run.renting is None else self._db.note
+        write("UPDATE runs SET renting = ? WHERE key = ?", (encode(renting).decode(), run.key))
         return self.run(run.number)
 
     def next_attempt(self, run: Run, renting: Renting, now: float) -> Run | None:
@@ -225,9 +226,9 @@ class Registry:
         )
         return self.run(run.number)
 
-    def changes_of_others(self) -> int:
-        """A number that is another one once another process has changed something."""
-        return int(self._db.rows("PRAGMA data_version")[0][0])
+    def changes_of_others(self) -> tuple[int, ...]:
+        """Numbers that are others once another process has changed something."""
+        return self._db.version()
 
     def rentings(self) -> list[tuple[int, Renting]]:
         """What is known of rented hosts, with the numbers of the runs that had them, also of runs that are removed."""

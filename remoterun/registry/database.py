@@ -7,6 +7,7 @@ import os
 import shlex
 import sqlite3
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -96,6 +97,10 @@ class Unwritable(RemoterunError):
     """The registry's disk is full or read-only; what is there can be read."""
 
 
+AGAIN = 5.0
+"""Seconds until a registry that could not be written is tried again."""
+
+
 class Database:
     """Queries and changes, each with its errors as ours. Text that is not UTF-8 may be stored as well."""
 
@@ -106,6 +111,7 @@ class Database:
         self._warn = warn
         self._lock = threading.RLock()  # held around each statement together with the reading of its rows
         self._unwritable: RemoterunError | None = None
+        self._try_again_at = 0.0
         try:
             file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._check_not_emptied()
@@ -134,6 +140,10 @@ class Database:
             if self._unwritable is not None:
                 raise self._unwritable
             return database.execute(query, [_stored(value) for value in values])
+
+    def version(self) -> tuple[int, int]:
+        """Another one once another process has changed something, or what is read here is another file."""
+        return id(self._db), int(self.rows("PRAGMA data_version")[0][0])
 
     def note(self, query: str, values: Iterable[Any] = ()) -> None:
         """Change what is only an index of what the machines know: where that can't be written, in memory."""
@@ -164,12 +174,21 @@ class Database:
                 copy.row_factory = sqlite3.Row
                 database.backup(copy)
                 database.close()
-                self._db, self._unwritable = copy, error
+                self._db, self._unwritable, self._try_again_at = copy, error, time.monotonic() + AGAIN
                 self._warn(f"{error.message}; what is learned of runs now is not kept")
 
     @contextlib.contextmanager
     def _usable(self) -> Iterator[sqlite3.Connection]:
         with self._lock:
+            if self._unwritable is not None and time.monotonic() > self._try_again_at:
+                self._try_again_at = time.monotonic() + AGAIN
+                with contextlib.suppress(sqlite3.Error, OSError):
+                    other = self._open("mode=rwc")
+                    try:
+                        other.execute(f"PRAGMA user_version={VERSION}")  # it is a write
+                        self._db, other, self._unwritable = other, self._db, None
+                    finally:
+                        other.close()
             try:
                 yield self._db
             except sqlite3.Error as error:

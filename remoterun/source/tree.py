@@ -149,7 +149,8 @@ _LARGEST = 1024  # bytes of a pointer, by its specification
 def pointer_warnings(root: str, files: Iterable[SourceFile]) -> list[str]:
     """At most one line. Files are read only where a `.gitattributes` speaks of LFS, and only small ones."""
     plain = [file for file in files if file.kind == "file"]
-    if not any(file.path.rpartition("/")[2] == ".gitattributes" and _holds_filter(file) for file in plain):
+    attributes = [file for file in plain if file.path.rpartition("/")[2] == ".gitattributes"]
+    if not any(b"filter=lfs" in _start(file, 1 << 20) for file in attributes):
         return []
     pointers = [
         file.path for file in plain if len(_POINTER) < file.size < _LARGEST and _start(file, len(_POINTER)) == _POINTER
@@ -159,10 +160,6 @@ def pointer_warnings(root: str, files: Iterable[SourceFile]) -> list[str]:
     what = "is a pointer" if len(pointers) == 1 else "are pointers"
     line = git_line(root, "lfs", "pull")
     return [f"{named_few(pointers)} {what} of Git LFS, and the content isn't here: `{line}` brings it"]
-
-
-def _holds_filter(file: SourceFile) -> bool:
-    return b"filter=lfs" in _start(file, 1 << 20)
 
 
 def _start(file: SourceFile, count: int) -> bytes:

@@ -38,7 +38,7 @@ class Hub:
         self._runs: dict[int, Run] = {}
         self._rows: dict[int, tuple[int, bytes | None]] = {}
         """With the version from which on each is as it is; None for a run that is gone."""
-        self._registry_read: int | None = None
+        self._registry_read: tuple[int, ...] = ()
         self._points = lru_cache(MOST_CURVES)(lambda number: (client.runs.metrics(number), threading.Lock()))
         threading.Thread(target=self._work, name="remoterun page", daemon=True).start()
 

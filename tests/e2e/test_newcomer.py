@@ -138,9 +138,12 @@ def test_what_remoterun_wrote_itself_is_not_asked_about(plain: Place) -> None:
     plain.run("cp", "runs/last/models", "my/model")
     plain.run("film", "last")
     line = "remoterun cp runs/last/models/a - >a.txt; remoterun report last >report.html"
+    line += "; echo mine >notes.md; remoterun cp runs/last/models/a - >>notes.md"
     subprocess.run(["sh", "-c", line.replace("remoterun", commands.REMOTERUN)], cwd=plain.folder, env=plain.env)
     done = plain.run("run", "ls -R")
-    assert not re.search("model|film", done.stdout) and "not tracked" not in done.stderr
+    assert not re.search("model|film", done.stdout)
+    assert re.search("1 file is not tracked by git:\n  notes.md .*\nNot sent", done.stderr), "there is more in it"
+    (plain.folder / "notes.md").unlink()
     (plain.folder / "new.txt").write_text("mine")
     done = plain.run("run", "-y", "cat new.txt; ls")
     assert "1 file is not tracked by git" in done.stderr and "report" not in done.stdout
@@ -202,7 +205,7 @@ def test_a_notebook_is_executed(place: Place) -> None:
     notebook = {"cells": cells, "metadata": kernel, "nbformat": 4, "nbformat_minor": 4}
     (place.folder / "train.ipynb").write_text(json.dumps(notebook))
     terminal = place.spawn("run", "train.ipynb")
-    terminal.expect_exact("train.ipynb   (the command names it)")
+    terminal.expect(r"train.ipynb   \d+ bytes   \(the command names it\)")
     terminal.expect_exact("[Y/n/q] ")
     terminal.sendline("n")
     terminal.expect_exact("the command needs `train.ipynb`")

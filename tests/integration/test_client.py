@@ -28,6 +28,7 @@ from remoterun.config import Config
 from remoterun.errors import HostUnreachable, NoAnswerInTime, NotFound, RemoterunError, UsageError
 from remoterun.hosts.base import Prompts
 from remoterun.model import MachineType, Mount, Resource, Run, RunRequest
+from remoterun.source.tree import SourceFile
 from remoterun.transfer import Progress
 from tests.sshd import Server
 from tests.workshop import User, fill, until, write_files
@@ -164,10 +165,13 @@ class TestPrepared:
         user.client.uploads.upload(tmp_path / "up", "code")
         source = user.source({"a.py": b"", "sub/model.py": b"", "app.d/__main__.py": b""})
         code = (Mount.parse("uploads/code:lib"),)
+        link = SourceFile("link", "link", target="app.d")
+        source = replace(source, files=(*source.files, link))
         for command in (
             "python a.py", "python -u ./sub/../sub/model.py", "python app.d", "touch c.py; sh c.sh", "cd sub && ./b.py",
             "python lib/go.py", "python -m no.such", "python -c 1.5", "python /opt/no.py", "python ../no.py", "no.py",
             "sh $HOME/no.sh", "python 'no.py'", "python *.py", "node server", "bash -c no.sh", "cat no.py",
+            "python no.py || echo none", "sh lib.sh 2>/dev/null; ls", "sh link/go.sh",
         ):  # fmt: skip
             user.client.runs.prepare(RunRequest(command, mounts=code), source)
         missed = RunRequest("python3 lib.py", mounts=code)

@@ -246,6 +246,15 @@ class TestVersions:
         assert [{copy.machine for copy in each.copies} for each in found] == [{"one", "two"}, {"two"}, {"one", "two"}]
         assert self.read(user, "uploads/doom@2/doom.txt") == "b", "it was not mounted for a while"
 
+    def test_a_file_that_is_added_goes_where_the_newest_version_is(self, user: User) -> None:
+        """And not to a copy that is nearer, or that another machine has."""
+        self.put(user, "a", "two")
+        self.mounted(user, "uploads/doom", "one")
+        (user.root / "more").write_text("more")
+        user.client.uploads.add(user.root / "more", Resource.parse("uploads/doom/"))
+        newest = user.client.uploads.versions("doom")[-1]
+        assert [copy.machine for copy in newest.copies] == ["two"]
+
     def test_two_laptops(self, user: User, tmp_path: Path) -> None:
         """The other one has numbers of its own, and neither ever means two contents."""
         other = Client(replace(user.config, home=tmp_path / "other"))

@@ -254,6 +254,8 @@ class TestMachines:
         assert machines.resolve("K80", settings).host == "me@box:2222"  # one's own wins
         assert machines.resolve("l4", settings).host == "l4"
         assert machines.resolve("cpu", settings) == machines.LOCAL
+        local = MachineType("local", engine="process")
+        assert machines.resolve("CPU", replace(settings, machines={"local": local})) == local
         assert machines.resolve("T4", settings).rental == Rental("aws", ("g4dn.xlarge",))
         v100 = machines.resolve("v100", settings).rental
         assert v100 == Rental("aws", ("g5.xlarge",), instead_of="v100")

@@ -370,7 +370,9 @@ class TestADiskThatCannotBeWritten:
             assert (ended.state, ended.reason, ended.code, ended.started) == (RunState.FAILED, Reason.KILLED, 9, 5.0)
             registry.give_up(run)
             assert registry.abandoned(run)
-            seen = registry.rent(run, Renting(9.0, 2, 1, "s3://songs"))
+            with pytest.raises(RemoterunError, match=full):
+                registry.rent(run, Renting(9.0, 2, 1, "s3://songs"))
+            seen = registry.rent(replace(run, renting=Renting(9.0, 3, 1, "")), Renting(9.0, 2, 1, "s3://songs"))
             assert registry.run(1) == seen and (seen.state, seen.code, seen.attempt) == (RunState.FAILED, 9, 1)
             with pytest.raises(RemoterunError, match=full) as caught:
                 add(registry)
@@ -378,6 +380,27 @@ class TestADiskThatCannotBeWritten:
         assert len(warnings) == 1 and re.search(full, warnings[0])
         with contextlib.closing(Registry(file, warnings.append)) as registry:
             assert registry.run(1).state is RunState.QUEUED, "nothing was written"
+
+    def test_once_there_is_room_again_the_file_is_read_and_written(
+        self, small_disk: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        folder = small_disk("2m")
+        warnings: list[str] = []
+        with contextlib.closing(Registry(folder / "registry.db", warnings.append)) as registry:
+            run = add(registry)
+            before = set(folder.iterdir())
+            fill(folder)
+            assert registry.move(run, RunState.QUEUED, 2.0).state is RunState.QUEUED and len(warnings) == 1
+            version = registry.changes_of_others()
+            for filler in set(folder.iterdir()) - before:
+                filler.unlink()
+            monkeypatch.setattr(registry._db, "_try_again_at", 0.0)
+            assert registry.changes_of_others() != version
+            registry.move(run, RunState.RUNNING, 3.0)
+            with contextlib.closing(Registry(folder / "registry.db")) as other:
+                assert other.run(1).state is RunState.RUNNING
+                add(other)
+            assert len(registry.runs()) == 2
 
     def test_read_only(self, small_disk: Callable[[str], Path]) -> None:
         folder = small_disk("2m")

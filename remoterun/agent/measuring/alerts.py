@@ -113,7 +113,7 @@ class Alerts:
             asked = {rule[0]: seconds_of(rule[kind]) for rule in self._rules if rule[kind]}
             for key, limit in (asked or {kind: ours}).items():
                 if lasted >= limit:
-                    yield key, words % _minutes(limit)
+                    yield key, words % ("%g min" % round(limit / 60, 1) if limit >= 60 else "%g s" % limit)
 
     def _report(self, found: Dict[str, str], now: float, ended: bool) -> None:
         wrong: Dict[str, str] = self._state["wrong"]
@@ -171,7 +171,3 @@ def _post_all(run: RunFolder, spec: RunSpec, messages: List[Any], posted: "Simpl
 def _beyond(rule: Match[str], value: float) -> bool:
     bound = float(rule["bound"])
     return "=" in rule["sign"] if value == bound else (value > bound) == (">" in rule["sign"])
-
-
-def _minutes(seconds: float) -> str:
-    return "%g min" % round(seconds / 60, 1) if seconds >= 60 else "%g s" % seconds

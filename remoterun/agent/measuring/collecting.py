@@ -43,6 +43,8 @@ PATIENCE = 5.0
 """Seconds of processor time that a reader has for a piece of a file."""
 LAST = 1.0
 """The same, once the command has ended: then the supervisor waits, as long as `running.measurer.PATIENCE`."""
+LAST_OF_ALL = 60.0
+"""Seconds for all that is left then, where no supervisor is there any more."""
 AHEAD = 60.0
 """Seconds by which a point's time may be ahead of ours."""
 PARAMS, LONG = 50, 200
@@ -73,8 +75,9 @@ def _collect(collector: "Collector") -> None:
         pause = FAST if collector.look() else min(pause * 1.3 + 0.1, SLOW)
         pause = max(pause, min(COST * (time.process_time() - used), LONGEST))
     if os.read(0, 1) == END:
+        until = time.monotonic() + LAST_OF_ALL
         collector.look(True)
-        while collector.look(True):  # also what moved from `work` to `out` meanwhile
+        while collector.look(True) and time.monotonic() < until:  # also what moved from `work` to `out` meanwhile
             pass
     collector.close()
 

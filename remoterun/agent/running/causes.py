@@ -17,11 +17,11 @@ _CAUSES = (
      "no module `{0}`: `--pip {1}` for a package, `git add` for a file of yours"),
     (r"EOFError: EOF when reading a line", "the command asks for input: `--stdin` sends what is typed here"),
     (r"    raise child_exception_type\(.*\nFileNotFoundError: \[Errno 2\] No such file or directory: '([\w.+-]+)'"
-     r"|\S+: (?:line )?\d+: (?:exec: )?(?!python|source:|sudo:|nv)([\w.+-]+): (?:command )?not found",
+     r"|\S+: (?:line )?\d+: (?:exec: )?(?!python|source:|sudo:|nv)([\w.+-]+): (?:command )?not found(?!\n1\Z)",
      "there is no program `{0}`: `--apt` or `--pip`, with its package, installs it"),
-    (r"\S+: (?:line )?\d+: (?:exec: )?(\./\S+): Permission denied", "`{0}` is not executable: `chmod +x {0}` here"),
+    (r"\S+: (?:line )?\d+: (\./[\w./+-]+): Permission denied", "`{0}` is not executable: `chmod +x {0}` here"),
     (r"FileNotFoundError: \[Errno 2\] No such file or directory: '((?!/)[^'\n]+|/(?:home|Users)/[^'\n]+)'"
-     r"|(?:cat|cp|grep|head|ls|tail|wc): (?:cannot (?:access|open|stat) )?'?([^':\n]+)'?(?: for reading)?: No such.*"
+     r"|(?:cat|cp|grep|head|ls|tail|wc): (?:cannot \w+ )?'?((?!/)[^'`:*?\n]+)'?(?: for reading)?: No such.*"
      r"|\S+: \d+: cannot (?:open|create) ([^:\n]+): (?:No such file|Directory nonexistent)"
      r"|\S+: can't open file '(?:.*/)?([^'/\n]+)': .*|RuntimeError: Parent directory (\S+) does not exist\.",
      "`{0}` is not in the run: `git add` or `-m ./FOLDER` sends it; `mkdir -p` makes folders"),
@@ -55,8 +55,8 @@ def cause_of(log: str, code: Optional[int]) -> Optional[str]:
     while lines and _FOLLOWS.match(lines[-1]):
         lines.pop()
     for pattern, words in _CAUSES if code in _STATUSES else ():
-        found = re.search(r"^(?:%s)\Z" % pattern, "\n".join(lines[-3:]), re.MULTILINE)
+        found = re.search(r"^(?:%s)\n\d+\Z" % pattern, "\n".join([*lines[-3:], str(code)]), re.MULTILINE)
         if found:
-            it = "".join(char for char in found[found.lastindex or 0] if char.isprintable())[:100]
+            it = "".join(char for char in found[found.lastindex or 0] if char.isprintable() and char != "`")[:100]
             return words.format(it, PACKAGES.get(it, it if it in KNOWN_MODULES else "PACKAGE"))
     return None

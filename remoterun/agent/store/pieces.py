@@ -78,7 +78,7 @@ def _partial(home: Home, digest: str, lock: int = fcntl.LOCK_SH) -> Iterator[Opt
         held = os.open(path, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(held, lock)
-            if not _is_at(held, path):  # it was sealed, or deleted, meanwhile
+            if not _is_at(held, path) or home.blobs.has(digest):  # it was sealed, or deleted, meanwhile
                 continue
             os.fchmod(held, 0o600)  # a crash may have come in the midst of `Blobs.adopt`
             file = os.open(path, os.O_RDWR | os.O_CLOEXEC)
