@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     demo.make_work_tree()
     demo.type("remoterun", "upload", "data/input.txt", "--name", "demo", "--to", "local")
     demo.type("remoterun", "run", "-y", "-t", "local", "-m", "uploads/demo:data", f"{TRAIN} {length}")
-    run = f"runs/{demo.newest_run()}"
+    run = f"runs/{demo.newest_run(f'{TRAIN} {length}')}"
     demo.type("remoterun", "ps", "-n", "3")
     demo.type("remoterun", "ls", run)
     demo.type("remoterun", "run", "-y", "-t", "local", "-m", f"{run}/models:models", WRITE)
@@ -82,9 +82,10 @@ class Demo:
             say(f"\nThe demo ends here: that command's exit status is {status}. `make demo` begins again.")
             sys.exit(status)
 
-    def newest_run(self) -> int:
-        number: int = json.loads(self._ask("remoterun", "ps", "-n", "1", "--json"))[-1]["number"]
-        return number
+    def newest_run(self, command: str) -> int:
+        """The number of the newest run of a command, as others may be started meanwhile."""
+        runs = json.loads(self._ask("remoterun", "ps", "-n", "50", "--json"))
+        return max(run["number"] for run in runs if run["command"] == command)
 
     def _ask(self, *words: str) -> str:
         done = subprocess.run(words, cwd=self.folder, stdout=subprocess.PIPE, text=True)

@@ -44,10 +44,7 @@ CREDENTIALS = (
     "AWS_CONTAINER_CREDENTIALS_FULL_URI",
 )
 """Variables of which each means that AWS's own library will look for credentials."""
-CREDENTIAL_FILES = {
-    "AWS_SHARED_CREDENTIALS_FILE": "~/.aws/credentials",
-    "AWS_CONFIG_FILE": "~/.aws/config",
-}
+CREDENTIAL_FILES = {"AWS_SHARED_CREDENTIALS_FILE": "~/.aws/credentials", "AWS_CONFIG_FILE": "~/.aws/config"}
 
 
 LOGINS = "aws_access_key_id|credential_process|role_arn|sso_|login_session|web_identity_token_file"

@@ -124,8 +124,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(made if options.until == "char" else made.lstrip(), end=shown)
         else:
             print(shown, end="")
+            blank = not shown.strip()
             for token in written:
                 print(token, end="", flush=True)
+                blank = blank and token.isspace()
+            if blank:
+                print(
+                    "nothing but blanks: --seed TEXT begins with words, a higher --temperature varies", file=sys.stderr
+                )
         print(flush=True)
     except TrainerError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -150,8 +150,7 @@ machines_app = _group("machines", "List machines; add, inspect and remove them."
 secret_app = _group("secret", "Keep secrets, such as tokens, for runs.")
 
 RunNumber = Annotated[
-    str,
-    typer.Argument(metavar="RUN", help="A run's number, or `last`.", autocompletion=complete.run_numbers),
+    str, typer.Argument(metavar="RUN", help="A run's number, or `last`.", autocompletion=complete.run_numbers)
 ]
 RunNumbers = Annotated[
     list[str], typer.Argument(metavar="RUN...", help="Run numbers, or `last`.", autocompletion=complete.active_runs)

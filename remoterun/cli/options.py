@@ -60,11 +60,7 @@ class Form(Record):
 FORMS = {
     "machine": Form(complete=complete.machine_types),
     "mounts": Form(parse_mount, "{0.resource}:{0.path}".format, lambda mount: mount.path, complete.resources),
-    "env": Form(
-        parse_variable,
-        show=itemgetter(0),
-        key=itemgetter(0),
-    ),
+    "env": Form(parse_variable, show=itemgetter(0), key=itemgetter(0)),
     "secrets": Form(
         parse_secret,
         show=lambda pair: pair[1] if pair[0] == pair[1] else f"{pair[1]}={pair[0]}",
@@ -227,6 +223,9 @@ def command_of(words: Sequence[str]) -> str:
             mine = f"{shlex.join(['remoterun', *before, shlex.join(words)])}   passes them to `{words[0]}`"
             raise UsageError(f"`{shlex.join(own)}` follows `{words[0]}`, and names a machine", hint=f"{meant}\n{mine}")
         render.warning(f"`{shlex.join(own)}` goes to `{words[0]}`, which it follows; it is remoterun's in `{meant}`")
+    for flag, name in itertools.pairwise(words[len(own) + 1 :]):
+        if flag in ("-t", "--machine-type") and name in dict(complete.machine_types(name)):
+            render.warning(f"`{flag} {name}` goes to `{words[0]}`, which it follows: options stand before the command")
     return _NOTEBOOK.sub(r"papermill --log-output --no-progress-bar -k python3 \1 \1", text)
 
 

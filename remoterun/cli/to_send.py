@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 _SHOWN = 5
 """Files that are listed before a question."""
+_LARGE_FOLDER = 100_000_000
+"""Bytes from which on Enter sends no folder."""
 
 
 @dataclass(frozen=True)
@@ -65,9 +67,9 @@ def source_to_send(request: RunRequest, how: Sending) -> Source | None:
     except NoRepository as error:
         if how.commit_ref:
             raise
-        if not _folder_is_meant(request, how, error.message):
-            return None
         source = snapshot(Path.cwd(), no_git=True)
+        if not _folder_is_meant(request, how, error.message, source):
+            return None
     for text in source.warnings:
         render.warning(text)
     if source.dirty and not how.commit_ref:
@@ -75,10 +77,10 @@ def source_to_send(request: RunRequest, how: Sending) -> Source | None:
     return source
 
 
-def _folder_is_meant(request: RunRequest, how: Sending, problem: str) -> bool:
-    """Whether the folder is sent, where there is no git repository. What the command names decides what Enter and `-y`
-    mean."""
-    if not any(os.scandir(".")):
+def _folder_is_meant(request: RunRequest, how: Sending, problem: str, folder: Source) -> bool:
+    """Whether the folder is sent, where there is no git repository. Enter and `-y` send one whose files the command
+    names, but for a large one, or all of the user's home."""
+    if not folder.files:
         render.line("This folder is empty: no files of yours will be available in this run.")
         return False
     places = [mount.place("") for mount in request.mounts]
@@ -88,7 +90,9 @@ def _folder_is_meant(request: RunRequest, how: Sending, problem: str) -> bool:
         means = "sends it, too" if named else "goes on without files"
         raise UsageError(f"{problem}{because}", hint=f"--no-git sends this folder; -y {means}")
     render.line(f"There is no git repository here{because}.")
-    sent = how.choose("Send this folder? (n: run without files, q: quit)", bool(named)) == "y"
+    what = f"{render.files(len(folder.files))}, {render.size(folder.total_size())}"
+    usual = bool(named) and folder.total_size() < _LARGE_FOLDER and Path.cwd() != Path.home()
+    sent = how.choose(f"Send this folder ({what})? (n: run without files, q: quit)", usual) == "y"
     render.line("This folder is sent as it is." if sent else "No files of yours will be available in this run.")
     return sent
 
@@ -154,7 +158,7 @@ def _answer(source: Source, absent: list[str], named: list[str], how: Sending, h
         answer = how.choose(f"{question}: run without {them}, q: quit)", bool(named), "yanq" if some else "ynq")
         if answer == "n" and (notebook := next((path for path in named if path.endswith(".ipynb")), None)):
             raise UsageError(f"the command needs `{render.name(notebook)}`", hint="answer y: it is executed there")
-        if how.asks:
+        if how.asks and not (named and answer == "n"):  # that run lacks what its command names
             file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             file.write_text(answer)
         will = ""

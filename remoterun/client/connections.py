@@ -15,14 +15,7 @@ from remoterun import config as configuration
 from remoterun import machines
 from remoterun.archive import Archive, open_archive
 from remoterun.archive.s3 import BucketPlace
-from remoterun.errors import (
-    HomeMissing,
-    HostError,
-    NoAnswerInTime,
-    NoLogin,
-    NotFound,
-    UsageError,
-)
+from remoterun.errors import HomeMissing, HostError, NoAnswerInTime, NoLogin, NotFound, UsageError
 from remoterun.hosts import host_of
 from remoterun.hosts.base import Prompts
 from remoterun.model import MachineType, Run

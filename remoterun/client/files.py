@@ -78,12 +78,7 @@ class Files:
         return self._fetch(below, target, how, progress or Progress(), into, choose if pattern else None)
 
     def read(
-        self,
-        source: str,
-        write: Callable[[bytes], None],
-        progress: Progress | None = None,
-        *,
-        archive: bool = False,
+        self, source: str, write: Callable[[bytes], None], progress: Progress | None = None, *, archive: bool = False
     ) -> Fetched:
         """Give `write` the bytes of a file of a run or an upload, also of a run that goes on.
 

@@ -177,11 +177,7 @@ def move(connections: Connections, run: Run, machine: str, talk: Talk) -> Run:
 
 
 def hand_over(
-    connections: Connections,
-    run: Run,
-    how: HandOver,
-    talk: Talk,
-    begun: Callable[[], None] = lambda: None,
+    connections: Connections, run: Run, how: HandOver, talk: Talk, begun: Callable[[], None] = lambda: None
 ) -> Run:
     """Hand over a run that has its row; it needs this client no more then.
 

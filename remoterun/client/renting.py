@@ -174,11 +174,7 @@ def begin(connections: Connections, run: Run, plan: Plan) -> Run:
 
 
 def rent(
-    connections: Connections,
-    run: Run,
-    plan: Plan,
-    waiting: Callable[[str], None],
-    held: contextlib.ExitStack,
+    connections: Connections, run: Run, plan: Plan, waiting: Callable[[str], None], held: contextlib.ExitStack
 ) -> tuple[Run, Session]:
     """A host for this attempt of a run, as its registry row tells from then on, and a conversation with it. Until
     `held` is closed, it does not end for want of use.

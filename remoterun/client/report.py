@@ -112,10 +112,7 @@ def _body(columns: Sequence[_Column]) -> Iterator[str]:
 
 
 def _table(
-    columns: Sequence[_Column],
-    texts: Sequence[Mapping[str, str]],
-    names: Iterable[str],
-    differs: Iterable[str] = (),
+    columns: Sequence[_Column], texts: Sequence[Mapping[str, str]], names: Iterable[str], differs: Iterable[str] = ()
 ) -> str:
     """A column for each run, and a row for each of the names that has a text."""
     heads = [f'<th class="c{at % _COLOURS}"><i></i>run {each.number}</th>' for at, each in enumerate(columns)]

@@ -190,8 +190,7 @@ class Uploads:
         """
         if target.kind != "uploads":
             raise UsageError(
-                f"{target} can't be written: a run's outputs stay as they were",
-                hint="remoterun cp PATH uploads/NAME/",
+                f"{target} can't be written: a run's outputs stay as they were", hint="remoterun cp PATH uploads/NAME/"
             )
         progress = progress or Progress()
         with transfer.read_tree(path, self._connections.config.home / "stamps.db") as added:

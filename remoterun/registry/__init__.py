@@ -155,8 +155,7 @@ class Registry:
     def place(self, run: Run, machine: MachineType, home_id: str | None) -> Run:
         """Record the machine that was got for a run, and the home on it that has the run."""
         self._db.change(
-            "UPDATE runs SET host = ?, home_id = ? WHERE key = ?",
-            (encode(machine).decode(), home_id, run.key),
+            "UPDATE runs SET host = ?, home_id = ? WHERE key = ?", (encode(machine).decode(), home_id, run.key)
         )
         return self.run(run.number)
 

@@ -56,8 +56,7 @@ def snapshot(
         raise UsageError(f"there is no folder {named(folder)}")
     if commit_ref is not None and (no_git or include_untracked):
         raise UsageError(
-            "a commit is sent alone: neither as a plain folder nor with untracked files",
-            hint="leave out one of them",
+            "a commit is sent alone: neither as a plain folder nor with untracked files", hint="leave out one of them"
         )
     if no_git:
         return folder_source(folder)

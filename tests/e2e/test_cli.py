@@ -604,9 +604,10 @@ class TestRuns:
         terminal.sendline("n")
         terminal.expect_exact("Not sent.")
         assert ended(terminal) == 1
-        terminal = ready.spawn("run", "-t", "plain", command)
-        terminal.expect("2 files are not tracked by git. Not sent, as you answered before")
-        assert ended(terminal) == 1
+        terminal = ready.spawn("run", "-t", "plain", command)  # without what it names the command failed: asked anew
+        terminal.expect_exact("(a: all 2 files, n: run without them, q: quit) [Y/a/n/q] ")
+        terminal.sendline("q")
+        assert ended(terminal) == 130
         (ready.folder / "new.txt").unlink()
         assert ready.run(*RUN, command).stdout == "ROMEO:\n"
 
@@ -664,10 +665,16 @@ class TestRuns:
             REMOTERUN, ["run", "-t", "plain", "ls"], cwd=str(tmp_path), env=ready.env, encoding="utf-8", timeout=60
         )
         terminal.expect("no git repository here")
-        terminal.expect_exact("Send this folder? (n: run without files, q: quit) [y/N/q] ")
+        terminal.expect_exact("Send this folder (2 files, 11 bytes)? (n: run without files, q: quit) [y/N/q] ")
         terminal.sendline("")
         terminal.expect("complete")
         assert ended(terminal) == 0
+        home = {**ready.env, "HOME": str(tmp_path)}
+        words = ["run", "-t", "plain", "cat file"]
+        terminal = pexpect.spawn(REMOTERUN, words, cwd=str(tmp_path), env=home, encoding="utf-8", timeout=60)
+        terminal.expect_exact("[y/N/q] ")
+        terminal.sendline("q")
+        assert ended(terminal) == 130, "Enter does not send all of a user's home, whatever the command names"
         (empty := tmp_path / "empty").mkdir()
         assert ready.run("run", "-t", "plain", "echo hello", cwd=empty).stdout == "hello\n"
 

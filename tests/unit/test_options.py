@@ -131,6 +131,8 @@ def test_a_machine_after_one_word_is_refused_with_both_lines(
     assert theirs == f"remoterun run '{command}'   passes them to `./x.sh`"
     assert command_of([command]) == command
     assert command_of(["./x.sh", "-t", "5"]) == "./x.sh -t 5" and capsys.readouterr().err == ""
+    assert command_of(["python", "x.py", "-t", "box"]) == "python x.py -t box"
+    assert "`-t box` goes to `python`, which it follows" in " ".join(capsys.readouterr().err.split())
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,13 @@ def entropy(written: str) -> float:
     return float(-(shares * np.log(shares)).sum())
 
 
+def test_who_gets_blanks_alone_is_told_what_helps(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write(tmp_path, some_weights(), " \t\n\r")
+    assert main([str(tmp_path), "--length", "9", "--random-seed", "1"]) == 0
+    done = capsys.readouterr()
+    assert done.out.isspace() and "nothing but blanks: --seed TEXT begins with words" in done.err
+
+
 def test_a_temperature_near_zero_takes_the_likeliest_as_zero_does() -> None:
     assert text(0.0) == text(1e-6, random_seed=1) == text(1e-300, random_seed=2)
 

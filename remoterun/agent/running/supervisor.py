@@ -25,15 +25,7 @@ from ..store.machine import boot_id
 from ..store.run_folder import RunFolder
 from . import awaiting, gpus, queue
 from .ending import Ended, clean_up, finish, not_answering, note_once, save
-from .engines import (
-    BaseImageUnavailable,
-    Engine,
-    EngineError,
-    Interrupted,
-    Presence,
-    engine_of,
-    engine_of_run,
-)
+from .engines import BaseImageUnavailable, Engine, EngineError, Interrupted, Presence, engine_of, engine_of_run
 from .engines.building import BuildJob
 from .engines.mount_points import make_folders
 from .measurer import Measurer

@@ -57,11 +57,7 @@ class Collection:
     """
 
     def __init__(
-        self,
-        home: Home,
-        asked: Collect,
-        send: Callable[..., Any],
-        clock: Callable[[], float] = time.time,
+        self, home: Home, asked: Collect, send: Callable[..., Any], clock: Callable[[], float] = time.time
     ) -> None:
         if asked.keep is not None and asked.keep < 1:
             raise HomeError("bad_request", "of each upload at least 1 version is kept")

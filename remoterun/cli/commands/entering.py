@@ -27,8 +27,7 @@ if TYPE_CHECKING:
     from remoterun.client.live import Program
 
 MachineName = Annotated[
-    str,
-    typer.Argument(metavar="MACHINE", help="A machine, as after -t.", autocompletion=complete.machine_types),
+    str, typer.Argument(metavar="MACHINE", help="A machine, as after -t.", autocompletion=complete.machine_types)
 ]
 ShellCommand = Annotated[
     list[str] | None,
@@ -42,10 +41,7 @@ ShellCommand = Annotated[
     context_settings={"allow_interspersed_args": False},
     epilog=example("remoterun exec 16\nremoterun exec 16 nvidia-smi"),
 )
-def exec_(
-    run: RunNumber,
-    command: ShellCommand = None,
-) -> int:
+def exec_(run: RunNumber, command: ShellCommand = None) -> int:
     """Open a shell, or start a command, inside a run that goes on.
 
     It starts in the run's container or virtual environment, in its folder, with its variables, and with your terminal.
@@ -143,8 +139,7 @@ def ssh(
 def login(
     machine: MachineName,
     idle: Annotated[
-        str,
-        typer.Option("--for", metavar="TIME", help="It ends when nothing has used it for so long."),
+        str, typer.Option("--for", metavar="TIME", help="It ends when nothing has used it for so long.")
     ] = "8h",
 ) -> None:
     """Log in to a machine once, for all commands that follow.

@@ -43,8 +43,7 @@ def machines(
 @machines_app.command("status", cls=Command, epilog=example("remoterun machines status box"))
 def machines_status(
     names: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="NAME...", help="Default: all.", autocompletion=complete.machine_types),
+        list[str] | None, typer.Argument(metavar="NAME...", help="Default: all.", autocompletion=complete.machine_types)
     ] = None,
     wait: Wait = "2s",
     json: Json = False,

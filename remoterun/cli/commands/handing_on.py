@@ -69,8 +69,8 @@ def publish(
         if not yes and not render.can_ask():
             render.line("The card leaves out the command, which has values, and its parameters: -y publishes them")
             return False
-        shown = f"The page will show the command `{command}` and its parameters. Publish them?"
-        return yes or render.ask(shown, default=False)
+        asked = f"Show the command `{command}`, with its parameters, on the page? (n: publish without them, q: quit)"
+        return yes or render.ask(asked, default=False)
 
     with connect() as client, live_views.progress(json) as progress:
         made = client.files.publish(source, folder, progress, render.line, agree)
@@ -89,8 +89,7 @@ def publish(
 @app.command(cls=Command, epilog=example("remoterun report 3 4 > report.html"))
 def report(
     runs: Annotated[
-        list[str],
-        typer.Argument(metavar="RUN...", help="Run numbers, or `last`.", autocompletion=complete.run_numbers),
+        list[str], typer.Argument(metavar="RUN...", help="Run numbers, or `last`.", autocompletion=complete.run_numbers)
     ],
 ) -> None:
     """Write an HTML file about runs: what differs, values, curves.

@@ -49,8 +49,7 @@ def run(
         list[str], typer.Argument(metavar="COMMAND...", help="The command; all that follows its first word is its own.")
     ],
     commit_ref: Annotated[
-        str | None,
-        more("-c", "--commit-ref", metavar="REF", help="Run this commit, not the work tree."),
+        str | None, more("-c", "--commit-ref", metavar="REF", help="Run this commit, not the work tree.")
     ] = None,
     include_untracked: Annotated[
         bool, more("--include-untracked", help="Send files that git does not track, too.")
@@ -169,12 +168,7 @@ def send_and_launch(
 
 
 def launch(
-    client: Client,
-    prepared: Prepared,
-    yes: bool,
-    dry_run: bool,
-    plan: Plan | None = None,
-    pay: float | None = None,
+    client: Client, prepared: Prepared, yes: bool, dry_run: bool, plan: Plan | None = None, pay: float | None = None
 ) -> Run | None:
     """The run, handed over; None if it was only to be shown what that would be. Asks before anything is rented.
     `plan`: of what is rented, where that is made already; `pay` as for `agree`."""

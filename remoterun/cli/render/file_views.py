@@ -331,18 +331,7 @@ def usage_table(found: Usage, as_json: bool) -> None:
         line(f"  remoterun machines gc {word(found.machine)}   frees what nothing needs")
 
 
-_USES = (
-    "upload",
-    "run",
-    "environment",
-    "image",
-    "leased",
-    "partial",
-    "temporary",
-    "damaged",
-    "unreferenced",
-    "other",
-)
+_USES = ("upload", "run", "environment", "image", "leased", "partial", "temporary", "damaged", "unreferenced", "other")
 """What a row is about, in their order."""
 
 
