@@ -164,8 +164,9 @@ def _check_script(request: RunRequest, source: Source | None, places: Sequence[s
     path, provided = posixpath.normpath(posixpath.join(workdir, typed)), ("../", *(f"{e}/" for e in (*places, *links)))
     if path in sent or f"{path}/".startswith(provided) or posixpath.exists(posixpath.join(root or "", path)):
         return
-    close = did_you_mean(typed, (posixpath.relpath(each, workdir or ".") for each in sent[:2000]))
-    hint = f"did you mean `{close}`?" if close else '`mounts=["uploads/NAME:PATH"]` mounts what is not here'
+    names = {posixpath.basename(each): posixpath.relpath(each, workdir or ".") for each in sent[:2000]}
+    close = did_you_mean(posixpath.basename(typed), names)
+    hint = f"did you mean `{names[close]}`?" if close else '`mounts=["uploads/NAME:PATH"]` mounts what is not here'
     raise UsageError(f"the command starts `{show(typed)}`, which is not here", hint=hint)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import posixpath
 import re
 from dataclasses import dataclass, field
@@ -41,8 +42,8 @@ class Resource:
         if kind == LAST or kind.isdecimal():
             kind, rest = "runs", text
         if kind not in ("uploads", "runs"):
-            close = next((each for each in ("uploads", "runs") if kind in (each[:-1], f"{each}s")), "")
-            meant = f"{close}/{rest}" if close else f"uploads/{text}" if UPLOAD_NAME.match(kind) else ""
+            close = difflib.get_close_matches(kind, ["uploads", "runs"], 1, 0.6)
+            meant = f"{close[0]}/…" if close else f"uploads/{text}" if UPLOAD_NAME.match(kind) else ""
             hint = f"did you mean `{meant}`? {form}" if meant else form
             raise UsageError(f"`{show(text)}` is not a resource", hint=hint)
         name, _, sub = rest.partition("/")
