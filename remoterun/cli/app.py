@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Annotated, Any, TypeVar
@@ -155,10 +156,19 @@ RunNumber = Annotated[
 RunNumbers = Annotated[
     list[str], typer.Argument(metavar="RUN...", help="Run numbers, or `last`.", autocompletion=complete.active_runs)
 ]
+
+
+def _of_run(text: str) -> str:
+    """The resource of a run whose number was typed, or `last`, unless a folder here has that name."""
+    first = text.split("/")[0]
+    return f"runs/{text}" if (first == LAST or first.isdecimal()) and not os.path.exists(text) else text
+
+
 WithModel = Annotated[
     str,
     typer.Argument(
         metavar="RESOURCE",
+        callback=_of_run,
         help="A run, an upload, or a folder of this machine, with a model in it.",
         autocompletion=complete.resources,
     ),

@@ -194,7 +194,7 @@ class TestPublish:
         assert np.abs(np.array(numbers) - expected(artist.root / "made" / "models", "t")).max() < 1e-5
 
     def test_a_command_with_values_is_shown_only_if_somebody_agrees(self, artist: User) -> None:
-        done = remoterun(artist, "publish", "runs/1", "page", "--json")
+        done = remoterun(artist, "publish", "1", "page", "--json")
         assert not {"Command", "Parameters"} & json.loads(done.stdout)["card"].keys()
         assert "leaves out the command, which has values, and its parameters: -y publishes them" in done.stderr
         page = artist.root / "page" / "index.html"
