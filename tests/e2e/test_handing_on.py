@@ -203,7 +203,7 @@ class TestPublish:
             words = ["publish", "runs/1", "page"]
             terminal = pexpect.spawn(REMOTERUN, words, cwd=str(artist.root), env=env, encoding="utf-8", timeout=60)
             terminal.expect_exact("`cp -r made/. .`")
-            terminal.expect(r"Publish\s+them\? \[y/N\] ")
+            terminal.expect_exact("[y/N] ")
             terminal.sendline(answer)
             terminal.expect(pexpect.EOF)
             terminal.close()
