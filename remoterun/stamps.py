@@ -174,7 +174,7 @@ def note_own(home: Path, written: Iterable[str | Path | int]) -> None:
 
 
 def own_files(home: Path, root: str, paths: Iterable[str]) -> set[str]:
-    """Those of the `paths` below `root` that remoterun wrote, and that nobody has changed since."""
+    """The subset of `paths` (below `root`) that remoterun wrote, and that nobody has changed since."""
     with contextlib.suppress(OSError), (home / "own-files").open() as file:
         known = set(file)
         return {path for path in paths if _own_line(f"{root}/{path}") in known}

@@ -427,6 +427,7 @@ def _kept(
             users.setdefault(token, []).append(run)
 
     def suits(folder: HostFolder, host: RentedHost | None) -> bool:
+        """Whether a host is as the machine type wants it, by its intent and, where that is known, by what it is."""
         intent = folder.intent()
         had = intent.machine.rental if intent is not None else None
         if had is None or folder.token in without or set(had.types).isdisjoint(rental.types):
@@ -449,8 +450,8 @@ def _kept(
 def _free(
     connections: Connections, folders: list[HostFolder], users: dict[str, list[Run]], waiting: Callable[[str], None]
 ) -> Iterator[HostFolder]:
-    """The hosts without a run; then those whose runs have ended, as they know, or do so soon, which is waited for. All
-    are asked together, and the first one will do."""
+    """The hosts without a run; then hosts whose runs have ended, or are about to end. All of these are asked together,
+    until the first run has ended."""
     yield from (folder for folder in folders if folder.token not in users)
     busy = [(folder, users[folder.token]) for folder in folders if folder.token in users]
     over = connections.event()

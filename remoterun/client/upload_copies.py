@@ -37,8 +37,8 @@ def restore_upload(
 
 
 def first_copy(connections: Connections, name: str, version: int | None, use: Callable[[Upload, Store], T]) -> T:
-    """What `use` returns for the first copy of a version (None: the newest) that can be used: what is near comes first.
-    Raises `NotFound`, `HostError`: for a machine that may answer later, if there is one."""
+    """Call `use` with the first copy of a version (None: the newest) that can be had, near copies first; its result.
+    Raises `NotFound`, `HostError`: that of a machine that may answer later, if there is one."""
     registry = connections.registry
     known = registry.uploads.versions(name, version)
     copies = [(upload, machine) for upload, machine in known if upload.version == known[0][0].version]
