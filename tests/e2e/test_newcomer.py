@@ -206,7 +206,7 @@ def test_a_notebook_is_executed(place: Place) -> None:
     (place.folder / "train.ipynb").write_text(json.dumps(notebook))
     terminal = place.spawn("run", "train.ipynb")
     terminal.expect(r"train.ipynb   \d+ bytes   \(the command names it\)")
-    terminal.expect_exact("[Y/n/q] ")
+    terminal.expect_exact("[Y/a/n/q] ")
     terminal.sendline("n")
     terminal.expect_exact("the command needs `train.ipynb`")
     assert ended(terminal) == 2
