@@ -209,6 +209,16 @@ class TestPublish:
             terminal.close()
             assert terminal.exitstatus == 0 and ("token abc" in page.read_text()) is shown
 
+    def test_parameters_are_asked_about_also_where_the_command_is_plain(self, artist: User) -> None:
+        model = {f"made/models/{path.name}": path.read_bytes() for path in (artist.root / "made" / "models").iterdir()}
+        files = {**model, "made/params.json": b'{"token": "abc"}', "go.sh": b"cp -r made/. ."}
+        files["made/metrics.jsonl"] = b'{"step": 1, "loss": 2.5}\n'
+        run = artist.client.runs.submit(RunRequest("sh go.sh"), artist.source(files))
+        artist.place("one").until_final(run.key)
+        done = remoterun(artist, "publish", "last", "page", "--json")
+        assert not {"Command", "Parameters"} & json.loads(done.stdout)["card"].keys()
+        assert json.loads(remoterun(artist, "publish", "last", "page", "-y", "--json").stdout)["card"]["Parameters"]
+
     def test_it_takes_the_place_of_a_former_one_as_it_was_made(self, artist: User) -> None:
         folder = artist.root / "page"
         folder.mkdir()
@@ -238,7 +248,7 @@ class TestPublish:
         (broken / json.loads((broken / "manifest.json").read_text())["embedding"]["filename"]).unlink()
 
         def files() -> list[Path]:
-            """Those of the user; agents come and go in the homes beside them."""
+            """The user's files, without the homes beside them, in which agents come and go."""
             found = artist.root.rglob("*")
             return sorted(path for path in found if path.relative_to(artist.root).parts[0] not in artist.places)
 

@@ -82,7 +82,7 @@ def test_a_loss_is_shown_as_it_falls(plain: Place) -> None:
 
 
 def test_a_line_that_is_pasted_after_a_command_is_the_shells(plain: Place) -> None:
-    """Whatever that command would ask, or show in a pager. An answer of before holds."""
+    """The command asks nothing and opens no pager then. An answer that was given before holds."""
     shell = pexpect.spawn(
         "bash", ["--norc", "-i"], cwd=str(plain.folder), env=plain.env, timeout=60, encoding="utf-8", dimensions=(3, 99)
     )

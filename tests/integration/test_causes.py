@@ -1,4 +1,4 @@
-"""What the programs of this machine write when they fail is understood."""
+"""Programs of this machine that really fail: the cause that is found in their last lines."""
 
 from __future__ import annotations
 

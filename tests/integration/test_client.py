@@ -159,7 +159,7 @@ class TestPrepared:
         assert {log_of(user.client, run) for run in (first, *others)} == {b"A100000\n"}
 
     def test_a_script_that_may_be_there_is_not_missed(self, user: User, tmp_path: Path) -> None:
-        """What the command makes, an image holds, a mount brings, or a word that may be something else."""
+        """The command may make it, an image hold it, a mount bring it, or the word may mean something else."""
         (tmp_path / "up").mkdir()
         (tmp_path / "up" / "go.py").write_text("")
         user.client.uploads.upload(tmp_path / "up", "code")

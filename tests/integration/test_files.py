@@ -19,7 +19,7 @@ from remoterun.agent.shared.records import to_json
 from remoterun.agent.shared.states import RunState
 from remoterun.client import Client
 from remoterun.client.handover import send_resource
-from remoterun.errors import AlreadyExists, HomeMissing, NotFound, UnsafePath, UsageError
+from remoterun.errors import AlreadyExists, HomeMissing, HostError, NotFound, UnsafePath, UsageError
 from remoterun.model import MachineType, Mount, Rental, Resource, Run, RunFilter, RunRequest
 from remoterun.transfer import Progress
 from tests.workshop import Files, Place, User, read_files, sha256, tree_of, until, write_files
@@ -247,13 +247,24 @@ class TestVersions:
         assert self.read(user, "uploads/doom@2/doom.txt") == "b", "it was not mounted for a while"
 
     def test_a_file_that_is_added_goes_where_the_newest_version_is(self, user: User) -> None:
-        """And not to a copy that is nearer, or that another machine has."""
+        """And not to another machine that has a copy, also where that one does not answer."""
         self.put(user, "a", "two")
         self.mounted(user, "uploads/doom", "one")
         (user.root / "more").write_text("more")
         user.client.uploads.add(user.root / "more", Resource.parse("uploads/doom/"))
         newest = user.client.uploads.versions("doom")[-1]
         assert [copy.machine for copy in newest.copies] == ["two"]
+        self.mounted(user, "uploads/doom", "one")
+        folder = user.place("two").folder
+        away = folder.rename(folder.with_name("away"))
+        folder.touch()
+        try:
+            with pytest.raises(HostError):
+                user.new_client().uploads.add(user.root / "more", Resource.parse("uploads/doom/again"))
+        finally:
+            folder.unlink()
+            away.rename(folder)
+        assert len(user.new_client().uploads.versions("doom")) == 2
 
     def test_two_laptops(self, user: User, tmp_path: Path) -> None:
         """The other one has numbers of its own, and neither ever means two contents."""

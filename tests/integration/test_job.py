@@ -49,7 +49,7 @@ def test_from_a_folder_to_files(client: Client, tmp_path: Path) -> None:
 
 
 def test_words_lists_and_names(client: Client, tmp_path: Path) -> None:
-    """As users of subprocess, and of the command line, expect them."""
+    """A command as a list of words, mounts as a list, and an upload without a name."""
     data = client.upload(write_files(tmp_path / "two words", {"words": "one\n"}) / "words", "first")
     assert client.upload(write_files(tmp_path / "second", {"words": "two\n"})) == "uploads/second"
     with pytest.raises(UsageError, match="is not a name") as caught:

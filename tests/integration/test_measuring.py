@@ -85,7 +85,7 @@ def test_metrics_come_while_it_goes_on(place: Place) -> None:
 
 
 def test_more_than_can_be_read_holds_no_run(place: Place) -> None:
-    """What is read until the end of its time counts, how much is not is said, and the process is gone."""
+    """Points that were read in time count, the number of the others is reported, and the process has ended."""
     key = place.submit("""yes '{"loss": 1}' | head -c 100000000 >metrics.jsonl""")
     place.until_final(key)
     (loss,) = progress_of(place, key).series

@@ -1,4 +1,4 @@
-"""What is said to a word that is not known: the right one, also for habits of other tools, or no guess at all."""
+"""The answer to a word that is not known: the right word, also for habits of other tools, or no guess at all."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ hf, wandb, modal, kubectl, sky, Slurm and spell. Without a guess ("") are those 
 
 @functools.cache
 def command() -> Any:
-    """What parses, made once: to make it takes longer than all that is asked of it here."""
+    """The parser, made once: making it takes longer than all the questions to it here."""
     return get_command(application())
 
 
@@ -87,7 +87,7 @@ def refused(*words: str) -> tuple[str, str]:
 
 
 def guess(hint: str) -> str:
-    """What is meant, of a hint; "" without a guess."""
+    """The guess in a hint; "" without one."""
     return hint.partition("did you mean `")[2].partition("`?")[0]
 
 
