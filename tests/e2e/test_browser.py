@@ -661,7 +661,8 @@ class TestOpen:
         for words, said, hint in (
             (["runs/1/notes"], "holds no model", "remoterun ls runs/1/notes"),
             (["runs/7"], "there is no run 7", "remoterun ps"),
-            (["1"], "there is no folder `1`", "remoterun open runs/N"),
+            (["7"], "there is no run 7", "remoterun ps"),
+            (["nowhere"], "there is no folder `nowhere`", "remoterun open runs/N"),
             (["runs/1", "--port", "1x"], "--port", "remoterun open --help"),
             (["runs/1", "--port", "77777"], "port 77777 can't be used: a port is a number", "leave --port out"),
             ([], "missing argument", "remoterun open --help"),
