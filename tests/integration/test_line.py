@@ -100,6 +100,16 @@ def test_one_that_waits_is_ended(place: Place, holder: str, tmp_path: Path, how:
         assert place.until_final(key)["state"] == "complete"
 
 
+def test_a_chain_whose_first_run_fails_ends_without_a_process_for_each(place: Place, holder: str) -> None:
+    chain = [after(place, holder)]
+    for _ in range(5):
+        chain.append(after(place, chain[-1]))
+    place.end(holder, "kill")
+    for key in chain:
+        assert place.until_final(key)["reason"] == "after_failed"
+    assert not any(os.path.exists(place.run(key).supervisor_log) for key in chain[1:])
+
+
 @pytest.mark.parametrize("by", ["end", "follower", "list"])
 def test_the_first_of_the_line_dies(place: Place, holder: str, tmp_path: Path, by: str) -> None:
     """Whose end frees the slot starts it again; so does any contact about any run of the line."""

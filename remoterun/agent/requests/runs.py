@@ -199,13 +199,10 @@ def _ask(home: Home, key: str, ask: Callable[[RunFolder], None]) -> api.Asked:
     waits = key in queue.asleep(home)
     ask(run)
     status = run.status()
-    if waits and not run.webhooks().addresses:  # for a line of a thousand, no thousand processes are started
-        from ..running.ending import clean_up, finish
+    if waits:
+        from ..running.ending import end_waiting
 
-        with run.supervising() as ours:
-            if ours and run.state()[0] is RunState.QUEUED:
-                finish(run, Reason.KILLED if run.kill_asked() else Reason.STOPPED)
-                clean_up(home, run)
+        end_waiting(home, run, Reason.KILLED if run.kill_asked() else Reason.STOPPED)
         supervision.revive(home)
     _ensure_supervised(home, run)
     return api.Asked(True, status, already)

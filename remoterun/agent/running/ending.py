@@ -9,7 +9,7 @@ from typing import Any, Dict, List, NoReturn, Optional
 
 from ..shared.files import DISK_FULL, no_room, remove_tree
 from ..shared.spec import RunSpec
-from ..shared.states import ENDINGS, Reason
+from ..shared.states import ENDINGS, Reason, RunState
 from ..shared.tree import show
 from ..store import outputs
 from ..store.home import Home
@@ -36,6 +36,19 @@ def finish(run: RunFolder, reason: Reason, **fields: Any) -> None:
     run.forget_values()
     run.move(ENDINGS[reason].state, reason=reason.value, **fields)
     run.forget_grant()
+
+
+def end_waiting(home: Home, run: RunFolder, reason: Reason, message: Optional[str] = None) -> bool:
+    """End a run that waits, and has no supervisor, without starting one: for a line of a thousand, no thousand
+    processes are started. False where it needs one, as it sends word of its end or has a bucket."""
+    if run.webhooks().addresses or run.spec().bucket:
+        return False
+    with run.supervising() as ours:
+        if ours and run.state()[0] is RunState.QUEUED:
+            finish(run, reason, **({"message": message} if message else {}))
+            clean_up(home, run)
+            return True
+    return False
 
 
 def clean_up(home: Home, run: RunFolder, engine: Optional[Engine] = None) -> bool:

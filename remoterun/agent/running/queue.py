@@ -116,9 +116,15 @@ def asleep(home: Home) -> Set[str]:
         return set()
     every = lines(home)
     waiting = {key for line in every.values() for key, _ in line}
+    return waiting.difference(decided(home)[:4], (_first(home, line) for line in every.values()))
+
+
+def decided(home: Home) -> List[str]:
+    """The runs that waited for the ends of others, all of which have ended, in the order of arrival. Takes no lock."""
+    every = lines(home)
+    waiting = {key for line in every.values() for key, _ in line}
     ends = functools.lru_cache(None)(lambda key: key not in waiting and not _goes_on(home, key))
-    ready = [key for key, ticket in every["after"] if all(map(ends, ticket["after"]))]
-    return waiting.difference(ready[:4], (_first(home, line) for line in every.values()))
+    return [key for key, ticket in every["after"] if all(map(ends, ticket["after"]))]
 
 
 def held(home: Home) -> Dict[str, Dict[str, Any]]:

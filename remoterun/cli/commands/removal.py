@@ -58,7 +58,9 @@ def _end_each(client: Client, runs: list[str], end: Any, words: str) -> int:
         else:
             render.line(f"run {known.number} is {words}")
 
-    return for_each([run_number(text) for text in runs], end_one)
+    # The first of a line has a supervisor, and its end would start one for the next: the last ones end first.
+    numbers = sorted(dict.fromkeys(map(run_number, runs)), key=lambda text: (len(text), text), reverse=True)
+    return for_each(numbers, end_one)
 
 
 WAIT = 2.0
