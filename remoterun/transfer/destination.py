@@ -7,6 +7,7 @@ import hashlib
 import itertools
 import os
 import re
+import sys
 import tempfile
 import threading
 import time
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from remoterun.agent.shared.frames import Bytes
+from remoterun.agent.shared.packs import LARGE
 from remoterun.agent.shared.paths import SafeFolder, TreeError, show
 from remoterun.agent.shared.tree import Entry, Manifest, ManifestBuilder
 from remoterun.errors import TransferError, UnsafePath
@@ -30,6 +32,8 @@ WORTH_COPYING = 4096
 """Bytes from which on it pays."""
 SPARE = 1 << 30
 """Bytes, or a twentieth of a smaller disk, that stay free where files grow while they are copied."""
+LEFT_FREE = 16 << 20
+"""The same where nothing grows."""
 ABANDONED = 60.0
 """Seconds after which nobody writes a part any more."""
 MOST_REMEMBERED = 200_000
@@ -126,8 +130,7 @@ class Destination:
     def require_room(self, entry: Entry, size: int) -> None:
         """Raises `TransferError` where a file, which has grown to `size` bytes since it was listed, leaves too little
         of the disk here: as long as it grows, nobody has agreed to so much."""
-        disk = os.statvfs(self.target)
-        room = max(disk.f_bavail * disk.f_frsize - min(SPARE, disk.f_blocks * disk.f_frsize // 20), 0)
+        room = _room(self.target, SPARE)
         if size > room:
             raise TransferError(
                 f"`{show(entry.path)}` has grown from {readable(entry.size)} to {readable(size)} since it was listed,"
@@ -164,6 +167,38 @@ class Destination:
             self.result.files += 1
             self.result.size += entry.size
             self.progress.add(came, 1)
+
+
+def require_room(files: Iterable[Entry], target: Path) -> None:
+    """Raises `TransferError` where `files` don't fit on the disk here, beside what earlier tries left of them."""
+    size = 0
+    for entry in files:
+        size += entry.size
+        if entry.size > LARGE:
+            with contextlib.suppress(OSError, ValueError):
+                part = os.lstat(target / os.path.dirname(entry.path) / part_name(entry))
+                size -= min(part.st_blocks * 512, entry.size)
+    disk = next(each for each in (target.absolute(), *target.absolute().parents) if each.is_dir())
+    room = _room(disk, LEFT_FREE)
+    if size > room:
+        raise TransferError(
+            f"the disk that holds `{show(str(target))}` is too full: {readable(size)} are to come, and {readable(room)}"
+            " fit there",
+            hint="free some space, or name a folder on another disk, after the resource",
+        )
+
+
+def _room(folder: Path, spare: int) -> int:
+    """Bytes that may come, where `spare` bytes, or a twentieth of a smaller disk, stay free."""
+    disk = os.statvfs(folder)
+    if not disk.f_blocks:  # a file system that does not say
+        return sys.maxsize
+    return max(disk.f_bavail * disk.f_frsize - min(spare, disk.f_blocks * disk.f_frsize // 20), 0)
+
+
+def part_name(entry: Entry) -> str:
+    """What a large file is called until it is whole: the next try finds what came of it."""
+    return f".{entry.digest[:24]}.remoterun"
 
 
 _PARTS = "head|objects|refs|commondir|config|hooks"

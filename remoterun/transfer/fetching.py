@@ -26,6 +26,7 @@ from remoterun.transfer.destination import (
     Fetched,
     refuse_twins,
     remove_parts,
+    require_room,
     temporary_name,
     way_out,
     without_git_folders,
@@ -113,6 +114,7 @@ def place(
         wanted, size = len(sizes), sum(sizes)
     progress.start("copying", wanted, size)
     try:
+        require_room((entry for entry in plan() if entry.kind == "f"), target)
         target.mkdir(parents=True, exist_ok=True)
         refuse_twins(manifest, target)
         remove_parts(target, {os.path.dirname(name or entry.path) for entry in plan()})
@@ -140,7 +142,7 @@ def place(
 def _unwritable(error: OSError, target: Path) -> TransferError:
     if error.errno in DISK_FULL:
         why = no_room(str(target.parent)) or f"the disk that holds `{show(str(target))}` is full"
-        return TransferError(why, hint="free some space, and repeat the command")
+        return TransferError(why, hint="free some space, and repeat the command: files `.*.remoterun` hold what came")
     shown = show(str(error.filename)) if error.filename else ""
     where = f" (`{shown}`)" if shown not in ("", show(str(target))) else ""
     return TransferError(

@@ -37,7 +37,7 @@ from remoterun.errors import NotFound, TransferError
 from remoterun.session import Session
 from remoterun.transfer.answers import next_frame, nonsense, not_empty
 from remoterun.transfer.answers import unpacked as expanded
-from remoterun.transfer.destination import Destination, temporary_name
+from remoterun.transfer.destination import Destination, part_name, temporary_name
 from remoterun.transfer.lanes import Lanes
 from remoterun.transfer.reading import size_and_time
 
@@ -270,7 +270,7 @@ class LargeDownload(PieceFlow):
             self._folder = os.dup(folder)
         flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
         mode = 0o777 if self._entry.executable else 0o666
-        self._own = f".{self._entry.digest[:24]}.remoterun"
+        self._own = part_name(self._entry)
         self._file = os.open(self._own, flags, mode, dir_fd=self._folder)
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -563,6 +563,14 @@ class TestRuns:
         ready.run(*RUN, "true")
         assert "is complete: it has written nothing" in ready.run("logs", "last", "--no-follow").stderr
 
+    def test_the_end_of_a_line_that_is_too_long(self, ready: Place) -> None:
+        ready.run(*RUN, r"head -c 5000000 /dev/zero | tr '\0' x; echo; echo end")
+        cut = ready.run("logs", "last", "-n", "2")
+        assert cut.stdout.endswith("x\nend\n") and len(cut.stdout) < 5_000_000
+        assert "the first line is too long to be shown from its start" in cut.stderr
+        assert "too long" not in ready.run("logs", "last", "-n", "1").stderr
+        assert "too long" not in ready.run("logs", "last", "-n", "9").stderr, "nothing is left out"
+
     def test_a_reader_that_has_enough(self, ready: Place) -> None:
         done = in_shell(ready, "{ remoterun run -y -t plain 'seq 300000'; echo $? >&2; } | head -1")
         assert done.stdout == "1\n" and done.stderr.endswith("141\n") and not TRACEBACK.search(done.stderr)

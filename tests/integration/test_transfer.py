@@ -187,6 +187,26 @@ class TestRoom:
             pass_on(HostStore(session), UPLOAD, manifest, small, Progress())
         assert len(missing_blobs(small, [entry.digest for entry in manifest.files])) == 10
 
+    def test_a_copy_that_does_not_fit_here(
+        self, session: Session, small_disk: Callable[[str], Path], tmp_path: Path
+    ) -> None:
+        upload(session, tmp_path / "s", {str(n): os.urandom(6 << 20) for n in range(10)})
+        target = small_disk("40m") / "target"
+        with pytest.raises(TransferError, match=r"is too full: 63 MB are to come, and 4\d MB fit there") as caught:
+            fetch(session, UPLOAD, target, refuse, Progress())
+        assert "free some space" in str(caught.value.hint) and not target.exists()
+
+    def test_what_a_cut_copy_left_is_not_counted(
+        self, session: Session, small_disk: Callable[[str], Path], tmp_path: Path
+    ) -> None:
+        files: Files = {"a": os.urandom(30 << 20)}
+        upload(session, tmp_path / "s", files)
+        target = small_disk("40m") / "target"
+        with pytest.raises(Cut):
+            fetch(session, UPLOAD, target, refuse, cut_at(26 << 20))
+        fetch(session, UPLOAD, target, refuse, Progress())
+        assert read_files(target) == files
+
 
 class Cut(Exception):
     """Raised in the midst of a transfer, as ^C is."""

@@ -7,7 +7,7 @@ import re
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -19,6 +19,9 @@ from remoterun.client.following import Item, LogBytes, Note, Wanted
 from remoterun.errors import HostUnreachable, UsageError
 from remoterun.model import LAST, Run
 from remoterun.parsing import parse_duration
+
+if TYPE_CHECKING:
+    from remoterun.client import Client
 
 
 @app.command(cls=Command, epilog=example("remoterun logs 16 -n 20"))
@@ -53,6 +56,8 @@ def logs(
         known = client.registry.run(run_number(run))
         asked = Wanted(follow, tail, begin, timestamps, seconds)
         items: Iterable[Item] = client.runs.follow(known.number, asked)
+        if tail:
+            items = _with_word_of_a_cut_line(client, known, items)
         if wanted is not None or timestamps:
             items = by_lines(items, wanted, timestamps)
         if follow:
@@ -62,6 +67,20 @@ def logs(
             none = f"no line matches `{grep}`" if grep is not None else "it has written nothing"
             render.line(f"run {known.number} is {known.state.value}: {none}{'' if known.final else ' yet'}")
         return 0
+
+
+def _with_word_of_a_cut_line(client: Client, run: Run, items: Iterable[Item]) -> Iterator[Item]:
+    """`items`, with a warning where the first line is shown without its start: a host reads back 1 MiB a line."""
+    met: set[bool] = set()
+    for item in items:
+        if isinstance(item, LogBytes) and item.stderr not in met:
+            met.add(item.stderr)
+            if item.offset and len(item.data) >= LONGEST and b"\n" not in item.data:
+                name = "err" if item.stderr else "log"
+                if client.runs.log_part(run.number, item.offset - 1, 1, name)[2] != b"\n":
+                    whole = f"remoterun logs {run.number}"
+                    render.warning(f"the first line is too long to be shown from its start: `{whole}` shows all of it")
+        yield item
 
 
 def _print_log(run: Run, items: Iterable[Item]) -> bool:
