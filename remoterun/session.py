@@ -208,6 +208,8 @@ def translate(error: RemoteError, where: MachineType) -> RemoterunError:
             f"remoterun doctor {machine}   shows the folder: is a disk not mounted there?\n"
             "remoterun rm --forget N   forgets a run that was there, if it is gone for good"
         )
+    if error.code == "os_error" and hint is None:
+        hint = f"remoterun doctor {machine}   looks at its disk"
     if error.code in ("damaged", "missing_blob") and hint is None:
         hint = f"remoterun machines check {machine}"
     return kind(message, hint=hint, evidence=error.evidence)

@@ -145,6 +145,8 @@ class Files:
         try:
             return fetch(store, where, target, conflict, progress, into, choose)
         except NotFound as error:
+            if resource.kind == "runs" and where.key in error.message:
+                raise NotFound(f"run {where.number} was removed while it was copied", hint="remoterun ps") from None
             if resource.sub and not error.hint:
                 error.hint = f"remoterun ls {replace(resource, sub='')}"
             raise

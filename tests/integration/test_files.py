@@ -75,6 +75,22 @@ def test_a_run_that_goes_on(user: User) -> None:
     user.client.runs.kill(run.number)
 
 
+def test_a_run_that_is_removed_while_it_is_copied(user: User, tmp_path: Path) -> None:
+    run = user.client.runs.submit(RunRequest("echo one > log.txt"))
+    user.place("one").until_final(run.key)
+    (tmp_path / "log.txt").write_text("mine")
+
+    def overwrite(path: str) -> bool:
+        user.client.runs.remove(run.number)
+        for blob in Path(user.place("one").home.path, "blobs").rglob("*"):
+            if blob.is_file():
+                blob.unlink()
+        return True
+
+    with pytest.raises(NotFound, match=f"run {run.number} was removed while it was copied"):
+        user.client.files.copy(f"runs/{run.number}", tmp_path, overwrite)
+
+
 def test_labels_and_what_removed_runs_were_on(user: User) -> None:
     runs = user.client.runs
     one, two = (runs.submit(RunRequest("true", labels=("a",)), machine=name) for name in ("one", "two"))

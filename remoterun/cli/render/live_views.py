@@ -148,6 +148,8 @@ class Steps:
 BAR_AFTER = 0.4
 """Seconds that a transfer may take before it gets a bar."""
 LINE_EVERY, EVENT_EVERY = 10.0, 0.5
+LONGEST_LEFT = 30 * 86400.0
+"""Seconds from which on the time to the end is no figure: next to nothing has moved."""
 """Seconds between lines without a terminal, and between events for programs."""
 
 
@@ -267,7 +269,8 @@ def _details(state: Progress) -> str:
 def _rate_and_left(state: Progress, seconds: float) -> tuple[float, float | None]:
     """(bytes a second that really were moved, seconds to the end as far as that can be told)."""
     rate = (state.bytes_done - state.bytes_present) / max(seconds, 0.001)
-    return rate, (state.bytes_total - state.bytes_done) / rate if rate else None
+    left = (state.bytes_total - state.bytes_done) / rate if rate else LONGEST_LEFT
+    return rate, left if left < LONGEST_LEFT else None
 
 
 _HEADS = [
