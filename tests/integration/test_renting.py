@@ -758,8 +758,13 @@ class TestTheCommandLine:
         (laptop.root / "remoterun.toml").write_text('machine = "gpu"\n')
         status, out, err = say("run", "-y", "--no-git", "true")
         assert (status, out) == (2, "") and laptop.folders.all() == []
-        assert "`remoterun.toml` decides `machine`, and nobody has agreed to that" in err
-        assert "remoterun run -t gpu …" in err
+        assert "nobody has agreed to `remoterun.toml` as it is now" in err
+        assert f'`trusted = ["{laptop.root}"]` at the top of {laptop.config.file}' in err
+        settings = laptop.config.file.read_text()
+        laptop.config.file.write_text(f'trusted = ["{laptop.root}/work"]\n{settings}')
+        assert say("run", "-y", "-t", "local", "--no-git", "true")[0] == 2, "that is another folder"
+        laptop.config.file.write_text(f'trusted = ["{laptop.root}"]\n{settings}')
+        assert say("run", "-y", "-t", "local", "--no-git", "true")[0] == 0
         assert say("run", "-y", "--no-git", "--dry-run", "true")[0] == 0
 
     def test_what_it_costs_is_said_and_what_is_rented_is_listed(self, laptop: Laptop, say: Callable[..., Any]) -> None:
