@@ -65,7 +65,7 @@ def _own_git_dir(top: str) -> str:
     if os.path.isfile(place):
         place = one_line(Git(top).run("rev-parse", "--resolve-git-dir", place))
     git_dir = os.path.realpath(place)
-    if git_dir.startswith(f"{root}/"):
+    if git_dir.startswith(os.path.join(root, "")):
         return git_dir
     answer = Git(top).attempt("config", "core.worktree")  # a submodule has one
     back = [one_line(answer.output)] if answer.status == 0 else []
