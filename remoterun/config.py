@@ -24,6 +24,7 @@ _KEYS: Kinds = {
     "default": (str,),
     "notify": (list,),
     "notice": (bool,),
+    "trusted": (list,),
     "machines": (dict,),
     "logs": (dict,),
     "aws": (dict,),
@@ -115,6 +116,8 @@ class Config:
     """Who gets word when a run ends: addresses, and names of secrets that are addresses."""
     notice: bool = True
     """Whether a bell and a notice tell of the end of a long run that is followed."""
+    trusted: tuple[Path, ...] = ()
+    """Folders in which every `remoterun.toml` holds without a question."""
 
     @property
     def file(self) -> Path:
@@ -162,6 +165,10 @@ def parse(text: str, base: Config) -> Config:
     notify = data.get("notify", [])
     if not all(isinstance(word, str) and word for word in notify):
         raise ConfigError(f"{base.file}: `notify` has to be {_WORDS[list,]}", hint='notify = ["ntfy://ntfy.sh/TOPIC"]')
+    trusted = data.get("trusted", [])
+    if not all(isinstance(word, str) and word[:1] in ("/", "~") for word in trusted):
+        hint = 'trusted = ["~/lesson"]'
+        raise ConfigError(f"{base.file}: `trusted` has to be a list of folders that begin with / or ~", hint=hint)
     return replace(
         base,
         default=data.get("default", base.default),
@@ -170,6 +177,7 @@ def parse(text: str, base: Config) -> Config:
         aws=_aws(base, data.get("aws", {})),
         notify=tuple(notify),
         notice=data.get("notice", base.notice),
+        trusted=tuple(Path(os.path.expanduser(word)).resolve() for word in trusted),
     )
 
 

@@ -5,17 +5,16 @@ fields of `Asked` whose option is `shared`. An unknown key is an error with its 
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import shlex
-from collections.abc import Container, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from remoterun.agent.shared.files import read_settings
 from remoterun.errors import ConfigError, UsageError
-from remoterun.model import Asked, Mount, Resource
+from remoterun.model import Asked, Mount
 from remoterun.parsing import VARIABLE, known_words, toml
 from remoterun.source.repository import is_tracked, top_of
 
@@ -30,6 +29,8 @@ class Project:
     file: Path | None = None
     typed: Mapping[str, Any] = field(default_factory=dict)
     """By field, what would be typed after its option; paths are relative to the current folder."""
+    digest: str = ""
+    """Of the file's path and its text: a user agrees to that, and to nothing else."""
 
 
 def find(folder: Path) -> Project:
@@ -55,24 +56,6 @@ def find(folder: Path) -> Project:
     return Project()
 
 
-def decisions(asked: Asked, typed: Mapping[str, Any], default: str, made: Container[Resource]) -> Asked:
-    """What of `asked` a `remoterun.toml` decides about where code runs and what leaves this machine, but for what was
-    `typed`: a machine other than the `default`, mounts (where the machine is the user's choice, other ones than of
-    versions that were `made` of its files), and whom it notifies."""
-    machine = asked.machine if "machine" not in typed and asked.machine != default else None
-    own = [mount.resource for mount in typed.get("mounts", ())]
-    mounts = [mount for mount in asked.mounts if mount.resource not in own]
-    if machine is None:
-        mounts = [each for each in mounts if replace(each.resource, sub="") not in made]
-    return Asked("", machine=machine, mounts=tuple(mounts), notify=None if "notify" in typed else asked.notify)
-
-
-def agreement(home: Path, file: Path, decided: Asked) -> Path:
-    """The file that exists once the user has agreed to what `file` decides, and to nothing else."""
-    said = [str(file), decided.machine, sorted(str(mount.resource) for mount in decided.mounts), decided.notify]
-    return home / "agreed" / hashlib.sha256(json.dumps(said).encode()).hexdigest()
-
-
 def parse(text: str, file: Path) -> Project:
     """Raises `ConfigError` naming the key."""
     try:
@@ -91,14 +74,16 @@ def parse(text: str, file: Path) -> Project:
                 raise ConfigError(f"{file}: `{key}` has to be true or false", hint=f"{key} = true")
         elif not isinstance(value, str) or not value:
             raise ConfigError(f"{file}: `{key}` has to be a text in quotes", hint=f'{key} = "…"')
-    return Project(file, data)
+    said = f"{file}\0{text}".encode("utf-8", "surrogateescape")
+    return Project(file, data, hashlib.sha256(said).hexdigest())
 
 
 def _check_list(file: Path, key: str, value: Any) -> None:
-    kinds = (int, str) if key == "ports" else (str,)
-    if not isinstance(value, list) or not all(isinstance(word, kinds) and not isinstance(word, bool) for word in value):
-        hint = "ports = [6006]" if key == "ports" else f'{key} = ["…", "…"]'
-        raise ConfigError(f"{file}: `{key}` has to be a list", hint=hint)
+    if key == "ports":  # the port on this machine is for its user to choose
+        if not isinstance(value, list) or not all(str(word).isdecimal() for word in value):
+            raise ConfigError(f"{file}: `ports` has to be a list of ports of the run", hint="ports = [6006]")
+    elif not isinstance(value, list) or not all(isinstance(word, str) for word in value):
+        raise ConfigError(f"{file}: `{key}` has to be a list", hint=f'{key} = ["…", "…"]')
     if key == "mounts":
         for word in value:
             try:

@@ -75,7 +75,7 @@ class RunPlace:
 
 
 def put_run_tree(archive: Archive, key: str, name: str, tree: Reading, progress: Progress) -> ArchivedTree:
-    """Store `tree`, which is used up, as a tree of a run: its "source", or "mounts/<digest>". Raises as `put_tree`."""
+    """Store `tree`, which is used up, as a tree of a run, such as its "source". Raises as `put_tree`."""
     archived, _ = put_tree(archive, run_prefix(key), tree, progress)
     archive.s3.put(run_prefix(key) + name, archived.encode(archive.clock()))
     return archived
@@ -102,8 +102,8 @@ def recorded_place(archive: Archive, key: str) -> RunPlace:
 
 
 def read_run_tree(archive: Archive, place: RunPlace, name: str) -> tuple[str, ArchivedTree]:
-    """(the prefix below which its packs lie, a tree of a run): "source", "outputs", or "mounts/<digest>". Raises
-    `NotFound`, `HostError`."""
+    """(the prefix below which its packs lie, a tree of a run): "source" or "outputs". Raises `NotFound`,
+    `HostError`."""
     what = f"the {name.partition('/')[0]} of the run are"
     folders = place.folders if name == "outputs" else (run_prefix(place.key),)
     return _newest(archive, folders, name, MOST_RUN_TREES, ArchivedTree.decode, what)

@@ -17,16 +17,13 @@ from remoterun.agent.shared.spec import RunSpec
 from remoterun.agent.shared.states import RunStatus
 from remoterun.archive.s3_errors import NoBucket
 from remoterun.client.connections import Connections
-from remoterun.client.stores import ArchiveStore, place_of
-from remoterun.client.upload_copies import archive_upload
+from remoterun.client.stores import place_of
 from remoterun.errors import RemoterunError, UsageError
 from remoterun.model import MachineType, Run
 from remoterun.session import Session
-from remoterun.transfer import Progress
 
 if TYPE_CHECKING:
     from remoterun.archive import Archive
-    from remoterun.client.reruns import SavedTree
 
 AFTERWARDS = 3600.0
 """Seconds after a run's deadline for which it may still write: clocks may differ."""
@@ -76,24 +73,6 @@ def bucket_region(connections: Connections) -> str:
 
 
 # -- a run is handed over
-
-
-def store_mount(connections: Connections, run: Run, mounted: SavedTree, progress: Progress) -> None:
-    """Let the archive have what a run mounts and an earlier one had mounted: the version of an upload as such, unless
-    that is removed."""
-    if mounted.upload is not None:
-        known = connections.registry.uploads.versions(mounted.upload.name)
-        number = next((upload.version for upload, _ in known if upload.digest == mounted.upload.digest), None)
-        if number is not None:
-            archive_upload(connections, mounted.upload.name, progress, number)
-            return
-    if isinstance(mounted.store, ArchiveStore) and mounted.resource.kind in ("run", "upload"):
-        return
-    if isinstance(mounted.store, ArchiveStore) and mounted.resource.key == run.key:
-        return  # of an earlier attempt
-    with mounted.reading(progress) as tree:
-        name = f"mounts/{mounted.manifest.digest}"
-        archives.runs.put_run_tree(archive_of(connections, run), run.key, name, tree, progress)
 
 
 def access(

@@ -92,8 +92,7 @@ def start_next_attempt(
         places,
         original.tree,
         choice,
-        original.mounts,
-        spec.again,
+        again=spec.again,
     )
     how = HandOver(
         prepared, spec.notify, lambda *_: private, partial(_give_up, connections, run), plan=plan, earlier=earlier

@@ -29,10 +29,10 @@ from remoterun.client import archiving, placement, renting
 from remoterun.client.connections import Connections
 from remoterun.client.preparing import Prepared, prepare
 from remoterun.client.rented_runs import find_store, record_status
-from remoterun.client.reruns import OriginalRun, SavedTree, another_was_asked, find_original
+from remoterun.client.reruns import OriginalRun, SavedTree, another_was_asked, find_original, not_known_here
 from remoterun.client.secrets import Secrets
-from remoterun.client.specs import digest_of_asked, spec_of
-from remoterun.client.stores import HostStore, manifest_of, pass_on, told
+from remoterun.client.specs import digests_of_asked, spec_of
+from remoterun.client.stores import HostStore, Store, manifest_of, pass_on, told
 from remoterun.client.upload_copies import archive_upload, check_known, restore_upload, restore_version
 from remoterun.client.webhooks import addresses_again, addresses_of_run, webhooks_of
 from remoterun.environments import context
@@ -116,6 +116,7 @@ def launch(
             machine = replace(machine, gpus=machine.gpus or plan.offers[0].gpus)
             prepared = replace(prepared, machine=machine)
     session = placement.fitting(connections, machine, request, talk.note) if plan is None else None
+    prepared = _saved_at(prepared, session)
     for mount in (each for each in request.mounts if each not in prepared.saved):
         if mount.resource.kind == "runs":
             find_store(connections, connections.registry.run(mount.resource.name))
@@ -142,7 +143,8 @@ def move(connections: Connections, run: Run, machine: str, talk: Talk) -> Run:
     if not original.trusted:
         raise another_was_asked(run)
     numbers = registry.numbers(awaited.key for awaited in original.spec.after)
-    for status in home.ask(api.runs, api.RunKeys(list(numbers))).runs:
+    answer = home.ask(api.runs, api.RunKeys(list(numbers))).runs
+    for status in (each for each in answer if each.key in numbers):
         with contextlib.suppress(AgentError):  # one that makes no sense
             record_status(connections, registry.run(numbers[status.key]), told(home, status))
     request = original.request._replace(
@@ -154,6 +156,7 @@ def move(connections: Connections, run: Run, machine: str, talk: Talk) -> Run:
     session = placement.choose_machine(connections, asked, request, talk.note)
     if session.home_id == home.home_id:
         raise UsageError(f"run {run.number} is on {session.machine.name} already", hint="remoterun machines status")
+    prepared = _saved_at(prepared, session)
     successor = _add(connections, prepared)
     withdrawn = False
 
@@ -199,7 +202,7 @@ def hand_over(
                 submission = submission._replace(grant=grant, images=images)
             if how.earlier is not None and how.earlier.outputs is not None:
                 submission = submission._replace(left=how.earlier.outputs.manifest.encode())
-            registry.ask(run, digest_of_asked(spec))
+            registry.ask(run, digests_of_asked(spec)[0])
             private = how.private(session, spec)
             submission = submission._replace(values=private.values, webhooks=webhooks_of(run, private.addresses))
             body = submission.encode()
@@ -233,6 +236,16 @@ def _add(connections: Connections, prepared: Prepared) -> Run:
     )
 
 
+def _saved_at(prepared: Prepared, session: Session | None) -> Prepared:
+    """Without what other homes than that of `session` found for mounts: these are resolved by our own records. Raises
+    `UsageError` for one that has none."""
+    here = {each: tree for each, tree in prepared.saved.items() if session and tree.store.home_id == session.home_id}
+    for mount, tree in prepared.saved.items():
+        if mount not in here and not tree.recorded:
+            raise not_known_here(tree.title, tree.hint)
+    return replace(prepared, saved=here)
+
+
 def _host(
     connections: Connections, run: Run, how: HandOver, talk: Talk, held: contextlib.ExitStack
 ) -> tuple[Run, Session]:
@@ -243,8 +256,11 @@ def _host(
     assert how.plan is not None
     if run.renting is None:
         run = renting.begin(connections, run, how.plan)
-    for mount in prepared.request.mounts:
-        _archive_mount(connections, run, mount, prepared.saved, talk.progress)
+    for resource in (mount.resource for mount in prepared.request.mounts):
+        if resource.kind == "uploads":
+            archive_upload(connections, resource.name, talk.progress, resource.version)
+        else:
+            _saved_outputs(connections, resource)
     run, session = renting.rent(connections, run, how.plan, talk.waiting, held)
     talk.waiting("")
     return run, session
@@ -305,7 +321,7 @@ def _mount(
     else:
         where = send_resource(connections, mount.resource, session, progress)
     typed = mount.resource
-    if typed.kind == "uploads":
+    if typed.kind == "uploads" and (mount not in saved or saved[mount].recorded):
         registry = connections.registry
         for version, _ in registry.uploads.versions(typed.name, typed.version):
             if typed.version is not None or version.digest == where.digest:
@@ -318,38 +334,15 @@ def _mount(
 def _send_saved(
     connections: Connections, resource: Resource, tree: SavedTree, session: Session, progress: Progress
 ) -> ResourceRef:
-    """What a run had mounted. Outputs stay as they are: those that `gc` has freed there come from their run again."""
-    if session.machine.rented is not None and tree.upload is not None:
-        with contextlib.suppress(NotFound):
-            restore_version(connections, tree.upload.name, tree.upload.digest or "", session, progress)
-            return tree.upload
+    """What a run had mounted on that machine. What `gc` has freed there is resolved anew, if we have a record of it."""
     try:
         tree.send(session, progress)
     except UsageError:
-        if resource.kind != "runs":
-            raise
-        try:
-            return send_resource(connections, resource, session, progress)
-        except NotFound:
-            pass
+        if tree.recorded:
+            with contextlib.suppress(NotFound):
+                return send_resource(connections, resource, session, progress)
         raise
     return tree.where
-
-
-def _archive_mount(
-    connections: Connections, run: Run, mount: Mount, saved: Mapping[Mount, SavedTree], progress: Progress
-) -> None:
-    """What a run on a rented host mounts, before there is a host that has to be paid for."""
-    resource = mount.resource
-    if mount in saved:
-        archiving.store_mount(connections, run, saved[mount], progress)
-    elif resource.kind == "uploads":
-        archive_upload(connections, resource.name, progress, resource.version)
-    else:
-        other, store = find_store(connections, connections.registry.run(resource.name))
-        _, about = store.manifest(ResourceRef("run", key=other.key, number=other.number))
-        if about.live:
-            raise _not_saved(resource, other)
 
 
 def send_resource(connections: Connections, resource: Resource, session: Session, progress: Progress) -> ResourceRef:
@@ -371,21 +364,20 @@ def send_resource(connections: Connections, resource: Resource, session: Session
         if about.live:
             raise _not_saved(resource, run)
         return where
-    return _send_outputs(connections, run, resource, session, progress)
-
-
-def _send_outputs(
-    connections: Connections, run: Run, resource: Resource, session: Session, progress: Progress
-) -> ResourceRef:
-    """Outputs that lie on another machine: a tree of this one, of which no upload is made."""
-    run, source = find_store(connections, run)
-    where = ResourceRef("run", key=run.key, number=run.number)
-    manifest, about = source.manifest(where)
-    if about.live:
-        raise _not_saved(resource, run)
+    # On another machine: they become a tree of this one, of which no upload is made.
+    source, where, manifest = _saved_outputs(connections, resource)
     pass_on(source, where, manifest, session, progress)
     transfer.send_blobs(session, {manifest.digest: manifest.encode()}, progress)
     return ResourceRef("tree", digest=manifest.digest, sub=resource.sub)
+
+
+def _saved_outputs(connections: Connections, resource: Resource) -> tuple[Store, ResourceRef, Manifest]:
+    run, store = find_store(connections, connections.registry.run(resource.name))
+    where = ResourceRef("run", key=run.key, number=run.number)
+    manifest, about = store.manifest(where)
+    if about.live:
+        raise _not_saved(resource, run)
+    return store, where, manifest
 
 
 def _not_saved(resource: Resource, run: Run) -> UsageError:

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from remoterun import transfer
 from remoterun.agent.shared import api
-from remoterun.agent.shared.spec import MountSpec, ResolvedMount, ResourceRef, RunSpec, SpecError
+from remoterun.agent.shared.spec import ResolvedMount, ResourceRef, RunSpec, SpecError
 from remoterun.agent.shared.tree import Manifest, show
 from remoterun.client.connections import Connections
 from remoterun.client.rented_runs import find_store, record_status
-from remoterun.client.specs import PARAMETER, digest_of_asked, request_of
+from remoterun.client.specs import PARAMETER, digests_of_asked, request_of
 from remoterun.client.stores import HostStore, Store, digests_of, pass_on, saved, told
 from remoterun.errors import HostError, HostUnreachable, NotFound, UsageError
 from remoterun.model import Mount, Resource, Run, RunRequest
@@ -37,8 +37,9 @@ class SavedTree:
     title: str
     hint: str
     file: str = ""
-    upload: ResourceRef | None = None
-    """The version of an upload that it is, or is a part of."""
+    recorded: bool = True
+    """Whether this client's own records say what it is: any other home gets it by these, and never by what its store
+    says."""
 
     def send(self, target: Session, progress: Progress, extra: Mapping[str, bytes] | None = None) -> Manifest:
         """Let the home `target` have its files, its list of files, and `extra` (digest to content). Raises
@@ -82,7 +83,8 @@ class OriginalRun:
     """Where the source came from; its files are those of `tree`."""
     tree: SavedTree
     mounts: Mapping[Mount, SavedTree]
-    """The very files that the run read, but for mounts in whose place others are asked for."""
+    """The very files that its host found for it, for a run on that same home, as far as it has them and no others are
+    asked for in their place."""
     trusted: bool = True
     """Whether this client knows that nothing else was asked for. If not, a secret or a variable of this process is not
     given because its host names it."""
@@ -129,19 +131,23 @@ def original_of(
     source = ResourceRef("source", key=run.key, number=run.number)
     manifest, _ = store.manifest(source)
     recorded = connections.registry.asked(run)
-    if spec.key != run.key or manifest.digest != spec.source or recorded not in ("", digest_of_asked(spec)):
+    if spec.key != run.key or manifest.digest != spec.source or recorded not in ("", *digests_of_asked(spec)):
         raise another_was_asked(run)
     asked = [Mount(Resource.parse(mount.typed), mount.path) for mount in spec.mounts]
     mounts = {
-        each: _mounted(connections, run, store, mount, found, bool(recorded))
-        for each, mount, found in zip(asked, spec.mounts, [*about.mounts, *[None] * len(asked)], strict=False)
-        if each.path not in others
+        each: tree
+        for each, found in zip(asked, [*about.mounts, *[None] * len(asked)], strict=False)
+        if each.path not in others and (tree := _found(connections, run, store, each, found, bool(recorded)))
     }
     request = request_of(run, spec, tuple(asked), trusted=bool(recorded))
     hint = f"remoterun machines check {store.machine.name}"
     tree = SavedTree(store, source, manifest, f"the source of run {run.number}", hint)
     variables = tuple(name for name in spec.asked_env if not recorded or name not in spec.secrets)
     return OriginalRun(run, spec, request, variables, _source(store, source, spec), tree, mounts, bool(recorded))
+
+
+def not_known_here(title: str, hint: str) -> UsageError:
+    return UsageError(f"{title} is not known here: only the machine of that run may have it", hint=hint)
 
 
 def another_was_asked(run: Run) -> UsageError:
@@ -176,46 +182,25 @@ def read_spec(connections: Connections, number: int | str) -> tuple[Run, Store, 
     return record_status(connections, run, told(store, details.status)), store, spec, details
 
 
-def _mounted(
-    connections: Connections, run: Run, store: Store, mount: MountSpec, found: ResolvedMount | None, trusted: bool
-) -> SavedTree:
-    """The very files that a run read at a mount, for which its host `found` them: those may be its own. Of any other
-    run or upload it gets only what this client asked for (`trusted`), by our own records."""
-    title = f"{mount.typed} as run {run.number} read it"
-    typed = Resource.parse(mount.typed)
-    newest = replace(typed, version=None)
-    hint = f"remoterun rerun {run.number} -m {newest}:{mount.path}   mounts what is there now"
-    upload = _version(connections, typed) if trusted else None
-    file = mount.resource.sub if mount.resource.kind == "tree" else ""
-    try:
-        if found is not None or (upload is None and mount.resource.kind == "tree"):
-            digest, file = (found.tree, found.file) if found is not None else (mount.resource.digest or "", file)
-            where = ResourceRef("tree", key=run.key, digest=digest)
-            try:
-                return SavedTree(store, where, store.tree(run.key, digest), title, hint, file, upload)
-            except NotFound:
-                if typed.kind != "runs" or found is not None:
-                    raise
-        where = upload or mount.resource  # the archive has what was asked for
-        if not trusted or (typed.kind == "uploads" and upload is None):
-            raise UsageError(
-                f"{run.host.name} says that run {run.number} mounts {show(mount.typed)}, which is not known here",
-                hint=hint,
-            )
-        if typed.kind == "runs":
-            other, store = find_store(connections, connections.registry.run(typed.name))
-            where = ResourceRef("run", key=other.key, number=other.number, sub=typed.sub)
-        manifest, about = store.manifest(where)
-        file = next(iter(manifest.files)).path if about.single else ""
-        return SavedTree(store, where, manifest, title, hint, file, upload)
-    except NotFound as error:
-        raise NotFound(f"{title} is gone: {error.message}", hint=hint)
-
-
-def _version(connections: Connections, typed: Resource) -> ResourceRef | None:
-    """The version of an upload, by our own records; None for anything else."""
-    known = connections.registry.uploads.versions(typed.name, typed.version) if typed.version is not None else []
-    return ResourceRef("upload", typed.name, sub=typed.sub, digest=known[0][0].digest) if known else None
+def _found(
+    connections: Connections, run: Run, store: Store, mount: Mount, found: ResolvedMount | None, trusted: bool
+) -> SavedTree | None:
+    """What the host of a run `found` for a mount. None where it has that no more, or the archive is read: then the
+    mount is resolved anew, as on any other home, by what this client recorded: the version of an upload that the run
+    read, or a run. Raises `UsageError` for what it did not record."""
+    typed, uploads = mount.resource, connections.registry.uploads
+    versions = uploads.versions(typed.name, typed.version)[:1] if typed.kind == "uploads" else []
+    read = any(run.number in uploads.readers(typed.name).get(version.digest, ()) for version, _ in versions)
+    recorded = trusted and (typed.kind == "runs" or read)
+    title = f"{show(str(typed))} as run {run.number} read it"
+    hint = f"remoterun rerun {run.number} -m {replace(typed, version=None)}:{mount.path}   mounts what is there now"
+    if found is not None and isinstance(store, HostStore):
+        where = ResourceRef("tree", key=run.key, digest=found.tree)
+        with suppress(NotFound):
+            return SavedTree(store, where, store.tree(found.tree), title, hint, found.file, recorded)
+    if not recorded:
+        raise not_known_here(title, hint)
+    return None
 
 
 def _source(store: Store, source: ResourceRef, spec: RunSpec) -> Source:

@@ -101,7 +101,7 @@ class HostStore:
         """Contents of a resource, of up to `most` bytes together, by their digests; without those that it lacks."""
         return transfer.contents(self.session, digests, most)
 
-    def tree(self, key: str, digest: str) -> Manifest:
+    def tree(self, digest: str) -> Manifest:
         """A tree that a run mounts."""
         text = transfer.contents(self.session, [digest], MOST_TREE).get(digest)
         try:
@@ -227,9 +227,6 @@ class ArchiveStore:
         files = [entry for entry in tree.manifest.files if entry.digest in wanted]
         return archives.reading.TreeReader(self.archive, prefix, tree.places).contents(files, most)
 
-    def tree(self, key: str, digest: str) -> Manifest:
-        return self.manifest(ResourceRef("tree", key=key, digest=digest))[0]
-
     def statuses(self, keys: Sequence[str] | None) -> api.Statuses:
         listed = self.archive.s3.folders("runs/") if keys is None else keys
         return api.Statuses(*archives.runs.statuses(self.archive, [*filter(KEY.match, listed)], self._place))
@@ -286,8 +283,7 @@ class ArchiveStore:
                 what = f"the outputs of {show(resource.typed)} are not in the archive"
                 raise UsageError(what, hint=f"remoterun info {resource.number or 'RUN'}")
         else:
-            name = "source" if resource.kind == "source" else f"mounts/{resource.digest}"
-            prefix, tree = archives.runs.read_run_tree(self.archive, self._place(resource.key), name)
+            prefix, tree = archives.runs.read_run_tree(self.archive, self._place(resource.key), "source")
         self._last = whole, prefix, tree, about
         return prefix, tree, about
 

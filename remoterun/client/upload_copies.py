@@ -13,7 +13,7 @@ from remoterun.agent.shared.spec import ResourceRef
 from remoterun.agent.shared.tree import Manifest
 from remoterun.client.connections import Connections, home_gone
 from remoterun.client.stores import ArchiveStore, HostStore, Store, digests_of, pass_on, saved, store_of
-from remoterun.errors import AgentError, HomeMissing, HostError, NotFound
+from remoterun.errors import AgentError, HomeMissing, HostError, NotFound, UsageError
 from remoterun.model import Resource, Upload
 from remoterun.parsing import did_you_mean
 from remoterun.registry import Registry
@@ -27,21 +27,30 @@ def restore_upload(
     connections: Connections, name: str, target: Store, progress: Progress, version: int | None = None
 ) -> Upload:
     """A version of an upload (None: the newest), in `target`, which has it already or gets a copy. Raises `NotFound`,
-    `HostError`, `TransferError`."""
+    `HostError`, `TransferError`, `UsageError` as `first_copy`."""
     here = note_versions(connections.registry, target, name)
-    for wanted, _ in connections.registry.uploads.versions(name, version)[:1]:
+    for wanted, _ in connections.registry.uploads.versions(name, version, target.home_id)[:1]:
         for upload in here:
             if upload.digest == wanted.digest:
                 return replace(upload, version=wanted.version)
-    return first_copy(connections, name, version, partial(_copy_version, connections, target, progress))
+    return first_copy(connections, name, version, partial(_copy_version, connections, target, progress), target.home_id)
 
 
-def first_copy(connections: Connections, name: str, version: int | None, use: Callable[[Upload, Store], T]) -> T:
+def first_copy(
+    connections: Connections, name: str, version: int | None, use: Callable[[Upload, Store], T], home_id: str = ""
+) -> T:
     """Call `use` with the first copy of a version (None: the newest) that can be had, near copies first; its result.
-    Raises `NotFound`, `HostError`: that of a machine that may answer later, if there is one."""
+    Raises `NotFound`, `HostError`: that of a machine that may answer later, if there is one. For another home `home_id`
+    it raises `UsageError` where this client did not upload the newest: the machine that has it must not decide that."""
     registry = connections.registry
-    known = registry.uploads.versions(name, version)
+    known = registry.uploads.versions(name, version, home_id)
     copies = [(upload, machine) for upload, machine in known if upload.version == known[0][0].version]
+    if home_id and version is None and copies and not any(upload.ours for upload, _ in copies):
+        typed = f"uploads/{name}@{copies[0][0].version}"
+        raise UsageError(
+            f"`uploads/{name}` was not uploaded from here: its newest version is `{typed}`, on {copies[0][1].name}",
+            hint=f'`mounts=["{typed}:PATH"]` mounts that one',
+        )
     failed: list[HostError | NotFound] = []
     for upload, machine in sorted(copies, key=lambda copy: bool(copy[1].bucket or copy[1].host)):
         try:
@@ -92,13 +101,16 @@ def check_known(connections: Connections, resource: Resource, session: Session |
     """Raises `NotFound` for an upload that is neither known here nor on the machine, or in the archive, and `HostError`
     where it lies elsewhere and can't be had from there."""
     registry, name, version = connections.registry, resource.name, resource.version
-    if not registry.uploads.versions(name, version):
+    home_id = session.home_id if session is not None else ""
+    known = registry.uploads.versions(name, version, home_id)
+    if not any(upload.ours or upload.home_id == home_id for upload, _ in known):
         store = HostStore(session) if session is not None else ArchiveStore(connections, connections.bucket())
         note_versions(registry, store, name)
-    known = registry.uploads.versions(name, version)
+        home_id = store.home_id
+        known = registry.uploads.versions(name, version, home_id)
     newest = [(upload, machine) for upload, machine in known if upload.version == known[0][0].version]
-    if not any(machine.bucket or (session and upload.home_id == session.home_id) for upload, machine in newest):
-        first_copy(connections, name, version, lambda *_: None)
+    if not any((upload.ours and machine.bucket) or upload.home_id == home_id for upload, machine in newest):
+        first_copy(connections, name, version, lambda *_: None, home_id)
 
 
 def same_as_sent(sent: Manifest, upload: Upload) -> Upload:
@@ -123,6 +135,7 @@ def absent(registry: Registry, name: str, version: int | None = None) -> NotFoun
 def _copy_version(connections: Connections, target: Store, progress: Progress, upload: Upload, source: Store) -> Upload:
     resource = ResourceRef("upload", upload.name, digest=upload.digest)
     manifest, _ = source.manifest(resource)
+    same_as_sent(manifest, upload)
     asked = api.CommitUpload(upload.name, upload.version, upload.digest, upload.created)
     if isinstance(target, HostStore):
         pass_on(source, resource, manifest, target.session, progress)

@@ -205,6 +205,7 @@ class Uploads:
             store = store_of(self._connections, machine)
             if known and not to and known[0][0].home_id != store.home_id:  # its home there is gone
                 restore_upload(self._connections, target.name, store, progress)
+            known = self._connections.registry.uploads.versions(target.name, home_id=store.home_id)
             entries, digest = {}, ""
             there = store.versions(target.name)
             if there:

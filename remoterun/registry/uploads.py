@@ -45,7 +45,7 @@ class UploadIndex:
                         upload.size,
                         upload.files,
                         upload.created,
-                        self._found_at(upload) if now is None else now,
+                        min(upload.created, time.time()) if now is None else now,
                     ),
                 )
             elif now is not None:
@@ -83,36 +83,29 @@ class UploadIndex:
         free = 0 < upload.version <= MOST_VERSIONS and upload.version not in taken
         return upload.version if free and not is_newest else max(taken, default=0) + 1
 
-    def _found_at(self, upload: Upload) -> float:
-        """When a version that was found counts as made. A home to which this client did not upload the newest one has
-        none that is newer: it must not be able to say what `uploads/NAME` means on other machines."""
-        uploaded = "SELECT max(uploaded) FROM copies WHERE name = versions.name AND digest = versions.digest"
-        rows = self._db.rows(
-            f"SELECT recorded, ({uploaded}) AS ours, ({uploaded} AND home_id = ?) AS there FROM versions"
-            " WHERE name = ? AND NOT removed ORDER BY recorded DESC, number DESC LIMIT 1",
-            (upload.home_id, upload.name),
-        )
-        made = min(upload.created, time.time())
-        if not rows or not rows[0]["ours"] or rows[0]["there"]:
-            return made
-        return min(made, float(rows[0]["recorded"]) - 1.0)
-
     def highest(self, name: str) -> tuple[int, str]:
         """The highest number that a version of an upload has, or had, and its digest; (0, "") for a name without
         one."""
         rows = self._db.rows("SELECT number, digest FROM versions WHERE name = ? ORDER BY number DESC LIMIT 1", (name,))
         return (rows[0]["number"], rows[0]["digest"]) if rows else (0, "")
 
-    def versions(self, name: str | None = None, version: int | None = None) -> list[tuple[Upload, MachineType]]:
+    def versions(
+        self, name: str | None = None, version: int | None = None, home_id: str = ""
+    ) -> list[tuple[Upload, MachineType]]:
         """The versions of uploads, the newest of a name first, with our numbers; each once for each machine that has
-        it, with that machine: the one to which it was uploaded last comes first. Of `version`, only that one."""
+        it, with that machine: the one to which it was uploaded last comes first. Of `version`, only that one.
+
+        What this client did not upload comes after all that it did, unless the home `home_id` has it: no home may say
+        what `uploads/NAME` means on other ones."""
         chosen = ["NOT removed", *(["name = ?"] if name else []), *(["number = ?"] if version else [])]
         rows = self._db.rows(
             "SELECT name, number AS version, digest, size, files, created, machine, home_id, path, seen,"
             " (uploaded OR path IS NOT NULL) AS ours FROM versions JOIN copies USING (name, digest)"
             f" WHERE {' AND '.join(chosen)}"
-            " ORDER BY name, recorded DESC, number DESC, uploaded DESC, copies.rowid",
-            [value for value in (name, version) if value],
+            " ORDER BY name, (SELECT max(uploaded OR path IS NOT NULL OR home_id = ?) FROM copies AS each"
+            " WHERE each.name = versions.name AND each.digest = versions.digest) DESC,"
+            " recorded DESC, number DESC, uploaded DESC, copies.rowid",
+            [*(value for value in (name, version) if value), home_id],
         )
         found = []
         for row in rows:

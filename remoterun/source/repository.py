@@ -48,10 +48,7 @@ def find_repository(folder: str) -> tuple[str, str]:
     inside, in_git_dir = answer.output.split()[:2] if answer.status == 0 else (b"false", b"true")
     if inside == b"true" and in_git_dir == b"false":
         root = one_line(git.run("rev-parse", "--show-toplevel"))
-        place = f"{root}/.git"
-        if os.path.isfile(place):
-            place = one_line(Git(root).run("rev-parse", "--resolve-git-dir", place))
-        own = os.fsencode(os.path.realpath(place)) + b"\n"
+        own = os.fsencode(_own_git_dir(root)) + b"\n"
         answer = git.attempt("rev-parse", "--absolute-git-dir", "--show-prefix")
         if answer.output.startswith(own):  # git before 2.38 takes the `config` of a bare repository that a clone holds
             return root, one_line(answer.output.removeprefix(own)).rstrip("/")
@@ -59,6 +56,28 @@ def find_repository(folder: str) -> tuple[str, str]:
         f"{named(folder)} is a folder of git's own, without a work tree",
         hint=f"`cd` into a work tree; of a bare repository `git clone {shell(folder)}` makes one",
     )
+
+
+def _own_git_dir(top: str) -> str:
+    """The git dir of the work tree at `top`, by its `.git`. That may be a file, or a link, of an archive: raises
+    `SourceError` where it leads to the git dir of another work tree, whose files would be sent as changes here."""
+    place, root = f"{top}/.git", os.path.realpath(top)
+    if os.path.isfile(place):
+        place = one_line(Git(top).run("rev-parse", "--resolve-git-dir", place))
+    git_dir = os.path.realpath(place)
+    if git_dir.startswith(os.path.join(root, "")):
+        return git_dir
+    answer = Git(top).attempt("config", "core.worktree")  # a submodule has one
+    back = [one_line(answer.output)] if answer.status == 0 else []
+    with contextlib.suppress(OSError), open(f"{git_dir}/gitdir", "rb") as file:  # a linked work tree has one
+        back.append(os.path.dirname(one_line(file.read(1 << 16))))
+    if root not in [os.path.realpath(os.path.join(git_dir, each)) for each in back]:
+        mine = git_line(top, "worktree", "repair") if back else git_line(top, "config", "core.worktree", top)
+        raise SourceError(
+            f"the `.git` of {named(top)} leads to {named(git_dir)}, which does not lead back",
+            hint=f"`no_git=True` sends the folder as it is\n{mine}   if that git dir is its own",
+        )
+    return git_dir
 
 
 def top_of(folder: str) -> str | None:
@@ -109,7 +128,7 @@ def is_top(folder: str) -> bool:
     answer = git.attempt("rev-parse", "--show-prefix")
     if answer.status and "not a git repository" not in answer.error:
         git.fail(answer)
-    return answer.status == 0 and not answer.output.strip()
+    return answer.status == 0 and not answer.output.strip() and bool(_own_git_dir(folder))
 
 
 def git_dir_of(root: str) -> str:

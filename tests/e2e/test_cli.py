@@ -344,21 +344,25 @@ class TestRuns:
         assert ready.run("logs", "-q", str(number), status=137).stderr == ""
 
     def test_settings_of_a_repository(self, ready: Place, tmp_path: Path) -> None:
-        """What they decide about where code runs holds once the user has agreed to it, at a terminal or by typing it;
-        `-y` is no answer. The rest holds."""
+        """They hold once the user has agreed to the file as it is, at a terminal: `-y` is no answer. That counts for
+        each of them, also where something else is typed: packages run code, and an image may be private."""
         subprocess.run(["git", "init", "-q", tmp_path], check=True)
-        (tmp_path / "remoterun.toml").write_text('machine = "plain"\nlabels = ["lesson"]\ntimeout = "1h"\n')
+        file = tmp_path / "remoterun.toml"
         (below := tmp_path / "below").mkdir()
         before = ready.newest()["number"]
-        refused = ready.run("run", "-y", "--label", "cli", "true", cwd=below, status=2)
-        assert "`../remoterun.toml` decides `machine`, and nobody has agreed to that" in refused.stderr
-        assert "remoterun run -t plain …   decides it" in refused.stderr
+        for text in ('pip = ["x @ file:///x"]', 'image = "private"', "ports = [5432]", 'machine = "plain"'):
+            file.write_text(text)
+            refused = ready.run("run", "-y", "-t", "plain", "true", cwd=below, status=2)
+            assert "nobody has agreed to `../remoterun.toml` as it is now" in refused.stderr
+        assert f'`trusted = ["{tmp_path}"]` at the top of' in refused.stderr
+        file.write_text('machine = "plain"\nlabels = ["lesson", "a\\u001b b"]\ntimeout = "1h"\nsplit = true\n')
         there = Place(below, ready.env)
-        terminal = there.spawn("run", "-y", "true")
-        terminal.expect_exact("../remoterun.toml decides where this runs, or what goes there:\r\n")
-        terminal.expect_exact("  machine  plain   (your default is local)\r\n")
-        terminal.expect_exact("Is that what you want, from now on? [y/N] ")
-        terminal.sendline("n")
+        terminal = there.spawn("run", "-y", "-t", "plain", "true")
+        terminal.expect_exact("../remoterun.toml is new here, or was changed. It says:\r\n")
+        terminal.expect_exact("  machine        plain\r\n  labels         lesson 'a\\x1b b'\r\n")
+        terminal.expect_exact("  timeout        1h\r\n  split          True\r\n")
+        terminal.expect_exact("Shall that hold for what you run here, from now on? [y/N] ")
+        terminal.sendline("")
         terminal.expect_exact("Nothing was run.")
         terminal.expect(pexpect.EOF)
         terminal = there.spawn("run", "-y", "true")
@@ -366,7 +370,6 @@ class TestRuns:
         terminal.sendline("q")
         assert ended(terminal) == 130
         assert ready.newest()["number"] == before
-        ready.run("run", "-y", "-t", "plain", "true", cwd=below)
         terminal = there.spawn("run", "-y", "true")
         terminal.expect_exact("[y/N] ")
         terminal.sendline("y")
@@ -375,10 +378,9 @@ class TestRuns:
         done = ready.run("run", "-y", "--label", "cli", "true", cwd=below)
         assert "Settings of ../remoterun.toml hold, unless others are typed." in done.stderr
         run = ready.newest()
-        assert (run["machine"], run["labels"]) == ("plain", ["lesson", "cli"])
-        (tmp_path / "remoterun.toml").write_text('machine = "plain"\nlabels = ["lesson"]\nnotify = ["PHONE"]\n')
-        changed = ready.run("run", "-y", "true", cwd=below, status=2)
-        assert "decides `machine` and `notify`" in changed.stderr and "-t plain --notify PHONE …" in changed.stderr
+        assert run["machine"] == "plain" and run["labels"][::2] == ["lesson", "cli"]
+        file.write_text('machine = "plain"\nlabels = ["lesson"]\nnotify = ["PHONE"]\n')
+        ready.run("run", "-y", "true", cwd=below, status=2)
         plan = ready.run("run", "--dry-run", "-t", "local", "--port", "6006", "--notify", "none", "true", cwd=tmp_path)
         assert "machine    local" in plan.stdout
         assert "\nlabels     lesson\nports      6006\n" in plan.stdout

@@ -170,7 +170,7 @@ class TestCollect:
         refused = place.run("rm", "uploads/doom", status=2).stderr
         assert "2 versions, on one, uploaded from elsewhere\n" in refused and "it would be removed" in refused
         said = place.run("ls", "uploads/doom", "--versions").stderr
-        assert "uploads/doom means uploads/doom@2; another client numbers them on its own" in said
+        assert "uploads/doom means uploads/doom@1; a run on a machine to which another client uploaded since" in said
         place.run("rm", "uploads/doom@1")
         assert "bytes, on one, uploaded from elsewhere\n" in place.run("rm", "uploads/doom", status=2).stderr
         place.run("rm", "-y", "uploads/doom")

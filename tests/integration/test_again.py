@@ -16,13 +16,14 @@ import pytest
 
 from remoterun.agent.shared.asked import HandedOn, Packages, PortSpec
 from remoterun.agent.shared.states import RunState
+from remoterun.agent.shared.tree import Entry, Manifest
 from remoterun.client import Client
 from remoterun.client.following import LogBytes, Note
 from remoterun.errors import NotFound
 from remoterun.model import MachineType, Run, RunRequest
 from remoterun.source.patch import patches
 from tests import commands
-from tests.workshop import User, read_files, until, write_files
+from tests.workshop import User, lie_about_mounts, read_files, until, write_files
 
 NOBODY = MachineType("gone", host="me@127.0.0.1:1", connect_timeout=2)
 """A machine that refuses connections."""
@@ -160,6 +161,38 @@ class TestRerun:
         with pytest.raises(NotFound, match="there is no upload"):
             user.client.files.copy("uploads/tree", tmp_path / "x")
         assert [upload.name for upload in user.client.uploads.list()] == ["doom", "more"]
+
+    def test_what_a_machine_found_for_a_mount_counts_on_that_machine_only(self, typed: Typed, tmp_path: Path) -> None:
+        """It says that a run has read something else: an upload, a part of one, and what another run had made."""
+        user = typed.user
+        (data := tmp_path / "data").mkdir()
+        write_files(data, {"in": "mine", "sub/in": " part"})
+        typed("upload", str(data), "--name", "doom")
+        typed("run", "--no-git", "-y", "printf ' made' >out")
+        mounts = ("-m", "uploads/doom", "-m", "uploads/doom/sub:p", "-m", "runs/1:r")
+        command = "cat doom/in p/in r/out"
+        assert typed("run", "--no-git", "-y", "-t", "two", *mounts, command).stdout == "mine part made"
+        lie_about_mounts(user.place("two"), user.client.registry.run(2).key, b"lie")
+        assert typed("rerun", "2", "-t", "one").stdout == "mine part made"
+        assert typed("rerun", "2").stdout == "lielielie", "its own command may read what it likes there"
+        typed("rm", "-y", "uploads/doom")
+        (data / "in").write_text("another")
+        typed("upload", str(data), "--name", "doom")
+        assert [upload.version for upload in user.client.uploads.list()] == [1], "the number is given again"
+        refused = typed("rerun", "2", "-t", "one", status=2).stderr
+        assert "uploads/doom@1 as run 2 read it is not known here" in refused
+        assert "remoterun rerun 2 -m uploads/doom:doom   mounts what is there now" in refused
+        assert user.client.registry.run("last").number == 4
+
+    def test_a_copy_of_an_upload_is_what_was_uploaded(self, typed: Typed, tmp_path: Path) -> None:
+        """The machine that has it lists other files for its digest."""
+        (tmp_path / "data").write_text("mine")
+        typed("upload", "../data", "--name", "doom")
+        home = typed.user.place("one").home
+        (tree,) = Path(home.uploads.folder, "doom").glob("*.tree")
+        tree.write_bytes(Manifest([Entry("f", "data", 3, home.blobs.put(b"lie"))]).encode())
+        refused = typed("run", "--no-git", "-y", "-t", "two", "-m", "uploads/doom", "cat doom/data", status=125).stderr
+        assert "one answers with another version of `doom`" in refused
 
     def test_a_parameter_has_the_value_that_it_had(self, typed: Typed) -> None:
         command = "echo $REMOTERUN_PARAM_DEPTH"

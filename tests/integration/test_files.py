@@ -327,6 +327,32 @@ class TestVersions:
         user.client.uploads.remove("other")
         assert [each.name for each in user.client.uploads.list()] == ["doom"]
 
+    def test_what_others_uploaded_is_the_newest_on_its_own_machine_only(self, user: User, tmp_path: Path) -> None:
+        """Another laptop, or the machine itself, says that it has a newer version of an upload."""
+        for name, content in (("mine", b"mine"), ("other", b"other")):
+            write_files(tmp_path / name, {"file": content})
+        user.client.uploads.upload(tmp_path / "mine", "code", "one")
+        with Client(replace(user.config, home=tmp_path / "laptop2")) as laptop2:
+            laptop2.uploads.upload(tmp_path / "other", "code", "one")
+            laptop2.uploads.upload(tmp_path / "other", "theirs", "one")
+        user.client.uploads.list()
+
+        def read(resource: str, machine: str) -> bytes:
+            request = RunRequest("cat in/file", mounts=(Mount.parse(f"{resource}:in"),))
+            run = user.client.runs.submit(request, machine=machine)
+            user.place(machine).until_final(run.key)
+            return user.place(machine).log(run.key)
+
+        assert read("uploads/code", "two") == b"mine"
+        assert read("uploads/code", "one") == b"other"
+        assert read("uploads/code@2", "two") == b"other"
+        before = user.client.registry.run("last").number
+        with pytest.raises(UsageError, match="its newest version is `uploads/theirs@1`, on one") as caught:
+            read("uploads/theirs", "two")
+        assert "uploads/theirs@1:PATH" in (caught.value.hint or "")
+        assert user.client.registry.run("last").number == before
+        assert read("uploads/theirs", "one") == read("uploads/theirs@1", "two") == b"other"
+
     def test_gc_frees_outputs_that_were_sent_for_a_mount(self, user: User) -> None:
         """They stay with their run, and are sent again; what a run needs, or is about to need, is not freed."""
         client, two = user.client, user.place("two")

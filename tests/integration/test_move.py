@@ -16,7 +16,7 @@ from remoterun.client.following import Item, LogBytes, StateChange
 from remoterun.errors import AgentError, HostError, UsageError
 from remoterun.model import MachineType, Mount, Run, RunRequest
 from remoterun.session import Session
-from tests.workshop import User, until
+from tests.workshop import User, lie_about_mounts, until
 
 AWAY = MachineType("away", host="me@127.0.0.1:1", connect_timeout=5)
 
@@ -53,6 +53,7 @@ def test_with_source_mounts_values_and_number(user: User, client: Client, holder
     run = client.runs.submit(request, user.source({"mine": "mine\n"}))
     (tmp_path / "data").write_text("newer\n")
     client.uploads.upload(tmp_path / "data", "doom", "one")
+    lie_about_mounts(user.place("one"), run.key, b"lie\n")
     moved = client.runs.move(run.number, "two")
     assert (moved.number, moved.where) == (run.number + 1, "two")
     assert client.registry.repeats(moved) == (run.number, [])
@@ -114,14 +115,27 @@ def test_one_for_which_another_run_waits(client: Client, holder: Run, tmp_path: 
     ended(client, holder)
 
 
-def test_one_whose_awaited_run_has_ended(user: User, client: Client, holder: Run, tmp_path: Path) -> None:
+def test_one_whose_awaited_run_has_ended(
+    user: User, client: Client, holder: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its machine also tells of runs about which it was not asked."""
     failed = client.runs.submit(RunRequest("exit 3"), machine="two")
     again = client.runs.submit(RunRequest(f"until [ -e {tmp_path}/go ]; do sleep 0.02; done"), machine="two")
     until(lambda: client.runs.get(again.number).state is RunState.RUNNING)
     waits = client.runs.submit(RunRequest("echo went", after_any=(failed.number,)), machine="two")
     until(lambda: client.runs.get(waits.number).line is not None)
     client.runs.kill(holder.number)
-    moved = client.runs.move(waits.number, "one")
+    ask = Session.ask
+
+    def telling_more(session: Session, request: object, *more: object) -> object:
+        answer = ask(session, request, *more)  # type: ignore[arg-type]
+        if isinstance(answer, api.Statuses):
+            answer.runs.append(answer.runs[0]._replace(key="x" * 26))
+        return answer
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Session, "ask", telling_more)
+        moved = client.runs.move(waits.number, "one")
     assert ended(client, moved).state is RunState.COMPLETE
     assert client.runs.info(moved.number)[1]["spec"].get("after") in (None, [])
     (tmp_path / "go").touch()

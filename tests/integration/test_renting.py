@@ -37,6 +37,7 @@ from remoterun.client import Client, attempts, renting, stores
 from remoterun.client.following import LogBytes, Note, StateChange, Wanted
 from remoterun.client.handover import Talk
 from remoterun.client.rented_hosts import LATE
+from remoterun.client.specs import digests_of_asked
 from remoterun.client.stores import place_of
 from remoterun.errors import HostUnreachable, RemoterunError, UsageError
 from remoterun.model import HostUse, MachineType, Mount, Rental, Resource, Run, RunRequest
@@ -583,12 +584,13 @@ class TestALostHost:
         ends = client.runs.info(again.number)[1]["spec"]["until"]
         assert begun is not None and abs(ends - begun - 3000.0) < 1, "the time limit is of both attempts together"
 
-        alone = laptop.until_ended(laptop.submit("cat b", {"b": b"B"}))
+        mounts = (Mount.parse(f"runs/{again.number}:r"),)
+        alone = laptop.until_ended(laptop.submit("cat b r/saved", {"b": b"B"}, mounts=mounts))
         assert alone.renting is not None
         laptop.folders.take_away(alone.renting.hosts[-1].token)
         kept = laptop.another().runs.original(alone.number)
         here = laptop.client.runs.launch(laptop.client.runs.prepare_again(kept, kept.request, "local"))
-        assert laptop.log(laptop.until_ended(here)) == b"B"
+        assert laptop.log(laptop.until_ended(here)) == b"Bkept\n"
 
     def test_a_host_cannot_say_what_a_mount_of_its_run_means(self, laptop: Laptop) -> None:
         """It may write over the spec of its run: the run again has what this client asked for, or is refused."""
@@ -606,6 +608,9 @@ class TestALostHost:
         lie = mount.resource._replace(name="private", digest=private.digest)
         s3.put(key, spec._replace(mounts=(mount._replace(resource=lie),)).encode())
         client = laptop.another()
+        with pytest.raises(UsageError, match="than you asked for"):
+            client.runs.original(run.number)
+        client.registry.ask(run, digests_of_asked(spec)[1])  # as earlier versions did, without the digests of mounts
         kept = client.runs.original(run.number)
         again = client.runs.launch(client.runs.prepare_again(kept, kept.request, "local"))
         assert laptop.log(laptop.until_ended(again)) == b"doom"
@@ -613,7 +618,7 @@ class TestALostHost:
         with pytest.raises(UsageError, match="than you asked for"):
             client.runs.original(run.number)
         client.registry.ask(run, "")  # as of a run that another laptop handed over
-        with pytest.raises(UsageError, match="mounts uploads/private@1, which is not known here") as caught:
+        with pytest.raises(UsageError, match="uploads/private@1 as run . read it is not known here") as caught:
             client.runs.original(run.number)
         assert caught.value.hint == f"remoterun rerun {run.number} -m uploads/private:doom   mounts what is there now"
         kept = client.runs.original(run.number, {"doom"})
@@ -758,8 +763,13 @@ class TestTheCommandLine:
         (laptop.root / "remoterun.toml").write_text('machine = "gpu"\n')
         status, out, err = say("run", "-y", "--no-git", "true")
         assert (status, out) == (2, "") and laptop.folders.all() == []
-        assert "`remoterun.toml` decides `machine`, and nobody has agreed to that" in err
-        assert "remoterun run -t gpu …" in err
+        assert "nobody has agreed to `remoterun.toml` as it is now" in err
+        assert f'`trusted = ["{laptop.root}"]` at the top of {laptop.config.file}' in err
+        settings = laptop.config.file.read_text()
+        laptop.config.file.write_text(f'trusted = ["{laptop.root}/work"]\n{settings}')
+        assert say("run", "-y", "-t", "local", "--no-git", "true")[0] == 2, "that is another folder"
+        laptop.config.file.write_text(f'trusted = ["{laptop.root}"]\n{settings}')
+        assert say("run", "-y", "-t", "local", "--no-git", "true")[0] == 0
         assert say("run", "-y", "--no-git", "--dry-run", "true")[0] == 0
 
     def test_what_it_costs_is_said_and_what_is_rented_is_listed(self, laptop: Laptop, say: Callable[..., Any]) -> None:

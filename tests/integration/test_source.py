@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 import os
+import shlex
 import shutil
 import socket
 import stat
@@ -713,6 +714,42 @@ def family(repo: Path, tmp_path: Path) -> Path:
     git(repo, "submodule", "--quiet", "update", "--init", "--recursive")
     commit(repo, "with mid")
     return repo
+
+
+@pytest.mark.parametrize("kind", ["file", "link", "linked work tree", "submodule"])
+def test_a_git_dir_of_another_work_tree(repo: Path, family: Path, tmp_path: Path, kind: str) -> None:
+    """An archive names that of a project that lies beside it, whose files would be sent, as deleted ones."""
+    archive = sent_of = tmp_path / "archive"
+    other = family / ".git"
+    if kind == "linked work tree":
+        git(family, "worktree", "add", "-q", "-b", "side", str(tmp_path / "side"))
+        other /= "worktrees/side"
+    elif kind == "submodule":
+        make_repo(archive)
+        shutil.copytree(family / "libs/mid", archive / "mid", ignore=shutil.ignore_patterns(".git", "inner"))
+        git(archive, "update-index", "--add", "--cacheinfo", "160000", "0" * 39 + "1", "mid")
+        sent_of, other = archive / "mid", family / ".git/modules/libs/mid"
+    write(sent_of / "evil.py", "pass\n")
+    if kind == "link":
+        (sent_of / ".git").symlink_to(other)
+    else:
+        write(sent_of / ".git", f"gitdir: {other}\n")
+    with pytest.raises(SourceError, match="which does not lead back") as caught:
+        snapshot(archive)
+    assert "no_git=True" in (caught.value.hint or "")
+    if kind == "file":
+        with pytest.raises(SourceError, match="which does not lead back"):
+            snapshot(archive, include_untracked=True)
+
+
+def test_a_git_dir_that_lies_elsewhere(repo: Path, tmp_path: Path) -> None:
+    """Made so by a person, who says that it belongs here."""
+    (repo / ".git").rename(tmp_path / "apart")
+    write(repo / ".git", "gitdir: ../apart\n")
+    with pytest.raises(SourceError, match="which does not lead back") as caught:
+        snapshot(repo)
+    subprocess.run(shlex.split((caught.value.hint or "").splitlines()[1].partition("   ")[0]), check=True)
+    assert sent(snapshot(repo)) == on_disk(repo)
 
 
 def test_submodules_are_sent_with_their_changes(family: Path, tmp_path: Path) -> None:

@@ -53,6 +53,14 @@ def test_all_of_it(config: Config) -> None:
     assert from_json(MachineType, {**to_json(machine), "of a newer version": 1}) == machine
 
 
+@pytest.mark.parametrize("said", ["'~'", "['lesson']", "[3]", "['']"])
+def test_what_is_trusted_is_a_list_of_whole_paths(config: Config, said: str) -> None:
+    """What is relative would depend on where one is, as in the very repository."""
+    with pytest.raises(ConfigError, match="`trusted` has to be a list"):
+        parse(f"trusted = {said}", config)
+    assert parse('trusted = ["~/a/../b", "/c"]', config).trusted == (Path.home() / "b", Path("/c"))
+
+
 def test_without_a_file(tmp_path: Path) -> None:
     config = load({"REMOTERUN_HOME": str(tmp_path), "REMOTERUN_SSH_CONFIG": "/x"})
     assert config == Config(tmp_path, ssh_config=Path("/x"))

@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 import subprocess
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from remoterun import project
 from remoterun.cli.options import parsed, with_values
 from remoterun.errors import ConfigError, UsageError
-from remoterun.model import Asked, Mount, Resource
+from remoterun.model import Asked
 from remoterun.source import as_requirements
 
 TEXT = r"""
@@ -20,7 +19,7 @@ machine = "box"
 mounts = ["uploads/doom:data", "runs/3:/models"]
 requirements = "needs.txt"
 pip = ["numpy"]
-ports = [6006, "8888:9999"]
+ports = [6006, "8888"]
 alerts = ["val_loss > 4 for 10m", "no step for 1h"]
 metrics = ['loss=(?P<loss>\S+)']
 """
@@ -45,7 +44,7 @@ def test_from_a_folder_below_it_paths_lead_to_the_same_places(top: Path) -> None
         "mounts": ["uploads/doom:data", "runs/3:/models"],
         "requirements": "needs.txt",
         "pip": ["numpy"],
-        "ports": ["6006", "8888:9999"],
+        "ports": ["6006", "8888"],
         "alerts": ["val_loss > 4 for 10m", "no step for 1h"],
         "metrics": [r"loss=(?P<loss>\S+)"],
     }
@@ -127,37 +126,20 @@ def test_a_mount_that_is_typed_takes_the_place_of_one_at_the_same_path() -> None
     assert typed.pip == ("numpy", "torch")
 
 
-def decided(text: str, *made: str, **typed: Any) -> tuple[str | None, list[str], tuple[str, ...] | None]:
-    own = parsed(typed)
-    asked = with_values(with_values(Asked("true"), parsed(project.parse(text, Path("f")).typed)), own)
-    found = project.decisions(asked, own, "mine", [Resource.parse(each) for each in made])
-    return found.machine, [str(mount.resource) for mount in found.mounts], found.notify
+def test_an_agreement_is_for_one_file_and_for_its_whole_text(top: Path) -> None:
+    said = [(top, TEXT), (top, f"{TEXT}#"), (top / "a", TEXT)]
+    digests = {project.parse(text, folder / project.FILE).digest for folder, text in said}
+    assert len(digests) == 3 and {len(digest) for digest in digests} == {64}
+    (top / project.FILE).write_text(said[1][1].replace("requirements", "#"))
+    assert project.find(top / "a").digest == project.find(top).digest != ""
 
 
-def test_what_it_decides_that_a_user_must_have_seen() -> None:
-    """Where code runs, what goes there, and which secret; not what is typed, is the default or was made here."""
-    text = 'machine = "theirs"\nmounts = ["uploads/doom:data", "runs/3:m"]\nnotify = ["PHONE"]\npip = ["numpy"]\n'
-    assert decided(text) == ("theirs", ["uploads/doom", "runs/3"], ("PHONE",))
-    assert decided(text, "uploads/doom") == decided(text)
-    assert decided(text, "uploads/doom", "uploads/3", machine="box") == (None, ["runs/3"], ("PHONE",))
-    other = 'mounts = ["uploads/doom@1:data", "uploads/doom@2/a:a"]'  # whose first version is of somewhere else
-    assert decided(other, "uploads/doom@2", "uploads/doom", machine="box") == (None, ["uploads/doom@1"], None)
-    assert decided(text, machine="box", mounts=["uploads/other:data", "runs/3:x"], notify=["none"]) == (None, [], None)
-    assert decided('machine = "mine"\npip = ["numpy"]\nports = [6006]') == (None, [], None)
-
-
-def test_an_agreement_is_for_one_file_and_for_what_it_decides(tmp_path: Path) -> None:
-    first = Asked("a", machine="box", mounts=(Mount.parse("uploads/a:x"),), notify=("PHONE",))
-    same = first._replace(command="b", pip=("numpy",), mounts=(Mount.parse("uploads/a:y"),))
-    file = project.agreement(tmp_path, Path("/r/remoterun.toml"), first)
-    assert project.agreement(tmp_path, Path("/r/remoterun.toml"), same) == file
-    others = [
-        project.agreement(tmp_path, Path("/s/remoterun.toml"), first),
-        *(project.agreement(tmp_path, Path("/r/remoterun.toml"), first._replace(**{name: value})) for name, value in (
-            ("machine", "local"), ("notify", None), ("mounts", ()), ("mounts", (Mount.parse("uploads/b:x"),)),
-        )),
-    ]  # fmt: skip
-    assert len({file, *others}) == 6
+@pytest.mark.parametrize("image", ["python 3", "x\nRUN id", "--platform=x", "$BASE", "a\x1bb"])
+def test_an_image_has_a_name_that_does_nothing(image: str) -> None:
+    """It stands in a Dockerfile."""
+    with pytest.raises(UsageError, match="is not the name of a Docker image"):
+        parsed({"image": image})
+    assert parsed({"image": "[::1]:5000/me/x_y:1.2-a@sha256:0f"})
 
 
 @pytest.mark.parametrize("kind", ["pipe", "device", "large"])
@@ -183,6 +165,7 @@ def test_what_is_no_small_regular_file_is_refused_at_once(top: Path, kind: str) 
         ("split = 'yes'", "`split` has to be true or false", "split = true"),
         ("pip = 'numpy'", "`pip` has to be a list", 'pip = ["…", "…"]'),
         ("ports = [true]", "`ports` has to be a list", "ports = [6006]"),
+        ("ports = ['8000:5432']", "`ports` has to be a list of ports of the run", "ports = [6006]"),
         ("mounts = ['doom']", "`doom` is not", ""),
         ("notify = ['https://hooks.example.org/x']", "`notify` names secrets", "remoterun secret set"),
         ("machine =", "is not TOML", "mend it"),

@@ -239,14 +239,18 @@ class TestNumbers:
         assert [number for number, _, _ in self.known(registry)] == [1, 3, 2]
 
     def test_which_one_is_the_newest_is_not_for_any_home_to_say(self, registry: Registry) -> None:
-        """Only for those to which this client has uploaded the newest version itself: others may upload there, too."""
+        """Others may upload there, too: what they did is the newest one on that home only."""
         assert self.see(registry, "local", 1, A, now=5.0) == 1
         assert self.see(registry, "box", 1, A) == 1
         assert self.see(registry, "box", 2, B, created=9e9) == 2
         assert self.see(registry, "box", 10**18, C, created=9e9) == 3, "no home can have so many"
         assert self.known(registry)[0] == (1, "a", "local")
         assert self.see(registry, "local", 4, "d" * 64, created=6.0) == 4, "as another client calls it"
-        assert self.known(registry)[0] == (4, "d", "local")
+        assert self.known(registry)[0] == (1, "a", "local")
+        newest = [registry.uploads.versions("doom", home_id=home)[0][0].version for home in ("local", "box", "other")]
+        assert newest == [4, 3, 1]
+        assert self.see(registry, "other", 5, "e" * 64, now=7.0) == 5, "what this client uploads is newer than that"
+        assert registry.uploads.versions("doom", home_id="local")[0][0].version == 5
 
     def test_what_others_uploaded_is_in_the_order_of_its_home(self, registry: Registry) -> None:
         for number, digest in ((1, A), (2, B), (3, C)):

@@ -5,7 +5,7 @@
     uploads/<name>/packs/<sha256>  contents of the versions of that upload
     runs/<key>/spec.json           the run's spec
     runs/<key>/source              an archived tree: its source
-    runs/<key>/mounts/<sha256>     archived trees that it mounts and that are no uploads, by their digests
+    runs/<key>/mounts/<sha256>     archived trees that it mounts; older versions made them
     runs/<key>/status.json         a `RunRecord`, written anew at each change
     runs/<key>/log/<16 digits>     a piece of the log, named by its offset; pieces may overlap; err/ has those of stderr
                                    where it is apart

@@ -16,6 +16,8 @@ WAIT_FOR_LOGIN = 3600.0
 """Seconds that a rented host waits for a login to save with, unless its run asks for other ones."""
 APT_NAME = re.compile(r"[a-z0-9][a-z0-9.+-]*(:[a-z0-9]+)?(=[A-Za-z0-9.+:~-]+)?\Z")
 """The name of a Debian package, optionally with an architecture and a version."""
+IMAGE = re.compile(r"[A-Za-z0-9[][A-Za-z0-9._/:@[\]-]*\Z")
+"""The reference of an image, as a line of a Dockerfile takes it."""
 
 
 RULE = re.compile(
@@ -97,6 +99,9 @@ class Packages(Record, kw_only=True):
         "--image IMAGE",
         "A Docker image instead of the bundled one.",
         again="Another Docker image.",
+        right=IMAGE.match,
+        what="the name of a Docker image",
+        example="python:3.12",
     )
 
 

@@ -129,7 +129,7 @@ def _changes(kept: OriginalRun, asked: Asked) -> str:
     parts += [
         f"{mount.resource} as it is now"
         for mount in asked.mounts
-        if mount not in kept.mounts and not mount.resource.version
+        if mount not in before.mounts and not mount.resource.version
     ]
     for row in OPTIONS.values():
         now, then = row.words(asked), row.words(before)

@@ -6,7 +6,8 @@ import contextlib
 import functools
 import json
 import os
-from collections.abc import Mapping, Sequence
+import shlex
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -23,7 +24,7 @@ from remoterun.cli.options import OPTIONS, command_of, options_of, parsed, takes
 from remoterun.cli.render import live_views, machine_views
 from remoterun.cli.to_send import Sending, framework_text, source_to_send, standard_input, with_packages, with_untracked
 from remoterun.errors import HostError, UsageError
-from remoterun.model import ALL_GPUS, Asked, Mount, Resource, RunRequest, listed
+from remoterun.model import ALL_GPUS, Asked, Mount, RunRequest
 from remoterun.sizes import counted
 
 if TYPE_CHECKING:
@@ -79,7 +80,6 @@ def run(
     asked = Asked(command_of(command))
     project = projects.find(Path.cwd())
     if project.file is not None:
-        render.line(f"Settings of {render.name(os.path.relpath(project.file))} hold, unless others are typed.")
         typed["requirements"] = typed["requirements"] or project.typed.get("requirements")  # one of these files is read
         asked = with_values(asked, parsed({**project.typed, "requirements": None}))
     values = parsed(typed)
@@ -91,8 +91,10 @@ def run(
     with standard_input(stdin) as read, connect() as client:
         hint_at_secrets(typed["env"])
         client.machines.get(asked.machine)  # refuse a wrong name before anything is asked
-        if project.file is not None and not dry_run:
-            agree_to_project(client, project.file, asked, values)
+        if project.file is not None:
+            if not dry_run:
+                agree_to_project(client, project, project.file)
+            render.line(f"Settings of {render.name(os.path.relpath(project.file))} hold, unless others are typed.")
         request = asked._replace(
             options=options_of(asked, others),
             stdin=read,
@@ -106,32 +108,25 @@ def run(
         return follow_or_report(client, submitted, request, background, json) if submitted is not None else 0
 
 
-def agree_to_project(client: Client, file: Path, asked: Asked, typed: Mapping[str, Any]) -> None:
-    """Ask, once, about what a repository's file decides: whoever types a command there may never have read that file.
-    Raises `UsageError` where nobody can be asked, and `KeyboardInterrupt` for a no."""
-    made, newest = set(), ""
-    for one, _ in client.registry.uploads.versions():  # the newest of a name first
-        if Path(one.path or "/").is_relative_to(file.parent):
-            meant = (one.version, one.version if newest == one.name else None)
-            made |= {Resource("uploads", one.name, version=version) for version in meant}
-        newest = one.name
-    decided = projects.decisions(asked, typed, client.config.default, made)
-    rows = {name: row.words(decided) for name, row in OPTIONS.items() if row.words(decided)}
-    agreed = projects.agreement(client.config.home, file, decided)
-    if not rows or agreed.exists():
+def agree_to_project(client: Client, project: projects.Project, file: Path) -> None:
+    """Ask, once, about a repository's file as it is now: whoever types a command there may never have read it. Raises
+    `UsageError` where nobody can be asked, and `KeyboardInterrupt` for a no."""
+    agreed = client.config.home / "agreed" / project.digest
+    if agreed.exists() or any(file.is_relative_to(folder) for folder in client.config.trusted):
         return
     name = render.name(os.path.relpath(file))
     if not render.can_ask():
+        entry = f"trusted = [{json.dumps(str(file.parent), ensure_ascii=False)}]"
         raise UsageError(
-            f"`{name}` decides {listed([f'`{key}`' for key in rows])}, and nobody has agreed to that",
-            hint=f"remoterun run {options_of(decided)} …   decides it\nor answer once, at a terminal; -y is no answer",
+            f"nobody has agreed to `{name}` as it is now, and its settings decide what runs",
+            hint="the same command at a terminal asks about it once; -y is no answer\n"
+            f"for scripts, `{entry}` at the top of {client.config.file} is one",
         )
-    render.line(f"{name} decides where this runs, or what goes there:")
-    for key, words in rows.items():
-        about = f"   (your default is {client.config.default})" if key == "machine" else ""
-        render.line(f"  {key:<9}{', '.join(word for _, word in words)}{about}")
-    if not render.ask("Is that what you want, from now on?", default=False):
-        render.line("Nothing was run. What you type, such as -t, takes the place of what the file says.")
+    render.line(f"{name} is new here, or was changed. It says:")
+    for key, value in project.typed.items():
+        render.line(f"  {key:<15}{shlex.join(value) if isinstance(value, list) else value}")
+    if not render.ask("Shall that hold for what you run here, from now on?", default=False):
+        render.line("Nothing was run.")
         raise KeyboardInterrupt
     agreed.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     write_whole(str(agreed), os.fsencode(f"{file}\n"))

@@ -69,7 +69,8 @@ def uploads(found: Sequence[Upload], as_json: bool, versions: bool = False) -> N
     table(heads, rows)
     if versions and len(found) > 1:
         name = found[-1].name
-        line(f"  uploads/{name} means uploads/{name}@{found[-1].version}; another client numbers them on its own")
+        since = "a run on a machine to which another client uploaded since gets that version"
+        line(f"  uploads/{name} means uploads/{name}@{found[-1].version}; {since}")
 
 
 def _upload_row(upload: Upload) -> list[str]:
