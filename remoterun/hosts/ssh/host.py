@@ -150,7 +150,7 @@ class SSHHost:
             raise AgentError(
                 f"the agent on `{self.name}` ended before it spoke ({commands.ending(started.status)})",
                 evidence=_said(started) or None,
-                hint=f"`remoterun doctor {self.name}` looks for the reason",
+                hint=commands.before_the_agent(self.name),
             )
         return started
 
@@ -213,8 +213,7 @@ class SSHHost:
             raise AgentError(
                 f"`{self.name}` did not {limit}",
                 evidence="\n".join(said.splitlines()[-5:])[-500:] or None,
-                hint="does a start-up file there (~/.bashrc, ~/.zshenv, ~/.cshrc, ~/.ssh/rc) print too much, or wait "
-                f"for something? `ssh {self.name} true` shows it",
+                hint=commands.before_the_agent(self.name),
             )
         return done
 
