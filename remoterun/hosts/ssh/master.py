@@ -7,8 +7,10 @@ It is the one that the user's configuration names (`ControlPath`), or one of our
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
+import socket
 import subprocess
 import time
 from collections.abc import Callable
@@ -26,9 +28,12 @@ from remoterun.hosts.ssh.config import (
 )
 
 _SECONDS = 5.0  # for the master to answer a question
+_PAUSE = 0.02  # between looks at what it does
 _LONGEST = 90
 """Bytes of a socket's path: the system takes about 107, of which ssh needs 17 while it makes one."""
 _ALIVE = ("-o", "ServerAliveInterval=5", "-o", "ServerAliveCountMax=2")
+_NO_FORWARDING = ("-o", "ForwardAgent=no", "-o", "ForwardX11=no")
+"""A host, and what runs there, gets neither keys nor windows, whatever the configuration says."""
 _REFUSED = 255
 """The exit status of ssh itself."""
 
@@ -62,7 +67,8 @@ class Master:
     def start(self, command: str) -> MasterPipe:
         """Run a command through it. ssh never asks, and never opens a connection of its own."""
         options = ["-T", "-o", "BatchMode=yes", "-o", "ControlMaster=no", "-o", "ProxyCommand=false"]
-        return MasterPipe(self._words(*options, "-o", "RemoteCommand=none", "-o", "LogLevel=ERROR", command=command))
+        options += [*_NO_FORWARDING, "-o", "RemoteCommand=none"]
+        return MasterPipe(self._words(*options, "-o", "LogLevel=ERROR", command=command))
 
     def open(self, idle: float, batch: bool) -> None:
         """Log in, with ssh's questions on the terminal, or without any where it is a `batch`. It ends by itself when
@@ -74,18 +80,27 @@ class Master:
                 hint=f"name a shorter one for {target.host} in ~/.ssh/config: ControlPath ~/.ssh/%C",
             )
         self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        options = ["-f", "-N", "-o", "ControlMaster=yes", "-o", f"ControlPersist={max(1, round(idle))}", *_ALIVE]
-        options += ["-o", "ClearAllForwardings=yes", "-o", "RemoteCommand=none"]
+        self.remove_stale()
+        if self.path.exists() and not self.alive:
+            raise self._silent()
+        options = ["-N", "-o", "ControlMaster=yes", "-o", f"ControlPersist={max(1, round(idle))}", *_ALIVE]
+        options += [*_NO_FORWARDING, "-o", "ClearAllForwardings=yes", "-o", "RemoteCommand=none"]
         options += ["-o", "BatchMode=yes"] if batch else []
         if self.settings.host_key_check is HostKeyCheck.NO:
             options += ["-o", "StrictHostKeyChecking=ask"]
         if self.settings.writes_no_known_hosts:
             options += ["-o", f'UserKnownHostsFile="{self.settings.user_known_hosts[0]}"']
         nothing = subprocess.DEVNULL  # it asks on the terminal itself, and goes on when this process has ended
-        done = subprocess.run(self._words(*options), stdin=nothing, stdout=nothing, env=local_environment())
-        if done.returncode != 0 or not self.alive:
+        words = self._words(*options)
+        with subprocess.Popen(words, stdin=nothing, stdout=nothing, env=local_environment()) as process:
+            try:  # it ends once a process of its own is the master; it goes on where another login was quicker
+                while process.poll() is None and not self.alive:
+                    time.sleep(_PAUSE)
+            finally:
+                process.terminate()
+        if not self.alive:
             raise AuthenticationError(
-                f"ssh did not log in to `{target}` (exit status {done.returncode})",
+                f"ssh did not log in to `{target}` (exit status {process.returncode})",
                 hint=f"ssh -v {words_of(target)}   shows where it stops",
             )
 
@@ -94,16 +109,27 @@ class Master:
         try:
             done = self._control("exit")
         except subprocess.TimeoutExpired as error:
-            raise HostError(f"the ssh that holds `{self.path}` does not answer", hint="end that process") from error
+            raise self._silent() from error
         give_up_at = time.monotonic() + _SECONDS
         while self.alive and time.monotonic() < give_up_at:
-            time.sleep(0.02)
+            time.sleep(_PAUSE)
         if self.alive:
             raise HostError(
                 f"the connection to `{self.settings.target}` did not end",
                 evidence=done.stderr.decode("utf-8", "replace").strip() or None,
                 hint=f"ssh -O exit {words_of(self.settings.target)}",
             )
+
+    def remove_stale(self) -> None:
+        """Remove the socket of a master that was killed, as ssh does: nobody listens there. One that is slow listens."""
+        if self.path.is_socket():
+            with socket.socket(socket.AF_UNIX) as asking:
+                asking.setblocking(False)
+                if asking.connect_ex(str(self.path)) == errno.ECONNREFUSED:
+                    self.path.unlink(missing_ok=True)
+
+    def _silent(self) -> HostError:
+        return HostError(f"the ssh that holds `{self.path}` does not answer", hint="end that process")
 
     def _control(self, question: str) -> subprocess.CompletedProcess[bytes]:
         words = self._words("-O", question)
