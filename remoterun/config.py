@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -123,17 +122,16 @@ class Config:
 
 
 def unshared(folder: Path, error: type[RemoterunError]) -> Path:
-    """The real path of a folder, which need not exist. Raises `error` where others than the user and root (whoever owns
-    `/`, where root has another number) may write to it, or to one above it, and so decide what runs. Above it a sticky
-    folder will do, as `/tmp` is: there nobody replaces what is not theirs."""
+    """The real path of a folder, which need not exist. Raises `error` where others than the user and root (the owner of
+    `/`) may write to it, or to one above it that is not sticky, as `/tmp` is, and so decide what runs."""
     real = Path(os.path.realpath(folder))
     for place in (real, *real.parents):
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):
             status = place.stat()
-            writable = status.st_mode & 0o022 and (place == real or not status.st_mode & stat.S_ISVTX)
+            writable = status.st_mode & 0o022 and (place == real or not status.st_mode & 0o1000)
             if writable or status.st_uid not in (os.geteuid(), 0, os.stat("/").st_uid):
-                about = f"{stat.filemode(status.st_mode)}, of user {status.st_uid}"
                 hint = f"chmod go-w {place}   if it is yours; else set {HOME_VARIABLE} to a folder below your own"
+                about = f"mode {status.st_mode & 0o7777:04o}, of user {status.st_uid}"
                 raise error(f"others than you may write to `{place}` ({about}), and could replace what runs", hint=hint)
     return real
 

@@ -64,8 +64,7 @@ def install_error(name: str, home: str, python: str, status: int | None, said: s
     elif status in (_NOT_WRITABLE, _NOT_WRITTEN, _CUT) and re.search(r"No space left|[Qq]uota exceeded", said):
         what, hint = f"the disk of `{name}` is full: there is no room for the agent in `{home}`", f"ssh {name} df -h"
     elif status == _OF_OTHERS:
-        found = re.search(r" (/[\w./@%+,-]*)$", said)
-        folder = found[1] if found else home
+        folder = (re.search(r" (/[\w./@%+,-]*)$", said) or ("", home))[1]
         what = f"others than you may write to `{folder}` on `{name}`, and could replace the agent"
         hint = f"chmod go-w {folder}   on that machine, if it is yours; else another `home` for `{name}` in the config"
     elif status == _NOT_WRITABLE:
@@ -79,11 +78,8 @@ def install_error(name: str, home: str, python: str, status: int | None, said: s
 
 def before_the_agent(name: str) -> str:
     """A hint, where the shell of the host `name` does something else than start the agent."""
-    files = "~/.bashrc, ~/.zshenv, ~/.cshrc, ~/.ssh/rc"
-    return (
-        f"does a start-up file there ({files}) end the shell, wait for something, or print too much? "
-        f"`ssh {name} echo ok` has to print that alone"
-    )
+    files = "a start-up file there (~/.bashrc, ~/.zshenv, ~/.cshrc, ~/.ssh/rc)"
+    return f"does {files} end the shell, wait, or print too much? `ssh {name} echo ok` has to print that alone"
 
 
 def ending(status: int | None) -> str:

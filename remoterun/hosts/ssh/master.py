@@ -7,10 +7,8 @@ It is the one that the user's configuration names (`ControlPath`), or one of our
 from __future__ import annotations
 
 import contextlib
-import errno
 import hashlib
 import os
-import socket
 import subprocess
 import time
 from collections.abc import Callable
@@ -28,12 +26,10 @@ from remoterun.hosts.ssh.config import (
 )
 
 _SECONDS = 5.0  # for the master to answer a question
-_PAUSE = 0.02  # between looks at what it does
 _LONGEST = 90
 """Bytes of a socket's path: the system takes about 107, of which ssh needs 17 while it makes one."""
 _ALIVE = ("-o", "ServerAliveInterval=5", "-o", "ServerAliveCountMax=2")
-_NO_FORWARDING = ("-o", "ForwardAgent=no", "-o", "ForwardX11=no")
-"""A host, and what runs there, gets neither keys nor windows, whatever the configuration says."""
+_NO_FORWARDING = ("-o", "ForwardAgent=no", "-o", "ForwardX11=no")  # whatever the user's configuration says
 _REFUSED = 255
 """The exit status of ssh itself."""
 
@@ -55,7 +51,7 @@ class Master:
         """Whether it takes sessions now. Blocks for milliseconds, `_SECONDS` at most."""
         if not self.path.exists():
             return False
-        with contextlib.suppress(subprocess.TimeoutExpired):
+        with contextlib.suppress(HostError):
             return self._control("check").returncode == 0
         return False
 
@@ -66,9 +62,8 @@ class Master:
 
     def start(self, command: str) -> MasterPipe:
         """Run a command through it. ssh never asks, and never opens a connection of its own."""
-        options = ["-T", "-o", "BatchMode=yes", "-o", "ControlMaster=no", "-o", "ProxyCommand=false"]
-        options += [*_NO_FORWARDING, "-o", "RemoteCommand=none"]
-        return MasterPipe(self._words(*options, "-o", "LogLevel=ERROR", command=command))
+        options = ["-T", *_NO_FORWARDING, "-o", "BatchMode=yes", "-o", "ControlMaster=no", "-o", "ProxyCommand=false"]
+        return MasterPipe(self._words(*options, "-o", "RemoteCommand=none", "-o", "LogLevel=ERROR", command=command))
 
     def open(self, idle: float, batch: bool) -> None:
         """Log in, with ssh's questions on the terminal, or without any where it is a `batch`. It ends by itself when
@@ -80,10 +75,9 @@ class Master:
                 hint=f"name a shorter one for {target.host} in ~/.ssh/config: ControlPath ~/.ssh/%C",
             )
         self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self.remove_stale()
-        if self.path.exists() and not self.alive:
-            raise self._silent()
-        options = ["-N", "-o", "ControlMaster=yes", "-o", f"ControlPersist={max(1, round(idle))}", *_ALIVE]
+        if self.path.exists():
+            self._control("check")  # raises where the master is slow; `auto` removes the socket of one that was killed
+        options = ["-N", "-o", "ControlMaster=auto", "-o", f"ControlPersist={max(1, round(idle))}", *_ALIVE]
         options += [*_NO_FORWARDING, "-o", "ClearAllForwardings=yes", "-o", "RemoteCommand=none"]
         options += ["-o", "BatchMode=yes"] if batch else []
         if self.settings.host_key_check is HostKeyCheck.NO:
@@ -91,13 +85,10 @@ class Master:
         if self.settings.writes_no_known_hosts:
             options += ["-o", f'UserKnownHostsFile="{self.settings.user_known_hosts[0]}"']
         nothing = subprocess.DEVNULL  # it asks on the terminal itself, and goes on when this process has ended
-        words = self._words(*options)
-        with subprocess.Popen(words, stdin=nothing, stdout=nothing, env=local_environment()) as process:
-            try:  # it ends once a process of its own is the master; it goes on where another login was quicker
-                while process.poll() is None and not self.alive:
-                    time.sleep(_PAUSE)
-            finally:
-                process.terminate()
+        with subprocess.Popen(self._words(*options), stdin=nothing, stdout=nothing, env=local_environment()) as process:
+            while process.poll() is None and not self.alive:
+                time.sleep(0.02)
+            process.terminate()  # it has ended, and its child is the master, unless another login was quicker
         if not self.alive:
             raise AuthenticationError(
                 f"ssh did not log in to `{target}` (exit status {process.returncode})",
@@ -106,13 +97,10 @@ class Master:
 
     def end(self) -> None:
         """Close it, with every session through it. Raises `HostError` where it does not end."""
-        try:
-            done = self._control("exit")
-        except subprocess.TimeoutExpired as error:
-            raise self._silent() from error
+        done = self._control("exit")
         give_up_at = time.monotonic() + _SECONDS
         while self.alive and time.monotonic() < give_up_at:
-            time.sleep(_PAUSE)
+            time.sleep(0.02)
         if self.alive:
             raise HostError(
                 f"the connection to `{self.settings.target}` did not end",
@@ -120,22 +108,12 @@ class Master:
                 hint=f"ssh -O exit {words_of(self.settings.target)}",
             )
 
-    def remove_stale(self) -> None:
-        """Remove the socket of a master that was killed, as ssh does: nobody listens there. One that is slow listens."""
-        if self.path.is_socket():
-            with socket.socket(socket.AF_UNIX) as asking:
-                asking.setblocking(False)
-                if asking.connect_ex(str(self.path)) == errno.ECONNREFUSED:
-                    self.path.unlink(missing_ok=True)
-
-    def _silent(self) -> HostError:
-        return HostError(f"the ssh that holds `{self.path}` does not answer", hint="end that process")
-
     def _control(self, question: str) -> subprocess.CompletedProcess[bytes]:
-        words = self._words("-O", question)
-        return subprocess.run(
-            words, stdin=subprocess.DEVNULL, capture_output=True, timeout=_SECONDS, env=local_environment()
-        )
+        words, nothing = self._words("-O", question), subprocess.DEVNULL
+        try:
+            return subprocess.run(words, stdin=nothing, capture_output=True, timeout=_SECONDS, env=local_environment())
+        except subprocess.TimeoutExpired as error:
+            raise HostError(f"the ssh that holds `{self.path}` does not answer", hint="end that process") from error
 
     def _words(self, *options: str, command: str = "") -> list[str]:
         return ssh_words(self.settings.target, self.config_file, command, options=[*self.options, *options])
