@@ -17,9 +17,13 @@ import pytest
 
 import remoterun.hosts.ssh.host
 import remoterun.hosts.ssh.master
+from remoterun.config import Config
 from remoterun.errors import AuthenticationError, HostError, HostKeyError, HostUnreachable
+from remoterun.hosts.base import NOBODY
 from remoterun.hosts.ssh.config import Deadlines, SSHTarget, resolve
+from remoterun.hosts.ssh.host import of_machine
 from remoterun.hosts.ssh.master import Master, MasterPipe, masters
+from remoterun.model import MachineType
 from tests.sshd import Keys, Open, Server, Start, make_key, public, says
 from tests.workshop import until
 
@@ -225,10 +229,11 @@ class TestLogin:
     @pytest.mark.parametrize("named", [False, True], ids=["own path", "ControlPath"])
     def test_once_and_nothing_asks_after_that(self, locked: Server, reach: Open, short: Path, named: bool) -> None:
         config = locked.config(ControlPath=str(short / "cm") if named else "")
-        for machine in (None, "two"):
+        two = of_machine(MachineType("two", host="box", ssh_config=str(config)), Config(short), NOBODY)
+        for name, host in {"box": reach(locked, config, masters=short / "ssh"), "two": two}.items():
             with pytest.raises(AuthenticationError) as caught:
-                reach(locked, config, masters=short / "ssh", machine=machine).open()
-            assert (caught.value.hint or "").startswith(f"remoterun login {machine or 'box'} ")
+                host.open()
+            assert (caught.value.hint or "").startswith(f"remoterun login {name} ")
 
         terminal = self.terminal(short, config, "login", "box", "--for", "2h")
         terminal.expect("passphrase for key")
