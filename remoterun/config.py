@@ -130,7 +130,7 @@ def unshared(folder: Path, error: type[RemoterunError]) -> Path:
             status = place.stat()
             writable = status.st_mode & 0o022 and (place == real or not status.st_mode & 0o1000)
             if writable or status.st_uid not in (os.geteuid(), 0, os.stat("/").st_uid):
-                hint = f"chmod go-w {place}   if it is yours; else set {HOME_VARIABLE} to a folder below your own"
+                hint = f"chmod go-w {place}   if it is yours; else set {HOME_VARIABLE} to one that only you may write"
                 about = f"mode {status.st_mode & 0o7777:04o}, of user {status.st_uid}"
                 raise error(f"others than you may write to `{place}` ({about}), and could replace what runs", hint=hint)
     return real
