@@ -124,12 +124,19 @@ class Config:
         return self.home / "config.toml"
 
 
-def refuse_shared(folder: Path, error: type[RemoterunError]) -> None:
-    """Raises `error` where others than the user may write to a folder, and so decide what runs."""
-    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-        if (status := folder.stat()).st_uid != os.geteuid() or status.st_mode & 0o022:
-            hint = f"chmod go-w {folder}   if it is yours; else set {HOME_VARIABLE} to a folder that you may write"
-            raise error(f"others than you may write to `{folder}`, and could replace what runs", hint=hint)
+def unshared(folder: Path, error: type[RemoterunError]) -> Path:
+    """The real path of a folder, which need not exist. Raises `error` where others than the user and root (the owner of
+    `/`) may write to it, or to one above it that is not sticky, as `/tmp` is, and so decide what runs."""
+    real = Path(os.path.realpath(folder))
+    for place in (real, *real.parents):
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            status = place.stat()
+            writable = status.st_mode & 0o022 and (place == real or not status.st_mode & 0o1000)
+            if writable or status.st_uid not in (os.geteuid(), 0, os.stat("/").st_uid):
+                hint = f"chmod go-w {place}   if it is yours; else set {HOME_VARIABLE} to one that only you may write"
+                about = f"mode {status.st_mode & 0o7777:04o}, of user {status.st_uid}"
+                raise error(f"others than you may write to `{place}` ({about}), and could replace what runs", hint=hint)
+    return real
 
 
 def load(environ: Mapping[str, str] | None = None) -> Config:
@@ -137,8 +144,7 @@ def load(environ: Mapping[str, str] | None = None) -> Config:
     variables = os.environ if environ is None else environ
     home = Path(variables.get(HOME_VARIABLE) or "~/.remoterun").expanduser().absolute()
     ssh_config = variables.get(SSH_CONFIG_VARIABLE)
-    refuse_shared(home, ConfigError)
-    settings = Config(home, ssh_config=Path(ssh_config).expanduser() if ssh_config else None)
+    settings = Config(unshared(home, ConfigError), ssh_config=Path(ssh_config).expanduser() if ssh_config else None)
     try:
         text = read_settings(str(settings.file)).decode()
     except FileNotFoundError:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from remoterun.agent.shared.files import write_whole
-from remoterun.config import refuse_shared
+from remoterun.config import unshared
 from remoterun.errors import AgentError, LinkLost
 from remoterun.hosts.base import KEPT, TAIL, AgentSilent, Pipe, await_agent
 from remoterun.hosts.bundle import FLAGS, AgentBundle, agent_bundle
@@ -53,16 +53,15 @@ class LocalHost:
 
     def open(self) -> Pipe:
         bundle = self._bundle or agent_bundle()
-        program = self._home / "agent" / bundle.file_name
         hint = "set REMOTERUN_HOME to a folder that you may write"
         try:
-            for folder in (self._home, program.parent):  # whoever may write there can put another agent in its place
-                refuse_shared(folder, AgentError)
+            home = unshared(self._home, AgentError)  # whoever may write there can put another agent in its place
+            program = unshared(home / "agent", AgentError) / bundle.file_name
             if not program.exists():
-                self._home.mkdir(mode=0o700, parents=True, exist_ok=True)  # on the way to another folder, it would get
+                home.mkdir(mode=0o700, parents=True, exist_ok=True)  # on the way to another folder, it would get
                 program.parent.mkdir(mode=0o700, exist_ok=True)  # the mode that the umask leaves
                 write_whole(str(program), bundle.data, 0o700)
-            pipe = ProcessPipe([sys.executable, *FLAGS, str(program), "serve", "--home", str(self._home)])
+            pipe = ProcessPipe([sys.executable, *FLAGS, str(program), "serve", "--home", str(home)])
         except OSError as error:
             raise AgentError(f"the home `{self._home}` can't be used: {error.strerror}", hint=hint)
         pipe.give_up_at = time.monotonic() + self._start_seconds

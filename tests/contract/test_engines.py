@@ -288,10 +288,13 @@ def test_kill_leaves_nothing(bench: Bench) -> None:
     until(lambda: not running(seconds))
 
 
-def test_variables(bench: Bench) -> None:
+def test_variables(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The user's, and none that lends it a key."""
+    monkeypatch.setenv("SSH_AUTH_SOCK", "/of/whoever/submits")
     value = "a'b\"c\n$d `e` \\ é!"
     run = bench.started(
-        'printf "%s|" "$VALUE"; touch "$HOME/of-remoterun" && rm "$HOME/of-remoterun"', values={"VALUE": value}
+        'printf "%s|" "$VALUE" $SSH_AUTH_SOCK; touch "$HOME/of-remoterun" && rm "$HOME/of-remoterun"',
+        values={"VALUE": value},
     )
     assert ended(run) == 0
     assert log(run).decode() == value + "|"

@@ -224,21 +224,34 @@ def test_of_endless_errors_the_end_is_kept(make_host: MakeHost) -> None:
     assert caught.value.evidence and caught.value.evidence.endswith("last words")
 
 
-@pytest.mark.parametrize("part", ["home", "home/agent"])
+@pytest.mark.parametrize("part", [".", "home", "home/agent"])
 @pytest.mark.parametrize("change", [["chmod", "g+w"], ["chmod", "1777"], ["chown", "12345"]], ids=str)
 def test_a_home_that_others_may_write(make_host: MakeHost, tmp_path: Path, part: str, change: list[str]) -> None:
-    """No program is started from it, and none is put there."""
+    """No program is started from it, and none is put there. Above it, a folder may be as `/tmp` is."""
     if change[0] == "chown" and os.geteuid() != 0:
         pytest.skip("only root gives files away")
     with talk(make_host()) as link:
         assert link.greeting(60)
     new = bundle_of("open('started', 'w')")
     subprocess.run([*change, str(tmp_path / part)], check=True)
+    if (part, change[1]) == (".", "1777"):
+        with talk(make_host()) as link:
+            assert link.greeting(60)
+        return
     for bundle in (None, new):
-        with pytest.raises(AgentError, match=r"others than you may write to `.*home.*could replace") as caught:
+        with pytest.raises(AgentError, match=f"others than you may write to `{tmp_path / part}`.*could repl") as caught:
             make_host(bundle).open()
-        assert "chmod go-w" in (caught.value.hint or "")
+        assert (caught.value.hint or "").startswith(f"chmod go-w {tmp_path / part}   ")
     assert not (tmp_path / "home" / "agent" / new.file_name).exists()
+
+
+def test_a_home_behind_a_link(make_host: MakeHost, tmp_path: Path) -> None:
+    """Whoever may change the link decides nothing once the way to the home was looked at."""
+    (tmp_path / "real").mkdir(0o700)
+    (tmp_path / "home").symlink_to("real")
+    session = Session(MachineType("m"), make_host())
+    assert session.hello.home == str(tmp_path / "real")
+    session.close()
 
 
 def test_a_home_that_cannot_be(make_host: MakeHost, tmp_path: Path) -> None:

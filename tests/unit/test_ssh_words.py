@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 import subprocess
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from remoterun.errors import UsageError
-from remoterun.hosts.ssh.commands import SCRIPT, command_line, login_relative
+from remoterun.hosts.bundle import AgentBundle
+from remoterun.hosts.ssh.commands import SCRIPT, command_line, login_relative, start_command
 
 SHELLS = [name for name in ("sh", "bash", "dash", "zsh", "ksh", "busybox", "fish", "tcsh", "csh") if shutil.which(name)]
 WORDS = st.lists(
@@ -48,6 +51,22 @@ def test_a_line_break_is_refused(word: str) -> None:
 
 def test_the_installer_needs_no_quoting_that_a_shell_may_not_know() -> None:
     assert not set(SCRIPT) & set("'\\!\n")
+
+
+@pytest.mark.parametrize("shell", [name for name in SHELLS if name not in ("fish", "tcsh", "csh")])
+@pytest.mark.parametrize("mode", [0o755, 0o1777, 0o775, 0o757, 0o2775])
+def test_every_sh_walks_up_from_the_home(tmp_path: Path, shell: str, mode: int) -> None:
+    """A home of this user, in a folder that others may or may not write."""
+    (tmp_path / "real" / "a b" / "agent").mkdir(0o700, parents=True)
+    (tmp_path / "real").chmod(mode)
+    (tmp_path / "home").symlink_to("real/a b")
+    words = shlex.split(start_command(AgentBundle({}), str(tmp_path / "home"), "echo"))[3:]
+    done = subprocess.run([shell, *(["sh"] if shell == "busybox" else []), *words], capture_output=True, text=True)
+    if mode in (0o755, 0o1777):
+        assert done.stdout.endswith(f" serve --home {tmp_path}/real/a b\n") and done.returncode == 0
+    else:
+        assert done.stdout.endswith(f" {tmp_path}/real\n") and done.returncode == 77
+    assert done.stderr == ""
 
 
 @pytest.mark.parametrize(

@@ -274,7 +274,7 @@ def examine(client: Client, machine: MachineType) -> Examined:
     asked = time.time()
     found = client.machines.doctor(machine)
     answered = time.time()
-    for check in found:
+    for check in (each._replace(fix=machine.says(each.fix)) for each in found):
         clock = check.time if check.name == "clock" else None
         checks.append(check if clock is None else _clock(clock, asked, answered))
     return Examined(machine, checks)

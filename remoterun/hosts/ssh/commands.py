@@ -10,15 +10,18 @@ from remoterun.hosts.bundle import FLAGS, AgentBundle
 
 _NO_PYTHON, _OLD_PYTHON, _BROKEN_PYTHON, _NOT_WRITABLE, _NOT_WRITTEN, _CUT, _OF_OTHERS = 71, 72, 73, 74, 75, 76, 77
 
-# Ends unless the folder $1 and the one that holds it, as far as they exist, are the user's, and others may not write
-# there: whoever may could put another agent in the place of ours. As sshd does with `~/.ssh`.
+# Sets h to the real path of the home $1, which has an agent's folder. Ends unless that folder, the home and all above
+# are the user's or root's (whoever owns `/`, where root has another number), and others may not write there: whoever
+# may could put another agent in the place of ours. Above the home a sticky folder will do. As sshd's StrictModes.
 _CHECK = (
-    'for d in "${1%/*}" "$1"; do [ -e "$d" ] || continue; l=$(ls -ldL "$d"); [ -O "$d" ] && '
-    f'case $l in ?????w*|????????w*) false;; esac || {{ echo "$l"; exit {_OF_OTHERS}; }}; done; '
+    'h=$(CDPATH= cd "$1" && pwd -P) && [ -d "$h/agent" ] || exit 1; o() { echo $3; }; r=$(o $(ls -ldn /)); d=$h/agent; '
+    'while p=${d:-/}; l=$(ls -ldn "$p"); { [ -O "$p" ] || case $(o $l) in 0|$r) ;; *) false;; esac; } && '
+    "case $l in d????-??-*) ;; d????????[tT]*) [ ${#d} -lt ${#h} ];; *) false;; esac || "
+    f'{{ ls -ld "$p"; exit {_OF_OTHERS}; }}; [ "$d" ]; do d=${{d%/*}}; done; '
 )
 
 # Receives the agent on standard input. One line without quotes, backslashes or exclamation marks, because it
-# stands in the command line of whatever shell the user logs in with. $1 folder, $2 file, $3 size, $4 python.
+# stands in the command line of whatever shell the user logs in with. $1 home, $2 file, $3 size, $4 python.
 SCRIPT = (
     "umask 077; LC_ALL=C; export LC_ALL; "
     f'command -v "$4" >/dev/null 2>&1 || exit {_NO_PYTHON}; '
@@ -26,24 +29,24 @@ SCRIPT = (
     f'if [ $s -eq {_OLD_PYTHON} ]; then "$4" -V </dev/null; exit {_OLD_PYTHON}; fi; '
     f"[ $s -eq 0 ] || exit {_BROKEN_PYTHON}; "
     f'"$4" {" ".join(FLAGS)} -c "import hashlib, json" </dev/null || exit {_BROKEN_PYTHON}; '
-    f'mkdir -p "$1" && [ -w "$1" ] || exit {_NOT_WRITABLE}; {_CHECK}'
-    f't="$1/.$2.$$"; c() {{ rm -f "$t"; }}; trap c EXIT; trap "exit {_CUT}" HUP INT TERM; '
+    f'mkdir -p "$1/agent" && [ -w "$1/agent" ] || exit {_NOT_WRITABLE}; {_CHECK}'
+    f't="$h/agent/.$2.$$"; c() {{ rm -f "$t"; }}; trap c EXIT; trap "exit {_CUT}" HUP INT TERM; '
     f'cat >"$t" || exit {_NOT_WRITTEN}; '
     f'[ $(wc -c <"$t") -eq "$3" ] || exit {_CUT}; '
-    f'mv -f "$t" "$1/$2" || exit {_NOT_WRITTEN}'
+    f'mv -f "$t" "$h/agent/$2" || exit {_NOT_WRITTEN}'
 )
 
 
 def start_command(bundle: AgentBundle, home: str, python: str) -> str:
     """The command that starts the agent, if it is in `home`, and `home` is the user's."""
-    agent = [python, *FLAGS, f"{home}/agent/{bundle.file_name}", "serve", "--home", home]
-    words = ["sh", "-c", f'{_CHECK}shift; exec "$@"', "sh", f"{home}/agent", *agent]
+    start = f'exec "$3" {" ".join(FLAGS)} "$h/agent/$2" serve --home "$h"'
+    words = ["sh", "-c", _CHECK + start, "sh", home, bundle.file_name, python]
     return f"cd; exec {command_line(words)}"
 
 
 def install_command(bundle: AgentBundle, home: str, python: str) -> str:
     """The command that takes `bundle.data` on its standard input and puts it into `home`."""
-    words = ["sh", "-c", SCRIPT, "sh", f"{home}/agent", bundle.file_name, str(len(bundle.data)), python]
+    words = ["sh", "-c", SCRIPT, "sh", home, bundle.file_name, str(len(bundle.data)), python]
     return f"cd; exec {command_line(words)}"
 
 
@@ -58,18 +61,25 @@ def install_error(name: str, home: str, python: str, status: int | None, said: s
     }
     if status in of_python:
         what, hint = of_python[status]
-    elif re.search(r"No space left|[Qq]uota exceeded", said):
+    elif status in (_NOT_WRITABLE, _NOT_WRITTEN, _CUT) and re.search(r"No space left|[Qq]uota exceeded", said):
         what, hint = f"the disk of `{name}` is full: there is no room for the agent in `{home}`", f"ssh {name} df -h"
     elif status == _OF_OTHERS:
-        what = f"others than you may write to `{home}` on `{name}`, and could replace the agent"
-        hint = f"chmod go-w {home} {home}/agent   on that machine, if they are yours; else another `home` for `{name}`"
+        folder = (re.search(r" (/[\w./@%+,-]*)$", said) or ("", home))[1]
+        what = f"others than you may write to `{folder}` on `{name}`, and could replace the agent"
+        hint = f"chmod go-w {folder}   on that machine, if it is yours; else another `home` for `{name}` in the config"
     elif status == _NOT_WRITABLE:
         what = f"`{home}` on `{name}` can't be written"
         hint = f'choose another folder with `home = "…"` for `{name}` in the config'
     else:
         what = f"the agent could not be copied to `{name}` ({ending(status)})"
-        hint = f"does that account run commands? `ssh {name} sh -c true`"
+        hint = before_the_agent(name)
     return AgentError(what, evidence=said or None, hint=hint)
+
+
+def before_the_agent(name: str) -> str:
+    """A hint, where the shell of the host `name` does something else than start the agent."""
+    files = "a start-up file there (~/.bashrc, ~/.zshenv, ~/.cshrc, ~/.ssh/rc)"
+    return f"does {files} end the shell, wait, or print too much? `ssh {name} echo ok` has to print that alone"
 
 
 def ending(status: int | None) -> str:

@@ -15,7 +15,7 @@ import shutil
 import socket
 import subprocess
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from remoterun.errors import ConfigError, HostError, UsageError
@@ -52,9 +52,10 @@ class SSHTarget:
     host: str
     user: str | None = None
     port: int | None = None
+    typed: str = field(default="", compare=False)  # the machine's name, or what `parse` was given: for hints
 
     @classmethod
-    def parse(cls, text: str) -> SSHTarget:
+    def parse(cls, text: str, machine: str | None = None) -> SSHTarget:
         """Understands `user@host:port`, `[v6]:port`, a bare v6 address and `ssh://…`. Raises `UsageError`."""
         rest = text.strip()
         if rest.lower().startswith("ssh://"):
@@ -77,7 +78,7 @@ class SSHTarget:
             raise UsageError(f"`{text}` has no usable user name before the `@`", hint="write `user@host`")
         if has_port and not (port.isascii() and port.isdigit() and 0 < int(port) < 65536):
             raise UsageError(f"`{text}` has no usable port after the `:`", hint="a port is 1 to 65535")
-        return cls(host, user if at else None, int(port) if has_port else None)
+        return cls(host, user if at else None, int(port) if has_port else None, machine or text)
 
     def __str__(self) -> str:
         host = f"[{self.host}]" if ":" in self.host else self.host

@@ -340,7 +340,7 @@ def _no_handshake(error: Exception, log: _Log, settings: SSHSettings, way: Way, 
         return Unanswered(
             f"a host on the way to {name} does not let this user in ({place})",
             evidence=proxied,
-            hint=f"remoterun login {settings.target}   asks once, in a terminal",
+            hint=f"remoterun login {settings.target.typed}   asks once, in a terminal",
         )
     version, greeted = log.said("Remote version/idstring: "), log.said("Banner: ")
     offers = next((log.said(line) for kind, line in _OFFERS.items() if f"no acceptable {kind}" in str(error)), "")
@@ -351,7 +351,7 @@ def _no_handshake(error: Exception, log: _Log, settings: SSHSettings, way: Way, 
             f"{name} did not finish the SSH handshake ({place})",
             evidence=evidence,
             hint=f"ssh -v {words_of(settings.target)}   shows what it wants, or refuses\n"
-            f"remoterun login {settings.target}   connects with ssh, where that can",
+            f"remoterun login {settings.target.typed}   connects with ssh, where that can",
         )
     if way.proxy is not None:
         return HostUnreachable(

@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
-from remoterun.errors import AgentError, HostError, HostUnreachable, LinkLost
+from remoterun.errors import AgentError, AuthenticationError, HostError, HostKeyError, HostUnreachable, LinkLost
 from remoterun.hosts.base import KEPT, NOBODY, TAIL, AgentSilent, Prompts, await_agent
 from remoterun.hosts.bundle import AgentBundle, agent_bundle
 from remoterun.hosts.ssh import commands
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 _READ = 1 << 20
 _IDLE_SECONDS = 600.0  # until a login that a command has asked for ends by itself
+_SESSION_SECONDS = 10.0  # until one of a login's sessions ends, where all are in use
 _EXIT_SECONDS = 5.0  # until a program whose output has ended has its exit status
 T = TypeVar("T")
 
@@ -47,6 +48,7 @@ def of_machine(machine: MachineType, config: Config, prompts: Prompts) -> SSHHos
         config_file=Path(machine.ssh_config) if machine.ssh_config else config.ssh_config,
         prompts=prompts,
         masters=masters_folder(config),
+        machine=machine.name,
     )
 
 
@@ -65,7 +67,7 @@ class CommandResult(NamedTuple):
 
 
 class SSHHost:
-    """`target` is `[user@]host[:port]`, `ssh://…` or an alias of `~/.ssh/config`.
+    """`target` is `[user@]host[:port]`, `ssh://…` or an alias of `~/.ssh/config`; hints name it `machine`.
 
     `home` is relative to the login folder, or absolute; `python` is the name of a program there, or a path.
     `config_file` is read instead of `~/.ssh/config`. With `masters`, the folder of our own, a live master is used.
@@ -82,9 +84,10 @@ class SSHHost:
         deadlines: Deadlines | None = None,
         prompts: Prompts = NOBODY,
         masters: Path | None = None,
+        machine: str | None = None,
     ) -> None:
         self.name = target
-        self._target = SSHTarget.parse(target)
+        self._target = SSHTarget.parse(target, machine)
         self._home = commands.login_relative(home)
         self._python = python if "/" not in python else commands.login_relative(python)
         self._bundle = bundle
@@ -150,17 +153,29 @@ class SSHHost:
             raise AgentError(
                 f"the agent on `{self.name}` ended before it spoke ({commands.ending(started.status)})",
                 evidence=_said(started) or None,
-                hint=f"`remoterun doctor {self.name}` looks for the reason",
+                hint=commands.before_the_agent(self.name),
             )
         return started
 
     def _past_a_master(self, work: Callable[[], T]) -> T:
-        """What `work` returns; over a connection of our own where the master refuses it."""
+        """What `work` returns; over a connection of our own where the master refuses it, or once it takes it."""
         try:
             return work()
-        except _MasterRefused:
-            self._masters = None
-            return work()
+        except _MasterRefused as refused:
+            kept, self._masters = self._masters, None
+            try:
+                return work()
+            except (AuthenticationError, HostKeyError, HostUnreachable) as error:
+                if "Session open refused" not in str(refused):
+                    raise
+                self._masters, give_up_at = kept, time.monotonic() + _SESSION_SECONDS
+                while time.monotonic() < give_up_at:
+                    time.sleep(0.25)
+                    with contextlib.suppress(_MasterRefused):
+                        return work()
+                full = f"all sessions of the login's connection to `{self.name}` are in use (sshd's MaxSessions)"
+                hint = "^C in a terminal that follows a run there (the run goes on), then the same again"
+                raise HostUnreachable(full, evidence=str(refused), hint=hint) from error
 
     def _start(self) -> SSHPipe | MasterPipe | CommandResult:
         """The pipe to an agent that has spoken; how the command ended, where copying the agent there may help."""
@@ -213,8 +228,7 @@ class SSHHost:
             raise AgentError(
                 f"`{self.name}` did not {limit}",
                 evidence="\n".join(said.splitlines()[-5:])[-500:] or None,
-                hint="does a start-up file there (~/.bashrc, ~/.zshenv, ~/.cshrc, ~/.ssh/rc) print too much, or wait "
-                f"for something? `ssh {self.name} true` shows it",
+                hint=commands.before_the_agent(self.name),
             )
         return done
 

@@ -140,7 +140,7 @@ class KnownHostsPolicy(paramiko.MissingHostKeyPolicy):  # type: ignore[misc]  # 
         return HostKeyError(
             f"`{target}` is known by the certificates of {authority.place}, which only ssh itself can check",
             evidence=f"it shows {named(kind, blob)}, which is not known here",
-            hint=f"remoterun login {target}   opens a connection with ssh, which is then used",
+            hint=f"remoterun login {target.typed}   opens a connection with ssh, which is then used",
         )
 
     def _unknown(self, kind: str, blob: bytes, what: str) -> HostKeyError:

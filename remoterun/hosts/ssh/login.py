@@ -181,7 +181,7 @@ class Login(AuthStrategy):  # type: ignore[misc]  # paramiko has no types
             host = settings.target.host
             hint = f"name the key that fits: IdentityFile and `IdentitiesOnly yes` for {host} in ~/.ssh/config"
         elif self._asks:
-            hint = f"remoterun login {settings.target}   asks once, in a terminal"
+            hint = f"remoterun login {settings.target.typed}   asks once, in a terminal"
             return Unanswered(message, evidence="\n".join(self._notes), hint=hint)
         return AuthenticationError(message, evidence="\n".join(self._notes) or None, hint=hint)
 

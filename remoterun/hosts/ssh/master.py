@@ -29,6 +29,7 @@ _SECONDS = 5.0  # for the master to answer a question
 _LONGEST = 90
 """Bytes of a socket's path: the system takes about 107, of which ssh needs 17 while it makes one."""
 _ALIVE = ("-o", "ServerAliveInterval=5", "-o", "ServerAliveCountMax=2")
+_NO_FORWARDING = ("-o", "ForwardAgent=no", "-o", "ForwardX11=no")  # whatever the user's configuration says
 _REFUSED = 255
 """The exit status of ssh itself."""
 
@@ -50,7 +51,7 @@ class Master:
         """Whether it takes sessions now. Blocks for milliseconds, `_SECONDS` at most."""
         if not self.path.exists():
             return False
-        with contextlib.suppress(subprocess.TimeoutExpired):
+        with contextlib.suppress(HostError):
             return self._control("check").returncode == 0
         return False
 
@@ -61,7 +62,7 @@ class Master:
 
     def start(self, command: str) -> MasterPipe:
         """Run a command through it. ssh never asks, and never opens a connection of its own."""
-        options = ["-T", "-o", "BatchMode=yes", "-o", "ControlMaster=no", "-o", "ProxyCommand=false"]
+        options = ["-T", *_NO_FORWARDING, "-o", "BatchMode=yes", "-o", "ControlMaster=no", "-o", "ProxyCommand=false"]
         return MasterPipe(self._words(*options, "-o", "RemoteCommand=none", "-o", "LogLevel=ERROR", command=command))
 
     def open(self, idle: float, batch: bool) -> None:
@@ -74,27 +75,29 @@ class Master:
                 hint=f"name a shorter one for {target.host} in ~/.ssh/config: ControlPath ~/.ssh/%C",
             )
         self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        options = ["-f", "-N", "-o", "ControlMaster=yes", "-o", f"ControlPersist={max(1, round(idle))}", *_ALIVE]
-        options += ["-o", "ClearAllForwardings=yes", "-o", "RemoteCommand=none"]
+        if self.path.exists():
+            self._control("check")  # raises where the master is slow; `auto` removes the socket of one that was killed
+        options = ["-N", "-o", "ControlMaster=auto", "-o", f"ControlPersist={max(1, round(idle))}", *_ALIVE]
+        options += [*_NO_FORWARDING, "-o", "ClearAllForwardings=yes", "-o", "RemoteCommand=none"]
         options += ["-o", "BatchMode=yes"] if batch else []
         if self.settings.host_key_check is HostKeyCheck.NO:
             options += ["-o", "StrictHostKeyChecking=ask"]
         if self.settings.writes_no_known_hosts:
             options += ["-o", f'UserKnownHostsFile="{self.settings.user_known_hosts[0]}"']
         nothing = subprocess.DEVNULL  # it asks on the terminal itself, and goes on when this process has ended
-        done = subprocess.run(self._words(*options), stdin=nothing, stdout=nothing, env=local_environment())
-        if done.returncode != 0 or not self.alive:
+        with subprocess.Popen(self._words(*options), stdin=nothing, stdout=nothing, env=local_environment()) as process:
+            while process.poll() is None and not self.alive:
+                time.sleep(0.02)
+            process.terminate()  # it has ended, and its child is the master, unless another login was quicker
+        if not self.alive:
             raise AuthenticationError(
-                f"ssh did not log in to `{target}` (exit status {done.returncode})",
+                f"ssh did not log in to `{target}` (exit status {process.returncode})",
                 hint=f"ssh -v {words_of(target)}   shows where it stops",
             )
 
     def end(self) -> None:
         """Close it, with every session through it. Raises `HostError` where it does not end."""
-        try:
-            done = self._control("exit")
-        except subprocess.TimeoutExpired as error:
-            raise HostError(f"the ssh that holds `{self.path}` does not answer", hint="end that process") from error
+        done = self._control("exit")
         give_up_at = time.monotonic() + _SECONDS
         while self.alive and time.monotonic() < give_up_at:
             time.sleep(0.02)
@@ -106,10 +109,11 @@ class Master:
             )
 
     def _control(self, question: str) -> subprocess.CompletedProcess[bytes]:
-        words = self._words("-O", question)
-        return subprocess.run(
-            words, stdin=subprocess.DEVNULL, capture_output=True, timeout=_SECONDS, env=local_environment()
-        )
+        words, nothing = self._words("-O", question), subprocess.DEVNULL
+        try:
+            return subprocess.run(words, stdin=nothing, capture_output=True, timeout=_SECONDS, env=local_environment())
+        except subprocess.TimeoutExpired as error:
+            raise HostError(f"the ssh that holds `{self.path}` does not answer", hint="end that process") from error
 
     def _words(self, *options: str, command: str = "") -> list[str]:
         return ssh_words(self.settings.target, self.config_file, command, options=[*self.options, *options])

@@ -269,7 +269,8 @@ class ProcessEngine:
 
     def _variables(self, run: RunFolder, spec: RunSpec, gpus: List[str]) -> Dict[str, str]:
         environment = Environment.of(spec)
-        variables = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+        not_its = ("PYTHON", "SSH_AUTH_SOCK")  # the ssh-agent of who submits it is not for what it runs
+        variables = {name: value for name, value in os.environ.items() if not name.startswith(not_its)}
         if environment.framework != NONE:
             folder = self._venv(environment)
             places = [os.path.join(folder, part, "bin") for part in ("venv", "base/venv")]
