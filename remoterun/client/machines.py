@@ -117,9 +117,12 @@ class Machines:
     def logout(self, name: str) -> bool:
         """End what `login` opened, or the connection that the ssh configuration shares; what runs there goes on. False
         where none is open. Raises what `ssh` raises."""
-        live = [place for place in self._masters(name) if place.alive]
+        places = self._masters(name)
+        live = [place for place in places if place.alive]
         for place in live:
             place.end()
+        for place in places:
+            place.remove_dead()
         return bool(live)
 
     def _masters(self, name: str, instead: str = "it needs no login") -> Sequence[Master]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import socket
 import subprocess
 import time
 from collections.abc import Callable
@@ -107,6 +108,14 @@ class Master:
                 evidence=done.stderr.decode("utf-8", "replace").strip() or None,
                 hint=f"ssh -O exit {words_of(self.settings.target)}",
             )
+
+    def remove_dead(self) -> None:
+        """Remove the socket that a master which was killed has left, at which nothing listens."""
+        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as probe:
+            try:
+                probe.connect(str(self.path))
+            except ConnectionRefusedError:
+                self.path.unlink()
 
     def _control(self, question: str) -> subprocess.CompletedProcess[bytes]:
         words, nothing = self._words("-O", question), subprocess.DEVNULL
