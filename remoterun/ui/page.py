@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from starlette.convertors import PathConvertor, register_url_convertor
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Mount, Route
@@ -52,6 +53,15 @@ MOST_KEPT = 1 << 30
 """Bytes of files of runs that are copied here, as a film or a sound is asked for in pieces."""
 
 
+class _AnyPath(PathConvertor):
+    """The name of a file may hold line breaks."""
+
+    regex = "(?s:.*)"
+
+
+register_url_convertor("any", _AnyPath())
+
+
 class RunsPage(Server):
     """The page of runs of one client."""
 
@@ -71,7 +81,7 @@ class RunsPage(Server):
             "runs/{run}/log": self._log,
             "runs/{run}/search": self._search,
             "{kind}/{name}/files": self._list,
-            "{kind}/{name}/file/{path:path}": self._file,
+            "{kind}/{name}/file/{path:any}": self._file,
             "compare": self._compare,
             "machines": self._machines,
             "uploads": self._uploads,
