@@ -33,15 +33,20 @@ from remoterun.transfer.destination import (
 from remoterun.transfer.downloads import Download
 from remoterun.transfer.progress import Progress
 
+MOST_LIST = 220 << 20
+"""Bytes of a list of files."""
+
 
 def fetch_manifest(session: Session, resource: ResourceRef) -> tuple[Manifest, Tree]:
     """(manifest, what else is known) of a resource on a host. Raises `UnsafePath` where a path leads out."""
     try:
         with session.stream(api.tree, api.OfResource(resource)) as stream:
             stream.end()
-            text = stream.read()
+            manifest = Manifest.read(stream.lines(MOST_LIST), hashed=False)
             about = session.result(api.tree, stream)
-        return Manifest.decode(text, hashed=not about.live), about
+        if not about.live and b',"",' in manifest.encode():
+            raise TreeError("a file has no digest")
+        return manifest, about
     except TreeError as error:
         raise UnsafePath(f"{session.machine.name} sent a list of files that is refused: {error}")
 

@@ -829,7 +829,7 @@ class TestHostileHosts:
         assert (len(result.warnings), result.more_warnings) == (100, 2900)
 
     def test_a_list_without_an_end(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("remoterun.agent.shared.protocol.MOST_READ", 4 << 20)
+        monkeypatch.setattr("remoterun.transfer.fetching.MOST_LIST", 4 << 20)
         program = """
             stream, header, body = hear(OPEN)
             hear(END)

@@ -189,17 +189,29 @@ class Stream:
                 return
             yield frame
 
-    def read(self, most: int = 0) -> bytes:
+    def read(self, most: Optional[int] = None) -> bytes:
         """All that the other side sends. Raises `RemoteError("too_large")` for more than `most` bytes."""
-        most = most or MOST_READ
-        bodies, size, empty = [], 0, 0
+        return b"".join(self._bodies(MOST_READ if most is None else most))
+
+    def lines(self, most: int) -> Iterator[bytes]:
+        """All that the other side sends, line by line, each with its end. Raises as `read`, and for a long line."""
+        rest = b""
+        for body in self._bodies(most):
+            *lines, rest = (rest + body).split(b"\n")
+            if len(rest) > MAX_HEADER:
+                raise RemoteError("too_large", "a line of more than %d bytes" % MAX_HEADER)
+            yield from (line + b"\n" for line in lines)
+        if rest:
+            yield rest
+
+    def _bodies(self, most: int) -> Iterator[Bytes]:
+        size, empty = 0, 0
         for frame in self:
-            bodies.append(frame.body)
             size += len(frame.body)
             empty += not frame.body
             if size > most or empty > MOST_DROPPED:
                 raise RemoteError("too_large", "a list of more than %d bytes" % most)
-        return b"".join(bodies)
+            yield frame.body
 
     def finish(self, timeout: Optional[float] = None) -> Dict[str, Any]:
         """Drop what still comes, which isn't much, and return the result."""

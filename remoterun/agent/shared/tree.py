@@ -127,8 +127,12 @@ class Manifest:
     @classmethod
     def decode(cls, data: Bytes, hashed: bool = True) -> "Manifest":
         """The manifest in `data`, every field checked. `hashed=False` allows files without a digest."""
-        lines = io.BytesIO(data)
-        header = lines.readline(len(HEADER))
+        return cls.read(io.BytesIO(data), hashed)
+
+    @classmethod
+    def read(cls, lines: Iterator[bytes], hashed: bool = True) -> "Manifest":
+        """As `decode`, line by line: the text of a million entries is in memory once."""
+        header = next(lines, b"")
         if header != HEADER:
             raise TreeError("not a manifest of this version: %.40r" % header)
         build = ManifestBuilder()
