@@ -200,8 +200,7 @@ class Database:
         name = f"file:{quote(os.fsencode(self._file))}?{how}"
         may_write = how == "mode=rwc"
         if may_write:
-            with contextlib.suppress(FileExistsError):  # SQLite gives the files beside it the mode of this one
-                self._file.touch(0o600, exist_ok=False)
+            self._file.touch(0o600)  # SQLite gives the files beside it the mode of this one
         database = sqlite3.connect(name, uri=True, timeout=15, isolation_level=None, check_same_thread=False)
         try:
             database.row_factory = sqlite3.Row

@@ -10,6 +10,7 @@ import errno
 import os
 import shlex
 import stat
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -33,20 +34,16 @@ from remoterun.transfer.destination import (
 from remoterun.transfer.downloads import Download
 from remoterun.transfer.progress import Progress
 
-MOST_LIST = 220 << 20
-"""Bytes of a list of files."""
-
 
 def fetch_manifest(session: Session, resource: ResourceRef) -> tuple[Manifest, Tree]:
     """(manifest, what else is known) of a resource on a host. Raises `UnsafePath` where a path leads out."""
     try:
-        with session.stream(api.tree, api.OfResource(resource)) as stream:
+        with session.stream(api.tree, api.OfResource(resource)) as stream, tempfile.TemporaryFile() as text:
             stream.end()
-            manifest = Manifest.read(stream.lines(MOST_LIST), hashed=False)
+            text.writelines(stream.parts())  # of a million files, which are in memory once
             about = session.result(api.tree, stream)
-        if not about.live and b',"",' in manifest.encode():
-            raise TreeError("a file has no digest")
-        return manifest, about
+            text.seek(0)
+            return Manifest.decode(text, hashed=not about.live), about
     except TreeError as error:
         raise UnsafePath(f"{session.machine.name} sent a list of files that is refused: {error}")
 

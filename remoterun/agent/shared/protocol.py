@@ -45,7 +45,7 @@ MAX_STREAMS = 256
 LONG_RESULT = 64 << 10
 """Bytes of the longest result that goes in the header of END."""
 WINDOW = 8 << 20
-MOST_READ = 1 << 28
+MOST_READ = 220 << 20
 """Bytes of a manifest, or of another list that is read as a whole."""
 MOST_DROPPED = 1000
 """Frames that may come without a content, or of an answer whose end is all that is wanted."""
@@ -189,22 +189,12 @@ class Stream:
                 return
             yield frame
 
-    def read(self, most: Optional[int] = None) -> bytes:
+    def read(self, most: int = MOST_READ) -> bytes:
         """All that the other side sends. Raises `RemoteError("too_large")` for more than `most` bytes."""
-        return b"".join(self._bodies(MOST_READ if most is None else most))
+        return b"".join(self.parts(most))
 
-    def lines(self, most: int) -> Iterator[bytes]:
-        """All that the other side sends, line by line, each with its end. Raises as `read`, and for a long line."""
-        rest = b""
-        for body in self._bodies(most):
-            *lines, rest = (rest + body).split(b"\n")
-            if len(rest) > MAX_HEADER:
-                raise RemoteError("too_large", "a line of more than %d bytes" % MAX_HEADER)
-            yield from (line + b"\n" for line in lines)
-        if rest:
-            yield rest
-
-    def _bodies(self, most: int) -> Iterator[Bytes]:
+    def parts(self, most: int = MOST_READ) -> Iterator[Bytes]:
+        """What `read` gives, as it comes."""
         size, empty = 0, 0
         for frame in self:
             size += len(frame.body)
