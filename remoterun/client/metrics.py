@@ -62,26 +62,18 @@ class Curves:
         self.names: list[str] = []
         self.metrics, self.usage = PointsFile(), PointsFile()
 
-    @property
-    def progress(self) -> Progress | None:
-        return self.run.progress
-
-    def update(self) -> bool:
-        """Fetch what is new; whether there was anything, or the run has another state. Raises `HostError`."""
+    def update(self) -> None:
+        """Fetch what is new. Raises `HostError`."""
         before = self.run
         run, store = find_store(self._connections, self._connections.registry.run(before.number))
         if (run.key, run.attempt) != (before.key, before.attempt):  # it goes on elsewhere, from what it had saved
             self.names, self.metrics, self.usage = [], PointsFile(), PointsFile()
-        metrics, usage = len(self.metrics), len(self.usage)
-        names, until = store.measured(
-            api.Measured(run.key, metrics, usage, len(self.names)), lambda kind, points: getattr(self, kind).add(points)
-        )
+        asked = api.Measured(run.key, len(self.metrics), len(self.usage), len(self.names))
+        names, until = store.measured(asked, lambda kind, points: getattr(self, kind).add(points))
         self.names += names
-        is_new = (len(self.metrics), len(self.usage)) != (metrics, usage)
         self.metrics.cut(until.metrics)  # of a process that died on the host, which reads the rest once more
         self.usage.cut(until.usage)
         self.run = record_status(self._connections, run, told(store, until.status))
-        return is_new or self.run.state is not before.state
 
     def all(self) -> dict[str, Points]:
         """The points of each metric, by its name."""

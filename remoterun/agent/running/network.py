@@ -21,8 +21,7 @@ PATIENCE = 10.0
 """Seconds that a server may take to accept a connection."""
 TABLES = ("/proc/net/tcp", "/proc/net/tcp6")
 _LISTENS = b"0A"
-MOST_TABLE = 4 << 20
-"""Bytes of a table of connections that are read: those of 28,000."""
+MOST_TABLE = 4 << 20  # bytes of a table that are read: 28,000 connections, and first those who listen
 _DOCKERS_OWN = b"0B00007F"
 """127.0.0.11: Docker answers there for names, in a container's network."""
 
