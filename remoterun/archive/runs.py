@@ -7,6 +7,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 from remoterun.agent.shared import api
@@ -242,17 +243,16 @@ def _new(logs: Sequence[Log], offsets: dict[str, int], timed: bool, ended: bool)
 
 
 def measured(
-    archive: Archive, place: RunPlace, asked: api.Measured
-) -> tuple[list[str], bytes, bytes, api.MeasuredUntil]:
-    """What a host would answer to `measured`: (names, points of the metrics, points of the usage, how far these go).
-    The archive has them once the run has ended. Raises as `read_record`."""
+    archive: Archive, place: RunPlace, asked: api.Measured, add: Callable[[str, bytes], None]
+) -> tuple[list[str], api.MeasuredUntil]:
+    """What a host would answer to `measured`: (names, how far the points go), which `add` gets. The archive has them
+    once the run has ended. Raises as `read_record`."""
     status, folder, names = read_record(archive, place).status, place.folders[0], list[str]()
     with suppress(NotFound):
         folder, names = _newest(archive, place.folders, "metrics.names", MOST_NAMES, _names, "its metrics are")
-    metrics = _points(archive, folder + "metrics.points", asked.metrics, MOST_POINTS)
-    usage = _points(archive, folder + "usage.points", asked.usage, MOST_USAGE)
-    until = api.MeasuredUntil(asked.metrics + len(metrics), asked.usage + len(usage), len(names), status)
-    return names[asked.names :], metrics, usage, until
+    metrics = _points(archive, folder + "metrics.points", asked.metrics, MOST_POINTS, partial(add, "metrics"))
+    usage = _points(archive, folder + "usage.points", asked.usage, MOST_USAGE, partial(add, "usage"))
+    return names[asked.names :], api.MeasuredUntil(metrics, usage, len(names), status)
 
 
 def _names(data: bytes) -> list[str]:
@@ -262,16 +262,16 @@ def _names(data: bytes) -> list[str]:
     return names
 
 
-def _points(archive: Archive, key: str, begin: int, most: int) -> bytes:
-    found = bytearray()
+def _points(archive: Archive, key: str, at: int, most: int, add: Callable[[bytes], None]) -> int:
+    """Where they end."""
     with suppress(Absent):
-        while begin + len(found) < most * POINT.size:
-            at = begin + len(found)
+        while at < most * POINT.size:
             data = archive.s3.get_range(key, at, min(POINTS_AT_ONCE, most * POINT.size - at))
-            found += data
+            add(whole := data[: len(data) // POINT.size * POINT.size])
+            at += len(whole)
             if len(data) < POINTS_AT_ONCE:
                 break
-    return bytes(found[: len(found) // POINT.size * POINT.size])
+    return at
 
 
 def log_part(archive: Archive, place: RunPlace, asked: api.LogPart) -> tuple[int, int, bytes]:

@@ -66,7 +66,8 @@ class _Door(ThreadingHTTPServer):
         self.leads_to = leads_to
         self.unused = threading.Semaphore(1)
         self.used = threading.Event()
-        self.address = f"http://127.0.0.1:{self.server_port}/"
+        self.host = f"127.0.0.1:{self.server_port}"
+        self.address = f"http://{self.host}/"
         threading.Thread(target=self.serve_forever, name="remoterun door", daemon=True).start()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
@@ -78,7 +79,7 @@ class _Answer(BaseHTTPRequestHandler):
     server: _Door
 
     def do_GET(self) -> None:
-        if self._is_ours():
+        if self.headers["Host"] == self.server.host and self._is_ours():  # no name that its owner points here
             self.send_response(302)
             self.send_header("Location", self.server.leads_to)
             self.send_header("Referrer-Policy", "no-referrer")

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 JUPYTER = "JupyterLab"
 """The server that is started with a token."""
+HERE = "127.0.0.1"
 MOST_NAMED = 5
 Told = Callable[[int, "PortNews", str], None]
 """Gets news of the ports of a run: its number, the news, and the address here."""
@@ -63,7 +64,7 @@ class Forwards:
 
         def tell(news: PortNews) -> None:
             nonlocal waited
-            where = address(self._client, number, news) if self._server == JUPYTER else news.address
+            where = address(self._client, number, news, self._server)
             if not (self._server and waited and news.kind == "waiting"):
                 self._say(text(number, news, where, self._server))
             waited = waited or news.kind == "waiting"
@@ -76,10 +77,12 @@ class Forwards:
             self._forwarding.close()
 
 
-def address(client: Client, number: int, news: PortNews) -> str:
-    """Where JupyterLab is reached here, with its token."""
-    token = client.runs.tokens.find(client.registry.run(number).key)
-    return f"{news.address}/lab?token={token}" if token is not None and news.kind == "up" else news.address
+def address(client: Client, number: int, news: PortNews, server: str) -> str:
+    """Where a browser reaches a port of a run; JupyterLab with its token. It is a name of the run's own, under which no
+    other's cookies are sent to it; browsers know it without being told, but for Safari."""
+    name = HERE if sys.platform == "darwin" else f"run-{number}.localhost"
+    token = client.runs.tokens.find(client.registry.run(number).key) if server == JUPYTER else None
+    return f"http://{name}:{news.local}" + ("" if token is None else f"/lab?token={token}")
 
 
 def text(number: int, news: PortNews, address: str, server: str = "") -> str:
@@ -98,7 +101,7 @@ def text(number: int, news: PortNews, address: str, server: str = "") -> str:
     if news.kind == "failed":
         return f"the ports of run {number} can't be reached: {news.text}"
     taken = "" if news.local == news.wanted else f" ({news.wanted} is taken here)"
-    return f"{address} -> {port}{taken}" if address == news.address and not server else f"{address}{taken}"
+    return f"{address}{taken}" if server else f"{address} ({HERE}:{news.local}) -> {port}{taken}"
 
 
 PORTS = 20000, 30000

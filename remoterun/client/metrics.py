@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 import shlex
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -28,6 +30,29 @@ _WHOLE = re.compile(r"[0-9]{1,15}(\.0*)?")
 _NEGATIVE = re.compile(r"-\.?[0-9]")
 
 
+class PointsFile:
+    """Points as `POINT` packs them, in a file without a name: a machine may report 128 MB of them for each run."""
+
+    def __init__(self) -> None:
+        self._file = tempfile.TemporaryFile(buffering=0)
+
+    def __del__(self) -> None:
+        self._file.close()
+
+    def __len__(self) -> int:
+        return os.fstat(self._file.fileno()).st_size
+
+    def __getitem__(self, part: slice) -> bytes:
+        begin, end, _ = part.indices(len(self))
+        return os.pread(self._file.fileno(), max(end - begin, 0), begin)
+
+    def add(self, data: bytes) -> None:
+        os.pwrite(self._file.fileno(), data, len(self))
+
+    def cut(self, size: int) -> None:
+        self._file.truncate(min(max(size, 0), len(self)))
+
+
 class Curves:
     """The points of one run as far as they are known here. For one thread at a time."""
 
@@ -35,35 +60,25 @@ class Curves:
         self._connections = connections
         self.run = run
         self.names: list[str] = []
-        self.metrics = bytearray()
-        """Points as `POINT` packs them."""
-        self.usage = bytearray()
+        self.metrics, self.usage = PointsFile(), PointsFile()
 
-    @property
-    def progress(self) -> Progress | None:
-        return self.run.progress
-
-    def update(self) -> bool:
-        """Fetch what is new; whether there was anything, or the run has another state. Raises `HostError`."""
+    def update(self) -> None:
+        """Fetch what is new. Raises `HostError`."""
         before = self.run
         run, store = find_store(self._connections, self._connections.registry.run(before.number))
         if (run.key, run.attempt) != (before.key, before.attempt):  # it goes on elsewhere, from what it had saved
-            self.names, self.metrics, self.usage = [], bytearray(), bytearray()
-        new = store.measured(api.Measured(run.key, len(self.metrics), len(self.usage), len(self.names)))
-        self.names += new.names
-        for known, points, end in (
-            (self.metrics, new.metrics, new.until.metrics),
-            (self.usage, new.usage, new.until.usage),
-        ):
-            known += points
-            del known[max(end, 0) :]  # of a process that died on the host, which reads the rest once more
-        self.run = record_status(self._connections, run, told(store, new.until.status))
-        return bool(new.metrics or new.usage) or self.run.state is not before.state
+            self.names, self.metrics, self.usage = [], PointsFile(), PointsFile()
+        asked = api.Measured(run.key, len(self.metrics), len(self.usage), len(self.names))
+        names, until = store.measured(asked, lambda kind, points: getattr(self, kind).add(points))
+        self.names += names
+        self.metrics.cut(until.metrics)  # of a process that died on the host, which reads the rest once more
+        self.usage.cut(until.usage)
+        self.run = record_status(self._connections, run, told(store, until.status))
 
     def all(self) -> dict[str, Points]:
         """The points of each metric, by its name."""
         found: list[Points] = [[] for _ in self.names]
-        for series, step, time, value in POINT.iter_unpack(self.metrics):
+        for series, step, time, value in POINT.iter_unpack(self.metrics[:]):
             if 0 <= series < len(found):
                 found[int(series)].append((step, time, value))
         return dict(zip(self.names, found, strict=True))
@@ -75,8 +90,8 @@ class Curves:
         return _points(self.usage, USAGE.index(name)) if name in USAGE else []
 
 
-def _points(data: bytearray, number: int) -> Points:
-    return [(step, time, value) for series, step, time, value in POINT.iter_unpack(data) if series == number]
+def _points(data: PointsFile, number: int) -> Points:
+    return [(step, time, value) for series, step, time, value in POINT.iter_unpack(data[:]) if series == number]
 
 
 @dataclass(frozen=True)

@@ -42,10 +42,6 @@ class PortNews:
     text: str = ""
     others: tuple[int, ...] = ()
 
-    @property
-    def address(self) -> str:
-        return f"http://{HERE}:{self.local}"
-
 
 def asked_ports(connections: Connections, run: Run) -> tuple[PortSpec, ...]:
     """The ports that were asked for with a run, which its machine does not choose: what it has must be what our record

@@ -59,8 +59,8 @@ def _column(runs: Runs, number: int | str, now: float) -> _Column:
         if run.placed is not None:
             curves.update()
             run = curves.run
-    except (HostError, NotFound) as error:  # what was best is known here all the same
-        missing = error.message
+    except (HostError, NotFound):  # what was best is known here all the same
+        missing = "its machine does not give them"  # its own words may hold its address
     facts = {**_facts(run, spec, now), "Curves": missing}
     column = _Column(run.number, facts, parameters(run.command, spec.get("params"), run.progress))
     for series in run.progress.series if run.progress is not None else ():
@@ -77,7 +77,7 @@ def _facts(run: Run, spec: Mapping[str, Any], now: float) -> dict[str, str]:
         "State": run.state.value + (f": {run.words}" if run.words and run.exit_status else ""),
         "Description": run.description or "",
         "Command": run.command,
-        "Machine": run.where,
+        "Machine": next((name for name in (run.where, run.machine.name) if not {"@", "."} & set(name)), ""),
         "Commit": f"{git['commit'][:12]} ({git['branch'] or 'no branch'}{changed})" if git else "",
         "Started": "" if run.started is None else clock(run.started),
         "Duration": "" if run.started is None or end is None else duration(end - run.started),

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import tempfile
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -40,16 +40,6 @@ SIGN_AGAIN = 10
 """Times: a store whose clock is off accepts nothing, however often it is signed."""
 Arrange = Callable[[Manifest], Manifest]
 """Makes the manifest of an upload out of that of what was sent."""
-
-
-@dataclass(frozen=True)
-class Measurements:
-    """What is new of a run's points, and the names of further series. `until`: how many there are by now."""
-
-    names: list[str]
-    metrics: bytes
-    usage: bytes
-    until: api.MeasuredUntil
 
 
 class HostStore:
@@ -129,24 +119,26 @@ class HostStore:
             yield from stream
             yield self.session.result(api.follow, stream)
 
-    def measured(self, asked: api.Measured) -> Measurements:
-        """What is new of a run's points."""
+    def measured(self, asked: api.Measured, add: Callable[[str, bytes], None]) -> tuple[list[str], api.MeasuredUntil]:
+        """(the names of further series of a run, how many points it has by now). `add` gets those that are new."""
         names: list[str] = []
-        points = {"metrics": bytearray(), "usage": bytearray()}
-        begins = {"metrics": asked.metrics, "usage": asked.usage}
+        ends = {"metrics": asked.metrics, "usage": asked.usage}
         with self.session.stream(api.measured, asked) as stream, understood(self.machine.name):
             stream.end()
             for frame in stream:
                 names += from_json(list[str], frame.header.get("names", []))
-                for kind in points.keys() & frame.header.keys():
-                    if frame.header[kind] != begins[kind] + len(points[kind]):
+                kinds = ends.keys() & frame.header.keys()
+                for kind in kinds:
+                    if frame.header[kind] != ends[kind]:
                         raise ValueError(f"{kind}: points of another place")
-                    points[kind] += frame.body
-                _check_bounds(asked, names, points)
+                    ends[kind] += len(frame.body)
+                _check_bounds(asked.names, names, **ends)
+                for kind in kinds:
+                    add(kind, bytes(frame.body))
             until = self.session.result(api.measured, stream)
             if until.metrics % POINT.size or until.usage % POINT.size:
                 raise ValueError("points that end with a part of one")
-        return Measurements(names, bytes(points["metrics"]), bytes(points["usage"]), until)
+        return names, until
 
     def log_part(self, asked: api.LogPart) -> tuple[int, int, bytes]:
         """(where the bytes begin, how many the log has, the bytes)."""
@@ -239,8 +231,8 @@ class ArchiveStore:
     ) -> Iterator[Frame | api.Followed]:
         return archives.runs.follow(self.archive, self._place(asked.key), asked, stopped.wait)
 
-    def measured(self, asked: api.Measured) -> Measurements:
-        return Measurements(*archives.runs.measured(self.archive, self._place(asked.key), asked))
+    def measured(self, asked: api.Measured, add: Callable[[str, bytes], None]) -> tuple[list[str], api.MeasuredUntil]:
+        return archives.runs.measured(self.archive, self._place(asked.key), asked, add)
 
     def log_part(self, asked: api.LogPart) -> tuple[int, int, bytes]:
         return archives.runs.log_part(self.archive, self._place(asked.key), asked)
@@ -288,15 +280,12 @@ class ArchiveStore:
         return prefix, tree, about
 
 
-def _check_bounds(asked: api.Measured, names: Sequence[str], points: Mapping[str, bytearray]) -> None:
-    """Raises `ValueError` for more than a host stores of a run."""
-    if asked.names + len(names) > MOST_SERIES or any(len(name) > MOST_NAME for name in names):
+def _check_bounds(known: int, names: Sequence[str], metrics: int, usage: int) -> None:
+    """Raises `ValueError` for more than a host stores of a run, by the names and by the ends of its points."""
+    if known + len(names) > MOST_SERIES or any(len(name) > MOST_NAME for name in names):
         raise ValueError("names of too many series, or too long ones")
-    if (
-        asked.metrics + len(points["metrics"]) > MOST_POINTS * POINT.size
-        or asked.usage + len(points["usage"]) > MOST_USAGE * POINT.size
-        or any(len(data) % POINT.size for data in points.values())
-    ):
+    within = metrics <= MOST_POINTS * POINT.size and usage <= MOST_USAGE * POINT.size
+    if not within or metrics % POINT.size or usage % POINT.size:
         raise ValueError("more points than a run can have, or a part of one")
 
 

@@ -198,13 +198,14 @@ class Database:
 
     def _open(self, how: str) -> sqlite3.Connection:
         name = f"file:{quote(os.fsencode(self._file))}?{how}"
-        database = sqlite3.connect(name, uri=True, timeout=15, isolation_level=None, check_same_thread=False)
         may_write = how == "mode=rwc"
+        if may_write:
+            self._file.touch(0o600)  # SQLite gives the files beside it the mode of this one
+        database = sqlite3.connect(name, uri=True, timeout=15, isolation_level=None, check_same_thread=False)
         try:
             database.row_factory = sqlite3.Row
             self._check_schema(database, may_write)
             if may_write:
-                os.chmod(self._file, 0o600)
                 self._made.touch(mode=0o600)
         except BaseException:
             database.close()

@@ -10,6 +10,7 @@ import errno
 import os
 import shlex
 import stat
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -38,11 +39,12 @@ from remoterun.transfer.progress import Progress
 def fetch_manifest(session: Session, resource: ResourceRef) -> tuple[Manifest, Tree]:
     """(manifest, what else is known) of a resource on a host. Raises `UnsafePath` where a path leads out."""
     try:
-        with session.stream(api.tree, api.OfResource(resource)) as stream:
+        with session.stream(api.tree, api.OfResource(resource)) as stream, tempfile.TemporaryFile() as text:
             stream.end()
-            text = stream.read()
+            text.writelines(stream.parts())  # of a million files, which are in memory once
             about = session.result(api.tree, stream)
-        return Manifest.decode(text, hashed=not about.live), about
+            text.seek(0)
+            return Manifest.decode(text, hashed=not about.live), about
     except TreeError as error:
         raise UnsafePath(f"{session.machine.name} sent a list of files that is refused: {error}")
 

@@ -61,7 +61,7 @@ async def failed(request: Request, error: Exception) -> Response:
     return as_json(encoded({"error": "this can't be asked for", "hint": None}), 400)
 
 
-FAILURES = dict.fromkeys((RemoterunError, ValueError, TypeError, LookupError, AttributeError), failed)
+FAILURES = dict.fromkeys((RemoterunError, ValueError, TypeError, LookupError, AttributeError, RecursionError), failed)
 """Answers to what is raised; the latter by a request of another form."""
 
 

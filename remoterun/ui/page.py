@@ -11,9 +11,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from starlette.convertors import PathConvertor, register_url_convertor
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Mount, Route
@@ -47,9 +49,13 @@ VIEWS = ("/", "/runs/{run}", "/compare/{runs}", "/machines", "/uploads", "/uploa
 BLOCK = 64 * POINT.size
 """Bytes of points that stand together in a first picture."""
 MOST_PART, MOST_DIFF, MOST_FILES, MOST_COMPARED = 4 << 20, 256 << 10, 20_000, 20
-"""Bytes of a log, or of a diff, in one answer; files of one; runs of one."""
+"""Bytes of a log, or of points, or of a diff, in one answer; files of one; runs of one."""
 MOST_KEPT = 1 << 30
 """Bytes of files of runs that are copied here, as a film or a sound is asked for in pieces."""
+
+
+# The name of a file may hold line breaks.
+register_url_convertor("any", type("AnyPath", (PathConvertor,), {"regex": "(?s:.*)"})())
 
 
 class RunsPage(Server):
@@ -71,7 +77,7 @@ class RunsPage(Server):
             "runs/{run}/log": self._log,
             "runs/{run}/search": self._search,
             "{kind}/{name}/files": self._list,
-            "{kind}/{name}/file/{path:path}": self._file,
+            "{kind}/{name}/file/{path:any}": self._file,
             "compare": self._compare,
             "machines": self._machines,
             "uploads": self._uploads,
@@ -122,10 +128,10 @@ class RunsPage(Server):
     def _points(self, name: str, request: Request, _: Any) -> Response:
         asked = request.query_params
         points = getattr(self._hub.curves(self._number(request), new=False), name)
-        data = bytes(points[int(asked.get("from", "0")) :])
-        most = int(asked.get("most", "0")) * POINT.size
-        if most and len(data) > 2 * most:  # for a first picture: blocks evenly over all
-            data = b"".join(data[at : at + BLOCK] for at in range(0, len(data), len(data) // most * BLOCK))
+        start, size, most = int(asked.get("from", "0")), len(points), int(asked.get("most", "0")) * POINT.size
+        data = points[start : start + MOST_PART]  # who lacks more asks again
+        if most and size > 2 * most:  # for a first picture: blocks evenly over all
+            data = b"".join(points[at : at + BLOCK] for at in range(0, size, size // most * BLOCK))
         return Response(data, media_type="application/octet-stream")
 
     def _log(self, request: Request, _: Any) -> Response:
@@ -140,10 +146,10 @@ class RunsPage(Server):
 
     def _list(self, request: Request, _: Any) -> Any:
         manifest, about = self._client.files.list(self._resource(request))
-        files = list(manifest.files)
+        files = manifest.files
         return {
             "live": about.live,
-            "files": [{"path": e.path, "size": e.size} for e in files[:MOST_FILES]],
+            "files": [{"path": e.path, "size": e.size} for e in islice(files, MOST_FILES)],
             "more": len(files) > MOST_FILES,
             "diary": [
                 {**vars(group), "steps": [{"step": step, "path": path} for step, path in group.steps]}

@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import hmac
 import logging
+import re
 import secrets
 import signal
 import socket
@@ -29,7 +30,7 @@ from remoterun.errors import UsageError
 
 ADDRESS = "127.0.0.1"
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-_NAMES = (ADDRESS, "localhost", "[::1]")
+_NAMES = re.compile(r"(127\.0\.0\.1|localhost|\[::1\])(:[0-9]+)?")
 _ALWAYS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer"}
 
 
@@ -130,7 +131,7 @@ class Server:
         """The answer to a request that gets nothing; None for one of our own page."""
         headers, method = Headers(scope=scope), scope["method"]
         host = headers.get("host", ADDRESS)
-        if host not in _NAMES and host.rpartition(":")[0] not in _NAMES:  # its owner may let that name point here
+        if not _NAMES.fullmatch(host):  # its owner may let that name point here
             return PlainTextResponse("this page answers to 127.0.0.1 and localhost only\n", 421)
         if method not in ("GET", "HEAD") and not (method == "POST" and self._posts):
             allowed = "GET, HEAD, POST" if self._posts else "GET, HEAD"

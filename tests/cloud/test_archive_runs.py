@@ -106,16 +106,21 @@ class TestStatus:
         """They are there once it has ended, and come from the byte on for which somebody asks."""
         host, point = Host(archive), [POINT.pack(number % 2, number, 0, 1) for number in range(5)]
         host.event(RunState.RUNNING)
-        assert runs.measured(archive, RUN, api.Measured(KEY))[:3] == ([], b"", b"")
+        found = {"metrics": b"", "usage": b""}
+
+        def add(kind: str, points: bytes) -> None:
+            found[kind] += points
+
+        assert runs.measured(archive, RUN, api.Measured(KEY), add)[0] == [] and not any(found.values())
         host.post("metrics.points", b"".join(point) + b"half")
         host.post("metrics.names", b'"loss"\n"\\u00f6"\n')
         host.post("usage.points", point[0])
-        names, metrics, usage, until = runs.measured(archive, RUN, api.Measured(KEY, POINT.size, 0, 1))
-        assert (names, metrics, usage) == (["ö"], b"".join(point[1:]), point[0])
+        names, until = runs.measured(archive, RUN, api.Measured(KEY, POINT.size, 0, 1), add)
+        assert (names, found) == (["ö"], {"metrics": b"".join(point[1:]), "usage": point[0]})
         assert (until.metrics, until.usage, until.names) == (5 * POINT.size, POINT.size, 2)
         host.post("metrics.names", b"1\n")
         with pytest.raises(HostError):
-            runs.measured(archive, RUN, api.Measured(KEY))
+            runs.measured(archive, RUN, api.Measured(KEY), add)
 
     def test_a_run_is_removed_with_all_that_it_left(self, archive: Archive, tmp_path: Path) -> None:
         host = Host(archive)
@@ -174,8 +179,8 @@ class TestHostsWithARole:
             found = TreeReader(archive, prefix, tree.places).contents(tree.manifest.files, 99)
             assert prefix == second.folder and list(found.values()) == [b"2"]
             assert runs.log_part(archive, known, api.LogPart(KEY, 0, 99))[2] == b"one\nthree\n"
-            names, metrics, _, _ = runs.measured(archive, known, api.Measured(KEY))
-            assert names == ["loss"] and len(metrics) == POINT.size
+            names, until = runs.measured(archive, known, api.Measured(KEY), lambda kind, points: None)
+            assert names == ["loss"] and until.metrics == POINT.size
         log = runs.Log(archive.s3, place)
         assert log.size() == 10
         second.log(10, b"four\n")

@@ -17,10 +17,11 @@ import numpy as np
 import pexpect
 import pytest
 
+from remoterun.agent.shared.states import RunState, RunStatus
 from remoterun.cli.schema import schema
 from remoterun.client.publishing import publish
 from remoterun.errors import AlreadyExists, NotFound
-from remoterun.model import RunRequest
+from remoterun.model import MachineType, RunRequest, by_our_clock, new_key
 from remoterun.model_page import libraries, local_model
 from remoterun.stamps import own_files
 from tests import commands
@@ -347,6 +348,11 @@ class TestReport:
     def test_a_run_that_never_ran_and_one_that_is_not_there(self, user: User) -> None:
         finished(user, {"notes": b"x"})
         assert "<h1>Run 1</h1>" in remoterun(user, "report", "1").stdout
+        registry, gone = user.client.registry, MachineType("me@127.0.0.1:1", host="me@127.0.0.1:1")
+        run = registry.place(registry.add_run(new_key(), gone, "true", 1.0), gone, "home")
+        registry.see(run, by_our_clock(RunStatus(run.key, RunState.RUNNING)), 1.0)
+        text = remoterun(user, "report", "2").stdout
+        assert "does not give them" in text and "127.0.0.1" not in text, "who gets it need not know where it ran"
         assert "there is no run 7" in remoterun(user, "report", "7", status=2).stderr
         refused = remoterun(user, "report", *(["1"] * 3), "x", status=2)
         assert "`x` is not a run number" in refused.stderr

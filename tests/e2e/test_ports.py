@@ -9,11 +9,12 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 import pexpect
 import pytest
 
+from tests.browser import Tab
 from tests.e2e.conftest import Place
 from tests.workshop import until
 
@@ -21,6 +22,23 @@ pytestmark = pytest.mark.timeout(600)
 
 PACKAGES = ("--framework", "python", "--pip", "tensorboard")
 """Those that `tensorboard` asks for: one environment for all of this file's runs of it."""
+COOKIES = """
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+class Page(BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.send_header("Set-Cookie", "a=b")
+        self.end_headers()
+        self.wfile.write(str(self.headers["Cookie"]).encode())
+
+    def log_message(self, *_):
+        pass
+
+server = HTTPServer(("127.0.0.1", 0), Page)
+print("listens at", server.server_port, flush=True)
+server.serve_forever()
+"""
 EVENTS = """
 import sys, time
 from tensorboard.summary import Writer
@@ -38,13 +56,15 @@ writer.close()
 def get(address: str, path: str, token: str | None = None, body: Any = None) -> Any:
     headers = {"Authorization": f"token {token}"} if token else {}
     data = None if body is None else json.dumps(body).encode()
-    request = urllib.request.Request(address + path, data, headers, method="GET" if data is None else "PUT")
+    headers["Host"] = urlsplit(address).netloc  # as a browser says it, which finds this machine under that name
+    here = re.sub("run-[0-9]+.localhost", "127.0.0.1", address + path)
+    request = urllib.request.Request(here, data, headers, method="GET" if data is None else "PUT")
     with urllib.request.urlopen(request, timeout=60) as answer:
         return json.loads(answer.read())
 
 
 def address_of(terminal: Any) -> str:
-    terminal.expect(r"http://127\.0\.0\.1:\d+[^ \r\n]*(?= |\r)")
+    terminal.expect(r"http://run-\d+\.localhost:\d+[^ \r\n]*(?= |\r)")
     return str(terminal.match.group(0))
 
 
@@ -55,6 +75,21 @@ def interrupted(terminal: Any, status: int) -> str:
     terminal.close()
     assert terminal.exitstatus == status, terminal.before
     return str(terminal.before)
+
+
+def test_the_page_of_a_run_gets_no_cookies_of_this_machine(place: Place, tab: Tab) -> None:
+    place.run("machines", "add", "plain", "local", "--engine", "process", "--default")
+    (place.folder / "page.py").write_text(COOKIES)
+    place.run("run", "-b", "-y", "python3 page.py")
+    place.follow_until("1", "listens at")
+    port = place.run("logs", "1", "-n", "1", "--no-follow").stdout.split()[-1]
+    terminal = place.spawn("forward", "1", port)
+    here, there = f"http://127.0.0.1:{port}", address_of(terminal)  # its network is that of this machine
+    for address, cookies in [(here, "None"), (here, "a=b"), (there, "None"), (there, "a=b"), (here, "a=b")]:
+        tab.page.goto(address)
+        assert tab.page.inner_text("body") == cookies, address
+    interrupted(terminal, 0)
+    place.run("kill", "1")
 
 
 def holding(folder: Path, text: str) -> list[Path]:
@@ -69,11 +104,14 @@ def test_notebooks(place: Place) -> None:
     place.run("machines", "add", "plain", "local", "--engine", "process", "--default")
     terminal = place.spawn("jupyter", "-y", "--no-browser")
     shown = address_of(terminal)
-    address, token = re.fullmatch(r"(http://127\.0\.0\.1:\d+)/lab\?token=(\S+)", shown).groups()  # type: ignore[union-attr]
+    address, token = re.fullmatch(r"(http://run-1\.localhost:\d+)/lab\?token=(\S+)", shown).groups()  # type: ignore[union-attr]
     with pytest.raises(urllib.error.HTTPError, match="403") as caught:
         get(address, "/api/contents")
     caught.value.close()
     assert [item["path"] for item in get(address, "/api/contents", token)["content"]] == ["notes.txt"]
+    with pytest.raises(urllib.error.HTTPError, match="403") as caught:
+        get(address.replace("run-1", "run-2"), "/api/contents", token)
+    caught.value.close()
     notebook = {"cells": [], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}
     get(address, "/api/contents/try.ipynb", token, {"type": "notebook", "content": notebook})
     home = Path(place.env["REMOTERUN_HOME"])

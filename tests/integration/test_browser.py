@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import urllib.error
 import urllib.request
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -67,6 +68,10 @@ def test_a_token_reaches_the_browser_and_no_process_list(tmp_path: Path) -> None
             assert not [line for line in lines if b"aVerySecretOne" in line]
             (shown,) = [line.split(b"\0")[2].decode() for line in lines if b"stand_in.py" in line]
             assert urllib.request.urlopen(shown, timeout=60).geturl() == address
+            rebound = urllib.request.Request(shown, headers={"Host": shown.split("/")[2].replace("127.0.0.1", "evil")})
+            with pytest.raises(urllib.error.HTTPError, match="403") as refused:
+                urllib.request.urlopen(rebound, timeout=60)
+            refused.value.close()
             other = subprocess.run([sys.executable, "-c", FETCH, shown], user="nobody", capture_output=True, text=True)
             assert "HTTP Error 403" in other.stderr and other.stdout == ""
             (tmp_path / "end").touch()

@@ -401,6 +401,7 @@ def test_a_server_in_a_container_far_away(box: Box, tmp_path: Path, free_port: C
 @pytest.mark.docker
 @pytest.mark.timeout(180)
 def test_an_image_without_python(box: Box, free_port: Callable[[], int]) -> None:
+    """Nothing of it is loaded into our program in its network, whatever its variables name."""
     image = "remoterun-test/no-python"
     words = [
         "docker",
@@ -410,10 +411,10 @@ def test_an_image_without_python(box: Box, free_port: Callable[[], int]) -> None
         BASE_IMAGE,
         "sh",
         "-c",
-        "rm -rf /usr/lib/python3* /usr/bin/python3*",
+        "rm -rf /usr/lib/python3* /usr/bin/python3*; mkdir /evil; echo it loads >/evil/libz.so.1",
     ]
     box.host.exec(words, check=True)
-    box.host.exec(["docker", "commit", "stripped", image], check=True)
+    box.host.exec(["docker", "commit", "--change", "ENV LD_LIBRARY_PATH=/evil", "stripped", image], check=True)
     box.host.exec(["docker", "rm", "stripped"], check=True)
     server = (
         "use IO::Socket; $listener = IO::Socket::INET->new(LocalAddr => '127.0.0.1', LocalPort => 80, Listen => 5);"

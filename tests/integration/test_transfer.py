@@ -15,7 +15,7 @@ import pytest
 
 from remoterun.agent.shared import api
 from remoterun.agent.shared.pieces import LARGE, PIECE
-from remoterun.agent.shared.protocol import WINDOW
+from remoterun.agent.shared.protocol import WINDOW, Stream
 from remoterun.agent.shared.spec import ResourceRef
 from remoterun.agent.shared.tree import Entry, Manifest
 from remoterun.agent.store.home import Home
@@ -849,7 +849,7 @@ class TestHostileHosts:
         assert (len(result.warnings), result.more_warnings) == (100, 2900)
 
     def test_a_list_without_an_end(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("remoterun.agent.shared.protocol.MOST_READ", 4 << 20)
+        monkeypatch.setattr(Stream.parts, "__defaults__", (4 << 20,))
         program = """
             stream, header, body = hear(OPEN)
             hear(END)

@@ -185,6 +185,8 @@ class TestWhoGetsAnything:
             (f"evil.example:{page.port}", 421),
             ("evil.example", 421),
             (f"127.0.0.1.evil.example:{page.port}", 421),
+            (f"127.0.0.1:{page.port}, evil.example", 421),
+            (f"run-1.localhost:{page.port}", 421),
             (f"localhost:{page.port}", 200),
             (f"[::1]:{page.port}", 200),
         ):
@@ -249,6 +251,11 @@ class TestWhoGetsAnything:
                 assert b"".join(iter(lambda: connection.recv(4096), b"")).split()[1] in (b"400", b"403", b"505")
         for body in ([], "x", None, {"on": {}}, {"grace": []}):
             assert post(page, "runs/1/pin", body).status in (400, 404)
+        deep = "[" * 90_000
+        headers = {"X-Remoterun": "1", "Origin": f"http://127.0.0.1:{page.port}"}
+        with contextlib.closing(http.client.HTTPConnection("127.0.0.1", page.port, timeout=60)) as sent:
+            sent.request("POST", f"/{page.token}/api/runs/1/pin", deep, headers)
+            assert sent.getresponse().status == 400
         assert capfd.readouterr() == ("", "")
 
 
@@ -261,6 +268,7 @@ class TestFilesOfRuns:
         "doc.xhtml": b"<html/>",
         "a b/é?#%.js": b"alert(1)",
         "sound.wav": b"RIFF",
+        "two\nlines\n": b"alert(1)",
     }
 
     def test_nothing_of_them_runs_in_the_browser(self, user: User, page: RunsPage) -> None:
@@ -287,6 +295,7 @@ class TestFilesOfRuns:
             "doc.xhtml": ("application/octet-stream", "attachment"),
             "a b/é?#%.js": ("application/octet-stream", "attachment"),
             "sound.wav": ("audio/wav", "inline"),
+            "two\nlines\n": ("application/octet-stream", "attachment"),
         }
         part = get(page, f"api/runs/{number}/file/out/sound.wav", Range="bytes=1-2")
         assert (part.status, part.body) == (206, b"IF")

@@ -54,6 +54,7 @@ def test_rules(rule: str, right: bool) -> None:
     [
         (r"loss=(?P<loss>\S+)", True), ("(a)", False), ("(?P<a>", False), ("(?P<a>x)" + "y" * 500, False),
         ("(" * 5000, False), ("(?P<a>x{99999999999999999999})", False),
+        (r"[[](?P<loss>.)", True),
     ],
 )  # fmt: skip
 def test_patterns(pattern: str, right: bool) -> None:

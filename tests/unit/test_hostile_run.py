@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import resource
 import socket
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +14,7 @@ import pytest
 
 from remoterun.agent.running.engines.wrapper import prepare_io
 from remoterun.agent.running.logs import LogReader, last_lines, offset_of_tail
+from remoterun.agent.running.network import MOST_TABLE, Network
 from remoterun.agent.shared.files import remove_tree
 from remoterun.agent.shared.records import to_json
 from remoterun.agent.shared.spec import ResourceRef
@@ -161,3 +164,21 @@ class TestWorkTree:
         finally:
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
         assert os.listdir(tmp_path) == []
+
+
+def test_tables_of_connections_without_end(tmp_path: Path) -> None:
+    """What listens stands first in them."""
+    (tmp_path / "tcp").write_bytes(
+        b"sl\n 0: 0100007F:1F90 0:0 0A 0:0 0:0 0 0 0 77 1\n" + b"x 0:0 0:0 01" + b" 1" * MOST_TABLE
+    )
+    (tmp_path / "tcp6").touch()
+    os.truncate(tmp_path / "tcp6", 64 * MOST_TABLE)
+    with contextlib.closing(
+        Network(socket.socket, [os.open(tmp_path / name, os.O_RDONLY) for name in ("tcp", "tcp6")])
+    ) as seen:
+        tracemalloc.start()
+        try:
+            assert seen.listening() == {8080}
+            assert tracemalloc.get_traced_memory()[1] < 8 * MOST_TABLE
+        finally:
+            tracemalloc.stop()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import re
 import sqlite3
 import stat
@@ -290,8 +289,10 @@ class TestNumbers:
 
 class TestFile:
     def test_private_and_of_this_version(self, registry: Registry, tmp_path: Path) -> None:
+        add(registry)
         file = tmp_path / "home" / "registry.db"
-        assert stat.S_IMODE(os.stat(file).st_mode) == 0o600
+        beside = [file.with_name(f"registry.db{end}") for end in ("", "-wal", "-shm")]
+        assert [stat.S_IMODE(path.stat().st_mode) for path in beside] == [0o600] * 3
         with sqlite3.connect(file) as database:
             database.execute("PRAGMA user_version=99")
         database.close()

@@ -8,6 +8,7 @@ what is not `right` is refused on both sides. What else a user may ask stands in
 from __future__ import annotations
 
 import re
+import warnings
 from typing import Optional, Tuple
 
 from .records import Record, option
@@ -46,7 +47,9 @@ def check_rule(text: str) -> bool:
 
 def check_pattern(text: str) -> bool:
     try:
-        return len(text) <= 500 and bool(re.compile(text).groupindex)
+        with warnings.catch_warnings():  # of `[[`, which a later Python may read in another way
+            warnings.simplefilter("ignore")
+            return len(text) <= 500 and bool(re.compile(text).groupindex)
     except (re.error, RecursionError, OverflowError):
         return False
 

@@ -45,7 +45,7 @@ MAX_STREAMS = 256
 LONG_RESULT = 64 << 10
 """Bytes of the longest result that goes in the header of END."""
 WINDOW = 8 << 20
-MOST_READ = 1 << 28
+MOST_READ = 220 << 20
 """Bytes of a manifest, or of another list that is read as a whole."""
 MOST_DROPPED = 1000
 """Frames that may come without a content, or of an answer whose end is all that is wanted."""
@@ -189,17 +189,19 @@ class Stream:
                 return
             yield frame
 
-    def read(self, most: int = 0) -> bytes:
+    def read(self, most: int = MOST_READ) -> bytes:
         """All that the other side sends. Raises `RemoteError("too_large")` for more than `most` bytes."""
-        most = most or MOST_READ
-        bodies, size, empty = [], 0, 0
+        return b"".join(self.parts(most))
+
+    def parts(self, most: int = MOST_READ) -> Iterator[Bytes]:
+        """What `read` gives, as it comes."""
+        size, empty = 0, 0
         for frame in self:
-            bodies.append(frame.body)
             size += len(frame.body)
             empty += not frame.body
             if size > most or empty > MOST_DROPPED:
                 raise RemoteError("too_large", "a list of more than %d bytes" % most)
-        return b"".join(bodies)
+            yield frame.body
 
     def finish(self, timeout: Optional[float] = None) -> Dict[str, Any]:
         """Drop what still comes, which isn't much, and return the result."""

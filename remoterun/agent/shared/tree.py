@@ -24,7 +24,7 @@ import os
 import posixpath
 import re
 import stat
-from typing import Callable, Collection, Iterable, Iterator, List, NamedTuple, Optional, Set, Tuple, Union
+from typing import IO, Callable, Collection, Iterable, Iterator, List, NamedTuple, Optional, Set, Tuple, Union
 
 from .frames import Bytes
 from .paths import ODD_PART, raw_path
@@ -125,9 +125,9 @@ class Manifest:
         return self._digest
 
     @classmethod
-    def decode(cls, data: Bytes, hashed: bool = True) -> "Manifest":
+    def decode(cls, data: Union[Bytes, IO[bytes]], hashed: bool = True) -> "Manifest":
         """The manifest in `data`, every field checked. `hashed=False` allows files without a digest."""
-        lines = io.BytesIO(data)
+        lines = io.BytesIO(data) if isinstance(data, (bytes, bytearray, memoryview)) else data
         header = lines.readline(len(HEADER))
         if header != HEADER:
             raise TreeError("not a manifest of this version: %.40r" % header)

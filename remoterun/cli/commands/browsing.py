@@ -13,7 +13,7 @@ from remoterun.cli import render
 from remoterun.cli.app import Command, Json, Pay, RunNumber, WithModel, app, example, run_number
 from remoterun.cli.asking import client as connect
 from remoterun.cli.commands.run import send_and_launch
-from remoterun.cli.follow import JUPYTER, Showing, Told, forward_until_end, some_port
+from remoterun.cli.follow import HERE, JUPYTER, Showing, Told, forward_until_end, some_port
 from remoterun.cli.options import parsed, takes, with_values
 from remoterun.cli.render import file_views, live_views, run_views
 from remoterun.cli.to_send import Sending
@@ -56,6 +56,7 @@ def forward(
 
 def _as_json(number: int, news: PortNews, address: str) -> None:
     if news.kind == "up":
+        address = address.replace(f"run-{number}.localhost", HERE)  # not each program knows that name
         render.out_json({"run": number, "address": address, "port": news.port, "local": news.local})
         render.finish()
 
@@ -177,7 +178,8 @@ def jupyter(
 def _command(port: int, idle: int) -> str:
     """JupyterLab, which ends once nobody has used it for `idle` seconds; a cell that still computes is a use."""
     words = [
-        "jupyter lab --no-browser --ip=127.0.0.1",
+        "jupyter lab --no-browser --ip=127.0.0.1 --ServerApp.local_hostnames=localhost",
+        "--ServerApp.local_hostnames=run-$REMOTERUN_RUN.localhost",
         f"--port={port} --ServerApp.port_retries=0 --ServerApp.allow_root=True",
         "--log-level=WARN --LabApp.log_level=WARN",
         f"--ServerApp.shutdown_no_activity_timeout={idle}",

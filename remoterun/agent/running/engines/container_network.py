@@ -1,8 +1,9 @@
 """The network of a container, as a process outside of it can use it without being root.
 
 A small container joins the network of the run's, makes sockets there, and hands them over through a Unix socket in a
-folder that both see. It runs the agent's own Python, mounted read-only from the host, so that nothing is asked of the
-run's image. It ends when the agent closes the Unix socket, or is gone.
+folder that both see. Its image is empty, and it runs the agent's own Python, mounted read-only from the host: nothing
+is asked of the run's image, of which a library or a variable would be loaded into that Python. It ends when the agent
+closes the Unix socket, or is gone.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from ...store.home import Home
 from ..network import TABLES, Network
 
 MEETING = "/remoterun-network"
+IMAGE = "remoterun-network"
 START_PATIENCE = 20.0
 """Seconds from the start of the container until its program must have connected."""
 MAKER = """
@@ -45,7 +47,7 @@ while True:
 """The program in the container: first it hands over the tables of connections, then a socket for each byte it gets."""
 
 
-def maker_words(tool: str, container: str, image: str, user: str, folder: str) -> List[str]:
+def maker_words(tool: str, container: str, user: str, folder: str) -> List[str]:
     """The words that start the container."""
     words = [
         tool, "run", "--rm", "--detach", "--network", "container:" + container, "--user", user,
@@ -54,10 +56,11 @@ def maker_words(tool: str, container: str, image: str, user: str, folder: str) -
         "--env", "NVIDIA_VISIBLE_DEVICES=void",  # a runtime of NVIDIA's would mount its libraries
         "--mount", "type=bind,source=%s,target=%s" % (folder, MEETING),
     ]  # fmt: skip
-    for each in _folders_of_python():
-        words += ["--mount", "type=bind,source=%s,target=%s,readonly" % (each, each)]
+    for each in sorted({"/usr", "/lib", "/lib64", "/etc/ld.so.cache", os.path.realpath(sys.base_prefix)}):
+        if os.path.exists(each):
+            words += ["--mount", "type=bind,source=%s,target=%s,readonly" % (each, each)]
     program = os.path.realpath(sys.executable)
-    return [*words, "--entrypoint", program, image, "-I", "-S", "-c", MAKER, MEETING + "/socket", *TABLES]
+    return [*words, "--entrypoint", program, IMAGE, "-I", "-S", "-c", MAKER, MEETING + "/socket", *TABLES]
 
 
 @contextlib.contextmanager
@@ -113,15 +116,3 @@ class _SocketMaker:
             if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
                 found.frombytes(data[: len(data) - len(data) % found.itemsize])
         return list(found)
-
-
-def _folders_of_python() -> List[str]:
-    """The folders that hold the Python that runs here: its program, its library, and what it has loaded."""
-    needed = {os.path.dirname(os.path.realpath(sys.executable)), os.path.dirname(os.path.realpath(os.__file__))}
-    with open("/proc/self/maps") as maps:
-        for line in maps:
-            path = line.rstrip("\n").split(None, 5)[5:]
-            if path and path[0].startswith("/") and os.path.isfile(path[0]):
-                needed.add(os.path.dirname(path[0]))
-    needed.update(path for path in ("/lib", "/lib64", "/usr/lib", "/usr/lib64") if os.path.isdir(path))
-    return sorted(needed)

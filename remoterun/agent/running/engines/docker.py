@@ -218,13 +218,15 @@ class Docker:
 
     def network(self, run: RunFolder) -> ContextManager[Network]:
         def start(folder: str) -> None:
-            status, image, said = self._call("inspect", "--type", "container", "--format", "{{.Image}}", container(run))
-            if status == 0:
-                where = container(run), image.strip(), self._user()
-                words = container_network.maker_words(self._tool, *where, folder)
-                status, _, said = self._call(*words[1:])
-            if status != 0:
-                raise HomeError("no_network", "the container's network can't be reached: %s" % said[-300:])
+            steps = [container_network.maker_words(self._tool, container(run), self._user(), folder)[1:]]
+            if not self.has_image(container_network.IMAGE):
+                write_whole(nothing := os.path.join(folder, "nothing.tar"), bytes(10240), 0o600)
+                label = "LABEL remoterun.home=" + self.home.id
+                steps.insert(0, ["import", "--change", label, nothing, container_network.IMAGE])
+            for words in steps:
+                status, _, said = self._call(*words)
+                if status != 0:
+                    raise HomeError("no_network", "the container's network can't be reached: %s" % said[-300:])
 
         return container_network.opened(self.home, start)
 

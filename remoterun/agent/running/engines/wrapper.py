@@ -69,7 +69,7 @@ def prepare_io(run: RunFolder, spec: RunSpec, values: Mapping[str, str], control
     variables = dict(spec.env)
     variables.update(values)
     lines = ["export %s=%s" % (name, quote(value)) for name, value in sorted(variables.items())]
-    lines.append('export REMOTERUN_METRICS="$1/metrics.jsonl"')
+    lines += ['export REMOTERUN_METRICS="$1/metrics.jsonl"', "export REMOTERUN_RUN=%d" % spec.number]
     lines.append('export PYTHONPATH="${PYTHONPATH:+$PYTHONPATH:}"' + quote(control))
     if spec.stdin:  # a path from the top of the work tree, and the command starts somewhere below that
         up = "../" * (spec.workdir.count("/") + 1) if spec.workdir else ""
