@@ -242,7 +242,7 @@ def _host(
         return run, how.session
     assert how.plan is not None
     if run.renting is None:
-        run = renting.begin(connections, run, how.plan)
+        run = renting.begin(connections, run, how.plan, prepared.request.timeout)
     for mount in prepared.request.mounts:
         _archive_mount(connections, run, mount, prepared.saved, talk.progress)
     run, session = renting.rent(connections, run, how.plan, talk.waiting, held)

@@ -394,7 +394,8 @@ def hosts_table(found: Sequence[RentedHost], uses: Mapping[str, HostNow], as_jso
             brief_ago(host.began),
             dollars(host.cost(now)),
             dollars(replace(host, began=since).cost(now)) if (since := uses[host.id].idle_since) else "",
-            duration(uses[host.id].ends(host, now) - now),
+            "yes" if host.guarded else "no",
+            f"{duration(-left)} late" if (left := uses[host.id].ends(host, now) - now) < 0 else duration(left),
         ]
         for host in found
     ]
@@ -408,6 +409,7 @@ def hosts_table(found: Sequence[RentedHost], uses: Mapping[str, HostNow], as_jso
         Column("SINCE", drop=1),
         Column("COST", right=True),
         Column("IDLE", right=True, drop=6),
+        Column("GUARD", drop=7),
         Column("ENDS IN", right=True),
     ]
     table(heads, rows)
