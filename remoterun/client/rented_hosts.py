@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import math
 import time
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -57,7 +58,7 @@ class HostNow:
     """The number of the run that it serves."""
     idle_since: float | None = None
     """When its last run ended; None while it has one."""
-    run_ends: float = float("inf")
+    run_ends: float = math.inf
     """When its run must have ended."""
 
     def ends(self, host: RentedHost, now: float) -> float:
@@ -97,7 +98,8 @@ class RentedHosts:
             for use in run.renting.hosts:
                 known = found.get(use.id, HostNow())
                 if use.ended is None:
-                    found[use.id] = HostNow(run.number, run_ends=run.renting.ends(run.started))
+                    ends = (run.started or math.inf) + (run.renting.timeout or math.inf)
+                    found[use.id] = HostNow(run.number, run_ends=min(run.renting.deadline, ends))
                 elif known.run is None:
                     found[use.id] = HostNow(idle_since=max(use.ended, known.idle_since or 0.0))
         return {host.id: found.get(host.id, HostNow()) for host in hosts}

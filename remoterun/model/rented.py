@@ -65,12 +65,6 @@ class HostUse:
         """When it ends if no other run comes; None while the run has it."""
         return None if self.ended is None else max(min(self.ended + self.idle, self.deadline), self.ended)
 
-    @property
-    def idle_cost(self) -> float | None:
-        """US dollars that it costs at the most from the end of the run until then."""
-        until = self.idle_end
-        return None if until is None else replace(self, began=self.ended or 0.0, ended=until).cost(until, at_most=True)
-
 
 @dataclass(frozen=True)
 class Renting:
@@ -105,17 +99,12 @@ class Renting:
         known = [cost for cost in costs if cost is not None]
         return sum(known) if len(known) == len(costs) else None
 
-    def ends(self, started: float | None) -> float:
-        """When its command must have ended, if it has `started` then."""
-        return self.deadline if started is None or not self.timeout else min(self.deadline, started + self.timeout)
-
     def given_back_at(self, moment: float) -> Renting:
         """A copy in which the last host was given back at `moment`, or at its deadline, if that was before."""
         *earlier, last = self.hosts
         return replace(self, hosts=(*earlier, replace(last, ended=min(moment, last.deadline or moment))))
 
     def with_host(self, token: str, change: Callable[[HostUse], HostUse]) -> Renting:
-        """A copy in which that host is changed."""
         return replace(self, hosts=tuple(change(each) if each.token == token else each for each in self.hosts))
 
     def shown(self) -> dict[str, Any]:

@@ -153,8 +153,7 @@ class RentedHost:
         return self.alive and self.deadline + LATE < now
 
     def until(self, now: float) -> float:
-        """Until when it costs: `now` while it is there; else its end, or its deadline where its provider does not say,
-        and at least what is taken for each."""
+        """Until when it costs: `now` while it is there; else its end, or by its deadline, a minute at the least."""
         ended = self.ended or (min(now, self.deadline) if self.state in LOST else now)
         return now if self.alive else max(ended, self.began + LEAST)
 

@@ -369,7 +369,8 @@ def host_goes_on(use: HostUse) -> None:
     until = use.idle_end
     if until is None or until <= time.time():
         return
-    most = f" ({dollars(use.idle_cost)} at the most)" if use.idle_cost is not None else ""
+    cost = replace(use, began=use.ended or until, ended=until).cost(until, at_most=True)
+    most = "" if cost is None else f" ({dollars(cost)} at the most)"
     line(f"  its host stays for another run, at {hourly(use.hourly)}, until {when(until)}{most}")
     line(f"  `remoterun machines rm {use.id}` ends it now")
 

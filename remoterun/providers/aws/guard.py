@@ -1,8 +1,7 @@
-"""The guard outside of a host: a schedule of AWS's own, which terminates it shortly after its deadline; and an alarm,
-which does so once it hangs, and needs no role of ours.
+"""The guard outside of a host: a schedule of AWS's own terminates it shortly after its deadline, and an alarm, which
+needs no role of ours, once it hangs. All else that ends a host runs in its own system, and ends nothing then.
 
-All else that ends a host runs in its own system, and ends nothing once that hangs. Both are named by the host's token.
-A schedule fires once, and is deleted by AWS then; it costs nothing. An alarm stays, and many of them cost.
+Both are named by the host's token. A schedule fires once, and is deleted by AWS then; an alarm stays, and many cost.
 """
 
 from __future__ import annotations
@@ -24,16 +23,15 @@ NEW = 120.0
 
 
 def make(calls: Calls, region: str, instance: str, token: str, deadline: float, role: str) -> None:
-    """Let AWS end a host that hangs; and, by a role (its ARN) where there is one, after its deadline, with which it
-    marks the host. May be repeated. Blocks for half a minute where the role is new. Raises `ProviderError`,
-    `ProviderUnreachable`."""
+    """Let AWS end a host that hangs, and by a role (its ARN; or "") also after its deadline. May be repeated.
+    Blocks for half a minute where the role is new. Raises `ProviderError`, `ProviderUnreachable`."""
     partition = "aws-cn" if region.startswith("cn-") else "aws-us-gov" if region.startswith("us-gov-") else "aws"
     does = {"AlarmName": token, "AlarmActions": [f"arn:{partition}:automate:{region}:ec2:terminate"]}
-    metric = {"MetricName": "StatusCheckFailed", "Dimensions": [{"Name": "InstanceId", "Value": instance}]}
+    host = [{"Name": "InstanceId", "Value": instance}]
+    metric = {"Namespace": "AWS/EC2", "MetricName": "StatusCheckFailed", "Dimensions": host}
     least = {"Statistic": "Minimum", "ComparisonOperator": "GreaterThanOrEqualToThreshold", "Threshold": 1.0}
-    times = {"Period": 300, "EvaluationPeriods": 3}  # a reboot takes less
     with contextlib.suppress(RemoterunError) if role else contextlib.nullcontext():  # the schedule does
-        calls("cloudwatch", "put_metric_alarm", region, Namespace="AWS/EC2", **metric, **least, **times, **does)
+        calls("cloudwatch", "put_metric_alarm", region, Period=300, EvaluationPeriods=3, **metric, **least, **does)
     if not role:
         return
     latest = deadline + calls.clock_skew + GUARD_LATE
@@ -63,12 +61,6 @@ def remove(calls: Calls, region: str, token: str) -> None:
     calls.if_there("cloudwatch", "delete_alarms", region, AlarmNames=[token])
 
 
-def scheduled(calls: Calls, region: str) -> dict[str, datetime.datetime]:
-    """The tokens of the hosts in a region that have a schedule, and when that was made. Raises as `make`."""
-    found = calls.pages("scheduler", "list_schedules", region, "Schedules", NamePrefix="rr-")
-    return {each["Name"]: each["CreationDate"] for each in found}
-
-
 def leftovers(
     calls: Calls, region: str, instances: Iterable[dict[str, Any]], everything: bool = False
 ) -> list[Leftover]:
@@ -83,7 +75,8 @@ def leftovers(
         found = calls.pages("cloudwatch", "describe_alarms", region, "MetricAlarms", AlarmNamePrefix="rr-")
         listed = {each["AlarmName"]: each["AlarmConfigurationUpdatedTimestamp"] for each in found}
     with contextlib.suppress(Refused, ProviderUnreachable):
-        listed |= scheduled(calls, region)
+        found = calls.pages("scheduler", "list_schedules", region, "Schedules", NamePrefix="rr-")
+        listed |= {each["Name"]: each["CreationDate"] for each in found}
     return [
         Leftover("guard", f"{region}/{name}", "ends a host" if name in alive else "its host is gone")
         for name, made in listed.items()

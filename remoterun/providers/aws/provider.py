@@ -18,7 +18,7 @@ from remoterun.errors import NotFound, RemoterunError
 from remoterun.model import MachineType, Rental
 from remoterun.providers.aws import catalogue, endpoint, guard, image, network, quotas, roles, tags
 from remoterun.providers.aws.acquire import Acquisition, address_of, describe
-from remoterun.providers.aws.calls import Calls, Refused
+from remoterun.providers.aws.calls import DEFAULT_REGION, Calls, Refused
 from remoterun.providers.base import (
     Identity,
     Intent,
@@ -35,8 +35,6 @@ from remoterun.providers.folder import HostFolder
 from remoterun.sizes import iso
 
 Found = TypeVar("Found")
-BILLING = "us-east-1"
-"""The region that has the bill of all others."""
 
 
 class AWS:
@@ -121,8 +119,7 @@ class AWS:
         def ask(region: str) -> list[Leftover]:
             hosts = self._instances(region)
             found = self._examined(region, hosts, everything).values()
-            schedules = guard.leftovers(self.calls, region, hosts, everything)
-            return [*(each for each in found if each is not None), *schedules]
+            return [*filter(None, found), *guard.leftovers(self.calls, region, hosts, everything)]
 
         found = self._in_all(self._regions(), ask, note)
         try:
@@ -165,7 +162,7 @@ class AWS:
         }
         return [
             Spent(day["TimePeriod"]["Start"], float(group["Metrics"]["UnblendedCost"]["Amount"]), token)
-            for day in self.calls.pages("ce", "get_cost_and_usage", BILLING, "ResultsByTime", **asked)
+            for day in self.calls.pages("ce", "get_cost_and_usage", DEFAULT_REGION, "ResultsByTime", **asked)
             for group in day["Groups"]
             if (token := group["Keys"][0].partition("$")[2])  # without one it is all else of the account
         ]
@@ -263,7 +260,8 @@ class AWS:
             found.append(rented)
         if token is None and any(each.alive for each in found):
             with contextlib.suppress(Refused, ProviderUnreachable):  # the tag says that there was one
-                scheduled = guard.scheduled(self.calls, region)
+                listed = self.calls.pages("scheduler", "list_schedules", region, "Schedules", NamePrefix="rr-")
+                scheduled = {each["Name"] for each in listed}
                 found = [replace(each, guarded=each.token in scheduled) for each in found]
         return found
 
