@@ -214,8 +214,7 @@ def _how_it_ended(connections: Connections, run: Run, rented: RentedHost | None)
         status = known._replace(ended=now, message=message)
     run = connections.registry.run(run.number)
     if run.renting is not None and (rented is None or rented.state in LOST):
-        gone = run.renting.with_host(run.host.rented or "", lambda use: replace(use, gone=True))
-        connections.registry.rent(run, gone)
+        connections.registry.rent(run, run.renting.with_host(run.host.rented or "", partial(replace, gone=True)))
         if rented is not None:
             change_use(connections, rented, lambda use: use.until(rented.ended, by))
     return by_our_clock(status)._replace(images=())

@@ -142,9 +142,6 @@ def plan(
             limit = left, "the end of this host"
     else:
         offers, provider = _offers(connections, machine), connections.provider(rental.provider)
-        for folder in HostFolder.all(connections.config.home):
-            if (known := folder.rented()) is not None and known.late(time.time()):
-                _there(connections, provider, folder)
         provider.check_quotas(offers)
         roles = provider.roles()
         limit = hours(machine, offers, aws.max_cost)
@@ -250,8 +247,7 @@ def host_ended(connections: Connections, rented: RentedHost, by: str) -> None:
         renting = run.renting
         if renting is not None and run.key == rented.run and all(host.id != rented.id for host in renting.hosts):
             connections.registry.rent(run, _with_host(renting, rented, rented.began))
-    since = rented.ended if rented.state in LOST else time.time()
-    change_use(connections, rented, lambda use: use.until(since, by))
+    change_use(connections, rented, lambda use: use.until(rented.ended if rented.state in LOST else time.time(), by))
 
 
 def _reuse(
@@ -436,7 +432,8 @@ def _kept(
         fits = priced and _kind(host.offer, anything) in kinds
         return fits and _left(host) > hours(machine, (host.offer,), aws.max_cost)[0] * WORTH_KEEPING
 
-    folders = [each for each in HostFolder.all(connections.config.home) if suits(each, each.rented())]
+    known = [(each, each.rented()) for each in HostFolder.all(connections.config.home)]
+    folders = [each for each, host in known if suits(each, host) or (host is not None and host.late(time.time()))]
     for folder in _free(connections, folders, users, waiting):
         host = _there(connections, provider, folder)
         if host is not None and suits(folder, host):

@@ -177,6 +177,7 @@ def test_what_an_account_refuses_is_done_without(cloud: Cloud, client: Client, t
     assert f"alarm {rented.token}" in cloud.left_behind()
     found = client.aws.find(rented.token)
     assert found is not None and found.state == "gone" and f"alarm {rented.token}" not in cloud.left_behind()
+    assert not found.was_ended and "had hung" in found.why
     cloud.denied = {"cloudwatch:PutMetricAlarm"}
     without = Client(tmp_path / "without", Settings(roles=False))
     rented, said = without.acquire(), list[str]()

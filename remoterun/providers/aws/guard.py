@@ -23,15 +23,16 @@ NEW = 120.0
 
 
 def make(calls: Calls, region: str, instance: str, token: str, deadline: float, role: str) -> None:
-    """Let AWS end a host that hangs, and by a role (its ARN; or "") also after its deadline. May be repeated.
-    Blocks for half a minute where the role is new. Raises `ProviderError`, `ProviderUnreachable`."""
+    """Let AWS end a host that does not answer for 15 minutes (a reboot takes less), and by a role (its ARN; or "") also
+    after its deadline. May be repeated. Blocks for half a minute where the role is new. Raises `ProviderError`,
+    `ProviderUnreachable`; not for the alarm where there is a role."""
     partition = "aws-cn" if region.startswith("cn-") else "aws-us-gov" if region.startswith("us-gov-") else "aws"
-    does = {"AlarmName": token, "AlarmActions": [f"arn:{partition}:automate:{region}:ec2:terminate"]}
-    host = [{"Name": "InstanceId", "Value": instance}]
-    metric = {"Namespace": "AWS/EC2", "MetricName": "StatusCheckFailed", "Dimensions": host}
+    host, end = [{"Name": "InstanceId", "Value": instance}], f"arn:{partition}:automate:{region}:ec2:terminate"
+    metric = {"Namespace": "AWS/EC2", "MetricName": "StatusCheckFailed", "Dimensions": host, "Period": 300}
+    does = {"AlarmName": token, "AlarmActions": [end], "EvaluationPeriods": 3, "TreatMissingData": "ignore"}
     least = {"Statistic": "Minimum", "ComparisonOperator": "GreaterThanOrEqualToThreshold", "Threshold": 1.0}
     with contextlib.suppress(RemoterunError) if role else contextlib.nullcontext():  # the schedule does
-        calls("cloudwatch", "put_metric_alarm", region, Period=300, EvaluationPeriods=3, **metric, **least, **does)
+        calls("cloudwatch", "put_metric_alarm", region, **metric, **least, **does)
     if not role:
         return
     latest = deadline + calls.clock_skew + GUARD_LATE
@@ -55,10 +56,12 @@ def make(calls: Calls, region: str, instance: str, token: str, deadline: float, 
     calls.patiently("ec2", "create_tags", region, Resources=[instance], Tags=[label])
 
 
-def remove(calls: Calls, region: str, token: str) -> None:
-    """Delete the schedule and the alarm of a host. Those that are gone are fine."""
+def remove(calls: Calls, region: str, token: str) -> bool:
+    """Delete the schedule and the alarm of a host. Those that are gone are fine. Whether the alarm has ended it."""
     calls.if_there("scheduler", "delete_schedule", region, Name=token)
+    found = calls("cloudwatch", "describe_alarms", region, AlarmNames=[token])["MetricAlarms"]
     calls.if_there("cloudwatch", "delete_alarms", region, AlarmNames=[token])
+    return any(each["StateValue"] == "ALARM" for each in found)
 
 
 def leftovers(

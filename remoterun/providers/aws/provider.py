@@ -90,7 +90,8 @@ class AWS:
         host = min(found, key=lambda each: (not each.alive, each.state == "gone", -each.began), default=None)
         if host is not None and host.state == "gone":
             with contextlib.suppress(RemoterunError):  # its alarm would go on to cost
-                guard.remove(self.calls, host.offer.region, host.token)
+                if guard.remove(self.calls, host.offer.region, host.token):
+                    host = replace(host, was_ended=False, why="AWS ended it, as it had hung for 15 minutes")
         return host
 
     def guard(self, rented: RentedHost) -> RentedHost:
