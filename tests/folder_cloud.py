@@ -57,7 +57,8 @@ class Folders:
     """`ROOT/hosts/TOKEN` is the home of a host, `ROOT/rented/TOKEN` what is known of it; `ROOT/environment` names a
     home whose environment all of them use. While there is a file `ROOT/full`, nothing can be had; with `ROOT/broken`
     no host comes to answer; with one of the name `ROOT/ID stays`, that host is not released; with `ROOT/role` hosts
-    save by a role, whose credentials the metadata service gives that the environment names."""
+    save by a role, whose credentials the metadata service gives that the environment names; `ROOT/no guard` says why
+    hosts can't be guarded."""
 
     def __init__(self, root: Path, laptop: Path | None = None) -> None:
         """`laptop`: the home of the client."""
@@ -120,6 +121,13 @@ class Folders:
         """Also those that are gone."""
         found = [self.find(token) for token in sorted(os.listdir(self.root / "rented")) if "." not in token]
         return [rented for rented in found if rented is not None]
+
+    def guard(self, rented: RentedHost) -> RentedHost:
+        if (self.root / "no guard").exists():
+            raise ProviderError((self.root / "no guard").read_text())
+        guarded = replace(rented, guarded=True)
+        self._keep(guarded)
+        return guarded
 
     def admit(self, rented: RentedHost) -> None:
         pass

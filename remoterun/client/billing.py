@@ -15,14 +15,13 @@ from typing import Any
 
 from remoterun.agent.shared.files import write_whole
 from remoterun.client.connections import Connections
+from remoterun.client.rented_runs import met
 from remoterun.errors import NoLogin, RemoterunError, UsageError
 from remoterun.machines import BUCKET
 from remoterun.model import HostUse
-from remoterun.providers.base import RentedHost, Spent, unheard
+from remoterun.providers.base import LEAST, RentedHost, Spent, unheard
 from remoterun.sizes import dollars
 
-LEAST = 60.0
-"""Seconds of a host that AWS takes money for, once a host."""
 FRESH = 6 * 3600.0
 """Seconds for which what AWS's bill says holds: a question costs a cent, and the bill is written some times a day."""
 SPENT = "spent.json"
@@ -168,7 +167,7 @@ ACTIVATE = f"aws ce update-cost-allocation-tags-status --cost-allocation-tags-st
 def _listed(connections: Connections, note: Callable[[str], None]) -> list[RentedHost]:
     """The hosts that there are, by their tags; none where they can't be asked for."""
     try:
-        return [host for provider in connections.providers() for host in provider.hosts(note)]
+        return [met(connections, host) for provider in connections.providers() for host in provider.hosts(note)]
     except RemoterunError as error:
         if not isinstance(error, NoLogin) or connections.registry.rentings():  # else nobody rents from here
             note(f"hosts of other clients are not counted: {error.message}")
@@ -181,11 +180,12 @@ def _shares(connections: Connections, listed: Sequence[RentedHost], since: float
     for number, renting in connections.registry.rentings():
         for use in renting.hosts:
             uses.setdefault(use.id, []).append((use.began, str(number), use))
-    there = {host.id: (host, min(now, host.deadline) if host.ended is None else host.ended) for host in listed}
+    there = {host.id: (host, host.until(now)) for host in listed}
     for id, had in uses.items():
         had.sort(key=lambda each: each[0])
         began, last = had[0][0], had[-1][2]
         ended = min(now, last.deadline or now if last.ended is None else last.idle_end or last.ended)
+        ended = max(ended, began + LEAST)
         if id in there:
             host, ended = there.pop(id)
             began = min(began, host.began)
@@ -203,8 +203,8 @@ def _of_host(
     type: str, price: float | None, began: float, ended: float, uses: list[tuple[str, float, float]], since: float
 ) -> Iterator[Share]:
     """`uses`: who had it from when until when, in order. What is missing to the least that is paid for is idle time."""
-    at, last = began, max(ended, began + LEAST)
-    for who, start, end in [*uses, (IDLE, last, last)]:
+    at = began
+    for who, start, end in [*uses, (IDLE, ended, ended)]:
         for name, until in ((IDLE, start), (who, end)):
             while at < until:
                 midnight = (at // 86400 + 1) * 86400

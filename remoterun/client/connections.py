@@ -54,6 +54,7 @@ class Connections:
         self.config = config or configuration.load()
         self.closed = threading.Event()
         self.warn = warn
+        self.warned_of: set[str] = set()  # ids of rented hosts
         self._question = threading.Lock()  # held while a person is asked something
         self._prompts = _one_at_a_time(prompts or Prompts(), self._question)
         self._lock = threading.Lock()  # guards what follows; not held while a host is opened

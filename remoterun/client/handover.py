@@ -255,7 +255,7 @@ def _host(
         return run, how.session
     assert how.plan is not None
     if run.renting is None:
-        run = renting.begin(connections, run, how.plan)
+        run = renting.begin(connections, run, how.plan, prepared.request.timeout)
     for resource in (mount.resource for mount in prepared.request.mounts):
         if resource.kind == "uploads":
             archive_upload(connections, resource.name, talk.progress, resource.version)

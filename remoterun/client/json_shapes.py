@@ -126,6 +126,7 @@ def rented_host(host: RentedHost, use: HostNow) -> dict[str, Any]:
     return {
         **{name: getattr(host, name) for name in ("id", "token", "state", "run", "number", "attempt", "owner")},
         **{name: getattr(host.offer, name) for name in ("type", "region", "zone", "spot", "price", "extra")},
+        "guarded": host.guarded,
         "began": iso(host.began),
         "ends_at": iso(host.deadline),
         "cost": host.cost(time.time()),

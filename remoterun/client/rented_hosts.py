@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import math
 import time
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from remoterun import config as configuration
 from remoterun import machines
@@ -17,6 +18,7 @@ from remoterun.archive.s3_errors import NoBucket
 from remoterun.client import billing, renting, upkeep
 from remoterun.client.billing import Bill
 from remoterun.client.connections import Connections
+from remoterun.client.rented_runs import met
 from remoterun.client.renting import Plan
 from remoterun.client.runs import Runs
 from remoterun.errors import HostError, RemoterunError
@@ -24,14 +26,10 @@ from remoterun.model import MachineType, Run
 from remoterun.providers.base import Identity, Leftover, ProviderError, RentedHost, Roles, unheard
 from remoterun.providers.folder import HostFolder
 
-LATE = 300.0
-"""Seconds past its deadline from which on a host should have ended: clocks differ, and shutting down takes a while."""
 LOOK = 10.0
 """Seconds that a machine has to say how its runs are."""
 ENDING, ASK = 300.0, 2.0
 """Seconds until hosts that were ended are gone, and between two looks whether they are."""
-HERE = "by `machines %s` here"
-"""Who ended a host."""
 OBJECTS = "objects"
 """The kind of what is left over in the bucket."""
 BUCKET = "bucket"
@@ -60,11 +58,13 @@ class HostNow:
     """The number of the run that it serves."""
     idle_since: float | None = None
     """When its last run ended; None while it has one."""
+    run_ends: float = math.inf
+    """When its run must have ended."""
 
     def ends(self, host: RentedHost, now: float) -> float:
         """When it ends, if no other run comes: a host stays past its idle minutes for outputs that are saved nowhere
         else and for a transfer, until its deadline at the most."""
-        idle_end = host.deadline if self.idle_since is None else self.idle_since + host.idle
+        idle_end = (self.run_ends if self.idle_since is None else self.idle_since) + host.idle
         return min(idle_end, host.deadline) if idle_end > now else host.deadline
 
 
@@ -83,8 +83,8 @@ class RentedHosts:
     def list(self, note: Callable[[str], None] = unheard) -> Sequence[RentedHost]:
         """All hosts of ours that are not gone, oldest first, from their tags alone: also those that another client
         rented. Raises `ProviderError`, `HostUnreachable`."""
-        found = [host for provider in self._connections.providers() for host in provider.hosts(note)]
-        return sorted(found, key=lambda host: host.began)
+        listed = [host for provider in self._connections.providers() for host in provider.hosts(note)]
+        return sorted([met(self._connections, host) for host in listed], key=lambda host: host.began)
 
     def uses(self, hosts: Sequence[RentedHost], wait: float = LOOK) -> Mapping[str, HostNow]:
         """What hosts of this client do now, by their ids. They are asked about runs that went on when they were last
@@ -94,10 +94,12 @@ class RentedHosts:
         found: dict[str, HostNow] = {}
         for run in runs:
             run = self._connections.registry.run(run.number)
-            for use in run.renting.hosts if run.renting is not None else ():
+            assert run.renting is not None
+            for use in run.renting.hosts:
                 known = found.get(use.id, HostNow())
                 if use.ended is None:
-                    found[use.id] = HostNow(run.number)
+                    ends = (run.started or math.inf) + (run.renting.timeout or math.inf)
+                    found[use.id] = HostNow(run.number, run_ends=min(run.renting.deadline, ends))
                 elif known.run is None:
                     found[use.id] = HostNow(idle_since=max(use.ended, known.idle_since or 0.0))
         return {host.id: found.get(host.id, HostNow()) for host in hosts}
@@ -116,8 +118,8 @@ class RentedHosts:
         """
         provider, host = renting.find_host(self._connections, id)
         provider.release(host)
-        renting.host_ended(self._connections, host.token, host.ended or time.time(), HERE % "rm")
-        return host
+        renting.host_ended(self._connections, host, "by `machines rm` here")
+        return replace(host, state="ending")
 
     def leftovers(self, note: Callable[[str], None] = unheard, everything: bool = False) -> Sequence[Leftover]:
         """What `machines gc aws` would end or remove: hosts of this client that no run of it needs, hosts of anybody
@@ -175,10 +177,7 @@ class RentedHosts:
         if not everything and self._why_left(host, _needed(self._connections.registry.runs())) is None:
             return False
         provider.release(host)
-        for run in self._connections.registry.runs():
-            if run.key == host.run and run.renting is not None:
-                renting.count(self._connections, run, host)
-        renting.host_ended(self._connections, host.token, host.ended or time.time(), HERE % "gc aws")
+        renting.host_ended(self._connections, host, "by `machines gc aws` here")
         return True
 
     def clear_all(
@@ -221,7 +220,7 @@ class RentedHosts:
 
     def _why_left(self, host: RentedHost, needed: Container[str]) -> str | None:
         """Why nobody needs a host; None if somebody may."""
-        if host.alive and host.deadline + LATE < time.time():
+        if host.late(time.time()):
             return "it should have ended by itself"
         if not host.ours:
             return None

@@ -18,9 +18,11 @@ from remoterun.client.archiving import archive_of, grant, machine_of, record_ima
 from remoterun.client.connections import Connections, check_home
 from remoterun.client.stores import ArchiveStore, HostStore, Store, place_of
 from remoterun.errors import ConfigError, HostError, HostUnreachable, NoLogin, RemoterunError, UsageError
-from remoterun.model import MachineType, Run, by_our_clock
-from remoterun.providers.base import ProviderError, RentedHost
+from remoterun.machines import BUCKET
+from remoterun.model import HostUse, MachineType, Run, by_our_clock
+from remoterun.providers.base import LOST, ProviderError, RentedHost
 from remoterun.session import Session
+from remoterun.sizes import duration, hourly
 
 if TYPE_CHECKING:
     from remoterun.providers.base import Provider
@@ -28,8 +30,6 @@ if TYPE_CHECKING:
 Answer = dict[str, RunStatus | HostError]
 """By the keys of runs: what their machine reports, or why that is not known."""
 
-LOST = ("gone", "stopped")
-"""The states of a host that its provider knows, and that will not come back: nothing of ours starts one again."""
 SOON = 1.5
 """Seconds that a host has to answer before its provider is asked, too."""
 BEFORE_IT_ENDS = 1800.0
@@ -117,9 +117,37 @@ def ask_provider(connections: Connections, run: Run) -> RentedHost | None:
     """The host of a run as its provider knows it. Raises `HostError` where that can't be asked."""
     try:
         connections.need_login("whether its host is there is asked of AWS")
-        return _provider(connections, run).find(run.host.rented or "")
+        found = _provider(connections, run).find(run.host.rented or "")
+        return None if found is None else met(connections, found)
     except (ProviderError, NoLogin) as error:  # as for credentials that are over: it says nothing of the host
         raise HostUnreachable(f"{run.host.name} does not answer, and {error.message}", hint=error.hint)
+
+
+def met(connections: Connections, host: RentedHost) -> RentedHost:
+    """What every command does with a host that it meets: it says that one should have ended, and what it costs; and it
+    lets the provider end one of this home that has no guard, or says why that can't be. The host then."""
+    says, now = "", time.time()
+    if host.late(now):
+        ago, costs = duration(now - host.deadline), "" if host.hourly is None else f" and costs {hourly(host.hourly)}"
+        says = f"should have ended {ago} ago{costs}: `remoterun machines rm {host.id}` ends it"
+        change_use(connections, host, lambda use: replace(use, deadline=now))
+    elif host.ours and host.alive and not host.guarded and connections.config.aws.roles:
+        try:
+            host = connections.provider(BUCKET).guard(host)
+            change_use(connections, host, lambda use: replace(use, guarded=host.guarded))
+        except RemoterunError as error:
+            says = f"is ended by its own clock alone: {error.message}"
+    if says and host.id not in connections.warned_of:
+        connections.warned_of.add(host.id)
+        connections.warn(f"the host {host.id} {says}")
+    return host
+
+
+def change_use(connections: Connections, host: RentedHost, change: Callable[[HostUse], HostUse]) -> None:
+    """Change what is known of a host, for each run that had it."""
+    for run in connections.registry.runs():
+        if run.renting is not None and any(use.token == host.token for use in run.renting.hosts):
+            connections.registry.rent(run, run.renting.with_host(host.token, change))
 
 
 def renew(connections: Connections, run: Run, session: Session, status: RunStatus | None = None) -> Run:
@@ -186,8 +214,7 @@ def _how_it_ended(connections: Connections, run: Run, rented: RentedHost | None)
         status = known._replace(ended=now, message=message)
     run = connections.registry.run(run.number)
     if run.renting is not None and (rented is None or rented.state in LOST):
-        renting = run.renting.host_is_gone(run.host.rented or "")
+        connections.registry.rent(run, run.renting.with_host(run.host.rented or "", partial(replace, gone=True)))
         if rented is not None:
-            renting = renting.host_ended(rented.token, rented.ended or time.time(), by)
-        connections.registry.rent(run, renting)
+            change_use(connections, rented, lambda use: use.until(rented.ended, by))
     return by_our_clock(status)._replace(images=())

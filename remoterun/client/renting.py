@@ -15,11 +15,11 @@ from remoterun.agent.shared.asked import WAIT_FOR_LOGIN
 from remoterun.agent.shared.states import RunState
 from remoterun.client import archiving, billing
 from remoterun.client.connections import Connections
-from remoterun.client.rented_runs import find_store, record_status
+from remoterun.client.rented_runs import change_use, find_store, met, record_status
 from remoterun.client.stores import told
 from remoterun.errors import HostError, LinkLost, NotFound, RemoterunError, UsageError
 from remoterun.model import HostUse, MachineType, Rental, Renting, Run, RunRequest
-from remoterun.providers.base import Intent, NoCapacity, Offer, Provider, ProviderError, RentedHost, Roles
+from remoterun.providers.base import LOST, Intent, NoCapacity, Offer, Provider, ProviderError, RentedHost, Roles
 from remoterun.providers.folder import HostFolder
 from remoterun.session import Session
 from remoterun.sizes import dollars, hourly
@@ -166,11 +166,11 @@ def plan(
     return found
 
 
-def begin(connections: Connections, run: Run, plan: Plan) -> Run:
+def begin(connections: Connections, run: Run, plan: Plan, timeout: float | None) -> Run:
     """Record what a run may have of rented hosts, before there is any. Raises `NotFound` without a bucket."""
     bucket = connections.bucket().bucket or ""
     deadline = time.time() + plan.hours * 3600
-    return connections.registry.rent(run, Renting(deadline, plan.attempts, 1, bucket))
+    return connections.registry.rent(run, Renting(deadline, plan.attempts, 1, bucket, timeout=timeout))
 
 
 def rent(
@@ -207,7 +207,7 @@ def rent(
             raise NoCapacity("the host that was free is gone, and others cost more", hint="try again")
     rented = provider.acquire(intent, offers, waiting)
     lost = ["saves by what this login signs"] if plan.roles.writer and not rented.writer else []
-    lost += ["is ended by its own clock alone"] if plan.roles.guard and not rented.guarded else []
+    lost += ["is ended by its own clock alone"] if not rented.guarded and provider.roles() != plan.roles else []
     if lost:
         connections.warn(f"the host {rented.id} {' and '.join(lost)}: {provider.roles().why_not}")
     run = connections.registry.rent(run, _with_host(renting, rented, rented.began))
@@ -237,25 +237,17 @@ def give_back(connections: Connections, run: Run) -> None:
     if renting.hosts and renting.hosts[-1].ended is None:
         run = connections.registry.rent(run, renting.given_back_at(time.time()))
     if rented is not None:
-        count(connections, run, rented)
-        host_ended(connections, rented.token, rented.ended or time.time())
+        host_ended(connections, rented, "by this machine, as no run began there")
 
 
-def count(connections: Connections, run: Run, rented: RentedHost) -> None:
-    """Let a host that was rented for a run, and has ended now, count in what the run cost, if it never came to serve
-    it."""
-    renting = _renting(run)
-    if all(host.id != rented.id for host in renting.hosts):
-        use = _use(rented, rented.began).until(rented.ended or time.time())
-        connections.registry.rent(run, replace(renting, hosts=(*renting.hosts, use)))
-
-
-def host_ended(connections: Connections, token: str, moment: float, by: str = "") -> None:
-    """Record that a host is gone since `moment` (seconds since 1970), and by whom, for each run that had it. May be
-    repeated: the first moment and the first word count."""
+def host_ended(connections: Connections, rented: RentedHost, by: str) -> None:
+    """Record that a host is gone, and by whom, for each run that had it, and for the one that it was rented for and
+    never came to serve. May be repeated: the first word counts."""
     for run in connections.registry.runs():
-        if run.renting is not None and any(host.token == token for host in run.renting.hosts):
-            connections.registry.rent(run, run.renting.host_ended(token, moment, by))
+        renting = run.renting
+        if renting is not None and run.key == rented.run and all(host.id != rented.id for host in renting.hosts):
+            connections.registry.rent(run, _with_host(renting, rented, rented.began))
+    change_use(connections, rented, lambda use: use.until(rented.ended if rented.state in LOST else time.time(), by))
 
 
 def _reuse(
@@ -296,6 +288,7 @@ def _use(rented: RentedHost, began: float) -> HostUse:
         limit=offer.limit,
         idle=rented.idle,
         deadline=rented.deadline,
+        guarded=rented.guarded,
     )
 
 
@@ -439,7 +432,8 @@ def _kept(
         fits = priced and _kind(host.offer, anything) in kinds
         return fits and _left(host) > hours(machine, (host.offer,), aws.max_cost)[0] * WORTH_KEEPING
 
-    folders = [each for each in HostFolder.all(connections.config.home) if suits(each, each.rented())]
+    known = [(each, each.rented()) for each in HostFolder.all(connections.config.home)]
+    folders = [each for each, host in known if suits(each, host) or (host is not None and host.late(time.time()))]
     for folder in _free(connections, folders, users, waiting):
         host = _there(connections, provider, folder)
         if host is not None and suits(folder, host):
@@ -469,7 +463,7 @@ def _free(
 def _there(connections: Connections, provider: Provider, folder: HostFolder) -> RentedHost | None:
     """A host that can be used; None for one that is gone, or ends. While it answers, its provider is not asked."""
     known = folder.rented()
-    if known is not None and known.machine is not None:
+    if known is not None and known.machine is not None and not known.late(time.time()):
         machine = known.machine
         ask = {machine: lambda: connections.session(machine).stay().cancel()}
         answer = connections.ask_all(ask, ANSWERS, provider_wait=ANSWERS)[machine]
@@ -481,7 +475,7 @@ def _there(connections: Connections, provider: Provider, folder: HostFolder) -> 
         host = provider.find(folder.token)
         if host is None or host.state == "gone":
             folder.remove()
-        elif host.machine is not None and host.state == "running":
+        elif met(connections, host).machine is not None and host.state == "running":
             provider.admit(host)  # the laptop may have moved
             folder.record(host)
             return host

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -28,7 +29,7 @@ class HostUse:
     idle: float = 0.0
     """Seconds that it stays for another run."""
     deadline: float = 0.0
-    """It is gone by then."""
+    """It is gone by then, as far as is known."""
     gone: bool = False
     """Its provider said that it is gone: what the run made is read from the archive."""
     extra: float = 0.0
@@ -37,6 +38,8 @@ class HostUse:
     """The folder in which it saves by its own role, `hosts/WRITER`; empty where it has none."""
     ended_by: str = ""
     """Who ended the host itself, in words, where that is known."""
+    guarded: bool = False
+    """Its provider itself ends it at its deadline."""
 
     @property
     def hourly(self) -> float | None:
@@ -50,22 +53,17 @@ class HostUse:
         until = self.ended or min(now, self.deadline or now)
         return None if price is None else max(until - self.began, 0.0) / 3600 * (price + self.extra)
 
-    def until(self, moment: float, by: str = "") -> HostUse:
-        """A copy for a host that is gone since `moment`; `by` whom."""
-        ended = min(self.ended or moment, moment, self.deadline or moment)
-        idle = min(self.idle, max(moment - ended, 0.0))
-        return replace(self, ended=ended, idle=idle, ended_by=self.ended_by or by)
+    def until(self, moment: float | None, by: str) -> HostUse:
+        """A copy for a host that is gone since `moment`, if that is known; `by` whom. The first word counts."""
+        if self.ended_by or moment is None:
+            return replace(self, ended_by=self.ended_by or by)
+        ended, deadline = min(self.ended or moment, moment), max(self.deadline, moment)
+        return replace(self, ended=ended, idle=moment - ended, deadline=deadline, ended_by=by)
 
     @property
     def idle_end(self) -> float | None:
         """When it ends if no other run comes; None while the run has it."""
         return None if self.ended is None else max(min(self.ended + self.idle, self.deadline), self.ended)
-
-    @property
-    def idle_cost(self) -> float | None:
-        """US dollars that it costs at the most from the end of the run until then."""
-        until = self.idle_end
-        return None if until is None else replace(self, began=self.ended or 0.0, ended=until).cost(until, at_most=True)
 
 
 @dataclass(frozen=True)
@@ -84,6 +82,8 @@ class Renting:
     """The images of its environment, which its host may store in the archive."""
     architecture: str = ""
     """Of its host."""
+    timeout: float | None = None
+    """Seconds that its command may take."""
     hosts: tuple[HostUse, ...] = ()
     """The newest last."""
 
@@ -104,14 +104,8 @@ class Renting:
         *earlier, last = self.hosts
         return replace(self, hosts=(*earlier, replace(last, ended=min(moment, last.deadline or moment))))
 
-    def host_ended(self, token: str, moment: float, by: str = "") -> Renting:
-        """A copy in which that host is gone since `moment`: it costs nothing from then on. `by` whom, in words."""
-        hosts = (each.until(moment, by) if each.token == token else each for each in self.hosts)
-        return replace(self, hosts=tuple(hosts))
-
-    def host_is_gone(self, token: str) -> Renting:
-        """A copy in which the provider has said so of that host."""
-        return replace(self, hosts=tuple(replace(host, gone=host.gone or host.token == token) for host in self.hosts))
+    def with_host(self, token: str, change: Callable[[HostUse], HostUse]) -> Renting:
+        return replace(self, hosts=tuple(change(each) if each.token == token else each for each in self.hosts))
 
     def shown(self) -> dict[str, Any]:
         """For `--json`."""

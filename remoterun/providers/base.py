@@ -40,6 +40,14 @@ class HostNeverCame(HostError):
     """A host was given and did not become usable in time. It was released."""
 
 
+LATE = 300.0
+"""Seconds past its deadline from which on a host should have ended: clocks differ, and shutting down takes a while."""
+LEAST = 60.0
+"""Seconds of a host that AWS takes money for, once a host."""
+LOST = ("gone", "stopped")
+"""The states of a host that its provider knows, and that will not come back: nothing of ours starts one again."""
+
+
 @dataclass(frozen=True)
 class Offer:
     """A type of machine at one place."""
@@ -140,13 +148,19 @@ class RentedHost:
         """US dollars of an hour from now on; None where the price is not known."""
         return self.offer.hourly if self.alive else self.offer.disk if self.state == "stopped" else 0.0
 
+    def late(self, now: float) -> bool:
+        """Whether it should have ended by itself, and is there."""
+        return self.alive and self.deadline + LATE < now
+
+    def until(self, now: float) -> float:
+        """Until when it costs: `now` while it is there; else its end, or by its deadline, a minute at the least."""
+        ended = self.ended or (min(now, self.deadline) if self.state in LOST else now)
+        return now if self.alive else max(ended, self.began + LEAST)
+
     def cost(self, now: float) -> float | None:
-        """US dollars so far, until its end or its deadline, with its disk and its address; None where the price is not
-        known."""
-        if self.offer.hourly is None:
-            return None
-        until = min(now, self.deadline) if self.ended is None else self.ended
-        return max(until - self.began, 0.0) / 3600 * self.offer.hourly
+        """US dollars so far, with its disk and its address; None where the price is not known."""
+        hourly = self.offer.hourly
+        return None if hourly is None else max(self.until(now) - self.began, 0.0) / 3600 * hourly
 
 
 @dataclass(frozen=True)
@@ -231,6 +245,10 @@ class Provider(Protocol):
     def find(self, name: str) -> RentedHost | None:
         """The host of a token, or of the provider's own id; one that is gone, too, for as long as the provider knows
         it. None without one. A place that our records name is asked first, and alone if it knows the host."""
+        ...
+
+    def guard(self, rented: RentedHost) -> RentedHost:
+        """Let the provider itself end a host at its deadline; the host then. Raises as `roles`."""
         ...
 
     def admit(self, rented: RentedHost) -> None:

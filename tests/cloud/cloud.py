@@ -203,9 +203,10 @@ class Cloud:
 
     def left_behind(self) -> list[str]:
         """What would still cost or clutter, in words: instances, volumes, addresses, groups, rules, keys, templates,
-        schedules. Roles are made once (`roles_made`)."""
+        schedules, alarms. Roles are made once (`roles_made`)."""
         found = [f"instance {each.id} ({each.state})" for each in self.machines.values() if each.state != "terminated"]
         found += [f"schedule {schedule.name}" for _, schedule in self.guards.schedules()]
+        found += [f"alarm {alarm.name}" for alarm in self.guards.alarms()]
         for region in ec2_backends[self.account].values():
             found += [f"volume {each}" for each in region.volumes]
             found += [f"address {each.public_ip}" for each in region.addresses]

@@ -158,6 +158,7 @@ def _call(environ: dict[str, Any], body: bytes) -> Call:
             for key, value in json.loads(body or b"{}").items()
         }
     key, region, service = (scope[1], scope[2], scope[3]) if scope else ("", "", "")
+    service = {"monitoring": "cloudwatch"}.get(service, service)  # as policies have it
     action = target.rpartition(".")[2] or parameters.get("Action", environ["PATH_INFO"])
     if service == "scheduler":
         kind, _, rest = action.strip("/").partition("/")
@@ -284,7 +285,7 @@ def _not_allowed(call: Call, cloud: Cloud, action: str) -> Refusal:
 
 
 def _is_json(call: Call) -> bool:
-    return call.service in ("ssm", "servicequotas", "scheduler")
+    return call.service in ("ssm", "servicequotas", "scheduler", "cloudwatch")
 
 
 def _refuse(refusal: Refusal, call: Call, start: Start) -> Iterable[bytes]:

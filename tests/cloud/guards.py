@@ -1,4 +1,4 @@
-"""EventBridge Scheduler: moto answers its calls, and what is due really happens here."""
+"""EventBridge Scheduler and CloudWatch's alarms: moto answers their calls, and what is due really happens here."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from moto.cloudwatch.models import cloudwatch_backends
 from moto.scheduler.models import scheduler_backends
 
 from tests.cloud.machine import USER_SHUTDOWN
@@ -45,6 +46,10 @@ class Guards:
                 for schedule in list(group.schedules.values()):
                     yield group, schedule
 
+    def alarms(self) -> Iterator[Any]:
+        for region in list(cloudwatch_backends[self._cloud.account].values()):
+            yield from list(region.alarms.values())
+
     def _work(self) -> None:
         while not self._closing.wait(LOOK_SECONDS):
             with self._cloud.lock:
@@ -53,10 +58,25 @@ class Guards:
                         self._fire(schedule)
                         if schedule.action_after_completion == "DELETE":
                             group.schedules.pop(schedule.name, None)
+                for alarm in self.alarms():
+                    self._evaluate(alarm)
             self.looks += 1
 
     def _now(self) -> datetime.datetime:
         return datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=self._cloud.clock)
+
+    def _evaluate(self, alarm: Any) -> None:
+        """Do what an alarm is for once its machine has failed its status checks for all of its periods."""
+        (dimension,) = alarm.dimensions
+        machine = self._cloud.machines.get(dimension.value)
+        if machine is None or machine.hangs_since is None or machine.state != "running":
+            return
+        about = alarm.namespace, alarm.metric_name, dimension.name, alarm.statistic, alarm.comparison_operator
+        assert about == ("AWS/EC2", "StatusCheckFailed", "InstanceId", "Minimum", "GreaterThanOrEqualToThreshold")
+        if self._now().timestamp() - machine.hangs_since >= alarm.period * alarm.evaluation_periods:
+            alarm.update_state("its status checks have failed", "{}", "ALARM")
+            if alarm.alarm_actions == [f"arn:aws:automate:{machine.record.region_name}:ec2:terminate"]:
+                machine.end("terminated", USER_SHUTDOWN)
 
     def _fire(self, schedule: Any) -> None:
         cloud = self._cloud

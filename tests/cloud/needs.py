@@ -3,6 +3,7 @@ allow it is for `policies.py`."""
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -54,6 +55,14 @@ def of_call(
         yield Need(f"scheduler:{action}", f"arn:aws:scheduler:{region}:{account}:schedule/default/{name}")
         if "RoleArn" in parameters:
             yield _passed(parameters["RoleArn"], "scheduler.amazonaws.com")
+    elif service == "cloudwatch":
+        for name in (
+            [parameters.get("AlarmName", "*")] if action != "DeleteAlarms" else json.loads(parameters["AlarmNames"])
+        ):
+            yield Need(f"cloudwatch:{action}", f"arn:aws:cloudwatch:{region}:{account}:alarm:{name}")
+        if action == "PutMetricAlarm":  # the first one that does something with EC2
+            asked = {"AWSServiceName": "events.amazonaws.com"}
+            yield from _of_iam("CreateServiceLinkedRole", account, asked)
     elif (service, action) != ("sts", "GetCallerIdentity"):  # which needs nothing
         yield Need(f"{service}:{action}", "*")
 

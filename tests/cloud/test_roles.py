@@ -5,14 +5,18 @@ from __future__ import annotations
 import shlex
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
+import remoterun.client
+from remoterun.config import AWS as Settings
 from remoterun.config import load
 from remoterun.providers.aws import guard, roles
 from remoterun.providers.aws.acquire import describe
 from remoterun.providers.aws.provider import AWS
 from remoterun.providers.base import GUARD_LATE
+from remoterun.sizes import iso
 from tests.cloud.cloud import Cloud
 from tests.cloud.test_aws_hosts import Client, client, gone
 from tests.cloud.test_door import client as login_client
@@ -104,18 +108,24 @@ def test_a_host_that_hangs_is_ended_by_aws(cloud: Cloud, client: Client) -> None
     (machine,) = cloud.alive()
     role = cloud.login_of(machine)
     assert role is not None and rented.writer == role.user_id and rented.guarded
-    assert (
-        client.aws.find(rented.token) == replace(rented, ours=True)
-        and f"schedule {rented.token}" in cloud.left_behind()
-    )
+    assert client.aws.find(rented.token) == replace(rented, ours=True) and {
+        f"schedule {rented.token}",
+        f"alarm {rented.token}",
+    } <= {*cloud.left_behind()}
     calls, region = client.aws.calls, rented.offer.region
     assert guard.leftovers(calls, region, describe(calls, region)) == []
     assert guard.leftovers(calls, region, []) == [], "AWS may not describe it yet"
 
-    assert machine.host is not None
-    stop = "import os, signal\nfor name in filter(str.isdigit, os.listdir('/proc')):\n"
-    stop += "    if int(name) not in (1, os.getpid()): os.kill(int(name), signal.SIGSTOP)"
-    machine.host.exec(["/usr/bin/python3", "-c", stop])
+    # a schedule that somebody has deleted, or that a killed client never made
+    calls("scheduler", "delete_schedule", region, Name=rented.token)
+    (check,) = [check for check in client.aws.checks() if check.name == "guard"]
+    assert check.ok is False and rented.id in check.detail and not client.aws.hosts()[0].guarded
+    with remoterun.client.Client(client.config) as user:
+        assert [host.guarded for host in user.hosts.list()] == [True]
+    assert "guard" not in [check.name for check in client.aws.checks()]
+
+    calls("cloudwatch", "delete_alarms", region, AlarmNames=[rented.token])
+    machine.hang()
     cloud.clock = rented.deadline + 30 - time.time()  # too early for the schedule
     looked = cloud.guards.looks
     until(lambda: cloud.guards.looks > looked + 1, 30, "the schedules are looked at")
@@ -133,7 +143,7 @@ def test_a_host_that_hangs_is_ended_by_aws(cloud: Cloud, client: Client) -> None
     assert guard.leftovers(calls, region, [], everything=True) == []
 
 
-def test_what_an_account_refuses_is_done_without(cloud: Cloud, client: Client) -> None:
+def test_what_an_account_refuses_is_done_without(cloud: Cloud, client: Client, tmp_path: Path) -> None:
     assert client.aws.roles().why_not == "not made yet"
     cloud.denied = {"iam:CreateInstanceProfile"}
     made = client.aws.roles(make=True)
@@ -154,6 +164,33 @@ def test_what_an_account_refuses_is_done_without(cloud: Cloud, client: Client) -
     rented = client.acquire()
     assert rented.alive and not rented.writer and not rented.guarded
     assert "iam:PassRole" in client.aws.roles().why_not
+
+    # the alarm needs none: it ends a host that hangs, and lets it have a reboot
+    (machine,) = cloud.alive()
+    machine.hang()
+    cloud.clock, looked = 840.0, cloud.guards.looks
+    until(lambda: cloud.guards.looks > looked + 1, 30, "the alarms are looked at")
+    assert machine.state == "running"
+    cloud.clock = 960.0
+    gone(cloud)
+    cloud.clock = 0.0
+    assert f"alarm {rented.token}" in cloud.left_behind()
+    found = client.aws.find(rented.token)
+    assert found is not None and found.state == "gone" and f"alarm {rented.token}" not in cloud.left_behind()
+    assert not found.was_ended and "had hung" in found.why
+    cloud.denied = {"cloudwatch:PutMetricAlarm"}
+    without = Client(tmp_path / "without", Settings(roles=False))
+    rented, said = without.acquire(), list[str]()
+    label = {"Key": "remoterun:deadline", "Value": iso(time.time() - 720)}
+    client.aws.calls("ec2", "create_tags", rented.offer.region, Resources=[rented.id], Tags=[label])
+    assert not rented.guarded and "cloudwatch:PutMetricAlarm" in without.aws.roles().why_not
+    with remoterun.client.Client(without.config, warn=said.append) as user:
+        (late,), bill = user.hosts.list(), user.hosts.bill(rented.began - 60)
+        events = {event.state: event.at for event in cloud.machine(rented.id).events}
+        ledger = (time.monotonic() - events["pending"]) / 3600 * (late.hourly or 0.0)
+        assert late.cost(time.time()) == pytest.approx(ledger, rel=0.2) == pytest.approx(bill.total.cost, rel=0.2)
+        assert len(said) == 1 and f"{rented.id} should have ended 12 min " in said[0]
+        user.hosts.end(rented.id)
     cloud.denied = set()
     assert [each.id for each in roles.leftovers(client.aws.calls)] == ["remoterun-host", "remoterun-guard"]
     for name in ("remoterun-host", "remoterun-guard", "remoterun-guard"):

@@ -36,13 +36,12 @@ from remoterun.cli.render.terminal import Talking
 from remoterun.client import Client, attempts, renting, stores
 from remoterun.client.following import LogBytes, Note, StateChange, Wanted
 from remoterun.client.handover import Talk
-from remoterun.client.rented_hosts import LATE
 from remoterun.client.specs import digests_of_asked
 from remoterun.client.stores import place_of
 from remoterun.errors import HostUnreachable, RemoterunError, UsageError
 from remoterun.model import HostUse, MachineType, Mount, Rental, Resource, Run, RunRequest
 from remoterun.providers import PROVIDERS
-from remoterun.providers.base import HostNeverCame, Intent, NoCapacity
+from remoterun.providers.base import LATE, HostNeverCame, Intent, NoCapacity
 from remoterun.session import Session
 from remoterun.source import snapshot
 from tests import folder_cloud
@@ -787,7 +786,6 @@ class TestTheCommandLine:
         assert "its host stays for another run, at $3.60/h, until to" in err
         assert re.search(r"to(day|morrow) \d\d:\d\d, in \d+ min \(\$0.60 at the most\)\n", err)
         assert "`remoterun machines rm i-0` ends it now" in err
-        assert "$0.60 more at the most: its host stays until to" in say("info", "1")[1]
         assert "COST" in say("ps")[1] and "folder.small in here-1" in say("info", "1")[1]
         (host,) = json.loads(say("machines", "rented", "--json")[1])
         assert (host["id"], host["number"], host["type"], host["price"]) == ("i-0", 1, "folder.small", 3.6)
@@ -831,7 +829,6 @@ class TestTheCommandLine:
         for number in ("1", "2"):
             shown = say("info", number)[1]
             assert re.search(r"ended today .* ago, by `machines rm` here\n", shown), shown
-            assert "more at the most" not in shown
         assert "killed: its host was ended" in say("info", "2")[1]
         assert say("machines", "rented")[2] == "No host is rented\n"
 

@@ -81,7 +81,7 @@ def test_what_is_made_carries_our_tags_and_what_is_given_is_ours() -> None:
         if not name.startswith(("Describe", "Get", "List", "Decode")):
             for statement in found:
                 assert all(resource != "*" for resource in listed(statement["Resource"])), action
-                if service == "iam" and "spot" not in json.dumps(statement["Resource"]):
+                if service == "iam" and "aws-service-role" not in json.dumps(statement["Resource"]):
                     assert all("/remoterun-" in resource for resource in listed(statement["Resource"]))
 
 

@@ -6,6 +6,7 @@ import contextlib
 import datetime
 import json
 import shlex
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -18,16 +19,19 @@ from remoterun.cli.render import machine_views
 from remoterun.client import billing, renting
 from remoterun.client.billing import Row
 from remoterun.client.connections import Connections
+from remoterun.client.rented_hosts import RentedHosts
 from remoterun.config import AWS, Config
 from remoterun.errors import UsageError
 from remoterun.model import HostUse, MachineType, Rental, Renting, Run
 from remoterun.providers import PROVIDERS
-from remoterun.providers.base import Offer, RentedHost, Spent
+from remoterun.providers.base import Intent, Offer, RentedHost, Spent
+from remoterun.providers.folder import HostFolder
 from tests import folder_cloud
 from tests.folder_cloud import Folders
 
 GPU = MachineType("gpu", rental=Rental("aws", ("folder.small",)))
 DAY = datetime.datetime(2026, 11, 29, tzinfo=datetime.UTC).timestamp()
+OFFER = Offer("folder.small", "here", "here-1", price=3.5, extra=0.1, limit=3.5)
 NIGHT = DAY + 86400
 """A midnight in UTC."""
 
@@ -81,10 +85,11 @@ def test_a_host_costs_a_minute_at_least_once(connections: Connections) -> None:
 
 def test_what_a_removed_run_cost_stays_and_no_host_costs_after_its_end(connections: Connections) -> None:
     run = rented(connections, use(DAY, DAY + 1000))
-    renting.host_ended(connections, "rr-i-1", DAY + 1100)
-    renting.host_ended(connections, "rr-i-1", DAY + 1500)  # it is known
+    gone = RentedHost("i-1", "rr-i-1", "gone", OFFER, DAY, DAY + 2e5, ended=DAY + 1100)
+    renting.host_ended(connections, gone, "by hand")
+    renting.host_ended(connections, replace(gone, ended=DAY + 1500), "by itself")  # it is known
     (host,) = connections.registry.run(run.number).renting.hosts  # type: ignore[union-attr]
-    assert (host.ended, host.idle_end, host.idle_cost) == (DAY + 1000, DAY + 1100, pytest.approx(0.1))
+    assert (host.ended, host.idle_end) == (DAY + 1000, DAY + 1100)
     connections.registry.remove_run(run)
     (row, idle) = billing.bill(connections, DAY, DAY + 9000).rows("run")
     assert (row.name, row.cost, idle.cost) == (str(run.number), pytest.approx(1.0), pytest.approx(0.1))
@@ -95,13 +100,80 @@ def test_a_host_that_nobody_saw_end_costs_until_its_deadline(connections: Connec
     week = DAY + 7 * 86400
     assert run.cost(week) == pytest.approx(200.0) == billing.bill(connections, DAY, week).total.cost
     assert run.renting is not None and run.renting.given_back_at(week).hosts[-1].ended == DAY + 2e5
+    # its provider has ended it, two minutes later; of another one that is gone it does not say when
+    gone = RentedHost("i-1", "rr-i-1", "gone", OFFER, DAY, DAY + 2e5, ended=DAY + 2e5 + 119)
+    renting.host_ended(connections, gone, "by its provider, at its deadline")
+    rented(connections, use(DAY, DAY + 1000, id="i-2"), key="l")
+    renting.host_ended(connections, replace(gone, id="i-2", token="rr-i-2", ended=None), "by itself")
+    ended = [row.cost for row in billing.bill(connections, DAY, week).rows("run")]
+    assert ended == [pytest.approx(200.119), pytest.approx(1.0), pytest.approx(0.6)]
 
 
-def test_a_run_and_its_host_cost_the_same() -> None:
-    """What `ps` and `machines rented` say, at any moment until the deadline, and after it."""
-    offer = Offer("folder.small", "here", "here-1", price=3.5, extra=0.1)
-    host, had = RentedHost("i-1", "rr-i-1", "running", offer, DAY, DAY + 2e5), use(DAY, None)
-    assert all(host.cost(DAY + at) == had.cost(DAY + at) for at in (0, 7, 59, 3600, 1e5, 1e6))
+@pytest.mark.parametrize("at", [7, 59, 3600, 2e5, 2e5 + 720])
+def test_a_run_its_host_and_the_bill_cost_the_same(connections: Connections, folders: Folders, at: float) -> None:
+    """What `ps`, `machines rented`, `bill` and `machines rm` say at one moment: until the deadline, and after it."""
+    now = time.time()
+    began, said = now - at, list[str]()
+    connections.warn = said.append
+    folders._keep(RentedHost("i-1", "rr-i-1", "running", OFFER, began, began + 2e5, run="k" * 26, number=1))
+    run = rented(connections, replace(use(began, None), deadline=began + 2e5))
+    hosts = RentedHosts(connections)
+    assert billing.bill(connections, began, now).total.cost == pytest.approx(at / 1000)
+    (host,) = hosts.list()
+    run = connections.registry.run(run.number)
+    assert host.cost(now) == pytest.approx(at / 1000) == run.cost(now)
+    if at > 2e5:
+        assert len(said) == 1 and said[0].startswith("the host i-1 should have ended 12 min ")
+        assert said[0].endswith(" s ago and costs $3.60/h: `remoterun machines rm i-1` ends it")
+    home = folders.home("rr-i-1")
+    home.with_suffix(".folder").mkdir(parents=True)
+    home.symlink_to(home.with_suffix(".folder"))
+    ended = hosts.end("i-1").cost(time.time())
+    least = max(at, 60.0) / 1000
+    assert ended == pytest.approx(least, abs=2e-3)
+    assert billing.bill(connections, began, time.time() + 900).total.cost == pytest.approx(least, abs=2e-3)
+
+
+def test_a_host_of_ours_without_a_guard_is_given_one_or_it_is_said_why_not(
+    connections: Connections, folders: Folders, capsys: pytest.CaptureFixture[str]
+) -> None:
+    now, said = time.time(), list[str]()
+    connections.warn = said.append
+    deadline = now + 7200
+    folders._keep(RentedHost("i-1", "rr-i-1", "running", OFFER, now, deadline, idle=600.0))
+    HostFolder(connections.config.home, "rr-i-1").begin(Intent("rr-i-1", "k" * 26, 1, 1, GPU, deadline, 600.0))
+    (folders.root / "no guard").write_text("these credentials may not do `scheduler:CreateSchedule`")
+    run = rented(connections, replace(use(now, None), deadline=deadline))
+    run = connections.registry.rent(run, replace(run.renting, deadline=now + 1800))  # type: ignore[arg-type]
+    hosts = RentedHosts(connections)
+    for _ in range(2):
+        found = hosts.list()
+        billing.bill(connections, now, now)
+    assert not found[0].guarded and len(said) == 1
+    assert said[0].endswith("is ended by its own clock alone: these credentials may not do `scheduler:CreateSchedule`")
+    machine_views.hosts_table(found, hosts.uses(found, 1.0), False)
+    (head, row) = (line.split() for line in capsys.readouterr().out.splitlines())
+    assert "GUARD" in head and "no" in row and row[-3] == "min" and row[-4] in ("39", "40")
+    machine_views.hosts_table([replace(found[0], deadline=now - 7200)], hosts.uses(found, 1.0), False)
+    assert capsys.readouterr().out.splitlines()[-1].endswith("2 h 0 min late")
+    (folders.root / "no guard").unlink()
+    (host,) = hosts.list()
+    (kept,) = connections.registry.run(run.number).renting.hosts  # type: ignore[union-attr]
+    assert host.guarded and kept.guarded and len(said) == 1
+    # what would rent meets one that should have ended; one that is gone is asked about once
+    connections.config = replace(connections.config, aws=AWS())
+    late, folder = (
+        replace(host, id="i-2", token="rr-i-2", deadline=now - 720),
+        HostFolder(connections.config.home, "rr-i-2"),
+    )
+    folder.begin(Intent("rr-i-2", "l" * 26, 2, 1, GPU, now, 600.0))
+    folder.record(late)
+    folders._keep(late)
+    assert renting.plan(connections, GPU).kept is None
+    assert len(said) == 2 and said[1].startswith("the host i-2 should have ended 12 min ")
+    folders.forget("rr-i-2")
+    renting.plan(connections, GPU)
+    assert folder.intent() is None
 
 
 def test_who_never_rented_is_not_warned_that_there_is_no_login(
@@ -155,10 +227,10 @@ def test_a_month_may_not_cost_more_than_its_limit(connections: Connections, fold
     with pytest.raises(UsageError) as caught:
         billing.check_month(connections, 20.5, now)
     assert caught.value.message == (
-        "this month has cost $10.06, hosts that run now can come to $20.00 more, and this run may cost $20.50:"
+        "this month has cost $10.00, hosts that run now can come to $20.00 more, and this run may cost $20.50:"
         " that is more than `max_cost_month` of [aws], $50.00"
     )
-    assert caught.value.hint is not None and "max_cost=19.94   is what is left of it" in caught.value.hint
+    assert caught.value.hint is not None and "max_cost=20.00   is what is left of it" in caught.value.hint
     with pytest.raises(UsageError, match="price of this host is not known"):
         billing.check_month(connections, None, now)
 

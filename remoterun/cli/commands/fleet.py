@@ -226,8 +226,8 @@ def machines_rented(json: Json = False) -> None:
 
     What is listed is what their provider says, from any machine with the same account. COST is from a host's start on,
     with the minutes in which it has no run; IDLE is what it cost since its last run ended. RUN is what it serves now;
-    ENDS IN is how long it stays if no other run comes. IDLE and RUN are of runs that this machine knows; `remoterun
-    bill` has all idle time.
+    ENDS IN is how long it stays if no other run comes, and GUARD whether AWS itself ends it at its deadline, too. IDLE
+    and RUN are of runs that this machine knows; `remoterun bill` has all idle time.
     """
     with connect() as client:
         found = client.hosts.list(render.warning)

@@ -369,7 +369,8 @@ def host_goes_on(use: HostUse) -> None:
     until = use.idle_end
     if until is None or until <= time.time():
         return
-    most = f" ({dollars(use.idle_cost)} at the most)" if use.idle_cost is not None else ""
+    cost = replace(use, began=use.ended or until, ended=until).cost(until, at_most=True)
+    most = "" if cost is None else f" ({dollars(cost)} at the most)"
     line(f"  its host stays for another run, at {hourly(use.hourly)}, until {when(until)}{most}")
     line(f"  `remoterun machines rm {use.id}` ends it now")
 
@@ -394,7 +395,8 @@ def hosts_table(found: Sequence[RentedHost], uses: Mapping[str, HostNow], as_jso
             brief_ago(host.began),
             dollars(host.cost(now)),
             dollars(replace(host, began=since).cost(now)) if (since := uses[host.id].idle_since) else "",
-            duration(uses[host.id].ends(host, now) - now),
+            "yes" if host.guarded else "no",
+            f"{duration(-left)} late" if (left := uses[host.id].ends(host, now) - now) < 0 else duration(left),
         ]
         for host in found
     ]
@@ -408,6 +410,7 @@ def hosts_table(found: Sequence[RentedHost], uses: Mapping[str, HostNow], as_jso
         Column("SINCE", drop=1),
         Column("COST", right=True),
         Column("IDLE", right=True, drop=6),
+        Column("GUARD", drop=7),
         Column("ENDS IN", right=True),
     ]
     table(heads, rows)

@@ -11,7 +11,7 @@ from remoterun.agent.shared.measured import rank
 from remoterun.agent.shared.spec import NONE, PYTHON, TENSORFLOW
 from remoterun.agent.shared.states import FINAL, INCOMPLETE, Reason, RunState
 from remoterun.cli.render import Column, hint, line, out, out_bytes, out_text, table, warning
-from remoterun.cli.render.machine_views import cost_text, host_goes_on
+from remoterun.cli.render.machine_views import UNGUARDED, cost_text, host_goes_on
 from remoterun.cli.render.terminal import (
     DONE,
     FAILED,
@@ -19,7 +19,6 @@ from remoterun.cli.render.terminal import (
     brief,
     brief_ago,
     counted,
-    dollars,
     duration,
     files,
     is_terminal,
@@ -203,8 +202,8 @@ def _hosts(run: Run) -> list[tuple[str, str | None]]:
         ("attempt", attempts),
         ("goes on", f"remoterun continue {run.number}   rents it another host" if run.continuable else None),
         ("cost", cost_text(run)),
-        ("idle", _idle(run)),
         ("ends", f"{when(run.renting.deadline)}, at the latest" if not run.final and not ended else None),
+        ("guard", None if ended or not hosts else "AWS itself" if run.renting.hosts[-1].guarded else UNGUARDED),
         ("bucket", run.renting.bucket),
     ]
 
@@ -214,17 +213,6 @@ def _host_end(host: HostUse) -> str:
     if host.ended_by and host.idle_end is not None:
         return f"\n  ended {when(host.idle_end)}, {host.ended_by}"
     return ", which is gone" if host.gone else ""
-
-
-def _idle(run: Run) -> str | None:
-    """What the host of a run that has ended costs after it, or did."""
-    if not run.final or run.reason in (Reason.HOST_LOST, Reason.PREEMPTED) or run.renting is None:
-        return None
-    last = run.renting.hosts[-1] if run.renting.hosts else None
-    if last is None or not last.idle_cost or last.idle_end is None or last.ended_by or last.gone:
-        return None
-    stays = "stays" if last.idle_end > time.time() else "was to stay"
-    return f"{dollars(last.idle_cost)} more at the most: its host {stays} until {when(last.idle_end)}, for another run"
 
 
 def _attempt(spec: dict[str, Any], events: list[dict[str, Any]]) -> str | None:

@@ -194,13 +194,10 @@ class Acquisition:
                 raise
 
     def _guard(self, request: LaunchRequest) -> None:
-        """Let AWS end the host after its deadline. Where that fails the host goes on without."""
-        if not self.roles.guard:
-            return
-        deadline = self._intent.deadline + self._calls.clock_skew
+        """Let AWS end the host once it hangs, and after its deadline. Where that fails the host goes on without."""
+        region, host, intent = request.offer.region, str(request.instance), self._intent
         try:
-            region, host = request.offer.region, str(request.instance)
-            guard.make(self._calls, region, host, self._intent.token, deadline, self.roles.guard)
+            guard.make(self._calls, region, host, intent.token, intent.deadline, self.roles.guard)
         except RemoterunError as error:
             self.roles = replace(self.roles, guard="", why_not=error.message)
 
@@ -325,9 +322,8 @@ class Acquisition:
         region, host = request.offer.region, request.instance
         try:
             self._calls.patiently("ec2", "terminate_instances", region, InstanceIds=[host])
-            if self.roles.guard:
-                with contextlib.suppress(RemoterunError):  # it fires, and finds nothing
-                    guard.remove(self._calls, region, self._intent.token)
+            with contextlib.suppress(RemoterunError):  # it fires, and finds nothing
+                guard.remove(self._calls, region, self._intent.token)
         except RemoterunError as refused:
             if isinstance(error, RemoterunError) and not is_gone(refused):
                 ends = f"{host} ends by itself after 10 minutes without use"

@@ -1,19 +1,19 @@
-"""The guard outside of a host: a schedule of AWS's own, which terminates it shortly after its deadline.
+"""The guard outside of a host: a schedule of AWS's own terminates it shortly after its deadline, and an alarm, which
+needs no role of ours, once it hangs. All else that ends a host runs in its own system, and ends nothing then.
 
-All else that ends a host runs in its own system, and ends nothing once that hangs. A schedule is named by the host's
-token, fires once, and is deleted by AWS then; it costs nothing.
+Both are named by the host's token. A schedule fires once, and is deleted by AWS then; an alarm stays, and many cost.
 """
 
 from __future__ import annotations
 
 import contextlib
 import datetime
-import functools
 import json
 import time
 from collections.abc import Iterable
 from typing import Any
 
+from remoterun.errors import RemoterunError
 from remoterun.providers.aws import tags
 from remoterun.providers.aws.calls import Calls, Refused
 from remoterun.providers.base import GUARD_LATE, Leftover, ProviderUnreachable
@@ -23,51 +23,65 @@ NEW = 120.0
 
 
 def make(calls: Calls, region: str, instance: str, token: str, deadline: float, role: str) -> None:
-    """Let AWS end a host by a role (its ARN), and mark the host with it. `deadline` is by AWS's clock. May be repeated.
-    Blocks for half a minute where the role is new. Raises `ProviderError`, `ProviderUnreachable`."""
-    when = datetime.datetime.fromtimestamp(deadline + GUARD_LATE, datetime.UTC).strftime("%Y-%m-%dT%H:%M:%S")
+    """Let AWS end a host that does not answer for 15 minutes (a reboot takes less), and by a role (its ARN; or "") also
+    after its deadline. May be repeated. Blocks for half a minute where the role is new. Raises `ProviderError`,
+    `ProviderUnreachable`; not for the alarm where there is a role."""
+    partition = "aws-cn" if region.startswith("cn-") else "aws-us-gov" if region.startswith("us-gov-") else "aws"
+    host, end = [{"Name": "InstanceId", "Value": instance}], f"arn:{partition}:automate:{region}:ec2:terminate"
+    metric = {"Namespace": "AWS/EC2", "MetricName": "StatusCheckFailed", "Dimensions": host, "Period": 300}
+    does = {"AlarmName": token, "AlarmActions": [end], "EvaluationPeriods": 3, "TreatMissingData": "ignore"}
+    least = {"Statistic": "Minimum", "ComparisonOperator": "GreaterThanOrEqualToThreshold", "Threshold": 1.0}
+    with contextlib.suppress(RemoterunError) if role else contextlib.nullcontext():  # the schedule does
+        calls("cloudwatch", "put_metric_alarm", region, **metric, **least, **does)
+    if not role:
+        return
+    latest = deadline + calls.clock_skew + GUARD_LATE
+    when = datetime.datetime.fromtimestamp(latest, datetime.UTC).strftime("%Y-%m-%dT%H:%M:%S")
     target = {
-        "Arn": f"arn:{role.split(':')[1]}:scheduler:::aws-sdk:ec2:terminateInstances",
+        "Arn": f"arn:{partition}:scheduler:::aws-sdk:ec2:terminateInstances",
         "RoleArn": role,
         "Input": json.dumps({"InstanceIds": [instance]}),
         "RetryPolicy": {"MaximumRetryAttempts": 20, "MaximumEventAgeInSeconds": 3600},
     }
     schedule = {"Name": token, "ScheduleExpression": f"at({when})", "ScheduleExpressionTimezone": "UTC"}
-    once = {"FlexibleTimeWindow": {"Mode": "OFF"}, "ActionAfterCompletion": "DELETE"}
-    create = functools.partial(
-        calls.patiently, "scheduler", "create_schedule", region, **schedule, **once, Target=target
-    )
+    asked = {**schedule, "FlexibleTimeWindow": {"Mode": "OFF"}, "ActionAfterCompletion": "DELETE", "Target": target}
     try:
-        create()
+        calls.patiently("scheduler", "create_schedule", region, **asked)
     except Refused as refused:
         if refused.code != "ConflictException":
             raise
-        remove(calls, region, token)  # of an earlier try, whose host may have been another one
-        create()
+        calls.if_there("scheduler", "delete_schedule", region, Name=token)  # of an earlier try, for another host
+        calls.patiently("scheduler", "create_schedule", region, **asked)
     label = {"Key": f"{tags.PREFIX}guard", "Value": when}
     calls.patiently("ec2", "create_tags", region, Resources=[instance], Tags=[label])
 
 
-def remove(calls: Calls, region: str, token: str) -> None:
-    """Delete the schedule of a host. One that is gone is fine."""
+def remove(calls: Calls, region: str, token: str) -> bool:
+    """Delete the schedule and the alarm of a host. Those that are gone are fine. Whether the alarm has ended it."""
     calls.if_there("scheduler", "delete_schedule", region, Name=token)
+    found = calls("cloudwatch", "describe_alarms", region, AlarmNames=[token])["MetricAlarms"]
+    calls.if_there("cloudwatch", "delete_alarms", region, AlarmNames=[token])
+    return any(each["StateValue"] == "ALARM" for each in found)
 
 
 def leftovers(
     calls: Calls, region: str, instances: Iterable[dict[str, Any]], everything: bool = False
 ) -> list[Leftover]:
-    """The schedules in a region whose host is gone, or `everything`. `instances`: all of ours there, as AWS describes
+    """The guards in a region whose host is gone, or `everything`. `instances`: all of ours there, as AWS describes
     them, those that are terminated, too: a token may have had several, of which AWS took one back before it ran. One
     that it doesn't describe may have been made just now."""
     described = {(tags.ours(each.get("Tags")).get("token"), each["State"]["Name"]) for each in instances}
     known = {token for token, _ in described}
     alive = {token for token, state in described if state != "terminated"}
-    listed, since = [], time.time() + calls.clock_skew - NEW
+    listed, since = dict[str, datetime.datetime](), time.time() + calls.clock_skew - NEW
     with contextlib.suppress(Refused, ProviderUnreachable):  # who can't ask has made none there
-        listed = calls.pages("scheduler", "list_schedules", region, "Schedules", NamePrefix="rr-")
+        found = calls.pages("cloudwatch", "describe_alarms", region, "MetricAlarms", AlarmNamePrefix="rr-")
+        listed = {each["AlarmName"]: each["AlarmConfigurationUpdatedTimestamp"] for each in found}
+    with contextlib.suppress(Refused, ProviderUnreachable):
+        found = calls.pages("scheduler", "list_schedules", region, "Schedules", NamePrefix="rr-")
+        listed |= {each["Name"]: each["CreationDate"] for each in found}
     return [
-        Leftover("schedule", f"{region}/{each['Name']}", "ends a host" if each["Name"] in alive else "its host is gone")
-        for each in listed
-        if everything
-        or (each["Name"] not in alive and (each["Name"] in known or each["CreationDate"].timestamp() < since))
+        Leftover("guard", f"{region}/{name}", "ends a host" if name in alive else "its host is gone")
+        for name, made in listed.items()
+        if everything or (name not in alive and (name in known or made.timestamp() < since))
     ]

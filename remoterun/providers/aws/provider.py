@@ -18,12 +18,13 @@ from remoterun.errors import NotFound, RemoterunError
 from remoterun.model import MachineType, Rental
 from remoterun.providers.aws import catalogue, endpoint, guard, image, network, quotas, roles, tags
 from remoterun.providers.aws.acquire import Acquisition, address_of, describe
-from remoterun.providers.aws.calls import Calls, Refused
+from remoterun.providers.aws.calls import DEFAULT_REGION, Calls, Refused
 from remoterun.providers.base import (
     Identity,
     Intent,
     Leftover,
     Offer,
+    ProviderError,
     ProviderUnreachable,
     RentedHost,
     Roles,
@@ -34,8 +35,6 @@ from remoterun.providers.folder import HostFolder
 from remoterun.sizes import iso
 
 Found = TypeVar("Found")
-BILLING = "us-east-1"
-"""The region that has the bill of all others."""
 
 
 class AWS:
@@ -88,7 +87,18 @@ class AWS:
             raise Refused("OtherAccount", message, hint='AWS_PROFILE=…, or profile = "…" below [aws] in config.toml')
         if not found and notes:
             raise ProviderUnreachable(f"{name} is not found", evidence="\n".join(notes), hint="try again in a minute")
-        return min(found, key=lambda each: (not each.alive, each.state == "gone", -each.began), default=None)
+        host = min(found, key=lambda each: (not each.alive, each.state == "gone", -each.began), default=None)
+        if host is not None and host.state == "gone":
+            with contextlib.suppress(RemoterunError):  # its alarm would go on to cost
+                if guard.remove(self.calls, host.offer.region, host.token):
+                    host = replace(host, was_ended=False, why="AWS ended it, as it had hung for 15 minutes")
+        return host
+
+    def guard(self, rented: RentedHost) -> RentedHost:
+        if not (role := self.roles().guard):
+            raise ProviderError(self.roles().why_not)
+        guard.make(self.calls, rented.offer.region, rented.id, rented.token, rented.deadline, role)
+        return replace(rented, guarded=True)
 
     def admit(self, rented: RentedHost) -> None:
         region = rented.offer.region
@@ -103,16 +113,14 @@ class AWS:
 
     def release(self, host: RentedHost) -> None:
         self.calls.if_there("ec2", "terminate_instances", host.offer.region, InstanceIds=[host.id])
-        if host.guarded:
-            with contextlib.suppress(RemoterunError):  # else `leftovers` finds it
-                guard.remove(self.calls, host.offer.region, host.token)
+        with contextlib.suppress(RemoterunError):  # else `leftovers` finds it
+            guard.remove(self.calls, host.offer.region, host.token)
 
     def leftovers(self, note: Callable[[str], None] = unheard, everything: bool = False) -> list[Leftover]:
         def ask(region: str) -> list[Leftover]:
             hosts = self._instances(region)
             found = self._examined(region, hosts, everything).values()
-            schedules = guard.leftovers(self.calls, region, hosts, everything)
-            return [*(each for each in found if each is not None), *schedules]
+            return [*filter(None, found), *guard.leftovers(self.calls, region, hosts, everything)]
 
         found = self._in_all(self._regions(), ask, note)
         try:
@@ -125,7 +133,7 @@ class AWS:
         region, _, name = leftover.id.partition("/")
         if leftover.kind == "role":
             roles.remove(self.calls, leftover.id)
-        elif leftover.kind == "schedule":
+        elif leftover.kind == "guard":
             if not everything and leftover not in guard.leftovers(self.calls, region, self._instances(region)):
                 return False
             guard.remove(self.calls, region, name)
@@ -155,7 +163,7 @@ class AWS:
         }
         return [
             Spent(day["TimePeriod"]["Start"], float(group["Metrics"]["UnblendedCost"]["Amount"]), token)
-            for day in self.calls.pages("ce", "get_cost_and_usage", BILLING, "ResultsByTime", **asked)
+            for day in self.calls.pages("ce", "get_cost_and_usage", DEFAULT_REGION, "ResultsByTime", **asked)
             for group in day["Groups"]
             if (token := group["Keys"][0].partition("$")[2])  # without one it is all else of the account
         ]
@@ -173,7 +181,14 @@ class AWS:
     def checks(self) -> list[MachineCheck]:
         from remoterun.providers.aws.checks import checks
 
-        return checks(self.calls, self._settings, self._wanted)
+        found = checks(self.calls, self._settings, self._wanted)
+        with contextlib.suppress(RemoterunError):  # a check says so, too
+            if without := [host.id for host in self.hosts() if host.alive and not host.guarded]:
+                lacking = f"no schedule of AWS's ends {', '.join(without)}"
+                found.append(
+                    MachineCheck("guard", False, lacking, "remoterun machines rented   makes it, by the roles")
+                )
+        return found
 
     # --- what there is at AWS ---
 
@@ -244,6 +259,11 @@ class AWS:
                 machine = folder.reach(intent.machine, rented.offer.gpus, address, image.USER, proxy)
                 rented = replace(rented, machine=machine)
             found.append(rented)
+        if token is None and any(each.alive for each in found):
+            with contextlib.suppress(Refused, ProviderUnreachable):  # the tag says that there was one
+                listed = self.calls.pages("scheduler", "list_schedules", region, "Schedules", NamePrefix="rr-")
+                scheduled = {each["Name"] for each in listed}
+                found = [replace(each, guarded=each.token in scheduled) for each in found]
         return found
 
     def _note_other_accounts(self, listed: set[str], note: Callable[[str], None]) -> None:
