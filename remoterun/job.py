@@ -76,8 +76,7 @@ class Client:
         **more: Unpack[More],
     ) -> Job:
         """Hand a command over to `machine` (None: the default one), as `run -b -y` does; it needs this program
-        no more then. A machine that is rented costs money from here on: up to $5 an hour, or up to `pay` ("unknown":
-        also at a price that is not known).
+        no more then. A machine that is rented costs money from here on, up to $5 an hour or `pay` (or "unknown").
 
         `command`: a line for the shell, or its words. `mounts`: a path in the work tree to what is read there, such as
         {"data": "uploads/doom"}, or what follows `-m`: ["uploads/doom:data"]. `env`: variables; `secrets`: a variable

@@ -112,9 +112,8 @@ def spent(connections: Connections, since: float, now: float) -> list[Spent]:
 
 
 def check_month(connections: Connections, most: float | None, now: float, key: str = "") -> None:
-    """Raises `UsageError` where a host that comes to `most`, of the run `key`, could make this month cost more than
-    `max_cost_month`: with what hosts have cost, by our records or AWS's bill, and what those can come to that run, or
-    that this home is about to rent."""
+    """Raises `UsageError` where `most` more, for the run `key`, could make this month cost more than `max_cost_month`:
+    with what hosts have cost, by our records or AWS's bill, and what those can come to that run or are about to."""
     limit = connections.config.aws.max_cost_month
     if limit is None:
         return

@@ -361,7 +361,7 @@ def deadline(run: Run, plan: Plan, now: float) -> float:
     limit, most, had = _renting(run).deadline, plan.max_cost, _renting(run).cost(now, at_most=True) or 0.0
     if most is None:
         return limit
-    return min(limit, now + max(most - had, 0.0) / (plan.price or math.inf) * 3600)  # of what can't be kept: nothing
+    return min(limit, now + max(most - had, 0.0) / (plan.price or math.inf) * 3600)  # without a price nothing is left
 
 
 def token(run: Run, attempt: int) -> str:
@@ -384,7 +384,7 @@ def _rental(machine: MachineType) -> Rental:
 
 def hours(machine: MachineType, offers: tuple[Offer, ...], own: float | None = None) -> tuple[float, str]:
     """The tighter one of a rental's two limits, in hours, and what it comes from. `own`: the US dollars that `[aws]`
-    names; in hours alone where no price is known. Raises `UsageError` for too little."""
+    names; without a price it can't be kept, and is named. Raises `UsageError` for one that pays for nothing."""
     rental = _rental(machine)
     limit, named = (HOURS, "") if rental.max_hours is None else (rental.max_hours, f"--max-hours {rental.max_hours:g}")
     most = _max_cost(rental, own)

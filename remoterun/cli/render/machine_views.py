@@ -268,8 +268,7 @@ def plan_lines(plan: Plan, new: NewBucket | None = None) -> list[tuple[str, str]
             listed.append(("", "spot prices move; this is the price on demand, which they never exceed"))
     else:
         listed.append(("at most", f"{hours(plan.hours)}, at a price that is not known"))
-        if plan.max_cost is not None:
-            listed.append(("", f"{plan.limited_by} can't be kept: --max-hours is a limit without a price"))
+        listed += [("", f"{plan.limited_by} can't be kept; --max-hours can")] if plan.max_cost is not None else []
     near = plan.bucket_region if new is None else new.region
     if near not in ("", plan.offers[0].region):
         listed.append(("traffic", f"$0.02 a GB between {plan.offers[0].region} and the bucket's {near}"))

@@ -291,9 +291,8 @@ class AWS:
             raise NotFound(f"{region} has no {', '.join(rental.types)}", hint=hint)
         own = None if rental.image is None else image.resolve(self.calls, found[0], rental.image)
         if own is not None and own.costs_more:
-            found = [
-                replace(each, price=None, priced="", limit=None, unpriced="the image has its own") for each in found
-            ]
+            why = "its image has a price of its own"
+            found = [replace(each, price=None, priced="", limit=None, unpriced=why) for each in found]
         size = None if own is None else own.size
         return [catalogue.with_disk(each, catalogue.disk_size(each.gpus, rental.disk, size)) for each in found]
 
