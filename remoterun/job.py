@@ -27,7 +27,7 @@ from remoterun.client.following import LogBytes, Wanted
 from remoterun.config import Config
 from remoterun.errors import UsageError
 from remoterun.model import ALL_GPUS, Mount, Resource, Run, RunRequest
-from remoterun.parsing import known_words
+from remoterun.parsing import known_words, parse_price
 from remoterun.source import Source, mentioned, snapshot
 
 if TYPE_CHECKING:
@@ -72,10 +72,11 @@ class Client:
         env: Mapping[str, str] | None = None,
         secrets: Mapping[str, str] | None = None,
         source: Source | Path | str | None = ".",
+        pay: float | Literal["unknown"] | None = None,
         **more: Unpack[More],
     ) -> Job:
-        """Hand a command over to `machine` (None: the default one), as `run -b` does; it needs this program
-        no more then. A machine that is rented costs money from here on.
+        """Hand a command over to `machine` (None: the default one), as `run -b -y` does; it needs this program
+        no more then. A machine that is rented costs money from here on, up to $5 an hour or `pay` (or "unknown").
 
         `command`: a line for the shell, or its words. `mounts`: a path in the work tree to what is read there, such as
         {"data": "uploads/doom"}, or what follows `-m`: ["uploads/doom:data"]. `env`: variables; `secrets`: a variable
@@ -97,10 +98,11 @@ class Client:
             secrets=tuple((secrets or {}).items()),
             **given,
         )
+        agreed = None if pay is None else parse_price(str(pay))
         taken = snapshot(Path(source)) if isinstance(source, (str, Path)) else source
         try:
             prepared = self._nouns.runs.prepare(request, taken, machine, partial(_check_tracked, line))
-            return Job(self._nouns, self._nouns.runs.launch(prepared))
+            return Job(self._nouns, self._nouns.runs.launch(prepared, pay=agreed))
         finally:
             if taken is not None and taken is not source:
                 taken.close()

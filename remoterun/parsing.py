@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import shlex
@@ -14,6 +15,7 @@ from remoterun.agent.shared.tree import show
 from remoterun.errors import UsageError
 from remoterun.model import ALL_GPUS, Mount, Resource, check_upload_name
 
+UNKNOWN = math.inf  # agreed to as the price of an hour: one that is not known
 VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 """The name of an environment variable, or of a secret."""
 _REQUIREMENT = re.compile(
@@ -54,6 +56,13 @@ def parse_duration(text: str, *, or_none: bool = False) -> float:
             f"`{show(text)}` is not a duration", hint="write 90s, 10m, 2h or 1d; a plain number is minutes"
         )
     return seconds
+
+
+def parse_price(text: str) -> float:
+    """US dollars an hour in `55.06`; `UNKNOWN` for `unknown`. Raises `UsageError`."""
+    if not re.fullmatch(r"\$?\d*\.?\d+|unknown", text):
+        raise UsageError(f"`{show(text)}` is not a price of an hour", hint="pay=55.06")
+    return UNKNOWN if text == "unknown" else float(text.lstrip("$"))
 
 
 def duration_text(seconds: float) -> str:

@@ -149,7 +149,7 @@ class Folders:
         return True
 
     def roles(self, make: bool = False) -> Roles:
-        return Roles(writer="AROAFOLDER" if (self.root / "role").exists() else "", why_not="not made yet")
+        return Roles(writer="AROAFOLDER" if (self.root / "role").exists() else "", why_not="a folder has none")
 
     def spent(self, since: float, until: float) -> list[Spent]:
         """What the file `ROOT/spent` says: a list of its rows."""

@@ -16,6 +16,7 @@ from remoterun.agent.shared.states import RunState
 from remoterun.cli import complete, render
 from remoterun.errors import RemoterunError, UsageError
 from remoterun.model import LAST, Asked
+from remoterun.parsing import parse_price
 
 T = TypeVar("T")
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -198,7 +199,8 @@ Pay = Annotated[
     typer.Option(
         "--pay",
         metavar="DOLLARS",
-        help="Agree to rent a host that costs so much an hour; -y does not above $5.",
+        parser=parse_price,
+        help="Agree to rent a host that costs so much an hour, or `unknown`; -y does not above $5.",
         rich_help_panel="More",
     ),
 ]

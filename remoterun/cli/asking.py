@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 from remoterun.cli import render
 from remoterun.cli.render import machine_views
 from remoterun.client import Client
-from remoterun.errors import HostError, UsageError
+from remoterun.errors import UsageError
 from remoterun.hosts.base import Prompts
-from remoterun.providers.base import NOT_MADE, ProviderError, Roles
+from remoterun.parsing import UNKNOWN
+from remoterun.providers.base import NOT_MADE
 
 if TYPE_CHECKING:
     from remoterun.client.rented_hosts import NewBucket
@@ -42,73 +43,44 @@ def _log_in(log_in: Callable[[], None]) -> None:
 
 
 def agree(client: Client, plan: Plan, new: NewBucket | None, yes: bool, pay: float | None = None) -> Plan:
-    """Show what will be rented, and what it costs; go on only where somebody agrees, or `yes`, or `pay`, the US dollars
-    that an hour may cost; then make the bucket, where there is none. A high price is agreed to by its figure only.
-    Returns the plan with the roles that a new host has. Raises `UsageError` where nobody can be asked, and
+    """Show what will be rented, and what it costs; go on only where somebody agrees, or `yes` or `pay` does, as
+    `renting.agreed` has it; then make the roles and the bucket, where they are absent. A high price is agreed to by its
+    figure only. Returns the plan with the roles that a new host has. Raises `UsageError` where nobody can be asked, and
     `KeyboardInterrupt` for a no."""
-    from remoterun.client.renting import DEAR
+    from remoterun.client.renting import agreed
 
-    price, dear = plan.price, plan.kept is None and plan.dear
-    typed = f"{price:.2f}" if dear and price is not None else None
-    agrees = f"--pay {typed or 'DOLLARS'}" if dear else "-y"
-    at = "at a price that is not known" if price is None else f"for {render.dollars(price)} an hour"
-    rents = f"`-t {plan.machine.name}` rents a host {at}"
-    if pay is not None:
-        if price is not None and price > pay + 0.005:
-            raise UsageError(f"{rents}, and --pay {pay:g} does not cover it", hint=f"--pay {price:.2f}")
-        yes, dear, typed = True, False, None
-    if yes and dear:
-        raise UsageError(
-            f"{rents}, and -y agrees to ${DEAR:g} at the most",
-            hint=f"{agrees}   agrees to that; without -y you are asked",
-        )
-    if not yes and not render.can_ask():
-        first = plan.offers[0].hourly
-        at = f"at {render.hourly(first)}, " if first is not None else ""
-        most = f"{render.dollars(plan.most)} at the most" if plan.most is not None else "at a price that is not known"
-        raise UsageError(
-            f"`-t {plan.machine.name}` rents a host {at}{most}, and nobody is here to agree",
-            hint=f"{agrees} agrees; --dry-run shows what would be rented",
-        )
-    plan = _with_roles(client, plan, yes)  # none is made for a price that is refused
-    if yes:
-        machine_views.renting_goes_on(plan, new)
-    else:
+    yes = yes or pay is not None
+    if yes or plan.price is None or not render.can_ask():  # no answer gives up a limit for a price that is not known
+        agreed(plan, pay if yes else UNKNOWN if render.can_ask() else 0.0)
+    if not yes:
         machine_views.renting(plan, new)
-        if not (render.ask("Rent it?", default=False) if typed is None else _typed(typed)):
+        if not _agreed(plan):
             render.line("Nothing was rented.")
             raise KeyboardInterrupt
+    if plan.roles.why_not == NOT_MADE:
+        render.line("Two roles are made in your account, once; with `roles = false` below [aws] there are none")
+        plan = replace(plan, roles=client.hosts.make_roles())
+        if why_not := plan.roles.why_not:
+            render.warning(f"not all roles could be made: {why_not}; `roles = false` below [aws] tries it no more")
+    if yes:
+        machine_views.renting_goes_on(plan, new)
     if new is not None:
         client.hosts.make_bucket(new)
     return plan
 
 
-def _typed(price: str) -> bool:
-    """Whether a person types a price."""
-    answer = render.ask_text(f"Type the price of an hour, {price}, to rent it:")
+def _agreed(plan: Plan) -> bool:
+    """Whether a person agrees: to a high price by typing it."""
+    also = ", and make the two roles" if plan.roles.why_not == NOT_MADE else ""
+    if plan.kept is not None or not plan.dear or plan.price is None:
+        return render.ask(f"Rent it{also}?", default=False)
+    price = f"{plan.price:.2f}"
+    answer = render.ask_text(f"Type the price of an hour, {price}, to rent it{also}:")
     if answer.lstrip("$").rstrip("/h") in (price, price.removesuffix("0"), price.removesuffix(".00")):
         return True
     if answer:
         render.line(f"`{answer}` is not {price}.")
     return False
-
-
-def _with_roles(client: Client, plan: Plan, yes: bool) -> Plan:
-    """The plan with the roles that are there for a new host; those that are absent are made first, where somebody
-    agrees, or `yes`. What AWS refuses is said, and the run goes on without it."""
-    if plan.kept is not None or plan.roles.why_not != NOT_MADE:
-        return plan
-    machine_views.new_roles()
-    if not yes and not render.ask("Make them?", default=True):
-        client.hosts.refuse_roles()
-        return replace(plan, roles=Roles())
-    try:
-        made = client.hosts.make_roles()
-    except (ProviderError, HostError) as error:
-        made = replace(plan.roles, why_not=error.message)
-    if made.why_not:
-        render.warning(f"not all roles could be made: {made.why_not}; `roles = false` below [aws] tries it no more")
-    return replace(plan, roles=made)
 
 
 def agree_to_link(path: str) -> None:

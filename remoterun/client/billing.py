@@ -110,9 +110,9 @@ def spent(connections: Connections, since: float, now: float) -> list[Spent]:
     return found
 
 
-def check_month(connections: Connections, most: float | None, now: float) -> None:
-    """Raises `UsageError` where a host that comes to `most` could make this month cost more than `max_cost_month`:
-    with what hosts have cost, by our records or by AWS's bill, and with what those can come to that run now."""
+def check_month(connections: Connections, most: float | None, now: float, key: str = "") -> None:
+    """Raises `UsageError` where `most` more, for the run `key`, could make this month cost more than `max_cost_month`:
+    with what hosts have cost, by our records or AWS's bill, and what those can come to that run or are about to."""
     limit = connections.config.aws.max_cost_month
     if limit is None:
         return
@@ -125,9 +125,11 @@ def check_month(connections: Connections, most: float | None, now: float) -> Non
     with contextlib.suppress(RemoterunError):  # the account may not let us ask
         had = max(had, sum(each.dollars for each in spent(connections, since, now)))
     ahead = sum((host.offer.at_most or 0.0) * max(host.deadline - now, 0.0) / 3600 for host in listed if host.alive)
+    others = (run.renting for run in connections.registry.runs() if not run.final and run.key != key)
+    ahead += sum(renting.most for renting in others if renting is not None)
     left = limit - had - ahead
     if most > left + 0.005:
-        running = f", hosts that run now can come to {dollars(ahead)} more" if ahead else ""
+        running = f", hosts that run, or are about to, can come to {dollars(ahead)} more" if ahead else ""
         fits = f"max_cost={left:.2f}   is what is left of it\n" if left > 0.05 else ""
         raise UsageError(
             f"this month has cost {dollars(had)}{running}, and this run may cost {dollars(most)}:"

@@ -105,13 +105,14 @@ def launch(
     talk: Talk,
     cast: Callable[[Run], None] = lambda _: None,
     plan: renting.Plan | None = None,
+    pay: float | None = None,
 ) -> Run:
     """See `Runs.launch`."""
     request, machine = prepared.request, prepared.machine
     values = {**dict(request.env), **Secrets(connections.config.home).variables(dict(request.secrets))}
     addresses = addresses_of_run(connections, request)
     if machine.rental is not None:
-        plan = plan or renting.plan(connections, machine)
+        plan = plan or renting.agreed(renting.plan(connections, machine), pay)
         if request.gpus is None:
             machine = replace(machine, gpus=machine.gpus or plan.offers[0].gpus)
             prepared = replace(prepared, machine=machine)

@@ -265,10 +265,6 @@ class RentedHosts:
             self._connections.config = configuration.set_aws(self._connections.config, roles=True)
         return made
 
-    def refuse_roles(self) -> None:
-        """Hosts have no roles, and nobody is asked again."""
-        self._connections.config = configuration.set_aws(self._connections.config, roles=False)
-
     def bill(self, since: float, note: Callable[[str], None] = unheard, ask_aws: bool = False) -> Bill:
         """What hosts have cost since a moment (seconds since 1970). See `billing.bill`."""
         return billing.bill(self._connections, since, time.time(), note, ask_aws)

@@ -19,6 +19,7 @@ from remoterun.client.rented_runs import change_use, find_store, met, record_sta
 from remoterun.client.stores import told
 from remoterun.errors import HostError, LinkLost, NotFound, RemoterunError, UsageError
 from remoterun.model import HostUse, MachineType, Rental, Renting, Run, RunRequest
+from remoterun.parsing import UNKNOWN
 from remoterun.providers.base import LOST, Intent, NoCapacity, Offer, Provider, ProviderError, RentedHost, Roles
 from remoterun.providers.folder import HostFolder
 from remoterun.session import Session
@@ -64,7 +65,7 @@ class Plan:
     instead: str | None = None
     """Why another type stands in for the one that was asked for."""
     limited_by: str = ""
-    """What the hours come from, for people: "--max-hours 2"; empty where nobody has named a limit."""
+    """What the hours come from, for people, or what can't be kept without a price: "--max-hours 2"; empty: nothing."""
     max_cost: float | None = None
     """US dollars that the run may cost; None without such a limit."""
     had: float | None = None
@@ -97,6 +98,24 @@ class Plan:
     def most(self) -> float | None:
         """US dollars that the machine can cost at the most, with its disk and its address, without its traffic."""
         return None if self.price is None else self.price * self.hours
+
+
+def agreed(plan: Plan, pay: float | None = None) -> Plan:
+    """The plan, by the one rule for hosts that are rented without a question. `pay` is what is agreed to: US dollars an
+    hour; `UNKNOWN`; None for `DEAR`, or the price of a host that is there already. No limit in US dollars is given up
+    for a price that is not known. Raises `UsageError`, with the price, the most and the region."""
+    price, most = plan.price, DEAR if pay in (None, UNKNOWN) else pay
+    rents = f"`{plan.machine.name}` rents a host in {plan.offers[0].region}"
+    is_there = plan.kept is not None and pay is None
+    if price is None and (plan.max_cost is not None or not (is_there or pay == UNKNOWN)):
+        lost = f", so {plan.limited_by} can't be kept" if plan.max_cost is not None else ""
+        hint = "max_hours=2   is a limit without a price\n" if lost else ""
+        raise UsageError(f"{rents} at a price that is not known{lost}", hint=f'{hint}pay="unknown"   agrees to that')
+    if price is not None and not is_there and price > most + 0.005:
+        why = f"what is agreed to is {dollars(most)} an hour" if most else "nobody has agreed to that"
+        what = f"{rents} for {dollars(price)} an hour, {dollars(plan.most)} at the most"
+        raise UsageError(f"{what}, and {why}", hint=f"pay={price:.2f}   agrees to that")
+    return plan
 
 
 def asked(machine: MachineType, request: RunRequest) -> MachineType:
@@ -199,12 +218,15 @@ def rent(
     )
     offers = plan.offers
     if plan.kept is not None:  # others may stand in for it that cost no more than what was shown and agreed to
-        if plan.price is None or plan.dear:  # nobody agreed to a new one
+        if plan.dear:  # nobody agreed to a new one
             raise NoCapacity("the host that was free is gone, and another one is a new price", hint="try again")
-        found_now, most = _offers(connections, run.machine), plan.price
+        found_now, most = _offers(connections, run.machine), plan.price or 0.0
         offers = tuple(each for each in found_now if (each.at_most or math.inf) <= most)
         if not offers:
             raise NoCapacity("the host that was free is gone, and others cost more", hint="try again")
+    renting = replace(renting, most=plan.most or 0.0)
+    run = connections.registry.rent(run, renting)  # before the check: the later one of two clients counts both
+    billing.check_month(connections, plan.most, time.time(), run.key)
     rented = provider.acquire(intent, offers, waiting)
     lost = ["saves by what this login signs"] if plan.roles.writer and not rented.writer else []
     lost += ["is ended by its own clock alone"] if not rented.guarded and provider.roles() != plan.roles else []
@@ -271,7 +293,7 @@ def _reuse(
 
 
 def _with_host(renting: Renting, rented: RentedHost, began: float) -> Renting:
-    return replace(renting, hosts=(*renting.hosts, _use(rented, began)))
+    return replace(renting, most=0.0, hosts=(*renting.hosts, _use(rented, began)))
 
 
 def _use(rented: RentedHost, began: float) -> HostUse:
@@ -329,10 +351,10 @@ def until(renting: Renting, session: Session, now: float) -> float:
 
 def deadline(run: Run, plan: Plan, now: float) -> float:
     """Until when a run may have rented hosts, if it gets a further one now: what it may cost goes on counting."""
-    limit, most = _renting(run).deadline, plan.max_cost
-    if most is None or not plan.price:
+    limit, most, had = _renting(run).deadline, plan.max_cost, _renting(run).cost(now, at_most=True) or 0.0
+    if most is None:
         return limit
-    return min(limit, now + max(most - (_renting(run).cost(now, at_most=True) or 0.0), 0.0) / plan.price * 3600)
+    return min(limit, now + max(most - had, 0.0) / (plan.price or math.inf) * 3600)  # without a price nothing is left
 
 
 def token(run: Run, attempt: int) -> str:
@@ -355,20 +377,16 @@ def _rental(machine: MachineType) -> Rental:
 
 def hours(machine: MachineType, offers: tuple[Offer, ...], own: float | None = None) -> tuple[float, str]:
     """The tighter one of a rental's two limits, in hours, and what it comes from. `own`: the US dollars that `[aws]`
-    names. Raises `UsageError` where a price is needed and not known."""
+    names; without a price it can't be kept, and is named. Raises `UsageError` for one that pays for nothing."""
     rental = _rental(machine)
     limit, named = (HOURS, "") if rental.max_hours is None else (rental.max_hours, f"--max-hours {rental.max_hours:g}")
     most = _max_cost(rental, own)
     if most is None:
         return limit, named
     price, is_own = _highest(offers), rental.max_cost is not None
-    by = f"--max-cost {most:g}" if is_own else "`max_cost` of [aws]"
+    by = f"--max-cost {most:g}" if is_own else "`max_cost` of [aws]" if own else f"the built-in limit of ${COST:g}"
     if price is None:
-        unknown = next(offer.type for offer in offers if offer.at_most is None)
-        raise UsageError(
-            f"the price of {unknown} is not known, so {by.removesuffix(f' {most:g}')} can't be kept",
-            hint="`max_hours=2` instead of it" if is_own or own is None else "without it, `max_hours=2` is a limit",
-        )
+        return limit, by
     paid = most / price if price else limit
     if paid < LEAST:
         raise UsageError(

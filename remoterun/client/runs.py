@@ -109,16 +109,17 @@ class Runs:
         plan: Plan | None = None,
         waiting: Callable[[str], None] = lambda _: None,
         note: Callable[[str], None] = lambda _: None,
+        pay: float | None = None,
     ) -> Run:
         """Make a run and hand it over to the machine that it was prepared for; it needs this client no more then.
 
         `cast` is called as soon as the run has its number. For a machine that is rented, `plan` is what `hosts.plan`
-        returned (None: it is made now), and `waiting` is called with a few words for what is waited for, and "" at the
-        end of that. `note` is called with a line about machines of a pool that were passed over.
-        What goes wrong once the run has its number ends it: it is FAILED, with the reason. Each call makes another run.
-        Raises `UsageError`, `HostError`, `TransferError`, `ProviderError`.
+        returned, and somebody agreed to (None: it is made now, and agreed to as `renting.agreed` has it), and `waiting`
+        is called with a few words for what is waited for, and "" at the end of that. `note` is called with a line about
+        machines of a pool that were passed over. What goes wrong once the run has its number ends it: it is FAILED,
+        with the reason. Each call makes another one. Raises `UsageError`, `HostError`, `TransferError`, `ProviderError`
         """
-        return launch(self._connections, prepared, Talk(progress or Progress(), waiting, note), cast, plan)
+        return launch(self._connections, prepared, Talk(progress or Progress(), waiting, note), cast, plan, pay)
 
     def submit(
         self,

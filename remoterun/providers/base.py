@@ -67,6 +67,8 @@ class Offer:
     """US dollars an hour; None where it is not known."""
     priced: str = ""
     """The day of the price ("2026-07-20"), or "now"."""
+    unpriced: str = ""
+    """Why the price is not known."""
     limit: float | None = None
     """What an hour can come to where the price moves, as that of a spot host does."""
     extra: float = 0.0

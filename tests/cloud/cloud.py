@@ -120,6 +120,8 @@ class Cloud:
         self.quotas = _quotas()
         self.plan = "PAID"
         """"FREE": what RunInstances gives is of the smallest types only."""
+        self.prices: dict[tuple[str, str], float] = {}
+        """(region, type) → what AWS's Price List says of an hour."""
         self.encoded: dict[str, str] = {}
         """What AWS alone can read → what it says."""
         self.never_runs: dict[tuple[str, str], str] = {}

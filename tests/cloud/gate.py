@@ -77,6 +77,8 @@ class Gate:
                 return _decoded(self._cloud, call, start)
             if call.action == "GetAccountPlanState":
                 return _plan(self._cloud, call, start)
+            if call.action == "GetProducts":
+                return _products(self._cloud, call, start)
             if call.action == "DescribeInstanceConnectEndpoints":
                 return _endpoints(self._cloud, call, start)
             if call.action == "SimulatePrincipalPolicy":
@@ -233,6 +235,30 @@ def _plan(cloud: Cloud, call: Call, start: Start) -> Iterable[bytes]:
     return [json.dumps(told).encode()]
 
 
+def _products(cloud: Cloud, call: Call, start: Start) -> Iterable[bytes]:
+    """AWS's Price List, which moto doesn't know: each product is JSON in a text of its own."""
+    asked = {each["Field"]: each["Value"] for each in json.loads(call.parameters["Filters"])}
+    usd = cloud.prices.get((asked["regionCode"], asked["instanceType"]))
+    found = []
+    for sku, price in (("RUNS", usd), ("RESERVED", 0.0)) if usd is not None else ():  # what is reserved costs elsewhere
+        part: dict[str, Any] = {
+            "unit": "Hrs",
+            "beginRange": "0",
+            "endRange": "Inf",
+            "rateCode": f"{sku}.JRTCKXETXF.6YS6EN2CT7",
+        }
+        part |= {"description": f"${price} per On Demand Linux {asked['instanceType']} Instance Hour", "appliesTo": []}
+        part |= {"pricePerUnit": {"USD": f"{price:.10f}"}}
+        term = {"priceDimensions": {part["rateCode"]: part}, "sku": sku, "offerTermCode": "JRTCKXETXF"}
+        term |= {"effectiveDate": "2026-11-01T00:00:00Z", "termAttributes": {}}
+        terms = {"OnDemand": {f"{sku}.JRTCKXETXF": term}, "Reserved": {}}
+        product = {"productFamily": "Compute Instance", "attributes": asked, "sku": sku}
+        found.append({"product": product, "serviceCode": "AmazonEC2", "terms": terms, "version": "20261101000000"})
+    call.status = 200
+    start("200 OK", [("Content-Type", "application/x-amz-json-1.1")])
+    return [json.dumps({"FormatVersion": "aws_v1", "PriceList": [json.dumps(each) for each in found]}).encode()]
+
+
 def _unknown_key(call: Call) -> Refusal:
     if call.service == "ec2":
         return Refusal(401, "AuthFailure", "AWS was not able to validate the provided access credentials")
@@ -285,7 +311,7 @@ def _not_allowed(call: Call, cloud: Cloud, action: str) -> Refusal:
 
 
 def _is_json(call: Call) -> bool:
-    return call.service in ("ssm", "servicequotas", "scheduler", "cloudwatch")
+    return call.service in ("ssm", "servicequotas", "scheduler", "cloudwatch", "pricing")
 
 
 def _refuse(refusal: Refusal, call: Call, start: Start) -> Iterable[bytes]:

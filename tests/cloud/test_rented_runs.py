@@ -55,13 +55,12 @@ def test_a_limit_of_none_is_said_before_anything_is_asked(cloud: Cloud, place: P
 def test_the_lessons_session(cloud: Cloud, place: Place) -> None:
     place.run("upload", "data/input.txt", "--name", "doom")
     shell = place.spawn("run", "-t", "k80", "--image", BASE_IMAGE, "-m", "uploads/doom:data", TRAIN)
-    shell.expect_exact("Make them?")
-    shell.sendline("")
     shell.expect("K80s are gone from AWS; a T4 is the nearest: g4dn.xlarge, \\$0\\.542/h")
     shell.expect("at most +\\$13\\.01: 24 h at \\$0\\.542/h")
     shell.expect("AWS itself ends it tomorrow")
-    shell.expect_exact("Rent it?")
-    assert cloud.calls_of("RunInstances") == []
+    shell.expect_exact("two are made in your account, once; they cost nothing:")
+    shell.expect_exact("Rent it, and make the two roles? [y/N]")
+    assert cloud.calls_of("RunInstances") == [] and cloud.roles_made() == []
     shell.sendline("y")
     shell.expect("epoch 1")
     shell.sendintr()
@@ -100,8 +99,8 @@ def test_a_run_needs_few_calls(cloud: Cloud, place: Place) -> None:
 
 def test_without_a_terminal_nothing_is_rented_unless_it_is_said(cloud: Cloud, place: Place) -> None:
     refused = place.run(*ON_T4, "true", status=2)
-    assert "rents a host at $0.542/h, $13.01 at the most, and nobody is here to agree" in refused.stderr
-    assert "-y agrees" in refused.stderr
+    assert "for $0.542 an hour, $13.01 at the most, and nobody has agreed to that" in refused.stderr
+    assert "--pay 0.54   agrees to that" in refused.stderr
     assert place.json("ps") == []
     shown = place.run(*ON_T4, "--dry-run", "true").stdout
     assert "g4dn.xlarge" in shown and "$13.01" in shown and "us-east-1a" in shown and "remoterun-" in shown
@@ -112,15 +111,40 @@ def test_above_five_dollars_an_hour_the_price_is_typed(cloud: Cloud, place: Plac
     refused = place.run("run", "-t", "t4x8", "--no-git", "-y", "true", status=2)
     assert "--pay 7.84   agrees to that" in refused.stderr and cloud.calls_of("CreateRole") == []
     shell = place.spawn("run", "-t", "t4x8", "--no-git", "true")
-    shell.expect_exact("Make them?")
-    shell.sendline("n")
     shell.expect("at most +\\$20\\.00: 2 h 33 min at \\$7\\.84/h")
-    shell.expect_exact("the limit is `max_cost` of [aws]; --max-cost 189 pays for 24 h")
-    shell.expect_exact("Type the price of an hour, 7.84, to rent it:")
+    shell.expect_exact("the built-in limit of $20; --max-cost 189 pays for 24 h")
+    shell.expect_exact("Type the price of an hour, 7.84, to rent it, and make the two roles:")
     shell.sendline("y")
     shell.expect_exact("Nothing was rented.")
     shell.expect(pexpect.EOF)
-    assert cloud.calls_of("RunInstances") == [] and place.json("ps") == []
+    assert cloud.calls_of("RunInstances") == [] and cloud.roles_made() == [] and place.json("ps") == []
+
+
+def test_a_price_that_the_table_lacks_is_asked_of_aws_and_else_not_agreed_to(cloud: Cloud, place: Place) -> None:
+    place.env["AWS_DEFAULT_REGION"] = "eu-central-1"
+    l4 = ("run", "-t", "l4", "--no-git")
+    refused = place.run(*l4, "-y", "true", status=2).stderr
+    assert "`l4` rents a host in eu-central-1 at a price that is not known, so the built-in limit of $20" in refused
+    refused = place.run(*l4, "--max-hours", "1", "--pay", "0.01", "true", status=2).stderr
+    assert "at a price that is not known\n" in refused and "--pay unknown   agrees to that" in refused
+    lacks, refuses = "AWS's Price List has no g6.xlarge in eu-central-1", "may not do `pricing:GetProducts`"
+    for denied, why in (("nothing", lacks), ("pricing:GetProducts", refuses)):
+        cloud.denied = {denied}
+        shown = place.run(*l4, "--dry-run", "true").stdout
+        assert "price not known, in eu-central-1" in shown and "the built-in limit of $20 can't be kept" in shown
+        assert why in shown
+    cloud.denied = set()
+    cloud.prices["eu-central-1", "g6.xlarge"] = 1.5  # an example
+    for _ in range(2):
+        shown = place.run(*l4, "--dry-run", "true").stdout
+        assert (
+            re.search(r"\$1\.50/h \(as of \d{4}-\d\d-\d\d\), in eu-central-1", shown) and "at most    $20.00:" in shown
+        )
+    assert "at most    $20.00:" in place.run(*l4, "--spot", "--dry-run", "true").stdout
+    *_, last = calls = cloud.calls_of("GetProducts")
+    assert len(calls) == 5 and last.region == "us-east-1", "it is known for a month"
+    assert "for $1.52 an hour" in place.run(*l4, "--pay", "1.4", "true", status=2).stderr
+    assert cloud.calls_of("RunInstances") == [] and cloud.roles_made() == [] and place.json("ps") == []
 
 
 def test_what_the_bill_of_aws_says_and_a_budget(cloud: Cloud, place: Place) -> None:

@@ -198,18 +198,21 @@ def test_what_an_account_refuses_is_done_without(cloud: Cloud, client: Client, t
     assert cloud.roles_made() == [] and roles.leftovers(client.aws.calls) == []
 
 
-def test_who_wants_no_roles_is_asked_once(cloud: Cloud, place: Place) -> None:
-    for asks in (True, False):
+def test_who_wants_no_roles_rents_without(cloud: Cloud, place: Place) -> None:
+    home = place.folder / ".." / "home"
+    home.mkdir(exist_ok=True)
+    for question in ("Rent it, and make the two roles?", "Rent it?"):
         shell = place.spawn("run", "-t", "t4", "--no-git", "--image", BASE_IMAGE, "true")
         shell.timeout = 30
-        if asks:
-            shell.expect_exact("Make them?")
-            shell.sendline("n")
-        shell.expect_exact("AWS has no role to end it: only its own clock does")
-        shell.expect_exact("Rent it?")
-        assert ("Make them?" in shell.before) is False
+        if question == "Rent it?":
+            shell.expect_exact("AWS has no role to end it: only its own clock does")
+        else:
+            shell.expect_exact("`roles = false` below [aws] in config.toml rents without them")
+        shell.expect_exact(question)
         shell.sendline("n")
         shell.expect_exact("Nothing was rented.")
+        assert cloud.roles_made() == []
+        (home / "config.toml").write_text("[aws]\nroles = false\n")
     settings = load({**place.env}).aws
     assert not settings.roles and cloud.roles_made() == []
     place.run("doctor", "aws", "--setup")

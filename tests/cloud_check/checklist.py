@@ -113,8 +113,7 @@ class Checklist:
         return f"{self._bucket()}, {'yours already' if self._bucket() in self._buckets else 'made'}"
 
     def refused(self) -> None:
-        answers = {"Make them": "y", "Rent it": "n"}  # roles, where there are none yet
-        shown = self._user.answer(*self._words("check", "true"), answers=answers, status=130)
+        shown = self._user.answer(*self._words("check", "true"), answers={"Rent it": "n"}, status=130)
         require("$" in shown, "no price was shown")
         require(not self.hosts(), "there is a host all the same")
 

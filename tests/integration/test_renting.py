@@ -23,6 +23,7 @@ from typing import Any
 
 import pytest
 
+from remoterun import Client as Library
 from remoterun.agent.running.archiving import LOG_PIECE
 from remoterun.agent.shared.spec import RunSpec
 from remoterun.agent.shared.states import RunState
@@ -172,7 +173,8 @@ class TestARun:
     ) -> None:
         """The person agreed to the price of the host that was free, and above $5 to no other host."""
         monkeypatch.setattr(folder_cloud, "PRICE", price)
-        first = laptop.until_ended(laptop.submit("true"))
+        runs = laptop.client.runs
+        first = laptop.until_ended(runs.launch(runs.prepare(RunRequest("true"), None, "gpu"), pay=price))
         client = laptop.another()
         prepared = client.runs.prepare(RunRequest("true", max_cost=5.0), None, "gpu")
         plan = client.hosts.plan(prepared.machine)
@@ -701,7 +703,7 @@ class TestTheCommandLine:
     def test_nothing_is_rented_unless_somebody_agrees(self, laptop: Laptop, say: Callable[..., Any]) -> None:
         status, out, err = say("run", "-t", "gpu", "--no-git", "--max-hours", "2", "true")
         assert (status, out) == (2, "")
-        assert "`-t gpu` rents a host at $3.60/h, $7.20 at the most, and nobody is here to agree" in err
+        assert "`gpu` rents a host in here for $3.60 an hour, $7.20 at the most, and nobody has agreed to that" in err
         status, out, err = say("run", "-t", "gpu", "--no-git", "--max-cost", "1.8", "--dry-run", "true")
         assert status == 0 and "at most    $1.80: 30 min at $3.60/h, without traffic" in out
         assert laptop.folders.all() == [] and say("ps", "--json")[1] == "[]\n"
@@ -714,21 +716,56 @@ class TestTheCommandLine:
         monkeypatch.chdir(laptop.root / "work")  # nobody else writes there while it is sent
         run = ("run", "-t", "gpu", "--no-git", "--max-hours", "1")
         status, _, err = say(*run, "-y", "true")
-        assert status == 2 and "rents a host for $36.00 an hour, and -y agrees to $5 at the most" in err
+        assert status == 2 and "$36.00 an hour, $36.00 at the most, and what is agreed to is $5.00 an hour" in err
         assert "--pay 36.00   agrees to that" in err
         status, _, err = say(*run, "--pay", "35", "true")
-        assert status == 2 and "rents a host for $36.00 an hour, and --pay 35 does not cover it" in err
-        assert "--pay 36.00 agrees; " in say(*run, "true")[2] and laptop.folders.all() == []
+        assert status == 2 and "and what is agreed to is $35.00 an hour" in err
+        assert "--pay 36.00   agrees" in say(*run, "true")[2] and laptop.folders.all() == []
         with monkeypatch.context() as unknown:
             unknown.setattr(folder_cloud, "PRICE", None)
-            status, _, err = say(*run, "-y", "true")
-            assert status == 2 and "at a price that is not known, and -y agrees to $5 at the most" in err
-            assert "--pay DOLLARS   agrees to that" in err
-        assert say(*run, "--pay", "36", "true")[0] == 0 and len(laptop.folders.all()) == 1
+            for words in (("-y",), ("--pay", "36"), ()):
+                status, _, err = say(*run, *words, "true")
+                assert status == 2 and "`gpu` rents a host in here at a price that is not known\n" in err
+                assert "--pay unknown   agrees to that" in err
+            status, _, err = say("run", "-t", "gpu", "--no-git", "--pay", "unknown", "true")
+            assert status == 2 and "not known, so the built-in limit of $20 can't be kept" in err
+            status, out, _ = say("run", "-t", "gpu", "--no-git", "--dry-run", "true")
+            assert status == 0 and "price not known" in out and laptop.folders.all() == []
+            assert say(*run, "--pay", "unknown", "true")[0] == 0
+            assert say("machines", "rm", "i-0")[0] == 0 and laptop.folders.hosts() == []
+        assert say(*run, "--pay", "36", "true")[0] == 0 and len(laptop.folders.hosts()) == 1
         status, _, err = say(*run, "--pay", "35", "true")
-        assert status == 2 and "--pay 35 does not cover it" in err
+        assert status == 2 and "what is agreed to is $35.00 an hour" in err
         status, _, err = say(*run, "-y", "true")
-        assert status == 0 and len(laptop.folders.all()) == 1, err  # the host is there, and paid for
+        assert status == 0 and len(laptop.folders.hosts()) == 1, err  # the host is there, and paid for
+
+    def test_two_shells_at_once_do_not_both_pass_the_limit_of_a_month(self, laptop: Laptop) -> None:
+        laptop.config = replace(laptop.config, aws=replace(laptop.config.aws, max_cost_month=30.0))
+        first = laptop.another()
+        prepared = first.runs.prepare(RunRequest("true"), None, "gpu")
+        with Client(laptop.config) as second:
+            plans = [each.hosts.plan(prepared.machine) for each in (first, second)]
+            assert [plan and plan.most for plan in plans] == [20.0, 20.0]
+            first.runs.launch(prepared, plan=plans[0])
+            with pytest.raises(UsageError, match="more than `max_cost_month`"):
+                second.runs.launch(prepared, plan=plans[1])
+        assert len(laptop.folders.all()) == 1
+        found = first.registry.runs()
+        assert [run.renting and run.renting.most for run in found] == [0.0, 20.0] and found[1].final
+
+    def test_the_library_rents_by_the_same_rule(self, laptop: Laptop, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(folder_cloud, "PRICE", 36.0)
+        with Library(laptop.config) as library:
+            for pay in (None, 35.0, "unknown"):
+                with pytest.raises(UsageError, match=r"`gpu` rents a host in here for \$36.00 an hour") as caught:
+                    library.run("true", "gpu", source=None, pay=pay)  # type: ignore[arg-type]
+                assert caught.value.hint == "pay=36.00   agrees to that"
+            with pytest.raises(UsageError, match="`lots` is not a price"):
+                library.run("true", "gpu", source=None, pay="lots")  # type: ignore[arg-type]
+            assert library.jobs() == [] and laptop.folders.all() == []
+            assert library.run("true", "gpu", source=None, pay=36.0, max_hours=1.0).wait() == 0
+            assert library.run("true", "gpu", source=None, max_hours=1.0).wait() == 0  # the host is there
+            assert len(laptop.folders.all()) == 1
 
     def test_the_bill_is_what_was_said_and_a_month_has_a_limit(
         self, laptop: Laptop, say: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
@@ -777,7 +814,7 @@ class TestTheCommandLine:
         status, out, err = say("run", "-t", "gpu", "-y", "--no-git", "echo said")
         assert (status, out) == (0, "said\n")
         assert (
-            "Renting folder.small in here, $3.60/h, at most $20.00 (5 h 33 min: `max_cost` of [aws])" in err
+            "Renting folder.small in here, $3.60/h, at most $20.00 (5 h 33 min: the built-in limit of $20)" in err
             and "  it cost " in err
         )
         assert "If your login ends before the run does, its host waits up to 1 h for it ($3.60)" in err
@@ -941,7 +978,7 @@ class TestTheCommandLine:
                 look[0] in ("ps", "info", "logs")
             )
         status, _, err = say("continue", "1")
-        assert status == 2 and "`-t gpu` rents a host at $3.60/h" in err and "nobody is here to agree" in err
+        assert status == 2 and "`gpu` rents a host in here for $3.60 an hour" in err and "nobody has agreed" in err
         status, _, err = say("continue", "1", "-y")
         assert status == 2 and "the values of WORD" in err and "export WORD=… && remoterun continue 1" in err
         assert laptop.folders.hosts() == []

@@ -625,7 +625,7 @@ PRICE_FILE = """"FormatVersion","v1.0"
 "Version","20261120221444"
 "OfferCode","AmazonEC2"
 "SKU","TermType","Unit","PricePerUnit","Currency","Instance Type","Tenancy","Operating System","License Model",\
-"CapacityStatus","Pre Installed S/W"
+"CapacityStatus","Pre Installed S/W","Volume API Name"
 "A","OnDemand","Hrs","0.5310000000","USD","g4dn.xlarge","Shared","Linux","No License required","Used","NA"
 "B","OnDemand","Hrs","0.7100000000","USD","g4dn.xlarge","Shared","Windows","No License required","Used","NA"
 "C","OnDemand","Hrs","0.5800000000","USD","g4dn.xlarge","Dedicated","Linux","No License required","Used","NA"
@@ -634,12 +634,15 @@ PRICE_FILE = """"FormatVersion","v1.0"
 "F","OnDemand","Hrs","0.9800000000","USD","g4dn.xlarge","Shared","Linux","No License required","Used","SQL Std"
 "G","OnDemand","Hrs","9.0000000000","USD","x9.huge","Shared","Linux","No License required","Used","NA"
 "H","OnDemand","Hrs","0.1008","USD","m7i.large","Shared","Linux","No License required","Used","NA"
+"I","OnDemand","GB-Mo","0.0952","USD","","","","","","NA","gp3"
+"J","OnDemand","IOPS-Mo","0.0060","USD","","","","","","NA","gp3"
+"K","OnDemand","GB-Mo","0.1190","USD","","","","","","NA","gp2"
 """.replace("\\\n", "")
 
 
 def test_prices_are_read_from_a_file_of_aws_s_form() -> None:
-    day, prices = update_prices.read(PRICE_FILE.splitlines(keepends=True), {"g4dn.xlarge", "m7i.large", "g5.xlarge"})
-    assert (day, prices) == ("2026-11-20", {"g4dn.xlarge": 0.531, "m7i.large": 0.1008})
+    found = update_prices.read(PRICE_FILE.splitlines(keepends=True), {"g4dn.xlarge", "m7i.large", "g5.xlarge"})
+    assert found == ("2026-11-20", {"g4dn.xlarge": 0.531, "m7i.large": 0.1008}, 0.0952)
 
 
 def test_a_price_file_of_another_form_changes_nothing() -> None:

@@ -15,6 +15,7 @@ import botocore.session
 import pytest
 from botocore.validate import ParamValidator
 
+from remoterun.agent.shared.states import RunState
 from remoterun.cli.render import machine_views
 from remoterun.client import billing, renting
 from remoterun.client.billing import Row
@@ -227,12 +228,21 @@ def test_a_month_may_not_cost_more_than_its_limit(connections: Connections, fold
     with pytest.raises(UsageError) as caught:
         billing.check_month(connections, 20.5, now)
     assert caught.value.message == (
-        "this month has cost $10.00, hosts that run now can come to $20.00 more, and this run may cost $20.50:"
-        " that is more than `max_cost_month` of [aws], $50.00"
+        "this month has cost $10.00, hosts that run, or are about to, can come to $20.00 more, and this run may cost"
+        " $20.50: that is more than `max_cost_month` of [aws], $50.00"
     )
     assert caught.value.hint is not None and "max_cost=20.00   is what is left of it" in caught.value.hint
     with pytest.raises(UsageError, match="price of this host is not known"):
         billing.check_month(connections, None, now)
+    one, other = rented(connections, key="a"), rented(connections, key="b")  # two shells that rent at once
+    for run in (one, other):
+        connections.registry.rent(run, Renting(now + 1e6, most=12.0))
+    billing.check_month(connections, 7.0, now, one.key)
+    for run in (one, other):
+        with pytest.raises(UsageError, match=r"are about to, can come to \$32\.00 more, and this run may cost \$12"):
+            billing.check_month(connections, 12.0, now, run.key)
+    connections.registry.move(one, RunState.FAILED, now)
+    billing.check_month(connections, 12.0, now, other.key)
 
 
 def test_the_larger_one_of_our_records_and_the_bill_counts_and_is_asked_for_now_and_then(

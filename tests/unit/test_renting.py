@@ -25,8 +25,9 @@ from remoterun.client.renting import Plan
 from remoterun.config import Config
 from remoterun.errors import UsageError
 from remoterun.model import HostUse, MachineType, Rental, Renting, Run, RunRequest
+from remoterun.parsing import UNKNOWN, parse_price
 from remoterun.providers.aws import acquire, catalogue
-from remoterun.providers.base import Offer, RentedHost, Roles
+from remoterun.providers.base import NOT_MADE, Offer, RentedHost, Roles
 from remoterun.registry import Registry
 from remoterun.sizes import clock
 
@@ -77,6 +78,17 @@ def test_how_long_a_host_waits_for_a_login_is_in_the_plan() -> None:
         r"login    yours ends to.*, before the run may:\n +its host waits up to 2 h for it \(\$1\.08\)", text(soon)
     )
     assert "login" not in text(replace(soon, roles=Roles(writer="AROAEXAMPLE")))
+
+
+def test_what_a_guard_and_new_roles_mean_is_in_the_plan() -> None:
+    plan = Plan(T4, OFFERS, 24.0, 600.0, 1)
+    guarded = text(replace(plan, roles=Roles("AROAEXAMPLE", "arn:guard")))
+    assert re.search(r"AWS itself ends it tomorrow \d\d:\d\d, in 24 h 2 min, for \$0\.018 more\n?", guarded)
+    new = text(replace(plan, roles=Roles(why_not=NOT_MADE)))
+    assert "roles    two are made in your account, once; they cost nothing:\n" in new and "login" in new
+    assert "AWS itself ends it" in new and "its own clock" not in new and "its host waits" not in new
+    assert "`roles = false` below [aws] in config.toml rents without them" in new
+    assert all(len(line) <= 78 for line in (guarded + "\n" + new).splitlines())
 
 
 def test_the_most_is_that_of_the_dearest_type() -> None:
@@ -143,6 +155,11 @@ def test_who_names_no_dollars_has_those_of_the_config(rental: dict[str, float], 
     default = rental.get("max_hours", found)  # which the default gives way to, and what somebody named does not
     assert renting.hours(machine, (h100,))[0] == default
     assert (found, by) == (pytest.approx(expected), words)
+    if not rental:
+        built_in = "the built-in limit of $20; --max-cost 1322 pays for 24 h"
+        assert f"         {built_in}\n" in text(
+            Plan(machine, (h100,), found, 600.0, 1, limited_by=renting.hours(machine, (h100,))[1])
+        )
     said = text(Plan(machine, (h100,), found, 600.0, 1, limited_by=by))
     assert f"the limit is {words}\n" in said and all(len(line) <= 78 for line in said.splitlines())
     with pytest.raises(UsageError, match=r"`max_cost` of \[aws\], \$1.00, pays for 1 min") as caught:
@@ -166,13 +183,66 @@ def test_who_wrote_last_comes_last() -> None:
     ]  # fmt: skip
 
 
-def test_a_limit_in_dollars_needs_a_price() -> None:
-    machine = replace(T4, rental=Rental("aws", ("g9.xlarge",), max_cost=1.0))
-    with pytest.raises(UsageError, match=r"g9\.xlarge is not known"):
-        renting.hours(machine, (Offer("g9.xlarge"),))
-    with pytest.raises(UsageError, match=r"so `max_cost` of \[aws\] can't be kept") as caught:
-        renting.hours(T4, (Offer("g9.xlarge"),))
-    assert caught.value.hint == "`max_hours=2` instead of it"
+@pytest.mark.parametrize(
+    ("rental", "own", "named"),
+    [
+        ({"max_cost": 1.0}, 20.0, "--max-cost 1"),
+        ({}, 20.0, "`max_cost` of [aws]"),
+        ({}, None, "the built-in limit of $20"),
+        ({"max_hours": 2.0}, None, ""),
+    ],
+)
+def test_a_limit_in_dollars_needs_a_price(rental: dict[str, float], own: float | None, named: str) -> None:
+    """The plan is shown all the same, and nobody rents by it."""
+    machine = replace(T4, rental=Rental("aws", ("g9.xlarge",), **rental))  # type: ignore[arg-type]
+    offers = (Offer("g9.xlarge", "eu-central-1", unpriced="the Price List can't be asked"),)
+    found, by = renting.hours(machine, offers, own)
+    most = (rental.get("max_cost") or own or 20.0) if named else None
+    plan = Plan(machine, offers, found, 600.0, 1, limited_by=by, max_cost=most)
+    said = text(plan)
+    assert "price not known, in eu-central-1\n         the Price List can't be asked\n" in said
+    assert (f"{named} can't be kept; --max-hours can\n" in said) is bool(named)
+    with pytest.raises(UsageError, match="rents a host in eu-central-1 at a price that is not known") as caught:
+        renting.agreed(plan)
+    assert (f", so {named} can't be kept" in caught.value.message) is bool(named)
+    assert caught.value.hint is not None and 'pay="unknown"   agrees to that' in caught.value.hint
+    if named:
+        with pytest.raises(UsageError, match="can't be kept"):
+            renting.agreed(plan, UNKNOWN)
+    else:
+        assert renting.agreed(plan, UNKNOWN) is plan
+    run = Run(1, "k", machine, RunState.INTERRUPTED, "true", 0.0, renting=Renting(1e6, 3))
+    assert renting.deadline(run, plan, 5000.0) == (5000.0 if named else 1e6), "nor does another attempt"
+
+
+@pytest.mark.parametrize("pay", [None, 0.0, 0.54, 36.0, 55.05, 55.06, 60.0, UNKNOWN])
+@pytest.mark.parametrize("price", [0.54, 5.0, 5.01, 55.056, None])
+def test_what_is_rented_without_a_question(price: float | None, pay: float | None) -> None:
+    """Up to $5 an hour, or what was agreed to; a price that is not known is agreed to as such, and by no figure."""
+    plan = Plan(T4, (Offer("p5.48xlarge", "us-east-1", price=price),), 2.0, 600.0, 1)
+    kept = RentedHost("i-0", "rr-x-1", "running", plan.offers[0], began=1.0, deadline=2.0)
+    covered = pay == UNKNOWN if price is None else price <= (5.0 if pay in (None, UNKNOWN) else pay) + 0.005
+    for each, fine in ((plan, covered), (replace(plan, kept=kept), covered or pay is None)):
+        if fine:
+            assert renting.agreed(each, pay) is each
+            continue
+        with pytest.raises(UsageError, match="`t4` rents a host in us-east-1 ") as caught:
+            renting.agreed(each, pay)
+        at = (
+            "at a price that is not known"
+            if price is None
+            else f"for {dollars(price)} an hour, {dollars(price * 2)} at"
+        )
+        wanted = 'pay="unknown"' if price is None else f"pay={price:.2f}"
+        assert at in caught.value.message and caught.value.hint == f"{wanted}   agrees to that"
+        assert renting.agreed(each, parse_price(wanted.partition("=")[2].strip('"'))) is each, "and the hint mends it"
+
+
+def test_what_is_typed_after_pay() -> None:
+    assert [parse_price(text) for text in ("55.06", "$7", ".5", "unknown")] == [55.06, 7.0, 0.5, UNKNOWN]
+    for wrong in ("", "nan", "inf", "-1", "1e3", "lots", "None"):
+        with pytest.raises(UsageError, match="is not a price of an hour"):
+            parse_price(wrong)
 
 
 def test_a_limit_that_pays_for_no_more_than_a_boot_is_refused() -> None:

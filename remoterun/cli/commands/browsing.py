@@ -129,7 +129,7 @@ def jupyter(
     idle: Annotated[
         str, typer.Option("--idle", metavar="TIME", help="It ends after so long without use: 30m, 1h.")
     ] = "1h",
-    yes: Annotated[bool, typer.Option("-y", "--yes", help="Ask nothing: send what git tracks, and go on.")] = False,
+    yes: Annotated[bool, typer.Option("-y", "--yes", help="Ask nothing: send tracked files, rent up to $5/h.")] = False,
     no_browser: Annotated[bool, typer.Option("--no-browser", help="Only print the address.")] = False,
     pay: Pay = None,
     **typed: Any,

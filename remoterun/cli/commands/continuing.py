@@ -19,7 +19,7 @@ from remoterun.model import RunRequest
 def continue_(
     run: RunNumber,
     background: Background = False,
-    yes: Annotated[bool, typer.Option("-y", "--yes", help="Ask nothing: rent what it needs.")] = False,
+    yes: Annotated[bool, typer.Option("-y", "--yes", help="Ask nothing: rent what it needs, up to $5/h.")] = False,
     pay: Pay = None,
     quiet: Quiet = False,
     json: RunAsJson = False,

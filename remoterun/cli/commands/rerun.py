@@ -57,7 +57,7 @@ def rerun(
         bool, typer.Option("--edit", help="Change what is asked for in an editor ($VISUAL, $EDITOR), then run that.")
     ] = False,
     background: Background = False,
-    yes: Annotated[bool, typer.Option("-y", "--yes", help="Ask nothing: rent what it needs.")] = False,
+    yes: Annotated[bool, typer.Option("-y", "--yes", help="Ask nothing: rent what it needs, up to $5/h.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be run; do nothing.")] = False,
     pay: Pay = None,
     json: RunAsJson = False,

@@ -63,7 +63,7 @@ def run(
     ] = False,
     background: Background = False,
     yes: Annotated[
-        bool, typer.Option("-y", "--yes", help="Ask nothing: send the files that the command names, and go on.")
+        bool, typer.Option("-y", "--yes", help="Ask nothing: send the files that the command names, rent up to $5/h.")
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be run and sent; do nothing.")] = False,
     pay: Pay = None,

@@ -51,7 +51,7 @@ from remoterun.cli.render.terminal import word as word
 from remoterun.errors import RemoterunError, UsageError
 from remoterun.model import Asked
 
-_FLAGS = {"name": "--name", "no_git": "--no-git", "overwrite": "-y"}
+_FLAGS = {"name": "--name", "no_git": "--no-git", "overwrite": "-y", "pay": "--pay"}
 _FLAGS |= {name: option.flag for name, option in Asked._options.items()}
 _KEYWORD = re.compile(rf"(?:^|(?<=`))({'|'.join(_FLAGS)})=\[?\"?([^\s`\"\]]+)\"?\]?", re.MULTILINE)
 """Where a hint from below the command line names a keyword of the library: here that is an option."""

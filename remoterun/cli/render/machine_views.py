@@ -35,7 +35,7 @@ from remoterun.cli.render.terminal import (
 from remoterun.client import json_shapes
 from remoterun.machines import HOW_TO_SET_UP_AWS, stand_ins
 from remoterun.model import Line, Run, listed
-from remoterun.providers.base import GUARD_LATE
+from remoterun.providers.base import GUARD_LATE, NOT_MADE
 from remoterun.sizes import iso
 
 if TYPE_CHECKING:
@@ -255,22 +255,20 @@ def plan_lines(plan: Plan, new: NewBucket | None = None) -> list[tuple[str, str]
             day = {"": "", "now": " now"}.get(first.priced, f" (as of {first.priced})")
             spot = ", spot" if first.spot else ""
             listed.append(("", f"{hourly(first.price)}{day}{spot}, in {_zones(offers)}"))
+            listed += [("", first.unpriced)] if first.unpriced else []
             if first.extra and first.price is not None:
                 listed.append(("", f"and {hourly(first.extra)} for its disk and its public address"))
     if plan.had is not None:
         listed.append(("has cost", f"{dollars(plan.had)} so far; what follows comes on top"))
     if plan.most is not None:
         listed.append(("at most", f"{dollars(plan.most)}: {hours(plan.hours)} at {hourly(plan.price)}, {WITHOUT}"))
-        limit = (
-            f"the limit is {plan.limited_by}"
-            if plan.limited_by
-            else "the default; --max-hours and --max-cost set another limit"
-        )
-        listed.append(("", limit))
+        limit = plan.limited_by or "the default; --max-hours and --max-cost set another limit"
+        listed.append(("", limit if limit.startswith("the ") else f"the limit is {limit}"))
         if any(offer.spot for offer in plan.offers):
             listed.append(("", "spot prices move; this is the price on demand, which they never exceed"))
     else:
         listed.append(("at most", f"{hours(plan.hours)}, at a price that is not known"))
+        listed += [("", f"{plan.limited_by} can't be kept; --max-hours can")] if plan.max_cost is not None else []
     near = plan.bucket_region if new is None else new.region
     if near not in ("", plan.offers[0].region):
         listed.append(("traffic", f"$0.02 a GB between {plan.offers[0].region} and the bucket's {near}"))
@@ -285,11 +283,18 @@ def plan_lines(plan: Plan, new: NewBucket | None = None) -> list[tuple[str, str]
     listed.append(("ends", "by itself, whatever happens to this machine:"))
     listed.append(("", f"{hours(idle / 3600)} after its last run; one that comes sooner begins at once;"))
     listed.append(("", f"and {when(latest)}, at the latest"))
-    if plan.kept.guarded if plan.kept is not None else plan.roles.guard:
-        listed.append(("", f"AWS itself ends it {when(latest + GUARD_LATE)}"))
+    makes_roles = plan.roles.why_not == NOT_MADE
+    if makes_roles or (plan.kept.guarded if plan.kept is not None else plan.roles.guard):
+        more = "" if plan.price is None else f", for {dollars(plan.price * GUARD_LATE / 3600)} more"
+        listed.append(("", f"AWS itself ends it {when(latest + GUARD_LATE)}{more}"))
     else:
         listed.append(("", UNGUARDED))
-    if plan.needs_login:
+    if makes_roles:
+        listed.append(("roles", "two are made in your account, once; they cost nothing:"))
+        listed.append(("", "remoterun-host lets a host save, also when your login is over;"))
+        listed.append(("", "remoterun-guard lets AWS itself end a host at its deadline;"))
+        listed.append(("", "`roles = false` below [aws] in config.toml rents without them"))
+    elif plan.needs_login:
         known = f"yours ends {when(plan.login_ends)}" if plan.login_ends is not None else ""
         listed.append(("login", f"{known}, before the run may:" if known else "if yours ends before the run does,"))
         listed.append(("", f"its host waits up to {_wait(plan)}, and ends without it"))
@@ -313,13 +318,6 @@ def bucket_lines(new: NewBucket) -> list[str]:
     return [f"{new.name} in {new.region} {made}:", "private, encrypted; it keeps uploads and outputs"]
 
 
-def new_roles() -> None:
-    """What the roles are for, before a person is asked about them."""
-    line("Two roles are made in your account, once; they cost nothing, and may do only this:")
-    line("  remoterun-host   lets a host save what it made, also when your login is over")
-    line("  remoterun-guard  lets AWS itself end a host at its deadline")
-
-
 def renting(plan: Plan, new: NewBucket | None) -> None:
     """The plan, before a person is asked about it."""
     if plan.instead is not None:
@@ -333,7 +331,7 @@ def renting_goes_on(plan: Plan, new: NewBucket | None) -> None:
     if plan.instead is not None:
         line(plan.instead)
     offer = plan.kept.offer if plan.kept is not None else plan.offers[0]
-    by = f": {plan.limited_by.partition(';')[0]}" if "[aws]" in plan.limited_by else ""
+    by = f": {plan.limited_by.partition(';')[0]}" if ";" in plan.limited_by else ""
     most = (
         f"at most {dollars(plan.most)} ({hours(plan.hours)}{by})"
         if plan.most is not None

@@ -16,7 +16,7 @@ from remoterun.aws_codes import DENIED, login_fault
 from remoterun.config import Config
 from remoterun.errors import NotFound, RemoterunError
 from remoterun.model import MachineType, Rental
-from remoterun.providers.aws import catalogue, endpoint, guard, image, network, quotas, roles, tags
+from remoterun.providers.aws import catalogue, endpoint, guard, image, network, pricelist, quotas, roles, tags
 from remoterun.providers.aws.acquire import Acquisition, address_of, describe
 from remoterun.providers.aws.calls import DEFAULT_REGION, Calls, Refused
 from remoterun.providers.base import (
@@ -302,6 +302,7 @@ class AWS:
             if here and not here[0].vcpus:
                 facts = self._facts(type, region)
                 here = [replace(each, **facts) for each in here]
+            here = pricelist.priced(self.calls, self._home, here)
             found += sorted(here, key=lambda each: each.price if each.price is not None and each.spot else 0.0)
         if not found:
             meant = " or ".join(catalogue.nearest(rental.types[0]))
@@ -310,7 +311,8 @@ class AWS:
             raise NotFound(f"{region} has no {', '.join(rental.types)}", hint=hint)
         own = None if rental.image is None else image.resolve(self.calls, found[0], rental.image)
         if own is not None and own.costs_more:
-            found = [replace(each, price=None, priced="", limit=None) for each in found]
+            why = "its image has a price of its own"
+            found = [replace(each, price=None, priced="", limit=None, unpriced=why) for each in found]
         size = None if own is None else own.size
         return [catalogue.with_disk(each, catalogue.disk_size(each.gpus, rental.disk, size)) for each in found]
 
