@@ -51,7 +51,12 @@ def agree(client: Client, plan: Plan, new: NewBucket | None, yes: bool, pay: flo
 
     yes = yes or pay is not None
     if yes or plan.price is None or not render.can_ask():  # no answer gives up a limit for a price that is not known
-        agreed(plan, pay if yes else UNKNOWN if render.can_ask() else 0.0)
+        try:
+            agreed(plan, pay if yes else UNKNOWN if render.can_ask() else 0.0)
+        except UsageError as error:
+            if not yes and not plan.dear:
+                error.hint = "-y   agrees to that; --dry-run shows what would be rented"
+            raise
     if not yes:
         machine_views.renting(plan, new)
         if not _agreed(plan):

@@ -100,7 +100,7 @@ def test_a_run_needs_few_calls(cloud: Cloud, place: Place) -> None:
 def test_without_a_terminal_nothing_is_rented_unless_it_is_said(cloud: Cloud, place: Place) -> None:
     refused = place.run(*ON_T4, "true", status=2)
     assert "for $0.542 an hour, $13.01 at the most, and nobody has agreed to that" in refused.stderr
-    assert "--pay 0.54   agrees to that" in refused.stderr
+    assert "-y   agrees to that" in refused.stderr
     assert place.json("ps") == []
     shown = place.run(*ON_T4, "--dry-run", "true").stdout
     assert "g4dn.xlarge" in shown and "$13.01" in shown and "us-east-1a" in shown and "remoterun-" in shown
