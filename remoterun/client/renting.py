@@ -12,7 +12,7 @@ from functools import partial
 
 from remoterun import machines
 from remoterun.agent.shared.asked import WAIT_FOR_LOGIN
-from remoterun.agent.shared.states import RunState
+from remoterun.agent.shared.states import ENDINGS, HAND_OVER, Reason, RunState
 from remoterun.client import archiving, billing
 from remoterun.client.connections import Connections
 from remoterun.client.rented_runs import find_store, record_status
@@ -182,12 +182,17 @@ def rent(
     Blocks for minutes where a new one is rented. What was begun ends where that fails. Raises `ProviderError`,
     `HostError`.
     """
-    rental = _rental(run.machine)
-    if plan.kept is not None:
-        found = _reuse(connections, run, plan.kept, held)
+    provider, renting, kept = connections.provider(_rental(run.machine).provider), _renting(run), plan.kept
+    if kept is not None:
+        for each in connections.registry.runs():
+            if kept.token in tokens(each) and each.state in HAND_OVER and connections.registry.abandoned(each):
+                end_abandoned(connections, each, keep=True)
+        folder = HostFolder(connections.config.home, kept.token)
+        if folder.read("host.json") is None and (begun := folder.intent()):
+            kept = provider.acquire(begun, plan.offers, waiting)
+        found = _reuse(connections, run, kept, held)
         if found is not None:
             return found
-    provider, renting = connections.provider(rental.provider), _renting(run)
     intent = Intent(
         token=token(run, renting.attempt),
         run=run.key,
@@ -222,9 +227,21 @@ def rent(
         raise
 
 
-def give_back(connections: Connections, run: Run) -> None:
-    """End the host that was rented for this attempt of a run, if there is one; one that was there before stays. Where
-    the provider can't be asked, it ends by itself."""
+def end_abandoned(connections: Connections, run: Run, keep: bool = False) -> Run:
+    """End a run whose client is gone before any machine had it. `keep`: its host serves another run."""
+    if run.renting is not None:
+        give_back(connections, run, keep)
+        run = connections.registry.run(run.number)
+    reason, missed = Reason.START_FAILED, "was handed over"
+    if run.attempt > 1:
+        reason, missed = Reason.HOST_LOST, "had its next host"
+    message = f"remoterun was ended before the run {missed}"
+    return connections.registry.move(run, ENDINGS[reason].state, time.time(), reason=reason.value, message=message)
+
+
+def give_back(connections: Connections, run: Run, keep: bool = False) -> None:
+    """End the host that was rented for this attempt of a run, if there is one; one that was there before stays, and so
+    does one that others `keep`. Where the provider can't be asked, it ends by itself."""
     rental, renting = _rental(run.machine), run.renting
     if renting is None:
         return
@@ -232,13 +249,14 @@ def give_back(connections: Connections, run: Run) -> None:
     with contextlib.suppress(RemoterunError):
         provider = connections.provider(rental.provider)
         rented = provider.find(token(run, renting.attempt))
-        if rented is not None and rented.alive:
+        if rented is not None and rented.alive and not keep:
             provider.release(rented)
     if renting.hosts and renting.hosts[-1].ended is None:
         run = connections.registry.rent(run, renting.given_back_at(time.time()))
     if rented is not None:
         count(connections, run, rented)
-        host_ended(connections, rented.token, rented.ended or time.time())
+        if not keep:
+            host_ended(connections, rented.token, rented.ended or time.time())
 
 
 def count(connections: Connections, run: Run, rented: RentedHost) -> None:
@@ -423,7 +441,8 @@ def _kept(
     kinds = {_kind(offer, anything) for offer in provider.offers(machine)}
     users: dict[str, list[Run]] = {}
     for run in connections.registry.runs():
-        for token in set(tokens(run)) if not run.final else ():
+        lost = run.state in HAND_OVER and run.placed is None and connections.registry.abandoned(run)
+        for token in set(tokens(run)) if not (run.final or lost) else ():
             users.setdefault(token, []).append(run)
 
     def suits(folder: HostFolder, host: RentedHost | None) -> bool:
@@ -481,6 +500,8 @@ def _there(connections: Connections, provider: Provider, folder: HostFolder) -> 
         host = provider.find(folder.token)
         if host is None or host.state == "gone":
             folder.remove()
+        elif folder.read("host.json") is None:  # whoever acquired it was cut short, and `rent` goes on with that
+            return host if host.alive else None
         elif host.machine is not None and host.state == "running":
             provider.admit(host)  # the laptop may have moved
             folder.record(host)
@@ -496,8 +517,10 @@ def _will_end(connections: Connections, waiting: Callable[[str], None], over: th
     with contextlib.suppress(RemoterunError):
         while run.placed is not None:
             store = find_store(connections, run)[1]
-            (status,) = store.statuses([run.key]).runs
-            run = record_status(connections, run, told(store, status))
+            statuses = store.statuses([run.key]).runs
+            if not statuses:  # it was not handed over
+                return connections.registry.abandoned(run)
+            run = record_status(connections, run, told(store, statuses[0]))
             if run.final or over.is_set() or not (run.stopping or run.state is RunState.SAVING):
                 break
             if not waits:

@@ -178,18 +178,8 @@ class Runs:
 
     def _unless_abandoned(self, run: Run) -> Run:
         """A run that is still handed over, or the end of one whose client is gone."""
-        if not self._connections.registry.abandoned(run):
-            return run
-        if run.renting is not None:
-            renting.give_back(self._connections, run)
-            run = self._connections.registry.run(run.number)
-        if run.attempt > 1:
-            return self._ended(run, Reason.HOST_LOST, "remoterun was ended before the run had its next host")
-        return self._ended(run, Reason.START_FAILED, "remoterun was ended before the run was handed over")
-
-    def _ended(self, run: Run, reason: Reason, message: str) -> Run:
-        state = ENDINGS[reason].state
-        return self._connections.registry.move(run, state, time.time(), reason=reason.value, message=message)
+        is_abandoned = self._connections.registry.abandoned(run)
+        return renting.end_abandoned(self._connections, run) if is_abandoned else run
 
     def _statuses(self, machine: MachineType, runs: Sequence[Run], lines: dict[str, Line]) -> Answer:
         """By key; why it can't be told, for one that the machine can't read, or that is of another home. Adds to
@@ -224,7 +214,8 @@ class Runs:
             return record_status(self._connections, run, status)
         if run.state in HAND_OVER:
             return self._unless_abandoned(replace(run, fault=None))
-        return self._ended(run, Reason.HOST_LOST, f"{run.host.name} no longer knows this run")
+        why = {"reason": Reason.HOST_LOST.value, "message": f"{run.host.name} no longer knows this run"}
+        return self._connections.registry.move(run, ENDINGS[Reason.HOST_LOST].state, time.time(), **why)
 
     def info(self, number: int | str, wait: float | None = None) -> tuple[Run, dict[str, Any]]:
         """(run, {"spec", "folder", "events"} as its machine has them, None each if it never got the run; "again_of",
