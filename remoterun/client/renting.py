@@ -185,11 +185,11 @@ def rent(
     provider, renting, kept = connections.provider(_rental(run.machine).provider), _renting(run), plan.kept
     if kept is not None:
         for each in connections.registry.runs():
-            if kept.token in tokens(each) and each.state in HAND_OVER and connections.registry.abandoned(each):
-                end_abandoned(connections, each, keep=True)
+            if kept.token in tokens(each) and each.state in HAND_OVER:
+                unless_abandoned(connections, each, keep=True)
         folder = HostFolder(connections.config.home, kept.token)
         if folder.read("host.json") is None and (begun := folder.intent()):
-            kept = provider.acquire(begun, plan.offers, waiting)
+            kept = provider.acquire(begun, plan.offers, waiting, connections.warn)
         found = _reuse(connections, run, kept, held)
         if found is not None:
             return found
@@ -210,7 +210,7 @@ def rent(
         offers = tuple(each for each in found_now if (each.at_most or math.inf) <= most)
         if not offers:
             raise NoCapacity("the host that was free is gone, and others cost more", hint="try again")
-    rented = provider.acquire(intent, offers, waiting)
+    rented = provider.acquire(intent, offers, waiting, connections.warn)
     lost = ["saves by what this login signs"] if plan.roles.writer and not rented.writer else []
     lost += ["is ended by its own clock alone"] if plan.roles.guard and not rented.guarded else []
     if lost:
@@ -227,15 +227,16 @@ def rent(
         raise
 
 
-def end_abandoned(connections: Connections, run: Run, keep: bool = False) -> Run:
-    """End a run whose client is gone before any machine had it. `keep`: its host serves another run."""
+def unless_abandoned(connections: Connections, run: Run, keep: bool = False) -> Run:
+    """A run that is still handed over, or the end of one whose client is gone. `keep`: its host serves another run."""
+    if not connections.registry.abandoned(run):
+        return run
     if run.renting is not None:
         give_back(connections, run, keep)
         run = connections.registry.run(run.number)
-    reason, missed = Reason.START_FAILED, "was handed over"
-    if run.attempt > 1:
-        reason, missed = Reason.HOST_LOST, "had its next host"
-    message = f"remoterun was ended before the run {missed}"
+    is_first = run.attempt == 1
+    reason = Reason.START_FAILED if is_first else Reason.HOST_LOST
+    message = f"remoterun was ended before the run {'was handed over' if is_first else 'had its next host'}"
     return connections.registry.move(run, ENDINGS[reason].state, time.time(), reason=reason.value, message=message)
 
 

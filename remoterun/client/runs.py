@@ -154,7 +154,7 @@ class Runs:
         seen: dict[str, Run] = {}
         for run in runs:
             if run.state in HAND_OVER and run.placed is None:  # no machine has heard of it
-                seen[run.key] = self._unless_abandoned(run)
+                seen[run.key] = renting.unless_abandoned(self._connections, run)
             elif not run.final:
                 moving.setdefault(run.host, []).append(run)
         lines: dict[str, Line] = {}
@@ -175,11 +175,6 @@ class Runs:
     def _question(self, machine: MachineType, runs: Sequence[Run], lines: dict[str, Line]) -> Callable[[], Answer]:
         ask = partial(self._statuses, machine, runs, lines)
         return ask if machine.rented is None else partial(statuses, self._connections, machine, runs, ask)
-
-    def _unless_abandoned(self, run: Run) -> Run:
-        """A run that is still handed over, or the end of one whose client is gone."""
-        is_abandoned = self._connections.registry.abandoned(run)
-        return renting.end_abandoned(self._connections, run) if is_abandoned else run
 
     def _statuses(self, machine: MachineType, runs: Sequence[Run], lines: dict[str, Line]) -> Answer:
         """By key; why it can't be told, for one that the machine can't read, or that is of another home. Adds to
@@ -213,7 +208,7 @@ class Runs:
         if status is not None:
             return record_status(self._connections, run, status)
         if run.state in HAND_OVER:
-            return self._unless_abandoned(replace(run, fault=None))
+            return renting.unless_abandoned(self._connections, replace(run, fault=None))
         why = {"reason": Reason.HOST_LOST.value, "message": f"{run.host.name} no longer knows this run"}
         return self._connections.registry.move(run, ENDINGS[Reason.HOST_LOST].state, time.time(), **why)
 

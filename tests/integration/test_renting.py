@@ -218,8 +218,11 @@ class TestARun:
 
     def test_what_a_host_cost_counts_that_never_came(self, laptop: Laptop) -> None:
         (laptop.root / "broken").touch()
+        warned = list[str]()
+        laptop.client.connections.warn = warned.append
         with pytest.raises(HostNeverCame):
             laptop.submit("true")
+        assert warned == ["i-0 does not answer yet"]
         (run,) = laptop.client.runs.list()
         assert run.renting is not None and [host.id for host in run.renting.hosts] == ["i-0"]
         assert (run.cost(time.time()) or 0.0) > 0 and run.cost(0.0) == run.cost(time.time() + 3600)
