@@ -210,6 +210,9 @@ def rent(
         offers = tuple(each for each in found_now if (each.at_most or math.inf) <= most)
         if not offers:
             raise NoCapacity("the host that was free is gone, and others cost more", hint="try again")
+    s3 = archiving.archive_of(connections, run).s3  # what it refuses is known before there is something to pay for
+    s3.put("may-write", b"")
+    next(s3.list("may-write"), None)
     rented = provider.acquire(intent, offers, waiting, connections.warn)
     lost = ["saves by what this login signs"] if plan.roles.writer and not rented.writer else []
     lost += ["is ended by its own clock alone"] if plan.roles.guard and not rented.guarded else []

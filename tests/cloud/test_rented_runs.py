@@ -14,6 +14,7 @@ from typing import Any
 import pexpect
 import pytest
 
+from remoterun.config import AWS, load
 from tests.cloud.cloud import Cloud
 from tests.cloud.test_aws_kills import Stop
 from tests.commands import REMOTERUN
@@ -96,6 +97,12 @@ def test_a_run_needs_few_calls(cloud: Cloud, place: Place) -> None:
     place.run(*ON_T4, "-y", "--no-git", "true")
     named = [call.action for call in cloud.calls if call.action != "DescribeInstances"]  # how often: as the boot lasts
     assert len(named) <= 21, named
+    # the bucket is where it is, and the next command goes to another region
+    assert load({**place.env}).aws == AWS(bucket=cloud.s3.buckets()[0], bucket_region="us-east-1")
+    place.env["AWS_DEFAULT_REGION"] = "eu-central-1"
+    assert "in eu-central-1a" in place.run(*ON_T4, "--max-hours", "1", "--dry-run", "true").stdout
+    place.env["AWS_DEFAULT_REGION"] = "us-east-9"
+    assert "us-east-9" in place.run(*ON_T4, "--dry-run", "true", status=125).stderr
 
 
 def test_without_a_terminal_nothing_is_rented_unless_it_is_said(cloud: Cloud, place: Place) -> None:
