@@ -7,7 +7,7 @@ from collections.abc import Collection
 
 from remoterun.agent.shared.archive import EXPIRED
 
-__all__ = ["DENIED", "EXPIRED", "FREE_PLAN", "LATER", "UNKNOWN_KEY", "account_fault", "login_fault"]
+__all__ = ["DENIED", "EXPIRED", "FREE_PLAN", "LATER", "POLICY", "UNKNOWN_KEY", "account_fault", "login_fault"]
 
 DENIED = {
     *("UnauthorizedOperation", "AccessDenied", "AccessDeniedException", "UnauthorizedAccess"),
@@ -59,13 +59,28 @@ _LOGIN: tuple[tuple[Collection[str], str, str], ...] = (
 )
 
 
-FREE_PLAN = "not eligible for Free Tier"
-"""What AWS says, instead of a code of its own, to an account on its free plan."""
+FREE_PLAN, _MARKETPLACE = "not eligible for Free Tier", "accept terms and subscribe"
+"""What AWS says, instead of a code of its own, to an account on its free plan, and of an image of its Marketplace."""
+POLICY = "remoterun doctor aws --policy   prints the policy with everything that is needed"
 _SUPPORT = "https://support.console.aws.amazon.com/support/home   of the kind Account and billing, which costs nothing"
 _ACCOUNT = {
     "OptInRequired": (
         "this account has not opted in to this region, or its sign-up is not complete",
         "aws account enable-region --region-name {region}   takes some minutes; or another --region",
+    ),
+    _MARKETPLACE: (
+        "this account has no subscription for the image, which is one of AWS Marketplace",
+        "accept its terms at AWS Marketplace, then try again; or leave out `image` of the machine type",
+    ),
+    "Client.InternalError": (
+        "AWS can't start a host here: its disk is encrypted with a key that these credentials may not use",
+        "aws ec2 get-ebs-default-kms-key-id --region {region}   names the key\nwhoever has the key may allow "
+        "kms:CreateGrant, kms:GenerateDataKeyWithoutPlaintext, kms:Decrypt, kms:DescribeKey and kms:ReEncrypt* on it",
+    ),
+    "Client.VolumeLimitExceeded": (
+        "the account's limit for disks is reached: `Storage for General Purpose SSD (gp3) volumes, in TiB`",
+        "aws service-quotas request-service-quota-increase --service-code ebs --quota-code L-7A658B76 "
+        "--desired-value TIB --region {region}",
     ),
     "PendingVerification": (
         "AWS is still verifying this new account: that takes minutes, and up to 4 hours",
@@ -99,5 +114,5 @@ def login_fault(error: Exception | str) -> tuple[str, str] | None:
 
 def account_fault(code: str, said: str, region: str) -> tuple[str, str] | None:
     """(what the account is not open for, what opens it), if that is what AWS's code, or what it has said, means."""
-    fault = _ACCOUNT.get(FREE_PLAN if FREE_PLAN in said else code)
+    fault = _ACCOUNT.get(next((text for text in (FREE_PLAN, _MARKETPLACE) if text in said), code))
     return None if fault is None else (fault[0], fault[1].format(region=region))

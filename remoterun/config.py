@@ -81,14 +81,16 @@ INSTANCE_TYPE = re.compile(r"[a-z][a-z0-9-]*\.[a-z0-9-]+")
 class AWS:
     """The table `[aws]`. None: what AWS's own variables and files say.
 
-    `bucket`: where uploads and what runs leave are kept; `endpoint`: of another store that speaks S3; `address`: from
-    which hosts are reached over SSH, such as "203.0.113.7/32", where it is not the one that this machine is seen with;
+    `bucket`: where uploads and what runs leave are kept, in `bucket_region` where that is not the `region` of hosts;
+    `endpoint`: of another store that speaks S3; `address`: from which hosts are reached over SSH, such as
+    "203.0.113.7/32", where it is not the one that this machine is seen with;
     `connect`: "endpoint" where they are reached through an EC2 Instance Connect Endpoint instead; `subnet` and
     `security_group`: where hosts shall be, for an account without a default network; `roles`: false where hosts shall
     have no role of their own; `max_cost` and `max_cost_month`: US dollars, of a run and of a month of this account.
     """
 
     bucket: str | None = None
+    bucket_region: str | None = None
     region: str | None = None
     endpoint: str | None = None
     profile: str | None = None

@@ -76,7 +76,9 @@ class Folders:
     def check_quotas(self, offers: Sequence[Offer]) -> None:
         pass
 
-    def acquire(self, intent: Intent, offers: Sequence[Offer], say: Callable[[str], None]) -> RentedHost:
+    def acquire(
+        self, intent: Intent, offers: Sequence[Offer], say: Callable[[str], None], note: Callable[[str], None] = unheard
+    ) -> RentedHost:
         HostFolder(self.laptop, intent.token).begin(intent)
         if (self.root / "full").exists():
             raise NoCapacity("nothing is free", evidence="here-1: none")
@@ -100,6 +102,7 @@ class Folders:
         self._keep(rented)
         say("its boot")
         if (self.root / "broken").exists():
+            note(f"i-{number} does not answer yet")
             self.take_away(intent.token)
             raise HostNeverCame(f"i-{number} did not answer")
         terms = RentalTerms(intent.token, intent.deadline, intent.idle, ["touch", str(home / "ended")])

@@ -17,15 +17,19 @@ from remoterun.errors import HostError, RemoterunError
 HOW_TO_MAKE_ONE = "remoterun upload PATH --to aws   makes one"
 
 
-def name_for(account: str, region: str | None, endpoint: str | None, profile: str | None) -> tuple[str, bool]:
-    """(the name of the bucket that an account has for remoterun, True), or (that of one to make, False). It is made
-    from the account, so that two machines at their first use make one.
+def name_for(account: str, region: str | None, endpoint: str | None, profile: str | None) -> tuple[str, str | None]:
+    """(the name of the bucket that an account has for remoterun, its region), or (that of one to make, None). It is
+    made from the account, so that two machines at their first use make one.
 
     Raises `AuthenticationError`, `HostUnreachable`, `HostError`.
     """
     name = f"remoterun-{account}-{hashlib.sha256(account.encode()).hexdigest()[:8]}"
     known = existing(account, region, endpoint, profile)
-    return (known[0] if known and name not in known else name), bool(known)
+    if not known:
+        return name, None
+    name = name if name in known else known[0]
+    with contextlib.closing(S3(BucketPlace(name, region, endpoint, profile))) as s3:
+        return name, s3.find_region()
 
 
 def existing(account: str, region: str | None, endpoint: str | None, profile: str | None) -> list[str]:
@@ -65,7 +69,7 @@ def checks(place: BucketPlace | None) -> list[MachineCheck]:
     found: list[MachineCheck] = []
     try:
         with contextlib.closing(S3(place, FIRST_PATIENCE)) as s3:
-            for check in (_bucket, _region, _permissions):
+            for check in (_bucket, _permissions):
                 found.append(check(s3))
     except NoBucket as error:
         found.append(MachineCheck("bucket", False, error.message, HOW_TO_MAKE_ONE))
@@ -76,15 +80,8 @@ def checks(place: BucketPlace | None) -> list[MachineCheck]:
 
 def _bucket(s3: S3) -> MachineCheck:
     next(s3.list(""), None)
-    return MachineCheck("bucket", True, s3.place.address + (f" at {s3.place.endpoint}" if s3.place.endpoint else ""))
-
-
-def _region(s3: S3) -> MachineCheck:
-    configured = s3.region
-    s3.find_region()
-    if s3.region == configured:
-        return MachineCheck("region", True, configured)
-    return MachineCheck("region", False, f"the bucket is in {s3.region}", f'[aws] region = "{s3.region}"')
+    where = f" at {s3.place.endpoint}" if s3.place.endpoint else f" in {s3.find_region()}"
+    return MachineCheck("bucket", True, s3.place.address + where)
 
 
 def _permissions(s3: S3) -> MachineCheck:

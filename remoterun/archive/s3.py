@@ -65,7 +65,7 @@ class BucketPlace:
         name = address.removeprefix(SCHEME)
         if address == name or not NAME.fullmatch(name):
             raise ConfigError(f"`{address[:80]}` is not the address of a bucket", hint="s3://NAME")
-        return cls(name, aws.region, aws.endpoint, aws.profile)
+        return cls(name, aws.bucket_region or aws.region, aws.endpoint, aws.profile)
 
     @property
     def address(self) -> str:
@@ -186,19 +186,19 @@ class S3:
             self._delete([{"Key": each["Key"], "VersionId": each["VersionId"]} for each in found])
         self._ask("DeleteBucket", "", lambda: self._client.delete_bucket(**self._where))
 
-    def find_region(self) -> None:
-        """Ask from now on where the bucket is. Other requests find their way from any region; what is signed does
-        not."""
+    def find_region(self) -> str:
+        """Ask from now on where the bucket is, in the region that this returns. Other requests find their way from any
+        region; what is signed does not."""
         with self._finding:
-            if self._found_region or not _is_amazon(self._client):
-                return
-            answer = self._ask("ListBucket", "", lambda: self._client.head_bucket(**self._where))
-            found = answer["ResponseMetadata"]["HTTPHeaders"].get("x-amz-bucket-region")
-            if found and found != self.region:
-                self._client.close()
-                there = replace(self.place, region=found)
-                self._client = self._translating(lambda: _client(there))
-            self._found_region = True
+            if not self._found_region and _is_amazon(self._client):
+                answer = self._ask("ListBucket", "", lambda: self._client.head_bucket(**self._where))
+                found = answer["ResponseMetadata"]["HTTPHeaders"].get("x-amz-bucket-region")
+                if found and found != self.region:
+                    self._client.close()
+                    there = replace(self.place, region=found)
+                    self._client = self._translating(lambda: _client(there))
+                self._found_region = True
+            return self.region
 
     def presigned_get(self, key: str, seconds: float, part: tuple[int, int] | None = None) -> str:
         """An address that gives the object to whoever asks, or only a part (offset, bytes) of it, for so many seconds.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from remoterun.agent.shared.tree import show
-from remoterun.aws_codes import DENIED, LATER, account_fault, login_fault
+from remoterun.aws_codes import DENIED, LATER, POLICY, account_fault, login_fault
 from remoterun.errors import AlreadyExists, AuthenticationError, HostError, HostUnreachable, TransferError
 
 
@@ -65,8 +65,8 @@ def answered(response: Any, name: str, action: str, key: str) -> Exception:
             hint="sudo timedatectl set-ntp true",
         )
     if code in DENIED or status == 403:
-        allowed = f"s3:{action}" if action else "it"
-        return Denied(f"these AWS credentials do not allow {allowed} in {where}", hint="remoterun doctor aws")
+        asked = f"`s3:{action}`" if action else "this"
+        return Denied(f"these credentials may not do {asked} in {where}", evidence=message or None, hint=POLICY)
     if code in _DIGEST:
         return TransferError(f"`{show(key)}` did not arrive in {where} as it was read", hint="try again")
     if code in LATER or status == 429 or (status >= 500 and status != 501):

@@ -66,9 +66,7 @@ def bucket_region(connections: Connections) -> str:
     """Where the bucket is; empty where none is named yet."""
     for machine in connections.named_bucket():
         with contextlib.suppress(NoBucket):
-            s3 = connections.archive(machine).s3
-            s3.find_region()
-            return s3.region
+            return connections.archive(machine).s3.find_region()
     return ""
 
 

@@ -215,7 +215,7 @@ class RentedHosts:
         for machine in self._connections.named_bucket():
             if machine.bucket == address:
                 Runs(self._connections).forget_machine(machine)
-                self._connections.config = configuration.set_aws(config, bucket=None)
+                self._connections.config = configuration.set_aws(config, bucket=None, bucket_region=None)
         return True
 
     def _why_left(self, host: RentedHost, needed: Container[str]) -> str | None:
@@ -243,19 +243,19 @@ class RentedHosts:
                 self._connections.archive(machine)
                 return None
             except NoBucket:
-                region = aws.region or self._connections.provider(machines.BUCKET).identity().region
-                return NewBucket(BucketPlace.of(machine.bucket or "").name, region, exists=False, gone=True)
+                of = self._connections.provider(machines.BUCKET).identity()
+                return NewBucket(BucketPlace.of(machine.bucket or "").name, of.region, exists=False, gone=True)
         self._connections.need_login("the bucket is at AWS")
         identity = self._connections.provider(machines.BUCKET).identity()
-        name, exists = creation.name_for(identity.account, identity.region, aws.endpoint, aws.profile)
-        return NewBucket(name, identity.region, exists)
+        name, region = creation.name_for(identity.account, identity.region, aws.endpoint, aws.profile)
+        return NewBucket(name, region or identity.region, region is not None)
 
     def make_bucket(self, new: NewBucket) -> None:
         """Make that bucket, private and encrypted, or take the one that exists, and name it in the configuration. May
         be repeated. Raises `HostError`, `AlreadyExists`."""
-        aws = self._connections.config.aws
-        creation.create(BucketPlace(new.name, new.region, aws.endpoint, aws.profile))
-        self._connections.config = configuration.set_aws(self._connections.config, bucket=new.name, region=new.region)
+        config = self._connections.config
+        creation.create(BucketPlace(new.name, new.region, config.aws.endpoint, config.aws.profile))
+        self._connections.config = configuration.set_aws(config, bucket=new.name, bucket_region=new.region)
 
     def make_roles(self) -> Roles:
         """Make the roles by which hosts save, and by which AWS ends them, as far as the account allows it. May be

@@ -12,7 +12,7 @@ from functools import partial
 
 from remoterun import machines
 from remoterun.agent.shared.asked import WAIT_FOR_LOGIN
-from remoterun.agent.shared.states import RunState
+from remoterun.agent.shared.states import ENDINGS, HAND_OVER, Reason, RunState
 from remoterun.client import archiving, billing
 from remoterun.client.connections import Connections
 from remoterun.client.rented_runs import change_use, find_store, met, record_status
@@ -201,12 +201,17 @@ def rent(
     Blocks for minutes where a new one is rented. What was begun ends where that fails. Raises `ProviderError`,
     `HostError`.
     """
-    rental = _rental(run.machine)
-    if plan.kept is not None:
-        found = _reuse(connections, run, plan.kept, held)
+    provider, renting, kept = connections.provider(_rental(run.machine).provider), _renting(run), plan.kept
+    if kept is not None:
+        for each in connections.registry.runs():
+            if kept.token in tokens(each) and each.state in HAND_OVER:
+                unless_abandoned(connections, each, keep=True)
+        folder = HostFolder(connections.config.home, kept.token)
+        if folder.read("host.json") is None and (begun := folder.intent()):
+            kept = provider.acquire(begun, plan.offers, waiting, connections.warn)
+        found = _reuse(connections, run, kept, held)
         if found is not None:
             return found
-    provider, renting = connections.provider(rental.provider), _renting(run)
     intent = Intent(
         token=token(run, renting.attempt),
         run=run.key,
@@ -224,10 +229,13 @@ def rent(
         offers = tuple(each for each in found_now if (each.at_most or math.inf) <= most)
         if not offers:
             raise NoCapacity("the host that was free is gone, and others cost more", hint="try again")
+    s3 = archiving.archive_of(connections, run).s3  # what it refuses is known before there is something to pay for
+    s3.put("may-write", b"")
+    next(s3.list("may-write"), None)
     renting = replace(renting, most=plan.most or 0.0)
     run = connections.registry.rent(run, renting)  # before the check: the later one of two clients counts both
     billing.check_month(connections, plan.most, time.time(), run.key)
-    rented = provider.acquire(intent, offers, waiting)
+    rented = provider.acquire(intent, offers, waiting, connections.warn)
     lost = ["saves by what this login signs"] if plan.roles.writer and not rented.writer else []
     lost += ["is ended by its own clock alone"] if not rented.guarded and provider.roles() != plan.roles else []
     if lost:
@@ -244,9 +252,22 @@ def rent(
         raise
 
 
-def give_back(connections: Connections, run: Run) -> None:
-    """End the host that was rented for this attempt of a run, if there is one; one that was there before stays. Where
-    the provider can't be asked, it ends by itself."""
+def unless_abandoned(connections: Connections, run: Run, keep: bool = False) -> Run:
+    """A run that is still handed over, or the end of one whose client is gone. `keep`: its host serves another run."""
+    if not connections.registry.abandoned(run):
+        return run
+    if run.renting is not None:
+        give_back(connections, run, keep)
+        run = connections.registry.run(run.number)
+    is_first = run.attempt == 1
+    reason = Reason.START_FAILED if is_first else Reason.HOST_LOST
+    message = f"remoterun was ended before the run {'was handed over' if is_first else 'had its next host'}"
+    return connections.registry.move(run, ENDINGS[reason].state, time.time(), reason=reason.value, message=message)
+
+
+def give_back(connections: Connections, run: Run, keep: bool = False) -> None:
+    """End the host that was rented for this attempt of a run, if there is one; one that was there before stays, and so
+    does one that others `keep`. Where the provider can't be asked, it ends by itself."""
     rental, renting = _rental(run.machine), run.renting
     if renting is None:
         return
@@ -254,12 +275,15 @@ def give_back(connections: Connections, run: Run) -> None:
     with contextlib.suppress(RemoterunError):
         provider = connections.provider(rental.provider)
         rented = provider.find(token(run, renting.attempt))
-        if rented is not None and rented.alive:
+        if rented is not None and rented.alive and not keep:
             provider.release(rented)
     if renting.hosts and renting.hosts[-1].ended is None:
         run = connections.registry.rent(run, renting.given_back_at(time.time()))
-    if rented is not None:
+    if rented is not None and not keep:
         host_ended(connections, rented, "by this machine, as no run began there")
+    elif rented is not None and all(host.id != rented.id for host in renting.hosts):
+        renting = _with_host(renting, rented, rented.began)
+        connections.registry.rent(run, renting.given_back_at(rented.ended or time.time()))
 
 
 def host_ended(connections: Connections, rented: RentedHost, by: str) -> None:
@@ -434,7 +458,8 @@ def _kept(
     kinds = {_kind(offer, anything) for offer in provider.offers(machine)}
     users: dict[str, list[Run]] = {}
     for run in connections.registry.runs():
-        for token in set(tokens(run)) if not run.final else ():
+        lost = run.state in HAND_OVER and run.placed is None and connections.registry.abandoned(run)
+        for token in set(tokens(run)) if not (run.final or lost) else ():
             users.setdefault(token, []).append(run)
 
     def suits(folder: HostFolder, host: RentedHost | None) -> bool:
@@ -493,7 +518,9 @@ def _there(connections: Connections, provider: Provider, folder: HostFolder) -> 
         host = provider.find(folder.token)
         if host is None or host.state == "gone":
             folder.remove()
-        elif met(connections, host).machine is not None and host.state == "running":
+        elif (host := met(connections, host)) and folder.read("host.json") is None:
+            return host if host.alive else None  # whoever acquired it was cut short, and `rent` goes on with that
+        elif host.machine is not None and host.state == "running":
             provider.admit(host)  # the laptop may have moved
             folder.record(host)
             return host
@@ -508,8 +535,10 @@ def _will_end(connections: Connections, waiting: Callable[[str], None], over: th
     with contextlib.suppress(RemoterunError):
         while run.placed is not None:
             store = find_store(connections, run)[1]
-            (status,) = store.statuses([run.key]).runs
-            run = record_status(connections, run, told(store, status))
+            statuses = store.statuses([run.key]).runs
+            if not statuses:  # it was not handed over
+                return connections.registry.abandoned(run)
+            run = record_status(connections, run, told(store, statuses[0]))
             if run.final or over.is_set() or not (run.stopping or run.state is RunState.SAVING):
                 break
             if not waits:

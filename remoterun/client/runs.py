@@ -155,7 +155,7 @@ class Runs:
         seen: dict[str, Run] = {}
         for run in runs:
             if run.state in HAND_OVER and run.placed is None:  # no machine has heard of it
-                seen[run.key] = self._unless_abandoned(run)
+                seen[run.key] = renting.unless_abandoned(self._connections, run)
             elif not run.final:
                 moving.setdefault(run.host, []).append(run)
         lines: dict[str, Line] = {}
@@ -176,21 +176,6 @@ class Runs:
     def _question(self, machine: MachineType, runs: Sequence[Run], lines: dict[str, Line]) -> Callable[[], Answer]:
         ask = partial(self._statuses, machine, runs, lines)
         return ask if machine.rented is None else partial(statuses, self._connections, machine, runs, ask)
-
-    def _unless_abandoned(self, run: Run) -> Run:
-        """A run that is still handed over, or the end of one whose client is gone."""
-        if not self._connections.registry.abandoned(run):
-            return run
-        if run.renting is not None:
-            renting.give_back(self._connections, run)
-            run = self._connections.registry.run(run.number)
-        if run.attempt > 1:
-            return self._ended(run, Reason.HOST_LOST, "remoterun was ended before the run had its next host")
-        return self._ended(run, Reason.START_FAILED, "remoterun was ended before the run was handed over")
-
-    def _ended(self, run: Run, reason: Reason, message: str) -> Run:
-        state = ENDINGS[reason].state
-        return self._connections.registry.move(run, state, time.time(), reason=reason.value, message=message)
 
     def _statuses(self, machine: MachineType, runs: Sequence[Run], lines: dict[str, Line]) -> Answer:
         """By key; why it can't be told, for one that the machine can't read, or that is of another home. Adds to
@@ -224,8 +209,9 @@ class Runs:
         if status is not None:
             return record_status(self._connections, run, status)
         if run.state in HAND_OVER:
-            return self._unless_abandoned(replace(run, fault=None))
-        return self._ended(run, Reason.HOST_LOST, f"{run.host.name} no longer knows this run")
+            return renting.unless_abandoned(self._connections, replace(run, fault=None))
+        why = {"reason": Reason.HOST_LOST.value, "message": f"{run.host.name} no longer knows this run"}
+        return self._connections.registry.move(run, ENDINGS[Reason.HOST_LOST].state, time.time(), **why)
 
     def info(self, number: int | str, wait: float | None = None) -> tuple[Run, dict[str, Any]]:
         """(run, {"spec", "folder", "events"} as its machine has them, None each if it never got the run; "again_of",

@@ -236,11 +236,13 @@ class Provider(Protocol):
         """Raises `ProviderError` where the account may have none of these, with what raises its limit."""
         ...
 
-    def acquire(self, intent: Intent, offers: Sequence[Offer], say: Callable[[str], None]) -> RentedHost:
+    def acquire(
+        self, intent: Intent, offers: Sequence[Offer], say: Callable[[str], None], note: Callable[[str], None] = unheard
+    ) -> RentedHost:
         """The host of an intent, which answers on its SSH port: a new one, or the one that an earlier call got.
 
-        Blocks for minutes. `say` is told in a few words what is waited for ("capacity in us-east-1a", "its boot"). Ends
-        what it began where it fails. Raises `NoCapacity`, `ProviderError`, `HostNeverCame`, `ProviderUnreachable`.
+        Blocks for minutes. `say` is told in a few words what is waited for ("its boot"), `note` what a person must see.
+        Ends what it began where it fails. Raises `NoCapacity`, `ProviderError`, `HostNeverCame`, `ProviderUnreachable`.
         """
         ...
 

@@ -66,7 +66,7 @@ def test_it_is_said_and_takes_nothing(server: Owned) -> None:
                 ask()
         assert server.named[0] == OURS
         server.closed = True
-        with pytest.raises(Denied, match="do not allow s3:GetObject"):
+        with pytest.raises(Denied, match="may not do `s3:GetObject`"):
             s3.get("x", 9)
         server.owner, server.closed = OURS, False
         s3.put("x", b"secret")

@@ -16,6 +16,9 @@ from remoterun.agent.shared.states import BuiltImage, Reason, RunState
 from remoterun.archive import Archive, creation, grants, runs, upkeep, uploads
 from remoterun.archive.s3 import BucketPlace
 from remoterun.archive.upkeep import LEAST, UNUSED, check, collect, usage
+from remoterun.client import Client, archiving
+from remoterun.client.rented_hosts import NewBucket
+from remoterun.config import HOME_VARIABLE, Config, load
 from remoterun.errors import HostError, TransferError
 from tests.cloud.test_archive import SMALL_PACK, get, keys, packs, put, small_packs  # noqa: F401
 from tests.cloud.test_archive_runs import KEY, OTHER, Host
@@ -53,30 +56,32 @@ class TestCreation:
         with opened(place) as archive:
             assert uploads.newest(archive) == []
         named = creation.name_for("123456789012", "us-east-1", store.url, None)
-        assert named == (place.name, True) == creation.name_for("123456789012", "us-east-1", store.url, None)
+        assert named == (place.name, "us-east-1") == creation.name_for("123456789012", "us-east-1", store.url, None)
         for _ in range(2):
             creation.remove(place)
-        assert creation.name_for("123456789012", "us-east-1", store.url, None) == (place.name, False)
+        assert creation.name_for("123456789012", "us-east-1", store.url, None) == (place.name, None)
 
-    def test_on_amazon_it_is_found_in_its_region(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Of what SeaweedFS does not know, moto does."""
+    def test_on_amazon_it_is_found_in_its_region(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        """Of what SeaweedFS does not know, moto does. Hosts may be in another one."""
         from moto import mock_aws
 
         monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
+        monkeypatch.setenv("AWS_DEFAULT_REGION", "us-west-2")
         with credentials(), mock_aws():
-            name, exists = creation.name_for("123456789012", "eu-central-1", None, None)
+            name, region = creation.name_for("123456789012", "eu-central-1", None, None)
             place = BucketPlace(name, "eu-central-1")
             creation.create(place)
             creation.create(place)
-            assert not exists and creation.name_for("123456789012", "eu-central-1", None, None) == (name, True)
+            assert region is None
+            assert creation.name_for("123456789012", "us-west-2", None, None) == (name, "eu-central-1")
             with asked(place) as s3:
                 s3.tag({"mine": "too"})
                 found = s3._client.get_bucket_tagging(Bucket=name)["TagSet"]
                 assert {tag["Key"] for tag in found} == {"remoterun", "mine"}
             checks = {check.name: check for check in creation.checks(place)}
             other = BucketPlace(place.name, "us-east-1")
-            assert checks["permissions"].ok and checks["bucket"].ok and checks["region"].ok
-            assert {check.name: check for check in creation.checks(other)}["region"].ok is False
+            assert checks["permissions"].ok and checks["bucket"].detail == f"s3://{name} in eu-central-1"
+            assert creation.checks(other) == creation.checks(place)
             with asked(other) as s3:
                 s3.find_region()
                 assert s3.region == "eu-central-1" and "eu-central-1" in s3.presigned_get("x", 60)
@@ -85,14 +90,21 @@ class TestCreation:
                 for data in (b"one", b"two"):
                     s3.put("twice", data)
                 s3.delete(["twice"])
+            with Client(Config(tmp_path)) as client:
+                new = client.hosts.bucket()
+                assert new == NewBucket(name, "eu-central-1", exists=True)
+                client.hosts.make_bucket(new)
+                assert archiving.bucket_region(client.connections) == "eu-central-1"
+            aws = load({HOME_VARIABLE: str(tmp_path)}).aws
+            assert (aws.bucket, aws.bucket_region, aws.region) == (name, "eu-central-1", None)
             creation.remove(place)
-            assert creation.name_for("123456789012", "eu-central-1", None, None) == (name, False)
+            assert creation.name_for("123456789012", "eu-central-1", None, None) == (name, None)
 
 
 class TestDoctor:
     def test_all_is_well(self, bucket: BucketPlace, archive: Archive) -> None:
         checks = {check.name: check for check in creation.checks(bucket)}
-        assert checks["bucket"].ok and checks["permissions"].ok and checks["region"].ok
+        assert checks["bucket"].ok and checks["permissions"].ok
         assert all(check.ok is not False for check in checks.values())
 
     def test_what_is_missing_is_named(self, bucket: BucketPlace, store: Store) -> None:

@@ -20,7 +20,7 @@ import remoterun.client
 from remoterun.agent.shared.records import encode
 from remoterun.config import AWS as Settings
 from remoterun.config import Config
-from remoterun.errors import HostKeyError, RemoterunError
+from remoterun.errors import HostKeyError, NotFound, RemoterunError
 from remoterun.hosts import host_of
 from remoterun.hosts.base import NOBODY
 from remoterun.hosts.ssh.dial import answers
@@ -36,11 +36,12 @@ from remoterun.providers.base import (
     NoCapacity,
     ProviderError,
     RentedHost,
+    unheard,
 )
 from remoterun.providers.folder import HostFolder
 from tests.cloud import endpoint
 from tests.cloud.images import IMAGES
-from tests.cloud.machine import SERVICES
+from tests.cloud.machine import OWN_SHUTDOWN, SERVICES
 from tests.lab import BASE_IMAGE
 from tests.workshop import until
 
@@ -68,9 +69,14 @@ class Client:
         key, now = new_key(), time.time()
         return Intent(f"rr-{key}-1", key, 7, 1, machine, now + seconds, 600.0)
 
-    def acquire(self, intent: Intent | None = None, say: Callable[[str], None] | None = None) -> RentedHost:
+    def acquire(
+        self,
+        intent: Intent | None = None,
+        say: Callable[[str], None] | None = None,
+        note: Callable[[str], None] = unheard,
+    ) -> RentedHost:
         intent = intent or self.intent()
-        return self.aws.acquire(intent, self.aws.offers(intent.machine, True), say or self.said.append)
+        return self.aws.acquire(intent, self.aws.offers(intent.machine, True), say or self.said.append, note)
 
     def folder(self, token: str) -> HostFolder:
         return HostFolder(self.home, token)
@@ -188,7 +194,7 @@ def test_no_zone_has_room_and_later_one_has(cloud: Cloud, client: Client) -> Non
 def test_what_is_taken_back_before_it_runs_is_had_elsewhere(cloud: Cloud, client: Client) -> None:
     cloud.never_runs = {
         ("g4dn.xlarge", ZONES[0]): "Server.InsufficientInstanceCapacity",
-        ("g4dn.xlarge", ZONES[1]): "Client.VolumeLimitExceeded",
+        ("g4dn.xlarge", ZONES[1]): "Server.InternalError",
     }
     intent = client.intent()
     rented = client.acquire(intent)
@@ -199,6 +205,17 @@ def test_what_is_taken_back_before_it_runs_is_had_elsewhere(cloud: Cloud, client
     with pytest.raises(NoCapacity) as caught:
         client.acquire()
     assert (caught.value.evidence or "").count("Server.InsufficientInstanceCapacity") == len(ZONES)
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [("Client.InternalError", "kms:CreateGrant"), ("Client.VolumeLimitExceeded", "--quota-code L-7A658B76")],
+)
+def test_what_no_other_zone_mends_is_asked_for_once(cloud: Cloud, client: Client, code: str, words: str) -> None:
+    cloud.never_runs = {("g4dn.xlarge", zone): code for zone in ZONES}
+    error = refused(client)
+    assert not isinstance(error, NoCapacity) and words in (error.hint or "") and code in (error.evidence or "")
+    assert len(cloud.calls_of("RunInstances")) == 1 and cloud.alive() == []
 
 
 def test_a_limit_of_one_kind_leaves_the_others(cloud: Cloud, client: Client) -> None:
@@ -234,6 +251,9 @@ def test_a_new_security_group_may_be_unknown_for_a_while(cloud: Cloud, client: C
 
 
 def test_what_is_not_there_is_found_nowhere_and_released(cloud: Cloud, client: Client) -> None:
+    with pytest.raises(NotFound, match=r"eu-west-3 has no p5\.48xlarge") as caught:
+        client.aws.offers(MachineType("x", rental=Rental("aws", ("p5.48xlarge",), region="eu-west-3")), True)
+    assert (caught.value.hint or "").startswith("these regions have it: us-east-1")
     with pytest.raises(NoCapacity):
         client.aws.acquire(client.intent(), [], client.said.append)
     assert client.aws.hosts() == [] and client.aws.find("rr-nothing-1") is None
@@ -469,16 +489,33 @@ def test_a_wait_for_port_22_lets_this_machine_in_again_and_says_what_may_be_wron
 ) -> None:
     monkeypatch.setattr(acquire, "ADMIT_SECONDS", 1.0)
     monkeypatch.setattr(acquire, "CLOSED_SECONDS", 1.0)
-    here = os.environ["REMOTERUN_CLIENT_ADDRESS"]
+    here, noted = os.environ["REMOTERUN_CLIENT_ADDRESS"], list[str]()
     monkeypatch.setenv("REMOTERUN_CLIENT_ADDRESS", "203.0.113.7")  # where a laptop was before it moved
 
-    def say(text: str) -> None:
-        client.said.append(text)
-        if text == acquire.CLOSED:
-            monkeypatch.setenv("REMOTERUN_CLIENT_ADDRESS", here)
+    def note(text: str) -> None:
+        noted.append(text)
+        monkeypatch.setenv("REMOTERUN_CLIENT_ADDRESS", here)
 
-    assert client.acquire(say=say).alive
-    assert client.said.count(acquire.CLOSED) == 1 and "remoterun doctor aws" in acquire.CLOSED
+    assert client.acquire(note=note).alive
+    assert noted == [acquire.CLOSED] and "remoterun doctor aws" in acquire.CLOSED
+
+
+@pytest.mark.parametrize("ends_itself", [False, True])
+def test_behind_a_closed_port_22_a_host_is_given_up_soon_and_why_is_said(
+    cloud: Cloud, client: Client, monkeypatch: pytest.MonkeyPatch, ends_itself: bool
+) -> None:
+    assert acquire.SSHD_SECONDS < user_data.UNUSED
+    monkeypatch.setattr(acquire, "SSHD_SECONDS", 60.0 if ends_itself else 0.0)
+    monkeypatch.setenv("REMOTERUN_CLIENT_ADDRESS", "203.0.113.7")
+
+    def say(text: str) -> None:
+        if text == "sshd" and ends_itself:
+            cloud.alive()[0].end("terminated", OWN_SHUTDOWN)
+
+    with pytest.raises(HostNeverCame, match="did not answer on port 22") as caught:
+        client.acquire(say=say)
+    assert "remoterun doctor aws" in (caught.value.hint or "") and cloud.alive() == []
+    assert ("until it ended by itself" in caught.value.message) is ends_itself
 
 
 # --- a network of one's own ---
@@ -520,6 +557,8 @@ def test_a_company_names_its_subnet_and_its_security_group(cloud: Cloud, client:
         assert str(getattr(settings, what)) in str(error.evidence) and f"`{what}`" in str(error.hint)
     assert cloud.machines == {}
     inside = Client(client.home, own)
+    cloud.fail_next("RunInstances", status=400, code="InsufficientFreeAddressesInSubnet")
+    assert f"the subnet {company.subnet} has no free address" in refused(inside).message and cloud.machines == {}
     cloud.calls.clear()
     rented = inside.acquire()
     inside.aws.admit(rented)

@@ -107,7 +107,7 @@ def test_hosts_of_another_account_are_not_listed_and_that_is_said(cloud: Cloud, 
     token = recorded(client, USUAL, "999999999999", "i-0123456789abcdef1")
     assert client.aws.hosts(notes.append) == []
     (note,) = notes
-    assert note.startswith("hosts of this machine in the account 999999999999 are not listed: AWS_PROFILE=")
+    assert note.startswith("hosts of the account 999999999999 are not listed: AWS_PROFILE=")
     for name in (token, "i-0123456789abcdef1"):
         with pytest.raises(ProviderError, match="not of the account 999999999999"):
             client.aws.find(name)

@@ -7,7 +7,6 @@ import os
 import re
 import signal
 import subprocess
-import time
 import urllib.request
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,9 @@ from typing import Any
 import pexpect
 import pytest
 
+from remoterun.config import AWS, load
 from tests.cloud.cloud import Cloud
+from tests.cloud.test_aws_kills import Stop
 from tests.commands import REMOTERUN
 from tests.e2e.conftest import Place, make_place
 from tests.lab import BASE_IMAGE
@@ -95,6 +96,12 @@ def test_a_run_needs_few_calls(cloud: Cloud, place: Place) -> None:
     place.run(*ON_T4, "-y", "--no-git", "true")
     named = [call.action for call in cloud.calls if call.action != "DescribeInstances"]  # how often: as the boot lasts
     assert len(named) <= 22, named
+    # the bucket is where it is, and the next command goes to another region
+    assert load({**place.env}).aws == AWS(bucket=cloud.s3.buckets()[0], bucket_region="us-east-1")
+    place.env["AWS_DEFAULT_REGION"] = "eu-central-1"
+    assert "in eu-central-1a" in place.run(*ON_T4, "--max-hours", "1", "--dry-run", "true").stdout
+    place.env["AWS_DEFAULT_REGION"] = "us-east-9"
+    assert "us-east-9" in place.run(*ON_T4, "--dry-run", "true", status=125).stderr
 
 
 def test_without_a_terminal_nothing_is_rented_unless_it_is_said(cloud: Cloud, place: Place) -> None:
@@ -260,27 +267,29 @@ def test_the_loop_of_everybody_keeps_one_host_about_which_nobody_is_asked(cloud:
     assert [call.action for call in cloud.calls] == made and len(cloud.machines) == 1
 
 
-def test_a_client_that_is_killed_leaves_one_host_at_most(cloud: Cloud, place: Place) -> None:
-    """At one moment; at any: in test_aws_kills.py for the provider, in tests/integration/test_renting.py for the
-    client."""
+def test_the_host_of_a_client_that_was_killed_is_used_by_the_same_command(cloud: Cloud, place: Place) -> None:
+    """As its host is given; at any other moment: in test_aws_kills.py for the provider, in
+    tests/integration/test_renting.py for the client."""
     # one that was handed over by then is in use, and ends when it is idle
     place.run("machines", "add", "fast", "--aws", "g4dn.xlarge", "--idle", "5s")
+    words = ("run", "-t", "fast", "-y", "-b", "--no-git", "--image", BASE_IMAGE, "sleep 1000")
     process = subprocess.Popen(
-        [REMOTERUN, "run", "-t", "fast", "-y", "-b", "--no-git", "--image", BASE_IMAGE, "sleep 1000"],
+        [REMOTERUN, *words],
+        text=True,
         cwd=place.folder,
         env=place.env,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
-    time.sleep(3.0)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert len(cloud.alive()) <= 1
-    place.run("ps")
-    for row in place.json("ps"):
-        if row["state"] not in ("failed", "requested"):
-            place.run("kill", str(row["number"]))
+    with Stop(cloud, process, signal.SIGKILL, "RunInstances", heard=False):
+        process.wait(120)
+    until(lambda: not cloud.in_flight(), 60)
+    assert place.run(*words).stdout == "2\n" and len(cloud.machines) == 1
+    lost, run = place.json("ps")
+    assert (lost["state"], lost["reason"]) == ("failed", "start_failed") and lost["cost"] > 0
+    assert run["renting"]["hosts"][0]["token"] == f"rr-{lost['key']}-1"
+    place.run("kill", "2")
 
     def cleared() -> bool:
         place.run("machines", "gc", "aws", "-y")  # AWS may still work on the call of the client that is dead

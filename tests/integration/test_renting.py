@@ -26,7 +26,7 @@ import pytest
 from remoterun import Client as Library
 from remoterun.agent.running.archiving import LOG_PIECE
 from remoterun.agent.shared.spec import RunSpec
-from remoterun.agent.shared.states import RunState
+from remoterun.agent.shared.states import Reason, RunState
 from remoterun.agent.store import metadata
 from remoterun.agent.store.home import Home
 from remoterun.archive import Archive, grants, uploads
@@ -220,8 +220,11 @@ class TestARun:
 
     def test_what_a_host_cost_counts_that_never_came(self, laptop: Laptop) -> None:
         (laptop.root / "broken").touch()
+        warned = list[str]()
+        laptop.client.connections.warn = warned.append
         with pytest.raises(HostNeverCame):
             laptop.submit("true")
+        assert warned == ["i-0 does not answer yet"]
         (run,) = laptop.client.runs.list()
         assert run.renting is not None and [host.id for host in run.renting.hosts] == ["i-0"]
         assert (run.cost(time.time()) or 0.0) > 0 and run.cost(0.0) == run.cost(time.time() + 3600)
@@ -670,6 +673,24 @@ def test_clients_that_are_killed_leave_one_host_a_run_at_most_and_none_after_gc(
             laptop.client.hosts.clear(left)
         assert laptop.folders.hosts() == []
         assert all(run.final for run in laptop.client.runs.list(None))
+
+
+@pytest.mark.parametrize("moment", ["renting._use", "archiving.access"])
+def test_a_client_that_was_killed_leaves_its_host_to_the_next_run(laptop: Laptop, moment: str) -> None:
+    """Before anything is recorded of its host, and when that has all but the run itself."""
+    aws = laptop.config.aws
+    program = (
+        "import os; from remoterun.client import archiving, renting; from tests import folder_cloud\n"
+        f"{moment} = lambda *_: os._exit(9)\n"
+        f"folder_cloud.main({str(laptop.root)!r}, {aws.bucket!r}, {aws.endpoint!r}, 'exec sleep 1000')"
+    )
+    assert subprocess.run([sys.executable, "-c", program], timeout=60).returncode == 9
+    ended = laptop.until_ended(laptop.submit("true"))
+    (host,) = laptop.folders.all()
+    lost, _ = laptop.client.runs.list()
+    assert (host.alive, host.number, ended.state, ended.host.rented) == (True, 1, RunState.COMPLETE, host.token)
+    assert (lost.state, lost.reason) == (RunState.FAILED, Reason.START_FAILED)
+    assert lost.renting is not None and [(use.id, use.ended is None) for use in lost.renting.hosts] == [("i-0", False)]
 
 
 def day() -> str:

@@ -29,7 +29,7 @@ PLACE = BucketPlace("bench", "us-east-1", "http://127.0.0.1:1")
         ("NoSuchBucket", 404, NoBucket, "there is no bucket s3://bench"),
         ("ExpiredToken", 400, AuthenticationError, "login has expired"),
         ("SignatureDoesNotMatch", 403, AuthenticationError, "credentials are not accepted"),
-        ("AccessDenied", 403, Denied, "do not allow s3:PutObject in s3://bench"),
+        ("AccessDenied", 403, Denied, "may not do `s3:PutObject` in s3://bench"),
         ("RequestTimeTooSkewed", 403, HostError, "the clock of this machine is off"),
         ("SlowDown", 503, HostUnreachable, "does not work just now: SlowDown"),
         ("InternalError", 500, HostUnreachable, "does not work just now"),

@@ -542,6 +542,12 @@ def test_what_is_final_says_what_mends_it(code: str, message: str, hint: str) ->
     assert error.code == code and message in error.message and hint in (error.hint or "")
 
 
+def test_a_subscription_is_not_a_region() -> None:
+    error = refusal("OptInRequired", "In order to use this product you need to accept terms and subscribe. Visit …")
+    assert isinstance(error, Refused) and "no subscription for the image" in error.message
+    assert "Marketplace" in (error.hint or "") and "enable-region" not in (error.hint or "")
+
+
 def test_a_missing_permission_is_the_one_that_aws_names() -> None:
     said = "User: arn:aws:iam::1:user/me is not authorized to perform: ec2:CreateTags on resource: x because …"
     error = refusal("UnauthorizedOperation", said)

@@ -19,7 +19,7 @@ from typing import Any
 
 from remoterun.agent.shared.machines import RentalTerms
 from remoterun.agent.shared.records import encode, from_json
-from remoterun.aws_codes import DENIED
+from remoterun.aws_codes import DENIED, account_fault
 from remoterun.config import AWS
 from remoterun.errors import HostUnreachable, RemoterunError
 from remoterun.model import MachineType, Rental
@@ -32,21 +32,20 @@ from remoterun.providers.base import HostNeverCame, Intent, NoCapacity, Offer, P
 from remoterun.providers.folder import HostFolder
 
 BOOT_SECONDS = 900.0
-"""From the call to the first answer of sshd. Machines of bare metal take the most of it."""
+"""Until an instance runs; and from then on until the sshd of a large one answers, whose memory is checked first."""
+SSHD_SECONDS = 300.0
+"""From when another one runs until its sshd answers. After 10 minutes without use it ends by itself."""
 ASK_SECONDS = 2.0
 """Between questions about an instance that boots."""
 ADMIT_SECONDS = 30.0
 """Between two times that this machine lets itself in, while the host does not answer."""
 CLOSED_SECONDS = 90.0
-"""From a host's boot on, until the wait for its sshd is said to be a long one."""
-CLOSED = "sshd: port 22 does not answer yet; a network that lets no ssh out? `remoterun doctor aws` knows another way"
+"""From a host's boot on, until it is noted that the wait for its sshd is a long one."""
+CLOSED = "port 22 does not answer yet: does this network let no ssh out? `remoterun doctor aws` knows another way"
 HIDDEN_SECONDS = 120.0
 """AWS may say for so long that it doesn't know an instance which it has made just now."""
-TAKEN_BACK = (
-    *("Server.InsufficientInstanceCapacity", "Server.InternalError", "Server.ScheduledStop"),
-    *("Client.VolumeLimitExceeded", "Client.InternalError", "Client.InvalidSnapshot.NotFound"),
-)
-"""Why AWS ends an instance that it has given, before it runs."""
+TAKEN_BACK = ("Server.InsufficientInstanceCapacity", "Server.InternalError", "Server.ScheduledStop")
+"""Why AWS ends an instance that it has given, before it runs, where another zone may have one."""
 NOTICES = "aws"
 """A key of the agent's `NOTICES`."""
 
@@ -80,6 +79,7 @@ class Acquisition:
     """Those that could be used: a host whose role AWS refuses is acquired without it."""
     _subnets: dict[str, dict[str, Any]] | None
     """Those of its region that are known, as `network.subnets` gives them."""
+    _note: Callable[[str], None]
     _images: dict[str, Image] = field(default_factory=dict)
     _admitted: tuple[str, list[str]] | None = None
 
@@ -134,6 +134,9 @@ class Acquisition:
             try:
                 return self._requested(offer)
             except NoCapacityHere as refused:
+                if refused.code == "InsufficientFreeAddressesInSubnet" and (own := self._settings.subnet):
+                    message, hint = f"the subnet {own} has no free address", "name another `subnet` below [aws]"
+                    raise Refused(refused.code, message, evidence=refused.message, hint=hint)
                 tried[_place(offer)] = refused.message
             except QuotaReached as refused:
                 reached[quota] = quotas.error(self._calls, offer, refused) or refused
@@ -247,22 +250,25 @@ class Acquisition:
         sshd answers is known by logging in alone. Raises `HostNeverCame`, `NoCapacityHere`."""
         from remoterun.hosts.ssh.dial import answers
 
-        region, began, is_running = request.offer.region, time.monotonic(), False
+        region, began, is_running, is_silent = request.offer.region, time.monotonic(), False, False
         proxy = endpoint.proxy(self._settings, region)
         why = "it never got a public address"
-        admit_at, closed_at = math.inf, math.inf
+        admit_at, closed_at, limit = math.inf, math.inf, BOOT_SECONDS
         self._say("its boot")
         while True:
             waited = time.monotonic() - began
-            instance = self._described(request, may_be_hidden=waited < HIDDEN_SECONDS, has_run=is_running)
+            instance = self._described(request, waited < HIDDEN_SECONDS, is_running, why if is_silent else "")
             if instance is not None and instance["State"]["Name"] == "running" and not is_running:
-                is_running = True
+                is_running, is_silent = True, proxy is None
                 admit_at, closed_at = waited + ADMIT_SECONDS, waited + CLOSED_SECONDS
+                is_slow = request.offer.gpus >= 8 or "metal" in request.offer.type
+                limit = waited + (BOOT_SECONDS if is_slow else SSHD_SECONDS)
                 self._say("sshd")
             address = instance and address_of(instance, proxy)
             if instance is not None and address and is_running:
                 why = f"its address is {address}"
                 if proxy is not None or answers(address):
+                    is_silent = False
                     machine = self._folder.reach(self._intent.machine, request.offer.gpus, address, USER, proxy)
                     try:
                         return self._met(request, instance, machine)
@@ -274,14 +280,9 @@ class Acquisition:
                 admit_at = waited + ADMIT_SECONDS
             if waited > closed_at and proxy is None:
                 closed_at = math.inf
-                self._say(CLOSED)
-            limit = HIDDEN_SECONDS if is_running and not address else BOOT_SECONDS
-            if waited > limit:
-                raise HostNeverCame(
-                    f"the host {request.instance} did not answer on port 22 within {limit / 60:.0f} minutes",
-                    evidence=why,
-                    hint="remoterun doctor aws   # says how hosts are reached where port 22 is closed",
-                )
+                self._note(CLOSED)
+            if waited > (HIDDEN_SECONDS if is_running and not address else limit):
+                raise _silent(request, f"within {waited / 60:.0f} minutes", why)
             time.sleep(ASK_SECONDS)
 
     def _met(self, request: LaunchRequest, instance: dict[str, Any], machine: MachineType) -> RentedHost:
@@ -295,19 +296,24 @@ class Acquisition:
         self._folder.write("host.json", json.dumps(found, indent=1))
         return replace(rented, machine=machine, state="running", guarded=bool(self.roles.guard))
 
-    def _described(self, request: LaunchRequest, *, may_be_hidden: bool, has_run: bool) -> dict[str, Any] | None:
-        """The instance now; None where AWS can't be asked, or doesn't know it yet. Raises `HostNeverCame`, and
-        `NoCapacityHere` where it never ran."""
+    def _described(self, request: LaunchRequest, hidden: bool, has_run: bool, silent: str) -> dict[str, Any] | None:
+        """The instance now; None where AWS can't be asked, or may not know it yet (`hidden`). `silent`: what is known
+        of one whose sshd never answered. Raises `HostNeverCame`; of one that never ran `NoCapacityHere`, or why not."""
         try:
             found = describe(self._calls, request.offer.region, ids=[str(request.instance)])
         except ProviderUnreachable:
             return None
-        if not found and may_be_hidden:
+        if not found and hidden:
             return None
         instance = found[0] if found else {"State": {"Name": "terminated"}}
         state, code = instance["State"]["Name"], (instance.get("StateReason") or {}).get("Code", "")
-        if code in TAKEN_BACK and not has_run and state in ("shutting-down", "terminated"):
-            raise NoCapacityHere(code, reason_of(instance) or code)
+        if not has_run and state in ("shutting-down", "terminated"):
+            if code in TAKEN_BACK:
+                raise NoCapacityHere(code, reason_of(instance) or code)
+            if fault := account_fault(code, "", request.offer.region):
+                raise Refused(code, fault[0], evidence=reason_of(instance) or code, hint=fault[1])
+        if code == "Client.InstanceInitiatedShutdown" and silent:
+            raise _silent(request, "until it ended by itself", silent)
         if tags.STATES.get(state) in ("stopped", "ending", "gone"):
             raise HostNeverCame(
                 f"the host {request.instance} ended while it was waited for ({state})",
@@ -330,6 +336,12 @@ class Acquisition:
                 said = [error.evidence, f"it could not be ended, either: {refused.message}", ends]
                 error.evidence = "\n".join(filter(None, said))
                 error.hint = "remoterun machines gc aws   ends it now"
+
+
+def _silent(request: LaunchRequest, how_long: str, evidence: str) -> HostNeverCame:
+    message = f"the host {request.instance} did not answer on port 22 {how_long}"
+    hint = "remoterun doctor aws   says how hosts are reached where that is closed"
+    return HostNeverCame(message, evidence=evidence, hint=hint)
 
 
 def _place(offer: Offer) -> str:

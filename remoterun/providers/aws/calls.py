@@ -17,7 +17,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from remoterun.archive import aws_session
-from remoterun.aws_codes import DENIED, EXPIRED, LATER, UNKNOWN_KEY, account_fault, login_fault
+from remoterun.aws_codes import DENIED, EXPIRED, LATER, POLICY, UNKNOWN_KEY, account_fault, login_fault
 from remoterun.errors import ConfigError, RemoterunError
 from remoterun.providers.base import ProviderError, ProviderUnreachable
 
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from remoterun.config import AWS
 
 
-POLICY = "remoterun doctor aws --policy   prints the policy with everything that is needed"
 ORGANISATION = "ask who runs your AWS organisation: its own policy forbids this, perhaps in this region only"
 CLOCK_SECONDS = 240.0
 """A clock that is wrong by more is what an error about signatures or expiry comes from: AWS allows five minutes."""
@@ -99,7 +98,7 @@ def translate(error: Exception, service: str, operation: str, region: str, clock
     if code in DENIED:
         return _denied(code, said, service, operation, evidence, encoded[1] if encoded else "")
     if not answer and not LINK.isdisjoint(cls.__name__ for cls in type(error).__mro__):
-        hint = "is this machine online? is the region's name right?"
+        hint = f"is this machine online? is `{region}` the name of a region?"
         return ProviderUnreachable(f"AWS can't be reached ({service} in {region})", evidence=evidence, hint=hint)
     if code in LATER or answer.get("ResponseMetadata", {}).get("HTTPStatusCode", 0) >= 500:
         return ProviderUnreachable(f"AWS can't answer now ({code})", evidence=evidence, hint="try again in a minute")

@@ -8,10 +8,10 @@ from importlib import resources
 from typing import Any
 
 from remoterun.agent.shared.api import MachineCheck
-from remoterun.aws_codes import DENIED
+from remoterun.aws_codes import DENIED, POLICY
 from remoterun.errors import RemoterunError
 from remoterun.providers.aws import image, network, tags
-from remoterun.providers.aws.calls import POLICY, Calls, Refused
+from remoterun.providers.aws.calls import Calls, Refused
 from remoterun.providers.aws.catalogue import offer
 
 SMALL = "m7i.large"

@@ -61,14 +61,16 @@ class AWS:
     def check_quotas(self, offers: Sequence[Offer]) -> None:
         quotas.check(self.calls, offers)
 
-    def acquire(self, intent: Intent, offers: Sequence[Offer], say: Callable[[str], None]) -> RentedHost:
+    def acquire(
+        self, intent: Intent, offers: Sequence[Offer], say: Callable[[str], None], note: Callable[[str], None] = unheard
+    ) -> RentedHost:
         folder = HostFolder(self._home, intent.token)
         try:
             roles = self.roles()
         except RemoterunError as error:
             roles = Roles(why_not=error.message)
         subnets = self._subnets.get(offers[0].region) if offers else None
-        acquisition = Acquisition(self.calls, self._settings, folder, intent, say, roles, subnets)
+        acquisition = Acquisition(self.calls, self._settings, folder, intent, say, roles, subnets, note)
         try:
             return acquisition.host(offers)
         finally:
@@ -275,9 +277,7 @@ class AWS:
                 accounts.add(record.get("account", ""))
         with contextlib.suppress(RemoterunError):
             for account in accounts and accounts - {"", self.identity().account}:
-                note(
-                    f"hosts of this machine in the account {account} are not listed: AWS_PROFILE=… with a login of that"
-                )
+                note(f"hosts of the account {account} are not listed: AWS_PROFILE=… with a login of that lists them")
 
     def _live_offers(self, rental: Rental, region: str) -> list[Offer]:
         """An offer for each type and zone that there is, with the spot price of now."""
@@ -308,6 +308,8 @@ class AWS:
             meant = " or ".join(catalogue.nearest(rental.types[0]))
             is_known = rental.types[0] in catalogue.table().types
             hint = f"did you mean {meant}?" if meant and not is_known else "remoterun machines"
+            having = [each for each, types in catalogue.table().regions.items() if rental.types[0] in types]
+            hint = f"these regions have it: {', '.join(having)}" if region not in having and having else hint
             raise NotFound(f"{region} has no {', '.join(rental.types)}", hint=hint)
         own = None if rental.image is None else image.resolve(self.calls, found[0], rental.image)
         if own is not None and own.costs_more:
