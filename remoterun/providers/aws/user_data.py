@@ -23,11 +23,23 @@ PYTHON = "/usr/bin/python3"
 HOME = f"/home/{USER}/.remoterun"
 UNUSED = 600
 """Seconds after which a host ends on which nothing runs as its user, be it that no agent ever came."""
+PREPARE = f"""[Unit]
+Description=remoterun prepares this host
+After=dlami-nvme.service
+
+[Service]
+Type=oneshot
+ExecStart={PYTHON} {PROGRAM} prepare
+
+[Install]
+WantedBy=multi-user.target
+"""
 WATCH = f"""[Unit]
 Description=remoterun ends this host at its deadline, or when nobody uses it
 
 [Service]
 ExecStart={PYTHON} {PROGRAM} watch
+KillMode=process
 Restart=always
 RestartSec=5s
 
@@ -48,7 +60,7 @@ def user_data(folder: HostFolder, terms: RentalTerms, seconds: float) -> bytes:
 
 
 def cloud_config(folder: HostFolder, terms: RentalTerms, seconds: float) -> dict[str, Any]:
-    """What cloud-init does: host key, our key, files, and then `on_host.py prepare`."""
+    """What cloud-init does: host key, our key, files, and then the services of `on_host.py`."""
     settings = {"user": USER, "home": HOME, "terms": terms._asdict(), "unused": UNUSED}
     host_key = {"ed25519_private": folder.text("host_key"), "ed25519_public": folder.text("host_key.pub").strip()}
     return {
@@ -61,12 +73,13 @@ def cloud_config(folder: HostFolder, terms: RentalTerms, seconds: float) -> dict
         "write_files": [
             _file(PROGRAM, resources.files(__package__).joinpath("on_host.py").read_text("utf-8"), "0755"),
             _file(SETTINGS, json.dumps(settings, indent=1) + "\n", "0600"),
+            _file("/etc/systemd/system/remoterun-prepare.service", PREPARE, "0644"),
             _file("/etc/systemd/system/remoterun-watch.service", WATCH, "0644"),
         ],
         "runcmd": [
             ["systemctl", "daemon-reload"],
             ["systemctl", "enable", "--now", "remoterun-watch.service"],
-            [PYTHON, PROGRAM, "prepare"],
+            ["systemctl", "enable", "--now", "remoterun-prepare.service"],
         ],
     }
 
