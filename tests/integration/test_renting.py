@@ -720,12 +720,14 @@ class TestTheCommandLine:
     ) -> None:
         (laptop.root / "work").mkdir()
         monkeypatch.chdir(laptop.root / "work")
-        assert say("bill")[1:] == ("", f"No host was rented since {day():.7}-01\n")
+        nothing = f"No host was rented since {day():.7}-01\nThe bucket holds 55 bytes\n"
+        assert say("bill")[1] == "" and say("bill")[2].startswith(nothing)
         assert "`--since tomorrow` is not a day" in say("bill", "--since", "tomorrow")[2]
         assert say("run", "-t", "gpu", "-y", "--no-git", "true")[0] == 0
         assert say("machines", "rm", "i-0")[0] == 0
         (run,) = json.loads(say("ps", "--json")[1])
         found = json.loads(say("bill", "--by", "run", "--json")[1])
+        assert found["bucket"]["bytes"] > 100
         ((name, idle), total) = found["rows"], found["total"]
         assert (name["name"], idle["name"], found["by"]) == ("1", "idle", "run")
         assert name["cost"] == pytest.approx(run["cost"], abs=0.001) and idle["idle"] == idle["cost"] > 0

@@ -37,9 +37,9 @@ DOCKER_SETTINGS = "/etc/docker/daemon.json"
 SHUTDOWN = ["shutdown", "-P", "now"]
 CHECK_SECONDS = 5.0
 HANGS_SECONDS = 120.0
-"""Without a sign of its life after which a keeper is killed, and another one started: it gives one every 10 s."""
+"""Without a sign of its life after which a keeper is killed, and another one started."""
 PREPARE_SECONDS = 600.0
-MOUNT_SECONDS = 60.0
+MOUNT_SECONDS = 300.0
 APT_TRIES, APT_SECONDS = 6, 10.0
 
 
@@ -192,13 +192,15 @@ def watch(settings: dict[str, Any]) -> None:
     """End the host at its deadline, or when no process of its user was seen for long. Not by the clock, which may be
     set, but by the time that the machine is up. A keeper that hangs is no use of the host."""
     used = lives = time.monotonic()
-    sign = None
+    sign = 0.0
     while True:
         with contextlib.suppress(KeyError, ProcessLookupError):  # an image without that user: nobody can use it
             user, now = pwd.getpwnam(settings["user"]), time.monotonic()
             running = commands(user.pw_uid)
             keepers = [pid for pid in running if f"\0keep\0--home\0{settings['home']}\0".encode() in running[pid]]
-            before, sign = sign, sign_of_life(settings["home"])
+            before = sign
+            with contextlib.suppress(OSError):  # a keeper changes it every 10 s
+                sign = os.stat(os.path.join(settings["home"], "locks", "keep")).st_mtime
             if not keepers or sign != before:
                 lives = now
             if len(running) > len(keepers) or (keepers and lives == now):
@@ -222,14 +224,6 @@ def commands(user: int) -> dict[int, bytes]:
                 with open(f"/proc/{name}/cmdline", "rb") as file:
                     found[int(name)] = file.read()
     return found
-
-
-def sign_of_life(home: str) -> float | None:
-    """What the keeper changes every 10 s: the time of the file that it locks."""
-    try:
-        return os.stat(os.path.join(home, "locks", "keep")).st_mtime
-    except OSError:
-        return None
 
 
 def start_keeper(home: str, user: pwd.struct_passwd) -> None:

@@ -23,29 +23,6 @@ PYTHON = "/usr/bin/python3"
 HOME = f"/home/{USER}/.remoterun"
 UNUSED = 600
 """Seconds after which a host ends on which nothing runs as its user, be it that no agent ever came."""
-PREPARE = f"""[Unit]
-Description=remoterun prepares this host
-After=dlami-nvme.service
-
-[Service]
-Type=oneshot
-ExecStart={PYTHON} {PROGRAM} prepare
-
-[Install]
-WantedBy=multi-user.target
-"""
-WATCH = f"""[Unit]
-Description=remoterun ends this host at its deadline, or when nobody uses it
-
-[Service]
-ExecStart={PYTHON} {PROGRAM} watch
-KillMode=process
-Restart=always
-RestartSec=5s
-
-[Install]
-WantedBy=multi-user.target
-"""
 END = ("sudo", "-n", "shutdown", "-P", "now")
 """How the agent ends its host, as its user. The instance is terminated by that."""
 
@@ -73,8 +50,8 @@ def cloud_config(folder: HostFolder, terms: RentalTerms, seconds: float) -> dict
         "write_files": [
             _file(PROGRAM, resources.files(__package__).joinpath("on_host.py").read_text("utf-8"), "0755"),
             _file(SETTINGS, json.dumps(settings, indent=1) + "\n", "0600"),
-            _file("/etc/systemd/system/remoterun-prepare.service", PREPARE, "0644"),
-            _file("/etc/systemd/system/remoterun-watch.service", WATCH, "0644"),
+            _service("prepare", "Type=oneshot"),
+            _service("watch", "Restart=always\nRestartSec=5s\nKillMode=process"),
         ],
         "runcmd": [
             ["systemctl", "daemon-reload"],
@@ -90,6 +67,12 @@ def last_resort(seconds: float) -> list[str]:
     words = ["systemd-run", "--no-block", "--unit=remoterun-last-resort", f"--on-active={int(seconds)}s"]
     words += [f"--{kind}=DefaultDependencies=no" for kind in ("timer-property", "property")]
     return [*words, "/sbin/shutdown", "-P", "now"]
+
+
+def _service(name: str, lines: str) -> dict[str, str]:
+    """One that starts at each boot, and runs `on_host.py NAME`."""
+    unit = f"[Service]\nExecStart={PYTHON} {PROGRAM} {name}\n{lines}\n\n[Install]\nWantedBy=multi-user.target\n"
+    return _file(f"/etc/systemd/system/remoterun-{name}.service", unit, "0644")
 
 
 def _file(path: str, content: str, permissions: str) -> dict[str, str]:
