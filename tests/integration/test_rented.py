@@ -298,6 +298,7 @@ class TestItsProcess:
                     until(lambda: keepers(place) not in ([], [before]), what="root has started another")
                 finally:
                     watch.kill()
+                    kill9(before)
             assert not caught.exists()
             variables = Path(f"/proc/{the_keeper(place)}/environ").read_bytes().split(b"\0")
             assert b"FROM_ROOT=no" in variables
