@@ -17,7 +17,7 @@ from remoterun.agent.shared.frames import PIECE, Frame
 from remoterun.agent.shared.measured import MOST_NAME, MOST_POINTS, MOST_SERIES, MOST_USAGE, POINT
 from remoterun.agent.shared.records import encode, from_json, parse, to_json
 from remoterun.agent.shared.spec import KEY, MOST_BYTES, RunSpec
-from remoterun.agent.shared.states import FINAL, RunEvent, RunState, RunStatus
+from remoterun.agent.shared.states import FINAL, INCOMPLETE, RunEvent, RunState, RunStatus
 from remoterun.agent.shared.tree import show
 from remoterun.archive import Archive
 from remoterun.archive.s3 import S3, StoredObject
@@ -25,6 +25,7 @@ from remoterun.archive.s3_errors import Absent, Damaged
 from remoterun.archive.workers import each
 from remoterun.archive.writing import put_tree
 from remoterun.errors import NotFound, UsageError
+from remoterun.sizes import clock
 from remoterun.transfer.progress import Progress
 from remoterun.transfer.reading import Reading
 
@@ -165,13 +166,17 @@ def statuses(
 
 
 def record_end(archive: Archive, place: RunPlace, event: RunEvent, attempt: int = 1) -> RunRecord:
-    """Record the end of an attempt whose host is gone, unless the host did, which may have reported nothing before."""
+    """Record the end of an attempt whose host is gone, unless the host did, which may have reported nothing before. It
+    says what is lost of a command that had started."""
     record = RunRecord(RunStatus(place.key, RunState.QUEUED), [])
     with suppress(NotFound):
         record = read_record(archive, place)
     earlier = record.status.state is RunState.INTERRUPTED and record.attempt < attempt  # others have no next one
     if event.state is None or (record.status.state in FINAL and not earlier):
         return record
+    if record.status.started and not earlier and not any(archive.s3.list(place.folders[0] + "outputs")):
+        lost = f"{INCOMPLETE}: what it made after {clock(record.status.started)} is lost with its host"
+        event = event._replace(message="; ".join(filter(None, (event.message, lost))))
     status = record.status._replace(
         state=event.state, reason=event.reason, code=event.code, message=event.message, ended=event.t
     )

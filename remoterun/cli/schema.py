@@ -167,6 +167,7 @@ SCHEMAS: dict[str, dict[str, Any]] = {
         rows=_list(BILLED),
         total=BILLED,
         aws=_maybe(_list(_object(day=TEXT, dollars=NUMBER, token=TEXT))),
+        bucket=_object(bytes=_maybe(COUNT), monthly=_maybe(NUMBER)),
     ),
     "secret": _list(_object(name=TEXT, set=MOMENT, kept=TEXT)),
     "doctor": {"anyOf": [_list(CHECK), _list({"anyOf": [_object(machine=TEXT, checks=_list(CHECK)), REFUSED]})]},

@@ -63,6 +63,10 @@ class Bill:
     shares: tuple[Share, ...]
     spent: tuple[Spent, ...] | None = None
     """What the provider's own bill says; None where that was not asked for."""
+    stored: int | None = None
+    """The bytes that the bucket holds now; None where there is none that can be asked."""
+    monthly: float | None = None
+    """What they cost a month in US dollars; None where the bucket is not Amazon's."""
 
     @property
     def total(self) -> Row:

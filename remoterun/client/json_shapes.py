@@ -144,6 +144,7 @@ def bill(found: Bill, by: str) -> dict[str, Any]:
         "rows": [row.__dict__ for row in found.rows(by)],
         "total": found.total.__dict__,
         "aws": None if found.spent is None else [each.__dict__ for each in found.spent],
+        "bucket": {"bytes": found.stored, "monthly": found.monthly},
     }
 
 

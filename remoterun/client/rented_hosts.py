@@ -266,8 +266,16 @@ class RentedHosts:
         return made
 
     def bill(self, since: float, note: Callable[[str], None] = unheard, ask_aws: bool = False) -> Bill:
-        """What hosts have cost since a moment (seconds since 1970). See `billing.bill`."""
-        return billing.bill(self._connections, since, time.time(), note, ask_aws)
+        """What hosts have cost since a moment (seconds since 1970), see `billing.bill`; and what the bucket holds."""
+        found = billing.bill(self._connections, since, time.time(), note, ask_aws)
+        try:
+            for machine in self._connections.named_bucket():
+                size = sum(stored.size for stored in self._connections.archive(machine).s3.list(""))
+                amazon = self._connections.config.aws.endpoint is None
+                found = replace(found, stored=size, monthly=size / 1e9 * STORED if amazon else None)
+        except RemoterunError as error:
+            note(f"what the bucket holds is not counted: {error.message}")
+        return found
 
     def identity(self, name: str) -> Identity:
         """Who a provider says that this client is. Raises as `list`."""

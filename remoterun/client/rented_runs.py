@@ -201,8 +201,6 @@ def _how_it_ended(connections: Connections, run: Run, rented: RentedHost | None)
     if run.renting is not None and run.renting.hosts:
         ended = rented.ended if rented is not None else run.renting.hosts[-1].deadline
         now = min(now, ended or now)
-        if run.renting.grant_ends < now:
-            why += ", and what it made after its permission to save had ended is lost"
     event = RunEvent(t=now, state=ENDINGS[reason].state, reason=reason, message=f"its host {id} {why}")
     if run.final:  # its host has told us, and could not tell the archive
         event = RunEvent(t=run.ended or now, state=run.state, reason=run.reason, code=run.code, message=run.message)

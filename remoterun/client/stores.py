@@ -268,12 +268,14 @@ class ArchiveStore:
             about = api.Tree(about=to_json(version))
         elif resource.kind == "run":
             place = self._place(resource.key)
-            about = api.Tree(about={"state": archives.runs.read_record(self.archive, place).status.state.value})
+            status = archives.runs.read_record(self.archive, place).status
+            about = api.Tree(about={"state": status.state.value})
             try:
                 prefix, tree = archives.runs.read_run_tree(self.archive, place, "outputs")
             except NotFound:
                 what = f"the outputs of {show(resource.typed)} are not in the archive"
-                raise UsageError(what, hint=f"remoterun info {resource.number or 'RUN'}")
+                hint = f"remoterun logs {resource.number or 'RUN'}   shows its log, as far as it was saved"
+                raise UsageError(what, hint=hint, evidence=status.message)
         else:
             prefix, tree = archives.runs.read_run_tree(self.archive, self._place(resource.key), "source")
         self._last = whole, prefix, tree, about

@@ -6,8 +6,10 @@ import gzip
 import json
 import os
 import shutil
+import signal
 import subprocess
 import time
+import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,8 +91,33 @@ class CloudHost(LabHost):
                 self.exec(["docker", "tag", image, name])
 
     def finish(self) -> None:
-        """The rest of cloud-init, and the enabled units."""
+        """The rest of cloud-init of the first boot, and the enabled units."""
+        self._booted_with = self._mounts()
         self._cloud_init("final")
+        self._start_units()
+
+    def reboot(self) -> None:
+        """As after a panic of its kernel: every process is gone, and so is what was mounted since its first boot, and
+        what lies in /run. The disks have what was written, also the fast ones; their service has mounted these."""
+        others = [each.pid for each in self.processes() if each.pid != 1 and each.command != "sleep infinity"]
+        while others:
+            self._end(others, signal.SIGKILL)
+            others = [each.pid for each in self.processes() if each.pid != 1 and each.command != "sleep infinity"]
+        for place in reversed([place for each, place in self._mounts().items() if each not in self._booted_with]):
+            self.exec(["umount", "-l", place])
+        kept = ["-not", "-path", "/run/lab-root*", "-not", "-path", "/run/sshd*"]
+        self.exec(["find", "/run", "-xdev", "-mindepth", "1", *kept, "-delete"])
+        (self._folder / "boot_id").write_text(f"{uuid.uuid4()}\n")
+        self.start_sshd()
+        self.start_dockerd()
+        self._start_units()
+
+    def _mounts(self) -> dict[str, str]:
+        """What is mounted where, by the kernel's number of it, in order."""
+        lines = self.exec(["cat", "/proc/1/mountinfo"], check=True).stdout.splitlines()
+        return {line.split()[0]: line.split()[4] for line in lines}
+
+    def _start_units(self) -> None:
         for unit in self.exec(["ls", "/etc/systemd/lab-enabled"]).stdout.split():
             self.exec(["systemctl", "start", "--no-block", unit])
 

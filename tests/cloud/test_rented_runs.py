@@ -208,6 +208,29 @@ def test_a_host_ends_by_itself_and_all_is_in_the_bucket(cloud: Cloud, quick: Pla
     assert [line for line in cloud.left_behind() if not re.match("security group|rule|schedule|alarm", line)] == []
 
 
+def test_home_and_images_are_on_the_fast_disk_and_there_again_after_a_reboot(cloud: Cloud, quick: Place) -> None:
+    """Of the Docker that has its images with containerd. A boot mounts nothing of ours, and nobody asks for anything
+    after it: the run is saved, and the host ends."""
+    cloud.in_containerd = True
+    quick.run("run", "-t", "quick", "-y", "-b", "--image", BASE_IMAGE, f"echo here >made; {WAITS}")
+    (machine,), run = cloud.alive(), quick.newest()
+    assert machine.host is not None
+    place = machine.host.path(f"/home/ubuntu/.remoterun/runs/{run['key']}")
+    until(lambda: (place / "work/made").exists() and '"running"' in (place / "events").read_text(), 60)
+    folders = machine.host.exec(["docker", "info", "--format", "{{.DockerRootDir}} {{.DriverStatus}}"]).stdout
+    assert folders.startswith("/opt/dlami/nvme/docker [[driver-type io.containerd.snapshotter")
+    docker, store = (machine.host.path(each) for each in ("/var/lib/containerd", "/opt/dlami/nvme/containerd"))
+    assert int(machine.host.exec(["du", "-sm", "/opt/dlami/nvme/containerd"]).stdout.split()[0]) > 50
+    prepared = machine.host.path("/run/remoterun/prepared.json")
+    assert json.loads(prepared.read_text())["problems"] == []
+    machine.host.reboot()
+    until(prepared.exists, 60)
+    assert json.loads(prepared.read_text())["problems"] == [] and docker.samefile(store)
+    until(lambda: machine.state == "terminated", 120)
+    found = quick.json("info", str(run["number"]))
+    assert (found["state"], found["reason"], found["outputs"]["files"]) == ("interrupted", "host_rebooted", 1)
+
+
 TRAIN_ALONE = "sleep 2; echo here >made; echo done"
 
 

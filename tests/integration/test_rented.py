@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import fcntl
 import json
+import os
+import pwd
+import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -261,6 +266,50 @@ class TestItsProcess:
             assert thread.is_alive()
             fcntl.flock(lock, fcntl.LOCK_UN)
             until(lambda: held(place.home.lock(supervision.KEEPER)), what="it holds the lock itself")
+
+    @pytest.mark.skipif(os.geteuid() != 0, reason="root alone acts as another user")
+    def test_one_that_hangs_is_replaced_by_root_whom_no_variable_of_the_user_reaches(
+        self, place: Place, tmp_path: Path
+    ) -> None:
+        caught, file = tmp_path / "caught", Path(place.home.path, "keeper.json")
+        (tmp_path / "bin").mkdir()
+        for name in ("setpriv", "env"):
+            (tmp_path / "bin" / name).write_text(f"#!/bin/sh\ntouch {caught}\n")
+            (tmp_path / "bin" / name).chmod(0o755)
+        program = (
+            "from remoterun.providers.aws import on_host; on_host.SHUTDOWN = ['true'];"
+            " on_host.CHECK_SECONDS = 0.1; on_host.HANGS_SECONDS = 3;"
+        )
+        settings = {
+            "user": pwd.getpwuid(0).pw_name,
+            "home": place.home.path,
+            "unused": 600,
+            "terms": {"deadline": FAR},
+        }
+        with rented(place):
+            place.session.ask(api.uploads, api.Nothing())
+            before = the_keeper(place)
+            left = json.loads(file.read_text())
+            left["variables"] |= {"PATH": f"{tmp_path}/bin:{os.environ['PATH']}", "FROM_ROOT": "no"}
+            file.write_text(json.dumps(left))
+            os.kill(before, signal.SIGSTOP)
+            with subprocess.Popen([sys.executable, "-c", f"{program} on_host.watch({settings!r})"]) as watch:
+                try:
+                    until(lambda: keepers(place) not in ([], [before]), what="root has started another")
+                finally:
+                    watch.kill()
+                    kill9(before)
+            assert not caught.exists()
+            variables = Path(f"/proc/{the_keeper(place)}/environ").read_bytes().split(b"\0")
+            assert b"FROM_ROOT=no" in variables
+
+    def test_its_sign_of_life(self, home: Home) -> None:
+        """The watch of the host knows by it that it does not hang."""
+        host = Host(home)
+        Path(home.lock(supervision.KEEPER)).touch()
+        os.utime(home.lock(supervision.KEEPER), (0, 0))
+        host.after(15)
+        assert os.stat(f"{home.path}/locks/keep").st_mtime > 0
 
     def test_it_ends_the_host_by_itself(self, place: Place) -> None:
         """And it looks after runs whose supervisors have died, while no client comes."""

@@ -423,17 +423,6 @@ class TestALostHost:
         )
         assert laptop.another().runs.list()[0].final
 
-    def test_one_whose_permission_had_ended_says_that_it_is_lost(self, laptop: Laptop) -> None:
-        run = laptop.submit("exec sleep 1000")
-        run = laptop.client.registry.run(run.number)
-        assert run.renting is not None
-        laptop.client.registry.rent(run, replace(run.renting, grant_ends=time.time() - 1))
-        laptop.folders.take_away(run_token(run))
-        ended = laptop.another().runs.get(run.number)
-        assert ended.message == (
-            "its host i-0 is gone, and what it made after its permission to save had ended is lost"
-        )
-
     def test_one_whose_host_the_user_ended_gets_no_other(self, laptop: Laptop) -> None:
         run = laptop.submit("exec sleep 1000", attempts=3)
         laptop.client.hosts.end(laptop.client.hosts.list()[0].id)
@@ -466,7 +455,7 @@ class TestALostHost:
         laptop.folders.take_away(run_token(run), "Server.ScheduledStop", state="stopped")
         ended = laptop.another().runs.get(run.number)
         assert ended.state is RunState.INTERRUPTED and ended.archived
-        assert ended.message == (
+        assert ended.message is not None and ended.message.startswith(
             "its host i-0 was stopped: Server.ScheduledStop; its disk costs until `remoterun machines rm i-0`"
         )
 
@@ -793,12 +782,14 @@ class TestTheCommandLine:
     ) -> None:
         (laptop.root / "work").mkdir()
         monkeypatch.chdir(laptop.root / "work")
-        assert say("bill")[1:] == ("", f"No host was rented since {day():.7}-01\n")
+        nothing = f"No host was rented since {day():.7}-01\nThe bucket holds 55 bytes\n"
+        assert say("bill")[1] == "" and say("bill")[2].startswith(nothing)
         assert "`--since tomorrow` is not a day" in say("bill", "--since", "tomorrow")[2]
         assert say("run", "-t", "gpu", "-y", "--no-git", "true")[0] == 0
         assert say("machines", "rm", "i-0")[0] == 0
         (run,) = json.loads(say("ps", "--json")[1])
         found = json.loads(say("bill", "--by", "run", "--json")[1])
+        assert found["bucket"]["bytes"] > 100
         ((name, idle), total) = found["rows"], found["total"]
         assert (name["name"], idle["name"], found["by"]) == ("1", "idle", "run")
         assert name["cost"] == pytest.approx(run["cost"], abs=0.001) and idle["idle"] == idle["cost"] > 0
@@ -936,7 +927,23 @@ class TestTheCommandLine:
         laptop.folders.take_away(run_token(run))
         for words in (("ps",), ("info", "1")):
             said = " ".join("".join(say(*words)[1:]).split())
-            assert "not all of it is in the bucket" in said and "no login came in" in said and lost in said, said
+            assert "not all of it is in the bucket" in said and "of waiting were in vain" in said and lost in said, said
+
+    def test_what_is_lost_of_one_that_could_not_save_is_said(self, laptop: Laptop, say: Callable[..., Any]) -> None:
+        """Its login was revoked, or there was no way to its bucket: whatever ended its host, nobody knows more."""
+        run = laptop.submit("exec sleep 1000")
+        place, key = laptop.archive.s3, f"runs/{run.key}/status.json"
+        until(lambda: any(place.list(key)) and b'"running"' in place.get(key, 1 << 20))
+        laptop.folders.take_away(run_token(run))
+        for words, status in ((("info", "1"), 0), (("ps",), 0), (("cp", "runs/1"), 2)):
+            done, *said = say(*words)
+            assert re.search(
+                r"its host i-0 is gone; not all of it is in the bucket: what it made after 20\d\d-\S+ \d\d:\d\d \S+ is"
+                r" lost with its host",
+                " ".join("".join(said).split()),
+            ), (words, said)
+            assert done == status
+        assert "remoterun logs 1" in said[1]
 
     def test_gc_ends_what_it_may_where_one_host_can_not_be_ended(self, laptop: Laptop, say: Callable[..., Any]) -> None:
         for number in (1, 2):

@@ -207,7 +207,7 @@ def test_a_month_without_hosts_says_so(connections: Connections, capsys: pytest.
     rented(connections, use(DAY, DAY + 1000, idle=0.0))
     september = datetime.datetime(2026, 9, 15, tzinfo=datetime.UTC).timestamp()
     found = billing.bill(connections, september, DAY + 9000)
-    machine_views.bill(found, "day", False)
+    machine_views.bill(replace(found, stored=500 * 10**9, monthly=11.5), "day", False)
     shown = capsys.readouterr()
     assert [line.split() for line in shown.out.splitlines()] == [
         ["DAY", "HOURS", "COST"],
@@ -215,7 +215,9 @@ def test_a_month_without_hosts_says_so(connections: Connections, capsys: pytest.
         ["2026-10", "no", "host"],
         ["2026-11-29", "0.28", "$1.00"],
     ]
-    assert shown.err == "$1.00 since 2026-09-15, without traffic and bucket\n"
+    first, second, _ = shown.err.splitlines()
+    assert first == "$1.00 since 2026-09-15, without traffic and bucket"
+    assert second == "The bucket holds 500 GB, $11.50 a month"
 
 
 def test_a_month_may_not_cost_more_than_its_limit(connections: Connections, folders: Folders) -> None:

@@ -5,8 +5,8 @@ of its outputs, then the tree that names them, then the rest of the log, and las
 that one finds all. What the server has confirmed is noted in the run folder, so that a new supervisor goes on from
 that. To post something twice does no harm.
 
-A bucket that can't be reached, or a grant that is refused, is waited for. The latter, a bucket that is gone, and one
-that never took anything of the run, for a limited time: the host costs money meanwhile.
+A bucket that can't be reached, or is gone, and a grant that is refused are waited for, for an hour unless the run says
+otherwise: the host costs money meanwhile.
 """
 
 from __future__ import annotations
@@ -43,8 +43,6 @@ FAILURES = 3
 SHORTEST, LONGEST = 2.0, 30.0
 """Seconds for which everything waits after a failure."""
 POLL = 0.2
-BUCKET_PATIENCE = 300.0
-"""Seconds that the end of a run waits for a bucket that is not there."""
 RECORDS_PATIENCE, KILLED_PATIENCE = 60.0, 10.0
 """Seconds that a run without outputs waits for its bucket: its host costs money, and who kills a run wants it ended."""
 
@@ -141,18 +139,12 @@ class RunArchiving:
                 if len(self._noted) != before:
                     failures = 0
                 failures += 1
-                kind, seconds = "no other answer", self._spec.wait_for_login or WAIT_FOR_LOGIN
-                if error.refused:
-                    kind = "no login"
-                elif error.code in ("NoSuchBucket", "PermanentRedirect"):
-                    kind, seconds = "no bucket", BUCKET_PATIENCE
-                elif "status.json" in self._noted:
-                    seconds = float("inf")
-                awaited = self._began_waiting(kind) + seconds
+                seconds = self._spec.wait_for_login or WAIT_FOR_LOGIN
+                awaited = self._began_waiting() + seconds
                 if self._await_grant(min(LONGEST, SHORTEST * 2 ** (failures - 1)), not_awaited):
                     if time.time() > awaited:
                         self._note(GIVEN_UP)
-                        problem = "%s came in %.3g min of waiting (%s)" % (kind, seconds / 60, error.message)
+                        problem = "%.3g min of waiting were in vain (%s)" % (seconds / 60, error.message)
                     return self._incomplete(end, problem)
             except OutOfTime:
                 return self._incomplete(end, problem)
@@ -284,15 +276,15 @@ class RunArchiving:
             time.sleep(POLL)
         return False
 
-    def _began_waiting(self, kind: str) -> float:
+    def _began_waiting(self) -> float:
         """When it did, in seconds since 1970: now, unless that was noted after all that the archive has taken."""
         for note in reversed(list(self._noted)):
-            what, _, moment = note.partition(" since ")
-            if what == kind and moment.isdigit():
+            moment = note.partition(" since ")[2]
+            if moment:
                 return float(moment)
-            if not moment and note != GIVEN_UP:
+            if note != GIVEN_UP:
                 break
-        self._note("%s since %d" % (kind, time.time()))
+        self._note("waits since %d" % time.time())
         return time.time()
 
     def _note(self, note: str) -> None:

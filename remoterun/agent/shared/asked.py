@@ -165,7 +165,7 @@ class HandedOn(Record, kw_only=True):
     wait_for_login: Optional[float] = option(
         None,
         "--wait-for-login TIME",
-        "How long a rented host without a role waits, at its price, for a login to save with. Default: 1h.",
+        "How long a rented host that can't save waits for a login, or its bucket, at its price. Default: 1h.",
         form="duration",
         right=lambda seconds: seconds > 0,
         what="a time above 0 s",

@@ -45,7 +45,7 @@ def bill(
 
     It is counted from this machine's records, of removed runs, too, and from the tags of the hosts that there are now:
     with disk and address, without traffic and bucket. IDLE is the part of it in which hosts had no run. Days are those
-    of UTC, as on AWS's bill.
+    of UTC, as on AWS's bill. The last line says what the bucket holds now, and what that costs a month.
     """
     if by not in BY:
         raise UsageError(f"`--by {by}` is not known", hint=known_words(by, BY))

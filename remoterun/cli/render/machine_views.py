@@ -448,6 +448,10 @@ def bill(found: Bill, by: str, as_json: bool) -> None:
         else:
             line("AWS's own bill does not show these hosts: it is a day late, and has to be told of their tag once")
             line("  `remoterun doctor aws --budget` prints the command for that")
+    if found.stored is not None:
+        monthly = "" if found.monthly is None else f", {dollars(found.monthly)} a month"
+        line(f"The bucket holds {size(found.stored)}{monthly}")
+        line("  `remoterun machines df aws` shows what takes it, and `remoterun rm runs --older 30d` frees some")
 
 
 def _brief_hours(count: float) -> str:

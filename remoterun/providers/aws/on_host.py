@@ -1,8 +1,8 @@
 """What runs as root on a rented host: it is sent there by user-data, and knows nothing but `/etc/remoterun/host.json`.
 
-    on_host.py prepare           once, at the first boot: Docker, the instance store, the home with its terms
+    on_host.py prepare           at each boot: the instance store, Docker, the home with its terms
     on_host.py watch             for ever: ends the host at its deadline, or when nobody has used it for long, and
-                                 starts the agent's keeper again if it was killed
+                                 starts the agent's keeper again if it was killed, or hangs
     on_host.py await             waits until `prepare` is done, and prints what it found, and the host's own key
 
 Standard library only, Python >= 3.8.
@@ -15,6 +15,7 @@ import json
 import os
 import pwd
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -27,14 +28,18 @@ PREPARED = STATE + "/prepared.json"
 HOST_KEY = "/etc/ssh/ssh_host_ecdsa_key"
 """Made here, so that nobody else has read it: of another kind than the one of user-data, and sshd shows both."""
 DATA = "/var/lib/remoterun"
+LABEL = "remoterun"
+"""Of the file system that we make on a fast disk, which keeps its data when the host boots again."""
 DEEP_LEARNING_STORE = "/opt/dlami/nvme"
 CONTAINERD = "/var/lib/containerd"
 """Where Docker has its images, from version 29 on."""
 DOCKER_SETTINGS = "/etc/docker/daemon.json"
 SHUTDOWN = ["shutdown", "-P", "now"]
-CHECK_SECONDS = 20.0
+CHECK_SECONDS = 5.0
+HANGS_SECONDS = 120.0
+"""Without a sign of its life after which a keeper is killed, and another one started."""
 PREPARE_SECONDS = 600.0
-MOUNT_SECONDS = 60.0
+MOUNT_SECONDS = 300.0
 APT_TRIES, APT_SECONDS = 6, 10.0
 
 
@@ -51,16 +56,20 @@ def main(words: list[str]) -> None:
         sys.exit("usage: on_host.py prepare | watch | await")
 
 
-# --- at the first boot ---
+# --- at each boot ---
 
 
 def prepare(settings: dict[str, Any]) -> None:
-    """Make the host ready for an agent. What fails is told in `prepared.json`, and stops nothing else."""
+    """Make the host ready for an agent. What fails is told in `prepared.json`, and stops nothing else.
+
+    A boot undoes all mounts. The home comes last: what was killed by the boot starts again once that is there."""
+    if os.path.exists(PREPARED):
+        return
     problems: list[str] = []
     attempt(problems, "host key", make_host_key)
     store = attempt(problems, "instance store", instance_store)
-    attempt(problems, "home", lambda: make_home(settings, store))
     attempt(problems, "Docker", lambda: prepare_docker(settings["user"], store))
+    attempt(problems, "home", lambda: make_home(settings, store))
     os.makedirs(STATE, 0o755, exist_ok=True)
     write_whole(PREPARED, json.dumps({"problems": problems, "store": store}), 0o644)
 
@@ -76,6 +85,8 @@ def attempt(problems: list[str], what: str, step: Callable[[], Any]) -> Any:
 
 def make_host_key() -> None:
     """A host key of its own, which sshd shows from now on, too. Sessions go on."""
+    if os.path.exists(HOST_KEY):
+        return
     run(["ssh-keygen", "-q", "-t", "ecdsa", "-N", "", "-C", "", "-f", HOST_KEY])
     run(["systemctl", "restart", "ssh"], seconds=30)
 
@@ -97,13 +108,14 @@ def instance_store() -> str | None:
                 raise ValueError(f"{DEEP_LEARNING_STORE} was not mounted within {MOUNT_SECONDS:g} s")
             time.sleep(0.5)
         return DEEP_LEARNING_STORE
-    unused = [disk for disk in disks if not any(disk.get(key) for key in ("mountpoint", "fstype", "children"))]
-    if not unused:
-        return None
-    device = min(disk["path"] for disk in unused)
-    run(["mkfs.ext4", "-q", "-E", "nodiscard", device])
+    found = [disk for disk in disks if disk.get("label") == LABEL]
+    if not found:
+        found = [disk for disk in disks if not any(disk.get(key) for key in ("mountpoint", "fstype", "children"))]
+        if not found:
+            return None
+        run(["mkfs.ext4", "-q", "-L", LABEL, "-E", "nodiscard", min(disk["path"] for disk in found)])
     os.makedirs(DATA, exist_ok=True)
-    run(["mount", "-o", "noatime", device, DATA])
+    run(["mount", "-o", "noatime", min(disk["path"] for disk in found), DATA])
     return DATA
 
 
@@ -111,30 +123,33 @@ def instance_disks() -> list[dict[str, Any]]:
     """The disks of the instance store, as lsblk tells them."""
     if not shutil.which("lsblk"):
         return []
-    listed = json.loads(run(["lsblk", "--json", "--output", "PATH,MODEL,TYPE,MOUNTPOINT,FSTYPE"]))["blockdevices"]
+    listed = json.loads(run(["lsblk", "--json", "--output", "PATH,MODEL,TYPE,MOUNTPOINT,FSTYPE,LABEL"]))["blockdevices"]
     return [disk for disk in listed if disk.get("type") == "disk" and "Instance Storage" in (disk.get("model") or "")]
 
 
 def make_home(settings: dict[str, Any], store: str | None) -> None:
-    """The home, on the fast disks where there are any, with its terms."""
+    """The home, on the fast disks where there are any, with its terms. While these are not mounted it is root's, which
+    no agent takes for its home."""
     user, home = pwd.getpwnam(settings["user"]), settings["home"]
-    make_folder(home, user)
-    if store is not None and not os.path.ismount(home):
-        place = os.path.join(store, "remoterun-home")
-        make_folder(place, user)
-        run(["mount", "--bind", place, home])
+    if store is not None:
+        os.makedirs(home, 0o700, exist_ok=True)
+        run(["mount", "--bind", make_folder(os.path.join(store, "remoterun-home"), user), home])
+    else:
+        make_folder(home, user)
     path = os.path.join(home, "rented.json")
     write_whole(path, json.dumps(settings["terms"]), 0o600)
     os.chown(path, user.pw_uid, user.pw_gid)
 
 
-def make_folder(path: str, user: pwd.struct_passwd) -> None:
+def make_folder(path: str, user: pwd.struct_passwd) -> str:
     os.makedirs(path, 0o700, exist_ok=True)
     os.chown(path, user.pw_uid, user.pw_gid)
+    return path
 
 
 def prepare_docker(user: str, store: str | None) -> None:
-    """Docker is there, keeps its images on the fast disks, and our user may use it."""
+    """Docker is there, keeps its images on the fast disks, and our user may use it. A boot may have started it before
+    these were mounted: it starts again."""
     if not shutil.which("dockerd"):
         install_docker()
     run(["usermod", "-aG", "docker", user])
@@ -175,39 +190,51 @@ def install_docker() -> None:
 
 def watch(settings: dict[str, Any]) -> None:
     """End the host at its deadline, or when no process of its user was seen for long. Not by the clock, which may be
-    set, but by the time that the machine is up."""
-    used = time.monotonic()
+    set, but by the time that the machine is up. A keeper that hangs is no use of the host."""
+    used = lives = time.monotonic()
+    sign = 0.0
     while True:
-        with contextlib.suppress(KeyError):  # an image without that user: nobody can use it
-            user = pwd.getpwnam(settings["user"])
+        with contextlib.suppress(KeyError, ProcessLookupError):  # an image without that user: nobody can use it
+            user, now = pwd.getpwnam(settings["user"]), time.monotonic()
             running = commands(user.pw_uid)
-            if running:
-                used = time.monotonic()
-            if not any(b"\0keep\0--home\0" in command for command in running):
+            keepers = [pid for pid in running if f"\0keep\0--home\0{settings['home']}\0".encode() in running[pid]]
+            before = sign
+            with contextlib.suppress(OSError):  # a keeper changes it every 10 s
+                sign = os.stat(os.path.join(settings["home"], "locks", "keep")).st_mtime
+            if not keepers or sign != before:
+                lives = now
+            if len(running) > len(keepers) or (keepers and lives == now):
+                used = now
+            if not keepers:
                 start_keeper(settings["home"], user)
+            elif now - lives >= HANGS_SECONDS:
+                for pid in keepers:
+                    os.kill(pid, signal.SIGKILL)
         if time.time() >= settings["terms"]["deadline"] or time.monotonic() - used >= settings["unused"]:
             subprocess.call(SHUTDOWN)
         time.sleep(min(CHECK_SECONDS, settings["unused"] / 4))
 
 
-def commands(user: int) -> list[bytes]:
-    """Of the processes of a user: an agent, a supervisor, a keeper, or somebody who has logged in."""
-    found = []
+def commands(user: int) -> dict[int, bytes]:
+    """The processes of a user: an agent, a supervisor, a keeper, or somebody who has logged in."""
+    found = {}
     for name in filter(str.isdigit, os.listdir("/proc")):
         with contextlib.suppress(OSError):
             if os.stat("/proc/" + name).st_uid == user:
                 with open(f"/proc/{name}/cmdline", "rb") as file:
-                    found.append(file.read())
+                    found[int(name)] = file.read()
     return found
 
 
 def start_keeper(home: str, user: pwd.struct_passwd) -> None:
-    """As an agent has left word, if one ever came. The keeper starts what else was killed."""
-    as_user = ["setpriv", f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--init-groups", "--"]
+    """As an agent has left word, if one ever came. The keeper starts what else was killed. Nothing of what the user
+    may write is in the environment of root's own process."""
+    words = ["/usr/bin/setpriv", f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--init-groups", "--"]
     with contextlib.suppress(OSError, ValueError, KeyError, subprocess.SubprocessError):
         with open(os.path.join(home, "keeper.json")) as file:
             left = json.load(file)
-        subprocess.run(as_user + left["words"], env=left["variables"], cwd=home, timeout=10)
+        words += ["/usr/bin/env", "-i", *(f"{name}={value}" for name, value in left["variables"].items())]
+        subprocess.run(words + left["words"], env={}, cwd=home, timeout=10)
 
 
 # --- in the first session ---

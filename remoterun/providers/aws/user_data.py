@@ -23,17 +23,6 @@ PYTHON = "/usr/bin/python3"
 HOME = f"/home/{USER}/.remoterun"
 UNUSED = 600
 """Seconds after which a host ends on which nothing runs as its user, be it that no agent ever came."""
-WATCH = f"""[Unit]
-Description=remoterun ends this host at its deadline, or when nobody uses it
-
-[Service]
-ExecStart={PYTHON} {PROGRAM} watch
-Restart=always
-RestartSec=5s
-
-[Install]
-WantedBy=multi-user.target
-"""
 END = ("sudo", "-n", "shutdown", "-P", "now")
 """How the agent ends its host, as its user. The instance is terminated by that."""
 
@@ -48,7 +37,7 @@ def user_data(folder: HostFolder, terms: RentalTerms, seconds: float) -> bytes:
 
 
 def cloud_config(folder: HostFolder, terms: RentalTerms, seconds: float) -> dict[str, Any]:
-    """What cloud-init does: host key, our key, files, and then `on_host.py prepare`."""
+    """What cloud-init does: host key, our key, files, and then the services of `on_host.py`."""
     settings = {"user": USER, "home": HOME, "terms": terms._asdict(), "unused": UNUSED}
     host_key = {"ed25519_private": folder.text("host_key"), "ed25519_public": folder.text("host_key.pub").strip()}
     return {
@@ -61,12 +50,13 @@ def cloud_config(folder: HostFolder, terms: RentalTerms, seconds: float) -> dict
         "write_files": [
             _file(PROGRAM, resources.files(__package__).joinpath("on_host.py").read_text("utf-8"), "0755"),
             _file(SETTINGS, json.dumps(settings, indent=1) + "\n", "0600"),
-            _file("/etc/systemd/system/remoterun-watch.service", WATCH, "0644"),
+            _service("prepare", "Type=oneshot"),
+            _service("watch", "Restart=always\nRestartSec=5s\nKillMode=process"),
         ],
         "runcmd": [
             ["systemctl", "daemon-reload"],
             ["systemctl", "enable", "--now", "remoterun-watch.service"],
-            [PYTHON, PROGRAM, "prepare"],
+            ["systemctl", "enable", "--now", "remoterun-prepare.service"],
         ],
     }
 
@@ -77,6 +67,12 @@ def last_resort(seconds: float) -> list[str]:
     words = ["systemd-run", "--no-block", "--unit=remoterun-last-resort", f"--on-active={int(seconds)}s"]
     words += [f"--{kind}=DefaultDependencies=no" for kind in ("timer-property", "property")]
     return [*words, "/sbin/shutdown", "-P", "now"]
+
+
+def _service(name: str, lines: str) -> dict[str, str]:
+    """One that starts at each boot, and runs `on_host.py NAME`."""
+    unit = f"[Service]\nExecStart={PYTHON} {PROGRAM} {name}\n{lines}\n\n[Install]\nWantedBy=multi-user.target\n"
+    return _file(f"/etc/systemd/system/remoterun-{name}.service", unit, "0644")
 
 
 def _file(path: str, content: str, permissions: str) -> dict[str, str]:
