@@ -39,8 +39,8 @@ def existing(account: str, region: str | None, endpoint: str | None, profile: st
             return []
 
 
-def create(place: BucketPlace) -> None:
-    """Make the bucket, and an archive in it; one of ours that exists is completed.
+def create(place: BucketPlace, tags: dict[str, str] | None = None) -> None:
+    """Make the bucket, with tags of the user's own, and an archive in it; one of ours that exists is completed.
 
     Raises `AlreadyExists` for a name that somebody else has, `AuthenticationError`, `HostUnreachable`, `HostError`.
     """
@@ -48,7 +48,7 @@ def create(place: BucketPlace) -> None:
         s3.create(place.region or s3.region)
         identity(s3)
         with contextlib.suppress(HostError):  # not every store has tags
-            s3.tag({"remoterun": "archive"})
+            s3.tag({**(tags or {}), "remoterun": "archive"})
 
 
 def remove(place: BucketPlace) -> None:

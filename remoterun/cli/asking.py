@@ -98,7 +98,7 @@ def _with_roles(client: Client, plan: Plan, yes: bool) -> Plan:
     agrees, or `yes`. What AWS refuses is said, and the run goes on without it."""
     if plan.kept is not None or plan.roles.why_not != NOT_MADE:
         return plan
-    machine_views.new_roles()
+    machine_views.new_roles(client.config.aws.host_role, client.config.aws.guard_role)
     if not yes and not render.ask("Make them?", default=True):
         client.hosts.refuse_roles()
         return replace(plan, roles=Roles())

@@ -313,11 +313,11 @@ def bucket_lines(new: NewBucket) -> list[str]:
     return [f"{new.name} in {new.region} {made}:", "private, encrypted; it keeps uploads and outputs"]
 
 
-def new_roles() -> None:
-    """What the roles are for, before a person is asked about them."""
+def new_roles(host: str, guard: str) -> None:
+    """What the roles of these names are for, before a person is asked about them."""
     line("Two roles are made in your account, once; they cost nothing, and may do only this:")
-    line("  remoterun-host   lets a host save what it made, also when your login is over")
-    line("  remoterun-guard  lets AWS itself end a host at its deadline")
+    line(f"  {host:<16} lets a host save what it made, also when your login is over")
+    line(f"  {guard:<16} lets AWS itself end a host at its deadline")
 
 
 def renting(plan: Plan, new: NewBucket | None) -> None:

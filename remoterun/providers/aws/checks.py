@@ -10,14 +10,16 @@ from remoterun.agent.shared.api import MachineCheck
 from remoterun.aws_codes import FREE_PLAN, account_fault
 from remoterun.errors import RemoterunError
 from remoterun.providers.aws import endpoint, image, network, permissions, quotas, roles
-from remoterun.providers.aws.calls import CLOCK_SECONDS, DEFAULT_REGION, Calls, clock_error
+from remoterun.providers.aws.calls import CLOCK_SECONDS, DEFAULT_REGION, POLICY, Calls, clock_error
 from remoterun.providers.aws.catalogue import offer
 from remoterun.providers.aws.network import client_addresses
+from remoterun.providers.base import NOT_MADE
 
 if TYPE_CHECKING:
     from remoterun.config import AWS
 
 GPU = "g4dn.xlarge"
+SETUP = "remoterun doctor aws --setup   makes the roles, or writes anew what they may do"
 
 
 def checks(calls: Calls, settings: AWS, wanted: Collection[tuple[str, bool]]) -> list[MachineCheck]:
@@ -36,7 +38,7 @@ def checks(calls: Calls, settings: AWS, wanted: Collection[tuple[str, bool]]) ->
         _attempt("image", lambda: image.resolve(calls, offer(GPU, region), None).name),
         *_way_in(calls, region, settings),
         permissions.check(calls, region, identity["Arn"], settings.connect == endpoint.CONNECT),
-        _roles(calls) if settings.roles else MachineCheck("roles", None, "`roles = false` in config.toml"),
+        _roles(calls, settings) if settings.roles else MachineCheck("roles", None, "`roles = false` in config.toml"),
         *quotas.checks(calls, region, wanted),
     ]
 
@@ -54,16 +56,21 @@ def _plan(calls: Calls) -> Iterator[MachineCheck]:
             yield MachineCheck("plan", False, *(account_fault("", FREE_PLAN, "") or ()))
 
 
-def _roles(calls: Calls) -> MachineCheck:
+def _roles(calls: Calls, settings: AWS) -> MachineCheck:
     try:
         there = roles.find(calls)
     except RemoterunError as error:
         return _failed("roles", error)
-    named = [name for name, made in ((roles.HOST, there.writer), (roles.GUARD, there.guard)) if made]
-    if len(named) == 2:
-        return MachineCheck("roles", True, f"hosts save by {roles.HOST}, and AWS ends them by {roles.GUARD}")
-    what = f"{named[0]} is there, the other one not: " if named else ""
-    return MachineCheck("roles", None, f"{what}{there.why_not}; `remoterun doctor aws --setup` makes them")
+    if there.why_not not in ("", NOT_MADE):
+        return MachineCheck("roles", False, there.why_not, POLICY)
+    names = {settings.host_role: there.writer, settings.guard_role: there.guard}
+    absent = ", ".join(name for name, made in names.items() if not made)
+    if absent:
+        what = f"{NOT_MADE}, or not for this bucket: {absent}"
+        return MachineCheck("roles", False if any(names.values()) else None, what, SETUP)
+    if there.old:
+        return MachineCheck("roles", False, f"{there.old} has another policy than one that is made now", SETUP)
+    return MachineCheck("roles", True, "hosts save by {}, and AWS ends them by {}".format(*names))
 
 
 def _network(calls: Calls, region: str, settings: AWS) -> str:
