@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import secrets
 
 from remoterun.agent.shared.api import MachineCheck
@@ -103,5 +102,5 @@ def _permissions(s3: S3) -> MachineCheck:
             lacking.append(action)
     if not lacking:
         return MachineCheck("permissions", True, "objects can be listed, read, written and removed")
-    policy = {"Effect": "Allow", "Action": lacking, "Resource": f"arn:aws:s3:::{s3.place.name}/*"}
-    return MachineCheck("permissions", False, "these are missing: " + ", ".join(lacking), json.dumps(policy))
+    what = f"these are missing, for {s3.place.name}/*: {', '.join(lacking)}"
+    return MachineCheck("permissions", False, what, "remoterun doctor aws --policy   prints all that is needed")

@@ -119,8 +119,7 @@ def access(
 
 
 def grant(connections: Connections, run: Run) -> Grant:
-    """What a run's host may write, for as long as it may need to: by its role, if it has one; else if the credentials
-    last."""
+    """What a run's host may write, for as long as it may need to."""
     return archives.grants.grant_for_run(archive_of(connections, run), place_of(run), _needed(run))
 
 

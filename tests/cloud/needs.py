@@ -154,6 +154,7 @@ BUCKET = {
     "HEAD": "ListBucket",
     "PUT": "CreateBucket",
     "DELETE": "DeleteBucket",
+    "GET encryption": "GetEncryptionConfiguration",
     "GET location": "GetBucketLocation",
     "GET tagging": "GetBucketTagging",
     "PUT tagging": "PutBucketTagging",

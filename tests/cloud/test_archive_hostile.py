@@ -158,11 +158,11 @@ class TestHostileObjects:
 
     def test_what_a_host_has_planted_below_the_folders_of_others(self, archive: Archive, tmp_path: Path) -> None:
         """A role of an older form may: it is no pack, and no piece of a log."""
-        files: Files = {"new": b"N" * 1000}
-        archive.s3.put(f"uploads/another/packs/hosts/ME/{sha256(files['new'])}", b"")
-        put(archive, write_files(tmp_path / "new", files), "another")
+        data = b"N" * 1000
+        archive.s3.put(f"uploads/another/packs/hosts/ME/{sha256(data)}", b"")
+        put(archive, write_files(tmp_path / "new", {"new": data}), "another")
         get(archive, tmp_path / "back", "another")
-        assert (tmp_path / "back" / "new").read_bytes() == files["new"]
+        assert (tmp_path / "back" / "new").read_bytes() == data
         for key in ("hosts/ME/x", "hosts/ME/0000000000000000"):
             archive.s3.put(f"runs/{KEY}/log/{key}", b"planted")
         archive.s3.put(f"runs/{KEY}/log/0000000000000000", b"mine")

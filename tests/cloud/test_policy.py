@@ -29,7 +29,7 @@ def test_a_run_and_gc_need_no_more_than_the_policy_that_doctor_prints(cloud: Clo
     unknown = place.run("doctor", "aws", "--policy").stdout
     place.env.update(cloud.environment())
     whole, least = (place.run("doctor", "aws", "--policy", *more).stdout for more in (["--setup"], []))
-    assert unknown.replace("<YOUR-ACCOUNT>", cloud.account) == least
+    assert str(unknown).replace("<YOUR-ACCOUNT>", cloud.account) == least
     place.run("machines", "add", "quick", "--aws", "g4dn.xlarge", "--idle", "5s")
     for document, without in ((whole, "SeeRoles"), (least, "MakeRoles")):  # the first one makes the roles
         statements = [each for each in json.loads(document)["Statement"] if each["Sid"] != without]
@@ -43,6 +43,6 @@ def test_a_run_and_gc_need_no_more_than_the_policy_that_doctor_prints(cloud: Clo
     faults = [check for check in place.json("doctor", "aws", status=None) if check["ok"] is False]
     assert faults == []
     # and no less: without one of its actions the call is refused by its name
-    cloud.policy = cloud.policy.replace('"ec2:RunInstances"', '"ec2:RunNothing"')
+    cloud.policy = least.replace('"ec2:RunInstances"', '"ec2:RunNothing"')
     refused = place.run("run", "-t", "quick", "-y", "--no-git", "--image", BASE_IMAGE, "true", status=125)
     assert "these credentials may not do `ec2:RunInstances`" in refused.stderr

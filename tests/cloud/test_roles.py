@@ -45,7 +45,7 @@ COMMAND = f"python -c {shlex.quote(ASKS)} >made; until [ -e go ]; do sleep 0.1; 
 
 def found(client: Client) -> MachineCheck:
     """What `doctor aws` says of roles."""
-    return roles_check(Calls(client.config.aws), client.config.aws)
+    return roles_check(Calls(client.config.aws), {"Account": Cloud.account})
 
 
 def processes(host: LabHost, *words: str) -> list[str]:
@@ -195,6 +195,15 @@ def test_roles_that_do_less_or_more_than_ours(cloud: Cloud, client: Client) -> N
     assert second.aws.roles().why_not == "not made yet" and not second.aws.roles().writer
     assert found(second).ok is False and "remoterun-host" in found(second).detail
     assert second.aws.roles("second").buckets == ("first", "second") and found(first).ok and found(second).ok
+    cloud.s3.ready()
+    calls("s3", "create_bucket", region, Bucket="second")
+    key = {"SSEAlgorithm": "aws:kms", "KMSMasterKeyID": "arn:aws:kms:us-east-1:123456789012:key/theirs"}
+    rules = {"Rules": [{"ApplyServerSideEncryptionByDefault": key}]}
+    calls("s3", "put_bucket_encryption", region, Bucket="second", ServerSideEncryptionConfiguration=rules)
+    assert found(second).ok is None and "key/theirs" in found(second).detail
+    cloud.policy = client.aws.policy().replace("s3:GetEncryptionConfiguration", "s3:GetNothing")
+    assert found(second).ok is None and "if second is of this account" in found(second).detail
+    cloud.policy = None
 
     def policy() -> str:
         (text,) = cloud.policies_of("remoterun-host")
@@ -223,15 +232,15 @@ def test_roles_that_do_less_or_more_than_ours(cloud: Cloud, client: Client) -> N
 def test_names_tags_and_a_boundary_that_an_organisation_demands(cloud: Cloud, client: Client) -> None:
     own = {"CostCenter": "42"}
     boundary = "arn:aws:iam::aws:policy/PowerUserAccess"
-    names = {"host_role": "team-hosts", "guard_role": "team-guard"}
-    client = Client(client.home, Settings(bucket="bucket", tags=own, boundary=boundary, **names))
+    settings = Settings(bucket="bucket", tags=own, boundary=boundary, host_role="team-hosts", guard_role="team-guard")
+    client = Client(client.home, settings)
     cloud.policy = client.aws.policy(setup=True)
     client.aws.roles("bucket")
     rented = client.acquire()
     assert rented.writer and rented.guarded and cloud.refused == []
     assert found(client).ok and [check for check in client.aws.checks() if check.ok is False] == []
     calls, region = client.aws.calls, rented.offer.region
-    for name in names.values():
+    for name in (settings.host_role, settings.guard_role):
         role = calls("iam", "get_role", region, RoleName=name)["Role"]
         assert role["PermissionsBoundary"]["PermissionsBoundaryArn"] == boundary
         assert role["Tags"] == [{"Key": "CostCenter", "Value": "42"}]

@@ -70,9 +70,8 @@ def _is_denied(calls: Calls, region: str, action: str) -> bool:
             tried = {**tried, "ImageId": image.resolve(calls, offer(SMALL, region), None).id}
         except RemoterunError:
             return False
-    own = tags.specification("", calls.settings.tags)["Tags"]
-    if "TagSpecifications" in tried:
-        tried["TagSpecifications"] = [{**each, "Tags": each["Tags"] + own} for each in tried["TagSpecifications"]]
+    if labels := [tags.specification(kind, {**calls.settings.tags, **_MARKED}) for kind in _MADE.get(name, ())]:
+        tried["TagSpecifications"] = labels
     try:
         calls(service, operation, region, **tried)
     except RemoterunError as error:
@@ -81,24 +80,16 @@ def _is_denied(calls: Calls, region: str, action: str) -> bool:
 
 
 _RULE = {"GroupId": _GROUP, "IpProtocol": "tcp", "FromPort": 22, "ToPort": 22, "CidrIp": "192.0.2.1/32"}
+_MADE = {"RunInstances": ("instance", "volume"), "CreateSecurityGroup": ("security-group",)}
 _MARKED = {tags.PREFIX + "token": "rr-dry-run", tags.PREFIX + "owner": "dry run"}
 _TRIES: dict[str, dict[str, Any]] = {
     "AuthorizeSecurityGroupIngress": _RULE,
-    "CreateSecurityGroup": {
-        "GroupName": network.GROUP,
-        "Description": "dry run",
-        "TagSpecifications": [tags.specification("security-group", _MARKED)],
-    },
+    "CreateSecurityGroup": {"GroupName": network.GROUP, "Description": "dry run"},
     "CreateTags": {"Resources": [_INSTANCE], "Tags": [{"Key": "Name", "Value": "dry run"}]},
     "DeleteSecurityGroup": {"GroupId": _GROUP},
     "DescribeImages": {"Owners": ["self"]},
     "GetParameter": {"Name": image.parameters(offer(SMALL, ""))[0]},
     "RevokeSecurityGroupIngress": _RULE,
-    "RunInstances": {
-        "MinCount": 1,
-        "MaxCount": 1,
-        "InstanceType": SMALL,
-        "TagSpecifications": [tags.specification(kind, _MARKED) for kind in ("instance", "volume")],
-    },
+    "RunInstances": {"MinCount": 1, "MaxCount": 1, "InstanceType": SMALL},
     "TerminateInstances": {"InstanceIds": [_INSTANCE]},
 }

@@ -65,9 +65,7 @@ class AWS:
     def acquire(self, intent: Intent, offers: Sequence[Offer], say: Callable[[str], None]) -> RentedHost:
         folder = HostFolder(self._home, intent.token)
         try:
-            roles = self.roles()
-            if roles.old and self._settings.bucket:  # who may writes its policy anew
-                roles = self.roles(make_for=self._settings.bucket)
+            roles = self.roles(make_for=(self.roles().old and self._settings.bucket) or "")  # who may renews an old one
         except RemoterunError as error:
             roles = Roles(why_not=error.message)
         subnets = self._subnets.get(offers[0].region) if offers else None

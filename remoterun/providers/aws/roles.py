@@ -56,8 +56,7 @@ def find(calls: Calls) -> Roles:
 
     (host, saves), (guard, ends) = each(look, (settings.host_role, settings.guard_role))
     buckets = re.findall(r":s3:::([a-z0-9.-]+)/hosts/\$", json.dumps(saves))
-    now = _documents(calls, buckets)
-    there = {settings.host_role: saves, settings.guard_role: ends}
+    now, there = _documents(calls, buckets), {settings.host_role: saves, settings.guard_role: ends}
     old = next((name for name, does in there.items() if does not in (None, now[name]["does"])), "")
     if saves and old != settings.host_role and settings.bucket not in (None, *buckets):
         host = {}
@@ -72,11 +71,11 @@ def make(calls: Calls, bucket: str) -> Roles:
     settings, before, made, why = calls.settings, find(calls), dict[str, Any](), ""
     buckets = tuple(sorted({*before.buckets, bucket}))
     own = {"Tags": tags.specification("role", settings.tags)["Tags"]} if settings.tags else {}
-    bounded = {"PermissionsBoundary": settings.boundary} if settings.boundary else {}
     try:
         for name, documents in reversed(_documents(calls, buckets).items()):
             role, who, does = {"RoleName": name}, json.dumps(documents["who"]), json.dumps(documents["does"])
-            asked = {**role, "AssumeRolePolicyDocument": who, **own, **bounded}
+            asked = {**role, "AssumeRolePolicyDocument": who, **own}
+            asked |= {"PermissionsBoundary": settings.boundary} if settings.boundary else {}
             created = _unless("EntityAlreadyExists", calls, "create_role", **asked)
             made[name] = (created or calls("iam", "get_role", calls.region, **role))["Role"]
             calls("iam", "put_role_policy", calls.region, **role, PolicyName=POLICY, PolicyDocument=does)
