@@ -157,17 +157,12 @@ class TestHostileObjects:
             assert peak < 16 << 20
 
     def test_what_a_host_has_planted_below_the_folders_of_others(self, archive: Archive, tmp_path: Path) -> None:
-        """A role of an older form may: it is no pack, and no piece of a log."""
+        """A role of an older form may: it is no pack."""
         data = b"N" * 1000
         archive.s3.put(f"uploads/another/packs/hosts/ME/{sha256(data)}", b"")
         put(archive, write_files(tmp_path / "new", {"new": data}), "another")
         get(archive, tmp_path / "back", "another")
         assert (tmp_path / "back" / "new").read_bytes() == data
-        for key in ("hosts/ME/x", "hosts/ME/0000000000000000"):
-            archive.s3.put(f"runs/{KEY}/log/{key}", b"planted")
-        archive.s3.put(f"runs/{KEY}/log/0000000000000000", b"mine")
-        log = runs.Log(archive.s3, RunPlace(KEY))
-        assert (log.size(), log.read(0, 99, True)[1]) == (4, b"mine")
 
     @pytest.mark.parametrize("key", ["", "x", "../../uploads/doom", "A" * 26])
     def test_a_key_that_is_not_that_of_a_run(self, archive: Archive, key: str) -> None:
