@@ -70,7 +70,7 @@ def agree(client: Client, plan: Plan, new: NewBucket | None, yes: bool, pay: flo
             f"`-t {plan.machine.name}` rents a host {at}{most}, and nobody is here to agree",
             hint=f"{agrees} agrees; --dry-run shows what would be rented",
         )
-    plan = _with_roles(client, plan, yes)  # none is made for a price that is refused
+    plan = _with_roles(client, plan, new, yes)  # none is made for a price that is refused
     if yes:
         machine_views.renting_goes_on(plan, new)
     else:
@@ -93,7 +93,7 @@ def _typed(price: str) -> bool:
     return False
 
 
-def _with_roles(client: Client, plan: Plan, yes: bool) -> Plan:
+def _with_roles(client: Client, plan: Plan, new: NewBucket | None, yes: bool) -> Plan:
     """The plan with the roles that are there for a new host; those that are absent are made first, where somebody
     agrees, or `yes`. What AWS refuses is said, and the run goes on without it."""
     if plan.kept is not None or plan.roles.why_not != NOT_MADE:
@@ -103,7 +103,7 @@ def _with_roles(client: Client, plan: Plan, yes: bool) -> Plan:
         client.hosts.refuse_roles()
         return replace(plan, roles=Roles())
     try:
-        made = client.hosts.make_roles()
+        made = client.hosts.make_roles(new)
     except (ProviderError, HostError) as error:
         made = replace(plan.roles, why_not=error.message)
     if made.why_not:

@@ -258,10 +258,10 @@ class RentedHosts:
         creation.create(BucketPlace(new.name, new.region, aws.endpoint, aws.profile), aws.tags)
         self._connections.config = configuration.set_aws(self._connections.config, bucket=new.name, region=new.region)
 
-    def make_roles(self) -> Roles:
-        """Make the roles by which hosts save, in the bucket of the configuration or the one that `bucket` names, and by
-        which AWS ends them, as far as the account allows it. May be repeated. Raises as `list`, and as `bucket`."""
-        new = self.bucket()
+    def make_roles(self, new: NewBucket | None = None) -> Roles:
+        """Make the roles by which hosts save, in the bucket that is used, or will be (`bucket`), and by which AWS ends
+        them, as far as the account allows it. May be repeated. Raises as `list`, and as `bucket`."""
+        new = new or self.bucket()
         bucket = new.name if new is not None else self._connections.config.aws.bucket
         made = self._connections.provider(machines.BUCKET).roles(make_for=str(bucket))
         if not self._connections.config.aws.roles:

@@ -137,7 +137,7 @@ class AWS:
 
     def roles(self, make_for: str = "") -> Roles:
         if make_for:
-            self._roles = roles.make(self.calls, make_for)
+            self._roles = roles.make(self.calls, make_for, self._roles or roles.find(self.calls))
         elif self._roles is None:
             is_wanted = self._settings.roles
             self._roles = roles.find(self.calls) if is_wanted else Roles(why_not="`roles = false` in config.toml")

@@ -21,7 +21,7 @@ from remoterun.providers.aws.calls import Calls, Refused
 from remoterun.providers.base import NOT_MADE, Leftover, Roles
 
 POLICY = "remoterun"
-_MISSING = "NoSuchEntity"
+_MISSING, _EXISTS = "NoSuchEntity", "EntityAlreadyExists"
 
 
 def find(calls: Calls) -> Roles:
@@ -55,6 +55,8 @@ def find(calls: Calls) -> Roles:
             return {}, None
 
     (host, saves), (guard, ends) = each(look, (settings.host_role, settings.guard_role))
+    if host == guard == {}:  # nothing to compare
+        return Roles(why_not=NOT_MADE)
     buckets = re.findall(r":s3:::([a-z0-9.-]+)/hosts/\$", json.dumps(saves))
     now, there = _documents(calls, buckets), {settings.host_role: saves, settings.guard_role: ends}
     old = next((name for name, does in there.items() if does not in (None, now[name]["does"])), "")
@@ -65,31 +67,30 @@ def find(calls: Calls) -> Roles:
     return Roles((host or {}).get("RoleId", ""), guard.get("Arn", ""), why, old, tuple(buckets))
 
 
-def make(calls: Calls, bucket: str) -> Roles:
+def make(calls: Calls, bucket: str, before: Roles) -> Roles:
     """Make those that are absent, and write anew what they may do: hosts save in `bucket`, too, from now on. What AWS
-    refuses is as it was. Raises as `find`."""
-    settings, before, made, why = calls.settings, find(calls), dict[str, Any](), ""
+    refuses is as it was `before`. Raises as `find`."""
+    settings, made, why = calls.settings, dict[str, Any](), ""
+    bound = {"PermissionsBoundary": settings.boundary} if settings.boundary else {}
     buckets = tuple(sorted({*before.buckets, bucket}))
     own = {"Tags": tags.specification("role", settings.tags)["Tags"]} if settings.tags else {}
     try:
         for name, documents in reversed(_documents(calls, buckets).items()):
             role, who, does = {"RoleName": name}, json.dumps(documents["who"]), json.dumps(documents["does"])
-            asked = {**role, "AssumeRolePolicyDocument": who, **own}
-            asked |= {"PermissionsBoundary": settings.boundary} if settings.boundary else {}
-            created = _unless("EntityAlreadyExists", calls, "create_role", **asked)
-            made[name] = (created or calls("iam", "get_role", calls.region, **role))["Role"]
+            new = _unless(_EXISTS, calls, "create_role", **role, AssumeRolePolicyDocument=who, **own, **bound)
+            made[name] = (new or calls("iam", "get_role", calls.region, **role))["Role"]
             calls("iam", "put_role_policy", calls.region, **role, PolicyName=POLICY, PolicyDocument=does)
         profile = {"InstanceProfileName": settings.host_role}
-        _unless("EntityAlreadyExists", calls, "create_instance_profile", **profile, **own)
-        # it has room for one role
-        _unless("LimitExceeded", calls, "add_role_to_instance_profile", **profile, RoleName=settings.host_role)
+        _unless(_EXISTS, calls, "create_instance_profile", **profile, **own)
+        profile |= {"RoleName": settings.host_role}  # it has room for one
+        _unless("LimitExceeded", calls, "add_role_to_instance_profile", **profile)
         writer = made[settings.host_role]["RoleId"]
     except Refused as refused:
         if refused.code not in DENIED:
             raise
         writer, buckets, why = before.writer, before.buckets, refused.message
-    guard = made.get(settings.guard_role, {"Arn": before.guard})["Arn"]
-    return Roles(writer, guard, why, before.old if why else "", buckets)
+    by_guard = made.get(settings.guard_role, {"Arn": before.guard})
+    return Roles(writer, by_guard["Arn"], why, before.old if why else "", buckets)
 
 
 def leftovers(calls: Calls) -> list[Leftover]:
