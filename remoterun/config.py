@@ -73,6 +73,8 @@ _WORDS: Mapping[tuple[type, ...], str] = {
     (str, list): "a type, or a list of them",
 }
 ENGINES = (AUTO, *CAPABILITIES)
+MOST_TAGS, TAG = 20, re.compile(r"(?!(?i:aws|remoterun):)[\w +\-.:/@]{1,128}=[\w +\-=.:/@]{0,256}")
+"""Tags of the user's own, of the 50 that AWS allows; and one of them, as KEY=VALUE."""
 INSTANCE_TYPE = re.compile(r"[a-z][a-z0-9-]*\.[a-z0-9-]+")
 """The name of a type of machine at AWS."""
 
@@ -86,7 +88,8 @@ class AWS:
     "203.0.113.7/32", where it is not the one that this machine is seen with;
     `connect`: "endpoint" where they are reached through an EC2 Instance Connect Endpoint instead; `subnet` and
     `security_group`: where hosts shall be, for an account without a default network; `roles`: false where hosts shall
-    have no role of their own; `max_cost` and `max_cost_month`: US dollars, of a run and of a month of this account.
+    have no role of their own; `host_role`, `guard_role`: names of roles, `boundary`: the ARN of their permissions
+    boundary; `tags`: of all that is made; `max_cost`, `max_cost_month`: US dollars, of a run and of a month.
     """
 
     bucket: str | None = None
@@ -99,6 +102,10 @@ class AWS:
     subnet: str | None = None
     security_group: str | None = None
     roles: bool = True
+    host_role: str = "remoterun-host"
+    guard_role: str = "remoterun-guard"
+    boundary: str | None = None
+    tags: dict[str, str] = field(default_factory=dict)
     max_cost: float | None = None
     max_cost_month: float | None = None
 
@@ -203,13 +210,17 @@ def _check_table(where: str, table: Any, known: Kinds) -> None:
 
 def _aws(base: Config, table: dict[str, Any]) -> AWS:
     kinds: dict[str, tuple[type, ...]] = dict.fromkeys(AWS.__dataclass_fields__, (str,))
-    kinds |= {"roles": (bool,), **dict.fromkeys(("max_cost", "max_cost_month"), (int, float))}
+    kinds |= {"roles": (bool,), "tags": (dict,), **dict.fromkeys(("max_cost", "max_cost_month"), (int, float))}
     _check_table(f"{base.file}: aws", table, kinds)
     for key in ("max_cost", "max_cost_month"):
         if not 0 < table.get(key, 1) < 1e9:
             raise ConfigError(f"{base.file}: aws.{key}: {table[key]} is not a number above 0", hint=f"{key} = 20")
     if table.get("connect", "endpoint") != "endpoint":
         raise ConfigError(f"{base.file}: aws.connect: unknown way `{table['connect']}`", hint='connect = "endpoint"')
+    for number, (key, value) in enumerate(table.get("tags", {}).items()):
+        if number == MOST_TAGS or not (isinstance(value, str) and TAG.fullmatch(f"{key}={value}")):
+            hint = f'tags = {{CostCenter = "1234"}}; up to {MOST_TAGS}, none that begins with `aws:` or `remoterun:`'
+            raise ConfigError(f"{base.file}: aws.tags: `{key}` can't be a tag with the value {value!r}", hint=hint)
     return AWS(**table)
 
 

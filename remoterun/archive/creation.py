@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import secrets
 
 from remoterun.agent.shared.api import MachineCheck
@@ -43,8 +42,8 @@ def existing(account: str, region: str | None, endpoint: str | None, profile: st
             return []
 
 
-def create(place: BucketPlace) -> None:
-    """Make the bucket, and an archive in it; one of ours that exists is completed.
+def create(place: BucketPlace, tags: dict[str, str] | None = None) -> None:
+    """Make the bucket, with tags of the user's own, and an archive in it; one of ours that exists is completed.
 
     Raises `AlreadyExists` for a name that somebody else has, `AuthenticationError`, `HostUnreachable`, `HostError`.
     """
@@ -52,7 +51,7 @@ def create(place: BucketPlace) -> None:
         s3.create(place.region or s3.region)
         identity(s3)
         with contextlib.suppress(HostError):  # not every store has tags
-            s3.tag({"remoterun": "archive"})
+            s3.tag({**(tags or {}), "remoterun": "archive"})
 
 
 def remove(place: BucketPlace) -> None:
@@ -100,5 +99,5 @@ def _permissions(s3: S3) -> MachineCheck:
             lacking.append(action)
     if not lacking:
         return MachineCheck("permissions", True, "objects can be listed, read, written and removed")
-    policy = {"Effect": "Allow", "Action": lacking, "Resource": f"arn:aws:s3:::{s3.place.name}/*"}
-    return MachineCheck("permissions", False, "these are missing: " + ", ".join(lacking), json.dumps(policy))
+    what = f"these are missing, for {s3.place.name}/*: {', '.join(lacking)}"
+    return MachineCheck("permissions", False, what, "remoterun doctor aws --policy   prints all that is needed")

@@ -67,13 +67,13 @@ def downloads(
             yield SignedObject(url, span, exact=only is not None)
 
 
-def grant_for_run(archive: Archive, place: RunPlace, seconds: float, role: bool = False) -> Grant:
-    """What the newest host of a run may write, for so many seconds: by its `role`; else by a form, at the longest until
-    the credentials end."""
+def grant_for_run(archive: Archive, place: RunPlace, seconds: float) -> Grant:
+    """What the newest host of a run may write, for so many seconds: by its role, if it has one; else, or where that is
+    refused, by a form, at the longest until the credentials end."""
     signed = _grant(archive, place.folders[0], seconds, MOST_OBJECT)
-    if any(place.writers[-1:]):
-        signed = signed._replace(bucket=archive.s3.place.name, region=archive.s3.region)
-    return signed._replace(fields={}, expires=archive.clock() + seconds, role=True) if role else signed
+    if not any(place.writers[-1:]):
+        return signed
+    return signed._replace(expires=archive.clock() + seconds, bucket=archive.s3.place.name, region=archive.s3.region)
 
 
 def image_access(archive: Archive, image: str, architecture: str, seconds: float) -> ImageAccess:

@@ -348,9 +348,8 @@ class Log:
             after = (folder + log_key(mine[-1], "")[1:])[:-1] if mine else ""  # the last one may have grown
             for stored in self._s3.list(folder, after, MOST_PIECES):
                 name = stored.key[len(folder) :]
-                if not (name.isdecimal() and len(name) == 16):
-                    raise self._s3.bad(stored.key, "its name is not a place in a log")
-                self._pieces[int(name)] = stored
+                if name.isdecimal() and len(name) == 16:
+                    self._pieces[int(name)] = stored
         self._starts = sorted(self._pieces)
 
     def read(self, offset: int, most: int, skip: bool) -> tuple[int, bytes, float]:

@@ -81,7 +81,7 @@ class _Writer:
         self._archive, self._prefix, self._progress = archive, prefix, progress
         since = archive.clock() - YOUNG
         found = () if again else archive.s3.list(prefix + pack_key(""))
-        listed = {stored.key.rpartition("/")[2]: stored for stored in found}
+        listed = {stored.key[len(prefix + pack_key("")) :]: stored for stored in found}
         named = set(base.packs) if base is not None else set()
         self._stored = {name for name, stored in listed.items() if name in named or stored.modified > since}
         """Packs that need not be written."""

@@ -64,7 +64,7 @@ def agree(client: Client, plan: Plan, new: NewBucket | None, yes: bool, pay: flo
             raise KeyboardInterrupt
     if plan.roles.why_not == NOT_MADE:
         render.line("Two roles are made in your account, once; with `roles = false` below [aws] there are none")
-        plan = replace(plan, roles=client.hosts.make_roles())
+        plan = replace(plan, roles=client.hosts.make_roles(new))
         if why_not := plan.roles.why_not:
             render.warning(f"not all roles could be made: {why_not}; `roles = false` below [aws] tries it no more")
     if yes:

@@ -95,12 +95,9 @@ def access(
     return run, allowed, images
 
 
-def grant(connections: Connections, run: Run, form: bool = False) -> Grant:
-    """What a run's host may write, for as long as it may need to: by its role, if it has one. Else, or where it needs
-    a `form` since its role was refused, if the credentials last."""
-    place = place_of(run)
-    role = any(place.writers[-1:]) and not form
-    return archives.grants.grant_for_run(archive_of(connections, run), place, _needed(run), role)
+def grant(connections: Connections, run: Run) -> Grant:
+    """What a run's host may write, for as long as it may need to."""
+    return archives.grants.grant_for_run(archive_of(connections, run), place_of(run), _needed(run))
 
 
 def record_images(connections: Connections, run: Run, status: RunStatus) -> Run:

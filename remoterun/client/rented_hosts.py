@@ -254,13 +254,15 @@ class RentedHosts:
         """Make that bucket, private and encrypted, or take the one that exists, and name it in the configuration. May
         be repeated. Raises `HostError`, `AlreadyExists`."""
         config = self._connections.config
-        creation.create(BucketPlace(new.name, new.region, config.aws.endpoint, config.aws.profile))
+        creation.create(BucketPlace(new.name, new.region, config.aws.endpoint, config.aws.profile), config.aws.tags)
         self._connections.config = configuration.set_aws(config, bucket=new.name, bucket_region=new.region)
 
-    def make_roles(self) -> Roles:
-        """Make the roles by which hosts save, and by which AWS ends them, as far as the account allows it. May be
-        repeated. Raises as `list`."""
-        made = self._connections.provider(machines.BUCKET).roles(make=True)
+    def make_roles(self, new: NewBucket | None = None) -> Roles:
+        """Make the roles by which hosts save, in the bucket that is used, or will be (`bucket`), and by which AWS ends
+        them, as far as the account allows it. May be repeated. Raises as `list`, and as `bucket`."""
+        new = new or self.bucket()
+        bucket = new.name if new is not None else self._connections.config.aws.bucket
+        made = self._connections.provider(machines.BUCKET).roles(make_for=str(bucket))
         if not self._connections.config.aws.roles:
             self._connections.config = configuration.set_aws(self._connections.config, roles=True)
         return made
@@ -281,9 +283,9 @@ class RentedHosts:
         """Who a provider says that this client is. Raises as `list`."""
         return self._connections.provider(name).identity()
 
-    def policy(self) -> str:
-        """All that remoterun has to be allowed at AWS: one policy, as JSON. Raises as `list`."""
-        return self._connections.provider(machines.BUCKET).policy()
+    def policy(self, setup: bool = False) -> str:
+        """All that remoterun has to be allowed at AWS: one policy, as JSON; with `setup` also to make the roles."""
+        return self._connections.provider(machines.BUCKET).policy(setup)
 
     def checks(self) -> Sequence[MachineCheck]:
         """What `doctor` finds out about AWS, where nothing changes, and the bucket, where one object is written and

@@ -160,7 +160,7 @@ def renew(connections: Connections, run: Run, session: Session, status: RunStatu
     if not refused and renting.grant_ends > min(time.time() + BEFORE_IT_ENDS, renting.deadline):
         return run
     with contextlib.suppress(RemoterunError):
-        allowed = grant(connections, run, form=refused)
+        allowed = grant(connections, run)
         if refused or allowed.expires > renting.grant_ends + 1:
             session.ask(api.renew, api.Renewal(run.key, allowed))
             return connections.registry.rent(run, replace(renting, grant_ends=allowed.expires))

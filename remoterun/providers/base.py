@@ -208,6 +208,10 @@ class Roles:
     """The role by which the provider ends hosts at their deadline; empty without it."""
     why_not: str = ""
     """Why one is absent: `NOT_MADE`, or what the account refuses."""
+    old: str = ""
+    """The name of one that may do more, or less, than one that is made now."""
+    buckets: tuple[str, ...] = ()
+    """In which hosts may save by it, as far as that is known."""
 
 
 @dataclass(frozen=True)
@@ -279,9 +283,9 @@ class Provider(Protocol):
         removed, or was gone already; not, as long as hosts that end use it. Raises `ProviderError`."""
         ...
 
-    def roles(self, make: bool = False) -> Roles:
-        """Which roles the account has for us. With `make` those that are absent are made, which costs nothing and may
-        be repeated. Raises `ProviderError` where even asking fails."""
+    def roles(self, make_for: str = "") -> Roles:
+        """Which roles the account has for us. With `make_for` those that are absent are made, and hosts may save in the
+        bucket of that name; it may be repeated. Raises `ProviderError` where even asking fails."""
         ...
 
     def spent(self, since: float, until: float) -> list[Spent]:
@@ -293,9 +297,9 @@ class Provider(Protocol):
         """Raises `ProviderError` for a login that is not there, or is over."""
         ...
 
-    def policy(self) -> str:
-        """All that this client has to be allowed, in the provider's own words, to give to who may allow it. Raises as
-        `identity`."""
+    def policy(self, setup: bool = False) -> str:
+        """All that this client has to be allowed, in the provider's own words, to give to who may allow it; without
+        `setup` all but to make roles. Without a login it has placeholders in angle brackets."""
         ...
 
     def checks(self) -> list[MachineCheck]:

@@ -301,11 +301,16 @@ class Cloud:
         found = [each for each in iam_backends[self.account]["aws"].get_roles() if each.name == name]
         return [policy for role in found for policy in role.policies.values()]
 
-    def login_of(self, machine: Machine) -> Credentials | None:
-        """The credentials that a machine has of its role now; None where it has none, or none that EC2 may assume."""
+    def profile_of(self, machine: Machine) -> Any:
+        """moto's instance profile of a machine; None where it has none."""
         associations = ec2_backends[self.account][machine.record.region_name].iam_instance_profile_associations
         association = associations.get(machine.id)
-        roles = association.iam_instance_profile.roles if association else []
+        return association.iam_instance_profile if association else None
+
+    def login_of(self, machine: Machine) -> Credentials | None:
+        """The credentials that a machine has of its role now; None where it has none, or none that EC2 may assume."""
+        profile = self.profile_of(machine)
+        roles = profile.roles if profile else []
         if not roles or self.role_of(roles[0].arn) is None:
             return None
         if not trusts(roles[0].assume_role_policy_document, "ec2.amazonaws.com"):
@@ -336,9 +341,20 @@ class Cloud:
 
     def needs_of(self, call: Call) -> list[needs.Need]:
         """What a call needs to be allowed."""
-        tags = ec2_backends[self.account][call.region or REGION].tags
-        place = needs.Place(call.region, self.account)
-        return list(needs.of_call(call.service, call.action, place, call.parameters, lambda id: tags.get(id, {})))
+        ec2, place = ec2_backends[self.account][call.region or REGION], needs.Place(call.region, self.account)
+
+        def known(id: str) -> dict[str, str]:
+            if id in self.machines:
+                return self.known_of(self.machines[id])
+            return {f"aws:ResourceTag/{key}": value for key, value in ec2.tags.get(id, {}).items()}
+
+        return list(needs.of_call(call.service, call.action, place, call.parameters, known))
+
+    def known_of(self, machine: Machine) -> dict[str, str]:
+        """The values of condition keys that a machine has."""
+        found = {f"aws:ResourceTag/{key}": value for key, value in machine.tags.items()}
+        profile = self.profile_of(machine)
+        return {**found, **({"ec2:InstanceProfile": profile.arn} if profile else {})}
 
     def allows(self, need: needs.Need) -> bool:
         """Whether the user's policy does."""

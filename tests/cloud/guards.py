@@ -88,8 +88,7 @@ class Guards:
             if machine is None:
                 continue
             resource = f"arn:aws:ec2:{machine.record.region_name}:{cloud.account}:instance/{name}"
-            context = {f"aws:ResourceTag/{key}": value for key, value in machine.tags.items()}
-            context["aws:ResourceAccount"] = cloud.account
+            context = {**cloud.known_of(machine), "aws:ResourceAccount": cloud.account}
             if allowed(role.policies.values(), "ec2:TerminateInstances", resource, context):
                 machine.end("terminated", USER_SHUTDOWN)
 

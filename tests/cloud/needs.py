@@ -36,12 +36,12 @@ INSTANCE = ("instance", "volume", "network-interface")
 
 
 def of_call(
-    service: str, action: str, place: Place, parameters: Mapping[str, str], tags: Callable[[str], Tags]
+    service: str, action: str, place: Place, parameters: Mapping[str, str], known: Callable[[str], Tags]
 ) -> Iterator[Need]:
-    """All that a call needs. `tags`: those that a resource of EC2 has, by its id."""
+    """All that a call needs. `known`: the values of condition keys that a resource of EC2 has, by its id."""
     region, account = place
     if service == "ec2":
-        yield from _of_ec2(action, place, parameters, tags)
+        yield from _of_ec2(action, place, parameters, known)
     elif service == "ssm":  # the parameters that AWS itself gives are nobody's
         owner = "" if parameters["Name"].startswith("/aws/service/") else account
         yield Need("ssm:GetParameter", f"arn:aws:ssm:{region}:{owner}:parameter{parameters['Name']}")
@@ -67,7 +67,7 @@ def of_call(
         yield Need(f"{service}:{action}", "*")
 
 
-def _of_ec2(action: str, place: Place, parameters: Mapping[str, str], tags: Callable[[str], Tags]) -> Iterator[Need]:
+def _of_ec2(action: str, place: Place, parameters: Mapping[str, str], known: Callable[[str], Tags]) -> Iterator[Need]:
     if action.startswith("Describe"):
         yield Need(f"ec2:{action}", "*")
         return
@@ -76,9 +76,8 @@ def _of_ec2(action: str, place: Place, parameters: Mapping[str, str], tags: Call
         return f"arn:aws:ec2:{place.region}:{'' if kind == 'image' else place.account}:{kind}/{id}"
 
     def there(kind: str, id: str, more: Tags | None = None) -> Need:
-        """On something that is there, with the tags that it has."""
-        had = {f"aws:ResourceTag/{key}": value for key, value in tags(id).items()}
-        return Need(f"ec2:{action}", arn(kind, id), {**had, **(more or {})})
+        """On something that is there, as it is."""
+        return Need(f"ec2:{action}", arn(kind, id), {**known(id), **(more or {})})
 
     specified = _specified(parameters)
     if action == "RunInstances":
@@ -164,6 +163,7 @@ BUCKET = {
     "HEAD": "ListBucket",
     "PUT": "CreateBucket",
     "DELETE": "DeleteBucket",
+    "GET encryption": "GetEncryptionConfiguration",
     "GET location": "GetBucketLocation",
     "GET tagging": "GetBucketTagging",
     "PUT tagging": "PutBucketTagging",

@@ -156,6 +156,14 @@ class TestHostileObjects:
             tracemalloc.stop()
             assert peak < 16 << 20
 
+    def test_what_a_host_has_planted_below_the_folders_of_others(self, archive: Archive, tmp_path: Path) -> None:
+        """A role of an older form may: it is no pack."""
+        data = b"N" * 1000
+        archive.s3.put(f"uploads/another/packs/hosts/ME/{sha256(data)}", b"")
+        put(archive, write_files(tmp_path / "new", {"new": data}), "another")
+        get(archive, tmp_path / "back", "another")
+        assert (tmp_path / "back" / "new").read_bytes() == data
+
     @pytest.mark.parametrize("key", ["", "x", "../../uploads/doom", "A" * 26])
     def test_a_key_that_is_not_that_of_a_run(self, archive: Archive, key: str) -> None:
         for ask in (runs.recorded_place, lambda _, key: RunPlace(key)):

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 import time
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from moto.ec2.models import ec2_backends
 
 import remoterun.client
+from remoterun.agent.shared.api import MachineCheck
 from remoterun.config import AWS as Settings
 from remoterun.config import load
 from remoterun.providers.aws import guard, roles
 from remoterun.providers.aws.acquire import describe
+from remoterun.providers.aws.calls import Calls, Refused
+from remoterun.providers.aws.checks import _roles as roles_check
 from remoterun.providers.aws.provider import AWS
 from remoterun.providers.base import GUARD_LATE
 from remoterun.sizes import iso
@@ -39,6 +44,11 @@ ASKS = (
     "except OSError: print('nobody')"
 )
 COMMAND = f"python -c {shlex.quote(ASKS)} >made; until [ -e go ]; do sleep 0.1; done; echo done"
+
+
+def found(client: Client) -> MachineCheck:
+    """What `doctor aws` says of roles."""
+    return roles_check(Calls(client.config.aws), {"Account": Cloud.account})
 
 
 def processes(host: LabHost, *words: str) -> list[str]:
@@ -82,6 +92,7 @@ def test_a_host_saves_by_its_role_when_the_login_is_over_and_all_of_the_agent_wa
         (s3.delete_object, {"Key": f"{own}{key}/status.json"}),
         (s3.put_object, {"Key": f"runs/{key}/spec.json", "Body": b"{}"}),
         (s3.put_object, {"Key": f"hosts/{role.user_id}0/{key}/status.json", "Body": b"{}"}),
+        (s3.put_object, {"Key": f"uploads/doom/packs/{own}x", "Body": b""}),
     ):
         assert refused(call, Bucket=bucket, **parameters) == "AccessDenied", (call, parameters)
 
@@ -97,7 +108,7 @@ def test_a_host_saves_by_its_role_when_the_login_is_over_and_all_of_the_agent_wa
 
 
 def test_a_host_that_hangs_is_ended_by_aws(cloud: Cloud, client: Client) -> None:
-    client.aws.roles(make=True)
+    client.aws.roles("bucket")
     unknown = (
         "Value (remoterun-host) for parameter iamInstanceProfile.name is invalid. Invalid IAM Instance Profile name"
     )
@@ -146,19 +157,18 @@ def test_a_host_that_hangs_is_ended_by_aws(cloud: Cloud, client: Client) -> None
 def test_what_an_account_refuses_is_done_without(cloud: Cloud, client: Client, tmp_path: Path) -> None:
     assert client.aws.roles().why_not == "not made yet"
     cloud.denied = {"iam:CreateInstanceProfile"}
-    made = client.aws.roles(make=True)
+    made = client.aws.roles("bucket")
     assert made.guard and not made.writer and "iam:CreateInstanceProfile" in made.why_not
     assert AWS(client.config).roles().guard == made.guard
     cloud.denied = {"iam:CreateRole", "iam:PutRolePolicy"}
-    assert "iam:" in client.aws.roles(make=True).why_not
+    assert "iam:" in client.aws.roles("bucket").why_not
     cloud.denied = set()
-    made = client.aws.roles(make=True)
+    made = client.aws.roles("bucket")
     assert made.writer and made.guard and not made.why_not and cloud.roles_made() == MADE
-    assert client.aws.roles(make=True) == made == AWS(client.config).roles()
+    assert client.aws.roles("bucket") == made == AWS(client.config).roles()
     asked = len(cloud.calls)
     assert client.aws.roles() == made and len(cloud.calls) == asked
-    (check,) = [check for check in client.aws.checks() if check.name == "roles"]
-    assert check.ok
+    assert found(client).ok
 
     cloud.denied = {"iam:PassRole"}
     rented = client.acquire()
@@ -175,9 +185,9 @@ def test_what_an_account_refuses_is_done_without(cloud: Cloud, client: Client, t
     gone(cloud)
     cloud.clock = 0.0
     assert f"alarm {rented.token}" in cloud.left_behind()
-    found = client.aws.find(rented.token)
-    assert found is not None and found.state == "gone" and f"alarm {rented.token}" not in cloud.left_behind()
-    assert not found.was_ended and "had hung" in found.why
+    ended = client.aws.find(rented.token)
+    assert ended is not None and ended.state == "gone" and f"alarm {rented.token}" not in cloud.left_behind()
+    assert not ended.was_ended and "had hung" in ended.why
     cloud.denied = {"cloudwatch:PutMetricAlarm"}
     without = Client(tmp_path / "without", Settings(roles=False))
     rented, said = without.acquire(), list[str]()
@@ -196,6 +206,92 @@ def test_what_an_account_refuses_is_done_without(cloud: Cloud, client: Client, t
     for name in ("remoterun-host", "remoterun-guard", "remoterun-guard"):
         roles.remove(client.aws.calls, name)
     assert cloud.roles_made() == [] and roles.leftovers(client.aws.calls) == []
+
+
+def test_what_may_not_be_looked_at_is_tried(cloud: Cloud, client: Client) -> None:
+    made = client.aws.roles("bucket")
+    cloud.denied = {"iam:GetInstanceProfile"}
+    known = AWS(client.config).roles()
+    assert (known.writer, known.guard) == (made.writer, made.guard)
+    assert found(client).ok is False and "iam:GetInstanceProfile" in found(client).detail
+    cloud.denied = {"iam:GetInstanceProfile", "iam:GetRole", "iam:GetRolePolicy"}
+    again = Client(client.home, client.config.aws)
+    tried = again.aws.roles()
+    assert (tried.writer, tried.guard) == ("", made.guard) and "iam:Get" in tried.why_not
+    assert "iam:Get" in found(client).detail and "--setup" not in f"{found(client)}"
+    rented = again.acquire()
+    assert rented.guarded and f"schedule {rented.token}" in cloud.left_behind()
+
+
+def test_roles_that_do_less_or_more_than_ours(cloud: Cloud, client: Client) -> None:
+    """Each bucket is named in the policy; none takes the right from another."""
+    calls, region = client.aws.calls, client.aws.calls.region
+    first, second = (Client(client.home, Settings(bucket=name)) for name in ("first", "second"))
+    made = first.aws.roles("first")
+    assert second.aws.roles().why_not == "not made yet" and not second.aws.roles().writer
+    assert found(second).ok is False and "remoterun-host" in found(second).detail
+    assert second.aws.roles("second").buckets == ("first", "second") and found(first).ok and found(second).ok
+    cloud.s3.ready()
+    calls("s3", "create_bucket", region, Bucket="second")
+    key = {"SSEAlgorithm": "aws:kms", "KMSMasterKeyID": "arn:aws:kms:us-east-1:123456789012:key/theirs"}
+    rules = {"Rules": [{"ApplyServerSideEncryptionByDefault": key}]}
+    calls("s3", "put_bucket_encryption", region, Bucket="second", ServerSideEncryptionConfiguration=rules)
+    assert found(second).ok is None and "key/theirs" in found(second).detail
+    cloud.policy = client.aws.policy().replace("s3:GetEncryptionConfiguration", "s3:GetNothing")
+    assert found(second).ok is None and "if second is of this account" in found(second).detail
+    cloud.policy = None
+
+    def policy() -> str:
+        (text,) = cloud.policies_of("remoterun-host")
+        return text
+
+    now = policy()
+    anywhere = json.loads(now)
+    anywhere["Statement"][0]["Resource"] = "arn:aws:s3:::*/hosts/${aws:userid}/*"
+    put = {"RoleName": "remoterun-host", "PolicyName": "remoterun", "PolicyDocument": json.dumps(anywhere)}
+    calls("iam", "put_role_policy", region, **put)
+    assert found(first).ok is False and "remoterun-host has another policy" in found(first).detail
+    again = Client(client.home, Settings(bucket="first"))  # it does its work all the same
+    assert again.aws.roles().writer == made.writer
+    cloud.denied = {"iam:PutRolePolicy"}
+    refused = again.aws.roles("first")
+    assert refused.writer and "iam:PutRolePolicy" in refused.why_not and policy() == json.dumps(anywhere)
+    cloud.denied = set()
+    assert Client(client.home, Settings(bucket="first")).acquire().writer
+    assert policy() == now.replace(', "arn:aws:s3:::second/hosts/${aws:userid}/*"', "")
+
+    calls("iam", "delete_role_policy", region, RoleName="remoterun-host", PolicyName="remoterun")
+    assert found(first).ok is False and "remoterun-host" in found(first).detail
+    assert not AWS(first.config).roles().writer
+
+
+def test_names_tags_and_a_boundary_that_an_organisation_demands(cloud: Cloud, client: Client) -> None:
+    own = {"CostCenter": "42"}
+    boundary = "arn:aws:iam::aws:policy/PowerUserAccess"
+    settings = Settings(bucket="bucket", tags=own, boundary=boundary, host_role="team-hosts", guard_role="team-guard")
+    client = Client(client.home, settings)
+    cloud.policy = client.aws.policy(setup=True)
+    client.aws.roles("bucket")
+    rented = client.acquire()
+    assert rented.writer and rented.guarded and cloud.refused == []
+    assert found(client).ok and [check for check in client.aws.checks() if check.ok is False] == []
+    calls, region = client.aws.calls, rented.offer.region
+    for name in (settings.host_role, settings.guard_role):
+        role = calls("iam", "get_role", region, RoleName=name)["Role"]
+        assert role["PermissionsBoundary"]["PermissionsBoundaryArn"] == boundary
+        assert role["Tags"] == [{"Key": "CostCenter", "Value": "42"}]
+    assert cloud.roles_made() == ["profile team-hosts", "role team-guard", "role team-hosts"]
+    (machine,) = cloud.alive()
+    ec2 = ec2_backends[cloud.account][region]
+    marked = [id.partition("-")[0] for id, labels in ec2.tags.items() if own.items() <= labels.items()]
+    assert {"i", "vol", "sg", "sgr"} <= set(marked)
+
+    del ec2.tags[machine.id]["remoterun:token"]  # as a cleaner of tags does
+    untagged = {"InstanceIds": [machine.id], "DryRun": True}
+    with pytest.raises(Refused, match="DryRunOperation"):  # the policy of its user allows that, too
+        calls("ec2", "terminate_instances", region, **untagged)
+    cloud.clock = rented.deadline + GUARD_LATE + 30 - time.time()
+    gone(cloud)
 
 
 def test_who_wants_no_roles_rents_without(cloud: Cloud, place: Place) -> None:

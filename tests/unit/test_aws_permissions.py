@@ -11,6 +11,7 @@ import botocore.session
 import pytest
 
 import remoterun.providers.aws
+from remoterun.config import AWS
 from remoterun.providers.aws import permissions
 
 ARN = "arn:aws:iam::123456789012:user/me"
@@ -19,12 +20,14 @@ MOST = 6144
 SERVICES = {"servicequotas": "service-quotas"}
 NOT_CALLS = {"iam:PassRole", "ec2-instance-connect:OpenTunnel"}
 NOT_CALLS |= {f"s3:{name}" for name in ("ListAllMyBuckets", "ListBucket", "ListBucketVersions", "DeleteObjectVersion")}
+NAMED = {"s3:GetBucketEncryption": "s3:GetEncryptionConfiguration"}
+"""Calls that IAM has another word for."""
 FREE = {"sts:GetCallerIdentity"}
 """Everybody may."""
 
 
-def statements(arn: str = ARN, bucket: str | None = None) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = json.loads(permissions.document(arn, bucket))["Statement"]
+def statements(arn: str = ARN, settings: AWS = AWS(), setup: bool = True) -> list[dict[str, Any]]:  # noqa: B008
+    found: list[dict[str, Any]] = json.loads(permissions.document(arn, settings, setup))["Statement"]
     return found
 
 
@@ -43,14 +46,15 @@ def allowed() -> dict[str, list[dict[str, Any]]]:
 
 
 def test_it_is_as_short_as_a_managed_policy_has_to_be() -> None:
-    assert len(re.sub(r"\s", "", permissions.document(ARN, "a" * 63))) <= MOST
+    longest = AWS(bucket="a" * 63, host_role="h" * 64, guard_role="g" * 64)
+    assert len(re.sub(r"\s", "", permissions.document(ARN, longest))) <= MOST
     sids = [statement["Sid"] for statement in statements()]
     assert len(set(sids)) == len(sids) and all(sid.isalnum() for sid in sids)
 
 
 def test_its_actions_are_aws_s_own() -> None:
     session = botocore.session.get_session()
-    for action in sorted(allowed().keys() - NOT_CALLS):
+    for action in sorted(allowed().keys() - NOT_CALLS - {*NAMED.values()}):
         service, _, name = action.partition(":")
         assert name in session.get_service_model(SERVICES.get(service, service)).operation_names, action
 
@@ -60,16 +64,18 @@ def test_all_that_is_asked_of_aws_is_allowed() -> None:
     for file in Path(remoterun.providers.aws.__path__[0]).glob("*.py"):
         for service, operation in re.findall(r'"([a-z0-9-]+)",\s*"([a-z]+(?:_[a-z]+)+)",', file.read_text()):
             name = "".join(word.title() for word in operation.split("_"))
-            asked.add(f"{service.replace('service-quotas', 'servicequotas')}:{name}")
+            action = f"{service.replace('service-quotas', 'servicequotas')}:{name}"
+            asked.add(NAMED.get(action, action))
     assert "ec2:RunInstances" in asked and asked - FREE <= allowed().keys()
 
 
 @pytest.mark.parametrize(
     "action", ["ec2:TerminateInstances", "ec2:DeleteSecurityGroup", "ec2:RevokeSecurityGroupIngress"]
 )
-def test_only_what_carries_our_tags_may_be_ended(action: str) -> None:
+def test_only_what_carries_our_tags_or_has_the_role_of_hosts_may_be_ended(action: str) -> None:
     for statement in allowed()[action]:
-        assert "aws:ResourceTag/remoterun:" in json.dumps(statement["Condition"])
+        mark = "instance-profile/remoterun-host" if statement["Sid"] == "EndUntagged" else "aws:ResourceTag/remoterun:"
+        assert mark in json.dumps(statement["Condition"])
 
 
 def test_what_is_made_carries_our_tags_and_what_is_given_is_ours() -> None:
@@ -91,6 +97,16 @@ def test_its_arns_are_those_of_the_account(partition: str) -> None:
         for resource in listed(statement["Resource"]):
             assert resource == "*" or resource.startswith(f"arn:{partition}:")
             assert resource == "*" or "ACCOUNT" not in resource and "PARTITION" not in resource
-    text = permissions.document(ARN, None)
+    text = permissions.document(ARN, AWS())
     assert '"arn:aws:s3:::remoterun-123456789012*"' in text and ":123456789012:instance/*" in text
-    assert "arn:aws:s3:::mine/*" in permissions.document(ARN, "mine")
+    assert "arn:aws:s3:::mine/*" in permissions.document(ARN, AWS(bucket="mine"))
+
+
+def test_who_makes_no_roles_sees_them_and_gives_them_under_their_names() -> None:
+    named = AWS(host_role="team-h", guard_role="team-g")
+    plain = {each["Sid"]: each for each in statements(settings=named, setup=False)}
+    actions = {action for each in plain.values() for action in listed(each["Action"])}
+    given = {f"iam:{name}" for name in ("PassRole", "GetRole", "GetRolePolicy", "GetInstanceProfile")}
+    assert {action for action in actions if action.startswith("iam:")} == {*given, "iam:CreateServiceLinkedRole"}
+    roles = [f"arn:aws:iam::123456789012:role/{name}" for name in ("team-h", "team-g")]
+    assert plain["GiveRoles"]["Resource"] == roles and set(roles) < set(plain["SeeRoles"]["Resource"])

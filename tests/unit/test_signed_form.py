@@ -30,6 +30,6 @@ def test_it_is_what_botocore_signs(token: str, region: str, monkeypatch: pytest.
     s3 = S3(BucketPlace("mine", region))
     url, fields = s3.presigned_post(PREFIX, LASTS, MOST_OBJECT)
     s3.close()
-    grant = Grant(url, {}, PREFIX, 0.0, True, "mine", region)
+    grant = Grant(url, {}, PREFIX, 0.0, "mine", region)
     credentials = Credentials("AKIDEXAMPLE", "a/secret+key", token, 0.0)
     assert signed_form(grant, credentials, now.timestamp()) == fields

@@ -232,13 +232,12 @@ class Grant(Record):
     """What a host may do in a bucket for one run: post a form of `fields` to `url`, with a key that starts with
     `prefix`, until `expires` (seconds since 1970, by the client's clock). A secret.
 
-    With `role` there are no fields: the host signs forms itself, with the credentials of its role."""
+    With `bucket` the host signs forms itself, with the credentials of its role; `fields` are for when it is refused."""
 
     url: str
     fields: Dict[str, str]
     prefix: str
     expires: float
-    role: bool = False
     bucket: str = ""
     """Its name, and the region for which a form is signed, where the host has a role."""
     region: str = ""

@@ -89,15 +89,15 @@ class Content(NamedTuple):
 
 def post(http: HttpClient, grant: Grant, key: str, content: Content) -> None:
     """Write an object below the grant's prefix, or write it once more. What may succeed later is tried again; so is, by
-    the host's role, what a form is refused that was given in its place. Raises `HttpError`, `Unreadable`."""
+    the grant's form, what the host's role is refused. Raises `HttpError`, `Unreadable`."""
     for failures in range(1, WRITES + 1):
         try:
             _post(http, grant, key, content)
             return
         except HttpError as error:
-            if error.refused and grant.bucket and not grant.role:
+            if error.refused and grant.bucket:
                 with suppress(HttpError):
-                    post(http, grant._replace(role=True), key, content)
+                    post(http, grant._replace(bucket=""), key, content)
                     return
             if failures == WRITES or not error.passing:
                 raise
@@ -106,7 +106,7 @@ def post(http: HttpClient, grant: Grant, key: str, content: Content) -> None:
 
 def _post(http: HttpClient, grant: Grant, key: str, content: Content) -> None:
     boundary = "remoterun" + token(16)
-    form = _form_of_role(grant) if grant.role else grant.fields
+    form = _form_of_role(grant) if grant.bucket else grant.fields
     fields = {name: value for name, value in form.items() if name not in ("file", CHECKSUM)}
     fields["key"] = grant.prefix + key
     fields[CHECKSUM] = base64.b64encode(bytes.fromhex(content.digest)).decode()

@@ -54,7 +54,8 @@ Machine = Annotated[
 def doctor(
     machine: Machine = None,
     policy: Annotated[
-        bool, typer.Option("--policy", help="Of `aws`: print the policy that remoterun needs, and nothing else.")
+        bool,
+        typer.Option("--policy", help="Of `aws`: print the policy that remoterun needs; with --setup for that, too."),
     ] = False,
     setup: Annotated[
         bool, typer.Option("--setup", help="Of `aws`: make the roles by which hosts save, and by which AWS ends them.")
@@ -74,16 +75,17 @@ def doctor(
         if given and machine != BUCKET:
             raise UsageError(f"{option} is about `aws`", hint=f"remoterun doctor aws {option}")
     with connect() as client:
+        if policy:
+            for line in client.hosts.policy(setup).splitlines():
+                render.out(line)
+            who = "whoever has `MakeRoles` and `GiveRoles` can give himself any right in the account"
+            none = "it makes no roles: an administrator types `remoterun doctor aws --setup`, once"
+            render.warning(who if setup else none)
+            render.line("It is too long for an inline policy of a user. A managed one is made of its file by")
+            render.line("  aws iam create-policy --policy-name remoterun --policy-document file://policy.json")
+            return 0
         if setup and (refused := client.hosts.make_roles().why_not):
             render.warning(f"not all roles could be made: {refused}")
-        if policy:
-            for line in client.hosts.policy().splitlines():
-                render.out(line)
-            render.warning(
-                "who has its parts `MakeRoles` and `GiveRoles` can give himself any right in the account;"
-                " once the roles are there (`remoterun doctor aws --setup`), `MakeRoles` may be left out"
-            )
-            return 0
         if budget:
             _show_budget(client)
             return 0

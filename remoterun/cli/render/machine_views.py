@@ -291,8 +291,8 @@ def plan_lines(plan: Plan, new: NewBucket | None = None) -> list[tuple[str, str]
         listed.append(("", UNGUARDED))
     if makes_roles:
         listed.append(("roles", "two are made in your account, once; they cost nothing:"))
-        listed.append(("", "remoterun-host lets a host save, also when your login is over;"))
-        listed.append(("", "remoterun-guard lets AWS itself end a host at its deadline;"))
+        listed.append(("", "one by which a host saves, also when your login is over;"))
+        listed.append(("", "one by which AWS itself ends a host at its deadline;"))
         listed.append(("", "`roles = false` below [aws] in config.toml rents without them"))
     elif plan.needs_login:
         known = f"yours ends {when(plan.login_ends)}" if plan.login_ends is not None else ""

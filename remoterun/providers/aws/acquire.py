@@ -26,7 +26,6 @@ from remoterun.model import MachineType, Rental
 from remoterun.providers.aws import catalogue, endpoint, guard, network, quotas, tags
 from remoterun.providers.aws.calls import REPEATS, Calls, NoCapacityHere, QuotaReached, Refused, is_gone, reason_of
 from remoterun.providers.aws.image import USER, Image, resolve
-from remoterun.providers.aws.roles import HOST
 from remoterun.providers.aws.user_data import END, user_data
 from remoterun.providers.base import HostNeverCame, Intent, NoCapacity, Offer, ProviderUnreachable, RentedHost, Roles
 from remoterun.providers.folder import HostFolder
@@ -230,13 +229,14 @@ class Acquisition:
         priced = catalogue.with_disk(offer, disk)
         role = self.roles.writer
         labels = tags.of_intent(self._intent, priced, " ".join(sources), tags.marks(self._folder.home)[0], role)
+        kinds = ["instance", "volume", *(["network-interface"] if self._settings.tags else [])]
         subnet = self._subnets.get(offer.zone, {})  # behind an endpoint, it knows whether its hosts need an address
         is_public = self._settings.connect != endpoint.CONNECT or bool(subnet.get("MapPublicIpOnLaunch"))
         return {
             "ClientToken": client_token(self._intent.token, offer, number),
             "UserData": user_data(self._folder, terms, max(self._intent.deadline - time.time(), 60.0)).decode(),
-            "TagSpecifications": [tags.specification(kind, labels) for kind in ("instance", "volume")],
-            **({"IamInstanceProfile": {"Name": HOST}} if role else {}),
+            "TagSpecifications": [tags.specification(kind, {**self._settings.tags, **labels}) for kind in kinds],
+            **({"IamInstanceProfile": {"Name": self._settings.host_role}} if role else {}),
             **launch_parameters(offer, image, disk, group, subnet.get("SubnetId"), is_public),
         }
 

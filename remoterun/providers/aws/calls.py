@@ -162,7 +162,7 @@ class Calls:
     of ours, by the last answer; 0 before the first one."""
 
     def __init__(self, settings: AWS) -> None:
-        self._settings = settings
+        self.settings = settings
         self._lock = threading.Lock()
         self._clients: dict[tuple[str, str, bool], Any] = {}
         self.clock_skew = 0.0
@@ -170,8 +170,8 @@ class Calls:
     @property
     def region(self) -> str:
         """The region of a machine type that names none. Raises `ConfigError` for a profile that is not there."""
-        if self._settings.region:
-            return self._settings.region
+        if self.settings.region:
+            return self.settings.region
         named = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or self._open().region_name
         return named or DEFAULT_REGION
 
@@ -243,7 +243,7 @@ class Calls:
         from botocore.exceptions import BotoCoreError
 
         try:
-            return aws_session.session(self._settings.profile, self._settings.region)
+            return aws_session.session(self.settings.profile, self.settings.region)
         except BotoCoreError as error:
             raise ConfigError(
                 f"AWS's own configuration can't be used: {error}", hint="aws configure list-profiles"
@@ -262,7 +262,7 @@ class Calls:
                     max_pool_connections=10,
                 )
                 self._open()
-                client = aws_session.client(service, self._settings.profile, region, config=settings)
+                client = aws_session.client(service, self.settings.profile, region, config=settings)
                 self._clients[service, region, once] = client
             return client
 

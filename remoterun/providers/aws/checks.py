@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Collection, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from remoterun.agent.shared.api import MachineCheck
-from remoterun.aws_codes import FREE_PLAN, account_fault
+from remoterun.aws_codes import DENIED, FREE_PLAN, POLICY, account_fault
 from remoterun.errors import RemoterunError
 from remoterun.providers.aws import endpoint, image, network, permissions, quotas, roles
-from remoterun.providers.aws.calls import CLOCK_SECONDS, DEFAULT_REGION, Calls, clock_error
+from remoterun.providers.aws.calls import CLOCK_SECONDS, DEFAULT_REGION, Calls, Refused, clock_error
 from remoterun.providers.aws.catalogue import offer
 from remoterun.providers.aws.network import client_addresses
+from remoterun.providers.base import NOT_MADE
 
 if TYPE_CHECKING:
     from remoterun.config import AWS
 
 GPU = "g4dn.xlarge"
+SETUP = "remoterun doctor aws --setup   makes the roles, or writes anew what they may do"
 
 
 def checks(calls: Calls, settings: AWS, wanted: Collection[tuple[str, bool]]) -> list[MachineCheck]:
@@ -36,7 +38,7 @@ def checks(calls: Calls, settings: AWS, wanted: Collection[tuple[str, bool]]) ->
         _attempt("image", lambda: image.resolve(calls, offer(GPU, region), None).name),
         *_way_in(calls, region, settings),
         permissions.check(calls, region, identity["Arn"], settings.connect == endpoint.CONNECT),
-        _roles(calls) if settings.roles else MachineCheck("roles", None, "`roles = false` in config.toml"),
+        _roles(calls, identity) if settings.roles else MachineCheck("roles", None, "`roles = false` in config.toml"),
         *quotas.checks(calls, region, wanted),
     ]
 
@@ -54,16 +56,35 @@ def _plan(calls: Calls) -> Iterator[MachineCheck]:
             yield MachineCheck("plan", False, *(account_fault("", FREE_PLAN, "") or ()))
 
 
-def _roles(calls: Calls) -> MachineCheck:
+def _roles(calls: Calls, identity: dict[str, Any]) -> MachineCheck:
+    settings = calls.settings
     try:
         there = roles.find(calls)
+        lock = _lock(calls, identity["Account"]) if settings.bucket and not settings.endpoint else ""
     except RemoterunError as error:
         return _failed("roles", error)
-    named = [name for name, made in ((roles.HOST, there.writer), (roles.GUARD, there.guard)) if made]
-    if len(named) == 2:
-        return MachineCheck("roles", True, f"hosts save by {roles.HOST}, and AWS ends them by {roles.GUARD}")
-    what = f"{named[0]} is there, the other one not: " if named else ""
-    return MachineCheck("roles", None, f"{what}{there.why_not}; `remoterun doctor aws --setup` makes them")
+    if there.why_not not in ("", NOT_MADE):
+        return MachineCheck("roles", False, there.why_not, POLICY)
+    names = {settings.host_role: there.writer, settings.guard_role: there.guard}
+    if absent := ", ".join(name for name, made in names.items() if not made):
+        what = f"{NOT_MADE}, or not for this bucket: {absent}"
+        return MachineCheck("roles", False if any(names.values()) else None, what, SETUP)
+    if there.old:
+        return MachineCheck("roles", False, f"{there.old} has another policy than one that is made now", SETUP)
+    what = f"hosts save by {settings.host_role}{lock}, and AWS ends them by {settings.guard_role}"
+    return MachineCheck("roles", None if lock else True, what)
+
+
+def _lock(calls: Calls, account: str) -> str:
+    """What may keep hosts from the bucket, whatever their role's own policy says."""
+    bucket = calls.settings.bucket
+    try:
+        said = calls("s3", "get_bucket_encryption", calls.region, Bucket=bucket, ExpectedBucketOwner=account)
+    except Refused as refused:
+        unknown = f" if {bucket} is of this account (s3:GetEncryptionConfiguration is refused)"
+        return unknown if refused.code in DENIED else ""
+    rule = said["ServerSideEncryptionConfiguration"]["Rules"][0]["ApplyServerSideEncryptionByDefault"]
+    return f" if that may use the key {rule['KMSMasterKeyID']}" if rule.get("KMSMasterKeyID") else ""
 
 
 def _network(calls: Calls, region: str, settings: AWS) -> str:

@@ -98,7 +98,7 @@ def admit(calls: Calls, region: str, vpc: str, source: str, mark: str) -> str:
         group = groups[0]
     else:  # `InvalidGroup.Duplicate` where another client made it just now
         about = "Hosts of remoterun: SSH from the addresses of their clients"
-        labels = [tags.specification("security-group", _own())]
+        labels = [tags.specification("security-group", _own(calls))]
         asked = {"GroupName": GROUP, "Description": about, "VpcId": vpc, "TagSpecifications": labels}
         group = calls("ec2", "create_security_group", region, **asked)
     found: str = group["GroupId"]
@@ -129,7 +129,7 @@ def _add_rule(calls: Calls, region: str, group: str, source: str, stamp: dict[st
     listed, key = ("UserIdGroupPairs", "GroupId") if source.startswith("sg-") else ("IpRanges", "CidrIp")
     who = [{key: source, "Description": "remoterun"}]
     permission = {"IpProtocol": "tcp", "FromPort": 22, "ToPort": 22, listed: who}
-    labels = [tags.specification("security-group-rule", _own(**stamp))]
+    labels = [tags.specification("security-group-rule", _own(calls, **stamp))]
     asked = {"GroupId": group, "IpPermissions": [permission], "TagSpecifications": labels}
     try:
         calls("ec2", "authorize_security_group_ingress", region, **asked)
@@ -186,6 +186,6 @@ def clear(calls: Calls, leftover: Leftover) -> bool:
     return True
 
 
-def _own(**more: str) -> dict[str, str]:
+def _own(calls: Calls, **more: str) -> dict[str, str]:
     values = {"owner": tags.owner(), "version": __version__, **more}
-    return {"Name": "remoterun", **{tags.PREFIX + name: value for name, value in values.items()}}
+    return {**calls.settings.tags, "Name": "remoterun", **{tags.PREFIX + name: value for name, value in values.items()}}

@@ -4,39 +4,38 @@ from __future__ import annotations
 
 import json
 import re
-from importlib import resources
 from typing import Any
 
 from remoterun.agent.shared.api import MachineCheck
 from remoterun.aws_codes import DENIED, POLICY
+from remoterun.config import AWS
 from remoterun.errors import RemoterunError
-from remoterun.providers.aws import image, network, tags
+from remoterun.providers.aws import image, network, roles, tags
 from remoterun.providers.aws.calls import Calls, Refused
 from remoterun.providers.aws.catalogue import offer
 
 SMALL = "m7i.large"
+ANYBODY = "arn:aws:iam::<YOUR-ACCOUNT>:"
 _INSTANCE = "i-00000000000000000"
 _GROUP = "sg-00000000000000000"
 _FURTHER = {"ec2:DeleteTags"}
 _ENDPOINT = "ec2:DescribeInstanceConnectEndpoints"
 
 
-def document(arn: str, bucket: str | None) -> str:
+def document(arn: str, settings: AWS, setup: bool = True) -> str:
     """The policy for the account of an ARN, with a bucket that is named in place of one that is made: who may do this,
-    and nothing else, can use all of remoterun."""
-    partition, account = arn.split(":")[1], arn.split(":")[4]
-    made = f"remoterun-{account}*"
-    text = resources.files(__package__).joinpath("policy.json").read_text("utf-8")
-    own = bucket is None or bucket.startswith(made[:-1])
-    for word, value in {"PARTITION": partition, "ACCOUNT": account, "BUCKET": made if own else str(bucket)}.items():
-        text = text.replace(word, value)
-    return json.dumps(json.loads(text), indent=2)
+    and nothing else, can use all of remoterun. Without `setup` it has no part that makes roles."""
+    made = f"remoterun-{arn.split(':')[4]}*"
+    own = settings.bucket is None or settings.bucket.startswith(made[:-1])
+    found = roles.filled("policy.json", arn, settings, BUCKET=made if own else str(settings.bucket))
+    found["Statement"] = [each for each in found["Statement"] if setup or each["Sid"] != "MakeRoles"]
+    return json.dumps(found, indent=2)
 
 
 def needed() -> dict[str, bool]:
     """The actions without which there are no hosts → whether they are allowed for what carries our tags alone."""
     found: dict[str, bool] = {}
-    for statement in json.loads(document("arn:aws:iam::0:", None))["Statement"]:
+    for statement in json.loads(document(ANYBODY, AWS()))["Statement"]:
         listed, condition = statement["Action"], str(statement.get("Condition"))
         is_marked = "aws:ResourceTag/" in condition or "ec2:CreateAction" in condition
         for action in [listed] if isinstance(listed, str) else listed:
@@ -71,6 +70,8 @@ def _is_denied(calls: Calls, region: str, action: str) -> bool:
             tried = {**tried, "ImageId": image.resolve(calls, offer(SMALL, region), None).id}
         except RemoterunError:
             return False
+    if labels := [tags.specification(kind, {**calls.settings.tags, **_MARKED}) for kind in _MADE.get(name, ())]:
+        tried["TagSpecifications"] = labels
     try:
         calls(service, operation, region, **tried)
     except RemoterunError as error:
@@ -79,24 +80,16 @@ def _is_denied(calls: Calls, region: str, action: str) -> bool:
 
 
 _RULE = {"GroupId": _GROUP, "IpProtocol": "tcp", "FromPort": 22, "ToPort": 22, "CidrIp": "192.0.2.1/32"}
+_MADE = {"RunInstances": ("instance", "volume"), "CreateSecurityGroup": ("security-group",)}
 _MARKED = {tags.PREFIX + "token": "rr-dry-run", tags.PREFIX + "owner": "dry run"}
 _TRIES: dict[str, dict[str, Any]] = {
     "AuthorizeSecurityGroupIngress": _RULE,
-    "CreateSecurityGroup": {
-        "GroupName": network.GROUP,
-        "Description": "dry run",
-        "TagSpecifications": [tags.specification("security-group", _MARKED)],
-    },
+    "CreateSecurityGroup": {"GroupName": network.GROUP, "Description": "dry run"},
     "CreateTags": {"Resources": [_INSTANCE], "Tags": [{"Key": "Name", "Value": "dry run"}]},
     "DeleteSecurityGroup": {"GroupId": _GROUP},
     "DescribeImages": {"Owners": ["self"]},
     "GetParameter": {"Name": image.parameters(offer(SMALL, ""))[0]},
     "RevokeSecurityGroupIngress": _RULE,
-    "RunInstances": {
-        "MinCount": 1,
-        "MaxCount": 1,
-        "InstanceType": SMALL,
-        "TagSpecifications": [tags.specification(kind, _MARKED) for kind in ("instance", "volume")],
-    },
+    "RunInstances": {"MinCount": 1, "MaxCount": 1, "InstanceType": SMALL},
     "TerminateInstances": {"InstanceIds": [_INSTANCE]},
 }

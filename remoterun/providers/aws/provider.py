@@ -39,7 +39,7 @@ Found = TypeVar("Found")
 
 class AWS:
     def __init__(self, config: Config) -> None:
-        self._home = config.home
+        self._config, self._home = config, config.home
         self._settings = config.aws
         default = machines.rented_types().get(config.default)
         named = [*config.machines.values(), *([default] if default else [])]
@@ -66,7 +66,7 @@ class AWS:
     ) -> RentedHost:
         folder = HostFolder(self._home, intent.token)
         try:
-            roles = self.roles()
+            roles = self.roles(make_for=(self.roles().old and self._settings.bucket) or "")  # who may renews an old one
         except RemoterunError as error:
             roles = Roles(why_not=error.message)
         subnets = self._subnets.get(offers[0].region) if offers else None
@@ -145,9 +145,9 @@ class AWS:
             return network.clear(self.calls, leftover)
         return True
 
-    def roles(self, make: bool = False) -> Roles:
-        if make:
-            self._roles = roles.make(self.calls)
+    def roles(self, make_for: str = "") -> Roles:
+        if make_for:
+            self._roles = roles.make(self.calls, make_for, self._roles or roles.find(self.calls))
         elif self._roles is None:
             is_wanted = self._settings.roles
             self._roles = roles.find(self.calls) if is_wanted else Roles(why_not="`roles = false` in config.toml")
@@ -175,10 +175,11 @@ class AWS:
         told = self.calls("sts", "get_caller_identity", region)
         return Identity(told["Arn"], told["Account"], region)
 
-    def policy(self) -> str:
+    def policy(self, setup: bool = False) -> str:
         from remoterun.providers.aws import permissions
 
-        return permissions.document(self.identity().name, self._settings.bucket)
+        arn = self.identity().name if machines.can_log_in(self._config) else permissions.ANYBODY
+        return permissions.document(arn, self._settings, setup)
 
     def checks(self) -> list[MachineCheck]:
         from remoterun.providers.aws.checks import checks

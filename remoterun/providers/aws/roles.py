@@ -1,70 +1,103 @@
 """The two roles by which something is done for us without any client: hosts save by one, AWS ends hosts by the other.
 
 They belong to the account, cost nothing, and are made once, after a question. All of it may be repeated. Where an
-account refuses one of them, the other is used all the same.
+account refuses one of them, the other is used all the same. What they may do is in roles.json: hosts save below folders
+of their own, in buckets that are named; the guard ends what has our tag, or the role of hosts if the tag was removed.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import re
+from collections.abc import Iterable
+from importlib import resources
 from typing import Any
 
+from remoterun.archive.workers import each
 from remoterun.aws_codes import DENIED
+from remoterun.config import AWS
+from remoterun.providers.aws import tags
 from remoterun.providers.aws.calls import Calls, Refused
 from remoterun.providers.base import NOT_MADE, Leftover, Roles
 
-HOST = "remoterun-host"
-"""Of the role, and of the instance profile by which EC2 hands it to hosts."""
-GUARD = "remoterun-guard"
 POLICY = "remoterun"
-_MISSING = "NoSuchEntity"
-_DOES = {HOST: "hosts save by it", GUARD: "AWS ends hosts at their deadline by it"}
+_MISSING, _EXISTS = "NoSuchEntity", "EntityAlreadyExists"
 
 
 def find(calls: Calls) -> Roles:
-    """Which of them there are. Raises `ProviderError` where AWS doesn't say."""
+    """Which of them there are. What these credentials may not look at counts as there, as far as its name is enough:
+    the call that uses it says if it is not. Raises `ProviderError` where AWS doesn't say."""
+    settings, denied = calls.settings, list[str]()
 
-    def host() -> str:
-        profile = calls("iam", "get_instance_profile", calls.region, InstanceProfileName=HOST)["InstanceProfile"]
-        return profile["Roles"][0]["RoleId"] if profile["Roles"] else ""
+    def ask(operation: str, field: str, **named: str) -> Any:
+        """None where these credentials may not ask."""
+        try:
+            return calls("iam", operation, calls.region, **named)[field]
+        except Refused as refused:
+            if refused.code not in DENIED:
+                raise
+            denied.append(refused.message)
+            return None
 
-    def guard() -> str:
-        calls("iam", "get_role_policy", calls.region, RoleName=GUARD, PolicyName=POLICY)
-        return str(calls("iam", "get_role", calls.region, RoleName=GUARD)["Role"]["Arn"])
+    def look(name: str) -> tuple[Any, Any]:
+        """(a role, {} where it is absent; what it may do), None for what is not ours, or can't be asked."""
+        try:
+            role, does = ask("get_role", "Role", RoleName=name), None
+            if name in (AWS.host_role, AWS.guard_role):  # others are made by an administrator, in his own way
+                does = ask("get_role_policy", "PolicyDocument", RoleName=name, PolicyName=POLICY)
+            if name == settings.host_role:
+                profile = ask("get_instance_profile", "InstanceProfile", InstanceProfileName=name)
+                role = role if profile is None or profile["Roles"] else {}
+            return role, does
+        except Refused as refused:
+            if refused.code != _MISSING:
+                raise
+            return {}, None
 
-    return _both(host, guard)
+    (host, saves), (guard, ends) = each(look, (settings.host_role, settings.guard_role))
+    if host == guard == {}:  # nothing to compare
+        return Roles(why_not=NOT_MADE)
+    buckets = re.findall(r":s3:::([a-z0-9.-]+)/hosts/\$", json.dumps(saves))
+    now, there = _documents(calls, buckets), {settings.host_role: saves, settings.guard_role: ends}
+    old = next((name for name, does in there.items() if does not in (None, now[name]["does"])), "")
+    if saves and old != settings.host_role and settings.bucket not in (None, *buckets):
+        host = {}
+    why = denied[0] if denied else "" if host and guard else NOT_MADE
+    guard = now[settings.guard_role] if guard is None else guard
+    return Roles((host or {}).get("RoleId", ""), guard.get("Arn", ""), why, old, tuple(buckets))
 
 
-def make(calls: Calls) -> Roles:
-    """Make those that are absent. Raises as `find`."""
-    _, partition, _, _, account, *_ = calls("sts", "get_caller_identity", calls.region)["Arn"].split(":")
-
-    def host() -> str:
-        """It may write below a folder of its own, in buckets of this account alone."""
-        service = "ec2.amazonaws.com" + (".cn" if partition == "aws-cn" else "")
-        saves = {"Action": "s3:PutObject", "Resource": f"arn:{partition}:s3:::*/hosts/${{aws:userid}}/*"}
-        here = {"StringEquals": {"aws:ResourceAccount": account}}
-        role = _role(calls, HOST, {"Principal": {"Service": service}}, {**saves, "Condition": here})
-        _unless("EntityAlreadyExists", calls, "create_instance_profile", InstanceProfileName=HOST)
-        # it has room for one role
-        _unless("LimitExceeded", calls, "add_role_to_instance_profile", InstanceProfileName=HOST, RoleName=HOST)
-        return str(role["RoleId"])
-
-    def guard() -> str:
-        here = {"StringEquals": {"aws:SourceAccount": account}}
-        asked = {"Principal": {"Service": "scheduler.amazonaws.com"}, "Condition": here}
-        ends = {"Action": "ec2:TerminateInstances", "Resource": f"arn:{partition}:ec2:*:{account}:instance/*"}
-        ours = {"Null": {"aws:ResourceTag/remoterun:token": "false"}}
-        return str(_role(calls, GUARD, asked, {**ends, "Condition": ours})["Arn"])
-
-    return _both(host, guard)
+def make(calls: Calls, bucket: str, before: Roles) -> Roles:
+    """Make those that are absent, and write anew what they may do: hosts save in `bucket`, too, from now on. What AWS
+    refuses is as it was `before`. Raises as `find`."""
+    settings, made, why = calls.settings, dict[str, Any](), ""
+    bound = {"PermissionsBoundary": settings.boundary} if settings.boundary else {}
+    buckets = tuple(sorted({*before.buckets, bucket}))
+    own = {"Tags": tags.specification("role", settings.tags)["Tags"]} if settings.tags else {}
+    try:
+        for name, documents in reversed(_documents(calls, buckets).items()):
+            role, who, does = {"RoleName": name}, json.dumps(documents["who"]), json.dumps(documents["does"])
+            new = _unless(_EXISTS, calls, "create_role", **role, AssumeRolePolicyDocument=who, **own, **bound)
+            made[name] = (new or calls("iam", "get_role", calls.region, **role))["Role"]
+            calls("iam", "put_role_policy", calls.region, **role, PolicyName=POLICY, PolicyDocument=does)
+        profile = {"InstanceProfileName": settings.host_role}
+        _unless(_EXISTS, calls, "create_instance_profile", **profile, **own)
+        profile |= {"RoleName": settings.host_role}  # it has room for one
+        _unless("LimitExceeded", calls, "add_role_to_instance_profile", **profile)
+        writer = made[settings.host_role]["RoleId"]
+    except Refused as refused:
+        if refused.code not in DENIED:
+            raise
+        writer, buckets, why = before.writer, before.buckets, refused.message
+    by_guard = made.get(settings.guard_role, {"Arn": before.guard})
+    return Roles(writer, by_guard["Arn"], why, before.old if why else "", buckets)
 
 
 def leftovers(calls: Calls) -> list[Leftover]:
     """Those that there are."""
-    there = [name for name in _DOES if _unless(_MISSING, calls, "get_role", RoleName=name)]
-    return [Leftover("role", name, _DOES[name]) for name in there]
+    does = {calls.settings.host_role: "hosts save by it", calls.settings.guard_role: "AWS ends hosts by it"}
+    there = [name for name in does if _unless(_MISSING, calls, "get_role", RoleName=name)]
+    return [Leftover("role", name, does[name]) for name in there]
 
 
 def remove(calls: Calls, name: str) -> None:
@@ -74,37 +107,26 @@ def remove(calls: Calls, name: str) -> None:
     _unless(_MISSING, calls, "delete_role", RoleName=name)
 
 
-def _both(*asked: Callable[[], str]) -> Roles:
-    """The roles of hosts and of the guard, or why one is absent. Raises what says nothing about them, such as that the
-    login is over."""
-    found, why = [], ""
-    for ask in asked:
-        try:
-            found.append(ask())
-        except Refused as refused:
-            if refused.code not in {*DENIED, _MISSING}:
-                raise
-            found.append("")
-            why = why or (NOT_MADE if refused.code == _MISSING else refused.message)
-    writer, guard = found
-    return Roles(writer, guard, why or ("" if writer and guard else NOT_MADE))
+def filled(file: str, arn: str, settings: AWS, **more: str) -> Any:
+    """What a file of this folder says, for the account of an ARN."""
+    _, partition, _, _, account, *_ = arn.split(":")
+    china = ".cn" if partition == "aws-cn" else ""
+    words = {"PARTITION": partition, "ACCOUNT": account, "EC2_SERVICE": "ec2.amazonaws.com" + china, **more}
+    words |= {"HOST_ROLE": settings.host_role, "GUARD_ROLE": settings.guard_role}
+    text = resources.files(__package__).joinpath(file).read_text("utf-8")
+    return json.loads(re.sub("|".join(words), lambda found: words[found[0]], text))
 
 
-def _role(calls: Calls, name: str, asked: dict[str, Any], does: dict[str, Any]) -> dict[str, Any]:
-    """A role, who may ask for it, and what it does."""
-    trust = _document({"Action": "sts:AssumeRole", **asked})
-    made = _unless("EntityAlreadyExists", calls, "create_role", RoleName=name, AssumeRolePolicyDocument=trust)
-    made = made or calls("iam", "get_role", calls.region, RoleName=name)
-    calls("iam", "put_role_policy", calls.region, RoleName=name, PolicyName=POLICY, PolicyDocument=_document(does))
-    role: dict[str, Any] = made["Role"]
-    return role
+def _documents(calls: Calls, buckets: Iterable[str]) -> dict[str, Any]:
+    """By the name of each role: `who` may ask for it, and what it `does`."""
+    arn = calls("sts", "get_caller_identity", calls.region)["Arn"]
+    found: dict[str, Any] = filled("roles.json", arn, calls.settings)
+    (saves,) = found[calls.settings.host_role]["does"]["Statement"]
+    saves["Resource"] = [saves["Resource"].replace("BUCKET", bucket) for bucket in sorted(buckets)]
+    return found
 
 
-def _document(statement: dict[str, Any]) -> str:
-    return json.dumps({"Version": "2012-10-17", "Statement": [{"Effect": "Allow", **statement}]})
-
-
-def _unless(code: str, calls: Calls, operation: str, **parameters: str) -> dict[str, Any]:
+def _unless(code: str, calls: Calls, operation: str, **parameters: Any) -> dict[str, Any]:
     """The answer; nothing where AWS refuses with `code`, which is fine."""
     try:
         return calls("iam", operation, calls.region, **parameters)
