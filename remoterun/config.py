@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import grp
 import os
+import pwd
 import re
+import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -133,19 +136,29 @@ class Config:
         return self.home / "config.toml"
 
 
-def unshared(folder: Path, error: type[RemoterunError]) -> Path:
-    """The real path of a folder, which need not exist. Raises `error` where others than the user and root (the owner of
-    `/`) may write to it, or to one above it that is not sticky, as `/tmp` is, and so decide what runs."""
+def unshared(folder: Path, error: type[RemoterunError], exists: bool = False) -> Path:
+    """The real path of a folder, which need not exist, unless `exists`. Raises `error` where others than the user and
+    root (the owner of `/`) may write to it, or to one above it that is not sticky, as `/tmp` is, and so decide what
+    runs. Above it, the user's own group may write, which has the user's name and nobody else, as on Debian."""
     real = Path(os.path.realpath(folder))
     for place in (real, *real.parents):
-        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-            status = place.stat()
-            writable = status.st_mode & 0o022 and (place == real or not status.st_mode & 0o1000)
-            if writable or status.st_uid not in (os.geteuid(), 0, os.stat("/").st_uid):
-                hint = f"chmod go-w {place}   if it is yours; else set {HOME_VARIABLE} to one that only you may write"
+        with contextlib.suppress(*(() if exists else (FileNotFoundError, NotADirectoryError))):
+            status = place.lstat()
+            others = 0o002 if place != real and _is_own_group(status.st_gid) else 0o022
+            writable = status.st_mode & others and (place == real or not status.st_mode & 0o1000)
+            owned = status.st_uid in (os.geteuid(), 0, os.stat("/").st_uid)
+            if writable or not owned or stat.S_ISLNK(status.st_mode):
                 about = f"mode {status.st_mode & 0o7777:04o}, of user {status.st_uid}"
+                hint = f"set {HOME_VARIABLE} to a folder that only you may write"
+                hint = f"chmod go-w {place}   or {hint}" if owned else hint
                 raise error(f"others than you may write to `{place}` ({about}), and could replace what runs", hint=hint)
     return real
+
+
+def _is_own_group(gid: int) -> bool:
+    with contextlib.suppress(KeyError):
+        return grp.getgrgid(gid).gr_name == pwd.getpwuid(os.geteuid()).pw_name
+    return False
 
 
 def load(environ: Mapping[str, str] | None = None) -> Config:

@@ -100,8 +100,8 @@ def _check_list(file: Path, key: str, value: Any) -> None:
 def _from(here: Path, project: Project, folder: Path, top: Path) -> Project:
     """The project of a file in `folder`, with paths from `here` on. The text of `requirements` goes to the machine,
     where the code of the repository may read it: that is never just any file that the user can read, and its path has
-    no link, on which two readers might not agree. Raises `ConfigError`."""
-    typed = dict(project.typed)
+    no link, on which two readers might not agree. It counts as a part of the file. Raises `ConfigError`."""
+    typed, digest = dict(project.typed), project.digest
     if "mounts" in typed:
         mounts, up = map(Mount.parse, typed["mounts"]), os.path.relpath(folder, here)
         typed["mounts"] = [f"{mount.resource}:{os.path.normpath(os.path.join(up, mount.path))}" for mount in mounts]
@@ -114,4 +114,5 @@ def _from(here: Path, project: Project, folder: Path, top: Path) -> Project:
                 hint=f"remoterun run --pip-req {shlex.quote(typed['requirements'])} …",
             )
         typed["requirements"] = os.path.relpath(file, here)
-    return replace(project, typed=typed)
+        digest = hashlib.sha256(digest.encode() + file.read_bytes()).hexdigest()
+    return replace(project, typed=typed, digest=digest)

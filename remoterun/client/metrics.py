@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import re
@@ -37,7 +38,8 @@ class PointsFile:
         self._file = tempfile.TemporaryFile(buffering=0)
 
     def __del__(self) -> None:
-        self._file.close()
+        with contextlib.suppress(AttributeError):  # it could not be opened
+            self._file.close()
 
     def __len__(self) -> int:
         return os.fstat(self._file.fileno()).st_size

@@ -197,48 +197,53 @@ class _LocalPort:
 
     def __init__(self, wanted: int, carry: Callable[[socket.socket], None]) -> None:
         self._carry = carry
-        self._listener = _listener(wanted)
-        self.number: int = self._listener.getsockname()[1]
-        threading.Thread(target=self._accept, name="remoterun accepts", daemon=True).start()
+        self._listeners = _listeners(wanted)
+        self.number: int = self._listeners[0].getsockname()[1]
+        for listener in self._listeners:
+            threading.Thread(target=self._accept, args=(listener,), name="remoterun accepts", daemon=True).start()
 
     def close(self) -> None:
-        with contextlib.suppress(OSError):
-            self._listener.shutdown(socket.SHUT_RDWR)  # wakes the thread that accepts
-        self._listener.close()
+        for listener in self._listeners:
+            with contextlib.suppress(OSError):
+                listener.shutdown(socket.SHUT_RDWR)  # wakes the thread that accepts
+            listener.close()
 
-    def _accept(self) -> None:
+    def _accept(self, listener: socket.socket) -> None:
         while True:
             try:
-                connection, _ = self._listener.accept()
+                connection, _ = listener.accept()
             except OSError:
                 return
             threading.Thread(target=self._carry, args=(connection,), name="remoterun carries", daemon=True).start()
 
 
-def _listener(wanted: int) -> socket.socket:
-    """A socket that listens on 127.0.0.1: on the port that is wanted, one of the next ones, or any that is free."""
-    for port in [*range(wanted, min(wanted + NEXT_PORTS, 65536)), 0]:
-        if _taken_with_ipv6(port):
+def _listeners(wanted: int) -> list[socket.socket]:
+    """Sockets that listen on 127.0.0.1 and, where there is IPv6, on ::1, which a browser takes for `localhost` and the
+    names below it: on the port that is wanted, one of the next ones, or any that is free on both."""
+    for port in [*range(wanted, min(wanted + NEXT_PORTS, 65536)), 0, 0, 0]:
+        listener = _listening(socket.AF_INET, HERE, port)
+        if listener is None:
             continue
-        listener = socket.socket()
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            listener.bind((HERE, port))
-            listener.listen(_BACKLOG)
-            return listener
-        except OSError:
-            listener.close()
+            also = _listening(socket.AF_INET6, "::1", listener.getsockname()[1])
+        except OSError:  # there is no IPv6
+            return [listener]
+        if also is not None:
+            return [listener, also]
+        listener.close()
     raise HostError("no port of this machine is free")
 
 
-def _taken_with_ipv6(port: int) -> bool:
-    """Whether somebody listens on ::1 there: `localhost` would be that one in a browser, and a run of this very machine
-    whose server it is would be asked to connect to us."""
-    if not port or not socket.has_ipv6:
-        return False
-    with socket.socket(socket.AF_INET6) as trial:
-        try:
-            trial.bind(("::1", port))
-        except OSError as error:
-            return error.errno == errno.EADDRINUSE
-    return False
+def _listening(family: socket.AddressFamily, here: str, port: int) -> socket.socket | None:
+    """None where the port is taken. Raises `OSError` for an address that this machine does not have."""
+    listener = socket.socket(family)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((here, port))
+        listener.listen(_BACKLOG)
+    except OSError as error:
+        listener.close()
+        if error.errno in (errno.EADDRINUSE, errno.EACCES):
+            return None
+        raise
+    return listener

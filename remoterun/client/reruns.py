@@ -186,11 +186,13 @@ def _found(
     connections: Connections, run: Run, store: Store, mount: Mount, found: ResolvedMount | None, trusted: bool
 ) -> SavedTree | None:
     """What the host of a run `found` for a mount. None where it has that no more, or the archive is read: then the
-    mount is resolved anew, as on any other home, by what this client recorded: the version of an upload that the run
-    read, or a run. Raises `UsageError` for what it did not record."""
+    mount is resolved anew, as on any other home, by what this client recorded: the version of an upload of ours that
+    the run read, or a run. Raises `UsageError` for what it did not record."""
     typed, uploads = mount.resource, connections.registry.uploads
-    versions = uploads.versions(typed.name, typed.version)[:1] if typed.kind == "uploads" else []
-    read = any(run.number in uploads.readers(typed.name).get(version.digest, ()) for version, _ in versions)
+    versions = uploads.versions(typed.name, typed.version) if typed.kind == "uploads" else []
+    read = any(
+        version.ours and run.number in uploads.readers(typed.name).get(version.digest, ()) for version, _ in versions
+    )
     recorded = trusted and (typed.kind == "runs" or read)
     title = f"{show(str(typed))} as run {run.number} read it"
     hint = f"remoterun rerun {run.number} -m {replace(typed, version=None)}:{mount.path}   mounts what is there now"

@@ -145,4 +145,4 @@ def _copy_version(connections: Connections, target: Store, progress: Progress, u
         with saved(source, resource, manifest, set(digests_of(manifest)), progress) as tree:
             _, copied, _, _ = target.put_upload(asked, tree, progress, "", lambda sent: sent)
     copied = replace(same_as_sent(manifest, copied), path=upload.path)
-    return replace(connections.registry.uploads.record(copied, target.machine), version=upload.version)
+    return replace(connections.registry.uploads.record(copied, target.machine, for_mount=True), version=upload.version)

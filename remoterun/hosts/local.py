@@ -55,11 +55,11 @@ class LocalHost:
         bundle = self._bundle or agent_bundle()
         hint = "set REMOTERUN_HOME to a folder that you may write"
         try:
-            home = unshared(self._home, AgentError)  # whoever may write there can put another agent in its place
-            program = unshared(home / "agent", AgentError) / bundle.file_name
+            self._home.mkdir(mode=0o700, parents=True, exist_ok=True)  # on the way to another folder, it would get
+            (self._home / "agent").mkdir(mode=0o700, exist_ok=True)  # the mode that the umask leaves
+            home = unshared(self._home, AgentError, exists=True)  # whoever may write there can replace the agent
+            program = unshared(home / "agent", AgentError, exists=True) / bundle.file_name
             if not program.exists():
-                home.mkdir(mode=0o700, parents=True, exist_ok=True)  # on the way to another folder, it would get
-                program.parent.mkdir(mode=0o700, exist_ok=True)  # the mode that the umask leaves
                 write_whole(str(program), bundle.data, 0o700)
             pipe = ProcessPipe([sys.executable, *FLAGS, str(program), "serve", "--home", str(home)])
         except OSError as error:

@@ -25,11 +25,11 @@ class UploadIndex:
     def __init__(self, database: Database) -> None:
         self._db = database
 
-    def record(self, upload: Upload, machine: MachineType, now: float | None = None) -> Upload:
+    def record(self, upload: Upload, machine: MachineType, now: float | None = None, for_mount: bool = False) -> Upload:
         """Record that a home has a version: `upload`, with our number.
 
         `now`, in seconds since 1970: it was uploaded now, which makes it the newest of its name. Otherwise it was found
-        in that home.
+        in that home, or `for_mount` copied there by us, which does not make it the home's own.
         """
         with self._db.together():
             number = self._number_of(upload, now is not None)
@@ -54,7 +54,7 @@ class UploadIndex:
                 )
             self._db.change(
                 "INSERT INTO copies VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT DO UPDATE SET machine = ?4,"
-                " path = coalesce(?5, path), seen = ?6, uploaded = max(uploaded, ?7)",
+                " path = coalesce(?5, path), seen = ?6, uploaded = iif(?7 > 0, max(uploaded, ?7), uploaded)",
                 (
                     upload.name,
                     upload.digest,
@@ -62,7 +62,7 @@ class UploadIndex:
                     encode(machine).decode(),
                     upload.path,
                     time.time(),
-                    now or 0.0,
+                    now or (-1.0 if for_mount else 0.0),
                 ),
             )
         return replace(upload, version=number)
@@ -100,10 +100,10 @@ class UploadIndex:
         chosen = ["NOT removed", *(["name = ?"] if name else []), *(["number = ?"] if version else [])]
         rows = self._db.rows(
             "SELECT name, number AS version, digest, size, files, created, machine, home_id, path, seen,"
-            " (uploaded OR path IS NOT NULL) AS ours FROM versions JOIN copies USING (name, digest)"
+            " (uploaded > 0 OR path IS NOT NULL) AS ours FROM versions JOIN copies USING (name, digest)"
             f" WHERE {' AND '.join(chosen)}"
-            " ORDER BY name, (SELECT max(uploaded OR path IS NOT NULL OR home_id = ?) FROM copies AS each"
-            " WHERE each.name = versions.name AND each.digest = versions.digest) DESC,"
+            " ORDER BY name, (SELECT max(uploaded > 0 OR path IS NOT NULL OR (home_id = ? AND uploaded = 0))"
+            " FROM copies AS each WHERE each.name = versions.name AND each.digest = versions.digest) DESC,"
             " recorded DESC, number DESC, uploaded DESC, copies.rowid",
             [*(value for value in (name, version) if value), home_id],
         )

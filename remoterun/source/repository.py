@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -66,7 +67,16 @@ def _own_git_dir(top: str) -> str:
         place = one_line(Git(top).run("rev-parse", "--resolve-git-dir", place))
     git_dir = os.path.realpath(place)
     if git_dir.startswith(os.path.join(root, "")):
-        return git_dir
+        parts = [f"{git_dir}/{part}" for part in ("commondir", "HEAD", "objects", "packed-refs", "refs")]
+        parts += [f"{folder}/{name}" for folder, *names in os.walk(parts[-1]) for name in itertools.chain(*names)]
+        out = (each for each in parts if not os.path.realpath(each).startswith(os.path.join(git_dir, "")))
+        led = next(out, parts[0] if os.path.exists(parts[0]) else None)
+        if led is None:
+            return git_dir
+        raise SourceError(
+            f"{named(led)} leads to the git dir of another work tree",
+            hint="`no_git=True` sends the folder as it is",
+        )
     answer = Git(top).attempt("config", "core.worktree")  # a submodule has one
     back = [one_line(answer.output)] if answer.status == 0 else []
     with contextlib.suppress(OSError), open(f"{git_dir}/gitdir", "rb") as file:  # a linked work tree has one
