@@ -117,13 +117,8 @@ class Machines:
     def logout(self, name: str) -> bool:
         """End what `login` opened, or the connection that the ssh configuration shares; what runs there goes on. False
         where none is open. Raises what `ssh` raises."""
-        places = self._masters(name)
-        live = [place for place in places if place.alive]
-        for place in live:
-            place.end()
-        for place in places:
-            place.remove_dead()
-        return bool(live)
+        were_alive = [place.end() for place in self._masters(name)]
+        return any(were_alive)
 
     def _masters(self, name: str, instead: str = "it needs no login") -> Sequence[Master]:
         """Where the machine that a name stands for may have an open connection of the system's `ssh`; `instead` is a

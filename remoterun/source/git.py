@@ -94,7 +94,9 @@ class Git:
 
         When it raises, an interrupt included, git has ended, and so has every filter that git started.
         """
-        program = _program()
+        program = os.environ.get("GIT_PYTHON_GIT_EXECUTABLE") or "git"
+        if shutil.which(program) is None:
+            raise _missing()
         try:
             from git import cmd
             from git.exc import GitCommandNotFound
@@ -170,13 +172,6 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 def _signal_all(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
     with contextlib.suppress(ProcessLookupError, PermissionError):  # all have ended; macOS forbids to signal a zombie
         os.killpg(process.pid, number)
-
-
-def _program() -> str:
-    program = os.environ.get("GIT_PYTHON_GIT_EXECUTABLE") or "git"
-    if shutil.which(program) is None:
-        raise _missing()
-    return program
 
 
 def _missing() -> SourceError:

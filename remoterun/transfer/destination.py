@@ -7,7 +7,6 @@ import hashlib
 import itertools
 import os
 import re
-import sys
 import tempfile
 import threading
 import time
@@ -127,17 +126,6 @@ class Destination:
             self.result.warn(f"`{show(entry.path)}` changed while it was copied: here is what was read")
         return self.final
 
-    def require_room(self, entry: Entry, size: int) -> None:
-        """Raises `TransferError` where a file, which has grown to `size` bytes since it was listed, leaves too little
-        of the disk here: as long as it grows, nobody has agreed to so much."""
-        room = _room(self.target, SPARE)
-        if size > room:
-            raise TransferError(
-                f"`{show(entry.path)}` has grown from {readable(entry.size)} to {readable(size)} since it was listed,"
-                f" and {readable(room)} fit on the disk that holds `{show(str(self.target))}`",
-                hint="name a folder on another disk, after the resource",
-            )
-
     def path(self, entry: Entry) -> str:
         return os.path.join(self.target, self.name or entry.path)
 
@@ -169,31 +157,27 @@ class Destination:
             self.progress.add(came, 1)
 
 
-def require_room(files: Iterable[Entry], target: Path) -> None:
-    """Raises `TransferError` where `files` don't fit on the disk here, beside what earlier tries left of them."""
-    size = 0
-    for entry in files:
-        size += entry.size
-        if entry.size > LARGE:
-            with contextlib.suppress(OSError, ValueError):
-                part = os.lstat(target / os.path.dirname(entry.path) / part_name(entry))
-                size -= min(part.st_blocks * 512, entry.size)
-    disk = next(each for each in (target.absolute(), *target.absolute().parents) if each.is_dir())
-    room = _room(disk, LEFT_FREE)
-    if size > room:
+def require_room(target: Path, size: int, what: str, spare: int = LEFT_FREE) -> None:
+    """Raises `TransferError` where `size` bytes would leave less than `spare` of the disk here, or than a twentieth of
+    a smaller one. `what`: what they are, for people."""
+    disk = os.statvfs(next(each for each in (target.absolute(), *target.absolute().parents) if each.is_dir()))
+    room = max(disk.f_bavail * disk.f_frsize - min(spare, disk.f_blocks * disk.f_frsize // 20), 0)
+    if size > room and disk.f_blocks:  # a file system without blocks does not say
         raise TransferError(
-            f"the disk that holds `{show(str(target))}` is too full: {readable(size)} are to come, and {readable(room)}"
-            " fit there",
+            f"the disk that holds `{show(str(target))}` is too full: {what}, and {readable(room)} fit there",
             hint="free some space, or name a folder on another disk, after the resource",
         )
 
 
-def _room(folder: Path, spare: int) -> int:
-    """Bytes that may come, where `spare` bytes, or a twentieth of a smaller disk, stay free."""
-    disk = os.statvfs(folder)
-    if not disk.f_blocks:  # a file system that does not say
-        return sys.maxsize
-    return max(disk.f_bavail * disk.f_frsize - min(spare, disk.f_blocks * disk.f_frsize // 20), 0)
+def bytes_here(files: Iterable[Entry], target: Path) -> int:
+    """Bytes of large files that earlier tries left here."""
+    here = 0
+    for entry in files:
+        if entry.size > LARGE:
+            with contextlib.suppress(OSError, ValueError):
+                part = os.lstat(target / os.path.dirname(entry.path) / part_name(entry))
+                here += min(part.st_blocks * 512, entry.size)
+    return here
 
 
 def part_name(entry: Entry) -> str:

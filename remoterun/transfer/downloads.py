@@ -17,8 +17,9 @@ from remoterun.agent.shared.spec import ResourceRef
 from remoterun.agent.shared.tree import Entry, show
 from remoterun.errors import TransferError
 from remoterun.session import Session
+from remoterun.sizes import size as readable
 from remoterun.transfer.answers import next_frame, not_empty, packed_blobs
-from remoterun.transfer.destination import Destination, Duplicates, NewFile
+from remoterun.transfer.destination import SPARE, Destination, Duplicates, NewFile, require_room
 from remoterun.transfer.lanes import Lanes
 from remoterun.transfer.large_files import LargeDownload
 
@@ -128,7 +129,8 @@ def _land_file(stream: Stream, session: Session, entry: Entry, frame: Frame, des
     if not isinstance(size, int) or size < 0 or (destination.at_rest and size > entry.size):
         raise TransferError(f"{show(entry.path)}: {session.machine.name} sends another size than it listed")
     if size > entry.size:
-        destination.require_room(entry, size)
+        grown = f"`{show(entry.path)}` has grown from {readable(entry.size)} to {readable(size)} since it was listed"
+        require_room(destination.target, size, grown, SPARE)  # nobody has agreed to so much
     folder, name = destination.place(entry)
     with NewFile(folder, bool(frame.header.get("x"))) as file:
         while True:

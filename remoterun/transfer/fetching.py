@@ -22,9 +22,11 @@ from remoterun.agent.shared.spec import ResourceRef
 from remoterun.agent.shared.tree import Entry, Manifest, hash_file
 from remoterun.errors import AlreadyExists, SomeDamaged, TransferError, UnsafePath
 from remoterun.session import Session
+from remoterun.sizes import size as readable
 from remoterun.transfer.destination import (
     Destination,
     Fetched,
+    bytes_here,
     refuse_twins,
     remove_parts,
     require_room,
@@ -116,7 +118,8 @@ def place(
         wanted, size = len(sizes), sum(sizes)
     progress.start("copying", wanted, size)
     try:
-        require_room((entry for entry in plan() if entry.kind == "f"), target)
+        to_come = size - bytes_here((entry for entry in plan() if entry.kind == "f"), target)
+        require_room(target, to_come, f"{readable(to_come)} are to come")
         target.mkdir(parents=True, exist_ok=True)
         refuse_twins(manifest, target)
         remove_parts(target, {os.path.dirname(name or entry.path) for entry in plan()})

@@ -16,6 +16,7 @@ from ..store.home import Home
 from ..store.outputs import all_readable
 from ..store.run_folder import RunFolder
 from . import queue
+from .awaiting import awaited_runs
 from .causes import cause_of
 from .engines import Engine, engine_of_run
 from .logs import last_lines
@@ -49,6 +50,19 @@ def end_waiting(home: Home, run: RunFolder, reason: Reason, message: Optional[st
             clean_up(home, run)
             return True
     return False
+
+
+def end_hopeless(home: Home) -> None:
+    """End the runs whose `--after` has failed, each of which may be what another one waits for."""
+    ended = True
+    while ended:
+        ended = False
+        for key in queue.decided(home):
+            with contextlib.suppress(OSError, ValueError):
+                run = home.run(key)
+                failed = awaited_runs(home, run.spec()).failed
+                if failed is not None and run.is_of_this_machine():
+                    ended = end_waiting(home, run, Reason.AFTER_FAILED, failed) or ended
 
 
 def clean_up(home: Home, run: RunFolder, engine: Optional[Engine] = None) -> bool:

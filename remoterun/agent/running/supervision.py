@@ -11,11 +11,11 @@ import os
 import sys
 import threading
 import time
-from typing import TYPE_CHECKING, Callable, ContextManager, Dict, Iterable, Iterator, List, Mapping, Optional, Set
+from typing import TYPE_CHECKING, Callable, ContextManager, Dict, Iterable, Iterator, List, Mapping, Optional
 
 from ..shared.files import locked, read_bytes, unless_held, write_whole
 from ..shared.records import Record, decode, encode
-from ..shared.states import FINAL, Reason
+from ..shared.states import FINAL
 from ..store.home import Home
 from ..store.run_folder import SUPERVISOR
 
@@ -79,7 +79,11 @@ def revive(home: Home, keys: Iterable[str] = (), ended: bool = False) -> None:
             return
         from . import queue
 
-        for key in sorted(active - _end_hopeless(home)):
+        if queue.decided(home):
+            from .ending import end_hopeless
+
+            end_hopeless(home)
+        for key in sorted(active - queue.asleep(home)):
             with contextlib.suppress(OSError, ValueError):
                 run = home.run(key)
                 if not run.exists():
@@ -87,26 +91,6 @@ def revive(home: Home, keys: Iterable[str] = (), ended: bool = False) -> None:
                     queue.release(home, key)
                 elif (ended or run.state()[0] not in FINAL) and not run.supervised() and run.is_of_this_machine():
                     spawn(home, key)
-
-
-def _end_hopeless(home: Home) -> Set[str]:
-    """End the runs whose `--after` has failed, each of which may be what another one waits for. Returns those that
-    need no supervisor then."""
-    from . import queue
-
-    ended = True
-    while ended:
-        ended = False
-        for key in queue.decided(home):
-            from .awaiting import awaited_runs
-            from .ending import end_waiting
-
-            with contextlib.suppress(OSError, ValueError):
-                run = home.run(key)
-                failed = awaited_runs(home, run.spec()).failed
-                if failed is not None and run.is_of_this_machine():
-                    ended = end_waiting(home, run, Reason.AFTER_FAILED, failed) or ended
-    return queue.asleep(home)
 
 
 class KeeperStart(Record):

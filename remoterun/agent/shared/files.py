@@ -139,6 +139,14 @@ def read_settings(path: str) -> bytes:
     return data
 
 
+def is_same(file: Union[int, str], path: str) -> bool:
+    """Whether a path is that of this file, by its path or its descriptor. Not where it is gone."""
+    try:
+        return os.path.samefile(file, path)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+
+
 def read_json(path: str) -> Any:
     return json.loads(read_bytes(path))
 

@@ -12,6 +12,7 @@ import fcntl
 import os
 from typing import Iterator, List, Optional
 
+from ..shared.files import is_same
 from ..shared.frames import Bytes
 from ..shared.pieces import PIECE, find_pieces, piece_length, whole_hash, write_at
 from .errors import HomeError, damaged
@@ -78,7 +79,7 @@ def _partial(home: Home, digest: str, lock: int = fcntl.LOCK_SH) -> Iterator[Opt
         held = os.open(path, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(held, lock)
-            if not _is_at(held, path) or home.blobs.has(digest):  # it was sealed, or deleted, meanwhile
+            if not is_same(held, path) or home.blobs.has(digest):  # it was sealed, or deleted, meanwhile
                 continue
             os.fchmod(held, 0o600)  # a crash may have come in the midst of `Blobs.adopt`
             file = os.open(path, os.O_RDWR | os.O_CLOEXEC)
@@ -91,13 +92,6 @@ def _partial(home: Home, digest: str, lock: int = fcntl.LOCK_SH) -> Iterator[Opt
             os.close(held)
     discard(home, digest)
     yield None
-
-
-def _is_at(file: int, path: str) -> bool:
-    try:
-        return os.path.samestat(os.fstat(file), os.stat(path))
-    except FileNotFoundError:
-        return False
 
 
 def _path(home: Home, digest: str) -> str:

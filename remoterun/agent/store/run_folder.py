@@ -50,6 +50,7 @@ from ..shared.archive import Grant, ImageAccess
 from ..shared.files import (
     DISK_FULL,
     append_line,
+    is_same,
     read_bytes,
     read_json,
     remove_tree,
@@ -360,10 +361,7 @@ class RunFolder:
         """Whether this process is the run's supervisor from now on, as no other one is. Not where the run was removed
         while it waited for the lock: one that was put back meanwhile has a lock, and a supervisor, of its own."""
         with unless_held(self.lock_file, LOCK_PATIENCE) as lock:
-            try:
-                there = lock is not None and os.path.samestat(os.fstat(lock), os.stat(self.lock_file))
-            except FileNotFoundError:
-                there = False
+            there = lock is not None and is_same(lock, self.lock_file)
             self.supervision = lock if there else None
             yield there
         self.supervision = None

@@ -24,7 +24,7 @@ from functools import partial
 from typing import Any, Callable, Dict, Iterator, List, Set, Tuple
 
 from ..shared.api import CheckTotals
-from ..shared.files import locked
+from ..shared.files import is_same, locked
 from ..shared.tree import Entry, TreeError, hash_file, is_digest
 from ..store.errors import HomeError
 from ..store.home import Home
@@ -230,7 +230,7 @@ class Check:
             return "" if stat.S_ISLNK(status.st_mode) and os.readlink(path) == entry.target else "changed"
         if not stat.S_ISREG(status.st_mode):
             return "changed"
-        if _is_link_to(status, self.home.blobs.path(entry.digest, entry.executable)):
+        if is_same(path, self.home.blobs.path(entry.digest, entry.executable)):
             return ""
         return "" if state_of(path, entry.digest) == WHOLE else "changed"
 
@@ -278,11 +278,3 @@ def state_of(path: str, digest: str, read: Callable[[int], None] = lambda count:
         return ABSENT
     except (OSError, TreeError):
         return DAMAGED
-
-
-def _is_link_to(status: os.stat_result, path: str) -> bool:
-    try:
-        other = os.stat(path)
-    except OSError:
-        return False
-    return (other.st_ino, other.st_dev) == (status.st_ino, status.st_dev)

@@ -54,7 +54,9 @@ class UsageReport:
         self._folder("partial", self.home.partial)
         self._folder("temporary", self.home.tmp)
         self._folder("damaged", self.home.damaged)
-        self._other()
+        others = [name for name in os.listdir(self.home.path) if name not in _PARTS]
+        own = sum(own_bytes(os.path.join(self.home.path, name)) for name in others)
+        self._row("other", "", own, size=own, alone=own, count=len(others))
         total = blobs[1] + sum(row.pop("own", 0) for row in self._rows)
         self._images()
         for row in self._rows:
@@ -171,11 +173,6 @@ class UsageReport:
         own = own_bytes(path)
         if count:
             self._row(kind, "", own, size=own, alone=own, count=count)
-
-    def _other(self) -> None:
-        names = [name for name in os.listdir(self.home.path) if name not in _PARTS]
-        own = sum(own_bytes(os.path.join(self.home.path, name)) for name in names)
-        self._row("other", "", own, size=own, alone=own, count=len(names))
 
 
 def _shared_by(owner: int) -> int:

@@ -165,8 +165,10 @@ def cp(
             if target == "-":
                 _to_stdout(client, source, json)
                 return
-            if target is None:
-                target = _folder_for(client, Resource.parse(source))
+            if target is None:  # a whole run goes into a folder of its own, and not among the files here
+                named = Resource.parse(source)
+                is_run = named.kind == "runs" and not named.sub
+                target = f"run-{client.registry.run(named.name).number}" if is_run else "."
             elif Resource.is_one(target):
                 raise UsageError(
                     "both sides are resources: one of them has to be here", hint=f"remoterun cp {source} ."
@@ -214,13 +216,6 @@ def _conflict(yes: bool, ignore: bool) -> Any:
         return answer != "n"
 
     return overwrites
-
-
-def _folder_for(client: Client, source: Resource) -> str:
-    """Where a copy goes that names no place: a whole run into a folder of its own, and not among the files here."""
-    if source.kind == "runs" and not source.sub:
-        return f"run-{client.registry.run(source.name).number}"
-    return "."
 
 
 def _to_stdout(client: Client, source: str, json: bool) -> None:

@@ -148,9 +148,9 @@ class Steps:
 BAR_AFTER = 0.4
 """Seconds that a transfer may take before it gets a bar."""
 LINE_EVERY, EVENT_EVERY = 10.0, 0.5
+"""Seconds between lines without a terminal, and between events for programs."""
 LONGEST_LEFT = 30 * 86400.0
 """Seconds from which on the time to the end is no figure: next to nothing has moved."""
-"""Seconds between lines without a terminal, and between events for programs."""
 
 
 @contextlib.contextmanager

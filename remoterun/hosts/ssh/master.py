@@ -96,8 +96,16 @@ class Master:
                 hint=f"ssh -v {words_of(target)}   shows where it stops",
             )
 
-    def end(self) -> None:
-        """Close it, with every session through it. Raises `HostError` where it does not end."""
+    def end(self) -> bool:
+        """Close it, with every session through it; or remove the socket of one that was killed, at which nothing
+        listens. Whether it was alive. Raises `HostError` where it does not end."""
+        if not self.alive:
+            with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as probe:
+                try:
+                    probe.connect(str(self.path))
+                except ConnectionRefusedError:
+                    self.path.unlink()
+            return False
         done = self._control("exit")
         give_up_at = time.monotonic() + _SECONDS
         while self.alive and time.monotonic() < give_up_at:
@@ -108,14 +116,7 @@ class Master:
                 evidence=done.stderr.decode("utf-8", "replace").strip() or None,
                 hint=f"ssh -O exit {words_of(self.settings.target)}",
             )
-
-    def remove_dead(self) -> None:
-        """Remove the socket that a master which was killed has left, at which nothing listens."""
-        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as probe:
-            try:
-                probe.connect(str(self.path))
-            except ConnectionRefusedError:
-                self.path.unlink()
+        return True
 
     def _control(self, question: str) -> subprocess.CompletedProcess[bytes]:
         words, nothing = self._words("-O", question), subprocess.DEVNULL

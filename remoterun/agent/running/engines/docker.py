@@ -414,14 +414,9 @@ def mount_points(run: RunFolder, mounts: Sequence[ResolvedMount]) -> List[Tuple[
     found = []
     for number, mount in enumerate(mounts):
         target = mount.place if mount.is_absolute else WORK + "/" + mount.place
-        found.append((mount_source(run, number, mount), target))
+        folder = os.path.join(run.path, "mounts", str(number))
+        found.append((os.path.join(folder, mount.file) if mount.file else folder, target))
     return found
-
-
-def mount_source(run: RunFolder, number: int, mount: ResolvedMount) -> str:
-    """Where a mount's files lie on the host: a folder, or one file in a folder of its own."""
-    folder = os.path.join(run.path, "mounts", str(number))
-    return os.path.join(folder, mount.file) if mount.file else folder
 
 
 def _bare(id: str) -> str:
