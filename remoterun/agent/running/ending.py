@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from typing import Any, Dict, List, NoReturn, Optional
+from typing import Any, Dict, List, NoReturn, Optional, Set
 
 from ..shared.files import DISK_FULL, no_room, remove_tree
 from ..shared.spec import RunSpec
@@ -52,17 +52,19 @@ def end_waiting(home: Home, run: RunFolder, reason: Reason, message: Optional[st
     return False
 
 
-def end_hopeless(home: Home) -> None:
-    """End the runs whose `--after` has failed, each of which may be what another one waits for."""
+def end_hopeless(home: Home) -> Set[str]:
+    """End the runs whose `--after` has failed, each of which may be what another one waits for. Returns the runs that
+    need no supervisor then: another process may end some at the same time, which is not looked at again."""
     ended = True
     while ended:
-        ended = False
+        ended, asleep = False, queue.asleep(home)
         for key in queue.decided(home):
             with contextlib.suppress(OSError, ValueError):
                 run = home.run(key)
                 failed = awaited_runs(home, run.spec()).failed
                 if failed is not None and run.is_of_this_machine():
                     ended = end_waiting(home, run, Reason.AFTER_FAILED, failed) or ended
+    return asleep
 
 
 def clean_up(home: Home, run: RunFolder, engine: Optional[Engine] = None) -> bool:

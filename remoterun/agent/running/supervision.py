@@ -79,11 +79,12 @@ def revive(home: Home, keys: Iterable[str] = (), ended: bool = False) -> None:
             return
         from . import queue
 
+        asleep = queue.asleep(home)
         if queue.decided(home):
             from .ending import end_hopeless
 
-            end_hopeless(home)
-        for key in sorted(active - queue.asleep(home)):
+            asleep = end_hopeless(home)
+        for key in sorted(active - asleep):
             with contextlib.suppress(OSError, ValueError):
                 run = home.run(key)
                 if not run.exists():
