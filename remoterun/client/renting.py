@@ -152,18 +152,14 @@ def plan(
     connections.need_login(f"`{machine.name}` is rented at AWS")
     archiving.open_soon(connections)
     kept = _kept(connections, machine, without, anything, waiting)
-    if kept is not None:
-        offers: tuple[Offer, ...] = (kept.offer,)
-        roles = Roles()
-        limit = hours(machine, offers, aws.max_cost)
-        left = _left(kept)
-        if left < limit[0]:
-            limit = left, "the end of this host"
-    else:
-        offers, provider = _offers(connections, machine), connections.provider(rental.provider)
+    offers, roles = (_offers(connections, machine) if kept is None else (kept.offer,)), Roles()
+    if kept is None:
+        provider = connections.provider(rental.provider)
         provider.check_quotas(offers)
         roles = provider.roles()
-        limit = hours(machine, offers, aws.max_cost)
+    limit = hours(machine, offers, aws.max_cost)
+    if kept is not None and _left(kept) < limit[0]:
+        limit = _left(kept), "the end of this host"
     attempts = rental.attempts or (ATTEMPTS_ON_SPOT if rental.spot else 1)
     idle = IDLE if rental.idle is None else rental.idle
     found = Plan(
@@ -201,7 +197,8 @@ def rent(
     Blocks for minutes where a new one is rented. What was begun ends where that fails. Raises `ProviderError`,
     `HostError`.
     """
-    provider, renting, kept = connections.provider(_rental(run.machine).provider), _renting(run), plan.kept
+    provider, renting = connections.provider(_rental(run.machine).provider), _renting(run)
+    offers, kept = plan.offers, plan.kept
     if kept is not None:
         for each in connections.registry.runs():
             if kept.token in tokens(each) and each.state in HAND_OVER:
@@ -212,6 +209,13 @@ def rent(
         found = _reuse(connections, run, kept, held)
         if found is not None:
             return found
+        if plan.dear:  # nobody agreed to a new one
+            raise NoCapacity("the host that was free is gone, and another one is a new price", hint="try again")
+        # Others may stand in for it that cost no more than what was shown and agreed to.
+        found_now, most = _offers(connections, run.machine), plan.price or 0.0
+        offers = tuple(each for each in found_now if (each.at_most or math.inf) <= most)
+        if not offers:
+            raise NoCapacity("the host that was free is gone, and others cost more", hint="try again")
     intent = Intent(
         token=token(run, renting.attempt),
         run=run.key,
@@ -221,14 +225,6 @@ def rent(
         deadline=renting.deadline,
         idle=plan.idle,
     )
-    offers = plan.offers
-    if plan.kept is not None:  # others may stand in for it that cost no more than what was shown and agreed to
-        if plan.dear:  # nobody agreed to a new one
-            raise NoCapacity("the host that was free is gone, and another one is a new price", hint="try again")
-        found_now, most = _offers(connections, run.machine), plan.price or 0.0
-        offers = tuple(each for each in found_now if (each.at_most or math.inf) <= most)
-        if not offers:
-            raise NoCapacity("the host that was free is gone, and others cost more", hint="try again")
     s3 = archiving.archive_of(connections, run).s3  # what it refuses is known before there is something to pay for
     s3.put("may-write", b"")
     next(s3.list("may-write"), None)
@@ -304,25 +300,19 @@ def _reuse(
         try:
             session = connections.session(_reached(kept))
             held.callback(session.stay().cancel)
-            break
         except LinkLost:
             continue
         except HostError:
-            return None
-    else:
-        return None
-    renting = _with_host(_renting(run), kept, time.time())
-    renting = replace(renting, deadline=min(renting.deadline, kept.deadline))
-    return connections.registry.rent(run, renting), session
+            break
+        renting = _with_host(_renting(run), kept, time.time())
+        renting = replace(renting, deadline=min(renting.deadline, kept.deadline))
+        return connections.registry.rent(run, renting), session
+    return None
 
 
 def _with_host(renting: Renting, rented: RentedHost, began: float) -> Renting:
-    return replace(renting, most=0.0, hosts=(*renting.hosts, _use(rented, began)))
-
-
-def _use(rented: RentedHost, began: float) -> HostUse:
     offer = rented.offer
-    return HostUse(
+    use = HostUse(
         token=rented.token,
         id=rented.id,
         type=offer.type,
@@ -336,6 +326,7 @@ def _use(rented: RentedHost, began: float) -> HostUse:
         deadline=rented.deadline,
         guarded=rented.guarded,
     )
+    return replace(renting, most=0.0, hosts=(*renting.hosts, use))
 
 
 def find_host(connections: Connections, id: str) -> tuple[Provider, RentedHost]:

@@ -63,11 +63,6 @@ class SavedTree:
         """Its files, on this machine's disk meanwhile."""
         return saved(self.store, self.resource, self.manifest, set(digests_of(self.manifest)), progress)
 
-    @property
-    def where(self) -> ResourceRef:
-        """How an agent calls it that has it."""
-        return ResourceRef("tree", digest=self.manifest.digest, sub=self.file)
-
 
 @dataclass(frozen=True)
 class OriginalRun:

@@ -117,7 +117,9 @@ class Acquisition:
         try:
             self._send(request, again=True)
         except (NoCapacityHere, QuotaReached):
-            request.instance = self._tagged(request.offer.region)
+            found = describe(self._calls, request.offer.region, self._intent.token)  # whoever made it
+            there = [each["InstanceId"] for each in found if each["State"]["Name"] in ("pending", "running")]
+            request.instance = next(iter(there), None)
             self._keep(request)
         return request if request.instance is not None else None
 
@@ -205,11 +207,6 @@ class Acquisition:
 
     def _keep(self, request: LaunchRequest) -> None:
         self._folder.write("request.json", encode(request).decode())
-
-    def _tagged(self, region: str) -> str | None:
-        """The host that carries our token, whoever made it."""
-        found = describe(self._calls, region, self._intent.token)
-        return next((each["InstanceId"] for each in found if each["State"]["Name"] in ("pending", "running")), None)
 
     def _parameters(self, offer: Offer, number: int) -> dict[str, Any]:
         rental = self._intent.machine.rental or Rental("aws", (offer.type,))
