@@ -197,7 +197,8 @@ def rent(
     Blocks for minutes where a new one is rented. What was begun ends where that fails. Raises `ProviderError`,
     `HostError`.
     """
-    provider, renting = connections.provider(_rental(run.machine).provider), _renting(run)
+    assert run.renting is not None
+    provider, renting = connections.provider(_rental(run.machine).provider), run.renting
     offers, kept = plan.offers, plan.kept
     if kept is not None:
         for each in connections.registry.runs():
@@ -304,7 +305,8 @@ def _reuse(
             continue
         except HostError:
             break
-        renting = _with_host(_renting(run), kept, time.time())
+        assert run.renting is not None
+        renting = _with_host(run.renting, kept, time.time())
         renting = replace(renting, deadline=min(renting.deadline, kept.deadline))
         return connections.registry.rent(run, renting), session
     return None
@@ -352,12 +354,6 @@ def _reached(rented: RentedHost) -> MachineType:
     return rented.machine
 
 
-def _renting(run: Run) -> Renting:
-    if run.renting is None:
-        raise UsageError(f"run {run.number} has no rented host", hint=f"remoterun info {run.number}")
-    return run.renting
-
-
 def until(renting: Renting, session: Session, now: float) -> float:
     """When the command must end, by the clock of its host, so that its outputs are saved before the host ends."""
     left = max(renting.deadline - now, 0.0)
@@ -366,7 +362,8 @@ def until(renting: Renting, session: Session, now: float) -> float:
 
 def deadline(run: Run, plan: Plan, now: float) -> float:
     """Until when a run may have rented hosts, if it gets a further one now: what it may cost goes on counting."""
-    limit, most, had = _renting(run).deadline, plan.max_cost, _renting(run).cost(now, at_most=True) or 0.0
+    assert run.renting is not None
+    limit, most, had = run.renting.deadline, plan.max_cost, run.renting.cost(now, at_most=True) or 0.0
     if most is None:
         return limit
     return min(limit, now + max(most - had, 0.0) / (plan.price or math.inf) * 3600)  # without a price nothing is left
