@@ -70,7 +70,7 @@ class AWS:
         except RemoterunError as error:
             roles = Roles(why_not=error.message)
         subnets = self._subnets.get(offers[0].region) if offers else None
-        acquisition = Acquisition(self.calls, self._settings, folder, intent, say, roles, subnets, note)
+        acquisition = Acquisition(self.calls, folder, intent, say, roles, subnets, note)
         try:
             return acquisition.host(offers)
         finally:
