@@ -66,7 +66,8 @@ def start_next_attempt(
     archive = ArchiveStore(connections, archiving.machine_of(run))
     original = _original(connections, run, archive)
     spec = original.spec
-    typed = original.values(original.variables, ((name, values[name]) for name in original.variables if name in values))
+    given = [(name, values[name]) for name in original.variables if name in values]
+    typed = original.values(original.variables, given, goes_on=True)
     secrets = Secrets(connections.config.home).variables(spec.secrets)
     private = Private({**dict(typed), **secrets}, addresses_again(connections, spec.notify, values))
     written = archives.runs.log_sizes(archive.archive, place_of(run))
@@ -84,15 +85,13 @@ def start_next_attempt(
     taken = connections.registry.next_attempt(run, later, now)
     if taken is None:
         return None
-    places = tuple(mount.place for mount in spec.mounts)
-    choice = Choice(original.request.framework)
     prepared = Prepared(
         original.request._replace(env=tuple((name, "") for name in original.variables)),
         original.source,
         run.machine,
-        places,
+        tuple(mount.place for mount in spec.mounts),
         original.tree,
-        choice,
+        Choice(original.request.framework),
         again=spec.again,
     )
     how = HandOver(
