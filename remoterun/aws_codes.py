@@ -7,8 +7,6 @@ from collections.abc import Collection
 
 from remoterun.agent.shared.archive import EXPIRED
 
-__all__ = ["DENIED", "EXPIRED", "FREE_PLAN", "LATER", "POLICY", "UNKNOWN_KEY", "account_fault", "login_fault"]
-
 DENIED = {
     *("UnauthorizedOperation", "AccessDenied", "AccessDeniedException", "UnauthorizedAccess"),
     *("AllAccessDisabled", "AccountProblem", "403", "Forbidden"),

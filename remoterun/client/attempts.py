@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -67,7 +66,10 @@ def start_next_attempt(
     archive = ArchiveStore(connections, archiving.machine_of(run))
     original = _original(connections, run, archive)
     spec = original.spec
-    private = Private(_values(connections, run, spec, values), addresses_again(connections, spec.notify, values))
+    given = [(name, values[name]) for name in original.variables if name in values]
+    typed = original.values(original.variables, given, goes_on=True)
+    secrets = Secrets(connections.config.home).variables(spec.secrets)
+    private = Private({**dict(typed), **secrets}, addresses_again(connections, spec.notify, values))
     written = archives.runs.log_sizes(archive.archive, place_of(run))
     plan = agreed or renting.plan(connections, run.machine, _had(run))
     now = time.time()
@@ -83,15 +85,13 @@ def start_next_attempt(
     taken = connections.registry.next_attempt(run, later, now)
     if taken is None:
         return None
-    places = tuple(mount.place for mount in spec.mounts)
-    choice = Choice(original.request.framework)
     prepared = Prepared(
         original.request._replace(env=tuple((name, "") for name in original.variables)),
         original.source,
         run.machine,
-        places,
+        tuple(mount.place for mount in spec.mounts),
         original.tree,
-        choice,
+        Choice(original.request.framework),
         again=spec.again,
     )
     how = HandOver(
@@ -150,16 +150,3 @@ def _outputs(run: Run, archive: Store) -> SavedTree | None:
     except UsageError:
         return None
     return SavedTree(archive, where, manifest, f"what run {run.number} has made", "remoterun machines check aws")
-
-
-def _values(connections: Connections, run: Run, spec: RunSpec, given: Mapping[str, str]) -> dict[str, str]:
-    secrets = Secrets(connections.config.home).variables(spec.secrets)
-    typed = [name for name in spec.asked_env if name not in spec.secrets]
-    values = {name: given[name] if name in given else os.environ.get(name) for name in typed}
-    missing = [name for name, value in values.items() if value is None]
-    if missing:
-        raise UsageError(
-            f"run {run.number} can't go on without the values of {', '.join(missing)}, which are saved nowhere",
-            hint=f"export {' '.join(f'{name}=…' for name in missing)} && remoterun continue {run.number}",
-        )
-    return {name: value for name, value in values.items() if value is not None} | secrets

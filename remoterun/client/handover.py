@@ -343,7 +343,7 @@ def _send_saved(
             with contextlib.suppress(NotFound):
                 return send_resource(connections, resource, session, progress)
         raise
-    return tree.where
+    return ResourceRef("tree", digest=tree.manifest.digest, sub=tree.file)
 
 
 def send_resource(connections: Connections, resource: Resource, session: Session, progress: Progress) -> ResourceRef:

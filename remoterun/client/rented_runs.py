@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING
 
 from remoterun import archive as archives
 from remoterun.agent.shared import api
@@ -23,9 +22,6 @@ from remoterun.model import HostUse, MachineType, Run, by_our_clock
 from remoterun.providers.base import LOST, ProviderError, RentedHost
 from remoterun.session import Session
 from remoterun.sizes import duration, hourly
-
-if TYPE_CHECKING:
-    from remoterun.providers.base import Provider
 
 Answer = dict[str, RunStatus | HostError]
 """By the keys of runs: what their machine reports, or why that is not known."""
@@ -79,7 +75,7 @@ def find_store(connections: Connections, run: Run) -> tuple[Run, Store]:
     if run.final and not rented.alive:
         return run, _copy_of(connections, run, machine_of(run))
     if rented.alive:
-        _provider(connections, run).admit(rented)
+        connections.provider(BUCKET).admit(rented)
     try:
         return run, HostStore(_connect(connections, machine))
     except HostUnreachable as error:
@@ -117,7 +113,7 @@ def ask_provider(connections: Connections, run: Run) -> RentedHost | None:
     """The host of a run as its provider knows it. Raises `HostError` where that can't be asked."""
     try:
         connections.need_login("whether its host is there is asked of AWS")
-        found = _provider(connections, run).find(run.host.rented or "")
+        found = connections.provider(BUCKET).find(run.host.rented or "")
         return None if found is None else met(connections, found)
     except (ProviderError, NoLogin) as error:  # as for credentials that are over: it says nothing of the host
         raise HostUnreachable(f"{run.host.name} does not answer, and {error.message}", hint=error.hint)
@@ -172,12 +168,6 @@ def _connect(connections: Connections, machine: MachineType) -> Session:
         return connections.session(machine)
     except ConfigError as error:  # our key for it was removed with its folder
         raise HostUnreachable(f"{machine.name} can't be reached any more: {error.message}")
-
-
-def _provider(connections: Connections, run: Run) -> Provider:
-    """Of a run whose host is rented."""
-    assert run.machine.rental is not None
-    return connections.provider(run.machine.rental.provider)
 
 
 def _how_it_ended(connections: Connections, run: Run, rented: RentedHost | None) -> RunStatus:

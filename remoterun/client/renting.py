@@ -152,18 +152,14 @@ def plan(
     connections.need_login(f"`{machine.name}` is rented at AWS")
     archiving.open_soon(connections)
     kept = _kept(connections, machine, without, anything, waiting)
-    if kept is not None:
-        offers: tuple[Offer, ...] = (kept.offer,)
-        roles = Roles()
-        limit = hours(machine, offers, aws.max_cost)
-        left = _left(kept)
-        if left < limit[0]:
-            limit = left, "the end of this host"
-    else:
-        offers, provider = _offers(connections, machine), connections.provider(rental.provider)
+    offers, roles = (_offers(connections, machine) if kept is None else (kept.offer,)), Roles()
+    if kept is None:
+        provider = connections.provider(rental.provider)
         provider.check_quotas(offers)
         roles = provider.roles()
-        limit = hours(machine, offers, aws.max_cost)
+    limit = hours(machine, offers, aws.max_cost)
+    if kept is not None and _left(kept) < limit[0]:
+        limit = _left(kept), "the end of this host"
     attempts = rental.attempts or (ATTEMPTS_ON_SPOT if rental.spot else 1)
     idle = IDLE if rental.idle is None else rental.idle
     found = Plan(
@@ -201,7 +197,9 @@ def rent(
     Blocks for minutes where a new one is rented. What was begun ends where that fails. Raises `ProviderError`,
     `HostError`.
     """
-    provider, renting, kept = connections.provider(_rental(run.machine).provider), _renting(run), plan.kept
+    assert run.renting is not None
+    provider, renting = connections.provider(_rental(run.machine).provider), run.renting
+    offers, kept = plan.offers, plan.kept
     if kept is not None:
         for each in connections.registry.runs():
             if kept.token in tokens(each) and each.state in HAND_OVER:
@@ -212,6 +210,13 @@ def rent(
         found = _reuse(connections, run, kept, held)
         if found is not None:
             return found
+        if plan.dear:  # nobody agreed to a new one
+            raise NoCapacity("the host that was free is gone, and another one is a new price", hint="try again")
+        # Others may stand in for it that cost no more than what was shown and agreed to.
+        found_now, most = _offers(connections, run.machine), plan.price or 0.0
+        offers = tuple(each for each in found_now if (each.at_most or math.inf) <= most)
+        if not offers:
+            raise NoCapacity("the host that was free is gone, and others cost more", hint="try again")
     intent = Intent(
         token=token(run, renting.attempt),
         run=run.key,
@@ -221,14 +226,6 @@ def rent(
         deadline=renting.deadline,
         idle=plan.idle,
     )
-    offers = plan.offers
-    if plan.kept is not None:  # others may stand in for it that cost no more than what was shown and agreed to
-        if plan.dear:  # nobody agreed to a new one
-            raise NoCapacity("the host that was free is gone, and another one is a new price", hint="try again")
-        found_now, most = _offers(connections, run.machine), plan.price or 0.0
-        offers = tuple(each for each in found_now if (each.at_most or math.inf) <= most)
-        if not offers:
-            raise NoCapacity("the host that was free is gone, and others cost more", hint="try again")
     s3 = archiving.archive_of(connections, run).s3  # what it refuses is known before there is something to pay for
     s3.put("may-write", b"")
     next(s3.list("may-write"), None)
@@ -304,25 +301,20 @@ def _reuse(
         try:
             session = connections.session(_reached(kept))
             held.callback(session.stay().cancel)
-            break
         except LinkLost:
             continue
         except HostError:
-            return None
-    else:
-        return None
-    renting = _with_host(_renting(run), kept, time.time())
-    renting = replace(renting, deadline=min(renting.deadline, kept.deadline))
-    return connections.registry.rent(run, renting), session
+            break
+        assert run.renting is not None
+        renting = _with_host(run.renting, kept, time.time())
+        renting = replace(renting, deadline=min(renting.deadline, kept.deadline))
+        return connections.registry.rent(run, renting), session
+    return None
 
 
 def _with_host(renting: Renting, rented: RentedHost, began: float) -> Renting:
-    return replace(renting, most=0.0, hosts=(*renting.hosts, _use(rented, began)))
-
-
-def _use(rented: RentedHost, began: float) -> HostUse:
     offer = rented.offer
-    return HostUse(
+    use = HostUse(
         token=rented.token,
         id=rented.id,
         type=offer.type,
@@ -336,6 +328,7 @@ def _use(rented: RentedHost, began: float) -> HostUse:
         deadline=rented.deadline,
         guarded=rented.guarded,
     )
+    return replace(renting, most=0.0, hosts=(*renting.hosts, use))
 
 
 def find_host(connections: Connections, id: str) -> tuple[Provider, RentedHost]:
@@ -361,12 +354,6 @@ def _reached(rented: RentedHost) -> MachineType:
     return rented.machine
 
 
-def _renting(run: Run) -> Renting:
-    if run.renting is None:
-        raise UsageError(f"run {run.number} has no rented host", hint=f"remoterun info {run.number}")
-    return run.renting
-
-
 def until(renting: Renting, session: Session, now: float) -> float:
     """When the command must end, by the clock of its host, so that its outputs are saved before the host ends."""
     left = max(renting.deadline - now, 0.0)
@@ -375,7 +362,8 @@ def until(renting: Renting, session: Session, now: float) -> float:
 
 def deadline(run: Run, plan: Plan, now: float) -> float:
     """Until when a run may have rented hosts, if it gets a further one now: what it may cost goes on counting."""
-    limit, most, had = _renting(run).deadline, plan.max_cost, _renting(run).cost(now, at_most=True) or 0.0
+    assert run.renting is not None
+    limit, most, had = run.renting.deadline, plan.max_cost, run.renting.cost(now, at_most=True) or 0.0
     if most is None:
         return limit
     return min(limit, now + max(most - had, 0.0) / (plan.price or math.inf) * 3600)  # without a price nothing is left

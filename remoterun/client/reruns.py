@@ -63,11 +63,6 @@ class SavedTree:
         """Its files, on this machine's disk meanwhile."""
         return saved(self.store, self.resource, self.manifest, set(digests_of(self.manifest)), progress)
 
-    @property
-    def where(self) -> ResourceRef:
-        """How an agent calls it that has it."""
-        return ResourceRef("tree", digest=self.manifest.digest, sub=self.file)
-
 
 @dataclass(frozen=True)
 class OriginalRun:
@@ -89,7 +84,9 @@ class OriginalRun:
     """Whether this client knows that nothing else was asked for. If not, a secret or a variable of this process is not
     given because its host names it."""
 
-    def values(self, names: Iterable[str], given: Iterable[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
+    def values(
+        self, names: Iterable[str], given: Iterable[tuple[str, str]], goes_on: bool = False
+    ) -> tuple[tuple[str, str], ...]:
         """Variables with their values: of `names` those that are set here, and those `given`. Raises `UsageError`."""
         known = {**os.environ, **{PARAMETER + name: value for name, value in self.spec.params.items()}}
         values = {name: known.get(name) if self.trusted else None for name in names} | dict(given)
@@ -103,10 +100,11 @@ class OriginalRun:
                     " here: values are given to it only if you say so",
                     hint=f"{again}\n--secret NAME={missing[0]}   if the value is a secret",
                 )
+            on = f"export {' '.join(f'{name}=…' for name in missing)} && remoterun continue {self.run.number}"
             what = f"the values of {', '.join(missing)} are not set here"
             raise UsageError(
                 f"{what}, and those of run {self.run.number} are saved nowhere",
-                hint=f"{again}\nexport {missing[0]}=…   and the same command again",
+                hint=on if goes_on else f"{again}\nexport {missing[0]}=…   and the same command again",
             )
         return tuple((name, value) for name, value in values.items() if value is not None)
 

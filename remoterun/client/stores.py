@@ -244,14 +244,13 @@ class ArchiveStore:
         archives.runs.remove_run(self.archive, self._place(key))
 
     def _place(self, key: str) -> RunPlace:
-        return self._known(key) or archives.runs.recorded_place(self.archive, key)
-
-    def _known(self, key: str) -> RunPlace | None:
-        """Where a run lies, by the row that this client has of it."""
+        """Where a run lies, by the row that this client has of it, else as its own client recorded it."""
         registry = self._connections.registry
         number = registry.numbers([key]).get(key)
         run = None if number is None else registry.run(number)
-        return None if run is None or run.renting is None else place_of(run)
+        if run is not None and run.renting is not None:
+            return place_of(run)
+        return archives.runs.recorded_place(self.archive, key)
 
     def _upload(self, name: str, version: api.UploadVersion) -> Upload:
         with understood(self.machine.name):

@@ -664,7 +664,7 @@ def test_clients_that_are_killed_leave_one_host_a_run_at_most_and_none_after_gc(
         assert all(run.final for run in laptop.client.runs.list(None))
 
 
-@pytest.mark.parametrize("moment", ["renting._use", "archiving.access"])
+@pytest.mark.parametrize("moment", ["renting._with_host", "archiving.access"])
 def test_a_client_that_was_killed_leaves_its_host_to_the_next_run(laptop: Laptop, moment: str) -> None:
     """Before anything is recorded of its host, and when that has all but the run itself."""
     aws = laptop.config.aws

@@ -278,12 +278,9 @@ class RunArchiving:
 
     def _began_waiting(self) -> float:
         """When it did, in seconds since 1970: now, unless that was noted after all that the archive has taken."""
-        for note in reversed(list(self._noted)):
-            moment = note.partition(" since ")[2]
-            if moment:
-                return float(moment)
-            if note != GIVEN_UP:
-                break
+        moment = next(reversed(self._noted), "").partition("waits since ")[2]
+        if moment:
+            return float(moment)
         self._note("waits since %d" % time.time())
         return time.time()
 

@@ -20,7 +20,6 @@ from typing import Any
 from remoterun.agent.shared.machines import RentalTerms
 from remoterun.agent.shared.records import encode, from_json
 from remoterun.aws_codes import DENIED, account_fault
-from remoterun.config import AWS
 from remoterun.errors import HostUnreachable, RemoterunError
 from remoterun.model import MachineType, Rental
 from remoterun.providers.aws import catalogue, endpoint, guard, network, quotas, tags
@@ -70,7 +69,6 @@ class Acquisition:
     """One try to get the host of an intent, in one region."""
 
     _calls: Calls
-    _settings: AWS
     _folder: HostFolder
     _intent: Intent
     _say: Callable[[str], None]
@@ -117,7 +115,9 @@ class Acquisition:
         try:
             self._send(request, again=True)
         except (NoCapacityHere, QuotaReached):
-            request.instance = self._tagged(request.offer.region)
+            found = describe(self._calls, request.offer.region, self._intent.token)  # whoever made it
+            there = [each["InstanceId"] for each in found if each["State"]["Name"] in ("pending", "running")]
+            request.instance = next(iter(there), None)
             self._keep(request)
         return request if request.instance is not None else None
 
@@ -133,7 +133,7 @@ class Acquisition:
             try:
                 return self._requested(offer)
             except NoCapacityHere as refused:
-                if refused.code == "InsufficientFreeAddressesInSubnet" and (own := self._settings.subnet):
+                if refused.code == "InsufficientFreeAddressesInSubnet" and (own := self._calls.settings.subnet):
                     message, hint = f"the subnet {own} has no free address", "name another `subnet` below [aws]"
                     raise Refused(refused.code, message, evidence=refused.message, hint=hint)
                 tried[_place(offer)] = refused.message
@@ -162,7 +162,7 @@ class Acquisition:
                 maybe_made = request is not None and request.refused is None
                 said = f"{refused.message} {refused.evidence}"
                 is_role = self.roles.writer and re.search("IAM Instance Profile|iam:PassRole", said)
-                is_new = refused.code.startswith("InvalidGroup") and not self._settings.security_group
+                is_new = refused.code.startswith("InvalidGroup") and not self._calls.settings.security_group
                 if pause is None or maybe_made or not (is_role or is_new):
                     raise
                 if is_role and (not pause or refused.code in DENIED):
@@ -206,16 +206,11 @@ class Acquisition:
     def _keep(self, request: LaunchRequest) -> None:
         self._folder.write("request.json", encode(request).decode())
 
-    def _tagged(self, region: str) -> str | None:
-        """The host that carries our token, whoever made it."""
-        found = describe(self._calls, region, self._intent.token)
-        return next((each["InstanceId"] for each in found if each["State"]["Name"] in ("pending", "running")), None)
-
     def _parameters(self, offer: Offer, number: int) -> dict[str, Any]:
         rental = self._intent.machine.rental or Rental("aws", (offer.type,))
         image = self._images.get(offer.type) or resolve(self._calls, offer, rental.image)
         self._images[offer.type] = image
-        self._subnets = self._subnets or network.subnets(self._calls, offer.region, self._settings.subnet)
+        self._subnets = self._subnets or network.subnets(self._calls, offer.region, self._calls.settings.subnet)
         self._admitted = self._admitted or self._admit(offer.region, next(iter(self._subnets.values()))["VpcId"])
         group, sources = self._admitted
         terms = RentalTerms(
@@ -229,19 +224,19 @@ class Acquisition:
         priced = catalogue.with_disk(offer, disk)
         role = self.roles.writer
         labels = tags.of_intent(self._intent, priced, " ".join(sources), tags.marks(self._folder.home)[0], role)
-        kinds = ["instance", "volume", *(["network-interface"] if self._settings.tags else [])]
+        kinds = ["instance", "volume", *(["network-interface"] if self._calls.settings.tags else [])]
         subnet = self._subnets.get(offer.zone, {})  # behind an endpoint, it knows whether its hosts need an address
-        is_public = self._settings.connect != endpoint.CONNECT or bool(subnet.get("MapPublicIpOnLaunch"))
+        is_public = self._calls.settings.connect != endpoint.CONNECT or bool(subnet.get("MapPublicIpOnLaunch"))
         return {
             "ClientToken": client_token(self._intent.token, offer, number),
             "UserData": user_data(self._folder, terms, max(self._intent.deadline - time.time(), 60.0)).decode(),
-            "TagSpecifications": [tags.specification(kind, {**self._settings.tags, **labels}) for kind in kinds],
-            **({"IamInstanceProfile": {"Name": self._settings.host_role}} if role else {}),
+            "TagSpecifications": [tags.specification(kind, {**self._calls.settings.tags, **labels}) for kind in kinds],
+            **({"IamInstanceProfile": {"Name": self._calls.settings.host_role}} if role else {}),
             **launch_parameters(offer, image, disk, group, subnet.get("SubnetId"), is_public),
         }
 
     def _admit(self, region: str, vpc: str) -> tuple[str, list[str]]:
-        return endpoint.admit(self._calls, region, vpc, self._settings, tags.marks(self._folder.home)[0])
+        return endpoint.admit(self._calls, region, vpc, self._calls.settings, tags.marks(self._folder.home)[0])
 
     # --- the wait ---
 
@@ -251,7 +246,7 @@ class Acquisition:
         from remoterun.hosts.ssh.dial import answers
 
         region, began, is_running, is_silent = request.offer.region, time.monotonic(), False, False
-        proxy = endpoint.proxy(self._settings, region)
+        proxy = endpoint.proxy(self._calls.settings, region)
         why = "it never got a public address"
         admit_at, closed_at, limit = math.inf, math.inf, BOOT_SECONDS
         self._say("its boot")

@@ -16,8 +16,9 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any
 
+from remoterun.agent.shared.archive import EXPIRED
 from remoterun.archive import aws_session
-from remoterun.aws_codes import DENIED, EXPIRED, LATER, POLICY, UNKNOWN_KEY, account_fault, login_fault
+from remoterun.aws_codes import DENIED, LATER, POLICY, UNKNOWN_KEY, account_fault, login_fault
 from remoterun.errors import ConfigError, RemoterunError
 from remoterun.providers.base import ProviderError, ProviderUnreachable
 
@@ -96,7 +97,12 @@ def translate(error: Exception, service: str, operation: str, region: str, clock
         message = "the role of this AWS profile can't be assumed: a wrong MFA code, or one that this user may not have"
         return Refused(code, message, evidence=evidence, hint="aws sts get-caller-identity   asks again")
     if code in DENIED:
-        return _denied(code, said, service, operation, evidence, encoded[1] if encoded else "")
+        named = re.search(r"not authorized to perform:? ([A-Za-z0-9-]+:[A-Za-z0-9]+)", said)
+        action = named[1] if named else f"{service}:{_action(operation)}"
+        hint = ORGANISATION if "service control policy" in said else POLICY
+        refused = Refused(code, f"these credentials may not do `{action}`", evidence=evidence, hint=hint)
+        refused.encoded = encoded[1] if encoded else ""
+        return refused
     if not answer and not LINK.isdisjoint(cls.__name__ for cls in type(error).__mro__):
         hint = f"is this machine online? is `{region}` the name of a region?"
         return ProviderUnreachable(f"AWS can't be reached ({service} in {region})", evidence=evidence, hint=hint)
@@ -121,15 +127,6 @@ def no_default_vpc(region: str, said: str = "", code: str = "VPCIdNotSpecified")
     mended = f"aws ec2 create-default-vpc --region {region}   costs nothing"
     own = 'or, in a network of your own: subnet = "subnet-…", and security_group = "sg-…", below [aws] in config.toml'
     return Refused(code, message, evidence=said or None, hint=f"{mended}\n{own}")
-
-
-def _denied(code: str, said: str, service: str, operation: str, evidence: str, encoded: str) -> Refused:
-    named = re.search(r"not authorized to perform:? ([A-Za-z0-9-]+:[A-Za-z0-9]+)", said)
-    action = named[1] if named else f"{service}:{_action(operation)}"
-    hint = ORGANISATION if "service control policy" in said else POLICY
-    refused = Refused(code, f"these credentials may not do `{action}`", evidence=evidence, hint=hint)
-    refused.encoded = encoded
-    return refused
 
 
 def _action(operation: str) -> str:

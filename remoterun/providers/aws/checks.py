@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Collection, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from remoterun.agent.shared.api import MachineCheck
 from remoterun.aws_codes import DENIED, FREE_PLAN, POLICY, account_fault
@@ -15,16 +15,13 @@ from remoterun.providers.aws.catalogue import offer
 from remoterun.providers.aws.network import client_addresses
 from remoterun.providers.base import NOT_MADE
 
-if TYPE_CHECKING:
-    from remoterun.config import AWS
-
 GPU = "g4dn.xlarge"
 SETUP = "remoterun doctor aws --setup   makes the roles, or writes anew what they may do"
 
 
-def checks(calls: Calls, settings: AWS, wanted: Collection[tuple[str, bool]]) -> list[MachineCheck]:
+def checks(calls: Calls, wanted: Collection[tuple[str, bool]]) -> list[MachineCheck]:
     """See `Provider.checks`. `wanted`: (type, whether spot) of the machines that the user has named."""
-    region = calls.region
+    region, settings = calls.region, calls.settings
     try:
         identity = calls("sts", "get_caller_identity", region)
     except RemoterunError as error:
@@ -34,9 +31,9 @@ def checks(calls: Calls, settings: AWS, wanted: Collection[tuple[str, bool]]) ->
         MachineCheck("region", True, region),
         _clock(calls),
         *_plan(calls),
-        _attempt("network", lambda: _network(calls, region, settings)),
+        _attempt("network", lambda: _network(calls, region, settings.subnet)),
         _attempt("image", lambda: image.resolve(calls, offer(GPU, region), None).name),
-        *_way_in(calls, region, settings),
+        *_way_in(calls, region),
         permissions.check(calls, region, identity["Arn"], settings.connect == endpoint.CONNECT),
         _roles(calls, identity) if settings.roles else MachineCheck("roles", None, "`roles = false` in config.toml"),
         *quotas.checks(calls, region, wanted),
@@ -87,9 +84,9 @@ def _lock(calls: Calls, account: str) -> str:
     return f" if that may use the key {rule['KMSMasterKeyID']}" if rule.get("KMSMasterKeyID") else ""
 
 
-def _network(calls: Calls, region: str, settings: AWS) -> str:
-    zones = network.subnets(calls, region, settings.subnet)
-    return f"{settings.subnet or 'the default network'} has zones {', '.join(zones)}"
+def _network(calls: Calls, region: str, subnet: str | None) -> str:
+    zones = network.subnets(calls, region, subnet)
+    return f"{subnet or 'the default network'} has zones {', '.join(zones)}"
 
 
 def _endpoint(calls: Calls, region: str, subnet: str | None) -> str:
@@ -99,8 +96,9 @@ def _endpoint(calls: Calls, region: str, subnet: str | None) -> str:
     return f"hosts are reached through {found['InstanceConnectEndpointId']}, an hour at a time"
 
 
-def _way_in(calls: Calls, region: str, settings: AWS) -> Iterator[MachineCheck]:
+def _way_in(calls: Calls, region: str) -> Iterator[MachineCheck]:
     """The endpoint, or from where hosts are reached on port 22, and what else there is where that is closed."""
+    settings = calls.settings
     if settings.connect == endpoint.CONNECT:
         yield _attempt("endpoint", lambda: _endpoint(calls, region, settings.subnet))
         return

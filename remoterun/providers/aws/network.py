@@ -139,7 +139,7 @@ def _add_rule(calls: Calls, region: str, group: str, source: str, stamp: dict[st
 
 
 def examined(
-    calls: Calls, region: str, hosts: Sequence[dict[str, Any]], home: Path, address: str | None, everything: bool
+    calls: Calls, region: str, hosts: Sequence[dict[str, Any]], home: Path, everything: bool
 ) -> dict[str, Leftover | None]:
     """Our security group in a region, and the rules of this client in one that stays, by ids that begin with the
     region. None for what is needed, by one of `hosts`, or by a client that has let itself in and may not have one yet:
@@ -152,7 +152,7 @@ def examined(
     reached = {source for each in told for source in each.get("client", "").split()}
     if told and groups:
         with contextlib.suppress(HostUnreachable):
-            reached.update(client_addresses(address))
+            reached.update(client_addresses(calls.settings.address))
     found: dict[str, Leftover | None] = {}
     for group in [f"{region}/{each['GroupId']}" for each in groups if tags.ours(each.get("Tags"))]:
         is_awaited, rules = False, dict[str, Leftover | None]()

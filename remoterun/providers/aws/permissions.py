@@ -18,7 +18,6 @@ SMALL = "m7i.large"
 ANYBODY = "arn:aws:iam::<YOUR-ACCOUNT>:"
 _INSTANCE = "i-00000000000000000"
 _GROUP = "sg-00000000000000000"
-_FURTHER = {"ec2:DeleteTags"}
 _ENDPOINT = "ec2:DescribeInstanceConnectEndpoints"
 
 
@@ -39,7 +38,7 @@ def needed() -> dict[str, bool]:
         listed, condition = statement["Action"], str(statement.get("Condition"))
         is_marked = "aws:ResourceTag/" in condition or "ec2:CreateAction" in condition
         for action in [listed] if isinstance(listed, str) else listed:
-            if action.startswith(("ec2:", "ssm:")) and action not in _FURTHER:
+            if action.startswith(("ec2:", "ssm:")) and action != "ec2:DeleteTags":
                 found[action] = is_marked or found.get(action, False)
     return found
 

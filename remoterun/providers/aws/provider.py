@@ -70,7 +70,7 @@ class AWS:
         except RemoterunError as error:
             roles = Roles(why_not=error.message)
         subnets = self._subnets.get(offers[0].region) if offers else None
-        acquisition = Acquisition(self.calls, self._settings, folder, intent, say, roles, subnets, note)
+        acquisition = Acquisition(self.calls, folder, intent, say, roles, subnets, note)
         try:
             return acquisition.host(offers)
         finally:
@@ -121,8 +121,8 @@ class AWS:
     def leftovers(self, note: Callable[[str], None] = unheard, everything: bool = False) -> list[Leftover]:
         def ask(region: str) -> list[Leftover]:
             hosts = self._instances(region)
-            found = self._examined(region, hosts, everything).values()
-            return [*filter(None, found), *guard.leftovers(self.calls, region, hosts, everything)]
+            found = network.examined(self.calls, region, hosts, self._home, everything)
+            return [*filter(None, found.values()), *guard.leftovers(self.calls, region, hosts, everything)]
 
         found = self._in_all(self._regions(), ask, note)
         try:
@@ -135,15 +135,15 @@ class AWS:
         region, _, name = leftover.id.partition("/")
         if leftover.kind == "role":
             roles.remove(self.calls, leftover.id)
-        elif leftover.kind == "guard":
-            if not everything and leftover not in guard.leftovers(self.calls, region, self._instances(region)):
+            return True
+        hosts = self._instances(region)
+        if leftover.kind == "guard":
+            if not everything and leftover not in guard.leftovers(self.calls, region, hosts):
                 return False
             guard.remove(self.calls, region, name)
-        elif self._examined(region, self._instances(region), everything).get(leftover.id, leftover) is None:
-            return False
-        else:
-            return network.clear(self.calls, leftover)
-        return True
+            return True
+        needed = network.examined(self.calls, region, hosts, self._home, everything).get(leftover.id, leftover) is None
+        return not needed and network.clear(self.calls, leftover)
 
     def roles(self, make_for: str = "") -> Roles:
         if make_for:
@@ -184,7 +184,7 @@ class AWS:
     def checks(self) -> list[MachineCheck]:
         from remoterun.providers.aws.checks import checks
 
-        found = checks(self.calls, self._settings, self._wanted)
+        found = checks(self.calls, self._wanted)
         with contextlib.suppress(RemoterunError):  # a check says so, too
             if without := [host.id for host in self.hosts() if host.alive and not host.guarded]:
                 lacking = f"no schedule of AWS's ends {', '.join(without)}"
@@ -246,9 +246,6 @@ class AWS:
             missing -= {each["InstanceId"] for each in found}
             found += describe(self.calls, region, ids=sorted(missing)[-200:]) if missing else []
         return [tags.restored(each, records.get(each["InstanceId"])) for each in found]
-
-    def _examined(self, region: str, hosts: Sequence[dict[str, Any]], everything: bool) -> dict[str, Leftover | None]:
-        return network.examined(self.calls, region, hosts, self._home, self._settings.address, everything)
 
     def _rented(self, region: str, token: str | None = None, id: str | None = None) -> list[RentedHost]:
         found, proxy, own = [], endpoint.proxy(self._settings, region), tags.marks(self._home)
