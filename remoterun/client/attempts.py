@@ -71,7 +71,7 @@ def start_next_attempt(
     secrets = Secrets(connections.config.home).variables(spec.secrets)
     private = Private({**dict(typed), **secrets}, addresses_again(connections, spec.notify, values))
     written = archives.runs.log_sizes(archive.archive, place_of(run))
-    plan = agreed or renting.plan(connections, run.machine, _had(run))
+    plan = agreed or renting.agreed_before(renting.plan(connections, run.machine, _had(run)), run.renting.pay)
     now = time.time()
     ends = renting.deadline(run, plan, now) if agreed is None else now + plan.hours * 3600
     if ends < now + WORTH_IT:
@@ -82,6 +82,7 @@ def start_next_attempt(
     earlier = Earlier(_outputs(run, archive), *written, limit)
     attempt = run.renting.attempt + 1
     later = replace(run.renting, attempt=attempt, attempts=max(attempt, run.renting.attempts), deadline=ends)
+    later = later if agreed is None else replace(later, pay=agreed.price)
     taken = connections.registry.next_attempt(run, later, now)
     if taken is None:
         return None

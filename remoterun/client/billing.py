@@ -121,14 +121,18 @@ def check_month(connections: Connections, most: float | None, now: float, key: s
     if limit is None:
         return
     more = f"max_cost_month = {limit:g} below [aws] in {connections.config.file} is the limit"
-    if most is None:
-        raise UsageError("the price of this host is not known, so `max_cost_month` can't be kept", hint=more)
     began = datetime.datetime.fromtimestamp(now, datetime.UTC).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
-    since, listed = began.timestamp(), _listed(connections, unheard)
+    since, listed = began.timestamp(), _listed(connections)
+    prices = [
+        (host, host.hourly if host.offer.at_most is None else host.offer.at_most) for host in listed if host.alive
+    ]
+    if most is None or any(price is None for _, price in prices):
+        which = "this host" if most is None else "a host that runs"
+        raise UsageError(f"the price of {which} is not known, so `max_cost_month` can't be kept", hint=more)
     had = sum(share.dollars or 0.0 for share in _shares(connections, listed, since, now))
     with contextlib.suppress(RemoterunError):  # the account may not let us ask
         had = max(had, sum(each.dollars for each in spent(connections, since, now)))
-    ahead = sum((host.offer.at_most or 0.0) * max(host.deadline - now, 0.0) / 3600 for host in listed if host.alive)
+    ahead = sum((price or 0.0) * max(host.deadline - now, 0.0) / 3600 for host, price in prices)
     others = (run.renting for run in connections.registry.runs() if not run.final and run.key != key)
     ahead += sum(renting.most for renting in others if renting is not None)
     left = limit - had - ahead
@@ -170,11 +174,14 @@ ACTIVATE = f"aws ce update-cost-allocation-tags-status --cost-allocation-tags-st
 """What makes AWS's bill, and so its budgets, know that tag: from the account that pays."""
 
 
-def _listed(connections: Connections, note: Callable[[str], None]) -> list[RentedHost]:
-    """The hosts that there are, by their tags; none where they can't be asked for."""
+def _listed(connections: Connections, note: Callable[[str], None] | None = None) -> list[RentedHost]:
+    """The hosts that there are, by their tags; none, with a `note`, where they can't be asked for."""
     try:
-        return [met(connections, host) for provider in connections.providers() for host in provider.hosts(note)]
+        hosts = [host for provider in connections.providers() for host in provider.hosts(note or unheard)]
+        return [met(connections, host) for host in hosts]
     except RemoterunError as error:
+        if note is None:
+            raise
         if not isinstance(error, NoLogin) or connections.registry.rentings():  # else nobody rents from here
             note(f"hosts of other clients are not counted: {error.message}")
         return []

@@ -108,14 +108,25 @@ def agreed(plan: Plan, pay: float | None = None) -> Plan:
     rents = f"`{plan.machine.name}` rents a host in {plan.offers[0].region}"
     is_there = plan.kept is not None and pay is None
     if price is None and (plan.max_cost is not None or not (is_there or pay == UNKNOWN)):
-        lost = f", so {plan.limited_by} can't be kept" if plan.max_cost is not None else ""
-        hint = "max_hours=2   is a limit without a price\n" if lost else ""
-        raise UsageError(f"{rents} at a price that is not known{lost}", hint=f'{hint}pay="unknown"   agrees to that')
+        lost, hint = "", 'pay="unknown"   agrees to that'
+        if plan.max_cost is not None:
+            lost = f", so {plan.limited_by} can't be kept"
+            without = "" if "built-in" in lost else "without that limit, "
+            hint = f"{without}max_hours=2 {hint}; `max_hours` may also stand at the machine, in config.toml"
+        raise UsageError(f"{rents} at a price that is not known{lost}", hint=hint)
     if price is not None and not is_there and price > most + 0.005:
         why = f"what is agreed to is {dollars(most)} an hour" if most else "nobody has agreed to that"
         what = f"{rents} for {dollars(price)} an hour, {dollars(plan.most)} at the most"
         raise UsageError(f"{what}, and {why}", hint=f"pay={price:.2f}   agrees to that")
     return plan
+
+
+def agreed_before(plan: Plan, pay: float | None) -> Plan:
+    """The plan of a further attempt, with the offers that what was agreed to for the first one covers: its price an
+    hour, None for one that was not known. Raises as `agreed`."""
+    most = max(DEAR, pay or 0.0)
+    fits = tuple(each for each in plan.offers if each.at_most is not None and each.at_most <= most + 0.005)
+    return agreed(replace(plan, offers=fits or plan.offers), UNKNOWN if pay is None else most)
 
 
 def asked(machine: MachineType, request: RunRequest) -> MachineType:
@@ -185,7 +196,7 @@ def begin(connections: Connections, run: Run, plan: Plan, timeout: float | None)
     """Record what a run may have of rented hosts, before there is any. Raises `NotFound` without a bucket."""
     bucket = connections.bucket().bucket or ""
     deadline = time.time() + plan.hours * 3600
-    return connections.registry.rent(run, Renting(deadline, plan.attempts, 1, bucket, timeout=timeout))
+    return connections.registry.rent(run, Renting(deadline, plan.attempts, 1, bucket, timeout=timeout, pay=plan.price))
 
 
 def rent(

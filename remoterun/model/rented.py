@@ -86,6 +86,8 @@ class Renting:
     """Seconds that its command may take."""
     hosts: tuple[HostUse, ...] = ()
     """The newest last."""
+    pay: float | None = None
+    """US dollars an hour that were agreed to; None for a price that was not known."""
     most: float = 0.0
     """US dollars to which a host can come that is about to be rented for it."""
 

@@ -263,7 +263,7 @@ class Acquisition:
             if instance is not None and address and is_running:
                 why = f"its address is {address}"
                 if proxy is not None or answers(address):
-                    is_silent = False
+                    is_silent, limit = False, max(limit, BOOT_SECONDS)
                     machine = self._folder.reach(self._intent.machine, request.offer.gpus, address, USER, proxy)
                     try:
                         return self._met(request, instance, machine)
@@ -277,7 +277,10 @@ class Acquisition:
                 closed_at = math.inf
                 self._note(CLOSED)
             if waited > (HIDDEN_SECONDS if is_running and not address else limit):
-                raise _silent(request, f"within {waited / 60:.0f} minutes", why)
+                how_long = f"within {waited / 60:.0f} minutes"
+                if not is_silent and is_running and address:
+                    raise HostNeverCame(f"the host {request.instance} was not ready {how_long}", evidence=why)
+                raise _silent(request, how_long, why)
             time.sleep(ASK_SECONDS)
 
     def _met(self, request: LaunchRequest, instance: dict[str, Any], machine: MachineType) -> RentedHost:

@@ -18,6 +18,8 @@ from remoterun.providers.aws import tags
 from remoterun.providers.aws.calls import Calls, Refused
 from remoterun.providers.base import GUARD_LATE, Leftover, ProviderUnreachable
 
+ALARM = 0.1
+"""US dollars a month of an alarm beyond the ten that AWS gives for nothing."""
 NEW = 120.0
 """Seconds for which a schedule may be older than what AWS says of its host."""
 
@@ -56,12 +58,15 @@ def make(calls: Calls, region: str, instance: str, token: str, deadline: float, 
     calls.patiently("ec2", "create_tags", region, Resources=[instance], Tags=[label])
 
 
-def remove(calls: Calls, region: str, token: str) -> bool:
-    """Delete the schedule and the alarm of a host. Those that are gone are fine. Whether the alarm has ended it."""
+def remove(calls: Calls, region: str, token: str, unless_it_fired: bool = False) -> bool:
+    """Delete the schedule and the alarm of a host. Those that are gone are fine. Whether the alarm has ended it: others
+    may ask that, too, for which it may stay."""
     calls.if_there("scheduler", "delete_schedule", region, Name=token)
     found = calls("cloudwatch", "describe_alarms", region, AlarmNames=[token])["MetricAlarms"]
-    calls.if_there("cloudwatch", "delete_alarms", region, AlarmNames=[token])
-    return any(each["StateValue"] == "ALARM" for each in found)
+    fired = any(each["StateValue"] == "ALARM" for each in found)
+    if not (fired and unless_it_fired):
+        calls.if_there("cloudwatch", "delete_alarms", region, AlarmNames=[token])
+    return fired
 
 
 def leftovers(
@@ -76,12 +81,19 @@ def leftovers(
     listed, since = dict[str, datetime.datetime](), time.time() + calls.clock_skew - NEW
     with contextlib.suppress(Refused, ProviderUnreachable):  # who can't ask has made none there
         found = calls.pages("cloudwatch", "describe_alarms", region, "MetricAlarms", AlarmNamePrefix="rr-")
-        listed = {each["AlarmName"]: each["AlarmConfigurationUpdatedTimestamp"] for each in found}
+        ends = [each for each in found if any(action.endswith(":ec2:terminate") for action in each["AlarmActions"])]
+        listed = {each["AlarmName"]: each["AlarmConfigurationUpdatedTimestamp"] for each in ends}
+    alarms = set(listed)
     with contextlib.suppress(Refused, ProviderUnreachable):
         found = calls.pages("scheduler", "list_schedules", region, "Schedules", NamePrefix="rr-")
         listed |= {each["Name"]: each["CreationDate"] for each in found}
     return [
-        Leftover("guard", f"{region}/{name}", "ends a host" if name in alive else "its host is gone")
+        Leftover(
+            "guard",
+            f"{region}/{name}",
+            "ends a host" if name in alive else "its host is gone",
+            ALARM * (name in alarms),
+        )
         for name, made in listed.items()
         if everything or (name not in alive and (name in known or made.timestamp() < since))
     ]

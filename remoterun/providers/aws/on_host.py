@@ -123,6 +123,8 @@ def instance_disks() -> list[dict[str, Any]]:
     """The disks of the instance store, as lsblk tells them."""
     if not shutil.which("lsblk"):
         return []
+    if shutil.which("udevadm"):  # at a boot, lsblk knows what is on a disk once udev has looked
+        run(["udevadm", "settle"], seconds=150)
     listed = json.loads(run(["lsblk", "--json", "--output", "PATH,MODEL,TYPE,MOUNTPOINT,FSTYPE,LABEL"]))["blockdevices"]
     return [disk for disk in listed if disk.get("type") == "disk" and "Instance Storage" in (disk.get("model") or "")]
 

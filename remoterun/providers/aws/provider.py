@@ -34,6 +34,8 @@ from remoterun.providers.base import (
 from remoterun.providers.folder import HostFolder
 from remoterun.sizes import iso
 
+DESCRIBED = 3600.0
+"""Seconds for which AWS describes a host that has ended."""
 Found = TypeVar("Found")
 
 
@@ -66,11 +68,12 @@ class AWS:
     ) -> RentedHost:
         folder = HostFolder(self._home, intent.token)
         try:
-            roles = self.roles(make_for=(self.roles().old and self._settings.bucket) or "")  # who may renews an old one
+            wide = roles.ANY in self.roles().buckets  # an older form, which who may narrows
+            found = self.roles(make_for=self._settings.bucket or "" if wide else "")
         except RemoterunError as error:
-            roles = Roles(why_not=error.message)
+            found = Roles(why_not=error.message)
         subnets = self._subnets.get(offers[0].region) if offers else None
-        acquisition = Acquisition(self.calls, folder, intent, say, roles, subnets, note)
+        acquisition = Acquisition(self.calls, folder, intent, say, found, subnets, note)
         try:
             return acquisition.host(offers)
         finally:
@@ -90,10 +93,12 @@ class AWS:
         if not found and notes:
             raise ProviderUnreachable(f"{name} is not found", evidence="\n".join(notes), hint="try again in a minute")
         host = min(found, key=lambda each: (not each.alive, each.state == "gone", -each.began), default=None)
-        if host is not None and host.state == "gone":
-            with contextlib.suppress(RemoterunError):  # its alarm would go on to cost
-                if guard.remove(self.calls, host.offer.region, host.token):
+        with contextlib.suppress(RemoterunError, OSError):  # its alarm would go on to cost
+            if host is not None and host.state == "gone":
+                if guard.remove(self.calls, host.offer.region, host.token, unless_it_fired=True):
                     host = replace(host, was_ended=False, why="AWS ended it, as it had hung for 15 minutes")
+            elif host is None and (folder.path / "request.json").stat().st_mtime < time.time() - DESCRIBED:
+                guard.remove(self.calls, regions[0], folder.token)
         return host
 
     def guard(self, rented: RentedHost) -> RentedHost:

@@ -21,6 +21,8 @@ from remoterun.providers.aws.calls import Calls, Refused
 from remoterun.providers.base import NOT_MADE, Leftover, Roles
 
 POLICY = "remoterun"
+ANY = "*"
+"""In place of a bucket's name, in the policy of hosts as an older remoterun wrote it."""
 _MISSING, _EXISTS = "NoSuchEntity", "EntityAlreadyExists"
 
 
@@ -57,8 +59,8 @@ def find(calls: Calls) -> Roles:
     (host, saves), (guard, ends) = each(look, (settings.host_role, settings.guard_role))
     if host == guard == {}:  # nothing to compare
         return Roles(why_not=NOT_MADE)
-    buckets = re.findall(r":s3:::([a-z0-9.-]+)/hosts/\$", json.dumps(saves))
-    now, there = _documents(calls, buckets), {settings.host_role: saves, settings.guard_role: ends}
+    buckets = re.findall(r":s3:::([a-z0-9.*-]+)/hosts/\$", json.dumps(saves))
+    now, there = _documents(calls, {*buckets} - {ANY}), {settings.host_role: saves, settings.guard_role: ends}
     old = next((name for name, does in there.items() if does not in (None, now[name]["does"])), "")
     if saves and old != settings.host_role and settings.bucket not in (None, *buckets):
         host = {}
@@ -72,7 +74,7 @@ def make(calls: Calls, bucket: str, before: Roles) -> Roles:
     refuses is as it was `before`. Raises as `find`."""
     settings, made, why = calls.settings, dict[str, Any](), ""
     bound = {"PermissionsBoundary": settings.boundary} if settings.boundary else {}
-    buckets = tuple(sorted({*before.buckets, bucket}))
+    buckets = tuple(sorted({*before.buckets, bucket} - {ANY}))
     own = {"Tags": tags.specification("role", settings.tags)["Tags"]} if settings.tags else {}
     try:
         for name, documents in reversed(_documents(calls, buckets).items()):
@@ -94,8 +96,8 @@ def make(calls: Calls, bucket: str, before: Roles) -> Roles:
 
 
 def leftovers(calls: Calls) -> list[Leftover]:
-    """Those that there are."""
-    does = {calls.settings.host_role: "hosts save by it", calls.settings.guard_role: "AWS ends hosts by it"}
+    """Those that there are, by our own names: others are an organisation's."""
+    does = {AWS.host_role: "hosts save by it", AWS.guard_role: "AWS ends hosts by it"}
     there = [name for name in does if _unless(_MISSING, calls, "get_role", RoleName=name)]
     return [Leftover("role", name, does[name]) for name in there]
 

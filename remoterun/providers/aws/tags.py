@@ -75,8 +75,9 @@ def of_intent(intent: Intent, chosen: Offer, address: str, home: str, role: str 
         "version": __version__,
         "extra": f"{chosen.extra:g}",
     }
-    if chosen.price is not None:
-        values["price"] = f"{chosen.price:.5g}"
+    for name, dollars in (("price", chosen.price), ("limit", chosen.limit)):
+        if dollars is not None:
+            values[name] = f"{dollars:.5g}"
     if role:
         values["role"] = role
     named = {"Name": f"remoterun {intent.number}" if intent.number else "remoterun"}
@@ -117,6 +118,8 @@ def rented_of(instance: dict[str, Any], region: str, own: Sequence[str] = ()) ->
     known = offer(instance["InstanceType"], region, zone, spot=spot, price=_number(tags.get("price")))
     if (extra := _number(tags.get("extra"))) is not None:
         known = replace(known, extra=extra, disk=round(extra - ADDRESS, 5))
+    if (limit := _number(tags.get("limit"))) is not None:
+        known = replace(known, limit=limit)
     if "price" not in tags:  # what it costs was not known, such as with an image that has a price of its own
         known = replace(known, price=None, priced="", limit=None)
     state = STATES.get(instance["State"]["Name"], "pending")
