@@ -52,16 +52,6 @@ def open_soon(connections: Connections) -> None:
     threading.Thread(target=open_it, daemon=True).start()
 
 
-def login_ends(connections: Connections, seconds: float) -> float | None:
-    """When what is signed now for so many seconds ends before that, since the login does; None where it does not, or
-    where no bucket is named yet."""
-    for machine in connections.named_bucket():
-        with contextlib.suppress(NoBucket):  # it is gone, and will be made again
-            ends = archives.grants.expires(connections.archive(machine), seconds)
-            return ends if ends < time.time() + seconds - 60 else None
-    return None
-
-
 def bucket_region(connections: Connections) -> str:
     """Where the bucket is; empty where none is named yet."""
     for machine in connections.named_bucket():

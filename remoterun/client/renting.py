@@ -72,8 +72,6 @@ class Plan:
     """US dollars that the run has cost so far, on hosts that it had."""
     bucket_region: str = ""
     """Where the bucket is: what crosses regions costs. Empty where that is not known, or it is not Amazon's."""
-    login_ends: float | None = None
-    """When (seconds since 1970) the login ends, where that is before the run may."""
     roles: Roles = Roles()
     """Those that the provider has for a new host."""
     wait: float = WAIT_FOR_LOGIN
@@ -184,7 +182,6 @@ def plan(
         limited_by=limit[1],
         max_cost=_max_cost(rental, aws.max_cost),
         bucket_region=archiving.bucket_region(connections) if aws.endpoint is None else "",
-        login_ends=archiving.login_ends(connections, limit[0] * 3600),
         roles=roles,
     )
     if kept is None:

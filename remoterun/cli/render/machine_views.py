@@ -295,8 +295,7 @@ def plan_lines(plan: Plan, new: NewBucket | None = None) -> list[tuple[str, str]
         listed.append(("", "one by which AWS itself ends a host at its deadline;"))
         listed.append(("", "`roles = false` below [aws] in config.toml rents without them"))
     elif plan.needs_login:
-        known = f"yours ends {when(plan.login_ends)}" if plan.login_ends is not None else ""
-        listed.append(("login", f"{known}, before the run may:" if known else "if yours ends before the run does,"))
+        listed.append(("login", "if yours ends before the run does,"))
         listed.append(("", f"its host waits up to {_wait(plan)}, and ends without it"))
     if new is not None:
         first_line, *others = bucket_lines(new)
