@@ -345,7 +345,12 @@ class TestVersions:
 
         assert read("uploads/code", "two") == b"mine"
         assert read("uploads/code", "one") == b"other"
+        (theirs,) = (run for run in user.client.registry.runs() if run.host.name == "one")
+        original = user.client.runs.original(theirs.number)
+        assert [tree.recorded for tree in original.mounts.values()] == [False], "for that machine alone"
         assert read("uploads/code@2", "two") == b"other"
+        user.client.registry.uploads.forget_copy("code", user.place("one").home.id, None)
+        assert read("uploads/code", "two") == b"mine", "that it was copied there for a run makes it nobody's newest"
         before = user.client.registry.run("last").number
         with pytest.raises(UsageError, match="its newest version is `uploads/theirs@1`, on one") as caught:
             read("uploads/theirs", "two")

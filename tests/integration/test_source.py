@@ -742,6 +742,25 @@ def test_a_git_dir_of_another_work_tree(repo: Path, family: Path, tmp_path: Path
             snapshot(archive, include_untracked=True)
 
 
+@pytest.mark.parametrize("part", ["commondir", "objects", "refs", "refs/heads/main"])
+def test_a_git_dir_with_parts_of_another_one(repo: Path, tmp_path: Path, part: str) -> None:
+    """A folder `.git` of an archive whose objects, or branches, are those of a project that lies beside it."""
+    make_repo(archive := tmp_path / "archive")
+    write(archive / "evil.py", "pass\n")
+    commit(archive, "evil")
+    assert sent(snapshot(archive)) == on_disk(archive)
+    mine, other = archive / ".git" / part, repo / ".git" / part
+    if part == "commondir":
+        write(mine, "../../repo/.git\n")
+    else:
+        shutil.rmtree(mine, ignore_errors=True)
+        mine.unlink(missing_ok=True)
+        mine.symlink_to(other)
+    with pytest.raises(SourceError, match="leads to the git dir of another work tree") as caught:
+        snapshot(archive)
+    assert "no_git=True" in (caught.value.hint or "")
+
+
 def test_a_git_dir_that_lies_elsewhere(repo: Path, tmp_path: Path) -> None:
     """Made so by a person, who says that it belongs here."""
     (repo / ".git").rename(tmp_path / "apart")

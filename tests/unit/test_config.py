@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import grp
 import os
 import subprocess
 from dataclasses import replace
@@ -44,6 +45,19 @@ def test_a_home_that_others_may_write_says_nothing(config: Config, change: list[
     subprocess.run([*change, str(config.home)], check=True)
     with pytest.raises(ConfigError, match="others than you may write"):
         load({"REMOTERUN_HOME": str(config.home)})
+
+
+def test_a_group_of_the_users_own_may_write_above_the_home(config: Config) -> None:
+    """As on Debian, where each user has a group of that name, and a umask that lets it write."""
+    if os.geteuid() != 0:
+        pytest.skip("only root gives files away")
+    home = config.home / "home"
+    home.mkdir(0o700)
+    config.home.chmod(0o775)
+    assert load({"REMOTERUN_HOME": str(home)}).home == home
+    os.chown(config.home, -1, next(each.gr_gid for each in grp.getgrall() if each.gr_gid != os.getgid()))
+    with pytest.raises(ConfigError, match="others than you may write"):
+        load({"REMOTERUN_HOME": str(home)})
 
 
 def test_all_of_it(config: Config) -> None:

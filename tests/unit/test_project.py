@@ -126,6 +126,16 @@ def test_a_mount_that_is_typed_takes_the_place_of_one_at_the_same_path() -> None
     assert typed.pip == ("numpy", "torch")
 
 
+def test_an_agreement_is_for_its_requirements_too(top: Path) -> None:
+    (top / project.FILE).write_text('requirements = "needs.txt"')
+    digests = set()
+    for needs in ("six", "six\nother"):
+        (top / "needs.txt").write_text(needs)
+        subprocess.run(["git", "add", "needs.txt"], cwd=top, check=True)
+        digests.add(project.find(top).digest)
+    assert len(digests) == 2
+
+
 def test_an_agreement_is_for_one_file_and_for_its_whole_text(top: Path) -> None:
     said = [(top, TEXT), (top, f"{TEXT}#"), (top / "a", TEXT)]
     digests = {project.parse(text, folder / project.FILE).digest for folder, text in said}

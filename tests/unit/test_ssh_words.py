@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import shutil
 import subprocess
@@ -54,15 +55,20 @@ def test_the_installer_needs_no_quoting_that_a_shell_may_not_know() -> None:
 
 
 @pytest.mark.parametrize("shell", [name for name in SHELLS if name not in ("fish", "tcsh", "csh")])
+@pytest.mark.parametrize("group", ["own", "another"])
 @pytest.mark.parametrize("mode", [0o755, 0o1777, 0o775, 0o757, 0o2775])
-def test_every_sh_walks_up_from_the_home(tmp_path: Path, shell: str, mode: int) -> None:
-    """A home of this user, in a folder that others may or may not write."""
+def test_every_sh_walks_up_from_the_home(tmp_path: Path, shell: str, mode: int, group: str) -> None:
+    """A home of this user, in a folder that others, or a group of the user's name, may or may not write."""
     (tmp_path / "real" / "a b" / "agent").mkdir(0o700, parents=True)
+    if group == "another" and os.geteuid() != 0:
+        pytest.skip("only root gives folders to another group")
+    if group == "another":
+        os.chown(tmp_path / "real", -1, 12345)
     (tmp_path / "real").chmod(mode)
     (tmp_path / "home").symlink_to("real/a b")
     words = shlex.split(start_command(AgentBundle({}), str(tmp_path / "home"), "echo"))[3:]
     done = subprocess.run([shell, *(["sh"] if shell == "busybox" else []), *words], capture_output=True, text=True)
-    if mode in (0o755, 0o1777):
+    if mode in (0o755, 0o1777) or (group == "own" and mode in (0o775, 0o2775)):
         assert done.stdout.endswith(f" serve --home {tmp_path}/real/a b\n") and done.returncode == 0
     else:
         assert done.stdout.endswith(f" {tmp_path}/real\n") and done.returncode == 77

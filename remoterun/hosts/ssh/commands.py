@@ -12,11 +12,14 @@ _NO_PYTHON, _OLD_PYTHON, _BROKEN_PYTHON, _NOT_WRITABLE, _NOT_WRITTEN, _CUT, _OF_
 
 # Sets h to the real path of the home $1, which has an agent's folder. Ends unless that folder, the home and all above
 # are the user's or root's (whoever owns `/`, where root has another number), and others may not write there: whoever
-# may could put another agent in the place of ours. Above the home a sticky folder will do. As sshd's StrictModes.
+# may could put another agent in the place of ours. Above the home a sticky folder will do, and so will one that a group
+# of the user's own name may write. As sshd's StrictModes, and Debian's.
 _CHECK = (
     'h=$(CDPATH= cd "$1" && pwd -P) && [ -d "$h/agent" ] || exit 1; o() { echo $3; }; r=$(o $(ls -ldn /)); d=$h/agent; '
+    "g() { [ $4 = $(id -g) ] && [ $(id -gn) = $(id -un) ]; }; "
     'while p=${d:-/}; l=$(ls -ldn "$p"); { [ -O "$p" ] || case $(o $l) in 0|$r) ;; *) false;; esac; } && '
-    "case $l in d????-??-*) ;; d????????[tT]*) [ ${#d} -lt ${#h} ];; *) false;; esac || "
+    "case $l in d????-??-*) ;; d????????[tT]*) [ ${#d} -lt ${#h} ];; "
+    'd????w??-*) [ ${#d} -lt ${#h} ] && g $(ls -ldn "$p");; *) false;; esac || '
     f'{{ ls -ld "$p"; exit {_OF_OTHERS}; }}; [ "$d" ]; do d=${{d%/*}}; done; '
 )
 
