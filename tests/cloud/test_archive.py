@@ -133,7 +133,7 @@ def test_many_small_files_are_few_objects_and_few_requests(bucket: BucketPlace, 
 def test_an_upload_that_did_not_change_is_few_requests(bucket: BucketPlace, store: Store, tmp_path: Path) -> None:
     source = write_files(tmp_path / "source", FILES)
     with Way(store) as way:
-        config = Config(tmp_path / "home", aws=AWS(bucket.name, bucket.region, way.url))
+        config = Config(tmp_path / "home", aws=AWS(bucket.name, region=bucket.region, endpoint=way.url))
         for created in (True, False):
             way.requests = 0
             with Client(config) as client:

@@ -51,7 +51,7 @@ from remoterun.providers.base import Intent
 record = json.loads(sys.argv[2])
 intent = from_json(Intent, record)
 aws = AWS(Config(Path(sys.argv[1])))
-aws.roles(True)
+aws.roles("bucket")
 offers = aws.offers(intent.machine, True)
 print("ready", flush=True)
 aws.acquire(intent, offers, lambda text: None)

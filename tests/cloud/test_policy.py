@@ -43,8 +43,9 @@ def test_a_run_and_gc_need_no_more_than_the_policy_that_doctor_prints(cloud: Clo
     faults = [check for check in place.json("doctor", "aws", status=None) if check["ok"] is False]
     assert faults == []
     # and no less: without one of its actions the call is refused by its name, and before there is a host to pay for
+    made = len(cloud.machines)
     for action in ("s3:ListBucket", "s3:PutObject", "s3:GetObject", "ec2:RunInstances"):
         cloud.policy = least.replace(f'"{action}"', '"ec2:RunNothing"')
         refused = place.run("run", "-t", "quick", "-y", "--no-git", "--image", BASE_IMAGE, "true", status=125)
         assert f"these credentials may not do `{action}`" in refused.stderr
-        assert "remoterun doctor aws --policy" in refused.stderr and [*cloud.machines] == [machine.id]
+        assert "remoterun doctor aws --policy" in refused.stderr and len(cloud.machines) == made

@@ -185,9 +185,11 @@ def test_what_an_account_refuses_is_done_without(cloud: Cloud, client: Client, t
     gone(cloud)
     cloud.clock = 0.0
     assert f"alarm {rented.token}" in cloud.left_behind()
-    ended = client.aws.find(rented.token)
-    assert ended is not None and ended.state == "gone" and f"alarm {rented.token}" not in cloud.left_behind()
-    assert not ended.was_ended and "had hung" in ended.why
+    for _ in range(2):  # runs of the same host, or another client, ask that, too
+        ended = client.aws.find(rented.token)
+        assert ended is not None and ended.state == "gone" and not ended.was_ended and "had hung" in ended.why
+    (leftover,) = (each for each in client.aws.leftovers() if each.kind == "guard")
+    assert leftover.saves == 0.1 and client.aws.clear(leftover) and f"alarm {rented.token}" not in cloud.left_behind()
     cloud.denied = {"cloudwatch:PutMetricAlarm"}
     without = Client(tmp_path / "without", Settings(roles=False))
     rented, said = without.acquire(), list[str]()
@@ -198,7 +200,9 @@ def test_what_an_account_refuses_is_done_without(cloud: Cloud, client: Client, t
         (late,), bill = user.hosts.list(), user.hosts.bill(rented.began - 60)
         events = {event.state: event.at for event in cloud.machine(rented.id).events}
         ledger = (time.monotonic() - events["pending"]) / 3600 * (late.hourly or 0.0)
-        assert late.cost(time.time()) == pytest.approx(ledger, rel=0.2) == pytest.approx(bill.total.cost, rel=0.2)
+        seconds = 3 / 3600 * (late.hourly or 0.0)  # AWS's moments are whole ones
+        assert late.cost(time.time()) == pytest.approx(ledger, abs=seconds)
+        assert bill.total.cost == pytest.approx(ledger, abs=seconds)
         assert len(said) == 1 and f"{rented.id} should have ended 12 min " in said[0]
         user.hosts.end(rented.id)
     cloud.denied = set()

@@ -134,7 +134,7 @@ TABLE: list[tuple[tuple[str, ...], int, str, str]] = [
     (("logs", "7"), 2, "there is no run 7", "remoterun ps"),
     (("info", "last"), 2, "there is no run yet", "remoterun run"),
     (("stop", "3-5"), 2, "`3-5` is not a run number", "name each run by its number: 3 … 5"),
-    (("stop", "7", "8"), 2, "there is no run 7", "remoterun ps"),
+    (("stop", "7", "8"), 2, "there is no run 8", "remoterun ps"),
     (("logs", "7", "-n", "few"), 2, "`--tail`: `few` is not a whole number", "remoterun logs --help"),
     (("logs", "7", "8"), 2, r"unexpected extra argument\(s\) \(8\)", "remoterun logs --help"),
     (("rm", "runs/7"), 2, "there is no run 7", "remoterun ps"),

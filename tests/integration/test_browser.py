@@ -57,7 +57,7 @@ def test_a_token_reaches_the_browser_and_no_process_list(tmp_path: Path) -> None
     with HTTPServer(("127.0.0.1", 0), Page) as server:
         Thread(target=server.serve_forever, daemon=True).start()
         address = f"http://127.0.0.1:{server.server_port}/lab?token=aVerySecretOne"
-        env = {**os.environ, "BROWSER": f"{sys.executable} stand_in.py"}
+        env = {**os.environ, "BROWSER": f"{sys.executable} {tmp_path}/stand_in.py"}
         with subprocess.Popen(
             [sys.executable, "-c", SHOW], env=env, cwd=tmp_path, stdin=subprocess.PIPE, text=True
         ) as shows:
@@ -66,7 +66,7 @@ def test_a_token_reaches_the_browser_and_no_process_list(tmp_path: Path) -> None
             until(lambda: (tmp_path / "saw").exists() and (tmp_path / "saw").read_text() == address)
             lines = command_lines()
             assert not [line for line in lines if b"aVerySecretOne" in line]
-            (shown,) = [line.split(b"\0")[2].decode() for line in lines if b"stand_in.py" in line]
+            (shown,) = {line.split(b"\0")[2].decode() for line in lines if b"%s/stand_in.py\0" % bytes(tmp_path) in line}
             assert urllib.request.urlopen(shown, timeout=60).geturl() == address
             rebound = urllib.request.Request(shown, headers={"Host": shown.split("/")[2].replace("127.0.0.1", "evil")})
             with pytest.raises(urllib.error.HTTPError, match="403") as refused:
