@@ -261,6 +261,13 @@ def test_roles_that_do_less_or_more_than_ours(cloud: Cloud, client: Client) -> N
     refused = again.aws.roles("first")
     assert refused.writer and "iam:PutRolePolicy" in refused.why_not and policy() == json.dumps(anywhere)
     cloud.denied = set()
+    theirs = json.loads(now)  # an administrator has added something, which stays
+    theirs["Statement"].append({"Effect": "Allow", "Action": "kms:GenerateDataKey", "Resource": "*"})
+    calls("iam", "put_role_policy", region, **{**put, "PolicyDocument": json.dumps(theirs)})
+    extended = Client(client.home, Settings(bucket="first"))
+    extended.aws.release(extended.acquire())
+    assert policy() == json.dumps(theirs)
+    calls("iam", "put_role_policy", region, **put)
     assert Client(client.home, Settings(bucket="first")).acquire().writer
     assert policy() == now.replace(', "arn:aws:s3:::second/hosts/${aws:userid}/*"', "")
 
@@ -285,6 +292,7 @@ def test_names_tags_and_a_boundary_that_an_organisation_demands(cloud: Cloud, cl
         assert role["PermissionsBoundary"]["PermissionsBoundaryArn"] == boundary
         assert role["Tags"] == [{"Key": "CostCenter", "Value": "42"}]
     assert cloud.roles_made() == ["profile team-hosts", "role team-guard", "role team-hosts"]
+    assert roles.leftovers(calls) == [], "they are the organisation's"
     (machine,) = cloud.alive()
     ec2 = ec2_backends[cloud.account][region]
     marked = [id.partition("-")[0] for id, labels in ec2.tags.items() if own.items() <= labels.items()]

@@ -66,7 +66,8 @@ def test_a_token_reaches_the_browser_and_no_process_list(tmp_path: Path) -> None
             until(lambda: (tmp_path / "saw").exists() and (tmp_path / "saw").read_text() == address)
             lines = command_lines()
             assert not [line for line in lines if b"aVerySecretOne" in line]
-            (shown,) = {line.split(b"\0")[2].decode() for line in lines if b"%s/stand_in.py\0" % bytes(tmp_path) in line}
+            program = b"%s/stand_in.py\0" % bytes(tmp_path)
+            (shown,) = {line.split(b"\0")[2].decode() for line in lines if program in line}
             assert urllib.request.urlopen(shown, timeout=60).geturl() == address
             rebound = urllib.request.Request(shown, headers={"Host": shown.split("/")[2].replace("127.0.0.1", "evil")})
             with pytest.raises(urllib.error.HTTPError, match="403") as refused:

@@ -236,6 +236,15 @@ def test_a_month_may_not_cost_more_than_its_limit(connections: Connections, fold
     assert caught.value.hint is not None and "max_cost=20.00   is what is left of it" in caught.value.hint
     with pytest.raises(UsageError, match="price of this host is not known"):
         billing.check_month(connections, None, now)
+    unknown = RentedHost("i-8", "rr-y-1", "running", replace(offer, price=None), now, now + 20000, owner="bob@box")
+    folders._keep(unknown)
+    with pytest.raises(UsageError, match="price of a host that runs is not known"):
+        billing.check_month(connections, 1.0, now)
+    spot = replace(offer, price=1.0, limit=3.5, spot=True)  # its price may come to the one on demand
+    folders._keep(replace(unknown, offer=spot))
+    with pytest.raises(UsageError, match=r"can come to \$40\.00 more"):
+        billing.check_month(connections, 1.0, now)
+    folders.forget("rr-y-1")
     one, other = rented(connections, key="a"), rented(connections, key="b")  # two shells that rent at once
     for run in (one, other):
         connections.registry.rent(run, Renting(now + 1e6, most=12.0))

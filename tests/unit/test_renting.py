@@ -205,6 +205,8 @@ def test_a_limit_in_dollars_needs_a_price(rental: dict[str, float], own: float |
     assert (f", so {named} can't be kept" in caught.value.message) is bool(named)
     assert caught.value.hint is not None and 'pay="unknown"   agrees to that' in caught.value.hint
     if named:
+        assert ("without that limit, max_hours=2" in caught.value.hint) is ("built-in" not in named)
+        assert 'max_hours=2 pay="unknown"' in caught.value.hint
         with pytest.raises(UsageError, match="can't be kept"):
             renting.agreed(plan, UNKNOWN)
     else:
@@ -234,6 +236,22 @@ def test_what_is_rented_without_a_question(price: float | None, pay: float | Non
         wanted = 'pay="unknown"' if price is None else f"pay={price:.2f}"
         assert at in caught.value.message and caught.value.hint == f"{wanted}   agrees to that"
         assert renting.agreed(each, parse_price(wanted.partition("=")[2].strip('"'))) is each, "and the hint mends it"
+
+
+def test_a_further_attempt_costs_no_more_than_was_agreed_to() -> None:
+    """Or than is agreed to without a question; of several types, those that fit."""
+    cheap, dear = Offer("g4dn.xlarge", price=0.5), Offer("p5.48xlarge", price=55.0)
+    both = Plan(T4, (cheap, dear), 2.0, 600.0, 1)
+    for pay in (0.5, 5.0, None):
+        assert renting.agreed_before(both, pay).offers == (cheap,)
+    assert renting.agreed_before(both, 55.0).offers == both.offers
+    for pay in (0.5, None):
+        with pytest.raises(UsageError, match=r"for \$55.00 an hour"):
+            renting.agreed_before(replace(both, offers=(dear,)), pay)
+    unknown = replace(both, offers=(replace(dear, price=None),))
+    assert renting.agreed_before(unknown, None) is not None
+    with pytest.raises(UsageError, match="price that is not known"):
+        renting.agreed_before(unknown, 55.0)
 
 
 def test_what_is_typed_after_pay() -> None:
