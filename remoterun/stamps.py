@@ -154,7 +154,8 @@ class Stamps:
         try:
             yield
         except (sqlite3.Error, OSError) as error:
-            damaged = isinstance(error, sqlite3.Error) and _is_damage(error)
+            code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF
+            damaged = isinstance(error, sqlite3.Error) and code not in _NOT_DAMAGED
             if self._db is not None:
                 with contextlib.suppress(sqlite3.Error):
                     self._db.close()
@@ -188,10 +189,6 @@ def _own_line(file: str | Path | int) -> str:
             return ""  # there is more in it than we wrote
         return f"{status.st_ino} {status.st_size} {status.st_mtime_ns}\n"
     return ""
-
-
-def _is_damage(error: sqlite3.Error) -> bool:
-    return getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF not in _NOT_DAMAGED
 
 
 def _stamp(status: os.stat_result) -> bytes:

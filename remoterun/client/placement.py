@@ -102,7 +102,8 @@ def choose_machine(
         )
     if told:
         note("; ".join(told))
-    return connections.session(min(answers, key=_rank).machine)
+    least = min(answers, key=lambda each: (not each.free, each.there.before))  # of several the first of the pool
+    return connections.session(least.machine)
 
 
 def fitting(
@@ -171,11 +172,6 @@ def _elsewhere(other: Run, machine: MachineType) -> UsageError:
         f"run {other.number} is on `{other.where}`, and what waits for it would be on `{machine.name}`",
         hint=f"remoterun wait {other.number} && remoterun run …\nor both on one machine: `machine={other.host.name}`",
     )
-
-
-def _rank(answer: _Answer) -> tuple[bool, int]:
-    """The least one gets the run; of several the first of the pool."""
-    return not answer.free, answer.there.before
 
 
 def _answer(connections: Connections, machine: MachineType, request: RunRequest) -> _Answer:

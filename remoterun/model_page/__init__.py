@@ -6,5 +6,3 @@ libraries.py    the page itself; ml5.js, p5 and its typeface, which npm installs
 
 from remoterun.model_page.libraries import libraries
 from remoterun.model_page.models import PageModel, find, local_model, refresh
-
-__all__ = ["PageModel", "find", "libraries", "local_model", "refresh"]

@@ -54,7 +54,11 @@ class HostFolder:
         self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
         for name in ("host_key", "key"):
             if not (self.path / f"{name}.pub").exists():
-                self._make_key(name)
+                from remoterun.hosts.ssh.login import new_key
+
+                private, public = new_key(self.token)
+                self.write(name, private)
+                self.write(f"{name}.pub", public + "\n")
         if not (self.path / "intent.json").exists():
             self.write("intent.json", encode(intent).decode())
 
@@ -144,10 +148,3 @@ class HostFolder:
     def _quoted(self, name: str) -> str:
         """The path of a file as ssh's configuration takes it."""
         return '"' + str(self.path / name).replace("%", "%%") + '"'
-
-    def _make_key(self, name: str) -> None:
-        from remoterun.hosts.ssh.login import new_key
-
-        private, public = new_key(self.token)
-        self.write(name, private)
-        self.write(f"{name}.pub", public + "\n")

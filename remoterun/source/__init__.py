@@ -27,19 +27,6 @@ from remoterun.source.repository import NoRepository, find_repository
 from remoterun.source.tree import Source, named
 from remoterun.source.work_tree import DIFF_LIMIT, work_tree_source
 
-__all__ = [
-    "DIFF_LIMIT",
-    "Imported",
-    "NoRepository",
-    "Requirements",
-    "Source",
-    "as_requirements",
-    "imported",
-    "listed_in",
-    "mentioned",
-    "snapshot",
-]
-
 
 def snapshot(
     start: Path, *, commit_ref: str | None = None, include_untracked: bool = False, no_git: bool = False

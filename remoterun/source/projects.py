@@ -144,12 +144,9 @@ def _locked(content: dict[str, Any]) -> list[str]:
             waiting.append((found, tuple(edge.get("extra", ())), str(edge.get("marker", condition))))
     wanted = [package for package in packages if id(package) in needed and not _own(package)]
     indexes = dict.fromkeys(index for package in wanted if (index := package["source"].get("registry")))
-    lines = [f"--extra-index-url {index}" for index in indexes if "://" in index and not _is_usual(index)]
+    others = [index for index in indexes if "://" in index and urlsplit(index).path.rstrip("/") != _USUAL]
+    lines = [f"--extra-index-url {index}" for index in others]
     return lines + [_line(package, needed[id(package)]) for package in wanted]
-
-
-def _is_usual(index: str) -> bool:
-    return urlsplit(index).path.rstrip("/") == _USUAL
 
 
 def _own(package: dict[str, Any]) -> bool:

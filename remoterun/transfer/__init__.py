@@ -13,6 +13,16 @@ from typing import TYPE_CHECKING
 
 from remoterun.on_use import on_use
 
+_NAMES = {
+    "answers": ("contents", "missing_blobs"),
+    "destination": ("Fetched",),
+    "downloads": ("Download", "download"),
+    "fetching": ("Choice", "Conflict", "fetch_manifest", "place", "refuse"),
+    "progress": ("Progress",),
+    "reading": ("Reading", "read_entries", "read_tree"),
+    "sending": ("Sent", "send_blobs", "send_tree"),
+}
+
 if TYPE_CHECKING:
     from remoterun.transfer.answers import contents, missing_blobs
     from remoterun.transfer.destination import Fetched
@@ -22,36 +32,6 @@ if TYPE_CHECKING:
     from remoterun.transfer.reading import Reading, read_entries, read_tree
     from remoterun.transfer.sending import Sent, send_blobs, send_tree
 else:
-    __getattr__ = on_use(
-        __name__,
-        {
-            "answers": ("contents", "missing_blobs"),
-            "downloads": ("Download", "download"),
-            "fetching": ("Choice", "Conflict", "fetch_manifest", "place", "refuse"),
-            "destination": ("Fetched",),
-            "progress": ("Progress",),
-            "reading": ("Reading", "read_entries", "read_tree"),
-            "sending": ("Sent", "send_blobs", "send_tree"),
-        },
-    )
+    __getattr__ = on_use(__name__, _NAMES)
 
-
-__all__ = [
-    "Choice",
-    "Conflict",
-    "Download",
-    "Fetched",
-    "Progress",
-    "Reading",
-    "Sent",
-    "contents",
-    "download",
-    "fetch_manifest",
-    "missing_blobs",
-    "place",
-    "read_entries",
-    "read_tree",
-    "refuse",
-    "send_blobs",
-    "send_tree",
-]
+__all__ = [name for names in _NAMES.values() for name in names]

@@ -239,7 +239,8 @@ class RunSpec(HandedOn):
         for shown in self.notify:
             require(bool(PRINTABLE.match(shown)) and len(shown) < 300, "who gets word of it has no such name")
         for mount in self.mounts:
-            _check_place(mount.place)
+            require(bool(mount.place), "a mount without a place")
+            _check_path(mount.place[1:] if mount.place.startswith("/") else mount.place)
             mount.resource.check()
         about = self.environment
         known = about.variant in ("cpu", "gpu", PYTHON, NONE)
@@ -288,11 +289,6 @@ def check_variables(variables: Any) -> Dict[str, str]:
 def _check_name(name: Any) -> None:
     if not isinstance(name, str) or not VARIABLE.match(name):
         raise SpecError("%s is not the name of an environment variable" % show(str(name)[:80]))
-
-
-def _check_place(place: str) -> None:
-    require(bool(place), "a mount without a place")
-    _check_path(place[1:] if place.startswith("/") else place)
 
 
 def _check_path(path: str) -> None:

@@ -26,6 +26,8 @@ UNFLUSHED = 128 << 10
 """Bytes of a blob up to which it is not flushed to the disk."""
 _OURS = token()
 """A process in another container, or after a power cut, may have our number."""
+_UMASK = os.umask(0o077)
+os.umask(_UMASK)
 
 
 class BlobReceiver:
@@ -62,7 +64,7 @@ class BlobReceiver:
         known by its size (`Blobs.has`), and sent again."""
         if hashlib.sha256(content).digest() != digest:
             raise damaged(digest.hex())
-        temporary = _temporary_name()
+        temporary = "in-%d-%s%x" % (os.getpid(), _OURS, next(_numbers))
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         descriptor = os.open(temporary, flags, 0o444, dir_fd=self._tmp)
         try:
@@ -166,16 +168,3 @@ def blob_named(header: Dict[str, Any]) -> Tuple[str, int]:
     if type(size) is not int or not 0 <= size <= LARGEST:
         raise HomeError("bad_stream", "a blob of %.40r bytes" % (size,))
     return digest, size
-
-
-def _temporary_name() -> str:
-    return "in-%d-%s%x" % (os.getpid(), _OURS, next(_numbers))
-
-
-def _umask() -> int:
-    mask = os.umask(0o077)
-    os.umask(mask)
-    return mask
-
-
-_UMASK = _umask()

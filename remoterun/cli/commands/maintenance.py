@@ -268,7 +268,9 @@ def examine(client: Client, machine: MachineType) -> Examined:
     try:
         client.machines.session(machine)
     except HostError as error:
-        return Examined(machine, [_unreachable(error)])
+        faulty = next((name for kind, name in _FAULTS.items() if isinstance(error, kind)), "link")
+        detail = error.message + (f" ({error.evidence.splitlines()[-1]})" if error.evidence else "")
+        return Examined(machine, [MachineCheck(faulty, False, detail, error.hint)])
     checks: list[MachineCheck] = []
     if machine.host is not None:
         checks.append(MachineCheck("link", True, f"{machine.host} answered"))
@@ -280,12 +282,6 @@ def examine(client: Client, machine: MachineType) -> Examined:
         clock = check.time if check.name == "clock" else None
         checks.append(check if clock is None else _clock(clock, asked, answered))
     return Examined(machine, checks)
-
-
-def _unreachable(error: HostError) -> MachineCheck:
-    faulty = next((name for kind, name in _FAULTS.items() if isinstance(error, kind)), "link")
-    detail = error.message + (f" ({error.evidence.splitlines()[-1]})" if error.evidence else "")
-    return MachineCheck(faulty, False, detail, error.hint)
 
 
 def _clock(theirs: float, asked: float, answered: float) -> MachineCheck:

@@ -253,7 +253,9 @@ def _show_plan(client: Client, prepared: Prepared, plan: Plan | None, new: NewBu
     if type_.pool:
         render.out(f"machine    {type_.name}: the first of {', '.join(type_.pool)} that is free")
     else:
-        render.out(f"machine    {type_.name} ({where}), engine {type_.engine}, {_gpus(request, type_)}")
+        count = type_.gpus if request.gpus is None else request.gpus
+        gpus = "all of its GPUs" if count == ALL_GPUS else counted(count, "GPU")
+        render.out(f"machine    {type_.name} ({where}), engine {type_.engine}, {gpus}")
     if plan is not None:
         if plan.instead is not None:
             render.out_text(f"{'':<11}{plan.instead}", hang=11)
@@ -287,8 +289,3 @@ def _show_plan(client: Client, prepared: Prepared, plan: Plan | None, new: NewBu
 
 def _numbers(client: Client, runs: Sequence[int | str]) -> tuple[int, ...]:
     return tuple(client.registry.run(run).number for run in runs)
-
-
-def _gpus(request: RunRequest, machine: MachineType) -> str:
-    count = machine.gpus if request.gpus is None else request.gpus
-    return "all of its GPUs" if count == ALL_GPUS else counted(count, "GPU")

@@ -428,7 +428,8 @@ def bill(found: Bill, by: str, as_json: bool) -> None:
     for row in found.rows(by):
         cost = dollars(row.cost) + ("" if row.complete else " + ?") if row.hours else "no host"
         own = dollars(said.get(row.name)) if by == "day" else ""
-        rows.append([row.name, _brief_hours(row.hours), dollars(row.idle or None), cost, own])
+        shown = "<0.01" if 0 < row.hours < 0.01 else f"{row.hours:.2f}" if row.hours else ""
+        rows.append([row.name, shown, dollars(row.idle or None), cost, own])
     heads = [Column(by.upper(), least=10)]
     heads += [
         Column(head, right=True, drop=drop) for head, drop in (("HOURS", 2), ("IDLE", 1), ("COST", 0), ("AWS", 3))
@@ -451,10 +452,6 @@ def bill(found: Bill, by: str, as_json: bool) -> None:
         monthly = "" if found.monthly is None else f", {dollars(found.monthly)} a month"
         line(f"The bucket holds {size(found.stored)}{monthly}")
         line("  `remoterun machines df aws` shows what takes it, and `remoterun rm runs --older 30d` frees some")
-
-
-def _brief_hours(count: float) -> str:
-    return "<0.01" if 0 < count < 0.01 else f"{count:.2f}" if count else ""
 
 
 def leftovers(found: Sequence[Leftover], as_json: bool) -> None:

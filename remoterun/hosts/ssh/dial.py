@@ -53,7 +53,9 @@ def dial(settings: SSHSettings, deadlines: Deadlines) -> Way:
         except OSError as error:
             problems[address] = error
             continue
-        _tune(sock, deadlines.silence)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # Nagle's algorithm costs 40 ms per connection
+        if sys.platform == "linux":  # the kernel ends a connection on which nothing that was sent arrives
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(deadlines.silence * 1000))
         return Way(sock, address)
     what, hint = "does not answer", "is the machine on, and are you on its network or VPN?"
     if any(error.errno == errno.ECONNREFUSED for error in problems.values()):
@@ -116,11 +118,3 @@ def _resolve_name(settings: SSHSettings) -> list[str]:
             hint=f"check the spelling, or give `{settings.target.host}` a HostName in ~/.ssh/config",
         ) from error
     return [str(address[0]) for _, _, _, _, address in found]
-
-
-def _tune(sock: socket.socket, silence: float) -> None:
-    """Turns off Nagle's algorithm, which costs 40 ms per connection, and lets the kernel end a connection on which
-    nothing that was sent arrives."""
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    if sys.platform == "linux":
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(silence * 1000))
