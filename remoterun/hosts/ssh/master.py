@@ -79,7 +79,7 @@ class Master:
         if self.path.exists():
             self._control("check")  # raises where the master is slow; `auto` removes the socket of one that was killed
         options = ["-N", "-o", "ControlMaster=auto", "-o", f"ControlPersist={max(1, round(idle))}", *_ALIVE]
-        options += ["-o", "ClearAllForwardings=yes", "-o", "RemoteCommand=none"]
+        options += [*_NO_FORWARDING, "-o", "ClearAllForwardings=yes", "-o", "RemoteCommand=none"]
         options += ["-o", "BatchMode=yes"] if batch else []
         if self.settings.host_key_check is HostKeyCheck.NO:
             options += ["-o", "StrictHostKeyChecking=ask"]
