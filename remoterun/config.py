@@ -150,7 +150,8 @@ def unshared(folder: Path, error: type[RemoterunError], exists: bool = False) ->
             if writable or not owned or stat.S_ISLNK(status.st_mode):
                 about = f"mode {status.st_mode & 0o7777:04o}, of user {status.st_uid}"
                 hint = f"set {HOME_VARIABLE} to a folder that only you may write"
-                hint = f"chmod go-w {place}   or {hint}" if owned else hint
+                mends = f"chmod go-w {place}   or, above the home, chmod +t where a group has to write there"
+                hint = f"{mends}; else {hint}" if owned else hint
                 raise error(f"others than you may write to `{place}` ({about}), and could replace what runs", hint=hint)
     return real
 

@@ -69,7 +69,8 @@ def install_error(name: str, home: str, python: str, status: int | None, said: s
     elif status == _OF_OTHERS:
         folder = (re.search(r" (/[\w./@%+,-]*)$", said) or ("", home))[1]
         what = f"others than you may write to `{folder}` on `{name}`, and could replace the agent"
-        hint = f"chmod go-w {folder}   on that machine, if it is yours; else another `home` for `{name}` in the config"
+        hint = f"chmod go-w {folder}   on that machine, or, above the home, chmod +t where a group has to write there"
+        hint += f"; else another `home` for `{name}` in the config"
     elif status == _NOT_WRITABLE:
         what = f"`{home}` on `{name}` can't be written"
         hint = f'choose another folder with `home = "…"` for `{name}` in the config'
