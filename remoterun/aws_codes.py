@@ -58,7 +58,8 @@ _LOGIN: tuple[tuple[Collection[str], str, str], ...] = (
 
 
 FREE_PLAN, _MARKETPLACE = "not eligible for Free Tier", "accept terms and subscribe"
-"""What AWS says, instead of a code of its own, to an account on its free plan, and of an image of its Marketplace."""
+"""Parts of messages by which AWS refuses an account on its free plan, and an image of its Marketplace: they have no
+code of their own."""
 POLICY = "remoterun doctor aws --policy   prints the policy with everything that is needed"
 _SUPPORT = "https://support.console.aws.amazon.com/support/home   of the kind Account and billing, which costs nothing"
 _ACCOUNT = {

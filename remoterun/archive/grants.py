@@ -68,8 +68,8 @@ def downloads(
 
 
 def grant_for_run(archive: Archive, place: RunPlace, seconds: float) -> Grant:
-    """What the newest host of a run may write, for so many seconds: by its role, if it has one; else, or where that is
-    refused, by a form, at the longest until the credentials end."""
+    """The permission of the newest host of a run to write, for so many seconds: by its role, if it has one; without
+    one, or where the role is refused, by a form, which ends with the credentials at the latest."""
     signed = _grant(archive, place.folders[0], seconds, MOST_OBJECT)
     if not any(place.writers[-1:]):
         return signed

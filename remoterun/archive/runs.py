@@ -250,8 +250,8 @@ def _new(logs: Sequence[Log], offsets: dict[str, int], timed: bool, ended: bool)
 def measured(
     archive: Archive, place: RunPlace, asked: api.Measured, add: Callable[[str, bytes], None]
 ) -> tuple[list[str], api.MeasuredUntil]:
-    """What a host would answer to `measured`: (names, how far the points go), which `add` gets. The archive has them
-    once the run has ended. Raises as `read_record`."""
+    """The answer of a host to `measured`, from the archive, which has it once the run has ended: (names, how many
+    points there are). `add` gets the points. Raises as `read_record`."""
     status, folder, names = read_record(archive, place).status, place.folders[0], list[str]()
     with suppress(NotFound):
         folder, names = _newest(archive, place.folders, "metrics.names", MOST_NAMES, _names, "its metrics are")

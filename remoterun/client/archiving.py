@@ -86,7 +86,7 @@ def access(
 
 
 def grant(connections: Connections, run: Run) -> Grant:
-    """What a run's host may write, for as long as it may need to."""
+    """The permission of a run's host to write to the bucket, for as long as it may need it."""
     return archives.grants.grant_for_run(archive_of(connections, run), place_of(run), _needed(run))
 
 

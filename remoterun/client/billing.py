@@ -66,7 +66,7 @@ class Bill:
     stored: int | None = None
     """The bytes that the bucket holds now; None where there is none that can be asked."""
     monthly: float | None = None
-    """What they cost a month in US dollars; None where the bucket is not Amazon's."""
+    """US dollars a month for these bytes; None where the bucket is not Amazon's."""
 
     @property
     def total(self) -> Row:

@@ -335,7 +335,8 @@ def _mount(
 def _send_saved(
     connections: Connections, resource: Resource, tree: SavedTree, session: Session, progress: Progress
 ) -> ResourceRef:
-    """What a run had mounted on that machine. What `gc` has freed there is resolved anew, if we have a record of it."""
+    """The tree that a run had mounted on that machine. If `gc` has freed files of it there, the mount is resolved anew,
+    as far as this client has a record of it."""
     try:
         tree.send(session, progress)
     except UsageError:

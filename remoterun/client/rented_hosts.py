@@ -268,7 +268,7 @@ class RentedHosts:
         return made
 
     def bill(self, since: float, note: Callable[[str], None] = unheard, ask_aws: bool = False) -> Bill:
-        """What hosts have cost since a moment (seconds since 1970), see `billing.bill`; and what the bucket holds."""
+        """The cost of hosts since a moment (seconds since 1970), see `billing.bill`, and the size of the bucket."""
         found = billing.bill(self._connections, since, time.time(), note, ask_aws)
         try:
             for machine in self._connections.named_bucket():

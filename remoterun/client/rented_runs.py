@@ -120,8 +120,9 @@ def ask_provider(connections: Connections, run: Run) -> RentedHost | None:
 
 
 def met(connections: Connections, host: RentedHost) -> RentedHost:
-    """What every command does with a host that it meets: it says that one should have ended, and what it costs; and it
-    lets the provider end one of this home that has no guard, or says why that can't be. The host then."""
+    """Inspect a host of which the provider has just told: warn, once a command, of one that should have ended, with its
+    price; give one of this home that has no guard a new one, or warn why that can't be. Returns the host as it is
+    then."""
     says, now = "", time.time()
     if host.late(now):
         ago, costs = duration(now - host.deadline), "" if host.hourly is None else f" and costs {hourly(host.hourly)}"

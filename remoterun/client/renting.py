@@ -31,6 +31,7 @@ DEAR = 5.0
 """US dollars an hour from which on a new host is agreed to by its price alone."""
 COST = 20.0
 """US dollars that a run may cost for which nobody has named a limit."""
+BUILT_IN = f"the built-in limit of ${COST:g}"
 IDLE = 600.0
 """Seconds that a host stays after its last run."""
 ATTEMPTS_ON_SPOT = 3
@@ -65,7 +66,7 @@ class Plan:
     instead: str | None = None
     """Why another type stands in for the one that was asked for."""
     limited_by: str = ""
-    """What the hours come from, for people, or what can't be kept without a price: "--max-hours 2"; empty: nothing."""
+    """The limit that gives the hours, or that can't be kept without a price, in words: "--max-hours 2"; empty: none."""
     max_cost: float | None = None
     """US dollars that the run may cost; None without such a limit."""
     had: float | None = None
@@ -109,7 +110,7 @@ def agreed(plan: Plan, pay: float | None = None) -> Plan:
         lost, hint = "", 'pay="unknown"   agrees to that'
         if plan.max_cost is not None:
             lost = f", so {plan.limited_by} can't be kept"
-            without = "" if "built-in" in lost else "without that limit, "
+            without = "" if plan.limited_by == BUILT_IN else "without that limit, "
             hint = f"{without}max_hours=2 {hint}; `max_hours` may also stand at the machine, in config.toml"
         raise UsageError(f"{rents} at a price that is not known{lost}", hint=hint)
     if price is not None and not is_there and price > most + 0.005:
@@ -404,7 +405,7 @@ def hours(machine: MachineType, offers: tuple[Offer, ...], own: float | None = N
     if most is None:
         return limit, named
     price, is_own = _highest(offers), rental.max_cost is not None
-    by = f"--max-cost {most:g}" if is_own else "`max_cost` of [aws]" if own else f"the built-in limit of ${COST:g}"
+    by = f"--max-cost {most:g}" if is_own else "`max_cost` of [aws]" if own else BUILT_IN
     if price is None:
         return limit, by
     paid = most / price if price else limit

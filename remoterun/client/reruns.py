@@ -183,9 +183,9 @@ def read_spec(connections: Connections, number: int | str) -> tuple[Run, Store, 
 def _found(
     connections: Connections, run: Run, store: Store, mount: Mount, found: ResolvedMount | None, trusted: bool
 ) -> SavedTree | None:
-    """What the host of a run `found` for a mount. None where it has that no more, or the archive is read: then the
-    mount is resolved anew, as on any other home, by what this client recorded: the version of an upload of ours that
-    the run read, or a run. Raises `UsageError` for what it did not record."""
+    """The tree that the host of a run `found` for a mount. None where the host has it no more, or the archive is read:
+    then the mount is resolved anew, as on any other home, by the records of this client: the version of an upload of
+    ours that the run read, or a run. Raises `UsageError` where there is no such record."""
     typed, uploads = mount.resource, connections.registry.uploads
     versions = uploads.versions(typed.name, typed.version) if typed.kind == "uploads" else []
     read = any(

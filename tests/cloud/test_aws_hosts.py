@@ -116,6 +116,22 @@ def gone(cloud: Cloud) -> None:
     until(lambda: all(each.state == "terminated" for each in cloud.machines.values()), 120, "all hosts are gone")
 
 
+@pytest.mark.parametrize(
+    "saved", ["[]", "null", "{", '{"NAME": "x"}', '{"NAME": [NaN, "2026-11-30"]}', '{"NAME": [0, "2026-11-30"]}']
+)
+def test_a_price_that_was_saved_is_believed_where_it_is_one(cloud: Cloud, client: Client, saved: str) -> None:
+    """Else AWS's Price List is asked anew, and once."""
+    cloud.prices["eu-central-1", "g6.xlarge"] = 2.5
+    client.home.mkdir()
+    name = f"eu-central-1 g6.xlarge in {time.strftime('%Y-%m')}"
+    (client.home / "prices.json").write_text(saved.replace("NAME", name))
+    machine = MachineType("l4", rental=Rental("aws", ("g6.xlarge",), region="eu-central-1"))
+    asked = len(cloud.calls_of("GetProducts"))
+    for _ in range(2):
+        assert {offer.price for offer in client.aws.offers(machine, True)} == {2.5}
+        assert len(cloud.calls_of("GetProducts")) == asked + 1
+
+
 # --- a host that comes ---
 
 

@@ -54,11 +54,13 @@ def end_waiting(home: Home, run: RunFolder, reason: Reason, message: Optional[st
 
 def end_hopeless(home: Home) -> Set[str]:
     """End the runs whose `--after` has failed, each of which may be what another one waits for. Returns the runs that
-    need no supervisor then: another process may end some at the same time, which is not looked at again."""
+    need no supervisor then. That set is older than what another process ends meanwhile: it starts no supervisor for the
+    runs behind those."""
     ended = True
     while ended:
-        ended, asleep = False, queue.asleep(home)
-        for key in queue.decided(home):
+        ended = False
+        asleep, ready = queue.waiting(home)
+        for key in ready:
             with contextlib.suppress(OSError, ValueError):
                 run = home.run(key)
                 failed = awaited_runs(home, run.spec()).failed

@@ -110,21 +110,24 @@ def wait_for_others(home: Home, spec: RunSpec) -> None:
 
 
 def asleep(home: Home) -> Set[str]:
-    """The runs that need no supervisor while they wait: all but the first of each line, and four at once of those whose
-    others have ended. On a rented host none: each follows its notices and its deadline. Takes no lock."""
+    """The runs that need no supervisor while they wait. Takes no lock."""
+    return waiting(home)[0]
+
+
+def waiting(home: Home) -> Tuple[Set[str], List[str]]:
+    """(the runs that need no supervisor while they wait, those that waited for the ends of others, all of which have
+    ended). Takes no lock.
+
+    A supervisor has only the first run of each line, and four at once of the second kind. On a rented host each run has
+    one, which follows the host's notices and its deadline.
+    """
     if home.rental.terms() is not None:
-        return set()
+        return set(), []
     every = lines(home)
-    waiting = {key for line in every.values() for key, _ in line}
-    return waiting.difference(decided(home)[:4], (_first(home, line) for line in every.values()))
-
-
-def decided(home: Home) -> List[str]:
-    """The runs that waited for the ends of others, all of which have ended, in the order of arrival. Takes no lock."""
-    every = lines(home)
-    waiting = {key for line in every.values() for key, _ in line}
-    ends = functools.lru_cache(None)(lambda key: key not in waiting and not _goes_on(home, key))
-    return [key for key, ticket in every["after"] if all(map(ends, ticket["after"]))]
+    keys = {key for line in every.values() for key, _ in line}
+    ends = functools.lru_cache(None)(lambda key: key not in keys and not _goes_on(home, key))
+    ready = [key for key, ticket in every["after"] if all(map(ends, ticket["after"]))]
+    return keys.difference(ready[:4], (_first(home, line) for line in every.values())), ready
 
 
 def held(home: Home) -> Dict[str, Dict[str, Any]]:

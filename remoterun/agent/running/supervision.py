@@ -79,8 +79,8 @@ def revive(home: Home, keys: Iterable[str] = (), ended: bool = False) -> None:
             return
         from . import queue
 
-        asleep = queue.asleep(home)
-        if queue.decided(home):
+        asleep, ready = queue.waiting(home)
+        if ready:
             from .ending import end_hopeless
 
             asleep = end_hopeless(home)

@@ -194,7 +194,7 @@ class Stream:
         return b"".join(self.parts(most))
 
     def parts(self, most: int = MOST_READ) -> Iterator[Bytes]:
-        """What `read` gives, as it comes."""
+        """The parts of what `read` returns, as they arrive."""
         size, empty = 0, 0
         for frame in self:
             size += len(frame.body)

@@ -158,7 +158,8 @@ class SSHHost:
         return started
 
     def _past_a_master(self, work: Callable[[], T]) -> T:
-        """What `work` returns; over a connection of our own where the master refuses it, or once it takes it."""
+        """The result of `work`. Where the master refuses a session, the work is done over a connection of our own;
+        where no key opens one either, over the master again as soon as one of its sessions has ended."""
         try:
             return work()
         except _MasterRefused as refused:
