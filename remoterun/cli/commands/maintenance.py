@@ -79,9 +79,11 @@ def doctor(
             for line in client.hosts.policy(setup).splitlines():
                 render.out(line)
             who = "whoever has `MakeRoles` and `GiveRoles` can give himself any right in the account"
-            none = "this policy lets nobody make roles: an administrator types `remoterun doctor aws --setup`, once"
+            none = "this policy can't make roles: an administrator types `remoterun doctor aws --setup`, once"
             render.warning(who if setup else none)
-            render.line("An inline policy of a user can't be so long. Saved as policy.json, it is made a managed one by")
+            render.line(
+                "An inline policy of a user can't be so long. Saved as policy.json, it is made a managed one by"
+            )
             render.line("  aws iam create-policy --policy-name remoterun --policy-document file://policy.json")
             return 0
         if setup and (refused := client.hosts.make_roles().why_not):
