@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self, TypedDict, Unpack
 
 from remoterun import client as nouns
 from remoterun.agent.shared.asked import PortSpec
-from remoterun.client.following import LogBytes, Wanted
+from remoterun.client.runs.following import LogBytes, Wanted
 from remoterun.config import Config
 from remoterun.errors import UsageError
 from remoterun.model import ALL_GPUS, Mount, Resource, Run, RunRequest
@@ -32,8 +32,8 @@ from remoterun.source import Source, mentioned, snapshot
 
 if TYPE_CHECKING:
     from remoterun.agent.shared.measured import Progress
-    from remoterun.client.following import Following
-    from remoterun.client.metrics import Points
+    from remoterun.client.data.metrics import Points
+    from remoterun.client.runs.following import Following
 
 Words = tuple[str, ...] | list[str]
 More = TypedDict("More", {  # noqa: UP013 - a table

@@ -24,7 +24,7 @@ BUCKET = "aws"
 """The word for the bucket of `[aws]`, where a machine is asked for that keeps files."""
 MOST_NAMES = 8
 """Machines that an error names."""
-CATALOGUES = {"aws": "remoterun.providers.aws.catalogue"}
+CATALOGUES = {"aws": "remoterun.clouds.aws.catalogue"}
 """Provider → the module with its tables `NAMES`, of built-in machine types, and `GONE`, of those for which others stand
 in, and the functions `rental`, of a name in either, and `instead`, which says why another type stands in."""
 HOW_TO_SET_UP_AWS = (

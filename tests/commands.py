@@ -28,8 +28,9 @@ import boto3, typer, typer.main
 import remoterun.hosts.local, remoterun.hosts.ssh.connection, remoterun.hosts.ssh.host, remoterun.source
 from remoterun.cli.commands import application
 from remoterun.cli.main import main
-import remoterun.client.files, remoterun.client.machines, remoterun.client.rented_hosts, remoterun.client.runs
-import remoterun.client.uploads, remoterun.client.upkeep, remoterun.client.webhooks
+import remoterun.client.data.files, remoterun.client.upkeep.machines, remoterun.client.runs.runs
+import remoterun.clouds.ledger.hosts
+import remoterun.client.data.uploads, remoterun.client.upkeep.upkeep, remoterun.client.webhooks
 from remoterun.hosts.bundle import agent_bundle
 from remoterun.transfer import *
 

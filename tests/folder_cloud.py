@@ -17,10 +17,8 @@ from remoterun.agent.shared.api import MachineCheck
 from remoterun.agent.shared.machines import RENTAL_FILE, RentalTerms
 from remoterun.agent.shared.records import to_json
 from remoterun.client import Client
-from remoterun.config import AWS, Config
-from remoterun.model import MachineType, Rental, RunRequest
-from remoterun.providers import PROVIDERS
-from remoterun.providers.base import (
+from remoterun.clouds import PROVIDERS
+from remoterun.clouds.base import (
     HostNeverCame,
     Identity,
     Intent,
@@ -33,7 +31,9 @@ from remoterun.providers.base import (
     Spent,
     unheard,
 )
-from remoterun.providers.folder import HostFolder
+from remoterun.clouds.folder import HostFolder
+from remoterun.config import AWS, Config
+from remoterun.model import MachineType, Rental, RunRequest
 from tests.workshop import Place, kill9, pids, until
 
 PRICE = 3.6

@@ -19,7 +19,7 @@ from typing import Any
 
 import botocore.session
 
-from remoterun.providers.aws import catalogue
+from remoterun.clouds.aws import catalogue
 
 ADDRESS = "https://pricing.us-east-1.amazonaws.com/offers/v1.0/aws/AmazonEC2/current/{}/index.csv"
 SOURCE = "AWS's public price files, offers/v1.0/aws/AmazonEC2"

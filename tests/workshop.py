@@ -20,7 +20,7 @@ from typing import Any
 
 import pytest
 
-from remoterun import environments
+from remoterun import environments, stores
 from remoterun.agent.running.variants import VARIANTS
 from remoterun.agent.serve import Server
 from remoterun.agent.shared import api
@@ -36,7 +36,7 @@ from remoterun.agent.shared.tree import Entry, Manifest
 from remoterun.agent.store import outputs
 from remoterun.agent.store.home import Home
 from remoterun.agent.store.run_folder import RunFolder
-from remoterun.client import Client, stores
+from remoterun.client import Client
 from remoterun.config import Config
 from remoterun.hosts.bundle import AgentBundle, agent_bundle
 from remoterun.hosts.local import LocalHost

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING
 from remoterun.cli import render
 from remoterun.cli.render import machine_views
 from remoterun.client import Client
+from remoterun.clouds.base import NOT_MADE
 from remoterun.errors import UsageError
 from remoterun.hosts.base import Prompts
 from remoterun.parsing import UNKNOWN
-from remoterun.providers.base import NOT_MADE
 
 if TYPE_CHECKING:
-    from remoterun.client.rented_hosts import NewBucket
-    from remoterun.client.renting import Plan
+    from remoterun.clouds.ledger.hosts import NewBucket
+    from remoterun.clouds.ledger.renting import Plan
     from remoterun.hosts.base import UnknownHostKey
 
 
@@ -47,7 +47,7 @@ def agree(client: Client, plan: Plan, new: NewBucket | None, yes: bool, pay: flo
     `renting.agreed` has it; then make the roles and the bucket, where they are absent. A high price is agreed to by its
     figure only. Returns the plan with the roles that a new host has. Raises `UsageError` where nobody can be asked, and
     `KeyboardInterrupt` for a no."""
-    from remoterun.client.renting import agreed
+    from remoterun.clouds.ledger.renting import agreed
 
     yes = yes or pay is not None
     if yes or plan.price is None or not render.can_ask():  # no answer gives up a limit for a price that is not known

@@ -18,11 +18,11 @@ from remoterun.agent.shared.states import Reason, RunState
 from remoterun.cli import render
 from remoterun.cli.render import file_views, live_views, run_views
 from remoterun.client import Client
-from remoterun.client.following import Item, LogBytes, Note, StateChange, Wanted
+from remoterun.client.runs.following import Item, LogBytes, Note, StateChange, Wanted
 from remoterun.model import Run, listed
 
 if TYPE_CHECKING:
-    from remoterun.client.ports import Forwarding, PortNews
+    from remoterun.client.live.ports import Forwarding, PortNews
 
 
 JUPYTER = "JupyterLab"

@@ -27,8 +27,8 @@ from remoterun.source.tree import in_order
 from remoterun.stamps import own_files
 
 if TYPE_CHECKING:
-    from remoterun.client.packages import Choice
-    from remoterun.client.preparing import Prepared
+    from remoterun.client.runs.packages import Choice
+    from remoterun.client.runs.preparing import Prepared
     from remoterun.source import Source
 
 

@@ -11,19 +11,19 @@ from collections.abc import Callable
 from functools import cached_property
 from typing import TYPE_CHECKING, Self
 
-from remoterun.client.connections import Connections
 from remoterun.config import Config
+from remoterun.connections import Connections
 from remoterun.hosts.base import Prompts
 from remoterun.registry import Registry
 
 if TYPE_CHECKING:
-    from remoterun.client.files import Files
-    from remoterun.client.machines import Machines
-    from remoterun.client.rented_hosts import RentedHosts
-    from remoterun.client.runs import Runs
+    from remoterun.client.data.files import Files
+    from remoterun.client.data.uploads import Uploads
+    from remoterun.client.runs.runs import Runs
     from remoterun.client.secrets import Secrets
-    from remoterun.client.uploads import Uploads
+    from remoterun.client.upkeep.machines import Machines
     from remoterun.client.webhooks import Notifications
+    from remoterun.clouds.ledger.hosts import RentedHosts
 
 
 class Client:
@@ -53,31 +53,31 @@ class Client:
 
     @cached_property
     def files(self) -> Files:
-        from remoterun.client.files import Files
+        from remoterun.client.data.files import Files
 
         return Files(self.connections)
 
     @cached_property
     def uploads(self) -> Uploads:
-        from remoterun.client.uploads import Uploads
+        from remoterun.client.data.uploads import Uploads
 
         return Uploads(self.connections)
 
     @cached_property
     def runs(self) -> Runs:
-        from remoterun.client.runs import Runs
+        from remoterun.client.runs.runs import Runs
 
         return Runs(self.connections)
 
     @cached_property
     def machines(self) -> Machines:
-        from remoterun.client.machines import Machines
+        from remoterun.client.upkeep.machines import Machines
 
         return Machines(self.connections)
 
     @cached_property
     def hosts(self) -> RentedHosts:
-        from remoterun.client.rented_hosts import RentedHosts
+        from remoterun.clouds.ledger.hosts import RentedHosts
 
         return RentedHosts(self.connections)
 

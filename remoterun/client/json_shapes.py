@@ -14,14 +14,14 @@ from remoterun.sizes import iso
 
 if TYPE_CHECKING:
     from remoterun.agent.shared.tree import Manifest
-    from remoterun.client.billing import Bill
-    from remoterun.client.comparing import Difference
-    from remoterun.client.live import RunUse
+    from remoterun.client.data.uploads import Uploaded
+    from remoterun.client.live.live import RunUse
     from remoterun.client.occupancy import MachineStatus
-    from remoterun.client.rented_hosts import HostNow
-    from remoterun.client.uploads import Uploaded
+    from remoterun.client.runs.comparing import Difference
+    from remoterun.clouds.base import Leftover, Offer, RentedHost
+    from remoterun.clouds.ledger.billing import Bill
+    from remoterun.clouds.ledger.hosts import HostNow
     from remoterun.model import MachineType
-    from remoterun.providers.base import Leftover, Offer, RentedHost
     from remoterun.transfer import Fetched
 
 SPEC_MOMENTS = ("created", "until")
@@ -40,7 +40,7 @@ def run_info(run: Run, details: Mapping[str, Any]) -> dict[str, Any]:
 
 def metrics(run: Run, spec: Mapping[str, Any] | None) -> dict[str, Any]:
     """How far a run is, and what is to come; `spec` as `Runs.info` has it."""
-    from remoterun.client.metrics import outlook
+    from remoterun.client.data.metrics import outlook
 
     ahead = outlook(run, time.time(), spec)
     return {"number": run.number, "state": run.state.value, **ahead.__dict__, "progress": to_json(run.progress)}

@@ -8,7 +8,7 @@ from functools import partial
 
 from remoterun import machines
 from remoterun.agent.shared import api
-from remoterun.client.connections import Connections
+from remoterun.connections import Connections
 from remoterun.errors import HostError, UsageError
 from remoterun.model import Line, MachineType
 from remoterun.session import Session

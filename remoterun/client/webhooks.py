@@ -14,8 +14,8 @@ from remoterun.agent.shared.webhooks import (
     check_address,
     place_of,
 )
-from remoterun.client.connections import Connections
 from remoterun.client.secrets import Secrets
+from remoterun.connections import Connections
 from remoterun.errors import RemoterunError, UsageError
 from remoterun.parsing import VARIABLE
 

@@ -16,7 +16,7 @@ from remoterun.ui.rows import row
 
 if TYPE_CHECKING:
     from remoterun.client import Client
-    from remoterun.client.metrics import Curves
+    from remoterun.client.data.metrics import Curves
 
 EVERY, WAIT, LATER = 1.0, 3.0, 10.0
 """Seconds between two questions to the machines; in which they answer, also with a training on all of their processors;

@@ -24,7 +24,7 @@ from starlette.staticfiles import StaticFiles
 from remoterun import machines
 from remoterun.agent.shared.measured import POINT
 from remoterun.agent.shared.records import same_fields, to_json
-from remoterun.client.diary import diary
+from remoterun.client.exports.diary import diary
 from remoterun.errors import NotFound, RemoterunError, UsageError
 from remoterun.model import Resource, Run, RunRequest
 from remoterun.model_page import libraries
@@ -37,7 +37,7 @@ from remoterun.ui.stream import Streams
 
 if TYPE_CHECKING:
     from remoterun.client import Client
-    from remoterun.providers.base import RentedHost
+    from remoterun.clouds.base import RentedHost
 
 STATIC = Path(__file__).parent / "static"
 POLICY = (

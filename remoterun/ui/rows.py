@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from remoterun.agent.shared.records import to_json
 from remoterun.agent.shared.states import RunState
-from remoterun.client.metrics import outlook, parameters
+from remoterun.client.data.metrics import outlook, parameters
 from remoterun.model import Run, Upload
 
 if TYPE_CHECKING:
     from remoterun.client.occupancy import MachineStatus
-    from remoterun.providers.base import RentedHost
+    from remoterun.clouds.base import RentedHost
 
 LONGEST = 1000
 """Characters of a text that a row has."""

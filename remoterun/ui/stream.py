@@ -16,7 +16,7 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from remoterun.agent.shared.records import to_json
-from remoterun.client.following import Following, LogBytes, Note, StateChange, Wanted
+from remoterun.client.runs.following import Following, LogBytes, Note, StateChange, Wanted
 from remoterun.errors import RemoterunError
 from remoterun.ui.answers import encoded, in_thread
 from remoterun.ui.hub import EVERY, Hub

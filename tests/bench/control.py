@@ -26,7 +26,7 @@ from remoterun.agent.shared.spec import PortSpec
 from remoterun.agent.shared.states import Reason, RunState
 from remoterun.agent.store.home import Home
 from remoterun.client import Client
-from remoterun.client.following import LogBytes
+from remoterun.client.runs.following import LogBytes
 from remoterun.config import Config, load
 from remoterun.model import MachineType, Run, RunRequest, new_key
 from remoterun.registry import Registry

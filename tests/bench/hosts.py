@@ -15,11 +15,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from remoterun.clouds.aws.provider import AWS
+from remoterun.clouds.base import Intent
 from remoterun.config import AWS as Settings
 from remoterun.config import Config
 from remoterun.model import MachineType, Rental
-from remoterun.providers.aws.provider import AWS
-from remoterun.providers.base import Intent
 from tests.bench.table import Bound, Row, at_most
 from tests.cloud.cloud import Cloud
 from tests.cloud.gate import Call

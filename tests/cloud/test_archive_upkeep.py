@@ -16,8 +16,9 @@ from remoterun.agent.shared.states import BuiltImage, Reason, RunState
 from remoterun.archive import Archive, creation, grants, runs, upkeep, uploads
 from remoterun.archive.s3 import BucketPlace
 from remoterun.archive.upkeep import LEAST, UNUSED, check, collect, usage
-from remoterun.client import Client, archiving
-from remoterun.client.rented_hosts import NewBucket
+from remoterun.client import Client
+from remoterun.clouds.ledger import archiving
+from remoterun.clouds.ledger.hosts import NewBucket
 from remoterun.config import HOME_VARIABLE, Config, load
 from remoterun.errors import HostError, TransferError
 from tests.cloud.test_archive import SMALL_PACK, get, keys, packs, put, small_packs  # noqa: F401

@@ -18,18 +18,10 @@ from moto.ec2.models import ec2_backends
 
 import remoterun.client
 from remoterun.agent.shared.records import encode
-from remoterun.config import AWS as Settings
-from remoterun.config import Config
-from remoterun.errors import HostKeyError, NotFound, RemoterunError
-from remoterun.hosts import host_of
-from remoterun.hosts.base import NOBODY
-from remoterun.hosts.ssh.dial import answers
-from remoterun.hosts.ssh.host import SSHHost
-from remoterun.model import MachineType, Rental, new_key
-from remoterun.providers.aws import acquire, user_data
-from remoterun.providers.aws.acquire import LaunchRequest
-from remoterun.providers.aws.provider import AWS
-from remoterun.providers.base import (
+from remoterun.clouds.aws import acquire
+from remoterun.clouds.aws.acquire import LaunchRequest
+from remoterun.clouds.aws.provider import AWS
+from remoterun.clouds.base import (
     HostNeverCame,
     Intent,
     Leftover,
@@ -38,7 +30,16 @@ from remoterun.providers.base import (
     RentedHost,
     unheard,
 )
-from remoterun.providers.folder import HostFolder
+from remoterun.clouds.boot import user_data
+from remoterun.clouds.folder import HostFolder
+from remoterun.config import AWS as Settings
+from remoterun.config import Config
+from remoterun.errors import HostKeyError, NotFound, RemoterunError
+from remoterun.hosts import host_of
+from remoterun.hosts.base import NOBODY
+from remoterun.hosts.ssh.dial import answers
+from remoterun.hosts.ssh.host import SSHHost
+from remoterun.model import MachineType, Rental, new_key
 from tests.cloud import endpoint
 from tests.cloud.images import IMAGES
 from tests.cloud.machine import OWN_SHUTDOWN, SERVICES

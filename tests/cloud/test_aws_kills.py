@@ -25,10 +25,10 @@ import pytest
 
 import remoterun.client
 from remoterun.agent.shared.records import to_json
+from remoterun.clouds.aws.provider import AWS
+from remoterun.clouds.base import Intent
 from remoterun.config import Config
 from remoterun.model import MachineType, Rental, new_key
-from remoterun.providers.aws.provider import AWS
-from remoterun.providers.base import Intent
 from tests.workshop import until
 
 if TYPE_CHECKING:
@@ -45,8 +45,8 @@ import json, sys
 from pathlib import Path
 from remoterun.agent.shared.records import from_json
 from remoterun.config import Config
-from remoterun.providers.aws.provider import AWS
-from remoterun.providers.base import Intent
+from remoterun.clouds.aws.provider import AWS
+from remoterun.clouds.base import Intent
 
 record = json.loads(sys.argv[2])
 intent = from_json(Intent, record)

@@ -14,8 +14,8 @@ import pexpect
 import pytest
 
 from remoterun.archive.s3 import S3, BucketPlace
+from remoterun.clouds.aws.calls import Calls
 from remoterun.config import AWS as Settings
-from remoterun.providers.aws.calls import Calls
 
 if TYPE_CHECKING:
     from tests.cloud.cloud import Cloud

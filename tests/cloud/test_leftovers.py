@@ -15,9 +15,9 @@ import pytest
 
 import remoterun.client
 from remoterun.agent.shared.records import encode
-from remoterun.providers.aws import network, tags
-from remoterun.providers.aws.acquire import LaunchRequest
-from remoterun.providers.base import ProviderError, ProviderUnreachable
+from remoterun.clouds.aws import network, tags
+from remoterun.clouds.aws.acquire import LaunchRequest
+from remoterun.clouds.base import ProviderError, ProviderUnreachable
 from remoterun.sizes import iso
 from tests.cloud.test_aws_hosts import T4, Client, client
 from tests.e2e.conftest import Place, make_place

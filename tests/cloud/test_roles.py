@@ -13,14 +13,14 @@ from moto.ec2.models import ec2_backends
 
 import remoterun.client
 from remoterun.agent.shared.api import MachineCheck
+from remoterun.clouds.aws import guard, roles
+from remoterun.clouds.aws.acquire import describe
+from remoterun.clouds.aws.calls import Calls, Refused
+from remoterun.clouds.aws.checks import _roles as roles_check
+from remoterun.clouds.aws.provider import AWS
+from remoterun.clouds.base import GUARD_LATE
 from remoterun.config import AWS as Settings
 from remoterun.config import load
-from remoterun.providers.aws import guard, roles
-from remoterun.providers.aws.acquire import describe
-from remoterun.providers.aws.calls import Calls, Refused
-from remoterun.providers.aws.checks import _roles as roles_check
-from remoterun.providers.aws.provider import AWS
-from remoterun.providers.base import GUARD_LATE
 from remoterun.sizes import iso
 from tests.cloud.cloud import Cloud
 from tests.cloud.test_aws_hosts import Client, client, gone

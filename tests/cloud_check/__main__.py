@@ -14,7 +14,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from remoterun.providers.aws import catalogue
+from remoterun.clouds.aws import catalogue
 from tests.cloud_check.bill import compared
 from tests.cloud_check.checklist import GPU_TYPE, Checklist
 from tests.cloud_check.login import login

@@ -17,9 +17,9 @@ from typing import Any
 
 import boto3
 
+from remoterun.clouds.aws import catalogue
+from remoterun.clouds.aws.tags import marks
 from remoterun.parsing import parse_duration
-from remoterun.providers.aws import catalogue
-from remoterun.providers.aws.tags import marks
 from tests.cloud_check.bill import saved
 from tests.cloud_check.user import RENTING_SECONDS, Failure, User
 

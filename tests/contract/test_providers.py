@@ -1,4 +1,4 @@
-"""What `remoterun.providers` promises, held against each provider."""
+"""What `remoterun.clouds` promises, held against each provider."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from remoterun.clouds import provider_named
+from remoterun.clouds.base import Intent, Leftover, NoCapacity, Provider, RentedHost
 from remoterun.config import Config
 from remoterun.model import MachineType, Rental, new_key
-from remoterun.providers import provider_named
-from remoterun.providers.base import Intent, Leftover, NoCapacity, Provider, RentedHost
 from tests.workshop import until
 
 

@@ -19,7 +19,7 @@ import pytest
 
 from remoterun.agent.shared.states import RunState, RunStatus
 from remoterun.cli.schema import schema
-from remoterun.client.publishing import publish
+from remoterun.client.exports.publishing import publish
 from remoterun.errors import AlreadyExists, NotFound
 from remoterun.model import MachineType, RunRequest, by_our_clock, new_key
 from remoterun.model_page import libraries, local_model

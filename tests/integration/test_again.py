@@ -18,7 +18,7 @@ from remoterun.agent.shared.asked import HandedOn, Packages, PortSpec
 from remoterun.agent.shared.states import RunState
 from remoterun.agent.shared.tree import Entry, Manifest
 from remoterun.client import Client
-from remoterun.client.following import LogBytes, Note
+from remoterun.client.runs.following import LogBytes, Note
 from remoterun.errors import NotFound
 from remoterun.model import MachineType, Run, RunRequest
 from remoterun.source.patch import patches

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from remoterun.client.following import LogBytes
+from remoterun.client.runs.following import LogBytes
 from remoterun.model import RunRequest
 from remoterun.source import snapshot
 from tests.workshop import User

@@ -23,7 +23,7 @@ from remoterun.agent.shared.protocol import Link, Stream
 from remoterun.agent.shared.states import Reason, RunState
 from remoterun.cli.follow import follow
 from remoterun.client import Client
-from remoterun.client.following import Item, LogBytes, Note, StateChange, Wanted
+from remoterun.client.runs.following import Item, LogBytes, Note, StateChange, Wanted
 from remoterun.config import Config
 from remoterun.errors import HostUnreachable, NoAnswerInTime, NotFound, RemoterunError, UsageError
 from remoterun.hosts.base import Prompts
@@ -250,7 +250,7 @@ class TestThreads:
         user.new_client().runs.kill(run.number)
 
     def test_closing_ends_a_follow_that_waits_for_a_lost_host(self, user: User, monkeypatch: Any) -> None:
-        monkeypatch.setattr("remoterun.client.following.RECONNECT_LEAST", 300.0)
+        monkeypatch.setattr("remoterun.client.runs.following.RECONNECT_LEAST", 300.0)
         client = user.client
         run = client.runs.submit(RunRequest("echo up; sleep 1000"))
         client.registry.place(run, NOBODY, run.home_id)

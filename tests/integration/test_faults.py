@@ -26,7 +26,7 @@ import pytest
 from remoterun.agent.shared.pieces import PIECE
 from remoterun.agent.shared.states import Reason, RunState
 from remoterun.client import Client
-from remoterun.client.following import Item, LogBytes, Note, StateChange, Wanted
+from remoterun.client.runs.following import Item, LogBytes, Note, StateChange, Wanted
 from remoterun.config import Config
 from remoterun.errors import AgentError, HostUnreachable, LinkLost, RemoterunError, UsageError
 from remoterun.model import MachineType, Run, RunRequest

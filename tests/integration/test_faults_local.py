@@ -28,8 +28,8 @@ from remoterun.agent.shared.spec import MountSpec, PortSpec, ResourceRef, SpecEr
 from remoterun.agent.shared.states import Reason, RunState
 from remoterun.agent.store import outputs
 from remoterun.agent.store.machine import Machine
-from remoterun.client.following import LogBytes, StateChange
-from remoterun.client.ports import PortNews
+from remoterun.client.live.ports import PortNews
+from remoterun.client.runs.following import LogBytes, StateChange
 from remoterun.errors import AlreadyExists, HomeMissing, HostError, LinkLost, NotFound, UsageError
 from remoterun.hosts.local import LocalHost
 from remoterun.model import Mount, Resource, Run, RunRequest, new_key

@@ -10,7 +10,8 @@ import pytest
 
 from remoterun import config
 from remoterun.agent.shared.protocol import Cancelled, LinkClosed, Stream
-from remoterun.client import Client, upkeep
+from remoterun.client import Client
+from remoterun.client.upkeep import upkeep
 from remoterun.errors import AgentError
 from remoterun.model import MachineType
 from remoterun.session import Session

@@ -12,7 +12,7 @@ import pytest
 from remoterun.agent.shared import api
 from remoterun.agent.shared.states import Reason, RunState
 from remoterun.client import Client
-from remoterun.client.following import Item, LogBytes, StateChange
+from remoterun.client.runs.following import Item, LogBytes, StateChange
 from remoterun.errors import AgentError, HostError, UsageError
 from remoterun.model import MachineType, Mount, Run, RunRequest
 from remoterun.session import Session
@@ -177,7 +177,7 @@ def test_an_answer_without_an_end_is_cut(
 ) -> None:
     """M7: one sent 2 GB as what a run was given."""
     run = client.runs.submit(RunRequest("true"))
-    monkeypatch.setattr("remoterun.client.handover.MOST_BYTES", 100)
+    monkeypatch.setattr("remoterun.client.runs.handover.MOST_BYTES", 100)
     with pytest.raises(AgentError, match="a list of more than 200 bytes"):
         client.runs.move(run.number, "two")
 

@@ -12,7 +12,8 @@ import pytest
 
 from remoterun.agent.shared.states import RunState
 from remoterun.cli.render import run_views
-from remoterun.client import Client, placement
+from remoterun.client import Client
+from remoterun.client.runs import placement
 from remoterun.errors import HostError, UsageError
 from remoterun.model import MachineType, Run, RunRequest
 from tests.workshop import User, until

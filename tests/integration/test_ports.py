@@ -22,7 +22,7 @@ from remoterun.agent.shared.states import RunState
 from remoterun.agent.shared.tree import Manifest
 from remoterun.agent.store.home import Home
 from remoterun.client import Client
-from remoterun.client.ports import NEXT_PORTS, Forwarding, PortNews
+from remoterun.client.live.ports import NEXT_PORTS, Forwarding, PortNews
 from remoterun.config import Config
 from remoterun.errors import UsageError
 from remoterun.model import MachineType, Run, RunRequest

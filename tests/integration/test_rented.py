@@ -277,7 +277,7 @@ class TestItsProcess:
             (tmp_path / "bin" / name).write_text(f"#!/bin/sh\ntouch {caught}\n")
             (tmp_path / "bin" / name).chmod(0o755)
         program = (
-            "from remoterun.providers.aws import on_host; on_host.SHUTDOWN = ['true'];"
+            "from remoterun.clouds.boot import on_host; on_host.SHUTDOWN = ['true'];"
             " on_host.CHECK_SECONDS = 0.1; on_host.HANGS_SECONDS = 3;"
         )
         settings = {

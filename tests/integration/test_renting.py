@@ -24,6 +24,7 @@ from typing import Any
 import pytest
 
 from remoterun import Client as Library
+from remoterun import stores
 from remoterun.agent.running.archiving import LOG_PIECE
 from remoterun.agent.shared.spec import RunSpec
 from remoterun.agent.shared.states import Reason, RunState
@@ -34,17 +35,19 @@ from remoterun.archive import runs as archived_runs
 from remoterun.archive.s3 import BucketPlace
 from remoterun.cli.main import main
 from remoterun.cli.render.terminal import Talking
-from remoterun.client import Client, attempts, renting, stores
-from remoterun.client.following import LogBytes, Note, StateChange, Wanted
-from remoterun.client.handover import Talk
-from remoterun.client.specs import digests_of_asked
-from remoterun.client.stores import place_of
+from remoterun.client import Client
+from remoterun.client.runs import attempts
+from remoterun.client.runs.following import LogBytes, Note, StateChange, Wanted
+from remoterun.client.runs.handover import Talk
+from remoterun.client.runs.specs import digests_of_asked
+from remoterun.clouds import PROVIDERS
+from remoterun.clouds.base import LATE, HostNeverCame, Intent, NoCapacity
+from remoterun.clouds.ledger import renting
 from remoterun.errors import HostUnreachable, RemoterunError, UsageError
 from remoterun.model import HostUse, MachineType, Mount, Rental, Resource, Run, RunRequest
-from remoterun.providers import PROVIDERS
-from remoterun.providers.base import LATE, HostNeverCame, Intent, NoCapacity
 from remoterun.session import Session
 from remoterun.source import snapshot
+from remoterun.stores import place_of
 from tests import folder_cloud
 from tests.conftest import require
 from tests.folder_cloud import Folders, config_of
@@ -667,7 +670,7 @@ def test_a_client_that_was_killed_leaves_its_host_to_the_next_run(laptop: Laptop
     """Before anything is recorded of its host, and when that has all but the run itself."""
     aws = laptop.config.aws
     program = (
-        "import os; from remoterun.client import archiving, renting; from tests import folder_cloud\n"
+        "import os; from remoterun.clouds.ledger import archiving, renting; from tests import folder_cloud\n"
         f"{moment} = lambda *_: os._exit(9)\n"
         f"folder_cloud.main({str(laptop.root)!r}, {aws.bucket!r}, {aws.endpoint!r}, 'exec sleep 1000')"
     )

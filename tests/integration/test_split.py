@@ -10,7 +10,7 @@ import pytest
 from remoterun.agent.shared import api
 from remoterun.agent.shared.states import RunState
 from remoterun.client import Client
-from remoterun.client.following import ALL, Item, LogBytes, Note, StateChange, Wanted
+from remoterun.client.runs.following import ALL, Item, LogBytes, Note, StateChange, Wanted
 from remoterun.errors import HostError, UsageError
 from remoterun.model import RunRequest
 from tests.integration.test_client import NOBODY

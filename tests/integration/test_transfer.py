@@ -19,7 +19,6 @@ from remoterun.agent.shared.protocol import WINDOW, Stream
 from remoterun.agent.shared.spec import ResourceRef
 from remoterun.agent.shared.tree import Entry, Manifest
 from remoterun.agent.store.home import Home
-from remoterun.client.stores import HostStore, pass_on
 from remoterun.errors import (
     AlreadyExists,
     HostError,
@@ -33,6 +32,7 @@ from remoterun.errors import (
 from remoterun.hosts.local import LocalHost
 from remoterun.model import MachineType
 from remoterun.session import Session
+from remoterun.stores import HostStore, pass_on
 from remoterun.transfer import (
     Progress,
     Sent,

@@ -16,7 +16,7 @@ from remoterun.agent.shared.states import RunState
 from remoterun.agent.shared.tree import Manifest
 from remoterun.cli.render import machine_views
 from remoterun.client import Client
-from remoterun.client.following import Note
+from remoterun.client.runs.following import Note
 from remoterun.errors import UsageError
 from remoterun.model import ALL_GPUS, MachineType, Run, RunRequest
 from tests.lab import gpu

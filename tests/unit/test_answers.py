@@ -23,7 +23,7 @@ from remoterun.agent.shared.states import RunState
 from remoterun.agent.shared.tree import HEADER, Entry, Manifest
 from remoterun.cli.commands.maintenance import examine
 from remoterun.client import Client
-from remoterun.client.following import LogBytes
+from remoterun.client.runs.following import LogBytes
 from remoterun.errors import AgentError, RemoterunError, UnsafePath
 from remoterun.model import MachineType
 from remoterun.session import Session

@@ -6,7 +6,7 @@ import pytest
 
 from remoterun.agent.shared.asked import check_pattern, check_rule
 from remoterun.agent.shared.spec import EnvironmentSpec, MountSpec, ResourceRef, RunSpec
-from remoterun.client.specs import digests_of_asked
+from remoterun.client.runs.specs import digests_of_asked
 
 SPEC = RunSpec(
     "k" * 26,

@@ -10,9 +10,9 @@ from typing import Any
 import botocore.session
 import pytest
 
-import remoterun.providers.aws
+import remoterun.clouds.aws
+from remoterun.clouds.aws import permissions
 from remoterun.config import AWS
-from remoterun.providers.aws import permissions
 
 ARN = "arn:aws:iam::123456789012:user/me"
 MOST = 6144
@@ -61,7 +61,7 @@ def test_its_actions_are_aws_s_own() -> None:
 
 def test_all_that_is_asked_of_aws_is_allowed() -> None:
     asked = set()
-    for file in Path(remoterun.providers.aws.__path__[0]).glob("*.py"):
+    for file in Path(remoterun.clouds.aws.__path__[0]).glob("*.py"):
         for service, operation in re.findall(r'"([a-z0-9-]+)",\s*"([a-z]+(?:_[a-z]+)+)",', file.read_text()):
             name = "".join(word.title() for word in operation.split("_"))
             action = f"{service.replace('service-quotas', 'servicequotas')}:{name}"

@@ -20,13 +20,9 @@ import pytest
 
 from remoterun.agent.shared.machines import RentalTerms
 from remoterun.archive.workers import each as each_at_once
-from remoterun.config import AWS as AwsSettings
-from remoterun.config import Config
-from remoterun.errors import ConfigError, HostUnreachable
-from remoterun.model import MachineType, Rental
-from remoterun.providers.aws import catalogue, first_session, image, network, quotas, tags
-from remoterun.providers.aws.acquire import client_token, launch_parameters
-from remoterun.providers.aws.calls import (
+from remoterun.clouds.aws import catalogue, image, network, quotas, tags
+from remoterun.clouds.aws.acquire import client_token, launch_parameters
+from remoterun.clouds.aws.calls import (
     Calls,
     NoCapacityHere,
     QuotaReached,
@@ -34,13 +30,18 @@ from remoterun.providers.aws.calls import (
     is_gone,
     translate,
 )
-from remoterun.providers.aws.catalogue import instead, offer, rental, table
-from remoterun.providers.aws.image import Image
-from remoterun.providers.aws.provider import AWS
-from remoterun.providers.aws.quotas import quota_of
-from remoterun.providers.aws.user_data import cloud_config, user_data
-from remoterun.providers.base import HostNeverCame, Intent, ProviderError, ProviderUnreachable
-from remoterun.providers.folder import HostFolder
+from remoterun.clouds.aws.catalogue import instead, offer, rental, table
+from remoterun.clouds.aws.image import Image
+from remoterun.clouds.aws.provider import AWS
+from remoterun.clouds.aws.quotas import quota_of
+from remoterun.clouds.base import HostNeverCame, Intent, ProviderError, ProviderUnreachable
+from remoterun.clouds.boot import first_session
+from remoterun.clouds.boot.user_data import cloud_config, user_data
+from remoterun.clouds.folder import HostFolder
+from remoterun.config import AWS as AwsSettings
+from remoterun.config import Config
+from remoterun.errors import ConfigError, HostUnreachable
+from remoterun.model import MachineType, Rental
 from tests import update_prices
 from tests.workshop import until
 
@@ -253,9 +254,7 @@ def test_an_address_of_a_client(text: str) -> None:
 
 
 def test_a_home_has_one_mark_whoever_asks_for_it_first(tmp_path: Path) -> None:
-    code = (
-        "import sys, pathlib; from remoterun.providers.aws import tags; print(*tags.marks(pathlib.Path(sys.argv[1])))"
-    )
+    code = "import sys, pathlib; from remoterun.clouds.aws import tags; print(*tags.marks(pathlib.Path(sys.argv[1])))"
     asked = [subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE) for _ in range(2)]
     found = {process.communicate(timeout=60)[0].decode().split()[0] for process in asked}
     homes = [tmp_path / str(number % 4) for number in range(32)]
@@ -366,7 +365,7 @@ def test_a_host_whose_boot_goes_no_further_ends_as_well(folder: HostFolder) -> N
 def test_a_host_of_an_image_without_our_user_ends_as_one_that_nobody_uses(tmp_path: Path) -> None:
     ended, settings = tmp_path / "ended", {"user": "nobody-of-that-name", "unused": 0.1, "terms": {"deadline": 1e12}}
     program = (
-        f"from remoterun.providers.aws import on_host; on_host.SHUTDOWN = ['touch', {str(ended)!r}];"
+        f"from remoterun.clouds.boot import on_host; on_host.SHUTDOWN = ['touch', {str(ended)!r}];"
         f" on_host.watch({settings!r})"
     )
     with subprocess.Popen([sys.executable, "-c", program]) as watch:
@@ -416,7 +415,7 @@ def test_keys_are_openssh_s_own(folder: HostFolder) -> None:
 def test_one_process_at_a_time_acquires_a_host(
     folder: HostFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("remoterun.providers.folder.LOCK_SECONDS", 0.0)
+    monkeypatch.setattr("remoterun.clouds.folder.LOCK_SECONDS", 0.0)
     with folder.locked(print), pytest.raises(ProviderError), HostFolder(tmp_path, INTENT.token).locked(print):
         pass
     with HostFolder(tmp_path, INTENT.token).locked(print):
@@ -662,7 +661,7 @@ def test_the_table_that_is_written_is_the_one_that_is_read() -> None:
 
 def test_the_command_line_loads_nothing_of_aws() -> None:
     code = (
-        "import sys, remoterun.cli.main, remoterun.cli.app, remoterun.client, remoterun.machines, remoterun.providers\n"
+        "import sys, remoterun.cli.main, remoterun.cli.app, remoterun.client, remoterun.machines, remoterun.clouds\n"
         "from remoterun import machines\n"
         "machines.rented_types()\n"
         "print([name for name in sys.modules if name.partition('.')[0] in ('boto3', 'botocore', 's3transfer')])"

@@ -17,16 +17,16 @@ from botocore.validate import ParamValidator
 
 from remoterun.agent.shared.states import RunState
 from remoterun.cli.render import machine_views
-from remoterun.client import billing, renting
-from remoterun.client.billing import Row
-from remoterun.client.connections import Connections
-from remoterun.client.rented_hosts import RentedHosts
+from remoterun.clouds import PROVIDERS
+from remoterun.clouds.base import Intent, Offer, RentedHost, Spent
+from remoterun.clouds.folder import HostFolder
+from remoterun.clouds.ledger import billing, renting
+from remoterun.clouds.ledger.billing import Row
+from remoterun.clouds.ledger.hosts import RentedHosts
 from remoterun.config import AWS, Config
+from remoterun.connections import Connections
 from remoterun.errors import UsageError
 from remoterun.model import HostUse, MachineType, Rental, Renting, Run
-from remoterun.providers import PROVIDERS
-from remoterun.providers.base import Intent, Offer, RentedHost, Spent
-from remoterun.providers.folder import HostFolder
 from tests import folder_cloud
 from tests.folder_cloud import Folders
 

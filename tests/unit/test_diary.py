@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from remoterun.client.diary import MOST_FILES, MOST_GROUPS, diary
+from remoterun.client.exports.diary import MOST_FILES, MOST_GROUPS, diary
 
 
 def groups(*paths: str) -> dict[str, list[float]]:

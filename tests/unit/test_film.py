@@ -6,8 +6,8 @@ import itertools
 
 import pytest
 
-from remoterun.client.diary import Diary, diary
-from remoterun.client.film import MOST_BYTES, MOST_STEPS, MOST_TEXT, fitting
+from remoterun.client.exports.diary import Diary, diary
+from remoterun.client.exports.film import MOST_BYTES, MOST_STEPS, MOST_TEXT, fitting
 from remoterun.errors import UsageError
 
 

@@ -19,10 +19,10 @@ from remoterun.cli.app import INSTEAD, parser_error
 from remoterun.cli.commands import application
 from remoterun.cli.main import main
 from remoterun.cli.render import said_by_parser
+from remoterun.clouds.aws import catalogue
 from remoterun.config import Config
 from remoterun.errors import NotFound
 from remoterun.parsing import did_you_mean
-from remoterun.providers.aws import catalogue
 
 WORDS = {
     "remoterun ps": "PS pss Statsu lsit status list pods queue squeue sacct history",

@@ -36,11 +36,11 @@ from remoterun.agent.store.home import Home
 from remoterun.cli.commands.tailing import by_lines
 from remoterun.cli.render import file_views, run_views
 from remoterun.client import Client
-from remoterun.client.following import LogBytes, Note, StateChange
-from remoterun.client.stores import HostStore
+from remoterun.client.runs.following import LogBytes, Note, StateChange
 from remoterun.errors import RemoterunError, TransferError, UnsafePath
 from remoterun.model import MachineType
 from remoterun.session import Session, understood
+from remoterun.stores import HostStore
 from remoterun.transfer import Progress, lanes, refuse
 from tests.unit.test_home import sound
 from tests.workshop import call, fetch, linked, pumped, read_files, sha256, tree_of, write_files

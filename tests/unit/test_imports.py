@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from remoterun.client.packages import Choice, choose
+from remoterun.client.runs.packages import Choice, choose
 from remoterun.errors import UsageError
 from remoterun.model import RunRequest
 from remoterun.parsing import parse_package

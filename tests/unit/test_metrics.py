@@ -11,10 +11,10 @@ from remoterun.agent.shared.measured import MOST_POINTS, POINT, SHOWN, SPARK, Pr
 from remoterun.agent.shared.states import RunState, RunStatus
 from remoterun.cli.render import metric_views
 from remoterun.cli.render.run_views import _loss
-from remoterun.client.metrics import Outlook, outlook, parameters
-from remoterun.client.stores import _check_bounds
+from remoterun.client.data.metrics import Outlook, outlook, parameters
 from remoterun.model import MachineType, Run, by_our_clock
 from remoterun.model.rented import HostUse, Renting
+from remoterun.stores import _check_bounds
 from remoterun.ui.rows import about
 
 NOW = 1_000_000.0

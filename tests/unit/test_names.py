@@ -10,7 +10,7 @@ from remoterun.agent.shared.tree import Entry, Manifest
 from remoterun.cli.app import run_range
 from remoterun.cli.main import main
 from remoterun.client import Client
-from remoterun.client.files import matching, split_pattern
+from remoterun.client.data.files import matching, split_pattern
 from remoterun.config import Config
 from remoterun.errors import NotFound, UsageError
 from remoterun.model import MachineType, Resource

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from remoterun.client.publishing import NO_VALUES
+from remoterun.client.exports.publishing import NO_VALUES
 
 
 @pytest.mark.parametrize("command", ["python train.py", "python -m trainer.train", "./train.sh", "node src/train.mjs"])

@@ -23,17 +23,17 @@ from remoterun.cli.follow import follow
 from remoterun.cli.render import Column, file_views, live_views, machine_views, run_views, table
 from remoterun.cli.render.terminal import Cursor, Talking, Tamed, columns, shortened
 from remoterun.client import Client
-from remoterun.client.following import Item, Note, StateChange
-from remoterun.client.rented_hosts import HostNow, NewBucket
-from remoterun.client.renting import Plan
-from remoterun.client.upkeep import Checked, Collected, Damage, Freed, Usage, Use
+from remoterun.client.runs.following import Item, Note, StateChange
+from remoterun.client.upkeep.upkeep import Checked, Collected, Damage, Freed, Usage, Use
+from remoterun.clouds.aws import catalogue
+from remoterun.clouds.aws.catalogue import NAMES
+from remoterun.clouds.base import Identity, Leftover, Offer, RentedHost
+from remoterun.clouds.ledger.hosts import HostNow, NewBucket
+from remoterun.clouds.ledger.renting import Plan
 from remoterun.config import Config
 from remoterun.errors import HostUnreachable, RemoterunError, UsageError
 from remoterun.machines import HOW_TO_LOG_IN
 from remoterun.model import HostUse, MachineType, Renting, Run, Upload, UploadCopy
-from remoterun.providers.aws import catalogue
-from remoterun.providers.aws.catalogue import NAMES
-from remoterun.providers.base import Identity, Leftover, Offer, RentedHost
 from remoterun.session import translate
 from remoterun.transfer import Fetched, Progress
 from tests.workshop import until
@@ -358,7 +358,7 @@ def test_a_keyword_of_the_library_is_an_option(hint: str, shown: str, capsys: py
     assert " ".join(capsys.readouterr().err.split()) == f"error: no hint: {shown}"
 
 
-FOR_OPTIONS = ("parsing.py", "client/film.py", "client/reruns.py", "source/projects.py", "config.py")
+FOR_OPTIONS = ("parsing.py", "client/exports/film.py", "client/runs/reruns.py", "source/projects.py", "config.py")
 """Only the command line calls what raises these: they speak of its options."""
 
 

@@ -18,16 +18,16 @@ from remoterun.agent.shared.states import RunState, RunStatus
 from remoterun.cli.render import run_views
 from remoterun.cli.render.machine_views import plan_lines
 from remoterun.cli.render.terminal import dollars, hourly, hours, when
-from remoterun.client import renting
-from remoterun.client.connections import Connections
-from remoterun.client.placement import rented_with
-from remoterun.client.renting import Plan
+from remoterun.client.runs.placement import rented_with
+from remoterun.clouds.aws import acquire, catalogue
+from remoterun.clouds.base import NOT_MADE, Offer, RentedHost, Roles
+from remoterun.clouds.ledger import renting
+from remoterun.clouds.ledger.renting import Plan
 from remoterun.config import Config
+from remoterun.connections import Connections
 from remoterun.errors import UsageError
 from remoterun.model import HostUse, MachineType, Rental, Renting, Run, RunRequest
 from remoterun.parsing import UNKNOWN, parse_price
-from remoterun.providers.aws import acquire, catalogue
-from remoterun.providers.base import NOT_MADE, Offer, RentedHost, Roles
 from remoterun.registry import Registry
 from remoterun.sizes import clock
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 
-from remoterun.client.report import MOST_POINTS, chart, thinned
+from remoterun.client.exports.report import MOST_POINTS, chart, thinned
 
 
 def test_a_curve_keeps_its_peaks() -> None:

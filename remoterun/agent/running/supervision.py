@@ -95,7 +95,7 @@ def revive(home: Home, keys: Iterable[str] = (), ended: bool = False) -> None:
 
 
 class KeeperStart(Record):
-    """How whoever watches the host (providers/aws/on_host.py) starts the keeper again, as the same user."""
+    """How whoever watches the host (clouds/boot/on_host.py) starts the keeper again, as the same user."""
 
     words: List[str]
     variables: Dict[str, str]

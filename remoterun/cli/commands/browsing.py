@@ -23,7 +23,7 @@ from remoterun.parsing import parse_duration, parse_port
 
 if TYPE_CHECKING:
     from remoterun.client import Client
-    from remoterun.client.ports import PortNews
+    from remoterun.client.live.ports import PortNews
     from remoterun.model import Run
 
 

@@ -108,7 +108,7 @@ def ls(
         elif not parsed.name:
             file_views.uploads(client.uploads.list(seconds), json)
         else:
-            from remoterun.client.files import ANY_DEPTH, split_pattern
+            from remoterun.client.data.files import ANY_DEPTH, split_pattern
 
             manifest, about = client.files.list(parsed)
             pattern = split_pattern(parsed)[1]
@@ -221,7 +221,7 @@ def _conflict(yes: bool, ignore: bool) -> Any:
 def _to_stdout(client: Client, source: str, json: bool) -> None:
     if json:
         raise UsageError("`-` and --json both write to stdout: choose one", hint="remoterun cp --help")
-    from remoterun.client.files import split_pattern
+    from remoterun.client.data.files import split_pattern
 
     archive = not render.reader_is_terminal() and not split_pattern(Resource.parse(source))[1]
     with live_views.progress(json) as progress:

@@ -24,7 +24,7 @@ from remoterun.errors import HostError, LinkLost, RemoterunError, UsageError
 from remoterun.parsing import command_text, parse_duration
 
 if TYPE_CHECKING:
-    from remoterun.client.live import Program
+    from remoterun.client.live.live import Program
 
 MachineName = Annotated[
     str, typer.Argument(metavar="MACHINE", help="A machine, as after -t.", autocompletion=complete.machine_types)

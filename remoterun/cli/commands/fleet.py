@@ -121,7 +121,7 @@ def machines_add(
 
 def _warn_of_unknown(types: str) -> None:
     """AWS has more types than our table, and may have this one; a slip of the finger is more likely."""
-    from remoterun.providers.aws import catalogue
+    from remoterun.clouds.aws import catalogue
 
     for type in types.split(","):
         meant = catalogue.nearest(type.strip())

@@ -16,7 +16,7 @@ from remoterun.sizes import counted
 from remoterun.stamps import note_own
 
 if TYPE_CHECKING:
-    from remoterun.client.film import Film
+    from remoterun.client.exports.film import Film
 
 
 @app.command(cls=Command, epilog=example("remoterun film last --name fakes --fps 8"))

@@ -36,7 +36,7 @@ from remoterun.session import understood
 
 if TYPE_CHECKING:
     from remoterun.client import Client
-    from remoterun.client.upkeep import Checked, Collected, Usage
+    from remoterun.client.upkeep.upkeep import Checked, Collected, Usage
 
 
 A = TypeVar("A", "Examined", "Checked", "Collected", "Usage")
@@ -105,7 +105,7 @@ BUDGET = 50.0
 
 def _show_budget(client: Client) -> None:
     """The command on stdout, for a shell; what it does on stderr."""
-    from remoterun.client.billing import ACTIVATE, budget_command
+    from remoterun.clouds.ledger.billing import ACTIVATE, budget_command
 
     amount = client.config.aws.max_cost_month or BUDGET
     email = os.environ.get("EMAIL", "")

@@ -37,8 +37,8 @@ from remoterun.parsing import VARIABLE
 
 if TYPE_CHECKING:
     from remoterun.client import Client
-    from remoterun.client.preparing import Prepared
-    from remoterun.client.reruns import OriginalRun
+    from remoterun.client.runs.preparing import Prepared
+    from remoterun.client.runs.reruns import OriginalRun
 
 
 @app.command(

@@ -29,9 +29,9 @@ from remoterun.sizes import counted
 
 if TYPE_CHECKING:
     from remoterun.client import Client
-    from remoterun.client.preparing import Prepared
-    from remoterun.client.rented_hosts import NewBucket
-    from remoterun.client.renting import Plan
+    from remoterun.client.runs.preparing import Prepared
+    from remoterun.clouds.ledger.hosts import NewBucket
+    from remoterun.clouds.ledger.renting import Plan
     from remoterun.model import MachineType, Run
     from remoterun.source import Source
 
@@ -237,7 +237,7 @@ def _submit(client: Client, prepared: Prepared, plan: Plan | None) -> Run:
 
 
 def _show_plan(client: Client, prepared: Prepared, plan: Plan | None, new: NewBucket | None) -> None:
-    from remoterun.client.reruns import SavedTree
+    from remoterun.client.runs.reruns import SavedTree
 
     request, source, type_ = prepared.request, prepared.source, prepared.machine
     for mount in request.mounts:

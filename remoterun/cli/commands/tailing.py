@@ -15,7 +15,7 @@ from remoterun.cli import render
 from remoterun.cli.app import Command, Json, Quiet, RunNumber, RunNumbers, Wait, app, example, run_number
 from remoterun.cli.asking import client as connect
 from remoterun.cli.render import run_views
-from remoterun.client.following import Item, LogBytes, Note, Wanted
+from remoterun.client.runs.following import Item, LogBytes, Note, Wanted
 from remoterun.errors import HostUnreachable, UsageError
 from remoterun.model import LAST, Run
 from remoterun.parsing import parse_duration

@@ -20,14 +20,14 @@ from remoterun.cli.app import Command, app, example
 from remoterun.cli.asking import client as connect
 from remoterun.cli.commands.run import launch
 from remoterun.cli.follow import Showing, forward_until_end, some_port
-from remoterun.client.following import Wanted
+from remoterun.client.runs.following import Wanted
 from remoterun.errors import HostError, RemoterunError, UsageError
 from remoterun.machines import LOCAL
 from remoterun.model import Resource, RunRequest
 
 if TYPE_CHECKING:
     from remoterun.client import Client
-    from remoterun.client.following import StateChange
+    from remoterun.client.runs.following import StateChange
     from remoterun.model import Run
 
 PACKAGE = "tensorboard"

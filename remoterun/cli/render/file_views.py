@@ -32,7 +32,7 @@ from remoterun.model import Run, Upload, UploadCopy
 
 if TYPE_CHECKING:
     from remoterun.client.secrets import Secret
-    from remoterun.client.upkeep import Checked, Collected, Damage, Usage, Use
+    from remoterun.client.upkeep.upkeep import Checked, Collected, Damage, Usage, Use
 
 
 SHORT_DIGEST = 12

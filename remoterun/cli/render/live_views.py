@@ -34,7 +34,7 @@ from remoterun.transfer import Progress
 if TYPE_CHECKING:
     from rich.progress import Progress as Bars
 
-    from remoterun.client.live import RunUse
+    from remoterun.client.live.live import RunUse
 
 
 CLOCK_AFTER = 3.0

@@ -13,10 +13,10 @@ from remoterun.agent.shared.measured import Series, number, rank
 from remoterun.cli.render import Column, line, out, table
 from remoterun.cli.render.run_views import sparkline
 from remoterun.cli.render.terminal import dollars, duration, name, paint, terminal_width
-from remoterun.client.metrics import outlook
+from remoterun.client.data.metrics import outlook
 
 if TYPE_CHECKING:
-    from remoterun.client.metrics import Curves, Points
+    from remoterun.client.data.metrics import Curves, Points
     from remoterun.model import Run
 
 Wanted = Callable[[str], bool]

@@ -32,7 +32,7 @@ from remoterun.errors import HomeMissing, HostError, NoAnswerInTime
 from remoterun.model import HostUse, Run
 
 if TYPE_CHECKING:
-    from remoterun.client.comparing import Difference, FileChange
+    from remoterun.client.runs.comparing import Difference, FileChange
 
 
 JUST_ENDED = 60.0

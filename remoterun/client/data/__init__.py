@@ -1,0 +1,1 @@
+"""Uploads, the files of runs, and what runs report."""

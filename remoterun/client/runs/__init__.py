@@ -1,0 +1,1 @@
+"""Runs, from the words of a user to their ends."""

@@ -1,0 +1,185 @@
+"""What a run gets: how many GPUs, of which types, on which machine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+
+from remoterun import machines
+from remoterun.agent.shared import api
+from remoterun.agent.shared.spec import After
+from remoterun.agent.shared.states import RunState
+from remoterun.connections import Connections
+from remoterun.errors import HostError, UsageError
+from remoterun.model import ALL_GPUS, MachineType, Run, RunRequest
+from remoterun.session import Session
+from remoterun.sizes import counted
+
+POOL_WAIT = 10.0
+"""Seconds that the machines of a pool have to answer."""
+
+
+def rented_with(connections: Connections, machine: MachineType, gpus: int | None) -> MachineType:
+    """A machine type that is rented, with the types only that have as many GPUs; any other one as it is. Asks nobody.
+    Raises `UsageError` where none has."""
+    rental = machine.rental
+    if rental is None or gpus in (None, ALL_GPUS):
+        return machine
+    offers = connections.provider(rental.provider).offers(machine)
+    types = tuple(type for type in rental.types if any(offer.gpus >= gpus for offer in offers if offer.type == type))
+    if not types:
+        most = max((offer.gpus for offer in offers), default=0)
+        has = counted(most, "GPU") if most else "no GPU"
+        raise UsageError(
+            f"the run asks for {counted(gpus, 'GPU')}, and `{machine.name}` has {has}",
+            hint="remoterun machines --all   lists what can be rented",
+        )
+    return replace(machine, gpus=gpus, rental=replace(rental, types=types))
+
+
+def settings(asked: MachineType, request: RunRequest, session: Session) -> MachineType:
+    """The settings of the machine with which a run goes there. `asked`: what it was asked for, where that is rented;
+    else the settings are those of the session's machine. Raises `UsageError`, `HostError`."""
+    machine = asked if asked.rental is not None else session.machine
+    if request.gpus is None:
+        return machine
+    if request.gpus != ALL_GPUS:
+        return replace(machine, gpus=request.gpus)
+    there = session.ask(api.occupancy, api.Demand(whole=True, patience=10.0))
+    if there.gpus_unknown is not None:
+        raise HostError(
+            f"{session.machine.name}: {there.gpus_unknown}", hint=f"remoterun doctor {session.machine.name}"
+        )
+    if not there.gpus:
+        raise UsageError(
+            f"the run asks for all GPUs, and `{session.machine.name}` has none",
+            hint=f"remoterun doctor {session.machine.name}   shows what it has",
+        )
+    return replace(machine, gpus=len(there.gpus))
+
+
+@dataclass(frozen=True)
+class _Answer:
+    """What a machine of a pool says to a run: whether it would start at once, and how many are before it if not."""
+
+    machine: MachineType
+    there: api.Occupancy
+    free: bool
+
+
+def choose_machine(
+    connections: Connections, machine: MachineType, request: RunRequest, note: Callable[[str], None]
+) -> Session:
+    """A conversation with the machine that a run goes to; of a pool with the one that is free, else with the one that
+    has the shortest line. `note` is told which ones of a pool are passed over, and why. Raises `HostError`,
+    `UsageError`."""
+    if not machine.pool:
+        return connections.session(machine)
+    awaited = _awaited(connections, request)
+    if awaited:
+        return connections.session(_of_run(connections, machine, awaited[0][0]))
+    answers: list[_Answer] = []
+    known = machines.members(machine, connections.config)
+    own = {name: member for name, member in known.items() if isinstance(member, MachineType)}
+    passed = {name: member.message for name, member in known.items() if isinstance(member, UsageError)}
+    questions = {member: partial(_answer, connections, member, request) for member in own.values()}
+    found = connections.ask_all(questions, POOL_WAIT, lambda answer: answer.free)
+    for member, answer in found.items():
+        if isinstance(answer, HostError):
+            passed[member.name] = answer.message
+        elif answer.there.lacks is not None:
+            passed[member.name] = answer.there.lacks
+        else:
+            answers.append(answer)
+    told = [f"{name} is passed over: {reason}" for name, reason in passed.items()]
+    if not answers:
+        evidence = "\n".join(f"{name}: {reason}" for name, reason in passed.items())
+        raise HostError(
+            f"no machine of the pool `{machine.name}` takes the run",
+            evidence=evidence,
+            hint="remoterun machines status",
+        )
+    if told:
+        note("; ".join(told))
+    least = min(answers, key=lambda each: (not each.free, each.there.before))  # of several the first of the pool
+    return connections.session(least.machine)
+
+
+def fitting(
+    connections: Connections, machine: MachineType, request: RunRequest, note: Callable[[str], None]
+) -> Session:
+    """The conversation that `choose_machine` gives, with a machine that has as many GPUs as the run asks for. What is
+    refused here has no number yet. Raises `UsageError`, `HostError`."""
+    session = choose_machine(connections, machine, request, note)
+    if not (machine.gpus if request.gpus is None else request.gpus):
+        return session
+    wanted = settings(machine, request, session)
+    lacks = session.ask(api.occupancy, api.Demand(wanted.gpus, wanted.slots)).lacks if wanted.gpus else None
+    if lacks is not None:
+        raise UsageError(lacks, hint=f"remoterun doctor {session.machine.name}   shows what it has")
+    return session
+
+
+def check_after(connections: Connections, request: RunRequest, machine: MachineType) -> None:
+    """Refuse what waits for a run that is not on its machine, or that ended otherwise. Asks nobody: what the machine
+    itself says comes later. Raises `UsageError`."""
+    for other, any in _awaited(connections, request):
+        number = other.number
+        if machine.rental is not None or other.host.rental is not None or other.host.rented or other.host.bucket:
+            raise _elsewhere(other, machine)
+        if other.placed is None:
+            ended = f"is {other.state.value}: no machine ever had it" if other.final else "is still being handed over"
+            raise UsageError(f"run {number} {ended}", hint=f"remoterun info {number}")
+        _of_run(connections, machine, other)
+        if other.final and not any:
+            status = f" (exit status {other.code})" if other.code else ""
+            raise UsageError(
+                f"run {number} has ended: {other.state.value}{status}, so a run that waits for it would never start",
+                hint=f"after_any=[{number}] starts it however run {number} ended",
+            )
+
+
+def after(connections: Connections, request: RunRequest, session: Session) -> tuple[After, ...]:
+    """The runs that a run waits for, as the host takes them. Raises `UsageError` for one that is elsewhere."""
+    found = []
+    for other, any in _awaited(connections, request):
+        if other.home_id != session.home_id:
+            raise _elsewhere(other, session.machine)
+        found.append(After(other.key, other.number, any))
+    return tuple(found)
+
+
+def _awaited(connections: Connections, request: RunRequest) -> list[tuple[Run, bool]]:
+    """The runs that a run waits for, each with whether any end of it will do. One that is known to have ended so is
+    not waited for, wherever it was."""
+    asked = [(number, False) for number in request.after] + [(number, True) for number in request.after_any]
+    found = [(connections.registry.run(number), any) for number, any in asked]
+    return [(run, any) for run, any in found if not (run.final and (any or run.state is RunState.COMPLETE))]
+
+
+def _of_run(connections: Connections, machine: MachineType, other: Run) -> MachineType:
+    """The machine, or the one of a pool, that has another run. Raises `UsageError`."""
+    known = machines.members(machine, connections.config).values() if machine.pool else [machine]
+    for each in known:
+        if isinstance(each, MachineType) and (each.host, each.home) == (other.host.host, other.host.home):
+            return each
+    raise _elsewhere(other, machine)
+
+
+def _elsewhere(other: Run, machine: MachineType) -> UsageError:
+    return UsageError(
+        f"run {other.number} is on `{other.where}`, and what waits for it would be on `{machine.name}`",
+        hint=f"remoterun wait {other.number} && remoterun run …\nor both on one machine: `machine={other.host.name}`",
+    )
+
+
+def _answer(connections: Connections, machine: MachineType, request: RunRequest) -> _Answer:
+    session = connections.session(machine)
+    gpus = machine.gpus if request.gpus is None else request.gpus
+    demand = api.Demand(max(gpus, 1) if gpus == ALL_GPUS else gpus, machine.slots, whole=gpus == ALL_GPUS)
+    there = session.ask(api.occupancy, demand)
+    free = there.free
+    if gpus == ALL_GPUS:
+        free = free and not any(card.run or card.others for card in there.gpus)
+    return _Answer(machine, there, free)

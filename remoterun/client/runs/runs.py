@@ -1,0 +1,617 @@
+"""Runs that have been handed over: as their machines know them, their logs, their ends."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from remoterun.agent.shared import api
+from remoterun.agent.shared.records import to_json
+from remoterun.agent.shared.spec import PortSpec, RunSpec, SpecError
+from remoterun.agent.shared.states import ENDINGS, HAND_OVER, Reason, RunEvent, RunState, RunStatus
+from remoterun.client import occupancy
+from remoterun.client.runs import placement
+from remoterun.client.runs.attempts import plan_next, start_next_attempt
+from remoterun.client.runs.following import ALL, Follower, Following, Note, Wanted
+from remoterun.client.runs.handover import Talk, launch, move
+from remoterun.client.runs.preparing import Complete, Prepared, prepare
+from remoterun.client.runs.reruns import OriginalRun, find_original, uncommitted
+from remoterun.client.secrets import Tokens
+from remoterun.client.webhooks import addresses
+from remoterun.clouds.ledger import archiving, renting
+from remoterun.clouds.ledger.rented_runs import Answer, find_store, record_status, statuses
+from remoterun.clouds.ledger.renting import Plan
+from remoterun.connections import Connections, check_home
+from remoterun.errors import HomeMissing, HostError, LinkLost, NoAnswerInTime, NotFound, UsageError
+from remoterun.log_cache import LogCache
+from remoterun.model import EVERY_RUN, Line, MachineType, Run, RunFilter, RunRequest
+from remoterun.session import understood
+from remoterun.stores import HostStore, Store, store_of, told
+from remoterun.transfer import Progress
+
+if TYPE_CHECKING:  # and on use, as few commands need them
+    from remoterun.client.data.metrics import Curves
+    from remoterun.client.live.live import Program, RunUse
+    from remoterun.client.live.ports import Forwarding, PortNews
+    from remoterun.client.runs.comparing import Difference
+    from remoterun.source import Source
+
+WAIT_LEAST, WAIT_MOST = 0.1, 2.0
+"""Seconds between two questions about runs that are waited for."""
+ANSWER = 2.0
+"""Seconds that a machine has to answer: one that is away must not hold up the news of the others."""
+LATE = 10.0
+"""Seconds after which a machine that does not answer is reported: to connect to one that is far takes some."""
+AT_ONCE = 250
+"""Runs that one request asks about."""
+A = TypeVar("A")
+
+
+class Runs:
+    """What a client does with runs."""
+
+    def __init__(self, connections: Connections) -> None:
+        self._connections = connections
+        self.tokens = Tokens(connections.config.home)
+
+    def prepare(
+        self,
+        request: RunRequest,
+        source: Source | None = None,
+        machine: str | None = None,
+        complete: Complete = lambda source, _: source,
+    ) -> Prepared:
+        """Check a request and list the files of its source, for one run or for many.
+
+        `complete` is called with the source once the request was checked, and returns the one that is sent. Nothing is
+        opened, and no run has a number yet. Raises `UsageError`, `TransferError`.
+        """
+        return prepare(self._connections, request, source, self._connections.machine(machine), complete=complete)
+
+    def try_machine(
+        self, request: RunRequest, machine: str | None = None, waiting: Callable[[str], None] = lambda _: None
+    ) -> Plan | None:
+        """Open the machine that a run is to go to, or plan what is rented for it, so that one which can't be had is
+        known before anything else is asked. `waiting` as for `launch`. Raises `HostError`, `UsageError`,
+        `ProviderError`."""
+        asked = renting.asked(self._connections.machine(machine), request)
+        if asked.rental is not None:
+            return renting.plan(self._connections, asked, waiting=waiting)
+        placement.fitting(self._connections, asked, request, lambda _: None)
+        return None
+
+    def original(self, number: int | str, others: Collection[str] = ()) -> OriginalRun:
+        """What a run was asked for and given, to be changed and run again; `others`: the paths of mounts in whose
+        place others will be asked for. Opens the machine that has it.
+
+        Raises `HostError`, `UsageError` where that is not saved.
+        """
+        return find_original(self._connections, number, others)
+
+    def uncommitted(self, number: int | str) -> bytes:
+        """What was not committed of the source of a run, as `git diff` shows it. Opens the machine that has it. Raises
+        as `original`."""
+        return uncommitted(self._connections, number)
+
+    def prepare_again(self, kept: OriginalRun, request: RunRequest, machine: str | None = None) -> Prepared:
+        """As `prepare`, for a run with the source of `kept` and, where `request` has the same mounts, with the very
+        files that were mounted. `machine`: None for the one that it was for."""
+        machine = machine if machine is not None else kept.run.machine.name
+        return prepare(self._connections, request, kept.source, self._connections.machine(machine), kept)
+
+    def launch(
+        self,
+        prepared: Prepared,
+        progress: Progress | None = None,
+        cast: Callable[[Run], None] = lambda _: None,
+        plan: Plan | None = None,
+        waiting: Callable[[str], None] = lambda _: None,
+        note: Callable[[str], None] = lambda _: None,
+        pay: float | None = None,
+    ) -> Run:
+        """Make a run and hand it over to the machine that it was prepared for; it needs this client no more then.
+
+        `cast` is called as soon as the run has its number. For a machine that is rented, `plan` is what `hosts.plan`
+        returned, and somebody agreed to (None: it is made now, and agreed to as `renting.agreed` has it), and `waiting`
+        is called with a few words for what is waited for, and "" at the end of that. `note` is called with a line about
+        machines of a pool that were passed over. What goes wrong once the run has its number ends it: it is FAILED,
+        with the reason. Each call makes another one. Raises `UsageError`, `HostError`, `TransferError`, `ProviderError`
+        """
+        return launch(self._connections, prepared, Talk(progress or Progress(), waiting, note), cast, plan, pay)
+
+    def submit(
+        self,
+        request: RunRequest,
+        source: Source | None = None,
+        machine: str | None = None,
+        progress: Progress | None = None,
+        cast: Callable[[Run], None] = lambda _: None,
+    ) -> Run:
+        """Prepare a run and launch it."""
+        return self.launch(self.prepare(request, source, machine), progress, cast)
+
+    def get(self, number: int | str, wait: float | None = None) -> Run:
+        """A run as its machine knows it; `wait` as for `list`."""
+        return self.again([self._connections.registry.run(number)], wait)[0]
+
+    def list(self, limit: int | None = 50, wanted: RunFilter = EVERY_RUN, wait: float | None = None) -> Sequence[Run]:
+        """The newest runs that are `wanted`, oldest first, as their machines know them. All machines are asked at once.
+
+        Where one can't be reached, or takes longer than `wait` seconds (None: as long as connecting may take), its runs
+        are as they were last seen, and `unreached` says why.
+        """
+        registry = self._connections.registry
+        if replace(wanted, hidden=True) == EVERY_RUN:
+            return self.again(registry.runs(limit, wanted.hidden), wait)
+        fitting = self.again([run for run in registry.runs() if wanted.may_fit(run)], wait)
+        chosen = [run for run in fitting if wanted.fits(run)]
+        return chosen if limit is None else chosen[-limit:]
+
+    def again(self, runs: Sequence[Run], wait: float | None = None) -> Sequence[Run]:
+        """These runs as their machines know them now; `wait` as for `list`."""
+        moving: dict[MachineType, list[Run]] = {}
+        seen: dict[str, Run] = {}
+        for run in runs:
+            if run.state in HAND_OVER and run.placed is None:  # no machine has heard of it
+                seen[run.key] = renting.unless_abandoned(self._connections, run)
+            elif not run.final:
+                moving.setdefault(run.host, []).append(run)
+        lines: dict[str, Line] = {}
+        questions = {machine: self._question(machine, asked, lines) for machine, asked in moving.items()}
+        for machine, answer in self._connections.ask_all(questions, wait).items():
+            for run in moving[machine]:
+                seen[run.key] = self._corrected(run, answer)
+                if run.key in lines and seen[run.key].state is RunState.QUEUED:
+                    seen[run.key] = replace(seen[run.key], line=lines[run.key])
+        return [seen.get(run.key, run) for run in runs]
+
+    def _located(self, number: int | str, wait: float | None = None) -> Run:
+        """A run as it is known here, with the home that has it now. That is asked for where it may have changed: while
+        the run is handed over, and on a rented host, which may be gone. `wait` as for `list`."""
+        run = self._connections.registry.run(number)
+        return self.again([run], wait)[0] if run.state in HAND_OVER or run.host.rented is not None else run
+
+    def _question(self, machine: MachineType, runs: Sequence[Run], lines: dict[str, Line]) -> Callable[[], Answer]:
+        ask = partial(self._statuses, machine, runs, lines)
+        return ask if machine.rented is None else partial(statuses, self._connections, machine, runs, ask)
+
+    def _statuses(self, machine: MachineType, runs: Sequence[Run], lines: dict[str, Line]) -> Answer:
+        """By key; why it can't be told, for one that the machine can't read, or that is of another home. Adds to
+        `lines` where those stand that wait. Raises `HostError`."""
+        store = store_of(self._connections, machine)
+        statuses: Answer = {}
+        for start in range(0, len(runs), AT_ONCE):
+            answer = store.statuses([run.key for run in runs[start : start + AT_ONCE]])
+            for status in answer.runs:
+                try:
+                    statuses[status.key] = told(store, status)
+                except HostError as error:  # one that makes no sense hides no other
+                    statuses[status.key] = error
+            statuses.update((key, HostError(f"{machine.name}: {why}")) for key, why in answer.unreadable.items())
+            queued = [status.key for status in answer.runs if status.state is RunState.QUEUED]
+            lines.update(self._lines(store, queued))
+        for run in runs:
+            try:
+                check_home(run, store.home_id)
+            except HomeMissing as error:
+                statuses[run.key] = error
+        return statuses
+
+    def _lines(self, store: Store, keys: Iterable[str]) -> dict[str, Line]:
+        return occupancy.lines(self._connections, store.session, keys) if isinstance(store, HostStore) else {}
+
+    def _corrected(self, run: Run, answer: Answer | HostError) -> Run:
+        status = answer if isinstance(answer, HostError) else answer.get(run.key)
+        if isinstance(status, HostError):
+            return replace(run, fault=status)
+        if status is not None:
+            return record_status(self._connections, run, status)
+        if run.state in HAND_OVER:
+            return renting.unless_abandoned(self._connections, replace(run, fault=None))
+        why = {"reason": Reason.HOST_LOST.value, "message": f"{run.host.name} no longer knows this run"}
+        return self._connections.registry.move(run, ENDINGS[Reason.HOST_LOST].state, time.time(), **why)
+
+    def info(self, number: int | str, wait: float | None = None) -> tuple[Run, dict[str, Any]]:
+        """(run, {"spec", "folder", "events"} as its machine has them, None each if it never got the run; "again_of",
+        the number of the run that it repeats, and "again_as", those of the runs that repeat it).
+
+        The former are None, too, where the machine can't be reached within `wait` seconds; the run's `unreached` says
+        why.
+        """
+        run = self._located(number, wait)
+        again_of, again_as = self._connections.registry.repeats(run)
+        nothing: dict[str, Any] = dict.fromkeys(("spec", "folder", "events", "usage"))
+        nothing |= {"again_of": again_of, "again_as": again_as}
+        if run.placed is None:
+            return self.get(number, wait), nothing
+        answer = self._connections.ask_all({run.host: partial(self._details, run)}, wait)[run.host]
+        if isinstance(answer, HostError):
+            return replace(run, fault=answer), nothing
+        status, details = answer
+        if status is None:
+            return self.get(number, wait), nothing
+        line = details.pop("line", None)
+        return replace(record_status(self._connections, run, status), line=line), {**nothing, **details}
+
+    def _details(self, run: Run) -> tuple[RunStatus | None, dict[str, Any]]:
+        _, store = find_store(self._connections, run)
+        try:
+            answer = store.details(run.key)
+        except NotFound:
+            return None, {}
+        events = [_said(told(store, event)) for event in answer.events]
+        queued = [run.key] if answer.status.state is RunState.QUEUED else []
+        line = self._lines(store, queued).get(run.key)
+        usage = next((event["usage"] for event in reversed(events) if "usage" in event), None)
+        with understood(store.machine.name):
+            spec = RunSpec.from_record(answer.spec).to_record()
+        details = {"spec": spec, "folder": answer.folder, "events": events, "line": line, "usage": usage}
+        return told(store, answer.status), details
+
+    def follow(self, number: int | str, wanted: Wanted = ALL, values: Mapping[str, str] | None = None) -> Following:
+        """The run's log and states, as far as they are wanted.
+
+        Each byte of the log comes once, in order, whatever happens to the link: a lost connection is made again, for as
+        long as it takes, and the log goes on where it stopped. The log of a run that has ended comes from here where it
+        was followed to its end before, and its machine can't be reached.
+
+        Where the rented host of a run that is followed live is taken away meanwhile, the run gets its next one, if it
+        may have another; `values` as for `RunRequest.env`, which it needs again. Any thread may `close` the result.
+        """
+        find = partial(self._handed_over, number, wanted.wait)
+        return Following(Follower(self._connections, find, wanted, values or {}))
+
+    def _handed_over(self, number: int | str, wait: float | None) -> Run:
+        run = self._located(number, wait)
+        if run.state in HAND_OVER and not run.reachable:
+            self._connections.session(run.host)  # says why
+            raise HostError(f"{run.host.name} does not say what became of run {run.number}", hint="try again")
+        if run.state in HAND_OVER:
+            raise _still_handed_over(run)
+        return run
+
+    def metrics(self, number: int | str) -> Curves:
+        """The points of a run, none yet: `Curves.update` fetches them. Raises `UsageError` for a run that no host has
+        had."""
+        from remoterun.client.data.metrics import Curves
+
+        return Curves(self._connections, self._located(number))
+
+    def log_part(self, number: int | str, start: int, size: int, name: str = "log") -> tuple[int, int, bytes]:
+        """(where the bytes begin, how many the log has by now, the bytes): `size` of them at most, from `start` on or,
+        where that is below 0, so many before its end. `name`: "err" for stderr where it is apart. What an earlier host
+        of the run wrote is in the archive only. Of a run that has ended and whose machine can't be reached, they come
+        from the log that was saved here, if it was. Raises `HostError`."""
+        try:
+            store, key = self._logs_of(number)
+            begin, total, data = store.log_part(api.LogPart(key, start, size, name))
+        except HostError:
+            run = self._connections.registry.run(number)
+            saved = LogCache(self._connections.config.home, 0).part(run.key, name, start, size) if run.final else None
+            if saved is None:
+                raise
+            return saved
+        with understood(store.machine.name):
+            if not 0 <= begin <= begin + len(data) <= total:
+                raise ValueError("log: no place in a log")
+        return begin, total, data
+
+    def search_log(self, number: int | str, text: str, start: int = 0, most: int = 500, name: str = "log") -> api.Hits:
+        """The lines of the log from byte `start` on that hold `text`, in any case of its letters, as the machine finds
+        them. Blocks for 20 s at the most; `until` is where another search goes on. Raises `HostError`,
+        `UsageError`."""
+        if not text or "\n" in text:
+            raise UsageError("a search is for a text of one line")
+        store, key = self._logs_of(number)
+        return store.search_log(api.SearchLog(key, text, start, most, name))
+
+    def _logs_of(self, number: int | str) -> tuple[Store, str]:
+        run, store = find_store(self._connections, self._handed_over(number, None))
+        return store, run.key
+
+    def wait(self, numbers: Iterable[int | str], timeout: float | None = None) -> Iterator[Run | Note]:
+        """Each run once it has ended, in the order of their ends; ends when all have ended, or after `timeout` seconds.
+
+        A machine that can't be reached is asked again for as long as it takes: a `Note` "lost" says so once, and one
+        "back" when it answers. After an error that is not `passing` a run comes as it was known before, with its
+        `fault`, and is not waited for any more. A run whose rented host is taken away comes as interrupted.
+        """
+        registry = self._connections.registry
+        until = float("inf") if timeout is None else time.monotonic() + timeout
+        going_on = list(dict.fromkeys(registry.run(number).number for number in numbers))
+        lost: set[str] = set()
+        silent: dict[str, float] = {}  # since when
+        seconds = WAIT_LEAST
+        while True:
+            for run in self.again([registry.run(number) for number in going_on], ANSWER):
+                name = run.host.name
+                if run.fault is None:
+                    silent.pop(name, None)
+                    if name in lost and not run.final:
+                        lost.discard(name)
+                        yield Note("back", name)
+                elif not run.fault.passing:
+                    going_on.remove(run.number)
+                    yield run
+                    continue
+                elif name not in lost:
+                    late = isinstance(run.fault, NoAnswerInTime)
+                    if not late or time.monotonic() > silent.setdefault(name, time.monotonic()) + LATE:
+                        lost.add(name)
+                        yield Note("lost", run.fault.message)
+                if run.final:
+                    going_on.remove(run.number)
+                    yield run
+            left = until - time.monotonic()
+            if not going_on or left <= 0:
+                return
+            self._connections.closed.wait(min(seconds, left))
+            seconds = min(seconds * 1.3, WAIT_MOST)
+
+    def forward(
+        self, number: int | str, ports: Sequence[PortSpec] = (), tell: Callable[[PortNews], None] = lambda _: None
+    ) -> Forwarding:
+        """Forward ports of a run (none: those of `run --port`) to 127.0.0.1 here, until the result is closed or the run
+        ends. Returns at once; a run that has not started is waited for, and a lost connection is made again.
+
+        `tell` is called on other threads, with each port that becomes ready here or is no longer.
+        """
+        from remoterun.client.live.ports import Forwarding
+
+        return Forwarding(self._connections, self._with_ports(number), ports, tell)
+
+    def ports(self, number: int | str) -> Sequence[PortSpec]:
+        """The ports that `run --port` named. Raises `HostError`, and `UsageError` where the run has ended, or its
+        machine names others."""
+        from remoterun.client.live.ports import asked_ports
+
+        return asked_ports(self._connections, self._with_ports(number))
+
+    def _with_ports(self, number: int | str) -> Run:
+        run = self._connections.registry.run(number)
+        if run.final:
+            raise UsageError(f"run {run.number} has ended, and its ports with it", hint=f"remoterun logs {run.number}")
+        if run.placed is None:
+            raise _still_handed_over(run)
+        return run
+
+    def diff(self, before: int | str, after: int | str, binary: bool = False) -> Difference:
+        """What differs between two runs; with `binary` in such lines that what is not text can be made of them. Opens
+        the machines that have them. Raises `HostError`, `UsageError` where what was asked of one is not saved."""
+        from remoterun.client.runs.comparing import compare
+
+        return compare(self._connections, before, after, binary)
+
+    def report(self, numbers: Sequence[int | str]) -> bytes:
+        """An HTML file of these runs, without a script: what they were, their parameters, best values and curves.
+        Opens the machines that have them; where one can't be reached, what is known here. Raises `NotFound`."""
+        from remoterun.client.exports.report import report
+
+        return report(self, numbers)
+
+    def adopt(self) -> Sequence[Run]:
+        """Give a number here to each run of the archive that another client handed over: its log and outputs can then
+        be had from here, too. The runs that are new here. Raises `NotFound` without a bucket, `HostError`."""
+        registry, machine = self._connections.registry, self._connections.bucket()
+        store = store_of(self._connections, machine)
+        known = {run.key for run in registry.runs()}
+        found = []
+        for status in store.statuses(None).runs:
+            if status.key in known:
+                continue
+            try:
+                spec = RunSpec.from_record(store.details(status.key).spec)
+            except (HostError, SpecError) as error:
+                if isinstance(error, HostError) and error.passing:
+                    raise
+                continue  # it can't be read, which is no reason to leave out the others
+            if spec.key != status.key:
+                continue
+            type_ = MachineType(spec.machine, bucket=machine.bucket)
+            run = registry.add_run(
+                spec.key, type_, spec.command, spec.created, spec.description, spec.labels, spec.again
+            )
+            run = registry.place(run, machine, store.home_id)
+            found.append(registry.see(run, told(store, status), time.time()))
+        return found
+
+    def plan_next(self, number: int | str, waiting: Callable[[str], None] = lambda _: None) -> Plan:
+        """What a run that was interrupted on a rented host will be given if it is continued. Rents nothing; `waiting`
+        as for `launch`. Raises `UsageError` for another run, `ProviderError`, `HostError`."""
+        return plan_next(self._connections, self.get(number), waiting)
+
+    def continue_(
+        self,
+        number: int | str,
+        plan: Plan,
+        values: Mapping[str, str] | None = None,
+        waiting: Callable[[str], None] = lambda _: None,
+        progress: Progress | None = None,
+    ) -> Run:
+        """Give an interrupted run another rented host, as `plan_next` planned it, and hand it over; it goes on with
+        what it had saved, under its number. `values` as for `follow`, `waiting` as for `launch`. Blocks for minutes.
+        What goes wrong leaves it interrupted. Raises as `launch`, and `UsageError` where another client does so."""
+        run, talk = self._connections.registry.run(number), Talk(progress or Progress(), waiting)
+        taken = start_next_attempt(self._connections, run, values or {}, talk, plan)
+        if taken is None:
+            raise UsageError(f"run {run.number} goes on already", hint=f"remoterun logs {run.number}")
+        return taken
+
+    def stop(self, number: int | str, grace: float = 10.0) -> tuple[Run, bool]:
+        """Ask a run to end: SIGTERM, `grace` seconds, SIGKILL; its outputs are saved. (run, whether it could be asked).
+
+        Returns at once; a run that has ended is left as it is.
+        """
+        if not 0 <= grace < 1e9:
+            raise UsageError(f"a grace of {grace} s is not possible")
+        return self._request_end(number, api.stop, lambda key: api.EndRun(key, grace))
+
+    def kill(self, number: int | str) -> tuple[Run, bool]:
+        """End a run now; its outputs are not saved. As `stop`."""
+        return self._request_end(number, api.kill, api.RunKey)
+
+    def notify(self, number: int | str, asked: Sequence[str] | None = None) -> Run:
+        """Let addresses, or secrets that are one (None: those of config.toml), get word of a run that goes on, too.
+        Raises `UsageError` where there is none, or for a run that has ended; `NotFound`, `HostError`."""
+        config = self._connections.config
+        found = addresses(config.home, config.notify if asked is None else asked)
+        if not found:
+            raise UsageError("no address is set up", hint='notify = ["https://…"] in config.toml')
+        run, noted = self._request_end(number, api.notify, lambda key: api.Notify(key, found))
+        if not noted:
+            raise UsageError(f"run {run.number} has ended", hint=f"remoterun info {run.number}")
+        return run
+
+    @contextlib.contextmanager
+    def exec(
+        self, number: int | str, command: str | None = None, terminal: str = "", size: tuple[int, int] = (24, 80)
+    ) -> Iterator[Program]:
+        """A program beside the command of a run that is RUNNING: with its folder, its variables, its environment.
+
+        `command` is a line for the shell; None: a shell, bash where there is one. `terminal`: the kind of terminal
+        (TERM) that the program gets, with `size`, rows and columns; "": none. It ends when the block is left. Raises
+        `UsageError` for a run that is not RUNNING, `LinkLost` inside the block where the program ended with its link.
+        """
+        from remoterun.client.live.live import program
+
+        run = self._located(number)
+        if run.final or run.placed is None:
+            raise _not_running(run)
+        started = False
+        try:
+            session = self._connections.session_of(run)
+            with program(session, api.Execute(run.key, command, terminal, list(size))) as begun:
+                started = True
+                yield begun
+        except UsageError:
+            if not started and (known := self.get(number)).state is not RunState.RUNNING:
+                raise _not_running(known) from None
+            raise
+        except LinkLost as error:
+            raise LinkLost(f"{error.message}; run {run.number} goes on")
+
+    def top(self, numbers: Iterable[int | str], every: float = 0.5, once: bool = False) -> Iterator[Sequence[RunUse]]:
+        """How much each of these runs uses of its machine: a list again and again until all have ended, or `once`.
+        `every`: seconds between two of them.
+
+        Raises `UsageError` for a run that has ended, `HostError` where no machine of them can be reached.
+        """
+        runs = [self.get(number) for number in numbers]
+        for run in runs:
+            if run.fault is not None and not run.fault.passing:
+                raise run.fault
+            if run.final:
+                raise UsageError(
+                    f"run {run.number} has ended", hint=f"remoterun info {run.number}   shows what it used"
+                )
+            if run.placed is None:
+                raise _not_running(run)
+        from remoterun.client.live.live import use
+
+        return use(self._connections, runs, every, once)
+
+    def _request_end(
+        self, number: int | str, request: api.Request[A, api.Asked], asked: Callable[[str], A]
+    ) -> tuple[Run, bool]:
+        run = self._located(number)
+        if run.final and (run.archived or run.reason is not Reason.HOST_LOST):
+            return run, False  # else a host that had lost it may have found it again
+        if run.archived:
+            raise UsageError(f"the host of run {run.number} is another client's", hint="remoterun machines rented")
+        try:
+            if run.placed is None:
+                raise NotFound(f"no machine has run {run.number}")
+            session = self._connections.session_of(run)
+            answer = session.ask(request, asked(run.key))
+        except NotFound:
+            if run.state in HAND_OVER and not self._connections.registry.abandoned(run):
+                raise _still_handed_over(run)
+            return self.get(number), False
+        except HomeMissing:
+            if run.final:
+                return run, False
+            raise
+        return record_status(self._connections, run, told(session, answer.status)), answer.asked
+
+    def label(self, number: int | str, add: Iterable[str] = (), remove: Iterable[str] = ()) -> Run:
+        """Add labels to a run, after those that it has, and take some away; the run with the labels that it has then.
+        No machine is asked. Raises `NotFound`."""
+        run = self._connections.registry.run(number)
+        return self._connections.registry.label(run, add, remove) if add or remove else run
+
+    def move(
+        self,
+        number: int | str,
+        machine: str,
+        progress: Progress | None = None,
+        note: Callable[[str], None] = lambda _: None,
+    ) -> Run:
+        """Let a run that waits go on as a new run on another machine, which is returned. All that it needs is sent
+        there first; then it is withdrawn from where it waits, unless it has begun to start, and the new run is handed
+        over. What goes wrong before that changes nothing; after that the new run is FAILED. `note` as for `launch`.
+        Raises `UsageError`, `HostError`, `TransferError`."""
+        return move(self._connections, self.get(number), machine, Talk(progress or Progress(), note=note))
+
+    def remove(self, number: int | str) -> str | None:
+        """Delete an ended run, there and from the registry; the name of the machine that has it no more, if one had it.
+        Raises `UsageError` for one that has not ended, `HostError`."""
+        run = self._located(number)
+        host: MachineType | None = run.host
+        if run.host.rental is not None and not run.final:
+            raise _still_handed_over(run)
+        if run.host.rental is not None or run.host.rented is not None:  # its host ends by itself
+            if not run.final:
+                raise _goes_on(run, f"the run is {run.state.value}")
+            host = archiving.machine_of(run) if run.renting is not None else None
+        if host is not None:
+            try:
+                store = store_of(self._connections, host)
+                if host == run.host:
+                    check_home(run, store.home_id)
+                store.remove_run(run.key)
+            except UsageError as error:
+                raise _goes_on(run, error.message)
+        self.forget(run)
+        return None if host is None or host.rented is not None else host.name
+
+    def forget(self, run: Run) -> None:
+        """Delete what is recorded here of a run. Its machine is not asked."""
+        self._connections.registry.remove_run(run)
+        LogCache(self._connections.config.home, 0).remove(run.key)
+        self.tokens.remove(run.key)
+
+    def forget_machine(self, machine: MachineType) -> None:
+        """Delete what is recorded here of a machine: its runs, and its copies of uploads. It is not asked."""
+        registry = self._connections.registry
+        for run in (run for run in registry.runs() if run.host.place == machine.place):
+            self.forget(run)
+        for upload in (upload for upload, there in registry.uploads.versions() if there.place == machine.place):
+            registry.uploads.forget_copy(upload.name, upload.home_id)
+
+
+def _goes_on(run: Run, why: str) -> UsageError:
+    return UsageError(
+        f"run {run.number} can't be removed: {why}",
+        hint=f"first `remoterun stop {run.number}`, or `remoterun kill {run.number}`",
+    )
+
+
+def _not_running(run: Run) -> UsageError:
+    again = f"remoterun rerun {run.number}   runs it again" if run.final else f"remoterun logs {run.number}"
+    return UsageError(
+        f"run {run.number} is {run.state.value}, and not running",
+        hint=f"remoterun ls runs/{run.number}   lists its files\n{again}",
+    )
+
+
+def _still_handed_over(run: Run) -> UsageError:
+    return UsageError(f"run {run.number} is still being handed over to {run.machine.name}", hint="try again")
+
+
+def _said(event: RunEvent) -> dict[str, Any]:
+    """What an event says, without the fields that it does not have."""
+    return {name: value for name, value in to_json(event).items() if value is not None}

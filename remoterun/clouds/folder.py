@@ -1,0 +1,150 @@
+"""`HOME/hosts/TOKEN`: what this client knows of one host that it rents.
+
+    intent.json          what is to be acquired; on disk before the first call that costs something
+    request.json         the call that may have made a host, word for word, and what came of it; its provider's own
+    host.json            what the first session learnt of the host
+    rented.json          the host, from when it was ready to use
+    key                  our key for it
+    host_key             the host's key at the first contact, which its provider could read; then it has another
+    ssh_config, known_hosts
+    lock                 held by who acquires it
+
+`HOME/hosts/mark` tells the hosts of this home from those of another home with the same owner.
+
+A folder is removed once its host is gone and nobody asks about it any more.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from remoterun.agent.shared.files import locked, remove_tree, unless_held, write_whole
+from remoterun.agent.shared.records import encode, from_json
+from remoterun.clouds.base import Intent, ProviderError, RentedHost
+from remoterun.model import MachineType
+
+HOSTS = "hosts"
+LOCK_SECONDS = 900.0
+
+
+class HostFolder:
+    """The folder of one token, made by `begin`."""
+
+    def __init__(self, home: Path, token: str) -> None:
+        self.home = home
+        self.token = token
+        self.path = home / HOSTS / token
+
+    @classmethod
+    def all(cls, home: Path) -> list[HostFolder]:
+        """Those that there are, in the order of their tokens."""
+        return [cls(home, found.parent.name) for found in sorted((home / HOSTS).glob("*/intent.json"))]
+
+    def begin(self, intent: Intent) -> None:
+        """Put the intent and fresh keys on disk. What is there already stays as it is.
+
+        Two processes may begin the same host: what `locked` covers reads only what is there then.
+        """
+        self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for name in ("host_key", "key"):
+            if not (self.path / f"{name}.pub").exists():
+                from remoterun.hosts.ssh.login import new_key
+
+                private, public = new_key(self.token)
+                self.write(name, private)
+                self.write(f"{name}.pub", public + "\n")
+        if not (self.path / "intent.json").exists():
+            self.write("intent.json", encode(intent).decode())
+
+    def intent(self) -> Intent | None:
+        """The intent that `begin` was given first."""
+        record = self.read("intent.json")
+        return None if record is None else from_json(Intent, record)
+
+    def read(self, name: str) -> Any:
+        """The content of a JSON file; None without one."""
+        try:
+            return json.loads((self.path / name).read_text("utf-8"))
+        except FileNotFoundError:
+            return None
+
+    def write(self, name: str, text: str) -> None:
+        """The file appears whole, with its new content on the disk."""
+        write_whole(str(self.path / name), text.encode(), 0o600)
+
+    def text(self, name: str) -> str:
+        return (self.path / name).read_text("utf-8")
+
+    @property
+    def ssh_config(self) -> Path:
+        return self.path / "ssh_config"
+
+    def reach(self, asked: MachineType, gpus: int, address: str, user: str, proxy: str | None) -> MachineType:
+        """How the host is reached, at an address that may have changed, as a user with our key, through a
+        `ProxyCommand` where there is one. Its host key is that of the first contact, unless another is known."""
+        host_key = self.text("host_key.pub").split()
+        if not (self.path / "known_hosts").exists():
+            self.know(" ".join(host_key[:2]))
+        options = {
+            "HostName": address,
+            "User": user,
+            "HostKeyAlias": self.token.lower(),
+            "IdentityFile": self._quoted("key"),
+            "IdentitiesOnly": "yes",
+            "IdentityAgent": "none",
+            "UserKnownHostsFile": self._quoted("known_hosts"),
+            "GlobalKnownHostsFile": "/dev/null",
+            "StrictHostKeyChecking": "yes",
+            **({} if proxy is None else {"ProxyCommand": proxy}),
+        }
+        text = f"Host {self.token}\n" + "".join(f"  {name} {value}\n" for name, value in options.items())
+        if not self.ssh_config.exists() or self.text("ssh_config") != text:
+            self.write("ssh_config", text)
+        own, gpus = str(self.ssh_config), gpus or asked.gpus
+        return replace(asked, host=self.token, rented=self.token, ssh_config=own, gpus=gpus, rental=None)
+
+    def rented(self) -> RentedHost | None:
+        """The host as it was when it was ready to use; None where that is not known."""
+        record = self.read("rented.json")
+        return None if record is None else from_json(RentedHost, record)
+
+    def record(self, rented: RentedHost) -> None:
+        """Note a host that is ready to use: while it answers, its provider need not be asked about it."""
+        self.write("rented.json", encode(rented).decode())
+
+    def know(self, key: str) -> None:
+        """Accept this host key from now on, given as `ssh-ed25519 AAAA…`, and no other one."""
+        self.write("known_hosts", f"{self.token.lower()} {key}\n")
+
+    @contextlib.contextmanager
+    def locked(self, say: Callable[[str], None]) -> Iterator[None]:
+        """While this client acquires the host, no other process on this machine does. The lock ends with the process.
+
+        Waits for another process, 15 minutes at the most. Raises `ProviderError`.
+        """
+        with contextlib.ExitStack() as stack:
+            try:
+                waiting = functools.partial(say, "another remoterun, which acquires this host")
+                stack.enter_context(locked(str(self.path / "lock"), patience=LOCK_SECONDS, waiting=waiting))
+            except TimeoutError:
+                raise ProviderError("another remoterun on this machine acquires this host", hint="remoterun ps")
+            yield
+
+    def is_locked(self) -> bool:
+        """Whether a process on this machine acquires the host just now."""
+        with unless_held(str(self.path / "lock")) as lock:
+            return lock is None
+
+    def remove(self) -> None:
+        """Forget the host, and our key for it. One that is absent is removed."""
+        remove_tree(str(self.path))
+
+    def _quoted(self, name: str) -> str:
+        """The path of a file as ssh's configuration takes it."""
+        return '"' + str(self.path / name).replace("%", "%%") + '"'

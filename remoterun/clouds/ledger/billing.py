@@ -1,0 +1,237 @@
+"""What rented hosts have cost, by day, run and type of machine, and what a month may cost.
+
+It is counted from the registry, and from the tags of the hosts that there are now, also those of other clients. A
+host's minutes that belong to no run are idle ones. Days are those of UTC, as on the provider's own bill.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from remoterun.agent.shared.files import write_whole
+from remoterun.clouds.base import LEAST, RentedHost, Spent, unheard
+from remoterun.clouds.ledger.rented_runs import met
+from remoterun.connections import Connections
+from remoterun.errors import NoLogin, RemoterunError, UsageError
+from remoterun.machines import BUCKET
+from remoterun.model import HostUse
+from remoterun.sizes import dollars
+
+FRESH = 6 * 3600.0
+"""Seconds for which what AWS's bill says holds: a question costs a cent, and the bill is written some times a day."""
+SPENT = "spent.json"
+"""In the home: what AWS's bill said last."""
+IDLE = "idle"
+
+
+@dataclass(frozen=True)
+class Share:
+    """What a host cost on a day for a run, or while it had none."""
+
+    day: str
+    run: str
+    """Its number; `IDLE`; or whose it is, where another client rented the host."""
+    machine: str
+    """The type, in its provider's words."""
+    seconds: float
+    dollars: float | None
+    """None where the price is not known."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """What is said of a day, a run or a machine."""
+
+    name: str
+    hours: float
+    cost: float
+    idle: float
+    """The part of the cost in which hosts had no run."""
+    complete: bool = True
+    """All prices are known."""
+
+
+@dataclass(frozen=True)
+class Bill:
+    since: float
+    until: float
+    shares: tuple[Share, ...]
+    spent: tuple[Spent, ...] | None = None
+    """What the provider's own bill says; None where that was not asked for."""
+    stored: int | None = None
+    """The bytes that the bucket holds now; None where there is none that can be asked."""
+    monthly: float | None = None
+    """US dollars a month for these bytes; None where the bucket is not Amazon's."""
+
+    @property
+    def total(self) -> Row:
+        return _row("total", self.shares)
+
+    def rows(self, by: str) -> list[Row]:
+        """`by`: "day", "run" or "machine". A month without hosts is a row of its own among the days."""
+        groups: dict[str, list[Share]] = {}
+        for share in self.shares:
+            groups.setdefault(getattr(share, by), []).append(share)
+        if by == "day":
+            months = {day[:7] for day in groups}
+            groups |= {month: [] for month in _months(self.since, self.until) if month not in months}
+        order = sorted(groups, key=lambda name: (not name.isdecimal(), int(name) if name.isdecimal() else 0, name))
+        return [_row(name, groups[name]) for name in order]
+
+
+def _row(name: str, shares: Sequence[Share]) -> Row:
+    known = [share for share in shares if share.dollars is not None]
+    idle = sum(share.dollars or 0.0 for share in known if share.run == IDLE)
+    cost = sum(share.dollars or 0.0 for share in known)
+    return Row(name, sum(share.seconds for share in shares) / 3600, cost, idle, len(known) == len(shares))
+
+
+def bill(
+    connections: Connections, since: float, now: float, note: Callable[[str], None] = unheard, ask_aws: bool = False
+) -> Bill:
+    """What hosts have cost since a moment. `note` is called with what could not be asked. With `ask_aws` also what
+    AWS's own bill says, which costs a cent, and then holds for some hours. Raises `ProviderError` for that only."""
+    shares = tuple(_shares(connections, _listed(connections, note), since, now))
+    return Bill(since, now, shares, tuple(spent(connections, since, now)) if ask_aws else None)
+
+
+def spent(connections: Connections, since: float, now: float) -> list[Spent]:
+    """What AWS's bill says, or said within the last hours. Raises `ProviderError`."""
+    provider = connections.provider(BUCKET)
+    file, asked = connections.config.home / SPENT, [_day(since), provider.identity().account]
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        known = json.loads(file.read_text("utf-8"))
+        if known["asked"] == asked and 0 <= now - known["at"] < FRESH:
+            return [Spent(*row) for row in known["rows"]]
+    found = provider.spent(since, now)
+    rows = [[each.day, each.dollars, each.token] for each in found]
+    write_whole(str(file), json.dumps({"at": now, "asked": asked, "rows": rows}).encode(), 0o600)
+    return found
+
+
+def check_month(connections: Connections, most: float | None, now: float, key: str = "") -> None:
+    """Raises `UsageError` where `most` more, for the run `key`, could make this month cost more than `max_cost_month`:
+    with what hosts have cost, by our records or AWS's bill, and what those can come to that run or are about to."""
+    limit = connections.config.aws.max_cost_month
+    if limit is None:
+        return
+    more = f"max_cost_month = {limit:g} below [aws] in {connections.config.file} is the limit"
+    began = datetime.datetime.fromtimestamp(now, datetime.UTC).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
+    since, listed = began.timestamp(), _listed(connections)
+    prices = [
+        (host, host.hourly if host.offer.at_most is None else host.offer.at_most) for host in listed if host.alive
+    ]
+    if most is None or any(price is None for _, price in prices):
+        which = "this host" if most is None else "a host that runs"
+        raise UsageError(f"the price of {which} is not known, so `max_cost_month` can't be kept", hint=more)
+    had = sum(share.dollars or 0.0 for share in _shares(connections, listed, since, now))
+    with contextlib.suppress(RemoterunError):  # the account may not let us ask
+        had = max(had, sum(each.dollars for each in spent(connections, since, now)))
+    ahead = sum((price or 0.0) * max(host.deadline - now, 0.0) / 3600 for host, price in prices)
+    others = (run.renting for run in connections.registry.runs() if not run.final and run.key != key)
+    ahead += sum(renting.most for renting in others if renting is not None)
+    left = limit - had - ahead
+    if most > left + 0.005:
+        running = f", hosts that run, or are about to, can come to {dollars(ahead)} more" if ahead else ""
+        fits = f"max_cost={left:.2f}   is what is left of it\n" if left > 0.05 else ""
+        raise UsageError(
+            f"this month has cost {dollars(had)}{running}, and this run may cost {dollars(most)}:"
+            f" that is more than `max_cost_month` of [aws], {dollars(limit)}",
+            hint=f"{fits}remoterun bill   shows what it was\n{more}",
+        )
+
+
+def budget_command(account: str, dollars_a_month: float, email: str) -> str:
+    """What makes AWS send mail at 50, 80 and 100 % of a budget for all that has our tag: one command for a shell."""
+    budget = {
+        "BudgetName": "remoterun",
+        "BudgetLimit": {"Amount": f"{dollars_a_month:g}", "Unit": "USD"},
+        "TimeUnit": "MONTHLY",
+        "BudgetType": "COST",
+        "FilterExpression": {"Not": {"Tags": {"Key": TAG, "MatchOptions": ["ABSENT"]}}},
+        "Metrics": ["UnblendedCost"],
+    }
+    mail = [{"SubscriptionType": "EMAIL", "Address": email}]
+    above: dict[str, Any] = {"NotificationType": "ACTUAL", "ComparisonOperator": "GREATER_THAN"}
+    notices = [
+        {"Notification": above | {"Threshold": part, "ThresholdType": "PERCENTAGE"}, "Subscribers": mail}
+        for part in (50, 80, 100)
+    ]
+    return (
+        f"aws budgets create-budget --account-id {account} \\\n  --budget '{json.dumps(budget)}' \\\n"
+        f"  --notifications-with-subscribers '{json.dumps(notices)}'"
+    )
+
+
+TAG = "remoterun:token"
+"""What all that a host costs is tagged with."""
+ACTIVATE = f"aws ce update-cost-allocation-tags-status --cost-allocation-tags-status TagKey={TAG},Status=Active"
+"""What makes AWS's bill, and so its budgets, know that tag: from the account that pays."""
+
+
+def _listed(connections: Connections, note: Callable[[str], None] | None = None) -> list[RentedHost]:
+    """The hosts that there are, by their tags; none, with a `note`, where they can't be asked for."""
+    try:
+        hosts = [host for provider in connections.providers() for host in provider.hosts(note or unheard)]
+        return [met(connections, host) for host in hosts]
+    except RemoterunError as error:
+        if note is None:
+            raise
+        if not isinstance(error, NoLogin) or connections.registry.rentings():  # else nobody rents from here
+            note(f"hosts of other clients are not counted: {error.message}")
+        return []
+
+
+def _shares(connections: Connections, listed: Sequence[RentedHost], since: float, now: float) -> Iterator[Share]:
+    """What all hosts cost that are known, from a moment on."""
+    uses: dict[str, list[tuple[float, str, HostUse]]] = {}
+    for number, renting in connections.registry.rentings():
+        for use in renting.hosts:
+            uses.setdefault(use.id, []).append((use.began, str(number), use))
+    there = {host.id: (host, host.until(now)) for host in listed}
+    for id, had in uses.items():
+        had.sort(key=lambda each: each[0])
+        began, last = had[0][0], had[-1][2]
+        ended = min(now, last.deadline or now if last.ended is None else last.idle_end or last.ended)
+        ended = max(ended, began + LEAST)
+        if id in there:
+            host, ended = there.pop(id)
+            began = min(began, host.began)
+        times = [(number, use.began, min(use.ended or ended, ended)) for _, number, use in had]
+        yield from _of_host(last.type, last.hourly, began, ended, times, since)
+    for host in listed:
+        if host.state == "stopped" and host.ended is not None:  # its disk is paid for until it is ended
+            yield from _of_host(host.offer.type, host.hourly, host.ended, now, [], since)
+    for host, ended in there.values():
+        times = [(f"run {host.number} of {host.owner or 'another client'}", host.began, ended)]
+        yield from _of_host(host.offer.type, host.offer.hourly, host.began, ended, times, since)
+
+
+def _of_host(
+    type: str, price: float | None, began: float, ended: float, uses: list[tuple[str, float, float]], since: float
+) -> Iterator[Share]:
+    """`uses`: who had it from when until when, in order. What is missing to the least that is paid for is idle time."""
+    at = began
+    for who, start, end in [*uses, (IDLE, ended, ended)]:
+        for name, until in ((IDLE, start), (who, end)):
+            while at < until:
+                midnight = (at // 86400 + 1) * 86400
+                seconds = max(min(until, midnight) - max(at, since), 0.0)
+                if seconds:
+                    yield Share(_day(at), name, type, seconds, None if price is None else seconds / 3600 * price)
+                at = min(until, midnight)
+
+
+def _day(moment: float) -> str:
+    return f"{datetime.datetime.fromtimestamp(moment, datetime.UTC):%Y-%m-%d}"
+
+
+def _months(since: float, until: float) -> list[str]:
+    first, last = (datetime.datetime.fromtimestamp(each, datetime.UTC) for each in (since, until))
+    numbers = range(first.year * 12 + first.month - 1, last.year * 12 + last.month)
+    return [f"{number // 12}-{number % 12 + 1:02}" for number in numbers]

@@ -1,0 +1,318 @@
+"""What the parts of a client share: its configuration, its registry, and the conversations that it has open."""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import threading
+import time
+import weakref
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, TypeVar
+
+from remoterun import config as configuration
+from remoterun import machines
+from remoterun.archive import Archive, open_archive
+from remoterun.archive.s3 import BucketPlace
+from remoterun.clouds import PROVIDERS, provider_named
+from remoterun.errors import HomeMissing, HostError, NoAnswerInTime, NoLogin, NotFound, UsageError
+from remoterun.hosts import host_of
+from remoterun.hosts.base import Prompts
+from remoterun.model import MachineType, Run
+from remoterun.registry import Registry
+from remoterun.session import Session
+
+if TYPE_CHECKING:
+    from remoterun.clouds.base import Provider
+    from remoterun.hosts.base import Host
+
+FOREVER = float("inf")
+MOMENT = 1.0
+"""Seconds that others have to answer, once an answer is good."""
+RECONNECT_LEAST, RECONNECT_MOST = 0.25, 5.0
+"""Seconds until a lost connection is made again: each time twice as many."""
+PROVIDER_WAIT = 10.0
+"""Seconds that a bucket or a rented host has to answer, and its provider to say whether it is still there."""
+A = TypeVar("A")
+B = TypeVar("B")
+C = TypeVar("C", "Session", "Archive")
+
+
+class Connections:
+    """Sessions are opened when they are needed, one for each machine, and kept until `close`.
+
+    Any thread may call any method. Questions to a person are asked one at a time.
+    """
+
+    def __init__(
+        self,
+        config: configuration.Config | None = None,
+        prompts: Prompts | None = None,
+        warn: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        self.config = config or configuration.load()
+        self.closed = threading.Event()
+        self.warn = warn
+        self.warned_of: set[str] = set()  # ids of rented hosts
+        self._question = threading.Lock()  # held while a person is asked something
+        self._prompts = _one_at_a_time(prompts or Prompts(), self._question)
+        self._lock = threading.Lock()  # guards what follows; not held while a host is opened
+        self._sessions: dict[MachineType, Session] = {}
+        self._archives: dict[MachineType, Archive] = {}
+        self._opening: dict[MachineType, threading.Lock] = {}
+        self._registry: Registry | None = None
+        self._providers: dict[str, Provider] = {}
+        self._at_close = contextlib.ExitStack()
+        self._events: weakref.WeakSet[threading.Event] = weakref.WeakSet()
+
+    def close(self) -> None:
+        """Drop every connection; runs go on. What another thread is doing with them ends with an error. May be called
+        twice."""
+        with self._lock:
+            self.closed.set()
+            for event in self._events:
+                event.set()
+            opened: list[Session | Archive] = [*self._sessions.values(), *self._archives.values()]
+            registry = self._registry
+            self._sessions.clear()
+            self._archives.clear()
+            self._registry = None
+        for each in opened:
+            each.close()
+        self._at_close.close()
+        if registry is not None:
+            registry.close()
+
+    def event(self) -> threading.Event:
+        """A new event, which is also set when this is closed."""
+        event = threading.Event()
+        with self._lock:
+            self._check_open()
+            self._events.add(event)
+        return event
+
+    @property
+    def registry(self) -> Registry:
+        with self._lock:
+            self._check_open()
+            if self._registry is None:
+                self._registry = Registry(self.config.home / "registry.db", self.warn)
+            return self._registry
+
+    def machine(self, name: str | None) -> MachineType:
+        """The machine type that a name stands for (None: the default one). Opens nothing.
+
+        Raises `NotFound`, and `UsageError` for an address that is not one.
+        """
+        machine = machines.resolve(name, self.config)
+        if machine.pool or machine.bucket is not None:
+            return machine
+        if machine.rental is None:
+            host_of(machine, self.config, Prompts())
+        else:
+            machine = self.with_gpus(machine)
+        return machine
+
+    def with_gpus(self, machine: MachineType) -> MachineType:
+        """A machine type that is rented, with the GPUs of its type, unless it names others. Asks nobody."""
+        if machine.gpus or machine.rental is None:
+            return machine
+        offers = self.provider(machine.rental.provider).offers(machine)
+        return replace(machine, gpus=offers[0].gpus if offers else 0)
+
+    def home(self, name: str | None, any: bool = False) -> MachineType:
+        """The machine that keeps files for a name: of a machine type that is rented, the bucket; of a pool that is the
+        default, or with `any`, its first machine. Raises `UsageError` for a pool that is named."""
+        machine = self.machine(name)
+        if machine.pool:
+            members = machines.members(machine, self.config).values() if name is None or any else ()
+            own = [member for member in members if isinstance(member, MachineType)]
+            if not own:
+                raise machines.name_one_of(machine)
+            return own[0]
+        return machine if machine.rental is None else self.bucket()
+
+    def bucket(self) -> MachineType:
+        """The bucket of `[aws]`. Raises `NotFound` where none is named."""
+        if self.config.aws.bucket is None:
+            raise NotFound(
+                "no bucket is set up yet", hint="remoterun upload PATH --to aws   makes one, after a question"
+            )
+        return machines.bucket_of(self.config)
+
+    def named_bucket(self) -> list[MachineType]:
+        """The bucket of `[aws]`, if one is named, and can be asked."""
+        asked = self.config.aws.bucket is not None and machines.can_log_in(self.config)
+        return [self.bucket()] if asked else []
+
+    def need_login(self, why: str) -> None:
+        """Raises `NoLogin` where there is nothing to log in at AWS with; `why` it is needed, as a sentence."""
+        if not machines.can_log_in(self.config):
+            raise NoLogin(f"{why}, and there is no login at AWS here", hint=machines.HOW_TO_LOG_IN)
+
+    def provider(self, name: str) -> Provider:
+        """A provider, made at its first use. Raises `ConfigError`."""
+        with self._lock:
+            self._check_open()
+            if name not in self._providers:
+                self._providers[name] = provider_named(name, self.config)
+            return self._providers[name]
+
+    def providers(self) -> list[Provider]:
+        """All that rent hosts. Raises `NoLogin`."""
+        self.need_login("which hosts are rented is asked of AWS")
+        return [self.provider(name) for name in PROVIDERS]
+
+    def session(self, machine: MachineType) -> Session:
+        """The open session with a machine, or a new one. Raises `HostError`, `UsageError` for one that has yet to be
+        rented."""
+        if machine.rental is not None and machine.host is None:
+            raise UsageError(
+                f"`{machine.name}` is rented for a run, and there is none", hint="remoterun machines rented"
+            )
+        if machine.pool:
+            raise machines.name_one_of(machine)
+        if machine.bucket is not None:
+            raise UsageError(f"`{machine.name}` is a bucket: nothing runs there", hint="remoterun machines")
+
+        def begin() -> Session:
+            host = host_of(machine, self.config, self._prompts)
+            return Session(machine, host, lambda: host_of(machine, self.config, Prompts()))
+
+        return self._opened(self._sessions, machine, begin)
+
+    def archive(self, machine: MachineType) -> Archive:
+        """The archive in the bucket of a machine type, opened at its first use. Raises `HostError`."""
+        if machine.bucket in (None, "s3://"):
+            raise HostError("no bucket is set up", hint="remoterun upload PATH --to aws   makes one")
+        self.need_login(f"what is archived is in the bucket {machine.bucket}")
+        place = BucketPlace.of(str(machine.bucket), self.config.aws)
+        return self._opened(self._archives, machine, lambda: open_archive(place))
+
+    def _opened(self, known: dict[MachineType, C], machine: MachineType, begin: Callable[[], C]) -> C:
+        """The conversation with a machine that is `known`, if it goes on, or a new one."""
+        with self._lock:
+            self._check_open()
+            opening = self._opening.setdefault(machine, threading.Lock())
+        with opening:
+            with self._lock:
+                self._check_open()
+                before = known.get(machine)
+            if before is not None:
+                if before.alive:
+                    return before
+                before.close()
+            begun = begin()
+            with self._lock:
+                if not self.closed.is_set():
+                    known[machine] = begun
+                    return begun
+            begun.close()
+            raise _closed()
+
+    def session_of(self, run: Run) -> Session:
+        """The session with the machine that has a run. Raises `HomeMissing` where the home there is another one by now,
+        else as `session`."""
+        session = self.session(run.host)
+        check_home(run, session.home_id)
+        return session
+
+    def ask_all(
+        self,
+        questions: Mapping[MachineType, Callable[[], A]],
+        wait: float | None,
+        good: Callable[[A], bool] = lambda _: False,
+        provider_wait: float = PROVIDER_WAIT,
+    ) -> dict[MachineType, A | HostError]:
+        """What each question returned, or the `HostError` that it raised. All are asked at once, on threads.
+
+        Of a machine that takes longer than `wait` seconds (None: as long as it takes), not counting those in which a
+        person was asked something, it is `NoAnswerInTime`; its thread keeps no process from ending. A bucket and a
+        rented host, whose provider may have to be asked, have at least `provider_wait` seconds. Once an answer
+        is `good`, all others have `MOMENT` seconds.
+        """
+        waits = dict.fromkeys(questions, FOREVER if wait is None else wait)
+        for machine in questions:
+            if machine.rented or machine.bucket:
+                waits[machine] = max(waits[machine], provider_wait)
+        told: queue.SimpleQueue[tuple[MachineType, A | BaseException]] = queue.SimpleQueue()
+
+        def ask(machine: MachineType) -> None:
+            try:
+                told.put((machine, questions[machine]()))
+            except BaseException as error:  # noqa: BLE001 - raised in the thread that waits
+                told.put((machine, error))
+
+        if len(questions) == 1 and wait is None:
+            ask(*questions)
+        else:
+            for machine in questions:
+                threading.Thread(target=ask, args=(machine,), daemon=True).start()
+        answers: dict[MachineType, A | HostError] = {}
+        began = time.monotonic()
+        while missing := [machine for machine in questions if machine not in answers]:
+            give_up_at = began + max(waits[machine] for machine in missing)
+            try:
+                seconds = max(give_up_at - time.monotonic(), 0.0)
+                machine, answer = told.get(timeout=None if seconds == FOREVER else seconds)
+            except queue.Empty:
+                if self._question.locked():
+                    with self._question:  # until the person has answered
+                        began = time.monotonic()
+                    continue
+                for late in missing:
+                    answers[late] = NoAnswerInTime(f"{late.name} does not answer within {waits[late]:g} s")
+                break
+            if isinstance(answer, HostError):
+                answers[machine] = answer
+            elif isinstance(answer, BaseException):
+                raise answer
+            else:
+                answers[machine] = answer
+                if good(answer):
+                    soon = round(time.monotonic() - began + MOMENT, 1)
+                    waits = {each: min(most, soon) for each, most in waits.items()}
+        return {machine: answers[machine] for machine in questions}
+
+    def host(self, machine: MachineType) -> Host:
+        """Another host of a machine, which lives until this is closed."""
+        host = host_of(machine, self.config, self._prompts)
+        with self._lock:
+            self._check_open()
+            self._at_close.callback(host.close)
+        return host
+
+    def _check_open(self) -> None:
+        if self.closed.is_set():
+            raise _closed()
+
+
+def check_home(run: Run, home_id: str) -> None:
+    """Raises `HomeMissing` where the home `home_id` is not the one that has a run."""
+    if run.home_id and run.home_id != home_id:
+        raise home_gone("runs", run.host, "remoterun rm --forget RUN   forgets a run that was there")
+
+
+def home_gone(what: str, machine: MachineType, *cures: str) -> HomeMissing:
+    """The error where a machine has another home than before. That may come back: what is known of it stays."""
+    doctor = f"remoterun doctor {machine.name}   shows the folder: is a disk not mounted there?"
+    return HomeMissing(f"{what} lay on {machine.name}, whose home is gone", hint="\n".join([doctor, *cures]))
+
+
+def _closed() -> UsageError:
+    return UsageError("this client is closed", hint="make another Client")
+
+
+def _one_at_a_time(prompts: Prompts, lock: threading.Lock) -> Prompts:
+    def alone(ask: Callable[[A], B] | None) -> Callable[[A], B] | None:
+        if ask is None:
+            return None
+
+        def asked(about: A) -> B:
+            with lock:
+                return ask(about)
+
+        return asked
+
+    return Prompts(alone(prompts.confirm_host_key), alone(prompts.log_in))
