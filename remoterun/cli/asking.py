@@ -17,8 +17,8 @@ from remoterun.hosts.base import Prompts
 from remoterun.parsing import UNKNOWN
 
 if TYPE_CHECKING:
-    from remoterun.clouds.ledger.hosts import NewBucket
-    from remoterun.clouds.ledger.renting import Plan
+    from remoterun.client.upkeep.rented_hosts import NewBucket
+    from remoterun.clouds.ledger.planning import AgreedPlan, Plan
     from remoterun.hosts.base import UnknownHostKey
 
 
@@ -42,12 +42,12 @@ def _log_in(log_in: Callable[[], None]) -> None:
     log_in()
 
 
-def agree(client: Client, plan: Plan, new: NewBucket | None, yes: bool, pay: float | None = None) -> Plan:
+def agree(client: Client, plan: Plan, new: NewBucket | None, yes: bool, pay: float | None = None) -> AgreedPlan:
     """Show what will be rented, and what it costs; go on only where somebody agrees, or `yes` or `pay` does, as
-    `renting.agreed` has it; then make the roles and the bucket, where they are absent. A high price is agreed to by its
-    figure only. Returns the plan with the roles that a new host has. Raises `UsageError` where nobody can be asked, and
-    `KeyboardInterrupt` for a no."""
-    from remoterun.clouds.ledger.renting import agreed
+    `planning.agreed` has it; then make the roles and the bucket, where they are absent. A high price is agreed to by
+    its figure only. Returns the plan with the roles that a new host has. Raises `UsageError` where nobody can be asked,
+    and `KeyboardInterrupt` for a no."""
+    from remoterun.clouds.ledger.planning import AgreedPlan, agreed
 
     yes = yes or pay is not None
     if yes or plan.price is None or not render.can_ask():  # no answer gives up a limit for a price that is not known
@@ -71,7 +71,7 @@ def agree(client: Client, plan: Plan, new: NewBucket | None, yes: bool, pay: flo
         machine_views.renting_goes_on(plan, new)
     if new is not None:
         client.hosts.make_bucket(new)
-    return plan
+    return AgreedPlan(plan)
 
 
 def _agreed(plan: Plan) -> bool:

@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from remoterun.client.live.live import RunUse
     from remoterun.client.occupancy import MachineStatus
     from remoterun.client.runs.comparing import Difference
+    from remoterun.client.upkeep.rented_hosts import HostNow
     from remoterun.clouds.base import Leftover, Offer, RentedHost
     from remoterun.clouds.ledger.billing import Bill
-    from remoterun.clouds.ledger.hosts import HostNow
     from remoterun.model import MachineType
     from remoterun.transfer import Fetched
 

@@ -17,8 +17,8 @@ from remoterun.archive import Archive, creation, grants, runs, upkeep, uploads
 from remoterun.archive.s3 import BucketPlace
 from remoterun.archive.upkeep import LEAST, UNUSED, check, collect, usage
 from remoterun.client import Client
+from remoterun.client.upkeep.rented_hosts import NewBucket
 from remoterun.clouds.ledger import archiving
-from remoterun.clouds.ledger.hosts import NewBucket
 from remoterun.config import HOME_VARIABLE, Config, load
 from remoterun.errors import HostError, TransferError
 from tests.cloud.test_archive import SMALL_PACK, get, keys, packs, put, small_packs  # noqa: F401

@@ -28,7 +28,7 @@ from remoterun import stores
 from remoterun.agent.running.archiving import LOG_PIECE
 from remoterun.agent.shared.spec import RunSpec
 from remoterun.agent.shared.states import Reason, RunState
-from remoterun.agent.store import metadata
+from remoterun.agent.store import host_role
 from remoterun.agent.store.home import Home
 from remoterun.archive import Archive, grants, uploads
 from remoterun.archive import runs as archived_runs
@@ -42,7 +42,7 @@ from remoterun.client.runs.handover import Talk
 from remoterun.client.runs.specs import digests_of_asked
 from remoterun.clouds import PROVIDERS
 from remoterun.clouds.base import LATE, HostNeverCame, Intent, NoCapacity
-from remoterun.clouds.ledger import renting
+from remoterun.clouds.ledger import planning
 from remoterun.errors import HostUnreachable, RemoterunError, UsageError
 from remoterun.model import HostUse, MachineType, Mount, Rental, Resource, Run, RunRequest
 from remoterun.session import Session
@@ -119,7 +119,7 @@ def laptop(tmp_path: Path, environment: Path, store: Store, monkeypatch: pytest.
 @pytest.fixture
 def service(laptop: Laptop, monkeypatch: pytest.MonkeyPatch) -> Iterator[Metadata]:
     with metadata_service() as service:
-        monkeypatch.setenv(metadata.ELSEWHERE, service.address)
+        monkeypatch.setenv(host_role.ELSEWHERE, service.address)
         service.key, service.secret = KEY, SECRET
         (laptop.root / "role").touch()
         yield service
@@ -1057,12 +1057,12 @@ class TestTheCommandLine:
         self, laptop: Laptop, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """One after the other, the first two would be waited for in vain."""
-        monkeypatch.setattr(renting, "ENDING", 1000.0)
+        monkeypatch.setattr(planning, "ENDING", 1000.0)
         command = "trap 'until [ -e {go} ]; do sleep 0.05; done; exit 1' TERM; echo up; sleep 1000 & wait"
         runs = [laptop.submit(command.format(go=laptop.root / f"go{number}")) for number in range(3)]
         until(lambda: all(laptop.log(run) == b"up\n" for run in runs))
         machine, waited = laptop.client.connections.machine("gpu"), list[str]()
-        assert renting.plan(laptop.client.connections, machine, waiting=waited.append).kept is None
+        assert planning.plan(laptop.client.connections, machine, waiting=waited.append).kept is None
 
         def end_the_last(text: str) -> None:
             waited.append(text)
@@ -1070,7 +1070,7 @@ class TestTheCommandLine:
 
         for run in runs:
             laptop.client.runs.stop(run.number, 1000.0)
-        kept = renting.plan(laptop.client.connections, machine, waiting=end_the_last).kept
+        kept = planning.plan(laptop.client.connections, machine, waiting=end_the_last).kept
         assert kept is not None and kept.id == "i-2"
         assert set(waited[1:-1]) <= {f"the end of run {run.number}, whose host is used again" for run in runs}
         assert waited[-1] == "" and len(waited) > 2

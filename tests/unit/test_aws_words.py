@@ -20,7 +20,7 @@ import pytest
 
 from remoterun.agent.shared.machines import RentalTerms
 from remoterun.archive.workers import each as each_at_once
-from remoterun.clouds.aws import catalogue, image, network, quotas, tags
+from remoterun.clouds.aws import acquire, catalogue, image, network, quotas, tags
 from remoterun.clouds.aws.acquire import client_token, launch_parameters
 from remoterun.clouds.aws.calls import (
     Calls,
@@ -31,7 +31,7 @@ from remoterun.clouds.aws.calls import (
     translate,
 )
 from remoterun.clouds.aws.catalogue import instead, offer, rental, table
-from remoterun.clouds.aws.image import Image
+from remoterun.clouds.aws.image import HOST_IMAGE, Image
 from remoterun.clouds.aws.provider import AWS
 from remoterun.clouds.aws.quotas import quota_of
 from remoterun.clouds.base import HostNeverCame, Intent, ProviderError, ProviderUnreachable
@@ -347,16 +347,16 @@ def folder(tmp_path: Path) -> HostFolder:
 
 
 def test_user_data_is_what_cloud_init_reads(folder: HostFolder) -> None:
-    data = user_data(folder, TERMS, 3600.0)
+    data = user_data(HOST_IMAGE, folder, TERMS, 3600.0, acquire.USER_DATA_LIMIT)
     text = data.decode()  # it fits without being compressed
     assert len(data) <= 16 << 10
     first, _, rest = text.partition("\n")
     assert first == "#cloud-config"
-    assert json.loads(rest) == cloud_config(folder, TERMS, 3600.0)
+    assert json.loads(rest) == cloud_config(HOST_IMAGE, folder, TERMS, 3600.0)
 
 
 def test_a_host_whose_boot_goes_no_further_ends_as_well(folder: HostFolder) -> None:
-    (command,) = cloud_config(folder, TERMS, 3600.0)["bootcmd"]
+    (command,) = cloud_config(HOST_IMAGE, folder, TERMS, 3600.0)["bootcmd"]
     assert command[:2] == ["systemd-run", "--no-block"]  # the system waits for it, and must not wait for the system
     assert {"--timer-property=DefaultDependencies=no", "--property=DefaultDependencies=no"} < {*command}
     assert "--on-active=3600s" in command and command[-3:] == ["/sbin/shutdown", "-P", "now"]
@@ -377,7 +377,7 @@ def test_a_user_data_that_is_too_long_for_aws_is_refused_here(folder: HostFolder
     import secrets
 
     with pytest.raises(ValueError, match="bytes"):
-        user_data(folder, TERMS._replace(token=secrets.token_hex(40000)), 60.0)
+        user_data(HOST_IMAGE, folder, TERMS._replace(token=secrets.token_hex(40000)), 60.0, acquire.USER_DATA_LIMIT)
 
 
 @pytest.mark.parametrize(

@@ -17,12 +17,12 @@ from botocore.validate import ParamValidator
 
 from remoterun.agent.shared.states import RunState
 from remoterun.cli.render import machine_views
+from remoterun.client.upkeep.rented_hosts import RentedHosts
 from remoterun.clouds import PROVIDERS
 from remoterun.clouds.base import Intent, Offer, RentedHost, Spent
 from remoterun.clouds.folder import HostFolder
-from remoterun.clouds.ledger import billing, renting
+from remoterun.clouds.ledger import billing, planning, renting
 from remoterun.clouds.ledger.billing import Row
-from remoterun.clouds.ledger.hosts import RentedHosts
 from remoterun.config import AWS, Config
 from remoterun.connections import Connections
 from remoterun.errors import UsageError
@@ -170,10 +170,10 @@ def test_a_host_of_ours_without_a_guard_is_given_one_or_it_is_said_why_not(
     folder.begin(Intent("rr-i-2", "l" * 26, 2, 1, GPU, now, 600.0))
     folder.record(late)
     folders._keep(late)
-    assert renting.plan(connections, GPU).kept is None
+    assert planning.plan(connections, GPU).kept is None
     assert len(said) == 2 and said[1].startswith("the host i-2 should have ended 12 min ")
     folders.forget("rr-i-2")
-    renting.plan(connections, GPU)
+    planning.plan(connections, GPU)
     assert folder.intent() is None
 
 

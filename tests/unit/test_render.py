@@ -24,12 +24,12 @@ from remoterun.cli.render import Column, file_views, live_views, machine_views, 
 from remoterun.cli.render.terminal import Cursor, Talking, Tamed, columns, shortened
 from remoterun.client import Client
 from remoterun.client.runs.following import Item, Note, StateChange
+from remoterun.client.upkeep.rented_hosts import HostNow, NewBucket
 from remoterun.client.upkeep.upkeep import Checked, Collected, Damage, Freed, Usage, Use
 from remoterun.clouds.aws import catalogue
 from remoterun.clouds.aws.catalogue import NAMES
 from remoterun.clouds.base import Identity, Leftover, Offer, RentedHost
-from remoterun.clouds.ledger.hosts import HostNow, NewBucket
-from remoterun.clouds.ledger.renting import Plan
+from remoterun.clouds.ledger.planning import Plan
 from remoterun.config import Config
 from remoterun.errors import HostUnreachable, RemoterunError, UsageError
 from remoterun.machines import HOW_TO_LOG_IN

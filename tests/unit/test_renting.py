@@ -13,16 +13,16 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from remoterun.agent.running.keeper import NOTICES
 from remoterun.agent.shared.states import RunState, RunStatus
+from remoterun.agent.store.host_role import NOTICES
 from remoterun.cli.render import run_views
 from remoterun.cli.render.machine_views import plan_lines
 from remoterun.cli.render.terminal import dollars, hourly, hours, when
 from remoterun.client.runs.placement import rented_with
 from remoterun.clouds.aws import acquire, catalogue
 from remoterun.clouds.base import NOT_MADE, Offer, RentedHost, Roles
-from remoterun.clouds.ledger import renting
-from remoterun.clouds.ledger.renting import Plan
+from remoterun.clouds.ledger import planning
+from remoterun.clouds.ledger.planning import Plan
 from remoterun.config import Config
 from remoterun.connections import Connections
 from remoterun.errors import UsageError
@@ -117,7 +117,7 @@ def test_a_host_that_is_kept_is_named_with_its_price() -> None:
 )
 def test_the_tighter_limit_counts(rental: dict[str, float], expected: float) -> None:
     machine = replace(T4, rental=Rental("aws", ("g4dn.xlarge", "g5.xlarge"), **rental))  # type: ignore[arg-type]
-    assert renting.hours(machine, DEAREST)[0] == pytest.approx(expected)
+    assert planning.hours(machine, DEAREST)[0] == pytest.approx(expected)
 
 
 def test_the_cap_on_spot_is_one_that_its_price_can_not_pass() -> None:
@@ -131,7 +131,7 @@ def test_the_cap_on_spot_is_one_that_its_price_can_not_pass() -> None:
     assert "$0.158/h now, spot, in us-east-1a\n" in said and "at most  $13.01: 24 h at $0.542/h, without" in said
     assert "spot prices move; this is the price on demand, which they never exceed\n" in said
     machine = replace(T4, rental=Rental("aws", ("g4dn.xlarge",), spot=True, max_cost=10 * most))
-    assert renting.hours(machine, (spot,))[0] == pytest.approx(10)
+    assert planning.hours(machine, (spot,))[0] == pytest.approx(10)
     use = HostUse("t", "i-0", "g4dn.xlarge", "us-east-1a", 0.158, began=0.0, limit=spot.limit)
     assert Renting(0.0, hosts=(use,)).cost(3600.0, at_most=True) == 0.526
 
@@ -149,19 +149,19 @@ def test_the_cap_on_spot_is_one_that_its_price_can_not_pass() -> None:
 def test_who_names_no_dollars_has_those_of_the_config(rental: dict[str, float], expected: float, words: str) -> None:
     machine = MachineType("h100x8", rental=Rental("aws", ("p5.48xlarge",), **rental))  # type: ignore[arg-type]
     h100 = Offer("p5.48xlarge", "us-east-1", price=55.04, extra=0.016)
-    found, by = renting.hours(machine, (h100,), 20.0)
+    found, by = planning.hours(machine, (h100,), 20.0)
     default = rental.get("max_hours", found)  # which the default gives way to, and what somebody named does not
-    assert renting.hours(machine, (h100,))[0] == default
+    assert planning.hours(machine, (h100,))[0] == default
     assert (found, by) == (pytest.approx(expected), words)
     if not rental:
         built_in = "the built-in limit of $20; --max-cost 1322 pays for 24 h"
         assert f"         {built_in}\n" in text(
-            Plan(machine, (h100,), found, 600.0, 1, limited_by=renting.hours(machine, (h100,))[1])
+            Plan(machine, (h100,), found, 600.0, 1, limited_by=planning.hours(machine, (h100,))[1])
         )
     said = text(Plan(machine, (h100,), found, 600.0, 1, limited_by=by))
     assert f"the limit is {words}\n" in said and all(len(line) <= 78 for line in said.splitlines())
     with pytest.raises(UsageError, match=r"`max_cost` of \[aws\], \$1.00, pays for 1 min") as caught:
-        renting.hours(replace(machine, rental=Rental("aws", ("p5.48xlarge",))), (h100,), 1.0)
+        planning.hours(replace(machine, rental=Rental("aws", ("p5.48xlarge",))), (h100,), 1.0)
     assert caught.value.hint == "max_cost=27.53 pays for half an hour"
 
 
@@ -194,25 +194,25 @@ def test_a_limit_in_dollars_needs_a_price(rental: dict[str, float], own: float |
     """The plan is shown all the same, and nobody rents by it."""
     machine = replace(T4, rental=Rental("aws", ("g9.xlarge",), **rental))  # type: ignore[arg-type]
     offers = (Offer("g9.xlarge", "eu-central-1", unpriced="the Price List can't be asked"),)
-    found, by = renting.hours(machine, offers, own)
+    found, by = planning.hours(machine, offers, own)
     most = (rental.get("max_cost") or own or 20.0) if named else None
     plan = Plan(machine, offers, found, 600.0, 1, limited_by=by, max_cost=most)
     said = text(plan)
     assert "price not known, in eu-central-1\n         the Price List can't be asked\n" in said
     assert (f"{named} can't be kept; --max-hours can\n" in said) is bool(named)
     with pytest.raises(UsageError, match="rents a host in eu-central-1 at a price that is not known") as caught:
-        renting.agreed(plan)
+        planning.agreed(plan)
     assert (f", so {named} can't be kept" in caught.value.message) is bool(named)
     assert caught.value.hint is not None and 'pay="unknown"   agrees to that' in caught.value.hint
     if named:
         assert ("without that limit, max_hours=2" in caught.value.hint) is ("built-in" not in named)
         assert 'max_hours=2 pay="unknown"' in caught.value.hint
         with pytest.raises(UsageError, match="can't be kept"):
-            renting.agreed(plan, UNKNOWN)
+            planning.agreed(plan, UNKNOWN)
     else:
-        assert renting.agreed(plan, UNKNOWN) is plan
+        assert planning.agreed(plan, UNKNOWN) is plan
     run = Run(1, "k", machine, RunState.INTERRUPTED, "true", 0.0, renting=Renting(1e6, 3))
-    assert renting.deadline(run, plan, 5000.0) == (5000.0 if named else 1e6), "nor does another attempt"
+    assert planning.deadline(run, plan, 5000.0) == (5000.0 if named else 1e6), "nor does another attempt"
 
 
 @pytest.mark.parametrize("pay", [None, 0.0, 0.54, 36.0, 55.05, 55.06, 60.0, UNKNOWN])
@@ -224,10 +224,10 @@ def test_what_is_rented_without_a_question(price: float | None, pay: float | Non
     covered = pay == UNKNOWN if price is None else price <= (5.0 if pay in (None, UNKNOWN) else pay) + 0.005
     for each, fine in ((plan, covered), (replace(plan, kept=kept), covered or pay is None)):
         if fine:
-            assert renting.agreed(each, pay) is each
+            assert planning.agreed(each, pay) is each
             continue
         with pytest.raises(UsageError, match="`t4` rents a host in us-east-1 ") as caught:
-            renting.agreed(each, pay)
+            planning.agreed(each, pay)
         at = (
             "at a price that is not known"
             if price is None
@@ -235,7 +235,7 @@ def test_what_is_rented_without_a_question(price: float | None, pay: float | Non
         )
         wanted = 'pay="unknown"' if price is None else f"pay={price:.2f}"
         assert at in caught.value.message and caught.value.hint == f"{wanted}   agrees to that"
-        assert renting.agreed(each, parse_price(wanted.partition("=")[2].strip('"'))) is each, "and the hint mends it"
+        assert planning.agreed(each, parse_price(wanted.partition("=")[2].strip('"'))) is each, "and the hint mends it"
 
 
 def test_a_further_attempt_costs_no_more_than_was_agreed_to() -> None:
@@ -243,15 +243,15 @@ def test_a_further_attempt_costs_no_more_than_was_agreed_to() -> None:
     cheap, dear = Offer("g4dn.xlarge", price=0.5), Offer("p5.48xlarge", price=55.0)
     both = Plan(T4, (cheap, dear), 2.0, 600.0, 1)
     for pay in (0.5, 5.0, None):
-        assert renting.agreed_before(both, pay).offers == (cheap,)
-    assert renting.agreed_before(both, 55.0).offers == both.offers
+        assert planning.agreed_before(both, pay).offers == (cheap,)
+    assert planning.agreed_before(both, 55.0).offers == both.offers
     for pay in (0.5, None):
         with pytest.raises(UsageError, match=r"for \$55.00 an hour"):
-            renting.agreed_before(replace(both, offers=(dear,)), pay)
+            planning.agreed_before(replace(both, offers=(dear,)), pay)
     unknown = replace(both, offers=(replace(dear, price=None),))
-    assert renting.agreed_before(unknown, None) is not None
+    assert planning.agreed_before(unknown, None) is not None
     with pytest.raises(UsageError, match="price that is not known"):
-        renting.agreed_before(unknown, 55.0)
+        planning.agreed_before(unknown, 55.0)
 
 
 def test_what_is_typed_after_pay() -> None:
@@ -264,18 +264,18 @@ def test_what_is_typed_after_pay() -> None:
 def test_a_limit_that_pays_for_no_more_than_a_boot_is_refused() -> None:
     machine = replace(T4, rental=Rental("aws", ("g4dn.xlarge",), max_cost=0.01))
     with pytest.raises(UsageError, match=r"pays for 1 min at \$0\.542/h") as caught:
-        renting.hours(machine, DEAREST[:1])
+        planning.hours(machine, DEAREST[:1])
     assert caught.value.hint == "max_cost=0.28 pays for half an hour"
 
 
 def test_options_of_the_run_win_and_are_refused_for_machines_of_ones_own() -> None:
     request = RunRequest("true", spot=True, max_hours=2.0)
-    assert renting.asked(
+    assert planning.asked(
         replace(T4, rental=Rental("aws", ("x.y",), max_hours=9.0, disk=100)), request
     ).rental == Rental("aws", ("x.y",), spot=True, max_hours=2.0, disk=100)
     with pytest.raises(UsageError, match="`--spot` is for machines that are rented, and `box` is not"):
-        renting.asked(MachineType("box", host="me@box"), request)
-    assert renting.asked(T4, RunRequest("true")) is T4
+        planning.asked(MachineType("box", host="me@box"), request)
+    assert planning.asked(T4, RunRequest("true")) is T4
 
 
 def test_what_a_run_may_cost_is_for_all_its_attempts() -> None:
@@ -283,8 +283,8 @@ def test_what_a_run_may_cost_is_for_all_its_attempts() -> None:
     had = HostUse("rr-k-1", "i-1", "g4dn.xlarge", "us-east-1a", 0.526, began=0.0, ended=3600.0)
     run = Run(1, "k", machine, RunState.INTERRUPTED, "true", 0.0, renting=Renting(1e6, 3, hosts=(had,)))
     plan = Plan(machine, DEAREST, 1.0, 600.0, 3, max_cost=1.0)
-    assert renting.deadline(run, plan, 5000.0) == pytest.approx(5000.0 + (1.0 - 0.526) / 1.006 * 3600)
-    assert renting.deadline(run, replace(plan, max_cost=None), 5000.0) == 1e6
+    assert planning.deadline(run, plan, 5000.0) == pytest.approx(5000.0 + (1.0 - 0.526) / 1.006 * 3600)
+    assert planning.deadline(run, replace(plan, max_cost=None), 5000.0) == 1e6
 
 
 def test_moments_around_now_are_said_as_people_do(

@@ -40,10 +40,10 @@ from remoterun.sizes import iso
 
 if TYPE_CHECKING:
     from remoterun.client.occupancy import MachineStatus
+    from remoterun.client.upkeep.rented_hosts import HostNow, NewBucket
     from remoterun.clouds.base import Identity, Leftover, Offer, RentedHost
     from remoterun.clouds.ledger.billing import Bill
-    from remoterun.clouds.ledger.hosts import HostNow, NewBucket
-    from remoterun.clouds.ledger.renting import Plan
+    from remoterun.clouds.ledger.planning import Plan
     from remoterun.config import Config
     from remoterun.model import HostUse
 

@@ -33,7 +33,8 @@ from remoterun.client.runs.specs import digests_of_asked, spec_of
 from remoterun.client.secrets import Secrets
 from remoterun.client.webhooks import addresses_again, addresses_of_run, webhooks_of
 from remoterun.clouds.base import NoCapacity
-from remoterun.clouds.ledger import archiving, renting
+from remoterun.clouds.ledger import archiving, planning, renting
+from remoterun.clouds.ledger.planning import AgreedPlan
 from remoterun.clouds.ledger.rented_runs import find_store, record_status
 from remoterun.connections import Connections
 from remoterun.environments import context
@@ -93,7 +94,7 @@ class HandOver:
     """Called last, when the host has all else that the run needs."""
     failed: Callable[[BaseException], object]
     """Called where the run was surely not handed over."""
-    plan: renting.Plan | None = None
+    plan: AgreedPlan | None = None
     """For a run on a rented host."""
     session: Session | None = None
     """The machine, where that is chosen already."""
@@ -105,7 +106,7 @@ def launch(
     prepared: Prepared,
     talk: Talk,
     cast: Callable[[Run], None] = lambda _: None,
-    plan: renting.Plan | None = None,
+    plan: AgreedPlan | None = None,
     pay: float | None = None,
 ) -> Run:
     """See `Runs.launch`."""
@@ -113,7 +114,7 @@ def launch(
     values = {**dict(request.env), **Secrets(connections.config.home).variables(dict(request.secrets))}
     addresses = addresses_of_run(connections, request)
     if machine.rental is not None:
-        plan = plan or renting.agreed(renting.plan(connections, machine), pay)
+        plan = plan or planning.agreed(planning.plan(connections, machine), pay)
         if request.gpus is None:
             machine = replace(machine, gpus=machine.gpus or plan.offers[0].gpus)
             prepared = replace(prepared, machine=machine)

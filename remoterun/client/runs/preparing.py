@@ -19,7 +19,7 @@ from remoterun.client.runs.reruns import OriginalRun, SavedTree
 from remoterun.client.runs.specs import STDIN, spec_of
 from remoterun.client.secrets import Secrets
 from remoterun.client.webhooks import addresses_of_run
-from remoterun.clouds.ledger import renting
+from remoterun.clouds.ledger import planning
 from remoterun.connections import Connections
 from remoterun.errors import UsageError
 from remoterun.model import MachineType, Mount, Run, RunRequest, new_key
@@ -92,7 +92,7 @@ def prepare(
     saved = again.mounts if again is not None else {}
     if again is not None and machine.rental is None:  # what it asked for of rented machines
         request = request._replace(spot=False, max_hours=None, max_cost=None)
-    machine = placement.rented_with(connections, renting.asked(machine, request), request.gpus)
+    machine = placement.rented_with(connections, planning.asked(machine, request), request.gpus)
     places = tuple(mount.place(source.workdir if source is not None else "") for mount in request.mounts)
     number = connections.registry.numbered
     mounts = (each if each in saved else replace(each, resource=number(each.resource)) for each in request.mounts)

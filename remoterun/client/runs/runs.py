@@ -22,9 +22,9 @@ from remoterun.client.runs.preparing import Complete, Prepared, prepare
 from remoterun.client.runs.reruns import OriginalRun, find_original, uncommitted
 from remoterun.client.secrets import Tokens
 from remoterun.client.webhooks import addresses
-from remoterun.clouds.ledger import archiving, renting
+from remoterun.clouds.ledger import archiving, planning, renting
+from remoterun.clouds.ledger.planning import AgreedPlan, Plan
 from remoterun.clouds.ledger.rented_runs import Answer, find_store, record_status, statuses
-from remoterun.clouds.ledger.renting import Plan
 from remoterun.connections import Connections, check_home
 from remoterun.errors import HomeMissing, HostError, LinkLost, NoAnswerInTime, NotFound, UsageError
 from remoterun.log_cache import LogCache
@@ -78,9 +78,9 @@ class Runs:
         """Open the machine that a run is to go to, or plan what is rented for it, so that one which can't be had is
         known before anything else is asked. `waiting` as for `launch`. Raises `HostError`, `UsageError`,
         `ProviderError`."""
-        asked = renting.asked(self._connections.machine(machine), request)
+        asked = planning.asked(self._connections.machine(machine), request)
         if asked.rental is not None:
-            return renting.plan(self._connections, asked, waiting=waiting)
+            return planning.plan(self._connections, asked, waiting=waiting)
         placement.fitting(self._connections, asked, request, lambda _: None)
         return None
 
@@ -108,7 +108,7 @@ class Runs:
         prepared: Prepared,
         progress: Progress | None = None,
         cast: Callable[[Run], None] = lambda _: None,
-        plan: Plan | None = None,
+        plan: AgreedPlan | None = None,
         waiting: Callable[[str], None] = lambda _: None,
         note: Callable[[str], None] = lambda _: None,
         pay: float | None = None,
@@ -116,8 +116,8 @@ class Runs:
         """Make a run and hand it over to the machine that it was prepared for; it needs this client no more then.
 
         `cast` is called as soon as the run has its number. For a machine that is rented, `plan` is what `hosts.plan`
-        returned, and somebody agreed to (None: it is made now, and agreed to as `renting.agreed` has it), and `waiting`
-        is called with a few words for what is waited for, and "" at the end of that. `note` is called with a line about
+        returned, and somebody agreed to (None: it is made now, and agreed to as `planning.agreed` has it); `waiting` is
+        called with a few words for what is waited for, and "" at the end of that. `note` is called with a line about
         machines of a pool that were passed over. What goes wrong once the run has its number ends it: it is FAILED,
         with the reason. Each call makes another one. Raises `UsageError`, `HostError`, `TransferError`, `ProviderError`
         """
@@ -427,7 +427,7 @@ class Runs:
     def continue_(
         self,
         number: int | str,
-        plan: Plan,
+        plan: AgreedPlan,
         values: Mapping[str, str] | None = None,
         waiting: Callable[[str], None] = lambda _: None,
         progress: Progress | None = None,

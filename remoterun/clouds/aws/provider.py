@@ -261,7 +261,7 @@ class AWS:
             folder = HostFolder(self._home, rented.token)
             intent = folder.intent()
             if intent is not None and address and rented.alive:
-                machine = folder.reach(intent.machine, rented.offer.gpus, address, image.USER, proxy)
+                machine = folder.reach(intent.machine, rented.offer.gpus, address, image.HOST_IMAGE.user, proxy)
                 rented = replace(rented, machine=machine)
             found.append(rented)
         if token is None and any(each.alive for each in found):

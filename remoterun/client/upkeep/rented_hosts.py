@@ -19,10 +19,10 @@ from remoterun.client.runs.runs import Runs
 from remoterun.client.upkeep import upkeep
 from remoterun.clouds.base import Identity, Leftover, ProviderError, RentedHost, Roles, unheard
 from remoterun.clouds.folder import HostFolder
-from remoterun.clouds.ledger import billing, renting
+from remoterun.clouds.ledger import billing, planning, renting
 from remoterun.clouds.ledger.billing import Bill
+from remoterun.clouds.ledger.planning import Plan
 from remoterun.clouds.ledger.rented_runs import met
-from remoterun.clouds.ledger.renting import Plan
 from remoterun.connections import Connections
 from remoterun.errors import HostError, RemoterunError
 from remoterun.model import MachineType, Run
@@ -79,7 +79,7 @@ class RentedHosts:
         """What a run on a machine type will be given, and what it costs at the most; None for one that is not rented.
         Asks the provider, and costs nothing; `waiting` as for `Runs.launch`. Raises `ProviderError`,
         `HostUnreachable`."""
-        return None if machine.rental is None else renting.plan(self._connections, machine, waiting=waiting)
+        return None if machine.rental is None else planning.plan(self._connections, machine, waiting=waiting)
 
     def list(self, note: Callable[[str], None] = unheard) -> Sequence[RentedHost]:
         """All hosts of ours that are not gone, oldest first, from their tags alone: also those that another client
@@ -110,7 +110,7 @@ class RentedHosts:
         it does not, as they were last seen."""
         runs = [run for run in self._connections.registry.runs() if run.renting is not None and not run.final]
         there = [run for run in runs if run.renting is not None and any(use.id == id for use in run.renting.hosts[-1:])]
-        return [run for run in Runs(self._connections).again(there, renting.ANSWERS) if not run.final]
+        return [run for run in Runs(self._connections).again(there, planning.ANSWERS) if not run.final]
 
     def end(self, id: str) -> RentedHost:
         """End a host, by its provider's id.
@@ -303,4 +303,4 @@ class RentedHosts:
 
 def _needed(runs: Iterable[Run]) -> set[str]:
     """The tokens of the hosts that runs have, or are being rented for them."""
-    return {token for run in runs if not run.final for token in renting.tokens(run)}
+    return {token for run in runs if not run.final for token in planning.tokens(run)}
