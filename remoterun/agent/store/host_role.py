@@ -15,9 +15,10 @@ import os
 import time
 import urllib.error
 import urllib.request
-from typing import Any, Callable, Dict, List, NamedTuple, Optional
+from typing import Any, Callable, Dict, List, Optional
 
 from ..shared.archive import MOST_OBJECT, Grant
+from ..shared.records import Record
 
 ADDRESS = "http://169.254.169.254"
 ELSEWHERE = "AWS_EC2_METADATA_SERVICE_ENDPOINT"
@@ -31,7 +32,7 @@ LASTS = 3600.0
 """Seconds for which a form may be posted: one is signed for each object."""
 
 
-class Credentials(NamedTuple):
+class Credentials(Record):
     key: str
     secret: str
     token: str

@@ -14,10 +14,11 @@ import random
 import time
 from contextlib import suppress
 from http.client import HTTPException
-from typing import Callable, Dict, Iterable, Iterator, NamedTuple, Sequence
+from typing import Callable, Dict, Iterable, Iterator, Sequence
 
 from ..shared.archive import Grant
 from ..shared.files import open_regular, token
+from ..shared.records import Record
 from .host_role import ROLE, signed_form
 from .http_client import Address, HttpClient, HttpError
 
@@ -36,7 +37,7 @@ class Unreadable(Exception):
     raises, too."""
 
 
-class FilePart(NamedTuple):
+class FilePart(Record):
     """`length` bytes of the file at `path`, from `offset` on."""
 
     path: str
@@ -59,7 +60,7 @@ class FilePart(NamedTuple):
             raise Unreadable("%s: %s" % (self.path, error.strerror))
 
 
-class Content(NamedTuple):
+class Content(Record):
     """What an object shall hold: `size` bytes with the SHA-256 `digest`. `pieces` gives them, as often as it is
     called, and raises `Unreadable`."""
 
