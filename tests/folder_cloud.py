@@ -18,11 +18,11 @@ from remoterun.agent.shared.machines import RENTAL_FILE, RentalTerms
 from remoterun.agent.shared.records import to_json
 from remoterun.client import Client
 from remoterun.clouds import PROVIDERS
+from remoterun.clouds.aws.front import AWSFront
 from remoterun.clouds.base import (
     HostNeverCame,
     Identity,
     Intent,
-    Leftover,
     NoCapacity,
     Offer,
     ProviderError,
@@ -32,7 +32,7 @@ from remoterun.clouds.base import (
     unheard,
 )
 from remoterun.clouds.folder import HostFolder
-from remoterun.config import AWS, Config
+from remoterun.config import ArchivePlace, Config
 from remoterun.model import MachineType, Rental, RunRequest
 from tests.workshop import Place, kill9, pids, until
 
@@ -41,16 +41,21 @@ ROOT = "FOLDER_CLOUD"
 """The variable that names the folder of the provider."""
 
 
-def of_config(config: Config) -> Folders:
+class FolderFront(AWSFront):
     """The row of `PROVIDERS`."""
-    return Folders(Path(os.environ[ROOT]), config.home)
+
+    def provider(self, config: Config) -> Folders:
+        return Folders(Path(os.environ[ROOT]), config.home)
+
+    def is_type(self, word: str) -> bool:
+        return True
 
 
 def config_of(root: Path, bucket: str, endpoint: str, home: str = "laptop") -> Config:
     """Of a user with the machine type `gpu`."""
     rental = Rental("aws", ("folder.small",))
     machines = {"gpu": MachineType("gpu", engine="process", rental=rental)}
-    return Config(root / home, machines=machines, aws=AWS(bucket=bucket, region="us-east-1", endpoint=endpoint))
+    return Config(root / home, machines=machines, archive=ArchivePlace(bucket, "us-east-1", endpoint))
 
 
 class Folders:
@@ -72,9 +77,6 @@ class Folders:
         assert machine.rental is not None
         self.live_offers += live
         return [Offer("folder.small", "here", "here-1", price=PRICE, spot=machine.rental.spot, limit=PRICE)]
-
-    def check_quotas(self, offers: Sequence[Offer]) -> None:
-        pass
 
     def acquire(
         self, intent: Intent, offers: Sequence[Offer], say: Callable[[str], None], note: Callable[[str], None] = unheard
@@ -145,13 +147,7 @@ class Folders:
                     raise ProviderError(f"{host.id} can't be ended")
                 self.take_away(rented.token, was_ended=True)
 
-    def leftovers(self, note: Callable[[str], None] = unheard, everything: bool = False) -> list[Leftover]:
-        return []
-
-    def clear(self, leftover: Leftover, everything: bool = False) -> bool:
-        return True
-
-    def roles(self, make: bool = False) -> Roles:
+    def roles(self, make_for: str = "") -> Roles:
         return Roles(writer="AROAFOLDER" if (self.root / "role").exists() else "", why_not="a folder has none")
 
     def spent(self, since: float, until: float) -> list[Spent]:
@@ -159,12 +155,12 @@ class Folders:
         file = self.root / "spent"
         return [Spent(*row) for row in json.loads(file.read_text())] if file.exists() else []
 
+    def budget(self, dollars: float, email: str) -> tuple[str, str, str]:
+        raise NotImplementedError
+
     def identity(self) -> Identity:
         file = self.root / "account"
         return Identity("me", file.read_text() if file.exists() else "123456789012", "us-east-1")
-
-    def policy(self) -> str:
-        return "{}"
 
     def checks(self) -> list[MachineCheck]:
         return []
@@ -226,7 +222,7 @@ def kill_all(mark: bytes) -> list[int]:
 def main(root: str, bucket: str, endpoint: str, command: str) -> None:
     """A client that hands one run over, and ends."""
     os.environ[ROOT] = root
-    PROVIDERS["aws"] = f"{__name__}.of_config" if __name__ != "__main__" else "tests.folder_cloud.of_config"
+    PROVIDERS["aws"] = "tests.folder_cloud.FolderFront"
     with Client(config_of(Path(root), bucket, endpoint)) as client:
         client.runs.submit(RunRequest(command), None, "gpu")
 

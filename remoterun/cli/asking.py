@@ -63,10 +63,11 @@ def agree(client: Client, plan: Plan, new: NewBucket | None, yes: bool, pay: flo
             render.line("Nothing was rented.")
             raise KeyboardInterrupt
     if plan.roles.why_not == NOT_MADE:
-        render.line("Two roles are made in your account, once; with `roles = false` below [aws] there are none")
-        plan = replace(plan, roles=client.hosts.make_roles(new))
+        of = plan.provider
+        render.line(f"Two roles are made in your account, once; with `roles = false` below [{of}] there are none")
+        plan = replace(plan, roles=client.hosts.make_roles(of, new))
         if why_not := plan.roles.why_not:
-            render.warning(f"not all roles could be made: {why_not}; `roles = false` below [aws] tries it no more")
+            render.warning(f"not all roles could be made: {why_not}; `roles = false` below [{of}] tries it no more")
     if yes:
         machine_views.renting_goes_on(plan, new)
     if new is not None:
@@ -119,7 +120,7 @@ def with_bucket(client: Client, machine: str | None) -> None:
         if not render.can_ask():
             raise UsageError(
                 f"the bucket {text}, and nobody is here to agree",
-                hint=f'[aws] bucket = "{new.name}" in {client.config.file}, once you have made it',
+                hint=f'[archive] bucket = "{new.name}" in {client.config.file}, once you have made it',
             )
         render.line(f"The bucket {text}.")
         if not render.ask("Make it?", default=True):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from remoterun.agent.shared import api
 from remoterun.agent.shared.records import to_json
+from remoterun.clouds import ARCHIVE
 from remoterun.model import Run
 from remoterun.sizes import iso
 
@@ -143,7 +144,7 @@ def bill(found: Bill, by: str) -> dict[str, Any]:
         "by": by,
         "rows": [row.__dict__ for row in found.rows(by)],
         "total": found.total.__dict__,
-        "aws": None if found.spent is None else [each.__dict__ for each in found.spent],
+        ARCHIVE: None if found.spent is None else [each.__dict__ for each in found.spent],
         "bucket": {"bytes": found.stored, "monthly": found.monthly},
     }
 

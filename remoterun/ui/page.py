@@ -21,7 +21,6 @@ from starlette.responses import Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
-from remoterun import machines
 from remoterun.agent.shared.measured import POINT
 from remoterun.agent.shared.records import same_fields, to_json
 from remoterun.client.exports.diary import diary
@@ -37,7 +36,8 @@ from remoterun.ui.stream import Streams
 
 if TYPE_CHECKING:
     from remoterun.client import Client
-    from remoterun.clouds.base import RentedHost
+    from remoterun.clouds import fronts
+from remoterun.clouds.base import RentedHost
 
 STATIC = Path(__file__).parent / "static"
 POLICY = (
@@ -188,7 +188,7 @@ class RunsPage(PageServer):
 
     def _machines(self, request: Request, _: Any) -> Any:
         hosts: Sequence[RentedHost] = ()
-        if machines.can_log_in(self._client.config):
+        if any(each.can_log_in(self._client.config) for each in fronts()):
             with contextlib.suppress(RemoterunError):  # its provider can't be asked
                 hosts = self._client.hosts.list()
         found = self._client.machines.status(wait=WAIT)

@@ -19,7 +19,7 @@ from remoterun.archive.upkeep import LEAST, UNUSED, check, collect, usage
 from remoterun.client import Client
 from remoterun.client.upkeep.rented_hosts import NewBucket
 from remoterun.clouds.ledger import archiving
-from remoterun.config import HOME_VARIABLE, Config, load
+from remoterun.config import HOME_VARIABLE, ArchivePlace, Config, load
 from remoterun.errors import HostError, TransferError
 from tests.cloud.test_archive import SMALL_PACK, get, keys, packs, put, small_packs  # noqa: F401
 from tests.cloud.test_archive_runs import KEY, OTHER, Host
@@ -96,8 +96,7 @@ class TestCreation:
                 assert new == NewBucket(name, "eu-central-1", exists=True)
                 client.hosts.make_bucket(new)
                 assert archiving.bucket_region(client.connections) == "eu-central-1"
-            aws = load({HOME_VARIABLE: str(tmp_path)}).aws
-            assert (aws.bucket, aws.bucket_region, aws.region) == (name, "eu-central-1", None)
+            assert load({HOME_VARIABLE: str(tmp_path)}).archive == ArchivePlace(name, "eu-central-1")
             creation.remove(place)
             assert creation.name_for("123456789012", "eu-central-1", None, None) == (name, None)
 

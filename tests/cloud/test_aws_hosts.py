@@ -20,6 +20,7 @@ import remoterun.client
 from remoterun.agent.shared.records import encode
 from remoterun.clouds.aws import acquire
 from remoterun.clouds.aws.acquire import LaunchRequest
+from remoterun.clouds.aws.front import Settings
 from remoterun.clouds.aws.provider import AWS
 from remoterun.clouds.base import (
     HostNeverCame,
@@ -32,7 +33,6 @@ from remoterun.clouds.base import (
 )
 from remoterun.clouds.boot import user_data
 from remoterun.clouds.folder import HostFolder
-from remoterun.config import AWS as Settings
 from remoterun.config import Config
 from remoterun.errors import HostKeyError, NotFound, RemoterunError
 from remoterun.hosts import host_of
@@ -61,7 +61,7 @@ class Client:
 
     def __init__(self, home: Path, settings: Settings | None = None) -> None:
         self.home = home
-        self.config = Config(home, aws=settings or Settings())
+        self.config = Config(home, providers={"aws": settings or Settings()})
         self.aws = AWS(self.config)
         self.said: list[str] = []
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from remoterun.clouds import provider_named
+from remoterun.clouds import front
 from remoterun.clouds.base import Intent, Leftover, NoCapacity, Provider, RentedHost
 from remoterun.config import Config
 from remoterun.model import MachineType, Rental, new_key
@@ -32,7 +32,7 @@ def given(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
     for name, value in request.getfixturevalue("cloud").environment().items():
         monkeypatch.setenv(name, value)
     machine = MachineType("gpu", rental=Rental(request.param, ("g4dn.xlarge",)))
-    return Given(provider_named(request.param, Config(tmp_path / "home")), machine)
+    return Given(front(request.param).provider(Config(tmp_path / "home")), machine)
 
 
 def test_offers_name_what_may_be_had(given: Given) -> None:

@@ -74,10 +74,23 @@ def test_every_exit_status() -> None:
 
 
 def test_every_setting() -> None:
-    from remoterun.config import AWS, SETTINGS
+    from remoterun.clouds.aws.front import AWSFront, Settings
+    from remoterun.config import ArchivePlace, Limits, settings
 
-    settings = REFERENCE.partition("```toml")[2].partition("```")[0]
-    for key in ("host", *SETTINGS, *AWS.__dataclass_fields__, "default", "notify", "notice", "keep"):
+    table = REFERENCE.partition("```toml")[2].partition("```")[0]
+    others = [key for kind in (Settings, Limits, ArchivePlace) for key in kind.__dataclass_fields__]
+    for key in (
+        "host",
+        "provider",
+        "types",
+        *settings(),
+        *others,
+        *AWSFront.older,
+        "default",
+        "notify",
+        "notice",
+        "keep",
+    ):
         assert re.search(rf"^{key} = ", settings, re.MULTILINE), key
 
 

@@ -43,6 +43,7 @@ from remoterun.client.runs.specs import digests_of_asked
 from remoterun.clouds import PROVIDERS
 from remoterun.clouds.base import LATE, HostNeverCame, Intent, NoCapacity
 from remoterun.clouds.ledger import planning
+from remoterun.config import Limits
 from remoterun.errors import HostUnreachable, RemoterunError, UsageError
 from remoterun.model import HostUse, MachineType, Mount, Rental, Resource, Run, RunRequest
 from remoterun.session import Session
@@ -102,7 +103,7 @@ class Laptop:
 
 @pytest.fixture
 def laptop(tmp_path: Path, environment: Path, store: Store, monkeypatch: pytest.MonkeyPatch) -> Iterator[Laptop]:
-    monkeypatch.setitem(PROVIDERS, "aws", "tests.folder_cloud.of_config")
+    monkeypatch.setitem(PROVIDERS, "aws", "tests.folder_cloud.FolderFront")
     monkeypatch.setenv(folder_cloud.ROOT, str(tmp_path))
     (tmp_path / "environment").write_text(str(environment))
     folders = Folders(tmp_path)
@@ -198,7 +199,7 @@ class TestARun:
         assert 0 < run.renting.deadline - until_then - 240 < 80
 
     def test_a_full_disk_here_hides_nothing_of_its_end(self, laptop: Laptop, small_disk: Callable[[str], Path]) -> None:
-        disk, go, aws = small_disk("8m"), laptop.root / "go", laptop.config.aws
+        disk, go, aws = small_disk("8m"), laptop.root / "go", laptop.config.archive
         config = config_of(laptop.root, str(aws.bucket), str(aws.endpoint), str(disk / "home"))
         with Client(config) as client:
             run = client.runs.submit(RunRequest(f"until [ -e {go} ]; do sleep 0.02; done; exit 3"), None, "gpu")
@@ -264,7 +265,7 @@ class TestARun:
         assert laptop.log(run).split() == [str(5000 + (3 << 20)).encode()] and len(signed) > 1
 
     def test_without_a_bucket_nothing_is_rented(self, laptop: Laptop) -> None:
-        with Client(replace(laptop.config, aws=replace(laptop.config.aws, bucket=None))) as client:
+        with Client(replace(laptop.config, archive=replace(laptop.config.archive, bucket=None))) as client:
             with pytest.raises(RemoterunError, match="no bucket is set up"):
                 client.runs.submit(RunRequest("true"), None, "gpu")
             (run,) = client.runs.list()
@@ -286,7 +287,7 @@ class TestAnotherLaptop:
         run = laptop.until_ended(laptop.submit("echo said; echo made >out", description="a try"))
         with Client(replace(laptop.config, home=laptop.root / "another")) as client:
             client.registry.add_run("another-key", MachineType("local"), "true", 1.0)
-            place = BucketPlace(laptop.config.aws.bucket or "", "us-east-1", laptop.config.aws.endpoint)
+            place = BucketPlace(laptop.config.archive.bucket or "", "us-east-1", laptop.config.archive.endpoint)
             with asked(place) as s3:  # two runs whose records some host has spoilt
                 for key, spec in (("0" * 26, b"{"), ("1" * 26, s3.get(f"runs/{run.key}/spec.json", 1 << 20))):
                     status = s3.get(f"runs/{run.key}/status.json", 1 << 20).replace(run.key.encode(), key.encode())
@@ -416,11 +417,11 @@ class TestALostHost:
         run = laptop.submit("exec sleep 1000")
         until(lambda: laptop.client.runs.get(run.number).state is RunState.RUNNING)
         laptop.folders.take_away(run_token(run), "the hardware failed")
-        store.delete_bucket(laptop.config.aws.bucket or "")
+        store.delete_bucket(laptop.config.archive.bucket or "")
         (ended,) = laptop.another().runs.list()
         assert ended.state is RunState.INTERRUPTED and ended.started is not None
         assert ended.message == (
-            f"its host i-0 is gone: the hardware failed; there is no bucket s3://{laptop.config.aws.bucket}"
+            f"its host i-0 is gone: the hardware failed; there is no bucket s3://{laptop.config.archive.bucket}"
         )
         assert laptop.another().runs.list()[0].final
 
@@ -627,7 +628,7 @@ def run_token(run: Run) -> str:
 
 def posted(laptop: Laptop, run: Run) -> bool:
     """Whether the bucket has some of the log."""
-    place = BucketPlace(laptop.config.aws.bucket or "", "us-east-1", laptop.config.aws.endpoint)
+    place = BucketPlace(laptop.config.archive.bucket or "", "us-east-1", laptop.config.archive.endpoint)
     with asked(place) as s3:
         return bool(next(s3.list(f"runs/{run.key}/log/"), None))
 
@@ -642,8 +643,8 @@ def preempt(laptop: Laptop, run: Run) -> None:
 
 def test_clients_that_are_killed_leave_one_host_a_run_at_most_and_none_after_gc(laptop: Laptop) -> None:
     """At any moment between the first word of a run and its hand-over."""
-    words = [sys.executable, "-m", "tests.folder_cloud", str(laptop.root), str(laptop.config.aws.bucket)]
-    words += [str(laptop.config.aws.endpoint), "exec sleep 1000"]
+    words = [sys.executable, "-m", "tests.folder_cloud", str(laptop.root), str(laptop.config.archive.bucket)]
+    words += [str(laptop.config.archive.endpoint), "exec sleep 1000"]
     begun = time.monotonic()
     subprocess.run(words, check=True, timeout=60)
     whole = time.monotonic() - begun
@@ -670,7 +671,7 @@ def test_clients_that_are_killed_leave_one_host_a_run_at_most_and_none_after_gc(
 @pytest.mark.parametrize("moment", ["renting._with_host", "archiving.access"])
 def test_a_client_that_was_killed_leaves_its_host_to_the_next_run(laptop: Laptop, moment: str) -> None:
     """Before anything is recorded of its host, and when that has all but the run itself."""
-    aws = laptop.config.aws
+    aws = laptop.config.archive
     program = (
         "import os; from remoterun.clouds.ledger import archiving, renting; from tests import folder_cloud\n"
         f"{moment} = lambda *_: os._exit(9)\n"
@@ -698,7 +699,7 @@ class TestTheCommandLine:
         monkeypatch.setattr(Talking, "quiet", False)  # -q holds for a process, and this one has several commands
         home = laptop.config.home
         home.mkdir(exist_ok=True)
-        aws = laptop.config.aws
+        aws = laptop.config.archive
         (home / "config.toml").write_text(
             f'[aws]\nbucket = "{aws.bucket}"\nregion = "{aws.region}"\nendpoint = "{aws.endpoint}"\n'
             '[machines.gpu]\naws = "folder.small"\nengine = "process"\nidle = "10m"\n'
@@ -753,7 +754,7 @@ class TestTheCommandLine:
         assert status == 0 and len(laptop.folders.hosts()) == 1, err  # the host is there, and paid for
 
     def test_two_shells_at_once_do_not_both_pass_the_limit_of_a_month(self, laptop: Laptop) -> None:
-        laptop.config = replace(laptop.config, aws=replace(laptop.config.aws, max_cost_month=30.0))
+        laptop.config = replace(laptop.config, limits=Limits(max_cost_month=30.0))
         first = laptop.another()
         prepared = first.runs.prepare(RunRequest("true"), None, "gpu")
         with Client(laptop.config) as second:
@@ -903,7 +904,7 @@ class TestTheCommandLine:
             status, out, err = say(*words)
             assert status == 0 and not re.search("AWS (here|creden)|error|warning|bucket", err), (words, err)
         assert "aws (seen" in say("ls")[1]
-        where = f"s3://{laptop.config.aws.bucket}, and there is no login at AWS here"
+        where = f"s3://{laptop.config.archive.bucket}, and there is no login at AWS here"
         for what, words in (
             ("the copy of uploads/doom is in the bucket", ("ls", "uploads/doom")),
             (
@@ -972,7 +973,7 @@ class TestTheCommandLine:
         monkeypatch.setattr(Archive.__init__, "__defaults__", (lambda: time.time() + week,))
         laptop.another()
         (left,) = json.loads(say("machines", "gc", "aws", "--dry-run", "--json")[1])
-        assert (left["kind"], left["id"]) == ("objects", f"s3://{laptop.config.aws.bucket}")
+        assert (left["kind"], left["id"]) == ("objects", f"s3://{laptop.config.archive.bucket}")
         assert left["bytes"] >= 3 << 20 and left["saves"] is None  # no Amazon's store
         status, out, err = say("machines", "gc", "aws")
         assert status == 2 and "3.1 MB: no upload and no run needs them" in out and "nobody is here to agree" in err
@@ -993,7 +994,7 @@ class TestTheCommandLine:
         assert say("upload", "data", "--name", "doom", "--to", "aws")[0] == 0
         assert "uploads/doom" in say("ls")[1] and "data" in say("ls", "uploads/doom")[1]
         assert say("machines", "df", "aws")[0] == 0 and say("machines", "gc", "aws", "--dry-run")[0] == 0
-        assert say("whoami", "--json")[1].count(str(laptop.config.aws.bucket)) == 1
+        assert say("whoami", "--json")[1].count(str(laptop.config.archive.bucket)) == 1
         assert "bucket" in say("doctor", "aws")[1]
 
     def test_who_looks_rents_nothing_and_continue_asks(
@@ -1095,7 +1096,7 @@ class TestTheCommandLine:
         until(lambda: b"begun" in laptop.log(run))
         preempt(laptop, run)
         run = laptop.another().runs.get(run.number)
-        place = BucketPlace(laptop.config.aws.bucket or "", "us-east-1", laptop.config.aws.endpoint)
+        place = BucketPlace(laptop.config.archive.bucket or "", "us-east-1", laptop.config.archive.endpoint)
         with asked(place) as s3:
             key = f"runs/{run.key}/spec.json"
             spec = RunSpec.decode(s3.get(key, 1 << 20))

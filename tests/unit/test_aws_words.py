@@ -31,6 +31,7 @@ from remoterun.clouds.aws.calls import (
     translate,
 )
 from remoterun.clouds.aws.catalogue import instead, offer, rental, table
+from remoterun.clouds.aws.front import AWSFront, Settings
 from remoterun.clouds.aws.image import HOST_IMAGE, Image
 from remoterun.clouds.aws.provider import AWS
 from remoterun.clouds.aws.quotas import quota_of
@@ -38,7 +39,6 @@ from remoterun.clouds.base import HostNeverCame, Intent, ProviderError, Provider
 from remoterun.clouds.boot import first_session
 from remoterun.clouds.boot.user_data import cloud_config, user_data
 from remoterun.clouds.folder import HostFolder
-from remoterun.config import AWS as AwsSettings
 from remoterun.config import Config
 from remoterun.errors import ConfigError, HostUnreachable
 from remoterun.model import MachineType, Rental
@@ -457,7 +457,7 @@ class Account(Calls):
     """One with this limit, and these types at work."""
 
     def __init__(self, limit: int | None, *types: str, spot: bool = False) -> None:
-        super().__init__(AwsSettings(region="us-east-1"))
+        super().__init__(Settings(region="us-east-1"))
         self._limit, self._types, self._kind = limit, types, {"InstanceLifecycle": "spot"} if spot else {}
 
     def __call__(self, service: str, operation: str, region: str, **parameters: Any) -> Any:
@@ -696,9 +696,9 @@ def test_the_price_of_a_machine_is_not_known_where_its_image_costs_too(
         def __call__(self, service: str, operation: str, region: str, **parameters: Any) -> Any:
             return said[operation]
 
-    config = Config(tmp_path, aws=AwsSettings(region="us-east-1"))
+    config = Config(tmp_path, providers={"aws": Settings(region="us-east-1")})
     aws = AWS(config)
-    aws.calls = Answers(config.aws)
+    aws.calls = Answers(AWSFront().of(config))
     machine = MachineType("mine", rental=Rental("aws", ("g4dn.xlarge",), image="ami-1"))
     (found,) = aws.offers(machine, live=True)
     assert (found.price is not None, found.at_most is not None) == (known, known)

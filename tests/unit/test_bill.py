@@ -19,11 +19,12 @@ from remoterun.agent.shared.states import RunState
 from remoterun.cli.render import machine_views
 from remoterun.client.upkeep.rented_hosts import RentedHosts
 from remoterun.clouds import PROVIDERS
+from remoterun.clouds.aws.budget import budget_command
 from remoterun.clouds.base import Intent, Offer, RentedHost, Spent
 from remoterun.clouds.folder import HostFolder
 from remoterun.clouds.ledger import billing, planning, renting
 from remoterun.clouds.ledger.billing import Row
-from remoterun.config import AWS, Config
+from remoterun.config import ArchivePlace, Config, Limits
 from remoterun.connections import Connections
 from remoterun.errors import UsageError
 from remoterun.model import HostUse, MachineType, Rental, Renting, Run
@@ -39,7 +40,7 @@ NIGHT = DAY + 86400
 
 @pytest.fixture
 def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Folders:
-    monkeypatch.setitem(PROVIDERS, "aws", "tests.folder_cloud.of_config")
+    monkeypatch.setitem(PROVIDERS, "aws", "tests.folder_cloud.FolderFront")
     monkeypatch.setenv(folder_cloud.ROOT, str(tmp_path))
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "a login")
     return Folders(tmp_path)
@@ -47,7 +48,9 @@ def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Folders:
 
 @pytest.fixture
 def connections(tmp_path: Path, folders: Folders) -> Iterator[Connections]:
-    config = Config(tmp_path / "laptop", machines={"gpu": GPU}, aws=AWS(bucket="b", max_cost_month=50.0))
+    config = Config(
+        tmp_path / "laptop", machines={"gpu": GPU}, archive=ArchivePlace("b"), limits=Limits(max_cost_month=50.0)
+    )
     with contextlib.closing(Connections(config)) as connections:
         yield connections
 
@@ -162,7 +165,7 @@ def test_a_host_of_ours_without_a_guard_is_given_one_or_it_is_said_why_not(
     (kept,) = connections.registry.run(run.number).renting.hosts  # type: ignore[union-attr]
     assert host.guarded and kept.guarded and len(said) == 1
     # what would rent meets one that should have ended; one that is gone is asked about once
-    connections.config = replace(connections.config, aws=AWS())
+    connections.config = replace(connections.config, archive=ArchivePlace(), limits=Limits())
     late, folder = (
         replace(host, id="i-2", token="rr-i-2", deadline=now - 720),
         HostFolder(connections.config.home, "rr-i-2"),
@@ -273,7 +276,7 @@ def test_the_larger_one_of_our_records_and_the_bill_counts_and_is_asked_for_now_
 
 
 def test_the_budget_is_one_command_of_a_shell_that_aws_takes() -> None:
-    words = shlex.split(billing.budget_command("123456789012", 50.0, "ada@example.org").replace("\\\n", ""))
+    words = shlex.split(budget_command("123456789012", 50.0, "ada@example.org").replace("\\\n", ""))
     assert words[:5] == ["aws", "budgets", "create-budget", "--account-id", "123456789012"]
     asked = {
         "AccountId": words[4],

@@ -28,11 +28,11 @@ from remoterun.client.upkeep.rented_hosts import HostNow, NewBucket
 from remoterun.client.upkeep.upkeep import Checked, Collected, Damage, Freed, HomeUsage, Use
 from remoterun.clouds.aws import catalogue
 from remoterun.clouds.aws.catalogue import NAMES
+from remoterun.clouds.aws.front import AWSFront
 from remoterun.clouds.base import Identity, Leftover, Offer, RentedHost
 from remoterun.clouds.ledger.planning import Plan
 from remoterun.config import Config
 from remoterun.errors import HostUnreachable, RemoterunError, UsageError
-from remoterun.machines import HOW_TO_LOG_IN
 from remoterun.model import HostUse, MachineType, Renting, Run, Upload, UploadCopy
 from remoterun.session import translate
 from remoterun.transfer import Fetched, Progress
@@ -338,7 +338,7 @@ def test_the_command_of_a_hint_is_whole_and_what_it_does_stands_below(
 ) -> None:
     monkeypatch.setenv("NO_COLOR", "1")
     monkeypatch.setattr("remoterun.cli.render.terminal.terminal_width", lambda stream: 80)
-    render.hint(HOW_TO_LOG_IN)
+    render.hint(AWSFront.how_to_log_in)
     shown = capsys.readouterr().err.strip().splitlines()
     assert shown[0] == "hint: aws configure" and "      aws configure sso" in shown
     assert max(map(len, shown)) <= 80 and not any(line[:1].isalpha() for line in shown[1:])

@@ -13,6 +13,7 @@ from remoterun.cli import complete, render
 from remoterun.cli.app import Command, app, example, for_each, run_range
 from remoterun.cli.asking import client as connect
 from remoterun.cli.render import file_views, run_views
+from remoterun.clouds import ARCHIVE
 from remoterun.errors import HomeMissing, HostUnreachable, RemoterunError, UsageError
 from remoterun.model import LAST, Resource, Run, Upload
 from remoterun.parsing import parse_duration
@@ -67,7 +68,9 @@ def rm(
             if forget and resource.kind == "runs":
                 run = client.registry.run(resource.name)
                 if run.renting is not None and not run.final:
-                    raise UsageError(f"{resource} has a rented host, which costs", hint="remoterun machines gc aws")
+                    raise UsageError(
+                        f"{resource} has a rented host, which costs", hint=f"remoterun machines gc {ARCHIVE}"
+                    )
                 client.runs.forget(run)
                 render.line(f"{resource} is forgotten; what {run.host.name} has of it stays there")
                 return

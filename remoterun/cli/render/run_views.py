@@ -11,7 +11,7 @@ from remoterun.agent.shared.measured import rank
 from remoterun.agent.shared.spec import NONE, PYTHON, TENSORFLOW
 from remoterun.agent.shared.states import FINAL, INCOMPLETE, Reason, RunState
 from remoterun.cli.render import Column, hint, line, out, out_bytes, out_text, table, warning
-from remoterun.cli.render.machine_views import UNGUARDED, cost_text, host_goes_on
+from remoterun.cli.render.machine_views import cost_text, host_goes_on, unguarded
 from remoterun.cli.render.terminal import (
     DONE,
     FAILED,
@@ -28,6 +28,7 @@ from remoterun.cli.render.terminal import (
     size,
     when,
 )
+from remoterun.clouds import ARCHIVE, front
 from remoterun.errors import HomeMissing, HostError, NoAnswerInTime
 from remoterun.model import HostUse, Run
 
@@ -197,13 +198,15 @@ def _hosts(run: Run) -> list[tuple[str, str | None]]:
     hosts = [f"{host.id}, {host.type} in {host.zone}{_host_end(host)}" for host in run.renting.hosts]
     ended = bool(run.renting.hosts and run.renting.hosts[-1].ended_by)
     attempts = f"{run.renting.attempt} of {run.renting.attempts}" if run.renting.attempts > 1 else None
+    name = run.machine.rental.provider if run.machine.rental is not None else ARCHIVE
+    guard = f"{front(name).title} itself" if hosts and run.renting.hosts[-1].guarded else unguarded(name)
     return [
         ("hosts", "\n".join(hosts)),
         ("attempt", attempts),
         ("goes on", f"remoterun continue {run.number}   rents it another host" if run.continuable else None),
         ("cost", cost_text(run)),
         ("ends", f"{when(run.renting.deadline)}, at the latest" if not run.final and not ended else None),
-        ("guard", None if ended or not hosts else "AWS itself" if run.renting.hosts[-1].guarded else UNGUARDED),
+        ("guard", None if ended or not hosts else guard),
         ("bucket", run.renting.bucket),
     ]
 

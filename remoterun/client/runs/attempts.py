@@ -150,4 +150,6 @@ def _outputs(run: Run, archive: Store) -> SavedTree | None:
         manifest, _ = archive.manifest(where)
     except UsageError:
         return None
-    return SavedTree(archive, where, manifest, f"what run {run.number} has made", "remoterun machines check aws")
+    return SavedTree(
+        archive, where, manifest, f"what run {run.number} has made", f"remoterun machines check {archive.machine.name}"
+    )

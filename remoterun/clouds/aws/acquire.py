@@ -19,7 +19,7 @@ from typing import Any
 
 from remoterun.agent.shared.machines import RentalTerms
 from remoterun.agent.shared.records import encode, from_json
-from remoterun.aws_codes import DENIED, account_fault
+from remoterun.archive.s3_codes import DENIED, account_fault
 from remoterun.clouds.aws import catalogue, endpoint, guard, network, quotas, tags
 from remoterun.clouds.aws.calls import REPEATS, Calls, NoCapacityHere, QuotaReached, Refused, is_gone, reason_of
 from remoterun.clouds.aws.image import HOST_IMAGE, Image, resolve

@@ -14,7 +14,7 @@ from typing import NewType
 from remoterun import machines
 from remoterun.agent.shared.asked import WAIT_FOR_LOGIN
 from remoterun.agent.shared.states import HAND_OVER, RunState
-from remoterun.clouds.base import Offer, Provider, ProviderError, RentedHost, Roles
+from remoterun.clouds.base import HasQuotas, Offer, Provider, ProviderError, RentedHost, Roles, roles_of
 from remoterun.clouds.folder import HostFolder
 from remoterun.clouds.ledger import archiving, billing
 from remoterun.clouds.ledger.rented_runs import find_store, met, record_status
@@ -68,11 +68,16 @@ class Plan:
     had: float | None = None
     """US dollars that the run has cost so far, on hosts that it had."""
     bucket_region: str = ""
-    """Where the bucket is: what crosses regions costs. Empty where that is not known, or it is not Amazon's."""
+    """Where the bucket is: what crosses regions costs. Empty where that is not known, or it is not S3's own."""
     roles: Roles = Roles()
     """Those that the provider has for a new host."""
     wait: float = WAIT_FOR_LOGIN
     """Seconds that a host without a role waits for a login, at the most, to save with."""
+
+    @property
+    def provider(self) -> str:
+        """Its name."""
+        return rental_of(self.machine).provider
 
     @property
     def needs_login(self) -> bool:
@@ -158,16 +163,17 @@ def plan(
     it shall not have; `anything`: a free host will do that is not a spot host where one was asked for, or is. Blocks
     for `ENDING` seconds at the most, with what is waited for in `waiting`, where a run on a host of ours is about to
     end. Raises `ProviderError`."""
-    rental, aws = rental_of(machine), connections.config.aws
-    connections.need_login(f"`{machine.name}` is rented at AWS")
+    rental, own = rental_of(machine), connections.config.limits.max_cost
+    connections.need_login(f"`{machine.name}` is rented at {{}}", rental.provider)
     archiving.open_soon(connections)
     kept = _kept(connections, machine, without, anything, waiting)
     offers, roles = (offers_now(connections, machine) if kept is None else (kept.offer,)), Roles()
     if kept is None:
         provider = connections.provider(rental.provider)
-        provider.check_quotas(offers)
-        roles = provider.roles()
-    limit = hours(machine, offers, aws.max_cost)
+        if isinstance(provider, HasQuotas):
+            provider.check_quotas(offers)
+        roles = roles_of(provider)
+    limit = hours(machine, offers, own, connections.config.table_of("max_cost"))
     if kept is not None and _left(kept) < limit[0]:
         limit = _left(kept), "the end of this host"
     attempts = rental.attempts or (ATTEMPTS_ON_SPOT if rental.spot else 1)
@@ -181,8 +187,8 @@ def plan(
         kept,
         machines.instead(rental, offers[0]),
         limited_by=limit[1],
-        max_cost=_max_cost(rental, aws.max_cost),
-        bucket_region=archiving.bucket_region(connections) if aws.endpoint is None else "",
+        max_cost=_max_cost(rental, own),
+        bucket_region=archiving.bucket_region(connections) if connections.config.archive.endpoint is None else "",
         roles=roles,
     )
     if kept is None:
@@ -217,16 +223,19 @@ def rental_of(machine: MachineType) -> Rental:
     return machine.rental
 
 
-def hours(machine: MachineType, offers: tuple[Offer, ...], own: float | None = None) -> tuple[float, str]:
-    """The tighter one of a rental's two limits, in hours, and what it comes from. `own`: the US dollars that `[aws]`
-    names; without a price it can't be kept, and is named. Raises `UsageError` for one that pays for nothing."""
+def hours(
+    machine: MachineType, offers: tuple[Offer, ...], own: float | None = None, table: str = "[limits]"
+) -> tuple[float, str]:
+    """The tighter one of a rental's two limits, in hours, and what it comes from. `own`: the US dollars that the
+    configuration names, in `table`; without a price it can't be kept, and is named. Raises `UsageError` for
+    one that pays for nothing."""
     rental = rental_of(machine)
     limit, named = (HOURS, "") if rental.max_hours is None else (rental.max_hours, f"--max-hours {rental.max_hours:g}")
     most = _max_cost(rental, own)
     if most is None:
         return limit, named
     price, is_own = _highest(offers), rental.max_cost is not None
-    by = f"--max-cost {most:g}" if is_own else "`max_cost` of [aws]" if own else BUILT_IN
+    by = f"--max-cost {most:g}" if is_own else f"`max_cost` of {table}" if own else BUILT_IN
     if price is None:
         return limit, by
     paid = most / price if price else limit
@@ -242,8 +251,8 @@ def hours(machine: MachineType, offers: tuple[Offer, ...], own: float | None = N
 
 
 def _max_cost(rental: Rental, own: float | None) -> float | None:
-    """US dollars that a run may cost: its own, or what `[aws]` names, which a limit in hours does not replace. The
-    default gives way to that: whoever names one has thought of it."""
+    """US dollars that a run may cost: its own, or what the configuration names, which a limit in hours does not
+    replace. The default gives way to that: whoever names one has thought of it."""
     default = COST if rental.max_hours is None else None
     return next((each for each in (rental.max_cost, own) if each is not None), default)
 
@@ -257,7 +266,9 @@ def offers_now(connections: Connections, machine: MachineType) -> tuple[Offer, .
     """What may be had now. Raises `ProviderError`."""
     offers = tuple(connections.provider(rental_of(machine).provider).offers(machine, live=True))
     if not offers:
-        raise ProviderError(f"nothing is offered for `{machine.name}`", hint="remoterun doctor aws")
+        raise ProviderError(
+            f"nothing is offered for `{machine.name}`", hint=f"remoterun doctor {rental_of(machine).provider}"
+        )
     return offers
 
 
@@ -271,7 +282,7 @@ def _kept(
     """A host of ours without a run, of a type that is wanted, which will be there for long enough; one whose run is
     about to end is waited for. Where there is one, its provider is not asked for anything else: such a run begins at
     once."""
-    rental, aws = rental_of(machine), connections.config.aws
+    rental, own = rental_of(machine), connections.config.limits.max_cost
     provider = connections.provider(rental.provider)
     kinds = {_kind(offer, anything) for offer in provider.offers(machine)}
     users: dict[str, list[Run]] = {}
@@ -289,9 +300,9 @@ def _kept(
         same = (had.provider, had.image, had.disk) == (rental.provider, rental.image, rental.disk)
         if host is None or not same:
             return same
-        priced = host.offer.at_most is not None or _max_cost(rental, aws.max_cost) is None
+        priced = host.offer.at_most is not None or _max_cost(rental, own) is None
         fits = priced and _kind(host.offer, anything) in kinds
-        return fits and _left(host) > hours(machine, (host.offer,), aws.max_cost)[0] * WORTH_KEEPING
+        return fits and _left(host) > hours(machine, (host.offer,), own)[0] * WORTH_KEEPING
 
     known = [(each, each.rented()) for each in HostFolder.all(connections.config.home)]
     folders = [each for each, host in known if suits(each, host) or (host is not None and host.late(time.time()))]
@@ -336,7 +347,7 @@ def _there(connections: Connections, provider: Provider, folder: HostFolder) -> 
         host = provider.find(folder.token)
         if host is None or host.state == "gone":
             folder.remove()
-        elif (host := met(connections, host)) and folder.read("host.json") is None:
+        elif (host := met(connections, provider, host)) and folder.read("host.json") is None:
             return host if host.alive else None  # whoever acquired it was cut short, and `rent` goes on with that
         elif host.machine is not None and host.state == "running":
             provider.admit(host)  # the laptop may have moved

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from remoterun.agent.shared.states import ENDINGS, HAND_OVER, Reason
-from remoterun.clouds.base import LOST, Intent, NoCapacity, Provider, RentedHost
+from remoterun.clouds.base import LOST, Intent, NoCapacity, Provider, RentedHost, roles_of
 from remoterun.clouds.folder import HostFolder
 from remoterun.clouds.ledger import archiving, billing
 from remoterun.clouds.ledger.planning import AgreedPlan, offers_now, rental_of, token, tokens
@@ -80,9 +80,9 @@ def rent(
     billing.check_month(connections, plan.most, time.time(), run.key)
     rented = provider.acquire(intent, offers, waiting, connections.warn)
     lost = ["saves by what this login signs"] if plan.roles.writer and not rented.writer else []
-    lost += ["is ended by its own clock alone"] if not rented.guarded and provider.roles() != plan.roles else []
+    lost += ["is ended by its own clock alone"] if not rented.guarded and roles_of(provider) != plan.roles else []
     if lost:
-        connections.warn(f"the host {rented.id} {' and '.join(lost)}: {provider.roles().why_not}")
+        connections.warn(f"the host {rented.id} {' and '.join(lost)}: {roles_of(provider).why_not}")
     run = connections.registry.save_renting(run, _with_host(renting, rented, rented.began))
     try:
         HostFolder(connections.config.home, rented.token).record(rented)
@@ -181,10 +181,13 @@ def _with_host(renting: Renting, rented: RentedHost, began: float) -> Renting:
 
 def find_host(connections: Connections, id: str) -> tuple[Provider, RentedHost]:
     """A rented host, by its provider's id, and that provider. Raises `NotFound`, `ProviderError`."""
-    for provider in connections.providers():
+
+    def found_at(provider: Provider) -> list[tuple[Provider, RentedHost]]:
         host = provider.find(id)
-        if host is not None and host.state != "gone":
-            return provider, host
+        return [] if host is None or host.state == "gone" else [(provider, host)]
+
+    for found in connections.of_providers(found_at, connections.warn):
+        return found
     raise NotFound(f"there is no rented host `{id}`", hint="remoterun machines rented")
 
 
