@@ -234,7 +234,7 @@ def test_a_month_may_not_cost_more_than_its_limit(connections: Connections, fold
         billing.check_month(connections, 20.5, now)
     assert caught.value.message == (
         "this month has cost $10.00, hosts that run, or are about to, can come to $20.00 more, and this run may cost"
-        " $20.50: that is more than `max_cost_month` of [aws], $50.00"
+        " $20.50: that is more than `max_cost_month` of [limits], $50.00"
     )
     assert caught.value.hint is not None and "max_cost=20.00   is what is left of it" in caught.value.hint
     with pytest.raises(UsageError, match="price of this host is not known"):
@@ -269,10 +269,10 @@ def test_the_larger_one_of_our_records_and_the_bill_counts_and_is_asked_for_now_
     billing.check_month(connections, 5.0, DAY + 3600)
     with pytest.raises(UsageError, match=r"has cost \$48.00"):
         billing.check_month(connections, 5.0, DAY + billing.FRESH)
-    assert billing.spent(connections, DAY, DAY) == [Spent("2026-11-03", 48.0, "rr-old-1")]
+    assert billing.spent(connections, "aws", DAY, DAY) == [Spent("2026-11-03", 48.0, "rr-old-1")]
     (folders.root / "spent").write_text("[]")
     (folders.root / "account").write_text("999999999999")  # another AWS_PROFILE
-    assert billing.spent(connections, DAY, DAY) == []
+    assert billing.spent(connections, "aws", DAY, DAY) == []
 
 
 def test_the_budget_is_one_command_of_a_shell_that_aws_takes() -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from remoterun import machines
 from remoterun.agent.shared.records import from_json, to_json
-from remoterun.clouds.aws.front import AWSFront, Settings
+from remoterun.clouds.aws.front import CREDENTIAL_FILES, CREDENTIALS, AWSFront, Settings
 from remoterun.config import (
     ArchivePlace,
     Config,
@@ -296,9 +296,9 @@ class TestMachines:
     def test_unknown_words(
         self, config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, word: str, hint: str
     ) -> None:
-        for name in machines.CREDENTIALS:
+        for name in CREDENTIALS:
             monkeypatch.delenv(name, raising=False)
-        for name in machines.CREDENTIAL_FILES:
+        for name in CREDENTIAL_FILES:
             monkeypatch.setenv(name, str(tmp_path / "absent"))
         settings = Config(config.home, config.default, config.machines, tmp_path / "absent")
         with pytest.raises(NotFound) as caught:

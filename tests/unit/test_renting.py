@@ -139,8 +139,8 @@ def test_the_cap_on_spot_is_one_that_its_price_can_not_pass() -> None:
 @pytest.mark.parametrize(
     ("rental", "expected", "words"),
     [
-        ({}, 20 / 55.056, "`max_cost` of [aws]; --max-cost 1322 pays for 24 h"),
-        ({"max_hours": 30.0}, 20 / 55.056, "`max_cost` of [aws]; --max-cost 1652 pays for 30 h"),
+        ({}, 20 / 55.056, "`max_cost` of [limits]; --max-cost 1322 pays for 24 h"),
+        ({"max_hours": 30.0}, 20 / 55.056, "`max_cost` of [limits]; --max-cost 1652 pays for 30 h"),
         ({"max_hours": 0.2}, 0.2, "--max-hours 0.2"),
         ({"max_cost": 110.112}, 2.0, "--max-cost 110.112"),
         ({"max_hours": 1.0, "max_cost": 110.112}, 1.0, "--max-hours 1"),
@@ -160,7 +160,7 @@ def test_who_names_no_dollars_has_those_of_the_config(rental: dict[str, float], 
         )
     said = text(Plan(machine, (h100,), found, 600.0, 1, limited_by=by))
     assert f"the limit is {words}\n" in said and all(len(line) <= 78 for line in said.splitlines())
-    with pytest.raises(UsageError, match=r"`max_cost` of \[aws\], \$1.00, pays for 1 min") as caught:
+    with pytest.raises(UsageError, match=r"`max_cost` of \[limits\], \$1.00, pays for 1 min") as caught:
         planning.hours(replace(machine, rental=Rental("aws", ("p5.48xlarge",))), (h100,), 1.0)
     assert caught.value.hint == "max_cost=27.53 pays for half an hour"
 
@@ -185,7 +185,7 @@ def test_who_wrote_last_comes_last() -> None:
     ("rental", "own", "named"),
     [
         ({"max_cost": 1.0}, 20.0, "--max-cost 1"),
-        ({}, 20.0, "`max_cost` of [aws]"),
+        ({}, 20.0, "`max_cost` of [limits]"),
         ({}, None, "the built-in limit of $20"),
         ({"max_hours": 2.0}, None, ""),
     ],

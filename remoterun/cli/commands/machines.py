@@ -29,6 +29,8 @@ from remoterun.errors import UsageError
 from remoterun.model import MachineType
 from remoterun.parsing import parse_duration
 
+RENTS = f"--{ARCHIVE} {front(ARCHIVE).example}"
+"""An example of what rents a host."""
 HOST_ID = re.compile(r"i-[0-9a-f]+")
 """What its provider calls a rented host."""
 
@@ -80,7 +82,7 @@ def _parameter(name: str, setting: Setting) -> inspect.Parameter:
     epilog=example(
         "remoterun machines add k80 me@gpu.example.org --gpus 1 --default\n"
         "remoterun machines add lab k80 box\n"
-        f"remoterun machines add gpu --{ARCHIVE} {front(ARCHIVE).example} --spot --max-cost 5"
+        f"remoterun machines add gpu {RENTS} --spot --max-cost 5"
     ),
 )
 @typed_options(_parameter(*item) for item in settings().items())
@@ -114,8 +116,7 @@ def machines_add(
     if (host is not None) + len(at) != 1:
         raise UsageError(
             "a machine has a host, or it is rented" + (": both were given" if host else ""),
-            hint=f"remoterun machines add {name} user@host\n"
-            f"remoterun machines add {name} --{ARCHIVE} {front(ARCHIVE).example}",
+            hint=f"remoterun machines add {name} user@host\nremoterun machines add {name} {RENTS}",
         )
     if host not in (None, "local"):
         SSHTarget.parse(host)

@@ -12,7 +12,7 @@ from remoterun.errors import RemoterunError
 
 @app.command(cls=Command, epilog=example("remoterun whoami --json"))
 def whoami(json: Json = False) -> None:
-    """Show user, home, default machine, and the login at a provider of hosts.
+    """Show user, home, default machine, and the login at a provider.
 
     No machine is asked; the provider is, where there is a login.
     """

@@ -198,30 +198,8 @@ cursor = Cursor()
 
 NARROWEST = 20
 """Columns below which nothing is wrapped."""
-_PROGRAMS = frozenset(
-    [
-        *PROVIDERS,
-        *[
-            "remoterun",
-            "cat",
-            "cd",
-            "chmod",
-            "curl",
-            "docker",
-            "export",
-            "git",
-            "ls",
-            "mv",
-            "npm",
-            "pip",
-            "rm",
-            "ssh",
-            "ssh-copy-id",
-            "ssh-keygen",
-            "sudo",
-        ],
-    ]
-)
+_OTHERS = "cat cd chmod curl docker export git ls mv npm pip rm ssh ssh-copy-id ssh-keygen sudo"
+_PROGRAMS = frozenset(["remoterun", *PROVIDERS, *_OTHERS.split()])
 _GAP = re.compile(r"(?<=\S) {2,}(?=\S)")
 _WORD = re.compile(r" *(?:`[^`]*`|[^ ])+")
 """What stands in backticks is one word."""
