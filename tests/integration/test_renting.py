@@ -42,8 +42,9 @@ from remoterun.client.runs.handover import Talk
 from remoterun.client.runs.specs import digests_of_asked
 from remoterun.clouds import PROVIDERS
 from remoterun.clouds.base import LATE, HostNeverCame, Intent, NoCapacity
+from remoterun.clouds.fronts import NoSettings
 from remoterun.clouds.ledger import planning
-from remoterun.config import Limits
+from remoterun.config import ArchivePlace, Config, Limits
 from remoterun.errors import HostUnreachable, RemoterunError, UsageError
 from remoterun.model import HostUse, MachineType, Mount, Rental, Resource, Run, RunRequest
 from remoterun.session import Session
@@ -684,6 +685,27 @@ def test_a_client_that_was_killed_leaves_its_host_to_the_next_run(laptop: Laptop
     assert (host.alive, host.number, ended.state, ended.host.rented) == (True, 1, RunState.COMPLETE, host.token)
     assert (lost.state, lost.reason) == (RunState.FAILED, Reason.START_FAILED)
     assert lost.renting is not None and [(use.id, use.ended is None) for use in lost.renting.hosts] == [("i-0", False)]
+
+
+def test_a_run_at_a_provider_that_does_no_more_than_every_one(
+    tmp_path: Path, environment: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From its plan to its bill."""
+    folder_cloud.add_provider(tmp_path, environment, monkeypatch)
+    machine = MachineType("gpu", engine="process", rental=Rental("folder", ("folder.small",)))
+    place = ArchivePlace(store.new_bucket().name, "us-east-1", store.url)
+    config = Config(tmp_path / "laptop", machines={"gpu": machine}, archive=place, providers={"folder": NoSettings()})
+    with Client(config) as client:
+        run = client.runs.submit(RunRequest("echo made >out; echo said"), None, "gpu")
+        until(lambda: client.runs.get(run.number).final, 60)
+        assert client.runs.get(run.number).state is RunState.COMPLETE
+        (host,) = client.hosts.list()
+        assert not host.guarded and client.hosts.uses([host])[host.id].idle_since is not None
+        client.hosts.end(host.id)
+        client.files.copy(f"runs/{run.number}/out", tmp_path / "copied")
+        assert (tmp_path / "copied").read_bytes() == b"made\n"
+        assert client.hosts.list() == [] and client.hosts.leftovers() == []
+        assert client.hosts.bill(run.created - 60).total.cost > 0
 
 
 def day() -> str:
