@@ -8,6 +8,7 @@ import time
 from typing import Any, Dict, List, NoReturn, Optional, Set
 
 from ..shared.files import DISK_FULL, no_room, remove_tree
+from ..shared.logs import last_lines
 from ..shared.spec import RunSpec
 from ..shared.states import ENDINGS, Reason, RunState
 from ..shared.tree import show
@@ -19,7 +20,6 @@ from . import queue
 from .awaiting import awaited_runs
 from .causes import cause_of
 from .engines import Engine, engine_of_run
-from .logs import last_lines
 
 
 class Ended(Exception):
