@@ -1,7 +1,10 @@
-"""Logs that were followed to their ends are kept here, for when their machine can't be reached.
+"""Logs are kept here: those that were followed to their ends, for when their machine can't be reached, and copies of
+runs whose hosts are gone (copied_runs.py).
 
     home/logs/KEY.log    byte for byte; the oldest are deleted once all together take more than the setting allows
              KEY.err     stderr of the same run, where it is apart; it is there before the former, and goes after it
+             KEY.VERSION/  a copy out of the archive
+    home/logs.lock       held by who reads copies, shared, and by who deletes the oldest logs
 
 A log that can't be kept is only that: on a full disk, following it goes on.
 """
@@ -12,9 +15,12 @@ import contextlib
 import os
 import secrets
 import time
-from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import BinaryIO
+
+from remoterun.agent.shared.files import locked, own_bytes, remove_tree, unless_held
+from remoterun.agent.shared.logs import LogFile
 
 ABANDONED = 86400.0
 """Seconds after which a log on its way here is deleted: its client was killed."""
@@ -26,45 +32,46 @@ class LogCache:
     def __init__(self, home: Path, limit: int) -> None:
         self.folder = home / "logs"
         self.limit = limit
+        self._lock = str(home / "logs.lock")
 
-    def find(self, key: str) -> Path | None:
-        """The whole log of a run, if it is kept, to be read with `content`."""
-        file = self.folder / f"{key}.log"
-        return file if file.is_file() else None
+    def has(self, key: str) -> bool:
+        """Whether the whole log of a run is kept."""
+        return os.path.isfile(self.log_file(key).path)
 
-    def part(self, key: str, name: str, start: int, size: int) -> tuple[int, int, bytes] | None:
-        """What `Runs.log_part` returns, of a log that is kept."""
-        try:
-            with open(self.folder / _name(key, name == "err"), "rb") as file:
-                total = file.seek(0, os.SEEK_END)
-                begin = file.seek(max(start + total, 0) if start < 0 else min(start, total))
-                return begin, total, file.read(max(size, 0))
-        except OSError:
-            return None
+    def log_file(self, key: str, name: str = "log") -> LogFile:
+        """Of a run whose log is kept, or of its "err", which need not be there."""
+        return LogFile(str(self.folder / _name(key, name == "err")), "")
+
+    def reading(self) -> AbstractContextManager[object]:
+        """No copy is deleted meanwhile, unless its run is removed."""
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return locked(self._lock, shared=True)
 
     def remove(self, key: str) -> None:
-        """Delete the log of a run, if it is kept."""
+        """Delete the log of a run, and copies of it, if they are kept."""
         with contextlib.suppress(OSError):
-            _delete(self.folder, key)
+            for path in sorted(self.folder.glob(f"{key}.*"), reverse=True):
+                remove_tree(str(path))
 
-    def drop_oldest(self) -> None:
-        """Delete logs until the rest is within the limit, and what clients left that were killed."""
-        with contextlib.suppress(OSError):
-            entries = [(entry, entry.stat(follow_symlinks=False)) for entry in os.scandir(self.folder)]
-            for entry, status in entries:
-                if entry.name.startswith(".") and status.st_mtime < time.time() - ABANDONED:
-                    os.unlink(entry.path)
+    def drop_oldest(self, spared: str = "") -> None:
+        """Delete logs until the rest is within the limit, but that of the run `spared`; and what clients left that
+        were killed. Does nothing while somebody reads a copy."""
+        with contextlib.suppress(OSError), unless_held(self._lock) as lock:
+            if lock is None:
+                return
             logs: dict[str, tuple[int, int]] = {}
-            for entry, status in entries:
-                key = entry.name.partition(".")[0]
+            for entry in os.scandir(self.folder):
+                key, modified = entry.name.partition(".")[0], entry.stat(follow_symlinks=False).st_mtime_ns
                 if key:
                     newest, size = logs.get(key, (0, 0))
-                    logs[key] = (max(newest, status.st_mtime_ns), size + status.st_size)
+                    logs[key] = (max(newest, modified), size + own_bytes(entry.path))
+                elif modified < (time.time() - ABANDONED) * 1e9:
+                    remove_tree(entry.path)
             total = 0
             for key, (_, size) in sorted(logs.items(), key=lambda log: log[1], reverse=True):
                 total += size
-                if total > self.limit:
-                    _delete(self.folder, key)
+                if total > self.limit and key != spared:
+                    self.remove(key)
 
 
 class LogWriter:
@@ -130,22 +137,5 @@ class LogWriter:
                 os.unlink(self._temporary(stderr))
 
 
-def content(file: Path, tail: int | None) -> Iterator[tuple[bytes, bool]]:
-    """(what is kept of a log, or its last lines, whether that is stderr, which is apart). Raises `OSError`."""
-    for stderr, path in ((False, file), (True, file.with_suffix(".err"))):
-        if not stderr or path.exists():
-            data = path.read_bytes()
-            if tail is not None:
-                data = b"".join(data.splitlines(keepends=True)[-tail:]) if tail else b""
-            if data:
-                yield data, stderr
-
-
 def _name(key: str, stderr: bool) -> str:
     return f"{key}.{'err' if stderr else 'log'}"
-
-
-def _delete(folder: Path, key: str) -> None:
-    """Raises `OSError`."""
-    for stderr in (False, True):
-        (folder / _name(key, stderr)).unlink(missing_ok=True)

@@ -123,7 +123,7 @@ def spec_of(command: str = "true", **changed: Any) -> RunSpec:
 
 def fetch(session: Session, resource: ResourceRef, target: Path, *how: Any, **more: Any) -> Fetched:
     """Copy a resource of a host, as `cp` does."""
-    return stores.fetch(stores.HostStore(session), resource, target, *how, **more)
+    return stores.HostStore(session).tree(resource).fetch(target, *how, **more)
 
 
 class Place:

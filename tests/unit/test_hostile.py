@@ -113,7 +113,7 @@ def test_points_that_end_within_one() -> None:
         contextlib.closing(Session(MachineType("evil"), FakeHost(handler))) as session,
         pytest.raises(RemoterunError, match="a part of one"),
     ):
-        HostStore(session).measured(api.Measured("k"), lambda kind, points: None)
+        HostStore(session).run("k").measured(api.Measured("k"), lambda kind, points: None)
 
 
 Frames = list[tuple[dict[str, Any], bytes]]

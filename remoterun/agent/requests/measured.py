@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..shared import api
 from ..shared.log_search import search
-from ..shared.logs import LogFile, read_part
+from ..shared.logs import NAMES, LogFile, read_part
 from ..shared.points import PointsFiles
 from ..store.errors import HomeError
 from . import Call
@@ -30,6 +30,6 @@ def search_log(call: Call, asked: api.SearchLog) -> api.Hits:
 
 
 def _log_of(call: Call, key: str, name: str) -> LogFile:
-    if name not in ("log", "err"):
+    if name not in NAMES:
         raise HomeError("bad_request", "a run has a log and err")
     return call.home.existing_run(key).log_file(name)

@@ -16,6 +16,10 @@ MOST_PART = 8 << 20
 """Bytes of a log that come at once."""
 
 
+NAMES = ("log", "err")
+"""A run's log, and its stderr where it is apart."""
+
+
 class LogFile(NamedTuple):
     """The file of a log, and that of its times: lines of "size seconds", the size that it had by then. `before`: bytes
     of the log that an earlier host wrote, which are not in the file; offsets count them."""

@@ -211,7 +211,7 @@ class Uploads:
             if there:
                 newest = known[0][0].digest if known else ""
                 digest = newest if newest in [version.digest for version in there] else there[-1].digest
-                base, _ = store.manifest(ResourceRef("upload", target.name, digest=digest))
+                base = store.tree(ResourceRef("upload", target.name, digest=digest)).manifest
                 entries = {entry.path: entry for entry in base.entries}
 
             def with_added(more: Manifest) -> Manifest:

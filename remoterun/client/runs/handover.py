@@ -40,7 +40,7 @@ from remoterun.environments import context
 from remoterun.errors import AgentError, LinkLost, NotFound, RemoterunError, UsageError
 from remoterun.model import MachineType, Mount, Resource, Run, new_key
 from remoterun.session import Session
-from remoterun.stores import HostStore, Store, manifest_of, pass_on, told
+from remoterun.stores import HostStore, StoredTree, told, tree_of
 from remoterun.transfer import Progress
 
 if TYPE_CHECKING:
@@ -241,7 +241,9 @@ def _add(connections: Connections, prepared: Prepared) -> Run:
 def _saved_at(prepared: Prepared, session: Session | None) -> Prepared:
     """Without what other homes than that of `session` found for mounts: these are resolved by our own records. Raises
     `UsageError` for one that has none."""
-    here = {each: tree for each, tree in prepared.saved.items() if session and tree.store.home_id == session.home_id}
+    here = {
+        each: tree for each, tree in prepared.saved.items() if session and tree.tree.store.home_id == session.home_id
+    }
     for mount, tree in prepared.saved.items():
         if mount not in here and not tree.recorded:
             raise not_known_here(tree.title, tree.hint)
@@ -358,29 +360,27 @@ def send_resource(connections: Connections, resource: Resource, session: Session
             upload = restore_upload(connections, resource.name, HostStore(session), progress, resource.version)
         where = ResourceRef("upload", upload.name, sub=resource.sub, digest=upload.digest)
         if resource.sub:
-            manifest_of(HostStore(session), where, resource)  # that it is there
+            tree_of(HostStore(session), where, resource)  # that it is there
         return where
     run = connections.registry.run(resource.name)
     if run.home_id == session.home_id:
         where = ResourceRef("run", key=run.key, number=run.number, sub=resource.sub)
-        _, about = manifest_of(HostStore(session), where, resource)
-        if about.live:
+        if tree_of(HostStore(session), where, resource).about.live:
             raise _not_saved(resource, run)
         return where
     # On another machine: they become a tree of this one, of which no upload is made.
-    source, where, manifest = _saved_outputs(connections, resource)
-    pass_on(source, where, manifest, session, progress)
-    transfer.send_blobs(session, {manifest.digest: manifest.encode()}, progress)
-    return ResourceRef("tree", digest=manifest.digest, sub=resource.sub)
+    tree = _saved_outputs(connections, resource)
+    tree.pass_on(session, progress)
+    transfer.send_blobs(session, {tree.manifest.digest: tree.manifest.encode()}, progress)
+    return ResourceRef("tree", digest=tree.manifest.digest, sub=resource.sub)
 
 
-def _saved_outputs(connections: Connections, resource: Resource) -> tuple[Store, ResourceRef, Manifest]:
+def _saved_outputs(connections: Connections, resource: Resource) -> StoredTree:
     run, store = find_store(connections, connections.registry.run(resource.name))
-    where = ResourceRef("run", key=run.key, number=run.number)
-    manifest, about = store.manifest(where)
-    if about.live:
+    tree = store.tree(ResourceRef("run", key=run.key, number=run.number))
+    if tree.about.live:
         raise _not_saved(resource, run)
-    return store, where, manifest
+    return tree
 
 
 def _not_saved(resource: Resource, run: Run) -> UsageError:
