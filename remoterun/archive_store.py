@@ -23,10 +23,10 @@ from remoterun.archive.runs import RunPlace
 from remoterun.connections import Connections
 from remoterun.copied_runs import CopiedRun, copied
 from remoterun.errors import AddressExpired, NotFound, UsageError
+from remoterun.host_store import Add, Arrange, StoredTree, take_points
 from remoterun.log_cache import LogCache
 from remoterun.model import MachineType, Run, Upload
 from remoterun.session import Session, understood
-from remoterun.stores import Add, Arrange, StoredTree, take_points
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -171,7 +171,7 @@ class ArchiveTree(StoredTree):
         prefix: str,
         tree: ArchivedTree,
     ) -> None:
-        super().__init__(store, resource, manifest, about)
+        super().__init__(store.machine, store.home_id, resource, manifest, about)
         self._archive, self._prefix, self._tree = store.archive, prefix, tree
         self._reader = archives.reading.TreeReader(store.archive, prefix, tree.places)
 

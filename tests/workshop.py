@@ -20,7 +20,7 @@ from typing import Any
 
 import pytest
 
-from remoterun import environments, stores
+from remoterun import environments
 from remoterun.agent.running.variants import VARIANTS
 from remoterun.agent.serve import Server
 from remoterun.agent.shared import api
@@ -38,6 +38,7 @@ from remoterun.agent.store.home import Home
 from remoterun.agent.store.run_folder import RunFolder
 from remoterun.client import Client
 from remoterun.config import Config
+from remoterun.host_store import HostStore
 from remoterun.hosts.bundle import AgentBundle, agent_bundle
 from remoterun.hosts.local import LocalHost
 from remoterun.model import MachineType, new_key
@@ -123,7 +124,7 @@ def spec_of(command: str = "true", **changed: Any) -> RunSpec:
 
 def fetch(session: Session, resource: ResourceRef, target: Path, *how: Any, **more: Any) -> Fetched:
     """Copy a resource of a host, as `cp` does."""
-    return stores.HostStore(session).tree(resource).fetch(target, *how, **more)
+    return HostStore(session).tree(resource).fetch(target, *how, **more)
 
 
 class Place:

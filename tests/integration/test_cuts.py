@@ -339,7 +339,7 @@ from remoterun.agent.shared.spec import ResourceRef
 from remoterun.hosts.local import LocalHost
 from remoterun.model import MachineType
 from remoterun.session import Session
-from remoterun.stores import HostStore
+from remoterun.host_store import HostStore
 from remoterun.transfer import Progress, read_tree, send_tree
 home, path, digests, size, up = json.loads(sys.argv[1])
 def report(progress):

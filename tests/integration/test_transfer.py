@@ -29,10 +29,10 @@ from remoterun.errors import (
     UnsafePath,
     UsageError,
 )
+from remoterun.host_store import HostStore
 from remoterun.hosts.local import LocalHost
 from remoterun.model import MachineType
 from remoterun.session import Session
-from remoterun.stores import HostStore
 from remoterun.transfer import (
     Progress,
     Sent,

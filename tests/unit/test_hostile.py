@@ -38,9 +38,9 @@ from remoterun.cli.render import file_views, run_views
 from remoterun.client import Client
 from remoterun.client.runs.following import LogBytes, Note, StateChange
 from remoterun.errors import RemoterunError, TransferError, UnsafePath
+from remoterun.host_store import HostStore
 from remoterun.model import MachineType
 from remoterun.session import Session, understood
-from remoterun.stores import HostStore
 from remoterun.transfer import Progress, lanes, refuse
 from tests.unit.test_home import sound
 from tests.workshop import call, fetch, linked, pumped, read_files, sha256, tree_of, write_files

@@ -13,11 +13,12 @@ from remoterun.agent.shared.spec import ResourceRef
 from remoterun.agent.shared.tree import Manifest
 from remoterun.connections import Connections, home_gone
 from remoterun.errors import AgentError, HomeMissing, HostError, NotFound, UsageError
+from remoterun.host_store import HostStore, digests_of
 from remoterun.model import Resource, Upload
 from remoterun.parsing import did_you_mean
 from remoterun.registry import Registry
 from remoterun.session import Session
-from remoterun.stores import HostStore, Store, archive_store, digests_of, store_of
+from remoterun.stores import Store, archive_store, store_of
 from remoterun.transfer import Progress
 
 T = TypeVar("T")

@@ -17,8 +17,9 @@ from remoterun.agent.shared.tree import Entry, Manifest, TreeError
 from remoterun.client.data.upload_copies import absent, note_versions, restore_upload, same_as_sent
 from remoterun.connections import Connections, home_gone
 from remoterun.errors import HomeMissing, HostError, NoLogin, NotFound, UsageError
+from remoterun.host_store import Arrange
 from remoterun.model import MachineType, Resource, Upload, check_upload_name
-from remoterun.stores import Arrange, Store, store_of
+from remoterun.stores import Store, store_of
 from remoterun.transfer import Progress, Sent
 
 

@@ -15,11 +15,11 @@ from remoterun.agent.shared.spec import RunSpec
 from remoterun.agent.shared.tree import Entry
 from remoterun.client.runs.reruns import read_spec, source_of
 from remoterun.connections import Connections
+from remoterun.host_store import StoredTree
 from remoterun.model import Run
 from remoterun.parsing import duration_text
 from remoterun.sizes import size
 from remoterun.source.patch import patches, quoted
-from remoterun.stores import StoredTree
 
 LINES_UP_TO = 512 << 10
 """Bytes of the largest file that is read, unless what is not text is wanted, too."""

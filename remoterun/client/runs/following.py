@@ -23,10 +23,11 @@ from remoterun.clouds.ledger.archiving import machine_of
 from remoterun.clouds.ledger.rented_runs import find_store, record_status, renew
 from remoterun.connections import RECONNECT_LEAST, RECONNECT_MOST, Connections
 from remoterun.errors import HostError, HostUnreachable
+from remoterun.host_store import HostStore
 from remoterun.log_cache import LogCache, LogWriter
 from remoterun.model import Run, check_time, event_fields
 from remoterun.session import understood
-from remoterun.stores import HostStore, Store, archive_store, told
+from remoterun.stores import Store, archive_store, told
 
 SAVED_LOG_WAIT = 2.0
 """Seconds that a machine has to answer where the log is saved here, too."""

@@ -38,9 +38,10 @@ from remoterun.clouds.ledger.rented_runs import find_store, record_status
 from remoterun.connections import Connections
 from remoterun.environments import context
 from remoterun.errors import AgentError, LinkLost, NotFound, RemoterunError, UsageError
+from remoterun.host_store import HostStore, StoredTree
 from remoterun.model import MachineType, Mount, Resource, Run, new_key
 from remoterun.session import Session
-from remoterun.stores import HostStore, StoredTree, told, tree_of
+from remoterun.stores import told, tree_of
 from remoterun.transfer import Progress
 
 if TYPE_CHECKING:
@@ -241,9 +242,7 @@ def _add(connections: Connections, prepared: Prepared) -> Run:
 def _saved_at(prepared: Prepared, session: Session | None) -> Prepared:
     """Without what other homes than that of `session` found for mounts: these are resolved by our own records. Raises
     `UsageError` for one that has none."""
-    here = {
-        each: tree for each, tree in prepared.saved.items() if session and tree.tree.store.home_id == session.home_id
-    }
+    here = {each: tree for each, tree in prepared.saved.items() if session and tree.tree.home_id == session.home_id}
     for mount, tree in prepared.saved.items():
         if mount not in here and not tree.recorded:
             raise not_known_here(tree.title, tree.hint)

@@ -16,9 +16,10 @@ from remoterun.client.runs.specs import PARAMETER, digests_of_asked, request_of
 from remoterun.clouds.ledger.rented_runs import find_store, record_status
 from remoterun.connections import Connections
 from remoterun.errors import HostError, HostUnreachable, NotFound, UsageError
+from remoterun.host_store import HostStore, HostTree, StoredTree, digests_of
 from remoterun.model import Mount, Resource, Run, RunRequest
 from remoterun.session import Session
-from remoterun.stores import HostStore, Store, StoredTree, digests_of, told
+from remoterun.stores import Store, told
 from remoterun.transfer import Progress
 
 if TYPE_CHECKING:
@@ -50,15 +51,15 @@ class SavedTree:
         missing = [digest for digest, _ in transfer.missing_blobs(target, list(digests))]
         if not missing:
             return self.manifest
-        store = self.tree.store
-        gone: Sequence[object] = missing if target.home_id == store.home_id else ()
-        if not gone and isinstance(store, HostStore) and self.tree.resource.kind != "run":
-            gone = transfer.missing_blobs(store.session, missing)
+        tree = self.tree
+        gone: Sequence[object] = missing if target.home_id == tree.home_id else ()
+        if not gone and isinstance(tree, HostTree) and tree.resource.kind != "run":
+            gone = transfer.missing_blobs(tree.session, missing)
         if gone:
             count = "1 file is" if len(gone) == 1 else f"{len(gone)} files are"
-            name = store.machine.name
+            name = tree.machine.name
             raise UsageError(f"{self.title} is not whole on {name} any more: {count} missing", hint=self.hint)
-        self.tree.pass_on(target, progress)
+        tree.pass_on(target, progress)
         return self.manifest
 
     def reading(self, progress: Progress) -> AbstractContextManager[transfer.Reading]:

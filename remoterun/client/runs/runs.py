@@ -28,10 +28,11 @@ from remoterun.clouds.ledger.rented_runs import Answer, find_store, record_statu
 from remoterun.clouds.ledger.renting import Plan
 from remoterun.connections import Connections, check_home
 from remoterun.errors import HomeMissing, HostError, LinkLost, NoAnswerInTime, NotFound, UsageError
+from remoterun.host_store import HostStore
 from remoterun.log_cache import LogCache
 from remoterun.model import EVERY_RUN, Line, MachineType, Run, RunFilter, RunRequest
 from remoterun.session import understood
-from remoterun.stores import HostStore, Store, store_of, told
+from remoterun.stores import Store, store_of, told
 from remoterun.transfer import Progress
 
 if TYPE_CHECKING:  # and on use, as few commands need them

@@ -18,11 +18,12 @@ from remoterun.clouds.base import LOST, ProviderError, RentedHost
 from remoterun.clouds.ledger.archiving import archive_of, grant, machine_of, record_images
 from remoterun.connections import Connections, check_home
 from remoterun.errors import ConfigError, HostError, HostUnreachable, NoLogin, RemoterunError, UsageError
+from remoterun.host_store import HostStore
 from remoterun.machines import BUCKET
 from remoterun.model import HostUse, MachineType, Run, by_our_clock
 from remoterun.session import Session
 from remoterun.sizes import duration, hourly
-from remoterun.stores import HostStore, Store
+from remoterun.stores import Store
 
 Answer = dict[str, RunStatus | HostError]
 """By the keys of runs: what their machine reports, or why that is not known."""
