@@ -10,7 +10,7 @@ from remoterun import archive as archives
 from remoterun import transfer
 from remoterun.agent.shared import api
 from remoterun.agent.shared.archive import ArchivedTree, SignedObject, upload_prefix
-from remoterun.agent.shared.follower import Follower
+from remoterun.agent.shared.follower import RunFollower
 from remoterun.agent.shared.frames import Frame
 from remoterun.agent.shared.log_search import search
 from remoterun.agent.shared.logs import read_part
@@ -23,7 +23,7 @@ from remoterun.archive.runs import RunPlace
 from remoterun.connections import Connections
 from remoterun.copied_runs import CopiedRun, copied
 from remoterun.errors import AddressExpired, NotFound, UsageError
-from remoterun.host_store import Add, Arrange, StoredTree, take_points
+from remoterun.host_store import Add, Arrange, ResourceTree, take_points
 from remoterun.log_cache import LogCache
 from remoterun.model import MachineType, Run, Upload
 from remoterun.session import Session, understood
@@ -133,7 +133,7 @@ class ArchivedRun:
         self, asked: api.Follow, stopped: threading.Event, opened: Callable[[Stream], object]
     ) -> Iterator[Frame | api.Followed]:
         with self._copied() as run:
-            follower = Follower(run, asked)
+            follower = RunFollower(run, asked)
             while True:
                 yield from (Frame(header, data) for header, data in follower.news())
                 if run.ended or not asked.follow or stopped.wait(POLL):
@@ -159,7 +159,7 @@ class ArchivedRun:
         archives.runs.remove_run(self._archive, self._place)
 
 
-class ArchiveTree(StoredTree):
+class ArchiveTree(ResourceTree):
     """`tree`: the whole of it, whose packs lie below `prefix`."""
 
     def __init__(

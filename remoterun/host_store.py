@@ -70,7 +70,7 @@ class HostStore:
         """Remove an upload, or one version; whether there was one."""
         return self.session.ask(api.remove_upload, api.RemoveUpload(name, digest)).removed
 
-    def tree(self, resource: ResourceRef) -> StoredTree:
+    def tree(self, resource: ResourceRef) -> ResourceTree:
         """The files of a resource. Raises `UsageError` for outputs that are not saved."""
         if resource.kind == "tree":
             return HostTree(self.session, resource, self._mounted(resource.digest or ""), api.Tree())
@@ -141,7 +141,7 @@ class HostRun:
         self._session.ask(api.remove_run, api.RunKey(self._key))
 
 
-class StoredTree:
+class ResourceTree:
     """The files of a resource in a store, and what else is known of it."""
 
     def __init__(
@@ -195,7 +195,7 @@ class StoredTree:
                 yield reading
 
 
-class HostTree(StoredTree):
+class HostTree(ResourceTree):
     def __init__(self, session: Session, resource: ResourceRef, manifest: Manifest, about: api.Tree) -> None:
         super().__init__(session.machine, session.home_id, resource, manifest, about)
         self.session = session

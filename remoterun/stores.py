@@ -13,7 +13,7 @@ from remoterun.agent.shared.spec import ResourceRef
 from remoterun.agent.shared.tree import show
 from remoterun.connections import Connections
 from remoterun.errors import NotFound, RemoterunError
-from remoterun.host_store import HostStore, StoredTree
+from remoterun.host_store import HostStore, ResourceTree
 from remoterun.model import MachineType, Resource, Told, by_our_clock
 from remoterun.session import Session, understood
 
@@ -48,7 +48,7 @@ def told(store: Store | Session, record: Told) -> Told:
         return by_our_clock(record, store.clock_skew)
 
 
-def tree_of(store: Store, where: ResourceRef, resource: Resource) -> StoredTree:
+def tree_of(store: Store, where: ResourceRef, resource: Resource) -> ResourceTree:
     """What `Store.tree` returns; its error names what is missing as it was typed."""
     try:
         return store.tree(where)

@@ -7,13 +7,13 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 from remoterun.agent.shared import api
 from remoterun.agent.shared.archive import MOST_RUN_TREES, ArchivedTree, RunRecord, host_prefix, run_prefix
 from remoterun.agent.shared.measured import MOST_POINTS, MOST_USAGE, POINT
 from remoterun.agent.shared.points import MOST_NAMES
-from remoterun.agent.shared.records import encode, from_json, parse
+from remoterun.agent.shared.records import Record, encode, from_json, parse
 from remoterun.agent.shared.spec import KEY, MOST_BYTES, RunSpec
 from remoterun.agent.shared.states import FINAL, INCOMPLETE, RunEvent, RunState, RunStatus
 from remoterun.agent.shared.tree import show
@@ -190,7 +190,7 @@ def remove_run(archive: Archive, place: RunPlace) -> bool:
     return bool(keys)
 
 
-class LogPiece(NamedTuple):
+class ArchivedPiece(Record):
     """Bytes of an object that count in a log: `length` of them, from `skipped` on, which stand at `start` of the log.
     `written`: in seconds since 1970 by the store's clock."""
 
@@ -201,7 +201,7 @@ class LogPiece(NamedTuple):
     written: float
 
 
-def log_pieces(archive: Archive, place: RunPlace, name: str, start: int = 0) -> list[LogPiece]:
+def log_pieces(archive: Archive, place: RunPlace, name: str, start: int = 0) -> list[ArchivedPiece]:
     """What is stored of the log of a run from byte `start` on, or of its "err", in order; some may be missing. A piece
     counts until the next one begins: that is of a later attempt, or of a supervisor that did not know how much had
     come. Of pieces that begin at one place that of the newest host counts. Raises `HostError`."""
@@ -216,20 +216,20 @@ def log_pieces(archive: Archive, place: RunPlace, name: str, start: int = 0) -> 
     for begin, following in pairwise([*starts, MOST_LOG]):
         first, end = max(begin, start), min(begin + stored[begin].size, following)
         if first < end:
-            pieces.append(LogPiece(first, stored[begin].key, first - begin, end - first, stored[begin].modified))
+            pieces.append(ArchivedPiece(first, stored[begin].key, first - begin, end - first, stored[begin].modified))
     return pieces
 
 
-def read_log(archive: Archive, pieces: Iterable[LogPiece]) -> Iterator[tuple[LogPiece, bytes]]:
+def read_log(archive: Archive, pieces: Iterable[ArchivedPiece]) -> Iterator[tuple[ArchivedPiece, bytes]]:
     """Each with its bytes, several read at once; of one that was removed meanwhile, or that is shorter by now, those
     that there are. A long one comes in several. Raises `HostError`."""
     parts = (
-        LogPiece(piece.start + at, piece.key, piece.skipped + at, min(PART, piece.length - at), piece.written)
+        ArchivedPiece(piece.start + at, piece.key, piece.skipped + at, min(PART, piece.length - at), piece.written)
         for piece in pieces
         for at in range(0, piece.length, PART)
     )
 
-    def read(part: LogPiece) -> tuple[LogPiece, bytes]:
+    def read(part: ArchivedPiece) -> tuple[ArchivedPiece, bytes]:
         with suppress(Absent):
             return part, archive.s3.get_range(part.key, part.skipped, part.length)
         return part, b""

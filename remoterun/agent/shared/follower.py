@@ -25,7 +25,7 @@ class FollowedRun:
         raise NotImplementedError
 
 
-class Follower:
+class RunFollower:
     """The events of a run in their order, from the one on for which is asked, and the log between them: all of its
     bytes come before the event that ends them."""
 

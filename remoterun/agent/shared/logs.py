@@ -6,7 +6,7 @@ from __future__ import annotations
 import bisect
 import contextlib
 import os
-from typing import Iterator, List, NamedTuple, Optional, Tuple
+from typing import Iterator, List, Optional, Tuple
 
 from .files import open_regular, size_of, tail_start
 from .frames import PIECE
@@ -20,7 +20,7 @@ NAMES = ("log", "err")
 """A run's log, and its stderr where it is apart."""
 
 
-class LogFile(NamedTuple):
+class LogFile(Record):
     """The file of a log, and that of its times: lines of "size seconds", the size that it had by then. `before`: bytes
     of the log that an earlier host wrote, which are not in the file; offsets count them."""
 

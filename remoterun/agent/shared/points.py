@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from typing import Any, Dict, Iterator, List, NamedTuple, Tuple
+from typing import Any, Dict, Iterator, List, Tuple
 
 from .api import Measured, MeasuredUntil
 from .files import size_of
 from .measured import MOST_NAME, MOST_SERIES, POINT
+from .records import Record
 from .states import RunStatus
 
 AT_ONCE = 4096 * POINT.size
@@ -18,7 +19,7 @@ MOST_NAMES = MOST_SERIES * (6 * MOST_NAME + 3)
 """Bytes of the names of a run's series."""
 
 
-class PointsFiles(NamedTuple):
+class PointsFiles(Record):
     """Where the points of a run lie, and the names of its metrics' series."""
 
     metrics: str

@@ -15,7 +15,7 @@ from remoterun.agent.shared.spec import RunSpec
 from remoterun.agent.shared.tree import Entry
 from remoterun.client.runs.reruns import read_spec, source_of
 from remoterun.connections import Connections
-from remoterun.host_store import StoredTree
+from remoterun.host_store import ResourceTree
 from remoterun.model import Run
 from remoterun.parsing import duration_text
 from remoterun.sizes import size
@@ -149,7 +149,7 @@ def _facts(run: Run, spec: RunSpec) -> dict[str, tuple[str, ...]]:
 
 
 def _changes(
-    pairs: Sequence[tuple[Entry | None, Entry | None]], sources: Sequence[StoredTree], binary: bool
+    pairs: Sequence[tuple[Entry | None, Entry | None]], sources: Sequence[ResourceTree], binary: bool
 ) -> Iterator[FileChange]:
     budget = MOST[binary]
     chosen = []

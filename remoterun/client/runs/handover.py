@@ -38,7 +38,7 @@ from remoterun.clouds.ledger.rented_runs import find_store, record_status
 from remoterun.connections import Connections
 from remoterun.environments import context
 from remoterun.errors import AgentError, LinkLost, NotFound, RemoterunError, UsageError
-from remoterun.host_store import HostStore, StoredTree
+from remoterun.host_store import HostStore, ResourceTree
 from remoterun.model import MachineType, Mount, Resource, Run, new_key
 from remoterun.session import Session
 from remoterun.stores import told, tree_of
@@ -195,9 +195,9 @@ def hand_over(
     try:
         with contextlib.ExitStack() as held:
             begun()
-            run = registry.move(run, RunState.PROVISIONING, time.time())
+            run = registry.change_state(run, RunState.PROVISIONING, time.time())
             run, session = _host(connections, run, how, talk, held)
-            run = registry.place(run, session.machine, session.home_id)
+            run = registry.set_host(run, session.machine, session.home_id)
             run, spec, manifest = _send_all(connections, run, how, session, talk.progress)
             submission = Submission(spec, {}, manifest.encode())
             if run.renting is not None:
@@ -205,7 +205,7 @@ def hand_over(
                 submission = submission._replace(grant=grant, images=images)
             if how.earlier is not None and how.earlier.outputs is not None:
                 submission = submission._replace(left=how.earlier.outputs.manifest.encode())
-            registry.ask(run, digests_of_asked(spec)[0])
+            registry.save_digest(run, digests_of_asked(spec)[0])
             private = how.private(session, spec)
             submission = submission._replace(values=private.values, webhooks=webhooks_of(run, private.addresses))
             body = submission.encode()
@@ -213,7 +213,7 @@ def hand_over(
             result = session.ask(api.submit, api.Nothing(), body)
     except BaseException as error:
         if asked and (isinstance(error, LinkLost) or not isinstance(error, RemoterunError)):  # it may have arrived
-            registry.give_up(run)
+            registry.mark_abandoned(run)
             raise
         how.failed(error)
         raise
@@ -228,7 +228,7 @@ def record_failure(connections: Connections, run: Run, error: BaseException) -> 
     reason = Reason.NO_CAPACITY if isinstance(error, NoCapacity) else Reason.START_FAILED
     message = why_not_handed_over(error)
     now = connections.registry.run(run.number)
-    connections.registry.move(now, RunState.FAILED, time.time(), reason=reason.value, message=message)
+    connections.registry.change_state(now, RunState.FAILED, time.time(), reason=reason.value, message=message)
 
 
 def _add(connections: Connections, prepared: Prepared) -> Run:
@@ -281,7 +281,7 @@ def _send_all(
         _mount(connections, run, mount, place, prepared.saved, session, progress)
         for mount, place in zip(request.mounts, prepared.places, strict=True)
     ]
-    run = connections.registry.move(run, RunState.UPLOADING, time.time())
+    run = connections.registry.change_state(run, RunState.UPLOADING, time.time())
     manifest = tree.send(session, progress, _extra_blobs(source))
     spec = spec_of(run, request, source, manifest, settings, mounts, prepared.again)
     spec = spec._replace(after=after, notify=how.notify)
@@ -374,7 +374,7 @@ def send_resource(connections: Connections, resource: Resource, session: Session
     return ResourceRef("tree", digest=tree.manifest.digest, sub=resource.sub)
 
 
-def _saved_outputs(connections: Connections, resource: Resource) -> StoredTree:
+def _saved_outputs(connections: Connections, resource: Resource) -> ResourceTree:
     run, store = find_store(connections, connections.registry.run(resource.name))
     tree = store.tree(ResourceRef("run", key=run.key, number=run.number))
     if tree.about.live:

@@ -16,7 +16,7 @@ from remoterun.client.runs.specs import PARAMETER, digests_of_asked, request_of
 from remoterun.clouds.ledger.rented_runs import find_store, record_status
 from remoterun.connections import Connections
 from remoterun.errors import HostError, HostUnreachable, NotFound, UsageError
-from remoterun.host_store import HostStore, HostTree, StoredTree, digests_of
+from remoterun.host_store import HostStore, HostTree, ResourceTree, digests_of
 from remoterun.model import Mount, Resource, Run, RunRequest
 from remoterun.session import Session
 from remoterun.stores import Store, told
@@ -31,7 +31,7 @@ class SavedTree:
     """A tree that a store has. `hint`: what to type where it is gone; `file`: the name of the one file that is
     meant."""
 
-    tree: StoredTree
+    tree: ResourceTree
     title: str
     hint: str
     file: str = ""
@@ -209,7 +209,7 @@ def source_of(run: Run) -> ResourceRef:
     return ResourceRef("source", key=run.key, number=run.number)
 
 
-def _source(source: StoredTree, spec: RunSpec) -> Source:
+def _source(source: ResourceTree, spec: RunSpec) -> Source:
     """What is recorded of where the source came from; its files are those of the tree that is saved."""
     from remoterun.source import DIFF_LIMIT, Source
 
