@@ -13,14 +13,13 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
+import tempfile
 import time
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import BinaryIO
 
-from remoterun.agent.shared.files import locked, own_bytes, remove_tree, unless_held
-from remoterun.agent.shared.logs import LogFile
+from remoterun.agent.shared.files import append_whole, locked, own_bytes, remove_tree, unless_held
+from remoterun.agent.shared.logs import NAMES, LogFile
 
 ABANDONED = 86400.0
 """Seconds after which a log on its way here is deleted: its client was killed."""
@@ -40,7 +39,7 @@ class LogCache:
 
     def log_file(self, key: str, name: str = "log") -> LogFile:
         """Of a run whose log is kept, or of its "err", which need not be there."""
-        return LogFile(str(self.folder / _name(key, name == "err")), "")
+        return LogFile(str(self.folder / f"{key}.{'err' if name == 'err' else 'log'}"), "")
 
     def reading(self) -> AbstractContextManager[object]:
         """No copy is deleted meanwhile, unless its run is removed."""
@@ -75,19 +74,17 @@ class LogCache:
 
 
 class LogWriter:
-    """A log on its way here, from its first byte on, under a temporary name. A context manager: what was not finished
+    """A log on its way here, from its first byte on, in a folder of its own. A context manager: what was not finished
     is deleted."""
 
     def __init__(self, logs: LogCache, key: str) -> None:
-        self._logs = logs
-        self._key = key
-        self._mark = secrets.token_hex(4)
-        self._sizes = {False: 0, True: 0}
-        """Bytes of the log, and of stderr apart."""
-        self._files: dict[bool, BinaryIO] = {}
+        self._logs, self._key = logs, key
+        self._sizes = dict.fromkeys(NAMES, 0)
+        self._folder = ""
+        """Empty where the log is not kept."""
         with contextlib.suppress(OSError):
             logs.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._open(False)
+            self._folder = tempfile.mkdtemp(prefix=".", dir=logs.folder)
 
     def __enter__(self) -> LogWriter:
         return self
@@ -97,45 +94,29 @@ class LogWriter:
 
     def add(self, offset: int, data: bytes, stderr: bool = False) -> None:
         """The next bytes of the log. A gap, a log over the limit or a full disk ends the keeping of it."""
-        if False not in self._files:
+        if not self._folder:
             return
+        name = NAMES[stderr]
         try:
-            if offset != self._sizes[stderr] or sum(self._sizes.values()) + len(data) > self._logs.limit:
+            if offset != self._sizes[name] or sum(self._sizes.values()) + len(data) > self._logs.limit:
                 raise OSError
-            self._sizes[stderr] += len(data)
-            if stderr not in self._files:
-                self._open(stderr)
-            rest = memoryview(data)
-            while rest:
-                rest = rest[self._files[stderr].write(rest) or 0 :]
+            append_whole(f"{self._folder}/{name}", data)
+            self._sizes[name] += len(data)
         except OSError:
             self._give_up()
 
     def finish(self) -> None:
         """The log is whole, and is kept."""
-        if False not in self._files:
-            return
-        with contextlib.suppress(OSError):
-            for stderr, file in sorted(self._files.items(), reverse=True):
-                file.close()
-                os.replace(self._temporary(stderr), self._logs.folder / _name(self._key, stderr))
-            self._logs.drop_oldest()
+        if self._folder:
+            with contextlib.suppress(OSError):
+                append_whole(f"{self._folder}/log", b"")
+                for name in sorted(os.listdir(self._folder)):
+                    os.replace(f"{self._folder}/{name}", self._logs.log_file(self._key, name).path)
+                self._logs.drop_oldest()
         self._give_up()
 
-    def _open(self, stderr: bool) -> None:
-        descriptor = os.open(self._temporary(stderr), os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        self._files[stderr] = open(descriptor, "wb", buffering=0)  # noqa: SIM115 - closed on the way out
-
-    def _temporary(self, stderr: bool) -> Path:
-        return self._logs.folder / f".{_name(self._key, stderr)}.{self._mark}"
-
     def _give_up(self) -> None:
-        while self._files:
-            stderr, file = self._files.popitem()
-            file.close()
+        if self._folder:
             with contextlib.suppress(OSError):
-                os.unlink(self._temporary(stderr))
-
-
-def _name(key: str, stderr: bool) -> str:
-    return f"{key}.{'err' if stderr else 'log'}"
+                remove_tree(self._folder)
+        self._folder = ""

@@ -80,11 +80,6 @@ class LogReader:
         return size - here, time
 
 
-def read_times(log: LogFile) -> List[Tuple[int, float]]:
-    """(size of the log, when it was seen to have it), growing."""
-    return _times(log.times, 0)[0]
-
-
 def _times(times_file: str, start: int) -> Tuple[List[Tuple[int, float]], int]:
     """Those that stand from byte `start` of the file on, and where the next one will stand."""
     found = []
@@ -112,7 +107,7 @@ def offset_of_tail(log: LogFile, lines: int) -> int:
 def offset_since(log: LogFile, time: float) -> int:
     """Where the first line that was written at `time` or later begins (to the poll's precision, 0.25 s)."""
     written = 0
-    for size, when in read_times(log):
+    for size, when in _times(log.times, 0)[0]:
         if when >= time:
             return log.before + written
         written = size
