@@ -21,7 +21,7 @@ from remoterun.agent.shared.records import decode, parse
 from remoterun.agent.shared.spec import RunSpec, SpecError
 from remoterun.agent.shared.states import RunState
 from remoterun.agent.shared.tree import HEADER, Entry, Manifest
-from remoterun.cli.commands.maintenance import examine
+from remoterun.cli.commands.doctor import examine
 from remoterun.client import Client
 from remoterun.client.runs.following import LogBytes
 from remoterun.errors import AgentError, RemoterunError, UnsafePath

@@ -31,7 +31,7 @@ from remoterun.agent.shared.protocol import Cancelled, Link, LinkClosed, RemoteE
 from remoterun.agent.shared.states import RunState
 from remoterun.agent.shared.tree import HEADER, Entry, Manifest
 from remoterun.agent.store.home import Home
-from remoterun.cli.commands.tailing import by_lines
+from remoterun.cli.commands.logs import by_lines
 from remoterun.cli.render import file_views, run_views
 from remoterun.client import Client
 from remoterun.client.runs.following import LogBytes, Note, StateChange
