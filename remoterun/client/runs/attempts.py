@@ -95,9 +95,7 @@ def start_next_attempt(
         Choice(original.request.framework),
         again=spec.again,
     )
-    how = HandOver(
-        prepared, spec.notify, lambda *_: private, partial(_give_up, connections, run), plan=plan, earlier=earlier
-    )
+    how = HandOver(prepared, spec.notify, private, partial(_give_up, connections, run), plan=plan, earlier=earlier)
     return hand_over(connections, taken, how, talk)
 
 

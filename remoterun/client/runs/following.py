@@ -14,7 +14,7 @@ from remoterun.agent.shared import api
 from remoterun.agent.shared.frames import Frame
 from remoterun.agent.shared.protocol import Stream
 from remoterun.agent.shared.records import INTEGERS, from_json
-from remoterun.agent.shared.states import FINAL, HAND_OVER, Reason, RunEvent, RunState
+from remoterun.agent.shared.states import FINAL, HAND_OVER, RunEvent, RunState
 from remoterun.client.occupancy import line_of
 from remoterun.client.runs.attempts import may_go_on, start_next_attempt
 from remoterun.client.runs.handover import Talk
@@ -242,17 +242,14 @@ class Follower:
         return self._wanted.live and error.passing
 
     def _further(self, run: Run) -> Generator[Item, None, Run | None]:
-        """Where a run that was followed to the end on its host goes on: on its next host, or as the run as which it was
-        moved; None where it does not. Blocks while it is handed over."""
-        registry, followed = self._connections.registry, (run.key, run.attempt)
-        number = run.number
-        if run.reason is Reason.MOVED:
-            number = (registry.repeats(run)[1] or [number])[0]
+        """Where a run that was followed to the end on its host goes on: on its next host; None where it does not.
+        Blocks while it is handed over."""
+        registry, attempt = self._connections.registry, run.attempt
         while not self._closed:
-            now = registry.run(number)
+            now = registry.run(run.number)
             if now.state in HAND_OVER and not registry.abandoned(now):  # by another client
                 self._stopped.wait(TURN)
-            elif now.placed is not None and (now.key, now.attempt) != followed:
+            elif now.placed is not None and now.attempt != attempt:
                 return now
             elif not (self._may_rent and may_go_on(now, time.time())):
                 return None
@@ -361,9 +358,7 @@ class _Position:
         return item
 
     def go_on(self, run: Run) -> None:
-        """The run has another host, or goes on as another run."""
-        if run.key != self.run.key:
-            self.log = self.err = 0
+        """The run has another host."""
         self.run, self.events, self.started, self.ended, self.fresh = run, 0, True, False, True
 
 

@@ -1,8 +1,7 @@
-"""A run goes to its machine: for the first time, after its rented host was lost, or from another machine.
+"""A run goes to its machine: for the first time, or after its rented host was lost.
 
     launch    a new run, of a source or of what another run was given
-    move      the same for a run that waits elsewhere, which is withdrawn just before
-    hand_over what both do, and `attempts` for a further host: the host, mounts, source, credentials, `submit`
+    hand_over the same, and what `attempts` does for a further host: the host, mounts, source, credentials, `submit`
 
 The row of a run exists before its host is rented, and before anything is sent: what is refused before has no number.
 """
@@ -20,25 +19,24 @@ from typing import TYPE_CHECKING
 from remoterun import archive as archives
 from remoterun import transfer
 from remoterun.agent.shared import api
-from remoterun.agent.shared.spec import MOST_BYTES, MountSpec, ResourceRef, RunSpec
+from remoterun.agent.shared.spec import MountSpec, ResourceRef, RunSpec
 from remoterun.agent.shared.states import Reason, RunState
 from remoterun.agent.shared.submission import Submission
 from remoterun.agent.shared.tree import Manifest, show
-from remoterun.agent.shared.webhooks import place_of
 from remoterun.client.data.upload_copies import archive_upload, check_known, restore_upload, restore_version
 from remoterun.client.runs import placement
-from remoterun.client.runs.preparing import Prepared, prepare
-from remoterun.client.runs.reruns import OriginalRun, SavedTree, another_was_asked, find_original, not_known_here
+from remoterun.client.runs.preparing import Prepared
+from remoterun.client.runs.reruns import SavedTree, not_known_here
 from remoterun.client.runs.specs import digests_of_asked, spec_of
 from remoterun.client.secrets import Secrets
-from remoterun.client.webhooks import addresses_again, addresses_of_run, webhooks_of
+from remoterun.client.webhooks import addresses_of_run, webhooks_of
 from remoterun.clouds.base import NoCapacity
 from remoterun.clouds.ledger import archiving, renting
 from remoterun.clouds.ledger.rented_runs import find_store, record_status
 from remoterun.connections import Connections
 from remoterun.environments import context
-from remoterun.errors import AgentError, LinkLost, NotFound, RemoterunError, UsageError
-from remoterun.model import MachineType, Mount, Resource, Run, new_key
+from remoterun.errors import LinkLost, NotFound, RemoterunError, UsageError
+from remoterun.model import Mount, Resource, Run, new_key
 from remoterun.session import Session
 from remoterun.stores import HostStore, Store, manifest_of, pass_on, told
 from remoterun.transfer import Progress
@@ -89,8 +87,7 @@ class HandOver:
     prepared: Prepared
     notify: tuple[str, ...]
     """The names of the addresses that are notified."""
-    private: Callable[[Session, RunSpec], Private]
-    """Called last, when the host has all else that the run needs."""
+    private: Private
     failed: Callable[[BaseException], object]
     """Called where the run was surely not handed over."""
     plan: renting.Plan | None = None
@@ -131,54 +128,8 @@ def launch(
             renting.give_back(connections, connections.registry.run(run.number))
         record_failure(connections, run, error)
 
-    how = HandOver(
-        prepared, tuple(addresses), lambda *_: Private(values, addresses), failed, plan=plan, session=session
-    )
+    how = HandOver(prepared, tuple(addresses), Private(values, addresses), failed, plan=plan, session=session)
     return hand_over(connections, run, how, talk, partial(cast, run))
-
-
-def move(connections: Connections, run: Run, machine: str, talk: Talk) -> Run:
-    """See `Runs.move`. `run` as its machine knows it."""
-    registry, asked = connections.registry, connections.machine(machine)
-    _check_waits(run, asked)
-    original, home = find_original(connections, run.number), connections.session_of(run)
-    if not original.trusted:
-        raise another_was_asked(run)
-    numbers = registry.numbers(awaited.key for awaited in original.spec.after)
-    answer = home.ask(api.runs, api.RunKeys(list(numbers))).runs
-    for status in (each for each in answer if each.key in numbers):
-        with contextlib.suppress(AgentError):  # one that makes no sense
-            record_status(connections, registry.run(numbers[status.key]), told(home, status))
-    request = original.request._replace(
-        env=tuple((name, "") for name in original.variables),  # their values are on its host
-        after=tuple(numbers[each.key] for each in original.spec.after if each.key in numbers and not each.any),
-        after_any=tuple(numbers[each.key] for each in original.spec.after if each.key in numbers and each.any),
-    )
-    prepared = prepare(connections, request, original.source, asked, original)
-    session = placement.choose_machine(connections, asked, request, talk.note)
-    if session.home_id == home.home_id:
-        raise UsageError(f"run {run.number} is on {session.machine.name} already", hint="remoterun machines status")
-    prepared = _saved_at(prepared, session)
-    successor = _add(connections, prepared)
-    withdrawn = False
-
-    def withdraw(target: Session, spec: RunSpec) -> Private:
-        nonlocal withdrawn
-        lacks = target.ask(api.occupancy, api.Demand(spec.gpus, spec.slots)).lacks
-        if lacks is not None:
-            raise UsageError(f"run {run.number} can't go to {target.machine.name}: {lacks}")
-        private = _withdraw(connections, original, successor, home, asked.name)
-        withdrawn = True
-        return private
-
-    def failed(error: BaseException) -> None:
-        if withdrawn:
-            record_failure(connections, successor, error)
-        else:
-            registry.remove_run(successor)
-
-    how = HandOver(prepared, original.spec.notify, withdraw, failed, session=session)
-    return hand_over(connections, successor, how, talk)
 
 
 def hand_over(
@@ -205,9 +156,8 @@ def hand_over(
             if how.earlier is not None and how.earlier.outputs is not None:
                 submission = submission._replace(left=how.earlier.outputs.manifest.encode())
             registry.ask(run, digests_of_asked(spec)[0])
-            private = how.private(session, spec)
-            submission = submission._replace(values=private.values, webhooks=webhooks_of(run, private.addresses))
-            body = submission.encode()
+            webhooks = webhooks_of(run, how.private.addresses)
+            body = submission._replace(values=how.private.values, webhooks=webhooks).encode()
             asked = True
             result = session.ask(api.submit, api.Nothing(), body)
     except BaseException as error:
@@ -387,45 +337,3 @@ def _not_saved(resource: Resource, run: Run) -> UsageError:
     return UsageError(
         f"{show(str(resource))} can't be mounted: its outputs are not saved", hint=f"remoterun info {run.number}"
     )
-
-
-def _check_waits(run: Run, asked: MachineType) -> None:
-    """Refuse to move what does not wait, and where it can't go."""
-    number = run.number
-    if asked.rental is not None or run.machine.rental is not None or asked.bucket is not None:
-        raise UsageError(
-            "a run moves between machines of your own, not to or from one that is rented",
-            hint=_instead(run, asked.name),
-        )
-    if run.unreached is not None:
-        raise UsageError(f"{run.unreached}, and run {number} waits there", hint=f"remoterun doctor {run.host.name}")
-    if run.state is not RunState.QUEUED:
-        raise _not_waiting(run, asked.name)
-
-
-def _withdraw(connections: Connections, original: OriginalRun, successor: Run, home: Session, machine: str) -> Private:
-    """Take a run from the machine where it waits, which never starts it from now on. Returns the values that only that
-    had of it: of variables that were asked for, and of addresses that were typed."""
-    run, spec = original.run, original.spec
-    secrets = Secrets(connections.config.home).variables(spec.secrets)
-    asked = api.Withdrawal(run.key, successor.key, f"it goes on as run {successor.number}")
-    with home.stream(api.withdraw, asked) as stream:
-        stream.end()
-        body = stream.read(2 * MOST_BYTES)
-        if not home.result(api.withdraw, stream).withdrawn:
-            raise _not_waiting(run, machine)
-    with home.understood():
-        taken = Submission.decode(body)
-    values = {name: taken.values[name] for name in original.variables if name in taken.values}
-    typed = {name: url for name, url in taken.webhooks.addresses.items() if place_of(url) == name.partition(" ")[0]}
-    return Private(values | secrets, addresses_again(connections, spec.notify, typed))
-
-
-def _not_waiting(run: Run, machine: str) -> UsageError:
-    now = f"is {run.state.value}" if run.state is not RunState.QUEUED else f"has started on {run.host.name}"
-    return UsageError(f"run {run.number} {now}, and only a run that waits can be moved", hint=_instead(run, machine))
-
-
-def _instead(run: Run, machine: str) -> str:
-    stop = "" if run.final else f"remoterun stop {run.number} && "
-    return f"{stop}remoterun rerun {run.number} -t {machine}"

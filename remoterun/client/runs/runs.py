@@ -17,7 +17,7 @@ from remoterun.client import occupancy
 from remoterun.client.runs import placement
 from remoterun.client.runs.attempts import plan_next, start_next_attempt
 from remoterun.client.runs.following import ALL, Follower, Following, Note, Wanted
-from remoterun.client.runs.handover import Talk, launch, move
+from remoterun.client.runs.handover import Talk, launch
 from remoterun.client.runs.preparing import Complete, Prepared, prepare
 from remoterun.client.runs.reruns import OriginalRun, find_original, uncommitted
 from remoterun.client.secrets import Tokens
@@ -542,19 +542,6 @@ class Runs:
         No machine is asked. Raises `NotFound`."""
         run = self._connections.registry.run(number)
         return self._connections.registry.label(run, add, remove) if add or remove else run
-
-    def move(
-        self,
-        number: int | str,
-        machine: str,
-        progress: Progress | None = None,
-        note: Callable[[str], None] = lambda _: None,
-    ) -> Run:
-        """Let a run that waits go on as a new run on another machine, which is returned. All that it needs is sent
-        there first; then it is withdrawn from where it waits, unless it has begun to start, and the new run is handed
-        over. What goes wrong before that changes nothing; after that the new run is FAILED. `note` as for `launch`.
-        Raises `UsageError`, `HostError`, `TransferError`."""
-        return move(self._connections, self.get(number), machine, Talk(progress or Progress(), note=note))
 
     def remove(self, number: int | str) -> str | None:
         """Delete an ended run, there and from the registry; the name of the machine that has it no more, if one had it.
