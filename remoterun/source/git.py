@@ -167,4 +167,3 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 def _signal_all(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
     with contextlib.suppress(ProcessLookupError, PermissionError):  # all have ended; macOS forbids to signal a zombie
         os.killpg(process.pid, number)
-
