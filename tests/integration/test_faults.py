@@ -27,6 +27,7 @@ from remoterun.agent.shared.pieces import PIECE
 from remoterun.agent.shared.states import Reason, RunState
 from remoterun.client import Client
 from remoterun.client.runs.following import Item, LogBytes, Note, StateChange, Wanted
+from remoterun.client.runs.preparing import Talk
 from remoterun.config import Config
 from remoterun.errors import AgentError, HostUnreachable, LinkLost, RemoterunError, UsageError
 from remoterun.model import MachineType, Run, RunRequest
@@ -674,7 +675,9 @@ class TestPool:
         until(lambda: client.machines.status(["a"], wait=30)[0].there)  # a pool waits for ten seconds
         said: list[str] = []
         host_b.cut()
-        first = client.runs.launch(client.runs.prepare(RunRequest(WAIT_FOR_GO, image=BASE_IMAGE)), note=said.append)
+        first = client.runs.launch(
+            client.runs.prepare(RunRequest(WAIT_FOR_GO, image=BASE_IMAGE)), Talk(note=said.append)
+        )
         assert first.where == "lab (a)" and len(said) == 1 and said[0].startswith("b is passed over: ")
         away, here = client.machines.status(["lab"], wait=30)
         assert away.there is None and here.there is not None and [run.number for run in here.there.runs] == [1]

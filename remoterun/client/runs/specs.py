@@ -110,12 +110,13 @@ def check_words(request: RunRequest) -> None:
     texts = (request.command, request.description or "", *request.labels, *(value for _, value in request.env))
     with _refused():
         check_variables(dict(request.env))
+        require(isinstance(request.command, str), "the command is not a text")
         for kind in (HandedOn, Packages):
             part = decode(kind, encode(same_fields(kind, request)))
             for name, option in kind._options.items():
                 wrong = option.wrong(getattr(part, name))
                 require(not wrong, wrong)
-        require(not any("\0" in text for text in texts), "a text with a zero byte")
+        require(not any("\0" in text for text in map(str, texts)), "a text with a zero byte")
         require(sum(map(len, texts)) < MOST_BYTES, f"its words have more than {MOST_BYTES >> 20} MiB")
     if any(NO_CHARACTER.search(text) for text in texts):
         raise UsageError(
