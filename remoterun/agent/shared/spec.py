@@ -216,7 +216,7 @@ class RunSpec(HandedOn):
 
     def check(self) -> "RunSpec":
         """Itself, if every field can be right. Raises `SpecError`."""
-        require(not _has_zero_byte(self), "a text with a zero byte")
+        require(not has_zero_byte(self), "a text with a zero byte")
         require(bool(KEY.match(self.key)), "%s is not the key of a run" % show(self.key[:80]))
         require(self.number >= 0 and self.created >= 0, "the number and the time of a run are not below 0")
         _check_path(self.workdir)
@@ -313,9 +313,9 @@ def _read(kind: Type[T], record: Any) -> T:
         raise SpecError(str(error))
 
 
-def _has_zero_byte(value: Any) -> bool:
+def has_zero_byte(value: Any) -> bool:
     if isinstance(value, str):
         return "\0" in value
     if isinstance(value, dict):
-        return any(map(_has_zero_byte, value)) or any(map(_has_zero_byte, value.values()))
-    return isinstance(value, tuple) and any(map(_has_zero_byte, value))
+        return any(map(has_zero_byte, value)) or any(map(has_zero_byte, value.values()))
+    return isinstance(value, tuple) and any(map(has_zero_byte, value))

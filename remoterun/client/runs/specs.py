@@ -22,6 +22,7 @@ from remoterun.agent.shared.spec import (
     RunSpec,
     SpecError,
     check_variables,
+    has_zero_byte,
     require,
 )
 from remoterun.agent.shared.tree import Manifest
@@ -113,10 +114,11 @@ def check_words(request: RunRequest) -> None:
         require(isinstance(request.command, str), "the command is not a text")
         for kind in (HandedOn, Packages):
             part = decode(kind, encode(same_fields(kind, request)))
+            require(not has_zero_byte(part), "a text with a zero byte")
             for name, option in kind._options.items():
                 wrong = option.wrong(getattr(part, name))
                 require(not wrong, wrong)
-        require(not any("\0" in text for text in map(str, texts)), "a text with a zero byte")
+        require("\0" not in request.command, "a text with a zero byte")
         require(sum(map(len, texts)) < MOST_BYTES, f"its words have more than {MOST_BYTES >> 20} MiB")
     if any(NO_CHARACTER.search(text) for text in texts):
         raise UsageError(
