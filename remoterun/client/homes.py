@@ -36,7 +36,7 @@ def record_status(connections: Connections, run: Run, status: RunStatus) -> Run:
         from remoterun.clouds.ledger import rented_runs
 
         return rented_runs.record_status(connections, run, status)
-    return connections.registry.see(run, status, time.time())
+    return connections.registry.update(run, status, time.time())
 
 
 def statuses(connections: Connections, machine: MachineType, runs: Sequence[Run], ask: Callable[[], Answer]) -> Answer:

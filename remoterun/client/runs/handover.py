@@ -86,22 +86,22 @@ def hand_over(
     try:
         with contextlib.ExitStack() as held:
             begun()
-            run = registry.move(run, RunState.PROVISIONING, time.time())
+            run = registry.change_state(run, RunState.PROVISIONING, time.time())
             session = prepared.session
             if session is None:
                 from remoterun.client.runs import rented
 
                 run, session = rented.rent(connections, run, prepared, talk, held)
-            run = registry.place(run, session.machine, session.home_id)
+            run = registry.set_host(run, session.machine, session.home_id)
             run, submission = _send_all(connections, run, prepared, session, talk.progress)
-            registry.ask(run, digests_of_asked(submission.spec)[0])
+            registry.save_digest(run, digests_of_asked(submission.spec)[0])
             webhooks = webhooks_of(run, prepared.addresses)
             body = submission._replace(values=prepared.values, webhooks=webhooks).encode()
             was_sent = True
             result = session.ask(api.submit, api.Nothing(), body)
     except BaseException as error:
         if was_sent and (isinstance(error, LinkLost) or not isinstance(error, RemoterunError)):  # it may have arrived
-            registry.give_up(run)
+            registry.mark_abandoned(run)
             raise
         failed(first, error)
         raise
@@ -120,7 +120,7 @@ def _record_failure(connections: Connections, run: Run, error: BaseException) ->
         reason = rented.give_back(connections, run, error)
     message = why_not_handed_over(error)
     now = connections.registry.run(run.number)
-    connections.registry.move(now, RunState.FAILED, time.time(), reason=reason.value, message=message)
+    connections.registry.change_state(now, RunState.FAILED, time.time(), reason=reason.value, message=message)
 
 
 def _saved_at(prepared: Prepared, session: Session | None) -> Prepared:
@@ -147,7 +147,7 @@ def _send_all(
         from remoterun.client.runs.mounts import send_mount
 
         mounts.append(send_mount(connections, run, mount, place, prepared.saved, session, progress))
-    run = connections.registry.move(run, RunState.UPLOADING, time.time())
+    run = connections.registry.change_state(run, RunState.UPLOADING, time.time())
     manifest = prepared.tree.send(session, progress, _extra_blobs(prepared.source))
     spec = spec_of(run, request, prepared.source, manifest, settings, mounts, prepared.again)
     submission = Submission(spec._replace(after=after, notify=prepared.notify), {}, manifest.encode())
