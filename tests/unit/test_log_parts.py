@@ -13,7 +13,7 @@ from remoterun.agent.shared.api import Hit, Hits
 from remoterun.agent.shared.log_search import search
 from remoterun.agent.shared.logs import LogFile, LogReader, offset_of_tail, offset_since, read_part
 from remoterun.agent.shared.protocol import RemoteError
-from tests.unit.test_logs import log_with
+from tests.homes import log_with
 from tests.workshop import until
 
 TEXTS = st.sampled_from([b"a", b"Loss", b"LOSS 1", b"\n", b"\r", b"\xff", b"\0", "ä".encode(), b"x" * 3000])

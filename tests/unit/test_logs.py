@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -13,20 +10,10 @@ from hypothesis import strategies as st
 
 from remoterun.agent.shared import logs
 from remoterun.agent.shared.files import tail_start
-from remoterun.agent.shared.logs import LogFile, LogReader, offset_of_tail, offset_since
+from remoterun.agent.shared.logs import LogReader, offset_of_tail, offset_since
+from tests.homes import log_with
 
 LINES = st.lists(st.sampled_from([b"\n", b"a", b"bc\n", b"\xff", b"long " * 9, b"\r\n"]), max_size=40).map(b"".join)
-
-
-@contextmanager
-def log_with(content: bytes | None, times: str | None = None, before: int = 0) -> Iterator[LogFile]:
-    with tempfile.TemporaryDirectory() as folder:
-        log = LogFile(f"{folder}/log", f"{folder}/log.times", before)
-        if content is not None:
-            Path(log.path).write_bytes(content)
-        if times is not None:
-            Path(log.times).write_text(times)
-        yield log
 
 
 @given(LINES, st.integers(0, 45))
