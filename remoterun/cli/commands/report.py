@@ -32,11 +32,11 @@ def report(
         float, typer.Option("--fps", metavar="K", help="Steps a second that are played, from 0.1 to 60.")
     ] = 4,
 ) -> None:
-    """Write an HTML file about runs: what differs, values, curves, and pictures, sounds and texts by their steps.
+    """Write an HTML file about runs: what differs, curves, pictures.
 
-    It goes to stdout, and loads nothing. Parameters that are not the same in all of the runs are marked. In it are the
-    files whose name or folder holds their step, such as samples/step-0100.txt or img_0100.png, with a slider over the
-    steps.
+    It goes to stdout, and loads nothing. Parameters that are not the same in all of the runs are marked. Pictures,
+    sounds and texts whose name or folder holds their step, such as samples/step-0100.txt or img_0100.png, are in it,
+    with a slider over the steps.
     """
     if render.reader_is_terminal():
         typed = " ".join(map(render.word, runs))
