@@ -13,13 +13,12 @@ from remoterun.cli.render import machine_views
 from remoterun.client import Client
 from remoterun.clouds.base import NOT_MADE
 from remoterun.errors import UsageError
-from remoterun.hosts.base import Prompts
+from remoterun.hosts.base import Prompts, UnknownHostKey
 from remoterun.parsing import UNKNOWN
 
 if TYPE_CHECKING:
     from remoterun.clouds.ledger.hosts import NewBucket
     from remoterun.clouds.ledger.renting import Plan
-    from remoterun.hosts.base import UnknownHostKey
 
 
 def client() -> Client:
