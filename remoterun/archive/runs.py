@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from remoterun.agent.shared import api
 from remoterun.agent.shared.archive import MOST_RUN_TREES, ArchivedTree, RunRecord, host_prefix, run_prefix
@@ -21,11 +21,12 @@ from remoterun.archive import Archive
 from remoterun.archive.s3 import StoredObject
 from remoterun.archive.s3_errors import Absent, Damaged
 from remoterun.archive.workers import each
-from remoterun.archive.writing import put_tree
 from remoterun.errors import NotFound, UsageError
 from remoterun.sizes import clock
-from remoterun.transfer.progress import Progress
-from remoterun.transfer.reading import Reading
+
+if TYPE_CHECKING:
+    from remoterun.transfer.progress import Progress
+    from remoterun.transfer.reading import Reading
 
 T = TypeVar("T")
 
@@ -70,6 +71,8 @@ class RunPlace:
 
 def put_run_tree(archive: Archive, key: str, name: str, tree: Reading, progress: Progress) -> ArchivedTree:
     """Store `tree`, which is used up, as a tree of a run, such as its "source". Raises as `put_tree`."""
+    from remoterun.archive.writing import put_tree
+
     archived, _ = put_tree(archive, run_prefix(key), tree, progress)
     archive.s3.put(run_prefix(key) + name, archived.encode(archive.clock()))
     return archived
