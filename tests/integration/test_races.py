@@ -28,7 +28,7 @@ from remoterun.agent.store.home import Home
 from tests.unit.test_check import check, damage, whole
 from tests.unit.test_gc import DAY, blobs, collect, upload
 from tests.unit.test_home import missing, put, send, sound
-from tests.workshop import NO_PACKAGES, Files, Place, read_files, served, sha256, spec_of, tree_of
+from tests.workshop import NO_PACKAGES, Files, Place, create_run, read_files, served, sha256, spec_of, tree_of
 
 BESIDE = "from tests.integration.test_races import *\nhome = Home.open(sys.argv[1])\nprint(flush=True)\n"
 KILLED = """
@@ -192,7 +192,7 @@ while True:
         """Whatever the moment: nothing is lost, no mode changes, and in the end the outputs are there, once."""
         chance = random.Random(seed)
         source = put(home, {"same": b"same", "d0/old": b"old"})
-        run = home.create_run(spec_of(), source)
+        run = create_run(home, spec_of(), source)
         home.checkout(source, run.work, private=True)
         wanted: Files = {**MANY, "empty/in": None, "link": "-> same"}
         for path, content in wanted.items():

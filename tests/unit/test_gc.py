@@ -30,7 +30,18 @@ from remoterun.agent.upkeep.gc import Collection
 from remoterun.agent.upkeep.stale_files import LEFT
 from remoterun.model import new_key
 from tests.unit.test_home import missing, put, send, sound
-from tests.workshop import NO_PACKAGES, Files, read_files, served, sha256, spec_of, tree_of, until, write_files
+from tests.workshop import (
+    NO_PACKAGES,
+    Files,
+    create_run,
+    read_files,
+    served,
+    sha256,
+    spec_of,
+    tree_of,
+    until,
+    write_files,
+)
 
 DAY = 86400.0
 FILES: Files = {"a": b"A", "b/c": b"C" * 5000, "b/run*": b"#!/bin/sh\n", "link": "-> a", "empty": None}
@@ -99,7 +110,7 @@ def make_run(home: Home, files: Files, mounts: Sequence[Mounted] = (), **changed
     environment = EnvironmentSpec("none", "cpu", context.digest)
     spec = spec_of(environment=environment, source=source.digest, mounts=tuple(mount.spec for mount in mounts))
     spec = spec._replace(**changed)
-    return home.create_run(spec, source, {}, tuple(mount.resolved for mount in mounts))
+    return create_run(home, spec, source, [mount.resolved for mount in mounts])
 
 
 def end(run: RunFolder, state: RunState = RunState.COMPLETE) -> None:

@@ -17,6 +17,7 @@ from typing import Dict, List, Optional
 
 from ..running.engines import Engine, EngineError, engine_of_run
 from ..running.engines.wrapper import Program, words_of
+from ..running.queues import queue_of_run
 from ..running.sampling import Sampler
 from ..shared import api
 from ..shared.frames import PIECE
@@ -73,7 +74,7 @@ def engine_of_running(home: Home, run: RunFolder) -> Engine:
     state = run.state()[0]
     if state is not RunState.RUNNING:
         raise HomeError("not_running", "the run is %s" % state.value)
-    if not run.is_of_this_machine():
+    if not queue_of_run(home, run).is_here(run):
         raise HomeError("not_running", "the run goes on on another machine, which shares this home")
     return engine_of_run(home, run)
 
