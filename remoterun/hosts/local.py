@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
@@ -51,7 +51,7 @@ class LocalHost:
         self._bundle = bundle
         self._start_seconds = start_seconds
 
-    def open(self) -> Pipe:
+    def open(self, prefix: Sequence[str] = ()) -> Pipe:
         bundle = self._bundle or agent_bundle()
         hint = "set REMOTERUN_HOME to a folder that you may write"
         try:
@@ -61,7 +61,7 @@ class LocalHost:
             program = unshared(home / "agent", AgentError, exists=True) / bundle.file_name
             if not program.exists():
                 write_whole(str(program), bundle.data, 0o700)
-            pipe = ProcessPipe([sys.executable, *FLAGS, str(program), "serve", "--home", str(home)])
+            pipe = ProcessPipe([*prefix, sys.executable, *FLAGS, str(program), "serve", "--home", str(home)])
         except OSError as error:
             raise AgentError(f"the home `{self._home}` can't be used: {error.strerror}", hint=hint)
         pipe.give_up_at = time.monotonic() + self._start_seconds

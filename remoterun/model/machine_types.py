@@ -40,6 +40,8 @@ class MachineType:
     engine: str = "auto"
     gpus: int = 0
     slots: int | None = None
+    queue: str = ""
+    """Where its runs wait: a scheduler that it has, or "", our own line."""
     base_image: str = BASE_IMAGE
     home: str | None = None
     python: str | None = None

@@ -40,6 +40,11 @@ _ACQUIRE_TERMINAL = ': <"$0"; exec "$@"'
 """The first terminal that the leader of a session opens controls it: ^C and changes of its size then arrive."""
 
 
+def reach(call: Call, asked: api.RunKey) -> api.Words:
+    run = call.home.existing_run(asked.key)
+    return api.Words(queue_of_run(call.home, run).reach(run))
+
+
 def execute(call: Call, asked: api.Execute) -> api.Exit:
     if not _TERMINAL.match(asked.terminal):
         raise HomeError("bad_request", "%s is not a kind of terminal" % show(asked.terminal[:80]))

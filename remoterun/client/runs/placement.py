@@ -46,7 +46,7 @@ def settings(asked: MachineType, request: RunRequest, session: Session) -> Machi
         return machine
     if request.gpus != ALL_GPUS:
         return replace(machine, gpus=request.gpus)
-    there = session.ask(api.occupancy, api.Demand(whole=True, patience=10.0))
+    there = session.ask(api.occupancy, api.Demand(whole=True, patience=10.0, queue=machine.queue))
     if there.gpus_unknown is not None:
         raise HostError(
             f"{session.machine.name}: {there.gpus_unknown}", hint=f"remoterun doctor {session.machine.name}"
@@ -115,7 +115,8 @@ def fitting(
     if not (machine.gpus if request.gpus is None else request.gpus):
         return session
     wanted = settings(machine, request, session)
-    lacks = session.ask(api.occupancy, api.Demand(wanted.gpus, wanted.slots)).lacks if wanted.gpus else None
+    demand = api.Demand(wanted.gpus, wanted.slots, queue=wanted.queue)
+    lacks = session.ask(api.occupancy, demand).lacks if wanted.gpus else None
     if lacks is not None:
         raise UsageError(lacks, hint=f"remoterun doctor {session.machine.name}   shows what it has")
     return session
@@ -177,7 +178,8 @@ def _elsewhere(other: Run, machine: MachineType) -> UsageError:
 def _answer(connections: Connections, machine: MachineType, request: RunRequest) -> _Answer:
     session = connections.session(machine)
     gpus = machine.gpus if request.gpus is None else request.gpus
-    demand = api.Demand(max(gpus, 1) if gpus == ALL_GPUS else gpus, machine.slots, whole=gpus == ALL_GPUS)
+    wanted = max(gpus, 1) if gpus == ALL_GPUS else gpus
+    demand = api.Demand(wanted, machine.slots, whole=gpus == ALL_GPUS, queue=machine.queue)
     there = session.ask(api.occupancy, demand)
     free = there.free
     if gpus == ALL_GPUS:

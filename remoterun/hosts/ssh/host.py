@@ -103,9 +103,9 @@ class SSHHost:
     def bundle(self) -> AgentBundle:
         return self._bundle or agent_bundle()
 
-    def open(self) -> SSHPipe | MasterPipe:
+    def open(self, prefix: Sequence[str] = ()) -> SSHPipe | MasterPipe:
         """See `Host.open`. It takes one command on the host where the agent is there already."""
-        return self._past_a_master(self._open)
+        return self._past_a_master(lambda: self._open(prefix))
 
     def run(self, words: Sequence[str], seconds: float) -> CommandResult:
         """Run a command in the login folder there, without input, and wait until it ends. Raises what `open` raises,
@@ -141,14 +141,14 @@ class SSHHost:
         for connection in held:
             connection.close()
 
-    def _open(self) -> SSHPipe | MasterPipe:
-        started = self._start()
+    def _open(self, prefix: Sequence[str]) -> SSHPipe | MasterPipe:
+        started = self._start(prefix)
         if isinstance(started, CommandResult):
             command = commands.install_command(self.bundle, self._home, self._python)
             done = self._run(command, self._deadlines.install, self.bundle.data)
             if done.status != 0:
                 raise commands.install_error(self.name, self._home, self._python, done.status, _said(done))
-            started = self._start()
+            started = self._start(prefix)
         if isinstance(started, CommandResult):
             raise AgentError(
                 f"the agent on `{self.name}` ended before it spoke ({commands.ending(started.status)})",
@@ -178,9 +178,9 @@ class SSHHost:
                 hint = "^C in a terminal that follows a run there (the run goes on), then the same again"
                 raise HostUnreachable(full, evidence=str(refused), hint=hint) from error
 
-    def _start(self) -> SSHPipe | MasterPipe | CommandResult:
+    def _start(self, prefix: Sequence[str]) -> SSHPipe | MasterPipe | CommandResult:
         """The pipe to an agent that has spoken; how the command ended, where copying the agent there may help."""
-        pipe = self._pipe(commands.start_command(self.bundle, self._home, self._python))
+        pipe = self._pipe(commands.start_command(self.bundle, self._home, self._python, prefix))
         pipe.give_up_at = time.monotonic() + self._deadlines.start
         try:
             await_agent(pipe)

@@ -101,7 +101,7 @@ class Queue:
 
     def reach(self, run: RunFolder) -> List[str]:
         """The words which, before those that start an agent, start it on the machine of a run; none where that is this
-        one. Raises `HomeError("not_running")`."""
+        one, or not known yet."""
         return []
 
     def taken_at(self, run: RunFolder) -> Optional[float]:
