@@ -8,10 +8,12 @@ import os
 import signal
 import subprocess
 import time
-from typing import ContextManager, Dict, List, Optional, Sequence
+from typing import Callable, ContextManager, Dict, List, Optional, Sequence
 
+from ...shared.api import MachineCheck
 from ...shared.environment import Environment
-from ...shared.files import locked, read_json, remove_tree, write_whole
+from ...shared.files import locked, own_bytes, read_json, remove_tree, write_whole
+from ...shared.machines import CAPABILITIES, PREFERRED
 from ...shared.spec import NONE, TENSORFLOW, RunSpec
 from ...shared.tree import Manifest, show
 from ...store.home import Home
@@ -19,7 +21,7 @@ from ...store.run_folder import RunFolder
 from .. import network, processes
 from ..counters import Counters, of_processes
 from ..variants import INSTALL_PYTHON, lacking_python, python_for, title_of
-from . import CommandState, EngineError, Presence
+from . import CommandState, EngineError, Kept, Presence
 from .building import MOST_CONTENTS, BuildJob, find_uv, install, make_layer, make_venv
 from .mount_points import make_mount_point
 from .wrapper import Program, known_variable, mark_stopping, prepare_io
@@ -39,6 +41,33 @@ class ProcessEngine:
 
     def problem(self) -> Optional[str]:
         return None
+
+    def examine(self, base: str, instead: str) -> List[MachineCheck]:
+        title = CAPABILITIES[self.name].title
+        return [MachineCheck(PREFERRED[0], None, "not needed: runs use %s" % title)]
+
+    def needs(self, spec: RunSpec) -> List[str]:
+        environment = Environment.of(spec)
+        folders = [] if environment.image else self.folders(environment)
+        return [os.path.basename(folder) for folder in folders]
+
+    def kept(self, orphans: bool = False, without: Sequence[str] = ()) -> List[Kept]:
+        found = []
+        for name in sorted(os.listdir(self.home.envs)):
+            path = os.path.join(self.home.envs, name)
+            whole = self.is_whole(path)
+            if not (orphans and whole):
+                size, lock = own_bytes(path), "env-lib" if name.startswith("lib-") else name
+                used, contents = self.last_use(path), self.contents(path)
+                found.append(Kept("environment", name, name, size, size, used, contents, whole, lock))
+        return found
+
+    def free(self, kept: Kept, discard: Callable[[str], None]) -> bool:
+        path = os.path.join(self.home.envs, kept.name)
+        if not kept.whole and self.is_whole(path):
+            return False  # it has been built meanwhile
+        discard(path)
+        return True
 
     def build(self, run: RunFolder, spec: RunSpec, job: BuildJob) -> None:
         environment = Environment.of(spec)
