@@ -40,8 +40,6 @@ class MachineType:
     engine: str = "auto"
     gpus: int = 0
     slots: int | None = None
-    queue: str = ""
-    """Where its runs wait: a scheduler that it has, or "", our own line."""
     base_image: str = BASE_IMAGE
     home: str | None = None
     python: str | None = None
@@ -56,6 +54,8 @@ class MachineType:
     """"s3://NAME": it is the archive in that bucket, not a machine."""
     pool: tuple[str, ...] = ()
     """It stands for the machines of these names: a run on it goes to one of them."""
+    queue: str = ""
+    """Where its runs wait: a scheduler that it has, or "", our own line."""
 
     @property
     def place(self) -> tuple[str | None, ...]:

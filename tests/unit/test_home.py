@@ -320,6 +320,14 @@ class TestRuns:
             create_run(home, spec_of(), tree_of({"a": b"never sent"})[0])
         assert caught.value.code == "missing_blob" and home.run_keys() == []
 
+    def test_one_that_cannot_be_marked(self, home: Home) -> None:
+        """Its mark comes after its folder, as who sees a mark alone removes it; without its mark it is not there."""
+        os.rmdir(home.active)
+        Path(home.active).touch()
+        with pytest.raises(NotADirectoryError):
+            create_run(home, spec_of())
+        assert home.run_keys() == []
+
 
 def test_outputs_with_a_name_elsewhere(home: Home, tmp_path: Path) -> None:
     """Somebody writes to it there: it is copied."""

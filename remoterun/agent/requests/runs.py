@@ -8,7 +8,7 @@ from typing import Any, Callable, Dict, List, Optional, Set
 
 from ..running import awaiting, logs, supervision
 from ..running.queues import queue_named, queue_of_run
-from ..running.queues.line import Line
+from ..running.queues.line import OwnLine
 from ..shared import api
 from ..shared.files import locked
 from ..shared.protocol import Cancelled
@@ -112,14 +112,14 @@ def withdraw(call: Call, asked: api.Withdrawal) -> api.Withdrawn:
     run = call.home.existing_run(asked.key)
     if run.spec().bucket:
         raise HomeError("bad_request", "the run %s has a bucket" % asked.key)
-    line = Line(call.home).lines()["after"]
+    line = OwnLine(call.home).lines()["after"]
     waiting = sorted(call.home.run(key).spec().number for key, ticket in line if asked.key in ticket["after"])
     if waiting:
         runs = ", ".join("run %d" % number for number in waiting)
         hint = "remoterun stop %s   and start it again with --after" % " ".join(map(str, waiting))
         raise HomeError("busy", "%s would fail without it: --after names this run" % runs, hint)
     handed_over = Submission(run.spec(), run.values(), b"", webhooks=run.webhooks()).encode()
-    if not Line(call.home).withdraw(asked.key, asked.by, asked.why):
+    if not OwnLine(call.home).withdraw(asked.key, asked.by, asked.why):
         return api.Withdrawn(False)
     call.stream.send(handed_over)
     run.forget_values()

@@ -376,7 +376,8 @@ class Supervisor:
             return Ended(Reason.MOVED, withdrawn[1])
         if self._queue.taken_at(self.run) is not None:
             return Ended(Reason.PREEMPTED)
-        if self.spec.until is not None and time.time() >= self.spec.until:
+        limits = self.spec.until, self._queue.until(self.run)
+        if any(limit is not None and time.time() >= limit for limit in limits):
             return Ended(Reason.TIMEOUT, "its time was up before the command had started")
         return None
 

@@ -18,7 +18,7 @@ from ...store.errors import HomeError
 from ...store.home import Home
 from ...store.run_folder import RunFolder
 
-QUEUES: Dict[str, str] = {"": ".line:Line"}
+QUEUES: Dict[str, str] = {"": ".line:OwnLine"}
 """By name, the module and its class `(home) -> Queue`; imported on use. The one without a name is our own."""
 
 

@@ -52,7 +52,7 @@ def default_slots() -> int:
     return max(2, (os.cpu_count() or 1) // 2)
 
 
-class Line(Queue):
+class OwnLine(Queue):
     """The line of the machine that has the home."""
 
     # -- the contract

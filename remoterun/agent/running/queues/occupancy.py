@@ -14,7 +14,7 @@ from ...shared.records import Record
 from ...shared.states import RunState
 from ...store.home import Home
 from .. import gpus as gpu_tool
-from .line import Line, default_slots, too_few
+from .line import OwnLine, default_slots, too_few
 
 
 class GpuReport(Record):
@@ -25,7 +25,7 @@ class GpuReport(Record):
     unknown: Optional[str] = None
 
 
-def inspect(line: Line, asked: api.Demand) -> api.Occupancy:
+def inspect(line: OwnLine, asked: api.Demand) -> api.Occupancy:
     """Both lines of this machine, and where `asked` would stand. The driver is asked only where GPUs matter."""
     home, held, lines = line.home, line.held(), line.lines()
     about_gpus = asked.gpus or asked.whole or lines["gpus"]
