@@ -38,7 +38,6 @@ PROVIDER_WAIT = 10.0
 A = TypeVar("A")
 B = TypeVar("B")
 C = TypeVar("C", "Session", "Archive")
-K = TypeVar("K")
 
 
 class Connections:
@@ -61,9 +60,8 @@ class Connections:
         self._prompts = _one_at_a_time(prompts or Prompts(), self._question)
         self._lock = threading.Lock()  # guards what follows; not held while a host is opened
         self._sessions: dict[MachineType, Session] = {}
-        self._sessions_of_runs: dict[tuple[MachineType, str, tuple[str, ...]], Session] = {}
         self._archives: dict[MachineType, Archive] = {}
-        self._opening: dict[object, threading.Lock] = {}
+        self._opening: dict[MachineType, threading.Lock] = {}
         self._registry: Registry | None = None
         self._providers: dict[str, Provider] = {}
         self._at_close = contextlib.ExitStack()
@@ -76,11 +74,9 @@ class Connections:
             self.closed.set()
             for event in self._events:
                 event.set()
-            sessions = [*self._sessions.values(), *self._sessions_of_runs.values()]
-            opened: list[Session | Archive] = [*sessions, *self._archives.values()]
+            opened: list[Session | Archive] = [*self._sessions.values(), *self._archives.values()]
             registry = self._registry
             self._sessions.clear()
-            self._sessions_of_runs.clear()
             self._archives.clear()
             self._registry = None
         for each in opened:
@@ -195,15 +191,15 @@ class Connections:
         place = BucketPlace.of(str(machine.bucket), self.config.aws)
         return self._opened(self._archives, machine, lambda: open_archive(place))
 
-    def _opened(self, known: dict[K, C], key: K, begin: Callable[[], C]) -> C:
-        """The conversation that is `known` by a machine or the like, if it goes on, or a new one."""
+    def _opened(self, known: dict[MachineType, C], machine: MachineType, begin: Callable[[], C]) -> C:
+        """The conversation with a machine that is `known`, if it goes on, or a new one."""
         with self._lock:
             self._check_open()
-            opening = self._opening.setdefault(key, threading.Lock())
+            opening = self._opening.setdefault(machine, threading.Lock())
         with opening:
             with self._lock:
                 self._check_open()
-                before = known.get(key)
+                before = known.get(machine)
             if before is not None:
                 if before.alive:
                     return before
@@ -211,7 +207,7 @@ class Connections:
             begun = begin()
             with self._lock:
                 if not self.closed.is_set():
-                    known[key] = begun
+                    known[machine] = begun
                     return begun
             begun.close()
             raise _closed()
@@ -227,16 +223,8 @@ class Connections:
         """The session with an agent of the machine where a run is, which a scheduler may have chosen. Raises as
         `session_of`."""
         session = self.session_of(run)
-        if not run.host.queue:
-            return session
-        words = session.ask(api.reach, api.RunKey(run.key)).words
-        if not words:
-            return session
-
-        def begin() -> Session:
-            return Session(run.host, host_of(run.host, self.config, self._prompts), prefix=words)
-
-        return self._opened(self._sessions_of_runs, (run.host, run.key, tuple(words)), begin)
+        words = session.ask(api.reach, api.RunKey(run.key)).words if run.host.queue else []
+        return self.session(replace(run.host, prefix=tuple(words))) if words else session
 
     def ask_all(
         self,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 from remoterun.agent.shared import api
@@ -41,19 +41,12 @@ R = TypeVar("R")
 class Session:
     """An agent that listens. Every request may raise `LinkLost` (the run, if there is one, goes on without us)."""
 
-    def __init__(
-        self,
-        machine: MachineType,
-        host: Host,
-        again: Callable[[], Host] | None = None,
-        prefix: Sequence[str] = (),
-    ) -> None:
-        """`again` makes another host of the same kind, for `another`; it may ask nobody. `prefix`: see `Host.open`."""
+    def __init__(self, machine: MachineType, host: Host, again: Callable[[], Host] | None = None) -> None:
+        """`again` makes another host of the same kind, for `another`; it may ask nobody."""
         self.machine = machine
         self._again = again
         self._host = host
-        self._prefix = prefix
-        self._pipe = host.open(prefix)
+        self._pipe = host.open()
         self._link = Link(self._pipe.pump, self._pipe.write)
         self._link.start()
         try:
@@ -152,7 +145,7 @@ class Session:
         """A second conversation, over a connection of its own. Raises `HostError`."""
         if self._again is None:
             raise HostError(f"{self.machine.name} has one connection only")
-        return Session(self.machine, self._again(), self._again, self._prefix)
+        return Session(self.machine, self._again(), self._again)
 
     def close(self) -> None:
         """May be called twice."""

@@ -6,7 +6,7 @@ the business of `agent.shared.protocol`. Each implementation passes `tests/contr
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -89,10 +89,9 @@ class Host(Protocol):
         """How the user named it, for messages."""
         ...
 
-    def open(self, prefix: Sequence[str] = ()) -> Pipe:
+    def open(self) -> Pipe:
         """Start `agent serve` there, copying the agent first where it is missing. Blocks, within the host's deadlines.
 
-        The words `prefix`, before the agent's own, start it on a machine that the host reaches, and which has its home.
         Raises `HostUnreachable`, `HostKeyError`, `AuthenticationError` or `AgentError`. May be called again after a
         pipe was lost: it opens a new connection if the old one is dead.
         """

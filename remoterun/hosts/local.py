@@ -33,7 +33,7 @@ _CLOSE_SECONDS = 2.0  # for an agent whose input has ended, before it is killed
 def of_machine(machine: MachineType, config: Config, prompts: Prompts) -> LocalHost:
     """The host that a machine type without a `host` stands for."""
     home = Path(machine.home).expanduser().absolute() if machine.home else config.home
-    return LocalHost(home, machine.name)
+    return LocalHost(home, machine.name, prefix=machine.prefix)
 
 
 class LocalHost:
@@ -45,13 +45,15 @@ class LocalHost:
         name: str = "local",
         bundle: AgentBundle | None = None,
         start_seconds: float = START_SECONDS,
+        prefix: Sequence[str] = (),
     ) -> None:
         self._home = home
         self.name = name
         self._bundle = bundle
+        self._prefix = prefix
         self._start_seconds = start_seconds
 
-    def open(self, prefix: Sequence[str] = ()) -> Pipe:
+    def open(self) -> Pipe:
         bundle = self._bundle or agent_bundle()
         hint = "set REMOTERUN_HOME to a folder that you may write"
         try:
@@ -61,7 +63,7 @@ class LocalHost:
             program = unshared(home / "agent", AgentError, exists=True) / bundle.file_name
             if not program.exists():
                 write_whole(str(program), bundle.data, 0o700)
-            pipe = ProcessPipe([*prefix, sys.executable, *FLAGS, str(program), "serve", "--home", str(home)])
+            pipe = ProcessPipe([*self._prefix, sys.executable, *FLAGS, str(program), "serve", "--home", str(home)])
         except OSError as error:
             raise AgentError(f"the home `{self._home}` can't be used: {error.strerror}", hint=hint)
         pipe.give_up_at = time.monotonic() + self._start_seconds

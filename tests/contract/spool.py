@@ -35,7 +35,7 @@ GPUS = ["SPOOL-0", "SPOOL-1"]
 
 class Spool(Queue):
     def __init__(self, home: Home) -> None:
-        super().__init__(home)
+        self.home = home
         self.folder = os.path.join(home.path, "spool")
 
     def lacks(self, spec: RunSpec) -> str | None:

@@ -15,7 +15,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -123,8 +123,8 @@ class CutHost(LocalHost):
         super().__init__(home)
         self._budget = budget
 
-    def open(self, prefix: Sequence[str] = ()) -> Pipe:
-        pipe = super().open(prefix)
+    def open(self) -> Pipe:
+        pipe = super().open()
         assert isinstance(pipe, ProcessPipe)
         return CutPipe(pipe, self._budget)
 

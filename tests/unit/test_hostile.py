@@ -15,7 +15,7 @@ import threading
 import time
 import tracemalloc
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +64,7 @@ class FakeHost:
         self._handler = handler
         self._clock = clock
 
-    def open(self, prefix: Sequence[str] = ()) -> FakePipe:
+    def open(self) -> FakePipe:
         return FakePipe(self._handler, self._clock)
 
     def close(self) -> None:

@@ -131,7 +131,7 @@ def test_only_the_first_of_each_line_needs_a_supervisor(home: Home) -> None:
     for key in (later, last):
         assert not ask(home, key, 1).granted
     for key, others in ((awaits, (first, holder)), (after, (holder,))):
-        OwnLine(home).wait_for_others(spec_of(key=key, after=tuple(After(other, 1) for other in others)))
+        OwnLine(home).submit(home.run(key), spec_of(key=key, after=tuple(After(other, 1) for other in others)))
     assert supervised(home) == {first, later, awaits}
     home.run(first).move(RunState.KILLED)
     assert supervised(home) == {second, later, awaits}

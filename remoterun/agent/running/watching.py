@@ -37,13 +37,10 @@ _STOPPING: Dict[Optional[Reason], str] = {
 class Phase(enum.Enum):
     """How far the end of a command has come."""
 
-    RUNNING = "running"
-    ASKED = "asked"
-    """It shall end for a reason; SIGTERM has not reached it yet."""
-    TERMINATED = "terminated"
-    """SIGTERM has reached it: it has its grace."""
-    OVER = "over"
-    """The run has moved on, or the command was started again."""
+    RUNNING = "it shall go on"
+    ASKED = "it shall end for a reason; SIGTERM has not reached it yet"
+    TERMINATED = "SIGTERM has reached it: it has its grace"
+    OVER = "the run has moved on, or the command was started again"
 
 
 MOVES: Dict[Phase, Tuple[str, ...]] = {
@@ -117,16 +114,18 @@ class Watch:
         return None
 
     def _see_exit(self) -> Optional[Phase]:
-        if self.run.exit_code() is None:
-            return None
-        self._times.record()
-        return self._exited(self._patience())
+        return None if self.run.exit_code() is None else self._exited(self._patience())
 
     def _ask(self) -> Optional[Phase]:
         taken_at, asked = self._queue.taken_at(self.run), self.run.stop_asked()
         if taken_at is None and asked is None and time.time() < self._deadline:
             return None
-        self._reason, self._grace = _why_stop(taken_at, asked)
+        if taken_at is not None:
+            self._reason, self._grace = Reason.PREEMPTED, SAVING_TIME
+        elif asked is not None:
+            self._reason, self._grace = Reason.STOPPED, asked
+        else:
+            self._reason, self._grace = Reason.TIMEOUT, GRACE
         return Phase.ASKED
 
     def _terminate(self) -> Optional[Phase]:
@@ -170,8 +169,8 @@ class Watch:
 
         `patience`: seconds that what it left behind may take to end by itself.
         """
-        deadline = time.monotonic() + patience
-        pause = 0.01
+        self._times.record()
+        deadline, pause = time.monotonic() + patience, 0.01
         while self._engine.alive(self.run) and time.monotonic() < deadline:
             if self.run.kill_asked():
                 return Phase.OVER  # `until_end` is called again, and kills
@@ -212,15 +211,6 @@ class Watch:
         ):
             return
         self.run.move(RunState.SAVING, reason=reason.value, code=code, message=message)
-
-
-def _why_stop(taken_at: Optional[float], asked: Optional[float]) -> Tuple[Reason, float]:
-    """(why the command is stopped, its grace in seconds)."""
-    if taken_at is not None:
-        return Reason.PREEMPTED, SAVING_TIME
-    if asked is not None:
-        return Reason.STOPPED, asked
-    return Reason.TIMEOUT, GRACE
 
 
 class LogTimes:

@@ -50,6 +50,7 @@ def of_machine(machine: MachineType, config: Config, prompts: Prompts) -> SSHHos
         prompts=prompts,
         masters=masters_folder(config),
         machine=machine.name,
+        prefix=machine.prefix,
     )
 
 
@@ -72,6 +73,7 @@ class SSHHost:
 
     `home` is relative to the login folder, or absolute; `python` is the name of a program there, or a path.
     `config_file` is read instead of `~/.ssh/config`. With `masters`, the folder of our own, a live master is used.
+    `prefix`: see `MachineType`.
     """
 
     def __init__(
@@ -86,6 +88,7 @@ class SSHHost:
         prompts: Prompts = NOBODY,
         masters: Path | None = None,
         machine: str | None = None,
+        prefix: Sequence[str] = (),
     ) -> None:
         self.name = target
         self._target = SSHTarget.parse(target, machine)
@@ -96,6 +99,7 @@ class SSHHost:
         self._deadlines = deadlines or Deadlines()
         self._prompts = prompts
         self._masters = masters
+        self._prefix = prefix
         self._lock = threading.Lock()
         self._connections: list[SSHConnection] = []
         """The newest is used; on those before it the host opens no further session, while what it opened goes on."""
@@ -104,9 +108,9 @@ class SSHHost:
     def bundle(self) -> AgentBundle:
         return self._bundle or agent_bundle()
 
-    def open(self, prefix: Sequence[str] = ()) -> SSHPipe | MasterPipe:
+    def open(self) -> SSHPipe | MasterPipe:
         """See `Host.open`. It takes one command on the host where the agent is there already."""
-        return self._past_a_master(lambda: self._open(prefix))
+        return self._past_a_master(self._open)
 
     def run(self, words: Sequence[str], seconds: float) -> CommandResult:
         """Run a command in the login folder there, without input, and wait until it ends. Raises what `open` raises,
@@ -142,14 +146,14 @@ class SSHHost:
         for connection in held:
             connection.close()
 
-    def _open(self, prefix: Sequence[str]) -> SSHPipe | MasterPipe:
-        started = self._start(prefix)
+    def _open(self) -> SSHPipe | MasterPipe:
+        started = self._start()
         if isinstance(started, CommandResult):
             command = commands.install_command(self.bundle, self._home, self._python)
             done = self._run(command, self._deadlines.install, self.bundle.data)
             if done.status != 0:
                 raise commands.install_error(self.name, self._home, self._python, done.status, _said(done))
-            started = self._start(prefix)
+            started = self._start()
         if isinstance(started, CommandResult):
             raise AgentError(
                 f"the agent on `{self.name}` ended before it spoke ({commands.ending(started.status)})",
@@ -179,9 +183,9 @@ class SSHHost:
                 hint = "^C in a terminal that follows a run there (the run goes on), then the same again"
                 raise HostUnreachable(full, evidence=str(refused), hint=hint) from error
 
-    def _start(self, prefix: Sequence[str]) -> SSHPipe | MasterPipe | CommandResult:
+    def _start(self) -> SSHPipe | MasterPipe | CommandResult:
         """The pipe to an agent that has spoken; how the command ended, where copying the agent there may help."""
-        pipe = self._pipe(commands.start_command(self.bundle, self._home, self._python, prefix))
+        pipe = self._pipe(commands.start_command(self.bundle, self._home, self._python, self._prefix))
         pipe.give_up_at = time.monotonic() + self._deadlines.start
         try:
             await_agent(pipe)

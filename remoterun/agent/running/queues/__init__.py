@@ -9,7 +9,7 @@ To add one: its file here, its line in `QUEUES`, and the setting of a machine th
 from __future__ import annotations
 
 import importlib
-from typing import Callable, ContextManager, Dict, List, Optional, Set
+from typing import TYPE_CHECKING, Callable, ContextManager, Dict, List, Optional, Set
 
 from ...shared.api import Demand, Occupancy
 from ...shared.spec import RunSpec
@@ -17,6 +17,11 @@ from ...shared.states import Reason
 from ...store.errors import HomeError
 from ...store.home import Home
 from ...store.run_folder import RunFolder
+
+if TYPE_CHECKING:
+    from typing import Protocol
+else:
+    Protocol = object
 
 QUEUES: Dict[str, str] = {"": ".line:OwnLine"}
 """By name, the module and its class `(home) -> Queue`; imported on use. The one without a name is our own."""
@@ -36,36 +41,30 @@ def queue_of_run(home: Home, run: RunFolder) -> "Queue":
     return queue_named(home, run.queue())
 
 
-class Queue:
+class Queue(Protocol):
     """A queue of the runs of one home. What it knows is in files, or asked of a scheduler: several processes, also of
     several machines, may each have one of these. Making one touches nothing."""
 
-    def __init__(self, home: Home) -> None:
-        self.home = home
-
-    # -- a run's way through it
+    home: Home
 
     def lacks(self, spec: RunSpec) -> Optional[str]:
         """Why a run can never start here, in one line, or None; None also where that is not known."""
-        raise NotImplementedError
 
     def submit(self, run: RunFolder, spec: RunSpec) -> None:
         """Take a run that was just made; `settle` has it supervised. May be repeated."""
-        raise NotImplementedError
 
     def settle(self, active: Set[str], ended: bool = False) -> None:
         """Have those of the `active` runs supervised that are its own, need a supervisor, and have none; those of which
         a scheduler has lost all come to their end. With `ended`, also those that have ended and still hold something.
         """
-        raise NotImplementedError
 
     def supervised(self, run: RunFolder) -> bool:
         """Whether a supervisor lives for a run."""
-        raise NotImplementedError
+        return run.supervised()
 
     def supervising(self, run: RunFolder) -> ContextManager[bool]:
         """Whether this process is the supervisor of a run, as no other one is, until the block is left."""
-        raise NotImplementedError
+        return run.supervising()
 
     def wait(self, run: RunFolder, spec: RunSpec, report: Callable[[str], None]) -> bool:
         """Block until a run has what it asks for; what it has is granted again at once. False where it needs no
@@ -74,26 +73,19 @@ class Queue:
         `report` is called now and then, with what it waits for where that is known, else ""; it may raise. Raises
         `Ended` for a run that can never start.
         """
-        raise NotImplementedError
 
     def gpus(self, run: RunFolder) -> Optional[List[str]]:
         """The GPUs that a run has, by their UUIDs; None while it waits."""
-        raise NotImplementedError
 
     def cancel(self, run: RunFolder, reason: Reason) -> None:
         """A run was asked to end: one that waits without a supervisor ends now, for `reason`; the supervisor of any
         other is told, if it does not see that by itself."""
-        raise NotImplementedError
 
     def release(self, key: str) -> None:
         """Give back all that a run holds, or its place. Nothing held is fine, and so is a run that is gone."""
-        raise NotImplementedError
 
     def occupancy(self, asked: Demand) -> Occupancy:
         """Who uses the machine, or the cluster, and where a run that asks for this would stand."""
-        raise NotImplementedError
-
-    # -- where a run is
 
     def is_here(self, run: RunFolder) -> bool:
         """Whether the command of a run is on this machine: else its processes can't be seen from here."""

@@ -20,13 +20,14 @@ import functools
 import json
 import os
 import time
-from typing import Any, Callable, ContextManager, Dict, Iterator, List, Optional, Set, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Optional, Set, Tuple
 
 from ...shared.api import Demand, Occupancy
 from ...shared.files import locked, read_json, write_whole
 from ...shared.records import Record
 from ...shared.spec import RunSpec
 from ...shared.states import FINAL, Reason, RunState
+from ...store.home import Home
 from ...store.run_folder import RunFolder
 from .. import gpus as gpu_tool
 from .. import supervision
@@ -55,6 +56,9 @@ def default_slots() -> int:
 class OwnLine(Queue):
     """The line of the machine that has the home."""
 
+    def __init__(self, home: Home) -> None:
+        self.home = home
+
     # -- the contract
 
     def lacks(self, spec: RunSpec) -> Optional[str]:
@@ -72,7 +76,7 @@ class OwnLine(Queue):
 
             others = awaited_runs(self.home, spec)
             if others.keys:
-                self.wait_for_others(spec)
+                self._take_place(spec.key, "after", after=[other.key for other in spec.after])
                 run.note(others.words)
                 return
         self.come(spec)
@@ -87,19 +91,10 @@ class OwnLine(Queue):
                 if not run.exists():
                     self.home.unmark_active(key)
                     self.release(key)
-                elif (
-                    (ended or run.state()[0] not in FINAL)
-                    and not run.queue()
-                    and not self.supervised(run)
-                    and self.is_here(run)
-                ):
+                    continue
+                goes_on = ended or run.state()[0] not in FINAL
+                if goes_on and not run.queue() and not self.supervised(run) and self.is_here(run):
                     supervision.spawn(self.home, key)
-
-    def supervised(self, run: RunFolder) -> bool:
-        return run.supervised()
-
-    def supervising(self, run: RunFolder) -> ContextManager[bool]:
-        return run.supervising()
 
     def wait(self, run: RunFolder, spec: RunSpec, report: Callable[[str], None]) -> bool:
         pause, ask_at = POLL_LEAST, 0.0
@@ -206,10 +201,6 @@ class OwnLine(Queue):
             write_whole(self._entry(key, "slot"), json.dumps({"gpus": chosen}).encode())
             self._drop(key, "wait")
             return Turn(True, chosen, "")
-
-    def wait_for_others(self, spec: RunSpec) -> None:
-        """Take a place among the runs that wait for the ends of others."""
-        self._take_place(spec.key, "after", after=[other.key for other in spec.after])
 
     def withdraw(self, key: str, by: str, why: str) -> bool:
         """Take back a run that waits, so that it never starts here; False where it has been granted what it waited for,
