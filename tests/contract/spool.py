@@ -48,8 +48,11 @@ class Spool(Queue):
         os.makedirs(self.folder, exist_ok=True)
         words = ["env", f"{SUPERVISOR}={run.key}", *agent_command()]
         job = {"words": [*words, "supervise", "--home", self.home.path, run.key], "wanted": spec.gpus}
-        with contextlib.suppress(FileExistsError), open(self._file(run.key, "job"), "x") as file:
-            json.dump(job, file)
+        whole = self._file(run.key, f"new-{os.getpid()}")
+        write_whole(whole, json.dumps(job).encode())
+        with contextlib.suppress(FileExistsError):
+            os.link(whole, self._file(run.key, "job"))
+        os.unlink(whole)
 
     def settle(self, active: set[str], ended: bool = False) -> None:
         for key in active:
@@ -134,9 +137,9 @@ class Spool(Queue):
 def loop(folder: str) -> None:
     """Start what comes, one job after the other, until this process is told to end."""
     while True:
-        waiting = sorted(Path(folder).glob("*.job"), key=lambda path: path.stat().st_mtime_ns)
-        for path in waiting[:1]:
-            with contextlib.suppress(FileNotFoundError):  # it was cancelled
+        with contextlib.suppress(FileNotFoundError):  # one was cancelled
+            waiting = sorted(Path(folder).glob("*.job"), key=lambda path: path.stat().st_mtime_ns)
+            for path in waiting[:1]:
                 _work(path)
         time.sleep(0.02)
 
