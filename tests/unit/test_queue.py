@@ -299,4 +299,3 @@ def test_a_run_beside_the_others_takes_no_slot_and_waits_for_none(home: Home) ->
     OwnLine(home).come(spec)
     assert OwnLine(home).ask(spec).granted
     assert [run.key for run in OwnLine(home).occupancy(api.Demand(0, 1)).runs] == [holder, waiting]
-    assert not OwnLine(home).withdraw(spec.key, "me", "it goes on")

@@ -371,9 +371,6 @@ class Supervisor:
             return Ended(Reason.KILLED)
         if self.run.stop_asked() is not None:
             return Ended(Reason.STOPPED)
-        withdrawn = self.run.withdrawn()
-        if withdrawn is not None:
-            return Ended(Reason.MOVED, withdrawn[1])
         if self._queue.taken_at(self.run) is not None:
             return Ended(Reason.PREEMPTED)
         limits = self.spec.until, self._queue.until(self.run)

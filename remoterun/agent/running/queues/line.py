@@ -178,8 +178,6 @@ class OwnLine(Queue):
             if key in holding:
                 self._drop(key, "wait")  # where we were killed in between
                 return Turn(True, list(holding[key].get("gpus", [])), "")
-            if self.home.run(key).withdrawn() is not None:
-                return Turn(False, [], "its end")
             self._take_place(key, "wait", gpus=gpus)
             self._drop(key, "after")
             if self._first(self.lines()["gpus" if gpus else "slots"]) != key:
@@ -201,21 +199,6 @@ class OwnLine(Queue):
             write_whole(self._entry(key, "slot"), json.dumps({"gpus": chosen}).encode())
             self._drop(key, "wait")
             return Turn(True, chosen, "")
-
-    def withdraw(self, key: str, by: str, why: str) -> bool:
-        """Take back a run that waits, so that it never starts here; False where it has been granted what it waited for,
-        or goes on as another run than `by`. One `beside` the others waits for nothing. May be repeated."""
-        with locked(self.home.lock("slots")):
-            run = self.home.run(key)
-            taken = run.withdrawn()
-            if taken is not None:
-                return taken[0] == by
-            granted = run.spec().beside or key in self._holders()
-            if granted or run.state()[0] is not RunState.QUEUED:
-                return False
-            write_whole(run.withdrawn_file, ("%s %s" % (by, why)).encode())
-            self._drop(key, "wait", "after")
-            return True
 
     # -- who waits
 
