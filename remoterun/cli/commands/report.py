@@ -42,7 +42,7 @@ def film(
     if not 0.1 <= fps <= 60:
         raise UsageError(f"`--fps {fps:g}` is not from 0.1 to 60", hint="remoterun film last --fps 8")
     with connect() as client:
-        number = client.registry.run(run_number(run)).number
+        number = client.runs.known(run_number(run)).number
         target = out or Path(f"film-{number}.html")
         _agree(target, yes)
         with live_views.progress(json) as progress:
@@ -67,7 +67,7 @@ def report(
             "a report is HTML, which a terminal does not show", hint=f"remoterun report {typed} > report.html"
         )
     with connect() as client:
-        numbers = dict.fromkeys(client.registry.run(run_number(each)).number for each in runs)
+        numbers = dict.fromkeys(client.runs.known(run_number(each)).number for each in runs)
         render.out_bytes(client.runs.report(list(numbers)))
         note_own(client.config.home, [1])
 
