@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from remoterun import config as configuration
 from remoterun import machines
-from remoterun.archive import Archive, open_archive
-from remoterun.archive.s3 import BucketPlace
+from remoterun.agent.shared import api
 from remoterun.clouds import ARCHIVE, PROVIDERS, front
 from remoterun.errors import HomeMissing, HostError, NoAnswerInTime, NoLogin, NotFound, RemoterunError, UsageError
 from remoterun.hosts import host_of
@@ -25,6 +24,7 @@ from remoterun.registry import Registry
 from remoterun.session import Session
 
 if TYPE_CHECKING:
+    from remoterun.archive import Archive
     from remoterun.clouds.base import Provider
     from remoterun.hosts.base import Host
 
@@ -202,6 +202,9 @@ class Connections:
         if machine.bucket in (None, "s3://"):
             raise HostError("no bucket is set up", hint=HOW_TO_MAKE_ONE)
         self.need_login(f"what is archived is in the bucket {machine.bucket}")
+        from remoterun.archive import open_archive
+        from remoterun.archive.s3 import BucketPlace
+
         place = BucketPlace.of(str(machine.bucket), self.config.archive)
         return self._opened(self._archives, machine, lambda: open_archive(place))
 
@@ -232,6 +235,13 @@ class Connections:
         session = self.session(run.host)
         check_home(run, session.home_id)
         return session
+
+    def session_where(self, run: Run) -> Session:
+        """The session with an agent of the machine where a run is, which a scheduler may have chosen. Raises as
+        `session_of`."""
+        session = self.session_of(run)
+        words = session.ask(api.reach, api.RunKey(run.key)).words if run.host.queue else []
+        return self.session(replace(run.host, prefix=tuple(words))) if words else session
 
     def ask_all(
         self,

@@ -11,17 +11,18 @@ import hashlib
 import os
 import signal
 import socket
+import subprocess
 import textwrap
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from remoterun import environments, stores
+from remoterun import environments
 from remoterun.agent.running.variants import VARIANTS
 from remoterun.agent.serve import Server
 from remoterun.agent.shared import api
@@ -30,7 +31,7 @@ from remoterun.agent.shared.frames import DATA, encode
 from remoterun.agent.shared.protocol import Handler, Link
 from remoterun.agent.shared.records import encode as as_json
 from remoterun.agent.shared.records import to_json
-from remoterun.agent.shared.spec import PYTHON, EnvironmentSpec, ResourceRef, RunSpec
+from remoterun.agent.shared.spec import PYTHON, EnvironmentSpec, ResolvedMount, ResourceRef, RunSpec
 from remoterun.agent.shared.states import FINAL, RunState
 from remoterun.agent.shared.submission import Submission
 from remoterun.agent.shared.tree import Entry, Manifest
@@ -39,6 +40,7 @@ from remoterun.agent.store.home import Home
 from remoterun.agent.store.run_folder import RunFolder
 from remoterun.client import Client
 from remoterun.config import Config
+from remoterun.host_store import HostStore
 from remoterun.hosts.bundle import AgentBundle, agent_bundle
 from remoterun.hosts.local import LocalHost
 from remoterun.model import MachineType, new_key
@@ -122,9 +124,17 @@ def spec_of(command: str = "true", **changed: Any) -> RunSpec:
     return spec._replace(**changed)
 
 
+def create_run(
+    home: Home, spec: RunSpec, source: Manifest | None = None, mounts: Sequence[ResolvedMount] = (), **more: Any
+) -> RunFolder:
+    """A run put into a home by hand. `more`: fields of its `Submission`."""
+    asked = Submission(spec, **{"values": {}, "source": (source or Manifest([])).encode(), **more})
+    return home.create_run(asked, tuple(mounts))
+
+
 def fetch(session: Session, resource: ResourceRef, target: Path, *how: Any, **more: Any) -> Fetched:
     """Copy a resource of a host, as `cp` does."""
-    return stores.fetch(stores.HostStore(session), resource, target, *how, **more)
+    return HostStore(session).tree(resource).fetch(target, *how, **more)
 
 
 class Place:
@@ -535,3 +545,11 @@ def kill_all(mark: bytes) -> list[int]:
                 found.append(pid)
                 kill9(pid)
     return found
+
+
+NOBODY = MachineType("gone", host="me@127.0.0.1:1", connect_timeout=2)
+"""A machine that refuses connections."""
+
+
+def git(top: Path | str, *words: str, **more: object) -> bytes:
+    return subprocess.run(["git", "-C", str(top), *words], check=True, capture_output=True, **more).stdout  # type: ignore[call-overload,no-any-return]

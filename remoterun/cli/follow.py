@@ -16,7 +16,7 @@ from remoterun.agent.shared.machines import CAPABILITIES
 from remoterun.agent.shared.spec import PortSpec
 from remoterun.agent.shared.states import Reason, RunState
 from remoterun.cli import render
-from remoterun.cli.render import file_views, live_views, run_views
+from remoterun.cli.render import live_views, run_views
 from remoterun.client import Client
 from remoterun.client.runs.following import Item, LogBytes, Note, StateChange, Wanted
 from remoterun.model import Run, listed
@@ -81,7 +81,7 @@ def address(client: Client, number: int, news: PortNews, server: str) -> str:
     """Where a browser reaches a port of a run; JupyterLab with its token. It is a name of the run's own, under which no
     other's cookies are sent to it; browsers know it without being told, but for Safari."""
     name = HERE if sys.platform == "darwin" else f"run-{number}.localhost"
-    token = client.runs.tokens.find(client.registry.run(number).key) if server == JUPYTER else None
+    token = client.runs.tokens.find(client.runs.known(number).key) if server == JUPYTER else None
     return f"http://{name}:{news.local}" + ("" if token is None else f"/lab?token={token}")
 
 
@@ -121,6 +121,8 @@ class Showing:
             return
         shown = self._wanted and browser.show(address)
         self._wanted = False
+        from remoterun.cli.render import file_views
+
         file_views.page_shown(news.local, shown, browser.far_away(), self.ending)
 
 

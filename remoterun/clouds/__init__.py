@@ -5,8 +5,10 @@ from __future__ import annotations
 
 import functools
 import importlib
+from typing import TYPE_CHECKING
 
-from remoterun.clouds.fronts import Front
+if TYPE_CHECKING:
+    from remoterun.clouds.fronts import Front
 
 PROVIDERS = {
     "aws": "remoterun.clouds.aws.front.AWSFront",

@@ -41,7 +41,7 @@ class Streams:
         places = last.split(".") if last.count(".") == 1 else (asked.get("version"), asked.get("log"))
         run, version, log = (int(text) if text else None for text in (asked.get("run"), *places))
         if run is not None:
-            await in_thread(partial(self._hub.client.registry.run, run))
+            await in_thread(partial(self._hub.client.runs.known, run))
         stream = PageStream(self._hub, run, version, log)
         self._open = [each for each in self._open if not each.ended]
         polls = last != "" and len(self._open) >= MOST_STREAMS
@@ -154,8 +154,6 @@ class PageStream:
                                 break
                             self._put("log", {"start": at, "end": at + size, "text": text}, log=at + size)
                             at, rest = at + size, rest[size:]
-                    elif isinstance(item, StateChange) and item.run.number != number:
-                        return  # it was moved, and goes on as another one
                     elif isinstance(item, StateChange) and not item.past:
                         self._put("run", {"row": self._hub.heard(item.run), "event": to_json(item.event)})
                     if self._queue.full() and time.monotonic() > looked + EVERY:

@@ -176,6 +176,8 @@ class RunSpec(HandedOn):
     engine: str = "auto"
     gpus: int = 0
     slots: Optional[int] = None
+    queue: str = ""
+    """Where it waits, and what starts it: a scheduler of its host, or "", the line that remoterun keeps there."""
     git: Optional[GitState] = None
     bucket: str = ""
     """What gets the outputs, the log and the records of the run before it is final: "s3://NAME", or ""."""
@@ -209,13 +211,12 @@ class RunSpec(HandedOn):
         format = record.get("format") if isinstance(record, dict) else None
         if isinstance(format, int) and format > FORMAT:
             raise SpecError("spec format %d is of a newer remoterun: upgrade this one" % min(format, 10**9))
-        require(format in (1, FORMAT), "it has no format that a spec can have")
-        if format == 1 and isinstance(record.get("env"), dict) and isinstance(record.get("asked_env"), list):
-            record = dict(record, env={k: v for k, v in record["env"].items() if k not in record["asked_env"]})
+        require(format == FORMAT, "it has no format that a spec can have")
         return _read(cls, record).check()
 
     def check(self) -> "RunSpec":
         """Itself, if every field can be right. Raises `SpecError`."""
+        require(not has_zero_byte(self), "a text with a zero byte")
         require(bool(KEY.match(self.key)), "%s is not the key of a run" % show(self.key[:80]))
         require(self.number >= 0 and self.created >= 0, "the number and the time of a run are not below 0")
         _check_path(self.workdir)
@@ -225,6 +226,7 @@ class RunSpec(HandedOn):
             _check_name(name)
         require(set(self.secrets) <= set(self.asked_env), "a secret for a variable that was not asked for")
         require(bool(_WORD.match(self.engine)), "%s is not the name of an engine" % show(self.engine[:80]))
+        require(not self.queue or bool(_WORD.match(self.queue)), "%s is not a queue" % show(self.queue[:80]))
         require(self.gpus >= 0, "the GPUs of a run are not below 0")
         require(self.slots is None or self.slots > 0, "a machine has a slot at least")
         require(not self.bucket or bool(BUCKET.match(self.bucket)), "%s is not a bucket" % show(self.bucket[:80]))
@@ -257,10 +259,10 @@ class RunSpec(HandedOn):
 
     def encode(self) -> bytes:
         """Raises `SpecError` for a spec that is too large, or that `decode` would refuse."""
+        self.check()
         data = json.dumps(self.to_record()).encode()
         if len(data) > MOST_BYTES:
             raise SpecError("the run's spec has %d MiB, and %d are allowed" % (len(data) >> 20, MOST_BYTES >> 20))
-        RunSpec.decode(data)
         return data
 
     @classmethod
@@ -307,16 +309,14 @@ def require(right: bool, message: str) -> None:
 def _read(kind: Type[T], record: Any) -> T:
     """The record of type `kind`, without zero bytes in any text. Raises `SpecError`."""
     try:
-        value = from_json(kind, record)
+        return from_json(kind, record)
     except BadRecord as error:
         raise SpecError(str(error))
-    require(not _has_zero_byte(value), "a text with a zero byte")
-    return value
 
 
-def _has_zero_byte(value: Any) -> bool:
+def has_zero_byte(value: Any) -> bool:
     if isinstance(value, str):
         return "\0" in value
     if isinstance(value, dict):
-        return any(map(_has_zero_byte, value)) or any(map(_has_zero_byte, value.values()))
-    return isinstance(value, tuple) and any(map(_has_zero_byte, value))
+        return any(map(has_zero_byte, value)) or any(map(has_zero_byte, value.values()))
+    return isinstance(value, tuple) and any(map(has_zero_byte, value))

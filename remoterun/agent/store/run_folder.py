@@ -15,9 +15,9 @@
         environment.json  what was found for the environment, where the run's GPUs decide it
         source          manifest of the source tree
         left            manifest of what earlier attempts left, which lies over the source in the work tree
+        queue           the name of its queue, for one that waits in another than our own line (see running/queues/)
         machine         which machine took it, and supervises it (see machine.py)
         events          one JSON object a line: every state passed, with its time
-        withdrawn       it was taken back before it had started: the key of the run as which it goes on, and words
         ask-stop        a request to stop ({"grace": seconds}); ask-kill: to kill
         control/        what the command's wrapper reads, and a container can't write: wrapper.sh, command, stopping;
                         and the module remoterun_log, which is on the command's PYTHONPATH
@@ -59,6 +59,8 @@ from ..shared.files import (
     unless_held,
     write_whole,
 )
+from ..shared.follower import FollowedRun
+from ..shared.logs import LogFile
 from ..shared.measured import Progress
 from ..shared.records import decode, encode, from_json, to_json
 from ..shared.spec import ResolvedEnvironment, ResolvedMount, RunSpec, SpecError
@@ -77,7 +79,7 @@ LOCK_PATIENCE = 0.5
 """Seconds: who only checks for a supervisor holds its lock for an instant."""
 
 
-class RunFolder:
+class RunFolder(FollowedRun):
     """The paths of one run in a home, its events, and its locks. Making one touches nothing."""
 
     def __init__(self, path: str) -> None:
@@ -93,13 +95,14 @@ class RunFolder:
         self.environment_file = os.path.join(path, "environment.json")
         self.source_file = os.path.join(path, "source")
         self.left_file = os.path.join(path, "left")
+        self.queue_file = os.path.join(path, "queue")
         self.machine_file = os.path.join(path, "machine")
         self.events_file = os.path.join(path, "events")
         self.archived_file = os.path.join(path, "archived")
         self.refused_file = os.path.join(path, "refused")
         self.io = os.path.join(path, "io")
-        self.log, self.times_file = self.written("log")
-        self.err, _ = self.written("err")
+        self.log, self.times_file, _ = self.written("log")
+        self.err = self.written("err").path
         self.env_file = os.path.join(self.io, "env")
         self.control = os.path.join(path, "control")
         self.wrapper_file = os.path.join(self.control, "wrapper.sh")
@@ -119,7 +122,6 @@ class RunFolder:
         self.work = os.path.join(path, "work")
         self.outputs_file = os.path.join(path, "outputs")
         self.out = os.path.join(path, "out")
-        self.withdrawn_file = os.path.join(path, "withdrawn")
         self.stop_file = os.path.join(path, "ask-stop")
         self.kill_file = os.path.join(path, "ask-kill")
         self.lock_file = os.path.join(path, "supervisor.lock")
@@ -128,13 +130,25 @@ class RunFolder:
         self.supervision: Optional[int] = None
         """The descriptor of its lock, in the supervisor."""
 
-    def written(self, name: str) -> Tuple[str, str]:
-        """(the file of what the command writes, that of its times). `name`: "log", or "err" for its stderr, where the
-        spec has that apart."""
-        return os.path.join(self.io, name), os.path.join(self.path, name + ".times")
+    def written(self, name: str) -> LogFile:
+        """The file of what the command writes. `name`: "log", or "err" for its stderr, where the spec has that
+        apart."""
+        return LogFile(os.path.join(self.io, name), os.path.join(self.path, name + ".times"))
+
+    def log_file(self, name: str) -> LogFile:
+        """As `written`, with what an earlier host wrote. Raises `SpecError`."""
+        spec = self.spec()
+        return self.written(name)._replace(before=spec.log_before if name == "log" else spec.err_before)
 
     def exists(self) -> bool:
         return os.path.exists(self.spec_file)
+
+    def queue(self) -> str:
+        """The name of the queue that takes it to its supervisor; "" is our own line. Never changes."""
+        try:
+            return read_bytes(self.queue_file).decode()
+        except FileNotFoundError:
+            return ""
 
     def spec(self) -> RunSpec:
         """Raises `SpecError` for a damaged one."""
@@ -224,10 +238,7 @@ class RunFolder:
     def mounts(self) -> Tuple[ResolvedMount, ...]:
         """What is mounted, in the order of the spec. Raises `ValueError`, `FileNotFoundError`."""
         kind: Any = Tuple[ResolvedMount, ...]
-        try:
-            mounts: Tuple[ResolvedMount, ...] = decode(kind, read_bytes(self.mounts_file))
-        except FileNotFoundError:
-            mounts = from_json(kind, read_json(self.spec_file)["mounts"])  # of spec format 1
+        mounts: Tuple[ResolvedMount, ...] = decode(kind, read_bytes(self.mounts_file))
         return mounts
 
     def _saved(self, path: str, kind: Any, absent: Any) -> Any:
@@ -317,15 +328,6 @@ class RunFolder:
             return None
         except (ValueError, KeyError, TypeError):
             return 10.0
-
-    def withdrawn(self) -> Optional[Tuple[str, str]]:
-        """(the key of the run as which it goes on, words for its end) of a run that was taken back before it had
-        started; None for one that was not."""
-        try:
-            by, _, why = read_bytes(self.withdrawn_file).decode().partition(" ")
-        except FileNotFoundError:
-            return None
-        return by, why
 
     def kill_asked(self) -> bool:
         return os.path.exists(self.kill_file)

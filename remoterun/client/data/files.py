@@ -29,12 +29,12 @@ from remoterun.clouds.ledger.rented_runs import find_store
 from remoterun.connections import Connections
 from remoterun.errors import NotFound, UsageError
 from remoterun.model import Resource, Upload
-from remoterun.stores import Store, fetch, manifest_of, store_of
+from remoterun.stores import Store, store_of, tree_of
 from remoterun.transfer import Fetched, Progress
 
 if TYPE_CHECKING:
-    from remoterun.client.exports.film import Film
     from remoterun.client.exports.publishing import Publication
+    from remoterun.client.exports.report import Shown
     from remoterun.model_page import PageModel
     from remoterun.transfer import Conflict
 
@@ -50,8 +50,8 @@ class Files:
         where the first `*` stands. Raises `NotFound`."""
         below, pattern = split_pattern(resource)
         store, where = self._locate(below)
-        manifest, about = manifest_of(store, where, below)
-        return (matching(manifest, below, pattern) if pattern else manifest), about
+        tree = tree_of(store, where, below)
+        return (matching(tree.manifest, below, pattern) if pattern else tree.manifest), tree.about
 
     def copy(
         self,
@@ -122,14 +122,13 @@ class Files:
         except TreeError:
             raise NotFound(f"there is no {show(str(resource))}")
         store, where = self._locate(resource)
-        manifest, about = manifest_of(store, where, resource)
-        entry = next(iter(manifest.files), None)
-        if not about.single or entry is None:
+        tree = tree_of(store, where, resource)
+        entry = next(iter(tree.manifest.files), None)
+        if not tree.about.single or entry is None:
             raise UsageError(f"{show(str(resource))} is a folder")
         place = folder / (entry.digest or secrets.token_hex(16))
         if not place.exists():
-            download, name = store.download(where), store.machine.name
-            transfer.place(manifest, about, download, name, place, transfer.refuse, Progress())
+            tree.fetch(place, transfer.refuse, Progress())
         return place
 
     def _fetch(
@@ -143,7 +142,7 @@ class Files:
     ) -> Fetched:
         store, where = self._locate(resource)
         try:
-            return fetch(store, where, target, conflict, progress, into, choose)
+            return store.tree(where).fetch(target, conflict, progress, into, choose)
         except NotFound as error:
             if resource.kind == "runs" and where.key in error.message:
                 raise NotFound(f"run {where.number} was removed while it was copied", hint="remoterun ps") from None
@@ -196,31 +195,43 @@ class Files:
         libraries = pages.libraries(self._connections.config.home, note)
         return publishing.publish(model, card, libraries, folder)
 
-    def film(
-        self, number: int | str, target: Path, name: str = "", fps: float = 4, progress: Progress | None = None
-    ) -> Film:
-        """Write the diary of a run, or its groups with `name` in their names, into one HTML file, with a slider that
-        plays `fps` steps a second. Raises `NotFound`, `UsageError`, `HostError`, `TransferError`."""
-        from remoterun.client.exports.film import make_film
+    def report(
+        self,
+        numbers: Sequence[int | str],
+        write: Callable[[bytes], object],
+        name: str = "",
+        fps: float = 4,
+        progress: Progress | None = None,
+        *,
+        with_files: bool = True,
+    ) -> Shown:
+        """Give `write` an HTML file of these runs: what they were, their parameters, best values and curves, and their
+        diaries, or the groups of these with `name` in their names, with a slider that plays `fps` steps a second.
 
-        run = self._connections.registry.run(number)
+        Opens the machines that have the runs; where one can't be reached, what is known here. Raises `NotFound`,
+        `UsageError`, `HostError`, `TransferError`, all before the first byte."""
+        from remoterun.client.exports.report import report
+        from remoterun.client.runs.runs import Runs
 
-        def fetch_some(folder: Path, choose: transfer.Choice) -> None:
-            resource = Resource("runs", str(run.number))
-            self._fetch(resource, folder, transfer.refuse, progress or Progress(), True, choose)
+        def list_files(number: int) -> Manifest:
+            return self.list(Resource("runs", str(number)))[0] if with_files else Manifest([])
 
-        return make_film(run, fetch_some, target, name, fps)
+        def fetch_some(number: int, folder: Path, choose: transfer.Choice) -> None:
+            self._fetch(Resource("runs", str(number)), folder, transfer.refuse, progress or Progress(), True, choose)
+
+        runs = Runs(self._connections)
+        return report(runs, numbers, write, list_files, fetch_some, name, fps)
 
     def _fetch_model(self, resource: Resource, progress: Progress) -> PageModel:
         from remoterun import model_page as pages
 
         resource = self._connections.registry.numbered(resource)
         store, where = self._locate(resource)
-        listed, about = manifest_of(store, where, resource)
-        live = about.live
+        tree = tree_of(store, where, resource)
+        live = tree.about.live
         again = f"remoterun ls {resource}"
         try:
-            sub = pages.find((entry.path for entry in listed.entries if entry.kind == "f"), str(resource), again)
+            sub = pages.find((entry.path for entry in tree.manifest.entries if entry.kind == "f"), str(resource), again)
         except NotFound as error:
             if live:
                 error.hint = f"run {resource.name} goes on and may write one yet: `remoterun logs {resource.name}`"
@@ -233,7 +244,7 @@ class Files:
             def choose(manifest: Manifest, _: api.Tree) -> Manifest:
                 return Manifest([entry for entry in manifest.entries if entry.path in names])
 
-            fetch(store, where, folder, lambda _: True, progress, choose=choose)
+            store.tree(where).fetch(folder, lambda _: True, progress, choose=choose)
 
         return pages.refresh(name, folder, fetch_some, live=live)
 

@@ -18,8 +18,9 @@ from remoterun.client.data.upload_copies import absent, note_versions, restore_u
 from remoterun.clouds import ARCHIVE, front
 from remoterun.connections import Connections, home_gone
 from remoterun.errors import HomeMissing, HostError, NoLogin, NotFound, UsageError
+from remoterun.host_store import Arrange
 from remoterun.model import MachineType, Resource, Upload, check_upload_name
-from remoterun.stores import Arrange, Store, store_of
+from remoterun.stores import Store, store_of
 from remoterun.transfer import Progress, Sent
 
 
@@ -131,6 +132,14 @@ class Uploads:
             raise absent(registry, name)
         return [self._with_readers(upload) for upload in reversed(found)]
 
+    def known(self, name: str) -> Sequence[tuple[Upload, MachineType]]:
+        """The versions of an upload that are known here, the newest first, each with a machine that has it."""
+        return self._connections.registry.uploads.versions(name)
+
+    def readers(self, name: str) -> Mapping[str, Sequence[int]]:
+        """The numbers of the runs that read an upload, by the digest of what they read."""
+        return self._connections.registry.uploads.readers(name)
+
     def _with_readers(self, upload: Upload) -> Upload:
         readers = self._connections.registry.uploads.readers(upload.name)
         return replace(upload, runs=tuple(readers.get(upload.digest, ())))
@@ -214,7 +223,7 @@ class Uploads:
             if there:
                 newest = known[0][0].digest if known else ""
                 digest = newest if newest in [version.digest for version in there] else there[-1].digest
-                base, _ = store.manifest(ResourceRef("upload", target.name, digest=digest))
+                base = store.tree(ResourceRef("upload", target.name, digest=digest)).manifest
                 entries = {entry.path: entry for entry in base.entries}
 
             def with_added(more: Manifest) -> Manifest:

@@ -6,14 +6,14 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from functools import partial
 
 from remoterun import archive as archives
 from remoterun.agent.shared.spec import ResourceRef, RunSpec, SpecError
 from remoterun.agent.shared.states import Reason, RunState
-from remoterun.client.runs.handover import Earlier, HandOver, Private, Talk, hand_over, why_not_handed_over
+from remoterun.archive_store import place_of
+from remoterun.client.runs.handover import hand_over, why_not_handed_over
 from remoterun.client.runs.packages import Choice
-from remoterun.client.runs.preparing import Prepared
+from remoterun.client.runs.preparing import Prepared, Talk
 from remoterun.client.runs.reruns import OriginalRun, SavedTree, another_was_asked, original_of
 from remoterun.client.secrets import Secrets
 from remoterun.client.webhooks import addresses_again
@@ -23,7 +23,7 @@ from remoterun.clouds.ledger.planning import AgreedPlan, Plan
 from remoterun.connections import Connections
 from remoterun.errors import HostUnreachable, NotFound, UsageError
 from remoterun.model import Run
-from remoterun.stores import ArchiveStore, Store, place_of
+from remoterun.stores import Store, archive_store
 
 WORTH_IT = 120.0
 """Seconds before a run's deadline from which on it is not given another host."""
@@ -63,14 +63,13 @@ def start_next_attempt(
     """
     if run.renting is None:
         return None
-    archive = ArchiveStore(connections, archiving.machine_of(run))
+    archive = archive_store(connections, archiving.machine_of(run))
     original = _original(connections, run, archive)
     spec = original.spec
     given = [(name, values[name]) for name in original.variables if name in values]
     typed = original.values(original.variables, given, goes_on=True)
     secrets = Secrets(connections.config.home).variables(spec.secrets)
-    private = Private({**dict(typed), **secrets}, addresses_again(connections, spec.notify, values))
-    written = archives.runs.log_sizes(archive.archive, place_of(run))
+    log, err = archives.runs.log_sizes(archive.archive, place_of(run))
     plan = agreed or planning.agreed_before(planning.plan(connections, run.machine, _had(run)), run.renting.pay)
     now = time.time()
     ends = planning.deadline(run, plan, now) if agreed is None else now + plan.hours * 3600
@@ -79,7 +78,6 @@ def start_next_attempt(
     limit = _time_limit(run, spec)
     if limit < now + WORTH_IT:
         raise UsageError(f"run {run.number} has had the time of its --timeout", hint=f"remoterun rerun {run.number}")
-    earlier = Earlier(_outputs(run, archive), *written, limit)
     attempt = run.renting.attempt + 1
     later = replace(run.renting, attempt=attempt, attempts=max(attempt, run.renting.attempts), deadline=ends)
     later = later if agreed is None else replace(later, pay=agreed.price)
@@ -93,12 +91,18 @@ def start_next_attempt(
         tuple(mount.place for mount in spec.mounts),
         original.tree,
         Choice(original.request.framework),
+        spec.notify,
+        addresses_again(connections, spec.notify, values),
         again=spec.again,
+        plan=plan,
+        agreed=plan,
+        values={**dict(typed), **secrets},
+        outputs=_outputs(run, archive),
+        log_before=log,
+        err_before=err,
+        until=limit,
     )
-    how = HandOver(
-        prepared, spec.notify, lambda *_: private, partial(_give_up, connections, run), plan=plan, earlier=earlier
-    )
-    return hand_over(connections, taken, how, talk)
+    return hand_over(connections, taken, prepared, talk, lambda _, error: _give_up(connections, run, error))
 
 
 def _had(run: Run) -> set[str]:
@@ -134,7 +138,7 @@ def _give_up(connections: Connections, before: Run, error: BaseException) -> Non
 def _original(connections: Connections, run: Run, archive: Store) -> OriginalRun:
     """What was asked for, as the archive has it. Raises `UsageError` where that is not what this client asked for."""
     try:
-        details = archive.details(run.key)
+        details = archive.run(run.key).details()
         original = original_of(connections, run, archive, RunSpec.from_record(details.spec), details)
     except (NotFound, SpecError) as error:
         raise UsageError(f"run {run.number} can't go on: the archive does not have all of it ({error})")
@@ -146,10 +150,7 @@ def _original(connections: Connections, run: Run, archive: Store) -> OriginalRun
 def _outputs(run: Run, archive: Store) -> SavedTree | None:
     """What earlier attempts saved; None where they did not."""
     try:
-        where = ResourceRef("run", key=run.key)
-        manifest, _ = archive.manifest(where)
+        tree = archive.tree(ResourceRef("run", key=run.key))
     except UsageError:
         return None
-    return SavedTree(
-        archive, where, manifest, f"what run {run.number} has made", f"remoterun machines check {archive.machine.name}"
-    )
+    return SavedTree(tree, f"what run {run.number} has made", f"remoterun machines check {archive.machine.name}")

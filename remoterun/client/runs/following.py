@@ -8,25 +8,23 @@ import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from remoterun.agent.shared import api
 from remoterun.agent.shared.frames import Frame
+from remoterun.agent.shared.logs import LogReader, offset_of_tail
 from remoterun.agent.shared.protocol import Stream
 from remoterun.agent.shared.records import INTEGERS, from_json
-from remoterun.agent.shared.states import FINAL, HAND_OVER, Reason, RunEvent, RunState
+from remoterun.agent.shared.states import FINAL, HAND_OVER, RunEvent, RunState
+from remoterun.client.homes import find_store, record_status, renew
 from remoterun.client.occupancy import line_of
-from remoterun.client.runs.attempts import may_go_on, start_next_attempt
-from remoterun.client.runs.handover import Talk
-from remoterun.clouds.base import NoCapacity
-from remoterun.clouds.ledger.archiving import machine_of
-from remoterun.clouds.ledger.rented_runs import find_store, record_status, renew
+from remoterun.client.runs.preparing import Talk
 from remoterun.connections import RECONNECT_LEAST, RECONNECT_MOST, Connections
-from remoterun.errors import HostError, HostUnreachable
-from remoterun.log_cache import LogCache, LogWriter, content
+from remoterun.errors import HostError, HostUnreachable, RemoterunError
+from remoterun.host_store import HostStore
+from remoterun.log_cache import LogCache, LogWriter
 from remoterun.model import Run, check_time, event_fields
 from remoterun.session import understood
-from remoterun.stores import ArchiveStore, HostStore, Store, told
+from remoterun.stores import Store, archive_store, told
 
 SAVED_LOG_WAIT = 2.0
 """Seconds that a machine has to answer where the log is saved here, too."""
@@ -137,6 +135,7 @@ class Follower:
         self._closed = False
         self._may_rent = False
         """Whether the run went on when it was first seen: to read of one that was interrupted before rents nothing."""
+        self._renewing = threading.Lock()
         self._stream: Stream | None = None
         self._words: queue.Queue[str | None] = queue.Queue()
         """What a next host waits for; None at the end."""
@@ -155,14 +154,14 @@ class Follower:
             yield _end(run)
             return
         logs = LogCache(self._connections.config.home, self._connections.config.keep_logs)
-        saved = logs.find(run.key) if run.final and wanted.since is None else None
+        saved = run.final and wanted.since is None and logs.has(run.key)
         wait = wanted.wait if run.final or not wanted.live else None
         lost = False
         try:
-            run = _open(self._connections, run, SAVED_LOG_WAIT if saved is not None and wait is None else wait)
+            run = _open(self._connections, run, SAVED_LOG_WAIT if saved and wait is None else wait)
         except HostError as error:
-            if saved is not None:
-                yield from _from_here(run, saved, wanted, error)
+            if saved:
+                yield from _from_here(run, logs, wanted, error)
                 return
             if run.final or not self._goes_on_after(error):
                 raise
@@ -170,7 +169,7 @@ class Follower:
             lost = True
         with contextlib.ExitStack() as stack:
             whole = wanted.whole and not wanted.offset
-            writer = stack.enter_context(LogWriter(logs, run.key)) if whole and saved is None else None
+            writer = stack.enter_context(LogWriter(logs, run.key)) if whole and not saved else None
             yield from self._live(run, lost, writer)
 
     def _live(self, run: Run, lost: bool, writer: LogWriter | None) -> Iterator[Item]:
@@ -216,10 +215,10 @@ class Follower:
         """What the home of a run reports that is new; None for what only moves `at`."""
         connections, wanted = self._connections, self._wanted
         at.run, store = find_store(connections, at.run)
-        at.bucket = (store.machine.bucket or "") if isinstance(store, ArchiveStore) else ""
+        at.bucket = store.machine.bucket or ""
         if isinstance(store, HostStore):
             at.run = renew(connections, at.run, store.session)
-        for part in store.follow(at.rest(wanted, store), self._stopped, self._opened):
+        for part in store.run(at.run.key).follow(at.rest(wanted, store), self._stopped, self._opened):
             if isinstance(part, api.Followed):
                 at.run = record_status(connections, at.run, told(store, part.status))
                 return
@@ -228,10 +227,16 @@ class Follower:
                 at.start(part, store)
                 if wanted.whole:
                     yield from _earlier(connections, at, before, self._stopped)
-            if "event" in part.header and not part.header.get("past") and isinstance(store, HostStore):
-                now = store.statuses([at.run.key]).runs if at.run.renting else []  # its grant may be refused, or end
-                at.run = renew(connections, at.run, store.session, now[0] if now else None)
+            is_news = "event" in part.header and not part.header.get("past")
+            if is_news and at.run.renting is not None and isinstance(store, HostStore):
+                threading.Thread(target=self._renew, args=(at.run, store), daemon=True).start()
             yield at.after(part, _item(connections, at.run, part, store))
+
+    def _renew(self, run: Run, store: HostStore) -> None:
+        """On a thread of its own: the permission of a rented host may be refused, or end."""
+        with self._renewing, contextlib.suppress(RemoterunError):
+            run, now = self._connections.registry.run(run.number), store.statuses([run.key]).runs
+            renew(self._connections, run, store.session, now[0] if now else None)
 
     def _opened(self, stream: Stream) -> None:
         self._stream = stream
@@ -242,19 +247,16 @@ class Follower:
         return self._wanted.live and error.passing
 
     def _further(self, run: Run) -> Generator[Item, None, Run | None]:
-        """Where a run that was followed to the end on its host goes on: on its next host, or as the run as which it was
-        moved; None where it does not. Blocks while it is handed over."""
-        registry, followed = self._connections.registry, (run.key, run.attempt)
-        number = run.number
-        if run.reason is Reason.MOVED:
-            number = (registry.repeats(run)[1] or [number])[0]
+        """Where a run that was followed to the end on its host goes on: on its next host; None where it does not.
+        Blocks while it is handed over."""
+        registry, attempt = self._connections.registry, run.attempt
         while not self._closed:
-            now = registry.run(number)
+            now = registry.run(run.number)
             if now.state in HAND_OVER and not registry.abandoned(now):  # by another client
                 self._stopped.wait(TURN)
-            elif now.placed is not None and (now.key, now.attempt) != followed:
+            elif now.placed is not None and now.attempt != attempt:
                 return now
-            elif not (self._may_rent and may_go_on(now, time.time())):
+            elif not (self._may_rent and _may_go_on(now)):
                 return None
             else:
                 taken = yield from self._next_attempt(now)
@@ -264,6 +266,9 @@ class Follower:
 
     def _next_attempt(self, run: Run) -> Generator[Item, None, Run | None]:
         """`start_next_attempt`, with what it waits for; None where the run has to be inspected again."""
+        from remoterun.client.runs.attempts import start_next_attempt
+        from remoterun.clouds.base import NoCapacity
+
         assert run.renting is not None
         yield Note("attempt", f"attempt {run.renting.attempt + 1} of {run.renting.attempts}")
         done: list[Run | None] = []
@@ -288,6 +293,14 @@ class Follower:
         return done[0] if done else None
 
 
+def _may_go_on(run: Run) -> bool:
+    if run.renting is None:
+        return False
+    from remoterun.client.runs.attempts import may_go_on
+
+    return may_go_on(run, time.time())
+
+
 def _open(connections: Connections, run: Run, wait: float | None) -> Run:
     """Connect to where a run is read; the run as that is known then. Raises `HostError`."""
     answer = connections.ask_all({run.host: lambda: find_store(connections, run)}, wait)[run.host]
@@ -296,15 +309,17 @@ def _open(connections: Connections, run: Run, wait: float | None) -> Run:
     return answer[0]
 
 
-def _from_here(run: Run, saved: Path, wanted: Wanted, error: HostError) -> Iterator[Item]:
+def _from_here(run: Run, logs: LogCache, wanted: Wanted, error: HostError) -> Iterator[Item]:
     """The log that was saved here, and the end of the run as it is recorded. Raises `error` if it can't be read."""
     yield Note("kept", error.message)
-    try:
-        pieces = [LogBytes(0, data, stderr=stderr) for data, stderr in content(saved, wanted.tail)]
-    except OSError:
-        raise error from None
-    if wanted.log:
-        yield from pieces
+    for name in ("log", "err") if wanted.log else ():
+        try:
+            log = logs.log_file(run.key, name)
+            start = 0 if wanted.tail is None else offset_of_tail(log, wanted.tail)
+            for piece in LogReader(log, start, False).pieces(ended=True):
+                yield LogBytes(piece.offset, piece.data, stderr=name == "err")
+        except OSError:
+            raise error from None
     yield _end(run)
 
 
@@ -361,9 +376,7 @@ class _Position:
         return item
 
     def go_on(self, run: Run) -> None:
-        """The run has another host, or goes on as another run."""
-        if run.key != self.run.key:
-            self.log = self.err = 0
+        """The run has another host."""
         self.run, self.events, self.started, self.ended, self.fresh = run, 0, True, False, True
 
 
@@ -374,9 +387,11 @@ def _earlier(
     end = at.log, at.err
     if begin >= end:
         return
-    archive = ArchiveStore(connections, machine_of(at.run))
+    from remoterun.clouds.ledger.archiving import machine_of
+
+    archive = archive_store(connections, machine_of(at.run))
     asked = api.Follow(at.run.key, begin[0], follow=False, err=begin[1])
-    for part in archive.follow(asked, stopped, lambda _: None):
+    for part in archive.run(at.run.key).follow(asked, stopped, lambda _: None):
         if isinstance(part, api.Followed) or "event" in part.header:
             continue  # it may be one of an earlier attempt
         item = _item(connections, at.run, part, archive)
