@@ -33,7 +33,7 @@ from remoterun.clouds.base import Identity, Leftover, Offer, RentedHost
 from remoterun.clouds.ledger.planning import Plan
 from remoterun.config import Config
 from remoterun.errors import HostUnreachable, RemoterunError, UsageError
-from remoterun.model import HostUse, MachineType, Renting, Run, Upload, UploadCopy
+from remoterun.model import HostUse, MachineType, Rental, Renting, Run, Upload, UploadCopy
 from remoterun.session import translate
 from remoterun.transfer import Fetched, Progress
 from tests.workshop import until
@@ -73,7 +73,7 @@ DETAILS: dict[str, Any] = {
 OFFER = Offer(EVIL, EVIL, EVIL, 4, 16.0, 1, EVIL, 16.0, price=0.5, priced=EVIL)
 RENTED = RentedHost(EVIL, EVIL, EVIL, OFFER, 1.0, 2.0, number=3, owner=EVIL)
 LEFTOVER = Leftover(EVIL, EVIL, EVIL, 1.0, bytes=5)
-PLAN = Plan(MACHINE, (OFFER,), 24.0, 600.0, 2, instead=EVIL)
+PLAN = Plan(replace(MACHINE, rental=Rental("aws", (EVIL,))), (OFFER,), 24.0, 600.0, 2, instead=EVIL)
 CHECKS = [MachineCheck(EVIL, ok, EVIL, f"{EVIL}\n{EVIL}") for ok in (True, False, None)]
 USES = [Use(kind, EVIL, 5, 5, None, about) for kind, about in {
     "upload": {"versions": [{"files": 1, "size": 1}]}, "run": {"state": EVIL, "log": 3},
