@@ -305,8 +305,8 @@ class TestWhatIsNotData:
         write_files(folder, {"data": b"abc"})
         with Client(config.Config(folder / "home", "evil", {"evil": machine})) as client:
             run = client.registry.add_run("k" * 26, machine, "true", 1.0)
-            run = client.registry.place(run, machine, "evil")
-            run = client.registry.move(run, RunState.QUEUED, 2.0)
+            run = client.registry.set_host(run, machine, "evil")
+            run = client.registry.change_state(run, RunState.QUEUED, 2.0)
             frames, result = data.draw(answers(run.key))
 
             def handler(stream: Stream, op: str, arguments: dict[str, Any]) -> None:
@@ -373,7 +373,7 @@ class TestAnotherClock:
 
         with Client(config.Config(folder / "home", "evil", {"evil": machine})) as client:
             run = client.registry.add_run("k" * 26, machine, "true", now - 40)
-            client.registry.place(run, machine, "evil")
+            client.registry.set_host(run, machine, "evil")
             client.connections._sessions[machine] = Session(machine, FakeHost(handler, now + skew))
             assert abs(client.connections._sessions[machine].clock_skew - skew) < 60
             for seen in (*client.runs.list(), client.runs.get(1), client.registry.run(1)):

@@ -18,7 +18,7 @@ from remoterun.agent.shared.states import RunState, RunStatus
 from remoterun.cli.render import run_views
 from remoterun.cli.render.machine_views import plan_lines
 from remoterun.cli.render.terminal import dollars, hourly, hours, when
-from remoterun.client.runs.placement import rented_with
+from remoterun.client.runs.placement import rented_with, with_wishes
 from remoterun.clouds.aws import acquire, catalogue
 from remoterun.clouds.base import NOT_MADE, Offer, RentedHost, Roles
 from remoterun.clouds.ledger import renting
@@ -270,12 +270,12 @@ def test_a_limit_that_pays_for_no_more_than_a_boot_is_refused() -> None:
 
 def test_options_of_the_run_win_and_are_refused_for_machines_of_ones_own() -> None:
     request = RunRequest("true", spot=True, max_hours=2.0)
-    assert renting.asked(
-        replace(T4, rental=Rental("aws", ("x.y",), max_hours=9.0, disk=100)), request
-    ).rental == Rental("aws", ("x.y",), spot=True, max_hours=2.0, disk=100)
+    assert with_wishes(replace(T4, rental=Rental("aws", ("x.y",), max_hours=9.0, disk=100)), request).rental == Rental(
+        "aws", ("x.y",), spot=True, max_hours=2.0, disk=100
+    )
     with pytest.raises(UsageError, match="`--spot` is for machines that are rented, and `box` is not"):
-        renting.asked(MachineType("box", host="me@box"), request)
-    assert renting.asked(T4, RunRequest("true")) is T4
+        with_wishes(MachineType("box", host="me@box"), request)
+    assert with_wishes(T4, RunRequest("true")) is T4
 
 
 def test_what_a_run_may_cost_is_for_all_its_attempts() -> None:
@@ -331,7 +331,7 @@ class TestRecords:
     def a_run(self, registry: Registry) -> Run:
         run = registry.add_run("k" * 26, T4, "true", 100.0)
         host = HostUse("rr-k-1", "i-1", "g4dn.xlarge", "us-east-1a", 0.5, began=100.0)
-        return registry.rent(run, Renting(deadline=1000.0, attempts=3, bucket="s3://b", hosts=(host,)))
+        return registry.save_renting(run, Renting(deadline=1000.0, attempts=3, bucket="s3://b", hosts=(host,)))
 
     def test_what_is_known_of_hosts_comes_back(self, registry: Registry) -> None:
         run = self.a_run(registry)
@@ -343,15 +343,15 @@ class TestRecords:
         assert ended.cost(time.time()) == pytest.approx(0.25)
 
     def test_what_an_earlier_host_says_changes_nothing(self, registry: Registry) -> None:
-        first = registry.move(self.a_run(registry), RunState.INTERRUPTED, 200.0)
+        first = registry.change_state(self.a_run(registry), RunState.INTERRUPTED, 200.0)
         assert first.renting is not None
         registry.next_attempt(first, replace(first.renting, attempt=2), 300.0)
-        registry.see(first, RunStatus(first.key, RunState.INTERRUPTED), 301.0)
-        registry.move(first, RunState.INTERRUPTED, 302.0)
+        registry.update(first, RunStatus(first.key, RunState.INTERRUPTED), 301.0)
+        registry.change_state(first, RunState.INTERRUPTED, 302.0)
         assert registry.run(first.number).state is RunState.PROVISIONING
 
     def test_a_run_that_has_not_been_interrupted_is_not_taken_up(self, registry: Registry) -> None:
-        run = registry.move(self.a_run(registry), RunState.RUNNING, 200.0)
+        run = registry.change_state(self.a_run(registry), RunState.RUNNING, 200.0)
         assert run.renting is not None
         assert registry.next_attempt(run, replace(run.renting, attempt=2), 300.0) is None
 

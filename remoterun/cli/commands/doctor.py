@@ -34,10 +34,10 @@ from remoterun.session import understood
 
 if TYPE_CHECKING:
     from remoterun.client import Client
-    from remoterun.client.upkeep.upkeep import Checked, Collected, Usage
+    from remoterun.client.upkeep.upkeep import Checked, Collected, HomeUsage
 
 
-A = TypeVar("A", "Examined", "Checked", "Collected", "Usage")
+A = TypeVar("A", "Examined", "Checked", "Collected", "HomeUsage")
 Machine = Annotated[
     str | None,
     typer.Argument(

@@ -22,7 +22,7 @@ from remoterun.errors import LinkLost, UsageError
 from remoterun.parsing import command_text
 
 if TYPE_CHECKING:
-    from remoterun.client.live.live import Program
+    from remoterun.client.live.live import RemoteProgram
 
 ShellCommand = Annotated[
     list[str] | None,
@@ -72,7 +72,7 @@ def terminal_here() -> tuple[str, tuple[int, int]]:
     return kind if re.fullmatch(r"[A-Za-z0-9._+-]{1,64}", kind) else "dumb", _size()
 
 
-def converse(program: Program, terminal: bool) -> int:
+def converse(program: RemoteProgram, terminal: bool) -> int:
     """Connect stdin, stdout and stderr to a program until it ends; its exit status.
 
     With a `terminal`, every key goes to the program, ^C too, and the terminal is as it was before when this ends.
@@ -94,7 +94,7 @@ def converse(program: Program, terminal: bool) -> int:
     return program.code
 
 
-def _send(program: Program, terminal: bool) -> None:
+def _send(program: RemoteProgram, terminal: bool) -> None:
     """What comes on stdin, its end, and the terminal's new sizes, until the process ends; on a thread of its own."""
     size: tuple[int, int] | None = None
     while True:
