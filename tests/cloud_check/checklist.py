@@ -172,7 +172,7 @@ class Checklist:
     def timer(self) -> str:
         token, units = tag(self._host(), "token"), ("remoterun-last-resort.timer", "remoterun-watch.service")
         for unit in units:
-            state = self._user.ssh(token, token, f"systemctl is-active {unit}").stdout.strip()
+            state = self._user.ssh(token, token, f"sudo -n systemctl is-active {unit}").stdout.strip()
             require(state == "active", f"{unit} is {state}")
         return ", ".join(units)
 
