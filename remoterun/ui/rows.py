@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 from remoterun.agent.shared.records import to_json
 from remoterun.agent.shared.states import RunState
 from remoterun.client.data.metrics import outlook, parameters
+from remoterun.clouds.base import RentedHost
 from remoterun.model import Run, Upload
 
 if TYPE_CHECKING:
     from remoterun.client.occupancy import MachineStatus
-    from remoterun.clouds.base import RentedHost
 
 LONGEST = 1000
 """Characters of a text that a row has."""
