@@ -8,12 +8,13 @@ A test that asks for `recorded` hands it what was printed. After the test's last
 from __future__ import annotations
 
 import difflib
+import json
 import re
 import shlex
 import socket
 import subprocess
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -23,19 +24,43 @@ ROOT = Path(__file__).parent
 FOLDER = ROOT / "recorded"
 Done = subprocess.CompletedProcess[str]
 
-PATHS = [(r"{}(?:/popen-gw\d+)?/[\w.\[\]-]+", "<tmp>"), (re.escape(str(ROOT.parent)), "<repo>")]
+PATHS = [
+    (r"{}(?:/popen-gw\d+)?/[\w.\[\]-]+", "<tmp>"),
+    (re.escape(str(ROOT.parent)), "<repo>"),
+    (r"\b(today|tomorrow|yesterday) \d\d:\d\d", "<moment>"),
+    (r"\b\d+ d \d+ h ago", "<time> ago"),
+    (r"(?<=is not TOML: ).*", "<why>"),  # each Python has words of its own
+]
+"""For where and when any test runs."""
 MARKS = [
     (r"\b[0-9a-hjkmnp-tv-z]{26}\b", "<key>"),
     (r"SHA256:[\w+/]{20,}", "SHA256:<key>"),
     (r"\b(?=[a-f]*\d)(?=\d*[a-f])[0-9a-f]{7,64}\b", "<hash>"),
     (r"\b\d{4}-\d\d-\d\d([ T]\d\d:\d\d(:\d\d)?(\.\d+)?Z?)?", "<time>"),
-    (r"\b\d+(\.\d+)? (ms|s|min|h|days?|[kMG]?B/s)\b( \d+ (s|min|h)\b)?", "<time>"),
+    (r"(\b\d+\.\d+|(?<=after )\d+) (ms|s|min)\b( \d+ s\b)?", "<time>"),  # such as `in 2 s` is what somebody set
+    (r"\b\d+(\.\d+)? ?(s|m|min|h|d|seconds?|minutes?)( \d+ s)? ago\b", "<time> ago"),
+    (r"\b\d+(\.\d+)? [kKMG]?B/s\b", "<rate>"),
     (r"(127\.0\.0\.1|localhost|\[::1\])(:| port )\d{4,5}\b", r"\1\2<port>"),
     (rf"(?<=@){re.escape(socket.gethostname())}\b", "<host>"),
     (r" {2,}", "  "),  # columns are as wide as what stands in them
 ]
 """For what depends on the machine, the moment and the order of tests. Unit tests, in which nothing does, keep all but
 paths as they are."""
+
+
+MESSAGE = re.compile(r"^error: (.*)$", re.MULTILINE)
+HINT = re.compile(r"^hint: (.*)$", re.MULTILINE)
+TRACEBACK = re.compile("Traceback|has a fault")
+
+
+def checked(done: Done) -> Done:
+    """A command that was refused in the way that every one is."""
+    assert done.returncode in (2, 125) and not TRACEBACK.search(done.stderr), done.stderr
+    assert done.stdout == "", "an error is not data"
+    said = MESSAGE.search(done.stderr)
+    assert said and not said[1].endswith("."), f"no full stop: {done.stderr}"
+    assert len(HINT.findall(done.stderr)) <= len(MESSAGE.findall(done.stderr)), f"two hints: {done.stderr}"
+    return done
 
 
 class Recorded:
@@ -64,7 +89,11 @@ class Recorded:
         self._marks.insert(len(PATHS), (rf"{before}{number}(?!\w)", rf"\1<{name}>"))
 
     def same(self, text: object, name: str = "") -> None:
-        """This was said; `name` is its case, if there are several."""
+        """This was said; `name` is its case, if there are several. Of an error, all that it has for its reader."""
+        if isinstance(text, BaseException):
+            parts = {part: getattr(text, part, None) for part in ("code", "evidence", "hint")}
+            rest = [f"{part}: {value}" for part, value in parts.items() if value]
+            text = "\n".join([f"{type(text).__name__}: {text}", *rest])
         shown = "".join(each if each.isprintable() or each == "\n" else f"\\x{ord(each):02x}" for each in str(text))
         for pattern, mark in self._marks:
             shown = re.sub(pattern, mark, shown, flags=re.MULTILINE)
@@ -75,18 +104,12 @@ class Recorded:
         for name, text in texts.items():
             self.same(text, name)
 
-    def error(self, error: BaseException, name: str = "") -> None:
-        """An error with all that it has for its reader."""
-        parts = {part: getattr(error, part, None) for part in ("evidence", "hint")}
-        rest = [f"{part}: {value}" for part, value in parts.items() if value]
-        self.same("\n".join([f"{type(error).__name__}: {error}", *rest]), name)
-
     @contextmanager
     def raises(self, kind: type[BaseException], name: str = "") -> Iterator[None]:
         """As pytest.raises, and the error is recorded."""
         with pytest.raises(kind) as caught:
             yield
-        self.error(caught.value, name)
+        self.same(caught.value, name)
 
     def done(self, words: tuple[str, ...], done: Done) -> None:
         """A command has ended: what it wrote to stdout, behind 1|, and to stderr, behind 2|."""
@@ -108,11 +131,24 @@ class Recorded:
 
         return heard
 
+    def refused(self, run: Callable[..., Any], status: int, *words: str, **options: Any) -> Done:
+        """Run a command that has to be refused with this status."""
+        done: Done = self.commands(run)(*words, status=status, **options)
+        return checked(done)
+
     def play(self, run: Callable[..., Any]) -> None:
-        """Run the command lines that stand in the file, each behind `$ remoterun`: new ones are written there."""
+        """Run the command lines that stand in the file, each behind `$ remoterun`: a new one is written there."""
         for line in re.findall(r"^\$ remoterun (.*)$", self.file.read_text(), re.MULTILINE):
             words = tuple(shlex.split(line))
             self.done(words, run(*words, status=None))
+
+    def cases(self, say: Callable[[str], object], error: type[BaseException] | None = None) -> None:
+        """What `say` answers to each title that stands in the file behind `==`, or the error that it has to raise. A
+        title in double quotes is JSON, for text of several lines."""
+        for title in re.findall(r"^== (.*)$", self.file.read_text(), re.MULTILINE):
+            text = json.loads(title) if title.startswith('"') else title
+            with nullcontext() if error is None else self.raises(error, title):
+                self.same(say(text), title)
 
     def compare(self) -> None:
         """The end of the test."""

@@ -6,7 +6,6 @@ from __future__ import annotations
 import contextlib
 import getpass
 import os
-import re
 import shutil
 import socket
 import sqlite3
@@ -22,31 +21,9 @@ from tests.commands import REMOTERUN
 from tests.conftest import require
 from tests.e2e.conftest import Place, make_place
 from tests.lab import Lab, LabHost
-from tests.recorder import Done, Recorded
+from tests.recorder import HINT, TRACEBACK, Done, Recorded, checked
 from tests.sshd import Keys, Server, make_keys, starter
 from tests.workshop import until
-
-MESSAGE = re.compile(r"^error: (.*)$", re.MULTILINE)
-TRACEBACK = re.compile("Traceback|has a fault")
-HINT = re.compile(r"^hint: (.*)$", re.MULTILINE)
-
-
-def refused(recorded: Recorded, place: Place, status: int | None, *words: str, **options: Any) -> Done:
-    """Run a command that has to be refused; what it says is recorded."""
-    done: Done = recorded.commands(place.run)(*words, status=status, **options)
-    return checked(done)
-
-
-def checked(done: Done) -> Done:
-    """A command that was refused in the way that every one is."""
-    assert done.returncode in (2, 125) and not TRACEBACK.search(done.stderr), done.stderr
-    assert done.stdout == "", "an error is not data"
-    said = MESSAGE.search(done.stderr)
-    assert said and not said[1].endswith("."), f"no full stop: {done.stderr}"
-    assert len(HINT.findall(done.stderr)) <= len(MESSAGE.findall(done.stderr)), (
-        f"two hints are one too many: {done.stderr}"
-    )
-    return done
 
 
 def held(place: Place) -> dict[str, Any]:
@@ -116,7 +93,7 @@ def test_what_is_refused_before_anything_is_sent_gets_no_number(failing: Place, 
 
 
 def test_a_run_whose_mount_is_not_in_the_upload_is_recorded_as_failed(failing: Place, recorded: Recorded) -> None:
-    refused(recorded, failing, 2, *RUN, "-m", "uploads/doom/nope:x", "true")
+    recorded.refused(failing.run, 2, *RUN, "-m", "uploads/doom/nope:x", "true")
     run = failing.newest()
     assert (run["state"], run["ended"]) == ("failed", None) and "no `uploads/doom/nope`" in run["message"]
 
@@ -156,11 +133,11 @@ def test_hosts_that_let_nobody_in(failing: Place, sshd: tuple[Server, Keys], rec
         return {"REMOTERUN_SSH_CONFIG": str(server.config(**changed))}
 
     run = (*RUN, "-t", "box", "true")
-    refused(recorded, failing, 125, *run, env=try_it(UserKnownHostsFile="/dev/null"))
+    recorded.refused(failing.run, 125, *run, env=try_it(UserKnownHostsFile="/dev/null"))
     other = server.folder / "changed"
     other.write_text(f"[127.0.0.1]:{server.port} {Path(f'{keys.other}.pub').read_text()}")
-    refused(recorded, failing, 125, *run, env=try_it(UserKnownHostsFile=str(other)))
-    refused(recorded, failing, 125, *run, env=try_it(IdentityFile=str(keys.other)))
+    recorded.refused(failing.run, 125, *run, env=try_it(UserKnownHostsFile=str(other)))
+    recorded.refused(failing.run, 125, *run, env=try_it(IdentityFile=str(keys.other)))
     assert made(failing) == before
     recorded.commands(failing.run)("doctor", "box", status=1, env=try_it(IdentityFile=str(keys.other)))
 
@@ -170,7 +147,7 @@ def test_a_host_without_python(failing: Place, sshd: tuple[Server, Keys], record
     env = {"REMOTERUN_SSH_CONFIG": str(server.config())}
     failing.run("machines", "add", "snake", "box", "--python", "no-such-python")
     before = made(failing)
-    refused(recorded, failing, 125, *RUN, "-t", "snake", "true", env=env)
+    recorded.refused(failing.run, 125, *RUN, "-t", "snake", "true", env=env)
     assert made(failing) == before
     recorded.commands(failing.run)("doctor", "snake", status=1, env=env)
     failing.run("machines", "rm", "snake")
@@ -184,7 +161,7 @@ def test_a_broken_configuration(place: Place, text: str, recorded: Recorded) -> 
     home = Path(place.env["REMOTERUN_HOME"])
     home.mkdir()
     (home / "config.toml").write_bytes(os.fsencode(text))
-    refused(recorded, place, 2, "ps")
+    recorded.refused(place.run, 2, "ps")
     assert [path.name for path in home.iterdir()] == ["config.toml"]
     assert (home / "config.toml").read_bytes() == os.fsencode(text)
 
@@ -193,7 +170,7 @@ def test_a_default_that_is_gone(place: Place, recorded: Recorded) -> None:
     home = Path(place.env["REMOTERUN_HOME"])
     home.mkdir()
     (home / "config.toml").write_text('default = "gone"')
-    refused(recorded, place, 2, *RUN, "true")
+    recorded.refused(place.run, 2, *RUN, "true")
     place.run("machines", "default", "local")
     place.run("run", "--dry-run", "true")
 
@@ -202,10 +179,10 @@ def test_a_home_that_is_none(place: Place, tmp_path: Path, recorded: Recorded) -
     file = tmp_path / "file"
     file.write_text("precious")
     for words in (("ps",), (*RUN, "true"), ("machines", "add", "x", "local"), ("ls",)):
-        refused(recorded, place, 2, *words, env={"REMOTERUN_HOME": str(file)})
+        recorded.refused(place.run, 2, *words, env={"REMOTERUN_HOME": str(file)})
     for words, status in ((("ps",), 125), (("upload", "notes.txt", "--name", "x"), 125),
                           (("machines", "add", "x", "local"), 2)):  # fmt: skip
-        refused(recorded, place, status, *words, env={"REMOTERUN_HOME": "/proc/nope"})
+        recorded.refused(place.run, status, *words, env={"REMOTERUN_HOME": "/proc/nope"})
     assert file.read_text() == "precious"
 
 
@@ -215,11 +192,11 @@ def test_a_registry_that_is_none(place: Place, recorded: Recorded) -> None:
     registry = home / "registry.db"
     registry.write_text("not a database, but precious")
     for words in (("ps",), (*RUN, "true"), ("rm", "runs/1")):
-        refused(recorded, place, 125, *words)
+        recorded.refused(place.run, 125, *words)
     assert registry.read_text() == "not a database, but precious"
     registry.unlink()
     registry.mkdir()
-    refused(recorded, place, 125, "ps")
+    recorded.refused(place.run, 125, "ps")
     place.env["_REMOTERUN_COMPLETE"] = "complete_bash"
     done = place.run(env={"COMP_WORDS": "remoterun logs ", "COMP_CWORD": "2"})
     assert done.stderr == "", "completion never disturbs the line that is typed"
@@ -227,13 +204,13 @@ def test_a_registry_that_is_none(place: Place, recorded: Recorded) -> None:
 
 def test_no_git(still: Place, tmp_path: Path, recorded: Recorded) -> None:
     empty = {"PATH": str(tmp_path)}
-    refused(recorded, still, 125, *RUN, "true", env=empty)
+    recorded.refused(still.run, 125, *RUN, "true", env=empty)
     still.run("run", "--dry-run", "--no-git", "true", env=empty)
 
 
 def test_no_repository(still: Place, tmp_path: Path, recorded: Recorded) -> None:
     (tmp_path / "notes").write_text("one's own")
-    refused(recorded, still, 2, "run", "true", cwd=tmp_path)
+    recorded.refused(still.run, 2, "run", "true", cwd=tmp_path)
 
 
 def test_repositories_in_a_bad_way(still: Place, tmp_path: Path, recorded: Recorded) -> None:
@@ -245,7 +222,7 @@ def test_repositories_in_a_bad_way(still: Place, tmp_path: Path, recorded: Recor
     git("init", "-q", "cut")
     (tmp_path / "cut" / ".git" / "index").write_bytes(b"")
     for folder in ("bare", "cut"):
-        refused(recorded, still, 125, *RUN, "true", cwd=tmp_path / folder)
+        recorded.refused(still.run, 125, *RUN, "true", cwd=tmp_path / folder)
     assert held(still) == before
     git("init", "-q", "locked")
     (tmp_path / "locked" / ".git" / "index.lock").touch()
@@ -283,10 +260,10 @@ def mounted(folder: Path, options: str) -> Iterator[Path]:
 
 def test_copies_onto_a_full_disk_and_a_read_only_one(still: Place, tmp_path: Path, recorded: Recorded) -> None:
     with mounted(tmp_path / "small", "size=16k") as small:
-        refused(recorded, still, 125, "cp", "uploads/doom", f"{small}/here")
+        recorded.refused(still.run, 125, "cp", "uploads/doom", f"{small}/here")
         assert not list(small.iterdir()), "no folder, no half file, no temporary file"
     with mounted(tmp_path / "fixed", "ro") as fixed:
-        refused(recorded, still, 125, "cp", "uploads/doom", f"{fixed}/here")
+        recorded.refused(still.run, 125, "cp", "uploads/doom", f"{fixed}/here")
 
 
 # -- runs, at the wrong time
@@ -300,8 +277,8 @@ def test_stop_kill_and_rm_at_the_wrong_time(shared: Place, recorded: Recorded) -
     recorded.run(int(number) + 1, "next run")
     run = recorded.commands(shared.run)
     until(lambda: shared.run("logs", number, "--no-follow").stdout == "on\n")
-    refused(recorded, shared, 2, "rm", f"runs/{number}")
-    refused(recorded, shared, 2, *RUN, "-t", "plain", "-m", f"runs/{number}:x", "true")
+    recorded.refused(shared.run, 2, "rm", f"runs/{number}")
+    recorded.refused(shared.run, 2, *RUN, "-t", "plain", "-m", f"runs/{number}:x", "true")
     assert shared.newest()["state"] == "failed"
     for words in (("stop", "--grace", "10m"), ("stop",), ("kill",)):
         run(*words, number)
@@ -309,7 +286,7 @@ def test_stop_kill_and_rm_at_the_wrong_time(shared: Place, recorded: Recorded) -
     for word in ("stop", "kill"):
         run(word, number)
     shared.run("rm", f"runs/{number}")
-    refused(recorded, shared, 2, "rm", f"runs/{number}")
+    recorded.refused(shared.run, 2, "rm", f"runs/{number}")
 
 
 def test_no_docker(place: Place, recorded: Recorded) -> None:
