@@ -11,10 +11,11 @@ import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from remoterun.agent.shared.files import read_settings, write_whole
 from remoterun.agent.shared.machines import AUTO, CAPABILITIES
+from remoterun.agent.shared.records import Record
 from remoterun.errors import AlreadyExists, ConfigError, NotFound, RemoterunError, UsageError
 from remoterun.model import MachineType, Rental
 from remoterun.parsing import known_words, parse_duration, toml
@@ -34,7 +35,7 @@ _KEYS: Kinds = {
 }
 
 
-class Setting(NamedTuple):
+class Setting(Record):
     """A key of a machine in config.toml, which is an option of `machines add`, too."""
 
     kinds: tuple[type, ...]

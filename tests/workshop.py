@@ -213,7 +213,7 @@ class Place:
     def until_final(self, key: str, seconds: float = 60) -> dict[str, Any]:
         return self.until_state(key, *FINAL, seconds=seconds)
 
-    def end(self, key: str, how: str) -> api.Asked:
+    def end(self, key: str, how: str) -> api.Acknowledgement:
         """`how`: "stop" or "kill"."""
         if how == "stop":
             return self.session.ask(api.stop, api.EndRun(key))

@@ -49,7 +49,7 @@ def serve(home: Home, idle: Callable[[], None] = lambda: None) -> int:
         with contextlib.suppress(OSError):  # no pipe, or no Linux
             fcntl.fcntl(end, _F_SETPIPE_SZ, PIPE)
     server = Server(home)
-    presence = supervision.Presence(home)
+    presence = supervision.ClientPresence(home)
     supervision.ensure_keeper(home)
     supervision.revive(home, ended=True)
     make_room(home)

@@ -87,7 +87,7 @@ def _about(archive: Archive, folder: str, used: float) -> dict[str, Any]:
 
 
 @dataclass
-class Freed:
+class Deleted:
     """A kind of thing that was deleted, or would be: "versions", "blobs" or "images"; or, with `why`, was not yet."""
 
     kind: str
@@ -100,7 +100,7 @@ class Freed:
         self.count, self.bytes = self.count + 1, self.bytes + size
 
 
-def collect(archive: Archive, keep: int | None, dry_run: bool) -> list[Freed]:
+def collect(archive: Archive, keep: int | None, dry_run: bool) -> list[Deleted]:
     """Delete what nothing needs, and of each upload all but the `keep` newest versions (None: none). What can't be read
     frees nothing. May be repeated. Raises `HostError`."""
     collection = _Collection(archive, dry_run)
@@ -128,9 +128,9 @@ class _Collection:
     def __init__(self, archive: Archive, dry_run: bool) -> None:
         self._archive, self._s3, self._dry_run = archive, archive.s3, dry_run
         self._before = archive.clock() - LEAST
-        self.versions, self.blobs, self.images = Freed("versions"), Freed("blobs"), Freed("images")
+        self.versions, self.blobs, self.images = Deleted("versions"), Deleted("blobs"), Deleted("images")
         why = f"it was written less than {LEAST / 86400:.0f} days ago, and an upload may be about to need it"
-        self.young = Freed("blobs", why)
+        self.young = Deleted("blobs", why)
 
     def remove_versions(self, keep: int) -> None:
         mounted = set(_mounted(self._archive))
@@ -169,7 +169,7 @@ class _Collection:
         for listed in (records, self._s3.list("envs/")):
             self.delete((stored for stored in listed if stored.key not in needed), self.images)
 
-    def delete(self, unneeded: Iterable[StoredObject], freed: Freed) -> None:
+    def delete(self, unneeded: Iterable[StoredObject], freed: Deleted) -> None:
         """Delete those of them that are old."""
         old = []
         for stored in unneeded:

@@ -21,46 +21,46 @@ from remoterun.parsing import parse_price
 T = TypeVar("T")
 Function = TypeVar("Function", bound=Callable[..., Any])
 
-COMMANDS: dict[str, dict[str, tuple[str, ...]]] = {
+COMMANDS: dict[str, dict[str, str]] = {
     "Runs": {
-        "run": ("run",),
-        "rerun": ("rerun",),
-        "continue": ("continuing",),
-        "ps": ("listing",),
-        "logs": ("tailing",),
-        "info": ("listing",),
-        "wait": ("tailing",),
-        "stop": ("removal",),
-        "kill": ("removal",),
-        "metrics": ("metrics",),
-        "diff": ("listing",),
-        "exec": ("entering",),
-        "top": ("entering",),
-        "forward": ("browsing",),
+        "run": "run",
+        "rerun": "rerun",
+        "continue": "continue_",
+        "ps": "ps",
+        "logs": "logs",
+        "info": "info",
+        "wait": "wait",
+        "stop": "stop",
+        "kill": "stop",
+        "metrics": "metrics",
+        "diff": "diff",
+        "exec": "exec",
+        "top": "top",
+        "forward": "forward",
     },
     "Files and pages": {
-        "upload": ("copying",),
-        "ls": ("copying",),
-        "cp": ("copying",),
-        "rm": ("removal",),
-        "ui": ("ui",),
-        "open": ("browsing",),
-        "tensorboard": ("tensorboard",),
-        "jupyter": ("browsing",),
-        "report": ("handing_on",),
-        "film": ("handing_on",),
-        "publish": ("handing_on",),
+        "upload": "upload",
+        "ls": "ls",
+        "cp": "cp",
+        "rm": "rm",
+        "ui": "ui",
+        "open": "open",
+        "tensorboard": "tensorboard",
+        "jupyter": "jupyter",
+        "report": "report",
+        "film": "report",
     },
     "Machines and secrets": {
-        "machines": ("fleet", "maintenance", "entering"),
-        "bill": ("billing",),
-        "doctor": ("maintenance",),
-        "login": ("entering",),
-        "logout": ("entering",),
-        "secret": ("vault",),
+        "machines": "machines",
+        "bill": "bill",
+        "doctor": "doctor",
+        "login": "login",
+        "secret": "secret",
     },
+    "": {"help": "help", "logout": "login", "publish": "publish", "whoami": "whoami"},
 }
-"""Headings of `--help`, with their commands in its order; each with the modules of `cli.commands` that register it."""
+"""Headings of `--help`, with their commands in its order, and below "" those that are not listed there; each with the
+module of `cli.commands` that registers it."""
 
 INSTEAD = {
     **dict.fromkeys(("status", "list", "jobs", "runs", "job", "queue", "squeue", "sacct", "history", "pods"), "ps"),
@@ -123,6 +123,8 @@ class Commands(TyperGroup):
         formatter.write_text(self.help or "")
         formatter.write_text("Also: `--version`, and `--install-completion` for the Tab key.")
         for heading, words in COMMANDS.items():
+            if not heading:
+                continue
             rows = [(word, self.commands[word].get_short_help_str(64)) for word in words]
             with formatter.section(heading):
                 formatter.write_dl(rows)

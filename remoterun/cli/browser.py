@@ -62,7 +62,7 @@ class _Door(ThreadingHTTPServer):
     """
 
     def __init__(self, leads_to: str) -> None:
-        super().__init__(("127.0.0.1", 0), _Answer)
+        super().__init__(("127.0.0.1", 0), _DoorHandler)
         self.leads_to = leads_to
         self.unused = threading.Semaphore(1)
         self.used = threading.Event()
@@ -74,7 +74,7 @@ class _Door(ThreadingHTTPServer):
         """A browser that is gone already is no error."""
 
 
-class _Answer(BaseHTTPRequestHandler):
+class _DoorHandler(BaseHTTPRequestHandler):
     timeout = _PATIENCE
     server: _Door
 

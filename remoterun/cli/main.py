@@ -89,7 +89,7 @@ def _dispatch(words: list[str]) -> int:
             complete.only_harmless()
             command.main(args=words, prog_name="remoterun")
         if not words:
-            from remoterun.cli.commands.manual import first_page
+            from remoterun.cli.commands.help import first_page
 
             first_page()
             return 0

@@ -88,7 +88,7 @@ FORMS = {
 """By the name of the field, by the `form` of its option, or by its type."""
 
 
-class Row(Record):
+class OptionForm(Record):
     """One option: the field of `Asked` that has its name, and its form."""
 
     name: str
@@ -147,7 +147,7 @@ class Row(Record):
         )
 
 
-def _rows() -> Iterator[Row]:
+def _rows() -> Iterator[OptionForm]:
     types = get_type_hints(Asked)
     for name, option in Asked._options.items():
         type_ = types[name]
@@ -156,7 +156,7 @@ def _rows() -> Iterator[Row]:
         repeated = get_origin(type_) is tuple
         type_ = get_args(type_)[0] if repeated else type_
         form = FORMS.get(name) or FORMS.get(option.form) or FORMS.get(getattr(type_, "__name__", "")) or Form()
-        yield Row(name, option, form, type_, repeated)
+        yield OptionForm(name, option, form, type_, repeated)
 
 
 OPTIONS = {row.name: row for row in _rows()}

@@ -118,7 +118,7 @@ class Registry:
         rows = self._db.rows("SELECT DISTINCT host FROM runs WHERE host IS NOT NULL")
         return [from_json(MachineType, json.loads(row["host"])) for row in rows]
 
-    def give_up(self, run: Run) -> None:
+    def mark_abandoned(self, run: Run) -> None:
         """Record that this client hands the run over no more."""
         self._db.note("UPDATE runs SET client_pid = ? WHERE key = ?", (GIVEN_UP, run.key))
 
@@ -138,7 +138,7 @@ class Registry:
             pass
         return False
 
-    def move(self, run: Run, state: RunState, now: float, **status: Any) -> Run:
+    def change_state(self, run: Run, state: RunState, now: float, **status: Any) -> Run:
         """Record that `run` is in `state`. An illegal move, or one that somebody else has made, changes nothing."""
         before = [origin.value for origin, targets in MOVES.items() if state in targets or origin is state]
         marks = ",".join("?" * len(before))
@@ -152,24 +152,24 @@ class Registry:
         )
         return self.run(run.number)
 
-    def place(self, run: Run, machine: MachineType, home_id: str | None) -> Run:
+    def set_host(self, run: Run, machine: MachineType, home_id: str | None) -> Run:
         """Record the machine that was got for a run, and the home on it that has the run."""
         self._db.change(
             "UPDATE runs SET host = ?, home_id = ? WHERE key = ?", (encode(machine).decode(), home_id, run.key)
         )
         return self.run(run.number)
 
-    def ask(self, run: Run, digest: str) -> None:
+    def save_digest(self, run: Run, digest: str) -> None:
         """Record the digest of what is asked of a run, by which its machine can't say later that it was something
         else."""
         self._db.note("UPDATE runs SET asked = ? WHERE key = ?", (digest, run.key))
 
     def asked(self, run: Run) -> str:
-        """What `ask` recorded; "" where nothing is known."""
+        """What `save_digest` recorded; "" where nothing is known."""
         rows = self._db.rows("SELECT asked FROM runs WHERE key = ?", (run.key,))
         return str(rows[0]["asked"]) if rows else ""
 
-    def rent(self, run: Run, renting: Renting) -> Run:
+    def save_renting(self, run: Run, renting: Renting) -> Run:
         """Record what is known of a run's rented hosts. Raises where it is the first that can't be written."""
         write = self._db.change if run.renting is None else self._db.note
         write("UPDATE runs SET renting = ? WHERE key = ?", (encode(renting).decode(), run.key))
@@ -196,7 +196,7 @@ class Registry:
         )
         return self.run(run.number) if taken.rowcount else None
 
-    def see(self, run: Run, status: RunStatus, now: float) -> Run:
+    def update(self, run: Run, status: RunStatus, now: float) -> Run:
         """Correct `run` by what its host says, with its times by our clock; the corrected run. What an earlier host of
         it says changes nothing."""
         self._db.note(

@@ -102,7 +102,7 @@ def packed_blobs(session: Session, digests: list[str]) -> Generator[tuple[memory
     """(content, size) of each blob in turn, which is not verified: without a content where it is large, and of 0 bytes
     then where the host has none."""
     wanted = iter(digests)
-    with session.stream(api.fetch, api.Link(session.round_trip)) as stream:
+    with session.stream(api.fetch, api.RoundTrip(session.round_trip)) as stream:
         stream.send(bytes.fromhex("".join(digests)))
         stream.end()
         for frame in stream:

@@ -14,11 +14,11 @@ import unicodedata
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import NamedTuple
 
 from remoterun.agent.shared.frames import Bytes
 from remoterun.agent.shared.packs import LARGE
 from remoterun.agent.shared.paths import SafeFolder, TreeError, show
+from remoterun.agent.shared.records import Record
 from remoterun.agent.shared.tree import Entry, Manifest, ManifestBuilder
 from remoterun.errors import TransferError, UnsafePath
 from remoterun.sizes import size as readable
@@ -271,7 +271,7 @@ def without_git_folders(manifest: Manifest, target: Path) -> tuple[Manifest, lis
     return Manifest.built(build), left_out
 
 
-class WayOut(NamedTuple):
+class WayOut(Record):
     """`link` leads to `goal`. `to_git`: that is git's own. `tracked`: a repository made it; None: nobody knows."""
 
     link: str

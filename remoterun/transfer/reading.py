@@ -12,8 +12,9 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import Self
 
+from remoterun.agent.shared.records import Record
 from remoterun.agent.shared.tree import ChangedWhileRead, Entry, hash_file, link_stays_inside, show, walk
 from remoterun.errors import TransferError, UsageError
 from remoterun.stamps import Stamps
@@ -22,7 +23,7 @@ MOST_LISTED = 20_000
 """Entries that are listed before the first one is sent: what a progress bar counts to, and what memory holds."""
 
 
-class ListedEntry(NamedTuple):
+class ListedEntry(Record):
     """`entry.digest` is "" while it is not known. `path` and `status` are of the file, on this machine."""
 
     entry: Entry

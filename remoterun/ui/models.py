@@ -18,7 +18,7 @@ from remoterun.errors import UsageError
 from remoterun.model_page import PageModel
 from remoterun.model_page.libraries import FILES, PAGE, page_file
 from remoterun.model_page.models import open_file, wanted
-from remoterun.ui.server import Server
+from remoterun.ui.server import PageServer
 
 TYPES = {
     ".html": "text/html; charset=utf-8",
@@ -79,7 +79,7 @@ class Models:
         return StreamingResponse(_pieces(file, int(headers["Content-Length"])), headers=headers)
 
 
-class Page(Server):
+class Page(PageServer):
     """The page with one model in it."""
 
     def __init__(self, model: PageModel, libraries: Path, port: int = 0) -> None:

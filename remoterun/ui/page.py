@@ -32,7 +32,7 @@ from remoterun.ui import rows
 from remoterun.ui.answers import FAILURES, as_file, as_json, encoded, threaded
 from remoterun.ui.hub import WAIT, Hub
 from remoterun.ui.models import Models
-from remoterun.ui.server import Server
+from remoterun.ui.server import PageServer
 from remoterun.ui.stream import Streams
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ MOST_KEPT = 1 << 30
 register_url_convertor("any", type("AnyPath", (PathConvertor,), {"regex": "(?s:.*)"})())
 
 
-class RunsPage(Server):
+class RunsPage(PageServer):
     """The page of runs of one client."""
 
     def __init__(self, client: Client, port: int = 0) -> None:

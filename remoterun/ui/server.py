@@ -34,7 +34,7 @@ _NAMES = re.compile(r"(127\.0\.0\.1|localhost|\[::1\])(:[0-9]+)?")
 _ALWAYS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer"}
 
 
-class Server:
+class PageServer:
     """What `routes` answer, on a port of this machine only. `serve` blocks; use it as a context manager.
 
     `port` 0 takes a free one; `command` is the one that prints the address, `policy` what a page may load, and

@@ -32,7 +32,7 @@ PIECE, MOST_BEHIND = 1 << 16, 1 << 20
 class Streams:
     def __init__(self, hub: Hub) -> None:
         self._hub = hub
-        self._open: list[Stream] = []
+        self._open: list[PageStream] = []
         """The oldest first."""
 
     async def answer(self, request: Request) -> Response:
@@ -42,7 +42,7 @@ class Streams:
         run, version, log = (int(text) if text else None for text in (asked.get("run"), *places))
         if run is not None:
             await in_thread(partial(self._hub.client.registry.run, run))
-        stream = Stream(self._hub, run, version, log)
+        stream = PageStream(self._hub, run, version, log)
         self._open = [each for each in self._open if not each.ended]
         polls = last != "" and len(self._open) >= MOST_STREAMS
         if not polls:
@@ -52,7 +52,7 @@ class Streams:
         return StreamingResponse(stream.events(POLL if polls else math.inf), media_type="text/event-stream")
 
 
-class Stream:
+class PageStream:
     """How far a page is. What is new comes from a thread each for rows, points and the log."""
 
     def __init__(self, hub: Hub, run: int | None, version: int | None, log: int | None) -> None:

@@ -229,7 +229,7 @@ def _with_many_runs(home: Path) -> dict[str, str]:
             for number in range(MANY):
                 now = time.time() - MANY + number
                 run = registry.add_run(new_key(now), MachineType("bench"), f"python train.py {number}", now, "", ())
-                registry.move(run, RunState.FAILED, now, reason=Reason.KILLED.value)
+                registry.change_state(run, RunState.FAILED, now, reason=Reason.KILLED.value)
     return {**os.environ, "REMOTERUN_HOME": str(home)}
 
 

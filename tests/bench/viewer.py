@@ -112,4 +112,4 @@ def _add_ended_run(registry: Registry, number: int) -> None:
     series = [Series(name, 1000, 3.0, 2.1, 1000, 2.0, 3.0, 2.0, 990, spark) for name in ("loss", "val_loss")]
     times = (now, now + 1, now + 2, now + 60)
     status = RunStatus(run.key, RunState.COMPLETE, None, 0, *times, progress=Progress(1000, 1000, 17.0, now, series))
-    registry.see(run, status, now)
+    registry.update(run, status, now)

@@ -349,8 +349,8 @@ class TestReport:
         finished(user, {"notes": b"x"})
         assert "<h1>Run 1</h1>" in remoterun(user, "report", "1").stdout
         registry, gone = user.client.registry, MachineType("me@127.0.0.1:1", host="me@127.0.0.1:1")
-        run = registry.place(registry.add_run(new_key(), gone, "true", 1.0), gone, "home")
-        registry.see(run, by_our_clock(RunStatus(run.key, RunState.RUNNING)), 1.0)
+        run = registry.set_host(registry.add_run(new_key(), gone, "true", 1.0), gone, "home")
+        registry.update(run, by_our_clock(RunStatus(run.key, RunState.RUNNING)), 1.0)
         text = remoterun(user, "report", "2").stdout
         assert "does not give them" in text and "127.0.0.1" not in text, "who gets it need not know where it ran"
         assert "there is no run 7" in remoterun(user, "report", "7", status=2).stderr

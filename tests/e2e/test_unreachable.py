@@ -37,10 +37,10 @@ def recorded(place: Place, machine: MachineType, state: RunState) -> Run:
     home = Path(place.env["REMOTERUN_HOME"])
     with contextlib.closing(Registry(home / "registry.db")) as registry:
         run = registry.add_run(new_key(), machine, "python train.py", now - 300)
-        run = registry.place(run, machine, "home")
-        registry.move(run, RunState.RUNNING, now - 180, started=now - 200)
+        run = registry.set_host(run, machine, "home")
+        registry.change_state(run, RunState.RUNNING, now - 180, started=now - 200)
         if state.final:
-            registry.move(run, state, now - 180, reason="exit_nonzero", code=3, ended=now - 190)
+            registry.change_state(run, state, now - 180, reason="exit_nonzero", code=3, ended=now - 190)
         (home / "logs").mkdir(exist_ok=True)
         if state.final:
             (home / "logs" / f"{run.key}.log").write_bytes(b"a\nlast\xff")

@@ -94,14 +94,14 @@ class TestWait:
             user.client.runs.submit(RunRequest(waits_for(go)), machine=machine)
             until(lambda: user.client.runs.get("last").state is RunState.RUNNING)
         known = user.client.registry.run(1)
-        user.client.registry.place(known, NOBODY, known.home_id)
+        user.client.registry.set_host(known, NOBODY, known.home_id)
         items = user.client.runs.wait([1, 2])
         lost = next(items)
         assert isinstance(lost, Note) and lost.kind == "lost" and "refused" in lost.text
         go.write_text("0")
         second = next(items)
         assert isinstance(second, Run) and second.number == 2 and second.state is RunState.COMPLETE
-        user.client.registry.place(known, known.host, known.home_id)
+        user.client.registry.set_host(known, known.host, known.home_id)
         assert [item.number for item in items if isinstance(item, Run)] == [1]
 
 
@@ -228,7 +228,7 @@ class TestRerun:
         asked = {"secrets": {"ONE": "ONE"}, "asked_env": ["ONE", "HOME"]}
         spec.write_text(json.dumps({**json.loads(spec.read_text()), **asked}))
         assert "for run 1 than you asked for" in typed("rerun", "1", status=2).stderr
-        registry.ask(registry.run(1), "")  # as if the disk had been full then
+        registry.save_digest(registry.run(1), "")  # as if the disk had been full then
         assert "says that run 1 has ONE, HOME, which is not known here" in typed("rerun", "1", status=2).stderr
         assert "without ONE" not in typed("rerun", "1", "-e", "ONE=2", "-e", "HOME=/").stderr
 
@@ -249,7 +249,7 @@ class TestRerun:
         for number in ("7", "x"):
             assert "hint: remoterun ps" in typed("rerun", number, status=2).stderr
         known = user.client.registry.run(1)
-        user.client.registry.place(known, NOBODY, known.home_id)
+        user.client.registry.set_host(known, NOBODY, known.home_id)
         away = typed("rerun", "1", status=125).stderr
         assert "what run 1 was given is on gone" in away and "remoterun doctor gone" in away
         assert [run.number for run in user.client.registry.runs()] == [1, 2], "the second found its mount gone"

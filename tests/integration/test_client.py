@@ -253,7 +253,7 @@ class TestThreads:
         monkeypatch.setattr("remoterun.client.runs.following.RECONNECT_LEAST", 300.0)
         client = user.client
         run = client.runs.submit(RunRequest("echo up; sleep 1000"))
-        client.registry.place(run, NOBODY, run.home_id)
+        client.registry.set_host(run, NOBODY, run.home_id)
         waiting = threading.Event()
 
         def follow() -> str:
@@ -268,7 +268,7 @@ class TestThreads:
             client.close()
             assert ended.result(60) == "this client is closed"
         other = user.new_client()
-        other.registry.place(run, run.host, run.home_id)
+        other.registry.set_host(run, run.host, run.home_id)
         other.runs.kill(run.number)
 
     def test_a_closed_client_opens_nothing(self, user: User) -> None:
@@ -325,7 +325,7 @@ def silent() -> Iterator[MachineType]:
 def away(client: Client, number: int, machine: MachineType) -> None:
     """From now on the machine that has the run is `machine`."""
     run = client.registry.run(number)
-    client.registry.place(run, machine, run.home_id)
+    client.registry.set_host(run, machine, run.home_id)
 
 
 class TestAHostThatDoesNotAnswer:
@@ -351,7 +351,7 @@ class TestAHostThatDoesNotAnswer:
         with pytest.raises(HostUnreachable, match="silent2 does not answer within 0.1 s"):
             list(user.client.runs.follow(2, Wanted(live=False, wait=0.1)))
         for run in here:
-            user.client.registry.place(run, run.host, run.home_id)
+            user.client.registry.set_host(run, run.host, run.home_id)
             user.client.runs.kill(run.number)
 
     def test_a_process_ends_while_threads_still_connect(self, tmp_path: Path, silent: MachineType) -> None:
@@ -362,8 +362,8 @@ class TestAHostThatDoesNotAnswer:
             "machine = MachineType('silent', host=sys.argv[2], connect_timeout=500)\n"
             "with Client(Config(Path(sys.argv[1]), 'silent', {'silent': machine})) as client:\n"
             "    run = client.registry.add_run(new_key(), machine, 'true', 1.0)\n"
-            "    run = client.registry.place(run, machine, 'home')\n"
-            "    client.registry.move(run, RunState.RUNNING, 2.0)\n"
+            "    run = client.registry.set_host(run, machine, 'home')\n"
+            "    client.registry.change_state(run, RunState.RUNNING, 2.0)\n"
             "    print(client.runs.list(wait=0.1)[0].reachable)\n"
         )
         words = [sys.executable, "-c", body, str(tmp_path / "laptop"), str(silent.host)]

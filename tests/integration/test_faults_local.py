@@ -673,7 +673,7 @@ class TestClient:
         away.rename(place.folder)
         (seen,) = user.client.runs.list()
         assert (seen.state, seen.reachable) == (RunState.RUNNING, True)
-        user.client.registry.move(seen, RunState.INTERRUPTED, time.time(), reason=Reason.HOST_LOST.value)
+        user.client.registry.change_state(seen, RunState.INTERRUPTED, time.time(), reason=Reason.HOST_LOST.value)
         assert user.client.runs.kill(run.number)[1], "it is asked, though it counts as lost"
         assert user.client.runs.get(run.number).state in (RunState.RUNNING, RunState.KILLED)
         assert place.until_final(run.key)["state"] == "killed"

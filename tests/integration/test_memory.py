@@ -135,8 +135,8 @@ def evil(tmp_path: Path) -> Iterator[dict[str, str]]:
     with contextlib.closing(Registry(home / "registry.db")) as registry:
         for _ in range(RUNS):
             run = registry.add_run(new_key(), MachineType("local"), "true", time.time())
-            run = registry.place(run, run.machine, "evil")
-            registry.see(run, by_our_clock(RunStatus(run.key, RunState.RUNNING)), time.time())
+            run = registry.set_host(run, run.machine, "evil")
+            registry.update(run, by_our_clock(RunStatus(run.key, RunState.RUNNING)), time.time())
     (home / "agent").mkdir(mode=0o700)
     bundle = AgentBundle({**sources, "__main__.py": HOSTILE.encode()})
     (home / "agent" / agent_bundle().file_name).write_bytes(bundle.data)

@@ -184,7 +184,7 @@ def test_an_answer_without_an_end_is_cut(
 
 def test_one_of_which_nothing_is_recorded_is_not_moved(user: User, client: Client, holder: Run) -> None:
     run = client.runs.submit(RunRequest("true"))
-    client.registry.ask(run, "")
+    client.registry.save_digest(run, "")
     with pytest.raises(UsageError, match="than you asked for"):
         client.runs.move(run.number, "two")
     assert client.runs.get(run.number).state is RunState.QUEUED

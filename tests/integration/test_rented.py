@@ -97,7 +97,7 @@ class TestIdle:
 
     def test_a_transfer_is_not_cut_and_does_not_begin_the_idle_time_anew(self, home: Home) -> None:
         host = Host(home)
-        client = supervision.Presence(home, lambda: host.now)
+        client = supervision.ClientPresence(home, lambda: host.now)
         assert not host.after(590)
         with client.using():
             for _ in range(100):
@@ -112,7 +112,7 @@ class TestIdle:
 
     def test_a_transfer_in_which_nothing_moves_does_not_keep_it(self, home: Home) -> None:
         host = Host(home)
-        client = supervision.Presence(home, lambda: host.now)
+        client = supervision.ClientPresence(home, lambda: host.now)
         with client.using():
             assert not host.after(700)
             client.refresh(busy=False)
@@ -120,7 +120,7 @@ class TestIdle:
 
     def test_a_hand_over_keeps_it_for_an_hour_at_the_most(self, home: Home) -> None:
         host = Host(home)
-        client = supervision.Presence(home, lambda: host.now)
+        client = supervision.ClientPresence(home, lambda: host.now)
         with client.using(stays=True):
             assert not host.after(supervision.STAYS - 1)
             client.refresh(busy=True)
@@ -209,13 +209,13 @@ class TestIdle:
 class TestDeadline:
     def test_it_ends_whatever_goes_on(self, home: Home) -> None:
         host = Host(home, deadline=time.time() + 1000)
-        with supervision.Presence(home).using():
+        with supervision.ClientPresence(home).using():
             assert not host.after(990)
             assert host.after(10 + CERTAIN + 10)
 
     def test_a_clock_that_is_wrong_for_a_moment(self, home: Home) -> None:
         host = Host(home, deadline=time.time() + 1000)
-        with supervision.Presence(home).using():
+        with supervision.ClientPresence(home).using():
             host.wall += 5000
             assert not host.after(CERTAIN - 5)
             host.wall -= 5000

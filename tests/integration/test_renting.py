@@ -236,7 +236,7 @@ class TestARun:
         run = laptop.until_ended(laptop.submit("true"))
         registry = laptop.client.registry
         assert run.renting is not None
-        registry.rent(run, replace(run.renting, hosts=()))  # it did not come to write it down
+        registry.save_renting(run, replace(run.renting, hosts=()))  # it did not come to write it down
         for left in laptop.another().hosts.leftovers():
             laptop.client.hosts.clear(left)
         counted = laptop.client.registry.run(run.number)
@@ -604,14 +604,16 @@ class TestALostHost:
         client = laptop.another()
         with pytest.raises(UsageError, match="than you asked for"):
             client.runs.original(run.number)
-        client.registry.ask(run, digests_of_asked(spec)[1])  # as earlier versions did, without the digests of mounts
+        client.registry.save_digest(
+            run, digests_of_asked(spec)[1]
+        )  # as earlier versions did, without the digests of mounts
         kept = client.runs.original(run.number)
         again = client.runs.launch(client.runs.prepare_again(kept, kept.request, "local"))
         assert laptop.log(laptop.until_ended(again)) == b"doom"
         s3.put(key, spec._replace(mounts=(mount._replace(resource=lie, typed="uploads/private@1"),)).encode())
         with pytest.raises(UsageError, match="than you asked for"):
             client.runs.original(run.number)
-        client.registry.ask(run, "")  # as of a run that another laptop handed over
+        client.registry.save_digest(run, "")  # as of a run that another laptop handed over
         with pytest.raises(UsageError, match="uploads/private@1 as run . read it is not known here") as caught:
             client.runs.original(run.number)
         assert caught.value.hint == f"remoterun rerun {run.number} -m uploads/private:doom   mounts what is there now"

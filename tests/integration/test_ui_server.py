@@ -591,7 +591,7 @@ class TestStream:
     ) -> None:
         number = started(user, WAITS.format(go=tmp_path / "go"))
         run = until(lambda: (run := user.client.runs.get(number)).state is RunState.RUNNING and run)
-        user.client.registry.place(run, NOBODY, run.home_id)
+        user.client.registry.set_host(run, NOBODY, run.home_id)
         stream = events(f"run={number}&log=0&version=0")
         until(lambda: stream.of("lost"))
         assert "refused the connection" in stream.of("lost")[0]["message"] and stream.log == ""
@@ -601,7 +601,7 @@ class TestStream:
         about = get(page, f"api/runs/{number}").json
         assert about["row"]["unreached"] and about["spec"] is None
         assert get(page, f"api/runs/{number}/log").status == 502
-        user.client.registry.place(run, run.host, run.home_id)
+        user.client.registry.set_host(run, run.host, run.home_id)
         until(lambda: stream.of("back") and stream.log == "up\n")
         until(lambda: rows(stream, number)[-1]["unreached"] is None)
         (tmp_path / "go").touch()
@@ -673,14 +673,14 @@ import os, signal
 from starlette.responses import Response
 from starlette.routing import Route
 from remoterun.cli.interrupt import terminate_as_interrupt
-from remoterun.ui.server import Server
+from remoterun.ui.server import PageServer
 
 async def answer(request):
     os.kill(os.getpid(), signal.SIGINT)
     return Response("answered")
 
 terminate_as_interrupt()
-with Server([Route("/", answer)], 0, "it", "default-src 'none'") as server:
+with PageServer([Route("/", answer)], 0, "it", "default-src 'none'") as server:
     print(server.address, flush=True)
     try:
         server.serve()

@@ -161,7 +161,7 @@ class TestStatus:
         self, user: User, silent: MachineType, capsys: pytest.CaptureFixture[str]
     ) -> None:
         run = ended(user.client, user.client.runs.submit(RunRequest("true")))
-        user.client.registry.place(run, silent, "x" * 16)
+        user.client.registry.set_host(run, silent, "x" * 16)
         user.config = replace(user.config, machines={"silent": silent, **user.config.machines})
         client = user.new_client()
         client.machines.session(client.machines.get("two"))  # starting an agent may take seconds by itself

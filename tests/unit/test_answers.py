@@ -21,7 +21,7 @@ from remoterun.agent.shared.records import decode, parse
 from remoterun.agent.shared.spec import RunSpec, SpecError
 from remoterun.agent.shared.states import RunState
 from remoterun.agent.shared.tree import HEADER, Entry, Manifest
-from remoterun.cli.commands.maintenance import examine
+from remoterun.cli.commands.doctor import examine
 from remoterun.client import Client
 from remoterun.client.runs.following import LogBytes
 from remoterun.errors import AgentError, RemoterunError, UnsafePath
@@ -178,8 +178,8 @@ def client_of(folder: Path, handler: Handler) -> Iterator[Client]:
     with Client(config.Config(folder / "home", "evil", {"evil": machine})) as client:
         for letter in "ab":
             run = client.registry.add_run(letter * 26, machine, "true", time.time())
-            client.registry.move(run, RunState.RUNNING, time.time())
-            client.registry.place(run, machine, "evil")
+            client.registry.change_state(run, RunState.RUNNING, time.time())
+            client.registry.set_host(run, machine, "evil")
         client.connections._sessions[machine] = Session(machine, FakeHost(handler))
         yield client
 

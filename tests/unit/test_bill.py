@@ -54,7 +54,7 @@ def connections(tmp_path: Path, folders: Folders) -> Iterator[Connections]:
 
 def rented(connections: Connections, *uses: HostUse, key: str = "k") -> Run:
     run = connections.registry.add_run(key * 26, GPU, "true", DAY)
-    return connections.registry.rent(run, Renting(DAY + 1e6, hosts=uses))
+    return connections.registry.save_renting(run, Renting(DAY + 1e6, hosts=uses))
 
 
 def use(began: float, ended: float | None, *, id: str = "i-1", idle: float = 600.0) -> HostUse:
@@ -145,7 +145,7 @@ def test_a_host_of_ours_without_a_guard_is_given_one_or_it_is_said_why_not(
     HostFolder(connections.config.home, "rr-i-1").begin(Intent("rr-i-1", "k" * 26, 1, 1, GPU, deadline, 600.0))
     (folders.root / "no guard").write_text("these credentials may not do `scheduler:CreateSchedule`")
     run = rented(connections, replace(use(now, None), deadline=deadline))
-    run = connections.registry.rent(run, replace(run.renting, deadline=now + 1800))  # type: ignore[arg-type]
+    run = connections.registry.save_renting(run, replace(run.renting, deadline=now + 1800))  # type: ignore[arg-type]
     hosts = RentedHosts(connections)
     for _ in range(2):
         found = hosts.list()
@@ -247,12 +247,12 @@ def test_a_month_may_not_cost_more_than_its_limit(connections: Connections, fold
     folders.forget("rr-y-1")
     one, other = rented(connections, key="a"), rented(connections, key="b")  # two shells that rent at once
     for run in (one, other):
-        connections.registry.rent(run, Renting(now + 1e6, most=12.0))
+        connections.registry.save_renting(run, Renting(now + 1e6, most=12.0))
     billing.check_month(connections, 7.0, now, one.key)
     for run in (one, other):
         with pytest.raises(UsageError, match=r"are about to, can come to \$32\.00 more, and this run may cost \$12"):
             billing.check_month(connections, 12.0, now, run.key)
-    connections.registry.move(one, RunState.FAILED, now)
+    connections.registry.change_state(one, RunState.FAILED, now)
     billing.check_month(connections, 12.0, now, other.key)
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from remoterun.agent.store.home import Home
 from remoterun.agent.upkeep.doctor import examine
-from remoterun.cli.commands.maintenance import _clock
+from remoterun.cli.commands.doctor import _clock
 from tests.workshop import write_files
 
 

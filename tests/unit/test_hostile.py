@@ -33,7 +33,7 @@ from remoterun.agent.shared.spec import ResourceRef
 from remoterun.agent.shared.states import RunState
 from remoterun.agent.shared.tree import HEADER, Entry, Manifest
 from remoterun.agent.store.home import Home
-from remoterun.cli.commands.tailing import by_lines
+from remoterun.cli.commands.logs import by_lines
 from remoterun.cli.render import file_views, run_views
 from remoterun.client import Client
 from remoterun.client.runs.following import LogBytes, Note, StateChange
@@ -379,8 +379,8 @@ class TestWhatIsNotData:
         write_files(folder, {"data": b"abc"})
         with Client(config.Config(folder / "home", "evil", {"evil": machine})) as client:
             run = client.registry.add_run("k" * 26, machine, "true", 1.0)
-            run = client.registry.place(run, machine, "evil")
-            run = client.registry.move(run, RunState.QUEUED, 2.0)
+            run = client.registry.set_host(run, machine, "evil")
+            run = client.registry.change_state(run, RunState.QUEUED, 2.0)
             frames, result = data.draw(answers(run.key))
 
             def handler(stream: Stream, op: str, arguments: dict[str, Any]) -> None:
@@ -447,7 +447,7 @@ class TestAnotherClock:
 
         with Client(config.Config(folder / "home", "evil", {"evil": machine})) as client:
             run = client.registry.add_run("k" * 26, machine, "true", now - 40)
-            client.registry.place(run, machine, "evil")
+            client.registry.set_host(run, machine, "evil")
             client.connections._sessions[machine] = Session(machine, FakeHost(handler, now + skew))
             assert abs(client.connections._sessions[machine].clock_skew - skew) < 60
             for seen in (*client.runs.list(), client.runs.get(1), client.registry.run(1)):

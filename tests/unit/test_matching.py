@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from remoterun.cli.commands.tailing import LONGEST, by_lines, pattern
+from remoterun.cli.commands.logs import LONGEST, by_lines, pattern
 from remoterun.client.runs.following import Item, LogBytes, Note
 from remoterun.errors import UsageError
 

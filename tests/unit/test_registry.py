@@ -64,7 +64,7 @@ class TestRuns:
         assert noted == replace(run, pinned=True, remark="best so far é\udcff")
         assert registry.annotate(run, pinned=False, hidden=True, remark="") == replace(run, hidden=True)
         assert [each.number for each in registry.runs()] == [1] and registry.runs(hidden=False) == []
-        assert registry.see(run, said(run, state="running"), 5.0).number == 1 and registry.run(1).hidden
+        assert registry.update(run, said(run, state="running"), 5.0).number == 1 and registry.run(1).hidden
 
     def test_changes_of_another_process_are_seen(self, registry: Registry, tmp_path: Path) -> None:
         before = registry.changes_of_others()
@@ -95,35 +95,35 @@ class TestRuns:
 
     def test_moves_are_guarded(self, registry: Registry) -> None:
         run = add(registry)
-        assert registry.move(run, RunState.RUNNING, 5.0, started=4.0).started == 4.0
-        assert registry.move(run, RunState.UPLOADING, 6.0).state is RunState.RUNNING
-        ended = registry.move(run, RunState.FAILED, 7.0, reason="exit_nonzero", code=3)
+        assert registry.change_state(run, RunState.RUNNING, 5.0, started=4.0).started == 4.0
+        assert registry.change_state(run, RunState.UPLOADING, 6.0).state is RunState.RUNNING
+        ended = registry.change_state(run, RunState.FAILED, 7.0, reason="exit_nonzero", code=3)
         assert (ended.state, ended.reason, ended.code, ended.started) == (RunState.FAILED, Reason.EXIT_NONZERO, 3, 4.0)
-        assert registry.move(run, RunState.COMPLETE, 8.0, code=0) == ended
+        assert registry.change_state(run, RunState.COMPLETE, 8.0, code=0) == ended
 
     def test_corrected_by_its_host(self, registry: Registry) -> None:
         run = add(registry)
         status = {"state": "complete", "reason": "exited", "code": 0, "ended": 9.0, "outputs": {"files": 1, "size": 2}}
-        seen = registry.see(run, said(run, **status), 10.0)
+        seen = registry.update(run, said(run, **status), 10.0)
         assert registry.run(run.number) == seen and seen.final and seen.last_seen == 10.0
 
     def test_reasons_of_a_newer_version(self, registry: Registry) -> None:
         run = add(registry)
-        registry.move(run, RunState.FAILED, 1.0, reason="invented later")
+        registry.change_state(run, RunState.FAILED, 1.0, reason="invented later")
         assert registry.run(run.number).reason is None
 
     def test_the_host_that_was_got_stands_beside_what_was_asked_for(self, registry: Registry) -> None:
         run = add(registry)
         assert (run.placed, run.host, run.home_id) == (None, MACHINE, None)
         got = MachineType("k80-7", host="me@10.0.0.7")
-        placed = registry.place(run, got, "home1")
+        placed = registry.set_host(run, got, "home1")
         assert (placed.machine, placed.placed, placed.host, placed.home_id) == (MACHINE, got, got, "home1")
         assert registry.run(run.number) == placed
 
     def test_the_times_of_the_first_steps(self, registry: Registry) -> None:
-        run = registry.move(add(registry), RunState.PROVISIONING, 5.0)
-        run = registry.move(run, RunState.UPLOADING, 6.0)
-        run = registry.see(run, said(run, state="running", started=9.0), 9.5)
+        run = registry.change_state(add(registry), RunState.PROVISIONING, 5.0)
+        run = registry.change_state(run, RunState.UPLOADING, 6.0)
+        run = registry.update(run, said(run, state="running", started=9.0), 9.5)
         assert registry.run(run.number).steps == ((RunState.PROVISIONING, 5.0), (RunState.UPLOADING, 6.0))
         record = run.record()
         assert (record["provisioning"], record["uploading"]) == ("1970-01-01T00:00:05.000Z", "1970-01-01T00:00:06.000Z")
@@ -162,10 +162,10 @@ class TestWhatAHostSays:
             deep = {"deeper": deep}
         run = add(registry)
         status = {"state": "running", "more": deep, "message": "\udcff" * 3 + "x" * 100_000}
-        seen = registry.see(run, said(run, **status), 2.0)
+        seen = registry.update(run, said(run, **status), 2.0)
         assert registry.run(run.number) == seen and seen.message is not None
         assert seen.message.startswith("???x") and len(seen.message) == 10_000
-        assert registry.move(run, RunState.COMPLETE, 3.0, code=0).final
+        assert registry.change_state(run, RunState.COMPLETE, 3.0, code=0).final
 
     def test_by_our_clock(self) -> None:
         """Its own is two days behind."""
@@ -175,7 +175,7 @@ class TestWhatAHostSays:
 
     @pytest.mark.parametrize("home_id", ["\ud800", "\udcff", "a\x00b"])
     def test_any_name_of_a_home(self, registry: Registry, home_id: str) -> None:
-        placed = registry.place(add(registry), MACHINE, home_id)
+        placed = registry.set_host(add(registry), MACHINE, home_id)
         assert placed.placed is not None and registry.runs() == [placed]
 
 
@@ -369,15 +369,15 @@ class TestADiskThatCannotBeWritten:
         with contextlib.closing(Registry(file, warnings.append)) as registry:
             (run,) = registry.runs()
             assert (run.command, run.state) == ("true", RunState.QUEUED)
-            running = registry.see(run, said(run, state="running", started=5.0), 6.0)
+            running = registry.update(run, said(run, state="running", started=5.0), 6.0)
             assert running.state is RunState.RUNNING
-            ended = registry.move(running, RunState.FAILED, 7.0, reason="killed", code=9)
+            ended = registry.change_state(running, RunState.FAILED, 7.0, reason="killed", code=9)
             assert (ended.state, ended.reason, ended.code, ended.started) == (RunState.FAILED, Reason.KILLED, 9, 5.0)
-            registry.give_up(run)
+            registry.mark_abandoned(run)
             assert registry.abandoned(run)
             with pytest.raises(RemoterunError, match=full):
-                registry.rent(run, Renting(9.0, 2, 1, "s3://songs"))
-            seen = registry.rent(replace(run, renting=Renting(9.0, 3, 1, "")), Renting(9.0, 2, 1, "s3://songs"))
+                registry.save_renting(run, Renting(9.0, 2, 1, "s3://songs"))
+            seen = registry.save_renting(replace(run, renting=Renting(9.0, 3, 1, "")), Renting(9.0, 2, 1, "s3://songs"))
             assert registry.run(1) == seen and (seen.state, seen.code, seen.attempt) == (RunState.FAILED, 9, 1)
             with pytest.raises(RemoterunError, match=full) as caught:
                 add(registry)
@@ -395,13 +395,13 @@ class TestADiskThatCannotBeWritten:
             run = add(registry)
             before = set(folder.iterdir())
             fill(folder)
-            assert registry.move(run, RunState.QUEUED, 2.0).state is RunState.QUEUED and len(warnings) == 1
+            assert registry.change_state(run, RunState.QUEUED, 2.0).state is RunState.QUEUED and len(warnings) == 1
             version = registry.changes_of_others()
             for filler in set(folder.iterdir()) - before:
                 filler.unlink()
             monkeypatch.setattr(registry._db, "_try_again_at", 0.0)
             assert registry.changes_of_others() != version
-            registry.move(run, RunState.RUNNING, 3.0)
+            registry.change_state(run, RunState.RUNNING, 3.0)
             with contextlib.closing(Registry(folder / "registry.db")) as other:
                 assert other.run(1).state is RunState.RUNNING
                 add(other)
@@ -410,7 +410,7 @@ class TestADiskThatCannotBeWritten:
     def test_read_only(self, small_disk: Callable[[str], Path]) -> None:
         folder = small_disk("2m")
         with contextlib.closing(Registry(folder / "registry.db")) as registry:
-            registry.move(add(registry), RunState.QUEUED, 2.0)
+            registry.change_state(add(registry), RunState.QUEUED, 2.0)
         subprocess.run(["mount", "-o", "remount,ro", str(folder)], check=True)
         self.looked_at(folder / "registry.db", "its file system is read-only")
 
@@ -418,7 +418,7 @@ class TestADiskThatCannotBeWritten:
     def test_full(self, small_disk: Callable[[str], Path], open_before: bool) -> None:
         folder = small_disk("2m")
         with contextlib.closing(Registry(folder / "registry.db")) as registry:
-            registry.move(add(registry), RunState.QUEUED, 2.0)
+            registry.change_state(add(registry), RunState.QUEUED, 2.0)
             with contextlib.ExitStack() as stack:
                 if open_before:
                     other = stack.enter_context(contextlib.closing(Registry(folder / "registry.db")))

@@ -24,7 +24,7 @@ from remoterun.cli.render import Column, file_views, live_views, machine_views, 
 from remoterun.cli.render.terminal import Cursor, Talking, Tamed, columns, shortened
 from remoterun.client import Client
 from remoterun.client.runs.following import Item, Note, StateChange
-from remoterun.client.upkeep.upkeep import Checked, Collected, Damage, Freed, Usage, Use
+from remoterun.client.upkeep.upkeep import Checked, Collected, Damage, Freed, HomeUsage, Use
 from remoterun.clouds.aws import catalogue
 from remoterun.clouds.aws.catalogue import NAMES
 from remoterun.clouds.base import Identity, Leftover, Offer, RentedHost
@@ -89,7 +89,7 @@ WAYS: dict[str, Callable[[bool], None]] = {
     "check": lambda json: file_views.checked(Checked(EVIL, 1, 5, (DAMAGE,), 3, (EVIL,)), json),
     "gc": lambda json: file_views.collected(Collected(EVIL, False, 5, 5, PARTS, PARTS), json),
     "df": lambda json: file_views.usage_table(
-        Usage(EVIL, EVIL, 5, 5, 5, {"shared": {"count": 1, "bytes": 1}}, tuple(USES)), json
+        HomeUsage(EVIL, EVIL, 5, 5, 5, {"shared": {"count": 1, "bytes": 1}}, tuple(USES)), json
     ),
     "doctor": lambda json: machine_views.checks(CHECKS, json),
     "ps": lambda json: run_views.runs_table([RUN, ENDED], verbose=True),
@@ -218,7 +218,7 @@ def test_the_total_of_a_disk_has_its_images(capsys: pytest.CaptureFixture[str]) 
     images = [
         Use("image", name, 5_000_000, 2_000_000, None, {"used": 1.0, "contents": name}) for name in ("one", "two")
     ]
-    found = Usage("m", "/h", 1_000_000, 5, 5, {"shared": {"count": 0}}, tuple(images))
+    found = HomeUsage("m", "/h", 1_000_000, 5, 5, {"shared": {"count": 0}}, tuple(images))
     file_views.usage_table(found, False)
     assert re.search(r"^total +8(\.0)? MB$", capsys.readouterr().out, re.MULTILINE), "3 MB are in both images"
 
@@ -396,7 +396,7 @@ def test_tables_fit_narrow_terminals(
         case "df":
             about = {"state": "complete", "outputs": 10_000_000, "work": 20_000_000, "log": 3000}
             file_views.usage_table(
-                Usage("m", "/h", 5, 5, 5, {"shared": {"count": 0}}, (Use("run", "k", 5, 5, 7, about),)), False
+                HomeUsage("m", "/h", 5, 5, 5, {"shared": {"count": 0}}, (Use("run", "k", 5, 5, 7, about),)), False
             )
         case "gc":
             part = Freed("environments", 3, 1_000_000, ({"name": "venv-" + "0" * 40},))

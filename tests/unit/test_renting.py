@@ -285,7 +285,7 @@ class TestRecords:
     def a_run(self, registry: Registry) -> Run:
         run = registry.add_run("k" * 26, T4, "true", 100.0)
         host = HostUse("rr-k-1", "i-1", "g4dn.xlarge", "us-east-1a", 0.5, began=100.0)
-        return registry.rent(run, Renting(deadline=1000.0, attempts=3, bucket="s3://b", hosts=(host,)))
+        return registry.save_renting(run, Renting(deadline=1000.0, attempts=3, bucket="s3://b", hosts=(host,)))
 
     def test_what_is_known_of_hosts_comes_back(self, registry: Registry) -> None:
         run = self.a_run(registry)
@@ -297,15 +297,15 @@ class TestRecords:
         assert ended.cost(time.time()) == pytest.approx(0.25)
 
     def test_what_an_earlier_host_says_changes_nothing(self, registry: Registry) -> None:
-        first = registry.move(self.a_run(registry), RunState.INTERRUPTED, 200.0)
+        first = registry.change_state(self.a_run(registry), RunState.INTERRUPTED, 200.0)
         assert first.renting is not None
         registry.next_attempt(first, replace(first.renting, attempt=2), 300.0)
-        registry.see(first, RunStatus(first.key, RunState.INTERRUPTED), 301.0)
-        registry.move(first, RunState.INTERRUPTED, 302.0)
+        registry.update(first, RunStatus(first.key, RunState.INTERRUPTED), 301.0)
+        registry.change_state(first, RunState.INTERRUPTED, 302.0)
         assert registry.run(first.number).state is RunState.PROVISIONING
 
     def test_a_run_that_has_not_been_interrupted_is_not_taken_up(self, registry: Registry) -> None:
-        run = registry.move(self.a_run(registry), RunState.RUNNING, 200.0)
+        run = registry.change_state(self.a_run(registry), RunState.RUNNING, 200.0)
         assert run.renting is not None
         assert registry.next_attempt(run, replace(run.renting, attempt=2), 300.0) is None
 

@@ -27,7 +27,7 @@ import trainer.generate
 import trainer.settings
 from remoterun import Client, Job
 from remoterun.cli.app import INSTEAD, parser_error
-from remoterun.cli.commands.manual import LESSON
+from remoterun.cli.commands.help import LESSON
 from remoterun.cli.options import command_of
 from remoterun.cli.render.terminal import Talking
 from remoterun.errors import UsageError

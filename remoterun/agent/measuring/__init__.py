@@ -11,13 +11,15 @@ from __future__ import annotations
 
 import importlib
 import re
-from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple
+from typing import Any, Callable, Dict, List, Optional, Tuple
+
+from ..shared.records import Record
 
 MOST_DATA = 1 << 20
 MOST_WHOLE = 8 << 20  # Bytes of a file that is read as a whole; a larger one is not read.
 
 
-class Point(NamedTuple):
+class Point(Record):
     """Without a step: the caller numbers the points of the series. `time`: since 1970; without: when it was read."""
 
     name: str
@@ -26,7 +28,7 @@ class Point(NamedTuple):
     time: Optional[float] = None
 
 
-class Format(NamedTuple):
+class Format(Record):
     """`names`: a regular expression for the names of its files. `whole`: the reader gets all of a file that changed."""
 
     name: str

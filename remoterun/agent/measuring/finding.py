@@ -6,8 +6,9 @@ import contextlib
 import functools
 import os
 import re
-from typing import Dict, NamedTuple, Optional
+from typing import Dict, Optional
 
+from ..shared.records import Record
 from ..store.outputs import started, written
 from ..store.run_folder import RunFolder
 from . import FORMATS, LINES, Format
@@ -16,7 +17,7 @@ MOST_FILES = 64
 _CHECKPOINT = re.compile(r"checkpoint-[0-9]+/")
 
 
-class Found(NamedTuple):
+class Found(Record):
     root: str
     path: str
     """Below the root."""

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-from typing import Dict, Iterator, List, NamedTuple, Tuple
+from typing import Dict, Iterator, List, Tuple
 
 from ..shared.files import append_whole, size_of
 from ..shared.measured import MOST_NAME, MOST_POINTS, MOST_SERIES, POINT
+from ..shared.records import Record
 from ..store.run_folder import RunFolder
 
 MANY = 500_000
@@ -17,7 +18,7 @@ READ = 8192
 """Points that are read at once."""
 
 
-class Stored(NamedTuple):
+class Stored(Record):
     """A point, with the name of its series."""
 
     series: str

@@ -77,7 +77,7 @@ def seal(call: Call, asked: api.WholeBlob) -> api.Nothing:
     return api.Nothing()
 
 
-def fetch(call: Call, asked: api.Link) -> api.Nothing:
+def fetch(call: Call, asked: api.RoundTrip) -> api.Nothing:
     out = CompressingStream(call.stream, asked.round_trip)
     with BlobSender(call.home, call.stream, out) as sender:
         for frame in call.stream:

@@ -87,15 +87,15 @@ def run(call: Call, asked: api.RunKey) -> api.RunDetails:
     return api.RunDetails(run.status(), run.spec().to_record(), run.path, events, list(run.mounts()))
 
 
-def stop(call: Call, asked: api.EndRun) -> api.Asked:
+def stop(call: Call, asked: api.EndRun) -> api.Acknowledgement:
     return _ask(call.home, asked.key, lambda run: run.ask_stop(asked.grace))
 
 
-def kill(call: Call, asked: api.RunKey) -> api.Asked:
+def kill(call: Call, asked: api.RunKey) -> api.Acknowledgement:
     return _ask(call.home, asked.key, lambda run: run.ask_kill())
 
 
-def notify(call: Call, asked: api.Notify) -> api.Asked:
+def notify(call: Call, asked: api.Notify) -> api.Acknowledgement:
     try:
         addresses = {shown: check_address(url) for shown, url in asked.addresses.items()}
     except BadAddress as error:
@@ -103,12 +103,12 @@ def notify(call: Call, asked: api.Notify) -> api.Asked:
     run = call.home.existing_run(asked.key)
     status, known = run.status(), run.webhooks()
     if status.state in FINAL:
-        return api.Asked(False, status)
+        return api.Acknowledgement(False, status)
     together = {**known.addresses, **addresses}
     if len(together) > MOST_ADDRESSES:
         raise HomeError("bad_request", "%d addresses get word of a run at the most" % MOST_ADDRESSES)
     run.save_webhooks(known._replace(addresses=together))
-    return api.Asked(True, status)
+    return api.Acknowledgement(True, status)
 
 
 def withdraw(call: Call, asked: api.Withdrawal) -> api.Withdrawn:
@@ -191,10 +191,10 @@ def _ensure_supervised(home: Home, run: RunFolder) -> None:
         supervision.revive(home, [run.key])
 
 
-def _ask(home: Home, key: str, ask: Callable[[RunFolder], None]) -> api.Asked:
+def _ask(home: Home, key: str, ask: Callable[[RunFolder], None]) -> api.Acknowledgement:
     run = home.existing_run(key)
     if run.state()[0] in FINAL:
-        return api.Asked(False, run.status())
+        return api.Acknowledgement(False, run.status())
     already = run.status().stopping
     waits = key in queue.asleep(home)
     ask(run)
@@ -205,7 +205,7 @@ def _ask(home: Home, key: str, ask: Callable[[RunFolder], None]) -> api.Asked:
         end_waiting(home, run, Reason.KILLED if run.kill_asked() else Reason.STOPPED)
         supervision.revive(home)
     _ensure_supervised(home, run)
-    return api.Asked(True, status, already)
+    return api.Acknowledgement(True, status, already)
 
 
 def _refuse_if_ending(home: Home) -> None:

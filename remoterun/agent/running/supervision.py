@@ -117,7 +117,7 @@ def ensure_keeper(home: Home) -> None:
         detached(home, os.path.join(home.path, "keeper.log"), variables, "keep", "--home", home.path)
 
 
-class Presence:
+class ClientPresence:
     """Keeps a rented host from ending while a client of one conversation transfers files, or hands a run over: until
     the request is done and `QUIET` seconds more, a `stay` for `STAYS` seconds at the most. A client that only asks
     keeps nothing: a window that was forgotten may stay open for days.
@@ -164,7 +164,7 @@ class Presence:
 
 
 def nobody_serves(home: Home) -> ContextManager[Optional[int]]:
-    """None where a client uses the host (`Presence`); else none comes meanwhile."""
+    """None where a client uses the host (`ClientPresence`); else none comes meanwhile."""
     return unless_held(home.lock(_SERVING))
 
 

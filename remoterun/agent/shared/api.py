@@ -101,14 +101,14 @@ class PieceHashes(Record):
     end: int
 
 
-class Link(Record):
+class RoundTrip(Record):
     """Over a link that takes `round_trip` seconds, to find out whether compression pays."""
 
     round_trip: float = 0.0
 
 
 class BlobPieces(Record):
-    """Over a link that takes `round_trip` seconds, as `Link`."""
+    """Over a link that takes `round_trip` seconds, as `RoundTrip`."""
 
     digest: str
     round_trip: float = 0.0
@@ -128,7 +128,7 @@ seal = Request("seal", WholeBlob, Nothing, "blobs")
 # and then. Refused with "expired" where an address must be signed anew, else "not_fetched", "not_found", "refused".
 download = Request("download", Nothing, Count, "blobs")
 # In: digests, 32 bytes each. Out: their contents in that order, as store/blob_streams.py sends them.
-fetch = Request("fetch", Link, Nothing, "blobs")
+fetch = Request("fetch", RoundTrip, Nothing, "blobs")
 # Out: the SHA-256 of each, of at most `pieces.GROUP`, in one frame.
 piece_hashes = Request("piece_hashes", PieceHashes, Nothing, "blobs")
 # In: numbers of pieces of a blob, u32. Out: a frame for each, in that order.
@@ -275,7 +275,7 @@ class Notify(Record):
     addresses: Dict[str, str]
 
 
-class Asked(Record):
+class Acknowledgement(Record):
     """`asked`: the run had not ended, and has been told to; `already`: it had been told before."""
 
     asked: bool
@@ -338,9 +338,9 @@ stay = Request("stay", Nothing, Nothing, "runs")
 submit = Request("submit", Nothing, Status, "runs")
 runs = Request("runs", RunKeys, Statuses, "runs", most=4 << 20)
 run = Request("run", RunKey, RunDetails, "runs", most=MOST_BYTES + (4 << 20))
-stop = Request("stop", EndRun, Asked, "runs")
-kill = Request("kill", RunKey, Asked, "runs")
-notify = Request("notify", Notify, Asked, "runs")
+stop = Request("stop", EndRun, Acknowledgement, "runs")
+kill = Request("kill", RunKey, Acknowledgement, "runs")
+notify = Request("notify", Notify, Acknowledgement, "runs")
 # Take back a run that waits, which goes on as another one: it never starts here. Not done for one that has begun to
 # start, or that goes on as a third one. "busy" where others wait for it. Out: the `Submission` with which it was handed
 # over, without its source; its home has no values of it then.

@@ -27,7 +27,7 @@ from __future__ import annotations
 
 import io
 import json
-from typing import Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Dict, Iterable, Iterator, List, Optional, Sequence, Tuple
 
 from .records import Record, decode, encode, from_json, parse
 from .states import BuiltImage, RunEvent, RunStatus
@@ -65,7 +65,7 @@ EXPIRED = frozenset(("ExpiredToken", "ExpiredTokenException", "RequestExpired", 
 # -- an archived tree
 
 
-class Extent(NamedTuple):
+class Extent(Record):
     """Bytes of a pack, which is named by its SHA-256."""
 
     pack: str
@@ -105,7 +105,7 @@ class TreeHeader(Record):
         return header
 
 
-class ArchivedTree(NamedTuple):
+class ArchivedTree(Record):
     """A tree, and where its contents lie.
 
     Its form: a `TreeHeader`, the canonical manifest, a line with the names of the packs, and for each distinct content

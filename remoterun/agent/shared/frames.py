@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import json
 import struct
-from typing import Any, Dict, Iterator, NamedTuple, Optional, Tuple, Union
+from typing import Any, Dict, Iterator, Optional, Tuple, Union
 
-from .records import parse
+from .records import Record, parse
 
 OPEN, DATA, END, ERROR, CREDIT, CANCEL, RESULT = 1, 2, 3, 4, 5, 6, 7
 
@@ -29,7 +29,7 @@ Body = Union[bytes, bytearray]
 """As it was put together of what came: nobody changes it."""
 
 
-class Frame(NamedTuple):
+class Frame(Record):
     header: Dict[str, Any]
     body: Body
 

@@ -44,6 +44,9 @@ class BadRecord(ValueError):
     """JSON that is not such a record; the message says in which field."""
 
 
+_ABSENT = object()
+
+
 class _Default:
     """The default of a field, and what a user meets of it."""
 
@@ -79,6 +82,7 @@ else:
         _field_defaults = {}
         _options = {}
         _by_name = frozenset()
+        _or_absent = ()
 
         def __init_subclass__(cls, kw_only=False):
             names, defaults, by_name, options = [], {}, set(), {}
@@ -97,6 +101,7 @@ else:
                     defaults[name] = value
             names = sorted(names + own, key=by_name.__contains__)
             cls._fields, cls._field_defaults = tuple(names), defaults
+            cls._or_absent = tuple(defaults.get(name, _ABSENT) for name in names)
             for base in cls.__bases__:
                 options.update(base._options)
             cls._by_name, cls._options = frozenset(by_name), options
@@ -105,11 +110,10 @@ else:
 
         def __new__(cls, *values, **named):
             if named or len(values) != len(cls._fields):
-                given = dict(zip(cls._fields, values), **named)  # noqa: B905 - Python 3.8 has no `strict`
-                whole = dict(cls._field_defaults, **given)
-                if len(given) != len(values) + len(named) or whole.keys() != set(cls._fields):
+                rest = cls._or_absent[len(values) :]
+                values += tuple(map(named.pop, cls._fields[len(values) :], rest)) if named else rest
+                if named or len(values) > len(cls._fields) or _ABSENT in values:
                     raise TypeError("%s has the fields %s" % (cls.__name__, ", ".join(cls._fields)))
-                values = map(whole.__getitem__, cls._fields)
             return tuple.__new__(cls, values)
 
         def __getnewargs__(self):
@@ -124,7 +128,10 @@ else:
             return {name: getattr(self, name) for name in self._fields}
 
         def _replace(self, **changed):
-            return type(self)(**dict(self._asdict(), **changed))
+            whole = tuple.__new__(type(self), map(changed.pop, self._fields, self))
+            if changed:
+                raise TypeError("%s has the fields %s" % (type(self).__name__, ", ".join(self._fields)))
+            return whole
 
 
 class Option(Record):

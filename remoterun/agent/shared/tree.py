@@ -24,7 +24,7 @@ import os
 import posixpath
 import re
 import stat
-from typing import IO, Callable, Collection, Iterable, Iterator, List, NamedTuple, Optional, Set, Tuple, Union
+from typing import IO, Callable, Collection, Iterable, Iterator, List, Optional, Set, Tuple, Union
 
 from .frames import Bytes
 from .paths import ODD_PART, raw_path
@@ -32,6 +32,7 @@ from .paths import TreeError as TreeError
 from .paths import check_path as check_path
 from .paths import link_stays_inside as link_stays_inside
 from .paths import show as show
+from .records import Record
 
 HEADER = b"remoterun-tree 1\n"
 READ_SIZE = 1 << 20
@@ -46,7 +47,7 @@ LARGEST = (1 << 63) - 1
 """Bytes that a file may have."""
 
 
-class Entry(NamedTuple):
+class Entry(Record):
     """One line of a manifest. `kind` is "f", "l" or "d"; `digest` is SHA-256 in hex ("" while not hashed)."""
 
     kind: str
@@ -364,7 +365,7 @@ def hash_file(path: Union[str, int], read: Callable[[int], None] = lambda count:
     return digest.hexdigest(), after
 
 
-class WalkedEntry(NamedTuple):
+class WalkedEntry(Record):
     """Something met on a walk: `entry` (not hashed) and its status."""
 
     entry: Entry

@@ -16,11 +16,12 @@ import socket
 import ssl
 import threading
 import time
-from typing import Any, Callable, Dict, Iterable, Iterator, List, NamedTuple, Optional
+from typing import Any, Callable, Dict, Iterable, Iterator, List, Optional
 from urllib.parse import SplitResult, unquote, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 from ..shared.archive import EXPIRED
+from ..shared.records import Record
 from ..shared.tree import show
 
 SILENCE = 20.0
@@ -65,7 +66,7 @@ class HttpError(Exception):
         return self.status in (0, 408, 429) or self.status >= 500
 
 
-class Address(NamedTuple):
+class Address(Record):
     """`target` is what follows the host; `shown` may be shown to people."""
 
     scheme: str

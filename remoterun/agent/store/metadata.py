@@ -9,7 +9,9 @@ import os
 import time
 import urllib.error
 import urllib.request
-from typing import Dict, NamedTuple, Optional
+from typing import Dict, Optional
+
+from ..shared.records import Record
 
 ADDRESS = "http://169.254.169.254"
 ELSEWHERE = "AWS_EC2_METADATA_SERVICE_ENDPOINT"
@@ -20,7 +22,7 @@ SOON = 300.0
 """Seconds before their end at which credentials are fetched anew."""
 
 
-class Credentials(NamedTuple):
+class Credentials(Record):
     key: str
     secret: str
     token: str

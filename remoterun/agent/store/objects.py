@@ -14,10 +14,11 @@ import random
 import time
 from contextlib import suppress
 from http.client import HTTPException
-from typing import Callable, Dict, Iterable, Iterator, NamedTuple, Sequence
+from typing import Callable, Dict, Iterable, Iterator, Sequence
 
 from ..shared.archive import Grant
 from ..shared.files import open_regular, token
+from ..shared.records import Record
 from .form import signed_form
 from .http_client import Address, HttpClient, HttpError
 from .metadata import ROLE
@@ -37,7 +38,7 @@ class Unreadable(Exception):
     raises, too."""
 
 
-class FilePart(NamedTuple):
+class FilePart(Record):
     """`length` bytes of the file at `path`, from `offset` on."""
 
     path: str
@@ -60,7 +61,7 @@ class FilePart(NamedTuple):
             raise Unreadable("%s: %s" % (self.path, error.strerror))
 
 
-class Content(NamedTuple):
+class Content(Record):
     """What an object shall hold: `size` bytes with the SHA-256 `digest`. `pieces` gives them, as often as it is
     called, and raises `Unreadable`."""
 

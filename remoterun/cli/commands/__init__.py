@@ -1,4 +1,4 @@
-"""The commands. Each parses, makes one call of the client, and renders.
+"""The commands, each in the file of its name. Each parses, makes one call of the client, and renders.
 
 A module here registers its commands with `app` when it is imported. Only those are whose command was typed: to import
 all of them takes longer than most commands do.
@@ -17,9 +17,8 @@ from remoterun.cli.app import COMMANDS, app
 def application(words: Sequence[str] = ()) -> Typer:
     """What parses `words`: it has the command that they begin with; all commands if that is none, as for `--help`,
     completion, and a slip of the finger."""
-    modules = {word: modules for commands in COMMANDS.values() for word, modules in commands.items()}
-    modules.update(help=("manual",), whoami=("entering",))  # not in the list of `--help`
-    every = dict.fromkeys(module for names in modules.values() for module in names)
-    for module in modules.get(words[0] if words else "", every):
+    modules = {word: module for commands in COMMANDS.values() for word, module in commands.items()}
+    typed = modules.get(words[0] if words else "")
+    for module in dict.fromkeys([typed] if typed else modules.values()):
         import_module(f"{__name__}.{module}")
     return app

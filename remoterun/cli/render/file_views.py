@@ -32,7 +32,7 @@ from remoterun.model import Run, Upload, UploadCopy
 
 if TYPE_CHECKING:
     from remoterun.client.secrets import Secret
-    from remoterun.client.upkeep.upkeep import Checked, Collected, Damage, Usage, Use
+    from remoterun.client.upkeep.upkeep import Checked, Collected, Damage, HomeUsage, Use
 
 
 SHORT_DIGEST = 12
@@ -304,7 +304,7 @@ def _item(item: dict[str, Any]) -> str:
     return str(item.get("contents") or item.get("name") or item.get("path", ""))
 
 
-def usage_table(found: Usage, as_json: bool) -> None:
+def usage_table(found: HomeUsage, as_json: bool) -> None:
     """Who uses what, the largest of a kind first, and the total."""
     if as_json:
         out_json(found.record())

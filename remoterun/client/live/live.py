@@ -19,7 +19,7 @@ ANSWER = 10.0
 """Seconds that each of several machines has to answer."""
 
 
-class Program:
+class RemoteProgram:
     """A program that goes on. One thread may read its output while another sends its input."""
 
     def __init__(self, session: Session, stream: Stream) -> None:
@@ -58,11 +58,11 @@ class Program:
 
 
 @contextlib.contextmanager
-def program(session: Session, asked: api.Execute) -> Iterator[Program]:
+def program(session: Session, asked: api.Execute) -> Iterator[RemoteProgram]:
     """A program that has started. When the block is left it is ended, if it goes on."""
     with session.stream(api.execute, asked) as stream:
         stream.receive()
-        begun = Program(session, stream)
+        begun = RemoteProgram(session, stream)
         try:
             yield begun
             begun.end_input()

@@ -122,13 +122,13 @@ def _give_up(connections: Connections, before: Run, error: BaseException) -> Non
     now = registry.run(before.number)
     if isinstance(error, (NoCapacity, HostUnreachable)) and before.renting is not None:
         hosts = now.renting.hosts if now.renting is not None else ()  # what they cost counts all the same
-        registry.rent(now, replace(before.renting, hosts=hosts))
+        registry.save_renting(now, replace(before.renting, hosts=hosts))
         now = registry.run(before.number)
     if before.placed is not None:
-        registry.place(now, before.placed, before.home_id)
+        registry.set_host(now, before.placed, before.home_id)
     reason = before.reason or Reason.HOST_LOST
     message = f"no other host yet: {why_not_handed_over(error)}"
-    registry.move(now, RunState.INTERRUPTED, time.time(), reason=reason.value, message=message)
+    registry.change_state(now, RunState.INTERRUPTED, time.time(), reason=reason.value, message=message)
 
 
 def _original(connections: Connections, run: Run, archive: Store) -> OriginalRun:

@@ -406,5 +406,5 @@ def _item(connections: Connections, run: Run, frame: Frame, store: Store) -> Ite
         event, past = told(store, from_json(RunEvent, said["event"])), bool(said.get("past"))
     if event.state is None:
         return None if past else Note("note", event.note or "")
-    known = connections.registry.move(run, event.state, time.time(), **event_fields(event))
+    known = connections.registry.change_state(run, event.state, time.time(), **event_fields(event))
     return StateChange(event.state, event, known.with_event(event), past)

@@ -194,9 +194,9 @@ def hand_over(
     try:
         with contextlib.ExitStack() as held:
             begun()
-            run = registry.move(run, RunState.PROVISIONING, time.time())
+            run = registry.change_state(run, RunState.PROVISIONING, time.time())
             run, session = _host(connections, run, how, talk, held)
-            run = registry.place(run, session.machine, session.home_id)
+            run = registry.set_host(run, session.machine, session.home_id)
             run, spec, manifest = _send_all(connections, run, how, session, talk.progress)
             submission = Submission(spec, {}, manifest.encode())
             if run.renting is not None:
@@ -204,7 +204,7 @@ def hand_over(
                 submission = submission._replace(grant=grant, images=images)
             if how.earlier is not None and how.earlier.outputs is not None:
                 submission = submission._replace(left=how.earlier.outputs.manifest.encode())
-            registry.ask(run, digests_of_asked(spec)[0])
+            registry.save_digest(run, digests_of_asked(spec)[0])
             private = how.private(session, spec)
             submission = submission._replace(values=private.values, webhooks=webhooks_of(run, private.addresses))
             body = submission.encode()
@@ -212,7 +212,7 @@ def hand_over(
             result = session.ask(api.submit, api.Nothing(), body)
     except BaseException as error:
         if asked and (isinstance(error, LinkLost) or not isinstance(error, RemoterunError)):  # it may have arrived
-            registry.give_up(run)
+            registry.mark_abandoned(run)
             raise
         how.failed(error)
         raise
@@ -227,7 +227,7 @@ def record_failure(connections: Connections, run: Run, error: BaseException) -> 
     reason = Reason.NO_CAPACITY if isinstance(error, NoCapacity) else Reason.START_FAILED
     message = why_not_handed_over(error)
     now = connections.registry.run(run.number)
-    connections.registry.move(now, RunState.FAILED, time.time(), reason=reason.value, message=message)
+    connections.registry.change_state(now, RunState.FAILED, time.time(), reason=reason.value, message=message)
 
 
 def _add(connections: Connections, prepared: Prepared) -> Run:
@@ -280,7 +280,7 @@ def _send_all(
         _mount(connections, run, mount, place, prepared.saved, session, progress)
         for mount, place in zip(request.mounts, prepared.places, strict=True)
     ]
-    run = connections.registry.move(run, RunState.UPLOADING, time.time())
+    run = connections.registry.change_state(run, RunState.UPLOADING, time.time())
     manifest = tree.send(session, progress, _extra_blobs(source))
     spec = spec_of(run, request, source, manifest, settings, mounts, prepared.again)
     spec = spec._replace(after=after, notify=how.notify)

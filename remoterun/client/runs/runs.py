@@ -35,7 +35,7 @@ from remoterun.transfer import Progress
 
 if TYPE_CHECKING:  # and on use, as few commands need them
     from remoterun.client.data.metrics import Curves
-    from remoterun.client.live.live import Program, RunUse
+    from remoterun.client.live.live import RemoteProgram, RunUse
     from remoterun.client.live.ports import Forwarding, PortNews
     from remoterun.client.runs.comparing import Difference
     from remoterun.source import Source
@@ -213,7 +213,7 @@ class Runs:
         if run.state in HAND_OVER:
             return renting.unless_abandoned(self._connections, replace(run, fault=None))
         why = {"reason": Reason.HOST_LOST.value, "message": f"{run.host.name} no longer knows this run"}
-        return self._connections.registry.move(run, ENDINGS[Reason.HOST_LOST].state, time.time(), **why)
+        return self._connections.registry.change_state(run, ENDINGS[Reason.HOST_LOST].state, time.time(), **why)
 
     def info(self, number: int | str, wait: float | None = None) -> tuple[Run, dict[str, Any]]:
         """(run, {"spec", "folder", "events"} as its machine has them, None each if it never got the run; "again_of",
@@ -415,8 +415,8 @@ class Runs:
             run = registry.add_run(
                 spec.key, type_, spec.command, spec.created, spec.description, spec.labels, spec.again
             )
-            run = registry.place(run, machine, store.home_id)
-            found.append(registry.see(run, told(store, status), time.time()))
+            run = registry.set_host(run, machine, store.home_id)
+            found.append(registry.update(run, told(store, status), time.time()))
         return found
 
     def plan_next(self, number: int | str, waiting: Callable[[str], None] = lambda _: None) -> Plan:
@@ -469,7 +469,7 @@ class Runs:
     @contextlib.contextmanager
     def exec(
         self, number: int | str, command: str | None = None, terminal: str = "", size: tuple[int, int] = (24, 80)
-    ) -> Iterator[Program]:
+    ) -> Iterator[RemoteProgram]:
         """A program beside the command of a run that is RUNNING: with its folder, its variables, its environment.
 
         `command` is a line for the shell; None: a shell, bash where there is one. `terminal`: the kind of terminal
@@ -515,7 +515,7 @@ class Runs:
         return use(self._connections, runs, every, once)
 
     def _request_end(
-        self, number: int | str, request: api.Request[A, api.Asked], asked: Callable[[str], A]
+        self, number: int | str, request: api.Request[A, api.Acknowledgement], asked: Callable[[str], A]
     ) -> tuple[Run, bool]:
         run = self._located(number)
         if run.final and (run.archived or run.reason is not Reason.HOST_LOST):

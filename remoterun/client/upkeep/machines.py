@@ -22,7 +22,7 @@ from remoterun.stores import HostStore
 from remoterun.transfer import Progress
 
 if TYPE_CHECKING:
-    from remoterun.client.upkeep.upkeep import Checked, Collected, Usage
+    from remoterun.client.upkeep.upkeep import Checked, Collected, HomeUsage
     from remoterun.hosts.ssh.master import Master
 
 
@@ -198,7 +198,7 @@ class Machines:
             return upkeep.collect_archive(self._connections.archive(type_), type_.name, registry, keep, dry_run)
         return upkeep.collect(self.session(type_), registry, keep, envs, unused, dry_run)
 
-    def df(self, machine: str | None = None) -> Usage:
+    def df(self, machine: str | None = None) -> HomeUsage:
         """Who uses how much of a machine's home. Raises `HostError`."""
         from remoterun.client.upkeep import upkeep
 

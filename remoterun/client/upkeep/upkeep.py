@@ -127,7 +127,7 @@ class Use:
 
 
 @dataclass(frozen=True)
-class Usage:
+class HomeUsage:
     """What a home takes: `total` bytes, on a disk with `free` of `disk` bytes free. `blobs`: how many, their bytes, and
     the same of those that have several users."""
 
@@ -261,7 +261,7 @@ def _forget_versions(registry: Registry, home_id: str, parts: Iterable[Freed]) -
         registry.uploads.forget_copy(str(item["upload"]), home_id, str(item["digest"]))
 
 
-def usage(session: Session, registry: Registry) -> Usage:
+def usage(session: Session, registry: Registry) -> HomeUsage:
     """Who uses how much of a home. Raises `HostError`."""
     known, uses = _Known(registry), []
     with session.stream(api.usage, Nothing()) as stream:
@@ -273,7 +273,7 @@ def usage(session: Session, registry: Registry) -> Usage:
     shared = {"count": totals.shared, "bytes": totals.shared_size}
     blobs = {"count": totals.blobs, "bytes": totals.size, "shared": shared}
     home = session.hello.home
-    return Usage(session.machine.name, home, totals.total, totals.free, totals.disk, blobs, tuple(uses))
+    return HomeUsage(session.machine.name, home, totals.total, totals.free, totals.disk, blobs, tuple(uses))
 
 
 def rows(session: Session, frames: Iterable[Frame], most: int = MOST_ROWS) -> Iterator[dict[str, Any]]:
@@ -312,9 +312,9 @@ def collect_archive(archive: Archive, name: str, registry: Registry, keep: int |
     return Collected(name, dry_run, sum(part.bytes for part in parts), LARGEST, parts, kept)
 
 
-def usage_of_archive(archive: Archive, name: str, registry: Registry) -> Usage:
+def usage_of_archive(archive: Archive, name: str, registry: Registry) -> HomeUsage:
     """As `usage`."""
     known = _Known(registry)
     uses = tuple(known.use(row) for row in archives.upkeep.usage(archive))
     blobs = {"count": 0, "bytes": 0, "shared": {"count": 0, "bytes": 0}}
-    return Usage(name, archive.address, sum(use.size for use in uses), LARGEST, LARGEST, blobs, uses)
+    return HomeUsage(name, archive.address, sum(use.size for use in uses), LARGEST, LARGEST, blobs, uses)

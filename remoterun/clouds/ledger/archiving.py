@@ -81,7 +81,7 @@ def access(
         # It was rented for an earlier run, whose command could have a hand in what is built there.
         images, names = tuple(image for image in images if image.stored), []
     renting = replace(run.renting, grant_ends=allowed.expires, images=tuple(names), architecture=architecture)
-    run = connections.registry.rent(run, renting)
+    run = connections.registry.save_renting(run, renting)
     return run, allowed, images
 
 
@@ -98,7 +98,7 @@ def record_images(connections: Connections, run: Run, status: RunStatus) -> Run:
         if run.renting is not None and image.image in run.renting.images:
             archives.grants.record_image(archive_of(connections, run), image, run.renting.architecture)
             rest = tuple(name for name in run.renting.images if name != image.image)
-            run = connections.registry.rent(run, replace(run.renting, images=rest))
+            run = connections.registry.save_renting(run, replace(run.renting, images=rest))
     return run
 
 

@@ -38,12 +38,12 @@ def record_status(connections: Connections, run: Run, status: RunStatus) -> Run:
     if status.images and not run.archived:
         with contextlib.suppress(RemoterunError):  # the next client that is in touch records them
             run = record_images(connections, run, status)
-    run = registry.see(run, status, time.time())
+    run = registry.update(run, status, time.time())
     if run.renting is None or not run.final:
         return run
     run = registry.run(run.number)  # another thread, or client, may have learnt of its hosts
     if run.renting is not None and run.renting.hosts and run.renting.hosts[-1].ended is None:
-        run = registry.rent(run, run.renting.given_back_at(run.ended or time.time()))
+        run = registry.save_renting(run, run.renting.given_back_at(run.ended or time.time()))
     return run
 
 
@@ -144,7 +144,7 @@ def change_use(connections: Connections, host: RentedHost, change: Callable[[Hos
     """Change what is known of a host, for each run that had it."""
     for run in connections.registry.runs():
         if run.renting is not None and any(use.token == host.token for use in run.renting.hosts):
-            connections.registry.rent(run, run.renting.with_host(host.token, change))
+            connections.registry.save_renting(run, run.renting.with_host(host.token, change))
 
 
 def renew(connections: Connections, run: Run, session: Session, status: RunStatus | None = None) -> Run:
@@ -160,7 +160,7 @@ def renew(connections: Connections, run: Run, session: Session, status: RunStatu
         allowed = grant(connections, run)
         if refused or allowed.expires > renting.grant_ends + 1:
             session.ask(api.renew, api.Renewal(run.key, allowed))
-            return connections.registry.rent(run, replace(renting, grant_ends=allowed.expires))
+            return connections.registry.save_renting(run, replace(renting, grant_ends=allowed.expires))
     return run
 
 
@@ -203,7 +203,9 @@ def _how_it_ended(connections: Connections, run: Run, rented: RentedHost | None)
         status = known._replace(ended=now, message=message)
     run = connections.registry.run(run.number)
     if run.renting is not None and (rented is None or rented.state in LOST):
-        connections.registry.rent(run, run.renting.with_host(run.host.rented or "", partial(replace, gone=True)))
+        connections.registry.save_renting(
+            run, run.renting.with_host(run.host.rented or "", partial(replace, gone=True))
+        )
         if rented is not None:
             change_use(connections, rented, lambda use: use.until(rented.ended, by))
     return by_our_clock(status)._replace(images=())

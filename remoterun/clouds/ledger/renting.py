@@ -194,7 +194,9 @@ def begin(connections: Connections, run: Run, plan: Plan, timeout: float | None)
     """Record what a run may have of rented hosts, before there is any. Raises `NotFound` without a bucket."""
     bucket = connections.bucket().bucket or ""
     deadline = time.time() + plan.hours * 3600
-    return connections.registry.rent(run, Renting(deadline, plan.attempts, 1, bucket, timeout=timeout, pay=plan.price))
+    return connections.registry.save_renting(
+        run, Renting(deadline, plan.attempts, 1, bucket, timeout=timeout, pay=plan.price)
+    )
 
 
 def rent(
@@ -239,14 +241,14 @@ def rent(
     s3.put("may-write", b"")
     next(s3.list("may-write"), None)
     renting = replace(renting, most=plan.most or 0.0)
-    run = connections.registry.rent(run, renting)  # before the check: the later one of two clients counts both
+    run = connections.registry.save_renting(run, renting)  # before the check: the later one of two clients counts both
     billing.check_month(connections, plan.most, time.time(), run.key)
     rented = provider.acquire(intent, offers, waiting, connections.warn)
     lost = ["saves by what this login signs"] if plan.roles.writer and not rented.writer else []
     lost += ["is ended by its own clock alone"] if not rented.guarded and provider.roles() != plan.roles else []
     if lost:
         connections.warn(f"the host {rented.id} {' and '.join(lost)}: {provider.roles().why_not}")
-    run = connections.registry.rent(run, _with_host(renting, rented, rented.began))
+    run = connections.registry.save_renting(run, _with_host(renting, rented, rented.began))
     try:
         HostFolder(connections.config.home, rented.token).record(rented)
         waiting("its agent")
@@ -268,7 +270,9 @@ def unless_abandoned(connections: Connections, run: Run, keep: bool = False) -> 
     is_first = run.attempt == 1
     reason = Reason.START_FAILED if is_first else Reason.HOST_LOST
     message = f"remoterun was ended before the run {'was handed over' if is_first else 'had its next host'}"
-    return connections.registry.move(run, ENDINGS[reason].state, time.time(), reason=reason.value, message=message)
+    return connections.registry.change_state(
+        run, ENDINGS[reason].state, time.time(), reason=reason.value, message=message
+    )
 
 
 def give_back(connections: Connections, run: Run, keep: bool = False) -> None:
@@ -284,12 +288,12 @@ def give_back(connections: Connections, run: Run, keep: bool = False) -> None:
         if rented is not None and rented.alive and not keep:
             provider.release(rented)
     if renting.hosts and renting.hosts[-1].ended is None:
-        run = connections.registry.rent(run, renting.given_back_at(time.time()))
+        run = connections.registry.save_renting(run, renting.given_back_at(time.time()))
     if rented is not None and not keep:
         host_ended(connections, rented, "by this machine, as no run began there")
     elif rented is not None and all(host.id != rented.id for host in renting.hosts):
         renting = _with_host(renting, rented, rented.began)
-        connections.registry.rent(run, renting.given_back_at(rented.ended or time.time()))
+        connections.registry.save_renting(run, renting.given_back_at(rented.ended or time.time()))
 
 
 def host_ended(connections: Connections, rented: RentedHost, by: str) -> None:
@@ -298,7 +302,7 @@ def host_ended(connections: Connections, rented: RentedHost, by: str) -> None:
     for run in connections.registry.runs():
         renting = run.renting
         if renting is not None and run.key == rented.run and all(host.id != rented.id for host in renting.hosts):
-            connections.registry.rent(run, _with_host(renting, rented, rented.began))
+            connections.registry.save_renting(run, _with_host(renting, rented, rented.began))
     change_use(connections, rented, lambda use: use.until(rented.ended if rented.state in LOST else time.time(), by))
 
 
@@ -317,7 +321,7 @@ def _reuse(
         assert run.renting is not None
         renting = _with_host(run.renting, kept, time.time())
         renting = replace(renting, deadline=min(renting.deadline, kept.deadline))
-        return connections.registry.rent(run, renting), session
+        return connections.registry.save_renting(run, renting), session
     return None
 
 

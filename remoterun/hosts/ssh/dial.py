@@ -12,13 +12,14 @@ import sys
 import tempfile
 import threading
 import time
-from typing import IO, NamedTuple
+from typing import IO
 
+from remoterun.agent.shared.records import Record
 from remoterun.errors import HostUnreachable
 from remoterun.hosts.ssh.config import Deadlines, SSHSettings, local_environment
 
 
-class Way(NamedTuple):
+class Way(Record):
     """A connection to a host's sshd; `address` is for messages."""
 
     sock: socket.socket

@@ -14,8 +14,9 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
+from remoterun.agent.shared.records import Record
 from remoterun.errors import AgentError, AuthenticationError, HostError, HostKeyError, HostUnreachable, LinkLost
 from remoterun.hosts.base import KEPT, NOBODY, TAIL, AgentSilent, Prompts, await_agent
 from remoterun.hosts.bundle import AgentBundle, agent_bundle
@@ -57,7 +58,7 @@ def masters_folder(config: Config) -> Path:
     return config.home / "ssh"
 
 
-class CommandResult(NamedTuple):
+class CommandResult(Record):
     """A command that has ended. `status` is None where a signal ended it; `output` is its last part, without white
     space around it."""
 

@@ -14,10 +14,10 @@ import re
 import subprocess
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import paramiko
 
+from remoterun.agent.shared.records import Record
 from remoterun.errors import HostKeyError
 from remoterun.hosts.base import UnknownHostKey
 from remoterun.hosts.ssh.config import HostKeyCheck, SSHSettings, local_environment, program, words_of
@@ -25,7 +25,7 @@ from remoterun.hosts.ssh.config import HostKeyCheck, SSHSettings, local_environm
 _SECONDS = 10.0
 
 
-class KnownHost(NamedTuple):
+class KnownHost(Record):
     """A line of a known_hosts file about the host `name`. `marker` is "", `@revoked` or `@cert-authority`."""
 
     name: str

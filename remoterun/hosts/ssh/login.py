@@ -13,7 +13,6 @@ import os
 import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import paramiko
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -21,6 +20,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from paramiko.auth_strategy import AuthStrategy
 
+from remoterun.agent.shared.records import Record
 from remoterun.errors import AuthenticationError, HostUnreachable
 from remoterun.hosts.ssh.config import SSHSettings, words_of
 from remoterun.hosts.ssh.host_key import named
@@ -32,7 +32,7 @@ _VARIABLE = "SSH_AUTH_SOCK"
 _agent_variable = threading.Lock()
 
 
-class Identity(NamedTuple):
+class SigningKey(Record):
     """A key that can sign, and its name for messages."""
 
     label: str
@@ -68,7 +68,7 @@ class Login(AuthStrategy):  # type: ignore[misc]  # paramiko has no types
             self._notes.append(f"the host hung up: {reason}")
         raise self._refused("Too many authentication" in reason)
 
-    def get_sources(self) -> Generator[Identity, None, None]:
+    def get_sources(self) -> Generator[SigningKey, None, None]:
         """The keys, best first, each loaded only when it is reached. What can't be used leaves a note.
 
         Key files come first; where the agent holds a file's key, the agent signs. Then come the agent's other keys. So
@@ -82,7 +82,7 @@ class Login(AuthStrategy):  # type: ignore[misc]  # paramiko has no types
                 self._notes.append(f"the ssh agent at {path} has no key")
             yield from self._sources(held)
 
-    def _sources(self, held: Sequence[_AgentIdentity]) -> Iterator[Identity]:
+    def _sources(self, held: Sequence[_AgentIdentity]) -> Iterator[SigningKey]:
         offered: list[_AgentIdentity] = []
         for path in self._settings.identity_files:
             public = _public_in(Path(f"{path}.pub")) or _public_in(path)  # a file may hold the public half alone
@@ -95,7 +95,7 @@ class Login(AuthStrategy):  # type: ignore[misc]  # paramiko has no types
                 yield from self._certified(str(path), path, loaded)
         for key in () if self._settings.identities_only else held:
             if key not in offered:
-                yield Identity(_label(f"the agent's {key.comment or 'key'}", key), key)
+                yield SigningKey(_label(f"the agent's {key.comment or 'key'}", key), key)
 
     def _offer_keys(self, transport: paramiko.Transport) -> bool:
         """Whether the host lets the user in with one of the keys, or without any."""
@@ -145,7 +145,7 @@ class Login(AuthStrategy):  # type: ignore[misc]  # paramiko has no types
             self._notes.append(f"{path}: not a private key that can be used here ({error})")
         return None
 
-    def _certified(self, name: str, path: Path, key: paramiko.PKey) -> Iterator[Identity]:
+    def _certified(self, name: str, path: Path, key: paramiko.PKey) -> Iterator[SigningKey]:
         """`key` with each certificate for it that stands next to its file, or that the configuration names; then the
         key alone."""
         plain = bytes(key.asbytes())
@@ -153,9 +153,9 @@ class Login(AuthStrategy):  # type: ignore[misc]  # paramiko has no types
             blob = _public_in(file)
             if blob is not None and blob != plain and _is_of(blob, plain):
                 key.load_certificate(paramiko.Message(blob))
-                yield Identity(_label(str(file), key), key)
+                yield SigningKey(_label(str(file), key), key)
         key.public_blob = None
-        yield Identity(_label(name, key), key)
+        yield SigningKey(_label(name, key), key)
 
     def _hung_up(self, why: str) -> HostUnreachable:
         return HostUnreachable(

@@ -1,4 +1,4 @@
-"""Staying with runs until they end: `logs`, `wait`."""
+"""`logs`: a run's log, live."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from remoterun.cli import render
-from remoterun.cli.app import Command, Json, Quiet, RunNumber, RunNumbers, Wait, app, example, run_number
+from remoterun.cli.app import Command, Quiet, RunNumber, Wait, app, example, run_number
 from remoterun.cli.asking import client as connect
 from remoterun.cli.render import run_views
 from remoterun.client.runs.following import Item, LogBytes, Note, Wanted
@@ -97,56 +97,6 @@ def _print_log(run: Run, items: Iterable[Item]) -> bool:
         known = run_views.state_text(replace(run, fault=error))
         raise HostUnreachable(f"{error.message}; run {run.number} is {known}", hint=error.hint, evidence=error.evidence)
     return anything
-
-
-TIME_IS_UP = 124
-"""The exit status, as that of `timeout`."""
-
-
-@app.command(cls=Command, epilog=example("remoterun wait 16 17 --timeout 2h"))
-def wait(
-    runs: RunNumbers,
-    first: Annotated[bool, typer.Option("--any", help="Only until the first of them has ended.")] = False,
-    timeout: Annotated[
-        str | None,
-        typer.Option("--timeout", metavar="TIME", help="Wait no longer than 90s, 10m, 2h; a plain number is minutes."),
-    ] = None,
-    json: Json = False,
-) -> int:
-    """Wait until runs have ended.
-
-    The exit status is 0 if that of each run is 0, else that of the first one, in the order given, that is not; with
-    --any, that of the run that ended first; 124 when the time is up; 125 if the machine of one can't tell any more.
-    """
-    seconds = parse_duration(timeout) if timeout is not None else None
-    ended: dict[int, Run] = {}
-    with connect() as client:
-        numbers = list(dict.fromkeys(client.registry.run(run_number(text)).number for text in runs))
-        for item in client.runs.wait(numbers, seconds):
-            if isinstance(item, Run):
-                ended[item.number] = item
-                if item.fault is not None:
-                    render.error(item.fault)
-                    continue
-                run_views.ended(item)
-                if first:
-                    break
-            elif item.kind == "lost":
-                render.warning(f"{item.text}; trying again")
-            else:
-                render.line(f"  connected to {item.text} again")
-    if json:
-        render.out_json([run.record() for run in ended.values()])
-    known = [run for run in ended.values() if run.fault is None]
-    if first and known:
-        return known[0].exit_status
-    going_on = [str(number) for number in numbers if number not in ended]
-    if going_on:
-        many = len(going_on) > 1
-        what = f"run{'s' if many else ''} {', '.join(going_on)} {'have' if many else 'has'} not ended"
-        render.line(f"{what} within {timeout}; {'they go' if many else 'it goes'} on")
-        return TIME_IS_UP
-    return next((ended[number].exit_status for number in numbers if number in ended and ended[number].exit_status), 0)
 
 
 def pattern(text: str) -> re.Pattern[bytes]:

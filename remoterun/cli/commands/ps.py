@@ -1,33 +1,27 @@
-"""Runs that there are: `ps`, `info`, `diff`."""
+"""`ps`: the runs that there are."""
 
 from __future__ import annotations
 
 import itertools
-import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from remoterun.agent.shared.states import FINAL, RunState
 from remoterun.cli import complete, render
-from remoterun.cli.app import Command, Json, RunNumber, Wait, app, example, run_number, run_range
+from remoterun.cli.app import Command, Json, Wait, app, example
 from remoterun.cli.asking import client as connect
 from remoterun.cli.render import run_views
-from remoterun.client import json_shapes
-from remoterun.errors import NotFound, UsageError
-from remoterun.model import EVERY_RUN, LAST, RunFilter
+from remoterun.errors import UsageError
+from remoterun.model import EVERY_RUN, RunFilter
 from remoterun.parsing import did_you_mean, known_words, parse_duration
 from remoterun.sizes import counted
 
 if TYPE_CHECKING:
-    from remoterun.client import Client
     from remoterun.model import Run
-
-
-LABELS = "remoterun labels"
 
 
 @app.command(cls=Command, epilog=example("remoterun ps -t box --state failed --since 2d\nremoterun ps --watch"))
@@ -147,97 +141,3 @@ def _states(names: list[str]) -> frozenset[RunState]:
     if unknown:
         raise UsageError(f"`{unknown[0]}` is not a state of a run", hint=known_words(unknown[0], groups))
     return frozenset(state for name in names for state in groups[name.lower()])
-
-
-class Labels(Command):
-    """Takes `+LABEL` and `-LABEL` from among the words, into `context.meta`."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        labels = [word for word in args if re.match(r"\+|-(?!-|h\Z)", word)]
-        ctx.meta[LABELS] = labels
-        return super().parse_args(ctx, [word for word in args if word not in labels])
-
-
-@app.command(cls=Labels, epilog=example("remoterun info last\nremoterun info 3 +good -bad"))
-def info(
-    context: typer.Context,
-    runs: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="[RUN]… [+LABEL]… [-LABEL]…",
-            help="A run's number, or `last`. A label to add to it begins with +, one to remove with -; then also 3-9.",
-            autocompletion=complete.run_numbers,
-        ),
-    ] = [],  # noqa: B006
-    wait: Wait = "2s",
-    json: Json = False,
-) -> None:
-    """Show all that is known of a run; add labels to runs."""
-    seconds = parse_duration(wait)
-    if context.meta[LABELS]:
-        _change_labels(runs, context.meta[LABELS])
-        return
-    if len(runs) > 1:
-        raise UsageError("`info` shows one run", hint=f"remoterun diff {runs[0]} {runs[1]}   shows what differs")
-    with connect() as client:
-        known, details = client.runs.info(run_number(runs[0] if runs else LAST), seconds)
-    run_views.not_reached([known])
-    if json:
-        render.out_json(json_shapes.run_info(known, details))
-    else:
-        run_views.run_info(known, details)
-
-
-def _change_labels(runs: Sequence[str], labels: Sequence[str]) -> None:
-    if not runs:
-        typed = " ".join(map(render.word, labels))
-        raise UsageError("no run is named", hint=f"remoterun info last {typed}")
-    if "+" in labels or "-" in labels:
-        raise UsageError("a label has no name", hint="remoterun info 3 +good -bad")
-    add = tuple(word[1:] for word in labels if word[0] == "+")
-    remove = tuple(word[1:] for word in labels if word[0] == "-")
-    with connect() as client:
-        for number in _numbers(client, runs):
-            run = client.runs.label(number, add, remove)
-            shown = ", ".join(render.name(each) for each in run.labels) or "no label"
-            render.out(f"run {number}: {shown}")
-
-
-def _numbers(client: Client, runs: Sequence[str]) -> dict[int, None]:
-    """The numbers of these runs, each once. Raises `NotFound`, `UsageError`."""
-    numbers: dict[int, None] = {}
-    for text in runs:
-        fits = run_range(text)
-        if fits is None:
-            numbers[client.registry.run(run_number(text)).number] = None
-            continue
-        among = [run.number for run in client.registry.runs() if fits(run.number)]
-        if not among:
-            raise NotFound(f"there is no run among {text}", hint="remoterun ps -a")
-        numbers.update(dict.fromkeys(among))
-    return numbers
-
-
-@app.command(cls=Command, epilog=example("remoterun diff 16 17 --stat"))
-def diff(
-    before: RunNumber,
-    after: Annotated[
-        str,
-        typer.Argument(metavar="OTHER", help="Another run's number, or `last`.", autocompletion=complete.run_numbers),
-    ],
-    stat: Annotated[bool, typer.Option("--stat", help="Of files, only how much differs.")] = False,
-    json: Json = False,
-) -> None:
-    """Show what differs between two runs.
-
-    What was asked for, what the mounts held, how the runs ended; and of the files that were sent, the lines, as git
-    shows them. What is the same is not shown.
-    """
-    with connect() as client:
-        binary = not (json or stat or render.reader_is_terminal())
-        found = client.runs.diff(run_number(before), run_number(after), binary)
-    if json:
-        render.out_json(json_shapes.difference(found))
-    else:
-        with render.paged():
-            run_views.difference(found, stat)

@@ -1,4 +1,4 @@
-"""Secrets: `secret` with its own commands."""
+"""`secret` with its own commands."""
 
 from __future__ import annotations
 

@@ -1,9 +1,8 @@
-"""The health of a machine and its home: `doctor`, `machines check`, `machines gc`, `machines df`."""
+"""`doctor`: the health of a machine."""
 
 from __future__ import annotations
 
 import contextlib
-import functools
 import os
 import subprocess
 import time
@@ -15,9 +14,9 @@ import typer
 
 from remoterun.agent.shared.api import MachineCheck
 from remoterun.cli import complete, render
-from remoterun.cli.app import Command, Json, app, example, machines_app
+from remoterun.cli.app import Command, Json, app, example
 from remoterun.cli.asking import client as connect
-from remoterun.cli.render import file_views, live_views, machine_views
+from remoterun.cli.render import machine_views
 from remoterun.cli.render.terminal import duration
 from remoterun.client import json_shapes
 from remoterun.errors import (
@@ -31,15 +30,14 @@ from remoterun.errors import (
 )
 from remoterun.machines import BUCKET
 from remoterun.model import MachineType
-from remoterun.parsing import parse_duration
 from remoterun.session import understood
 
 if TYPE_CHECKING:
     from remoterun.client import Client
-    from remoterun.client.upkeep.upkeep import Checked, Collected, Usage
+    from remoterun.client.upkeep.upkeep import Checked, Collected, HomeUsage
 
 
-A = TypeVar("A", "Examined", "Checked", "Collected", "Usage")
+A = TypeVar("A", "Examined", "Checked", "Collected", "HomeUsage")
 Machine = Annotated[
     str | None,
     typer.Argument(
@@ -95,7 +93,7 @@ def doctor(
         def show(found: Examined, as_json: bool) -> None:
             machine_views.checks(found.checks, as_json)
 
-        found, status = _of_each(client, machine, lambda name: examine(client, client.machines.get(name)), show, json)
+        found, status = of_each(client, machine, lambda name: examine(client, client.machines.get(name)), show, json)
     return status or (0 if all(examined.sound for examined in found) else 1)
 
 
@@ -124,114 +122,6 @@ def _show_budget(client: Client) -> None:
 
 
 EXAMPLE = "you@example.org"
-
-
-@machines_app.command("check", cls=Command, epilog=example("remoterun machines check k80"))
-def check(
-    machine: Machine = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what is damaged.")] = False,
-    json: Json = False,
-) -> int:
-    """Verify all that a machine keeps, by its SHA-256.
-
-    What is damaged is moved to `damaged/` in its folder, so that an upload sends it again, and is named with the
-    command that makes it whole. The exit status is 1 if anything is damaged.
-    """
-
-    with connect() as client:
-
-        def verify(name: str | None) -> Checked:
-            with live_views.progress() as progress:
-                return client.machines.check(name, set_aside=not dry_run, progress=progress)
-
-        found, status = _of_each(client, machine, verify, file_views.checked, json)
-    return status or (0 if all(done.sound for done in found) else 1)
-
-
-@machines_app.command("gc", cls=Command, epilog=example("remoterun machines gc k80 --keep 2 --dry-run"))
-def gc(
-    machine: Machine = None,
-    keep: Annotated[
-        int | None,
-        typer.Option(
-            "--keep", metavar="N", help="Keep only the newest N versions of each upload. Default: all.", min=1
-        ),
-    ] = None,
-    envs: Annotated[
-        bool, typer.Option("--envs", help="Also environments and images that nothing has used for a week.")
-    ] = False,
-    unused: Annotated[
-        str | None, typer.Option("--unused", metavar="TIME", help="With --envs: for how long. Default: 7d.")
-    ] = None,
-    everything: Annotated[
-        bool, typer.Option("--everything", help="Of `aws`: all that remoterun made there, for anybody. Asks twice.")
-    ] = False,
-    yes: Annotated[bool, typer.Option("-y", "--yes", help="Of `aws`: ask nothing.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be freed.")] = False,
-    json: Json = False,
-) -> int:
-    """Free what nothing needs on a machine, or at `aws`. Safe while runs go on.
-
-    That is content of no upload and no run, outputs of other machines that were sent for a mount, and what crashes
-    and cut transfers left. What a run uses stays until it has ended. Of `aws`: rented hosts that no run needs are
-    ended, and what hosts and runs left there is removed; with --keep, only versions in the bucket.
-    """
-    if everything and (machine != BUCKET or yes or keep is not None or envs):
-        raise UsageError("--everything goes with `aws` alone, and asks", hint="remoterun machines gc aws --everything")
-    if machine == BUCKET and keep is None and not envs:
-        return _clear_cloud(everything, yes, dry_run, json)
-    if yes:
-        raise UsageError("-y goes with `aws`: of a machine nothing is asked", hint="remoterun machines gc aws -y")
-    if unused is not None and not envs:
-        raise UsageError("--unused is about environments", hint=f"remoterun machines gc --envs --unused {unused}")
-    seconds = None if unused is None else parse_duration(unused, or_none=True)
-
-    with connect() as client:
-        free = functools.partial(client.machines.gc, keep=keep, envs=envs, unused=seconds, dry_run=dry_run)
-        return _of_each(client, machine, free, file_views.collected, json)[1]
-
-
-def _clear_cloud(everything: bool, yes: bool, dry_run: bool, json: bool) -> int:
-    with connect() as client:
-        found = client.hosts.leftovers(render.warning, everything)
-        machine_views.leftovers(found, json)
-        if dry_run or not found:
-            return 0
-        if not yes and not render.can_ask():
-            others = "" if everything else "`remoterun machines gc aws -y`, or "
-            raise UsageError("nobody is here to agree", hint=f"{others}`--dry-run` to see")
-        agreed = yes or render.ask("End and remove these?", default=False)
-        if agreed and everything:
-            account = client.hosts.identity(BUCKET).account
-            agreed = render.ask_text(f"For good, for all who use it? Type the account's number, {account}:") == account
-        if not agreed:
-            render.line("Nothing was ended or removed.")
-            return 0
-        refused, count = [], 0
-        waiting = functools.partial(render.line, "Waiting until those hosts are gone…")
-        for each, result in client.hosts.clear_all(found, everything, waiting):
-            if isinstance(result, RemoterunError):
-                refused.append(result)
-            elif result:
-                count += 1
-            else:
-                render.line(f"{each.kind} {each.id} is needed by now")
-        render.line(f"{count} ended or removed")
-        if refused:
-            raise refused[0]
-    return 0
-
-
-@machines_app.command("df", cls=Command, epilog=example("remoterun machines df k80"))
-def df(machine: Machine = None, json: Json = False) -> int:
-    """Show who uses how much of a machine's disk.
-
-    SIZE is all that something refers to, ALONE what removing it would give back: data that two uploads share is in
-    both sizes, and in neither's ALONE.
-    """
-
-    with connect() as client:
-        return _of_each(client, machine, client.machines.df, file_views.usage_table, json)[1]
 
 
 CLOCK_TOLERANCE = 5.0
@@ -294,7 +184,7 @@ def _clock(theirs: float, asked: float, answered: float) -> MachineCheck:
     return MachineCheck("clock", False, detail, "sudo timedatectl set-ntp true, on the one that is wrong")
 
 
-def _of_each(
+def of_each(
     client: Client, name: str | None, ask: Callable[[str | None], A], show: Callable[[A, bool], None], as_json: bool
 ) -> tuple[list[A], int]:
     """What `ask` finds on the machine `name` (None: the default one), shown, and an exit status; of a pool on each of

@@ -1,17 +1,28 @@
-"""Machines, those that are rented, too: `machines` with its own commands."""
+"""`machines` with its own commands: machines, those that are rented, too."""
 
 from __future__ import annotations
 
+import functools
 import inspect
+import os
 import re
+import signal
 import time
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from remoterun.cli import complete, render
 from remoterun.cli.app import Command, Json, RunNumber, Wait, example, for_each, machines_app, run_number, typed_options
 from remoterun.cli.asking import client as connect
+from remoterun.cli.commands.doctor import Machine, of_each
+from remoterun.cli.commands.exec import ShellCommand, line_of, terminal_here
+from remoterun.cli.render import file_views
+from remoterun.errors import RemoterunError
+from remoterun.machines import BUCKET
+
+if TYPE_CHECKING:
+    from remoterun.client.upkeep.upkeep import Checked
 from remoterun.cli.render import live_views, machine_views
 from remoterun.config import SETTINGS, Setting
 from remoterun.errors import UsageError
@@ -260,3 +271,139 @@ def machines_move(
             moved = client.runs.move(number, machine, progress, render.warning)
     render.line(f"run {number} goes on as {moved.number} on {moved.where}")
     render.line(f"  remoterun logs {moved.number}   shows its log, live")
+
+
+@machines_app.command(
+    "ssh",
+    cls=Command,
+    context_settings={"allow_interspersed_args": False},
+    epilog=example("remoterun machines ssh k80\nremoterun machines ssh k80 df -h"),
+)
+def ssh(
+    machine: Annotated[
+        str,
+        typer.Argument(
+            metavar="MACHINE",
+            help="A machine, as after -t; or a run's number, for the machine that it is on.",
+            autocompletion=complete.machine_types,
+        ),
+    ],
+    command: ShellCommand = None,
+) -> int:
+    """Open a shell on a machine, with the system's ssh.
+
+    The user, port, key and settings are those that remoterun uses. The exit status is that of ssh.
+    """
+    with connect() as client:
+        words = client.machines.ssh(machine, line_of(command) or "", bool(terminal_here()[0]))
+    render.finish()
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # Python ignores it, and `ssh` would inherit that
+    os.execv(words[0], list(words))
+
+
+@machines_app.command("check", cls=Command, epilog=example("remoterun machines check k80"))
+def check(
+    machine: Machine = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what is damaged.")] = False,
+    json: Json = False,
+) -> int:
+    """Verify all that a machine keeps, by its SHA-256.
+
+    What is damaged is moved to `damaged/` in its folder, so that an upload sends it again, and is named with the
+    command that makes it whole. The exit status is 1 if anything is damaged.
+    """
+
+    with connect() as client:
+
+        def verify(name: str | None) -> Checked:
+            with live_views.progress() as progress:
+                return client.machines.check(name, set_aside=not dry_run, progress=progress)
+
+        found, status = of_each(client, machine, verify, file_views.checked, json)
+    return status or (0 if all(done.sound for done in found) else 1)
+
+
+@machines_app.command("gc", cls=Command, epilog=example("remoterun machines gc k80 --keep 2 --dry-run"))
+def gc(
+    machine: Machine = None,
+    keep: Annotated[
+        int | None,
+        typer.Option(
+            "--keep", metavar="N", help="Keep only the newest N versions of each upload. Default: all.", min=1
+        ),
+    ] = None,
+    envs: Annotated[
+        bool, typer.Option("--envs", help="Also environments and images that nothing has used for a week.")
+    ] = False,
+    unused: Annotated[
+        str | None, typer.Option("--unused", metavar="TIME", help="With --envs: for how long. Default: 7d.")
+    ] = None,
+    everything: Annotated[
+        bool, typer.Option("--everything", help="Of `aws`: all that remoterun made there, for anybody. Asks twice.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("-y", "--yes", help="Of `aws`: ask nothing.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be freed.")] = False,
+    json: Json = False,
+) -> int:
+    """Free what nothing needs on a machine, or at `aws`. Safe while runs go on.
+
+    That is content of no upload and no run, outputs of other machines that were sent for a mount, and what crashes
+    and cut transfers left. What a run uses stays until it has ended. Of `aws`: rented hosts that no run needs are
+    ended, and what hosts and runs left there is removed; with --keep, only versions in the bucket.
+    """
+    if everything and (machine != BUCKET or yes or keep is not None or envs):
+        raise UsageError("--everything goes with `aws` alone, and asks", hint="remoterun machines gc aws --everything")
+    if machine == BUCKET and keep is None and not envs:
+        return _clear_cloud(everything, yes, dry_run, json)
+    if yes:
+        raise UsageError("-y goes with `aws`: of a machine nothing is asked", hint="remoterun machines gc aws -y")
+    if unused is not None and not envs:
+        raise UsageError("--unused is about environments", hint=f"remoterun machines gc --envs --unused {unused}")
+    seconds = None if unused is None else parse_duration(unused, or_none=True)
+
+    with connect() as client:
+        free = functools.partial(client.machines.gc, keep=keep, envs=envs, unused=seconds, dry_run=dry_run)
+        return of_each(client, machine, free, file_views.collected, json)[1]
+
+
+def _clear_cloud(everything: bool, yes: bool, dry_run: bool, json: bool) -> int:
+    with connect() as client:
+        found = client.hosts.leftovers(render.warning, everything)
+        machine_views.leftovers(found, json)
+        if dry_run or not found:
+            return 0
+        if not yes and not render.can_ask():
+            others = "" if everything else "`remoterun machines gc aws -y`, or "
+            raise UsageError("nobody is here to agree", hint=f"{others}`--dry-run` to see")
+        agreed = yes or render.ask("End and remove these?", default=False)
+        if agreed and everything:
+            account = client.hosts.identity(BUCKET).account
+            agreed = render.ask_text(f"For good, for all who use it? Type the account's number, {account}:") == account
+        if not agreed:
+            render.line("Nothing was ended or removed.")
+            return 0
+        refused, count = [], 0
+        waiting = functools.partial(render.line, "Waiting until those hosts are gone…")
+        for each, result in client.hosts.clear_all(found, everything, waiting):
+            if isinstance(result, RemoterunError):
+                refused.append(result)
+            elif result:
+                count += 1
+            else:
+                render.line(f"{each.kind} {each.id} is needed by now")
+        render.line(f"{count} ended or removed")
+        if refused:
+            raise refused[0]
+    return 0
+
+
+@machines_app.command("df", cls=Command, epilog=example("remoterun machines df k80"))
+def df(machine: Machine = None, json: Json = False) -> int:
+    """Show who uses how much of a machine's disk.
+
+    SIZE is all that something refers to, ALONE what removing it would give back: data that two uploads share is in
+    both sizes, and in neither's ALONE.
+    """
+
+    with connect() as client:
+        return of_each(client, machine, client.machines.df, file_views.usage_table, json)[1]

@@ -1,119 +1,25 @@
-"""Files of uploads and runs: `upload`, `ls`, `cp`."""
+"""`cp`: files of runs or uploads here, or files to an upload."""
 
 from __future__ import annotations
 
 import functools
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from remoterun.cli import complete, render
-from remoterun.cli.app import Command, Json, Quiet, Wait, app, example
-from remoterun.cli.asking import agree_to_link, with_bucket
+from remoterun.cli.app import Command, Json, Quiet, app, example
 from remoterun.cli.asking import client as connect
+from remoterun.cli.asking import with_bucket
+from remoterun.cli.commands.upload import check_path
 from remoterun.cli.render import file_views, live_views
-from remoterun.errors import NotFound, SomeDamaged, UsageError
+from remoterun.errors import SomeDamaged, UsageError
 from remoterun.model import LAST, Resource
-from remoterun.parsing import parse_duration
 from remoterun.stamps import note_own
 
 if TYPE_CHECKING:
     from remoterun.client import Client
-
-
-@app.command(cls=Command, epilog=example("remoterun upload data/input.txt --name doom"))
-def upload(
-    path: Annotated[Path, typer.Argument(metavar="PATH", help="A file or a folder.")],
-    name: Annotated[
-        str | None, typer.Option("-n", "--name", metavar="NAME", help="The data set's name. Default: the folder's.")
-    ] = None,
-    to: Annotated[
-        str | None,
-        typer.Option(
-            "--to",
-            metavar="MACHINE",
-            help="Where to keep it. Default: the default machine.",
-            autocompletion=complete.machine_types,
-        ),
-    ] = None,
-    git: Annotated[bool, typer.Option("--include-git", help="Send the `.git` of a work tree, too.")] = False,
-    quiet: Quiet = False,
-    json: Json = False,
-) -> None:
-    """Send a file or a folder as a named data set. What the machine has already is not sent again."""
-    _check(path)
-    with connect() as client:
-        with_bucket(client, to)
-        try:
-            with live_views.progress(json) as progress:
-                done = client.uploads.upload(path, name, to, progress, git=git)
-        except KeyboardInterrupt:
-            file_views.not_finished()
-            raise
-    file_views.uploaded(done, json, _folder_of(path))
-
-
-def _folder_of(path: Path) -> str:
-    """The folder below this one that has the files, where a run's command then finds them, too; "" if there is none."""
-    folder = os.path.relpath(path if path.is_dir() else path.parent)
-    return "" if folder == os.curdir or folder.startswith(os.pardir) or ":" in folder else folder
-
-
-def _check(path: Path) -> None:
-    """Whether it is there, and meant."""
-    if not os.path.exists(path):
-        shown = render.name(str(path))
-        message = f"the link `{shown}` leads to no file" if path.is_symlink() else f"there is no `{shown}` here"
-        raise NotFound(message, hint="ls   shows what there is")
-    agree_to_link(str(path))
-
-
-@app.command(cls=Command, epilog=example("remoterun ls runs/15/models"))
-def ls(
-    resource: Annotated[
-        str,
-        typer.Argument(
-            metavar="RESOURCE",
-            help="uploads/NAME[/path], runs/N[/path] or N; the path with *, ? and ** in quotes. Default: the uploads.",
-            autocompletion=complete.resources,
-        ),
-    ] = "",
-    recursive: Annotated[bool, typer.Option("-r", "--recursive", help="Every file below, not one level.")] = False,
-    versions: Annotated[
-        bool, typer.Option("--versions", help="The versions of an upload: where they lie, and which runs read them.")
-    ] = False,
-    wait: Wait = "2s",
-    json: Json = False,
-) -> None:
-    """List uploads, or the files of one, or of a run.
-
-    Uploads are listed wherever they lie; of a machine that does not answer in time, what was known before.
-    """
-    seconds = parse_duration(wait)
-    with connect() as client:
-        parsed = Resource.parse(resource.rstrip("/"), whole_kind=True) if resource.strip("/") else Resource("uploads")
-        if versions:
-            if parsed.kind != "uploads" or not parsed.name or parsed.sub or parsed.version is not None:
-                raise UsageError(
-                    f"--versions needs one upload: `{render.name(str(parsed))}` is not the name of one",
-                    hint="remoterun ls uploads/NAME --versions",
-                )
-            file_views.uploads(client.uploads.versions(parsed.name, seconds), json, versions=True)
-        elif parsed.kind == "runs" and not parsed.name:
-            raise UsageError(
-                "`ls` lists the files of one run", hint="remoterun ps   lists runs\nremoterun ls runs/last"
-            )
-        elif not parsed.name:
-            file_views.uploads(client.uploads.list(seconds), json)
-        else:
-            from remoterun.client.data.files import ANY_DEPTH, split_pattern
-
-            manifest, about = client.files.list(parsed)
-            pattern = split_pattern(parsed)[1]
-            every = recursive or ANY_DEPTH in pattern
-            file_views.manifest(str(parsed), manifest, about, None if every else pattern.count("/") + 1, json)
 
 
 @app.command(
@@ -187,7 +93,7 @@ def cp(
             note_own(client.config.home, fetched.written)
         elif target is not None and Resource.is_one(target):
             path = Path(source)
-            _check(path)
+            check_path(path)
             if to is not None:
                 with_bucket(client, to)
             with live_views.progress(json) as progress:

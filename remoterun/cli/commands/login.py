@@ -1,0 +1,42 @@
+"""`login` and `logout`: one login for all commands that follow."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from remoterun.cli import complete, render
+from remoterun.cli.app import Command, app, example
+from remoterun.cli.asking import client as connect
+from remoterun.parsing import parse_duration
+
+MachineName = Annotated[
+    str, typer.Argument(metavar="MACHINE", help="A machine, as after -t.", autocompletion=complete.machine_types)
+]
+
+
+@app.command(cls=Command, epilog=example("remoterun login box --for 12h"))
+def login(
+    machine: MachineName,
+    idle: Annotated[
+        str, typer.Option("--for", metavar="TIME", help="It ends when nothing has used it for so long.")
+    ] = "8h",
+) -> None:
+    """Log in to a machine once, for all commands that follow.
+
+    For a machine that wants a code or a password each time: the system's ssh asks in your terminal, and no command asks
+    after that.
+    """
+    seconds = parse_duration(idle)
+    with connect() as client:
+        opened = client.machines.login(machine, seconds, batch=not render.can_ask())
+    render.line(f"{machine}: {'logged in' if opened else 'a login is open'}; `remoterun logout {machine}` ends it")
+
+
+@app.command(cls=Command, epilog=example("remoterun logout box"))
+def logout(machine: MachineName) -> None:
+    """End what `login` opened. Runs go on."""
+    with connect() as client:
+        ended = client.machines.logout(machine)
+    render.line(f"{machine}: {'logged out; runs go on' if ended else 'no login is open'}")
