@@ -22,7 +22,7 @@ from tests.browser import browser, kept_tab, tab  # noqa: F401
 from tests.cloud.fixtures import cloud, cloud_of_session, shared_cloud  # noqa: F401
 from tests.lab import Lab, LabHost, LocalDocker
 from tests.lab.local_docker import answers
-from tests.recorder import Recorded, recorded  # noqa: F401
+from tests.recorder import HEARD, recorded  # noqa: F401
 from tests.seaweed import bucket, store  # noqa: F401
 from tests.workshop import Place, User, build_environment
 
@@ -229,9 +229,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, object]:
     """What a test has heard is compared once it has passed."""
     done = yield
-    heard = pyfuncitem.funcargs.get("recorded")
-    if isinstance(heard, Recorded):
-        heard.compare()
+    if HEARD in pyfuncitem.stash:
+        pyfuncitem.stash[HEARD].compare()
     return done
 
 

@@ -35,13 +35,15 @@ PATHS = [
 MARKS = [
     (r"\b[0-9a-hjkmnp-tv-z]{26}\b", "<key>"),
     (r"SHA256:[\w+/]{20,}", "SHA256:<key>"),
-    (r"\b(?=[a-f]*\d)(?=\d*[a-f])[0-9a-f]{7,64}\b", "<hash>"),
+    (r"\b[0-9a-f]{7,64}\b", "<hash>"),
     (r"\b\d{4}-\d\d-\d\d([ T]\d\d:\d\d(:\d\d)?(\.\d+)?Z?)?", "<time>"),
     (r"(\b\d+\.\d+|(?<=after )\d+) (ms|s|min)\b( \d+ s\b)?", "<time>"),  # such as `in 2 s` is what somebody set
     (r"\b\d+(\.\d+)? ?(s|m|min|h|d|seconds?|minutes?)( \d+ s)? ago\b", "<time> ago"),
     (r"\b\d+(\.\d+)? [kKMG]?B/s\b", "<rate>"),
     (r"(127\.0\.0\.1|localhost|\[::1\])(:| port )\d{4,5}\b", r"\1\2<port>"),
     (rf"(?<=@){re.escape(socket.gethostname())}\b", "<host>"),
+    (r"(?<=<moment>, in )\d+ \w+( \d+ \w+)?", "<time>"),
+    (r"\b(it cost|on top of) <?\$[\d.]+", r"\1 <sum>"),
     (r" {2,}", "  "),  # columns are as wide as what stands in them
 ]
 """For what depends on the machine, the moment and the order of tests. Unit tests, in which nothing does, keep all but
@@ -50,6 +52,8 @@ paths as they are."""
 
 MESSAGE = re.compile(r"^error: (.*)$", re.MULTILINE)
 HINT = re.compile(r"^hint: (.*)$", re.MULTILINE)
+PROGRESS = re.compile(r"^[✓✗] (Running|Preparing|Waiting) .*\n", re.MULTILINE)
+"""Whether it is shown depends on the machine's speed."""
 TRACEBACK = re.compile("Traceback|has a fault")
 
 
@@ -61,6 +65,11 @@ def checked(done: Done) -> Done:
     assert said and not said[1].endswith("."), f"no full stop: {done.stderr}"
     assert len(HINT.findall(done.stderr)) <= len(MESSAGE.findall(done.stderr)), f"two hints: {done.stderr}"
     return done
+
+
+def shortened(line: str) -> str:
+    """A line that is far longer than a person reads, with its length."""
+    return line if len(line) < 1000 else f"{line[:100]}… ({len(line)} characters)"
 
 
 class Recorded:
@@ -97,7 +106,7 @@ class Recorded:
         shown = "".join(each if each.isprintable() or each == "\n" else f"\\x{ord(each):02x}" for each in str(text))
         for pattern, mark in self._marks:
             shown = re.sub(pattern, mark, shown, flags=re.MULTILINE)
-        lines = [line.rstrip() for line in shown.strip("\n").split("\n")]
+        lines = [shortened(line.rstrip()) for line in shown.strip("\n").split("\n")]
         self._said.append("\n".join([f"== {name}", *lines] if name else lines))
 
     def each(self, texts: Mapping[str, object]) -> None:
@@ -113,10 +122,8 @@ class Recorded:
 
     def done(self, words: tuple[str, ...], done: Done) -> None:
         """A command has ended: what it wrote to stdout, behind 1|, and to stderr, behind 2|."""
-        streams = ((1, done.stdout), (2, done.stderr))
-        lines = [
-            f"{number}| {line}" for number, text in streams if text for line in text.removesuffix("\n").split("\n")
-        ]
+        said = {1: done.stdout, 2: PROGRESS.sub("", done.stderr)}
+        lines = [f"{number}| {line}" for number, text in said.items() if text for line in text.rstrip("\n").split("\n")]
         status = [f"status {done.returncode}"] if done.returncode else []
         typed = shlex.join(self._words.get(word, word) for word in words)
         self.same("\n".join([f"$ remoterun {typed}", *lines, *status]))
@@ -169,7 +176,13 @@ class Recorded:
         )
 
 
+HEARD = pytest.StashKey[Recorded]()
+"""What `conftest.py` compares once the test has passed."""
+
+
 @pytest.fixture
 def recorded(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Recorded:
     scratch = tmp_path_factory.getbasetemp()
-    return Recorded(request.node, scratch.parent if scratch.name.startswith("popen-") else scratch)
+    heard = Recorded(request.node, scratch.parent if scratch.name.startswith("popen-") else scratch)
+    request.node.stash[HEARD] = heard
+    return heard
