@@ -27,6 +27,7 @@ from remoterun.agent.shared.pieces import PIECE
 from remoterun.agent.shared.states import Reason, RunState
 from remoterun.client import Client
 from remoterun.client.runs.following import Item, LogBytes, Note, StateChange, Wanted
+from remoterun.client.runs.preparing import Talk
 from remoterun.config import Config
 from remoterun.errors import AgentError, HostUnreachable, LinkLost, RemoterunError, UsageError
 from remoterun.model import MachineType, Run, RunRequest
@@ -674,19 +675,17 @@ class TestPool:
         until(lambda: client.machines.status(["a"], wait=30)[0].there)  # a pool waits for ten seconds
         said: list[str] = []
         host_b.cut()
-        first = client.runs.launch(client.runs.prepare(RunRequest(WAIT_FOR_GO, image=BASE_IMAGE)), note=said.append)
+        first = client.runs.launch(
+            client.runs.prepare(RunRequest(WAIT_FOR_GO, image=BASE_IMAGE)), Talk(note=said.append)
+        )
         assert first.where == "lab (a)" and len(said) == 1 and said[0].startswith("b is passed over: ")
         away, here = client.machines.status(["lab"], wait=30)
         assert away.there is None and here.there is not None and [run.number for run in here.there.runs] == [1]
-        waiting = client.runs.submit(RunRequest("echo moved", image=BASE_IMAGE), machine="a")
-        until(lambda: (line := client.runs.get(waiting.number).line) and line.holders == (first.number,))
         host_b.heal()
         client = client_of(60)
         until(lambda: client.machines.status(["b"], wait=30)[0].there)
         second = client.runs.submit(RunRequest("echo second", image=BASE_IMAGE))
         assert second.where == "lab (b)" and ended(client, second).code == 0
-        moved = client.runs.move(waiting.number, "b")
-        assert moved.where == "b" and ended(client, moved).code == 0 and b.log(moved) == b"moved\n"
         a.go(first)
         assert ended(client, first).code == 0
 
