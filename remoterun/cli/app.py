@@ -12,6 +12,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from remoterun import __version__
+from remoterun.agent.shared.records import options_in
 from remoterun.agent.shared.states import RunState
 from remoterun.cli import complete, render
 from remoterun.errors import RemoterunError, UsageError
@@ -48,7 +49,6 @@ COMMANDS: dict[str, dict[str, str]] = {
         "tensorboard": "tensorboard",
         "jupyter": "jupyter",
         "report": "report",
-        "film": "report",
     },
     "Machines and secrets": {
         "machines": "machines",
@@ -92,6 +92,7 @@ INSTEAD = {
     **dict.fromkeys(("secret add", "secret create"), "secret set"),
     "schema": "help --schema",
     "skill": "help --agents",
+    "film": "report RUN",
     "machines whoami": "whoami",
     **dict.fromkeys(
         ("move", "machines move"), "`remoterun stop RUN` and then `remoterun rerun RUN -t NAME` move a run."
@@ -216,7 +217,7 @@ Machine = Annotated[
         "-t",
         "--machine-type",
         metavar="NAME",
-        help=Asked._options["machine"].help,
+        help=options_in(Asked)["machine"].help,
         autocompletion=complete.machine_types,
     ),
 ]

@@ -71,22 +71,9 @@ UPLOADS = """
 """Of a run, `machine` is what was asked for, `host` what was got, `again` the key of the run that it repeats, `asked`
 the digest of what was asked for. Of an upload, `created` is by the clock of the machine that has it and `recorded` by
 ours: that one says which version is the newest."""
-MIGRATIONS = (
-    "",
-    "ALTER TABLE runs ADD COLUMN host TEXT; ALTER TABLE runs ADD COLUMN steps TEXT NOT NULL DEFAULT '{}';"
-    " UPDATE runs SET host = machine WHERE home_id IS NOT NULL;",
-    "ALTER TABLE runs ADD COLUMN renting TEXT;",
-    "ALTER TABLE runs ADD COLUMN again TEXT NOT NULL DEFAULT '';",
-    "DROP TABLE uploads;" + UPLOADS + "ALTER TABLE copies ADD COLUMN there INTEGER;",
-    "ALTER TABLE runs ADD COLUMN asked TEXT NOT NULL DEFAULT '';",
-    "ALTER TABLE copies DROP COLUMN there;",
-    "ALTER TABLE runs ADD COLUMN pinned INTEGER NOT NULL DEFAULT 0;"
-    " ALTER TABLE runs ADD COLUMN hidden INTEGER NOT NULL DEFAULT 0;"
-    " ALTER TABLE runs ADD COLUMN remark TEXT NOT NULL DEFAULT '';",
-    REMOVED,
-)
-"""What makes a file of each older version, from 1 on, one of the next. What homes have of uploads is learned from them.
-"""
+OLDEST = 10
+MIGRATIONS: tuple[str, ...] = ()
+"""What makes a file of each older version, from `OLDEST` on, one of the next."""
 _DISK_ERRORS = (
     sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY,
     sqlite3.SQLITE_PERM,
@@ -226,6 +213,9 @@ class Database:
             return
         if known > VERSION:
             raise RemoterunError(f"the registry `{self._file}` was made by a newer remoterun", hint=REINSTALL)
+        if 0 < known < OLDEST:
+            why = f"the registry `{self._file}` was made by a remoterun from before its first release"
+            raise RemoterunError(why, hint=f"mv {shlex.quote(str(self._file))} old.db   lets a new one begin")
         if not may_write:
             raise sqlite3.OperationalError("it has no tables yet")
         with locked(f"{self._file}.lock"):  # to change the journal's mode, SQLite waits for nobody
@@ -234,7 +224,7 @@ class Database:
         with database:
             known = database.execute("PRAGMA user_version").fetchone()[0]
             if known != VERSION:  # no other process has made them
-                steps = MIGRATIONS[known - 1 :] if known else (RUNS, UPLOADS, REMOVED)
+                steps = MIGRATIONS[known - OLDEST :] if known else (RUNS, UPLOADS, REMOVED)
                 for statement in "".join(steps).split(";")[:-1]:
                     database.execute(statement)
                 database.execute(f"PRAGMA user_version={VERSION}")

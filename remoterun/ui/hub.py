@@ -7,16 +7,14 @@ import threading
 import time
 from dataclasses import replace
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from remoterun.client import Client
+from remoterun.client.data.metrics import Curves
 from remoterun.errors import RemoterunError
 from remoterun.model import MachineType, Run
 from remoterun.ui.answers import encoded
 from remoterun.ui.rows import row
-
-if TYPE_CHECKING:
-    from remoterun.client import Client
-    from remoterun.client.data.metrics import Curves
 
 EVERY, WAIT, LATER = 1.0, 3.0, 10.0
 """Seconds between two questions to the machines; in which they answer, also with a training on all of their processors;
@@ -62,7 +60,7 @@ class Hub:
 
     def heard(self, run: Run) -> dict[str, Any]:
         """Show a run as it is recorded now, and what its machine says besides. Its row."""
-        return self._put(replace(self.client.registry.run(run.number), fault=run.fault, line=run.line))
+        return self._put(replace(self.client.runs.known(run.number), fault=run.fault, line=run.line))
 
     def curves(self, number: int, new: bool = True) -> Curves:
         """The points of a run: as they are now, or as they were last if those will do. Raises `RemoterunError`."""
@@ -103,10 +101,10 @@ class Hub:
 
     def _read_registry(self) -> None:
         """What another process has changed; what this one learns is shown as it comes."""
-        version = self.client.registry.changes_of_others()
+        version = self.client.runs.changes_of_others()
         if version == self._registry_read:
             return
-        runs = {run.number: run for run in self.client.registry.runs()}
+        runs = {run.number: run for run in self.client.runs.all_known()}
         self._registry_read = version
         for number in self._runs.keys() - runs.keys():
             del self._runs[number]

@@ -13,7 +13,7 @@ from dataclasses import replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from starlette.convertors import PathConvertor, register_url_convertor
 from starlette.requests import Request
@@ -24,7 +24,9 @@ from starlette.staticfiles import StaticFiles
 from remoterun import machines
 from remoterun.agent.shared.measured import POINT
 from remoterun.agent.shared.records import same_fields, to_json
+from remoterun.client import Client
 from remoterun.client.exports.diary import diary
+from remoterun.clouds.base import RentedHost
 from remoterun.errors import NotFound, RemoterunError, UsageError
 from remoterun.model import Resource, Run, RunRequest
 from remoterun.model_page import libraries
@@ -34,10 +36,6 @@ from remoterun.ui.hub import WAIT, Hub
 from remoterun.ui.models import Models
 from remoterun.ui.server import PageServer
 from remoterun.ui.stream import Streams
-
-if TYPE_CHECKING:
-    from remoterun.client import Client
-    from remoterun.clouds.base import RentedHost
 
 STATIC = Path(__file__).parent / "static"
 POLICY = (
@@ -195,11 +193,11 @@ class RunsPage(PageServer):
         return {"machines": [*map(rows.machine, found)], "hosts": [rows.rented(host, time.time()) for host in hosts]}
 
     def _uploads(self, request: Request, _: Any) -> Any:
-        index = self._client.registry.uploads
+        uploads = self._client.uploads
         return {
             "uploads": [
-                rows.upload(newest, index.versions(newest.name), index.readers(newest.name))
-                for newest in self._client.uploads.list(WAIT)
+                rows.upload(newest, uploads.known(newest.name), uploads.readers(newest.name))
+                for newest in uploads.list(WAIT)
             ]
         }
 
@@ -207,7 +205,7 @@ class RunsPage(PageServer):
 
     def _act(self, request: Request, asked: dict[str, Any]) -> Any:
         number, runs = self._number(request), self._client.runs
-        note = partial(self._client.registry.annotate, self._client.registry.run(number))
+        note = partial(runs.annotate, number)
         actions: dict[str, Callable[[], Run]] = {
             "stop": lambda: runs.stop(number, float(asked.get("grace", 10.0)))[0],
             "kill": lambda: runs.kill(number)[0],
@@ -239,7 +237,7 @@ class RunsPage(PageServer):
 
     def _number(self, request: Request) -> int:
         """The number of the run in the address. Raises `NotFound`."""
-        return self._client.registry.run(request.path_params["run"]).number
+        return self._client.runs.known(request.path_params["run"]).number
 
     def _resource(self, request: Request, sub: str = "") -> Resource:
         """What the address names. Raises `UsageError`, `NotFound`."""

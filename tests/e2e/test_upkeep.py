@@ -169,7 +169,8 @@ class TestCollect:
         place.run("upload", "notes.txt", "--name", "doom", env=elsewhere)
         run = recorded.commands(place.run)
         run("rm", "uploads/doom", status=2)
-        run("ls", "uploads/doom", "--versions")
+        said = place.run("ls", "uploads/doom", "--versions").stderr
+        assert "uploads/doom means uploads/doom@1; a run on a machine to which another client uploaded since" in said
         run("rm", "uploads/doom@1")
         run("rm", "uploads/doom", status=2)
         place.run("rm", "-y", "uploads/doom")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import stat
 import threading
@@ -14,13 +13,14 @@ from typing import Any
 import pytest
 
 from remoterun.agent.shared.frames import PIECE
-from remoterun.agent.shared.packs import MISSING, pack
-from remoterun.agent.shared.protocol import Link, RemoteError, Stream
+from remoterun.agent.shared.packs import pack
+from remoterun.agent.shared.protocol import RemoteError
 from remoterun.agent.shared.tree import Entry, Manifest
 from remoterun.agent.store import outputs
 from remoterun.agent.store.errors import HomeError
 from remoterun.agent.store.home import Home
-from tests.workshop import Files, call, read_files, served, sha256, spec_of, tree_of
+from tests.homes import missing, put, send, sound
+from tests.workshop import Files, call, create_run, read_files, served, sha256, spec_of, tree_of
 
 FILES: Files = {"a": b"A", "b/c": b"C" * 5000, "b/run*": b"#!/bin/sh\n", "link": "-> a", "empty": None, "zero": b""}
 
@@ -28,27 +28,6 @@ FILES: Files = {"a": b"A", "b/c": b"C" * 5000, "b/run*": b"#!/bin/sh\n", "link":
 @pytest.fixture
 def home(tmp_path: Path) -> Home:
     return Home.open(str(tmp_path / "home"))
-
-
-def put(home: Home, files: Files) -> Manifest:
-    manifest, blobs = tree_of(files)
-    for data in blobs.values():
-        home.blobs.put(data)
-    return manifest
-
-
-def sound(home: Home) -> None:
-    """Every blob is what its name says, and every upload what its manifest says."""
-    for folder in Path(home.blobs.folder).iterdir():
-        for path in folder.iterdir():
-            name = path.name.removesuffix(".x")
-            assert hashlib.sha256(path.read_bytes()).hexdigest() == folder.name + name
-            assert stat.S_IMODE(path.stat().st_mode) == (0o555 if path.name.endswith(".x") else 0o444)
-    for upload in home.uploads.newest():
-        for version in home.uploads.versions(upload["name"]):
-            stored = home.uploads.stored(upload["name"], version["digest"])
-            assert stored.manifest().digest == version["digest"]
-            assert tree_of(read_files(Path(stored.folder)))[0].digest == version["digest"]
 
 
 class TestOpen:
@@ -70,13 +49,6 @@ class TestOpen:
         (tmp_path / "home.json").write_text("{")
         with pytest.raises(HomeError, match="damaged"):
             Home.open(str(tmp_path))
-
-    def test_of_the_format_before(self, home: Home) -> None:
-        """From then on the programs that know no other one leave it alone."""
-        marker = Path(home.path, "home.json")
-        marker.write_text(json.dumps({"format": 1, "id": home.id}))
-        assert Home.open(home.path).id == home.id
-        assert json.loads(marker.read_text()) == {"format": 2, "id": home.id}
 
     def test_where_none_can_be(self, tmp_path: Path) -> None:
         (tmp_path / "file").touch()
@@ -240,17 +212,6 @@ class TestBlobs:
         sound(home)
 
 
-def missing(link: Link, *blobs: bytes) -> list[tuple[int, int]]:
-    stream = link.open("missing")
-    stream.send(b"".join(hashlib.sha256(blob).digest() for blob in blobs))
-    stream.end()
-    return list(MISSING.iter_unpack(b"".join(frame.body for frame in stream)))
-
-
-def send(stream: Stream, blob: bytes) -> None:
-    stream.send(pack([(hashlib.sha256(blob).digest(), blob)]), p=1)
-
-
 class TestPut:
     BLOB = os.urandom(3 * PIECE + 17)
 
@@ -304,26 +265,34 @@ class TestRuns:
     def test_made_once(self, home: Home) -> None:
         source = put(home, FILES)
         spec = spec_of()
-        run = home.create_run(spec, source, {"TOKEN": "secret"})
+        run = create_run(home, spec, source, values={"TOKEN": "secret"})
         events = run.events()
-        assert home.create_run(spec._replace(number=2), source).spec() == spec
+        assert create_run(home, spec._replace(number=2), source).spec() == spec
         assert run.events() == events and [event["state"] for event in events] == ["queued"]
         assert home.run_keys() == home.active_keys() == [spec.key]
 
     @pytest.mark.parametrize("key", ["", "..", "a/b", "UPPER123", "short", "x" * 41, "abcdefgh\n"])
     def test_keys(self, home: Home, key: str) -> None:
         with pytest.raises(HomeError):
-            home.create_run(spec_of(key=key), Manifest([]))
+            create_run(home, spec_of(key=key))
 
     def test_a_source_that_is_not_here(self, home: Home) -> None:
         with pytest.raises(HomeError) as caught:
-            home.create_run(spec_of(), tree_of({"a": b"never sent"})[0])
+            create_run(home, spec_of(), tree_of({"a": b"never sent"})[0])
         assert caught.value.code == "missing_blob" and home.run_keys() == []
+
+    def test_one_that_cannot_be_marked(self, home: Home) -> None:
+        """Its mark comes after its folder, as who sees a mark alone removes it; without its mark it is not there."""
+        os.rmdir(home.active)
+        Path(home.active).touch()
+        with pytest.raises(NotADirectoryError):
+            create_run(home, spec_of())
+        assert home.run_keys() == []
 
 
 def test_outputs_with_a_name_elsewhere(home: Home, tmp_path: Path) -> None:
     """Somebody writes to it there: it is copied."""
-    run = home.create_run(spec_of(), put(home, {}))
+    run = create_run(home, spec_of(), put(home, {}))
     (tmp_path / "mine").write_bytes(b"mine")
     os.makedirs(run.work)
     for number in range(2):
@@ -374,7 +343,7 @@ class TestFullDisk:
         sound(small)
 
     def test_stop_and_kill_need_no_room(self, small: Home) -> None:
-        run = small.create_run(spec_of(), put(small, {}))
+        run = create_run(small, spec_of(), put(small, {}))
         with pytest.raises(OSError), Path(small.path, "filler").open("ab", buffering=0) as file:
             while True:
                 file.write(bytes(4096))

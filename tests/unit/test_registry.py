@@ -15,12 +15,12 @@ from typing import Any
 
 import pytest
 
-from remoterun.agent.shared.records import encode, from_json
+from remoterun.agent.shared.records import from_json
 from remoterun.agent.shared.states import Reason, RunState, RunStatus
 from remoterun.errors import NotFound, RemoterunError
 from remoterun.model import MachineType, Renting, Run, Upload, by_our_clock, new_key
 from remoterun.registry import Registry
-from remoterun.registry.database import MIGRATIONS
+from remoterun.registry.database import OLDEST
 from tests.workshop import fill
 
 MACHINE = MachineType("k80", host="me@box", gpus=1, connect_timeout=3.5)
@@ -299,42 +299,12 @@ class TestFile:
         with pytest.raises(RemoterunError, match="made by a newer remoterun"):
             Registry(file)
 
-    def test_of_the_version_before(self, registry: Registry, tmp_path: Path) -> None:
-        """It had the home's own number of each copy."""
-        TestNumbers().see(registry, "box", 1, A, now=1.0)
-        known = registry.uploads.versions()
-        file = tmp_path / "home" / "registry.db"
-        with sqlite3.connect(file) as database:
-            database.executescript(
-                "ALTER TABLE copies ADD COLUMN there INTEGER NOT NULL DEFAULT 7;"
-                "ALTER TABLE runs DROP COLUMN pinned; ALTER TABLE runs DROP COLUMN hidden;"
-                "ALTER TABLE runs DROP COLUMN remark; DROP TABLE removed; PRAGMA user_version=7"
-            )
-        database.close()
-        with contextlib.closing(Registry(file)) as again:
-            assert again.uploads.versions() == known
-            assert TestNumbers().see(again, "box", 2, B, now=2.0) == 2
-
-    @pytest.mark.parametrize("version", range(1, 9))
-    def test_of_any_older_version(self, tmp_path: Path, version: int) -> None:
-        """Runs stay, with their numbers, and the next one gets the next number."""
-        machine = encode(MACHINE).decode()
-        first = (
-            "CREATE TABLE runs (number INTEGER PRIMARY KEY AUTOINCREMENT, key TEXT NOT NULL UNIQUE,"
-            " machine TEXT NOT NULL, home_id TEXT, state TEXT NOT NULL, command TEXT NOT NULL, description TEXT,"
-            " labels TEXT NOT NULL DEFAULT '[]', created REAL NOT NULL, last_seen REAL, client_pid INTEGER,"
-            " status TEXT NOT NULL DEFAULT '{}');"
-            "CREATE TABLE uploads (name TEXT NOT NULL, home_id TEXT NOT NULL, PRIMARY KEY (name, home_id));"
-            f"INSERT INTO runs VALUES (7, 'k', '{machine}', 'h', 'running', 'true', NULL, '[]', 1.0, 1.0, 1, '{{}}');"
-        )
+    def test_of_a_version_before_the_oldest(self, tmp_path: Path) -> None:
         with sqlite3.connect(tmp_path / "registry.db") as database:
-            database.executescript("".join([first, *MIGRATIONS[: version - 1]]))
-            database.execute(f"PRAGMA user_version={version}")
+            database.execute(f"PRAGMA user_version={OLDEST - 1}")
         database.close()
-        with contextlib.closing(Registry(tmp_path / "registry.db")) as registry:
-            assert (registry.run(7).host, registry.run(7).home_id) == (MACHINE, "h")
-            assert registry.add_run("l", MACHINE, "true", 2.0).number == 8
-            assert TestNumbers().see(registry, "box", 1, A, now=1.0) == 1
+        with pytest.raises(RemoterunError, match="from before its first release"):
+            Registry(tmp_path / "registry.db")
 
     def test_damaged(self, tmp_path: Path) -> None:
         (tmp_path / "registry.db").write_bytes(b"no database at all " * 50)

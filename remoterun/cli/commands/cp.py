@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -14,12 +14,10 @@ from remoterun.cli.asking import client as connect
 from remoterun.cli.asking import with_bucket
 from remoterun.cli.commands.upload import check_path
 from remoterun.cli.render import file_views, live_views
+from remoterun.client import Client
 from remoterun.errors import SomeDamaged, UsageError
 from remoterun.model import LAST, Resource
 from remoterun.stamps import note_own
-
-if TYPE_CHECKING:
-    from remoterun.client import Client
 
 
 @app.command(
@@ -74,7 +72,7 @@ def cp(
             if target is None:  # a whole run goes into a folder of its own, and not among the files here
                 named = Resource.parse(source)
                 is_run = named.kind == "runs" and not named.sub
-                target = f"run-{client.registry.run(named.name).number}" if is_run else "."
+                target = f"run-{client.runs.known(named.name).number}" if is_run else "."
             elif Resource.is_one(target):
                 raise UsageError(
                     "both sides are resources: one of them has to be here", hint=f"remoterun cp {source} ."

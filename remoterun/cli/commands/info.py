@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -12,14 +12,10 @@ from remoterun.cli import complete, render
 from remoterun.cli.app import Command, Json, Wait, app, example, run_number, run_range
 from remoterun.cli.asking import client as connect
 from remoterun.cli.render import run_views
-from remoterun.client import json_shapes
+from remoterun.client import Client, json_shapes
 from remoterun.errors import NotFound, UsageError
 from remoterun.model import LAST
 from remoterun.parsing import parse_duration
-
-if TYPE_CHECKING:
-    from remoterun.client import Client
-
 
 LABELS = "remoterun labels"
 
@@ -84,9 +80,9 @@ def _numbers(client: Client, runs: Sequence[str]) -> dict[int, None]:
     for text in runs:
         fits = run_range(text)
         if fits is None:
-            numbers[client.registry.run(run_number(text)).number] = None
+            numbers[client.runs.known(run_number(text)).number] = None
             continue
-        among = [run.number for run in client.registry.runs() if fits(run.number)]
+        among = [run.number for run in client.runs.all_known() if fits(run.number)]
         if not among:
             raise NotFound(f"there is no run among {text}", hint="remoterun ps -a")
         numbers.update(dict.fromkeys(among))

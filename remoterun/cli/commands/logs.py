@@ -7,7 +7,7 @@ import re
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -15,13 +15,11 @@ from remoterun.cli import render
 from remoterun.cli.app import Command, Quiet, RunNumber, Wait, app, example, run_number
 from remoterun.cli.asking import client as connect
 from remoterun.cli.render import run_views
+from remoterun.client import Client
 from remoterun.client.runs.following import Item, LogBytes, Note, Wanted
 from remoterun.errors import HostUnreachable, UsageError
 from remoterun.model import LAST, Run
 from remoterun.parsing import parse_duration
-
-if TYPE_CHECKING:
-    from remoterun.client import Client
 
 
 @app.command(cls=Command, epilog=example("remoterun logs 16 -n 20"))
@@ -53,7 +51,7 @@ def logs(
     seconds = parse_duration(wait)
     begin = time.time() - parse_duration(since) if since is not None else None
     with connect() as client:
-        known = client.registry.run(run_number(run))
+        known = client.runs.known(run_number(run))
         asked = Wanted(follow, tail, begin, timestamps, seconds)
         items: Iterable[Item] = client.runs.follow(known.number, asked)
         if tail:
@@ -63,7 +61,7 @@ def logs(
         if follow:
             return show(client, known, items, ports=())
         if not _print_log(known, items):
-            known = client.registry.run(known.number)
+            known = client.runs.known(known.number)
             none = f"no line matches `{grep}`" if grep is not None else "it has written nothing"
             render.line(f"run {known.number} is {known.state.value}: {none}{'' if known.final else ' yet'}")
         return 0

@@ -6,7 +6,7 @@ import itertools
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -16,12 +16,9 @@ from remoterun.cli.app import Command, Json, Wait, app, example
 from remoterun.cli.asking import client as connect
 from remoterun.cli.render import run_views
 from remoterun.errors import UsageError
-from remoterun.model import EVERY_RUN, RunFilter
+from remoterun.model import EVERY_RUN, Run, RunFilter
 from remoterun.parsing import did_you_mean, known_words, parse_duration
 from remoterun.sizes import counted
-
-if TYPE_CHECKING:
-    from remoterun.model import Run
 
 
 @app.command(cls=Command, epilog=example("remoterun ps -t box --state failed --since 2d\nremoterun ps --watch"))
@@ -83,7 +80,7 @@ def ps(
         def look() -> Callable[[], None]:
             runs = client.runs.list(None if every else number, replace(wanted, hidden=every), seconds)
             shown = {run.number for run in runs}
-            older = [run for run in client.registry.runs() if not run.final and run.number not in shown]
+            older = [run for run in client.runs.all_known() if not run.final and run.number not in shown]
             more = f"{counted(len(older), 'older run')} may go on still"
             return lambda: show(runs, more if older and wanted == EVERY_RUN else "")
 
@@ -98,7 +95,7 @@ def ps(
                 run_views.can_go_on(runs)
             elif wanted != EVERY_RUN:
                 render.line("No run matches; `remoterun ps` lists runs without a filter")
-                names = {name for run in client.registry.runs() for name in (run.machine.name, run.host.name)}
+                names = {name for run in client.runs.all_known() for name in (run.machine.name, run.host.name)}
                 near = did_you_mean(machine, names) if machine is not None and machine not in names else None
                 if near is not None:
                     render.line(f"  no run was ever on `{render.name(str(machine))}`: did you mean `{near}`?")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -13,14 +13,11 @@ from remoterun.cli import complete, render
 from remoterun.cli.app import Command, app, example, for_each, run_range
 from remoterun.cli.asking import client as connect
 from remoterun.cli.render import file_views, run_views
+from remoterun.client import Client
 from remoterun.errors import HomeMissing, HostUnreachable, RemoterunError, UsageError
 from remoterun.model import LAST, Resource, Run, Upload
 from remoterun.parsing import parse_duration
 from remoterun.sizes import size as readable
-
-if TYPE_CHECKING:
-    from remoterun.client import Client
-
 
 WAIT = 2.0
 """Seconds that a machine has to say whether a run has ended."""
@@ -65,7 +62,7 @@ def rm(
 
         def remove(resource: Resource) -> None:
             if forget and resource.kind == "runs":
-                run = client.registry.run(resource.name)
+                run = client.runs.known(resource.name)
                 if run.renting is not None and not run.final:
                     raise UsageError(f"{resource} has a rented host, which costs", hint="remoterun machines gc aws")
                 client.runs.forget(run)
@@ -111,7 +108,7 @@ def _chosen(client: Client, words: list[str], ended_before: float | None, failed
                     hint=f"remoterun rm {whole}",
                 )
             if resource.name == LAST or (filtered and resource.kind == "runs"):
-                resource = client.registry.numbered(resource)
+                resource = client.runs.numbered(resource)
             if not filtered:
                 found.setdefault(resource, None)
                 continue
@@ -150,7 +147,7 @@ def _agreed(client: Client, chosen: dict[Resource, Run | None], forget: bool) ->
             asks = asks or len(known) > 1 or not all(each.ours for each in known)
             shown.append((str(resource), known))
         else:
-            shown.append((str(resource), run or client.registry.run(resource.name)))
+            shown.append((str(resource), run or client.runs.known(resource.name)))
     if not asks:
         return True
     file_views.to_remove(shown)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -11,10 +11,8 @@ from remoterun.cli import render
 from remoterun.cli.app import Command, Quiet, RunNumbers, app, example, for_each, run_number
 from remoterun.cli.asking import client as connect
 from remoterun.cli.render import run_views
+from remoterun.client import Client
 from remoterun.parsing import parse_duration
-
-if TYPE_CHECKING:
-    from remoterun.client import Client
 
 
 @app.command(cls=Command, epilog=example("remoterun stop 16"))
@@ -42,7 +40,7 @@ def kill(runs: RunNumbers, quiet: Quiet = False) -> int:
 
 def _end_each(client: Client, runs: list[str], end: Any, words: str) -> int:
     def end_one(number: str) -> None:
-        before = client.registry.run(number)
+        before = client.runs.known(number)
         known, asked = end(number)
         if not asked:
             render.line(f"run {known.number} has ended already: {run_views.state_text(known)}")

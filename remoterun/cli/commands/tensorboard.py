@@ -9,7 +9,7 @@ import tempfile
 import threading
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -20,15 +20,11 @@ from remoterun.cli.app import Command, app, example
 from remoterun.cli.asking import client as connect
 from remoterun.cli.commands.run import launch
 from remoterun.cli.follow import Showing, forward_until_end, some_port
-from remoterun.client.runs.following import Wanted
+from remoterun.client import Client
+from remoterun.client.runs.following import StateChange, Wanted
 from remoterun.errors import HostError, RemoterunError, UsageError
 from remoterun.machines import LOCAL
-from remoterun.model import Resource, RunRequest
-
-if TYPE_CHECKING:
-    from remoterun.client import Client
-    from remoterun.client.runs.following import StateChange
-    from remoterun.model import Run
+from remoterun.model import Resource, Run, RunRequest
 
 PACKAGE = "tensorboard"
 PORT = 6006
@@ -60,7 +56,7 @@ def tensorboard(
     """
     typed = [Resource.parse(text) for text in sources]
     with connect() as client:
-        resources = [client.registry.numbered(resource) for resource in typed]
+        resources = [client.runs.numbered(resource) for resource in typed]
         runs = {resource: client.runs.get(resource.name) for resource in resources if resource.kind == "runs"}
         for run in runs.values():
             if not run.final and run.placed is None:
@@ -118,7 +114,7 @@ def _beside(client: Client, resources: list[Resource], runs: dict[Resource, Run]
     assert run is not None
     with contextlib.closing(_Copies(client, resources)) as copies:
         forward_until_end(client, run, list(request.ports), show, copies.at, "TensorBoard")
-    known = client.registry.run(run.number)
+    known = client.runs.known(run.number)
     if known.final:
         render.hint(f"remoterun logs {run.number}")
         return known.exit_status

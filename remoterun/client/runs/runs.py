@@ -143,6 +143,10 @@ class Runs:
         """The newest runs (None: all), oldest first, as they were known here last. No machine is asked."""
         return self._connections.registry.runs(limit)
 
+    def changes_of_others(self) -> tuple[int, ...]:
+        """Another value each time that another process has changed what is known here."""
+        return self._connections.registry.changes_of_others()
+
     def numbered(self, resource: Resource) -> Resource:
         """A resource with the number of the run that it names in words. Raises `NotFound`."""
         return self._connections.registry.numbered(resource)
@@ -399,13 +403,6 @@ class Runs:
 
         return compare(self._connections, before, after, binary)
 
-    def report(self, numbers: Sequence[int | str]) -> bytes:
-        """An HTML file of these runs, without a script: what they were, their parameters, best values and curves.
-        Opens the machines that have them; where one can't be reached, what is known here. Raises `NotFound`."""
-        from remoterun.client.exports.report import report
-
-        return report(self, numbers)
-
     def adopt(self) -> Sequence[Run]:
         """Give a number here to each run of the archive that another client handed over: its log and outputs can then
         be had from here, too. The runs that are new here. Raises `NotFound` without a bucket, `HostError`."""
@@ -500,7 +497,7 @@ class Runs:
             raise _not_running(run)
         started = False
         try:
-            session = self._connections.session_of(run)
+            session = self._connections.session_where(run)
             with program(session, api.Execute(run.key, command, terminal, list(size))) as begun:
                 started = True
                 yield begun
@@ -559,6 +556,13 @@ class Runs:
         No machine is asked. Raises `NotFound`."""
         run = self._connections.registry.run(number)
         return self._connections.registry.label(run, add, remove) if add or remove else run
+
+    def annotate(
+        self, number: int | str, pinned: bool | None = None, hidden: bool | None = None, remark: str | None = None
+    ) -> Run:
+        """Save what a person says of a run, as far as it is given. No machine is asked. Raises `NotFound`."""
+        registry = self._connections.registry
+        return registry.annotate(registry.run(number), pinned, hidden, remark)
 
     def remove(self, number: int | str) -> str | None:
         """Delete an ended run, there and from the registry; the name of the machine that has it no more, if one had it.
