@@ -22,10 +22,10 @@ from remoterun.agent.shared.tree import show
 from remoterun.archive import Archive
 from remoterun.archive.s3 import S3, StoredObject
 from remoterun.archive.s3_errors import Absent, Damaged
-from remoterun.archive.workers import each
 from remoterun.archive.writing import put_tree
 from remoterun.errors import NotFound, UsageError
 from remoterun.sizes import clock
+from remoterun.threads import each
 from remoterun.transfer.progress import Progress
 from remoterun.transfer.reading import Reading
 
