@@ -16,7 +16,7 @@ B = TypeVar("B")
 AT_ONCE = 8
 
 
-def start(work: Callable[[], B], name: str = "remoterun work") -> Future[B]:
+def start(work: Callable[[], B], name: str = "work of remoterun") -> Future[B]:
     """What `work` returns, or raises, in time. It can't be cancelled."""
     future: Future[B] = Future()
     future.set_running_or_notify_cancel()
