@@ -16,8 +16,9 @@ from remoterun.agent.shared.tree import Entry, Manifest, TreeError
 from remoterun.client.data.upload_copies import absent, note_versions, restore_upload, same_as_sent
 from remoterun.connections import Connections, home_gone
 from remoterun.errors import HomeMissing, HostError, NoLogin, NotFound, UsageError
+from remoterun.host_store import Arrange
 from remoterun.model import MachineType, Resource, Upload, check_upload_name
-from remoterun.stores import Arrange, Store, store_of
+from remoterun.stores import Store, store_of
 from remoterun.threads import start
 from remoterun.transfer import Progress, Sent
 
@@ -218,7 +219,7 @@ class Uploads:
             if there:
                 newest = known[0][0].digest if known else ""
                 digest = newest if newest in [version.digest for version in there] else there[-1].digest
-                base, _ = store.manifest(ResourceRef("upload", target.name, digest=digest))
+                base = store.tree(ResourceRef("upload", target.name, digest=digest)).manifest
                 entries = {entry.path: entry for entry in base.entries}
 
             def with_added(more: Manifest) -> Manifest:

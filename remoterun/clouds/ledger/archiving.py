@@ -16,11 +16,11 @@ from remoterun.agent.shared.machines import candidates
 from remoterun.agent.shared.spec import RunSpec
 from remoterun.agent.shared.states import RunStatus
 from remoterun.archive.s3_errors import NoBucket
+from remoterun.archive_store import place_of
 from remoterun.connections import Connections
 from remoterun.errors import RemoterunError, UsageError
 from remoterun.model import MachineType, Run
 from remoterun.session import Session
-from remoterun.stores import place_of
 from remoterun.threads import each
 
 if TYPE_CHECKING:
