@@ -33,6 +33,7 @@ from remoterun.agent.store.home import Home
 from remoterun.archive import Archive, grants, uploads
 from remoterun.archive import runs as archived_runs
 from remoterun.archive.s3 import BucketPlace
+from remoterun.archive_store import place_of
 from remoterun.cli.main import main
 from remoterun.cli.render.terminal import Talking
 from remoterun.client import Client
@@ -47,7 +48,6 @@ from remoterun.errors import HostUnreachable, RemoterunError, UsageError
 from remoterun.model import HostUse, MachineType, Mount, Rental, Resource, Run, RunRequest
 from remoterun.session import Session
 from remoterun.source import snapshot
-from remoterun.stores import place_of
 from tests import folder_cloud
 from tests.conftest import require
 from tests.folder_cloud import Folders, config_of

@@ -19,7 +19,6 @@ import botocore.parsers
 import pytest
 
 from remoterun.agent.shared.machines import RentalTerms
-from remoterun.archive.workers import each as each_at_once
 from remoterun.clouds.aws import catalogue, image, network, quotas, tags
 from remoterun.clouds.aws.acquire import client_token, launch_parameters
 from remoterun.clouds.aws.calls import (
@@ -42,6 +41,7 @@ from remoterun.config import AWS as AwsSettings
 from remoterun.config import Config
 from remoterun.errors import ConfigError, HostUnreachable
 from remoterun.model import MachineType, Rental
+from remoterun.threads import each as each_at_once
 from tests import update_prices
 from tests.recorder import Recorded
 from tests.workshop import until
