@@ -8,7 +8,6 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from itertools import islice
@@ -30,6 +29,7 @@ from remoterun.clouds.base import RentedHost
 from remoterun.errors import NotFound, RemoterunError, UsageError
 from remoterun.model import Resource, Run, RunRequest
 from remoterun.model_page import libraries
+from remoterun.threads import each
 from remoterun.ui import rows
 from remoterun.ui.answers import FAILURES, as_file, as_json, encoded, threaded
 from remoterun.ui.hub import WAIT, Hub
@@ -168,8 +168,7 @@ class RunsPage(PageServer):
 
     def _compare(self, request: Request, _: Any) -> Any:
         numbers = [int(text) for text in request.query_params["runs"].split(",")][:MOST_COMPARED]
-        with ThreadPoolExecutor(MOST_COMPARED) as pool:
-            found = list(pool.map(lambda number: self._client.runs.info(number, WAIT), numbers))
+        found = [*each(lambda number: self._client.runs.info(number, WAIT), numbers, MOST_COMPARED)]
         params = _named(rows.parameters_of(run, details["spec"] or {}) for run, details in found)
         diff: list[str] = []
         if len(numbers) == 2:
@@ -193,11 +192,11 @@ class RunsPage(PageServer):
         return {"machines": [*map(rows.machine, found)], "hosts": [rows.rented(host, time.time()) for host in hosts]}
 
     def _uploads(self, request: Request, _: Any) -> Any:
-        index = self._client.registry.uploads
+        uploads = self._client.uploads
         return {
             "uploads": [
-                rows.upload(newest, index.versions(newest.name), index.readers(newest.name))
-                for newest in self._client.uploads.list(WAIT)
+                rows.upload(newest, uploads.known(newest.name), uploads.readers(newest.name))
+                for newest in uploads.list(WAIT)
             ]
         }
 
@@ -205,7 +204,7 @@ class RunsPage(PageServer):
 
     def _act(self, request: Request, asked: dict[str, Any]) -> Any:
         number, runs = self._number(request), self._client.runs
-        note = partial(self._client.registry.annotate, self._client.registry.run(number))
+        note = partial(runs.annotate, number)
         actions: dict[str, Callable[[], Run]] = {
             "stop": lambda: runs.stop(number, float(asked.get("grace", 10.0)))[0],
             "kill": lambda: runs.kill(number)[0],
@@ -237,7 +236,7 @@ class RunsPage(PageServer):
 
     def _number(self, request: Request) -> int:
         """The number of the run in the address. Raises `NotFound`."""
-        return self._client.registry.run(request.path_params["run"]).number
+        return self._client.runs.known(request.path_params["run"]).number
 
     def _resource(self, request: Request, sub: str = "") -> Resource:
         """What the address names. Raises `UsageError`, `NotFound`."""
