@@ -110,7 +110,7 @@ def index(git: Git) -> Iterator[IndexEntry]:
         yield IndexEntry(os.fsdecode(name), int(mode, 8), identity.decode("ascii"), tag == b"S")
 
 
-class Status(Record):
+class GitStatus(Record):
     """Where HEAD stands, and what differs from it."""
 
     commit: str | None
@@ -123,7 +123,7 @@ class Status(Record):
     """Paths that git neither tracks nor ignores; a repository that is not tracked is one, with a `/` at its end."""
 
     @classmethod
-    def read(cls, root: str) -> Status:
+    def read(cls, root: str) -> GitStatus:
         """Asks git, once."""
         answer = Git(root).run(
             "status",

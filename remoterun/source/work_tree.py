@@ -15,8 +15,8 @@ from remoterun.source.git import Git, one_line
 from remoterun.source.repository import (
     EXECUTABLE,
     GITLINK,
+    GitStatus,
     RepositorySettings,
-    Status,
     git_dir_of,
     index,
     is_ignored,
@@ -76,7 +76,7 @@ class _Gathering:
         self.files: list[SourceFile] = []
         self.untracked: list[str] = []
         self.warnings: list[str] = []
-        self.repositories: list[tuple[str, str, Status]] = []
+        self.repositories: list[tuple[str, str, GitStatus]] = []
         """(top folder, prefix, status) of the repository and its submodules."""
 
     def gather(self, root: str, prefix: str, settings: RepositorySettings, *, nested: bool = False) -> None:
@@ -84,7 +84,7 @@ class _Gathering:
 
         `nested` marks a repository that the one above doesn't track.
         """
-        status, disk = Status.read(root), Disk(root)
+        status, disk = GitStatus.read(root), Disk(root)
         if not nested:
             self.repositories.append((root, prefix, status))
         self._tracked(root, prefix, settings, disk, nested)
@@ -191,7 +191,7 @@ class Changes(Record):
     omitted: tuple[str, ...]
 
 
-def uncommitted(repositories: Iterable[tuple[str, str, Status]]) -> Changes:
+def uncommitted(repositories: Iterable[tuple[str, str, GitStatus]]) -> Changes:
     """The changes of all (top folder, prefix of its paths, status). What is too large for the diff is left out."""
     changed: list[str] = []
     omitted: list[str] = []
