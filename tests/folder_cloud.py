@@ -55,7 +55,7 @@ class Folders(SmallFolders):
         if (self.root / "no guard").exists():
             raise ProviderError((self.root / "no guard").read_text())
         guarded = replace(rented, guarded=True)
-        self.keep(guarded)
+        self._keep(guarded)
         return guarded
 
     def roles(self, make_for: str = "") -> Roles:
@@ -77,7 +77,7 @@ class Folders(SmallFolders):
         """Give a host another deadline, of which it does not know."""
         rented = self.find(token)
         assert rented is not None
-        self.keep(replace(rented, deadline=deadline))
+        self._keep(replace(rented, deadline=deadline))
 
     def forget(self, token: str) -> None:
         """As a provider does an hour after the end of a host."""

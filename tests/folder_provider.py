@@ -74,7 +74,7 @@ class SmallFolders:
         folder.mkdir(parents=True, exist_ok=True)
         if not home.is_symlink():  # before anybody can find the host, and start an agent that makes it
             home.symlink_to(folder)
-        self.keep(rented := replace(rented, writer=writer))
+        self._keep(rented := replace(rented, writer=writer))
         say("its boot")
         if (self.root / "broken").exists():
             note(f"i-{number} does not answer yet")
@@ -136,14 +136,14 @@ class SmallFolders:
             if kill_all(str(home).encode()):
                 return False
             gone.write_text("gone")
-            self.keep(replace(rented, state=state, why=why, ended=ended or time.time(), **how))
+            self._keep(replace(rented, state=state, why=why, ended=ended or time.time(), **how))
             gone.replace(home)
             return not kill_all(str(home).encode())
 
         until(is_gone, what="all that ran there is gone")
         shutil.rmtree(home.with_suffix(".folder"), ignore_errors=True)
 
-    def keep(self, rented: RentedHost) -> None:
+    def _keep(self, rented: RentedHost) -> None:
         file = self.root / "rented" / rented.token
         temporary = file.with_suffix(f".{os.getpid()}")
         temporary.write_bytes(pickle.dumps(rented))

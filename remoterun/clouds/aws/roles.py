@@ -14,11 +14,11 @@ from importlib import resources
 from typing import Any
 
 from remoterun.archive.s3_codes import DENIED
-from remoterun.archive.workers import each
 from remoterun.clouds.aws import tags
 from remoterun.clouds.aws.calls import Calls, Refused
 from remoterun.clouds.aws.front import Settings
 from remoterun.clouds.base import NOT_MADE, Leftover, Roles
+from remoterun.threads import each
 
 POLICY = "remoterun"
 ANY = "*"
