@@ -16,7 +16,7 @@ from typing import Any
 from remoterun.agent.shared.files import read_settings, write_whole
 from remoterun.agent.shared.machines import AUTO, CAPABILITIES
 from remoterun.agent.shared.records import Record
-from remoterun.clouds import PROVIDERS, front, fronts
+from remoterun.clouds import PROVIDERS, all_fronts, front
 from remoterun.errors import AlreadyExists, ConfigError, NotFound, RemoterunError, UsageError
 from remoterun.model import MachineType, Rental
 from remoterun.parsing import known_words, parse_duration, toml
@@ -84,7 +84,7 @@ ENGINES = (AUTO, *CAPABILITIES)
 def settings() -> dict[str, Setting]:
     """Those that `machines add` has as options. `--PROVIDER TYPES` is both `provider` and `types`."""
     words = "Rent a host of these types at {} for each run."
-    rents = {each.name: Setting((str, list), "TYPE[,TYPE…]", words.format(each.title)) for each in fronts()}
+    rents = {each.name: Setting((str, list), "TYPE[,TYPE…]", words.format(each.title)) for each in all_fronts()}
     return {**_OF_ANY, **_OF_OWN, **rents, **_OF_RENTAL}
 
 
@@ -368,7 +368,9 @@ def set_table(config: Config, table: str, **values: Any) -> Config:
     document = _document(config)
     import tomlkit
 
-    older = [(each.name, old, new) for each in fronts() for old, (other, new) in each.older.items() if other == table]
+    older = [
+        (each.name, old, new) for each in all_fronts() for old, (other, new) in each.older.items() if other == table
+    ]
     for name, old, new in older:
         if new in values:
             document.get(name, {}).pop(old, None)

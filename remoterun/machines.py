@@ -10,7 +10,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-from remoterun.clouds import ARCHIVE, PROVIDERS, front, fronts
+from remoterun.clouds import ARCHIVE, PROVIDERS, all_fronts, front
 from remoterun.config import Config
 from remoterun.errors import NotFound, UsageError
 from remoterun.model import MachineType, Rental
@@ -59,7 +59,7 @@ def resolve(name: str | None, config: Config) -> MachineType:
         raise NotFound(
             f"the default machine `{word}` of {config.file} is not there", hint="remoterun machines default local"
         )
-    names = [name for each in fronts() for name in each.cheapest_first()]
+    names = [name for each in all_fronts() for name in each.cheapest_first()]
     close = did_you_mean(word, [*config.machines, "local", "cpu", *aliases, ARCHIVE, *names])
     hint = f"did you mean `{close}`?" if close else f"`remoterun machines add {word} user@host` adds one"
     raise NotFound(f"there is no machine type `{word}`", hint=f"{hint}\n{_there(config, aliases)}")
@@ -103,12 +103,12 @@ def bucket_of(config: Config) -> MachineType:
 
 def any_is_set_up(config: Config) -> bool:
     """Whether there is a provider that seems to be used here."""
-    return any(each.is_set_up(config) for each in fronts())
+    return any(each.is_set_up(config) for each in all_fronts())
 
 
 def rented_types() -> dict[str, MachineType]:
     """The machine types that providers have, by name, also those that stand for what is gone."""
-    return {word: MachineType(word, rental=rental) for each in fronts() for word, rental in each.names().items()}
+    return {word: MachineType(word, rental=rental) for each in all_fronts() for word, rental in each.names().items()}
 
 
 def instead(rental: Rental, offer: Any) -> str | None:
@@ -119,7 +119,7 @@ def instead(rental: Rental, offer: Any) -> str | None:
 
 def stand_ins(names: Collection[str]) -> dict[str, str]:
     """Of these names, those of what can't be rented, with the name, or the type, that stands in for each."""
-    return {gone: other for each in fronts() for gone, other in each.stand_ins(names).items()}
+    return {gone: other for each in all_fronts() for gone, other in each.stand_ins(names).items()}
 
 
 def listing(config: Config) -> list[MachineType]:

@@ -30,5 +30,5 @@ def _made(row: str) -> Front:
     return found
 
 
-def fronts() -> list[Front]:
+def all_fronts() -> list[Front]:
     return [front(name) for name in PROVIDERS]

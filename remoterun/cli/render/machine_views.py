@@ -34,7 +34,7 @@ from remoterun.cli.render.terminal import (
     when,
 )
 from remoterun.client import json_shapes
-from remoterun.clouds import ARCHIVE, front, fronts
+from remoterun.clouds import ARCHIVE, all_fronts, front
 from remoterun.clouds.base import GUARD_LATE, NOT_MADE, Identity, Leftover, Offer, RentedHost
 from remoterun.config import Config
 from remoterun.machines import stand_ins
@@ -84,7 +84,7 @@ def machines(
 
 
 def how_to_set_up() -> None:
-    for each in fronts():
+    for each in all_fronts():
         line(each.how_to_set_up)
 
 

@@ -11,7 +11,7 @@ from remoterun import machines
 from remoterun.agent.shared import api
 from remoterun.client import occupancy
 from remoterun.client.occupancy import MachineStatus
-from remoterun.clouds import fronts
+from remoterun.clouds import all_fronts
 from remoterun.clouds.base import Offer
 from remoterun.clouds.ledger.rented_runs import find_store
 from remoterun.clouds.ledger.renting import of_host
@@ -55,7 +55,7 @@ class Machines:
         if not machines.any_is_set_up(self._connections.config):
             return {}
         found: dict[str, Offer] = {}
-        for name, rentals in ((each.name, each.names()) for each in fronts() if each.names()):
+        for name, rentals in ((each.name, each.names()) for each in all_fronts() if each.names()):
             if spot:
                 self._connections.need_login("spot prices are asked of {}", name)
             types = tuple(dict.fromkeys(type for rental in rentals.values() for type in rental.types))
