@@ -12,12 +12,13 @@ from typing import Any, TypeVar
 
 from remoterun.agent.shared import api
 from remoterun.agent.shared.archive import MOST_RUN_TREES, ArchivedTree, RunRecord, host_prefix, log_key, run_prefix
+from remoterun.agent.shared.facts import RunEvent, RunStatus
 from remoterun.agent.shared.files import tail_start
 from remoterun.agent.shared.frames import PIECE, Frame
 from remoterun.agent.shared.measured import MOST_NAME, MOST_POINTS, MOST_SERIES, MOST_USAGE, POINT
 from remoterun.agent.shared.records import encode, from_json, parse, to_json
 from remoterun.agent.shared.spec import KEY, MOST_BYTES, RunSpec
-from remoterun.agent.shared.states import FINAL, INCOMPLETE, RunEvent, RunState, RunStatus
+from remoterun.agent.shared.states import FINAL, INCOMPLETE, RunState
 from remoterun.agent.shared.tree import show
 from remoterun.archive import Archive
 from remoterun.archive.s3 import S3, StoredObject

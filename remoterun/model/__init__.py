@@ -6,6 +6,7 @@ from remoterun.model.requests import ALL_GPUS, Asked, RunRequest
 from remoterun.model.resources import LAST, Mount, Resource, check_upload_name, parse_version
 from remoterun.model.runs import (
     EVERY_RUN,
+    ClientFacts,
     Line,
     Run,
     RunFilter,

@@ -13,9 +13,10 @@ import pytest
 
 from remoterun.agent.shared import api
 from remoterun.agent.shared.archive import RunRecord, host_prefix, log_key
+from remoterun.agent.shared.facts import RunEvent, RunStatus
 from remoterun.agent.shared.measured import POINT
 from remoterun.agent.shared.records import to_json
-from remoterun.agent.shared.states import Reason, RunEvent, RunState, RunStatus
+from remoterun.agent.shared.states import Reason, RunState
 from remoterun.archive import Archive, runs, s3
 from remoterun.archive.reading import TreeReader
 from remoterun.archive.runs import RunPlace

@@ -15,12 +15,12 @@ from typing import Any
 
 import pytest
 
-from remoterun.agent.shared.records import encode, from_json
-from remoterun.agent.shared.states import Reason, RunState, RunStatus
+from remoterun.agent.shared.facts import RunStatus
+from remoterun.agent.shared.records import from_json
+from remoterun.agent.shared.states import Reason, RunState
 from remoterun.errors import NotFound, RemoterunError
 from remoterun.model import MachineType, Renting, Run, Upload, by_our_clock, new_key
 from remoterun.registry import Registry
-from remoterun.registry.database import MIGRATIONS
 from tests.workshop import fill
 
 MACHINE = MachineType("k80", host="me@box", gpus=1, connect_timeout=3.5)
@@ -61,8 +61,8 @@ class TestRuns:
         assert (run.pinned, run.hidden, run.remark) == (False, False, "")
         registry.annotate(run, pinned=True)
         noted = registry.annotate(run, remark="best so far é\udcff")
-        assert noted == replace(run, pinned=True, remark="best so far é\udcff")
-        assert registry.annotate(run, pinned=False, hidden=True, remark="") == replace(run, hidden=True)
+        assert noted == run._replace(pinned=True, remark="best so far é\udcff")
+        assert registry.annotate(run, pinned=False, hidden=True, remark="") == run._replace(hidden=True)
         assert [each.number for each in registry.runs()] == [1] and registry.runs(hidden=False) == []
         assert registry.update(run, said(run, state="running"), 5.0).number == 1 and registry.run(1).hidden
 
@@ -124,7 +124,7 @@ class TestRuns:
         run = registry.change_state(add(registry), RunState.PROVISIONING, 5.0)
         run = registry.change_state(run, RunState.UPLOADING, 6.0)
         run = registry.update(run, said(run, state="running", started=9.0), 9.5)
-        assert registry.run(run.number).steps == ((RunState.PROVISIONING, 5.0), (RunState.UPLOADING, 6.0))
+        assert (run.provisioning, run.uploading) == (5.0, 6.0) and registry.run(run.number) == run
         record = run.record()
         assert (record["provisioning"], record["uploading"]) == ("1970-01-01T00:00:05.000Z", "1970-01-01T00:00:06.000Z")
 
@@ -300,41 +300,40 @@ class TestFile:
             Registry(file)
 
     def test_of_the_version_before(self, registry: Registry, tmp_path: Path) -> None:
-        """It had the home's own number of each copy."""
-        TestNumbers().see(registry, "box", 1, A, now=1.0)
-        known = registry.uploads.versions()
+        """Runs stay, with all that was known of them, and the next one gets the next number."""
+        run = registry.annotate(registry.set_host(add(registry, labels=["a"]), MACHINE, "h"), True, remark="é\udcff")
+        run = registry.change_state(run, RunState.PROVISIONING, 5.0)
+        registry.save_digest(run, "d")
         file = tmp_path / "home" / "registry.db"
         with sqlite3.connect(file) as database:
             database.executescript(
-                "ALTER TABLE copies ADD COLUMN there INTEGER NOT NULL DEFAULT 7;"
-                "ALTER TABLE runs DROP COLUMN pinned; ALTER TABLE runs DROP COLUMN hidden;"
-                "ALTER TABLE runs DROP COLUMN remark; DROP TABLE removed; PRAGMA user_version=7"
+                "ALTER TABLE runs RENAME COLUMN placed TO host; ALTER TABLE runs RENAME COLUMN digest TO asked;"
+                "ALTER TABLE runs DROP COLUMN provisioning; ALTER TABLE runs DROP COLUMN uploading;"
+                "ALTER TABLE runs ADD COLUMN steps TEXT NOT NULL DEFAULT '{\"provisioning\": 5.0}';"
+                "PRAGMA user_version=10"
             )
         database.close()
         with contextlib.closing(Registry(file)) as again:
-            assert again.uploads.versions() == known
-            assert TestNumbers().see(again, "box", 2, B, now=2.0) == 2
+            assert again.run(run.number) == run and again.asked(run) == "d" and again.hosts() == [MACHINE]
+            assert add(again).number == run.number + 1
 
-    @pytest.mark.parametrize("version", range(1, 9))
-    def test_of_any_older_version(self, tmp_path: Path, version: int) -> None:
-        """Runs stay, with their numbers, and the next one gets the next number."""
-        machine = encode(MACHINE).decode()
-        first = (
-            "CREATE TABLE runs (number INTEGER PRIMARY KEY AUTOINCREMENT, key TEXT NOT NULL UNIQUE,"
-            " machine TEXT NOT NULL, home_id TEXT, state TEXT NOT NULL, command TEXT NOT NULL, description TEXT,"
-            " labels TEXT NOT NULL DEFAULT '[]', created REAL NOT NULL, last_seen REAL, client_pid INTEGER,"
-            " status TEXT NOT NULL DEFAULT '{}');"
-            "CREATE TABLE uploads (name TEXT NOT NULL, home_id TEXT NOT NULL, PRIMARY KEY (name, home_id));"
-            f"INSERT INTO runs VALUES (7, 'k', '{machine}', 'h', 'running', 'true', NULL, '[]', 1.0, 1.0, 1, '{{}}');"
-        )
-        with sqlite3.connect(tmp_path / "registry.db") as database:
-            database.executescript("".join([first, *MIGRATIONS[: version - 1]]))
-            database.execute(f"PRAGMA user_version={version}")
+    def test_of_a_version_that_was_never_released(self, registry: Registry, tmp_path: Path) -> None:
+        file = tmp_path / "home" / "registry.db"
+        with sqlite3.connect(file) as database:
+            database.execute("PRAGMA user_version=9")
         database.close()
-        with contextlib.closing(Registry(tmp_path / "registry.db")) as registry:
-            assert (registry.run(7).host, registry.run(7).home_id) == (MACHINE, "h")
-            assert registry.add_run("l", MACHINE, "true", 2.0).number == 8
-            assert TestNumbers().see(registry, "box", 1, A, now=1.0) == 1
+        with pytest.raises(RemoterunError, match="too old") as caught:
+            Registry(file)
+        assert caught.value.hint is not None and caught.value.hint.startswith("mv ")
+
+    def test_a_fact_that_is_new_has_its_column(self, registry: Registry, tmp_path: Path) -> None:
+        run = registry.annotate(add(registry), remark="r")
+        file = tmp_path / "home" / "registry.db"
+        with sqlite3.connect(file) as database:
+            database.execute("ALTER TABLE runs DROP COLUMN pinned")
+        database.close()
+        with contextlib.closing(Registry(file)) as again:
+            assert again.run(run.number) == run and again.annotate(run, pinned=True).pinned
 
     def test_damaged(self, tmp_path: Path) -> None:
         (tmp_path / "registry.db").write_bytes(b"no database at all " * 50)
@@ -377,7 +376,7 @@ class TestADiskThatCannotBeWritten:
             assert registry.abandoned(run)
             with pytest.raises(RemoterunError, match=full):
                 registry.save_renting(run, Renting(9.0, 2, 1, "s3://songs"))
-            seen = registry.save_renting(replace(run, renting=Renting(9.0, 3, 1, "")), Renting(9.0, 2, 1, "s3://songs"))
+            seen = registry.save_renting(run._replace(renting=Renting(9.0, 3, 1, "")), Renting(9.0, 2, 1, "s3://songs"))
             assert registry.run(1) == seen and (seen.state, seen.code, seen.attempt) == (RunState.FAILED, 9, 1)
             with pytest.raises(RemoterunError, match=full) as caught:
                 add(registry)

@@ -8,11 +8,12 @@ from typing import Any, Callable, Dict, List, Optional, Set
 
 from ..running import awaiting, logs, queue, supervision
 from ..shared import api
+from ..shared.facts import RunEvent, RunStatus
 from ..shared.files import locked
 from ..shared.protocol import Cancelled
 from ..shared.records import from_json, to_json
 from ..shared.spec import MountSpec, ResolvedMount, RunSpec
-from ..shared.states import FINAL, Reason, RunEvent, RunState, RunStatus
+from ..shared.states import FINAL, Reason, RunState
 from ..shared.submission import Submission
 from ..shared.tree import Manifest, show
 from ..shared.webhooks import MOST_ADDRESSES, NOBODY, BadAddress, check_address

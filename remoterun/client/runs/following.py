@@ -11,10 +11,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from remoterun.agent.shared import api
+from remoterun.agent.shared.facts import RunEvent
 from remoterun.agent.shared.frames import Frame
 from remoterun.agent.shared.protocol import Stream
 from remoterun.agent.shared.records import INTEGERS, from_json
-from remoterun.agent.shared.states import FINAL, HAND_OVER, Reason, RunEvent, RunState
+from remoterun.agent.shared.states import FINAL, HAND_OVER, Reason, RunState
 from remoterun.client.occupancy import line_of
 from remoterun.client.runs.attempts import may_go_on, start_next_attempt
 from remoterun.client.runs.handover import Talk

@@ -121,7 +121,7 @@ def _check_words(request: RunRequest, source: Source | None, machine: MachineTyp
     if request.command == "" or str(request.command).isspace():
         raise UsageError("the command is empty", hint='remoterun run "echo hello"')
     about, labels = request.description, request.labels
-    draft = Run(0, new_key(), machine, RunState.REQUESTED, request.command, 0.0, description=about, labels=labels)
+    draft = Run(0, new_key(), RunState.REQUESTED, machine, request.command, 0.0, description=about, labels=labels)
     spec_of(draft, request._replace(framework=None), source, Manifest([]), machine)
     texts = (request.command, request.description or "", *request.labels, *(value for _, value in request.env))
     if any(NO_CHARACTER.search(text) for text in texts):

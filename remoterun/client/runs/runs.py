@@ -10,9 +10,10 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from remoterun.agent.shared import api
+from remoterun.agent.shared.facts import RunEvent, RunStatus
 from remoterun.agent.shared.records import to_json
 from remoterun.agent.shared.spec import PortSpec, RunSpec, SpecError
-from remoterun.agent.shared.states import ENDINGS, HAND_OVER, Reason, RunEvent, RunState, RunStatus
+from remoterun.agent.shared.states import ENDINGS, HAND_OVER, Reason, RunState
 from remoterun.client import occupancy
 from remoterun.client.runs import placement
 from remoterun.client.runs.attempts import plan_next, start_next_attempt
@@ -166,7 +167,7 @@ class Runs:
             for run in moving[machine]:
                 seen[run.key] = self._corrected(run, answer)
                 if run.key in lines and seen[run.key].state is RunState.QUEUED:
-                    seen[run.key] = replace(seen[run.key], line=lines[run.key])
+                    seen[run.key] = seen[run.key]._replace(line=lines[run.key])
         return [seen.get(run.key, run) for run in runs]
 
     def _located(self, number: int | str, wait: float | None = None) -> Run:
@@ -207,11 +208,11 @@ class Runs:
     def _corrected(self, run: Run, answer: Answer | HostError) -> Run:
         status = answer if isinstance(answer, HostError) else answer.get(run.key)
         if isinstance(status, HostError):
-            return replace(run, fault=status)
+            return run._replace(fault=status)
         if status is not None:
             return record_status(self._connections, run, status)
         if run.state in HAND_OVER:
-            return renting.unless_abandoned(self._connections, replace(run, fault=None))
+            return renting.unless_abandoned(self._connections, run._replace(fault=None))
         why = {"reason": Reason.HOST_LOST.value, "message": f"{run.host.name} no longer knows this run"}
         return self._connections.registry.change_state(run, ENDINGS[Reason.HOST_LOST].state, time.time(), **why)
 
@@ -230,12 +231,12 @@ class Runs:
             return self.get(number, wait), nothing
         answer = self._connections.ask_all({run.host: partial(self._details, run)}, wait)[run.host]
         if isinstance(answer, HostError):
-            return replace(run, fault=answer), nothing
+            return run._replace(fault=answer), nothing
         status, details = answer
         if status is None:
             return self.get(number, wait), nothing
         line = details.pop("line", None)
-        return replace(record_status(self._connections, run, status), line=line), {**nothing, **details}
+        return record_status(self._connections, run, status)._replace(line=line), {**nothing, **details}
 
     def _details(self, run: Run) -> tuple[RunStatus | None, dict[str, Any]]:
         _, store = find_store(self._connections, run)
