@@ -205,13 +205,9 @@ class Registry:
             labels = dict.fromkeys(each for each in (*self.run(run.number).labels, *add) if each not in gone)
             return self._save(run.number, {"labels": tuple(labels)})
 
-    def annotate(
-        self, run: Run, pinned: bool | None = None, hidden: bool | None = None, remark: str | None = None
-    ) -> Run:
-        """Record what a person says of a run: that it stands first in lists, that lists leave it out, a remark. None
-        leaves each as it is."""
-        given = {"pinned": pinned, "hidden": hidden, "remark": remark}
-        return self._save(run.number, {name: value for name, value in given.items() if value is not None})
+    def annotate(self, run: Run, **facts: Any) -> Run:
+        """Record facts that a person states of a run, such as a remark. None leaves one as it is."""
+        return self._save(run.number, {name: value for name, value in facts.items() if value is not None})
 
     def changes_of_others(self) -> tuple[int, ...]:
         """Numbers that are others once another process has changed something."""

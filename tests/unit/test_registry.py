@@ -301,7 +301,9 @@ class TestFile:
 
     def test_of_the_version_before(self, registry: Registry, tmp_path: Path) -> None:
         """Runs stay, with all that was known of them, and the next one gets the next number."""
-        run = registry.annotate(registry.set_host(add(registry, labels=["a"]), MACHINE, "h"), True, remark="é\udcff")
+        run = registry.annotate(
+            registry.set_host(add(registry, labels=["a"]), MACHINE, "h"), pinned=True, remark="é\udcff"
+        )
         run = registry.change_state(run, RunState.PROVISIONING, 5.0)
         registry.save_digest(run, "d")
         file = tmp_path / "home" / "registry.db"
