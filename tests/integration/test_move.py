@@ -58,7 +58,7 @@ def test_with_source_mounts_values_and_number(user: User, client: Client, holder
     assert (moved.number, moved.where) == (run.number + 1, "two")
     assert client.registry.repeats(moved) == (run.number, [])
     end = ended(client, moved)
-    assert (end.state, end.labels, end.outputs) == (RunState.COMPLETE, ("night",), {"files": 1, "size": 5})
+    assert (end.state, end.labels, end.outputs) == (RunState.COMPLETE, ("night",), (1, 5))
     assert user.place("two").log(moved.key) == b"mine\ndata\nt0ken\n", "of the version that was mounted then"
     assert client.runs.info(moved.number)[1]["spec"]["machine"] == "two"
     before = ended(client, run)

@@ -64,6 +64,7 @@ class EventFacts(Record, kw_only=True):
     outputs: Optional[OutputsSize] = fact(None, info="outputs", right=lambda size: min(size) >= 0)
     progress: Optional[Progress] = fact(None, info="loss")
     """How far it is by its metrics; None where it reports none."""
+    usage: Optional[Usage] = fact(None, info="used", page="")
     kept: bool = fact(False, json=None)
     """The archive has all of it."""
     images: Tuple[BuiltImage, ...] = fact((), json=None)
@@ -98,7 +99,6 @@ class RunEvent(EventFacts):
     """The boot of the machine in which the command was started."""
     attempt: Optional[int] = None
     """The command is started again, for that time."""
-    usage: Optional[Usage] = None
 
 
 class RunStatus(HostFacts, EventFacts):

@@ -107,8 +107,7 @@ else:
             cls._or_required = tuple(defaults.get(name, REQUIRED) for name in names)
             for base in cls.__bases__:
                 described.update(base._options)
-            cls._by_name = frozenset(by_name)
-            cls._options = cls._facts = {name: described[name] for name in names if name in described}
+            cls._by_name, cls._options, cls._facts = frozenset(by_name), described, described
             for place, name in enumerate(names):
                 setattr(cls, name, property(operator.itemgetter(place)))
 

@@ -11,7 +11,7 @@ from remoterun.agent.shared.facts import BYTES, DOLLARS, DURATION, MOMENT
 from remoterun.agent.shared.measured import rank
 from remoterun.agent.shared.records import Record
 from remoterun.agent.shared.spec import NONE, PYTHON, TENSORFLOW
-from remoterun.agent.shared.states import FINAL, INCOMPLETE, Reason, RunState
+from remoterun.agent.shared.states import FINAL, INCOMPLETE, Reason, RunState, Usage
 from remoterun.cli.render import hint, line, out, out_bytes, out_text, table, warning
 from remoterun.cli.render.machine_views import UNGUARDED, cost_text, host_goes_on
 from remoterun.cli.render.terminal import (
@@ -82,6 +82,7 @@ _INFO: dict[str, Callable[[Run], str | None]] = {
     "note": lambda run: run.note if not run.final and run.line is None else None,
     "outputs": lambda run: f"{files(run.outputs.files)}, {size(run.outputs.size)}" if run.outputs else None,
     "progress": lambda run: _loss(run),
+    "usage": lambda run: _used(run.usage) if run.usage is not None else None,
 }
 """Facts that have words of their own."""
 _FORMS: dict[str, Callable[[Any], str]] = {MOMENT: when, DURATION: duration, BYTES: size, DOLLARS: dollars}
@@ -98,6 +99,12 @@ def _shown(run: Run, fact: str) -> str | None:
         return ", ".join(map(str, value))
     show = _FORMS.get(Run._facts[fact].form, str)
     return "yes" if value is True else show(value)
+
+
+def _used(usage: Usage) -> str:
+    """What a run used, in lines."""
+    lines = [f"{usage.cpu:.0f} % of one CPU, on average", f"{size(usage.memory)} of memory at most"]
+    return "\n".join([*lines, *([f"{size(usage.gpu_memory)} of GPU memory at most"] if usage.gpu_memory else [])])
 
 
 def _loss(run: Run) -> str | None:
@@ -267,18 +274,6 @@ def _framework(environment: dict[str, Any]) -> str | None:
     return variant if variant in (PYTHON, NONE) else TENSORFLOW
 
 
-def _used(usage: dict[str, Any] | None) -> list[tuple[str, str | None]]:
-    """The rows about what a run used."""
-    if usage is None:
-        return []
-    gpu = usage.get("gpu_memory")
-    return [
-        ("CPU", f"{usage['cpu']:.0f} % of one, on average"),
-        ("memory", f"{size(usage['memory'])} at most"),
-        ("GPU memory", f"{size(gpu)} at most" if gpu else None),
-    ]
-
-
 def run_info(run: Run, details: dict[str, Any]) -> None:
     """All that is known of a run, a line each."""
     spec = details["spec"] or {}
@@ -294,7 +289,6 @@ def run_info(run: Run, details: dict[str, Any]) -> None:
         ("state", state_text(run).partition(" (")[0] + code + _why(run)),
         *((each.info, _shown(run, name)) for name, each in Run._facts.items() if each.info),
         ("duration", duration(run.ended - run.started) if run.ended and run.started else None),
-        *_used(details.get("usage")),
         *_hosts(run),
         ("rerun of", f"run {details['again_of']}" if details.get("again_of") else None),
         ("run again as", ", ".join(f"run {number}" for number in details.get("again_as") or ())),

@@ -225,7 +225,7 @@ class Runs:
         """
         run = self._located(number, wait)
         again_of, again_as = self._connections.registry.repeats(run)
-        nothing: dict[str, Any] = dict.fromkeys(("spec", "folder", "events", "usage"))
+        nothing: dict[str, Any] = dict.fromkeys(("spec", "folder", "events"))
         nothing |= {"again_of": again_of, "again_as": again_as}
         if run.placed is None:
             return self.get(number, wait), nothing
@@ -247,10 +247,9 @@ class Runs:
         events = [_said(told(store, event)) for event in answer.events]
         queued = [run.key] if answer.status.state is RunState.QUEUED else []
         line = self._lines(store, queued).get(run.key)
-        usage = next((event["usage"] for event in reversed(events) if "usage" in event), None)
         with understood(store.machine.name):
             spec = RunSpec.from_record(answer.spec).to_record()
-        details = {"spec": spec, "folder": answer.folder, "events": events, "line": line, "usage": usage}
+        details = {"spec": spec, "folder": answer.folder, "events": events, "line": line}
         return told(store, answer.status), details
 
     def follow(self, number: int | str, wanted: Wanted = ALL, values: Mapping[str, str] | None = None) -> Following:
