@@ -13,9 +13,6 @@ from typing import TYPE_CHECKING, TypeVar
 
 from remoterun import config as configuration
 from remoterun import machines
-from remoterun.archive import Archive, open_archive
-from remoterun.archive.s3 import BucketPlace
-from remoterun.clouds import PROVIDERS, provider_named
 from remoterun.errors import HomeMissing, HostError, NoAnswerInTime, NoLogin, NotFound, UsageError
 from remoterun.hosts import host_of
 from remoterun.hosts.base import Prompts
@@ -24,6 +21,7 @@ from remoterun.registry import Registry
 from remoterun.session import Session
 
 if TYPE_CHECKING:
+    from remoterun.archive import Archive
     from remoterun.clouds.base import Provider
     from remoterun.hosts.base import Host
 
@@ -156,12 +154,16 @@ class Connections:
         with self._lock:
             self._check_open()
             if name not in self._providers:
+                from remoterun.clouds import provider_named
+
                 self._providers[name] = provider_named(name, self.config)
             return self._providers[name]
 
     def providers(self) -> list[Provider]:
         """All that rent hosts. Raises `NoLogin`."""
         self.need_login("which hosts are rented is asked of AWS")
+        from remoterun.clouds import PROVIDERS
+
         return [self.provider(name) for name in PROVIDERS]
 
     def session(self, machine: MachineType) -> Session:
@@ -187,6 +189,9 @@ class Connections:
         if machine.bucket in (None, "s3://"):
             raise HostError("no bucket is set up", hint="remoterun upload PATH --to aws   makes one")
         self.need_login(f"what is archived is in the bucket {machine.bucket}")
+        from remoterun.archive import open_archive
+        from remoterun.archive.s3 import BucketPlace
+
         place = BucketPlace.of(str(machine.bucket), self.config.aws)
         return self._opened(self._archives, machine, lambda: open_archive(place))
 

@@ -7,6 +7,7 @@ those that are sent signals, start as a user starts them.
 from __future__ import annotations
 
 import functools
+import glob
 import json
 import os
 import select
@@ -117,3 +118,26 @@ def _server() -> subprocess.Popen[bytes]:
     return subprocess.Popen(
         words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd="/", env=env, start_new_session=True
     )
+
+
+def pythons() -> dict[str, str]:
+    """By version "3.N", one interpreter each."""
+    found: dict[str, str] = {}
+    patterns = (
+        "~/.pyenv/versions/3.*/bin/python3",
+        "/usr/bin/python3.*",
+        "/usr/local/bin/python3.*",
+        "/opt/python/*/bin/python3",
+        "/opt/hostedtoolcache/Python/3.*/x64/bin/python3",
+    )
+    for pattern in patterns:
+        for path in sorted(glob.glob(os.path.expanduser(pattern))):
+            done = subprocess.run(
+                [path, "-c", "import sys; print('3.%d' % sys.version_info[1])"], capture_output=True, text=True
+            )
+            if done.returncode == 0 and path.rpartition("/")[2].replace("python", "").replace(".", "").isdigit():
+                found.setdefault(done.stdout.strip(), path)
+    return {version: path for version, path in found.items() if int(version[2:]) >= 8}
+
+
+PYTHONS = pythons()

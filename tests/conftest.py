@@ -227,6 +227,13 @@ def pytest_configure(config: pytest.Config) -> None:
             signal.signal(number, signal.default_int_handler if number is signal.SIGINT else signal.SIG_DFL)
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """`.ci/run` tries what has failed once more: what passes then is named."""
+    if os.environ.get("REMOTERUN_TRIED_AGAIN"):
+        flaky = [report.nodeid for report in terminalreporter.stats.get("passed", ())]
+        terminalreporter.write_line("\n    ".join([f"flaky: {len(flaky)}", *flaky]))
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=_rank)
 

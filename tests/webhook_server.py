@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+
+from remoterun.agent.shared import api
+from remoterun.agent.shared.submission import Submission
+from remoterun.agent.shared.tree import Manifest
+from remoterun.agent.shared.webhooks import Webhooks
+from tests.workshop import Place, until
 
 
 class WebhookServer:
@@ -72,3 +79,22 @@ def webhook_server(port: int = 0) -> Iterator[WebhookServer]:
         yield server
     finally:
         server.close()
+
+
+SLACK = "https://hooks.slack.com/services/T0/B0/s3cr3t"
+DISCORD = "https://discord.com/api/webhooks/1/s3cr3t"
+PATH = "/hook/s3cr3t-path"
+
+
+def submit(place: Place, command: str, *urls: str, **changed: Any) -> str:
+    names = tuple(f"hook{number}" for number in range(len(urls)))
+    spec = place.spec(command, notify=names, **changed)
+    asked = Submission(spec, {}, Manifest([]).encode(), webhooks=Webhooks(dict(zip(names, urls, strict=True))))
+    place.put({})
+    place.session.ask(api.submit, api.Nothing(), asked.encode())
+    return spec.key
+
+
+def all_told(place: Place, key: str) -> None:
+    until(lambda: not os.path.exists(place.run(key).webhooks_file))
+    until(lambda: key not in place.home.active_keys())

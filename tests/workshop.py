@@ -10,6 +10,7 @@ import hashlib
 import os
 import signal
 import socket
+import subprocess
 import textwrap
 import threading
 import time
@@ -522,3 +523,11 @@ send(MAGIC)
 say(0, DATA, {"home": "/evil", "home_id": "evil", "python": "3", "host": "evil", "user": "me",
               "boot": "", "time": time.time(), "pid": 1})
 """
+
+
+NOBODY = MachineType("gone", host="me@127.0.0.1:1", connect_timeout=2)
+"""A machine that refuses connections."""
+
+
+def git(top: Path | str, *words: str, **more: object) -> bytes:
+    return subprocess.run(["git", "-C", str(top), *words], check=True, capture_output=True, **more).stdout  # type: ignore[call-overload,no-any-return]

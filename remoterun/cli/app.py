@@ -93,6 +93,9 @@ INSTEAD = {
     "schema": "help --schema",
     "skill": "help --agents",
     "machines whoami": "whoami",
+    **dict.fromkeys(
+        ("move", "machines move"), "`remoterun stop RUN` and then `remoterun rerun RUN -t NAME` move a run."
+    ),
     # options
     **{f"--{state.value}": f"--state {state.value}" for state in RunState},
     **dict.fromkeys(("--detach", "--async", "--no-wait"), "-b"),

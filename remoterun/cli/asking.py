@@ -9,9 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from remoterun.cli import render
-from remoterun.cli.render import machine_views
 from remoterun.client import Client
-from remoterun.clouds.base import NOT_MADE
 from remoterun.errors import UsageError
 from remoterun.hosts.base import Prompts
 from remoterun.parsing import UNKNOWN
@@ -47,6 +45,8 @@ def agree(client: Client, plan: Plan, new: NewBucket | None, yes: bool, pay: flo
     `renting.agreed` has it; then make the roles and the bucket, where they are absent. A high price is agreed to by its
     figure only. Returns the plan with the roles that a new host has. Raises `UsageError` where nobody can be asked, and
     `KeyboardInterrupt` for a no."""
+    from remoterun.cli.render import machine_views
+    from remoterun.clouds.base import NOT_MADE
     from remoterun.clouds.ledger.renting import agreed
 
     yes = yes or pay is not None
@@ -59,7 +59,7 @@ def agree(client: Client, plan: Plan, new: NewBucket | None, yes: bool, pay: flo
             raise
     if not yes:
         machine_views.renting(plan, new)
-        if not _agreed(plan):
+        if not _agreed(plan, plan.roles.why_not == NOT_MADE):
             render.line("Nothing was rented.")
             raise KeyboardInterrupt
     if plan.roles.why_not == NOT_MADE:
@@ -74,9 +74,9 @@ def agree(client: Client, plan: Plan, new: NewBucket | None, yes: bool, pay: flo
     return plan
 
 
-def _agreed(plan: Plan) -> bool:
+def _agreed(plan: Plan, makes_roles: bool) -> bool:
     """Whether a person agrees: to a high price by typing it."""
-    also = ", and make the two roles" if plan.roles.why_not == NOT_MADE else ""
+    also = ", and make the two roles" if makes_roles else ""
     if plan.kept is not None or not plan.dear or plan.price is None:
         return render.ask(f"Rent it{also}?", default=False)
     price = f"{plan.price:.2f}"
@@ -114,6 +114,8 @@ def with_bucket(client: Client, machine: str | None) -> None:
     new = client.hosts.bucket()
     if new is None:
         return
+    from remoterun.cli.render import machine_views
+
     text = " ".join(machine_views.bucket_lines(new))
     if not new.exists:
         if not render.can_ask():

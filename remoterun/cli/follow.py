@@ -16,7 +16,7 @@ from remoterun.agent.shared.machines import CAPABILITIES
 from remoterun.agent.shared.spec import PortSpec
 from remoterun.agent.shared.states import Reason, RunState
 from remoterun.cli import render
-from remoterun.cli.render import file_views, live_views, run_views
+from remoterun.cli.render import live_views, run_views
 from remoterun.client import Client
 from remoterun.client.runs.following import Item, LogBytes, Note, StateChange, Wanted
 from remoterun.model import Run, listed
@@ -121,6 +121,8 @@ class Showing:
             return
         shown = self._wanted and browser.show(address)
         self._wanted = False
+        from remoterun.cli.render import file_views
+
         file_views.page_shown(news.local, shown, browser.far_away(), self.ending)
 
 

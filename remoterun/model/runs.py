@@ -134,7 +134,7 @@ class Run(HostFacts, ClientFacts, EventFacts):
     @property
     def continuable(self) -> bool:
         """Whether `remoterun continue` may give it another rented host."""
-        return self.state is RunState.INTERRUPTED and self.renting is not None and self.reason is not Reason.MOVED
+        return self.state is RunState.INTERRUPTED and self.renting is not None
 
     def cost(self, now: float) -> float | None:
         """US dollars that its hosts have cost while it had them, also those that never came to serve it; None for a

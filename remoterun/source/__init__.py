@@ -20,7 +20,6 @@ import os
 from pathlib import Path
 
 from remoterun.errors import UsageError
-from remoterun.source.folder import folder_source
 from remoterun.source.imports import Imported, imported
 from remoterun.source.projects import Requirements, as_requirements, listed_in, mentioned
 from remoterun.source.repository import NoRepository, find_repository
@@ -46,6 +45,8 @@ def snapshot(
             "a commit is sent alone: neither as a plain folder nor with untracked files", hint="leave out one of them"
         )
     if no_git:
+        from remoterun.source.folder import folder_source
+
         return folder_source(folder)
     root, workdir = find_repository(folder)
     if commit_ref is not None:

@@ -130,8 +130,7 @@ def _resolve(root: str, ref: str) -> str:
         if answer.status == 0:
             return one_line(answer.output)
         evidence = answer.error
-    listed = git.run("for-each-ref", "--format=%(refname:short)", "refs/heads", "refs/tags", "refs/remotes")
-    names = os.fsdecode(listed).splitlines()
+    names = _known_names(root)
     close = [name for name in names if ref and name.endswith("/" + ref)]
     close = close or difflib.get_close_matches(ref, names, n=3)
     if close:
@@ -139,6 +138,17 @@ def _resolve(root: str, ref: str) -> str:
     else:
         hint = "`git branch -a` lists branches, `git tag` tags, `git log --oneline` commits"
     raise UsageError(f"no commit is called {named(ref)} in {named(root)}", hint=hint, evidence=evidence or None)
+
+
+def _known_names(root: str) -> list[str]:
+    """The branches and tags of a repository; none where GitPython can't read it."""
+    from git import GitError, Repo  # on use: it takes longer than a run may
+
+    try:
+        with Repo(root) as repository:
+            return [reference.name for reference in repository.references]
+    except (GitError, ImportError, OSError, ValueError):
+        return []
 
 
 def _branch_named(root: str, ref: str) -> str | None:

@@ -1,11 +1,10 @@
-"""Calls of git. The only room of its SDK, imported on use: that takes longer than `remoterun --version` may."""
+"""Calls of git, each a process of its own. `commit.py` reads the names of branches and tags by its SDK."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import re
-import shutil
 import signal
 import subprocess
 from collections.abc import Mapping
@@ -45,6 +44,8 @@ _FOREIGN_VARIABLES = (
     "GIT_ICASE_PATHSPECS",
 )
 _ENVIRONMENT = {
+    "LC_ALL": "C",  # messages are compared with git's own words
+    "LANGUAGE": "C",
     "GIT_OPTIONAL_LOCKS": "0",  # looking at the work tree must not rewrite the user's index
     "GIT_TERMINAL_PROMPT": "0",
     "GIT_NO_LAZY_FETCH": "1",  # a repository may name a program that fetches what it lacks
@@ -56,6 +57,7 @@ _SETTINGS = {
     "safe.bareRepository": "explicit",  # a clone may hold a folder that is one, with a `config` of its own
     "core.safecrlf": "false",
     "color.ui": "false",
+    "diff.orderFile": os.devnull,
     "log.showSignature": "false",
     "gc.auto": "0",
 }
@@ -94,33 +96,26 @@ class Git:
 
         When it raises, an interrupt included, git has ended, and so has every filter that git started.
         """
-        program = os.environ.get("GIT_PYTHON_GIT_EXECUTABLE") or "git"
-        if shutil.which(program) is None:
-            raise _missing()
-        try:
-            from git import cmd
-            from git.exc import GitCommandNotFound
-        except ImportError as error:
-            raise SourceError("git doesn't start", hint="`git --version` shows why", evidence=str(error)) from error
-        environment = {**_ENVIRONMENT, **self.environment}
-        unset = [name for name in _FOREIGN_VARIABLES if name in os.environ and name not in environment]
-        command = ["env", *(word for name in unset for word in ("-u", name)), program] if unset else [program]
-        # The folder is given as `-C` and not to the SDK, which would expand a `$` or a `~` in its name.
-        command += ["--no-pager", "-C", self.folder, *self.options]
+        environment = {name: value for name, value in os.environ.items() if name not in _FOREIGN_VARIABLES}
+        command = ["git", "--no-pager", "-C", self.folder, *self.options]
         for key, value in {**_SETTINGS, **self.settings}.items():
             command += ["-c", f"{key}={value}"]
         try:
-            started = cmd.Git().execute(
+            process = subprocess.Popen(
                 [*command, *words],
-                istream=stdin,
-                env=environment,
-                as_process=True,
+                stdin=subprocess.DEVNULL if stdin is None else stdin,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                env={**environment, **_ENVIRONMENT, **self.environment},
                 start_new_session=True,  # git and its filters are one process group, which `_end` can signal
             )
-        except GitCommandNotFound as error:
-            raise _missing() from error
-        process = started.proc  # `started` ends git when nothing refers to it any more
-        assert process is not None
+        except FileNotFoundError as error:
+            raise SourceError(
+                "git is not installed, or not in PATH",
+                hint="install git; or `no_git=True` sends the folder as it is",
+            ) from error
+        except OSError as error:
+            raise SourceError("git doesn't start", hint="`git --version` shows why", evidence=str(error)) from error
         try:
             output, errors = process.communicate(timeout=self.deadline)
         except subprocess.TimeoutExpired:
@@ -172,9 +167,3 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 def _signal_all(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
     with contextlib.suppress(ProcessLookupError, PermissionError):  # all have ended; macOS forbids to signal a zombie
         os.killpg(process.pid, number)
-
-
-def _missing() -> SourceError:
-    return SourceError(
-        "git is not installed, or not in PATH", hint="install git; or `no_git=True` sends the folder as it is"
-    )

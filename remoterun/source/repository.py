@@ -37,18 +37,18 @@ class IndexEntry(Record):
 def find_repository(folder: str) -> tuple[str, str]:
     """(top folder of the work tree that holds `folder`, `folder` relative to it)."""
     git = Git(folder)
-    answer = git.attempt("rev-parse", "--is-inside-work-tree", "--is-inside-git-dir")
+    answer = git.attempt("rev-parse", "--is-inside-work-tree", "--is-inside-git-dir", "--show-toplevel")
     if answer.status:
         if _NONE in answer.error:
             raise NoRepository(
                 f"{named(folder)} is in no git repository",
                 hint="`git init` makes one; `no_git=True` sends the folder as it is",
             )
-        if "cannot use bare repository" not in answer.error:
+        if "cannot use bare repository" not in answer.error and "must be run in a work tree" not in answer.error:
             git.fail(answer)
-    inside, in_git_dir = answer.output.split()[:2] if answer.status == 0 else (b"false", b"true")
-    if inside == b"true" and in_git_dir == b"false":
-        root = one_line(git.run("rev-parse", "--show-toplevel"))
+    inside = b"true\nfalse\n"  # in the work tree, and not in the folder of git's own
+    if answer.status == 0 and answer.output.startswith(inside):
+        root = one_line(answer.output.removeprefix(inside))
         own = os.fsencode(_own_git_dir(root)) + b"\n"
         answer = git.attempt("rev-parse", "--absolute-git-dir", "--show-prefix")
         if answer.output.startswith(own):  # git before 2.38 takes the `config` of a bare repository that a clone holds
@@ -110,10 +110,40 @@ def index(git: Git) -> Iterator[IndexEntry]:
         yield IndexEntry(os.fsdecode(name), int(mode, 8), identity.decode("ascii"), tag == b"S")
 
 
-def untracked(root: str) -> list[str]:
-    """Paths neither tracked nor ignored; one that ends in "/" is a repository of its own."""
-    listing = Git(root).run("ls-files", "-z", "--others", "--exclude-standard")
-    return [os.fsdecode(name) for name in listing.split(b"\0") if name]
+class GitStatus(Record):
+    """Where HEAD stands, and what differs from it."""
+
+    commit: str | None
+    """None before the first one."""
+    branch: str | None
+    """With or without commits; None when HEAD is detached."""
+    clean: bool
+    """Whether index and tracked files are as the commit has them. If not, they may be together."""
+    untracked: tuple[str, ...]
+    """Paths that git neither tracks nor ignores; a repository that is not tracked is one, with a `/` at its end."""
+
+    @classmethod
+    def read(cls, root: str) -> GitStatus:
+        """Asks git, once."""
+        answer = Git(root).run(
+            "status",
+            "--porcelain=v2",
+            "-z",
+            "--branch",
+            "--no-ahead-behind",
+            "--untracked-files=all",
+            "--ignore-submodules=dirty",
+            "--no-renames",
+        )
+        lines = answer.split(b"\0")
+        head = dict(line.split(b" ", 2)[1:] for line in lines if line.startswith(b"# "))
+        commit, branch = os.fsdecode(head[b"branch.oid"]), os.fsdecode(head[b"branch.head"])
+        return cls(
+            None if commit == "(initial)" else commit,
+            None if branch == "(detached)" else branch,
+            not any(line.startswith((b"1 ", b"2 ", b"u ")) for line in lines),
+            tuple(os.fsdecode(line[2:]) for line in lines if line.startswith(b"? ")),
+        )
 
 
 def is_ignored(root: str, folder: str) -> bool:
@@ -144,18 +174,6 @@ def is_top(folder: str) -> bool:
 def git_dir_of(root: str) -> str:
     """The folder of git's own that belongs to the work tree."""
     return one_line(Git(root).run("rev-parse", "--absolute-git-dir"))
-
-
-def head(root: str) -> str | None:
-    """The commit checked out; None before the first one."""
-    answer = Git(root).attempt("rev-parse", "--verify", "--quiet", "HEAD^{commit}")
-    return one_line(answer.output) if answer.status == 0 else None
-
-
-def current_branch(root: str) -> str | None:
-    """The branch checked out, with or without commits; None when HEAD is detached."""
-    answer = Git(root).attempt("symbolic-ref", "--quiet", "HEAD")
-    return one_line(answer.output).removeprefix("refs/heads/") if answer.status == 0 else None
 
 
 def subject(root: str, commit: str) -> str:

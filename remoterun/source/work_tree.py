@@ -15,16 +15,14 @@ from remoterun.source.git import Git, one_line
 from remoterun.source.repository import (
     EXECUTABLE,
     GITLINK,
+    GitStatus,
     RepositorySettings,
-    current_branch,
     git_dir_of,
-    head,
     index,
     is_ignored,
     is_top,
     subject,
     submodule_warning,
-    untracked,
 )
 from remoterun.source.tree import (
     Disk,
@@ -48,10 +46,8 @@ def work_tree_source(root: str, workdir: str, include_untracked: bool) -> Source
     found.gather(root, "", settings)
     files = in_order(found.files)
     warnings = [*found.warnings, *_workdir_warnings(root, workdir, files)]
-    repositories = [(top, prefix, head(top)) for top, prefix in found.repositories]
-    commit = repositories[0][2]
-    branch = current_branch(root)
-    changes = uncommitted(repositories)
+    commit, branch = found.repositories[0][2].commit, found.repositories[0][2].branch
+    changes = uncommitted(found.repositories)
     if changes.omitted:
         warnings.append(
             f"the recorded diff leaves out {named_few(changes.omitted)}, as it would be too large; "
@@ -80,18 +76,19 @@ class _Gathering:
         self.files: list[SourceFile] = []
         self.untracked: list[str] = []
         self.warnings: list[str] = []
-        self.repositories: list[tuple[str, str]] = []  # (top folder, prefix) of the repository and its submodules
+        self.repositories: list[tuple[str, str, GitStatus]] = []
+        """(top folder, prefix, status) of the repository and its submodules."""
 
     def gather(self, root: str, prefix: str, settings: RepositorySettings, *, nested: bool = False) -> None:
         """Adds the files of the repository at `root`, and of its submodules, their paths after `prefix`.
 
         `nested` marks a repository that the one above doesn't track.
         """
+        status, disk = GitStatus.read(root), Disk(root)
         if not nested:
-            self.repositories.append((root, prefix))
-        disk = Disk(root)
+            self.repositories.append((root, prefix, status))
         self._tracked(root, prefix, settings, disk, nested)
-        self._untracked(root, prefix, settings, disk)
+        self._untracked(root, prefix, settings, disk, status.untracked)
 
     def _tracked(self, root: str, prefix: str, settings: RepositorySettings, disk: Disk, nested: bool) -> None:
         sparse = 0
@@ -115,8 +112,10 @@ class _Gathering:
                 f"`{git_line(root, 'sparse-checkout', 'disable')}` brings all"
             )
 
-    def _untracked(self, root: str, prefix: str, settings: RepositorySettings, disk: Disk) -> None:
-        for path in untracked(root):
+    def _untracked(
+        self, root: str, prefix: str, settings: RepositorySettings, disk: Disk, untracked: Iterable[str]
+    ) -> None:
+        for path in untracked:
             if os.path.basename(path) == ".DS_Store":
                 continue
             self.untracked.append(prefix + path)
@@ -181,7 +180,6 @@ _DIFF_OPTIONS = (
     "--no-renames",
     "--ignore-submodules=dirty",
     "--submodule=short",
-    f"-O{os.devnull}",
 )
 
 
@@ -193,13 +191,15 @@ class Changes(Record):
     omitted: tuple[str, ...]
 
 
-def uncommitted(repositories: Iterable[tuple[str, str, str | None]]) -> Changes:
-    """The changes of all (top folder, prefix of its paths, commit). What is too large for the diff is left out."""
+def uncommitted(repositories: Iterable[tuple[str, str, GitStatus]]) -> Changes:
+    """The changes of all (top folder, prefix of its paths, status). What is too large for the diff is left out."""
     changed: list[str] = []
     omitted: list[str] = []
     diff = b""
-    for root, prefix, commit in repositories:
-        paths, left_out, patch = _of_one(root, prefix, commit)
+    for root, prefix, status in repositories:
+        if status.clean:
+            continue
+        paths, left_out, patch = _of_one(root, prefix, status.commit)
         changed += [prefix + path for path in paths]
         omitted += [prefix + path for path in left_out if os.path.isfile(f"{root}/{path}")]
         diff += patch

@@ -15,6 +15,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from typing import TYPE_CHECKING
 
 from remoterun.agent.shared import api
 from remoterun.agent.shared.frames import Body, ProtocolError
@@ -37,9 +38,11 @@ from remoterun.errors import NotFound, TransferError
 from remoterun.session import Session
 from remoterun.transfer.answers import next_frame, nonsense, not_empty
 from remoterun.transfer.answers import unpacked as expanded
-from remoterun.transfer.destination import Destination, part_name, temporary_name
 from remoterun.transfer.lanes import Lanes
 from remoterun.transfer.reading import size_and_time
+
+if TYPE_CHECKING:
+    from remoterun.transfer.destination import Destination
 
 LOW = GROUP
 """Pieces under way below which the next group is asked about: five connections hold nearly so many."""
@@ -265,6 +268,8 @@ class LargeDownload(PieceFlow):
 
     def _open(self) -> None:
         """Open the partial file, and the file that will be replaced, which may have pieces of the new one."""
+        from remoterun.transfer.destination import part_name, temporary_name
+
         with self._destination.of_thread() as own:
             folder, self._name = own.place(self._entry)
             self._folder = os.dup(folder)

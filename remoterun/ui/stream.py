@@ -154,8 +154,6 @@ class PageStream:
                                 break
                             self._put("log", {"start": at, "end": at + size, "text": text}, log=at + size)
                             at, rest = at + size, rest[size:]
-                    elif isinstance(item, StateChange) and item.run.number != number:
-                        return  # it was moved, and goes on as another one
                     elif isinstance(item, StateChange) and not item.past:
                         self._put("run", {"row": self._hub.heard(item.run), "event": to_json(item.event)})
                     if self._queue.full() and time.monotonic() > looked + EVERY:

@@ -8,19 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from remoterun.agent.shared.api import CommitUpload, Tree, UploadVersion
-from remoterun.agent.shared.archive import upload_prefix
-from remoterun.archive import Archive, reading, uploads, writing
-from remoterun.archive.reading import TreeReader
+from remoterun.agent.shared.api import UploadVersion
+from remoterun.archive import reading, uploads, writing
 from remoterun.archive.s3 import BucketPlace
 from remoterun.client import Client
 from remoterun.config import AWS, Config
 from remoterun.errors import NotFound
-from remoterun.transfer import Fetched, Progress, Sent, place, read_tree, refuse
+from tests.cloud.archives import SMALL_PACK, get, keys, packs, put
 from tests.seaweed import Store, Way, opened
 from tests.workshop import Files, read_files, write_files
-
-SMALL_PACK = 4 << 20
 
 FILES: Files = {
     "a": b"A",
@@ -33,33 +29,6 @@ FILES: Files = {
     "large": b"f" * (writing.WHOLE + 1),
     "name\udcff": b"odd",
 }
-
-
-@pytest.fixture
-def small_packs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is true of some packs of `SMALL_PACK` bytes is true of some of 32 MiB."""
-    monkeypatch.setattr(writing, "PACK", SMALL_PACK)
-
-
-def put(archive: Archive, folder: Path, name: str = "doom", number: int = 1) -> tuple[UploadVersion, bool, Sent]:
-    """Upload a folder as a client does that knows nothing of its files."""
-    with read_tree(folder) as tree:
-        _, version, created, sent = uploads.put_upload(archive, CommitUpload(name, number - 1), tree, Progress())
-    return version, created, sent
-
-
-def get(archive: Archive, target: Path, name: str = "doom", digest: str | None = None) -> Fetched:
-    tree, _ = uploads.find_upload(archive, name, digest)
-    reader = TreeReader(archive, upload_prefix(name), tree.places)
-    return place(tree.manifest, Tree(), reader.place, "aws", target, refuse, Progress())
-
-
-def keys(archive: Archive, prefix: str = "") -> list[str]:
-    return [stored.key for stored in archive.s3.list(prefix)]
-
-
-def packs(archive: Archive, name: str = "doom") -> list[str]:
-    return keys(archive, f"uploads/{name}/packs/")
 
 
 def test_what_goes_in_comes_out(bucket: BucketPlace, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from remoterun.agent.shared.archive import PACK
 from remoterun.archive import s3, uploads, writing
 from remoterun.archive.s3 import BucketPlace
 from remoterun.errors import AuthenticationError, HostError, HostUnreachable
-from tests.cloud.test_archive import SMALL_PACK, get, packs, put, small_packs  # noqa: F401
+from tests.cloud.archives import SMALL_PACK, get, packs, put  # noqa: F401
 from tests.seaweed import READER, READER_SECRET, SECRET, Store, Way, credentials, opened
 from tests.workshop import Files, read_files, until, write_files
 
@@ -100,7 +100,7 @@ UPLOAD = """
 import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[4])
-from tests.cloud.test_archive import put
+from tests.cloud.archives import put
 from tests.seaweed import opened
 from remoterun.archive.s3 import BucketPlace
 with opened(BucketPlace(sys.argv[1], "us-east-1", sys.argv[2])) as archive:

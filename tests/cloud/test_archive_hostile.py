@@ -15,7 +15,7 @@ from remoterun.archive import Archive, runs, uploads
 from remoterun.archive.runs import RunPlace
 from remoterun.archive.s3 import BucketPlace
 from remoterun.errors import HostError, RemoterunError, SomeDamaged
-from tests.cloud.test_archive import get, packs, put
+from tests.cloud.archives import get, packs, put
 from tests.seaweed import opened
 from tests.workshop import Files, sha256, tree_of, write_files
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import threading
 import time
 from collections.abc import Iterator
@@ -12,52 +11,20 @@ from typing import Any
 import pytest
 
 from remoterun.agent.shared import api
-from remoterun.agent.shared.archive import RunRecord, host_prefix, log_key
-from remoterun.agent.shared.facts import RunEvent, RunStatus
+from remoterun.agent.shared.facts import RunEvent
 from remoterun.agent.shared.measured import POINT
-from remoterun.agent.shared.records import to_json
 from remoterun.agent.shared.states import Reason, RunState
 from remoterun.archive import Archive, runs, s3
 from remoterun.archive.reading import TreeReader
 from remoterun.archive.runs import RunPlace
 from remoterun.archive.s3 import BucketPlace
-from remoterun.archive.writing import put_tree
 from remoterun.errors import HostError, NotFound, UsageError
-from remoterun.transfer import Progress, place, read_tree, refuse
+from remoterun.transfer import Progress, place, refuse
+from tests.cloud.archives import KEY, OTHER, Host
 from tests.seaweed import opened
-from tests.workshop import Files, read_files, spec_of, until, write_files
+from tests.workshop import Files, read_files, spec_of, until
 
-KEY = "0" * 26
-OTHER = "1" * 26
 RUN = RunPlace(KEY)
-
-
-class Host:
-    """What a run's host writes. `writer`: of one that saves by its role."""
-
-    def __init__(self, archive: Archive, key: str = KEY, writer: str = "") -> None:
-        self.archive, self.key = archive, key
-        self.folder = host_prefix(writer, key)
-        self.events: list[RunEvent] = []
-        self.log_size = 0
-
-    def post(self, key: str, data: bytes) -> None:
-        self.archive.s3.put(self.folder + key, data)
-
-    def event(self, state: RunState, **fields: Any) -> None:
-        self.events.append(RunEvent(t=time.time(), state=state, **fields))
-        status = RunStatus(self.key, state, log_size=self.log_size, **fields)
-        record = RunRecord(status, self.events, 16, time.time())
-        self.post("status.json", json.dumps(to_json(record)).encode())
-
-    def log(self, offset: int, data: bytes) -> None:
-        self.post(log_key(offset), data)
-        self.log_size = max(self.log_size, offset + len(data))
-
-    def tree(self, folder: Path, files: Files, name: str = "outputs") -> None:
-        with read_tree(write_files(folder, files)) as tree:
-            archived, _ = put_tree(self.archive, self.folder, tree, Progress())
-        self.post(name, archived.encode(time.time()))
 
 
 @pytest.fixture

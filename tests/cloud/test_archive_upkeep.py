@@ -21,8 +21,7 @@ from remoterun.clouds.ledger import archiving
 from remoterun.clouds.ledger.hosts import NewBucket
 from remoterun.config import HOME_VARIABLE, Config, load
 from remoterun.errors import HostError, TransferError
-from tests.cloud.test_archive import SMALL_PACK, get, keys, packs, put, small_packs  # noqa: F401
-from tests.cloud.test_archive_runs import KEY, OTHER, Host
+from tests.cloud.archives import KEY, OTHER, SMALL_PACK, Host, get, keys, packs, put  # noqa: F401
 from tests.seaweed import READER, READER_SECRET, Store, asked, credentials, opened
 from tests.workshop import Files, read_files, sha256, spec_of, write_files
 

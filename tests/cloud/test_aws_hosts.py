@@ -7,7 +7,6 @@ import os
 import shlex
 import subprocess
 import time
-from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,33 +15,24 @@ import boto3
 import pytest
 from moto.ec2.models import ec2_backends
 
-import remoterun.client
 from remoterun.agent.shared.records import encode
 from remoterun.clouds.aws import acquire
 from remoterun.clouds.aws.acquire import LaunchRequest
-from remoterun.clouds.aws.provider import AWS
 from remoterun.clouds.base import (
     HostNeverCame,
-    Intent,
-    Leftover,
     NoCapacity,
     ProviderError,
     RentedHost,
-    unheard,
 )
 from remoterun.clouds.boot import user_data
-from remoterun.clouds.folder import HostFolder
 from remoterun.config import AWS as Settings
-from remoterun.config import Config
 from remoterun.errors import HostKeyError, NotFound, RemoterunError
-from remoterun.hosts import host_of
-from remoterun.hosts.base import NOBODY
 from remoterun.hosts.ssh.dial import answers
-from remoterun.hosts.ssh.host import SSHHost
-from remoterun.model import MachineType, Rental, new_key
+from remoterun.model import MachineType, Rental
 from tests.cloud import endpoint
 from tests.cloud.images import IMAGES
 from tests.cloud.machine import OWN_SHUTDOWN, SERVICES
+from tests.cloud.renters import T4, Client, gone
 from tests.workshop import until
 
 if TYPE_CHECKING:
@@ -50,71 +40,9 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.lab
 
-T4 = MachineType("t4", rental=Rental("aws", ("g4dn.xlarge",)))
 SPOT = replace(T4, rental=Rental("aws", ("g4dn.xlarge",), spot=True))
 ZONES = [f"us-east-1{letter}" for letter in "abcdf"]
 """Those that have the type; zone `e` has none of them, as in truth."""
-
-
-class Client:
-    """A laptop with a home: the provider, and what it said."""
-
-    def __init__(self, home: Path, settings: Settings | None = None) -> None:
-        self.home = home
-        self.config = Config(home, aws=settings or Settings())
-        self.aws = AWS(self.config)
-        self.said: list[str] = []
-
-    def intent(self, machine: MachineType = T4, seconds: float = 3600.0) -> Intent:
-        key, now = new_key(), time.time()
-        return Intent(f"rr-{key}-1", key, 7, 1, machine, now + seconds, 600.0)
-
-    def acquire(
-        self,
-        intent: Intent | None = None,
-        say: Callable[[str], None] | None = None,
-        note: Callable[[str], None] = unheard,
-    ) -> RentedHost:
-        intent = intent or self.intent()
-        return self.aws.acquire(intent, self.aws.offers(intent.machine, True), say or self.said.append, note)
-
-    def folder(self, token: str) -> HostFolder:
-        return HostFolder(self.home, token)
-
-    def run(self, rented: RentedHost, *words: str) -> str:
-        assert rented.machine is not None
-        host = host_of(rented.machine, self.config, NOBODY)
-        assert isinstance(host, SSHHost)
-        try:
-            done = host.run(words, 30)
-        finally:
-            host.close()
-        assert done.status == 0, done
-        return done.output
-
-    def clear_all(self) -> list[str]:
-        """`machines gc aws`: what it clears."""
-        with remoterun.client.Client(self.config) as client:
-            found = client.hosts.leftovers()
-            for leftover in found:
-                client.hosts.clear(leftover)
-        return [leftover.kind for leftover in found]
-
-    def leftovers(self) -> Sequence[Leftover]:
-        with remoterun.client.Client(self.config) as client:
-            return client.hosts.leftovers()
-
-
-@pytest.fixture
-def client(cloud: Cloud, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Client:
-    for name, value in cloud.environment().items():
-        monkeypatch.setenv(name, value)
-    return Client(tmp_path / "home")
-
-
-def gone(cloud: Cloud) -> None:
-    """Wait until nothing costs anything any more."""
-    until(lambda: all(each.state == "terminated" for each in cloud.machines.values()), 120, "all hosts are gone")
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,7 @@ from remoterun.clouds.aws.provider import AWS
 from remoterun.clouds.base import Intent
 from remoterun.config import Config
 from remoterun.model import MachineType, Rental, new_key
+from tests.cloud.renters import Stop
 from tests.workshop import until
 
 if TYPE_CHECKING:
@@ -85,33 +86,6 @@ def whole(cloud: Cloud, home: Path) -> list[Call]:
     with client(home, new_intent()) as process:
         assert process.communicate()[0] == "ready\ngiven\n"
     return cloud.calls[begun:]
-
-
-class Stop:
-    """Sends a client a signal while a call is under way, or `heard`: once it has heard the answer, so at the call after
-    it. A context manager; `call` is the one at which it was sent."""
-
-    def __init__(
-        self, cloud: Cloud, process: subprocess.Popen[str], signal: signal.Signals, action: str, heard: bool
-    ) -> None:
-        self.call: Call | None = None
-        self._cloud, self._process, self._signal = cloud, process, signal
-        self._action, self._heard, self._is_next = action, heard, False
-
-    def __enter__(self) -> Stop:
-        self._cloud.at_call = self._at
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._cloud.at_call = lambda call: None
-
-    def _at(self, call: Call) -> None:
-        if self.call is None and (self._is_next or (call.action == self._action and not self._heard)):
-            self.call = call
-            self._process.send_signal(self._signal)
-            if self._signal == signal.SIGKILL:
-                self._process.wait()
-        self._is_next = call.action == self._action
 
 
 def kills(calls: list[Call]) -> Iterator[tuple[str, bool]]:

@@ -19,7 +19,7 @@ from remoterun.clouds.aws import network, tags
 from remoterun.clouds.aws.acquire import LaunchRequest
 from remoterun.clouds.base import ProviderError, ProviderUnreachable
 from remoterun.sizes import iso
-from tests.cloud.test_aws_hosts import T4, Client, client
+from tests.cloud.renters import T4, Client
 from tests.e2e.conftest import Place, make_place
 from tests.lab import BASE_IMAGE
 from tests.workshop import until
@@ -27,7 +27,6 @@ from tests.workshop import until
 if TYPE_CHECKING:
     from tests.cloud.cloud import Cloud
 
-__all__ = ["client"]
 
 pytestmark = pytest.mark.lab
 

@@ -8,7 +8,6 @@ import re
 import signal
 import subprocess
 import urllib.request
-from pathlib import Path
 from typing import Any
 
 import pexpect
@@ -16,9 +15,9 @@ import pytest
 
 from remoterun.config import AWS, load
 from tests.cloud.cloud import Cloud
-from tests.cloud.test_aws_kills import Stop
+from tests.cloud.renters import Stop
 from tests.commands import REMOTERUN
-from tests.e2e.conftest import Place, make_place
+from tests.e2e.conftest import Place
 from tests.lab import BASE_IMAGE
 from tests.workshop import until
 
@@ -27,14 +26,6 @@ pytestmark = [pytest.mark.lab, pytest.mark.timeout(300)]
 ON_T4 = ("run", "-t", "t4", "--image", BASE_IMAGE)
 WAITS = "until [ -e go ]; do sleep 0.1; done"
 TRAIN = f"mkdir -p models; cat data/input.txt >models/model.json; echo epoch 1; {WAITS}; echo epoch 2"
-
-
-@pytest.fixture
-def place(cloud: Cloud, tmp_path: Path) -> Place:
-    cloud.s3.ready()
-    made = make_place(tmp_path)
-    made.env.update(cloud.environment())
-    return made
 
 
 @pytest.fixture

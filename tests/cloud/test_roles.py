@@ -23,16 +23,14 @@ from remoterun.config import AWS as Settings
 from remoterun.config import load
 from remoterun.sizes import iso
 from tests.cloud.cloud import Cloud
-from tests.cloud.test_aws_hosts import Client, client, gone
-from tests.cloud.test_door import client as login_client
-from tests.cloud.test_door import refused
-from tests.cloud.test_rented_runs import place
+from tests.cloud.doors import client as login_client
+from tests.cloud.doors import refused
+from tests.cloud.renters import Client, gone
 from tests.e2e.conftest import Place
 from tests.lab import BASE_IMAGE
 from tests.lab.host import LabHost
 from tests.workshop import until
 
-__all__ = ["client", "place"]
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(300)]
 
 MADE = ["profile remoterun-host", "role remoterun-guard", "role remoterun-host"]

@@ -20,29 +20,10 @@ import pytest
 from tests.commands import REMOTERUN
 from tests.conftest import require
 from tests.e2e.conftest import Place, make_place
+from tests.e2e.said import HINT, TRACEBACK, refused
 from tests.lab import Lab, LabHost
 from tests.sshd import Keys, Server, make_keys, starter
 from tests.workshop import until
-
-MESSAGE = re.compile(r"^error: (.*)$", re.MULTILINE)
-TRACEBACK = re.compile("Traceback|has a fault")
-HINT = re.compile(r"^hint: (.*)$", re.MULTILINE)
-
-
-def refused(place: Place, status: int, message: str, hint: str | None, *words: str, **options: Any) -> str:
-    """Run a command that has to be refused so; what it said."""
-    done = place.run(*words, status=status, **options)
-    assert not TRACEBACK.search(done.stderr), done.stderr
-    assert done.stdout == "", "an error is not data"
-    said = MESSAGE.search(done.stderr)
-    assert said and re.search(message, said[1]), done.stderr
-    assert not said[1].endswith("."), "no full stop"
-    hinted = HINT.search(done.stderr)
-    if hint is None:
-        assert hinted is None, done.stderr
-    else:
-        assert hinted and re.search(hint, hinted[1]), done.stderr
-    return str(done.stderr)
 
 
 def held(place: Place) -> dict[str, Any]:

@@ -23,46 +23,15 @@ from tests.browser import PAGE, Browser, Ml5, Tab, libraries, missing_npm, serve
 from tests.commands import REMOTERUN
 from tests.conftest import require
 from tests.e2e.conftest import opened
-from tests.integration.test_model_page import lend_libraries
-from tests.unit.test_trainer_export import probabilities
+from tests.e2e.pages import CHARACTERS, CONTRAST, environment, expected, visit, write, write_model
+from tests.models import lend_libraries
 from tests.workshop import User, until
 from trainer import export
 from trainer.generate import Reader
 
-CHARACTERS = list("etaoinshr dlu\nbcE7é🙂")
 TEXT = "the rain 7 is\nin Eden 🙂 é"
 BOTH = ("cpu", "webgl")
 README = (PAGE / "README.md").read_text("utf-8")
-
-
-def write_model(
-    folder: Path, *, cell: str = "lstm", layers: int = 2, largest: tuple[float, float] = (-1, 1), **settings: Any
-) -> Path:
-    """A model without training: its numbers are drawn, large enough that its letters differ in likelihood."""
-    draw = np.random.default_rng(7)
-    units, size = 24, len(CHARACTERS)
-
-    def numbers(*shape: int) -> export.Floats:
-        return draw.normal(0, 0.7, shape).astype(np.float32)
-
-    weights = {
-        export.EMBEDDING: numbers(size, units),
-        export.SOFTMAX_W: 2 * numbers(units, size),
-        export.SOFTMAX_B: numbers(size),
-    }
-    gates = {"lstm": 4, "rnn": 1}[cell] * units
-    for layer in range(layers):
-        kernel, bias = export.names(cell, layer)
-        weights |= {kernel: numbers(2 * units, gates), bias: numbers(gates)}
-    about = {"step": 300, "num_layers": layers, "val_bpc": 2.479, "model": cell, **settings}
-    export.write_model(folder, weights, CHARACTERS, learning_rate=0.1, largest_logits=largest, settings=about)
-    return folder
-
-
-def expected(model: Path, text: str, temperature: float = 1) -> Any:
-    """The next-character probabilities after each character, by NumPy: [len(text), characters]."""
-    weights, characters = export.read_model(model)
-    return probabilities(weights, [characters.index(each) for each in text], temperature)
 
 
 @pytest.fixture(scope="module")
@@ -100,24 +69,6 @@ def folders(served: tuple[str, dict[str, Path]], folder: Path, model: Path) -> d
 def address(served: tuple[str, dict[str, Path]], folders: dict[str, Path]) -> str:
     """The page, served by any static server, with a model beside it."""
     return served[0]
-
-
-def visit(tab: Tab, address: str) -> Any:
-    """The page once it has loaded its model, or can't."""
-    tab.page.goto(address)
-    tab.page.wait_for_selector("body:not([data-state=loading])")
-    return tab.page
-
-
-def write(page: Any, seed: str, length: int = 60, temperature: float = 0.5) -> str:
-    """What stands on the paper, the seed included."""
-    page.get_by_label(re.compile("It (begins|ends) with")).fill(seed)
-    page.get_by_label("Letters").fill(str(length))
-    page.get_by_label("Temperature").fill(str(temperature))
-    page.get_by_role("button", name="Write").click()
-    page.wait_for_selector("body[data-state=ready]")
-    assert re.fullmatch(rf"Wrote {length} letters in [\d.]+ s\.", page.locator("#status").inner_text())
-    return str(page.locator("#letters").text_content())
 
 
 # -- numbers
@@ -442,30 +393,6 @@ class TestModels:
         tab.complaints.clear()
 
 
-CONTRAST = """() => {
-    const parts = (colour) => colour.match(/[\\d.]+/g).map(Number);
-    const light = (colour) => {
-        const [r, g, b] = parts(colour).map((each) => each / 255)
-            .map((each) => (each <= 0.03928 ? each / 12.92 : ((each + 0.055) / 1.055) ** 2.4));
-        return 0.2126 * r + 0.7152 * g + 0.0722 * b;
-    };
-    const under = (element) => {
-        for (; element; element = element.parentElement) {
-            const colour = getComputedStyle(element).backgroundColor;
-            if (parts(colour)[3] !== 0) return colour;
-        }
-    };
-    const found = {};
-    const words = "h1, p, label, output, button:enabled, textarea, input, figcaption, code, #letters span";
-    for (const element of document.querySelectorAll(words)) {
-        if (!element.checkVisibility()) continue;
-        const [a, b] = [light(getComputedStyle(element).color), light(under(element))].sort((x, y) => y - x);
-        found[`${element.localName}#${element.id}.${element.className}`] = (a + 0.05) / (b + 0.05);
-    }
-    return found;
-}"""
-
-
 class TestLooks:
     @pytest.mark.parametrize("scheme", ["light", "dark"])
     def test_everything_can_be_read(self, address: str, tab: Tab, scheme: Literal["light", "dark"]) -> None:
@@ -583,12 +510,6 @@ def artist(user: User, home: Path, model: Path) -> User:
     run = user.client.runs.submit(RunRequest("cp -r made models; date > notes"), source)
     user.place("one").until_final(run.key)
     return user
-
-
-def environment(user: User, **more: str) -> dict[str, str]:
-    kept = {name: value for name, value in os.environ.items() if name not in ("BROWSER", "DISPLAY", "WAYLAND_DISPLAY")}
-    kept.pop("SSH_CONNECTION", None)
-    return {**kept, "REMOTERUN_HOME": str(user.config.home), **more}
 
 
 def fetch(address: str) -> bytes:

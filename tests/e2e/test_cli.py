@@ -18,11 +18,11 @@ import pytest
 from remoterun.model import new_key
 from tests.commands import REMOTERUN
 from tests.e2e.conftest import Place, make_place
+from tests.e2e.said import TRACEBACK, ended
 from tests.workshop import sha256, until
 
 ESCAPE = "\x1b"
 RUN = ("run", "-y", "-t", "plain")
-TRACEBACK = re.compile("Traceback|has a fault")
 
 
 @pytest.fixture(scope="module")
@@ -54,14 +54,6 @@ def in_shell(place: Place, line: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         ["/bin/sh", "-c", line], cwd=place.folder, env=place.env, capture_output=True, text=True, timeout=120
     )
-
-
-def ended(terminal: pexpect.spawn) -> int:
-    terminal.expect(pexpect.EOF)
-    terminal.close()
-    assert not TRACEBACK.search(terminal.before)
-    assert terminal.exitstatus is not None
-    return int(terminal.exitstatus)
 
 
 # -- without a run

@@ -18,7 +18,7 @@ from tests.commands import REMOTERUN
 from tests.conftest import require_program
 from tests.e2e.conftest import Place, make_place
 from tests.lab import BASE_IMAGE, Lab, LabHost
-from tests.unit.test_trainer_export import probabilities
+from tests.models import probabilities
 from trainer import export
 
 NODE = Path(__file__).parents[2] / "examples" / "node"

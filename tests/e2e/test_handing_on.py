@@ -29,8 +29,8 @@ from tests import commands
 from tests.browser import Tab, missing_npm, serve
 from tests.commands import REMOTERUN
 from tests.conftest import require
-from tests.e2e.test_browser import CONTRAST, environment, expected, visit, write, write_model
-from tests.integration.test_model_page import lend_libraries
+from tests.e2e.pages import CONTRAST, environment, expected, visit, write, write_model
+from tests.models import lend_libraries
 from tests.workshop import User, until
 
 HOSTILE = "</script><script>document.title = 'taken'</script><img src=x onerror=\"document.title='taken'\">"

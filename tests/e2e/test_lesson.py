@@ -20,7 +20,7 @@ from tests import browser
 from tests.conftest import require
 from tests.e2e.conftest import Place, opened
 from tests.lab import BASE_IMAGE
-from tests.unit.test_trainer_export import probabilities
+from tests.models import probabilities
 from trainer import export
 
 ROOT = Path(__file__).parents[2]

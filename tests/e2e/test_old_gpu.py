@@ -21,9 +21,9 @@ import pytest
 
 from remoterun.agent.running.variants import CUDA11
 from remoterun.agent.shared.environment import Environment
+from tests.commands import PYTHONS
 from tests.conftest import require
 from tests.e2e.conftest import Place, make_place
-from tests.integration.test_agent_pythons import PYTHONS
 from tests.lab import OLD_IMAGE, Gpu, Lab, gpu
 from tests.lab.lab import cache_folder
 from trainer import checkpoint, export

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import random
 from collections.abc import Iterator, Sequence
@@ -11,24 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-import remoterun
-from remoterun.agent.shared.measured import POINT, USAGE, direction, rank
+from remoterun.agent.shared.measured import USAGE, direction, rank
 from tests.browser import Tab, serve
+from tests.e2e.ui import STATIC, Quadruple, packed, training, write_run
 from tests.workshop import until
 
 if TYPE_CHECKING:
     from playwright.sync_api import Route
 
-STATIC = Path(remoterun.__file__).parent / "ui" / "static"
 PAGE = """<!doctype html><html lang="en"><title>charts</title>
 <link rel="stylesheet" href="/static/charts.css"><main></main>"""
 NAN = math.nan
-
-Quadruple = tuple[float, float, float, float]
-
-
-def packed(points: Sequence[Quadruple]) -> bytes:
-    return b"".join(POINT.pack(*point) for point in points)
 
 
 @pytest.fixture(scope="module")
@@ -48,15 +40,6 @@ def address(folder: Path) -> Iterator[str]:
 def code(tab: Tab, address: str) -> Tab:
     tab.page.goto(address)
     return tab
-
-
-def write_run(folder: Path, number: int, names: list[str], metrics: bytes, usage: bytes = b"") -> None:
-    """What the server answers of a run's points, as files."""
-    place = folder / "api" / "runs" / str(number)
-    place.mkdir(parents=True, exist_ok=True)
-    (place / "names").write_text(json.dumps({"names": names, "metrics": len(metrics), "usage": len(usage)}))
-    (place / "points").write_bytes(metrics)
-    (place / "usage").write_bytes(usage)
 
 
 # -- curve.js
@@ -295,10 +278,6 @@ def show(code: Tab, runs: Any, name: str) -> Any:
     picture = code.page.get_by_role("img", name=f"Chart of {name}.")
     picture.wait_for()
     return picture
-
-
-def training(count: int = 300, bias: float = 0) -> list[Quadruple]:
-    return [(0, 10.0 * step, 1e9 + step, 3 / (1 + step / 20) + bias) for step in range(count)]
 
 
 def test_charts_of_a_run_are_figures_with_words(code: Tab, folder: Path) -> None:

@@ -19,8 +19,7 @@ from typing import Any
 import pytest
 
 from tests.browser import Tab, serve
-from tests.e2e.test_ui_charts import STATIC, packed, training, write_run
-from tests.e2e.ui import Ui
+from tests.e2e.ui import STATIC, Ui, packed, training, write_run
 
 TITLE = "views"
 PAGE = f"""<!doctype html><html lang="en"><title>{TITLE}</title><link rel="stylesheet" href="/static/style.css">

@@ -18,7 +18,7 @@ from remoterun.model import MachineType, Run, Upload, new_key
 from remoterun.registry import Registry
 from tests.commands import REMOTERUN
 from tests.e2e.conftest import Place
-from tests.e2e.test_cli import ended
+from tests.e2e.said import ended
 from tests.workshop import until
 
 

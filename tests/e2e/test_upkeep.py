@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from tests.e2e.conftest import TEXT, Place
-from tests.e2e.test_bad_input import HINT, TRACEBACK, refused
+from tests.e2e.said import HINT, TRACEBACK, refused
 from tests.lab import BASE_IMAGE, Lab, LabHost
 from tests.workshop import sha256, until
 

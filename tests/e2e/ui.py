@@ -10,15 +10,18 @@ The project has `train.py` (a training of toy size: metrics, colours, a bar), an
 
 from __future__ import annotations
 
+import json
 import re
 import signal
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import remoterun
+from remoterun.agent.shared.measured import POINT
 from remoterun.agent.store.home import Home
 
 if TYPE_CHECKING:
@@ -96,3 +99,24 @@ def serving(folder: Path, environment: Path) -> Iterator[Ui]:
         yield ui
         for number in ui.started:
             place.run("kill", str(number), status=None)
+
+
+STATIC = Path(remoterun.__file__).parent / "ui" / "static"
+Quadruple = tuple[float, float, float, float]
+
+
+def packed(points: Sequence[Quadruple]) -> bytes:
+    return b"".join(POINT.pack(*point) for point in points)
+
+
+def write_run(folder: Path, number: int, names: list[str], metrics: bytes, usage: bytes = b"") -> None:
+    """What the server answers of a run's points, as files."""
+    place = folder / "api" / "runs" / str(number)
+    place.mkdir(parents=True, exist_ok=True)
+    (place / "names").write_text(json.dumps({"names": names, "metrics": len(metrics), "usage": len(usage)}))
+    (place / "points").write_bytes(metrics)
+    (place / "usage").write_bytes(usage)
+
+
+def training(count: int = 300, bias: float = 0) -> list[Quadruple]:
+    return [(0, 10.0 * step, 1e9 + step, 3 / (1 + step / 20) + bias) for step in range(count)]

@@ -1,5 +1,35 @@
 """Fixtures that several files of this folder share."""
 
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.boxes import Box
+from tests.lab import Lab, LabHost
 from tests.sshd import agent, keys, reach, server, start
 
 __all__ = ["agent", "keys", "reach", "server", "start"]
+
+
+Boxes = Callable[..., Box]
+
+
+@pytest.fixture
+def box_of(
+    lab: Lab, tmp_path: Path, new_host: Callable[..., LabHost], kept_host: Callable[..., LabHost]
+) -> Iterator[Boxes]:
+    """`box_of(host)`: the host with a fresh home."""
+    del new_host, kept_host  # named here so that such hosts are discarded or mended after they were looked through
+    made: list[Box] = []
+
+    def make(host: LabHost) -> Box:
+        made.append(Box(lab, host, tmp_path / f"home-{len(made)}", f"faults/{os.urandom(4).hex()}"))
+        return made[-1]
+
+    yield make
+    for box in made:
+        box.clean_up()

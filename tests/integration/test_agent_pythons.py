@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import os
 import shutil
 import subprocess
@@ -17,30 +16,8 @@ from remoterun.agent.shared.submission import Submission
 from remoterun.hosts.base import await_agent
 from remoterun.hosts.bundle import FLAGS, agent_bundle
 from remoterun.hosts.local import ProcessPipe
+from tests.commands import PYTHONS
 from tests.workshop import Place, call, read_files, tree_of, until
-
-
-def pythons() -> dict[str, str]:
-    """By version "3.N", one interpreter each."""
-    found: dict[str, str] = {}
-    patterns = (
-        "~/.pyenv/versions/3.*/bin/python3",
-        "/usr/bin/python3.*",
-        "/usr/local/bin/python3.*",
-        "/opt/python/*/bin/python3",
-        "/opt/hostedtoolcache/Python/3.*/x64/bin/python3",
-    )
-    for pattern in patterns:
-        for path in sorted(glob.glob(os.path.expanduser(pattern))):
-            done = subprocess.run(
-                [path, "-c", "import sys; print('3.%d' % sys.version_info[1])"], capture_output=True, text=True
-            )
-            if done.returncode == 0 and path.rpartition("/")[2].replace("python", "").replace(".", "").isdigit():
-                found.setdefault(done.stdout.strip(), path)
-    return {version: path for version, path in found.items() if int(version[2:]) >= 8}
-
-
-PYTHONS = pythons()
 
 
 def test_there_is_one() -> None:

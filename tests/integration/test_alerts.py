@@ -9,9 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.test_measuring import measurer
-from tests.integration.test_webhooks import PATH, all_told, submit
-from tests.webhook_server import WebhookServer, webhook_server
+from tests.measured import measurer
+from tests.webhook_server import PATH, WebhookServer, all_told, submit, webhook_server
 from tests.workshop import Place, holding, kill9, until
 
 TRAINS = """

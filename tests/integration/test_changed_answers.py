@@ -20,7 +20,7 @@ from remoterun.agent.store.home import Home
 from remoterun.cli.main import main
 from remoterun.hosts import HOSTS
 from remoterun.model import Mount, RunRequest
-from tests.unit.test_hostile import FakeHost
+from tests.hostile import FakeHost
 from tests.workshop import User, write_files
 
 TIMES = int(os.environ.get("REMOTERUN_CHANGED_ANSWERS", "100"))

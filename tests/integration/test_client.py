@@ -31,10 +31,7 @@ from remoterun.model import MachineType, Mount, Resource, Run, RunRequest
 from remoterun.source.tree import SourceFile
 from remoterun.transfer import Progress
 from tests.sshd import Server
-from tests.workshop import User, fill, until, write_files
-
-NOBODY = MachineType("gone", host="me@127.0.0.1:1", connect_timeout=2)
-"""A machine that refuses connections."""
+from tests.workshop import NOBODY, User, fill, until, write_files
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ import pytest
 from remoterun.agent.shared.records import to_json
 from remoterun.agent.shared.states import RunState
 from remoterun.client import Client
-from remoterun.client.runs.handover import send_resource
+from remoterun.client.runs.mounts import send_resource
 from remoterun.errors import AlreadyExists, HomeMissing, HostError, NotFound, UnsafePath, UsageError
 from remoterun.model import MachineType, Mount, Rental, Resource, Run, RunFilter, RunRequest
 from remoterun.transfer import Progress

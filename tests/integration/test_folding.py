@@ -210,6 +210,7 @@ class TestRefuseTwins:
     def test_a_folder_that_may_not_be_written(self, tmp_path: Path) -> None:
         """That shows when it is written to."""
         refuse_twins(entries("A", "a"), tmp_path / "absent")
+        assert os.listdir(tmp_path) == []
 
 
 def entries(*paths: str) -> list[Entry]:

@@ -15,7 +15,7 @@ from remoterun.client.upkeep import upkeep
 from remoterun.errors import AgentError
 from remoterun.model import MachineType
 from remoterun.session import Session
-from tests.unit.test_hostile import FakeHost
+from tests.hostile import FakeHost
 
 EVIL = MachineType("evil", host="evil")
 ROWS: dict[str, dict[str, Any]] = {

@@ -113,7 +113,7 @@ def test_following_is_closed_from_another_thread(client: Client, tmp_path: Path)
 
 def test_what_would_not_be_sent_is_refused(client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As `remoterun run` refuses it where nobody is there to answer."""
-    from tests.integration.test_source import git
+    from tests.workshop import git
 
     monkeypatch.chdir(tmp_path)
     with pytest.raises(RemoterunError, match="git"):

@@ -16,7 +16,8 @@ from remoterun.agent.store.run_folder import RunFolder
 from remoterun.cli.main import main
 from remoterun.job import Job
 from remoterun.model import RunRequest
-from tests.workshop import Place, User, command_line, kill9, pids, until
+from tests.measured import measurer
+from tests.workshop import Place, User, kill9, until
 
 pytestmark = pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="looks into /proc")
 
@@ -46,11 +47,6 @@ def points_of(run: RunFolder) -> dict[str, list[tuple[float, float]]]:
         for series, step, _, value in POINT.iter_unpack(file.read()):
             found[names[int(series)]].append((step, value))
     return found
-
-
-def measurer(key: str) -> int | None:
-    """The pid of the process that measures the run."""
-    return next((pid for pid in pids() if {b"measure", key.encode()} <= set(command_line(pid))), None)
 
 
 def expected(count: int) -> dict[str, list[tuple[float, float]]]:

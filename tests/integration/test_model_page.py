@@ -22,7 +22,7 @@ from remoterun.model_page.libraries import FILES, _npm, page_file
 from remoterun.ui.models import Page
 from tests.browser import missing_npm
 from tests.conftest import require
-from tests.unit.test_model_page import write_model
+from tests.models import lend_libraries, write_model
 from tests.workshop import User, until
 
 PRIVATE = "nobody's business"
@@ -270,11 +270,6 @@ def artist(user: User, home: Path) -> User:
     """A user who has the libraries already."""
     lend_libraries(home, user.config.home)
     return user
-
-
-def lend_libraries(home: Path, to: Path) -> None:
-    (to / "page").mkdir(parents=True)
-    (to / "page" / libraries(home).name).symlink_to(libraries(home))
 
 
 def opened(user: User, source: str) -> Page:

@@ -14,6 +14,7 @@ from remoterun.agent.shared.states import RunState
 from remoterun.cli.render import run_views
 from remoterun.client import Client
 from remoterun.client.runs import placement
+from remoterun.client.runs.preparing import Talk
 from remoterun.errors import HostError, UsageError
 from remoterun.model import MachineType, Run, RunRequest
 from tests.workshop import User, until
@@ -83,7 +84,7 @@ def test_the_first_that_is_free_else_the_shortest_line(
 def test_one_that_is_away_is_passed_over_and_named(user: User) -> None:
     client = of_a_pool(user, "away", "gone", "two", away=AWAY)
     said: list[str] = []
-    run = client.runs.launch(client.runs.prepare(RunRequest("true")), note=said.append)
+    run = client.runs.launch(client.runs.prepare(RunRequest("true")), Talk(note=said.append))
     assert host(run) == "two"
     assert len(said) == 1 and said[0].startswith("gone is passed over: there is no machine type `gone`; away is ")
     ended(client, run)
@@ -92,7 +93,7 @@ def test_one_that_is_away_is_passed_over_and_named(user: User) -> None:
 def test_nobody_waits_for_one_that_is_silent(user: User, silent: MachineType) -> None:
     client = of_a_pool(user, "silent", "one", silent=silent)
     said: list[str] = []
-    run = client.runs.launch(client.runs.prepare(RunRequest("true")), note=said.append)
+    run = client.runs.launch(client.runs.prepare(RunRequest("true")), Talk(note=said.append))
     assert host(run) == "one"
     assert len(said) == 1 and said[0].startswith("silent is passed over: silent does not answer within 1")
     ended(client, run)

@@ -25,12 +25,16 @@ from remoterun.agent.shared.spec import MountSpec, ResourceRef
 from remoterun.agent.shared.tree import TreeError
 from remoterun.agent.store import leases, outputs
 from remoterun.agent.store.home import Home
-from tests.unit.test_check import check, damage, whole
-from tests.unit.test_gc import DAY, blobs, collect, upload
-from tests.unit.test_home import missing, put, send, sound
+from tests.homes import DAY, blobs, check, collect, damage, missing, put, send, sound, upload, whole
 from tests.workshop import NO_PACKAGES, Files, Place, read_files, served, sha256, spec_of, tree_of
 
-BESIDE = "from tests.integration.test_races import *\nhome = Home.open(sys.argv[1])\nprint(flush=True)\n"
+BESIDE = """
+import json, sys
+from tests.homes import *
+from tests.workshop import *
+home = Home.open(sys.argv[1])
+print(flush=True)
+"""
 KILLED = """
 import sys
 from remoterun.agent.store import outputs
@@ -63,7 +67,7 @@ def home(tmp_path: Path) -> Home:
 
 @contextlib.contextmanager
 def beside(home: Home, body: str) -> Iterator[subprocess.Popen[str]]:
-    """A process that runs `body`, with this module's names; it is killed in the end."""
+    """A process that runs `body`, with the names of `tests.homes`; it is killed in the end."""
     words = [sys.executable, "-c", BESIDE + textwrap.dedent(body), home.path]
     process = subprocess.Popen(words, stdout=subprocess.PIPE, stdin=subprocess.PIPE, text=True)
     try:

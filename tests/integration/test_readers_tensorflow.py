@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from remoterun.agent.measuring import lines, log_lines, tfevents
-from tests.unit.test_readers import in_pieces, read, values
+from tests.measured import in_pieces, read, values
 
 pytestmark = pytest.mark.tensorflow
 

@@ -38,7 +38,7 @@ from remoterun.cli.render.terminal import Talking
 from remoterun.client import Client
 from remoterun.client.runs import attempts
 from remoterun.client.runs.following import LogBytes, Note, StateChange, Wanted
-from remoterun.client.runs.handover import Talk
+from remoterun.client.runs.preparing import Talk
 from remoterun.client.runs.specs import digests_of_asked
 from remoterun.clouds import PROVIDERS
 from remoterun.clouds.base import LATE, HostNeverCame, Intent, NoCapacity

@@ -25,6 +25,7 @@ from remoterun.errors import SourceError, UsageError
 from remoterun.source import NoRepository, Source, mentioned, snapshot
 from remoterun.source.git import _SETTINGS
 from remoterun.source.repository import without_credentials
+from tests.workshop import git
 
 pytestmark = pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
 
@@ -101,10 +102,6 @@ def repo(tmp_path: Path) -> Path:
     write(top / "pkg/model.py", "LAYERS = 2\n")
     commit(top, "first\n\nmore words")
     return top
-
-
-def git(top: Path | str, *words: str, **more: object) -> bytes:
-    return subprocess.run(["git", "-C", str(top), *words], check=True, capture_output=True, **more).stdout  # type: ignore[call-overload,no-any-return]
 
 
 def make_repo(top: Path, *options: str) -> None:

@@ -13,8 +13,7 @@ from remoterun.client import Client
 from remoterun.client.runs.following import ALL, Item, LogBytes, Note, StateChange, Wanted
 from remoterun.errors import HostError, UsageError
 from remoterun.model import RunRequest
-from tests.integration.test_client import NOBODY
-from tests.workshop import User, kill9, until
+from tests.workshop import NOBODY, User, kill9, until
 
 LINES = 60
 PART = 15

@@ -18,8 +18,8 @@ import pytest
 from numpy.typing import NDArray
 
 from tests.conftest import require
+from tests.models import probabilities
 from tests.nursery import Child
-from tests.unit.test_trainer_export import probabilities
 from trainer import checkpoint, data, export
 
 pytestmark = pytest.mark.tensorflow

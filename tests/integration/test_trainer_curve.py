@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 from xml.etree import ElementTree
 
-from tests.unit.test_trainer_progress import a_training
+from tests.models import a_training
 from trainer import curve
 
 PNG = b"\x89PNG\r\n\x1a\n"

@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.unit.test_trainer_export import some_weights, write
+from tests.models import some_weights, write
 
 
 def test_it_starts_in_a_moment_and_without_tensorflow(tmp_path: Path) -> None:

@@ -888,7 +888,7 @@ class TestHostileHosts:
         """
         folder = write_files(tmp_path / "s", {"a": b"abc"})
         with hostile_agent(tmp_path, program) as session:
-            send(session, folder)
+            assert send(session, folder)[1] == Sent(1, 3, 0)
 
     @pytest.mark.parametrize(
         "answer",
@@ -928,7 +928,8 @@ class TestHostileHosts:
         """
         folder = write_files(tmp_path / "s", {"a": os.urandom(30 << 20)})
         with hostile_agent(tmp_path, program) as session:
-            send(session, folder)
+            manifest, sent = send(session, folder)
+        assert manifest.size == 30 << 20 and sent.already == 0
 
     @pytest.mark.parametrize(
         "answers",

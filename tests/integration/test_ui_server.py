@@ -29,15 +29,12 @@ from remoterun.registry import Registry
 from remoterun.ui import hub
 from remoterun.ui.page import RunsPage
 from remoterun.ui.stream import EVERY, MOST_BEHIND
-from tests.integration import test_faults
-from tests.integration.test_client import NOBODY
-from tests.integration.test_faults import Box, counted, counting, submit
+from tests.boxes import Box, counted, counting, submit
 from tests.lab import LabHost
-from tests.unit.test_model_page import write_model
+from tests.models import write_model
 from tests.webhook_server import WebhookServer
-from tests.workshop import User, command_line, pids, until
+from tests.workshop import NOBODY, User, command_line, pids, until
 
-box_of = test_faults.box_of
 PRIVATE = "nobody's business"
 WAITS = "echo up; until [ -e {go} ]; do sleep 0.02; done"
 

@@ -12,36 +12,17 @@ import pytest
 
 from remoterun.agent.shared import api
 from remoterun.agent.shared.states import FINAL, RunState
-from remoterun.agent.shared.submission import Submission
-from remoterun.agent.shared.tree import Manifest
-from remoterun.agent.shared.webhooks import Webhooks
 from remoterun.client import Client
 from remoterun.errors import HostError
 from remoterun.model import RunRequest
-from tests.webhook_server import WebhookServer, webhook_server
+from tests.webhook_server import PATH, WebhookServer, all_told, submit, webhook_server
 from tests.workshop import Place, User, holding, kill9, until
-
-PATH = "/hook/s3cr3t-path"
 
 
 @pytest.fixture
 def server() -> Iterator[WebhookServer]:
     with webhook_server() as server:
         yield server
-
-
-def submit(place: Place, command: str, *urls: str, **changed: Any) -> str:
-    names = tuple(f"hook{number}" for number in range(len(urls)))
-    spec = place.spec(command, notify=names, **changed)
-    asked = Submission(spec, {}, Manifest([]).encode(), webhooks=Webhooks(dict(zip(names, urls, strict=True))))
-    place.put({})
-    place.session.ask(api.submit, api.Nothing(), asked.encode())
-    return spec.key
-
-
-def all_told(place: Place, key: str) -> None:
-    until(lambda: not os.path.exists(place.run(key).webhooks_file))
-    until(lambda: key not in place.home.active_keys())
 
 
 def notes(place: Place, key: str) -> list[str]:

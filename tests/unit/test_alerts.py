@@ -15,8 +15,7 @@ from remoterun.agent.measuring.points import Stored
 from remoterun.agent.running.webhooks import alert_notification, message
 from remoterun.agent.shared.webhooks import Webhooks
 from remoterun.agent.store.run_folder import RunFolder
-from tests.unit.test_webhooks import DISCORD, SLACK
-from tests.webhook_server import WebhookServer, webhook_server
+from tests.webhook_server import DISCORD, SLACK, WebhookServer, webhook_server
 from tests.workshop import spec_of, until
 
 NAN, INF = float("nan"), float("inf")

@@ -29,7 +29,7 @@ from remoterun.model import MachineType
 from remoterun.session import Session
 from remoterun.transfer import fetch_manifest
 from remoterun.transfer.destination import without_git_folders
-from tests.unit.test_hostile import UPLOAD, FakeHost, lying
+from tests.hostile import UPLOAD, FakeHost, lying
 from tests.workshop import linked, until
 
 MIB = 1 << 20

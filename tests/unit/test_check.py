@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -13,15 +12,24 @@ import pytest
 
 from remoterun.agent.shared.files import remove_tree
 from remoterun.agent.shared.spec import GitState
-from remoterun.agent.shared.tree import Manifest
-from remoterun.agent.store import outputs
 from remoterun.agent.store.errors import HomeError
 from remoterun.agent.store.home import Home
-from remoterun.agent.store.run_folder import RunFolder
 from remoterun.agent.upkeep.check import Check
 from remoterun.model import new_key
-from tests.unit.test_gc import blobs, collect, end, everything, make_run, mount, upload
-from tests.unit.test_home import missing, put, sound
+from tests.homes import (
+    blobs,
+    check,
+    collect,
+    damage,
+    everything,
+    make_run,
+    missing,
+    mount,
+    put,
+    run_with_outputs,
+    upload,
+    whole,
+)
 from tests.workshop import Files, read_files, served, sha256, tree_of, write_files
 
 CONTENT = b"C" * 5000
@@ -32,47 +40,6 @@ RUN = b"#!/bin/sh\n"
 @pytest.fixture
 def home(tmp_path: Path) -> Home:
     return Home.open(str(tmp_path / "home"))
-
-
-def check(home: Home, set_aside: bool = True) -> list[dict[str, Any]]:
-    """The findings of one check; its progress is looked at, too."""
-    findings: list[dict[str, Any]] = []
-    last: dict[str, Any] = {}
-
-    def take(at: dict[str, Any] | None = None, finding: dict[str, Any] | None = None) -> None:
-        if at is not None:
-            assert last.get("bytes", 0) <= at["bytes"] <= at["bytes_total"] and at["files"] <= at["files_total"]
-            last.update(at)
-        if finding is not None:
-            findings.append(finding)
-
-    Check(home, set_aside, take).run()
-    return findings
-
-
-def damage(path: str, keep_size: bool = True) -> None:
-    """As a failing disk does: the same file, another content."""
-    mode = stat.S_IMODE(os.stat(path).st_mode)
-    os.chmod(path, 0o600)
-    with open(path, "r+b") as file:
-        file.write(b"\0")
-        if not keep_size:
-            file.truncate(1)
-    os.chmod(path, mode)
-
-
-def whole(home: Home) -> None:
-    sound(home)
-    assert check(home) == [] and os.listdir(home.tmp) == []
-
-
-def run_with_outputs(home: Home, files: Files, made: Files) -> RunFolder:
-    run = make_run(home, files)
-    home.checkout(Manifest.decode(Path(run.source_file).read_bytes()), run.work, private=True)
-    write_files(Path(run.work), made)
-    outputs.save(home, run)
-    end(run)
-    return run
 
 
 def users(finding: dict[str, Any]) -> set[tuple[Any, ...]]:

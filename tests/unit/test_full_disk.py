@@ -16,8 +16,7 @@ from remoterun.agent.shared.states import RunState
 from remoterun.agent.store.home import Home
 from remoterun.agent.store.reserve import free_space
 from remoterun.agent.upkeep.doctor import examine
-from tests.unit.test_gc import collect, end, make_run
-from tests.unit.test_home import missing, put, send, sound
+from tests.homes import collect, end, make_run, missing, put, send, sound
 from tests.workshop import Files, call, served, sha256
 
 FILES: Files = {"a": b"A", "b/c": b"C" * 5000, "run*": b"#!/bin/sh\n"}

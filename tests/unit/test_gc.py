@@ -7,110 +7,44 @@ import json
 import os
 import subprocess
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 
 from remoterun.agent.running.engines.docker import _image
 from remoterun.agent.running.engines.process import ProcessEngine
-from remoterun.agent.shared.api import Collect
 from remoterun.agent.shared.environment import Environment
 from remoterun.agent.shared.files import locked
-from remoterun.agent.shared.spec import EnvironmentSpec, GitState, MountSpec, ResolvedMount, ResourceRef
-from remoterun.agent.shared.states import Reason, RunState
+from remoterun.agent.shared.spec import GitState, ResolvedMount
 from remoterun.agent.shared.tree import Manifest
 from remoterun.agent.store import leases, outputs
 from remoterun.agent.store.errors import HomeError
 from remoterun.agent.store.home import Home
-from remoterun.agent.store.run_folder import RunFolder
-from remoterun.agent.upkeep.gc import Collection
 from remoterun.agent.upkeep.stale_files import LEFT
 from remoterun.model import new_key
-from tests.unit.test_home import missing, put, send, sound
-from tests.workshop import NO_PACKAGES, Files, read_files, served, sha256, spec_of, tree_of, until, write_files
+from tests.homes import (
+    DAY,
+    Mounted,
+    blobs,
+    collect,
+    end,
+    everything,
+    make_run,
+    mount,
+    put,
+    sound,
+    upload,
+)
+from tests.workshop import NO_PACKAGES, Files, read_files, served, sha256, tree_of, until, write_files
 
-DAY = 86400.0
 FILES: Files = {"a": b"A", "b/c": b"C" * 5000, "b/run*": b"#!/bin/sh\n", "link": "-> a", "empty": None}
 
 
 @pytest.fixture
 def home(tmp_path: Path) -> Home:
     return Home.open(str(tmp_path / "home"))
-
-
-@dataclass
-class Collected:
-    parts: dict[str, dict[str, Any]] = field(default_factory=dict)
-    kept: dict[str, dict[str, Any]] = field(default_factory=dict)
-    freed: int = 0
-
-    @property
-    def counts(self) -> dict[str, int]:
-        return {kind: part["count"] for kind, part in self.parts.items()}
-
-
-def collect(home: Home, keep: int | None = None, dry_run: bool = False, after: float = 0.0, **more: Any) -> Collected:
-    """One clean-up, `after` seconds from now."""
-    found = Collected()
-
-    def take(part: dict[str, Any] | None = None, kept: dict[str, Any] | None = None) -> None:
-        if part is not None:
-            found.parts[part["kind"]] = part
-        if kept is not None:
-            found.kept[kept["kind"]] = kept
-
-    asked = Collect(keep, dry_run=dry_run, **more)
-    done = Collection(home, asked, take, clock=lambda: time.time() + after)
-    found.freed = done.run().freed
-    return found
-
-
-def everything(home: Home) -> dict[str, bytes]:
-    """All files of a home by name, locks aside."""
-    top = Path(home.path)
-    paths = [path for path in top.rglob("*") if path.is_file() and path.parent.name != "locks"]
-    return {str(path.relative_to(top)): path.read_bytes() for path in paths}
-
-
-def blobs(home: Home) -> set[str]:
-    return {path.parent.name + path.name for path in Path(home.blobs.folder).glob("*/*")}
-
-
-class Mounted(NamedTuple):
-    """A mount, and the tree that was found for it."""
-
-    spec: MountSpec
-    resolved: ResolvedMount
-
-    @property
-    def tree(self) -> str:
-        return self.resolved.tree
-
-
-def make_run(home: Home, files: Files, mounts: Sequence[Mounted] = (), **changed: Any) -> RunFolder:
-    """A run that is QUEUED."""
-    context, content = tree_of(NO_PACKAGES)
-    for data in (*content.values(), context.encode()):
-        home.blobs.put(data)
-    source = put(home, files)
-    environment = EnvironmentSpec("none", "cpu", context.digest)
-    spec = spec_of(environment=environment, source=source.digest, mounts=tuple(mount.spec for mount in mounts))
-    spec = spec._replace(**changed)
-    return home.create_run(spec, source, {}, tuple(mount.resolved for mount in mounts))
-
-
-def end(run: RunFolder, state: RunState = RunState.COMPLETE) -> None:
-    run.move(state, reason=Reason.EXITED.value)
-
-
-def mount(home: Home, name: str, sub: str = "", **resource: Any) -> Mounted:
-    """As `submit` pins it."""
-    tree = home.uploads.stored(name).manifest().below(sub)
-    spec = MountSpec("uploads/" + name, "data", "data", ResourceRef("upload", name, sub=sub, **resource))
-    return Mounted(spec, ResolvedMount("data", home.blobs.put(tree.encode())))
 
 
 class TestBlobs:
@@ -362,24 +296,6 @@ class TestEnvironments:
 
 
 # -- at the same time as others
-
-
-def upload(link: Any, name: str, files: Files) -> dict[str, Any]:
-    """As a client does it: ask, send, commit."""
-    manifest, contents = tree_of(files)
-    wanted = list(contents.values())
-    absent = missing(link, *wanted)
-    if absent:
-        stream = link.open("put")
-        for number, _ in absent:
-            send(stream, wanted[number])
-        stream.end()
-        stream.finish()
-    stream = link.open("commit_upload", name=name)
-    stream.send(manifest.encode())
-    stream.end()
-    result: dict[str, Any] = stream.finish()
-    return result
 
 
 def test_one_at_a_time(home: Home) -> None:

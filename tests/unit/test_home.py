@@ -14,12 +14,13 @@ from typing import Any
 import pytest
 
 from remoterun.agent.shared.frames import PIECE
-from remoterun.agent.shared.packs import MISSING, pack
-from remoterun.agent.shared.protocol import Link, RemoteError, Stream
+from remoterun.agent.shared.packs import pack
+from remoterun.agent.shared.protocol import RemoteError
 from remoterun.agent.shared.tree import Entry, Manifest
 from remoterun.agent.store import outputs
 from remoterun.agent.store.errors import HomeError
 from remoterun.agent.store.home import Home
+from tests.homes import missing, put, send, sound
 from tests.workshop import Files, call, read_files, served, sha256, spec_of, tree_of
 
 FILES: Files = {"a": b"A", "b/c": b"C" * 5000, "b/run*": b"#!/bin/sh\n", "link": "-> a", "empty": None, "zero": b""}
@@ -28,27 +29,6 @@ FILES: Files = {"a": b"A", "b/c": b"C" * 5000, "b/run*": b"#!/bin/sh\n", "link":
 @pytest.fixture
 def home(tmp_path: Path) -> Home:
     return Home.open(str(tmp_path / "home"))
-
-
-def put(home: Home, files: Files) -> Manifest:
-    manifest, blobs = tree_of(files)
-    for data in blobs.values():
-        home.blobs.put(data)
-    return manifest
-
-
-def sound(home: Home) -> None:
-    """Every blob is what its name says, and every upload what its manifest says."""
-    for folder in Path(home.blobs.folder).iterdir():
-        for path in folder.iterdir():
-            name = path.name.removesuffix(".x")
-            assert hashlib.sha256(path.read_bytes()).hexdigest() == folder.name + name
-            assert stat.S_IMODE(path.stat().st_mode) == (0o555 if path.name.endswith(".x") else 0o444)
-    for upload in home.uploads.newest():
-        for version in home.uploads.versions(upload["name"]):
-            stored = home.uploads.stored(upload["name"], version["digest"])
-            assert stored.manifest().digest == version["digest"]
-            assert tree_of(read_files(Path(stored.folder)))[0].digest == version["digest"]
 
 
 class TestOpen:
@@ -238,17 +218,6 @@ class TestBlobs:
             home.blobs.adopt(str(path), sha256(b"new"))
         assert path.read_bytes() == b"new" and os.stat(path).st_ino == os.stat(home.blobs.path(sha256(b"new"))).st_ino
         sound(home)
-
-
-def missing(link: Link, *blobs: bytes) -> list[tuple[int, int]]:
-    stream = link.open("missing")
-    stream.send(b"".join(hashlib.sha256(blob).digest() for blob in blobs))
-    stream.end()
-    return list(MISSING.iter_unpack(b"".join(frame.body for frame in stream)))
-
-
-def send(stream: Stream, blob: bytes) -> None:
-    stream.send(pack([(hashlib.sha256(blob).digest(), blob)]), p=1)
 
 
 class TestPut:

@@ -10,12 +10,11 @@ import itertools
 import json
 import math
 import os
-import socket
 import threading
 import time
 import tracemalloc
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +27,7 @@ from remoterun.agent.serve import Server
 from remoterun.agent.shared import api
 from remoterun.agent.shared.frames import DATA, MAX_BODY, MAX_HEADER, OPEN, PIECE, encode
 from remoterun.agent.shared.packs import pack
-from remoterun.agent.shared.protocol import Cancelled, Handler, Link, LinkClosed, RemoteError, Stream
-from remoterun.agent.shared.spec import ResourceRef
+from remoterun.agent.shared.protocol import Cancelled, Link, LinkClosed, RemoteError, Stream
 from remoterun.agent.shared.states import RunState
 from remoterun.agent.shared.tree import HEADER, Entry, Manifest
 from remoterun.agent.store.home import Home
@@ -42,10 +40,10 @@ from remoterun.model import MachineType
 from remoterun.session import Session, understood
 from remoterun.stores import HostStore
 from remoterun.transfer import Progress, lanes, refuse
-from tests.unit.test_home import sound
+from tests.homes import sound
+from tests.hostile import UPLOAD, FakeHost, Frames, lying
 from tests.workshop import call, fetch, linked, pumped, read_files, sha256, tree_of, write_files
 
-UPLOAD = ResourceRef("upload", "doom")
 _folders = itertools.count()
 
 
@@ -53,53 +51,6 @@ _folders = itertools.count()
 def zeros() -> bytes:
     """64 MiB of them, compressed."""
     return zlib.compress(bytes(64 << 20))
-
-
-class FakeHost:
-    """A host whose agent is `handler`, in this process."""
-
-    name = "evil"
-
-    def __init__(self, handler: Handler, clock: float | None = None) -> None:
-        self._handler = handler
-        self._clock = clock
-
-    def open(self) -> FakePipe:
-        return FakePipe(self._handler, self._clock)
-
-    def close(self) -> None:
-        pass
-
-
-class FakePipe:
-    round_trip = 0.0
-
-    def __init__(self, handler: Handler, clock: float | None = None) -> None:
-        self._here, self._there = socket.socketpair()
-        agent = Link(pumped(self._there.recv), lambda *parts: self._there.sendall(b"".join(parts)), handler)
-        agent.write(encode(0, DATA, {"home_id": "evil", "time": clock or time.time()}))
-        self._thread = threading.Thread(target=agent.run)
-        self._thread.start()
-
-    def read(self, limit: int) -> bytes:
-        return self._here.recv(limit)
-
-    def pump(self, taker: Callable[[memoryview], None]) -> None:
-        pumped(self.read)(taker)
-
-    def write(self, *parts: bytes | bytearray | memoryview) -> None:
-        self._here.sendall(b"".join(parts))
-
-    def close(self) -> None:
-        for end in (self._here, self._there):
-            with contextlib.suppress(OSError):
-                end.shutdown(socket.SHUT_RDWR)
-        self._thread.join(60)
-        self._here.close()
-        self._there.close()
-
-    def diagnosis(self) -> str:
-        return ""
 
 
 def test_points_that_end_within_one() -> None:
@@ -114,31 +65,6 @@ def test_points_that_end_within_one() -> None:
         pytest.raises(RemoterunError, match="a part of one"),
     ):
         HostStore(session).measured(api.Measured("k"), lambda kind, points: None)
-
-
-Frames = list[tuple[dict[str, Any], bytes]]
-
-
-@contextlib.contextmanager
-def lying(rows: bytes, frames: Frames, **result: Any) -> Iterator[Session]:
-    """A session with an agent that answers `tree` with `rows`, and whatever else with `frames`."""
-
-    def handler(stream: Stream, op: str, arguments: dict[str, Any]) -> None:
-        with contextlib.suppress(Exception):
-            if op == "tree":
-                stream.send(rows)
-                stream.end(**result)
-                return
-            for header, body in frames:
-                stream.send(body, **header)
-            stream.finish(5)
-            stream.end()
-
-    session = Session(MachineType("evil"), FakeHost(handler))
-    try:
-        yield session
-    finally:
-        session.close()
 
 
 def fetched(root: Path, session: Session) -> str:

@@ -13,7 +13,7 @@ from remoterun.agent.running import log_search
 from remoterun.agent.running.log_search import read_part, search
 from remoterun.agent.store.errors import HomeError
 from remoterun.agent.store.run_folder import RunFolder
-from tests.unit.test_logs import run_with
+from tests.homes import run_with
 from tests.workshop import until
 
 TEXTS = st.sampled_from([b"a", b"Loss", b"LOSS 1", b"\n", b"\r", b"\xff", b"\0", "ä".encode(), b"x" * 3000])

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -14,21 +11,9 @@ from hypothesis import strategies as st
 from remoterun.agent.running import logs
 from remoterun.agent.running.logs import LogReader, offset_of_tail, offset_since, read_times
 from remoterun.agent.shared.files import tail_start
-from remoterun.agent.store.run_folder import RunFolder
+from tests.homes import run_with
 
 LINES = st.lists(st.sampled_from([b"\n", b"a", b"bc\n", b"\xff", b"long " * 9, b"\r\n"]), max_size=40).map(b"".join)
-
-
-@contextmanager
-def run_with(log: bytes | None, times: str | None = None) -> Iterator[RunFolder]:
-    with tempfile.TemporaryDirectory() as folder:
-        run = RunFolder(folder)
-        Path(run.io).mkdir()
-        if log is not None:
-            Path(run.log).write_bytes(log)
-        if times is not None:
-            Path(run.times_file).write_text(times)
-        yield run
 
 
 @given(LINES, st.integers(0, 45))

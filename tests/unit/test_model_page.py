@@ -13,23 +13,13 @@ from remoterun.errors import NotFound, TransferError, UsageError
 from remoterun.model_page import find, local_model, refresh
 from remoterun.model_page.libraries import FILES, PAGE, page_file
 from remoterun.model_page.models import open_file
+from tests.models import write_model
 
 MODEL = ("manifest.json", "vocab.json")
 
 
 def below(*folders: str) -> list[str]:
     return [f"{folder}/{name}".lstrip("/") for folder in folders for name in MODEL]
-
-
-def write_model(folder: Path, *weights: str, settings: object = None) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    for name in weights:
-        (folder / name).write_bytes(b"1234")
-    (folder / "vocab.json").write_text("{}")
-    if settings is not None:
-        (folder / "settings.json").write_text(json.dumps(settings))
-    (folder / "manifest.json").write_text(json.dumps({name: {"filename": name, "shape": [1]} for name in weights}))
-    return folder
 
 
 @pytest.mark.parametrize(

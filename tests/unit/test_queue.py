@@ -299,4 +299,3 @@ def test_a_run_beside_the_others_takes_no_slot_and_waits_for_none(home: Home) ->
     queue.come(home, spec)
     assert queue.ask(home, spec).granted
     assert [run.key for run in occupancy.inspect(home, api.Demand(0, 1)).runs] == [holder, waiting]
-    assert not queue.withdraw(home, spec.key, "me", "it goes on")

@@ -19,7 +19,7 @@ from remoterun.agent.shared.states import RunState
 from remoterun.cli.render import run_views
 from remoterun.cli.render.machine_views import plan_lines
 from remoterun.cli.render.terminal import dollars, hourly, hours, when
-from remoterun.client.runs.placement import rented_with
+from remoterun.client.runs.placement import rented_with, with_wishes
 from remoterun.clouds.aws import acquire, catalogue
 from remoterun.clouds.base import NOT_MADE, Offer, RentedHost, Roles
 from remoterun.clouds.ledger import renting
@@ -271,12 +271,12 @@ def test_a_limit_that_pays_for_no_more_than_a_boot_is_refused() -> None:
 
 def test_options_of_the_run_win_and_are_refused_for_machines_of_ones_own() -> None:
     request = RunRequest("true", spot=True, max_hours=2.0)
-    assert renting.asked(
-        replace(T4, rental=Rental("aws", ("x.y",), max_hours=9.0, disk=100)), request
-    ).rental == Rental("aws", ("x.y",), spot=True, max_hours=2.0, disk=100)
+    assert with_wishes(replace(T4, rental=Rental("aws", ("x.y",), max_hours=9.0, disk=100)), request).rental == Rental(
+        "aws", ("x.y",), spot=True, max_hours=2.0, disk=100
+    )
     with pytest.raises(UsageError, match="`--spot` is for machines that are rented, and `box` is not"):
-        renting.asked(MachineType("box", host="me@box"), request)
-    assert renting.asked(T4, RunRequest("true")) is T4
+        with_wishes(MachineType("box", host="me@box"), request)
+    assert with_wishes(T4, RunRequest("true")) is T4
 
 
 def test_what_a_run_may_cost_is_for_all_its_attempts() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -74,6 +75,50 @@ def test_a_command_does_not_import(words: list[str], not_imported: set[str], tmp
     )
     imported = done.stdout.rpartition("imported ")[2].split()
     assert "remoterun.cli.main" in imported and not not_imported.intersection(imported)
+
+
+COUNTED = """
+import sys
+from remoterun.agent.shared.protocol import Link
+from remoterun.cli.main import main
+requests, open_stream = [], Link.open
+Link.open = lambda self, name, *words, **more: requests.append(name) or open_stream(self, name, *words, **more)
+status = main(sys.argv[1:])
+ours = [name for name in sys.modules if name.partition(".")[0] == "remoterun"]
+print("counted", status, ",".join(requests), ",".join(ours))
+"""
+"""Counts what a command asks of the agent, and the modules of ours that it loads."""
+
+
+def test_what_a_run_on_this_machine_costs(tmp_path: Path) -> None:
+    """Requests to its agent, modules of ours, processes of git; and nothing of the ledger of rented hosts."""
+    work, wrapper, calls = tmp_path / "work", tmp_path / "bin" / "git", tmp_path / "calls"
+    for folder in (work, wrapper.parent):
+        folder.mkdir()
+    wrapper.write_text(f'#!/bin/sh\necho "$@" >>{calls}\nexec {shutil.which("git")} "$@"\n')
+    wrapper.chmod(0o755)
+    environment = {"PATH": f"{wrapper.parent}:/usr/bin:/bin", "HOME": str(tmp_path)}
+    (work / "a.txt").write_text("a\n")
+    name = ["-c", "user.name=a", "-c", "user.email=a@b"]
+    for words in (["init", "-q"], ["add", "a.txt"], [*name, "commit", "-qm", "first"]):
+        subprocess.run(["git", *words], cwd=work, env=environment, check=True, timeout=30)
+    calls.unlink()
+    done = subprocess.run(
+        [sys.executable, "-c", COUNTED, "run", "-t", "local", "--framework", "none", "echo hi"],
+        cwd=work,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    said, _, counted = done.stdout.rpartition("counted ")
+    status, requests, modules = counted.split()
+    assert (said, status) == ("hi\n", "0"), done.stderr
+    assert len(requests.split(",")) <= 5, requests
+    assert len(calls.read_text().splitlines()) <= 6, calls.read_text()
+    assert len(modules.split(",")) <= 95, modules
+    assert not {"remoterun.clouds.ledger", "remoterun.clouds.base", "boto3"}.intersection(modules.split(","))
 
 
 @pytest.mark.parametrize("words", [["ls"], ["ps"], ["machines"], ["machines", "--all"], ["whoami"]])

@@ -11,39 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.models import probabilities, some_weights, write
 from trainer import TrainerError, export, ml5
 from trainer.files import write_whole
-from trainer.generate import Reader
 
 TEXT = "abc\ncab"
-
-
-def some_weights(hidden: int = 3, vocab: int = 4, layers: int = 2, cell: str = "lstm") -> dict[str, export.Floats]:
-    """Of any network, drawn at random."""
-    random = np.random.default_rng(0)
-    columns = {"lstm": (4 * hidden,), "gru": (2 * hidden, hidden), "rnn": (hidden,)}[cell]
-    shapes: dict[str, tuple[int, ...]] = {export.EMBEDDING: (vocab, hidden)}
-    for layer in range(layers):
-        names = export.names(cell, layer)
-        for kernel, bias, width in zip(names[::2], names[1::2], columns, strict=True):
-            shapes[kernel] = (2 * hidden, width)
-            shapes[bias] = (width,)
-    shapes |= {export.SOFTMAX_W: (hidden, vocab), export.SOFTMAX_B: (vocab,)}
-    return {name: random.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
-
-
-def write(folder: Path, weights: dict[str, export.Floats], characters: str = "abc\n", **settings: Any) -> None:
-    export.write_model(
-        folder, weights, list(characters), learning_rate=0.002, largest_logits=(2.0, 16.0), settings=settings
-    )
-
-
-def probabilities(weights: dict[str, export.Floats], ids: list[int], temperature: float = 1) -> Any:
-    """By the plain network, after each of `ids`."""
-    reader = Reader(weights)
-    logits = np.array([reader.read(place) for place in ids], np.float64) / temperature
-    scores = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return scores / scores.sum(axis=1, keepdims=True)
 
 
 def test_a_model_has_the_files_ml5_asks_for(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.unit.test_trainer_export import some_weights, write
+from tests.models import some_weights, write
 from trainer import export
 from trainer.generate import PATIENCE, SAMPLE, generate, main, sample, shown, until
 

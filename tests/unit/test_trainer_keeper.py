@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.unit.test_trainer_export import some_weights
+from tests.models import some_weights
 from trainer import checkpoint, export
 from trainer.checkpoint import Best
 from trainer.keeper import Keeper

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.models import a_training
 from trainer import curve, log_folder
 from trainer.progress import Metrics, bits, duration, train_line, validation_line
 
@@ -98,15 +99,6 @@ def test_bits_a_character() -> None:
 
 def test_a_duration_is_read_at_a_glance() -> None:
     assert [duration(seconds) for seconds in (0.4, 59.6, 3661, 90_000)] == ["0:00:00", "0:01:00", "1:01:01", "25:00:00"]
-
-
-def a_training(path: Path, validation: bool = True) -> Path:
-    metrics = Metrics(path, 0, 0)
-    for step in range(1, 301):
-        metrics.write(step, {"train_loss": 1.2 + 3 / step**0.5 + 0.05 * math.sin(step), "bpc": 1.0})
-        if validation and step % 50 == 0:
-            metrics.write(step, {"val_loss": 1.4 + 3 / step**0.5 + max(0, step - 200) / 400})
-    return path
 
 
 def test_without_matplotlib_it_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,9 +10,7 @@ import pytest
 
 from remoterun.agent.store.home import Home
 from remoterun.agent.upkeep.usage import UsageReport
-from tests.unit.test_check import damage, run_with_outputs
-from tests.unit.test_gc import collect, make_run, mount, upload
-from tests.unit.test_home import missing, put
+from tests.homes import collect, damage, make_run, missing, mount, put, run_with_outputs, upload
 from tests.workshop import Files, served, write_files
 
 

@@ -18,11 +18,10 @@ from remoterun.client import Client
 from remoterun.client.webhooks import addresses
 from remoterun.config import Config, parse
 from remoterun.errors import ConfigError, NotFound, UsageError
+from tests.webhook_server import DISCORD, SLACK
 from tests.workshop import spec_of
 
 ENDED = RunStatus("k", RunState.FAILED, reason=Reason.EXIT_NONZERO, code=3, started=1000.0, ended=1083.4, message=None)
-SLACK = "https://hooks.slack.com/services/T0/B0/s3cr3t"
-DISCORD = "https://discord.com/api/webhooks/1/s3cr3t"
 
 
 def news(log: str = "last line", webhooks: Webhooks = Webhooks(), **changed: Any) -> Notification:  # noqa: B008

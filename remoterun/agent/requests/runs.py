@@ -16,7 +16,7 @@ from ..shared.spec import MountSpec, ResolvedMount, RunSpec
 from ..shared.states import FINAL, Reason, RunState
 from ..shared.submission import Submission
 from ..shared.tree import Manifest, show
-from ..shared.webhooks import MOST_ADDRESSES, NOBODY, BadAddress, check_address
+from ..shared.webhooks import MOST_ADDRESSES, BadAddress, check_address
 from ..store import outputs
 from ..store.errors import HomeError
 from ..store.home import Home
@@ -110,26 +110,6 @@ def notify(call: Call, asked: api.Notify) -> api.Acknowledgement:
         raise HomeError("bad_request", "%d addresses get word of a run at the most" % MOST_ADDRESSES)
     run.save_webhooks(known._replace(addresses=together))
     return api.Acknowledgement(True, status)
-
-
-def withdraw(call: Call, asked: api.Withdrawal) -> api.Withdrawn:
-    run = call.home.existing_run(asked.key)
-    if run.spec().bucket:
-        raise HomeError("bad_request", "the run %s has a bucket" % asked.key)
-    line = queue.lines(call.home)["after"]
-    waiting = sorted(call.home.run(key).spec().number for key, ticket in line if asked.key in ticket["after"])
-    if waiting:
-        runs = ", ".join("run %d" % number for number in waiting)
-        hint = "remoterun stop %s   and start it again with --after" % " ".join(map(str, waiting))
-        raise HomeError("busy", "%s would fail without it: --after names this run" % runs, hint)
-    handed_over = Submission(run.spec(), run.values(), b"", webhooks=run.webhooks()).encode()
-    if not queue.withdraw(call.home, asked.key, asked.by, asked.why):
-        return api.Withdrawn(False)
-    call.stream.send(handed_over)
-    run.forget_values()
-    run.save_webhooks(NOBODY)
-    _ensure_supervised(call.home, run)
-    return api.Withdrawn(True)
 
 
 def renew(call: Call, asked: api.Renewal) -> api.Nothing:

@@ -24,7 +24,7 @@ from typing import Any, Callable, Dict, Iterator, List, Optional, Set, Tuple
 from ..shared.files import locked, read_json, write_whole
 from ..shared.records import Record
 from ..shared.spec import RunSpec
-from ..shared.states import FINAL, RunState
+from ..shared.states import FINAL
 from ..store.home import Home
 from . import gpus as gpu_tool
 
@@ -79,8 +79,6 @@ def come(home: Home, spec: RunSpec, known: Optional[_Gpus] = None) -> Optional[T
         if key in holding:
             _drop(home, key, "wait")  # where we were killed in between
             return Turn(True, list(holding[key].get("gpus", [])), "")
-        if home.run(key).withdrawn() is not None:
-            return Turn(False, [], "its end")
         _take_place(home, key, "wait", gpus=gpus)
         _drop(home, key, "after")
         if _first(home, lines(home)["gpus" if gpus else "slots"]) != key:
@@ -143,22 +141,6 @@ def lines(home: Home) -> Dict[str, List[Tuple[str, Dict[str, Any]]]]:
         ticket = tickets[key]
         found["after" if ticket["after"] else "gpus" if ticket["gpus"] else "slots"].append((key, ticket))
     return found
-
-
-def withdraw(home: Home, key: str, by: str, why: str) -> bool:
-    """Take back a run that waits, so that it never starts here; False where it has been granted what it waited for, or
-    goes on as another run than `by`. One `beside` the others waits for nothing. May be repeated."""
-    with locked(home.lock("slots")):
-        run = home.run(key)
-        taken = run.withdrawn()
-        if taken is not None:
-            return taken[0] == by
-        granted = run.spec().beside or key in holders(home)
-        if granted or run.state()[0] is not RunState.QUEUED:
-            return False
-        write_whole(run.withdrawn_file, ("%s %s" % (by, why)).encode())
-        _drop(home, key, "wait", "after")
-        return True
 
 
 def has_come(home: Home, key: str) -> bool:

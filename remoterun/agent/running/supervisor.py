@@ -385,9 +385,6 @@ class Supervisor:
             return Ended(Reason.KILLED)
         if self.run.stop_asked() is not None:
             return Ended(Reason.STOPPED)
-        withdrawn = self.run.withdrawn()
-        if withdrawn is not None:
-            return Ended(Reason.MOVED, withdrawn[1])
         if self.home.rental.taken_at() is not None:
             return Ended(Reason.PREEMPTED)
         if self.spec.until is not None and time.time() >= self.spec.until:

@@ -284,18 +284,6 @@ class Acknowledgement(Record):
     already: bool = False
 
 
-class Withdrawal(Record):
-    """`by`: the key of the run that takes its place; `why`: what the end of the run says, such as that run's number."""
-
-    key: str
-    by: str
-    why: str
-
-
-class Withdrawn(Record):
-    withdrawn: bool
-
-
 class Renewal(Record):
     """A grant in the place of one that has expired, or will."""
 
@@ -342,10 +330,6 @@ run = Request("run", RunKey, RunDetails, "runs", most=MOST_BYTES + (4 << 20))
 stop = Request("stop", EndRun, Acknowledgement, "runs")
 kill = Request("kill", RunKey, Acknowledgement, "runs")
 notify = Request("notify", Notify, Acknowledgement, "runs")
-# Take back a run that waits, which goes on as another one: it never starts here. Not done for one that has begun to
-# start, or that goes on as a third one. "busy" where others wait for it. Out: the `Submission` with which it was handed
-# over, without its source; its home has no values of it then.
-withdraw = Request("withdraw", Withdrawal, Withdrawn, "runs")
 # A run that waits for its bucket goes on at once. Of one that has ended nothing is saved.
 renew = Request("renew", Renewal, Nothing, "runs")
 remove_run = Request("remove_run", RunKey, Removed, "runs")

@@ -216,6 +216,7 @@ class RunSpec(HandedOn):
 
     def check(self) -> "RunSpec":
         """Itself, if every field can be right. Raises `SpecError`."""
+        require(not has_zero_byte(self), "a text with a zero byte")
         require(bool(KEY.match(self.key)), "%s is not the key of a run" % show(self.key[:80]))
         require(self.number >= 0 and self.created >= 0, "the number and the time of a run are not below 0")
         _check_path(self.workdir)
@@ -257,10 +258,10 @@ class RunSpec(HandedOn):
 
     def encode(self) -> bytes:
         """Raises `SpecError` for a spec that is too large, or that `decode` would refuse."""
+        self.check()
         data = json.dumps(self.to_record()).encode()
         if len(data) > MOST_BYTES:
             raise SpecError("the run's spec has %d MiB, and %d are allowed" % (len(data) >> 20, MOST_BYTES >> 20))
-        RunSpec.decode(data)
         return data
 
     @classmethod
@@ -307,16 +308,14 @@ def require(right: bool, message: str) -> None:
 def _read(kind: Type[T], record: Any) -> T:
     """The record of type `kind`, without zero bytes in any text. Raises `SpecError`."""
     try:
-        value = from_json(kind, record)
+        return from_json(kind, record)
     except BadRecord as error:
         raise SpecError(str(error))
-    require(not _has_zero_byte(value), "a text with a zero byte")
-    return value
 
 
-def _has_zero_byte(value: Any) -> bool:
+def has_zero_byte(value: Any) -> bool:
     if isinstance(value, str):
         return "\0" in value
     if isinstance(value, dict):
-        return any(map(_has_zero_byte, value)) or any(map(_has_zero_byte, value.values()))
-    return isinstance(value, tuple) and any(map(_has_zero_byte, value))
+        return any(map(has_zero_byte, value)) or any(map(has_zero_byte, value.values()))
+    return isinstance(value, tuple) and any(map(has_zero_byte, value))

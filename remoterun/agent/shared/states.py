@@ -61,7 +61,7 @@ class Reason(str, enum.Enum):
     PREEMPTED = "preempted"
     DISK_FULL = "disk_full"
     AFTER_FAILED = "after_failed"
-    MOVED = "moved"
+    MOVED = "moved"  # read in older homes only
 
 
 class Ending(Record):

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import struct
-from typing import Dict, Mapping, Optional, Tuple
+from typing import Any, Dict, Mapping, Optional, Tuple
 
 from .archive import MOST_IMAGE, Grant, ImageAccess
-from .records import Record, decode, encode
+from .records import Record, encode, from_json, parse
 from .spec import IMAGE_NAME, MOST_BYTES, PRINTABLE, RunSpec, SpecError, check_variables, require
 from .tree import is_digest
 from .webhooks import NOBODY, BadAddress, Webhooks, check_webhooks
@@ -31,12 +31,12 @@ class Submission(Record):
     """The addresses that the spec names."""
 
     def encode(self) -> bytes:
-        """The spec and a `_Rest`, each with its length (u32) before it, what was left, and the source. Raises
-        `SpecError`."""
+        """The spec, all else but the two manifests, and what was left, each with its length (u32) before it; then the
+        source. Raises `SpecError`."""
         self._check()
-        rest = _Rest(dict(self.values), self.grant, self.images, self.webhooks, len(self.left))
-        parts = [self.spec.encode(), encode(rest)]
-        return b"".join(_LENGTH.pack(len(part)) + part for part in parts) + self.left + self.source
+        rest = {name: getattr(self, name) for name in _REST}
+        parts = [self.spec.encode(), encode(rest), self.left]
+        return b"".join(_LENGTH.pack(len(part)) + part for part in parts) + self.source
 
     @classmethod
     def decode(cls, body: bytes) -> "Submission":
@@ -44,16 +44,16 @@ class Submission(Record):
         part, body = _part(body)
         spec = RunSpec.decode(part)
         part, body = _part(body)
+        left, source = _part(body, least=0)
         try:
-            rest = decode(_Rest, part)
-        except ValueError:
+            rest = parse(part)
+            values, grant, images, webhooks = (from_json(kind, rest[name]) for name, kind in _REST.items())
+        except (ValueError, LookupError, TypeError):
             raise SpecError("what comes with a spec can't be read") from None
-        require(0 <= rest.left <= len(body), "what earlier attempts left is not whole")
-        if rest.grant is not None:
-            check_grant(rest.grant)
-        check_images(rest.images)
-        values, left, source = rest.values, body[: rest.left], body[rest.left :]
-        return cls(spec, values, source, rest.grant, left, rest.images, rest.webhooks)._check()
+        if grant is not None:
+            check_grant(grant)
+        check_images(images)
+        return cls(spec, values, source, grant, left, images, webhooks)._check()
 
     def _check(self) -> "Submission":
         spec = self.spec
@@ -68,23 +68,20 @@ class Submission(Record):
         return self
 
 
-class _Rest(Record):
-    """What comes with the spec; `left`: bytes of what was left."""
-
-    values: Dict[str, str]
-    grant: Optional[Grant]
-    images: Tuple[ImageAccess, ...]
-    webhooks: Webhooks
-    left: int
-
-
+_REST: Dict[str, Any] = {
+    "values": Dict[str, str],
+    "grant": Optional[Grant],
+    "images": Tuple[ImageAccess, ...],
+    "webhooks": Webhooks,
+}
+"""The fields that go as JSON beside the spec, with their types."""
 _LENGTH = struct.Struct("!I")
 
 
-def _part(body: bytes) -> Tuple[bytes, bytes]:
+def _part(body: bytes, least: int = 1) -> Tuple[bytes, bytes]:
     size = _LENGTH.size
     length = _LENGTH.unpack(body[:size])[0] if len(body) >= size else -1
-    if not 1 <= length <= min(MOST_BYTES, len(body) - size):
+    if not least <= length <= len(body) - size or (least and length > MOST_BYTES):
         raise SpecError("a spec of %d bytes where %d bytes came" % (length, len(body)))
     return body[size : size + length], body[size + length :]
 

@@ -17,7 +17,6 @@
         left            manifest of what earlier attempts left, which lies over the source in the work tree
         machine         which machine took it, and supervises it (see machine.py)
         events          one JSON object a line: every state passed, with its time
-        withdrawn       it was taken back before it had started: the key of the run as which it goes on, and words
         ask-stop        a request to stop ({"grace": seconds}); ask-kill: to kill
         control/        what the command's wrapper reads, and a container can't write: wrapper.sh, command, stopping;
                         and the module remoterun_log, which is on the command's PYTHONPATH
@@ -118,7 +117,6 @@ class RunFolder:
         self.work = os.path.join(path, "work")
         self.outputs_file = os.path.join(path, "outputs")
         self.out = os.path.join(path, "out")
-        self.withdrawn_file = os.path.join(path, "withdrawn")
         self.stop_file = os.path.join(path, "ask-stop")
         self.kill_file = os.path.join(path, "ask-kill")
         self.lock_file = os.path.join(path, "supervisor.lock")
@@ -316,15 +314,6 @@ class RunFolder:
             return None
         except (ValueError, KeyError, TypeError):
             return 10.0
-
-    def withdrawn(self) -> Optional[Tuple[str, str]]:
-        """(the key of the run as which it goes on, words for its end) of a run that was taken back before it had
-        started; None for one that was not."""
-        try:
-            by, _, why = read_bytes(self.withdrawn_file).decode().partition(" ")
-        except FileNotFoundError:
-            return None
-        return by, why
 
     def kill_asked(self) -> bool:
         return os.path.exists(self.kill_file)

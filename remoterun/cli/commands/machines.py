@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from remoterun.cli import complete, render
-from remoterun.cli.app import Command, Json, RunNumber, Wait, example, for_each, machines_app, run_number, typed_options
+from remoterun.cli.app import Command, Json, Wait, example, for_each, machines_app, typed_options
 from remoterun.cli.asking import client as connect
 from remoterun.cli.commands.doctor import Machine, of_each
 from remoterun.cli.commands.exec import ShellCommand, line_of, terminal_here
@@ -244,33 +244,6 @@ def machines_rented(json: Json = False) -> None:
         found = client.hosts.list(render.warning)
         uses = client.hosts.uses(found)
     machine_views.hosts_table(found, uses, json)
-
-
-@machines_app.command("move", cls=Command, epilog=example("remoterun machines move 16 -t box"))
-def machines_move(
-    run: RunNumber,
-    machine: Annotated[
-        str,
-        typer.Option(
-            "-t",
-            "--machine-type",
-            metavar="NAME",
-            help="Where to: a machine of yours, or a pool.",
-            autocompletion=complete.machine_types,
-        ),
-    ],
-) -> None:
-    """Let a run that waits go to another machine.
-
-    It goes on there as a new run. If the other machine can't be reached, or lacks what the run needs, it stays where it
-    is.
-    """
-    with connect() as client:
-        number = client.registry.run(run_number(run)).number
-        with live_views.progress() as progress:
-            moved = client.runs.move(number, machine, progress, render.warning)
-    render.line(f"run {number} goes on as {moved.number} on {moved.where}")
-    render.line(f"  remoterun logs {moved.number}   shows its log, live")
 
 
 @machines_app.command(

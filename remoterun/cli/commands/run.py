@@ -21,8 +21,9 @@ from remoterun.cli.app import MORE, Background, Command, Pay, Quiet, RunAsJson, 
 from remoterun.cli.asking import agree, agree_to_link, hint_at_secrets
 from remoterun.cli.asking import client as connect
 from remoterun.cli.options import OPTIONS, command_of, options_of, parsed, takes, with_values
-from remoterun.cli.render import live_views, machine_views
+from remoterun.cli.render import live_views
 from remoterun.cli.to_send import Sending, framework_text, source_to_send, standard_input, with_packages, with_untracked
+from remoterun.client.runs.preparing import Talk
 from remoterun.errors import HostError, UsageError
 from remoterun.model import ALL_GPUS, Asked, Mount, RunRequest
 from remoterun.sizes import counted
@@ -90,7 +91,7 @@ def run(
     others += [flag for flag, given in flags.items() if given]
     with standard_input(stdin) as read, connect() as client:
         hint_at_secrets(typed["env"])
-        client.machines.get(asked.machine)  # refuse a wrong name before anything is asked
+        client.runs.machine(asked.machine)  # refuse a wrong name before anything is asked
         if project.file is not None:
             if not dry_run:
                 agree_to_project(client, project, project.file)
@@ -101,8 +102,6 @@ def run(
             after=_numbers(client, asked.after),
             after_any=_numbers(client, asked.after_any),
         )
-        client.secrets.check(name for _, name in request.secrets)
-        client.notifications.names(request.notify)
         sending = Sending(commit_ref, include_untracked, no_git, yes or dry_run)
         submitted = send_and_launch(client, request, asked.machine, sending, yes, dry_run, pay)
         return follow_or_report(client, submitted, request, background, json) if submitted is not None else 0
@@ -142,38 +141,35 @@ def send_and_launch(
     pay: float | None = None,
 ) -> Run | None:
     """The run, handed over with what is sent of the current folder; None if it was only to be shown."""
-    with live_views.waiting() as waiting:
-        plan = None if dry_run else client.runs.try_machine(request, machine, waiting)
-    source = source_to_send(request, sending)
+    with contextlib.ExitStack() as held:
+        waiting = held.enter_context(live_views.waiting())
 
-    def complete(found: Source, places: Sequence[str]) -> Source:
-        nonlocal source
-        if not sending.commit_ref:
-            uploaded = (os.path.relpath(mount.local, found.root or ".") for mount in request.mounts if mount.local)
-            hidden = [*places, *uploaded]
-            source = found = with_untracked(found, request.command, hidden, sending, client.config.home)
-        return found
+        def take() -> Source | None:
+            held.close()  # a person may be asked from here on
+            source = source_to_send(request, sending)
+            if source is not None:
+                held.callback(source.close)
+            return source
 
-    try:
-        prepared = client.runs.prepare(request, source, machine, complete)
-        return launch(client, with_packages(prepared, sending), yes, dry_run, plan, pay)
-    finally:
-        if source is not None:
-            source.close()
+        def complete(source: Source, places: Sequence[str]) -> Source:
+            if sending.commit_ref:
+                return source
+            uploaded = (os.path.relpath(mount.local, source.root or ".") for mount in request.mounts if mount.local)
+            return with_untracked(source, request.command, [*places, *uploaded], sending, client.config.home)
+
+        opening = None if dry_run else Talk(waiting=waiting)
+        prepared = client.runs.prepare(request, take, machine, complete, opening)
+        return launch(client, with_packages(prepared, sending), yes, dry_run, pay)
 
 
-def launch(
-    client: Client, prepared: Prepared, yes: bool, dry_run: bool, plan: Plan | None = None, pay: float | None = None
-) -> Run | None:
-    """The run, handed over; None if it was only to be shown what that would be. Asks before anything is rented.
-    `plan`: of what is rented, where that is made already; `pay` as for `agree`."""
-    if prepared.request.alerts and not client.notifications.names(prepared.request.notify):
+def launch(client: Client, prepared: Prepared, yes: bool, dry_run: bool, pay: float | None = None) -> Run | None:
+    """The run, handed over; None if it was only to be shown what that would be. Asks before anything is rented; `pay`
+    as for `agree`."""
+    if prepared.request.alerts and not prepared.notify:
         render.warning("an alert is shown by `remoterun ui` alone: `--notify URL` sends it, too")
-    if plan is None and prepared.machine.rental is not None:
-        with live_views.waiting() as waiting:
-            plan = client.hosts.plan(prepared.machine, waiting)
-    if plan is not None:
-        plan = replace(plan, wait=prepared.request.wait_for_login or plan.wait)
+    with live_views.waiting() as waiting:
+        prepared = client.runs.planned(prepared, Talk(waiting=waiting))
+    plan = prepared.plan
     new = client.hosts.bucket() if plan is not None else None
     if dry_run:
         _show_plan(client, prepared, plan, new)
@@ -226,10 +222,10 @@ def _submit(client: Client, prepared: Prepared, plan: Plan | None) -> Run:
 
     try:
         with live_views.waiting() as waiting, live_views.progress() as progress:
-            return client.runs.launch(prepared, progress, cast, plan, waiting, render.warning)
+            return client.runs.launch(prepared, Talk(progress, waiting, render.warning), cast, plan)
     except BaseException as error:
         if isinstance(error, KeyboardInterrupt) and number is not None:
-            known = client.registry.run(number)
+            known = client.runs.known(number)
             render.line("")
             render.line(f"run {number} {'was not' if known.final else 'may not have been'} handed over")
             render.line(f"  remoterun info {number}   shows what became of it")
@@ -237,6 +233,7 @@ def _submit(client: Client, prepared: Prepared, plan: Plan | None) -> Run:
 
 
 def _show_plan(client: Client, prepared: Prepared, plan: Plan | None, new: NewBucket | None) -> None:
+    from remoterun.cli.render.machine_views import plan_lines
     from remoterun.client.runs.reruns import SavedTree
 
     request, source, type_ = prepared.request, prepared.source, prepared.machine
@@ -259,7 +256,7 @@ def _show_plan(client: Client, prepared: Prepared, plan: Plan | None, new: NewBu
     if plan is not None:
         if plan.instead is not None:
             render.out_text(f"{'':<11}{plan.instead}", hang=11)
-        for head, text in machine_views.plan_lines(plan, new):
+        for head, text in plan_lines(plan, new):
             render.out_text(f"{head:<11}{text}", hang=11)
     if source is not None:
         starting = f", starting in {source.workdir}" if source.workdir else ""
@@ -274,9 +271,8 @@ def _show_plan(client: Client, prepared: Prepared, plan: Plan | None, new: NewBu
             render.out(f"commit     {source.commit[:12]} ({source.branch or 'no branch'}){dirty}")
     else:
         render.out("source     none")
-    told = client.notifications.names(request.notify)
-    if told:
-        render.out(f"notify     {', '.join(told)}")
+    if prepared.notify:
+        render.out(f"notify     {', '.join(prepared.notify)}")
     if prepared.choice.framework is not None:
         render.out(f"framework  {framework_text(prepared.choice)}")
     if request.requirements:
@@ -288,4 +284,4 @@ def _show_plan(client: Client, prepared: Prepared, plan: Plan | None, new: NewBu
 
 
 def _numbers(client: Client, runs: Sequence[int | str]) -> tuple[int, ...]:
-    return tuple(client.registry.run(run).number for run in runs)
+    return tuple(client.runs.known(run).number for run in runs)

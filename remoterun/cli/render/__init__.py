@@ -352,7 +352,9 @@ def _meant(context: Any, is_option: bool, word: str, words: Sequence[str]) -> st
     others |= {old: new for old, new in INSTEAD.items() if is_first and old[0] != "-"}
     near = did_you_mean(word, [*commands, *others]) or ""
     meant = instead or (near if near in commands else others.get(near, ""))
-    return f"{context.command_path if meant.split(' ')[0] in commands else 'remoterun'} {meant}" if meant else ""
+    if not meant or meant.endswith("."):
+        return meant
+    return f"{context.command_path if meant.split(' ')[0] in commands else 'remoterun'} {meant}"
 
 
 def can_ask() -> bool:

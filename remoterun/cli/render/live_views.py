@@ -28,7 +28,6 @@ from remoterun.cli.render.terminal import (
     size,
     terminal_width,
 )
-from remoterun.client import json_shapes
 from remoterun.transfer import Progress
 
 if TYPE_CHECKING:
@@ -315,6 +314,8 @@ class Board:
     def show(self, uses: Sequence[RunUse]) -> None:
         if self._as_json:
             for use in uses:
+                from remoterun.client import json_shapes
+
                 out(json.dumps(json_shapes.run_use(use)))
         elif self._live is not None:
             rows = [_row(use) for use in uses][-max(self._live.console.height - 2, 1) :]

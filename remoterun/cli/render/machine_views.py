@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from remoterun.agent.shared import api
 from remoterun.cli.render import Column, line, out, out_json, out_text, table, table_width
+from remoterun.cli.render.run_views import UNGUARDED
 from remoterun.cli.render.terminal import (
     DONE,
     FAILED,
@@ -35,7 +36,7 @@ from remoterun.cli.render.terminal import (
 from remoterun.client import json_shapes
 from remoterun.clouds.base import GUARD_LATE, NOT_MADE
 from remoterun.machines import HOW_TO_SET_UP_AWS, stand_ins
-from remoterun.model import Line, Run, listed
+from remoterun.model import Line, listed
 from remoterun.sizes import iso
 
 if TYPE_CHECKING:
@@ -45,7 +46,6 @@ if TYPE_CHECKING:
     from remoterun.clouds.ledger.hosts import HostNow, NewBucket
     from remoterun.clouds.ledger.renting import Plan
     from remoterun.config import Config
-    from remoterun.model import HostUse
 
 
 def machines(
@@ -234,7 +234,6 @@ def _free(free: int, total: int) -> str:
     return f"{size(free)} of {size(total)}"
 
 
-UNGUARDED = "AWS has no role to end it: only its own clock does"
 WITHOUT = "without traffic"
 
 
@@ -348,28 +347,12 @@ def renting_goes_on(plan: Plan, new: NewBucket | None) -> None:
         line(f"The bucket {' '.join(bucket_lines(new))}")
 
 
-def cost_text(run: Run) -> str:
-    """What a run's hosts have cost, so far; "" for a run that rents none, or if it is not known."""
-    return dollars(run.cost(time.time()))
-
-
 def described(offer: Offer) -> str:
     """What a type of machine has: `4 vCPUs, 16 GiB, T4 with 16 GiB`."""
     gpus = f"{offer.gpus} × {offer.gpu}" if offer.gpus > 1 else offer.gpu
     each = f"{gpus} with {offer.gpu_memory:g} GiB" if offer.gpus and offer.gpu_memory else gpus
     parts = [f"{offer.vcpus} vCPUs" if offer.vcpus else "", f"{offer.memory:g} GiB" if offer.memory else "", each]
     return ", ".join(part for part in parts if part)
-
-
-def host_goes_on(use: HostUse) -> None:
-    """What a host goes on to cost that stays for another run."""
-    until = use.idle_end
-    if until is None or until <= time.time():
-        return
-    cost = replace(use, began=use.ended or until, ended=until).cost(until, at_most=True)
-    most = "" if cost is None else f" ({dollars(cost)} at the most)"
-    line(f"  its host stays for another run, at {hourly(use.hourly)}, until {when(until)}{most}")
-    line(f"  `remoterun machines rm {use.id}` ends it now")
 
 
 def hosts_table(found: Sequence[RentedHost], uses: Mapping[str, HostNow], as_json: bool) -> None:

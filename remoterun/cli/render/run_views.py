@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from remoterun.agent.shared.facts import BYTES, DOLLARS, DURATION, MOMENT
@@ -13,7 +14,6 @@ from remoterun.agent.shared.records import Record
 from remoterun.agent.shared.spec import NONE, PYTHON, TENSORFLOW
 from remoterun.agent.shared.states import FINAL, INCOMPLETE, Reason, RunState, Usage
 from remoterun.cli.render import hint, line, out, out_bytes, out_text, table, warning
-from remoterun.cli.render.machine_views import UNGUARDED, cost_text, host_goes_on
 from remoterun.cli.render.terminal import (
     DONE,
     FAILED,
@@ -21,8 +21,10 @@ from remoterun.cli.render.terminal import (
     brief,
     brief_ago,
     counted,
+    dollars,
     duration,
     files,
+    hourly,
     is_terminal,
     name,
     paint,
@@ -32,12 +34,12 @@ from remoterun.cli.render.terminal import (
 )
 from remoterun.errors import HomeMissing, HostError, NoAnswerInTime
 from remoterun.model import HostUse, Run
-from remoterun.sizes import dollars
 
 if TYPE_CHECKING:
     from remoterun.client.runs.comparing import Difference, FileChange
 
 
+UNGUARDED = "AWS has no role to end it: only its own clock does"
 JUST_ENDED = 60.0
 """Seconds after its end in which a run's host is spoken of: later it may be gone."""
 OF_LATE = 86400.0
@@ -359,3 +361,19 @@ def _stat(changes: tuple[FileChange, ...]) -> None:
         counts = [paint(f"+{more}", "32"), paint(f"-{less}", "31")] if change.hunks else [" → ".join(change.sizes)]
         out(f"{name(change.path):<{wide}} |", *counts)
     out(f"{files(len(changes))} changed, {counted(added, 'line')} added, {removed} removed")
+
+
+def cost_text(run: Run) -> str:
+    """What a run's hosts have cost, so far; "" for a run that rents none, or if it is not known."""
+    return dollars(run.cost(time.time()))
+
+
+def host_goes_on(use: HostUse) -> None:
+    """What a host goes on to cost that stays for another run."""
+    until = use.idle_end
+    if until is None or until <= time.time():
+        return
+    cost = replace(use, began=use.ended or until, ended=until).cost(until, at_most=True)
+    most = "" if cost is None else f" ({dollars(cost)} at the most)"
+    line(f"  its host stays for another run, at {hourly(use.hourly)}, until {when(until)}{most}")
+    line(f"  `remoterun machines rm {use.id}` ends it now")

@@ -6,14 +6,13 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from functools import partial
 
 from remoterun import archive as archives
 from remoterun.agent.shared.spec import ResourceRef, RunSpec, SpecError
 from remoterun.agent.shared.states import Reason, RunState
-from remoterun.client.runs.handover import Earlier, HandOver, Private, Talk, hand_over, why_not_handed_over
+from remoterun.client.runs.handover import hand_over, why_not_handed_over
 from remoterun.client.runs.packages import Choice
-from remoterun.client.runs.preparing import Prepared
+from remoterun.client.runs.preparing import Prepared, Talk
 from remoterun.client.runs.reruns import OriginalRun, SavedTree, another_was_asked, original_of
 from remoterun.client.secrets import Secrets
 from remoterun.client.webhooks import addresses_again
@@ -69,8 +68,7 @@ def start_next_attempt(
     given = [(name, values[name]) for name in original.variables if name in values]
     typed = original.values(original.variables, given, goes_on=True)
     secrets = Secrets(connections.config.home).variables(spec.secrets)
-    private = Private({**dict(typed), **secrets}, addresses_again(connections, spec.notify, values))
-    written = archives.runs.log_sizes(archive.archive, place_of(run))
+    log, err = archives.runs.log_sizes(archive.archive, place_of(run))
     plan = agreed or renting.agreed_before(renting.plan(connections, run.machine, _had(run)), run.renting.pay)
     now = time.time()
     ends = renting.deadline(run, plan, now) if agreed is None else now + plan.hours * 3600
@@ -79,7 +77,6 @@ def start_next_attempt(
     limit = _time_limit(run, spec)
     if limit < now + WORTH_IT:
         raise UsageError(f"run {run.number} has had the time of its --timeout", hint=f"remoterun rerun {run.number}")
-    earlier = Earlier(_outputs(run, archive), *written, limit)
     attempt = run.renting.attempt + 1
     later = replace(run.renting, attempt=attempt, attempts=max(attempt, run.renting.attempts), deadline=ends)
     later = later if agreed is None else replace(later, pay=agreed.price)
@@ -93,12 +90,17 @@ def start_next_attempt(
         tuple(mount.place for mount in spec.mounts),
         original.tree,
         Choice(original.request.framework),
+        spec.notify,
+        addresses_again(connections, spec.notify, values),
         again=spec.again,
+        plan=plan,
+        values={**dict(typed), **secrets},
+        outputs=_outputs(run, archive),
+        log_before=log,
+        err_before=err,
+        until=limit,
     )
-    how = HandOver(
-        prepared, spec.notify, lambda *_: private, partial(_give_up, connections, run), plan=plan, earlier=earlier
-    )
-    return hand_over(connections, taken, how, talk)
+    return hand_over(connections, taken, prepared, talk, lambda _, error: _give_up(connections, run, error))
 
 
 def _had(run: Run) -> set[str]:

@@ -15,15 +15,12 @@ from remoterun.agent.shared.facts import RunEvent
 from remoterun.agent.shared.frames import Frame
 from remoterun.agent.shared.protocol import Stream
 from remoterun.agent.shared.records import INTEGERS, from_json
-from remoterun.agent.shared.states import FINAL, HAND_OVER, Reason, RunState
+from remoterun.agent.shared.states import FINAL, HAND_OVER, RunState
+from remoterun.client.homes import find_store, record_status, renew
 from remoterun.client.occupancy import line_of
-from remoterun.client.runs.attempts import may_go_on, start_next_attempt
-from remoterun.client.runs.handover import Talk
-from remoterun.clouds.base import NoCapacity
-from remoterun.clouds.ledger.archiving import machine_of
-from remoterun.clouds.ledger.rented_runs import find_store, record_status, renew
+from remoterun.client.runs.preparing import Talk
 from remoterun.connections import RECONNECT_LEAST, RECONNECT_MOST, Connections
-from remoterun.errors import HostError, HostUnreachable
+from remoterun.errors import HostError, HostUnreachable, RemoterunError
 from remoterun.log_cache import LogCache, LogWriter, content
 from remoterun.model import Run, check_time, event_fields
 from remoterun.session import understood
@@ -138,6 +135,7 @@ class Follower:
         self._closed = False
         self._may_rent = False
         """Whether the run went on when it was first seen: to read of one that was interrupted before rents nothing."""
+        self._renewing = threading.Lock()
         self._stream: Stream | None = None
         self._words: queue.Queue[str | None] = queue.Queue()
         """What a next host waits for; None at the end."""
@@ -229,10 +227,16 @@ class Follower:
                 at.start(part, store)
                 if wanted.whole:
                     yield from _earlier(connections, at, before, self._stopped)
-            if "event" in part.header and not part.header.get("past") and isinstance(store, HostStore):
-                now = store.statuses([at.run.key]).runs if at.run.renting else []  # its grant may be refused, or end
-                at.run = renew(connections, at.run, store.session, now[0] if now else None)
+            is_news = "event" in part.header and not part.header.get("past")
+            if is_news and at.run.renting is not None and isinstance(store, HostStore):
+                threading.Thread(target=self._renew, args=(at.run, store), daemon=True).start()
             yield at.after(part, _item(connections, at.run, part, store))
+
+    def _renew(self, run: Run, store: HostStore) -> None:
+        """On a thread of its own: the permission of a rented host may be refused, or end."""
+        with self._renewing, contextlib.suppress(RemoterunError):
+            run, now = self._connections.registry.run(run.number), store.statuses([run.key]).runs
+            renew(self._connections, run, store.session, now[0] if now else None)
 
     def _opened(self, stream: Stream) -> None:
         self._stream = stream
@@ -243,19 +247,16 @@ class Follower:
         return self._wanted.live and error.passing
 
     def _further(self, run: Run) -> Generator[Item, None, Run | None]:
-        """Where a run that was followed to the end on its host goes on: on its next host, or as the run as which it was
-        moved; None where it does not. Blocks while it is handed over."""
-        registry, followed = self._connections.registry, (run.key, run.attempt)
-        number = run.number
-        if run.reason is Reason.MOVED:
-            number = (registry.repeats(run)[1] or [number])[0]
+        """Where a run that was followed to the end on its host goes on: on its next host; None where it does not.
+        Blocks while it is handed over."""
+        registry, attempt = self._connections.registry, run.attempt
         while not self._closed:
-            now = registry.run(number)
+            now = registry.run(run.number)
             if now.state in HAND_OVER and not registry.abandoned(now):  # by another client
                 self._stopped.wait(TURN)
-            elif now.placed is not None and (now.key, now.attempt) != followed:
+            elif now.placed is not None and now.attempt != attempt:
                 return now
-            elif not (self._may_rent and may_go_on(now, time.time())):
+            elif not (self._may_rent and _may_go_on(now)):
                 return None
             else:
                 taken = yield from self._next_attempt(now)
@@ -265,6 +266,9 @@ class Follower:
 
     def _next_attempt(self, run: Run) -> Generator[Item, None, Run | None]:
         """`start_next_attempt`, with what it waits for; None where the run has to be inspected again."""
+        from remoterun.client.runs.attempts import start_next_attempt
+        from remoterun.clouds.base import NoCapacity
+
         assert run.renting is not None
         yield Note("attempt", f"attempt {run.renting.attempt + 1} of {run.renting.attempts}")
         done: list[Run | None] = []
@@ -287,6 +291,14 @@ class Follower:
         elif failed:
             raise failed[0]
         return done[0] if done else None
+
+
+def _may_go_on(run: Run) -> bool:
+    if run.renting is None:
+        return False
+    from remoterun.client.runs.attempts import may_go_on
+
+    return may_go_on(run, time.time())
 
 
 def _open(connections: Connections, run: Run, wait: float | None) -> Run:
@@ -362,9 +374,7 @@ class _Position:
         return item
 
     def go_on(self, run: Run) -> None:
-        """The run has another host, or goes on as another run."""
-        if run.key != self.run.key:
-            self.log = self.err = 0
+        """The run has another host."""
         self.run, self.events, self.started, self.ended, self.fresh = run, 0, True, False, True
 
 
@@ -375,6 +385,8 @@ def _earlier(
     end = at.log, at.err
     if begin >= end:
         return
+    from remoterun.clouds.ledger.archiving import machine_of
+
     archive = ArchiveStore(connections, machine_of(at.run))
     asked = api.Follow(at.run.key, begin[0], follow=False, err=begin[1])
     for part in archive.follow(asked, stopped, lambda _: None):

@@ -20,6 +20,25 @@ POOL_WAIT = 10.0
 """Seconds that the machines of a pool have to answer."""
 
 
+def with_wishes(machine: MachineType, request: RunRequest) -> MachineType:
+    """The machine type with what a request wants of its rental. Raises `UsageError` for one that is not rented."""
+    wanted = {
+        name: getattr(request, name)
+        for name in ("spot", "attempts", "max_hours", "max_cost")
+        if getattr(request, name) not in (None, False)
+    }
+    if not wanted or (machine.rental is None and wanted.keys() == {"attempts"}):
+        return machine
+    if machine.rental is None:
+        wanted.pop("attempts", None)
+        option = "--" + next(iter(wanted)).replace("_", "-")
+        raise UsageError(
+            f"`{option}` is for machines that are rented, and `{machine.name}` is not",
+            hint="remoterun machines   lists those that are",
+        )
+    return replace(machine, rental=replace(machine.rental, **wanted))
+
+
 def rented_with(connections: Connections, machine: MachineType, gpus: int | None) -> MachineType:
     """A machine type that is rented, with the types only that have as many GPUs; any other one as it is. Asks nobody.
     Raises `UsageError` where none has."""
@@ -108,17 +127,15 @@ def choose_machine(
 
 def fitting(
     connections: Connections, machine: MachineType, request: RunRequest, note: Callable[[str], None]
-) -> Session:
-    """The conversation that `choose_machine` gives, with a machine that has as many GPUs as the run asks for. What is
-    refused here has no number yet. Raises `UsageError`, `HostError`."""
+) -> tuple[Session, MachineType]:
+    """The conversation that `choose_machine` gives, with a machine that has as many GPUs as the run asks for, and the
+    `settings` of the run there. What is refused here has no number yet. Raises `UsageError`, `HostError`."""
     session = choose_machine(connections, machine, request, note)
-    if not (machine.gpus if request.gpus is None else request.gpus):
-        return session
     wanted = settings(machine, request, session)
     lacks = session.ask(api.occupancy, api.Demand(wanted.gpus, wanted.slots)).lacks if wanted.gpus else None
     if lacks is not None:
         raise UsageError(lacks, hint=f"remoterun doctor {session.machine.name}   shows what it has")
-    return session
+    return session, wanted
 
 
 def check_after(connections: Connections, request: RunRequest, machine: MachineType) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import posixpath
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -11,30 +12,39 @@ from typing import TYPE_CHECKING
 
 from remoterun import transfer
 from remoterun.agent.shared.machines import CAPABILITIES, lacks
-from remoterun.agent.shared.states import RunState
 from remoterun.agent.shared.tree import Entry, Manifest, show
 from remoterun.client.runs import placement
 from remoterun.client.runs.packages import Choice, choose
-from remoterun.client.runs.reruns import OriginalRun, SavedTree
-from remoterun.client.runs.specs import STDIN, spec_of
+from remoterun.client.runs.specs import STDIN, check_words
 from remoterun.client.secrets import Secrets
 from remoterun.client.webhooks import addresses_of_run
-from remoterun.clouds.ledger import renting
 from remoterun.connections import Connections
 from remoterun.errors import UsageError
-from remoterun.model import MachineType, Mount, Run, RunRequest, new_key
+from remoterun.model import MachineType, Mount, RunRequest
 from remoterun.parsing import did_you_mean
 from remoterun.session import Session
 from remoterun.transfer import Progress
 
 if TYPE_CHECKING:
+    from remoterun.client.runs.reruns import OriginalRun, SavedTree
+    from remoterun.clouds.ledger.renting import Plan
     from remoterun.source import Source
 
-
-NO_CHARACTER = re.compile("[\ud800-\udc7f\udd00-\udfff]")
-"""Surrogates that stand for no byte of a file's name."""
+Take = Callable[[], "Source | None"]
+"""Called for the source once the machine was opened, or what is rented was planned."""
 Complete = Callable[["Source", Sequence[str]], "Source"]
 """Called with a source and the places of the mounts; returns what is sent, such as the source with untracked files."""
+
+
+@dataclass(frozen=True)
+class Talk:
+    """Where it is reported what is done for a run."""
+
+    progress: Progress = field(default_factory=Progress)
+    waiting: Callable[[str], None] = lambda _: None
+    """Called with a few words for what is waited for, and with "" at the end of that."""
+    note: Callable[[str], None] = lambda _: None
+    """Called with a line about machines of a pool that were passed over."""
 
 
 @dataclass(frozen=True)
@@ -53,19 +63,39 @@ class Prepared:
     tree: SourceTree | SavedTree
     choice: Choice
     """What the environment will hold; the request names its framework."""
+    notify: tuple[str, ...]
+    """The names of the addresses that get word of it."""
+    addresses: Mapping[str, str]
+    """Those addresses by their names, as far as they are known."""
     saved: Mapping[Mount, SavedTree] = field(default_factory=dict)
     """Mounts of the run that this one repeats: what that one read is mounted."""
     again: str = ""
     """The key of that run."""
+    session: Session | None = None
+    """The conversation with its machine, where that is open and fits. Of a pool, one is chosen at each launch."""
+    settings: MachineType | None = None
+    """Those of that machine, with the GPUs that the run gets."""
+    plan: Plan | None = None
+    """What will be rented for it."""
+    values: Mapping[str, str] = field(default_factory=dict)
+    """Of the variables that the user set; found when it is launched, and saved nowhere but on the host."""
+    outputs: SavedTree | None = None
+    """What earlier attempts made: it lies over the source in the work tree."""
+    log_before: int = 0
+    """Bytes of the log that they wrote."""
+    err_before: int = 0
+    """Bytes of stderr, where that is apart."""
+    until: float = math.inf
+    """When the command must end by the run's time limit, in seconds since 1970; inf without one."""
 
 
 class SourceTree:
     """The files of a source, which are read once: the first launch hashes what it reads, and the others know it."""
 
-    def __init__(self, source: Source | None, stamps: Path, stdin: Path | None = None) -> None:
+    def __init__(self, source: Source | None = None, stamps: Path | None = None, stdin: Path | None = None) -> None:
         """Lists the files, with the one for the command's stdin. Raises `TransferError` for one that can't be read."""
         self._files, self._root = _listed(source, stdin)
-        self._stamps: Path | None = stamps
+        self._stamps = stamps
         transfer.read_entries(self._files)
 
     def reading(self, progress: Progress) -> transfer.Reading:
@@ -83,51 +113,55 @@ class SourceTree:
 def prepare(
     connections: Connections,
     request: RunRequest,
-    source: Source | None,
+    source: Source | Take | None,
     machine: MachineType,
     again: OriginalRun | None = None,
     complete: Complete = lambda source, _: source,
+    opening: Talk | None = None,
 ) -> Prepared:
     """See `Runs.prepare`. `again`: the run that is repeated, whose source it is."""
-    saved = again.mounts if again is not None else {}
     if again is not None and machine.rental is None:  # what it asked for of rented machines
         request = request._replace(spot=False, max_hours=None, max_cost=None)
-    machine = placement.rented_with(connections, renting.asked(machine, request), request.gpus)
+    machine = placement.rented_with(connections, placement.with_wishes(machine, request), request.gpus)
+    check_words(request)
+    _check_variables(request)
+    Secrets(connections.config.home).check(name for _, name in request.secrets)
+    addresses = addresses_of_run(connections, request)
+    placement.check_after(connections, request, machine)
+    choice = Choice(request.framework)
+    prepared = Prepared(request, None, machine, (), SourceTree(), choice, tuple(addresses), addresses)
+    if opening is not None:
+        prepared = opened(connections, prepared, opening)
+    source = source() if callable(source) else source
+    saved = again.mounts if again is not None else {}
     places = tuple(mount.place(source.workdir if source is not None else "") for mount in request.mounts)
     number = connections.registry.numbered
     mounts = (each if each in saved else replace(each, resource=number(each.resource)) for each in request.mounts)
     request = request._replace(mounts=tuple(mounts))
     _check_places(places, request)
     _check_engine(request, places, machine)
-    _check_variables(request)
-    Secrets(connections.config.home).check(name for _, name in request.secrets)
-    addresses_of_run(connections, request)
-    placement.check_after(connections, request, machine)
-    _check_words(request, source, machine)
+    prepared = replace(prepared, request=request, source=source, places=places)
     if again is not None:
-        choice = Choice(request.framework)
-        return Prepared(request, source, machine, places, again.tree, choice, saved, again.run.key)
+        return replace(prepared, tree=again.tree, saved=saved, again=again.run.key)
     _check_script(request, source, places)
     if source is not None:
         source = complete(source, places)
     choice = choose(request, source)
+    request = request._replace(framework=choice.framework, pip=tuple(dict.fromkeys([*request.pip, *choice.tools])))
     tree = SourceTree(source, connections.config.home / "stamps.db", request.stdin)
-    pip = tuple(dict.fromkeys([*request.pip, *choice.tools]))
-    return Prepared(request._replace(framework=choice.framework, pip=pip), source, machine, places, tree, choice)
+    return replace(prepared, request=request, source=source, tree=tree, choice=choice)
 
 
-def _check_words(request: RunRequest, source: Source | None, machine: MachineType) -> None:
-    """Refuse what no spec can hold."""
-    if request.command == "" or str(request.command).isspace():
-        raise UsageError("the command is empty", hint='remoterun run "echo hello"')
-    about, labels = request.description, request.labels
-    draft = Run(0, new_key(), RunState.REQUESTED, machine, request.command, 0.0, description=about, labels=labels)
-    spec_of(draft, request._replace(framework=None), source, Manifest([]), machine)
-    texts = (request.command, request.description or "", *request.labels, *(value for _, value in request.env))
-    if any(NO_CHARACTER.search(text) for text in texts):
-        raise UsageError(
-            "the command, its description, a label or a variable holds what is neither a character nor a byte"
-        )
+def opened(connections: Connections, prepared: Prepared, talk: Talk) -> Prepared:
+    """`prepared`, with its machine open, or with what will be rented for it. Raises `HostError`, `UsageError`,
+    `ProviderError`."""
+    machine = prepared.machine
+    if machine.rental is not None:
+        from remoterun.client.runs.rented import planned
+
+        return planned(connections, prepared, talk)
+    session, settings = placement.fitting(connections, machine, prepared.request, talk.note)
+    return replace(prepared, session=session, settings=settings)
 
 
 def _listed(source: Source | None, stdin: Path | None) -> tuple[list[tuple[Entry, str]], str]:

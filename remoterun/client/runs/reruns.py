@@ -12,8 +12,8 @@ from remoterun import transfer
 from remoterun.agent.shared import api
 from remoterun.agent.shared.spec import ResolvedMount, ResourceRef, RunSpec, SpecError
 from remoterun.agent.shared.tree import Manifest, show
+from remoterun.client.homes import find_store, record_status
 from remoterun.client.runs.specs import PARAMETER, digests_of_asked, request_of
-from remoterun.clouds.ledger.rented_runs import find_store, record_status
 from remoterun.connections import Connections
 from remoterun.errors import HostError, HostUnreachable, NotFound, UsageError
 from remoterun.model import Mount, Resource, Run, RunRequest

@@ -15,21 +15,16 @@ from remoterun.agent.shared.records import to_json
 from remoterun.agent.shared.spec import PortSpec, RunSpec, SpecError
 from remoterun.agent.shared.states import ENDINGS, HAND_OVER, Reason, RunState
 from remoterun.client import occupancy
-from remoterun.client.runs import placement
-from remoterun.client.runs.attempts import plan_next, start_next_attempt
+from remoterun.client.homes import Answer, find_store, record_status, statuses, unless_abandoned
 from remoterun.client.runs.following import ALL, Follower, Following, Note, Wanted
-from remoterun.client.runs.handover import Talk, launch, move
-from remoterun.client.runs.preparing import Complete, Prepared, prepare
-from remoterun.client.runs.reruns import OriginalRun, find_original, uncommitted
+from remoterun.client.runs.handover import launch
+from remoterun.client.runs.preparing import Complete, Prepared, Take, Talk, opened, prepare
 from remoterun.client.secrets import Tokens
 from remoterun.client.webhooks import addresses
-from remoterun.clouds.ledger import archiving, renting
-from remoterun.clouds.ledger.rented_runs import Answer, find_store, record_status, statuses
-from remoterun.clouds.ledger.renting import Plan
 from remoterun.connections import Connections, check_home
 from remoterun.errors import HomeMissing, HostError, LinkLost, NoAnswerInTime, NotFound, UsageError
 from remoterun.log_cache import LogCache
-from remoterun.model import EVERY_RUN, Line, MachineType, Run, RunFilter, RunRequest
+from remoterun.model import EVERY_RUN, Line, MachineType, Resource, Run, RunFilter, RunRequest
 from remoterun.session import understood
 from remoterun.stores import HostStore, Store, store_of, told
 from remoterun.transfer import Progress
@@ -39,6 +34,8 @@ if TYPE_CHECKING:  # and on use, as few commands need them
     from remoterun.client.live.live import RemoteProgram, RunUse
     from remoterun.client.live.ports import Forwarding, PortNews
     from remoterun.client.runs.comparing import Difference
+    from remoterun.client.runs.reruns import OriginalRun
+    from remoterun.clouds.ledger.renting import Plan
     from remoterun.source import Source
 
 WAIT_LEAST, WAIT_MOST = 0.1, 2.0
@@ -49,6 +46,7 @@ LATE = 10.0
 """Seconds after which a machine that does not answer is reported: to connect to one that is far takes some."""
 AT_ONCE = 250
 """Runs that one request asks about."""
+QUIET = Talk()
 A = TypeVar("A")
 
 
@@ -62,28 +60,20 @@ class Runs:
     def prepare(
         self,
         request: RunRequest,
-        source: Source | None = None,
+        source: Source | Take | None = None,
         machine: str | None = None,
         complete: Complete = lambda source, _: source,
+        opening: Talk | None = None,
     ) -> Prepared:
-        """Check a request and list the files of its source, for one run or for many.
+        """Check a request and list the files of its source, for one run or for many. No run has a number yet.
 
-        `complete` is called with the source once the request was checked, and returns the one that is sent. Nothing is
-        opened, and no run has a number yet. Raises `UsageError`, `TransferError`.
+        With `opening`, its machine is opened, or what is rented for it is planned, before the `source` is called for:
+        one that can't be had is known before anything else is asked. Else nothing is opened. `complete` is called with
+        the source, and returns the one that is sent. Raises `UsageError`, `TransferError`; with `opening` `HostError`
+        and `ProviderError`.
         """
-        return prepare(self._connections, request, source, self._connections.machine(machine), complete=complete)
-
-    def try_machine(
-        self, request: RunRequest, machine: str | None = None, waiting: Callable[[str], None] = lambda _: None
-    ) -> Plan | None:
-        """Open the machine that a run is to go to, or plan what is rented for it, so that one which can't be had is
-        known before anything else is asked. `waiting` as for `launch`. Raises `HostError`, `UsageError`,
-        `ProviderError`."""
-        asked = renting.asked(self._connections.machine(machine), request)
-        if asked.rental is not None:
-            return renting.plan(self._connections, asked, waiting=waiting)
-        placement.fitting(self._connections, asked, request, lambda _: None)
-        return None
+        type_ = self._connections.machine(machine)
+        return prepare(self._connections, request, source, type_, complete=complete, opening=opening)
 
     def original(self, number: int | str, others: Collection[str] = ()) -> OriginalRun:
         """What a run was asked for and given, to be changed and run again; `others`: the paths of mounts in whose
@@ -91,11 +81,15 @@ class Runs:
 
         Raises `HostError`, `UsageError` where that is not saved.
         """
+        from remoterun.client.runs.reruns import find_original
+
         return find_original(self._connections, number, others)
 
     def uncommitted(self, number: int | str) -> bytes:
         """What was not committed of the source of a run, as `git diff` shows it. Opens the machine that has it. Raises
         as `original`."""
+        from remoterun.client.runs.reruns import uncommitted
+
         return uncommitted(self._connections, number)
 
     def prepare_again(self, kept: OriginalRun, request: RunRequest, machine: str | None = None) -> Prepared:
@@ -104,25 +98,28 @@ class Runs:
         machine = machine if machine is not None else kept.run.machine.name
         return prepare(self._connections, request, kept.source, self._connections.machine(machine), kept)
 
+    def planned(self, prepared: Prepared, talk: Talk) -> Prepared:
+        """`prepared`, with what will be rented for it, where its machine is rented. Asks the provider, and costs
+        nothing. Raises `ProviderError`, `HostUnreachable`."""
+        rented = prepared.machine.rental is not None
+        return opened(self._connections, prepared, talk) if rented and prepared.plan is None else prepared
+
     def launch(
         self,
         prepared: Prepared,
-        progress: Progress | None = None,
+        talk: Talk = QUIET,
         cast: Callable[[Run], None] = lambda _: None,
         plan: Plan | None = None,
-        waiting: Callable[[str], None] = lambda _: None,
-        note: Callable[[str], None] = lambda _: None,
         pay: float | None = None,
     ) -> Run:
         """Make a run and hand it over to the machine that it was prepared for; it needs this client no more then.
 
-        `cast` is called as soon as the run has its number. For a machine that is rented, `plan` is what `hosts.plan`
-        returned, and somebody agreed to (None: it is made now, and agreed to as `renting.agreed` has it), and `waiting`
-        is called with a few words for what is waited for, and "" at the end of that. `note` is called with a line about
-        machines of a pool that were passed over. What goes wrong once the run has its number ends it: it is FAILED,
-        with the reason. Each call makes another one. Raises `UsageError`, `HostError`, `TransferError`, `ProviderError`
+        `cast` is called as soon as the run has its number. For a machine that is rented, `plan` is what somebody agreed
+        to (None: it is made now, and agreed to as `renting.agreed` has it). What goes wrong once the run has its number
+        ends it: it is FAILED, with the reason. Each call makes another one. Raises `UsageError`, `HostError`,
+        `TransferError`, `ProviderError`.
         """
-        return launch(self._connections, prepared, Talk(progress or Progress(), waiting, note), cast, plan, pay)
+        return launch(self._connections, prepared, talk, cast, plan, pay)
 
     def submit(
         self,
@@ -133,7 +130,23 @@ class Runs:
         cast: Callable[[Run], None] = lambda _: None,
     ) -> Run:
         """Prepare a run and launch it."""
-        return self.launch(self.prepare(request, source, machine), progress, cast)
+        return self.launch(self.prepare(request, source, machine), Talk(progress or Progress()), cast)
+
+    def machine(self, name: str | None) -> MachineType:
+        """The machine type that a name stands for (None: the default one). Raises `NotFound`."""
+        return self._connections.machine(name)
+
+    def known(self, number: int | str) -> Run:
+        """A run as it was known here last. No machine is asked. Raises `NotFound`."""
+        return self._connections.registry.run(number)
+
+    def all_known(self, limit: int | None = None) -> Sequence[Run]:
+        """The newest runs (None: all), oldest first, as they were known here last. No machine is asked."""
+        return self._connections.registry.runs(limit)
+
+    def numbered(self, resource: Resource) -> Resource:
+        """A resource with the number of the run that it names in words. Raises `NotFound`."""
+        return self._connections.registry.numbered(resource)
 
     def get(self, number: int | str, wait: float | None = None) -> Run:
         """A run as its machine knows it; `wait` as for `list`."""
@@ -158,7 +171,7 @@ class Runs:
         seen: dict[str, Run] = {}
         for run in runs:
             if run.state in HAND_OVER and run.placed is None:  # no machine has heard of it
-                seen[run.key] = renting.unless_abandoned(self._connections, run)
+                seen[run.key] = unless_abandoned(self._connections, run)
             elif not run.final:
                 moving.setdefault(run.host, []).append(run)
         lines: dict[str, Line] = {}
@@ -178,7 +191,7 @@ class Runs:
 
     def _question(self, machine: MachineType, runs: Sequence[Run], lines: dict[str, Line]) -> Callable[[], Answer]:
         ask = partial(self._statuses, machine, runs, lines)
-        return ask if machine.rented is None else partial(statuses, self._connections, machine, runs, ask)
+        return partial(statuses, self._connections, machine, runs, ask)
 
     def _statuses(self, machine: MachineType, runs: Sequence[Run], lines: dict[str, Line]) -> Answer:
         """By key; why it can't be told, for one that the machine can't read, or that is of another home. Adds to
@@ -212,7 +225,7 @@ class Runs:
         if status is not None:
             return record_status(self._connections, run, status)
         if run.state in HAND_OVER:
-            return renting.unless_abandoned(self._connections, run._replace(fault=None))
+            return unless_abandoned(self._connections, run._replace(fault=None))
         why = {"reason": Reason.HOST_LOST.value, "message": f"{run.host.name} no longer knows this run"}
         return self._connections.registry.change_state(run, ENDINGS[Reason.HOST_LOST].state, time.time(), **why)
 
@@ -422,6 +435,8 @@ class Runs:
     def plan_next(self, number: int | str, waiting: Callable[[str], None] = lambda _: None) -> Plan:
         """What a run that was interrupted on a rented host will be given if it is continued. Rents nothing; `waiting`
         as for `launch`. Raises `UsageError` for another run, `ProviderError`, `HostError`."""
+        from remoterun.client.runs.attempts import plan_next
+
         return plan_next(self._connections, self.get(number), waiting)
 
     def continue_(
@@ -435,6 +450,8 @@ class Runs:
         """Give an interrupted run another rented host, as `plan_next` planned it, and hand it over; it goes on with
         what it had saved, under its number. `values` as for `follow`, `waiting` as for `launch`. Blocks for minutes.
         What goes wrong leaves it interrupted. Raises as `launch`, and `UsageError` where another client does so."""
+        from remoterun.client.runs.attempts import start_next_attempt
+
         run, talk = self._connections.registry.run(number), Talk(progress or Progress(), waiting)
         taken = start_next_attempt(self._connections, run, values or {}, talk, plan)
         if taken is None:
@@ -543,19 +560,6 @@ class Runs:
         run = self._connections.registry.run(number)
         return self._connections.registry.label(run, add, remove) if add or remove else run
 
-    def move(
-        self,
-        number: int | str,
-        machine: str,
-        progress: Progress | None = None,
-        note: Callable[[str], None] = lambda _: None,
-    ) -> Run:
-        """Let a run that waits go on as a new run on another machine, which is returned. All that it needs is sent
-        there first; then it is withdrawn from where it waits, unless it has begun to start, and the new run is handed
-        over. What goes wrong before that changes nothing; after that the new run is FAILED. `note` as for `launch`.
-        Raises `UsageError`, `HostError`, `TransferError`."""
-        return move(self._connections, self.get(number), machine, Talk(progress or Progress(), note=note))
-
     def remove(self, number: int | str) -> str | None:
         """Delete an ended run, there and from the registry; the name of the machine that has it no more, if one had it.
         Raises `UsageError` for one that has not ended, `HostError`."""
@@ -566,7 +570,9 @@ class Runs:
         if run.host.rental is not None or run.host.rented is not None:  # its host ends by itself
             if not run.final:
                 raise _goes_on(run, f"the run is {run.state.value}")
-            host = archiving.machine_of(run) if run.renting is not None else None
+            from remoterun.clouds.ledger.archiving import machine_of
+
+            host = machine_of(run) if run.renting is not None else None
         if host is not None:
             try:
                 store = store_of(self._connections, host)

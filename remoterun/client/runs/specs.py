@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from remoterun.agent.shared.asked import HandedOn, Packages
-from remoterun.agent.shared.records import same_fields
+from remoterun.agent.shared.records import BadRecord, decode, encode, same_fields
 from remoterun.agent.shared.spec import (
+    MOST_BYTES,
     NONE,
     PYTHON,
     EnvironmentSpec,
@@ -19,6 +22,8 @@ from remoterun.agent.shared.spec import (
     RunSpec,
     SpecError,
     check_variables,
+    has_zero_byte,
+    require,
 )
 from remoterun.agent.shared.tree import Manifest
 from remoterun.environments import context
@@ -29,6 +34,8 @@ from remoterun.parsing import VARIABLE
 if TYPE_CHECKING:
     from remoterun.source import Source
 
+NO_CHARACTER = re.compile("[\ud800-\udc7f\udd00-\udfff]")
+"""Surrogates that stand for no byte of a file's name."""
 STDIN = ".remoterun-stdin"
 """Where in the work tree the file lies from which a command reads its standard input."""
 PARAMETER = "REMOTERUN_PARAM_"
@@ -93,12 +100,38 @@ def spec_of(
         stdin=STDIN if request.stdin is not None else "",
         params={name.removeprefix(PARAMETER): text for name, text in request.env if name.startswith(PARAMETER)},
     )
-    try:
+    with _refused():
+        return spec.check()
+
+
+def check_words(request: RunRequest) -> None:
+    """Refuse what no spec can hold. Raises `UsageError`."""
+    if request.command == "" or str(request.command).isspace():
+        raise UsageError("the command is empty", hint='remoterun run "echo hello"')
+    texts = (request.command, request.description or "", *request.labels, *(value for _, value in request.env))
+    with _refused():
         check_variables(dict(request.env))
-        spec.encode()
-    except SpecError as error:
-        raise UsageError(f"it can't be run so: {error}")
-    return spec
+        require(isinstance(request.command, str), "the command is not a text")
+        for kind in (HandedOn, Packages):
+            part = decode(kind, encode(same_fields(kind, request)))
+            require(not has_zero_byte(part), "a text with a zero byte")
+            for name, option in kind._options.items():
+                wrong = option.wrong(getattr(part, name))
+                require(not wrong, wrong)
+        require("\0" not in request.command, "a text with a zero byte")
+        require(sum(map(len, texts)) < MOST_BYTES, f"its words have more than {MOST_BYTES >> 20} MiB")
+    if any(NO_CHARACTER.search(text) for text in texts):
+        raise UsageError(
+            "the command, its description, a label or a variable holds what is neither a character nor a byte"
+        )
+
+
+@contextlib.contextmanager
+def _refused() -> Iterator[None]:
+    try:
+        yield
+    except (SpecError, BadRecord) as error:
+        raise UsageError(f"it can't be run so: {error}") from None
 
 
 def request_of(run: Run, spec: RunSpec, mounts: tuple[Mount, ...], *, trusted: bool) -> RunRequest:

@@ -19,7 +19,7 @@ from remoterun.clouds.ledger import archiving, billing
 from remoterun.clouds.ledger.rented_runs import change_use, find_store, met, record_status
 from remoterun.connections import Connections
 from remoterun.errors import HostError, LinkLost, NotFound, RemoterunError, UsageError
-from remoterun.model import HostUse, MachineType, Rental, Renting, Run, RunRequest
+from remoterun.model import HostUse, MachineType, Rental, Renting, Run
 from remoterun.parsing import UNKNOWN
 from remoterun.session import Session
 from remoterun.sizes import dollars, hourly
@@ -126,25 +126,6 @@ def agreed_before(plan: Plan, pay: float | None) -> Plan:
     most = max(DEAR, pay or 0.0)
     fits = tuple(each for each in plan.offers if each.at_most is not None and each.at_most <= most + 0.005)
     return agreed(replace(plan, offers=fits or plan.offers), UNKNOWN if pay is None else most)
-
-
-def asked(machine: MachineType, request: RunRequest) -> MachineType:
-    """The machine type with what a request wants of its rental. Raises `UsageError` for one that is not rented."""
-    wanted = {
-        name: getattr(request, name)
-        for name in ("spot", "attempts", "max_hours", "max_cost")
-        if getattr(request, name) not in (None, False)
-    }
-    if not wanted or (machine.rental is None and wanted.keys() == {"attempts"}):
-        return machine
-    if machine.rental is None:
-        wanted.pop("attempts", None)
-        option = "--" + next(iter(wanted)).replace("_", "-")
-        raise UsageError(
-            f"`{option}` is for machines that are rented, and `{machine.name}` is not",
-            hint="remoterun machines   lists those that are",
-        )
-    return replace(machine, rental=replace(machine.rental, **wanted))
 
 
 def plan(

@@ -1,0 +1,67 @@
+"""Which home keeps a run, and what reads it there: its host, or the archive. Only a run that has, or had, a rented host
+loads the ledger of those."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+
+from remoterun.agent.shared.facts import RunStatus
+from remoterun.connections import Connections
+from remoterun.errors import HostError
+from remoterun.model import MachineType, Run
+from remoterun.session import Session
+from remoterun.stores import HostStore, Store
+
+Answer = dict[str, RunStatus | HostError]
+"""By the keys of runs: what their machine reports, or why that is not known."""
+
+
+def find_store(connections: Connections, run: Run) -> tuple[Run, Store]:
+    """A run, and where it is read: its host, or the archive if that is gone.
+
+    Raises `HostError` where a host should answer and does not, or its provider does not, `UsageError` for a run that no
+    host has had.
+    """
+    if run.archived or run.host.rental is not None or run.host.rented is not None:
+        from remoterun.clouds.ledger import rented_runs
+
+        return rented_runs.find_store(connections, run)
+    return run, HostStore(connections.session_of(run))
+
+
+def record_status(connections: Connections, run: Run, status: RunStatus) -> Run:
+    """Update the row of a run from what its host, or the archive, reports."""
+    if run.renting is not None:
+        from remoterun.clouds.ledger import rented_runs
+
+        return rented_runs.record_status(connections, run, status)
+    return connections.registry.update(run, status, time.time())
+
+
+def statuses(connections: Connections, machine: MachineType, runs: Sequence[Run], ask: Callable[[], Answer]) -> Answer:
+    """What is known of runs on a machine: what `ask` learns from it, or, of a rented host that is gone, from the
+    archive. Raises as `find_store`."""
+    if machine.rented is not None:
+        from remoterun.clouds.ledger import rented_runs
+
+        return rented_runs.statuses(connections, machine, runs, ask)
+    return ask()
+
+
+def renew(connections: Connections, run: Run, session: Session, status: RunStatus | None = None) -> Run:
+    """Let the host of a run write to the archive for longer, where it is rented and needs that."""
+    if run.renting is not None:
+        from remoterun.clouds.ledger import rented_runs
+
+        return rented_runs.renew(connections, run, session, status)
+    return run
+
+
+def unless_abandoned(connections: Connections, run: Run) -> Run:
+    """A run that is still handed over, or the end of one whose client is gone."""
+    if connections.registry.abandoned(run):
+        from remoterun.clouds.ledger import renting
+
+        return renting.unless_abandoned(connections, run)
+    return run

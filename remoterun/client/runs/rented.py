@@ -1,0 +1,82 @@
+"""What a hand-over does besides where the host of a run is rented."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from dataclasses import replace
+
+from remoterun import archive as archives
+from remoterun.agent.shared.states import Reason
+from remoterun.agent.shared.submission import Submission
+from remoterun.client.data.upload_copies import archive_upload
+from remoterun.client.runs.mounts import saved_outputs
+from remoterun.client.runs.preparing import Prepared, Talk
+from remoterun.clouds.base import NoCapacity
+from remoterun.clouds.ledger import archiving, renting
+from remoterun.clouds.ledger.renting import Plan
+from remoterun.connections import Connections
+from remoterun.model import Run
+from remoterun.session import Session
+from remoterun.transfer import Progress
+
+
+def planned(connections: Connections, prepared: Prepared, talk: Talk) -> Prepared:
+    """`prepared`, with what will be rented for it. Asks the provider, and costs nothing."""
+    plan = renting.plan(connections, prepared.machine, waiting=talk.waiting)
+    return replace(prepared, plan=replace(plan, wait=prepared.request.wait_for_login or plan.wait))
+
+
+def agreed(connections: Connections, prepared: Prepared, plan: Plan | None, talk: Talk, pay: float | None) -> Prepared:
+    """`prepared`, with the `plan` that somebody agreed to, or with one that holds by the rule of `renting.agreed`."""
+    if plan is None:
+        prepared = prepared if prepared.plan is not None else planned(connections, prepared, talk)
+        assert prepared.plan is not None
+        plan = renting.agreed(prepared.plan, pay)
+    machine = prepared.machine
+    if prepared.request.gpus is None:
+        machine = replace(machine, gpus=machine.gpus or plan.offers[0].gpus)
+    return replace(prepared, machine=machine, plan=plan)
+
+
+def rent(
+    connections: Connections, run: Run, prepared: Prepared, talk: Talk, held: contextlib.ExitStack
+) -> tuple[Run, Session]:
+    """The host that a run goes to. What that mounts is in the archive before the host has to be paid for."""
+    assert prepared.plan is not None
+    if run.renting is None:
+        run = renting.begin(connections, run, prepared.plan, prepared.request.timeout)
+    for resource in (mount.resource for mount in prepared.request.mounts):
+        if resource.kind == "uploads":
+            archive_upload(connections, resource.name, talk.progress, resource.version)
+        else:
+            saved_outputs(connections, resource)
+    run, session = renting.rent(connections, run, prepared.plan, talk.waiting, held)
+    talk.waiting("")
+    return run, session
+
+
+def give_back(connections: Connections, run: Run, error: BaseException) -> Reason:
+    """End the host of a run that was not handed over; the reason of its end."""
+    renting.give_back(connections, connections.registry.run(run.number))
+    return Reason.NO_CAPACITY if isinstance(error, NoCapacity) else Reason.START_FAILED
+
+
+def with_archive(
+    connections: Connections, run: Run, prepared: Prepared, asked: Submission, session: Session, progress: Progress
+) -> tuple[Run, Submission]:
+    """What is handed over with a run, besides, for the archive: its source is stored there, and its host may write."""
+    assert run.renting is not None
+    spec, left = asked.spec, b""
+    if run.attempt == 1:  # for another host, and for a rerun when this host is gone
+        with prepared.tree.reading(progress) as files:
+            archives.runs.put_run_tree(archiving.archive_of(connections, run), run.key, "source", files, progress)
+    elif prepared.outputs is not None:
+        left = prepared.outputs.send(session, progress).encode()
+    spec = spec._replace(
+        until=min(renting.until(run.renting, session, time.time()), prepared.until),
+        log_before=prepared.log_before,
+        err_before=prepared.err_before,
+    )
+    run, grant, images = archiving.access(connections, run, spec, session)
+    return run, asked._replace(spec=spec, left=left, grant=grant, images=images)

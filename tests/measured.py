@@ -1,0 +1,52 @@
+"""What the readers of metrics make of a file, however it grows."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+from remoterun.agent.measuring import (
+    MOST_DATA,
+    Point,
+)
+from tests.workshop import command_line, pids
+
+Reader = Callable[[bytes, dict[str, Any]], tuple[list[Point], int]]
+Values = list[tuple[str, float | None, float]]
+
+
+def read(function: Reader, data: bytes, pieces: int = MOST_DATA, **state: Any) -> tuple[list[Point], dict[str, Any]]:
+    """All points of a file that grows by so many bytes a call, and the state, which is written and read in between."""
+    points: list[Point] = []
+    at = 0
+    for end in [*range(pieces, len(data), pieces), len(data), None]:
+        state["ended"] = end is None
+        while True:
+            found, consumed = function(data[at:end][:MOST_DATA], state)
+            points += found
+            state = json.loads(json.dumps(state))
+            at += consumed
+            assert 0 <= consumed <= MOST_DATA
+            if not consumed or state["ended"]:
+                break
+    return points, state
+
+
+def values(points: list[Point]) -> Values:
+    return [(point.name, point.step, point.value) for point in points]
+
+
+def in_pieces(function: Reader, data: bytes, **state: Any) -> list[Point]:
+    """Its points, however the file grows."""
+    points, end = read(function, data, **state)
+    for pieces in {1, 2, 3, 7, 100, 1000, max(1, len(data) // 2)} if len(data) < 20000 else {997, 30000}:
+        other, other_end = read(function, data, pieces, **state)
+        assert repr(other) == repr(points), pieces
+        assert [other_end.get(name) for name in ("total", "params")] == [end.get(n) for n in ("total", "params")]
+    return points
+
+
+def measurer(key: str) -> int | None:
+    """The pid of the process that measures the run."""
+    return next((pid for pid in pids() if {b"measure", key.encode()} <= set(command_line(pid))), None)
