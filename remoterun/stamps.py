@@ -167,7 +167,7 @@ class Stamps:
 
 
 def note_own(home: Path, written: Iterable[str | Path | int]) -> None:
-    """Note files that remoterun just wrote here, by path or descriptor: copies, films, pages, reports."""
+    """Note files that remoterun just wrote here, by path or descriptor: copies, pages, reports."""
     with contextlib.suppress(OSError), (home / "own-files").open("a") as file:
         if file.tell() > 1 << 20:  # it begins anew then, too
             file.truncate(0)

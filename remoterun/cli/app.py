@@ -48,7 +48,6 @@ COMMANDS: dict[str, dict[str, str]] = {
         "tensorboard": "tensorboard",
         "jupyter": "jupyter",
         "report": "report",
-        "film": "report",
     },
     "Machines and secrets": {
         "machines": "machines",
@@ -92,6 +91,7 @@ INSTEAD = {
     **dict.fromkeys(("secret add", "secret create"), "secret set"),
     "schema": "help --schema",
     "skill": "help --agents",
+    "film": "report RUN",
     "machines whoami": "whoami",
     **dict.fromkeys(
         ("move", "machines move"), "`remoterun stop RUN` and then `remoterun rerun RUN -t NAME` move a run."

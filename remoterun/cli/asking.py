@@ -11,13 +11,12 @@ from typing import TYPE_CHECKING
 from remoterun.cli import render
 from remoterun.client import Client
 from remoterun.errors import UsageError
-from remoterun.hosts.base import Prompts
+from remoterun.hosts.base import Prompts, UnknownHostKey
 from remoterun.parsing import UNKNOWN
 
 if TYPE_CHECKING:
     from remoterun.clouds.ledger.hosts import NewBucket
     from remoterun.clouds.ledger.renting import Plan
-    from remoterun.hosts.base import UnknownHostKey
 
 
 def client() -> Client:

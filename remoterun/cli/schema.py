@@ -123,9 +123,6 @@ SCHEMAS: dict[str, dict[str, Any]] = {
         ]
     },
     "upload": {"allOf": [UPLOAD, _object(new=FLAG, bytes_sent=COUNT, bytes_present=COUNT)]},
-    "film": _object(
-        file=TEXT, size=COUNT, steps=COUNT, steps_found=COUNT, groups=_list(_object(name=TEXT, kind=TEXT, files=COUNT))
-    ),
     "publish": _object(folder=TEXT, files=COUNT, size=COUNT, card={"type": "object", "additionalProperties": TEXT}),
     "cp": _object(to=TEXT, files=COUNT, bytes=COUNT, bytes_present=COUNT, kept=_list(TEXT), damaged=_list(TEXT)),
     "machines": _list(_object(name=TEXT, default=FLAG)),

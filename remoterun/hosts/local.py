@@ -11,18 +11,14 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO
 
 from remoterun.agent.shared.files import write_whole
-from remoterun.config import unshared
+from remoterun.config import Config, unshared
 from remoterun.errors import AgentError, LinkLost
-from remoterun.hosts.base import KEPT, TAIL, AgentSilent, Pipe, await_agent
+from remoterun.hosts.base import KEPT, TAIL, AgentSilent, Pipe, Prompts, await_agent
 from remoterun.hosts.bundle import FLAGS, AgentBundle, agent_bundle
-
-if TYPE_CHECKING:
-    from remoterun.config import Config
-    from remoterun.hosts.base import Prompts
-    from remoterun.model import MachineType
+from remoterun.model import MachineType
 
 START_SECONDS = 30.0
 """Until the agent's first bytes."""

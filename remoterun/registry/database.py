@@ -213,8 +213,8 @@ class Database:
         if known > VERSION:
             raise RemoterunError(f"the registry `{self._file}` was made by a newer remoterun", hint=REINSTALL)
         if 0 < known < OLDEST:
-            hint = f"mv {shlex.quote(str(self._file))} {shlex.quote(str(self._file))}.old   lets a new one begin"
-            raise RemoterunError(f"the registry `{self._file}` is of version {known}, which is too old", hint=hint)
+            why = f"the registry `{self._file}` was made by a remoterun from before its first release"
+            raise RemoterunError(why, hint=f"mv {shlex.quote(str(self._file))} old.db   lets a new one begin")
         if not may_write:
             raise sqlite3.OperationalError("it has no tables yet")
         with locked(f"{self._file}.lock"):  # to change the journal's mode, SQLite waits for nobody

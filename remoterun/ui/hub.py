@@ -6,16 +6,14 @@ import contextlib
 import threading
 import time
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from remoterun.client import Client
+from remoterun.client.data.metrics import Curves
 from remoterun.errors import RemoterunError
 from remoterun.model import MachineType, Run
 from remoterun.ui.answers import encoded
 from remoterun.ui.rows import row
-
-if TYPE_CHECKING:
-    from remoterun.client import Client
-    from remoterun.client.data.metrics import Curves
 
 EVERY, WAIT, LATER = 1.0, 3.0, 10.0
 """Seconds between two questions to the machines; in which they answer, also with a training on all of their processors;

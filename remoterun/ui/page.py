@@ -13,7 +13,7 @@ from dataclasses import replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from starlette.convertors import PathConvertor, register_url_convertor
 from starlette.requests import Request
@@ -24,7 +24,9 @@ from starlette.staticfiles import StaticFiles
 from remoterun import machines
 from remoterun.agent.shared.measured import POINT
 from remoterun.agent.shared.records import same_fields, to_json
+from remoterun.client import Client
 from remoterun.client.exports.diary import diary
+from remoterun.clouds.base import RentedHost
 from remoterun.errors import NotFound, RemoterunError, UsageError
 from remoterun.model import Resource, Run, RunRequest
 from remoterun.model_page import libraries
@@ -34,10 +36,6 @@ from remoterun.ui.hub import WAIT, Hub
 from remoterun.ui.models import Models
 from remoterun.ui.server import PageServer
 from remoterun.ui.stream import Streams
-
-if TYPE_CHECKING:
-    from remoterun.client import Client
-    from remoterun.clouds.base import RentedHost
 
 STATIC = Path(__file__).parent / "static"
 POLICY = (

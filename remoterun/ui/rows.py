@@ -10,11 +10,11 @@ from remoterun.agent.shared.facts import DOLLARS, DURATION
 from remoterun.agent.shared.records import to_json
 from remoterun.agent.shared.states import RunState
 from remoterun.client.data.metrics import outlook, parameters
+from remoterun.clouds.base import RentedHost
 from remoterun.model import Run, Upload
 
 if TYPE_CHECKING:
     from remoterun.client.occupancy import MachineStatus
-    from remoterun.clouds.base import RentedHost
 
 LONGEST = 1000
 """Characters of a text that a row has."""

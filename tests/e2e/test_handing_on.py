@@ -1,4 +1,4 @@
-"""What is handed on as plain files, in a real Chromium from disk: `film`, `publish`, `report`."""
+"""What is handed on as plain files, in a real Chromium from disk: `publish`, `report`."""
 
 from __future__ import annotations
 
@@ -67,22 +67,28 @@ def remoterun(user: User, *words: str, status: int = 0) -> Any:
     return done
 
 
-class TestFilm:
+def reported(user: User, *words: str) -> tuple[Path, list[str]]:
+    """(a report in a file, what was said meanwhile)."""
+    done = remoterun(user, "report", *words)
+    file = user.root / "report.html"
+    file.write_text(done.stdout)
+    return file, done.stderr.splitlines()
+
+
+class TestReportWithFiles:
     def test_it_shows_each_step_from_disk(self, user: User, tab: Tab) -> None:
         files = {f"samples/step-{step:06}.txt": f"text of {step}".encode() for step in (100, 200, 300)}
         files |= {f"epoch{step}/fake.png": png(step // 2) for step in (200, 300)}
         files |= {f"step{step}.wav": WAV for step in (100, 300)}
         files |= {"notes.txt": b"no step"}
         finished(user, files, "night song")
-        done = remoterun(user, "film", "1", "--fps", "50")
-        assert done.stdout == ""
-        lines = done.stderr.splitlines()
-        assert re.search(r"film-1\.html: 3 steps, [\d.]+ KB$", lines[0]), done.stderr
+        file, lines = reported(user, "1", "--fps", "50")
+        assert re.search(r"3 steps, [\d.]+ KB$", lines[0]), lines
         assert lines[1:4] == ["  epoch*/fake.png: 2 images", "  samples/step-*.txt: 3 texts", "  step*.wav: 2 sounds"]
         page = tab.page
-        page.goto((user.root / "film-1.html").as_uri())
-        assert page.title() == page.locator("h1").inner_text() == "night song"
-        captions = page.locator("figcaption").all_inner_texts()
+        page.goto(file.as_uri())
+        assert page.title() == page.locator("h1").inner_text() == "Run 1"
+        captions = page.locator("#files figcaption").all_inner_texts()
         assert captions == ["epoch*/fake.png", "samples/step-*.txt", "step*.wav"]
         assert page.locator("output").inner_text() == "step 300"
         assert page.locator("pre").inner_text() == "text of 300"
@@ -90,7 +96,7 @@ class TestFilm:
         until(lambda: page.evaluate("document.querySelector('audio').duration === 0.1"))
         page.keyboard.press("ArrowLeft")
         assert page.locator("pre").inner_text() == "text of 200"
-        page.keyboard.press("Home")
+        page.get_by_label("Step").press("Home")
         assert page.locator("output").inner_text() == "step 100"
         until(lambda: page.evaluate("!document.querySelector('img').src"))
         page.get_by_role("button", name="Play").click()
@@ -103,47 +109,41 @@ class TestFilm:
         name = "<img src=x onerror=alert(1)>&quot;"
         svg = b'<svg xmlns="http://www.w3.org/2000/svg" onload="alert(1)"><script>alert(1)</script></svg>'
         files = {f"{name} step{step}.txt": HOSTILE.encode() + b"\xff<!--" for step in (1, 2)}
-        finished(user, {**files, "step1.svg": svg, "step1.png": b"no picture"}, HOSTILE)
-        remoterun(user, "film", "1", "--out", "a film.html")
-        tab.page.goto((user.root / "a film.html").as_uri())
-        assert tab.page.title() == tab.page.locator("h1").text_content() == HOSTILE
+        finished(user, {**files, "step1.svg": svg, "step1.png": b"no picture"}, f"{HOSTILE}$ITEMS")
+        tab.page.goto(reported(user, "1")[0].as_uri())
+        assert tab.page.title() == "Run 1"
         assert tab.page.locator("pre").text_content() == HOSTILE + "\ufffd<!--"
-        assert tab.page.locator("figcaption").all_text_contents() == [f"{name} step*.txt", "step*.png", "step*.svg"]
+        captions = tab.page.locator("figcaption").all_text_contents()
+        assert captions == [f"{name} step*.txt", "step*.png", "step*.svg"]
         assert tab.page.locator("script").count() == 6, "four items, their list, and ours"
 
     def test_its_policy_lets_nothing_else_in(self, user: User, tab: Tab) -> None:
         finished(user, {"step1.txt": b"x"})
-        remoterun(user, "film", "1")
         page = tab.page
-        page.goto((user.root / "film-1.html").as_uri())
+        page.goto(reported(user, "1")[0].as_uri())
         page.evaluate(
             "document.body.append(Object.assign(document.createElement('script'), { text: 'document.title = 1' }))"
         )
         assert page.title() == "Run 1"
         tab.expect("Content Security Policy")
 
-    def test_for_programs_and_what_exists(self, user: User) -> None:
+    def test_some_files_of_several_runs_and_none(self, user: User, tab: Tab) -> None:
         finished(user, {"a/step1.txt": b"x", "b/step1.txt": b"y", "b/step2.txt": b"z"})
-        said = json.loads(remoterun(user, "film", "last", "--name", "b/", "--json").stdout)
-        assert said.pop("size") == (user.root / "film-1.html").stat().st_size
-        groups = [{"name": "b/step*.txt", "kind": "text", "files": 2}]
-        assert said == {"file": str(user.root / "film-1.html"), "steps": 2, "steps_found": 2, "groups": groups}
-        refused = remoterun(user, "film", "1", status=AlreadyExists.exit_status)
-        assert "`film-1.html` exists already" in refused.stderr and "-y overwrites it" in refused.stderr
-        remoterun(user, "film", "1", "-y")
-        for words, text in (
-            (["--name", "nothing"], "no group of run 1 has `nothing` in its name"),
-            (["--out", "no/such.html"], "`no/such.html` can't be written: No such file or directory"),
-        ):
-            assert text in remoterun(user, "film", "1", "-y", *words, status=2).stderr
-        assert sorted(path.name for path in user.root.iterdir() if "film" in path.name) == ["film-1.html"]
-
-    def test_a_run_without_a_diary(self, user: User) -> None:
+        finished(user, {"b/step3.txt": b"w"})
         finished(user, {"notes.txt": b"x"})
-        said = remoterun(user, "film", "1", status=NotFound.exit_status).stderr
-        assert (
-            "run 1 has no picture, sound or text with a step in its name" in said and "remoterun ls runs/1 -r" in said
-        )
+        file, lines = reported(user, "1", "last", "2", "--name", "b/")
+        assert lines[1:] == ["  run 1: b/step*.txt: 2 texts", "  run 2: b/step*.txt: 1 text"]
+        tab.page.goto(file.as_uri())
+        assert tab.page.locator("pre").all_text_contents() == ["z", "w"]
+        for words in (["3"], ["1", "--no-files"]):
+            text = reported(user, *words)[0].read_text()
+            assert "</script>" not in text and "<footer" not in text and text.endswith("</html>\n")
+        for words, text in (
+            (["1", "--name", "nothing"], "no group of run 1 has `nothing` in its name"),
+            (["3", "--name", "b/"], "run 3 has no picture, sound or text with a step in its name"),
+        ):
+            refused = remoterun(user, "report", *words, status=NotFound.exit_status)
+            assert text in refused.stderr and refused.stdout == ""
 
 
 @pytest.fixture(scope="module")

@@ -131,24 +131,23 @@ class TestTheRightWord:
 
 
 def test_what_remoterun_wrote_itself_is_not_asked_about(plain: Place) -> None:
-    """Copies, also of one file to stdout, films and reports are not sent; but if the command names them, or all is
+    """Copies, also of one file to stdout, and reports are not sent; but if the command names them, or all is
     sent, or once they are changed."""
     subprocess.run(["git", "add", "."], cwd=plain.folder, env=plain.env, check=True)
     plain.run("run", "mkdir models; echo 1 >models/a; echo 2 >models/b; ln -s a models/c; echo 3 >step-1.txt")
     plain.run("cp", "runs/last/models", "my/model")
-    plain.run("film", "last")
     line = "remoterun cp runs/last/models/a - >a.txt; remoterun report last >report.html"
     line += "; echo mine >notes.md; remoterun cp runs/last/models/a - >>notes.md"
     subprocess.run(["sh", "-c", line.replace("remoterun", commands.REMOTERUN)], cwd=plain.folder, env=plain.env)
     done = plain.run("run", "ls -R")
-    assert not re.search("model|film", done.stdout)
+    assert not re.search("model|report", done.stdout)
     assert re.search("1 file is not tracked by git:\n  notes.md .*\nNot sent", done.stderr), "there is more in it"
     (plain.folder / "notes.md").unlink()
     (plain.folder / "new.txt").write_text("mine")
     done = plain.run("run", "-y", "cat new.txt; ls")
     assert "1 file is not tracked by git" in done.stderr and "report" not in done.stdout
     (plain.folder / "new.txt").unlink()
-    assert plain.run("run", "--include-untracked", "ls").stdout.startswith("a.txt\ndata\nfilm-1.html\nmy\n")
+    assert plain.run("run", "--include-untracked", "ls").stdout.startswith("a.txt\ndata\nmy\n")
     asked = plain.run("run", "ls my/model", status=None).stderr
     assert re.search(r"3 files are not tracked by git, \d+ bytes:\n  my/model/a   2 bytes\n", asked)
     assert "`a.txt`, which the command names, is not" in plain.run("run", "cat a.txt", status=2).stderr

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import json
 import os
 import subprocess
 import time
@@ -124,21 +123,6 @@ class TestBlobs:
             collect(home, keep=1)
         assert caught.value.code == "damaged" and ("doom" in caught.value.message or run.key in caught.value.message)
         assert everything(home) == before
-
-    def test_a_run_of_spec_format_1(self, home: Home) -> None:
-        """Its mounts stood in its spec: what it reads is counted while it has not ended, and freed with it."""
-        home.uploads.commit("doom", put(home, FILES))
-        pinned = mount(home, "doom")
-        run = make_run(home, {"s": b"S"}, [pinned])
-        record = json.loads(Path(run.spec_file).read_bytes())
-        record.update(format=1, mounts=[{**record["mounts"][0], "tree": pinned.tree, "file": ""}])
-        Path(run.spec_file).write_text(json.dumps(record))
-        os.unlink(run.mounts_file)
-        home.uploads.remove("doom")
-        assert collect(home).counts == {}
-        assert run.mounts() == (pinned.resolved,) and run.spec().mounts[0].typed == "uploads/doom"
-        end(run)
-        assert collect(home).counts["blobs"] > 0
 
     def test_linked_elsewhere(self, home: Home, tmp_path: Path) -> None:
         """A file that somebody has linked out of the home gives nothing back."""

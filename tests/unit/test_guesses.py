@@ -49,7 +49,7 @@ WORDS = {
     "remoterun machines add": "add",
     "remoterun doctor": "init setup config",
     "remoterun ui": "browse dashboard",
-    "remoterun report": "repo",
+    "remoterun report": "repo film",
     "remoterun exec": "shell",
     "remoterun machines status": "nodes sinfo",
     "remoterun bill": "cost-report cost costs price billing",
@@ -59,7 +59,6 @@ WORDS = {
     "remoterun machines ssh": "ssh",
     "remoterun secret set": "set",
     "remoterun secret test": "test",
-    "remoterun film": "fill",
     "remoterun help --agents": "skill",
     "remoterun help --schema": "schema",
     "": (

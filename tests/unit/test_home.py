@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import stat
 import threading
@@ -50,13 +49,6 @@ class TestOpen:
         (tmp_path / "home.json").write_text("{")
         with pytest.raises(HomeError, match="damaged"):
             Home.open(str(tmp_path))
-
-    def test_of_the_format_before(self, home: Home) -> None:
-        """From then on the programs that know no other one leave it alone."""
-        marker = Path(home.path, "home.json")
-        marker.write_text(json.dumps({"format": 1, "id": home.id}))
-        assert Home.open(home.path).id == home.id
-        assert json.loads(marker.read_text()) == {"format": 2, "id": home.id}
 
     def test_where_none_can_be(self, tmp_path: Path) -> None:
         (tmp_path / "file").touch()

@@ -105,15 +105,6 @@ def test_a_spec_of_a_newer_remoterun() -> None:
         RunSpec.from_record(changed("format", 3))
 
 
-def test_a_spec_of_format_1() -> None:
-    """It had the values of the user's variables among those that remoterun sets."""
-    old = dict(FULL.to_record(), format=1, env={**FULL.env, "TOKEN": "hunter2"}, asked_env=["TOKEN"], secrets={})
-    assert RunSpec.from_record(old) == FULL._replace(asked_env=("TOKEN",), secrets={})
-    for broken in (dict(old, env=7), dict(old, asked_env=7)):
-        with pytest.raises(SpecError):
-            RunSpec.from_record(broken)
-
-
 def test_no_error_names_a_value() -> None:
     with pytest.raises(SpecError) as caught:
         Submission(FULL, {"TOKEN": "hunter2\0"}, b"").encode()

@@ -209,9 +209,7 @@ class RunSpec(HandedOn):
         format = record.get("format") if isinstance(record, dict) else None
         if isinstance(format, int) and format > FORMAT:
             raise SpecError("spec format %d is of a newer remoterun: upgrade this one" % min(format, 10**9))
-        require(format in (1, FORMAT), "it has no format that a spec can have")
-        if format == 1 and isinstance(record.get("env"), dict) and isinstance(record.get("asked_env"), list):
-            record = dict(record, env={k: v for k, v in record["env"].items() if k not in record["asked_env"]})
+        require(format == FORMAT, "it has no format that a spec can have")
         return _read(cls, record).check()
 
     def check(self) -> "RunSpec":

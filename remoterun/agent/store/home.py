@@ -41,8 +41,6 @@ from .run_folder import RunFolder
 from .uploads import UploadFolders
 
 FORMAT = 2
-"""Programs that know format 1 only read runs in another way: some would free what runs of now need, or start none of
-those that wait. A home gets this format when it is first opened; what they have written there is read."""
 
 
 class Home:
@@ -77,15 +75,12 @@ class Home:
             about = home._make(marker)
         except ValueError:
             raise HomeError("bad_home", "%s is damaged" % marker)
-        if about.get("format") not in (1, FORMAT):
+        if about.get("format") != FORMAT:
             raise HomeError(
                 "bad_home",
                 "%s is a home of format %s, and this remoterun knows %d: upgrade it, or give the machine another `home`"
                 % (home.path, about.get("format"), FORMAT),
             )
-        if about["format"] != FORMAT:
-            with contextlib.suppress(OSError):  # a disk that takes nothing can still be read
-                write_whole(marker, json.dumps(dict(about, format=FORMAT)).encode())
         if not all(map(os.path.isdir, home._folders())):  # a person has made room by hand
             home._make(marker)
         home.id = about["id"]

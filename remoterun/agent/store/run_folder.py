@@ -221,10 +221,7 @@ class RunFolder:
     def mounts(self) -> Tuple[ResolvedMount, ...]:
         """What is mounted, in the order of the spec. Raises `ValueError`, `FileNotFoundError`."""
         kind: Any = Tuple[ResolvedMount, ...]
-        try:
-            mounts: Tuple[ResolvedMount, ...] = decode(kind, read_bytes(self.mounts_file))
-        except FileNotFoundError:
-            mounts = from_json(kind, read_json(self.spec_file)["mounts"])  # of spec format 1
+        mounts: Tuple[ResolvedMount, ...] = decode(kind, read_bytes(self.mounts_file))
         return mounts
 
     def _saved(self, path: str, kind: Any, absent: Any) -> Any:

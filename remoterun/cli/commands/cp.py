@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -14,12 +14,10 @@ from remoterun.cli.asking import client as connect
 from remoterun.cli.asking import with_bucket
 from remoterun.cli.commands.upload import check_path
 from remoterun.cli.render import file_views, live_views
+from remoterun.client import Client
 from remoterun.errors import SomeDamaged, UsageError
 from remoterun.model import LAST, Resource
 from remoterun.stamps import note_own
-
-if TYPE_CHECKING:
-    from remoterun.client import Client
 
 
 @app.command(

@@ -18,7 +18,7 @@ from remoterun.cli.app import Command, Json, app, example
 from remoterun.cli.asking import client as connect
 from remoterun.cli.render import machine_views
 from remoterun.cli.render.terminal import duration
-from remoterun.client import json_shapes
+from remoterun.client import Client, json_shapes
 from remoterun.errors import (
     AgentError,
     AuthenticationError,
@@ -33,7 +33,6 @@ from remoterun.model import MachineType
 from remoterun.session import understood
 
 if TYPE_CHECKING:
-    from remoterun.client import Client
     from remoterun.client.upkeep.upkeep import Checked, Collected, HomeUsage
 
 

@@ -12,13 +12,13 @@ from remoterun.cli.app import Command, Json, RunNumber, app, example, run_number
 from remoterun.cli.asking import client as connect
 from remoterun.cli.follow import HERE, JUPYTER, Told, forward_until_end
 from remoterun.cli.render import run_views
+from remoterun.client import Client
 from remoterun.errors import UsageError
+from remoterun.model import Run
 from remoterun.parsing import parse_port
 
 if TYPE_CHECKING:
-    from remoterun.client import Client
     from remoterun.client.live.ports import PortNews
-    from remoterun.model import Run
 
 
 @app.command(cls=Command, epilog=example("remoterun forward last 6006"))

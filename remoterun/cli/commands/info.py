@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -12,14 +12,10 @@ from remoterun.cli import complete, render
 from remoterun.cli.app import Command, Json, Wait, app, example, run_number, run_range
 from remoterun.cli.asking import client as connect
 from remoterun.cli.render import run_views
-from remoterun.client import json_shapes
+from remoterun.client import Client, json_shapes
 from remoterun.errors import NotFound, UsageError
 from remoterun.model import LAST
 from remoterun.parsing import parse_duration
-
-if TYPE_CHECKING:
-    from remoterun.client import Client
-
 
 LABELS = "remoterun labels"
 

@@ -7,7 +7,7 @@ import re
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -15,13 +15,11 @@ from remoterun.cli import render
 from remoterun.cli.app import Command, Quiet, RunNumber, Wait, app, example, run_number
 from remoterun.cli.asking import client as connect
 from remoterun.cli.render import run_views
+from remoterun.client import Client
 from remoterun.client.runs.following import Item, LogBytes, Note, Wanted
 from remoterun.errors import HostUnreachable, UsageError
 from remoterun.model import LAST, Run
 from remoterun.parsing import parse_duration
-
-if TYPE_CHECKING:
-    from remoterun.client import Client
 
 
 @app.command(cls=Command, epilog=example("remoterun logs 16 -n 20"))

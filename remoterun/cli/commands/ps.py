@@ -6,7 +6,7 @@ import itertools
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -16,12 +16,9 @@ from remoterun.cli.app import Command, Json, Wait, app, example
 from remoterun.cli.asking import client as connect
 from remoterun.cli.render import run_views
 from remoterun.errors import UsageError
-from remoterun.model import EVERY_RUN, RunFilter
+from remoterun.model import EVERY_RUN, Run, RunFilter
 from remoterun.parsing import did_you_mean, known_words, parse_duration
 from remoterun.sizes import counted
-
-if TYPE_CHECKING:
-    from remoterun.model import Run
 
 
 @app.command(cls=Command, epilog=example("remoterun ps -t box --state failed --since 2d\nremoterun ps --watch"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -13,14 +13,11 @@ from remoterun.cli import complete, render
 from remoterun.cli.app import Command, app, example, for_each, run_range
 from remoterun.cli.asking import client as connect
 from remoterun.cli.render import file_views, run_views
+from remoterun.client import Client
 from remoterun.errors import HomeMissing, HostUnreachable, RemoterunError, UsageError
 from remoterun.model import LAST, Resource, Run, Upload
 from remoterun.parsing import parse_duration
 from remoterun.sizes import size as readable
-
-if TYPE_CHECKING:
-    from remoterun.client import Client
-
 
 WAIT = 2.0
 """Seconds that a machine has to say whether a run has ended."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -11,10 +11,8 @@ from remoterun.cli import render
 from remoterun.cli.app import Command, Quiet, RunNumbers, app, example, for_each, run_number
 from remoterun.cli.asking import client as connect
 from remoterun.cli.render import run_views
+from remoterun.client import Client
 from remoterun.parsing import parse_duration
-
-if TYPE_CHECKING:
-    from remoterun.client import Client
 
 
 @app.command(cls=Command, epilog=example("remoterun stop 16"))

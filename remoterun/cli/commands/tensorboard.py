@@ -9,7 +9,7 @@ import tempfile
 import threading
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -20,15 +20,11 @@ from remoterun.cli.app import Command, app, example
 from remoterun.cli.asking import client as connect
 from remoterun.cli.commands.run import launch
 from remoterun.cli.follow import Showing, forward_until_end, some_port
-from remoterun.client.runs.following import Wanted
+from remoterun.client import Client
+from remoterun.client.runs.following import StateChange, Wanted
 from remoterun.errors import HostError, RemoterunError, UsageError
 from remoterun.machines import LOCAL
-from remoterun.model import Resource, RunRequest
-
-if TYPE_CHECKING:
-    from remoterun.client import Client
-    from remoterun.client.runs.following import StateChange
-    from remoterun.model import Run
+from remoterun.model import Resource, Run, RunRequest
 
 PACKAGE = "tensorboard"
 PORT = 6006

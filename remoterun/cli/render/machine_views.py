@@ -34,18 +34,17 @@ from remoterun.cli.render.terminal import (
     when,
 )
 from remoterun.client import json_shapes
-from remoterun.clouds.base import GUARD_LATE, NOT_MADE
+from remoterun.clouds.base import GUARD_LATE, NOT_MADE, Identity, Leftover, Offer, RentedHost
+from remoterun.config import Config
 from remoterun.machines import HOW_TO_SET_UP_AWS, stand_ins
 from remoterun.model import Line, listed
 from remoterun.sizes import iso
 
 if TYPE_CHECKING:
     from remoterun.client.occupancy import MachineStatus
-    from remoterun.clouds.base import Identity, Leftover, Offer, RentedHost
     from remoterun.clouds.ledger.billing import Bill
     from remoterun.clouds.ledger.hosts import HostNow, NewBucket
     from remoterun.clouds.ledger.renting import Plan
-    from remoterun.config import Config
 
 
 def machines(

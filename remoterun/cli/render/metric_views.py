@@ -7,17 +7,14 @@ import io
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from remoterun.agent.shared.measured import Series, number, rank
 from remoterun.cli.render import Column, line, out, table
 from remoterun.cli.render.run_views import sparkline
 from remoterun.cli.render.terminal import dollars, duration, name, paint, terminal_width
-from remoterun.client.data.metrics import outlook
-
-if TYPE_CHECKING:
-    from remoterun.client.data.metrics import Curves, Points
-    from remoterun.model import Run
+from remoterun.client.data.metrics import Curves, Points, outlook
+from remoterun.model import Run
 
 Wanted = Callable[[str], bool]
 """Whether a series of this name is shown."""

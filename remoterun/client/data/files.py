@@ -33,8 +33,8 @@ from remoterun.stores import Store, fetch, manifest_of, store_of
 from remoterun.transfer import Fetched, Progress
 
 if TYPE_CHECKING:
-    from remoterun.client.exports.film import Film
     from remoterun.client.exports.publishing import Publication
+    from remoterun.client.exports.report import Shown
     from remoterun.model_page import PageModel
     from remoterun.transfer import Conflict
 
@@ -196,20 +196,32 @@ class Files:
         libraries = pages.libraries(self._connections.config.home, note)
         return publishing.publish(model, card, libraries, folder)
 
-    def film(
-        self, number: int | str, target: Path, name: str = "", fps: float = 4, progress: Progress | None = None
-    ) -> Film:
-        """Write the diary of a run, or its groups with `name` in their names, into one HTML file, with a slider that
-        plays `fps` steps a second. Raises `NotFound`, `UsageError`, `HostError`, `TransferError`."""
-        from remoterun.client.exports.film import make_film
+    def report(
+        self,
+        numbers: Sequence[int | str],
+        write: Callable[[bytes], object],
+        name: str = "",
+        fps: float = 4,
+        progress: Progress | None = None,
+        *,
+        with_files: bool = True,
+    ) -> Shown:
+        """Give `write` an HTML file of these runs: what they were, their parameters, best values and curves, and their
+        diaries, or the groups of these with `name` in their names, with a slider that plays `fps` steps a second.
 
-        run = self._connections.registry.run(number)
+        Opens the machines that have the runs; where one can't be reached, what is known here. Raises `NotFound`,
+        `UsageError`, `HostError`, `TransferError`, all before the first byte."""
+        from remoterun.client.exports.report import report
+        from remoterun.client.runs.runs import Runs
 
-        def fetch_some(folder: Path, choose: transfer.Choice) -> None:
-            resource = Resource("runs", str(run.number))
-            self._fetch(resource, folder, transfer.refuse, progress or Progress(), True, choose)
+        def list_files(number: int) -> Manifest:
+            return self.list(Resource("runs", str(number)))[0] if with_files else Manifest([])
 
-        return make_film(run, fetch_some, target, name, fps)
+        def fetch_some(number: int, folder: Path, choose: transfer.Choice) -> None:
+            self._fetch(Resource("runs", str(number)), folder, transfer.refuse, progress or Progress(), True, choose)
+
+        runs = Runs(self._connections)
+        return report(runs, numbers, write, list_files, fetch_some, name, fps)
 
     def _fetch_model(self, resource: Resource, progress: Progress) -> PageModel:
         from remoterun import model_page as pages

@@ -1,4 +1,5 @@
-"""The diary of a run: its pictures, sounds, texts and videos whose names or folders hold the step of each."""
+"""The diary of a run: its pictures, sounds, texts and videos whose names or folders hold the step of each; and how much
+of the diaries of several runs one page holds."""
 
 from __future__ import annotations
 
@@ -6,10 +7,17 @@ import itertools
 import posixpath
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from remoterun.agent.shared.tree import Manifest, show
+from remoterun.errors import NotFound, UsageError
+from remoterun.model import listed
+from remoterun.sizes import size
 
 MOST_GROUPS, MOST_FILES = 200, 20_000
+MOST_STEPS, MOST_BYTES, MOST_TEXT = 600, 150 << 20, 64 << 10
+"""Steps of a page; bytes of its files, which become 200 MiB in base64; bytes of a text."""
 KINDS = {
     **dict.fromkeys((".png", ".jpg", ".jpeg", ".gif", ".webp", ".bmp", ".svg"), "image"),
     **dict.fromkeys((".wav", ".mp3", ".ogg", ".flac", ".m4a"), "sound"),
@@ -74,3 +82,54 @@ def _groups(texts: Sequence[str], members: Sequence[Sequence[str]]) -> Iterator[
 
 def _path(texts: Sequence[str], between: Sequence[str]) -> str:
     return "".join(text for pair in zip(texts, [*between, ""], strict=True) for text in pair)
+
+
+def diaries(found: Mapping[int, Manifest], name: str) -> list[Diary]:
+    """The groups among the files of runs, by number, with `name` in their names, all of them for "". Each path is below
+    a folder with the number of its run. Raises `NotFound` where a name has none."""
+    every = {number: diary(entry.path for entry in manifest.files) for number, manifest in found.items()}
+    chosen = [
+        Diary(
+            f"run {number}: {group.name}" if len(found) > 1 else group.name,
+            group.kind,
+            tuple((step, f"{number}/{path}") for step, path in group.steps),
+        )
+        for number, groups in every.items()
+        for group in [each for each in groups if each.name == name] or [each for each in groups if name in each.name]
+    ]
+    if name and not chosen:
+        known = [f"`{show(group.name)}`" for groups in every.values() for group in groups]
+        of = listed(str(number) for number in found)
+        why = f"no group of run {of} has `{show(name)}` in its name"
+        if not known:
+            why = f"run {of} has no picture, sound or text with a step in its name, such as step-0100.png"
+        hint = f"its groups: {', '.join(known[:8])}" if known else f"remoterun ls runs/{next(iter(found), 'last')} -r"
+        raise NotFound(why, hint=hint)
+    return chosen
+
+
+def fitting(groups: Sequence[Diary], sizes: Mapping[str, int]) -> list[Diary]:
+    """The groups with as many steps, evenly over all of them, as a page has room for. Raises `UsageError` where one has
+    no room."""
+    steps = steps_of(groups)
+    count = min(len(steps), MOST_STEPS)
+    while count:
+        picked = {steps[round(place * (len(steps) - 1) / max(count - 1, 1))] for place in range(count)}
+        chosen = [replace(each, steps=tuple(pair for pair in each.steps if pair[0] in picked)) for each in groups]
+        total = sum(bytes_taken(each, sizes[path]) for each in chosen for _, path in each.steps)
+        if total <= MOST_BYTES:
+            return [each for each in chosen if each.steps]
+        count = min(count - 1, int(count * MOST_BYTES / total))
+    if steps:
+        hint = "--name GROUP   takes some files\n--no-files   takes none"
+        raise UsageError(f"a report holds {size(MOST_BYTES)} of files, and one step has more", hint=hint)
+    return []
+
+
+def bytes_taken(group: Diary, found: int) -> int:
+    """How many bytes of a file are taken."""
+    return min(found, MOST_TEXT) if group.kind == "text" else found
+
+
+def steps_of(groups: Sequence[Diary]) -> list[float]:
+    return sorted({step for group in groups for step, _ in group.steps})

@@ -1,27 +1,41 @@
-"""A report of runs: one HTML file without a script, with what they were, their parameters, values and curves."""
+"""A report of runs: one HTML file with what they were, their parameters, values and curves; and with their pictures,
+sounds, texts and videos, on one slider over the steps. It has a script only for that."""
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import html
+import json
 import math
+import posixpath
+import tempfile
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from remoterun.agent.shared.measured import Series, rank
+from remoterun.agent.shared.paths import SafeFolder, show
+from remoterun.agent.shared.tree import Manifest
 from remoterun.client.data.metrics import parameters
+from remoterun.client.exports.diary import MOST_BYTES, Diary, bytes_taken, diaries, fitting, steps_of
 from remoterun.errors import HostError, NotFound, UsageError
 from remoterun.model import Run, listed
 from remoterun.sizes import clock, dollars, duration
 
 if TYPE_CHECKING:
     from remoterun.client.runs.runs import Runs
+    from remoterun.transfer import Choice
 
 MOST_RUNS, MOST_CHARTS, MOST_POINTS = 20, 24, 600
 """Of a report; of a curve that is drawn."""
 _COLOURS = 8
+_KINDS = {"image": "image", "sound": "audio", "video": "video", "text": "text"}
+_TYPES = {".jpg": "jpeg", ".svg": "svg+xml", ".mp3": "mpeg", ".m4a": "mp4"}
+"""The first part of a file's media type by its kind; the second one, where that is not its extension."""
 _WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 560, 240, 64, 552, 10, 212
 """Of a chart, in pixels; the edges of what is drawn in it."""
 Curve = list[tuple[float, float]]
@@ -35,20 +49,104 @@ class _Column:
     number: int
     facts: dict[str, str]
     params: Mapping[str, str]
+    is_answered: bool
+    """Whether a machine has it, and answered."""
     values: dict[str, str] = field(default_factory=dict)
     curves: dict[str, Curve] = field(default_factory=dict)
 
 
-def report(runs: Runs, numbers: Sequence[int | str]) -> bytes:
-    """See `Runs.report`."""
+@dataclass(frozen=True)
+class Shown:
+    """What a report has of the diaries of its runs: `groups` have the steps that are in it, of the `steps_found`."""
+
+    groups: Sequence[Diary]
+    steps_found: int
+    size: int = 0
+    """Bytes of the whole report."""
+
+    @property
+    def steps(self) -> int:
+        return len(steps_of(self.groups))
+
+
+def report(
+    runs: Runs,
+    numbers: Sequence[int | str],
+    write: Callable[[bytes], object],
+    list_files: Callable[[int], Manifest],
+    fetch: Callable[[int, Path, Choice], object],
+    name: str,
+    fps: float,
+) -> Shown:
+    """See `Files.report`. `list_files`: those of a run; `fetch` copies into a folder those that are chosen."""
     if len(numbers) > MOST_RUNS:
         raise UsageError(f"a report has up to {MOST_RUNS} runs, and not {len(numbers)}", hint="remoterun report 3 4")
     now = time.time()
     columns = [_column(runs, number, now) for number in numbers]
     title = f"Run{'s' if len(columns) > 1 else ''} {listed(str(each.number) for each in columns)}"
-    page = Path(__file__).with_name("report.html").read_text("utf-8").replace("$TITLE", title)
-    body = "\n".join([f"<h1>{title}</h1>\n<p>{clock(now)}</p>", *_body(columns)])
-    return page.replace("$BODY", body).encode(errors="replace")
+    found: dict[int, Manifest] = {}
+    for each in columns:
+        with suppress(NotFound):  # it made none
+            if each.is_answered:
+                found[each.number] = list_files(each.number)
+    groups = diaries(found, name)
+    sizes = {f"{number}/{entry.path}": entry.size for number, files in found.items() for entry in files.files}
+    shown = Shown(fitting(groups, sizes), len(steps_of(groups)))
+    wanted = {path for group in shown.groups for _, path in group.steps}
+    with tempfile.TemporaryDirectory(prefix="remoterun-") as folder:
+        for number in {int(path.partition("/")[0]) for path in wanted}:
+
+            def choose(manifest: Manifest, _: object, number: int = number) -> Manifest:
+                return Manifest(entry for entry in manifest.files if f"{number}/{entry.path}" in wanted)
+
+            fetch(number, Path(folder, str(number)), choose)
+        with SafeFolder(folder, make=False) as root:
+            body = "\n".join([f"<h1>{title}</h1>\n<p>{clock(now)}</p>", *_body(columns)])
+            for part in _page(title, body, root, fps, shown.groups):
+                write(part)
+                shown = replace(shown, size=shown.size + len(part))
+    return shown
+
+
+def _page(title: str, body: str, root: SafeFolder, fps: float, groups: Sequence[Diary]) -> Iterator[bytes]:
+    page = Path(__file__).with_name("report.html").read_text("utf-8")
+    script = page.partition("<script>")[2].partition("</script>")[0].encode()
+    page = page.replace("$HASH", base64.b64encode(hashlib.sha256(script).digest()).decode()).replace("$TITLE", title)
+    before, _, rest = page.partition("$BODY")
+    between, _, after = rest.partition("$ITEMS")
+    yield (before + body).encode(errors="replace")
+    if groups:
+        yield between.encode()
+        yield from _items(root, fps, groups)
+        yield after.encode()
+    else:
+        yield after.partition("</script>")[2].encode()
+
+
+def _items(root: SafeFolder, fps: float, groups: Sequence[Diary]) -> Iterator[bytes]:
+    """The files as elements that are not executed. What comes from the run is JSON without `<`, or base64."""
+    steps = steps_of(groups)
+    index: list[dict[str, Any]] = []
+    left = MOST_BYTES  # a file of a run that goes on may have grown
+    for group in groups:
+        items: list[dict[str, Any]] = []
+        for step, path in group.steps:
+            data = b""
+            with suppress(FileNotFoundError), open(root.open(path), "rb") as file:  # as what lies in .git is not copied
+                data = file.read(bytes_taken(group, left))
+            left -= len(data)
+            text = _json(data.decode(errors="replace")) if group.kind == "text" else base64.b64encode(data).decode()
+            extension = posixpath.splitext(path)[1].lower()
+            type_ = f"{_KINDS[group.kind]}/{_TYPES.get(extension, extension[1:])}"
+            items.append({"place": steps.index(step), "id": f"{len(index)}-{len(items)}", "type": type_})
+            yield f'<script type="text/plain" id="{items[-1]["id"]}">{text}</script>\n'.encode()
+        index.append({"name": show(group.name), "kind": group.kind, "items": items})
+    about = _json({"fps": fps, "steps": steps, "groups": index})
+    yield f'<script type="text/plain" id="index">{about}</script>'.encode()
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value).replace("<", "\\u003c")
 
 
 def _column(runs: Runs, number: int | str, now: float) -> _Column:
@@ -62,7 +160,8 @@ def _column(runs: Runs, number: int | str, now: float) -> _Column:
     except (HostError, NotFound):  # what was best is known here all the same
         missing = "its machine does not give them"  # its own words may hold its address
     facts = {**_facts(run, spec, now), "Curves": missing}
-    column = _Column(run.number, facts, parameters(run.command, spec.get("params"), run.progress))
+    is_answered = run.placed is not None and not missing
+    column = _Column(run.number, facts, parameters(run.command, spec.get("params"), run.progress), is_answered)
     for series in run.progress.series if run.progress is not None else ():
         column.values[series.name] = _value(series)
         points = ((step, value) for step, _, value in curves.series(series.name))

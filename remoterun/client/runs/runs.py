@@ -399,13 +399,6 @@ class Runs:
 
         return compare(self._connections, before, after, binary)
 
-    def report(self, numbers: Sequence[int | str]) -> bytes:
-        """An HTML file of these runs, without a script: what they were, their parameters, best values and curves.
-        Opens the machines that have them; where one can't be reached, what is known here. Raises `NotFound`."""
-        from remoterun.client.exports.report import report
-
-        return report(self, numbers)
-
     def adopt(self) -> Sequence[Run]:
         """Give a number here to each run of the archive that another client handed over: its log and outputs can then
         be had from here, too. The runs that are new here. Raises `NotFound` without a bucket, `HostError`."""

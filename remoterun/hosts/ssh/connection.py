@@ -30,6 +30,7 @@ _POLL = 0.5  # seconds between looks at deadlines while nothing comes
 _END_SECONDS = 5.0  # for paramiko's thread, whose socket is closed
 _GONE = (OSError, EOFError, paramiko.SSHException)  # what a channel raises whose link has ended
 _HEAD = 4096  # bytes; what is shorter is sent in one packet with what follows
+_MOST_LINES = 200
 _OFFERS = {
     "kex algorithm": "kex algos: ",
     "host key": "server key: ",
@@ -38,10 +39,8 @@ _OFFERS = {
 }
 """What paramiko calls a kind of algorithm in an error → how the line of its log begins that says what sshd offers."""
 
-_log = logging.getLogger("paramiko")
-_log.addHandler(logging.NullHandler())  # paramiko prints every lost connection; here it becomes an exception
-_log.propagate = False
-logging.getLogger("paramiko.transport").setLevel(logging.DEBUG)
+_LOGGER = "remoterun.ssh"
+logging.getLogger(_LOGGER).addHandler(logging.NullHandler())  # what is lost becomes an exception, and is not printed
 
 
 class SessionRefused(Exception):
@@ -261,23 +260,25 @@ def connect(settings: SSHSettings, deadlines: Deadlines, prompts: Prompts) -> SS
     try:
         known = lines_about(settings)
         client.set_missing_host_key_policy(KnownHostsPolicy(settings, known, way.address, prompts.confirm_host_key))
-        with _Log() as log:
-            try:
-                client.connect(
-                    settings.hostname,
-                    settings.port,
-                    settings.user,
-                    sock=way.sock,
-                    timeout=deadlines.handshake,
-                    banner_timeout=deadlines.banner,
-                    auth_timeout=deadlines.auth,
-                    transport_factory=lambda sock, **more: _transport(sock, kinds(known), log, deadlines, **more),
-                    auth_strategy=Login(settings, f"{way.address} port {settings.port}", log.disconnect_reason),
-                )
-            except RemoterunError:
-                raise
-            except Exception as error:  # noqa: BLE001 - of what a host sends, paramiko raises whatever it meets
-                raise _no_handshake(error, log, settings, way, time.monotonic() - began) from error
+        try:
+            client.connect(
+                settings.hostname,
+                settings.port,
+                settings.user,
+                sock=way.sock,
+                timeout=deadlines.handshake,
+                banner_timeout=deadlines.banner,
+                auth_timeout=deadlines.auth,
+                transport_factory=lambda sock, **more: _Transport(sock, kinds(known), deadlines, **more),
+                auth_strategy=Login(
+                    settings, f"{way.address} port {settings.port}", lambda: client.get_transport().disconnect_reason()
+                ),
+            )
+        except RemoterunError:
+            raise
+        except Exception as error:  # noqa: BLE001 - of what a host sends, paramiko raises whatever it meets
+            transport = client.get_transport()
+            raise _no_handshake(error, transport, settings, way, time.monotonic() - began) from error
     except BaseException:
         transport = client.get_transport()
         _end(client, way)
@@ -288,40 +289,25 @@ def connect(settings: SSHSettings, deadlines: Deadlines, prompts: Prompts) -> SS
     return SSHConnection(client, settings, way, deadlines)
 
 
-def _transport(
-    sock: object, known_kinds: Sequence[str], log: _Log, deadlines: Deadlines, **more: object
-) -> paramiko.Transport:
-    """A transport before its handshake: our ciphers only, and first the kinds of host key that are known."""
-    transport = paramiko.Transport(sock, default_window_size=_WINDOW, **more)
-    transport.handshake_timeout = deadlines.handshake
-    options = transport.get_security_options()
-    options.ciphers = tuple(cipher for cipher in _CIPHERS if cipher in options.ciphers)
-    offered = options.key_types
-    first = [name for name in offered if ("ssh-rsa" if name.startswith("rsa-") else name) in known_kinds]
-    options.key_types = (*first, *(name for name in offered if name not in first))
-    log.transport = transport
-    return transport
+class _Transport(paramiko.Transport):  # type: ignore[misc]
+    """A connection with our ciphers only, which asks first for the kinds of host key that are known. It keeps what
+    paramiko logs and raises nowhere: sshd's reason for hanging up, what it greets with, the algorithms that it offers.
+    """
 
-
-class _Log(logging.Handler):
-    """What paramiko writes in its log of one connection and nowhere else: sshd's reason for hanging up, what it greets
-    with, and the algorithms that it offers."""
-
-    def __init__(self) -> None:
-        super().__init__(logging.DEBUG)
-        self.transport: paramiko.Transport | None = None
+    def __init__(self, sock: object, known_kinds: Sequence[str], deadlines: Deadlines, **more: object) -> None:
         self._lines: list[str] = []
+        super().__init__(sock, default_window_size=_WINDOW, **more)
+        self.set_log_channel(_LOGGER)  # of its channels
+        self.handshake_timeout = deadlines.handshake
+        options = self.get_security_options()
+        options.ciphers = tuple(cipher for cipher in _CIPHERS if cipher in options.ciphers)
+        offered = options.key_types
+        first = [name for name in offered if ("ssh-rsa" if name.startswith("rsa-") else name) in known_kinds]
+        options.key_types = (*first, *(name for name in offered if name not in first))
 
-    def __enter__(self) -> _Log:
-        logging.getLogger("paramiko.transport").addHandler(self)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        logging.getLogger("paramiko.transport").removeHandler(self)
-
-    def emit(self, record: logging.LogRecord) -> None:
-        if self.transport is not None and record.thread == self.transport.ident:
-            self._lines.append(record.getMessage())
+    def _log(self, level: int, text: str | list[str], *args: object) -> None:
+        if len(self._lines) < _MOST_LINES:
+            self._lines += text if isinstance(text, list) else [text % args if args else text]
 
     def disconnect_reason(self) -> str:
         """Why sshd hung up, as it says itself; "" where it did not say."""
@@ -332,7 +318,7 @@ class _Log(logging.Handler):
         return next((line[len(start) :] for line in self._lines if line.startswith(start)), "")
 
 
-def _no_handshake(error: Exception, log: _Log, settings: SSHSettings, way: Way, took: float) -> HostError:
+def _no_handshake(error: Exception, transport: _Transport, settings: SSHSettings, way: Way, took: float) -> HostError:
     """Why the two sides have no keys."""
     name, place = f"`{settings.target}`", f"{way.address} port {settings.port}, after {took:.1f} s"
     proxied = way.proxy.last_words() if way.proxy is not None else ""
@@ -342,11 +328,11 @@ def _no_handshake(error: Exception, log: _Log, settings: SSHSettings, way: Way, 
             evidence=proxied,
             hint=f"remoterun login {settings.target.typed}   asks once, in a terminal",
         )
-    version, greeted = log.said("Remote version/idstring: "), log.said("Banner: ")
-    offers = next((log.said(line) for kind, line in _OFFERS.items() if f"no acceptable {kind}" in str(error)), "")
+    greeted = transport.said("Banner: ")
+    offers = next((transport.said(line) for kind, line in _OFFERS.items() if f"no acceptable {kind}" in str(error)), "")
     said = (proxied, greeted[:200], str(error), offers and f"the host offers: {offers}")
     evidence = "\n".join(filter(None, said)) or None
-    if version or greeted:
+    if transport.remote_version or greeted:
         return HostUnreachable(
             f"{name} did not finish the SSH handshake ({place})",
             evidence=evidence,

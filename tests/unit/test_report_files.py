@@ -1,4 +1,4 @@
-"""How much of a diary has room in a film."""
+"""How much of the diaries of runs has room in a report."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ import itertools
 
 import pytest
 
-from remoterun.client.exports.diary import Diary, diary
-from remoterun.client.exports.film import MOST_BYTES, MOST_STEPS, MOST_TEXT, fitting
+from remoterun.client.exports.diary import MOST_BYTES, MOST_STEPS, MOST_TEXT, Diary, diary, fitting
 from remoterun.errors import UsageError
 
 
@@ -22,7 +21,7 @@ def test_too_many_steps_are_thinned_evenly() -> None:
     assert {after - before for before, after in itertools.pairwise(found)} <= {10, 11}
 
 
-def test_a_film_has_a_bound_of_bytes() -> None:
+def test_a_report_has_a_bound_of_bytes() -> None:
     paths = [f"{kind}/step{step}.png" for kind in "ab" for step in range(1, 101)]
     found = fitting(diary(paths), dict.fromkeys(paths, MOST_BYTES // 100))
     assert 45 <= len(found[0].steps) == len(found[1].steps) <= 50, "those of both at the same steps"
