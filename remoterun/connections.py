@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from remoterun import config as configuration
 from remoterun import machines
+from remoterun.agent.shared import api
 from remoterun.errors import HomeMissing, HostError, NoAnswerInTime, NoLogin, NotFound, UsageError
 from remoterun.hosts import host_of
 from remoterun.hosts.base import Prompts
@@ -222,6 +223,13 @@ class Connections:
         session = self.session(run.host)
         check_home(run, session.home_id)
         return session
+
+    def session_where(self, run: Run) -> Session:
+        """The session with an agent of the machine where a run is, which a scheduler may have chosen. Raises as
+        `session_of`."""
+        session = self.session_of(run)
+        words = session.ask(api.reach, api.RunKey(run.key)).words if run.host.queue else []
+        return self.session(replace(run.host, prefix=tuple(words))) if words else session
 
     def ask_all(
         self,

@@ -24,7 +24,7 @@ from remoterun.agent.store.home import Home
 from remoterun.agent.store.run_folder import RunFolder
 from remoterun.agent.upkeep.check import Check
 from remoterun.agent.upkeep.gc import Collection
-from tests.workshop import NO_PACKAGES, Files, read_files, spec_of, tree_of, write_files
+from tests.workshop import NO_PACKAGES, Files, create_run, read_files, spec_of, tree_of, write_files
 
 
 def put(home: Home, files: Files) -> Manifest:
@@ -120,7 +120,7 @@ def make_run(home: Home, files: Files, mounts: Sequence[Mounted] = (), **changed
     environment = EnvironmentSpec("none", "cpu", context.digest)
     spec = spec_of(environment=environment, source=source.digest, mounts=tuple(mount.spec for mount in mounts))
     spec = spec._replace(**changed)
-    return home.create_run(spec, source, {}, tuple(mount.resolved for mount in mounts))
+    return create_run(home, spec, source, [mount.resolved for mount in mounts])
 
 
 def end(run: RunFolder, state: RunState = RunState.COMPLETE) -> None:

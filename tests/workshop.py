@@ -14,7 +14,7 @@ import subprocess
 import textwrap
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ from remoterun.agent.shared.frames import DATA, encode
 from remoterun.agent.shared.protocol import Handler, Link
 from remoterun.agent.shared.records import encode as as_json
 from remoterun.agent.shared.records import to_json
-from remoterun.agent.shared.spec import PYTHON, EnvironmentSpec, ResourceRef, RunSpec
+from remoterun.agent.shared.spec import PYTHON, EnvironmentSpec, ResolvedMount, ResourceRef, RunSpec
 from remoterun.agent.shared.states import FINAL, RunState
 from remoterun.agent.shared.submission import Submission
 from remoterun.agent.shared.tree import Entry, Manifest
@@ -120,6 +120,14 @@ def spec_of(command: str = "true", **changed: Any) -> RunSpec:
     """A spec with a key of its own; nothing of its environment exists."""
     spec = RunSpec(new_key(), 1, time.time(), "local", command, EnvironmentSpec("none", "cpu", "ab" * 32))
     return spec._replace(**changed)
+
+
+def create_run(
+    home: Home, spec: RunSpec, source: Manifest | None = None, mounts: Sequence[ResolvedMount] = (), **more: Any
+) -> RunFolder:
+    """A run put into a home by hand. `more`: fields of its `Submission`."""
+    asked = Submission(spec, **{"values": {}, "source": (source or Manifest([])).encode(), **more})
+    return home.create_run(asked, tuple(mounts))
 
 
 def fetch(session: Session, resource: ResourceRef, target: Path, *how: Any, **more: Any) -> Fetched:

@@ -60,7 +60,7 @@ def _each(connections: Connections, machine: MachineType) -> list[MachineType]:
 
 
 def _whole(connections: Connections, machine: MachineType) -> api.Occupancy:
-    demand = api.Demand(machine.gpus, machine.slots, PATIENCE, whole=True)
+    demand = api.Demand(machine.gpus, machine.slots, PATIENCE, whole=True, queue=machine.queue)
     return connections.session(machine).ask(api.occupancy, demand)
 
 
@@ -75,7 +75,8 @@ def lines(connections: Connections, session: Session, keys: Iterable[str]) -> di
     wanted = set(keys)
     if not wanted:
         return {}
-    there = session.ask(api.occupancy, api.Demand(slots=session.machine.slots, patience=PATIENCE))
+    demand = api.Demand(slots=session.machine.slots, patience=PATIENCE, queue=session.machine.queue)
+    there = session.ask(api.occupancy, demand)
     numbers = connections.registry.numbers(run.key for run in there.runs)
     found = ((key, line_of(there, key, session.machine.name, numbers)) for key in wanted)
     return {key: line for key, line in found if line is not None}

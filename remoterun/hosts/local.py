@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO
 
@@ -29,7 +29,7 @@ _CLOSE_SECONDS = 2.0  # for an agent whose input has ended, before it is killed
 def of_machine(machine: MachineType, config: Config, prompts: Prompts) -> LocalHost:
     """The host that a machine type without a `host` stands for."""
     home = Path(machine.home).expanduser().absolute() if machine.home else config.home
-    return LocalHost(home, machine.name)
+    return LocalHost(home, machine.name, prefix=machine.prefix)
 
 
 class LocalHost:
@@ -41,10 +41,12 @@ class LocalHost:
         name: str = "local",
         bundle: AgentBundle | None = None,
         start_seconds: float = START_SECONDS,
+        prefix: Sequence[str] = (),
     ) -> None:
         self._home = home
         self.name = name
         self._bundle = bundle
+        self._prefix = prefix
         self._start_seconds = start_seconds
 
     def open(self) -> Pipe:
@@ -57,7 +59,7 @@ class LocalHost:
             program = unshared(home / "agent", AgentError, exists=True) / bundle.file_name
             if not program.exists():
                 write_whole(str(program), bundle.data, 0o700)
-            pipe = ProcessPipe([sys.executable, *FLAGS, str(program), "serve", "--home", str(home)])
+            pipe = ProcessPipe([*self._prefix, sys.executable, *FLAGS, str(program), "serve", "--home", str(home)])
         except OSError as error:
             raise AgentError(f"the home `{self._home}` can't be used: {error.strerror}", hint=hint)
         pipe.give_up_at = time.monotonic() + self._start_seconds

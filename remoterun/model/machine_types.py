@@ -54,6 +54,11 @@ class MachineType:
     """"s3://NAME": it is the archive in that bucket, not a machine."""
     pool: tuple[str, ...] = ()
     """It stands for the machines of these names: a run on it goes to one of them."""
+    queue: str = ""
+    """Where its runs wait: a scheduler that it has, or "", our own line."""
+    prefix: tuple[str, ...] = ()
+    """The words before those that start the agent: they start it on a machine that the host reaches, and has its home.
+    """
 
     @property
     def place(self) -> tuple[str | None, ...]:

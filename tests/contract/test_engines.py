@@ -27,7 +27,20 @@ from remoterun.agent.store.home import Home
 from remoterun.agent.store.run_folder import RunFolder
 from remoterun.model import new_key
 from tests.lab import BASE_IMAGE
-from tests.workshop import NO_PACKAGES, SAVES, Files, Place, holding, lend, read_files, running, spec_of, tree_of, until
+from tests.workshop import (
+    NO_PACKAGES,
+    SAVES,
+    Files,
+    Place,
+    create_run,
+    holding,
+    lend,
+    read_files,
+    running,
+    spec_of,
+    tree_of,
+    until,
+)
 
 SECONDS = (f"1000.{os.getpid()}{number}" for number in range(100, 1000))
 """Each marks a `sleep` that no other test has, in whatever process it runs."""
@@ -66,7 +79,7 @@ class Bench:
         for data in blobs.values():
             self.home.blobs.put(data)
         spec = self.spec(command, **changed)
-        run = self.home.create_run(spec, source, values or {}, tuple(mounts))
+        run = create_run(self.home, spec, source, mounts, values=values or {})
         self.made.append(run)
         self.engine.build(run, spec, self.job(run))
         self.home.checkout(source, run.work, private=True)
@@ -214,12 +227,12 @@ def test_a_build_that_fails_and_one_that_is_interrupted(bench: Bench) -> None:
     spec = bench.spec(
         "true", environment=bench.environment._replace(pip=("no-such-package-of-remoterun==99.99 ; bad",))
     )
-    run = bench.home.create_run(spec, tree_of({})[0])
+    run = create_run(bench.home, spec)
     with pytest.raises(EngineError) as caught:
         bench.engine.build(run, spec, bench.job(run))
     assert caught.value.message and caught.value.evidence == f"the whole log: {run.build_log}"
     spec = bench.spec("true", environment=bench.environment._replace(requirements=f"# {new_key()}\n"))
-    run = bench.home.create_run(spec, tree_of({})[0])
+    run = create_run(bench.home, spec)
     with pytest.raises(Interrupted):
         bench.engine.build(run, spec, bench.job(run, lambda: True))
 
@@ -471,7 +484,7 @@ def test_what_process_cannot_do(tmp_path: Path, place: Place) -> None:
     for changed in ({"image": "x"}, {"apt": ("git",)}):
         spec = place.spec("true")
         spec = spec._replace(environment=spec.environment._replace(**changed))
-        run = place.home.create_run(spec, tree_of({})[0])
+        run = create_run(place.home, spec)
         with pytest.raises(EngineError) as caught:
             engine.build(run, spec, BuildJob(run.build_log, lambda text: None, lambda: False))
         assert caught.value.hint

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from remoterun.agent.running import queue
+from remoterun.agent.running.queues.line import OwnLine
 from remoterun.agent.shared import api
 from remoterun.agent.shared.spec import After
 from remoterun.agent.shared.states import Reason, RunState
@@ -40,7 +40,7 @@ class TestOnItsMachine:
         others = (After(first, 1), After(second, 2, True))
         key = place.submit("echo third", slots=2, after=others)
         until(lambda: place.run(key).status().note == "after run 1, and run 2 however it ends")
-        assert not queue.has_come(place.home, key)
+        assert not OwnLine(place.home).has_come(key)
         place.drop_session()
         for run in (key, first):
             until(lambda run=run: kill9(place.supervisor(run)) or place.unsupervised(run)())
@@ -68,7 +68,7 @@ class TestOnItsMachine:
         place.until_state(holder, RunState.RUNNING)
         other = place.submit("true", slots=2)
         key = place.submit("true", slots=1, after=(After(other, 2),))
-        until(lambda: queue.has_come(place.home, key))
+        until(lambda: OwnLine(place.home).has_come(key))
         place.session.ask(api.remove_run, api.RunKey(other))
         until(lambda: kill9(place.supervisor(key)) or place.unsupervised(key)())
         place.session.ask(api.runs, api.RunKeys(None))

@@ -35,7 +35,7 @@ from remoterun.agent.store.home import Home
 from remoterun.agent.store.run_folder import RunFolder
 from remoterun.errors import RemoterunError
 from tests.bucket_server import BucketServer, Handler
-from tests.workshop import Files, Place, holding, kill9, running, sha256, spec_of, tree_of, until
+from tests.workshop import Files, Place, create_run, holding, kill9, running, sha256, spec_of, tree_of, until
 
 pytestmark = pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="looks into /proc")
 
@@ -459,7 +459,7 @@ class TestWhileItRuns:
             monkeypatch.setattr(archiving, name, value)
         spec = spec_of(bucket="s3://mine")
         self.home = home = Home.open(str(tmp_path / "home"))
-        run = home.create_run(spec, Manifest([]), grant=server.grant(run_prefix(spec.key)))
+        run = create_run(home, spec, grant=server.grant(run_prefix(spec.key)))
         self.archiving = RunArchiving(home, run, spec)
         return run
 

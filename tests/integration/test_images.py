@@ -26,13 +26,12 @@ from remoterun.agent.shared.archive import ImageAccess, SignedObject, Take, imag
 from remoterun.agent.shared.environment import Environment
 from remoterun.agent.shared.spec import EnvironmentSpec
 from remoterun.agent.shared.states import BuiltImage
-from remoterun.agent.shared.tree import Manifest
 from remoterun.agent.store import http_client, objects
 from remoterun.agent.store.home import Home
 from remoterun.agent.store.run_folder import RunFolder
 from tests.bucket_server import BucketServer, Handler
 from tests.lab import BASE_IMAGE, LocalDocker
-from tests.workshop import NO_PACKAGES, Files, sha256, spec_of, tree_of
+from tests.workshop import NO_PACKAGES, Files, create_run, sha256, spec_of, tree_of
 
 IMAGE = "remoterun-env:" + "0123456789abcdef"
 PREFIX = image_prefix("ab" * 32)
@@ -271,7 +270,7 @@ class TestWithDocker:
         for data in (*blobs.values(), context.encode()):
             home.blobs.put(data)
         spec = spec_of(environment=EnvironmentSpec(BASE_IMAGE, "cpu", context.digest)._replace(**changed))
-        run = home.create_run(spec, Manifest([]), images=tuple(accesses))
+        run = create_run(home, spec, images=tuple(accesses))
         said: list[str] = []
         Docker(home).build(run, spec, BuildJob(run.build_log, said.append, lambda: False))
         assert Docker(home).has_image(Environment.of(spec).final_image)

@@ -15,7 +15,7 @@ from remoterun.agent.running.engines.process import ProcessEngine
 from remoterun.agent.shared.environment import Environment
 from remoterun.agent.shared.spec import EnvironmentSpec
 from remoterun.agent.store.home import Home
-from tests.workshop import NO_PACKAGES, spec_of, tree_of, until
+from tests.workshop import NO_PACKAGES, create_run, spec_of, tree_of, until
 
 OLD = (("tensor", "1.0", ("bottom",)), ("bottom", "1.0", ()))
 NEW = (("bottom", "2.0", ()), ("top", "1.0", ("bottom",)), ("other", "1.0", ("bottom",)))
@@ -49,7 +49,7 @@ class Layers:
     def run(self, command: str, *packages: str) -> str:
         """The log of a command that ran with these packages."""
         spec = spec_of(command, environment=self.environment(*packages))
-        run = self.home.create_run(spec, tree_of({})[0])
+        run = create_run(self.home, spec)
         self.engine.build(run, spec, BuildJob(run.build_log, self.said.append, lambda: False))
         os.makedirs(run.work, exist_ok=True)
         self.engine.start(run, spec, [])

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from remoterun.agent.running import queue
+from remoterun.agent.running.queues.line import OwnLine
 from remoterun.agent.shared import api
 from remoterun.agent.shared.spec import After
 from remoterun.agent.shared.states import RunState
@@ -76,8 +76,8 @@ def test_those_that_waited_for_others_come_to_their_line(place: Place, holder: s
     keys = [after(place, holder, slots=1) for _ in range(7)]
     place.drop_session()
     (tmp_path / "go").touch()
-    until(lambda: all(queue.has_come(place.home, key) for key in keys))
-    line = [key for key, _ in queue.lines(place.home)["slots"]]
+    until(lambda: all(OwnLine(place.home).has_come(key) for key in keys))
+    line = [key for key, _ in OwnLine(place.home).lines()["slots"]]
     until(settled(place, {second, line[0]}), what=lambda: str(supervised(place)))
     (tmp_path / "second").touch()
     for key in keys:

@@ -19,7 +19,6 @@ import pytest
 from remoterun.agent.shared.protocol import RemoteError
 from remoterun.agent.shared.spec import PortSpec
 from remoterun.agent.shared.states import RunState
-from remoterun.agent.shared.tree import Manifest
 from remoterun.agent.store.home import Home
 from remoterun.client import Client
 from remoterun.client.live.ports import NEXT_PORTS, Forwarding, PortNews
@@ -28,7 +27,7 @@ from remoterun.errors import UsageError
 from remoterun.model import MachineType, Run, RunRequest
 from remoterun.source import snapshot
 from tests.lab import BASE_IMAGE, Lab, LabHost
-from tests.workshop import User, own_port, served, spec_of, until, write_files
+from tests.workshop import User, create_run, own_port, served, spec_of, until, write_files
 
 SERVER = '''
 import os, socket, sys, threading, time
@@ -294,7 +293,7 @@ def test_a_container_that_ends_while_its_network_is_opened(
 ) -> None:
     """That is the run's end, of which no error is told; where the run goes on, it is one."""
     home = Home.open(str(tmp_path / "home"))
-    run = home.create_run(spec_of(engine="docker"), Manifest([]))
+    run = create_run(home, spec_of(engine="docker"))
     for state in (RunState.BUILDING, RunState.MOUNTING, RunState.RUNNING):
         run.move(state)
     Path(run.engine_file).write_text('{"engine": "docker"}')

@@ -26,7 +26,7 @@ from remoterun.agent.shared.tree import TreeError
 from remoterun.agent.store import leases, outputs
 from remoterun.agent.store.home import Home
 from tests.homes import DAY, blobs, check, collect, damage, missing, put, send, sound, upload, whole
-from tests.workshop import NO_PACKAGES, Files, Place, read_files, served, sha256, spec_of, tree_of
+from tests.workshop import NO_PACKAGES, Files, Place, create_run, read_files, served, sha256, spec_of, tree_of
 
 BESIDE = """
 import json, sys
@@ -196,7 +196,7 @@ while True:
         """Whatever the moment: nothing is lost, no mode changes, and in the end the outputs are there, once."""
         chance = random.Random(seed)
         source = put(home, {"same": b"same", "d0/old": b"old"})
-        run = home.create_run(spec_of(), source)
+        run = create_run(home, spec_of(), source)
         home.checkout(source, run.work, private=True)
         wanted: Files = {**MANY, "empty/in": None, "link": "-> same"}
         for path, content in wanted.items():

@@ -35,7 +35,7 @@ from remoterun.agent.store.run_folder import GIVEN_UP
 from remoterun.errors import RemoterunError
 from tests.bucket_server import BucketServer, Handler
 from tests.metadata_service import Metadata, metadata_service
-from tests.workshop import SAVES, Place, command_line, kill9, pids, running, spec_of, until
+from tests.workshop import SAVES, Place, command_line, create_run, kill9, pids, running, spec_of, until
 
 FAR = 1e10
 
@@ -145,7 +145,7 @@ class TestIdle:
 
     def test_a_run_goes_on(self, home: Home) -> None:
         host = Host(home)
-        run = home.create_run(spec_of(), Manifest([]))
+        run = create_run(home, spec_of())
         with run.supervising():
             assert not host.after(10_000)
             run.move(RunState.STOPPED)
@@ -155,7 +155,7 @@ class TestIdle:
     def test_a_run_that_has_ended_between_two_looks_counts(self, home: Home) -> None:
         host = Host(home)
         assert not host.after(590)
-        run = home.create_run(spec_of(), Manifest([]))
+        run = create_run(home, spec_of())
         run.move(RunState.COMPLETE)
         home.unmark_active(run.key)
         assert not host.after(1)
@@ -164,13 +164,13 @@ class TestIdle:
 
     def test_a_run_that_can_not_be_read_counts_as_one(self, home: Home) -> None:
         host = Host(home)
-        run = home.create_run(spec_of(), Manifest([]))
+        run = create_run(home, spec_of())
         with run.supervising():
             Path(run.events_file).write_bytes(b'{"state": "painted"}\n')
             assert not host.after(10_000)
 
     def test_outputs_that_are_nowhere_else_keep_it_for_an_hour_more(self, home: Home) -> None:
-        run = home.create_run(spec_of()._replace(bucket="s3://mine"), Manifest([]))
+        run = create_run(home, spec_of()._replace(bucket="s3://mine"))
         run.move(RunState.FAILED, reason="exit_nonzero", outputs={"files": 1, "size": 5})
         home.unmark_active(run.key)
         host = Host(home)
@@ -178,7 +178,7 @@ class TestIdle:
         assert host.after(200)
 
     def test_outputs_that_were_waited_for_in_vain_do_not(self, home: Home) -> None:
-        run = home.create_run(spec_of()._replace(bucket="s3://mine"), Manifest([]))
+        run = create_run(home, spec_of()._replace(bucket="s3://mine"))
         run.move(RunState.FAILED, reason="exit_nonzero", outputs={"files": 1, "size": 5})
         Path(run.archived_file).write_text(f"log 5\n{GIVEN_UP}\n")
         home.unmark_active(run.key)
@@ -346,7 +346,7 @@ class TestATakenHost:
     def test_before_the_command_has_started(self, place: Place, server: BucketServer) -> None:
         place.home.rental.leave(time.time() + 120, "taken")
         spec = place.spec("true", bucket="s3://mine")
-        run = place.home.create_run(spec, Manifest([]), grant=server.grant(run_prefix(spec.key)))
+        run = create_run(place.home, spec, grant=server.grant(run_prefix(spec.key)))
         assert run.state()[0] is RunState.QUEUED
         status = place.until_status(spec.key)
         assert (status["reason"], status["kept"]) == (Reason.PREEMPTED.value, True)

@@ -17,10 +17,9 @@ from remoterun.agent.running.engines import docker
 from remoterun.agent.running.engines.wrapper import command_text, mark_stopping, prepare_io
 from remoterun.agent.running.supervisor import Supervisor
 from remoterun.agent.shared.states import Reason, RunState
-from remoterun.agent.shared.tree import Manifest
 from remoterun.agent.store.home import Home
 from remoterun.agent.store.run_folder import RunFolder
-from tests.workshop import SAVES, Place, spec_of, until
+from tests.workshop import SAVES, Place, create_run, spec_of, until
 
 SHELLS = {name: path for name in ("dash", "bash", "busybox") if (path := shutil.which(name))}
 
@@ -28,7 +27,7 @@ SHELLS = {name: path for name in ("dash", "bash", "busybox") if (path := shutil.
 def test_a_docker_that_stalls_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A step that it kept too long is taken again; that it was silent is told once."""
     home = Home.open(str(tmp_path / "home"))
-    run = home.create_run(spec_of(engine="docker"), Manifest([]))
+    run = create_run(home, spec_of(engine="docker"))
     (tmp_path / "bin").mkdir()
     tool = tmp_path / "bin" / "docker"
     tool.write_text(f"#!/bin/sh\n[ $1 = version ] || [ -e {tmp_path}/answers ] || exec sleep 1000\n")
@@ -59,7 +58,7 @@ class TestSaving:
     def test_so_does_its_time(self, tmp_path: Path) -> None:
         """It may take as long as the command, or an hour: here 0.1 seconds."""
         home = Home.open(str(tmp_path / "home"))
-        run = home.create_run(spec_of(timeout=0.05), Manifest([]))
+        run = create_run(home, spec_of(timeout=0.05))
         os.makedirs(run.work)
         with open(os.path.join(run.work, "hole"), "wb") as file:
             file.truncate(8 << 40)

@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 
 from remoterun.agent.shared.states import RunState
-from remoterun.agent.shared.tree import Manifest
 from remoterun.cli.render import machine_views
 from remoterun.client import Client
 from remoterun.client.runs.following import Note
@@ -21,7 +20,7 @@ from remoterun.errors import UsageError
 from remoterun.model import ALL_GPUS, MachineType, Run, RunRequest
 from tests.lab import gpu
 from tests.lab.gpu import Gpu, GpuProcess
-from tests.workshop import User, until
+from tests.workshop import User, create_run, until
 
 SHOW = 'echo "gpus=$CUDA_VISIBLE_DEVICES"'
 
@@ -87,7 +86,7 @@ class TestGpusOfARun:
             user.client.runs.submit(RunRequest(SHOW, gpus=3))
         assert not user.client.registry.runs(), "no number is lost"
         place = user.place("one")
-        handed = place.home.create_run(place.spec("true", gpus=4), Manifest([])).key  # as by an older client
+        handed = create_run(place.home, place.spec("true", gpus=4)).key  # as by an older client
         status = place.until_status(handed)
         assert (status["state"], status["reason"]) == ("failed", "no_capacity") and "has 2" in status["message"]
 

@@ -276,7 +276,7 @@ class TestEnvironments:
         assert [_image(item, known).alone for item in (base, bundled, top)] == [0, 0, 50]
         del known[top["Id"]]
         found = _image(bundled, known)
-        assert (found.name, found.size, found.alone, found.created) == ("remoterun-base:1", 700, 600, 1767323045.0)
+        assert (found.name, found.size, found.alone, found.used) == ("remoterun-base:1", 700, 600, 1767323045.0)
 
 
 # -- at the same time as others

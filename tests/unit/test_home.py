@@ -20,7 +20,7 @@ from remoterun.agent.store import outputs
 from remoterun.agent.store.errors import HomeError
 from remoterun.agent.store.home import Home
 from tests.homes import missing, put, send, sound
-from tests.workshop import Files, call, read_files, served, sha256, spec_of, tree_of
+from tests.workshop import Files, call, create_run, read_files, served, sha256, spec_of, tree_of
 
 FILES: Files = {"a": b"A", "b/c": b"C" * 5000, "b/run*": b"#!/bin/sh\n", "link": "-> a", "empty": None, "zero": b""}
 
@@ -265,26 +265,34 @@ class TestRuns:
     def test_made_once(self, home: Home) -> None:
         source = put(home, FILES)
         spec = spec_of()
-        run = home.create_run(spec, source, {"TOKEN": "secret"})
+        run = create_run(home, spec, source, values={"TOKEN": "secret"})
         events = run.events()
-        assert home.create_run(spec._replace(number=2), source).spec() == spec
+        assert create_run(home, spec._replace(number=2), source).spec() == spec
         assert run.events() == events and [event["state"] for event in events] == ["queued"]
         assert home.run_keys() == home.active_keys() == [spec.key]
 
     @pytest.mark.parametrize("key", ["", "..", "a/b", "UPPER123", "short", "x" * 41, "abcdefgh\n"])
     def test_keys(self, home: Home, key: str) -> None:
         with pytest.raises(HomeError):
-            home.create_run(spec_of(key=key), Manifest([]))
+            create_run(home, spec_of(key=key))
 
     def test_a_source_that_is_not_here(self, home: Home) -> None:
         with pytest.raises(HomeError) as caught:
-            home.create_run(spec_of(), tree_of({"a": b"never sent"})[0])
+            create_run(home, spec_of(), tree_of({"a": b"never sent"})[0])
         assert caught.value.code == "missing_blob" and home.run_keys() == []
+
+    def test_one_that_cannot_be_marked(self, home: Home) -> None:
+        """Its mark comes after its folder, as who sees a mark alone removes it; without its mark it is not there."""
+        os.rmdir(home.active)
+        Path(home.active).touch()
+        with pytest.raises(NotADirectoryError):
+            create_run(home, spec_of())
+        assert home.run_keys() == []
 
 
 def test_outputs_with_a_name_elsewhere(home: Home, tmp_path: Path) -> None:
     """Somebody writes to it there: it is copied."""
-    run = home.create_run(spec_of(), put(home, {}))
+    run = create_run(home, spec_of(), put(home, {}))
     (tmp_path / "mine").write_bytes(b"mine")
     os.makedirs(run.work)
     for number in range(2):
@@ -335,7 +343,7 @@ class TestFullDisk:
         sound(small)
 
     def test_stop_and_kill_need_no_room(self, small: Home) -> None:
-        run = small.create_run(spec_of(), put(small, {}))
+        run = create_run(small, spec_of(), put(small, {}))
         with pytest.raises(OSError), Path(small.path, "filler").open("ab", buffering=0) as file:
             while True:
                 file.write(bytes(4096))

@@ -22,12 +22,12 @@ from remoterun.agent.shared.tree import Entry, Manifest, walk
 from remoterun.agent.store.home import Home
 from remoterun.agent.store.objects import Content, FilePart, Unreadable
 from remoterun.agent.store.run_folder import RunFolder
-from tests.workshop import served, spec_of, write_files
+from tests.workshop import create_run, served, spec_of, write_files
 
 
 @pytest.fixture
 def run(tmp_path: Path) -> RunFolder:
-    return Home.open(str(tmp_path / "home")).create_run(spec_of("true"), Manifest([]))
+    return create_run(Home.open(str(tmp_path / "home")), spec_of("true"))
 
 
 @pytest.fixture

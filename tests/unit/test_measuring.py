@@ -20,15 +20,14 @@ from remoterun.agent.measuring.summary import Summary
 from remoterun.agent.running.measurer import REPORT
 from remoterun.agent.shared.measured import MOST_NAME, MOST_SERIES, POINT, SHOWN, SPARK, Progress
 from remoterun.agent.shared.records import from_json, to_json
-from remoterun.agent.shared.tree import Manifest
 from remoterun.agent.store.home import Home
 from remoterun.agent.store.run_folder import RunFolder
-from tests.workshop import spec_of, write_files
+from tests.workshop import create_run, spec_of, write_files
 
 
 @pytest.fixture
 def run(tmp_path: Path) -> RunFolder:
-    run = Home.open(str(tmp_path / "home")).create_run(spec_of("true"), Manifest([]))
+    run = create_run(Home.open(str(tmp_path / "home")), spec_of("true"))
     os.makedirs(run.control, exist_ok=True)
     os.makedirs(run.work, exist_ok=True)
     Path(run.wrapper_file).touch()

@@ -11,15 +11,15 @@ from typing import Any
 
 import pytest
 
-from remoterun.agent.running import gpus, occupancy, queue
+from remoterun.agent.running import gpus
 from remoterun.agent.running.gpus import Gpu, GpuError, GpuProcess
+from remoterun.agent.running.queues.line import OwnLine, Turn
 from remoterun.agent.running.supervisor import supervise
 from remoterun.agent.shared import api
 from remoterun.agent.shared.spec import After
 from remoterun.agent.shared.states import RunState
-from remoterun.agent.shared.tree import Manifest
 from remoterun.agent.store.home import Home
-from tests.workshop import spec_of, until
+from tests.workshop import create_run, spec_of, until
 
 CARDS = [Gpu(number, f"GPU-{number}", "Tesla K80", 11441, 0) for number in range(3)]
 
@@ -46,20 +46,20 @@ class Driver:
 
 
 def new(home: Home) -> str:
-    return home.create_run(spec_of(), Manifest([])).key
+    return create_run(home, spec_of()).key
 
 
 def come(home: Home, key: str) -> None:
-    queue.come(home, spec_of(key=key, slots=1))
+    OwnLine(home).come(spec_of(key=key, slots=1))
 
 
-def ask(home: Home, key: str, gpus: int = 0, room: int | None = 1) -> queue.Turn:
-    return queue.ask(home, spec_of(key=key, gpus=gpus, slots=room))
+def ask(home: Home, key: str, gpus: int = 0, room: int | None = 1) -> Turn:
+    return OwnLine(home).ask(spec_of(key=key, gpus=gpus, slots=room))
 
 
 def supervised(home: Home) -> set[str]:
     """Those of the line that need a supervisor."""
-    return {key for line in queue.lines(home).values() for key, _ in line} - queue.asleep(home)
+    return {key for line in OwnLine(home).lines().values() for key, _ in line} - OwnLine(home).asleep()
 
 
 def test_in_the_order_of_arrival(home: Home) -> None:
@@ -67,11 +67,11 @@ def test_in_the_order_of_arrival(home: Home) -> None:
     assert ask(home, holder).granted
     come(home, third)
     assert ask(home, first).waiting_for == ask(home, second).waiting_for == "the runs before it"
-    queue.release(home, holder)
+    OwnLine(home).release(holder)
     assert ask(home, third).granted and ask(home, third).granted
     assert ask(home, first).waiting_for == "the run that has the slot"
-    queue.release(home, third)
-    queue.release(home, third)
+    OwnLine(home).release(third)
+    OwnLine(home).release(third)
     assert not ask(home, second).granted
     assert ask(home, first).granted
     assert ask(home, second, room=2).granted
@@ -79,7 +79,7 @@ def test_in_the_order_of_arrival(home: Home) -> None:
 
 def test_who_waits_and_who_can_start(home: Home) -> None:
     def line(slots: int) -> tuple[bool, int, list[tuple[str, int, bool]]]:
-        there = occupancy.inspect(home, api.Demand(0, slots))
+        there = OwnLine(home).occupancy(api.Demand(0, slots))
         return there.free, there.before, [(run.key, run.place, run.starts_now) for run in there.runs]
 
     first, second, third = (new(home) for _ in range(3))
@@ -131,7 +131,7 @@ def test_only_the_first_of_each_line_needs_a_supervisor(home: Home) -> None:
     for key in (later, last):
         assert not ask(home, key, 1).granted
     for key, others in ((awaits, (first, holder)), (after, (holder,))):
-        queue.wait_for_others(home, spec_of(key=key, after=tuple(After(other, 1) for other in others)))
+        OwnLine(home).submit(home.run(key), spec_of(key=key, after=tuple(After(other, 1) for other in others)))
     assert supervised(home) == {first, later, awaits}
     home.run(first).move(RunState.KILLED)
     assert supervised(home) == {second, later, awaits}
@@ -143,14 +143,14 @@ def test_one_that_is_asked_to_end_as_it_goes_to_sleep(home: Home, monkeypatch: p
     holder, first, second = (new(home) for _ in range(3))
     for key in (holder, first, second):
         ask(home, key)
-    asleep = queue.asleep
+    asleep = OwnLine.asleep
 
-    def asked(home: Home) -> set[str]:
-        found = asleep(home)
+    def asked(line: OwnLine) -> set[str]:
+        found = asleep(line)
         home.run(second).ask_kill()
         return found
 
-    monkeypatch.setattr(queue, "asleep", asked)
+    monkeypatch.setattr(OwnLine, "asleep", asked)
     with home.run(holder).supervising(), home.run(first).supervising():
         assert supervise(home, second) == 0
     assert home.run(second).state()[0] is RunState.KILLED
@@ -161,10 +161,10 @@ def test_who_was_killed_between_its_slot_and_its_ticket_blocks_nobody(home: Home
     for key in (first, second, third):
         ask(home, key)
     ticket = Path(home.queue, second + ".wait").read_bytes()
-    queue.release(home, first)
+    OwnLine(home).release(first)
     assert ask(home, second).granted
     Path(home.queue, second + ".wait").write_bytes(ticket)
-    assert third not in queue.asleep(home)
+    assert third not in OwnLine(home).asleep()
     assert ask(home, third, room=2).granted
 
 
@@ -197,7 +197,7 @@ def test_gpus_are_counted(home: Home) -> None:
     assert ask(home, second, 2).waiting_for == "2 GPUs; 1 of 3 is free"
     assert ask(home, third, 1).waiting_for == "the runs before it"
     assert ask(home, plain).granted, "who needs no GPU has a line of its own"
-    queue.release(home, first)
+    OwnLine(home).release(first)
     assert ask(home, second, 2).gpus == ["GPU-0", "GPU-1"]
     assert ask(home, third, 1).gpus == ["GPU-2"]
     assert ask(home, second, 2).gpus == ["GPU-0", "GPU-1"]
@@ -295,7 +295,7 @@ def test_a_run_beside_the_others_takes_no_slot_and_waits_for_none(home: Home) ->
     holder, waiting = new(home), new(home)
     assert ask(home, holder).granted and not ask(home, waiting).granted
     spec = spec_of(beside=True)
-    home.create_run(spec, Manifest([]))
-    queue.come(home, spec)
-    assert queue.ask(home, spec).granted
-    assert [run.key for run in occupancy.inspect(home, api.Demand(0, 1)).runs] == [holder, waiting]
+    create_run(home, spec)
+    OwnLine(home).come(spec)
+    assert OwnLine(home).ask(spec).granted
+    assert [run.key for run in OwnLine(home).occupancy(api.Demand(0, 1)).runs] == [holder, waiting]

@@ -18,7 +18,7 @@ from remoterun.agent.store.home import Home
 from remoterun.agent.upkeep.doctor import examine
 from tests.lab import gpu
 from tests.lab.gpu import Gpu
-from tests.workshop import spec_of, tree_of, write_files
+from tests.workshop import create_run, spec_of, write_files
 
 ROOT = Path(__file__).parents[2]
 K80, T4 = Gpu(), Gpu("Tesla T4", 15360, compute_cap="7.5")
@@ -116,7 +116,7 @@ class TestResolve:
     def test_it_lies_beside_the_spec_which_stays_as_asked(self, tmp_path: Path) -> None:
         home = Home.open(str(tmp_path))
         asked = spec_of(environment=ASKED)
-        run = home.create_run(asked, tree_of({})[0], {}, ())
+        run = create_run(home, asked)
         assert run.resolved_spec() == asked
         found = run.resolve_environment(ResolvedEnvironment(CUDA11, "python:3.11-slim"))
         assert found == run.resolved_spec() and run.spec() == asked

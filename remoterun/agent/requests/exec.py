@@ -17,6 +17,7 @@ from typing import Dict, List, Optional
 
 from ..running.engines import Engine, EngineError, engine_of_run
 from ..running.engines.wrapper import Program, words_of
+from ..running.queues import queue_of_run
 from ..running.sampling import Sampler
 from ..shared import api
 from ..shared.frames import PIECE
@@ -37,6 +38,11 @@ LAST_WORDS = 0.2
 _TERMINAL = re.compile(r"[A-Za-z0-9._+-]{0,64}\Z")
 _ACQUIRE_TERMINAL = ': <"$0"; exec "$@"'
 """The first terminal that the leader of a session opens controls it: ^C and changes of its size then arrive."""
+
+
+def reach(call: Call, asked: api.RunKey) -> api.Words:
+    run = call.home.existing_run(asked.key)
+    return api.Words(queue_of_run(call.home, run).reach(run))
 
 
 def execute(call: Call, asked: api.Execute) -> api.Exit:
@@ -73,7 +79,7 @@ def engine_of_running(home: Home, run: RunFolder) -> Engine:
     state = run.state()[0]
     if state is not RunState.RUNNING:
         raise HomeError("not_running", "the run is %s" % state.value)
-    if not run.is_of_this_machine():
+    if not queue_of_run(home, run).is_here(run):
         raise HomeError("not_running", "the run goes on on another machine, which shares this home")
     return engine_of_run(home, run)
 

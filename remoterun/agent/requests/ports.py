@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import List, Optional, Set
 
 from ..running.network import Network, network_of, opened
+from ..running.queues import queue_of_run
 from ..shared import api
 from ..shared.protocol import Cancelled
 from ..shared.splicing import splice
@@ -20,6 +21,8 @@ POLL = 0.2
 def watch_ports(call: Call, asked: api.Ports) -> api.Nothing:
     run = call.home.existing_run(asked.key)
     if _until_running(call, run):
+        if queue_of_run(call.home, run).reach(run):
+            raise HomeError("elsewhere", "the run has started on another machine")
         try:
             with opened(call.home, run) as network:
                 _watch(call, run, set(asked.ports), network)

@@ -6,7 +6,8 @@ import os
 import time
 from typing import Any, Callable, Dict, List, Optional, Set
 
-from ..running import awaiting, logs, queue, supervision
+from ..running import awaiting, logs, supervision
+from ..running.queues import queue_named, queue_of_run
 from ..shared import api
 from ..shared.facts import RunEvent, RunStatus
 from ..shared.files import locked
@@ -15,7 +16,7 @@ from ..shared.records import from_json, to_json
 from ..shared.spec import MountSpec, ResolvedMount, RunSpec
 from ..shared.states import FINAL, Reason, RunState
 from ..shared.submission import Submission
-from ..shared.tree import Manifest, show
+from ..shared.tree import show
 from ..shared.webhooks import MOST_ADDRESSES, BadAddress, check_address
 from ..store import outputs
 from ..store.errors import HomeError
@@ -41,24 +42,19 @@ def stay(call: Call, _: api.Nothing) -> api.Nothing:
 
 def submit(call: Call, _: api.Nothing) -> api.Status:
     asked = Submission.decode(call.stream.read())
-    spec, source = asked.spec, Manifest.decode(asked.source)
-    left = Manifest.decode(asked.left) if asked.left else None
+    spec = asked.spec
     run = call.home.run(spec.key)
     if not run.exists():
         _refuse_if_ending(call.home)
+        queue = queue_named(call.home, spec.queue)
         lacking = queue.lacks(spec)
         if lacking is not None:
             raise HomeError("no_capacity", lacking, "remoterun doctor %s   shows what it has" % spec.machine)
-        others = _check_after(call.home, spec)
+        _check_after(call.home, spec)
         with locked(call.home.lock("blobs"), shared=True):  # what the mounts name stays until the run names it
             mounts = tuple(_resolve(call.home, mount) for mount in spec.mounts)
-            more = (asked.grant, left, asked.images, asked.webhooks)
-            run = call.home.create_run(spec, source, asked.values, mounts, *more, os.environ)
-        if others:
-            queue.wait_for_others(call.home, spec)
-            run.note(others)
-        else:
-            queue.come(call.home, spec)
+            run = call.home.create_run(asked, mounts, os.environ)
+        queue.submit(run, spec)
     elif asked.grant is not None:
         run.renew(asked.grant)
     _ensure_supervised(call.home, run)
@@ -133,7 +129,8 @@ def remove_run(call: Call, asked: api.RunKey) -> api.Removed:
     from ..running.ending import clean_up
 
     deadline = time.monotonic() + REMOVAL_PATIENCE
-    while run.supervised() and time.monotonic() < deadline:
+    queue = queue_of_run(call.home, run)
+    while queue.supervised(run) and time.monotonic() < deadline:
         time.sleep(0.02)
     if asked.key in call.home.active_keys() and not clean_up(call.home, run):
         raise HomeError("engine_silent", "its container can't be removed: the engine does not answer")
@@ -177,14 +174,9 @@ def _ask(home: Home, key: str, ask: Callable[[RunFolder], None]) -> api.Acknowle
     if run.state()[0] in FINAL:
         return api.Acknowledgement(False, run.status())
     already = run.status().stopping
-    waits = key in queue.asleep(home)
     ask(run)
     status = run.status()
-    if waits:
-        from ..running.ending import end_waiting
-
-        end_waiting(home, run, Reason.KILLED if run.kill_asked() else Reason.STOPPED)
-        supervision.revive(home)
+    queue_of_run(home, run).cancel(run, Reason.KILLED if run.kill_asked() else Reason.STOPPED)
     _ensure_supervised(home, run)
     return api.Acknowledgement(True, status, already)
 
@@ -196,15 +188,14 @@ def _refuse_if_ending(home: Home) -> None:
         raise HomeError("leaving", refusal, "another machine takes it: try again")
 
 
-def _check_after(home: Home, spec: RunSpec) -> str:
-    """For what it waits, in words. Refuses a run that can never start, or that waits for one that is not here."""
+def _check_after(home: Home, spec: RunSpec) -> None:
+    """Refuse a run that can never start, or that waits for one that is not here."""
     for other in spec.after:
         if not home.run(other.key).exists():
             raise HomeError("not_found", "run %d is not on this machine" % other.number)
-    others = awaiting.awaited_runs(home, spec)
-    if others.failed is not None:
-        raise HomeError("bad_spec", "%s, so a run that waits for it would never start" % others.failed)
-    return others.words if others.keys else ""
+    failed = awaiting.awaited_runs(home, spec).failed
+    if failed is not None:
+        raise HomeError("bad_spec", "%s, so a run that waits for it would never start" % failed)
 
 
 def _resolve(home: Home, mount: MountSpec) -> ResolvedMount:
@@ -316,10 +307,9 @@ class _Follower:
         """Who uses the machine for which the run waits."""
         if not self._asked.follow or self._run.state()[0] is not RunState.QUEUED:
             return
-        from ..running import occupancy
-
         spec = self._run.spec()
-        found = occupancy.inspect(self._home, api.Demand(spec.gpus, spec.slots))
+        demand = api.Demand(spec.gpus, spec.slots, queue=spec.queue)
+        found = queue_of_run(self._home, self._run).occupancy(demand)
         runs = [run for run in found.runs if run.key == self._run.key or not run.place]
         if any(run.key == self._run.key and run.place for run in runs):
             self._stream.send(line=to_json(found._replace(runs=runs)))

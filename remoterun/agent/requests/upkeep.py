@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from ..running import occupancy as occupying
+from ..running.queues import queue_named
 from ..shared import api
 from ..shared.webhooks import BadAddress, check_address
 from ..store.errors import HomeError
@@ -21,7 +21,7 @@ def doctor(call: Call, asked: api.Examine) -> api.MachineChecks:
 
 
 def occupancy(call: Call, asked: api.Demand) -> api.Occupancy:
-    return occupying.inspect(call.home, asked)
+    return queue_named(call.home, asked.queue).occupancy(asked)
 
 
 def notify_test(_: Call, asked: api.Webhook) -> api.WebhookAnswer:

@@ -5,21 +5,20 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from typing import Any, Dict, List, NoReturn, Optional, Set
+from typing import Any, Dict, List, NoReturn, Optional
 
 from ..shared.files import DISK_FULL, no_room, remove_tree
 from ..shared.spec import RunSpec
-from ..shared.states import ENDINGS, Reason, RunState
+from ..shared.states import ENDINGS, Reason
 from ..shared.tree import show
 from ..store import outputs
 from ..store.home import Home
 from ..store.outputs import all_readable
 from ..store.run_folder import RunFolder
-from . import queue
-from .awaiting import awaited_runs
 from .causes import cause_of
 from .engines import Engine, engine_of_run
 from .logs import last_lines
+from .queues import queue_of_run
 
 
 class Ended(Exception):
@@ -39,36 +38,6 @@ def finish(run: RunFolder, reason: Reason, **fields: Any) -> None:
     run.forget_grant()
 
 
-def end_waiting(home: Home, run: RunFolder, reason: Reason, message: Optional[str] = None) -> bool:
-    """End a run that waits, and has no supervisor, without starting one: for a line of a thousand, no thousand
-    processes are started. False where it needs one, as it sends word of its end or has a bucket."""
-    if run.webhooks().addresses or run.spec().bucket:
-        return False
-    with run.supervising() as ours:
-        if ours and run.state()[0] is RunState.QUEUED:
-            finish(run, reason, **({"message": message} if message else {}))
-            clean_up(home, run)
-            return True
-    return False
-
-
-def end_hopeless(home: Home) -> Set[str]:
-    """End the runs whose `--after` has failed, each of which may be what another one waits for. Returns the runs that
-    need no supervisor then. That set is older than what another process ends meanwhile: it starts no supervisor for the
-    runs behind those."""
-    ended = True
-    while ended:
-        ended = False
-        asleep, ready = queue.waiting(home)
-        for key in ready:
-            with contextlib.suppress(OSError, ValueError):
-                run = home.run(key)
-                failed = awaited_runs(home, run.spec()).failed
-                if failed is not None and run.is_of_this_machine():
-                    ended = end_waiting(home, run, Reason.AFTER_FAILED, failed) or ended
-    return asleep
-
-
 def clean_up(home: Home, run: RunFolder, engine: Optional[Engine] = None) -> bool:
     """Give back all that an ended run holds; what is given back already is fine. Whether nothing is left.
 
@@ -83,7 +52,7 @@ def clean_up(home: Home, run: RunFolder, engine: Optional[Engine] = None) -> boo
     remove_tree(run.control)
     run.forget_values()
     run.forget_grant()
-    queue.release(home, run.key)
+    queue_of_run(home, run).release(run.key)
     if gone and not run.webhooks().addresses:
         home.unmark_active(run.key)
     if not home.active_keys():

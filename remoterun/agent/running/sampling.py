@@ -14,9 +14,9 @@ from ..shared.states import RunState, Usage
 from ..store.home import Home
 from ..store.run_folder import RunFolder
 from . import gpus as gpu_tool
-from . import queue
 from .counters import Counters
 from .engines import Engine, engine_of_run
+from .queues import queue_of_run
 
 FIRST, EVERY = 0.5, 3.0
 """Seconds until a supervisor takes the first sample of its run, and between two samples."""
@@ -34,14 +34,14 @@ class Sampler:
     def __init__(self, home: Home, keys: Sequence[str]) -> None:
         self._home = home
         self._runs = [home.existing_run(key) for key in keys]
+        self._queues = {run.key: queue_of_run(home, run) for run in self._runs}
         self._seen: Dict[str, Tuple[float, Counters]] = {}
         """By run, when a sample was taken, and what the run had used."""
         self._engines: Dict[str, Engine] = {}
 
     def sample(self) -> List[api.Sample]:
         """A sample of each run; rates are those since the sample before. The driver is asked only where GPUs matter."""
-        held = queue.held(self._home)
-        mine = {run.key: held[run.key].get("gpus") or [] for run in self._runs if run.key in held}
+        mine = {run.key: self._queues[run.key].gpus(run) or [] for run in self._runs if run.exists()}
         cards: List[gpu_tool.Gpu] = []
         if any(mine.values()):
             with contextlib.suppress(gpu_tool.GpuError):
@@ -50,7 +50,7 @@ class Sampler:
 
     def _sample(self, run: RunFolder, cards: List[gpu_tool.Gpu]) -> api.Sample:
         sample = api.Sample(run.key, time.time(), run.state()[0] if run.exists() else RunState.KILLED)
-        if sample.state is not RunState.RUNNING or not run.is_of_this_machine():
+        if sample.state is not RunState.RUNNING or not self._queues[run.key].is_here(run):
             return sample
         counters = self._engine(run).counters(run)
         if counters is None:
@@ -87,7 +87,7 @@ class Peaks:
 
     def __init__(self, home: Home, run: RunFolder, engine: Engine, began: float) -> None:
         """`began`: when the command was started, in seconds since 1970."""
-        self._home = home
+        self._queue = queue_of_run(home, run)
         self._run = run
         self._engine = engine
         self._began = began
@@ -143,7 +143,7 @@ class Peaks:
 
     def _cards(self) -> List[gpu_tool.Gpu]:
         """The run's GPUs; none where they can't be asked."""
-        held = queue.held(self._home).get(self._run.key, {}).get("gpus")
+        held = self._queue.gpus(self._run)
         if not held:
             return []
         with contextlib.suppress(gpu_tool.GpuError):

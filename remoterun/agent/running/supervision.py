@@ -1,5 +1,6 @@
-"""Every run that goes on has a supervisor, unless it waits behind others (queue.py): started with it, and again by the
-next contact, or by the first of a line, if it has died. A host that is rented has a keeper (keeper.py) in the same way.
+"""Every run that goes on has a supervisor, unless it waits behind others: its queue (queues/) has it started, and again
+at the next contact, or by the first of a line, if it has died. A host that is rented has a keeper (keeper.py) in the
+same way.
 
 Little is imported, as every agent that serves imports this when it starts.
 """
@@ -15,7 +16,6 @@ from typing import TYPE_CHECKING, Callable, ContextManager, Dict, Iterable, Iter
 
 from ..shared.files import locked, read_bytes, unless_held, write_whole
 from ..shared.records import Record, decode, encode
-from ..shared.states import FINAL
 from ..store.home import Home
 from ..store.run_folder import SUPERVISOR
 
@@ -70,28 +70,16 @@ def agent_command() -> List[str]:
 
 
 def revive(home: Home, keys: Iterable[str] = (), ended: bool = False) -> None:
-    """Start a supervisor for each active run that needs one and has none, and for `keys`; with `ended`, also for what a
-    run which has ended still holds. To be called once a run has come, ended, or left its line: others may need one.
-    Where none can be started, as in a home that is read-only, what is there can still be read."""
+    """Have each active run supervised that needs it and is not, and `keys`; with `ended`, also what a run which has
+    ended still holds. To be called once a run has come, ended, or left its queue: others may need a supervisor. Where
+    none can be started, as in a home that is read-only, what is there can still be read."""
     with contextlib.suppress(OSError, ImportError):  # of a program that was deleted
         active = {*home.active_keys(), *keys}
-        if not active:
-            return
-        from . import queue
+        if active:
+            from .queues import QUEUES, queue_named
 
-        asleep, ready = queue.waiting(home)
-        if ready:
-            from .ending import end_hopeless
-
-            asleep = end_hopeless(home)
-        for key in sorted(active - asleep):
-            with contextlib.suppress(OSError, ValueError):
-                run = home.run(key)
-                if not run.exists():
-                    home.unmark_active(key)
-                    queue.release(home, key)
-                elif (ended or run.state()[0] not in FINAL) and not run.supervised() and run.is_of_this_machine():
-                    spawn(home, key)
+            for name in QUEUES:
+                queue_named(home, name).settle(active, ended)
 
 
 class KeeperStart(Record):

@@ -11,7 +11,7 @@ import os
 import subprocess
 import time
 import traceback
-from typing import TYPE_CHECKING, Callable, Dict, Optional, Sequence, Set
+from typing import TYPE_CHECKING, Callable, Dict, List, Optional, Sequence
 
 from ..shared.files import DISK_FULL, read_bytes, remove_tree, write_whole
 from ..shared.machines import CAPABILITIES, candidates, lacks
@@ -23,12 +23,13 @@ from ..store.errors import HomeError, disk_full
 from ..store.home import Home
 from ..store.machine import boot_id
 from ..store.run_folder import RunFolder
-from . import awaiting, gpus, queue
+from . import gpus
 from .ending import Ended, clean_up, finish, not_answering, note_once, save
 from .engines import BaseImageUnavailable, Engine, EngineError, Interrupted, Presence, engine_of, engine_of_run
 from .engines.building import BuildJob
 from .engines.mount_points import make_folders
 from .measurer import Measurer
+from .queues import queue_of_run
 from .sampling import used
 from .supervision import ensure_keeper, revive
 from .variants import VARIANTS, describe, is_old, resolve
@@ -38,9 +39,6 @@ if TYPE_CHECKING:
     from ..shared.spec import RunSpec
     from .archiving import RunArchiving
 
-POLL_LEAST, POLL_MOST = 0.02, 0.2
-ASK_EVERY = 2.0
-"""Seconds between two questions for a slot while the same runs hold theirs: each asks the driver of the GPUs."""
 FULL_PAUSE = 3.0
 _ASKED = {"image": "--image", "apt": "--apt", "mount": "a mount at an absolute path"}
 
@@ -48,10 +46,10 @@ _ASKED = {"image": "--image", "apt": "--apt", "mount": "a mount at an absolute p
 def supervise(home: Home, key: str) -> int:
     """Drive the run to its end. Returns at once when another supervisor holds it. Exit status of the process."""
     run = home.existing_run(key)
-    with run.supervising() as ours:
+    with queue_of_run(home, run).supervising(run) as ours:
         if not ours:
             return 0
-        home.mark_active(key)  # an agent that started while the run was made may have taken the mark away
+        home.mark_active(key)  # who made the run may have died before that
         home.reserve.make()
         ensure_keeper(home)
         ended = False
@@ -83,6 +81,7 @@ class Supervisor:
         self.home = home
         self.run = run
         self.spec = run.resolved_spec()
+        self._queue = queue_of_run(home, run)
         self._engine: Optional[Engine] = None
         self._archiving = _archiving(home, run, self.spec)
         self._measurer = Measurer(home, run, self.spec)
@@ -94,7 +93,7 @@ class Supervisor:
         """Step after step until the end is recorded and all is given back; False where the run waits behind others,
         and needs no supervisor for that."""
         steps = {
-            RunState.QUEUED: self._queue,
+            RunState.QUEUED: self._wait,
             RunState.BUILDING: self._build,
             RunState.MOUNTING: self._mount_and_start,
             RunState.RUNNING: self._watch,
@@ -153,45 +152,29 @@ class Supervisor:
 
     # -- steps
 
-    def _queue(self) -> None:
-        """Wait for the runs that must end before, and then for a slot. Raises `Ended`."""
-        pause, said, ask_at = POLL_LEAST, self.run.status().note, 0.0
-        seen: Set[str] = set()
-        while True:
+    def _wait(self) -> None:
+        """Wait in the run's queue for what it needs. Raises `Ended`."""
+        said = self.run.status().note
+
+        def report(waiting_for: str) -> None:
+            nonlocal said
             self._check_asked()
-            holders = queue.holders(self.home)
-            if holders != seen or time.monotonic() >= ask_at:
-                waiting_for = self._ask()
-                self._check_asked()
-                if not waiting_for:
-                    break
-                if waiting_for != said:
-                    said = waiting_for
-                    self.run.note(said)
-                if self.run.key in queue.asleep(self.home):
-                    self._asleep = True
-                    return
-                revive(self.home)  # those for whom we wait may have lost theirs, and nobody else would notice
-                seen, ask_at = holders, time.monotonic() + ASK_EVERY
-            time.sleep(pause)
-            pause = min(pause * 1.5, POLL_MOST)
+            if waiting_for and waiting_for != said:
+                said = waiting_for
+                self.run.note(said)
+
+        if not self._queue.wait(self.run, self.spec, report):
+            self._asleep = True
+            return
         self.run.move(RunState.BUILDING)
         revive(self.home)
 
-    def _ask(self) -> str:
-        """Take what the run needs if it is there, and its turn: "", or what it waits for. Raises `Ended` where it can
-        never start."""
-        if not queue.has_come(self.home, self.run.key):  # else they had ended; they may have been removed since
-            others = awaiting.awaited_runs(self.home, self.spec)
-            if others.failed is not None:
-                raise Ended(Reason.AFTER_FAILED, others.failed)
-            if others.keys:
-                return others.words
-        turn = queue.ask(self.home, self.spec)
-        if turn.never:
-            hint = "remoterun doctor %s   shows what it has" % self.spec.machine
-            raise Ended(Reason.NO_CAPACITY, turn.waiting_for, hint=hint)
-        return "" if turn.granted else "waiting for " + turn.waiting_for
+    def _gpus(self) -> List[str]:
+        """The GPUs that the queue has granted. Raises `Ended` where it knows nothing of that any more."""
+        granted = self._queue.gpus(self.run)
+        if granted is None:
+            raise Ended(Reason.START_FAILED, "what it had been granted in its queue is lost")
+        return granted
 
     def _build(self) -> None:
         self._check_asked()
@@ -244,7 +227,7 @@ class Supervisor:
             if self.spec.attempts > 1:
                 self._values = self.run.values()
             try:
-                engine.start(self.run, self.spec, queue.ask(self.home, self.spec).gpus)
+                engine.start(self.run, self.spec, self._gpus())
             except EngineError as error:
                 if engine.inspect(self.run).presence is Presence.UNKNOWN:
                     return  # it went away meanwhile: we wait for it, and inspect again
@@ -255,7 +238,7 @@ class Supervisor:
     def _watch(self) -> None:
         engine = self._chosen_engine()
         self._drop_values()  # `start` has written them where the wrapper reads them
-        Watch(self.home, self.run, self.spec, engine, self._measurer, self._start_again).until_end()
+        Watch(self.home, self.run, self.spec, engine, self._queue, self._measurer, self._start_again).until_end()
 
     def _save(self) -> None:
         self._measurer.end()
@@ -274,9 +257,12 @@ class Supervisor:
         if lost:
             self.run.note("it can't be started again without %s, which is saved nowhere" % ", ".join(lost))
             return False
-        turn = queue.ask(self.home, self.spec)
-        if not turn.granted or not engine.remove(self.run):
-            note_once(self.run, not_answering(engine.name) if turn.granted else "waiting for " + turn.waiting_for)
+        granted = self._queue.gpus(self.run)
+        if granted is None:
+            self.run.note("it can't be started again: what it had been granted in its queue is lost")
+            return False
+        if not engine.remove(self.run):
+            note_once(self.run, not_answering(engine.name))
             time.sleep(1)
             return True
         if more:
@@ -286,7 +272,7 @@ class Supervisor:
             remove_tree(path)
         self.run.save_values(known)
         try:
-            engine.start(self.run, self.spec, turn.gpus)
+            engine.start(self.run, self.spec, granted)
             self._started_again = True
         except EngineError as error:
             if engine.inspect(self.run).presence is not Presence.UNKNOWN:
@@ -311,7 +297,7 @@ class Supervisor:
         environment = self.spec.environment
         if environment.image or environment.variant != "gpu" or os.path.exists(self.run.environment_file):
             return True
-        granted = queue.ask(self.home, self.spec).gpus
+        granted = self._gpus()
         try:
             cards = [card for card in gpus.generations() if card.uuid in granted]
         except gpus.GpuError as error:
@@ -385,9 +371,10 @@ class Supervisor:
             return Ended(Reason.KILLED)
         if self.run.stop_asked() is not None:
             return Ended(Reason.STOPPED)
-        if self.home.rental.taken_at() is not None:
+        if self._queue.taken_at(self.run) is not None:
             return Ended(Reason.PREEMPTED)
-        if self.spec.until is not None and time.time() >= self.spec.until:
+        limits = self.spec.until, self._queue.until(self.run)
+        if any(limit is not None and time.time() >= limit for limit in limits):
             return Ended(Reason.TIMEOUT, "its time was up before the command had started")
         return None
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import enum
 import time
-from typing import Callable, Optional, Tuple
+from typing import Callable, Dict, Optional, Tuple
 
 from ..shared.files import size_of
 from ..shared.spec import RunSpec
@@ -15,11 +16,11 @@ from ..store.run_folder import RunFolder
 from .ending import Ended, not_answering, note_once
 from .engines import CommandState, Engine, Presence
 from .measurer import Measurer
+from .queues import Queue
 from .sampling import Peaks
 from .supervision import ensure_keeper
 
 POLL_LEAST, POLL_MOST = 0.02, 0.25
-_NEVER = float("inf")
 INSPECT_EVERY = 3.0
 """Seconds between questions to the engine while the exit file isn't there."""
 
@@ -27,10 +28,27 @@ INSPECT_EVERY = 3.0
 SAVING_TIME = 90.0
 """Seconds before the host is taken away in which nothing but the run's outputs counts."""
 LEAST_GRACE, GRACE = 2.0, 10.0
-_STOPPING = {
+_STOPPING: Dict[Optional[Reason], str] = {
     Reason.TIMEOUT: "its time is up: stopping",
     Reason.PREEMPTED: "the machine will be taken away: stopping",
 }
+
+
+class Phase(enum.Enum):
+    """How far the end of a command has come."""
+
+    RUNNING = "it shall go on"
+    ASKED = "it shall end for a reason; SIGTERM has not reached it yet"
+    TERMINATED = "SIGTERM has reached it: it has its grace"
+    OVER = "the run has moved on, or the command was started again"
+
+
+MOVES: Dict[Phase, Tuple[str, ...]] = {
+    Phase.RUNNING: ("_kill", "_see_exit", "_ask", "_inspect"),
+    Phase.ASKED: ("_kill", "_see_exit", "_terminate", "_inspect"),
+    Phase.TERMINATED: ("_kill", "_see_exit", "_force", "_inspect"),
+}
+"""By phase, the methods of `Watch` that are tried in their order, until one gives the next phase."""
 
 
 class Watch:
@@ -42,6 +60,7 @@ class Watch:
         run: RunFolder,
         spec: RunSpec,
         engine: Engine,
+        queue: Queue,
         measurer: Measurer,
         start_again: Callable[[Reason], bool],
     ) -> None:
@@ -50,89 +69,128 @@ class Watch:
         self.run = run
         self.spec = spec
         self._engine = engine
+        self._queue = queue
         self._measurer = measurer
         self._start_again = start_again
+        self._began: float = run.state()[1]["t"]
+        limits = (spec.until, queue.until(run), self._began + spec.timeout if spec.timeout else None)
+        self._deadline = min((limit for limit in limits if limit), default=float("inf"))
+        self._times = LogTimes(run)
+        self._reason: Optional[Reason] = None
+        self._grace = 0.0
+        self._terminated_at = 0.0
+        self._silent = False
+        self._next_inspection = time.monotonic() + INSPECT_EVERY
 
     def until_end(self) -> None:
         """Wait for the command's end, or bring it about; then the run is SAVING. Returns early where the command was
         started again. Raises `Ended` for one that is killed."""
-        engine = self._engine
-        event = self.run.state()[1]
-        deadline = min(self.spec.until or _NEVER, event["t"] + (self.spec.timeout or _NEVER))
-        pause, next_inspection = POLL_LEAST, time.monotonic() + INSPECT_EVERY
-        times = LogTimes(self.run)
-        peaks = Peaks(self._home, self.run, engine, event["t"])
-        reason: Optional[Reason] = None
-        terminated_at: Optional[float] = None
-        grace = 0.0
-        while True:
-            reached = True
-            times.record()
+        peaks = Peaks(self._home, self.run, self._engine, self._began)
+        phase, pause = Phase.RUNNING, POLL_LEAST
+        while phase is not Phase.OVER:
+            self._times.record()
             peaks.sample()
-            self._measurer.ensure(event["t"])
-            if self.run.kill_asked():
-                reached = engine.kill(self.run)
-                if reached or self.run.exit_code() is not None:
-                    times.record()
-                    raise Ended(Reason.KILLED, code=137)
-            if self.run.exit_code() is not None:
-                times.record()
-                patience = 0.0 if terminated_at is None else terminated_at + grace - time.monotonic()
-                return self._exited(reason, patience)
-            now = time.time()
-            asked = self.run.stop_asked()
-            taken_at = self._home.rental.taken_at()
-            if reason is None and (taken_at is not None or asked is not None or now >= deadline):
-                reason, grace = _why_stop(taken_at, asked)
-            if taken_at is not None:  # also where somebody has given it more time before
-                grace = min(grace, max(LEAST_GRACE, taken_at - SAVING_TIME - now))
-            if reason is not None and reached and terminated_at is None:
-                reached = engine.terminate(self.run)
-                terminated_at = time.monotonic() if reached else None
-                pause = POLL_LEAST
-                if reached:
-                    note_once(self.run, _STOPPING.get(reason, "stopping"))
-            if terminated_at is not None and time.monotonic() > terminated_at + grace:
-                reached = engine.kill(self.run)
-                if reached:
-                    return self._exited(reason, 0, 137)
-            if not reached:
-                note_once(self.run, not_answering(engine.name))
+            self._measurer.ensure(self._began)
+            self._silent = False
+            moves = (getattr(self, move)() for move in MOVES[phase])
+            after = next((found for found in moves if found is not None), None)
+            if after is not None:
+                phase, pause = after, POLL_LEAST
+                continue
+            if self._silent:
+                note_once(self.run, not_answering(self._engine.name))
                 pause = 1.0
-            if time.monotonic() >= next_inspection:
-                found = engine.inspect(self.run)
-                if found.presence in (Presence.ENDED, Presence.ABSENT) and self.run.exit_code() is None:
-                    return self._lost(found, reason, now < deadline)
-                ensure_keeper(self._home)
-                next_inspection = time.monotonic() + INSPECT_EVERY
             time.sleep(pause)
             pause = min(pause * 1.1, POLL_MOST)
 
-    def _exited(self, reason: Optional[Reason], patience: float, forced: Optional[int] = None) -> None:
+    # -- the moves
+
+    def _kill(self) -> Optional[Phase]:
+        if self.run.kill_asked():
+            self._silent = not self._engine.kill(self.run)
+            if not self._silent or self.run.exit_code() is not None:
+                self._times.record()
+                raise Ended(Reason.KILLED, code=137)
+        return None
+
+    def _see_exit(self) -> Optional[Phase]:
+        return None if self.run.exit_code() is None else self._exited(self._patience())
+
+    def _ask(self) -> Optional[Phase]:
+        taken_at, asked = self._queue.taken_at(self.run), self.run.stop_asked()
+        if taken_at is None and asked is None and time.time() < self._deadline:
+            return None
+        if taken_at is not None:
+            self._reason, self._grace = Reason.PREEMPTED, SAVING_TIME
+        elif asked is not None:
+            self._reason, self._grace = Reason.STOPPED, asked
+        else:
+            self._reason, self._grace = Reason.TIMEOUT, GRACE
+        return Phase.ASKED
+
+    def _terminate(self) -> Optional[Phase]:
+        if self._silent or not self._engine.terminate(self.run):
+            self._silent = True
+            return None
+        self._terminated_at = time.monotonic()
+        note_once(self.run, _STOPPING.get(self._reason, "stopping"))
+        return Phase.TERMINATED
+
+    def _force(self) -> Optional[Phase]:
+        taken_at = self._queue.taken_at(self.run)
+        if taken_at is not None:  # also where somebody has given it more time before
+            self._grace = min(self._grace, max(LEAST_GRACE, taken_at - SAVING_TIME - time.time()))
+        if self._patience() >= 0:
+            return None
+        if self._engine.kill(self.run):
+            return self._exited(0, 137)
+        self._silent = True
+        return None
+
+    def _inspect(self) -> Optional[Phase]:
+        if time.monotonic() < self._next_inspection:
+            return None
+        found = self._engine.inspect(self.run)
+        if found.presence in (Presence.ENDED, Presence.ABSENT) and self.run.exit_code() is None:
+            self._lost(found)
+            return Phase.OVER
+        ensure_keeper(self._home)
+        self._next_inspection = time.monotonic() + INSPECT_EVERY
+        return None
+
+    # -- their parts
+
+    def _patience(self) -> float:
+        """Seconds that are left of the grace of a command that was terminated."""
+        return self._terminated_at + self._grace - time.monotonic() if self._terminated_at else 0.0
+
+    def _exited(self, patience: float, forced: Optional[int] = None) -> Phase:
         """The command has ended: see that all of it has, and go on to SAVING with the reason.
 
         `patience`: seconds that what it left behind may take to end by itself.
         """
-        deadline = time.monotonic() + patience
-        pause = 0.01
+        self._times.record()
+        deadline, pause = time.monotonic() + patience, 0.01
         while self._engine.alive(self.run) and time.monotonic() < deadline:
             if self.run.kill_asked():
-                return  # `until_end` is called again, and kills
+                return Phase.OVER  # `until_end` is called again, and kills
             time.sleep(pause)
             pause = min(pause * 1.5, 0.2)
         self._engine.kill(self.run)
         code = self.run.exit_code()
         if code is None:
             code = forced
+        reason = self._reason
         if reason is None:
             reason = Reason.EXITED if code == 0 else Reason.EXIT_NONZERO
             if code != 0 and self._engine.inspect(self.run).out_of_memory:
                 reason = Reason.OUT_OF_MEMORY
         self.run.move(RunState.SAVING, reason=reason.value, code=code)
+        return Phase.OVER
 
-    def _lost(self, found: CommandState, reason: Optional[Reason], in_time: bool) -> None:
-        """The command is gone and left no exit code. `in_time`: its time is not up."""
-        code, asked, message = found.code, reason is not None, None
+    def _lost(self, found: CommandState) -> None:
+        """The command is gone and left no exit code."""
+        code, reason, message = found.code, self._reason, None
         if reason is None:
             if self.run.attempt()[1] != boot_id():
                 reason, code = Reason.HOST_REBOOTED, None
@@ -145,18 +203,14 @@ class Watch:
                 if self._engine.name != "process":
                     message += ", as by `%s stop`, or its engine went down" % self._engine.name
         self._engine.kill(self.run)
-        if not asked and in_time and ENDINGS[reason].retry and self._start_again(reason):
+        if (
+            self._reason is None
+            and time.time() < self._deadline
+            and ENDINGS[reason].retry
+            and self._start_again(reason)
+        ):
             return
         self.run.move(RunState.SAVING, reason=reason.value, code=code, message=message)
-
-
-def _why_stop(taken_at: Optional[float], asked: Optional[float]) -> Tuple[Reason, float]:
-    """(why the command is stopped, its grace in seconds)."""
-    if taken_at is not None:
-        return Reason.PREEMPTED, SAVING_TIME
-    if asked is not None:
-        return Reason.STOPPED, asked
-    return Reason.TIMEOUT, GRACE
 
 
 class LogTimes:

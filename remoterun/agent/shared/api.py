@@ -6,9 +6,9 @@ direction. Every request may be repeated: a client that lost the answer asks aga
 
 What is refused comes as an ERROR with a code: "not_found", "not_saved", "bad_name", "busy", "damaged", "missing_blob",
 "bad_tree", "bad_spec", "bad_stream", "bad_request", "unknown_request", "too_large", "disk_full", "os_error",
-"expired", "not_fetched", "refused", "leaving" (the machine ends soon), "not_running", "engine_silent", "not_listening"
-(on a port of the run), "no_network" (its container's can't be reached), "not_notified" (a webhook did not take the
-message), "no_home" (its folder is gone, or is another home), or "internal".
+"expired", "not_fetched", "refused", "leaving" (the machine ends soon), "not_running", "elsewhere" (see `reach`),
+"engine_silent", "not_listening" (on a port of the run), "no_network" (its container's can't be reached), "not_notified"
+(a webhook did not take the message), "no_home" (its folder is gone, or is another home), or "internal".
 
 `agent/requests/` answers the requests, in a file for each noun; `session.Session` asks them. Longer than other files:
 whoever wants to know what the two sides say to each other finds all of it here.
@@ -414,12 +414,13 @@ search_log = Request("search_log", SearchLog, Hits, "measured", most=4 << 20)
 
 class Demand(Record):
     """What a run asks for: `gpus`, on a machine whose setting is `slots`. `patience`: seconds that the driver of the
-    GPUs has to answer. `whole`: the load, memory, disk and all GPUs are asked for, too."""
+    GPUs has to answer. `whole`: the load, memory, disk and all GPUs are asked for, too. `queue`: where it waits."""
 
     gpus: int = 0
     slots: Optional[int] = None
     patience: float = 2.0
     whole: bool = False
+    queue: str = ""
 
 
 class Claim(Record):
@@ -490,6 +491,15 @@ occupancy = Request("occupancy", Demand, Occupancy, "upkeep", most=4 << 20)
 
 
 # -- inside a run that is going on
+
+
+class Words(Record):
+    words: List[str]
+
+
+# The words which, before those that start an agent, start it on the machine where a run is; none where that is this
+# one, or not known yet. The requests about what goes on inside a run, and about its ports, are asked of that agent.
+reach = Request("reach", RunKey, Words, "exec")
 
 
 class Execute(Record):

@@ -176,6 +176,8 @@ class RunSpec(HandedOn):
     engine: str = "auto"
     gpus: int = 0
     slots: Optional[int] = None
+    queue: str = ""
+    """Where it waits, and what starts it: a scheduler of its host, or "", the line that remoterun keeps there."""
     git: Optional[GitState] = None
     bucket: str = ""
     """What gets the outputs, the log and the records of the run before it is final: "s3://NAME", or ""."""
@@ -224,6 +226,7 @@ class RunSpec(HandedOn):
             _check_name(name)
         require(set(self.secrets) <= set(self.asked_env), "a secret for a variable that was not asked for")
         require(bool(_WORD.match(self.engine)), "%s is not the name of an engine" % show(self.engine[:80]))
+        require(not self.queue or bool(_WORD.match(self.queue)), "%s is not a queue" % show(self.queue[:80]))
         require(self.gpus >= 0, "the GPUs of a run are not below 0")
         require(self.slots is None or self.slots > 0, "a machine has a slot at least")
         require(not self.bucket or bool(BUCKET.match(self.bucket)), "%s is not a bucket" % show(self.bucket[:80]))

@@ -22,15 +22,14 @@ import contextlib
 import json
 import os
 from types import MappingProxyType
-from typing import Any, ContextManager, Dict, List, Mapping, Optional, Tuple
+from typing import Any, ContextManager, Dict, List, Mapping, Tuple
 
-from ..shared.archive import Grant, ImageAccess
 from ..shared.files import DISK_FULL, locked, read_json, remove_tree, temporary_folder, token, write_whole
 from ..shared.records import encode
-from ..shared.spec import KEY, ResolvedMount, RunSpec
+from ..shared.spec import KEY, ResolvedMount
 from ..shared.states import RunState
+from ..shared.submission import Submission
 from ..shared.tree import Manifest, show
-from ..shared.webhooks import NOBODY, Webhooks
 from .blobs import Blobs
 from .checkout import checkout
 from .errors import HomeError, disk_full
@@ -167,23 +166,18 @@ class Home:
 
     def create_run(
         self,
-        spec: RunSpec,
-        source: Manifest,
-        values: Mapping[str, str] = MappingProxyType({}),
+        asked: Submission,
         mounts: Tuple[ResolvedMount, ...] = (),
-        grant: Optional[Grant] = None,
-        left: Optional[Manifest] = None,
-        images: Tuple[ImageAccess, ...] = (),
-        webhooks: Webhooks = NOBODY,
         session: Mapping[str, str] = MappingProxyType({}),
     ) -> RunFolder:
-        """Make the run folder of `spec.key`, its first event QUEUED. Once made, a repetition changes nothing.
+        """Make the run folder of what was handed over, its first event QUEUED. Once made, a repetition changes nothing.
 
-        `values`: of the variables in `spec.asked_env`. `mounts`: what was found for each of `spec.mounts`. `grant`: for
-        `spec.bucket`, as `images`. `left`: by earlier attempts. `webhooks`: for `spec.notify`. `session`: the
-        variables for its supervisor, which anybody may start from now on. Raises
-        `HomeError("missing_blob")` when a file of the source isn't here, `SpecError` for a spec that is not right.
+        `mounts`: what was found for each of the spec's. `session`: the variables for its supervisor, which anybody may
+        start from now on. Raises `HomeError("missing_blob")` when a file of the source isn't here, `TreeError`, and
+        `SpecError` for a spec that is not right.
         """
+        spec, source = asked.spec, Manifest.decode(asked.source)
+        left = Manifest.decode(asked.left) if asked.left else None
         run = self.run(spec.key)
         if run.exists():
             return run
@@ -198,19 +192,27 @@ class Home:
                 write_whole(staged.left_file, left.encode())
             staged.move(RunState.QUEUED)
             write_whole(staged.machine_file, encode(Machine.this()))
+            if spec.queue:
+                write_whole(staged.queue_file, spec.queue.encode())
             write_whole(staged.mounts_file, encode(mounts))
             write_whole(staged.spec_file, spec.encode())
             # Secrets come last: what a crash leaves of us here lies there until the next gc.
-            if grant is not None:
-                write_whole(staged.grant_file, encode(grant))
-            if images:
-                write_whole(staged.images_file, encode(images))
-            if webhooks.addresses:
-                staged.save_webhooks(webhooks)
+            if asked.grant is not None:
+                write_whole(staged.grant_file, encode(asked.grant))
+            if asked.images:
+                write_whole(staged.images_file, encode(asked.images))
+            if asked.webhooks.addresses:
+                staged.save_webhooks(asked.webhooks)
             if session:
                 write_whole(staged.environ_file, encode(dict(session)))
-            write_whole(staged.values_file, encode(dict(values)))
-            self.mark_active(run.key)
+            write_whole(staged.values_file, encode(dict(asked.values)))
             remove_tree(run.path)
             os.rename(temporary, run.path)
+        try:
+            # The folder comes first: who sees the mark of a run without a folder takes that away. Should we die in
+            # between, the next contact about this run has it supervised, which marks it.
+            self.mark_active(run.key)
+        except OSError:
+            run.remove()
+            raise
         return run

@@ -15,6 +15,7 @@
         environment.json  what was found for the environment, where the run's GPUs decide it
         source          manifest of the source tree
         left            manifest of what earlier attempts left, which lies over the source in the work tree
+        queue           the name of its queue, for one that waits in another than our own line (see running/queues/)
         machine         which machine took it, and supervises it (see machine.py)
         events          one JSON object a line: every state passed, with its time
         ask-stop        a request to stop ({"grace": seconds}); ask-kill: to kill
@@ -91,6 +92,7 @@ class RunFolder:
         self.environment_file = os.path.join(path, "environment.json")
         self.source_file = os.path.join(path, "source")
         self.left_file = os.path.join(path, "left")
+        self.queue_file = os.path.join(path, "queue")
         self.machine_file = os.path.join(path, "machine")
         self.events_file = os.path.join(path, "events")
         self.archived_file = os.path.join(path, "archived")
@@ -132,6 +134,13 @@ class RunFolder:
 
     def exists(self) -> bool:
         return os.path.exists(self.spec_file)
+
+    def queue(self) -> str:
+        """The name of the queue that takes it to its supervisor; "" is our own line. Never changes."""
+        try:
+            return read_bytes(self.queue_file).decode()
+        except FileNotFoundError:
+            return ""
 
     def spec(self) -> RunSpec:
         """Raises `SpecError` for a damaged one."""

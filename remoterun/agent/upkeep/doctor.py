@@ -13,10 +13,9 @@ from typing import List, Optional
 
 from ..running import gpus, variants
 from ..running.engines import engine_of
-from ..running.engines.docker import Docker
 from ..shared.api import MachineCheck
 from ..shared.files import no_room
-from ..shared.machines import CAPABILITIES, PREFERRED, candidates
+from ..shared.machines import CAPABILITIES, candidates
 from ..store.home import Home
 
 LITTLE_SPACE = 10 << 30
@@ -29,7 +28,9 @@ def examine(home: Home, engine: str, wanted_gpus: int, base: str) -> List[Machin
     old = _old_gpus() if wanted_gpus else []
     if old:
         base = variants.base_for(base, variants.CUDA11)
-    checks = [_python(), _disk(home), *_logout(), *_docker(home, engine, base), *_gpu(home, engine, wanted_gpus, old)]
+    name, *others = candidates(engine)
+    of_engine = engine_of(home, name).examine(base, CAPABILITIES[others[-1]].title if others else "")
+    checks = [_python(), _disk(home), *_logout(), *of_engine, *_gpu(home, engine, wanted_gpus, old)]
     return [*checks, MachineCheck("clock", True, time=time.time())]
 
 
@@ -70,30 +71,6 @@ def _kills_user_processes() -> bool:
     with contextlib.suppress(OSError, subprocess.SubprocessError):
         return subprocess.check_output(words, stderr=subprocess.DEVNULL, timeout=10).strip() == b"b true"
     return False
-
-
-def _docker(home: Home, engine: str, base: str) -> List[MachineCheck]:
-    tool, *others = candidates(engine)
-    if not CAPABILITIES[tool].images:
-        return [_check(PREFERRED[0], None, "not needed: runs use %s" % CAPABILITIES[tool].title)]
-    docker = Docker(home, tool)
-    problem = docker.problem()
-    if problem is None:
-        checks = [_check(tool, True, docker.version())]
-        if base:
-            here = docker.has_image(base)
-            detail = "%s is here" % base if here else "%s is not here; the first run pulls it" % base
-            checks.append(_check("base image", True if here else None, detail))
-        return checks
-    if others:  # not a fault: every run works without it
-        return [_check(tool, None, "%s, so runs use %s" % (problem, CAPABILITIES[others[-1]].title))]
-    if shutil.which(tool) is None:
-        fix = "sudo apt install podman" if tool == "podman" else "curl -fsSL https://get.docker.com | sudo sh"
-    elif "may not use" in problem:
-        fix = "sudo usermod -aG docker $USER   then log out and in"
-    else:
-        fix = "sudo systemctl enable --now docker"
-    return [_check(tool, False, problem, fix)]
 
 
 def _old_gpus() -> List[gpus.Generation]:

@@ -5,8 +5,8 @@
     temporary       in tmp/, of processes that are gone: see stale_files.py
     partial         blobs that were cut on their way here, and that nobody sends now
     blobs           that nothing refers to: see references.py
-    environments    virtual environments whose building was cut; with `envs` also those that no run needs which has not
-                    ended, and that nothing has used for `unused` seconds
+    environments    of what engines keep, virtual environments whose building was cut; with `envs` also those that no
+                    run needs which has not ended, and that nothing has used for `unused` seconds
     images          the same of our own images, with `envs`
 
 Where nothing more may arrive on the disk, what a cut transfer left goes at once instead of a day later. It
@@ -26,12 +26,9 @@ import re
 import time
 from typing import Any, Callable, Dict, Iterable, Iterator, List, Optional, Set, Tuple
 
-from ..running.engines.docker import Docker, Image
-from ..running.engines.process import ProcessEngine
+from ..running.engines import Engine, Kept, every_engine
 from ..shared.api import Collect, CollectTotals
-from ..shared.environment import Environment
 from ..shared.files import locked, own_bytes, remove_tree, token
-from ..shared.machines import CAPABILITIES
 from ..shared.spec import RunSpec
 from ..store import leases
 from ..store.errors import HomeError
@@ -66,6 +63,7 @@ class Collection:
         self._dry = asked.dry_run
         self._send = send
         self._clock = clock
+        self._engines = every_engine(home)
         self._removed_versions: Set[Version] = set()
         self._reader = ReferenceReader(home, self._removed_versions)
         self._live: Set[bytes] = set()
@@ -273,42 +271,43 @@ class Collection:
     # -- environments
 
     def _remove_environments(self) -> None:
-        removed, kept = [], []
-        engine = ProcessEngine(self.home)
-        needed = self._needed()
         used = self._last_uses()
+        removed: Dict[str, List[Dict[str, Any]]] = {"environment": [], "image": []}
+        spared: Dict[str, List[Dict[str, Any]]] = {"environment": [], "image": []}
         with self._trash() as discard:
-            for name in sorted(os.listdir(self.home.envs)):
-                path = os.path.join(self.home.envs, name)
-                whole = engine.is_whole(path)
-                if whole and (not self._asked.envs or name in needed):
-                    continue
-                at = max(used.get(name, 0.0), engine.last_use(path))
-                item = {"name": name, "used": round(at, 3), "bytes": own_bytes(path), "contents": engine.contents(path)}
-                if whole and self._clock() - at < self._asked.unused:
-                    kept.append(item)
-                elif self._take_environment(name, path, engine, discard):
-                    removed.append(item)
-        self._report("environments", removed)
-        if self._asked.envs:
-            self._report("environments", kept, why="used lately; --unused TIME says how long ago is enough")
-            self._remove_images(used)
+            for engine in self._engines:
+                needed, gone = self._needed(), []  # type: Set[str], List[str]
+                for kept in engine.kept(orphans=not self._asked.envs):
+                    if gone and kept.alone < kept.size:
+                        kept = next((one for one in engine.kept(without=gone) if one.id == kept.id), kept)
+                    if kept.whole and kept.name in needed:
+                        continue
+                    at = max(used.get(kept.name, 0.0), kept.used)
+                    item = {"name": kept.name, "used": round(at, 3), "bytes": kept.alone, "contents": kept.contents}
+                    if kept.whole and self._clock() - at < self._asked.unused:
+                        spared[kept.kind].append(item)
+                    elif self._take(engine, kept, discard):
+                        removed[kept.kind].append(item)
+                        gone.append(kept.id)
+        for kind in removed:
+            self._report(kind + "s", removed[kind])
+            self._report(kind + "s", spared[kind], why="used lately; --unused TIME says how long ago is enough")
 
-    def _take_environment(self, name: str, path: str, engine: ProcessEngine, discard: Callable[[str], None]) -> bool:
-        """Whether it could be taken: nobody builds it, and still no run needs it."""
-        lock = self.home.lock("env-lib" if name.startswith("lib-") else name)
-        try:
-            with locked(lock, patience=0), self._alone():
-                if engine.is_whole(path) and name in self._needed():
-                    return False
-                if not self._dry:
-                    discard(path)
-                return True
-        except TimeoutError:
-            return False
+    def _take(self, engine: Engine, kept: Kept, discard: Callable[[str], None]) -> bool:
+        """Whether it could be freed: nobody builds it, and still no run needs it, nor one that comes now."""
+        with contextlib.ExitStack() as held:
+            try:
+                if kept.lock:
+                    held.enter_context(locked(self.home.lock(kept.lock), patience=0))
+            except TimeoutError:
+                return False
+            held.enter_context(self._alone())
+            if kept.whole and kept.name in self._needed():
+                return False
+            return self._dry or engine.free(kept, discard)
 
     def _needed(self) -> Set[str]:
-        """Folders of envs/, and images, that runs need which have not ended."""
+        """What engines keep that runs need which have not ended."""
         return {name for run in active_runs(self.home) for name in self._names(run.spec)}
 
     def _last_uses(self) -> Dict[str, float]:
@@ -325,49 +324,13 @@ class Collection:
                 found[name] = max(found.get(name, 0.0), at)
         return found
 
-    def _names(self, spec: RunSpec) -> List[str]:
-        environment = Environment.of(spec)
-        folders = [] if environment.image else ProcessEngine(self.home).folders(environment)
-        return [os.path.basename(path) for path in folders] + [environment.final_image, environment.bundled_image]
-
-    def _remove_images(self, used: Dict[str, float]) -> None:
-        removed, kept = [], []
-        for docker in engines(self.home):
-            needed = self._needed()
-            gone: List[str] = []
-            for known in sorted(docker.images(), key=lambda image: -image.size):  # before those on which they stand
-                image = next((image for image in docker.images(gone) if image.id == known.id), known)
-                if image.name in needed:
-                    continue
-                at = max(used.get(image.name, 0.0), image.created)
-                item = {"name": image.name, "used": round(at, 3), "bytes": image.alone, "contents": image.contents}
-                if self._clock() - at < self._asked.unused:
-                    kept.append(item)
-                elif self._dry or self._take_image(docker, image):
-                    removed.append(item)
-                    gone.append(image.id)
-        self._report("images", removed)
-        self._report("images", kept, why="used lately; --unused TIME says how long ago is enough")
-
-    def _take_image(self, docker: Docker, image: Image) -> bool:
-        """Whether it could be deleted: under the lock, so that no run that comes now counts on it."""
-        with self._alone():
-            return image.name not in self._needed() and docker.remove_image(image.name)
+    def _names(self, spec: RunSpec) -> Set[str]:
+        return {name for engine in self._engines for name in engine.needs(spec)}
 
     # -- parts
 
     def _short(self, path: str) -> str:
         return os.path.relpath(path, self.home.path)
-
-
-def engines(home: Home) -> List[Docker]:
-    """The engines with images that can be used here."""
-    found = []
-    for tool in (name for name, known in CAPABILITIES.items() if known.images):
-        docker = Docker(home, tool)
-        if docker.problem() is None:
-            found.append(docker)
-    return found
 
 
 @contextlib.contextmanager

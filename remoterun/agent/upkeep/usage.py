@@ -14,6 +14,7 @@ import shutil
 import time
 from typing import Any, Callable, Dict, List, Optional, Set, Tuple
 
+from ..running.engines import every_engine
 from ..shared.api import UsageTotals
 from ..shared.facts import RunStatus
 from ..shared.files import own_bytes, size_of
@@ -58,7 +59,6 @@ class UsageReport:
         own = sum(own_bytes(os.path.join(self.home.path, name)) for name in others)
         self._row("other", "", own, size=own, alone=own, count=len(others))
         total = blobs[1] + sum(row.pop("own", 0) for row in self._rows)
-        self._images()
         for row in self._rows:
             self._send(row=row)
         disk = shutil.disk_usage(self.home.path)
@@ -147,23 +147,12 @@ class UsageReport:
         return len(sizes), sum(sizes), len(shared), sum(shared)
 
     def _environments(self) -> None:
-        from ..running.engines.process import ProcessEngine
-
-        engine = ProcessEngine(self.home)
-        for name in sorted(os.listdir(self.home.envs)):
-            path = os.path.join(self.home.envs, name)
-            own = own_bytes(path)
-            used, contents = round(engine.last_use(path), 3), engine.contents(path)
-            self._row("environment", name, own, size=own, alone=own, used=used, contents=contents)
-
-    def _images(self) -> None:
-        from .gc import engines
-
-        for engine in engines(self.home):
-            for image in engine.images():
-                sizes = {"size": image.size, "alone": image.alone}
-                self._row("image", image.name, used=image.created, contents=image.contents, **sizes)
-                self._rows[-1].pop("own")
+        """What engines keep. Images are not in the home."""
+        for engine in every_engine(self.home):
+            for kept in engine.kept():
+                own = kept.size if kept.kind == "environment" else 0
+                sizes = {"own": own, "size": kept.size, "alone": kept.alone}
+                self._row(kept.kind, kept.name, used=round(kept.used, 3), contents=kept.contents, **sizes)
 
     def _folder(self, kind: str, path: str) -> None:
         try:

@@ -80,10 +80,10 @@ class RunUse:
 
 def use(connections: Connections, runs: Sequence[Run], every: float, once: bool) -> Iterator[Sequence[RunUse]]:
     """See `Runs.top`. A machine that can't be reached any more is asked again as long as another one answers."""
-    keys: dict[MachineType, list[str]] = {}
+    there: dict[MachineType, list[Run]] = {}
     for run in runs:
-        keys.setdefault(run.host, []).append(run.key)
-    questions = {machine: partial(_samples, connections, machine, its) for machine, its in keys.items()}
+        there.setdefault(run.host, []).append(run)
+    questions = {machine: partial(_samples, connections, its) for machine, its in there.items()}
     wait = None if len(questions) == 1 else ANSWER
     latest: dict[str, api.Sample | None] = {}
     while True:
@@ -92,13 +92,17 @@ def use(connections: Connections, runs: Sequence[Run], every: float, once: bool)
         if len(failed) == len(answers):
             raise failed[0]
         for machine, answer in answers.items():
-            latest.update(dict.fromkeys(keys[machine]) if isinstance(answer, HostError) else answer)
+            known = dict.fromkeys(run.key for run in there[machine]) if isinstance(answer, HostError) else answer
+            latest.update(known)
         yield [RunUse(run, latest.get(run.key)) for run in runs]
         if once or all(sample is None or sample.state in FINAL for sample in latest.values()):
             return
         connections.closed.wait(every)
 
 
-def _samples(connections: Connections, machine: MachineType, keys: list[str]) -> dict[str, api.Sample]:
-    found = connections.session(machine).ask(api.sample, api.Sampling(keys)).samples
-    return {sample.key: sample for sample in found if sample.key in keys}
+def _samples(connections: Connections, runs: list[Run]) -> dict[str, api.Sample]:
+    asked: dict[Session, list[str]] = {}
+    for run in runs:
+        asked.setdefault(connections.session_where(run), []).append(run.key)
+    answers = [(session.ask(api.sample, api.Sampling(keys)).samples, keys) for session, keys in asked.items()]
+    return {sample.key: sample for found, keys in answers for sample in found if sample.key in keys}

@@ -110,7 +110,7 @@ class Forwarding:
                         asked = asked_ports(self._connections, self._run)
                         self._wanted = {each.port: each.wanted for each in asked}
                     if self._wanted:
-                        self._watch(self._connections.session_of(self._run))
+                        self._watch(self._connections.session_where(self._run))
                     return
                 except HostError as error:
                     if not error.passing:

@@ -65,7 +65,7 @@ def settings(asked: MachineType, request: RunRequest, session: Session) -> Machi
         return machine
     if request.gpus != ALL_GPUS:
         return replace(machine, gpus=request.gpus)
-    there = session.ask(api.occupancy, api.Demand(whole=True, patience=10.0))
+    there = session.ask(api.occupancy, api.Demand(whole=True, patience=10.0, queue=machine.queue))
     if there.gpus_unknown is not None:
         raise HostError(
             f"{session.machine.name}: {there.gpus_unknown}", hint=f"remoterun doctor {session.machine.name}"
@@ -132,7 +132,8 @@ def fitting(
     `settings` of the run there. What is refused here has no number yet. Raises `UsageError`, `HostError`."""
     session = choose_machine(connections, machine, request, note)
     wanted = settings(machine, request, session)
-    lacks = session.ask(api.occupancy, api.Demand(wanted.gpus, wanted.slots)).lacks if wanted.gpus else None
+    demand = api.Demand(wanted.gpus, wanted.slots, queue=wanted.queue)
+    lacks = session.ask(api.occupancy, demand).lacks if wanted.gpus else None
     if lacks is not None:
         raise UsageError(lacks, hint=f"remoterun doctor {session.machine.name}   shows what it has")
     return session, wanted
@@ -194,7 +195,8 @@ def _elsewhere(other: Run, machine: MachineType) -> UsageError:
 def _answer(connections: Connections, machine: MachineType, request: RunRequest) -> _Answer:
     session = connections.session(machine)
     gpus = machine.gpus if request.gpus is None else request.gpus
-    demand = api.Demand(max(gpus, 1) if gpus == ALL_GPUS else gpus, machine.slots, whole=gpus == ALL_GPUS)
+    wanted = max(gpus, 1) if gpus == ALL_GPUS else gpus
+    demand = api.Demand(wanted, machine.slots, whole=gpus == ALL_GPUS, queue=machine.queue)
     there = session.ask(api.occupancy, demand)
     free = there.free
     if gpus == ALL_GPUS:

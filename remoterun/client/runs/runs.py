@@ -493,7 +493,7 @@ class Runs:
             raise _not_running(run)
         started = False
         try:
-            session = self._connections.session_of(run)
+            session = self._connections.session_where(run)
             with program(session, api.Execute(run.key, command, terminal, list(size))) as begun:
                 started = True
                 yield begun

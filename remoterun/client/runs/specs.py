@@ -92,6 +92,7 @@ def spec_of(
         engine=machine.engine,
         gpus=machine.gpus,
         slots=machine.slots,
+        queue=machine.queue,
         git=git,
         bucket=run.renting.bucket if run.renting is not None else "",
         attempt=run.attempt,

@@ -40,10 +40,10 @@ SCRIPT = (
 )
 
 
-def start_command(bundle: AgentBundle, home: str, python: str) -> str:
-    """The command that starts the agent, if it is in `home`, and `home` is the user's."""
-    start = f'exec "$3" {" ".join(FLAGS)} "$h/agent/$2" serve --home "$h"'
-    words = ["sh", "-c", _CHECK + start, "sh", home, bundle.file_name, python]
+def start_command(bundle: AgentBundle, home: str, python: str, prefix: Sequence[str] = ()) -> str:
+    """The command that starts the agent, after the words `prefix`, if it is in `home`, and `home` is the user's."""
+    start = f'f=$2; p=$3; shift 3; exec "$@" "$p" {" ".join(FLAGS)} "$h/agent/$f" serve --home "$h"'
+    words = ["sh", "-c", _CHECK + start, "sh", home, bundle.file_name, python, *prefix]
     return f"cd; exec {command_line(words)}"
 
 

@@ -50,6 +50,7 @@ def of_machine(machine: MachineType, config: Config, prompts: Prompts) -> SSHHos
         prompts=prompts,
         masters=masters_folder(config),
         machine=machine.name,
+        prefix=machine.prefix,
     )
 
 
@@ -72,6 +73,7 @@ class SSHHost:
 
     `home` is relative to the login folder, or absolute; `python` is the name of a program there, or a path.
     `config_file` is read instead of `~/.ssh/config`. With `masters`, the folder of our own, a live master is used.
+    `prefix`: see `MachineType`.
     """
 
     def __init__(
@@ -86,6 +88,7 @@ class SSHHost:
         prompts: Prompts = NOBODY,
         masters: Path | None = None,
         machine: str | None = None,
+        prefix: Sequence[str] = (),
     ) -> None:
         self.name = target
         self._target = SSHTarget.parse(target, machine)
@@ -96,6 +99,7 @@ class SSHHost:
         self._deadlines = deadlines or Deadlines()
         self._prompts = prompts
         self._masters = masters
+        self._prefix = prefix
         self._lock = threading.Lock()
         self._connections: list[SSHConnection] = []
         """The newest is used; on those before it the host opens no further session, while what it opened goes on."""
@@ -181,7 +185,7 @@ class SSHHost:
 
     def _start(self) -> SSHPipe | MasterPipe | CommandResult:
         """The pipe to an agent that has spoken; how the command ended, where copying the agent there may help."""
-        pipe = self._pipe(commands.start_command(self.bundle, self._home, self._python))
+        pipe = self._pipe(commands.start_command(self.bundle, self._home, self._python, self._prefix))
         pipe.give_up_at = time.monotonic() + self._deadlines.start
         try:
             await_agent(pipe)

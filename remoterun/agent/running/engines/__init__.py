@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import enum
 import importlib
-from typing import TYPE_CHECKING, ContextManager, Dict, List, Optional, Sequence
+from typing import TYPE_CHECKING, Callable, ContextManager, Dict, List, Optional, Sequence
 
+from ...shared.api import MachineCheck
 from ...shared.files import read_json
 from ...shared.records import Record
 from ...shared.spec import RunSpec
@@ -44,6 +45,11 @@ def engine_of(home: Home, name: str) -> "Engine":
     module, _, kind = ENGINES[name].partition(":")
     engine: "Engine" = getattr(importlib.import_module("." + module, __name__), kind)(home, name)
     return engine
+
+
+def every_engine(home: Home) -> "List[Engine]":
+    """All that there are, whether they can be used here or not."""
+    return [engine_of(home, name) for name in ENGINES]
 
 
 def engine_of_run(home: Home, run: RunFolder) -> "Engine":
@@ -82,6 +88,26 @@ class CommandState(Record):
     out_of_memory: bool = False
 
 
+class Kept(Record):
+    """What an engine keeps of an environment for runs to come. Bytes: its `size`, and what freeing it gives back, which
+    is less where another one shares a part of it (`alone`)."""
+
+    kind: str
+    """"environment", which is a folder of the home, or "image"."""
+    name: str
+    id: str
+    size: int
+    alone: int
+    used: float
+    """When it was last prepared for a run, or made, in seconds since 1970."""
+    contents: str = ""
+    """What is in it, for people; "" where nobody has noted that."""
+    whole: bool = True
+    """It is of use as it is: its building was not cut."""
+    lock: str = ""
+    """The lock of the home that is held by who builds it."""
+
+
 class Engine(Protocol):
     """One way to run the wrapper of a run (wrapper.py), which writes the command's output and exit code to `run.io`:
     neither passes through the engine.
@@ -94,6 +120,20 @@ class Engine(Protocol):
 
     def problem(self) -> Optional[str]:
         """Why it can't be used here, in one line, or None. Fast; changes nothing."""
+
+    def examine(self, base: str, instead: str) -> List[MachineCheck]:
+        """What `doctor` says of it. `base`: the image under the bundled one, "" for none. `instead`: what runs use
+        where it can't be used, in words; "" if they need it."""
+
+    def needs(self, spec: RunSpec) -> List[str]:
+        """The names of all of `kept` that a run of this spec needs. Raises `HomeError` where that can't be known."""
+
+    def kept(self, orphans: bool = False, without: Sequence[str] = ()) -> List[Kept]:
+        """What it keeps, or only what is not whole; each before those on which it stands. None where it does not
+        answer. What is `without`, by its id, counts as freed: what it shared with another one is that one's alone."""
+
+    def free(self, kept: Kept, discard: Callable[[str], None]) -> bool:
+        """Delete what no run needs, whose lock is held; whether that was done. `discard` takes a path away."""
 
     def build(self, run: RunFolder, spec: RunSpec, job: "BuildJob") -> None:
         """Make what `start` needs, or find it made. Blocks; raises `EngineError`, `Interrupted`."""

@@ -12,13 +12,13 @@ import shutil
 import subprocess
 import threading
 import time
-from typing import Any, ContextManager, Dict, List, Mapping, Optional, Sequence, Tuple
+from typing import Any, Callable, ContextManager, Dict, List, Mapping, Optional, Sequence, Tuple
 
+from ...shared.api import MachineCheck
 from ...shared.archive import ImageAccess
 from ...shared.environment import Environment
 from ...shared.files import locked, remove_tree, write_whole
 from ...shared.machines import CAPABILITIES
-from ...shared.records import Record
 from ...shared.spec import NONE, TENSORFLOW, ResolvedMount, RunSpec
 from ...store.errors import HomeError
 from ...store.home import Home
@@ -26,7 +26,7 @@ from ...store.run_folder import RunFolder
 from ..counters import PRINT, Counters, group_of, of_group, printed
 from ..network import Network
 from ..variants import title_of
-from . import BaseImageUnavailable, CommandState, EngineError, Presence, container_network
+from . import BaseImageUnavailable, CommandState, EngineError, Kept, Presence, container_network
 from .building import MOST_CONTENTS, BuildJob, explain
 from .mount_points import make_mount_point
 from .wrapper import END, START, Program, known_variable, mark, mark_stopping, prepare_io
@@ -43,18 +43,6 @@ TIMEOUT = 60.0
 """Seconds for a command of the engine that isn't a build or a pull."""
 SILENT = 124
 """The status of a command of an engine that does not answer."""
-
-
-class Image(Record):
-    """`name` is its tag, or its id if it has none; `alone` the bytes of `size` that no other image shares with it;
-    `created` in seconds since 1970; `contents` what is in it, for people ("" where nobody has noted that)."""
-
-    name: str
-    id: str
-    size: int
-    alone: int
-    created: float
-    contents: str = ""
 
 
 class Docker:
@@ -117,9 +105,29 @@ class Docker:
             return "this user may not use %s here" % title
         return "%s is not running here" % title
 
-    def version(self) -> str:
-        """Of the engine, as it says it."""
-        return self._call(*_VERSION, timeout=20)[1].strip()
+    def examine(self, base: str, instead: str) -> List[MachineCheck]:
+        problem, fix = self.problem(), None
+        if problem is None:
+            checks = [MachineCheck(self.name, True, self._call(*_VERSION, timeout=20)[1].strip())]
+            if base:
+                here = self.has_image(base)
+                detail = "%s is here" % base if here else "%s is not here; the first run pulls it" % base
+                checks.append(MachineCheck("base image", True if here else None, detail))
+            return checks
+        if instead:  # not a fault: every run works without it
+            return [MachineCheck(self.name, None, "%s, so runs use %s" % (problem, instead))]
+        if shutil.which(self._tool) is None:
+            podman = self._tool == "podman"
+            fix = "sudo apt install podman" if podman else "curl -fsSL https://get.docker.com | sudo sh"
+        elif "may not use" in problem:
+            fix = "sudo usermod -aG docker $USER   then log out and in"
+        else:
+            fix = "sudo systemctl enable --now docker"
+        return [MachineCheck(self.name, False, problem, fix)]
+
+    def needs(self, spec: RunSpec) -> List[str]:
+        environment = Environment.of(spec)
+        return [environment.final_image, environment.bundled_image]
 
     def build(self, run: RunFolder, spec: RunSpec, job: BuildJob) -> None:
         environment = Environment.of(spec)
@@ -241,11 +249,10 @@ class Docker:
         status, _, _ = self._call("image", "inspect", "--format", "{{.Id}}", reference)
         return status == 0
 
-    def images(self, without: Sequence[str] = ()) -> List[Image]:
-        """The images that were built for this home; none when the engine doesn't answer.
-
-        `without`: ids of those that count as deleted: what they shared with another one is that one's alone.
-        """
+    def kept(self, orphans: bool = False, without: Sequence[str] = ()) -> List[Kept]:
+        """The images that were built for this home."""
+        if orphans or self.problem() is not None:
+            return []
         label = "label=remoterun.home=" + self.home.id
         try:
             ours = set(self._ids("--filter", label))
@@ -256,11 +263,12 @@ class Docker:
             known = {_bare(item["Id"]): item for item in every if _bare(item["Id"]) not in without}
         except (ValueError, KeyError, TypeError):
             return []
-        return [_image(known[id], known) for id in sorted(ours) if id in known]
+        images = [_image(known[id], known) for id in sorted(ours) if id in known]
+        return sorted(images, key=lambda image: -image.size)
 
-    def remove_image(self, name: str) -> bool:
-        """Whether it could be deleted; what a container uses, or another image stands on, can't."""
-        return self._tried("image", "rm", name, timeout=600)[0] == 0
+    def free(self, kept: Kept, discard: Callable[[str], None]) -> bool:
+        """What a container uses, or another image stands on, can't be deleted."""
+        return self._tried("image", "rm", kept.name, timeout=600)[0] == 0
 
     def _ids(self, *words: str) -> List[str]:
         status, out, _ = self._tried("image", "ls", "--quiet", "--no-trunc", *words)
@@ -423,7 +431,7 @@ def _bare(id: str) -> str:
     return id.partition(":")[2] or id
 
 
-def _image(about: Dict[str, Any], known: Dict[str, Dict[str, Any]]) -> Image:
+def _image(about: Dict[str, Any], known: Dict[str, Dict[str, Any]]) -> Kept:
     """From what `inspect` says. Layers that it has from another image, or another has from it, are not its alone."""
     layers = _layers(about)
     shared = 0
@@ -440,7 +448,8 @@ def _image(about: Dict[str, Any], known: Dict[str, Dict[str, Any]]) -> Image:
     name = next((tag for tag in ours if tag.startswith("remoterun-")), _bare(about["Id"]))
     size = int(about["Size"])
     contents = str(((about.get("Config") or {}).get("Labels") or {}).get(CONTENTS, ""))[:MOST_CONTENTS]
-    return Image(name, _bare(about["Id"]), size, max(size - shared, 0), _seconds(about.get("Created")), contents)
+    created = _seconds(about.get("Created"))
+    return Kept("image", name, _bare(about["Id"]), size, max(size - shared, 0), created, contents)
 
 
 def _layers(about: Dict[str, Any]) -> List[str]:

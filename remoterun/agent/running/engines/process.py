@@ -8,10 +8,12 @@ import os
 import signal
 import subprocess
 import time
-from typing import ContextManager, Dict, List, Optional, Sequence
+from typing import Callable, ContextManager, Dict, List, Optional, Sequence
 
+from ...shared.api import MachineCheck
 from ...shared.environment import Environment
-from ...shared.files import locked, read_json, remove_tree, write_whole
+from ...shared.files import locked, own_bytes, read_json, remove_tree, text_of, write_whole
+from ...shared.machines import CAPABILITIES, PREFERRED
 from ...shared.spec import NONE, TENSORFLOW, RunSpec
 from ...shared.tree import Manifest, show
 from ...store.home import Home
@@ -19,7 +21,7 @@ from ...store.run_folder import RunFolder
 from .. import network, processes
 from ..counters import Counters, of_processes
 from ..variants import INSTALL_PYTHON, lacking_python, python_for, title_of
-from . import CommandState, EngineError, Presence
+from . import CommandState, EngineError, Kept, Presence
 from .building import MOST_CONTENTS, BuildJob, find_uv, install, make_layer, make_venv
 from .mount_points import make_mount_point
 from .wrapper import Program, known_variable, mark_stopping, prepare_io
@@ -39,6 +41,35 @@ class ProcessEngine:
 
     def problem(self) -> Optional[str]:
         return None
+
+    def examine(self, base: str, instead: str) -> List[MachineCheck]:
+        title = CAPABILITIES[self.name].title
+        return [MachineCheck(PREFERRED[0], None, "not needed: runs use %s" % title)]
+
+    def needs(self, spec: RunSpec) -> List[str]:
+        environment = Environment.of(spec)
+        folders = [] if environment.image else self.folders(environment)
+        return [os.path.basename(folder) for folder in folders]
+
+    def kept(self, orphans: bool = False, without: Sequence[str] = ()) -> List[Kept]:
+        found = []
+        for name in sorted(os.listdir(self.home.envs)):
+            path, library = os.path.join(self.home.envs, name), name.startswith("lib-")
+            whole, ready, lock = self.is_whole(path), os.path.join(path, "ready"), "env-lib" if library else name
+            with contextlib.suppress(FileNotFoundError):
+                if not (orphans and whole):
+                    used = os.stat(ready if os.path.exists(ready) else path).st_mtime
+                    contents = "the trainer" if library else text_of(os.path.join(path, "contents"))[:MOST_CONTENTS]
+                    size = own_bytes(path)
+                    found.append(Kept("environment", name, name, size, size, used, contents, whole, lock))
+        return found
+
+    def free(self, kept: Kept, discard: Callable[[str], None]) -> bool:
+        path = os.path.join(self.home.envs, kept.name)
+        if not kept.whole and self.is_whole(path):
+            return False  # it has been built meanwhile
+        discard(path)
+        return True
 
     def build(self, run: RunFolder, spec: RunSpec, job: BuildJob) -> None:
         environment = Environment.of(spec)
@@ -191,16 +222,6 @@ class ProcessEngine:
         base = environment.base_environment
         return [*library, *([self._venv(base)] if base is not None else []), self._venv(environment)]
 
-    def contents(self, folder: str) -> str:
-        """What is in a folder of envs/, for people."""
-        if os.path.basename(folder).startswith("lib-"):
-            return "the trainer"
-        try:
-            with open(os.path.join(folder, "contents"), encoding="utf-8") as file:
-                return file.read(MOST_CONTENTS)
-        except (OSError, ValueError):
-            return ""
-
     def is_whole(self, folder: str) -> bool:
         """Whether a folder of envs/ is of use as it is: a virtual environment appears before all is in it, and one that
         is a layer needs its base."""
@@ -209,14 +230,6 @@ class ProcessEngine:
         base = os.path.join(folder, "base")
         needed = [folder, base] if os.path.lexists(base) else [folder]
         return all(os.path.exists(os.path.join(each, "ready")) for each in needed)
-
-    def last_use(self, folder: str) -> float:
-        """When a run was last prepared with it, in seconds since 1970."""
-        ready = os.path.join(folder, "ready")
-        try:
-            return os.stat(ready if os.path.exists(ready) else folder).st_mtime
-        except OSError:
-            return 0.0
 
     def _library(self, environment: Environment) -> str:
         """The folder that holds the bundled trainer, and the requirements."""

@@ -1,4 +1,4 @@
-"""Who uses this machine, and who waits for it."""
+"""Who uses this machine, and who waits in its line."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ import shutil
 import time
 from typing import Any, Dict, List, Optional, Tuple
 
-from ..shared import api
-from ..shared.files import text_of
-from ..shared.records import Record
-from ..shared.states import RunState
-from ..store.home import Home
-from . import gpus as gpu_tool
-from . import queue
+from ...shared import api
+from ...shared.files import text_of
+from ...shared.records import Record
+from ...shared.states import RunState
+from ...store.home import Home
+from .. import gpus as gpu_tool
+from .line import OwnLine, default_slots, too_few
 
 
 class GpuReport(Record):
@@ -25,21 +25,21 @@ class GpuReport(Record):
     unknown: Optional[str] = None
 
 
-def inspect(home: Home, asked: api.Demand) -> api.Occupancy:
+def inspect(line: OwnLine, asked: api.Demand) -> api.Occupancy:
     """Both lines of this machine, and where `asked` would stand. The driver is asked only where GPUs matter."""
-    held, lines = queue.held(home), queue.lines(home)
+    home, held, lines = line.home, line.held(), line.lines()
     about_gpus = asked.gpus or asked.whole or lines["gpus"]
     cards = ask_driver(asked.patience) if about_gpus else GpuReport()
-    slots = queue.default_slots() if asked.slots is None else asked.slots
+    slots = default_slots() if asked.slots is None else asked.slots
     holding = _holding(home, held, cards)
     own: List[api.Claim] = []
     runs = list(holding)
     free = False
     for with_gpus in (True, False):
         room = _gpu_room(held, cards) if with_gpus else slots
-        line = lines["gpus" if with_gpus else "slots"]
+        waiting = lines["gpus" if with_gpus else "slots"]
         plain = api.Claim("", 0, "", RunState.QUEUED)  # for who asks often: a line of a thousand takes long to read
-        found = [(_described(home, key) if asked.whole else plain._replace(key=key), ticket) for key, ticket in line]
+        found = [(_described(home, key) if asked.whole else plain._replace(key=key), ticket) for key, ticket in waiting]
         alive = [run._replace(gpus=ticket["gpus"]) for run, ticket in found if run is not None]
         waits, units = _waiting(alive, with_gpus, room, holding)
         runs += waits
@@ -47,7 +47,7 @@ def inspect(home: Home, asked: api.Demand) -> api.Occupancy:
             own, free = waits, units is not None and units >= (asked.gpus or 1)
     lacks = None
     if asked.gpus and cards.unknown is None and len(cards.every) < asked.gpus:
-        lacks = queue.too_few(asked.gpus, len(cards.every))
+        lacks = too_few(asked.gpus, len(cards.every))
     return api.Occupancy(
         free=free and not own and lacks is None,
         before=len(own),

@@ -1,0 +1,105 @@
+"""Where a run waits, and what starts its supervisor: the contract of every queue, and the table of those that there
+are.
+
+The queue of a run is named by its spec, and noted in its folder. Nothing but the queue knows of slots, tickets, or the
+GPUs of this machine, nor whether a run is on this machine. `tests/contract/test_queues.py` holds each queue to `Queue`.
+To add one: its file here, its line in `QUEUES`, and the setting of a machine that names it.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Callable, ContextManager, Dict, List, Optional, Set
+
+from ...shared.api import Demand, Occupancy
+from ...shared.spec import RunSpec
+from ...shared.states import Reason
+from ...store.errors import HomeError
+from ...store.home import Home
+from ...store.run_folder import RunFolder
+
+if TYPE_CHECKING:
+    from typing import Protocol
+else:
+    Protocol = object
+
+QUEUES: Dict[str, str] = {"": ".line:OwnLine"}
+"""By name, the module and its class `(home) -> Queue`; imported on use. The one without a name is our own."""
+
+
+def queue_named(home: Home, name: str) -> "Queue":
+    """The queue `name`. Raises `HomeError("bad_spec")`."""
+    if name not in QUEUES:
+        raise HomeError("bad_spec", "there is no queue `%s` here" % name)
+    module, _, kind = QUEUES[name].partition(":")
+    queue: "Queue" = getattr(importlib.import_module(module, __name__), kind)(home)
+    return queue
+
+
+def queue_of_run(home: Home, run: RunFolder) -> "Queue":
+    """The queue that a run was given. Raises `HomeError`, `OSError`."""
+    return queue_named(home, run.queue())
+
+
+class Queue(Protocol):
+    """A queue of the runs of one home. What it knows is in files, or asked of a scheduler: several processes, also of
+    several machines, may each have one of these. Making one touches nothing."""
+
+    home: Home
+
+    def lacks(self, spec: RunSpec) -> Optional[str]:
+        """Why a run can never start here, in one line, or None; None also where that is not known."""
+
+    def submit(self, run: RunFolder, spec: RunSpec) -> None:
+        """Take a run that was just made; `settle` has it supervised. May be repeated."""
+
+    def settle(self, active: Set[str], ended: bool = False) -> None:
+        """Have those of the `active` runs supervised that are its own, need a supervisor, and have none; those of which
+        a scheduler has lost all come to their end. With `ended`, also those that have ended and still hold something.
+        """
+
+    def supervised(self, run: RunFolder) -> bool:
+        """Whether a supervisor lives for a run."""
+        return run.supervised()
+
+    def supervising(self, run: RunFolder) -> ContextManager[bool]:
+        """Whether this process is the supervisor of a run, as no other one is, until the block is left."""
+        return run.supervising()
+
+    def wait(self, run: RunFolder, spec: RunSpec, report: Callable[[str], None]) -> bool:
+        """Block until a run has what it asks for; what it has is granted again at once. False where it needs no
+        supervisor while it waits. Supervisor only.
+
+        `report` is called now and then, with what it waits for where that is known, else ""; it may raise. Raises
+        `Ended` for a run that can never start.
+        """
+
+    def gpus(self, run: RunFolder) -> Optional[List[str]]:
+        """The GPUs that a run has, by their UUIDs; None while it waits."""
+
+    def cancel(self, run: RunFolder, reason: Reason) -> None:
+        """A run was asked to end: one that waits without a supervisor ends now, for `reason`; the supervisor of any
+        other is told, if it does not see that by itself."""
+
+    def release(self, key: str) -> None:
+        """Give back all that a run holds, or its place. Nothing held is fine, and so is a run that is gone."""
+
+    def occupancy(self, asked: Demand) -> Occupancy:
+        """Who uses the machine, or the cluster, and where a run that asks for this would stand."""
+
+    def is_here(self, run: RunFolder) -> bool:
+        """Whether the command of a run is on this machine: else its processes can't be seen from here."""
+        return run.is_of_this_machine()
+
+    def reach(self, run: RunFolder) -> List[str]:
+        """The words which, before those that start an agent, start it on the machine of a run; none where that is this
+        one, or not known yet."""
+        return []
+
+    def taken_at(self, run: RunFolder) -> Optional[float]:
+        """When the machine is taken away from a run, in seconds since 1970; None where it is not."""
+        return self.home.rental.taken_at()
+
+    def until(self, run: RunFolder) -> Optional[float]:
+        """By when the queue ends a run, in seconds since 1970; None for never."""
+        return None
