@@ -109,11 +109,11 @@ class Client:
 
     def job(self, number: int | str) -> Job:
         """The run of that number, or the newest one for "last". Raises `NotFound`."""
-        return Job(self._nouns, self._nouns.registry.run(number))
+        return Job(self._nouns, self._nouns.runs.known(number))
 
     def jobs(self, limit: int | None = 50) -> list[Job]:
         """The newest runs (None: all), the newest first. No machine is asked."""
-        return [Job(self._nouns, run) for run in reversed(self._nouns.registry.runs(limit))]
+        return [Job(self._nouns, run) for run in reversed(self._nouns.runs.all_known(limit))]
 
     def upload(self, path: Path | str, name: str | None = None, machine: str | None = None) -> str:
         """Make a file or a folder the newest version of an upload (None: of its folder's name), on `machine` (None: the

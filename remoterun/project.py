@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from remoterun.agent.shared.files import read_settings
+from remoterun.agent.shared.records import options_in
 from remoterun.errors import ConfigError, UsageError
 from remoterun.model import Asked, Mount
 from remoterun.parsing import VARIABLE, known_words, toml
 from remoterun.source.repository import is_tracked, top_of
 
 FILE = "remoterun.toml"
-_KEYS = {name: option for name, option in Asked._options.items() if option.shared}
+_KEYS = {name: option for name, option in options_in(Asked).items() if option.shared}
 
 
 @dataclass(frozen=True)

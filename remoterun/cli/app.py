@@ -12,6 +12,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from remoterun import __version__
+from remoterun.agent.shared.records import options_in
 from remoterun.agent.shared.states import RunState
 from remoterun.cli import complete, render
 from remoterun.errors import RemoterunError, UsageError
@@ -216,7 +217,7 @@ Machine = Annotated[
         "-t",
         "--machine-type",
         metavar="NAME",
-        help=Asked._options["machine"].help,
+        help=options_in(Asked)["machine"].help,
         autocompletion=complete.machine_types,
     ),
 ]

@@ -81,7 +81,7 @@ def address(client: Client, number: int, news: PortNews, server: str) -> str:
     """Where a browser reaches a port of a run; JupyterLab with its token. It is a name of the run's own, under which no
     other's cookies are sent to it; browsers know it without being told, but for Safari."""
     name = HERE if sys.platform == "darwin" else f"run-{number}.localhost"
-    token = client.runs.tokens.find(client.registry.run(number).key) if server == JUPYTER else None
+    token = client.runs.tokens.find(client.runs.known(number).key) if server == JUPYTER else None
     return f"http://{name}:{news.local}" + ("" if token is None else f"/lab?token={token}")
 
 

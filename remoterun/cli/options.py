@@ -18,7 +18,7 @@ from typing import Annotated, Any, get_args, get_origin, get_type_hints
 import typer
 from typer.main import get_command
 
-from remoterun.agent.shared.records import Option, Record
+from remoterun.agent.shared.records import Option, Record, options_in
 from remoterun.agent.shared.spec import FRAMEWORKS
 from remoterun.cli import complete, render
 from remoterun.cli.app import MORE, Function, app, run_number, typed_options
@@ -149,7 +149,7 @@ class OptionForm(Record):
 
 def _rows() -> Iterator[OptionForm]:
     types = get_type_hints(Asked)
-    for name, option in Asked._options.items():
+    for name, option in options_in(Asked).items():
         type_ = types[name]
         if type(None) in get_args(type_):
             type_ = get_args(type_)[0]

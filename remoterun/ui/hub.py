@@ -59,7 +59,7 @@ class Hub:
 
     def heard(self, run: Run) -> dict[str, Any]:
         """Show a run as it is recorded now, and what its machine says besides. Its row."""
-        return self._put(self.client.registry.run(run.number)._replace(fault=run.fault, line=run.line))
+        return self._put(self.client.runs.known(run.number)._replace(fault=run.fault, line=run.line))
 
     def curves(self, number: int, new: bool = True) -> Curves:
         """The points of a run: as they are now, or as they were last if those will do. Raises `RemoterunError`."""
@@ -100,10 +100,10 @@ class Hub:
 
     def _read_registry(self) -> None:
         """What another process has changed; what this one learns is shown as it comes."""
-        version = self.client.registry.changes_of_others()
+        version = self.client.runs.changes_of_others()
         if version == self._registry_read:
             return
-        runs = {run.number: run for run in self.client.registry.runs()}
+        runs = {run.number: run for run in self.client.runs.all_known()}
         self._registry_read = version
         for number in self._runs.keys() - runs.keys():
             del self._runs[number]

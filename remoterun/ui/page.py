@@ -193,11 +193,11 @@ class RunsPage(PageServer):
         return {"machines": [*map(rows.machine, found)], "hosts": [rows.rented(host, time.time()) for host in hosts]}
 
     def _uploads(self, request: Request, _: Any) -> Any:
-        index = self._client.registry.uploads
+        uploads = self._client.uploads
         return {
             "uploads": [
-                rows.upload(newest, index.versions(newest.name), index.readers(newest.name))
-                for newest in self._client.uploads.list(WAIT)
+                rows.upload(newest, uploads.known(newest.name), uploads.readers(newest.name))
+                for newest in uploads.list(WAIT)
             ]
         }
 
@@ -205,7 +205,7 @@ class RunsPage(PageServer):
 
     def _act(self, request: Request, asked: dict[str, Any]) -> Any:
         number, runs = self._number(request), self._client.runs
-        note = partial(self._client.registry.annotate, self._client.registry.run(number))
+        note = partial(runs.annotate, number)
         actions: dict[str, Callable[[], Run]] = {
             "stop": lambda: runs.stop(number, float(asked.get("grace", 10.0)))[0],
             "kill": lambda: runs.kill(number)[0],
@@ -237,7 +237,7 @@ class RunsPage(PageServer):
 
     def _number(self, request: Request) -> int:
         """The number of the run in the address. Raises `NotFound`."""
-        return self._client.registry.run(request.path_params["run"]).number
+        return self._client.runs.known(request.path_params["run"]).number
 
     def _resource(self, request: Request, sub: str = "") -> Resource:
         """What the address names. Raises `UsageError`, `NotFound`."""

@@ -41,7 +41,7 @@ class Streams:
         places = last.split(".") if last.count(".") == 1 else (asked.get("version"), asked.get("log"))
         run, version, log = (int(text) if text else None for text in (asked.get("run"), *places))
         if run is not None:
-            await in_thread(partial(self._hub.client.registry.run, run))
+            await in_thread(partial(self._hub.client.runs.known, run))
         stream = PageStream(self._hub, run, version, log)
         self._open = [each for each in self._open if not each.ended]
         polls = last != "" and len(self._open) >= MOST_STREAMS

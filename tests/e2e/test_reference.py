@@ -12,6 +12,7 @@ import pytest
 
 import remoterun
 from remoterun import Client, Job, errors, project
+from remoterun.agent.shared.records import options_in
 from remoterun.cli.main import main
 from remoterun.cli.options import parsed
 from remoterun.errors import NotFound
@@ -85,7 +86,7 @@ def test_every_setting_of_a_repository(tmp_path: Path) -> None:
     """In an example that is taken."""
     example = re.findall(r"```toml\n(machine = .*?)```", REFERENCE, re.DOTALL)[0]
     typed = project.parse(example, tmp_path / "remoterun.toml").typed
-    assert {name for name, option in Asked._options.items() if option.shared} == set(typed)
+    assert {name for name, option in options_in(Asked).items() if option.shared} == set(typed)
     parsed({**typed, "requirements": None})
 
 

@@ -183,6 +183,11 @@ def option(default: T, usage: str, help: str, **more: Any) -> T:
     return cast(T, Described(default, Option(usage, help, **more)))
 
 
+def options_in(kind: Type[Record]) -> Dict[str, Option]:
+    """The options of a kind of record, by the names of their fields."""
+    return kind._options
+
+
 def same_fields(kind: Type[Record], *others: Record) -> Dict[str, Any]:
     """The values of the fields of `kind` that these records have."""
     return {name: getattr(other, name) for other in others for name in kind._fields if name in other._fields}

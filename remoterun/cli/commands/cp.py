@@ -72,7 +72,7 @@ def cp(
             if target is None:  # a whole run goes into a folder of its own, and not among the files here
                 named = Resource.parse(source)
                 is_run = named.kind == "runs" and not named.sub
-                target = f"run-{client.registry.run(named.name).number}" if is_run else "."
+                target = f"run-{client.runs.known(named.name).number}" if is_run else "."
             elif Resource.is_one(target):
                 raise UsageError(
                     "both sides are resources: one of them has to be here", hint=f"remoterun cp {source} ."

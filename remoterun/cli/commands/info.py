@@ -80,9 +80,9 @@ def _numbers(client: Client, runs: Sequence[str]) -> dict[int, None]:
     for text in runs:
         fits = run_range(text)
         if fits is None:
-            numbers[client.registry.run(run_number(text)).number] = None
+            numbers[client.runs.known(run_number(text)).number] = None
             continue
-        among = [run.number for run in client.registry.runs() if fits(run.number)]
+        among = [run.number for run in client.runs.all_known() if fits(run.number)]
         if not among:
             raise NotFound(f"there is no run among {text}", hint="remoterun ps -a")
         numbers.update(dict.fromkeys(among))

@@ -51,7 +51,7 @@ def logs(
     seconds = parse_duration(wait)
     begin = time.time() - parse_duration(since) if since is not None else None
     with connect() as client:
-        known = client.registry.run(run_number(run))
+        known = client.runs.known(run_number(run))
         asked = Wanted(follow, tail, begin, timestamps, seconds)
         items: Iterable[Item] = client.runs.follow(known.number, asked)
         if tail:
@@ -61,7 +61,7 @@ def logs(
         if follow:
             return show(client, known, items, ports=())
         if not _print_log(known, items):
-            known = client.registry.run(known.number)
+            known = client.runs.known(known.number)
             none = f"no line matches `{grep}`" if grep is not None else "it has written nothing"
             render.line(f"run {known.number} is {known.state.value}: {none}{'' if known.final else ' yet'}")
         return 0

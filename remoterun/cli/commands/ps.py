@@ -80,7 +80,7 @@ def ps(
         def look() -> Callable[[], None]:
             runs = client.runs.list(None if every else number, replace(wanted, hidden=every), seconds)
             shown = {run.number for run in runs}
-            older = [run for run in client.registry.runs() if not run.final and run.number not in shown]
+            older = [run for run in client.runs.all_known() if not run.final and run.number not in shown]
             more = f"{counted(len(older), 'older run')} may go on still"
             return lambda: show(runs, more if older and wanted == EVERY_RUN else "")
 
@@ -95,7 +95,7 @@ def ps(
                 run_views.can_go_on(runs)
             elif wanted != EVERY_RUN:
                 render.line("No run matches; `remoterun ps` lists runs without a filter")
-                names = {name for run in client.registry.runs() for name in (run.machine.name, run.host.name)}
+                names = {name for run in client.runs.all_known() for name in (run.machine.name, run.host.name)}
                 near = did_you_mean(machine, names) if machine is not None and machine not in names else None
                 if near is not None:
                     render.line(f"  no run was ever on `{render.name(str(machine))}`: did you mean `{near}`?")

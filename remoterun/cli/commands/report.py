@@ -46,7 +46,7 @@ def report(
     if not 0.1 <= fps <= 60:
         raise UsageError(f"`--fps {fps:g}` is not from 0.1 to 60", hint="remoterun report last --fps 8 > report.html")
     with connect() as client:
-        numbers = list(dict.fromkeys(client.registry.run(run_number(each)).number for each in runs))
+        numbers = list(dict.fromkeys(client.runs.known(run_number(each)).number for each in runs))
         with live_views.progress() as progress:
             made = client.files.report(numbers, render.out_bytes, name, fps, progress, with_files=not no_files)
         note_own(client.config.home, [1])

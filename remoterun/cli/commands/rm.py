@@ -62,7 +62,7 @@ def rm(
 
         def remove(resource: Resource) -> None:
             if forget and resource.kind == "runs":
-                run = client.registry.run(resource.name)
+                run = client.runs.known(resource.name)
                 if run.renting is not None and not run.final:
                     raise UsageError(f"{resource} has a rented host, which costs", hint="remoterun machines gc aws")
                 client.runs.forget(run)
@@ -108,7 +108,7 @@ def _chosen(client: Client, words: list[str], ended_before: float | None, failed
                     hint=f"remoterun rm {whole}",
                 )
             if resource.name == LAST or (filtered and resource.kind == "runs"):
-                resource = client.registry.numbered(resource)
+                resource = client.runs.numbered(resource)
             if not filtered:
                 found.setdefault(resource, None)
                 continue
@@ -147,7 +147,7 @@ def _agreed(client: Client, chosen: dict[Resource, Run | None], forget: bool) ->
             asks = asks or len(known) > 1 or not all(each.ours for each in known)
             shown.append((str(resource), known))
         else:
-            shown.append((str(resource), run or client.registry.run(resource.name)))
+            shown.append((str(resource), run or client.runs.known(resource.name)))
     if not asks:
         return True
     file_views.to_remove(shown)

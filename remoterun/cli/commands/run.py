@@ -16,6 +16,7 @@ import typer
 
 from remoterun import project as projects
 from remoterun.agent.shared.files import unless_held, write_whole
+from remoterun.agent.shared.records import options_in
 from remoterun.cli import render
 from remoterun.cli.app import MORE, Background, Command, Pay, Quiet, RunAsJson, app, example
 from remoterun.cli.asking import agree, agree_to_link, hint_at_secrets
@@ -277,7 +278,7 @@ def _show_plan(client: Client, prepared: Prepared, plan: Plan | None, new: NewBu
         render.out(f"framework  {framework_text(prepared.choice)}")
     if request.requirements:
         render.out(f"packages   {counted(len(request.requirements.splitlines()), 'line')} of requirements")
-    for name in RunRequest._options:
+    for name in options_in(RunRequest):
         words = [word for _, *values in OPTIONS[name].words(request) for word in values or ["yes"]]
         if words and name not in ("gpus", "framework", "notify"):
             render.out(f"{name.replace('_', ' '):<10} {', '.join(words)}")

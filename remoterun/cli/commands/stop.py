@@ -40,7 +40,7 @@ def kill(runs: RunNumbers, quiet: Quiet = False) -> int:
 
 def _end_each(client: Client, runs: list[str], end: Any, words: str) -> int:
     def end_one(number: str) -> None:
-        before = client.registry.run(number)
+        before = client.runs.known(number)
         known, asked = end(number)
         if not asked:
             render.line(f"run {known.number} has ended already: {run_views.state_text(known)}")

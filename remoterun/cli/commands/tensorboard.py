@@ -56,7 +56,7 @@ def tensorboard(
     """
     typed = [Resource.parse(text) for text in sources]
     with connect() as client:
-        resources = [client.registry.numbered(resource) for resource in typed]
+        resources = [client.runs.numbered(resource) for resource in typed]
         runs = {resource: client.runs.get(resource.name) for resource in resources if resource.kind == "runs"}
         for run in runs.values():
             if not run.final and run.placed is None:
@@ -114,7 +114,7 @@ def _beside(client: Client, resources: list[Resource], runs: dict[Resource, Run]
     assert run is not None
     with contextlib.closing(_Copies(client, resources)) as copies:
         forward_until_end(client, run, list(request.ports), show, copies.at, "TensorBoard")
-    known = client.registry.run(run.number)
+    known = client.runs.known(run.number)
     if known.final:
         render.hint(f"remoterun logs {run.number}")
         return known.exit_status

@@ -35,7 +35,7 @@ def wait(
     seconds = parse_duration(timeout) if timeout is not None else None
     ended: dict[int, Run] = {}
     with connect() as client:
-        numbers = list(dict.fromkeys(client.registry.run(run_number(text)).number for text in runs))
+        numbers = list(dict.fromkeys(client.runs.known(run_number(text)).number for text in runs))
         for item in client.runs.wait(numbers, seconds):
             if isinstance(item, Run):
                 ended[item.number] = item

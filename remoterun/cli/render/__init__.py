@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from remoterun.agent.shared.facts import Column
+from remoterun.agent.shared.records import options_in
 from remoterun.cli.render.terminal import DONE as DONE
 from remoterun.cli.render.terminal import FAILED as FAILED
 from remoterun.cli.render.terminal import (
@@ -53,7 +54,7 @@ from remoterun.errors import RemoterunError, UsageError
 from remoterun.model import Asked
 
 _FLAGS = {"name": "--name", "no_git": "--no-git", "overwrite": "-y", "pay": "--pay"}
-_FLAGS |= {name: option.flag for name, option in Asked._options.items()}
+_FLAGS |= {name: option.flag for name, option in options_in(Asked).items()}
 _KEYWORD = re.compile(rf"(?:^|(?<=`))({'|'.join(_FLAGS)})=\[?\"?([^\s`\"\]]+)\"?\]?", re.MULTILINE)
 """Where a hint from below the command line names a keyword of the library: here that is an option."""
 

@@ -144,6 +144,10 @@ class Runs:
         """The newest runs (None: all), oldest first, as they were known here last. No machine is asked."""
         return self._connections.registry.runs(limit)
 
+    def changes_of_others(self) -> tuple[int, ...]:
+        """Another value each time that another process has changed what is known here."""
+        return self._connections.registry.changes_of_others()
+
     def numbered(self, resource: Resource) -> Resource:
         """A resource with the number of the run that it names in words. Raises `NotFound`."""
         return self._connections.registry.numbered(resource)
@@ -552,6 +556,11 @@ class Runs:
         No machine is asked. Raises `NotFound`."""
         run = self._connections.registry.run(number)
         return self._connections.registry.label(run, add, remove) if add or remove else run
+
+    def annotate(self, number: int | str, **facts: Any) -> Run:
+        """Save what a person says of a run, such as a remark. No machine is asked. Raises `NotFound`."""
+        registry = self._connections.registry
+        return registry.annotate(registry.run(number), **facts)
 
     def remove(self, number: int | str) -> str | None:
         """Delete an ended run, there and from the registry; the name of the machine that has it no more, if one had it.

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from remoterun.agent.shared.asked import HandedOn, Packages
-from remoterun.agent.shared.records import BadRecord, decode, encode, same_fields
+from remoterun.agent.shared.records import BadRecord, decode, encode, options_in, same_fields
 from remoterun.agent.shared.spec import (
     MOST_BYTES,
     NONE,
@@ -116,7 +116,7 @@ def check_words(request: RunRequest) -> None:
         for kind in (HandedOn, Packages):
             part = decode(kind, encode(same_fields(kind, request)))
             require(not has_zero_byte(part), "a text with a zero byte")
-            for name, option in kind._options.items():
+            for name, option in options_in(kind).items():
                 wrong = option.wrong(getattr(part, name))
                 require(not wrong, wrong)
         require("\0" not in request.command, "a text with a zero byte")
