@@ -1,7 +1,10 @@
-"""Logs that were followed to their ends are kept here, for when their machine can't be reached.
+"""Logs are kept here: those that were followed to their ends, for when their machine can't be reached, and copies of
+runs whose hosts are gone (copied_runs.py).
 
     home/logs/KEY.log    byte for byte; the oldest are deleted once all together take more than the setting allows
              KEY.err     stderr of the same run, where it is apart; it is there before the former, and goes after it
+             KEY.VERSION/  a copy out of the archive
+    home/logs.lock       held by who reads copies, shared, and by who deletes the oldest logs
 
 A log that can't be kept is only that: on a full disk, following it goes on.
 """
@@ -10,11 +13,13 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
+import tempfile
 import time
-from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import BinaryIO
+
+from remoterun.agent.shared.files import append_whole, locked, own_bytes, remove_tree, unless_held
+from remoterun.agent.shared.logs import NAMES, LogFile
 
 ABANDONED = 86400.0
 """Seconds after which a log on its way here is deleted: its client was killed."""
@@ -26,61 +31,60 @@ class LogCache:
     def __init__(self, home: Path, limit: int) -> None:
         self.folder = home / "logs"
         self.limit = limit
+        self._lock = str(home / "logs.lock")
 
-    def find(self, key: str) -> Path | None:
-        """The whole log of a run, if it is kept, to be read with `content`."""
-        file = self.folder / f"{key}.log"
-        return file if file.is_file() else None
+    def has(self, key: str) -> bool:
+        """Whether the whole log of a run is kept."""
+        return os.path.isfile(self.log_file(key).path)
 
-    def part(self, key: str, name: str, start: int, size: int) -> tuple[int, int, bytes] | None:
-        """What `Runs.log_part` returns, of a log that is kept."""
-        try:
-            with open(self.folder / _name(key, name == "err"), "rb") as file:
-                total = file.seek(0, os.SEEK_END)
-                begin = file.seek(max(start + total, 0) if start < 0 else min(start, total))
-                return begin, total, file.read(max(size, 0))
-        except OSError:
-            return None
+    def log_file(self, key: str, name: str = "log") -> LogFile:
+        """Of a run whose log is kept, or of its "err", which need not be there."""
+        return LogFile(str(self.folder / f"{key}.{'err' if name == 'err' else 'log'}"), "")
+
+    def reading(self) -> AbstractContextManager[object]:
+        """No copy is deleted meanwhile, unless its run is removed."""
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return locked(self._lock, shared=True)
 
     def remove(self, key: str) -> None:
-        """Delete the log of a run, if it is kept."""
+        """Delete the log of a run, and copies of it, if they are kept."""
         with contextlib.suppress(OSError):
-            _delete(self.folder, key)
+            for path in sorted(self.folder.glob(f"{key}.*"), reverse=True):
+                remove_tree(str(path))
 
-    def drop_oldest(self) -> None:
-        """Delete logs until the rest is within the limit, and what clients left that were killed."""
-        with contextlib.suppress(OSError):
-            entries = [(entry, entry.stat(follow_symlinks=False)) for entry in os.scandir(self.folder)]
-            for entry, status in entries:
-                if entry.name.startswith(".") and status.st_mtime < time.time() - ABANDONED:
-                    os.unlink(entry.path)
+    def drop_oldest(self, spared: str = "") -> None:
+        """Delete logs until the rest is within the limit, but that of the run `spared`; and what clients left that
+        were killed. Does nothing while somebody reads a copy."""
+        with contextlib.suppress(OSError), unless_held(self._lock) as lock:
+            if lock is None:
+                return
             logs: dict[str, tuple[int, int]] = {}
-            for entry, status in entries:
-                key = entry.name.partition(".")[0]
+            for entry in os.scandir(self.folder):
+                key, modified = entry.name.partition(".")[0], entry.stat(follow_symlinks=False).st_mtime_ns
                 if key:
                     newest, size = logs.get(key, (0, 0))
-                    logs[key] = (max(newest, status.st_mtime_ns), size + status.st_size)
+                    logs[key] = (max(newest, modified), size + own_bytes(entry.path))
+                elif modified < (time.time() - ABANDONED) * 1e9:
+                    remove_tree(entry.path)
             total = 0
             for key, (_, size) in sorted(logs.items(), key=lambda log: log[1], reverse=True):
                 total += size
-                if total > self.limit:
-                    _delete(self.folder, key)
+                if total > self.limit and key != spared:
+                    self.remove(key)
 
 
 class LogWriter:
-    """A log on its way here, from its first byte on, under a temporary name. A context manager: what was not finished
+    """A log on its way here, from its first byte on, in a folder of its own. A context manager: what was not finished
     is deleted."""
 
     def __init__(self, logs: LogCache, key: str) -> None:
-        self._logs = logs
-        self._key = key
-        self._mark = secrets.token_hex(4)
-        self._sizes = {False: 0, True: 0}
-        """Bytes of the log, and of stderr apart."""
-        self._files: dict[bool, BinaryIO] = {}
+        self._logs, self._key = logs, key
+        self._sizes = dict.fromkeys(NAMES, 0)
+        self._folder = ""
+        """Empty where the log is not kept."""
         with contextlib.suppress(OSError):
             logs.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._open(False)
+            self._folder = tempfile.mkdtemp(prefix=".", dir=logs.folder)
 
     def __enter__(self) -> LogWriter:
         return self
@@ -90,62 +94,29 @@ class LogWriter:
 
     def add(self, offset: int, data: bytes, stderr: bool = False) -> None:
         """The next bytes of the log. A gap, a log over the limit or a full disk ends the keeping of it."""
-        if False not in self._files:
+        if not self._folder:
             return
+        name = NAMES[stderr]
         try:
-            if offset != self._sizes[stderr] or sum(self._sizes.values()) + len(data) > self._logs.limit:
+            if offset != self._sizes[name] or sum(self._sizes.values()) + len(data) > self._logs.limit:
                 raise OSError
-            self._sizes[stderr] += len(data)
-            if stderr not in self._files:
-                self._open(stderr)
-            rest = memoryview(data)
-            while rest:
-                rest = rest[self._files[stderr].write(rest) or 0 :]
+            append_whole(f"{self._folder}/{name}", data)
+            self._sizes[name] += len(data)
         except OSError:
             self._give_up()
 
     def finish(self) -> None:
         """The log is whole, and is kept."""
-        if False not in self._files:
-            return
-        with contextlib.suppress(OSError):
-            for stderr, file in sorted(self._files.items(), reverse=True):
-                file.close()
-                os.replace(self._temporary(stderr), self._logs.folder / _name(self._key, stderr))
-            self._logs.drop_oldest()
+        if self._folder:
+            with contextlib.suppress(OSError):
+                append_whole(f"{self._folder}/log", b"")
+                for name in sorted(os.listdir(self._folder)):
+                    os.replace(f"{self._folder}/{name}", self._logs.log_file(self._key, name).path)
+                self._logs.drop_oldest()
         self._give_up()
 
-    def _open(self, stderr: bool) -> None:
-        descriptor = os.open(self._temporary(stderr), os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        self._files[stderr] = open(descriptor, "wb", buffering=0)  # noqa: SIM115 - closed on the way out
-
-    def _temporary(self, stderr: bool) -> Path:
-        return self._logs.folder / f".{_name(self._key, stderr)}.{self._mark}"
-
     def _give_up(self) -> None:
-        while self._files:
-            stderr, file = self._files.popitem()
-            file.close()
+        if self._folder:
             with contextlib.suppress(OSError):
-                os.unlink(self._temporary(stderr))
-
-
-def content(file: Path, tail: int | None) -> Iterator[tuple[bytes, bool]]:
-    """(what is kept of a log, or its last lines, whether that is stderr, which is apart). Raises `OSError`."""
-    for stderr, path in ((False, file), (True, file.with_suffix(".err"))):
-        if not stderr or path.exists():
-            data = path.read_bytes()
-            if tail is not None:
-                data = b"".join(data.splitlines(keepends=True)[-tail:]) if tail else b""
-            if data:
-                yield data, stderr
-
-
-def _name(key: str, stderr: bool) -> str:
-    return f"{key}.{'err' if stderr else 'log'}"
-
-
-def _delete(folder: Path, key: str) -> None:
-    """Raises `OSError`."""
-    for stderr in (False, True):
-        (folder / _name(key, stderr)).unlink(missing_ok=True)
+                remove_tree(self._folder)
+        self._folder = ""

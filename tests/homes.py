@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from remoterun.agent.shared.api import Collect
+from remoterun.agent.shared.logs import LogFile
 from remoterun.agent.shared.packs import MISSING, pack
 from remoterun.agent.shared.protocol import Link, Stream
 from remoterun.agent.shared.spec import EnvironmentSpec, MountSpec, ResolvedMount, ResourceRef
@@ -194,12 +195,11 @@ def run_with_outputs(home: Home, files: Files, made: Files) -> RunFolder:
 
 
 @contextmanager
-def run_with(log: bytes | None, times: str | None = None) -> Iterator[RunFolder]:
+def log_with(content: bytes | None, times: str | None = None, before: int = 0) -> Iterator[LogFile]:
     with tempfile.TemporaryDirectory() as folder:
-        run = RunFolder(folder)
-        Path(run.io).mkdir()
-        if log is not None:
-            Path(run.log).write_bytes(log)
+        log = LogFile(f"{folder}/log", f"{folder}/log.times", before)
+        if content is not None:
+            Path(log.path).write_bytes(content)
         if times is not None:
-            Path(run.times_file).write_text(times)
-        yield run
+            Path(log.times).write_text(times)
+        yield log

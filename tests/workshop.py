@@ -21,7 +21,7 @@ from typing import Any
 
 import pytest
 
-from remoterun import environments, stores
+from remoterun import environments
 from remoterun.agent.running.variants import VARIANTS
 from remoterun.agent.serve import Server
 from remoterun.agent.shared import api
@@ -39,6 +39,7 @@ from remoterun.agent.store.home import Home
 from remoterun.agent.store.run_folder import RunFolder
 from remoterun.client import Client
 from remoterun.config import Config
+from remoterun.host_store import HostStore
 from remoterun.hosts.bundle import AgentBundle, agent_bundle
 from remoterun.hosts.local import LocalHost
 from remoterun.model import MachineType, new_key
@@ -132,7 +133,7 @@ def create_run(
 
 def fetch(session: Session, resource: ResourceRef, target: Path, *how: Any, **more: Any) -> Fetched:
     """Copy a resource of a host, as `cp` does."""
-    return stores.fetch(stores.HostStore(session), resource, target, *how, **more)
+    return HostStore(session).tree(resource).fetch(target, *how, **more)
 
 
 class Place:

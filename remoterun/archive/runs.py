@@ -3,32 +3,31 @@
 from __future__ import annotations
 
 import re
-from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
-from typing import Any, TypeVar
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from remoterun.agent.shared import api
-from remoterun.agent.shared.archive import MOST_RUN_TREES, ArchivedTree, RunRecord, host_prefix, log_key, run_prefix
+from remoterun.agent.shared.archive import MOST_RUN_TREES, ArchivedTree, RunRecord, host_prefix, run_prefix
 from remoterun.agent.shared.facts import RunEvent, RunStatus
-from remoterun.agent.shared.files import tail_start
-from remoterun.agent.shared.frames import PIECE, Frame
-from remoterun.agent.shared.measured import MOST_NAME, MOST_POINTS, MOST_SERIES, MOST_USAGE, POINT
-from remoterun.agent.shared.records import encode, from_json, parse, to_json
+from remoterun.agent.shared.measured import MOST_POINTS, MOST_USAGE, POINT
+from remoterun.agent.shared.points import MOST_NAMES
+from remoterun.agent.shared.records import Record, encode, from_json, parse
 from remoterun.agent.shared.spec import KEY, MOST_BYTES, RunSpec
 from remoterun.agent.shared.states import FINAL, INCOMPLETE, RunState
 from remoterun.agent.shared.tree import show
 from remoterun.archive import Archive
-from remoterun.archive.s3 import S3, StoredObject
+from remoterun.archive.s3 import StoredObject
 from remoterun.archive.s3_errors import Absent, Damaged
-from remoterun.archive.workers import each
-from remoterun.archive.writing import put_tree
 from remoterun.errors import NotFound, UsageError
 from remoterun.sizes import clock
-from remoterun.transfer.progress import Progress
-from remoterun.transfer.reading import Reading
+from remoterun.threads import each
+
+if TYPE_CHECKING:
+    from remoterun.transfer.progress import Progress
+    from remoterun.transfer.reading import Reading
 
 T = TypeVar("T")
 
@@ -38,18 +37,12 @@ MOST_RECORD, MOST_VALUES = 1 << 20, 1 << 16
 """Bytes of a run's status, and its values, as `parse` counts them: `ps` reads those of many runs."""
 MOST_PIECES = 1 << 18
 """Pieces of a log: one each half minute, for three months."""
-PART, MOST_LINE = 1 << 20, 1 << 23
-"""Bytes of a log that are read at once, and of a line that are searched together."""
-SEARCH = 20.0
-"""Seconds for a search."""
-POINTS_AT_ONCE = 8 << 20
-"""Bytes of a run's points that are fetched at once."""
-MOST_NAMES = MOST_SERIES * (6 * MOST_NAME + 3)
-"""Bytes of the names of a run's series."""
+MOST_LOG = 1 << 60
+"""Bytes of a log: more than a name of a piece can say."""
+PART = 4 << 20
+"""Bytes of a log, or of points, that one request asks for."""
 HOSTS = "hosts"
 WRITER = re.compile(r"[A-Za-z0-9][A-Za-z0-9:_.=@,+-]{0,127}\Z")
-POLL = 5.0
-"""Seconds between two questions about a run that goes on."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +72,8 @@ class RunPlace:
 
 def put_run_tree(archive: Archive, key: str, name: str, tree: Reading, progress: Progress) -> ArchivedTree:
     """Store `tree`, which is used up, as a tree of a run, such as its "source". Raises as `put_tree`."""
+    from remoterun.archive.writing import put_tree
+
     archived, _ = put_tree(archive, run_prefix(key), tree, progress)
     archive.s3.put(run_prefix(key) + name, archived.encode(archive.clock()))
     return archived
@@ -199,203 +194,76 @@ def remove_run(archive: Archive, place: RunPlace) -> bool:
     return bool(keys)
 
 
-def follow(
-    archive: Archive, place: RunPlace, asked: api.Follow, wait: Callable[[float], bool]
-) -> Iterator[Frame | api.Followed]:
-    """What a host would answer to `follow`, with its result as the last item. Of a run that goes on, the archive is
-    asked again until it has ended; `wait` lets some seconds pass, and returns whether to end. Raises as `read_record`.
-    """
-    record = read_record(archive, place)
-    logs = [Log(archive.s3, place, name) for name in (("log", "err") if record.split else ("log",))]
-    offsets = {"log": asked.offset, "err": asked.err}
-    for log in logs:
-        if asked.tail is not None:
-            offsets[log.name] = log.offset_of_tail(asked.tail)
-        if asked.since is not None:
-            offsets[log.name] = max(offsets[log.name], log.offset_since(asked.since))
-    if asked.tail is not None or asked.since is not None:
-        yield Frame({"starts": dict(offsets)}, b"")
-    sent, past = asked.events, True
-    while True:
-        ended = record.status.state in FINAL
-        events = record.events[sent:]
-        latest = max((number for number, event in enumerate(events) if event.state is not None), default=0)
-        for number, event in enumerate(events):
-            if event.state in FINAL and asked.log:
-                yield from _new(logs, offsets, asked.timed, True)
-            said = {name: value for name, value in to_json(event).items() if value not in (None, False)}
-            yield Frame({"event": said, "n": sent + number, "past": int(past and number < latest)}, b"")
-        sent, past = sent + len(events), False
-        if asked.log:
-            yield from _new(logs, offsets, asked.timed, ended)
-        if ended or not asked.follow or wait(POLL):
-            yield api.Followed(record.status, offsets["log"], sent, offsets["err"])
-            return
-        record = read_record(archive, place)
+class ArchivedPiece(Record):
+    """Bytes of an object that count in a log: `length` of them, from `skipped` on, which stand at `start` of the log.
+    `written`: in seconds since 1970 by the store's clock."""
+
+    start: int
+    key: str
+    skipped: int
+    length: int
+    written: float
 
 
-def _new(logs: Sequence[Log], offsets: dict[str, int], timed: bool, ended: bool) -> Iterator[Frame]:
-    """What is new of logs, from `offsets` on, which go on. A piece that is missing is waited for until the end."""
-    for log in logs:
-        log.refresh()
-        while True:
-            offset, data, written = log.read(offsets[log.name], 1 << 20, ended)
-            if not data:
-                break
-            times = {"t": written} if timed else {}
-            for at in range(0, len(data), PIECE):
-                yield Frame({log.name: offset + at, **times}, data[at : at + PIECE])
-            offsets[log.name] = offset + len(data)
+def log_pieces(archive: Archive, place: RunPlace, name: str, start: int = 0) -> list[ArchivedPiece]:
+    """What is stored of the log of a run from byte `start` on, or of its "err", in order; some may be missing. A piece
+    counts until the next one begins: that is of a later attempt, or of a supervisor that did not know how much had
+    come. Of pieces that begin at one place that of the newest host counts. Raises `HostError`."""
+    stored: dict[int, StoredObject] = {}
+    for prefix in (f"{folder}{name}/" for folder in reversed(place.folders)):
+        for found in archive.s3.list(prefix, most=MOST_PIECES):
+            offset = found.key[len(prefix) :]
+            if offset.isdecimal() and len(offset) == 16:
+                stored[int(offset)] = found
+    starts = sorted(stored)
+    pieces = []
+    for begin, following in pairwise([*starts, MOST_LOG]):
+        first, end = max(begin, start), min(begin + stored[begin].size, following)
+        if first < end:
+            pieces.append(ArchivedPiece(first, stored[begin].key, first - begin, end - first, stored[begin].modified))
+    return pieces
 
 
-def measured(
-    archive: Archive, place: RunPlace, asked: api.Measured, add: Callable[[str, bytes], None]
-) -> tuple[list[str], api.MeasuredUntil]:
-    """The answer of a host to `measured`, from the archive, which has it once the run has ended: (names, how many
-    points there are). `add` gets the points. Raises as `read_record`."""
-    status, folder, names = read_record(archive, place).status, place.folders[0], list[str]()
-    with suppress(NotFound):
-        folder, names = _newest(archive, place.folders, "metrics.names", MOST_NAMES, _names, "its metrics are")
-    metrics = _points(archive, folder + "metrics.points", asked.metrics, MOST_POINTS, partial(add, "metrics"))
-    usage = _points(archive, folder + "usage.points", asked.usage, MOST_USAGE, partial(add, "usage"))
-    return names[asked.names :], api.MeasuredUntil(metrics, usage, len(names), status)
+def read_log(archive: Archive, pieces: Iterable[ArchivedPiece]) -> Iterator[tuple[ArchivedPiece, bytes]]:
+    """Each with its bytes, several read at once; of one that was removed meanwhile, or that is shorter by now, those
+    that there are. A long one comes in several. Raises `HostError`."""
+    parts = (
+        ArchivedPiece(piece.start + at, piece.key, piece.skipped + at, min(PART, piece.length - at), piece.written)
+        for piece in pieces
+        for at in range(0, piece.length, PART)
+    )
 
+    def read(part: ArchivedPiece) -> tuple[ArchivedPiece, bytes]:
+        with suppress(Absent):
+            return part, archive.s3.get_range(part.key, part.skipped, part.length)
+        return part, b""
 
-def _names(data: bytes) -> list[str]:
-    names = [from_json(str, parse(line))[:MOST_NAME] for line in data.splitlines()]
-    if len(names) > MOST_SERIES:
-        raise ValueError("names of too many series")
-    return names
-
-
-def _points(archive: Archive, key: str, at: int, most: int, add: Callable[[bytes], None]) -> int:
-    """Where they end."""
-    with suppress(Absent):
-        while at < most * POINT.size:
-            data = archive.s3.get_range(key, at, min(POINTS_AT_ONCE, most * POINT.size - at))
-            add(whole := data[: len(data) // POINT.size * POINT.size])
-            at += len(whole)
-            if len(data) < POINTS_AT_ONCE:
-                break
-    return at
-
-
-def log_part(archive: Archive, place: RunPlace, asked: api.LogPart) -> tuple[int, int, bytes]:
-    """(where the bytes begin, how many the log has, the bytes): `asked.size` of them at most, and none behind a piece
-    that is missing. Raises as `read_record`."""
-    read_record(archive, place)
-    log = Log(archive.s3, place, asked.name)
-    total = log.size()
-    begin = at = max(asked.start + total, 0) if asked.start < 0 else min(asked.start, total)
-    parts: list[bytes] = []
-    while (left := asked.size - (at - begin)) > 0:
-        offset, data, _ = log.read(at, min(left, PART), not parts)
-        if not data:
-            break
-        begin = begin if parts else offset
-        parts.append(data)
-        at = offset + len(data)
-    return begin, total, b"".join(parts)
-
-
-def search_log(archive: Archive, place: RunPlace, asked: api.SearchLog) -> api.Hits:
-    """As the host's own `grep` would. Raises as `read_record`."""
-    read_record(archive, place)
-    log = Log(archive.s3, place, asked.name)
-    total, wanted = log.size(), asked.text.encode("utf-8", "surrogatepass").lower()
-    hits: list[api.Hit] = []
-    begin = at = min(max(asked.start, 0), total)
-    rest, deadline = b"", archive.clock() + SEARCH
-    while archive.clock() < deadline:
-        offset, data, _ = log.read(at, PART, True)
-        if not rest or offset != at:
-            begin, rest = offset, b""
-        at = offset + len(data) if data else total
-        *lines, rest = (rest + data).split(b"\n")
-        if not data or len(rest) > MOST_LINE:
-            lines, rest = [*lines, rest], b""
-        for line in lines:
-            if wanted in line.lower():
-                hits.append(api.Hit(begin, line.decode("utf-8", "replace")[:300]))
-            begin += len(line) + 1
-            if len(hits) == asked.most:
-                return api.Hits(hits, min(begin, total), total)
-        if not data:
-            break
-    return api.Hits(hits, min(begin, total), total)
+    return each(read, parts)
 
 
 def log_sizes(archive: Archive, place: RunPlace) -> tuple[int, int]:
     """Bytes of the log of a run, and of its stderr where that is apart."""
-    log, err = (Log(archive.s3, place, name).size() for name in ("log", "err"))
+    log, err = (sum(piece.start + piece.length for piece in log_pieces(archive, place, n)[-1:]) for n in ("log", "err"))
     return log, err
 
 
-class Log:
-    """The log of a run, or its stderr, in pieces of which some may be missing. Each counts until the next one begins:
-    that is of a later attempt, or of a supervisor that did not know how much had come. Of pieces that begin at one
-    place that of the newest host counts."""
+def read_points(archive: Archive, place: RunPlace) -> Iterator[tuple[str, bytes]]:
+    """(name of a file, further bytes of it) of what was measured of a run, which the archive has once that has ended.
+    Raises `HostError`."""
+    folder = place.folders[0]
+    with suppress(NotFound):
+        folder, names = _newest(archive, place.folders, "metrics.names", MOST_NAMES, _names, "its metrics are")
+        yield "metrics.names", names
+    for name, most in (("metrics.points", MOST_POINTS), ("usage.points", MOST_USAGE)):
+        with suppress(Absent):
+            for at in range(0, most * POINT.size, PART):
+                data = archive.s3.get_range(folder + name, at, min(PART, most * POINT.size - at))
+                yield name, data
+                if len(data) < PART:
+                    break
 
-    def __init__(self, s3: S3, place: RunPlace, name: str = "log") -> None:
-        self.name = name
-        self._s3, self._folders = s3, [f"{folder}{name}/" for folder in reversed(place.folders)]
-        self._pieces: dict[int, StoredObject] = {}
-        self._starts: list[int] = []
 
-    def refresh(self) -> None:
-        """Learn of pieces that are new, or longer than they were: those of the newest host, once all are known."""
-        for folder in self._folders[-1:] if self._starts else self._folders:
-            mine = [start for start in self._starts if self._pieces[start].key.startswith(folder)]
-            after = (folder + log_key(mine[-1], "")[1:])[:-1] if mine else ""  # the last one may have grown
-            for stored in self._s3.list(folder, after, MOST_PIECES):
-                name = stored.key[len(folder) :]
-                if name.isdecimal() and len(name) == 16:
-                    self._pieces[int(name)] = stored
-        self._starts = sorted(self._pieces)
-
-    def read(self, offset: int, most: int, skip: bool) -> tuple[int, bytes, float]:
-        """(where these bytes begin: at `offset`, or with `skip` after it, where some are missing; up to `most` bytes;
-        when they were written, in seconds since 1970 by the store's clock). No bytes where none has come yet."""
-        while True:
-            found = bisect_right(self._starts, offset)
-            following = self._starts[found] if found < len(self._starts) else None
-            start = self._starts[found - 1] if found else 0
-            piece = self._pieces.get(start)
-            if piece is not None:
-                end = min(start + piece.size, offset + most, offset + most if following is None else following)
-                with suppress(Absent):
-                    if data := self._s3.get_range(piece.key, offset - start, max(0, end - offset)):
-                        return offset, data, piece.modified
-            if following is None or not skip:
-                return offset, b"", 0.0
-            offset = following
-
-    def size(self) -> int:
-        self.refresh()
-        return max((start + piece.size for start, piece in self._pieces.items()), default=0)
-
-    def offset_of_tail(self, lines: int) -> int:
-        """Where the last `lines` lines begin; a last line without an end counts. What is missing is passed over,
-        however long it is."""
-        return tail_start(self.size(), lines, self._before)
-
-    def offset_since(self, moment: float) -> int:
-        """Where the first piece begins that was written at that time or later."""
-        self.refresh()
-        young = (start for start, piece in self._pieces.items() if piece.modified >= moment)
-        return min(young, default=self.size())
-
-    def _before(self, start: int, end: int) -> tuple[int, bytes]:
-        """Bytes that end at `end`, from `start` or a later place on, and that place; none of a piece that is missing,
-        and where it would begin."""
-        found = bisect_left(self._starts, end) - 1
-        if found < 0:
-            return 0, b""
-        begin = self._starts[found]
-        piece, start = self._pieces[begin], max(start, begin)
-        if begin + piece.size < end:
-            return begin + piece.size, b""
-        try:
-            return start, self._s3.get_range(piece.key, start - begin, end - start).ljust(end - start, b"\0")
-        except Absent:
-            return begin, b""
+def _names(data: bytes) -> bytes:
+    """The lines of `metrics.names`, if each is a name. Raises `ValueError`."""
+    names = [from_json(str, parse(line)) for line in data.splitlines()]
+    return b"".join(encode(name) + b"\n" for name in names)

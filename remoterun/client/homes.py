@@ -9,9 +9,10 @@ from collections.abc import Callable, Sequence
 from remoterun.agent.shared.facts import RunStatus
 from remoterun.connections import Connections
 from remoterun.errors import HostError
+from remoterun.host_store import HostStore
 from remoterun.model import MachineType, Run
 from remoterun.session import Session
-from remoterun.stores import HostStore, Store
+from remoterun.stores import Store
 
 Answer = dict[str, RunStatus | HostError]
 """By the keys of runs: what their machine reports, or why that is not known."""

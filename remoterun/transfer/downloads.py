@@ -30,19 +30,11 @@ BATCH, BATCH_BYTES = 2000, 4 << 20
 """Small files that one task asks for."""
 
 
-def download(session: Session, resource: ResourceRef) -> Download:
-    """What downloads files of a resource from a host."""
-    return partial(_download, session, resource)
-
-
-def _download(
-    session: Session,
-    resource: ResourceRef,
-    files: Iterable[Entry],
-    size: int,
-    destination: Destination,
+def download(
+    session: Session, resource: ResourceRef, files: Iterable[Entry], size: int, destination: Destination
 ) -> None:
-    """Download files, of `size` bytes together: by their digests what is at rest, by their names the rest."""
+    """Download files of a resource, of `size` bytes together: by their digests what is at rest, by their names the
+    rest."""
     duplicates = Duplicates()
     once = duplicates.without(files)
     left = fetch_blobs(session, once, destination, size) if destination.at_rest else list(once)

@@ -19,7 +19,7 @@ from remoterun.agent.running.engines import Engine, EngineError, Interrupted, Pr
 from remoterun.agent.running.engines.building import BuildJob
 from remoterun.agent.running.engines.docker import Docker
 from remoterun.agent.running.engines.process import ProcessEngine
-from remoterun.agent.running.logs import LogReader
+from remoterun.agent.shared.logs import LogReader
 from remoterun.agent.shared.spec import EnvironmentSpec, ResolvedMount, RunSpec
 from remoterun.agent.shared.states import Reason
 from remoterun.agent.store.errors import HomeError
@@ -441,7 +441,7 @@ def test_a_container_leads_its_host_nowhere(bench: Bench, tmp_path: Path) -> Non
     work = Path(run.work)
     until((work / "done").exists)
     assert (work / "refused").exists() and "NoNewPrivs:\t1" in (work / "status").read_text()
-    assert run.exit_code() is None and list(LogReader(run, 0, False).pieces()) == []
+    assert run.exit_code() is None and list(LogReader(run.log_file("log"), 0, False).pieces()) == []
     assert bench.engine.terminate(run)
     until(lambda: bench.engine.inspect(run).presence is Presence.ENDED)
     assert bench.engine.remove(run)

@@ -339,7 +339,7 @@ from remoterun.agent.shared.spec import ResourceRef
 from remoterun.hosts.local import LocalHost
 from remoterun.model import MachineType
 from remoterun.session import Session
-from remoterun.stores import HostStore, fetch
+from remoterun.host_store import HostStore
 from remoterun.transfer import Progress, read_tree, send_tree
 home, path, digests, size, up = json.loads(sys.argv[1])
 def report(progress):
@@ -350,7 +350,7 @@ if up:
     manifest, _ = send_tree(session, read_tree(Path(path), Path(digests)), {}, Progress(report), "doom")
     session.ask(api.commit_upload, api.CommitUpload("doom"), manifest.encode())
 else:
-    fetch(HostStore(session), ResourceRef("upload", "doom"), Path(path), lambda path: True, Progress(report))
+    HostStore(session).tree(ResourceRef("upload", "doom")).fetch(Path(path), lambda path: True, Progress(report))
 session.close()
 """
 

@@ -29,10 +29,10 @@ from remoterun.errors import (
     UnsafePath,
     UsageError,
 )
+from remoterun.host_store import HostStore
 from remoterun.hosts.local import LocalHost
 from remoterun.model import MachineType
 from remoterun.session import Session
-from remoterun.stores import HostStore, pass_on
 from remoterun.transfer import (
     Progress,
     Sent,
@@ -112,7 +112,7 @@ class TestThereAndBack:
         manifest = upload(session, tmp_path / "source", FILES)
         other = Session(MachineType("there"), LocalHost(tmp_path / "other"))
         try:
-            pass_on(HostStore(session), UPLOAD, manifest, other, Progress())
+            HostStore(session).tree(UPLOAD).pass_on(other, Progress())
             other.ask(api.commit_upload, api.CommitUpload("doom"), manifest.encode())
             fetch(other, UPLOAD, tmp_path / "target", refuse, Progress())
             assert read_files(tmp_path / "target") == FILES
@@ -127,7 +127,7 @@ class TestThereAndBack:
         other = Session(MachineType("there"), LocalHost(tmp_path / "other"))
         try:
             with pytest.raises(TransferError):
-                pass_on(HostStore(session), UPLOAD, manifest, other, Progress())
+                HostStore(session).tree(UPLOAD).pass_on(other, Progress())
             assert missing_blobs(other, [next(iter(manifest)).digest])
             with pytest.raises(TransferError):
                 fetch(session, UPLOAD, tmp_path / "target", refuse, Progress())
@@ -184,7 +184,7 @@ class TestRoom:
     def test_passed_on(self, session: Session, small: Session, tmp_path: Path) -> None:
         manifest = upload(session, tmp_path / "s", {str(n): os.urandom(5 << 20) for n in range(10)})
         with pytest.raises(HostError, match="the disk of there is too full: 52 MB are to be sent"):
-            pass_on(HostStore(session), UPLOAD, manifest, small, Progress())
+            HostStore(session).tree(UPLOAD).pass_on(small, Progress())
         assert len(missing_blobs(small, [entry.digest for entry in manifest.files])) == 10
 
     def test_a_copy_that_does_not_fit_here(

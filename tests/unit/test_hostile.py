@@ -36,9 +36,9 @@ from remoterun.cli.render import file_views, run_views
 from remoterun.client import Client
 from remoterun.client.runs.following import LogBytes, Note, StateChange
 from remoterun.errors import RemoterunError, TransferError, UnsafePath
+from remoterun.host_store import HostStore
 from remoterun.model import MachineType
 from remoterun.session import Session, understood
-from remoterun.stores import HostStore
 from remoterun.transfer import Progress, lanes, refuse
 from tests.homes import sound
 from tests.hostile import UPLOAD, FakeHost, Frames, lying
@@ -64,7 +64,7 @@ def test_points_that_end_within_one() -> None:
         contextlib.closing(Session(MachineType("evil"), FakeHost(handler))) as session,
         pytest.raises(RemoterunError, match="a part of one"),
     ):
-        HostStore(session).measured(api.Measured("k"), lambda kind, points: None)
+        HostStore(session).run("k").measured(api.Measured("k"), lambda kind, points: None)
 
 
 def fetched(root: Path, session: Session) -> str:

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from remoterun.agent.running.engines.wrapper import prepare_io
-from remoterun.agent.running.logs import LogReader, last_lines, offset_of_tail
 from remoterun.agent.running.network import MOST_TABLE, Network
 from remoterun.agent.shared.files import remove_tree
+from remoterun.agent.shared.logs import LogReader, last_lines, offset_of_tail
 from remoterun.agent.shared.records import to_json
 from remoterun.agent.shared.spec import ResourceRef
 from remoterun.agent.shared.tree import Entry, Manifest, walk
@@ -75,8 +75,10 @@ class TestIo:
         self, run: RunFolder, secret: Path, put: Callable[[Path, Path], None]
     ) -> None:
         put(Path(run.log), secret)
-        assert list(LogReader(run, 0, False).pieces()) == []
-        assert last_lines(run.log, 9) == "" and offset_of_tail(run, 9) == 0 and run.status().log_size == 0
+        assert list(LogReader(run.written("log"), 0, False).pieces()) == []
+        assert (
+            last_lines(run.log, 9) == "" and offset_of_tail(run.written("log"), 9) == 0 and run.status().log_size == 0
+        )
         with pytest.raises(Unreadable):
             Content.of_files([FilePart(run.log, 0, 1)])
 

@@ -12,9 +12,9 @@ from remoterun.agent.shared.states import RunState
 from remoterun.cli.render import metric_views
 from remoterun.cli.render.run_views import _loss
 from remoterun.client.data.metrics import Outlook, outlook, parameters
+from remoterun.host_store import _check_bounds
 from remoterun.model import MachineType, Run, by_our_clock
 from remoterun.model.rented import HostUse, Renting
-from remoterun.stores import _check_bounds
 from remoterun.ui.rows import about
 
 NOW = 1_000_000.0

@@ -20,13 +20,14 @@ from typing import Any, Dict, List, Sequence, Tuple
 from ..shared.files import read_json, size_of, unless_held, write_whole
 from ..shared.measured import POINT, USAGE, Progress, number
 from ..shared.paths import SafeFolder, TreeError
+from ..shared.points import read_names
 from ..shared.records import encode
 from ..store.home import Home
 from ..store.run_folder import RunFolder
 from . import LOG, MOST_DATA, MOST_WHOLE, Format, reader
 from .alerts import Alerts
 from .finding import MOST_FILES, Found, search
-from .points import READ, Points, Stored, cut_name, read_names
+from .points import READ, Points, Stored, cut_name
 from .summary import Summary
 
 FAST, SLOW = 1.0, 3.0

@@ -8,6 +8,7 @@ from typing import Dict, Iterator, List, Tuple
 
 from ..shared.files import append_whole, size_of
 from ..shared.measured import MOST_NAME, MOST_POINTS, MOST_SERIES, POINT
+from ..shared.points import name_lines, read_names
 from ..shared.records import Record
 from ..store.run_folder import RunFolder
 
@@ -35,7 +36,7 @@ class Points:
         self._run = run
         _cut(run.metrics_points, size)
         self.size = size
-        _cut(run.metrics_names, sum(len(line) + 1 for line in _lines(run.metrics_names)))
+        _cut(run.metrics_names, sum(len(line) + 1 for line in name_lines(run.metrics_names)))
         self.names: List[str] = read_names(run.metrics_names)
         self._numbers: Dict[str, int] = {name: number for number, name in enumerate(self.names)}
         self._new: List[bytes] = []
@@ -90,19 +91,6 @@ class Points:
                 left -= len(data) // POINT.size
                 for number, step, time, value in POINT.iter_unpack(data[: len(data) // POINT.size * POINT.size]):
                     yield number, step, time, value
-
-
-def read_names(path: str) -> List[str]:
-    """The whole names in the file."""
-    return [str(json.loads(line)) for line in _lines(path)]
-
-
-def _lines(path: str) -> List[bytes]:
-    try:
-        with open(path, "rb") as file:
-            return file.read(MOST_SERIES * (6 * MOST_NAME + 3)).split(b"\n")[:-1]
-    except FileNotFoundError:
-        return []
 
 
 def cut_name(name: str) -> str:

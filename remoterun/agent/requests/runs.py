@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import time
-from typing import Any, Callable, Dict, List, Optional, Set
+from typing import Callable, Dict, List, Set
 
-from ..running import awaiting, logs, supervision
+from ..running import awaiting, supervision
 from ..running.queues import queue_named, queue_of_run
-from ..shared import api
+from ..shared import api, logs
 from ..shared.facts import RunEvent, RunStatus
 from ..shared.files import locked
+from ..shared.follower import RunFollower
 from ..shared.protocol import Cancelled
 from ..shared.records import from_json, to_json
 from ..shared.spec import MountSpec, ResolvedMount, RunSpec
@@ -25,7 +26,6 @@ from ..store.run_folder import RunFolder
 from . import Call
 from .uploads import find
 
-_STARTED = frozenset((RunState.RUNNING, RunState.SAVING)) | FINAL
 POLL_LEAST, POLL_MOST = 0.005, 0.1
 ENSURE_EVERY = 2.0
 """Seconds between checks whether a run that is followed still has its supervisor, and where it stands in the line."""
@@ -141,27 +141,39 @@ def remove_run(call: Call, asked: api.RunKey) -> api.Removed:
 
 def follow(call: Call, asked: api.Follow) -> api.Followed:
     run = call.home.existing_run(asked.key)
-    follower = _Follower(call, run, asked)
-    pause = POLL_LEAST
-    next_ensured = 0.0
+    follower = RunFollower(run, asked)
+    build_line, pause, next_ensured = "", POLL_LEAST, 0.0
     while True:
         if time.monotonic() >= next_ensured:
             _ensure_supervised(call.home, run)
-            follower.send_line()
+            if asked.follow and run.state()[0] is RunState.QUEUED:
+                _send_line(call, run)
             next_ensured = time.monotonic() + ENSURE_EVERY
-        moved = follower.send_news()
+        moved = False
+        for header, data in follower.news():
+            call.stream.send(data, **header)
+            moved = True
         if not run.exists():
             call.home.check_present()
             raise HomeError("not_found", "the run was removed")
-        if not follower.started:
-            follower.send_build_line()
+        line = "" if follower.started else logs.last_lines(run.build_log, 1).strip()
+        if line and line != build_line:
+            build_line = line
+            call.stream.send(build=line[:200])
         if follower.done or not asked.follow:
-            break
+            return follower.until(run.status())
         pause = POLL_LEAST if moved else min(pause * 1.2, POLL_MOST)
         if call.stream.wait_cancelled(pause):
             raise Cancelled
-    ends = follower.ends()
-    return api.Followed(run.status(), ends["log"], follower.events, ends["err"])
+
+
+def _send_line(call: Call, run: RunFolder) -> None:
+    """Who uses the machine for which the run waits."""
+    spec = run.spec()
+    found = queue_of_run(call.home, run).occupancy(api.Demand(spec.gpus, spec.slots, queue=spec.queue))
+    runs = [one for one in found.runs if one.key == run.key or not one.place]
+    if any(one.key == run.key and one.place for one in runs):
+        call.stream.send(line=to_json(found._replace(runs=runs)))
 
 
 def _ensure_supervised(home: Home, run: RunFolder) -> None:
@@ -229,91 +241,3 @@ def _release(call: Call, run: RunFolder) -> None:
         digests: Set[bytes] = set()
         ReferenceReader(call.home).take_run(run, digests)
         call.lease.release(digests)
-
-
-class _Follower:
-    """Sends one client the events of a run in their order, from the one on for which it asks, and the log between them:
-    all of its bytes come before the event that ends them. Before the command starts, it sends the last line of the
-    build, and the line in which the run waits."""
-
-    def __init__(self, call: Call, run: RunFolder, asked: api.Follow) -> None:
-        self._home, self._stream = call.home, call.stream
-        self._run, self._asked = run, asked
-        spec = run.spec()
-        self._before = {"log": spec.log_before, "err": spec.err_before}
-        """Bytes that an earlier host of the run wrote."""
-        self._readers = self._begin({"log": asked.offset, "err": asked.err})
-        self._build_line = ""
-        self.events = asked.events
-        seen = {_state(event) for event in run.events()[: asked.events]}
-        self.started = bool(seen & _STARTED)
-        self.done = bool(seen & FINAL)
-        self._past = True
-        """Whether what is sent now was written before the client asked."""
-
-    def _begin(self, offsets: Dict[str, int]) -> List[logs.LogReader]:
-        asked, starts = self._asked, {}
-        for name, offset in offsets.items():
-            starts[name] = max(offset - self._before[name], 0)
-            if asked.tail is not None:
-                starts[name] = logs.offset_of_tail(self._run, asked.tail, name)
-            if asked.since is not None:
-                starts[name] = max(starts[name], logs.offset_since(self._run, asked.since, name))
-        if asked.tail is not None or asked.since is not None or any(self._before.values()):
-            self._stream.send(starts={name: start + self._before[name] for name, start in starts.items()})
-        return [logs.LogReader(self._run, start, asked.timed, name) for name, start in starts.items()]
-
-    def ends(self) -> Dict[str, int]:
-        """Where each part of the log ended for now."""
-        return {reader.name: reader.offset + self._before[reader.name] for reader in self._readers}
-
-    def send_news(self) -> bool:
-        """Send what is new of the events and of the log; whether there was anything."""
-        found = self._run.events(self.events)
-        moved = bool(found)
-        latest = max((number for number, event in enumerate(found) if "state" in event), default=0)
-        for number, event in enumerate(found):
-            state = _state(event)
-            if state is RunState.SAVING or state in FINAL:
-                self._send_log(ended=True)
-            self._stream.send(event=event, n=self.events, past=int(self._past and number < latest))
-            self.events += 1
-            self.started = self.started or state in _STARTED
-            self.done = self.done or state in FINAL
-        self._past = False
-        if self.started and not self.done:  # "running" comes before the first byte
-            moved = self._send_log(ended=False) or moved
-        return moved
-
-    def _send_log(self, ended: bool) -> bool:
-        """Whether anything was new; of what has `ended` nothing more is waited for."""
-        moved = False
-        for reader in self._readers if self._asked.log else ():
-            for piece in reader.pieces(ended):
-                header: Dict[str, Any] = {reader.name: piece.offset + self._before[reader.name]}
-                if piece.time is not None:
-                    header["t"] = piece.time
-                self._stream.send(piece.data, **header)
-                moved = True
-        return moved
-
-    def send_build_line(self) -> None:
-        line = logs.last_lines(self._run.build_log, 1).strip()
-        if line and line != self._build_line:
-            self._build_line = line
-            self._stream.send(build=line[:200])
-
-    def send_line(self) -> None:
-        """Who uses the machine for which the run waits."""
-        if not self._asked.follow or self._run.state()[0] is not RunState.QUEUED:
-            return
-        spec = self._run.spec()
-        demand = api.Demand(spec.gpus, spec.slots, queue=spec.queue)
-        found = queue_of_run(self._home, self._run).occupancy(demand)
-        runs = [run for run in found.runs if run.key == self._run.key or not run.place]
-        if any(run.key == self._run.key and run.place for run in runs):
-            self._stream.send(line=to_json(found._replace(runs=runs)))
-
-
-def _state(event: Dict[str, Any]) -> Optional[RunState]:
-    return RunState(event["state"]) if "state" in event else None

@@ -93,11 +93,10 @@ class RunArchiving:
                     failing, said = 0, False
                 except HttpError as error:
                     failing += 1
-                    self._run.refused(error.message if error.refused else "")
-                    if error.refused or failing > FAILURES:
-                        note_once(self._run, "its log is not in the bucket %s: %s" % (self._spec.bucket, _why(error)))
-                        said = True
-                    self._await_grant(min(LONGEST, SHORTEST * 2**failing), self._stopped.is_set)
+                    said = said or error.refused or failing > FAILURES
+                    note = "its log is not in the bucket %s: %s" % (self._spec.bucket, _why(error))
+                    self._report(error, note if said else "")
+                    self._await_grant(SHORTEST * 2**failing, self._stopped.is_set)
                 except (OSError, ValueError, Unreadable):  # such as a full disk, which the run's end reports
                     self._stopped.wait(LONGEST)
 
@@ -112,55 +111,44 @@ class RunArchiving:
         self._stopped.set()
         if self._thread is not None:
             self._thread.join()  # by itself: no record that it posts may come to stand after the one of the run's end
-        patience = float("inf") if patient else KILLED_PATIENCE if end.reason is Reason.KILLED else RECORDS_PATIENCE
-        deadline = time.monotonic() + patience
-        failures, problem, awaited = 0, "there was no time for it", float("inf")
-
-        def given_up() -> bool:
-            if self._run.kill_asked() and end.reason is not Reason.KILLED:
-                raise Ended(Reason.KILLED, code=end.fields.get("code"))
-            return time.time() > self._home.rental.last_moment() or time.monotonic() > deadline
-
-        def not_awaited() -> bool:
-            stopped = self._run.stop_asked() is not None and end.reason is not Reason.STOPPED
-            return given_up() or stopped or time.time() > awaited
-
-        def check() -> None:
-            if given_up():
-                raise OutOfTime
-
+        patience = _Patience(self._home, self._run, end, patient)
+        failures, problem = 0, "there was no time for it"
         while True:
             before = len(self._noted)
             try:
-                return self._put_all(end, check)
+                return self._put_all(end, patience.check)
             except HttpError as error:
+                failures = failures + 1 if len(self._noted) == before else 1
                 problem = _why(error)
-                self._run.refused(error.message if error.refused else "")
-                note_once(self._run, "waiting for the bucket %s: %s" % (self._spec.bucket, problem))
-                if len(self._noted) != before:
-                    failures = 0
-                failures += 1
+                self._report(error, "waiting for the bucket %s: %s" % (self._spec.bucket, problem))
                 seconds = self._spec.wait_for_login or WAIT_FOR_LOGIN
-                awaited = self._began_waiting() + seconds
-                if self._await_grant(min(LONGEST, SHORTEST * 2 ** (failures - 1)), not_awaited):
-                    if time.time() > awaited:
-                        self._note(GIVEN_UP)
-                        problem = "%.3g min of waiting were in vain (%s)" % (seconds / 60, error.message)
-                    return self._incomplete(end, problem)
+                patience.until = self._began_waiting() + seconds
+                if not self._await_grant(SHORTEST * 2 ** (failures - 1), patience.is_over):
+                    continue
+                if time.time() > patience.until:
+                    self._note(GIVEN_UP)
+                    problem = "%.3g min of waiting were in vain (%s)" % (seconds / 60, error.message)
+                return self._incomplete(end, problem)
             except OutOfTime:
                 return self._incomplete(end, problem)
             except Ended:
                 raise
             except Exception as error:  # noqa: BLE001 - whatever goes wrong, the run gets its end
                 traceback.print_exc()
-                return self._put_records(end, self._incomplete(end, str(error)), check)
+                return self._put_records(end, self._incomplete(end, str(error)), patience.check)
+
+    def _report(self, error: HttpError, note: str) -> None:
+        """Let the user read of it, and the next client that is in touch renew a grant that was refused."""
+        self._run.refused(error.message if error.refused else "")
+        if note:
+            note_once(self._run, note)
 
     def _put_records(self, end: Ended, fields: Dict[str, Any], check: Callable[[], None]) -> Dict[str, Any]:
         """`fields`. Who finds the run after its host is gone learns how it ended, though its files are not archived."""
         last = _last(end, fields)
         with contextlib.suppress(HttpError, OutOfTime, OSError, ValueError, Unreadable):
-            log = partial(self._post_log, enough=check)
-            run_jobs(iter([log, *self._points(), lambda http: self._post_record(http, last)]), 1, check)
+            log, record = partial(self._post_log, enough=check), partial(self._post_record, last=last)
+            run_jobs(iter([log, *self._points(), record]), 1, check)
         return fields
 
     def _incomplete(self, end: Ended, problem: str) -> Dict[str, Any]:
@@ -177,18 +165,14 @@ class RunArchiving:
     def _put_all(self, end: Ended, check: Callable[[], None]) -> Dict[str, Any]:
         """Raises `HttpError`, `Unreadable`, and what `check` raises."""
         last = _last(end, dict(end.fields) if end.unsaved else dict(end.fields, kept=True))
-
-        def record(http: HttpClient) -> None:
-            last["t"] = round(time.time(), 3)
-            self._post_record(http, last)
-
         # A small thing first: a server may refuse a large one before it has read it all, and then we learn no reason.
         run_jobs(iter([self._post_record, *self._points()]), 1, check)
         if end.reason is not Reason.KILLED and os.path.exists(self._run.outputs_file):
             tree = ArchivedTree(Manifest.decode(read_bytes(self._run.outputs_file)), {})
             run_jobs(self._packs(tree.manifest, tree.places), CONNECTIONS, check)
             run_jobs(iter([self._job("outputs", Content.of(tree.encode(time.time())))]), 1, check)
-        run_jobs(iter([partial(self._post_log, enough=check), record]), 1, check)
+        log, record = partial(self._post_log, enough=check), partial(self._post_record, last=last)
+        run_jobs(iter([log, record]), 1, check)
         return {name: value for name, value in last.items() if name not in ("state", "reason")}
 
     # -- contents of the outputs
@@ -251,6 +235,8 @@ class RunArchiving:
 
     def _post_record(self, http: HttpClient, last: Optional[Dict[str, Any]] = None) -> None:
         """The run as it is now, or as it will be after its `last` event."""
+        if last is not None:
+            last["t"] = round(time.time(), 3)
         events = [from_json(RunEvent, event) for event in self._run.events() + ([last] if last else [])]
         status = self._run.status(last)
         status = status._replace(log_size=status.log_size + self._spec.log_before, refused="")
@@ -268,8 +254,8 @@ class RunArchiving:
         return grant
 
     def _await_grant(self, seconds: float, ended: Callable[[], bool]) -> bool:
-        """Sleep so long, or until another grant has come. Whether it `ended`."""
-        deadline = time.monotonic() + seconds
+        """Sleep so long, `LONGEST` at the most, or until another grant has come. Whether it `ended`."""
+        deadline = time.monotonic() + min(LONGEST, seconds)
         known = self._run.grant()
         while time.monotonic() < deadline and self._run.grant() == known:
             if ended():
@@ -293,6 +279,34 @@ class RunArchiving:
                 file.write(b"%s\n" % note.encode())
 
 
+class _Patience:
+    """How long the end of a run waits for its bucket: until its host goes away, somebody wants the run to end at once,
+    or, unless it is `patient`, some time has passed."""
+
+    def __init__(self, home: Home, run: RunFolder, end: Ended, patient: bool) -> None:
+        self._home, self._run, self._reason, self._code = home, run, end.reason, end.fields.get("code")
+        seconds = KILLED_PATIENCE if end.reason is Reason.KILLED else RECORDS_PATIENCE
+        self._deadline = float("inf") if patient else time.monotonic() + seconds
+        self.until = float("inf")
+        """Up to when a bucket that fails is waited for, in seconds since 1970."""
+
+    def check(self) -> None:
+        """Raises `OutOfTime` where nothing more can be done, and `Ended` where the run is killed meanwhile."""
+        if self._run.kill_asked() and self._reason is not Reason.KILLED:
+            raise Ended(Reason.KILLED, code=self._code)
+        if time.time() > self._home.rental.last_moment() or time.monotonic() > self._deadline:
+            raise OutOfTime
+
+    def is_over(self) -> bool:
+        """Whether to wait no longer. Raises `Ended`."""
+        try:
+            self.check()
+        except OutOfTime:
+            return True
+        stopped = self._run.stop_asked() is not None and self._reason is not Reason.STOPPED
+        return stopped or time.time() > self.until
+
+
 class _Pack:
     """What goes into one pack: (digest of a content, a part of its blob), one after the other."""
 
@@ -311,9 +325,8 @@ class _Pack:
 
 
 def _last(end: Ended, fields: Dict[str, Any]) -> Dict[str, Any]:
-    """The event of the end, now."""
-    event = {"t": round(time.time(), 3), "state": ENDINGS[end.reason].state.value, "reason": end.reason.value}
-    return dict(event, **fields)
+    """The event of the end, without its time."""
+    return dict(fields, state=ENDINGS[end.reason].state.value, reason=end.reason.value)
 
 
 def _why(error: HttpError) -> str:

@@ -8,6 +8,7 @@ import time
 from typing import Any, Dict, List, NoReturn, Optional
 
 from ..shared.files import DISK_FULL, no_room, remove_tree
+from ..shared.logs import last_lines
 from ..shared.spec import RunSpec
 from ..shared.states import ENDINGS, Reason
 from ..shared.tree import show
@@ -17,7 +18,6 @@ from ..store.outputs import all_readable
 from ..store.run_folder import RunFolder
 from .causes import cause_of
 from .engines import Engine, engine_of_run
-from .logs import last_lines
 from .queues import queue_of_run
 
 

@@ -223,7 +223,7 @@ class LogTimes:
 
     def record(self) -> None:
         for name, before in self._sizes.items():
-            written, times = self._run.written(name)
+            written, times, _ = self._run.written(name)
             size = size_of(written)
             if size == before:
                 continue

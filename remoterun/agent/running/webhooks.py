@@ -14,6 +14,7 @@ import time
 from typing import Any, Dict, Optional, Tuple
 from urllib.parse import urlsplit
 
+from ..shared import logs
 from ..shared.api import WebhookAnswer
 from ..shared.facts import RunStatus
 from ..shared.files import unless_held
@@ -24,7 +25,6 @@ from ..shared.webhooks import Webhooks, kind_of, place_of
 from ..store.home import Home
 from ..store.http_client import HttpClient, HttpError, login
 from ..store.run_folder import RunFolder
-from . import logs
 from .ending import clean_up, note_once
 
 PATIENCE = 600.0

@@ -9,7 +9,7 @@ import json
 import os
 import stat
 import time
-from typing import Any, Callable, Dict, Iterator, Optional, Tuple, Union
+from typing import Any, Callable, Dict, Iterator, Optional, Union
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 LITTLE_ROOM, FEW_INODES = 1 << 20, 32
@@ -294,12 +294,13 @@ def _copy(reader: int, writer: int, check: Callable[[int], None]) -> None:
         check(len(data))
 
 
-def tail_start(size: int, lines: int, read: Callable[[int, int], Tuple[int, bytes]]) -> int:
-    """Where the last `lines` lines begin of a log of `size` bytes; a last line without an end counts. `read` gives
-    bytes up to its second offset, and their own, not before the first one. No more than 1 MiB for each line is read."""
+def tail_start(size: int, lines: int, read: Callable[[int, int], bytes]) -> int:
+    """Where the last `lines` lines begin of a log of `size` bytes, of which `read` gives those between two places; a
+    last line without an end counts. No more than 1 MiB for each line is read."""
     at, left, seen = size, lines, 0
     while at > 0 and left > 0 and seen < (lines + 1) << 20:
-        start, block = read(max(0, at - TAIL_BLOCK), at)
+        start = max(0, at - TAIL_BLOCK)
+        block = read(start, at)
         position = len(block) - 1 if not seen and block.endswith(b"\n") else len(block)
         seen += len(block)
         while (position := block.rfind(b"\n", 0, position)) >= 0:

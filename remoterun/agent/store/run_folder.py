@@ -60,6 +60,8 @@ from ..shared.files import (
     unless_held,
     write_whole,
 )
+from ..shared.follower import FollowedRun
+from ..shared.logs import LogFile
 from ..shared.measured import Progress
 from ..shared.records import decode, encode, from_json, to_json
 from ..shared.spec import ResolvedEnvironment, ResolvedMount, RunSpec, SpecError
@@ -76,7 +78,7 @@ LOCK_PATIENCE = 0.5
 """Seconds: who only checks for a supervisor holds its lock for an instant."""
 
 
-class RunFolder:
+class RunFolder(FollowedRun):
     """The paths of one run in a home, its events, and its locks. Making one touches nothing."""
 
     def __init__(self, path: str) -> None:
@@ -98,8 +100,8 @@ class RunFolder:
         self.archived_file = os.path.join(path, "archived")
         self.refused_file = os.path.join(path, "refused")
         self.io = os.path.join(path, "io")
-        self.log, self.times_file = self.written("log")
-        self.err, _ = self.written("err")
+        self.log, self.times_file, _ = self.written("log")
+        self.err = self.written("err").path
         self.env_file = os.path.join(self.io, "env")
         self.control = os.path.join(path, "control")
         self.wrapper_file = os.path.join(self.control, "wrapper.sh")
@@ -127,10 +129,15 @@ class RunFolder:
         self.supervision: Optional[int] = None
         """The descriptor of its lock, in the supervisor."""
 
-    def written(self, name: str) -> Tuple[str, str]:
-        """(the file of what the command writes, that of its times). `name`: "log", or "err" for its stderr, where the
-        spec has that apart."""
-        return os.path.join(self.io, name), os.path.join(self.path, name + ".times")
+    def written(self, name: str) -> LogFile:
+        """The file of what the command writes. `name`: "log", or "err" for its stderr, where the spec has that
+        apart."""
+        return LogFile(os.path.join(self.io, name), os.path.join(self.path, name + ".times"))
+
+    def log_file(self, name: str) -> LogFile:
+        """As `written`, with what an earlier host wrote. Raises `SpecError`."""
+        spec = self.spec()
+        return self.written(name)._replace(before=spec.log_before if name == "log" else spec.err_before)
 
     def exists(self) -> bool:
         return os.path.exists(self.spec_file)

@@ -29,7 +29,7 @@ from remoterun.clouds.ledger.rented_runs import find_store
 from remoterun.connections import Connections
 from remoterun.errors import NotFound, UsageError
 from remoterun.model import Resource, Upload
-from remoterun.stores import Store, fetch, manifest_of, store_of
+from remoterun.stores import Store, store_of, tree_of
 from remoterun.transfer import Fetched, Progress
 
 if TYPE_CHECKING:
@@ -50,8 +50,8 @@ class Files:
         where the first `*` stands. Raises `NotFound`."""
         below, pattern = split_pattern(resource)
         store, where = self._locate(below)
-        manifest, about = manifest_of(store, where, below)
-        return (matching(manifest, below, pattern) if pattern else manifest), about
+        tree = tree_of(store, where, below)
+        return (matching(tree.manifest, below, pattern) if pattern else tree.manifest), tree.about
 
     def copy(
         self,
@@ -122,14 +122,13 @@ class Files:
         except TreeError:
             raise NotFound(f"there is no {show(str(resource))}")
         store, where = self._locate(resource)
-        manifest, about = manifest_of(store, where, resource)
-        entry = next(iter(manifest.files), None)
-        if not about.single or entry is None:
+        tree = tree_of(store, where, resource)
+        entry = next(iter(tree.manifest.files), None)
+        if not tree.about.single or entry is None:
             raise UsageError(f"{show(str(resource))} is a folder")
         place = folder / (entry.digest or secrets.token_hex(16))
         if not place.exists():
-            download, name = store.download(where), store.machine.name
-            transfer.place(manifest, about, download, name, place, transfer.refuse, Progress())
+            tree.fetch(place, transfer.refuse, Progress())
         return place
 
     def _fetch(
@@ -143,7 +142,7 @@ class Files:
     ) -> Fetched:
         store, where = self._locate(resource)
         try:
-            return fetch(store, where, target, conflict, progress, into, choose)
+            return store.tree(where).fetch(target, conflict, progress, into, choose)
         except NotFound as error:
             if resource.kind == "runs" and where.key in error.message:
                 raise NotFound(f"run {where.number} was removed while it was copied", hint="remoterun ps") from None
@@ -228,11 +227,11 @@ class Files:
 
         resource = self._connections.registry.numbered(resource)
         store, where = self._locate(resource)
-        listed, about = manifest_of(store, where, resource)
-        live = about.live
+        tree = tree_of(store, where, resource)
+        live = tree.about.live
         again = f"remoterun ls {resource}"
         try:
-            sub = pages.find((entry.path for entry in listed.entries if entry.kind == "f"), str(resource), again)
+            sub = pages.find((entry.path for entry in tree.manifest.entries if entry.kind == "f"), str(resource), again)
         except NotFound as error:
             if live:
                 error.hint = f"run {resource.name} goes on and may write one yet: `remoterun logs {resource.name}`"
@@ -245,7 +244,7 @@ class Files:
             def choose(manifest: Manifest, _: api.Tree) -> Manifest:
                 return Manifest([entry for entry in manifest.entries if entry.path in names])
 
-            fetch(store, where, folder, lambda _: True, progress, choose=choose)
+            store.tree(where).fetch(folder, lambda _: True, progress, choose=choose)
 
         return pages.refresh(name, folder, fetch_some, live=live)
 

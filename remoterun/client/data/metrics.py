@@ -71,7 +71,7 @@ class Curves:
         if (run.key, run.attempt) != (before.key, before.attempt):  # it goes on elsewhere, from what it had saved
             self.names, self.metrics, self.usage = [], PointsFile(), PointsFile()
         asked = api.Measured(run.key, len(self.metrics), len(self.usage), len(self.names))
-        names, until = store.measured(asked, lambda kind, points: getattr(self, kind).add(points))
+        names, until = store.run(run.key).measured(asked, lambda kind, points: getattr(self, kind).add(points))
         self.names += names
         self.metrics.cut(until.metrics)  # of a process that died on the host, which reads the rest once more
         self.usage.cut(until.usage)

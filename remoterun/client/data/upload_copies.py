@@ -13,11 +13,12 @@ from remoterun.agent.shared.spec import ResourceRef
 from remoterun.agent.shared.tree import Manifest
 from remoterun.connections import Connections, home_gone
 from remoterun.errors import AgentError, HomeMissing, HostError, NotFound, UsageError
+from remoterun.host_store import HostStore, digests_of
 from remoterun.model import Resource, Upload
 from remoterun.parsing import did_you_mean
 from remoterun.registry import Registry
 from remoterun.session import Session
-from remoterun.stores import ArchiveStore, HostStore, Store, digests_of, pass_on, saved, store_of
+from remoterun.stores import Store, archive_store, store_of
 from remoterun.transfer import Progress
 
 T = TypeVar("T")
@@ -70,7 +71,8 @@ def first_copy(
 
 def archive_upload(connections: Connections, name: str, progress: Progress, version: int | None = None) -> Upload:
     """A version of an upload (None: the newest), in the archive, which has it already or gets a copy."""
-    return restore_upload(connections, name, ArchiveStore(connections, connections.bucket()), progress, version)
+    archive = archive_store(connections, connections.bucket())
+    return restore_upload(connections, name, archive, progress, version)
 
 
 def restore_version(connections: Connections, name: str, digest: str, session: Session, progress: Progress) -> None:
@@ -78,10 +80,9 @@ def restore_version(connections: Connections, name: str, digest: str, session: S
     be gone."""
     if any(version.digest == digest for version in HostStore(session).versions(name)):
         return
-    archive, resource = ArchiveStore(connections, connections.bucket()), ResourceRef("upload", name, digest=digest)
-    manifest, _ = archive.manifest(resource)
-    archive.let_download(resource, manifest, session, progress)
-    session.ask(api.commit_upload, api.CommitUpload(name, for_mount=True), manifest.encode())
+    tree = archive_store(connections, connections.bucket()).tree(ResourceRef("upload", name, digest=digest))
+    tree.pass_on(session, progress)
+    session.ask(api.commit_upload, api.CommitUpload(name, for_mount=True), tree.manifest.encode())
 
 
 def note_versions(registry: Registry, store: Store, name: str) -> list[Upload]:
@@ -104,7 +105,7 @@ def check_known(connections: Connections, resource: Resource, session: Session |
     home_id = session.home_id if session is not None else ""
     known = registry.uploads.versions(name, version, home_id)
     if not any(upload.ours or upload.home_id == home_id for upload, _ in known):
-        store = HostStore(session) if session is not None else ArchiveStore(connections, connections.bucket())
+        store = HostStore(session) if session is not None else archive_store(connections, connections.bucket())
         note_versions(registry, store, name)
         home_id = store.home_id
         known = registry.uploads.versions(name, version, home_id)
@@ -133,16 +134,16 @@ def absent(registry: Registry, name: str, version: int | None = None) -> NotFoun
 
 
 def _copy_version(connections: Connections, target: Store, progress: Progress, upload: Upload, source: Store) -> Upload:
-    resource = ResourceRef("upload", upload.name, digest=upload.digest)
-    manifest, _ = source.manifest(resource)
+    tree = source.tree(ResourceRef("upload", upload.name, digest=upload.digest))
+    manifest = tree.manifest
     same_as_sent(manifest, upload)
     asked = api.CommitUpload(upload.name, upload.version, upload.digest, upload.created)
     if isinstance(target, HostStore):
-        pass_on(source, resource, manifest, target.session, progress)
+        tree.pass_on(target.session, progress)
         result = target.session.ask(api.commit_upload, asked._replace(for_mount=True), manifest.encode())
         copied = target.session.upload(upload.name, result.version)
     else:
-        with saved(source, resource, manifest, set(digests_of(manifest)), progress) as tree:
-            _, copied, _, _ = target.put_upload(asked, tree, progress, "", lambda sent: sent)
+        with tree.saved(set(digests_of(manifest)), progress) as reading:
+            _, copied, _, _ = target.put_upload(asked, reading, progress, "", lambda sent: sent)
     copied = replace(same_as_sent(manifest, copied), path=upload.path)
     return replace(connections.registry.uploads.record(copied, target.machine, for_mount=True), version=upload.version)

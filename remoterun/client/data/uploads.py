@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -17,8 +16,10 @@ from remoterun.agent.shared.tree import Entry, Manifest, TreeError
 from remoterun.client.data.upload_copies import absent, note_versions, restore_upload, same_as_sent
 from remoterun.connections import Connections, home_gone
 from remoterun.errors import HomeMissing, HostError, NoLogin, NotFound, UsageError
+from remoterun.host_store import Arrange
 from remoterun.model import MachineType, Resource, Upload, check_upload_name
-from remoterun.stores import Arrange, Store, store_of
+from remoterun.stores import Store, store_of
+from remoterun.threads import start
 from remoterun.transfer import Progress, Sent
 
 
@@ -58,13 +59,12 @@ class Uploads:
         progress = progress or Progress()
         machine = self._connections.home(to, any=True)
         with contextlib.ExitStack() as stack:
-            with ThreadPoolExecutor(1) as pool:  # listing and connecting take as long as the longer of the two
-                reading = pool.submit(transfer.read_tree, path, self._connections.config.home / "stamps.db", git)
-                try:
-                    store = store_of(self._connections, machine)
-                finally:
-                    tree = reading.result()
-                    stack.enter_context(tree)
+            stamps = self._connections.config.home / "stamps.db"
+            reading = start(partial(transfer.read_tree, path, stamps, git))  # while the machine is connected to
+            try:
+                store = store_of(self._connections, machine)
+            finally:
+                tree = stack.enter_context(reading.result())
             source = str(path.resolve())
             there = note_versions(self._connections.registry, store, name)
             if tree.hashed and there:
@@ -219,7 +219,7 @@ class Uploads:
             if there:
                 newest = known[0][0].digest if known else ""
                 digest = newest if newest in [version.digest for version in there] else there[-1].digest
-                base, _ = store.manifest(ResourceRef("upload", target.name, digest=digest))
+                base = store.tree(ResourceRef("upload", target.name, digest=digest)).manifest
                 entries = {entry.path: entry for entry in base.entries}
 
             def with_added(more: Manifest) -> Manifest:

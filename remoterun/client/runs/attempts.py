@@ -10,6 +10,7 @@ from dataclasses import replace
 from remoterun import archive as archives
 from remoterun.agent.shared.spec import ResourceRef, RunSpec, SpecError
 from remoterun.agent.shared.states import Reason, RunState
+from remoterun.archive_store import place_of
 from remoterun.client.runs.handover import hand_over, why_not_handed_over
 from remoterun.client.runs.packages import Choice
 from remoterun.client.runs.preparing import Prepared, Talk
@@ -22,7 +23,7 @@ from remoterun.clouds.ledger.renting import Plan
 from remoterun.connections import Connections
 from remoterun.errors import HostUnreachable, NotFound, UsageError
 from remoterun.model import Run
-from remoterun.stores import ArchiveStore, Store, place_of
+from remoterun.stores import Store, archive_store
 
 WORTH_IT = 120.0
 """Seconds before a run's deadline from which on it is not given another host."""
@@ -62,7 +63,7 @@ def start_next_attempt(
     """
     if run.renting is None:
         return None
-    archive = ArchiveStore(connections, archiving.machine_of(run))
+    archive = archive_store(connections, archiving.machine_of(run))
     original = _original(connections, run, archive)
     spec = original.spec
     given = [(name, values[name]) for name in original.variables if name in values]
@@ -136,7 +137,7 @@ def _give_up(connections: Connections, before: Run, error: BaseException) -> Non
 def _original(connections: Connections, run: Run, archive: Store) -> OriginalRun:
     """What was asked for, as the archive has it. Raises `UsageError` where that is not what this client asked for."""
     try:
-        details = archive.details(run.key)
+        details = archive.run(run.key).details()
         original = original_of(connections, run, archive, RunSpec.from_record(details.spec), details)
     except (NotFound, SpecError) as error:
         raise UsageError(f"run {run.number} can't go on: the archive does not have all of it ({error})")
@@ -148,8 +149,7 @@ def _original(connections: Connections, run: Run, archive: Store) -> OriginalRun
 def _outputs(run: Run, archive: Store) -> SavedTree | None:
     """What earlier attempts saved; None where they did not."""
     try:
-        where = ResourceRef("run", key=run.key)
-        manifest, _ = archive.manifest(where)
+        tree = archive.tree(ResourceRef("run", key=run.key))
     except UsageError:
         return None
-    return SavedTree(archive, where, manifest, f"what run {run.number} has made", "remoterun machines check aws")
+    return SavedTree(tree, f"what run {run.number} has made", "remoterun machines check aws")

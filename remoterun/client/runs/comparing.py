@@ -11,15 +11,15 @@ from typing import Any
 from remoterun.agent.shared import api
 from remoterun.agent.shared.asked import HandedOn, Packages
 from remoterun.agent.shared.records import same_fields
-from remoterun.agent.shared.spec import ResourceRef, RunSpec
+from remoterun.agent.shared.spec import RunSpec
 from remoterun.agent.shared.tree import Entry
-from remoterun.client.runs.reruns import read_spec
+from remoterun.client.runs.reruns import read_spec, source_of
 from remoterun.connections import Connections
+from remoterun.host_store import ResourceTree
 from remoterun.model import Run
 from remoterun.parsing import duration_text
 from remoterun.sizes import size
 from remoterun.source.patch import patches, quoted
-from remoterun.stores import Store
 
 LINES_UP_TO = 512 << 10
 """Bytes of the largest file that is read, unless what is not text is wanted, too."""
@@ -83,13 +83,11 @@ def compare(connections: Connections, before: int | str, after: int | str, binar
     numbers = [_numbers(run) for run in (first, second)]
     if numbers[0] != numbers[1]:
         facts.append(("numbers", _listed(*numbers), _listed(*numbers[::-1])))
-    trees = []
-    for run, store in ((first, here), (second, there)):
-        tree, _ = store.manifest(_source(run))
-        trees.append({entry.path: entry for entry in tree.entries})
+    sources = [store.tree(source_of(run)) for run, store in ((first, here), (second, there))]
+    trees = [{entry.path: entry for entry in source.manifest.entries} for source in sources]
     changed = [path for path in sorted(trees[0].keys() | trees[1].keys()) if trees[0].get(path) != trees[1].get(path)]
     pairs = [(trees[0].get(path), trees[1].get(path)) for path in changed]
-    return Difference(first, second, tuple(facts), tuple(_changes(pairs, ((first, here), (second, there)), binary)))
+    return Difference(first, second, tuple(facts), tuple(_changes(pairs, sources, binary)))
 
 
 def _duration(run: Run) -> float | None:
@@ -103,10 +101,6 @@ def _mounts(spec: RunSpec, details: api.RunDetails) -> dict[tuple[str, str, str]
         digest = details.mounts[place].tree if place < len(details.mounts) else mount.resource.digest or ""
         found[mount.typed, mount.place, digest] = f"{mount.typed} at {mount.path} ({digest[:8]})"
     return found
-
-
-def _source(run: Run) -> ResourceRef:
-    return ResourceRef("source", key=run.key, number=run.number)
 
 
 def _numbers(run: Run) -> dict[str, float]:
@@ -155,7 +149,7 @@ def _facts(run: Run, spec: RunSpec) -> dict[str, tuple[str, ...]]:
 
 
 def _changes(
-    pairs: Sequence[tuple[Entry | None, Entry | None]], stores: Sequence[tuple[Run, Store]], binary: bool
+    pairs: Sequence[tuple[Entry | None, Entry | None]], sources: Sequence[ResourceTree], binary: bool
 ) -> Iterator[FileChange]:
     budget = MOST[binary]
     chosen = []
@@ -166,10 +160,10 @@ def _changes(
             chosen.append(pair)
     sides: list[dict[str, tuple[str, bytes]]] = []
     lost: set[str] = set()
-    for side, (run, store) in enumerate(stores):
+    for side, source in enumerate(sources):
         entries = [entry for pair in chosen if (entry := pair[side]) is not None and entry.kind != "d"]
         digests = [entry.digest for entry in entries if entry.kind == "f"]
-        known = store.contents(_source(run), digests, MOST[binary]) if digests else {}
+        known = source.contents(digests, MOST[binary]) if digests else {}
         lost.update(entry.path for entry in entries if entry.kind == "f" and entry.digest not in known)
         sides.append({entry.path: _as_git(entry, known) for entry in entries if entry.path not in lost})
     before, after = ({path: file for path, file in side.items() if path not in lost} for side in sides)

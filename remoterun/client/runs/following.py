@@ -8,11 +8,11 @@ import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from remoterun.agent.shared import api
 from remoterun.agent.shared.facts import RunEvent
 from remoterun.agent.shared.frames import Frame
+from remoterun.agent.shared.logs import LogReader, offset_of_tail
 from remoterun.agent.shared.protocol import Stream
 from remoterun.agent.shared.records import INTEGERS, from_json
 from remoterun.agent.shared.states import FINAL, HAND_OVER, RunState
@@ -21,10 +21,11 @@ from remoterun.client.occupancy import line_of
 from remoterun.client.runs.preparing import Talk
 from remoterun.connections import RECONNECT_LEAST, RECONNECT_MOST, Connections
 from remoterun.errors import HostError, HostUnreachable, RemoterunError
-from remoterun.log_cache import LogCache, LogWriter, content
+from remoterun.host_store import HostStore
+from remoterun.log_cache import LogCache, LogWriter
 from remoterun.model import Run, check_time, event_fields
 from remoterun.session import understood
-from remoterun.stores import ArchiveStore, HostStore, Store, told
+from remoterun.stores import Store, archive_store, told
 
 SAVED_LOG_WAIT = 2.0
 """Seconds that a machine has to answer where the log is saved here, too."""
@@ -154,14 +155,14 @@ class Follower:
             yield _end(run)
             return
         logs = LogCache(self._connections.config.home, self._connections.config.keep_logs)
-        saved = logs.find(run.key) if run.final and wanted.since is None else None
+        saved = run.final and wanted.since is None and logs.has(run.key)
         wait = wanted.wait if run.final or not wanted.live else None
         lost = False
         try:
-            run = _open(self._connections, run, SAVED_LOG_WAIT if saved is not None and wait is None else wait)
+            run = _open(self._connections, run, SAVED_LOG_WAIT if saved and wait is None else wait)
         except HostError as error:
-            if saved is not None:
-                yield from _from_here(run, saved, wanted, error)
+            if saved:
+                yield from _from_here(run, logs, wanted, error)
                 return
             if run.final or not self._goes_on_after(error):
                 raise
@@ -169,7 +170,7 @@ class Follower:
             lost = True
         with contextlib.ExitStack() as stack:
             whole = wanted.whole and not wanted.offset
-            writer = stack.enter_context(LogWriter(logs, run.key)) if whole and saved is None else None
+            writer = stack.enter_context(LogWriter(logs, run.key)) if whole and not saved else None
             yield from self._live(run, lost, writer)
 
     def _live(self, run: Run, lost: bool, writer: LogWriter | None) -> Iterator[Item]:
@@ -215,10 +216,10 @@ class Follower:
         """What the home of a run reports that is new; None for what only moves `at`."""
         connections, wanted = self._connections, self._wanted
         at.run, store = find_store(connections, at.run)
-        at.bucket = (store.machine.bucket or "") if isinstance(store, ArchiveStore) else ""
+        at.bucket = store.machine.bucket or ""
         if isinstance(store, HostStore):
             at.run = renew(connections, at.run, store.session)
-        for part in store.follow(at.rest(wanted, store), self._stopped, self._opened):
+        for part in store.run(at.run.key).follow(at.rest(wanted, store), self._stopped, self._opened):
             if isinstance(part, api.Followed):
                 at.run = record_status(connections, at.run, told(store, part.status))
                 return
@@ -309,15 +310,17 @@ def _open(connections: Connections, run: Run, wait: float | None) -> Run:
     return answer[0]
 
 
-def _from_here(run: Run, saved: Path, wanted: Wanted, error: HostError) -> Iterator[Item]:
+def _from_here(run: Run, logs: LogCache, wanted: Wanted, error: HostError) -> Iterator[Item]:
     """The log that was saved here, and the end of the run as it is recorded. Raises `error` if it can't be read."""
     yield Note("kept", error.message)
-    try:
-        pieces = [LogBytes(0, data, stderr=stderr) for data, stderr in content(saved, wanted.tail)]
-    except OSError:
-        raise error from None
-    if wanted.log:
-        yield from pieces
+    for name in ("log", "err") if wanted.log else ():
+        try:
+            log = logs.log_file(run.key, name)
+            start = 0 if wanted.tail is None else offset_of_tail(log, wanted.tail)
+            for piece in LogReader(log, start, False).pieces(ended=True):
+                yield LogBytes(piece.offset, piece.data, stderr=name == "err")
+        except OSError:
+            raise error from None
     yield _end(run)
 
 
@@ -387,9 +390,9 @@ def _earlier(
         return
     from remoterun.clouds.ledger.archiving import machine_of
 
-    archive = ArchiveStore(connections, machine_of(at.run))
+    archive = archive_store(connections, machine_of(at.run))
     asked = api.Follow(at.run.key, begin[0], follow=False, err=begin[1])
-    for part in archive.follow(asked, stopped, lambda _: None):
+    for part in archive.run(at.run.key).follow(asked, stopped, lambda _: None):
         if isinstance(part, api.Followed) or "event" in part.header:
             continue  # it may be one of an earlier attempt
         item = _item(connections, at.run, part, archive)

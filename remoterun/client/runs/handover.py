@@ -126,7 +126,7 @@ def _record_failure(connections: Connections, run: Run, error: BaseException) ->
 def _saved_at(prepared: Prepared, session: Session | None) -> Prepared:
     """Without what other homes than that of `session` found for mounts: these are resolved by our own records. Raises
     `UsageError` for one that has none."""
-    here = {each: tree for each, tree in prepared.saved.items() if session and tree.store.home_id == session.home_id}
+    here = {each: tree for each, tree in prepared.saved.items() if session and tree.tree.home_id == session.home_id}
     for mount, tree in prepared.saved.items():
         if mount not in here and not tree.recorded:
             from remoterun.client.runs.reruns import not_known_here

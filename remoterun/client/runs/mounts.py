@@ -8,15 +8,16 @@ from dataclasses import replace
 
 from remoterun import transfer
 from remoterun.agent.shared.spec import MountSpec, ResourceRef
-from remoterun.agent.shared.tree import Manifest, show
+from remoterun.agent.shared.tree import show
 from remoterun.client.data.upload_copies import archive_upload, check_known, restore_upload, restore_version
 from remoterun.client.homes import find_store
 from remoterun.client.runs.reruns import SavedTree
 from remoterun.connections import Connections
 from remoterun.errors import NotFound, UsageError
+from remoterun.host_store import HostStore, ResourceTree
 from remoterun.model import Mount, Resource, Run
 from remoterun.session import Session
-from remoterun.stores import HostStore, Store, manifest_of, pass_on
+from remoterun.stores import tree_of
 from remoterun.transfer import Progress
 
 
@@ -79,29 +80,27 @@ def send_resource(connections: Connections, resource: Resource, session: Session
             upload = restore_upload(connections, resource.name, HostStore(session), progress, resource.version)
         where = ResourceRef("upload", upload.name, sub=resource.sub, digest=upload.digest)
         if resource.sub:
-            manifest_of(HostStore(session), where, resource)  # that it is there
+            tree_of(HostStore(session), where, resource)  # that it is there
         return where
     run = connections.registry.run(resource.name)
     if run.home_id == session.home_id:
         where = ResourceRef("run", key=run.key, number=run.number, sub=resource.sub)
-        _, about = manifest_of(HostStore(session), where, resource)
-        if about.live:
+        if tree_of(HostStore(session), where, resource).about.live:
             raise _not_saved(resource, run)
         return where
     # On another machine: they become a tree of this one, of which no upload is made.
-    source, where, manifest = saved_outputs(connections, resource)
-    pass_on(source, where, manifest, session, progress)
-    transfer.send_blobs(session, {manifest.digest: manifest.encode()}, progress)
-    return ResourceRef("tree", digest=manifest.digest, sub=resource.sub)
+    tree = saved_outputs(connections, resource)
+    tree.pass_on(session, progress)
+    transfer.send_blobs(session, {tree.manifest.digest: tree.manifest.encode()}, progress)
+    return ResourceRef("tree", digest=tree.manifest.digest, sub=resource.sub)
 
 
-def saved_outputs(connections: Connections, resource: Resource) -> tuple[Store, ResourceRef, Manifest]:
+def saved_outputs(connections: Connections, resource: Resource) -> ResourceTree:
     run, store = find_store(connections, connections.registry.run(resource.name))
-    where = ResourceRef("run", key=run.key, number=run.number)
-    manifest, about = store.manifest(where)
-    if about.live:
+    tree = store.tree(ResourceRef("run", key=run.key, number=run.number))
+    if tree.about.live:
         raise _not_saved(resource, run)
-    return store, where, manifest
+    return tree
 
 
 def _not_saved(resource: Resource, run: Run) -> UsageError:

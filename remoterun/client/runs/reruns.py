@@ -16,9 +16,10 @@ from remoterun.client.homes import find_store, record_status
 from remoterun.client.runs.specs import PARAMETER, digests_of_asked, request_of
 from remoterun.connections import Connections
 from remoterun.errors import HostError, HostUnreachable, NotFound, UsageError
+from remoterun.host_store import HostStore, HostTree, ResourceTree, digests_of
 from remoterun.model import Mount, Resource, Run, RunRequest
 from remoterun.session import Session
-from remoterun.stores import HostStore, Store, digests_of, pass_on, saved, told
+from remoterun.stores import Store, told
 from remoterun.transfer import Progress
 
 if TYPE_CHECKING:
@@ -30,16 +31,17 @@ class SavedTree:
     """A tree that a store has. `hint`: what to type where it is gone; `file`: the name of the one file that is
     meant."""
 
-    store: Store
-    resource: ResourceRef
-    """What it is in that store."""
-    manifest: Manifest
+    tree: ResourceTree
     title: str
     hint: str
     file: str = ""
     recorded: bool = True
     """Whether this client's own records say what it is: any other home gets it by these, and never by what its store
     says."""
+
+    @property
+    def manifest(self) -> Manifest:
+        return self.tree.manifest
 
     def send(self, target: Session, progress: Progress, extra: Mapping[str, bytes] | None = None) -> Manifest:
         """Let the home `target` have its files, its list of files, and `extra` (digest to content). Raises
@@ -49,19 +51,20 @@ class SavedTree:
         missing = [digest for digest, _ in transfer.missing_blobs(target, list(digests))]
         if not missing:
             return self.manifest
-        gone: Sequence[object] = missing if target.home_id == self.store.home_id else ()
-        if not gone and isinstance(self.store, HostStore) and self.resource.kind != "run":
-            gone = transfer.missing_blobs(self.store.session, missing)
+        tree = self.tree
+        gone: Sequence[object] = missing if target.home_id == tree.home_id else ()
+        if not gone and isinstance(tree, HostTree) and tree.resource.kind != "run":
+            gone = transfer.missing_blobs(tree.session, missing)
         if gone:
             count = "1 file is" if len(gone) == 1 else f"{len(gone)} files are"
-            name = self.store.machine.name
+            name = tree.machine.name
             raise UsageError(f"{self.title} is not whole on {name} any more: {count} missing", hint=self.hint)
-        pass_on(self.store, self.resource, self.manifest, target, progress)
+        tree.pass_on(target, progress)
         return self.manifest
 
     def reading(self, progress: Progress) -> AbstractContextManager[transfer.Reading]:
         """Its files, on this machine's disk meanwhile."""
-        return saved(self.store, self.resource, self.manifest, set(digests_of(self.manifest)), progress)
+        return self.tree.saved(set(digests_of(self.manifest)), progress)
 
 
 @dataclass(frozen=True)
@@ -118,7 +121,7 @@ def find_original(connections: Connections, number: int | str, others: Collectio
 def uncommitted(connections: Connections, number: int | str) -> bytes:
     """See `Runs.uncommitted`."""
     run, store, spec, _ = read_spec(connections, number)
-    return _source(store, ResourceRef("source", key=run.key, number=run.number), spec).diff
+    return _source(store.tree(source_of(run)), spec).diff
 
 
 def original_of(
@@ -126,10 +129,9 @@ def original_of(
 ) -> OriginalRun:
     """What a run was asked for, as `store` has it; its mounts at the paths `others` are not wanted. Raises
     `UsageError` where it is not what this client asked for."""
-    source = ResourceRef("source", key=run.key, number=run.number)
-    manifest, _ = store.manifest(source)
+    source = store.tree(source_of(run))
     recorded = connections.registry.asked(run)
-    if spec.key != run.key or manifest.digest != spec.source or recorded not in ("", *digests_of_asked(spec)):
+    if spec.key != run.key or source.manifest.digest != spec.source or recorded not in ("", *digests_of_asked(spec)):
         raise another_was_asked(run)
     asked = [Mount(Resource.parse(mount.typed), mount.path) for mount in spec.mounts]
     mounts = {
@@ -139,9 +141,9 @@ def original_of(
     }
     request = request_of(run, spec, tuple(asked), trusted=bool(recorded))
     hint = f"remoterun machines check {store.machine.name}"
-    tree = SavedTree(store, source, manifest, f"the source of run {run.number}", hint)
+    tree = SavedTree(source, f"the source of run {run.number}", hint)
     variables = tuple(name for name in spec.asked_env if not recorded or name not in spec.secrets)
-    return OriginalRun(run, spec, request, variables, _source(store, source, spec), tree, mounts, bool(recorded))
+    return OriginalRun(run, spec, request, variables, _source(source, spec), tree, mounts, bool(recorded))
 
 
 def not_known_here(title: str, hint: str) -> UsageError:
@@ -161,7 +163,7 @@ def read_spec(connections: Connections, number: int | str) -> tuple[Run, Store, 
     run = connections.registry.run(number)
     try:
         run, store = find_store(connections, run)
-        details = store.details(run.key)
+        details = store.run(run.key).details()
     except NotFound:
         raise UsageError(
             f"{run.host.name} does not have run {run.number}, so what it was given is not known",
@@ -197,20 +199,24 @@ def _found(
     if found is not None and isinstance(store, HostStore):
         where = ResourceRef("tree", key=run.key, digest=found.tree)
         with suppress(NotFound):
-            return SavedTree(store, where, store.tree(found.tree), title, hint, found.file, recorded)
+            return SavedTree(store.tree(where), title, hint, found.file, recorded)
     if not recorded:
         raise not_known_here(title, hint)
     return None
 
 
-def _source(store: Store, source: ResourceRef, spec: RunSpec) -> Source:
+def source_of(run: Run) -> ResourceRef:
+    return ResourceRef("source", key=run.key, number=run.number)
+
+
+def _source(source: ResourceTree, spec: RunSpec) -> Source:
     """What is recorded of where the source came from; its files are those of the tree that is saved."""
     from remoterun.source import DIFF_LIMIT, Source
 
     git = spec.git
     if git is None:
         return Source(None, spec.workdir)
-    diff = store.contents(source, [git.diff], 2 * DIFF_LIMIT).get(git.diff, b"") if git.diff else b""
+    diff = source.contents([git.diff], 2 * DIFF_LIMIT).get(git.diff, b"") if git.diff else b""
     return Source(
         None, spec.workdir, commit=git.commit, branch=git.branch, remote=git.remote, dirty=git.dirty, diff=diff
     )

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from remoterun.agent.shared import api
 from remoterun.agent.shared.facts import RunEvent, RunStatus
+from remoterun.agent.shared.logs import read_part
 from remoterun.agent.shared.records import to_json
 from remoterun.agent.shared.spec import PortSpec, RunSpec, SpecError
 from remoterun.agent.shared.states import ENDINGS, HAND_OVER, Reason, RunState
@@ -23,10 +24,11 @@ from remoterun.client.secrets import Tokens
 from remoterun.client.webhooks import addresses
 from remoterun.connections import Connections, check_home
 from remoterun.errors import HomeMissing, HostError, LinkLost, NoAnswerInTime, NotFound, UsageError
+from remoterun.host_store import HostStore
 from remoterun.log_cache import LogCache
 from remoterun.model import EVERY_RUN, Line, MachineType, Resource, Run, RunFilter, RunRequest
 from remoterun.session import understood
-from remoterun.stores import HostStore, Store, store_of, told
+from remoterun.stores import Store, store_of, told
 from remoterun.transfer import Progress
 
 if TYPE_CHECKING:  # and on use, as few commands need them
@@ -258,7 +260,7 @@ class Runs:
     def _details(self, run: Run) -> tuple[RunStatus | None, dict[str, Any]]:
         _, store = find_store(self._connections, run)
         try:
-            answer = store.details(run.key)
+            answer = store.run(run.key).details()
         except NotFound:
             return None, {}
         events = [_said(told(store, event)) for event in answer.events]
@@ -304,14 +306,13 @@ class Runs:
         of the run wrote is in the archive only. Of a run that has ended and whose machine can't be reached, they come
         from the log that was saved here, if it was. Raises `HostError`."""
         try:
-            store, key = self._logs_of(number)
-            begin, total, data = store.log_part(api.LogPart(key, start, size, name))
+            run, store = find_store(self._connections, self._handed_over(number, None))
+            begin, total, data = store.run(run.key).log_part(api.LogPart(run.key, start, size, name))
         except HostError:
-            run = self._connections.registry.run(number)
-            saved = LogCache(self._connections.config.home, 0).part(run.key, name, start, size) if run.final else None
-            if saved is None:
+            run, logs = self._connections.registry.run(number), LogCache(self._connections.config.home, 0)
+            if not run.final or not logs.has(run.key):
                 raise
-            return saved
+            return read_part(logs.log_file(run.key, name), start, size)
         with understood(store.machine.name):
             if not 0 <= begin <= begin + len(data) <= total:
                 raise ValueError("log: no place in a log")
@@ -323,12 +324,8 @@ class Runs:
         `UsageError`."""
         if not text or "\n" in text:
             raise UsageError("a search is for a text of one line")
-        store, key = self._logs_of(number)
-        return store.search_log(api.SearchLog(key, text, start, most, name))
-
-    def _logs_of(self, number: int | str) -> tuple[Store, str]:
         run, store = find_store(self._connections, self._handed_over(number, None))
-        return store, run.key
+        return store.run(run.key).search_log(api.SearchLog(run.key, text, start, most, name))
 
     def wait(self, numbers: Iterable[int | str], timeout: float | None = None) -> Iterator[Run | Note]:
         """Each run once it has ended, in the order of their ends; ends when all have ended, or after `timeout` seconds.
@@ -414,7 +411,7 @@ class Runs:
             if status.key in known:
                 continue
             try:
-                spec = RunSpec.from_record(store.details(status.key).spec)
+                spec = RunSpec.from_record(store.run(status.key).details().spec)
             except (HostError, SpecError) as error:
                 if isinstance(error, HostError) and error.passing:
                     raise
@@ -580,7 +577,7 @@ class Runs:
                 store = store_of(self._connections, host)
                 if host == run.host:
                     check_home(run, store.home_id)
-                store.remove_run(run.key)
+                store.run(run.key).remove()
             except UsageError as error:
                 raise _goes_on(run, error.message)
         self.forget(run)

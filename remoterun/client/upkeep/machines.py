@@ -16,9 +16,9 @@ from remoterun.clouds.ledger.rented_runs import find_store
 from remoterun.clouds.ledger.renting import of_host
 from remoterun.connections import Connections
 from remoterun.errors import UsageError
+from remoterun.host_store import HostStore
 from remoterun.model import LAST, MachineType, Rental, check_time
 from remoterun.session import Session
-from remoterun.stores import HostStore
 from remoterun.transfer import Progress
 
 if TYPE_CHECKING:
@@ -159,7 +159,7 @@ class Machines:
     def doctor(self, machine: MachineType) -> Sequence[api.MachineCheck]:
         """The agent's part of `doctor`: 100 checks at most."""
         session = self.session(machine)
-        asked = api.Examine(machine.engine, machine.gpus, machine.base_image)
+        asked = api.Examine(machine.engine, machine.gpus, machine.base_image, machine.queue)
         checks = session.ask(api.doctor, asked).checks[:100]
         with session.understood():
             for check in checks:

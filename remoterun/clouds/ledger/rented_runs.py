@@ -14,15 +14,17 @@ from remoterun.agent.shared import api
 from remoterun.agent.shared.facts import RunEvent, RunStatus
 from remoterun.agent.shared.states import ENDINGS, Reason
 from remoterun.archive.s3_errors import NoBucket
+from remoterun.archive_store import ArchiveStore, place_of
 from remoterun.clouds.base import LOST, ProviderError, RentedHost
 from remoterun.clouds.ledger.archiving import archive_of, grant, machine_of, record_images
 from remoterun.connections import Connections, check_home
 from remoterun.errors import ConfigError, HostError, HostUnreachable, NoLogin, RemoterunError, UsageError
+from remoterun.host_store import HostStore
 from remoterun.machines import BUCKET
 from remoterun.model import HostUse, MachineType, Run, by_our_clock
 from remoterun.session import Session
 from remoterun.sizes import duration, hourly
-from remoterun.stores import ArchiveStore, HostStore, Store, place_of
+from remoterun.stores import Store
 
 Answer = dict[str, RunStatus | HostError]
 """By the keys of runs: what their machine reports, or why that is not known."""

@@ -13,9 +13,9 @@ import time
 from typing import Callable, List, Mapping, Optional, Sequence
 
 from ...shared.files import no_room, write_whole
+from ...shared.logs import last_lines
 from ...shared.records import Record
 from ...store.errors import HomeError
-from ..logs import last_lines
 from . import EngineError, Interrupted
 
 

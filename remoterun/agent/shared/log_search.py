@@ -1,4 +1,4 @@
-"""Parts of a log, and the lines of it that hold a text: the host's own `grep` reads 1 GB in a second."""
+"""The lines of a log that hold a text: the machine's own `grep` reads 1 GB in a second."""
 
 from __future__ import annotations
 
@@ -9,12 +9,11 @@ import subprocess
 import threading
 from typing import BinaryIO, List, Tuple
 
-from ..shared.files import open_regular
-from ..store.errors import HomeError
-from ..store.run_folder import RunFolder
+from .api import Hit, Hits
+from .files import open_regular
+from .logs import LogFile, place_of
+from .protocol import RemoteError
 
-MOST_PART = 8 << 20
-"""Bytes of a log that come at once."""
 MOST_HITS, MOST_LINE = 2000, 300
 """Lines that are found at once, and characters of each."""
 PATIENCE = 20.0
@@ -27,42 +26,22 @@ _COLOURS = b"(\x1b\\[[0-9;]*m)*"
 """What a terminal does not show may stand on both sides of a space."""
 
 
-def read_part(run: RunFolder, name: str, start: int, size: int, before: int) -> Tuple[int, int, bytes]:
-    """(where the bytes begin, how many the log has, the bytes). `before`: how many an earlier host wrote, which are not
-    here; where it has `start`, what comes begins after them. `name` as for `RunFolder.written`."""
-    try:
-        file = open(open_regular(run.written(name)[0]), "rb")
-    except FileNotFoundError:
-        return before, before, b""
-    with file:
-        total = os.fstat(file.fileno()).st_size
-        begin = _place(start, before, total)
-        size = min(max(size, 0), MOST_PART, total - begin)
-        return before + begin, before + total, os.pread(file.fileno(), size, begin)
-
-
-def search(
-    run: RunFolder, name: str, text: str, start: int, most: int, before: int
-) -> Tuple[List[Tuple[int, str]], int, int]:
-    """(where each line begins that holds `text`, from `start` on, with its first characters; up to where was searched;
-    how many bytes the log has). Case counts for no letter of ASCII. Blocks for `PATIENCE` seconds at the most."""
+def search(log: LogFile, text: str, start: int, most: int) -> Hits:
+    """The lines from `start` on that hold `text`. Case counts for no letter of ASCII. Blocks for `PATIENCE` seconds at
+    the most. Raises `RemoteError`."""
     wanted = text.encode("utf-8", "surrogatepass")
     if not text or len(text) > 1000 or set(text) & set("\0\n"):
-        raise HomeError("bad_request", "a search is for a text of one line, of 1,000 characters at most")
+        raise RemoteError("bad_request", "a search is for a text of one line, of 1,000 characters at most")
     try:
-        file = open(open_regular(run.written(name)[0]), "rb")
+        file = open(open_regular(log.path), "rb")
     except FileNotFoundError:
-        return [], before, before
+        return Hits([], log.before, log.before)
     with file:
         total = os.fstat(file.fileno()).st_size
-        begin = os.lseek(file.fileno(), _place(start, before, total), os.SEEK_SET)
-        hits, end = _grep(file, wanted, min(max(most, 1), MOST_HITS), begin, total)
-    return [(before + begin + at, line) for at, line in hits], before + min(end, total), before + total
-
-
-def _place(start: int, before: int, total: int) -> int:
-    """The byte of the file of `total` bytes at which `start` is; one below 0 counts from the end."""
-    return min(max(start + total if start < 0 else start - before, 0), total)
+        begin = os.lseek(file.fileno(), place_of(log, start, total), os.SEEK_SET)
+        found, end = _grep(file, wanted, min(max(most, 1), MOST_HITS), begin, total)
+    hits = [Hit(log.before + begin + at, line) for at, line in found]
+    return Hits(hits, log.before + min(end, total), log.before + total)
 
 
 def _grep(file: BinaryIO, text: bytes, most: int, begin: int, total: int) -> Tuple[List[Tuple[int, str]], int]:
@@ -99,5 +78,5 @@ def _grep(file: BinaryIO, text: bytes, most: int, begin: int, total: int) -> Tup
     if process.returncode == -signal.SIGKILL:
         return hits, max(searched, os.lseek(file.fileno(), 0, os.SEEK_CUR) - STEP_BACK)
     if process.returncode not in (0, 1, -signal.SIGPIPE):
-        raise HomeError("os_error", "the machine's `grep` can't search the log")
+        raise RemoteError("os_error", "the machine's `grep` can't search the log")
     return hits, total

@@ -1,4 +1,5 @@
-"""The log of a run, and its stderr apart, from a byte on, with the times of the lines."""
+"""The log of a run, and its stderr apart, from a byte on, with the times of the lines: of a run folder on its host, and
+of a copy that a client has of it."""
 
 from __future__ import annotations
 
@@ -7,10 +8,25 @@ import contextlib
 import os
 from typing import Iterator, List, Optional, Tuple
 
-from ..shared.files import open_regular, size_of, tail_start
-from ..shared.frames import PIECE
-from ..shared.records import Record
-from ..store.run_folder import RunFolder
+from .files import open_regular, size_of, tail_start
+from .frames import PIECE
+from .records import Record
+
+MOST_PART = 8 << 20
+"""Bytes of a log that come at once."""
+
+
+NAMES = ("log", "err")
+"""A run's log, and its stderr where it is apart."""
+
+
+class LogFile(Record):
+    """The file of a log, and that of its times: lines of "size seconds", the size that it had by then. `before`: bytes
+    of the log that an earlier host wrote, which are not in the file; offsets count them."""
+
+    path: str
+    times: str
+    before: int = 0
 
 
 class LogPiece(Record):
@@ -22,13 +38,11 @@ class LogPiece(Record):
 
 
 class LogReader:
-    """Reads on from where it stopped. A log only grows; reading past its end gives nothing. `name` as for
-    `RunFolder.written`, here and below."""
+    """Reads on from where it stopped. A log only grows; reading past its end gives nothing."""
 
-    def __init__(self, run: RunFolder, offset: int, timed: bool, name: str = "log") -> None:
-        self.name = name
-        self._file, self._times_file = run.written(name)
-        self.offset = offset
+    def __init__(self, log: LogFile, offset: int, timed: bool) -> None:
+        self._log = log
+        self.offset = max(offset, log.before)
         self._timed = timed
         self._times: List[Tuple[int, float]] = []
         self._times_end = 0
@@ -38,11 +52,11 @@ class LogReader:
         """All that is there now, in pieces of at most `PIECE` bytes; with times, no piece spans two of them, and what
         has no time yet waits for it, unless the run has `ended`."""
         try:
-            file = open(open_regular(self._file), "rb")
+            file = open(open_regular(self._log.path), "rb")
         except FileNotFoundError:
             return
         with file:
-            file.seek(self.offset)
+            file.seek(self.offset - self._log.before)
             while True:
                 limit, time = self._stretch() if self._timed else (PIECE, None)
                 if self._timed and time is None and not ended:
@@ -55,19 +69,15 @@ class LogReader:
 
     def _stretch(self) -> Tuple[int, Optional[float]]:
         """(bytes from here on that have one time, that time)."""
-        at = bisect.bisect_right(self._times, (self.offset, float("inf")))
+        here = self.offset - self._log.before
+        at = bisect.bisect_right(self._times, (here, float("inf")))
         if at == len(self._times):
-            self._times, self._times_end = _times(self._times_file, self._times_end)
-            at = bisect.bisect_right(self._times, (self.offset, float("inf")))
+            self._times, self._times_end = _times(self._log.times, self._times_end)
+            at = bisect.bisect_right(self._times, (here, float("inf")))
         if at == len(self._times):
             return PIECE, None
         size, time = self._times[at]
-        return size - self.offset, time
-
-
-def read_times(run: RunFolder, name: str = "log") -> List[Tuple[int, float]]:
-    """(size of the log, when it was seen to have it), growing."""
-    return _times(run.written(name)[1], 0)[0]
+        return size - here, time
 
 
 def _times(times_file: str, start: int) -> Tuple[List[Tuple[int, float]], int]:
@@ -85,22 +95,42 @@ def _times(times_file: str, start: int) -> Tuple[List[Tuple[int, float]], int]:
     return found, start
 
 
-def offset_of_tail(run: RunFolder, lines: int, name: str = "log") -> int:
+def offset_of_tail(log: LogFile, lines: int) -> int:
     """Where the last `lines` lines begin; a last line without an end counts."""
-    with contextlib.suppress(FileNotFoundError), open(open_regular(run.written(name)[0]), "rb") as file:
+    with contextlib.suppress(FileNotFoundError), open(open_regular(log.path), "rb") as file:
         at = file.fileno()
-        return tail_start(os.fstat(at).st_size, lines, lambda start, end: (start, os.pread(at, end - start, start)))
-    return 0
+        size = os.fstat(at).st_size
+        return log.before + tail_start(size, lines, lambda start, end: os.pread(at, end - start, start))
+    return log.before
 
 
-def offset_since(run: RunFolder, time: float, name: str = "log") -> int:
+def offset_since(log: LogFile, time: float) -> int:
     """Where the first line that was written at `time` or later begins (to the poll's precision, 0.25 s)."""
-    before = 0
-    for size, when in read_times(run, name):
+    written = 0
+    for size, when in _times(log.times, 0)[0]:
         if when >= time:
-            return before
-        before = size
-    return size_of(run.written(name)[0])
+            return log.before + written
+        written = size
+    return log.before + size_of(log.path)
+
+
+def read_part(log: LogFile, start: int, size: int) -> Tuple[int, int, bytes]:
+    """(where the bytes begin, how many the log has, the bytes). A `start` below 0 counts from the end; where an earlier
+    host has it, what comes begins after what that wrote."""
+    try:
+        file = open(open_regular(log.path), "rb")
+    except FileNotFoundError:
+        return log.before, log.before, b""
+    with file:
+        total = os.fstat(file.fileno()).st_size
+        begin = place_of(log, start, total)
+        size = min(max(size, 0), MOST_PART, total - begin)
+        return log.before + begin, log.before + total, os.pread(file.fileno(), size, begin)
+
+
+def place_of(log: LogFile, start: int, total: int) -> int:
+    """The byte of its file of `total` bytes at which `start` is, as for `read_part`."""
+    return min(max(start + total if start < 0 else start - log.before, 0), total)
 
 
 def last_lines(path: str, lines: int) -> str:
