@@ -22,10 +22,10 @@ from remoterun.archive.s3 import PATIENCE, S3, BucketPlace
 from remoterun.archive.s3_errors import Absent
 from remoterun.on_use import on_use
 
-__all__ = ["creation", "grants", "reading", "runs", "upkeep", "uploads", "workers"]
+__all__ = ["creation", "grants", "reading", "runs", "upkeep", "uploads"]
 
 if TYPE_CHECKING:
-    from remoterun.archive import creation, grants, reading, runs, upkeep, uploads, workers
+    from remoterun.archive import creation, grants, reading, runs, upkeep, uploads
 else:
     __getattr__ = on_use(__name__, dict.fromkeys(__all__, ()))
 IDENTITY = "remoterun.json"

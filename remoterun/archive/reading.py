@@ -14,7 +14,7 @@ from remoterun.agent.shared.archive import Extent, Places, Take, pack_key, spans
 from remoterun.agent.shared.tree import Entry
 from remoterun.archive import Archive
 from remoterun.archive.s3_errors import Absent
-from remoterun.archive.workers import each
+from remoterun.threads import each
 from remoterun.transfer.destination import Destination, Duplicates, NewFile
 
 READ = 4 << 20

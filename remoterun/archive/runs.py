@@ -20,9 +20,9 @@ from remoterun.agent.shared.tree import show
 from remoterun.archive import Archive
 from remoterun.archive.s3 import StoredObject
 from remoterun.archive.s3_errors import Absent, Damaged
-from remoterun.archive.workers import each
 from remoterun.errors import NotFound, UsageError
 from remoterun.sizes import clock
+from remoterun.threads import each
 
 if TYPE_CHECKING:
     from remoterun.transfer.progress import Progress

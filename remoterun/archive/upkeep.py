@@ -32,8 +32,8 @@ from remoterun.archive.runs import RunPlace, read_record, read_spec, recorded_pl
 from remoterun.archive.s3 import StoredObject
 from remoterun.archive.s3_errors import Absent, Damaged
 from remoterun.archive.uploads import mark_damaged, names, read_tree, versions
-from remoterun.archive.workers import each
 from remoterun.errors import NotFound
+from remoterun.threads import each
 
 LEAST = 2 * 86400.0
 """Seconds for which everything stays that nothing names: an upload that goes on may be about to."""

@@ -12,10 +12,10 @@ from remoterun.agent.shared.spec import UPLOAD_NAME
 from remoterun.agent.shared.tree import Manifest, show
 from remoterun.archive import Archive
 from remoterun.archive.s3_errors import Absent
-from remoterun.archive.workers import each
 from remoterun.archive.writing import put_tree
 from remoterun.errors import NotFound, TransferError
 from remoterun.model import check_upload_name
+from remoterun.threads import each
 from remoterun.transfer.progress import Progress
 from remoterun.transfer.reading import Reading
 from remoterun.transfer.sending import Sent

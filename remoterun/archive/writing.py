@@ -12,12 +12,13 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future
+from functools import partial
 
 from remoterun.agent.shared.archive import PACK, ArchivedTree, Extent, Places, pack_key
 from remoterun.agent.shared.tree import Entry, Manifest, ManifestBuilder, TreeError, show
 from remoterun.archive import Archive
-from remoterun.archive.workers import start
 from remoterun.errors import TransferError
+from remoterun.threads import start
 from remoterun.transfer.progress import Progress
 from remoterun.transfer.reading import ListedEntry, Reading, changing, size_and_time, whole_content
 from remoterun.transfer.sending import Sent
@@ -169,7 +170,7 @@ class _Writer:
         while len(self._writing) >= MOST_HELD:
             self._await_one()
         key = self._prefix + pack_key(name)
-        writing = start(lambda data: self._archive.s3.put(key, data, name), data)
+        writing = start(partial(self._archive.s3.put, key, data, name))
         self._writing.append((writing, len(data), files))
         return name
 

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import posixpath
-import threading
+from asyncio import wrap_future
 from collections.abc import Awaitable, Callable
-from concurrent.futures import Future
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import FileResponse, Response
 
 from remoterun.errors import HostError, NotFound, RemoterunError
+from remoterun.threads import start
 
-T = TypeVar("T")
 FILE_POLICY = "sandbox; default-src 'none'; style-src 'unsafe-inline'"
 TEXTS = "csv diff ini ipynb json jsonl log md py rst sh text toml tsv txt xml yaml yml"
 SHOWN = {
@@ -65,28 +63,13 @@ FAILURES = dict.fromkeys((RemoterunError, ValueError, TypeError, LookupError, At
 """Answers to what is raised; the latter by a request of another form."""
 
 
-async def in_thread(work: Callable[[], T]) -> T:
-    """What `work` returns, on a thread that keeps no process from ending: a machine may take long to answer."""
-    future: Future[T] = Future()
-    future.set_running_or_notify_cancel()
-
-    def run() -> None:
-        try:
-            future.set_result(work())
-        except BaseException as error:  # noqa: BLE001 - raised where it is awaited
-            future.set_exception(error)
-
-    threading.Thread(target=run, name="remoterun answer", daemon=True).start()
-    return await asyncio.wrap_future(future)
-
-
 def threaded(answer: Callable[[Request, Any], Any]) -> Callable[[Request], Awaitable[Response]]:
     """An endpoint: `answer` is called on a thread with the request and the JSON of its body; what is no `Response` is
     sent as JSON."""
 
     async def endpoint(request: Request) -> Response:
         asked = await request.json() if request.method == "POST" else None
-        made = await in_thread(lambda: answer(request, asked))
+        made = await wrap_future(start(lambda: answer(request, asked)))
         return made if isinstance(made, Response) else as_json(encoded(made))
 
     return endpoint

@@ -8,7 +8,6 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from itertools import islice
@@ -30,6 +29,7 @@ from remoterun.clouds.base import RentedHost
 from remoterun.errors import NotFound, RemoterunError, UsageError
 from remoterun.model import Resource, Run, RunRequest
 from remoterun.model_page import libraries
+from remoterun.threads import each
 from remoterun.ui import rows
 from remoterun.ui.answers import FAILURES, as_file, as_json, encoded, threaded
 from remoterun.ui.hub import WAIT, Hub
@@ -168,8 +168,7 @@ class RunsPage(PageServer):
 
     def _compare(self, request: Request, _: Any) -> Any:
         numbers = [int(text) for text in request.query_params["runs"].split(",")][:MOST_COMPARED]
-        with ThreadPoolExecutor(MOST_COMPARED) as pool:
-            found = list(pool.map(lambda number: self._client.runs.info(number, WAIT), numbers))
+        found = [*each(lambda number: self._client.runs.info(number, WAIT), numbers, MOST_COMPARED)]
         params = _named(rows.parameters_of(run, details["spec"] or {}) for run, details in found)
         diff: list[str] = []
         if len(numbers) == 2:

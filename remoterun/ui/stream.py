@@ -8,6 +8,7 @@ import math
 import queue
 import threading
 import time
+from asyncio import wrap_future
 from collections.abc import AsyncIterator, Callable
 from functools import partial
 from typing import Any
@@ -18,7 +19,8 @@ from starlette.responses import Response, StreamingResponse
 from remoterun.agent.shared.records import to_json
 from remoterun.client.runs.following import Following, LogBytes, Note, StateChange, Wanted
 from remoterun.errors import RemoterunError
-from remoterun.ui.answers import encoded, in_thread
+from remoterun.threads import start
+from remoterun.ui.answers import encoded
 from remoterun.ui.hub import EVERY, Hub
 
 MOST_STREAMS = 4
@@ -41,7 +43,7 @@ class Streams:
         places = last.split(".") if last.count(".") == 1 else (asked.get("version"), asked.get("log"))
         run, version, log = (int(text) if text else None for text in (asked.get("run"), *places))
         if run is not None:
-            await in_thread(partial(self._hub.client.runs.known, run))
+            await wrap_future(start(partial(self._hub.client.runs.known, run)))
         stream = PageStream(self._hub, run, version, log)
         self._open = [each for each in self._open if not each.ended]
         polls = last != "" and len(self._open) >= MOST_STREAMS
@@ -85,7 +87,7 @@ class PageStream:
             yield ": \n\n"
             while (left := end - time.monotonic()) > 0:
                 try:
-                    kind, text, place = await in_thread(partial(self._queue.get, True, min(left, ALIVE)))
+                    kind, text, place = await wrap_future(start(partial(self._queue.get, True, min(left, ALIVE))))
                 except queue.Empty:
                     yield ": \n\n"
                     continue

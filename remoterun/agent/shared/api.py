@@ -589,6 +589,7 @@ class Examine(Record):
     engine: str = "auto"
     gpus: int = 0
     base: str = ""
+    queue: str = ""
 
 
 class MachineCheck(Record):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -20,6 +19,7 @@ from remoterun.errors import HomeMissing, HostError, NoLogin, NotFound, UsageErr
 from remoterun.host_store import Arrange
 from remoterun.model import MachineType, Resource, Upload, check_upload_name
 from remoterun.stores import Store, store_of
+from remoterun.threads import start
 from remoterun.transfer import Progress, Sent
 
 
@@ -59,13 +59,12 @@ class Uploads:
         progress = progress or Progress()
         machine = self._connections.home(to, any=True)
         with contextlib.ExitStack() as stack:
-            with ThreadPoolExecutor(1) as pool:  # listing and connecting take as long as the longer of the two
-                reading = pool.submit(transfer.read_tree, path, self._connections.config.home / "stamps.db", git)
-                try:
-                    store = store_of(self._connections, machine)
-                finally:
-                    tree = reading.result()
-                    stack.enter_context(tree)
+            stamps = self._connections.config.home / "stamps.db"
+            reading = start(partial(transfer.read_tree, path, stamps, git))  # while the machine is connected to
+            try:
+                store = store_of(self._connections, machine)
+            finally:
+                tree = stack.enter_context(reading.result())
             source = str(path.resolve())
             there = note_versions(self._connections.registry, store, name)
             if tree.hashed and there:

@@ -14,7 +14,6 @@ from remoterun.agent.shared.logs import read_part
 from remoterun.agent.shared.records import to_json
 from remoterun.agent.shared.spec import PortSpec, RunSpec, SpecError
 from remoterun.agent.shared.states import ENDINGS, HAND_OVER, Reason, RunEvent, RunState, RunStatus
-from remoterun.client import occupancy
 from remoterun.client.homes import Answer, find_store, record_status, statuses, unless_abandoned
 from remoterun.client.runs.following import ALL, Follower, Following, Note, Wanted
 from remoterun.client.runs.handover import launch
@@ -220,8 +219,12 @@ class Runs:
                 statuses[run.key] = error
         return statuses
 
-    def _lines(self, store: Store, keys: Iterable[str]) -> dict[str, Line]:
-        return occupancy.lines(self._connections, store.session, keys) if isinstance(store, HostStore) else {}
+    def _lines(self, store: Store, keys: Sequence[str]) -> dict[str, Line]:
+        if not keys or not isinstance(store, HostStore):
+            return {}
+        from remoterun.client.occupancy import lines
+
+        return lines(self._connections, store.session, keys)
 
     def _corrected(self, run: Run, answer: Answer | HostError) -> Run:
         status = answer if isinstance(answer, HostError) else answer.get(run.key)

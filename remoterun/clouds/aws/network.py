@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from remoterun import __version__
-from remoterun.archive.workers import each as each_at_once
 from remoterun.clouds.aws import tags
 from remoterun.clouds.aws.calls import Calls, Refused, no_default_vpc
 from remoterun.clouds.base import Leftover, ProviderUnreachable
 from remoterun.clouds.folder import HostFolder
 from remoterun.errors import ConfigError, HostUnreachable
 from remoterun.sizes import iso
+from remoterun.threads import each as each_at_once
 
 GROUP = "remoterun"
 ADDRESS_VARIABLE = "REMOTERUN_CLIENT_ADDRESS"

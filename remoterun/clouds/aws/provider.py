@@ -11,7 +11,6 @@ from typing import Any, TypeVar
 
 from remoterun import machines
 from remoterun.agent.shared.api import MachineCheck
-from remoterun.archive.workers import each as each_at_once
 from remoterun.aws_codes import DENIED, login_fault
 from remoterun.clouds.aws import catalogue, endpoint, guard, image, network, pricelist, quotas, roles, tags
 from remoterun.clouds.aws.acquire import Acquisition, address_of, describe
@@ -33,6 +32,7 @@ from remoterun.config import Config
 from remoterun.errors import NotFound, RemoterunError
 from remoterun.model import MachineType, Rental
 from remoterun.sizes import iso
+from remoterun.threads import each as each_at_once
 
 DESCRIBED = 3600.0
 """Seconds for which AWS describes a host that has ended."""

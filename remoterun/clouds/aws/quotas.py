@@ -7,11 +7,11 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from remoterun.agent.shared.api import MachineCheck
-from remoterun.archive.workers import each as each_at_once
 from remoterun.clouds.aws import catalogue
 from remoterun.clouds.aws.calls import Calls, QuotaReached
 from remoterun.clouds.base import Offer
 from remoterun.errors import RemoterunError
+from remoterun.threads import each as each_at_once
 
 
 @dataclass(frozen=True)

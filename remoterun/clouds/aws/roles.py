@@ -13,12 +13,12 @@ from collections.abc import Iterable
 from importlib import resources
 from typing import Any
 
-from remoterun.archive.workers import each
 from remoterun.aws_codes import DENIED
 from remoterun.clouds.aws import tags
 from remoterun.clouds.aws.calls import Calls, Refused
 from remoterun.clouds.base import NOT_MADE, Leftover, Roles
 from remoterun.config import AWS
+from remoterun.threads import each
 
 POLICY = "remoterun"
 ANY = "*"

@@ -21,6 +21,7 @@ from remoterun.connections import Connections
 from remoterun.errors import RemoterunError, UsageError
 from remoterun.model import MachineType, Run
 from remoterun.session import Session
+from remoterun.threads import each
 
 if TYPE_CHECKING:
     from remoterun.archive import Archive
@@ -71,9 +72,7 @@ def access(
     archive, seconds = archive_of(connections, run), _needed(run)
     names = Environment.of(spec).built_images if "docker" in candidates(spec.engine) else []
     architecture = session.hello.architecture
-    images = tuple(
-        archives.workers.each(lambda name: archives.grants.image_access(archive, name, architecture, seconds), names)
-    )
+    images = tuple(each(lambda name: archives.grants.image_access(archive, name, architecture, seconds), names))
     archives.runs.put_spec(archive, place_of(run), spec.encode())
     allowed = grant(connections, run)
     assert run.renting is not None
