@@ -10,7 +10,7 @@ import os
 import shutil
 import signal
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from tests.browser import browser, kept_tab, tab  # noqa: F401
 from tests.cloud.fixtures import cloud, cloud_of_session, shared_cloud  # noqa: F401
 from tests.lab import Lab, LabHost, LocalDocker
 from tests.lab.local_docker import answers
+from tests.recorder import HEARD, recorded  # noqa: F401
 from tests.seaweed import bucket, store  # noqa: F401
 from tests.workshop import Place, User, build_environment
 
@@ -218,6 +219,19 @@ def _mended(request: pytest.FixtureRequest) -> Iterator[None]:
         host = lab.hosts.get(name.replace("_", "-"))
         if name in request.fixturenames and host is not None:
             host.mend()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--record", action="store_true", help="write what the program says into tests/recorded")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, object]:
+    """What a test has heard is compared once it has passed."""
+    done = yield
+    if HEARD in pyfuncitem.stash:
+        pyfuncitem.stash[HEARD].compare()
+    return done
 
 
 def pytest_configure(config: pytest.Config) -> None:

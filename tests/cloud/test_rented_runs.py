@@ -210,11 +210,12 @@ def test_home_and_images_are_on_the_fast_disk_and_there_again_after_a_reboot(clo
     until(lambda: (place / "work/made").exists() and '"running"' in (place / "events").read_text(), 60)
     folders = machine.host.exec(["docker", "info", "--format", "{{.DockerRootDir}} {{.DriverStatus}}"]).stdout
     assert folders.startswith("/opt/dlami/nvme/docker [[driver-type io.containerd.snapshotter")
-    docker, store = (machine.host.path(each) for each in ("/var/lib/containerd", "/opt/dlami/nvme/containerd"))
     assert int(machine.host.exec(["du", "-sm", "/opt/dlami/nvme/containerd"]).stdout.split()[0]) > 50
     prepared = machine.host.path("/run/remoterun/prepared.json")
     assert json.loads(prepared.read_text())["problems"] == []
     machine.host.reboot()
+    places = ("/run/remoterun/prepared.json", "/var/lib/containerd", "/opt/dlami/nvme/containerd")
+    prepared, docker, store = map(machine.host.path, places)
     until(prepared.exists, 60)
     assert json.loads(prepared.read_text())["problems"] == [] and docker.samefile(store)
     until(lambda: machine.state == "terminated", 120)

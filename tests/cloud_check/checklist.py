@@ -34,8 +34,8 @@ PANIC = (
     "sysctl -q kernel.panic=0 kernel.sysrq=1; echo c >/proc/sysrq-trigger"
 )
 """Hangs a kernel for good: on a machine that is Amazon's, and nowhere else."""
-STOP = "sleep 1; test -e /usr/local/lib/lab/power && kill -STOP -1"
-"""Stops all processes of a host of the lab, but its first one."""
+STOP = "sleep 1; test -e /usr/local/lib/lab && systemctl stop remoterun-last-resort.timer && kill -STOP -1"
+"""Stops all processes of a host of the lab, but its first one, which has nothing to do then."""
 TRAIN = "nvidia-smi -L && python -m trainer.train --data_dir=./data --steps 50 --save_every 50"
 
 
@@ -172,7 +172,7 @@ class Checklist:
     def timer(self) -> str:
         token, units = tag(self._host(), "token"), ("remoterun-last-resort.timer", "remoterun-watch.service")
         for unit in units:
-            state = self._user.ssh(token, token, f"systemctl is-active {unit}").stdout.strip()
+            state = self._user.ssh(token, token, f"sudo -n systemctl is-active {unit}").stdout.strip()
             require(state == "active", f"{unit} is {state}")
         return ", ".join(units)
 

@@ -44,10 +44,12 @@ class Place:
     transcript: list[str] = field(default_factory=list)
     patient: bool = True
     """Whether machines get a minute to answer, unless a command says how long."""
+    seconds: float = TIMEOUT
+    """Within which a command ends, or a terminal says what is expected."""
 
     def run(self, *words: str, status: int | None = 0, cwd: Path | None = None, env: dict[str, str] | None = None):  # type: ignore[no-untyped-def]
         """Run the installed command without a terminal; a CompletedProcess with text. `status` None: any."""
-        done = commands.run(self._patient(words), cwd or self.folder, {**self.env, **(env or {})}, TIMEOUT)
+        done = commands.run(self._patient(words), cwd or self.folder, {**self.env, **(env or {})}, self.seconds)
         said = f"$ remoterun {' '.join(words)}\n{done.stdout}\n{done.stderr}\nstatus {done.returncode}"
         self.transcript.append(said)
         if status is not None:
@@ -69,7 +71,7 @@ class Place:
             self._patient(words),
             cwd=str(self.folder),
             env=self.env,
-            timeout=TIMEOUT,
+            timeout=self.seconds,
             encoding="utf-8",
             dimensions=(50, 160),
         )

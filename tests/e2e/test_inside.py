@@ -47,6 +47,7 @@ def start(place: Place, host: LabHost | None, seconds: str) -> str:
 
 
 def test_a_look_inside(place: Place, host: LabHost | None, tmp_path: Path) -> None:
+    place.seconds = 120  # so that a step that hangs is named before the whole test is given up
     number = start(place, host, SECONDS + "1")
     # without a terminal: stdin and its end, stdout and stderr apart, the exit status
     line = 'cat; echo "$TOKEN|$REMOTERUN_RUN_ID"; [ -t 0 ] || echo none >&2; pwd >&2; exit 7'

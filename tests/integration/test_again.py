@@ -23,6 +23,7 @@ from remoterun.errors import NotFound
 from remoterun.model import MachineType, Run, RunRequest
 from remoterun.source.patch import patches
 from tests import commands
+from tests.recorder import Recorded
 from tests.workshop import User, lie_about_mounts, read_files, until, write_files
 
 NOBODY = MachineType("gone", host="me@127.0.0.1:1", connect_timeout=2)
@@ -67,14 +68,14 @@ def waits_for(path: Path) -> str:
 
 class TestWait:
     def test_each_run_is_told_as_it_ends_and_the_status_is_by_the_order_given(
-        self, typed: Typed, tmp_path: Path
+        self, typed: Typed, tmp_path: Path, recorded: Recorded
     ) -> None:
         client = typed.user.client
         go = [tmp_path / f"go{number}" for number in range(3)]
         for file, machine in zip(go, ("one", "two", "one"), strict=True):
             client.runs.submit(RunRequest(waits_for(file)), machine=machine)
-        late = typed("wait", "3", "--timeout", "0.3s", status=124)
-        assert late.stderr == "run 3 has not ended within 0.3s; it goes on\n" and late.stdout == ""
+        say = recorded.commands(typed)
+        say("wait", "3", "--timeout", "0.3s", status=124)
         with ThreadPoolExecutor(1) as pool:
             first = pool.submit(typed, "wait", "--any", "1", "2", "3", status=7)
             go[1].write_text("7")
@@ -85,8 +86,8 @@ class TestWait:
         every = typed("wait", "last", "runs/1", "2", "1", "--json", status=5)
         assert sorted(run["number"] for run in json.loads(every.stdout)) == [1, 2, 3]
         assert len(every.stderr.splitlines()) == 3 and "exit status 5" in every.stderr
-        assert typed("wait", "1").stderr.startswith("✓ run 1 complete after ")
-        assert "there is no run 9" in typed("wait", "1", "9", status=2).stderr
+        say("wait", "1")
+        say("wait", "1", "9", status=2)
 
     def test_a_machine_that_is_away_holds_up_no_other_and_is_asked_again(self, user: User, tmp_path: Path) -> None:
         go = tmp_path / "go"
@@ -106,45 +107,26 @@ class TestWait:
 
 
 class TestRerun:
-    def test_it_gets_what_the_run_was_given_and_not_what_is_there_now(self, typed: Typed, tmp_path: Path) -> None:
+    def test_it_gets_what_the_run_was_given_and_not_what_is_there_now(
+        self, typed: Typed, tmp_path: Path, recorded: Recorded
+    ) -> None:
         """On its own machine, and on another one that had none of it; the data set was changed meanwhile."""
         user, folder = typed.user, typed.folder
         write_files(folder, {"train.py": "old", "data/in": "first", "more": "one file"})
         typed("upload", "data", "--name", "doom")
         typed("upload", "more", "--name", "more")
-        words = (
-            "-m",
-            "uploads/doom",
-            "-m",
-            "uploads/more/more:alone",
-            "-e",
-            "LR=hidden7",
-            "--timeout",
-            "5m",
-            "--label",
-            "a",
-        )
+        words = ["-m", "uploads/doom", "-m", "uploads/more/more:alone"]
+        words += ["-e", "LR=hidden7", "--timeout", "5m", "--label", "a"]
         command = 'cat train.py doom/in alone; echo " $LR"'
         typed("run", "--no-git", "-y", *words, "-d", "the first", command)
         write_files(folder, {"train.py": "new", "data/in": "second"})
         typed("upload", "data", "--name", "doom")
 
-        missing = typed("rerun", "1", status=2).stderr
-        assert (
-            "the values of LR are not set here, and those of run 1 are saved nowhere" in missing
-            and "rerun 1 -e LR=…" in missing
-        )
-        same = typed("rerun", "1", env={"LR": "again"})
-        assert same.stdout == "oldfirstone file again\n"
-        assert "Run 1 is run again, as it was" in same.stderr
-        assert re.search(
-            r"source     [1-9]\d* files?, .*: the source of run 1\n",
-            typed("rerun", "1", "-e", "LR=1", "--dry-run").stdout,
-        )
-        there = typed("rerun", "last", "-t", "two", "-e", "LR=3", "--", "cat", "train.py", "doom/in")
-        assert there.stdout == "oldfirst"
-        assert "Run 2 is run again, changed: another command; -t two; -e LR" in there.stderr
-        assert "Casting run 3" in there.stderr
+        say = recorded.commands(typed)
+        say("rerun", "1", status=2)
+        say("rerun", "1", env={"LR": "again"})
+        say("rerun", "1", "-e", "LR=1", "--dry-run")
+        say("rerun", "last", "-t", "two", "-e", "LR=3", "--", "cat", "train.py", "doom/in")
         newest = typed("rerun", "3", "-m", "uploads/doom", "--label", "b", "-e", "LR=", "-b", "--json")
         assert json.loads(newest.stdout)["number"] == 4
         assert log_of(user.client, 4) == b"oldsecond"
@@ -162,7 +144,9 @@ class TestRerun:
             user.client.files.copy("uploads/tree", tmp_path / "x")
         assert [upload.name for upload in user.client.uploads.list()] == ["doom", "more"]
 
-    def test_what_a_machine_found_for_a_mount_counts_on_that_machine_only(self, typed: Typed, tmp_path: Path) -> None:
+    def test_what_a_machine_found_for_a_mount_counts_on_that_machine_only(
+        self, typed: Typed, tmp_path: Path, recorded: Recorded
+    ) -> None:
         """It says that a run has read something else: an upload, a part of one, and what another run had made."""
         user = typed.user
         (data := tmp_path / "data").mkdir()
@@ -179,27 +163,25 @@ class TestRerun:
         (data / "in").write_text("another")
         typed("upload", str(data), "--name", "doom")
         assert [upload.version for upload in user.client.uploads.list()] == [1], "the number is given again"
-        refused = typed("rerun", "2", "-t", "one", status=2).stderr
-        assert "uploads/doom@1 as run 2 read it is not known here" in refused
-        assert "remoterun rerun 2 -m uploads/doom:doom   mounts what is there now" in refused
+        recorded.commands(typed)("rerun", "2", "-t", "one", status=2)
         assert user.client.registry.run("last").number == 4
 
-    def test_a_copy_of_an_upload_is_what_was_uploaded(self, typed: Typed, tmp_path: Path) -> None:
+    def test_a_copy_of_an_upload_is_what_was_uploaded(self, typed: Typed, tmp_path: Path, recorded: Recorded) -> None:
         """The machine that has it lists other files for its digest."""
         (tmp_path / "data").write_text("mine")
         typed("upload", "../data", "--name", "doom")
         home = typed.user.place("one").home
         (tree,) = Path(home.uploads.folder, "doom").glob("*.tree")
         tree.write_bytes(Manifest([Entry("f", "data", 3, home.blobs.put(b"lie"))]).encode())
-        refused = typed("run", "--no-git", "-y", "-t", "two", "-m", "uploads/doom", "cat doom/data", status=125).stderr
-        assert "one answers with another version of `doom`" in refused
+        words = ("run", "--no-git", "-y", "-t", "two", "-m", "uploads/doom", "cat doom/data")
+        recorded.commands(typed)(*words, status=125)
 
     def test_a_parameter_has_the_value_that_it_had(self, typed: Typed) -> None:
         command = "echo $REMOTERUN_PARAM_DEPTH"
         assert typed("run", "--no-git", "-y", "-e", "REMOTERUN_PARAM_DEPTH=3", command).stdout == "3\n"
         assert typed("rerun", "1").stdout == "3\n"
 
-    def test_its_secrets_are_looked_up_by_their_names(self, typed: Typed) -> None:
+    def test_its_secrets_are_looked_up_by_their_names(self, typed: Typed, recorded: Recorded) -> None:
         """As they are now; what is typed takes the place of one."""
         secrets = typed.user.client.secrets
         for name, value in (("ONE", "1"), ("TWO", "22"), ("HOOK", "http://127.0.0.1:9/x")):
@@ -209,17 +191,13 @@ class TestRerun:
         typed("run", "--no-git", "-y", *words, 'echo "$ONE $B"')
         secrets.set("ONE", "111")
         assert typed("rerun", "1").stdout == "111 22\n"
-        other = typed("rerun", "1", "--secret", "ONE=B", "-e", "ONE=typed")
-        assert (
-            other.stdout == "typed 111\n"
-            and "changed: -e ONE; --secret ONE=B; without --secret ONE; without --secret TWO=B" in other.stderr
-        )
+        recorded.commands(typed)("rerun", "1", "--secret", "ONE=B", "-e", "ONE=typed")
         spec = json.loads(typed("info", "2", "--json").stdout)["spec"]
         assert (spec["secrets"], spec["notify"]) == ({"ONE": "ONE", "B": "TWO"}, ["HOOK"])
         for number in (1, 2, 3):  # its hook can't be reached
             typed("rm", f"runs/{number}")
 
-    def test_a_machine_that_says_more_than_was_asked_gets_no_secret(self, typed: Typed) -> None:
+    def test_a_machine_that_says_more_than_was_asked_gets_no_secret(self, typed: Typed, recorded: Recorded) -> None:
         registry = typed.user.client.registry
         typed.user.client.secrets.set("ONE", "1")
         write_files(typed.folder, {"a": "a"})
@@ -227,12 +205,13 @@ class TestRerun:
         spec = typed.user.place("one").folder / "runs" / registry.run(1).key / "spec.json"
         asked = {"secrets": {"ONE": "ONE"}, "asked_env": ["ONE", "HOME"]}
         spec.write_text(json.dumps({**json.loads(spec.read_text()), **asked}))
-        assert "for run 1 than you asked for" in typed("rerun", "1", status=2).stderr
+        say = recorded.commands(typed)
+        say("rerun", "1", status=2)
         registry.save_digest(registry.run(1), "")  # as if the disk had been full then
-        assert "says that run 1 has ONE, HOME, which is not known here" in typed("rerun", "1", status=2).stderr
+        say("rerun", "1", status=2)
         assert "without ONE" not in typed("rerun", "1", "-e", "ONE=2", "-e", "HOME=/").stderr
 
-    def test_what_is_gone_is_named_with_what_to_type(self, typed: Typed) -> None:
+    def test_what_is_gone_is_named_with_what_to_type(self, typed: Typed, recorded: Recorded) -> None:
         user = typed.user
         (typed.folder / "in").write_text("text")
         typed("upload", "in", "--name", "doom")
@@ -240,18 +219,12 @@ class TestRerun:
         typed("run", "--no-git", "-y", "-m", "uploads/doom", "true")
         typed("rm", "uploads/doom")
         typed("machines", "gc")
-        gone = typed("rerun", "1", status=2).stderr
-        assert (
-            "uploads/doom" in gone
-            and "not whole on one any more: 1 file is missing" in gone
-            and "remoterun rerun 1 -m" in gone
-        )
-        for number in ("7", "x"):
-            assert "hint: remoterun ps" in typed("rerun", number, status=2).stderr
+        say = recorded.commands(typed)
+        for number in ("1", "7", "x"):
+            say("rerun", number, status=2)
         known = user.client.registry.run(1)
         user.client.registry.set_host(known, NOBODY, known.home_id)
-        away = typed("rerun", "1", status=125).stderr
-        assert "what run 1 was given is on gone" in away and "remoterun doctor gone" in away
+        say("rerun", "1", status=125)
         assert [run.number for run in user.client.registry.runs()] == [1, 2], "the second found its mount gone"
 
     def test_every_option_of_a_run_is_in_what_is_run_again(self, user: User) -> None:
@@ -279,7 +252,7 @@ class TestRerun:
 
 
 class TestDiff:
-    def test_what_differs_and_nothing_else(self, typed: Typed, tmp_path: Path) -> None:
+    def test_what_differs_and_nothing_else(self, typed: Typed, tmp_path: Path, recorded: Recorded) -> None:
         folder = typed.folder
         before = {"a.py": "one\ntwo\nthree", "same": "s", "gone": "g\n", "bin": b"\0a", "big": b"x" * (1 << 20)}
         write_files(folder, before)
@@ -297,22 +270,16 @@ class TestDiff:
         typed("upload", "../in", "--name", "doom")
         typed("run", "--no-git", "-y", *mount, "-t", "two", f"cat same doom/in; {metrics % 2}; exit 4", status=4)
 
-        shown = typed("diff", "1", "2").stdout
+        def compared(*words: str) -> str:
+            """How long the runs took is left out of what is recorded: it may be the same for both."""
+            done = typed("diff", *words)
+            facts = re.sub(r"^duration .*\n( .*\n)?", "", done.stdout, flags=re.MULTILINE)
+            recorded.same(facts + done.stderr, " ".join(words))
+            return str(done.stdout)
+
+        shown = compared("1", "2")
         facts, _, files = shown.partition("\n\n")
-        lines = [" ".join(line.split()) for line in facts.splitlines()]
         assert facts.splitlines()[0].index("-") == facts.splitlines()[1].index("+")
-        assert lines[:6] == [
-            "run - 1",
-            "+ 2",
-            f"command - cat same doom/in; {metrics % 1}",
-            f"+ cat same doom/in; {metrics % 2}; exit 4",
-            "machine - one",
-            "+ two",
-        ]
-        assert lines[6:8] == ["state - complete, exit status 0", "+ failed, exit status 4"]
-        assert lines[8].startswith("mounts - uploads/doom@1 at doom (") and "+ uploads/doom@2 at doom (" in lines[9]
-        assert lines[10:12] == ["numbers - loss 1.5", "+ loss 2.5"]
-        assert "framework" not in facts and "engine" not in facts and "\x1b" not in shown
 
         write_files(tmp_path / "git", before)
         subprocess.run(["git", "apply", "-"], input=shown, text=True, cwd=tmp_path / "git", check=True)
@@ -320,17 +287,7 @@ class TestDiff:
         assert made == read_files(folder), "files that are no text, and odd names, too"
         assert "\\ No newline at end of file" in files and "same" not in files
 
-        stat = typed("diff", "runs/1", "last", "--stat").stdout.splitlines()
-        assert [re.sub(r" +\|", " |", line) for line in stat[-8:]] == [
-            "a.py | +2 -2",
-            "big | 1.0 MB → 1.0 MB",
-            "bin | 2 bytes → 3 bytes",
-            "empty | none → 0 bytes",
-            "gone | +0 -1",
-            "new | +1 -0",
-            r'"\u00f6\"\n" | +1 -0',
-            "7 files changed, 4 lines added, 3 removed",
-        ]
+        compared("runs/1", "last", "--stat")
         found = json.loads(typed("diff", "1", "2", "--json").stdout)
         assert [(file["path"], file["change"]) for file in found["files"]] == [
             ("a.py", "changed"), ("big", "changed"), ("bin", "changed"), ("empty", "added"),
@@ -347,9 +304,8 @@ class TestDiff:
             assert b"Files a/big (1.0 MB) and b/big (1.0 MB) differ" in terminal.before
 
         typed("rerun", "1")
-        again = typed("diff", "1", "3").stdout
-        assert "Nothing else differs" in typed("diff", "1", "1").stderr
-        assert " ".join(again.split("duration")[0].split()) == "run - 1 + 3"
+        compared("1", "3")
+        compared("1", "1")
 
     def test_texts_whose_lines_take_too_long_to_compare(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """They are passed on as what is not text; what is made of the one is the other all the same."""
@@ -365,7 +321,9 @@ class TestDiff:
 
 
 class TestEdit:
-    def test_what_is_written_is_run_and_what_is_wrong_is_not_lost(self, typed: Typed, tmp_path: Path) -> None:
+    def test_what_is_written_is_run_and_what_is_wrong_is_not_lost(
+        self, typed: Typed, tmp_path: Path, recorded: Recorded
+    ) -> None:
         write_files(typed.folder, {"a": "A"})
         (tmp_path / "in").write_text("first")
         typed("upload", "../in", "--name", "doom")
@@ -379,33 +337,26 @@ class TestEdit:
 
         def edit(change: str, status: int) -> Any:
             """With an editor that is a program of `sed`."""
-            return typed("rerun", "--edit", "1", status=status, env={"EDITOR": f"sed -i -e '{change}'"})
+            return say("rerun", "--edit", "1", status=status, env={"EDITOR": f"sed -i -e '{change}'"})
 
-        same = edit("s/x/x/", 1)
-        assert same.stderr == "Nothing was changed: nothing is run. As it was: `remoterun rerun 1`\n"
-        assert "The text is empty" in edit("s/^[^#].*//", 1).stderr and not kept.exists()
-        wrong = edit("s/^-e LR/-e LR\\n--attempts two/", 2).stderr
-        assert "`two` is not a whole number" in wrong and "\n--attempts two\n" in kept.read_text()
-        assert f"What you wrote is kept: {kept}\n  remoterun rerun --edit 1   opens it again\n" in wrong
-        assert kept.stat().st_mode & 0o777 == 0o600
+        say = recorded.commands(typed)
+        edit("s/x/x/", 1)
+        edit("s/^[^#].*//", 1)
+        assert not kept.exists()
+        edit("s/^-e LR/-e LR\\n--attempts two/", 2)
+        assert "\n--attempts two\n" in kept.read_text() and kept.stat().st_mode & 0o777 == 0o600
         assert all(len(line) <= 79 for line in kept.read_text().splitlines() if line.startswith("#")), "as vi shows it"
-        again = edit("s/two/2\\n--split/; s/^--label/--lable/", 2).stderr
-        assert "opened again" in again and "no such option: `--lable`" in again and "did you mean `--label`" in again
-        assert "the options can't be read: No closing quotation" in edit('s/^--lable x/--label "x/', 2).stderr
-        assert "--no-git can't stand in the text" in edit('s/^--label "x/--label x --no-git/', 2).stderr
-        assert f"What you wrote is kept: {kept}\n" in edit("s/--no-git/--pip =/", 2).stderr
+        edit("s/two/2\\n--split/; s/^--label/--lable/", 2)
+        edit('s/^--lable x/--label "x/', 2)
+        edit('s/^--label "x/--label x --no-git/', 2)
+        edit("s/--no-git/--pip =/", 2)
         changed = "s/^-e LR/-e LR=7/; s/^-t .*/-t two/; s/; echo/ | cat; echo/; s/--label x .*/--label y/"
         done = edit(changed, 0)
         assert done.stdout == "Afirst 7\n" and not kept.exists()
-        assert (
-            "Run 1 is run again, changed: another command; -t two; -e LR; --attempts 2; --label y;"
-            " without --label x; --split" in done.stderr
-        )
         spec = typed.user.client.runs.info(2)[1]["spec"]
         assert spec["split"] and {name: spec[name] for name in rules} == rules
-        failed = typed("rerun", "1", "--edit", status=2, env={"VISUAL": "sh -c 'exit 3'"})
-        assert "exit status 3: nothing is run" in failed.stderr
-        assert "neither VISUAL nor EDITOR" in typed("rerun", "1", "--edit", status=2).stderr
+        say("rerun", "1", "--edit", status=2, env={"VISUAL": "sh -c 'exit 3'"})
+        say("rerun", "1", "--edit", status=2)
 
     def test_what_is_typed_beside_it_is_a_change(self, typed: Typed) -> None:
         typed("run", "--no-git", "-y", "-t", "one", "echo $REMOTERUN_MACHINE")

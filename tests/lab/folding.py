@@ -11,15 +11,15 @@ own, and ends with its owner. Needs /dev/fuse and the package `fuse3`; `missing(
 from __future__ import annotations
 
 import os
+import re
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
 import threading
 import time
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from ctypes.util import find_library
 from enum import Enum
@@ -107,7 +107,7 @@ def folding(store: Path, mount: Path, disk: Disk = Disk.APFS) -> Iterator[Path]:
                 ended = process.wait()
             if _is_mounted(mount):
                 run(["fusermount3", "-u", "-z", str(mount)])
-        if not alive or ended not in (0, -signal.SIGTERM):
+        if not alive or ended:
             when = "at" if alive else "before"
             raise LabError(f"the file system for {mount} ended with {ended} {when} its end", said())
 
@@ -116,6 +116,15 @@ def _is_mounted(mount: Path) -> bool:
     """Asks the kernel, not the file system, which may be dead or not answer yet."""
     shown = os.fsencode(mount).replace(b"\\", b"\\134").replace(b" ", b"\\040")
     return any(line.split(b" ")[4] == shown for line in Path("/proc/self/mountinfo").read_bytes().splitlines())
+
+
+def _of_path(function: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda self, path, *more: function(self._place(path), *more)
+
+
+def _of_file(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Of an open file, whose number comes last."""
+    return lambda self, path, *more: function(more[-1], *more[:-1])
 
 
 class FileSystem:
@@ -147,45 +156,17 @@ class FileSystem:
         key = self._disk.key(name)
         return next((other for other in there if self._disk.key(other) == key), name)
 
-    # -- files
-
     def create(self, path: str, mode: int, flags: int) -> int:
         return os.open(self._place(path), flags | os.O_CREAT | os.O_CLOEXEC, mode)
 
     def open(self, path: str, flags: int) -> int:
         return os.open(self._place(path), flags | os.O_CLOEXEC)
 
-    def read(self, path: str, size: int, offset: int, file: int) -> bytes:
-        return os.pread(file, size, offset)
-
-    def write(self, path: str, data: bytes, offset: int, file: int) -> int:
-        return os.pwrite(file, data, offset)
-
     def truncate(self, path: str, length: int, file: int | None = None) -> None:
         os.truncate(self._place(path) if file is None else file, length)
 
-    def flush(self, path: str, file: int) -> None:
-        os.close(os.dup(file))
-
-    def fsync(self, path: str, data_only: int, file: int) -> None:
-        (os.fdatasync if data_only else os.fsync)(file)
-
-    def release(self, path: str, file: int) -> None:
-        os.close(file)
-
-    # -- names
-
     def readdir(self, path: str, _: int) -> list[str]:
         return [".", "..", *os.listdir(self._place(path))]
-
-    def mkdir(self, path: str, mode: int) -> None:
-        os.mkdir(self._place(path), mode)
-
-    def rmdir(self, path: str) -> None:
-        os.rmdir(self._place(path))
-
-    def unlink(self, path: str) -> None:
-        os.unlink(self._place(path))
 
     def rename(self, old: str, new: str) -> None:
         """The new name is spelt as it is given, also where another spelling of it was there."""
@@ -201,39 +182,31 @@ class FileSystem:
     def symlink(self, new: str, target: str) -> None:
         os.symlink(target, self._place(new))
 
-    def readlink(self, path: str) -> str:
-        return os.readlink(self._place(path))
-
-    # -- what is known of them
-
     def getattr(self, path: str, file: int | None = None) -> dict[str, int]:
         status = os.lstat(self._place(path)) if file is None else os.fstat(file)
-        known = {name: getattr(status, name) for name in ("st_mode", "st_ino", "st_nlink", "st_uid", "st_gid")}
-        known |= {"st_size": status.st_size, "st_blocks": status.st_blocks}
+        known = {name: int(getattr(status, name)) for name in dir(status) if re.fullmatch(r"st_[a-z]+", name)}
         return known | {f"st_{which}": getattr(status, f"st_{which}_ns") for which in ("atime", "mtime", "ctime")}
-
-    def chmod(self, path: str, mode: int) -> None:
-        os.chmod(self._place(path), mode)
-
-    def chown(self, path: str, user: int, group: int) -> None:
-        os.chown(self._place(path), user, group, follow_symlinks=False)
 
     def utimens(self, path: str, times: tuple[int, int] | None = None) -> None:
         os.utime(self._place(path), ns=times or (time.time_ns(),) * 2, follow_symlinks=False)
 
     def statfs(self, path: str) -> dict[str, int]:
         status = os.statvfs(self._place(path))
-        names = ("bsize", "frsize", "blocks", "bfree", "bavail", "files", "ffree", "favail", "flag", "namemax")
-        return {f"f_{name}": getattr(status, f"f_{name}") for name in names}
+        return {name: getattr(status, name) for name in dir(status) if name.startswith("f_") and name != "f_fsid"}
+
+    read = _of_file(os.pread)
+    write = _of_file(os.pwrite)
+    flush = _of_file(lambda file: os.close(os.dup(file)))
+    fsync = _of_file(lambda file, data_only: os.fsync(file))
+    release = _of_file(os.close)
+    mkdir, rmdir, unlink = _of_path(os.mkdir), _of_path(os.rmdir), _of_path(os.unlink)
+    readlink, chmod, chown = _of_path(os.readlink), _of_path(os.chmod), _of_path(os.lchown)
 
 
-def _end_with_owner(ending: threading.Event) -> None:
-    """Have libfuse unmount and return when nobody holds the other end of stdin any more."""
+def _end_with_owner(mount: str) -> None:
+    """Unmount when nobody holds the other end of stdin any more; that ends the file system."""
     os.read(0, 1)
-    ending.set()
-    while True:  # again, as the first may come just before the wait for the next request
-        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
-        time.sleep(0.1)
+    subprocess.run(["fusermount3", "-u", "-z", mount], check=False)
 
 
 def main() -> None:
@@ -241,16 +214,11 @@ def main() -> None:
 
     store, mount, disk = sys.argv[1:]
     os.umask(0)  # the caller's is in the modes already
-    ending = threading.Event()
-    threading.Thread(target=_end_with_owner, args=(ending,), daemon=True).start()
+    threading.Thread(target=_end_with_owner, args=(mount,), daemon=True).start()
     options: dict[str, Any] = {"foreground": True, "nothreads": True, "fsname": "folding", "use_ino": True}
     # Two spellings are two files to the kernel: it may remember nothing of either.
     options |= {"entry_timeout": 0, "attr_timeout": 0, "negative_timeout": 0}
-    try:
-        mfusepy.FUSE(FileSystem(store, Disk(disk)), mount, **options)
-    except RuntimeError:  # so it tells of a signal too
-        if not ending.is_set():
-            raise
+    mfusepy.FUSE(FileSystem(store, Disk(disk)), mount, **options)
 
 
 if __name__ == "__main__":

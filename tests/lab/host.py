@@ -411,8 +411,6 @@ class LabHost:
 
     def _boot_script(self) -> str:
         mine = {name: shlex.quote(str(self._folder / name)) for name in os.listdir(self._folder)}
-        init = shutil.which("docker-init") or shutil.which("tini")
-        assert init is not None
         lines = ["set -eu", f"exec 3> {shlex.quote(str(self._folder / 'booted'))}", f"hostname {self.name}"]
         for index, folder in enumerate(self._hidden()):
             layers = f"lowerdir={folder},upperdir={mine[f'hide-{index}']},workdir={mine[f'hide-{index}-work']}"
@@ -434,9 +432,15 @@ class LabHost:
             # from here on, the lab's own folder may be out of sight
             "mount --move /run/.home /home && mount --move /run/.root /root && rmdir /run/.home /run/.root",
             "mount -t tmpfs -o mode=1777 tmp /tmp",
-            f"echo booted >&3 && exec 3>&- && exec {os.path.realpath(init)} -s -- sleep infinity",
+            f"echo booted >&3 && exec 3>&- && exec {self._first_process()}",
         ]
         return "\n".join(lines) + "\n"
+
+    def _first_process(self) -> str:
+        """What becomes the host's process 1, in the words of a shell."""
+        init = shutil.which("docker-init") or shutil.which("tini")
+        assert init is not None
+        return f"{os.path.realpath(init)} -s -- sleep infinity"
 
     def _more_mounts(self, mine: Mapping[str, str]) -> list[str]:
         """Lines of the boot script for a kind of host that has more of its own; `mine` are quoted paths by name."""

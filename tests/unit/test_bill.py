@@ -29,6 +29,7 @@ from remoterun.errors import UsageError
 from remoterun.model import HostUse, MachineType, Rental, Renting, Run
 from tests import folder_cloud
 from tests.folder_cloud import Folders
+from tests.recorder import Recorded
 
 GPU = MachineType("gpu", rental=Rental("aws", ("folder.small",)))
 DAY = datetime.datetime(2026, 11, 29, tzinfo=datetime.UTC).timestamp()
@@ -203,46 +204,37 @@ def test_hosts_that_only_their_tags_know_count_for_their_owner(connections: Conn
     assert (idle.name, idle.cost) == ("idle", pytest.approx(0.02))
 
 
-def test_a_month_without_hosts_says_so(connections: Connections, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_month_without_hosts_says_so(
+    connections: Connections, capsys: pytest.CaptureFixture[str], recorded: Recorded
+) -> None:
     rented(connections, use(DAY, DAY + 1000, idle=0.0))
     september = datetime.datetime(2026, 9, 15, tzinfo=datetime.UTC).timestamp()
     found = billing.bill(connections, september, DAY + 9000)
     machine_views.bill(replace(found, stored=500 * 10**9, monthly=11.5), "day", False)
     shown = capsys.readouterr()
-    assert [line.split() for line in shown.out.splitlines()] == [
-        ["DAY", "HOURS", "COST"],
-        ["2026-09", "no", "host"],
-        ["2026-10", "no", "host"],
-        ["2026-11-29", "0.28", "$1.00"],
-    ]
-    first, second, _ = shown.err.splitlines()
-    assert first == "$1.00 since 2026-09-15, without traffic and bucket"
-    assert second == "The bucket holds 500 GB, $11.50 a month"
+    recorded.each({"stdout": shown.out, "stderr": shown.err})
 
 
-def test_a_month_may_not_cost_more_than_its_limit(connections: Connections, folders: Folders) -> None:
+def test_a_month_may_not_cost_more_than_its_limit(
+    connections: Connections, folders: Folders, recorded: Recorded
+) -> None:
     """$10 have been spent, a host that runs comes to $20 more by its deadline: of $50, $20 are left."""
     now = NIGHT - 10
     rented(connections, use(DAY, DAY + 10000, idle=0.0))
     offer = Offer("folder.small", "here", "here-1", price=3.5, extra=0.1)
     folders._keep(RentedHost("i-9", "rr-x-1", "running", offer, now, now + 20000, owner="bob@box"))
     billing.check_month(connections, 19.5, now)
-    with pytest.raises(UsageError) as caught:
+    with recorded.raises(UsageError, "more than is left"):
         billing.check_month(connections, 20.5, now)
-    assert caught.value.message == (
-        "this month has cost $10.00, hosts that run, or are about to, can come to $20.00 more, and this run may cost"
-        " $20.50: that is more than `max_cost_month` of [aws], $50.00"
-    )
-    assert caught.value.hint is not None and "max_cost=20.00   is what is left of it" in caught.value.hint
-    with pytest.raises(UsageError, match="price of this host is not known"):
+    with recorded.raises(UsageError, "a price that is not known"):
         billing.check_month(connections, None, now)
     unknown = RentedHost("i-8", "rr-y-1", "running", replace(offer, price=None), now, now + 20000, owner="bob@box")
     folders._keep(unknown)
-    with pytest.raises(UsageError, match="price of a host that runs is not known"):
+    with recorded.raises(UsageError, "a host that runs at a price that is not known"):
         billing.check_month(connections, 1.0, now)
     spot = replace(offer, price=1.0, limit=3.5, spot=True)  # its price may come to the one on demand
     folders._keep(replace(unknown, offer=spot))
-    with pytest.raises(UsageError, match=r"can come to \$40\.00 more"):
+    with recorded.raises(UsageError, "a spot host"):
         billing.check_month(connections, 1.0, now)
     folders.forget("rr-y-1")
     one, other = rented(connections, key="a"), rented(connections, key="b")  # two shells that rent at once
@@ -250,7 +242,7 @@ def test_a_month_may_not_cost_more_than_its_limit(connections: Connections, fold
         connections.registry.save_renting(run, Renting(now + 1e6, most=12.0))
     billing.check_month(connections, 7.0, now, one.key)
     for run in (one, other):
-        with pytest.raises(UsageError, match=r"are about to, can come to \$32\.00 more, and this run may cost \$12"):
+        with recorded.raises(UsageError, "two shells"):
             billing.check_month(connections, 12.0, now, run.key)
     connections.registry.change_state(one, RunState.FAILED, now)
     billing.check_month(connections, 12.0, now, other.key)

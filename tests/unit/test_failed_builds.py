@@ -8,6 +8,7 @@ import pytest
 
 from remoterun.agent.running.engines.building import BuildJob, explain, find_uv
 from remoterun.agent.store.errors import HomeError
+from tests.recorder import Recorded
 from tests.workshop import write_files
 
 NOT_FOUND = """\
@@ -24,54 +25,29 @@ def buildkit(text: str) -> str:
     return f"$ docker build .\n#7 [3/3] RUN pip install\n{lines}#7 ERROR: process did not complete: exit code: 1\n"
 
 
-@pytest.mark.parametrize(
-    ("log", "line", "hint"),
-    [
-        (NOT_FOUND, "pip: No matching distribution found for cowsy", "pip index versions cowsy "),
-        (buildkit(NOT_FOUND), "pip: No matching distribution found for cowsy", "pip index versions cowsy "),
-        (
-            NOT_FOUND.replace("cowsy", "cowsay==99").replace(": none", ": 1.0, 5.0, 6.1"),
-            "pip: No matching distribution found for cowsay==99",
-            "pip index versions cowsay ",
-        ),
-        (
-            "ERROR: Cannot install a<5 and a==6 because these package versions have conflicting dependencies.\n"
-            "ERROR: ResolutionImpossible: for help visit https://pip.pypa.io\n",
-            "pip: Cannot install a<5 and a==6 because these package versions have conflicting dependencies",
-            "--framework python ",
-        ),
-        (
-            "error: No solution found when resolving dependencies\n  cause: Because cowsy was not found in the package "
-            "registry and you require cowsy, we can conclude that your requirements are unsatisfiable.\n",
-            "uv: Because cowsy was not found in the package registry",
-            "pip index versions cowsy ",
-        ),
-        (
-            "  × No solution found when resolving dependencies:\n  ╰─▶ Because cowsy was not found\n",
-            "uv: Because cowsy was not found",
-            None,
-        ),
-        ("Reading package lists...\nE: Unable to locate package nodjs\n", "apt: Unable to locate package nodjs", None),
-        (
-            "WARNING: Retrying: NewConnectionError: Temporary failure in name resolution\n" + NOT_FOUND[60:],
-            "the package index can't be reached",
-            "network",
-        ),
-        (
-            "      error: command '/usr/bin/gcc' failed: No such file\n  ERROR: Failed building wheel for x\n",
-            "a package has to be compiled",
-            "--apt build-essential ",
-        ),
-        ("first words\nlast words\n", "last words", None),
-        ("", "no word of why", None),
-    ],
-)
-def test_the_line_that_says_why(tmp_path: Path, log: str, line: str, hint: str | None) -> None:
+LOGS = {
+    "pip": NOT_FOUND,
+    "pip in BuildKit": buildkit(NOT_FOUND),
+    "pip without that version": NOT_FOUND.replace("cowsy", "cowsay==99").replace(": none", ": 1.0, 5.0, 6.1"),
+    "pip with a conflict": "ERROR: Cannot install a<5 and a==6 because these package versions have conflicting "
+    "dependencies.\nERROR: ResolutionImpossible: for help visit https://pip.pypa.io\n",
+    "uv": "error: No solution found when resolving dependencies\n  cause: Because cowsy was not found in the package "
+    "registry and you require cowsy, we can conclude that your requirements are unsatisfiable.\n",
+    "uv at a terminal": "  × No solution found when resolving dependencies:\n  ╰─▶ Because cowsy was not found\n",
+    "apt": "Reading package lists...\nE: Unable to locate package nodjs\n",
+    "no network": "WARNING: Retrying: NewConnectionError: Temporary failure in name resolution\n" + NOT_FOUND[60:],
+    "gcc": "      error: command '/usr/bin/gcc' failed: No such file\n  ERROR: Failed building wheel for x\n",
+    "another program": "first words\nlast words\n",
+    "nothing": "",
+}
+
+
+def test_the_line_that_says_why(tmp_path: Path, recorded: Recorded) -> None:
     file = tmp_path / "build.log"
-    file.write_text("$ pip earlier\nERROR: of an earlier program\n$ pip\n" + log)
-    found = explain(BuildJob(str(file), lambda _: None, lambda: False))
-    assert found.line.startswith(line)
-    assert (hint in found.hint) if hint and found.hint else found.hint is None
+    for name, log in LOGS.items():
+        file.write_text("$ pip earlier\nERROR: of an earlier program\n$ pip\n" + log)
+        found = explain(BuildJob(str(file), lambda _: None, lambda: False))
+        recorded.same(f"{found.line}\nhint: {found.hint}", name)
 
 
 def test_a_disk_without_room(tmp_path: Path) -> None:

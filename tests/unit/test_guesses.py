@@ -23,6 +23,7 @@ from remoterun.clouds.aws import catalogue
 from remoterun.config import Config
 from remoterun.errors import NotFound
 from remoterun.parsing import did_you_mean
+from tests.recorder import Recorded
 
 WORDS = {
     "remoterun ps": "PS pss Statsu lsit status list pods queue squeue sacct history",
@@ -108,95 +109,15 @@ def test_what_is_meant_is_there() -> None:
             assert not inside or not below or below[0] in inside or below[0] == "--all", new
 
 
-@pytest.mark.parametrize(
-    ("line", "meant"),
-    [
-        # docker
-        ("run -p 80:80 ls", "--port"),
-        ("run -v data:/data ls", "-m"),
-        ("run --name x ls", "--label"),
-        ("run --detach ls", "-b"),
-        ("rm -f 1", "-y"),
-        ("rm --force 34", "-y"),
-        ("cp -f runs/1", "-y"),
-        ("stop -t 5 1", "--grace"),
-        ("logs -t", "--timestamps"),
-        ("ps -q", "--json"),
-        ("ps -f status=exited", "--state"),
-        ("ps --format json", "--json"),
-        ("machines --format json", "--json"),
-        # below a command
-        ("machines ls", "remoterun machines"),
-        ("machines show", "remoterun machines"),
-        ("machines doctor", "remoterun doctor"),
-        ("machines remove x", "remoterun machines rm"),
-        ("machines statsu", "remoterun machines status"),
-        ("secret ls", "remoterun secret"),
-        ("secret add X", "remoterun secret set"),
-        ("secret delete X", "remoterun secret rm"),
-        # a state of runs is an option where there is one for it
-        ("ps --failed", "--state failed"),
-        ("logs --failed", ""),
-        # slips of the finger
-        ("run --gpu 1 ls", "--gpus"),
-        ("run --time 5m ls", "--timeout"),
-        ("run --dryrun ls", "--dry-run"),
-        ("run --Machine-type x ls", "--machine-type"),
-        ("ls -R", "-r"),
-        ("logs --no-folow", "--no-follow"),
-        ("rm --forgot 3", "--forget"),
-        ("rm --for-sure 3", ""),
-        ("run --frobnicate ls", ""),
-        # before the command
-        ("-t box run ls", "remoterun run -t box ls"),
-        ("-b run 'python x.py -v'", "remoterun run -b 'python x.py -v'"),
-        ("--json ps -a", "remoterun ps --json -a"),
-        ("--frobnicate ps", ""),
-    ],
-)  # fmt: skip
-def test_options_and_words_below_a_command(line: str, meant: str) -> None:
-    assert guess(refused(*shlex.split(line))[1]) == meant
+def test_options_and_words_below_a_command(recorded: Recorded) -> None:
+    """What other tools have, slips of the finger, what stands in the wrong place, and values of another kind."""
+    recorded.cases(lambda line: "\n".join(refused(*shlex.split(line))))
 
 
-@pytest.mark.parametrize(
-    ("line", "hint"),
-    [
-        ("run -it ubuntu", "`remoterun exec RUN` opens a shell"),
-        ("run --rm ls", "until `remoterun rm` removes them"),
-        ("run -d ls", "`-b` leaves it in the background"),
-        ("cp -r runs/1", "taken with all that it holds"),
-        ("rm -rf runs/1", "taken with all that it holds"),
-        ("ls -la", "`-r` shows what is in folders"),
-        ("top -t box", "remoterun machines status"),
-        ("machines --status", "remoterun machines status"),
-        ("machines move 3", "then `remoterun rerun RUN -t NAME`"),
-    ],
-)
-def test_what_no_option_stands_for(line: str, hint: str) -> None:
-    assert hint in refused(*line.split())[1]
-
-
-def test_a_number_is_called_a_number() -> None:
-    assert refused("run", "--max-cost", "lots", "ls")[0].endswith("`lots` is not a number")
-    assert refused("logs", "-n", "few")[0].endswith("`few` is not a whole number")
-
-
-@pytest.mark.parametrize(
-    ("words", "hint"),
-    [
-        (["help", "uploads"], "did you mean `remoterun ls`? `remoterun --help` lists them all"),
-        (["ps", "--jsno"], "did you mean `--json`? `remoterun ps --help` lists them all"),
-        (["run", "--rm", "ls"], "A run and its files stay until `remoterun rm` removes them."),
-        (
-            ["-t", "box", "run", "ls -l"],
-            "did you mean `remoterun run -t box 'ls -l'`? `remoterun --help` lists them all",
-        ),
-        (["run", "--max-cost", "lots", "ls"], "remoterun run --help"),
-    ],
-)
-def test_the_hint_that_is_shown(words: list[str], hint: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(words) == 2
-    assert capsys.readouterr().err.endswith(f"\n\nhint: {hint}\n")
+def test_the_hint_that_is_shown(recorded: Recorded, capsys: pytest.CaptureFixture[str]) -> None:
+    for line in ("help uploads", "ps --jsno", "run --rm ls", "-t box run 'ls -l'", "run --max-cost lots ls"):
+        assert main(shlex.split(line)) == 2
+        recorded.same(capsys.readouterr().err, line)
 
 
 def test_the_short_option_for_the_version(capsys: pytest.CaptureFixture[str]) -> None:
@@ -240,32 +161,19 @@ def test_a_guess_names_no_machine_that_is_dearer_than_another_as_near(tmp_path: 
         assert price <= min(prices.get(types[name], 1e9) for name in near[typed]), typed
 
 
-@pytest.mark.parametrize(
-    ("typed", "hint"),
-    [
-        ("t44", "did you mean `t4`?"),
-        ("=box", "did you mean `box`?"),
-        ("Bxo", "did you mean `box`?"),
-        ("nonsense", "`remoterun machines add nonsense user@host` adds one"),
-    ],
-)
 def test_the_machines_that_are_known_are_all_that_there_are(
-    typed: str, hint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recorded: Recorded
 ) -> None:
     for name in machines.CREDENTIALS:
         monkeypatch.delenv(name, raising=False)
     for name in machines.CREDENTIAL_FILES:
         monkeypatch.setenv(name, str(tmp_path / "absent"))
     config = Config(tmp_path, machines={"box": machines.MachineType("box", "me@box")}, ssh_config=tmp_path / "none")
-    with pytest.raises(NotFound) as caught:
-        machines.resolve(typed, config)
-    assert caught.value.hint == f"{hint}\nknown: box, local"
-    monkeypatch.setenv("AWS_PROFILE", "x")
-    with pytest.raises(NotFound, match="no machine type") as caught:
-        machines.resolve(typed, config)
-    assert caught.value.hint == (
-        f"{hint}\nknown: box, local; `remoterun machines --all` lists those that can be rented, too"
-    )
+    for login in ("without a login", "with one"):
+        for typed in ("t44", "=box", "Bxo", "nonsense"):
+            with recorded.raises(NotFound, f"{typed}, {login}"):
+                machines.resolve(typed, config)
+        monkeypatch.setenv("AWS_PROFILE", "x")
 
 
 def test_what_tab_offers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,6 +14,7 @@ from remoterun.client.data.files import matching, split_pattern
 from remoterun.config import Config
 from remoterun.errors import NotFound, UsageError
 from remoterun.model import MachineType, Resource
+from tests.recorder import Recorded
 
 PATHS = ("a.json", "b.json", "c/d.json", "c/e/f.json", "c/e/g.txt", "odd[1].txt", "odd1.txt")
 TREE = Manifest([Entry("f", path, 1, "ab" * 32) for path in PATHS])
@@ -40,12 +41,10 @@ def test_what_a_pattern_names(pattern: str, found: list[str]) -> None:
     assert sorted(entry.path for entry in named.entries) == sorted(found)
 
 
-@pytest.mark.parametrize("pattern", ["*.png", "*/*/*/*", "A*", "c/e/f.json/*"])
-def test_what_names_nothing(pattern: str) -> None:
-    with pytest.raises(NotFound) as caught:
-        matching(TREE, Resource("runs", "1", "models"), pattern)
-    assert f"nothing in runs/1/models matches `{pattern}`" in str(caught.value)
-    assert caught.value.hint == "remoterun ls runs/1/models"
+def test_what_names_nothing(recorded: Recorded) -> None:
+    for pattern in ("*.png", "*/*/*/*", "A*", "c/e/f.json/*"):
+        with recorded.raises(NotFound, pattern):
+            matching(TREE, Resource("runs", "1", "models"), pattern)
 
 
 @pytest.mark.parametrize(
@@ -106,19 +105,7 @@ def test_labels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.
     assert capsys.readouterr().out == "run 2: no label\nrun 3: -odd\n"
 
 
-@pytest.mark.parametrize(
-    ("words", "error", "hint"),
-    [
-        (["+good"], "no run is named", "info last +good"),
-        (["3", "+"], "a label has no name", "info 3 +good"),
-        (["good"], "`good` is not a run number", "remoterun ps"),
-        (["1", "2"], "`info` shows one run", "remoterun diff 1 2"),
-        (["1", "+good", "--jsno"], "no such option: `--jsno`", "did you mean `--json`"),
-    ],
-)
-def test_what_is_not_a_change_of_labels(
-    words: list[str], error: str, hint: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert main(["info", *words]) == 2
-    said = capsys.readouterr().err
-    assert error in said and hint in said.partition("hint: ")[2]
+def test_what_is_not_a_change_of_labels(recorded: Recorded, capsys: pytest.CaptureFixture[str]) -> None:
+    for line in ("+good", "3 +", "good", "1 2", "1 +good --jsno"):
+        assert main(["info", *line.split()]) == 2
+        recorded.same(capsys.readouterr().err, line)

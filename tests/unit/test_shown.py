@@ -41,7 +41,7 @@ PROGRAMS = (
     "examples/*.py",
     "tests/cloud_check/*.py",
     "tests/play.py",
-    "tests/record*",
+    "tests/record_*.py",
 )
 PAGES = ("remoterun/ui/static/*.js", "remoterun/*.html", "examples/*.js", "examples/*.mjs", "examples/*.html")
 COMMANDS = {tuple(name.split()[1:]): command for name, command in commands().items()}
