@@ -26,7 +26,6 @@ from remoterun.errors import TransferError
 from remoterun.session import Session
 from remoterun.transfer.answers import AT_ONCE, missing_blobs, require_room
 from remoterun.transfer.lanes import WORTH, Lanes
-from remoterun.transfer.large_files import LargeUpload
 from remoterun.transfer.progress import Progress
 from remoterun.transfer.reading import ListedEntry, Reading, changing, read_entries, size_and_time, whole_content
 
@@ -229,6 +228,8 @@ class _Sender:
             if blob.size > LARGE:
                 assert blob.item is not None
                 before = (self._name, blob.item.entry.path)
+                from remoterun.transfer.large_files import LargeUpload
+
                 large = LargeUpload(blob.item.path, blob.stamp, blob.digest, before, self._count, self._lanes)
                 self._lanes.put_next(large.begin)
             else:

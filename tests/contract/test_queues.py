@@ -207,6 +207,12 @@ def test_more_than_there_ever_will_be(bench: Bench) -> None:
     assert bench.home.run_keys() == []
 
 
+def test_doctor_asks_it_about_gpus(bench: Bench) -> None:
+    asked = api.Examine("process", 2, queue=bench.name)
+    checks = {check.name: check.ok for check in bench.session().ask(api.doctor, asked).checks}
+    assert checks["spool" if bench.name else "gpu"] and ("gpu" in checks) is not bool(bench.name)
+
+
 def test_what_goes_on_inside_is_asked_where_it_is(bench: Bench) -> None:
     serves = "import http.server as h; h.HTTPServer(('127.0.0.1', {}), h.SimpleHTTPRequestHandler).serve_forever()"
     with own_port() as port:
@@ -259,6 +265,8 @@ def test_its_time_in_the_queue_is_up(bench: Bench) -> None:
 def test_a_queue_that_is_not_there(bench: Bench) -> None:
     with pytest.raises(HomeError, match="no queue `pbs`"):
         queue_named(bench.home, "pbs")
-    bench.client.connections.config.machines["box"] = replace(bench.config.machines["box"], queue="pbs")
+    machine = replace(bench.config.machines["box"], queue="pbs")
+    bench.config = replace(bench.config, machines={"box": machine})
+    bench.new_client()
     with pytest.raises(UsageError, match="no queue `pbs`"):
         bench.submit("true")

@@ -10,13 +10,13 @@ from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from remoterun.agent.shared import api
+from remoterun.agent.shared.facts import RunEvent
 from remoterun.agent.shared.frames import Frame
 from remoterun.agent.shared.logs import LogReader, offset_of_tail
 from remoterun.agent.shared.protocol import Stream
 from remoterun.agent.shared.records import INTEGERS, from_json
-from remoterun.agent.shared.states import FINAL, HAND_OVER, RunEvent, RunState
+from remoterun.agent.shared.states import FINAL, HAND_OVER, RunState
 from remoterun.client.homes import find_store, record_status, renew
-from remoterun.client.occupancy import line_of
 from remoterun.client.runs.preparing import Talk
 from remoterun.connections import RECONNECT_LEAST, RECONNECT_MOST, Connections
 from remoterun.errors import HostError, HostUnreachable, RemoterunError
@@ -411,6 +411,8 @@ def _item(connections: Connections, run: Run, frame: Frame, store: Store) -> Ite
             when = None if moment is None else check_time(moment) - store.clock_skew
             return LogBytes(offset, bytes(frame.body), when, stderr)
         if "line" in said:
+            from remoterun.client.occupancy import line_of
+
             there = from_json(api.Occupancy, said["line"])
             line = line_of(there, run.key, run.host.name, connections.registry.numbers(one.key for one in there.runs))
             return None if line is None else Note("line", str(line))

@@ -11,7 +11,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Callable, ContextManager, Dict, List, Optional, Set
 
-from ...shared.api import Demand, Occupancy
+from ...shared.api import Demand, MachineCheck, Occupancy
 from ...shared.spec import RunSpec
 from ...shared.states import Reason
 from ...store.errors import HomeError
@@ -63,7 +63,8 @@ class Queue(Protocol):
         return run.supervised()
 
     def supervising(self, run: RunFolder) -> ContextManager[bool]:
-        """Whether this process is the supervisor of a run, as no other one is, until the block is left."""
+        """Whether this process is the supervisor of a run, as no other one is, until the block is left. By a lock,
+        unless a queue knows better: a lock counts on one machine only."""
         return run.supervising()
 
     def wait(self, run: RunFolder, spec: RunSpec, report: Callable[[str], None]) -> bool:
@@ -86,6 +87,10 @@ class Queue(Protocol):
 
     def occupancy(self, asked: Demand) -> Occupancy:
         """Who uses the machine, or the cluster, and where a run that asks for this would stand."""
+
+    def examine(self, gpus: int) -> List[MachineCheck]:
+        """What `doctor` says of it, and of the GPUs that it has, where runs want so many of them."""
+        return []
 
     def is_here(self, run: RunFolder) -> bool:
         """Whether the command of a run is on this machine: else its processes can't be seen from here."""

@@ -31,6 +31,7 @@ from ...store.home import Home
 from ...store.run_folder import RunFolder
 from .. import gpus as gpu_tool
 from .. import supervision
+from ..awaiting import awaited_runs
 from . import Queue
 
 POLL_LEAST, POLL_MOST = 0.02, 0.2
@@ -72,8 +73,6 @@ class OwnLine(Queue):
 
     def submit(self, run: RunFolder, spec: RunSpec) -> None:
         if spec.after:
-            from ..awaiting import awaited_runs
-
             others = awaited_runs(self.home, spec)
             if others.keys:
                 self._take_place(spec.key, "after", after=[other.key for other in spec.after])
@@ -117,7 +116,6 @@ class OwnLine(Queue):
     def _waits_for(self, spec: RunSpec) -> str:
         """Take what the run needs if it is there, and its turn: "", or what it waits for. Raises `Ended` where it can
         never start."""
-        from ..awaiting import awaited_runs
         from ..ending import Ended
 
         if not self.has_come(spec.key):  # else they had ended; they may have been removed since
@@ -258,8 +256,6 @@ class OwnLine(Queue):
         """End the runs whose `--after` has failed, each of which may be what another one waits for. Returns the runs
         that need no supervisor then. That set is older than what another process ends meanwhile: it starts no
         supervisor for the runs behind those."""
-        from ..awaiting import awaited_runs
-
         ended = True
         while ended:
             ended = False
