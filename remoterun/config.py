@@ -260,7 +260,8 @@ _SHARED: Mapping[str, type] = {"limits": Limits, "archive": ArchivePlace}
 def _kinds(table: type) -> Kinds:
     """The types of values, by the fields of a dataclass."""
     of: Kinds = {"str": (str,), "bool": (bool,), "dict": (dict,), "float": (int, float)}
-    return {key: of[re.split(r"\W", str(each.type))[0]] for key, each in table.__dataclass_fields__.items()}  # type: ignore[attr-defined]
+    fields: dict[str, Any] = table.__dataclass_fields__  # type: ignore[attr-defined]
+    return {key: of[re.split(r"\W", str(each.type))[0]] for key, each in fields.items()}
 
 
 def _log_limit(base: Config, table: dict[str, Any]) -> int:

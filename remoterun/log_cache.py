@@ -59,13 +59,15 @@ class LogCache:
             if lock is None:
                 return
             logs: dict[str, tuple[int, int]] = {}
-            for entry in os.scandir(self.folder):
-                key, modified = entry.name.partition(".")[0], entry.stat(follow_symlinks=False).st_mtime_ns
-                if key:
-                    newest, size = logs.get(key, (0, 0))
-                    logs[key] = (max(newest, modified), size + own_bytes(entry.path))
-                elif modified < (time.time() - ABANDONED) * 1e9:
-                    remove_tree(entry.path)
+            for path in list(self.folder.iterdir()):
+                key = path.name.partition(".")[0]
+                with contextlib.suppress(FileNotFoundError):  # of a log on its way here, by now
+                    modified = path.lstat().st_mtime_ns
+                    if key:
+                        newest, size = logs.get(key, (0, 0))
+                        logs[key] = (max(newest, modified), size + own_bytes(str(path)))
+                    elif modified < (time.time() - ABANDONED) * 1e9:
+                        remove_tree(str(path))
             total = 0
             for key, (_, size) in sorted(logs.items(), key=lambda log: log[1], reverse=True):
                 total += size

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from remoterun.agent.shared import api
 from remoterun.agent.shared.archive import MOST_RUN_TREES, ArchivedTree, RunRecord, host_prefix, run_prefix
+from remoterun.agent.shared.facts import RunEvent, RunStatus
 from remoterun.agent.shared.measured import MOST_POINTS, MOST_USAGE, POINT
 from remoterun.agent.shared.points import MOST_NAMES
 from remoterun.agent.shared.records import Record, encode, from_json, parse
 from remoterun.agent.shared.spec import KEY, MOST_BYTES, RunSpec
-from remoterun.agent.shared.states import FINAL, INCOMPLETE, RunEvent, RunState, RunStatus
+from remoterun.agent.shared.states import FINAL, INCOMPLETE, RunState
 from remoterun.agent.shared.tree import show
 from remoterun.archive import Archive
 from remoterun.archive.s3 import StoredObject

@@ -22,45 +22,18 @@ from remoterun.parsing import parse_price
 T = TypeVar("T")
 Function = TypeVar("Function", bound=Callable[..., Any])
 
-COMMANDS: dict[str, dict[str, str]] = {
-    "Runs": {
-        "run": "run",
-        "rerun": "rerun",
-        "continue": "continue_",
-        "ps": "ps",
-        "logs": "logs",
-        "info": "info",
-        "wait": "wait",
-        "stop": "stop",
-        "kill": "stop",
-        "metrics": "metrics",
-        "diff": "diff",
-        "exec": "exec",
-        "top": "top",
-        "forward": "forward",
-    },
-    "Files and pages": {
-        "upload": "upload",
-        "ls": "ls",
-        "cp": "cp",
-        "rm": "rm",
-        "ui": "ui",
-        "open": "open",
-        "tensorboard": "tensorboard",
-        "jupyter": "jupyter",
-        "report": "report",
-    },
-    "Machines and secrets": {
-        "machines": "machines",
-        "bill": "bill",
-        "doctor": "doctor",
-        "login": "login",
-        "secret": "secret",
-    },
-    "": {"help": "help", "logout": "login", "publish": "publish", "whoami": "whoami"},
-}
-"""Headings of `--help`, with their commands in its order, and below "" those that are not listed there; each with the
-module of `cli.commands` that registers it."""
+COMMANDS = {
+    "Runs": [
+        "run", "rerun", "continue", "ps", "logs", "info", "wait", "stop", "kill", "metrics", "diff", "exec", "top",
+        "forward",
+    ],
+    "Files and pages": ["upload", "ls", "cp", "rm", "ui", "open", "tensorboard", "jupyter", "report"],
+    "Machines and secrets": ["machines", "bill", "doctor", "login", "secret"],
+    "": ["help", "logout", "publish", "whoami"],
+}  # fmt: skip
+"""Headings of `--help`, with their commands in its order, and below "" those that are not listed there."""
+FILES = {"continue": "continue_", "kill": "stop", "logout": "login"}
+"""The modules of `cli.commands` that register commands of another name than theirs."""
 
 INSTEAD = {
     **dict.fromkeys(("status", "list", "jobs", "runs", "job", "queue", "squeue", "sacct", "history", "pods"), "ps"),

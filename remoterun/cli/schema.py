@@ -5,14 +5,18 @@ Every listing is held to it by the tests. Fields may be added; none is renamed o
 
 from __future__ import annotations
 
+import enum
+from types import UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
+from remoterun.agent.shared.facts import MOMENT as A_MOMENT
 from remoterun.agent.shared.measured import Progress
 from remoterun.agent.shared.records import Record
 from remoterun.agent.shared.spec import RunSpec
-from remoterun.agent.shared.states import Reason, RunState
 from remoterun.client.json_shapes import SPEC_MOMENTS
 from remoterun.clouds import ARCHIVE
+from remoterun.model import MachineType, Renting, Run
+from remoterun.model.runs import FACTS_IN_JSON
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 TEXT, NUMBER, COUNT, FLAG = {"type": "string"}, {"type": "number"}, {"type": "integer"}, {"type": "boolean"}
@@ -43,43 +47,27 @@ def _record(kind: type[Record]) -> dict[str, Any]:
 def _typed(type_: Any, number: dict[str, Any] = NUMBER) -> dict[str, Any]:
     """Of a field of this type; `number`: what a float is in it."""
     arguments = get_args(type_)
-    if get_origin(type_) is Union:
+    if get_origin(type_) in (Union, UnionType):
         return _maybe(_typed(arguments[0], number))
     if get_origin(type_) in (tuple, list):
         return _list(_typed(arguments[0]))
     if get_origin(type_) is dict:
         return {"type": "object", "additionalProperties": _typed(arguments[1])}
+    if issubclass(type_, enum.Enum):
+        return {"enum": [each.value for each in type_]}
     return number if type_ is float else _PLAIN[type_] if type_ in _PLAIN else _record(type_)
 
 
-_PLAIN: dict[Any, dict[str, Any]] = {str: TEXT, int: COUNT, bool: FLAG}
+def _facts() -> dict[str, dict[str, Any]]:
+    """Of what is known of a run."""
+    types = get_type_hints(Run)
+    moments = {True: MOMENT, False: NUMBER}
+    return {each.json or name: _typed(types[name], moments[each.form == A_MOMENT]) for name, each in FACTS_IN_JSON}
 
-RUN = _object(
-    number=COUNT,
-    key=TEXT,
-    machine=TEXT,
-    host=_maybe(TEXT),
-    state={"enum": [state.value for state in RunState]},
-    reason={"enum": [None, *(reason.value for reason in Reason)]},
-    exit_status=_maybe(COUNT),
-    command=TEXT,
-    description=_maybe(TEXT),
-    labels=_list(TEXT),
-    engine=_maybe(TEXT),
-    created=MOMENT,
-    started=_maybe(MOMENT),
-    ended=_maybe(MOMENT),
-    message=_maybe(TEXT),
-    note=_maybe(TEXT),
-    outputs=_maybe(_object(files=COUNT, size=COUNT)),
-    progress=_maybe(_record(Progress)),
-    stopping=FLAG,
-    reachable=FLAG,
-    last_seen=_maybe(MOMENT),
-    pinned=FLAG,
-    hidden=FLAG,
-    remark=TEXT,
-)
+
+_PLAIN: dict[Any, dict[str, Any]] = {str: TEXT, int: COUNT, bool: FLAG, MachineType: TEXT, Renting: {"type": "object"}}
+
+RUN = _object(**_facts(), reachable=FLAG, cost=_maybe(NUMBER))
 """`reason` says why it ended; `exit_status` is the command's own, null before it has one; `outputs.size` in bytes;
 `reachable`: whether its machine answered just now, else it is as it was `last_seen`."""
 UPLOAD = _object(

@@ -6,7 +6,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 
-from remoterun.agent.shared.states import RunStatus
+from remoterun.agent.shared.facts import RunStatus
 from remoterun.connections import Connections
 from remoterun.errors import HostError
 from remoterun.host_store import HostStore

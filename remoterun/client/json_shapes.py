@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from remoterun.agent.shared import api
 from remoterun.agent.shared.records import to_json
+from remoterun.agent.shared.tree import Manifest
 from remoterun.clouds import ARCHIVE
-from remoterun.model import Run
+from remoterun.model import MachineType, Run
 from remoterun.sizes import iso
 
 if TYPE_CHECKING:
-    from remoterun.agent.shared.tree import Manifest
     from remoterun.client.data.uploads import Uploaded
     from remoterun.client.live.live import RunUse
     from remoterun.client.occupancy import MachineStatus
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from remoterun.client.upkeep.rented_hosts import HostNow
     from remoterun.clouds.base import Leftover, Offer, RentedHost
     from remoterun.clouds.ledger.billing import Bill
-    from remoterun.model import MachineType
     from remoterun.transfer import Fetched
 
 SPEC_MOMENTS = ("created", "until")

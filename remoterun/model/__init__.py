@@ -3,9 +3,10 @@
 from remoterun.model.machine_types import MachineType, Rental
 from remoterun.model.rented import HostUse, Renting
 from remoterun.model.requests import ALL_GPUS, Asked, RunRequest
-from remoterun.model.resources import LAST, Mount, Resource, check_upload_name, parse_version
+from remoterun.model.resources import LAST, Mount, Resource, Upload, UploadCopy, check_upload_name, parse_version
 from remoterun.model.runs import (
     EVERY_RUN,
+    ClientFacts,
     Line,
     Run,
     RunFilter,
@@ -16,4 +17,3 @@ from remoterun.model.runs import (
     listed,
     new_key,
 )
-from remoterun.model.uploads import Upload, UploadCopy

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import enum
 import secrets
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from remoterun.agent.shared.facts import MOMENT, Column, EventFacts, HostFacts, RunEvent, RunStatus, fact
 from remoterun.agent.shared.measured import MOST_NAME, SHOWN, SPARK, Progress
-from remoterun.agent.shared.records import to_json
-from remoterun.agent.shared.states import ENDINGS, FINAL, Reason, RunEvent, RunState, RunStatus
+from remoterun.agent.shared.records import REQUIRED, Record, to_json
+from remoterun.agent.shared.states import ENDINGS, FINAL, Reason, RunState
 from remoterun.errors import HostError
 from remoterun.model.machine_types import MachineType
 from remoterun.model.rented import Renting
@@ -19,50 +21,76 @@ from remoterun.sizes import iso
 _KEY_ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 
 
-@dataclass(frozen=True)
-class Run:
-    """One run as the registry knows it, corrected by its host when that was asked. Times in seconds since 1970.
+class Line(Record):
+    """Where a run that waits stands: at `place` (1 is the next) `of` those that wait on `machine`.
 
-    `machine` is what was asked for.
-    """
+    `holders`: the numbers of the runs that have what it waits for, None for one of another client; `others`: processes
+    of others, in words."""
 
-    number: int
-    key: str
-    machine: MachineType
-    state: RunState
-    command: str
-    created: float
-    reason: Reason | None = None
-    code: int | None = None
-    message: str | None = None
-    note: str | None = None
-    started: float | None = None
-    ended: float | None = None
-    description: str | None = None
-    labels: tuple[str, ...] = ()
-    engine: str | None = None
-    outputs: dict[str, int] | None = None
-    progress: Progress | None = None
-    """How far it is by its metrics; None where it reports none."""
-    stopping: bool = False
-    last_seen: float | None = None
-    placed: MachineType | None = None
+    machine: str
+    place: int
+    of: int
+    holders: tuple[int | None, ...] = ()
+    others: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        """For people: `2nd of 3 on box; run 12 is running`."""
+        where = f"next in line on {self.machine}" if self.of == 1 else f"{self._place} on {self.machine}"
+        numbers = sorted(number for number in self.holders if number is not None)
+        names = [f"run {numbers[0]}" if len(numbers) == 1 else f"runs {listed(map(str, numbers))}"] if numbers else []
+        foreign = len(self.holders) - len(numbers)
+        if foreign:
+            names.append("a run of another client" if foreign == 1 else f"{foreign} runs of other clients")
+        running = f"; {listed(names)} {'is' if len(self.holders) == 1 else 'are'} running" if names else ""
+        return where + running + "".join(f"; {each}" for each in self.others)
+
+    @property
+    def brief(self) -> str:
+        """For a table: `2nd of 3`."""
+        return "next in line" if self.of == 1 else self._place
+
+    @property
+    def _place(self) -> str:
+        return f"{_ordinal(self.place)} of {self.of}"
+
+
+class ClientFacts(Record, kw_only=True):
+    """What this client knows of a run besides what its host reports: each has a column of the registry."""
+
+    placed: MachineType | None = fact(None, json="host")
     """The machine that was got; None before that."""
-    home_id: str | None = None
+    home_id: str | None = fact(None, json=None)
     """The home on it that has the run."""
-    steps: tuple[tuple[RunState, float], ...] = ()
-    """When this client began what it does for the run: PROVISIONING, UPLOADING."""
-    renting: Renting | None = None
-    """Of a run on rented hosts."""
-    pinned: bool = False
-    """It stands first in lists."""
-    hidden: bool = False
-    """Lists leave it out."""
-    remark: str = ""
+    description: str | None = fact(None, info="description", page="")
+    labels: tuple[str, ...] = fact((), info="labels", page="")
+    remark: str = fact("", info="remark", page="")
     """What a person has noted about it."""
-    line: Line | None = field(default=None, compare=False)
+    pinned: bool = fact(False, page="")
+    """It stands first in lists."""
+    hidden: bool = fact(False, page="")
+    """Lists leave it out."""
+    provisioning: float | None = fact(None, form=MOMENT)
+    """When this client began to look for a machine for it."""
+    uploading: float | None = fact(None, form=MOMENT)
+    """When this client began to send it."""
+    last_seen: float | None = fact(None, form=MOMENT)
+    renting: Renting | None = fact(None, column=Column("COST", right=True, drop=4))
+    """Of a run on rented hosts."""
+
+
+class Run(HostFacts, ClientFacts, EventFacts):
+    """One run as the registry knows it, corrected by its host when that was asked. Times in seconds since 1970."""
+
+    number: int = fact(REQUIRED, page="", column=Column("RUN", right=True))
+    key: str = fact(REQUIRED)
+    state: RunState = fact(REQUIRED, page="", column=Column("STATE", least=11))
+    machine: MachineType = fact(REQUIRED, info="machine", column=Column("MACHINE", least=10, drop=3))
+    """What was asked for."""
+    command: str = fact(REQUIRED, info="command", page="", column=Column("COMMAND", least=16))
+    created: float = fact(REQUIRED, form=MOMENT, info="created", page="", column=Column("WHEN", drop=2))
+    line: Line | None = fact(None, info="line")
     """Where it stood in the line just now."""
-    fault: HostError | None = field(default=None, compare=False)
+    fault: HostError | None = None
     """Why its machine could not be asked just now; the rest is what was known before."""
 
     @property
@@ -135,59 +163,28 @@ class Run:
 
     def with_status(self, status: RunStatus, now: float) -> Run:
         """This run as its host says it is: that answers, whatever it did before."""
-        return replace(
-            self,
-            state=status.state,
-            reason=status.reason,
-            code=status.code,
-            message=status.message,
-            note=status.note,
-            started=status.started,
-            ended=status.ended,
-            engine=status.engine,
-            outputs=None if status.outputs is None else status.outputs._asdict(),
-            progress=status.progress,
-            stopping=status.stopping,
-            last_seen=now,
-            line=None,
-            fault=None,
-        )
+        facts = {name: getattr(status, name) for name in (*HostFacts._fields, *EventFacts._fields)}
+        return self._replace(**facts, state=status.state, last_seen=now, line=None, fault=None)
 
     def with_event(self, event: RunEvent) -> Run:
         """This run as it was at an event of its folder, which has a state."""
-        return replace(self, **{**event_fields(event), "state": event.state, "reason": event.reason})
+        return self._replace(**{**event_fields(event), "state": event.state, "reason": event.reason})
 
     def record(self) -> dict[str, Any]:
         """For `--json`."""
-        return {
-            "number": self.number,
-            "key": self.key,
-            "machine": self.machine.name,
-            "host": None if self.placed is None else self.placed.name,
-            "state": self.state.value,
-            "reason": self.reason.value if self.reason else None,
-            "exit_status": self.code,
-            "command": self.command,
-            "description": self.description,
-            "labels": list(self.labels),
-            "engine": self.engine,
-            "created": iso(self.created),
-            **{step.value: iso(moment) for step, moment in self.steps},
-            "started": iso(self.started),
-            "ended": iso(self.ended),
-            "message": self.message,
-            "note": self.note,
-            "line": None if self.line is None else self.line.__dict__,
-            "outputs": self.outputs,
-            "progress": to_json(self.progress),
-            "stopping": self.stopping,
-            "reachable": self.reachable,
-            "last_seen": iso(self.last_seen),
-            "pinned": self.pinned,
-            "hidden": self.hidden,
-            "remark": self.remark,
-            **({} if self.renting is None else {"renting": self.renting.shown(), "cost": self.cost(time.time())}),
-        }
+        facts = {each.json or name: _in_json(getattr(self, name), each.form) for name, each in FACTS_IN_JSON}
+        return {**facts, "reachable": self.reachable, "cost": self.cost(time.time())}
+
+
+FACTS_IN_JSON = tuple((name, each) for name, each in Run._facts.items() if each.json is not None)
+
+
+def _in_json(value: Any, form: str) -> Any:
+    if isinstance(value, MachineType):
+        return value.name
+    if isinstance(value, Renting):
+        return value.shown()
+    return iso(value) if form == MOMENT else to_json(value)
 
 
 @dataclass(frozen=True)
@@ -232,40 +229,6 @@ def new_key(now: float | None = None) -> str:
     return "".join(reversed(digits))
 
 
-@dataclass(frozen=True)
-class Line:
-    """Where a run that waits stands: at `place` (1 is the next) `of` those that wait on `machine`.
-
-    `holders`: the numbers of the runs that have what it waits for, None for one of another client; `others`: processes
-    of others, in words."""
-
-    machine: str
-    place: int
-    of: int
-    holders: tuple[int | None, ...] = ()
-    others: tuple[str, ...] = ()
-
-    def __str__(self) -> str:
-        """For people: `2nd of 3 on box; run 12 is running`."""
-        where = f"next in line on {self.machine}" if self.of == 1 else f"{self._place} on {self.machine}"
-        numbers = sorted(number for number in self.holders if number is not None)
-        names = [f"run {numbers[0]}" if len(numbers) == 1 else f"runs {listed(map(str, numbers))}"] if numbers else []
-        foreign = len(self.holders) - len(numbers)
-        if foreign:
-            names.append("a run of another client" if foreign == 1 else f"{foreign} runs of other clients")
-        running = f"; {listed(names)} {'is' if len(self.holders) == 1 else 'are'} running" if names else ""
-        return where + running + "".join(f"; {each}" for each in self.others)
-
-    @property
-    def brief(self) -> str:
-        """For a table: `2nd of 3`."""
-        return "next in line" if self.of == 1 else self._place
-
-    @property
-    def _place(self) -> str:
-        return f"{_ordinal(self.place)} of {self.of}"
-
-
 def listed(words: Iterable[str]) -> str:
     """`a`, `a and b`, `a, b and c`."""
     *first, last = words
@@ -278,8 +241,6 @@ def _ordinal(number: int) -> str:
 
 
 _YEAR_10000 = 253_402_300_800  # seconds since 1970; Python's dates end there
-_MOMENTS = ("t", "created", "queued", "started", "ended")
-_TEXTS = ("message", "note", "engine", "evidence", "hint")
 _TEXT = 10_000  # characters of a text that are kept
 MOST_PARAMS, MOST_ALERTS = 50, 20
 Told = TypeVar("Told", RunStatus, RunEvent)
@@ -290,21 +251,19 @@ def by_our_clock(record: Told, clock_skew: float = 0.0) -> Told:
 
     Raises `ValueError` for what no run can have. Of texts the beginning is kept, in characters that UTF-8 has.
     """
-    if record.code is not None and not -256 < record.code < 256:
-        raise ValueError(f"code: {record.code}")
-    if record.outputs is not None and min(record.outputs) < 0:
-        raise ValueError(f"outputs: {record.outputs}")
     changed: dict[str, Any] = {}
-    for name in _MOMENTS:
-        moment = getattr(record, name, None)
-        if moment is not None:
-            changed[name] = max(check_time(moment) - clock_skew, 0.0)
-    for name in _TEXTS:
-        text = getattr(record, name, None)
-        if text is not None:
-            changed[name] = text[:_TEXT].encode("utf-8", "replace").decode()
-    if record.progress is not None:
-        changed["progress"] = _bounded(record.progress, clock_skew)
+    for name in record._fields:
+        value, known = getattr(record, name), record._facts.get(name)
+        if value is None or isinstance(value, str) and isinstance(value, enum.Enum):
+            continue
+        if known is not None and known.right is not None and not known.right(value):
+            raise ValueError(f"{name}: {value}")
+        if known is not None and known.form == MOMENT:
+            changed[name] = max(check_time(value) - clock_skew, 0.0)
+        elif isinstance(value, str):
+            changed[name] = value[:_TEXT].encode("utf-8", "replace").decode()
+        elif isinstance(value, Progress):
+            changed[name] = _bounded(value, clock_skew)
     return record._replace(**changed)
 
 
@@ -325,15 +284,8 @@ def _bounded(progress: Progress, clock_skew: float) -> Progress:
 
 def event_fields(event: RunEvent) -> dict[str, Any]:
     """What of a run's status an event with a state tells."""
-    found: dict[str, Any] = {
-        name: getattr(event, name)
-        for name in ("reason", "code", "message", "engine")
-        if getattr(event, name) is not None
-    }
-    if event.outputs is not None:
-        found["outputs"] = event.outputs._asdict()
-    if event.progress is not None:
-        found["progress"] = event.progress
+    told = {name: getattr(event, name) for name in EventFacts._fields}
+    found = {name: value for name, value in told.items() if value != EventFacts._field_defaults[name]}
     if event.state is RunState.RUNNING:
         found["started"] = event.t
     if event.state in FINAL:

@@ -10,15 +10,16 @@ import functools
 import json
 import os
 import sqlite3
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
-from remoterun.agent.shared.records import encode, from_json, to_json
-from remoterun.agent.shared.states import MOVES, Reason, RunState, RunStatus
+from remoterun.agent.shared.facts import RunStatus
+from remoterun.agent.shared.records import Record, encode, from_json, to_json
+from remoterun.agent.shared.states import MOVES, Reason, RunState
 from remoterun.errors import NotFound
-from remoterun.model import LAST, MachineType, Renting, Resource, Run
+from remoterun.model import LAST, ClientFacts, MachineType, Renting, Resource, Run
 from remoterun.registry.database import Database, text
 from remoterun.registry.uploads import UploadIndex
 
@@ -36,7 +37,7 @@ class Registry:
     def __init__(self, file: Path, warn: Callable[[str], None] = lambda _: None) -> None:
         """`warn` is called once, with a line, when the file can be read but not written: then what is learned of runs
         is known to this process only, and only what needs a record raises."""
-        self._db = Database(file, warn)
+        self._db = Database(file, _RECORDED, warn)
         self.uploads = UploadIndex(self._db)
 
     def close(self) -> None:
@@ -55,21 +56,17 @@ class Registry:
     ) -> Run:
         """A new run, REQUESTED, with the next number. It has no host yet. `again`: the key of the run it repeats."""
         made = self._db.change(
-            "INSERT INTO runs (key, machine, state, command, description, labels, created, client_pid, again)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            (
-                key,
-                encode(machine).decode(),
-                RunState.REQUESTED.value,
-                command,
-                description,
-                json.dumps(list(labels)),
-                created,
-                os.getpid(),
-                again,
-            ),
+            "INSERT INTO runs (key, state, created, client_pid, again) VALUES (?, ?, ?, ?, ?)",
+            (key, RunState.REQUESTED.value, created, os.getpid(), again),
         )
-        return self.run(made.lastrowid or 0)
+        facts = {"machine": machine, "command": command, "description": description, "labels": tuple(labels)}
+        return self._save(made.lastrowid or 0, facts)
+
+    def _save(self, number: int, facts: Mapping[str, Any], write: Callable[..., Any] | None = None) -> Run:
+        names = ", ".join(f"{name} = ?" for name in facts)
+        values = [encode(each).decode() if isinstance(each, _IN_JSON) else each for each in facts.values()]
+        (write or self._db.change)(f"UPDATE runs SET {names} WHERE number = ?", (*values, number))
+        return self.run(number)
 
     def run(self, number: int | str) -> Run:
         """The run of a number, or the newest one for `last`. Raises `NotFound`."""
@@ -103,8 +100,8 @@ class Registry:
     def runs(self, limit: int | None = None, hidden: bool = True) -> list[Run]:
         """The newest `limit` runs (None: all), oldest first; those that lists leave out only with `hidden`."""
         enough = -1 if limit is None else limit
-        found = self._db.rows("SELECT * FROM runs WHERE hidden <= ? ORDER BY number DESC LIMIT ?", (hidden, enough))
-        return [_run(row) for row in reversed(list(found))]
+        shown = "SELECT * FROM runs WHERE coalesce(hidden, 0) <= ? ORDER BY number DESC LIMIT ?"
+        return [_run(row) for row in reversed(self._db.rows(shown, (hidden, enough)))]
 
     def numbers(self, keys: Iterable[str]) -> dict[str, int]:
         """The numbers of those runs, by their keys, that are known here."""
@@ -115,8 +112,8 @@ class Registry:
 
     def hosts(self) -> list[MachineType]:
         """The machines that have been got for runs, each once."""
-        rows = self._db.rows("SELECT DISTINCT host FROM runs WHERE host IS NOT NULL")
-        return [from_json(MachineType, json.loads(row["host"])) for row in rows]
+        rows = self._db.rows("SELECT DISTINCT placed FROM runs WHERE placed IS NOT NULL")
+        return [_parsed("placed", row["placed"]) for row in rows]
 
     def mark_abandoned(self, run: Run) -> None:
         """Record that this client hands the run over no more."""
@@ -143,48 +140,44 @@ class Registry:
         before = [origin.value for origin, targets in MOVES.items() if state in targets or origin is state]
         marks = ",".join("?" * len(before))
         fields = dict(status, state=state.value)
-        steps = {state.value: now} if state in STEPS else {}
+        began = [now] if state in STEPS else []
+        step = f", {state.value} = ?" if began else ""
         self._db.note(
-            "UPDATE runs SET state = ?, steps = json_patch(steps, ?), last_seen = ?,"
-            " status = json_patch(status, ?)"
+            f"UPDATE runs SET state = ?, last_seen = ?, status = json_patch(status, ?){step}"
             f" WHERE key = ? AND state IN ({marks}) AND {_SAME_ATTEMPT}",
-            (state.value, json.dumps(steps), now, json.dumps(to_json(fields)), run.key, *before, run.attempt),
+            (state.value, now, json.dumps(to_json(fields)), *began, run.key, *before, run.attempt),
         )
         return self.run(run.number)
 
     def set_host(self, run: Run, machine: MachineType, home_id: str | None) -> Run:
         """Record the machine that was got for a run, and the home on it that has the run."""
-        self._db.change(
-            "UPDATE runs SET host = ?, home_id = ? WHERE key = ?", (encode(machine).decode(), home_id, run.key)
-        )
-        return self.run(run.number)
+        return self._save(run.number, {"placed": machine, "home_id": home_id})
 
     def save_digest(self, run: Run, digest: str) -> None:
         """Record the digest of what is asked of a run, by which its machine can't say later that it was something
         else."""
-        self._db.note("UPDATE runs SET asked = ? WHERE key = ?", (digest, run.key))
+        self._db.note("UPDATE runs SET digest = ? WHERE key = ?", (digest, run.key))
 
     def asked(self, run: Run) -> str:
         """What `save_digest` recorded; "" where nothing is known."""
-        rows = self._db.rows("SELECT asked FROM runs WHERE key = ?", (run.key,))
-        return str(rows[0]["asked"]) if rows else ""
+        rows = self._db.rows("SELECT digest FROM runs WHERE key = ?", (run.key,))
+        return str(rows[0]["digest"]) if rows else ""
 
     def save_renting(self, run: Run, renting: Renting) -> Run:
         """Record what is known of a run's rented hosts. Raises where it is the first that can't be written."""
         write = self._db.change if run.renting is None else self._db.note
-        write("UPDATE runs SET renting = ? WHERE key = ?", (encode(renting).decode(), run.key))
-        return self.run(run.number)
+        return self._save(run.number, {"renting": renting}, write)
 
     def next_attempt(self, run: Run, renting: Renting, now: float) -> Run | None:
         """Take an interrupted run up again, PROVISIONING, with this client to hand it over; None where another client
         has done so, or the run is not as `run` says it is."""
         status = json.dumps({"state": RunState.PROVISIONING.value})
         taken = self._db.change(
-            "UPDATE runs SET state = ?, steps = json_patch(steps, ?), status = ?, last_seen = ?, renting = ?,"
-            f" host = NULL, home_id = NULL, client_pid = ? WHERE key = ? AND state = ? AND {_SAME_ATTEMPT}",
+            "UPDATE runs SET state = ?, provisioning = ?, status = ?, last_seen = ?, renting = ?,"
+            f" placed = NULL, home_id = NULL, client_pid = ? WHERE key = ? AND state = ? AND {_SAME_ATTEMPT}",
             (
                 RunState.PROVISIONING.value,
-                json.dumps({RunState.PROVISIONING.value: now}),
+                now,
                 status,
                 now,
                 encode(renting).decode(),
@@ -209,21 +202,12 @@ class Registry:
         """Add labels to a run, after those that it has, and take some away; another client may do so at once."""
         gone = frozenset(remove)
         with self._db.together():
-            labels = [*dict.fromkeys(each for each in (*self.run(run.number).labels, *add) if each not in gone)]
-            self._db.change("UPDATE runs SET labels = ? WHERE key = ?", (json.dumps(labels), run.key))
-        return self.run(run.number)
+            labels = dict.fromkeys(each for each in (*self.run(run.number).labels, *add) if each not in gone)
+            return self._save(run.number, {"labels": tuple(labels)})
 
-    def annotate(
-        self, run: Run, pinned: bool | None = None, hidden: bool | None = None, remark: str | None = None
-    ) -> Run:
-        """Record what a person says of a run: that it stands first in lists, that lists leave it out, a remark. None
-        leaves each as it is."""
-        self._db.change(
-            "UPDATE runs SET pinned = coalesce(?, pinned), hidden = coalesce(?, hidden), remark = coalesce(?, remark)"
-            " WHERE key = ?",
-            (pinned, hidden, remark, run.key),
-        )
-        return self.run(run.number)
+    def annotate(self, run: Run, **facts: Any) -> Run:
+        """Record facts that a person states of a run, such as a remark. None leaves one as it is."""
+        return self._save(run.number, {name: value for name, value in facts.items() if value is not None})
 
     def changes_of_others(self) -> tuple[int, ...]:
         """Numbers that are others once another process has changed something."""
@@ -233,7 +217,7 @@ class Registry:
         """What is known of rented hosts, with the numbers of the runs that had them, also of runs that are removed."""
         there = "SELECT number, renting FROM runs WHERE renting IS NOT NULL"
         rows = self._db.rows(f"{there} UNION ALL SELECT number, renting FROM removed")
-        return [(row["number"], from_json(Renting, json.loads(row["renting"]))) for row in rows]
+        return [(row["number"], _parsed("renting", row["renting"])) for row in rows]
 
     def remove_run(self, run: Run) -> None:
         kept = "INSERT INTO removed SELECT number, renting FROM runs WHERE key = ? AND renting IS NOT NULL"
@@ -243,35 +227,30 @@ class Registry:
 
 
 _REASONS = frozenset(reason.value for reason in Reason)
+_TYPES = get_type_hints(Run)
+_RECORDED = ("machine", "command", *ClientFacts._fields)
+"""The facts that have a column each."""
+_IN_JSON = (tuple, Record, MachineType, Renting)
+_PLAIN = (str, str | None, float | None)
 
 
-@functools.lru_cache
-def _machine(record: str) -> MachineType:
-    """Many runs have the same one."""
-    return from_json(MachineType, json.loads(record))
+@functools.lru_cache(1024)
+def _parsed(name: str, stored: Any) -> Any:
+    """A fact that is stored as JSON. Many runs have the same machine, and labels."""
+    return from_json(_TYPES[name], json.loads(stored))
+
+
+_READ: dict[str, Callable[[Any], Any]] = {
+    name: bool if _TYPES[name] is bool else text if _TYPES[name] in _PLAIN else functools.partial(_parsed, name)
+    for name in _RECORDED
+}
 
 
 @functools.lru_cache(4096)
 def _run(row: sqlite3.Row) -> Run:
     """Most are read again as they were."""
-    run = Run(
-        number=row["number"],
-        key=row["key"],
-        machine=_machine(row["machine"]),
-        state=RunState(row["state"]),
-        command=text(row["command"]) or "",
-        created=row["created"],
-        description=text(row["description"]),
-        labels=tuple(json.loads(row["labels"])),
-        last_seen=row["last_seen"],
-        placed=_machine(row["host"]) if row["host"] else None,
-        home_id=row["home_id"],
-        steps=tuple((RunState(state), moment) for state, moment in json.loads(row["steps"]).items()),
-        renting=from_json(Renting, json.loads(row["renting"])) if row["renting"] else None,
-        pinned=bool(row["pinned"]),
-        hidden=bool(row["hidden"]),
-        remark=text(row["remark"]),
-    )
+    facts = {name: read(row[name]) for name, read in _READ.items() if row[name] is not None}
+    run = Run(row["number"], row["key"], RunState(row["state"]), created=row["created"], **facts)
     status = json.loads(row["status"])
     if not status:
         return run

@@ -16,32 +16,22 @@ from urllib.parse import quote
 from remoterun.agent.shared.files import locked, no_room
 from remoterun.errors import REINSTALL, RemoterunError
 
-VERSION = 10
+VERSION = 11
 """The version of the schema, kept in `PRAGMA user_version`."""
 RUNS = """
     CREATE TABLE runs (
         number INTEGER PRIMARY KEY AUTOINCREMENT,
         key TEXT NOT NULL UNIQUE,
-        machine TEXT NOT NULL,
-        host TEXT,
-        home_id TEXT,
         state TEXT NOT NULL,
-        command TEXT NOT NULL,
-        description TEXT,
-        labels TEXT NOT NULL DEFAULT '[]',
         created REAL NOT NULL,
-        last_seen REAL,
-        client_pid INTEGER,
         status TEXT NOT NULL DEFAULT '{}',
-        steps TEXT NOT NULL DEFAULT '{}',
-        renting TEXT,
+        client_pid INTEGER,
         again TEXT NOT NULL DEFAULT '',
-        asked TEXT NOT NULL DEFAULT '',
-        pinned INTEGER NOT NULL DEFAULT 0,
-        hidden INTEGER NOT NULL DEFAULT 0,
-        remark TEXT NOT NULL DEFAULT ''
+        digest TEXT NOT NULL DEFAULT ''
     );
 """
+"""`status` is what its host has said, `again` the key of the run that it repeats, `digest` that of what was asked for.
+What this client knows of a run has a column each, which is added to a file that lacks it."""
 REMOVED = "CREATE TABLE removed (number INTEGER NOT NULL, renting TEXT NOT NULL);"
 """Of runs that were removed: what their hosts cost stays."""
 UPLOADS = """
@@ -68,12 +58,19 @@ UPLOADS = """
     );
     CREATE TABLE reads (run TEXT NOT NULL, name TEXT NOT NULL, digest TEXT NOT NULL, PRIMARY KEY (run, name, digest));
 """
-"""Of a run, `machine` is what was asked for, `host` what was got, `again` the key of the run that it repeats, `asked`
-the digest of what was asked for. Of an upload, `created` is by the clock of the machine that has it and `recorded` by
-ours: that one says which version is the newest."""
+"""`created` is by the clock of the machine that has it and `recorded` by ours: that one says which version is the
+newest."""
 OLDEST = 10
-MIGRATIONS: tuple[str, ...] = ()
-"""What makes a file of each older version, from `OLDEST` on, one of the next."""
+"""The version before, whose files are upgraded."""
+UPGRADE = """
+    ALTER TABLE runs RENAME COLUMN host TO placed;
+    ALTER TABLE runs RENAME COLUMN asked TO digest;
+    ALTER TABLE runs ADD COLUMN provisioning;
+    ALTER TABLE runs ADD COLUMN uploading;
+    UPDATE runs SET provisioning = json_extract(steps, '$.provisioning'),
+        uploading = json_extract(steps, '$.uploading');
+    ALTER TABLE runs DROP COLUMN steps;
+"""
 _DISK_ERRORS = (
     sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY,
     sqlite3.SQLITE_PERM,
@@ -91,10 +88,12 @@ AGAIN = 5.0
 class Database:
     """Queries and changes, each with its errors as ours. Text that is not UTF-8 may be stored as well."""
 
-    def __init__(self, file: Path, warn: Callable[[str], None]) -> None:
-        """`warn` is called once, with a line, when the file can be read but not written: from then on `note` changes a
-        copy in memory, which is read, and every other change raises."""
+    def __init__(self, file: Path, facts: Iterable[str], warn: Callable[[str], None]) -> None:
+        """`facts`: the columns of `runs` for what this client knows of them. `warn` is called once, with a line, when
+        the file can be read but not written: from then on `note` changes a copy in memory, which is read, and every
+        other change raises."""
         self._file = file
+        self._facts = facts
         self._warn = warn
         self._lock = threading.RLock()  # held around each statement together with the reading of its rows
         self._unwritable: RemoterunError | None = None
@@ -209,7 +208,7 @@ class Database:
     def _check_schema(self, database: sqlite3.Connection, may_write: bool) -> None:
         """Make the tables in a new file. Raises `RemoterunError` for a file of another version."""
         known = database.execute("PRAGMA user_version").fetchone()[0]
-        if known == VERSION:
+        if known == VERSION and not self._lacking(database):
             return
         if known > VERSION:
             raise RemoterunError(f"the registry `{self._file}` was made by a newer remoterun", hint=REINSTALL)
@@ -223,11 +222,17 @@ class Database:
         database.execute("BEGIN IMMEDIATE")
         with database:
             known = database.execute("PRAGMA user_version").fetchone()[0]
-            if known != VERSION:  # no other process has made them
-                steps = MIGRATIONS[known - OLDEST :] if known else (RUNS, UPLOADS, REMOVED)
-                for statement in "".join(steps).split(";")[:-1]:
-                    database.execute(statement)
-                database.execute(f"PRAGMA user_version={VERSION}")
+            steps = "" if known == VERSION else UPGRADE if known else RUNS + UPLOADS + REMOVED
+            for statement in steps.split(";")[:-1]:  # unless another process has done so
+                database.execute(statement)
+            for name in self._lacking(database):
+                database.execute(f"ALTER TABLE runs ADD COLUMN {name}")
+            database.execute(f"PRAGMA user_version={VERSION}")
+
+    def _lacking(self, database: sqlite3.Connection) -> list[str]:
+        """The facts for which a file has no column."""
+        there = {row["name"] for row in database.execute("PRAGMA table_info(runs)")}
+        return [name for name in self._facts if name not in there]
 
     @property
     def _made(self) -> Path:

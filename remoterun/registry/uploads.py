@@ -165,7 +165,8 @@ class UploadIndex:
         """The numbers of the runs that read an upload, by the digest of what they read."""
         found: dict[str, list[int]] = {}
         for row in self._db.rows(
-            "SELECT digest, number FROM reads JOIN runs ON runs.key = reads.run WHERE name = ? ORDER BY number", (name,)
+            "SELECT reads.digest, number FROM reads JOIN runs ON runs.key = reads.run WHERE name = ? ORDER BY number",
+            (name,),
         ):
             found.setdefault(row["digest"], []).append(row["number"])
         return found

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
@@ -60,7 +59,7 @@ class Hub:
 
     def heard(self, run: Run) -> dict[str, Any]:
         """Show a run as it is recorded now, and what its machine says besides. Its row."""
-        return self._put(replace(self.client.runs.known(run.number), fault=run.fault, line=run.line))
+        return self._put(self.client.runs.known(run.number)._replace(fault=run.fault, line=run.line))
 
     def curves(self, number: int, new: bool = True) -> Curves:
         """The points of a run: as they are now, or as they were last if those will do. Raises `RemoterunError`."""
@@ -112,4 +111,4 @@ class Hub:
         for number, run in runs.items():
             before = self._runs.get(number)
             if before != run:
-                self._put(run if before is None or run.final else replace(run, fault=before.fault, line=before.line))
+                self._put(run if before is None or run.final else run._replace(fault=before.fault, line=before.line))

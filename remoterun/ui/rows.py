@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from remoterun.agent.shared.facts import DOLLARS, DURATION
 from remoterun.agent.shared.records import to_json
 from remoterun.agent.shared.states import RunState
 from remoterun.client.data.metrics import outlook, parameters
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 LONGEST = 1000
 """Characters of a text that a row has."""
-AS_THEY_ARE = ("number", "words", "stopping", "labels", "created", "started", "ended", "pinned", "hidden", "unreached")
+ON_PAGE = tuple((name, each) for name, each in Run._facts.items() if each.page is not None)
 OF_PROGRESS = ("step", "total", "alerts", "left_out")
 OF_SPEC: dict[str, Any] = {"git": None, "mounts": [], "environment": None, "ports": []}
 
@@ -29,18 +30,28 @@ def row(run: Run, now: float) -> dict[str, Any]:
         ahead = {name: value if value is None else round(value, 2) for name, value in vars(outlook(run, now)).items()}
         progress = {name: getattr(known, name) for name in OF_PROGRESS} | ahead
         progress["series"] = [to_json(series) for series in known.series]
-    texts = {"command": run.command, "description": run.description, "remark": run.remark}
-    texts |= {"note": run.note or (None if run.message == run.words else run.message), "line": str(run.line or "")}
+    facts = {each.json or name: to_json(getattr(run, name)) for name, each in ON_PAGE}
+    facts["why"] = str(run.line or "") or (run.words if run.final and run.state is not RunState.COMPLETE else None)
+    facts["note"] = run.note or (None if run.message == run.words else run.message)
     return {
-        **{name: getattr(run, name) for name in AS_THEY_ARE},
-        **{name: (text or "")[:LONGEST] or None for name, text in texts.items()},
-        "state": run.state.value,
-        "reason": run.reason and run.reason.value,
-        "exit_status": run.code,
+        **{name: value[:LONGEST] or None if isinstance(value, str) else value for name, value in facts.items()},
         "machine": run.where,
+        "unreached": run.unreached,
         "cost": cost and round(cost, 4),
         "progress": progress,
+        "figures": _figures(run, cost, progress or {}),
     }
+
+
+def _figures(run: Run, cost: float | None, progress: Mapping[str, Any]) -> list[list[Any]]:
+    """What the page says of a run in its one line: words, with {} in the place of the value, its form, the value, and
+    whether the list says it, too."""
+    shown = [(name, each) for name, each in ON_PAGE if each.page]
+    facts = [[each.page, each.form, to_json(getattr(run, name)), each.column is not None] for name, each in shown]
+    left = progress.get("left") if run.state is RunState.RUNNING else None
+    ahead = None if run.final or cost is None else progress.get("cost_left")
+    known = [["about {} left", DURATION, left, True], ["{}" if run.final else "{} so far", DOLLARS, cost, True]]
+    return [each for each in [*facts, *known, ["{} more to the end", DOLLARS, ahead, False]] if each[2]]
 
 
 def about(run: Run, details: dict[str, Any], diff: bytes) -> dict[str, Any]:
@@ -105,7 +116,8 @@ def upload(newest: Upload, known: Iterable[tuple[Upload, Any]], readers: Mapping
 
 def _phases(run: Run, events: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     """The states that it went through, and when."""
-    moves = [(state.value, moment) for state, moment in run.steps]
+    steps = {"provisioning": run.provisioning, "uploading": run.uploading}
+    moves = [(state, moment) for state, moment in steps.items() if moment is not None]
     moves += [(event["state"], event["t"]) for event in events if "state" in event]
     ends = [*(moment for _, moment in moves[1:]), run.ended]
     found = [{"state": state, "start": start, "end": end} for (state, start), end in zip(moves, ends, strict=False)]

@@ -13,8 +13,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from remoterun.agent.shared.facts import RunStatus
 from remoterun.agent.shared.measured import SPARK, Progress, Series
-from remoterun.agent.shared.states import RunState, RunStatus
+from remoterun.agent.shared.states import RunState
 from remoterun.client import Client
 from remoterun.config import load
 from remoterun.model import MachineType, Run, RunRequest, new_key
@@ -110,6 +111,6 @@ def _add_ended_run(registry: Registry, number: int) -> None:
     run = registry.add_run(new_key(now), MachineType("here"), f"python train.py --lr 0.{number}", now, "", ("night",))
     spark = [round(2 + math.exp(-place / 5), 3) for place in range(SPARK)]
     series = [Series(name, 1000, 3.0, 2.1, 1000, 2.0, 3.0, 2.0, 990, spark) for name in ("loss", "val_loss")]
-    times = (now, now + 1, now + 2, now + 60)
-    status = RunStatus(run.key, RunState.COMPLETE, None, 0, *times, progress=Progress(1000, 1000, 17.0, now, series))
+    progress = Progress(1000, 1000, 17.0, now, series)
+    status = RunStatus(run.key, RunState.COMPLETE, now, started=now + 2, ended=now + 60, code=0, progress=progress)
     registry.update(run, status, now)

@@ -9,8 +9,9 @@ from typing import Any
 
 from remoterun.agent.shared.api import CommitUpload, Tree, UploadVersion
 from remoterun.agent.shared.archive import RunRecord, host_prefix, log_key, upload_prefix
+from remoterun.agent.shared.facts import RunEvent, RunStatus
 from remoterun.agent.shared.records import to_json
-from remoterun.agent.shared.states import RunEvent, RunState, RunStatus
+from remoterun.agent.shared.states import RunState
 from remoterun.archive import Archive, uploads
 from remoterun.archive.reading import TreeReader
 from remoterun.archive.writing import put_tree

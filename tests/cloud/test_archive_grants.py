@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections.abc import Iterator
@@ -46,6 +47,13 @@ seq 1 2000
 def archive(bucket: BucketPlace) -> Iterator[Archive]:
     with opened(bucket) as archive:
         yield archive
+
+
+@pytest.fixture
+def place(tmp_path: Path, environment: Path) -> Iterator[Place]:
+    """A host that rents nothing, unlike the `place` of the other tests here."""
+    with contextlib.closing(Place(tmp_path / "home", environment)) as place:
+        yield place
 
 
 def submit(place: Place, archive: Archive, command: str, seconds: float = 600) -> str:

@@ -12,8 +12,9 @@ import pytest
 
 from remoterun import archive_store, copied_runs
 from remoterun.agent.shared import api
+from remoterun.agent.shared.facts import RunEvent
 from remoterun.agent.shared.measured import POINT
-from remoterun.agent.shared.states import Reason, RunEvent, RunState
+from remoterun.agent.shared.states import Reason, RunState
 from remoterun.archive import Archive, runs, s3
 from remoterun.archive.reading import TreeReader
 from remoterun.archive.runs import RunPlace

@@ -495,7 +495,7 @@ class TestRuns:
         away = json.dumps({"name": "away", "host": "nobody@127.0.0.1:1", "connect_timeout": 2.0})
         with sqlite3.connect(Path(ready.env["REMOTERUN_HOME"]) / "registry.db") as database:
             database.execute(
-                "UPDATE runs SET machine = ?, host = ?, state = 'uploading', status = '{}', client_pid = ?"
+                "UPDATE runs SET machine = ?, placed = ?, state = 'uploading', status = '{}', client_pid = ?"
                 " WHERE number = ?",
                 [away, away, os.getpid(), number],
             )

@@ -17,7 +17,8 @@ import numpy as np
 import pexpect
 import pytest
 
-from remoterun.agent.shared.states import RunState, RunStatus
+from remoterun.agent.shared.facts import RunStatus
+from remoterun.agent.shared.states import RunState
 from remoterun.cli.schema import schema
 from remoterun.client.exports.publishing import publish
 from remoterun.errors import AlreadyExists, NotFound

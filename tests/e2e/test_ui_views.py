@@ -42,8 +42,17 @@ def png(red: int) -> bytes:
 
 def row(number: int, **more: Any) -> dict[str, Any]:
     plain = {"number": number, "state": "complete", "stopping": False, "command": EVIL, "description": None}
-    times = {"created": 1e9, "started": 1e9, "ended": 1e9 + 60, "progress": None, "words": None, "labels": [EVIL]}
-    return {**plain, **times, "machine": EVIL, **more}
+    times = {
+        "created": 1e9,
+        "started": 1e9,
+        "ended": 1e9 + 60,
+        "progress": None,
+        "why": None,
+        "note": None,
+        "figures": [],
+        "labels": [EVIL],
+    }
+    return {**plain, **times, "figures": [], "machine": EVIL, **more}
 
 
 @pytest.fixture(scope="module")

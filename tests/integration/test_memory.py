@@ -15,7 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from remoterun.agent.shared.states import RunState, RunStatus
+from remoterun.agent.shared.facts import RunStatus
+from remoterun.agent.shared.states import RunState
 from remoterun.agent.store.home import Home
 from remoterun.hosts.bundle import AgentBundle, agent_bundle
 from remoterun.model import MachineType, by_our_clock, new_key

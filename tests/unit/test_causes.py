@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from dataclasses import replace
 
 import pytest
 
@@ -43,7 +42,7 @@ def test_a_name_of_a_log_is_short_and_on_one_line() -> None:
 
 def test_the_page_has_it_once_in_place_of_the_command_failed() -> None:
     why = "the command asks for input: `--stdin` sends what is typed here"
-    failed = Run(1, "k", MachineType("m"), RunState.FAILED, "c", 1.0, Reason.EXIT_NONZERO, 1)
+    failed = Run(1, "k", RunState.FAILED, MachineType("m"), "c", 1.0, reason=Reason.EXIT_NONZERO, code=1)
     for message, words in ((None, "the command failed"), (why, why)):
-        shown = row(replace(failed, message=message), 2.0)
-        assert (shown["words"], shown["note"]) == (words, None)
+        shown = row(failed._replace(message=message), 2.0)
+        assert (shown["why"], shown["note"]) == (words, None)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
-from dataclasses import replace
 
 import pytest
 
+from remoterun.agent.shared.facts import RunStatus
 from remoterun.agent.shared.measured import MOST_POINTS, POINT, SHOWN, SPARK, Progress, Series
-from remoterun.agent.shared.states import RunState, RunStatus
+from remoterun.agent.shared.states import RunState
 from remoterun.cli.render import metric_views
 from remoterun.cli.render.run_views import _loss
 from remoterun.client.data.metrics import Outlook, outlook, parameters
@@ -18,15 +18,15 @@ from remoterun.model.rented import HostUse, Renting
 from remoterun.ui.rows import about
 
 NOW = 1_000_000.0
-RUN = Run(1, "k", MachineType("box"), RunState.RUNNING, "true", NOW - 100, started=NOW - 100)
+RUN = Run(1, "k", RunState.RUNNING, MachineType("box"), "true", NOW - 100, started=NOW - 100)
 
 
 def reporting(**progress: float) -> Run:
-    return replace(RUN, progress=Progress(at=NOW)._replace(**progress))
+    return RUN._replace(progress=Progress(at=NOW)._replace(**progress))
 
 
 def series(*spark: float, name: str = "loss") -> Run:
-    return replace(RUN, progress=Progress(series=[Series(name, 1, spark[0], spark[-1], spark=list(spark))]))
+    return RUN._replace(progress=Progress(series=[Series(name, 1, spark[0], spark[-1], spark=list(spark))]))
 
 
 def test_a_loss_at_a_glance() -> None:
@@ -40,7 +40,7 @@ def test_a_loss_at_a_glance() -> None:
 def test_what_is_to_come() -> None:
     assert outlook(reporting(step=100.0, total=400.0, rate=2.0), NOW + 50) == Outlook(100.0, total=400.0)
     assert outlook(RUN, NOW) == outlook(reporting(step=100.0), NOW) == Outlook()
-    ended = replace(reporting(step=1.0, total=4.0, rate=1.0), state=RunState.COMPLETE)
+    ended = reporting(step=1.0, total=4.0, rate=1.0)._replace(state=RunState.COMPLETE)
     for run in (ended, reporting(step=1.0, total=4.0), reporting(step=1.0, total=4.0, rate=-1.0)):
         assert outlook(run, NOW) == Outlook(total=4.0)
     far = reporting(step=1.0, total=1e17, rate=1e-9)
@@ -48,10 +48,10 @@ def test_what_is_to_come() -> None:
 
 
 def test_how_many_steps_it_takes_by_its_command() -> None:
-    run = replace(reporting(step=100.0, rate=2.0), command="train --max_steps 400 --save-steps 5")
+    run = reporting(step=100.0, rate=2.0)._replace(command="train --max_steps 400 --save-steps 5")
     assert outlook(run, NOW) == Outlook(150.0, total=400.0)
     for words in ("--steps 99", "--steps x", "--steps", "--save_steps 400", "--steps 1e400"):
-        assert outlook(replace(run, command=f"train {words}"), NOW) == Outlook(), words
+        assert outlook(run._replace(command=f"train {words}"), NOW) == Outlook(), words
 
 
 def test_its_time_will_be_up() -> None:
@@ -60,7 +60,7 @@ def test_its_time_will_be_up() -> None:
     assert outlook(run, NOW, {"timeout": 9000.0, "until": None}).cut_at is None
     assert about(run, {"spec": {"timeout": 200.0}, "events": None}, b"")["cut_at"] == 300.0, "the page says so, too"
     host = HostUse("t", "i", "g4dn.xlarge", "z", 3.6, NOW - 1000)
-    rented = replace(run, renting=Renting(NOW + 50, hosts=(host,)))
+    rented = run._replace(renting=Renting(NOW + 50, hosts=(host,)))
     assert outlook(rented, NOW) == Outlook(50.0, 50.0 / 3600 * 3.6, 200.0, 400.0)
 
 

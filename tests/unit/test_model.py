@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -160,13 +159,13 @@ class TestWords:
 )
 def test_exit_status(code: int | None, reason: Reason | None, status: int) -> None:
     state = ENDINGS[reason].state if reason else RunState.FAILED
-    run = Run(1, "k", MachineType("m"), state, "c", 1.0, reason, code)
+    run = Run(1, "k", state, MachineType("m"), "c", 1.0, reason=reason, code=code)
     assert run.exit_status == status
 
 
 class TestRunFilter:
     RUN = Run(
-        7, "key", MachineType("lab", host="me@box"), RunState.RUNNING, "python Train.py", 100.0, labels=("night",)
+        7, "key", RunState.RUNNING, MachineType("lab", host="me@box"), "python Train.py", 100.0, labels=("night",)
     )
 
     @pytest.mark.parametrize(
@@ -198,7 +197,7 @@ class TestRunFilter:
 
     def test_one_that_goes_on_may_have_come_to_another_state(self) -> None:
         wanted = RunFilter(states=frozenset({RunState.FAILED}))
-        assert wanted.may_fit(self.RUN) and not wanted.may_fit(replace(self.RUN, state=RunState.COMPLETE))
+        assert wanted.may_fit(self.RUN) and not wanted.may_fit(self.RUN._replace(state=RunState.COMPLETE))
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,6 @@ import os
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -47,14 +46,14 @@ def told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Run], tup
 
 def ended(lasted: float, ago: float = 0.0) -> Run:
     now = time.time() - ago
-    return Run(16, "k", MachineType("box"), RunState.FAILED, "true", now - lasted, code=3, ended=now)
+    return Run(16, "k", RunState.FAILED, MachineType("box"), "true", now - lasted, code=3, ended=now)
 
 
 def test_a_long_run(told: Callable[[Run], tuple[bytes, list[str]]]) -> None:
     assert told(ended(LONG + 1)) == (b"\a|", ["--app-name=remoterun", "run 16 failed (3)", "on box"])
 
 
-@pytest.mark.parametrize("run", [ended(LONG - 10), ended(1000, ago=100), replace(ended(1000), ended=None)])
+@pytest.mark.parametrize("run", [ended(LONG - 10), ended(1000, ago=100), ended(1000)._replace(ended=None)])
 def test_what_is_no_news(told: Callable[[Run], tuple[bytes, list[str]]], run: Run) -> None:
     assert told(run) == (b"|", [])
 

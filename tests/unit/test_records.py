@@ -12,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from remoterun.agent.shared.api import REQUESTS
+from remoterun.agent.shared.facts import RunStatus
 from remoterun.agent.shared.records import BadRecord, Record, from_json, option, same_fields, to_json
-from remoterun.agent.shared.states import OutputsSize, Reason, RunState, RunStatus
+from remoterun.agent.shared.states import OutputsSize, Reason, RunState
 
 
 class Inner(Record):
@@ -36,7 +37,7 @@ class Shown(Inner):
         return f"{self.number}: {self.words}"
 
 
-STATUS = RunStatus("k", RunState.FAILED, Reason.DISK_FULL, 3, 1.5, outputs=OutputsSize(1, 2))
+STATUS = RunStatus("k", RunState.FAILED, 1.5, reason=Reason.DISK_FULL, code=3, outputs=OutputsSize(1, 2))
 
 
 @pytest.mark.parametrize("record", [Inner(1, ["a"]), STATUS, STATUS._replace(reason=None, outputs=None)])

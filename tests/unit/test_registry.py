@@ -15,8 +15,9 @@ from typing import Any
 
 import pytest
 
+from remoterun.agent.shared.facts import RunStatus
 from remoterun.agent.shared.records import from_json
-from remoterun.agent.shared.states import Reason, RunState, RunStatus
+from remoterun.agent.shared.states import Reason, RunState
 from remoterun.errors import NotFound, RemoterunError
 from remoterun.model import MachineType, Renting, Run, Upload, by_our_clock, new_key
 from remoterun.registry import Registry
@@ -61,8 +62,8 @@ class TestRuns:
         assert (run.pinned, run.hidden, run.remark) == (False, False, "")
         registry.annotate(run, pinned=True)
         noted = registry.annotate(run, remark="best so far é\udcff")
-        assert noted == replace(run, pinned=True, remark="best so far é\udcff")
-        assert registry.annotate(run, pinned=False, hidden=True, remark="") == replace(run, hidden=True)
+        assert noted == run._replace(pinned=True, remark="best so far é\udcff")
+        assert registry.annotate(run, pinned=False, hidden=True, remark="") == run._replace(hidden=True)
         assert [each.number for each in registry.runs()] == [1] and registry.runs(hidden=False) == []
         assert registry.update(run, said(run, state="running"), 5.0).number == 1 and registry.run(1).hidden
 
@@ -124,7 +125,7 @@ class TestRuns:
         run = registry.change_state(add(registry), RunState.PROVISIONING, 5.0)
         run = registry.change_state(run, RunState.UPLOADING, 6.0)
         run = registry.update(run, said(run, state="running", started=9.0), 9.5)
-        assert registry.run(run.number).steps == ((RunState.PROVISIONING, 5.0), (RunState.UPLOADING, 6.0))
+        assert (run.provisioning, run.uploading) == (5.0, 6.0) and registry.run(run.number) == run
         record = run.record()
         assert (record["provisioning"], record["uploading"]) == ("1970-01-01T00:00:05.000Z", "1970-01-01T00:00:06.000Z")
 
@@ -299,12 +300,40 @@ class TestFile:
         with pytest.raises(RemoterunError, match="made by a newer remoterun"):
             Registry(file)
 
+    def test_of_the_version_before(self, registry: Registry, tmp_path: Path) -> None:
+        """Runs stay, with all that was known of them, and the next one gets the next number."""
+        run = registry.set_host(add(registry, labels=["a"]), MACHINE, "h")
+        run = registry.annotate(run, pinned=True, remark="é\udcff")
+        run = registry.change_state(run, RunState.PROVISIONING, 5.0)
+        registry.save_digest(run, "d")
+        file = tmp_path / "home" / "registry.db"
+        with sqlite3.connect(file) as database:
+            database.executescript(
+                "ALTER TABLE runs RENAME COLUMN placed TO host; ALTER TABLE runs RENAME COLUMN digest TO asked;"
+                "ALTER TABLE runs DROP COLUMN provisioning; ALTER TABLE runs DROP COLUMN uploading;"
+                "ALTER TABLE runs ADD COLUMN steps TEXT NOT NULL DEFAULT '{\"provisioning\": 5.0}';"
+                "PRAGMA user_version=10"
+            )
+        database.close()
+        with contextlib.closing(Registry(file)) as again:
+            assert again.run(run.number) == run and again.asked(run) == "d" and again.hosts() == [MACHINE]
+            assert add(again).number == run.number + 1
+
     def test_of_a_version_before_the_oldest(self, tmp_path: Path) -> None:
         with sqlite3.connect(tmp_path / "registry.db") as database:
             database.execute(f"PRAGMA user_version={OLDEST - 1}")
         database.close()
         with pytest.raises(RemoterunError, match="from before its first release"):
             Registry(tmp_path / "registry.db")
+
+    def test_a_fact_that_is_new_has_its_column(self, registry: Registry, tmp_path: Path) -> None:
+        run = registry.annotate(add(registry), remark="r")
+        file = tmp_path / "home" / "registry.db"
+        with sqlite3.connect(file) as database:
+            database.execute("ALTER TABLE runs DROP COLUMN pinned")
+        database.close()
+        with contextlib.closing(Registry(file)) as again:
+            assert again.run(run.number) == run and again.annotate(run, pinned=True).pinned
 
     def test_damaged(self, tmp_path: Path) -> None:
         (tmp_path / "registry.db").write_bytes(b"no database at all " * 50)
@@ -347,7 +376,7 @@ class TestADiskThatCannotBeWritten:
             assert registry.abandoned(run)
             with pytest.raises(RemoterunError, match=full):
                 registry.save_renting(run, Renting(9.0, 2, 1, "s3://songs"))
-            seen = registry.save_renting(replace(run, renting=Renting(9.0, 3, 1, "")), Renting(9.0, 2, 1, "s3://songs"))
+            seen = registry.save_renting(run._replace(renting=Renting(9.0, 3, 1, "")), Renting(9.0, 2, 1, "s3://songs"))
             assert registry.run(1) == seen and (seen.state, seen.code, seen.attempt) == (RunState.FAILED, 9, 1)
             with pytest.raises(RemoterunError, match=full) as caught:
                 add(registry)

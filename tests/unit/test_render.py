@@ -16,8 +16,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from remoterun.agent.shared.api import MachineCheck
+from remoterun.agent.shared.facts import RunEvent
 from remoterun.agent.shared.protocol import RemoteError
-from remoterun.agent.shared.states import RunEvent, RunState
+from remoterun.agent.shared.states import OutputsSize, RunState
 from remoterun.cli import render
 from remoterun.cli.follow import follow
 from remoterun.cli.render import Column, file_views, live_views, machine_views, run_views, table
@@ -47,8 +48,8 @@ RENTING = Renting(9e9, 3, 2, EVIL, hosts=(HostUse(EVIL, EVIL, EVIL, EVIL, 0.5, 1
 RUN = Run(
     1,
     EVIL,
-    MACHINE,
     RunState.RUNNING,
+    MACHINE,
     EVIL,
     1.0,
     engine=EVIL,
@@ -57,7 +58,7 @@ RUN = Run(
     message=EVIL,
     renting=RENTING,
 )
-ENDED = replace(RUN, state=RunState.FAILED, outputs={"files": 1, "size": 1})
+ENDED = RUN._replace(state=RunState.FAILED, outputs=OutputsSize(1, 1))
 PLACES = ({"upload": EVIL, "path": EVIL, "version": EVIL}, {"run": None, "key": EVIL, "path": EVIL, "part": EVIL})
 DAMAGE = Damage(EVIL, EVIL, EVIL, 5, PLACES, 0, EVIL)
 DETAILS: dict[str, Any] = {
@@ -163,7 +164,7 @@ def test_a_hint_of_a_host_is_shown_as_its_own(tmp_path: Path, capsys: pytest.Cap
     assert capsys.readouterr().err.endswith(f"hint: {hint}\n")
     with Client(Config(tmp_path)) as client:
         client.registry.add_run("k" * 26, box, "box", "true", 1.0)
-        follow(client, ENDED, [StateChange(RunState.FAILED, RunEvent(hint=hint), replace(ENDED, machine=box))])
+        follow(client, ENDED, [StateChange(RunState.FAILED, RunEvent(hint=hint), ENDED._replace(machine=box))])
     assert f"hint: box says:\n      {hint}\n" in capsys.readouterr().err
 
 
@@ -179,7 +180,7 @@ def test_a_host_that_costs_is_not_left_without_a_word(
         yield
 
     with Client(Config(tmp_path)) as client:
-        assert follow(client, replace(RUN, renting=RENTING if rented else None), interrupted()) == 130
+        assert follow(client, RUN._replace(renting=RENTING if rented else None), interrupted()) == 130
     assert (f"run {RUN.number} goes on without this terminal" in capsys.readouterr().err) is rented
 
 
@@ -382,9 +383,9 @@ def test_tables_fit_narrow_terminals(
     monkeypatch.setenv("NO_COLOR", "1")
     monkeypatch.setattr("remoterun.cli.render.terminal_width", lambda stream: width)
     machine = MachineType("a-machine-in-the-cellar", host="somebody@gpu-box.example.org")
-    run = Run(123, "k", machine, RunState.INTERRUPTED, "python -m trainer.train --data_dir=./data --rnn_size=256", 1.0)
-    run = replace(run, engine="docker", description="The first song of the second night", labels=("night", "verse"))
-    run = replace(run, started=2.0, ended=10000.0, outputs={"files": 12, "size": 1234567})
+    run = Run(123, "k", RunState.INTERRUPTED, machine, "python -m trainer.train --data_dir=./data --rnn_size=256", 1.0)
+    run = run._replace(engine="docker", description="The first song of the second night", labels=("night", "verse"))
+    run = run._replace(started=2.0, ended=10000.0, outputs=OutputsSize(12, 1234567))
     match way:
         case "ps" | "ps -v":
             run_views.runs_table([run], verbose=way == "ps -v")

@@ -13,7 +13,8 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from remoterun.agent.shared.states import RunState, RunStatus
+from remoterun.agent.shared.facts import RunStatus
+from remoterun.agent.shared.states import RunState
 from remoterun.agent.store.host_role import NOTICES
 from remoterun.cli.render import run_views
 from remoterun.cli.render.machine_views import plan_lines
@@ -166,7 +167,7 @@ def test_a_limit_in_dollars_needs_a_price(
     else:
         with recorded.raises(UsageError, "with `unknown` for a price"):
             planning.agreed(plan, UNKNOWN)
-    run = Run(1, "k", machine, RunState.INTERRUPTED, "true", 0.0, renting=Renting(1e6, 3))
+    run = Run(1, "k", RunState.INTERRUPTED, machine, "true", 0.0, renting=Renting(1e6, 3))
     assert planning.deadline(run, plan, 5000.0) == (1e6 if most is None else 5000.0), "nor does another attempt"
 
 
@@ -235,7 +236,7 @@ def test_options_of_the_run_win_and_are_refused_for_machines_of_ones_own(recorde
 def test_what_a_run_may_cost_is_for_all_its_attempts() -> None:
     machine = replace(T4, rental=Rental("aws", ("g4dn.xlarge",), max_cost=1.0))
     had = HostUse("rr-k-1", "i-1", "g4dn.xlarge", "us-east-1a", 0.526, began=0.0, ended=3600.0)
-    run = Run(1, "k", machine, RunState.INTERRUPTED, "true", 0.0, renting=Renting(1e6, 3, hosts=(had,)))
+    run = Run(1, "k", RunState.INTERRUPTED, machine, "true", 0.0, renting=Renting(1e6, 3, hosts=(had,)))
     plan = Plan(machine, DEAREST, 1.0, 600.0, 3, max_cost=1.0)
     assert planning.deadline(run, plan, 5000.0) == pytest.approx(5000.0 + (1.0 - 0.526) / 1.006 * 3600)
     assert planning.deadline(run, replace(plan, max_cost=None), 5000.0) == 1e6
@@ -259,7 +260,7 @@ def test_moments_around_now_are_said_as_people_do(
             "4 January 2028 04:33, in 400 d 0 h",
         ]
         now = time.time()
-        run = Run(1, "k", MachineType("one"), RunState.RUNNING, "true", now - 200, started=now)
+        run = Run(1, "k", RunState.RUNNING, MachineType("one"), "true", now - 200, started=now)
         run_views.run_info(run, {"spec": None})
         rows = dict(line.split(None, 1) for line in capsys.readouterr().out.splitlines())
         assert (rows["created"], rows["started"]) == (when(now - 200), when(now)), "one clock, as in a plan"
@@ -293,7 +294,7 @@ class TestRecords:
         assert run.renting.hosts[0].zone == "us-east-1a"
         assert run.cost(100.0 + 3600) == pytest.approx(0.5)
         assert run.record()["cost"] > 0
-        ended = replace(run, state=RunState.COMPLETE, ended=100.0 + 1800)
+        ended = run._replace(state=RunState.COMPLETE, ended=100.0 + 1800)
         assert ended.cost(time.time()) == pytest.approx(0.25)
 
     def test_what_an_earlier_host_says_changes_nothing(self, registry: Registry) -> None:

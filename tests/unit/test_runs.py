@@ -96,7 +96,7 @@ class TestEvents:
         run.move(RunState.SAVING, reason="exited", code=0)
         run.move(RunState.COMPLETE, reason="exited", code=0, outputs={"files": 1, "size": 2})
         status = run.status()
-        assert status[1:4] == (RunState.COMPLETE, Reason.EXITED, 0)
+        assert (status.state, status.reason, status.code) == (RunState.COMPLETE, Reason.EXITED, 0)
         assert (status.engine, status.note, status.outputs) == ("process", None, (1, 2))
         assert status.started and status.ended and status.created == 1.5
         with pytest.raises(IllegalMove):

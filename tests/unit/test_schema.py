@@ -55,7 +55,7 @@ def test_every_schema_is_one(command: str) -> None:
 
 
 def test_a_run_in_every_state(capsys: pytest.CaptureFixture[str]) -> None:
-    run = Run(1, "key", MachineType("local"), RunState.QUEUED, "true", 1_795_000_000.25, labels=("a",))
+    run = Run(1, "key", RunState.QUEUED, MachineType("local"), "true", 1_795_000_000.25, labels=("a",))
     out_json([{**run.record(), "state": state.value} for state in RunState])
     said = json.loads(capsys.readouterr().out)
     jsonschema.validate(said, schema("ps"))
@@ -67,7 +67,7 @@ def test_a_run_in_every_state(capsys: pytest.CaptureFixture[str]) -> None:
 def test_moments_of_a_run_are_texts_that_programs_read() -> None:
     """Those of its hosts and of its events, too; fields of others that have such a name stay as they are."""
     hosts = (HostUse("i-0", "t", "r", "z", 0.5, 5.0, deadline=6.0),)
-    run = Run(1, "key", MachineType("local"), RunState.QUEUED, "true", 5.0, renting=Renting(6.0, hosts=hosts))
+    run = Run(1, "key", RunState.QUEUED, MachineType("local"), "true", 5.0, renting=Renting(6.0, hosts=hosts))
     spec = {"created": 5.0, "env": {"t": "5", "created": "6"}}
     events = [{"t": 0.0, "note": "n"}, {"t": 5.25, "state": "queued"}]
     said = json_shapes.run_info(run, {"spec": spec, "folder": "f", "events": events})

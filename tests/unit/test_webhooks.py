@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from remoterun.agent.running.webhooks import Notification, end_notification, message, sample_notification
+from remoterun.agent.shared.facts import RunStatus
 from remoterun.agent.shared.spec import RunSpec, SpecError
-from remoterun.agent.shared.states import Reason, RunState, RunStatus
+from remoterun.agent.shared.states import Reason, RunState
 from remoterun.agent.shared.submission import Submission
 from remoterun.agent.shared.webhooks import BadAddress, Webhooks, check_address, kind_of, place_of
 from remoterun.client import Client
@@ -21,7 +22,7 @@ from tests.recorder import Recorded
 from tests.webhook_server import DISCORD, SLACK
 from tests.workshop import spec_of
 
-ENDED = RunStatus("k", RunState.FAILED, Reason.EXIT_NONZERO, 3, started=1000.0, ended=1083.4, message=None)
+ENDED = RunStatus("k", RunState.FAILED, reason=Reason.EXIT_NONZERO, code=3, started=1000.0, ended=1083.4, message=None)
 
 
 def news(log: str = "last line", webhooks: Webhooks = Webhooks(), **changed: Any) -> Notification:  # noqa: B008

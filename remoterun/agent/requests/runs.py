@@ -9,12 +9,13 @@ from typing import Callable, Dict, List, Set
 from ..running import awaiting, supervision
 from ..running.queues import queue_named, queue_of_run
 from ..shared import api, logs
+from ..shared.facts import RunEvent, RunStatus
 from ..shared.files import locked
 from ..shared.follower import RunFollower
 from ..shared.protocol import Cancelled
 from ..shared.records import from_json, to_json
 from ..shared.spec import MountSpec, ResolvedMount, RunSpec
-from ..shared.states import FINAL, Reason, RunEvent, RunState, RunStatus
+from ..shared.states import FINAL, Reason, RunState
 from ..shared.submission import Submission
 from ..shared.tree import show
 from ..shared.webhooks import MOST_ADDRESSES, BadAddress, check_address

@@ -22,10 +22,11 @@ from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
 
 from ..shared.archive import PACK, ArchivedTree, Extent, Grant, Places, RunRecord, contents_of, log_key, pack_key
 from ..shared.asked import WAIT_FOR_LOGIN
+from ..shared.facts import RunEvent
 from ..shared.files import read_bytes, size_of, text_of
 from ..shared.records import encode, from_json
 from ..shared.spec import RunSpec
-from ..shared.states import ENDINGS, INCOMPLETE, Reason, RunEvent
+from ..shared.states import ENDINGS, INCOMPLETE, Reason
 from ..shared.tree import Manifest, show
 from ..store.home import Home
 from ..store.http_client import HttpClient, HttpError, Job, run_jobs

@@ -16,10 +16,11 @@ from urllib.parse import urlsplit
 
 from ..shared import logs
 from ..shared.api import WebhookAnswer
+from ..shared.facts import RunStatus
 from ..shared.files import unless_held
 from ..shared.records import Record
 from ..shared.spec import RunSpec
-from ..shared.states import ENDINGS, Reason, RunState, RunStatus
+from ..shared.states import ENDINGS, Reason, RunState
 from ..shared.webhooks import Webhooks, kind_of, place_of
 from ..store.home import Home
 from ..store.http_client import HttpClient, HttpError, login

@@ -19,9 +19,10 @@ from __future__ import annotations
 from typing import Any, Dict, Generic, List, Optional, Type, TypeVar
 
 from .archive import Grant
+from .facts import RunEvent, RunStatus
 from .records import Record
 from .spec import MOST_BYTES, ResolvedMount, ResourceRef
-from .states import RunEvent, RunState, RunStatus
+from .states import RunState
 
 A = TypeVar("A")
 R = TypeVar("R")

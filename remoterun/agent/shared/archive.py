@@ -29,8 +29,9 @@ import io
 import json
 from typing import Dict, Iterable, Iterator, List, Optional, Sequence, Tuple
 
+from .facts import RunEvent, RunStatus
 from .records import Record, decode, encode, from_json, parse
-from .states import BuiltImage, RunEvent, RunStatus
+from .states import BuiltImage
 from .tree import LARGEST, Manifest, TreeError, is_digest
 
 FORMAT = 2

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any, Dict, Iterator, List, Optional, Tuple
 
 from .api import Follow, Followed
+from .facts import RunStatus
 from .logs import LogFile, LogReader, offset_of_tail, offset_since
-from .states import FINAL, RunState, RunStatus
+from .states import FINAL, RunState
 
 Part = Tuple[Dict[str, Any], bytes]
 """A frame of an answer to `follow`: its header and its body."""

@@ -6,10 +6,10 @@ import json
 from typing import Any, Dict, Iterator, List, Tuple
 
 from .api import Measured, MeasuredUntil
+from .facts import RunStatus
 from .files import size_of
 from .measured import MOST_NAME, MOST_SERIES, POINT
 from .records import Record
-from .states import RunStatus
 
 AT_ONCE = 4096 * POINT.size
 """Bytes of points in a frame."""

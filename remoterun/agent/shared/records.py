@@ -44,14 +44,15 @@ class BadRecord(ValueError):
     """JSON that is not such a record; the message says in which field."""
 
 
-_ABSENT = object()
+REQUIRED: Any = object()
+"""In place of the default of a field that has none."""
 
 
-class _Default:
-    """The default of a field, and what a user meets of it."""
+class Described:
+    """The default of a field, and what is said of it besides: an `Option`, or a `Fact`."""
 
-    def __init__(self, value: Any, option: "Option") -> None:
-        self.value, self.option = value, option
+    def __init__(self, value: Any, about: Any) -> None:
+        self.value, self.about = value, about
 
 
 if TYPE_CHECKING:
@@ -62,6 +63,7 @@ if TYPE_CHECKING:
         _fields: ClassVar[Tuple[str, ...]]
         _field_defaults: ClassVar[Dict[str, Any]]
         _options: ClassVar[Dict[str, "Option"]]
+        _facts: ClassVar[Dict[str, Any]]
 
         def __init_subclass__(cls, kw_only: bool = False) -> None: ...
         def _replace(self, **changed: Any) -> Self: ...
@@ -75,17 +77,17 @@ else:
         for it.
 
         A record has the fields of the records that it is made of, too. Those of a class with `kw_only` come last, and
-        are given by name. `_options` has the fields that a user meets.
+        are given by name. `_options` has the fields that are options of a user, or `_facts` the facts of a run.
         """
 
         _fields = ()
         _field_defaults = {}
-        _options = {}
+        _options = _facts = {}
         _by_name = frozenset()
-        _or_absent = ()
+        _or_required = ()
 
         def __init_subclass__(cls, kw_only=False):
-            names, defaults, by_name, options = [], {}, set(), {}
+            names, defaults, by_name, described = [], {}, set(), {}
             for base in cls.__bases__:
                 names += (name for name in base._fields if name not in names)
                 defaults.update(base._field_defaults)
@@ -96,23 +98,24 @@ else:
             for name in own:
                 if name in cls.__dict__:
                     value = cls.__dict__[name]
-                    if isinstance(value, _Default):
-                        value, options[name] = value.value, value.option
-                    defaults[name] = value
+                    if isinstance(value, Described):
+                        value, described[name] = value.value, value.about
+                    if value is not REQUIRED:
+                        defaults[name] = value
             names = sorted(names + own, key=by_name.__contains__)
             cls._fields, cls._field_defaults = tuple(names), defaults
-            cls._or_absent = tuple(defaults.get(name, _ABSENT) for name in names)
+            cls._or_required = tuple(defaults.get(name, REQUIRED) for name in names)
             for base in cls.__bases__:
-                options.update(base._options)
-            cls._by_name, cls._options = frozenset(by_name), options
+                described.update(base._options)
+            cls._by_name, cls._options, cls._facts = frozenset(by_name), described, described
             for place, name in enumerate(names):
                 setattr(cls, name, property(operator.itemgetter(place)))
 
         def __new__(cls, *values, **named):
             if named or len(values) != len(cls._fields):
-                rest = cls._or_absent[len(values) :]
+                rest = cls._or_required[len(values) :]
                 values += tuple(map(named.pop, cls._fields[len(values) :], rest)) if named else rest
-                if named or len(values) > len(cls._fields) or _ABSENT in values:
+                if named or len(values) > len(cls._fields) or REQUIRED in values:
                     raise TypeError("%s has the fields %s" % (cls.__name__, ", ".join(cls._fields)))
             return tuple.__new__(cls, values)
 
@@ -120,7 +123,7 @@ else:
             return tuple(self)
 
         def __repr__(self):
-            hidden = [name for name, option in self._options.items() if option.secret]
+            hidden = [name for name, option in self._options.items() if getattr(option, "secret", False)]
             shown = ("%s=%r" % field for field in self._asdict().items() if field[0] not in hidden)
             return "%s(%s)" % (type(self).__name__, ", ".join(shown))
 
@@ -177,7 +180,7 @@ class Option(Record):
 
 def option(default: T, usage: str, help: str, **more: Any) -> T:
     """The default of a field that a user meets as an option. `more`: the other fields of `Option`."""
-    return cast(T, _Default(default, Option(usage, help, **more)))
+    return cast(T, Described(default, Option(usage, help, **more)))
 
 
 def options_in(kind: Type[Record]) -> Dict[str, Option]:

@@ -1,13 +1,10 @@
-"""The states of a run, the reasons for its end, the table of legal moves, and what a home reports of a run; both sides
-use it.
-"""
+"""The states of a run, the reasons for its end, the table of legal moves, and what some facts of a run are made of."""
 
 from __future__ import annotations
 
 import enum
-from typing import Dict, FrozenSet, Optional, Tuple
+from typing import Dict, FrozenSet, Optional
 
-from .measured import Progress
 from .records import Record
 
 
@@ -130,54 +127,3 @@ class BuiltImage(Record):
     image: str
     digest: str
     size: int
-
-
-class RunEvent(Record):
-    """A line of a run's events: a state that it reached, or a note. `t` is in seconds since 1970, by its host's clock.
-
-    `code` is the command's exit status; `boot` names the boot of the machine in which the command was started;
-    `attempt`: it is started again, for that time; `kept`: the archive has all of the run; `images` come before its
-    command starts, which could put others in their places.
-    """
-
-    t: float = 0.0
-    state: Optional[RunState] = None
-    note: Optional[str] = None
-    reason: Optional[Reason] = None
-    code: Optional[int] = None
-    message: Optional[str] = None
-    engine: Optional[str] = None
-    outputs: Optional[OutputsSize] = None
-    evidence: Optional[str] = None
-    hint: Optional[str] = None
-    boot: Optional[str] = None
-    attempt: Optional[int] = None
-    kept: bool = False
-    usage: Optional[Usage] = None
-    progress: Optional[Progress] = None
-    images: Tuple[BuiltImage, ...] = ()
-
-
-class RunStatus(Record):
-    """What a home says of a run, from its files alone. Times are in seconds since 1970, by its host's clock; `code` is
-    the command's exit status; `log_size` in bytes; `kept`: the archive has all of it; `images`: those that
-    its host will store there; `refused`: why its host waits for another permission to write there."""
-
-    key: str
-    state: RunState
-    reason: Optional[Reason] = None
-    code: Optional[int] = None
-    created: Optional[float] = None
-    queued: Optional[float] = None
-    started: Optional[float] = None
-    ended: Optional[float] = None
-    engine: Optional[str] = None
-    message: Optional[str] = None
-    note: Optional[str] = None
-    outputs: Optional[OutputsSize] = None
-    stopping: bool = False
-    log_size: int = 0
-    progress: Optional[Progress] = None
-    kept: bool = False
-    images: Tuple[BuiltImage, ...] = ()
-    refused: str = ""

@@ -47,6 +47,7 @@ from typing import Any, Container, Dict, Iterator, List, Mapping, Optional, Tupl
 
 from ..shared import files
 from ..shared.archive import Grant, ImageAccess
+from ..shared.facts import EventFacts, RunStatus
 from ..shared.files import (
     DISK_FULL,
     append_line,
@@ -64,13 +65,11 @@ from ..shared.logs import LogFile
 from ..shared.measured import Progress
 from ..shared.records import decode, encode, from_json, to_json
 from ..shared.spec import ResolvedEnvironment, ResolvedMount, RunSpec, SpecError
-from ..shared.states import FINAL, RunState, RunStatus, check_move
+from ..shared.states import FINAL, RunState, check_move
 from ..shared.submission import check_grant
 from ..shared.webhooks import NOBODY, Webhooks
 from .machine import Machine
 
-_OF_STATUS = ("reason", "code", "engine", "message", "outputs", "kept", "images", "progress")
-"""Fields of events that a status has, too."""
 GIVEN_UP = "given up"
 """A line of `archived`: what the archive lacks was waited for in vain."""
 SUPERVISOR = "REMOTERUN_SUPERVISOR"
@@ -389,7 +388,7 @@ class RunFolder(FollowedRun):
                     status["ended"] = event["t"]
             elif "note" in event:
                 status["note"] = event["note"]
-            status.update((field, event[field]) for field in _OF_STATUS if field in event)
+            status.update((field, event[field]) for field in EventFacts._fields if field in event)
         if RunState(status["state"]) not in FINAL:
             status["refused"] = text_of(self.refused_file)
             with contextlib.suppress(OSError, ValueError):

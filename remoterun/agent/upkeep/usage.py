@@ -16,8 +16,8 @@ from typing import Any, Callable, Dict, List, Optional, Set, Tuple
 
 from ..running.engines import every_engine
 from ..shared.api import UsageTotals
+from ..shared.facts import RunStatus
 from ..shared.files import own_bytes, size_of
-from ..shared.states import RunStatus
 from ..store import leases
 from ..store.errors import HomeError
 from ..store.home import Home

@@ -11,14 +11,13 @@ from importlib import import_module
 
 from typer import Typer
 
-from remoterun.cli.app import COMMANDS, app
+from remoterun.cli.app import COMMANDS, FILES, app
 
 
 def application(words: Sequence[str] = ()) -> Typer:
     """What parses `words`: it has the command that they begin with; all commands if that is none, as for `--help`,
     completion, and a slip of the finger."""
-    modules = {word: module for commands in COMMANDS.values() for word, module in commands.items()}
-    typed = modules.get(words[0] if words else "")
-    for module in dict.fromkeys([typed] if typed else modules.values()):
-        import_module(f"{__name__}.{module}")
+    every = [word for commands in COMMANDS.values() for word in commands]
+    for word in [words[0]] if words and words[0] in every else every:
+        import_module(f"{__name__}.{FILES.get(word, word)}")
     return app

@@ -92,7 +92,7 @@ def _print_log(run: Run, items: Iterable[Item]) -> bool:
             elif isinstance(item, Note) and item.kind == "kept":
                 run_views.kept(run, item.text)
     except HostUnreachable as error:
-        known = run_views.state_text(replace(run, fault=error))
+        known = run_views.state_text(run._replace(fault=error))
         raise HostUnreachable(f"{error.message}; run {run.number} is {known}", hint=error.hint, evidence=error.evidence)
     return anything
 

@@ -31,13 +31,13 @@ from remoterun.cli.app import (
 from remoterun.cli.asking import client as connect
 from remoterun.cli.commands.run import follow_or_report, launch
 from remoterun.cli.options import OPTIONS, command_of, options_of, parsed, takes, with_values
+from remoterun.client import Client
+from remoterun.client.runs.preparing import Prepared
 from remoterun.errors import UsageError
 from remoterun.model import Asked, RunRequest
 from remoterun.parsing import VARIABLE
 
 if TYPE_CHECKING:
-    from remoterun.client import Client
-    from remoterun.client.runs.preparing import Prepared
     from remoterun.client.runs.reruns import OriginalRun
 
 

@@ -24,17 +24,15 @@ from remoterun.cli.asking import client as connect
 from remoterun.cli.options import OPTIONS, command_of, options_of, parsed, takes, with_values
 from remoterun.cli.render import live_views
 from remoterun.cli.to_send import Sending, framework_text, source_to_send, standard_input, with_packages, with_untracked
-from remoterun.client.runs.preparing import Talk
+from remoterun.client import Client
+from remoterun.client.runs.preparing import Prepared, Talk
 from remoterun.errors import HostError, UsageError
-from remoterun.model import ALL_GPUS, Asked, Mount, RunRequest
+from remoterun.model import ALL_GPUS, Asked, MachineType, Mount, Run, RunRequest
 from remoterun.sizes import counted
 
 if TYPE_CHECKING:
-    from remoterun.client import Client
-    from remoterun.client.runs.preparing import Prepared
     from remoterun.client.upkeep.rented_hosts import NewBucket
     from remoterun.clouds.ledger.planning import AgreedPlan, Plan
-    from remoterun.model import MachineType, Run
     from remoterun.source import Source
 
 

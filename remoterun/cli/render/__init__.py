@@ -19,6 +19,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from remoterun.agent.shared.facts import Column
 from remoterun.agent.shared.records import options_in
 from remoterun.cli.render.terminal import DONE as DONE
 from remoterun.cli.render.terminal import FAILED as FAILED
@@ -149,20 +150,6 @@ def _writing() -> Iterator[None]:
 
 GAP = 2
 """Columns of the terminal between two of a table."""
-_STYLES = {"1": "bold", "2": "dim", "31": "red", "32": "green", "33": "yellow", "36": "cyan"}
-"""Colours of ours, as rich names them."""
-
-
-@dataclass(frozen=True)
-class Column:
-    """A column of a table, and what may happen to it where the terminal is too narrow."""
-
-    head: str
-    right: bool = False
-    least: int | None = None
-    """The width to which it may be cut before columns are left out; None: it is never cut."""
-    drop: int = 0
-    """Columns are left out in this order, 1 first; 0: never. One that is empty is left out anywhere, unless it is 0."""
 
 
 def table(heads: Sequence[Column], rows: Sequence[Sequence[Text]], notes: Sequence[str] = ()) -> None:
@@ -173,41 +160,35 @@ def table(heads: Sequence[Column], rows: Sequence[Sequence[Text]], notes: Sequen
     if not rows:
         return
     width = terminal_width(sys.stdout)
-    for number, line in enumerate(_lines_of(heads, rows, width)):
+    for number, line in enumerate(table_lines(heads, rows, width)):
         _write(line)
         if number and notes and notes[number - 1]:
             indent = " " * (max(len(heads[0].head), *(columns(plain(row[0])) for row in rows)) + GAP)
             out(indent + shortened(clean(notes[number - 1]), (width or 80) - len(indent)))
 
 
-def _lines_of(heads: Sequence[Column], rows: Sequence[Sequence[Text]], width: int | None) -> list[str]:
-    written = io.StringIO()
-    room = width or sum(_natural(heads, rows)) + GAP * len(heads)
-    console_of(written, coloured(sys.stdout), room).print(drawn_table(heads, rows, width))
-    return [line.rstrip(" ") for line in written.getvalue().removesuffix("\n").split("\n")]
+def table_lines(heads: Sequence[Column], rows: Sequence[Sequence[Text]], width: int | None) -> list[str]:
+    """The lines of a table as they are written, for a terminal of that width (None: none)."""
+    whole = [[paint(head.head, "1") for head in heads], *rows]
+    wide = _natural(heads, rows)
+    kept = _that_fit(heads, wide, rows, width)
+    while width is not None and sum(wide[index] + GAP for index in kept) - GAP > width:
+        widest = max((index for index in kept if heads[index].least is not None), key=wide.__getitem__, default=None)
+        if widest is None or wide[widest] == 1:
+            break
+        wide[widest] -= 1
+    lines = []
+    for row in whole:
+        cells = [_padded(row[index], wide[index], heads[index].right) for index in kept]
+        lines.append((" " * GAP).join(cells).rstrip(" "))
+    return lines
 
 
-def console_of(file: Any, colours: bool, width: int | None = None) -> Any:
-    """Where rich draws."""
-    from rich.console import Console
-
-    system: Any = "standard" if colours else None
-    return Console(file=file, width=width, force_terminal=True, color_system=system, no_color=not colours)
-
-
-def drawn_table(heads: Sequence[Column], rows: Sequence[Sequence[Text]], width: int | None) -> Any:
-    """A table as rich draws it, for a terminal of that width (None: none)."""
-    from rich.table import Table
-
-    drawn = Table(box=None, pad_edge=False, padding=(0, GAP, 0, 0), header_style="")
-    kept = _that_fit(heads, _natural(heads, rows), rows, width)
-    for index in kept:
-        head = heads[index]
-        justify: Any = "right" if head.right else "left"
-        drawn.add_column(_cell(paint(head.head, "1")), justify=justify, no_wrap=head.least is None)
-    for row in rows:
-        drawn.add_row(*(_cell(row[index]) for index in kept))
-    return drawn
+def _padded(cell: Text, width: int, right: bool) -> str:
+    text = shortened(plain(cell), width)
+    room = " " * (width - columns(text))
+    written = text if isinstance(cell, str) else shown(paint(text, cell.code), sys.stdout)
+    return room + written if right else written + room
 
 
 def table_width(heads: Sequence[Column], rows: Sequence[Sequence[Text]]) -> int:
@@ -232,13 +213,6 @@ def _that_fit(
             break
         kept.remove(min(droppable, key=lambda index: heads[index].drop))
     return kept
-
-
-def _cell(text: Text) -> Any:
-    from rich.text import Text as RichText
-
-    cell = RichText(no_wrap=True, overflow="ellipsis")
-    return cell.append(plain(text), _STYLES[text.code] if isinstance(text, Styled) else None)
 
 
 MOST_UNSHOWN = 20

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from remoterun.agent.shared.states import RunState
 from remoterun.cli.interrupt import interrupts_held
-from remoterun.cli.render import Column, command_bytes, console_of, drawn_table, finish, line, out, table
+from remoterun.cli.render import Column, command_bytes, finish, line, out, table, table_lines
 from remoterun.cli.render.terminal import (
     DONE,
     FAILED,
@@ -297,10 +297,11 @@ class Board:
 
     def __enter__(self) -> Self:
         if lively(sys.stdout) and not self._as_json and not self._once:
+            from rich.console import Console
             from rich.live import Live
 
             with interrupts_held():
-                console = console_of(sys.stdout, coloured(sys.stdout))
+                console = Console(force_terminal=True, no_color=not coloured(sys.stdout))
                 self._live = Live(console=console, auto_refresh=False, vertical_overflow="crop", redirect_stderr=False)
                 self._live.start()
         return self
@@ -318,8 +319,11 @@ class Board:
                 out(json.dumps(json_shapes.run_use(use)))
         elif self._live is not None:
             rows = [_row(use) for use in uses][-max(self._live.console.height - 2, 1) :]
+            lines = table_lines(_HEADS, rows, terminal_width(sys.stdout))
+            from rich.text import Text
+
             with interrupts_held():
-                self._live.update(drawn_table(_HEADS, rows, terminal_width(sys.stdout)), refresh=True)
+                self._live.update(Text.from_ansi("\n".join(lines), no_wrap=True), refresh=True)
         else:
             table(_HEADS, [_row(use) for use in uses])
         finish()

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from remoterun.agent.shared.facts import BYTES, DOLLARS, DURATION, MOMENT
 from remoterun.agent.shared.measured import rank
+from remoterun.agent.shared.records import Record
 from remoterun.agent.shared.spec import NONE, PYTHON, TENSORFLOW
-from remoterun.agent.shared.states import FINAL, INCOMPLETE, Reason, RunState
-from remoterun.cli.render import Column, hint, line, out, out_bytes, out_text, table, warning
+from remoterun.agent.shared.states import FINAL, INCOMPLETE, Reason, RunState, Usage
+from remoterun.cli.render import hint, line, out, out_bytes, out_text, table, warning
 from remoterun.cli.render.terminal import (
     DONE,
     FAILED,
@@ -62,26 +64,53 @@ _COLOURS = {
 
 def runs_table(runs: Sequence[Run], verbose: bool) -> None:
     """A row for each run. With `verbose` a line below it has its engine, labels, loss and description."""
-    rents = any(run.renting is not None for run in runs)
-    rows: list[list[Text]] = []
-    for run in runs:
-        state, colour = _state_and_place(run), _COLOURS.get(run.state)
-        cost = cost_text(run) if rents else ""
-        shown = paint(state, colour) if colour else state
-        took = "" if run.started is None else brief((run.ended or time.time()) - run.started)
-        rows.append([str(run.number), shown, run.where, brief_ago(run.created), took, cost, run.command])
-    heads = [
-        Column("RUN", right=True),
-        Column("STATE", least=11),
-        Column("MACHINE", least=10, drop=3),
-        Column("WHEN", drop=2),
-        Column("TOOK", right=True, drop=1),
-        Column("COST", right=True, drop=4),
-        Column("COMMAND", least=16),
-    ]
+    shown = [(name, each.column) for name, each in Run._facts.items() if each.column is not None]
+    shown.sort(key=lambda column: column[0] == "command")  # the widest comes last
+    rows = [[_cell(run, name) for name, _ in shown] for run in runs]
     about = [[run.engine, ", ".join(run.labels), _loss(run), run.description] for run in runs]
     more = [" · ".join(filter(None, each)) for each in about]
-    table(heads, rows, more if verbose else ())
+    table([column for _, column in shown], rows, more if verbose else ())
+
+
+def _cell(run: Run, fact: str) -> Text:
+    """A fact in the table of runs."""
+    if fact == "state":
+        colour = _COLOURS.get(run.state)
+        return paint(_state_and_place(run), colour) if colour else _state_and_place(run)
+    if fact == "started":
+        return "" if run.started is None else brief((run.ended or time.time()) - run.started)
+    short = {"machine": lambda: run.where, "created": lambda: brief_ago(run.created), "renting": lambda: cost_text(run)}
+    return short[fact]() if fact in short else _shown(run, fact) or ""
+
+
+_INFO: dict[str, Callable[[Run], str | None]] = {
+    "machine": lambda run: _machine(run),
+    "note": lambda run: run.note if not run.final and run.line is None else None,
+    "outputs": lambda run: f"{files(run.outputs.files)}, {size(run.outputs.size)}" if run.outputs else None,
+    "progress": lambda run: _loss(run),
+    "usage": lambda run: _used(run.usage) if run.usage is not None else None,
+}
+"""Facts that have words of their own."""
+_FORMS: dict[str, Callable[[Any], str]] = {MOMENT: when, DURATION: duration, BYTES: size, DOLLARS: dollars}
+
+
+def _shown(run: Run, fact: str) -> str | None:
+    """A fact for people; None where there is nothing to say."""
+    value = getattr(run, fact)
+    if fact in _INFO:
+        return _INFO[fact](run)
+    if value in (None, False, "", ()):
+        return None
+    if isinstance(value, tuple) and not isinstance(value, Record):
+        return ", ".join(map(str, value))
+    show = _FORMS.get(Run._facts[fact].form, str)
+    return "yes" if value is True else show(value)
+
+
+def _used(usage: Usage) -> str:
+    """What a run used, in lines."""
+    lines = [f"{usage.cpu:.0f} % of one CPU, on average", f"{size(usage.memory)} of memory at most"]
+    return "\n".join([*lines, *([f"{size(usage.gpu_memory)} of GPU memory at most"] if usage.gpu_memory else [])])
 
 
 def _loss(run: Run) -> str | None:
@@ -161,8 +190,8 @@ def ending(run: Run) -> None:
         gone = run.ended is None or run.reason in (Reason.HOST_LOST, Reason.PREEMPTED)
         if run.ended is not None and not gone and time.time() - run.ended < JUST_ENDED:
             host_goes_on(run.renting.given_back_at(run.ended).hosts[-1])
-    if run.outputs and run.outputs.get("files"):
-        saved = f"{files(run.outputs['files'])} saved ({size(run.outputs['size'])})"
+    if run.outputs and run.outputs.files:
+        saved = f"{files(run.outputs.files)} saved ({size(run.outputs.size)})"
         line(f"  {saved}: `remoterun ls runs/{run.number}` · `remoterun cp runs/{run.number}`")
 
 
@@ -253,42 +282,25 @@ def _framework(environment: dict[str, Any]) -> str | None:
     return variant if variant in (PYTHON, NONE) else TENSORFLOW
 
 
-def _used(usage: dict[str, Any] | None) -> list[tuple[str, str | None]]:
-    """The rows about what a run used."""
-    if usage is None:
-        return []
-    gpu = usage.get("gpu_memory")
-    return [
-        ("CPU", f"{usage['cpu']:.0f} % of one, on average"),
-        ("memory", f"{size(usage['memory'])} at most"),
-        ("GPU memory", f"{size(gpu)} at most" if gpu else None),
-    ]
-
-
 def run_info(run: Run, details: dict[str, Any]) -> None:
     """All that is known of a run, a line each."""
     spec = details["spec"] or {}
     git = spec.get("git") or {}
     environment = spec.get("environment", {})
     secrets = spec.get("secrets", {})
+    if spec.get("after"):
+        run = run._replace(note=None)  # it says the same
     code = "" if run.code is None else f", exit status {run.code}"
     dirty = ", with uncommitted changes" if git.get("dirty") else ""
     rows = [
         ("run", f"{run.number} ({run.key})"),
         ("state", state_text(run).partition(" (")[0] + code + _why(run)),
-        ("message", run.message),
-        ("note", run.note if not run.final and run.line is None and not spec.get("after") else None),
-        ("line", str(run.line) if run.line is not None else None),
-        ("command", run.command),
-        ("description", run.description),
-        ("labels", ", ".join(run.labels)),
-        ("remark", run.remark),
+        *((each.info, _shown(run, name)) for name, each in Run._facts.items() if each.info),
+        ("duration", duration(run.ended - run.started) if run.ended and run.started else None),
+        *_hosts(run),
         ("rerun of", f"run {details['again_of']}" if details.get("again_of") else None),
         ("run again as", ", ".join(f"run {number}" for number in details.get("again_as") or ())),
-        ("machine", _machine(run)),
-        *_hosts(run),
         ("attempt", _attempt(spec, details.get("events") or [])),
-        ("engine", run.engine),
         ("gpus", str(spec["gpus"]) if spec.get("gpus") else None),
         ("after", ", ".join(map(_after, spec.get("after", [])))),
         ("commit", f"{git['commit'][:12]} ({git.get('branch') or 'no branch'}{dirty})" if git.get("commit") else None),
@@ -304,13 +316,6 @@ def run_info(run: Run, details: dict[str, Any]) -> None:
         ("pip", ", ".join(environment.get("pip", []))),
         ("requirements", environment.get("requirements")),
         ("timeout", duration(spec["timeout"]) if spec.get("timeout") else None),
-        ("created", when(run.created)),
-        ("started", when(run.started) if run.started else None),
-        ("ended", when(run.ended) if run.ended else None),
-        ("duration", duration(run.ended - run.started) if run.ended and run.started else None),
-        ("loss", _loss(run)),
-        *_used(details.get("usage")),
-        ("outputs", f"{files(run.outputs['files'])}, {size(run.outputs['size'])}" if run.outputs else None),
         ("since then", "\n".join(_after_the_end(details.get("events") or []))),
         ("folder", details.get("folder")),
     ]

@@ -10,11 +10,12 @@ from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from remoterun.agent.shared import api
+from remoterun.agent.shared.facts import RunEvent
 from remoterun.agent.shared.frames import Frame
 from remoterun.agent.shared.logs import LogReader, offset_of_tail
 from remoterun.agent.shared.protocol import Stream
 from remoterun.agent.shared.records import INTEGERS, from_json
-from remoterun.agent.shared.states import FINAL, HAND_OVER, RunEvent, RunState
+from remoterun.agent.shared.states import FINAL, HAND_OVER, RunState
 from remoterun.client.homes import find_store, record_status, renew
 from remoterun.client.runs.preparing import Talk
 from remoterun.connections import RECONNECT_LEAST, RECONNECT_MOST, Connections

@@ -10,10 +10,11 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from remoterun.agent.shared import api
+from remoterun.agent.shared.facts import RunEvent, RunStatus
 from remoterun.agent.shared.logs import read_part
 from remoterun.agent.shared.records import to_json
 from remoterun.agent.shared.spec import PortSpec, RunSpec, SpecError
-from remoterun.agent.shared.states import ENDINGS, HAND_OVER, Reason, RunEvent, RunState, RunStatus
+from remoterun.agent.shared.states import ENDINGS, HAND_OVER, Reason, RunState
 from remoterun.client.homes import Answer, find_store, record_status, statuses, unless_abandoned
 from remoterun.client.runs.following import ALL, Follower, Following, Note, Wanted
 from remoterun.client.runs.handover import launch
@@ -184,7 +185,7 @@ class Runs:
             for run in moving[machine]:
                 seen[run.key] = self._corrected(run, answer)
                 if run.key in lines and seen[run.key].state is RunState.QUEUED:
-                    seen[run.key] = replace(seen[run.key], line=lines[run.key])
+                    seen[run.key] = seen[run.key]._replace(line=lines[run.key])
         return [seen.get(run.key, run) for run in runs]
 
     def _located(self, number: int | str, wait: float | None = None) -> Run:
@@ -229,11 +230,11 @@ class Runs:
     def _corrected(self, run: Run, answer: Answer | HostError) -> Run:
         status = answer if isinstance(answer, HostError) else answer.get(run.key)
         if isinstance(status, HostError):
-            return replace(run, fault=status)
+            return run._replace(fault=status)
         if status is not None:
             return record_status(self._connections, run, status)
         if run.state in HAND_OVER:
-            return unless_abandoned(self._connections, replace(run, fault=None))
+            return unless_abandoned(self._connections, run._replace(fault=None))
         why = {"reason": Reason.HOST_LOST.value, "message": f"{run.host.name} no longer knows this run"}
         return self._connections.registry.change_state(run, ENDINGS[Reason.HOST_LOST].state, time.time(), **why)
 
@@ -246,18 +247,18 @@ class Runs:
         """
         run = self._located(number, wait)
         again_of, again_as = self._connections.registry.repeats(run)
-        nothing: dict[str, Any] = dict.fromkeys(("spec", "folder", "events", "usage"))
+        nothing: dict[str, Any] = dict.fromkeys(("spec", "folder", "events"))
         nothing |= {"again_of": again_of, "again_as": again_as}
         if run.placed is None:
             return self.get(number, wait), nothing
         answer = self._connections.ask_all({run.host: partial(self._details, run)}, wait)[run.host]
         if isinstance(answer, HostError):
-            return replace(run, fault=answer), nothing
+            return run._replace(fault=answer), nothing
         status, details = answer
         if status is None:
             return self.get(number, wait), nothing
         line = details.pop("line", None)
-        return replace(record_status(self._connections, run, status), line=line), {**nothing, **details}
+        return record_status(self._connections, run, status)._replace(line=line), {**nothing, **details}
 
     def _details(self, run: Run) -> tuple[RunStatus | None, dict[str, Any]]:
         _, store = find_store(self._connections, run)
@@ -268,10 +269,9 @@ class Runs:
         events = [_said(told(store, event)) for event in answer.events]
         queued = [run.key] if answer.status.state is RunState.QUEUED else []
         line = self._lines(store, queued).get(run.key)
-        usage = next((event["usage"] for event in reversed(events) if "usage" in event), None)
         with understood(store.machine.name):
             spec = RunSpec.from_record(answer.spec).to_record()
-        details = {"spec": spec, "folder": answer.folder, "events": events, "line": line, "usage": usage}
+        details = {"spec": spec, "folder": answer.folder, "events": events, "line": line}
         return told(store, answer.status), details
 
     def follow(self, number: int | str, wanted: Wanted = ALL, values: Mapping[str, str] | None = None) -> Following:
@@ -557,12 +557,10 @@ class Runs:
         run = self._connections.registry.run(number)
         return self._connections.registry.label(run, add, remove) if add or remove else run
 
-    def annotate(
-        self, number: int | str, pinned: bool | None = None, hidden: bool | None = None, remark: str | None = None
-    ) -> Run:
-        """Save what a person says of a run, as far as it is given. No machine is asked. Raises `NotFound`."""
+    def annotate(self, number: int | str, **facts: Any) -> Run:
+        """Save what a person says of a run, such as a remark. No machine is asked. Raises `NotFound`."""
         registry = self._connections.registry
-        return registry.annotate(registry.run(number), pinned, hidden, remark)
+        return registry.annotate(registry.run(number), **facts)
 
     def remove(self, number: int | str) -> str | None:
         """Delete an ended run, there and from the registry; the name of the machine that has it no more, if one had it.

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 from remoterun import archive as archives
 from remoterun.agent.shared.archive import Grant, ImageAccess
 from remoterun.agent.shared.environment import Environment
+from remoterun.agent.shared.facts import RunStatus
 from remoterun.agent.shared.machines import candidates
 from remoterun.agent.shared.spec import RunSpec
-from remoterun.agent.shared.states import RunStatus
 from remoterun.archive.s3_errors import NoBucket
 from remoterun.archive_store import place_of
 from remoterun.clouds import ARCHIVE

@@ -11,7 +11,8 @@ from functools import partial
 
 from remoterun import archive as archives
 from remoterun.agent.shared import api
-from remoterun.agent.shared.states import ENDINGS, Reason, RunEvent, RunStatus
+from remoterun.agent.shared.facts import RunEvent, RunStatus
+from remoterun.agent.shared.states import ENDINGS, Reason
 from remoterun.archive.s3_errors import NoBucket
 from remoterun.archive_store import ArchiveStore, place_of
 from remoterun.clouds import ARCHIVE
@@ -213,7 +214,7 @@ def _how_it_ended(connections: Connections, run: Run, rented: RentedHost | None)
         status = archives.runs.record_end(archive_of(connections, run), place_of(run), event, run.attempt).status
     except NoBucket as error:
         message = f"{event.message}; {error.message}"
-        known = RunStatus(run.key, ENDINGS[reason].state, reason, created=run.created, started=run.started)
+        known = RunStatus(run.key, ENDINGS[reason].state, reason=reason, created=run.created, started=run.started)
         status = known._replace(ended=now, message=message)
     run = connections.registry.run(run.number)
     if run.renting is not None and (rented is None or rented.state in LOST):

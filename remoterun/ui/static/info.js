@@ -6,7 +6,7 @@ import { age, bytes, duration, el, money, number, stamp } from "./dom.js";
 const SHOWN_LINES = 4000; // of a diff
 
 /** The sections of the details, from what `api/runs/N` returned. */
-export function details({ row, spec, folder, params, git, diff, mounts, environment, usage, attempts, hosts, ports, again_of: of, again_as: as, events }) {
+export function details({ row, spec, folder, params, git, diff, mounts, environment, attempts, hosts, ports, again_of: of, again_as: as, events }) {
   const changes = diff && el("details", { open: diff.length < 20_000 }, el("summary", {}, "Changes that were not committed"), patch(diff));
   const until = spec?.until ? moment(spec.until) : null;
   const cost = Number.isFinite(row.cost) ? money(row.cost) : null;
@@ -17,7 +17,7 @@ export function details({ row, spec, folder, params, git, diff, mounts, environm
     section("Code", facts({ commit: git?.commit, branch: git?.branch }), changes),
     section("Mounts", table(mounts?.map(({ typed, place, resource }) => ({ resource: typed || resource, at: place })))),
     section("Environment", facts(environment)),
-    section("Machine", facts({ machine: row.machine, engine: spec?.engine, GPUs: spec?.gpus, slots: spec?.slots, "ends at": until, cost, ...used(usage) })),
+    section("Machine", facts({ machine: row.machine, engine: spec?.engine, GPUs: spec?.gpus, slots: spec?.slots, "ends at": until, cost, ...used(row.usage) })),
     section("Attempts", facts({ attempts }), table(hosts)),
     section("Ports", table(ports)),
     section("Repeats", of && el("p", {}, "It repeats ", link(of)), as?.length > 0 && el("p", {}, "It is repeated by ", as.map(link))),

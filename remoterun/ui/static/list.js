@@ -1,6 +1,6 @@
 // The list of runs: only the rows that are seen are in the page, so thousands cost as much as twenty.
 
-import { age, duration, el, fill, glyph, money, number, template } from "./dom.js";
+import { age, bytes, duration, el, fill, glyph, money, number, stamp, template } from "./dom.js";
 import { isFinal, store } from "./state.js";
 
 const LOW = 52; // pixels of a row
@@ -151,15 +151,20 @@ function metricsOf(row) {
 }
 
 function under(row) {
-  const left = row.state === "running" && row.progress?.left;
-  const why = row.line || (isFinal(row) && row.state !== "complete" && row.words) || row.note || row.remark || row.description;
+  const why = row.why || row.note || row.remark || row.description;
   return [
     row.pinned && el("span.pin", {}, "pinned"),
     el("span.where", {}, [row.machine, ...row.labels].map((word) => el("span.chip", {}, word))),
     row.unreached ? el("span.why.lost", { title: row.unreached }, "does not answer") : why && el("span.why", { title: why }, why),
-    Number.isFinite(left) && el("span", { title: "until it ends" }, `${duration(left)} left`),
-    Number.isFinite(row.cost) && el("span", { title: "cost so far" }, money(row.cost)),
+    ...row.figures.filter(([, , , listed]) => listed).map((each) => el("span", {}, figure(each))),
   ];
+}
+
+const FORMS = { moment: stamp, duration, bytes, dollars: money };
+
+/** The words of a fact that the server has chosen for the page. */
+export function figure([words, form, value]) {
+  return words.replace("{}", form ? FORMS[form](value) : value);
 }
 
 function metric({ name, last, best, spark }) {

@@ -2,10 +2,10 @@
 
 import { Actions } from "./actions.js";
 import { Charts } from "./charts.js";
-import { age, duration, el, fill, glyph, money, number as shown, stamp, template } from "./dom.js";
+import { age, duration, el, fill, glyph, number as shown, stamp, template } from "./dom.js";
 import { files } from "./files.js";
 import { details } from "./info.js";
-import { stateOf, title } from "./list.js";
+import { figure, stateOf, title } from "./list.js";
 import { Log } from "./log.js";
 import { media } from "./media.js";
 import { isFinal, store } from "./state.js";
@@ -137,17 +137,14 @@ function phaseBar({ state }) {
 
 /** The one line of what a run is. */
 function about(row, info) {
-  const { step, total, left, cost_left: costLeft } = row.progress || {};
-  const isLive = !isFinal(row);
+  const { step, total } = row.progress || {};
   const commit = info?.git?.commit;
   const words = [
     el("span.whole", {}, glyph(row.state), stateOf(row)),
-    !isLive && row.state !== "complete" && row.words,
-    row.exit_status ? `exit status ${row.exit_status}` : null,
-    row.line || row.note,
+    row.why,
+    row.note,
     Number.isFinite(step) && `step ${shown(step)}${Number.isFinite(total) ? ` of ${shown(total)}` : ""}`,
-    row.state === "running" && Number.isFinite(left) && `about ${duration(left)} left`,
-    Number.isFinite(row.cost) && money(row.cost) + (isLive && Number.isFinite(costLeft) ? ` so far, ${money(costLeft)} more to the end` : ""),
+    ...row.figures.map(figure),
     row.machine,
     commit && ["commit ", el("code", {}, commit.slice(0, 8)), info.diff && " and changes"],
     ...row.labels.map((label) => el("span.chip", {}, label)),
