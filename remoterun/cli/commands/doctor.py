@@ -10,11 +10,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
-import typer
-
 from remoterun.agent.shared.api import MachineCheck
 from remoterun.cli import complete, render
-from remoterun.cli.app import Command, Json, app, example
+from remoterun.cli.app import Command, Json, app, argument, example, option
 from remoterun.cli.asking import client as connect
 from remoterun.cli.render import machine_views
 from remoterun.cli.render.terminal import duration
@@ -39,11 +37,7 @@ if TYPE_CHECKING:
 A = TypeVar("A", "Examined", "Checked", "Collected", "HomeUsage")
 Machine = Annotated[
     str | None,
-    typer.Argument(
-        metavar="MACHINE",
-        help="As after -t; of a pool each one. Default: the default machine.",
-        autocompletion=complete.machine_types,
-    ),
+    argument("MACHINE", "As after -t; of a pool each one. Default: the default machine.", complete.machine_types),
 ]
 
 
@@ -51,15 +45,13 @@ Machine = Annotated[
 def doctor(
     machine: Machine = None,
     policy: Annotated[
-        bool,
-        typer.Option("--policy", help="Of `aws`: print the policy that remoterun needs; with --setup for that, too."),
+        bool, option("--policy", "Of `aws`: print the policy that remoterun needs; with --setup for that, too.")
     ] = False,
     setup: Annotated[
-        bool, typer.Option("--setup", help="Of `aws`: make the roles by which hosts save, and by which AWS ends them.")
+        bool, option("--setup", "Of `aws`: make the roles by which hosts save, and by which AWS ends them.")
     ] = False,
     budget: Annotated[
-        bool,
-        typer.Option("--budget", help="Of `aws`: print the command for a budget, with mail at 50, 80 and 100 % of it."),
+        bool, option("--budget", "Of `aws`: print the command for a budget, with mail at 50, 80 and 100 % of it.")
     ] = False,
     json: Json = False,
 ) -> int:
@@ -68,9 +60,9 @@ def doctor(
     Link, host key, python3, Docker, GPU and NVIDIA's toolkit, disk, clock. Of `aws`: login, permissions, quotas,
     network, bucket. The exit status is 1 if there is a fault.
     """
-    for option, given in (("--policy", policy), ("--setup", setup), ("--budget", budget)):
+    for asked, given in (("--policy", policy), ("--setup", setup), ("--budget", budget)):
         if given and machine != BUCKET:
-            raise UsageError(f"{option} is about `aws`", hint=f"remoterun doctor aws {option}")
+            raise UsageError(f"{asked} is about `aws`", hint=f"remoterun doctor aws {asked}")
     with connect() as client:
         if policy:
             for line in client.hosts.policy(setup).splitlines():
