@@ -16,6 +16,7 @@ from typing import Any
 from remoterun.agent.shared.files import read_settings, write_whole
 from remoterun.agent.shared.machines import AUTO, CAPABILITIES
 from remoterun.agent.shared.records import Record
+from remoterun.clouds import PROVIDERS, all_fronts, front
 from remoterun.errors import AlreadyExists, ConfigError, NotFound, RemoterunError, UsageError
 from remoterun.model import MachineType, Rental
 from remoterun.parsing import known_words, parse_duration, toml
@@ -31,7 +32,9 @@ _KEYS: Kinds = {
     "trusted": (list,),
     "machines": (dict,),
     "logs": (dict,),
-    "aws": (dict,),
+    "limits": (dict,),
+    "archive": (dict,),
+    **dict.fromkeys(PROVIDERS, (dict,)),
 }
 
 
@@ -57,18 +60,17 @@ _OF_OWN = {
     "connect_timeout": Setting((float, int), "SECONDS", "Default: 10.", 0.1),
 }
 """Of one that has a `host`, or is this machine."""
+_WITH = "With " + " or ".join(f"--{name}" for name in PROVIDERS)
 _OF_RENTAL = {
-    "aws": Setting((str, list), "TYPE[,TYPE…]", "Rent a host of these types at AWS for each run."),
-    "region": Setting((str,), "R", "With --aws. Default: that of your AWS settings."),
-    "spot": Setting((bool,), "", "With --aws: cheaper hosts, which may be taken away."),
-    "disk": Setting((int,), "GB", "With --aws: the size of its disk.", 8),
-    "idle": Setting((str,), "TIME", "With --aws: how long a host is kept. Default: 10m."),
-    "max_hours": Setting((float, int), "H", "With --aws: of a run. Default: 24.", 0.1),
-    "max_cost": Setting((float, int), "$", "With --aws: of a run, in US dollars.", 0.01),
-    "image": Setting((str,), "AMI", "With --aws: another image than AWS's own."),
+    "region": Setting((str,), "R", f"{_WITH}. Default: that of your settings there."),
+    "spot": Setting((bool,), "", f"{_WITH}: cheaper hosts, which may be taken away."),
+    "disk": Setting((int,), "GB", f"{_WITH}: the size of its disk.", 8),
+    "idle": Setting((str,), "TIME", f"{_WITH}: how long a host is kept. Default: 10m."),
+    "max_hours": Setting((float, int), "H", f"{_WITH}: of a run. Default: 24.", 0.1),
+    "max_cost": Setting((float, int), "$", f"{_WITH}: of a run, in US dollars.", 0.01),
+    "image": Setting((str,), "IMAGE", f"{_WITH}: another image than its own."),
 }
-"""Of one whose host is rented for each run: it has `aws`, and no `host`."""
-SETTINGS = {**_OF_ANY, **_OF_OWN, **_OF_RENTAL}
+"""Of one whose host is rented for each run: it has a `provider` and `types`, or both in one, and no `host`."""
 _WORDS: Mapping[tuple[type, ...], str] = {
     (str,): "text in quotes",
     (bool,): "true or false",
@@ -77,41 +79,32 @@ _WORDS: Mapping[tuple[type, ...], str] = {
     (str, list): "a type, or a list of them",
 }
 ENGINES = (AUTO, *CAPABILITIES)
-MOST_TAGS, TAG = 20, re.compile(r"(?!(?i:aws|remoterun):)[\w +\-.:/@]{1,128}=[\w +\-=.:/@]{0,256}")
-"""Tags of the user's own, of the 50 that AWS allows; and one of them, as KEY=VALUE."""
-INSTANCE_TYPE = re.compile(r"[a-z][a-z0-9-]*\.[a-z0-9-]+")
-"""The name of a type of machine at AWS."""
+
+
+def settings() -> dict[str, Setting]:
+    """Those that `machines add` has as options. `--PROVIDER TYPES` is both `provider` and `types`."""
+    words = "Rent a host of these types at {} for each run."
+    rents = {each.name: Setting((str, list), "TYPE[,TYPE…]", words.format(each.title)) for each in all_fronts()}
+    return {**_OF_ANY, **_OF_OWN, **rents, **_OF_RENTAL}
 
 
 @dataclass(frozen=True)
-class AWS:
-    """The table `[aws]`. None: what AWS's own variables and files say.
+class Limits:
+    """The table `[limits]`: US dollars, of a run and of a month, at all providers together."""
 
-    `bucket`: where uploads and what runs leave are kept, in `bucket_region` where that is not the `region` of hosts;
-    `endpoint`: of another store that speaks S3; `address`: from which hosts are reached over SSH, such as
-    "203.0.113.7/32", where it is not the one that this machine is seen with;
-    `connect`: "endpoint" where they are reached through an EC2 Instance Connect Endpoint instead; `subnet` and
-    `security_group`: where hosts shall be, for an account without a default network; `roles`: false where hosts shall
-    have no role of their own; `host_role`, `guard_role`: names of roles, `boundary`: the ARN of their permissions
-    boundary; `tags`: of all that is made; `max_cost`, `max_cost_month`: US dollars, of a run and of a month.
-    """
+    max_cost: float | None = None
+    max_cost_month: float | None = None
+
+
+@dataclass(frozen=True)
+class ArchivePlace:
+    """The table `[archive]`: the bucket in which uploads and what runs leave are kept. None: what S3's own variables
+    and files say. `endpoint`: of another store that speaks S3."""
 
     bucket: str | None = None
-    bucket_region: str | None = None
     region: str | None = None
     endpoint: str | None = None
     profile: str | None = None
-    address: str | None = None
-    connect: str | None = None
-    subnet: str | None = None
-    security_group: str | None = None
-    roles: bool = True
-    host_role: str = "remoterun-host"
-    guard_role: str = "remoterun-guard"
-    boundary: str | None = None
-    tags: dict[str, str] = field(default_factory=dict)
-    max_cost: float | None = None
-    max_cost_month: float | None = None
 
 
 @dataclass(frozen=True)
@@ -124,7 +117,12 @@ class Config:
     ssh_config: Path | None = None
     keep_logs: int = 256_000_000
     """Bytes that the logs may take which are kept here."""
-    aws: AWS = AWS()
+    limits: Limits = Limits()
+    archive: ArchivePlace = ArchivePlace()
+    providers: Mapping[str, Any] = field(default_factory=dict)
+    """The settings of those that have a table, by name."""
+    written: Mapping[str, str] = field(default_factory=dict)
+    """Keys of `[limits]` → the table in which the user wrote them."""
     notify: tuple[str, ...] = ()
     """Who gets word when a run ends: addresses, and names of secrets that are addresses."""
     notice: bool = True
@@ -135,6 +133,10 @@ class Config:
     @property
     def file(self) -> Path:
         return self.home / "config.toml"
+
+    def table_of(self, key: str) -> str:
+        """The table that has a key of `[limits]`, as the user wrote it: `[limits]`."""
+        return f"[{self.written.get(key, 'limits')}]"
 
 
 def unshared(folder: Path, error: type[RemoterunError], exists: bool = False) -> Path:
@@ -204,7 +206,7 @@ def parse(text: str, base: Config) -> Config:
         default=data.get("default", base.default),
         machines=machines,
         keep_logs=_log_limit(base, data.get("logs", {})),
-        aws=_aws(base, data.get("aws", {})),
+        **_tables(base, data),
         notify=tuple(notify),
         notice=data.get("notice", base.notice),
         trusted=tuple(Path(os.path.expanduser(word)).resolve() for word in trusted),
@@ -223,20 +225,43 @@ def _check_table(where: str, table: Any, known: Kinds) -> None:
             raise ConfigError(f"{where}: `{key}` has to be {kind}", hint="mend it there")
 
 
-def _aws(base: Config, table: dict[str, Any]) -> AWS:
-    kinds: dict[str, tuple[type, ...]] = dict.fromkeys(AWS.__dataclass_fields__, (str,))
-    kinds |= {"roles": (bool,), "tags": (dict,), **dict.fromkeys(("max_cost", "max_cost_month"), (int, float))}
-    _check_table(f"{base.file}: aws", table, kinds)
-    for key in ("max_cost", "max_cost_month"):
-        if not 0 < table.get(key, 1) < 1e9:
-            raise ConfigError(f"{base.file}: aws.{key}: {table[key]} is not a number above 0", hint=f"{key} = 20")
-    if table.get("connect", "endpoint") != "endpoint":
-        raise ConfigError(f"{base.file}: aws.connect: unknown way `{table['connect']}`", hint='connect = "endpoint"')
-    for number, (key, value) in enumerate(table.get("tags", {}).items()):
-        if number == MOST_TAGS or not (isinstance(value, str) and TAG.fullmatch(f"{key}={value}")):
-            hint = f'tags = {{CostCenter = "1234"}}; up to {MOST_TAGS}, none that begins with `aws:` or `remoterun:`'
-            raise ConfigError(f"{base.file}: aws.tags: `{key}` can't be a tag with the value {value!r}", hint=hint)
-    return AWS(**table)
+def _tables(base: Config, data: dict[str, Any]) -> dict[str, Any]:
+    """What `[limits]`, `[archive]` and the tables of providers say, in which keys of those two may stand as they did
+    once. An error names the table in which a key stands."""
+    found: dict[str, dict[str, Any]] = {"limits": {}, "archive": {}}
+    providers, written = dict[str, Any](), dict[str, str]()
+    for each in (front(name) for name in PROVIDERS if name in data):
+        where, table = f"{base.file}: {each.name}", data[each.name]
+        of_others = {key: _kinds(_SHARED[other])[new] for key, (other, new) in each.older.items()}
+        _check_table(where, table, {**_kinds(each.settings), **of_others})
+        each.check(where, table)
+        lent = {key: ("archive", key) for key in each.lent}
+        for key, (other, new) in {**each.older, **lent}.items():
+            if key in table and new not in found[other]:
+                found[other][new] = table[key]
+                written |= {new: each.name} if other == "limits" else {}
+        providers[each.name] = each.settings(**{key: table[key] for key in table.keys() - each.older.keys()})
+    for name, kind in _SHARED.items():
+        table = data.get(name, {})
+        _check_table(f"{base.file}: {name}", table, _kinds(kind))
+        found[name] |= table
+        written = {key: value for key, value in written.items() if key not in table}
+    for key, value in found["limits"].items():
+        if not 0 < value < 1e9:
+            where = f"{base.file}: {written.get(key, 'limits')}.{key}"
+            raise ConfigError(f"{where}: {value} is not a number above 0", hint=f"{key} = 20")
+    limits, archive = Limits(**found["limits"]), ArchivePlace(**found["archive"])
+    return {"limits": limits, "archive": archive, "providers": providers, "written": written}
+
+
+_SHARED: Mapping[str, type] = {"limits": Limits, "archive": ArchivePlace}
+
+
+def _kinds(table: type) -> Kinds:
+    """The types of values, by the fields of a dataclass."""
+    of: Kinds = {"str": (str,), "bool": (bool,), "dict": (dict,), "float": (int, float)}
+    fields: dict[str, Any] = table.__dataclass_fields__  # type: ignore[attr-defined]
+    return {key: of[re.split(r"\W", str(each.type))[0]] for key, each in fields.items()}
 
 
 def _log_limit(base: Config, table: dict[str, Any]) -> int:
@@ -254,10 +279,12 @@ def _machine(file: Path, name: str, table: Any) -> MachineType:
     if isinstance(table, dict) and "pool" in table:
         _check_table(where, table, {"pool": (list,)})
         return MachineType(name, pool=_pool(where, name, table["pool"]))
-    rented = isinstance(table, dict) and "aws" in table
+    short = next((key for key in PROVIDERS if key in table), "") if isinstance(table, dict) else ""
+    rented = bool(short) or (isinstance(table, dict) and "provider" in table)
     known = {**_OF_ANY, **(_OF_RENTAL if rented else _OF_OWN)}
+    more: Kinds = {short: (str, list)} if short else {"provider": (str,), "types": (str, list)}
     kinds = {key: setting.kinds for key, setting in known.items()}
-    _check_table(where, table, kinds if rented else {"host": (str,), **kinds})
+    _check_table(where, table, {**kinds, **(more if rented else {"host": (str,)})})
     engine = table.get("engine", AUTO)
     if engine not in ENGINES:
         raise ConfigError(f"{where}.engine: there is no engine `{engine}`", hint=known_words(engine, ENGINES))
@@ -269,7 +296,7 @@ def _machine(file: Path, name: str, table: Any) -> MachineType:
     if not rented:
         return MachineType(name, **table)
     own = {key: value for key, value in table.items() if key in _OF_ANY}
-    return MachineType(name, rental=_rental(where, table), **own)
+    return MachineType(name, rental=_rental(where, table, short), **own)
 
 
 def _pool(where: str, name: str, words: list[Any]) -> tuple[str, ...]:
@@ -281,18 +308,26 @@ def _pool(where: str, name: str, words: list[Any]) -> tuple[str, ...]:
     return tuple(words)
 
 
-def _rental(where: str, table: dict[str, Any]) -> Rental:
-    listed = table["aws"].split(",") if isinstance(table["aws"], str) else table["aws"]
-    types = tuple(word.strip() if isinstance(word, str) else word for word in listed)
+def _rental(where: str, table: dict[str, Any], short: str) -> Rental:
+    """`short`: the key that has both the provider and its types, if there is one."""
+    name, key = short or table["provider"], short or "types"
+    if name not in PROVIDERS:
+        raise ConfigError(f"{where}.provider: there is no provider `{name}`", hint=known_words(name, [*PROVIDERS]))
+    of, given = front(name), table.get(key, [])
+    types = tuple(word.strip() if isinstance(word, str) else word for word in _words(given))
     for word in types or ("",):
-        if not isinstance(word, str) or not INSTANCE_TYPE.fullmatch(word):
-            raise ConfigError(f"{where}.aws: {word!r} is not the name of a type", hint='aws = "g4dn.xlarge,g5.xlarge"')
+        if not isinstance(word, str) or not of.is_type(word):
+            raise ConfigError(f"{where}.{key}: {word!r} is not the name of a type", hint=f'{key} = "{of.example}"')
     try:
         idle = parse_duration(table["idle"]) if "idle" in table else None
     except UsageError as error:
         raise ConfigError(f"{where}.idle: {error.message}", hint=error.hint)
-    rest = {key: value for key, value in table.items() if key in _OF_RENTAL and key not in ("aws", "idle")}
-    return Rental("aws", types, idle=idle, **rest)
+    rest = {key: value for key, value in table.items() if key in _OF_RENTAL and key != "idle"}
+    return Rental(name, types, idle=idle, **rest)
+
+
+def _words(given: str | list[Any]) -> list[Any]:
+    return given.split(",") if isinstance(given, str) else given
 
 
 def add_machine(config: Config, name: str, settings: dict[str, Any], *, overwrite: bool, make_default: bool) -> None:
@@ -328,18 +363,28 @@ def set_default(config: Config, name: str) -> None:
     _write(config, _document(config), name)
 
 
-def set_aws(config: Config, **settings: Any) -> Config:
-    """Write settings of `[aws]` into config.toml, None for none; the configuration with them. Raises `ConfigError`."""
+def set_table(config: Config, table: str, **values: Any) -> Config:
+    """Write settings of `[archive]`, or of a provider's table, into config.toml, None for none; the configuration with
+    them. A key that stands where it did once goes. Raises `ConfigError`."""
     document = _document(config)
     import tomlkit
 
-    table = document.setdefault("aws", tomlkit.table())
-    for name, value in settings.items():
-        table.pop(name, None)
+    older = [
+        (each.name, old, new) for each in all_fronts() for old, (other, new) in each.older.items() if other == table
+    ]
+    for name, old, new in older:
+        if new in values:
+            document.get(name, {}).pop(old, None)
+    written = document.setdefault(table, tomlkit.table())
+    for key, value in values.items():
+        written.pop(key, None)
         if value is not None:
-            table[name] = value
+            written[key] = value
     _write(config, document)
-    return replace(config, aws=replace(config.aws, **settings))
+    if table == "archive":
+        return replace(config, archive=replace(config.archive, **values))
+    known = config.providers.get(table) or front(table).settings()
+    return replace(config, providers={**config.providers, table: replace(known, **values)})
 
 
 def _document(config: Config) -> Any:

@@ -7,16 +7,18 @@ import queue
 import threading
 import time
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
 from remoterun import config as configuration
 from remoterun import machines
 from remoterun.agent.shared import api
-from remoterun.errors import HomeMissing, HostError, NoAnswerInTime, NoLogin, NotFound, UsageError
+from remoterun.clouds import ARCHIVE, PROVIDERS, front
+from remoterun.errors import HomeMissing, HostError, NoAnswerInTime, NoLogin, NotFound, RemoterunError, UsageError
 from remoterun.hosts import host_of
 from remoterun.hosts.base import Prompts
+from remoterun.machines import HOW_TO_MAKE_ONE
 from remoterun.model import MachineType, Run
 from remoterun.registry import Registry
 from remoterun.session import Session
@@ -133,39 +135,49 @@ class Connections:
         return machine if machine.rental is None else self.bucket()
 
     def bucket(self) -> MachineType:
-        """The bucket of `[aws]`. Raises `NotFound` where none is named."""
-        if self.config.aws.bucket is None:
-            raise NotFound(
-                "no bucket is set up yet", hint="remoterun upload PATH --to aws   makes one, after a question"
-            )
+        """The bucket of `[archive]`. Raises `NotFound` where none is named."""
+        if self.config.archive.bucket is None:
+            raise NotFound("no bucket is set up yet", hint=f"{HOW_TO_MAKE_ONE}, after a question")
         return machines.bucket_of(self.config)
 
     def named_bucket(self) -> list[MachineType]:
-        """The bucket of `[aws]`, if one is named, and can be asked."""
-        asked = self.config.aws.bucket is not None and machines.can_log_in(self.config)
+        """The bucket of `[archive]`, if one is named, and can be asked."""
+        asked = self.config.archive.bucket is not None and front(ARCHIVE).can_log_in(self.config)
         return [self.bucket()] if asked else []
 
-    def need_login(self, why: str) -> None:
-        """Raises `NoLogin` where there is nothing to log in at AWS with; `why` it is needed, as a sentence."""
-        if not machines.can_log_in(self.config):
-            raise NoLogin(f"{why}, and there is no login at AWS here", hint=machines.HOW_TO_LOG_IN)
+    def need_login(self, why: str, name: str = ARCHIVE) -> None:
+        """Raises `NoLogin` where there is nothing to log in at a provider with; `why` it is needed, as a sentence, in
+        which `{}` stands for what people call it."""
+        of = front(name)
+        if not of.can_log_in(self.config):
+            raise NoLogin(f"{why.format(of.title)}, and there is no login at {of.title} here", hint=of.how_to_log_in)
 
     def provider(self, name: str) -> Provider:
         """A provider, made at its first use. Raises `ConfigError`."""
         with self._lock:
             self._check_open()
             if name not in self._providers:
-                from remoterun.clouds import provider_named
-
-                self._providers[name] = provider_named(name, self.config)
+                self._providers[name] = front(name).provider(self.config)
             return self._providers[name]
 
-    def providers(self) -> list[Provider]:
-        """All that rent hosts. Raises `NoLogin`."""
-        self.need_login("which hosts are rented is asked of AWS")
-        from remoterun.clouds import PROVIDERS
-
-        return [self.provider(name) for name in PROVIDERS]
+    def of_providers(self, ask: Callable[[Provider], Iterable[A]], note: Callable[[str], None] | None) -> list[A]:
+        """What `ask` finds at all providers. One that has no login here, or can't be asked, hides nothing of another:
+        `note` is called with why; without it, and where that is so of all of them, it is raised."""
+        found, errors = list[A](), dict[str, RemoterunError]()
+        for name in PROVIDERS:
+            try:
+                self.need_login("which hosts are rented is asked of {}", name)
+                found += ask(self.provider(name))
+            except RemoterunError as failed:
+                errors[name] = failed
+        if len(errors) == len(PROVIDERS):
+            raise min(errors.values(), key=lambda error: isinstance(error, NoLogin))
+        for name, error in errors.items():
+            if note is None and not isinstance(error, NoLogin):
+                raise error
+            if note is not None and (not isinstance(error, NoLogin) or front(name).is_set_up(self.config)):
+                note(f"{front(name).title} was not asked: {error.message}")
+        return found
 
     def session(self, machine: MachineType) -> Session:
         """The open session with a machine, or a new one. Raises `HostError`, `UsageError` for one that has yet to be
@@ -188,12 +200,12 @@ class Connections:
     def archive(self, machine: MachineType) -> Archive:
         """The archive in the bucket of a machine type, opened at its first use. Raises `HostError`."""
         if machine.bucket in (None, "s3://"):
-            raise HostError("no bucket is set up", hint="remoterun upload PATH --to aws   makes one")
+            raise HostError("no bucket is set up", hint=HOW_TO_MAKE_ONE)
         self.need_login(f"what is archived is in the bucket {machine.bucket}")
         from remoterun.archive import open_archive
         from remoterun.archive.s3 import BucketPlace
 
-        place = BucketPlace.of(str(machine.bucket), self.config.aws)
+        place = BucketPlace.of(str(machine.bucket), self.config.archive)
         return self._opened(self._archives, machine, lambda: open_archive(place))
 
     def _opened(self, known: dict[MachineType, C], machine: MachineType, begin: Callable[[], C]) -> C:

@@ -86,7 +86,7 @@ class AuthenticationError(HostError):
 
 
 class NoLogin(AuthenticationError):
-    """There is no login at AWS here, so it was not asked."""
+    """There is no login at a provider here, so it was not asked."""
 
 
 class AgentError(HostError):

@@ -30,7 +30,7 @@ import remoterun.hosts.local, remoterun.hosts.ssh.connection, remoterun.hosts.ss
 from remoterun.cli.commands import application
 from remoterun.cli.main import main
 import remoterun.client.data.files, remoterun.client.upkeep.machines, remoterun.client.runs.runs
-import remoterun.clouds.ledger.hosts
+import remoterun.client.upkeep.rented_hosts
 import remoterun.client.data.uploads, remoterun.client.upkeep.upkeep, remoterun.client.webhooks
 from remoterun.hosts.bundle import agent_bundle
 from remoterun.transfer import *

@@ -6,6 +6,7 @@ requirements file, also under the name that the real requirements would have.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import signal
@@ -532,6 +533,18 @@ send(MAGIC)
 say(0, DATA, {"home": "/evil", "home_id": "evil", "python": "3", "host": "evil", "user": "me",
               "boot": "", "time": time.time(), "pid": 1})
 """
+
+
+def kill_all(mark: bytes) -> list[int]:
+    """Kill each process in whose command line or environment `mark` is; which ones there were."""
+    found = []
+    for pid in pids():
+        with contextlib.suppress(OSError):
+            words = Path(f"/proc/{pid}/cmdline").read_bytes() + Path(f"/proc/{pid}/environ").read_bytes()
+            if mark in words and pid != os.getpid():
+                found.append(pid)
+                kill9(pid)
+    return found
 
 
 NOBODY = MachineType("gone", host="me@127.0.0.1:1", connect_timeout=2)

@@ -1,6 +1,6 @@
 """Uploads and copies of runs in an S3 bucket of the user's: put a tree, get a tree. Its layout: shared/archive.py.
 
-s3.py, s3_errors.py   the requests to the store, and its errors as ours: the room of boto3, with aws_session.py
+s3.py, s3_errors.py   the requests to the store, and its errors as ours: the room of its library, with s3_session.py
 writing.py            a tree of this machine → packs and an archived tree; reading.py: back into files, verified
 uploads.py, runs.py   what lies below uploads/ and runs/
 grants.py             what a host without credentials may download and write

@@ -1,5 +1,5 @@
-"""A bucket is made, and examined. Amazon's are private and encrypted from the start; of another store that is up to
-whoever runs it."""
+"""A bucket is made, and examined. Those of S3 itself are private and encrypted from the start; of another store that is
+up to whoever runs it."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from remoterun.agent.shared.api import MachineCheck
 from remoterun.archive import FIRST_PATIENCE, identity
 from remoterun.archive.s3 import S3, BucketPlace
 from remoterun.archive.s3_errors import Absent, Denied, NoBucket
+from remoterun.clouds import ARCHIVE
 from remoterun.errors import HostError, RemoterunError
-
-HOW_TO_MAKE_ONE = "remoterun upload PATH --to aws   makes one"
+from remoterun.machines import HOW_TO_MAKE_ONE
 
 
 def name_for(account: str, region: str | None, endpoint: str | None, profile: str | None) -> tuple[str, str | None]:
@@ -100,4 +100,4 @@ def _permissions(s3: S3) -> MachineCheck:
     if not lacking:
         return MachineCheck("permissions", True, "objects can be listed, read, written and removed")
     what = f"these are missing, for {s3.place.name}/*: {', '.join(lacking)}"
-    return MachineCheck("permissions", False, what, "remoterun doctor aws --policy   prints all that is needed")
+    return MachineCheck("permissions", False, what, f"remoterun doctor {ARCHIVE} --policy   prints all that is needed")

@@ -21,9 +21,9 @@ from typing import Any, TypeVar
 
 from remoterun.agent.shared.frames import Bytes
 from remoterun.agent.shared.tree import show
-from remoterun.archive import aws_session
+from remoterun.archive import s3_session
 from remoterun.archive.s3_errors import Absent, Damaged, Denied, Exists, OutOfRange, answered, failed
-from remoterun.config import AWS
+from remoterun.config import ArchivePlace
 from remoterun.errors import ConfigError, HostError, HostUnreachable
 
 CONNECT, READ = 10.0, 30.0
@@ -45,6 +45,9 @@ OWNED = re.compile(r"remoterun-([0-9]{12})(?:-|\Z)")
 """The name of a bucket that `creation` made, with its account. Every request names that, so that the bucket of somebody
 else, who took the name since ours was deleted, gives and takes nothing."""
 
+STORED = 0.023
+"""US dollars a month for a GB in Amazon's S3, in most regions."""
+
 T = TypeVar("T")
 
 
@@ -60,12 +63,12 @@ class BucketPlace:
     """A section of the user's AWS configuration."""
 
     @classmethod
-    def of(cls, address: str, aws: AWS = AWS()) -> BucketPlace:  # noqa: B008 - it is frozen
+    def of(cls, address: str, named: ArchivePlace = ArchivePlace()) -> BucketPlace:  # noqa: B008 - it is frozen
         """The place of "s3://NAME". Raises `ConfigError`."""
         name = address.removeprefix(SCHEME)
         if address == name or not NAME.fullmatch(name):
             raise ConfigError(f"`{address[:80]}` is not the address of a bucket", hint="s3://NAME")
-        return cls(name, aws.bucket_region or aws.region, aws.endpoint, aws.profile)
+        return cls(name, named.region, named.endpoint, named.profile)
 
     @property
     def address(self) -> str:
@@ -286,7 +289,7 @@ class S3:
             except Denied:
                 if self._is_anothers():
                     message = f"{self.place.address} belongs to another AWS account than the one in its name"
-                    raise Denied(message, hint="name another bucket in config.toml: [aws] bucket")
+                    raise Denied(message, hint="name another bucket in config.toml: [archive] bucket")
                 raise
             except HostUnreachable:
                 if self.closed.is_set() or time.monotonic() + pause > until:
@@ -333,10 +336,10 @@ def _client(place: BucketPlace) -> Any:
         tcp_keepalive=True,
         s3={"payload_signing_enabled": False},  # the checksum is signed, and verified
     )
-    client = aws_session.client("s3", place.profile, place.region, endpoint_url=place.endpoint, config=plain)
+    client = s3_session.client("s3", place.profile, place.region, endpoint_url=place.endpoint, config=plain)
     if not _is_amazon(client) or "." in place.name:
         return client
     # Else what is signed names s3.amazonaws.com, which sends whoever asks for a new bucket elsewhere for a day.
     client.close()
     regional = plain.merge(Config(s3={**plain.s3, "addressing_style": "virtual"}))
-    return aws_session.client("s3", place.profile, place.region, endpoint_url=place.endpoint, config=regional)
+    return s3_session.client("s3", place.profile, place.region, endpoint_url=place.endpoint, config=regional)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from remoterun.agent.shared.tree import show
-from remoterun.aws_codes import DENIED, LATER, POLICY, account_fault, login_fault
+from remoterun.archive.s3_codes import DENIED, LATER, POLICY, account_fault, login_fault
 from remoterun.errors import AlreadyExists, AuthenticationError, HostError, HostUnreachable, TransferError
 
 
@@ -49,7 +49,7 @@ def answered(response: Any, name: str, action: str, key: str) -> Exception:
         return NoBucket(f"there is no bucket {where}", hint="remoterun doctor aws")
     if code == "BucketAlreadyExists":
         return AlreadyExists(
-            f"somebody else has a bucket of the name `{name}`", hint='bucket = "…" below [aws] in config.toml'
+            f"somebody else has a bucket of the name `{name}`", hint='bucket = "…" below [archive] in config.toml'
         )
     if code in ("PreconditionFailed", "BucketAlreadyOwnedByYou") or status == 412:
         return Exists(key)
@@ -85,5 +85,5 @@ def failed(error: Exception, name: str, profile: str | None) -> Exception:
         return AuthenticationError(f"there is no AWS profile `{profile}`", hint="aws configure list-profiles")
     wrong = (b.NoRegionError, b.SSLError, b.ParamValidationError, ValueError)
     if isinstance(error, wrong) or type(error) is b.BotoCoreError:
-        return HostError(f"s3://{name} can't be asked: {text}", hint="check [aws] in config.toml")
+        return HostError(f"s3://{name} can't be asked: {text}", hint="check [archive] in config.toml")
     return HostUnreachable(f"s3://{name} can't be reached: {text}", hint="check the network")

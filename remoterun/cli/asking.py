@@ -15,8 +15,8 @@ from remoterun.hosts.base import Prompts, UnknownHostKey
 from remoterun.parsing import UNKNOWN
 
 if TYPE_CHECKING:
-    from remoterun.clouds.ledger.hosts import NewBucket
-    from remoterun.clouds.ledger.renting import Plan
+    from remoterun.client.upkeep.rented_hosts import NewBucket
+    from remoterun.clouds.ledger.planning import AgreedPlan, Plan
 
 
 def client() -> Client:
@@ -39,14 +39,14 @@ def _log_in(log_in: Callable[[], None]) -> None:
     log_in()
 
 
-def agree(client: Client, plan: Plan, new: NewBucket | None, yes: bool, pay: float | None = None) -> Plan:
+def agree(client: Client, plan: Plan, new: NewBucket | None, yes: bool, pay: float | None = None) -> AgreedPlan:
     """Show what will be rented, and what it costs; go on only where somebody agrees, or `yes` or `pay` does, as
-    `renting.agreed` has it; then make the roles and the bucket, where they are absent. A high price is agreed to by its
-    figure only. Returns the plan with the roles that a new host has. Raises `UsageError` where nobody can be asked, and
-    `KeyboardInterrupt` for a no."""
+    `planning.agreed` has it; then make the roles and the bucket, where they are absent. A high price is agreed to by
+    its figure only. Returns the plan with the roles that a new host has. Raises `UsageError` where nobody can be asked,
+    and `KeyboardInterrupt` for a no."""
     from remoterun.cli.render import machine_views
     from remoterun.clouds.base import NOT_MADE
-    from remoterun.clouds.ledger.renting import agreed
+    from remoterun.clouds.ledger.planning import AgreedPlan, agreed
 
     yes = yes or pay is not None
     if yes or plan.price is None or not render.can_ask():  # no answer gives up a limit for a price that is not known
@@ -62,15 +62,16 @@ def agree(client: Client, plan: Plan, new: NewBucket | None, yes: bool, pay: flo
             render.line("Nothing was rented.")
             raise KeyboardInterrupt
     if plan.roles.why_not == NOT_MADE:
-        render.line("Two roles are made in your account, once; with `roles = false` below [aws] there are none")
-        plan = replace(plan, roles=client.hosts.make_roles(new))
+        of = plan.provider
+        render.line(f"Two roles are made in your account, once; with `roles = false` below [{of}] there are none")
+        plan = replace(plan, roles=client.hosts.make_roles(of, new))
         if why_not := plan.roles.why_not:
-            render.warning(f"not all roles could be made: {why_not}; `roles = false` below [aws] tries it no more")
+            render.warning(f"not all roles could be made: {why_not}; `roles = false` below [{of}] tries it no more")
     if yes:
         machine_views.renting_goes_on(plan, new)
     if new is not None:
         client.hosts.make_bucket(new)
-    return plan
+    return AgreedPlan(plan)
 
 
 def _agreed(plan: Plan, makes_roles: bool) -> bool:
@@ -120,7 +121,7 @@ def with_bucket(client: Client, machine: str | None) -> None:
         if not render.can_ask():
             raise UsageError(
                 f"the bucket {text}, and nobody is here to agree",
-                hint=f'[aws] bucket = "{new.name}" in {client.config.file}, once you have made it',
+                hint=f'[archive] bucket = "{new.name}" in {client.config.file}, once you have made it',
             )
         render.line(f"The bucket {text}.")
         if not render.ask("Make it?", default=True):

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 from remoterun import config as configuration
 from remoterun import machines
 from remoterun.client.secrets import Secrets
+from remoterun.clouds import ARCHIVE
 from remoterun.errors import RemoterunError
 from remoterun.model import MachineType, Run
 from remoterun.registry import Registry
@@ -71,8 +72,8 @@ def machine_types(incomplete: str) -> list[tuple[str, str]]:
         config = configuration.load()
         known = [(machine.name, _place(machine)) for machine in machines.listing(config)]
         known += [(alias, "ssh") for alias in machines.ssh_aliases(config)]
-        if incomplete and machines.aws_is_set_up(config):  # too many to choose from without a letter
-            known.append((machines.BUCKET, "the bucket"))
+        if incomplete and machines.any_is_set_up(config):  # too many to choose from without a letter
+            known.append((ARCHIVE, "the bucket"))
             known += [(name, "rented") for name in machines.rented_types()]
     except RemoterunError:
         return []

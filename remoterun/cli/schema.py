@@ -14,6 +14,7 @@ from remoterun.agent.shared.measured import Progress
 from remoterun.agent.shared.records import Record
 from remoterun.agent.shared.spec import RunSpec
 from remoterun.client.json_shapes import SPEC_MOMENTS
+from remoterun.clouds import ARCHIVE
 from remoterun.model import MachineType, Renting, Run
 from remoterun.model.runs import FACTS_IN_JSON
 
@@ -151,7 +152,7 @@ SCHEMAS: dict[str, dict[str, Any]] = {
         by={"enum": ["day", "run", "machine"]},
         rows=_list(BILLED),
         total=BILLED,
-        aws=_maybe(_list(_object(day=TEXT, dollars=NUMBER, token=TEXT))),
+        **{ARCHIVE: _maybe(_list(_object(day=TEXT, dollars=NUMBER, token=TEXT)))},
         bucket=_object(bytes=_maybe(COUNT), monthly=_maybe(NUMBER)),
     ),
     "secret": _list(_object(name=TEXT, set=MOMENT, kept=TEXT)),
@@ -166,7 +167,7 @@ SCHEMAS: dict[str, dict[str, Any]] = {
         _object(machine=TEXT, home=TEXT, total=COUNT, free=COUNT, disk=COUNT, uses=_list({"type": "object"}))
     ),
     "whoami": _object(
-        user=TEXT, machine=TEXT, home=TEXT, settings=TEXT, default=TEXT, aws=_maybe(TEXT), bucket=_maybe(TEXT)
+        user=TEXT, machine=TEXT, home=TEXT, settings=TEXT, default=TEXT, bucket=_maybe(TEXT), **{ARCHIVE: _maybe(TEXT)}
     ),
 }
 """By command. Sizes are in bytes, prices in US dollars an hour, costs in US dollars."""

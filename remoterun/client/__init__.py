@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from remoterun.client.runs.runs import Runs
     from remoterun.client.secrets import Secrets
     from remoterun.client.upkeep.machines import Machines
+    from remoterun.client.upkeep.rented_hosts import RentedHosts
     from remoterun.client.webhooks import Notifications
-    from remoterun.clouds.ledger.hosts import RentedHosts
 
 
 class Client:
@@ -77,7 +77,7 @@ class Client:
 
     @cached_property
     def hosts(self) -> RentedHosts:
-        from remoterun.clouds.ledger.hosts import RentedHosts
+        from remoterun.client.upkeep.rented_hosts import RentedHosts
 
         return RentedHosts(self.connections)
 

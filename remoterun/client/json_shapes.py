@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from remoterun.agent.shared import api
 from remoterun.agent.shared.records import to_json
 from remoterun.agent.shared.tree import Manifest
+from remoterun.clouds import ARCHIVE
 from remoterun.model import MachineType, Run
 from remoterun.sizes import iso
 
@@ -18,9 +19,9 @@ if TYPE_CHECKING:
     from remoterun.client.live.live import RunUse
     from remoterun.client.occupancy import MachineStatus
     from remoterun.client.runs.comparing import Difference
+    from remoterun.client.upkeep.rented_hosts import HostNow
     from remoterun.clouds.base import Leftover, Offer, RentedHost
     from remoterun.clouds.ledger.billing import Bill
-    from remoterun.clouds.ledger.hosts import HostNow
     from remoterun.transfer import Fetched
 
 SPEC_MOMENTS = ("created", "until")
@@ -142,7 +143,7 @@ def bill(found: Bill, by: str) -> dict[str, Any]:
         "by": by,
         "rows": [row.__dict__ for row in found.rows(by)],
         "total": found.total.__dict__,
-        "aws": None if found.spent is None else [each.__dict__ for each in found.spent],
+        ARCHIVE: None if found.spent is None else [each.__dict__ for each in found.spent],
         "bucket": {"bytes": found.stored, "monthly": found.monthly},
     }
 

@@ -1,22 +1,34 @@
-"""Where hosts come from. Each provider is a row of `PROVIDERS`; its folder is imported on first use."""
+"""Where hosts come from. Each provider is a row of `PROVIDERS`; its front is imported on first use, the rest of its
+folder by what the front makes."""
 
 from __future__ import annotations
 
+import functools
 import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from remoterun.clouds.base import Provider
-    from remoterun.config import Config
+    from remoterun.clouds.fronts import Front
 
 PROVIDERS = {
-    "aws": "remoterun.clouds.aws.provider.AWS",
+    "aws": "remoterun.clouds.aws.front.AWSFront",
 }
-"""Name of a provider (`Rental.provider`) → a function of the configuration that makes the `Provider`."""
+"""Name of a provider (`Rental.provider`) → the class of its front."""
+ARCHIVE = "aws"
+"""The word after -t for the archive in S3, whose login is the one of this provider."""
 
 
-def provider_named(name: str, config: Config) -> Provider:
-    """Makes no connection. Raises `ConfigError` where the configuration can't be right for it."""
-    module, _, function = PROVIDERS[name].rpartition(".")
-    provider: Provider = getattr(importlib.import_module(module), function)(config)
-    return provider
+def front(name: str) -> Front:
+    """What is known of a provider without asking it."""
+    return _made(PROVIDERS[name])
+
+
+@functools.cache
+def _made(row: str) -> Front:
+    module, _, kind = row.rpartition(".")
+    found: Front = getattr(importlib.import_module(module), kind)()
+    return found
+
+
+def all_fronts() -> list[Front]:
+    return [front(name) for name in PROVIDERS]

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from remoterun.agent.shared.api import MachineCheck
 from remoterun.errors import HostError, HostUnreachable, RemoterunError
@@ -43,7 +43,7 @@ class HostNeverCame(HostError):
 LATE = 300.0
 """Seconds past its deadline from which on a host should have ended: clocks differ, and shutting down takes a while."""
 LEAST = 60.0
-"""Seconds of a host that AWS takes money for, once a host."""
+"""Seconds of a host that are paid for, once a host."""
 LOST = ("gone", "stopped")
 """The states of a host that its provider knows, and that will not come back: nothing of ours starts one again."""
 
@@ -226,7 +226,9 @@ class Spent:
 
 
 class Provider(Protocol):
-    """Any thread may call any method. All of them may be repeated, and none may wait without a deadline."""
+    """What every provider answers; what only some can, they answer by the protocols below.
+
+    Any thread may call any method. All of them may be repeated, and none may wait without a deadline."""
 
     def offers(self, machine: MachineType, live: bool = False) -> list[Offer]:
         """What may be had for a machine type, in the order in which it would be tried.
@@ -234,10 +236,6 @@ class Provider(Protocol):
         Costs nothing. Without `live` it asks nobody where a table will do. Raises `NotFound` for a type that is not
         known, `ProviderError`.
         """
-        ...
-
-    def check_quotas(self, offers: Sequence[Offer]) -> None:
-        """Raises `ProviderError` where the account may have none of these, with what raises its limit."""
         ...
 
     def acquire(
@@ -255,10 +253,6 @@ class Provider(Protocol):
         it. None without one. A place that our records name is asked first, and alone if it knows the host."""
         ...
 
-    def guard(self, rented: RentedHost) -> RentedHost:
-        """Let the provider itself end a host at its deadline; the host then. Raises as `roles`."""
-        ...
-
     def admit(self, rented: RentedHost) -> None:
         """See to it that this machine, from where it is now, may reach a host: for one that is alive and doesn't answer
         because the laptop has moved."""
@@ -273,8 +267,79 @@ class Provider(Protocol):
         """End a host. Returns once the provider has agreed to. One that is gone is fine."""
         ...
 
+    def identity(self) -> Identity:
+        """Raises `ProviderError` for a login that is not there, or is over."""
+        ...
+
+    def checks(self) -> list[MachineCheck]:
+        """For `doctor`. Asks the provider everything that a run will ask, and changes nothing."""
+        ...
+
+
+@runtime_checkable
+class HasQuotas(Protocol):
+    """A provider whose accounts may have so many hosts, and no more."""
+
+    def check_quotas(self, offers: Sequence[Offer]) -> None:
+        """Raises `ProviderError` where the account may have none of these, with what raises its limit."""
+        ...
+
+
+@runtime_checkable
+class HasRoles(Protocol):
+    """A provider that lets hosts, and itself, do something for us. Its settings have `roles`."""
+
+    def roles(self, make_for: str = "") -> Roles:
+        """Which roles the account has for us. With `make_for` those that are absent are made, and hosts may save in the
+        bucket of that name; it may be repeated. Raises `ProviderError` where even asking fails."""
+        ...
+
+
+@runtime_checkable
+class Guards(Protocol):
+    """A provider that ends hosts itself."""
+
+    def guard(self, rented: RentedHost) -> RentedHost:
+        """Let the provider itself end a host at its deadline; the host then, which has none where the user
+        wants none. Raises `ProviderError`."""
+        ...
+
+
+@runtime_checkable
+class Bills(Protocol):
+    """A provider that can be asked for its own bill."""
+
+    def spent(self, since: float, until: float) -> list[Spent]:
+        """What the provider has billed for hosts of ours between two moments (seconds since 1970), as far as its bill
+        is written by now. Raises `ProviderError` where the account does not let us ask."""
+        ...
+
+    def budget(self, dollars: float, email: str) -> tuple[str, str, str]:
+        """How the provider is made to warn of what a month costs: (what it does, the command for a shell, what else is
+        to be typed), in its words. Raises as `spent`."""
+        ...
+
+
+@runtime_checkable
+class HasPolicy(Protocol):
+    """A provider whose accounts are allowed single things."""
+
+    def policy(self, setup: bool = False) -> str:
+        """All that this client has to be allowed, in the provider's own words, to give to who may allow it; without
+        `setup` all but to make roles. Without a login it has placeholders in angle brackets."""
+        ...
+
+    def how_to_allow(self) -> str:
+        """How a policy is used, in lines."""
+        ...
+
+
+@runtime_checkable
+class HasLeftovers(Protocol):
+    """A provider at which more remains of a host than the host."""
+
     def leftovers(self, note: Callable[[str], None] = unheard, everything: bool = False) -> list[Leftover]:
-        """What else there is of ours and no host needs, for `machines gc aws`; with `everything` all there is, needed
+        """What else there is of ours and no host needs, for `machines gc`; with `everything` all there is, needed
         or not, and also what is made once, such as roles. `note` as in `hosts`."""
         ...
 
@@ -283,25 +348,7 @@ class Provider(Protocol):
         removed, or was gone already; not, as long as hosts that end use it. Raises `ProviderError`."""
         ...
 
-    def roles(self, make_for: str = "") -> Roles:
-        """Which roles the account has for us. With `make_for` those that are absent are made, and hosts may save in the
-        bucket of that name; it may be repeated. Raises `ProviderError` where even asking fails."""
-        ...
 
-    def spent(self, since: float, until: float) -> list[Spent]:
-        """What the provider has billed for hosts of ours between two moments (seconds since 1970), as far as its bill
-        is written by now. Raises `ProviderError` where the account does not let us ask."""
-        ...
-
-    def identity(self) -> Identity:
-        """Raises `ProviderError` for a login that is not there, or is over."""
-        ...
-
-    def policy(self, setup: bool = False) -> str:
-        """All that this client has to be allowed, in the provider's own words, to give to who may allow it; without
-        `setup` all but to make roles. Without a login it has placeholders in angle brackets."""
-        ...
-
-    def checks(self) -> list[MachineCheck]:
-        """For `doctor`. Asks the provider everything that a run will ask, and changes nothing."""
-        ...
+def roles_of(provider: Provider, make_for: str = "") -> Roles:
+    """As `HasRoles.roles`; none at a provider that has no such thing."""
+    return provider.roles(make_for) if isinstance(provider, HasRoles) else Roles(why_not="it has none")

@@ -20,11 +20,11 @@ from starlette.responses import Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
-from remoterun import machines
 from remoterun.agent.shared.measured import POINT
 from remoterun.agent.shared.records import same_fields, to_json
 from remoterun.client import Client
 from remoterun.client.exports.diary import diary
+from remoterun.clouds import all_fronts
 from remoterun.clouds.base import RentedHost
 from remoterun.errors import NotFound, RemoterunError, UsageError
 from remoterun.model import Resource, Run, RunRequest
@@ -185,7 +185,7 @@ class RunsPage(PageServer):
 
     def _machines(self, request: Request, _: Any) -> Any:
         hosts: Sequence[RentedHost] = ()
-        if machines.can_log_in(self._client.config):
+        if any(each.can_log_in(self._client.config) for each in all_fronts()):
             with contextlib.suppress(RemoterunError):  # its provider can't be asked
                 hosts = self._client.hosts.list()
         found = self._client.machines.status(wait=WAIT)

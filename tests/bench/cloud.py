@@ -26,7 +26,7 @@ from typing import Any
 
 from remoterun.archive.s3 import BucketPlace
 from remoterun.client import Client
-from remoterun.config import AWS, Config
+from remoterun.config import ArchivePlace, Config
 from tests.bench import table
 from tests.bench.content import append, check_same, random_tree
 from tests.bench.hosts import measure as measure_hosts
@@ -193,7 +193,7 @@ class Bench:
     # --- the sides
 
     def _config(self, bucket: BucketPlace) -> Config:
-        return Config(self._home, aws=AWS(bucket.name, bucket.region, bucket.endpoint))
+        return Config(self._home, archive=ArchivePlace(bucket.name, bucket.region, bucket.endpoint))
 
     def _upload(self, source: Path, bucket: BucketPlace) -> None:
         upload(self._config(bucket), source)

@@ -17,7 +17,6 @@ from typing import Any
 
 from remoterun.clouds.aws.provider import AWS
 from remoterun.clouds.base import Intent
-from remoterun.config import AWS as Settings
 from remoterun.config import Config
 from remoterun.model import MachineType, Rental
 from tests.bench.table import Bound, Row, at_most
@@ -63,7 +62,7 @@ def measure(rounds: int) -> tuple[list[Row], dict[str, Any]]:
 def _acquired(cloud: Cloud, home: Path, number: int) -> dict[str, float]:
     """Seconds of ours before the call that makes a host, of the host until it is up, and of ours from then on."""
     os.environ.update(cloud.environment())
-    provider = AWS(Config(home, machines={}, aws=Settings()))
+    provider = AWS(Config(home))
     machine = MachineType("t4", rental=Rental("aws", (TYPE,)))
     offers = provider.offers(machine, live=True)
     now = time.time()

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import remoterun.client
+from remoterun.clouds.aws.front import Settings
 from remoterun.clouds.aws.provider import AWS
 from remoterun.clouds.base import (
     Intent,
@@ -18,7 +19,6 @@ from remoterun.clouds.base import (
     unheard,
 )
 from remoterun.clouds.folder import HostFolder
-from remoterun.config import AWS as Settings
 from remoterun.config import Config
 from remoterun.hosts import host_of
 from remoterun.hosts.base import NOBODY
@@ -66,7 +66,7 @@ class Client:
 
     def __init__(self, home: Path, settings: Settings | None = None) -> None:
         self.home = home
-        self.config = Config(home, aws=settings or Settings())
+        self.config = Config(home, providers={"aws": settings or Settings()})
         self.aws = AWS(self.config)
         self.said: list[str] = []
 

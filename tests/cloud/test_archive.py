@@ -12,7 +12,7 @@ from remoterun.agent.shared.api import UploadVersion
 from remoterun.archive import reading, uploads, writing
 from remoterun.archive.s3 import BucketPlace
 from remoterun.client import Client
-from remoterun.config import AWS, Config
+from remoterun.config import ArchivePlace, Config
 from remoterun.errors import NotFound
 from tests.cloud.archives import SMALL_PACK, get, keys, packs, put
 from tests.seaweed import Store, Way, opened
@@ -102,7 +102,7 @@ def test_many_small_files_are_few_objects_and_few_requests(bucket: BucketPlace, 
 def test_an_upload_that_did_not_change_is_few_requests(bucket: BucketPlace, store: Store, tmp_path: Path) -> None:
     source = write_files(tmp_path / "source", FILES)
     with Way(store) as way:
-        config = Config(tmp_path / "home", aws=AWS(bucket.name, region=bucket.region, endpoint=way.url))
+        config = Config(tmp_path / "home", archive=ArchivePlace(bucket.name, bucket.region, way.url))
         for created in (True, False):
             way.requests = 0
             with Client(config) as client:

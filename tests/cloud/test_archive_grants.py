@@ -18,7 +18,7 @@ from remoterun.agent.shared.records import encode, from_json
 from remoterun.agent.shared.states import RunState
 from remoterun.agent.shared.submission import Submission
 from remoterun.agent.shared.tree import Manifest
-from remoterun.agent.store import metadata
+from remoterun.agent.store import host_role
 from remoterun.agent.store.home import Home
 from remoterun.agent.store.http_client import HttpClient, HttpError
 from remoterun.agent.store.objects import Content, post
@@ -177,7 +177,7 @@ class TestGrants:
         assert given.expires > time.time() + 9e8
         grant = given._replace(fields={})
         with metadata_service() as service, HttpClient() as web:
-            monkeypatch.setenv(metadata.ELSEWHERE, service.address)
+            monkeypatch.setenv(host_role.ELSEWHERE, service.address)
 
             def fetched() -> int:
                 return service.asked.count("GET meta-data/iam/security-credentials/remoterun-host")
@@ -190,7 +190,7 @@ class TestGrants:
                 post(web, grant, "x", Content.of(b"x"))
             assert caught.value.passing and not caught.value.refused
             service.failing = False
-            service.key, service.secret, service.lasts = "another", "secret", metadata.SOON - 1
+            service.key, service.secret, service.lasts = "another", "secret", host_role.SOON - 1
             with pytest.raises(HttpError, match="InvalidAccessKeyId") as caught:
                 post(web, grant, "x", Content.of(b"x"))
             assert caught.value.refused and fetched() == 1
@@ -202,7 +202,7 @@ class TestGrants:
             for number in range(3):
                 post(web, grant, f"log/{number}", Content.of(b"%d" % number))
             assert fetched() == 4
-            metadata.ROLE.known, service.secret = None, "of a role that may not write"
+            host_role.ROLE.known, service.secret = None, "of a role that may not write"
             post(web, given, "log/2", Content.of(b"by the form"))
             given.fields["x-amz-signature"] = "0" * 64
             with pytest.raises(HttpError) as caught:

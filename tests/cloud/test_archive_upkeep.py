@@ -17,9 +17,9 @@ from remoterun.archive import Archive, creation, grants, runs, upkeep, uploads
 from remoterun.archive.s3 import BucketPlace
 from remoterun.archive.upkeep import LEAST, UNUSED, check, collect, usage
 from remoterun.client import Client
+from remoterun.client.upkeep.rented_hosts import NewBucket
 from remoterun.clouds.ledger import archiving
-from remoterun.clouds.ledger.hosts import NewBucket
-from remoterun.config import HOME_VARIABLE, Config, load
+from remoterun.config import HOME_VARIABLE, ArchivePlace, Config, load
 from remoterun.errors import HostError, TransferError
 from tests.cloud.archives import KEY, OTHER, SMALL_PACK, Host, get, keys, packs, put  # noqa: F401
 from tests.seaweed import READER, READER_SECRET, Store, asked, credentials, opened
@@ -95,8 +95,7 @@ class TestCreation:
                 assert new == NewBucket(name, "eu-central-1", exists=True)
                 client.hosts.make_bucket(new)
                 assert archiving.bucket_region(client.connections) == "eu-central-1"
-            aws = load({HOME_VARIABLE: str(tmp_path)}).aws
-            assert (aws.bucket, aws.bucket_region, aws.region) == (name, "eu-central-1", None)
+            assert load({HOME_VARIABLE: str(tmp_path)}).archive == ArchivePlace(name, "eu-central-1")
             creation.remove(place)
             assert creation.name_for("123456789012", "eu-central-1", None, None) == (name, None)
 

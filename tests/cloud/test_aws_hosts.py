@@ -18,6 +18,7 @@ from moto.ec2.models import ec2_backends
 from remoterun.agent.shared.records import encode
 from remoterun.clouds.aws import acquire
 from remoterun.clouds.aws.acquire import LaunchRequest
+from remoterun.clouds.aws.front import Settings
 from remoterun.clouds.base import (
     HostNeverCame,
     NoCapacity,
@@ -25,7 +26,6 @@ from remoterun.clouds.base import (
     RentedHost,
 )
 from remoterun.clouds.boot import user_data
-from remoterun.config import AWS as Settings
 from remoterun.errors import HostKeyError, NotFound, RemoterunError
 from remoterun.hosts.ssh.dial import answers
 from remoterun.model import MachineType, Rental

@@ -15,7 +15,7 @@ import pytest
 
 from remoterun.archive.s3 import S3, BucketPlace
 from remoterun.clouds.aws.calls import Calls
-from remoterun.config import AWS as Settings
+from remoterun.clouds.aws.front import Settings
 
 if TYPE_CHECKING:
     from tests.cloud.cloud import Cloud

@@ -13,7 +13,7 @@ from typing import Any
 import pexpect
 import pytest
 
-from remoterun.config import AWS, load
+from remoterun.config import ArchivePlace, load
 from tests.cloud.cloud import Cloud
 from tests.cloud.renters import Stop
 from tests.commands import REMOTERUN
@@ -88,7 +88,7 @@ def test_a_run_needs_few_calls(cloud: Cloud, place: Place) -> None:
     named = [call.action for call in cloud.calls if call.action != "DescribeInstances"]  # how often: as the boot lasts
     assert len(named) <= 22, named
     # the bucket is where it is, and the next command goes to another region
-    assert load({**place.env}).aws == AWS(bucket=cloud.s3.buckets()[0], bucket_region="us-east-1")
+    assert load({**place.env}).archive == ArchivePlace(cloud.s3.buckets()[0], "us-east-1")
     place.env["AWS_DEFAULT_REGION"] = "eu-central-1"
     assert "in eu-central-1a" in place.run(*ON_T4, "--max-hours", "1", "--dry-run", "true").stdout
     place.env["AWS_DEFAULT_REGION"] = "us-east-9"

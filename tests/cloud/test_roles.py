@@ -17,9 +17,9 @@ from remoterun.clouds.aws import guard, roles
 from remoterun.clouds.aws.acquire import describe
 from remoterun.clouds.aws.calls import Calls, Refused
 from remoterun.clouds.aws.checks import _roles as roles_check
+from remoterun.clouds.aws.front import AWSFront, Settings
 from remoterun.clouds.aws.provider import AWS
 from remoterun.clouds.base import GUARD_LATE
-from remoterun.config import AWS as Settings
 from remoterun.config import load
 from remoterun.sizes import iso
 from tests.cloud.cloud import Cloud
@@ -46,7 +46,7 @@ COMMAND = f"python -c {shlex.quote(ASKS)} >made; until [ -e go ]; do sleep 0.1; 
 
 def found(client: Client) -> MachineCheck:
     """What `doctor aws` says of roles."""
-    return roles_check(Calls(client.config.aws), {"Account": Cloud.account})
+    return roles_check(Calls(AWSFront().of(client.config)), {"Account": Cloud.account})
 
 
 def processes(host: LabHost, *words: str) -> list[str]:
@@ -217,7 +217,7 @@ def test_what_may_not_be_looked_at_is_tried(cloud: Cloud, client: Client) -> Non
     assert (known.writer, known.guard) == (made.writer, made.guard)
     assert found(client).ok is False and "iam:GetInstanceProfile" in found(client).detail
     cloud.denied = {"iam:GetInstanceProfile", "iam:GetRole", "iam:GetRolePolicy"}
-    again = Client(client.home, client.config.aws)
+    again = Client(client.home, client.config.providers["aws"])
     tried = again.aws.roles()
     assert (tried.writer, tried.guard) == ("", made.guard) and "iam:Get" in tried.why_not
     assert "iam:Get" in found(client).detail and "--setup" not in f"{found(client)}"
@@ -320,7 +320,7 @@ def test_who_wants_no_roles_rents_without(cloud: Cloud, place: Place) -> None:
         shell.expect_exact("Nothing was rented.")
         assert cloud.roles_made() == []
         (home / "config.toml").write_text("[aws]\nroles = false\n")
-    settings = load({**place.env}).aws
+    settings = load({**place.env}).providers["aws"]
     assert not settings.roles and cloud.roles_made() == []
     place.run("doctor", "aws", "--setup")
-    assert load({**place.env}).aws.roles and cloud.roles_made() == MADE
+    assert load({**place.env}).providers["aws"].roles and cloud.roles_made() == MADE

@@ -75,11 +75,14 @@ def test_every_exit_status() -> None:
 
 
 def test_every_setting() -> None:
-    from remoterun.config import AWS, SETTINGS
+    from remoterun.clouds.aws.front import Settings
+    from remoterun.config import ArchivePlace, Limits, settings
 
-    settings = REFERENCE.partition("```toml")[2].partition("```")[0]
-    for key in ("host", *SETTINGS, *AWS.__dataclass_fields__, "default", "notify", "notice", "keep"):
-        assert re.search(rf"^{key} = ", settings, re.MULTILINE), key
+    table = REFERENCE.partition("```toml")[2].partition("```")[0]
+    others = [key for kind in (Settings, Limits, ArchivePlace) for key in kind.__dataclass_fields__]
+    own = ("host", "provider", "types", "default", "notify", "notice", "keep")
+    for key in (*own, *settings(), *others):
+        assert re.search(rf"^(# )?{key} = ", table, re.MULTILINE), key
 
 
 def test_every_setting_of_a_repository(tmp_path: Path) -> None:

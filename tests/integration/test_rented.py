@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from remoterun.agent.running import keeper, supervision
-from remoterun.agent.running.keeper import CERTAIN, TRY_AGAIN, Keeper, notice_of_aws
+from remoterun.agent.running.keeper import CERTAIN, TRY_AGAIN, Keeper
 from remoterun.agent.shared import api
 from remoterun.agent.shared.archive import run_prefix
 from remoterun.agent.shared.files import write_whole
@@ -28,7 +28,7 @@ from remoterun.agent.shared.records import to_json
 from remoterun.agent.shared.states import Reason, RunState
 from remoterun.agent.shared.submission import Submission
 from remoterun.agent.shared.tree import Manifest
-from remoterun.agent.store import metadata
+from remoterun.agent.store import host_role
 from remoterun.agent.store.home import Home
 from remoterun.agent.store.machine import LAST, UNSAVED
 from remoterun.agent.store.run_folder import GIVEN_UP
@@ -377,30 +377,30 @@ class TestNoticesOfAws:
     @pytest.fixture
     def service(self, monkeypatch: pytest.MonkeyPatch) -> Iterator[Metadata]:
         with metadata_service() as service:
-            monkeypatch.setenv(metadata.ELSEWHERE, service.address)
+            monkeypatch.setenv(host_role.ELSEWHERE, service.address)
             yield service
 
     def test_none_and_then_one(self, service: Metadata) -> None:
-        assert notice_of_aws() is None
+        assert host_role.notice() is None
         assert service.asked == ["PUT api/token", "GET meta-data/spot/instance-action"]
         service.notice = b'{"action": "terminate", "time": "2030-01-02T03:04:05Z"}'
-        assert notice_of_aws() == 1893553445.0
+        assert host_role.notice() == 1893553445.0
 
     @pytest.mark.parametrize("told", [b"", b"{}", b"[]", b"\xff", b'{"time": 5}', b'{"time": "soon"}'])
     def test_one_that_can_not_be_read(self, service: Metadata, told: bytes) -> None:
         service.notice = told
-        taken_at = notice_of_aws()
+        taken_at = host_role.notice()
         assert taken_at is not None and abs(taken_at - time.time() - 120) < 10
 
     def test_no_proxy_is_asked(self, service: Metadata, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
-        assert notice_of_aws() is None
+        assert host_role.notice() is None
 
     def test_a_service_that_is_silent(self, service: Metadata, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(metadata, "SILENCE", 0.3)
+        monkeypatch.setattr(host_role, "SILENCE", 0.3)
         service.silent.clear()
         with pytest.raises(OSError):
-            notice_of_aws()
+            host_role.notice()
         service.silent.set()
 
     def test_the_keeper_marks_it(self, home: Home, service: Metadata, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,7 +28,7 @@ from remoterun import stores
 from remoterun.agent.running.archiving import LOG_PIECE
 from remoterun.agent.shared.spec import RunSpec
 from remoterun.agent.shared.states import Reason, RunState
-from remoterun.agent.store import metadata
+from remoterun.agent.store import host_role
 from remoterun.agent.store.home import Home
 from remoterun.archive import Archive, grants, uploads
 from remoterun.archive import runs as archived_runs
@@ -43,7 +43,9 @@ from remoterun.client.runs.preparing import Talk
 from remoterun.client.runs.specs import digests_of_asked
 from remoterun.clouds import PROVIDERS
 from remoterun.clouds.base import LATE, HostNeverCame, Intent, NoCapacity
-from remoterun.clouds.ledger import renting
+from remoterun.clouds.fronts import NoSettings
+from remoterun.clouds.ledger import planning
+from remoterun.config import ArchivePlace, Config, Limits
 from remoterun.errors import HostUnreachable, RemoterunError, UsageError
 from remoterun.model import HostUse, MachineType, Mount, Rental, Resource, Run, RunRequest
 from remoterun.session import Session
@@ -103,7 +105,7 @@ class Laptop:
 
 @pytest.fixture
 def laptop(tmp_path: Path, environment: Path, store: Store, monkeypatch: pytest.MonkeyPatch) -> Iterator[Laptop]:
-    monkeypatch.setitem(PROVIDERS, "aws", "tests.folder_cloud.of_config")
+    monkeypatch.setitem(PROVIDERS, "aws", "tests.folder_cloud.FolderFront")
     monkeypatch.setenv(folder_cloud.ROOT, str(tmp_path))
     (tmp_path / "environment").write_text(str(environment))
     folders = Folders(tmp_path)
@@ -120,7 +122,7 @@ def laptop(tmp_path: Path, environment: Path, store: Store, monkeypatch: pytest.
 @pytest.fixture
 def service(laptop: Laptop, monkeypatch: pytest.MonkeyPatch) -> Iterator[Metadata]:
     with metadata_service() as service:
-        monkeypatch.setenv(metadata.ELSEWHERE, service.address)
+        monkeypatch.setenv(host_role.ELSEWHERE, service.address)
         service.key, service.secret = KEY, SECRET
         (laptop.root / "role").touch()
         yield service
@@ -199,7 +201,7 @@ class TestARun:
         assert 0 < run.renting.deadline - until_then - 240 < 80
 
     def test_a_full_disk_here_hides_nothing_of_its_end(self, laptop: Laptop, small_disk: Callable[[str], Path]) -> None:
-        disk, go, aws = small_disk("8m"), laptop.root / "go", laptop.config.aws
+        disk, go, aws = small_disk("8m"), laptop.root / "go", laptop.config.archive
         config = config_of(laptop.root, str(aws.bucket), str(aws.endpoint), str(disk / "home"))
         with Client(config) as client:
             run = client.runs.submit(RunRequest(f"until [ -e {go} ]; do sleep 0.02; done; exit 3"), None, "gpu")
@@ -265,7 +267,7 @@ class TestARun:
         assert laptop.log(run).split() == [str(5000 + (3 << 20)).encode()] and len(signed) > 1
 
     def test_without_a_bucket_nothing_is_rented(self, laptop: Laptop) -> None:
-        with Client(replace(laptop.config, aws=replace(laptop.config.aws, bucket=None))) as client:
+        with Client(replace(laptop.config, archive=replace(laptop.config.archive, bucket=None))) as client:
             with pytest.raises(RemoterunError, match="no bucket is set up"):
                 client.runs.submit(RunRequest("true"), None, "gpu")
             (run,) = client.runs.list()
@@ -287,7 +289,7 @@ class TestAnotherLaptop:
         run = laptop.until_ended(laptop.submit("echo said; echo made >out", description="a try"))
         with Client(replace(laptop.config, home=laptop.root / "another")) as client:
             client.registry.add_run("another-key", MachineType("local"), "true", 1.0)
-            place = BucketPlace(laptop.config.aws.bucket or "", "us-east-1", laptop.config.aws.endpoint)
+            place = BucketPlace(laptop.config.archive.bucket or "", "us-east-1", laptop.config.archive.endpoint)
             with asked(place) as s3:  # two runs whose records some host has spoilt
                 for key, spec in (("0" * 26, b"{"), ("1" * 26, s3.get(f"runs/{run.key}/spec.json", 1 << 20))):
                     status = s3.get(f"runs/{run.key}/status.json", 1 << 20).replace(run.key.encode(), key.encode())
@@ -417,11 +419,11 @@ class TestALostHost:
         run = laptop.submit("exec sleep 1000")
         until(lambda: laptop.client.runs.get(run.number).state is RunState.RUNNING)
         laptop.folders.take_away(run_token(run), "the hardware failed")
-        store.delete_bucket(laptop.config.aws.bucket or "")
+        store.delete_bucket(laptop.config.archive.bucket or "")
         (ended,) = laptop.another().runs.list()
         assert ended.state is RunState.INTERRUPTED and ended.started is not None
         assert ended.message == (
-            f"its host i-0 is gone: the hardware failed; there is no bucket s3://{laptop.config.aws.bucket}"
+            f"its host i-0 is gone: the hardware failed; there is no bucket s3://{laptop.config.archive.bucket}"
         )
         assert laptop.another().runs.list()[0].final
 
@@ -628,7 +630,7 @@ def run_token(run: Run) -> str:
 
 def posted(laptop: Laptop, run: Run) -> bool:
     """Whether the bucket has some of the log."""
-    place = BucketPlace(laptop.config.aws.bucket or "", "us-east-1", laptop.config.aws.endpoint)
+    place = BucketPlace(laptop.config.archive.bucket or "", "us-east-1", laptop.config.archive.endpoint)
     with asked(place) as s3:
         return bool(next(s3.list(f"runs/{run.key}/log/"), None))
 
@@ -643,8 +645,8 @@ def preempt(laptop: Laptop, run: Run) -> None:
 
 def test_clients_that_are_killed_leave_one_host_a_run_at_most_and_none_after_gc(laptop: Laptop) -> None:
     """At any moment between the first word of a run and its hand-over."""
-    words = [sys.executable, "-m", "tests.folder_cloud", str(laptop.root), str(laptop.config.aws.bucket)]
-    words += [str(laptop.config.aws.endpoint), "exec sleep 1000"]
+    words = [sys.executable, "-m", "tests.folder_cloud", str(laptop.root), str(laptop.config.archive.bucket)]
+    words += [str(laptop.config.archive.endpoint), "exec sleep 1000"]
     begun = time.monotonic()
     subprocess.run(words, check=True, timeout=60)
     whole = time.monotonic() - begun
@@ -671,7 +673,7 @@ def test_clients_that_are_killed_leave_one_host_a_run_at_most_and_none_after_gc(
 @pytest.mark.parametrize("moment", ["renting._with_host", "archiving.access"])
 def test_a_client_that_was_killed_leaves_its_host_to_the_next_run(laptop: Laptop, moment: str) -> None:
     """Before anything is recorded of its host, and when that has all but the run itself."""
-    aws = laptop.config.aws
+    aws = laptop.config.archive
     program = (
         "import os; from remoterun.clouds.ledger import archiving, renting; from tests import folder_cloud\n"
         f"{moment} = lambda *_: os._exit(9)\n"
@@ -684,6 +686,27 @@ def test_a_client_that_was_killed_leaves_its_host_to_the_next_run(laptop: Laptop
     assert (host.alive, host.number, ended.state, ended.host.rented) == (True, 1, RunState.COMPLETE, host.token)
     assert (lost.state, lost.reason) == (RunState.FAILED, Reason.START_FAILED)
     assert lost.renting is not None and [(use.id, use.ended is None) for use in lost.renting.hosts] == [("i-0", False)]
+
+
+def test_a_run_at_a_provider_that_does_no_more_than_every_one(
+    tmp_path: Path, environment: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From its plan to its bill."""
+    folder_cloud.add_provider(tmp_path, environment, monkeypatch)
+    machine = MachineType("gpu", engine="process", rental=Rental("folder", ("folder.small",)))
+    place = ArchivePlace(store.new_bucket().name, "us-east-1", store.url)
+    config = Config(tmp_path / "laptop", machines={"gpu": machine}, archive=place, providers={"folder": NoSettings()})
+    with Client(config) as client:
+        run = client.runs.submit(RunRequest("echo made >out; echo said"), None, "gpu")
+        until(lambda: client.runs.get(run.number).final, 60)
+        assert client.runs.get(run.number).state is RunState.COMPLETE
+        (host,) = client.hosts.list()
+        assert not host.guarded and client.hosts.uses([host])[host.id].idle_since is not None
+        client.hosts.end(host.id)
+        client.files.copy(f"runs/{run.number}/out", tmp_path / "copied")
+        assert (tmp_path / "copied").read_bytes() == b"made\n"
+        assert client.hosts.list() == [] and client.hosts.leftovers() == []
+        assert client.hosts.bill(run.created - 60).total.cost > 0
 
 
 def day() -> str:
@@ -699,7 +722,7 @@ class TestTheCommandLine:
         monkeypatch.setattr(Talking, "quiet", False)  # -q holds for a process, and this one has several commands
         home = laptop.config.home
         home.mkdir(exist_ok=True)
-        aws = laptop.config.aws
+        aws = laptop.config.archive
         (home / "config.toml").write_text(
             f'[aws]\nbucket = "{aws.bucket}"\nregion = "{aws.region}"\nendpoint = "{aws.endpoint}"\n'
             '[machines.gpu]\naws = "folder.small"\nengine = "process"\nidle = "10m"\n'
@@ -717,7 +740,7 @@ class TestTheCommandLine:
     @pytest.fixture
     def hear(self, laptop: Laptop, say: Callable[..., Any], recorded: Recorded) -> Callable[..., None]:
         """As `say`, for a command whose words are recorded, and that ends with this status."""
-        recorded.mark(laptop.config.aws.bucket, "bucket")
+        recorded.mark(laptop.config.archive.bucket, "bucket")
 
         def run(*words: str, status: int = 0) -> None:
             found, *said = say(*words)
@@ -760,7 +783,7 @@ class TestTheCommandLine:
         assert status == 0 and len(laptop.folders.hosts()) == 1, err  # the host is there, and paid for
 
     def test_two_shells_at_once_do_not_both_pass_the_limit_of_a_month(self, laptop: Laptop, recorded: Recorded) -> None:
-        laptop.config = replace(laptop.config, aws=replace(laptop.config.aws, max_cost_month=30.0))
+        laptop.config = replace(laptop.config, limits=Limits(max_cost_month=30.0))
         first = laptop.another()
         prepared = first.runs.prepare(RunRequest("true"), None, "gpu")
         with Client(laptop.config) as second:
@@ -963,7 +986,7 @@ class TestTheCommandLine:
         monkeypatch.setattr(Archive.__init__, "__defaults__", (lambda: time.time() + week,))
         laptop.another()
         (left,) = json.loads(say("machines", "gc", "aws", "--dry-run", "--json")[1])
-        assert (left["kind"], left["id"]) == ("objects", f"s3://{laptop.config.aws.bucket}")
+        assert (left["kind"], left["id"]) == ("objects", f"s3://{laptop.config.archive.bucket}")
         assert left["bytes"] >= 3 << 20 and left["saves"] is None  # no Amazon's store
         status, out, err = say("machines", "gc", "aws")
         assert status == 2 and "3.1 MB: no upload and no run needs them" in out and "nobody is here to agree" in err
@@ -984,7 +1007,7 @@ class TestTheCommandLine:
         assert say("upload", "data", "--name", "doom", "--to", "aws")[0] == 0
         assert "uploads/doom" in say("ls")[1] and "data" in say("ls", "uploads/doom")[1]
         assert say("machines", "df", "aws")[0] == 0 and say("machines", "gc", "aws", "--dry-run")[0] == 0
-        assert say("whoami", "--json")[1].count(str(laptop.config.aws.bucket)) == 1
+        assert say("whoami", "--json")[1].count(str(laptop.config.archive.bucket)) == 1
         assert "bucket" in say("doctor", "aws")[1]
 
     def test_who_looks_rents_nothing_and_continue_asks(
@@ -1048,12 +1071,12 @@ class TestTheCommandLine:
         self, laptop: Laptop, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """One after the other, the first two would be waited for in vain."""
-        monkeypatch.setattr(renting, "ENDING", 1000.0)
+        monkeypatch.setattr(planning, "ENDING", 1000.0)
         command = "trap 'until [ -e {go} ]; do sleep 0.05; done; exit 1' TERM; echo up; sleep 1000 & wait"
         runs = [laptop.submit(command.format(go=laptop.root / f"go{number}")) for number in range(3)]
         until(lambda: all(laptop.log(run) == b"up\n" for run in runs))
         machine, waited = laptop.client.connections.machine("gpu"), list[str]()
-        assert renting.plan(laptop.client.connections, machine, waiting=waited.append).kept is None
+        assert planning.plan(laptop.client.connections, machine, waiting=waited.append).kept is None
 
         def end_the_last(text: str) -> None:
             waited.append(text)
@@ -1061,7 +1084,7 @@ class TestTheCommandLine:
 
         for run in runs:
             laptop.client.runs.stop(run.number, 1000.0)
-        kept = renting.plan(laptop.client.connections, machine, waiting=end_the_last).kept
+        kept = planning.plan(laptop.client.connections, machine, waiting=end_the_last).kept
         assert kept is not None and kept.id == "i-2"
         assert set(waited[1:-1]) <= {f"the end of run {run.number}, whose host is used again" for run in runs}
         assert waited[-1] == "" and len(waited) > 2
@@ -1084,7 +1107,7 @@ class TestTheCommandLine:
         until(lambda: b"begun" in laptop.log(run))
         preempt(laptop, run)
         run = laptop.another().runs.get(run.number)
-        place = BucketPlace(laptop.config.aws.bucket or "", "us-east-1", laptop.config.aws.endpoint)
+        place = BucketPlace(laptop.config.archive.bucket or "", "us-east-1", laptop.config.archive.endpoint)
         with asked(place) as s3:
             key = f"runs/{run.key}/spec.json"
             spec = RunSpec.decode(s3.get(key, 1 << 20))

@@ -12,7 +12,7 @@ import pytest
 
 import remoterun.clouds.aws
 from remoterun.clouds.aws import permissions
-from remoterun.config import AWS
+from remoterun.clouds.aws.front import Settings
 
 ARN = "arn:aws:iam::123456789012:user/me"
 MOST = 6144
@@ -26,7 +26,7 @@ FREE = {"sts:GetCallerIdentity"}
 """Everybody may."""
 
 
-def statements(arn: str = ARN, settings: AWS = AWS(), setup: bool = True) -> list[dict[str, Any]]:  # noqa: B008
+def statements(arn: str = ARN, settings: Settings = Settings(), setup: bool = True) -> list[dict[str, Any]]:  # noqa: B008
     found: list[dict[str, Any]] = json.loads(permissions.document(arn, settings, setup))["Statement"]
     return found
 
@@ -46,7 +46,7 @@ def allowed() -> dict[str, list[dict[str, Any]]]:
 
 
 def test_it_is_as_short_as_a_managed_policy_has_to_be() -> None:
-    longest = AWS(bucket="a" * 63, host_role="h" * 64, guard_role="g" * 64)
+    longest = Settings(bucket="a" * 63, host_role="h" * 64, guard_role="g" * 64)
     assert len(re.sub(r"\s", "", permissions.document(ARN, longest))) <= MOST
     sids = [statement["Sid"] for statement in statements()]
     assert len(set(sids)) == len(sids) and all(sid.isalnum() for sid in sids)
@@ -97,13 +97,13 @@ def test_its_arns_are_those_of_the_account(partition: str) -> None:
         for resource in listed(statement["Resource"]):
             assert resource == "*" or resource.startswith(f"arn:{partition}:")
             assert resource == "*" or "ACCOUNT" not in resource and "PARTITION" not in resource
-    text = permissions.document(ARN, AWS())
+    text = permissions.document(ARN, Settings())
     assert '"arn:aws:s3:::remoterun-123456789012*"' in text and ":123456789012:instance/*" in text
-    assert "arn:aws:s3:::mine/*" in permissions.document(ARN, AWS(bucket="mine"))
+    assert "arn:aws:s3:::mine/*" in permissions.document(ARN, Settings(bucket="mine"))
 
 
 def test_who_makes_no_roles_sees_them_and_gives_them_under_their_names() -> None:
-    named = AWS(host_role="team-h", guard_role="team-g")
+    named = Settings(host_role="team-h", guard_role="team-g")
     plain = {each["Sid"]: each for each in statements(settings=named, setup=False)}
     actions = {action for each in plain.values() for action in listed(each["Action"])}
     given = {f"iam:{name}" for name in ("PassRole", "GetRole", "GetRolePolicy", "GetInstanceProfile")}

@@ -19,7 +19,7 @@ import botocore.parsers
 import pytest
 
 from remoterun.agent.shared.machines import RentalTerms
-from remoterun.clouds.aws import catalogue, image, network, quotas, tags
+from remoterun.clouds.aws import acquire, catalogue, image, network, quotas, tags
 from remoterun.clouds.aws.acquire import client_token, launch_parameters
 from remoterun.clouds.aws.calls import (
     Calls,
@@ -30,14 +30,14 @@ from remoterun.clouds.aws.calls import (
     translate,
 )
 from remoterun.clouds.aws.catalogue import instead, offer, rental, table
-from remoterun.clouds.aws.image import Image
+from remoterun.clouds.aws.front import AWSFront, Settings
+from remoterun.clouds.aws.image import HOST_IMAGE, Image
 from remoterun.clouds.aws.provider import AWS
 from remoterun.clouds.aws.quotas import quota_of
 from remoterun.clouds.base import HostNeverCame, Intent, ProviderError, ProviderUnreachable
 from remoterun.clouds.boot import first_session
 from remoterun.clouds.boot.user_data import cloud_config, user_data
 from remoterun.clouds.folder import HostFolder
-from remoterun.config import AWS as AwsSettings
 from remoterun.config import Config
 from remoterun.errors import ConfigError, HostUnreachable
 from remoterun.model import MachineType, Rental
@@ -307,16 +307,16 @@ def folder(tmp_path: Path) -> HostFolder:
 
 
 def test_user_data_is_what_cloud_init_reads(folder: HostFolder) -> None:
-    data = user_data(folder, TERMS, 3600.0)
+    data = user_data(HOST_IMAGE, folder, TERMS, 3600.0, acquire.USER_DATA_LIMIT)
     text = data.decode()  # it fits without being compressed
     assert len(data) <= 16 << 10
     first, _, rest = text.partition("\n")
     assert first == "#cloud-config"
-    assert json.loads(rest) == cloud_config(folder, TERMS, 3600.0)
+    assert json.loads(rest) == cloud_config(HOST_IMAGE, folder, TERMS, 3600.0)
 
 
 def test_a_host_whose_boot_goes_no_further_ends_as_well(folder: HostFolder) -> None:
-    (command,) = cloud_config(folder, TERMS, 3600.0)["bootcmd"]
+    (command,) = cloud_config(HOST_IMAGE, folder, TERMS, 3600.0)["bootcmd"]
     assert command[:2] == ["systemd-run", "--no-block"]  # the system waits for it, and must not wait for the system
     assert {"--timer-property=DefaultDependencies=no", "--property=DefaultDependencies=no"} < {*command}
     assert "--on-active=3600s" in command and command[-3:] == ["/sbin/shutdown", "-P", "now"]
@@ -337,7 +337,7 @@ def test_a_user_data_that_is_too_long_for_aws_is_refused_here(folder: HostFolder
     import secrets
 
     with pytest.raises(ValueError, match="bytes"):
-        user_data(folder, TERMS._replace(token=secrets.token_hex(40000)), 60.0)
+        user_data(HOST_IMAGE, folder, TERMS._replace(token=secrets.token_hex(40000)), 60.0, acquire.USER_DATA_LIMIT)
 
 
 def test_a_new_host_that_says_no_key_of_its_own_is_not_used(recorded: Recorded) -> None:
@@ -413,7 +413,7 @@ class Account(Calls):
     """One with this limit, and these types at work."""
 
     def __init__(self, limit: int | None, *types: str, spot: bool = False) -> None:
-        super().__init__(AwsSettings(region="us-east-1"))
+        super().__init__(Settings(region="us-east-1"))
         self._limit, self._types, self._kind = limit, types, {"InstanceLifecycle": "spot"} if spot else {}
 
     def __call__(self, service: str, operation: str, region: str, **parameters: Any) -> Any:
@@ -615,9 +615,9 @@ def test_the_price_of_a_machine_is_not_known_where_its_image_costs_too(
         def __call__(self, service: str, operation: str, region: str, **parameters: Any) -> Any:
             return said[operation]
 
-    config = Config(tmp_path, aws=AwsSettings(region="us-east-1"))
+    config = Config(tmp_path, providers={"aws": Settings(region="us-east-1")})
     aws = AWS(config)
-    aws.calls = Answers(config.aws)
+    aws.calls = Answers(AWSFront().of(config))
     machine = MachineType("mine", rental=Rental("aws", ("g4dn.xlarge",), image="ami-1"))
     (found,) = aws.offers(machine, live=True)
     assert (found.price is not None, found.at_most is not None) == (known, known)

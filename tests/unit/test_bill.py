@@ -17,13 +17,14 @@ from botocore.validate import ParamValidator
 
 from remoterun.agent.shared.states import RunState
 from remoterun.cli.render import machine_views
+from remoterun.client.upkeep.rented_hosts import RentedHosts
 from remoterun.clouds import PROVIDERS
+from remoterun.clouds.aws.budget import budget_command
 from remoterun.clouds.base import Intent, Offer, RentedHost, Spent
 from remoterun.clouds.folder import HostFolder
-from remoterun.clouds.ledger import billing, renting
+from remoterun.clouds.ledger import billing, planning, renting
 from remoterun.clouds.ledger.billing import Row
-from remoterun.clouds.ledger.hosts import RentedHosts
-from remoterun.config import AWS, Config
+from remoterun.config import ArchivePlace, Config, Limits
 from remoterun.connections import Connections
 from remoterun.errors import UsageError
 from remoterun.model import HostUse, MachineType, Rental, Renting, Run
@@ -40,7 +41,7 @@ NIGHT = DAY + 86400
 
 @pytest.fixture
 def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Folders:
-    monkeypatch.setitem(PROVIDERS, "aws", "tests.folder_cloud.of_config")
+    monkeypatch.setitem(PROVIDERS, "aws", "tests.folder_cloud.FolderFront")
     monkeypatch.setenv(folder_cloud.ROOT, str(tmp_path))
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "a login")
     return Folders(tmp_path)
@@ -48,7 +49,9 @@ def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Folders:
 
 @pytest.fixture
 def connections(tmp_path: Path, folders: Folders) -> Iterator[Connections]:
-    config = Config(tmp_path / "laptop", machines={"gpu": GPU}, aws=AWS(bucket="b", max_cost_month=50.0))
+    config = Config(
+        tmp_path / "laptop", machines={"gpu": GPU}, archive=ArchivePlace("b"), limits=Limits(max_cost_month=50.0)
+    )
     with contextlib.closing(Connections(config)) as connections:
         yield connections
 
@@ -163,7 +166,7 @@ def test_a_host_of_ours_without_a_guard_is_given_one_or_it_is_said_why_not(
     (kept,) = connections.registry.run(run.number).renting.hosts  # type: ignore[union-attr]
     assert host.guarded and kept.guarded and len(said) == 1
     # what would rent meets one that should have ended; one that is gone is asked about once
-    connections.config = replace(connections.config, aws=AWS())
+    connections.config = replace(connections.config, archive=ArchivePlace(), limits=Limits())
     late, folder = (
         replace(host, id="i-2", token="rr-i-2", deadline=now - 720),
         HostFolder(connections.config.home, "rr-i-2"),
@@ -171,10 +174,10 @@ def test_a_host_of_ours_without_a_guard_is_given_one_or_it_is_said_why_not(
     folder.begin(Intent("rr-i-2", "l" * 26, 2, 1, GPU, now, 600.0))
     folder.record(late)
     folders._keep(late)
-    assert renting.plan(connections, GPU).kept is None
+    assert planning.plan(connections, GPU).kept is None
     assert len(said) == 2 and said[1].startswith("the host i-2 should have ended 12 min ")
     folders.forget("rr-i-2")
-    renting.plan(connections, GPU)
+    planning.plan(connections, GPU)
     assert folder.intent() is None
 
 
@@ -258,14 +261,14 @@ def test_the_larger_one_of_our_records_and_the_bill_counts_and_is_asked_for_now_
     billing.check_month(connections, 5.0, DAY + 3600)
     with pytest.raises(UsageError, match=r"has cost \$48.00"):
         billing.check_month(connections, 5.0, DAY + billing.FRESH)
-    assert billing.spent(connections, DAY, DAY) == [Spent("2026-11-03", 48.0, "rr-old-1")]
+    assert billing.spent(connections, "aws", DAY, DAY) == [Spent("2026-11-03", 48.0, "rr-old-1")]
     (folders.root / "spent").write_text("[]")
     (folders.root / "account").write_text("999999999999")  # another AWS_PROFILE
-    assert billing.spent(connections, DAY, DAY) == []
+    assert billing.spent(connections, "aws", DAY, DAY) == []
 
 
 def test_the_budget_is_one_command_of_a_shell_that_aws_takes() -> None:
-    words = shlex.split(billing.budget_command("123456789012", 50.0, "ada@example.org").replace("\\\n", ""))
+    words = shlex.split(budget_command("123456789012", 50.0, "ada@example.org").replace("\\\n", ""))
     assert words[:5] == ["aws", "budgets", "create-budget", "--account-id", "123456789012"]
     asked = {
         "AccountId": words[4],

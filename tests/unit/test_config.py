@@ -12,7 +12,18 @@ import pytest
 
 from remoterun import machines
 from remoterun.agent.shared.records import from_json, to_json
-from remoterun.config import AWS, Config, add_machine, load, parse, remove_machine, set_aws, set_default
+from remoterun.clouds.aws.front import CREDENTIAL_FILES, CREDENTIALS, AWSFront, Settings
+from remoterun.config import (
+    ArchivePlace,
+    Config,
+    Limits,
+    add_machine,
+    load,
+    parse,
+    remove_machine,
+    set_default,
+    set_table,
+)
 from remoterun.errors import AlreadyExists, ConfigError, NotFound
 from remoterun.model import MachineType, Rental
 from tests.recorder import Recorded
@@ -107,20 +118,62 @@ image = "ami-1"
 aws = ["m7i.large"]
 """
     config = parse(text, Config(tmp_path))
-    assert config.aws == AWS(bucket="remoterun-me", region="eu-central-1")
+    assert config.archive == ArchivePlace("remoterun-me", "eu-central-1")
+    assert config.providers == {"aws": Settings(region="eu-central-1")}
     rental = Rental("aws", ("g4dn.xlarge", "g5.xlarge"), "eu-west-1", True, 200, 600.0, 2, 1.5, "ami-1")
     assert config.machines["gpu"] == MachineType("gpu", gpus=1, rental=rental)
     assert config.machines["cheap"] == MachineType("cheap", rental=Rental("aws", ("m7i.large",)))
     assert from_json(MachineType, to_json(config.machines["gpu"])) == config.machines["gpu"]
 
 
-def test_settings_of_aws_are_written_beside_what_is_there(config: Config) -> None:
-    changed = set_aws(config, bucket="remoterun-me", region="eu-central-1")
-    assert changed.aws == AWS(bucket="remoterun-me", region="eu-central-1")
-    set_aws(changed, bucket="another")
+def test_where_the_archive_is_is_written_beside_what_is_there(config: Config) -> None:
+    changed = set_table(config, "archive", bucket="remoterun-me", region="eu-central-1")
+    assert changed.archive == ArchivePlace("remoterun-me", "eu-central-1")
+    set_table(changed, "archive", bucket="another")
     again = load({"REMOTERUN_HOME": str(config.home)})
-    assert again.aws == AWS(bucket="another", region="eu-central-1")
+    assert again.archive == ArchivePlace("another", "eu-central-1")
     assert again.machines == config.machines and "# in the cellar" in config.file.read_text()
+
+
+def test_what_stood_in_the_table_of_a_provider_goes_on_to_hold(tmp_path: Path) -> None:
+    """Until the table of its own has it; what is wrong is named where it stands."""
+    old = '[aws]\nbucket = "b"\nbucket_region = "eu-west-1"\nregion = "us-west-2"\nprofile = "work"\nmax_cost = 5\n'
+    found = parse(old, Config(tmp_path))
+    assert found.archive == ArchivePlace("b", "eu-west-1", None, "work") and found.limits == Limits(5)
+    assert found.providers == {"aws": Settings(region="us-west-2", profile="work")}
+    assert (found.table_of("max_cost"), found.table_of("max_cost_month")) == ("[aws]", "[limits]")
+    new = parse(old + '[limits]\nmax_cost = 7\n[archive]\nbucket = "c"\n', Config(tmp_path))
+    assert (new.limits, new.archive.bucket, new.table_of("max_cost")) == (Limits(7), "c", "[limits]")
+    for wrong, named in (
+        ("[aws]\nmax_cost = -1", "aws.max_cost: -1"),
+        ("[limits]\nmax_cost = 0", "limits.max_cost: 0"),
+    ):
+        with pytest.raises(ConfigError, match=named):
+            parse(wrong, Config(tmp_path))
+    (tmp_path / "config.toml").write_text(old)
+    set_table(found, "archive", bucket=None, region=None)
+    assert parse((tmp_path / "config.toml").read_text(), Config(tmp_path)).archive.bucket is None
+
+
+def test_a_rented_machine_names_its_provider_and_types(tmp_path: Path) -> None:
+    both = """
+[machines.a]
+provider = "aws"
+types = ["g4dn.xlarge"]
+spot = true
+[machines.b]
+aws = "g4dn.xlarge"
+spot = true
+"""
+    found = parse(both, Config(tmp_path)).machines
+    assert found["a"].rental == found["b"].rental == Rental("aws", ("g4dn.xlarge",), spot=True)
+    for wrong, named in (
+        ('provider = "moon"', "machines.a.provider: there is no provider `moon`"),
+        ('provider = "aws"', "machines.a.types: '' is not the name of a type"),
+        ('provider = "aws"\ntypes = "x"', "machines.a.types: 'x' is not the name of a type"),
+    ):
+        with pytest.raises(ConfigError, match=named):
+            parse(f"[machines.a]\n{wrong}\n", Config(tmp_path))
 
 
 def test_a_file_that_is_no_text(tmp_path: Path) -> None:
@@ -186,9 +239,9 @@ class TestMachines:
     def test_unknown_words(
         self, config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recorded: Recorded
     ) -> None:
-        for name in machines.CREDENTIALS:
+        for name in CREDENTIALS:
             monkeypatch.delenv(name, raising=False)
-        for name in machines.CREDENTIAL_FILES:
+        for name in CREDENTIAL_FILES:
             monkeypatch.setenv(name, str(tmp_path / "absent"))
         settings = Config(config.home, config.default, config.machines, tmp_path / "absent")
         for word in ("t4", "l4", "aws", "k81", "lokal", ""):
@@ -213,10 +266,10 @@ class TestMachines:
         (tmp_path / "config").write_text(text)
         nowhere = {"AWS_EC2_METADATA_DISABLED": "true", "AWS_SHARED_CREDENTIALS_FILE": str(tmp_path / "none")}
         variables = {**nowhere, "AWS_CONFIG_FILE": str(tmp_path / "config")}
-        used = replace(config, aws=AWS(bucket="made-once"))
-        assert machines.can_log_in(used, variables) is found
-        assert machines.can_log_in(used, {**variables, "AWS_PROFILE": "work"})
-        assert machines.can_log_in(replace(config, aws=AWS(profile="work")), variables)
+        used = replace(config, archive=ArchivePlace("made-once"))
+        assert AWSFront().can_log_in(used, variables) is found
+        assert AWSFront().can_log_in(used, {**variables, "AWS_PROFILE": "work"})
+        assert AWSFront().can_log_in(replace(config, archive=ArchivePlace(profile="work")), variables)
 
     def test_where_aws_is_set_up(self, config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (tmp_path / "ssh").write_text("Host l4\n  HostName 10.0.0.1\n")
@@ -231,16 +284,16 @@ class TestMachines:
         v100 = machines.resolve("v100", settings).rental
         assert v100 == Rental("aws", ("g5.xlarge",), instead_of="v100")
         assert machines.resolve("aws", settings) == MachineType("aws", bucket="s3://")
-        named = replace(settings, aws=AWS(bucket="remoterun-me"))
+        named = replace(settings, archive=ArchivePlace("remoterun-me"))
         assert machines.resolve("aws", named) == MachineType("aws", bucket="s3://remoterun-me")
 
     def test_what_counts_as_credentials(self, config: Config, tmp_path: Path) -> None:
         nowhere = {"AWS_SHARED_CREDENTIALS_FILE": str(tmp_path / "no"), "AWS_CONFIG_FILE": str(tmp_path / "no")}
-        assert not machines.aws_is_set_up(config, nowhere)
-        assert machines.aws_is_set_up(config, {**nowhere, "AWS_ACCESS_KEY_ID": "x"})
-        assert machines.aws_is_set_up(replace(config, aws=AWS(profile="work")), nowhere)
+        assert not AWSFront().is_set_up(config, nowhere)
+        assert AWSFront().is_set_up(config, {**nowhere, "AWS_ACCESS_KEY_ID": "x"})
+        assert AWSFront().is_set_up(replace(config, archive=ArchivePlace(profile="work")), nowhere)
         (tmp_path / "credentials").write_text("[default]\n")
-        assert machines.aws_is_set_up(config, {**nowhere, "AWS_SHARED_CREDENTIALS_FILE": str(tmp_path / "credentials")})
+        assert AWSFront().is_set_up(config, {**nowhere, "AWS_SHARED_CREDENTIALS_FILE": str(tmp_path / "credentials")})
 
     def test_listing(self, config: Config) -> None:
         assert [machine.name for machine in machines.listing(config)] == ["k80", "local"]

@@ -25,16 +25,16 @@ from remoterun.cli.render import Column, file_views, live_views, machine_views, 
 from remoterun.cli.render.terminal import Cursor, Talking, Tamed, columns, shortened
 from remoterun.client import Client
 from remoterun.client.runs.following import Item, Note, StateChange
+from remoterun.client.upkeep.rented_hosts import HostNow, NewBucket
 from remoterun.client.upkeep.upkeep import Checked, Collected, Damage, Freed, HomeUsage, Use
 from remoterun.clouds.aws import catalogue
 from remoterun.clouds.aws.catalogue import NAMES
+from remoterun.clouds.aws.front import AWSFront
 from remoterun.clouds.base import Identity, Leftover, Offer, RentedHost
-from remoterun.clouds.ledger.hosts import HostNow, NewBucket
-from remoterun.clouds.ledger.renting import Plan
+from remoterun.clouds.ledger.planning import Plan
 from remoterun.config import Config
 from remoterun.errors import HostUnreachable, RemoterunError, UsageError
-from remoterun.machines import HOW_TO_LOG_IN
-from remoterun.model import HostUse, MachineType, Renting, Run, Upload, UploadCopy
+from remoterun.model import HostUse, MachineType, Rental, Renting, Run, Upload, UploadCopy
 from remoterun.session import translate
 from remoterun.transfer import Fetched, Progress
 from tests.workshop import until
@@ -74,7 +74,7 @@ DETAILS: dict[str, Any] = {
 OFFER = Offer(EVIL, EVIL, EVIL, 4, 16.0, 1, EVIL, 16.0, price=0.5, priced=EVIL)
 RENTED = RentedHost(EVIL, EVIL, EVIL, OFFER, 1.0, 2.0, number=3, owner=EVIL)
 LEFTOVER = Leftover(EVIL, EVIL, EVIL, 1.0, bytes=5)
-PLAN = Plan(MACHINE, (OFFER,), 24.0, 600.0, 2, instead=EVIL)
+PLAN = Plan(replace(MACHINE, rental=Rental("aws", (EVIL,))), (OFFER,), 24.0, 600.0, 2, instead=EVIL)
 CHECKS = [MachineCheck(EVIL, ok, EVIL, f"{EVIL}\n{EVIL}") for ok in (True, False, None)]
 USES = [Use(kind, EVIL, 5, 5, None, about) for kind, about in {
     "upload": {"versions": [{"files": 1, "size": 1}]}, "run": {"state": EVIL, "log": 3},
@@ -339,7 +339,7 @@ def test_the_command_of_a_hint_is_whole_and_what_it_does_stands_below(
 ) -> None:
     monkeypatch.setenv("NO_COLOR", "1")
     monkeypatch.setattr("remoterun.cli.render.terminal.terminal_width", lambda stream: 80)
-    render.hint(HOW_TO_LOG_IN)
+    render.hint(AWSFront.how_to_log_in)
     shown = capsys.readouterr().err.strip().splitlines()
     assert shown[0] == "hint: aws configure" and "      aws configure sso" in shown
     assert max(map(len, shown)) <= 80 and not any(line[:1].isalpha() for line in shown[1:])

@@ -13,17 +13,17 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from remoterun.agent.running.keeper import NOTICES
 from remoterun.agent.shared.facts import RunStatus
 from remoterun.agent.shared.states import RunState
+from remoterun.agent.store.host_role import NOTICES
 from remoterun.cli.render import run_views
 from remoterun.cli.render.machine_views import plan_lines
 from remoterun.cli.render.terminal import dollars, hourly, hours, when
 from remoterun.client.runs.placement import rented_with, with_wishes
 from remoterun.clouds.aws import acquire, catalogue
 from remoterun.clouds.base import NOT_MADE, Offer, RentedHost, Roles
-from remoterun.clouds.ledger import renting
-from remoterun.clouds.ledger.renting import Plan
+from remoterun.clouds.ledger import planning
+from remoterun.clouds.ledger.planning import Plan
 from remoterun.config import Config
 from remoterun.connections import Connections
 from remoterun.errors import UsageError
@@ -98,7 +98,7 @@ def test_the_most_is_that_of_the_dearest_type() -> None:
 )
 def test_the_tighter_limit_counts(rental: dict[str, float], expected: float) -> None:
     machine = replace(T4, rental=Rental("aws", ("g4dn.xlarge", "g5.xlarge"), **rental))  # type: ignore[arg-type]
-    assert renting.hours(machine, DEAREST)[0] == pytest.approx(expected)
+    assert planning.hours(machine, DEAREST)[0] == pytest.approx(expected)
 
 
 def test_the_cap_on_spot_is_one_that_its_price_can_not_pass(recorded: Recorded) -> None:
@@ -110,7 +110,7 @@ def test_the_cap_on_spot_is_one_that_its_price_can_not_pass(recorded: Recorded) 
     assert plan.most == pytest.approx(24 * most)
     recorded.same(text(plan))
     machine = replace(T4, rental=Rental("aws", ("g4dn.xlarge",), spot=True, max_cost=10 * most))
-    assert renting.hours(machine, (spot,))[0] == pytest.approx(10)
+    assert planning.hours(machine, (spot,))[0] == pytest.approx(10)
     use = HostUse("t", "i-0", "g4dn.xlarge", "us-east-1a", 0.158, began=0.0, limit=spot.limit)
     assert Renting(0.0, hosts=(use,)).cost(3600.0, at_most=True) == 0.526
 
@@ -124,16 +124,16 @@ def test_who_names_no_dollars_has_those_of_the_config(recorded: Recorded) -> Non
     ]  # fmt: skip
     for rental, expected in wanted:
         limited = replace(machine, rental=Rental("aws", ("p5.48xlarge",), **rental))
-        found, by = renting.hours(limited, (h100,), 20.0)
+        found, by = planning.hours(limited, (h100,), 20.0)
         assert found == pytest.approx(expected)
-        default, by_default = renting.hours(limited, (h100,))
+        default, by_default = planning.hours(limited, (h100,))
         assert default == rental.get("max_hours", found)  # which gives way to what somebody named
         for name, limited_by in {"of the config": by, "of the program": by_default}.items():
             said = text(Plan(limited, (h100,), found, 600.0, 1, limited_by=limited_by))
             assert all(len(line) <= 78 for line in said.splitlines())
             recorded.same(said, f"{rental}, the limit {name}")
     with recorded.raises(UsageError, "a limit that pays for no boot"):
-        renting.hours(machine, (h100,), 1.0)
+        planning.hours(machine, (h100,), 1.0)
 
 
 def test_who_wrote_last_comes_last() -> None:
@@ -157,18 +157,18 @@ def test_a_limit_in_dollars_needs_a_price(
     """The plan is shown all the same, and nobody rents by it."""
     machine = replace(T4, rental=Rental("aws", ("g9.xlarge",), **rental))  # type: ignore[arg-type]
     offers = (Offer("g9.xlarge", "eu-central-1", unpriced="the Price List can't be asked"),)
-    found, by = renting.hours(machine, offers, own)
+    found, by = planning.hours(machine, offers, own)
     plan = Plan(machine, offers, found, 600.0, 1, limited_by=by, max_cost=most)
     recorded.same(text(plan), "the plan")
     with recorded.raises(UsageError, "without a price"):
-        renting.agreed(plan)
+        planning.agreed(plan)
     if most is None:
-        assert renting.agreed(plan, UNKNOWN) is plan
+        assert planning.agreed(plan, UNKNOWN) is plan
     else:
         with recorded.raises(UsageError, "with `unknown` for a price"):
-            renting.agreed(plan, UNKNOWN)
+            planning.agreed(plan, UNKNOWN)
     run = Run(1, "k", RunState.INTERRUPTED, machine, "true", 0.0, renting=Renting(1e6, 3))
-    assert renting.deadline(run, plan, 5000.0) == (1e6 if most is None else 5000.0), "nor does another attempt"
+    assert planning.deadline(run, plan, 5000.0) == (1e6 if most is None else 5000.0), "nor does another attempt"
 
 
 @pytest.mark.parametrize("pay", [None, 0.0, 0.54, 36.0, 55.05, 55.06, 60.0, UNKNOWN])
@@ -180,10 +180,10 @@ def test_what_is_rented_without_a_question(price: float | None, pay: float | Non
     covered = pay == UNKNOWN if price is None else price <= (5.0 if pay in (None, UNKNOWN) else pay) + 0.005
     for each, fine in ((plan, covered), (replace(plan, kept=kept), covered or pay is None)):
         if fine:
-            assert renting.agreed(each, pay) is each
+            assert planning.agreed(each, pay) is each
             continue
         with pytest.raises(UsageError, match="`t4` rents a host in us-east-1 ") as caught:
-            renting.agreed(each, pay)
+            planning.agreed(each, pay)
         at = (
             "at a price that is not known"
             if price is None
@@ -191,7 +191,7 @@ def test_what_is_rented_without_a_question(price: float | None, pay: float | Non
         )
         wanted = 'pay="unknown"' if price is None else f"pay={price:.2f}"
         assert at in caught.value.message and caught.value.hint == f"{wanted}   agrees to that"
-        assert renting.agreed(each, parse_price(wanted.partition("=")[2].strip('"'))) is each, "and the hint mends it"
+        assert planning.agreed(each, parse_price(wanted.partition("=")[2].strip('"'))) is each, "and the hint mends it"
 
 
 def test_a_further_attempt_costs_no_more_than_was_agreed_to() -> None:
@@ -199,15 +199,15 @@ def test_a_further_attempt_costs_no_more_than_was_agreed_to() -> None:
     cheap, dear = Offer("g4dn.xlarge", price=0.5), Offer("p5.48xlarge", price=55.0)
     both = Plan(T4, (cheap, dear), 2.0, 600.0, 1)
     for pay in (0.5, 5.0, None):
-        assert renting.agreed_before(both, pay).offers == (cheap,)
-    assert renting.agreed_before(both, 55.0).offers == both.offers
+        assert planning.agreed_before(both, pay).offers == (cheap,)
+    assert planning.agreed_before(both, 55.0).offers == both.offers
     for pay in (0.5, None):
         with pytest.raises(UsageError, match=r"for \$55.00 an hour"):
-            renting.agreed_before(replace(both, offers=(dear,)), pay)
+            planning.agreed_before(replace(both, offers=(dear,)), pay)
     unknown = replace(both, offers=(replace(dear, price=None),))
-    assert renting.agreed_before(unknown, None) is not None
+    assert planning.agreed_before(unknown, None) is not None
     with pytest.raises(UsageError, match="price that is not known"):
-        renting.agreed_before(unknown, 55.0)
+        planning.agreed_before(unknown, 55.0)
 
 
 def test_what_is_typed_after_pay(recorded: Recorded) -> None:
@@ -220,7 +220,7 @@ def test_what_is_typed_after_pay(recorded: Recorded) -> None:
 def test_a_limit_that_pays_for_no_more_than_a_boot_is_refused(recorded: Recorded) -> None:
     machine = replace(T4, rental=Rental("aws", ("g4dn.xlarge",), max_cost=0.01))
     with recorded.raises(UsageError):
-        renting.hours(machine, DEAREST[:1])
+        planning.hours(machine, DEAREST[:1])
 
 
 def test_options_of_the_run_win_and_are_refused_for_machines_of_ones_own(recorded: Recorded) -> None:
@@ -238,8 +238,8 @@ def test_what_a_run_may_cost_is_for_all_its_attempts() -> None:
     had = HostUse("rr-k-1", "i-1", "g4dn.xlarge", "us-east-1a", 0.526, began=0.0, ended=3600.0)
     run = Run(1, "k", RunState.INTERRUPTED, machine, "true", 0.0, renting=Renting(1e6, 3, hosts=(had,)))
     plan = Plan(machine, DEAREST, 1.0, 600.0, 3, max_cost=1.0)
-    assert renting.deadline(run, plan, 5000.0) == pytest.approx(5000.0 + (1.0 - 0.526) / 1.006 * 3600)
-    assert renting.deadline(run, replace(plan, max_cost=None), 5000.0) == 1e6
+    assert planning.deadline(run, plan, 5000.0) == pytest.approx(5000.0 + (1.0 - 0.526) / 1.006 * 3600)
+    assert planning.deadline(run, replace(plan, max_cost=None), 5000.0) == 1e6
 
 
 def test_moments_around_now_are_said_as_people_do(

@@ -9,8 +9,7 @@ import botocore.signers
 import pytest
 
 from remoterun.agent.shared.archive import MOST_OBJECT, Grant
-from remoterun.agent.store.form import LASTS, signed_form
-from remoterun.agent.store.metadata import Credentials
+from remoterun.agent.store.host_role import LASTS, Credentials, signed_form
 from remoterun.archive.s3 import S3, BucketPlace
 
 PREFIX = "hosts/AROAEXAMPLE:i-0123456789abcdef0/00000000000000000000000000/"

@@ -13,40 +13,20 @@ from __future__ import annotations
 
 import contextlib
 import http.client
-import json
 import os
 import subprocess
 import sys
 import time
 import traceback
-from typing import Callable, Dict, Optional
+from typing import Callable, Optional
 
 from ..shared.files import unless_held
 from ..shared.machines import RentalTerms
 from ..shared.states import FINAL
-from ..store import metadata
 from ..store.errors import HomeError
 from ..store.home import Home
+from ..store.host_role import NOTICES
 from . import supervision
-
-NOTICE = 120.0
-"""Seconds that a notice gives, where it does not say in words that we know."""
-
-
-def notice_of_aws() -> Optional[float]:
-    """When a spot host is taken away (seconds since 1970); None as long as nothing is known of it. Blocks a few seconds
-    at the most. Raises `OSError`, `HTTPException`."""
-    notice = metadata.get("spot/instance-action")
-    if notice is None:
-        return None
-    try:
-        return metadata.moment(json.loads(notice)["time"])
-    except (ValueError, KeyError, TypeError):  # one that can't be read is one all the same
-        return time.time() + NOTICE
-
-
-NOTICES: Dict[str, Callable[[], Optional[float]]] = {"aws": notice_of_aws}
-
 
 POLL = 1.0
 NOTICES_EVERY = 5.0

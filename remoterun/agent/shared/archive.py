@@ -60,7 +60,7 @@ MOST_IMAGE = 64 << 30
 """Bytes of an image as it is stored."""
 
 EXPIRED = frozenset(("ExpiredToken", "ExpiredTokenException", "RequestExpired", "TokenRefreshRequired"))
-"""AWS's words for credentials, or what was signed with them, whose time is up."""
+"""S3's words for credentials, or what was signed with them, whose time is up."""
 
 
 # -- an archived tree

@@ -66,4 +66,4 @@ class RentalTerms(Record):
     end: List[str]
     """The words of the command that ends it."""
     notices: str = ""
-    """A key of `running.keeper.NOTICES`: how the host learns that it will be taken away, "" for never."""
+    """A key of `store.host_role.NOTICES`: how the host learns that it will be taken away, "" for never."""

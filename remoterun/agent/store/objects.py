@@ -19,9 +19,8 @@ from typing import Callable, Dict, Iterable, Iterator, Sequence
 from ..shared.archive import Grant
 from ..shared.files import open_regular, token
 from ..shared.records import Record
-from .form import signed_form
+from .host_role import ROLE, signed_form
 from .http_client import Address, HttpClient, HttpError
-from .metadata import ROLE
 
 CHECKSUM = "x-amz-checksum-sha256"
 PIECE = 1 << 20

@@ -10,9 +10,11 @@ from remoterun.cli import render
 from remoterun.cli.app import Command, Json, app, example, option
 from remoterun.cli.asking import client as connect
 from remoterun.cli.render import machine_views
+from remoterun.clouds import ARCHIVE, front
 from remoterun.errors import UsageError
 from remoterun.parsing import known_words, parse_duration
 
+TITLE, PRICE = front(ARCHIVE).title, front(ARCHIVE).bill
 BY = ("day", "run", "machine")
 
 
@@ -30,20 +32,20 @@ def bill(
             show_default=False,
         ),
     ] = "day",
-    aws: Annotated[bool, option("--aws", "Also what AWS's own bill says; AWS takes $0.01 for the question.")] = False,
+    own: Annotated[bool, option(f"--{ARCHIVE}", f"Also what {TITLE}'s own bill says; {PRICE}.")] = False,
     json: Json = False,
 ) -> None:
     """Show what rented hosts have cost, by day, run or machine.
 
     It is counted from this machine's records, of removed runs, too, and from the tags of the hosts that there are now:
     with disk and address, without traffic and bucket. IDLE is the part of it in which hosts had no run. Days are those
-    of UTC, as on AWS's bill. The last line says what the bucket holds now, and what that costs a month.
+    of UTC, as on a provider's own bill. The last line says what the bucket holds now, and what that costs a month.
     """
     if by not in BY:
         raise UsageError(f"`--by {by}` is not known", hint=known_words(by, BY))
     start = _moment(since)
     with connect() as client:
-        found = client.hosts.bill(start, render.warning, aws)
+        found = client.hosts.bill(start, render.warning, ARCHIVE if own else "")
     machine_views.bill(found, by, json)
 
 

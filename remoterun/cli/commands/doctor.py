@@ -17,6 +17,8 @@ from remoterun.cli.asking import client as connect
 from remoterun.cli.render import machine_views
 from remoterun.cli.render.terminal import duration
 from remoterun.client import Client, json_shapes
+from remoterun.clouds import ARCHIVE, PROVIDERS, front
+from remoterun.clouds.base import Bills, HasPolicy
 from remoterun.errors import (
     AgentError,
     AuthenticationError,
@@ -26,7 +28,6 @@ from remoterun.errors import (
     RemoterunError,
     UsageError,
 )
-from remoterun.machines import BUCKET
 from remoterun.model import MachineType
 from remoterun.session import understood
 
@@ -45,40 +46,43 @@ Machine = Annotated[
 def doctor(
     machine: Machine = None,
     policy: Annotated[
-        bool, option("--policy", "Of `aws`: print the policy that remoterun needs; with --setup for that, too.")
+        bool, option("--policy", f"Of `{ARCHIVE}`: print the policy that remoterun needs; with --setup for that, too.")
     ] = False,
     setup: Annotated[
-        bool, option("--setup", "Of `aws`: make the roles by which hosts save, and by which AWS ends them.")
+        bool, option("--setup", f"Of `{ARCHIVE}`: make the roles by which hosts save, and by which it ends them.")
     ] = False,
     budget: Annotated[
-        bool, option("--budget", "Of `aws`: print the command for a budget, with mail at 50, 80 and 100 % of it.")
+        bool,
+        option("--budget", f"Of `{ARCHIVE}`: print the command for a budget, with mail at 50, 80 and 100 % of it."),
     ] = False,
     json: Json = False,
 ) -> int:
     """Try a machine, and say how to mend what doesn't work.
 
-    Link, host key, python3, Docker, GPU and NVIDIA's toolkit, disk, clock. Of `aws`: login, permissions, quotas,
-    network, bucket. The exit status is 1 if there is a fault.
+    Link, host key, python3, Docker, GPU and NVIDIA's toolkit, disk, clock. Of a provider of hosts: login, permissions,
+    quotas, network, bucket. The exit status is 1 if there is a fault.
     """
     for asked, given in (("--policy", policy), ("--setup", setup), ("--budget", budget)):
-        if given and machine != BUCKET:
-            raise UsageError(f"{asked} is about `aws`", hint=f"remoterun doctor aws {asked}")
+        if given and machine not in PROVIDERS:
+            raise UsageError(f"{asked} is about `{ARCHIVE}`", hint=f"remoterun doctor {ARCHIVE} {asked}")
     with connect() as client:
+        name = machine or ""
         if policy:
-            for line in client.hosts.policy(setup).splitlines():
+            provider = client.hosts.provider(name)
+            if not isinstance(provider, HasPolicy):
+                raise _has_none(name, "policies")
+            for line in provider.policy(setup).splitlines():
                 render.out(line)
             who = "whoever has `MakeRoles` and `GiveRoles` can give himself any right in the account"
-            none = "this policy can't make roles: an administrator types `remoterun doctor aws --setup`, once"
+            none = f"this policy can't make roles: an administrator types `remoterun doctor {name} --setup`, once"
             render.warning(who if setup else none)
-            render.line(
-                "An inline policy of a user can't be so long. Saved as policy.json, it is made a managed one by"
-            )
-            render.line("  aws iam create-policy --policy-name remoterun --policy-document file://policy.json")
+            for line in provider.how_to_allow().splitlines():
+                render.line(line)
             return 0
-        if setup and (refused := client.hosts.make_roles().why_not):
+        if setup and (refused := client.hosts.make_roles(name).why_not):
             render.warning(f"not all roles could be made: {refused}")
         if budget:
-            _show_budget(client)
+            _show_budget(client, name)
             return 0
 
         def show(found: Examined, as_json: bool) -> None:
@@ -92,24 +96,28 @@ BUDGET = 50.0
 """US dollars a month, where `max_cost_month` says nothing else."""
 
 
-def _show_budget(client: Client) -> None:
+def _show_budget(client: Client, name: str) -> None:
     """The command on stdout, for a shell; what it does on stderr."""
-    from remoterun.clouds.ledger.billing import ACTIVATE, budget_command
-
-    amount = client.config.aws.max_cost_month or BUDGET
+    provider = client.hosts.provider(name)
+    if not isinstance(provider, Bills):
+        raise _has_none(name, "bill of its own")
+    amount = client.config.limits.max_cost_month or BUDGET
     email = os.environ.get("EMAIL", "")
     if not email:
         with contextlib.suppress(OSError, subprocess.SubprocessError):
             asked = ["git", "config", "user.email"]
             email = subprocess.run(asked, capture_output=True, text=True, timeout=10).stdout.strip()
-    account = client.hosts.identity(BUCKET).account
-    render.line(f"A budget of ${amount:g} a month for the hosts of remoterun in the account {account}.")
-    render.line(f"At 50, 80 and 100 % of it AWS sends mail to {email or EXAMPLE}. It ends no host.")
-    render.line("Paste this:")
-    for text in budget_command(account, amount, email or EXAMPLE).splitlines():
+    does, command, more = provider.budget(amount, email or EXAMPLE)
+    for text in does.splitlines():
+        render.line(text)
+    for text in command.splitlines():
         render.out(text)
-    render.line("AWS counts only what has a tag that its bill knows. Type this once, a day after the first host:")
-    render.line(f"  `{ACTIVATE}`")
+    for text in more.splitlines():
+        render.line(text)
+
+
+def _has_none(name: str, what: str) -> UsageError:
+    return UsageError(f"{front(name).title} has no {what}", hint=f"remoterun doctor {name}")
 
 
 EXAMPLE = "you@example.org"
@@ -147,7 +155,9 @@ def examine(client: Client, machine: MachineType) -> Examined:
     """The checks of a machine, without those that a fault makes impossible; of what is rented, those of the login, of
     its provider, and of the bucket. Blocks for as long as the connection's deadlines allow."""
     if machine.bucket is not None or machine.rental is not None:
-        return Examined(machine, [*client.hosts.checks()])
+        return Examined(
+            machine, [*client.hosts.checks(machine.rental.provider if machine.rental is not None else ARCHIVE)]
+        )
     try:
         client.machines.session(machine)
     except HostError as error:

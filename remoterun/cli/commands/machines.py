@@ -19,16 +19,18 @@ from remoterun.cli.commands.doctor import Machine, of_each
 from remoterun.cli.commands.exec import ShellCommand, line_of, terminal_here
 from remoterun.cli.render import file_views
 from remoterun.errors import RemoterunError
-from remoterun.machines import BUCKET
 
 if TYPE_CHECKING:
     from remoterun.client.upkeep.upkeep import Checked
 from remoterun.cli.render import live_views, machine_views
-from remoterun.config import SETTINGS, Setting
+from remoterun.clouds import ARCHIVE, PROVIDERS, front
+from remoterun.config import Setting, settings
 from remoterun.errors import UsageError
 from remoterun.model import MachineType
 from remoterun.parsing import parse_duration
 
+RENTS = f"--{ARCHIVE} {front(ARCHIVE).example}"
+"""An example of what rents a host."""
 HOST_ID = re.compile(r"i-[0-9a-f]+")
 """What its provider calls a rented host."""
 
@@ -78,17 +80,17 @@ def _parameter(name: str, setting: Setting) -> inspect.Parameter:
     epilog=example(
         "remoterun machines add k80 me@gpu.example.org --gpus 1 --default\n"
         "remoterun machines add lab k80 box\n"
-        "remoterun machines add gpu --aws g4dn.xlarge,g5.xlarge --spot --max-cost 5"
+        f"remoterun machines add gpu {RENTS} --spot --max-cost 5"
     ),
 )
-@typed_options(_parameter(*item) for item in SETTINGS.items())
+@typed_options(_parameter(*item) for item in settings().items())
 def machines_add(
     name: Annotated[str, argument("NAME", "What -t will name.")],
     hosts: Annotated[
         list[str] | None,
         argument(
             "HOST...",
-            "user@host[:port], an alias of ~/.ssh/config, or `local`; or --aws. Several machines: a pool of them.",
+            f"user@host[:port], an alias of ~/.ssh/config, or `local`; or --{ARCHIVE}. Several machines: a pool.",
         ),
     ] = None,
     default: Annotated[bool, option("--default", "Make it the default machine.")] = False,
@@ -108,33 +110,30 @@ def machines_add(
     if hosts and len(hosts) > 1:
         _add_pool(name, hosts, settings, default, yes)
         return
-    host, aws = hosts[0] if hosts else None, settings.get("aws")
-    if (host is None) == (aws is None):
+    host, at = hosts[0] if hosts else None, [each for each in PROVIDERS if each in settings]
+    if (host is not None) + len(at) != 1:
         raise UsageError(
             "a machine has a host, or it is rented" + (": both were given" if host else ""),
-            hint=f"remoterun machines add {name} user@host\nremoterun machines add {name} --aws g4dn.xlarge",
+            hint=f"remoterun machines add {name} user@host\nremoterun machines add {name} {RENTS}",
         )
     if host not in (None, "local"):
         SSHTarget.parse(host)
         settings = {"host": host, **settings}
-    if aws is not None:
-        _warn_of_unknown(aws)
+    for each in at:
+        _warn_of_unknown(each, settings[each])
     config = configuration.load()
     configuration.add_machine(config, name, settings, overwrite=yes, make_default=default)
     render.line(f"machine `{name}` is in {config.file}" + ("; it is the default" if default else ""))
-    if aws is None:
+    if not at:
         render.line(f"  remoterun doctor {name}   tries it")
     else:
         render.line(f"  remoterun run -t {name} --dry-run COMMAND   shows what a run would rent, and its price")
 
 
-def _warn_of_unknown(types: str) -> None:
-    """AWS has more types than our table, and may have this one; a slip of the finger is more likely."""
-    from remoterun.clouds.aws import catalogue
-
+def _warn_of_unknown(provider: str, types: str) -> None:
+    """A provider has more types than our table, and may have this one; a slip of the finger is more likely."""
     for type in types.split(","):
-        meant = catalogue.nearest(type.strip())
-        if meant and type.strip() not in catalogue.table().types:
+        if meant := front(provider).meant(type.strip()):
             render.warning(f"`{type.strip()}` is not in remoterun's table of types: did you mean {' or '.join(meant)}?")
 
 
@@ -233,8 +232,8 @@ def machines_rented(json: Json = False) -> None:
 
     What is listed is what their provider says, from any machine with the same account. COST is from a host's start on,
     with the minutes in which it has no run; IDLE is what it cost since its last run ended. RUN is what it serves now;
-    ENDS IN is how long it stays if no other run comes, and GUARD whether AWS itself ends it at its deadline, too. IDLE
-    and RUN are of runs that this machine knows; `remoterun bill` has all idle time.
+    ENDS IN is how long it stays if no other run comes, and GUARD whether its provider ends it at its deadline, too.
+    IDLE and RUN are of runs that this machine knows; `remoterun bill` has all idle time.
     """
     with connect() as client:
         found = client.hosts.list(render.warning)
@@ -301,24 +300,28 @@ def gc(
     envs: Annotated[bool, option("--envs", "Also environments and images that nothing has used for a week.")] = False,
     unused: Annotated[str | None, option("--unused TIME", "With --envs: for how long. Default: 7d.")] = None,
     everything: Annotated[
-        bool, option("--everything", "Of `aws`: all that remoterun made there, for anybody. Asks twice.")
+        bool, option("--everything", f"Of `{ARCHIVE}`: all that remoterun made there, for anybody. Asks twice.")
     ] = False,
-    yes: Annotated[bool, option("-y --yes", "Of `aws`: ask nothing.")] = False,
+    yes: Annotated[bool, option("-y --yes", f"Of `{ARCHIVE}`: ask nothing.")] = False,
     dry_run: Annotated[bool, option("--dry-run", "Only say what would be freed.")] = False,
     json: Json = False,
 ) -> int:
-    """Free what nothing needs on a machine, or at `aws`. Safe while runs go on.
+    """Free what nothing needs on a machine, or at a provider of hosts. Safe while runs go on.
 
     That is content of no upload and no run, outputs of other machines that were sent for a mount, and what crashes
-    and cut transfers left. What a run uses stays until it has ended. Of `aws`: rented hosts that no run needs are
-    ended, and what hosts and runs left there is removed; with --keep, only versions in the bucket.
+    and cut transfers left. What a run uses stays until it has ended. Of a provider: rented hosts that no run needs
+    are ended, and what hosts and runs left there is removed; with --keep, only versions in the bucket.
     """
-    if everything and (machine != BUCKET or yes or keep is not None or envs):
-        raise UsageError("--everything goes with `aws` alone, and asks", hint="remoterun machines gc aws --everything")
-    if machine == BUCKET and keep is None and not envs:
-        return _clear_cloud(everything, yes, dry_run, json)
+    if everything and (machine not in PROVIDERS or yes or keep is not None or envs):
+        raise UsageError(
+            f"--everything goes with `{ARCHIVE}` alone, and asks", hint=f"remoterun machines gc {ARCHIVE} --everything"
+        )
+    if machine in PROVIDERS and keep is None and not envs:
+        return _clear_cloud(machine, everything, yes, dry_run, json)
     if yes:
-        raise UsageError("-y goes with `aws`: of a machine nothing is asked", hint="remoterun machines gc aws -y")
+        raise UsageError(
+            f"-y goes with `{ARCHIVE}`: of a machine nothing is asked", hint=f"remoterun machines gc {ARCHIVE} -y"
+        )
     if unused is not None and not envs:
         raise UsageError("--unused is about environments", hint=f"remoterun machines gc --envs --unused {unused}")
     seconds = None if unused is None else parse_duration(unused, or_none=True)
@@ -328,18 +331,18 @@ def gc(
         return of_each(client, machine, free, file_views.collected, json)[1]
 
 
-def _clear_cloud(everything: bool, yes: bool, dry_run: bool, json: bool) -> int:
+def _clear_cloud(name: str, everything: bool, yes: bool, dry_run: bool, json: bool) -> int:
     with connect() as client:
         found = client.hosts.leftovers(render.warning, everything)
         machine_views.leftovers(found, json)
         if dry_run or not found:
             return 0
         if not yes and not render.can_ask():
-            others = "" if everything else "`remoterun machines gc aws -y`, or "
+            others = "" if everything else f"`remoterun machines gc {name} -y`, or "
             raise UsageError("nobody is here to agree", hint=f"{others}`--dry-run` to see")
         agreed = yes or render.ask("End and remove these?", default=False)
         if agreed and everything:
-            account = client.hosts.identity(BUCKET).account
+            account = client.hosts.identity(name).account
             agreed = render.ask_text(f"For good, for all who use it? Type the account's number, {account}:") == account
         if not agreed:
             render.line("Nothing was ended or removed.")

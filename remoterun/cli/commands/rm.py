@@ -12,6 +12,7 @@ from remoterun.cli.app import Command, app, argument, example, for_each, option,
 from remoterun.cli.asking import client as connect
 from remoterun.cli.render import file_views, run_views
 from remoterun.client import Client
+from remoterun.clouds import ARCHIVE
 from remoterun.errors import HomeMissing, HostUnreachable, RemoterunError, UsageError
 from remoterun.model import LAST, Resource, Run, Upload
 from remoterun.parsing import parse_duration
@@ -60,7 +61,9 @@ def rm(
             if forget and resource.kind == "runs":
                 run = client.runs.known(resource.name)
                 if run.renting is not None and not run.final:
-                    raise UsageError(f"{resource} has a rented host, which costs", hint="remoterun machines gc aws")
+                    raise UsageError(
+                        f"{resource} has a rented host, which costs", hint=f"remoterun machines gc {ARCHIVE}"
+                    )
                 client.runs.forget(run)
                 render.line(f"{resource} is forgotten; what {run.host.name} has of it stays there")
                 return

@@ -29,8 +29,8 @@ from remoterun.model import ALL_GPUS, Asked, MachineType, Mount, Run, RunRequest
 from remoterun.sizes import counted
 
 if TYPE_CHECKING:
-    from remoterun.clouds.ledger.hosts import NewBucket
-    from remoterun.clouds.ledger.renting import Plan
+    from remoterun.client.upkeep.rented_hosts import NewBucket
+    from remoterun.clouds.ledger.planning import AgreedPlan, Plan
     from remoterun.source import Source
 
 
@@ -165,11 +165,10 @@ def launch(client: Client, prepared: Prepared, yes: bool, dry_run: bool, pay: fl
     if dry_run:
         _show_plan(client, prepared, plan, new)
         return None
-    if plan is not None:
-        plan = agree(client, plan, new, yes, pay)
+    agreed = None if plan is None else agree(client, plan, new, yes, pay)
     request = prepared.request
     mounts = tuple(_uploaded(client, each, prepared.machine) if each.local else each for each in request.mounts)
-    return _submit(client, replace(prepared, request=request._replace(mounts=mounts)), plan)
+    return _submit(client, replace(prepared, request=request._replace(mounts=mounts)), agreed)
 
 
 def _uploaded(client: Client, mount: Mount, machine: MachineType) -> Mount:
@@ -198,7 +197,7 @@ def follow_or_report(client: Client, run: Run, request: RunRequest, background: 
     return 0
 
 
-def _submit(client: Client, prepared: Prepared, plan: Plan | None) -> Run:
+def _submit(client: Client, prepared: Prepared, agreed: AgreedPlan | None) -> Run:
     number = None
 
     def cast(run: Run) -> None:
@@ -213,7 +212,7 @@ def _submit(client: Client, prepared: Prepared, plan: Plan | None) -> Run:
 
     try:
         with live_views.waiting() as waiting, live_views.progress() as progress:
-            return client.runs.launch(prepared, Talk(progress, waiting, render.warning), cast, plan)
+            return client.runs.launch(prepared, Talk(progress, waiting, render.warning), cast, agreed)
     except BaseException as error:
         if isinstance(error, KeyboardInterrupt) and number is not None:
             known = client.runs.known(number)

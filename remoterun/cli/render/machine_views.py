@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from remoterun.agent.shared import api
 from remoterun.cli.render import Column, line, out, out_json, out_text, table, table_width
-from remoterun.cli.render.run_views import UNGUARDED
+from remoterun.cli.render.run_views import unguarded
 from remoterun.cli.render.terminal import (
     DONE,
     FAILED,
@@ -34,17 +34,18 @@ from remoterun.cli.render.terminal import (
     when,
 )
 from remoterun.client import json_shapes
+from remoterun.clouds import ARCHIVE, all_fronts, front
 from remoterun.clouds.base import GUARD_LATE, NOT_MADE, Identity, Leftover, Offer, RentedHost
 from remoterun.config import Config
-from remoterun.machines import HOW_TO_SET_UP_AWS, stand_ins
+from remoterun.machines import stand_ins
 from remoterun.model import Line, listed
 from remoterun.sizes import iso
 
 if TYPE_CHECKING:
     from remoterun.client.occupancy import MachineStatus
+    from remoterun.client.upkeep.rented_hosts import HostNow, NewBucket
     from remoterun.clouds.ledger.billing import Bill
-    from remoterun.clouds.ledger.hosts import HostNow, NewBucket
-    from remoterun.clouds.ledger.renting import Plan
+    from remoterun.clouds.ledger.planning import Plan
 
 
 def machines(
@@ -79,7 +80,12 @@ def machines(
     if offers is None:
         line("`remoterun machines --all` shows what can be rented, too")
     elif not offers:
-        line(HOW_TO_SET_UP_AWS)
+        how_to_set_up()
+
+
+def how_to_set_up() -> None:
+    for each in all_fronts():
+        line(each.how_to_set_up)
 
 
 def _place(machine: Any) -> str:
@@ -134,10 +140,10 @@ def whoami(config: Config, identity: Identity | None, as_json: bool) -> None:
         "home": str(config.home),
         "settings": str(config.file),
         "default": config.default,
-        "aws": identity.name if identity is not None else None,
+        ARCHIVE: identity.name if identity is not None else None,
         "account": identity.account if identity is not None else None,
         "region": identity.region if identity is not None else None,
-        "bucket": config.aws.bucket,
+        "bucket": config.archive.bucket,
     }
     if as_json:
         out_json(rows)
@@ -146,7 +152,7 @@ def whoami(config: Config, identity: Identity | None, as_json: bool) -> None:
         if value:
             out(f"{head:<10}{value}")
     if identity is None:
-        line(HOW_TO_SET_UP_AWS)
+        how_to_set_up()
 
 
 def checks(found: Sequence[api.MachineCheck], as_json: bool) -> None:
@@ -284,14 +290,14 @@ def plan_lines(plan: Plan, new: NewBucket | None = None) -> list[tuple[str, str]
     makes_roles = plan.roles.why_not == NOT_MADE
     if makes_roles or (plan.kept.guarded if plan.kept is not None else plan.roles.guard):
         more = "" if plan.price is None else f", for {dollars(plan.price * GUARD_LATE / 3600)} more"
-        listed.append(("", f"AWS itself ends it {when(latest + GUARD_LATE)}{more}"))
+        listed.append(("", f"{front(plan.provider).title} itself ends it {when(latest + GUARD_LATE)}{more}"))
     else:
-        listed.append(("", UNGUARDED))
+        listed.append(("", unguarded(plan.provider)))
     if makes_roles:
         listed.append(("roles", "two are made in your account, once; they cost nothing:"))
         listed.append(("", "one by which a host saves, also when your login is over;"))
-        listed.append(("", "one by which AWS itself ends a host at its deadline;"))
-        listed.append(("", "`roles = false` below [aws] in config.toml rents without them"))
+        listed.append(("", f"one by which {front(plan.provider).title} itself ends a host at its deadline;"))
+        listed.append(("", f"`roles = false` below [{plan.provider}] in config.toml rents without them"))
     elif plan.needs_login:
         listed.append(("login", "if yours ends before the run does,"))
         listed.append(("", f"its host waits up to {_wait(plan)}, and ends without it"))
@@ -339,7 +345,7 @@ def renting_goes_on(plan: Plan, new: NewBucket | None) -> None:
     verb = f"Using {plan.kept.id}:" if plan.kept is not None else "Renting"
     line(f"{verb} {offer.type}{spot} in {offer.region}, {hourly(offer.hourly)}, {most}")
     if plan.kept is None and not plan.roles.guard:
-        line(UNGUARDED)
+        line(unguarded(plan.provider))
     if plan.needs_login:
         line(f"If your login ends before the run does, its host waits up to {_wait(plan)}, and then ends without it")
     if new is not None:
@@ -414,7 +420,8 @@ def bill(found: Bill, by: str, as_json: bool) -> None:
         rows.append([row.name, shown, dollars(row.idle or None), cost, own])
     heads = [Column(by.upper(), least=10)]
     heads += [
-        Column(head, right=True, drop=drop) for head, drop in (("HOURS", 2), ("IDLE", 1), ("COST", 0), ("AWS", 3))
+        Column(head, right=True, drop=drop)
+        for head, drop in (("HOURS", 2), ("IDLE", 1), ("COST", 0), (front(ARCHIVE).title, 3))
     ]
     if len(rows) > 1 or found.shares:
         table(heads, rows)
@@ -426,18 +433,19 @@ def bill(found: Bill, by: str, as_json: bool) -> None:
         line("  `?` is of hosts whose price is not known")
     if found.spent is not None:
         if said:
-            line(f"AWS's own bill says {dollars(sum(said.values()))}, written up to {max(said)}")
+            line(f"{front(ARCHIVE).title}'s own bill says {dollars(sum(said.values()))}, written up to {max(said)}")
         else:
-            line("AWS's own bill does not show these hosts: it is a day late, and has to be told of their tag once")
-            line("  `remoterun doctor aws --budget` prints the command for that")
+            why = "it is a day late, and has to be told of their tag once"
+            line(f"{front(ARCHIVE).title}'s own bill does not show these hosts: {why}")
+            line(f"  `remoterun doctor {ARCHIVE} --budget` prints the command for that")
     if found.stored is not None:
         monthly = "" if found.monthly is None else f", {dollars(found.monthly)} a month"
         line(f"The bucket holds {size(found.stored)}{monthly}")
-        line("  `remoterun machines df aws` shows what takes it, and `remoterun rm runs --older 30d` frees some")
+        line(f"  `remoterun machines df {ARCHIVE}` shows what takes it, and `remoterun rm runs --older 30d` frees some")
 
 
 def leftovers(found: Sequence[Leftover], as_json: bool) -> None:
-    """What `machines gc aws` would end or remove, and what that saves."""
+    """What `machines gc` would end or remove, and what that saves."""
     if as_json:
         out_json([json_shapes.leftover(each) for each in found])
         return

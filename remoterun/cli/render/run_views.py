@@ -32,6 +32,7 @@ from remoterun.cli.render.terminal import (
     size,
     when,
 )
+from remoterun.clouds import ARCHIVE, front
 from remoterun.errors import HomeMissing, HostError, NoAnswerInTime
 from remoterun.model import HostUse, Run
 
@@ -39,7 +40,10 @@ if TYPE_CHECKING:
     from remoterun.client.runs.comparing import Difference, FileChange
 
 
-UNGUARDED = "AWS has no role to end it: only its own clock does"
+def unguarded(provider: str) -> str:
+    return f"{front(provider).title} has no role to end it: only its own clock does"
+
+
 JUST_ENDED = 60.0
 """Seconds after its end in which a run's host is spoken of: later it may be gone."""
 OF_LATE = 86400.0
@@ -229,13 +233,15 @@ def _hosts(run: Run) -> list[tuple[str, str | None]]:
     hosts = [f"{host.id}, {host.type} in {host.zone}{_host_end(host)}" for host in run.renting.hosts]
     ended = bool(run.renting.hosts and run.renting.hosts[-1].ended_by)
     attempts = f"{run.renting.attempt} of {run.renting.attempts}" if run.renting.attempts > 1 else None
+    name = run.machine.rental.provider if run.machine.rental is not None else ARCHIVE
+    guard = f"{front(name).title} itself" if hosts and run.renting.hosts[-1].guarded else unguarded(name)
     return [
         ("hosts", "\n".join(hosts)),
         ("attempt", attempts),
         ("goes on", f"remoterun continue {run.number}   rents it another host" if run.continuable else None),
         ("cost", cost_text(run)),
         ("ends", f"{when(run.renting.deadline)}, at the latest" if not run.final and not ended else None),
-        ("guard", None if ended or not hosts else "AWS itself" if run.renting.hosts[-1].guarded else UNGUARDED),
+        ("guard", None if ended or not hosts else guard),
         ("bucket", run.renting.bucket),
     ]
 

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from remoterun.agent.shared.tree import show
+from remoterun.clouds import PROVIDERS
 from remoterun.sizes import counted as counted
 from remoterun.sizes import dollars as dollars
 from remoterun.sizes import duration as duration
@@ -197,9 +198,8 @@ cursor = Cursor()
 
 NARROWEST = 20
 """Columns below which nothing is wrapped."""
-_PROGRAMS = frozenset(
-    "remoterun aws cat cd chmod curl docker export git ls mv npm pip rm ssh ssh-copy-id ssh-keygen sudo".split()  # noqa: SIM905
-)
+_OTHERS = "cat cd chmod curl docker export git ls mv npm pip rm ssh ssh-copy-id ssh-keygen sudo"
+_PROGRAMS = frozenset(["remoterun", *PROVIDERS, *_OTHERS.split()])
 _GAP = re.compile(r"(?<=\S) {2,}(?=\S)")
 _WORD = re.compile(r" *(?:`[^`]*`|[^ ])+")
 """What stands in backticks is one word."""

@@ -14,6 +14,7 @@ from remoterun.agent.shared import api
 from remoterun.agent.shared.spec import ResourceRef
 from remoterun.agent.shared.tree import Entry, Manifest, TreeError
 from remoterun.client.data.upload_copies import absent, note_versions, restore_upload, same_as_sent
+from remoterun.clouds import ARCHIVE, front
 from remoterun.connections import Connections, home_gone
 from remoterun.errors import HomeMissing, HostError, NoLogin, NotFound, UsageError
 from remoterun.host_store import Arrange
@@ -185,8 +186,10 @@ class Uploads:
         }
         answers: dict[tuple[str | None, ...], str | HostError] = {}
         for place, machine in homes.items():
-            if machine.bucket is not None and not machines.can_log_in(connections.config):
-                answers[place] = NoLogin(f"{machine.bucket} was not asked: there is no login at AWS here")
+            if machine.bucket is not None and not front(ARCHIVE).can_log_in(connections.config):
+                answers[place] = NoLogin(
+                    f"{machine.bucket} was not asked: there is no login at {front(ARCHIVE).title} here"
+                )
         questions = {machine: partial(question, machine) for place, machine in homes.items() if place not in answers}
         asked = connections.ask_all(questions, wait).items()
         return answers | {machine.place: answer for machine, answer in asked}

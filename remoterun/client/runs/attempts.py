@@ -18,8 +18,8 @@ from remoterun.client.runs.reruns import OriginalRun, SavedTree, another_was_ask
 from remoterun.client.secrets import Secrets
 from remoterun.client.webhooks import addresses_again
 from remoterun.clouds.base import NoCapacity
-from remoterun.clouds.ledger import archiving, renting
-from remoterun.clouds.ledger.renting import Plan
+from remoterun.clouds.ledger import archiving, planning, renting
+from remoterun.clouds.ledger.planning import AgreedPlan, Plan
 from remoterun.connections import Connections
 from remoterun.errors import HostUnreachable, NotFound, UsageError
 from remoterun.model import Run
@@ -46,12 +46,12 @@ def plan_next(connections: Connections, run: Run, waiting: Callable[[str], None]
             f"run {run.number} is {run.state.value}: only one that is interrupted on a rented host can go on",
             hint=again,
         )
-    plan = renting.plan(connections, run.machine, _had(run), True, waiting)
+    plan = planning.plan(connections, run.machine, _had(run), True, waiting)
     return replace(plan, had=run.cost(time.time()))
 
 
 def start_next_attempt(
-    connections: Connections, run: Run, values: Mapping[str, str], talk: Talk, agreed: Plan | None = None
+    connections: Connections, run: Run, values: Mapping[str, str], talk: Talk, agreed: AgreedPlan | None = None
 ) -> Run | None:
     """Give an interrupted run its next host, and hand it over; None where another client does so.
 
@@ -70,9 +70,9 @@ def start_next_attempt(
     typed = original.values(original.variables, given, goes_on=True)
     secrets = Secrets(connections.config.home).variables(spec.secrets)
     log, err = archives.runs.log_sizes(archive.archive, place_of(run))
-    plan = agreed or renting.agreed_before(renting.plan(connections, run.machine, _had(run)), run.renting.pay)
+    plan = agreed or planning.agreed_before(planning.plan(connections, run.machine, _had(run)), run.renting.pay)
     now = time.time()
-    ends = renting.deadline(run, plan, now) if agreed is None else now + plan.hours * 3600
+    ends = planning.deadline(run, plan, now) if agreed is None else now + plan.hours * 3600
     if ends < now + WORTH_IT:
         raise UsageError(f"run {run.number} has cost what it may", hint=f"remoterun continue {run.number}")
     limit = _time_limit(run, spec)
@@ -95,6 +95,7 @@ def start_next_attempt(
         addresses_again(connections, spec.notify, values),
         again=spec.again,
         plan=plan,
+        agreed=plan,
         values={**dict(typed), **secrets},
         outputs=_outputs(run, archive),
         log_before=log,
@@ -152,4 +153,4 @@ def _outputs(run: Run, archive: Store) -> SavedTree | None:
         tree = archive.tree(ResourceRef("run", key=run.key))
     except UsageError:
         return None
-    return SavedTree(tree, f"what run {run.number} has made", "remoterun machines check aws")
+    return SavedTree(tree, f"what run {run.number} has made", f"remoterun machines check {archive.machine.name}")

@@ -34,7 +34,7 @@ from remoterun.stores import told
 from remoterun.transfer import Progress
 
 if TYPE_CHECKING:
-    from remoterun.clouds.ledger.renting import Plan
+    from remoterun.clouds.ledger.planning import AgreedPlan
     from remoterun.source import Source
 
 
@@ -43,7 +43,7 @@ def launch(
     prepared: Prepared,
     talk: Talk,
     cast: Callable[[Run], None] = lambda _: None,
-    plan: Plan | None = None,
+    plan: AgreedPlan | None = None,
     pay: float | None = None,
 ) -> Run:
     """See `Runs.launch`."""

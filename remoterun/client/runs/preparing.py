@@ -27,7 +27,7 @@ from remoterun.transfer import Progress
 
 if TYPE_CHECKING:
     from remoterun.client.runs.reruns import OriginalRun, SavedTree
-    from remoterun.clouds.ledger.renting import Plan
+    from remoterun.clouds.ledger.planning import AgreedPlan, Plan
     from remoterun.source import Source
 
 Take = Callable[[], "Source | None"]
@@ -77,6 +77,8 @@ class Prepared:
     """Those of that machine, with the GPUs that the run gets."""
     plan: Plan | None = None
     """What will be rented for it."""
+    agreed: AgreedPlan | None = None
+    """That plan, once somebody has agreed to it: nothing is rented by another one."""
     values: Mapping[str, str] = field(default_factory=dict)
     """Of the variables that the user set; found when it is launched, and saved nowhere but on the host."""
     outputs: SavedTree | None = None

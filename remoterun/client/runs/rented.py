@@ -13,8 +13,8 @@ from remoterun.client.data.upload_copies import archive_upload
 from remoterun.client.runs.mounts import saved_outputs
 from remoterun.client.runs.preparing import Prepared, Talk
 from remoterun.clouds.base import NoCapacity
-from remoterun.clouds.ledger import archiving, renting
-from remoterun.clouds.ledger.renting import Plan
+from remoterun.clouds.ledger import archiving, planning, renting
+from remoterun.clouds.ledger.planning import AgreedPlan
 from remoterun.connections import Connections
 from remoterun.model import Run
 from remoterun.session import Session
@@ -23,35 +23,37 @@ from remoterun.transfer import Progress
 
 def planned(connections: Connections, prepared: Prepared, talk: Talk) -> Prepared:
     """`prepared`, with what will be rented for it. Asks the provider, and costs nothing."""
-    plan = renting.plan(connections, prepared.machine, waiting=talk.waiting)
+    plan = planning.plan(connections, prepared.machine, waiting=talk.waiting)
     return replace(prepared, plan=replace(plan, wait=prepared.request.wait_for_login or plan.wait))
 
 
-def agreed(connections: Connections, prepared: Prepared, plan: Plan | None, talk: Talk, pay: float | None) -> Prepared:
-    """`prepared`, with the `plan` that somebody agreed to, or with one that holds by the rule of `renting.agreed`."""
+def agreed(
+    connections: Connections, prepared: Prepared, plan: AgreedPlan | None, talk: Talk, pay: float | None
+) -> Prepared:
+    """`prepared`, with the `plan` that somebody agreed to, or with one that holds by the rule of `planning.agreed`."""
     if plan is None:
         prepared = prepared if prepared.plan is not None else planned(connections, prepared, talk)
         assert prepared.plan is not None
-        plan = renting.agreed(prepared.plan, pay)
+        plan = planning.agreed(prepared.plan, pay)
     machine = prepared.machine
     if prepared.request.gpus is None:
         machine = replace(machine, gpus=machine.gpus or plan.offers[0].gpus)
-    return replace(prepared, machine=machine, plan=plan)
+    return replace(prepared, machine=machine, plan=plan, agreed=plan)
 
 
 def rent(
     connections: Connections, run: Run, prepared: Prepared, talk: Talk, held: contextlib.ExitStack
 ) -> tuple[Run, Session]:
     """The host that a run goes to. What that mounts is in the archive before the host has to be paid for."""
-    assert prepared.plan is not None
+    assert prepared.agreed is not None
     if run.renting is None:
-        run = renting.begin(connections, run, prepared.plan, prepared.request.timeout)
+        run = renting.begin(connections, run, prepared.agreed, prepared.request.timeout)
     for resource in (mount.resource for mount in prepared.request.mounts):
         if resource.kind == "uploads":
             archive_upload(connections, resource.name, talk.progress, resource.version)
         else:
             saved_outputs(connections, resource)
-    run, session = renting.rent(connections, run, prepared.plan, talk.waiting, held)
+    run, session = renting.rent(connections, run, prepared.agreed, talk.waiting, held)
     talk.waiting("")
     return run, session
 

@@ -36,7 +36,7 @@ if TYPE_CHECKING:  # and on use, as few commands need them
     from remoterun.client.live.ports import Forwarding, PortNews
     from remoterun.client.runs.comparing import Difference
     from remoterun.client.runs.reruns import OriginalRun
-    from remoterun.clouds.ledger.renting import Plan
+    from remoterun.clouds.ledger.planning import AgreedPlan, Plan
     from remoterun.source import Source
 
 WAIT_LEAST, WAIT_MOST = 0.1, 2.0
@@ -110,14 +110,14 @@ class Runs:
         prepared: Prepared,
         talk: Talk = QUIET,
         cast: Callable[[Run], None] = lambda _: None,
-        plan: Plan | None = None,
+        plan: AgreedPlan | None = None,
         pay: float | None = None,
     ) -> Run:
         """Make a run and hand it over to the machine that it was prepared for; it needs this client no more then.
 
         `cast` is called as soon as the run has its number. For a machine that is rented, `plan` is what somebody agreed
-        to (None: it is made now, and agreed to as `renting.agreed` has it). What goes wrong once the run has its number
-        ends it: it is FAILED, with the reason. Each call makes another one. Raises `UsageError`, `HostError`,
+        to (None: it is made now, and agreed to as `planning.agreed` has it). What goes wrong once the run has its
+        number ends it: it is FAILED, with the reason. Each call makes another one. Raises `UsageError`, `HostError`,
         `TransferError`, `ProviderError`.
         """
         return launch(self._connections, prepared, talk, cast, plan, pay)
@@ -439,7 +439,7 @@ class Runs:
     def continue_(
         self,
         number: int | str,
-        plan: Plan,
+        plan: AgreedPlan,
         values: Mapping[str, str] | None = None,
         waiting: Callable[[str], None] = lambda _: None,
         progress: Progress | None = None,

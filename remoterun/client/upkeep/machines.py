@@ -11,6 +11,7 @@ from remoterun import machines
 from remoterun.agent.shared import api
 from remoterun.client import occupancy
 from remoterun.client.occupancy import MachineStatus
+from remoterun.clouds import all_fronts
 from remoterun.clouds.base import Offer
 from remoterun.clouds.ledger.rented_runs import find_store
 from remoterun.clouds.ledger.renting import of_host
@@ -51,14 +52,12 @@ class Machines:
         """What a provider offers for each of its names, with the price on demand of a table, or with `spot` the lowest
         one of now, for which it is asked. Empty where none is set up. Raises `ProviderError`, `HostUnreachable`,
         `NoLogin`."""
-        if not machines.aws_is_set_up(self._connections.config):
+        if not machines.any_is_set_up(self._connections.config):
             return {}
-        if spot:
-            self._connections.need_login("spot prices are asked of AWS")
         found: dict[str, Offer] = {}
-        known = machines.rented_types()
-        for name in {machine.rental.provider for machine in known.values() if machine.rental is not None}:
-            rentals = {word: machine.rental for word, machine in known.items() if machine.rental is not None}
+        for name, rentals in ((each.name, each.names()) for each in all_fronts() if each.names()):
+            if spot:
+                self._connections.need_login("spot prices are asked of {}", name)
             types = tuple(dict.fromkeys(type for rental in rentals.values() for type in rental.types))
             every = MachineType(name, rental=Rental(name, types, spot=spot))
             best: dict[str, Offer] = {}

@@ -19,10 +19,10 @@ from typing import Any
 
 from remoterun.agent.shared.machines import RentalTerms
 from remoterun.agent.shared.records import encode, from_json
-from remoterun.aws_codes import DENIED, account_fault
+from remoterun.archive.s3_codes import DENIED, account_fault
 from remoterun.clouds.aws import catalogue, endpoint, guard, network, quotas, tags
 from remoterun.clouds.aws.calls import REPEATS, Calls, NoCapacityHere, QuotaReached, Refused, is_gone, reason_of
-from remoterun.clouds.aws.image import USER, Image, resolve
+from remoterun.clouds.aws.image import HOST_IMAGE, Image, resolve
 from remoterun.clouds.base import HostNeverCame, Intent, NoCapacity, Offer, ProviderUnreachable, RentedHost, Roles
 from remoterun.clouds.boot.user_data import END, user_data
 from remoterun.clouds.folder import HostFolder
@@ -44,6 +44,8 @@ HIDDEN_SECONDS = 120.0
 """AWS may say for so long that it doesn't know an instance which it has made just now."""
 TAKEN_BACK = ("Server.InsufficientInstanceCapacity", "Server.InternalError", "Server.ScheduledStop")
 """Why AWS ends an instance that it has given, before it runs, where another zone may have one."""
+USER_DATA_LIMIT = 16 << 10
+"""Bytes that RunInstances takes."""
 NOTICES = "aws"
 """A key of the agent's `NOTICES`."""
 
@@ -222,14 +224,14 @@ class Acquisition:
         )
         disk = catalogue.disk_size(offer.gpus, rental.disk, image.size)
         priced = catalogue.with_disk(offer, disk)
-        role = self.roles.writer
+        role, left = self.roles.writer, max(self._intent.deadline - time.time(), 60.0)
         labels = tags.of_intent(self._intent, priced, " ".join(sources), tags.marks(self._folder.home)[0], role)
         kinds = ["instance", "volume", *(["network-interface"] if self._calls.settings.tags else [])]
         subnet = self._subnets.get(offer.zone, {})  # behind an endpoint, it knows whether its hosts need an address
         is_public = self._calls.settings.connect != endpoint.CONNECT or bool(subnet.get("MapPublicIpOnLaunch"))
         return {
             "ClientToken": client_token(self._intent.token, offer, number),
-            "UserData": user_data(self._folder, terms, max(self._intent.deadline - time.time(), 60.0)).decode(),
+            "UserData": user_data(HOST_IMAGE, self._folder, terms, left, USER_DATA_LIMIT).decode(),
             "TagSpecifications": [tags.specification(kind, {**self._calls.settings.tags, **labels}) for kind in kinds],
             **({"IamInstanceProfile": {"Name": self._calls.settings.host_role}} if role else {}),
             **launch_parameters(offer, image, disk, group, subnet.get("SubnetId"), is_public),
@@ -264,7 +266,8 @@ class Acquisition:
                 why = f"its address is {address}"
                 if proxy is not None or answers(address):
                     is_silent, limit = False, max(limit, BOOT_SECONDS)
-                    machine = self._folder.reach(self._intent.machine, request.offer.gpus, address, USER, proxy)
+                    wanted, user = self._intent.machine, HOST_IMAGE.user
+                    machine = self._folder.reach(wanted, request.offer.gpus, address, user, proxy)
                     try:
                         return self._met(request, instance, machine)
                     except HostUnreachable as error:

@@ -2,7 +2,7 @@
 
 Every call has time limits and few tries, so none blocks for more than about two minutes. A refusal is one of three:
 there is no capacity here, so the next offer is tried; AWS can't be asked now, which says nothing about a host; or it is
-final, and the hint says what mends it. What AWS calls its errors stands in aws_codes.py.
+final, and the hint says what mends it. What AWS calls its errors stands in s3_codes.py.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from remoterun.agent.shared.archive import EXPIRED
-from remoterun.archive import aws_session
-from remoterun.aws_codes import DENIED, LATER, POLICY, UNKNOWN_KEY, account_fault, login_fault
+from remoterun.archive import s3_session
+from remoterun.archive.s3_codes import DENIED, LATER, POLICY, UNKNOWN_KEY, account_fault, login_fault
 from remoterun.clouds.base import ProviderError, ProviderUnreachable
 from remoterun.errors import ConfigError, RemoterunError
 
 if TYPE_CHECKING:
-    from remoterun.config import AWS
+    from remoterun.clouds.aws.front import Settings
 
 
 ORGANISATION = "ask who runs your AWS organisation: its own policy forbids this, perhaps in this region only"
@@ -158,7 +158,7 @@ class Calls:
     """A user's calls to AWS, in any region. Any thread may use it. `clock_skew`: how many seconds AWS's clock is ahead
     of ours, by the last answer; 0 before the first one."""
 
-    def __init__(self, settings: AWS) -> None:
+    def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self._lock = threading.Lock()
         self._clients: dict[tuple[str, str, bool], Any] = {}
@@ -240,7 +240,7 @@ class Calls:
         from botocore.exceptions import BotoCoreError
 
         try:
-            return aws_session.session(self.settings.profile, self.settings.region)
+            return s3_session.session(self.settings.profile, self.settings.region)
         except BotoCoreError as error:
             raise ConfigError(
                 f"AWS's own configuration can't be used: {error}", hint="aws configure list-profiles"
@@ -259,7 +259,7 @@ class Calls:
                     max_pool_connections=10,
                 )
                 self._open()
-                client = aws_session.client(service, self.settings.profile, region, config=settings)
+                client = s3_session.client(service, self.settings.profile, region, config=settings)
                 self._clients[service, region, once] = client
             return client
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 from remoterun.agent.shared.api import MachineCheck
-from remoterun.aws_codes import DENIED, FREE_PLAN, POLICY, account_fault
+from remoterun.archive.s3_codes import DENIED, FREE_PLAN, POLICY, account_fault
 from remoterun.clouds.aws import endpoint, image, network, permissions, quotas, roles
 from remoterun.clouds.aws.calls import CLOCK_SECONDS, DEFAULT_REGION, Calls, Refused, clock_error
 from remoterun.clouds.aws.catalogue import offer

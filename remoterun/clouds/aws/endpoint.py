@@ -18,7 +18,7 @@ from remoterun.clouds.aws.calls import Calls, Refused
 from remoterun.clouds.base import ProviderError
 
 if TYPE_CHECKING:
-    from remoterun.config import AWS
+    from remoterun.clouds.aws.front import Settings
 
 CONNECT = "endpoint"
 """The value of `connect` in `[aws]`."""
@@ -27,7 +27,7 @@ INSTALL = "https://docs.aws.amazon.com/cli/latest/userguide/getting-started-inst
 PROGRAM_SECONDS = 30.0
 
 
-def admit(calls: Calls, region: str, vpc: str, settings: AWS, mark: str) -> tuple[str, list[str]]:
+def admit(calls: Calls, region: str, vpc: str, settings: Settings, mark: str) -> tuple[str, list[str]]:
     """(the security group of hosts in a network, whom it lets in on port 22): the address of this machine, as
     `203.0.113.7/32`, or the security group of the endpoint that they are reached through. A group that the settings
     name stays as it is. `mark`: as for `network.admit`. Blocks for some seconds. Raises `ProviderError`, `ConfigError`.
@@ -45,7 +45,7 @@ def admit(calls: Calls, region: str, vpc: str, settings: AWS, mark: str) -> tupl
     return [network.admit(calls, region, vpc, source, mark) for source in sources][0], sources
 
 
-def proxy(settings: AWS, region: str) -> str | None:
+def proxy(settings: Settings, region: str) -> str | None:
     """The `ProxyCommand` to a host whose `HostName` is its instance's id; None where it is reached without one."""
     if settings.connect != CONNECT:
         return None

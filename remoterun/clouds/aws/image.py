@@ -9,9 +9,9 @@ from typing import Any
 from remoterun.clouds.aws.calls import Calls, Refused
 from remoterun.clouds.aws.catalogue import architecture
 from remoterun.clouds.base import Offer
+from remoterun.clouds.boot.user_data import HostImage
 
-USER = "ubuntu"
-"""The user of these images, as whom we log in."""
+HOST_IMAGE = HostImage("ubuntu", "Instance Storage", "/opt/dlami/nvme")
 _UBUNTU = "/aws/service/canonical/ubuntu/server/24.04/stable/current/{}/hvm/ebs-gp3/ami-id"
 _DEEP_LEARNING = "/aws/service/deeplearning/ami/{}/base-oss-nvidia-driver-gpu-ubuntu-{}/latest/ami-id"
 _FREE = "Linux/UNIX"

@@ -7,11 +7,11 @@ import re
 from typing import Any
 
 from remoterun.agent.shared.api import MachineCheck
-from remoterun.aws_codes import DENIED, POLICY
+from remoterun.archive.s3_codes import DENIED, POLICY
 from remoterun.clouds.aws import image, network, roles, tags
 from remoterun.clouds.aws.calls import Calls, Refused
 from remoterun.clouds.aws.catalogue import offer
-from remoterun.config import AWS
+from remoterun.clouds.aws.front import Settings
 from remoterun.errors import RemoterunError
 
 SMALL = "m7i.large"
@@ -21,7 +21,7 @@ _GROUP = "sg-00000000000000000"
 _ENDPOINT = "ec2:DescribeInstanceConnectEndpoints"
 
 
-def document(arn: str, settings: AWS, setup: bool = True) -> str:
+def document(arn: str, settings: Settings, setup: bool = True) -> str:
     """The policy for the account of an ARN, with a bucket that is named in place of one that is made: who may do this,
     and nothing else, can use all of remoterun. Without `setup` it has no part that makes roles."""
     made = f"remoterun-{arn.split(':')[4]}*"
@@ -34,7 +34,7 @@ def document(arn: str, settings: AWS, setup: bool = True) -> str:
 def needed() -> dict[str, bool]:
     """The actions without which there are no hosts → whether they are allowed for what carries our tags alone."""
     found: dict[str, bool] = {}
-    for statement in json.loads(document(ANYBODY, AWS()))["Statement"]:
+    for statement in json.loads(document(ANYBODY, Settings()))["Statement"]:
         listed, condition = statement["Action"], str(statement.get("Condition"))
         is_marked = "aws:ResourceTag/" in condition or "ec2:CreateAction" in condition
         for action in [listed] if isinstance(listed, str) else listed:

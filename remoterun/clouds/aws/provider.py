@@ -9,12 +9,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
-from remoterun import machines
 from remoterun.agent.shared.api import MachineCheck
-from remoterun.aws_codes import DENIED, login_fault
+from remoterun.archive.s3_codes import DENIED, login_fault
 from remoterun.clouds.aws import catalogue, endpoint, guard, image, network, pricelist, quotas, roles, tags
 from remoterun.clouds.aws.acquire import Acquisition, address_of, describe
 from remoterun.clouds.aws.calls import DEFAULT_REGION, Calls, Refused
+from remoterun.clouds.aws.front import AWSFront
 from remoterun.clouds.base import (
     Identity,
     Intent,
@@ -42,11 +42,10 @@ Found = TypeVar("Found")
 class AWS:
     def __init__(self, config: Config) -> None:
         self._config, self._home = config, config.home
-        self._settings = config.aws
-        default = machines.rented_types().get(config.default)
-        named = [*config.machines.values(), *([default] if default else [])]
-        self._wanted = {(each.rental.types[0], each.rental.spot) for each in named if each.rental}
-        self.calls = Calls(config.aws)
+        self._settings = AWSFront().of(config)
+        named = [catalogue.rental(config.default), *(each.rental for each in config.machines.values())]
+        self._wanted = {(each.types[0], each.spot) for each in named if each and each.provider == "aws"}
+        self.calls = Calls(self._settings)
         self._subnets: dict[str, dict[str, dict[str, Any]]] = {}
         """By region, for the acquisition that follows a question about offers."""
         self._roles: Roles | None = None
@@ -102,6 +101,8 @@ class AWS:
         return host
 
     def guard(self, rented: RentedHost) -> RentedHost:
+        if not self._settings.roles:
+            return rented
         if not (role := self.roles().guard):
             raise ProviderError(self.roles().why_not)
         guard.make(self.calls, rented.offer.region, rented.id, rented.token, rented.deadline, role)
@@ -183,8 +184,25 @@ class AWS:
     def policy(self, setup: bool = False) -> str:
         from remoterun.clouds.aws import permissions
 
-        arn = self.identity().name if machines.can_log_in(self._config) else permissions.ANYBODY
+        arn = self.identity().name if AWSFront().can_log_in(self._config) else permissions.ANYBODY
         return permissions.document(arn, self._settings, setup)
+
+    def how_to_allow(self) -> str:
+        return (
+            "An inline policy of a user can't be so long. Saved as policy.json, it is made a managed one by\n"
+            "  aws iam create-policy --policy-name remoterun --policy-document file://policy.json"
+        )
+
+    def budget(self, dollars: float, email: str) -> tuple[str, str, str]:
+        from remoterun.clouds.aws.budget import ACTIVATE, budget_command
+
+        account = self.identity().account
+        does = (
+            f"A budget of ${dollars:g} a month for the hosts of remoterun in the account {account}.\n"
+            f"At 50, 80 and 100 % of it AWS sends mail to {email}. It ends no host.\nPaste this:"
+        )
+        more = "AWS counts only what has a tag that its bill knows. Type this once, a day after the first host:"
+        return does, budget_command(account, dollars, email), f"{more}\n  `{ACTIVATE}`"
 
     def checks(self) -> list[MachineCheck]:
         from remoterun.clouds.aws.checks import checks
@@ -261,7 +279,7 @@ class AWS:
             folder = HostFolder(self._home, rented.token)
             intent = folder.intent()
             if intent is not None and address and rented.alive:
-                machine = folder.reach(intent.machine, rented.offer.gpus, address, image.USER, proxy)
+                machine = folder.reach(intent.machine, rented.offer.gpus, address, image.HOST_IMAGE.user, proxy)
                 rented = replace(rented, machine=machine)
             found.append(rented)
         if token is None and any(each.alive for each in found):

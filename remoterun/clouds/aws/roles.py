@@ -13,11 +13,11 @@ from collections.abc import Iterable
 from importlib import resources
 from typing import Any
 
-from remoterun.aws_codes import DENIED
+from remoterun.archive.s3_codes import DENIED
 from remoterun.clouds.aws import tags
 from remoterun.clouds.aws.calls import Calls, Refused
+from remoterun.clouds.aws.front import Settings
 from remoterun.clouds.base import NOT_MADE, Leftover, Roles
-from remoterun.config import AWS
 from remoterun.threads import each
 
 POLICY = "remoterun"
@@ -45,7 +45,7 @@ def find(calls: Calls) -> Roles:
         """(a role, {} where it is absent; what it may do), None for what is not ours, or can't be asked."""
         try:
             role, does = ask("get_role", "Role", RoleName=name), None
-            if name in (AWS.host_role, AWS.guard_role):  # others are made by an administrator, in his own way
+            if name in (Settings.host_role, Settings.guard_role):  # others are made by an administrator, in his own way
                 does = ask("get_role_policy", "PolicyDocument", RoleName=name, PolicyName=POLICY)
             if name == settings.host_role:
                 profile = ask("get_instance_profile", "InstanceProfile", InstanceProfileName=name)
@@ -97,7 +97,7 @@ def make(calls: Calls, bucket: str, before: Roles) -> Roles:
 
 def leftovers(calls: Calls) -> list[Leftover]:
     """Those that there are, by our own names: others are an organisation's."""
-    does = {AWS.host_role: "hosts save by it", AWS.guard_role: "AWS ends hosts by it"}
+    does = {Settings.host_role: "hosts save by it", Settings.guard_role: "AWS ends hosts by it"}
     there = [name for name in does if _unless(_MISSING, calls, "get_role", RoleName=name)]
     return [Leftover("role", name, does[name]) for name in there]
 
@@ -109,7 +109,7 @@ def remove(calls: Calls, name: str) -> None:
     _unless(_MISSING, calls, "delete_role", RoleName=name)
 
 
-def filled(file: str, arn: str, settings: AWS, **more: str) -> Any:
+def filled(file: str, arn: str, settings: Settings, **more: str) -> Any:
     """What a file of this folder says, for the account of an ARN."""
     _, partition, _, _, account, *_ = arn.split(":")
     china = ".cn" if partition == "aws-cn" else ""

@@ -30,7 +30,6 @@ HOST_KEY = "/etc/ssh/ssh_host_ecdsa_key"
 DATA = "/var/lib/remoterun"
 LABEL = "remoterun"
 """Of the file system that we make on a fast disk, which keeps its data when the host boots again."""
-DEEP_LEARNING_STORE = "/opt/dlami/nvme"
 CONTAINERD = "/var/lib/containerd"
 """Where Docker has its images, from version 29 on."""
 DOCKER_SETTINGS = "/etc/docker/daemon.json"
@@ -67,7 +66,7 @@ def prepare(settings: dict[str, Any]) -> None:
         return
     problems: list[str] = []
     attempt(problems, "host key", make_host_key)
-    store = attempt(problems, "instance store", instance_store)
+    store = attempt(problems, "instance store", lambda: instance_store(settings["disk_model"], settings["disk_folder"]))
     attempt(problems, "Docker", lambda: prepare_docker(settings["user"], store))
     attempt(problems, "home", lambda: make_home(settings, store))
     os.makedirs(STATE, 0o755, exist_ok=True)
@@ -96,18 +95,18 @@ def host_key() -> str:
         return " ".join(file.read().split()[:2])
 
 
-def instance_store() -> str | None:
+def instance_store(model: str, own: str) -> str | None:
     """The folder of the fast disks that come with the machine, and go with it; None where it has none."""
-    disks = instance_disks()
+    disks = instance_disks(model)
     if not disks:
         return None
-    if os.path.isdir(os.path.dirname(DEEP_LEARNING_STORE)):  # this image has a service that mounts them
+    if own and os.path.isdir(os.path.dirname(own)):  # this image has a service that mounts them
         give_up_at = time.monotonic() + MOUNT_SECONDS
-        while not os.path.ismount(DEEP_LEARNING_STORE):
+        while not os.path.ismount(own):
             if time.monotonic() >= give_up_at:
-                raise ValueError(f"{DEEP_LEARNING_STORE} was not mounted within {MOUNT_SECONDS:g} s")
+                raise ValueError(f"{own} was not mounted within {MOUNT_SECONDS:g} s")
             time.sleep(0.5)
-        return DEEP_LEARNING_STORE
+        return own
     found = [disk for disk in disks if disk.get("label") == LABEL]
     if not found:
         found = [disk for disk in disks if not any(disk.get(key) for key in ("mountpoint", "fstype", "children"))]
@@ -119,14 +118,14 @@ def instance_store() -> str | None:
     return DATA
 
 
-def instance_disks() -> list[dict[str, Any]]:
-    """The disks of the instance store, as lsblk tells them."""
-    if not shutil.which("lsblk"):
+def instance_disks(model: str) -> list[dict[str, Any]]:
+    """The disks of such a model, as lsblk tells them."""
+    if not model or not shutil.which("lsblk"):
         return []
     if shutil.which("udevadm"):  # at a boot, lsblk knows what is on a disk once udev has looked
         run(["udevadm", "settle"], seconds=150)
     listed = json.loads(run(["lsblk", "--json", "--output", "PATH,MODEL,TYPE,MOUNTPOINT,FSTYPE,LABEL"]))["blockdevices"]
-    return [disk for disk in listed if disk.get("type") == "disk" and "Instance Storage" in (disk.get("model") or "")]
+    return [disk for disk in listed if disk.get("type") == "disk" and model in (disk.get("model") or "")]
 
 
 def make_home(settings: dict[str, Any], store: str | None) -> None:

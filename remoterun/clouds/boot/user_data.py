@@ -1,44 +1,52 @@
 """What a new host is told at its first boot: `#cloud-config` and JSON, which is YAML as well.
 
 Nothing is put together as a shell command: `on_host.py` goes along as a file, and its settings as another. What is
-secret in it is the host key of the first contact alone, which is changed in the first session; no key of AWS's, and
-nothing that may write to a bucket.
+secret in it is the host key of the first contact alone, which is changed in the first session; no key of its
+provider's, and nothing that may write to a bucket.
 """
 
 from __future__ import annotations
 
 import json
+from dataclasses import asdict, dataclass
 from importlib import resources
 from typing import Any
 
 from remoterun.agent.shared.machines import RentalTerms
-from remoterun.clouds.aws.image import USER
 from remoterun.clouds.folder import HostFolder
 
-LIMIT = 16 << 10
-"""Bytes that AWS takes."""
 PROGRAM = "/usr/local/lib/remoterun/on_host.py"
 SETTINGS = "/etc/remoterun/host.json"
 PYTHON = "/usr/bin/python3"
-HOME = f"/home/{USER}/.remoterun"
 UNUSED = 600
 """Seconds after which a host ends on which nothing runs as its user, be it that no agent ever came."""
 END = ("sudo", "-n", "shutdown", "-P", "now")
-"""How the agent ends its host, as its user. The instance is terminated by that."""
+"""How the agent ends its host, as its user. Its provider takes the host back by that."""
 
 
-def user_data(folder: HostFolder, terms: RentalTerms, seconds: float) -> bytes:
-    """As RunInstances takes it (boto3 encodes it in base64); `seconds`: from now to the deadline of the terms. Raises
-    `ValueError` where it is too long for AWS."""
-    data = f"#cloud-config\n{json.dumps(cloud_config(folder, terms, seconds), indent=1)}\n".encode()
-    if len(data) > LIMIT:
+@dataclass(frozen=True)
+class HostImage:
+    """What is known of the images that hosts of a provider start from."""
+
+    user: str
+    """As whom we log in."""
+    disk_model: str = ""
+    """A part of the model, as lsblk has it, of the fast disks that come with a machine, and go with it."""
+    disk_folder: str = ""
+    """Where a service of the image's own mounts these, if it has one."""
+
+
+def user_data(image: HostImage, folder: HostFolder, terms: RentalTerms, seconds: float, limit: int) -> bytes:
+    """`seconds`: from now to the deadline of the terms. Raises `ValueError` for more than `limit` bytes."""
+    data = f"#cloud-config\n{json.dumps(cloud_config(image, folder, terms, seconds), indent=1)}\n".encode()
+    if len(data) > limit:
         raise ValueError(f"user-data of {len(data)} bytes")
     return data
 
 
-def cloud_config(folder: HostFolder, terms: RentalTerms, seconds: float) -> dict[str, Any]:
+def cloud_config(image: HostImage, folder: HostFolder, terms: RentalTerms, seconds: float) -> dict[str, Any]:
     """What cloud-init does: host key, our key, files, and then the services of `on_host.py`."""
-    settings = {"user": USER, "home": HOME, "terms": terms._asdict(), "unused": UNUSED}
+    settings = {**asdict(image), "home": f"/home/{image.user}/.remoterun", "terms": terms._asdict(), "unused": UNUSED}
     host_key = {"ed25519_private": folder.text("host_key"), "ed25519_public": folder.text("host_key.pub").strip()}
     return {
         "disable_root": True,

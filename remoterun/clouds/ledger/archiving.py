@@ -17,6 +17,7 @@ from remoterun.agent.shared.machines import candidates
 from remoterun.agent.shared.spec import RunSpec
 from remoterun.archive.s3_errors import NoBucket
 from remoterun.archive_store import place_of
+from remoterun.clouds import ARCHIVE
 from remoterun.connections import Connections
 from remoterun.errors import RemoterunError, UsageError
 from remoterun.model import MachineType, Run
@@ -34,7 +35,7 @@ def machine_of(run: Run) -> MachineType:
     """The archive that has what a run leaves. Raises `UsageError` for a run without one."""
     if run.renting is None or not run.renting.bucket:
         raise UsageError(f"run {run.number} has no archive", hint=f"remoterun info {run.number}")
-    return MachineType("aws", bucket=run.renting.bucket)
+    return MachineType(ARCHIVE, bucket=run.renting.bucket)
 
 
 def archive_of(connections: Connections, run: Run) -> Archive:

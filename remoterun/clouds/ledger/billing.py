@@ -11,21 +11,21 @@ import datetime
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
 
 from remoterun.agent.shared.files import write_whole
-from remoterun.clouds.base import LEAST, RentedHost, Spent, unheard
-from remoterun.clouds.ledger.rented_runs import met
+from remoterun.clouds import PROVIDERS
+from remoterun.clouds.base import LEAST, Bills, RentedHost, Spent, unheard
+from remoterun.clouds.ledger.rented_runs import hosts_at
 from remoterun.connections import Connections
 from remoterun.errors import NoLogin, RemoterunError, UsageError
-from remoterun.machines import BUCKET
 from remoterun.model import HostUse
 from remoterun.sizes import dollars
 
 FRESH = 6 * 3600.0
-"""Seconds for which what AWS's bill says holds: a question costs a cent, and the bill is written some times a day."""
+"""Seconds for which what a provider's bill says holds: a question may cost a cent; it is written some times a day."""
 SPENT = "spent.json"
-"""In the home: what AWS's bill said last."""
+"""In the home: what that said last."""
 IDLE = "idle"
 
 
@@ -66,7 +66,7 @@ class Bill:
     stored: int | None = None
     """The bytes that the bucket holds now; None where there is none that can be asked."""
     monthly: float | None = None
-    """US dollars a month for these bytes; None where the bucket is not Amazon's."""
+    """US dollars a month for these bytes; None where that is not known."""
 
     @property
     def total(self) -> Row:
@@ -92,17 +92,21 @@ def _row(name: str, shares: Sequence[Share]) -> Row:
 
 
 def bill(
-    connections: Connections, since: float, now: float, note: Callable[[str], None] = unheard, ask_aws: bool = False
+    connections: Connections, since: float, now: float, note: Callable[[str], None] = unheard, asked: str = ""
 ) -> Bill:
-    """What hosts have cost since a moment. `note` is called with what could not be asked. With `ask_aws` also what
-    AWS's own bill says, which costs a cent, and then holds for some hours. Raises `ProviderError` for that only."""
+    """What hosts have cost since a moment. `note` is called with what could not be asked. With `asked`, the name of a
+    provider, also what its own bill says, which may cost a cent, and then holds for some hours. Raises `ProviderError`
+    for that only."""
     shares = tuple(_shares(connections, _listed(connections, note), since, now))
-    return Bill(since, now, shares, tuple(spent(connections, since, now)) if ask_aws else None)
+    return Bill(since, now, shares, tuple(spent(connections, asked, since, now)) if asked else None)
 
 
-def spent(connections: Connections, since: float, now: float) -> list[Spent]:
-    """What AWS's bill says, or said within the last hours. Raises `ProviderError`."""
-    provider = connections.provider(BUCKET)
+def spent(connections: Connections, name: str, since: float, now: float) -> list[Spent]:
+    """What a provider's bill says, or said within the last hours; nothing of one that writes none for us. Raises
+    `ProviderError`."""
+    provider = connections.provider(name)
+    if not isinstance(provider, Bills):
+        return []
     file, asked = connections.config.home / SPENT, [_day(since), provider.identity().account]
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
         known = json.loads(file.read_text("utf-8"))
@@ -116,11 +120,12 @@ def spent(connections: Connections, since: float, now: float) -> list[Spent]:
 
 def check_month(connections: Connections, most: float | None, now: float, key: str = "") -> None:
     """Raises `UsageError` where `most` more, for the run `key`, could make this month cost more than `max_cost_month`:
-    with what hosts have cost, by our records or AWS's bill, and what those can come to that run or are about to."""
-    limit = connections.config.aws.max_cost_month
+    with what hosts have cost, by our records or providers' bills, and what those can come to that run, or will."""
+    limit = connections.config.limits.max_cost_month
     if limit is None:
         return
-    more = f"max_cost_month = {limit:g} below [aws] in {connections.config.file} is the limit"
+    table = connections.config.table_of("max_cost_month")
+    more = f"max_cost_month = {limit:g} below {table} in {connections.config.file} is the limit"
     began = datetime.datetime.fromtimestamp(now, datetime.UTC).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
     since, listed = began.timestamp(), _listed(connections)
     prices = [
@@ -131,7 +136,7 @@ def check_month(connections: Connections, most: float | None, now: float, key: s
         raise UsageError(f"the price of {which} is not known, so `max_cost_month` can't be kept", hint=more)
     had = sum(share.dollars or 0.0 for share in _shares(connections, listed, since, now))
     with contextlib.suppress(RemoterunError):  # the account may not let us ask
-        had = max(had, sum(each.dollars for each in spent(connections, since, now)))
+        had = max(had, sum(each.dollars for name in PROVIDERS for each in spent(connections, name, since, now)))
     ahead = sum((price or 0.0) * max(host.deadline - now, 0.0) / 3600 for host, price in prices)
     others = (run.renting for run in connections.registry.runs() if not run.final and run.key != key)
     ahead += sum(renting.most for renting in others if renting is not None)
@@ -141,44 +146,16 @@ def check_month(connections: Connections, most: float | None, now: float, key: s
         fits = f"max_cost={left:.2f}   is what is left of it\n" if left > 0.05 else ""
         raise UsageError(
             f"this month has cost {dollars(had)}{running}, and this run may cost {dollars(most)}:"
-            f" that is more than `max_cost_month` of [aws], {dollars(limit)}",
+            f" that is more than `max_cost_month` of {table}, {dollars(limit)}",
             hint=f"{fits}remoterun bill   shows what it was\n{more}",
         )
-
-
-def budget_command(account: str, dollars_a_month: float, email: str) -> str:
-    """What makes AWS send mail at 50, 80 and 100 % of a budget for all that has our tag: one command for a shell."""
-    budget = {
-        "BudgetName": "remoterun",
-        "BudgetLimit": {"Amount": f"{dollars_a_month:g}", "Unit": "USD"},
-        "TimeUnit": "MONTHLY",
-        "BudgetType": "COST",
-        "FilterExpression": {"Not": {"Tags": {"Key": TAG, "MatchOptions": ["ABSENT"]}}},
-        "Metrics": ["UnblendedCost"],
-    }
-    mail = [{"SubscriptionType": "EMAIL", "Address": email}]
-    above: dict[str, Any] = {"NotificationType": "ACTUAL", "ComparisonOperator": "GREATER_THAN"}
-    notices = [
-        {"Notification": above | {"Threshold": part, "ThresholdType": "PERCENTAGE"}, "Subscribers": mail}
-        for part in (50, 80, 100)
-    ]
-    return (
-        f"aws budgets create-budget --account-id {account} \\\n  --budget '{json.dumps(budget)}' \\\n"
-        f"  --notifications-with-subscribers '{json.dumps(notices)}'"
-    )
-
-
-TAG = "remoterun:token"
-"""What all that a host costs is tagged with."""
-ACTIVATE = f"aws ce update-cost-allocation-tags-status --cost-allocation-tags-status TagKey={TAG},Status=Active"
-"""What makes AWS's bill, and so its budgets, know that tag: from the account that pays."""
 
 
 def _listed(connections: Connections, note: Callable[[str], None] | None = None) -> list[RentedHost]:
     """The hosts that there are, by their tags; none, with a `note`, where they can't be asked for."""
     try:
-        hosts = [host for provider in connections.providers() for host in provider.hosts(note or unheard)]
-        return [met(connections, host) for host in hosts]
+        hosts = partial(hosts_at, connections, note or unheard)
+        return connections.of_providers(hosts, note)
     except RemoterunError as error:
         if note is None:
             raise

@@ -15,12 +15,12 @@ from remoterun.agent.shared.facts import RunEvent, RunStatus
 from remoterun.agent.shared.states import ENDINGS, Reason
 from remoterun.archive.s3_errors import NoBucket
 from remoterun.archive_store import ArchiveStore, place_of
-from remoterun.clouds.base import LOST, ProviderError, RentedHost
+from remoterun.clouds import ARCHIVE
+from remoterun.clouds.base import LOST, Guards, Provider, ProviderError, RentedHost
 from remoterun.clouds.ledger.archiving import archive_of, grant, machine_of, record_images
 from remoterun.connections import Connections, check_home
 from remoterun.errors import ConfigError, HostError, HostUnreachable, NoLogin, RemoterunError, UsageError
 from remoterun.host_store import HostStore
-from remoterun.machines import BUCKET
 from remoterun.model import HostUse, MachineType, Run, by_our_clock
 from remoterun.session import Session
 from remoterun.sizes import duration, hourly
@@ -78,7 +78,7 @@ def find_store(connections: Connections, run: Run) -> tuple[Run, Store]:
     if run.final and not rented.alive:
         return run, _copy_of(connections, run, machine_of(run))
     if rented.alive:
-        connections.provider(BUCKET).admit(rented)
+        provider_of(connections, run).admit(rented)
     try:
         return run, HostStore(_connect(connections, machine))
     except HostUnreachable as error:
@@ -112,17 +112,29 @@ def statuses(connections: Connections, machine: MachineType, runs: Sequence[Run]
     return {run.key: _how_it_ended(connections, run, rented) for run in runs}
 
 
+def provider_of(connections: Connections, run: Run) -> Provider:
+    """The one that has rented a run its host. Raises `NoLogin`, `ConfigError`."""
+    name = run.machine.rental.provider if run.machine.rental is not None else ARCHIVE
+    connections.need_login("whether its host is there is asked of {}", name)
+    return connections.provider(name)
+
+
 def ask_provider(connections: Connections, run: Run) -> RentedHost | None:
     """The host of a run as its provider knows it. Raises `HostError` where that can't be asked."""
     try:
-        connections.need_login("whether its host is there is asked of AWS")
-        found = connections.provider(BUCKET).find(run.host.rented or "")
-        return None if found is None else met(connections, found)
+        provider = provider_of(connections, run)
+        found = provider.find(run.host.rented or "")
+        return None if found is None else met(connections, provider, found)
     except (ProviderError, NoLogin) as error:  # as for credentials that are over: it says nothing of the host
         raise HostUnreachable(f"{run.host.name} does not answer, and {error.message}", hint=error.hint)
 
 
-def met(connections: Connections, host: RentedHost) -> RentedHost:
+def hosts_at(connections: Connections, note: Callable[[str], None], provider: Provider) -> list[RentedHost]:
+    """The hosts of ours at a provider, as `met` has them; `note` as for `Provider.hosts`."""
+    return [met(connections, provider, host) for host in provider.hosts(note)]
+
+
+def met(connections: Connections, provider: Provider, host: RentedHost) -> RentedHost:
     """Inspect a host of which the provider has just told: warn, once a command, of one that should have ended, with its
     price; give one of this home that has no guard a new one, or warn why that can't be. Returns the host as it is
     then."""
@@ -131,9 +143,9 @@ def met(connections: Connections, host: RentedHost) -> RentedHost:
         ago, costs = duration(now - host.deadline), "" if host.hourly is None else f" and costs {hourly(host.hourly)}"
         says = f"should have ended {ago} ago{costs}: `remoterun machines rm {host.id}` ends it"
         change_use(connections, host, lambda use: replace(use, deadline=now))
-    elif host.ours and host.alive and not host.guarded and connections.config.aws.roles:
+    elif host.ours and host.alive and not host.guarded and isinstance(provider, Guards):
         try:
-            host = connections.provider(BUCKET).guard(host)
+            host = provider.guard(host)
             change_use(connections, host, lambda use: replace(use, guarded=host.guarded))
         except RemoterunError as error:
             says = f"is ended by its own clock alone: {error.message}"

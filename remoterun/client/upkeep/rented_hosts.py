@@ -8,23 +8,36 @@ import math
 import time
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from remoterun import config as configuration
 from remoterun import machines
 from remoterun.agent.shared.api import MachineCheck
 from remoterun.archive import creation
-from remoterun.archive.s3 import OWNED, SCHEME, BucketPlace
+from remoterun.archive.s3 import OWNED, SCHEME, STORED, BucketPlace
 from remoterun.archive.s3_errors import NoBucket
 from remoterun.client.runs.runs import Runs
 from remoterun.client.upkeep import upkeep
-from remoterun.clouds.base import Identity, Leftover, ProviderError, RentedHost, Roles, unheard
+from remoterun.clouds import ARCHIVE, front
+from remoterun.clouds.base import (
+    HasLeftovers,
+    HasRoles,
+    Identity,
+    Leftover,
+    Provider,
+    ProviderError,
+    RentedHost,
+    Roles,
+    roles_of,
+    unheard,
+)
 from remoterun.clouds.folder import HostFolder
-from remoterun.clouds.ledger import billing, renting
+from remoterun.clouds.ledger import billing, planning, renting
 from remoterun.clouds.ledger.billing import Bill
-from remoterun.clouds.ledger.rented_runs import met
-from remoterun.clouds.ledger.renting import Plan
+from remoterun.clouds.ledger.planning import Plan
+from remoterun.clouds.ledger.rented_runs import hosts_at
 from remoterun.connections import Connections
-from remoterun.errors import HostError, RemoterunError
+from remoterun.errors import HostError, NotFound, RemoterunError
 from remoterun.model import MachineType, Run
 
 LOOK = 10.0
@@ -35,8 +48,6 @@ OBJECTS = "objects"
 """The kind of what is left over in the bucket."""
 BUCKET = "bucket"
 """The kind of the bucket itself."""
-STORED = 0.023
-"""US dollars a month for a GB in Amazon's S3, in most regions."""
 
 
 @dataclass(frozen=True)
@@ -79,13 +90,13 @@ class RentedHosts:
         """What a run on a machine type will be given, and what it costs at the most; None for one that is not rented.
         Asks the provider, and costs nothing; `waiting` as for `Runs.launch`. Raises `ProviderError`,
         `HostUnreachable`."""
-        return None if machine.rental is None else renting.plan(self._connections, machine, waiting=waiting)
+        return None if machine.rental is None else planning.plan(self._connections, machine, waiting=waiting)
 
     def list(self, note: Callable[[str], None] = unheard) -> Sequence[RentedHost]:
         """All hosts of ours that are not gone, oldest first, from their tags alone: also those that another client
         rented. Raises `ProviderError`, `HostUnreachable`."""
-        listed = [host for provider in self._connections.providers() for host in provider.hosts(note)]
-        return sorted([met(self._connections, host) for host in listed], key=lambda host: host.began)
+        listed = self._connections.of_providers(partial(hosts_at, self._connections, note), note)
+        return sorted(listed, key=lambda host: host.began)
 
     def uses(self, hosts: Sequence[RentedHost], wait: float = LOOK) -> Mapping[str, HostNow]:
         """What hosts of this client do now, by their ids. They are asked about runs that went on when they were last
@@ -110,7 +121,7 @@ class RentedHosts:
         it does not, as they were last seen."""
         runs = [run for run in self._connections.registry.runs() if run.renting is not None and not run.final]
         there = [run for run in runs if run.renting is not None and any(use.id == id for use in run.renting.hosts[-1:])]
-        return [run for run in Runs(self._connections).again(there, renting.ANSWERS) if not run.final]
+        return [run for run in Runs(self._connections).again(there, planning.ANSWERS) if not run.final]
 
     def end(self, id: str) -> RentedHost:
         """End a host, by its provider's id.
@@ -123,19 +134,21 @@ class RentedHosts:
         return replace(host, state="ending")
 
     def leftovers(self, note: Callable[[str], None] = unheard, everything: bool = False) -> Sequence[Leftover]:
-        """What `machines gc aws` would end or remove: hosts of this client that no run of it needs, hosts of anybody
+        """What `machines gc` would end or remove: hosts of this client that no run of it needs, hosts of anybody
         that should have ended by themselves, what hosts that are gone left behind, and objects in the bucket that
         nothing refers to; or `everything` of ours in the account, whoever made it. `note` is called with what could not
         be asked, and why. Raises as `list`."""
         note = functools.cache(note)  # hosts and the rest are asked for one after the other
         needed = set() if everything else _needed(Runs(self._connections).list(None, wait=LOOK))
-        found = []
-        for provider in self._connections.providers():
-            for host in provider.hosts(note):
-                why = f"rented by {host.owner}" if everything else self._why_left(host, needed)
-                if why is not None:
-                    found.append(Leftover("host", host.id, why, host.hourly, "h", host=host))
-            found += provider.leftovers(note, everything)
+
+        def left_at(provider: Provider) -> list[Leftover]:
+            hosts = {host: self._why_left(host, needed) for host in provider.hosts(note)}
+            if everything:
+                hosts = {host: f"rented by {host.owner}" for host in hosts}
+            left = [Leftover("host", host.id, why, host.hourly, "h", host=host) for host, why in hosts.items() if why]
+            return left + (provider.leftovers(note, everything) if isinstance(provider, HasLeftovers) else [])
+
+        found = self._connections.of_providers(left_at, note)
         try:  # hosts cost more than objects
             found += self._in_bucket(everything, note)
         except (HostError, ProviderError) as error:
@@ -144,10 +157,10 @@ class RentedHosts:
 
     def _in_bucket(self, everything: bool, note: Callable[[str], None]) -> Iterator[Leftover]:
         """Objects that nothing needs; or the buckets that remoterun made: one of another name may hold anything."""
-        aws, named = self._connections.config.aws, self._connections.named_bucket()
+        place, named = self._connections.config.archive, self._connections.named_bucket()
         if everything:
-            of = self._connections.provider(machines.BUCKET).identity()
-            others = creation.existing(of.account, of.region, aws.endpoint, aws.profile)
+            of = self.identity(ARCHIVE)
+            others = creation.existing(of.account, of.region, place.endpoint, place.profile)
             for address in dict.fromkeys([*(str(each.bucket) for each in named), *(SCHEME + each for each in others)]):
                 if OWNED.match(address.removeprefix(SCHEME)):
                     yield Leftover(BUCKET, address, "it has the uploads, and what runs made", None)
@@ -157,13 +170,12 @@ class RentedHosts:
         for machine in named:
             freed = self._collect(machine, dry_run=True).freed
             if freed:
-                cost = freed / 1e9 * STORED if aws.endpoint is None else None
+                cost = freed / 1e9 * STORED if place.endpoint is None else None
                 yield Leftover(OBJECTS, str(machine.bucket), "no upload and no run needs them", cost, bytes=freed)
 
     def clear(self, leftover: Leftover, everything: bool = False) -> bool:
         """End or remove it, unless it is needed again by now: since the list was made, a run may have begun; but with
         `everything`. Whether it was, or is gone already. Raises as `list`, and `TransferError`."""
-        provider = self._connections.provider(machines.BUCKET)
         if leftover.kind == OBJECTS:
             for machine in self._connections.named_bucket():
                 self._collect(machine, dry_run=False)
@@ -171,14 +183,22 @@ class RentedHosts:
         if leftover.kind == BUCKET:
             return self._remove_bucket(leftover.id)
         if leftover.host is None:
-            return provider.clear(leftover, everything)
-        host = provider.find(leftover.id)
-        if host is None or host.state in ("ending", "gone"):
+            able = [
+                each
+                for each in self._connections.of_providers(lambda each: [each], None)
+                if isinstance(each, HasLeftovers)
+            ]
+            return all(each.clear(leftover, everything) for each in able)
+        try:
+            provider, host = renting.find_host(self._connections, leftover.id)
+        except NotFound:
+            return True
+        if host.state == "ending":
             return True
         if not everything and self._why_left(host, _needed(self._connections.registry.runs())) is None:
             return False
         provider.release(host)
-        renting.host_ended(self._connections, host, "by `machines gc aws` here")
+        renting.host_ended(self._connections, host, "by `machines gc` here")
         return True
 
     def clear_all(
@@ -193,6 +213,9 @@ class RentedHosts:
             except RemoterunError as error:  # the others cost money, too
                 return error
 
+        def left_behind(provider: Provider) -> list[Leftover]:
+            return provider.leftovers(everything=everything) if isinstance(provider, HasLeftovers) else []
+
         others = {each.id: each for each in found if each.host is None}
         ended = []
         for leftover in (each for each in found if each.host is not None):
@@ -202,21 +225,21 @@ class RentedHosts:
             waiting()
             until = time.monotonic() + ENDING
             with contextlib.suppress(RemoterunError):  # what can't be asked about now is left for the next time
-                for provider in self._connections.providers():
-                    while {host.id for host in provider.hosts()} & {*ended} and time.monotonic() < until:
-                        time.sleep(ASK)
-                    others.update((each.id, each) for each in provider.leftovers(everything=everything))
+                while {host.id for host in self.list()} & {*ended} and time.monotonic() < until:
+                    time.sleep(ASK)
+                left = self._connections.of_providers(left_behind, unheard)
+                others.update((each.id, each) for each in left)
         for leftover in others.values():
             yield leftover, tried(leftover)
 
     def _remove_bucket(self, address: str) -> bool:
         """Delete it with all that is in it, and forget it, and the uploads that it had."""
         config = self._connections.config
-        creation.remove(BucketPlace.of(address, config.aws))
+        creation.remove(BucketPlace.of(address, config.archive))
         for machine in self._connections.named_bucket():
             if machine.bucket == address:
                 Runs(self._connections).forget_machine(machine)
-                self._connections.config = configuration.set_aws(config, bucket=None, bucket_region=None)
+                self._connections.config = configuration.set_table(config, "archive", bucket=None, region=None)
         return True
 
     def _why_left(self, host: RentedHost, needed: Container[str]) -> str | None:
@@ -225,7 +248,7 @@ class RentedHosts:
             return "it should have ended by itself"
         if not host.ours:
             return None
-        if host.state == "stopped":  # by a person, or by AWS: nothing of ours starts it again
+        if host.state == "stopped":  # by a person, or by its provider: nothing of ours starts it again
             return "it was stopped, and its disk costs"
         if host.alive and host.token not in needed:
             return "no run needs it"
@@ -238,44 +261,45 @@ class RentedHosts:
     def bucket(self) -> NewBucket | None:
         """The bucket that runs on rented hosts would use, where the configuration names none, or one that is gone.
         Makes nothing. Raises `HostError`, `ProviderError`."""
-        aws = self._connections.config.aws
+        place = self._connections.config.archive
         for machine in self._connections.named_bucket():
             try:
                 self._connections.archive(machine)
                 return None
             except NoBucket:
-                of = self._connections.provider(machines.BUCKET).identity()
+                of = self.identity(ARCHIVE)
                 return NewBucket(BucketPlace.of(machine.bucket or "").name, of.region, exists=False, gone=True)
-        self._connections.need_login("the bucket is at AWS")
-        identity = self._connections.provider(machines.BUCKET).identity()
-        name, region = creation.name_for(identity.account, identity.region, aws.endpoint, aws.profile)
+        self._connections.need_login("the bucket is at {}")
+        identity = self.identity(ARCHIVE)
+        name, region = creation.name_for(identity.account, identity.region, place.endpoint, place.profile)
         return NewBucket(name, region or identity.region, region is not None)
 
     def make_bucket(self, new: NewBucket) -> None:
         """Make that bucket, private and encrypted, or take the one that exists, and name it in the configuration. May
         be repeated. Raises `HostError`, `AlreadyExists`."""
         config = self._connections.config
-        creation.create(BucketPlace(new.name, new.region, config.aws.endpoint, config.aws.profile), config.aws.tags)
-        self._connections.config = configuration.set_aws(config, bucket=new.name, bucket_region=new.region)
+        place = BucketPlace(new.name, new.region, config.archive.endpoint, config.archive.profile)
+        creation.create(place, front(ARCHIVE).tags(config))
+        self._connections.config = configuration.set_table(config, "archive", bucket=new.name, region=new.region)
 
-    def make_roles(self, new: NewBucket | None = None) -> Roles:
-        """Make the roles by which hosts save, in the bucket that is used, or will be (`bucket`), and by which AWS ends
-        them, as far as the account allows it. May be repeated. Raises as `list`, and as `bucket`."""
+    def make_roles(self, name: str, new: NewBucket | None = None) -> Roles:
+        """Make the roles at a provider by which hosts save, in the bucket that is used, or will be (`bucket`), and by
+        which it ends them, as far as the account allows it. May be repeated. Raises as `list`, and as `bucket`."""
         new = new or self.bucket()
-        bucket = new.name if new is not None else self._connections.config.aws.bucket
-        made = self._connections.provider(machines.BUCKET).roles(make_for=str(bucket))
-        if not self._connections.config.aws.roles:
-            self._connections.config = configuration.set_aws(self._connections.config, roles=True)
+        config, provider = self._connections.config, self._connections.provider(name)
+        made = roles_of(provider, make_for=str(new.name if new is not None else config.archive.bucket))
+        if isinstance(provider, HasRoles) and not front(name).of(config).roles:
+            self._connections.config = configuration.set_table(config, name, roles=True)
         return made
 
-    def bill(self, since: float, note: Callable[[str], None] = unheard, ask_aws: bool = False) -> Bill:
+    def bill(self, since: float, note: Callable[[str], None] = unheard, asked: str = "") -> Bill:
         """The cost of hosts since a moment (seconds since 1970), see `billing.bill`, and the size of the bucket."""
-        found = billing.bill(self._connections, since, time.time(), note, ask_aws)
+        found = billing.bill(self._connections, since, time.time(), note, asked)
         try:
             for machine in self._connections.named_bucket():
                 size = sum(stored.size for stored in self._connections.archive(machine).s3.list(""))
-                amazon = self._connections.config.aws.endpoint is None
-                found = replace(found, stored=size, monthly=size / 1e9 * STORED if amazon else None)
+                priced = self._connections.config.archive.endpoint is None
+                found = replace(found, stored=size, monthly=size / 1e9 * STORED if priced else None)
         except RemoterunError as error:
             note(f"what the bucket holds is not counted: {error.message}")
         return found
@@ -284,23 +308,23 @@ class RentedHosts:
         """Who a provider says that this client is. Raises as `list`."""
         return self._connections.provider(name).identity()
 
-    def policy(self, setup: bool = False) -> str:
-        """All that remoterun has to be allowed at AWS: one policy, as JSON; with `setup` also to make the roles."""
-        return self._connections.provider(machines.BUCKET).policy(setup)
+    def provider(self, name: str) -> Provider:
+        """Raises `ConfigError`."""
+        return self._connections.provider(name)
 
-    def checks(self) -> Sequence[MachineCheck]:
-        """What `doctor` finds out about AWS, where nothing changes, and the bucket, where one object is written and
-        removed."""
-        config = self._connections.config
-        place = BucketPlace.of(machines.bucket_of(config).bucket or "", config.aws) if config.aws.bucket else None
-        return [*self._connections.provider(machines.BUCKET).checks(), *creation.checks(place)]
+    def checks(self, name: str) -> Sequence[MachineCheck]:
+        """What `doctor` finds out about a provider, where nothing changes, and about the bucket, where one object is
+        written and removed."""
+        config, named = self._connections.config, self._connections.config.archive
+        place = BucketPlace.of(machines.bucket_of(config).bucket or "", named) if named.bucket else None
+        return [*self.provider(name).checks(), *creation.checks(place)]
 
     def _collect(self, machine: MachineType, *, dry_run: bool) -> upkeep.Collected:
-        """Do what `gc aws` does."""
+        """Do what `gc` of it does."""
         archive = self._connections.archive(machine)
         return upkeep.collect_archive(archive, machine.name, self._connections.registry, None, dry_run)
 
 
 def _needed(runs: Iterable[Run]) -> set[str]:
     """The tokens of the hosts that runs have, or are being rented for them."""
-    return {token for run in runs if not run.final for token in renting.tokens(run)}
+    return {token for run in runs if not run.final for token in planning.tokens(run)}
