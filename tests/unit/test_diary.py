@@ -3,44 +3,24 @@
 from __future__ import annotations
 
 import itertools
+import json
 import time
 
-import pytest
-
 from remoterun.client.exports.diary import MOST_FILES, MOST_GROUPS, diary
+from tests.recorder import Recorded
 
 
 def groups(*paths: str) -> dict[str, list[float]]:
     return {each.name: [step for step, _ in each.steps] for each in diary(paths)}
 
 
-@pytest.mark.parametrize(
-    ("paths", "found"),
-    [
-        (["samples/step-000100.txt", "samples/step-000020.txt"], {"samples/step-*.txt": [20, 100]}),
-        (["img_0100.png", "img_0200.png", "other_3.png"], {"img_*.png": [100, 200]}),
-        (["epoch3/sample.png", "epoch12/sample.png"], {"epoch*/sample.png": [3, 12]}),
-        (["epoch3/a_0.png", "epoch3/a_1.png", "epoch4/a_0.png"], {"epoch*/a_0.png": [3, 4], "epoch*/a_1.png": [3]}),
-        (["epoch10/a_0.png", "epoch10/a_1.png"], {"epoch10/a_*.png": [0, 1]}),
-        (
-            [f"fakes/epoch_{step // 200:03}_iter_{step:04}.png" for step in (100, 200, 300)],
-            {"fakes/epoch_*_iter_*.png": [100, 200, 300]},
-        ),
-        (
-            [f"e/epoch_{epoch}_iter_{step}.png" for epoch in (1, 2) for step in (1, 2)],
-            {"e/epoch_1_iter_*.png": [1, 2], "e/epoch_2_iter_*.png": [1, 2]},
-        ),
-        (["a1/img_1.png", "a1/img_2.png", "a2/img_1.png", "a2/img_2.png"], {f"a{n}/img_*.png": [1, 2] for n in (1, 2)}),
-        (["Iteration 7.WAV"], {"Iteration *.WAV": [7]}),
-        (["global_step_5.md"], {"global_step_*.md": [5]}),
-        (["doorsteps5.md", "a.mp3", "b.mp3", "5.csv", "6.csv", "step-5", "README.md"], {}),
-        (["v2/x1.mp4", "v2/x2.mp4"], {"v2/x*.mp4": [1, 2]}),
-        (["x1.png", "x01.png"], {}),
-        (["x1.png", "x01.png", "x2.png"], {"x*.png": [1, 1, 2]}),
-    ],
-)
-def test_the_number_that_differs_is_the_step(paths: list[str], found: dict[str, list[float]]) -> None:
-    assert groups(*paths) == groups(*reversed(paths)) == found
+def test_the_number_that_differs_is_the_step(recorded: Recorded) -> None:
+    def found(title: str) -> object:
+        paths = json.loads(title)
+        assert groups(*paths) == groups(*reversed(paths))
+        return groups(*paths)
+
+    recorded.cases(found)
 
 
 def test_what_kind_a_group_is_by_its_files_names() -> None:

@@ -183,21 +183,8 @@ class TestWrapper:
         assert subprocess.run(["/bin/sh", "-n"], input=WRAPPER.encode(), check=True).returncode == 0
 
 
-@pytest.mark.parametrize(
-    ("command", "one_program"),
-    [
-        ("python train.py", True), ("./run.sh 'a; b' > out 2>&1", True), ("python -c 'import x; print(1)'", True),
-        ("env A=1 python train.py\n", True), ("sh -c 'a && b'", True), ('python "a;b" < in', True),
-        ("python train.py && next", False), ("cd sub && python x", False), ("python x &", False), ("(a)", False),
-        ("a\nb", False), ("A=1 python x", False), ("$PYTHON x", False), (". ./x", False), ("eval x", False),
-        ("echo x", False), ("! a", False), ("", False), ('python "unended', False), ("python $(ls; ls)", False),
-        ('p "a\\"" ; q "b\\""', False), ("p $'\\'' ; q $'\\''", False), ("p #'\nq #'", False), ("'my prog'", False),
-        ("python `ls; ls`", False), ("if true", False), ("a | b", False), ('python "$DATA" $X', True),
-    ],
-)  # fmt: skip
-def test_a_command_that_is_one_program_takes_the_shells_place(command: str, one_program: bool) -> None:
-    text = command_text(command, "/it's")
-    assert text.endswith(command) and text.startswith("exec " if one_program else "trap 'c=$?; [ -e '")
+def test_a_command_that_is_one_program_takes_the_shells_place(recorded: Recorded) -> None:
+    recorded.cases(lambda command: command_text(command, "/it's"))
 
 
 class TestMountPoints:

@@ -68,24 +68,7 @@ def choice(folder: Path, command: str, files: Files | None = None, **asked: Any)
     return choose(RunRequest(command, **asked), snapshot(folder, no_git=True))
 
 
-@pytest.mark.parametrize(
-    ("command", "modules"),
-    [
-        ("echo hi", ""),
-        ("python -c 'import numpy as np; from json import loads' | tee a.txt", "json numpy"),
-        ("python3 -uc 'import torch.nn'", "torch"),
-        ("python train.py --lr 1", "models_of_others os"),
-        ("cd src && nohup python -X dev main.py > log", "tensorflow"),
-        ("PYTHONPATH=src python -m package.tool", "keras"),
-        ("torchrun --nproc 2 train.py", "models_of_others os"),
-        ("./go", "models_of_others os"),
-        ("bash run.sh", "keras models_of_others os"),
-        ("jupyter nbconvert --execute note.ipynb", "seaborn"),
-        ("python -m http.server", "http"),
-        ("python -m trainer.train", "trainer"),
-    ],
-)
-def test_imports_are_followed_through_the_files_that_are_sent(tmp_path: Path, command: str, modules: str) -> None:
+def test_imports_are_followed_through_the_files_that_are_sent(tmp_path: Path, recorded: Recorded) -> None:
     files: Files = {
         "train.py": "import os\nimport helper\nif os.name == 'x':\n    import models_of_others.deep\n",
         "helper.py": "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import tensorflow\nimport lib.one\n",
@@ -99,58 +82,27 @@ def test_imports_are_followed_through_the_files_that_are_sent(tmp_path: Path, co
         "run.sh": "# don't stop\nset -e\ncd src\npython -m package.tool \\\n  --fast\ncd .. && python train.py\n",
         "note.ipynb": '{"cells": [{"cell_type": "code", "source": ["%matplotlib inline\\n", "import seaborn"]}]}',
     }
-    write_files(tmp_path, files)
-    found = imported(command, snapshot(tmp_path, no_git=True))
-    expected = set(modules.split())
-    if "package.tool" in command or command == "bash run.sh":
-        expected.add("tensorflow")
-    assert found.modules - {"typing"} == expected
+    sent = snapshot(write_files(tmp_path, files), no_git=True)
+    recorded.cases(lambda command: " ".join(sorted(imported(command, sent).modules)))
 
 
-@pytest.mark.parametrize(
-    ("command", "whole", "installs"),
-    [
-        ("python ok.py", True, False),
-        ("python broken.py", False, False),
-        ("make train", False, False),
-        ("python --version", True, False),
-        ("python", False, False),
-        ("python - < ok.py", False, False),
-        ("pip install torch && python ok.py", True, True),
-        ("python -m pip install torch", True, True),
-        ("echo 'no end", False, False),
-    ],
-)
-def test_what_is_not_known(tmp_path: Path, command: str, whole: bool, installs: bool) -> None:
-    write_files(tmp_path, {"ok.py": "import sys\n", "broken.py": "print 'of Python 2'\n"})
-    found = imported(command, snapshot(tmp_path, no_git=True))
-    assert (found.whole, found.installs) == (whole, installs)
+def test_what_is_not_known(tmp_path: Path, recorded: Recorded) -> None:
+    """Whether all that a command imports is known, and whether it installs packages itself."""
+    sent = snapshot(write_files(tmp_path, {"ok.py": "import sys\n", "broken.py": "print 'of Python 2'\n"}), no_git=True)
+
+    def known(command: str) -> str:
+        found = imported(command, sent)
+        return f"whole {found.whole}, installs {found.installs}"
+
+    recorded.cases(known)
 
 
-@pytest.mark.parametrize(
-    ("command", "asked", "framework"),
-    [
-        ("python -c 'print(6 * 7)'", {}, "python"),
-        ("cowsay hi", {"pip": ("cowsay",)}, "python"),
-        ("python -m trainer.train --data_dir=./data", {}, "tensorflow"),
-        ("python -m trainer.generate models", {"framework": "python"}, "python"),
-        ("python trainer.py", {}, "python"),
-        ("python -c 'import keras'", {}, "tensorflow"),
-        ("python -c 'import tensorflow_datasets'", {}, "tensorflow"),
-        ("python -c 'try: import tensorflow\nexcept ImportError: pass'", {}, "tensorflow"),
-        ("python -c 'import tensorflow'", {"pip": ("tensorflow==2.15",)}, "python"),
-        ("python -c 'import tensorflow'", {"pip": ("tensorflow",)}, "tensorflow"),
-        ("make", {"requirements": "keras\nscipy\n"}, "tensorflow"),
-        ("make", {"requirements": "scipy\n"}, "python"),
-        ("echo hi", {"requirements": "keras\n"}, "python"),
-        ("true", {"framework": "none"}, "none"),
-        ("python -c 'import keras'", {"image": "me/mine:1"}, None),
-    ],
-)
-def test_the_framework(tmp_path: Path, command: str, asked: dict[str, Any], framework: str | None) -> None:
-    if "try:" in command:
-        command = command.replace("try: import", "\ntry:\n import")
-    assert choice(tmp_path, command, **asked).framework == framework
+def test_the_framework(tmp_path: Path, recorded: Recorded) -> None:
+    def framework(title: str) -> str | None:
+        command, asked = json.loads(title)
+        return choice(tmp_path, command, **asked).framework
+
+    recorded.cases(framework)
 
 
 def test_what_does_not_go_together(tmp_path: Path, recorded: Recorded) -> None:

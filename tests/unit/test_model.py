@@ -17,21 +17,13 @@ from tests.recorder import Recorded
 
 
 class TestResources:
-    @pytest.mark.parametrize(
-        ("text", "parts"),
-        [
-            ("uploads/doom", ("uploads", "doom", "", False)),
-            ("uploads/doom/", ("uploads", "doom", "", True)),
-            ("uploads/doom/a/b", ("uploads", "doom", "a/b", False)),
-            ("runs/16", ("runs", "16", "", False)),
-            ("runs/last/models/", ("runs", "last", "models", True)),
-            ("uploads/a.b-c_D/ x", ("uploads", "a.b-c_D", " x", False)),
-        ],
-    )
-    def test_forms(self, text: str, parts: tuple[str, str, str, bool]) -> None:
-        resource = Resource.parse(text)
-        assert (resource.kind, resource.name, resource.sub, resource.trailing) == parts
-        assert Resource.parse(str(resource)) == resource and Resource.is_one(text)
+    def test_resources(self, recorded: Recorded) -> None:
+        def parsed(text: str) -> str:
+            resource = Resource.parse(text)
+            assert Resource.parse(str(resource)) == resource and Resource.is_one(text)
+            return repr(resource)
+
+        recorded.cases(parsed)
 
     def test_what_is_none(self, recorded: Recorded) -> None:
         recorded.cases(Resource.parse, UsageError)
@@ -50,23 +42,14 @@ class TestResources:
 
 
 class TestMounts:
-    @pytest.mark.parametrize(
-        ("text", "workdir", "place"),
-        [
-            ("uploads/doom:data", "", "data"),
-            ("uploads/doom:data", "a/b", "a/b/data"),
-            ("uploads/doom", "", "doom"),
-            ("uploads/doom/x/in.txt", "w", "w/in.txt"),
-            ("runs/15/models", "", "models"),
-            ("runs/15", "", "15"),
-            ("uploads/doom:../data", "a", "data"),
-            ("uploads/doom:/data/", "a", "/data"),
-            ("uploads/doom:./d/", "", "d"),
-            ("uploads/doom:/remoterun/x", "", "/remoterun/x"),
-        ],
-    )
-    def test_places(self, text: str, workdir: str, place: str) -> None:
-        assert Mount.parse(text).place(workdir) == place
+    def test_places(self, recorded: Recorded) -> None:
+        """Of a mount, and of one below a working folder."""
+
+        def place(title: str) -> str:
+            text, _, workdir = title.partition(" ")
+            return Mount.parse(text).place(workdir)
+
+        recorded.cases(place)
 
     def test_mounts_that_are_refused(self, recorded: Recorded) -> None:
         recorded.cases(lambda text: Mount.parse(text).place(""), UsageError)
@@ -81,24 +64,16 @@ class TestMounts:
 
 
 class TestPorts:
-    @pytest.mark.parametrize(
-        ("text", "port", "wanted"),
-        [("6006", 6006, 6006), ("6006:7000", 6006, 7000), (" 1 ", 1, 1), ("65535", 65535, 65535)],
-    )
-    def test_forms(self, text: str, port: int, wanted: int) -> None:
-        found = parse_port(text)
-        assert (found.port, found.wanted) == (port, wanted)
+    def test_ports(self, recorded: Recorded) -> None:
+        recorded.cases(parse_port)
 
     def test_ports_that_are_refused(self, recorded: Recorded) -> None:
         recorded.cases(parse_port, UsageError)
 
 
 class TestWords:
-    @pytest.mark.parametrize(
-        ("text", "seconds"), [("90s", 90), ("10m", 600), ("2h", 7200), ("1d", 86400), ("5", 300), (" 1.5h ", 5400)]
-    )
-    def test_durations(self, text: str, seconds: float) -> None:
-        assert parse_duration(text) == seconds
+    def test_durations(self, recorded: Recorded) -> None:
+        recorded.cases(parse_duration)
 
     def test_no_durations(self, recorded: Recorded) -> None:
         recorded.cases(parse_duration, UsageError)
@@ -209,8 +184,5 @@ def test_what_pip_can_read_is_left_to_it(text: str) -> None:
     assert parse_package(text) == text
 
 
-@pytest.mark.parametrize("text", ["cow say", "numpy, pandas>=2", "cowsay=1.0", "cowsay 1.0", "numpy>=1 <2", "@cowsay"])
-def test_what_no_pip_can_read(text: str) -> None:
-    with pytest.raises(UsageError, match="pip can't read the package") as caught:
-        parse_package(text)
-    assert caught.value.hint is not None and caught.value.hint.startswith("write `--pip NAME`")
+def test_what_no_pip_can_read(recorded: Recorded) -> None:
+    recorded.cases(parse_package, UsageError)

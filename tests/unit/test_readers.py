@@ -33,25 +33,13 @@ def shown(points: Values) -> str:
     return "\n".join(f"{name} {value:g}" + ("" if step is None else f" at {step:g}") for name, step, value in points)
 
 
-@pytest.mark.parametrize(
-    ("file", "name"),
-    [
-        ("metrics.jsonl", "lines"),
-        ("val_metrics.jsonl", "lines"),
-        ("events.out.tfevents.1795880489.host.1.0.v2", "tfevents"),
-        ("run-it2sym1v.wandb", "wandb"),
-        ("trainer_state.json", "trainer_state"),
-        ("params.json", "params"),
-        ("history.csv", "csv"),
-        ("train.jsonl", None),
-        ("tokenizer.json", None),
-        ("log", None),
-    ],
-)
-def test_formats_by_name(file: str, name: str | None) -> None:
-    found = next((format for format in FORMATS if format.matches(file)), None)
-    assert (found and found.name) == name
-    assert found is None or callable(reader(found))
+def test_formats_by_name(recorded: Recorded) -> None:
+    def name(file: str) -> str | None:
+        found = next((format for format in FORMATS if format.matches(file)), None)
+        assert found is None or callable(reader(found))
+        return found.name if found else None
+
+    recorded.cases(name)
     assert reader(LOG) is log_lines.read
 
 

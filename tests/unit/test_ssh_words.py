@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from remoterun.errors import UsageError
 from remoterun.hosts.bundle import AgentBundle
 from remoterun.hosts.ssh.commands import SCRIPT, command_line, login_relative, start_command
+from tests.recorder import Recorded
 
 SHELLS = [name for name in ("sh", "bash", "dash", "zsh", "ksh", "busybox", "fish", "tcsh", "csh") if shutil.which(name)]
 WORDS = st.lists(
@@ -75,23 +76,9 @@ def test_every_sh_walks_up_from_the_home(tmp_path: Path, shell: str, mode: int, 
     assert done.stderr == ""
 
 
-@pytest.mark.parametrize(
-    ("path", "expected"),
-    [
-        (".remoterun", ".remoterun"),
-        ("~/.remoterun", ".remoterun"),
-        ("~/a/b/", "a/b"),
-        ("/srv/remoterun", "/srv/remoterun"),
-        ("-odd", "./-odd"),
-        ("~/-odd", "./-odd"),
-        ("/", "/"),
-    ],
-)
-def test_paths_from_the_login_folder(path: str, expected: str) -> None:
-    assert login_relative(path) == expected
+def test_paths_from_the_login_folder(recorded: Recorded) -> None:
+    recorded.cases(login_relative)
 
 
-@pytest.mark.parametrize("path", ["", "~", "~/", ".", "~bob/x"])
-def test_paths_that_are_refused(path: str) -> None:
-    with pytest.raises(UsageError):
-        login_relative(path)
+def test_paths_that_are_refused(recorded: Recorded) -> None:
+    recorded.cases(login_relative, UsageError)

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from tests.recorder import Recorded
 from trainer import TrainerError, data, tokens
 
 
@@ -25,18 +26,8 @@ def test_a_folder_without_input_txt_gives_its_text_files_by_name(tmp_path: Path)
     assert data.read_text(tmp_path).text == "first\nsecond\n", "no line of one file goes on in the next"
 
 
-@pytest.mark.parametrize(
-    ("text", "begins", "ends"),
-    [
-        ("   A HEADING\n\nThe sea is calm tonight.\n", "The sea is", "is calm tonight."),
-        ("\n\tall is\n\tindented", "all is", "all is"),
-        ("x" * 99, "x" * 30, "x" * 30),
-        (" \n ", "", ""),
-    ],
-)
-def test_the_words_to_begin_with_are_of_a_line_that_is_not_indented(text: str, begins: str, ends: str) -> None:
-    assert data.first_words(text, reverse=False) == begins
-    assert data.first_words(text, reverse=True) == ends
+def test_the_words_to_begin_with_are_of_a_line_that_is_not_indented(recorded: Recorded) -> None:
+    recorded.cases(lambda text: "\n".join(data.first_words(text, reverse=reverse) for reverse in (False, True)))
 
 
 def test_a_byte_order_mark_and_carriage_returns_are_no_characters_to_learn(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from tests.models import some_weights, write
+from tests.recorder import Recorded
 from trainer import export
 from trainer.generate import PATIENCE, SAMPLE, generate, main, sample, shown, until
 
@@ -70,38 +71,20 @@ def backto(written: str, length: int, unit: str, seed: str = "") -> str:
 STORY = 'He said: "Go!" She went.\nAnd then, what\'s more, she came back. The end\n\nFIN\n'
 
 
-@pytest.mark.parametrize(
-    ("length", "unit", "expected"),
-    [
-        (0, "char", ""),
-        (5, "char", "He sa"),
-        (4, "word", "He said"),
-        (7, "word", "He said"),
-        (40, "word", STORY[:41]),
-        (1, "line", STORY[:24]),
-        (24, "line", STORY[:24]),
-        (26, "line", STORY[:70]),
-        (1, "sentence", 'He said: "Go!"'),
-        (16, "sentence", STORY[:24]),
-        (64, "sentence", STORY[:71]),
-    ],
-)
-def test_it_goes_on_to_the_end_of_the_unit(length: int, unit: str, expected: str) -> None:
-    assert upto(STORY, length, unit) == expected
+def test_it_goes_on_to_the_end_of_the_unit(recorded: Recorded) -> None:
+    def written(title: str) -> str:
+        length, unit = title.split()
+        return repr(upto(STORY, int(length), unit))
+
+    recorded.cases(written)
 
 
-@pytest.mark.parametrize(
-    ("length", "unit", "expected"),
-    [
-        (2, "char", "nd"),
-        (1, "word", "end"),
-        (1, "line", "And then, what's more, she came back. The end"),
-        (1, "sentence", " The end"),
-        (9, "sentence", "\nAnd then, what's more, she came back. The end"),
-    ],
-)
-def test_backwards_it_goes_on_to_the_beginning_of_the_unit(length: int, unit: str, expected: str) -> None:
-    assert backto(STORY[:70], length, unit) == expected
+def test_backwards_it_goes_on_to_the_beginning_of_the_unit(recorded: Recorded) -> None:
+    def written(title: str) -> str:
+        length, unit = title.split()
+        return repr(backto(STORY[:70], int(length), unit))
+
+    recorded.cases(written)
 
 
 def test_the_seed_is_the_unit_begun() -> None:
@@ -190,14 +173,5 @@ def test_a_sample_is_the_same_each_time_and_fits_in_a_line_of_the_log(reverse: b
     assert len(line) <= 79 and line.isprintable() and line.startswith("sample: ")
 
 
-@pytest.mark.parametrize(
-    ("text", "said"),
-    [
-        (" " * 300, "sample: (300 spaces)"),
-        (" " * 297 + "\n" * 3, "sample: (297 spaces, 3 line ends)"),
-        ("\n\t", "sample: (1 tab, 1 line end)"),
-        ("\n  word\n", "sample: word"),
-    ],
-)
-def test_a_sample_of_blanks_alone_is_said_to_be_that(text: str, said: str) -> None:
-    assert shown(text) == said
+def test_a_sample_of_blanks_alone_is_said_to_be_that(recorded: Recorded) -> None:
+    recorded.cases(shown)

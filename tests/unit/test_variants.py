@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import sys
@@ -18,6 +19,7 @@ from remoterun.agent.store.home import Home
 from remoterun.agent.upkeep.doctor import examine
 from tests.lab import gpu
 from tests.lab.gpu import Gpu
+from tests.recorder import Recorded
 from tests.workshop import create_run, spec_of, write_files
 
 ROOT = Path(__file__).parents[2]
@@ -67,46 +69,22 @@ class TestGenerations:
             ("Tesla T4", None, gpu.OLD_DRIVER),
         ]
 
-    @pytest.mark.parametrize(
-        ("name", "capability"),
-        [
-            ("Tesla K80", (3, 7)),
-            ("Tesla K20Xm", (3, 5)),
-            ("NVIDIA GeForce GTX 780 Ti", (3, 5)),
-            ("GeForce GTX TITAN X", (5, 2)),
-            ("Tesla M40 24GB", (5, 2)),
-            ("NVIDIA GeForce GTX 980", (5, 2)),
-            ("GeForce GTX 750 Ti", (5, 0)),
-            ("NVIDIA TITAN X (Pascal)", None),
-            ("Tesla T4", None),
-            ("Tesla K10.G1.8GB", None),
-            ("NVIDIA GeForce MX450", None),
-        ],
-    )
-    def test_names(self, machine: Machine, name: str, capability: gpus.Capability | None) -> None:
-        machine.has(Gpu(name, compute_cap="3.0"))  # an old driver
-        assert [card.capability for card in gpus.generations()] == [capability]
+    def test_names(self, machine: Machine, recorded: Recorded) -> None:
+        def capability(name: str) -> gpus.Capability | None:
+            machine.has(Gpu(name, compute_cap="3.0"))  # an old driver
+            (card,) = gpus.generations()
+            return card.capability
+
+        recorded.cases(capability)
 
 
 class TestResolve:
-    @pytest.mark.parametrize(
-        ("variant", "capabilities", "resolved"),
-        [
-            ("gpu", [(3, 7)], CUDA11),
-            ("gpu", [(3, 5)], CUDA11),
-            ("gpu", [(5, 2)], CUDA11),
-            ("gpu", [(8, 6), (3, 7)], CUDA11),
-            ("gpu", [None, (3, 7)], CUDA11),
-            ("gpu", [(3, 0)], "gpu"),
-            ("gpu", [(6, 0)], "gpu"),
-            ("gpu", [(12, 0)], "gpu"),
-            ("gpu", [None], "gpu"),
-            ("gpu", [], "gpu"),
-            ("cpu", [(3, 7)], "cpu"),
-        ],
-    )
-    def test_variants(self, variant: str, capabilities: list[gpus.Capability | None], resolved: str) -> None:
-        assert resolve(ASKED._replace(variant=variant), capabilities).variant == resolved
+    def test_variants(self, recorded: Recorded) -> None:
+        def variant(title: str) -> str:
+            asked, capabilities = json.loads(title)
+            return resolve(ASKED._replace(variant=asked), [each and tuple(each) for each in capabilities]).variant
+
+        recorded.cases(variant)
 
     def test_the_base_image_has_the_python_unless_the_machine_has_its_own(self) -> None:
         assert resolve(ASKED, [(3, 7)]) == ResolvedEnvironment(CUDA11, "python:3.11-slim")

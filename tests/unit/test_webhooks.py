@@ -68,15 +68,8 @@ def test_ntfy(address: str, server: str) -> None:
     assert body["message"].endswith("it took 1 min 23 s\n\nlast line") and body["tags"] == ["x"]
 
 
-@pytest.mark.parametrize(
-    ("address", "kind"),
-    [
-        (SLACK, "slack"), (DISCORD, "discord"), ("https://discord.com/other", "json"), ("ntfy://a/b", "ntfy"),
-        ("https://ntfy.sh/b", "ntfy"), ("https://example.org/hooks.slack.com", "json"), ("http://[::1]:8/", "json"),
-    ],
-)  # fmt: skip
-def test_kinds(address: str, kind: str) -> None:
-    assert kind_of(check_address(address)) == kind
+def test_kinds(recorded: Recorded) -> None:
+    recorded.cases(lambda address: kind_of(check_address(address)))
 
 
 @pytest.mark.parametrize(
