@@ -79,7 +79,7 @@ class ArchiveStore:
         return ArchiveTree(self, resource, part, about, prefix, tree)
 
     def statuses(self, keys: Sequence[str] | None) -> api.Statuses:
-        listed = self.archive.s3.folders("runs/") if keys is None else keys
+        listed = self.archive.objects.folders("runs/") if keys is None else keys
         return api.Statuses(*archives.runs.statuses(self.archive, [*filter(KEY.match, listed)], self.place))
 
     def run(self, key: str) -> ArchivedRun:

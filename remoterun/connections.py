@@ -203,7 +203,7 @@ class Connections:
             raise HostError("no bucket is set up", hint=HOW_TO_MAKE_ONE)
         self.need_login(f"what is archived is in the bucket {machine.bucket}")
         from remoterun.archive import open_archive
-        from remoterun.archive.s3 import BucketPlace
+        from remoterun.archive.objects import BucketPlace
 
         place = BucketPlace.of(str(machine.bucket), self.config.archive)
         return self._opened(self._archives, machine, lambda: open_archive(place))

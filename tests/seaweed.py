@@ -25,7 +25,8 @@ from typing import Any
 import pytest
 
 from remoterun.archive import Archive, open_archive
-from remoterun.archive.s3 import S3, BucketPlace
+from remoterun.archive.objects import BucketPlace
+from remoterun.archive.s3 import S3
 
 KEY, SECRET = "AKTEST", "SKTEST"
 EVERYTHING = ["Admin", "Read", "List", "Tagging", "Write"]
@@ -365,8 +366,13 @@ def opened(place: BucketPlace, patience: float | None = None) -> Iterator[Archiv
     for users."""
     archive = open_archive(place)
     if patience is not None:
-        archive.s3.patience = patience
+        archive.objects.patience = patience
     try:
         yield archive
     finally:
         archive.close()
+
+
+def s3_of(archive: Archive) -> S3:
+    assert isinstance(archive.objects, S3)
+    return archive.objects

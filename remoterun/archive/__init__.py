@@ -1,6 +1,7 @@
-"""Uploads and copies of runs in an S3 bucket of the user's: put a tree, get a tree. Its layout: shared/archive.py.
+"""Uploads and copies of runs in a bucket of the user's: put a tree, get a tree. Its layout: shared/archive.py.
 
-s3.py, s3_errors.py   the requests to the store, and its errors as ours: the room of its library, with s3_session.py
+objects.py            what all of it asks of a bucket, and which class answers for one
+s3.py, s3_errors.py   S3 as such a class, and its errors as ours: the room of its library, with s3_session.py
 writing.py            a tree of this machine → packs and an archived tree; reading.py: back into files, verified
 uploads.py, runs.py   what lies below uploads/ and runs/
 grants.py             what a host without credentials may download and write
@@ -18,8 +19,8 @@ from typing import TYPE_CHECKING, TypeVar
 
 from remoterun.agent.shared.archive import FORMAT
 from remoterun.agent.shared.tree import TreeError
-from remoterun.archive.s3 import PATIENCE, S3, BucketPlace
-from remoterun.archive.s3_errors import Absent
+from remoterun.archive.objects import PATIENCE, Absent, BucketPlace, Objects, Signer, opened
+from remoterun.errors import HostError
 from remoterun.on_use import on_use
 
 __all__ = ["creation", "grants", "reading", "runs", "upkeep", "uploads"]
@@ -39,58 +40,67 @@ class Archive:
     """What lies in one bucket. Any thread may use it. Whatever asks the store raises `HostUnreachable`,
     `AuthenticationError`, `HostError`."""
 
-    def __init__(self, s3: S3, id: str, clock: Callable[[], float] = time.time) -> None:
-        self.s3 = s3
+    def __init__(self, objects: Objects, id: str, clock: Callable[[], float] = time.time) -> None:
+        self.objects = objects
         self.id = id
         self.clock = clock
 
     @property
     def address(self) -> str:
-        return self.s3.place.address
+        return self.objects.place.address
 
     def read(self, key: str, most: int, decoded: Callable[[bytes], T]) -> T:
         """An object of `most` bytes at the most. Raises `Absent`, and `Damaged` for what makes no sense."""
         try:
-            return decoded(self.s3.get(key, most))
+            return decoded(self.objects.get(key, most))
         except (ValueError, TreeError, RecursionError) as error:
-            raise self.s3.bad(key, str(error)[:200])
+            raise self.objects.bad(key, str(error)[:200])
+
+    @property
+    def signer(self) -> Signer:
+        """What signs for hosts. Raises `HostError` where the bucket is of a kind that they can't reach."""
+        if not isinstance(self.objects, Signer):
+            raise HostError(f"a host without a login can't reach {self.address}")
+        return self.objects
 
     @property
     def alive(self) -> bool:
-        return not self.s3.closed.is_set()
+        return not self.objects.closed.is_set()
 
     def close(self) -> None:
         """May be called twice."""
-        self.s3.close()
+        self.objects.close()
 
 
 def open_archive(place: BucketPlace) -> Archive:
     """The archive in a bucket, which becomes one where it is empty. Raises `NoBucket`, `HostUnreachable`,
     `AuthenticationError`, `HostError`."""
-    s3 = S3(place, FIRST_PATIENCE)
+    objects = opened(place, FIRST_PATIENCE)
     try:
-        id = identity(s3)
-        s3.patience = PATIENCE
-        return Archive(s3, id)
+        id = identity(objects)
+        objects.patience = PATIENCE
+        return Archive(objects, id)
     except BaseException:
-        s3.close()
+        objects.close()
         raise
 
 
-def identity(s3: S3) -> str:
+def identity(objects: Objects) -> str:
     """The id of the archive in a bucket, which is made where it is absent. Raises as `open_archive`."""
     while True:
         try:
-            found = json.loads(s3.get(IDENTITY, 4096))
+            found = json.loads(objects.get(IDENTITY, 4096))
         except (ValueError, RecursionError) as error:
-            raise s3.bad(IDENTITY, str(error)[:200])
+            raise objects.bad(IDENTITY, str(error)[:200])
         except Absent:
             made = os.urandom(16).hex()
-            if s3.put_new(IDENTITY, json.dumps({"format": FORMAT, "id": made}).encode()):
+            if objects.put_new(IDENTITY, json.dumps({"format": FORMAT, "id": made}).encode()):
                 return made
             continue
         if not isinstance(found, dict) or found.get("format") != FORMAT:
-            raise s3.bad(IDENTITY, "another remoterun made it: upgrade this one, or name another bucket in config.toml")
+            raise objects.bad(
+                IDENTITY, "another remoterun made it: upgrade this one, or name another bucket in config.toml"
+            )
         if not isinstance(found.get("id"), str) or not _ID.match(found["id"]):
-            raise s3.bad(IDENTITY, "it has no id")
+            raise objects.bad(IDENTITY, "it has no id")
         return str(found["id"])

@@ -1,4 +1,4 @@
-"""A bucket is made, and examined. Those of S3 itself are private and encrypted from the start; of another store that is
+"""A bucket is made, and examined. Those of a cloud are private and encrypted from the start; of another store that is
 up to whoever runs it."""
 
 from __future__ import annotations
@@ -6,11 +6,11 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import secrets
+from collections.abc import Callable, Iterator
 
 from remoterun.agent.shared.api import MachineCheck
 from remoterun.archive import FIRST_PATIENCE, identity
-from remoterun.archive.s3 import S3, BucketPlace
-from remoterun.archive.s3_errors import Absent, Denied, NoBucket
+from remoterun.archive.objects import PATIENCE, Absent, BucketPlace, Denied, Maker, NoBucket, Objects, opened
 from remoterun.clouds import ARCHIVE
 from remoterun.errors import HostError, RemoterunError
 from remoterun.machines import HOW_TO_MAKE_ONE
@@ -27,17 +27,17 @@ def name_for(account: str, region: str | None, endpoint: str | None, profile: st
     if not known:
         return name, None
     name = name if name in known else known[0]
-    with contextlib.closing(S3(BucketPlace(name, region, endpoint, profile))) as s3:
-        return name, s3.find_region()
+    with _maker(BucketPlace(name, region, endpoint, profile)) as bucket:
+        return name, bucket.find_region()
 
 
 def existing(account: str, region: str | None, endpoint: str | None, profile: str | None) -> list[str]:
     """The buckets of an account that have a name of ours, as far as these credentials may list them. Raises as
     `name_for`."""
     prefix = f"remoterun-{account}-"
-    with contextlib.closing(S3(BucketPlace(prefix + "x", region, endpoint, profile), FIRST_PATIENCE)) as s3:
+    with _maker(BucketPlace(prefix + "x", region, endpoint, profile), FIRST_PATIENCE) as any_bucket:
         try:
-            return [name for name in s3.names() if name.startswith(prefix)]
+            return [name for name in any_bucket.names() if name.startswith(prefix)]
         except Denied:
             return []
 
@@ -47,18 +47,18 @@ def create(place: BucketPlace, tags: dict[str, str] | None = None) -> None:
 
     Raises `AlreadyExists` for a name that somebody else has, `AuthenticationError`, `HostUnreachable`, `HostError`.
     """
-    with contextlib.closing(S3(place)) as s3:
-        s3.create(place.region or s3.region)
-        identity(s3)
+    with _maker(place) as bucket:
+        bucket.create()
+        identity(bucket)
         with contextlib.suppress(HostError):  # not every store has tags
-            s3.tag({**(tags or {}), "remoterun": "archive"})
+            bucket.tag({**(tags or {}), "remoterun": "archive"})
 
 
 def remove(place: BucketPlace) -> None:
     """Delete the bucket with all that is in it, also what versions of it keep. One that is gone is fine. Raises as
     `name_for`."""
-    with contextlib.closing(S3(place)) as s3, contextlib.suppress(NoBucket):
-        s3.remove()
+    with _maker(place) as bucket, contextlib.suppress(NoBucket):
+        bucket.remove()
 
 
 def checks(place: BucketPlace | None) -> list[MachineCheck]:
@@ -67,9 +67,9 @@ def checks(place: BucketPlace | None) -> list[MachineCheck]:
         return [MachineCheck("bucket", None, "none is set up yet", HOW_TO_MAKE_ONE)]
     found: list[MachineCheck] = []
     try:
-        with contextlib.closing(S3(place, FIRST_PATIENCE)) as s3:
+        with contextlib.closing(opened(place, FIRST_PATIENCE)) as bucket:
             for check in (_bucket, _permissions):
-                found.append(check(s3))
+                found.append(check(bucket))
     except NoBucket as error:
         found.append(MachineCheck("bucket", False, error.message, HOW_TO_MAKE_ONE))
     except RemoterunError as error:
@@ -77,27 +77,36 @@ def checks(place: BucketPlace | None) -> list[MachineCheck]:
     return found
 
 
-def _bucket(s3: S3) -> MachineCheck:
-    next(s3.list(""), None)
-    where = f" at {s3.place.endpoint}" if s3.place.endpoint else f" in {s3.find_region()}"
-    return MachineCheck("bucket", True, s3.place.address + where)
+@contextlib.contextmanager
+def _maker(place: BucketPlace, patience: float = PATIENCE) -> Iterator[Maker]:
+    with contextlib.closing(opened(place, patience)) as bucket:
+        if not isinstance(bucket, Maker):
+            raise HostError(f"{place.address} is of a kind that is not made from here")
+        yield bucket
 
 
-def _permissions(s3: S3) -> MachineCheck:
+def _bucket(bucket: Objects) -> MachineCheck:
+    next(bucket.list(""), None)
+    where = f" at {bucket.place.endpoint}" if bucket.place.endpoint else f" in {bucket.find_region()}"
+    return MachineCheck("bucket", True, bucket.place.address + where)
+
+
+def _permissions(bucket: Objects) -> MachineCheck:
     key = f"doctor/{secrets.token_hex(8)}"
     data = b"remoterun doctor"
     lacking = []
-    for action, request in (
-        ("s3:PutObject", lambda: s3.put(key, data)),
-        ("s3:GetObject", lambda: s3.get(key, len(data))),
-        ("s3:DeleteObject", lambda: s3.delete([key])),
-    ):
+    requests: list[Callable[[], object]] = [
+        lambda: bucket.put(key, data),
+        lambda: bucket.get(key, len(data)),
+        lambda: bucket.delete([key]),
+    ]
+    for request in requests:
         try:
             with contextlib.suppress(Absent):  # it could not be written
                 request()
-        except Denied:
-            lacking.append(action)
+        except Denied as error:
+            lacking.append(error.action)
     if not lacking:
         return MachineCheck("permissions", True, "objects can be listed, read, written and removed")
-    what = f"these are missing, for {s3.place.name}/*: {', '.join(lacking)}"
+    what = f"these are missing, for {bucket.place.name}/*: {', '.join(lacking)}"
     return MachineCheck("permissions", False, what, f"remoterun doctor {ARCHIVE} --policy   prints all that is needed")

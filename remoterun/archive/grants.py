@@ -27,8 +27,8 @@ from remoterun.agent.shared.environment import image_id
 from remoterun.agent.shared.records import decode, encode
 from remoterun.agent.shared.states import BuiltImage
 from remoterun.archive import Archive
+from remoterun.archive.objects import Absent, Damaged
 from remoterun.archive.runs import RunPlace
-from remoterun.archive.s3_errors import Absent, Damaged
 from remoterun.errors import HostError
 
 LONGEST = 7 * 86400.0
@@ -41,7 +41,7 @@ BUILD = 2 * 3600.0
 def expires(archive: Archive, seconds: float) -> float:
     """Until when something surely holds that is signed now for so many seconds, in seconds since 1970."""
     moment = archive.clock() + min(seconds, LONGEST)
-    return min(moment, archive.s3.credentials_end() or moment)
+    return min(moment, archive.signer.credentials_end() or moment)
 
 
 def downloads(
@@ -49,7 +49,7 @@ def downloads(
 ) -> Iterator[SignedObject]:
     """The lines by which a host downloads contents of a tree whose packs lie below `prefix`, for so many seconds. No
     address gives anything but these contents: a pack may hold others, which that host has no business with."""
-    archive.s3.find_region()
+    archive.objects.find_region()
     found = []
     for digest in dict.fromkeys(digests):
         extents = tree.places.get(digest, ())
@@ -63,7 +63,7 @@ def downloads(
             start, end = span[0].offset, span[-1].offset + span[-1].length
             # A whole pack has nothing else, and after a cut its rest may be asked for.
             only = (start, end - start) if end - start < PACK else None
-            url = archive.s3.presigned_get(prefix + pack_key(pack), min(seconds, LONGEST), only)
+            url = archive.signer.presigned_get(prefix + pack_key(pack), min(seconds, LONGEST), only)
             yield SignedObject(url, span, exact=only is not None)
 
 
@@ -73,7 +73,8 @@ def grant_for_run(archive: Archive, place: RunPlace, seconds: float) -> Grant:
     signed = _grant(archive, place.folders[0], seconds, MOST_OBJECT)
     if not any(place.writers[-1:]):
         return signed
-    return signed._replace(expires=archive.clock() + seconds, bucket=archive.s3.place.name, region=archive.s3.region)
+    bucket, region = archive.objects.place.name, archive.objects.find_region()
+    return signed._replace(expires=archive.clock() + seconds, bucket=bucket, region=region)
 
 
 def image_access(archive: Archive, image: str, architecture: str, seconds: float) -> ImageAccess:
@@ -82,13 +83,13 @@ def image_access(archive: Archive, image: str, architecture: str, seconds: float
     id = image_id(image, architecture)
     stored = _stored_image(archive, id)
     if stored is None or stored.image != image:
-        archive.s3.delete([image_key(id)])  # a host may report one only where none is recorded
+        archive.objects.delete([image_key(id)])  # a host may report one only where none is recorded
         return ImageAccess(image, grant=_grant(archive, image_prefix(id), min(seconds, BUILD), IMAGE_PART))
-    archive.s3.put(image_key(id), encode(stored))  # `gc` goes by the age of the record
-    archive.s3.find_region()
+    archive.objects.put(image_key(id), encode(stored))  # `gc` goes by the age of the record
+    archive.objects.find_region()
     parts, position = [], 0
     for key, length in image_parts(stored):
-        url = archive.s3.presigned_get(image_prefix(id) + key, min(seconds, LONGEST))
+        url = archive.signer.presigned_get(image_prefix(id) + key, min(seconds, LONGEST))
         parts.append(SignedObject(url, [Take(stored.digest, stored.size, position, 0, length)]))
         position += length
     return ImageAccess(image, parts)
@@ -102,13 +103,13 @@ def record_image(archive: Archive, built: BuiltImage, architecture: str) -> None
         image_parts(built)
     except ValueError as error:
         raise HostError(f"the host reports an image that makes no sense: {error}")
-    archive.s3.put_new(image_key(id), encode(built))
+    archive.objects.put_new(image_key(id), encode(built))
 
 
 def read_image(archive: Archive, id: str) -> BuiltImage | None:
     """The record of an image; None without one that makes sense."""
     try:
-        found = decode(BuiltImage, archive.s3.get(image_key(id), MOST_IMAGE_RECORD))
+        found = decode(BuiltImage, archive.objects.get(image_key(id), MOST_IMAGE_RECORD))
         image_parts(found)
         return found
     except (Absent, Damaged, ValueError):
@@ -120,13 +121,13 @@ def _stored_image(archive: Archive, id: str) -> BuiltImage | None:
     image = read_image(archive, id)
     if image is None:
         return None
-    sizes = {part.key: part.size for part in archive.s3.list(image_prefix(id))}
+    sizes = {part.key: part.size for part in archive.objects.list(image_prefix(id))}
     if any(sizes.get(image_prefix(id) + key) != length for key, length in image_parts(image)):
         return None
     return image
 
 
 def _grant(archive: Archive, prefix: str, seconds: float, most: int) -> Grant:
-    archive.s3.find_region()
-    url, fields = archive.s3.presigned_post(prefix, min(seconds, LONGEST), most)
+    archive.objects.find_region()
+    url, fields = archive.signer.presigned_post(prefix, min(seconds, LONGEST), most)
     return Grant(url, fields, prefix, expires(archive, seconds))

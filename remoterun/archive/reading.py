@@ -13,7 +13,7 @@ from itertools import groupby
 from remoterun.agent.shared.archive import Extent, Places, Take, pack_key, spans
 from remoterun.agent.shared.tree import Entry
 from remoterun.archive import Archive
-from remoterun.archive.s3_errors import Absent
+from remoterun.archive.objects import Absent
 from remoterun.threads import each
 from remoterun.transfer.destination import Destination, Duplicates, NewFile
 
@@ -104,6 +104,6 @@ class TreeReader:
 
     def _read(self, extent: Extent) -> bytes:
         try:
-            return self._archive.s3.get_range(self._prefix + pack_key(extent.pack), extent.offset, extent.length)
+            return self._archive.objects.get_range(self._prefix + pack_key(extent.pack), extent.offset, extent.length)
         except Absent:
             return b""

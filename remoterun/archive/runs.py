@@ -19,8 +19,7 @@ from remoterun.agent.shared.spec import KEY, MOST_BYTES, RunSpec
 from remoterun.agent.shared.states import FINAL, INCOMPLETE, RunState
 from remoterun.agent.shared.tree import show
 from remoterun.archive import Archive
-from remoterun.archive.s3 import StoredObject
-from remoterun.archive.s3_errors import Absent, Damaged
+from remoterun.archive.objects import Absent, Damaged, StoredObject
 from remoterun.errors import NotFound, UsageError
 from remoterun.sizes import clock
 from remoterun.threads import each
@@ -75,15 +74,15 @@ def put_run_tree(archive: Archive, key: str, name: str, tree: Reading, progress:
     from remoterun.archive.writing import put_tree
 
     archived, _ = put_tree(archive, run_prefix(key), tree, progress)
-    archive.s3.put(run_prefix(key) + name, archived.encode(archive.clock()))
+    archive.objects.put(run_prefix(key) + name, archived.encode(archive.clock()))
     return archived
 
 
 def put_spec(archive: Archive, place: RunPlace, spec: bytes) -> None:
     """Record what was asked of a run, and, before its host may write there, whose folders are the run's."""
     if any(place.writers):
-        archive.s3.put(run_prefix(place.key) + HOSTS, encode(place.writers))
-    archive.s3.put(run_prefix(place.key) + "spec.json", spec)
+        archive.objects.put(run_prefix(place.key) + HOSTS, encode(place.writers))
+    archive.objects.put(run_prefix(place.key) + "spec.json", spec)
 
 
 def recorded_place(archive: Archive, key: str) -> RunPlace:
@@ -170,14 +169,14 @@ def record_end(archive: Archive, place: RunPlace, event: RunEvent, attempt: int 
     earlier = record.status.state is RunState.INTERRUPTED and record.attempt < attempt  # others have no next one
     if event.state is None or (record.status.state in FINAL and not earlier):
         return record
-    if record.status.started and not earlier and not any(archive.s3.list(place.folders[0] + "outputs")):
+    if record.status.started and not earlier and not any(archive.objects.list(place.folders[0] + "outputs")):
         lost = f"{INCOMPLETE}: what it made after {clock(record.status.started)} is lost with its host"
         event = event._replace(message="; ".join(filter(None, (event.message, lost))))
     status = record.status._replace(
         state=event.state, reason=event.reason, code=event.code, message=event.message, ended=event.t
     )
     ended = record._replace(status=status, events=[*record.events, event], time=event.t, attempt=attempt)
-    archive.s3.put(place.folders[0] + "status.json", encode(ended))
+    archive.objects.put(place.folders[0] + "status.json", encode(ended))
     return ended
 
 
@@ -187,10 +186,10 @@ def remove_run(archive: Archive, place: RunPlace) -> bool:
         record = read_record(archive, place)
         if record.status.state not in FINAL and archive.clock() - record.time < LIVES:
             raise UsageError(f"the run is {record.status.state.value}", hint="remoterun kill RUN   ends it")
-    keys = [stored.key for folder in place.all_folders for stored in archive.s3.list(folder)]
+    keys = [stored.key for folder in place.all_folders for stored in archive.objects.list(folder)]
     last = [*(folder + "status.json" for folder in place.all_folders), run_prefix(place.key) + HOSTS]
-    archive.s3.delete([key for key in keys if key not in last])
-    archive.s3.delete([key for key in last if key in keys])
+    archive.objects.delete([key for key in keys if key not in last])
+    archive.objects.delete([key for key in last if key in keys])
     return bool(keys)
 
 
@@ -211,7 +210,7 @@ def log_pieces(archive: Archive, place: RunPlace, name: str, start: int = 0) -> 
     come. Of pieces that begin at one place that of the newest host counts. Raises `HostError`."""
     stored: dict[int, StoredObject] = {}
     for prefix in (f"{folder}{name}/" for folder in reversed(place.folders)):
-        for found in archive.s3.list(prefix, most=MOST_PIECES):
+        for found in archive.objects.list(prefix, most=MOST_PIECES):
             offset = found.key[len(prefix) :]
             if offset.isdecimal() and len(offset) == 16:
                 stored[int(offset)] = found
@@ -235,7 +234,7 @@ def read_log(archive: Archive, pieces: Iterable[ArchivedPiece]) -> Iterator[tupl
 
     def read(part: ArchivedPiece) -> tuple[ArchivedPiece, bytes]:
         with suppress(Absent):
-            return part, archive.s3.get_range(part.key, part.skipped, part.length)
+            return part, archive.objects.get_range(part.key, part.skipped, part.length)
         return part, b""
 
     return each(read, parts)
@@ -257,7 +256,7 @@ def read_points(archive: Archive, place: RunPlace) -> Iterator[tuple[str, bytes]
     for name, most in (("metrics.points", MOST_POINTS), ("usage.points", MOST_USAGE)):
         with suppress(Absent):
             for at in range(0, most * POINT.size, PART):
-                data = archive.s3.get_range(folder + name, at, min(PART, most * POINT.size - at))
+                data = archive.objects.get_range(folder + name, at, min(PART, most * POINT.size - at))
                 yield name, data
                 if len(data) < PART:
                     break

@@ -10,26 +10,22 @@ import base64
 import functools
 import hashlib
 import io
-import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 from typing import Any, TypeVar
 
 from remoterun.agent.shared.frames import Bytes
-from remoterun.agent.shared.tree import show
 from remoterun.archive import s3_session
-from remoterun.archive.s3_errors import Absent, Damaged, Denied, Exists, OutOfRange, answered, failed
-from remoterun.config import ArchivePlace
-from remoterun.errors import ConfigError, HostError, HostUnreachable
+from remoterun.archive.objects import OWNED, PATIENCE, Absent, BucketPlace, Denied, Objects, StoredObject
+from remoterun.archive.s3_errors import Exists, OutOfRange, answered, failed
+from remoterun.errors import HostError, HostUnreachable
 
 CONNECT, READ = 10.0, 30.0
 """Seconds until a connection stands, and until the next bytes come."""
-PATIENCE = 30.0
-"""Seconds for which a request is repeated that may do better later."""
 PAUSES = 0.2, 5.0
 """Seconds between two tries: the first pause, and the longest."""
 CONNECTIONS = 16
@@ -39,53 +35,14 @@ MOST_KEYS = 5_000_000
 """Keys that a listing may have."""
 UNKNOWN = 3600.0
 """Seconds for which credentials are trusted to last that end some time, and don't say when."""
-SCHEME = "s3://"
-NAME = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
-OWNED = re.compile(r"remoterun-([0-9]{12})(?:-|\Z)")
-"""The name of a bucket that `creation` made, with its account. Every request names that, so that the bucket of somebody
-else, who took the name since ours was deleted, gives and takes nothing."""
-
 STORED = 0.023
 """US dollars a month for a GB in Amazon's S3, in most regions."""
 
 T = TypeVar("T")
 
 
-@dataclass(frozen=True)
-class BucketPlace:
-    """Which bucket is meant, and how it is reached; None: what the user's AWS configuration or `AWS_…` says."""
-
-    name: str
-    region: str | None = None
-    endpoint: str | None = None
-    """The address of another store than Amazon's."""
-    profile: str | None = None
-    """A section of the user's AWS configuration."""
-
-    @classmethod
-    def of(cls, address: str, named: ArchivePlace = ArchivePlace()) -> BucketPlace:  # noqa: B008 - it is frozen
-        """The place of "s3://NAME". Raises `ConfigError`."""
-        name = address.removeprefix(SCHEME)
-        if address == name or not NAME.fullmatch(name):
-            raise ConfigError(f"`{address[:80]}` is not the address of a bucket", hint="s3://NAME")
-        return cls(name, named.region, named.endpoint, named.profile)
-
-    @property
-    def address(self) -> str:
-        return SCHEME + self.name
-
-
-@dataclass(frozen=True)
-class StoredObject:
-    """An object as a listing names it. `modified` in seconds since 1970, by the store's clock."""
-
-    key: str
-    size: int
-    modified: float
-
-
-class S3:
-    """One bucket. Any thread may call any method. Raises `HostUnreachable`, `AuthenticationError`, `HostError`."""
+class S3(Objects):
+    """One bucket: a `Signer`, and a `Maker`."""
 
     def __init__(self, place: BucketPlace, patience: float = PATIENCE) -> None:
         """Asks nothing of the store."""
@@ -101,19 +58,10 @@ class S3:
         self._client = self._translating(lambda: _client(place))
 
     def close(self) -> None:
-        """End what still waits. May be called twice."""
         self.closed.set()
         self._client.close()
 
-    def get(self, key: str, most: int) -> bytes:
-        """An object of `most` bytes at the most. Raises `Absent`, and `HostError` for a longer one."""
-        data = self.get_range(key, 0, most + 1)
-        if len(data) > most:
-            raise self.bad(key, f"it has more than the {most:,} bytes that are allowed")
-        return data
-
     def get_range(self, key: str, offset: int, length: int) -> bytes:
-        """So many bytes of an object, or those of them that there are. Raises `Absent`."""
         if not length:
             return b""
 
@@ -131,7 +79,6 @@ class S3:
             return b""
 
     def head(self, key: str) -> tuple[int, str] | None:
-        """(size, SHA-256 in hex as the store has verified it, or ""); None where no object has that key."""
         try:
             asked = {**self._where, "Key": key, "ChecksumMode": "ENABLED"}
             answer = self._ask("GetObject", key, lambda: self._client.head_object(**asked))  # its permission
@@ -142,14 +89,11 @@ class S3:
         return answer["ContentLength"], ""
 
     def put(self, key: str, data: Bytes, digest: str = "", **conditions: str) -> None:
-        """Write an object. `digest`: its SHA-256, if that is known. May be repeated. Raises `TransferError` if other
-        bytes arrive."""
         checksum = base64.b64encode(bytes.fromhex(digest) if digest else hashlib.sha256(data).digest()).decode()
         written = {**self._where, "Key": key, "ChecksumSHA256": checksum, **conditions}
         self._ask("PutObject", key, lambda: self._client.put_object(**written, Body=io.BytesIO(data)))
 
     def put_new(self, key: str, data: Bytes) -> bool:
-        """Write an object, unless one has that key; whether none had. An earlier try, whose answer was lost, counts."""
         try:
             self.put(key, data, IfNoneMatch="*")
         except Exists:
@@ -159,17 +103,14 @@ class S3:
         return True
 
     def list(self, prefix: str, after: str = "", most: int = MOST_KEYS) -> Iterator[StoredObject]:
-        """All objects whose keys begin with `prefix` and come after `after`, in the order of the keys."""
         for key, item in self._listed("Contents", "Key", prefix, after, most, MaxKeys=PAGE):
             yield StoredObject(key, max(item["Size"], 0), item["LastModified"].timestamp())
 
     def folders(self, prefix: str) -> Iterator[str]:
-        """The names that follow `prefix` and end in a slash, in their order."""
         for name, _ in self._listed("CommonPrefixes", "Prefix", prefix, "", MOST_KEYS, Delimiter="/"):
             yield name[len(prefix) : -1]
 
     def delete(self, keys: Sequence[str]) -> None:
-        """Remove objects; what is not there is fine."""
         for start in range(0, len(keys), PAGE):
             self._delete([{"Key": key} for key in keys[start : start + PAGE]])
 
@@ -180,7 +121,6 @@ class S3:
             raise answered({"Error": error}, self.place.name, "DeleteObject", str(error.get("Key")))
 
     def remove(self) -> None:
-        """Delete the bucket, with every version of every object. Raises `NoBucket`."""
         while True:
             listed = self._ask("ListBucketVersions", "", lambda: self._client.list_object_versions(**self._where))
             found = [*listed.get("Versions", ()), *listed.get("DeleteMarkers", ())]
@@ -204,8 +144,6 @@ class S3:
             return self.region
 
     def presigned_get(self, key: str, seconds: float, part: tuple[int, int] | None = None) -> str:
-        """An address that gives the object to whoever asks, or only a part (offset, bytes) of it, for so many seconds.
-        Asks nothing of the store."""
         wanted = {"Bucket": self.place.name, "Key": key}
         if part is not None:
             wanted["Range"] = f"bytes={part[0]}-{sum(part) - 1}"
@@ -213,34 +151,33 @@ class S3:
         return str(self._translating(lambda: self._client.generate_presigned_url("get_object", **asked)))
 
     def presigned_post(self, prefix: str, seconds: float, most: int) -> tuple[str, dict[str, str]]:
-        """(address, fields) of a form by which whoever has them writes objects of up to `most` bytes below `prefix`."""
         conditions: list[Any] = [["starts-with", "$x-amz-checksum-sha256", ""], ["content-length-range", 0, most]]
         asked = {"Key": prefix + "${filename}", "Conditions": conditions, "ExpiresIn": int(seconds)}
         answer = self._translating(lambda: self._client.generate_presigned_post(self.place.name, **asked))
         return answer["url"], {name: value for name, value in answer["fields"].items() if name != "key"}
 
     def credentials_end(self) -> float | None:
-        """When the credentials surely hold until, in seconds since 1970; None for a user's own, which do not end."""
         credentials = self._client._request_signer._credentials
         expiry = getattr(credentials, "_expiry_time", None)
         if isinstance(expiry, datetime):
             return expiry.timestamp()
         return None if credentials.get_frozen_credentials().token is None else time.time() + UNKNOWN
 
+    def monthly(self, size: int) -> float | None:
+        return size / 1e9 * STORED if self.place.endpoint is None else None
+
     @property
     def region(self) -> str:
         """The region that is asked; "" where none was named."""
         return self._client.meta.region_name or ""
 
-    def create(self, region: str) -> None:
-        """Make the bucket; one of ours that is there is fine. Raises `AlreadyExists` for a name that is taken."""
-        where = {"CreateBucketConfiguration": {"LocationConstraint": region}}
-        more = {} if region in ("", "us-east-1", "aws-global") else where
+    def create(self) -> None:
+        where = {"CreateBucketConfiguration": {"LocationConstraint": self.region}}
+        more = {} if self.region in ("", "us-east-1", "aws-global") else where
         with suppress(Exists):
             self._ask("CreateBucket", "", lambda: self._client.create_bucket(Bucket=self.place.name, **more))
 
     def tag(self, labels: dict[str, str]) -> None:
-        """Let the bucket have these tags, too."""
         tags = dict[str, str]()
         with suppress(HostError):  # it has none
             listed = self._ask("GetBucketTagging", "", lambda: self._client.get_bucket_tagging(**self._where))
@@ -250,13 +187,8 @@ class S3:
             self._ask("PutBucketTagging", "", lambda: self._client.put_bucket_tagging(**self._where, Tagging=tagged))
 
     def names(self) -> Sequence[str]:
-        """All buckets of the account. Raises `Denied` for credentials that may not list them."""
         answer = self._ask("ListAllMyBuckets", "", lambda: self._client.list_buckets())
         return [str(bucket["Name"]) for bucket in answer.get("Buckets", ())]
-
-    def bad(self, key: str, why: str) -> Damaged:
-        what = f"`{show(key[:300])}` in {self.place.address}"
-        return Damaged(f"{what} is damaged: {why}", hint="remoterun machines check aws")
 
     def _listed(
         self, kind: str, field: str, prefix: str, after: str, most: int, **asked: Any

@@ -5,24 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from remoterun.agent.shared.tree import show
+from remoterun.archive.objects import Absent, Denied, NoBucket
 from remoterun.archive.s3_codes import DENIED, LATER, POLICY, account_fault, login_fault
 from remoterun.errors import AlreadyExists, AuthenticationError, HostError, HostUnreachable, TransferError
-
-
-class NoBucket(HostError):
-    """No bucket has that name."""
-
-
-class Absent(Exception):
-    """No object has that key."""
-
-
-class Damaged(HostError):
-    """An object that is not what it should be."""
-
-
-class Denied(AuthenticationError):
-    """The credentials are right, and do not allow this."""
 
 
 class Exists(Exception):
@@ -66,7 +51,9 @@ def answered(response: Any, name: str, action: str, key: str) -> Exception:
         )
     if code in DENIED or status == 403:
         asked = f"`s3:{action}`" if action else "this"
-        return Denied(f"these credentials may not do {asked} in {where}", evidence=message or None, hint=POLICY)
+        denied = Denied(f"these credentials may not do {asked} in {where}", evidence=message or None, hint=POLICY)
+        denied.action = f"s3:{action}"
+        return denied
     if code in _DIGEST:
         return TransferError(f"`{show(key)}` did not arrive in {where} as it was read", hint="try again")
     if code in LATER or status == 429 or (status >= 500 and status != 501):

@@ -28,9 +28,8 @@ from remoterun.agent.shared.spec import KEY, UPLOAD_NAME
 from remoterun.agent.shared.states import FINAL
 from remoterun.archive import Archive
 from remoterun.archive.grants import read_image
+from remoterun.archive.objects import Absent, Damaged, StoredObject
 from remoterun.archive.runs import RunPlace, read_record, read_spec, recorded_place
-from remoterun.archive.s3 import StoredObject
-from remoterun.archive.s3_errors import Absent, Damaged
 from remoterun.archive.uploads import mark_damaged, names, read_tree, versions
 from remoterun.errors import NotFound
 from remoterun.threads import each
@@ -52,9 +51,9 @@ def usage(archive: Archive) -> Iterator[dict[str, Any]]:
     """A row for each user of the archive, as a host's `usage` has them, with the bytes of its objects: "upload", "run",
     "image" or "other"."""
     sizes: dict[str, int] = {}
-    used = {stored.key: stored.modified for stored in archive.s3.list("images/")}
+    used = {stored.key: stored.modified for stored in archive.objects.list("images/")}
     runs = {folder: place for place in _places(archive) for folder in place.folders}
-    for stored in archive.s3.list(""):
+    for stored in archive.objects.list(""):
         folder = "/".join(stored.key.split("/")[:2]) if stored.key.startswith(("uploads/", "runs/", "envs/")) else ""
         place = runs.get(_host_folder(stored.key))
         folder = folder if place is None else f"runs/{place.key}"
@@ -116,17 +115,17 @@ def collect(archive: Archive, keep: int | None, dry_run: bool) -> list[Deleted]:
                 for folder in place.all_folders:
                     collection.free_packs(folder)
     collection.free_images()
-    of_hosts = (stored for stored in archive.s3.list("hosts/") if unknown.isdisjoint(stored.key.split("/")))
+    of_hosts = (stored for stored in archive.objects.list("hosts/") if unknown.isdisjoint(stored.key.split("/")))
     collection.delete((one for one in of_hosts if _host_folder(one.key) not in named), collection.blobs)
     for prefix in ("doctor/", "damaged/"):
-        collection.delete(archive.s3.list(prefix), collection.blobs)
+        collection.delete(archive.objects.list(prefix), collection.blobs)
     parts = [collection.versions, collection.blobs, collection.images, collection.young]
     return [part for part in parts if part.count]
 
 
 class _Collection:
     def __init__(self, archive: Archive, dry_run: bool) -> None:
-        self._archive, self._s3, self._dry_run = archive, archive.s3, dry_run
+        self._archive, self._objects, self._dry_run = archive, archive.objects, dry_run
         self._before = archive.clock() - LEAST
         self.versions, self.blobs, self.images = Deleted("versions"), Deleted("blobs"), Deleted("images")
         why = f"it was written less than {LEAST / 86400:.0f} days ago, and an upload may be about to need it"
@@ -138,7 +137,7 @@ class _Collection:
             for version in versions(self._archive, name)[:-keep]:
                 if (name, version.digest) not in mounted:
                     if not self._dry_run:
-                        self._s3.delete([version_key(name, version.version)])
+                        self._objects.delete([version_key(name, version.version)])
                     item = {"upload": name, "version": version.version, "bytes": 0, "digest": version.digest}
                     self.versions.items.append(item)
                     self.versions.add(0)
@@ -152,13 +151,13 @@ class _Collection:
             named = {prefix + pack_key(pack) for key in keys for pack in _read(self._archive, key).packs}
         except (Absent, Damaged):  # another client works here, or what it names is not known
             return
-        packs = self._s3.list(prefix + pack_key(""))
+        packs = self._objects.list(prefix + pack_key(""))
         self.delete((stored for stored in packs if stored.key not in named), self.blobs)
 
     def free_images(self) -> None:
         """Delete images that no host has used for long, and parts that no record names."""
         needed = set()
-        records = list(self._s3.list("images/"))
+        records = list(self._objects.list("images/"))
         for stored in records:
             id = stored.key.removeprefix("images/").removesuffix(".json")
             image = read_image(self._archive, id)
@@ -166,7 +165,7 @@ class _Collection:
                 needed |= {stored.key, *(image_prefix(id) + key for key, _ in image_parts(image))}
             else:
                 self.images.items.append({"name": image.image if image is not None else "unfinished"})
-        for listed in (records, self._s3.list("envs/")):
+        for listed in (records, self._objects.list("envs/")):
             self.delete((stored for stored in listed if stored.key not in needed), self.images)
 
     def delete(self, unneeded: Iterable[StoredObject], freed: Deleted) -> None:
@@ -179,12 +178,12 @@ class _Collection:
             elif freed is self.blobs:
                 self.young.add(stored.size)
         if not self._dry_run:
-            self._s3.delete(old)
+            self._objects.delete(old)
 
 
 def _places(archive: Archive, unknown: set[str] | None = None) -> Iterator[RunPlace]:
     """Of all runs. Where it can't be read whose folders are a run's, its own is, and its key becomes `unknown`."""
-    for key in archive.s3.folders("runs/"):
+    for key in archive.objects.folders("runs/"):
         if KEY.match(key):
             try:
                 yield recorded_place(archive, key)
@@ -237,9 +236,9 @@ def check(
 
 def _trees(archive: Archive, prefix: str) -> list[str]:
     """The keys of the trees below a prefix. Raises `Damaged` for those of a run that are too large to be read."""
-    found = [stored for stored in archive.s3.list(prefix) if _TREE.match(stored.key)]
+    found = [stored for stored in archive.objects.list(prefix) if _TREE.match(stored.key)]
     if not prefix.startswith("uploads/") and sum(stored.size for stored in found) > MOST_RUN_TREES:
-        raise archive.s3.bad(prefix, f"its lists have more than the {MOST_RUN_TREES:,} bytes that are allowed")
+        raise archive.objects.bad(prefix, f"its lists have more than the {MOST_RUN_TREES:,} bytes that are allowed")
     return [stored.key for stored in found]
 
 
@@ -277,7 +276,7 @@ class _Check:
         return is_whole
 
     def _pack(self, key: str) -> str:
-        found = self._archive.s3.head(key)
+        found = self._archive.objects.head(key)
         if found is None:
             return "missing"
         size, checksum = found

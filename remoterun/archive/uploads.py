@@ -11,7 +11,7 @@ from remoterun.agent.shared.records import encode
 from remoterun.agent.shared.spec import UPLOAD_NAME
 from remoterun.agent.shared.tree import Manifest, show
 from remoterun.archive import Archive
-from remoterun.archive.s3_errors import Absent
+from remoterun.archive.objects import Absent
 from remoterun.archive.writing import put_tree
 from remoterun.errors import NotFound, TransferError
 from remoterun.model import check_upload_name
@@ -46,7 +46,7 @@ def put_upload(
     archived = ArchivedTree(arrange(sent_tree.manifest), sent_tree.places)
     version, created = _commit(archive, asked, archived)
     if created and fitting and _is_gone(archive, name, fitting[-1], version):
-        archive.s3.delete([version_key(name, version.version)])  # `gc` may delete what only that one named
+        archive.objects.delete([version_key(name, version.version)])  # `gc` may delete what only that one named
         raise TransferError(f"uploads/{name} was removed from {archive.address} meanwhile", hint="try again")
     return archived.manifest, version, created, sent
 
@@ -63,13 +63,13 @@ def _commit(archive: Archive, asked: CommitUpload, archived: ArchivedTree) -> tu
         top = known[-1].version if known else 0
         is_free = wanted > 0 and wanted not in [version.version for version in known]
         number = wanted if is_free and (asked.made or wanted > top) else top + 1
-        if archive.s3.put_new(version_key(name, number), data):
+        if archive.objects.put_new(version_key(name, number), data):
             return _version(number, TreeHeader.decode(data[:MOST_HEADER])), True
 
 
 def _is_gone(archive: Archive, name: str, base: UploadVersion, version: UploadVersion) -> bool:
     """Whether `base` was removed before `version` was made."""
-    return version.version == base.version or archive.s3.head(version_key(name, base.version)) is None
+    return version.version == base.version or archive.objects.head(version_key(name, base.version)) is None
 
 
 def versions(archive: Archive, name: str, newest: bool = False) -> list[UploadVersion]:
@@ -87,7 +87,7 @@ def newest(archive: Archive) -> list[tuple[str, UploadVersion]]:
 
 def names(archive: Archive) -> list[str]:
     """Those of all uploads, also of such that have no version any more."""
-    return [name for name in archive.s3.folders("uploads/") if UPLOAD_NAME.match(name)]
+    return [name for name in archive.objects.folders("uploads/") if UPLOAD_NAME.match(name)]
 
 
 def read_version(archive: Archive, name: str, number: int) -> ArchivedTree:
@@ -105,7 +105,7 @@ def find_upload(archive: Archive, name: str, digest: str | None = None) -> tuple
         raise NotFound(f"there is no upload {show(name)} in {archive.address}")
     tree = read_version(archive, name, fitting[-1].version)
     if tree.manifest.digest != fitting[-1].digest:
-        raise archive.s3.bad(version_key(name, fitting[-1].version), "it is not the version that it was")
+        raise archive.objects.bad(version_key(name, fitting[-1].version), "it is not the version that it was")
     return tree, fitting[-1]
 
 
@@ -115,7 +115,7 @@ def remove_upload(archive: Archive, name: str, digest: str | None = None) -> boo
     numbers = list(_numbers(archive, name))
     if digest is not None:
         numbers = [version.version for version in versions(archive, name) if version.digest == digest]
-    archive.s3.delete([version_key(name, number) for number in numbers])
+    archive.objects.delete([version_key(name, number) for number in numbers])
     return bool(numbers)
 
 
@@ -123,14 +123,14 @@ def mark_damaged(archive: Archive, key: str) -> None:
     """Note in a version that it is not whole: the next upload of that name sends all of its files. One that can't be
     read is set aside. May be repeated."""
     try:
-        data = archive.s3.get(key, MOST_TREE)
+        data = archive.objects.get(key, MOST_TREE)
         header, line = TreeHeader.decode(data), data.index(b"\n")
-        archive.s3.put(key, encode(header._replace(damaged=True)) + data[line:])
+        archive.objects.put(key, encode(header._replace(damaged=True)) + data[line:])
     except Absent:
         pass
     except (ValueError, RecursionError):
-        archive.s3.put(f"damaged/{key}", data)
-        archive.s3.delete([key])
+        archive.objects.put(f"damaged/{key}", data)
+        archive.objects.delete([key])
 
 
 def read_tree(archive: Archive, key: str, most: int = MOST_TREE) -> ArchivedTree:
@@ -140,7 +140,7 @@ def read_tree(archive: Archive, key: str, most: int = MOST_TREE) -> ArchivedTree
 
 def _numbers(archive: Archive, name: str) -> Iterator[int]:
     prefix = upload_prefix(name)
-    for stored in archive.s3.list(prefix):
+    for stored in archive.objects.list(prefix):
         number = stored.key[len(prefix) :]
         if not _NUMBER.match(number):
             return  # what follows are packs
@@ -152,11 +152,11 @@ def _read_header(archive: Archive, name: str, number: int) -> UploadVersion | No
     """None for one that was removed just now."""
     key = version_key(name, number)
     try:
-        return _version(number, TreeHeader.decode(archive.s3.get_range(key, 0, MOST_HEADER)))
+        return _version(number, TreeHeader.decode(archive.objects.get_range(key, 0, MOST_HEADER)))
     except Absent:
         return None
     except ValueError as error:
-        raise archive.s3.bad(key, str(error)[:200])
+        raise archive.objects.bad(key, str(error)[:200])
 
 
 def _version(number: int, header: TreeHeader) -> UploadVersion:

@@ -81,7 +81,7 @@ class _Writer:
     ) -> None:
         self._archive, self._prefix, self._progress = archive, prefix, progress
         since = archive.clock() - YOUNG
-        found = () if again else archive.s3.list(prefix + pack_key(""))
+        found = () if again else archive.objects.list(prefix + pack_key(""))
         listed = {stored.key[len(prefix + pack_key("")) :]: stored for stored in found}
         named = set(base.packs) if base is not None else set()
         self._stored = {name for name, stored in listed.items() if name in named or stored.modified > since}
@@ -170,7 +170,7 @@ class _Writer:
         while len(self._writing) >= MOST_HELD:
             self._await_one()
         key = self._prefix + pack_key(name)
-        writing = start(partial(self._archive.s3.put, key, data, name))
+        writing = start(partial(self._archive.objects.put, key, data, name))
         self._writing.append((writing, len(data), files))
         return name
 

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from remoterun.archive.s3 import BucketPlace
+from remoterun.archive.objects import BucketPlace
 from remoterun.client import Client
 from remoterun.config import ArchivePlace, Config
 from tests.bench import table

@@ -35,7 +35,7 @@ def get(archive: Archive, target: Path, name: str = "doom", digest: str | None =
 
 
 def keys(archive: Archive, prefix: str = "") -> list[str]:
-    return [stored.key for stored in archive.s3.list(prefix)]
+    return [stored.key for stored in archive.objects.list(prefix)]
 
 
 def packs(archive: Archive, name: str = "doom") -> list[str]:
@@ -56,7 +56,7 @@ class Host:
         self.log_size = 0
 
     def post(self, key: str, data: bytes) -> None:
-        self.archive.s3.put(self.folder + key, data)
+        self.archive.objects.put(self.folder + key, data)
 
     def event(self, state: RunState, **fields: Any) -> None:
         self.events.append(RunEvent(t=time.time(), state=state, **fields))

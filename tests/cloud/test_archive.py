@@ -10,12 +10,12 @@ import pytest
 
 from remoterun.agent.shared.api import UploadVersion
 from remoterun.archive import reading, uploads, writing
-from remoterun.archive.s3 import BucketPlace
+from remoterun.archive.objects import BucketPlace
 from remoterun.client import Client
 from remoterun.config import ArchivePlace, Config
 from remoterun.errors import NotFound
 from tests.cloud.archives import SMALL_PACK, get, keys, packs, put
-from tests.seaweed import Store, Way, opened
+from tests.seaweed import Store, Way, opened, s3_of
 from tests.workshop import Files, read_files, write_files
 
 FILES: Files = {
@@ -90,13 +90,13 @@ def test_many_small_files_are_few_objects_and_few_requests(bucket: BucketPlace, 
     source = write_files(tmp_path / "source", files)
     with opened(bucket) as archive:
         put(archive, source)
-        assert archive.s3.requests <= 10 and len(keys(archive)) == 3
+        assert s3_of(archive).requests <= 10 and len(keys(archive)) == 3
     with opened(bucket) as archive:
         assert not put(archive, source)[1]  # nothing is known here of the files, which are read again
-        assert archive.s3.requests <= 10
+        assert s3_of(archive).requests <= 10
     with opened(bucket) as archive:
         get(archive, tmp_path / "back")
-        assert read_files(tmp_path / "back") == files and archive.s3.requests <= 12
+        assert read_files(tmp_path / "back") == files and s3_of(archive).requests <= 12
 
 
 def test_an_upload_that_did_not_change_is_few_requests(bucket: BucketPlace, store: Store, tmp_path: Path) -> None:
@@ -157,7 +157,7 @@ def test_a_pack_that_somebody_deleted_is_sent_again(bucket: BucketPlace, tmp_pat
     source = write_files(tmp_path / "source", {"a": b"A" * 5000})
     with opened(bucket) as archive:
         put(archive, source)
-        archive.s3.delete(packs(archive))
+        archive.objects.delete(packs(archive))
         write_files(source, {"b": b"B"})
         put(archive, source)
         get(archive, tmp_path / "back")

@@ -12,10 +12,10 @@ import pytest
 
 from remoterun.agent.shared.archive import PACK
 from remoterun.archive import s3, uploads, writing
-from remoterun.archive.s3 import BucketPlace
+from remoterun.archive.objects import BucketPlace
 from remoterun.errors import AuthenticationError, HostError, HostUnreachable
 from tests.cloud.archives import SMALL_PACK, get, packs, put  # noqa: F401
-from tests.seaweed import READER, READER_SECRET, SECRET, Store, Way, credentials, opened
+from tests.seaweed import READER, READER_SECRET, SECRET, Store, Way, credentials, opened, s3_of
 from tests.workshop import Files, read_files, until, write_files
 
 FILES: Files = {f"{number:03}": os.urandom(100_000) for number in range(100)}
@@ -90,10 +90,10 @@ def test_a_server_that_is_silent(bucket: BucketPlace, store: Store, monkeypatch:
     monkeypatch.setattr(s3, "READ", 0.5)
     with Way(store) as way, opened(way.place(bucket), patience=1) as archive:
         way.cut("silent")
-        before = archive.s3.requests
+        before = s3_of(archive).requests
         with pytest.raises(HostUnreachable, match="can't be reached"):
             uploads.versions(archive, "doom")
-        assert 1 <= archive.s3.requests - before <= 2, "each takes half a second"
+        assert 1 <= s3_of(archive).requests - before <= 2, "each takes half a second"
 
 
 UPLOAD = """
@@ -102,7 +102,7 @@ from pathlib import Path
 sys.path.insert(0, sys.argv[4])
 from tests.cloud.archives import put
 from tests.seaweed import opened
-from remoterun.archive.s3 import BucketPlace
+from remoterun.archive.objects import BucketPlace
 with opened(BucketPlace(sys.argv[1], "us-east-1", sys.argv[2])) as archive:
     put(archive, Path(sys.argv[3]))
 """
@@ -181,7 +181,7 @@ def test_credentials_that_expire_in_the_middle(bucket: BucketPlace, tmp_path: Pa
             if allowed[0] < 0:
                 raise ClientError(expired, "PutObject")
 
-        archive.s3._client.meta.events.register("before-sign.s3.PutObject", sign)
+        s3_of(archive)._client.meta.events.register("before-sign.s3.PutObject", sign)
         with pytest.raises(AuthenticationError, match="login has expired") as caught:
             put(archive, source)
         assert "aws sso login" in str(caught.value.hint)
@@ -200,10 +200,10 @@ def test_a_closed_archive_ends_what_waits(bucket: BucketPlace, store: Store) -> 
             except HostError as error:
                 errors.append(error)
 
-        before = archive.s3.requests
+        before = s3_of(archive).requests
         thread = threading.Thread(target=ask)
         thread.start()
-        until(lambda: archive.s3.requests > before + 1)
+        until(lambda: s3_of(archive).requests > before + 1)
         archive.close()
         thread.join(50)
         assert not thread.is_alive() and errors

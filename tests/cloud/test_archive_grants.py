@@ -23,8 +23,9 @@ from remoterun.agent.store.home import Home
 from remoterun.agent.store.http_client import HttpClient, HttpError
 from remoterun.agent.store.objects import Content, post
 from remoterun.archive import Archive, grants, runs
+from remoterun.archive.objects import BucketPlace
 from remoterun.archive.runs import RunPlace
-from remoterun.archive.s3 import S3, UNKNOWN, BucketPlace
+from remoterun.archive.s3 import S3, UNKNOWN
 from remoterun.archive_store import ArchivedRun
 from remoterun.log_cache import LogCache
 from remoterun.transfer import Progress, read_tree
@@ -142,7 +143,7 @@ class TestGrants:
                 with pytest.raises(HttpError) as caught:
                     post(web, grant._replace(prefix=prefix), "x", Content.of(b"x"))
                 assert caught.value.status in (400, 403)
-        assert [stored.key for stored in archive.s3.list("")][:-1] == ["remoterun.json"]
+        assert [stored.key for stored in archive.objects.list("")][:-1] == ["remoterun.json"]
 
     def test_the_parts_of_one_image_and_nothing_else(self, archive: Archive) -> None:
         grant = grants.image_access(archive, "remoterun-base:0123456789abcdef", "x86_64", 600).grant
@@ -157,7 +158,7 @@ class TestGrants:
         grant = grants.grant_for_run(archive, RunPlace(KEY), 600)
         with HttpClient() as web, pytest.raises(HttpError, match="BadDigest"):
             post(web, grant, "x", Content.of(b"sent")._replace(digest=sha256(b"meant")))
-        assert not list(archive.s3.list("runs/"))
+        assert not list(archive.objects.list("runs/"))
 
     def test_it_says_until_when(self, archive: Archive, monkeypatch: pytest.MonkeyPatch) -> None:
         """With the keys of a user a week holds; what ends with a session ends with that."""
@@ -166,7 +167,7 @@ class TestGrants:
         assert grants.expires(archive, 1e9) == 1000.0 + grants.LONGEST
         assert grants.grant_for_run(archive, RunPlace(KEY), 1e9).expires == 1000.0 + grants.LONGEST
         monkeypatch.setenv("AWS_SESSION_TOKEN", "of-some-session")
-        with_token = Archive(S3(archive.s3.place), archive.id)
+        with_token = Archive(S3(archive.objects.place), archive.id)
         assert abs(grants.expires(with_token, 1e9) - time.time() - UNKNOWN) < 60
         with_token.close()
 
@@ -209,5 +210,10 @@ class TestGrants:
                 post(web, given, "log/3", Content.of(b"by nobody"))
             assert caught.value.refused
         folder = f"hosts/{WRITER}/{KEY}/"
-        assert [one.key.removeprefix(folder) for one in archive.s3.list("hosts/")] == ["log/0", "log/1", "log/2", "x"]
-        assert [archive.s3.get(folder + name, 99) for name in ("x", "log/2")] == [b"1", b"by the form"]
+        assert [one.key.removeprefix(folder) for one in archive.objects.list("hosts/")] == [
+            "log/0",
+            "log/1",
+            "log/2",
+            "x",
+        ]
+        assert [archive.objects.get(folder + name, 99) for name in ("x", "log/2")] == [b"1", b"by the form"]

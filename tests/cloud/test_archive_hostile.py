@@ -12,8 +12,8 @@ import pytest
 from remoterun.agent.shared.archive import ArchivedTree, Extent, Places, TreeHeader, version_key
 from remoterun.agent.shared.records import encode
 from remoterun.archive import Archive, runs, uploads
+from remoterun.archive.objects import BucketPlace
 from remoterun.archive.runs import RunPlace
-from remoterun.archive.s3 import BucketPlace
 from remoterun.errors import HostError, RemoterunError, SomeDamaged
 from tests.cloud.archives import get, packs, put
 from tests.seaweed import opened
@@ -50,9 +50,9 @@ class TestBitRot:
     @pytest.mark.parametrize("name", ["a", "large"])
     def test_a_content_that_changed(self, archive: Archive, tmp_path: Path, name: str) -> None:
         key = pack_of(archive, name)
-        data = bytearray(archive.s3.get(key, 1 << 23))
+        data = bytearray(archive.objects.get(key, 1 << 23))
         data[5] ^= 1
-        archive.s3.put(key, bytes(data))
+        archive.objects.put(key, bytes(data))
         error = fails(archive, tmp_path)
         assert isinstance(error, SomeDamaged) and error.message.startswith(f"`{name}` is damaged on aws")
         assert sorted(path.name for path in (tmp_path / "back").iterdir()) == sorted(set(FILES) - {name})
@@ -60,17 +60,17 @@ class TestBitRot:
     @pytest.mark.parametrize(("name", "size"), [("b", 1500), ("large", 4_500_000)])
     def test_a_content_that_was_truncated(self, archive: Archive, tmp_path: Path, name: str, size: int) -> None:
         key = pack_of(archive, name)
-        archive.s3.put(key, archive.s3.get(key, 1 << 23)[:size])
+        archive.objects.put(key, archive.objects.get(key, 1 << 23)[:size])
         error = fails(archive, tmp_path)
         assert isinstance(error, SomeDamaged) and f"`{name}` is damaged" in error.message
 
     def test_packs_that_are_gone(self, archive: Archive, tmp_path: Path) -> None:
-        archive.s3.delete(packs(archive))
+        archive.objects.delete(packs(archive))
         error = fails(archive, tmp_path)
         assert isinstance(error, SomeDamaged) and "`a` and 2 more are damaged" in error.message
 
     def test_a_tree_that_changed(self, archive: Archive, tmp_path: Path) -> None:
-        archive.s3.put(VERSION, archive.s3.get(VERSION, 1 << 20).replace(b'"a"', b'"x"'))
+        archive.objects.put(VERSION, archive.objects.get(VERSION, 1 << 20).replace(b'"a"', b'"x"'))
         error = fails(archive, tmp_path)
         assert VERSION in error.message and not (tmp_path / "back").exists()
 
@@ -92,7 +92,7 @@ class TestHostileObjects:
         ],
     )
     def test_a_header_that_makes_no_sense(self, archive: Archive, tmp_path: Path, data: bytes) -> None:
-        archive.s3.put(VERSION, data)
+        archive.objects.put(VERSION, data)
         assert VERSION in fails(archive, tmp_path).message
         with pytest.raises(HostError, match=VERSION):
             uploads.newest(archive)
@@ -101,21 +101,21 @@ class TestHostileObjects:
         manifest, _ = tree_of({"a": b"sixsix"})
         pack = packs(archive)[0].rpartition("/")[2]
         places: Places = {next(iter(manifest)).digest: (Extent(pack, 1 << 40, 6),)}
-        archive.s3.put(VERSION, ArchivedTree(manifest, places).encode(1.0))
+        archive.objects.put(VERSION, ArchivedTree(manifest, places).encode(1.0))
         assert isinstance(fails(archive, tmp_path), SomeDamaged)
 
     def test_a_tree_that_leads_out(self, archive: Archive, tmp_path: Path) -> None:
-        data = archive.s3.get(VERSION, 1 << 20)
+        data = archive.objects.get(VERSION, 1 << 20)
         text = b'remoterun-tree 1\n["f","../evil",1,"%s",0]\n' % sha256(b"A").encode()
         header = encode(TreeHeader(sha256(text), 1, 1, 1.0, len(text)))
-        archive.s3.put(VERSION, header + b"\n" + text + data.split(b"]\n", 1)[1])
+        archive.objects.put(VERSION, header + b"\n" + text + data.split(b"]\n", 1)[1])
         assert VERSION in fails(archive, tmp_path).message
         assert not (tmp_path / "evil").exists()
 
     def test_names_that_are_paths_are_not_uploads(self, archive: Archive) -> None:
-        data = archive.s3.get(VERSION, 1 << 20)
+        data = archive.objects.get(VERSION, 1 << 20)
         for name in (".hidden", "x" * 101, "a b", "sub/sub"):
-            archive.s3.put(f"uploads/{name}/00000001", data)
+            archive.objects.put(f"uploads/{name}/00000001", data)
         assert [name for name, _ in uploads.newest(archive)] == ["doom"]
 
     @pytest.mark.parametrize(
@@ -132,14 +132,14 @@ class TestHostileObjects:
     def test_an_identity_that_makes_no_sense(
         self, archive: Archive, bucket: BucketPlace, found: bytes, words: str
     ) -> None:
-        archive.s3.put("remoterun.json", found)
+        archive.objects.put("remoterun.json", found)
         with pytest.raises(HostError, match=f"remoterun.json.*{words}"), opened(bucket):
             pass
 
     @pytest.mark.parametrize("status", [b"{", b"{}", b"[" * 100_000, b'{"status": {"key": "x"}}', b" " * (2 << 20)])
     def test_a_status_that_makes_no_sense(self, archive: Archive, status: bytes) -> None:
         key = f"runs/{KEY}/status.json"
-        archive.s3.put(key, status)
+        archive.objects.put(key, status)
         found, unreadable = runs.statuses(archive, [KEY], RunPlace)
         assert not found and key in unreadable[KEY]
         with pytest.raises(HostError, match=key):
@@ -148,7 +148,9 @@ class TestHostileObjects:
     def test_a_status_of_many_values_takes_no_memory(self, archive: Archive) -> None:
         key = f"runs/{KEY}/status.json"
         for events in (b"{}," * 300_000, b'{"t":1.0},' * 100_000, b"[]," * 300_000):
-            archive.s3.put(key, b'{"status":{"key":"%s","state":"running"},"events":[%s{}]}' % (KEY.encode(), events))
+            archive.objects.put(
+                key, b'{"status":{"key":"%s","state":"running"},"events":[%s{}]}' % (KEY.encode(), events)
+            )
             tracemalloc.start()
             with pytest.raises(HostError, match="it has more than 65536 values"):
                 runs.details(archive, RunPlace(KEY))
@@ -159,7 +161,7 @@ class TestHostileObjects:
     def test_what_a_host_has_planted_below_the_folders_of_others(self, archive: Archive, tmp_path: Path) -> None:
         """A role of an older form may: it is no pack."""
         data = b"N" * 1000
-        archive.s3.put(f"uploads/another/packs/hosts/ME/{sha256(data)}", b"")
+        archive.objects.put(f"uploads/another/packs/hosts/ME/{sha256(data)}", b"")
         put(archive, write_files(tmp_path / "new", {"new": data}), "another")
         get(archive, tmp_path / "back", "another")
         assert (tmp_path / "back" / "new").read_bytes() == data

@@ -9,8 +9,7 @@ from typing import Any
 
 import pytest
 
-from remoterun.archive.s3 import BucketPlace
-from remoterun.archive.s3_errors import Denied
+from remoterun.archive.objects import BucketPlace, Denied
 from tests.seaweed import Store, asked, credentials
 
 OURS, THEIRS = "123456789012", "999999999999"
@@ -84,7 +83,7 @@ def test_another_store_takes_it(store: Store) -> None:
     """It knows no accounts; what is signed for hosts names none."""
     place = BucketPlace(NAME, "us-east-1", store.url)
     with asked(place) as s3:
-        s3.create("us-east-1")
+        s3.create()
         s3.put("x", b"data")
         assert s3.get("x", 9) == b"data" and [one.key for one in s3.list("")] == ["x"] and s3.head("x")
         assert "owner" not in s3.presigned_get("x", 60)

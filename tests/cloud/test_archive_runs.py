@@ -16,15 +16,15 @@ from remoterun.agent.shared.facts import RunEvent
 from remoterun.agent.shared.measured import POINT
 from remoterun.agent.shared.states import Reason, RunState
 from remoterun.archive import Archive, runs, s3
+from remoterun.archive.objects import BucketPlace
 from remoterun.archive.reading import TreeReader
 from remoterun.archive.runs import RunPlace
-from remoterun.archive.s3 import BucketPlace
 from remoterun.archive_store import ArchivedRun
 from remoterun.errors import HostError, NotFound, UsageError
 from remoterun.log_cache import LogCache
 from remoterun.transfer import Progress, place, refuse
 from tests.cloud.archives import KEY, OTHER, Host
-from tests.seaweed import opened
+from tests.seaweed import opened, s3_of
 from tests.workshop import Files, read_files, spec_of, until
 
 RUN = RunPlace(KEY)
@@ -113,7 +113,7 @@ class TestStatus:
         host.log(0, b"log")
         host.event(RunState.COMPLETE, reason=Reason.EXITED, code=0)
         assert runs.remove_run(archive, RUN) and not runs.remove_run(archive, RUN)
-        assert not list(archive.s3.list("runs/"))
+        assert not list(archive.objects.list("runs/"))
 
     def test_the_end_of_one_whose_host_is_gone(self, archive: Archive, run: ArchivedRun) -> None:
         Host(archive).event(RunState.RUNNING)
@@ -179,14 +179,14 @@ class TestHostsWithARole:
         assert [event.state for event in runs.record_end(archive, place, end).events] == ["running", "interrupted"]
         assert runs.read_record(archive, runs.recorded_place(archive, KEY)).status.reason is Reason.HOST_LOST
         assert runs.remove_run(archive, runs.recorded_place(archive, KEY)) and not runs.remove_run(archive, place)
-        left = {stored.key.rpartition("/")[0] for stored in archive.s3.list("")}
+        left = {stored.key.rpartition("/")[0] for stored in archive.objects.list("")}
         assert left == {"", f"hosts/{self.FIRST}/{OTHER}", f"hosts/{self.FIRST}/{OTHER}/log"} | {
             stranger.folder[:-1], stranger.folder + "log",
         }  # fmt: skip
 
     @pytest.mark.parametrize("said", [b"{", b"{}", b'["../uploads/doom"]', b'["a/b"]', b"[1]", b'["."]'])
     def test_writers_that_make_no_sense(self, archive: Archive, said: bytes) -> None:
-        archive.s3.put(f"runs/{KEY}/hosts", said)
+        archive.objects.put(f"runs/{KEY}/hosts", said)
         with pytest.raises(HostError, match="hosts` in .* is damaged"):
             runs.recorded_place(archive, KEY)
 
@@ -240,11 +240,11 @@ class TestLog:
         host.log(10**15, b"two\nthr")
         host.log(10**16 - 1, b"ee\nfour")
         host.event(RunState.COMPLETE, reason=Reason.EXITED, code=0)
-        before = archive.s3.requests
+        before = s3_of(archive).requests
         for lines, tail in ((1, b"four"), (2, b"three\nfour"), (4, b"one\ntwo\nthree\nfour")):
             found, _ = followed(run, tail=lines)
             assert b"".join(one for one in found if isinstance(one, bytes)) == tail
-        assert archive.s3.requests - before < 50
+        assert s3_of(archive).requests - before < 50
 
     def test_any_part_of_it(self, archive: Archive, cache: LogCache, run: ArchivedRun) -> None:
         host = Host(archive)
@@ -281,10 +281,10 @@ class TestLog:
         host.log(0, b"one\n")
         host.event(RunState.INTERRUPTED, reason=Reason.PREEMPTED)
         assert run.log_part(asked)[2] == b"one\n"
-        before = archive.s3.requests
+        before = s3_of(archive).requests
         small = ArchivedRun(archive, RUN, LogCache(cache.folder.parent, 2))
         assert run.log_part(asked)[2] == small.log_part(asked)[2] == b"one\n"
-        assert archive.s3.requests == before + 2, "only whether it has gone on is asked"
+        assert s3_of(archive).requests == before + 2, "only whether it has gone on is asked"
         cache.remove(KEY)
         assert small.log_part(asked)[2] == b"one\n"
         host.log(4, b"two\n")

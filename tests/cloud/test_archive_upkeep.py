@@ -14,7 +14,7 @@ from remoterun.agent.shared.environment import image_id
 from remoterun.agent.shared.spec import MountSpec, ResourceRef
 from remoterun.agent.shared.states import BuiltImage, Reason, RunState
 from remoterun.archive import Archive, creation, grants, runs, upkeep, uploads
-from remoterun.archive.s3 import BucketPlace
+from remoterun.archive.objects import BucketPlace
 from remoterun.archive.upkeep import LEAST, UNUSED, check, collect, usage
 from remoterun.client import Client
 from remoterun.client.upkeep.rented_hosts import NewBucket
@@ -22,7 +22,7 @@ from remoterun.clouds.ledger import archiving
 from remoterun.config import HOME_VARIABLE, ArchivePlace, Config, load
 from remoterun.errors import HostError, TransferError
 from tests.cloud.archives import KEY, OTHER, SMALL_PACK, Host, get, keys, packs, put  # noqa: F401
-from tests.seaweed import READER, READER_SECRET, Store, asked, credentials, opened
+from tests.seaweed import READER, READER_SECRET, Store, asked, credentials, opened, s3_of
 from tests.workshop import Files, read_files, sha256, spec_of, write_files
 
 FILES: Files = {"a": b"A" * 1000, "b": b"B" * 2000, "large": b"C" * (SMALL_PACK + 1)}
@@ -129,22 +129,22 @@ def test_what_hosts_with_a_role_have_written(archive: Archive, tmp_path: Path) -
     for number, host in enumerate(hosts):
         host.event(RunState.COMPLETE, reason=Reason.EXITED, code=0)
         host.tree(tmp_path / str(number), {"o": b"%d" % number * 700})
-    archive.s3.put(hosts[0].folder + "packs/" + "0" * 64, b"cut")
+    archive.objects.put(hosts[0].folder + "packs/" + "0" * 64, b"cut")
     rows = {(row["kind"], row["name"]): row for row in usage(archive)}
     assert (
         rows["run", KEY]["size"] > 1400 and rows["run", KEY]["state"] == "complete" and rows["other", ""]["size"] > 700
     )
-    assert sum(row["size"] for row in rows.values()) == sum(stored.size for stored in archive.s3.list(""))
+    assert sum(row["size"] for row in rows.values()) == sum(stored.size for stored in archive.objects.list(""))
     assert check(archive, mark=False) == (2, 1400, [])
     later(archive, LEAST - 60)
     assert sum(part.count for part in collect(archive, None, dry_run=False) if not part.why) == 0
     later(archive, LEAST + 60)
-    archive.s3.put(f"runs/{OTHER}/hosts", b"nobody can read it")
-    archive.s3.put(f"hosts/AROAEXAMPLE:i-4/{OTHER}/status.json", b"which may be of that run")
+    archive.objects.put(f"runs/{OTHER}/hosts", b"nobody can read it")
+    archive.objects.put(f"hosts/AROAEXAMPLE:i-4/{OTHER}/status.json", b"which may be of that run")
     (freed,) = collect(archive, None, dry_run=False)
     assert (freed.kind, freed.count) == ("blobs", 4)
-    assert not [*archive.s3.list(hosts[2].folder)] and [*archive.s3.list("hosts/AROAEXAMPLE:i-4/")]
-    archive.s3.delete([stored.key for stored in archive.s3.list(hosts[1].folder + "packs/")])
+    assert not [*archive.objects.list(hosts[2].folder)] and [*archive.objects.list("hosts/AROAEXAMPLE:i-4/")]
+    archive.objects.delete([stored.key for stored in archive.objects.list(hosts[1].folder + "packs/")])
     (fault,) = check(archive, mark=False)[2]
     assert fault["problem"] == "missing" and fault["users"][0]["run"] == KEY and fault["users"][0]["path"] == "o"
 
@@ -154,13 +154,13 @@ def test_who_uses_what(archive: Archive, tmp_path: Path) -> None:
     put(archive, write_files(tmp_path / "two", {"b": b"B" * 2000}), "two")
     ended(archive).tree(tmp_path / "outputs", {"o": b"O" * 700})
     grants.record_image(archive, BuiltImage(IMAGE, sha256(b"image"), 500), "x86_64")
-    archive.s3.put(image_prefix(image_id(IMAGE, "x86_64")) + "x/0", b"x" * 500)
+    archive.objects.put(image_prefix(image_id(IMAGE, "x86_64")) + "x/0", b"x" * 500)
     rows = {(row["kind"], row["name"]): row for row in usage(archive)}
     assert 3000 < rows["upload", "one"]["size"] < 3600 and 2000 < rows["upload", "two"]["size"] < 2500
     assert [version["files"] for version in rows["upload", "one"]["versions"]] == [2]
     assert rows["run", KEY]["size"] > 700 and rows["run", KEY]["state"] == "complete"
     assert rows["image", IMAGE]["size"] == 500 and abs(rows["image", IMAGE]["used"] - time.time()) < 60
-    assert sum(row["size"] for row in rows.values()) == sum(stored.size for stored in archive.s3.list(""))
+    assert sum(row["size"] for row in rows.values()) == sum(stored.size for stored in archive.objects.list(""))
 
 
 class TestCollection:
@@ -196,7 +196,7 @@ class TestCollection:
 
     def test_a_tree_that_can_not_be_read_frees_nothing_of_its_name(self, archive: Archive, tmp_path: Path) -> None:
         put(archive, write_files(tmp_path / "source", FILES))
-        archive.s3.put("uploads/doom/00000002", b"damaged")
+        archive.objects.put("uploads/doom/00000002", b"damaged")
         later(archive, LEAST + 10)
         uploads.remove_upload(archive, "other")
         assert self.freed(archive) == {} and len(packs(archive)) == 3
@@ -213,10 +213,10 @@ class TestCollection:
             host.post(f"mounts/{sha256(b'%d' % number)}", b"x" * 500)
         host.post(f"packs/{'ab' * 32}", b"cut")
         later(archive, LEAST + 10)
-        before = archive.s3.requests
+        before = s3_of(archive).requests
         assert self.freed(archive) == {}
         (fault,) = check(archive, False)[2]
-        assert (fault["what"], fault["users"][0]["run"]) == ("list", KEY) and archive.s3.requests - before < 20
+        assert (fault["what"], fault["users"][0]["run"]) == ("list", KEY) and s3_of(archive).requests - before < 20
 
     def test_old_versions(self, archive: Archive, tmp_path: Path) -> None:
         for number in range(4):
@@ -275,7 +275,7 @@ class TestImages:
         """As a host and the client do."""
         built = BuiltImage(IMAGE, sha256(b"image"), 5)
         grants.record_image(archive, built, "x86_64")
-        archive.s3.put(f"{image_prefix(image_id(IMAGE, 'x86_64'))}{built.digest}/0", b"image")
+        archive.objects.put(f"{image_prefix(image_id(IMAGE, 'x86_64'))}{built.digest}/0", b"image")
 
     def access(self, archive: Archive, image: str = IMAGE, architecture: str = "x86_64") -> Any:
         return grants.image_access(archive, image, architecture, 600)
@@ -293,10 +293,10 @@ class TestImages:
         self.store(archive)
         evil = BuiltImage(IMAGE, sha256(b"evil"), 4)
         prefix = image_prefix(image_id(IMAGE, "x86_64"))
-        archive.s3.put(f"{prefix}{evil.digest}/0", b"evil")
+        archive.objects.put(f"{prefix}{evil.digest}/0", b"evil")
         grants.record_image(archive, evil, "x86_64")
         assert self.access(archive).stored[0].takes[0].digest == sha256(b"image")
-        archive.s3.put(f"{prefix}{sha256(b'image')}/0", b"longer than it was")
+        archive.objects.put(f"{prefix}{sha256(b'image')}/0", b"longer than it was")
         grants.record_image(archive, evil, "x86_64")
         assert self.access(archive).stored == [], "the next host builds it anew"
 
@@ -312,7 +312,7 @@ class TestImages:
     @pytest.mark.parametrize("record", [b"{", b"[]", b'{"image": 1}', b"x" * (1 << 17)])
     def test_a_record_that_makes_no_sense_is_none(self, archive: Archive, record: bytes) -> None:
         self.store(archive)
-        archive.s3.put(image_key(image_id(IMAGE, "x86_64")), record)
+        archive.objects.put(image_key(image_id(IMAGE, "x86_64")), record)
         assert self.access(archive).stored == []
         self.store(archive)
         assert self.access(archive).stored
@@ -321,14 +321,14 @@ class TestImages:
     def test_one_that_lacks_a_part_is_stored_again(self, archive: Archive, part: bytes | None) -> None:
         self.store(archive)
         key = f"{image_prefix(image_id(IMAGE, 'x86_64'))}{sha256(b'image')}/0"
-        archive.s3.delete([key])
+        archive.objects.delete([key])
         if part is not None:
-            archive.s3.put(key, part)
+            archive.objects.put(key, part)
         assert self.access(archive).stored == []
 
     def test_what_was_not_used_for_long_goes_with_parts_that_no_record_names(self, archive: Archive) -> None:
         self.store(archive)
-        archive.s3.put(f"{image_prefix(image_id(IMAGE, 'x86_64'))}{'ab' * 32}/0", b"cut")
+        archive.objects.put(f"{image_prefix(image_id(IMAGE, 'x86_64'))}{'ab' * 32}/0", b"cut")
         later(archive, UNUSED - DAY)
         (part,) = collect(archive, None, False)
         assert (part.kind, part.bytes) == ("images", 3) and len(keys(archive, "envs/")) == 1
@@ -353,7 +353,7 @@ class TestCheck:
         ended(archive).tree(tmp_path / "outputs", {"o": b"O"})
         tree, _ = uploads.find_upload(archive, "doom")
         pack = tree.places[sha256(b"B" * 2000)][0].pack
-        archive.s3.delete([f"uploads/doom/packs/{pack}", *keys(archive, f"runs/{KEY}/packs/")])
+        archive.objects.delete([f"uploads/doom/packs/{pack}", *keys(archive, f"runs/{KEY}/packs/")])
         _, _, found = check(archive, False)
         places = [place for fault in found for place in fault["users"]]
         assert {(fault["what"], fault["problem"]) for fault in found} == {("blob", "missing")}
@@ -371,10 +371,10 @@ class TestCheck:
     def test_a_version_that_can_not_be_read_is_set_aside(self, archive: Archive, tmp_path: Path) -> None:
         source = write_files(tmp_path / "source", FILES)
         put(archive, source)
-        archive.s3.put("uploads/doom/00000002", b"damaged")
+        archive.objects.put("uploads/doom/00000002", b"damaged")
         (fault,) = check(archive, True)[2]
         assert (fault["what"], fault["users"]) == ("list", [{"upload": "doom", "version": 2, "tree": "", "path": ""}])
-        assert archive.s3.get("damaged/uploads/doom/00000002", 100) == b"damaged" and not put(archive, source)[1]
+        assert archive.objects.get("damaged/uploads/doom/00000002", 100) == b"damaged" and not put(archive, source)[1]
 
     def test_what_the_store_says_is_something_else_is_sent_again(
         self, archive: Archive, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -383,9 +383,9 @@ class TestCheck:
         source = write_files(tmp_path / "source", {"a": b"A" * 1000})
         put(archive, source)
         (key,) = packs(archive)
-        archive.s3.put(key, b"B" * 1000)
+        archive.objects.put(key, b"B" * 1000)
         with monkeypatch.context() as patched:
-            patched.setattr(archive.s3, "head", lambda key: (1000, sha256(b"B" * 1000)))
+            patched.setattr(archive.objects, "head", lambda key: (1000, sha256(b"B" * 1000)))
             (fault,) = check(archive, True)[2]
         assert (fault["what"], fault["problem"], fault["digest"]) == ("blob", "damaged", sha256(b"A" * 1000))
-        assert put(archive, source)[1] and archive.s3.get(key, 1000) == b"A" * 1000
+        assert put(archive, source)[1] and archive.objects.get(key, 1000) == b"A" * 1000

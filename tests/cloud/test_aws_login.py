@@ -13,7 +13,8 @@ import boto3
 import pexpect
 import pytest
 
-from remoterun.archive.s3 import S3, BucketPlace
+from remoterun.archive.objects import BucketPlace
+from remoterun.archive.s3 import S3
 from remoterun.clouds.aws.calls import Calls
 from remoterun.clouds.aws.front import Settings
 

@@ -32,7 +32,7 @@ from remoterun.agent.store import host_role
 from remoterun.agent.store.home import Home
 from remoterun.archive import Archive, grants, uploads
 from remoterun.archive import runs as archived_runs
-from remoterun.archive.s3 import BucketPlace
+from remoterun.archive.objects import BucketPlace
 from remoterun.archive_store import place_of
 from remoterun.cli.main import main
 from remoterun.cli.render.terminal import Talking
@@ -356,7 +356,7 @@ class TestAHostWithARole:
         ended = laptop.client.registry.run(run.number)
         assert ended.state is RunState.COMPLETE and ended.renting is not None
         assert ended.renting.writers == ("AROAFOLDER:i-0", "AROAFOLDER:i-1")
-        keys = [stored.key for stored in laptop.archive.s3.list("")]
+        keys = [stored.key for stored in laptop.archive.objects.list("")]
         assert f"runs/{run.key}/hosts" in keys and f"runs/{run.key}/status.json" not in keys
         for writer in ended.renting.writers:
             assert {f"hosts/{writer}/{run.key}/{name}" for name in ("status.json", "outputs")} <= set(keys)
@@ -374,7 +374,7 @@ class TestAHostWithARole:
             other.files.copy(f"runs/{adopted[run.key].number}/saved", laptop.root / "there")
         assert (laptop.root / "there").read_bytes() == b"from the first\n"
         client.runs.remove(run.number)
-        left = [stored.key for stored in laptop.archive.s3.list("") if run.key in stored.key]
+        left = [stored.key for stored in laptop.archive.objects.list("") if run.key in stored.key]
         assert not left
 
     def test_it_waits_for_no_login(self, laptop: Laptop, service: Metadata) -> None:
@@ -398,7 +398,7 @@ class TestAHostWithARole:
         assert laptop.log(run) == b"said\n"
         (writer,) = ended.renting.writers
         folder = f"hosts/{writer}/{run.key}/"
-        assert folder + "outputs" in [stored.key for stored in laptop.archive.s3.list(folder)]
+        assert folder + "outputs" in [stored.key for stored in laptop.archive.objects.list(folder)]
 
 
 class TestALostHost:
@@ -598,7 +598,7 @@ class TestALostHost:
         run = laptop.until_ended(laptop.submit("cat doom/in", mounts=(Mount.parse("uploads/doom"),), files={"a": b"a"}))
         laptop.client.uploads.upload(laptop.root / "private", "private", "aws")
         laptop.folders.take_away(run_token(run))
-        s3, key = laptop.archive.s3, f"runs/{run.key}/spec.json"
+        s3, key = laptop.archive.objects, f"runs/{run.key}/spec.json"
         spec = RunSpec.decode(s3.get(key, 1 << 20))
         (mount,) = spec.mounts
         private, _ = laptop.client.registry.uploads.versions("private")[0]
@@ -952,7 +952,7 @@ class TestTheCommandLine:
     def test_what_is_lost_of_one_that_could_not_save_is_said(self, laptop: Laptop, say: Callable[..., Any]) -> None:
         """Its login was revoked, or there was no way to its bucket: whatever ended its host, nobody knows more."""
         run = laptop.submit("exec sleep 1000")
-        place, key = laptop.archive.s3, f"runs/{run.key}/status.json"
+        place, key = laptop.archive.objects, f"runs/{run.key}/status.json"
         until(lambda: any(place.list(key)) and b'"running"' in place.get(key, 1 << 20))
         laptop.folders.take_away(run_token(run))
         for words, status in ((("info", "1"), 0), (("ps",), 0), (("cp", "runs/1"), 2)):

@@ -8,8 +8,9 @@ from pathlib import Path
 import botocore.exceptions
 import pytest
 
-from remoterun.archive.s3 import S3, BucketPlace
-from remoterun.archive.s3_errors import Absent, answered, failed
+from remoterun.archive.objects import Absent, BucketPlace
+from remoterun.archive.s3 import S3
+from remoterun.archive.s3_errors import answered, failed
 from remoterun.errors import (
     AuthenticationError,
     ConfigError,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from remoterun.archive.s3 import BucketPlace
+from remoterun.archive.objects import BucketPlace
 from tests.seaweed import asked, credentials
 
 

@@ -10,7 +10,8 @@ import pytest
 
 from remoterun.agent.shared.archive import MOST_OBJECT, Grant
 from remoterun.agent.store.host_role import LASTS, Credentials, signed_form
-from remoterun.archive.s3 import S3, BucketPlace
+from remoterun.archive.objects import BucketPlace
+from remoterun.archive.s3 import S3
 
 PREFIX = "hosts/AROAEXAMPLE:i-0123456789abcdef0/00000000000000000000000000/"
 

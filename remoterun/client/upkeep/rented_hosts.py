@@ -14,8 +14,7 @@ from remoterun import config as configuration
 from remoterun import machines
 from remoterun.agent.shared.api import MachineCheck
 from remoterun.archive import creation
-from remoterun.archive.s3 import OWNED, SCHEME, STORED, BucketPlace
-from remoterun.archive.s3_errors import NoBucket
+from remoterun.archive.objects import OWNED, SCHEME, BucketPlace, NoBucket
 from remoterun.client.runs.runs import Runs
 from remoterun.client.upkeep import upkeep
 from remoterun.clouds import ARCHIVE, front
@@ -170,7 +169,7 @@ class RentedHosts:
         for machine in named:
             freed = self._collect(machine, dry_run=True).freed
             if freed:
-                cost = freed / 1e9 * STORED if place.endpoint is None else None
+                cost = self._connections.archive(machine).objects.monthly(freed)
                 yield Leftover(OBJECTS, str(machine.bucket), "no upload and no run needs them", cost, bytes=freed)
 
     def clear(self, leftover: Leftover, everything: bool = False) -> bool:
@@ -297,9 +296,9 @@ class RentedHosts:
         found = billing.bill(self._connections, since, time.time(), note, asked)
         try:
             for machine in self._connections.named_bucket():
-                size = sum(stored.size for stored in self._connections.archive(machine).s3.list(""))
-                priced = self._connections.config.archive.endpoint is None
-                found = replace(found, stored=size, monthly=size / 1e9 * STORED if priced else None)
+                objects = self._connections.archive(machine).objects
+                size = sum(stored.size for stored in objects.list(""))
+                found = replace(found, stored=size, monthly=objects.monthly(size))
         except RemoterunError as error:
             note(f"what the bucket holds is not counted: {error.message}")
         return found

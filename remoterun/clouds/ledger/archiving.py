@@ -15,7 +15,7 @@ from remoterun.agent.shared.environment import Environment
 from remoterun.agent.shared.facts import RunStatus
 from remoterun.agent.shared.machines import candidates
 from remoterun.agent.shared.spec import RunSpec
-from remoterun.archive.s3_errors import NoBucket
+from remoterun.archive.objects import NoBucket
 from remoterun.archive_store import place_of
 from remoterun.clouds import ARCHIVE
 from remoterun.connections import Connections
@@ -58,7 +58,7 @@ def bucket_region(connections: Connections) -> str:
     """Where the bucket is; empty where none is named yet."""
     for machine in connections.named_bucket():
         with contextlib.suppress(NoBucket):
-            return connections.archive(machine).s3.find_region()
+            return connections.archive(machine).objects.find_region()
     return ""
 
 

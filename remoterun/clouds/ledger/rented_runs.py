@@ -13,7 +13,7 @@ from remoterun import archive as archives
 from remoterun.agent.shared import api
 from remoterun.agent.shared.facts import RunEvent, RunStatus
 from remoterun.agent.shared.states import ENDINGS, Reason
-from remoterun.archive.s3_errors import NoBucket
+from remoterun.archive.objects import NoBucket
 from remoterun.archive_store import ArchiveStore, place_of
 from remoterun.clouds import ARCHIVE
 from remoterun.clouds.base import LOST, Guards, Provider, ProviderError, RentedHost

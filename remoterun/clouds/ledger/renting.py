@@ -72,9 +72,11 @@ def rent(
         deadline=renting.deadline,
         idle=plan.idle,
     )
-    s3 = archiving.archive_of(connections, run).s3  # what it refuses is known before there is something to pay for
-    s3.put("may-write", b"")
-    next(s3.list("may-write"), None)
+    objects = archiving.archive_of(
+        connections, run
+    ).objects  # what it refuses is known before there is something to pay for
+    objects.put("may-write", b"")
+    next(objects.list("may-write"), None)
     renting = replace(renting, most=plan.most or 0.0)
     run = connections.registry.save_renting(run, renting)  # before the check: the later one of two clients counts both
     billing.check_month(connections, plan.most, time.time(), run.key)
