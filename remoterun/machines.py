@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import os
 import re
@@ -65,6 +66,13 @@ def resolve(name: str | None, config: Config) -> MachineType:
     raise NotFound(f"there is no machine type `{word}`", hint=f"{hint}\n{_there(config, aliases)}")
 
 
+def is_host(word: str, config: Config) -> bool:
+    """Whether a word names no machine type, and can be what a provider calls a rented host."""
+    with contextlib.suppress(NotFound):
+        return not resolve(word, config)
+    return any(each.is_host(word) for each in all_fronts())
+
+
 def _there(config: Config, aliases: list[str]) -> str:
     """The machines that there are, in a line."""
     names = list(dict.fromkeys([*(machine.name for machine in listing(config)), *aliases]))
@@ -98,7 +106,8 @@ def name_one_of(pool: MachineType) -> UsageError:
 
 def bucket_of(config: Config) -> MachineType:
     """The bucket of `[archive]` as a machine that keeps files. Without a name yet its `bucket` is "s3://"."""
-    return MachineType(ARCHIVE, bucket=f"s3://{config.archive.bucket or ''}")
+    name = config.archive.bucket or ""
+    return MachineType(ARCHIVE, bucket=name if "://" in name else f"s3://{name}")
 
 
 def any_is_set_up(config: Config) -> bool:
