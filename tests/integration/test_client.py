@@ -27,10 +27,11 @@ from remoterun.config import Config
 from remoterun.errors import HostUnreachable, NoAnswerInTime, NotFound, RemoterunError, UsageError
 from remoterun.hosts.base import Prompts
 from remoterun.model import MachineType, Mount, Resource, Run, RunRequest
+from remoterun.source import snapshot
 from remoterun.source.tree import SourceFile
 from remoterun.transfer import Progress
 from tests.sshd import Server
-from tests.workshop import NOBODY, User, fill, until, write_files
+from tests.workshop import NOBODY, Files, User, fill, git, tree_of, until, write_files
 
 
 @pytest.fixture
@@ -149,6 +150,25 @@ class TestPrepared:
         others = [user.client.runs.launch(prepared) for _ in range(2)]
         assert [run.number for run in (first, *others)] == [1, 2, 3]
         assert {log_of(user.client, run) for run in (first, *others)} == {b"A100000\n"}
+
+    def test_what_git_tracks_is_what_the_machine_gets(self, user: User, tmp_path: Path) -> None:
+        """Whatever it is called; and before the first commit, of which there is no diff that could be left behind."""
+        files: Files = {"plain": b"one\r\n", "quo'te\"s": b"q", "new\nline": b"", os.fsdecode(b"latin\xe9"): b"l"}
+        files |= {
+            "run.sh*": b"#!/bin/sh\n",
+            "link": "-> plain",
+            "dangling": "-> /nowhere",
+            "sub/na\u00efve \u2603": b"d",
+        }
+        top = write_files(tmp_path / "repository", files)
+        for words in (("init", "-q"), ("config", "core.autocrlf", "false"), ("add", "-A")):
+            git(top, *words)
+        with snapshot(top) as source:
+            run = user.client.runs.submit(RunRequest("./run.sh && cat plain"), source)
+        assert log_of(user.client, run) == b"one\r\n"
+        there = Path(user.place("one").run(run.key).source_file).read_bytes()
+        assert there == tree_of(files)[0].encode()
+        assert "leased" not in {use.kind for use in user.client.machines.df().uses}
 
     def test_a_script_that_may_be_there_is_not_missed(self, user: User, tmp_path: Path) -> None:
         """The command may make it, an image hold it, a mount bring it, or the word may mean something else."""
