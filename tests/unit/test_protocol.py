@@ -443,13 +443,16 @@ class TestLoss:
         "said",
         [
             b"garbage that is not a frame at all",
+            frames.HEAD.pack(1, DATA, frames.MAX_HEADER + 1, 0),
+            frames.HEAD.pack(1, DATA, 0, MAX_BODY + 1),
             encode(1, OPEN, {"op": "x", "args": {}}),
             encode(1, CREDIT, {"n": -1}),
             encode(1, CREDIT, {"n": "many"}),
-            encode(1, DATA, {}, b"x")[:-1] + b"",
+            encode(1, DATA, {}, b"x")[:-1],
         ],
     )
     def test_an_agent_that_speaks_nonsense(self, said: bytes) -> None:
+        """What follows a head of absurd lengths is not even read: nobody waits for four gigabytes."""
         opened = threading.Event()
         pieces = [said, b""]
 
@@ -463,6 +466,7 @@ class TestLoss:
         opened.set()
         with pytest.raises(LinkClosed):
             stream.receive(60)
+        assert (pieces == [b""]) is not said.startswith(encode(1, DATA, {}, b"x")[:-1])
 
     @pytest.mark.parametrize("header", [{}, {"op": 1, "args": {}}, {"op": "x"}, {"op": "x", "args": []}])
     def test_a_client_that_speaks_nonsense(self, header: dict[str, Any]) -> None:
