@@ -40,9 +40,9 @@ from remoterun.host_store import HostStore
 from remoterun.model import MachineType
 from remoterun.session import Session, understood
 from remoterun.transfer import Progress, lanes, refuse
-from tests.homes import sound
+from tests.homes import send, sound
 from tests.hostile import UPLOAD, FakeHost, Frames, lying
-from tests.workshop import fetch, linked, read_files, sha256, tree_of, write_files
+from tests.workshop import call, fetch, linked, read_files, sha256, tree_of, write_files
 
 _folders = itertools.count()
 
@@ -415,18 +415,11 @@ class TestClients:
         here = {path.name for path in Path(home.path).iterdir()}
         with linked(Server(home).handle) as (link, _):
             for (op, arguments), frames in requests:
-                stream = link.open(op, **arguments)
                 try:
-                    for header, body in frames:
-                        stream.send(body, **header)
-                    stream.end()
-                    stream.finish(10)
+                    call(link, op, *((body, header) for header, body in frames), **arguments)
                 except RemoteError as error:
                     assert error.code and error.message
-            stream = link.open("put")
-            stream.send(pack([(hashlib.sha256(b"fine").digest(), b"fine")]), p=1)
-            stream.end()
-            stream.finish(10)
+            send(link, b"fine")
         sound(home)
         assert {path.name for path in folder.iterdir()} == {"home"}
         assert {path.name for path in Path(home.path).iterdir()} <= here | {"leases", "damaged"}
@@ -442,12 +435,8 @@ class TestClients:
         tracemalloc.start()
         try:
             with linked(Server(home).handle) as (link, _):
-                stream = link.open("put")
                 with pytest.raises(RemoteError) as caught:
-                    for _ in range(5):
-                        stream.send(bomb, z=said, d=KEY, s=1 << 40, n=[0])
-                    stream.end()
-                    stream.finish(10)
+                    call(link, "put", *[(bomb, {"z": said, "d": KEY, "s": 1 << 40, "n": [0]})] * 5)
                 assert caught.value.code == "bad_stream"
             assert tracemalloc.get_traced_memory()[1] < 24 << 20
         finally:
