@@ -21,6 +21,8 @@ from remoterun.parsing import parse_price
 
 T = TypeVar("T")
 Function = TypeVar("Function", bound=Callable[..., Any])
+Complete = Callable[[str], Any] | None
+"""The words that the Tab key offers for the beginning of one."""
 
 COMMANDS = {
     "Runs": [
@@ -130,12 +132,22 @@ app = typer.Typer(
 machines_app = _group("machines", "List machines; add, inspect and remove them.")
 secret_app = _group("secret", "Keep secrets, such as tokens, for runs.")
 
-RunNumber = Annotated[
-    str, typer.Argument(metavar="RUN", help="A run's number, or `last`.", autocompletion=complete.run_numbers)
-]
-RunNumbers = Annotated[
-    list[str], typer.Argument(metavar="RUN...", help="Run numbers, or `last`.", autocompletion=complete.active_runs)
-]
+
+def argument(metavar: str, help: str, complete: Complete = None, **more: Any) -> Any:
+    """What is typed at its place."""
+    return typer.Argument(metavar=metavar, help=help, autocompletion=complete, **more)
+
+
+def option(form: str, help: str, complete: Complete = None, **more: Any) -> Any:
+    """An option, whose `form` is as in the help: "-n --name NAME", or "--once"."""
+    words = form.split()
+    names = [word for word in words if word.startswith("-")]
+    metavar = next((word for word in words if not word.startswith("-")), None)
+    return typer.Option(*names, metavar=metavar, help=help, autocompletion=complete, **more)
+
+
+RunNumber = Annotated[str, argument("RUN", "A run's number, or `last`.", complete.run_numbers)]
+RunNumbers = Annotated[list[str], argument("RUN...", "Run numbers, or `last`.", complete.active_runs)]
 
 
 def _of_run(text: str) -> str:
@@ -146,59 +158,40 @@ def _of_run(text: str) -> str:
 
 WithModel = Annotated[
     str,
-    typer.Argument(
-        metavar="RESOURCE",
+    argument(
+        "RESOURCE",
+        "A run, an upload, or a folder of this machine, with a model in it.",
+        complete.resources,
         callback=_of_run,
-        help="A run, an upload, or a folder of this machine, with a model in it.",
-        autocompletion=complete.resources,
     ),
 ]
-Json = Annotated[bool, typer.Option("--json", help="JSON on stdout.")]
+Json = Annotated[bool, option("--json", "JSON on stdout.")]
 Wait = Annotated[
-    str,
-    typer.Option(
-        "--wait",
-        metavar="TIME",
-        help="How long a machine may take to answer: 10s, 1m. Default: 2s.",
-        show_default=False,
-    ),
+    str, option("--wait TIME", "How long a machine may take to answer: 10s, 1m. Default: 2s.", show_default=False)
 ]
 Quiet = Annotated[
     bool,
-    typer.Option(
-        "-q",
-        "--quiet",
-        help="No messages except warnings, errors and questions.",
-        callback=lambda on: render.be_quiet(on),
-    ),
+    option("-q --quiet", "No messages except warnings, errors and questions.", callback=lambda on: render.be_quiet(on)),
 ]
-Background = Annotated[bool, typer.Option("-b", "--background", help="Hand the run over and return; no log.")]
+Background = Annotated[bool, option("-b --background", "Hand the run over and return; no log.")]
 Pay = Annotated[
     float | None,
-    typer.Option(
-        "--pay",
-        metavar="DOLLARS",
+    option(
+        "--pay DOLLARS",
+        "Agree to rent a host that costs so much an hour, or `unknown`; -y does not above $5.",
         parser=parse_price,
-        help="Agree to rent a host that costs so much an hour, or `unknown`; -y does not above $5.",
         rich_help_panel="More",
     ),
 ]
-RunAsJson = Annotated[bool, typer.Option("--json", help="With -b: the run as JSON on stdout.")]
+RunAsJson = Annotated[bool, option("--json", "With -b: the run as JSON on stdout.")]
 Machine = Annotated[
-    str | None,
-    typer.Option(
-        "-t",
-        "--machine-type",
-        metavar="NAME",
-        help=options_in(Asked)["machine"].help,
-        autocompletion=complete.machine_types,
-    ),
+    str | None, option("-t --machine-type NAME", options_in(Asked)["machine"].help, complete.machine_types)
 ]
 
 
 @app.callback()
 def top(
-    version: Annotated[bool, typer.Option("-V", "--version", help="Print the version.", is_eager=True)] = False,
+    version: Annotated[bool, option("-V --version", "Print the version.", is_eager=True)] = False,
 ) -> None:
     if version:
         render.out(f"remoterun {__version__}")

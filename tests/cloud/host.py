@@ -8,12 +8,10 @@ import os
 import shlex
 import shutil
 import signal
-import subprocess
 import threading
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import yaml
@@ -24,7 +22,6 @@ from tests.lab.host import PATH, LabHost
 from tests.lab.images import BASE_IMAGE
 from tests.lab.process import PATIENCE, run, until
 
-GUEST = Path(__file__).with_name("guest")
 INSTALLED = units.INSTALLED.replace("/usr/local", "usr-local", 1)
 STORE = "/opt/dlami/nvme"  # where the deep learning images mount the fast disks
 OWN_FOLDERS = ("/opt", "/mnt", "/srv", "/var/lib", "/var/log")
@@ -74,7 +71,7 @@ class CloudHost(LabHost):
         units.show_disks(self._folder / "usr-local", fast=in_containerd)
         if docker:
             (self._folder / INSTALLED).touch()
-        self.console_log = self.logs / "console.log"
+        self.console_log = self.logs / "boot.log"
         self.note(f"Linux version {os.uname().release}")
 
     def init(self) -> None:
@@ -211,16 +208,10 @@ class CloudHost(LabHost):
         return shlex.join(["sh", "-c", f"echo 0 >{mine}/cgroup.procs && exec unshare --cgroup sh -c '{inside}'"])
 
     def _cloud_init(self, stage: str) -> None:
+        """As a service: `nsenter`, stopped with its child when the host shuts down, would keep that from its end."""
         job = {"user": self.user, "config": self._config}
-        program = (GUEST / "init.py").read_text()
-        with self.console_log.open("ab") as console:
-            subprocess.run(
-                self._enter("/", "root", ["/usr/bin/python3", "-c", program, stage], {}),
-                input=json.dumps(job).encode(),
-                stdout=console,
-                stderr=console,
-                check=False,
-            )
+        (self._folder / "usr-local/lib/lab/job.json").write_text(json.dumps(job))
+        self.exec(["systemctl", "start", *(["--no-block"] if stage == "final" else []), f"cloud-init@{stage}"])
 
 
 def _flat(folder: str) -> str:

@@ -24,7 +24,7 @@ from typing import Any
 import pytest
 
 from remoterun import Client as Library
-from remoterun import stores
+from remoterun import archive_store
 from remoterun.agent.running.archiving import LOG_PIECE
 from remoterun.agent.shared.spec import RunSpec
 from remoterun.agent.shared.states import Reason, RunState
@@ -259,7 +259,7 @@ class TestARun:
                 until(lambda: time.time() > signed[0] + 4.5, 10)
             yield from lines
 
-        monkeypatch.setattr(stores, "SIGNED", 3.0)
+        monkeypatch.setattr(archive_store, "SIGNED", 3.0)
         monkeypatch.setattr(grants, "downloads", asleep_for_once)
         folder = write_files(laptop.root / "doom", {"input.txt": b"T" * 5000, "large": os.urandom(3 << 20)})
         laptop.client.uploads.upload(folder, "doom", "local")

@@ -6,10 +6,8 @@ import datetime
 import time
 from typing import Annotated
 
-import typer
-
 from remoterun.cli import render
-from remoterun.cli.app import Command, Json, app, example
+from remoterun.cli.app import Command, Json, app, example, option
 from remoterun.cli.asking import client as connect
 from remoterun.cli.render import machine_views
 from remoterun.clouds import ARCHIVE, front
@@ -23,22 +21,18 @@ BY = ("day", "run", "machine")
 @app.command(cls=Command, epilog=example("remoterun bill --since 2026-11-01 --by run\nremoterun bill"))
 def bill(
     since: Annotated[
-        str | None,
-        typer.Option(
-            "--since", metavar="DAY", help="From this day on: 2026-11-01, or 7d for a week. Default: this month."
-        ),
+        str | None, option("--since DAY", "From this day on: 2026-11-01, or 7d for a week. Default: this month.")
     ] = None,
     by: Annotated[
         str,
-        typer.Option(
-            "--by",
-            metavar="WHAT",
-            help="A line for each day, run or machine. Default: day.",
+        option(
+            "--by WHAT",
+            "A line for each day, run or machine. Default: day.",
+            lambda incomplete: list(BY),
             show_default=False,
-            autocompletion=lambda incomplete: list(BY),
         ),
     ] = "day",
-    own: Annotated[bool, typer.Option(f"--{ARCHIVE}", help=f"Also what {TITLE}'s own bill says; {PRICE}.")] = False,
+    own: Annotated[bool, option(f"--{ARCHIVE}", f"Also what {TITLE}'s own bill says; {PRICE}.")] = False,
     json: Json = False,
 ) -> None:
     """Show what rented hosts have cost, by day, run or machine.

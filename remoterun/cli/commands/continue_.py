@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import typer
-
-from remoterun.cli.app import Background, Command, Pay, Quiet, RunAsJson, RunNumber, app, example, run_number
+from remoterun.cli.app import Background, Command, Pay, Quiet, RunAsJson, RunNumber, app, example, option, run_number
 from remoterun.cli.asking import agree
 from remoterun.cli.asking import client as connect
 from remoterun.cli.commands.run import follow_or_report
@@ -19,7 +17,7 @@ from remoterun.model import RunRequest
 def continue_(
     run: RunNumber,
     background: Background = False,
-    yes: Annotated[bool, typer.Option("-y", "--yes", help="Ask nothing: rent what it needs, up to $5/h.")] = False,
+    yes: Annotated[bool, option("-y --yes", "Ask nothing: rent what it needs, up to $5/h.")] = False,
     pay: Pay = None,
     quiet: Quiet = False,
     json: RunAsJson = False,

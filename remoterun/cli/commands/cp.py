@@ -6,10 +6,8 @@ import functools
 from pathlib import Path
 from typing import Annotated, Any
 
-import typer
-
 from remoterun.cli import complete, render
-from remoterun.cli.app import Command, Json, Quiet, app, example
+from remoterun.cli.app import Command, Json, Quiet, app, argument, example, option
 from remoterun.cli.asking import client as connect
 from remoterun.cli.asking import with_bucket
 from remoterun.cli.commands.upload import check_path
@@ -30,27 +28,21 @@ from remoterun.stamps import note_own
 def cp(
     source: Annotated[
         str,
-        typer.Argument(
-            metavar="SRC",
-            help="runs/N[/path], N or uploads/NAME[/path]; or a local path that goes into an upload.",
-            autocompletion=complete.resources,
+        argument(
+            "SRC",
+            "runs/N[/path], N or uploads/NAME[/path]; or a local path that goes into an upload.",
+            complete.resources,
         ),
     ],
     target: Annotated[
         str | None,
-        typer.Argument(
-            metavar="DST",
-            help="A local folder, `-` for stdout, or uploads/NAME/. Default: this folder; for a whole run, run-N.",
+        argument(
+            "DST", "A local folder, `-` for stdout, or uploads/NAME/. Default: this folder; for a whole run, run-N."
         ),
     ] = None,
-    yes: Annotated[bool, typer.Option("-y", "--yes", help="Overwrite what exists.")] = False,
-    ignore: Annotated[bool, typer.Option("-i", "--ignore", help="Keep what exists.")] = False,
-    to: Annotated[
-        str | None,
-        typer.Option(
-            "--to", metavar="MACHINE", help="Where to make a new upload.", autocompletion=complete.machine_types
-        ),
-    ] = None,
+    yes: Annotated[bool, option("-y --yes", "Overwrite what exists.")] = False,
+    ignore: Annotated[bool, option("-i --ignore", "Keep what exists.")] = False,
+    to: Annotated[str | None, option("--to MACHINE", "Where to make a new upload.", complete.machine_types)] = None,
     quiet: Quiet = False,
     json: Json = False,
 ) -> None:

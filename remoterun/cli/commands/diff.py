@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import typer
-
 from remoterun.cli import complete, render
-from remoterun.cli.app import Command, Json, RunNumber, app, example, run_number
+from remoterun.cli.app import Command, Json, RunNumber, app, argument, example, option, run_number
 from remoterun.cli.asking import client as connect
 from remoterun.cli.render import run_views
 from remoterun.client import json_shapes
@@ -16,11 +14,8 @@ from remoterun.client import json_shapes
 @app.command(cls=Command, epilog=example("remoterun diff 16 17 --stat"))
 def diff(
     before: RunNumber,
-    after: Annotated[
-        str,
-        typer.Argument(metavar="OTHER", help="Another run's number, or `last`.", autocompletion=complete.run_numbers),
-    ],
-    stat: Annotated[bool, typer.Option("--stat", help="Of files, only how much differs.")] = False,
+    after: Annotated[str, argument("OTHER", "Another run's number, or `last`.", complete.run_numbers)],
+    stat: Annotated[bool, option("--stat", "Of files, only how much differs.")] = False,
     json: Json = False,
 ) -> None:
     """Show what differs between two runs.

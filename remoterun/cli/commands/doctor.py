@@ -10,11 +10,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
-import typer
-
 from remoterun.agent.shared.api import MachineCheck
 from remoterun.cli import complete, render
-from remoterun.cli.app import Command, Json, app, example
+from remoterun.cli.app import Command, Json, app, argument, example, option
 from remoterun.cli.asking import client as connect
 from remoterun.cli.render import machine_views
 from remoterun.cli.render.terminal import duration
@@ -40,11 +38,7 @@ if TYPE_CHECKING:
 A = TypeVar("A", "Examined", "Checked", "Collected", "HomeUsage")
 Machine = Annotated[
     str | None,
-    typer.Argument(
-        metavar="MACHINE",
-        help="As after -t; of a pool each one. Default: the default machine.",
-        autocompletion=complete.machine_types,
-    ),
+    argument("MACHINE", "As after -t; of a pool each one. Default: the default machine.", complete.machine_types),
 ]
 
 
@@ -52,20 +46,14 @@ Machine = Annotated[
 def doctor(
     machine: Machine = None,
     policy: Annotated[
-        bool,
-        typer.Option(
-            "--policy", help=f"Of `{ARCHIVE}`: print the policy that remoterun needs; with --setup for that, too."
-        ),
+        bool, option("--policy", f"Of `{ARCHIVE}`: print the policy that remoterun needs; with --setup for that, too.")
     ] = False,
     setup: Annotated[
-        bool,
-        typer.Option("--setup", help=f"Of `{ARCHIVE}`: make the roles by which hosts save, and by which it ends them."),
+        bool, option("--setup", f"Of `{ARCHIVE}`: make the roles by which hosts save, and by which it ends them.")
     ] = False,
     budget: Annotated[
         bool,
-        typer.Option(
-            "--budget", help=f"Of `{ARCHIVE}`: print the command for a budget, with mail at 50, 80 and 100 % of it."
-        ),
+        option("--budget", f"Of `{ARCHIVE}`: print the command for a budget, with mail at 50, 80 and 100 % of it."),
     ] = False,
     json: Json = False,
 ) -> int:
@@ -74,9 +62,9 @@ def doctor(
     Link, host key, python3, Docker, GPU and NVIDIA's toolkit, disk, clock. Of a provider of hosts: login, permissions,
     quotas, network, bucket. The exit status is 1 if there is a fault.
     """
-    for option, given in (("--policy", policy), ("--setup", setup), ("--budget", budget)):
+    for asked, given in (("--policy", policy), ("--setup", setup), ("--budget", budget)):
         if given and machine not in PROVIDERS:
-            raise UsageError(f"{option} is about `{ARCHIVE}`", hint=f"remoterun doctor {ARCHIVE} {option}")
+            raise UsageError(f"{asked} is about `{ARCHIVE}`", hint=f"remoterun doctor {ARCHIVE} {asked}")
     with connect() as client:
         name = machine or ""
         if policy:

@@ -13,10 +13,8 @@ import tty
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
 from remoterun.cli import render
-from remoterun.cli.app import Command, RunNumber, app, example, run_number
+from remoterun.cli.app import Command, RunNumber, app, argument, example, run_number
 from remoterun.cli.asking import client as connect
 from remoterun.errors import LinkLost, UsageError
 from remoterun.parsing import command_text
@@ -25,8 +23,7 @@ if TYPE_CHECKING:
     from remoterun.client.live.live import RemoteProgram
 
 ShellCommand = Annotated[
-    list[str] | None,
-    typer.Argument(metavar="COMMAND...", help="Default: a shell. All that follows its first word is its own."),
+    list[str] | None, argument("COMMAND...", "Default: a shell. All that follows its first word is its own.")
 ]
 
 

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
 from remoterun.agent.shared.spec import PortSpec
 from remoterun.cli import render
-from remoterun.cli.app import Command, Json, RunNumber, app, example, run_number
+from remoterun.cli.app import Command, Json, RunNumber, app, argument, example, run_number
 from remoterun.cli.asking import client as connect
 from remoterun.cli.follow import HERE, JUPYTER, Told, forward_until_end
 from remoterun.cli.render import run_views
@@ -26,9 +24,7 @@ def forward(
     run: RunNumber,
     ports: Annotated[
         list[str] | None,
-        typer.Argument(
-            metavar="PORT[:LOCAL]...", help="A port of the run, and the one here. Default: those of `run --port`."
-        ),
+        argument("PORT[:LOCAL]...", "A port of the run, and the one here. Default: those of `run --port`."),
     ] = None,
     json: Json = False,
 ) -> int:

@@ -6,10 +6,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
 from remoterun.cli import render
-from remoterun.cli.app import Command, app, example
+from remoterun.cli.app import Command, app, argument, example, option
 from remoterun.errors import NotFound, UsageError
 from remoterun.parsing import known_words
 
@@ -38,10 +36,10 @@ def first_page() -> None:
 
 @app.command("help", cls=Command, hidden=True, epilog=example("remoterun help run\nremoterun help --schema ps"))
 def help_(
-    words: Annotated[list[str], typer.Argument(metavar="COMMAND...", help="A command. Default: all.")] = [],  # noqa: B006
-    schema: Annotated[bool, typer.Option("--schema", help="The JSON Schema of what its --json prints.")] = False,
-    agents: Annotated[bool, typer.Option("--agents", help="A page for coding agents: how to use remoterun.")] = False,
-    install: Annotated[bool, typer.Option("--install", help="With --agents: as a skill below ~/.claude.")] = False,
+    words: Annotated[list[str], argument("COMMAND...", "A command. Default: all.")] = [],  # noqa: B006
+    schema: Annotated[bool, option("--schema", "The JSON Schema of what its --json prints.")] = False,
+    agents: Annotated[bool, option("--agents", "A page for coding agents: how to use remoterun.")] = False,
+    install: Annotated[bool, option("--install", "With --agents: as a skill below ~/.claude.")] = False,
 ) -> None:
     """Explain a command, to people or to programs."""
     if agents and (schema or words) or install and not agents:

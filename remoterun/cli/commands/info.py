@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from remoterun.cli import complete, render
-from remoterun.cli.app import Command, Json, Wait, app, example, run_number, run_range
+from remoterun.cli.app import Command, Json, Wait, app, argument, example, run_number, run_range
 from remoterun.cli.asking import client as connect
 from remoterun.cli.render import run_views
 from remoterun.client import Client, json_shapes
@@ -34,10 +34,10 @@ def info(
     context: typer.Context,
     runs: Annotated[
         list[str],
-        typer.Argument(
-            metavar="[RUN]… [+LABEL]… [-LABEL]…",
-            help="A run's number, or `last`. A label to add to it begins with +, one to remove with -; then also 3-9.",
-            autocompletion=complete.run_numbers,
+        argument(
+            "[RUN]… [+LABEL]… [-LABEL]…",
+            "A run's number, or `last`. A label to add to it begins with +, one to remove with -; then also 3-9.",
+            complete.run_numbers,
         ),
     ] = [],  # noqa: B006
     wait: Wait = "2s",

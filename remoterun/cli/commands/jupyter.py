@@ -6,10 +6,8 @@ import math
 import secrets
 from typing import Annotated, Any
 
-import typer
-
 from remoterun.agent.shared.spec import NONE, PYTHON, TENSORFLOW, PortSpec
-from remoterun.cli.app import Command, Pay, app, example
+from remoterun.cli.app import Command, Pay, app, example, option
 from remoterun.cli.asking import client as connect
 from remoterun.cli.commands.run import send_and_launch
 from remoterun.cli.follow import JUPYTER, Showing, some_port
@@ -29,18 +27,15 @@ TOKEN = "JUPYTER_TOKEN"
 def jupyter(
     framework: Annotated[
         str,
-        typer.Option(
-            "--framework",
-            metavar="NAME",
-            help="What the environment has beside Jupyter: python, tensorflow.",
-            autocompletion=lambda incomplete: [PYTHON, TENSORFLOW],
+        option(
+            "--framework NAME",
+            "What the environment has beside Jupyter: python, tensorflow.",
+            lambda incomplete: [PYTHON, TENSORFLOW],
         ),
     ] = PYTHON,
-    idle: Annotated[
-        str, typer.Option("--idle", metavar="TIME", help="It ends after so long without use: 30m, 1h.")
-    ] = "1h",
-    yes: Annotated[bool, typer.Option("-y", "--yes", help="Ask nothing: send tracked files, rent up to $5/h.")] = False,
-    no_browser: Annotated[bool, typer.Option("--no-browser", help="Only print the address.")] = False,
+    idle: Annotated[str, option("--idle TIME", "It ends after so long without use: 30m, 1h.")] = "1h",
+    yes: Annotated[bool, option("-y --yes", "Ask nothing: send tracked files, rent up to $5/h.")] = False,
+    no_browser: Annotated[bool, option("--no-browser", "Only print the address.")] = False,
     pay: Pay = None,
     **typed: Any,
 ) -> int:

@@ -4,24 +4,18 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import typer
-
 from remoterun.cli import complete, render
-from remoterun.cli.app import Command, app, example
+from remoterun.cli.app import Command, app, argument, example, option
 from remoterun.cli.asking import client as connect
 from remoterun.parsing import parse_duration
 
-MachineName = Annotated[
-    str, typer.Argument(metavar="MACHINE", help="A machine, as after -t.", autocompletion=complete.machine_types)
-]
+MachineName = Annotated[str, argument("MACHINE", "A machine, as after -t.", complete.machine_types)]
 
 
 @app.command(cls=Command, epilog=example("remoterun login box --for 12h"))
 def login(
     machine: MachineName,
-    idle: Annotated[
-        str, typer.Option("--for", metavar="TIME", help="It ends when nothing has used it for so long.")
-    ] = "8h",
+    idle: Annotated[str, option("--for TIME", "It ends when nothing has used it for so long.")] = "8h",
 ) -> None:
     """Log in to a machine once, for all commands that follow.
 

@@ -9,10 +9,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Annotated
 
-import typer
-
 from remoterun.cli import render
-from remoterun.cli.app import Command, Quiet, RunNumber, Wait, app, example, run_number
+from remoterun.cli.app import Command, Quiet, RunNumber, Wait, app, example, option, run_number
 from remoterun.cli.asking import client as connect
 from remoterun.cli.render import run_views
 from remoterun.client import Client
@@ -26,18 +24,12 @@ from remoterun.parsing import parse_duration
 def logs(
     run: RunNumber = LAST,
     follow: Annotated[
-        bool, typer.Option("--follow/--no-follow", "-f", help="Go on live until the run ends; or show what is there.")
+        bool, option("--follow/--no-follow -f", "Go on live until the run ends; or show what is there.")
     ] = True,
-    tail: Annotated[
-        int | None, typer.Option("-n", "--tail", metavar="LINES", help="Only the last lines.", min=0)
-    ] = None,
-    since: Annotated[
-        str | None, typer.Option("--since", metavar="TIME", help="Only what was written in the last 90s, 10m, 2h.")
-    ] = None,
-    timestamps: Annotated[bool, typer.Option("--timestamps", help="The time before each line.")] = False,
-    grep: Annotated[
-        str | None, typer.Option("--grep", metavar="PATTERN", help="Only lines that match a regular expression.")
-    ] = None,
+    tail: Annotated[int | None, option("-n --tail LINES", "Only the last lines.", min=0)] = None,
+    since: Annotated[str | None, option("--since TIME", "Only what was written in the last 90s, 10m, 2h.")] = None,
+    timestamps: Annotated[bool, option("--timestamps", "The time before each line.")] = False,
+    grep: Annotated[str | None, option("--grep PATTERN", "Only lines that match a regular expression.")] = None,
     wait: Wait = "2s",
     quiet: Quiet = False,
 ) -> int:

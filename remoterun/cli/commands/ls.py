@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import typer
-
 from remoterun.cli import complete, render
-from remoterun.cli.app import Command, Json, Wait, app, example
+from remoterun.cli.app import Command, Json, Wait, app, argument, example, option
 from remoterun.cli.asking import client as connect
 from remoterun.cli.render import file_views
 from remoterun.errors import UsageError
@@ -19,15 +17,15 @@ from remoterun.parsing import parse_duration
 def ls(
     resource: Annotated[
         str,
-        typer.Argument(
-            metavar="RESOURCE",
-            help="uploads/NAME[/path], runs/N[/path] or N; the path with *, ? and ** in quotes. Default: the uploads.",
-            autocompletion=complete.resources,
+        argument(
+            "RESOURCE",
+            "uploads/NAME[/path], runs/N[/path] or N; the path with *, ? and ** in quotes. Default: the uploads.",
+            complete.resources,
         ),
     ] = "",
-    recursive: Annotated[bool, typer.Option("-r", "--recursive", help="Every file below, not one level.")] = False,
+    recursive: Annotated[bool, option("-r --recursive", "Every file below, not one level.")] = False,
     versions: Annotated[
-        bool, typer.Option("--versions", help="The versions of an upload: where they lie, and which runs read them.")
+        bool, option("--versions", "The versions of an upload: where they lie, and which runs read them.")
     ] = False,
     wait: Wait = "2s",
     json: Json = False,

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from remoterun.cli import complete, render
-from remoterun.cli.app import Command, Json, Wait, example, for_each, machines_app, typed_options
+from remoterun.cli.app import Command, Json, Wait, argument, example, for_each, machines_app, option, typed_options
 from remoterun.cli.asking import client as connect
 from remoterun.cli.commands.doctor import Machine, of_each
 from remoterun.cli.commands.exec import ShellCommand, line_of, terminal_here
@@ -38,8 +38,8 @@ HOST_ID = re.compile(r"i-[0-9a-f]+")
 @machines_app.callback()
 def machines(
     context: typer.Context,
-    every: Annotated[bool, typer.Option("--all", help="Also what can be rented, with its price.")] = False,
-    spot: Annotated[bool, typer.Option("--spot", help="As --all, with the spot prices of now.")] = False,
+    every: Annotated[bool, option("--all", "Also what can be rented, with its price.")] = False,
+    spot: Annotated[bool, option("--spot", "As --all, with the spot prices of now.")] = False,
     json: Json = False,
 ) -> None:
     """List machines; add, inspect and remove them."""
@@ -55,9 +55,7 @@ def machines(
 
 @machines_app.command("status", cls=Command, epilog=example("remoterun machines status box"))
 def machines_status(
-    names: Annotated[
-        list[str] | None, typer.Argument(metavar="NAME...", help="Default: all.", autocompletion=complete.machine_types)
-    ] = None,
+    names: Annotated[list[str] | None, argument("NAME...", "Default: all.", complete.machine_types)] = None,
     wait: Wait = "2s",
     json: Json = False,
 ) -> None:
@@ -87,16 +85,16 @@ def _parameter(name: str, setting: Setting) -> inspect.Parameter:
 )
 @typed_options(_parameter(*item) for item in settings().items())
 def machines_add(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="What -t will name.")],
+    name: Annotated[str, argument("NAME", "What -t will name.")],
     hosts: Annotated[
         list[str] | None,
-        typer.Argument(
-            metavar="HOST...",
-            help=f"user@host[:port], an alias of ~/.ssh/config, or `local`; or --{ARCHIVE}. Several machines: a pool.",
+        argument(
+            "HOST...",
+            f"user@host[:port], an alias of ~/.ssh/config, or `local`; or --{ARCHIVE}. Several machines: a pool.",
         ),
     ] = None,
-    default: Annotated[bool, typer.Option("--default", help="Make it the default machine.")] = False,
-    yes: Annotated[bool, typer.Option("-y", "--yes", help="Replace a machine of that name.")] = False,
+    default: Annotated[bool, option("--default", "Make it the default machine.")] = False,
+    yes: Annotated[bool, option("-y --yes", "Replace a machine of that name.")] = False,
     **typed: Any,
 ) -> None:
     """Give a machine a name. It is tried with `remoterun doctor NAME`."""
@@ -167,14 +165,12 @@ def _add_pool(name: str, names: list[str], settings: dict[str, Any], default: bo
 def machines_rm(
     names: Annotated[
         list[str],
-        typer.Argument(
-            metavar="NAME|ID...",
-            help="Machines of yours; or rented hosts, as `machines rented` lists them.",
-            autocompletion=complete.configured,
+        argument(
+            "NAME|ID...", "Machines of yours; or rented hosts, as `machines rented` lists them.", complete.configured
         ),
     ],
-    forget: Annotated[bool, typer.Option("--forget", help="Also its runs and copies of uploads: it is gone.")] = False,
-    yes: Annotated[bool, typer.Option("-y", "--yes", help="Without a question.")] = False,
+    forget: Annotated[bool, option("--forget", "Also its runs and copies of uploads: it is gone.")] = False,
+    yes: Annotated[bool, option("-y --yes", "Without a question.")] = False,
 ) -> int:
     """Forget machines, or end rented hosts now.
 
@@ -218,7 +214,7 @@ def _forget(name: str) -> None:
 
 @machines_app.command("default", cls=Command, epilog=example("remoterun machines default k80"))
 def machines_default(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="A machine.", autocompletion=complete.machine_types)],
+    name: Annotated[str, argument("NAME", "A machine.", complete.machine_types)],
 ) -> None:
     """Make a machine the one that is used without -t."""
     from remoterun import config as configuration
@@ -254,10 +250,10 @@ def machines_rented(json: Json = False) -> None:
 def ssh(
     machine: Annotated[
         str,
-        typer.Argument(
-            metavar="MACHINE",
-            help="A machine, as after -t; or a run's number, for the machine that it is on.",
-            autocompletion=complete.machine_types,
+        argument(
+            "MACHINE",
+            "A machine, as after -t; or a run's number, for the machine that it is on.",
+            complete.machine_types,
         ),
     ],
     command: ShellCommand = None,
@@ -276,7 +272,7 @@ def ssh(
 @machines_app.command("check", cls=Command, epilog=example("remoterun machines check k80"))
 def check(
     machine: Machine = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what is damaged.")] = False,
+    dry_run: Annotated[bool, option("--dry-run", "Only say what is damaged.")] = False,
     json: Json = False,
 ) -> int:
     """Verify all that a machine keeps, by its SHA-256.
@@ -299,23 +295,15 @@ def check(
 def gc(
     machine: Machine = None,
     keep: Annotated[
-        int | None,
-        typer.Option(
-            "--keep", metavar="N", help="Keep only the newest N versions of each upload. Default: all.", min=1
-        ),
+        int | None, option("--keep N", "Keep only the newest N versions of each upload. Default: all.", min=1)
     ] = None,
-    envs: Annotated[
-        bool, typer.Option("--envs", help="Also environments and images that nothing has used for a week.")
-    ] = False,
-    unused: Annotated[
-        str | None, typer.Option("--unused", metavar="TIME", help="With --envs: for how long. Default: 7d.")
-    ] = None,
+    envs: Annotated[bool, option("--envs", "Also environments and images that nothing has used for a week.")] = False,
+    unused: Annotated[str | None, option("--unused TIME", "With --envs: for how long. Default: 7d.")] = None,
     everything: Annotated[
-        bool,
-        typer.Option("--everything", help=f"Of `{ARCHIVE}`: all that remoterun made there, for anybody. Asks twice."),
+        bool, option("--everything", f"Of `{ARCHIVE}`: all that remoterun made there, for anybody. Asks twice.")
     ] = False,
-    yes: Annotated[bool, typer.Option("-y", "--yes", help=f"Of `{ARCHIVE}`: ask nothing.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be freed.")] = False,
+    yes: Annotated[bool, option("-y --yes", f"Of `{ARCHIVE}`: ask nothing.")] = False,
+    dry_run: Annotated[bool, option("--dry-run", "Only say what would be freed.")] = False,
     json: Json = False,
 ) -> int:
     """Free what nothing needs on a machine, or at a provider of hosts. Safe while runs go on.

@@ -7,10 +7,8 @@ import itertools
 import time
 from typing import Annotated
 
-import typer
-
 from remoterun.cli import render
-from remoterun.cli.app import Command, Json, RunNumbers, Wait, app, example, run_number
+from remoterun.cli.app import Command, Json, RunNumbers, Wait, app, example, option, run_number
 from remoterun.cli.asking import client as connect
 from remoterun.cli.render import metric_views, run_views
 from remoterun.client import json_shapes
@@ -24,10 +22,10 @@ EVERY = 2.0
 @app.command(cls=Command, epilog=example("remoterun metrics 3 4\nremoterun metrics last --plot --name '*loss'"))
 def metrics(
     runs: RunNumbers,
-    watch: Annotated[bool, typer.Option("-w", "--watch", help="Show them every 2 s, until the runs end.")] = False,
-    plot: Annotated[bool, typer.Option("--plot", help="Draw curves.")] = False,
-    csv: Annotated[bool, typer.Option("--csv", help="All points: run,series,step,time,value.")] = False,
-    name: Annotated[str, typer.Option("--name", metavar="PATTERN", help="Only such metrics: val_loss, '*loss'.")] = "*",
+    watch: Annotated[bool, option("-w --watch", "Show them every 2 s, until the runs end.")] = False,
+    plot: Annotated[bool, option("--plot", "Draw curves.")] = False,
+    csv: Annotated[bool, option("--csv", "All points: run,series,step,time,value.")] = False,
+    name: Annotated[str, option("--name PATTERN", "Only such metrics: val_loss, '*loss'.")] = "*",
     wait: Wait = "2s",
     json: Json = False,
 ) -> None:

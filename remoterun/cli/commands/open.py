@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import typer
-
 from remoterun.cli import render
-from remoterun.cli.app import Command, Json, WithModel, app, example
+from remoterun.cli.app import Command, Json, WithModel, app, example, option
 from remoterun.cli.asking import client as connect
 from remoterun.cli.render import file_views, live_views
 
@@ -15,8 +13,8 @@ from remoterun.cli.render import file_views, live_views
 @app.command("open", cls=Command, epilog=example("remoterun open runs/15"))
 def open_page(
     source: WithModel,
-    port: Annotated[int, typer.Option("--port", metavar="N", help="Default: a free one.", show_default=False)] = 0,
-    no_browser: Annotated[bool, typer.Option("--no-browser", help="Only print the address.")] = False,
+    port: Annotated[int, option("--port N", "Default: a free one.", show_default=False)] = 0,
+    no_browser: Annotated[bool, option("--no-browser", "Only print the address.")] = False,
     json: Json = False,
 ) -> None:
     """Let a model write in a page of your browser, until ^C.

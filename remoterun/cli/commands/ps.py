@@ -8,11 +8,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Annotated
 
-import typer
-
 from remoterun.agent.shared.states import FINAL, RunState
 from remoterun.cli import complete, render
-from remoterun.cli.app import Command, Json, Wait, app, example
+from remoterun.cli.app import Command, Json, Wait, app, argument, example, option
 from remoterun.cli.asking import client as connect
 from remoterun.cli.render import run_views
 from remoterun.errors import UsageError
@@ -23,38 +21,21 @@ from remoterun.sizes import counted
 
 @app.command(cls=Command, epilog=example("remoterun ps -t box --state failed --since 2d\nremoterun ps --watch"))
 def ps(
-    words: Annotated[
-        list[str], typer.Argument(metavar="TEXT...", help="Only runs with this in their command or description.")
-    ] = [],  # noqa: B006
-    number: Annotated[int, typer.Option("-n", "--number", metavar="N", help="Only the newest N.", min=1)] = 20,
-    every: Annotated[bool, typer.Option("-a", "--all", help="Every run, also archived ones.")] = False,
+    words: Annotated[list[str], argument("TEXT...", "Only runs with this in their command or description.")] = [],  # noqa: B006
+    number: Annotated[int, option("-n --number N", "Only the newest N.", min=1)] = 20,
+    every: Annotated[bool, option("-a --all", "Every run, also archived ones.")] = False,
     state: Annotated[
-        list[str],
-        typer.Option(
-            "--state", metavar="STATE", help="Only runs in this state; also `active`, `ended`. Repeat for more."
-        ),
+        list[str], option("--state STATE", "Only runs in this state; also `active`, `ended`. Repeat for more.")
     ] = [],  # noqa: B006
     machine: Annotated[
-        str | None,
-        typer.Option(
-            "-t",
-            "--machine-type",
-            metavar="NAME",
-            help="Only runs of this machine.",
-            autocompletion=complete.machine_types,
-        ),
+        str | None, option("-t --machine-type NAME", "Only runs of this machine.", complete.machine_types)
     ] = None,
-    since: Annotated[
-        str | None, typer.Option("--since", metavar="TIME", help="Only runs of the last 90s, 10m, 2h, 7d.")
-    ] = None,
-    label: Annotated[
-        list[str],
-        typer.Option("--label", metavar="LABEL", help="Only runs with this label.", autocompletion=complete.labels),
-    ] = [],  # noqa: B006
-    watch: Annotated[bool, typer.Option("-w", "--watch", help="Show them again every 2 s, until ^C.")] = False,
-    verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Also engine, labels, description, loss.")] = False,
+    since: Annotated[str | None, option("--since TIME", "Only runs of the last 90s, 10m, 2h, 7d.")] = None,
+    label: Annotated[list[str], option("--label LABEL", "Only runs with this label.", complete.labels)] = [],  # noqa: B006
+    watch: Annotated[bool, option("-w --watch", "Show them again every 2 s, until ^C.")] = False,
+    verbose: Annotated[bool, option("-v --verbose", "Also engine, labels, description, loss.")] = False,
     cloud: Annotated[
-        bool, typer.Option("--cloud", help="Give numbers here to runs of the bucket that another machine started.")
+        bool, option("--cloud", "Give numbers here to runs of the bucket that another machine started.")
     ] = False,
     wait: Wait = "2s",
     json: Json = False,

@@ -5,10 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
 from remoterun.cli import render
-from remoterun.cli.app import Command, Json, WithModel, app, example
+from remoterun.cli.app import Command, Json, WithModel, app, argument, example, option
 from remoterun.cli.asking import client as connect
 from remoterun.cli.render import live_views
 from remoterun.sizes import counted
@@ -18,8 +16,8 @@ from remoterun.stamps import note_own
 @app.command(cls=Command, epilog=example("remoterun publish runs/4 page"))
 def publish(
     source: WithModel,
-    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="A new or an empty one, or a former publication.")],
-    yes: Annotated[bool, typer.Option("-y", "--yes", help="Publish the command and its parameters.")] = False,
+    folder: Annotated[Path, argument("FOLDER", "A new or an empty one, or a former publication.")],
+    yes: Annotated[bool, option("-y --yes", "Publish the command and its parameters.")] = False,
     json: Json = False,
 ) -> None:
     """Make a web site of the page in which a model writes.

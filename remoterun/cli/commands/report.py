@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import typer
-
 from remoterun.cli import complete, render
-from remoterun.cli.app import Command, app, example, run_number
+from remoterun.cli.app import Command, app, argument, example, option, run_number
 from remoterun.cli.asking import client as connect
 from remoterun.cli.render import live_views
 from remoterun.errors import UsageError
@@ -19,18 +17,10 @@ from remoterun.stamps import note_own
     cls=Command, epilog=example("remoterun report 3 4 > report.html\nremoterun report 4 --name fakes > fakes.html")
 )
 def report(
-    runs: Annotated[
-        list[str], typer.Argument(metavar="RUN...", help="Run numbers, or `last`.", autocompletion=complete.run_numbers)
-    ],
-    name: Annotated[
-        str, typer.Option("--name", metavar="GROUP", help="Only files with this in their path: samples, img_*.png.")
-    ] = "",
-    no_files: Annotated[
-        bool, typer.Option("--no-files", help="No pictures, sounds and texts, and so no script.")
-    ] = False,
-    fps: Annotated[
-        float, typer.Option("--fps", metavar="K", help="Steps a second that are played, from 0.1 to 60.")
-    ] = 4,
+    runs: Annotated[list[str], argument("RUN...", "Run numbers, or `last`.", complete.run_numbers)],
+    name: Annotated[str, option("--name GROUP", "Only files with this in their path: samples, img_*.png.")] = "",
+    no_files: Annotated[bool, option("--no-files", "No pictures, sounds and texts, and so no script.")] = False,
+    fps: Annotated[float, option("--fps K", "Steps a second that are played, from 0.1 to 60.")] = 4,
 ) -> None:
     """Write an HTML file about runs: what differs, curves, pictures.
 

@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
-import typer
 from typer.main import get_command
 
 from remoterun.agent.shared.files import write_whole
@@ -24,7 +23,9 @@ from remoterun.cli.app import (
     RunNumber,
     RunThenCommand,
     app,
+    argument,
     example,
+    option,
     parser_error,
     run_number,
 )
@@ -50,15 +51,14 @@ if TYPE_CHECKING:
 def rerun(
     run: RunNumber,
     command: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="COMMAND...", help="Another command; all that follows its first word is its own."),
+        list[str] | None, argument("COMMAND...", "Another command; all that follows its first word is its own.")
     ] = None,
     edit: Annotated[
-        bool, typer.Option("--edit", help="Change what is asked for in an editor ($VISUAL, $EDITOR), then run that.")
+        bool, option("--edit", "Change what is asked for in an editor ($VISUAL, $EDITOR), then run that.")
     ] = False,
     background: Background = False,
-    yes: Annotated[bool, typer.Option("-y", "--yes", help="Ask nothing: rent what it needs, up to $5/h.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be run; do nothing.")] = False,
+    yes: Annotated[bool, option("-y --yes", "Ask nothing: rent what it needs, up to $5/h.")] = False,
+    dry_run: Annotated[bool, option("--dry-run", "Show what would be run; do nothing.")] = False,
     pay: Pay = None,
     json: RunAsJson = False,
     **typed: Any,

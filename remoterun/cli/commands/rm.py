@@ -6,11 +6,9 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Annotated
 
-import typer
-
 from remoterun.agent.shared.states import RunState
 from remoterun.cli import complete, render
-from remoterun.cli.app import Command, app, example, for_each, run_range
+from remoterun.cli.app import Command, app, argument, example, for_each, option, run_range
 from remoterun.cli.asking import client as connect
 from remoterun.cli.render import file_views, run_views
 from remoterun.client import Client
@@ -30,18 +28,16 @@ WAIT = 2.0
 def rm(
     resources: Annotated[
         list[str],
-        typer.Argument(
-            metavar="RESOURCE...",
-            help="uploads/NAME, or a version of it (uploads/NAME@2); runs/N or N, runs/N-M, or `runs`.",
-            autocompletion=complete.resources,
+        argument(
+            "RESOURCE...",
+            "uploads/NAME, or a version of it (uploads/NAME@2); runs/N or N, runs/N-M, or `runs`.",
+            complete.resources,
         ),
     ] = [],  # noqa: B006
-    older: Annotated[
-        str | None, typer.Option("--older", metavar="TIME", help="Only runs that ended longer ago than 12h, 7d.")
-    ] = None,
-    failed: Annotated[bool, typer.Option("--failed", help="Only runs that failed.")] = False,
-    forget: Annotated[bool, typer.Option("--forget", help="Forget runs whose machine never comes back.")] = False,
-    yes: Annotated[bool, typer.Option("-y", "--yes", help="Remove several without a question.")] = False,
+    older: Annotated[str | None, option("--older TIME", "Only runs that ended longer ago than 12h, 7d.")] = None,
+    failed: Annotated[bool, option("--failed", "Only runs that failed.")] = False,
+    forget: Annotated[bool, option("--forget", "Forget runs whose machine never comes back.")] = False,
+    yes: Annotated[bool, option("-y --yes", "Remove several without a question.")] = False,
 ) -> int:
     """Delete uploads, and runs that have ended, with all they hold.
 

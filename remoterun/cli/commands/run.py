@@ -12,13 +12,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
 from remoterun import project as projects
 from remoterun.agent.shared.files import unless_held, write_whole
 from remoterun.agent.shared.records import options_in
 from remoterun.cli import render
-from remoterun.cli.app import MORE, Background, Command, Pay, Quiet, RunAsJson, app, example
+from remoterun.cli.app import MORE, Background, Command, Pay, Quiet, RunAsJson, app, argument, example, option
 from remoterun.cli.asking import agree, agree_to_link, hint_at_secrets
 from remoterun.cli.asking import client as connect
 from remoterun.cli.options import OPTIONS, command_of, options_of, parsed, takes, with_values
@@ -36,7 +34,7 @@ if TYPE_CHECKING:
     from remoterun.source import Source
 
 
-more = functools.partial(typer.Option, rich_help_panel=MORE)
+more = functools.partial(option, rich_help_panel=MORE)
 
 
 @app.command(
@@ -46,26 +44,20 @@ more = functools.partial(typer.Option, rich_help_panel=MORE)
 )
 @takes()
 def run(
-    command: Annotated[
-        list[str], typer.Argument(metavar="COMMAND...", help="The command; all that follows its first word is its own.")
-    ],
-    commit_ref: Annotated[
-        str | None, more("-c", "--commit-ref", metavar="REF", help="Run this commit, not the work tree.")
-    ] = None,
-    include_untracked: Annotated[
-        bool, more("--include-untracked", help="Send files that git does not track, too.")
-    ] = False,
+    command: Annotated[list[str], argument("COMMAND...", "The command; all that follows its first word is its own.")],
+    commit_ref: Annotated[str | None, more("-c --commit-ref REF", "Run this commit, not the work tree.")] = None,
+    include_untracked: Annotated[bool, more("--include-untracked", "Send files that git does not track, too.")] = False,
     no_git: Annotated[
-        bool, more("--no-git", help="Send the current folder, less .remoterunignore; git is not asked.")
+        bool, more("--no-git", "Send the current folder, less .remoterunignore; git is not asked.")
     ] = False,
     stdin: Annotated[
-        bool, more("--stdin", help="Send what comes here on standard input; the command reads it there.")
+        bool, more("--stdin", "Send what comes here on standard input; the command reads it there.")
     ] = False,
     background: Background = False,
     yes: Annotated[
-        bool, typer.Option("-y", "--yes", help="Ask nothing: send the files that the command names, rent up to $5/h.")
+        bool, option("-y --yes", "Ask nothing: send the files that the command names, rent up to $5/h.")
     ] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be run and sent; do nothing.")] = False,
+    dry_run: Annotated[bool, option("--dry-run", "Show what would be run and sent; do nothing.")] = False,
     pay: Pay = None,
     quiet: Quiet = False,
     json: RunAsJson = False,

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from remoterun.cli import complete, render
-from remoterun.cli.app import Command, Json, Machine, example, secret_app
+from remoterun.cli.app import Command, Json, Machine, argument, example, secret_app
 from remoterun.cli.asking import client as connect
 from remoterun.cli.render import file_views
 from remoterun.errors import HostError, UsageError
@@ -30,9 +30,7 @@ def secret(context: typer.Context, json: Json = False) -> None:
 )
 def secret_set(
     context: typer.Context,
-    name: Annotated[
-        str, typer.Argument(metavar="NAME", help="Letters, digits and `_`.", autocompletion=complete.secrets)
-    ],
+    name: Annotated[str, argument("NAME", "Letters, digits and `_`.", complete.secrets)],
 ) -> None:
     """Keep a value under NAME: it asks for it, or reads it from stdin.
 
@@ -58,9 +56,7 @@ def secret_set(
 
 @secret_app.command("rm", cls=Command, epilog=example("remoterun secret rm HF_TOKEN"))
 def secret_rm(
-    names: Annotated[
-        list[str], typer.Argument(metavar="NAME...", help="Names of secrets.", autocompletion=complete.secrets)
-    ],
+    names: Annotated[list[str], argument("NAME...", "Names of secrets.", complete.secrets)],
 ) -> None:
     """Delete secrets."""
     with connect() as client:
@@ -84,10 +80,8 @@ def _value(name: str) -> str:
 def secret_test(
     addresses: Annotated[
         list[str] | None,
-        typer.Argument(
-            metavar="URL|NAME...",
-            help="A webhook, or a secret that is one. Default: `notify` in config.toml.",
-            autocompletion=complete.secrets,
+        argument(
+            "URL|NAME...", "A webhook, or a secret that is one. Default: `notify` in config.toml.", complete.secrets
         ),
     ] = None,
     machine: Machine = None,

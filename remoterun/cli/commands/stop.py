@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-import typer
-
 from remoterun.agent.shared.states import RunState
 from remoterun.cli import render
-from remoterun.cli.app import Command, Quiet, RunNumbers, app, example, for_each, run_number
+from remoterun.cli.app import Command, Quiet, RunNumbers, app, example, for_each, option, run_number
 from remoterun.cli.asking import client as connect
 from remoterun.cli.render import run_views
 from remoterun.client import Client
@@ -18,9 +16,7 @@ from remoterun.parsing import parse_duration
 @app.command(cls=Command, epilog=example("remoterun stop 16"))
 def stop(
     runs: RunNumbers,
-    grace: Annotated[
-        str, typer.Option("--grace", metavar="TIME", help="How long it may take before it is killed: 30s, 5m.")
-    ] = "10s",
+    grace: Annotated[str, option("--grace TIME", "How long it may take before it is killed: 30s, 5m.")] = "10s",
     quiet: Quiet = False,
 ) -> int:
     """End runs; their outputs are saved. They get SIGTERM, and SIGKILL if they have not ended after --grace."""

@@ -11,12 +11,10 @@ import time
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
 from remoterun.agent.shared.spec import PYTHON, PortSpec
 from remoterun.agent.shared.states import RunState
 from remoterun.cli import complete, render
-from remoterun.cli.app import Command, app, example
+from remoterun.cli.app import Command, app, argument, example, option
 from remoterun.cli.asking import client as connect
 from remoterun.cli.commands.run import launch
 from remoterun.cli.follow import Showing, forward_until_end, some_port
@@ -41,13 +39,13 @@ EVERY, SHARE = 3.0, 5
 def tensorboard(
     sources: Annotated[
         list[str],
-        typer.Argument(
-            metavar="RUN|RESOURCE...",
-            help="A run's number, a folder of its outputs, or an upload. Several stand side by side.",
-            autocompletion=complete.resources,
+        argument(
+            "RUN|RESOURCE...",
+            "A run's number, a folder of its outputs, or an upload. Several stand side by side.",
+            complete.resources,
         ),
     ],
-    no_browser: Annotated[bool, typer.Option("--no-browser", help="Only print the address.")] = False,
+    no_browser: Annotated[bool, option("--no-browser", "Only print the address.")] = False,
 ) -> int:
     """Show logs of runs in TensorBoard, in your browser, until ^C.
 

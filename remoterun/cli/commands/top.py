@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import typer
-
 from remoterun.cli import complete, render
-from remoterun.cli.app import Command, Wait, app, example, run_number
+from remoterun.cli.app import Command, Wait, app, argument, example, option, run_number
 from remoterun.cli.asking import client as connect
 from remoterun.cli.render import live_views, run_views
 from remoterun.errors import HostError
@@ -18,15 +16,11 @@ from remoterun.parsing import parse_duration
 def top(
     runs: Annotated[
         list[str] | None,
-        typer.Argument(
-            metavar="RUN...",
-            help="Run numbers, or `last`. Default: all that have not ended.",
-            autocompletion=complete.active_runs,
-        ),
+        argument("RUN...", "Run numbers, or `last`. Default: all that have not ended.", complete.active_runs),
     ] = None,
-    once: Annotated[bool, typer.Option("--once", help="Show it once.")] = False,
+    once: Annotated[bool, option("--once", "Show it once.")] = False,
     wait: Wait = "2s",
-    json: Annotated[bool, typer.Option("--json", help="A JSON object a line, for each run and second.")] = False,
+    json: Annotated[bool, option("--json", "A JSON object a line, for each run and second.")] = False,
 ) -> int:
     """Show CPU, memory, GPU, disk and network use of runs, live.
 

@@ -6,11 +6,9 @@ import json
 import os
 from typing import Annotated
 
-import typer
-
 from remoterun.agent.shared.files import unless_held, write_whole
 from remoterun.cli import render
-from remoterun.cli.app import Command, Json, app, example
+from remoterun.cli.app import Command, Json, app, example, option
 from remoterun.cli.render import file_views
 from remoterun.client import Client
 from remoterun.errors import RemoterunError, UsageError
@@ -18,8 +16,8 @@ from remoterun.errors import RemoterunError, UsageError
 
 @app.command(cls=Command, epilog=example("remoterun ui --no-browser"))
 def ui(
-    port: Annotated[int, typer.Option("--port", metavar="N", help="Default: a free one.", show_default=False)] = 0,
-    no_browser: Annotated[bool, typer.Option("--no-browser", help="Only print the address.")] = False,
+    port: Annotated[int, option("--port N", "Default: a free one.", show_default=False)] = 0,
+    no_browser: Annotated[bool, option("--no-browser", "Only print the address.")] = False,
     json: Json = False,
 ) -> None:
     """Show your runs in a page of your browser, live, until ^C.

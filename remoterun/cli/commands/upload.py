@@ -6,10 +6,8 @@ import os
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
 from remoterun.cli import complete, render
-from remoterun.cli.app import Command, Json, Quiet, app, example
+from remoterun.cli.app import Command, Json, Quiet, app, argument, example, option
 from remoterun.cli.asking import agree_to_link, with_bucket
 from remoterun.cli.asking import client as connect
 from remoterun.cli.render import file_views, live_views
@@ -18,20 +16,12 @@ from remoterun.errors import NotFound
 
 @app.command(cls=Command, epilog=example("remoterun upload data/input.txt --name doom"))
 def upload(
-    path: Annotated[Path, typer.Argument(metavar="PATH", help="A file or a folder.")],
-    name: Annotated[
-        str | None, typer.Option("-n", "--name", metavar="NAME", help="The data set's name. Default: the folder's.")
-    ] = None,
+    path: Annotated[Path, argument("PATH", "A file or a folder.")],
+    name: Annotated[str | None, option("-n --name NAME", "The data set's name. Default: the folder's.")] = None,
     to: Annotated[
-        str | None,
-        typer.Option(
-            "--to",
-            metavar="MACHINE",
-            help="Where to keep it. Default: the default machine.",
-            autocompletion=complete.machine_types,
-        ),
+        str | None, option("--to MACHINE", "Where to keep it. Default: the default machine.", complete.machine_types)
     ] = None,
-    git: Annotated[bool, typer.Option("--include-git", help="Send the `.git` of a work tree, too.")] = False,
+    git: Annotated[bool, option("--include-git", "Send the `.git` of a work tree, too.")] = False,
     quiet: Quiet = False,
     json: Json = False,
 ) -> None:

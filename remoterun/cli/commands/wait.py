@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import typer
-
 from remoterun.cli import render
-from remoterun.cli.app import Command, Json, RunNumbers, app, example, run_number
+from remoterun.cli.app import Command, Json, RunNumbers, app, example, option, run_number
 from remoterun.cli.asking import client as connect
 from remoterun.cli.render import run_views
 from remoterun.model import Run
@@ -20,10 +18,9 @@ TIME_IS_UP = 124
 @app.command(cls=Command, epilog=example("remoterun wait 16 17 --timeout 2h"))
 def wait(
     runs: RunNumbers,
-    first: Annotated[bool, typer.Option("--any", help="Only until the first of them has ended.")] = False,
+    first: Annotated[bool, option("--any", "Only until the first of them has ended.")] = False,
     timeout: Annotated[
-        str | None,
-        typer.Option("--timeout", metavar="TIME", help="Wait no longer than 90s, 10m, 2h; a plain number is minutes."),
+        str | None, option("--timeout TIME", "Wait no longer than 90s, 10m, 2h; a plain number is minutes.")
     ] = None,
     json: Json = False,
 ) -> int:

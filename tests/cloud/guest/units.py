@@ -48,6 +48,14 @@ RemainAfterExit=yes
 ExecStart=/bin/true
 ExecStop=/bin/sh {LAB}/end-sessions
 """
+CLOUD_INIT = f"""\
+[Service]
+Type=oneshot
+StandardInput=file:{LAB}/job.json
+StandardOutput=append:/var/log/cloud-init-output.log
+StandardError=append:/var/log/cloud-init-output.log
+ExecStart=/usr/bin/python3 {LAB}/init.py %i
+"""
 CONTAINERD = """\
 [Service]
 Type=notify
@@ -109,6 +117,7 @@ def write(etc: Path, local: Path) -> None:
     (units / "default.target").symlink_to("multi-user.target")
     (units / "ssh.service").write_text(SSH)
     (units / "sessions.service").write_text(SESSIONS)
+    (units / "cloud-init@.service").write_text(CLOUD_INIT)
     (units / "containerd.service").write_text(CONTAINERD.format(program=shutil.which("containerd")))
     docker = DOCKER.format(lab=LAB, images=IMAGES, program=shutil.which("dockerd"))
     (units / "docker.service").write_text(docker)
@@ -116,6 +125,7 @@ def write(etc: Path, local: Path) -> None:
     (etc / "sudoers.d").mkdir()
     (etc / "sudoers.d/90-cloud-init-users").write_text("ubuntu ALL=(ALL) NOPASSWD:ALL\n")
     (local / "lib/lab").mkdir(parents=True)
+    shutil.copyfile(Path(__file__).with_name("init.py"), local / "lib/lab/init.py")
     (local / "lib/lab/end-sessions").write_text(END_SESSIONS)
     (local / "lib/lab/move-images").write_text(MOVE_IMAGES)
     (local / "bin/apt-get").write_text(APT_GET)
