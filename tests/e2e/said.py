@@ -26,7 +26,7 @@ def talk(terminal: pexpect.spawn, *turns: str | re.Pattern[str] | None, status: 
         if isinstance(awaited, str):
             terminal.expect_exact(awaited)
         else:
-            terminal.expect(awaited)
+            terminal.expect(awaited.pattern)  # over several lines
         if answer == INTERRUPT:
             terminal.sendintr()
         elif answer is not None:

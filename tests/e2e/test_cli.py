@@ -589,7 +589,7 @@ class TestRuns:
         until(lambda: ready.json("info", first)["state"] == "running")
         until(lambda: re.search(rf" {second}  queued, next in line ", ready.run("ps").stdout))
         assert f"run {second} is queued: it has written nothing yet" in ready.run("logs", second, "--no-follow").stderr
-        waiting = re.compile("Waiting for its turn.*(next in line|waiting for)")
+        waiting = re.compile("Waiting for its turn.*(next in line|waiting for)", re.DOTALL)
         goes_on = f"run {second} goes on without this terminal"
         talk(ready.spawn("logs", second), waiting, INTERRUPT, goes_on, status=130)
         terminal = ready.spawn("logs", second)

@@ -205,7 +205,7 @@ def test_a_line_is_shown_as_a_terminal_leaves_it(code: Tab, recorded: Recorded) 
     def shown(line: str) -> str:
         (found,) = paint(code, line)
         assert found["elements"] == 0
-        return json.dumps(found["text"], ensure_ascii=False)
+        return json.dumps(found["text"].replace(" ", "·"), ensure_ascii=False)  # so that each space counts
 
     recorded.cases(shown)
 

@@ -100,9 +100,13 @@ def test_an_exit_status_without_an_end(run: RunFolder) -> None:
     assert run.exit_code() is None
 
 
-@pytest.mark.parametrize(("text", "code"), [("99999", 255), ("256", 255), ("-1", 255), ("7\n", 7), ("x", None)])
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [("99999", 255), ("256", 255), ("-1", 255), ("7\n", 7), ("0\n", 0), ("137\n", 137), ("", None), ("x", None)],
+)
 def test_an_exit_status_that_no_command_has(run: RunFolder, text: str, code: int | None) -> None:
     """A command wrote it: `ps` showed nothing of its machine any more."""
+    assert run.exit_code() is None
     Path(run.exit_file).write_text(text)
     assert run.exit_code() == code
 
