@@ -137,7 +137,7 @@ def check_month(connections: Connections, most: float | None, now: float, key: s
     had = sum(share.dollars or 0.0 for share in _shares(connections, listed, since, now))
     billed = 0.0
     for name in PROVIDERS:
-        with contextlib.suppress(RemoterunError):  # the account may not let us ask; what others bill counts all the same
+        with contextlib.suppress(RemoterunError):  # the account may not let us ask; what others bill counts
             billed += sum(each.dollars for each in spent(connections, name, since, now))
     had = max(had, billed)
     ahead = sum((price or 0.0) * max(host.deadline - now, 0.0) / 3600 for host, price in prices)
