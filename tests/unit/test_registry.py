@@ -296,8 +296,9 @@ VERSION_10 = """
         steps TEXT NOT NULL DEFAULT '{}', renting TEXT, again TEXT NOT NULL DEFAULT '', asked TEXT NOT NULL DEFAULT '',
         pinned INTEGER NOT NULL DEFAULT 0, hidden INTEGER NOT NULL DEFAULT 0, remark TEXT NOT NULL DEFAULT ''
     );
-    INSERT INTO old SELECT number, key, machine, placed, home_id, state, command, description, labels, created,
-        last_seen, client_pid, status, '{"provisioning": 5.0}', renting, again, digest, pinned, 0, remark FROM runs;
+    INSERT INTO old SELECT number, key, machine, json_remove(placed, '$.queue', '$.prefix'), home_id, state, command,
+        description, labels, created, last_seen, client_pid, status, '{"provisioning": 5.0}', renting, again, digest,
+        pinned, 0, remark FROM runs;
     DROP TABLE runs;
     ALTER TABLE old RENAME TO runs;
     PRAGMA user_version=10;
@@ -329,7 +330,8 @@ class TestFile:
         database.close()
         with contextlib.closing(Registry(file)) as again:
             assert again.run(run.number) == run and again.asked(run) == "d" and again.hosts() == [MACHINE]
-            assert add(again).number == run.number + 1
+            later = again.set_host(add(again), MACHINE, "h")
+            assert later.number == run.number + 1 and again.hosts() == [MACHINE]
 
     def test_of_a_version_before_the_oldest(self, tmp_path: Path) -> None:
         with sqlite3.connect(tmp_path / "registry.db") as database:
