@@ -44,6 +44,7 @@ MARKS = [
     (rf"(?<=@){re.escape(socket.gethostname())}\b", "<host>"),
     (r"(?<=<moment>, in )\d+ \w+( \d+ \w+)?", "<time>"),
     (r"\b(it cost|on top of) <?\$[\d.]+", r"\1 <sum>"),
+    (r"\bhas cost <?\$0\.00\d+", "has cost <sum>"),  # what a host of seconds costs
     (r" {2,}", "  "),  # columns are as wide as what stands in them
 ]
 """For what depends on the machine, the moment and the order of tests. Unit tests, in which nothing does, keep all but

@@ -44,7 +44,7 @@ from remoterun.config import Config
 from remoterun.host_store import HostStore
 from remoterun.hosts.bundle import AgentBundle, agent_bundle
 from remoterun.hosts.local import LocalHost
-from remoterun.model import MachineType, new_key
+from remoterun.model import MachineType, Run, new_key
 from remoterun.session import Session
 from remoterun.source import Source, snapshot
 from remoterun.transfer import Fetched
@@ -562,6 +562,18 @@ def kill_all(mark: bytes) -> list[int]:
             if mark in words and pid != os.getpid():
                 found.append(pid)
                 kill9(pid)
+    return found
+
+
+def ended(client: Client, run: Run) -> Run:
+    """The run once it has ended."""
+    found: Run = until(lambda: (seen := client.runs.get(run.number)).final and seen, pause=0.05)
+    return found
+
+
+def begun(client: Client, run: Run) -> Run:
+    """The run once its command goes on."""
+    found: Run = until(lambda: (seen := client.runs.get(run.number)).state is RunState.RUNNING and seen)
     return found
 
 

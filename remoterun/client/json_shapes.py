@@ -158,13 +158,7 @@ def run_use(use: RunUse) -> dict[str, Any]:
     if sample is None:
         return record
     gpus = [
-        {
-            "number": gpu.number,
-            "name": gpu.name,
-            "percent": gpu.percent,
-            "memory": gpu.memory,
-            "memory_total": gpu.total,
-        }
+        {**{name: getattr(gpu, name) for name in ("number", "name", "percent", "memory")}, "memory_total": gpu.total}
         for gpu in sample.gpus
     ]
     return {

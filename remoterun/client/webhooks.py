@@ -22,7 +22,7 @@ from remoterun.parsing import VARIABLE
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from remoterun.model import Run, RunRequest
+    from remoterun.model import Run
 
 EXAMPLE = "https://…, ntfy://ntfy.sh/TOPIC, or the name of a secret that is one"
 
@@ -46,11 +46,6 @@ class Notifications:
         session = self._connections.session(self._connections.machine(machine or "local"))
         answer = session.ask(api.notify_test, api.Webhook(url))
         return f"{answer.status} {show(answer.said[:200])}".strip()
-
-
-def addresses_of_run(connections: Connections, request: RunRequest) -> dict[str, str]:
-    """The addresses that get word of a run, by what may be shown of each."""
-    return addresses(connections.config.home, connections.config.notify if request.notify is None else request.notify)
 
 
 def addresses_again(connections: Connections, names: Sequence[str], given: Mapping[str, str]) -> dict[str, str]:

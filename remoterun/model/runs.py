@@ -166,10 +166,6 @@ class Run(HostFacts, ClientFacts, EventFacts):
         facts = {name: getattr(status, name) for name in (*HostFacts._fields, *EventFacts._fields)}
         return self._replace(**facts, state=status.state, last_seen=now, line=None, fault=None)
 
-    def with_event(self, event: RunEvent) -> Run:
-        """This run as it was at an event of its folder, which has a state."""
-        return self._replace(**{**event_fields(event), "state": event.state, "reason": event.reason})
-
     def record(self) -> dict[str, Any]:
         """For `--json`."""
         facts = {each.json or name: _in_json(getattr(self, name), each.form) for name, each in FACTS_IN_JSON}

@@ -55,16 +55,16 @@ class Registry:
         again: str = "",
     ) -> Run:
         """A new run, REQUESTED, with the next number. It has no host yet. `again`: the key of the run it repeats."""
-        made = self._db.change(
-            "INSERT INTO runs (key, state, created, client_pid, again) VALUES (?, ?, ?, ?, ?)",
-            (key, RunState.REQUESTED.value, created, os.getpid(), again),
-        )
         facts = {"machine": machine, "command": command, "description": description, "labels": tuple(labels)}
-        return self._save(made.lastrowid or 0, facts)
+        row = {"key": key, "state": RunState.REQUESTED.value, "created": created, "client_pid": os.getpid()}
+        row |= {"again": again, **_row_of(facts)}
+        marks = ",".join("?" * len(row))  # one statement: nobody reads, or is left with, a run without its machine
+        made = self._db.change(f"INSERT INTO runs ({', '.join(row)}) VALUES ({marks})", row.values())
+        return self.run(made.lastrowid or 0)
 
     def _save(self, number: int, facts: Mapping[str, Any], write: Callable[..., Any] | None = None) -> Run:
         names = ", ".join(f"{name} = ?" for name in facts)
-        values = [encode(each).decode() if isinstance(each, _IN_JSON) else each for each in facts.values()]
+        values = _row_of(facts).values()
         (write or self._db.change)(f"UPDATE runs SET {names} WHERE number = ?", (*values, number))
         return self.run(number)
 
@@ -113,7 +113,7 @@ class Registry:
     def hosts(self) -> list[MachineType]:
         """The machines that have been got for runs, each once."""
         rows = self._db.rows("SELECT DISTINCT placed FROM runs WHERE placed IS NOT NULL")
-        return [_parsed("placed", row["placed"]) for row in rows]
+        return list(dict.fromkeys(_parsed("placed", row["placed"]) for row in rows))  # older rows have fewer keys
 
     def mark_abandoned(self, run: Run) -> None:
         """Record that this client hands the run over no more."""
@@ -232,6 +232,11 @@ _RECORDED = ("machine", "command", *ClientFacts._fields)
 """The facts that have a column each."""
 _IN_JSON = (tuple, Record, MachineType, Renting)
 _PLAIN = (str, str | None, float | None)
+
+
+def _row_of(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Facts as their columns have them."""
+    return {name: encode(each).decode() if isinstance(each, _IN_JSON) else each for name, each in facts.items()}
 
 
 @functools.lru_cache(1024)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
@@ -17,12 +16,11 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
-from remoterun.errors import RemoterunError
 from tests.bench import content, table
-from tests.bench.content import Different, check_same
+from tests.bench.content import check_same
 from tests.bench.sides import Lap, Memory, Ours, Place, Rsync, Side, User
 from tests.bench.table import Row, at_least_times, at_most, at_most_times
-from tests.lab import Lab, LabError
+from tests.lab import Lab
 
 NEAR, WIRE, MIDDLE, FAR = 0.0, 0.000_2, 0.020, 0.080  # round trips of the ways, in seconds
 RSYNC = "rsync -a"
@@ -32,7 +30,6 @@ COPIES = 8  # of the large file, that are in memory at once, at the most
 UNTOUCHED = 3.0  # seconds after which a file counts as not being written any more
 MB = 1_000_000
 WARM_ROUNDS = 1
-FAILURES = (RemoterunError, Different, LabError, subprocess.SubprocessError, OSError)
 
 
 @dataclass(frozen=True)
@@ -250,17 +247,7 @@ class Bench:
 
 
 # In the order they are measured: `memory` is about those before it.
-PARTS: dict[str, Callable[[Bench], None]] = {
-    "big": Bench.big,
-    "files": Bench.files,
-    "files-20ms": Bench.files_20ms,
-    "far": Bench.far,
-    "unchanged": Bench.unchanged,
-    "changed": Bench.changed,
-    "lines": Bench.lines,
-    "many": Bench.many,
-    "memory": Bench.memory,
-}
+PARTS = ("big", "files", "files-20ms", "far", "unchanged", "changed", "lines", "many", "memory")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -273,14 +260,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     sizes = QUICK if options.quick else FULL
     with Lab() as lab, Place(lab, COPIES * sizes.big) as place:
         bench = Bench(place, sizes)
-        for name, part in PARTS.items():
-            if name not in options.only:
-                continue
-            print(f"measuring: {name}", file=sys.stderr, flush=True)
-            try:
-                part(bench)
-            except FAILURES as error:
-                bench.rows.append(Row(f"the rest of {name}", "s", at_most(0), why=str(error)))
+        table.measure(bench, PARTS, options.only)
     laps = {
         case: {side: [asdict(lap) for lap in each] for side, each in sides.items()}
         for case, sides in bench.laps.items()

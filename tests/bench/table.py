@@ -142,6 +142,17 @@ def options(bench: str, arguments: Sequence[str] | None, about: str, parts: Coll
     return parser.parse_args(arguments)
 
 
+def measure(bench: Any, parts: Collection[str], only: Collection[str]) -> None:
+    """Call the methods of a bench that have the names of its parts. One that fails is a row that says why."""
+    for name in parts:
+        if name in only:
+            print(f"measuring: {name}", file=sys.stderr, flush=True)
+            try:
+                getattr(bench, name.replace("-", "_"))()
+            except Exception as error:  # noqa: BLE001 - the other rows are measured
+                bench.rows.append(Row(f"the rest of {name}", "s", at_most(0), why=f"{error!r}"[:300]))
+
+
 def finish(target: Path, rows: Sequence[Row], **more: Any) -> int:
     """Print the rows, and write them as JSON with the machine and whatever else was found; the exit status."""
     print(text(rows))

@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -266,16 +266,7 @@ def _processor_time(verb: str, key: str) -> float:
     raise AssertionError(f"no agent has to {verb} {key}")
 
 
-PARTS: dict[str, Callable[[Bench], None]] = {
-    "list": Bench.list,
-    "line": Bench.line,
-    "tabs": Bench.tabs,
-    "compare": Bench.compare,
-    "log": Bench.log,
-    "processor": Bench.processor,
-    "tensorboard": Bench.tensorboard,
-    "code": Bench.code,
-}
+PARTS = ("list", "line", "tabs", "compare", "log", "processor", "tensorboard", "code")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -287,14 +278,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # an installed command has its modules compiled
     with tempfile.TemporaryDirectory(prefix="bench-ui-") as folder, Viewer(Path(folder)) as viewer:
         bench = Bench(viewer, options.quick)
-        for name, part in PARTS.items():
-            if name not in options.only:
-                continue
-            print(f"measuring: {name}", file=sys.stderr, flush=True)
-            try:
-                part(bench)
-            except Exception as error:  # noqa: BLE001 - the other rows are measured
-                bench.rows.append(Row(f"the rest of {name}", "s", at_most(0), why=f"{error!r}"[:300]))
+        table.measure(bench, PARTS, options.only)
     return table.finish(options.out, bench.rows, engine=viewer.engine, laps=bench.laps)
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from remoterun.model import MachineType
 from tests.boxes import Box
 from tests.lab import Lab, LabHost
 from tests.sshd import agent, keys, reach, server, start
@@ -33,3 +35,10 @@ def box_of(
     yield make
     for box in made:
         box.clean_up()
+
+
+@pytest.fixture
+def silent() -> Iterator[MachineType]:
+    """A machine that takes connections and never says a word."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        yield MachineType("silent", host=f"me@127.0.0.1:{listener.getsockname()[1]}", connect_timeout=60)

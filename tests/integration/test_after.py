@@ -11,14 +11,9 @@ from remoterun.agent.running.queues.line import OwnLine
 from remoterun.agent.shared import api
 from remoterun.agent.shared.spec import After
 from remoterun.agent.shared.states import Reason, RunState
-from remoterun.client import Client
 from remoterun.errors import UsageError
 from remoterun.model import MachineType, Run, RunRequest
-from tests.workshop import Place, User, kill9, until
-
-
-def ended(client: Client, run: Run) -> Run:
-    return until(lambda: found if (found := client.runs.get(run.number)).final else None)
+from tests.workshop import Place, User, ended, kill9, until
 
 
 def waits(file: Path, then: str = "true") -> RunRequest:

@@ -20,14 +20,11 @@ from remoterun.agent.shared.tree import Entry, Manifest
 from remoterun.client import Client
 from remoterun.client.runs.following import LogBytes, Note
 from remoterun.errors import NotFound
-from remoterun.model import MachineType, Run, RunRequest
+from remoterun.model import Run, RunRequest
 from remoterun.source.patch import patches
 from tests import commands
 from tests.recorder import Recorded
-from tests.workshop import User, lie_about_mounts, read_files, until, write_files
-
-NOBODY = MachineType("gone", host="me@127.0.0.1:1", connect_timeout=2)
-"""A machine that refuses connections."""
+from tests.workshop import NOBODY, User, lie_about_mounts, read_files, until, write_files
 
 
 class Typed:

@@ -230,19 +230,12 @@ class TestItsGrant:
         place.until_final(key)
         assert_whole(place, server, key)
 
-    def test_none_has_come_yet(self, place: Place, server: BucketServer) -> None:
+    @pytest.mark.parametrize("allows", [None, "runs/another/"], ids=["none has come yet", "one that does not allow it"])
+    def test_one_that_is_of_use_is_waited_for(self, place: Place, server: BucketServer, allows: str | None) -> None:
         spec = place.spec(MAKES, bucket="s3://mine")
-        place.session.ask(api.submit, api.Nothing(), Submission(spec, {}, NO_FILES).encode())
-        until_waits(place, spec.key, "renews it")
-        renew(place, server, spec.key)
-        place.until_final(spec.key)
-        assert_whole(place, server, spec.key)
-
-    def test_one_that_does_not_allow_it(self, place: Place, server: BucketServer) -> None:
-        spec = place.spec(MAKES, bucket="s3://mine")
-        grant = server.grant("runs/another/")._replace(prefix=run_prefix(spec.key))
+        grant = None if allows is None else server.grant(allows)._replace(prefix=run_prefix(spec.key))
         place.session.ask(api.submit, api.Nothing(), Submission(spec, {}, NO_FILES, grant).encode())
-        until_waits(place, spec.key, "Policy Condition failed")
+        until_waits(place, spec.key, "renews it" if allows is None else "Policy Condition failed")
         assert server.below("runs/") == {}
         renew(place, server, spec.key)
         place.until_final(spec.key)
@@ -465,6 +458,9 @@ class TestWhileItRuns:
 
     def end(self, run: RunFolder) -> dict[str, Any]:
         return self.archiving.complete(Ended(Reason.KILLED, code=137), False)
+
+    def test_a_bucket_that_refuses_for_a_night_is_tried_again(self, run: RunFolder) -> None:
+        assert self.archiving._await_grant(5000, lambda: True)
 
     def test_its_log_comes_piece_by_piece_and_its_state_at_each_change(
         self, run: RunFolder, server: BucketServer

@@ -6,7 +6,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -28,10 +27,11 @@ from remoterun.config import Config
 from remoterun.errors import HostUnreachable, NoAnswerInTime, NotFound, RemoterunError, UsageError
 from remoterun.hosts.base import Prompts
 from remoterun.model import MachineType, Mount, Resource, Run, RunRequest
+from remoterun.source import snapshot
 from remoterun.source.tree import SourceFile
 from remoterun.transfer import Progress
 from tests.sshd import Server
-from tests.workshop import NOBODY, User, fill, until, write_files
+from tests.workshop import NOBODY, Files, User, fill, git, tree_of, until, write_files
 
 
 @pytest.fixture
@@ -77,11 +77,6 @@ class TestRecordFirst:
         held = [os.readlink(f"/proc/self/fd/{number}") for number in os.listdir("/proc/self/fd") if _is_open(number)]
         assert not [path for path in held if "stamps.db" in path]
 
-    def test_a_host_that_is_gone_gives_no_number(self, alone: Client) -> None:
-        with pytest.raises(HostUnreachable):
-            alone.runs.submit(RunRequest("true"), machine="gone")
-        assert alone.registry.runs() == []
-
     @pytest.mark.parametrize("name", ["uploads/none", "uploads/there@9"])
     def test_a_mount_that_is_not_there_gives_no_number(self, user: User, tmp_path: Path, name: str) -> None:
         (tmp_path / "data").write_text("abc")
@@ -107,8 +102,9 @@ class TestRecordFirst:
         ):
             with pytest.raises(UsageError):
                 alone.runs.submit(request)
-        with pytest.raises(NotFound):
-            alone.runs.submit(RunRequest("true"), machine="nowhere")
+        for machine, error in (("nowhere", NotFound), ("gone", HostUnreachable)):
+            with pytest.raises(error):
+                alone.runs.submit(RunRequest("true"), machine=machine)
         assert alone.registry.runs() == [] and not (tmp_path / "fresh").exists()
 
     @pytest.mark.parametrize(
@@ -154,6 +150,25 @@ class TestPrepared:
         others = [user.client.runs.launch(prepared) for _ in range(2)]
         assert [run.number for run in (first, *others)] == [1, 2, 3]
         assert {log_of(user.client, run) for run in (first, *others)} == {b"A100000\n"}
+
+    def test_what_git_tracks_is_what_the_machine_gets(self, user: User, tmp_path: Path) -> None:
+        """Whatever it is called; and before the first commit, of which there is no diff that could be left behind."""
+        files: Files = {"plain": b"one\r\n", "quo'te\"s": b"q", "new\nline": b"", os.fsdecode(b"latin\xe9"): b"l"}
+        files |= {
+            "run.sh*": b"#!/bin/sh\n",
+            "link": "-> plain",
+            "dangling": "-> /nowhere",
+            "sub/na\u00efve \u2603": b"d",
+        }
+        top = write_files(tmp_path / "repository", files)
+        for words in (("init", "-q"), ("config", "core.autocrlf", "false"), ("add", "-A")):
+            git(top, *words)
+        with snapshot(top) as source:
+            run = user.client.runs.submit(RunRequest("./run.sh && cat plain"), source)
+        assert log_of(user.client, run) == b"one\r\n"
+        there = Path(user.place("one").run(run.key).source_file).read_bytes()
+        assert there == tree_of(files)[0].encode()
+        assert "leased" not in {use.kind for use in user.client.machines.df().uses}
 
     def test_a_script_that_may_be_there_is_not_missed(self, user: User, tmp_path: Path) -> None:
         """The command may make it, an image hold it, a mount bring it, or the word may mean something else."""
@@ -224,56 +239,32 @@ class TestThreads:
         one = user.client.machines.get("one")
         assert len({id(session) for session in all_at_once(8, lambda _: user.client.machines.session(one))}) == 1
 
-    def test_closing_ends_a_follow_in_another_thread(self, user: User) -> None:
-        run = user.client.runs.submit(RunRequest("echo up; sleep 1000"))
-        seen = threading.Event()
-        errors: list[BaseException] = []
-
-        def follow() -> None:
-            try:
-                for item in user.client.runs.follow(run.number):
-                    if isinstance(item, LogBytes):
-                        seen.set()
-            except RemoterunError as error:
-                errors.append(error)
-
-        thread = threading.Thread(target=follow)
-        thread.start()
-        assert seen.wait(60)
-        user.client.close()
-        thread.join(60)
-        assert not thread.is_alive()
-        assert [error.message for error in map(as_ours, errors)] == ["this client is closed"]
-        user.new_client().runs.kill(run.number)
-
-    def test_closing_ends_a_follow_that_waits_for_a_lost_host(self, user: User, monkeypatch: Any) -> None:
+    @pytest.mark.parametrize("lost", [False, True], ids=["by its log", "that waits for a lost host"])
+    def test_closing_ends_a_follow_in_another_thread(self, user: User, monkeypatch: Any, lost: bool) -> None:
         monkeypatch.setattr("remoterun.client.runs.following.RECONNECT_LEAST", 300.0)
-        client = user.client
+        client, follows = user.client, threading.Event()
         run = client.runs.submit(RunRequest("echo up; sleep 1000"))
-        client.registry.set_host(run, NOBODY, run.home_id)
-        waiting = threading.Event()
+        if lost:
+            client.registry.set_host(run, NOBODY, run.home_id)
 
         def follow() -> str:
             with pytest.raises(RemoterunError) as caught:
-                for _ in client.runs.follow(run.number):
-                    waiting.set()
-            return as_ours(caught.value).message
+                for item in client.runs.follow(run.number):
+                    if lost or isinstance(item, LogBytes):
+                        follows.set()
+            return caught.value.message
 
         with ThreadPoolExecutor(1) as pool:
             ended = pool.submit(follow)
-            assert waiting.wait(60)
+            assert follows.wait(60)
             client.close()
             assert ended.result(60) == "this client is closed"
+        for open_nothing in (lambda: client.machines.session(client.config.machines["one"]), client.runs.list):
+            with pytest.raises(UsageError, match="closed"):
+                open_nothing()
         other = user.new_client()
         other.registry.set_host(run, run.host, run.home_id)
         other.runs.kill(run.number)
-
-    def test_a_closed_client_opens_nothing(self, user: User) -> None:
-        user.client.close()
-        with pytest.raises(UsageError, match="closed"):
-            user.client.machines.session(user.client.config.machines["one"])
-        with pytest.raises(UsageError, match="closed"):
-            user.client.runs.list()
 
     def test_a_person_is_asked_one_question_at_a_time(self, tmp_path: Path) -> None:
         asked: list[str] = []
@@ -294,11 +285,6 @@ class TestThreads:
         assert sorted(asked) == list("01234567")
 
 
-def as_ours(error: BaseException) -> RemoterunError:
-    assert isinstance(error, RemoterunError)
-    return error
-
-
 def test_a_copy_removes_what_one_that_was_killed_has_left(alone: Client, tmp_path: Path) -> None:
     alone.uploads.upload(write_files(tmp_path / "made", {"deep/a": b"A"}), "doom")
     gone = subprocess.Popen(["true"])
@@ -309,14 +295,6 @@ def test_a_copy_removes_what_one_that_was_killed_has_left(alone: Client, tmp_pat
         os.utime(folder / name, (1.0, 1.0))
     alone.files.copy("uploads/doom", tmp_path / "copy")
     assert {each.name for each in folder.iterdir()} == {"a", fresh, own}
-
-
-@pytest.fixture
-def silent() -> Iterator[MachineType]:
-    """A machine that takes connections and never says a word."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
-        yield MachineType("silent", host=f"me@127.0.0.1:{port}", connect_timeout=60)
 
 
 def away(client: Client, number: int, machine: MachineType) -> None:
@@ -438,20 +416,15 @@ class TestKeptLogs:
         known, details = user.client.runs.info(run.number)
         assert (known.code, known.reachable, details["spec"]) == (3, False, None)
 
-    def test_one_that_was_not_followed_is_an_error_at_once(self, user: User) -> None:
-        run = user.client.runs.submit(RunRequest("echo a"))
+    def test_of_one_that_was_not_followed_to_its_end_nothing_is_kept(self, user: User) -> None:
+        run = user.client.runs.submit(RunRequest("echo a; sleep 1000"))
+        next(item for item in user.client.runs.follow(run.number) if isinstance(item, LogBytes))
+        assert not list((user.config.home / "logs").iterdir())
+        user.client.runs.kill(run.number)
         until(lambda: user.client.runs.get(run.number).final, 60)
         away(user.client, run.number, NOBODY)
         with pytest.raises(HostUnreachable):
             list(user.client.runs.follow(run.number))
-
-    def test_one_that_was_left_early_is_not_kept(self, user: User) -> None:
-        run = user.client.runs.submit(RunRequest("echo a; sleep 1000"))
-        for item in user.client.runs.follow(run.number):
-            if isinstance(item, LogBytes):
-                break
-        assert not list((user.config.home / "logs").iterdir())
-        user.client.runs.kill(run.number)
 
     def test_a_removed_run_takes_its_log_along(self, user: User) -> None:
         run = user.client.runs.submit(RunRequest("echo a"))

@@ -7,7 +7,6 @@ and large; large ones are like those that are there, and go over several connect
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import random
@@ -36,6 +35,7 @@ from remoterun.hosts.local import LocalHost, ProcessPipe
 from remoterun.model import MachineType
 from remoterun.session import Session
 from remoterun.transfer import Progress, Sent, lanes, read_tree, refuse, send_tree
+from tests.homes import sound
 from tests.lab import Docker, Lab, LabHost
 from tests.workshop import fetch, read_files, until
 
@@ -145,12 +145,6 @@ def held(home: Home) -> int:
     """Bytes of the blobs that are there, whole or begun."""
     begun = sum(home.blobs.partial_size(name) for name in os.listdir(home.partial))
     return begun + sum(path.stat().st_size for path in Path(home.blobs.folder).rglob("*") if path.is_file())
-
-
-def sound(home: Home) -> None:
-    for path in Path(home.blobs.folder).rglob("*"):
-        if path.is_file():
-            assert hashlib.sha256(path.read_bytes()).hexdigest() == path.parent.name + path.name.removesuffix(".x")
 
 
 class Tree:

@@ -9,29 +9,24 @@ import itertools
 import json
 import os
 import pickle
-import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from random import Random
 
 import pytest
 
-from remoterun.agent.shared.pieces import PIECE
-from remoterun.agent.shared.states import Reason, RunState
-from remoterun.client import Client
+from remoterun.agent.shared.states import OutputsSize, Reason, RunState
 from remoterun.client.runs.following import LogBytes, StateChange
-from remoterun.client.runs.preparing import Talk
 from remoterun.errors import AgentError, HostUnreachable, LinkLost, RemoterunError, UsageError
-from remoterun.model import MachineType, Run, RunRequest
+from remoterun.model import RunRequest
 from remoterun.transfer import Progress
 from tests.boxes import Box, counted, counting, submit
 from tests.integration.conftest import Boxes
 from tests.lab import BASE_IMAGE, Docker, Gpu, GpuProcess, LabHost
-from tests.workshop import until
+from tests.workshop import begun, ended, until
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -44,18 +39,6 @@ WAIT_FOR_GO = "until [ -e go ]; do sleep 0.05; done"
 @pytest.fixture
 def box(box_of: Boxes, host_a: LabHost) -> Box:
     return box_of(host_a)
-
-
-def ended(client: Client, run: Run) -> Run:
-    """The run once it has ended."""
-
-    def look() -> Run | None:
-        seen = client.runs.get(run.number)
-        return seen if seen.final else None
-
-    found = until(look, pause=0.05)
-    assert found is not None
-    return found
 
 
 def raised(action: Callable[[], object]) -> RemoterunError:
@@ -288,86 +271,6 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def in_place(partial: bytes, large: bytes) -> bool:
-    """Whether each piece is that of the file `large`, or a hole."""
-    starts = range(0, len(partial), PIECE)
-    return all(partial[at : at + PIECE] in (large[at : at + PIECE], bytes(PIECE)) for at in starts)
-
-
-KILLED_UPLOAD = """
-import os, pickle, signal, sys
-from pathlib import Path
-from remoterun.client import Client
-from remoterun.transfer import Progress
-config, path, share = pickle.loads(bytes.fromhex(sys.argv[1]))
-def report(progress):
-    if progress.phase == "sending" and progress.bytes_done >= share * progress.bytes_total:
-        os.kill(os.getpid(), signal.SIGKILL)
-Client(config).uploads.upload(path, "tree", progress=Progress(report))
-"""
-
-
-class TestTransfersAreCut:
-    def test_uploads_at_random_points(self, box: Box, tmp_path: Path) -> None:
-        random = Random(16)
-        tree = make_tree(tmp_path / "tree", 1)
-        client = box.client()
-        for attempt in range(20):
-            share = random.random() / 2
-            if attempt % 5 == 4:
-                words = pickle.dumps((box.config(), tree, share)).hex()
-                killed = subprocess.run([sys.executable, "-c", KILLED_UPLOAD, words], cwd=REPOSITORY)
-                assert killed.returncode == -signal.SIGKILL
-            else:
-                error = raised(
-                    lambda share=share: client.uploads.upload(tree, "tree", progress=self.cutting(box, share))
-                )
-                assert isinstance(error, LinkLost | HostUnreachable)
-        done = client.uploads.upload(tree, "tree")
-        assert done.created
-        assert done.sent.already > 1 << 20, "nothing of what had arrived was used"
-        folder = box.home / "uploads" / "tree"
-        assert contents(folder / "1") == contents(tree)
-        assert not list((box.home / "partial").iterdir())
-        assert not list((box.home / "tmp").iterdir())
-
-    def test_copies_at_random_points(self, box: Box, tmp_path: Path) -> None:
-        random = Random(15)
-        tree = make_tree(tmp_path / "tree", 2)
-        client = box.client()
-        client.uploads.upload(tree, "tree")
-        whole = contents(tree)
-        cuts = 0
-        target = tmp_path / "copy"
-        for attempt in range(14):
-            try:
-                client.files.copy("uploads/tree", target, progress=self.cutting(box, random.random() / 2, "copying"))
-            except (LinkLost, HostUnreachable):
-                cuts += 1
-                for name, data in contents(target).items():
-                    if name.endswith(".remoterun"):  # what came of a large file: pieces of it, each in its place
-                        assert any(in_place(data, large) for large in whole.values()), name
-                    else:
-                        assert data == whole[name], f"{name} stands there in part"
-            else:  # what was still missing had arrived
-                target = tmp_path / f"copy-{attempt}"
-        assert cuts >= 7
-        box.client().files.copy("uploads/tree", target)
-        assert contents(target) == whole
-
-    def cutting(self, box: Box, share: float, phase: str = "sending") -> Progress:
-        """Cut the link once this share of the bytes has passed."""
-        cut = False
-
-        def report(progress: Progress) -> None:
-            nonlocal cut
-            if progress.phase == phase and progress.bytes_done >= share * progress.bytes_total and not cut:
-                cut = True
-                box.host.sever()
-
-        return Progress(report)
-
-
 class TestDiskFull:
     def test_upload(self, box_of: Boxes, new_host: Callable[..., LabHost], tmp_path: Path) -> None:
         box = box_of(new_host(home_size="96m", docker=Docker.ABSENT))
@@ -428,24 +331,8 @@ class TestDiskFull:
             elif end.reason is Reason.EXIT_NONZERO:
                 assert b"No space left" in box.log(run) or box.log(run) == b"1\n"
             else:
-                assert (end.reason, end.outputs) == (Reason.EXITED, {"files": 1, "size": 20000})
+                assert (end.reason, end.outputs) == (Reason.EXITED, OutputsSize(1, 20000))
         assert 0 < refused < 5
-
-    def test_by_the_run_itself(self, box_of: Boxes, kept_host: Callable[..., LabHost], tmp_path: Path) -> None:
-        box = box_of(kept_host(home_size="64m"))
-        client = box.client()
-        run = submit(client, "echo mine >kept; sync; dd if=/dev/zero of=big bs=64k")
-        end = ended(client, run)
-        assert end.state is RunState.FAILED
-        if end.reason is Reason.DISK_FULL:
-            assert end.message and str(box.folder(run).name) in end.message
-        else:
-            assert end.reason is Reason.EXIT_NONZERO
-        client.files.copy(f"runs/{run.number}/kept", tmp_path / "copy")
-        assert (tmp_path / "copy").read_text() == "mine\n"
-        assert b"No space left" in box.log(run) or box.log(run) == b""
-        client.runs.remove(run.number)
-        assert ended(client, submit(client, "echo again >result")).outputs == {"files": 1, "size": 6}
 
     def test_its_end_is_recorded_though_there_is_no_room(
         self, box_of: Boxes, kept_host: Callable[..., LabHost], tmp_path: Path
@@ -453,8 +340,7 @@ class TestDiskFull:
         """Its end gives the reserve back, and has room for a line of our own."""
         box = box_of(kept_host(home_size="64m"))
         client = box.client()
-        run = submit(client, f"{WAIT_FOR_GO}; exit 3")
-        until(lambda: client.runs.get(run.number).state is RunState.RUNNING)
+        run = begun(client, submit(client, f"{WAIT_FOR_GO}; exit 3"))
         events = box.folder(run) / "events"
         with events.open("a") as file:  # to the end of its last block
             file.write(json.dumps({"t": 0, "note": "x" * (4096 - events.stat().st_size - 21)}) + "\n")
@@ -464,38 +350,6 @@ class TestDiskFull:
         end = ended(client, run)
         assert (end.state, end.reason, end.code) == (RunState.FAILED, Reason.EXIT_NONZERO, 3)
         box.host.free_home()
-
-
-class TestPool:
-    def test_one_of_its_hosts_is_cut_off(self, box_of: Boxes, host_a: LabHost, host_b: LabHost) -> None:
-        a, b = box_of(host_a), box_of(host_b)
-
-        def client_of(b_seconds: float) -> Client:
-            machines = {
-                name: replace(box.config(slots=1, connect_timeout=seconds).machines["box"], name=name)
-                for name, box, seconds in (("a", a, 60), ("b", b, b_seconds))
-            }
-            machines["lab"] = MachineType("lab", pool=("b", "a"))
-            a.clients.append(Client(replace(a.config(), default="lab", machines=machines)))
-            return a.clients[-1]
-
-        client = client_of(3)
-        until(lambda: client.machines.status(["a"], wait=30)[0].there)  # a pool waits for ten seconds
-        said: list[str] = []
-        host_b.cut()
-        first = client.runs.launch(
-            client.runs.prepare(RunRequest(WAIT_FOR_GO, image=BASE_IMAGE)), Talk(note=said.append)
-        )
-        assert first.where == "lab (a)" and len(said) == 1 and said[0].startswith("b is passed over: ")
-        away, here = client.machines.status(["lab"], wait=30)
-        assert away.there is None and here.there is not None and [run.number for run in here.there.runs] == [1]
-        host_b.heal()
-        client = client_of(60)
-        until(lambda: client.machines.status(["b"], wait=30)[0].there)
-        second = client.runs.submit(RunRequest("echo second", image=BASE_IMAGE))
-        assert second.where == "lab (b)" and ended(client, second).code == 0
-        a.go(first)
-        assert ended(client, first).code == 0
 
 
 class TestGpus:
@@ -554,8 +408,7 @@ class TestFollowing:
 
     def test_ps_while_the_host_is_cut_off(self, box: Box) -> None:
         client, fresh = box.client(connect_timeout=2), box.client(connect_timeout=2)
-        run = submit(client, WAIT_FOR_GO)
-        until(lambda: client.runs.get(run.number).state is RunState.RUNNING)
+        run = begun(client, submit(client, WAIT_FOR_GO))
         box.host.cut()
         lost: tuple[type[RemoterunError], ...] = (LinkLost, HostUnreachable)
         for asking, fault in ((client, lost), (client, lost[1:]), (fresh, lost[1:])):
@@ -576,8 +429,7 @@ class TestFilesOfAnotherUser:
     def test_are_saved_too_or_stay_where_they_are(self, box: Box) -> None:
         """A command may have had help from root, by `sudo` or a set-uid program."""
         client = box.client()
-        run = submit(client, f"echo 1 >mine; {WAIT_FOR_GO}")
-        until(lambda: client.runs.get(run.number).state is RunState.RUNNING)
+        run = begun(client, submit(client, f"echo 1 >mine; {WAIT_FOR_GO}"))
         work = box.folder(run) / "work"
         (work / "closed").mkdir(mode=0o700)
         (work / "closed" / "inside").write_text("2")
@@ -598,8 +450,9 @@ class TestFilesOfAnotherUser:
 class TestOutOfMemory:
     def test_says_so(self, box: Box) -> None:
         client = box.client()
-        run = submit(client, f"echo 1 >result; {WAIT_FOR_GO}; python3 -c 'print(len(b\"x\" * (300 << 20)))'")
-        until(lambda: client.runs.get(run.number).state is RunState.RUNNING)
+        run = begun(
+            client, submit(client, f"echo 1 >result; {WAIT_FOR_GO}; python3 -c 'print(len(b\"x\" * (300 << 20)))'")
+        )
         limit = ["--memory", "60m", "--memory-swap", "60m"]
         box.host.exec(["docker", "update", *limit, f"remoterun-{run.key}"], check=True)
         box.go(run)
@@ -728,15 +581,3 @@ class TestHandingOver:
             assert before.ended and after.started and before.ended <= after.started
         for earlier, later in itertools.combinations(order, 2):
             assert handed[earlier.number][0] < handed[later.number][1], "served before one that was there first"
-
-    def test_a_dead_supervisor_of_the_slots_holder(self, box: Box) -> None:
-        """Nobody comes by; the next in the line sees to it."""
-        client = box.client(slots=1)
-        first, second = submit(client, WAIT_FOR_GO), submit(client, "echo second")
-        until(lambda: client.runs.get(first.number).state is RunState.RUNNING)
-        client.close()
-        box.kill(".pyz supervise", first.key)
-        box.go(first)
-        until(lambda: box.log(second) == b"second\n")
-        until(lambda: not box.processes(".pyz supervise"))
-        assert [run.code for run in box.client(slots=1).runs.list()] == [0, 0]

@@ -9,6 +9,8 @@ import shutil
 import sqlite3
 import subprocess
 import tarfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import NoneType
@@ -31,6 +33,19 @@ MODEL: Files = {"models/a.json": b"A", "models/b.json": b"BB", "models/w.bin": b
 def doom(user: User, tmp_path: Path) -> User:
     user.client.uploads.upload(write_files(tmp_path / "model", MODEL), "doom")
     return user
+
+
+@contextmanager
+def away(place: Place) -> Iterator[None]:
+    """No home can be there for a while, as where its disk is not mounted."""
+    folder = place.folder
+    aside = folder.rename(folder.with_name("away"))
+    folder.touch()
+    try:
+        yield
+    finally:
+        folder.unlink()
+        aside.rename(folder)
 
 
 def test_names_with_stars(doom: User, tmp_path: Path) -> None:
@@ -64,15 +79,6 @@ def test_bytes_and_archives(doom: User, tmp_path: Path) -> None:
         assert {item.uname or item.uid for item in archive} == {0}
         archive.extractall(tmp_path / "out", filter="data")
     assert read_files(tmp_path / "out") == MODEL
-
-
-def test_a_run_that_goes_on(user: User) -> None:
-    run = user.client.runs.submit(RunRequest("echo one > log.txt; echo ready; sleep 60"))
-    user.place("one").until_says(run.key, b"ready")
-    got = io.BytesIO()
-    user.client.files.read(f"runs/{run.number}/log.txt", got.write)
-    assert got.getvalue() == b"one\n"
-    user.client.runs.kill(run.number)
 
 
 def test_a_run_that_is_removed_while_it_is_copied(user: User, tmp_path: Path) -> None:
@@ -193,16 +199,12 @@ class TestVersions:
         """Whichever machine is asked first: the others give up their copies at once."""
         for machine in ("one", "two"):
             number, _ = self.put(user, "a", machine)
-        folder = user.place(name).folder
-        folder.rename(folder.with_name("away"))
-        folder.touch()  # no home can be there
-        removed, remaining = user.new_client().uploads.remove("doom", None if whole else number)
-        assert removed == [other] and "home" in remaining[name].message
-        assert self.folders(user, other) == []
-        with pytest.raises(NotFound, match="no upload `doom`"):
-            user.client.uploads.versions("doom")
-        folder.unlink()
-        folder.with_name("away").rename(folder)
+        with away(user.place(name)):
+            removed, remaining = user.new_client().uploads.remove("doom", None if whole else number)
+            assert removed == [other] and "home" in remaining[name].message
+            assert self.folders(user, other) == []
+            with pytest.raises(NotFound, match="no upload `doom`"):
+                user.client.uploads.versions("doom")
         assert self.folders(user, name) == ["1", "1.tree", "versions.json"]
         assert user.new_client().uploads.list() == [], "that is a contact"
         assert self.folders(user, name) == []
@@ -210,13 +212,9 @@ class TestVersions:
     def test_a_removal_that_was_not_reached_is_void_once_the_content_is_uploaded_again(self, user: User) -> None:
         for name in ("one", "two"):
             self.put(user, "a", name)
-        folder = user.place("one").folder
-        folder.rename(folder.with_name("away"))
-        folder.touch()
-        user.new_client().uploads.remove("doom")
-        self.put(user, "a", "two")
-        folder.unlink()
-        folder.with_name("away").rename(folder)
+        with away(user.place("one")):
+            user.new_client().uploads.remove("doom")
+            self.put(user, "a", "two")
         listed = user.new_client().uploads.list()
         assert [[copy.machine for copy in each.copies] for each in listed] == [["two", "one"]]
 
@@ -229,7 +227,7 @@ class TestVersions:
         before = self.mounted(user, "uploads/doom", "two")
         old = user.place("two")
         old.close()
-        away = old.folder.rename(old.folder.with_name("away"))
+        aside = old.folder.rename(old.folder.with_name("away"))
         user.places["two"] = home = Place(old.folder, environment)
         client = user.new_client()
         try:
@@ -257,7 +255,7 @@ class TestVersions:
             home.close()
             user.places["two"] = old
             old.folder.rename(old.folder.with_name("new"))
-            away.rename(old.folder)
+            aside.rename(old.folder)
         found = user.client.uploads.versions("doom")
         assert [{copy.machine for copy in each.copies} for each in found] == [{"one", "two"}, {"two"}, {"one", "two"}]
         assert self.read(user, "uploads/doom@2/doom.txt") == "b", "it was not mounted for a while"
@@ -271,15 +269,8 @@ class TestVersions:
         newest = user.client.uploads.versions("doom")[-1]
         assert [copy.machine for copy in newest.copies] == ["two"]
         self.mounted(user, "uploads/doom", "one")
-        folder = user.place("two").folder
-        away = folder.rename(folder.with_name("away"))
-        folder.touch()
-        try:
-            with pytest.raises(HostError):
-                user.new_client().uploads.add(user.root / "more", Resource.parse("uploads/doom/again"))
-        finally:
-            folder.unlink()
-            away.rename(folder)
+        with away(user.place("two")), pytest.raises(HostError):
+            user.new_client().uploads.add(user.root / "more", Resource.parse("uploads/doom/again"))
         assert len(user.new_client().uploads.versions("doom")) == 2
 
     def test_two_laptops(self, user: User, tmp_path: Path) -> None:

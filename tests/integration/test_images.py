@@ -221,25 +221,17 @@ class TestLoad:
         assert "it is not what" in unusable(bench, bench.saves(content))
         assert "load" not in (bench.folder / "asked").read_text()
 
-    def test_a_part_that_is_missing(self, bench: Bench) -> None:
-        stored = bench.stored()
-        del bench.server.objects[min(bench.server.objects)]
-        assert "404" in unusable(bench, stored)
-
-    def test_the_bucket_is_away(self, bench: Bench) -> None:
-        stored = bench.stored()
-        bench.server.faults.append(Handler.cut)
-        assert "127.0.0.1" in unusable(bench, stored)
-
-    def test_the_engine_refuses_it(self, bench: Bench) -> None:
+    def test_what_can_not_be_had_is_said(self, bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
         stored = bench.stored()
         (bench.folder / "refuses").touch()
         assert "does not take it: invalid tar header" in unusable(bench, stored)
-
-    def test_a_disk_without_room(self, bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-        stored = bench.stored()
-        monkeypatch.setattr(type(bench.home.reserve), "room", lambda _: 1000)
-        assert "is full" in unusable(bench, stored)
+        with monkeypatch.context() as full:
+            full.setattr(type(bench.home.reserve), "room", lambda _: 1000)
+            assert "is full" in unusable(bench, stored)
+        del bench.server.objects[min(bench.server.objects)]
+        assert "404" in unusable(bench, stored)
+        bench.server.faults.append(Handler.cut)
+        assert "127.0.0.1" in unusable(bench, stored)
 
     def test_it_is_stopped(self, bench: Bench, request: pytest.FixtureRequest) -> None:
         stored = bench.stored()

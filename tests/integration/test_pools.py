@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +15,7 @@ from remoterun.client.runs import placement
 from remoterun.client.runs.preparing import Talk
 from remoterun.errors import HostError, UsageError
 from remoterun.model import MachineType, Run, RunRequest
-from tests.workshop import User, until
+from tests.workshop import User, begun, ended
 
 AWAY = MachineType("away", host="me@127.0.0.1:1", connect_timeout=5)
 
@@ -36,21 +34,6 @@ def of_a_pool(user: User, *names: str, slots: int = 1, **more: MachineType) -> C
     return user.new_client()
 
 
-@pytest.fixture
-def silent() -> Iterator[MachineType]:
-    """A machine that takes connections and never says a word."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        yield MachineType("silent", host=f"me@127.0.0.1:{listener.getsockname()[1]}", connect_timeout=60)
-
-
-def ended(client: Client, run: Run) -> Run:
-    return until(lambda: found if (found := client.runs.get(run.number)).final else None)
-
-
-def running(client: Client, run: Run) -> Run:
-    return until(lambda: found if (found := client.runs.get(run.number)).state is RunState.RUNNING else None)
-
-
 def host(run: Run) -> str:
     assert run.placed is not None
     return run.placed.name
@@ -62,7 +45,7 @@ def test_the_first_that_is_free_else_the_shortest_line(
     client = of_a_pool(user, "two", "one")
     request = RunRequest(f"until [ -e {tmp_path}/go ]; do sleep 0.02; done")
     runs = [client.runs.submit(request) for _ in range(2)]
-    assert [host(running(client, run)) for run in runs] == ["two", "one"]
+    assert [host(begun(client, run)) for run in runs] == ["two", "one"]
     runs += [client.runs.submit(request) for _ in range(3)]
     assert [host(run) for run in runs[2:]] == ["two", "one", "two"]
     shown = {run.number: run for run in client.runs.list()}
@@ -81,21 +64,21 @@ def test_the_first_that_is_free_else_the_shortest_line(
     assert "machine       two of lab (this machine)" in capsys.readouterr().out
 
 
-def test_one_that_is_away_is_passed_over_and_named(user: User) -> None:
-    client = of_a_pool(user, "away", "gone", "two", away=AWAY)
+@pytest.mark.parametrize(
+    ("others", "told"),
+    [
+        (("away", "gone"), "gone is passed over: there is no machine type `gone`; away is "),
+        (("silent",), "silent is passed over: silent does not answer within 1"),
+    ],
+)
+def test_who_is_away_or_silent_is_passed_over_and_named(
+    user: User, silent: MachineType, others: tuple[str, ...], told: str
+) -> None:
+    client = of_a_pool(user, *others, "two", away=AWAY, silent=silent)
     said: list[str] = []
     run = client.runs.launch(client.runs.prepare(RunRequest("true")), Talk(note=said.append))
     assert host(run) == "two"
-    assert len(said) == 1 and said[0].startswith("gone is passed over: there is no machine type `gone`; away is ")
-    ended(client, run)
-
-
-def test_nobody_waits_for_one_that_is_silent(user: User, silent: MachineType) -> None:
-    client = of_a_pool(user, "silent", "one", silent=silent)
-    said: list[str] = []
-    run = client.runs.launch(client.runs.prepare(RunRequest("true")), Talk(note=said.append))
-    assert host(run) == "one"
-    assert len(said) == 1 and said[0].startswith("silent is passed over: silent does not answer within 1")
+    assert len(said) == 1 and said[0].startswith(told)
     ended(client, run)
 
 

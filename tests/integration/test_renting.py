@@ -493,26 +493,6 @@ class TestALostHost:
                 assert item.text.startswith("s3://"), "it is not read from its host again"
         assert states[-1] is RunState.INTERRUPTED
 
-    def test_the_run_goes_on_on_another_one(self, laptop: Laptop) -> None:
-        command = "cat saved 2>/dev/null && exit; echo first; echo from the first >saved; exec sleep 1000"
-        run = laptop.submit(command, {"train.py": b"x"}, attempts=2)
-        seen, notes = b"", []
-        for item in laptop.client.runs.follow(run.number):
-            if isinstance(item, LogBytes):
-                seen += item.data
-                if item.data == b"first\n":
-                    threading.Thread(target=preempt, args=(laptop, run)).start()
-            elif isinstance(item, Note):
-                notes.append(item)
-        assert seen == b"first\nfrom the first\n"
-        assert "attempt 2 of 2" in [note.text for note in notes if note.kind == "attempt"]
-        ended = laptop.client.registry.run(run.number)
-        assert ended.state is RunState.COMPLETE and ended.renting is not None and ended.renting.attempt == 2
-        assert [host.ended is not None for host in ended.renting.hosts] == [True, True]
-        assert laptop.log(run) == b"first\nfrom the first\n"
-        laptop.client.files.copy(f"runs/{run.number}", laptop.root / "all")
-        assert (laptop.root / "all" / "saved").read_bytes() == b"from the first\n"
-
     def test_what_goes_to_stderr_stays_apart(self, laptop: Laptop) -> None:
         """Of both attempts, while they go on and when both hosts are gone."""
         second = "[ -e saved ] && { echo second >&2; echo end; exit; }"
@@ -643,6 +623,13 @@ def preempt(laptop: Laptop, run: Run) -> None:
     laptop.folders.take_away(run_token(run), preempted=True)
 
 
+def preempted(laptop: Laptop, run: Run) -> Run:
+    """A run whose host is taken once its command has begun, as the next client knows it."""
+    until(lambda: b"begun" in laptop.log(run))
+    preempt(laptop, run)
+    return laptop.another().runs.get(run.number)
+
+
 def test_clients_that_are_killed_leave_one_host_a_run_at_most_and_none_after_gc(laptop: Laptop) -> None:
     """At any moment between the first word of a run and its hand-over."""
     words = [sys.executable, "-m", "tests.folder_cloud", str(laptop.root), str(laptop.config.archive.bucket)]
@@ -713,11 +700,12 @@ def day() -> str:
     return f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d}"
 
 
+Say, Hear = Callable[..., tuple[int, str, str]], Callable[..., None]
+
+
 class TestTheCommandLine:
     @pytest.fixture
-    def say(
-        self, laptop: Laptop, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-    ) -> Callable[..., tuple[int, str, str]]:
+    def say(self, laptop: Laptop, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Say:
         """(status, stdout, stderr) of a command without a terminal."""
         monkeypatch.setattr(Talking, "quiet", False)  # -q holds for a process, and this one has several commands
         home = laptop.config.home
@@ -728,7 +716,7 @@ class TestTheCommandLine:
             '[machines.gpu]\naws = "folder.small"\nengine = "process"\nidle = "10m"\n'
         )
         monkeypatch.setenv("REMOTERUN_HOME", str(home))
-        monkeypatch.chdir(laptop.root)
+        monkeypatch.chdir(write_files(laptop.root / "work", {"train.py": b""}))
 
         def run(*words: str) -> tuple[int, str, str]:
             capfd.readouterr()
@@ -738,7 +726,7 @@ class TestTheCommandLine:
         return run
 
     @pytest.fixture
-    def hear(self, laptop: Laptop, say: Callable[..., Any], recorded: Recorded) -> Callable[..., None]:
+    def hear(self, laptop: Laptop, say: Say, recorded: Recorded) -> Hear:
         """As `say`, for a command whose words are recorded, and that ends with this status."""
         recorded.mark(laptop.config.archive.bucket, "bucket")
 
@@ -749,20 +737,15 @@ class TestTheCommandLine:
 
         return run
 
-    def test_nothing_is_rented_unless_somebody_agrees(
-        self, laptop: Laptop, say: Callable[..., Any], hear: Callable[..., None], monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.chdir(write_files(laptop.root / "work", {"train.py": b""}))
+    def test_nothing_is_rented_unless_somebody_agrees(self, laptop: Laptop, say: Say, hear: Hear) -> None:
         hear("run", "-t", "gpu", "--no-git", "--max-hours", "2", "true", status=2)
         hear("run", "-t", "gpu", "--no-git", "--max-cost", "1.8", "--dry-run", "true")
         assert laptop.folders.all() == [] and say("ps", "--json")[1] == "[]\n"
 
     def test_a_high_price_is_agreed_to_by_its_figure(
-        self, laptop: Laptop, say: Callable[..., Any], hear: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+        self, laptop: Laptop, say: Say, hear: Hear, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(folder_cloud, "PRICE", 36.0)
-        (laptop.root / "work").mkdir()
-        monkeypatch.chdir(laptop.root / "work")  # nobody else writes there while it is sent
         run = ("run", "-t", "gpu", "--no-git", "--max-hours", "1")
         for words in (("-y",), ("--pay", "35"), ()):
             hear(*run, *words, "true", status=2)
@@ -811,11 +794,7 @@ class TestTheCommandLine:
             assert library.run("true", "gpu", source=None, max_hours=1.0).wait() == 0  # the host is there
             assert len(laptop.folders.all()) == 1
 
-    def test_the_bill_is_what_was_said_and_a_month_has_a_limit(
-        self, laptop: Laptop, say: Callable[..., Any], hear: Callable[..., None], monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        (laptop.root / "work").mkdir()
-        monkeypatch.chdir(laptop.root / "work")
+    def test_the_bill_is_what_was_said_and_a_month_has_a_limit(self, laptop: Laptop, say: Say, hear: Hear) -> None:
         hear("bill")
         hear("bill", "--since", "tomorrow", status=2)
         assert say("run", "-t", "gpu", "-y", "--no-git", "true")[0] == 0
@@ -838,24 +817,19 @@ class TestTheCommandLine:
         assert len(laptop.folders.all()) == 1
         assert say("run", "-t", "gpu", "-y", "--no-git", "--max-cost", "2", "true")[0] == 0
 
-    def test_what_only_a_repository_names_is_not_rented_with_y(
-        self, laptop: Laptop, say: Callable[..., Any], hear: Callable[..., None]
-    ) -> None:
+    def test_what_only_a_repository_names_is_not_rented_with_y(self, laptop: Laptop, say: Say, hear: Hear) -> None:
         """Whoever typed -y may never have read that file."""
-        (laptop.root / "remoterun.toml").write_text('machine = "gpu"\n')
+        Path("remoterun.toml").write_text('machine = "gpu"\n')
         hear("run", "-y", "--no-git", "true", status=2)
         assert laptop.folders.all() == []
         settings = laptop.config.file.read_text()
-        laptop.config.file.write_text(f'trusted = ["{laptop.root}/work"]\n{settings}')
+        laptop.config.file.write_text(f'trusted = ["{laptop.root}/another"]\n{settings}')
         assert say("run", "-y", "-t", "local", "--no-git", "true")[0] == 2, "that is another folder"
-        laptop.config.file.write_text(f'trusted = ["{laptop.root}"]\n{settings}')
+        laptop.config.file.write_text(f'trusted = ["{laptop.root}/work"]\n{settings}')
         assert say("run", "-y", "-t", "local", "--no-git", "true")[0] == 0
         assert say("run", "-y", "--no-git", "--dry-run", "true")[0] == 0
 
-    def test_what_it_costs_is_said_and_what_is_rented_is_listed(
-        self, laptop: Laptop, say: Callable[..., Any], hear: Callable[..., None], monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.chdir(write_files(laptop.root / "work", {"train.py": b""}))
+    def test_what_it_costs_is_said_and_what_is_rented_is_listed(self, laptop: Laptop, say: Say, hear: Hear) -> None:
         hear("run", "-t", "gpu", "--no-git", "--dry-run", "--wait-for-login", "30m", "true")
         hear("run", "-t", "gpu", "-y", "--no-git", "echo said")
         (run,) = json.loads(say("ps", "--json")[1])
@@ -869,11 +843,8 @@ class TestTheCommandLine:
         assert say("machines", "rm", "i-9")[0] == 2
         assert say("logs", "1")[1] == "said\n"
 
-    def test_what_is_said_of_a_host_is_true(
-        self, laptop: Laptop, say: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_what_is_said_of_a_host_is_true(self, laptop: Laptop, say: Say, monkeypatch: pytest.MonkeyPatch) -> None:
         """Which run it serves now, when it ends, and who ended it."""
-        monkeypatch.chdir(write_files(laptop.root / "work", {"train.py": b""}))
 
         def rented() -> dict[str, Any]:
             (host,) = json.loads(say("machines", "rented", "--json")[1])
@@ -907,9 +878,8 @@ class TestTheCommandLine:
         assert say("machines", "rented")[2] == "No host is rented\n"
 
     def test_a_shell_without_a_login_works_as_before_and_says_what_aws_is_needed_for(
-        self, laptop: Laptop, say: Callable[..., Any], hear: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+        self, laptop: Laptop, say: Say, hear: Hear, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.chdir(write_files(laptop.root / "work", {"train.py": b"x"}))
         assert say("upload", "train.py", "--name", "doom", "--to", "aws")[0] == 0
         assert say("run", "-t", "gpu", "-y", "--no-git", "echo rented")[0] == 0
         assert say("run", "-t", "local", "--no-git", "echo local")[0] == 0
@@ -933,7 +903,7 @@ class TestTheCommandLine:
         assert say("logs", "1")[1] == "rented\n"  # as it was kept here
 
     def test_what_is_lost_is_said(
-        self, laptop: Laptop, service: Metadata, say: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+        self, laptop: Laptop, service: Metadata, say: Say, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """Where nobody came to a host whose role was refused, and whose form had expired."""
         service.key = "gone"
@@ -949,7 +919,7 @@ class TestTheCommandLine:
             said = " ".join("".join(say(*words)[1:]).split())
             assert "not all of it is in the bucket" in said and "of waiting were in vain" in said and lost in said, said
 
-    def test_what_is_lost_of_one_that_could_not_save_is_said(self, laptop: Laptop, say: Callable[..., Any]) -> None:
+    def test_what_is_lost_of_one_that_could_not_save_is_said(self, laptop: Laptop, say: Say) -> None:
         """Its login was revoked, or there was no way to its bucket: whatever ended its host, nobody knows more."""
         run = laptop.submit("exec sleep 1000")
         place, key = laptop.archive.s3, f"runs/{run.key}/status.json"
@@ -965,7 +935,7 @@ class TestTheCommandLine:
             assert done == status
         assert "remoterun logs 1" in said[1]
 
-    def test_gc_ends_what_it_may_where_one_host_can_not_be_ended(self, laptop: Laptop, say: Callable[..., Any]) -> None:
+    def test_gc_ends_what_it_may_where_one_host_can_not_be_ended(self, laptop: Laptop, say: Say) -> None:
         for number in (1, 2):
             machine = MachineType("gpu", rental=Rental("aws", ("folder.small",)))
             intent = Intent(f"rr-{number}-1", "k", number, 1, machine, time.time() - 1, 600.0)
@@ -976,9 +946,9 @@ class TestTheCommandLine:
         assert [host.id for host in laptop.folders.hosts()] == ["i-0"]
 
     def test_gc_frees_the_bucket_as_well_once_somebody_agrees(
-        self, laptop: Laptop, say: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+        self, laptop: Laptop, say: Say, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        (laptop.root / "data").write_bytes(os.urandom(3 << 20))
+        Path("data").write_bytes(os.urandom(3 << 20))
         assert say("upload", "data", "--name", "doom", "--to", "aws")[0] == 0
         assert say("rm", "-y", "uploads/doom")[0] == 0
         assert "Nothing is left over" in say("machines", "gc", "aws")[2]  # another client may be about to need it
@@ -994,7 +964,7 @@ class TestTheCommandLine:
         assert "Nothing is left over" in say("machines", "gc", "aws")[2]
 
     def test_gc_ends_hosts_also_where_the_bucket_does_not_answer(
-        self, laptop: Laptop, say: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+        self, laptop: Laptop, say: Say, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         laptop.until_ended(laptop.submit("true"))
         monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
@@ -1002,8 +972,8 @@ class TestTheCommandLine:
         status, _, err = say("machines", "gc", "aws", "-y")
         assert status == 0 and "the bucket could not be looked at" in err and laptop.folders.hosts() == []
 
-    def test_the_bucket_is_a_machine_that_keeps_files(self, laptop: Laptop, say: Callable[..., Any]) -> None:
-        (laptop.root / "data").write_text("x")
+    def test_the_bucket_is_a_machine_that_keeps_files(self, laptop: Laptop, say: Say) -> None:
+        Path("data").write_text("x")
         assert say("upload", "data", "--name", "doom", "--to", "aws")[0] == 0
         assert "uploads/doom" in say("ls")[1] and "data" in say("ls", "uploads/doom")[1]
         assert say("machines", "df", "aws")[0] == 0 and say("machines", "gc", "aws", "--dry-run")[0] == 0
@@ -1011,15 +981,12 @@ class TestTheCommandLine:
         assert "bucket" in say("doctor", "aws")[1]
 
     def test_who_looks_rents_nothing_and_continue_asks(
-        self, laptop: Laptop, say: Callable[..., Any], hear: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+        self, laptop: Laptop, say: Say, hear: Hear, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.chdir(write_files(laptop.root / "work", {"train.py": b""}))
         command = "cat saved 2>/dev/null && exit; echo begun; echo $WORD >saved; exec sleep 1000"
         words = ("run", "-t", "gpu", "-y", "-b", "--no-git", "--attempts", "2", "-e", "WORD=secret", command)
         assert say(*words)[:2] == (0, "1\n")
-        run = laptop.client.registry.run(1)
-        until(lambda: b"begun" in laptop.log(run))
-        preempt(laptop, run)
+        preempted(laptop, laptop.client.registry.run(1))
         for look in (("ps",), ("info", "1"), ("logs", "1"), ("wait", "1"), ("machines", "rented"), ("ls", "runs/1")):
             shown = "".join(map(str, say(*look)))
             assert laptop.folders.hosts() == [] and ("remoterun continue 1" in shown) == (
@@ -1035,16 +1002,11 @@ class TestTheCommandLine:
         assert (row["state"], row["renting"]["attempt"], len(row["renting"]["hosts"])) == ("complete", 2, 2)
         assert say("continue", "1", "-y")[0] == 2 and len(laptop.folders.hosts()) == 1
 
-    def test_without_attempts_left_it_goes_on_by_a_free_host(
-        self, laptop: Laptop, say: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_without_attempts_left_it_goes_on_by_a_free_host(self, laptop: Laptop, say: Say) -> None:
         """Also a run on a spot host, by one on demand: a person saw its price, and agreed."""
-        monkeypatch.chdir(write_files(laptop.root / "work", {"train.py": b""}))
         words = ("run", "-t", "gpu", "-y", "-b", "--no-git", "--attempts", "1", "--spot")
         say(*words, "cat saved 2>/dev/null && exit; echo begun; echo saved >saved; exec sleep 1000")
-        run = laptop.client.registry.run(1)
-        until(lambda: b"begun" in laptop.log(run))
-        preempt(laptop, run)
+        preempted(laptop, laptop.client.registry.run(1))
         assert say("run", "-t", "gpu", "-y", "--no-git", "true")[0] == 0
         assert len(laptop.folders.all()) == 2
         status, out, err = say("continue", "1", "-y")
@@ -1052,11 +1014,8 @@ class TestTheCommandLine:
         assert len(laptop.folders.all()) == 2 and "attempt       2 of 2" in say("info", "1")[1]
 
     @pytest.mark.parametrize("end", ["kill", "stop"])
-    def test_the_loop_of_everybody_keeps_one_host(
-        self, laptop: Laptop, say: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, end: str
-    ) -> None:
+    def test_the_loop_of_everybody_keeps_one_host(self, laptop: Laptop, say: Say, end: str) -> None:
         """It is wrong, so it is ended, mended, and run again at once."""
-        monkeypatch.chdir(write_files(laptop.root / "work", {"train.py": b""}))
         for number in (1, 2, 3):
             command = "trap 'sleep 1; exit 1' TERM; echo up; sleep 1000 & wait"
             status, out, err = say("run", "-t", "gpu", "-y", "-b", "--no-git", command)
@@ -1090,10 +1049,8 @@ class TestTheCommandLine:
         assert waited[-1] == "" and len(waited) > 2
 
     def test_two_clients_do_not_give_a_run_two_hosts(self, laptop: Laptop) -> None:
-        run = laptop.submit("cat saved 2>/dev/null && exit; echo x >saved; echo begun; exec sleep 1000", attempts=3)
-        until(lambda: b"begun" in laptop.log(run))
-        preempt(laptop, run)
-        run = laptop.another().runs.get(run.number)
+        command = "cat saved 2>/dev/null && exit; echo x >saved; echo begun; exec sleep 1000"
+        run = preempted(laptop, laptop.submit(command, attempts=3))
         with ThreadPoolExecutor(4) as pool:
             clients = [Client(laptop.config) for _ in range(4)]
             took = list(pool.map(lambda client: taken(client, run), clients))
@@ -1103,10 +1060,7 @@ class TestTheCommandLine:
         assert len(laptop.folders.all()) == 2
 
     def test_a_host_in_other_hands_gets_no_values_that_were_not_asked_for(self, laptop: Laptop) -> None:
-        run = laptop.submit("echo begun; exec sleep 1000", {"a": b"a"}, attempts=3)
-        until(lambda: b"begun" in laptop.log(run))
-        preempt(laptop, run)
-        run = laptop.another().runs.get(run.number)
+        run = preempted(laptop, laptop.submit("echo begun; exec sleep 1000", {"a": b"a"}, attempts=3))
         place = BucketPlace(laptop.config.archive.bucket or "", "us-east-1", laptop.config.archive.endpoint)
         with asked(place) as s3:
             key = f"runs/{run.key}/spec.json"
@@ -1123,10 +1077,7 @@ class TestTheCommandLine:
         assert len(laptop.folders.all()) == 1
 
     def test_what_a_host_cost_counts_also_if_it_was_never_reached(self, laptop: Laptop) -> None:
-        run = laptop.submit("echo begun; exec sleep 1000", attempts=3)
-        until(lambda: b"begun" in laptop.log(run))
-        preempt(laptop, run)
-        run = laptop.another().runs.get(run.number)
+        run = preempted(laptop, laptop.submit("echo begun; exec sleep 1000", attempts=3))
         before, registry = run.renting, laptop.client.registry
         assert before is not None
         second = HostUse(f"rr-{run.key}-2", "i-9", "folder.small", "here-1", 3.6, time.time() - 3600)

@@ -185,6 +185,8 @@ class TestWhoGetsAnything:
             (f"127.0.0.1:{page.port}, evil.example", 421),
             (f"run-1.localhost:{page.port}", 421),
             (f"localhost:{page.port}", 200),
+            ("localhost:1", 200),
+            ("127.0.0.1", 200),
             (f"[::1]:{page.port}", 200),
         ):
             assert get(page, "api/runs", Host=host).status == status, host
@@ -242,7 +244,8 @@ class TestWhoGetsAnything:
         assert answer.status == 404 and b"RunsPage" not in answer.body
 
     def test_a_bad_request_is_refused_quietly(self, page: RunsPage, capfd: pytest.CaptureFixture[str]) -> None:
-        for line in (b"GET", b"\0\0\0", b"GET / HTTP/9.9", b"GET http://[ HTTP/1.1"):
+        lines = (b"GET", b"\0\0\0", b"GET / HTTP/9.9", b"GET http://[ HTTP/1.1", b"GET //[/page.js HTTP/1.1")
+        for line in (*lines, b"GET /%5B HTTP/1.1"):
             with socket.create_connection(("127.0.0.1", page.port), timeout=60) as connection:
                 connection.sendall(line + b"\r\nHost: localhost\r\nConnection: close\r\n\r\n")
                 assert b"".join(iter(lambda: connection.recv(4096), b"")).split()[1] in (b"400", b"403", b"505")

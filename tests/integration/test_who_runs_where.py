@@ -5,14 +5,12 @@ from __future__ import annotations
 import json
 import os
 import re
-import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from remoterun.agent.shared.states import RunState
 from remoterun.cli.render import machine_views
 from remoterun.client import Client
 from remoterun.client.runs.following import Note
@@ -20,7 +18,7 @@ from remoterun.errors import UsageError
 from remoterun.model import ALL_GPUS, MachineType, Run, RunRequest
 from tests.lab import gpu
 from tests.lab.gpu import Gpu, GpuProcess
-from tests.workshop import User, create_run, until
+from tests.workshop import User, begun, create_run, ended
 
 SHOW = 'echo "gpus=$CUDA_VISIBLE_DEVICES"'
 
@@ -33,13 +31,6 @@ def cards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     gpu.install(folder, [Gpu(), Gpu()], str(folder / "share/lab-gpus"))
     monkeypatch.setenv("PATH", f"{folder / 'bin'}:{os.environ['PATH']}")
     return folder
-
-
-@pytest.fixture
-def silent() -> Iterator[MachineType]:
-    """A machine that takes connections and never says a word."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        yield MachineType("silent", host=f"me@127.0.0.1:{listener.getsockname()[1]}", connect_timeout=60)
 
 
 @pytest.fixture
@@ -58,14 +49,6 @@ def waits(file: Path) -> str:
 
 def log(user: User, run: Run) -> str:
     return user.place("one").log(run.key).decode()
-
-
-def ended(client: Client, run: Run) -> Run:
-    return until(lambda: found if (found := client.runs.get(run.number)).final else None)
-
-
-def running(client: Client, run: Run) -> Run:
-    return until(lambda: found if (found := client.runs.get(run.number)).state is RunState.RUNNING else None)
 
 
 class TestGpusOfARun:
@@ -99,7 +82,7 @@ class TestGpusOfARun:
 class TestTheLine:
     def test_its_place_and_who_runs(self, user: User, one_slot: Client, tmp_path: Path) -> None:
         go, client = tmp_path / "go", one_slot
-        first = running(client, client.runs.submit(RunRequest(waits(go))))
+        first = begun(client, client.runs.submit(RunRequest(waits(go))))
         second, third = (client.runs.submit(RunRequest(text)) for text in (waits(go), "echo third"))
         runs = {run.number: run for run in client.runs.list()}
         places = [(line.place, line.of, line.holders) for run in (second, third) if (line := runs[run.number].line)]
@@ -116,7 +99,7 @@ class TestTheLine:
         self, user: User, one_slot: Client, tmp_path: Path, new_client_of: Callable[[User], Client]
     ) -> None:
         go, other = tmp_path / "go", new_client_of(user)
-        running(other, other.runs.submit(RunRequest(waits(go))))
+        begun(other, other.runs.submit(RunRequest(waits(go))))
         mine = one_slot.runs.submit(RunRequest("true"))
         line = one_slot.runs.get(mine.number).line
         assert line is not None and line.holders == (None,)
@@ -130,9 +113,9 @@ class TestStatus:
     ) -> None:
         go = tmp_path / "go"
         gpu.write_processes(cards, [GpuProcess(os.getpid(), gpu=0, name="theirs")])
-        first = running(one_slot, one_slot.runs.submit(RunRequest(waits(go), gpus=1)))
+        first = begun(one_slot, one_slot.runs.submit(RunRequest(waits(go), gpus=1)))
         second, third = (one_slot.runs.submit(RunRequest(waits(go), gpus=count)) for count in (1, 0))
-        running(one_slot, third)
+        begun(one_slot, third)
         found = {status.machine.name: status for status in one_slot.machines.status(wait=60)}
         assert set(found) == {"one", "two", "local"} and all(status.there for status in found.values())
         there = found["one"].there

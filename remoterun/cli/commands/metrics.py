@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import fnmatch
-import itertools
-import time
 from typing import Annotated
 
 from remoterun.cli import render
@@ -14,9 +12,6 @@ from remoterun.cli.render import metric_views, run_views
 from remoterun.client import json_shapes
 from remoterun.errors import UsageError
 from remoterun.parsing import parse_duration
-
-EVERY = 2.0
-"""Seconds between two looks."""
 
 
 @app.command(cls=Command, epilog=example("remoterun metrics 3 4\nremoterun metrics last --plot --name '*loss'"))
@@ -46,14 +41,13 @@ def metrics(
 
     with connect() as client:
         curves = [client.runs.metrics(number) for number in numbers] if plot or csv else []
-        for turn in itertools.count():
-            begun = time.monotonic()
+        for begin in render.pages():
             found = [client.runs.info(number, seconds) for number in numbers]
             for each in curves:
                 each.update()
             seen, specs = [run for run, _ in found], [details["spec"] for _, details in found]
             if watch:
-                render.new_page(first=turn == 0)
+                begin()
             run_views.not_reached(seen)
             if json:
                 render.out_json([json_shapes.metrics(run, spec) for run, spec in zip(seen, specs, strict=True)])
@@ -62,7 +56,5 @@ def metrics(
             else:
                 metric_views.plots(curves, wanted) if plot else metric_views.series(seen, wanted)
                 metric_views.outlooks(seen, specs)
-            render.finish()
             if not watch or all(run.final for run in seen):
                 return
-            time.sleep(max(EVERY - (time.monotonic() - begun), 0.1))

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Annotated
 
@@ -14,7 +13,7 @@ from remoterun.cli.app import Command, Json, Wait, app, argument, example, optio
 from remoterun.cli.asking import client as connect
 from remoterun.cli.render import run_views
 from remoterun.errors import UsageError
-from remoterun.model import EVERY_RUN, Run, RunFilter
+from remoterun.model import EVERY_RUN, RunFilter
 from remoterun.parsing import did_you_mean, known_words, parse_duration
 from remoterun.sizes import counted
 
@@ -39,7 +38,7 @@ def ps(
     ] = False,
     wait: Wait = "2s",
     json: Json = False,
-) -> int:
+) -> None:
     """List runs, newest last, as their machines know them.
 
     Runs of a machine that does not answer in time are shown as they were last seen.
@@ -58,20 +57,18 @@ def ps(
         if cloud:
             client.runs.adopt()
 
-        def look() -> Callable[[], None]:
+        def show(begin: Callable[[], None] = lambda: None) -> None:
             runs = client.runs.list(None if every else number, replace(wanted, hidden=every), seconds)
             shown = {run.number for run in runs}
             older = [run for run in client.runs.all_known() if not run.final and run.number not in shown]
             more = f"{counted(len(older), 'older run')} may go on still"
-            return lambda: show(runs, more if older and wanted == EVERY_RUN else "")
-
-        def show(runs: Sequence[Run], more: str) -> None:
+            begin()
             run_views.not_reached(runs)
             if json:
                 render.out_json([run.record() for run in runs])
             elif runs:
                 run_views.runs_table(runs, verbose)
-                if more:
+                if older and wanted == EVERY_RUN:
                     render.line(f"{more}; `remoterun ps -a --state active` asks")
                 run_views.can_go_on(runs)
             elif wanted != EVERY_RUN:
@@ -83,29 +80,14 @@ def ps(
             else:
                 render.line('There is no run yet. Start one: `remoterun run "echo hello"`')
 
-        if watch:
-            return _until_interrupted(look)
-        look()()
-        return 0
-
-
-EVERY = 2.0
-"""Seconds between two looks."""
-
-
-def _until_interrupted(look: Callable[[], Callable[[], None]]) -> int:
-    """Look, and show what was seen by calling what `look` returned, every two seconds until ^C. Returns 0."""
-    try:
-        for number in itertools.count():
-            begun = time.monotonic()
-            show = look()
-            render.new_page(first=number == 0)
+        if not watch:
             show()
-            render.finish()
-            time.sleep(max(EVERY - (time.monotonic() - begun), 0.1))
-    except KeyboardInterrupt:
-        render.line("")
-    return 0
+            return
+        try:
+            for begin in render.pages():
+                show(begin)
+        except KeyboardInterrupt:
+            render.line("")
 
 
 def _states(names: list[str]) -> frozenset[RunState]:

@@ -7,17 +7,20 @@ Colours, bars and spinners only on a terminal.
 from __future__ import annotations
 
 import contextlib
+import functools
 import getpass
 import io
+import itertools
 import json
 import os
 import re
 import shlex
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from remoterun.agent.shared.facts import Column
 from remoterun.agent.shared.records import options_in
@@ -57,6 +60,9 @@ _FLAGS = {"name": "--name", "no_git": "--no-git", "overwrite": "-y", "pay": "--p
 _FLAGS |= {name: option.flag for name, option in options_in(Asked).items()}
 _KEYWORD = re.compile(rf"(?:^|(?<=`))({'|'.join(_FLAGS)})=\[?\"?([^\s`\"\]]+)\"?\]?", re.MULTILINE)
 """Where a hint from below the command line names a keyword of the library: here that is an option."""
+
+
+T = TypeVar("T")
 
 
 class ReaderGone(Exception):
@@ -104,6 +110,19 @@ def new_page(first: bool) -> None:
             sys.stdout.write("\x1b[H\x1b[J" if first else "\x1b[H\x1b[K\n\x1b[J\x1b[H")
         elif not first:
             print()
+
+
+EVERY = 2.0
+"""Seconds between two looks."""
+
+
+def pages() -> Iterator[Callable[[], None]]:
+    """A turn every two seconds, with what begins its page: to be called once all that it shows is known."""
+    for turn in itertools.count():
+        begun = time.monotonic()
+        yield functools.partial(new_page, first=turn == 0)
+        finish()
+        time.sleep(max(EVERY - (time.monotonic() - begun), 0.1))
 
 
 def out_bytes(data: bytes) -> None:
@@ -165,6 +184,11 @@ def table(heads: Sequence[Column], rows: Sequence[Sequence[Text]], notes: Sequen
         if number and notes and notes[number - 1]:
             indent = " " * (max(len(heads[0].head), *(columns(plain(row[0])) for row in rows)) + GAP)
             out(indent + shortened(clean(notes[number - 1]), (width or 80) - len(indent)))
+
+
+def table_of(things: Iterable[T], shown: Sequence[tuple[Column, Callable[[T], Text]]]) -> None:
+    """A table with a row for each thing: what makes the cells of a column stands beside its head."""
+    table([head for head, _ in shown], [[cell(thing) for _, cell in shown] for thing in things])
 
 
 def table_lines(heads: Sequence[Column], rows: Sequence[Sequence[Text]], width: int | None) -> list[str]:

@@ -33,6 +33,7 @@ from remoterun.transfer import Progress
 if TYPE_CHECKING:
     from rich.progress import Progress as Bars
 
+    from remoterun.agent.shared import api
     from remoterun.client.live.live import RunUse
 
 
@@ -272,19 +273,21 @@ def _rate_and_left(state: Progress, seconds: float) -> tuple[float, float | None
     return rate, left if left < LONGEST_LEFT else None
 
 
-_HEADS = [
-    Column("RUN", right=True),
-    Column("STATE", drop=3),
-    Column("CPU", right=True),
-    Column("MEMORY", right=True),
-    Column("GPU", right=True, drop=8),
-    Column("GPU MEMORY", right=True, drop=7),
-    Column("READ", right=True, drop=5),
-    Column("WRITTEN", right=True, drop=6),
-    Column("RECEIVED", right=True, drop=2),
-    Column("SENT", right=True, drop=4),
-    Column("COMMAND", least=10, drop=1),
+_SHOWN: list[tuple[Column, Callable[[api.Sample], str]]] = [
+    (Column("STATE", drop=3), lambda sample: "" if sample.state is RunState.RUNNING else sample.state.value),
+    (Column("CPU", right=True), lambda sample: _percent(sample.cpu)),
+    (Column("MEMORY", right=True), lambda sample: "" if sample.memory is None else size(sample.memory)),
+    (Column("GPU", right=True, drop=8), lambda sample: _gpu_percent(sample)),
+    (
+        Column("GPU MEMORY", right=True, drop=7),
+        lambda sample: size(sum(gpu.memory for gpu in sample.gpus)) if sample.gpus else "",
+    ),
+    (Column("READ", right=True, drop=5), lambda sample: _rate(sample.read)),
+    (Column("WRITTEN", right=True, drop=6), lambda sample: _rate(sample.written)),
+    (Column("RECEIVED", right=True, drop=2), lambda sample: _rate(sample.received)),
+    (Column("SENT", right=True, drop=4), lambda sample: _rate(sample.sent)),
 ]
+_HEADS = [Column("RUN", right=True), *(head for head, _ in _SHOWN), Column("COMMAND", least=10, drop=1)]
 
 
 class Board:
@@ -331,23 +334,13 @@ class Board:
 
 def _row(use: RunUse) -> list[str]:
     sample, run = use.sample, use.run
-    if sample is None:
-        return [str(run.number), "not reached", *[""] * 8, run.command]
-    state = "" if sample.state is RunState.RUNNING else sample.state.value
+    cells = ["not reached", *[""] * 8] if sample is None else [cell(sample) for _, cell in _SHOWN]
+    return [str(run.number), *cells, run.command]
+
+
+def _gpu_percent(sample: api.Sample) -> str:
     known = [gpu.percent for gpu in sample.gpus if gpu.percent is not None]
-    return [
-        str(run.number),
-        state,
-        _percent(sample.cpu),
-        "" if sample.memory is None else size(sample.memory),
-        _percent(sum(known) if known else None),
-        size(sum(gpu.memory for gpu in sample.gpus)) if sample.gpus else "",
-        _rate(sample.read),
-        _rate(sample.written),
-        _rate(sample.received),
-        _rate(sample.sent),
-        run.command,
-    ]
+    return _percent(sum(known) if known else None)
 
 
 def _percent(value: float | None) -> str:

@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from remoterun.agent.shared import api
-from remoterun.cli.render import Column, line, out, out_json, out_text, table, table_width
+from remoterun.cli.render import Column, line, out, out_json, out_text, table, table_of, table_width
 from remoterun.cli.render.run_views import unguarded
 from remoterun.cli.render.terminal import (
     DONE,
@@ -56,22 +56,16 @@ def machines(
     if as_json:
         out_json(json_shapes.machines(found, offers or {}, default))
         return
-    rows = [
+    mark = {default: "* "}
+    table_of(
+        found,
         [
-            ("* " if machine.name == default else "  ") + machine.name,
-            _place(machine),
-            "" if machine.pool else machine.engine,
-            "" if machine.pool else str(machine.gpus),
-        ]
-        for machine in found
-    ]
-    heads = [
-        Column("  MACHINE", least=12),
-        Column("HOST", least=12),
-        Column("ENGINE", drop=1),
-        Column("GPUS", right=True, drop=2),
-    ]
-    table(heads, rows)
+            (Column("  MACHINE", least=12), lambda machine: mark.get(machine.name, "  ") + machine.name),
+            (Column("HOST", least=12), _place),
+            (Column("ENGINE", drop=1), lambda machine: "" if machine.pool else machine.engine),
+            (Column("GPUS", right=True, drop=2), lambda machine: "" if machine.pool else str(machine.gpus)),
+        ],
+    )
     others = [alias for alias in aliases if alias not in own]
     if others:
         line(f"also, from your ssh configuration: {', '.join(others[:12])}")
@@ -102,26 +96,18 @@ def _rented(offers: Mapping[str, Offer], default: str) -> None:
     if not offers:
         return
     out("")
-    rows = [
+    mark, price = {default: "* "}, "SPOT" if next(iter(offers.values())).spot else "PRICE"
+    table_of(
+        offers.items(),
         [
-            ("* " if name == default else "  ") + name,
-            offer.type,
-            str(offer.vcpus or ""),
-            f"{offer.memory:g} GiB" if offer.memory else "",
-            f"{offer.gpus} × {offer.gpu} {offer.gpu_memory:g} GiB" if offer.gpus else "",
-            hourly(offer.hourly) if offer.price is not None else "not known",
-        ]
-        for name, offer in offers.items()
-    ]
-    heads = [
-        Column("  RENTED", least=12),
-        Column("TYPE"),
-        Column("VCPUS", right=True, drop=2),
-        Column("MEMORY", right=True, drop=1),
-        Column("GPUS", least=24),
-        Column("SPOT" if next(iter(offers.values())).spot else "PRICE", right=True),
-    ]
-    table(heads, rows)
+            (Column("  RENTED", least=12), lambda each: mark.get(each[0], "  ") + each[0]),
+            (Column("TYPE"), lambda each: each[1].type),
+            (Column("VCPUS", right=True, drop=2), lambda each: str(each[1].vcpus or "")),
+            (Column("MEMORY", right=True, drop=1), lambda each: f"{each[1].memory:g} GiB" if each[1].memory else ""),
+            (Column("GPUS", least=24), lambda each: _gpus(each[1])),
+            (Column(price, right=True), lambda each: "not known" if each[1].price is None else hourly(each[1].hourly)),
+        ],
+    )
     region = next(iter(offers.values())).region
     dates = sorted({offer.priced for offer in offers.values() if offer.priced})
     of = f", prices {'of now' if dates == ['now'] else f'of {dates[-1]}'}" if dates else ""
@@ -131,6 +117,10 @@ def _rented(offers: Mapping[str, Offer], default: str) -> None:
     for instead, names in others.items():
         line(f"{instead} stands in for {listed(names)}")
     line(f"rented in {region} for each run{of}, with disk and address, without traffic")
+
+
+def _gpus(offer: Offer) -> str:
+    return f"{offer.gpus} × {offer.gpu} {offer.gpu_memory:g} GiB" if offer.gpus else ""
 
 
 def whoami(config: Config, identity: Identity | None, as_json: bool) -> None:
@@ -369,36 +359,31 @@ def hosts_table(found: Sequence[RentedHost], uses: Mapping[str, HostNow], as_jso
     if not found:
         line("No host is rented")
         return
-    rows = [
+
+    def idle(host: RentedHost) -> str:
+        since = uses[host.id].idle_since
+        return dollars(replace(host, began=since).cost(now)) if since else ""
+
+    def ends_in(host: RentedHost) -> str:
+        left = uses[host.id].ends(host, now) - now
+        return f"{duration(-left)} late" if left < 0 else duration(left)
+
+    table_of(
+        found,
         [
-            host.id,
-            host.offer.type + (" spot" if host.offer.spot else ""),
-            host.offer.zone or host.offer.region,
-            host.state,
-            str(uses[host.id].run or ""),
-            host.owner,
-            brief_ago(host.began),
-            dollars(host.cost(now)),
-            dollars(replace(host, began=since).cost(now)) if (since := uses[host.id].idle_since) else "",
-            "yes" if host.guarded else "no",
-            f"{duration(-left)} late" if (left := uses[host.id].ends(host, now) - now) < 0 else duration(left),
-        ]
-        for host in found
-    ]
-    heads = [
-        Column("HOST"),
-        Column("TYPE", least=10),
-        Column("ZONE", drop=2),
-        Column("STATE", drop=3),
-        Column("RUN", right=True, drop=5),
-        Column("OWNER", least=8, drop=4),
-        Column("SINCE", drop=1),
-        Column("COST", right=True),
-        Column("IDLE", right=True, drop=6),
-        Column("GUARD", drop=7),
-        Column("ENDS IN", right=True),
-    ]
-    table(heads, rows)
+            (Column("HOST"), lambda host: host.id),
+            (Column("TYPE", least=10), lambda host: host.offer.type + (" spot" if host.offer.spot else "")),
+            (Column("ZONE", drop=2), lambda host: host.offer.zone or host.offer.region),
+            (Column("STATE", drop=3), lambda host: host.state),
+            (Column("RUN", right=True, drop=5), lambda host: str(uses[host.id].run or "")),
+            (Column("OWNER", least=8, drop=4), lambda host: host.owner),
+            (Column("SINCE", drop=1), lambda host: brief_ago(host.began)),
+            (Column("COST", right=True), lambda host: dollars(host.cost(now))),
+            (Column("IDLE", right=True, drop=6), idle),
+            (Column("GUARD", drop=7), lambda host: "yes" if host.guarded else "no"),
+            (Column("ENDS IN", right=True), ends_in),
+        ],
+    )
     costs = [cost for host in found if (cost := host.cost(now)) is not None]
     hourly_sum = sum(host.hourly or 0.0 for host in found)
     line(f"{dollars(sum(costs))} so far, {hourly(hourly_sum)} now; `remoterun machines rm HOST` ends one")

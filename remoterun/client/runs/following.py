@@ -424,4 +424,5 @@ def _item(connections: Connections, run: Run, frame: Frame, store: Store) -> Ite
     if event.state is None:
         return None if past else Note("note", event.note or "")
     known = connections.registry.change_state(run, event.state, time.time(), **event_fields(event))
-    return StateChange(event.state, event, known.with_event(event), past)
+    known = known._replace(**{**event_fields(event), "state": event.state, "reason": event.reason})
+    return StateChange(event.state, event, known, past)

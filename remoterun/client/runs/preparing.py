@@ -17,7 +17,7 @@ from remoterun.client.runs import placement
 from remoterun.client.runs.packages import Choice, choose
 from remoterun.client.runs.specs import STDIN, check_words
 from remoterun.client.secrets import Secrets
-from remoterun.client.webhooks import addresses_of_run
+from remoterun.client.webhooks import addresses
 from remoterun.connections import Connections
 from remoterun.errors import UsageError
 from remoterun.model import MachineType, Mount, RunRequest
@@ -128,10 +128,11 @@ def prepare(
     check_words(request)
     _check_variables(request)
     Secrets(connections.config.home).check(name for _, name in request.secrets)
-    addresses = addresses_of_run(connections, request)
+    config = connections.config
+    told = addresses(config.home, config.notify if request.notify is None else request.notify)
     placement.check_after(connections, request, machine)
     choice = Choice(request.framework)
-    prepared = Prepared(request, None, machine, (), SourceTree(), choice, tuple(addresses), addresses)
+    prepared = Prepared(request, None, machine, (), SourceTree(), choice, tuple(told), told)
     if opening is not None:
         prepared = opened(connections, prepared, opening)
     source = source() if callable(source) else source

@@ -112,12 +112,6 @@ class OriginalRun:
         return tuple((name, value) for name, value in values.items() if value is not None)
 
 
-def find_original(connections: Connections, number: int | str, others: Collection[str] = ()) -> OriginalRun:
-    """See `Runs.original`."""
-    run, store, spec, details = read_spec(connections, number)
-    return original_of(connections, run, store, spec, details, others)
-
-
 def uncommitted(connections: Connections, number: int | str) -> bytes:
     """See `Runs.uncommitted`."""
     run, store, spec, _ = read_spec(connections, number)

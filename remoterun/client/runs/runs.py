@@ -82,9 +82,9 @@ class Runs:
 
         Raises `HostError`, `UsageError` where that is not saved.
         """
-        from remoterun.client.runs.reruns import find_original
+        from remoterun.client.runs.reruns import original_of, read_spec
 
-        return find_original(self._connections, number, others)
+        return original_of(self._connections, *read_spec(self._connections, number), others)
 
     def uncommitted(self, number: int | str) -> bytes:
         """What was not committed of the source of a run, as `git diff` shows it. Opens the machine that has it. Raises
