@@ -66,13 +66,18 @@ class LogCache:
                     if key:
                         newest, size = logs.get(key, (0, 0))
                         logs[key] = (max(newest, modified), size + own_bytes(str(path)))
-                    elif modified < (time.time() - ABANDONED) * 1e9:
+                    elif _written(path) < time.time() - ABANDONED:
                         remove_tree(str(path))
             total = 0
             for key, (_, size) in sorted(logs.items(), key=lambda log: log[1], reverse=True):
                 total += size
                 if total > self.limit and key != spared:
                     self.remove(key)
+
+
+def _written(path: Path) -> float:
+    """When something was written there last: a folder is as old as its newest file."""
+    return max(each.lstat().st_mtime for each in (path, *path.glob("*")))
 
 
 class LogWriter:

@@ -113,7 +113,7 @@ class Registry:
     def hosts(self) -> list[MachineType]:
         """The machines that have been got for runs, each once."""
         rows = self._db.rows("SELECT DISTINCT placed FROM runs WHERE placed IS NOT NULL")
-        return [_parsed("placed", row["placed"]) for row in rows]
+        return list(dict.fromkeys(_parsed("placed", row["placed"]) for row in rows))  # older rows have fewer keys
 
     def mark_abandoned(self, run: Run) -> None:
         """Record that this client hands the run over no more."""

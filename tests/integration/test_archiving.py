@@ -459,6 +459,9 @@ class TestWhileItRuns:
     def end(self, run: RunFolder) -> dict[str, Any]:
         return self.archiving.complete(Ended(Reason.KILLED, code=137), False)
 
+    def test_a_bucket_that_refuses_for_a_night_is_tried_again(self, run: RunFolder) -> None:
+        assert self.archiving._await_grant(5000, lambda: True)
+
     def test_its_log_comes_piece_by_piece_and_its_state_at_each_change(
         self, run: RunFolder, server: BucketServer
     ) -> None:

@@ -26,10 +26,10 @@ from remoterun.clouds.ledger import billing, planning, renting
 from remoterun.clouds.ledger.billing import Row
 from remoterun.config import ArchivePlace, Config, Limits
 from remoterun.connections import Connections
-from remoterun.errors import UsageError
+from remoterun.errors import NoLogin, UsageError
 from remoterun.model import HostUse, MachineType, Rental, Renting, Run
 from tests import folder_cloud
-from tests.folder_cloud import Folders
+from tests.folder_cloud import FolderFront, Folders
 from tests.recorder import Recorded
 
 GPU = MachineType("gpu", rental=Rental("aws", ("folder.small",)))
@@ -265,6 +265,24 @@ def test_the_larger_one_of_our_records_and_the_bill_counts_and_is_asked_for_now_
     (folders.root / "spent").write_text("[]")
     (folders.root / "account").write_text("999999999999")  # another AWS_PROFILE
     assert billing.spent(connections, "aws", DAY, DAY) == []
+
+
+class ShutFront(FolderFront):
+    """Of a provider to which nobody can log in here."""
+
+    name = "shut"
+
+    def provider(self, config: Config) -> Folders:
+        raise NoLogin("there is no login at it here")
+
+
+def test_what_one_provider_bills_counts_where_another_can_not_be_asked(
+    connections: Connections, folders: Folders, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(PROVIDERS, "shut", "tests.unit.test_bill.ShutFront")
+    (folders.root / "spent").write_text(json.dumps([["2026-11-03", 44.0, "rr-old-1"]]))
+    with pytest.raises(UsageError, match=r"this month has cost \$44.00, and this run may cost \$7.00"):
+        billing.check_month(connections, 7.0, DAY)
 
 
 def test_the_budget_is_one_command_of_a_shell_that_aws_takes() -> None:

@@ -19,7 +19,7 @@ from remoterun.cli.app import INSTEAD, parser_error
 from remoterun.cli.commands import application
 from remoterun.cli.main import main
 from remoterun.cli.render import said_by_parser
-from remoterun.clouds.aws import catalogue
+from remoterun.clouds.aws import catalogue, front
 from remoterun.config import Config
 from remoterun.errors import NotFound
 from remoterun.parsing import did_you_mean
@@ -164,9 +164,9 @@ def test_a_guess_names_no_machine_that_is_dearer_than_another_as_near(tmp_path: 
 def test_the_machines_that_are_known_are_all_that_there_are(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recorded: Recorded
 ) -> None:
-    for name in machines.CREDENTIALS:
+    for name in front.CREDENTIALS:
         monkeypatch.delenv(name, raising=False)
-    for name in machines.CREDENTIAL_FILES:
+    for name in front.CREDENTIAL_FILES:
         monkeypatch.setenv(name, str(tmp_path / "absent"))
     config = Config(tmp_path, machines={"box": machines.MachineType("box", "me@box")}, ssh_config=tmp_path / "none")
     for login in ("without a login", "with one"):

@@ -96,7 +96,7 @@ class RunArchiving:
                     said = said or error.refused or failing > FAILURES
                     note = "its log is not in the bucket %s: %s" % (self._spec.bucket, _why(error))
                     self._report(error, note if said else "")
-                    self._await_grant(SHORTEST * 2**failing, self._stopped.is_set)
+                    self._await_grant(failing, self._stopped.is_set)
                 except (OSError, ValueError, Unreadable):  # such as a full disk, which the run's end reports
                     self._stopped.wait(LONGEST)
 
@@ -123,7 +123,7 @@ class RunArchiving:
                 self._report(error, "waiting for the bucket %s: %s" % (self._spec.bucket, problem))
                 seconds = self._spec.wait_for_login or WAIT_FOR_LOGIN
                 patience.until = self._began_waiting() + seconds
-                if not self._await_grant(SHORTEST * 2 ** (failures - 1), patience.is_over):
+                if not self._await_grant(failures - 1, patience.is_over):
                     continue
                 if time.time() > patience.until:
                     self._note(GIVEN_UP)
@@ -253,9 +253,9 @@ class RunArchiving:
             raise HttpError("no permission has come", 403, expired=True)
         return grant
 
-    def _await_grant(self, seconds: float, ended: Callable[[], bool]) -> bool:
-        """Sleep so long, `LONGEST` at the most, or until another grant has come. Whether it `ended`."""
-        deadline = time.monotonic() + min(LONGEST, seconds)
+    def _await_grant(self, failures: int, ended: Callable[[], bool]) -> bool:
+        """Sleep, longer after each of the `failures`, or until another grant has come. Whether it `ended`."""
+        deadline = time.monotonic() + min(LONGEST, SHORTEST * 2 ** min(failures, 16))  # of a night there are thousands
         known = self._run.grant()
         while time.monotonic() < deadline and self._run.grant() == known:
             if ended():

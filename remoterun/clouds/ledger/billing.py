@@ -107,7 +107,7 @@ def spent(connections: Connections, name: str, since: float, now: float) -> list
     provider = connections.provider(name)
     if not isinstance(provider, Bills):
         return []
-    file, asked = connections.config.home / SPENT, [_day(since), provider.identity().account]
+    file, asked = connections.config.home / SPENT, [name, _day(since), provider.identity().account]
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
         known = json.loads(file.read_text("utf-8"))
         if known["asked"] == asked and 0 <= now - known["at"] < FRESH:
@@ -135,8 +135,11 @@ def check_month(connections: Connections, most: float | None, now: float, key: s
         which = "this host" if most is None else "a host that runs"
         raise UsageError(f"the price of {which} is not known, so `max_cost_month` can't be kept", hint=more)
     had = sum(share.dollars or 0.0 for share in _shares(connections, listed, since, now))
-    with contextlib.suppress(RemoterunError):  # the account may not let us ask
-        had = max(had, sum(each.dollars for name in PROVIDERS for each in spent(connections, name, since, now)))
+    billed = 0.0
+    for name in PROVIDERS:
+        with contextlib.suppress(RemoterunError):  # the account may not let us ask; what others bill counts
+            billed += sum(each.dollars for each in spent(connections, name, since, now))
+    had = max(had, billed)
     ahead = sum((price or 0.0) * max(host.deadline - now, 0.0) / 3600 for host, price in prices)
     others = (run.renting for run in connections.registry.runs() if not run.final and run.key != key)
     ahead += sum(renting.most for renting in others if renting is not None)
