@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from remoterun.agent.shared.api import Collect
 from remoterun.agent.shared.logs import LogFile
 from remoterun.agent.shared.packs import MISSING, pack
-from remoterun.agent.shared.protocol import Link, Stream
+from remoterun.agent.shared.protocol import Link
 from remoterun.agent.shared.spec import EnvironmentSpec, MountSpec, ResolvedMount, ResourceRef
 from remoterun.agent.shared.states import Reason, RunState
 from remoterun.agent.shared.tree import Manifest
@@ -25,7 +25,7 @@ from remoterun.agent.store.home import Home
 from remoterun.agent.store.run_folder import RunFolder
 from remoterun.agent.upkeep.check import Check
 from remoterun.agent.upkeep.gc import Collection
-from tests.workshop import NO_PACKAGES, Files, create_run, read_files, spec_of, tree_of, write_files
+from tests.workshop import NO_PACKAGES, Files, ask, call, create_run, read_files, spec_of, tree_of, write_files
 
 
 def put(home: Home, files: Files) -> Manifest:
@@ -50,14 +50,12 @@ def sound(home: Home) -> None:
 
 
 def missing(link: Link, *blobs: bytes) -> list[tuple[int, int]]:
-    stream = link.open("missing")
-    stream.send(b"".join(hashlib.sha256(blob).digest() for blob in blobs))
-    stream.end()
-    return list(MISSING.iter_unpack(b"".join(frame.body for frame in stream)))
+    digests = b"".join(hashlib.sha256(blob).digest() for blob in blobs)
+    return list(MISSING.iter_unpack(b"".join(frame.body for frame in ask(link, "missing", digests))))
 
 
-def send(stream: Stream, blob: bytes) -> None:
-    stream.send(pack([(hashlib.sha256(blob).digest(), blob)]), p=1)
+def send(link: Link, *blobs: bytes) -> None:
+    call(link, "put", *((pack([(hashlib.sha256(blob).digest(), blob)]), {"p": 1}) for blob in blobs))
 
 
 DAY = 86400.0
@@ -141,16 +139,8 @@ def upload(link: Any, name: str, files: Files) -> dict[str, Any]:
     wanted = list(contents.values())
     absent = missing(link, *wanted)
     if absent:
-        stream = link.open("put")
-        for number, _ in absent:
-            send(stream, wanted[number])
-        stream.end()
-        stream.finish()
-    stream = link.open("commit_upload", name=name)
-    stream.send(manifest.encode())
-    stream.end()
-    result: dict[str, Any] = stream.finish()
-    return result
+        send(link, *(wanted[number] for number, _ in absent))
+    return call(link, "commit_upload", manifest.encode(), name=name)
 
 
 def check(home: Home, set_aside: bool = True) -> list[dict[str, Any]]:

@@ -15,7 +15,8 @@ import subprocess
 import textwrap
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ from remoterun.agent.serve import Server
 from remoterun.agent.shared import api
 from remoterun.agent.shared.environment import Environment
 from remoterun.agent.shared.frames import DATA, encode
-from remoterun.agent.shared.protocol import Handler, Link
+from remoterun.agent.shared.protocol import Handler, Link, Stream
 from remoterun.agent.shared.records import encode as as_json
 from remoterun.agent.shared.records import to_json
 from remoterun.agent.shared.spec import PYTHON, EnvironmentSpec, ResolvedMount, ResourceRef, RunSpec
@@ -74,11 +75,28 @@ while True:
 """A program that takes a while to save when it is told to end, and then ends with the status that it was given."""
 
 
-def call(link: Link, op: str, **arguments: Any) -> dict[str, Any]:
-    """The result of a request without data, there or back."""
+def ask(link: Link, op: str, *data: bytes | tuple[bytes, dict[str, Any]], **arguments: Any) -> Stream:
+    """A request with its data, bodies or (body, header): the stream, whose answer is not read yet."""
     stream = link.open(op, **arguments)
+    for each in data:
+        body, header = each if isinstance(each, tuple) else (each, {})
+        stream.send(body, **header)
     stream.end()
-    return stream.finish()
+    return stream
+
+
+def call(link: Link, op: str, *data: bytes | tuple[bytes, dict[str, Any]], **arguments: Any) -> dict[str, Any]:
+    """The result of such a request, which no data comes back with."""
+    return ask(link, op, *data, **arguments).finish(120)
+
+
+def at_once(works: Iterable[Callable[[], object]], seconds: float = 60) -> None:
+    """Each in a thread of its own, until all have ended; what one of them raises is raised."""
+    pool = ThreadPoolExecutor(100)
+    started = [pool.submit(work) for work in works]
+    pool.shutdown(wait=False)
+    for each in started:
+        each.result(seconds)
 
 
 def sha256(data: bytes) -> str:

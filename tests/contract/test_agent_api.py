@@ -45,20 +45,13 @@ def digests(*contents: bytes) -> bytes:
 
 
 def put(link: Link, *contents: bytes) -> None:
-    stream = link.open("put")
-    for content in contents:
-        stream.send(pack([(digests(content), content)]), p=1)
-    stream.end()
-    stream.finish(60)
+    call(link, "put", *((pack([(digests(content), content)]), {"p": 1}) for content in contents))
 
 
 def upload(link: Link, name: str, files: Files) -> tuple[Manifest, api.Committed]:
     manifest, blobs = tree_of(files)
     put(link, *blobs.values())
-    stream = link.open("commit_upload", name=name)
-    stream.send(manifest.encode(), last=1)
-    stream.end()
-    return manifest, from_json(api.Committed, stream.finish(60))
+    return manifest, from_json(api.Committed, call(link, "commit_upload", (manifest.encode(), {"last": 1}), name=name))
 
 
 def read_tree(link: Link, resource: ResourceRef) -> tuple[Manifest, api.Tree]:

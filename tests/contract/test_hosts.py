@@ -7,7 +7,6 @@ import os
 import shutil
 import subprocess
 import tempfile
-import threading
 import tracemalloc
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -30,7 +29,7 @@ from remoterun.hosts.ssh.master import masters as find_masters
 from remoterun.model import MachineType
 from remoterun.session import Session
 from tests.sshd import bundle_of, make_keys, starter
-from tests.workshop import call, kill9, sha256, until
+from tests.workshop import ask, at_once, call, kill9, sha256, until
 
 MakeHost = Callable[..., Host]
 
@@ -117,21 +116,13 @@ def test_large_things_both_ways(make_host: MakeHost) -> None:
     blob = os.urandom(20 << 20)
     with talk(make_host()) as link:
         link.greeting(60)
-        stream = link.open("put")
-        for number in range(20):
-            data = blob[number * PIECE : (number + 1) * PIECE]
-            stream.send(data, d=sha256(blob), s=len(blob), n=[number])
-        stream.end()
-        stream.finish(60)
+        about = {"d": sha256(blob), "s": len(blob)}
+        pieces = (blob[number * PIECE : (number + 1) * PIECE] for number in range(20))
+        call(link, "put", *((piece, {**about, "n": [number]}) for number, piece in enumerate(pieces)))
         call(link, "seal", digest=sha256(blob), size=len(blob))
-        stream = link.open("commit_upload", name="big")
-        stream.send(Manifest([Entry("f", "a", len(blob), sha256(blob))]).encode())
-        stream.end()
-        stream.finish(60)
-        stream = link.open("get", resource={"kind": "upload", "name": "big"})
-        stream.send(b"a\0")
-        stream.end()
-        assert b"".join(frame.body for frame in stream) == blob
+        call(link, "commit_upload", Manifest([Entry("f", "a", len(blob), sha256(blob))]).encode(), name="big")
+        came = ask(link, "get", b"a\0", resource={"kind": "upload", "name": "big"})
+        assert b"".join(frame.body for frame in came) == blob
 
 
 def test_close_ends_the_agent_and_wakes_the_reader(make_host: MakeHost) -> None:
@@ -170,19 +161,12 @@ def test_write_blocks_until_all_is_taken(make_host: MakeHost) -> None:
     """Many threads share a link: their frames don't mix."""
     with talk(make_host()) as link:
         link.greeting(60)
-        wrong: list[object] = []
 
         def work() -> None:
             for _ in range(30):
-                if call(link, "uploads") != {"uploads": []}:
-                    wrong.append(1)
+                assert call(link, "uploads") == {"uploads": []}
 
-        threads = [threading.Thread(target=work) for _ in range(8)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join(200)
-        assert not wrong and not any(thread.is_alive() for thread in threads)
+        at_once([work] * 8, 200)
 
 
 @pytest.mark.parametrize(

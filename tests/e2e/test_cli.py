@@ -18,7 +18,7 @@ import pytest
 from remoterun.model import new_key
 from tests.commands import REMOTERUN
 from tests.e2e.conftest import Place, make_place
-from tests.e2e.said import ended
+from tests.e2e.said import INTERRUPT, ended, talk
 from tests.recorder import TRACEBACK, Recorded
 from tests.workshop import sha256, until
 
@@ -140,26 +140,17 @@ def test_copies_meet_what_is_there(data: Place, tmp_path: Path, recorded: Record
     assert [path.name for path in tmp_path.iterdir()] == ["plain.txt"], "nothing is half done"
     run("cp", "-i", "uploads/odd", str(tmp_path))
     assert (tmp_path / "plain.txt").read_text() == "mine"
-    terminal = data.spawn("cp", "uploads/odd", str(tmp_path))
-    terminal.expect(r"plain.txt exists. Overwrite it\?.*\[y/a/N/q\] ")
-    terminal.sendline("what")
-    terminal.expect(r"Overwrite it\?.*\[y/a/N/q\] ")
-    terminal.sendline("")
-    assert ended(terminal) == 0 and (tmp_path / "plain.txt").read_text() == "mine"
-    terminal = data.spawn("cp", "uploads/odd", str(tmp_path))
-    terminal.expect(r"\[y/a/N/q\] ")
-    terminal.sendintr()
-    assert ended(terminal) == 130 and (tmp_path / "plain.txt").read_text() == "mine"
+    words, asked = ("cp", "uploads/odd", str(tmp_path)), "[y/a/N/q] "
+    talk(data.spawn(*words), "plain.txt exists. Overwrite it?", None, asked, "what", "Overwrite it?", None, asked, "")
+    talk(data.spawn(*words), asked, INTERRUPT, status=130)
+    assert (tmp_path / "plain.txt").read_text() == "mine"
     run("cp", "-y", "uploads/odd", str(tmp_path))
     assert (tmp_path / "plain.txt").read_text() == "plain.txt"
     files = [path for path in tmp_path.rglob("*") if path.is_file() and not path.is_symlink()]
     for answer, mine in (("q", len(files)), ("all", 0)):  # to the first of several
         for path in files:
             path.write_text("mine")
-        terminal = data.spawn("cp", "uploads/odd", str(tmp_path))
-        terminal.expect(r"\(a: all; -i keeps all\) \[y/a/N/q\] ")
-        terminal.sendline(answer)
-        assert ended(terminal) == (130 if mine else 0)
+        talk(data.spawn(*words), "(a: all; -i keeps all) [y/a/N/q] ", answer, status=130 if mine else 0)
         assert [path.read_text() for path in files].count("mine") == mine and len(files) > 1
     run("cp", "uploads/odd", str(tmp_path))
 
@@ -180,9 +171,7 @@ def test_files_on_stdout(data: Place, tmp_path: Path, recorded: Recorded) -> Non
     assert data.run("cp", "uploads/odd/*/*/f", "-").stdout == "sub/deep/f", "what matches"
     assert in_shell(data, f"remoterun cp uploads/odd/sub - | tar x -C {tmp_path}").returncode == 0
     assert (tmp_path / "deep" / "f").read_text() == "sub/deep/f"
-    terminal = data.spawn("cp", "uploads/odd", "-")
-    terminal.expect(r"uploads/odd is a folder")
-    assert ended(terminal) == 2
+    talk(data.spawn("cp", "uploads/odd", "-"), "uploads/odd is a folder", status=2)
     recorded.refused(data.run, 2, "cp", "--json", "uploads/odd/plain.txt", "-")
 
 
@@ -211,11 +200,7 @@ def test_names_of_uploads(data: Place, recorded: Recorded) -> None:
     several = ("uploads/verse", "uploads/song")
     for words in (several, ("uploads/nix", *several), ("7", *several), ("uploads/verse",)):
         run("rm", *words, status=2)
-    terminal = data.spawn("rm", *several)
-    terminal.expect(r"Remove these 2\? \[y/N\] ")
-    terminal.sendline("")
-    terminal.expect("Nothing was removed")
-    assert ended(terminal) == 0
+    talk(data.spawn("rm", *several), "Remove these 2? [y/N] ", "", "Nothing was removed")
     run("rm", "-y", *several, "uploads/nix", status=2)
     assert [upload["name"] for upload in data.json("ls")] == ["odd"]
 
@@ -235,11 +220,8 @@ def test_an_upload_that_is_interrupted_goes_on(data: Place) -> None:
     with big.open("wb") as file:
         for _ in range(300):  # no piece is like another one: it takes a while
             file.write(os.urandom(1 << 20))
-    terminal = data.spawn("upload", "big", "--name", "big")
-    terminal.expect("sending.* MB/s")
-    terminal.sendintr()
-    terminal.expect("Not finished. What has arrived stays; the same command goes on.")
-    assert ended(terminal) == 130
+    cut = "Not finished. What has arrived stays; the same command goes on."
+    talk(data.spawn("upload", "big", "--name", "big"), re.compile("sending.* MB/s"), INTERRUPT, cut, status=130)
     assert [upload["name"] for upload in data.json("ls")] == ["odd"]
     again = data.run("upload", "big", "--name", "big").stderr
     assert re.search(r"Uploaded 1 file, 315 MB, [\d.]+ [KM]B of it there already", again)
@@ -316,24 +298,13 @@ class TestRuns:
             recorded.refused(ready.run, 2, "run", "-y", "-t", "plain", "true", cwd=below)
         file.write_text('machine = "plain"\nlabels = ["lesson", "a\\u001b b"]\ntimeout = "1h"\nsplit = true\n')
         there = Place(below, ready.env)
-        terminal = there.spawn("run", "-y", "-t", "plain", "true")
-        terminal.expect_exact("../remoterun.toml is new here, or was changed. It says:\r\n")
-        terminal.expect_exact("  machine        plain\r\n  labels         lesson 'a\\x1b b'\r\n")
-        terminal.expect_exact("  timeout        1h\r\n  split          True\r\n")
-        terminal.expect_exact("Shall that hold for what you run here, from now on? [y/N] ")
-        terminal.sendline("")
-        terminal.expect_exact("Nothing was run.")
-        terminal.expect(pexpect.EOF)
-        terminal = there.spawn("run", "-y", "true")
-        terminal.expect_exact("from now on? [y/N] ")
-        terminal.sendline("q")
-        assert ended(terminal) == 130
+        shown = "../remoterun.toml is new here, or was changed. It says:\r\n  machine        plain\r\n"
+        shown += "  labels         lesson 'a\\x1b b'\r\n  timeout        1h\r\n  split          True\r\n"
+        asked = "Shall that hold for what you run here, from now on? [y/N] "
+        talk(there.spawn("run", "-y", "-t", "plain", "true"), shown, None, asked, "", "Nothing was run.", status=130)
+        talk(there.spawn("run", "-y", "true"), asked, "q", status=130)
         assert ready.newest()["number"] == before
-        terminal = there.spawn("run", "-y", "true")
-        terminal.expect_exact("[y/N] ")
-        terminal.sendline("y")
-        terminal.expect("complete")
-        terminal.expect(pexpect.EOF)
+        talk(there.spawn("run", "-y", "true"), asked, "y", "complete")
         done = ready.run("run", "-y", "--label", "cli", "true", cwd=below)
         assert "Settings of ../remoterun.toml hold, unless others are typed." in done.stderr
         run = ready.newest()
@@ -364,14 +335,8 @@ class TestRuns:
         assert "uploads/ours" not in there.run("ls").stdout
         there.run("upload", "own")
         there.run("upload", "../keys")
-        terminal = there.spawn("upload", "data")
-        terminal.expect(r"leads to .*keys.*Send that\? \[y/N\] ")
-        terminal.sendline("n")
-        assert ended(terminal) == 130
-        terminal = there.spawn("upload", "data")
-        terminal.expect("Send that")
-        terminal.sendline("y")
-        assert ended(terminal) == 0
+        talk(there.spawn("upload", "data"), re.compile(r"leads to .*keys.*Send that\? \[y/N\] "), "n", status=130)
+        talk(there.spawn("upload", "data"), "Send that", "y")
 
     def test_standard_input(self, ready: Place) -> None:
         """It is sent where that is asked for, also again; else it is said that it is not."""
@@ -423,13 +388,8 @@ class TestRuns:
 
     def test_a_last_line_without_its_end_stays_on_the_terminal(self, ready: Place) -> None:
         """What we say next begins a new line; without a terminal not a byte is added."""
-        terminal = ready.spawn(*RUN, "printf abc")
-        terminal.expect(r"\^C leaves it running\r\n")
-        assert ended(terminal) == 0
-        assert re.match(r"abc\r\n", terminal.before), terminal.before
-        terminal = ready.spawn("logs", "last")
-        assert ended(terminal) == 0
-        assert re.search(r"(^|\n)abc\r\n.*complete", terminal.before), terminal.before
+        assert talk(ready.spawn(*RUN, "printf abc"), "^C leaves it running\r\n").startswith("abc\r\n")
+        assert re.search(r"(^|\n)abc\r\n.*complete", talk(ready.spawn("logs", "last")))
         done = ready.run("logs", "last")
         assert done.stdout == "abc" and "\n\n" not in done.stderr
 
@@ -482,11 +442,9 @@ class TestRuns:
         for each in numbers:
             ready.run("logs", each, status=3)
         terminal = ready.spawn("rm", f"{numbers[0]}-{numbers[1]}", "--failed")
-        terminal.expect(rf"  runs/{numbers[0]}  failed \(3\), .*  exit 3\r\n")
-        terminal.expect(r"Remove these 2\? \[y/N\] ")
-        terminal.sendline("y")
-        terminal.expect(f"removed runs/{numbers[1]}")
-        assert ended(terminal) == 0 and not {*numbers} & {str(run["number"]) for run in ready.json("ps", "-a")}
+        listed = re.compile(rf"  runs/{numbers[0]}  failed \(3\), .*  exit 3\r\n")
+        talk(terminal, listed, None, "Remove these 2? [y/N] ", "y", f"removed runs/{numbers[1]}")
+        assert not {*numbers} & {str(run["number"]) for run in ready.json("ps", "-a")}
 
     def test_a_run_whose_machine_went_away_while_it_was_handed_over(self, ready: Place) -> None:
         """Nobody knows whether it has the run: its log is not empty, it can't be asked for."""
@@ -539,11 +497,9 @@ class TestRuns:
 
     def test_files_that_git_does_not_track(self, ready: Place) -> None:
         newest = ready.newest()["number"]
-        terminal = ready.spawn("run", "-t", "plain", "echo done")
-        terminal.expect(r"1 file is not tracked by git:\r\n  data/input.txt   [\d.]+ KB\r\n")
-        terminal.expect_exact("Send it, too? (n: run without it, q: quit) [y/N/q] ")
-        terminal.sendline("q")
-        assert ended(terminal) == 130
+        listed = re.compile(r"1 file is not tracked by git:\r\n  data/input.txt   [\d.]+ KB\r\n")
+        asked = "Send it, too? (n: run without it, q: quit) [y/N/q] "
+        talk(ready.spawn("run", "-t", "plain", "echo done"), listed, None, asked, "q", status=130)
         assert ready.newest()["number"] == newest, "no number was given"
         assert "ROMEO" in ready.run(*RUN, "--include-untracked", "cat data/input.txt").stdout
 
@@ -555,28 +511,18 @@ class TestRuns:
         assert "error: `data/input.txt`, which the command names, is not tracked by git" in refused.stderr
         assert "hint: -y sends what the command names, --include-untracked all that git does not" in refused.stderr
         assert ready.newest()["number"] == newest
-        terminal = ready.spawn("run", "-t", "plain", command)
-        terminal.expect(r"  data/input.txt   [\d.]+ KB   \(the command names it\)\r\n")
-        terminal.expect_exact("Send it, too? (n: run without it, q: quit) [Y/n/q] ")
-        terminal.sendline("")
-        terminal.expect("ROMEO:")
-        assert ended(terminal) == 0
-        terminal = ready.spawn("run", "-t", "plain", f"{command}; exit 1")
-        terminal.expect("1 file is not tracked by git. Sent, too, as you answered before")
-        assert ended(terminal) == 1
+        run = ("run", "-t", "plain")
+        listed = re.compile(r"  data/input.txt   [\d.]+ KB   \(the command names it\)\r\n")
+        asked = "Send it, too? (n: run without it, q: quit) [Y/n/q] "
+        talk(ready.spawn(*run, command), listed, None, asked, "", "ROMEO:")
+        before = "1 file is not tracked by git. Sent, too, as you answered before"
+        talk(ready.spawn(*run, f"{command}; exit 1"), before, status=1)
         (ready.folder / "new.txt").write_text("another list is another question")
         os.truncate(ready.folder / "new.txt", 700_000_000)
-        terminal = ready.spawn("run", "-t", "plain", command)
-        terminal.expect_exact("2 files are not tracked by git, 700 MB:")
-        terminal.expect_exact("  new.txt   700 MB\r\n")
-        terminal.expect_exact("(a: all 2 files, n: run without them, q: quit) [Y/a/n/q] ")
-        terminal.sendline("n")
-        terminal.expect_exact("Not sent.")
-        assert ended(terminal) == 1
-        terminal = ready.spawn("run", "-t", "plain", command)  # without what it names the command failed: asked anew
-        terminal.expect_exact("(a: all 2 files, n: run without them, q: quit) [Y/a/n/q] ")
-        terminal.sendline("q")
-        assert ended(terminal) == 130
+        two, size = "2 files are not tracked by git, 700 MB:", "  new.txt   700 MB\r\n"
+        asked = "(a: all 2 files, n: run without them, q: quit) [Y/a/n/q] "
+        talk(ready.spawn(*run, command), two, None, size, None, asked, "n", "Not sent.", status=1)
+        talk(ready.spawn(*run, command), asked, "q", status=130)  # it failed without what it names: asked anew
         (ready.folder / "new.txt").unlink()
         assert ready.run(*RUN, command).stdout == "ROMEO:\n"
 
@@ -628,20 +574,12 @@ class TestRuns:
         (tmp_path / ".remoterunignore").write_text("secret\n")
         done = ready.run("run", "-t", "plain", "--no-git", "cat file; ls", cwd=tmp_path)
         assert done.stdout == "herefile\n"
-        terminal = pexpect.spawn(
-            REMOTERUN, ["run", "-t", "plain", "ls"], cwd=str(tmp_path), env=ready.env, encoding="utf-8", timeout=60
-        )
-        terminal.expect("no git repository here")
-        terminal.expect_exact("Send this folder (2 files, 11 bytes)? (n: run without files, q: quit) [y/N/q] ")
-        terminal.sendline("")
-        terminal.expect("complete")
-        assert ended(terminal) == 0
-        home = {**ready.env, "HOME": str(tmp_path)}
-        words = ["run", "-t", "plain", "cat file"]
-        terminal = pexpect.spawn(REMOTERUN, words, cwd=str(tmp_path), env=home, encoding="utf-8", timeout=60)
-        terminal.expect_exact("[y/N/q] ")
-        terminal.sendline("q")
-        assert ended(terminal) == 130, "Enter does not send all of a user's home, whatever the command names"
+        asked = "Send this folder (2 files, 11 bytes)? (n: run without files, q: quit) [y/N/q] "
+        terminal = Place(tmp_path, ready.env).spawn("run", "-t", "plain", "ls")
+        talk(terminal, "no git repository here", None, asked, "", "complete")
+        # Enter does not send all of a user's home, whatever the command names
+        terminal = Place(tmp_path, {**ready.env, "HOME": str(tmp_path)}).spawn("run", "-t", "plain", "cat file")
+        talk(terminal, "[y/N/q] ", "q", status=130)
         (empty := tmp_path / "empty").mkdir()
         assert ready.run("run", "-t", "plain", "echo hello", cwd=empty).stdout == "hello\n"
 
@@ -651,23 +589,19 @@ class TestRuns:
         until(lambda: ready.json("info", first)["state"] == "running")
         until(lambda: re.search(rf" {second}  queued, next in line ", ready.run("ps").stdout))
         assert f"run {second} is queued: it has written nothing yet" in ready.run("logs", second, "--no-follow").stderr
+        waiting = re.compile("Waiting for its turn.*(next in line|waiting for)", re.DOTALL)
+        goes_on = f"run {second} goes on without this terminal"
+        talk(ready.spawn("logs", second), waiting, INTERRUPT, goes_on, status=130)
         terminal = ready.spawn("logs", second)
-        terminal.expect("Waiting for its turn.*(next in line|waiting for)")
-        terminal.sendintr()
-        terminal.expect(f"run {second} goes on without this terminal")
-        assert ended(terminal) == 130
-        terminal = ready.spawn("logs", second)
-        terminal.expect("Waiting for its turn.*(next in line|waiting for)")
+        terminal.expect(waiting)
         env = {"_REMOTERUN_COMPLETE": "complete_bash", "COMP_WORDS": "remoterun stop ", "COMP_CWORD": "2"}
         assert {first, second} == set(ready.run(env=env).stdout.split()), "what may be stopped is offered"
         assert f"run {second} is stopping; it had not started" in ready.run("stop", second).stderr
-        terminal.expect(f"run {second} stopped: you stopped it")
-        assert ended(terminal) == 143
+        talk(terminal, f"run {second} stopped: you stopped it", status=143)
         terminal = ready.spawn("logs", first)
         terminal.expect("Running on narrow without Docker")
         ready.run("kill", first)
-        terminal.expect(f"run {first} killed .*exit status 137: you killed it")
-        assert ended(terminal) == 137
+        talk(terminal, re.compile(f"run {first} killed .*exit status 137: you killed it"), status=137)
 
     def test_a_run_that_was_never_handed_over(self, ready: Place, recorded: Recorded) -> None:
         """Its number stands in the registry only; every command knows what became of it."""

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import pexpect
 import pytest
 
 from tests.e2e.conftest import Place, make_place
+from tests.e2e.said import INTERRUPT, talk
 from tests.lab import Lab, LabHost
 
 PASSWORD = "correct horse"
+UPLOAD = ("upload", "notes.txt", "--name", "notes")
 
 
 @pytest.fixture
@@ -39,23 +41,10 @@ def place(lab: Lab, new_host: Callable[..., LabHost], tmp_path: Path) -> Iterato
     shutil.rmtree(short)
 
 
-def ended(terminal: pexpect.spawn) -> int:
-    terminal.expect(pexpect.EOF)
-    terminal.close()
-    return int(terminal.exitstatus)
-
-
 def test_the_key_and_the_password_are_asked_for(place: Place) -> None:
-    terminal = place.spawn("upload", "notes.txt", "--name", "notes")
-    terminal.expect("has not been seen before")
-    terminal.expect("SHA256:")
-    terminal.expect("the machine you mean")
-    terminal.sendline("y")
-    terminal.expect("password:")
-    terminal.sendline(PASSWORD)
-    terminal.expect("uploads/notes")
-    assert PASSWORD not in terminal.before, "it is not shown"
-    assert ended(terminal) == 0
+    shown = re.compile("has not been seen before.*SHA256:", re.DOTALL)
+    said = talk(place.spawn(*UPLOAD), shown, None, "the machine you mean", "y", "password:", PASSWORD)
+    assert "uploads/notes" in said and PASSWORD not in said, "it is not shown"
 
     assert "notes.txt" in place.run("ls", "uploads/notes").stdout, "for some minutes nobody is asked again"
     place.run("logout", "box")
@@ -63,26 +52,12 @@ def test_the_key_and_the_password_are_asked_for(place: Place) -> None:
 
 
 def test_a_key_that_is_not_the_machines_is_not_remembered(place: Place) -> None:
-    terminal = place.spawn("upload", "notes.txt", "--name", "notes")
-    terminal.expect("the machine you mean")
-    terminal.sendline("n")
-    assert ended(terminal) == 125
-    assert "password" not in terminal.before
-    terminal = place.spawn("upload", "notes.txt", "--name", "notes")
-    terminal.expect("has not been seen before")
-    terminal.sendintr()
-    assert ended(terminal) == 130
+    assert "password" not in talk(place.spawn(*UPLOAD), "the machine you mean", "n", status=125)
+    talk(place.spawn(*UPLOAD), "has not been seen before", INTERRUPT, status=130)
 
 
 def test_a_wrong_password_and_nobody_to_ask(place: Place) -> None:
-    upload = ("upload", "notes.txt", "--name", "notes")
-    terminal = place.spawn(*upload)
-    terminal.expect("the machine you mean")
-    terminal.sendline("y")
-    for _ in range(3):
-        terminal.expect("password:")
-        terminal.sendline("wrong one")
-    terminal.expect("ssh did not log in to `box`")
-    assert ended(terminal) == 125
+    wrong = ("password:", "wrong one") * 3
+    talk(place.spawn(*UPLOAD), "the machine you mean", "y", *wrong, "ssh did not log in to `box`", status=125)
     done = place.run("ls", "uploads/notes", status=125)  # without a terminal
     assert "password: only a login by ssh asks for it" in done.stderr and "Traceback" not in done.stderr

@@ -8,7 +8,6 @@ import shlex
 import shutil
 import stat
 import struct
-import zlib
 from pathlib import Path
 from typing import Any, Literal
 
@@ -29,22 +28,11 @@ from tests import commands
 from tests.browser import Tab, missing_npm, serve
 from tests.commands import REMOTERUN
 from tests.conftest import require
-from tests.e2e.pages import CONTRAST, environment, expected, visit, write, write_model
+from tests.e2e.pages import CONTRAST, environment, expected, png, visit, write, write_model
 from tests.models import lend_libraries
 from tests.workshop import User, until
 
 HOSTILE = "</script><script>document.title = 'taken'</script><img src=x onerror=\"document.title='taken'\">"
-
-
-def png(shade: int, side: int = 8) -> bytes:
-    """A picture of one grey."""
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    rows = (b"\0" + bytes([shade]) * side) * side
-    head = struct.pack(">2I5B", side, side, 8, 0, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
 
 
 WAV = b"RIFF" + struct.pack("<I", 36 + 800) + b"WAVEfmt " + struct.pack("<IHHIIHH", 16, 1, 1, 8000, 8000, 1, 8)

@@ -14,6 +14,7 @@ import pytest
 
 from tests import commands
 from tests.e2e.conftest import Place
+from tests.e2e.said import talk
 from tests.workshop import until
 
 WANTED = "python -c 'import tqdm, sys; print(tqdm.greeting)'"
@@ -32,22 +33,12 @@ def plain(place: Place, tmp_path: Path) -> Place:
     return place
 
 
-def ended(terminal: pexpect.spawn) -> int:
-    terminal.expect(pexpect.EOF)
-    terminal.close()
-    return int(terminal.exitstatus)
-
-
 class TestPackages:
     def test_one_that_many_use_is_offered(self, plain: Place) -> None:
         """Enter installs it; so does -y, where nobody is asked."""
         plain.run("run", "--no-git", "true")
-        terminal = plain.spawn("run", "--no-git", WANTED)
-        terminal.expect_exact("The code imports `tqdm`, which plain Python lacks.\r\n")
-        terminal.expect_exact("Install tqdm? (q: quit) [Y/n/q] ")
-        terminal.sendline("")
-        terminal.expect("hello from tqdm")
-        assert ended(terminal) == 0
+        shown, asked = "The code imports `tqdm`, which plain Python lacks.\r\n", "Install tqdm? (q: quit) [Y/n/q] "
+        talk(plain.spawn("run", "--no-git", WANTED), shown, None, asked, "", "hello from tqdm")
         done = plain.run("run", "--no-git", "-y", WANTED)
         assert done.stdout == "hello from tqdm\n" and "With tqdm." in done.stderr
         refused = plain.run("run", "--no-git", WANTED, status=1)
@@ -56,10 +47,8 @@ class TestPackages:
     def test_one_that_may_be_a_strangers_is_doubted(self, plain: Place) -> None:
         """A module of a file that is not sent must not become a stranger's package: Enter and -y do not install it."""
         terminal = plain.spawn("run", "--no-git", "python -c 'import my_model'")
-        terminal.expect_exact("`my_model` is not a package that many use: is it a file that is not sent?\r\n")
-        terminal.expect_exact("Install my_model? (q: quit) [y/N/q] ")
-        terminal.sendline("q")
-        assert ended(terminal) == 130
+        shown = "`my_model` is not a package that many use: is it a file that is not sent?\r\n"
+        talk(terminal, shown, None, "Install my_model? (q: quit) [y/N/q] ", "q", status=130)
         done = plain.run("run", "--no-git", "-y", "python -c 'import my_model'", status=1)
         assert "--pip my_model   installs my_model\n" in done.stderr and "installing packages" not in done.stderr
 
@@ -203,12 +192,9 @@ def test_a_notebook_is_executed(place: Place) -> None:
     cells = [cell("print('from a cell')"), cell("40 + 2"), cell("raise ValueError('no')")]
     notebook = {"cells": cells, "metadata": kernel, "nbformat": 4, "nbformat_minor": 4}
     (place.folder / "train.ipynb").write_text(json.dumps(notebook))
-    terminal = place.spawn("run", "train.ipynb")
-    terminal.expect(r"train.ipynb   \d+ bytes   \(the command names it\)")
-    terminal.expect_exact("[Y/a/n/q] ")
-    terminal.sendline("n")
-    terminal.expect_exact("the command needs `train.ipynb`")
-    assert ended(terminal) == 2
+    named = re.compile(r"train.ipynb   \d+ bytes   \(the command names it\)")
+    needed = "the command needs `train.ipynb`"
+    talk(place.spawn("run", "train.ipynb"), named, None, "[Y/a/n/q] ", "n", needed, status=2)
     subprocess.run(["git", "add", "."], cwd=place.folder, env=place.env, check=True)
     done = place.run("run", "train.ipynb", status=1)
     said = done.stdout

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 from pathlib import Path
 
-import pexpect
-
 from tests.commands import REMOTERUN
 from tests.e2e.conftest import Place
+from tests.e2e.said import talk
 from tests.webhook_server import webhook_server
 
 
 def test_the_commands(place: Place) -> None:
     """The value is asked for, and not shown; what a run would get is shown by its name."""
-    terminal = place.spawn("secret", "set", "HF_TOKEN")
-    terminal.expect_exact("Value of HF_TOKEN: ")
-    terminal.sendline("hunter2")
-    terminal.expect("HF_TOKEN is kept in .*secrets.json")
-    terminal.expect(pexpect.EOF)
-    assert "hunter2" not in terminal.before
+    said = talk(place.spawn("secret", "set", "HF_TOKEN"), "Value of HF_TOKEN: ", "hunter2")
+    assert re.search("HF_TOKEN is kept in .*secrets.json", said) and "hunter2" not in said
     words = [REMOTERUN, "secret", "set", "WANDB_KEY"]
     subprocess.run(words, env=place.env, input=b"hunter3\n", check=True, capture_output=True)
     assert [secret["name"] for secret in place.json("secret")] == ["HF_TOKEN", "WANDB_KEY"]
@@ -44,10 +40,9 @@ def test_the_commands(place: Place) -> None:
 
 def test_a_secret_that_is_typed(place: Place) -> None:
     """It is said how it need not be."""
-    terminal = place.spawn("run", "--dry-run", "-e", "API_KEY=hunter2", "-e", "KEYS=1", "true")
-    terminal.expect(pexpect.EOF)
-    assert terminal.before.count("`remoterun secret set API_KEY`, then `--secret API_KEY`") == 1, terminal.before
-    assert "hunter2" not in terminal.before and "set KEYS" not in terminal.before
+    said = talk(place.spawn("run", "--dry-run", "-e", "API_KEY=hunter2", "-e", "KEYS=1", "true"))
+    assert said.count("`remoterun secret set API_KEY`, then `--secret API_KEY`") == 1, said
+    assert "hunter2" not in said and "set KEYS" not in said
 
 
 def test_who_gets_word(place: Place) -> None:

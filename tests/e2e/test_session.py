@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from tests.e2e.conftest import Place
+from tests.e2e.said import talk
 from tests.lab import BASE_IMAGE, Lab, LabHost
 from tests.workshop import until
 
@@ -55,13 +56,8 @@ class Session:
         terminal.expect("Running on")
         terminal.expect("train_loss")
         terminal.sendintr()
-        terminal.expect(f"run {number} goes on without this terminal")
-        terminal.expect(f"remoterun logs {number}")
-        terminal.expect(f"remoterun stop {number}")
-        terminal.expect(f"remoterun kill {number}")
-        terminal.expect(r"\n")
-        terminal.wait()
-        assert terminal.exitstatus == 130
+        later = re.compile(f"logs {number}.*remoterun stop {number}.*remoterun kill {number}", re.DOTALL)
+        talk(terminal, f"run {number} goes on without this terminal", None, later, status=130)
         type(self).trained = number
 
     def test_logs_from_the_start_to_the_end(self) -> None:

@@ -9,9 +9,7 @@ from __future__ import annotations
 import base64
 import json
 import re
-import struct
 import subprocess
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +17,7 @@ from typing import Any
 import pytest
 
 from tests.browser import Tab, serve
+from tests.e2e.pages import png
 from tests.e2e.ui import STATIC, Ui, packed, training, write_run
 
 TITLE = "views"
@@ -27,17 +26,6 @@ PAGE = f"""<!doctype html><html lang="en"><title>{TITLE}</title><link rel="style
 <main id="pane"></main><div id="notices"></div>"""
 EVIL = "<img src=x onerror=\"document.title='broken into'\"><script>document.title='broken into'<!--"
 STEPS = (100, 200, 300, 400)
-
-
-def png(red: int) -> bytes:
-    """A picture of 4 x 4 pixels."""
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    rows = (b"\0" + bytes((red, 0, 0)) * 4) * 4
-    header = struct.pack(">IIBBBBB", 4, 4, 8, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
 
 
 def row(number: int, **more: Any) -> dict[str, Any]:
@@ -67,14 +55,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
             {"name": f"{EVIL}*.png", "kind": "image", "steps": [{"step": at, "path": f"s/{at}.png"} for at in STEPS]},
             {"name": "s/*.txt", "kind": "text", "steps": [{"step": at, "path": f"s/{at}.txt"} for at in STEPS[1:]]},
         ]
-        contents = {f"s/{at}.png": png(at // 2 + number) for at in STEPS}
+        contents = {f"s/{at}.png": png(at // 2 + number, 4) for at in STEPS}
         contents |= {f"s/{at}.txt": f"{EVIL} of run {number} at {at}".encode() for at in STEPS}
         cells = [
             {"cell_type": "markdown", "source": [EVIL, "\n# Title"]},
             {
                 "cell_type": "code",
                 "source": "draw()",
-                "outputs": [{"data": {"image/png": _text(png(9))}}, {"text": EVIL}],
+                "outputs": [{"data": {"image/png": _text(png(9, 4))}}, {"text": EVIL}],
             },
         ]
         contents |= {
@@ -208,7 +196,7 @@ def test_one_at_the_end_follows_it_also_on_the_whole_screen(page: Any, folder: P
         if large:
             page.get_by_role("button", name="As large as the screen").click()
             page.wait_for_function("document.fullscreenElement?.localName === 'main'")
-        for kind, data in (("png", png(step // 3)), ("txt", f"of run 4 at {step}".encode())):
+        for kind, data in (("png", png(step // 3, 4)), ("txt", f"of run 4 at {step}".encode())):
             (place / "file" / f"s/{step}.{kind}").write_bytes(data)
             group = next(each for each in said["diary"] if each["name"].endswith(kind))
             group["steps"].append({"step": step, "path": f"s/{step}.{kind}"})

@@ -18,7 +18,7 @@ from remoterun.model import MachineType, Run, Upload, new_key
 from remoterun.registry import Registry
 from tests.commands import REMOTERUN
 from tests.e2e.conftest import Place
-from tests.e2e.said import ended
+from tests.e2e.said import talk
 from tests.workshop import until
 
 
@@ -127,11 +127,8 @@ def test_runs_of_a_machine_that_never_comes_back(place: Place, silent: MachineTy
         recorded(place, silent, RunState.RUNNING)
     assert "remoterun rm --forget 1   if it never comes back" in place.run("rm", "1", status=125).stderr
     assert "-y removes without a question" in place.run("rm", "--forget", "1", status=2).stderr
-    terminal = place.spawn("rm", "--forget", "1")
-    terminal.expect(r"runs/1 +running.*Remove it\? \[y/N\] ")
-    terminal.sendline("y")
-    terminal.expect("runs/1 is forgotten; what box has of it stays there")
-    assert ended(terminal) == 0
+    asked = re.compile(r"runs/1 +running.*Remove it\? \[y/N\] ")
+    talk(place.spawn("rm", "--forget", "1"), asked, "y", "runs/1 is forgotten; what box has of it stays there")
     place.run("rm", "--forget", "-y", "2")
     assert [run["number"] for run in place.json("ps", "--wait", "0.1s")] == [3]
 
@@ -144,16 +141,10 @@ def test_a_machine_that_never_comes_back(place: Place, silent: MachineType) -> N
         registry.uploads.record(made, silent, time.time())
     place.run("machines", "add", "box", str(silent.host))
     place.run("machines", "rm", "box", "--forget", status=130)  # nobody answers
-    terminal = place.spawn("machines", "rm", "box", "--forget")
-    terminal.expect(r"Forget box, its runs and copies of uploads\? \[y/N\] ")
-    terminal.sendline("")
-    terminal.expect("box is not forgotten")
-    assert ended(terminal) == 0 and len(place.json("ps", "--wait", "0.1s")) == 2
-    terminal = place.spawn("machines", "rm", "box", "--forget")
-    terminal.expect(r"Forget box, its runs and copies of uploads\? \[y/N\] ")
-    terminal.sendline("y")
-    terminal.expect("machine `box` is forgotten")
-    assert ended(terminal) == 0
+    words, asked = ("machines", "rm", "box", "--forget"), "Forget box, its runs and copies of uploads? [y/N] "
+    talk(place.spawn(*words), asked, "", "box is not forgotten")
+    assert len(place.json("ps", "--wait", "0.1s")) == 2
+    talk(place.spawn(*words), asked, "y", "machine `box` is forgotten")
     done = place.run("ps")
     assert done.stderr == "" and re.findall(r"^ *(\d)  ", done.stdout, re.MULTILINE) == ["2"]
     assert place.json("ls") == []

@@ -26,7 +26,7 @@ from remoterun.agent.shared.tree import TreeError
 from remoterun.agent.store import leases, outputs
 from remoterun.agent.store.home import Home
 from tests.homes import DAY, blobs, check, collect, damage, missing, put, send, sound, upload, whole
-from tests.workshop import NO_PACKAGES, Files, Place, create_run, read_files, served, sha256, spec_of, tree_of
+from tests.workshop import NO_PACKAGES, Files, Place, call, create_run, read_files, served, sha256, spec_of, tree_of
 
 BESIDE = """
 import json, sys
@@ -232,19 +232,13 @@ class TestGc:
             home.blobs.put(data)
         with served(home) as link:
             assert missing(link, here, new) == [(1, 0)]
-            stream = link.open("put")
-            send(stream, new)
-            stream.end()
-            stream.finish()
+            send(link, new)
             with beside(home, "print(json.dumps(collect(home, after=9 * DAY).kept))") as process:
                 (kept,) = process.stdout.read().splitlines()
             assert json.loads(kept)["blobs"]["bytes"] == 700
             assert blobs(home) == {sha256(here), sha256(new)}
             manifest = tree_of({"here": here, "new": new})[0]
-            stream = link.open("commit_upload", name="doom")
-            stream.send(manifest.encode())
-            stream.end()
-            assert stream.finish()["created"]
+            assert call(link, "commit_upload", manifest.encode(), name="doom")["created"]
             assert os.listdir(home.leases) == [], "it needs no protection any more"
         sound(home)
 
@@ -254,10 +248,7 @@ class TestGc:
         with served(home) as link:
             data = b"x" * 1000
             missing(link, data)
-            stream = link.open("put")
-            send(stream, data)
-            stream.end()
-            stream.finish()
+            send(link, data)
             print("sent", flush=True)
             sys.stdin.read()
         """

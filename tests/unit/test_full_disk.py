@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from remoterun.agent.shared.frames import PIECE
-from remoterun.agent.shared.protocol import Link, RemoteError
+from remoterun.agent.shared.protocol import RemoteError
 from remoterun.agent.shared.states import RunState
 from remoterun.agent.store.home import Home
 from remoterun.agent.store.reserve import free_space
@@ -40,11 +40,7 @@ def fill(home: Home, left: int = 0) -> Path:
 def send_all(home: Home, *blobs: bytes) -> None:
     with served(home) as link:
         missing(link, *blobs)
-        stream = link.open("put")
-        for blob in blobs:
-            send(stream, blob)
-        stream.end()
-        stream.finish()
+        send(link, *blobs)
 
 
 class TestReserve:
@@ -136,18 +132,12 @@ class TestCutTransfers:
         blob = os.urandom(300_000)
         with served(small) as link:
             missing(link, blob)
-            self.put_piece(link, blob)
+            call(link, "put", (blob, {"d": sha256(blob), "s": len(blob), "n": [0]}))
             filler = fill(small)
             assert collect(small).freed == 0 and small.blobs.partial_size(sha256(blob))
             filler.unlink()
             call(link, "seal", digest=sha256(blob), size=len(blob))
         sound(small)
-
-    def put_piece(self, link: Link, blob: bytes) -> None:
-        stream = link.open("put")
-        stream.send(blob, d=sha256(blob), s=len(blob), n=[0])
-        stream.end()
-        stream.finish()
 
 
 class TestNoByteFree:

@@ -25,9 +25,9 @@ from hypothesis import strategies as st
 from remoterun import config
 from remoterun.agent.serve import Server
 from remoterun.agent.shared import api
-from remoterun.agent.shared.frames import DATA, MAX_BODY, MAX_HEADER, OPEN, PIECE, encode
+from remoterun.agent.shared.frames import OPEN, PIECE, encode
 from remoterun.agent.shared.packs import pack
-from remoterun.agent.shared.protocol import Cancelled, Link, LinkClosed, RemoteError, Stream
+from remoterun.agent.shared.protocol import Cancelled, LinkClosed, RemoteError, Stream
 from remoterun.agent.shared.states import RunState
 from remoterun.agent.shared.tree import HEADER, Entry, Manifest
 from remoterun.agent.store.home import Home
@@ -40,9 +40,9 @@ from remoterun.host_store import HostStore
 from remoterun.model import MachineType
 from remoterun.session import Session, understood
 from remoterun.transfer import Progress, lanes, refuse
-from tests.homes import sound
+from tests.homes import send, sound
 from tests.hostile import UPLOAD, FakeHost, Frames, lying
-from tests.workshop import call, fetch, linked, pumped, read_files, sha256, tree_of, write_files
+from tests.workshop import call, fetch, linked, read_files, sha256, tree_of, write_files
 
 _folders = itertools.count()
 
@@ -223,28 +223,6 @@ class TestHosts:
             tracemalloc.stop()
         assert sum(path.stat().st_blocks * 512 for path in (folder / "target").rglob("*")) < 1 << 20
         assert not (folder / "target" / "a").exists()
-
-    @pytest.mark.parametrize(
-        "head", [(1, DATA, MAX_HEADER + 1, 0), (1, DATA, 0, MAX_BODY + 1), (1, 9, 0, 0), (1, DATA, (1 << 32) - 1, 0)]
-    )
-    def test_frames_of_absurd_length(self, head: tuple[int, int, int, int]) -> None:
-        """Refused by their head: nobody waits for four gigabytes."""
-        import struct
-
-        pieces = [struct.pack("!IBII", *head), b"x" * 1000, b""]
-        opened = threading.Event()
-
-        def read(limit: int) -> bytes:
-            opened.wait(60)
-            return pieces.pop(0) if pieces else b""
-
-        link = Link(pumped(read), lambda *parts: None)
-        link.start()
-        stream = link.open("op")
-        opened.set()
-        with pytest.raises(LinkClosed, match="not a frame"):
-            stream.receive(60)
-        assert len(pieces) >= 1, "what follows is not even read"
 
     def test_text_for_the_terminal(self, root: Any) -> None:
         manifest, _ = tree_of({"a": b"abc"})
@@ -437,18 +415,11 @@ class TestClients:
         here = {path.name for path in Path(home.path).iterdir()}
         with linked(Server(home).handle) as (link, _):
             for (op, arguments), frames in requests:
-                stream = link.open(op, **arguments)
                 try:
-                    for header, body in frames:
-                        stream.send(body, **header)
-                    stream.end()
-                    stream.finish(10)
+                    call(link, op, *((body, header) for header, body in frames), **arguments)
                 except RemoteError as error:
                     assert error.code and error.message
-            stream = link.open("put")
-            stream.send(pack([(hashlib.sha256(b"fine").digest(), b"fine")]), p=1)
-            stream.end()
-            stream.finish(10)
+            send(link, b"fine")
         sound(home)
         assert {path.name for path in folder.iterdir()} == {"home"}
         assert {path.name for path in Path(home.path).iterdir()} <= here | {"leases", "damaged"}
@@ -464,30 +435,13 @@ class TestClients:
         tracemalloc.start()
         try:
             with linked(Server(home).handle) as (link, _):
-                stream = link.open("put")
                 with pytest.raises(RemoteError) as caught:
-                    for _ in range(5):
-                        stream.send(bomb, z=said, d=KEY, s=1 << 40, n=[0])
-                    stream.end()
-                    stream.finish(10)
+                    call(link, "put", *[(bomb, {"z": said, "d": KEY, "s": 1 << 40, "n": [0]})] * 5)
                 assert caught.value.code == "bad_stream"
             assert tracemalloc.get_traced_memory()[1] < 24 << 20
         finally:
             tracemalloc.stop()
         assert home.blobs.partial_size(KEY) == 0
-
-    @pytest.mark.parametrize(
-        ("op", "arguments"),
-        [("put", {"x": 1}), ("_settle", {}), ("", {}), ("missing.__class__", {}), ("put", {"stream": 1})],
-    )
-    def test_requests_that_are_none(self, tmp_path: Path, op: str, arguments: dict[str, Any]) -> None:
-        home = Home.open(str(tmp_path / "home"))
-        with linked(Server(home).handle) as (link, _):
-            stream = link.open(op, **arguments)
-            stream.end()
-            with pytest.raises(RemoteError):
-                stream.finish(10)
-            assert call(link, "uploads") == {"uploads": []}
 
     @given(data=st.binary(max_size=200), first=st.sampled_from([b"", encode(1, OPEN, {"op": "put", "args": {}})]))
     def test_any_bytes(self, root: Any, data: bytes, first: bytes) -> None:

@@ -22,7 +22,7 @@ from remoterun.agent.shared.tree import Entry, Manifest, walk
 from remoterun.agent.store.home import Home
 from remoterun.agent.store.objects import Content, FilePart, Unreadable
 from remoterun.agent.store.run_folder import RunFolder
-from tests.workshop import create_run, served, spec_of, write_files
+from tests.workshop import ask, create_run, served, spec_of, write_files
 
 
 @pytest.fixture
@@ -100,9 +100,13 @@ def test_an_exit_status_without_an_end(run: RunFolder) -> None:
     assert run.exit_code() is None
 
 
-@pytest.mark.parametrize(("text", "code"), [("99999", 255), ("256", 255), ("-1", 255), ("7\n", 7), ("x", None)])
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [("99999", 255), ("256", 255), ("-1", 255), ("7\n", 7), ("0\n", 0), ("137\n", 137), ("", None), ("x", None)],
+)
 def test_an_exit_status_that_no_command_has(run: RunFolder, text: str, code: int | None) -> None:
     """A command wrote it: `ps` showed nothing of its machine any more."""
+    assert run.exit_code() is None
     Path(run.exit_file).write_text(text)
     assert run.exit_code() == code
 
@@ -125,10 +129,8 @@ class TestWorkTree:
         home = Home.open(str(tmp_path / "home"))
 
         def get(sub: str, name: bytes) -> bytes:
-            stream = link.open("get", resource=to_json(ResourceRef("run", "x", key=run.key, sub=sub)))
-            stream.send(name + b"\0")
-            stream.end()
-            return b"".join(frame.body for frame in stream)
+            resource = to_json(ResourceRef("run", "x", key=run.key, sub=sub))
+            return b"".join(frame.body for frame in ask(link, "get", name + b"\0", resource=resource))
 
         with served(home) as link:
             assert get("", b"a/b/mine") == get("a", b"b/mine") == get("a/b/mine", b"mine") == b"mine"
@@ -141,9 +143,8 @@ class TestWorkTree:
     def test_the_list_of_a_run_that_goes_on_leaves_out_what_lies_too_deep(self, run: RunFolder, tmp_path: Path) -> None:
         write_files(Path(run.work), {"a": b"a", "d/" * 205 + "x": b"x", "z": b"z"})
         with served(Home.open(str(tmp_path / "home"))) as link:
-            stream = link.open("tree", resource=to_json(ResourceRef("run", "x", key=run.key)))
-            stream.end()
-            assert [entry.path for entry in Manifest.decode(stream.read(), hashed=False)] == ["a", "z"]
+            listed = ask(link, "tree", resource=to_json(ResourceRef("run", "x", key=run.key))).read()
+            assert [entry.path for entry in Manifest.decode(listed, hashed=False)] == ["a", "z"]
 
     def test_folders_one_in_the_other(self, tmp_path: Path) -> None:
         """However deep they lie, few of them are open at a time, and they can be deleted."""

@@ -117,25 +117,16 @@ class TestWords:
         assert keys == sorted(keys) and len(set(keys)) == 50 and all(KEY.match(key) for key in keys)
 
 
-@pytest.mark.parametrize(
-    ("code", "reason", "status"),
-    [
-        (0, Reason.EXITED, 0),
-        (7, Reason.EXIT_NONZERO, 7),
-        (None, Reason.KILLED, 137),
-        (None, Reason.STOPPED, 143),
-        (5, Reason.STOPPED, 5),
-        (None, Reason.HOST_LOST, 125),
-        (None, Reason.BUILD_FAILED, 125),
-        (None, None, 125),
-        (0, Reason.DISK_FULL, 125),
-        (3, Reason.DISK_FULL, 3),
-    ],
-)
-def test_exit_status(code: int | None, reason: Reason | None, status: int) -> None:
-    state = ENDINGS[reason].state if reason else RunState.FAILED
-    run = Run(1, "k", state, MachineType("m"), "c", 1.0, reason=reason, code=code)
-    assert run.exit_status == status
+def test_exit_status(recorded: Recorded) -> None:
+    """Of a code and a reason."""
+
+    def status(title: str) -> int:
+        code, reason = (None if word == "None" else word for word in title.split())
+        state = ENDINGS[Reason(reason)].state if reason else RunState.FAILED
+        run = Run(1, "k", state, MachineType("m"), "c", 1.0, reason=reason and Reason(reason), code=code and int(code))
+        return run.exit_status
+
+    recorded.cases(status)
 
 
 class TestRunFilter:

@@ -14,6 +14,7 @@ from remoterun.model_page import find, local_model, refresh
 from remoterun.model_page.libraries import FILES, PAGE, page_file
 from remoterun.model_page.models import open_file
 from tests.models import write_model
+from tests.recorder import Recorded
 
 MODEL = ("manifest.json", "vocab.json")
 
@@ -22,19 +23,9 @@ def below(*folders: str) -> list[str]:
     return [f"{folder}/{name}".lstrip("/") for folder in folders for name in MODEL]
 
 
-@pytest.mark.parametrize(
-    ("paths", "found"),
-    [
-        (below(""), ""),
-        ([*below("models"), "log"], "models"),
-        (below("a/b/models"), "a/b/models"),
-        (below("", "models"), ""),  # what is inside a model belongs to it
-        (below("models", "models/best"), "models"),
-        ([*below("models"), "web/manifest.json"], "models"),  # another kind of manifest
-    ],
-)
-def test_the_one_model_is_found(paths: list[str], found: str) -> None:
-    assert find(paths, "runs/1", "remoterun ls runs/1") == found
+def test_the_one_model_is_found(recorded: Recorded) -> None:
+    """What is inside a model belongs to it; `web` is of another kind."""
+    recorded.cases(lambda paths: f"`{find(paths.split(), 'runs/1', 'remoterun ls runs/1')}`")
 
 
 def test_several_models_are_offered() -> None:
@@ -43,11 +34,8 @@ def test_several_models_are_offered() -> None:
     assert caught.value.hint == "remoterun open runs/1/one\nremoterun open runs/1/two"
 
 
-@pytest.mark.parametrize("paths", [[], ["b/c", "b/d", "a"], ["models/manifest.json"]])
-def test_where_no_model_is(paths: list[str]) -> None:
-    with pytest.raises(NotFound, match="`runs/1` holds no model: no manifest.json with a vocab.json") as caught:
-        find(paths, "runs/1", "remoterun ls runs/1")
-    assert caught.value.hint == "remoterun ls runs/1"
+def test_where_no_model_is(recorded: Recorded) -> None:
+    recorded.cases(lambda paths: find(paths.split(), "runs/1", "remoterun ls runs/1"), NotFound)
 
 
 def test_a_model_of_this_machine_stays_where_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import os
 import random
-import threading
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ from remoterun.agent.shared.pieces import (
 from remoterun.agent.shared.protocol import Link, RemoteError
 from remoterun.agent.store import pieces
 from remoterun.agent.store.home import Home
-from tests.workshop import call, linked, served, sha256, tree_of
+from tests.workshop import ask, at_once, call, linked, served, sha256, tree_of
 
 NEW = random.Random(1).randbytes(5 * PIECE + 77)
 KEY = sha256(NEW)
@@ -50,18 +50,16 @@ def hashes(content: bytes = NEW) -> bytes:
 
 def missing(link: Link, content: bytes = NEW, **arguments: Any) -> list[int]:
     asked = {"digest": sha256(content), "size": len(content), **arguments}
-    stream = link.open("missing_pieces", **asked)
-    stream.send(hashes(content))
-    stream.end()
-    return unpack_numbers(stream.read(), len(content))
+    return unpack_numbers(ask(link, "missing_pieces", hashes(content), **asked).read(), len(content))
+
+
+def numbered(body: bytes, *numbers: int, content: bytes = NEW) -> tuple[bytes, dict[str, Any]]:
+    """What is sent of a piece that occurs at these places."""
+    return body, {"d": sha256(content), "s": len(content), "n": [*numbers]}
 
 
 def put(link: Link, *numbers: int, content: bytes = NEW) -> None:
-    stream = link.open("put")
-    for number in numbers:
-        stream.send(piece(number, content), d=sha256(content), s=len(content), n=[number])
-    stream.end()
-    stream.finish(60)
+    call(link, "put", *(numbered(piece(number, content), number, content=content) for number in numbers))
 
 
 def seal(link: Link, content: bytes = NEW) -> None:
@@ -116,13 +114,7 @@ class TestUp:
         order = random.Random(seed).sample(NUMBERS, 6)
         with served(home) as one, served(home) as two:
             assert missing(one) == NUMBERS
-            threads = [
-                threading.Thread(target=put, args=(link, *part)) for link, part in ((one, order[:4]), (two, order[2:]))
-            ]
-            for thread in threads:
-                thread.start()
-            for thread in threads:
-                thread.join(60)
+            at_once(partial(put, link, *part) for link, part in ((one, order[:4]), (two, order[2:])))
             seal(two)
         arrived(home)
 
@@ -173,10 +165,7 @@ class TestUp:
         content = piece(0) + bytes(3 * PIECE) + piece(1)
         with served(home) as link:
             assert missing(link, content) == [0, 1, 2, 3, 4]
-            stream = link.open("put")
-            stream.send(bytes(PIECE), d=sha256(content), s=len(content), n=[1, 3])
-            stream.end()
-            stream.finish()
+            call(link, "put", numbered(bytes(PIECE), 1, 3, content=content))
             assert missing(link, content) == [0, 4], "number 2 is copied from where it is"
             put(link, 0, 4, content=content)
             seal(link, content)
@@ -200,30 +189,14 @@ class TestUp:
         with served(home) as link:
             put(link, *NUMBERS)
             seal(link)
-            stream = link.open("put")
-            stream.send(bytes(PIECE), d=KEY, s=len(NEW), n=[0])
-            stream.end()
-            stream.finish()
+            call(link, "put", numbered(bytes(PIECE), 0))
             seal(link)
         arrived(home)
 
     def test_two_who_seal_the_same_at_once(self, home: Home) -> None:
-        failures: list[BaseException] = []
-
-        def sealing() -> None:
-            try:
-                pieces.seal(home, KEY, len(NEW))
-            except BaseException as error:  # noqa: BLE001 - shown below
-                failures.append(error)
-
         for number in NUMBERS:
             pieces.write_piece(home, KEY, len(NEW), [number], piece(number))
-        threads = [threading.Thread(target=sealing) for _ in range(4)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join(60)
-        assert failures == []
+        at_once([partial(pieces.seal, home, KEY, len(NEW))] * 4)
         arrived(home)
 
     def test_it_is_deleted_on_the_way(self, home: Home) -> None:
@@ -247,11 +220,8 @@ class TestUp:
     )  # fmt: skip
     def test_what_is_refused(self, home: Home, header: dict[str, Any]) -> None:
         with served(home) as link:
-            stream = link.open("put")
             with pytest.raises(RemoteError) as caught:
-                stream.send(piece(0), **{"d": KEY, "s": len(NEW), "n": [0], **header})
-                stream.end()
-                stream.finish()
+                call(link, "put", (piece(0), {"d": KEY, "s": len(NEW), "n": [0], **header}))
             assert caught.value.code == "bad_stream"
         assert os.listdir(home.partial) == []
 
@@ -304,9 +274,7 @@ class TestUp:
 
 class TestDown:
     def ask(self, link: Link, first: int, end: int, digest: str = KEY) -> bytes:
-        stream = link.open("piece_hashes", digest=digest, first=first, end=end)
-        stream.end()
-        return stream.read()
+        return ask(link, "piece_hashes", digest=digest, first=first, end=end).read()
 
     def test_hashes(self, home: Home) -> None:
         home.blobs.put(NEW)
@@ -318,29 +286,21 @@ class TestDown:
     def test_pieces(self, home: Home) -> None:
         home.blobs.put(NEW)
         with served(home) as link:
-            stream = link.open("fetch_pieces", digest=KEY)
-            stream.send(pack_numbers([5, 0, 2]))
-            stream.end()
-            assert [bytes(frame.body) for frame in stream] == [piece(5), piece(0), piece(2)]
+            came = ask(link, "fetch_pieces", pack_numbers([5, 0, 2]), digest=KEY)
+            assert [bytes(frame.body) for frame in came] == [piece(5), piece(0), piece(2)]
 
     @pytest.mark.parametrize("numbers", [pack_numbers([6]), b"x", pack_numbers([1 << 31])])
     def test_pieces_that_there_are_not(self, home: Home, numbers: bytes) -> None:
         home.blobs.put(NEW)
-        with served(home) as link:
-            stream = link.open("fetch_pieces", digest=KEY)
-            stream.send(numbers)
-            stream.end()
-            with pytest.raises(RemoteError):
-                stream.read()
+        with served(home) as link, pytest.raises(RemoteError):
+            ask(link, "fetch_pieces", numbers, digest=KEY).read()
 
     @pytest.mark.parametrize("digest", [KEY, "x", "../../../../etc/passwd", ""])
     def test_a_blob_that_is_not_here(self, home: Home, digest: str) -> None:
         with served(home) as link:
             for op, arguments in (("piece_hashes", {"first": 0, "end": 1}), ("fetch_pieces", {})):
-                stream = link.open(op, digest=digest, **arguments)
-                stream.end()
                 with pytest.raises(RemoteError):
-                    stream.read()
+                    ask(link, op, digest=digest, **arguments).read()
 
 
 def commit(home: Home, files: dict[str, bytes]) -> None:

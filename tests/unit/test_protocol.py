@@ -7,6 +7,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -28,7 +29,7 @@ from remoterun.agent.shared.frames import (
     encode,
 )
 from remoterun.agent.shared.protocol import WINDOW, Cancelled, Link, LinkClosed, RemoteError, Stream
-from tests.workshop import call, linked, pumped, until
+from tests.workshop import at_once, call, linked, pumped, until
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**63), 2**63) | st.floats(allow_nan=False) | st.text(),
@@ -153,8 +154,6 @@ class TestStreams:
             assert not link._streams and not link.closed
 
     def test_threads(self) -> None:
-        wrong: list[object] = []
-
         def fill(stream: Stream, number: int) -> None:
             for _ in range(60):
                 stream.send(bytes([number]) * 50_000)
@@ -166,16 +165,11 @@ class TestStreams:
             sender.start()
             got = b"".join(frame.body for frame in stream)
             sender.join()
-            if got != bytes([number]) * 3_000_000:
-                wrong.append(number)
+            assert got == bytes([number]) * 3_000_000
 
         with linked(echo) as (link, _):
-            threads = [threading.Thread(target=work, args=(link, number)) for number in range(12)]
-            for thread in threads:
-                thread.start()
-            for thread in threads:
-                thread.join(60)
-            assert not wrong and not link._streams
+            at_once(partial(work, link, number) for number in range(12))
+            assert not link._streams
 
     def test_an_error(self) -> None:
         def fails(stream: Stream, op: str, arguments: dict[str, Any]) -> None:
@@ -443,13 +437,16 @@ class TestLoss:
         "said",
         [
             b"garbage that is not a frame at all",
+            frames.HEAD.pack(1, DATA, frames.MAX_HEADER + 1, 0),
+            frames.HEAD.pack(1, DATA, 0, MAX_BODY + 1),
             encode(1, OPEN, {"op": "x", "args": {}}),
             encode(1, CREDIT, {"n": -1}),
             encode(1, CREDIT, {"n": "many"}),
-            encode(1, DATA, {}, b"x")[:-1] + b"",
+            encode(1, DATA, {}, b"x")[:-1],
         ],
     )
     def test_an_agent_that_speaks_nonsense(self, said: bytes) -> None:
+        """What follows a head of absurd lengths is not even read: nobody waits for four gigabytes."""
         opened = threading.Event()
         pieces = [said, b""]
 
@@ -463,6 +460,7 @@ class TestLoss:
         opened.set()
         with pytest.raises(LinkClosed):
             stream.receive(60)
+        assert (pieces == [b""]) is not said.startswith(encode(1, DATA, {}, b"x")[:-1])
 
     @pytest.mark.parametrize("header", [{}, {"op": 1, "args": {}}, {"op": "x"}, {"op": "x", "args": []}])
     def test_a_client_that_speaks_nonsense(self, header: dict[str, Any]) -> None:

@@ -6,6 +6,7 @@ import os
 import subprocess
 import threading
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from remoterun.agent.shared import api
 from remoterun.agent.shared.spec import After
 from remoterun.agent.shared.states import RunState
 from remoterun.agent.store.home import Home
-from tests.workshop import create_run, spec_of, until
+from tests.workshop import at_once, create_run, spec_of, until
 
 CARDS = [Gpu(number, f"GPU-{number}", "Tesla K80", 11441, 0) for number in range(3)]
 
@@ -227,11 +228,7 @@ def test_at_the_same_time(home: Home) -> None:
             granted.append(key)
 
     for _ in range(12):
-        threads = [threading.Thread(target=work, args=(key,)) for key in keys if key not in granted]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        at_once([partial(work, key) for key in keys if key not in granted])
     assert sorted(granted) == sorted(keys)
     assert len(os.listdir(home.queue)) == 12
 

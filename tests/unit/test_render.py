@@ -37,6 +37,7 @@ from remoterun.errors import HostUnreachable, RemoterunError, UsageError
 from remoterun.model import HostUse, MachineType, Rental, Renting, Run, Upload, UploadCopy
 from remoterun.session import translate
 from remoterun.transfer import Fetched, Progress
+from tests.recorder import Recorded
 from tests.workshop import until
 
 PACKAGE = Path(render.__file__).parents[2]
@@ -248,33 +249,21 @@ HEADS = [
 ROW = ["  7", "interrupted!", "a-long-box", "less than a minute…!", "python -m train " * 6]
 
 
-@pytest.mark.parametrize(
-    ("room", "heads"),
-    [
-        (None, "RUN STATE MACHINE WHEN COMMAND"),
-        (200, "RUN STATE MACHINE WHEN COMMAND"),
-        (80, "RUN STATE MACHINE WHEN COMMAND"),
-        (45, "RUN STATE MACHINE WHEN COMMAND"),
-        (44, "RUN STATE MACHINE COMMAND"),
-        (37, "RUN STATE MACHINE COMMAND"),
-        (30, "RUN STATE COMMAND"),
-        (25, "RUN STATE COMMAND"),
-    ],
-)
 def test_a_table_fits_its_terminal(
-    room: int | None, heads: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, recorded: Recorded
 ) -> None:
     """Columns are cut first, then left out; without a terminal everything is whole."""
     monkeypatch.setenv("NO_COLOR", "1")
-    monkeypatch.setattr("remoterun.cli.render.terminal_width", lambda stream: room)
-    table(HEADS, [ROW])
-    head, row = capsys.readouterr().out.splitlines()
-    assert head.split() == heads.split() and head == head.rstrip() and row == row.rstrip()
-    assert row.startswith("  7  inter") and (("a-long-box" in row) is ("MACHINE" in heads))
-    if room is None or room == 200:
-        assert row.split("  ")[2:] == [text.strip() for text in ROW[1:]] or ROW[4].strip() in row
-    else:
-        assert max(len(head), len(row)) <= room and row.endswith("…")
+
+    def shown(title: str) -> str:
+        room = None if title == "None" else int(title)
+        monkeypatch.setattr("remoterun.cli.render.terminal_width", lambda stream: room)
+        table(HEADS, [ROW])
+        text = capsys.readouterr().out
+        assert all(line == line.rstrip() and len(line) <= (room or 999) for line in text.splitlines())
+        return text
+
+    recorded.cases(shown)
 
 
 def test_a_column_that_holds_nothing_is_left_out(capsys: pytest.CaptureFixture[str]) -> None:
@@ -293,18 +282,12 @@ def test_a_table_counts_columns_of_the_terminal(
     assert lines[1].startswith("日本語日本語日本") and [line[-1] for line in lines] == ["B", "x", "y"]
 
 
-@pytest.mark.parametrize(
-    ("width", "text", "expected"),
-    [
-        (5, "abcde", "abcde"),
-        (5, "abcdef", "abcd…"),
-        (5, "日本語", "日本…"),
-        (6, "日本語", "日本語"),
-        (3, "é" * 9, "éé…"),
-    ],
-)
-def test_long_columns_are_cut_by_what_is_seen(width: int, text: str, expected: str) -> None:
-    assert shortened(text, width) == expected
+def test_long_columns_are_cut_by_what_is_seen(recorded: Recorded) -> None:
+    def cut(title: str) -> str:
+        width, text = title.split()
+        return shortened(text, int(width))
+
+    recorded.cases(cut)
 
 
 def test_the_gpus_that_can_be_rented_are_read_in_full(
@@ -345,18 +328,12 @@ def test_the_command_of_a_hint_is_whole_and_what_it_does_stands_below(
     assert max(map(len, shown)) <= 80 and not any(line[:1].isalpha() for line in shown[1:])
 
 
-@pytest.mark.parametrize(
-    "hint, shown",
-    [
-        ("max_cost=2.00   is what is left", "--max-cost 2.00 is what is left"),
-        ('mounts=["uploads/doom:data"]', "-m uploads/doom:data"),
-        ("a\n`no_git=True` sends it, and `machine=NAME`", "a `--no-git` sends it, and `-t NAME`"),
-        ("export name=x\n-e gpus=1", "export name=x -e gpus=1"),
-    ],
-)
-def test_a_keyword_of_the_library_is_an_option(hint: str, shown: str, capsys: pytest.CaptureFixture[str]) -> None:
-    render.error(UsageError("no", hint=hint))
-    assert " ".join(capsys.readouterr().err.split()) == f"error: no hint: {shown}"
+def test_a_keyword_of_the_library_is_an_option(capsys: pytest.CaptureFixture[str], recorded: Recorded) -> None:
+    def said(hint: str) -> str:
+        render.error(UsageError("no", hint=hint))
+        return capsys.readouterr().err
+
+    recorded.cases(said)
 
 
 FOR_OPTIONS = ("parsing.py", "client/exports/film.py", "client/runs/reruns.py", "source/projects.py", "config.py")
@@ -434,23 +411,14 @@ def test_what_a_command_sends_to_no_end_is_shown_and_not_awaited() -> None:
 # -- the cursor
 
 
-@pytest.mark.parametrize(
-    ("written", "at_start"),
-    [
-        ([], True),
-        ([b"abc\n"], True),
-        ([b"abc"], False),
-        ([b"abc", b"def\n"], True),
-        ([b"abc\n", b"def"], False),
-        ([b"abc", b""], False),
-        ([b" 10%\r 20%"], False),
-    ],
-)  # fmt: skip
-def test_where_the_cursor_stands_after_a_command(written: list[bytes], at_start: bool) -> None:
-    cursor = Cursor()
-    for data in written:
-        cursor.wrote(data)
-    assert cursor.at_start is at_start
+def test_where_the_cursor_stands_after_a_command(recorded: Recorded) -> None:
+    def at_start(title: str) -> bool:
+        cursor = Cursor()
+        for data in json.loads(title):
+            cursor.wrote(data.encode())
+        return cursor.at_start
+
+    recorded.cases(at_start)
 
 
 def test_a_transfer_that_hardly_moves_has_no_end_in_sight() -> None:

@@ -150,12 +150,6 @@ class TestRequests:
         Path(run.stop_file).write_bytes(content)
         assert run.stop_asked() == 10.0
 
-    @pytest.mark.parametrize(("content", "code"), [("0\n", 0), ("137\n", 137), ("", None), ("x", None)])
-    def test_the_exit_code(self, run: RunFolder, content: str, code: int | None) -> None:
-        assert run.exit_code() is None
-        Path(run.exit_file).write_text(content)
-        assert run.exit_code() == code
-
 
 class TestSupervision:
     def test_one_at_a_time_and_until_death(self, run: RunFolder) -> None:

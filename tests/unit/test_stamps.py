@@ -8,10 +8,10 @@ import itertools
 import os
 import random
 import sqlite3
-import threading
 import time
 import tracemalloc
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from remoterun import stamps
 from remoterun.agent.shared.tree import walk
 from remoterun.stamps import RACY, Stamps
-from tests.workshop import until, write_files
+from tests.workshop import at_once, until, write_files
 
 NAME = st.binary(min_size=1, max_size=6).filter(lambda raw: not set(raw) & set(b"/\0") and raw not in (b".", b".."))
 DIGEST = hashlib.sha256(b"x").hexdigest()
@@ -113,11 +113,8 @@ class TestWhatIsNoted:
     def test_the_same_time_by_two_threads(self, tmp_path: Path) -> None:
         names = sorted(b"%d" % number for number in range(20_000))
         caches = [Stamps(tmp_path / "stamps.db", "/data") for _ in range(4)]
-        threads = [threading.Thread(target=look, args=(cache, names)) for cache in caches]
-        for thread in threads:
-            thread.start()
-        for thread, cache in zip(threads, caches, strict=True):
-            thread.join()
+        at_once(partial(look, cache, names) for cache in caches)
+        for cache in caches:
             cache.close(complete=True)
         with Stamps(tmp_path / "stamps.db", "/data") as cache:
             assert [cache.known(name, stamp(len(name))) for name in names] == [
