@@ -218,23 +218,11 @@ def test_a_wrong_machine_is_not_written(config: Config) -> None:
 
 
 class TestMachines:
-    @pytest.mark.parametrize(
-        ("word", "found"),
-        [
-            (None, "me@box:2222"),
-            ("k80", "me@box:2222"),
-            ("K80", "me@box:2222"),
-            ("local", None),
-            ("CPU", None),
-            ("you@there:22", "you@there:22"),
-            ("ssh://x", "ssh://x"),
-            ("alias", "alias"),
-        ],
-    )
-    def test_words(self, config: Config, tmp_path: Path, word: str | None, found: str | None) -> None:
+    def test_words(self, config: Config, tmp_path: Path, recorded: Recorded) -> None:
+        """The host of each; `-` stands for no word."""
         (tmp_path / "ssh").write_text("Host alias *.pattern\n  HostName 10.0.0.1\n")
         settings = Config(config.home, config.default, config.machines, tmp_path / "ssh")
-        assert machines.resolve(word, settings).host == found
+        recorded.cases(lambda word: machines.resolve(None if word == "-" else word, settings).host)
 
     def test_unknown_words(
         self, config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recorded: Recorded
@@ -248,28 +236,18 @@ class TestMachines:
             with recorded.raises(NotFound, f"`{word}`"):
                 machines.resolve(word, settings)
 
-    @pytest.mark.parametrize(
-        ("text", "found"),
-        [
-            ("[default]\naws_access_key_id = x\n", True),
-            ("[ default ]\nregion = us-east-1\nsso_session = work\n", True),
-            ("[profile default]\ncredential_process = x\n", True),
-            (
-                "[default]\nregion = us-east-1\n[profile work]\nsso_session = x\n[sso-session x]\nsso_region = y\n",
-                False,
-            ),
-            ("[work]\naws_access_key_id = x\n", False),
-            ("", False),
-        ],
-    )
-    def test_whether_there_is_a_login(self, config: Config, tmp_path: Path, text: str, found: bool) -> None:
-        (tmp_path / "config").write_text(text)
+    def test_whether_there_is_a_login(self, config: Config, tmp_path: Path, recorded: Recorded) -> None:
         nowhere = {"AWS_EC2_METADATA_DISABLED": "true", "AWS_SHARED_CREDENTIALS_FILE": str(tmp_path / "none")}
         variables = {**nowhere, "AWS_CONFIG_FILE": str(tmp_path / "config")}
         used = replace(config, archive=ArchivePlace("made-once"))
-        assert AWSFront().can_log_in(used, variables) is found
-        assert AWSFront().can_log_in(used, {**variables, "AWS_PROFILE": "work"})
-        assert AWSFront().can_log_in(replace(config, archive=ArchivePlace(profile="work")), variables)
+
+        def there_is(text: str) -> bool:
+            (tmp_path / "config").write_text(text)
+            assert AWSFront().can_log_in(used, {**variables, "AWS_PROFILE": "work"})
+            assert AWSFront().can_log_in(replace(config, archive=ArchivePlace(profile="work")), variables)
+            return AWSFront().can_log_in(used, variables)
+
+        recorded.cases(there_is)
 
     def test_where_aws_is_set_up(self, config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (tmp_path / "ssh").write_text("Host l4\n  HostName 10.0.0.1\n")
