@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import os
 import re
@@ -63,6 +64,13 @@ def resolve(name: str | None, config: Config) -> MachineType:
     close = did_you_mean(word, [*config.machines, "local", "cpu", *aliases, ARCHIVE, *names])
     hint = f"did you mean `{close}`?" if close else f"`remoterun machines add {word} user@host` adds one"
     raise NotFound(f"there is no machine type `{word}`", hint=f"{hint}\n{_there(config, aliases)}")
+
+
+def is_host(word: str, config: Config) -> bool:
+    """Whether a word names no machine type, and can be what a provider calls a rented host."""
+    with contextlib.suppress(NotFound):
+        return not resolve(word, config)
+    return any(each.is_host(word) for each in all_fronts())
 
 
 def _there(config: Config, aliases: list[str]) -> str:

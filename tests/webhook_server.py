@@ -86,10 +86,12 @@ DISCORD = "https://discord.com/api/webhooks/1/s3cr3t"
 PATH = "/hook/s3cr3t-path"
 
 
-def submit(place: Place, command: str, *urls: str, **changed: Any) -> str:
+def submit(place: Place, command: str, *urls: str, values: dict[str, str] | None = None, **changed: Any) -> str:
     names = tuple(f"hook{number}" for number in range(len(urls)))
-    spec = place.spec(command, notify=names, **changed)
-    asked = Submission(spec, {}, Manifest([]).encode(), webhooks=Webhooks(dict(zip(names, urls, strict=True))))
+    spec = place.spec(command, notify=names, asked_env=tuple(values or ()), **changed)
+    asked = Submission(
+        spec, values or {}, Manifest([]).encode(), webhooks=Webhooks(dict(zip(names, urls, strict=True)))
+    )
     place.put({})
     place.session.ask(api.submit, api.Nothing(), asked.encode())
     return spec.key

@@ -61,6 +61,10 @@ class Front:
         """Whether a word can be the name of a type."""
         return bool(word)
 
+    def is_host(self, word: str) -> bool:
+        """Whether a word can be the id of a host."""
+        return bool(word)
+
     def meant(self, word: str) -> Collection[str]:
         """The types that may be meant by the name of one that is not known here."""
         return ()

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 from remoterun.on_use import on_use
 
 _NAMES = {
-    "answers": ("contents", "missing_blobs"),
+    "answers": ("missing_blobs",),
+    "blobs": ("contents",),
     "destination": ("Fetched",),
     "downloads": ("Download", "download"),
     "fetching": ("Choice", "Conflict", "fetch_manifest", "place", "refuse"),
@@ -24,7 +25,8 @@ _NAMES = {
 }
 
 if TYPE_CHECKING:
-    from remoterun.transfer.answers import contents, missing_blobs
+    from remoterun.transfer.answers import missing_blobs
+    from remoterun.transfer.blobs import contents
     from remoterun.transfer.destination import Fetched
     from remoterun.transfer.downloads import Download, download
     from remoterun.transfer.fetching import Choice, Conflict, fetch_manifest, place, refuse

@@ -18,7 +18,8 @@ from remoterun.agent.shared.tree import Entry, show
 from remoterun.errors import TransferError
 from remoterun.session import Session
 from remoterun.sizes import size as readable
-from remoterun.transfer.answers import next_frame, not_empty, packed_blobs
+from remoterun.transfer.answers import next_frame, not_empty
+from remoterun.transfer.blobs import packed_blobs
 from remoterun.transfer.destination import SPARE, Destination, Duplicates, NewFile, require_room
 from remoterun.transfer.lanes import Lanes
 from remoterun.transfer.large_files import LargeDownload

@@ -50,6 +50,7 @@ def test_an_intent_stands_for_one_host_from_its_start_to_its_end(given: Given) -
     offers = given.provider.offers(given.machine, True)
     rented = given.provider.acquire(intent, offers, given.said.append)
     assert rented.alive and rented.machine is not None and (rented.machine.host or rented.machine.home)
+    assert given.machine.rental is not None and front(given.machine.rental.provider).is_host(rented.id)
     assert (rented.token, rented.run, rented.number, rented.attempt) == (intent.token, intent.run, 7, 1)
     assert rented.deadline == pytest.approx(intent.deadline, abs=2)
     assert rented.offer.type in [offer.type for offer in given.provider.offers(given.machine)]

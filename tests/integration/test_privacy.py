@@ -6,6 +6,7 @@ import os
 import stat
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,22 +18,24 @@ from remoterun.agent.store.home import Home
 from remoterun.client import Client
 from remoterun.config import Config
 from remoterun.model import MachineType
+from tests.webhook_server import PATH, all_told, submit, webhook_server
 from tests.workshop import Files, Place, holding, kill9, read_files, until, write_files
 
-SECRET = "s3cr3t'value"
-PATTERN = b"s3cr3t"  # a quotation may stand between
+SECRET = "h1dden'value"
+PATTERN = b"h1dden"  # a quotation may stand between
+Start = Callable[..., str]
 
 
-def completes(place: Place) -> str:
-    return place.submit(f"[ ${{#TOKEN}} = {len(SECRET)} ]", values={"TOKEN": SECRET})
+def completes(place: Place, start: Start) -> str:
+    return start(f"echo one; printf '\\033[31mtwo\\033[0m'; [ ${{#TOKEN}} = {len(SECRET)} ]")
 
 
-def fails(place: Place) -> str:
-    return place.submit("exit 3", values={"TOKEN": SECRET})
+def fails(place: Place, start: Start) -> str:
+    return start("exit 3")
 
 
-def is_stopped(place: Place) -> str:
-    key = place.submit("echo up; sleep 1000", values={"TOKEN": SECRET})
+def is_stopped(place: Place, start: Start) -> str:
+    key = start("echo up; sleep 1000")
     place.until_says(key, b"up")
     until(lambda: not os.path.exists(place.run(key).values_file))
     assert holding(place.home, PATTERN) == set()
@@ -40,17 +43,17 @@ def is_stopped(place: Place) -> str:
     return key
 
 
-def is_killed(place: Place) -> str:
-    key = place.submit("echo up; sleep 1000", values={"TOKEN": SECRET})
+def is_killed(place: Place, start: Start) -> str:
+    key = start("echo up; sleep 1000")
     place.until_says(key, b"up")
     place.session.ask(api.kill, api.RunKey(key))
     return key
 
 
-def is_stopped_while_it_waits(place: Place) -> str:
+def is_stopped_while_it_waits(place: Place, start: Start) -> str:
     first = place.submit("echo up; sleep 1000", slots=1)
     place.until_says(first, b"up")
-    key = place.submit("true", values={"TOKEN": SECRET}, slots=1)
+    key = start("true", slots=1)
     assert holding(place.home, PATTERN) == {place.run(key).values_file}
     place.session.ask(api.stop, api.EndRun(key))
     place.until_final(key)
@@ -58,17 +61,17 @@ def is_stopped_while_it_waits(place: Place) -> str:
     return key
 
 
-def runs_out_of_time(place: Place) -> str:
-    return place.submit("sleep 1000", values={"TOKEN": SECRET}, timeout=0.1)
+def runs_out_of_time(place: Place, start: Start) -> str:
+    return start("sleep 1000", timeout=0.1)
 
 
-def can_not_be_built(place: Place) -> str:
+def can_not_be_built(place: Place, start: Start) -> str:
     environment = place.spec("").environment._replace(image="some/image")
-    return place.submit("true", values={"TOKEN": SECRET}, environment=environment)
+    return start("true", environment=environment)
 
 
-def loses_its_supervisor(place: Place) -> str:
-    key = place.submit('echo up; while [ ! -e go ]; do sleep 0.05; done; [ "$TOKEN" ]', values={"TOKEN": SECRET})
+def loses_its_supervisor(place: Place, start: Start) -> str:
+    key = start('echo up; while [ ! -e go ]; do sleep 0.05; done; [ "$TOKEN" ]')
     place.until_says(key, b"up")
     kill9(place.supervisor(key))
     until(place.unsupervised(key))
@@ -78,11 +81,11 @@ def loses_its_supervisor(place: Place) -> str:
     return key
 
 
-def loses_its_supervisor_while_it_waits(place: Place) -> str:
+def loses_its_supervisor_while_it_waits(place: Place, start: Start) -> str:
     """The next one has the value, too."""
     first = place.submit("echo up; while [ ! -e go ]; do sleep 0.05; done", slots=1)
     place.until_says(first, b"up")
-    key = place.submit('[ "$TOKEN" ]', values={"TOKEN": SECRET}, slots=1)
+    key = start('[ "$TOKEN" ]', slots=1)
     kill9(until(lambda: place.supervisor(key)))
     until(place.unsupervised(key))
     Path(place.run(first).work, "go").touch()
@@ -92,10 +95,11 @@ def loses_its_supervisor_while_it_waits(place: Place) -> str:
     return key
 
 
-def loses_its_machine(place: Place) -> str:
+def loses_its_machine(place: Place, start: Start) -> str:
     """As when the power goes: the next boot finds the run."""
-    key = place.submit("echo up; sleep 1000", values={"TOKEN": SECRET})
+    key = start("echo up; sleep 1000")
     place.until_says(key, b"up")
+    place.until_state(key, RunState.RUNNING)  # recorded with its boot, after the command has begun
     run = place.run(key)
     kill9(place.supervisor(key))
     until(place.unsupervised(key))
@@ -110,21 +114,37 @@ def loses_its_machine(place: Place) -> str:
 
 
 @pytest.mark.parametrize(
-    ("ends", "state"),
+    ("ends", "told"),
     [
-        (completes, "complete"), (fails, "failed"), (is_stopped, "stopped"), (is_killed, "killed"),
-        (is_stopped_while_it_waits, "stopped"), (runs_out_of_time, "stopped"), (can_not_be_built, "failed"),
-        (loses_its_supervisor, "complete"), (loses_its_supervisor_while_it_waits, "complete"),
-        (loses_its_machine, "interrupted"),
+        (completes, {"state": "complete", "reason": "exited", "exit_status": 0, "log": "one\ntwo", "why": None}),
+        (fails, {"state": "failed", "reason": "exit_nonzero", "exit_status": 3, "why": "the command failed"}),
+        (is_stopped, {"state": "stopped"}),
+        (is_killed, {"state": "killed", "reason": "killed", "log": "up"}),
+        (is_stopped_while_it_waits, {"state": "stopped", "duration": None}),
+        (runs_out_of_time, {"state": "stopped"}),
+        (can_not_be_built, {"state": "failed"}),
+        (loses_its_supervisor, {"state": "complete"}),
+        (loses_its_supervisor_while_it_waits, {"state": "complete"}),
+        (loses_its_machine, {"state": "interrupted", "reason": "host_rebooted"}),
     ],
-)  # fmt: skip
-def test_no_value_outlives_its_run(place: Place, ends: Callable[[Place], str], state: str) -> None:
-    key = ends(place)
-    status = place.until_final(key)
-    assert status["state"] == state, place.run(key).events()
-    assert holding(place.home, PATTERN) == set()
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_each_end_is_told_once_and_no_value_outlives_it(
+    place: Place, ends: Callable[[Place, Start], str], told: dict[str, Any]
+) -> None:
+    with webhook_server() as server:
+        address = server.url + PATH
+        key = ends(place, lambda command, **more: submit(place, command, address, values={"TOKEN": SECRET}, **more))
+        all_told(place, key)
+        status = place.until_final(key)
+    assert status["state"] == told["state"], place.run(key).events()
+    ((path, body),) = server.posts
+    assert path == PATH and body["id"] == f"{key}/1" and body["event"] == "run_ended"
+    assert {name: body[name] for name in told} == told
+    assert not [event for event in place.run(key).events() if "notify" in event.get("note", "")]
+    assert holding(place.home, PATTERN) == holding(place.home, b"s3cr3t") == set()
     details = place.session.ask(api.run, api.RunKey(key))
-    assert details.spec["asked_env"] == ["TOKEN"] and "s3cr3t" not in str(details)
+    assert details.spec["asked_env"] == ["TOKEN"] and PATTERN.decode() not in str(details)
 
 
 def test_a_home_is_its_users_alone(tmp_path: Path, environment: Path) -> None:

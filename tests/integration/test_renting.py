@@ -46,7 +46,7 @@ from remoterun.clouds.base import LATE, HostNeverCame, Intent, NoCapacity
 from remoterun.clouds.fronts import NoSettings
 from remoterun.clouds.ledger import planning
 from remoterun.config import ArchivePlace, Config, Limits
-from remoterun.errors import HostUnreachable, RemoterunError, UsageError
+from remoterun.errors import HostError, HostUnreachable, RemoterunError, UsageError
 from remoterun.model import HostUse, MachineType, Mount, Rental, Resource, Run, RunRequest
 from remoterun.session import Session
 from remoterun.source import snapshot
@@ -1058,6 +1058,14 @@ class TestTheCommandLine:
                 client.close()
         assert len([each for each in took if each is not None]) == 1
         assert len(laptop.folders.all()) == 2
+
+    def test_one_whose_outputs_can_not_be_read_stays_interrupted(self, laptop: Laptop) -> None:
+        run = preempted(laptop, laptop.submit("echo begun; exec sleep 1000", attempts=3))
+        laptop.archive.s3.put(f"{place_of(run).folders[0]}outputs", b"no tree")
+        with pytest.raises(HostError):
+            taken(laptop.client, run)
+        after = laptop.client.registry.run(run.number)
+        assert (after.state, after.attempt) == (RunState.INTERRUPTED, 1) and len(laptop.folders.all()) == 1
 
     def test_a_host_in_other_hands_gets_no_values_that_were_not_asked_for(self, laptop: Laptop) -> None:
         run = preempted(laptop, laptop.submit("echo begun; exec sleep 1000", {"a": b"a"}, attempts=3))

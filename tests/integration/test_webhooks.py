@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
 import pytest
 
 from remoterun.agent.shared import api
-from remoterun.agent.shared.states import FINAL, RunState
+from remoterun.agent.shared.states import FINAL
 from remoterun.client import Client
 from remoterun.errors import HostError
 from remoterun.model import RunRequest
@@ -27,71 +25,6 @@ def server() -> Iterator[WebhookServer]:
 
 def notes(place: Place, key: str) -> list[str]:
     return [event["note"] for event in place.run(key).events() if "note" in event]
-
-
-def completes(place: Place, url: str) -> str:
-    return submit(place, "echo one; printf '\\033[31mtwo\\033[0m'", url)
-
-
-def fails(place: Place, url: str) -> str:
-    return submit(place, "exit 3", url)
-
-
-def is_killed(place: Place, url: str) -> str:
-    key = submit(place, "echo up; sleep 1000", url)
-    place.until_says(key, b"up")
-    place.session.ask(api.kill, api.RunKey(key))
-    return key
-
-
-def is_stopped_while_it_waits(place: Place, url: str) -> str:
-    first = place.submit("echo up; sleep 1000", slots=1)
-    place.until_says(first, b"up")
-    key = submit(place, "true", url, slots=1)
-    place.session.ask(api.stop, api.EndRun(key))
-    place.until_final(key)
-    place.session.ask(api.kill, api.RunKey(first))
-    return key
-
-
-def loses_its_machine(place: Place, url: str) -> str:
-    key = submit(place, "echo up; sleep 1000", url)
-    place.until_says(key, b"up")
-    place.until_state(key, RunState.RUNNING)  # recorded with its boot, after the command has begun
-    run = place.run(key)
-    kill9(place.supervisor(key))
-    until(place.unsupervised(key))
-    from remoterun.agent.running.engines.process import ProcessEngine
-
-    assert ProcessEngine(place.home).kill(run)
-    Path(run.events_file).write_text(Path(run.events_file).read_text().replace('"boot":"', '"boot":"earlier-'))
-    place.drop_session()
-    assert place.session.alive
-    return key
-
-
-@pytest.mark.parametrize(
-    ("ends", "told"),
-    [
-        (completes, {"state": "complete", "reason": "exited", "exit_status": 0, "log": "one\ntwo", "why": None}),
-        (fails, {"state": "failed", "reason": "exit_nonzero", "exit_status": 3, "why": "the command failed"}),
-        (is_killed, {"state": "killed", "reason": "killed", "log": "up"}),
-        (is_stopped_while_it_waits, {"state": "stopped", "duration": None}),
-        (loses_its_machine, {"state": "interrupted", "reason": "host_rebooted"}),
-    ],
-    ids=lambda value: getattr(value, "__name__", ""),
-)
-def test_each_end_is_told_once(
-    place: Place, server: WebhookServer, ends: Callable[[Place, str], str], told: dict[str, Any]
-) -> None:
-    key = ends(place, server.url + PATH)
-    all_told(place, key)
-    place.until_final(key)
-    ((path, body),) = server.posts
-    assert path == PATH and body["id"] == f"{key}/1" and body["event"] == "run_ended"
-    assert {name: body[name] for name in told} == told
-    assert holding(place.home, b"s3cr3t") == set()
-    assert not [note for note in notes(place, key) if "notify" in note]
 
 
 def test_the_address_is_in_one_file(place: Place, server: WebhookServer) -> None:

@@ -26,13 +26,12 @@ from remoterun.cli.render import live_views, machine_views
 from remoterun.clouds import ARCHIVE, PROVIDERS, front
 from remoterun.config import Setting, settings
 from remoterun.errors import UsageError
+from remoterun.machines import is_host
 from remoterun.model import MachineType
 from remoterun.parsing import parse_duration
 
 RENTS = f"--{ARCHIVE} {front(ARCHIVE).example}"
 """An example of what rents a host."""
-HOST_ID = re.compile(r"i-[0-9a-f]+")
-"""What its provider calls a rented host."""
 
 
 @machines_app.callback()
@@ -180,7 +179,7 @@ def machines_rm(
     with connect() as client:
 
         def remove(name: str) -> None:
-            if HOST_ID.fullmatch(name) and name not in client.config.machines:
+            if is_host(name, client.config):
                 runs = " and ".join(f"run {run.number}" for run in client.hosts.runs_on(name))
                 question = f"What {runs} has not saved will be lost. End the host?"
                 if runs and not yes and render.is_interactive() and not render.ask(question, default=False):

@@ -78,6 +78,7 @@ def start_next_attempt(
     limit = _time_limit(run, spec)
     if limit < now + WORTH_IT:
         raise UsageError(f"run {run.number} has had the time of its --timeout", hint=f"remoterun rerun {run.number}")
+    outputs, addresses = _outputs(run, archive), addresses_again(connections, spec.notify, values)
     attempt = run.renting.attempt + 1
     later = replace(run.renting, attempt=attempt, attempts=max(attempt, run.renting.attempts), deadline=ends)
     later = later if agreed is None else replace(later, pay=agreed.price)
@@ -92,12 +93,12 @@ def start_next_attempt(
         original.tree,
         Choice(original.request.framework),
         spec.notify,
-        addresses_again(connections, spec.notify, values),
+        addresses,
         again=spec.again,
         plan=plan,
         agreed=plan,
         values={**dict(typed), **secrets},
-        outputs=_outputs(run, archive),
+        outputs=outputs,
         log_before=log,
         err_before=err,
         until=limit,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -151,7 +150,7 @@ class Machines:
             if run.archived or not isinstance(store, HostStore):
                 raise UsageError(f"the host of run {run.number} is gone", hint=f"remoterun info {run.number}")
             return run.host
-        if re.fullmatch(r"i-[0-9a-f]{8,}", name):
+        if machines.is_host(name, self._connections.config):
             return of_host(self._connections, name)
         return self.get(name)
 

@@ -32,6 +32,7 @@ LOGINS = "aws_access_key_id|credential_process|role_arn|sso_|login_session|web_i
 MAKERS = ("/sys/devices/virtual/dmi/id/sys_vendor", "/sys/devices/virtual/dmi/id/bios_version")
 """Files of which one says "Amazon" on a machine of AWS's own."""
 INSTANCE_TYPE = re.compile(r"[a-z][a-z0-9-]*\.[a-z0-9-]+")
+HOST = re.compile(r"i-[0-9a-f]+")
 MOST_TAGS, TAG = 20, re.compile(r"(?!(?i:aws|remoterun):)[\w +\-.:/@]{1,128}=[\w +\-=.:/@]{0,256}")
 """Tags of the user's own, of the 50 that AWS allows; and one of them, as KEY=VALUE."""
 
@@ -132,6 +133,9 @@ class AWSFront(Front):
 
     def is_type(self, word: str) -> bool:
         return INSTANCE_TYPE.fullmatch(word) is not None
+
+    def is_host(self, word: str) -> bool:
+        return HOST.fullmatch(word) is not None
 
     def meant(self, word: str) -> Collection[str]:
         return () if word in catalogue.table().types else catalogue.nearest(word)
