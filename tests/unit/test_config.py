@@ -136,15 +136,16 @@ def test_where_the_archive_is_is_written_beside_what_is_there(config: Config) ->
 
 
 def test_what_stood_in_the_table_of_a_provider_goes_on_to_hold(tmp_path: Path) -> None:
-    """Until the table of its own has it; what is wrong is named where it stands."""
+    """Until the table of its own has it. What is wrong is named where it stands, and so is a limit that stands twice."""
     old = '[aws]\nbucket = "b"\nbucket_region = "eu-west-1"\nregion = "us-west-2"\nprofile = "work"\nmax_cost = 5\n'
     found = parse(old, Config(tmp_path))
     assert found.archive == ArchivePlace("b", "eu-west-1", None, "work") and found.limits == Limits(5)
     assert found.providers == {"aws": Settings(region="us-west-2", profile="work")}
     assert (found.table_of("max_cost"), found.table_of("max_cost_month")) == ("[aws]", "[limits]")
-    new = parse(old + '[limits]\nmax_cost = 7\n[archive]\nbucket = "c"\n', Config(tmp_path))
-    assert (new.limits, new.archive.bucket, new.table_of("max_cost")) == (Limits(7), "c", "[limits]")
+    new = parse(old + '[limits]\nmax_cost_month = 7\n[archive]\nbucket = "c"\n', Config(tmp_path))
+    assert (new.limits, new.archive.bucket, new.table_of("max_cost")) == (Limits(5, 7), "c", "[aws]")
     for wrong, named in (
+        (old + "[limits]\nmax_cost = 7", r"`max_cost` stands below \[limits\] and below \[aws\]"),
         ("[aws]\nmax_cost = -1", "aws.max_cost: -1"),
         ("[limits]\nmax_cost = 0", "limits.max_cost: 0"),
     ):
