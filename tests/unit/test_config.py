@@ -136,7 +136,7 @@ def test_where_the_archive_is_is_written_beside_what_is_there(config: Config) ->
 
 
 def test_what_stood_in_the_table_of_a_provider_goes_on_to_hold(tmp_path: Path) -> None:
-    """Until the table of its own has it. What is wrong is named where it stands, and so is a limit that is there twice."""
+    """Until the table of its own has it. What is wrong is named where it stands; a limit may not stand twice."""
     old = '[aws]\nbucket = "b"\nbucket_region = "eu-west-1"\nregion = "us-west-2"\nprofile = "work"\nmax_cost = 5\n'
     found = parse(old, Config(tmp_path))
     assert found.archive == ArchivePlace("b", "eu-west-1", None, "work") and found.limits == Limits(5)
