@@ -244,8 +244,10 @@ def _tables(base: Config, data: dict[str, Any]) -> dict[str, Any]:
     for name, kind in _SHARED.items():
         table = data.get(name, {})
         _check_table(f"{base.file}: {name}", table, _kinds(kind))
+        if name == "limits" and (twice := sorted(written.keys() & table)):
+            where = f"{base.file}: `{twice[0]}` stands below [limits] and below [{written[twice[0]]}]"
+            raise ConfigError(where, hint="keep the one below [limits]")
         found[name] |= table
-        written = {key: value for key, value in written.items() if key not in table}
     for key, value in found["limits"].items():
         if not 0 < value < 1e9:
             where = f"{base.file}: {written.get(key, 'limits')}.{key}"

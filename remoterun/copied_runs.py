@@ -29,7 +29,7 @@ from remoterun.archive.runs import RunPlace, log_pieces, read_log, read_points, 
 from remoterun.errors import HostError, NotFound
 from remoterun.log_cache import LogCache
 
-ROOM = 1 << 28
+ROOM = 1 << 24
 """Bytes that remain free on the disk."""
 
 
@@ -112,7 +112,8 @@ def _room(archive: Archive, place: RunPlace) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise HostError(f"run {place.key} can't be copied from {archive.address}: {error.strerror}")
+        hint = "make room on the disk of this machine, and type it again" if error.errno == errno.ENOSPC else ""
+        raise HostError(f"run {place.key} can't be copied from {archive.address}: {error.strerror}", hint=hint)
 
 
 def _rename(folder: str, saved: str) -> None:

@@ -136,15 +136,16 @@ def test_where_the_archive_is_is_written_beside_what_is_there(config: Config) ->
 
 
 def test_what_stood_in_the_table_of_a_provider_goes_on_to_hold(tmp_path: Path) -> None:
-    """Until the table of its own has it; what is wrong is named where it stands."""
+    """Until the table of its own has it. What is wrong is named where it stands; a limit may not stand twice."""
     old = '[aws]\nbucket = "b"\nbucket_region = "eu-west-1"\nregion = "us-west-2"\nprofile = "work"\nmax_cost = 5\n'
     found = parse(old, Config(tmp_path))
     assert found.archive == ArchivePlace("b", "eu-west-1", None, "work") and found.limits == Limits(5)
     assert found.providers == {"aws": Settings(region="us-west-2", profile="work")}
     assert (found.table_of("max_cost"), found.table_of("max_cost_month")) == ("[aws]", "[limits]")
-    new = parse(old + '[limits]\nmax_cost = 7\n[archive]\nbucket = "c"\n', Config(tmp_path))
-    assert (new.limits, new.archive.bucket, new.table_of("max_cost")) == (Limits(7), "c", "[limits]")
+    new = parse(old + '[limits]\nmax_cost_month = 7\n[archive]\nbucket = "c"\n', Config(tmp_path))
+    assert (new.limits, new.archive.bucket, new.table_of("max_cost")) == (Limits(5, 7), "c", "[aws]")
     for wrong, named in (
+        (old + "[limits]\nmax_cost = 7", r"`max_cost` stands below \[limits\] and below \[aws\]"),
         ("[aws]\nmax_cost = -1", "aws.max_cost: -1"),
         ("[limits]\nmax_cost = 0", "limits.max_cost: 0"),
     ):
@@ -218,23 +219,11 @@ def test_a_wrong_machine_is_not_written(config: Config) -> None:
 
 
 class TestMachines:
-    @pytest.mark.parametrize(
-        ("word", "found"),
-        [
-            (None, "me@box:2222"),
-            ("k80", "me@box:2222"),
-            ("K80", "me@box:2222"),
-            ("local", None),
-            ("CPU", None),
-            ("you@there:22", "you@there:22"),
-            ("ssh://x", "ssh://x"),
-            ("alias", "alias"),
-        ],
-    )
-    def test_words(self, config: Config, tmp_path: Path, word: str | None, found: str | None) -> None:
+    def test_words(self, config: Config, tmp_path: Path, recorded: Recorded) -> None:
+        """The host of each; `-` stands for no word."""
         (tmp_path / "ssh").write_text("Host alias *.pattern\n  HostName 10.0.0.1\n")
         settings = Config(config.home, config.default, config.machines, tmp_path / "ssh")
-        assert machines.resolve(word, settings).host == found
+        recorded.cases(lambda word: machines.resolve(None if word == "-" else word, settings).host)
 
     def test_unknown_words(
         self, config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recorded: Recorded
@@ -248,28 +237,18 @@ class TestMachines:
             with recorded.raises(NotFound, f"`{word}`"):
                 machines.resolve(word, settings)
 
-    @pytest.mark.parametrize(
-        ("text", "found"),
-        [
-            ("[default]\naws_access_key_id = x\n", True),
-            ("[ default ]\nregion = us-east-1\nsso_session = work\n", True),
-            ("[profile default]\ncredential_process = x\n", True),
-            (
-                "[default]\nregion = us-east-1\n[profile work]\nsso_session = x\n[sso-session x]\nsso_region = y\n",
-                False,
-            ),
-            ("[work]\naws_access_key_id = x\n", False),
-            ("", False),
-        ],
-    )
-    def test_whether_there_is_a_login(self, config: Config, tmp_path: Path, text: str, found: bool) -> None:
-        (tmp_path / "config").write_text(text)
+    def test_whether_there_is_a_login(self, config: Config, tmp_path: Path, recorded: Recorded) -> None:
         nowhere = {"AWS_EC2_METADATA_DISABLED": "true", "AWS_SHARED_CREDENTIALS_FILE": str(tmp_path / "none")}
         variables = {**nowhere, "AWS_CONFIG_FILE": str(tmp_path / "config")}
         used = replace(config, archive=ArchivePlace("made-once"))
-        assert AWSFront().can_log_in(used, variables) is found
-        assert AWSFront().can_log_in(used, {**variables, "AWS_PROFILE": "work"})
-        assert AWSFront().can_log_in(replace(config, archive=ArchivePlace(profile="work")), variables)
+
+        def there_is(text: str) -> bool:
+            (tmp_path / "config").write_text(text)
+            assert AWSFront().can_log_in(used, {**variables, "AWS_PROFILE": "work"})
+            assert AWSFront().can_log_in(replace(config, archive=ArchivePlace(profile="work")), variables)
+            return AWSFront().can_log_in(used, variables)
+
+        recorded.cases(there_is)
 
     def test_where_aws_is_set_up(self, config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (tmp_path / "ssh").write_text("Host l4\n  HostName 10.0.0.1\n")
