@@ -181,7 +181,7 @@ def shown(source: Source) -> str:
     return "\n".join([*lines, *(f"{name}: {value!r}" for name in about if (value := getattr(source, name)))])
 
 
-def committed(top: Path, ref: str = "HEAD") -> dict[str, tuple[str, bytes | str]]:
+def of_commit(top: Path, ref: str = "HEAD") -> dict[str, tuple[str, bytes | str]]:
     """What a commit would bring."""
     with snapshot(top, commit_ref=ref) as source:
         return sent(source)
@@ -320,7 +320,7 @@ def test_a_repository_in_a_folder_of_any_name(tmp_path: Path, name: str) -> None
     first = commit(top, "one")
     source = snapshot(top / "sub")
     assert (source.root, source.workdir) == (str(top), "sub")
-    assert committed(top / "sub", first) == sent(source) == {"sub/a": ("file", b"x")}
+    assert of_commit(top / "sub", first) == sent(source) == {"sub/a": ("file", b"x")}
 
 
 def test_a_repository_without_commits(tmp_path: Path, recorded: Recorded) -> None:
@@ -410,7 +410,7 @@ def test_a_merge_with_conflicts(repo: Path) -> None:
 def test_a_sparse_checkout_is_a_warning(repo: Path, recorded: Recorded) -> None:
     git(repo, "sparse-checkout", "set", "--no-cone", "/train.py")
     recorded.same(shown(snapshot(repo)))
-    assert set(committed(repo)) == {"train.py", "pkg/model.py"}
+    assert set(of_commit(repo)) == {"train.py", "pkg/model.py"}
 
 
 def test_a_disk_without_exec_bits(repo: Path) -> None:
@@ -501,7 +501,7 @@ def test_settings_change_nothing(repo: Path, own_git: Path, monkeypatch: pytest.
     write(repo / "pkg/new.py", "untracked")
     os.utime(repo / "pkg/model.py", (1, 1))
     plain = snapshot(repo / "pkg", include_untracked=True)
-    plain_commit = committed(repo)
+    plain_commit = of_commit(repo)
     own_git.write_text(own_git.read_text() + HOSTILE_SETTINGS)
     monkeypatch.setenv("GIT_EXTERNAL_DIFF", "/bin/false")
     monkeypatch.setenv("GIT_DIFF_OPTS", "--unified=0")
@@ -512,7 +512,7 @@ def test_settings_change_nothing(repo: Path, own_git: Path, monkeypatch: pytest.
     monkeypatch.setenv("LC_ALL", "C")
     assert snapshot(repo / "pkg", include_untracked=True) == plain
     assert plain.subject == "Grüße"
-    assert committed(repo) == plain_commit
+    assert of_commit(repo) == plain_commit
     assert not list((repo / ".git").glob("fsmonitor--daemon*"))
 
 
@@ -523,7 +523,7 @@ def test_line_ends_arrive_as_they_are(repo: Path, autocrlf: str) -> None:
     commit(repo, "line ends")
     git(repo, "config", "core.autocrlf", autocrlf)
     git(repo, "config", "core.eol", "crlf")
-    assert sent(snapshot(repo)) == committed(repo) == on_disk(repo)
+    assert sent(snapshot(repo)) == of_commit(repo) == on_disk(repo)
 
 
 def test_a_hooks_environment_is_not_ours(repo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -539,7 +539,7 @@ def test_a_hooks_environment_is_not_ours(repo: Path, tmp_path: Path, monkeypatch
     }.items():
         monkeypatch.setenv(name, value)
     assert snapshot(repo / "pkg") == plain
-    assert set(committed(repo)) == set(sent(plain))
+    assert set(of_commit(repo)) == set(sent(plain))
 
 
 def test_the_number_of_git_calls_does_not_grow_with_the_tree(
@@ -601,7 +601,7 @@ def test_attributes_and_filters_are_those_of_the_commit(
     git(repo, "config", "filter.fake.smudge", "sed s/pointer/content/")
     git(repo, "config", "filter.fake.required", "true")
     write(repo / ".gitattributes", "*.py filter=fake\n")  # not the commit's
-    arrived = committed(repo, first)
+    arrived = of_commit(repo, first)
     assert (arrived["model.big"], arrived["train.py"]) == (("file", b"content\n"), ("file", b"print('train')\n"))
     git(repo, "config", "filter.fake.smudge", "false")
     (tmp_path / "temporary").mkdir()
@@ -769,7 +769,7 @@ def test_a_submodule_that_lacks_the_commit(family: Path, tmp_path: Path) -> None
         snapshot(family, commit_ref="HEAD")
     assert caught.value.hint
     subprocess.run(caught.value.hint.strip("`"), shell=True, check=True, capture_output=True)  # noqa: S602
-    assert committed(family)["libs/mid/mid.py"] == ("file", b"newer\n")
+    assert of_commit(family)["libs/mid/mid.py"] == ("file", b"newer\n")
 
 
 def test_inside_a_submodule_the_submodule_is_the_repository(family: Path, recorded: Recorded) -> None:
@@ -786,7 +786,7 @@ def test_linked_work_trees(repo: Path, tmp_path: Path) -> None:
         source = snapshot(top / "pkg")
         assert sent(source) == on_disk(top)
         assert (source.root, source.workdir, source.branch, source.dirty) == (str(top), "pkg", "side", True)
-        assert committed(top)["train.py"] == ("file", b"print('train')\n")
+        assert of_commit(top)["train.py"] == ("file", b"print('train')\n")
 
 
 # --- what can't be sent -----------------------------------------------------------------------------------------------
@@ -1009,7 +1009,7 @@ def test_random_trees(
 
     source = snapshot(top)
     everything = snapshot(top, include_untracked=True)
-    assert committed(top) == at_head
+    assert of_commit(top) == at_head
     assert fingerprint(top / ".git") == before
 
     assert sent(everything) == on_disk(top)
