@@ -123,7 +123,7 @@ def test_a_look_inside(place: Place, host: LabHost | None, tmp_path: Path) -> No
     place.run("kill", number)
     place.run("logs", number, status=137)
     assert place.json("info", number)["usage"]["memory"] > 0
-    assert re.search(r"^memory +[\d.]+ [KM]B at most$", place.run("info", number).stdout, re.MULTILINE)
+    assert re.search(r"^ +[\d.]+ [KM]B of memory at most$", place.run("info", number).stdout, re.MULTILINE)
     assert "remoterun info" in place.run("top", number, status=2).stderr
     said = place.run("exec", number, "true", status=2).stderr
     assert said.startswith(f"error: run {number} is killed, and not running\n") and f"remoterun rerun {number}" in said
