@@ -118,6 +118,10 @@ class HostFolder:
         """Note a host that is ready to use: while it answers, its provider need not be asked about it."""
         self.write("rented.json", encode(rented).decode())
 
+    def forget_record(self) -> None:
+        """The host was ended: until it has shut down it may answer, and its provider is to be asked about it."""
+        (self.path / "rented.json").unlink(missing_ok=True)
+
     def know(self, key: str) -> None:
         """Accept this host key from now on, given as `ssh-ed25519 AAAA…`, and no other one."""
         self.write("known_hosts", f"{self.token.lower()} {key}\n")

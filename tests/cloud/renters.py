@@ -19,7 +19,7 @@ from remoterun.clouds.base import (
     unheard,
 )
 from remoterun.clouds.folder import HostFolder
-from remoterun.config import Config
+from remoterun.config import ArchivePlace, Config
 from remoterun.hosts import host_of
 from remoterun.hosts.base import NOBODY
 from remoterun.hosts.ssh.host import SSHHost
@@ -66,7 +66,8 @@ class Client:
 
     def __init__(self, home: Path, settings: Settings | None = None) -> None:
         self.home = home
-        self.config = Config(home, providers={"aws": settings or Settings()})
+        own = settings or Settings()
+        self.config = Config(home, providers={"aws": own}, archive=ArchivePlace(own.bucket, endpoint=own.endpoint))
         self.aws = AWS(self.config)
         self.said: list[str] = []
 

@@ -1061,7 +1061,7 @@ class TestTheCommandLine:
 
     def test_one_whose_outputs_can_not_be_read_stays_interrupted(self, laptop: Laptop) -> None:
         run = preempted(laptop, laptop.submit("echo begun; exec sleep 1000", attempts=3))
-        laptop.archive.s3.put(f"{place_of(run).folders[0]}outputs", b"no tree")
+        laptop.archive.objects.put(f"{place_of(run).folders[0]}outputs", b"no tree")
         with pytest.raises(HostError):
             taken(laptop.client, run)
         after = laptop.client.registry.run(run.number)

@@ -136,6 +136,7 @@ def give_back(connections: Connections, run: Run, keep: bool = False) -> None:
 def host_ended(connections: Connections, rented: RentedHost, by: str) -> None:
     """Record that a host is gone, and by whom, for each run that had it, and for the one that it was rented for and
     never came to serve. May be repeated: the first word counts."""
+    HostFolder(connections.config.home, rented.token).forget_record()
     for run in connections.registry.runs():
         renting = run.renting
         if renting is not None and run.key == rented.run and all(host.id != rented.id for host in renting.hosts):
