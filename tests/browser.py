@@ -126,10 +126,7 @@ class Tab:
             self.complaints.append(f"console: {message.text}")
 
     def _failed(self, request: Request) -> None:
-        """Chromium calls `ERR_ABORTED` what the page itself gave up, as it was left: whatever a server does has another
-        name."""
-        if request.failure != "net::ERR_ABORTED":
-            self.complaints.append(f"failed: {request.url}: {request.failure}")
+        self.complaints.append(f"failed: {request.url}: {request.failure}")
 
     def _asked(self, request: Request) -> None:
         address = urlsplit(request.url)

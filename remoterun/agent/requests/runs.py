@@ -168,7 +168,7 @@ def follow(call: Call, asked: api.Follow) -> api.Followed:
 
 
 def _send_line(call: Call, run: RunFolder) -> None:
-    """Who uses the machine for which the run waits."""
+    """The users of the machine for which the run waits."""
     spec = run.spec()
     found = queue_of_run(call.home, run).occupancy(api.Demand(spec.gpus, spec.slots, queue=spec.queue))
     runs = [one for one in found.runs if one.key == run.key or not one.place]

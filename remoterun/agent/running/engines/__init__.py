@@ -101,7 +101,7 @@ class Kept(Record):
     used: float
     """When it was last prepared for a run, or made, in seconds since 1970."""
     contents: str = ""
-    """What is in it, for people; "" where nobody has noted that."""
+    """Its content in words for people; "" where nobody has noted that."""
     whole: bool = True
     """It is of use as it is: its building was not cut."""
     lock: str = ""

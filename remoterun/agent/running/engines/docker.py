@@ -267,7 +267,7 @@ class Docker:
         return sorted(images, key=lambda image: -image.size)
 
     def free(self, kept: Kept, discard: Callable[[str], None]) -> bool:
-        """What a container uses, or another image stands on, can't be deleted."""
+        """An image that a container uses, or on which another one stands, can't be deleted."""
         return self._tried("image", "rm", kept.name, timeout=600)[0] == 0
 
     def _ids(self, *words: str) -> List[str]:

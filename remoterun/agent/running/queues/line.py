@@ -220,7 +220,7 @@ class OwnLine(Queue):
         return keys.difference(ready[:4], (self._first(line) for line in every.values())), ready
 
     def held(self) -> Dict[str, Dict[str, Any]]:
-        """What each run of this machine holds."""
+        """The slot and the GPUs of each run of this machine."""
         return {key: entry for key, entry in self._entries(("slot",), read_json) if self._counts(key)}
 
     def lines(self) -> Dict[str, List[Tuple[str, Dict[str, Any]]]]:
@@ -347,6 +347,6 @@ def _free_gpus(
 
 @functools.lru_cache(maxsize=1 << 14)
 def _ticket(path: str) -> Dict[str, Any]:
-    """What it says never changes, and its name is used for no other."""
+    """Its content never changes, and its name is used for no other."""
     ticket = read_json(path)
     return {"t": float(ticket["t"]), "gpus": int(ticket.get("gpus", 0)), "after": list(ticket.get("after", ()))}

@@ -1,4 +1,4 @@
-"""Who uses this machine, and who waits in its line."""
+"""The runs and other programs that use this machine, and the runs that wait in its line."""
 
 from __future__ import annotations
 
