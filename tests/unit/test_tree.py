@@ -210,7 +210,8 @@ class TestBuilder:
         assert [entry.path for entry in Manifest.built(build).entries] == ["b", "b/c"]
 
     @pytest.mark.parametrize("path", ["", "/a", "a/", "a//b", ".", "..", "a/../b", "a/.", "a\0b", "\ud800", "x" * 256,
-                                      "d/" + "x" * 256, "/".join(["d" * 200] * 30)])  # fmt: skip
+                                      "d/" + "x" * 256, "/".join(["d" * 200] * 30), "/etc/passwd", "../x", "a/../../x",
+                                      "a/./b"])  # fmt: skip
     def test_paths_that_are_refused(self, path: str) -> None:
         with pytest.raises(TreeError):
             ManifestBuilder().add(Entry("d", path))
