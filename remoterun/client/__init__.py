@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Self
 from remoterun.config import Config
 from remoterun.connections import Connections
 from remoterun.hosts.base import Prompts
-from remoterun.registry import Registry
 
 if TYPE_CHECKING:
     from remoterun.client.data.files import Files
@@ -96,8 +95,3 @@ class Client:
     @property
     def config(self) -> Config:
         return self.connections.config
-
-    @property
-    def registry(self) -> Registry:
-        """What is known here of runs and uploads, without asking a machine."""
-        return self.connections.registry

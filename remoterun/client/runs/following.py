@@ -15,7 +15,7 @@ from remoterun.agent.shared.frames import Frame
 from remoterun.agent.shared.logs import LogReader, offset_of_tail
 from remoterun.agent.shared.protocol import Stream
 from remoterun.agent.shared.records import INTEGERS, from_json
-from remoterun.agent.shared.states import FINAL, HAND_OVER, RunState
+from remoterun.agent.shared.states import FINAL, HAND_OVER, Reason, RunState
 from remoterun.client.homes import find_store, record_status, renew
 from remoterun.client.runs.preparing import Talk
 from remoterun.connections import RECONNECT_LEAST, RECONNECT_MOST, Connections
@@ -25,6 +25,7 @@ from remoterun.log_cache import LogCache, LogWriter
 from remoterun.model import Run, check_time, event_fields
 from remoterun.session import understood
 from remoterun.stores import Store, archive_store, told
+from remoterun.threads import start
 
 SAVED_LOG_WAIT = 2.0
 """Seconds that a machine has to answer where the log is saved here, too."""
@@ -32,6 +33,8 @@ TURN = 0.25
 """Seconds between two checks whether another client has handed a run over."""
 CAPACITY_WAIT = 60.0
 """Seconds until a host is asked for again where there was none."""
+WORTH_IT = 120.0
+"""Seconds before a run's deadline from which on it is not given another host."""
 
 
 @dataclass(frozen=True)
@@ -271,34 +274,32 @@ class Follower:
 
         assert run.renting is not None
         yield Note("attempt", f"attempt {run.renting.attempt + 1} of {run.renting.attempts}")
-        done: list[Run | None] = []
-        failed: list[BaseException] = []
 
-        def work() -> None:
+        def work() -> Run | None:
             try:
-                talk = Talk(waiting=self._words.put)
-                done.append(start_next_attempt(self._connections, run, self._values, talk))
-            except BaseException as error:  # noqa: BLE001 - raised in the thread that waits
-                failed.append(error)
-            self._words.put(None)
+                return start_next_attempt(self._connections, run, self._values, Talk(waiting=self._words.put))
+            finally:
+                self._words.put(None)
 
-        threading.Thread(target=work, name="remoterun attempt", daemon=True).start()
+        taken = start(work, "remoterun attempt")
         while (text := self._words.get()) is not None:
             yield Note("waiting", text)
-        if failed and isinstance(failed[0], (NoCapacity, HostUnreachable)):
-            yield Note("note", f"{failed[0].message}; trying again in {CAPACITY_WAIT:g} s")
+        if self._closed:  # that goes on without us
+            return None
+        try:
+            return taken.result()
+        except (NoCapacity, HostUnreachable) as error:
+            yield Note("note", f"{error.message}; trying again in {CAPACITY_WAIT:g} s")
             self._stopped.wait(CAPACITY_WAIT)
-        elif failed:
-            raise failed[0]
-        return done[0] if done else None
+            return None
 
 
 def _may_go_on(run: Run) -> bool:
-    if run.renting is None:
+    """Whether a run whose host was taken away shall have another one without a further question. That its host is gone
+    proves nothing: its owner may have ended it."""
+    if run.renting is None or run.state is not RunState.INTERRUPTED or run.reason is not Reason.PREEMPTED:
         return False
-    from remoterun.client.runs.attempts import may_go_on
-
-    return may_go_on(run, time.time())
+    return run.renting.attempt < run.renting.attempts and time.time() + WORTH_IT < run.renting.deadline
 
 
 def _open(connections: Connections, run: Run, wait: float | None) -> Run:

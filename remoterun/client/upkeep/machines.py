@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING, Any
 from remoterun import machines
 from remoterun.agent.shared import api
 from remoterun.client import occupancy
+from remoterun.client.homes import find_store
 from remoterun.client.occupancy import MachineStatus
 from remoterun.clouds import all_fronts
 from remoterun.clouds.base import Offer
-from remoterun.clouds.ledger.rented_runs import find_store
-from remoterun.clouds.ledger.renting import of_host
 from remoterun.connections import Connections
 from remoterun.errors import UsageError
 from remoterun.host_store import HostStore
@@ -151,6 +150,8 @@ class Machines:
                 raise UsageError(f"the host of run {run.number} is gone", hint=f"remoterun info {run.number}")
             return run.host
         if machines.is_host(name, self._connections.config):
+            from remoterun.clouds.ledger.renting import of_host
+
             return of_host(self._connections, name)
         return self.get(name)
 
