@@ -281,7 +281,7 @@ class Follower:
             finally:
                 self._words.put(None)
 
-        taken = start(work, "remoterun attempt")
+        taken = start(work)
         while (text := self._words.get()) is not None:
             yield Note("waiting", text)
         if self._closed:  # that goes on without us
