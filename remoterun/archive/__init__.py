@@ -19,8 +19,7 @@ from typing import TypeVar
 
 from remoterun.agent.shared.archive import FORMAT
 from remoterun.agent.shared.tree import TreeError
-from remoterun.archive.objects import PATIENCE, Absent, BucketPlace, Objects, Signer, opened
-from remoterun.errors import HostError
+from remoterun.archive.objects import PATIENCE, Absent, BucketPlace, Objects, opened
 
 IDENTITY = "remoterun.json"
 FIRST_PATIENCE = 2.0
@@ -48,13 +47,6 @@ class Archive:
             return decoded(self.objects.get(key, most))
         except (ValueError, TreeError, RecursionError) as error:
             raise self.objects.bad(key, str(error)[:200])
-
-    @property
-    def signer(self) -> Signer:
-        """What signs for hosts. Raises `HostError` where the bucket is of a kind that they can't reach."""
-        if not isinstance(self.objects, Signer):
-            raise HostError(f"a host without a login can't reach {self.address}")
-        return self.objects
 
     @property
     def alive(self) -> bool:

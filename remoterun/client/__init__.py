@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from remoterun.client.secrets import Secrets
     from remoterun.client.upkeep.machines import Machines
     from remoterun.client.upkeep.rented_hosts import RentedHosts
-    from remoterun.client.webhooks import Notifications
 
 
 class Client:
@@ -85,12 +84,6 @@ class Client:
         from remoterun.client.secrets import Secrets
 
         return Secrets(self.config.home)
-
-    @cached_property
-    def notifications(self) -> Notifications:
-        from remoterun.client.webhooks import Notifications
-
-        return Notifications(self.connections)
 
     @property
     def config(self) -> Config:

@@ -25,7 +25,6 @@ from remoterun.log_cache import LogCache, LogWriter
 from remoterun.model import Run, check_time, event_fields
 from remoterun.session import understood
 from remoterun.stores import Store, archive_store, told
-from remoterun.threads import start
 
 SAVED_LOG_WAIT = 2.0
 """Seconds that a machine has to answer where the log is saved here, too."""
@@ -271,6 +270,7 @@ class Follower:
         """`start_next_attempt`, with what it waits for; None where the run has to be inspected again."""
         from remoterun.client.runs.attempts import start_next_attempt
         from remoterun.clouds.base import NoCapacity
+        from remoterun.threads import start
 
         assert run.renting is not None
         yield Note("attempt", f"attempt {run.renting.attempt + 1} of {run.renting.attempts}")

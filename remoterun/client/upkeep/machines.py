@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from remoterun import machines
 from remoterun.agent.shared import api
+from remoterun.agent.shared.tree import show
 from remoterun.client import occupancy
 from remoterun.client.homes import find_store
 from remoterun.client.occupancy import MachineStatus
@@ -154,6 +155,12 @@ class Machines:
 
             return of_host(self._connections, name)
         return self.get(name)
+
+    def post(self, url: str, machine: str | None = None) -> str:
+        """Let a machine (None: this one) post a message of no run to an address; what its server answered. Raises
+        `HostError` where it did not take it."""
+        answer = self.session(self.get(machine or "local")).ask(api.notify_test, api.Webhook(url))
+        return f"{answer.status} {show(answer.said[:200])}".strip()
 
     def doctor(self, machine: MachineType) -> Sequence[api.MachineCheck]:
         """The agent's part of `doctor`: 100 checks at most."""
