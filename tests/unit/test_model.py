@@ -12,7 +12,7 @@ from remoterun.agent.shared.states import ENDINGS, Reason, RunState
 from remoterun.agent.store.home import KEY
 from remoterun.errors import UsageError
 from remoterun.model import MachineType, Mount, Resource, Run, RunFilter, new_key
-from remoterun.parsing import command_text, did_you_mean, parse_duration, parse_package, parse_port, parse_variable
+from remoterun.parsing import command_text, parse_duration, parse_package, parse_port, parse_variable
 from tests.recorder import Recorded
 
 
@@ -107,10 +107,6 @@ class TestWords:
 
     def test_one_word_is_a_command_line(self) -> None:
         assert command_text(["echo a | cat"]) == "echo a | cat"
-
-    def test_close_words(self) -> None:
-        assert did_you_mean("Dom", ["doom", "x"]) == "doom" and did_you_mean("my_data", ["my-data"]) == "my-data"
-        assert did_you_mean("q", ["doom"]) is None
 
     def test_keys_sort_by_time_and_are_paths(self) -> None:
         keys = [new_key(now / 1000) for now in range(1_700_000_000_000, 1_700_000_000_050)]

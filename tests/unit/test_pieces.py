@@ -35,11 +35,6 @@ KEY = sha256(NEW)
 NUMBERS = list(range(6))
 
 
-@pytest.fixture
-def home(tmp_path: Path) -> Home:
-    return Home.open(str(tmp_path / "home"))
-
-
 def piece(number: int, content: bytes = NEW) -> bytes:
     return content[number * PIECE : (number + 1) * PIECE]
 

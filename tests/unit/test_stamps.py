@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from remoterun import stamps
 from remoterun.agent.shared.tree import walk
 from remoterun.stamps import RACY, Stamps
-from tests.workshop import at_once, until, write_files
+from tests.workshop import at_once, fill, until, write_files
 
 NAME = st.binary(min_size=1, max_size=6).filter(lambda raw: not set(raw) & set(b"/\0") and raw not in (b".", b".."))
 DIGEST = hashlib.sha256(b"x").hexdigest()
@@ -306,9 +306,7 @@ class TestTheDatabase:
         """When what was noted is written, not when it is noted."""
         disk = small_disk("1m")
         file = self.filled(disk / "stamps.db")
-        with contextlib.suppress(OSError), open(disk / "filler", "wb", buffering=0) as filler:
-            while filler.write(bytes(4096)):
-                pass
+        fill(disk)
         with Stamps(file, "/data") as cache:
             assert look(cache, [*self.NAMES, b"zz"]) == [b"zz"]
         assert self.said(file) == self.NAMES
