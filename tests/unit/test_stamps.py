@@ -13,6 +13,8 @@ import tracemalloc
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -28,15 +30,9 @@ DIGEST = hashlib.sha256(b"x").hexdigest()
 _folders = itertools.count()
 
 
-class Stamp:
-    """What the cache looks at in a status, for files that are not there."""
-
-    def __init__(self, size: int = 1, mtime: int = 10**18 + 7, ctime: int = 10**18 + 7, inode: int = 5) -> None:
-        self.st_size, self.st_mtime_ns, self.st_ctime_ns, self.st_ino = size, mtime, ctime, inode
-
-
-def stamp(*values: int) -> os.stat_result:
-    return Stamp(*values)  # type: ignore[return-value]
+def stamp(size: int = 1, mtime: int = 10**18 + 7, ctime: int = 10**18 + 7, inode: int = 5) -> Any:
+    """What the cache looks at in a status, of a file that is not there."""
+    return SimpleNamespace(st_size=size, st_mtime_ns=mtime, st_ctime_ns=ctime, st_ino=inode)
 
 
 LATE = 2 * 10**18
