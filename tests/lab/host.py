@@ -231,10 +231,6 @@ class LabHost:
             return []
         return listed(self.path("/proc"))
 
-    def boot_id(self) -> str:
-        """What names this boot; another one after each `up`."""
-        return self.path("/proc/sys/kernel/random/boot_id").read_text().strip()
-
     # --- disk and images ---
 
     def exec_on(self, words: Sequence[str], stdin: IO[bytes]) -> None:

@@ -43,8 +43,10 @@ class TestReserve:
         assert 0 < before < free_space(small.path)
         with pytest.raises(RemoteError) as caught:
             send_all(small, *(os.urandom(30_000) for _ in range(100)))
-        assert caught.value.code == "disk_full"
+        assert caught.value.code == "disk_full" and small.path in caught.value.message
         assert free_space(small.path) >= 2 << 20 >> 6 and small.reserve.room() < PIECE
+        assert os.listdir(small.tmp) == os.listdir(small.partial) == []
+        sound(small)
 
     def test_what_fits_arrives(self, small: Home) -> None:
         blob = os.urandom(PIECE)

@@ -282,17 +282,6 @@ class TestFullDisk:
     def small(self, small_disk: Callable[[str], Path]) -> Home:
         return Home.open(str(small_disk("2m") / "home"))
 
-    def test_put(self, small: Home) -> None:
-        blobs = [os.urandom(1 << 19) for _ in range(6)]
-        with served(small) as link:
-            with pytest.raises(RemoteError) as caught:
-                send(link, *blobs)
-            assert caught.value.code == "disk_full" and small.path in caught.value.message
-            sound(small)
-            assert os.listdir(small.tmp) == os.listdir(small.partial) == []
-            send(link, b"small")
-        sound(small)
-
     def test_commit_with_executables(self, small: Home) -> None:
         blob = os.urandom(1200 << 10)
         manifest = put(small, {"a/run*": blob})
