@@ -322,8 +322,12 @@ class Ml5:
 
     def _ask(self, model: Path, code: str, backend: str, argument: object) -> Any:
         self._folders["model"] = model
-        self._tab.page.goto(self._address)
-        found = self._tab.page.evaluate(_LOADED % code, [backend, argument])
+        page = self._tab.page
+        page.goto(self._address)
+        # The last file that ml5.js asks for. A page has all of it before Chromium reports the end of the request, and
+        # a page that is left before that is said to have aborted it.
+        with page.expect_request_finished(lambda request: request.url.endswith("/vocab.json")):
+            found = page.evaluate(_LOADED % code, [backend, argument])
         assert self._tab.complaints == [], self._tab.complaints
         return found
 
