@@ -245,6 +245,9 @@ class TestLog:
             found, _ = followed(run, tail=lines)
             assert b"".join(one for one in found if isinstance(one, bytes)) == tail
         assert s3_of(archive).requests - before < 50
+        for lines, tail in ((0, b""), (9, b"zero\none\ntwo\nthree\nfour")):
+            found, _ = followed(run, tail=lines, follow=False)
+            assert b"".join(one for one in found if isinstance(one, bytes)) == tail
 
     def test_any_part_of_it(self, archive: Archive, cache: LogCache, run: ArchivedRun) -> None:
         host = Host(archive)
@@ -318,15 +321,6 @@ class TestLog:
         monkeypatch.setattr(s3, "PAGE", 1)
         with pytest.raises(HostError, match=r"log/.* is damaged: it has more than 2 objects"):
             followed(run)
-
-    def test_its_last_lines(self, archive: Archive, run: ArchivedRun) -> None:
-        host = Host(archive)
-        host.event(RunState.RUNNING)
-        for number in range(5):
-            host.log(2 * number, b"%d\n" % number)
-        for lines, tail in ((0, b""), (1, b"4\n"), (3, b"2\n3\n4\n"), (9, b"0\n1\n2\n3\n4\n")):
-            found, _ = followed(run, tail=lines, follow=False)
-            assert b"".join(one for one in found if isinstance(one, bytes)) == tail
 
     def test_what_was_written_since(self, archive: Archive, run: ArchivedRun) -> None:
         host = Host(archive)
