@@ -108,26 +108,21 @@ class ProcessPipe:
 
     def read(self, limit: int) -> bytes:
         try:
-            with self._stdout as number:
-                if self.give_up_at is not None:
-                    patience = self.give_up_at - time.monotonic()
-                    poll = select.poll()
-                    poll.register(number, select.POLLIN)
-                    if patience <= 0 or not poll.poll(patience * 1000):
-                        self.late = True
-                        return b""
-                return os.read(number, limit)
-        except (OSError, ValueError):
+            if self.give_up_at is not None:
+                patience = self.give_up_at - time.monotonic()
+                poll = select.poll()
+                poll.register(self._stdout.number, select.POLLIN)
+                if patience <= 0 or not poll.poll(patience * 1000):
+                    self.late = True
+                    return b""
+            return os.read(self._stdout.number, limit)
+        except OSError:
             return b""
 
     def pump(self, taker: Callable[[memoryview], None]) -> None:
         room = memoryview(bytearray(_READ))
-        with contextlib.suppress(OSError, ValueError):
-            while True:
-                with self._stdout as number:
-                    count = os.readv(number, [room])
-                if not count:
-                    break
+        with contextlib.suppress(OSError):
+            while count := os.readv(self._stdout.number, [room]):
                 taker(room[:count])
 
     def write(self, *parts: bytes | bytearray | memoryview) -> None:
@@ -135,9 +130,8 @@ class ProcessPipe:
             for part in parts:
                 view = memoryview(part)
                 while view:
-                    with self._stdin as number:
-                        view = view[os.write(number, view) :]
-        except (OSError, ValueError) as error:
+                    view = view[os.write(self._stdin.number, view) :]
+        except OSError as error:
             raise LinkLost(f"the agent on this machine has ended: {error}", evidence=self.diagnosis())
 
     def close(self) -> None:
@@ -163,35 +157,20 @@ class ProcessPipe:
                 del self._errors[:-KEPT]
 
 
+_NOTHING = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+
+
 class _End:
-    """An end of a pipe, for several threads: `with` gives the number of its descriptor, and raises `ValueError` once it
-    is closed. A number that is in use is not closed yet: in the next moment it may be that of another agent's pipe."""
+    """An end of a pipe, for several threads. Once it is closed its number stands for nothing, and is given back with
+    the last reference: a thread that comes late must not meet another agent's pipe under it."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file
-        self._counting = threading.Lock()
-        self._users = 0
-        self._closed = False
-
-    def __enter__(self) -> int:
-        with self._counting:
-            if self._closed:
-                raise ValueError("this end of the pipe is closed")
-            self._users += 1
-            return self._file.fileno()
-
-    def __exit__(self, *_: object) -> None:
-        with self._counting:
-            self._users -= 1
-            self._close_unused()
+        self.number = file.fileno()
 
     def close(self) -> None:
         """Does not block. May be repeated."""
-        with self._counting:
-            self._closed = True
-            self._close_unused()
+        os.dup2(_NOTHING, self.number, inheritable=False)
 
-    def _close_unused(self) -> None:
-        if self._closed and not self._users:
-            with contextlib.suppress(OSError):
-                self._file.close()
+    def __del__(self) -> None:
+        self._file.close()

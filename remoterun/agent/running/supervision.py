@@ -15,7 +15,7 @@ import time
 from typing import TYPE_CHECKING, Callable, ContextManager, Dict, Iterable, Iterator, List, Mapping, Optional
 
 from ..shared.files import locked, read_bytes, unless_held, write_whole
-from ..shared.records import Record, decode, encode
+from ..shared.records import decode, encode
 from ..store.home import Home
 from ..store.run_folder import SUPERVISOR
 
@@ -82,13 +82,6 @@ def revive(home: Home, keys: Iterable[str] = (), ended: bool = False) -> None:
                 queue_named(home, name).settle(active, ended)
 
 
-class KeeperStart(Record):
-    """How whoever watches the host (clouds/boot/on_host.py) starts the keeper again, as the same user."""
-
-    words: List[str]
-    variables: Dict[str, str]
-
-
 def ensure_keeper(home: Home) -> None:
     """Start a keeper for a host that is rented, unless one lives. Costs next to nothing on others."""
     if home.rental.terms() is None:
@@ -100,8 +93,9 @@ def ensure_keeper(home: Home) -> None:
     variables[SUPERVISOR] = KEEPER  # else a supervisor that started it would end it with its run
     words = ["sh", "-c", 'setsid "$@" >>keeper.log 2>&1 &', "sh", *agent_command(), "keep", "--home", home.path]
     with contextlib.suppress(OSError, ImportError):
-        left = encode(KeeperStart(words, variables))
-        write_whole(os.path.join(home.path, "keeper.json"), left)
+        # for who watches the host (clouds/boot/on_host.py), and starts it again as the same user
+        again = encode({"words": words, "variables": variables})
+        write_whole(os.path.join(home.path, "keeper.json"), again)
         detached(home, os.path.join(home.path, "keeper.log"), variables, "keep", "--home", home.path)
 
 

@@ -66,10 +66,6 @@ class PortSpec(Record):
         """The port on the client's machine."""
         return self.local or self.port
 
-    @property
-    def can_be(self) -> bool:
-        return 0 < self.port < 65536 and 0 <= self.local < 65536
-
 
 class Packages(Record, kw_only=True):
     """What a user asks of the environment of a run."""
@@ -134,7 +130,7 @@ class HandedOn(Record, kw_only=True):
         "--port PORT[:LOCAL]",
         "Reach this port of the run at 127.0.0.1 here. Repeat for more.",
         again=None,
-        right=lambda port: port.can_be,
+        right=lambda port: 0 < port.port < 65536 and 0 <= port.local < 65536,
         what="a port from 1 to 65535",
     )
     """These are forwarded while a client follows the run."""

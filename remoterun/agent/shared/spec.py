@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Any, Dict, Mapping, Optional, Tuple, Type, TypeVar
+from typing import Any, Dict, Mapping, Optional, Tuple
 
 from .asked import HandedOn, Packages
 from .asked import PortSpec as PortSpec
@@ -38,9 +38,6 @@ IMAGE_NAME = re.compile(r"remoterun-(base|env):[0-9a-f]{16}\Z")
 """An image that was built (see environment.py)."""
 _WORD = re.compile(r"[A-Za-z0-9_-]{1,40}\Z")
 PRINTABLE = re.compile(r"[ -~]*\Z")
-
-
-T = TypeVar("T")
 
 
 class SpecError(ValueError):
@@ -212,7 +209,10 @@ class RunSpec(HandedOn):
         if isinstance(format, int) and format > FORMAT:
             raise SpecError("spec format %d is of a newer remoterun: upgrade this one" % min(format, 10**9))
         require(format == FORMAT, "it has no format that a spec can have")
-        return _read(cls, record).check()
+        try:
+            return from_json(cls, record).check()
+        except BadRecord as error:
+            raise SpecError(str(error))
 
     def check(self) -> "RunSpec":
         """Itself, if every field can be right. Raises `SpecError`."""
@@ -304,14 +304,6 @@ def _check_path(path: str) -> None:
 def require(right: bool, message: str) -> None:
     if not right:
         raise SpecError(message)
-
-
-def _read(kind: Type[T], record: Any) -> T:
-    """The record of type `kind`, without zero bytes in any text. Raises `SpecError`."""
-    try:
-        return from_json(kind, record)
-    except BadRecord as error:
-        raise SpecError(str(error))
 
 
 def has_zero_byte(value: Any) -> bool:
