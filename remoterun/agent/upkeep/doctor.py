@@ -98,7 +98,7 @@ def _gpu(home: Home, engine: str, wanted: int, old: List[gpus.Generation]) -> Li
     if busy:
         checks.append(_check("gpu use", True, "; ".join("process %d (%s)" % (p.pid, p.name) for p in busy.values())))
     tool = candidates(engine)[0]
-    containers = CAPABILITIES[tool].images and engine_of(home, tool).problem() is None
+    containers = CAPABILITIES[tool].containers and engine_of(home, tool).problem() is None
     checks += _for_old(old, containers)
     if containers:
         toolkit = shutil.which("nvidia-container-cli") or shutil.which("nvidia-ctk")
