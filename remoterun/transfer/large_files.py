@@ -47,6 +47,8 @@ LOW = GROUP
 """Pieces under way below which the next group is asked about: five connections hold nearly so many."""
 AT_ONCE = 4
 """Pieces that one task moves."""
+MOST_REMEMBERED = 50_000
+"""Hashes of pieces that are remembered, to find the same piece again."""
 
 
 class PieceFlow(ABC):
@@ -61,8 +63,6 @@ class PieceFlow(ABC):
         """The first piece that was not asked about, and how many are on their way."""
         self._asking = True
         self._flowing = threading.Lock()
-        self._places: dict[int, list[int]] = {}
-        """All places of a piece that is moved, by the first of them."""
 
     @abstractmethod
     def ask(self, session: Session, numbers: range) -> list[int]:
@@ -75,13 +75,6 @@ class PieceFlow(ABC):
     @abstractmethod
     def end(self, session: Session) -> None:
         """All pieces are there: have the whole verified."""
-
-    def once(self, missing: list[int], digests: dict[int, bytes]) -> list[int]:
-        """The missing pieces of a group without repetitions, whose places are noted."""
-        first: dict[bytes, int] = {}
-        for number in missing:
-            self._places.setdefault(first.setdefault(digests[number], number), []).append(number)
-        return list(first.values())
 
     def begin(self, session: Session) -> None:
         """Ask about a group of pieces, and have those moved that are missing."""
@@ -130,19 +123,25 @@ class LargeUpload(PieceFlow):
         super().__init__(stamp[0], lanes)
         self._path, self._stamp, self._digest, self._before = path, stamp, digest, before
         self._tally = count
+        self._same: dict[int, list[int]] = {}
+        """All places of a piece that is sent, by the first of them."""
 
     def ask(self, session: Session, numbers: range) -> list[int]:
         with self._open() as file:
             hashes = piece_hashes(file, self.size, numbers)
         missing = self._missing(session, numbers, hashes)
         self._tally(0, 0, self._bytes(numbers) - self._bytes(missing))
-        return self.once(missing, dict(zip(numbers, unpacked(hashes), strict=True)))
+        first: dict[bytes, int] = {}
+        digests = dict(zip(numbers, unpacked(hashes), strict=True))
+        for number in missing:
+            self._same.setdefault(first.setdefault(digests[number], number), []).append(number)
+        return list(first.values())
 
     def move(self, session: Session, numbers: list[int]) -> None:
         with self._open() as file, session.stream(api.put, api.Nothing()) as stream:
             out = CompressingStream(stream, session.round_trip)
             for number in numbers:
-                data, places = read_piece(file, number, self.size), self._places.pop(number)
+                data, places = read_piece(file, number, self.size), self._same.pop(number)
                 out.send(data, {"d": self._digest, "s": self.size, "n": places})
                 self._tally(len(data), 0, self._bytes(places[1:]))
             stream.end()
@@ -194,6 +193,10 @@ class LargeDownload(PieceFlow):
         """`gone` gets the entry if the host has not all of its blob."""
         super().__init__(entry.size, lanes)
         self._entry, self._destination, self._gone = entry, destination, gone
+        self._first: dict[bytes, int] = {}
+        """The first piece with a hash, by that."""
+        self._again: list[tuple[int, int]] = []
+        """Pieces that are the same as an earlier one, with that: they are copied at the end."""
         self._file = self._folder = self._old = -1
         self._name = self._own = ""
         self._any = False
@@ -218,7 +221,7 @@ class LargeDownload(PieceFlow):
         if len(hashes) < DIGEST_SIZE * len(numbers):
             raise NotFound(f"the blob of {show(self._entry.path)} is shorter than it was")
         digests = dict(zip(numbers, unpacked(hashes), strict=True))
-        return self.once([number for number in numbers if not self._find(number, digests[number])], digests)
+        return [number for number in numbers if not self._find(number, digests[number])]
 
     def move(self, session: Session, numbers: list[int]) -> None:
         if self.is_done:
@@ -237,6 +240,8 @@ class LargeDownload(PieceFlow):
         """Verify all of it, and give it its name."""
         if self.is_done:
             return
+        for number, first in self._again:
+            self._write(number, read_piece(self._file, first, self.size), there=True)
         if os.fstat(self._file).st_size == self.size and whole_hash(self._file, self.size) == self._entry.digest:
             os.fsync(self._file)
             os.replace(self._own, self._name, src_dir_fd=self._folder, dst_dir_fd=self._folder)
@@ -299,11 +304,16 @@ class LargeDownload(PieceFlow):
                     self._drop()
 
     def _find(self, number: int, digest: bytes) -> bool:
-        """Whether a piece is here; it is put in its place."""
+        """Whether a piece is here, or comes as an earlier one; what is here is put in its place."""
+        first = self._first.get(digest)
+        if first is None and len(self._first) < MOST_REMEMBERED:
+            self._first[digest] = number
         if piece_is(self._file, number, self.size, digest):
             self._write(number, b"", there=True)
         elif self._old >= 0 and piece_is(self._old, number, self.size, digest):
             self._write(number, read_piece(self._old, number, self.size), there=True)
+        elif first is not None and len(self._again) < MOST_REMEMBERED:
+            self._again.append((number, first))
         else:
             return False
         return True
@@ -315,8 +325,7 @@ class LargeDownload(PieceFlow):
             raise TransferError(f"{show(self._entry.path)}: {session.machine.name} sends more than was asked for")
         if len(data) < length:
             raise NotFound(f"the blob of {show(self._entry.path)} is shorter than it was")
-        for place in self._places.pop(number):
-            self._write(place, data, there=place != number)
+        self._write(number, data)
 
     def _write(self, number: int, data: Body, there: bool = False) -> None:
         """Put a piece in its place, unless it is there (`data` is empty)."""
