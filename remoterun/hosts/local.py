@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO
 
-from remoterun.agent.shared.files import write_whole
+from remoterun.agent.shared.files import write_all, write_whole
 from remoterun.config import Config, unshared
 from remoterun.errors import AgentError, LinkLost
 from remoterun.hosts.base import KEPT, TAIL, AgentSilent, Pipe, Prompts, await_agent
@@ -128,9 +128,7 @@ class ProcessPipe:
     def write(self, *parts: bytes | bytearray | memoryview) -> None:
         try:
             for part in parts:
-                view = memoryview(part)
-                while view:
-                    view = view[os.write(self._stdin.number, view) :]
+                write_all(self._stdin.number, part)
         except OSError as error:
             raise LinkLost(f"the agent on this machine has ended: {error}", evidence=self.diagnosis())
 

@@ -12,7 +12,7 @@ import os
 import sys
 import threading
 import time
-from typing import TYPE_CHECKING, Callable, ContextManager, Dict, Iterable, Iterator, List, Mapping, Optional
+from typing import TYPE_CHECKING, Callable, Dict, Iterable, Iterator, List, Mapping, Optional
 
 from ..shared.files import locked, read_bytes, unless_held, write_whole
 from ..shared.records import decode, encode
@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
 KEEPER = "keep"
 """The lock that the keeper of a rented host holds while it lives."""
-_SERVING = "serving"
+SERVING = "serving"
+"""The lock that is held while a client uses a rented host (`ClientPresence`)."""
 QUIET = 60.0
 """Seconds after a transfer for which its client may be about to begin the next one."""
 STAYS = 3600.0
@@ -124,7 +125,7 @@ class ClientPresence:
             self._transfers += not stays
             self._until = max(self._until, self._clock() + (STAYS if stays else QUIET))
             if not self._held and self._home.rental.terms() is not None:
-                self._lock.enter_context(locked(self._home.lock(_SERVING), shared=True))
+                self._lock.enter_context(locked(self._home.lock(SERVING), shared=True))
                 self._held = True
         try:
             yield
@@ -143,11 +144,6 @@ class ClientPresence:
             elif now > self._until:
                 self._lock.close()
                 self._held = False
-
-
-def nobody_serves(home: Home) -> ContextManager[Optional[int]]:
-    """None where a client uses the host (`ClientPresence`); else none comes meanwhile."""
-    return unless_held(home.lock(_SERVING))
 
 
 def _variables_of_no_run(variables: Mapping[str, str]) -> Dict[str, str]:

@@ -353,9 +353,7 @@ class Docker:
 
     def _user(self) -> str:
         """Outputs shall belong to the user. In a rootless engine that is the container's root."""
-        if self._tool == "podman" and os.getuid() != 0:
-            return "0:0"
-        if self._tool == "docker" and os.getuid() != 0 and self._rootless():
+        if os.getuid() != 0 and (self._tool == "podman" or self._rootless()):
             return "0:0"
         return "%d:%d" % (os.getuid(), os.getgid())
 
