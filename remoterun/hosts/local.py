@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO
 
-from remoterun.agent.shared.files import write_all, write_whole
+from remoterun.agent.shared.files import write_whole
 from remoterun.config import Config, unshared
 from remoterun.errors import AgentError, LinkLost
 from remoterun.hosts.base import KEPT, TAIL, AgentSilent, Pipe, Prompts, await_agent
@@ -108,28 +108,36 @@ class ProcessPipe:
 
     def read(self, limit: int) -> bytes:
         try:
-            if self.give_up_at is not None:
-                patience = self.give_up_at - time.monotonic()
-                poll = select.poll()
-                poll.register(self._stdout.number, select.POLLIN)
-                if patience <= 0 or not poll.poll(patience * 1000):
-                    self.late = True
-                    return b""
-            return os.read(self._stdout.number, limit)
-        except OSError:
+            with self._stdout as number:
+                if self.give_up_at is not None:
+                    patience = self.give_up_at - time.monotonic()
+                    poll = select.poll()
+                    poll.register(number, select.POLLIN)
+                    if patience <= 0 or not poll.poll(patience * 1000):
+                        self.late = True
+                        return b""
+                return os.read(number, limit)
+        except (OSError, ValueError):
             return b""
 
     def pump(self, taker: Callable[[memoryview], None]) -> None:
         room = memoryview(bytearray(_READ))
-        with contextlib.suppress(OSError):
-            while count := os.readv(self._stdout.number, [room]):
+        with contextlib.suppress(OSError, ValueError):
+            while True:
+                with self._stdout as number:
+                    count = os.readv(number, [room])
+                if not count:
+                    break
                 taker(room[:count])
 
     def write(self, *parts: bytes | bytearray | memoryview) -> None:
         try:
             for part in parts:
-                write_all(self._stdin.number, part)
-        except OSError as error:
+                view = memoryview(part)
+                while view:
+                    with self._stdin as number:
+                        view = view[os.write(number, view) :]
+        except (OSError, ValueError) as error:
             raise LinkLost(f"the agent on this machine has ended: {error}", evidence=self.diagnosis())
 
     def close(self) -> None:
@@ -155,20 +163,35 @@ class ProcessPipe:
                 del self._errors[:-KEPT]
 
 
-_NOTHING = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
-
-
 class _End:
-    """An end of a pipe, for several threads. Once it is closed its number stands for nothing, and is given back with
-    the last reference: a thread that comes late must not meet another agent's pipe under it."""
+    """An end of a pipe, for several threads: `with` gives the number of its descriptor, and raises `ValueError` once it
+    is closed. A number that is in use is not closed yet: in the next moment it may be that of another agent's pipe."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file
-        self.number = file.fileno()
+        self._counting = threading.Lock()
+        self._users = 0
+        self._closed = False
+
+    def __enter__(self) -> int:
+        with self._counting:
+            if self._closed:
+                raise ValueError("this end of the pipe is closed")
+            self._users += 1
+            return self._file.fileno()
+
+    def __exit__(self, *_: object) -> None:
+        with self._counting:
+            self._users -= 1
+            self._close_unused()
 
     def close(self) -> None:
         """Does not block. May be repeated."""
-        os.dup2(_NOTHING, self.number, inheritable=False)
+        with self._counting:
+            self._closed = True
+            self._close_unused()
 
-    def __del__(self) -> None:
-        self._file.close()
+    def _close_unused(self) -> None:
+        if self._closed and not self._users:
+            with contextlib.suppress(OSError):
+                self._file.close()
