@@ -35,6 +35,20 @@ def seconds_of(text: str) -> float:
     return float(text[:-1]) * _SECONDS[text[-1]]
 
 
+def duration(seconds: float) -> str:
+    """A stretch of time for people: 0.4 s, 45 s, 17 min 3 s, 2 h 5 min, 3 d 4 h."""
+    if seconds < 10:
+        return "%.1f s" % max(seconds, 0)
+    whole = round(seconds)
+    if whole < 60:
+        return "%d s" % whole
+    if whole < 3600:
+        return "%d min %d s" % (whole // 60, whole % 60)
+    if whole < 86400:
+        return "%d h %d min" % (whole // 3600, whole % 3600 // 60)
+    return "%d d %d h" % (whole // 86400, whole % 86400 // 3600)
+
+
 def check_rule(text: str) -> bool:
     found = RULE.match(text)
     try:

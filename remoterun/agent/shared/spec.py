@@ -275,22 +275,17 @@ class RunSpec(HandedOn):
         return cls.from_record(record)
 
 
-def check_variables(variables: Any) -> Dict[str, str]:
-    """`variables` if they can be an environment. Raises `SpecError`, which names no value: it may be a secret."""
-    if not isinstance(variables, Mapping):
-        raise SpecError("the variables are not a table")
+def check_variables(variables: Mapping[str, str]) -> None:
+    """Raises `SpecError` for what can't be an environment, which names no value: it may be a secret."""
     for name, value in variables.items():
         _check_name(name)
-        if not isinstance(value, str) or "\0" in value:
-            raise SpecError("the value of %s is not a text without zero bytes" % name)
+        require("\0" not in value, "the value of %s is not a text without zero bytes" % name)
         if len(name) + len(value.encode("utf-8", "surrogatepass")) + 2 > MOST_VALUE:
             raise SpecError("the value of %s has more than %d KiB" % (name, MOST_VALUE >> 10))
-    return dict(variables)
 
 
-def _check_name(name: Any) -> None:
-    if not isinstance(name, str) or not VARIABLE.match(name):
-        raise SpecError("%s is not the name of an environment variable" % show(str(name)[:80]))
+def _check_name(name: str) -> None:
+    require(bool(VARIABLE.match(name)), "%s is not the name of an environment variable" % show(name[:80]))
 
 
 def _check_path(path: str) -> None:

@@ -287,21 +287,16 @@ class RunFolder(FollowedRun):
             attempt, boot = event.get("attempt", attempt), event.get("boot", boot)
         return attempt, boot
 
-    def move(self, after: RunState, **fields: Any) -> Dict[str, Any]:
+    def move(self, after: RunState, **fields: Any) -> None:
         """Append a state event, checked against the table. Supervisor only."""
         before, event = self.state()
         if event:
             check_move(before, after)
-        event = {"t": round(time.time(), 3), "state": after.value}
-        event.update(fields)
-        append_line(self.events_file, event)
-        return event
+        append_line(self.events_file, {"t": round(time.time(), 3), "state": after.value, **fields})
 
     def note(self, text: str, **fields: Any) -> None:
         """Append something a user should read that is not a change of state. Supervisor only."""
-        event = {"t": round(time.time(), 3), "note": text}
-        event.update(fields)
-        append_line(self.events_file, event)
+        append_line(self.events_file, {"t": round(time.time(), 3), "note": text, **fields})
 
     # -- requests
 

@@ -348,8 +348,7 @@ class Docker:
     def _build(self, reference: str, contents: str, words: List[str], job: BuildJob) -> None:
         label = ["--label", "remoterun.home=" + self.home.id, "--label", "%s=%s" % (CONTENTS, contents)]
         if job.run([self._tool, "build", "--tag", reference, *label, *words]) != 0:
-            failure = explain(job)
-            raise EngineError(failure.line, "the whole log: %s" % job.log, failure.hint)
+            raise explain(job)
 
     def _user(self) -> str:
         """Outputs shall belong to the user. In a rootless engine that is the container's root."""
