@@ -110,10 +110,13 @@ class Collection:
 
     @contextlib.contextmanager
     def _trash(self) -> Iterator[Callable[[str], None]]:
-        """A function that takes a path away at once; what it took is deleted at the end. Needs no room on the disk."""
+        """A function that takes a path away at once, unless nothing is to be changed. What it took is deleted at the
+        end. Needs no room on the disk."""
         taken: List[str] = []
 
         def discard(path: str) -> None:
+            if self._dry:
+                return
             target = os.path.join(self.home.tmp, "gc-%d-%s" % (os.getpid(), token(6)))
             try:
                 os.rename(path, target)
@@ -170,7 +173,7 @@ class Collection:
                     number, digest = version["version"], version["digest"]
                     item = {"upload": name, "version": number, "digest": digest, "size": version["size"]}
                     items.append(dict(item, bytes=own[digest]))
-                    for path in () if self._dry else self._paths(name, number):
+                    for path in self._paths(name, number):
                         discard(path)
         self._report("versions", items)
 
@@ -187,8 +190,7 @@ class Collection:
                 with self._upload(name):
                     for path in self._upload_remains(name):
                         items.append({"path": self._short(path), "bytes": own_bytes(path)})
-                        if not self._dry:
-                            discard(path)
+                        discard(path)
                     if not self._dry:
                         with contextlib.suppress(OSError):
                             os.rmdir(self.home.uploads.folder_of(name))  # nothing is left of it
@@ -197,8 +199,7 @@ class Collection:
                     run = self.home.run(key)
                     if not run.exists():
                         items.append({"path": self._short(run.path), "bytes": own_bytes(run.path)})
-                        if not self._dry:
-                            discard(run.path)
+                        discard(run.path)
         self._report("remains", items)
 
     def _upload_remains(self, name: str) -> List[str]:
