@@ -279,13 +279,15 @@ def check_variables(variables: Mapping[str, str]) -> None:
     """Raises `SpecError` for what can't be an environment, which names no value: it may be a secret."""
     for name, value in variables.items():
         _check_name(name)
-        require("\0" not in value, "the value of %s is not a text without zero bytes" % name)
+        is_text = isinstance(value, str) and "\0" not in value  # a user of the library may pass anything
+        require(is_text, "the value of %s is not a text without zero bytes" % name)
         if len(name) + len(value.encode("utf-8", "surrogatepass")) + 2 > MOST_VALUE:
             raise SpecError("the value of %s has more than %d KiB" % (name, MOST_VALUE >> 10))
 
 
 def _check_name(name: str) -> None:
-    require(bool(VARIABLE.match(name)), "%s is not the name of an environment variable" % show(name[:80]))
+    is_name = isinstance(name, str) and VARIABLE.match(name)
+    require(bool(is_name), "%s is not the name of an environment variable" % show(str(name)[:80]))
 
 
 def _check_path(path: str) -> None:
