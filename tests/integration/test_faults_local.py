@@ -553,7 +553,7 @@ class TestClient:
             if isinstance(item, LogBytes):
                 assert item.offset == len(log)
                 log += item.data
-        return log, user.client.registry.run(run.number)
+        return log, user.client.connections.registry.run(run.number)
 
     def test_a_run_that_its_machine_forgot(self, user: User) -> None:
         run = self.run(user, "sleep 1000")
@@ -582,7 +582,8 @@ class TestClient:
         away.rename(place.folder)
         (seen,) = user.client.runs.list()
         assert (seen.state, seen.reachable) == (RunState.RUNNING, True)
-        user.client.registry.change_state(seen, RunState.INTERRUPTED, time.time(), reason=Reason.HOST_LOST.value)
+        lost = Reason.HOST_LOST.value
+        user.client.connections.registry.change_state(seen, RunState.INTERRUPTED, time.time(), reason=lost)
         assert user.client.runs.kill(run.number)[1], "it is asked, though it counts as lost"
         assert user.client.runs.get(run.number).state in (RunState.RUNNING, RunState.KILLED)
         assert place.until_final(run.key)["state"] == "killed"
@@ -631,7 +632,7 @@ class TestClient:
             file = write_files(user.root / text, {"f": text}) / "f"
             uploaded = user.client.uploads.upload(file, "doom", machine).upload
             if machine == "one":  # whose clock is ahead by an hour
-                user.client.registry.uploads.record(
+                user.client.connections.registry.uploads.record(
                     replace(uploaded, created=uploaded.created + 3600), user.client.machines.get("one"), None
                 )
         for machine in ("two", "one"):

@@ -244,7 +244,7 @@ class TestVersions:
             with pytest.raises(HomeMissing, match="`uploads/big@1` lay on two, whose home is gone") as caught:
                 client.files.list(Resource.parse("uploads/big"))
             assert f"remoterun upload {user.root}/big --name big   uploads it again" in (caught.value.hint or "")
-            assert client.registry.run("last").number == before.number + 2, "what is refused has no number"
+            assert client.connections.registry.run("last").number == before.number + 2, "what is refused has no number"
             with pytest.raises(HomeMissing):
                 client.uploads.add(user.root / "big", Resource.parse("uploads/big/more"))
             client.uploads.upload(user.root / "big", "big", "two")
@@ -335,17 +335,17 @@ class TestVersions:
 
         assert read("uploads/code", "two") == b"mine"
         assert read("uploads/code", "one") == b"other"
-        (theirs,) = (run for run in user.client.registry.runs() if run.host.name == "one")
+        (theirs,) = (run for run in user.client.connections.registry.runs() if run.host.name == "one")
         original = user.client.runs.original(theirs.number)
         assert [tree.recorded for tree in original.mounts.values()] == [False], "for that machine alone"
         assert read("uploads/code@2", "two") == b"other"
-        user.client.registry.uploads.forget_copy("code", user.place("one").home.id, None)
+        user.client.connections.registry.uploads.forget_copy("code", user.place("one").home.id, None)
         assert read("uploads/code", "two") == b"mine", "that it was copied there for a run makes it nobody's newest"
-        before = user.client.registry.run("last").number
+        before = user.client.connections.registry.run("last").number
         with pytest.raises(UsageError, match="its newest version is `uploads/theirs@1`, on one") as caught:
             read("uploads/theirs", "two")
         assert "uploads/theirs@1:PATH" in (caught.value.hint or "")
-        assert user.client.registry.run("last").number == before
+        assert user.client.connections.registry.run("last").number == before
         assert read("uploads/theirs", "one") == read("uploads/theirs@1", "two") == b"other"
 
     def test_gc_frees_outputs_that_were_sent_for_a_mount(self, user: User) -> None:

@@ -125,7 +125,7 @@ def test_a_program_reads_them(user: User) -> None:
     for _ in range(2):
         curves.update()
         assert curves.names == ["loss"] and len(curves.metrics) == 2 * POINT.size
-    assert user.client.registry.run(run.number).progress == job.progress, "it stays with the run"
+    assert user.client.connections.registry.run(run.number).progress == job.progress, "it stays with the run"
 
 
 def test_the_command(user: User, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:

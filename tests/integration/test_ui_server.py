@@ -181,14 +181,14 @@ class TestWhoGetsAnything:
             assert get(page, "api/runs", Host=host).status == 200, host
 
     def test_only_the_page_itself_changes_anything(self, user: User, page: RunsPage) -> None:
-        number = user.client.registry.add_run(new_key(), MachineType("one"), "true", 1.0).number
+        number = user.client.connections.registry.add_run(new_key(), MachineType("one"), "true", 1.0).number
         for changed in (
             *({"Origin": origin} for origin in ("http://evil.example", "http://127.0.0.1:1", "null", "")),
             *({"X_Remoterun": word} for word in ("", "0")),
         ):
             answer = post(page, f"runs/{number}/remark", {"text": "x"}, **changed)
             assert (answer.status, answer.body) == (403, b"only the page itself may do that\n"), changed
-            assert user.client.registry.run(number).remark == ""
+            assert user.client.connections.registry.run(number).remark == ""
         assert post(page, f"runs/{number}/remark", {"text": "x"}).json["row"]["remark"] == "x"
 
     def test_other_requests(self, page: RunsPage) -> None:
@@ -199,7 +199,7 @@ class TestWhoGetsAnything:
         assert post(page, "runs/1/nonsense", {}).status == 404
 
     def test_what_every_answer_has(self, user: User, page: RunsPage) -> None:
-        user.client.registry.add_run(new_key(), MachineType("one"), "true", 1.0)
+        user.client.connections.registry.add_run(new_key(), MachineType("one"), "true", 1.0)
         for path in ("", "runs/1", "static/index.html", "api/runs", "api/runs/7", "nothing", "static/nothing"):
             headers = get(page, path).headers
             assert headers["x-content-type-options"] == "nosniff" and headers["referrer-policy"] == "no-referrer"
@@ -300,7 +300,7 @@ class TestFilesOfRuns:
                 "steps": [{"step": n, "path": f"sample-step-{n}.txt"} for n in (1, 2)],
             }
         ]
-        work = Path(user.place("one").run(user.client.registry.run(number).key).work)
+        work = Path(user.place("one").run(user.client.connections.registry.run(number).key).work)
         assert get(page, f"api/runs/{number}/file/sample-step-1.txt").body == b"1\n"
         (work / "sample-step-1.txt").write_text("other")
         assert get(page, f"api/runs/{number}/file/sample-step-1.txt").body == b"other"
@@ -394,7 +394,8 @@ class TestWhatIsRead:
         assert get(page, "api/compare?runs=99").status == 404
 
     def test_text_that_is_not_text(self, user: User, page: RunsPage) -> None:
-        run = user.client.registry.add_run(new_key(), MachineType("one"), "\udcff\0<script>" + "x" * 5000, 1.0)
+        registry = user.client.connections.registry
+        run = registry.add_run(new_key(), MachineType("one"), "\udcff\0<script>" + "x" * 5000, 1.0)
         row = get(page, "api/runs").json["runs"][0]
         assert row["command"].startswith("?\0<script>") and len(row["command"]) == 1000
         assert row["number"] == run.number
@@ -408,8 +409,9 @@ class TestWhatIsRead:
         (tmp_path / "go").touch()
 
     def test_a_thousand_rows(self, user: User, page: RunsPage) -> None:
+        registry = user.client.connections.registry
         for number in range(1000):
-            user.client.registry.add_run(new_key(), MachineType("one"), f"python train.py --seed {number}", 1.0)
+            registry.add_run(new_key(), MachineType("one"), f"python train.py --seed {number}", 1.0)
         found = get(page, "api/runs?limit=600").json
         assert [row["number"] for row in found["runs"]] == [*range(1000, 400, -1)] and found["more"]
         again = time.process_time()  # of this process, which has the page: other tests may keep the machine busy
@@ -504,7 +506,7 @@ class TestStream:
         fifth = events(f"run={number}&log=0&version=0")
         until(lambda: fifth.log == "up\n" and streams[0].ended)
         assert "retry: 1000" in streams[0].text and not any(each.ended for each in streams[1:])
-        user.client.registry.annotate(user.client.registry.run(number), pinned=True)
+        user.client.connections.registry.annotate(user.client.connections.registry.run(number), pinned=True)
         post(page, f"runs/{number}/pin", {"on": True})
         polled = events(f"run={number}", streams[0].last)
         until(lambda: polled.ended)
@@ -565,7 +567,7 @@ class TestStream:
     ) -> None:
         number = started(user, WAITS.format(go=tmp_path / "go"))
         run = until(lambda: (run := user.client.runs.get(number)).state is RunState.RUNNING and run)
-        user.client.registry.set_host(run, NOBODY, run.home_id)
+        user.client.connections.registry.set_host(run, NOBODY, run.home_id)
         stream = events(f"run={number}&log=0&version=0")
         until(lambda: stream.of("lost"))
         assert "refused the connection" in stream.of("lost")[0]["message"] and stream.log == ""
@@ -575,7 +577,7 @@ class TestStream:
         about = get(page, f"api/runs/{number}").json
         assert about["row"]["unreached"] and about["spec"] is None
         assert get(page, f"api/runs/{number}/log").status == 502
-        user.client.registry.set_host(run, run.host, run.home_id)
+        user.client.connections.registry.set_host(run, run.host, run.home_id)
         until(lambda: stream.of("back") and stream.log == "up\n")
         until(lambda: rows(stream, number)[-1]["unreached"] is None)
         (tmp_path / "go").touch()

@@ -14,7 +14,7 @@ import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from tests.lab import gpu, keys
 from tests.lab.error import LabError
@@ -192,7 +192,7 @@ class LabHost:
 
     def host_keys(self) -> list[str]:
         """Its public host keys, a line each."""
-        return keys.public_host_keys(self._etc_ssh())
+        return keys.public_host_keys(self._folder / "etc/ssh")
 
     # --- inside ---
 
@@ -209,18 +209,13 @@ class LabHost:
         return run(self._enter("/root", "root", words, env or {}), input=input, timeout=timeout, check=check)
 
     def exec_user(
-        self,
-        words: Sequence[str],
-        *,
-        input: str | None = None,
-        timeout: float = 60,
-        check: bool = False,
-        env: Mapping[str, str] | None = None,
+        self, words: Sequence[str], env: Mapping[str, str] | None = None, **options: Any
     ) -> subprocess.CompletedProcess[str]:
-        """Run a program inside as the SSH user, without SSH and without a shell."""
-        user = ["setpriv", f"--reuid={UID}", f"--regid={UID}", "--init-groups", *words]
-        inside = self._enter(f"/home/{self.user}", self.user, user, env or {})
-        return run(inside, input=input, timeout=timeout, check=check)
+        """Run a program inside as the SSH user, without SSH and without a shell. `options` are those of `exec`."""
+        home = f"/home/{self.user}"
+        variables = {"HOME": home, "USER": self.user, "LOGNAME": self.user, **(env or {})}
+        user = ["env", f"--chdir={home}", "setpriv", f"--reuid={UID}", f"--regid={UID}", "--init-groups"]
+        return self.exec([*user, *words], env=variables, **options)
 
     def path(self, inside: str) -> Path:
         """A path on this machine to the same file as `inside` on the host, to read and write. Only while it is up."""
@@ -231,10 +226,6 @@ class LabHost:
         if not self.is_up():
             return []
         return listed(self.path("/proc"))
-
-    def boot_id(self) -> str:
-        """What names this boot; another one after each `up`."""
-        return self.path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
     # --- disk and images ---
 
@@ -444,9 +435,6 @@ class LabHost:
 
     def _has_dockerd(self) -> bool:
         return self.setup.docker in (Docker.RUNNING, Docker.FORBIDDEN)
-
-    def _etc_ssh(self) -> Path:
-        return self._folder / "etc/ssh"
 
     def _pid(self) -> int:
         if self._init is None or birth(self._init) is None:

@@ -177,9 +177,9 @@ def client_of(folder: Path, handler: Handler) -> Iterator[Client]:
     machine = MachineType("evil")
     with Client(config.Config(folder / "home", "evil", {"evil": machine})) as client:
         for letter in "ab":
-            run = client.registry.add_run(letter * 26, machine, "true", time.time())
-            client.registry.change_state(run, RunState.RUNNING, time.time())
-            client.registry.set_host(run, machine, "evil")
+            run = client.connections.registry.add_run(letter * 26, machine, "true", time.time())
+            client.connections.registry.change_state(run, RunState.RUNNING, time.time())
+            client.connections.registry.set_host(run, machine, "evil")
         client.connections._sessions[machine] = Session(machine, FakeHost(handler))
         yield client
 

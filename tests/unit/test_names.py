@@ -71,7 +71,7 @@ def test_labels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.
     monkeypatch.setenv("REMOTERUN_HOME", str(tmp_path))
     with Client(Config(tmp_path)) as client:
         for key in "abc":
-            client.registry.add_run(key * 26, MachineType("local"), "local", "true", 1.0, labels=("bad",))
+            client.connections.registry.add_run(key * 26, MachineType("local"), "local", "true", 1.0, labels=("bad",))
     assert main(["info", "1", "last", "+good", "-bad", "+-odd", "-not-there"]) == 0
     assert capsys.readouterr().out == "run 1: good, -odd\nrun 3: good, -odd\n"
     assert main(["info", "runs/2-3", "-bad", "-good"]) == 0

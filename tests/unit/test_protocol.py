@@ -115,18 +115,6 @@ def echo(stream: Stream, op: str, arguments: dict[str, Any]) -> None:
     stream.end(size=size, op=op, arguments=arguments)
 
 
-def flood(stream: Stream, op: str, arguments: dict[str, Any]) -> None:
-    if op == "small":
-        stream.end(fine=True)
-        return
-    try:
-        for number in range(arguments["frames"]):
-            stream.send(bytes([number % 256]) * PIECE)
-        stream.end()
-    except (Cancelled, LinkClosed):
-        pass
-
-
 class TestStreams:
     def test_there_and_back(self) -> None:
         with linked(echo) as (link, _):

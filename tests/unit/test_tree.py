@@ -172,10 +172,6 @@ class TestOrder:
             with pytest.raises(TreeError, match="lies below a, which is not a folder"):
                 Manifest([leaf, *between, Entry("d", below)])
 
-    def test_names_that_differ_by_case_or_form_are_two(self) -> None:
-        names = ["é", "e\u0301", "É", "ß", "ss", "K", "\u212a", "k"]
-        assert len(Manifest([Entry("d", name) for name in names]).entries) == len(names)
-
 
 class TestLargeOnes:
     ENTRIES = [

@@ -25,7 +25,7 @@ from remoterun.agent.shared.spec import ResourceRef, RunSpec
 from remoterun.agent.shared.states import Reason
 from remoterun.agent.shared.tree import Manifest, TreeError, show
 from remoterun.client.data.upload_copies import first_copy, note_versions
-from remoterun.clouds.ledger.rented_runs import find_store
+from remoterun.client.homes import find_store
 from remoterun.connections import Connections
 from remoterun.errors import NotFound, UsageError
 from remoterun.model import Resource, Upload
