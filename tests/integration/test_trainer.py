@@ -317,23 +317,12 @@ def test_a_training_that_is_stopped_and_killed_ends_as_one_that_was_not(tmp_path
     assert_same_training(folder, trained)
 
 
-def test_a_damaged_checkpoint_costs_the_steps_since_the_one_before(tmp_path: Path, trained: Path) -> None:
-    folder = copy_of(trained, tmp_path)
-    newest = checkpoints(folder)[-1]
-    newest.write_bytes(newest.read_bytes()[:-1000])
-    result = run(folder, "--data_dir=./data", *SMALL)
-    assert result.returncode == 0
-    assert f"skipped: checkpoints/{newest.name} is damaged" in result.stdout
-    assert "resuming at step 300 " in result.stdout
-    assert_same_training(folder, trained)
-
-
 def test_a_training_goes_on_from_the_checkpoints_of_another_folder(tmp_path: Path, trained: Path) -> None:
-    """As in a run that mounts another run's checkpoints."""
+    """As in a run that mounts another run's checkpoints. One that is damaged costs the steps since the one before."""
     folder = folder_with_text(tmp_path / "work")
     before = Path(shutil.copytree(trained / "checkpoints", folder / "before"))
-    last = max(before.glob("step-*"))
-    last.unlink()
+    newest = max(before.glob("step-*"))
+    newest.write_bytes(newest.read_bytes()[:-1000])
     for path in before.glob("best-*"):
         if "00000400" in path.name:  # as it was at step 300
             path.unlink()
@@ -342,10 +331,11 @@ def test_a_training_goes_on_from_the_checkpoints_of_another_folder(tmp_path: Pat
     result = run(folder, "--data_dir=./data", *SMALL, "--resume", "before")
     before.chmod(0o700)
     assert (result.returncode, result.stderr) == (0, "")
+    assert f"skipped: before/{newest.name} is damaged" in result.stdout
     assert "resuming at step 300 from before/step-00000300-" in result.stdout
     assert {path.name: path.read_bytes() for path in before.iterdir()} == there
-    newest, whole = last_checkpoint(folder), last_checkpoint(trained)
-    assert [name for name in whole.arrays if not np.array_equal(newest.arrays[name], whole.arrays[name])] == []
+    found, whole = last_checkpoint(folder), last_checkpoint(trained)
+    assert [name for name in whole.arrays if not np.array_equal(found.arrays[name], whole.arrays[name])] == []
     after = {key: value for key, value in metrics(trained, LOSSES).items() if key[0] > 300}
     assert metrics(folder, LOSSES) == after
 
