@@ -8,7 +8,6 @@ import shutil
 import signal
 import subprocess
 import sys
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -84,7 +83,8 @@ class TestStop:
             ("./saves9 || echo next", 9, "up\nsaved\n"),
             ("./plain", 143, "up\n"),
         ]
-        at_once(partial(self.stop, tmp_path / str(number), shell, *case) for number, case in enumerate(cases))
+        folders = {tmp_path / str(number): case for number, case in enumerate(cases)}
+        at_once(lambda folder=folder: self.stop(folder, shell, *folders[folder]) for folder in folders)  # type: ignore[misc]
 
     def stop(self, folder: Path, shell: str, command: str, code: int, said: str) -> None:
         run = RunFolder(str(folder))
