@@ -193,12 +193,7 @@ class RunsPage(PageServer):
 
     def _uploads(self, request: Request, _: Any) -> Any:
         uploads = self._client.uploads
-        return {
-            "uploads": [
-                rows.upload(newest, uploads.known(newest.name), uploads.readers(newest.name))
-                for newest in uploads.list(WAIT)
-            ]
-        }
+        return {"uploads": [rows.upload(newest, uploads.known(newest.name)) for newest in uploads.list(WAIT)]}
 
     # -- what its buttons do
 

@@ -40,7 +40,6 @@ from remoterun.client import Client
 from remoterun.client.runs import attempts
 from remoterun.client.runs.following import LogBytes, Note, StateChange, Wanted
 from remoterun.client.runs.preparing import Talk
-from remoterun.client.runs.specs import digests_of_asked
 from remoterun.clouds import PROVIDERS
 from remoterun.clouds.base import LATE, HostNeverCame, Intent, NoCapacity
 from remoterun.clouds.fronts import NoSettings
@@ -577,9 +576,7 @@ class TestALostHost:
         client = laptop.another()
         with pytest.raises(UsageError, match="than you asked for"):
             client.runs.original(run.number)
-        client.connections.registry.save_digest(
-            run, digests_of_asked(spec)[1]
-        )  # as earlier versions did, without the digests of mounts
+        s3.put(key, spec.encode())
         kept = client.runs.original(run.number)
         again = client.runs.launch(client.runs.prepare_again(kept, kept.request, "local"))
         assert laptop.log(laptop.until_ended(again)) == b"doom"
