@@ -427,6 +427,8 @@ class TestLoss:
             b"garbage that is not a frame at all",
             frames.HEAD.pack(1, DATA, frames.MAX_HEADER + 1, 0),
             frames.HEAD.pack(1, DATA, 0, MAX_BODY + 1),
+            frames.HEAD.pack(1, DATA, (1 << 32) - 1, 0),
+            frames.HEAD.pack(1, 9, 0, 0),
             encode(1, OPEN, {"op": "x", "args": {}}),
             encode(1, CREDIT, {"n": -1}),
             encode(1, CREDIT, {"n": "many"}),
