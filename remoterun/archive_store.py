@@ -6,7 +6,6 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from remoterun import archive as archives
 from remoterun import transfer
 from remoterun.agent.shared import api
 from remoterun.agent.shared.archive import ArchivedTree, SignedObject, upload_prefix
@@ -18,7 +17,7 @@ from remoterun.agent.shared.protocol import Stream
 from remoterun.agent.shared.records import encode, to_json
 from remoterun.agent.shared.spec import KEY, ResourceRef
 from remoterun.agent.shared.tree import Entry, Manifest, show
-from remoterun.archive import Archive
+from remoterun.archive import Archive, grants, reading, runs, uploads
 from remoterun.archive.runs import RunPlace
 from remoterun.connections import Connections
 from remoterun.copied_runs import CopiedRun, copied
@@ -52,21 +51,19 @@ class ArchiveStore:
         self.home_id = self.archive.id
 
     def newest(self) -> list[Upload]:
-        return [self._upload(name, version) for name, version in archives.uploads.newest(self.archive)]
+        return [self._upload(name, version) for name, version in uploads.newest(self.archive)]
 
     def versions(self, name: str) -> list[Upload]:
-        return [self._upload(name, version) for version in archives.uploads.versions(self.archive, name)]
+        return [self._upload(name, version) for version in uploads.versions(self.archive, name)]
 
     def put_upload(
         self, asked: api.CommitUpload, tree: transfer.Reading, progress: Progress, base: str, arrange: Arrange
     ) -> tuple[Manifest, Upload, bool, Sent]:
-        manifest, version, created, sent = archives.uploads.put_upload(
-            self.archive, asked, tree, progress, base, arrange
-        )
+        manifest, version, created, sent = uploads.put_upload(self.archive, asked, tree, progress, base, arrange)
         return manifest, self._upload(asked.name, version), created, sent
 
     def remove_upload(self, name: str, digest: str | None) -> bool:
-        return archives.uploads.remove_upload(self.archive, name, digest)
+        return uploads.remove_upload(self.archive, name, digest)
 
     def tree(self, resource: ResourceRef) -> ArchiveTree:
         prefix, tree, about = self._find(resource)
@@ -80,7 +77,7 @@ class ArchiveStore:
 
     def statuses(self, keys: Sequence[str] | None) -> api.Statuses:
         listed = self.archive.objects.folders("runs/") if keys is None else keys
-        return api.Statuses(*archives.runs.statuses(self.archive, [*filter(KEY.match, listed)], self.place))
+        return api.Statuses(*runs.statuses(self.archive, [*filter(KEY.match, listed)], self.place))
 
     def run(self, key: str) -> ArchivedRun:
         config = self._connections.config
@@ -93,7 +90,7 @@ class ArchiveStore:
         run = None if number is None else registry.run(number)
         if run is not None and run.renting is not None:
             return place_of(run)
-        return archives.runs.recorded_place(self.archive, key)
+        return runs.recorded_place(self.archive, key)
 
     def _upload(self, name: str, version: api.UploadVersion) -> Upload:
         with understood(self.machine.name):
@@ -102,14 +99,14 @@ class ArchiveStore:
     def _find(self, resource: ResourceRef) -> tuple[str, ArchivedTree, api.Tree]:
         """(the prefix below which the packs of a tree lie, the whole tree, what else is known of it)."""
         if resource.kind == "upload":
-            tree, version = archives.uploads.find_upload(self.archive, resource.name, resource.digest)
+            tree, version = uploads.find_upload(self.archive, resource.name, resource.digest)
             return upload_prefix(resource.name), tree, api.Tree(about=to_json(version))
         place = self.place(resource.key)
         if resource.kind != "run":
-            return *archives.runs.read_run_tree(self.archive, place, "source"), api.Tree()
-        status = archives.runs.read_record(self.archive, place).status
+            return *runs.read_run_tree(self.archive, place, "source"), api.Tree()
+        status = runs.read_record(self.archive, place).status
         try:
-            found = archives.runs.read_run_tree(self.archive, place, "outputs")
+            found = runs.read_run_tree(self.archive, place, "outputs")
         except NotFound:
             what = f"the outputs of {show(resource.typed)} are not in the archive"
             hint = f"remoterun logs {resource.number or 'RUN'}   shows its log, as far as it was saved"
@@ -127,7 +124,7 @@ class ArchivedRun:
         return copied(self._archive, self._place, self._cache)
 
     def details(self) -> api.RunDetails:
-        return archives.runs.details(self._archive, self._place)
+        return runs.details(self._archive, self._place)
 
     def follow(
         self, asked: api.Follow, stopped: threading.Event, opened: Callable[[Stream], object]
@@ -156,7 +153,7 @@ class ArchivedRun:
             return search(run.log_file(asked.name), asked.text, asked.start, asked.most)
 
     def remove(self) -> None:
-        archives.runs.remove_run(self._archive, self._place)
+        runs.remove_run(self._archive, self._place)
 
 
 class ArchiveTree(ResourceTree):
@@ -173,7 +170,7 @@ class ArchiveTree(ResourceTree):
     ) -> None:
         super().__init__(store.machine, store.home_id, resource, manifest, about)
         self._archive, self._prefix, self._tree = store.archive, prefix, tree
-        self._reader = archives.reading.TreeReader(store.archive, prefix, tree.places)
+        self._reader = reading.TreeReader(store.archive, prefix, tree.places)
 
     def place(self, files: Iterable[Entry], size: int, destination: Destination) -> None:
         self._reader.place(files, size, destination)
@@ -191,7 +188,7 @@ class ArchiveTree(ResourceTree):
         signed_again = 0
         while wanted := [digest for digest, _ in transfer.missing_blobs(target, list(sizes))]:
             progress.start("from the archive", len(wanted), sum(sizes[digest] for digest in wanted))
-            lines = archives.grants.downloads(self._archive, self._prefix, self._tree, wanted, SIGNED)
+            lines = grants.downloads(self._archive, self._prefix, self._tree, wanted, SIGNED)
             try:
                 _download(target, lines, progress)
                 return

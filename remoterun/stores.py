@@ -9,10 +9,11 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Union
 
+from remoterun.agent.shared.facts import RunStatus
 from remoterun.agent.shared.spec import ResourceRef
 from remoterun.agent.shared.tree import show
 from remoterun.connections import Connections
-from remoterun.errors import NotFound, RemoterunError
+from remoterun.errors import HostError, NotFound, RemoterunError
 from remoterun.host_store import HostStore, ResourceTree
 from remoterun.model import MachineType, Resource, Told, by_our_clock
 from remoterun.session import Session, understood
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from remoterun.archive_store import ArchiveStore
 
 Store = Union[HostStore, "ArchiveStore"]
+Answer = dict[str, RunStatus | HostError]
+"""By the keys of runs: what their machine reports, or why that is not known."""
 
 
 def store_of(connections: Connections, machine: MachineType) -> Store:

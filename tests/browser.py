@@ -51,11 +51,8 @@ HERE = "127.0.0.1"
 
 def chromium() -> str | None:
     """The path of this machine's Chromium or Chrome."""
-    for name in ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable"):
-        path = shutil.which(name)
-        if path:
-            return path
-    return None
+    names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+    return next(filter(None, map(shutil.which, names)), None)
 
 
 def missing() -> str | None:

@@ -34,7 +34,6 @@ class BucketServer:
         self.objects: dict[str, bytes] = {}
         self.asked: list[tuple[str, str]] = []
         self.written: list[str] = []
-        self.connections = 0
         self.faults: list[Fault] = []
         self.expiries: dict[str, float] = {}
         self.lock = threading.Lock()
@@ -101,8 +100,6 @@ class Handler(BaseHTTPRequestHandler):
     def setup(self) -> None:
         super().setup()
         self.timeout = 30
-        with self.bucket.lock:
-            self.bucket.connections += 1
 
     def log_message(self, *_: Any) -> None:
         pass

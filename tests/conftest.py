@@ -18,6 +18,7 @@ import hypothesis
 import pytest
 
 from remoterun.agent.shared.files import locked
+from remoterun.agent.store.home import Home
 from tests.browser import browser, kept_tab, ml5, node_modules, tab  # noqa: F401
 from tests.cloud.fixtures import cloud, cloud_of_session  # noqa: F401
 from tests.lab import Lab, LabHost, LocalDocker
@@ -170,6 +171,12 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Path:
             build_environment(home)
             built.touch()
     return home
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    """A home in which nothing is yet, without an agent."""
+    return Home.open(str(tmp_path / "home"))
 
 
 @pytest.fixture

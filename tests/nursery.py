@@ -14,10 +14,10 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from multiprocessing import forkserver
 from pathlib import Path
+from unittest import mock
 
 PRELOADED = ("tensorflow", "matplotlib.figure", "tests.nursery", "trainer.train", "trainer.model", "trainer.generate")
 
@@ -32,7 +32,9 @@ class Child:
         self._words = list(words)
         self._out, self._err = (tempfile.NamedTemporaryFile(prefix="nursery-") for _ in range(2))
         arguments = (str(folder), self._words, self._out.name, self._err.name)
-        with _quiet():
+        with mock.patch.dict(
+            os.environ, TF_CPP_MIN_LOG_LEVEL="3"
+        ):  # how little it says, which it reads as it is imported
             forkserver.ensure_running()
         self._process = _context.Process(target=_run, args=arguments, daemon=True)
         self._process.start()
@@ -63,19 +65,6 @@ class Child:
         for file in (self._out, self._err):
             file.close()
         return done
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """TensorFlow reads when it is imported how much it should say on standard error."""
-    before = os.environ.get("TF_CPP_MIN_LOG_LEVEL")
-    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
-    try:
-        yield
-    finally:
-        del os.environ["TF_CPP_MIN_LOG_LEVEL"]
-        if before is not None:
-            os.environ["TF_CPP_MIN_LOG_LEVEL"] = before
 
 
 def _run(folder: str, words: list[str], out: str, err: str) -> None:

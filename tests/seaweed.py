@@ -21,6 +21,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 
@@ -170,15 +171,9 @@ def credentials(key: str = KEY, secret: str = SECRET) -> Iterator[None]:
         "AWS_CONFIG_FILE": os.devnull,
         "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
     }
-    dropped = [name for name in os.environ if name.startswith("AWS_")]
-    before = {name: os.environ.pop(name) for name in dropped}
-    os.environ.update(changed)
-    try:
+    others = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
+    with mock.patch.dict(os.environ, others | changed, clear=True):
         yield
-    finally:
-        for name in changed:
-            os.environ.pop(name, None)
-        os.environ.update(before)
 
 
 @functools.cache

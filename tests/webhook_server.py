@@ -10,9 +10,6 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from remoterun.agent.shared import api
-from remoterun.agent.shared.submission import Submission
-from remoterun.agent.shared.tree import Manifest
 from remoterun.agent.shared.webhooks import Webhooks
 from tests.workshop import Place, until
 
@@ -88,13 +85,8 @@ PATH = "/hook/s3cr3t-path"
 
 def submit(place: Place, command: str, *urls: str, values: dict[str, str] | None = None, **changed: Any) -> str:
     names = tuple(f"hook{number}" for number in range(len(urls)))
-    spec = place.spec(command, notify=names, asked_env=tuple(values or ()), **changed)
-    asked = Submission(
-        spec, values or {}, Manifest([]).encode(), webhooks=Webhooks(dict(zip(names, urls, strict=True)))
-    )
-    place.put({})
-    place.session.ask(api.submit, api.Nothing(), asked.encode())
-    return spec.key
+    webhooks = Webhooks(dict(zip(names, urls, strict=True)))
+    return place.submit(command, values=values, webhooks=webhooks, notify=names, **changed)
 
 
 def all_told(place: Place, key: str) -> None:

@@ -36,6 +36,7 @@ from remoterun.agent.shared.spec import PYTHON, EnvironmentSpec, ResolvedMount, 
 from remoterun.agent.shared.states import FINAL, RunState
 from remoterun.agent.shared.submission import Submission
 from remoterun.agent.shared.tree import Entry, Manifest
+from remoterun.agent.shared.webhooks import Webhooks
 from remoterun.agent.store import outputs
 from remoterun.agent.store.home import Home
 from remoterun.agent.store.run_folder import RunFolder
@@ -184,11 +185,8 @@ class Place:
     def session(self) -> Session:
         if self._session is None or not self._session.alive:
             self.drop_session()
-            self._session = self.new_session()
+            self._session = Session(MachineType("local"), LocalHost(self.folder))
         return self._session
-
-    def new_session(self) -> Session:
-        return Session(MachineType("local"), LocalHost(self.folder))
 
     def drop_session(self) -> None:
         """As a laptop that is closed."""
@@ -219,12 +217,18 @@ class Place:
         )._replace(**changed)
 
     def submit(
-        self, command: str, files: Files | None = None, values: dict[str, str] | None = None, **changed: Any
+        self,
+        command: str,
+        files: Files | None = None,
+        values: dict[str, str] | None = None,
+        webhooks: Webhooks = Webhooks(),  # noqa: B008
+        **changed: Any,
     ) -> str:
         """The key of a new run. `values`: variables of the user's."""
         source = self.put(files or {})
         spec = self.spec(command, source, asked_env=tuple(values or ()), **changed)
-        self.session.ask(api.submit, api.Nothing(), Submission(spec, values or {}, source.encode()).encode())
+        asked = Submission(spec, values or {}, source.encode(), webhooks=webhooks)
+        self.session.ask(api.submit, api.Nothing(), asked.encode())
         return spec.key
 
     def run(self, key: str) -> RunFolder:
@@ -347,10 +351,8 @@ def own_port(address: str = "127.0.0.1") -> Iterator[int]:
 
 def kill9(pid: int | None) -> None:
     if pid is not None:
-        try:
+        with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
 
 
 def build_environment(folder: Path) -> Path:

@@ -15,20 +15,12 @@ import os
 import re
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 from remoterun.agent.shared.archive import FORMAT
 from remoterun.agent.shared.tree import TreeError
-from remoterun.archive.objects import PATIENCE, Absent, BucketPlace, Objects, Signer, opened
-from remoterun.errors import HostError
-from remoterun.on_use import on_use
+from remoterun.archive.objects import PATIENCE, Absent, BucketPlace, Objects, opened
 
-__all__ = ["creation", "grants", "reading", "runs", "upkeep", "uploads"]
-
-if TYPE_CHECKING:
-    from remoterun.archive import creation, grants, reading, runs, upkeep, uploads
-else:
-    __getattr__ = on_use(__name__, dict.fromkeys(__all__, ()))
 IDENTITY = "remoterun.json"
 FIRST_PATIENCE = 2.0
 """Seconds for which the first request is repeated."""
@@ -40,10 +32,10 @@ class Archive:
     """What lies in one bucket. Any thread may use it. Whatever asks the store raises `HostUnreachable`,
     `AuthenticationError`, `HostError`."""
 
-    def __init__(self, objects: Objects, id: str, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, objects: Objects, id: str) -> None:
         self.objects = objects
         self.id = id
-        self.clock = clock
+        self.clock = time.time
 
     @property
     def address(self) -> str:
@@ -55,13 +47,6 @@ class Archive:
             return decoded(self.objects.get(key, most))
         except (ValueError, TreeError, RecursionError) as error:
             raise self.objects.bad(key, str(error)[:200])
-
-    @property
-    def signer(self) -> Signer:
-        """What signs for hosts. Raises `HostError` where the bucket is of a kind that they can't reach."""
-        if not isinstance(self.objects, Signer):
-            raise HostError(f"a host without a login can't reach {self.address}")
-        return self.objects
 
     @property
     def alive(self) -> bool:

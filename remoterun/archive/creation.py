@@ -3,14 +3,14 @@ up to whoever runs it."""
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from contextlib import closing, suppress
 
 from remoterun.agent.shared.api import MachineCheck
 from remoterun.archive import FIRST_PATIENCE, identity
-from remoterun.archive.objects import PATIENCE, Absent, BucketPlace, Denied, Maker, NoBucket, Objects, opened
+from remoterun.archive.objects import Absent, BucketPlace, Denied, NoBucket, Objects, opened
 from remoterun.clouds import ARCHIVE
 from remoterun.errors import HostError, RemoterunError
 from remoterun.machines import HOW_TO_MAKE_ONE
@@ -27,7 +27,7 @@ def name_for(account: str, region: str | None, endpoint: str | None, profile: st
     if not known:
         return name, None
     name = name if name in known else known[0]
-    with _maker(BucketPlace(name, region, endpoint, profile)) as bucket:
+    with closing(opened(BucketPlace(name, region, endpoint, profile))) as bucket:
         return name, bucket.find_region()
 
 
@@ -35,7 +35,7 @@ def existing(account: str, region: str | None, endpoint: str | None, profile: st
     """The buckets of an account that have a name of ours, as far as these credentials may list them. Raises as
     `name_for`."""
     prefix = f"remoterun-{account}-"
-    with _maker(BucketPlace(prefix + "x", region, endpoint, profile), FIRST_PATIENCE) as any_bucket:
+    with closing(opened(BucketPlace(prefix + "x", region, endpoint, profile), FIRST_PATIENCE)) as any_bucket:
         try:
             return [name for name in any_bucket.names() if name.startswith(prefix)]
         except Denied:
@@ -47,17 +47,17 @@ def create(place: BucketPlace, tags: dict[str, str] | None = None) -> None:
 
     Raises `AlreadyExists` for a name that somebody else has, `AuthenticationError`, `HostUnreachable`, `HostError`.
     """
-    with _maker(place) as bucket:
+    with closing(opened(place)) as bucket:
         bucket.create()
         identity(bucket)
-        with contextlib.suppress(HostError):  # not every store has tags
+        with suppress(HostError):  # not every store has tags
             bucket.tag({**(tags or {}), "remoterun": "archive"})
 
 
 def remove(place: BucketPlace) -> None:
     """Delete the bucket with all that is in it, also what versions of it keep. One that is gone is fine. Raises as
     `name_for`."""
-    with _maker(place) as bucket, contextlib.suppress(NoBucket):
+    with closing(opened(place)) as bucket, suppress(NoBucket):
         bucket.remove()
 
 
@@ -67,7 +67,7 @@ def checks(place: BucketPlace | None) -> list[MachineCheck]:
         return [MachineCheck("bucket", None, "none is set up yet", HOW_TO_MAKE_ONE)]
     found: list[MachineCheck] = []
     try:
-        with contextlib.closing(opened(place, FIRST_PATIENCE)) as bucket:
+        with closing(opened(place, FIRST_PATIENCE)) as bucket:
             for check in (_bucket, _permissions):
                 found.append(check(bucket))
     except NoBucket as error:
@@ -75,14 +75,6 @@ def checks(place: BucketPlace | None) -> list[MachineCheck]:
     except RemoterunError as error:
         found.append(MachineCheck("permissions" if found else "bucket", False, error.message, error.hint))
     return found
-
-
-@contextlib.contextmanager
-def _maker(place: BucketPlace, patience: float = PATIENCE) -> Iterator[Maker]:
-    with contextlib.closing(opened(place, patience)) as bucket:
-        if not isinstance(bucket, Maker):
-            raise HostError(f"{place.address} is of a kind that is not made from here")
-        yield bucket
 
 
 def _bucket(bucket: Objects) -> MachineCheck:
@@ -102,7 +94,7 @@ def _permissions(bucket: Objects) -> MachineCheck:
     ]
     for request in requests:
         try:
-            with contextlib.suppress(Absent):  # it could not be written
+            with suppress(Absent):  # it could not be written
                 request()
         except Denied as error:
             lacking.append(error.action)

@@ -41,7 +41,7 @@ BUILD = 2 * 3600.0
 def expires(archive: Archive, seconds: float) -> float:
     """Until when something surely holds that is signed now for so many seconds, in seconds since 1970."""
     moment = archive.clock() + min(seconds, LONGEST)
-    return min(moment, archive.signer.credentials_end() or moment)
+    return min(moment, archive.objects.credentials_end() or moment)
 
 
 def downloads(
@@ -63,7 +63,7 @@ def downloads(
             start, end = span[0].offset, span[-1].offset + span[-1].length
             # A whole pack has nothing else, and after a cut its rest may be asked for.
             only = (start, end - start) if end - start < PACK else None
-            url = archive.signer.presigned_get(prefix + pack_key(pack), min(seconds, LONGEST), only)
+            url = archive.objects.presigned_get(prefix + pack_key(pack), min(seconds, LONGEST), only)
             yield SignedObject(url, span, exact=only is not None)
 
 
@@ -89,7 +89,7 @@ def image_access(archive: Archive, image: str, architecture: str, seconds: float
     archive.objects.find_region()
     parts, position = [], 0
     for key, length in image_parts(stored):
-        url = archive.signer.presigned_get(image_prefix(id) + key, min(seconds, LONGEST))
+        url = archive.objects.presigned_get(image_prefix(id) + key, min(seconds, LONGEST))
         parts.append(SignedObject(url, [Take(stored.digest, stored.size, position, 0, length)]))
         position += length
     return ImageAccess(image, parts)
@@ -129,5 +129,5 @@ def _stored_image(archive: Archive, id: str) -> BuiltImage | None:
 
 def _grant(archive: Archive, prefix: str, seconds: float, most: int) -> Grant:
     archive.objects.find_region()
-    url, fields = archive.signer.presigned_post(prefix, min(seconds, LONGEST), most)
+    url, fields = archive.objects.presigned_post(prefix, min(seconds, LONGEST), most)
     return Grant(url, fields, prefix, expires(archive, seconds))

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pkgutil import resolve_name
-from typing import Protocol, runtime_checkable
+from typing import Protocol
 
 from remoterun.agent.shared.frames import Bytes
 from remoterun.agent.shared.tree import show
@@ -132,37 +132,36 @@ class Objects(Protocol):
         what = f"`{show(key[:300])}` in {self.place.address}"
         return Damaged(f"{what} is damaged: {why}", hint=f"remoterun machines check {ARCHIVE}")
 
-
-@runtime_checkable
-class Signer(Protocol):
-    """`Objects` that hosts without credentials can reach: by addresses and forms, made without asking the store."""
+    # -- of a kind that hosts without credentials can reach: by addresses and forms, made without asking the store
 
     def presigned_get(self, key: str, seconds: float, part: tuple[int, int] | None = None) -> str:
         """An address that gives the object to whoever asks, or only a part (offset, bytes) of it, for so many
         seconds."""
+        raise HostError(f"a host without a login can't reach {self.place.address}")
 
     def presigned_post(self, prefix: str, seconds: float, most: int) -> tuple[str, dict[str, str]]:
         """(address, fields) of a form by which whoever has them writes objects of up to `most` bytes below `prefix`."""
+        raise HostError(f"a host without a login can't reach {self.place.address}")
 
     def credentials_end(self) -> float | None:
         """When the credentials surely hold until, in seconds since 1970; None for a user's own, which do not end."""
 
-
-@runtime_checkable
-class Maker(Objects, Protocol):
-    """`Objects` whose buckets are made, named and removed from here."""
+    # -- of a kind whose buckets are made, named and removed from here
 
     def create(self) -> None:
         """Make the bucket; one of ours that is there is fine. Raises `AlreadyExists` for a name that is taken."""
+        raise HostError(f"{self.place.address} is of a kind that is not made from here")
 
     def tag(self, labels: dict[str, str]) -> None:
         """Let the bucket have these tags, too."""
 
     def names(self) -> Sequence[str]:
         """All buckets of the account. Raises `Denied` for credentials that may not list them."""
+        raise HostError(f"{self.place.address} is of a kind that is not made from here")
 
     def remove(self) -> None:
         """Delete the bucket, with every version of every object. Raises `NoBucket`."""
+        raise HostError(f"{self.place.address} is of a kind that is not made from here")
 
 
 def opened(place: BucketPlace, patience: float = PATIENCE) -> Objects:

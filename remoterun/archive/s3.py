@@ -42,7 +42,7 @@ T = TypeVar("T")
 
 
 class S3(Objects):
-    """One bucket: a `Signer`, and a `Maker`."""
+    """One bucket."""
 
     def __init__(self, place: BucketPlace, patience: float = PATIENCE) -> None:
         """Asks nothing of the store."""

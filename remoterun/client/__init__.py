@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Self
 from remoterun.config import Config
 from remoterun.connections import Connections
 from remoterun.hosts.base import Prompts
-from remoterun.registry import Registry
 
 if TYPE_CHECKING:
     from remoterun.client.data.files import Files
@@ -23,7 +22,6 @@ if TYPE_CHECKING:
     from remoterun.client.secrets import Secrets
     from remoterun.client.upkeep.machines import Machines
     from remoterun.client.upkeep.rented_hosts import RentedHosts
-    from remoterun.client.webhooks import Notifications
 
 
 class Client:
@@ -87,17 +85,6 @@ class Client:
 
         return Secrets(self.config.home)
 
-    @cached_property
-    def notifications(self) -> Notifications:
-        from remoterun.client.webhooks import Notifications
-
-        return Notifications(self.connections)
-
     @property
     def config(self) -> Config:
         return self.connections.config
-
-    @property
-    def registry(self) -> Registry:
-        """What is known here of runs and uploads, without asking a machine."""
-        return self.connections.registry

@@ -8,14 +8,10 @@ from collections.abc import Callable, Sequence
 
 from remoterun.agent.shared.facts import RunStatus
 from remoterun.connections import Connections
-from remoterun.errors import HostError
 from remoterun.host_store import HostStore
 from remoterun.model import MachineType, Run
 from remoterun.session import Session
-from remoterun.stores import Store
-
-Answer = dict[str, RunStatus | HostError]
-"""By the keys of runs: what their machine reports, or why that is not known."""
+from remoterun.stores import Answer, Store
 
 
 def find_store(connections: Connections, run: Run) -> tuple[Run, Store]:
@@ -46,7 +42,7 @@ def statuses(connections: Connections, machine: MachineType, runs: Sequence[Run]
     if machine.rented is not None:
         from remoterun.clouds.ledger import rented_runs
 
-        return rented_runs.statuses(connections, machine, runs, ask)
+        return rented_runs.statuses(connections, runs, ask)
     return ask()
 
 

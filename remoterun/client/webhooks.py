@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from remoterun.agent.shared import api
-from remoterun.agent.shared.tree import show
 from remoterun.agent.shared.webhooks import (
     MOST_ADDRESSES,
     BadAddress,
@@ -25,27 +23,6 @@ if TYPE_CHECKING:
     from remoterun.model import Run
 
 EXAMPLE = "https://…, ntfy://ntfy.sh/TOPIC, or the name of a secret that is one"
-
-
-class Notifications:
-    """What a client does with the addresses that get word of its runs."""
-
-    def __init__(self, connections: Connections) -> None:
-        self._connections = connections
-
-    def names(self, asked: Sequence[str] | None = None) -> tuple[str, ...]:
-        """What may be shown of addresses (None: those of config.toml): the name of the secret, or the host. Raises
-        `UsageError` for what can't be one, `NotFound` for a secret that is not set."""
-        words = self._connections.config.notify if asked is None else asked
-        return tuple(addresses(self._connections.config.home, words))
-
-    def test(self, asked: str, machine: str | None = None) -> str:
-        """Let a machine (None: this one) post a message of no run to an address; what its server answered. Raises
-        `HostError` where it did not take it, `UsageError` for what is not an address, `NotFound`."""
-        (url,) = addresses(self._connections.config.home, [asked]).values()
-        session = self._connections.session(self._connections.machine(machine or "local"))
-        answer = session.ask(api.notify_test, api.Webhook(url))
-        return f"{answer.status} {show(answer.said[:200])}".strip()
 
 
 def addresses_again(connections: Connections, names: Sequence[str], given: Mapping[str, str]) -> dict[str, str]:

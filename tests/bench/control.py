@@ -163,9 +163,9 @@ class Bench:
                 submit()
             row(f"one more run, while {MANY:,} wait", 0.1, [submit() for _ in range(self.rounds)])
         row(f"ps, {MANY:,} runs wait", 0.5, [_wall([REMOTERUN, "ps"], env, home) for _ in range(self.rounds)])
-        before = _cpu_of_agents(home)
+        before = table.processor_seconds(str(home))
         time.sleep(SOME_SECONDS)
-        used = (_cpu_of_agents(home) - before) / SOME_SECONDS
+        used = (table.processor_seconds(str(home)) - before) / SOME_SECONDS
         row(f"processor time per second, while {MANY:,} runs wait", 0.02, [used])
         with Client(load(env)) as client:
             (home / "go").touch()
@@ -231,16 +231,6 @@ def _with_many_runs(home: Path) -> dict[str, str]:
                 run = registry.add_run(new_key(now), MachineType("bench"), f"python train.py {number}", now, "", ())
                 registry.change_state(run, RunState.FAILED, now, reason=Reason.KILLED.value)
     return {**os.environ, "REMOTERUN_HOME": str(home)}
-
-
-def _cpu_of_agents(home: Path) -> float:
-    """Seconds of processor time that the agents, supervisors and wrappers of a home have used."""
-    ticks = 0
-    for process in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            if str(home).encode() in (process / "cmdline").read_bytes():
-                ticks += sum(map(int, (process / "stat").read_text().rpartition(")")[2].split()[11:13]))
-    return ticks / os.sysconf("SC_CLK_TCK")
 
 
 def _moments(home: Path, run: Run) -> dict[str, float]:

@@ -22,7 +22,7 @@ from remoterun.model import MachineType, Rental
 from tests.bench.table import Bound, Row, at_most
 from tests.cloud.cloud import Cloud
 from tests.cloud.gate import Call
-from tests.cloud.machine import SERVICES, Machine
+from tests.cloud.machine import SERVICES
 from tests.lab import BASE_IMAGE, Lab
 
 REMOTERUN = str(Path(sys.executable).parent / "remoterun")
@@ -71,14 +71,9 @@ def _acquired(cloud: Cloud, home: Path, number: int) -> dict[str, float]:
     rented = provider.acquire(intent, offers, lambda _: None)
     ended = time.monotonic()
     made = cloud.calls_of("RunInstances")[-1].at
-    up = came_up(cloud.machine(rented.id))
+    up = next(event.at for event in cloud.machine(rented.id).events if event.state == SERVICES)
     provider.release(rented)
     return {"before": made - began, "host": up - made, "after": ended - up}
-
-
-def came_up(machine: Machine) -> float:
-    """When sshd and Docker of a machine answered, by the cloud's own clock."""
-    return next(event.at for event in machine.events if event.state == SERVICES)
 
 
 class User:

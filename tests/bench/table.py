@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import hashlib
 import json
 import os
@@ -66,12 +67,11 @@ def at_most_times(limit: float) -> Bound:
 
 @dataclass(frozen=True)
 class Row:
-    """One figure. `unit` is a key of `_UNITS`. Without a bound it is for information. A row with one that could not be
-    measured says `why`, and is short."""
+    """One figure. `unit` is a key of `_UNITS`. A row that could not be measured says `why`, and is short."""
 
     what: str
     unit: str
-    bound: Bound | None
+    bound: Bound
     ours: float | None = None
     peer_name: str = ""
     peer: float | None = None
@@ -80,8 +80,6 @@ class Row:
 
     @property
     def ok(self) -> bool:
-        if self.bound is None:
-            return True
         return self.bound.holds(self.ours if self.bound.of == "ours" else self.ratio)
 
     def cells(self) -> tuple[str, ...]:
@@ -92,15 +90,15 @@ class Row:
             "" if self.peer is None else show(self.peer),
             self.peer_name,
             "" if self.ratio is None else f"{self.ratio:.2f} x",
-            self.bound.text(self.unit) if self.bound else "",
-            ("" if self.bound is None else "ok" if self.ok else "short") + (f": {self.why}" if self.why else ""),
+            self.bound.text(self.unit),
+            ("ok" if self.ok else "short") + (f": {self.why}" if self.why else ""),
         )
 
 
 def beside(
     what: str,
     unit: str,
-    bound: Bound | None,
+    bound: Bound,
     ours: Sequence[float],
     peer_name: str,
     peer: Sequence[float],
@@ -165,6 +163,17 @@ def finish(target: Path, rows: Sequence[Row], **more: Any) -> int:
     report = {"rows": [{**asdict(row), "ok": row.ok} for row in rows], "machine": machine, **more}
     target.write_text(json.dumps(report, indent=2) + "\n")
     return 0 if all(row.ok for row in rows) else SHORT
+
+
+def processor_seconds(*words: str) -> float:
+    """Seconds of processor time that all processes have used whose command lines have these words."""
+    ticks = 0
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            line = (process / "cmdline").read_bytes()
+            if all(word.encode() in line for word in words):
+                ticks += sum(map(int, (process / "stat").read_text().rpartition(")")[2].split()[11:13]))
+    return ticks / os.sysconf("SC_CLK_TCK")
 
 
 def cache() -> Path:

@@ -127,9 +127,10 @@ class Bench:
         seconds = 10 if self._quick else 30
         with self._viewer.live(REPORTS, machine="here") as (run,):
             time.sleep(5)
-            before = {verb: _processor_time(verb, run.key) for verb in ("measure", "supervise")}
+            before = {verb: table.processor_seconds(verb, run.key) for verb in ("measure", "supervise")}
+            assert all(before.values()), "both are there"
             time.sleep(seconds)
-            used = {verb: (_processor_time(verb, run.key) - time_) / seconds for verb, time_ in before.items()}
+            used = {verb: (table.processor_seconds(verb, run.key) - time_) / seconds for verb, time_ in before.items()}
         self.laps["processor"] = used
         self.rows.append(Row("agent's processor time, 10 metrics a second", "share", at_most(0.01), sum(used.values())))
 
@@ -253,17 +254,6 @@ def _memory(page: Page) -> int:
     states = [Path(f"/proc/{each['id']}/status").read_text() for each in processes if each["type"] == "renderer"]
     kinds = ("RssAnon:", "RssShmem:")
     return max(sum(int(state.partition(kind)[2].split()[0]) << 10 for kind in kinds) for state in states)
-
-
-def _processor_time(verb: str, key: str) -> float:
-    """Seconds of processor time that the process of the agent with this task for a run has used."""
-    for process in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            words = (process / "cmdline").read_text().split("\0")
-            if verb in words and key in words:
-                times = (process / "stat").read_text().rpartition(")")[2].split()[11:13]
-                return sum(int(ticks) for ticks in times) / float(os.sysconf("SC_CLK_TCK"))
-    raise AssertionError(f"no agent has to {verb} {key}")
 
 
 PARTS = ("list", "line", "tabs", "compare", "log", "processor", "tensorboard", "code")

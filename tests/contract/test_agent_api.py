@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,12 +11,12 @@ import pytest
 from remoterun.agent.requests import handler_of
 from remoterun.agent.shared import api
 from remoterun.agent.shared.frames import PIECE
-from remoterun.agent.shared.packs import pack
 from remoterun.agent.shared.protocol import Link, RemoteError
 from remoterun.agent.shared.records import from_json, to_json
 from remoterun.agent.shared.spec import ResourceRef
 from remoterun.agent.shared.tree import Manifest
 from remoterun.agent.store.home import Home
+from tests.homes import send, upload
 from tests.workshop import Files, call, served, tree_of
 
 NOTHING = api.Nothing()
@@ -38,20 +37,6 @@ def ask(link: Link, request: api.Request[Any, Any], arguments: Any = NOTHING, *b
     stream.end()
     came = [bytes(frame.body) for frame in stream]
     return from_json(request.result, stream.result), came
-
-
-def digests(*contents: bytes) -> bytes:
-    return b"".join(hashlib.sha256(content).digest() for content in contents)
-
-
-def put(link: Link, *contents: bytes) -> None:
-    call(link, "put", *((pack([(digests(content), content)]), {"p": 1}) for content in contents))
-
-
-def upload(link: Link, name: str, files: Files) -> tuple[Manifest, api.Committed]:
-    manifest, blobs = tree_of(files)
-    put(link, *blobs.values())
-    return manifest, from_json(api.Committed, call(link, "commit_upload", (manifest.encode(), {"last": 1}), name=name))
 
 
 def read_tree(link: Link, resource: ResourceRef) -> tuple[Manifest, api.Tree]:
@@ -82,7 +67,7 @@ class TestUploads:
 
         def made(files: Files, number: int, **asked: Any) -> tuple[int, bool]:
             manifest, blobs = tree_of(files)
-            put(link, *blobs.values())
+            send(link, *blobs.values())
             request = api.CommitUpload("doom", number, manifest.digest, **asked)
             committed, _ = ask(link, api.commit_upload, request, manifest.encode())
             return committed.version.version, committed.created
@@ -98,7 +83,7 @@ class TestUploads:
             assert found.digest == version.digest and about.about["version"] == version.version
 
     def test_one_version_is_removed(self, link: Link) -> None:
-        first, second = (upload(link, "doom", {"a": content})[0].digest for content in (b"A", b"B"))
+        first, second = (upload(link, "doom", {"a": content})["version"]["digest"] for content in (b"A", b"B"))
         assert not ask(link, api.remove_upload, api.RemoveUpload("doom", "c" * 64))[0].removed
         assert ask(link, api.remove_upload, api.RemoveUpload("doom", first))[0].removed
         assert not ask(link, api.remove_upload, api.RemoveUpload("doom", first))[0].removed
@@ -110,16 +95,16 @@ class TestUploads:
     def test_a_part_of_one_and_one_file(self, link: Link) -> None:
         upload(link, "doom", FILES)
         part, _ = read_tree(link, ResourceRef("upload", "doom", sub="b"))
-        assert [entry.path for entry in part.entries] == ["c"]
+        assert [entry.path for entry in part] == ["c"]
         single, about = read_tree(link, ResourceRef("upload", "doom", sub="b/c"))
-        assert [entry.path for entry in single.entries] == ["c"] and about.single
+        assert [entry.path for entry in single] == ["c"] and about.single
         with pytest.raises(RemoteError) as caught:
             read_tree(link, ResourceRef("upload", "doom", sub="b/d"))
         assert caught.value.code == "not_found"
 
     def test_many_uploads_are_all_listed(self, link: Link, tmp_path: Path) -> None:
         """More than go into the header of a frame."""
-        manifest, made = upload(link, "u0000", {"a": b"A"})
+        made = from_json(api.Committed, upload(link, "u0000", {"a": b"A"}))
         names = [f"{number:0100}" for number in range(7000)]
         home = Home(str(tmp_path / "home"))
         versions = Path(home.uploads.folder_of("u0000"), "versions.json").read_bytes()

@@ -26,6 +26,7 @@ from remoterun.agent.store.errors import HomeError
 from remoterun.agent.store.home import Home
 from remoterun.agent.store.run_folder import RunFolder
 from remoterun.model import new_key
+from tests.homes import put
 from tests.lab import BASE_IMAGE
 from tests.workshop import (
     NO_PACKAGES,
@@ -55,10 +56,8 @@ class Bench:
         self.again = again
         self.said: list[str] = []
         self.made: list[RunFolder] = []
-        context, blobs = tree_of(NO_PACKAGES)
-        for data in (*blobs.values(), context.encode()):
-            home.blobs.put(data)
-        self.environment = EnvironmentSpec(BASE_IMAGE, "cpu", context.digest)
+        context = home.blobs.put(put(home, NO_PACKAGES).encode())
+        self.environment = EnvironmentSpec(BASE_IMAGE, "cpu", context)
 
     def spec(self, command: str, **changed: Any) -> RunSpec:
         return spec_of(command, environment=self.environment)._replace(**changed)
@@ -75,9 +74,7 @@ class Bench:
         **changed: Any,
     ) -> tuple[RunFolder, RunSpec]:
         """A run that is built and mounted."""
-        source, blobs = tree_of(files or {})
-        for data in blobs.values():
-            self.home.blobs.put(data)
+        source = put(self.home, files or {})
         spec = self.spec(command, **changed)
         run = create_run(self.home, spec, source, mounts, values=values or {})
         self.made.append(run)
@@ -95,10 +92,7 @@ class Bench:
         return run
 
     def mount(self, files: Files, place: str, file: str = "") -> ResolvedMount:
-        manifest, blobs = tree_of(files)
-        for data in (*blobs.values(), manifest.encode()):
-            self.home.blobs.put(data)
-        return ResolvedMount(place, manifest.digest, file)
+        return ResolvedMount(place, self.home.blobs.put(put(self.home, files).encode()), file)
 
 
 def log(run: RunFolder) -> bytes:
@@ -294,8 +288,9 @@ def test_stderr_apart(bench: Bench) -> None:
 def test_kill_leaves_nothing(bench: Bench) -> None:
     seconds = next(SECONDS)
     sleep = f"sleep {seconds}"
-    run = bench.started(f"trap '' TERM INT HUP; setsid {sleep} & env -i setsid {sleep} & echo up; {sleep}")
-    until(lambda: b"up" in log(run) and len(running(seconds)) == 3)
+    away = f"setsid {sleep} & env -i setsid {sleep} & (setsid sh -c '{sleep} & {sleep}' &)"
+    run = bench.started(f"trap '' TERM INT HUP; {away}; echo up; {sleep}")
+    until(lambda: b"up" in log(run) and len(running(seconds)) == 5)
     bench.engine.kill(run)
     assert not bench.engine.alive(run)
     until(lambda: not running(seconds))

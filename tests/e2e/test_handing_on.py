@@ -264,7 +264,7 @@ def trained(new_user: Callable[[], User]) -> User:
         command = f"python3 train.py --lr {lr} {shlex.quote(HOSTILE)}"
         run = user.client.runs.submit(RunRequest(command, description=HOSTILE), source)
         user.place("one").until_final(run.key)
-        user.client.registry.annotate(user.client.runs.label(number, [HOSTILE]), remark=HOSTILE)
+        user.client.connections.registry.annotate(user.client.runs.label(number, [HOSTILE]), remark=HOSTILE)
     return user
 
 
@@ -313,7 +313,7 @@ class TestReport:
     def test_a_run_that_never_ran_and_one_that_is_not_there(self, user: User) -> None:
         finished(user, {"notes": b"x"})
         assert "<h1>Run 1</h1>" in remoterun(user, "report", "1").stdout
-        registry, gone = user.client.registry, MachineType("me@127.0.0.1:1", host="me@127.0.0.1:1")
+        registry, gone = user.client.connections.registry, MachineType("me@127.0.0.1:1", host="me@127.0.0.1:1")
         run = registry.set_host(registry.add_run(new_key(), gone, "true", 1.0), gone, "home")
         registry.update(run, by_our_clock(RunStatus(run.key, RunState.RUNNING)), 1.0)
         text = remoterun(user, "report", "2").stdout

@@ -91,15 +91,15 @@ class TestWait:
         for machine in ("one", "two"):
             user.client.runs.submit(RunRequest(waits_for(go)), machine=machine)
             until(lambda: user.client.runs.get("last").state is RunState.RUNNING)
-        known = user.client.registry.run(1)
-        user.client.registry.set_host(known, NOBODY, known.home_id)
+        known = user.client.connections.registry.run(1)
+        user.client.connections.registry.set_host(known, NOBODY, known.home_id)
         items = user.client.runs.wait([1, 2])
         lost = next(items)
         assert isinstance(lost, Note) and lost.kind == "lost" and "refused" in lost.text
         go.write_text("0")
         second = next(items)
         assert isinstance(second, Run) and second.number == 2 and second.state is RunState.COMPLETE
-        user.client.registry.set_host(known, known.host, known.home_id)
+        user.client.connections.registry.set_host(known, known.host, known.home_id)
         assert [item.number for item in items if isinstance(item, Run)] == [1]
 
 
@@ -153,7 +153,7 @@ class TestRerun:
         mounts = ("-m", "uploads/doom", "-m", "uploads/doom/sub:p", "-m", "runs/1:r")
         command = "cat doom/in p/in r/out"
         assert typed("run", "--no-git", "-y", "-t", "two", *mounts, command).stdout == "mine part made"
-        lie_about_mounts(user.place("two"), user.client.registry.run(2).key, b"lie")
+        lie_about_mounts(user.place("two"), user.client.connections.registry.run(2).key, b"lie")
         assert typed("rerun", "2", "-t", "one").stdout == "mine part made"
         assert typed("rerun", "2").stdout == "lielielie", "its own command may read what it likes there"
         typed("rm", "-y", "uploads/doom")
@@ -161,7 +161,7 @@ class TestRerun:
         typed("upload", str(data), "--name", "doom")
         assert [upload.version for upload in user.client.uploads.list()] == [1], "the number is given again"
         recorded.commands(typed)("rerun", "2", "-t", "one", status=2)
-        assert user.client.registry.run("last").number == 4
+        assert user.client.connections.registry.run("last").number == 4
 
     def test_a_copy_of_an_upload_is_what_was_uploaded(self, typed: Typed, tmp_path: Path, recorded: Recorded) -> None:
         """The machine that has it lists other files for its digest."""
@@ -195,7 +195,7 @@ class TestRerun:
             typed("rm", f"runs/{number}")
 
     def test_a_machine_that_says_more_than_was_asked_gets_no_secret(self, typed: Typed, recorded: Recorded) -> None:
-        registry = typed.user.client.registry
+        registry = typed.user.client.connections.registry
         typed.user.client.secrets.set("ONE", "1")
         write_files(typed.folder, {"a": "a"})
         typed("run", "--no-git", "-y", "true")
@@ -219,10 +219,11 @@ class TestRerun:
         say = recorded.commands(typed)
         for number in ("1", "7", "x"):
             say("rerun", number, status=2)
-        known = user.client.registry.run(1)
-        user.client.registry.set_host(known, NOBODY, known.home_id)
+        known = user.client.connections.registry.run(1)
+        user.client.connections.registry.set_host(known, NOBODY, known.home_id)
         say("rerun", "1", status=125)
-        assert [run.number for run in user.client.registry.runs()] == [1, 2], "the second found its mount gone"
+        numbers = [run.number for run in user.client.connections.registry.runs()]
+        assert numbers == [1, 2], "the second found its mount gone"
 
     def test_every_option_of_a_run_is_in_what_is_run_again(self, user: User) -> None:
         """What is handed on comes back by itself; one that is new in `RunRequest` itself belongs here."""

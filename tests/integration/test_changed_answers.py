@@ -104,7 +104,7 @@ def test_no_command_has_a_fault(user: User, tmp_path: Path, monkeypatch: pytest.
         run = client.runs.submit(asked, user.source({"a.py": f"{number}\n", "b": "b\n"}))
         for _ in client.runs.follow(run.number):
             pass
-        client.registry.set_host(client.runs.get(number), run.machine, "evil")
+        client.connections.registry.set_host(client.runs.get(number), run.machine, "evil")
     client.close()
     home = user.config.home
     (home / "config.toml").write_text(

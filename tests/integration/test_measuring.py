@@ -32,6 +32,11 @@ with open("metrics.jsonl", "a", buffering=1) as file:
 """
 
 
+@pytest.fixture
+def place(kept_place: Place) -> Place:
+    return kept_place
+
+
 def progress_of(place: Place, key: str) -> Progress:
     """Of the run's last event, or of now."""
     progress = place.run(key).status().progress
@@ -120,7 +125,7 @@ def test_a_program_reads_them(user: User) -> None:
     for _ in range(2):
         curves.update()
         assert curves.names == ["loss"] and len(curves.metrics) == 2 * POINT.size
-    assert user.client.registry.run(run.number).progress == job.progress, "it stays with the run"
+    assert user.client.connections.registry.run(run.number).progress == job.progress, "it stays with the run"
 
 
 def test_the_command(user: User, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:

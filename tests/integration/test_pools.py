@@ -89,7 +89,7 @@ def test_all_are_away(user: User, silent: MachineType, monkeypatch: pytest.Monke
         client.runs.submit(RunRequest("true"))
     away, late = (caught.value.evidence or "").splitlines()
     assert away.startswith("away: ") and late == "silent: silent does not answer within 1 s"
-    assert not client.registry.runs(), "no number is lost"
+    assert not client.connections.registry.runs(), "no number is lost"
 
 
 def test_what_a_machine_lacks(user: User) -> None:
@@ -99,7 +99,7 @@ def test_what_a_machine_lacks(user: User) -> None:
     assert caught.value.evidence == "\n".join(
         f"{name}: the run asks for 2 GPUs, and its machine has none" for name in ("one", "two")
     )
-    assert not client.registry.runs(), "no number is lost"
+    assert not client.connections.registry.runs(), "no number is lost"
 
 
 def test_where_one_machine_is_meant(user: User, tmp_path: Path) -> None:
@@ -124,5 +124,5 @@ def test_where_one_machine_is_meant(user: User, tmp_path: Path) -> None:
 def test_a_pool_of_the_registry_is_as_it_was(user: User) -> None:
     client = of_a_pool(user, "one", "two")
     run = ended(client, client.runs.submit(RunRequest("true")))
-    assert client.registry.run(run.number).machine == MachineType("lab", pool=("one", "two"))
+    assert client.connections.registry.run(run.number).machine == MachineType("lab", pool=("one", "two"))
     assert json.loads(json.dumps(run.record()))["machine"] == "lab"

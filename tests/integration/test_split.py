@@ -85,11 +85,11 @@ def test_two_streams_here_and_when_the_machine_is_gone(user: User) -> None:
     again = user.client.runs.original(run.number).request
     assert again.split and again.command == command
 
-    known = user.client.registry.run(run.number)
-    user.client.registry.set_host(run, NOBODY, known.home_id)
+    known = user.client.connections.registry.run(run.number)
+    user.client.connections.registry.set_host(run, NOBODY, known.home_id)
     assert both(user.client, run.number) == (b"out 1\nout 2", b"err 1\nerr 2")
     assert both(user.client, run.number, Wanted(tail=1)) == (b"out 2", b"err 2")
-    user.client.registry.set_host(run, known.host, known.home_id)
+    user.client.connections.registry.set_host(run, known.host, known.home_id)
     user.client.runs.remove(run.number)
     assert list(logs.iterdir()) == []
 
@@ -152,7 +152,7 @@ def test_any_part_of_them(user: User) -> None:
     assert runs.search_log(run.number, "err 1", name="err").hits == [api.Hit(0, "err 1")]
     with pytest.raises(UsageError, match="a text of one line"):
         runs.search_log(run.number, "")
-    user.client.registry.set_host(run, NOBODY, user.client.registry.run(run.number).home_id)
+    user.client.connections.registry.set_host(run, NOBODY, user.client.connections.registry.run(run.number).home_id)
     assert runs.log_part(run.number, -6, 3) == (12, 18, b"out")
     assert runs.log_part(run.number, 4, 99, "err") == (4, 6, b"1\n")
     with pytest.raises(HostError):

@@ -11,6 +11,7 @@ import pytest
 from remoterun.agent.shared import api
 from remoterun.agent.shared.states import FINAL
 from remoterun.client import Client
+from remoterun.client.webhooks import addresses
 from remoterun.errors import HostError
 from remoterun.model import RunRequest
 from tests.webhook_server import PATH, WebhookServer, all_told, submit, webhook_server
@@ -116,8 +117,9 @@ def test_as_a_user_asks_for_it(user: User, server: WebhookServer, monkeypatch: p
     named = [client.runs.info(run.number)[1]["spec"]["notify"] for run in runs]
     assert named == [[f"127.0.0.1:{server.port}"], ["HOOK"], []]
     assert b"s3cr3t" not in b"".join(path.read_bytes() for path in (user.root / "laptop").glob("registry*"))
-    assert client.notifications.test("HOOK", "two") == "200 ok" and server.posts[-1][1]["event"] == "test"
+    (url,) = addresses(user.root / "laptop", ["HOOK"]).values()
+    assert client.machines.post(url, "two") == "200 ok" and server.posts[-1][1]["event"] == "test"
     server.answers[:] = [403]
     with pytest.raises(HostError, match="answers 403") as error:
-        client.notifications.test("HOOK")
+        client.machines.post(url)
     assert "s3cr3t" not in error.value.message

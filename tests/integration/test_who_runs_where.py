@@ -67,7 +67,7 @@ class TestGpusOfARun:
     def test_more_than_there_are(self, cards: Path, user: User) -> None:
         with pytest.raises(UsageError, match="asks for 3 GPUs, and its machine has 2"):
             user.client.runs.submit(RunRequest(SHOW, gpus=3))
-        assert not user.client.registry.runs(), "no number is lost"
+        assert not user.client.connections.registry.runs(), "no number is lost"
         place = user.place("one")
         handed = create_run(place.home, place.spec("true", gpus=4)).key  # as by an older client
         status = place.until_status(handed)
@@ -76,7 +76,7 @@ class TestGpusOfARun:
     def test_all_of_none(self, user: User) -> None:
         with pytest.raises(UsageError, match="asks for all GPUs, and `one` has none"):
             user.client.runs.submit(RunRequest(SHOW, gpus=ALL_GPUS))
-        assert not user.client.registry.runs()
+        assert not user.client.connections.registry.runs()
 
 
 class TestTheLine:
@@ -143,14 +143,14 @@ class TestStatus:
         self, user: User, silent: MachineType, capsys: pytest.CaptureFixture[str]
     ) -> None:
         run = ended(user.client, user.client.runs.submit(RunRequest("true")))
-        user.client.registry.set_host(run, silent, "x" * 16)
+        user.client.connections.registry.set_host(run, silent, "x" * 16)
         user.config = replace(user.config, machines={"silent": silent, **user.config.machines})
         client = user.new_client()
         client.machines.session(client.machines.get("two"))  # starting an agent may take seconds by itself
         found = client.machines.status(["silent", "two"])
         assert [status.there is not None for status in found] == [False, True]
         assert found[0].unreached == "silent does not answer within 2 s"
-        assert found[0].last_seen == user.client.registry.run(run.number).last_seen
+        assert found[0].last_seen == user.client.connections.registry.run(run.number).last_seen
         machine_views.machines_status(found, as_json=True)
         assert [each["reachable"] for each in json.loads(capsys.readouterr().out)] == [False, True]
 

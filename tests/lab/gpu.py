@@ -86,52 +86,29 @@ def _write(local: Path, table: str, rows: Sequence[str]) -> None:
 
 
 NVIDIA_SMI = rf"""#!/bin/sh
-# Answers --query-gpu, --query-compute-apps and -L from the tables in {TABLES}
-query='' header=1 units=1 only=''
+# Answers --query-gpu and --query-compute-apps, as the agent asks them, and -L, from the tables in {TABLES}
 while [ $# -gt 0 ]; do
     case $1 in
     --query-gpu=*) query=${{1#*=}} table=gpu ;;
     --query-compute-apps=*) query=${{1#*=}} table=compute-apps ;;
-    --format=*)
-        case ,${{1#*=}}, in *,noheader,*) header=0 ;; esac
-        case ,${{1#*=}}, in *,nounits,*) units=0 ;; esac ;;
-    --id=*) only=${{1#*=}} ;;
-    -i | --id) only=$2; shift ;;
+    --format=csv,noheader,nounits) ;;
     -L | --list-gpus)
         exec awk -F, 'NR > 1 {{ printf "GPU %s: %s (UUID: %s)\n", $1, $2, $3 }}' {TABLES}/gpu.csv ;;
     *) echo "Invalid combination of input arguments. Please run 'nvidia-smi -h' for help." >&2; exit 6 ;;
     esac
     shift
 done
-if [ -z "$query" ]; then
-    echo "NVIDIA-SMI $(awk -F, 'NR == 2 {{ print $4 }}' {TABLES}/gpu.csv)"
-    exit 0
-fi
-exec awk -F, -v query="$query" -v header=$header -v units=$units -v only="$only" '
-function unit(field) {{
-    return field ~ /memory/ ? "MiB" : field ~ /^utilization/ ? "%" : ""
-}}
+exec awk -F, -v query="${{query:?}}" '
 NR == 1 {{
     for (i = 1; i <= NF; i++) column[$i] = i
     wanted = split(query, field, / *, */)
-    for (i = 1; i <= wanted; i++) {{
-        if (!(field[i] in column)) {{
-            print "Field \"" field[i] "\" is not a valid field to query.\n"
-            exit 2
-        }}
-        u = unit(field[i])
-        line = line (i > 1 ? ", " : "") field[i] (units && u ? " [" u "]" : "")
+    for (i = 1; i <= wanted; i++) if (!(field[i] in column)) {{
+        print "Field \"" field[i] "\" is not a valid field to query.\n"
+        exit 2
     }}
-    if (header) print line
     next
 }}
-only != "" && only != $1 {{ next }}
 {{
-    line = ""
-    for (i = 1; i <= wanted; i++) {{
-        u = unit(field[i])
-        line = line (i > 1 ? ", " : "") $column[field[i]] (units && u ? " " u : "")
-    }}
-    print line
+    for (i = 1; i <= wanted; i++) printf "%s%s", $column[field[i]], i < wanted ? ", " : "\n"
 }}' {TABLES}/$table.csv
 """

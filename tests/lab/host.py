@@ -14,7 +14,7 @@ import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from tests.lab import gpu, keys
 from tests.lab.error import LabError
@@ -41,10 +41,6 @@ class Setup:
     """How a host is made; `Lab.host` takes each field as an option."""
 
     docker: Docker = Docker.RUNNING
-    python: bool = True
-    """False: no python3 anywhere."""
-    noisy: bool = False
-    """The user's shell prints on stdout whenever it starts, and sshd greets with a banner."""
     gpus: Sequence[gpu.Gpu] = ()
     """Cards that a fake `nvidia-smi` lists; none, no `nvidia-smi`."""
     home_size: str | None = None
@@ -196,7 +192,7 @@ class LabHost:
 
     def host_keys(self) -> list[str]:
         """Its public host keys, a line each."""
-        return keys.public_host_keys(self._etc_ssh())
+        return keys.public_host_keys(self._folder / "etc/ssh")
 
     # --- inside ---
 
@@ -213,18 +209,13 @@ class LabHost:
         return run(self._enter("/root", "root", words, env or {}), input=input, timeout=timeout, check=check)
 
     def exec_user(
-        self,
-        words: Sequence[str],
-        *,
-        input: str | None = None,
-        timeout: float = 60,
-        check: bool = False,
-        env: Mapping[str, str] | None = None,
+        self, words: Sequence[str], env: Mapping[str, str] | None = None, **options: Any
     ) -> subprocess.CompletedProcess[str]:
-        """Run a program inside as the SSH user, without SSH and without a shell."""
-        user = ["setpriv", f"--reuid={UID}", f"--regid={UID}", "--init-groups", *words]
-        inside = self._enter(f"/home/{self.user}", self.user, user, env or {})
-        return run(inside, input=input, timeout=timeout, check=check)
+        """Run a program inside as the SSH user, without SSH and without a shell. `options` are those of `exec`."""
+        home = f"/home/{self.user}"
+        variables = {"HOME": home, "USER": self.user, "LOGNAME": self.user, **(env or {})}
+        user = ["env", f"--chdir={home}", "setpriv", f"--reuid={UID}", f"--regid={UID}", "--init-groups"]
+        return self.exec([*user, *words], env=variables, **options)
 
     def path(self, inside: str) -> Path:
         """A path on this machine to the same file as `inside` on the host, to read and write. Only while it is up."""
@@ -235,10 +226,6 @@ class LabHost:
         if not self.is_up():
             return []
         return listed(self.path("/proc"))
-
-    def boot_id(self) -> str:
-        """What names this boot; another one after each `up`."""
-        return self.path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
     # --- disk and images ---
 
@@ -315,8 +302,7 @@ class LabHost:
         (etc / "resolv.conf").write_text(_resolv_conf())
         (etc / "docker/daemon.json").write_text(json.dumps(self._daemon_json(), indent=2))
         (etc / "containerd/config.toml").write_text(CONTAINERD_CONFIG)
-        (etc / "issue.net").write_text("Authorised persons only.\n")
-        (etc / "ssh/sshd_config").write_text(SSHD_CONFIG + ("Banner /etc/issue.net\n" if self.setup.noisy else ""))
+        (etc / "ssh/sshd_config").write_text(SSHD_CONFIG)
         keys.make_host_keys(etc / "ssh")
 
     def _account(self, name: str, line: str, mode: int) -> None:
@@ -330,9 +316,6 @@ class LabHost:
         shutil.copytree("/etc/skel", home)
         (home / ".ssh").mkdir(mode=0o700)
         (home / ".ssh/authorized_keys").write_text(public_key)
-        if self.setup.noisy:
-            rc = home / ".bashrc"
-            rc.write_text(NOISE + (rc.read_text() if rc.exists() else ""))
         for path in [home, *home.rglob("*")]:
             os.chown(path, UID, UID)
         root = self._folder / "root"
@@ -355,12 +338,7 @@ class LabHost:
 
     def _hidden(self) -> dict[Path, list[Path]]:
         """The programs that aren't to be found there, by folder."""
-        patterns = []
-        if not self.setup.python:
-            patterns += ["python", "python[23]*", "pypy*"]
-        if self.setup.docker is Docker.ABSENT:
-            patterns += ["docker", "podman"]
-        folder = Path("/usr/bin")
+        folder, patterns = Path("/usr/bin"), ["docker", "podman"] if self.setup.docker is Docker.ABSENT else []
         found = sorted(path for pattern in patterns for path in folder.glob(pattern))
         return {folder: found} if found else {}
 
@@ -457,9 +435,6 @@ class LabHost:
 
     def _has_dockerd(self) -> bool:
         return self.setup.docker in (Docker.RUNNING, Docker.FORBIDDEN)
-
-    def _etc_ssh(self) -> Path:
-        return self._folder / "etc/ssh"
 
     def _pid(self) -> int:
         if self._init is None or birth(self._init) is None:
@@ -561,9 +536,4 @@ Subsystem sftp /usr/lib/openssh/sftp-server
 HostKey /etc/ssh/ssh_host_ed25519_key
 HostKey /etc/ssh/ssh_host_ecdsa_key
 PidFile /run/sshd.pid
-"""
-
-NOISE = """\
-echo "Welcome to the GPU box!  Quota: 81% of 2 TB used."
-printf '\\033[1;31mPlease clean up your home.\\033[0m\\n'
 """

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, NamedTuple, TypeVar
 
@@ -122,15 +123,11 @@ def listed(proc: Path) -> list[Process]:
 def kill(pids: Iterable[int], number: int = signal.SIGKILL) -> None:
     """Signal each; one that is gone already is fine."""
     for pid in pids:
-        try:
+        with suppress(ProcessLookupError):
             os.kill(pid, number)
-        except ProcessLookupError:
-            pass
 
 
 def kill_group(pid: int) -> None:
     """Kill the process group that `pid` leads, if it is still there."""
-    try:
+    with suppress(ProcessLookupError):
         os.killpg(pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass

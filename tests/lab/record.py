@@ -12,7 +12,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -123,10 +123,8 @@ def remove_namespace(name: str) -> None:
 def remove_cgroup(top: Path) -> None:
     """Remove a cgroup and those below it, once their processes are gone."""
     for path, _, _ in os.walk(top, topdown=False):
-        try:
+        with suppress(OSError):  # its last process is still on its way out, or it is gone: an empty cgroup harms nobody
             os.rmdir(path)
-        except OSError:  # its last process is still on its way out, or it is gone: an empty cgroup harms nobody
-            pass
 
 
 def links(name: str) -> list[str]:

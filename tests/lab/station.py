@@ -63,7 +63,7 @@ class Flow:
         self._queue: deque[tuple[float, memoryview | End]] = deque()  # (when due, what)
         self._acknowledged: deque[tuple[float, int]] = deque()  # (when the sender knows, bytes)
         self._last = False  # the end was read
-        self._stuck = False  # the receiver takes nothing at the moment
+        self.stuck = False  # the receiver takes nothing at the moment
 
     def read(self, now: float) -> None:
         """Take a piece from the sender, or its end, if there is one."""
@@ -81,7 +81,7 @@ class Flow:
 
     def deliver(self, now: float) -> None:
         """Hand over what is due. Raises ConnectionResetError when that is a reset."""
-        self._stuck = False
+        self.stuck = False
         while self._queue and self._queue[0][0] <= now + TICK:
             due, data = self._queue[0]
             if data is End.RESET:
@@ -93,7 +93,7 @@ class Flow:
                     return
                 sent = self.target.send(data)
             except BlockingIOError:
-                self._stuck = True
+                self.stuck = True
                 return
             except OSError:  # the receiver is gone; the sender hears of it by the other flow, in its turn
                 self._give_up()
@@ -101,7 +101,7 @@ class Flow:
             self._acknowledged.append((now + self._way.rtt / 2, sent))
             if sent < len(data):
                 self._queue[0] = due, data[sent:]
-                self._stuck = True
+                self.stuck = True
                 return
             self._queue.popleft()
 
@@ -120,12 +120,9 @@ class Flow:
     def wants_to_read(self, now: float) -> bool:
         return not self._last and now >= self.opens_at and self._has_room()
 
-    def wants_to_write(self) -> bool:
-        return self._stuck
-
     def wakes_at(self, now: float) -> float | None:
         """When there is something to do without anything to read or write."""
-        times = [self._queue[0][0]] if self._queue and not self._stuck else []
+        times = [self._queue[0][0]] if self._queue and not self.stuck else []
         if not self._last:
             if now < self.opens_at:
                 times.append(self.opens_at)
@@ -207,7 +204,7 @@ class Station:
                 for flow in connection.flows:
                     if flow.wants_to_read(now):
                         readers[flow.source] = flow
-                    if flow.wants_to_write():
+                    if flow.stuck:
                         writers.append(flow.target)
                     if (wake := flow.wakes_at(now)) is not None:
                         wakes.append(wake)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.lab import BASE_IMAGE, Lab, LabError, LabHost, local_docker, record
+from tests.lab import BASE_IMAGE, Lab, LabHost, local_docker, record
 from tests.lab.host import REPOSITORY
 from tests.lab.process import PATIENCE, birth, run, until
 
@@ -60,36 +60,6 @@ class TestLink:
             host_a.heal()
             assert process.stdout.read() == b"two\nthree\n"
             assert process.wait(timeout=PATIENCE) == 0
-
-    def test_mend_undoes_everything(self, lab: Lab, host_a: LabHost) -> None:
-        host_a.cut()
-        host_a.stop_sshd()
-        host_a.kill_dockerd()
-        host_a.mend()
-        assert lab.ssh(host_a, "docker version").returncode == 0
-        host_a.down()
-        host_a.mend()
-        assert lab.ssh(host_a, "docker version").returncode == 0
-
-
-class TestPower:
-    def test_power_cut_and_up_again(self, lab: Lab, host_a: LabHost) -> None:
-        lab.ssh(host_a, f"docker run -d --name worker {BASE_IMAGE} sleep 600 && echo kept > file && sync", check=True)
-        boot = host_a.boot_id()
-        with stream(lab, host_a, "echo one; sleep 60") as process:
-            assert process.stdout is not None
-            process.stdout.readline()
-            host_a.down()
-            assert not host_a.is_up()
-            assert host_a.processes() == []
-            with pytest.raises(LabError, match="switched off"):
-                host_a.exec(["true"])
-            time.sleep(0.3)
-            assert process.poll() is None  # nobody told the client
-        host_a.up()
-        assert host_a.boot_id() != boot
-        state = "docker inspect --format '{{.State.Status}} {{.State.ExitCode}}' worker"
-        assert lab.ssh(host_a, f"cat file; {state}; docker rm worker").stdout == "kept\nexited 255\nworker\n"
 
 
 def test_killed_session_leaves_nothing(lab: Lab, tmp_path: Path) -> None:

@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import remoterun
 from remoterun.hosts.bundle import FLAGS, AgentBundle, agent_bundle
 
@@ -20,39 +22,36 @@ def test_the_same_sources_give_the_same_bytes() -> None:
         assert AgentBundle(other).digest != first.digest
 
 
-def test_its_command_line(tmp_path: Path) -> None:
+def started(program: Path, *words: str) -> subprocess.CompletedProcess[bytes]:
+    return subprocess.run([sys.executable, *FLAGS, str(program), *words], input=b"", capture_output=True, timeout=60)
+
+
+@pytest.fixture
+def program(tmp_path: Path) -> Path:
     program = tmp_path / agent_bundle().file_name
     program.write_bytes(agent_bundle().data)
+    return program
 
-    def run(*words: str) -> subprocess.CompletedProcess[bytes]:
-        return subprocess.run(
-            [sys.executable, *FLAGS, str(program), *words], input=b"", capture_output=True, timeout=60
-        )
 
+def test_its_command_line(program: Path, tmp_path: Path) -> None:
     for words in ((), ("serve",), ("serve", "home", "x"), ("what", "--home", str(tmp_path / "h"))):
-        done = run(*words)
+        done = started(program, *words)
         assert done.returncode == 2 and b"usage" in done.stderr and not done.stdout
-    assert run("serve", "--home", str(tmp_path / "h")).returncode == 0
+    assert started(program, "serve", "--home", str(tmp_path / "h")).returncode == 0
     (tmp_path / "file").touch()
-    done = run("serve", "--home", str(tmp_path / "file"))
+    done = started(program, "serve", "--home", str(tmp_path / "file"))
     assert done.returncode == 3 and b"can't be made" in done.stderr and b"Traceback" not in done.stderr
 
 
-def test_it_is_unpacked_once_and_started_from_there(tmp_path: Path) -> None:
-    program = tmp_path / agent_bundle().file_name
-    program.write_bytes(agent_bundle().data)
-    folder = tmp_path / agent_bundle().digest
-
-    def said() -> bytes:
-        words = [sys.executable, *FLAGS, str(program), "serve", "--home", str(tmp_path / "h")]
-        return subprocess.run(words, input=b"", capture_output=True, timeout=60, check=True).stdout
-
-    first = said()
-    assert folder.is_dir() and not list(folder.rglob("*.pyc"))
-    assert said()[:20] == first[:20] and list(folder.rglob("serve.*.pyc")), "it was read from there, and compiled"
+def test_it_is_unpacked_once_and_started_from_there(program: Path, tmp_path: Path) -> None:
+    folder, words = tmp_path / agent_bundle().digest, ("serve", "--home", str(tmp_path / "h"))
+    first = started(program, *words)
+    assert first.returncode == 0 and folder.is_dir() and not list(folder.rglob("*.pyc"))
+    again = started(program, *words)
+    assert again.stdout[:20] == first.stdout[:20] and again.returncode == 0
+    assert list(folder.rglob("serve.*.pyc")), "it was read from there, and compiled"
     (folder / "agent" / "serve.py").write_text("raise SystemExit(7)")
-    words = [sys.executable, *FLAGS, str(program), "serve", "--home", str(tmp_path / "h")]
-    assert subprocess.run(words, input=b"", capture_output=True, timeout=60).returncode == 7
+    assert started(program, *words).returncode == 7
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted([program.name, folder.name, "h"])
 
 

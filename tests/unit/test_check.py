@@ -37,11 +37,6 @@ FILES: Files = {"a": b"A", "b/c": CONTENT, "b/run*": b"#!/bin/sh\n", "link": "->
 RUN = b"#!/bin/sh\n"
 
 
-@pytest.fixture
-def home(tmp_path: Path) -> Home:
-    return Home.open(str(tmp_path / "home"))
-
-
 def users(finding: dict[str, Any]) -> set[tuple[Any, ...]]:
     return {(user.get("upload") or user["run"], user.get("version") or user["part"], user["path"])
             for user in finding["users"]}  # fmt: skip

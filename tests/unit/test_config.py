@@ -79,11 +79,8 @@ def test_all_of_it(config: Config) -> None:
     assert from_json(MachineType, {**to_json(machine), "of a newer version": 1}) == machine
 
 
-@pytest.mark.parametrize("said", ["'~'", "['lesson']", "[3]", "['']"])
-def test_what_is_trusted_is_a_list_of_whole_paths(config: Config, said: str) -> None:
+def test_what_is_trusted_is_a_list_of_whole_paths(config: Config) -> None:
     """What is relative would depend on where one is, as in the very repository."""
-    with pytest.raises(ConfigError, match="`trusted` has to be a list"):
-        parse(f"trusted = {said}", config)
     assert parse('trusted = ["~/a/../b", "/c"]', config).trusted == (Path.home() / "b", Path("/c"))
 
 
@@ -144,13 +141,6 @@ def test_what_stood_in_the_table_of_a_provider_goes_on_to_hold(tmp_path: Path) -
     assert (found.table_of("max_cost"), found.table_of("max_cost_month")) == ("[aws]", "[limits]")
     new = parse(old + '[limits]\nmax_cost_month = 7\n[archive]\nbucket = "c"\n', Config(tmp_path))
     assert (new.limits, new.archive.bucket, new.table_of("max_cost")) == (Limits(5, 7), "c", "[aws]")
-    for wrong, named in (
-        (old + "[limits]\nmax_cost = 7", r"`max_cost` stands below \[limits\] and below \[aws\]"),
-        ("[aws]\nmax_cost = -1", "aws.max_cost: -1"),
-        ("[limits]\nmax_cost = 0", "limits.max_cost: 0"),
-    ):
-        with pytest.raises(ConfigError, match=named):
-            parse(wrong, Config(tmp_path))
     (tmp_path / "config.toml").write_text(old)
     set_table(found, "archive", bucket=None, region=None)
     assert parse((tmp_path / "config.toml").read_text(), Config(tmp_path)).archive.bucket is None
@@ -168,13 +158,6 @@ spot = true
 """
     found = parse(both, Config(tmp_path)).machines
     assert found["a"].rental == found["b"].rental == Rental("aws", ("g4dn.xlarge",), spot=True)
-    for wrong, named in (
-        ('provider = "moon"', "machines.a.provider: there is no provider `moon`"),
-        ('provider = "aws"', "machines.a.types: '' is not the name of a type"),
-        ('provider = "aws"\ntypes = "x"', "machines.a.types: 'x' is not the name of a type"),
-    ):
-        with pytest.raises(ConfigError, match=named):
-            parse(f"[machines.a]\n{wrong}\n", Config(tmp_path))
 
 
 def test_a_file_that_is_no_text(tmp_path: Path) -> None:

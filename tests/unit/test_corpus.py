@@ -145,21 +145,8 @@ def test_title(recorded: Recorded) -> None:
     recorded.cases(titled)
 
 
-@pytest.mark.parametrize(
-    "mark",
-    ["[Chorus]", "[Verse 2: Somebody]", "(Chorus)", "Chorus:", "chorus x2", "Verse 1", "VERSE II:", "(x2)", "x 4", "2x",
-     "Pre-Chorus", "Repeat chorus", "* Refrain *", "[Instrumental]", "(Bridge)", "Outro"],
-)  # fmt: skip
-def test_marks_are_dropped(mark: str) -> None:
-    assert text.without_marks(f"one\n{mark}\ntwo\n\n{mark}\n\nthree") == "one\ntwo\n\nthree"
-
-
-@pytest.mark.parametrize(
-    "line",
-    ["The chorus sings", "Bridges burn", "Verses", "x", "(oh no)", "Repeat after me", "I'm [censored] out", "20"],
-)
-def test_lines_are_not_dropped(line: str) -> None:
-    assert text.without_marks(line) == line
+def test_marks_are_dropped_and_lines_are_not(recorded: Recorded) -> None:
+    recorded.cases(lambda line: text.without_marks(f"one\n{line}\ntwo\n\n{line}\n\nthree"))
 
 
 def test_straight() -> None:
@@ -241,3 +228,31 @@ def test_a_file_without_marks_is_refused(recorded: Recorded) -> None:
 
 def test_old_books_say_their_encoding(recorded: Recorded) -> None:
     recorded.cases(lambda header: gutenberg._own_declaration(f"Title\r\n\r\n{header}\r\n\r\n".encode()))
+
+
+MARKDOWN = """\
+# Hamlet
+
+## ACT I
+
+### SCENE I. Elsinore. A platform
+before the castle.
+
+_FRANCISCO at his post. Enter
+to him BERNARDO_
+
+**BERNARDO**  \nWho's there?
+
+**FRANCISCO**  \n_\\[Aside]_  \nNay, answer me\N{EM DASH}stand, and unfold yourself.
+
+_Exit_
+
+Long live the king!
+"""
+
+
+def test_of_a_play_speeches_are_kept_and_what_stands_around_them_is_not() -> None:
+    assert load("make_sample").plain(MARKDOWN) == (
+        "BERNARDO:\nWho's there?\n\n"
+        "FRANCISCO:\nNay, answer me--stand, and unfold yourself.\nLong live the king!\n\n"
+    )  # fmt: skip

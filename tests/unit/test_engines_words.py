@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from remoterun.agent.running.engines.docker import Docker, _bind, mount_points
 from remoterun.agent.running.engines.mount_points import make_mount_point
-from remoterun.agent.running.engines.wrapper import MOST_WORD, WRAPPER, command_text, prepare_io, quote
+from remoterun.agent.running.engines.wrapper import MOST_WORD, command_text, prepare_io, quote
 from remoterun.agent.shared.environment import Environment, image_id
 from remoterun.agent.shared.spec import EnvironmentSpec, ResolvedMount
 from remoterun.agent.shared.tree import TreeError, is_digest
@@ -178,9 +178,6 @@ class TestWrapper:
     def test_a_second_start_goes_on_in_the_log(self, tmp_path: Path) -> None:
         self.start(tmp_path, "echo one")
         assert self.start(tmp_path, "echo two")[1] == b"one\ntwo\n"
-
-    def test_it_is_plain_shell(self) -> None:
-        assert subprocess.run(["/bin/sh", "-n"], input=WRAPPER.encode(), check=True).returncode == 0
 
 
 def test_a_command_that_is_one_program_takes_the_shells_place(recorded: Recorded) -> None:

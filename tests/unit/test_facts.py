@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import ast
+import functools
 import os
 import shutil
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 
 import remoterun
@@ -88,8 +88,7 @@ def test_a_struct_is_a_record_or_a_dataclass() -> None:
     assert not [node.name for _, node in _classes() if others & {ast.unparse(base) for base in node.bases}]
 
 
-def _classes() -> Iterator[tuple[Path, ast.ClassDef]]:
-    for file in Path(remoterun.__file__).parent.rglob("*.py"):
-        for node in ast.walk(ast.parse(file.read_text())):
-            if isinstance(node, ast.ClassDef):
-                yield file, node
+@functools.cache
+def _classes() -> list[tuple[Path, ast.ClassDef]]:
+    files = [(file, ast.parse(file.read_text())) for file in Path(remoterun.__file__).parent.rglob("*.py")]
+    return [(file, node) for file, tree in files for node in ast.walk(tree) if isinstance(node, ast.ClassDef)]

@@ -17,7 +17,7 @@ from remoterun.agent.store.home import Home
 from remoterun.agent.store.reserve import free_space
 from remoterun.agent.upkeep.doctor import examine
 from tests.homes import collect, end, make_run, missing, put, send, sound
-from tests.workshop import Files, call, served, sha256
+from tests.workshop import Files, call, fill, served, sha256
 
 FILES: Files = {"a": b"A", "b/c": b"C" * 5000, "run*": b"#!/bin/sh\n"}
 
@@ -27,14 +27,8 @@ def small(small_disk: Callable[[str], Path]) -> Home:
     return Home.open(str(small_disk("2m") / "home"))
 
 
-def fill(home: Home, left: int = 0) -> Path:
-    """Leave so many bytes free."""
-    filler = Path(home.path).parent / "filler"
-    with pytest.raises(OSError, match="No space"), filler.open("ab", buffering=0) as file:
-        while True:
-            file.write(bytes(4096))
-    os.truncate(filler, filler.stat().st_size - left)
-    return filler
+def disk_of(home: Home) -> Path:
+    return Path(home.path).parent
 
 
 def send_all(home: Home, *blobs: bytes) -> None:
@@ -49,8 +43,10 @@ class TestReserve:
         assert 0 < before < free_space(small.path)
         with pytest.raises(RemoteError) as caught:
             send_all(small, *(os.urandom(30_000) for _ in range(100)))
-        assert caught.value.code == "disk_full"
+        assert caught.value.code == "disk_full" and small.path in caught.value.message
         assert free_space(small.path) >= 2 << 20 >> 6 and small.reserve.room() < PIECE
+        assert os.listdir(small.tmp) == os.listdir(small.partial) == []
+        sound(small)
 
     def test_what_fits_arrives(self, small: Home) -> None:
         blob = os.urandom(PIECE)
@@ -62,7 +58,7 @@ class TestReserve:
         small.reserve.make()
         small.reserve.make()
         assert free - free_space(small.path) == 2 << 20 >> 6 == room - small.reserve.room()
-        fill(small)
+        fill(disk_of(small))
         assert small.reserve.release() and not small.reserve.release()
         assert free_space(small.path) == 2 << 20 >> 6
         small.reserve.make()
@@ -90,7 +86,7 @@ class TestInodes:
         assert not disk.ok and disk.detail.endswith("is out of inodes: it has too many files")
 
     def test_doctor_of_a_disk_that_can_only_be_read(self, small: Home) -> None:
-        subprocess.run(["mount", "-o", "remount,ro", str(Path(small.path).parent)], check=True)
+        subprocess.run(["mount", "-o", "remount,ro", str(disk_of(small))], check=True)
         (disk,) = (check for check in examine(Home.open(small.path), "process", 0, "") if check.name == "disk")
         assert disk.detail == "read-only: " + small.path and disk.fix is not None
         assert "mount it for writing" in disk.fix and "rm" not in disk.fix.split()
@@ -111,7 +107,7 @@ class TestCutTransfers:
         """On a full disk they go at once."""
         self.remain(small)
         if full:
-            fill(small)
+            fill(disk_of(small))
         done = collect(small)
         assert done.freed == (300_000 if full else 0) and bool(done.kept) is not full
 
@@ -119,7 +115,7 @@ class TestCutTransfers:
         self.remain(small)
         self.contact(small)
         assert os.listdir(small.partial) and os.listdir(small.tmp)
-        fill(small)
+        fill(disk_of(small))
         self.contact(small)
         assert not os.listdir(small.partial) and not os.listdir(small.tmp)
         assert free_space(small.path) >= 200_000
@@ -133,9 +129,9 @@ class TestCutTransfers:
         with served(small) as link:
             missing(link, blob)
             call(link, "put", (blob, {"d": sha256(blob), "s": len(blob), "n": [0]}))
-            filler = fill(small)
+            fill(disk_of(small))
             assert collect(small).freed == 0 and small.blobs.partial_size(sha256(blob))
-            filler.unlink()
+            (disk_of(small) / "filler").unlink()
             call(link, "seal", digest=sha256(blob), size=len(blob))
         sound(small)
 
@@ -144,7 +140,7 @@ class TestNoByteFree:
     def test_gc(self, small: Home) -> None:
         for number in range(3):
             small.uploads.commit("doom", put(small, {"n": b"%d" % number * 50_000}))
-        fill(small)
+        fill(disk_of(small))
         assert free_space(small.path) == 0
         done = collect(small, keep=1)
         assert done.counts == {"versions": 2, "blobs": 2} and done.freed > 100_000
@@ -153,7 +149,7 @@ class TestNoByteFree:
 
     def test_an_upload_is_removed(self, small: Home) -> None:
         small.uploads.commit("doom", put(small, FILES))
-        fill(small)
+        fill(disk_of(small))
         with served(small) as link:
             assert call(link, "remove_upload", name="doom") == {"removed": True}
         assert small.uploads.newest() == []
@@ -164,7 +160,7 @@ class TestNoByteFree:
             run.move(state, reason="exited")
         end(run)
         small.unmark_active(run.key)
-        fill(small)
+        fill(disk_of(small))
         with served(small) as link:
             assert call(link, "remove_run", key=run.key) == {"removed": True}
         assert not os.path.exists(run.path)

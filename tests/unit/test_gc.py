@@ -36,14 +36,9 @@ from tests.homes import (
     sound,
     upload,
 )
-from tests.workshop import NO_PACKAGES, Files, read_files, served, sha256, tree_of, until, write_files
+from tests.workshop import NO_PACKAGES, Files, fill, read_files, served, sha256, tree_of, until, write_files
 
 FILES: Files = {"a": b"A", "b/c": b"C" * 5000, "b/run*": b"#!/bin/sh\n", "link": "-> a", "empty": None}
-
-
-@pytest.fixture
-def home(tmp_path: Path) -> Home:
-    return Home.open(str(tmp_path / "home"))
 
 
 class TestBlobs:
@@ -293,9 +288,7 @@ def test_leases_on_a_full_disk(small_disk: Callable[[str], Path]) -> None:
     small = Home.open(str(small_disk("1m") / "home"))
     lease = small.lease()
     lease.add(bytes(32))
-    with pytest.raises(OSError, match="No space"), open(os.path.join(small.path, "filler"), "ab", 0) as file:
-        while file.write(bytes(4096)):
-            pass
+    fill(Path(small.path))
     with pytest.raises(OSError, match="No space"):
         lease.add(os.urandom(32 * 40000))
     found: set[bytes] = set()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import re
 import shlex
 import string
 from pathlib import Path
@@ -25,52 +24,6 @@ from remoterun.errors import NotFound
 from remoterun.parsing import did_you_mean
 from tests.recorder import Recorded
 
-WORDS = {
-    "remoterun ps": "PS pss Statsu lsit status list pods queue squeue sacct history",
-    "remoterun logs": "LOGS lgos olgs attach sattach",
-    "remoterun run": "Run rnu runn launch srun sbatch salloc start",
-    "remoterun stop": "stpo cancel scancel terminate",
-    "remoterun kill": "kil",
-    "remoterun rm": "rmm delete",
-    "remoterun wait": "wiat",
-    "remoterun open": "opne",
-    "remoterun publish": "publsh",
-    "remoterun jupyter": "jupiter",
-    "remoterun tensorboard": "tensor",
-    "remoterun continue": "con",
-    "remoterun machines df": "images df",
-    "remoterun machines gc": "rmi prune gc",
-    "remoterun top": "stats stat",
-    "remoterun rerun": "restart",
-    "remoterun info": "inspect show view describe",
-    "remoterun ls": "volume storage uploads files data datasets",
-    "remoterun cp": "pull fetch download get",
-    "remoterun upload": "push sync",
-    "remoterun machines": "remote host",
-    "remoterun machines add": "add",
-    "remoterun doctor": "init setup config",
-    "remoterun ui": "browse dashboard",
-    "remoterun report": "repo film",
-    "remoterun exec": "shell",
-    "remoterun machines status": "nodes sinfo",
-    "remoterun bill": "cost-report cost costs price billing",
-    "remoterun machines --all": "show-gpus machine-types prices",
-    "remoterun machines rented": "down teardown rented",
-    "remoterun machines check": "check",
-    "remoterun machines ssh": "ssh",
-    "remoterun secret set": "set",
-    "remoterun secret test": "test",
-    "remoterun help --agents": "skill",
-    "remoterun help --schema": "schema",
-    "": (
-        "build create compose system clone commit branch checkout stash merge auth deploy sweep agent artifact app "
-        "token apply edit drain autostop destroy scontrol hyper workflow spot till shut halt abort quit exit "
-        "rename"
-    ),
-}
-"""The first words of what is meant → what people type in its place: slips of the finger, and words of docker, git, gh,
-hf, wandb, modal, kubectl, sky, Slurm and spell. Without a guess ("") are those that only look like a command here."""
-
 
 @functools.cache
 def command() -> Any:
@@ -90,11 +43,10 @@ def guess(hint: str) -> str:
     return hint.partition("did you mean `")[2].partition("`?")[0]
 
 
-def test_words_in_the_place_of_a_command() -> None:
-    for meant, words in WORDS.items():
-        for typed in words.split():
-            found = guess(refused(typed)[1])
-            assert re.fullmatch(rf"{meant}( [A-Z]+)?", found), typed
+def test_words_in_the_place_of_a_command(recorded: Recorded) -> None:
+    """Slips of the finger, and words of docker, git, gh, hf, wandb, modal, kubectl, sky, Slurm and spell: for those of
+    a line there is one guess. For the last ones there is none, as they only look like a command here."""
+    recorded.cases(lambda words: "\n".join(sorted({guess(refused(typed)[1]) or "no guess" for typed in words.split()})))
 
 
 def test_what_is_meant_is_there() -> None:

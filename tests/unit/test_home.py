@@ -22,14 +22,9 @@ from remoterun.agent.store.errors import HomeError
 from remoterun.agent.store.home import Home
 from tests.homes import missing, put, send, sound
 from tests.recorder import Recorded
-from tests.workshop import Files, ask, at_once, call, create_run, read_files, served, sha256, spec_of, tree_of
+from tests.workshop import Files, ask, at_once, call, create_run, fill, read_files, served, sha256, spec_of, tree_of
 
 FILES: Files = {"a": b"A", "b/c": b"C" * 5000, "b/run*": b"#!/bin/sh\n", "link": "-> a", "empty": None, "zero": b""}
-
-
-@pytest.fixture
-def home(tmp_path: Path) -> Home:
-    return Home.open(str(tmp_path / "home"))
 
 
 class TestOpen:
@@ -287,17 +282,6 @@ class TestFullDisk:
     def small(self, small_disk: Callable[[str], Path]) -> Home:
         return Home.open(str(small_disk("2m") / "home"))
 
-    def test_put(self, small: Home) -> None:
-        blobs = [os.urandom(1 << 19) for _ in range(6)]
-        with served(small) as link:
-            with pytest.raises(RemoteError) as caught:
-                send(link, *blobs)
-            assert caught.value.code == "disk_full" and small.path in caught.value.message
-            sound(small)
-            assert os.listdir(small.tmp) == os.listdir(small.partial) == []
-            send(link, b"small")
-        sound(small)
-
     def test_commit_with_executables(self, small: Home) -> None:
         blob = os.urandom(1200 << 10)
         manifest = put(small, {"a/run*": blob})
@@ -311,19 +295,14 @@ class TestFullDisk:
 
     def test_stop_and_kill_need_no_room(self, small: Home) -> None:
         run = create_run(small, spec_of(), put(small, {}))
-        with pytest.raises(OSError), Path(small.path, "filler").open("ab", buffering=0) as file:
-            while True:
-                file.write(bytes(4096))
+        fill(Path(small.path))
         assert run.stop_asked() is None and not run.kill_asked()
         run.ask_stop(7.0)
         run.ask_kill()
         assert run.stop_asked() == 10.0 and run.kill_asked()
 
     def test_a_home_cannot_be_made(self, small: Home) -> None:
-        Path(small.path, "filler").write_bytes(bytes(1 << 20))
-        with pytest.raises(OSError), Path(small.path, "filler").open("ab") as file:
-            while True:
-                file.write(bytes(4096))
+        fill(Path(small.path))
         with pytest.raises(HomeError) as caught:
             for number in range(2000):
                 Home.open(os.path.join(small.path, str(number)))

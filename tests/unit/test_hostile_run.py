@@ -36,22 +36,6 @@ def secret(tmp_path: Path) -> Path:
     return tmp_path / "secret"
 
 
-def link_to_a_file(place: Path, secret: Path) -> None:
-    place.symlink_to(secret)
-
-
-def link_to_zeros(place: Path, secret: Path) -> None:
-    place.symlink_to("/dev/zero")
-
-
-def pipe(place: Path, secret: Path) -> None:
-    os.mkfifo(place)
-
-
-def folder(place: Path, secret: Path) -> None:
-    place.mkdir()
-
-
 def unix_socket(place: Path, secret: Path) -> None:
     here = os.getcwd()
     os.chdir(place.parent)  # its own path may be too long
@@ -62,8 +46,17 @@ def unix_socket(place: Path, secret: Path) -> None:
         os.chdir(here)
 
 
+PUT: dict[str, Callable[[Path, Path], None]] = {
+    "a link to a file": lambda place, secret: place.symlink_to(secret),
+    "a link to zeros": lambda place, _: place.symlink_to("/dev/zero"),
+    "a pipe": lambda place, _: os.mkfifo(place),
+    "a folder": lambda place, _: place.mkdir(),
+    "a socket": unix_socket,
+}
+
+
 @pytest.mark.timeout(20)
-@pytest.mark.parametrize("put", [link_to_a_file, link_to_zeros, pipe, folder, unix_socket])
+@pytest.mark.parametrize("put", PUT.values(), ids=PUT)
 class TestIo:
     def test_an_exit_status_that_is_no_file_is_none(
         self, run: RunFolder, secret: Path, put: Callable[[Path, Path], None]
@@ -116,7 +109,7 @@ class TestWorkTree:
         """The command puts a link in the place of a folder whose files are being listed."""
         root = write_files(tmp_path / "root", {"d/a": b"", "d/x/mine": b""})
         outside = write_files(tmp_path / "outside", {"x/secret": b""})
-        found = walk(str(root))
+        found = walk(str(root), (), [])
         assert next(found).entry == Entry("f", "d/a")
         (root / "d").rename(tmp_path / "away")
         (root / "d").symlink_to(outside)
@@ -159,7 +152,7 @@ class TestWorkTree:
         unreadable: list[str] = []
         assert list(walk(str(tmp_path), (), [], unreadable)) == [] and len(unreadable) == 1
         with pytest.raises(OSError, match="more than 200 folders"):
-            list(walk(str(tmp_path)))
+            list(walk(str(tmp_path), (), []))
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) + 250, hard))
         try:

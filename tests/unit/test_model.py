@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from remoterun.agent.shared.states import ENDINGS, Reason, RunState
 from remoterun.agent.store.home import KEY
 from remoterun.errors import UsageError
-from remoterun.model import MachineType, Mount, Resource, Run, RunFilter, new_key
-from remoterun.parsing import command_text, did_you_mean, parse_duration, parse_package, parse_port, parse_variable
+from remoterun.model import Line, MachineType, Mount, Resource, Run, RunFilter, new_key
+from remoterun.parsing import command_text, parse_duration, parse_gpus, parse_package, parse_port, parse_variable
 from tests.recorder import Recorded
 
 
@@ -108,10 +108,6 @@ class TestWords:
     def test_one_word_is_a_command_line(self) -> None:
         assert command_text(["echo a | cat"]) == "echo a | cat"
 
-    def test_close_words(self) -> None:
-        assert did_you_mean("Dom", ["doom", "x"]) == "doom" and did_you_mean("my_data", ["my-data"]) == "my-data"
-        assert did_you_mean("q", ["doom"]) is None
-
     def test_keys_sort_by_time_and_are_paths(self) -> None:
         keys = [new_key(now / 1000) for now in range(1_700_000_000_000, 1_700_000_000_050)]
         assert keys == sorted(keys) and len(set(keys)) == 50 and all(KEY.match(key) for key in keys)
@@ -134,32 +130,26 @@ class TestRunFilter:
         7, "key", RunState.RUNNING, MachineType("lab", host="me@box"), "python Train.py", 100.0, labels=("night",)
     )
 
-    @pytest.mark.parametrize(
-        "wanted",
-        [
+    def test_what_fits(self) -> None:
+        for wanted in (
             RunFilter(),
             RunFilter(states=frozenset({RunState.RUNNING})),
             RunFilter(labels=("day", "night")),
             RunFilter(machine="lab"),
             RunFilter(since=100.0),
             RunFilter(words=("train", "PY")),
-        ],
-    )
-    def test_what_fits(self, wanted: RunFilter) -> None:
-        assert wanted.fits(self.RUN)
+        ):
+            assert wanted.fits(self.RUN), wanted
 
-    @pytest.mark.parametrize(
-        "wanted",
-        [
+    def test_what_does_not(self) -> None:
+        for wanted in (
             RunFilter(states=frozenset({RunState.FAILED})),
             RunFilter(labels=("day",)),
             RunFilter(machine="local"),
             RunFilter(since=100.5),
             RunFilter(words=("train", "eval")),
-        ],
-    )
-    def test_what_does_not(self, wanted: RunFilter) -> None:
-        assert not wanted.fits(self.RUN)
+        ):
+            assert not wanted.fits(self.RUN), wanted
 
     def test_one_that_goes_on_may_have_come_to_another_state(self) -> None:
         wanted = RunFilter(states=frozenset({RunState.FAILED}))
@@ -177,3 +167,32 @@ def test_what_pip_can_read_is_left_to_it(text: str) -> None:
 
 def test_what_no_pip_can_read(recorded: Recorded) -> None:
     recorded.cases(parse_package, UsageError)
+
+
+@pytest.mark.parametrize(
+    ("line", "words", "brief"),
+    [
+        (Line("box", 1, 1), "next in line on box", "next in line"),
+        (Line("box", 1, 2, holders=(None,)), "1st of 2 on box; a run of another client is running", "1st of 2"),
+        (
+            Line("box", 2, 3, (13, 12)),
+            "2nd of 3 on box; runs 12 and 13 are running",
+            "2nd of 3",
+        ),
+        (
+            Line("box", 11, 23, (12, None, None), ("GPU 0 is used by x of al (process 8)",)),
+            "11th of 23 on box; run 12 and 2 runs of other clients are running; GPU 0 is used by x of al (process 8)",
+            "11th of 23",
+        ),
+    ],
+)
+def test_the_words_for_a_place(line: Line, words: str, brief: str) -> None:
+    assert (str(line), line.brief) == (words, brief)
+
+
+def test_gpus(recorded: Recorded) -> None:
+    recorded.cases(parse_gpus)
+
+
+def test_what_is_not_a_number_of_gpus(recorded: Recorded) -> None:
+    recorded.cases(parse_gpus, UsageError)

@@ -22,9 +22,7 @@ TREE = Manifest([Entry("f", path, 1, "ab" * 32) for path in PATHS])
 
 def test_what_a_pattern_names(recorded: Recorded) -> None:
     """A folder with all that is in it; `odd[1].txt` is really called so."""
-    recorded.cases(
-        lambda pattern: " ".join(each.path for each in matching(TREE, Resource("runs", "1"), pattern).entries)
-    )
+    recorded.cases(lambda pattern: " ".join(each.path for each in matching(TREE, Resource("runs", "1"), pattern)))
 
 
 def test_what_names_nothing(recorded: Recorded) -> None:
@@ -71,7 +69,7 @@ def test_labels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.
     monkeypatch.setenv("REMOTERUN_HOME", str(tmp_path))
     with Client(Config(tmp_path)) as client:
         for key in "abc":
-            client.registry.add_run(key * 26, MachineType("local"), "local", "true", 1.0, labels=("bad",))
+            client.connections.registry.add_run(key * 26, MachineType("local"), "local", "true", 1.0, labels=("bad",))
     assert main(["info", "1", "last", "+good", "-bad", "+-odd", "-not-there"]) == 0
     assert capsys.readouterr().out == "run 1: good, -odd\nrun 3: good, -odd\n"
     assert main(["info", "runs/2-3", "-bad", "-good"]) == 0

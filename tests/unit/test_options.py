@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from pathlib import Path
 from typing import Any
@@ -59,13 +60,7 @@ def test_what_is_typed_again_takes_the_place_of_the_same() -> None:
 
 
 def test_what_is_refused(recorded: Recorded) -> None:
-    wrong: list[dict[str, Any]] = [
-        {"apt": ["-o=x"]}, {"attempts": 0}, {"max_cost": -1.0}, {"after": ["x"]}, {"ports": ["0"]},
-        {"alerts": ["loss is 4"]}, {"metrics": ["(.*)"]},
-    ]  # fmt: skip
-    for typed in wrong:
-        with recorded.raises(UsageError, str(typed)):
-            parsed(typed)
+    recorded.cases(lambda typed: parsed(json.loads(typed)), UsageError)
 
 
 def test_each_says_what_it_is() -> None:

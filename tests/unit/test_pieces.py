@@ -28,16 +28,12 @@ from remoterun.agent.shared.pieces import (
 from remoterun.agent.shared.protocol import Link, RemoteError
 from remoterun.agent.store import pieces
 from remoterun.agent.store.home import Home
-from tests.workshop import ask, at_once, call, linked, served, sha256, tree_of
+from tests.homes import put as put_files
+from tests.workshop import ask, at_once, call, linked, served, sha256
 
 NEW = random.Random(1).randbytes(5 * PIECE + 77)
 KEY = sha256(NEW)
 NUMBERS = list(range(6))
-
-
-@pytest.fixture
-def home(tmp_path: Path) -> Home:
-    return Home.open(str(tmp_path / "home"))
 
 
 def piece(number: int, content: bytes = NEW) -> bytes:
@@ -145,7 +141,7 @@ class TestUp:
 
     def test_the_version_before_under_that_path(self, home: Home) -> None:
         old = NEW[: 2 * PIECE] + b"!" + NEW[2 * PIECE + 1 :]
-        commit(home, {"big": old, "other": NEW[: 3 * PIECE] + bytes(2 * PIECE)})
+        home.uploads.commit("doom", put_files(home, {"big": old, "other": NEW[: 3 * PIECE] + bytes(2 * PIECE)}))
         with served(home) as link:
             assert missing(link, name="doom", path="elsewhere") == NUMBERS
             assert missing(link, name="doom", path="big") == [2]
@@ -156,7 +152,7 @@ class TestUp:
 
     @pytest.mark.parametrize("name", ["nothing", "doom"])
     def test_there_is_no_version_before(self, home: Home, name: str) -> None:
-        commit(home, {"small": b"small"})
+        home.uploads.commit("doom", put_files(home, {"small": b"small"}))
         with served(home) as link:
             assert missing(link, name=name, path="small") == NUMBERS
             assert missing(link, name=name, path="../../etc/passwd") == NUMBERS
@@ -301,10 +297,3 @@ class TestDown:
             for op, arguments in (("piece_hashes", {"first": 0, "end": 1}), ("fetch_pieces", {})):
                 with pytest.raises(RemoteError):
                     ask(link, op, digest=digest, **arguments).read()
-
-
-def commit(home: Home, files: dict[str, bytes]) -> None:
-    manifest, blobs = tree_of(dict(files))
-    for data in blobs.values():
-        home.blobs.put(data)
-    home.uploads.commit("doom", manifest)

@@ -25,11 +25,6 @@ from tests.workshop import at_once, create_run, spec_of, until
 CARDS = [Gpu(number, f"GPU-{number}", "Tesla K80", 11441, 0) for number in range(3)]
 
 
-@pytest.fixture
-def home(tmp_path: Path) -> Home:
-    return Home.open(str(tmp_path / "home"))
-
-
 @pytest.fixture(autouse=True)
 def driver(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Driver:
     """What the driver says."""

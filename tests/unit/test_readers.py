@@ -87,17 +87,11 @@ class TestJson:
         for hostile in ("null", "[]", '{"log_history": 3}', '{"log_history": [3, null, [{}]], "max_steps": {}}'):
             assert lines.read_trainer_state(hostile.encode(), {})[0] == []
 
-    def test_params(self) -> None:
+    def test_params(self, recorded: Recorded) -> None:
         state: dict[str, Any] = {}
         written = {"lr": 1e-4, "epochs": 3, "amp": True, "optimizer": {"name": "adam"}, "sizes": [1, "x"]}
         assert lines.read_params(json.dumps(written).encode(), state)[0] == []
-        assert state["params"] == {
-            "lr": "0.0001",
-            "epochs": "3",
-            "amp": "true",
-            "optimizer/name": "adam",
-            "sizes": '[1.0, "x"]',
-        }
+        recorded.same(json.dumps(state["params"], indent=1))
 
     def test_a_million_params(self) -> None:
         state: dict[str, Any] = {}

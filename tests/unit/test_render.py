@@ -141,7 +141,7 @@ def test_a_terminal_obeys_nobody_but_us(
 def test_a_terminal_obeys_no_event_of_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     event = RunEvent(evidence=f"{EVIL}\n{EVIL}", hint=EVIL, engine=EVIL)
     with Client(Config(tmp_path)) as client:
-        client.registry.add_run("k" * 26, MachineType("evil"), "evil", "true", 1.0)
+        client.connections.registry.add_run("k" * 26, MachineType("evil"), "evil", "true", 1.0)
         items = [
             StateChange(RunState.RUNNING, event, RUN),
             *(Note(kind, EVIL) for kind in ("build", "lost", "back", "note")),
@@ -164,7 +164,7 @@ def test_a_hint_of_a_host_is_shown_as_its_own(tmp_path: Path, capsys: pytest.Cap
     render.error(translate(RemoteError("busy", "no", hint), MachineType("local")))
     assert capsys.readouterr().err.endswith(f"hint: {hint}\n")
     with Client(Config(tmp_path)) as client:
-        client.registry.add_run("k" * 26, box, "box", "true", 1.0)
+        client.connections.registry.add_run("k" * 26, box, "box", "true", 1.0)
         follow(client, ENDED, [StateChange(RunState.FAILED, RunEvent(hint=hint), ENDED._replace(machine=box))])
     assert f"hint: box says:\n      {hint}\n" in capsys.readouterr().err
 

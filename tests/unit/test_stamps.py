@@ -13,6 +13,8 @@ import tracemalloc
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -21,22 +23,16 @@ from hypothesis import strategies as st
 from remoterun import stamps
 from remoterun.agent.shared.tree import walk
 from remoterun.stamps import RACY, Stamps
-from tests.workshop import at_once, until, write_files
+from tests.workshop import at_once, fill, until, write_files
 
 NAME = st.binary(min_size=1, max_size=6).filter(lambda raw: not set(raw) & set(b"/\0") and raw not in (b".", b".."))
 DIGEST = hashlib.sha256(b"x").hexdigest()
 _folders = itertools.count()
 
 
-class Stamp:
-    """What the cache looks at in a status, for files that are not there."""
-
-    def __init__(self, size: int = 1, mtime: int = 10**18 + 7, ctime: int = 10**18 + 7, inode: int = 5) -> None:
-        self.st_size, self.st_mtime_ns, self.st_ctime_ns, self.st_ino = size, mtime, ctime, inode
-
-
-def stamp(*values: int) -> os.stat_result:
-    return Stamp(*values)  # type: ignore[return-value]
+def stamp(size: int = 1, mtime: int = 10**18 + 7, ctime: int = 10**18 + 7, inode: int = 5) -> Any:
+    """What the cache looks at in a status, of a file that is not there."""
+    return SimpleNamespace(st_size=size, st_mtime_ns=mtime, st_ctime_ns=ctime, st_ino=inode)
 
 
 LATE = 2 * 10**18
@@ -150,7 +146,7 @@ class Folder:
         """Whether each file was known; what was said of it is what it holds."""
         found = {}
         with Stamps(self.file, str(self.root)) as cache:
-            listed = [(entry, status) for entry, status in walk(str(self.root)) if entry.kind == "f"]
+            listed = [(entry, status) for entry, status in walk(str(self.root), (), []) if entry.kind == "f"]
             said = [cache.known(os.fsencode(entry.path), status) for entry, status in listed]
             for (entry, _), digest in zip(listed, said, strict=True):
                 read_at = time.time_ns()
@@ -306,9 +302,7 @@ class TestTheDatabase:
         """When what was noted is written, not when it is noted."""
         disk = small_disk("1m")
         file = self.filled(disk / "stamps.db")
-        with contextlib.suppress(OSError), open(disk / "filler", "wb", buffering=0) as filler:
-            while filler.write(bytes(4096)):
-                pass
+        fill(disk)
         with Stamps(file, "/data") as cache:
             assert look(cache, [*self.NAMES, b"zz"]) == [b"zz"]
         assert self.said(file) == self.NAMES

@@ -51,6 +51,16 @@ RARE = (
 """What a run does not need."""
 
 
+def started(words: list[str], home: Path) -> tuple[str, list[str], str]:
+    """What a command prints, the modules that it has imported at its end, and what it says on stderr."""
+    code = "import sys\nfrom remoterun.cli.main import main\nmain(sys.argv[1:])\nprint('imported', *sys.modules)"
+    environment = {"PATH": "/usr/bin:/bin", "HOME": str(home), "AWS_EC2_METADATA_DISABLED": "true"}
+    program = [sys.executable, "-c", code, *words]
+    done = subprocess.run(program, env=environment, capture_output=True, text=True, timeout=60, check=True)
+    said, _, imported = done.stdout.rpartition("imported ")
+    return said, imported.split(), done.stderr
+
+
 @pytest.mark.parametrize(
     ("words", "not_imported"),
     [
@@ -63,16 +73,7 @@ RARE = (
     ],
 )
 def test_a_command_does_not_import(words: list[str], not_imported: set[str], tmp_path: Path) -> None:
-    code = "import sys\nfrom remoterun.cli.main import main\nmain(sys.argv[1:])\nprint('imported', *sys.modules)"
-    done = subprocess.run(
-        [sys.executable, "-c", code, *words],
-        env={"PATH": "/usr/bin:/bin", "HOME": str(tmp_path)},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=True,
-    )
-    imported = done.stdout.rpartition("imported ")[2].split()
+    _, imported, _ = started(words, tmp_path)
     assert "remoterun.cli.main" in imported and not not_imported.intersection(imported)
 
 
@@ -127,15 +128,6 @@ def test_a_bucket_that_was_made_once_costs_a_shell_without_a_login_nothing(words
     (tmp_path / ".remoterun" / "config.toml").write_text('[aws]\nbucket = "made-once"\nregion = "us-east-1"\n')
     (tmp_path / ".aws").mkdir()
     (tmp_path / ".aws" / "config").write_text("[default]\nregion = us-east-1\n[profile work]\nsso_session = x\n")
-    code = "import sys\nfrom remoterun.cli.main import main\nmain(sys.argv[1:])\nprint('imported', *sys.modules)"
-    done = subprocess.run(
-        [sys.executable, "-c", code, *words],
-        env={"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "AWS_EC2_METADATA_DISABLED": "true"},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=True,
-    )
-    said, _, imported = done.stdout.rpartition("imported ")
-    assert not {"boto3", "botocore"}.intersection(imported.split()) and "error" not in done.stderr, done.stderr
-    assert "credentials" not in done.stderr and ("made-once" in said) == (words[-1] == "whoami")
+    said, imported, warned = started(words, tmp_path)
+    assert not {"boto3", "botocore"}.intersection(imported) and "error" not in warned, warned
+    assert "credentials" not in warned and ("made-once" in said) == (words[-1] == "whoami")

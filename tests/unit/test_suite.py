@@ -1,25 +1,24 @@
-"""The suite itself: tests import helpers and no tests, each asserts something, and the unit tests need no more than the
-extra `unit`."""
+"""The suite itself: tests import helpers and no tests, each asserts something, and each recorded text is compared."""
 
 from __future__ import annotations
 
 import ast
-import importlib.metadata
 import re
-import sys
-import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from tests.recorder import FOLDER
 
 TESTS = Path(__file__).parents[1]
 REPOSITORY = TESTS.parent
 FILES = sorted(TESTS.rglob("*.py"))
 TREES = {path: ast.parse(path.read_text()) for path in FILES}
 FAILS = {"fail", "raises", "expect", "expect_exact", "until", "wait_for", "wait_for_function", "check_schema", "run"}
-"""Functions that assert by being called: of pytest, pexpect, playwright and jsonschema; a wait with a deadline; and
-`run`, which looks at the exit status of a command."""
+FAILS |= {"refused"}
+"""Functions that assert by being called: of pytest, pexpect, playwright and jsonschema; a wait with a deadline; `run`,
+which looks at the exit status of a command; and the fixture `refused`, which records an error."""
 
 
 def imported(nodes: list[ast.stmt]) -> Iterator[str]:
@@ -38,47 +37,20 @@ def test_tests_import_no_tests() -> None:
     assert not found, "what several tests share belongs to a helper"
 
 
-def test_unit_tests_import_what_the_extra_unit_has() -> None:
-    wanted, loaded = [path for path in FILES if path.parent.name == "unit"] + [TESTS / "conftest.py"], set()
-    while wanted:
-        path = wanted.pop()
-        for name in imported(TREES[path].body):
-            helper = file_of(name)
-            if helper in TREES and name not in loaded:
-                wanted.append(helper)
-            loaded.add(name)
-    ours = {"remoterun", "tests", "trainer", "examples", "__future__", *sys.stdlib_module_names}
-    foreign = {name.partition(".")[0] for name in loaded} - ours
-    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
-    allowed = closure([*project["dependencies"], *project["optional-dependencies"]["unit"]])
-    packages = importlib.metadata.packages_distributions()
-    assert {name for name in foreign if not allowed & {plain(each) for each in packages.get(name, ())}} == set()
-
-
-def closure(requirements: list[str]) -> set[str]:
-    """The distributions that are installed with these."""
-    found: set[str] = set()
-    while requirements:
-        name = plain(re.split(r"[^\w.-]", requirements.pop(), maxsplit=1)[0])
-        if name not in found:
-            found.add(name)
-            try:
-                more = importlib.metadata.requires(name) or []
-            except importlib.metadata.PackageNotFoundError:  # it is for another system
-                continue
-            requirements += [each for each in more if "extra ==" not in each]
-    return found
-
-
-def plain(distribution: str) -> str:
-    return re.sub(r"[-_.]+", "-", distribution).lower()
-
-
 @pytest.mark.parametrize("path", [path for path in FILES if path.name.startswith("test_")], ids=lambda path: path.name)
 def test_each_test_asserts_something(path: Path) -> None:
     """Itself, or through a function of the suite that does."""
     tests = [node for node in functions(path) if node.name.startswith("test_")]
     assert not [test.name for test in tests if not asserts(test, path, set())]
+
+
+def test_each_recorded_text_belongs_to_a_test() -> None:
+    unused = []
+    for file in sorted(FOLDER.rglob("*.txt")):
+        tests = functions(TESTS / file.parent.relative_to(FOLDER).with_suffix(".py"))
+        if not any(f"{file.stem}-".startswith(f"{test.name}-") for test in tests):
+            unused.append(str(file))
+    assert not unused, "remove them: " + " ".join(unused)
 
 
 def asserts(function: ast.AST, path: Path, seen: set[str]) -> bool:

@@ -14,11 +14,6 @@ from tests.homes import collect, damage, make_run, missing, mount, put, run_with
 from tests.workshop import Files, served, write_files
 
 
-@pytest.fixture
-def home(tmp_path: Path) -> Home:
-    return Home.open(str(tmp_path / "home"))
-
-
 def usage(home: Home) -> tuple[dict[str, Any], dict[tuple[str, str], dict[str, Any]]]:
     """(totals, rows by kind and name)."""
     rows: list[dict[str, Any]] = []

@@ -67,10 +67,6 @@ def terminal(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], str]]:
         os.close(descriptor)
 
 
-def words(text: str) -> list[str]:
-    return text.split()
-
-
 @pytest.mark.parametrize("width", [20, 40, 80, 200])
 def test_no_word_is_cut(
     width: int, terminal: Callable[[int], str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -79,9 +75,9 @@ def test_no_word_is_cut(
     monkeypatch.setenv("NO_COLOR", "1")
     everything()
     whole, shown = capsys.readouterr().err, terminal(width)
-    assert words(shown) == words(whole)
+    assert shown.split() == whole.split()
     for line in shown.splitlines():
-        alone = any(line.strip().strip("`;,") == command for command in COMMANDS) or len(words(line)) == 1
+        alone = any(line.strip().strip("`;,") == command for command in COMMANDS) or len(line.split()) == 1
         assert columns(line) <= width or alone, line
     for command in COMMANDS:
         assert shown.count(command) == whole.count(command), "a command stays in one line"

@@ -11,6 +11,7 @@ from remoterun.cli import complete, render
 from remoterun.cli.app import Command, Json, Machine, argument, example, secret_app
 from remoterun.cli.asking import client as connect
 from remoterun.cli.render import file_views
+from remoterun.client.webhooks import addresses as addresses_of
 from remoterun.errors import HostError, UsageError
 
 
@@ -97,10 +98,9 @@ def secret_test(
             raise UsageError(
                 f"`notify` is not set in {client.config.file}", hint="remoterun secret test ntfy://ntfy.sh/TOPIC"
             )
-        named = [(word, name) for word in asked for name in client.notifications.names([word])]
-        for address, name in named:
+        for name, url in [pair for word in asked for pair in addresses_of(client.config.home, [word]).items()]:
             try:
-                render.line(render.DONE, f"{name} answered {client.notifications.test(address, machine)}")
+                render.line(render.DONE, f"{name} answered {client.machines.post(url, machine)}")
             except HostError as error:
                 render.line(render.FAILED, f"{name} did not get it: {error.message.removeprefix('local: ')}")
                 failed = True

@@ -14,7 +14,7 @@ from typing import Any
 
 from remoterun.agent.shared import api
 from remoterun.agent.shared.measured import POINT, USAGE, Progress
-from remoterun.clouds.ledger.rented_runs import find_store, record_status
+from remoterun.client.homes import find_store, record_status
 from remoterun.connections import Connections
 from remoterun.model import Run
 from remoterun.stores import told

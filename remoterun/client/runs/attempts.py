@@ -7,10 +7,11 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
-from remoterun import archive as archives
 from remoterun.agent.shared.spec import ResourceRef, RunSpec, SpecError
 from remoterun.agent.shared.states import Reason, RunState
+from remoterun.archive.runs import log_sizes
 from remoterun.archive_store import place_of
+from remoterun.client.runs.following import WORTH_IT
 from remoterun.client.runs.handover import hand_over, why_not_handed_over
 from remoterun.client.runs.packages import Choice
 from remoterun.client.runs.preparing import Prepared, Talk
@@ -24,17 +25,6 @@ from remoterun.connections import Connections
 from remoterun.errors import HostUnreachable, NotFound, UsageError
 from remoterun.model import Run
 from remoterun.stores import Store, archive_store
-
-WORTH_IT = 120.0
-"""Seconds before a run's deadline from which on it is not given another host."""
-
-
-def may_go_on(run: Run, now: float) -> bool:
-    """Whether a run whose host was taken away shall have another one without a further question. That its host is gone
-    proves nothing: its owner may have ended it."""
-    if run.renting is None or run.state is not RunState.INTERRUPTED or run.reason is not Reason.PREEMPTED:
-        return False
-    return run.renting.attempt < run.renting.attempts and now + WORTH_IT < run.renting.deadline
 
 
 def plan_next(connections: Connections, run: Run, waiting: Callable[[str], None]) -> Plan:
@@ -69,7 +59,7 @@ def start_next_attempt(
     given = [(name, values[name]) for name in original.variables if name in values]
     typed = original.values(original.variables, given, goes_on=True)
     secrets = Secrets(connections.config.home).variables(spec.secrets)
-    log, err = archives.runs.log_sizes(archive.archive, place_of(run))
+    log, err = log_sizes(archive.archive, place_of(run))
     plan = agreed or planning.agreed_before(planning.plan(connections, run.machine, _had(run)), run.renting.pay)
     now = time.time()
     ends = planning.deadline(run, plan, now) if agreed is None else now + plan.hours * 3600

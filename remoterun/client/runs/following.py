@@ -15,7 +15,7 @@ from remoterun.agent.shared.frames import Frame
 from remoterun.agent.shared.logs import LogReader, offset_of_tail
 from remoterun.agent.shared.protocol import Stream
 from remoterun.agent.shared.records import INTEGERS, from_json
-from remoterun.agent.shared.states import FINAL, HAND_OVER, RunState
+from remoterun.agent.shared.states import FINAL, HAND_OVER, Reason, RunState
 from remoterun.client.homes import find_store, record_status, renew
 from remoterun.client.runs.preparing import Talk
 from remoterun.connections import RECONNECT_LEAST, RECONNECT_MOST, Connections
@@ -32,6 +32,8 @@ TURN = 0.25
 """Seconds between two checks whether another client has handed a run over."""
 CAPACITY_WAIT = 60.0
 """Seconds until a host is asked for again where there was none."""
+WORTH_IT = 120.0
+"""Seconds before a run's deadline from which on it is not given another host."""
 
 
 @dataclass(frozen=True)
@@ -268,37 +270,36 @@ class Follower:
         """`start_next_attempt`, with what it waits for; None where the run has to be inspected again."""
         from remoterun.client.runs.attempts import start_next_attempt
         from remoterun.clouds.base import NoCapacity
+        from remoterun.threads import start
 
         assert run.renting is not None
         yield Note("attempt", f"attempt {run.renting.attempt + 1} of {run.renting.attempts}")
-        done: list[Run | None] = []
-        failed: list[BaseException] = []
 
-        def work() -> None:
+        def work() -> Run | None:
             try:
-                talk = Talk(waiting=self._words.put)
-                done.append(start_next_attempt(self._connections, run, self._values, talk))
-            except BaseException as error:  # noqa: BLE001 - raised in the thread that waits
-                failed.append(error)
-            self._words.put(None)
+                return start_next_attempt(self._connections, run, self._values, Talk(waiting=self._words.put))
+            finally:
+                self._words.put(None)
 
-        threading.Thread(target=work, name="remoterun attempt", daemon=True).start()
+        taken = start(work)
         while (text := self._words.get()) is not None:
             yield Note("waiting", text)
-        if failed and isinstance(failed[0], (NoCapacity, HostUnreachable)):
-            yield Note("note", f"{failed[0].message}; trying again in {CAPACITY_WAIT:g} s")
+        if self._closed:  # that goes on without us
+            return None
+        try:
+            return taken.result()
+        except (NoCapacity, HostUnreachable) as error:
+            yield Note("note", f"{error.message}; trying again in {CAPACITY_WAIT:g} s")
             self._stopped.wait(CAPACITY_WAIT)
-        elif failed:
-            raise failed[0]
-        return done[0] if done else None
+            return None
 
 
 def _may_go_on(run: Run) -> bool:
-    if run.renting is None:
+    """Whether a run whose host was taken away shall have another one without a further question. That its host is gone
+    proves nothing: its owner may have ended it."""
+    if run.renting is None or run.state is not RunState.INTERRUPTED or run.reason is not Reason.PREEMPTED:
         return False
-    from remoterun.client.runs.attempts import may_go_on
-
-    return may_go_on(run, time.time())
+    return run.renting.attempt < run.renting.attempts and time.time() + WORTH_IT < run.renting.deadline
 
 
 def _open(connections: Connections, run: Run, wait: float | None) -> Run:

@@ -6,9 +6,9 @@ import contextlib
 import time
 from dataclasses import replace
 
-from remoterun import archive as archives
 from remoterun.agent.shared.states import Reason
 from remoterun.agent.shared.submission import Submission
+from remoterun.archive.runs import put_run_tree
 from remoterun.client.data.upload_copies import archive_upload
 from remoterun.client.runs.mounts import saved_outputs
 from remoterun.client.runs.preparing import Prepared, Talk
@@ -72,7 +72,7 @@ def with_archive(
     spec, left = asked.spec, b""
     if run.attempt == 1:  # for another host, and for a rerun when this host is gone
         with prepared.tree.reading(progress) as files:
-            archives.runs.put_run_tree(archiving.archive_of(connections, run), run.key, "source", files, progress)
+            put_run_tree(archiving.archive_of(connections, run), run.key, "source", files, progress)
     elif prepared.outputs is not None:
         left = prepared.outputs.send(session, progress).encode()
     spec = spec._replace(

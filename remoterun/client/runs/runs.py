@@ -15,7 +15,7 @@ from remoterun.agent.shared.logs import read_part
 from remoterun.agent.shared.records import to_json
 from remoterun.agent.shared.spec import PortSpec, RunSpec, SpecError
 from remoterun.agent.shared.states import ENDINGS, HAND_OVER, Reason, RunState
-from remoterun.client.homes import Answer, find_store, record_status, statuses, unless_abandoned
+from remoterun.client.homes import find_store, record_status, statuses, unless_abandoned
 from remoterun.client.runs.following import ALL, Follower, Following, Note, Wanted
 from remoterun.client.runs.handover import launch
 from remoterun.client.runs.preparing import Complete, Prepared, Take, Talk, opened, prepare
@@ -27,7 +27,7 @@ from remoterun.host_store import HostStore
 from remoterun.log_cache import LogCache
 from remoterun.model import EVERY_RUN, Line, MachineType, Resource, Run, RunFilter, RunRequest
 from remoterun.session import understood
-from remoterun.stores import Store, store_of, told
+from remoterun.stores import Answer, Store, store_of, told
 from remoterun.transfer import Progress
 
 if TYPE_CHECKING:  # and on use, as few commands need them

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from remoterun import machines
 from remoterun.agent.shared import api
+from remoterun.agent.shared.tree import show
 from remoterun.client import occupancy
+from remoterun.client.homes import find_store
 from remoterun.client.occupancy import MachineStatus
 from remoterun.clouds import all_fronts
 from remoterun.clouds.base import Offer
-from remoterun.clouds.ledger.rented_runs import find_store
-from remoterun.clouds.ledger.renting import of_host
 from remoterun.connections import Connections
 from remoterun.errors import UsageError
 from remoterun.host_store import HostStore
@@ -151,8 +151,16 @@ class Machines:
                 raise UsageError(f"the host of run {run.number} is gone", hint=f"remoterun info {run.number}")
             return run.host
         if machines.is_host(name, self._connections.config):
+            from remoterun.clouds.ledger.renting import of_host
+
             return of_host(self._connections, name)
         return self.get(name)
+
+    def post(self, url: str, machine: str | None = None) -> str:
+        """Let a machine (None: this one) post a message of no run to an address; what its server answered. Raises
+        `HostError` where it did not take it."""
+        answer = self.session(self.get(machine or "local")).ask(api.notify_test, api.Webhook(url))
+        return f"{answer.status} {show(answer.said[:200])}".strip()
 
     def doctor(self, machine: MachineType) -> Sequence[api.MachineCheck]:
         """The agent's part of `doctor`: 100 checks at most."""

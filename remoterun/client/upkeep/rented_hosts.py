@@ -1,4 +1,4 @@
-"""Hosts that are rented: what a run on one will cost, which there are, and their ends."""
+"""Hosts that are rented: which there are, what they have cost, and their ends."""
 
 from __future__ import annotations
 
@@ -33,7 +33,6 @@ from remoterun.clouds.base import (
 from remoterun.clouds.folder import HostFolder
 from remoterun.clouds.ledger import billing, planning, renting
 from remoterun.clouds.ledger.billing import Bill
-from remoterun.clouds.ledger.planning import Plan
 from remoterun.clouds.ledger.rented_runs import hosts_at
 from remoterun.connections import Connections
 from remoterun.errors import HostError, NotFound, RemoterunError
@@ -84,12 +83,6 @@ class RentedHosts:
 
     def __init__(self, connections: Connections) -> None:
         self._connections = connections
-
-    def plan(self, machine: MachineType, waiting: Callable[[str], None] = lambda _: None) -> Plan | None:
-        """What a run on a machine type will be given, and what it costs at the most; None for one that is not rented.
-        Asks the provider, and costs nothing; `waiting` as for `Runs.launch`. Raises `ProviderError`,
-        `HostUnreachable`."""
-        return None if machine.rental is None else planning.plan(self._connections, machine, waiting=waiting)
 
     def list(self, note: Callable[[str], None] = unheard) -> Sequence[RentedHost]:
         """All hosts of ours that are not gone, oldest first, from their tags alone: also those that another client

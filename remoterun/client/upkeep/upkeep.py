@@ -9,23 +9,21 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from remoterun import archive as archives
 from remoterun.agent.shared import api
 from remoterun.agent.shared.api import Nothing
 from remoterun.agent.shared.frames import Frame
 from remoterun.agent.shared.protocol import Stream
 from remoterun.agent.shared.tree import LARGEST
+from remoterun.archive import Archive
+from remoterun.archive import upkeep as archived
 from remoterun.errors import AgentError
 from remoterun.model import MachineType
 from remoterun.registry import Registry
 from remoterun.session import Session
 from remoterun.sizes import iso
 from remoterun.transfer import Progress
-
-if TYPE_CHECKING:
-    from remoterun.archive import Archive
 
 MOST_ROWS = 200_000
 MOST_FINDINGS = 20_000
@@ -295,7 +293,7 @@ def check_archive(
 ) -> Checked:
     """As `check`; with `set_aside`, mark versions that are damaged, so that an upload sends them again."""
     progress.start("checking", 0, 0)
-    packs, size, found = archives.upkeep.check(archive, set_aside, lambda packs: progress.add(0, packs))
+    packs, size, found = archived.check(archive, set_aside, lambda packs: progress.add(0, packs))
     known = _Known(registry)
     damage = tuple(map(known.damage, found[:MOST_FINDINGS]))
     more = max(0, len(found) - MOST_FINDINGS)
@@ -305,7 +303,7 @@ def check_archive(
 def collect_archive(archive: Archive, name: str, registry: Registry, keep: int | None, dry_run: bool) -> Collected:
     """As `collect`."""
     known = _Known(registry)
-    found = [known.part(part.__dict__) for part in archives.upkeep.collect(archive, keep, dry_run)]
+    found = [known.part(part.__dict__) for part in archived.collect(archive, keep, dry_run)]
     parts, kept = (tuple(part for part in found if bool(part.why) == later) for later in (False, True))
     if not dry_run:
         _forget_versions(registry, archive.id, parts)
@@ -315,6 +313,6 @@ def collect_archive(archive: Archive, name: str, registry: Registry, keep: int |
 def usage_of_archive(archive: Archive, name: str, registry: Registry) -> HomeUsage:
     """As `usage`."""
     known = _Known(registry)
-    uses = tuple(known.use(row) for row in archives.upkeep.usage(archive))
+    uses = tuple(known.use(row) for row in archived.usage(archive))
     blobs = {"count": 0, "bytes": 0, "shared": {"count": 0, "bytes": 0}}
     return HomeUsage(name, archive.address, sum(use.size for use in uses), LARGEST, LARGEST, blobs, uses)

@@ -9,13 +9,14 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from remoterun import archive as archives
 from remoterun.agent.shared.archive import Grant, ImageAccess
 from remoterun.agent.shared.environment import Environment
 from remoterun.agent.shared.facts import RunStatus
 from remoterun.agent.shared.machines import candidates
 from remoterun.agent.shared.spec import RunSpec
+from remoterun.archive import grants
 from remoterun.archive.objects import NoBucket
+from remoterun.archive.runs import put_spec
 from remoterun.archive_store import place_of
 from remoterun.clouds import ARCHIVE
 from remoterun.connections import Connections
@@ -73,8 +74,8 @@ def access(
     archive, seconds = archive_of(connections, run), _needed(run)
     names = Environment.of(spec).built_images if "docker" in candidates(spec.engine) else []
     architecture = session.hello.architecture
-    images = tuple(each(lambda name: archives.grants.image_access(archive, name, architecture, seconds), names))
-    archives.runs.put_spec(archive, place_of(run), spec.encode())
+    images = tuple(each(lambda name: grants.image_access(archive, name, architecture, seconds), names))
+    put_spec(archive, place_of(run), spec.encode())
     allowed = grant(connections, run)
     assert run.renting is not None
     if run.key not in run.renting.hosts[-1].token:
@@ -87,7 +88,7 @@ def access(
 
 def grant(connections: Connections, run: Run) -> Grant:
     """The permission of a run's host to write to the bucket, for as long as it may need it."""
-    return archives.grants.grant_for_run(archive_of(connections, run), place_of(run), _needed(run))
+    return grants.grant_for_run(archive_of(connections, run), place_of(run), _needed(run))
 
 
 def record_images(connections: Connections, run: Run, status: RunStatus) -> Run:
@@ -96,7 +97,7 @@ def record_images(connections: Connections, run: Run, status: RunStatus) -> Run:
     run = connections.registry.run(run.number)  # another client may have recorded them
     for image in status.images:
         if run.renting is not None and image.image in run.renting.images:
-            archives.grants.record_image(archive_of(connections, run), image, run.renting.architecture)
+            grants.record_image(archive_of(connections, run), image, run.renting.architecture)
             rest = tuple(name for name in run.renting.images if name != image.image)
             run = connections.registry.save_renting(run, replace(run.renting, images=rest))
     return run

@@ -9,11 +9,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 
-from remoterun import archive as archives
 from remoterun.agent.shared import api
 from remoterun.agent.shared.facts import RunEvent, RunStatus
 from remoterun.agent.shared.states import ENDINGS, Reason
 from remoterun.archive.objects import NoBucket
+from remoterun.archive.runs import record_end
 from remoterun.archive_store import ArchiveStore, place_of
 from remoterun.clouds import ARCHIVE
 from remoterun.clouds.base import LOST, Guards, Provider, ProviderError, RentedHost
@@ -24,10 +24,7 @@ from remoterun.host_store import HostStore
 from remoterun.model import HostUse, MachineType, Run, by_our_clock
 from remoterun.session import Session
 from remoterun.sizes import duration, hourly
-from remoterun.stores import Store
-
-Answer = dict[str, RunStatus | HostError]
-"""By the keys of runs: what their machine reports, or why that is not known."""
+from remoterun.stores import Answer, Store
 
 SOON = 1.5
 """Seconds that a host has to answer before its provider is asked, too."""
@@ -36,7 +33,7 @@ BEFORE_IT_ENDS = 1800.0
 
 
 def record_status(connections: Connections, run: Run, status: RunStatus) -> Run:
-    """Update the row of a run from what its host, or the archive, reports."""
+    """See `homes.record_status`."""
     registry = connections.registry
     if status.images and not run.archived:
         with contextlib.suppress(RemoterunError):  # the next client that is in touch records them
@@ -51,19 +48,13 @@ def record_status(connections: Connections, run: Run, status: RunStatus) -> Run:
 
 
 def find_store(connections: Connections, run: Run) -> tuple[Run, Store]:
-    """A run, and where it is read: its host, or the archive if that is gone.
-
-    Raises `HostError` where a host should answer and does not, or its provider does not, `UsageError` for a run that no
-    host has had.
-    """
+    """See `homes.find_store`."""
     machine = run.host
     if run.archived:
         return run, _copy_of(connections, run, machine if machine.bucket else machine_of(run))
     if machine.rental is not None:
         what = "never had a host" if run.final else "has no host yet"
         raise UsageError(f"run {run.number} {what}", hint=f"remoterun info {run.number}")
-    if machine.rented is None:
-        return run, HostStore(connections.session_of(run))
     if run.final and run.renting is not None and any(host.ended_by for host in run.renting.hosts[-1:]):
         return run, _copy_of(connections, run, machine_of(run))
     answer = connections.ask_all({machine: partial(_connect, connections, machine)}, SOON, provider_wait=SOON)[machine]
@@ -94,11 +85,8 @@ def _copy_of(connections: Connections, run: Run, archive: MachineType) -> Archiv
     return ArchiveStore(connections, archive)
 
 
-def statuses(connections: Connections, machine: MachineType, runs: Sequence[Run], ask: Callable[[], Answer]) -> Answer:
-    """What is known of runs on a rented host: what `ask` learns from it, or, if it is gone, from the archive.
-
-    Raises as `find_store`.
-    """
+def statuses(connections: Connections, runs: Sequence[Run], ask: Callable[[], Answer]) -> Answer:
+    """See `homes.statuses`."""
     first, store = runs[0], None
     with contextlib.suppress(NoBucket):  # of a run whose host is gone, too
         first, store = find_store(connections, first)
@@ -211,7 +199,7 @@ def _how_it_ended(connections: Connections, run: Run, rented: RentedHost | None)
     if run.final:  # its host has told us, and could not tell the archive
         event = RunEvent(t=run.ended or now, state=run.state, reason=run.reason, code=run.code, message=run.message)
     try:
-        status = archives.runs.record_end(archive_of(connections, run), place_of(run), event, run.attempt).status
+        status = record_end(archive_of(connections, run), place_of(run), event, run.attempt).status
     except NoBucket as error:
         message = f"{event.message}; {error.message}"
         known = RunStatus(run.key, ENDINGS[reason].state, reason=reason, created=run.created, started=run.started)

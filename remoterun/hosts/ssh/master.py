@@ -11,6 +11,7 @@ import hashlib
 import os
 import socket
 import subprocess
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -49,11 +50,12 @@ class Master:
 
     @property
     def alive(self) -> bool:
-        """Whether it takes sessions now. Blocks for milliseconds, `_SECONDS` at most."""
-        if not self.path.exists():
-            return False
-        with contextlib.suppress(HostError):
-            return self._control("check").returncode == 0
+        """Whether a master greets there, as ssh's does first (PROTOCOL.mux of OpenSSH). Blocks for a moment, `_SECONDS`
+        at most."""
+        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as probe:
+            probe.settimeout(_SECONDS)
+            probe.connect(str(self.path))
+            return bool(probe.recv(1))
         return False
 
     @property
@@ -159,6 +161,10 @@ class MasterPipe(ProcessPipe):
     def end_input(self) -> None:
         """Nothing more will be written; the program's output still comes."""
         self._stdin.close()
+
+    def close(self) -> None:
+        """The agent there ends when its input does, and ssh with it, whether somebody waits for it or not."""
+        threading.Thread(target=super().close, daemon=True).start()
 
     def exit_status(self, patience: float) -> int | None:
         """The program's exit status; None where it does not end within `patience` seconds."""
