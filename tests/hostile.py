@@ -84,8 +84,5 @@ def lying(rows: bytes, frames: Frames, **result: Any) -> Iterator[Session]:
             stream.finish(5)
             stream.end()
 
-    session = Session(MachineType("evil"), FakeHost(handler))
-    try:
+    with contextlib.closing(Session(MachineType("evil"), FakeHost(handler))) as session:
         yield session
-    finally:
-        session.close()

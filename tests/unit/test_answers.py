@@ -100,17 +100,13 @@ def test_an_answer_of_many_values_is_an_error_and_the_conversation_goes_on(reque
             stream._link.write(encode(stream.number, RESULT, None, text[start : start + PIECE]))
         stream._link.write(encode(stream.number, END))
 
-    session = Session(MachineType("evil"), FakeHost(handler))
-
     def refused() -> None:
         with pytest.raises(RemoterunError, match="values|makes no sense"):
             session.ask(request_, asked)
 
-    try:
+    with contextlib.closing(Session(MachineType("evil"), FakeHost(handler))) as session:
         within(100 * MIB, 60, refused)
         assert session.ask(api.room, api.Arriving()).room == 5
-    finally:
-        session.close()
 
 
 def test_every_answer_is_bounded_to_4_mb_but_for_the_spec_of_one_run() -> None:

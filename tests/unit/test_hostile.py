@@ -196,11 +196,8 @@ class TestHosts:
         if (frame[1] and way != "fetch") or (frame[0].get("gone") and way == "get"):
             return  # bytes of a list without an end: test_transfer.py has it; and what is gone has no more to come
         session = Session(MachineType("evil"), FakeHost(handler))
-        try:
-            with pytest.raises(RemoterunError):
-                fetch(session, UPLOAD, root(), refuse, Progress())
-        finally:
-            session.close()
+        with contextlib.closing(session), pytest.raises(RemoterunError):
+            fetch(session, UPLOAD, root(), refuse, Progress())
         assert stopped.wait(60)
 
     @pytest.mark.parametrize("size", [(1 << 63) - 1, 1 << 62, 1 << 45])
