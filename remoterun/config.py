@@ -316,7 +316,8 @@ def _rental(where: str, table: dict[str, Any], short: str) -> Rental:
     if name not in PROVIDERS:
         raise ConfigError(f"{where}.provider: there is no provider `{name}`", hint=known_words(name, [*PROVIDERS]))
     of, given = front(name), table.get(key, [])
-    types = tuple(word.strip() if isinstance(word, str) else word for word in _words(given))
+    words = given.split(",") if isinstance(given, str) else given
+    types = tuple(word.strip() if isinstance(word, str) else word for word in words)
     for word in types or ("",):
         if not isinstance(word, str) or not of.is_type(word):
             raise ConfigError(f"{where}.{key}: {word!r} is not the name of a type", hint=f'{key} = "{of.example}"')
@@ -326,10 +327,6 @@ def _rental(where: str, table: dict[str, Any], short: str) -> Rental:
         raise ConfigError(f"{where}.idle: {error.message}", hint=error.hint)
     rest = {key: value for key, value in table.items() if key in _OF_RENTAL and key != "idle"}
     return Rental(name, types, idle=idle, **rest)
-
-
-def _words(given: str | list[Any]) -> list[Any]:
-    return given.split(",") if isinstance(given, str) else given
 
 
 def add_machine(config: Config, name: str, settings: dict[str, Any], *, overwrite: bool, make_default: bool) -> None:

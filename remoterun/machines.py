@@ -7,9 +7,7 @@ import glob
 import os
 import re
 import shlex
-from collections.abc import Collection
 from pathlib import Path
-from typing import Any
 
 from remoterun.clouds import ARCHIVE, PROVIDERS, all_fronts, front
 from remoterun.config import Config
@@ -118,17 +116,6 @@ def any_is_set_up(config: Config) -> bool:
 def rented_types() -> dict[str, MachineType]:
     """The machine types that providers have, by name, also those that stand for what is gone."""
     return {word: MachineType(word, rental=rental) for each in all_fronts() for word, rental in each.names().items()}
-
-
-def instead(rental: Rental, offer: Any) -> str | None:
-    """A line that says why another type stands in for the one that was asked for, with the price of the offer; None
-    where none does."""
-    return None if rental.instead_of is None else front(rental.provider).instead(rental.instead_of, offer)
-
-
-def stand_ins(names: Collection[str]) -> dict[str, str]:
-    """Of these names, those of what can't be rented, with the name, or the type, that stands in for each."""
-    return {gone: other for each in all_fronts() for gone, other in each.stand_ins(names).items()}
 
 
 def listing(config: Config) -> list[MachineType]:

@@ -144,14 +144,13 @@ class RunsPage(PageServer):
 
     def _list(self, request: Request, _: Any) -> Any:
         manifest, about = self._client.files.list(self._resource(request))
-        files = manifest.files
         return {
             "live": about.live,
-            "files": [{"path": e.path, "size": e.size} for e in islice(files, MOST_FILES)],
-            "more": len(files) > MOST_FILES,
+            "files": [{"path": e.path, "size": e.size} for e in islice(manifest.files, MOST_FILES)],
+            "more": manifest.file_count > MOST_FILES,
             "diary": [
                 {**vars(group), "steps": [{"step": step, "path": path} for step, path in group.steps]}
-                for group in diary(file.path for file in files)
+                for group in diary(file.path for file in manifest.files)
             ],
         }
 
@@ -193,12 +192,7 @@ class RunsPage(PageServer):
 
     def _uploads(self, request: Request, _: Any) -> Any:
         uploads = self._client.uploads
-        return {
-            "uploads": [
-                rows.upload(newest, uploads.known(newest.name), uploads.readers(newest.name))
-                for newest in uploads.list(WAIT)
-            ]
-        }
+        return {"uploads": [rows.upload(newest, uploads.known(newest.name)) for newest in uploads.list(WAIT)]}
 
     # -- what its buttons do
 

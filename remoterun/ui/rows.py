@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from remoterun.agent.shared.facts import DOLLARS, DURATION
@@ -101,14 +101,14 @@ def rented(host: RentedHost, now: float) -> dict[str, Any]:
     return {**about, "cost": host.cost(now), "ends": host.deadline, "run": host.number if host.ours else None}
 
 
-def upload(newest: Upload, known: Iterable[tuple[Upload, Any]], readers: Mapping[str, Sequence[int]]) -> dict[str, Any]:
+def upload(newest: Upload, known: Iterable[Upload]) -> dict[str, Any]:
     versions = {
         each.version: {
             **{name: getattr(each, name) for name in ("size", "files", "created")},
             "number": each.version,
-            "read_by": readers.get(each.digest, []),
+            "read_by": each.runs,
         }
-        for each, _ in known
+        for each in known
     }
     where = [copy.machine for copy in newest.copies]
     return {"name": newest.name, "versions": [versions[number] for number in sorted(versions)], "where": where}

@@ -38,7 +38,7 @@ def recorded(client: Client, region: str, account: str, instance: str = "i-01234
     intent = client.intent()
     client.folder(intent.token).begin(intent)
     offer = replace(client.aws.offers(T4)[0], region=region)
-    labels = tags.specification("instance", tags.of_intent(intent, offer, "", tags.marks(client.home)[0]))
+    labels = tags.specification("instance", tags.of_intent(intent, offer, "", tags.mark(client.home)))
     request = LaunchRequest(offer, {"TagSpecifications": [labels]}, 1, instance=instance, account=account)
     client.folder(intent.token).write("request.json", encode(request).decode())
     return intent.token
@@ -120,11 +120,11 @@ class Rules:
         self.vpc = next(iter(network.subnets(self.calls, USUAL).values()))["VpcId"]
 
     def admit(self, address: str, home: Path) -> str:
-        return network.admit(self.calls, USUAL, self.vpc, address, tags.marks(home)[0])
+        return network.admit(self.calls, USUAL, self.vpc, address, tags.mark(home))
 
     def wait_an_hour(self, home: Path) -> None:
         """As if the home had let itself in so long ago."""
-        stamp = {"Key": f"{tags.PREFIX}{network.HOME}{tags.marks(home)[0]}", "Value": iso(time.time() - 3601)}
+        stamp = {"Key": f"{tags.PREFIX}{network.HOME}{tags.mark(home)}", "Value": iso(time.time() - 3601)}
         listed = self.calls("ec2", "describe_security_group_rules", USUAL)["SecurityGroupRules"]
         for rule in listed:
             if stamp["Key"] in [tag["Key"] for tag in rule.get("Tags", ())]:
@@ -226,13 +226,10 @@ def test_a_bucket_that_is_gone_is_made_again_and_everything_goes(cloud: Cloud, c
 
 def test_a_copied_home_is_another_one_on_another_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     home = tmp_path / "home"
-    (home / "hosts").mkdir(parents=True)
-    (home / "hosts" / "mark").write_text("0123456789ab")  # of a version that did not tell machines apart
-    before = tags.marks(home)
-    assert before[1:] == ("0123456789ab",) and tags.marks(home)[0] == before[0] != "0123456789ab"
-    assert tags.marks(home) == before
+    before = tags.mark(home)
+    assert tags.mark(home) == before
     with ThreadPoolExecutor(8) as threads:  # regions are asked on threads of their own
-        assert len(set(threads.map(tags.marks, [tmp_path / "new home"] * 8))) == 1
+        assert len(set(threads.map(tags.mark, [tmp_path / "new home"] * 8))) == 1
     (tmp_path / "machine-id").write_text("another machine\n")
     monkeypatch.setattr(tags, "MACHINE_ID", tmp_path / "machine-id")
-    assert len(tags.marks(home)) == 1 and not {*tags.marks(home)} & {*before}
+    assert tags.mark(home) != before

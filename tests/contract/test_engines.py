@@ -289,8 +289,9 @@ def test_stderr_apart(bench: Bench) -> None:
 def test_kill_leaves_nothing(bench: Bench) -> None:
     seconds = next(SECONDS)
     sleep = f"sleep {seconds}"
-    run = bench.started(f"trap '' TERM INT HUP; setsid {sleep} & env -i setsid {sleep} & echo up; {sleep}")
-    until(lambda: b"up" in log(run) and len(running(seconds)) == 3)
+    away = f"setsid {sleep} & env -i setsid {sleep} & (setsid sh -c '{sleep} & {sleep}' &)"
+    run = bench.started(f"trap '' TERM INT HUP; {away}; echo up; {sleep}")
+    until(lambda: b"up" in log(run) and len(running(seconds)) == 5)
     bench.engine.kill(run)
     assert not bench.engine.alive(run)
     until(lambda: not running(seconds))

@@ -128,7 +128,7 @@ def test_folders_that_might_be_repositories_take_little_memory(tmp_path: Path) -
 def test_a_tree_is_no_deeper_than_a_walk_goes() -> None:
     (row,) = folders(1, tree.DEEPEST - 1).encode().splitlines(True)[1:]
     with lying(HEADER + row, []) as session:
-        assert len(fetch_manifest(session, UPLOAD)[0].entries) == 1
+        assert fetch_manifest(session, UPLOAD)[0].count == 1
     deeper = HEADER + row.replace(b"/x", b"/x/x")
     with lying(deeper, []) as session, pytest.raises(UnsafePath, match="more than 200 folders in each other"):
         fetch_manifest(session, UPLOAD)
@@ -145,7 +145,7 @@ def test_a_list_has_so_many_entries_only(monkeypatch: pytest.MonkeyPatch) -> Non
     with lying(HEADER + rows_of_folders, []) as session, pytest.raises(UnsafePath, match="more than 1000 files"):
         fetch_manifest(session, UPLOAD)
     with lying(HEADER + rows[: -len(b'["d","000000"]\n')], []) as session:
-        assert len(fetch_manifest(session, UPLOAD)[0].entries) == 1000
+        assert fetch_manifest(session, UPLOAD)[0].count == 1000
 
 
 @pytest.mark.parametrize("unit", ['{"":' * 400 + "1" + "}" * 400, "[" * 400 + "]" * 400, "[" + "[]," * 400 + "1]"])

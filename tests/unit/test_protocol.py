@@ -390,13 +390,13 @@ class TestLoss:
         threads = [client.start(), agent.start()]
         agent.write(encode(0, DATA, {"home_id": "x"}))
         assert client.greeting(60) == {"home_id": "x"}
-        agent.keep(0.01)
+        agent.repeat(0.01, agent.beat)
         until(lambda: len(written) >= 5)
         assert call(client, "hello") == {"op": "hello"} and not client.closed
         here.shutdown(socket.SHUT_RDWR)
         for thread in threads:
             thread.join(60)
-        until(lambda: not any(thread.name == "remoterun keeps" for thread in threading.enumerate()))
+        until(lambda: not any(thread.name == "remoterun repeats" for thread in threading.enumerate()))
         here.close()
         there.close()
 
@@ -434,6 +434,8 @@ class TestLoss:
             b"garbage that is not a frame at all",
             frames.HEAD.pack(1, DATA, frames.MAX_HEADER + 1, 0),
             frames.HEAD.pack(1, DATA, 0, MAX_BODY + 1),
+            frames.HEAD.pack(1, DATA, (1 << 32) - 1, 0),
+            frames.HEAD.pack(1, 9, 0, 0),
             encode(1, OPEN, {"op": "x", "args": {}}),
             encode(1, CREDIT, {"n": -1}),
             encode(1, CREDIT, {"n": "many"}),
@@ -475,7 +477,7 @@ class TestWhoUsesTheLink:
 
         def answer(stream: Stream, op: str, arguments: dict[str, Any]) -> None:
             if op == "watch":
-                stream._link.watch(0.01, seen.append)
+                stream._link.repeat(0.01, lambda: seen.append(stream._link.busy()))
             else:
                 over.wait(60)
             stream.end()
@@ -494,7 +496,7 @@ class TestWhoUsesTheLink:
         seen: list[bool] = []
 
         def answer(stream: Stream, op: str, arguments: dict[str, Any]) -> None:
-            stream._link.watch(0.01, seen.append)
+            stream._link.repeat(0.01, lambda: seen.append(stream._link.busy()))
             with contextlib.suppress(Cancelled, LinkClosed):
                 while True:
                     stream.send(bytes(1 << 16))

@@ -10,8 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from remoterun.errors import ConfigError, HostError, UsageError
-from remoterun.hosts.ssh.config import HostKeyCheck, SSHSettings, SSHTarget, resolve, ssh_words
+from remoterun.errors import ConfigError, HostError, HostUnreachable, UsageError
+from remoterun.hosts.base import NOBODY
+from remoterun.hosts.ssh import connection
+from remoterun.hosts.ssh.config import Deadlines, HostKeyCheck, SSHSettings, SSHTarget, resolve, ssh_words
+from remoterun.hosts.ssh.dial import Way
 from tests.recorder import Recorded
 
 pytestmark = pytest.mark.skipif(shutil.which("ssh") is None, reason="no ssh here")
@@ -129,3 +132,12 @@ def test_the_words_that_open_a_target(monkeypatch: pytest.MonkeyPatch, tmp_path:
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(HostError, match="not installed"):
         ssh_words(target)
+
+
+def test_a_connection_that_is_gone_before_anything_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    closed = socket.socket()
+    closed.close()
+    monkeypatch.setattr(connection, "dial", lambda *_: Way(closed, "192.0.2.1"))
+    with pytest.raises(HostUnreachable, match="says nothing") as caught:
+        connection.connect(SSHSettings(SSHTarget("box"), "box", 22, "user"), Deadlines(), NOBODY)
+    assert caught.value.evidence == "[Errno 9] Bad file descriptor"

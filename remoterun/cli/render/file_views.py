@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from remoterun.agent.shared.api import Tree
 from remoterun.agent.shared.states import FINAL
 from remoterun.agent.shared.tree import LARGEST
-from remoterun.cli.render import Column, finish, hint, line, out, out_json, table, warning
+from remoterun.cli.render import Column, finish, hint, line, out, out_json, table, table_of, warning
 from remoterun.cli.render.run_views import show_faults, state_text
 from remoterun.cli.render.terminal import (
     DONE,
@@ -51,32 +51,25 @@ def uploads(found: Sequence[Upload], as_json: bool, versions: bool = False) -> N
         return
     if not found:
         line("There is no upload yet. Make one: `remoterun upload PATH --name NAME`")
-    heads = [
-        Column("UPLOAD", least=16),
-        Column("VERSION", right=True),
-        Column("SIZE", right=True),
-        Column("FILES", drop=1),
-        Column("WHEN", drop=2),
-        Column("MACHINES", least=10, drop=0 if versions else 3),
+    shown: list[tuple[Column, Callable[[Upload], str]]] = [
+        (Column("UPLOAD", least=16), lambda each: f"uploads/{each.name}"),
+        (Column("VERSION", right=True), lambda each: str(each.version)),
+        (Column("SIZE", right=True), lambda each: size(each.size)),
+        (Column("FILES", drop=1), lambda each: files(each.files)),
+        (Column("WHEN", drop=2), lambda each: brief_ago(each.created)),
+        (Column("MACHINES", least=10, drop=0 if versions else 3), _machines),
+        (Column("RUNS", least=8), lambda each: ", ".join(map(str, each.runs))),
+        (Column("DIGEST", drop=3), lambda each: each.digest[:SHORT_DIGEST]),
     ]
-    rows = [[f"uploads/{upload.name}", *_upload_row(upload)] for upload in found]
-    if versions:
-        heads = [*heads[1:], Column("RUNS", least=8), Column("DIGEST", drop=3)]
-        rows = [
-            [*row[1:], ", ".join(map(str, upload.runs)), upload.digest[:SHORT_DIGEST]]
-            for row, upload in zip(rows, found, strict=True)
-        ]
-    table(heads, rows)
+    table_of(found, shown[1:] if versions else shown[:-2])
     if versions and len(found) > 1:
         name = found[-1].name
         since = "a run on a machine to which another client uploaded since gets that version"
         line(f"  uploads/{name} means uploads/{name}@{found[-1].version}; {since}")
 
 
-def _upload_row(upload: Upload) -> list[str]:
-    """The cells of an upload, from its version on."""
-    machines = dict.fromkeys(_copy(copy) for copy in upload.copies) or [upload.machine]
-    return [str(upload.version), size(upload.size), files(upload.files), brief_ago(upload.created), ", ".join(machines)]
+def _machines(upload: Upload) -> str:
+    return ", ".join(dict.fromkeys(map(_copy, upload.copies)) or [upload.machine])
 
 
 def _copy(copy: UploadCopy) -> str:
@@ -118,12 +111,12 @@ def manifest(resource: str, tree: Any, about: Tree, levels: int | None, as_json:
     if as_json:
         out_json(json_shapes.files(resource, tree, about))
         return
-    if not tree.entries:
+    if not tree.count:
         goes_on = about.about.get("state") not in (None, *(state.value for state in FINAL))
         line(f"{resource} holds no files{' yet' if goes_on else ''}")
         return
     rows: dict[str, list[Any]] = {}
-    for entry in tree.entries:
+    for entry in tree:
         parts = entry.path.split("/")
         shown = entry.path if levels is None or len(parts) <= levels else "/".join(parts[:levels]) + "/"
         if entry.kind == "d":
@@ -273,17 +266,15 @@ def collected(done: Collected, as_json: bool) -> None:
     if as_json:
         out_json(done.record())
         return
-    rows = []
-    for part in done.parts:
-        which = ", ".join(filter(None, map(_item, part.items)))
-        rows.append([part.kind, str(part.count), size(part.bytes), which])
-    heads = [
-        Column("WHAT"),
-        Column("COUNT", right=True, drop=2),
-        Column("WOULD FREE" if done.dry_run else "FREED", right=True),
-        Column("WHICH", least=12, drop=1),
-    ]
-    table(heads, rows)
+    table_of(
+        done.parts,
+        [
+            (Column("WHAT"), lambda part: part.kind),
+            (Column("COUNT", right=True, drop=2), lambda part: str(part.count)),
+            (Column("WOULD FREE" if done.dry_run else "FREED", right=True), lambda part: size(part.bytes)),
+            (Column("WHICH", least=12, drop=1), lambda part: ", ".join(filter(None, map(_item, part.items)))),
+        ],
+    )
     for part in done.kept:
         line(f"{size(part.bytes)} of {part.kind} stay: {part.why}")
     free = f"; {size(done.free)} are free there" if done.free < LARGEST else ""

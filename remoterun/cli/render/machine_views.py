@@ -37,7 +37,6 @@ from remoterun.client import json_shapes
 from remoterun.clouds import ARCHIVE, all_fronts, front
 from remoterun.clouds.base import GUARD_LATE, NOT_MADE, Identity, Leftover, Offer, RentedHost
 from remoterun.config import Config
-from remoterun.machines import stand_ins
 from remoterun.model import Line, listed
 from remoterun.sizes import iso
 
@@ -112,7 +111,7 @@ def _rented(offers: Mapping[str, Offer], default: str) -> None:
     dates = sorted({offer.priced for offer in offers.values() if offer.priced})
     of = f", prices {'of now' if dates == ['now'] else f'of {dates[-1]}'}" if dates else ""
     others: dict[str, list[str]] = {}
-    for name, instead in stand_ins(offers).items():
+    for name, instead in (each for of in all_fronts() for each in of.stand_ins(offers).items()):
         others.setdefault(instead, []).append(name)
     for instead, names in others.items():
         line(f"{instead} stands in for {listed(names)}")

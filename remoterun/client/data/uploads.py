@@ -131,13 +131,10 @@ class Uploads:
             raise absent(registry, name)
         return [self._with_readers(upload) for upload in reversed(found)]
 
-    def known(self, name: str) -> Sequence[tuple[Upload, MachineType]]:
-        """The versions of an upload that are known here, the newest first, each with a machine that has it."""
-        return self._connections.registry.uploads.versions(name)
-
-    def readers(self, name: str) -> Mapping[str, Sequence[int]]:
-        """The numbers of the runs that read an upload, by the digest of what they read."""
-        return self._connections.registry.uploads.readers(name)
+    def known(self, name: str) -> Sequence[Upload]:
+        """The versions of an upload that are known here, the newest first, once for each machine that has one, with the
+        runs that read it."""
+        return [self._with_readers(upload) for upload, _ in self._connections.registry.uploads.versions(name)]
 
     def _with_readers(self, upload: Upload) -> Upload:
         readers = self._connections.registry.uploads.readers(upload.name)
@@ -223,12 +220,12 @@ class Uploads:
                 newest = known[0][0].digest if known else ""
                 digest = newest if newest in [version.digest for version in there] else there[-1].digest
                 base = store.tree(ResourceRef("upload", target.name, digest=digest)).manifest
-                entries = {entry.path: entry for entry in base.entries}
+                entries = {entry.path: entry for entry in base}
 
             def with_added(more: Manifest) -> Manifest:
                 together = dict(entries)
                 below = any(known.startswith(f"{target.sub}/") for known in entries)
-                for entry in more.entries:
+                for entry in more:
                     place = "/".join(part for part in (target.sub, entry.path) if part)
                     if single and target.sub and not target.trailing and not below:
                         place = target.sub

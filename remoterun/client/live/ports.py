@@ -14,7 +14,7 @@ from remoterun.agent.shared import api
 from remoterun.agent.shared.protocol import Stream
 from remoterun.agent.shared.spec import PortSpec, RunSpec
 from remoterun.agent.shared.splicing import reset, splice
-from remoterun.client.runs.specs import digests_of_asked
+from remoterun.client.runs.specs import digest_of_asked
 from remoterun.connections import RECONNECT_LEAST, RECONNECT_MOST, Connections
 from remoterun.errors import HostError, RemoterunError, UsageError
 from remoterun.model import Run
@@ -50,7 +50,7 @@ def asked_ports(connections: Connections, run: Run) -> tuple[PortSpec, ...]:
     details = session.ask(api.run, api.RunKey(run.key))
     with session.understood():
         spec = RunSpec.from_record(details.spec)
-    if spec.ports and connections.registry.asked(run) not in digests_of_asked(spec):
+    if spec.ports and connections.registry.asked(run) != digest_of_asked(spec):
         raise UsageError(
             f"{run.host.name} says that run {run.number} has ports, which are not known here: name those that you want",
             hint=f"remoterun forward {run.number} {spec.ports[0].port}",

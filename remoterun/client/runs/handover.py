@@ -22,7 +22,7 @@ from remoterun.agent.shared.submission import Submission
 from remoterun.client.homes import record_status
 from remoterun.client.runs import placement
 from remoterun.client.runs.preparing import Prepared, Talk, opened
-from remoterun.client.runs.specs import digests_of_asked, spec_of
+from remoterun.client.runs.specs import digest_of_asked, spec_of
 from remoterun.client.secrets import Secrets
 from remoterun.client.webhooks import webhooks_of
 from remoterun.connections import Connections
@@ -94,7 +94,7 @@ def hand_over(
                 run, session = rented.rent(connections, run, prepared, talk, held)
             run = registry.set_host(run, session.machine, session.home_id)
             run, submission = _send_all(connections, run, prepared, session, talk.progress)
-            registry.save_digest(run, digests_of_asked(submission.spec)[0])
+            registry.save_digest(run, digest_of_asked(submission.spec))
             webhooks = webhooks_of(run, prepared.addresses)
             body = submission._replace(values=prepared.values, webhooks=webhooks).encode()
             was_sent = True

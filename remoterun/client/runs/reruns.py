@@ -13,7 +13,7 @@ from remoterun.agent.shared import api
 from remoterun.agent.shared.spec import ResolvedMount, ResourceRef, RunSpec, SpecError
 from remoterun.agent.shared.tree import Manifest, show
 from remoterun.client.homes import find_store, record_status
-from remoterun.client.runs.specs import PARAMETER, digests_of_asked, request_of
+from remoterun.client.runs.specs import PARAMETER, digest_of_asked, request_of
 from remoterun.connections import Connections
 from remoterun.errors import HostError, HostUnreachable, NotFound, UsageError
 from remoterun.host_store import HostStore, HostTree, ResourceTree, digests_of
@@ -125,7 +125,7 @@ def original_of(
     `UsageError` where it is not what this client asked for."""
     source = store.tree(source_of(run))
     recorded = connections.registry.asked(run)
-    if spec.key != run.key or source.manifest.digest != spec.source or recorded not in ("", *digests_of_asked(spec)):
+    if spec.key != run.key or source.manifest.digest != spec.source or recorded not in ("", digest_of_asked(spec)):
         raise another_was_asked(run)
     asked = [Mount(Resource.parse(mount.typed), mount.path) for mount in spec.mounts]
     mounts = {

@@ -158,9 +158,8 @@ def request_of(run: Run, spec: RunSpec, mounts: tuple[Mount, ...], *, trusted: b
     )
 
 
-def digests_of_asked(spec: RunSpec) -> tuple[str, str]:
-    """The digest of what a spec says on every host of the run: all but what belongs to one attempt; and the one that
-    earlier versions of remoterun recorded, without the digests of the mounts.
+def digest_of_asked(spec: RunSpec) -> str:
+    """The digest of what a spec says on every host of the run: all but what belongs to one attempt.
 
     What is empty does not count: so a field that a later version of remoterun adds, which is empty in the runs of this
     one, leaves the digests that are recorded true.
@@ -170,13 +169,9 @@ def digests_of_asked(spec: RunSpec) -> tuple[str, str]:
         del record[name]
     record["environment"]["context"] = ""
     record["environment"] = {name: value for name, value in record["environment"].items() if value}
-    mounts = [(mount.typed, mount.path, mount.place, mount.resource.digest) for mount in spec.mounts]
-
-    def digest(mounts: Sequence[object]) -> str:
-        said = {name: value for name, value in {**record, "mounts": mounts}.items() if value}
-        return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
-
-    return digest(mounts), digest([mount[:3] for mount in mounts])
+    record["mounts"] = [(mount.typed, mount.path, mount.place, mount.resource.digest) for mount in spec.mounts]
+    said = {name: value for name, value in record.items() if value}
+    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
 
 
 def _variant(request: RunRequest, machine: MachineType) -> str:

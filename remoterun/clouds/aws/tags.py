@@ -41,25 +41,24 @@ def owner() -> str:
     return _value(f"{getpass.getuser()}@{socket.gethostname()}")
 
 
-def marks(home: Path) -> tuple[str, ...]:
+def mark(home: Path) -> str:
     """What tells the hosts of one home from those of another: two laptops may have the same name, user and paths, and a
-    copy of a home on another machine is another one. Then the mark that it had before marks told machines apart."""
+    copy of a home on another machine is another one."""
     machine = MACHINE_ID.read_bytes() if MACHINE_ID.exists() else b""
     here = hashlib.sha256(b"remoterun" + machine).hexdigest()[:12]
     folder = home / HOSTS
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     with locked(str(folder / "mark")) as file:
-        secret, _, made_at = os.pread(file, 100, 0).decode("ascii").partition(" ")
-        if not made_at:
-            secret = secret or secrets.token_hex(6)
-            os.pwrite(file, f"{secret} {here}".encode(), 0)
+        secret = os.pread(file, 100, 0).decode("ascii").partition(" ")[0]
+        if not secret:
+            secret = secrets.token_hex(6)
+            os.pwrite(file, secret.encode(), 0)
             os.fsync(file)
-    mark = hashlib.sha256(f"{secret} {here}".encode()).hexdigest()[:12]
-    return (mark, secret) if made_at in ("", here) else (mark,)
+    return hashlib.sha256(f"{secret} {here}".encode()).hexdigest()[:12]
 
 
 def of_intent(intent: Intent, chosen: Offer, address: str, home: str, role: str = "") -> dict[str, str]:
-    """The tags of a host and its disk. `address` is where its client was, `home` the first of the `marks` of its home,
+    """The tags of a host and its disk. `address` is where its client was, `home` the `mark` of its home,
     `role` the id of the role by which it saves."""
     values = {
         "token": intent.token,
@@ -108,9 +107,9 @@ def restored(instance: dict[str, Any], request: dict[str, Any] | None) -> dict[s
     return {**instance, "Tags": [*{**made, **present}.values()]}
 
 
-def rented_of(instance: dict[str, Any], region: str, own: Sequence[str] = ()) -> RentedHost | None:
+def rented_of(instance: dict[str, Any], region: str, own: str = "") -> RentedHost | None:
     """A host as its own tags tell it; None for an instance that is not ours, or whose tags make no sense. `own`: the
-    `marks` of this home."""
+    `mark` of this home."""
     tags = ours(instance.get("Tags"))
     if "token" not in tags:
         return None
@@ -140,7 +139,7 @@ def rented_of(instance: dict[str, Any], region: str, own: Sequence[str] = ()) ->
         preempted=code in PREEMPTED,
         was_ended=code == ENDED,
         idle=_number(tags.get("idle")) or 0.0,
-        ours=tags.get("home") in own,
+        ours=tags.get("home") == own,
         writer=f"{tags['role']}:{instance['InstanceId']}" if tags.get("role") else "",
         guarded="guard" in tags,
         ended=_ended(instance.get("StateTransitionReason", "")) if state not in ("pending", "running") else None,

@@ -11,9 +11,9 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import NewType
 
-from remoterun import machines
 from remoterun.agent.shared.asked import WAIT_FOR_LOGIN
 from remoterun.agent.shared.states import HAND_OVER, RunState
+from remoterun.clouds import front
 from remoterun.clouds.base import HasQuotas, Offer, Provider, ProviderError, RentedHost, Roles, roles_of
 from remoterun.clouds.folder import HostFolder
 from remoterun.clouds.ledger import archiving, billing
@@ -166,7 +166,7 @@ def plan(
         idle,
         attempts,
         kept,
-        machines.instead(rental, offers[0]),
+        front(rental.provider).instead(rental.instead_of, offers[0]) if rental.instead_of is not None else None,
         limited_by=limit[1],
         max_cost=_max_cost(rental, own),
         bucket_region=archiving.bucket_region(connections) if connections.config.archive.endpoint is None else "",
