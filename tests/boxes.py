@@ -105,12 +105,12 @@ class Box:
         if leave:
             self.host.exec(["truncate", f"--size=-{leave}", "/home/ballast"], check=True)
 
-    def go(self, run: Run) -> None:
-        """What `WAIT_FOR_GO` and `counting` wait for."""
-        self.host.exec_user(["touch", str(Path("/home", self.host.user, self.there, "runs", run.key, "work/go"))])
+    def go(self, run: Run, name: str = "go") -> None:
+        """A file in the run's folder, for which `WAIT_FOR_GO` and `counting` wait."""
+        self.host.exec_user(["touch", str(Path("/home", self.host.user, self.there, "runs", run.key, "work", name))])
 
-    def containers(self) -> str:
-        return self.host.exec(["docker", "ps", "--all", "--quiet"]).stdout
+    def containers(self, show: str = "{{.ID}}") -> list[str]:
+        return self.host.exec(["docker", "ps", "--all", "--format", show]).stdout.split()
 
     def clean_up(self) -> None:
         for client in self.clients:

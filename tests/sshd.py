@@ -17,10 +17,12 @@ from typing import Any
 import pytest
 
 from remoterun.agent.shared.protocol import MAGIC
+from remoterun.errors import RemoterunError
 from remoterun.hosts.base import Prompts
 from remoterun.hosts.bundle import AgentBundle
 from remoterun.hosts.ssh.host import SSHHost
 from tests.conftest import require
+from tests.recorder import Recorded
 from tests.workshop import own_port, until
 
 SSHD = shutil.which("sshd", path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin")
@@ -231,6 +233,31 @@ def reach() -> Iterator[Open]:
     yield make
     for host in hosts:
         host.close()
+
+
+Refused = Callable[..., None]
+
+
+@pytest.fixture
+def refused(reach: Open, keys: Keys, recorded: Recorded) -> Refused:
+    """`refused(server, config)`: that such a host can't be opened. What its user reads of it is recorded."""
+    for name in ("user", "other", "host", "host_rsa"):
+        recorded.mark(fingerprint(getattr(keys, name)), f"print of {name}")
+
+    def fail(server: Server, config: Path | None = None, name: str = "", **options: Any) -> None:
+        config = config or server.config()
+        recorded.mark(f"<tmp>/{server.folder.name}/{config.name}", "config")
+        recorded.mark(server.port, "port")
+        recorded.mark(ME, "me")
+        with recorded.raises(RemoterunError, name):
+            reach(server, config, **options).open()
+
+    return fail
+
+
+def fingerprint(key: Path) -> str:
+    said = subprocess.run(["ssh-keygen", "-lf", str(key)], check=True, capture_output=True, text=True)
+    return said.stdout.split()[1]
 
 
 def says(host: SSHHost, text: bytes = b"ping") -> bytes:

@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from remoterun.agent.shared.files import write_all
 from remoterun.agent.shared.frames import Bytes
 from remoterun.agent.shared.packs import LARGE
 from remoterun.agent.shared.paths import SafeFolder, TreeError, show
@@ -382,9 +383,7 @@ class NewFile:
     def write(self, data: Bytes) -> None:
         self._hashed.update(data)
         self.size += len(data)
-        view = memoryview(data)
-        while view:
-            view = view[os.write(self._file, view) :]
+        write_all(self._file, data)
 
     @property
     def digest(self) -> str:

@@ -12,9 +12,10 @@ import pytest
 from remoterun.model import MachineType
 from tests.boxes import Box
 from tests.lab import Lab, LabHost
-from tests.sshd import agent, keys, reach, server, start
+from tests.sshd import agent, keys, reach, refused, server, start
+from tests.workshop import Place
 
-__all__ = ["agent", "keys", "reach", "server", "start"]
+__all__ = ["agent", "keys", "reach", "refused", "server", "start"]
 
 
 Boxes = Callable[..., Box]
@@ -35,6 +36,14 @@ def box_of(
     yield make
     for box in made:
         box.clean_up()
+
+
+@pytest.fixture(scope="module")
+def kept_place(tmp_path_factory: pytest.TempPathFactory, environment: Path) -> Iterator[Place]:
+    """As `place`, but one for all tests of a file: each looks at its own runs alone."""
+    place = Place(tmp_path_factory.mktemp("place") / "home", environment)
+    yield place
+    place.close()
 
 
 @pytest.fixture

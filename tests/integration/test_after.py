@@ -44,18 +44,16 @@ class TestOnItsMachine:
         assert place.until_final(key)["state"] == "complete"
         assert place.log(key) == b"third\n"
 
-    @pytest.mark.parametrize(
-        ("command", "any", "state"),
-        [("exit 3", False, "failed"), ("exit 3", True, "complete"), ("true", False, "complete")],
-    )
-    def test_how_the_other_one_ends(self, place: Place, tmp_path: Path, command: str, any: bool, state: str) -> None:
-        other = place.submit(f"until [ -e {tmp_path}/go ]; do sleep 0.02; done; {command}")
-        key = place.submit("echo ran", after=(After(other, 7, any),))
+    def test_how_the_other_one_ends(self, place: Place, tmp_path: Path) -> None:
+        waits = f"until [ -e {tmp_path}/go ]; do sleep 0.02; done; "
+        fails, completes = place.submit(f"{waits} exit 3"), place.submit(f"{waits} true")
+        others = (After(fails, 7), After(fails, 7, True), After(completes, 8))
+        refused, *run = (place.submit("echo ran", after=(other,)) for other in others)
         (tmp_path / "go").touch()
-        status = place.until_final(key)
-        assert status["state"] == state and place.log(key) == (b"ran\n" if state == "complete" else b"")
-        if state == "failed":
-            assert status["reason"] == "after_failed" and status["message"] == "run 7 has ended: failed (exit status 3)"
+        status = place.until_final(refused)
+        assert (status["state"], status["reason"], place.log(refused)) == ("failed", "after_failed", b"")
+        assert status["message"] == "run 7 has ended: failed (exit status 3)"
+        assert [(place.until_final(key)["state"], place.log(key)) for key in run] == [("complete", b"ran\n")] * 2
 
     def test_one_that_is_removed_once_it_has_completed(self, place: Place, tmp_path: Path) -> None:
         """A run that has its place in the line has no more need of it."""

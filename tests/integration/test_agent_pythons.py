@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -17,7 +15,7 @@ from remoterun.hosts.base import await_agent
 from remoterun.hosts.bundle import FLAGS, agent_bundle
 from remoterun.hosts.local import ProcessPipe
 from tests.commands import PYTHONS
-from tests.workshop import Place, call, read_files, tree_of, until
+from tests.workshop import Place, ask, call, read_files, until
 
 
 def test_there_is_one() -> None:
@@ -36,25 +34,19 @@ def test_a_run(version: str, tmp_path: Path, environment: Path) -> None:
     link.start()
     try:
         link.greeting(60)
-        manifest, _ = tree_of({"in": b"in", "dir/run*": b"#!/bin/sh\necho ran\n"})
         place.upload("doom", {"x": b"X"})
         source = place.put({"in": b"in", "dir/run*": b"#!/bin/sh\necho ran\n"})
         mount = MountSpec("uploads/doom", "data", "data", ResourceRef("upload", "doom"))
         go = tmp_path / "go"
         command = f"cat in data/x; ./dir/run; echo out >dir/out; until [ -e {go} ]; do sleep 0.02; done; exit 3"
         spec = place.spec(command, source, mounts=(mount,))
-        stream = link.open("submit")
-        stream.send(Submission(spec, {}, manifest.encode()).encode())
-        stream.end()
-        stream.finish(60)
+        call(link, "submit", Submission(spec, {}, source.encode()).encode())
         key = spec.key
         pid = until(lambda: place.supervisor(key))
         assert os.path.realpath(f"/proc/{pid}/exe") == os.path.realpath(PYTHONS[version])
         go.touch()
-        stream = link.open("follow", key=key)
-        stream.end()
-        log = b"".join(frame.body for frame in stream if "log" in frame.header)
-        assert log == b"inXran\n"
+        stream = ask(link, "follow", key=key)
+        assert b"".join(frame.body for frame in stream if "log" in frame.header) == b"inXran\n"
         status = stream.result["status"]
         assert (status["state"], status["code"]) == ("failed", 3), status
         assert read_files(Path(place.run(key).out)) == {"dir/out": b"out\n"}
@@ -67,26 +59,16 @@ def test_a_run(version: str, tmp_path: Path, environment: Path) -> None:
     assert pipe.diagnosis() == ""
 
 
-def test_its_program_is_deleted_while_it_runs(tmp_path: Path, environment: Path) -> None:
+def test_its_program_is_deleted_while_it_runs(tmp_path: Path) -> None:
     """As by somebody who makes room: what it has not imported yet can't be done, and the rest goes on."""
-    place = Place(tmp_path / "home", environment)
-    program = tmp_path / "agent" / agent_bundle().file_name
-    program.parent.mkdir()
-    program.write_bytes(agent_bundle().data)
-    words = [sys.executable, *FLAGS, str(program), "serve", "--home", str(tmp_path / "home")]
-    subprocess.run(words, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, timeout=60, check=True)  # unpacks it
-    pipe = ProcessPipe(words)
-    await_agent(pipe)
-    link = Link(pipe.pump, pipe.write)
-    link.start()
-    try:
-        link.greeting(60)
-        assert call(link, "runs")["runs"] == []
-        shutil.rmtree(program.parent)
-        with pytest.raises(RemoteError) as caught:
-            call(link, "usage")
-        assert "deleted" in str(caught.value) and caught.value.hint and not caught.value.evidence
-        assert call(link, "runs")["runs"] == []
-    finally:
-        pipe.close()
-        place.close()
+    place = Place(tmp_path / "home")
+    assert place.session.alive
+    place.drop_session()  # the first one has unpacked it
+    link = place.session._link
+    assert call(link, "runs")["runs"] == []
+    shutil.rmtree(place.home.agents)
+    with pytest.raises(RemoteError) as caught:
+        call(link, "usage")
+    assert "deleted" in str(caught.value) and caught.value.hint and not caught.value.evidence
+    assert call(link, "runs")["runs"] == []
+    place.close()

@@ -23,7 +23,6 @@ import pytest
 
 from remoterun.agent.shared import api
 from remoterun.agent.shared.frames import MAX_BODY
-from remoterun.agent.shared.pieces import PIECE
 from remoterun.agent.shared.protocol import WINDOW
 from remoterun.agent.shared.spec import ResourceRef
 from remoterun.agent.store.home import Home
@@ -183,7 +182,7 @@ def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     return str(request.param)
 
 
-CUTS = {"near": 60, "far": 40}
+CUTS = {"near": 30, "far": 20}
 UNDER_WAY = WINDOW + 4 * MAX_BODY
 """Bytes of one connection that were sent and had not been read, or not been written down, when it was cut."""
 
@@ -233,7 +232,7 @@ class TestCutsOfThePipe:
                 assert budget.cut
                 lost = budget.passed - (held(home) - before)
                 assert lost <= UNDER_WAY * (2 if way == "far" else 1) + 200_000, "what had arrived is gone"
-                if cuts % 12:
+                if cuts % 5:
                     continue
                 sent = self.upload(home, tree.folder, cache, None)
                 assert sent is not None
@@ -258,25 +257,6 @@ class TestCutsOfThePipe:
                 raise
             return None
 
-    def test_what_came_is_not_sent_again(self, tmp_path: Path, way: str) -> None:
-        """One file, sent in steps, first when its digest is not known, then when it is; each try goes on."""
-        home = Home.open(str(tmp_path / "home"))
-        (tmp_path / "tree").mkdir()
-        (tmp_path / "tree/big").write_bytes(random.Random(3).randbytes(48 << 20))
-        there, passed = 0, 0
-        for number in range(3):
-            budget = Budget(15e6, float("inf"), False)
-            assert self.upload(home, tmp_path / "tree", tmp_path / "digests", budget) is None
-            passed += budget.passed
-            assert held(home) >= there
-            there = held(home)
-            assert passed - there <= (number + 1) * (UNDER_WAY if way == "near" else 2 * UNDER_WAY)
-        assert there > 0
-        sent = self.upload(home, tmp_path / "tree", tmp_path / "digests", None)
-        whole = there // PIECE * PIECE  # a disk may count some blocks of its own
-        assert sent is not None and sent.already == whole and sent.size == (48 << 20) - whole
-        assert read_files(Path(home.uploads.stored("doom").folder)) == read_files(tmp_path / "tree")
-
     def test_copies(self, tmp_path: Path, way: str) -> None:
         chance = random.Random(f"down {way}")
         home = tmp_path / "home"
@@ -289,7 +269,7 @@ class TestCutsOfThePipe:
             if not self.copy(home, target, budget):
                 cuts += 1
                 self.nothing_stands_there_in_part(tree, target)
-                if cuts % 12:
+                if cuts % 5:
                     continue
                 assert self.copy(home, target, None)
             finished += 1

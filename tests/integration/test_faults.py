@@ -20,7 +20,7 @@ import pytest
 
 from remoterun.agent.shared.states import OutputsSize, Reason, RunState
 from remoterun.client.runs.following import LogBytes, StateChange
-from remoterun.errors import AgentError, HostUnreachable, LinkLost, RemoterunError, UsageError
+from remoterun.errors import HostUnreachable, LinkLost, RemoterunError, UsageError
 from remoterun.model import RunRequest
 from remoterun.transfer import Progress
 from tests.boxes import Box, counted, counting, submit
@@ -70,10 +70,8 @@ class TestNoLineOfALogIsLostOrDoubled:
         [
             pytest.param(cut_for_a_while, False, id="link cut and healed"),
             pytest.param(cut_until_given_up, True, id="link cut until it counts as dead"),
-            pytest.param(lambda box: box.host.sever(), True, id="TCP reset"),
             pytest.param(lambda box: box.kill(f"sshd-session: {box.host.user}"), True, id="sshd session killed"),
             pytest.param(lambda box: box.kill(".pyz serve"), True, id="agent killed"),
-            pytest.param(lambda box: box.kill(".pyz supervise"), False, id="supervisor killed"),
         ],
     )
     def test_on_the_way(self, box: Box, fault: Callable[[Box], None], lost: bool) -> None:
@@ -180,28 +178,6 @@ signal.signal(signal.SIGTERM, save)
 print("ready")
 time.sleep(60)
 '"""
-
-
-class TestStopAndKill:
-    @pytest.mark.parametrize(
-        "command",
-        [
-            "bash -c '" + SAVES_ON_TERM.removeprefix("exec ").replace("'", "'\\''") + " && echo never'",
-            "setsid " + SAVES_ON_TERM.removeprefix("exec ") + " | cat",
-        ],
-        ids=["bash", "session"],
-    )
-    def test_stop_reaches_every_process(self, box: Box, command: str) -> None:
-        client = box.client()
-        run = submit(client, command)
-        box.lines(run, 1)
-        _, asked = client.runs.stop(run.number)
-        assert asked
-        end = ended(client, run)
-        assert (end.state, end.reason) == (RunState.STOPPED, Reason.STOPPED)
-        assert (box.folder(run) / "out" / "saved.txt").read_text() == "saved"
-        assert b"never" not in box.log(run)
-        assert client.runs.stop(run.number)[1] is False
 
 
 class TestPowerCut:
@@ -501,23 +477,6 @@ class TestWithoutDocker:
             assert (end.state, end.engine) == (RunState.COMPLETE, "process"), end.message
             events = (box.folder(run) / "events").read_text()
             assert ("can't be pulled, so it runs without Docker" in events) is is_said
-
-
-class TestUnusualHosts:
-    def test_without_python(self, box_of: Boxes, new_host: Callable[..., LabHost]) -> None:
-        box = box_of(new_host(python=False, docker=Docker.ABSENT))
-        error = raised(box.client().uploads.list)
-        assert isinstance(error, AgentError)
-        assert "python3" in error.message and "apt install python3" in (error.hint or "")
-        assert not box.home.exists()
-
-    def test_a_noisy_login_shell(self, box_of: Boxes, new_host: Callable[..., LabHost]) -> None:
-        box = box_of(new_host(noisy=True))
-        client = box.client()
-        run = submit(client, counting(100, 0.1, 3))
-        follow = box.follow(run.number)
-        assert follow.result().code == 3
-        assert follow.text == counted(100)
 
 
 SUBMITS = """

@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,20 +26,21 @@ from remoterun.agent.shared.environment import Environment
 from remoterun.agent.shared.files import locked, read_json
 from remoterun.agent.shared.frames import CANCEL, CREDIT, DATA, END, OPEN, encode
 from remoterun.agent.shared.records import to_json
-from remoterun.agent.shared.spec import MountSpec, PortSpec, ResourceRef, SpecError
+from remoterun.agent.shared.spec import MountSpec, PortSpec, ResourceRef
 from remoterun.agent.shared.states import Reason, RunState
 from remoterun.agent.store.machine import Machine
 from remoterun.client.live.ports import PortNews
 from remoterun.client.runs.following import LogBytes, StateChange
 from remoterun.errors import AlreadyExists, HomeMissing, LinkLost, NotFound, UsageError
 from remoterun.hosts.local import LocalHost
-from remoterun.model import Mount, Resource, Run, RunRequest, new_key
+from remoterun.model import Mount, Resource, Run, RunRequest
 from tests.homes import sound
 from tests.workshop import (
     NO_PACKAGES,
     Files,
     Place,
     User,
+    at_once,
     holding,
     kill9,
     read_files,
@@ -75,15 +77,13 @@ def follow(place: Place, key: str, **arguments: Any) -> tuple[bytes, list[dict[s
 
 
 class TestEnds:
-    @pytest.mark.parametrize(
-        ("command", "code"),
-        [("exit 0", 0), ("exit 1", 1), ("exit 255", 255), ("exit 126", 126), ("no-such-program-xyz", 127),
-         ("kill -9 $$", 137), ("kill -TERM $$", 143), ("kill -INT $$", 130), ("exit 300", 44)],
-    )  # fmt: skip
-    def test_the_code_is_the_commands_own(self, place: Place, command: str, code: int) -> None:
-        status = place.until_final(place.submit(command))
-        assert (status["code"], status["reason"]) == (code, "exited" if code == 0 else "exit_nonzero")
-        assert status["state"] == ("complete" if code == 0 else "failed")
+    def test_the_code_is_the_commands_own(self, place: Place) -> None:
+        codes = {"exit 0": 0, "exit 1": 1, "exit 255": 255, "exit 126": 126, "no-such-program-xyz": 127}
+        codes |= {"kill -9 $$": 137, "kill -TERM $$": 143, "kill -INT $$": 130, "exit 300": 44}
+        for key, code in [(place.submit(command), code) for command, code in codes.items()]:
+            status = place.until_final(key)
+            assert (status["code"], status["reason"]) == (code, "exit_nonzero" if code else "exited")
+            assert status["state"] == ("failed" if code else "complete")
 
     def test_a_command_that_deletes_its_work_tree(self, place: Place) -> None:
         key = place.submit('rm -rf "$PWD"; echo gone', {"a/b": b"x"})
@@ -195,20 +195,15 @@ class TestMounts:
                 place.submit("true", mounts=[mount(typed, "data")])
         assert place.home.run_keys() == [going]
 
-    @pytest.mark.parametrize("at", ["../out", "a/../../out", ".", "data/../../x"])
-    def test_places_that_are_refused(self, place: Place, at: str) -> None:
-        with pytest.raises(SpecError):
-            place.submit("true", mounts=(mount("uploads/doom", at),))
-
-    @pytest.mark.parametrize("at", ["a/data", "/abs"])
-    def test_places_that_lead_out(self, place: Place, tmp_path: Path, at: str) -> None:
+    def test_places_that_lead_out(self, place: Place, tmp_path: Path) -> None:
         place.upload("doom", {"f": b"d"})
         out = tmp_path / "outside"
         out.mkdir()
-        key = place.submit("true", {"a": f"-> {out}", "b": b"x"}, mounts=[mount("uploads/doom", at)])
-        status = place.until_final(key)
-        assert (status["state"], status["reason"]) == ("failed", "mount_failed")
-        assert not list(out.iterdir()) and not (tmp_path / "out").exists()
+        for at in ("a/data", "/abs"):
+            key = place.submit("true", {"a": f"-> {out}", "b": b"x"}, mounts=[mount("uploads/doom", at)])
+            status = place.until_final(key)
+            assert (status["state"], status["reason"]) == ("failed", "mount_failed")
+            assert not list(out.iterdir()) and not (tmp_path / "out").exists()
 
 
 class TestStopAndKill:
@@ -222,20 +217,6 @@ class TestStopAndKill:
         assert (status["state"], status["code"]) == ("stopped", 137)
         assert place.outputs(key) == {"out": b"x\n"}
         assert not running("1000.25")
-
-    def test_kill_ends_all_that_ran_away(self, place: Place) -> None:
-        key = place.submit(
-            "setsid nohup sleep 1001.5 >/dev/null 2>&1 & (setsid sh -c 'sleep 1001.5 & sleep 1001.5' &);"
-            " env -i setsid sleep 1001.5 & sleep 1001.5 & "
-            "sleep 0.2; echo up; sleep 1001.5"
-        )
-        place.until_says(key, b"up")
-        until(lambda: len(running("1001.5")) >= 6, what="all of them run")
-        place.session.ask(api.kill, api.RunKey(key))
-        status = place.until_final(key)
-        assert (status["state"], status["reason"], status["code"]) == ("killed", "killed", 137)
-        until(lambda: not running("1001.5"), what="all of them ended")
-        assert os.path.isdir(place.run(key).work)
 
     def test_what_is_left_in_the_background_ends_with_the_command(self, place: Place) -> None:
         key = place.submit("setsid sleep 1002.5 & sleep 0.1; echo x >out")
@@ -307,15 +288,14 @@ def until_up(place: Place, key: str, mark: str) -> None:
 
 
 class TestSupervisorDies:
-    @pytest.mark.parametrize("seed", range(3))
-    def test_at_any_moment(self, place: Place, seed: int) -> None:
+    def test_at_any_moment(self, place: Place) -> None:
         """Ten runs, of which one or another loses its supervisor again and again; each next contact carries on."""
-        chance = random.Random(seed)
+        chance = random.Random(1)
         go = place.folder / "go"
         command = COUNT.replace("echo end", f"until [ -e {go} ]; do sleep 0.02; done; echo end")
         keys = [place.submit(command, {"a": b"x", "b/c": b"y"}) for _ in range(10)]
         killed = 0
-        while killed < 15:
+        while killed < 30:
             place.drop_session()
             time.sleep(chance.random() * 0.05)
             for key in chance.sample(keys, 3):
@@ -323,7 +303,7 @@ class TestSupervisorDies:
                 killed += pid is not None
                 kill9(pid)
             assert place.session.alive  # the contact
-            if killed >= 5:
+            if killed >= 15:
                 go.touch()
             if all(place.state(key).final for key in keys):
                 break
@@ -503,10 +483,6 @@ class TestFollow:
                 rest, later = follow(place, key, offset=offset, events=skip)
                 assert (rest if skip < len(events) else whole[offset:], later) == (whole[offset:], events[skip:])
 
-    def test_a_run_that_is_removed_under_it(self, place: Place) -> None:
-        with pytest.raises(NotFound):
-            follow(place, new_key())
-
 
 def test_removing_one_run_leaves_the_others_alone(place: Place) -> None:
     """Also when its supervisor died before it had given back what the run held."""
@@ -528,10 +504,12 @@ def test_removing_one_run_leaves_the_others_alone(place: Place) -> None:
 class TestHostileClients:
     """The agent ends, or answers with an error; it never hangs, and nothing of the home changes."""
 
-    @pytest.mark.parametrize("seed", range(12))
-    def test_bytes(self, place: Place, seed: int) -> None:
-        chance = random.Random(seed)
+    def test_bytes(self, place: Place) -> None:
         before = sorted(path for path in place.folder.rglob("*") if "agent" not in path.parts)
+        at_once(partial(self.say, place, random.Random(seed)) for seed in range(12))
+        assert sorted(path for path in place.folder.rglob("*") if "agent" not in path.parts) == before
+
+    def say(self, place: Place, chance: random.Random) -> None:
         pipe = LocalHost(place.folder).open()
         try:
             frames = [
@@ -561,7 +539,6 @@ class TestHostileClients:
             assert "Traceback" not in pipe.diagnosis()
         finally:
             pipe.close()
-        assert sorted(path for path in place.folder.rglob("*") if "agent" not in path.parts) == before
 
 
 class TestClient:
@@ -692,15 +669,6 @@ class TestClient:
         for run in user.client.runs.list():
             assert run.state in (RunState.COMPLETE, RunState.FAILED), run
             assert run.state is RunState.COMPLETE or "handed over" in (run.message or "")
-
-    def test_outputs_are_passed_on(self, user: User) -> None:
-        log, first = self.finish(user, self.run(user, "mkdir -p models; echo m >models/m; echo o >o", machine="one"))
-        log, _ = self.finish(user, self.run(user, "cat m/m", machine="two", mounts=[f"runs/{first.number}/models:m"]))
-        assert log == b"m\n"
-        going = self.run(user, "sleep 1000", machine="one")
-        for machine in ("one", "two"):
-            with pytest.raises(UsageError):
-                self.run(user, "true", machine=machine, mounts=[f"runs/{going.number}"])
 
     def test_copy_while_it_runs(self, user: User, tmp_path: Path) -> None:
         run = self.run(user, "echo 1 >new; echo more >>old; echo up; sleep 1000", {"old": b"old\n", "same": b"s"})

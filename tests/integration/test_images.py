@@ -195,9 +195,8 @@ class TestLoad:
         assert "did not arrive as it was read" in unusable(bench, stored)
         assert bench.loaded == b"" and "load" not in (bench.folder / "asked").read_text()
 
-    @pytest.mark.parametrize(
-        "content",
-        [
+    def test_an_archive_that_names_anything_else_gets_no_name(self, bench: Bench) -> None:
+        for content in (
             tar_of(manifest("remoterun-base:other")),
             tar_of(manifest(IMAGE, "python:3.12-slim")),
             tar_of(("manifest.json", json.dumps([json.loads(manifest(IMAGE)[1])[0]] * 2).encode())),
@@ -214,12 +213,9 @@ class TestLoad:
             tar_of(("layer", b"x"))[:100],
             b"x" * 1000,
             b"",
-        ],
-        ids=range(16),
-    )
-    def test_an_archive_that_names_anything_else_gets_no_name(self, bench: Bench, content: bytes) -> None:
-        assert "it is not what" in unusable(bench, bench.saves(content))
-        assert "load" not in (bench.folder / "asked").read_text()
+        ):
+            assert "it is not what" in unusable(bench, bench.saves(content)), content[:1000]
+            assert "load" not in (bench.folder / "asked").read_text(), content[:1000]
 
     def test_what_can_not_be_had_is_said(self, bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
         stored = bench.stored()

@@ -32,6 +32,11 @@ with open("metrics.jsonl", "a", buffering=1) as file:
 """
 
 
+@pytest.fixture
+def place(kept_place: Place) -> Place:
+    return kept_place
+
+
 def progress_of(place: Place, key: str) -> Progress:
     """Of the run's last event, or of now."""
     progress = place.run(key).status().progress

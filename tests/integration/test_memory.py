@@ -126,7 +126,7 @@ Link(pump, lambda *parts: all_of(1, b"".join(parts)), answer).run()
 """
 MOST = 300 << 10
 """KB of a client, whatever a machine says."""
-RUNS = 5
+RUNS = 3
 
 
 @pytest.fixture

@@ -83,27 +83,24 @@ def request(page: Page, path: str, method: str = "GET", **headers: str) -> tuple
         connection.close()
 
 
-@pytest.mark.parametrize(
-    ("path", "type_"),
-    [
-        ("/", "text/html; charset=utf-8"),
-        ("/?model=anything", "text/html; charset=utf-8"),
-        ("/page.js", "text/javascript; charset=utf-8"),
-        ("/style.css", "text/css; charset=utf-8"),
-        ("/node_modules/p5/lib/p5.min.js", "text/javascript; charset=utf-8"),
-        (f"/node_modules/{FILES[4]}", "font/woff2"),
-        ("/my%20models/manifest.json", "application/octet-stream"),
-        ("/my%20models/w", "application/octet-stream"),
-    ],
-)
-def test_what_is_served(page: Page, path: str, type_: str) -> None:
-    status, headers, body = ask(page, path)
-    assert (status, headers["content-type"], int(headers["content-length"])) == (200, type_, len(body))
-    assert body and headers["x-content-type-options"] == "nosniff"
-    assert headers["cache-control"] == ("max-age=3600" if path.startswith("/node_modules/") else "no-store")
-    assert "default-src 'self'" in headers["content-security-policy"]
-    again, same, nothing = ask(page, path, "HEAD")
-    assert (again, same["content-length"], nothing) == (200, headers["content-length"], b"")
+def test_what_is_served(page: Page) -> None:
+    for path, type_ in {
+        "/": "text/html; charset=utf-8",
+        "/?model=anything": "text/html; charset=utf-8",
+        "/page.js": "text/javascript; charset=utf-8",
+        "/style.css": "text/css; charset=utf-8",
+        "/node_modules/p5/lib/p5.min.js": "text/javascript; charset=utf-8",
+        f"/node_modules/{FILES[4]}": "font/woff2",
+        "/my%20models/manifest.json": "application/octet-stream",
+        "/my%20models/w": "application/octet-stream",
+    }.items():
+        status, headers, body = ask(page, path)
+        assert (status, headers["content-type"], int(headers["content-length"])) == (200, type_, len(body))
+        assert body and headers["x-content-type-options"] == "nosniff"
+        assert headers["cache-control"] == ("max-age=3600" if path.startswith("/node_modules/") else "no-store")
+        assert "default-src 'self'" in headers["content-security-policy"]
+        again, same, nothing = ask(page, path, "HEAD")
+        assert (again, same["content-length"], nothing) == (200, headers["content-length"], b"")
 
 
 def test_the_address_names_the_model(page: Page) -> None:
@@ -120,18 +117,15 @@ def test_nobody_gets_anything_without_the_token(page: Page, home: Path) -> None:
         assert request(page, path, "HEAD")[0] == 403
 
 
-@pytest.mark.parametrize(
-    "path",
-    [
+def test_nothing_else_is(page: Page) -> None:
+    for path in (
         *("/my%20models/notes.txt", "/my%20models/", "/my%20models", "/my%20models/../secret", "/../secret"),
         *("/my%20models/%2e%2e/secret", "/my%20models/..%2fsecret", "/%2e%2e/%2e%2e/etc/passwd", "//etc/passwd"),
         *("/node_modules/", "/node_modules/ml5/", "/node_modules/../page.js", "/package.json", "/README.md"),
         *("/my%20models/w/", "/my%20models/./w", "/my%20models/w%00", "/etc/passwd", "/%FF%FE", "/index.html/"),
-    ],
-)
-def test_nothing_else_is(page: Page, path: str) -> None:
-    status, _, body = ask(page, path)
-    assert status == 404 and body.startswith(b"there is no ") and PRIVATE.encode() not in body
+    ):
+        status, _, body = ask(page, path)
+        assert status == 404 and body.startswith(b"there is no ") and PRIVATE.encode() not in body, path
 
 
 def test_links_out_of_the_folder_are_not_followed(page: Page) -> None:

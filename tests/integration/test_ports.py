@@ -22,12 +22,13 @@ from remoterun.agent.shared.states import RunState
 from remoterun.agent.store.home import Home
 from remoterun.client import Client
 from remoterun.client.live.ports import NEXT_PORTS, Forwarding, PortNews
-from remoterun.config import Config
 from remoterun.errors import UsageError
-from remoterun.model import MachineType, Run, RunRequest
+from remoterun.model import Run, RunRequest
 from remoterun.source import snapshot
-from tests.lab import BASE_IMAGE, Lab, LabHost
-from tests.workshop import User, create_run, own_port, served, spec_of, until, write_files
+from tests.boxes import Box
+from tests.integration.conftest import Boxes
+from tests.lab import BASE_IMAGE, LabHost
+from tests.workshop import User, begun, create_run, ended, own_port, served, spec_of, until, write_files
 
 SERVER = '''
 import os, socket, sys, threading, time
@@ -286,43 +287,9 @@ def test_a_container_that_ends_while_its_network_is_opened(
         assert stream.finish(60) == {}
 
 
-class Box:
-    """A lab host with Docker and a fresh home of the user's on it."""
-
-    def __init__(self, lab: Lab, host: LabHost, here: Path) -> None:
-        self.host = host
-        self.there = f"ports/{os.urandom(4).hex()}"
-        machine = MachineType("box", host=host.name, base_image=BASE_IMAGE, engine="docker", home=self.there)
-        self.client = Client(Config(here, "box", {"box": machine}, lab.ssh_config()))
-
-    def start(self, command: str, source: Any = None, image: str = BASE_IMAGE) -> Run:
-        run = self.client.runs.submit(RunRequest(command, image=image), source)
-        until(lambda: self.client.runs.get(run.number).state is RunState.RUNNING)
-        return self.client.runs.get(run.number)
-
-    def touch(self, run: Run, name: str) -> None:
-        work = Path("/home", self.host.user, self.there, "runs", run.key, "work", name)
-        self.host.exec_user(["touch", str(work)])
-
-    def containers(self, *words: str) -> list[str]:
-        return self.host.exec(["docker", "ps", "--all", *words]).stdout.split()
-
-    def close(self) -> None:
-        for run in self.client.runs.list(None):
-            if not run.final:
-                self.client.runs.kill(run.number)
-                for _ in self.client.runs.follow(run.number):
-                    pass
-        self.client.close()
-        until(lambda: not self.containers("--quiet"))
-        self.host.exec(["rm", "-rf", f"/home/{self.host.user}/{self.there}"], check=True)
-
-
 @pytest.fixture
-def box(lab: Lab, host_a: LabHost, tmp_path: Path) -> Iterator[Box]:
-    box = Box(lab, host_a, tmp_path / "home")
-    yield box
-    box.close()
+def box(box_of: Boxes, host_a: LabHost) -> Box:
+    return box_of(host_a)
 
 
 @pytest.mark.docker
@@ -330,20 +297,23 @@ def box(lab: Lab, host_a: LabHost, tmp_path: Path) -> Iterator[Box]:
 def test_a_server_in_a_container_far_away(box: Box, tmp_path: Path, free_port: Callable[[], int]) -> None:
     """It listens on the container's own loopback, which no address of the host reaches."""
     source = snapshot(write_files(tmp_path / "source", {"server.py": SERVER}), no_git=True)
-    run = box.start("exec python3 server.py 6006 127.0.0.1", source)
+    client = box.client()
+    run = begun(
+        client, client.runs.submit(RunRequest("exec python3 server.py 6006 127.0.0.1", image=BASE_IMAGE), source)
+    )
     news: list[PortNews] = []
     wanted = free_port()
-    with box.client.runs.forward(run.number, [PortSpec(6006, wanted)], news.append) as forwarding:
+    with client.runs.forward(run.number, [PortSpec(6006, wanted)], news.append) as forwarding:
         until(lambda: [item.kind for item in news] == ["waiting"])
         with socket.socket() as early:  # as long as nobody listens there, nobody does here
             assert early.connect_ex(("127.0.0.1", wanted)) == errno.ECONNREFUSED
-        box.touch(run, "go")
+        box.go(run)
         until(lambda: [item.kind for item in news] == ["waiting", "up"])
         assert news[-1].local == wanted
         other: list[PortNews] = []
-        with box.client.runs.forward(run.number, [PortSpec(6007)], other.append):
+        with client.runs.forward(run.number, [PortSpec(6007)], other.append):
             until(lambda: [item.others for item in other] == [(6006,)], 20, lambda: str(other))
-        helpers = until(lambda: found if len(found := box.containers("--quiet")) == 2 else None)
+        helpers = until(lambda: found if len(found := box.containers()) == 2 else None)
         data = os.urandom(12 << 20)
         assert ask(wanted, b"count\n" + data) == b"%d" % len(data)
         assert ask(wanted, b"echo\n" + data) == data
@@ -357,8 +327,8 @@ def test_a_server_in_a_container_far_away(box: Box, tmp_path: Path, free_port: C
                 connection.sendall(b"echo\n%04d" % number)
             for number, connection in enumerate(many):
                 assert connection.recv(4, socket.MSG_WAITALL) == b"%04d" % number
-        assert box.containers("--quiet") == helpers and len(helpers) == 2  # none was started for a connection
-        assert box.containers("--format", "{{.Ports}}") == []
+        assert box.containers() == helpers and len(helpers) == 2  # none was started for a connection
+        assert box.containers("{{.Ports}}") == []
         with connect(wanted) as connection:
             connection.sendall(b"echo\nhello")
             assert connection.recv(5, socket.MSG_WAITALL) == b"hello"
@@ -369,10 +339,11 @@ def test_a_server_in_a_container_far_away(box: Box, tmp_path: Path, free_port: C
         box.host.heal()
         until(lambda: answers(wanted))
         box.host.sever()  # what our kernel gave up without a word, the host's has not yet
-        box.touch(run, "end")
-        box.touch(run, "shut")
+        box.go(run, "end")
+        box.go(run, "shut")
         assert forwarding.wait(60)
     assert [item.kind for item in news] == ["waiting", "up"], news
+    assert ended(client, run).code == 0
 
 
 @pytest.mark.docker
@@ -380,25 +351,20 @@ def test_a_server_in_a_container_far_away(box: Box, tmp_path: Path, free_port: C
 def test_an_image_without_python(box: Box, free_port: Callable[[], int]) -> None:
     """Nothing of it is loaded into our program in its network, whatever its variables name."""
     image = "remoterun-test/no-python"
-    words = [
-        "docker",
-        "run",
-        "--name",
-        "stripped",
-        BASE_IMAGE,
-        "sh",
-        "-c",
-        "rm -rf /usr/lib/python3* /usr/bin/python3*; mkdir /evil; echo it loads >/evil/libz.so.1",
-    ]
-    box.host.exec(words, check=True)
+    stripped = "rm -rf /usr/lib/python3* /usr/bin/python3*; mkdir /evil; echo it loads >/evil/libz.so.1"
+    box.host.exec(["docker", "run", "--name", "stripped", BASE_IMAGE, "sh", "-c", stripped], check=True)
     box.host.exec(["docker", "commit", "--change", "ENV LD_LIBRARY_PATH=/evil", "stripped", image], check=True)
     box.host.exec(["docker", "rm", "stripped"], check=True)
     server = (
         "use IO::Socket; $listener = IO::Socket::INET->new(LocalAddr => '127.0.0.1', LocalPort => 80, Listen => 5);"
         "while ($c = $listener->accept) { print $c scalar(<$c>); close $c }"
     )
-    run = box.start(f"! python3 --version && perl -e {shlex.quote(server)}", image=image)
+    client = box.client()
+    command = f"! python3 --version && exec perl -e {shlex.quote(server)}"
+    run = begun(client, client.runs.submit(RunRequest(command, image=image)))
     news: list[PortNews] = []
-    with box.client.runs.forward(run.number, [PortSpec(80, free_port())], news.append):
+    with client.runs.forward(run.number, [PortSpec(80, free_port())], news.append):
         until(lambda: news and news[-1].local, what=lambda: str(news))
         assert ask(news[-1].local, b"hello\n") == b"hello\n"
+    client.runs.kill(run.number)
+    assert ended(client, run).final

@@ -26,6 +26,11 @@ PATTERN = b"h1dden"  # a quotation may stand between
 Start = Callable[..., str]
 
 
+@pytest.fixture
+def place(kept_place: Place) -> Place:
+    return kept_place
+
+
 def completes(place: Place, start: Start) -> str:
     return start(f"echo one; printf '\\033[31mtwo\\033[0m'; [ ${{#TOKEN}} = {len(SECRET)} ]")
 

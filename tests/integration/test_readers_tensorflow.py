@@ -48,35 +48,35 @@ def test_tensorflows_own_files(tmp_path: Path) -> None:
     ]
 
 
-@pytest.mark.parametrize("verbose", [1, 2])
-def test_keras(tmp_path: Path, verbose: int) -> None:
+def test_keras(tmp_path: Path) -> None:
+    """What it prints for each way to show progress."""
     pytest.importorskip("tensorflow")
-    script = f"""
+    script = """
         import keras, numpy
-        model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1)])
-        model.compile("sgd", "mse", metrics=["mae"])
         x, y = numpy.ones((400, 4)), numpy.ones((400, 1))
-        loggers = [keras.callbacks.CSVLogger("one.csv"), keras.callbacks.CSVLogger("two.csv", separator=";")]
-        model.fit(x, y, epochs=2, batch_size=20, validation_split=0.2, verbose={verbose}, callbacks=loggers)
-        model.evaluate(x, y, verbose={verbose}, batch_size=10)
-        model.predict(x, verbose={verbose})
+        for verbose in (1, 2):
+            print("next", flush=True)
+            model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1)])
+            model.compile("sgd", "mse", metrics=["mae"])
+            names = {"one%d.csv" % verbose: ",", "two%d.csv" % verbose: ";"}
+            loggers = [keras.callbacks.CSVLogger(name, separator=each) for name, each in names.items()]
+            model.fit(x, y, epochs=2, batch_size=20, validation_split=0.2, verbose=verbose, callbacks=loggers)
+            model.evaluate(x, y, verbose=verbose, batch_size=10)
+            model.predict(x, verbose=verbose)
     """
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(script)],
-        cwd=tmp_path,
-        stdout=subprocess.PIPE,
-        timeout=240,
-        check=True,
-    )
-    points = in_pieces(log_lines.read, done.stdout)
-    state = read(log_lines.read, done.stdout)[1]
-    assert state["total"] == 32, "two epochs of 16 batches"
-    assert {name for name, *_ in points} == {"loss", "mae", "val_loss", "val_mae"}
-    assert [point.step for point in points if point.name == "val_loss"] == [16, 32]
-    assert all(point.step is not None and point.step <= 32 for point in points), "the evaluation is not counted"
-    tables = [in_pieces(lines.read_table, (tmp_path / name).read_bytes()) for name in ("one.csv", "two.csv")]
-    assert tables[0] == tables[1]
-    assert [point.step for point in tables[0] if point.name == "val_loss"] == [0, 1]
-    last = {point.name: point.value for point in points}
-    for point in tables[0][-4:]:
-        assert last[point.name] == pytest.approx(point.value, rel=0.01, abs=1e-4)
+    words = [sys.executable, "-c", textwrap.dedent(script)]
+    done = subprocess.run(words, cwd=tmp_path, stdout=subprocess.PIPE, timeout=240, check=True)
+    for number, said in enumerate(done.stdout.split(b"next\n")[1:], 1):
+        points = in_pieces(log_lines.read, said)
+        state = read(log_lines.read, said)[1]
+        assert state["total"] == 32, "two epochs of 16 batches"
+        assert {name for name, *_ in points} == {"loss", "mae", "val_loss", "val_mae"}
+        assert [point.step for point in points if point.name == "val_loss"] == [16, 32]
+        assert all(point.step is not None and point.step <= 32 for point in points), "the evaluation is not counted"
+        files = [tmp_path / f"{name}{number}.csv" for name in ("one", "two")]
+        tables = [in_pieces(lines.read_table, file.read_bytes()) for file in files]
+        assert tables[0] == tables[1]
+        assert [point.step for point in tables[0] if point.name == "val_loss"] == [0, 1]
+        last = {point.name: point.value for point in points}
+        for point in tables[0][-4:]:
+            assert last[point.name] == pytest.approx(point.value, rel=0.01, abs=1e-4)

@@ -30,7 +30,7 @@ from remoterun.agent.shared.spec import RunSpec
 from remoterun.agent.shared.states import Reason, RunState
 from remoterun.agent.store import host_role
 from remoterun.agent.store.home import Home
-from remoterun.archive import Archive, grants, uploads
+from remoterun.archive import Archive, grants
 from remoterun.archive import runs as archived_runs
 from remoterun.archive.objects import BucketPlace
 from remoterun.archive_store import place_of
@@ -58,7 +58,7 @@ from tests.seaweed import KEY, SECRET, Store, asked, credentials, program, seawe
 from tests.webhook_server import webhook_server
 from tests.workshop import Files, fill, until, write_files
 
-KILLS = int(os.environ.get("REMOTERUN_KILLS", "6"))
+KILLS = int(os.environ.get("REMOTERUN_KILLS", "3"))
 """How many clients are killed."""
 
 
@@ -140,16 +140,6 @@ class TestARun:
         assert (laptop.root / "copied").read_bytes() == b"made\n"
         known, details = client.runs.info(run.number)
         assert known.reachable and known.archived and details["spec"]["command"] == "cat data; echo made >out"
-
-    def test_an_upload_goes_through_the_bucket(self, laptop: Laptop) -> None:
-        folder = write_files(laptop.root / "doom", {"input.txt": b"T" * 5000, "more/a": b"A"})
-        laptop.client.uploads.upload(folder, "doom", "local")
-        request = (Mount.parse("uploads/doom:data"),)
-        run = laptop.submit("cat data/more/a; wc -c <data/input.txt", mounts=request)
-        laptop.until_ended(run)
-        assert laptop.log(run).split() == [b"A5000"]
-        (version,) = uploads.versions(laptop.archive, "doom")
-        assert version.files == 2
 
     def test_an_upload_of_the_archive_is_mounted_on_a_machine_of_ones_own(self, laptop: Laptop) -> None:
         folder = write_files(laptop.root / "doom", {"large": os.urandom(6 << 20), "more/a": b"A"})
@@ -1010,15 +1000,14 @@ class TestTheCommandLine:
         assert (status, out) == (0, "begun\nsaved\n") and "Using i-1: folder.small in here" in err
         assert len(laptop.folders.all()) == 2 and "attempt       2 of 2" in say("info", "1")[1]
 
-    @pytest.mark.parametrize("end", ["kill", "stop"])
-    def test_the_loop_of_everybody_keeps_one_host(self, laptop: Laptop, say: Say, end: str) -> None:
-        """It is wrong, so it is ended, mended, and run again at once."""
-        for number in (1, 2, 3):
+    def test_the_loop_of_everybody_keeps_one_host(self, laptop: Laptop, say: Say) -> None:
+        """It is wrong, so it is stopped, mended, and run again at once."""
+        for number in (1, 2):
             command = "trap 'sleep 1; exit 1' TERM; echo up; sleep 1000 & wait"
             status, out, err = say("run", "-t", "gpu", "-y", "-b", "--no-git", command)
             assert (status, out) == (0, f"{number}\n"), err
             until(lambda: b"up" in laptop.log(laptop.client.connections.registry.run(number)))  # noqa: B023
-            assert say(end, str(number))[0] == 0
+            assert say("stop", str(number))[0] == 0
         status, out, err = say("run", "-t", "gpu", "-y", "--no-git", "echo right")
         assert (status, out) == (0, "right\n"), err
         assert [host.id for host in laptop.folders.all()] == ["i-0"]

@@ -24,6 +24,7 @@ from remoterun.hosts.ssh.config import Deadlines, SSHTarget, resolve
 from remoterun.hosts.ssh.host import of_machine
 from remoterun.hosts.ssh.master import Master, MasterPipe, masters
 from remoterun.model import MachineType
+from tests.e2e.said import talk
 from tests.sshd import Keys, Open, Server, Start, make_key, public, says
 from tests.workshop import until
 
@@ -220,12 +221,6 @@ class TestLogin:
             cwd=str(home),
         )
 
-    def finish(self, terminal: pexpect.spawn[str]) -> tuple[int | None, str]:
-        terminal.expect(pexpect.EOF)
-        said = terminal.before or ""
-        terminal.close()
-        return terminal.exitstatus, said
-
     @pytest.mark.parametrize("named", [False, True], ids=["own path", "ControlPath"])
     def test_once_and_nothing_asks_after_that(self, locked: Server, reach: Open, short: Path, named: bool) -> None:
         config = locked.config(ControlPath=str(short / "cm") if named else "")
@@ -236,23 +231,17 @@ class TestLogin:
             assert (caught.value.hint or "").startswith(f"remoterun login {name} ")
 
         terminal = self.terminal(short, config, "login", "box", "--for", "2h")
-        terminal.expect("passphrase for key")
-        terminal.sendline("open sesame")
-        status, said = self.finish(terminal)
-        assert status == 0 and "box: logged in; `remoterun logout box` ends it" in said
+        said = talk(terminal, "passphrase for key", "open sesame")
+        assert "box: logged in; `remoterun logout box` ends it" in said
         assert says(reach(locked, config, masters=short / "ssh")) == b"ping"
-        status, said = self.finish(self.terminal(short, config, "machines", "ssh", "box", "echo", "over it"))
-        assert (status, said.strip()) == (0, "over it")
-        status, said = self.finish(self.terminal(short, config, "login", "box"))
-        assert status == 0 and "a login is open" in said
+        assert talk(self.terminal(short, config, "machines", "ssh", "box", "echo", "over it")).strip() == "over it"
+        assert "a login is open" in talk(self.terminal(short, config, "login", "box"))
         assert locked.count(LOGINS) == 1
 
-        status, said = self.finish(self.terminal(short, config, "logout", "box"))
-        assert status == 0 and "logged out; runs go on" in said
+        assert "logged out; runs go on" in talk(self.terminal(short, config, "logout", "box"))
         with pytest.raises(AuthenticationError):
             reach(locked, config, masters=short / "ssh").open()
-        status, said = self.finish(self.terminal(short, config, "logout", "box"))
-        assert status == 0 and "no login is open" in said
+        assert "no login is open" in talk(self.terminal(short, config, "logout", "box"))
 
     @pytest.mark.parametrize("typed", ["open sesame", "wrong"])
     def test_where_no_key_fits_ssh_asks(
@@ -290,10 +279,8 @@ class TestLogin:
 
     def test_that_ssh_refuses(self, locked: Server, short: Path) -> None:
         terminal = self.terminal(short, locked.config(NumberOfPasswordPrompts="1"), "login", "box")
-        terminal.expect("passphrase for key")
-        terminal.sendline("wrong")
-        status, said = self.finish(terminal)
-        assert status == 125 and "Permission denied" in said and "ssh did not log in to `box`" in said
+        said = talk(terminal, "passphrase for key", "wrong", status=125)
+        assert "Permission denied" in said and "ssh did not log in to `box`" in said
 
     def test_without_a_terminal_nothing_is_asked(self, locked: Server, short: Path) -> None:
         env = {**os.environ, "HOME": str(short), "REMOTERUN_HOME": str(short)}
@@ -316,8 +303,8 @@ class TestLogin:
             os.kill(pid_of(place), signal.SIGKILL)
             until(lambda: not place.alive)
             assert place.path.is_socket()
-            status, said = self.finish(self.terminal(short, config, command, "box"))
-            assert status == 0 and ("logged in;" if command == "login" else "no login is open") in said
+            said = talk(self.terminal(short, config, command, "box"))
+            assert ("logged in;" if command == "login" else "no login is open") in said
             assert place.alive is place.path.exists() is (command == "login")
             if place.alive:
                 place.end()
@@ -331,8 +318,7 @@ class TestLogin:
             terminal.expect("passphrase for key")
         quick.sendline("open sesame")
         for terminal in (quick, slow):
-            status, said = self.finish(terminal)
-            assert status == 0 and "logged in" in said
+            assert "logged in" in talk(terminal)
         logins = subprocess.run(["pgrep", "-f", str(place.path)], capture_output=True, text=True).stdout.split()
         assert [int(pid) for pid in logins] == [pid_of(place)] and locked.count(LOGINS) == 1
         place.end()
@@ -347,11 +333,8 @@ class TestLogin:
     def test_an_unknown_host_is_not_accepted_silently(self, server: Server, short: Path) -> None:
         """Not even where the user's ssh would."""
         config = server.config(UserKnownHostsFile="/dev/null", StrictHostKeyChecking="no")
-        terminal = self.terminal(short, config, "login", "box")
-        terminal.expect("continue connecting")
-        terminal.sendline("no")
-        status, said = self.finish(terminal)
-        assert status == 125 and "Host key verification failed" in said
+        said = talk(self.terminal(short, config, "login", "box"), "continue connecting", "no", status=125)
+        assert "Host key verification failed" in said
 
 
 @pytest.fixture

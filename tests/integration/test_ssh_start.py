@@ -14,15 +14,7 @@ import pytest
 
 from remoterun.errors import AgentError, HostError
 from remoterun.hosts.ssh.config import Deadlines
-from tests.sshd import (
-    ECHO,
-    PATH,
-    Open,
-    Server,
-    Start,
-    bundle_of,
-    says,
-)
+from tests.sshd import ECHO, PATH, Open, Refused, Server, Start, bundle_of, says
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -50,16 +42,18 @@ class TestStart:
         assert (two.read(10), one.read(10)) == (b"2", b"1")
         assert server.count("Accepted publickey") == before
 
-    @pytest.mark.parametrize("home", ["~/other place/it's!", "deep/er", "ABSOLUTE"])
-    def test_the_home_is_where_it_was_asked_for(self, start: Start, reach: Open, home: str) -> None:
-        server = start()
-        given = home if home != "ABSOLUTE" else f"{server.home}/abs\\olute"
-        assert says(reach(server, home=given)) == b"ping"
-        place = Path(given.replace("~", str(server.home))) if given.startswith("~") else server.home / given
-        assert (place / "agent" / bundle_of(ECHO).file_name).exists()
+    def test_the_home_is_where_it_was_asked_for(self, server: Server, reach: Open) -> None:
+        for given in ("~/other place/it's!", "deep/er", f"{server.home}/abs\\olute"):
+            assert says(reach(server, home=given)) == b"ping"
+            place = server.home / given.removeprefix("~/")
+            assert (place / "agent" / bundle_of(ECHO).file_name).exists()
 
-    def test_noise_of_start_up_files_and_another_working_folder(self, start: Start, reach: Open) -> None:
-        server = start()
+    def test_noise_of_start_up_files_and_another_working_folder(
+        self, start: Start, reach: Open, tmp_path: Path
+    ) -> None:
+        """Also where sshd greets with a banner."""
+        (tmp_path / "banner").write_text("Authorised persons only.\n")
+        server = start(f"Banner {tmp_path}/banner")
         (server.home / ".bashrc").write_text(
             "echo welcome; printf 'no newline'; echo oops >&2; head -c 20000 /dev/zero; cd /\n"
         )
@@ -77,16 +71,11 @@ class TestStart:
         assert len(caught.value.evidence or "") < 10_000 and "start-up file" in (caught.value.hint or "")
         assert "~/.bashrc" in (caught.value.hint or "")
 
-    @pytest.mark.parametrize(
-        ("line", "words"),
-        [("exit 0", "ended before it spoke"), ("echo quota exceeded, see admin; exit 1", "could not be copied")],
-    )
-    def test_start_up_files_that_end_the_shell(self, start: Start, reach: Open, line: str, words: str) -> None:
+    def test_start_up_files_that_end_the_shell(self, start: Start, refused: Refused) -> None:
         server = start()
-        (server.home / ".bashrc").write_text(line)
-        with pytest.raises(AgentError, match=words) as caught:
-            reach(server).open()
-        assert "~/.bashrc" in (caught.value.hint or "") and "doctor" not in (caught.value.hint or "")
+        for line in ("exit 0", "echo quota exceeded, see admin; exit 1"):
+            (server.home / ".bashrc").write_text(line)
+            refused(server, name=line)
 
     def test_a_damaged_agent_is_replaced(self, start: Start, reach: Open) -> None:
         server = start()
@@ -95,27 +84,20 @@ class TestStart:
         installed.write_bytes(b"")
         assert says(reach(server)) == b"ping"
 
-    def test_no_python(self, start: Start, reach: Open) -> None:
-        server = start(path=str(self._tools(start().folder)))
-        host = reach(server)
-        with pytest.raises(AgentError, match="has no `python3`") as caught:
-            host.open()
-        assert "apt install python3" in (caught.value.hint or "")
+    def test_no_python_and_an_old_one(self, start: Start, refused: Refused, reach: Open, tmp_path: Path) -> None:
+        (tools := tmp_path / "tools").mkdir()
+        for name in ("sh", "mkdir", "cat", "ls", "wc", "mv", "rm", "uname"):
+            (tools / name).symlink_to(str(shutil.which(name, path=PATH)))
+        server = start(path=str(tools))
+        refused(server, name="none")
         assert says(reach(server, python=sys.executable)) == b"ping"
-
-    def test_an_old_python(self, start: Start, reach: Open) -> None:
-        tools = self._tools(start().folder)
         old = tools / "python3"
         old.write_text('#!/bin/sh\n[ "$1" = -V ] && echo Python 3.6.9\n[ "$1" = -c ] && exit 72\nexit 1\n')
         old.chmod(0o755)
-        with pytest.raises(AgentError, match="too old") as caught:
-            reach(start(path=str(tools))).open()
-        assert "Python 3.6.9" in (caught.value.evidence or "")
+        refused(server, name="an old one")
 
-    def test_a_home_that_cannot_be_written(self, server: Server, reach: Open) -> None:
-        with pytest.raises(AgentError, match="can't be written") as caught:
-            reach(server, home="/proc/remoterun").open()
-        assert "/proc/remoterun" in (caught.value.evidence or "")
+    def test_a_home_that_cannot_be_written(self, server: Server, refused: Refused) -> None:
+        refused(server, home="/proc/remoterun")
 
     @pytest.mark.skipif(os.geteuid() != 0, reason="a small disk is made by root only")
     def test_a_full_disk(self, server: Server, reach: Open, tmp_path: Path) -> None:
@@ -131,18 +113,8 @@ class TestStart:
         finally:
             subprocess.run(["umount", str(disk)], check=True)
 
-    def test_an_account_without_a_shell(self, start: Start, reach: Open) -> None:
-        with pytest.raises(AgentError, match="could not be copied") as caught:
-            reach(start("ForceCommand echo This service allows sftp connections only.; exit 1")).open()
-        assert "sftp connections only" in (caught.value.evidence or "")
-
-    @staticmethod
-    def _tools(folder: Path) -> Path:
-        tools = folder / "tools"
-        tools.mkdir()
-        for name in ("sh", "mkdir", "cat", "ls", "wc", "mv", "rm", "uname"):
-            (tools / name).symlink_to(str(shutil.which(name, path=PATH)))
-        return tools
+    def test_an_account_without_a_shell(self, start: Start, refused: Refused) -> None:
+        refused(start("ForceCommand echo This service allows sftp connections only.; exit 1"))
 
 
 class TestSessions:
@@ -154,18 +126,13 @@ class TestSessions:
             pipe.write(b"%d" % number)
             assert pipe.read(10) == b"%d" % number
 
-    def test_a_host_that_gives_none(self, start: Start, reach: Open) -> None:
-        with pytest.raises(HostError, match="runs no command") as caught:
-            reach(start("MaxSessions 0")).open()
-        assert "MaxSessions" in (caught.value.hint or "")
+    def test_a_host_that_gives_none(self, start: Start, refused: Refused) -> None:
+        refused(start("MaxSessions 0"))
 
 
-def test_without_the_ssh_program(server: Server, reach: Open, monkeypatch: pytest.MonkeyPatch) -> None:
-    config = server.config()
+def test_without_the_ssh_program(server: Server, refused: Refused, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
-    with pytest.raises(HostError, match="`ssh` is not installed") as caught:
-        reach(server, config).open()
-    assert "OpenSSH" in (caught.value.hint or "")
+    refused(server)
 
 
 def test_fabric_goes_over_the_same_connection(server: Server, reach: Open) -> None:

@@ -19,7 +19,7 @@ from remoterun.agent.running.supervisor import Supervisor
 from remoterun.agent.shared.states import Reason, RunState
 from remoterun.agent.store.home import Home
 from remoterun.agent.store.run_folder import RunFolder
-from tests.workshop import SAVES, Place, create_run, spec_of, until
+from tests.workshop import SAVES, Files, Place, at_once, create_run, spec_of, until, write_files
 
 SHELLS = {name: path for name in ("dash", "bash", "busybox") if (path := shutil.which(name))}
 
@@ -75,27 +75,23 @@ class TestStop:
     """A SIGTERM to every process of a run, the shells among them, in each shell that may be /bin/sh."""
 
     @pytest.mark.parametrize("shell", sorted(SHELLS))
-    @pytest.mark.parametrize(
-        ("command", "code", "said"),
-        [
+    def test_status_and_log_are_the_commands(self, tmp_path: Path, shell: str) -> None:
+        cases = [
             ("./saves9", 9, "up\nsaved\n"),
             ("./saves0 && echo next", 0, "up\nsaved\n"),
             ("cd . && A=1 ./saves9; echo next", 9, "up\nsaved\n"),
             ("./saves9 || echo next", 9, "up\nsaved\n"),
             ("./plain", 143, "up\n"),
-        ],
-    )
-    def test_status_and_log_are_the_commands(
-        self, tmp_path: Path, shell: str, command: str, code: int, said: str
-    ) -> None:
-        run = RunFolder(str(tmp_path))
+        ]
+        folders = {tmp_path / str(number): case for number, case in enumerate(cases)}
+        at_once(lambda folder=folder: self.stop(folder, shell, *folders[folder]) for folder in folders)  # type: ignore[misc]
+
+    def stop(self, folder: Path, shell: str, command: str, code: int, said: str) -> None:
+        run = RunFolder(str(folder))
         os.makedirs(run.io)
-        os.makedirs(run.work)
-        (tmp_path / "saves.py").write_text(SAVES)
-        programs = {f"saves{status}": f"exec {sys.executable} ../saves.py {status}" for status in (0, 9)}
-        for name, text in {**programs, "plain": "echo up; exec sleep 1000"}.items():
-            (tmp_path / "work" / name).write_text(f"#!/bin/sh\n{text}\n")
-            (tmp_path / "work" / name).chmod(0o755)
+        programs: Files = {f"work/saves{status}*": f"#!/bin/sh\nexec {sys.executable} ../saves.py {status}\n"
+                           for status in (0, 9)}  # fmt: skip
+        write_files(folder, {**programs, "work/plain*": "#!/bin/sh\necho up; exec sleep 1000\n", "saves.py": SAVES})
         prepare_io(run, spec_of(command), {})
         wrapper = Path(run.wrapper_file)
         words = [SHELLS[shell], "sh"] if shell == "busybox" else [SHELLS[shell]]

@@ -29,8 +29,6 @@ from remoterun.registry import Registry
 from remoterun.ui import hub
 from remoterun.ui.page import RunsPage
 from remoterun.ui.stream import EVERY, MOST_BEHIND
-from tests.boxes import Box, counted, counting, submit
-from tests.lab import LabHost
 from tests.models import write_model
 from tests.webhook_server import WebhookServer
 from tests.workshop import NOBODY, User, command_line, pids, until
@@ -166,47 +164,31 @@ def events(page: RunsPage) -> Iterator[Callable[..., Events]]:
 
 
 class TestWhoGetsAnything:
-    @pytest.mark.parametrize("path", ["", "api/runs", "static/main.js", "events", "api/machines", "model/index.html"])
-    def test_nobody_without_the_token(self, page: RunsPage, path: str) -> None:
-        word = page.token
+    def test_nobody_without_the_token(self, page: RunsPage) -> None:
+        word, needed = page.token, b"the whole address is needed that `remoterun ui` printed\n"
         assert len(word) >= 22
-        for wrong in ("", f"{word[:-1]}/", f"{word}x/", f"x/../{word}x/", "%FF/", f"{'x' * len(word)}/"):
-            answer = request(page, f"/{wrong}{path}")
-            assert (answer.status, answer.body) == (
-                403,
-                b"the whole address is needed that `remoterun ui` printed\n",
-            ), wrong
+        for path in ("", "api/runs", "static/main.js", "events", "api/machines", "model/index.html"):
+            for wrong in ("", f"{word[:-1]}/", f"{word}x/", f"x/../{word}x/", "%FF/", f"{'x' * len(word)}/"):
+                answer = request(page, f"/{wrong}{path}")
+                assert (answer.status, answer.body) == (403, needed), wrong + path
 
     def test_a_name_that_its_owner_points_here_gets_nothing(self, page: RunsPage) -> None:
-        for host, status in (
-            (f"evil.example:{page.port}", 421),
-            ("evil.example", 421),
-            (f"127.0.0.1.evil.example:{page.port}", 421),
-            (f"127.0.0.1:{page.port}, evil.example", 421),
-            (f"run-1.localhost:{page.port}", 421),
-            (f"localhost:{page.port}", 200),
-            ("localhost:1", 200),
-            ("127.0.0.1", 200),
-            (f"[::1]:{page.port}", 200),
-        ):
-            assert get(page, "api/runs", Host=host).status == status, host
+        port = page.port
+        evil = (f"evil.example:{port}", "evil.example", f"127.0.0.1.evil.example:{port}", f"run-1.localhost:{port}")
+        for host in (*evil, f"127.0.0.1:{port}, evil.example"):
+            assert get(page, "api/runs", Host=host).status == 421, host
+        for host in (f"localhost:{port}", "localhost:1", "127.0.0.1", f"[::1]:{port}"):
+            assert get(page, "api/runs", Host=host).status == 200, host
 
-    @pytest.mark.parametrize(
-        "changed",
-        [
-            {"Origin": "http://evil.example"},
-            {"Origin": "http://127.0.0.1:1"},
-            {"Origin": "null"},
-            {"Origin": ""},
-            {"X_Remoterun": ""},
-            {"X_Remoterun": "0"},
-        ],
-    )
-    def test_only_the_page_itself_changes_anything(self, user: User, page: RunsPage, changed: dict[str, str]) -> None:
+    def test_only_the_page_itself_changes_anything(self, user: User, page: RunsPage) -> None:
         number = user.client.connections.registry.add_run(new_key(), MachineType("one"), "true", 1.0).number
-        answer = post(page, f"runs/{number}/remark", {"text": "x"}, **changed)
-        assert (answer.status, answer.body) == (403, b"only the page itself may do that\n")
-        assert user.client.connections.registry.run(number).remark == ""
+        for changed in (
+            *({"Origin": origin} for origin in ("http://evil.example", "http://127.0.0.1:1", "null", "")),
+            *({"X_Remoterun": word} for word in ("", "0")),
+        ):
+            answer = post(page, f"runs/{number}/remark", {"text": "x"}, **changed)
+            assert (answer.status, answer.body) == (403, b"only the page itself may do that\n"), changed
+            assert user.client.connections.registry.run(number).remark == ""
         assert post(page, f"runs/{number}/remark", {"text": "x"}).json["row"]["remark"] == "x"
 
     def test_other_requests(self, page: RunsPage) -> None:
@@ -227,21 +209,16 @@ class TestWhoGetsAnything:
         again = get(page, "static/index.html", If_None_Match=get(page, "static/index.html").headers["etag"])
         assert again.status == 304 and again.body == b""
 
-    @pytest.mark.parametrize(
-        "view", ["", "runs/16", "runs/last", "compare/3,4", "machines", "uploads", "uploads/a%20b"]
-    )
-    def test_each_view_is_the_page_below_its_token(self, page: RunsPage, view: str) -> None:
-        answer = get(page, view)
-        assert answer.headers["content-type"] == "text/html; charset=utf-8"
-        assert f'<base href="/{page.token}/" />'.encode() in answer.body
+    def test_each_view_is_the_page_below_its_token(self, page: RunsPage) -> None:
+        for view in ("", "runs/16", "runs/last", "compare/3,4", "machines", "uploads", "uploads/a%20b"):
+            answer = get(page, view)
+            assert answer.headers["content-type"] == "text/html; charset=utf-8", view
+            assert f'<base href="/{page.token}/" />'.encode() in answer.body, view
 
-    @pytest.mark.parametrize(
-        "path",
-        ["static/../page.py", "static/%2e%2e/page.py", "static/..%2fpage.py", "static//etc/passwd", "static/%00"],
-    )
-    def test_no_way_out_of_the_files_of_the_page(self, page: RunsPage, path: str) -> None:
-        answer = get(page, path)
-        assert answer.status == 404 and b"RunsPage" not in answer.body
+    def test_no_way_out_of_the_files_of_the_page(self, page: RunsPage) -> None:
+        for path in ("../page.py", "%2e%2e/page.py", "..%2fpage.py", "/etc/passwd", "%00"):
+            answer = get(page, f"static/{path}")
+            assert answer.status == 404 and b"RunsPage" not in answer.body, path
 
     def test_a_bad_request_is_refused_quietly(self, page: RunsPage, capfd: pytest.CaptureFixture[str]) -> None:
         lines = (b"GET", b"\0\0\0", b"GET / HTTP/9.9", b"GET http://[ HTTP/1.1", b"GET //[/page.js HTTP/1.1")
@@ -300,18 +277,15 @@ class TestFilesOfRuns:
         part = get(page, f"api/runs/{number}/file/out/sound.wav", Range="bytes=1-2")
         assert (part.status, part.body) == (206, b"IF")
 
-    @pytest.mark.parametrize(
-        "path",
-        ["../notes", "%2e%2e/%2e%2e/secret", "..%2f..%2fsecret", "out/../../secret", "/etc/passwd", "out/link",
-         "out//notes", "out/%00", "out", "", "*", "out/*"],
-    )  # fmt: skip
-    def test_no_way_out(self, user: User, page: RunsPage, path: str, tmp_path: Path) -> None:
+    def test_no_way_out(self, user: User, page: RunsPage, tmp_path: Path) -> None:
         (tmp_path / "secret").write_text(PRIVATE)
         go = tmp_path / "go"
         number = started(user, f"mkdir out; echo 1 >out/notes; ln -s {tmp_path}/secret out/link; {WAITS.format(go=go)}")
         until(lambda: get(page, f"api/runs/{number}/file/out/notes").status == 200)
-        answer = get(page, f"api/runs/{number}/file/{path}")
-        assert answer.status in (400, 404, 502) and PRIVATE.encode() not in answer.body
+        out = ["../notes", "%2e%2e/%2e%2e/secret", "..%2f..%2fsecret", "out/../../secret", "/etc/passwd", "out/link"]
+        for path in (*out, "out//notes", "out/%00", "out", "", "*", "out/*"):
+            answer = get(page, f"api/runs/{number}/file/{path}")
+            assert answer.status in (400, 404, 502) and PRIVATE.encode() not in answer.body, path
         go.touch()
 
     def test_files_of_a_run_that_goes_on_and_its_diary(self, user: User, page: RunsPage, tmp_path: Path) -> None:
@@ -507,9 +481,9 @@ class TestStream:
     def test_no_byte_is_lost_or_doubled_by_a_stream_that_is_cut(
         self, user: User, page: RunsPage, events: Callable[..., Events]
     ) -> None:
-        number = started(user, "for i in $(seq 1 3000); do echo line $i; [ $((i % 100)) = 0 ] && sleep 0.02; done")
+        number = started(user, "for i in $(seq 1 1500); do echo line $i; [ $((i % 100)) = 0 ] && sleep 0.02; done")
         got, last, place = "", "", 0
-        whole = "".join(f"line {n}\n" for n in range(1, 3001))
+        whole = "".join(f"line {n}\n" for n in range(1, 1501))
         for _ in range(400):
             stream = events(f"run={number}&log=0", last)
             until(lambda s=stream: s.of("log") or s.ended)
@@ -581,9 +555,9 @@ class TestStream:
         number = started(user, "yes")
         with socket.create_connection(("127.0.0.1", page.port)) as deaf:
             deaf.sendall(f"GET /{page.token}/events?run={number}&log=0 HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
-            until(lambda: int(get(page, f"api/runs/{number}/log").headers["x-total"]) > 64 << 20)
+            until(lambda: int(get(page, f"api/runs/{number}/log").headers["x-total"]) > 32 << 20)
             before = resident()
-            until(lambda: int(get(page, f"api/runs/{number}/log").headers["x-total"]) > 256 << 20)
+            until(lambda: int(get(page, f"api/runs/{number}/log").headers["x-total"]) > 192 << 20)
             assert resident() - before < 64 << 20
             post(page, f"runs/{number}/kill", {})
             until(lambda: user.client.runs.get(number).final)
@@ -625,25 +599,6 @@ class TestStream:
             os.kill(pid, signal.SIGCONT)
         until(lambda: rows(stream, number)[-1]["unreached"] is None)
         assert agents and user.client.runs.kill(number)[1]
-
-    @pytest.mark.lab
-    def test_a_link_that_is_cut(self, box_of: Callable[..., Box], host_a: LabHost) -> None:
-        box = box_of(host_a)
-        client = box.client()
-        run = submit(client, counting(200, 1, hold=100))
-        with serving(RunsPage(box.client())) as page:
-            stream = Events(page, f"run={run.number}&log=0")
-            until(lambda: stream.log.count("\n") == 100)
-            box.host.cut()
-            until(lambda: stream.of("lost") and rows(stream, run.number)[-1]["unreached"])
-            assert get(page, "api/runs").json["runs"][0]["state"] == "running"
-            box.go(run)
-            box.lines(run, 200)
-            box.host.heal()
-            until(lambda: rows(stream, run.number)[-1]["state"] == "complete")
-            until(lambda: stream.log == counted(200).decode())
-            assert [kind for kind, _, _, _ in stream.came if kind in ("lost", "back")] == ["lost", "back"]
-            stream.close()
 
     def test_a_run_that_is_not_there(self, page: RunsPage, events: Callable[..., Events]) -> None:
         assert events("run=99").answer.status == 404

@@ -41,10 +41,6 @@ class Setup:
     """How a host is made; `Lab.host` takes each field as an option."""
 
     docker: Docker = Docker.RUNNING
-    python: bool = True
-    """False: no python3 anywhere."""
-    noisy: bool = False
-    """The user's shell prints on stdout whenever it starts, and sshd greets with a banner."""
     gpus: Sequence[gpu.Gpu] = ()
     """Cards that a fake `nvidia-smi` lists; none, no `nvidia-smi`."""
     home_size: str | None = None
@@ -306,8 +302,7 @@ class LabHost:
         (etc / "resolv.conf").write_text(_resolv_conf())
         (etc / "docker/daemon.json").write_text(json.dumps(self._daemon_json(), indent=2))
         (etc / "containerd/config.toml").write_text(CONTAINERD_CONFIG)
-        (etc / "issue.net").write_text("Authorised persons only.\n")
-        (etc / "ssh/sshd_config").write_text(SSHD_CONFIG + ("Banner /etc/issue.net\n" if self.setup.noisy else ""))
+        (etc / "ssh/sshd_config").write_text(SSHD_CONFIG)
         keys.make_host_keys(etc / "ssh")
 
     def _account(self, name: str, line: str, mode: int) -> None:
@@ -321,9 +316,6 @@ class LabHost:
         shutil.copytree("/etc/skel", home)
         (home / ".ssh").mkdir(mode=0o700)
         (home / ".ssh/authorized_keys").write_text(public_key)
-        if self.setup.noisy:
-            rc = home / ".bashrc"
-            rc.write_text(NOISE + (rc.read_text() if rc.exists() else ""))
         for path in [home, *home.rglob("*")]:
             os.chown(path, UID, UID)
         root = self._folder / "root"
@@ -346,12 +338,7 @@ class LabHost:
 
     def _hidden(self) -> dict[Path, list[Path]]:
         """The programs that aren't to be found there, by folder."""
-        patterns = []
-        if not self.setup.python:
-            patterns += ["python", "python[23]*", "pypy*"]
-        if self.setup.docker is Docker.ABSENT:
-            patterns += ["docker", "podman"]
-        folder = Path("/usr/bin")
+        folder, patterns = Path("/usr/bin"), ["docker", "podman"] if self.setup.docker is Docker.ABSENT else []
         found = sorted(path for pattern in patterns for path in folder.glob(pattern))
         return {folder: found} if found else {}
 
@@ -549,9 +536,4 @@ Subsystem sftp /usr/lib/openssh/sftp-server
 HostKey /etc/ssh/ssh_host_ed25519_key
 HostKey /etc/ssh/ssh_host_ecdsa_key
 PidFile /run/sshd.pid
-"""
-
-NOISE = """\
-echo "Welcome to the GPU box!  Quota: 81% of 2 TB used."
-printf '\\033[1;31mPlease clean up your home.\\033[0m\\n'
 """

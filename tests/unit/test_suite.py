@@ -16,8 +16,9 @@ REPOSITORY = TESTS.parent
 FILES = sorted(TESTS.rglob("*.py"))
 TREES = {path: ast.parse(path.read_text()) for path in FILES}
 FAILS = {"fail", "raises", "expect", "expect_exact", "until", "wait_for", "wait_for_function", "check_schema", "run"}
-"""Functions that assert by being called: of pytest, pexpect, playwright and jsonschema; a wait with a deadline; and
-`run`, which looks at the exit status of a command."""
+FAILS |= {"refused"}
+"""Functions that assert by being called: of pytest, pexpect, playwright and jsonschema; a wait with a deadline; `run`,
+which looks at the exit status of a command; and the fixture `refused`, which records an error."""
 
 
 def imported(nodes: list[ast.stmt]) -> Iterator[str]:
