@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 from remoterun.agent.shared import api
 from remoterun.agent.shared.api import Hello, Request
+from remoterun.agent.shared.frames import ProtocolError
 from remoterun.agent.shared.protocol import Cancelled, Link, LinkClosed, RemoteError, Stream
 from remoterun.agent.shared.records import from_json, to_json
 from remoterun.errors import (
@@ -134,6 +135,8 @@ class Session:
             raise translate(error, self.machine)
         except TimeoutError:
             raise AgentError(f"the agent on {self.machine.name} does not answer")
+        except ProtocolError as error:
+            raise TransferError(f"{self.machine.name} sent what can't be unpacked: {error}")
         except (LinkClosed, Cancelled) as error:
             raise LinkLost(
                 f"the connection to {self.machine.name} was lost: {error}",

@@ -5,6 +5,8 @@ from __future__ import annotations
 import datetime
 from typing import overload
 
+from remoterun.agent.shared.asked import duration as duration
+
 LAST_MOMENT = 253402300799
 """The end of the year 9999."""
 
@@ -23,20 +25,6 @@ def size(count: float) -> str:
 def counted(count: int, noun: str) -> str:
     """1 file, 2 files."""
     return f"{count} {noun}{'' if count == 1 else 's'}"
-
-
-def duration(seconds: float) -> str:
-    """A stretch of time for people: 0.4 s, 45 s, 17 min 3 s, 2 h 5 min, 3 d 4 h."""
-    if seconds < 10:
-        return f"{max(seconds, 0):.1f} s"
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    if whole < 86400:
-        return f"{whole // 3600} h {whole % 3600 // 60} min"
-    return f"{whole // 86400} d {whole % 86400 // 3600} h"
 
 
 def dollars(amount: float | None) -> str:

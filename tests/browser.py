@@ -8,15 +8,15 @@
         tab.complaints                           console errors, exceptions, failed requests, requests to elsewhere
     with serve({"": page, "models": model}) as address:      any static server: URL prefixes → folders
 
-    with Ml5() as ml5:                           the real ml5.js 0.12.2, in a Browser of its own; or Ml5(browser).
-                                                 `backend` is "cpu" or "webgl"
+    with Ml5(browser, libraries) as ml5:         the real ml5.js 0.12.2; `backend` is "cpu" or "webgl"
         ml5.probabilities(model, text, backend)  float32 [len(text), vocab]: after each character, of the next one
         ml5.generate(model, seed, count, temperature, backend)
                                                  Written: what ml5.js draws, character by character
         ml5.text(model, seed, count, temperature, backend)
                                                  str: what its own `generate()` answers, in one call
 
-As fixtures: `browser` (one for each module) and `tab` (fails the test that leaves complaints in it).
+As fixtures: `node_modules` (the libraries), `browser` and `ml5` (one for each module), and `tab` (fails the test that
+leaves complaints in it).
 """
 
 from __future__ import annotations
@@ -38,12 +38,13 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 
+from tests.opening import Opening
 from tests.quiet_network import QuietNetwork
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
-    from playwright.sync_api import ConsoleMessage, Page, Playwright, Request, Response
+    from playwright.sync_api import ConsoleMessage, Page, Request, Response
 
 PAGE = Path(__file__).parents[1] / "examples" / "lstm-browser"
 HERE = "127.0.0.1"
@@ -92,9 +93,9 @@ class Tab:
         assert len(rest) < len(self.complaints), f"nobody complained of {pattern}: {self.complaints}"
         self.complaints[:] = rest
 
-    def screenshot(self, path: Path, *, whole: bool = False) -> Path:
-        """A PNG of what is seen, or of the `whole` page."""
-        self.page.screenshot(path=path, full_page=whole)
+    def screenshot(self, path: Path) -> Path:
+        """A PNG of what is seen."""
+        self.page.screenshot(path=path)
         return path
 
     def colours(self, png: Path) -> int:
@@ -148,28 +149,22 @@ _COLOURS = """async (address) => {
 }"""
 
 
-class Browser:
-    """This machine's Chromium without a window, as a context manager. It resolves no name: nothing leaves here."""
+class Browser(Opening):
+    """This machine's Chromium without a window, as a context manager: one at a time. It resolves no name: nothing
+    leaves here."""
 
-    def __init__(self) -> None:
-        self._stack = contextlib.ExitStack()
+    def open(self, stack: contextlib.ExitStack) -> None:
+        from playwright.sync_api import sync_playwright
 
-    def __enter__(self) -> Browser:
         words = [f"--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE {HERE}, EXCLUDE *.localhost"]
-        with contextlib.ExitStack() as stack:
-            program = chromium()
-            if os.geteuid() == 0 and program is not None:
-                network = stack.enter_context(QuietNetwork())
-                program = network.program(program)
-                words += ["--no-sandbox", *network.options]
-            playwright = stack.enter_context(_shared_playwright())
-            self._browser = playwright.chromium.launch(executable_path=program, args=words)
-            stack.callback(self._browser.close)
-            self._stack = stack.pop_all()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stack.close()
+        program = chromium()
+        if os.geteuid() == 0 and program is not None:
+            network = stack.enter_context(QuietNetwork())
+            program = network.program(program)
+            words += ["--no-sandbox", *network.options]
+        playwright = stack.enter_context(sync_playwright())
+        self._browser = playwright.chromium.launch(executable_path=program, args=words)
+        stack.callback(self._browser.close)
 
     def tab(self, width: int = 1280, height: int = 800, **options: Any) -> Tab:
         """A new page with a profile of its own. `options` are those of Playwright's `new_context`."""
@@ -178,23 +173,6 @@ class Browser:
         tab = Tab(context.new_page())
         tab._listen()
         return tab
-
-
-_playwright: list[Any] = []  # the one, for each that uses it
-
-
-@contextlib.contextmanager
-def _shared_playwright() -> Iterator[Playwright]:
-    """Playwright runs once in a thread, however many browsers there are."""
-    from playwright.sync_api import sync_playwright
-
-    _playwright.append(_playwright[0] if _playwright else sync_playwright().start())
-    try:
-        yield _playwright[0]
-    finally:
-        running = _playwright.pop()
-        if not _playwright:
-            running.stop()
 
 
 @pytest.fixture(scope="module")
@@ -222,6 +200,21 @@ def tab(kept_tab: Tab) -> Iterator[Tab]:
     kept_tab.page.goto("about:blank")
     kept_tab.page.emulate_media(color_scheme="null", reduced_motion="null")
     assert complaints == []
+
+
+@pytest.fixture(scope="session")
+def node_modules(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of what npm brings for the page."""
+    from tests.conftest import require
+
+    require(missing_npm())
+    return libraries(tmp_path_factory.mktemp("npm"))
+
+
+@pytest.fixture(scope="module")
+def ml5(browser: Browser, node_modules: Path) -> Iterator[Ml5]:
+    with Ml5(browser, node_modules) as ml5:
+        yield ml5
 
 
 # -- a static server
@@ -278,30 +271,22 @@ class Written:
     probabilities: NDArray[np.float32]
 
 
-class Ml5:
-    """The real ml5.js in a real browser (`browser`, or one of its own), as a context manager. Every call loads the
-    model anew."""
+class Ml5(Opening):
+    """The real ml5.js in a real browser, as a context manager. Every call loads the model anew."""
 
-    def __init__(self, browser: Browser | None = None) -> None:
-        self._given = browser
-        self._stack = contextlib.ExitStack()
+    def __init__(self, browser: Browser, node_modules: Path) -> None:
+        self._browser, self._node_modules = browser, node_modules
 
-    def __enter__(self) -> Ml5:
-        with contextlib.ExitStack() as stack:
-            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ml5-")))
-            libraries(folder)
-            (folder / "index.html").write_text(
-                '<!doctype html><title>ml5</title><script src="node_modules/ml5/dist/ml5.min.js"></script>'
-            )
-            self._folders = {"": folder}
-            self._address = stack.enter_context(serve(self._folders))
-            self._tab = (self._given or stack.enter_context(Browser())).tab()
-            stack.callback(self._tab.page.context.close)
-            self._stack = stack.pop_all()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stack.close()
+    def open(self, stack: contextlib.ExitStack) -> None:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ml5-")))
+        (folder / "node_modules").symlink_to(self._node_modules)
+        (folder / "index.html").write_text(
+            '<!doctype html><title>ml5</title><script src="node_modules/ml5/dist/ml5.min.js"></script>'
+        )
+        self._folders = {"": folder}
+        self._address = stack.enter_context(serve(self._folders))
+        self._tab = self._browser.tab()
+        stack.callback(self._tab.page.context.close)
 
     def probabilities(self, model: Path, text: str, backend: str) -> NDArray[np.float32]:
         """After each character of `text`, the probability of each next one: float32 [len(text), vocab]."""
@@ -319,8 +304,12 @@ class Ml5:
 
     def _ask(self, model: Path, code: str, backend: str, argument: object) -> Any:
         self._folders["model"] = model
-        self._tab.page.goto(self._address)
-        found = self._tab.page.evaluate(_LOADED % code, [backend, argument])
+        page = self._tab.page
+        page.goto(self._address)
+        # The last file that ml5.js asks for. A page has all of it before Chromium reports the end of the request, and
+        # a page that is left before that is said to have aborted it.
+        with page.expect_request_finished(lambda request: request.url.endswith("/vocab.json")):
+            found = page.evaluate(_LOADED % code, [backend, argument])
         assert self._tab.complaints == [], self._tab.complaints
         return found
 

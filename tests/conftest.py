@@ -19,8 +19,8 @@ import pytest
 
 from remoterun.agent.shared.files import locked
 from remoterun.agent.store.home import Home
-from tests.browser import browser, kept_tab, tab  # noqa: F401
-from tests.cloud.fixtures import cloud, cloud_of_session, shared_cloud  # noqa: F401
+from tests.browser import browser, kept_tab, ml5, node_modules, tab  # noqa: F401
+from tests.cloud.fixtures import cloud, cloud_of_session  # noqa: F401
 from tests.lab import Lab, LabHost, LocalDocker
 from tests.lab.local_docker import answers
 from tests.recorder import HEARD, recorded  # noqa: F401
@@ -39,8 +39,6 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 # What is quick and tells most comes first; tests/bench is run by `python -m tests.bench`, never by pytest.
 ORDER = ("unit", "contract", "lab", "cloud", "integration", "e2e")
-# Files for one process: they bring the image with TensorFlow to this machine's Docker.
-TOGETHER = {f"e2e/test_{name}.py": "image" for name in ("lesson", "session")}
 # With several processes, these come first, so that none is left with a long one at the end. Of the first four, two need
 # no lab, whose image may have to be made.
 LONGEST = (
@@ -271,12 +269,7 @@ def _rank(item: pytest.Item) -> tuple[int, int]:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """What one of several processes (`make test WORKERS=2`) runs in order: a file, or those that stand together."""
-    from xdist.scheduler import LoadScopeScheduling
+    """What one of several processes (`make test WORKERS=2`) runs in order: a file."""
+    from xdist.scheduler import LoadFileScheduling
 
-    class ByFile(LoadScopeScheduling):  # type: ignore[misc]
-        def _split_scope(self, nodeid: str) -> str:
-            file = nodeid.partition("::")[0]
-            return TOGETHER.get(file.removeprefix("tests/"), file)
-
-    return ByFile(config, log)
+    return LoadFileScheduling(config, log)

@@ -7,11 +7,15 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 from remoterun.agent.shared.frames import DATA, encode
 from remoterun.agent.shared.protocol import Handler, Link, Stream
 from remoterun.agent.shared.spec import ResourceRef
+from remoterun.agent.shared.states import RunState
+from remoterun.client import Client
+from remoterun.config import Config
 from remoterun.model import MachineType
 from remoterun.session import Session
 from tests.workshop import pumped
@@ -84,8 +88,21 @@ def lying(rows: bytes, frames: Frames, **result: Any) -> Iterator[Session]:
             stream.finish(5)
             stream.end()
 
-    session = Session(MachineType("evil"), FakeHost(handler))
-    try:
+    with contextlib.closing(Session(MachineType("evil"), FakeHost(handler))) as session:
         yield session
-    finally:
-        session.close()
+
+
+@contextlib.contextmanager
+def client_of(
+    folder: Path, handler: Handler, keys: str = "ab", created: float | None = None, clock: float | None = None
+) -> Iterator[Client]:
+    """A client with runs, each of a letter in `keys`, on a machine whose agent is `handler`; `clock`: its own."""
+    machine = MachineType("evil")
+    with Client(Config(folder / "home", "evil", {"evil": machine})) as client:
+        registry = client.connections.registry
+        for letter in keys:
+            run = registry.add_run(letter * 26, machine, "true", created or time.time())
+            registry.change_state(run, RunState.RUNNING, created or time.time())
+            registry.set_host(run, machine, "evil")
+        client.connections._sessions[machine] = Session(machine, FakeHost(handler, clock))
+        yield client

@@ -6,8 +6,7 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -73,10 +72,5 @@ class Metadata:
         self._http.server_close()
 
 
-@contextmanager
-def metadata_service() -> Iterator[Metadata]:
-    service = Metadata()
-    try:
-        yield service
-    finally:
-        service.close()
+def metadata_service() -> closing[Metadata]:
+    return closing(Metadata())

@@ -321,14 +321,9 @@ _ERROR = b"<?xml version='1.0'?><Error><Code>SlowDown</Code><Message>Please redu
 _BUSY = b"HTTP/1.1 503 Slow Down\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%s" % (len(_ERROR), _ERROR)
 
 
-@contextmanager
-def asked(place: BucketPlace, **settings: Any) -> Iterator[S3]:
+def asked(place: BucketPlace, **settings: Any) -> contextlib.closing[S3]:
     """Our own requests to a bucket."""
-    s3 = S3(place, **settings)
-    try:
-        yield s3
-    finally:
-        s3.close()
+    return contextlib.closing(S3(place, **settings))
 
 
 @contextmanager
@@ -355,17 +350,13 @@ def _ports(count: int) -> Iterator[list[int]]:
         yield found
 
 
-@contextmanager
-def opened(place: BucketPlace, patience: float | None = None) -> Iterator[Archive]:
+def opened(place: BucketPlace, patience: float | None = None) -> contextlib.closing[Archive]:
     """The archive in a bucket. `patience`: seconds for which a request is repeated that may do better later; None: as
     for users."""
     archive = open_archive(place)
     if patience is not None:
         archive.objects.patience = patience
-    try:
-        yield archive
-    finally:
-        archive.close()
+    return contextlib.closing(archive)
 
 
 def s3_of(archive: Archive) -> S3:

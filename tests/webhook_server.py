@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import os
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -69,13 +68,8 @@ class Handler(BaseHTTPRequestHandler):
         pass
 
 
-@contextmanager
-def webhook_server(port: int = 0) -> Iterator[WebhookServer]:
-    server = WebhookServer(port)
-    try:
-        yield server
-    finally:
-        server.close()
+def webhook_server(port: int = 0) -> closing[WebhookServer]:
+    return closing(WebhookServer(port))
 
 
 SLACK = "https://hooks.slack.com/services/T0/B0/s3cr3t"

@@ -512,11 +512,9 @@ def linked(handler: Handler) -> Iterator[tuple[Link, Callable[[], None]]]:
 def hostile_agent(folder: Path, program: str) -> Iterator[Session]:
     """A session with a program of ours in the agent's place. It has `say(stream, kind, header, body)` and `hear()`."""
     parts = {**agent_bundle().sources, "__main__.py": (_HOSTILE + textwrap.dedent(program)).encode()}
-    session = Session(MachineType("evil"), LocalHost(folder / "home", bundle=AgentBundle(parts)))
-    try:
+    host = LocalHost(folder / "home", bundle=AgentBundle(parts))
+    with contextlib.closing(Session(MachineType("evil"), host)) as session:
         yield session
-    finally:
-        session.close()
 
 
 _HOSTILE = """

@@ -60,9 +60,9 @@ def serve(home: Home, idle: Callable[[], None] = lambda: None) -> int:
             server.handle(stream, op, arguments)
 
     link = Link(_read_all, lambda *parts: _write_all(pipe_out, *parts), handle)
-    link.keep(SIGN_OF_LIFE)
+    link.repeat(SIGN_OF_LIFE, link.beat)
     if home.rental.terms() is not None:
-        link.watch(POLL_EVERY, presence.refresh)
+        link.repeat(POLL_EVERY, lambda: presence.refresh(link.busy()))
     link.run()
     link.join(PATIENCE)
     server.close()

@@ -116,7 +116,7 @@ def _files(incomplete: str) -> list[str]:
 
         with contextlib.suppress(RemoterunError), Client() as client:
             tree, _ = client.files.list(Resource.parse(folder))
-            paths = [f"{folder}/{entry.path}{'/' * (entry.kind == 'd')}" for entry in tree.entries]
+            paths = [f"{folder}/{entry.path}{'/' * (entry.kind == 'd')}" for entry in tree]
             begin = os.path.commonprefix([path for path in paths if path.startswith(incomplete)]) or incomplete
             start = len(begin.rpartition("/")[0]) + 1
             found.update((path[: path.find("/", start) + 1] or path, None) for path in paths)

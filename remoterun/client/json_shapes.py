@@ -66,7 +66,7 @@ def difference(found: Difference) -> dict[str, Any]:
 def files(resource: str, manifest: Manifest, about: api.Tree) -> dict[str, Any]:
     entries = [
         {"path": e.path, "kind": e.kind, "size": e.size, "sha256": e.digest or None, "target": e.target or None}
-        for e in manifest.entries
+        for e in manifest
     ]
     return {"resource": resource, "live": about.live, "folder": about.folder, "entries": entries}
 

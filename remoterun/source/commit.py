@@ -41,7 +41,7 @@ def commit_source(root: str, workdir: str, ref: str) -> Source:
     try:
         into = _Extraction(checkout.name)
         into.extract(git_dir_of(root), root, commit, "")
-        if not into.disk().is_folder(workdir):
+        if not Disk(into.top).is_folder(workdir):
             raise SourceError(
                 f"the folder {named(workdir)} doesn't exist in commit {commit[:10]} (`{show(ref)}`)",
                 hint=f"start the command elsewhere: `cd {shell(root)}`",
@@ -69,16 +69,13 @@ class _Extraction:
 
     def __init__(self, folder: str) -> None:
         self._index = f"{folder}/index"
-        self._top = f"{folder}/tree"
+        self.top = f"{folder}/tree"
         self.files: list[SourceFile] = []
         self.warnings: list[str] = []
 
-    def disk(self) -> Disk:
-        return Disk(self._top)
-
     def extract(self, git_dir: str, work_tree: str, commit: str, prefix: str) -> None:
         """Adds the files of `commit` of the repository in `git_dir`; the user's `work_tree` tells of submodules."""
-        into = self._folder(prefix)
+        into = f"{self.top}/{prefix}".rstrip("/")
         os.makedirs(into, exist_ok=True)
         git = Git(
             into,
@@ -107,16 +104,13 @@ class _Extraction:
             self.warnings.append(submodule_warning(work_tree, entry.path, prefix))
             return
         below = git_dir_of(top)
-        git = Git(self._top, options=(f"--git-dir={below}", f"--work-tree={self._top}"))
+        git = Git(self.top, options=(f"--git-dir={below}", f"--work-tree={self.top}"))
         if git.attempt("cat-file", "-e", f"{entry.id}^{{commit}}").status:
             raise SourceError(
                 f"the submodule {named(prefix + entry.path)} lacks commit {entry.id[:10]}, which this commit needs",
                 hint=f"`git --git-dir={shell(below)} fetch --all`",
             )
         self.extract(below, top, entry.id, f"{prefix}{entry.path}/")
-
-    def _folder(self, prefix: str) -> str:
-        return f"{self._top}/{prefix}".rstrip("/")
 
 
 def _resolve(root: str, ref: str) -> str:

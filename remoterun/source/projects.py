@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import posixpath
 import shlex
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
@@ -138,7 +137,9 @@ def _locked(content: dict[str, Any]) -> list[str]:
         if work < 0:
             raise ValueError("it has too many conditions")
         for edge in edges:
-            found = next((each for each in named.get(edge["name"], ()) if _is(each, edge)), None)
+            exact = [field for field in ("version", "source") if field in edge]
+            same = (each for each in named.get(edge["name"], ()) if all(edge[part] == each.get(part) for part in exact))
+            found = next(same, None)
             if found is None:
                 raise ValueError(f"{edge.get('name')} is not in it")
             waiting.append((found, tuple(edge.get("extra", ())), str(edge.get("marker", condition))))
@@ -152,11 +153,6 @@ def _locked(content: dict[str, Any]) -> list[str]:
 def _own(package: dict[str, Any]) -> bool:
     """Whether it is the project itself, or a member of its workspace: their files are sent, and not installed."""
     return any(kind in package["source"] for kind in ("virtual", "editable"))
-
-
-def _is(package: dict[str, Any], edge: dict[str, Any]) -> bool:
-    same: Callable[[str], bool] = lambda field: field not in edge or edge[field] == package.get(field)  # noqa: E731
-    return package["name"] == edge["name"] and same("version") and same("source")
 
 
 def _line(package: dict[str, Any], conditions: set[str]) -> str:

@@ -9,8 +9,8 @@ import struct
 
 from remoterun.agent.shared import api
 from remoterun.agent.shared.api import Nothing
-from remoterun.agent.shared.frames import Body, Frame, ProtocolError
-from remoterun.agent.shared.packs import MISSING, expand
+from remoterun.agent.shared.frames import Frame
+from remoterun.agent.shared.packs import MISSING
 from remoterun.agent.shared.protocol import Stream
 from remoterun.errors import HostError, TransferError
 from remoterun.session import Session
@@ -37,14 +37,6 @@ def number(frame: Frame, name: str, session: Session) -> int:
     if type(value) is not int or value <= 0:
         raise nonsense(session)
     return value
-
-
-def unpacked(frame: Frame, session: Session) -> Body:
-    """The body of a frame, which may be compressed."""
-    try:
-        return expand(frame.header, frame.body)
-    except ProtocolError as error:
-        raise TransferError(f"{session.machine.name} sent what can't be unpacked: {error}")
 
 
 def ended(session: Session) -> TransferError:

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable
 
 from remoterun.agent.shared import api
-from remoterun.agent.shared.frames import Body, ProtocolError
-from remoterun.agent.shared.packs import unpack
+from remoterun.agent.shared.packs import expand, unpack
 from remoterun.agent.shared.pieces import pack_numbers, piece_count
 from remoterun.errors import TransferError
 from remoterun.session import Session
-from remoterun.transfer.answers import ended, nonsense, not_empty, number, unpacked
+from remoterun.transfer.answers import ended, nonsense, not_empty, number
 
 
 def packed_blobs(session: Session, digests: list[str]) -> Generator[tuple[memoryview | None, int]]:
@@ -25,7 +24,7 @@ def packed_blobs(session: Session, digests: list[str]) -> Generator[tuple[memory
         for frame in stream:
             if "p" in frame.header:
                 count = number(frame, "p", session)
-                for digest, content in _contents(unpacked(frame, session), count, session):
+                for digest, content in unpack(expand(frame.header, frame.body), count):
                     if digest.hex() != next(wanted, ""):
                         raise TransferError(f"{session.machine.name} sends other files than were asked for")
                     yield content, len(content)
@@ -35,13 +34,6 @@ def packed_blobs(session: Session, digests: list[str]) -> Generator[tuple[memory
             yield None, 0 if "gone" in frame.header else number(frame, "large", session)
     if next(wanted, None) is not None:
         raise ended(session)
-
-
-def _contents(pack: Body, count: int, session: Session) -> Iterator[tuple[bytes, memoryview]]:
-    try:
-        yield from unpack(pack, count)
-    except ProtocolError as error:
-        raise TransferError(f"{session.machine.name} sent what can't be unpacked: {error}")
 
 
 def contents(session: Session, digests: Iterable[str], most: int) -> dict[str, bytes]:
@@ -68,7 +60,7 @@ def _in_pieces(session: Session, digest: str, size: int) -> bytes:
         stream.send(pack_numbers(range(piece_count(size))))
         stream.end()
         for frame in stream:
-            data += unpacked(not_empty(frame, session), session)
+            data += expand(frame.header, not_empty(frame, session).body)
             if len(data) > size:
                 raise nonsense(session)
     return bytes(data)

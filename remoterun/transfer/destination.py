@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from remoterun.agent.shared.files import write_all
 from remoterun.agent.shared.frames import Bytes
 from remoterun.agent.shared.packs import LARGE
 from remoterun.agent.shared.paths import SafeFolder, TreeError, show
@@ -125,9 +126,6 @@ class Destination:
         if self.final:
             self.result.warn(f"`{show(entry.path)}` changed while it was copied: here is what was read")
         return self.final
-
-    def path(self, entry: Entry) -> str:
-        return os.path.join(self.target, self.name or entry.path)
 
     def came(self, size: int, there: int = 0) -> None:
         with self.counting:
@@ -382,9 +380,7 @@ class NewFile:
     def write(self, data: Bytes) -> None:
         self._hashed.update(data)
         self.size += len(data)
-        view = memoryview(data)
-        while view:
-            view = view[os.write(self._file, view) :]
+        write_all(self._file, data)
 
     @property
     def digest(self) -> str:

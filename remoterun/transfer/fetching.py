@@ -83,7 +83,7 @@ def place(
     Raises `AlreadyExists`, `UnsafePath`, `TransferError`; `SomeDamaged` when all that is whole was copied.
     """
     name = None
-    if about.single and len(manifest.entries) == 1 and not into and not os.path.isdir(target):
+    if about.single and manifest.count == 1 and not into and not os.path.isdir(target):
         target, name = target.parent, target.name
     way = way_out(str(target))
     if way is not None and (way.to_git or way.tracked is not False and not into):
@@ -102,9 +102,9 @@ def place(
             result.warn(_of_git(of_git))
     for path in (entry.path for entry in manifest if os.path.basename(entry.path) == "remoterun.toml"):
         result.warn(f"`{show(path)}` has settings for `remoterun run`, which asks before it follows them")
-    one = next(iter(manifest)).path if about.single and len(manifest.entries) == 1 else ""
+    one = next(iter(manifest)).path if about.single and manifest.count == 1 else ""
     result.place = str(target / (name or one))
-    result.listed = len(manifest.entries)
+    result.listed = manifest.count
     if not result.listed:
         return result
     left_out = _left_out(manifest, target, name, conflict, result)
@@ -182,7 +182,7 @@ def _left_out(
     if not os.path.lexists(target):
         return frozenset()
     found = set()
-    for entry in manifest.entries:
+    for entry in manifest:
         place = os.path.join(target, name or entry.path)
         try:
             status = os.lstat(place)

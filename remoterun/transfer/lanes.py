@@ -153,12 +153,11 @@ class Lanes:
     def _next(self) -> tuple[Task, int] | None:
         """The next task; None when there will be none. Blocks."""
         with self._changed:
-            self._changed.wait_for(lambda: self._waiting or self._is_done)
-            if self._closed or self._failure is not None or not self._waiting:
+            while not self._closed and self._failure is None and not self._waiting:
+                if self._ended and not self._working:
+                    return None
+                self._changed.wait()
+            if self._closed or self._failure is not None:
                 return None
             self._working += 1
             return self._waiting.popleft()
-
-    @property
-    def _is_done(self) -> bool:
-        return self._closed or self._failure is not None or (self._ended and not self._working)

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from remoterun.agent.shared import api
 from remoterun.agent.shared.frames import Body, ProtocolError
-from remoterun.agent.shared.packs import DIGEST_SIZE, CompressingStream, unpacked
+from remoterun.agent.shared.packs import DIGEST_SIZE, CompressingStream, expand, unpacked
 from remoterun.agent.shared.pieces import (
     GROUP,
     PIECE,
@@ -37,7 +37,6 @@ from remoterun.agent.shared.tree import Entry, show
 from remoterun.errors import NotFound, TransferError
 from remoterun.session import Session
 from remoterun.transfer.answers import next_frame, nonsense, not_empty
-from remoterun.transfer.answers import unpacked as expanded
 from remoterun.transfer.lanes import Lanes
 from remoterun.transfer.reading import size_and_time
 
@@ -233,7 +232,7 @@ class LargeDownload(PieceFlow):
             stream.end()
             left = iter(numbers)
             for frame in stream:
-                self._take(next(left, None), expanded(not_empty(frame, session), session), session)
+                self._take(next(left, None), expand(frame.header, not_empty(frame, session).body), session)
             if next(left, None) is not None:
                 raise TransferError(f"{show(self._entry.path)}: {session.machine.name} sends less than was asked for")
 

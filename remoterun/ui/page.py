@@ -144,14 +144,13 @@ class RunsPage(PageServer):
 
     def _list(self, request: Request, _: Any) -> Any:
         manifest, about = self._client.files.list(self._resource(request))
-        files = manifest.files
         return {
             "live": about.live,
-            "files": [{"path": e.path, "size": e.size} for e in islice(files, MOST_FILES)],
-            "more": len(files) > MOST_FILES,
+            "files": [{"path": e.path, "size": e.size} for e in islice(manifest.files, MOST_FILES)],
+            "more": manifest.file_count > MOST_FILES,
             "diary": [
                 {**vars(group), "steps": [{"step": step, "path": path} for step, path in group.steps]}
-                for group in diary(file.path for file in files)
+                for group in diary(file.path for file in manifest.files)
             ],
         }
 

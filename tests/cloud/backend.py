@@ -16,8 +16,6 @@ import moto.settings
 from moto.ec2.exceptions import DependencyViolationError, InvalidInstanceIdError, InvalidInstanceTypeError
 from moto.ec2.models import amis, iam_instance_profile, instances, security_groups
 from moto.ec2.models.availability_zones_and_regions import RegionsAndZonesBackend
-from moto.ec2.responses import instances as answers
-from moto.iam.exceptions import NotFoundException
 from moto.scheduler.models import EventBridgeSchedulerBackend
 from moto.servicequotas.exceptions import NoSuchResource
 from moto.servicequotas.models import ServiceQuotasBackend
@@ -97,7 +95,6 @@ def changed(cloud: Cloud) -> Iterator[None]:
     change(amis.AmiBackend, "_load_amis", _load_amis)
     change(ParameterDict, "__init__", _parameters(ParameterDict.__init__))
     change(ServiceQuotasBackend, "get_service_quota", _get_service_quota(cloud))
-    change(answers, "filter_iam_instance_profiles", _profile(vars(answers)["filter_iam_instance_profiles"]))
     profiles = iam_instance_profile.IamInstanceProfileAssociationBackend
     change(profiles, "associate_iam_instance_profile", _associate(profiles.associate_iam_instance_profile))
     schedules = EventBridgeSchedulerBackend
@@ -153,18 +150,6 @@ def _run_instances(cloud: Cloud, original: Wrapper) -> Wrapper:
     return run_instances
 
 
-def _profile(original: Wrapper) -> Wrapper:
-    def filter_iam_instance_profiles(*args: Any, **kwargs: Any) -> Any:
-        try:
-            return original(*args, **kwargs)
-        except NotFoundException:
-            name = kwargs["iam_instance_profile_name"]
-            what = f"Value ({name}) for parameter iamInstanceProfile.name is invalid."
-            raise Refusal(400, "InvalidParameterValue", f"{what} Invalid IAM Instance Profile name") from None
-
-    return filter_iam_instance_profiles
-
-
 def _associate(original: Wrapper) -> Wrapper:
     """Once for an instance: a call may be repeated with its ClientToken."""
 
@@ -193,10 +178,10 @@ def _zone(cloud: Cloud, backend: Any, kwargs: dict[str, Any]) -> str | None:
     zone = backend.get_subnet(subnet_id).availability_zone if subnet_id else kwargs.get("placement")
     asked = None if zone is None else str(zone)
     if asked is None:
-        free = [zone for zone in zones if cloud.refusal(kind, zone, zones, spot) is None]
+        free = [zone for zone in zones if cloud.refusal(kind, zone, spot) is None]
         if free:
             return free[0]
-    refusal = cloud.refusal(kind, asked or zones[0], zones, spot)
+    refusal = cloud.refusal(kind, asked or zones[0], spot)
     if refusal is not None:
         raise refusal
     return None if subnet_id else asked

@@ -16,7 +16,7 @@ import shutil
 import threading
 import time
 import urllib.request
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from typing import Any, Self
@@ -41,6 +41,8 @@ from tests.lab.process import run
 from tests.seaweed import program
 
 REGION = "us-east-1"
+ROLE_SECONDS = 6 * 3600.0
+"""For which the credentials last that a host has of its role; new ones are there after half of it."""
 LOGINS = 200
 """Keys that the S3 server knows from its start, which logins take in turn."""
 
@@ -81,8 +83,8 @@ class Endpoint:
 class Cloud:
     """An account with one user who may do everything. Its attributes can be changed at any time; `reset` undoes it all.
 
-    `boot_seconds` pass until an instance is running, `sshd_seconds` and `docker_seconds` more until these start;
-    a new instance is unknown to the first `hidden_calls` descriptions; the server's `clock` is so many seconds fast.
+    `boot_seconds` pass until an instance is running, `sshd_seconds` more until sshd starts; a new instance is unknown
+    to the first `hidden_calls` descriptions; what is due at some moment happens `clock` seconds before it.
     """
 
     account = "123456789012"
@@ -103,11 +105,8 @@ class Cloud:
     def _set_defaults(self) -> None:
         self.boot_seconds = 0.0
         self.sshd_seconds = 0.0
-        self.docker_seconds = 0.0
         self.hidden_calls = 0
         self.clock = 0.0
-        self.role_seconds = 6 * 3600.0
-        """For which the credentials last that a host has of its role; new ones are there after half of it."""
         self.denied: set[str] = set()
         """Actions that the user isn't allowed, such as "ec2:RunInstances"."""
         self.at_call: Callable[[Call], object] = lambda call: None
@@ -137,7 +136,7 @@ class Cloud:
         """Names that a machine's Docker has for images of its disk."""
         self._hidden: dict[str, int] = {}
         self._of_roles: dict[str, Credentials] = {}
-        self._no_capacity: dict[tuple[str, str], bool] = {}
+        self._no_capacity: set[tuple[str, str, bool]] = set()
         self._unsupported: set[tuple[str, str]] = set()
         self._broken: dict[str, tuple[Refusal, int]] = {}
         self._broken_regions: dict[str, Refusal] = {}
@@ -234,9 +233,8 @@ class Cloud:
 
     def no_capacity(self, instance_type: str, *zones: str, spot: bool | None = None) -> None:
         """InsufficientInstanceCapacity for a type in these zones, such as "us-east-1a"; `spot`: only for one kind."""
-        for zone in zones:
-            for kind in (True, False) if spot is None else (spot,):
-                self._no_capacity[instance_type, f"{zone} {kind}"] = True
+        kinds = (True, False) if spot is None else (spot,)
+        self._no_capacity |= {(instance_type, zone, kind) for zone in zones for kind in kinds}
 
     def capacity_again(self) -> None:
         self._no_capacity.clear()
@@ -320,8 +318,8 @@ class Cloud:
             return None
         with self.lock:
             made, now = self._of_roles.get(machine.id), time.monotonic()
-            if made is None or made.key not in self.credentials or (made.expires or 0) - now < self.role_seconds / 2:
-                login = self.login(self.role_seconds)
+            if made is None or made.key not in self.credentials or (made.expires or 0) - now < ROLE_SECONDS / 2:
+                login = self.login(ROLE_SECONDS)
                 made = replace(login, role=roles[0].name, user_id=f"{roles[0].id}:{machine.id}")
                 self.credentials[made.key] = self._of_roles[machine.id] = made
         return made
@@ -376,53 +374,21 @@ class Cloud:
         self._broken[action] = refusal, times - 1
         return refusal
 
-    def refusal(self, kind: str, zone: str, zones: Sequence[str], spot: bool) -> Refusal | None:
+    def refusal(self, kind: str, zone: str, spot: bool) -> Refusal | None:
         """What RunInstances says against one more of this type in this zone; None if nothing."""
-        others = [each for each in zones if each != zone]
         if self.plan == "FREE" and not kind.startswith(("t3.", "t4g.")):
-            return Refusal(
-                400,
-                "InvalidParameterCombination",
-                "The specified instance type is not eligible for Free Tier. For a list of Free Tier instance types, "
-                "run 'describe-instance-types' with the filter 'free-tier-eligible=true'.",
-            )
+            message = "The specified instance type is not eligible for Free Tier."
+            return Refusal(400, "InvalidParameterCombination", message)
         if (kind, zone) in self._unsupported:
-            elsewhere = ", ".join(each for each in others if (kind, each) not in self._unsupported)
-            return Refusal(
-                400,
-                "Unsupported",
-                f"Your requested instance type ({kind}) is not supported in your requested Availability Zone ({zone}). "
-                f"Please retry your request by not specifying an Availability Zone or choosing {elsewhere}.",
-            )
+            message = f"Your requested instance type ({kind}) is not supported in {zone}."
+            return Refusal(400, "Unsupported", message)
         quota = self._exceeded(kind, spot)
-        if quota is not None and spot:
-            return Refusal(400, "MaxSpotInstanceCountExceeded", "Max spot instance count exceeded")
         if quota is not None:
-            return Refusal(
-                400,
-                "VcpuLimitExceeded",
-                f"You have requested more vCPU capacity than your current vCPU limit of {quota.vcpus} allows for the "
-                "instance bucket that the specified instance type belongs to. Please visit "
-                "http://aws.amazon.com/contact-us/ec2-request to request an adjustment to this limit.",
-            )
-        if (kind, f"{zone} {spot}") in self._no_capacity:
-            if spot:
-                return Refusal(
-                    500,
-                    "InsufficientInstanceCapacity",
-                    "There is no Spot capacity available that matches your request.",
-                )
-            free = [each for each in others if (kind, f"{each} {spot}") not in self._no_capacity]
-            advice = (
-                f" You can currently get {kind} capacity by not specifying an Availability Zone in your request or "
-                f"choosing {', '.join(free)}."
-            )
-            return Refusal(
-                500,
-                "InsufficientInstanceCapacity",
-                f"We currently do not have sufficient {kind} capacity in the Availability Zone you requested ({zone}). "
-                f"Our system will be working on provisioning additional capacity.{advice if free else ''}",
-            )
+            code = "MaxSpotInstanceCountExceeded" if spot else "VcpuLimitExceeded"
+            return Refusal(400, code, f"You have requested more than your limit of {quota.vcpus} vCPUs allows.")
+        if (kind, zone, spot) in self._no_capacity:
+            message = f"We currently do not have sufficient {kind} capacity in {zone}."
+            return Refusal(500, "InsufficientInstanceCapacity", message)
         return None
 
     def make_host(self, machine: Machine) -> CloudHost:
@@ -508,11 +474,6 @@ class _Quiet(MotoRequestHandler):
 
     def log(self, type: str, message: str, *args: Any) -> None:
         pass
-
-    def date_time_string(self, timestamp: float | None = None) -> str:
-        """For the header `Date`: by the cloud's clock."""
-        gate: Any = self.server.app
-        return super().date_time_string((time.time() if timestamp is None else timestamp) + gate.clock)
 
 
 def _family(instance_type: str) -> str:

@@ -24,7 +24,7 @@ def why_missing() -> str | None:
 
 @pytest.fixture(scope="session")
 def cloud_of_session(request: pytest.FixtureRequest) -> Iterator[Cloud]:
-    """The servers behind `cloud` and `shared_cloud`: 2 s, and 4 s until the bucket takes objects, in the background."""
+    """The servers behind `cloud`: 2 s, and 4 s until the bucket takes objects, in the background."""
     from tests.conftest import require
 
     require(Lab.missing())
@@ -40,14 +40,6 @@ def cloud_of_session(request: pytest.FixtureRequest) -> Iterator[Cloud]:
 @pytest.fixture
 def cloud(cloud_of_session: Cloud) -> Iterator[Cloud]:
     """A cloud for this test alone: no machine, no bucket, no fault; whatever the test leaves ends with it."""
-    yield cloud_of_session
-    cloud_of_session.reset()
-    cloud_of_session.s3.wipe()
-
-
-@pytest.fixture(scope="module")
-def shared_cloud(cloud_of_session: Cloud) -> Iterator[Cloud]:
-    """As `cloud`, for all tests of a file, none of which may ask for `cloud`."""
     yield cloud_of_session
     cloud_of_session.reset()
     cloud_of_session.s3.wipe()

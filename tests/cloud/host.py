@@ -71,7 +71,6 @@ class CloudHost(LabHost):
         units.show_disks(self._folder / "usr-local", fast=in_containerd)
         if docker:
             (self._folder / INSTALLED).touch()
-        self.console_log = self.logs / "boot.log"
         self.note(f"Linux version {os.uname().release}")
 
     def init(self) -> None:
@@ -153,7 +152,7 @@ class CloudHost(LabHost):
 
     def note(self, text: str) -> None:
         """A line on its console."""
-        with self.console_log.open("a") as file:
+        with (self.logs / "boot.log").open("a") as file:
             file.write(f"[{time.time():.3f}] {text}\n")
 
     @property

@@ -81,11 +81,6 @@ class Machine:
         encoded = self.record.user_data
         return base64.b64decode(str(encoded)) if encoded else b""
 
-    @property
-    def address(self) -> str:
-        assert self.host is not None
-        return self.host.address
-
     def notice(self, seconds: float = 120.0) -> None:
         """A spot notice: the metadata service tells of it at once, and after `seconds` the instance is terminated."""
         ends = datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=seconds)
@@ -204,16 +199,13 @@ class Machine:
                 return
             host.init()
             host.start_sshd()
-            docker = threading.Thread(target=self._start_docker, args=(ended, host), daemon=True)
-            docker.start()
-            docker.join()
+            self._start_docker(host)
             self.events.append(Event(time.monotonic(), SERVICES))
             host.finish()
 
-    def _start_docker(self, ended: threading.Event, host: CloudHost) -> None:
+    def _start_docker(self, host: CloudHost) -> None:
         try:
-            if self._passed(lambda: self.cloud.docker_seconds, ended):
-                host.start_docker()
+            host.start_docker()
         except ENDED as error:
             if host.is_up():
                 host.note(f"Docker doesn't start: {error}")

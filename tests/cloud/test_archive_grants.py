@@ -32,7 +32,7 @@ from remoterun.transfer import Progress, read_tree
 from tests.metadata_service import metadata_service
 from tests.seaweed import KEY as KEY_ID
 from tests.seaweed import SECRET, opened
-from tests.workshop import Files, Place, served, sha256, tree_of, until, write_files
+from tests.workshop import Files, Place, served, sha256, tree_of, write_files
 
 KEY = "0" * 26
 WRITER = "AROAEXAMPLE:i-0123456789abcdef0"
@@ -62,10 +62,6 @@ def submit(place: Place, archive: Archive, command: str, seconds: float = 600) -
     grant = grants.grant_for_run(archive, RunPlace(spec.key), seconds)
     place.session.ask(api.submit, api.Nothing(), Submission(spec, {}, Manifest([]).encode(), grant).encode())
     return spec.key
-
-
-def until_waits(place: Place, key: str, text: str) -> None:
-    until(lambda: text in (place.run(key).status().note or ""), what=lambda: str(place.run(key).events()))
 
 
 def signed(archive: Archive, key: str, seconds: float = 60) -> list[SignedObject]:

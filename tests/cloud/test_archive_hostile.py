@@ -57,12 +57,12 @@ class TestBitRot:
         assert isinstance(error, SomeDamaged) and error.message.startswith(f"`{name}` is damaged on aws")
         assert sorted(path.name for path in (tmp_path / "back").iterdir()) == sorted(set(FILES) - {name})
 
-    @pytest.mark.parametrize(("name", "size"), [("b", 1500), ("large", 4_500_000)])
-    def test_a_content_that_was_truncated(self, archive: Archive, tmp_path: Path, name: str, size: int) -> None:
-        key = pack_of(archive, name)
-        archive.objects.put(key, archive.objects.get(key, 1 << 23)[:size])
+    def test_contents_that_were_truncated(self, archive: Archive, tmp_path: Path) -> None:
+        for name, size in (("b", 1500), ("large", 4_500_000)):
+            key = pack_of(archive, name)
+            archive.objects.put(key, archive.objects.get(key, 1 << 23)[:size])
         error = fails(archive, tmp_path)
-        assert isinstance(error, SomeDamaged) and f"`{name}` is damaged" in error.message
+        assert isinstance(error, SomeDamaged) and "`b` and 1 more are damaged" in error.message
 
     def test_packs_that_are_gone(self, archive: Archive, tmp_path: Path) -> None:
         archive.objects.delete(packs(archive))
@@ -76,9 +76,8 @@ class TestBitRot:
 
 
 class TestHostileObjects:
-    @pytest.mark.parametrize(
-        "data",
-        [
+    def test_a_header_that_makes_no_sense(self, archive: Archive, tmp_path: Path) -> None:
+        for data in (
             b"",
             b"\n",
             b"[]\n",
@@ -89,13 +88,11 @@ class TestHostileObjects:
             encode(TreeHeader("../../x", 1, 1, 1.0, 5)) + b"\n",
             encode(TreeHeader("ab" * 32, -1, 1, 1.0, 5)) + b"\n",
             encode(TreeHeader("ab" * 32, 1, 1, 1.0, 5, format=9)) + b"\n",
-        ],
-    )
-    def test_a_header_that_makes_no_sense(self, archive: Archive, tmp_path: Path, data: bytes) -> None:
-        archive.objects.put(VERSION, data)
-        assert VERSION in fails(archive, tmp_path).message
-        with pytest.raises(HostError, match=VERSION):
-            uploads.newest(archive)
+        ):
+            archive.objects.put(VERSION, data)
+            assert VERSION in fails(archive, tmp_path).message, data[:100]
+            with pytest.raises(HostError, match=VERSION):
+                uploads.newest(archive)
 
     def test_places_that_lie_outside_of_their_pack(self, archive: Archive, tmp_path: Path) -> None:
         manifest, _ = tree_of({"a": b"sixsix"})
@@ -118,32 +115,27 @@ class TestHostileObjects:
             archive.objects.put(f"uploads/{name}/00000001", data)
         assert [name for name, _ in uploads.newest(archive)] == ["doom"]
 
-    @pytest.mark.parametrize(
-        ("found", "words"),
-        [
+    def test_an_identity_that_makes_no_sense(self, archive: Archive, bucket: BucketPlace) -> None:
+        for found, words in (
             (b"{", ""),
             (b"[]", "upgrade"),
             (b'{"format": 2}', "no id"),
             (b'{"format": 1, "home_id": "0123456789abcdef"}', "name another bucket"),
             (b"[" * 4000, ""),
             (b"x" * 10_000, "are allowed"),
-        ],
-    )
-    def test_an_identity_that_makes_no_sense(
-        self, archive: Archive, bucket: BucketPlace, found: bytes, words: str
-    ) -> None:
-        archive.objects.put("remoterun.json", found)
-        with pytest.raises(HostError, match=f"remoterun.json.*{words}"), opened(bucket):
-            pass
+        ):
+            archive.objects.put("remoterun.json", found)
+            with pytest.raises(HostError, match=f"remoterun.json.*{words}"), opened(bucket):
+                pass
 
-    @pytest.mark.parametrize("status", [b"{", b"{}", b"[" * 100_000, b'{"status": {"key": "x"}}', b" " * (2 << 20)])
-    def test_a_status_that_makes_no_sense(self, archive: Archive, status: bytes) -> None:
+    def test_a_status_that_makes_no_sense(self, archive: Archive) -> None:
         key = f"runs/{KEY}/status.json"
-        archive.objects.put(key, status)
-        found, unreadable = runs.statuses(archive, [KEY], RunPlace)
-        assert not found and key in unreadable[KEY]
-        with pytest.raises(HostError, match=key):
-            runs.details(archive, RunPlace(KEY))
+        for status in (b"{", b"{}", b"[" * 100_000, b'{"status": {"key": "x"}}', b" " * (2 << 20)):
+            archive.objects.put(key, status)
+            found, unreadable = runs.statuses(archive, [KEY], RunPlace)
+            assert not found and key in unreadable[KEY]
+            with pytest.raises(HostError, match=key):
+                runs.details(archive, RunPlace(KEY))
 
     def test_a_status_of_many_values_takes_no_memory(self, archive: Archive) -> None:
         key = f"runs/{KEY}/status.json"
@@ -166,8 +158,8 @@ class TestHostileObjects:
         get(archive, tmp_path / "back", "another")
         assert (tmp_path / "back" / "new").read_bytes() == data
 
-    @pytest.mark.parametrize("key", ["", "x", "../../uploads/doom", "A" * 26])
-    def test_a_key_that_is_not_that_of_a_run(self, archive: Archive, key: str) -> None:
-        for ask in (runs.recorded_place, lambda _, key: RunPlace(key)):
-            with pytest.raises(RemoterunError):
-                ask(archive, key)
+    def test_a_key_that_is_not_that_of_a_run(self, archive: Archive) -> None:
+        for key in ("", "x", "../../uploads/doom", "A" * 26):
+            for ask in (runs.recorded_place, lambda _, key: RunPlace(key)):
+                with pytest.raises(RemoterunError):
+                    ask(archive, key)

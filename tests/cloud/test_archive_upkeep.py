@@ -309,21 +309,20 @@ class TestImages:
             with pytest.raises(HostError, match="makes no sense"):
                 grants.record_image(archive, built, "x86_64")
 
-    @pytest.mark.parametrize("record", [b"{", b"[]", b'{"image": 1}', b"x" * (1 << 17)])
-    def test_a_record_that_makes_no_sense_is_none(self, archive: Archive, record: bytes) -> None:
-        self.store(archive)
-        archive.objects.put(image_key(image_id(IMAGE, "x86_64")), record)
-        assert self.access(archive).stored == []
-        self.store(archive)
-        assert self.access(archive).stored
+    def test_a_record_that_makes_no_sense_is_none(self, archive: Archive) -> None:
+        for record in (b"{", b"[]", b'{"image": 1}', b"x" * (1 << 17)):
+            self.store(archive)
+            archive.objects.put(image_key(image_id(IMAGE, "x86_64")), record)
+            assert self.access(archive).stored == []
+            self.store(archive)
+            assert self.access(archive).stored
 
-    @pytest.mark.parametrize("part", [None, b"imag"])
-    def test_one_that_lacks_a_part_is_stored_again(self, archive: Archive, part: bytes | None) -> None:
+    def test_one_that_lacks_a_part_is_stored_again(self, archive: Archive) -> None:
         self.store(archive)
         key = f"{image_prefix(image_id(IMAGE, 'x86_64'))}{sha256(b'image')}/0"
+        archive.objects.put(key, b"imag")
+        assert self.access(archive).stored == []
         archive.objects.delete([key])
-        if part is not None:
-            archive.objects.put(key, part)
         assert self.access(archive).stored == []
 
     def test_what_was_not_used_for_long_goes_with_parts_that_no_record_names(self, archive: Archive) -> None:

@@ -71,7 +71,7 @@ def is_stopped(host: LabHost) -> bool:
 def test_all_steps_and_nothing_is_left(cloud: Cloud, tmp_path: Path) -> None:
     """With a person who interrupts a spot host; and a host that hangs, in a cloud whose clock is put forward then."""
     kept = tmp_path / "kept.json"
-    words = ("--idle", "60s", "--interrupt", "--hang", "0.03", "--save", str(kept))
+    words = ("--idle", "30s", "--interrupt", "--hang", "0.03", "--save", str(kept))
     checking = start(cloud, tmp_path, *words)
     assert checking.stdin is not None
     checking.stdin.write("y\n")

@@ -100,9 +100,9 @@ def test_a_usual_region_that_is_out_of_order_hides_no_other(cloud: Cloud, client
 
 
 def test_hosts_of_another_account_are_not_listed_and_that_is_said(cloud: Cloud, client: Client) -> None:
-    recorded(client, USUAL, cloud.account)
+    gone = recorded(client, USUAL, cloud.account)
     notes: list[str] = []
-    assert client.aws.hosts(notes.append) == [] and notes == []
+    assert client.aws.hosts(notes.append) == [] and notes == [] and client.aws.find(gone) is None
     token = recorded(client, USUAL, "999999999999", "i-0123456789abcdef1")
     assert client.aws.hosts(notes.append) == []
     (note,) = notes

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import time
 from dataclasses import replace
@@ -103,6 +104,7 @@ def test_a_host_saves_by_its_role_when_the_login_is_over_and_all_of_the_agent_wa
     assert place.run("logs", number).stdout == "done\n"
     place.run("cp", f"runs/{number}/made", "made")
     assert (place.folder / "made").read_text() == "nobody\n", "a container gets at no credentials"
+    assert [line for line in cloud.left_behind() if not re.match("security group|rule|schedule|alarm", line)] == []
 
 
 def test_a_host_that_hangs_is_ended_by_aws(cloud: Cloud, client: Client) -> None:

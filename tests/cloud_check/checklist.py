@@ -29,6 +29,10 @@ ENDING_SECONDS = 420.0
 HOST, GUARD = "remoterun-host", "remoterun-guard"
 LATE = 120.0
 """Seconds after a host's deadline, at which AWS itself ends it."""
+FOR_TESTS = "AWS_ENDPOINT_URL" in os.environ
+"""Whether the account is one of the cloud for tests."""
+LISTING_SECONDS = 1.0 if FOR_TESTS else 10.0
+"""AWS may list a host so long after the call that made it."""
 PANIC = (
     "sleep 1; grep -qs 'Amazon EC2' /sys/class/dmi/id/sys_vendor || exit 1; "
     "sysctl -q kernel.panic=0 kernel.sysrq=1; echo c >/proc/sysrq-trigger"
@@ -263,7 +267,7 @@ class Checklist:
         host = next(each for each in self._user.json("machines", "rented") if each["number"] == self._newest())
         (described,) = [each for each in self.hosts() if each["InstanceId"] == host["id"]]
         token = tag(described, "token")
-        hang = STOP if os.environ.get("AWS_ENDPOINT_URL") else PANIC
+        hang = STOP if FOR_TESTS else PANIC
         done = self._user.ssh(token, token, f"sudo -n setsid -f sh -c {shlex.quote(hang)} </dev/null >/dev/null 2>&1")
         require(done.returncode == 0 and not done.stdout, f"it can't be hung: {done.stdout}{done.stderr}")
         print(f"now       {host['id']} hangs; AWS is to end it {LATE / 60:.0f} minutes after its deadline",
@@ -382,12 +386,11 @@ class Checklist:
         self._iam.delete_role(RoleName=name)
 
     def _until_gone(self) -> None:
-        """AWS may list a host some seconds after the call that made it."""
         began = time.monotonic()
-        while time.monotonic() - began < (ENDING_SECONDS if self.hosts() else 10):
+        while time.monotonic() - began < (ENDING_SECONDS if self.hosts() else LISTING_SECONDS):
             if ids := [each["InstanceId"] for each in self.hosts()]:
                 self._ec2.terminate_instances(InstanceIds=ids)
-            time.sleep(2)
+            time.sleep(1)
 
 
 def require(condition: bool, what: str) -> None:

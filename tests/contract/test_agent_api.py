@@ -95,9 +95,9 @@ class TestUploads:
     def test_a_part_of_one_and_one_file(self, link: Link) -> None:
         upload(link, "doom", FILES)
         part, _ = read_tree(link, ResourceRef("upload", "doom", sub="b"))
-        assert [entry.path for entry in part.entries] == ["c"]
+        assert [entry.path for entry in part] == ["c"]
         single, about = read_tree(link, ResourceRef("upload", "doom", sub="b/c"))
-        assert [entry.path for entry in single.entries] == ["c"] and about.single
+        assert [entry.path for entry in single] == ["c"] and about.single
         with pytest.raises(RemoteError) as caught:
             read_tree(link, ResourceRef("upload", "doom", sub="b/d"))
         assert caught.value.code == "not_found"

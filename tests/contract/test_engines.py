@@ -41,6 +41,7 @@ from tests.workshop import (
     spec_of,
     tree_of,
     until,
+    write_files,
 )
 
 SECONDS = (f"1000.{os.getpid()}{number}" for number in range(100, 1000))
@@ -489,19 +490,15 @@ def test_what_process_cannot_do(tmp_path: Path, place: Place) -> None:
 
 def test_a_docker_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     home = Home.open(str(tmp_path / "home"))
-    tools = tmp_path / "tools"
-    tools.mkdir()
-    monkeypatch.setenv("PATH", str(tools))
+    monkeypatch.setenv("PATH", str(tmp_path))
     assert "not installed" in str(Docker(home).problem())
-    tool = tools / "docker"
     for text, problem in (
         ("echo permission denied >&2; exit 1", "this user may not use Docker here"),
         ("echo Cannot connect >&2; exit 1", "Docker is not running here"),
         ("exit 0", "None"),
     ):
-        tool.write_text(f"#!/bin/sh\n{text}\n")
-        tool.chmod(0o755)
+        write_files(tmp_path, {"docker*": f"#!/bin/sh\n{text}\n"})
         assert problem in str(Docker(home).problem())
-    tool.write_text("#!/bin/sh\necho Cannot connect to the Docker daemon >&2; exit 1\n")
+    write_files(tmp_path, {"docker*": "#!/bin/sh\necho Cannot connect to the Docker daemon >&2; exit 1\n"})
     run = home.run("abcdefgh")
     assert Docker(home).inspect(run).presence is Presence.UNKNOWN

@@ -27,7 +27,7 @@ from remoterun.hosts.bundle import AgentBundle, agent_bundle
 from remoterun.model import MachineType, Run, RunRequest
 from remoterun.session import Session
 from tests.contract import spool
-from tests.workshop import SAVES, Place, User, command_line, kill9, own_port, pids, spec_of, until
+from tests.workshop import SAVES, Place, User, command_line, kill9, own_port, pids, spec_of, until, write_files
 
 ROOT = Path(__file__).parents[2]
 
@@ -92,12 +92,10 @@ class Bench(User):
 def bench(
     request: pytest.FixtureRequest, tmp_path: Path, environment: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Bench]:
-    tool = tmp_path / "tools" / "nvidia-smi"
-    tool.parent.mkdir()
     cards = "".join(f"{number}, GPU-{number}, Tesla T4, 15000, 1, 0\\n" for number in range(2))
-    tool.write_text(f"#!/bin/sh\ncase $1 in *utilization*) printf '{cards}';; esac\n")
-    tool.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tool.parent}:{os.environ['PATH']}")
+    tool = f"#!/bin/sh\ncase $1 in *utilization*) printf '{cards}';; esac\n"
+    tools = write_files(tmp_path / "tools", {"nvidia-smi*": tool})
+    monkeypatch.setenv("PATH", f"{tools}:{os.environ['PATH']}")
     monkeypatch.setitem(QUEUES, "spool", "tests.contract.spool:Spool")
     monkeypatch.setattr(local, "agent_bundle", lambda: BUNDLE)
     bench = Bench(tmp_path, environment, request.param)

@@ -8,8 +8,8 @@ import os
 import shutil
 import signal
 import subprocess
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,11 +18,16 @@ import jsonschema
 import pexpect
 import pytest
 
+from remoterun.agent.store.home import Home
 from remoterun.cli.schema import SCHEMAS, schema
 from remoterun.environments import context
+from remoterun.model_page import libraries
 from tests import commands
+from tests.browser import missing_npm
 from tests.commands import REMOTERUN
-from tests.lab import BASE_IMAGE, Lab, LabHost, LocalDocker
+from tests.conftest import require
+from tests.lab import BASE_IMAGE, Lab, LabHost
+from tests.workshop import User, lend
 
 if TYPE_CHECKING:
     from tests.e2e.ui import Ui
@@ -89,6 +94,12 @@ class Place:
         terminal.expect(pexpect.EOF)
         terminal.close()
 
+    def commit(self, message: str) -> None:
+        """Of all files of the folder."""
+        git = ["git", "-c", "user.name=me", "-c", "user.email=me@example.org"]
+        for words in (["add", "."], ["commit", "-q", "-m", message]):
+            subprocess.run([*git, *words], cwd=self.folder, env=self.env, check=True)
+
     def newest(self) -> dict[str, Any]:
         run: dict[str, Any] = self.json("ps", "-n", "1")[-1]
         return run
@@ -96,9 +107,10 @@ class Place:
 
 @contextmanager
 def opened(
-    words: Sequence[str], folder: Path, env: dict[str, str], command: str = "open"
+    words: Sequence[str], folder: Path, env: dict[str, str], command: str = "open", end: int = signal.SIGINT
 ) -> Iterator[tuple[str, subprocess.Popen[str]]]:
-    """`remoterun open WORDS` at work: its first line, and the process; it is ended by ^C, with status 0."""
+    """`remoterun open WORDS` at work: its first line, and the process. Unless it has ended, `end` ends it, with status
+    0."""
     with subprocess.Popen(
         [REMOTERUN, command, *words],
         cwd=folder,
@@ -113,8 +125,9 @@ def opened(
             line = process.stdout.readline().strip()
             assert line, process.stderr.read()
             yield line, process
-            process.send_signal(signal.SIGINT)
-            assert process.wait(60) == 0, process.stderr.read()
+            if process.poll() is None:
+                process.send_signal(end)
+                assert process.wait(60) == 0, process.stderr.read()
         finally:
             process.kill()
 
@@ -144,13 +157,14 @@ def make_place(folder: Path, ssh_config: Path | None = None) -> Place:
         env["REMOTERUN_SSH_CONFIG"] = str(ssh_config)
     (folder / "user").mkdir()
     work = folder / "song"
-    (work / "data").mkdir(parents=True)
+    work.mkdir()
+    place = Place(work, env)
     (work / "notes.txt").write_text("a tracked file\n")
+    subprocess.run(["git", "init", "-q", "-b", "main"], cwd=work, env=env, check=True)
+    place.commit("The first song")
+    (work / "data").mkdir()
     (work / "data" / "input.txt").write_text(TEXT)
-    git = ["git", "-c", "user.name=me", "-c", "user.email=me@example.org"]
-    for words in (["init", "-q", "-b", "main"], ["add", "notes.txt"], ["commit", "-q", "-m", "The first song"]):
-        subprocess.run([*git, *words], cwd=work, env=env, check=True)
-    return Place(work, env)
+    return place
 
 
 @pytest.fixture(scope="module")
@@ -199,6 +213,34 @@ def place(tmp_path: Path) -> Place:
     return make_place(tmp_path)
 
 
+@pytest.fixture
+def plain(place: Place, environment: Path) -> Place:
+    """As `place`, with a default machine `plain`: this one without Docker, where plain Python is installed already."""
+    place.run("machines", "add", "plain", "local", "--engine", "process", "--slots", "2", "--default")
+    lend(environment, Home.open(place.env["REMOTERUN_HOME"]))
+    return place
+
+
+@pytest.fixture(scope="session")
+def libraries_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home with ml5.js and p5, as npm brings them."""
+    require(missing_npm())
+    home = tmp_path_factory.mktemp("libraries")
+    libraries(home)
+    return home
+
+
+@pytest.fixture(scope="module")
+def new_user(tmp_path_factory: pytest.TempPathFactory, environment: Path) -> Iterator[Callable[[], User]]:
+    """`new_user()`: a user as `user` is, for all tests of a module."""
+    with ExitStack() as stack:
+
+        def make() -> User:
+            return stack.enter_context(closing(User(tmp_path_factory.mktemp("user"), environment)))
+
+        yield make
+
+
 def bundled_image(base: str, variant: str) -> str:
     """The name that the product gives to the bundled image."""
     from remoterun.agent.shared.environment import Environment
@@ -230,17 +272,3 @@ def prepared_host(lab: Lab, shared: Place, image_key: str) -> LabHost:
         if not kept:
             lab.cache_image(host, reference, image_key)
     return host
-
-
-@pytest.fixture(scope="session")
-def prepared_docker(
-    local_docker: LocalDocker, prepared_host: LabHost, tmp_path_factory: pytest.TempPathFactory
-) -> LocalDocker:
-    """This machine's Docker, with that image too; what another session brought there is still there."""
-    reference = bundled_image(BASE_IMAGE, "cpu")
-    if local_docker.image_id(reference) != prepared_host.image_id(reference):
-        archive = tmp_path_factory.mktemp("image") / "image.tar"
-        prepared_host.save_image(reference, archive)
-        local_docker.load_image(archive)
-        archive.unlink()
-    return local_docker

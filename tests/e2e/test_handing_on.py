@@ -8,12 +8,12 @@ import shlex
 import shutil
 import stat
 import struct
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import jsonschema
 import numpy as np
-import pexpect
 import pytest
 
 from remoterun.agent.shared.facts import RunStatus
@@ -22,14 +22,15 @@ from remoterun.cli.schema import schema
 from remoterun.client.exports.publishing import publish
 from remoterun.errors import AlreadyExists, NotFound
 from remoterun.model import MachineType, RunRequest, by_our_clock, new_key
-from remoterun.model_page import libraries, local_model
+from remoterun.model_page import local_model
 from remoterun.stamps import own_files
 from tests import commands
-from tests.browser import Tab, missing_npm, serve
-from tests.commands import REMOTERUN
-from tests.conftest import require
+from tests.browser import Tab, serve
+from tests.e2e.conftest import Place
 from tests.e2e.pages import CONTRAST, environment, expected, png, visit, write, write_model
+from tests.e2e.said import talk
 from tests.models import lend_libraries
+from tests.recorder import Recorded, checked
 from tests.workshop import User, until
 
 HOSTILE = "</script><script>document.title = 'taken'</script><img src=x onerror=\"document.title='taken'\">"
@@ -104,15 +105,10 @@ class TestReportWithFiles:
         captions = tab.page.locator("figcaption").all_text_contents()
         assert captions == [f"{name} step*.txt", "step*.png", "step*.svg"]
         assert tab.page.locator("script").count() == 6, "four items, their list, and ours"
-
-    def test_its_policy_lets_nothing_else_in(self, user: User, tab: Tab) -> None:
-        finished(user, {"step1.txt": b"x"})
-        page = tab.page
-        page.goto(reported(user, "1")[0].as_uri())
-        page.evaluate(
-            "document.body.append(Object.assign(document.createElement('script'), { text: 'document.title = 1' }))"
-        )
-        assert page.title() == "Run 1"
+        # and its policy lets no other script in
+        add = "document.body.append(Object.assign(document.createElement('script'), { text: 'document.title = 1' }))"
+        tab.page.evaluate(add)
+        assert tab.page.title() == "Run 1"
         tab.expect("Content Security Policy")
 
     def test_some_files_of_several_runs_and_none(self, user: User, tab: Tab) -> None:
@@ -135,18 +131,10 @@ class TestReportWithFiles:
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A home with ml5.js and p5."""
-    require(missing_npm())
-    home = tmp_path_factory.mktemp("libraries")
-    libraries(home)
-    return home
-
-
-@pytest.fixture
-def artist(user: User, home: Path) -> User:
+def artist(new_user: Callable[[], User], libraries_home: Path) -> User:
     """A user whose run 1 has written `models`, and a file beside it."""
-    lend_libraries(home, user.config.home)
+    user = new_user()
+    lend_libraries(libraries_home, user.config.home)
     model = write_model(user.root / "made" / "models")
     files = {f"models/{path.name}": path.read_bytes() for path in model.iterdir()}
     params = {"rnn_size": 24, "init_from": None, "text": "dc5aade46a55b0ef" * 4, "token": "abc"}
@@ -190,14 +178,9 @@ class TestPublish:
         page = artist.root / "page" / "index.html"
         env = {**environment(artist), "NO_COLOR": "1"}
         for answer, shown in (("y", True), ("", False)):
-            words = ["publish", "runs/1", "page"]
-            terminal = pexpect.spawn(REMOTERUN, words, cwd=str(artist.root), env=env, encoding="utf-8", timeout=60)
-            terminal.expect_exact("`cp -r made/. .`")
-            terminal.expect_exact("[y/N] ")
-            terminal.sendline(answer)
-            terminal.expect(pexpect.EOF)
-            terminal.close()
-            assert terminal.exitstatus == 0 and ("token abc" in page.read_text()) is shown
+            terminal = Place(artist.root, env, seconds=60).spawn("publish", "runs/1", "page")
+            talk(terminal, "`cp -r made/. .`", None, "[y/N] ", answer)
+            assert ("token abc" in page.read_text()) is shown
 
     def test_parameters_are_asked_about_also_where_the_command_is_plain(self, artist: User) -> None:
         model = {f"made/models/{path.name}": path.read_bytes() for path in (artist.root / "made" / "models").iterdir()}
@@ -210,27 +193,27 @@ class TestPublish:
         assert json.loads(remoterun(artist, "publish", "last", "page", "-y", "--json").stdout)["card"]["Parameters"]
 
     def test_it_takes_the_place_of_a_former_one_as_it_was_made(self, artist: User) -> None:
-        folder = artist.root / "page"
+        folder = artist.root / "former"
         folder.mkdir()
-        remoterun(artist, "publish", "runs/1", "page")
+        remoterun(artist, "publish", "runs/1", "former")
         made = [path.name for path in folder.iterdir() if path.is_file()]
         assert own_files(artist.config.home, str(folder), made) == set(made), "no later run is sent it unasked"
         (folder / "models.js").write_text("mine")
-        refused = remoterun(artist, "publish", "runs/1/models", "page", status=AlreadyExists.exit_status)
+        refused = remoterun(artist, "publish", "runs/1/models", "former", status=AlreadyExists.exit_status)
         assert "was changed since `publish` made it" in refused.stderr
         shutil.rmtree(folder)
-        remoterun(artist, "publish", "runs/1/models", "page")
-        made = json.loads(remoterun(artist, "publish", "made/models", "page", "--json").stdout)
+        remoterun(artist, "publish", "runs/1/models", "former")
+        made = json.loads(remoterun(artist, "publish", "made/models", "former", "--json").stdout)
         assert made["card"] == {"Steps": "300", "Made with": "remoterun, ml5.js, p5.js"}
         assert made["files"] == sum(path.is_file() for path in folder.rglob("*"))
         artist.client.uploads.upload(artist.root / "made", "song", "one")
-        made = json.loads(remoterun(artist, "publish", "uploads/song", "page", "--json").stdout)
+        made = json.loads(remoterun(artist, "publish", "uploads/song", "former", "--json").stdout)
         assert made["card"] == {"Steps": "300", "Made with": "remoterun, ml5.js, p5.js"}
         (folder / "CNAME").write_text("song.example.org")
-        assert "was changed since" in remoterun(artist, "publish", "made", "page", status=2).stderr
+        assert "was changed since" in remoterun(artist, "publish", "made", "former", status=2).stderr
         assert (folder / "CNAME").read_text() == "song.example.org"
 
-    def test_what_can_t_be_published_leaves_nothing(self, artist: User) -> None:
+    def test_what_can_t_be_published_leaves_nothing(self, artist: User, recorded: Recorded) -> None:
         (artist.root / "full").mkdir()
         (artist.root / "full" / "a").write_text("mine")
         (artist.root / "away").symlink_to("full")
@@ -243,21 +226,11 @@ class TestPublish:
             return sorted(path for path in found if path.relative_to(artist.root).parts[0] not in artist.places)
 
         before = files()
-        for words, said in (
-            (["runs/1", "full"], "holds other files, and no publication"),
-            (["runs/1", "away"], "full` holds other files, and no publication"),
-            (["runs/1", "."], "is the folder you are in"),
-            (["runs/1", "full/a"], "full/a` is a file"),
-            (["runs/1/notes", "new"], "holds no model"),
-            (["broken", "new"], "the model of broken is not whole: "),
-            (["nothing", "new"], "there is no folder `nothing`"),
-        ):
-            done = commands.run(["publish", *words], artist.root, environment(artist), 60)
-            assert done.returncode in (2, 125) and said in done.stderr.partition("hint:")[0], done.stderr
+        recorded.play(lambda *words, status: checked(commands.run(words, artist.root, environment(artist), 60)))
         assert files() == before
 
     def test_nothing_of_a_run_or_a_model_is_markup(self, artist: User, tab: Tab) -> None:
-        model = artist.root / "made" / "models"
+        model = write_model(artist.root / "odd" / "models")
         manifest = json.loads((model / "manifest.json").read_text())
         name = "<script>alert(1)<!--%23?#&'\"\u2028__proto__"
         (model / manifest["embedding"]["filename"]).rename(model / name)
@@ -265,8 +238,8 @@ class TestPublish:
         (model / "manifest.json").write_text(json.dumps(manifest))
         card = {"Command": HOSTILE + "\udcff", HOSTILE: "<!--"}
         libraries_folder = next((artist.config.home / "page").glob("libraries-*"))
-        publish(local_model(model), card, libraries_folder, artist.root / "page")
-        page = visit(tab, (artist.root / "page" / "index.html").as_uri())
+        publish(local_model(model), card, libraries_folder, artist.root / "odd" / "page")
+        page = visit(tab, (artist.root / "odd" / "page" / "index.html").as_uri())
         assert page.locator("dt").all_text_contents() == ["Command", HOSTILE]
         assert page.locator("dd").all_text_contents() == [HOSTILE + "?", "<!--"]
         assert write(page, "the", 20).startswith("the")
@@ -282,9 +255,10 @@ with open("metrics.jsonl", "w") as file:
 """
 
 
-@pytest.fixture
-def trained(user: User) -> User:
+@pytest.fixture(scope="module")
+def trained(new_user: Callable[[], User]) -> User:
     """Run 1 and 2 differ in their --lr; the name of a metric of theirs, and all else that a run may say, is hostile."""
+    user = new_user()
     source = user.source({"train.py": TRAIN.encode()})
     for number, lr in ((1, "0.1"), (2, "0.5")):
         command = f"python3 train.py --lr {lr} {shlex.quote(HOSTILE)}"
@@ -323,15 +297,17 @@ class TestReport:
         assert rows[HOSTILE] == ["1 (best, step 0)"]
         assert HOSTILE in page.locator("figcaption").all_text_contents()
 
-    @pytest.mark.parametrize("scheme", ["light", "dark"])
-    def test_everything_can_be_read(self, trained: User, tab: Tab, scheme: Literal["light", "dark"]) -> None:
+    def test_everything_can_be_read(self, trained: User, tab: Tab) -> None:
         (trained.root / "report.html").write_text(remoterun(trained, "report", "1", "2").stdout)
         tab.page.set_viewport_size({"width": 360, "height": 700})
-        tab.page.emulate_media(color_scheme=scheme)
         tab.page.goto((trained.root / "report.html").as_uri())
         assert tab.sideways() == 0
-        contrasts = tab.page.evaluate(CONTRAST.replace('"h1, p, ', '"h1, h2, p, th, td, '))
-        assert {name: ratio for name, ratio in contrasts.items() if ratio < 4.5} == {}
+        found = []
+        for scheme in ("light", "dark"):
+            tab.page.emulate_media(color_scheme=scheme)
+            found.append(tab.page.evaluate(CONTRAST.replace('"h1, p, ', '"h1, h2, p, th, td, ')))
+            assert {name: ratio for name, ratio in found[-1].items() if ratio < 4.5} == {}
+        assert found[0] != found[1]
         tab.page.set_viewport_size({"width": 1280, "height": 800})
 
     def test_a_run_that_never_ran_and_one_that_is_not_there(self, user: User) -> None:
@@ -347,14 +323,9 @@ class TestReport:
         assert "`x` is not a run number" in refused.stderr
 
     def test_no_html_on_a_terminal(self, user: User) -> None:
-        words = ["report", "3", "4"]
-        env = {**environment(user), "NO_COLOR": "1"}
-        terminal = pexpect.spawn(REMOTERUN, words, env=env, encoding="utf-8", timeout=60)
-        terminal.expect("error: a report is HTML, which a terminal does not show\r\n")
-        terminal.expect("hint: remoterun report 3 4 > report.html\r\n")
-        terminal.expect(pexpect.EOF)
-        terminal.close()
-        assert terminal.exitstatus == 2
+        terminal = Place(user.root, {**environment(user), "NO_COLOR": "1"}).spawn("report", "3", "4")
+        refused = "error: a report is HTML, which a terminal does not show\r\n"
+        talk(terminal, refused, None, "hint: remoterun report 3 4 > report.html\r\n", status=2)
 
 
 ROWS = "[...document.querySelectorAll('tr')].map((row) => [...row.cells].map((cell) => cell.textContent))"

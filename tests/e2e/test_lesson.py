@@ -1,15 +1,14 @@
 """The lesson's first word, and its second half: a training that is stopped in the middle and goes on in another run,
 its model in a page.
 
-With engine `process` and with Docker, on this machine, through the installed command; the page in a real Chromium, with
-the model of `process`.
+With engine `process` on this machine and with Docker on a host, through the installed command; the page in a real
+Chromium, with the model of `process`.
 """
 
 from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -17,9 +16,8 @@ import pexpect
 import pytest
 
 from tests import browser
-from tests.conftest import require
 from tests.e2e.conftest import Place, opened
-from tests.lab import BASE_IMAGE
+from tests.lab import BASE_IMAGE, LabHost
 from tests.models import probabilities
 from trainer import export
 
@@ -45,16 +43,9 @@ def process_engine(shared: Place) -> Engine:
 
 
 @pytest.fixture(scope="module")
-def docker_engine(shared: Place, prepared_docker: object) -> Engine:
-    shared.run("machines", "add", "boxed", "local", "--engine", "docker", "--base-image", BASE_IMAGE, "-y")
+def docker_engine(shared: Place, prepared_host: LabHost) -> Engine:
+    shared.run("machines", "add", "boxed", prepared_host.name, "--base-image", BASE_IMAGE, "-y")
     return shared, "boxed"
-
-
-@pytest.fixture(scope="module")
-def ml5() -> Iterator[browser.Ml5]:
-    require(browser.missing() or browser.missing_npm())
-    with browser.Ml5() as ml5:
-        yield ml5
 
 
 @pytest.mark.tensorflow
@@ -65,7 +56,7 @@ def test_on_this_machine(process_engine: Engine, tmp_path: Path, ml5: browser.Ml
     in_the_page(place, resumed, model, ml5, tab)
 
 
-@pytest.mark.docker
+@pytest.mark.lab
 @pytest.mark.tensorflow
 @pytest.mark.timeout(600)
 def test_in_docker(docker_engine: Engine, tmp_path: Path) -> None:

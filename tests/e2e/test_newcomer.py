@@ -21,35 +21,34 @@ WANTED = "python -c 'import tqdm, sys; print(tqdm.greeting)'"
 
 
 @pytest.fixture
-def plain(place: Place, tmp_path: Path) -> Place:
-    """This machine without Docker, and a package index that has one package."""
-    place.run("machines", "add", "plain", "local", "--engine", "process", "--default")
+def index(plain: Place, tmp_path: Path) -> Place:
+    """A place whose package index has one package."""
     with zipfile.ZipFile(tmp_path / "tqdm-1.0-py3-none-any.whl", "w") as wheel:
         wheel.writestr("tqdm.py", "greeting = 'hello from tqdm'\n")
         wheel.writestr("tqdm-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: tqdm\nVersion: 1.0\n")
         wheel.writestr("tqdm-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
         wheel.writestr("tqdm-1.0.dist-info/RECORD", "")
-    place.env |= {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(tmp_path)}
-    return place
+    plain.env |= {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(tmp_path)}
+    return plain
 
 
 class TestPackages:
-    def test_one_that_many_use_is_offered(self, plain: Place) -> None:
+    def test_one_that_many_use_is_offered(self, index: Place) -> None:
         """Enter installs it; so does -y, where nobody is asked."""
-        plain.run("run", "--no-git", "true")
+        index.run("run", "--no-git", "true")
         shown, asked = "The code imports `tqdm`, which plain Python lacks.\r\n", "Install tqdm? (q: quit) [Y/n/q] "
-        talk(plain.spawn("run", "--no-git", WANTED), shown, None, asked, "", "hello from tqdm")
-        done = plain.run("run", "--no-git", "-y", WANTED)
+        talk(index.spawn("run", "--no-git", WANTED), shown, None, asked, "", "hello from tqdm")
+        done = index.run("run", "--no-git", "-y", WANTED)
         assert done.stdout == "hello from tqdm\n" and "With tqdm." in done.stderr
-        refused = plain.run("run", "--no-git", WANTED, status=1)
+        refused = index.run("run", "--no-git", WANTED, status=1)
         assert "--pip tqdm   installs tqdm, and so does -y" in refused.stderr
 
-    def test_one_that_may_be_a_strangers_is_doubted(self, plain: Place) -> None:
+    def test_one_that_may_be_a_strangers_is_doubted(self, index: Place) -> None:
         """A module of a file that is not sent must not become a stranger's package: Enter and -y do not install it."""
-        terminal = plain.spawn("run", "--no-git", "python -c 'import my_model'")
+        terminal = index.spawn("run", "--no-git", "python -c 'import my_model'")
         shown = "`my_model` is not a package that many use: is it a file that is not sent?\r\n"
         talk(terminal, shown, None, "Install my_model? (q: quit) [y/N/q] ", "q", status=130)
-        done = plain.run("run", "--no-git", "-y", "python -c 'import my_model'", status=1)
+        done = index.run("run", "--no-git", "-y", "python -c 'import my_model'", status=1)
         assert "--pip my_model   installs my_model\n" in done.stderr and "installing packages" not in done.stderr
 
 
@@ -185,19 +184,18 @@ def cell(code: str) -> dict[str, Any]:
 
 
 @pytest.mark.timeout(600)
-def test_a_notebook_is_executed(place: Place) -> None:
+def test_a_notebook_is_executed(plain: Place) -> None:
     """Its cells are the log; executed, it is an output, also where a cell fails, as the run then does."""
-    place.run("machines", "add", "plain", "local", "--engine", "process", "--default")
     kernel = {"kernelspec": {"name": "my-conda", "display_name": "x", "language": "python"}}
     cells = [cell("print('from a cell')"), cell("40 + 2"), cell("raise ValueError('no')")]
     notebook = {"cells": cells, "metadata": kernel, "nbformat": 4, "nbformat_minor": 4}
-    (place.folder / "train.ipynb").write_text(json.dumps(notebook))
+    (plain.folder / "train.ipynb").write_text(json.dumps(notebook))
     named = re.compile(r"train.ipynb   \d+ bytes   \(the command names it\)")
     needed = "the command needs `train.ipynb`"
-    talk(place.spawn("run", "train.ipynb"), named, None, "[Y/a/n/q] ", "n", needed, status=2)
-    subprocess.run(["git", "add", "."], cwd=place.folder, env=place.env, check=True)
-    done = place.run("run", "train.ipynb", status=1)
+    talk(plain.spawn("run", "train.ipynb"), named, None, "[Y/a/n/q] ", "n", needed, status=2)
+    subprocess.run(["git", "add", "."], cwd=plain.folder, env=plain.env, check=True)
+    done = plain.run("run", "train.ipynb", status=1)
     said = done.stdout
     assert said.index("from a cell") < said.index("\n42\n") < said.index("ValueError: no")
-    executed = json.loads(place.run("cp", "runs/last/train.ipynb", "-").stdout)
+    executed = json.loads(plain.run("cp", "runs/last/train.ipynb", "-").stdout)
     assert ["from a cell\n"] in [output.get("text") for each in executed["cells"] for output in each.get("outputs", ())]

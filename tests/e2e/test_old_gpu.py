@@ -161,11 +161,15 @@ def test_a_training_in_a_virtual_environment_gives_the_model_of_today(old: Path,
     assert_same(old, today)
 
 
-def test_a_training_in_docker_gives_the_model_of_today_and_it_writes(
+def test_in_docker_it_goes_on_from_a_checkpoint_of_today_and_writes(
     place: Place, in_docker: str, today: Path, tmp_path: Path
 ) -> None:
-    said = train_there(place, in_docker, tmp_path / "old")
+    half = copy_first(today, place.folder / "half")
+    place.run("upload", "half", "--name", "half")
+    shutil.rmtree(half)
+    said = train_there(place, in_docker, tmp_path / "old", "uploads/half:half", resume="--resume half")
     assert re.search(r"^TensorFlow 2\.14\.1, Python 3\.11\.", said, re.MULTILINE), said
+    assert "resuming at step 30 from half/step-00000030-" in said
     assert_same(tmp_path / "old", today)
     number = place.newest()["number"]
     words = "python -m trainer.generate models --seed ROMEO --length 50"
@@ -179,17 +183,6 @@ def test_today_goes_on_from_a_checkpoint_of_the_old_one(place: Place, old: Path,
     copy_first(old, tmp_path / "half")
     assert "resuming at step 30 from half/step-00000030-" in train_here(tmp_path, "--resume", "half")
     assert_same(tmp_path, today)
-
-
-def test_the_old_one_goes_on_from_a_checkpoint_of_today(
-    place: Place, in_a_venv: str, today: Path, tmp_path: Path
-) -> None:
-    half = copy_first(today, place.folder / "half")
-    place.run("upload", "half", "--name", "half")
-    shutil.rmtree(half)
-    said = train_there(place, in_a_venv, tmp_path / "old", "uploads/half:half", resume="--resume half")
-    assert "resuming at step 30 from half/step-00000030-" in said
-    assert_same(tmp_path / "old", today)
 
 
 def copy_first(trained: Path, to: Path) -> Path:

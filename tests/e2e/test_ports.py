@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
 
-import pexpect
 import pytest
 
 from tests.browser import Tab
 from tests.e2e.conftest import Place
+from tests.e2e.said import talk
 from tests.workshop import until
 
 pytestmark = pytest.mark.timeout(600)
@@ -71,25 +71,21 @@ def address_of(terminal: Any) -> str:
 def interrupted(terminal: Any, status: int) -> str:
     """What it says after ^C."""
     terminal.sendintr()
-    terminal.expect(pexpect.EOF)
-    terminal.close()
-    assert terminal.exitstatus == status, terminal.before
-    return str(terminal.before)
+    return talk(terminal, status=status)
 
 
-def test_the_page_of_a_run_gets_no_cookies_of_this_machine(place: Place, tab: Tab) -> None:
-    place.run("machines", "add", "plain", "local", "--engine", "process", "--default")
-    (place.folder / "page.py").write_text(COOKIES)
-    place.run("run", "-b", "-y", "python3 page.py")
-    place.follow_until("1", "listens at")
-    port = place.run("logs", "1", "-n", "1", "--no-follow").stdout.split()[-1]
-    terminal = place.spawn("forward", "1", port)
+def test_the_page_of_a_run_gets_no_cookies_of_this_machine(plain: Place, tab: Tab) -> None:
+    (plain.folder / "page.py").write_text(COOKIES)
+    plain.run("run", "-b", "-y", "python3 page.py")
+    plain.follow_until("1", "listens at")
+    port = plain.run("logs", "1", "-n", "1", "--no-follow").stdout.split()[-1]
+    terminal = plain.spawn("forward", "1", port)
     here, there = f"http://127.0.0.1:{port}", address_of(terminal)  # its network is that of this machine
     for address, cookies in [(here, "None"), (here, "a=b"), (there, "None"), (there, "a=b"), (here, "a=b")]:
         tab.page.goto(address)
         assert tab.page.inner_text("body") == cookies, address
     interrupted(terminal, 0)
-    place.run("kill", "1")
+    plain.run("kill", "1")
 
 
 def holding(folder: Path, text: str) -> list[Path]:
@@ -100,9 +96,8 @@ def holding(folder: Path, text: str) -> list[Path]:
     return found
 
 
-def test_notebooks(place: Place) -> None:
-    place.run("machines", "add", "plain", "local", "--engine", "process", "--default")
-    terminal = place.spawn("jupyter", "-y", "--no-browser")
+def test_notebooks(plain: Place) -> None:
+    terminal = plain.spawn("jupyter", "-y", "--no-browser")
     shown = address_of(terminal)
     address, token = re.fullmatch(r"(http://run-1\.localhost:\d+)/lab\?token=(\S+)", shown).groups()  # type: ignore[union-attr]
     with pytest.raises(urllib.error.HTTPError, match="403") as caught:
@@ -114,60 +109,59 @@ def test_notebooks(place: Place) -> None:
     caught.value.close()
     notebook = {"cells": [], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}
     get(address, "/api/contents/try.ipynb", token, {"type": "notebook", "content": notebook})
-    home = Path(place.env["REMOTERUN_HOME"])
+    home = Path(plain.env["REMOTERUN_HOME"])
     (file,) = holding(home, token)
     assert file.parent == Path("tokens") and (home / file).stat().st_mode & 0o777 == 0o600
     words = [Path("/proc", pid, "cmdline").read_bytes() for pid in os.listdir("/proc") if pid.isdigit() and _lives(pid)]
     assert not any(token.encode() in line for line in words)
     said = interrupted(terminal, 130)
     assert "goes on" in said and "remoterun forward 1 " in said
-    terminal = place.spawn("forward", "1")
+    terminal = plain.spawn("forward", "1")
     assert address_of(terminal) == shown
     get(address, "/api/status", token)
     interrupted(terminal, 0)
-    place.run("stop", "1")
-    place.run("wait", "1", status=None)
-    assert "try.ipynb" in place.run("ls", "-r", "runs/1").stdout
-    place.run("rm", "runs/1")
+    plain.run("stop", "1")
+    plain.run("wait", "1", status=None)
+    assert "try.ipynb" in plain.run("ls", "-r", "runs/1").stdout
+    plain.run("rm", "runs/1")
     assert holding(home, token) == []
 
 
-def test_tensorboard(place: Place) -> None:
-    place.run("machines", "add", "plain", "local", "--engine", "process", "--slots", "2", "--default")
-    (place.folder / "events.py").write_text(EVENTS)
+def test_tensorboard(plain: Place) -> None:
+    (plain.folder / "events.py").write_text(EVENTS)
     for number in ("1", "2"):
-        place.run("run", "-b", "-y", *PACKAGES, f"python events.py live {number}")
-        place.follow_until(number, "written")
-    terminal = place.spawn("tensorboard", "1", "--no-browser")  # inside the run
+        plain.run("run", "-b", "-y", *PACKAGES, f"python events.py live {number}")
+        plain.follow_until(number, "written")
+    terminal = plain.spawn("tensorboard", "1", "--no-browser")  # inside the run
     address = address_of(terminal)
     assert until(lambda: get(address, "/data/runs")) == ["logs"]
     interrupted(terminal, 0)
-    assert [run["number"] for run in place.json("ps")] == [1, 2]
-    terminal = place.spawn("tensorboard", "1", "last", "--no-browser")  # beside both of them, which have all slots
+    assert [run["number"] for run in plain.json("ps")] == [1, 2]
+    terminal = plain.spawn("tensorboard", "1", "last", "--no-browser")  # beside both of them, which have all slots
     address = address_of(terminal)
     both = ["runs/1/logs", "runs/2/logs"]
     until(lambda: get(address, "/data/runs") == both)
     before = [len(points(address, name)) for name in both]
     until(lambda: all(len(points(address, name)) > count for name, count in zip(both, before, strict=True)))
-    place.run("stop", "1")  # what has ended is still shown
-    place.run("wait", "1", status=None)
-    place.run("cp", "runs/1/logs", "saved")
-    until(lambda: len(points(address, both[0])) == scalars(place.folder / "saved"))
+    plain.run("stop", "1")  # what has ended is still shown
+    plain.run("wait", "1", status=None)
+    plain.run("cp", "runs/1/logs", "saved")
+    until(lambda: len(points(address, both[0])) == scalars(plain.folder / "saved"))
     interrupted(terminal, 0)
-    assert [run["number"] for run in place.json("ps", "-a")] == [1, 2]  # nothing is left
-    (place.folder / "plain").mkdir()
-    (place.folder / "plain" / "notes").write_text("none")
-    place.run("upload", "plain")
-    assert "holds no logs" in place.run("tensorboard", "uploads/plain", "2", status=2).stderr
-    assert "there is no" in place.run("tensorboard", "runs/1/logz", status=None).stderr
-    assert [run["number"] for run in place.json("ps", "-a")] == [1, 2]
-    terminal = place.spawn("tensorboard", "1", "runs/last/logs", "--no-browser")  # one that has ended, one that goes on
+    assert [run["number"] for run in plain.json("ps", "-a")] == [1, 2]  # nothing is left
+    (plain.folder / "plain").mkdir()
+    (plain.folder / "plain" / "notes").write_text("none")
+    plain.run("upload", "plain")
+    assert "holds no logs" in plain.run("tensorboard", "uploads/plain", "2", status=2).stderr
+    assert "there is no" in plain.run("tensorboard", "runs/1/logz", status=None).stderr
+    assert [run["number"] for run in plain.json("ps", "-a")] == [1, 2]
+    terminal = plain.spawn("tensorboard", "1", "runs/last/logs", "--no-browser")  # one that has ended, one that goes on
     address = address_of(terminal)
     until(lambda: get(address, "/data/runs") == both)
     before_now = len(points(address, both[1]))
     until(lambda: len(points(address, both[1])) > before_now)
     interrupted(terminal, 0)
-    place.run("stop", "2")
+    plain.run("stop", "2")
 
 
 def points(address: str, run: str) -> list[Any]:

@@ -29,11 +29,15 @@ STEP = re.compile(r"^(\d+)/\d+ \(epoch \d+\), train_loss = [\d.]+", re.MULTILINE
 
 
 class Session:
-    """One machine's session; tests of a class go on where the one before ended."""
+    """One machine's session; tests of a class go on where the one before ended. What is stopped saves as the trainer
+    does, which `test_lesson` stops itself, with each engine."""
 
     machine: str
     place: Place
     trained: int
+
+    def leftovers(self) -> list[str]:
+        raise NotImplementedError
 
     def test_upload(self) -> None:
         done = self.place.run("upload", "data/input.txt", "--name", "doom")
@@ -83,21 +87,6 @@ class Session:
         done = self.place.run("cp", f"runs/{self.trained}/models", str(tmp_path / "model"))
         assert re.search(r"Copied \d+ files", done.stderr)
         check_ml5_model(tmp_path / "model")
-
-    def test_the_model_writes_in_the_next_run(self) -> None:
-        done = self.place.run(
-            "run", "-y", "-t", self.machine, "-m", f"runs/{self.trained}/models:models",
-            "python -m trainer.generate models --seed ROMEO --length 50",
-        )  # fmt: skip
-        assert done.stdout.startswith("ROMEO")
-        assert len(done.stdout) >= 50
-
-
-class Endings(Session):
-    """And how runs end, with a command that saves as the trainer does, which `test_lesson` stops with each engine."""
-
-    def leftovers(self) -> list[str]:
-        raise NotImplementedError
 
     def test_stop_saves_outputs(self) -> None:
         number = self._start_long()
@@ -164,7 +153,7 @@ def check_ml5_model(folder: Path) -> None:
 
 
 @pytest.mark.tensorflow
-class TestProcess(Endings):
+class TestProcess(Session):
     machine = "plain"
 
     @pytest.fixture(autouse=True)
@@ -178,7 +167,7 @@ class TestProcess(Endings):
 
 @pytest.mark.lab
 @pytest.mark.tensorflow
-class TestHostA(Endings):
+class TestHostA(Session):
     host: LabHost
     machine = "k80"
 
@@ -193,6 +182,14 @@ class TestHostA(Endings):
             for process in self.host.processes()
             if "supervise" in process.command or "trainer" in process.command
         ] + self.host.exec(["docker", "ps", "--all", "--quiet", "--filter", "label=remoterun.run"]).stdout.split()
+
+    def test_the_model_writes_in_the_next_run(self) -> None:
+        done = self.place.run(
+            "run", "-y", "-t", self.machine, "-m", f"runs/{self.trained}/models:models",
+            "python -m trainer.generate models --seed ROMEO --length 50",
+        )  # fmt: skip
+        assert done.stdout.startswith("ROMEO")
+        assert len(done.stdout) >= 50
 
     def test_files_belong_to_the_user(self) -> None:
         folder = self.place.json("info", str(self.trained))["folder"]

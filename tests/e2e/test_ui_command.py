@@ -19,6 +19,7 @@ import pexpect
 import pytest
 
 from tests.commands import REMOTERUN
+from tests.e2e.conftest import opened
 from tests.workshop import until
 
 SEES = """#!/bin/sh
@@ -37,19 +38,9 @@ def env(tmp_path: Path) -> dict[str, str]:
 
 @contextmanager
 def ui(env: dict[str, str], *words: str, end: int = signal.SIGINT) -> Iterator[tuple[str, subprocess.Popen[str]]]:
-    """`remoterun ui` at work: its address, and the process, which ends with status 0 unless the test ended it."""
-    out = subprocess.PIPE
-    with subprocess.Popen([REMOTERUN, "ui", *words], env=env, stdout=out, stderr=out, text=True) as process:
-        assert process.stdout is not None and process.stderr is not None
-        try:
-            line = process.stdout.readline().strip()
-            assert line, process.stderr.read()
-            yield line, process
-            if process.poll() is None:
-                process.send_signal(end)
-                assert process.wait(10) == 0, process.stderr.read()
-        finally:
-            process.kill()
+    """`remoterun ui` at work: its address, and the process."""
+    with opened(words, Path.cwd(), env, "ui", end) as found:
+        yield found
 
 
 def test_a_second_one_finds_the_first(env: dict[str, str], tmp_path: Path) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import base64
 import json
 import re
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -340,12 +339,10 @@ time.sleep(float(sys.argv[3]))
 @pytest.fixture(scope="module")
 def studies(ui: Ui) -> list[int]:
     """Two ended runs with a diary, of which the second had another program and another rate."""
-    git = ["git", "-c", "user.name=me", "-c", "user.email=me@example.org"]
     found = []
     for rate, text in (("0.1", STUDY), ("0.2", STUDY + "# another end\n")):
         (ui.place.folder / "study.py").write_text(text)
-        for words in (["add", "."], ["commit", "-q", "-m", f"A study of {rate}"]):
-            subprocess.run([*git, *words], cwd=ui.place.folder, env=ui.place.env, check=True)
+        ui.place.commit(f"A study of {rate}")
         found.append(ui.start(f"python study.py --lr {rate} 0"))
     for number in found:
         ui.finish(number)

@@ -15,10 +15,11 @@ from typing import Any
 
 import pytest
 
+from remoterun.agent.store.home import Home
 from tests.e2e.conftest import TEXT, Place
 from tests.lab import BASE_IMAGE, Lab, LabHost
 from tests.recorder import HINT, Recorded
-from tests.workshop import sha256, until
+from tests.workshop import lend, sha256, until
 
 CLOSED = "me@127.0.0.1:1"
 
@@ -86,18 +87,20 @@ class TestCheck:
             assert (home / "uploads" / name / "1" / "input.txt").read_text() == TEXT
         assert check(place, 0) == [] and list((home / "damaged").iterdir()) == []
 
-    def test_a_run(self, homes: tuple[Place, Path, Path], recorded: Recorded) -> None:
+    def test_a_run(self, homes: tuple[Place, Path, Path], environment: Path, recorded: Recorded) -> None:
         """Its source, and its outputs: `rerun` makes these again."""
         place, home, _ = homes
+        lend(environment, Home.open(str(home)))
         place.run("run", "-y", "echo made > file")
         assert check(place, 0) == []
         damage(blob(home, b"made\n"))
         damage(blob(home, b"a tracked file\n"))
         recorded.commands(place.run)("machines", "check", status=1)
 
-    def test_a_run_whose_records_can_not_be_read(self, homes: tuple[Place, Path, Path]) -> None:
+    def test_a_run_whose_records_can_not_be_read(self, homes: tuple[Place, Path, Path], environment: Path) -> None:
         """It stops `gc`; what is named removes it, also where another client made it."""
         place, home, _ = homes
+        lend(environment, Home.open(str(home)))
         for remove in ("rm 1", "rm -rf"):
             place.run("run", "-y", "true")
             (folder,) = (home / "runs").iterdir()

@@ -11,9 +11,6 @@ The project has `train.py` (a training of toy size: metrics, colours, a bar), an
 from __future__ import annotations
 
 import json
-import re
-import signal
-import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -26,8 +23,7 @@ from remoterun.agent.store.home import Home
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
-from tests.commands import REMOTERUN
-from tests.e2e.conftest import Place, make_place
+from tests.e2e.conftest import Place, make_place, opened
 from tests.workshop import lend
 
 TRAIN = """
@@ -63,19 +59,8 @@ class Ui:
 @contextmanager
 def page_of(place: Place) -> Iterator[str]:
     """`remoterun ui` at work: its address."""
-    words = [REMOTERUN, "ui", "--no-browser"]
-    pipe = subprocess.PIPE
-    with subprocess.Popen(words, cwd=place.folder, env=place.env, stdout=pipe, stderr=pipe, text=True) as process:
-        assert process.stdout is not None and process.stderr is not None
-        try:
-            line = process.stdout.readline()
-            found = re.search(r"http://127\.0\.0\.1:\d+/[\w-]+/", line)
-            assert found, line + process.stderr.read()
-            yield found[0]
-            process.send_signal(signal.SIGINT)
-            assert process.wait(60) == 0, process.stderr.read()
-        finally:
-            process.kill()
+    with opened(["--no-browser"], place.folder, place.env, "ui") as (address, _):
+        yield address
 
 
 def project(folder: Path, environment: Path) -> Place:
@@ -85,9 +70,7 @@ def project(folder: Path, environment: Path) -> Place:
     place.run("machines", "add", "box", "local", "--engine", "process", "--slots", "20", "--default")
     for name, text in (("train.py", TRAIN), ("say.py", SAY)):
         (place.folder / name).write_text(text)
-    git = ["git", "-c", "user.name=me", "-c", "user.email=me@example.org"]
-    for words in (["add", "."], ["commit", "-q", "-m", "Programs"]):
-        subprocess.run([*git, *words], cwd=place.folder, env=place.env, check=True)
+    place.commit("Programs")
     return place
 
 

@@ -113,7 +113,7 @@ class Archived:
     @property
     def outputs(self) -> Files:
         made: Files = {}
-        for entry in self.tree.manifest.entries:
+        for entry in self.tree.manifest:
             if entry.kind == "f":
                 made[entry.path + ("*" if entry.executable else "")] = self.content(entry.digest)
             else:

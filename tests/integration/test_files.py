@@ -50,7 +50,7 @@ def away(place: Place) -> Iterator[None]:
 
 def test_names_with_stars(doom: User, tmp_path: Path) -> None:
     files = doom.client.files
-    assert [entry.path for entry in files.list(Resource.parse("uploads/doom/models/*.json"))[0].entries] == [
+    assert [entry.path for entry in files.list(Resource.parse("uploads/doom/models/*.json"))[0]] == [
         "a.json", "b.json",
     ]  # fmt: skip
     done = files.copy("uploads/doom/models/*.json", tmp_path / "first")
@@ -150,7 +150,7 @@ class TestVersions:
         assert self.read(user, "uploads/doom/doom.txt") == "a"
         user.client.files.copy("uploads/doom@v2", tmp_path / "second")
         assert read_files(tmp_path / "second") == {"doom.txt": b"b"}
-        (entry,) = user.client.files.list(Resource.parse("uploads/doom@2"))[0].entries
+        (entry,) = user.client.files.list(Resource.parse("uploads/doom@2"))[0]
         assert entry.digest == sha256(b"b")
         with pytest.raises(NotFound, match="there is no version 9 of the upload `doom`") as caught:
             self.read(user, "uploads/doom@9/doom.txt")

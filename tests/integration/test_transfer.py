@@ -119,7 +119,7 @@ class TestThereAndBack:
         blob = home.blobs.put(bytes(3600))  # as small as that is fetched each time, by name where there is no blob
         deep = "/".join(["d" * 200] * 18)
         manifest = Manifest(Entry("f", f"{deep}/{number}/{'x' * 200}", 3600, blob) for number in range(2400))
-        assert sum(len(entry.path) for entry in manifest.entries) > WINDOW < manifest.size
+        assert sum(len(entry.path) for entry in manifest) > WINDOW < manifest.size
         home.uploads.commit("doom", manifest)
         os.unlink(home.blobs.path(blob))
         result = copy(session, tmp_path / "t")
@@ -546,7 +546,7 @@ class TestReading:
             listening.bind(str(folder / "sub" / "zz"))
             tree = read_tree(folder)
             manifest, _ = send_tree(session, tree, {}, Progress())
-        assert [entry.path for entry in manifest.entries] == ["a", "sub/b"]
+        assert [entry.path for entry in manifest] == ["a", "sub/b"]
         assert len(tree.warnings) == 2 and all("is a socket, a pipe or a device" in text for text in tree.warnings)
         assert "`pipe`" in tree.warnings[0] and "`sub/zz`" in tree.warnings[1]
 
@@ -557,7 +557,7 @@ class TestReading:
         (folder / "b").unlink()
         progress = Progress()
         manifest, _ = send_tree(session, tree, {}, progress)
-        assert [entry.path for entry in manifest.entries] == ["a", "c"]
+        assert [entry.path for entry in manifest] == ["a", "c"]
         assert tree.warnings == ["`b` vanished before it was read; it was left out"]
         assert (progress.bytes_done, progress.files_done) == (progress.bytes_total, progress.files_total)
 

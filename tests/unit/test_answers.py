@@ -7,29 +7,27 @@ import hashlib
 import json
 import time
 import tracemalloc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from remoterun import config
 from remoterun.agent.shared import api, tree
 from remoterun.agent.shared.frames import DATA, END, PIECE, RESULT, encode
-from remoterun.agent.shared.protocol import WINDOW, Cancelled, Handler, LinkClosed, Stream
+from remoterun.agent.shared.protocol import WINDOW, Cancelled, LinkClosed, Stream
 from remoterun.agent.shared.records import decode, parse
 from remoterun.agent.shared.spec import RunSpec, SpecError
 from remoterun.agent.shared.states import RunState
 from remoterun.agent.shared.tree import HEADER, Entry, Manifest
 from remoterun.cli.commands.doctor import examine
-from remoterun.client import Client
 from remoterun.client.runs.following import LogBytes
 from remoterun.errors import AgentError, RemoterunError, UnsafePath
 from remoterun.model import MachineType
 from remoterun.session import Session
 from remoterun.transfer import fetch_manifest
 from remoterun.transfer.destination import without_git_folders
-from tests.hostile import UPLOAD, FakeHost, lying
+from tests.hostile import UPLOAD, FakeHost, client_of, lying
 from tests.workshop import linked, until
 
 MIB = 1 << 20
@@ -100,17 +98,13 @@ def test_an_answer_of_many_values_is_an_error_and_the_conversation_goes_on(reque
             stream._link.write(encode(stream.number, RESULT, None, text[start : start + PIECE]))
         stream._link.write(encode(stream.number, END))
 
-    session = Session(MachineType("evil"), FakeHost(handler))
-
     def refused() -> None:
         with pytest.raises(RemoterunError, match="values|makes no sense"):
             session.ask(request_, asked)
 
-    try:
+    with contextlib.closing(Session(MachineType("evil"), FakeHost(handler))) as session:
         within(100 * MIB, 60, refused)
         assert session.ask(api.room, api.Arriving()).room == 5
-    finally:
-        session.close()
 
 
 def test_every_answer_is_bounded_to_4_mb_but_for_the_spec_of_one_run() -> None:
@@ -134,7 +128,7 @@ def test_folders_that_might_be_repositories_take_little_memory(tmp_path: Path) -
 def test_a_tree_is_no_deeper_than_a_walk_goes() -> None:
     (row,) = folders(1, tree.DEEPEST - 1).encode().splitlines(True)[1:]
     with lying(HEADER + row, []) as session:
-        assert len(fetch_manifest(session, UPLOAD)[0].entries) == 1
+        assert fetch_manifest(session, UPLOAD)[0].count == 1
     deeper = HEADER + row.replace(b"/x", b"/x/x")
     with lying(deeper, []) as session, pytest.raises(UnsafePath, match="more than 200 folders in each other"):
         fetch_manifest(session, UPLOAD)
@@ -151,7 +145,7 @@ def test_a_list_has_so_many_entries_only(monkeypatch: pytest.MonkeyPatch) -> Non
     with lying(HEADER + rows_of_folders, []) as session, pytest.raises(UnsafePath, match="more than 1000 files"):
         fetch_manifest(session, UPLOAD)
     with lying(HEADER + rows[: -len(b'["d","000000"]\n')], []) as session:
-        assert len(fetch_manifest(session, UPLOAD)[0].entries) == 1000
+        assert fetch_manifest(session, UPLOAD)[0].count == 1000
 
 
 @pytest.mark.parametrize("unit", ['{"":' * 400 + "1" + "}" * 400, "[" * 400 + "]" * 400, "[" + "[]," * 400 + "1]"])
@@ -169,19 +163,6 @@ def test_headers_of_many_values_end_the_link_before_they_fill_the_memory(unit: s
             for _ in range(WINDOW // len(frame)):
                 link.write(frame)
         until(lambda: link.closed)
-
-
-@contextlib.contextmanager
-def client_of(folder: Path, handler: Handler) -> Iterator[Client]:
-    """A client with two runs on a machine whose agent is `handler`."""
-    machine = MachineType("evil")
-    with Client(config.Config(folder / "home", "evil", {"evil": machine})) as client:
-        for letter in "ab":
-            run = client.connections.registry.add_run(letter * 26, machine, "true", time.time())
-            client.connections.registry.change_state(run, RunState.RUNNING, time.time())
-            client.connections.registry.set_host(run, machine, "evil")
-        client.connections._sessions[machine] = Session(machine, FakeHost(handler))
-        yield client
 
 
 @pytest.mark.parametrize("wrong", [{"code": 99999}, {"ended": 1e15}, {"outputs": {"files": -1, "size": 0}}])

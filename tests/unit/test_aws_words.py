@@ -34,7 +34,7 @@ from remoterun.clouds.aws.front import AWSFront, Settings
 from remoterun.clouds.aws.image import HOST_IMAGE, Image
 from remoterun.clouds.aws.provider import AWS
 from remoterun.clouds.aws.quotas import quota_of
-from remoterun.clouds.base import HostNeverCame, Intent, ProviderError, ProviderUnreachable
+from remoterun.clouds.base import HostNeverCame, Intent, Offer, ProviderError, ProviderUnreachable
 from remoterun.clouds.boot import first_session
 from remoterun.clouds.boot.user_data import cloud_config, user_data
 from remoterun.clouds.folder import HostFolder
@@ -128,20 +128,26 @@ def test_each_call_has_a_token_of_its_own_and_the_same_call_the_same() -> None:
     assert all(len(token) <= 64 and token.isascii() for token in tokens)
 
 
+def instance_of(listed: object, launched: float = 1764240000, **more: Any) -> dict[str, Any]:
+    """As EC2 describes one with these tags."""
+    about = {"InstanceId": "i-1", "InstanceType": "g4dn.xlarge", "State": {"Name": "running"}, "Tags": listed}
+    return {**about, "LaunchTime": datetime.datetime.fromtimestamp(launched, datetime.UTC), **more}
+
+
+def tags_of(chosen: Offer) -> object:
+    return tags.specification("instance", tags.of_intent(INTENT, chosen, "203.0.113.7/32", "mark"))["Tags"]
+
+
 def test_tags_come_back_as_the_host_that_they_were_made_for() -> None:
     chosen = offer("g4dn.xlarge", "us-east-1", "us-east-1b", spot=True, price=0.2)
-    listed = tags.specification("instance", tags.of_intent(INTENT, chosen, "203.0.113.7/32", "mark"))["Tags"]
-    instance: dict[str, Any] = {
-        "InstanceId": "i-1",
-        "InstanceType": "g4dn.xlarge",
-        "InstanceLifecycle": "spot",
-        "Placement": {"AvailabilityZone": "us-east-1b"},
-        "State": {"Name": "terminated"},
-        "StateReason": {"Code": "Server.SpotInstanceTermination", "Message": "Spot instance termination"},
-        "StateTransitionReason": "Server.SpotInstanceTermination (2025-11-27 12:00:00 GMT)",
-        "LaunchTime": tags.datetime.datetime.fromtimestamp(1764240000, tags.datetime.UTC),
-        "Tags": listed,
-    }
+    instance = instance_of(
+        tags_of(chosen),
+        InstanceLifecycle="spot",
+        Placement={"AvailabilityZone": "us-east-1b"},
+        State={"Name": "terminated"},
+        StateReason={"Code": "Server.SpotInstanceTermination", "Message": "Spot instance termination"},
+        StateTransitionReason="Server.SpotInstanceTermination (2025-11-27 12:00:00 GMT)",
+    )
     rented = tags.rented_of(instance, "us-east-1")
     assert rented is not None
     assert rented.offer == chosen
@@ -167,14 +173,8 @@ def test_two_homes_of_the_same_name_are_told_apart(tmp_path: Path) -> None:
 
 
 def test_tags_that_make_no_sense_are_shown_as_far_as_they_do() -> None:
-    instance: dict[str, Any] = {
-        "InstanceId": "i-1",
-        "InstanceType": "m7i.large",
-        "State": {"Name": "running"},
-        "LaunchTime": tags.datetime.datetime.fromtimestamp(1764240000, tags.datetime.UTC),
-        "Tags": [{"Key": "remoterun:token", "Value": "x"}, {"Key": "remoterun:number", "Value": "many"}],
-    }
-    rented = tags.rented_of(instance, "us-east-1")
+    listed = [{"Key": "remoterun:token", "Value": "x"}, {"Key": "remoterun:number", "Value": "many"}]
+    rented = tags.rented_of(instance_of(listed), "us-east-1")
     assert rented is not None and (rented.number, rented.deadline) == (0, rented.began)
 
 
@@ -574,12 +574,5 @@ def test_the_price_of_a_machine_is_not_known_where_its_image_costs_too(
     machine = MachineType("mine", rental=Rental("aws", ("g4dn.xlarge",), image="ami-1"))
     (found,) = aws.offers(machine, live=True)
     assert (found.price is not None, found.at_most is not None) == (known, known)
-    instance = {
-        "InstanceId": "i-1",
-        "InstanceType": "g4dn.xlarge",
-        "State": {"Name": "running"},
-        "LaunchTime": datetime.datetime.now(datetime.UTC),
-        "Tags": tags.specification("instance", tags.of_intent(INTENT, found, "1.2.3.4/32", "m"))["Tags"],
-    }
-    rented = tags.rented_of(instance, "us-east-1")
+    rented = tags.rented_of(instance_of(tags_of(found), time.time()), "us-east-1")
     assert rented is not None and (rented.cost(time.time()) is not None) == known

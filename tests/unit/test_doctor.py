@@ -40,11 +40,8 @@ def test_where_docker_does_not_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, engine: str, ok: bool | None, said: str
 ) -> None:
     """It is a fault only where the machine was given that engine: elsewhere every run works."""
-    tool = tmp_path / "tools" / "docker"
-    tool.parent.mkdir()
-    tool.write_text("#!/bin/sh\necho Cannot connect to the Docker daemon >&2; exit 1\n")
-    tool.chmod(0o755)
-    monkeypatch.setenv("PATH", str(tool.parent))
+    tools = write_files(tmp_path, {"docker*": "#!/bin/sh\necho Cannot connect to the Docker daemon >&2; exit 1\n"})
+    monkeypatch.setenv("PATH", str(tools))
     checks = {check.name: check for check in examine(Home.open(str(tmp_path / "home")), engine, 0, "")}
     check = checks[engine if engine == "podman" else "docker"]
     assert (check.ok, check.detail) == (ok, said)

@@ -47,7 +47,7 @@ def test_the_line_that_says_why(tmp_path: Path, recorded: Recorded) -> None:
     for name, log in LOGS.items():
         file.write_text("$ pip earlier\nERROR: of an earlier program\n$ pip\n" + log)
         found = explain(BuildJob(str(file), lambda _: None, lambda: False))
-        recorded.same(f"{found.line}\nhint: {found.hint}", name)
+        recorded.same(f"{found.message}\nhint: {found.hint}", name)
 
 
 def test_a_disk_without_room(tmp_path: Path) -> None:

@@ -22,13 +22,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from remoterun import config
 from remoterun.agent.serve import Server
 from remoterun.agent.shared import api
 from remoterun.agent.shared.frames import OPEN, PIECE, encode
 from remoterun.agent.shared.packs import pack
 from remoterun.agent.shared.protocol import Cancelled, LinkClosed, RemoteError, Stream
-from remoterun.agent.shared.states import RunState
 from remoterun.agent.shared.tree import HEADER, Entry, Manifest
 from remoterun.agent.store.home import Home
 from remoterun.cli.commands.logs import by_lines
@@ -41,7 +39,7 @@ from remoterun.model import MachineType
 from remoterun.session import Session, understood
 from remoterun.transfer import Progress, lanes, refuse
 from tests.homes import send, sound
-from tests.hostile import UPLOAD, FakeHost, Frames, lying
+from tests.hostile import UPLOAD, FakeHost, Frames, client_of, lying
 from tests.workshop import call, fetch, linked, read_files, sha256, tree_of, write_files
 
 _folders = itertools.count()
@@ -196,11 +194,8 @@ class TestHosts:
         if (frame[1] and way != "fetch") or (frame[0].get("gone") and way == "get"):
             return  # bytes of a list without an end: test_transfer.py has it; and what is gone has no more to come
         session = Session(MachineType("evil"), FakeHost(handler))
-        try:
-            with pytest.raises(RemoterunError):
-                fetch(session, UPLOAD, root(), refuse, Progress())
-        finally:
-            session.close()
+        with contextlib.closing(session), pytest.raises(RemoterunError):
+            fetch(session, UPLOAD, root(), refuse, Progress())
         assert stopped.wait(60)
 
     @pytest.mark.parametrize("size", [(1 << 63) - 1, 1 << 62, 1 << 45])
@@ -273,24 +268,17 @@ class TestWhatIsNotData:
 
     @given(data=st.data(), op=st.sampled_from(REQUESTS))
     def test_any_answer(self, root: Any, data: st.DataObject, op: str) -> None:
-        machine = MachineType("evil")
-        folder = root()
-        folder.mkdir(exist_ok=True)
-        write_files(folder, {"data": b"abc"})
-        with Client(config.Config(folder / "home", "evil", {"evil": machine})) as client:
-            run = client.connections.registry.add_run("k" * 26, machine, "true", 1.0)
-            run = client.connections.registry.set_host(run, machine, "evil")
-            run = client.connections.registry.change_state(run, RunState.QUEUED, 2.0)
-            frames, result = data.draw(answers(run.key))
+        folder = write_files(root(), {"data": b"abc"})
+        frames, result = data.draw(answers("k" * 26))
 
-            def handler(stream: Stream, op: str, arguments: dict[str, Any]) -> None:
-                with contextlib.suppress(LinkClosed, Cancelled):
-                    for header, body in frames:
-                        stream.send(body, **header)
-                    stream.finish(5)
-                    stream.end(**result)
+        def handler(stream: Stream, op: str, arguments: dict[str, Any]) -> None:
+            with contextlib.suppress(LinkClosed, Cancelled):
+                for header, body in frames:
+                    stream.send(body, **header)
+                stream.finish(5)
+                stream.end(**result)
 
-            client.connections._sessions[machine] = Session(machine, FakeHost(handler))
+        with client_of(folder, handler, "k") as client:
             try:
                 self.ask(client, op, folder / "data")
             except RemoterunError as error:
@@ -330,7 +318,7 @@ class TestAnotherClock:
     """Its host's clock is two days behind; the person's own counts."""
 
     def test_times_are_shown_by_ours(self, root: Any) -> None:
-        machine, folder, now = MachineType("evil"), root(), time.time()
+        now = time.time()
         skew = -2 * 86400.0
         states = [("queued", 30.0), ("running", 20.0), ("complete", 10.0)]
         status = {"state": "complete", "started": now - 20 + skew, "ended": now - 10 + skew, "code": 0}
@@ -345,13 +333,11 @@ class TestAnotherClock:
             told = {"key": "k" * 26, **status}
             stream.end(status=told, offset=1, events=3, runs=[told], uploads=[{"name": "doom", "newest": version}])
 
-        with Client(config.Config(folder / "home", "evil", {"evil": machine})) as client:
-            run = client.connections.registry.add_run("k" * 26, machine, "true", now - 40)
-            client.connections.registry.set_host(run, machine, "evil")
-            client.connections._sessions[machine] = Session(machine, FakeHost(handler, now + skew))
-            assert abs(client.connections._sessions[machine].clock_skew - skew) < 60
+        with client_of(root(), handler, "k", now - 40, now + skew) as client:
+            (session,) = client.connections._sessions.values()
+            assert abs(session.clock_skew - skew) < 60
             for seen in (*client.runs.list(), client.runs.get(1), client.connections.registry.run(1)):
-                assert seen.started and seen.ended and run.created < seen.started < seen.ended < time.time() + 60
+                assert seen.started and seen.ended and seen.created < seen.started < seen.ended < time.time() + 60
                 assert seen.ended - seen.started == pytest.approx(10, abs=0.01)
             (upload,) = client.uploads.list()
             assert abs(upload.created - (now - 50)) < 60

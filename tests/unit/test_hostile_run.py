@@ -109,7 +109,7 @@ class TestWorkTree:
         """The command puts a link in the place of a folder whose files are being listed."""
         root = write_files(tmp_path / "root", {"d/a": b"", "d/x/mine": b""})
         outside = write_files(tmp_path / "outside", {"x/secret": b""})
-        found = walk(str(root))
+        found = walk(str(root), (), [])
         assert next(found).entry == Entry("f", "d/a")
         (root / "d").rename(tmp_path / "away")
         (root / "d").symlink_to(outside)
@@ -152,7 +152,7 @@ class TestWorkTree:
         unreadable: list[str] = []
         assert list(walk(str(tmp_path), (), [], unreadable)) == [] and len(unreadable) == 1
         with pytest.raises(OSError, match="more than 200 folders"):
-            list(walk(str(tmp_path)))
+            list(walk(str(tmp_path), (), []))
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) + 250, hard))
         try:

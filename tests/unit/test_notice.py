@@ -13,14 +13,13 @@ import pytest
 from remoterun.agent.shared.states import RunState
 from remoterun.cli.follow import LONG, command, notice
 from remoterun.model import MachineType, Run
+from tests.workshop import write_files
 
 
 @pytest.fixture
 def told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Run], tuple[bytes, list[str]]]:
     """(what a terminal got, the words that the desktop got) when a run ends."""
-    program = tmp_path / "notify-send"
-    program.write_text('#!/bin/sh\nprintf "%s\\n" "$@" >"${0%/*}/words"\n')
-    program.chmod(0o755)
+    write_files(tmp_path, {"notify-send*": '#!/bin/sh\nprintf "%s\\n" "$@" >"${0%/*}/words"\n'})
     monkeypatch.setattr(sys, "platform", "linux")
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     monkeypatch.setenv("DISPLAY", ":0")

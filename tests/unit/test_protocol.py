@@ -294,6 +294,21 @@ class TestFlow:
                 overrun()
 
 
+def fed(*pieces: bytes, write: Callable[..., None] = lambda *parts: None) -> tuple[Link, Stream, list[bytes]]:
+    """A link that reads these pieces once it has this stream, and what it has not read yet."""
+    left, opened = [*pieces], threading.Event()
+
+    def read(limit: int) -> bytes:
+        opened.wait(60)
+        return left.pop(0) if left else b""
+
+    link = Link(pumped(read), write)
+    link.start()
+    stream = link.open("op")
+    opened.set()
+    return link, stream, left
+
+
 class TestLoss:
     @pytest.mark.parametrize("what", ["receive", "send", "finish", "iterate", "wait"])
     def test_everyone_wakes(self, what: str) -> None:
@@ -375,13 +390,13 @@ class TestLoss:
         threads = [client.start(), agent.start()]
         agent.write(encode(0, DATA, {"home_id": "x"}))
         assert client.greeting(60) == {"home_id": "x"}
-        agent.keep(0.01)
+        agent.repeat(0.01, agent.beat)
         until(lambda: len(written) >= 5)
         assert call(client, "hello") == {"op": "hello"} and not client.closed
         here.shutdown(socket.SHUT_RDWR)
         for thread in threads:
             thread.join(60)
-        until(lambda: not any(thread.name == "remoterun keeps" for thread in threading.enumerate()))
+        until(lambda: not any(thread.name == "remoterun repeats" for thread in threading.enumerate()))
         here.close()
         there.close()
 
@@ -397,22 +412,14 @@ class TestLoss:
         class Broken(Exception):
             pass
 
-        wire = b"".join(encode(1, DATA, {}, bytes(PIECE)) for _ in range(40))
-        pieces = [wire, b""]
-        opened = threading.Event()
-
-        def read(limit: int) -> bytes:
-            opened.wait(60)
-            return pieces.pop(0)
+        written: list[bytes] = []
 
         def write(data: bytes) -> None:
-            if opened.is_set():
+            if written:
                 raise Broken("gone")
+            written.append(data)
 
-        link = Link(pumped(read), write)
-        link.start()
-        stream = link.open("op")
-        opened.set()
+        link, stream, _ = fed(b"".join(encode(1, DATA, {}, bytes(PIECE)) for _ in range(40)), write=write)
         until(lambda: link.closed)
         assert sum(len(stream.receive().body) for _ in range(40)) == 40 * PIECE  # type: ignore[union-attr]
         with pytest.raises(LinkClosed):
@@ -437,17 +444,7 @@ class TestLoss:
     )
     def test_an_agent_that_speaks_nonsense(self, said: bytes) -> None:
         """What follows a head of absurd lengths is not even read: nobody waits for four gigabytes."""
-        opened = threading.Event()
-        pieces = [said, b""]
-
-        def read(limit: int) -> bytes:
-            opened.wait(60)
-            return pieces.pop(0) if pieces else b""
-
-        link = Link(pumped(read), lambda *parts: None)
-        link.start()
-        stream = link.open("op")
-        opened.set()
+        _, stream, pieces = fed(said, b"")
         with pytest.raises(LinkClosed):
             stream.receive(60)
         assert (pieces == [b""]) is not said.startswith(encode(1, DATA, {}, b"x")[:-1])
@@ -480,7 +477,7 @@ class TestWhoUsesTheLink:
 
         def answer(stream: Stream, op: str, arguments: dict[str, Any]) -> None:
             if op == "watch":
-                stream._link.watch(0.01, seen.append)
+                stream._link.repeat(0.01, lambda: seen.append(stream._link.busy()))
             else:
                 over.wait(60)
             stream.end()
@@ -499,7 +496,7 @@ class TestWhoUsesTheLink:
         seen: list[bool] = []
 
         def answer(stream: Stream, op: str, arguments: dict[str, Any]) -> None:
-            stream._link.watch(0.01, seen.append)
+            stream._link.repeat(0.01, lambda: seen.append(stream._link.busy()))
             with contextlib.suppress(Cancelled, LinkClosed):
                 while True:
                     stream.send(bytes(1 << 16))

@@ -20,7 +20,7 @@ from remoterun.agent.shared import api
 from remoterun.agent.shared.spec import After
 from remoterun.agent.shared.states import RunState
 from remoterun.agent.store.home import Home
-from tests.workshop import at_once, create_run, spec_of, until
+from tests.workshop import at_once, create_run, spec_of, until, write_files
 
 CARDS = [Gpu(number, f"GPU-{number}", "Tesla K80", 11441, 0) for number in range(3)]
 
@@ -231,14 +231,11 @@ def test_at_the_same_time(home: Home) -> None:
 class TestTool:
     @pytest.fixture
     def tool(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-        folder = tmp_path / "bin"
-        folder.mkdir()
-        monkeypatch.setenv("PATH", f"{folder}:/usr/bin:/bin")
-        return folder / "nvidia-smi"
+        monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+        return tmp_path / "nvidia-smi"
 
     def write(self, tool: Path, text: str) -> None:
-        tool.write_text(f"#!/bin/sh\n{text}\n")
-        tool.chmod(0o755)
+        write_files(tool.parent, {"nvidia-smi*": f"#!/bin/sh\n{text}\n"})
 
     def test_its_words(self, tool: Path) -> None:
         self.write(

@@ -239,6 +239,19 @@ def test_json_is_exact(capsys: pytest.CaptureFixture[str]) -> None:
 
 # -- tables
 
+
+@pytest.fixture
+def wide(monkeypatch: pytest.MonkeyPatch) -> Callable[[int | None], None]:
+    """`wide(80)`: a terminal of so many columns, without colours; None is none."""
+    monkeypatch.setenv("NO_COLOR", "1")
+
+    def set_width(columns: int | None) -> None:
+        for module in ("", ".terminal", ".machine_views"):
+            monkeypatch.setattr(f"remoterun.cli.render{module}.terminal_width", lambda stream: columns)
+
+    return set_width
+
+
 HEADS = [
     Column("RUN", right=True),
     Column("STATE", least=8),
@@ -250,14 +263,13 @@ ROW = ["  7", "interrupted!", "a-long-box", "less than a minute…!", "python -m
 
 
 def test_a_table_fits_its_terminal(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, recorded: Recorded
+    capsys: pytest.CaptureFixture[str], wide: Callable[[int | None], None], recorded: Recorded
 ) -> None:
     """Columns are cut first, then left out; without a terminal everything is whole."""
-    monkeypatch.setenv("NO_COLOR", "1")
 
     def shown(title: str) -> str:
         room = None if title == "None" else int(title)
-        monkeypatch.setattr("remoterun.cli.render.terminal_width", lambda stream: room)
+        wide(room)
         table(HEADS, [ROW])
         text = capsys.readouterr().out
         assert all(line == line.rstrip() and len(line) <= (room or 999) for line in text.splitlines())
@@ -272,10 +284,9 @@ def test_a_column_that_holds_nothing_is_left_out(capsys: pytest.CaptureFixture[s
 
 
 def test_a_table_counts_columns_of_the_terminal(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    capsys: pytest.CaptureFixture[str], wide: Callable[[int | None], None]
 ) -> None:
-    monkeypatch.setenv("NO_COLOR", "1")
-    monkeypatch.setattr("remoterun.cli.render.terminal_width", lambda stream: 20)
+    wide(20)
     table([Column("A", least=4), Column("B")], [["日本語日本語日本語", "x"], ["é" * 9, "y"]])
     lines = capsys.readouterr().out.splitlines()
     assert [columns(line.rpartition("  ")[0]) for line in lines[1:]] == [17, 17]
@@ -291,10 +302,9 @@ def test_long_columns_are_cut_by_what_is_seen(recorded: Recorded) -> None:
 
 
 def test_the_gpus_that_can_be_rented_are_read_in_full(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    capsys: pytest.CaptureFixture[str], wide: Callable[[int | None], None]
 ) -> None:
-    monkeypatch.setenv("NO_COLOR", "1")
-    monkeypatch.setattr("remoterun.cli.render.terminal_width", lambda stream: 80)
+    wide(80)
     machine_views.machines(
         [], "", [], {name: catalogue.offer(type, "us-east-1") for name, type in NAMES.items()}, False
     )
@@ -304,24 +314,22 @@ def test_the_gpus_that_can_be_rented_are_read_in_full(
 
 
 def test_what_is_removed_for_good_is_read_in_full(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    capsys: pytest.CaptureFixture[str], wide: Callable[[int | None], None]
 ) -> None:
-    monkeypatch.setenv("NO_COLOR", "1")
+    wide(None)
     bucket = Leftover("bucket", "s3://remoterun-123456789012-2a33349e", "it has the uploads, and what runs made", None)
     machine_views.leftovers([bucket], False)
     assert capsys.readouterr().out.count("\n") == 2, "a line for each, in a file"
-    for place in ("remoterun.cli.render", "remoterun.cli.render.machine_views"):
-        monkeypatch.setattr(f"{place}.terminal_width", lambda stream: 80)
+    wide(80)
     machine_views.leftovers([bucket], False)
     shown = capsys.readouterr().out.splitlines()
     assert [line.strip() for line in shown[1:]] == [f"bucket  {bucket.id}", bucket.why]
 
 
 def test_the_command_of_a_hint_is_whole_and_what_it_does_stands_below(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    capsys: pytest.CaptureFixture[str], wide: Callable[[int | None], None]
 ) -> None:
-    monkeypatch.setenv("NO_COLOR", "1")
-    monkeypatch.setattr("remoterun.cli.render.terminal.terminal_width", lambda stream: 80)
+    wide(80)
     render.hint(AWSFront.how_to_log_in)
     shown = capsys.readouterr().err.strip().splitlines()
     assert shown[0] == "hint: aws configure" and "      aws configure sso" in shown
@@ -355,10 +363,9 @@ def test_below_the_command_line_hints_name_no_option() -> None:
 @pytest.mark.parametrize("width", [40, 80])
 @pytest.mark.parametrize("way", ["ps", "ps -v", "uploads", "machines", "df", "gc"])
 def test_tables_fit_narrow_terminals(
-    way: str, width: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    way: str, width: int, capsys: pytest.CaptureFixture[str], wide: Callable[[int | None], None]
 ) -> None:
-    monkeypatch.setenv("NO_COLOR", "1")
-    monkeypatch.setattr("remoterun.cli.render.terminal_width", lambda stream: width)
+    wide(width)
     machine = MachineType("a-machine-in-the-cellar", host="somebody@gpu-box.example.org")
     run = Run(123, "k", RunState.INTERRUPTED, machine, "python -m trainer.train --data_dir=./data --rnn_size=256", 1.0)
     run = run._replace(engine="docker", description="The first song of the second night", labels=("night", "verse"))

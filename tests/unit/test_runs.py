@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import threading
@@ -152,24 +151,6 @@ class TestRequests:
 
 
 class TestSupervision:
-    def test_one_at_a_time_and_until_death(self, run: RunFolder) -> None:
-        assert not run.supervised()
-        body = (
-            "import sys, time; from remoterun.agent.store.run_folder import RunFolder;"
-            "held = RunFolder(sys.argv[1]).supervising(); print(held.__enter__(), flush=True); time.sleep(60)"
-        )
-        first = subprocess.Popen([sys.executable, "-c", body, run.path], stdout=subprocess.PIPE)
-        assert first.stdout is not None and first.stdout.readline() == b"True\n"
-        assert run.supervised()
-        with run.supervising() as ours:
-            assert not ours
-        first.send_signal(signal.SIGKILL)
-        first.wait(60)
-        first.stdout.close()
-        assert not run.supervised()
-        with run.supervising() as ours:
-            assert ours
-
     @pytest.mark.parametrize("put_back", [False, True])
     def test_a_run_that_is_removed_meanwhile_is_not_ours(self, run: RunFolder, put_back: bool) -> None:
         """Who waits for its lock would be a second supervisor of one that is put back under the same key."""

@@ -16,6 +16,7 @@ from remoterun.config import Config
 from remoterun.errors import ConfigError, NotFound, RemoterunError, UsageError
 from remoterun.model import RunRequest
 from remoterun.parsing import parse_secret
+from tests.workshop import write_files
 
 VALUE = "hunter2 'q\n\u00e9"
 
@@ -50,11 +51,7 @@ def client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Client]:
 @pytest.fixture
 def keyring(tmp_path: Path, client: Client, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The folder of a program that stands for the one of the desktop's keyring."""
-    folder = tmp_path / "keyring"
-    folder.mkdir()
-    program = folder / "secret-tool"
-    program.write_text(SECRET_TOOL % sys.executable)
-    program.chmod(0o755)
+    folder = write_files(tmp_path / "keyring", {"secret-tool*": SECRET_TOOL % sys.executable})
     monkeypatch.setattr(sys, "platform", "linux")
     monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
     monkeypatch.setenv("DBUS_SESSION_BUS_ADDRESS", "unix:path=/nowhere")

@@ -2,14 +2,19 @@ from __future__ import annotations
 
 import shutil
 import socket
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from remoterun.errors import ConfigError, HostError, UsageError
-from remoterun.hosts.ssh.config import HostKeyCheck, SSHTarget, resolve, ssh_words
+from remoterun.errors import ConfigError, HostError, HostUnreachable, UsageError
+from remoterun.hosts.base import NOBODY
+from remoterun.hosts.ssh import connection
+from remoterun.hosts.ssh.config import Deadlines, HostKeyCheck, SSHSettings, SSHTarget, resolve, ssh_words
+from remoterun.hosts.ssh.dial import Way
 from tests.recorder import Recorded
 
 pytestmark = pytest.mark.skipif(shutil.which("ssh") is None, reason="no ssh here")
@@ -44,37 +49,32 @@ def test_any_text_is_a_target_or_a_usage_error(text: str) -> None:
     assert not set(target.host) & set(" \t\n'\"`$;&|<>(){}")
 
 
+def resolved(folder: Path, text: str, *target: Any) -> SSHSettings:
+    """The target, or else `box`, by a configuration of this text."""
+    (folder / "config").write_text(text)
+    return resolve(SSHTarget(*(target or ("box",))), folder / "config")
+
+
 class TestResolve:
-    def test_everything(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_everything(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recorded: Recorded) -> None:
         monkeypatch.setenv("HOME", str(tmp_path))
-        config = tmp_path / "config"
-        config.write_text(
+        found = resolved(
+            tmp_path,
             "Host box\n HostName gpu.example\n User ada\n Port 2222\n"
             " IdentityFile ~/.ssh/one\n IdentityFile /keys/%h-%r\n IdentitiesOnly yes\n"
             " IdentityAgent ~/agent.sock\n CertificateFile ~/cert.pub\n"
             " ProxyJump a@first:33,second\n HostKeyAlias alias\n StrictHostKeyChecking accept-new\n"
             " HashKnownHosts yes\n ConnectTimeout 7\n AddressFamily inet6\n"
-            " UserKnownHostsFile /known/one /known/two\n GlobalKnownHostsFile /known/all\n"
+            " UserKnownHostsFile /known/one /known/two\n GlobalKnownHostsFile /known/all\n",
         )
-        found = resolve(SSHTarget("box"), config)
-        assert (found.hostname, found.user, found.port) == ("gpu.example", "ada", 2222)
-        assert found.identity_files == (tmp_path / ".ssh/one", Path("/keys/gpu.example-ada"))
-        assert found.identities_only and found.identities_given
         assert Path(found.agent_socket or "").name == "agent.sock"
         assert [path.name for path in found.certificate_files] == ["cert.pub"]
-        assert found.proxy_command == f"ssh -J a@first:33 -W '[gpu.example]:2222' -F {config} -- second"
-        assert found.known_as == "alias"
-        assert found.host_key_check is HostKeyCheck.ACCEPT_NEW
-        assert found.hash_known_hosts
-        assert found.connect_timeout == 7
         assert found.address_family == socket.AF_INET6
-        assert found.user_known_hosts == (Path("/known/one"), Path("/known/two"))
-        assert found.global_known_hosts == (Path("/known/all"),)
+        rest = replace(found, agent_socket=None, certificate_files=(), address_family=socket.AF_UNSPEC)  # spelt anyhow
+        recorded.same("\n".join(f"{name}: {value}" for name, value in vars(rest).items()))
 
     def test_what_was_typed_wins(self, tmp_path: Path) -> None:
-        config = tmp_path / "config"
-        config.write_text("Host *\n User ada\n Port 2222\n")
-        found = resolve(SSHTarget("box", "bob", 23), config)
+        found = resolved(tmp_path, "Host *\n User ada\n Port 2222\n", "box", "bob", 23)
         assert (found.user, found.port, found.known_as) == ("bob", 23, "[box]:23")
 
     def test_defaults(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -90,47 +90,35 @@ class TestResolve:
         assert found.user_known_hosts[0].parts[-2:] == (".ssh", "known_hosts")
 
     def test_a_proxy_command(self, tmp_path: Path) -> None:
-        config = tmp_path / "config"
-        config.write_text("Host box\n HostName 10.0.0.1\n User ada\n ProxyCommand nc -x %r%% %h %p\n")
-        found = resolve(SSHTarget("box"), config)
+        found = resolved(tmp_path, "Host box\n HostName 10.0.0.1\n User ada\n ProxyCommand nc -x %r%% %h %p\n")
         assert found.proxy_command == "nc -x ada% 10.0.0.1 22"
 
     @pytest.mark.parametrize(
         ("check", "expected"), [("no", HostKeyCheck.NO), ("off", HostKeyCheck.NO), ("ask", HostKeyCheck.ASK)]
     )
     def test_whether_the_host_key_is_checked(self, tmp_path: Path, check: str, expected: HostKeyCheck) -> None:
-        config = tmp_path / "config"
-        config.write_text(f"StrictHostKeyChecking {check}\n")
-        assert resolve(SSHTarget("box"), config).host_key_check is expected
+        assert resolved(tmp_path, f"StrictHostKeyChecking {check}\n").host_key_check is expected
 
     @pytest.mark.parametrize("files", ["/dev/null", "none"])
     def test_keys_that_ssh_writes_nowhere_are_kept_where_it_usually_does(self, tmp_path: Path, files: str) -> None:
-        config = tmp_path / "config"
-        config.write_text(f"UserKnownHostsFile {files}\n")
-        found = resolve(SSHTarget("box"), config)
+        found = resolved(tmp_path, f"UserKnownHostsFile {files}\n")
         assert found.user_known_hosts == (Path.home() / ".ssh" / "known_hosts",) and found.writes_no_known_hosts
 
     def test_none_means_none(self, tmp_path: Path) -> None:
-        config = tmp_path / "config"
-        config.write_text("IdentityAgent none\nProxyJump none\nProxyCommand none\nGlobalKnownHostsFile none\n")
-        found = resolve(SSHTarget("box"), config)
+        found = resolved(tmp_path, "IdentityAgent none\nProxyJump none\nProxyCommand none\nGlobalKnownHostsFile none\n")
         assert found.agent_socket is None and found.proxy_command is None
         assert found.global_known_hosts == ()
 
 
 def test_include_and_match(tmp_path: Path) -> None:
     (tmp_path / "more").write_text("Host box\n HostName 10.1.1.1\n")
-    config = tmp_path / "config"
-    config.write_text(f"Include {tmp_path}/more\nMatch originalhost box\n Port 99\n")
-    found = resolve(SSHTarget("box"), config)
+    found = resolved(tmp_path, f"Include {tmp_path}/more\nMatch originalhost box\n Port 99\n")
     assert (found.hostname, found.port) == ("10.1.1.1", 99)
 
 
 def test_a_broken_configuration(tmp_path: Path) -> None:
-    config = tmp_path / "config"
-    config.write_text("Bogus yes\n")
     with pytest.raises(ConfigError) as caught:
-        resolve(SSHTarget("box"), config)
+        resolved(tmp_path, "Bogus yes\n")
     assert "line 1" in (caught.value.evidence or "")
 
 
@@ -144,3 +132,12 @@ def test_the_words_that_open_a_target(monkeypatch: pytest.MonkeyPatch, tmp_path:
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(HostError, match="not installed"):
         ssh_words(target)
+
+
+def test_a_connection_that_is_gone_before_anything_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    closed = socket.socket()
+    closed.close()
+    monkeypatch.setattr(connection, "dial", lambda *_: Way(closed, "192.0.2.1"))
+    with pytest.raises(HostUnreachable, match="says nothing") as caught:
+        connection.connect(SSHSettings(SSHTarget("box"), "box", 22, "user"), Deadlines(), NOBODY)
+    assert caught.value.evidence == "[Errno 9] Bad file descriptor"

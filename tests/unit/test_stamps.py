@@ -146,7 +146,7 @@ class Folder:
         """Whether each file was known; what was said of it is what it holds."""
         found = {}
         with Stamps(self.file, str(self.root)) as cache:
-            listed = [(entry, status) for entry, status in walk(str(self.root)) if entry.kind == "f"]
+            listed = [(entry, status) for entry, status in walk(str(self.root), (), []) if entry.kind == "f"]
             said = [cache.known(os.fsencode(entry.path), status) for entry, status in listed]
             for (entry, _), digest in zip(listed, said, strict=True):
                 read_at = time.time_ns()

@@ -14,6 +14,7 @@ import remoterun.client
 import remoterun.transfer
 from remoterun.cli.app import COMMANDS, FILES
 from remoterun.cli.commands import application
+from tests.workshop import write_files
 
 
 def test_the_table_of_commands_has_those_that_modules_register() -> None:
@@ -92,13 +93,10 @@ print("counted", status, ",".join(requests), ",".join(ours))
 
 def test_what_a_run_on_this_machine_costs(tmp_path: Path) -> None:
     """Requests to its agent, modules of ours, processes of git; and nothing of the ledger of rented hosts."""
-    work, wrapper, calls = tmp_path / "work", tmp_path / "bin" / "git", tmp_path / "calls"
-    for folder in (work, wrapper.parent):
-        folder.mkdir()
-    wrapper.write_text(f'#!/bin/sh\necho "$@" >>{calls}\nexec {shutil.which("git")} "$@"\n')
-    wrapper.chmod(0o755)
-    environment = {"PATH": f"{wrapper.parent}:/usr/bin:/bin", "HOME": str(tmp_path)}
-    (work / "a.txt").write_text("a\n")
+    work, calls = write_files(tmp_path / "work", {"a.txt": "a\n"}), tmp_path / "calls"
+    wrapper = f'#!/bin/sh\necho "$@" >>{calls}\nexec {shutil.which("git")} "$@"\n'
+    tools = write_files(tmp_path / "bin", {"git*": wrapper})
+    environment = {"PATH": f"{tools}:/usr/bin:/bin", "HOME": str(tmp_path)}
     name = ["-c", "user.name=a", "-c", "user.email=a@b"]
     for words in (["init", "-q"], ["add", "a.txt"], [*name, "commit", "-qm", "first"]):
         subprocess.run(["git", *words], cwd=work, env=environment, check=True, timeout=30)

@@ -49,12 +49,6 @@ def test_a_checkpoint_comes_back_as_it_was(tmp_path: Path) -> None:
     assert found.weights["x"].tolist() == [170, 170, 170]
 
 
-def test_two_checkpoints_are_kept(tmp_path: Path) -> None:
-    for step in (100, 200, 300):
-        checkpoint.save(tmp_path, a_checkpoint(step))
-    assert names(tmp_path) == ["step-00000200", "step-00000300"]
-
-
 def test_the_best_is_kept_apart_until_there_is_a_better_one(tmp_path: Path) -> None:
     checkpoint.save(tmp_path, a_checkpoint(100, best=Best(100, 2.0)))
     for step in (200, 300, 400):

@@ -1,6 +1,5 @@
 """What is kept of a training: the best model where there is a validation text, else the newest."""
 
-import json
 import os
 from pathlib import Path
 from typing import Any
@@ -65,26 +64,6 @@ def test_with_validation_the_best_is_exported_and_stays(here: Path) -> None:
     assert settings["val_bpc"] == pytest.approx(1.5 / np.log(2))
     found, _ = checkpoint.find([Path("checkpoints")], IDENTITY)
     assert found is not None and (found.step, found.validated, found.best) == (400, 400, Best(200, 1.5))
-
-
-def test_a_model_that_was_moved_away_comes_back_with_the_next_start(here: Path) -> None:
-    one = keeper()
-    one.validation(100, 1.0)
-    one.save(100, arrays(100))
-    one.validation(200, 2.0)
-    one.save(200, arrays(200))
-    one.close()
-    os.rename("models", "moved")
-    found, _ = checkpoint.find([Path("checkpoints")], IDENTITY)
-    assert found is not None
-    other = keeper()
-    assert other.go_on(found) == []
-    other.save(200, arrays(200))
-    other.close()
-    assert exported(here) == 100
-    assert json.loads((here / "models" / "manifest.json").read_text()) == json.loads(
-        (here / "moved" / "manifest.json").read_text()
-    )
 
 
 def test_the_best_is_brought_from_the_folder_of_resume(here: Path) -> None:

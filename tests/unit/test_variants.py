@@ -40,8 +40,7 @@ class Machine:
         gpu.install(self._folder, cards, str(self._folder / "share/lab-gpus"))
 
     def runs(self, program: str, text: str) -> None:
-        (self.tools / program).write_text(f"#!/bin/sh\n{text}\n")
-        (self.tools / program).chmod(0o755)
+        write_files(self.tools, {f"{program}*": f"#!/bin/sh\n{text}\n"})
 
 
 @pytest.fixture

@@ -101,13 +101,13 @@ def find(home: Home, resource: ResourceRef) -> ResourceFiles:
         part = whole.manifest.below(sub)
     except KeyError:
         raise HomeError("not_found", "there is no %s" % show(resource.typed))
-    one = whole.manifest.find(sub) if sub and len(part.files) == 1 else None
+    one = whole.manifest.find(sub) if sub and part.file_count == 1 else None
     return whole._replace(manifest=part, single=one is not None and one.kind == "f")
 
 
 def _work_tree(run: RunFolder) -> Manifest:
     """New and changed files of a work tree that is in use: sizes as of now, no digests."""
-    source = {entry.path: entry for entry in Manifest.decode(read_bytes(run.source_file)).entries}
+    source = {entry.path: entry for entry in Manifest.decode(read_bytes(run.source_file))}
     skip = [mount.place for mount in run.spec().mounts if not mount.is_absolute]
     entries: List[Entry] = []
     with SafeFolder(run.work, make=False) as work:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from typing import Callable, Dict, Iterable, Optional, Tuple
 
 from ..shared.files import text_of
@@ -39,14 +40,14 @@ def of_group(read: Read) -> Optional[Counters]:
     usage, memory = _values(read("cpu.stat")).get("usage_usec"), read("memory.current")
     if usage is not None and memory:
         cpu, dropped = usage / 1e6, _values(read("memory.stat")).get("inactive_file", 0)
-        read_bytes, written = _io_of_version_2(read("io.stat"))
+        read_bytes, written = _disk(read("io.stat"), "rbytes", "wbytes")
     else:
         nanoseconds, memory = read("cpuacct/cpuacct.usage"), read("memory/memory.usage_in_bytes")
         if not nanoseconds or not memory:
             return None
         cpu = int(nanoseconds) / 1e9
         dropped = _values(read("memory/memory.stat")).get("total_inactive_file", 0)
-        read_bytes, written = _io_of_version_1(read(_IO + "_recursive") or read(_IO))
+        read_bytes, written = _disk(read(_IO + "_recursive") or read(_IO), "Read", "Write")
     received, sent = _network(read(_NETWORK))
     return Counters(cpu, max(int(memory) - dropped, 0), read_bytes, written, received, sent)
 
@@ -112,22 +113,10 @@ def _values(text: str) -> Dict[str, int]:
     return found
 
 
-def _io_of_version_2(text: str) -> Tuple[int, int]:
-    found = {"rbytes": 0, "wbytes": 0}
-    for word in text.split():
-        name, _, value = word.partition("=")
-        if name in found and value.isdigit():
-            found[name] += int(value)
-    return found["rbytes"], found["wbytes"]
-
-
-def _io_of_version_1(text: str) -> Tuple[int, int]:
-    found = {"Read": 0, "Write": 0}
-    for line in text.splitlines():
-        words = line.split()
-        if len(words) == 3 and words[1] in found and words[2].isdigit():
-            found[words[1]] += int(words[2])
-    return found["Read"], found["Write"]
+def _disk(text: str, read: str, written: str) -> Tuple[int, int]:
+    """Bytes that were read and written, of all disks: "rbytes=12" of version 2, "8:0 Read 12" of version 1."""
+    sums = [re.findall(r"(?<!\S)%s[ =]([0-9]+)(?!\S)" % name, text) for name in (read, written)]
+    return sum(map(int, sums[0])), sum(map(int, sums[1]))
 
 
 def _network(text: str) -> Tuple[Optional[int], Optional[int]]:

@@ -95,7 +95,7 @@ def save(home: Home, run: RunFolder, spec: RunSpec, least: float = 3600.0) -> No
     if not os.path.exists(run.outputs_file):
         saved_now, special = outputs.save(home, run, check)
         places = tuple(mount.place + "/" for mount in spec.mounts)
-        written = [entry.path for entry in saved_now.entries if (entry.path + "/").startswith(places)]
+        written = [entry.path for entry in saved_now if (entry.path + "/").startswith(places)]
         if written:
             run.note("a mount is read-only, so what the command wrote there is saved as outputs: %s" % _few(written))
         if special:
@@ -107,7 +107,7 @@ def save(home: Home, run: RunFolder, spec: RunSpec, least: float = 3600.0) -> No
     manifest = saved.manifest() if saved else None
     fields: Dict[str, Any] = {"code": event.get("code")}
     if manifest is not None:
-        fields["outputs"] = {"files": len(manifest.files), "size": manifest.size}
+        fields["outputs"] = {"files": manifest.file_count, "size": manifest.size}
     said = last_lines(run.err if spec.split else run.log, 40) if reason is Reason.EXIT_NONZERO else ""
     message = cause_of(said, event.get("code"))
     if full:

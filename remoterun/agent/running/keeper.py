@@ -125,7 +125,7 @@ class Keeper:
         leaving = self._home.rental.leaving()
         if leaving is not None and leaving.why == "idle":
             return "idle"
-        with supervision.nobody_serves(self._home) as nobody:
+        with unless_held(self._home.lock(supervision.SERVING)) as nobody:  # and none comes meanwhile
             runs = set(self._home.run_keys())  # one that is new may have ended already
             if runs - self._known_runs or any(self._goes_on(key) for key in self._home.active_keys()):
                 self._active_at = now

@@ -12,10 +12,10 @@ import os
 import sys
 import threading
 import time
-from typing import TYPE_CHECKING, Callable, ContextManager, Dict, Iterable, Iterator, List, Mapping, Optional
+from typing import TYPE_CHECKING, Callable, Dict, Iterable, Iterator, List, Mapping, Optional
 
 from ..shared.files import locked, read_bytes, unless_held, write_whole
-from ..shared.records import Record, decode, encode
+from ..shared.records import decode, encode
 from ..store.home import Home
 from ..store.run_folder import SUPERVISOR
 
@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
 KEEPER = "keep"
 """The lock that the keeper of a rented host holds while it lives."""
-_SERVING = "serving"
+SERVING = "serving"
+"""The lock that is held while a client uses a rented host (`ClientPresence`)."""
 QUIET = 60.0
 """Seconds after a transfer for which its client may be about to begin the next one."""
 STAYS = 3600.0
@@ -82,13 +83,6 @@ def revive(home: Home, keys: Iterable[str] = (), ended: bool = False) -> None:
                 queue_named(home, name).settle(active, ended)
 
 
-class KeeperStart(Record):
-    """How whoever watches the host (clouds/boot/on_host.py) starts the keeper again, as the same user."""
-
-    words: List[str]
-    variables: Dict[str, str]
-
-
 def ensure_keeper(home: Home) -> None:
     """Start a keeper for a host that is rented, unless one lives. Costs next to nothing on others."""
     if home.rental.terms() is None:
@@ -100,8 +94,9 @@ def ensure_keeper(home: Home) -> None:
     variables[SUPERVISOR] = KEEPER  # else a supervisor that started it would end it with its run
     words = ["sh", "-c", 'setsid "$@" >>keeper.log 2>&1 &', "sh", *agent_command(), "keep", "--home", home.path]
     with contextlib.suppress(OSError, ImportError):
-        left = encode(KeeperStart(words, variables))
-        write_whole(os.path.join(home.path, "keeper.json"), left)
+        # for who watches the host (clouds/boot/on_host.py), and starts it again as the same user
+        again = encode({"words": words, "variables": variables})
+        write_whole(os.path.join(home.path, "keeper.json"), again)
         detached(home, os.path.join(home.path, "keeper.log"), variables, "keep", "--home", home.path)
 
 
@@ -130,7 +125,7 @@ class ClientPresence:
             self._transfers += not stays
             self._until = max(self._until, self._clock() + (STAYS if stays else QUIET))
             if not self._held and self._home.rental.terms() is not None:
-                self._lock.enter_context(locked(self._home.lock(_SERVING), shared=True))
+                self._lock.enter_context(locked(self._home.lock(SERVING), shared=True))
                 self._held = True
         try:
             yield
@@ -149,11 +144,6 @@ class ClientPresence:
             elif now > self._until:
                 self._lock.close()
                 self._held = False
-
-
-def nobody_serves(home: Home) -> ContextManager[Optional[int]]:
-    """None where a client uses the host (`ClientPresence`); else none comes meanwhile."""
-    return unless_held(home.lock(_SERVING))
 
 
 def _variables_of_no_run(variables: Mapping[str, str]) -> Dict[str, str]:

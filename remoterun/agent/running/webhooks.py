@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 
 from ..shared import logs
 from ..shared.api import WebhookAnswer
+from ..shared.asked import duration
 from ..shared.facts import RunStatus
 from ..shared.files import unless_held
 from ..shared.records import Record
@@ -141,7 +142,7 @@ def end_notification(spec: RunSpec, status: RunStatus, log: str, webhooks: Webho
     if status.code not in (None, 0):
         title += ", exit status %d" % status.code
     lines = [spec.command, why, status.message]
-    lines.append(None if lasted is None else "it took " + _duration(lasted))
+    lines.append(None if lasted is None else "it took " + duration(lasted))
     lines.append(None if cost is None else "it cost $%.2f" % cost)
     text = "\n".join(clean(line) for line in lines if line)
     return Notification(facts, clean(title), text, log, status.state is RunState.COMPLETE)
@@ -213,14 +214,3 @@ def _end_of_log(run: RunFolder) -> str:
 
 def _iso(moment: Optional[float]) -> Optional[str]:
     return None if moment is None else time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(moment))
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 10:
-        return "%.1f s" % seconds
-    whole = int(seconds + 0.5)
-    if whole < 60:
-        return "%d s" % whole
-    if whole < 3600:
-        return "%d min %d s" % (whole // 60, whole % 60)
-    return "%d h %d min" % (whole // 3600, whole % 3600 // 60)

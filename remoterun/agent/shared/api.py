@@ -432,8 +432,6 @@ class Claim(Record):
     command: str
     state: RunState
     gpus: int = 0
-    cards: List[int] = []
-    """The numbers of the GPUs that it holds."""
     running: Optional[float] = None
     """For how many seconds."""
     place: int = 0

@@ -27,7 +27,7 @@ from __future__ import annotations
 
 import io
 import json
-from typing import Dict, Iterable, Iterator, List, Optional, Sequence, Tuple
+from typing import Dict, Iterator, List, Optional, Sequence, Set, Tuple
 
 from .facts import RunEvent, RunStatus
 from .records import Record, decode, encode, from_json, parse
@@ -157,9 +157,9 @@ class ArchivedTree(Record):
         return list({extent.pack: None for extents in self.places.values() for extent in extents})
 
 
-def contents_of(manifest: Manifest, known: Iterable[str] = ()) -> Iterator[Tuple[str, int]]:
-    """(digest, size) of each distinct content that is not empty and not `known`, in the manifest's order."""
-    seen = set(known)
+def contents_of(manifest: Manifest) -> Iterator[Tuple[str, int]]:
+    """(digest, size) of each distinct content that is not empty, in the manifest's order."""
+    seen: Set[str] = set()
     for entry in manifest.files:
         if entry.size and entry.digest not in seen:
             seen.add(entry.digest)

@@ -35,6 +35,20 @@ def seconds_of(text: str) -> float:
     return float(text[:-1]) * _SECONDS[text[-1]]
 
 
+def duration(seconds: float) -> str:
+    """A stretch of time for people: 0.4 s, 45 s, 17 min 3 s, 2 h 5 min, 3 d 4 h."""
+    if seconds < 10:
+        return "%.1f s" % max(seconds, 0)
+    whole = round(seconds)
+    if whole < 60:
+        return "%d s" % whole
+    if whole < 3600:
+        return "%d min %d s" % (whole // 60, whole % 60)
+    if whole < 86400:
+        return "%d h %d min" % (whole // 3600, whole % 3600 // 60)
+    return "%d d %d h" % (whole // 86400, whole % 86400 // 3600)
+
+
 def check_rule(text: str) -> bool:
     found = RULE.match(text)
     try:
@@ -65,10 +79,6 @@ class PortSpec(Record):
     def wanted(self) -> int:
         """The port on the client's machine."""
         return self.local or self.port
-
-    @property
-    def can_be(self) -> bool:
-        return 0 < self.port < 65536 and 0 <= self.local < 65536
 
 
 class Packages(Record, kw_only=True):
@@ -134,7 +144,7 @@ class HandedOn(Record, kw_only=True):
         "--port PORT[:LOCAL]",
         "Reach this port of the run at 127.0.0.1 here. Repeat for more.",
         again=None,
-        right=lambda port: port.can_be,
+        right=lambda port: 0 < port.port < 65536 and 0 <= port.local < 65536,
         what="a port from 1 to 65535",
     )
     """These are forwarded while a client follows the run."""

@@ -69,7 +69,7 @@ def append_whole(path: str, data: bytes, unit: int = 1) -> None:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
 
 
-def write_all(descriptor: int, data: Union[bytes, memoryview]) -> None:
+def write_all(descriptor: int, data: Union[bytes, bytearray, memoryview]) -> None:
     left = memoryview(data)
     while left:
         left = left[os.write(descriptor, left) :]

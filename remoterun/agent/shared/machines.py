@@ -16,20 +16,14 @@ class Capabilities(Record):
     """What people call it."""
     place: str
     """Where a command runs with it."""
-    images: bool
-    """It runs a command in an image, which a run may name."""
-    apt: bool
-    """It can install Debian packages for a run."""
-    mounts_anywhere: bool
-    """Mounts may have absolute paths."""
+    containers: bool
+    """A run may name an image, and has Debian packages, and mounts at absolute paths."""
 
-
-_CONTAINERS = {"images": True, "apt": True, "mounts_anywhere": True}
 
 CAPABILITIES: Dict[str, Capabilities] = {
-    "docker": Capabilities("Docker", "in Docker", **_CONTAINERS),
-    "podman": Capabilities("Podman", "in Podman", **_CONTAINERS),
-    "process": Capabilities("a virtual environment", "without Docker", False, False, False),
+    "docker": Capabilities("Docker", "in Docker", True),
+    "podman": Capabilities("Podman", "in Podman", True),
+    "process": Capabilities("a virtual environment", "without Docker", False),
 }
 
 AUTO = "auto"
@@ -46,11 +40,9 @@ def candidates(setting: str) -> Tuple[str, ...]:
 def lacks(name: str, image: bool, apt: bool, absolute: bool) -> str:
     """The first of what a run asks for (an image, Debian packages, a mount at an absolute path) that an engine does not
     have: "image", "apt", "mount"; "" for nothing, and for an engine that is not known here."""
-    known = CAPABILITIES.get(name)
-    if known is None:
+    if name not in CAPABILITIES or CAPABILITIES[name].containers:
         return ""
-    asked = (("image", image, known.images), ("apt", apt, known.apt), ("mount", absolute, known.mounts_anywhere))
-    return next((what for what, wanted, has in asked if wanted and not has), "")
+    return "image" if image else "apt" if apt else "mount" if absolute else ""
 
 
 RENTAL_FILE = "rented.json"

@@ -336,28 +336,23 @@ class Link:
         thread.start()
         return thread
 
-    def keep(self, every: float) -> None:
-        """Until the link ends, write something every so many seconds, which the other side drops: of a connection whose
-        other end is gone without a word, only who sends learns that."""
+    def repeat(self, every: float, action: Callable[[], None]) -> None:
+        """Until the link ends, call `action` every so many seconds."""
 
-        def beat() -> None:
+        def repeating() -> None:
             with contextlib.suppress(LinkClosed):
                 while not self._ended.wait(every):
-                    self.write(encode(0, DATA, {}))
+                    action()
 
-        threading.Thread(target=beat, name="remoterun keeps", daemon=True).start()
+        threading.Thread(target=repeating, name="remoterun repeats", daemon=True).start()
 
-    def watch(self, every: float, report: Callable[[bool], None]) -> None:
-        """Until the link ends, call `report` every so many seconds with whether a request is under way. One whose
-        client has stopped to read is not."""
+    def beat(self) -> None:
+        """Write something which the other side drops: of a connection whose other end is gone without a word, only who
+        sends learns that."""
+        self.write(encode(0, DATA, {}))
 
-        def watching() -> None:
-            while not self._ended.wait(every):
-                report(self._busy())
-
-        threading.Thread(target=watching, name="remoterun watches", daemon=True).start()
-
-    def _busy(self) -> bool:
+    def busy(self) -> bool:
+        """Whether a request is under way. One whose client has stopped to read is not."""
         with self._streams_lock:
             streams = list(self._streams.values())
         moved, self._sent_before = self.sent != self._sent_before, self.sent

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Any, Dict, Mapping, Optional, Tuple, Type, TypeVar
+from typing import Any, Dict, Mapping, Optional, Tuple
 
 from .asked import HandedOn, Packages
 from .asked import PortSpec as PortSpec
@@ -38,9 +38,6 @@ IMAGE_NAME = re.compile(r"remoterun-(base|env):[0-9a-f]{16}\Z")
 """An image that was built (see environment.py)."""
 _WORD = re.compile(r"[A-Za-z0-9_-]{1,40}\Z")
 PRINTABLE = re.compile(r"[ -~]*\Z")
-
-
-T = TypeVar("T")
 
 
 class SpecError(ValueError):
@@ -212,7 +209,10 @@ class RunSpec(HandedOn):
         if isinstance(format, int) and format > FORMAT:
             raise SpecError("spec format %d is of a newer remoterun: upgrade this one" % min(format, 10**9))
         require(format == FORMAT, "it has no format that a spec can have")
-        return _read(cls, record).check()
+        try:
+            return from_json(cls, record).check()
+        except BadRecord as error:
+            raise SpecError(str(error))
 
     def check(self) -> "RunSpec":
         """Itself, if every field can be right. Raises `SpecError`."""
@@ -275,22 +275,19 @@ class RunSpec(HandedOn):
         return cls.from_record(record)
 
 
-def check_variables(variables: Any) -> Dict[str, str]:
-    """`variables` if they can be an environment. Raises `SpecError`, which names no value: it may be a secret."""
-    if not isinstance(variables, Mapping):
-        raise SpecError("the variables are not a table")
+def check_variables(variables: Mapping[str, str]) -> None:
+    """Raises `SpecError` for what can't be an environment, which names no value: it may be a secret."""
     for name, value in variables.items():
         _check_name(name)
-        if not isinstance(value, str) or "\0" in value:
-            raise SpecError("the value of %s is not a text without zero bytes" % name)
+        is_text = isinstance(value, str) and "\0" not in value  # a user of the library may pass anything
+        require(is_text, "the value of %s is not a text without zero bytes" % name)
         if len(name) + len(value.encode("utf-8", "surrogatepass")) + 2 > MOST_VALUE:
             raise SpecError("the value of %s has more than %d KiB" % (name, MOST_VALUE >> 10))
-    return dict(variables)
 
 
-def _check_name(name: Any) -> None:
-    if not isinstance(name, str) or not VARIABLE.match(name):
-        raise SpecError("%s is not the name of an environment variable" % show(str(name)[:80]))
+def _check_name(name: str) -> None:
+    is_name = isinstance(name, str) and VARIABLE.match(name)
+    require(bool(is_name), "%s is not the name of an environment variable" % show(str(name)[:80]))
 
 
 def _check_path(path: str) -> None:
@@ -304,14 +301,6 @@ def _check_path(path: str) -> None:
 def require(right: bool, message: str) -> None:
     if not right:
         raise SpecError(message)
-
-
-def _read(kind: Type[T], record: Any) -> T:
-    """The record of type `kind`, without zero bytes in any text. Raises `SpecError`."""
-    try:
-        return from_json(kind, record)
-    except BadRecord as error:
-        raise SpecError(str(error))
 
 
 def has_zero_byte(value: Any) -> bool:

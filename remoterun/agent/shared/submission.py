@@ -9,7 +9,7 @@ from .archive import MOST_IMAGE, Grant, ImageAccess
 from .records import Record, encode, from_json, parse
 from .spec import IMAGE_NAME, MOST_BYTES, PRINTABLE, RunSpec, SpecError, check_variables, require
 from .tree import is_digest
-from .webhooks import NOBODY, BadAddress, Webhooks, check_webhooks
+from .webhooks import MOST_ADDRESSES, NOBODY, BadAddress, Webhooks, check_address
 
 
 class Submission(Record):
@@ -61,8 +61,11 @@ class Submission(Record):
         require(bool(spec.bucket) or not (self.grant or self.images), "a grant without a bucket")
         require(not self.left or spec.attempt > 1, "what was left by earlier attempts, of which there are none")
         require(set(self.webhooks.addresses) <= set(spec.notify), "an address that the spec does not name")
+        few = len(self.webhooks.addresses) <= MOST_ADDRESSES
+        require(few, "%d addresses get word of a run at the most" % MOST_ADDRESSES)
         try:
-            check_webhooks(self.webhooks)
+            for url in self.webhooks.addresses.values():
+                check_address(url)
         except BadAddress as error:
             raise SpecError(str(error))
         return self

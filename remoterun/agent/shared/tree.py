@@ -24,7 +24,7 @@ import os
 import posixpath
 import re
 import stat
-from typing import IO, Callable, Collection, Iterable, Iterator, List, Optional, Set, Tuple, Union
+from typing import IO, Callable, Iterable, Iterator, List, Optional, Set, Tuple, Union
 
 from .frames import Bytes
 from .paths import ODD_PART, raw_path
@@ -56,10 +56,6 @@ class Entry(Record):
     digest: str = ""
     executable: bool = False
     target: str = ""
-
-
-class SpecialFile(TreeError):
-    """A socket, a pipe or a device: no tree holds it."""
 
 
 class ChangedWhileRead(TreeError):
@@ -98,7 +94,7 @@ class Manifest:
 
     def _set(self, text: bytes, count: int, files: int, size: int) -> None:
         self._text = text
-        self._count = count
+        self.count = count
         self.file_count = files
         self.size = size
         """Bytes of all files."""
@@ -106,15 +102,13 @@ class Manifest:
 
     def __iter__(self) -> Iterator[Entry]:
         """The entries, each parsed when it is wanted."""
-        return self._parse()
+        lines = io.BytesIO(self._text)
+        lines.seek(len(HEADER))
+        return map(parse_line, lines)
 
     @property
-    def entries(self) -> Collection[Entry]:
-        return _Entries(self, self._count, files=False)
-
-    @property
-    def files(self) -> Collection[Entry]:
-        return _Entries(self, self.file_count, files=True)
+    def files(self) -> Iterator[Entry]:
+        return (entry for entry in self if entry.kind == "f")
 
     def encode(self) -> bytes:
         return self._text
@@ -142,7 +136,7 @@ class Manifest:
         if not sub:
             return self
         build = ManifestBuilder()
-        for entry in self.entries:
+        for entry in self:
             if entry.path == sub:
                 if entry.kind != "d":
                     build.add(entry._replace(path=posixpath.basename(sub)))
@@ -154,38 +148,15 @@ class Manifest:
         return Manifest.built(build)
 
     def find(self, path: str) -> Optional[Entry]:
-        return next((entry for entry in self.entries if entry.path == path), None)
-
-    def _parse(self) -> Iterator[Entry]:
-        lines = io.BytesIO(self._text)
-        lines.seek(len(HEADER))
-        for line in lines:
-            yield parse_line(line)
-
-
-class _Entries(Collection[Entry]):
-    """The entries of a manifest, or its files alone: parsed anew each time they are gone through."""
-
-    def __init__(self, manifest: Manifest, count: int, files: bool) -> None:
-        self._manifest, self._count, self._files = manifest, count, files
-
-    def __len__(self) -> int:
-        return self._count
-
-    def __iter__(self) -> Iterator[Entry]:
-        parsed = self._manifest._parse()
-        return (entry for entry in parsed if entry.kind == "f") if self._files else parsed
-
-    def __contains__(self, entry: object) -> bool:
-        return any(entry == one for one in self)
+        return next((entry for entry in self if entry.path == path), None)
 
 
 def laid_over(below: Manifest, above: Manifest) -> Manifest:
     """Both trees as one: what is in `above` stands in the place of what is at its path in `below`."""
-    kinds = {entry.path: entry.kind for entry in above.entries}
+    kinds = {entry.path: entry.kind for entry in above}
     folders = {path[:at] for path in kinds for at, letter in enumerate(path) if letter == "/"}
-    entries = list(above.entries)
-    for entry in below.entries:
+    entries = list(above)
+    for entry in below:
         parents = [entry.path[:at] for at, letter in enumerate(entry.path) if letter == "/"]
         hidden = entry.path in kinds or entry.path in folders
         if not hidden and all(kinds.get(parent, "d") == "d" for parent in parents):
@@ -373,17 +344,14 @@ class WalkedEntry(Record):
 
 
 def walk(
-    root: str,
-    skip: Iterable[str] = (),
-    special: Optional[List[str]] = None,
-    unreadable: Optional[List[str]] = None,
+    root: str, skip: Iterable[str], special: List[str], unreadable: Optional[List[str]] = None
 ) -> Iterator[WalkedEntry]:
     """Every file, link and empty folder below `root`, unhashed, in the order of a manifest. Links are not followed,
     also where others change the tree meanwhile.
 
-    Paths in `skip` are left out with all below them. Sockets, pipes and devices are appended to `special`; without
-    that list they raise `SpecialFile`. Folders that can't be read are appended to `unreadable`; without that list they
-    raise `OSError`. What vanishes during the walk is left out. Of a folder, only the names are in memory.
+    Paths in `skip` are left out with all below them. Sockets, pipes and devices are appended to `special`. Folders that
+    can't be read are appended to `unreadable`; without that list they raise `OSError`. What vanishes during the walk is
+    left out. Of a folder, only the names are in memory.
     """
     left_out = frozenset(skip)
     levels: List[_Level] = []
@@ -408,8 +376,6 @@ def walk(
                     yield WalkedEntry(Entry("f", path, status.st_size, "", bool(mode & 0o100)), status)
                 elif stat.S_ISLNK(mode):
                     yield WalkedEntry(Entry("l", path, target=os.readlink(item.name, dir_fd=folder)), status)
-                elif special is None:
-                    raise SpecialFile("%s is a socket, a pipe or a device" % show(path))
                 else:
                     special.append(path)
             except FileNotFoundError:

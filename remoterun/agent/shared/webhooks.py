@@ -71,15 +71,6 @@ def place_of(url: str) -> str:
     return shown + (":%d" % parts.port if parts.port is not None else "")
 
 
-def check_webhooks(webhooks: Webhooks) -> Webhooks:
-    """Itself. Raises `BadAddress`."""
-    if len(webhooks.addresses) > MOST_ADDRESSES:
-        raise BadAddress("%d addresses get word of a run at the most" % MOST_ADDRESSES)
-    for url in webhooks.addresses.values():
-        check_address(url)
-    return webhooks
-
-
 def _parts(url: str) -> SplitResult:
     try:
         parts = urlsplit(url)

@@ -12,7 +12,7 @@ import os
 from typing import Any, Dict, List, Tuple
 
 from ..shared.files import token, write_all
-from ..shared.frames import Body, Frame, ProtocolError
+from ..shared.frames import Frame
 from ..shared.packs import LARGE, MOST_PACKED, PACK, CompressingStream, expand, pack, unpack
 from ..shared.pieces import check_numbers
 from ..shared.protocol import Stream
@@ -51,13 +51,20 @@ class BlobReceiver:
         os.close(self._tmp)
 
     def take(self, frame: Frame) -> None:
-        """Raises `HomeError`: "damaged" for content that does not have its digest, "bad_stream" for what is no such
-        transfer."""
+        """Raises `HomeError`: "damaged" for content that does not have its digest; also "bad_stream", or
+        `ProtocolError`, for what is no such transfer."""
         self._home.reserve.check(len(frame.body))
-        try:
-            self._take(frame.header, expand(frame.header, frame.body))
-        except ProtocolError as error:
-            raise HomeError("bad_stream", str(error))
+        header, body = frame.header, expand(frame.header, frame.body)
+        if "p" in header:
+            for packed, content in unpack(body, int(header["p"])):
+                self.land(packed, content)
+            return
+        digest, size = blob_named(header)
+        numbers = header.get("n")
+        if not isinstance(numbers, list):
+            raise HomeError("bad_stream", "a piece without its places")
+        check_numbers(numbers, size)
+        pieces.write_piece(self._home, digest, size, numbers, body)
 
     def land(self, digest: bytes, content: memoryview) -> None:
         """A blob: one file, written and renamed. Small ones are not flushed: a file that a power cut has emptied is
@@ -81,18 +88,6 @@ class BlobReceiver:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(temporary, dir_fd=self._tmp)
             raise
-
-    def _take(self, header: Dict[str, Any], body: Body) -> None:
-        if "p" in header:
-            for packed, content in unpack(body, int(header["p"])):
-                self.land(packed, content)
-            return
-        digest, size = blob_named(header)
-        numbers = header.get("n")
-        if not isinstance(numbers, list):
-            raise HomeError("bad_stream", "a piece without its places")
-        check_numbers(numbers, size)
-        pieces.write_piece(self._home, digest, size, numbers, body)
 
     def _place(self, temporary: str, digest: str) -> None:
         name = digest[:2] + "/" + digest[2:]

@@ -25,7 +25,7 @@ def checkout(blobs: Blobs, manifest: Manifest, target: str, private: bool) -> No
         os.makedirs(target, 0o755, exist_ok=True)
         with SafeFolder(blobs.folder) as stored, SafeFolder(target) as landing:
             source = stored.folder("")
-            for entry in manifest.entries:
+            for entry in manifest:
                 parent, _, name = entry.path.rpartition("/")
                 within = entry.path if entry.kind == "d" else parent
                 folder = landing.folder(within)

@@ -197,14 +197,10 @@ class Home:
             write_whole(staged.mounts_file, encode(mounts))
             write_whole(staged.spec_file, spec.encode())
             # Secrets come last: what a crash leaves of us here lies there until the next gc.
-            if asked.grant is not None:
-                write_whole(staged.grant_file, encode(asked.grant))
-            if asked.images:
-                write_whole(staged.images_file, encode(asked.images))
-            if asked.webhooks.addresses:
-                staged.save_webhooks(asked.webhooks)
-            if session:
-                write_whole(staged.environ_file, encode(dict(session)))
+            staged.save(staged.grant_file, asked.grant)
+            staged.save(staged.images_file, asked.images)
+            staged.save_webhooks(asked.webhooks)
+            staged.save(staged.environ_file, dict(session))
             write_whole(staged.values_file, encode(dict(asked.values)))
             remove_tree(run.path)
             os.rename(temporary, run.path)

@@ -27,7 +27,7 @@ def save(home: Home, run: RunFolder, check: Check = lambda count: None) -> Tuple
     read, since it belongs to another user, counts as special too, and the work tree stays, for it is there only.
     `check`, which may raise, is called for each file and each piece that is read: holes may take hours.
     """
-    source = {entry.path: entry for entry in Manifest.decode(read_bytes(run.source_file)).entries}
+    source = {entry.path: entry for entry in Manifest.decode(read_bytes(run.source_file))}
     mounted = _mounted(home, run)
     since = started(run)
     _open_up(run.work)
@@ -118,7 +118,7 @@ def _mounted(home: Home, run: RunFolder) -> Dict[str, Entry]:
         if mount.file and not os.path.getsize(at):
             found[mount.place] = Entry("f", mount.place)
         elif mount.file or not os.path.isdir(at) or os.listdir(at):
-            for entry in home.blobs.tree(mount.tree).entries:
+            for entry in home.blobs.tree(mount.tree):
                 path = mount.place if mount.file else mount.place + "/" + entry.path
                 found[path] = entry._replace(path=path)
         folders.append(mount.place)

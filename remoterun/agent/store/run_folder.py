@@ -171,7 +171,7 @@ class RunFolder(FollowedRun):
 
     def save_values(self, values: Mapping[str, str]) -> None:
         """Only these, which may be none, are still needed. Supervisor only."""
-        self._save(self.values_file, dict(values))
+        self.save(self.values_file, dict(values))
 
     def forget_values(self) -> None:
         """Delete the values of the user's variables, wherever they lie. May be repeated."""
@@ -220,7 +220,7 @@ class RunFolder(FollowedRun):
 
     def save_images(self, names: Container[str]) -> None:
         """Only images of these names go to the archive. Supervisor only."""
-        self._save(self.images_file, tuple(one for one in self.images() if one.image in names))
+        self.save(self.images_file, tuple(one for one in self.images() if one.image in names))
 
     def webhooks(self) -> Webhooks:
         """Who has yet to get word of its end; nobody where that can't be read."""
@@ -232,7 +232,7 @@ class RunFolder(FollowedRun):
 
     def save_webhooks(self, webhooks: Webhooks) -> None:
         """Only these have yet to get word."""
-        self._save(self.webhooks_file, webhooks if webhooks.addresses else None)
+        self.save(self.webhooks_file, webhooks if webhooks.addresses else None)
 
     def mounts(self) -> Tuple[ResolvedMount, ...]:
         """What is mounted, in the order of the spec. Raises `ValueError`, `FileNotFoundError`."""
@@ -241,7 +241,7 @@ class RunFolder(FollowedRun):
         return mounts
 
     def _saved(self, path: str, kind: Any, absent: Any) -> Any:
-        """What `_save` wrote; `absent` where that is not there. Raises `SpecError`, which names no value: it may be a
+        """What `save` wrote; `absent` where that is not there. Raises `SpecError`, which names no value: it may be a
         secret."""
         try:
             return decode(kind, read_bytes(path))
@@ -250,7 +250,8 @@ class RunFolder(FollowedRun):
         except ValueError:
             raise SpecError("%s can't be read" % path) from None
 
-    def _save(self, path: str, value: Any) -> None:
+    def save(self, path: str, value: Any) -> None:
+        """A file with a value, or none for an empty one."""
         if value:
             write_whole(path, encode(value))
         else:
@@ -287,21 +288,16 @@ class RunFolder(FollowedRun):
             attempt, boot = event.get("attempt", attempt), event.get("boot", boot)
         return attempt, boot
 
-    def move(self, after: RunState, **fields: Any) -> Dict[str, Any]:
+    def move(self, after: RunState, **fields: Any) -> None:
         """Append a state event, checked against the table. Supervisor only."""
         before, event = self.state()
         if event:
             check_move(before, after)
-        event = {"t": round(time.time(), 3), "state": after.value}
-        event.update(fields)
-        append_line(self.events_file, event)
-        return event
+        append_line(self.events_file, {"t": round(time.time(), 3), "state": after.value, **fields})
 
     def note(self, text: str, **fields: Any) -> None:
         """Append something a user should read that is not a change of state. Supervisor only."""
-        event = {"t": round(time.time(), 3), "note": text}
-        event.update(fields)
-        append_line(self.events_file, event)
+        append_line(self.events_file, {"t": round(time.time(), 3), "note": text, **fields})
 
     # -- requests
 

@@ -32,16 +32,13 @@ def examine(home: Home, engine: str, wanted_gpus: int, base: str, queue: str = "
     name, *others = candidates(engine)
     of_engine = engine_of(home, name).examine(base, CAPABILITIES[others[-1]].title if others else "")
     of_queue = queue_named(home, queue).examine(wanted_gpus) if queue else _gpu(home, engine, wanted_gpus, old)
-    checks = [_python(), _disk(home), *_logout(), *of_engine, *of_queue]
-    return [*checks, MachineCheck("clock", True, time=time.time())]
+    python = MachineCheck("python3", True, "%s (%s)" % (platform.python_version(), sys.executable))
+    clock = MachineCheck("clock", True, time=time.time())
+    return [python, _disk(home), *_logout(), *of_engine, *of_queue, clock]
 
 
 def _check(name: str, ok: Optional[bool], detail: str, fix: Optional[str] = None) -> MachineCheck:
     return MachineCheck(name, ok, detail, None if ok else fix)
-
-
-def _python() -> MachineCheck:
-    return _check("python3", True, "%s (%s)" % (platform.python_version(), sys.executable))
 
 
 def _disk(home: Home) -> MachineCheck:
@@ -98,7 +95,7 @@ def _gpu(home: Home, engine: str, wanted: int, old: List[gpus.Generation]) -> Li
     if busy:
         checks.append(_check("gpu use", True, "; ".join("process %d (%s)" % (p.pid, p.name) for p in busy.values())))
     tool = candidates(engine)[0]
-    containers = CAPABILITIES[tool].images and engine_of(home, tool).problem() is None
+    containers = CAPABILITIES[tool].containers and engine_of(home, tool).problem() is None
     checks += _for_old(old, containers)
     if containers:
         toolkit = shutil.which("nvidia-container-cli") or shutil.which("nvidia-ctk")

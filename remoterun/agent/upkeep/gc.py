@@ -110,10 +110,13 @@ class Collection:
 
     @contextlib.contextmanager
     def _trash(self) -> Iterator[Callable[[str], None]]:
-        """A function that takes a path away at once; what it took is deleted at the end. Needs no room on the disk."""
+        """A function that takes a path away at once, unless nothing is to be changed. What it took is deleted at the
+        end. Needs no room on the disk."""
         taken: List[str] = []
 
         def discard(path: str) -> None:
+            if self._dry:
+                return
             target = os.path.join(self.home.tmp, "gc-%d-%s" % (os.getpid(), token(6)))
             try:
                 os.rename(path, target)
@@ -152,13 +155,12 @@ class Collection:
         for name in sorted({name for name, _ in self._removed_versions}):
             ours = {digest for upload, digest in self._removed_versions if upload == name}
             own = {
-                version["digest"]: self._version_bytes(name, version["version"])
+                version["digest"]: sum(map(own_bytes, self._paths(name, version["version"])))
                 for version in self.home.uploads.versions(name)
                 if version["digest"] in ours
             }
             with self._trash() as discard, self._upload(name), self._alone():
                 versions = self.home.uploads.versions(name)
-                folder = self.home.uploads.folder_of(name)
                 going = set(own) & set(self._old_versions(name))  # a run may have come to mount one
                 for digest in ours - going:
                     self._reader.spare(name, digest)
@@ -171,14 +173,13 @@ class Collection:
                     number, digest = version["version"], version["digest"]
                     item = {"upload": name, "version": number, "digest": digest, "size": version["size"]}
                     items.append(dict(item, bytes=own[digest]))
-                    if not self._dry:
-                        discard(os.path.join(folder, str(number)))
-                        discard(os.path.join(folder, "%d.tree" % number))
+                    for path in self._paths(name, number):
+                        discard(path)
         self._report("versions", items)
 
-    def _version_bytes(self, name: str, number: int) -> int:
+    def _paths(self, name: str, number: int) -> List[str]:
         path = os.path.join(self.home.uploads.folder_of(name), str(number))
-        return own_bytes(path) + own_bytes(path + ".tree")
+        return [path, path + ".tree"]
 
     # -- what crashes left
 
@@ -189,8 +190,7 @@ class Collection:
                 with self._upload(name):
                     for path in self._upload_remains(name):
                         items.append({"path": self._short(path), "bytes": own_bytes(path)})
-                        if not self._dry:
-                            discard(path)
+                        discard(path)
                     if not self._dry:
                         with contextlib.suppress(OSError):
                             os.rmdir(self.home.uploads.folder_of(name))  # nothing is left of it
@@ -199,18 +199,18 @@ class Collection:
                     run = self.home.run(key)
                     if not run.exists():
                         items.append({"path": self._short(run.path), "bytes": own_bytes(run.path)})
-                        if not self._dry:
-                            discard(run.path)
+                        discard(run.path)
         self._report("remains", items)
 
     def _upload_remains(self, name: str) -> List[str]:
         folder = self.home.uploads.folder_of(name)
         known = {str(version["version"]) for version in self.home.uploads.versions(name)}
         found = []
-        for item in sorted(_listed(folder)):
-            match = _VERSION.match(item)
-            if item != "versions.json" and not (match and match.group(1) in known):
-                found.append(os.path.join(folder, item))
+        with contextlib.suppress(FileNotFoundError):
+            for item in sorted(os.listdir(folder)):
+                match = _VERSION.match(item)
+                if item != "versions.json" and not (match and match.group(1) in known):
+                    found.append(os.path.join(folder, item))
         return found
 
     def _remove(self, kind: str, found: Iterable[stale_files.StaleFile], why_skipped: str) -> None:
@@ -341,10 +341,3 @@ def _held(path: str, patience: float, busy: str) -> Iterator[None]:
         except TimeoutError:
             raise HomeError("busy", busy, "try again in a while")
         yield
-
-
-def _listed(folder: str) -> List[str]:
-    try:
-        return os.listdir(folder)
-    except FileNotFoundError:
-        return []

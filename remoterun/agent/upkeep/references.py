@@ -14,6 +14,7 @@ Manifests are read line by line.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from typing import Any, Dict, Iterator, List, Optional, Set, Tuple
 
@@ -78,7 +79,7 @@ class Referrer(Record):
 def of_upload(home: Home, name: str) -> List[Referrer]:
     """The versions of an upload, oldest first. Raises `HomeError("damaged")`."""
     folder = home.uploads.folder_of(name)
-    try:
+    with _read_whole("the versions of the upload %s" % show(name)):
         return [
             Referrer(
                 "upload",
@@ -92,23 +93,17 @@ def of_upload(home: Home, name: str) -> List[Referrer]:
             )
             for version in home.uploads.versions(name)
         ]
-    except (OSError, ValueError, LookupError, TypeError) as error:
-        raise HomeError("damaged", "the versions of the upload %s can't be read: %s" % (show(name), _why(error)))
 
 
 def of_run(home: Home, run: RunFolder) -> List[Referrer]:
     """What a run refers to now. Raises `HomeError("damaged")`; `FileNotFoundError` for a run that is gone."""
-    try:
+    with _read_whole("what the run %s refers to" % run.key):
         spec = run.spec()
         ended = run.state()[0] in FINAL
         found = [Referrer("run", run.key, 0, "source", run.source_file, spec.source)]
         if not ended and os.path.exists(run.left_file):
             found.append(Referrer("run", run.key, 0, "left", run.left_file, ""))
         found += _of_spec(home, run, spec, ended)
-    except FileNotFoundError:
-        raise
-    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
-        raise HomeError("damaged", "what the run %s refers to can't be read: %s" % (run.key, _why(error)))
     if os.path.exists(run.outputs_file):
         found.append(Referrer("run", run.key, 0, "outputs", run.outputs_file, "", folder=run.out, whole=True))
     return found
@@ -138,13 +133,10 @@ def active_runs(home: Home) -> List[ActiveRun]:
     found = []
     for key in home.run_keys():
         run = home.run(key)
-        try:
+        # it may be removed meanwhile
+        with contextlib.suppress(FileNotFoundError), _read_whole("what the run %s refers to" % key):
             if run.exists() and run.state()[0] not in FINAL:
                 found.append(ActiveRun(run.resolved_spec(), run.mounts()))
-        except FileNotFoundError:
-            continue  # removed meanwhile
-        except (OSError, ValueError, LookupError, TypeError) as error:
-            raise HomeError("damaged", "what the run %s refers to can't be read: %s" % (key, _why(error)))
     return found
 
 
@@ -185,13 +177,10 @@ class ReferenceReader:
         """The same of one run."""
         if not run.exists():
             return
-        try:
+        referrers, ended = [], False  # type: List[Referrer], bool
+        with contextlib.suppress(FileNotFoundError), _read_whole("what the run %s refers to" % run.key):
             ended = run.state()[0] in FINAL
             referrers = of_run(self._home, run)
-        except FileNotFoundError:
-            return  # removed meanwhile
-        except (ValueError, LookupError, TypeError) as error:
-            raise HomeError("damaged", "what the run %s refers to can't be read: %s" % (run.key, _why(error)))
         for referrer in referrers:
             self._take(referrer, digests)
         if ended:
@@ -208,6 +197,17 @@ class ReferenceReader:
                 return
             raise
         self._read.add(mark)
+
+
+@contextlib.contextmanager
+def _read_whole(what: str) -> Iterator[None]:
+    """Raises `HomeError("damaged")` for what can't be read, and `FileNotFoundError` for what is gone."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise HomeError("damaged", "%s can't be read: %s" % (what, _why(error)))
 
 
 def _why(error: BaseException) -> str:

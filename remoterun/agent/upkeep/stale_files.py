@@ -10,7 +10,7 @@ import fcntl
 import os
 import re
 import time
-from typing import Iterator, Optional, Set
+from typing import Iterator, Set
 
 from ..shared.files import own_bytes, remove_tree
 from ..shared.records import Record
@@ -82,21 +82,13 @@ def remove_unless_locked(path: str) -> bool:
 
 
 def _remains(path: str, now: float, wait: float) -> Iterator[StaleFile]:
-    age = _age(path, now)
-    if age is not None:
-        yield StaleFile(path, own_bytes(path), age >= wait)
-
-
-def _age(path: str, now: float) -> Optional[float]:
-    """Seconds since it was last written, or anything right in it was; None if it is gone."""
-    try:
+    """Unless it is gone. It is due so long after it was last written, or anything right in it was."""
+    with contextlib.suppress(OSError):
         newest = os.lstat(path).st_mtime
         if os.path.isdir(path) and not os.path.islink(path):
             with os.scandir(path) as found:
                 newest = max([newest] + [item.stat(follow_symlinks=False).st_mtime for item in found])
-    except OSError:
-        return None
-    return now - newest
+        yield StaleFile(path, own_bytes(path), now - newest >= wait)
 
 
 def _lives(pid: int) -> bool:

@@ -9,6 +9,7 @@ from remoterun.cli.asking import agree
 from remoterun.cli.asking import client as connect
 from remoterun.cli.commands.run import follow_or_report
 from remoterun.cli.render import live_views
+from remoterun.client.runs.preparing import Talk
 from remoterun.errors import UsageError
 from remoterun.model import RunRequest
 
@@ -35,5 +36,5 @@ def continue_(
             plan = client.runs.plan_next(run_number(run), waiting)
         plan = agree(client, plan, None, yes, pay)
         with live_views.waiting() as waiting, live_views.progress() as progress:
-            taken = client.runs.continue_(run_number(run), plan, waiting=waiting, progress=progress)
+            taken = client.runs.continue_(run_number(run), plan, Talk(progress, waiting))
         return follow_or_report(client, taken, RunRequest(taken.command), background, json)

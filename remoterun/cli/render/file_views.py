@@ -111,12 +111,12 @@ def manifest(resource: str, tree: Any, about: Tree, levels: int | None, as_json:
     if as_json:
         out_json(json_shapes.files(resource, tree, about))
         return
-    if not tree.entries:
+    if not tree.count:
         goes_on = about.about.get("state") not in (None, *(state.value for state in FINAL))
         line(f"{resource} holds no files{' yet' if goes_on else ''}")
         return
     rows: dict[str, list[Any]] = {}
-    for entry in tree.entries:
+    for entry in tree:
         parts = entry.path.split("/")
         shown = entry.path if levels is None or len(parts) <= levels else "/".join(parts[:levels]) + "/"
         if entry.kind == "d":

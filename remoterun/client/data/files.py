@@ -231,7 +231,7 @@ class Files:
         live = tree.about.live
         again = f"remoterun ls {resource}"
         try:
-            sub = pages.find((entry.path for entry in tree.manifest.entries if entry.kind == "f"), str(resource), again)
+            sub = pages.find((entry.path for entry in tree.manifest if entry.kind == "f"), str(resource), again)
         except NotFound as error:
             if live:
                 error.hint = f"run {resource.name} goes on and may write one yet: `remoterun logs {resource.name}`"
@@ -242,7 +242,7 @@ class Files:
 
         def fetch_some(names: frozenset[str]) -> None:
             def choose(manifest: Manifest, _: api.Tree) -> Manifest:
-                return Manifest([entry for entry in manifest.entries if entry.path in names])
+                return Manifest([entry for entry in manifest if entry.path in names])
 
             store.tree(where).fetch(folder, lambda _: True, progress, choose=choose)
 
@@ -301,11 +301,10 @@ def split_pattern(resource: Resource) -> tuple[Resource, str]:
 
 def matching(manifest: Manifest, below: Resource, pattern: str) -> Manifest:
     """The entries that `pattern` names, with all that lies below such a folder. Raises `NotFound` if there are none."""
-    entries = manifest.entries
-    found = [entry for entry in entries if entry.path == pattern or entry.path.startswith(f"{pattern}/")]
+    found = [entry for entry in manifest if entry.path == pattern or entry.path.startswith(f"{pattern}/")]
     if not found:
         parts = pattern.split("/")
-        found = [entry for entry in entries if _fits(entry.path.split("/"), parts)]
+        found = [entry for entry in manifest if _fits(entry.path.split("/"), parts)]
     if not found:
         raise NotFound(f"nothing in {show(str(below))} matches `{show(pattern)}`", hint=f"remoterun ls {below}")
     return Manifest(found)

@@ -220,12 +220,12 @@ class Uploads:
                 newest = known[0][0].digest if known else ""
                 digest = newest if newest in [version.digest for version in there] else there[-1].digest
                 base = store.tree(ResourceRef("upload", target.name, digest=digest)).manifest
-                entries = {entry.path: entry for entry in base.entries}
+                entries = {entry.path: entry for entry in base}
 
             def with_added(more: Manifest) -> Manifest:
                 together = dict(entries)
                 below = any(known.startswith(f"{target.sub}/") for known in entries)
-                for entry in more.entries:
+                for entry in more:
                     place = "/".join(part for part in (target.sub, entry.path) if part)
                     if single and target.sub and not target.trailing and not below:
                         place = target.sub

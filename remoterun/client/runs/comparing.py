@@ -84,7 +84,7 @@ def compare(connections: Connections, before: int | str, after: int | str, binar
     if numbers[0] != numbers[1]:
         facts.append(("numbers", _listed(*numbers), _listed(*numbers[::-1])))
     sources = [store.tree(source_of(run)) for run, store in ((first, here), (second, there))]
-    trees = [{entry.path: entry for entry in source.manifest.entries} for source in sources]
+    trees = [{entry.path: entry for entry in source.manifest} for source in sources]
     changed = [path for path in sorted(trees[0].keys() | trees[1].keys()) if trees[0].get(path) != trees[1].get(path)]
     pairs = [(trees[0].get(path), trees[1].get(path)) for path in changed]
     return Difference(first, second, tuple(facts), tuple(_changes(pairs, sources, binary)))

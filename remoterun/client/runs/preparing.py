@@ -106,7 +106,7 @@ class SourceTree:
     def send(self, session: Session, progress: Progress, extra: Mapping[str, bytes]) -> Manifest:
         """Let a home have the files, and `extra` (digest to content)."""
         manifest, _ = transfer.send_tree(session, self.reading(progress), dict(extra), progress)
-        known = {entry.path: entry for entry in manifest.entries}
+        known = {entry.path: entry for entry in manifest}
         self._stamps = None  # its rows would be taken for those of files that are gone
         self._files = [(known.get(entry.path, entry), path) for entry, path in self._files]
         return manifest

@@ -436,21 +436,14 @@ class Runs:
 
         return plan_next(self._connections, self.get(number), waiting)
 
-    def continue_(
-        self,
-        number: int | str,
-        plan: AgreedPlan,
-        values: Mapping[str, str] | None = None,
-        waiting: Callable[[str], None] = lambda _: None,
-        progress: Progress | None = None,
-    ) -> Run:
+    def continue_(self, number: int | str, plan: AgreedPlan, talk: Talk = QUIET) -> Run:
         """Give an interrupted run another rented host, as `plan_next` planned it, and hand it over; it goes on with
-        what it had saved, under its number. `values` as for `follow`, `waiting` as for `launch`. Blocks for minutes.
-        What goes wrong leaves it interrupted. Raises as `launch`, and `UsageError` where another client does so."""
+        what it had saved, under its number. Blocks for minutes. What goes wrong leaves it interrupted. Raises as
+        `launch`, and `UsageError` where another client does so."""
         from remoterun.client.runs.attempts import start_next_attempt
 
-        run, talk = self._connections.registry.run(number), Talk(progress or Progress(), waiting)
-        taken = start_next_attempt(self._connections, run, values or {}, talk, plan)
+        run = self._connections.registry.run(number)
+        taken = start_next_attempt(self._connections, run, {}, talk, plan)
         if taken is None:
             raise UsageError(f"run {run.number} goes on already", hint=f"remoterun logs {run.number}")
         return taken

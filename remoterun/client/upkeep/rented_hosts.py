@@ -175,12 +175,8 @@ class RentedHosts:
         if leftover.kind == BUCKET:
             return self._remove_bucket(leftover.id)
         if leftover.host is None:
-            able = [
-                each
-                for each in self._connections.of_providers(lambda each: [each], None)
-                if isinstance(each, HasLeftovers)
-            ]
-            return all(each.clear(leftover, everything) for each in able)
+            able = self._connections.of_providers(lambda each: [each], None)
+            return all(each.clear(leftover, everything) for each in able if isinstance(each, HasLeftovers))
         try:
             provider, host = renting.find_host(self._connections, leftover.id)
         except NotFound:

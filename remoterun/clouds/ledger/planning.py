@@ -116,7 +116,8 @@ def agreed(plan: Plan, pay: float | None = None) -> AgreedPlan:
         if plan.max_cost is not None:
             lost = f", so {plan.limited_by} can't be kept"
             without = "" if plan.limited_by == BUILT_IN else "without that limit, "
-            hint = f"{without}max_hours=2 {hint}; `max_hours` may also stand at the machine, in config.toml"
+            agrees = '`max_hours=2` with `pay="unknown"` agrees to that'
+            hint = f"{without}{agrees}; `max_hours` may also stand at the machine, in config.toml"
         raise UsageError(f"{rents} at a price that is not known{lost}", hint=hint)
     if price is not None and not is_there and price > most + 0.005:
         why = f"what is agreed to is {dollars(most)} an hour" if most else "nobody has agreed to that"

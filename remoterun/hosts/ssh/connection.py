@@ -318,8 +318,10 @@ class _Transport(paramiko.Transport):  # type: ignore[misc]
         return next((line[len(start) :] for line in self._lines if line.startswith(start)), "")
 
 
-def _no_handshake(error: Exception, transport: _Transport, settings: SSHSettings, way: Way, took: float) -> HostError:
-    """Why the two sides have no keys."""
+def _no_handshake(
+    error: Exception, transport: _Transport | None, settings: SSHSettings, way: Way, took: float
+) -> HostError:
+    """Why the two sides have no keys. `transport`: None where paramiko could not even make one."""
     name, place = f"`{settings.target}`", f"{way.address} port {settings.port}, after {took:.1f} s"
     proxied = way.proxy.last_words() if way.proxy is not None else ""
     if re.search("Permission denied|verification failed", proxied):
@@ -328,11 +330,14 @@ def _no_handshake(error: Exception, transport: _Transport, settings: SSHSettings
             evidence=proxied,
             hint=f"remoterun login {settings.target.typed}   asks once, in a terminal",
         )
-    greeted = transport.said("Banner: ")
-    offers = next((transport.said(line) for kind, line in _OFFERS.items() if f"no acceptable {kind}" in str(error)), "")
+    greeted, offers = "", ""
+    if transport is not None:
+        greeted = transport.said("Banner: ")
+        refused = (line for kind, line in _OFFERS.items() if f"no acceptable {kind}" in str(error))
+        offers = next(map(transport.said, refused), "")
     said = (proxied, greeted[:200], str(error), offers and f"the host offers: {offers}")
     evidence = "\n".join(filter(None, said)) or None
-    if transport.remote_version or greeted:
+    if greeted or (transport is not None and transport.remote_version):
         return HostUnreachable(
             f"{name} did not finish the SSH handshake ({place})",
             evidence=evidence,

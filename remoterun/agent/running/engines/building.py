@@ -108,15 +108,10 @@ _WHY = (
 pattern that a line has counts."""
 
 
-class Failure(Record):
-    """`line`: the one that says why, with the name of the program that said it."""
-
-    line: str
-    hint: Optional[str]
-
-
-def explain(job: BuildJob) -> Failure:
-    """Why the last program of a build failed. Raises `HomeError("disk_full")` where a disk has no room."""
+def explain(job: BuildJob) -> EngineError:
+    """Why the last program of a build failed: the line that says so, with the name of the program that said it. Raises
+    `HomeError("disk_full")` where a disk has no room."""
+    whole = "the whole log: %s" % job.log
     lines = [_PREFIX.sub("", line) for line in job.tail(_LINES).splitlines()]
     starts = [number for number, line in enumerate(lines) if line.startswith("$ ")]
     lines = lines[starts[-1] + 1 :] if starts else lines
@@ -125,11 +120,11 @@ def explain(job: BuildJob) -> Failure:
     unreachable = [line for line in lines if _UNREACHABLE.search(line)]
     if unreachable:
         why = "the package index can't be reached: %s" % unreachable[-1][:200]
-        return Failure(why, "check that machine's network or proxy")
+        return EngineError(why, whole, "check that machine's network or proxy")
     for pattern, before, hint in _WHY:
         for match in filter(None, (re.match(pattern, line) for line in lines)):
-            return Failure(before + match.group(1), hint % match.group(2) if hint == _SEARCH else hint)
-    return Failure(next((line for line in reversed(lines) if line), "no word of why"), None)
+            return EngineError(before + match.group(1), whole, hint % match.group(2) if hint == _SEARCH else hint)
+    return EngineError(next((line for line in reversed(lines) if line), "no word of why"), whole)
 
 
 MOST_CONTENTS = 400
@@ -181,5 +176,4 @@ def install(folder: str, files: List[str], uv: Optional[str], job: BuildJob, loc
         # Not compiled: the first run compiles what it imports, which takes a third of the time that all of it would.
         words = [python, "-m", "pip", "install", "--disable-pip-version-check", "--no-input", "--no-compile"]
     if job.run([*words, *(word for file in files for word in ("-r", file))], [lock]) != 0:
-        failure = explain(job)
-        raise EngineError(failure.line, "the whole log: %s" % job.log, failure.hint)
+        raise explain(job)

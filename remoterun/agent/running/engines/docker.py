@@ -348,14 +348,11 @@ class Docker:
     def _build(self, reference: str, contents: str, words: List[str], job: BuildJob) -> None:
         label = ["--label", "remoterun.home=" + self.home.id, "--label", "%s=%s" % (CONTENTS, contents)]
         if job.run([self._tool, "build", "--tag", reference, *label, *words]) != 0:
-            failure = explain(job)
-            raise EngineError(failure.line, "the whole log: %s" % job.log, failure.hint)
+            raise explain(job)
 
     def _user(self) -> str:
         """Outputs shall belong to the user. In a rootless engine that is the container's root."""
-        if self._tool == "podman" and os.getuid() != 0:
-            return "0:0"
-        if self._tool == "docker" and os.getuid() != 0 and self._rootless():
+        if os.getuid() != 0 and (self._tool == "podman" or self._rootless()):
             return "0:0"
         return "%d:%d" % (os.getuid(), os.getgid())
 

@@ -73,16 +73,9 @@ class ProcessEngine:
 
     def build(self, run: RunFolder, spec: RunSpec, job: BuildJob) -> None:
         environment = Environment.of(spec)
-        if environment.image:
-            raise EngineError(
-                "runs have no images here: they use a virtual environment",
-                hint="leave out --image, or use a machine with Docker",
-            )
-        if environment.apt:
-            raise EngineError(
-                "runs can't install apt packages here: they use a virtual environment",
-                hint="leave out --apt and install them on the machine, or use a machine with Docker",
-            )
+        if environment.image or environment.apt:
+            words = "runs have no images and no apt packages here: they use a virtual environment"
+            raise EngineError(words, hint="use a machine with Docker")
         if environment.framework == NONE:
             return
         if environment.framework == TENSORFLOW:

@@ -31,7 +31,7 @@ def inspect(line: OwnLine, asked: api.Demand) -> api.Occupancy:
     about_gpus = asked.gpus or asked.whole or lines["gpus"]
     cards = ask_driver(asked.patience) if about_gpus else GpuReport()
     slots = default_slots() if asked.slots is None else asked.slots
-    holding = _holding(home, held, cards)
+    holding = _holding(home, held)
     own: List[api.Claim] = []
     runs = list(holding)
     free = False
@@ -68,17 +68,10 @@ def ask_driver(patience: float) -> GpuReport:
         return GpuReport(unknown=str(error))
 
 
-def _holding(home: Home, held: Dict[str, Dict[str, Any]], cards: GpuReport) -> List[api.Claim]:
+def _holding(home: Home, held: Dict[str, Dict[str, Any]]) -> List[api.Claim]:
     """The runs that hold a slot, or GPUs."""
-    numbers = {gpu.uuid: gpu.number for gpu in cards.every}
-    found = []
-    for key, slot in held.items():
-        names = [str(uuid) for uuid in slot.get("gpus", [])]
-        run = _described(home, key)
-        if run is not None:
-            own = sorted(numbers[uuid] for uuid in names if uuid in numbers)
-            found.append(run._replace(gpus=len(names), cards=own))
-    return found
+    described = ((_described(home, key), slot) for key, slot in held.items())
+    return [run._replace(gpus=len(slot.get("gpus", []))) for run, slot in described if run is not None]
 
 
 def _waiting(
