@@ -38,6 +38,7 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 
+from tests.opening import Opening
 from tests.quiet_network import QuietNetwork
 
 if TYPE_CHECKING:
@@ -148,31 +149,22 @@ _COLOURS = """async (address) => {
 }"""
 
 
-class Browser:
+class Browser(Opening):
     """This machine's Chromium without a window, as a context manager: one at a time. It resolves no name: nothing
     leaves here."""
 
-    def __init__(self) -> None:
-        self._stack = contextlib.ExitStack()
-
-    def __enter__(self) -> Browser:
+    def open(self, stack: contextlib.ExitStack) -> None:
         from playwright.sync_api import sync_playwright
 
         words = [f"--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE {HERE}, EXCLUDE *.localhost"]
-        with contextlib.ExitStack() as stack:
-            program = chromium()
-            if os.geteuid() == 0 and program is not None:
-                network = stack.enter_context(QuietNetwork())
-                program = network.program(program)
-                words += ["--no-sandbox", *network.options]
-            playwright = stack.enter_context(sync_playwright())
-            self._browser = playwright.chromium.launch(executable_path=program, args=words)
-            stack.callback(self._browser.close)
-            self._stack = stack.pop_all()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stack.close()
+        program = chromium()
+        if os.geteuid() == 0 and program is not None:
+            network = stack.enter_context(QuietNetwork())
+            program = network.program(program)
+            words += ["--no-sandbox", *network.options]
+        playwright = stack.enter_context(sync_playwright())
+        self._browser = playwright.chromium.launch(executable_path=program, args=words)
+        stack.callback(self._browser.close)
 
     def tab(self, width: int = 1280, height: int = 800, **options: Any) -> Tab:
         """A new page with a profile of its own. `options` are those of Playwright's `new_context`."""
@@ -279,29 +271,22 @@ class Written:
     probabilities: NDArray[np.float32]
 
 
-class Ml5:
+class Ml5(Opening):
     """The real ml5.js in a real browser, as a context manager. Every call loads the model anew."""
 
     def __init__(self, browser: Browser, node_modules: Path) -> None:
         self._browser, self._node_modules = browser, node_modules
-        self._stack = contextlib.ExitStack()
 
-    def __enter__(self) -> Ml5:
-        with contextlib.ExitStack() as stack:
-            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ml5-")))
-            (folder / "node_modules").symlink_to(self._node_modules)
-            (folder / "index.html").write_text(
-                '<!doctype html><title>ml5</title><script src="node_modules/ml5/dist/ml5.min.js"></script>'
-            )
-            self._folders = {"": folder}
-            self._address = stack.enter_context(serve(self._folders))
-            self._tab = self._browser.tab()
-            stack.callback(self._tab.page.context.close)
-            self._stack = stack.pop_all()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stack.close()
+    def open(self, stack: contextlib.ExitStack) -> None:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ml5-")))
+        (folder / "node_modules").symlink_to(self._node_modules)
+        (folder / "index.html").write_text(
+            '<!doctype html><title>ml5</title><script src="node_modules/ml5/dist/ml5.min.js"></script>'
+        )
+        self._folders = {"": folder}
+        self._address = stack.enter_context(serve(self._folders))
+        self._tab = self._browser.tab()
+        stack.callback(self._tab.page.context.close)
 
     def probabilities(self, model: Path, text: str, backend: str) -> NDArray[np.float32]:
         """After each character of `text`, the probability of each next one: float32 [len(text), vocab]."""

@@ -23,30 +23,26 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 
+from tests.opening import Opening
+
 _CLONE_NEWNET = 0x40000000
 _GRANTED, _REFUSED = 0, 5
 _CONNECT, _BY_NAME = 1, 3
 _NO_LOGIN = b"\x05\x00"
 
 
-class QuietNetwork:
+class QuietNetwork(Opening):
     """A network namespace that has only a loopback, and in it a SOCKS server whose connections are made out here."""
 
-    def __enter__(self) -> QuietNetwork:
-        with contextlib.ExitStack() as stack:
-            self._folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="network-")))
-            listener = self._listener_inside()
-            stack.callback(os.close, self._namespace)
-            stack.enter_context(_Proxy(listener))
-            self.options: Sequence[str] = (
-                f"--proxy-server=socks5://127.0.0.1:{listener.getsockname()[1]}",
-                "--proxy-bypass-list=<-loopback>",
-            )
-            self._stack = stack.pop_all()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stack.close()
+    def open(self, stack: contextlib.ExitStack) -> None:
+        self._folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="network-")))
+        listener = self._listener_inside()
+        stack.callback(os.close, self._namespace)
+        stack.enter_context(_Proxy(listener))
+        self.options: Sequence[str] = (
+            f"--proxy-server=socks5://127.0.0.1:{listener.getsockname()[1]}",
+            "--proxy-bypass-list=<-loopback>",
+        )
 
     def program(self, path: str) -> str:
         inside = ["nsenter", f"--net=/proc/{os.getpid()}/fd/{self._namespace}", path]

@@ -127,9 +127,6 @@ class Destination:
             self.result.warn(f"`{show(entry.path)}` changed while it was copied: here is what was read")
         return self.final
 
-    def path(self, entry: Entry) -> str:
-        return os.path.join(self.target, self.name or entry.path)
-
     def came(self, size: int, there: int = 0) -> None:
         with self.counting:
             self.progress.add(size, there=there)

@@ -17,12 +17,13 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol, Self
+from typing import Protocol
 
 from remoterun.client import Client
 from remoterun.config import Config
 from remoterun.model import MachineType
 from tests.lab import Docker, Lab, LabHost
+from tests.opening import Opening
 
 MEMORY = Path("/dev/shm")  # a tmpfs on every Linux
 RATE = 1e9  # bits a second, of the ways with a delay
@@ -43,7 +44,7 @@ class Lap:
     wire: int
 
 
-class Place:
+class Place(Opening):
     """A lab host with its home in memory, and a folder in memory here; a context manager.
 
     So many bytes of `memory` are written once before anything is measured: a virtual machine gets its memory from the
@@ -55,24 +56,18 @@ class Place:
         self.lab, self._memory = lab, memory
         self._aliases: dict[float, str] = {}
 
-    def __enter__(self) -> Self:
-        with ExitStack() as stack:
-            self.host: LabHost = self.lab.host("bench", docker=Docker.ABSENT, home_in_memory=True).up()
-            stack.callback(self.lab.discard, self.host)
-            self.folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-data-", dir=MEMORY)))
-            self._aliases[0.0] = self.host.name
-            _write_once(self.folder / "memory", self._memory)
-            self._stack = stack.pop_all()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stack.close()
+    def open(self, stack: ExitStack) -> None:
+        self.host: LabHost = self.lab.host("bench", docker=Docker.ABSENT, home_in_memory=True).up()
+        stack.callback(self.lab.discard, self.host)
+        self.folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-data-", dir=MEMORY)))
+        self._aliases[0.0] = self.host.name
+        _write_once(self.folder / "memory", self._memory)
 
     def alias(self, rtt: float) -> str:
         """The host's name in the lab's SSH configuration by a way of that round trip, in seconds, at 1 Gbit; that of 0
         is the lab's own link, as fast as it is."""
         if rtt not in self._aliases:
-            slow = self._stack.enter_context(self.lab.slow(self.host, rtt=rtt, rate=RATE))
+            slow = self.stack.enter_context(self.lab.slow(self.host, rtt=rtt, rate=RATE))
             self._aliases[rtt] = slow.alias
         return self._aliases[rtt]
 

@@ -22,6 +22,7 @@ from remoterun.model import MachineType, Run, RunRequest, new_key
 from remoterun.registry import Registry
 from tests.browser import Browser
 from tests.lab import BASE_IMAGE, Lab
+from tests.opening import Opening
 from tests.workshop import until
 
 if TYPE_CHECKING:
@@ -33,45 +34,38 @@ PATIENCE = 60.0
 MANY, SLOTS = 1000, 20
 
 
-class Viewer:
+class Viewer(Opening):
     """A user of this machine, whose page is served by the installed command. A context manager."""
 
     def __init__(self, folder: Path) -> None:
         self.home = folder / "home"
         self.engine = "process" if Lab.missing() else "docker"
         """Of the machine `live`: a host made on this machine, or else this machine itself."""
-        self._stack = contextlib.ExitStack()
 
-    def __enter__(self) -> Viewer:
-        with self._stack as stack:
-            self.home.mkdir()
-            live = f'engine = "{self.engine}"\nslots = {SLOTS}\n'
-            env = {**os.environ, "REMOTERUN_HOME": str(self.home)}
-            if self.engine == "docker":
-                lab = stack.enter_context(Lab())
-                lab.host("bench").up()
-                env["REMOTERUN_SSH_CONFIG"] = str(lab.ssh_config())
-                live += f'host = "bench"\nbase_image = "{BASE_IMAGE}"\n'
-            text = f'default = "here"\n[machines.here]\nengine = "process"\n[machines.live]\n{live}'
-            (self.home / "config.toml").write_text(text)
-            with contextlib.closing(Registry(self.home / "registry.db")) as registry:
-                for number in range(MANY):
-                    _add_ended_run(registry, number)
-            self.client = stack.enter_context(Client(load(env)))
-            self.browser = stack.enter_context(Browser())
-            self._serve(env)
-            self._stack = stack.pop_all()
-        return self
+    def open(self, stack: contextlib.ExitStack) -> None:
+        self.home.mkdir()
+        live = f'engine = "{self.engine}"\nslots = {SLOTS}\n'
+        env = {**os.environ, "REMOTERUN_HOME": str(self.home)}
+        if self.engine == "docker":
+            lab = stack.enter_context(Lab())
+            lab.host("bench").up()
+            env["REMOTERUN_SSH_CONFIG"] = str(lab.ssh_config())
+            live += f'host = "bench"\nbase_image = "{BASE_IMAGE}"\n'
+        text = f'default = "here"\n[machines.here]\nengine = "process"\n[machines.live]\n{live}'
+        (self.home / "config.toml").write_text(text)
+        with contextlib.closing(Registry(self.home / "registry.db")) as registry:
+            for number in range(MANY):
+                _add_ended_run(registry, number)
+        self.client = stack.enter_context(Client(load(env)))
+        self.browser = stack.enter_context(Browser())
+        self._serve(env, stack)
 
-    def __exit__(self, *_: object) -> None:
-        self._stack.close()
-
-    def _serve(self, env: dict[str, str]) -> None:
+    def _serve(self, env: dict[str, str], stack: contextlib.ExitStack) -> None:
         words = [REMOTERUN, "ui", "--no-browser", "--json"]
         nothing = subprocess.DEVNULL
         server = subprocess.Popen(words, env=env, cwd=self.home, stdin=nothing, stdout=nothing, stderr=nothing)
-        self._stack.callback(server.wait)
-        self._stack.callback(server.terminate)
+        stack.callback(server.wait)
+        stack.callback(server.terminate)
         record = self.home / "ui.json"
         until(record.exists, PATIENCE, "remoterun ui is up")
         self.address = str(json.loads(record.read_text())["address"])

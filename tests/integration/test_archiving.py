@@ -43,12 +43,12 @@ SECRET = b"f00df00d" * 4
 NO_FILES = Manifest([]).encode()
 MAKES = """
 mkdir -p many; i=0
-while [ $i -lt 300 ]; do i=$((i+1)); echo "$i" >many/$i; done
+while [ $i -lt 60 ]; do i=$((i+1)); echo "$i" >many/$i; done
 head -c 3000000 /dev/zero >middle; printf x >>middle
 echo "#!/bin/sh" >tool; chmod 755 tool; ln -s middle link; mkdir empty
 seq 1 2000
 """
-MADE: Files = {f"many/{number}": b"%d\n" % number for number in range(1, 301)}
+MADE: Files = {f"many/{number}": b"%d\n" % number for number in range(1, 61)}
 MADE |= {"middle": bytes(3_000_000) + b"x", "tool*": b"#!/bin/sh\n", "link": "-> middle", "empty": None}
 LOG = b"".join(b"%d\n" % number for number in range(1, 2001))
 
@@ -268,7 +268,7 @@ class TestItsGrant:
         assert (status["state"], status["kept"]) == ("complete", False)
         assert status["message"] == (
             "not all of it is in the bucket s3://mine: 0.0167 min of waiting were in vain (127.0.0.1 answers"
-            " 403 (AccessDenied: Request has expired)); its outputs (302 files) and the end of its log: on its host"
+            " 403 (AccessDenied: Request has expired)); its outputs (62 files) and the end of its log: on its host"
             " alone, and lost with it"
         )
         assert not place.run(spec.key).unconfirmed() and place.outputs(spec.key) == MADE

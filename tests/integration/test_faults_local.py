@@ -76,7 +76,15 @@ def follow(place: Place, key: str, **arguments: Any) -> tuple[bytes, list[dict[s
     return log, events
 
 
-class TestEnds:
+class InOneHome:
+    """Tests that look at their own runs alone."""
+
+    @pytest.fixture
+    def place(self, kept_place: Place) -> Place:
+        return kept_place
+
+
+class TestEnds(InOneHome):
     def test_the_code_is_the_commands_own(self, place: Place) -> None:
         codes = {"exit 0": 0, "exit 1": 1, "exit 255": 255, "exit 126": 126, "no-such-program-xyz": 127}
         codes |= {"kill -9 $$": 137, "kill -TERM $$": 143, "kill -INT $$": 130, "exit 300": 44}
@@ -105,7 +113,7 @@ class TestEnds:
         assert not running("1000.125")
 
 
-class TestOutputs:
+class TestOutputs(InOneHome):
     def test_new_changed_and_nothing_else(self, place: Place) -> None:
         files = {"same": b"s", "grown": b"g", "gone": b"x", "deep/er/file": b"d", "script": b"#!", "tool*": b"#!"}
         key = place.submit(
@@ -159,7 +167,7 @@ def mount(typed: str, at: str) -> MountSpec:
     return MountSpec(typed, at, at, resource)
 
 
-class TestMounts:
+class TestMounts(InOneHome):
     def test_what_is_written_into_a_mount_is_kept_and_told(self, place: Place) -> None:
         """Root may write there without a Docker that hinders it; others when they have allowed themselves to. Whatever
         they do, the home keeps its content."""
@@ -177,7 +185,7 @@ class TestMounts:
         assert place.outputs(key) == made
         (told,) = [event["note"] for event in place.run(key).events() if "read-only" in event.get("note", "")]
         assert told.endswith("saved as outputs: data/empty, data/link, data/new, data/sub/b, one")
-        assert read_files(Path(place.home.uploads.folder, "doom", "1")) == doom
+        assert read_files(Path(place.home.uploads.stored("doom").folder)) == doom
         sound(place.home)
 
     def test_a_mount_that_was_only_read_is_no_output(self, place: Place) -> None:
@@ -190,10 +198,11 @@ class TestMounts:
     def test_what_is_refused_at_once(self, place: Place) -> None:
         place.upload("doom", {"f": b"d"})
         going = place.submit("sleep 1000")
+        before = place.home.run_keys()
         for typed, kind in (("uploads/none", NotFound), ("uploads/doom/none", NotFound), (f"runs/{going}", UsageError)):
             with pytest.raises(kind):
                 place.submit("true", mounts=[mount(typed, "data")])
-        assert place.home.run_keys() == [going]
+        assert place.home.run_keys() == before
 
     def test_places_that_lead_out(self, place: Place, tmp_path: Path) -> None:
         place.upload("doom", {"f": b"d"})
@@ -206,7 +215,7 @@ class TestMounts:
             assert not list(out.iterdir()) and not (tmp_path / "out").exists()
 
 
-class TestStopAndKill:
+class TestStopAndKill(InOneHome):
     def test_who_ignores_it_is_killed_after_the_grace(self, place: Place) -> None:
         key = place.submit("trap '' TERM; echo x >out; echo up; while :; do sleep 1000.25 & wait; done")
         place.until_says(key, b"up")

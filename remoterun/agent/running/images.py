@@ -149,25 +149,23 @@ def _store(home: Home, tool: str, image: str, grant: Grant, job: BuildJob) -> Bu
 def _check_room(home: Home, tool: str, image: str) -> None:
     """Docker writes the layers of an image to its own disk before it gives them out. Raises `Unusable` where another
     run might not find the room that it needs."""
-    asked = [tool, "image", "inspect", "--format", "{{.Size}}", image]
-    try:
-        size = int(subprocess.check_output(asked, stderr=subprocess.DEVNULL, timeout=FIRST))
-    except (OSError, ValueError, subprocess.SubprocessError) as error:
-        raise Unusable("it is not known whether it can be saved: %s" % error)
-    free = min(free_space(folder) for folder in (home.tmp, *_folder_of(tool)))
+    said = _said(tool, "image", "inspect", "--format", "{{.Size}}", image)
+    if not said.isdigit():
+        raise Unusable("it has no size: %s" % said[:80])
+    told = _said(tool, "info", "--format", "{{.DockerRootDir}} {{.DriverStatus}}")  # where it has its images
+    folder = "/var/lib/containerd" if "io.containerd" in told else told.partition(" ")[0]
+    free = min(free_space(each) for each in (home.tmp, folder) if os.path.isdir(each))
+    size = int(said)
     if free < 2 * size + ROOM:
         raise Unusable("to save it takes %d MiB of the disk, which has %d MiB free" % (size >> 19, free >> 20))
 
 
-def _folder_of(tool: str) -> List[str]:
-    """Where Docker has its images, as far as it says so."""
-    asked = [tool, "info", "--format", "{{.DockerRootDir}} {{.DriverStatus}}"]
+def _said(tool: str, *words: str) -> str:
+    """What the engine's program prints. Raises `Unusable`."""
     try:
-        told = subprocess.check_output(asked, stderr=subprocess.DEVNULL, timeout=FIRST).decode().strip()
-    except (OSError, ValueError, subprocess.SubprocessError):
-        return []
-    folder = "/var/lib/containerd" if "io.containerd" in told else told.partition(" ")[0]
-    return [folder] if os.path.isdir(folder) else []
+        return subprocess.check_output([tool, *words], stderr=subprocess.DEVNULL, timeout=FIRST).decode().strip()
+    except (OSError, ValueError, subprocess.SubprocessError) as error:
+        raise Unusable("it is not known whether it can be saved: %s" % error)
 
 
 def _in_time(job: BuildJob, size: int) -> Callable[[], None]:

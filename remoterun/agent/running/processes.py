@@ -14,6 +14,8 @@ from typing import Dict, Iterable, List, Optional, Set
 from ..shared.records import Record
 from ..store.run_folder import SUPERVISOR
 
+KEY = "REMOTERUN_KEY"
+"""The variable that names the run of a process."""
 PROGRAM = "REMOTERUN_EXEC"
 """The variable that names a program that `exec` started inside a run; all that descends from it has it, too."""
 
@@ -30,10 +32,10 @@ def of_run(key: str, leader: Optional[int], programs: bool = True) -> Set[int]:
     """Pids of every living process of the run, without this one. `leader` is the wrapper; `programs`: also those that
     `exec` started."""
     table = _table()
-    marks = {pid: _marks(pid) for pid in table}
-    found = {process.pid for process in table.values() if marks[process.pid].key == key or process.session == leader}
+    marks = {pid: environment(pid) for pid in table}
+    found = {pid for pid, process in table.items() if marks[pid].get(KEY) == key or process.session == leader}
     # A supervisor may start another run's: that one, and what descends from it, is none of ours.
-    others = {pid for pid, mark in marks.items() if mark.supervisor not in ("", key)}
+    others = {pid for pid, mark in marks.items() if (mark.get(SUPERVISOR) or key) != key}
     found -= others
     while True:
         more = {each.pid for each in table.values() if each.parent in found} - found - others
@@ -41,14 +43,14 @@ def of_run(key: str, leader: Optional[int], programs: bool = True) -> Set[int]:
             break
         found |= more
     if not programs:
-        found = {pid for pid in found if not marks[pid].program}
+        found = {pid for pid in found if not marks[pid].get(PROGRAM)}
     return {pid for pid in found if pid != os.getpid() and not table[pid].zombie}
 
 
 def of_program(key: str, name: str) -> Set[int]:
     """Pids of every living process that descends from the program `name`, which `exec` started inside a run."""
-    marks = {pid: _marks(pid) for pid in _table()}
-    return {pid for pid, mark in marks.items() if mark.program == name and mark.supervisor in ("", key)}
+    marks = {pid: environment(pid) for pid in _table()}
+    return {pid for pid, mark in marks.items() if mark.get(PROGRAM) == name and (mark.get(SUPERVISOR) or key) == key}
 
 
 def children(parent: int) -> List[int]:
@@ -110,16 +112,3 @@ def _table_by_ps() -> Dict[int, Process]:
             pid = int(fields[0])
             found[pid] = Process(pid, int(fields[1]), int(fields[2]), fields[4], fields[3].startswith("Z"))
     return found
-
-
-class _Marks(Record):
-    key: str
-    supervisor: str
-    program: str
-
-
-def _marks(pid: int) -> _Marks:
-    """By its environment: of which run a process is, of which run's supervisor it descends, and of which program of
-    `exec`; "" each: of none."""
-    variables = environment(pid)
-    return _Marks(*(variables.get(name, "") for name in ("REMOTERUN_KEY", SUPERVISOR, PROGRAM)))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import enum
 import importlib
-from typing import TYPE_CHECKING, Callable, ContextManager, Dict, List, Optional, Sequence
+from typing import TYPE_CHECKING, Callable, ContextManager, Dict, List, Optional, Protocol, Sequence
 
 from ...shared.api import MachineCheck
 from ...shared.files import read_json
@@ -19,14 +19,10 @@ from ...store.home import Home
 from ...store.run_folder import RunFolder
 
 if TYPE_CHECKING:
-    from typing import Protocol
-
     from ..counters import Counters
     from ..network import Network
     from .building import BuildJob
     from .wrapper import Program
-else:
-    Protocol = object
 
 ENGINES: Dict[str, str] = {
     "docker": "docker:Docker",

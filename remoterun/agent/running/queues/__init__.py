@@ -9,7 +9,7 @@ To add one: its file here, its line in `QUEUES`, and the setting of a machine th
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Callable, ContextManager, Dict, List, Optional, Set
+from typing import Callable, ContextManager, Dict, List, Optional, Protocol, Set
 
 from ...shared.api import Demand, MachineCheck, Occupancy
 from ...shared.spec import RunSpec
@@ -17,11 +17,6 @@ from ...shared.states import Reason
 from ...store.errors import HomeError
 from ...store.home import Home
 from ...store.run_folder import RunFolder
-
-if TYPE_CHECKING:
-    from typing import Protocol
-else:
-    Protocol = object
 
 QUEUES: Dict[str, str] = {"": ".line:OwnLine"}
 """By name, the module and its class `(home) -> Queue`; imported on use. The one without a name is our own."""
