@@ -29,7 +29,7 @@ _KEYS: Kinds = {
     "default": (str,),
     "notify": (list,),
     "notice": (bool,),
-    "trusted": (list,),
+    "trusted": (object,),
     "machines": (dict,),
     "logs": (dict,),
     "limits": (dict,),
@@ -198,7 +198,7 @@ def parse(text: str, base: Config) -> Config:
     if not all(isinstance(word, str) and word for word in notify):
         raise ConfigError(f"{base.file}: `notify` has to be {_WORDS[list,]}", hint='notify = ["ntfy://ntfy.sh/TOPIC"]')
     trusted = data.get("trusted", [])
-    if not all(isinstance(word, str) and word[:1] in ("/", "~") for word in trusted):
+    if not isinstance(trusted, list) or not all(isinstance(word, str) and word[:1] in ("/", "~") for word in trusted):
         hint = 'trusted = ["~/lesson"]'
         raise ConfigError(f"{base.file}: `trusted` has to be a list of folders that begin with / or ~", hint=hint)
     return replace(

@@ -201,11 +201,12 @@ class Connections:
         """The archive in the bucket of a machine type, opened at its first use. Raises `HostError`."""
         if machine.bucket in (None, "s3://"):
             raise HostError("no bucket is set up", hint=HOW_TO_MAKE_ONE)
-        self.need_login(f"what is archived is in the bucket {machine.bucket}")
         from remoterun.archive import open_archive
-        from remoterun.archive.objects import BucketPlace
+        from remoterun.archive.objects import LOGINS, BucketPlace
 
         place = BucketPlace.of(str(machine.bucket), self.config.archive)
+        if place.scheme in LOGINS:
+            self.need_login(f"what is archived is in the bucket {machine.bucket}", LOGINS[place.scheme])
         return self._opened(self._archives, machine, lambda: open_archive(place))
 
     def _opened(self, known: dict[MachineType, C], machine: MachineType, begin: Callable[[], C]) -> C:

@@ -19,6 +19,8 @@ SCHEME = "s3://"
 """How the address of a bucket begins where the configuration has a name alone."""
 KINDS = {SCHEME: "remoterun.archive.s3:S3"}
 """How the address of a bucket begins → the class of its `Objects`, which is made from a place and `patience`."""
+LOGINS = {SCHEME: ARCHIVE}
+"""How it begins → the provider whose login its requests need; those of another kind need none that is known here."""
 NAME = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 OWNED = re.compile(r"remoterun-([0-9]{12})(?:-|\Z)")
 """The name of a bucket that `creation` made, with its account. Every request names that, so that the bucket of somebody

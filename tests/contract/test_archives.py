@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import time
 from collections.abc import Iterator
@@ -13,7 +14,8 @@ import pytest
 import remoterun
 from remoterun.archive import Archive, open_archive, upkeep
 from remoterun.archive.objects import KINDS, Absent, BucketPlace, Damaged, NoBucket, Objects, opened
-from remoterun.config import ArchivePlace
+from remoterun.config import ArchivePlace, Config
+from remoterun.connections import Connections
 from remoterun.errors import ConfigError, HostError, RemoterunError, TransferError
 from tests.cloud.archives import get, keys, packs, put
 from tests.contract.shelf import SCHEME
@@ -36,6 +38,10 @@ def place(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
         found: BucketPlace = request.getfixturevalue("bucket")
         return found
     monkeypatch.setitem(KINDS, SCHEME, "tests.contract.shelf:Shelf")
+    for variable in ("AWS_ACCESS_KEY_ID", "AWS_PROFILE"):  # it needs no login
+        monkeypatch.delenv(variable, raising=False)
+    for variable in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):
+        monkeypatch.setenv(variable, os.devnull)
     (tmp_path / "shelf" / "books").mkdir(parents=True)
     return BucketPlace.of(f"{SCHEME}books", ArchivePlace("books", endpoint=str(tmp_path / "shelf")))
 
@@ -47,9 +53,11 @@ def objects(place: BucketPlace) -> Iterator[Objects]:
 
 
 @pytest.fixture
-def archive(place: BucketPlace) -> Iterator[Archive]:
-    with closing(open_archive(place)) as made:
-        yield made
+def archive(place: BucketPlace, tmp_path: Path) -> Iterator[Archive]:
+    """As a client opens it, with the login that its kind needs."""
+    named = ArchivePlace(place.address, place.region, place.endpoint, place.profile)
+    with closing(Connections(Config(tmp_path / "home", archive=named))) as connections:
+        yield connections.archive(connections.bucket())
 
 
 def test_an_object_is_what_was_written_last(objects: Objects) -> None:

@@ -100,7 +100,7 @@ class RunFolder(FollowedRun):
         self.archived_file = os.path.join(path, "archived")
         self.refused_file = os.path.join(path, "refused")
         self.io = os.path.join(path, "io")
-        self.log, self.times_file, _ = self.written("log")
+        self.log = self.written("log").path
         self.err = self.written("err").path
         self.env_file = os.path.join(self.io, "env")
         self.control = os.path.join(path, "control")
