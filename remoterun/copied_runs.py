@@ -77,12 +77,6 @@ class CopiedRun(FollowedRun):
         with _room(archive, place):
             self.copy_log(archive, place)
 
-    def copy_points(self, archive: Archive, place: RunPlace) -> None:
-        """Raises as `copy_log`."""
-        for name, data in read_points(archive, place):
-            with open(f"{self._folder}/{name}", "ab") as file:
-                file.write(data)
-
 
 @contextmanager
 def copied(archive: Archive, place: RunPlace, cache: LogCache) -> Iterator[CopiedRun]:
@@ -98,7 +92,9 @@ def copied(archive: Archive, place: RunPlace, cache: LogCache) -> Iterator[Copie
             run = CopiedRun(folder, record)
             with _room(archive, place):
                 run.copy_log(archive, place)
-                run.copy_points(archive, place)
+                for name, data in read_points(archive, place):
+                    with open(f"{folder}/{name}", "ab") as file:
+                        file.write(data)
                 if run.ended:
                     _rename(folder, saved)
                     run = CopiedRun(saved, record)

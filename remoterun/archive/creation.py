@@ -68,19 +68,15 @@ def checks(place: BucketPlace | None) -> list[MachineCheck]:
     found: list[MachineCheck] = []
     try:
         with closing(opened(place, FIRST_PATIENCE)) as bucket:
-            for check in (_bucket, _permissions):
-                found.append(check(bucket))
+            next(bucket.list(""), None)
+            where = f" at {place.endpoint}" if place.endpoint else f" in {bucket.find_region()}"
+            found.append(MachineCheck("bucket", True, place.address + where))
+            found.append(_permissions(bucket))
     except NoBucket as error:
         found.append(MachineCheck("bucket", False, error.message, HOW_TO_MAKE_ONE))
     except RemoterunError as error:
         found.append(MachineCheck("permissions" if found else "bucket", False, error.message, error.hint))
     return found
-
-
-def _bucket(bucket: Objects) -> MachineCheck:
-    next(bucket.list(""), None)
-    where = f" at {bucket.place.endpoint}" if bucket.place.endpoint else f" in {bucket.find_region()}"
-    return MachineCheck("bucket", True, bucket.place.address + where)
 
 
 def _permissions(bucket: Objects) -> MachineCheck:

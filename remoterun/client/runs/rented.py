@@ -16,7 +16,7 @@ from remoterun.clouds.base import NoCapacity
 from remoterun.clouds.ledger import archiving, planning, renting
 from remoterun.clouds.ledger.planning import AgreedPlan
 from remoterun.connections import Connections
-from remoterun.model import Run
+from remoterun.model import Renting, Run
 from remoterun.session import Session
 from remoterun.transfer import Progress
 
@@ -46,8 +46,11 @@ def rent(
 ) -> tuple[Run, Session]:
     """The host that a run goes to. What that mounts is in the archive before the host has to be paid for."""
     assert prepared.agreed is not None
-    if run.renting is None:
-        run = renting.begin(connections, run, prepared.agreed, prepared.request.timeout)
+    if run.renting is None:  # what it may have of rented hosts, before there is any
+        plan, bucket = prepared.agreed, connections.bucket().bucket or ""
+        ends, timeout = time.time() + plan.hours * 3600, prepared.request.timeout
+        allowed = Renting(ends, plan.attempts, bucket=bucket, timeout=timeout, pay=plan.price)
+        run = connections.registry.save_renting(run, allowed)
     for resource in (mount.resource for mount in prepared.request.mounts):
         if resource.kind == "uploads":
             archive_upload(connections, resource.name, talk.progress, resource.version)

@@ -69,10 +69,11 @@ def spec_of(
     if source is not None and source.commit is not None:
         diff = hashlib.sha256(source.diff).hexdigest() if source.diff else None
         git = GitState(source.commit, source.branch, source.remote, source.dirty, diff)
+    framework = request.framework or ""
     environment = EnvironmentSpec(
         **same_fields(Packages, request),
         base=machine.base_image,
-        variant=_variant(request, machine),
+        variant=framework if framework in (NONE, PYTHON) else "gpu" if machine.gpus else "cpu",
         context=context()[0].digest,
     )
     spec = RunSpec(
@@ -172,9 +173,3 @@ def digest_of_asked(spec: RunSpec) -> str:
     record["mounts"] = [(mount.typed, mount.path, mount.place, mount.resource.digest) for mount in spec.mounts]
     said = {name: value for name, value in record.items() if value}
     return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
-
-
-def _variant(request: RunRequest, machine: MachineType) -> str:
-    if request.framework in (NONE, PYTHON):
-        return request.framework
-    return "gpu" if machine.gpus else "cpu"

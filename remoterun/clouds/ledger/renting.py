@@ -25,15 +25,6 @@ SAVING_PART = 0.1
 """For runs with a short limit: the part of it that is left for saving outputs."""
 
 
-def begin(connections: Connections, run: Run, plan: AgreedPlan, timeout: float | None) -> Run:
-    """Record what a run may have of rented hosts, before there is any. Raises `NotFound` without a bucket."""
-    bucket = connections.bucket().bucket or ""
-    deadline = time.time() + plan.hours * 3600
-    return connections.registry.save_renting(
-        run, Renting(deadline, plan.attempts, 1, bucket, timeout=timeout, pay=plan.price)
-    )
-
-
 def rent(
     connections: Connections, run: Run, plan: AgreedPlan, waiting: Callable[[str], None], held: contextlib.ExitStack
 ) -> tuple[Run, Session]:
