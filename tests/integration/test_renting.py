@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -940,7 +941,7 @@ class TestTheCommandLine:
         assert say("rm", "-y", "uploads/doom")[0] == 0
         assert "Nothing is left over" in say("machines", "gc", "aws")[2]  # another client may be about to need it
         week = 8 * 86400
-        monkeypatch.setattr(Archive.__init__, "__defaults__", (lambda: time.time() + week,))
+        monkeypatch.setattr("remoterun.archive.time", SimpleNamespace(time=lambda: time.time() + week))
         laptop.another()
         (left,) = json.loads(say("machines", "gc", "aws", "--dry-run", "--json")[1])
         assert (left["kind"], left["id"]) == ("objects", f"s3://{laptop.config.archive.bucket}")
