@@ -124,10 +124,10 @@ class TestStatus:
             ("", ["theirs"]),
             (first.key, []),
         ]
-        assert {run.number: (run.cards, run.place, run.of) for run in there.runs} == {
-            first.number: ([1], 0, 0),
-            second.number: ([], 1, 1),
-            third.number: ([], 0, 0),
+        assert {run.number: (run.place, run.of) for run in there.runs} == {
+            first.number: (0, 0),
+            second.number: (1, 1),
+            third.number: (0, 0),
         }
         machine_views.machines_status([found["one"]], as_json=False)
         said = capsys.readouterr().out
