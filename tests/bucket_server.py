@@ -93,13 +93,10 @@ class BucketServer:
 
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    timeout = 30
     bucket: BucketServer
     posted: tuple[str, bytes]
     """Key and content of an object that is posted."""
-
-    def setup(self) -> None:
-        super().setup()
-        self.timeout = 30
 
     def log_message(self, *_: Any) -> None:
         pass
@@ -180,7 +177,7 @@ class Handler(BaseHTTPRequestHandler):
         for part in (b"\r\n" + body).split(b"\r\n--" + boundary)[1:-1]:
             head, _, content = part.partition(b"\r\n\r\n")
             name = re.search(rb'name="([^"]*)"', head)
-            assert name is not None and b"file" not in fields, "nothing follows the file"
+            assert name is not None and "file" not in fields, "nothing follows the file"
             fields[name.group(1).decode()] = content
         key = fields.get("key", b"").decode()
         self.posted = key, fields.get("file", b"")

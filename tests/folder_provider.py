@@ -136,7 +136,7 @@ class SmallFolders:
             if kill_all(str(home).encode()):
                 return False
             gone.write_text("gone")
-            self._keep(replace(rented, state=state, why=why, ended=ended or time.time(), **how))
+            self._keep(replace(rented, state=state, why=why, ended=ended or time.time(), **how))  # type: ignore[arg-type]
             gone.replace(home)
             return not kill_all(str(home).encode())
 

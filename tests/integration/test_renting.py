@@ -50,7 +50,7 @@ from remoterun.errors import HostError, HostUnreachable, RemoterunError, UsageEr
 from remoterun.model import HostUse, MachineType, Mount, Rental, Resource, Run, RunRequest
 from remoterun.session import Session
 from remoterun.source import snapshot
-from tests import folder_cloud
+from tests import folder_cloud, folder_provider
 from tests.conftest import require
 from tests.folder_cloud import Folders, config_of
 from tests.metadata_service import Metadata, metadata_service
@@ -106,7 +106,7 @@ class Laptop:
 @pytest.fixture
 def laptop(tmp_path: Path, environment: Path, store: Store, monkeypatch: pytest.MonkeyPatch) -> Iterator[Laptop]:
     monkeypatch.setitem(PROVIDERS, "aws", "tests.folder_cloud.FolderFront")
-    monkeypatch.setenv(folder_cloud.ROOT, str(tmp_path))
+    monkeypatch.setenv(folder_provider.ROOT, str(tmp_path))
     (tmp_path / "environment").write_text(str(environment))
     folders = Folders(tmp_path)
     place = store.new_bucket()
@@ -154,7 +154,8 @@ class TestARun:
         second = laptop.submit("cat before/w", mounts=(Mount.parse(f"runs/{first.number}/models:before"),))
         assert laptop.until_ended(second).state is RunState.COMPLETE
         assert laptop.log(second) == b"weights\n" and len(laptop.folders.all()) == 1
-        assert laptop.client.connections.provider("aws").live_offers == 1
+        folders = laptop.client.connections.provider("aws")
+        assert isinstance(folders, Folders) and folders.live_offers == 1
 
     def test_a_host_that_is_about_to_end_is_not_used_again(self, laptop: Laptop) -> None:
         first = laptop.until_ended(laptop.submit("true"))

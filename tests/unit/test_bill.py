@@ -28,7 +28,7 @@ from remoterun.config import ArchivePlace, Config, Limits
 from remoterun.connections import Connections
 from remoterun.errors import NoLogin, UsageError
 from remoterun.model import HostUse, MachineType, Rental, Renting, Run
-from tests import folder_cloud
+from tests import folder_provider
 from tests.folder_cloud import FolderFront, Folders
 from tests.recorder import Recorded
 
@@ -42,7 +42,7 @@ NIGHT = DAY + 86400
 @pytest.fixture
 def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Folders:
     monkeypatch.setitem(PROVIDERS, "aws", "tests.folder_cloud.FolderFront")
-    monkeypatch.setenv(folder_cloud.ROOT, str(tmp_path))
+    monkeypatch.setenv(folder_provider.ROOT, str(tmp_path))
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "a login")
     return Folders(tmp_path)
 

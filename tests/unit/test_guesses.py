@@ -21,6 +21,7 @@ from remoterun.cli.render import said_by_parser
 from remoterun.clouds.aws import catalogue, front
 from remoterun.config import Config
 from remoterun.errors import NotFound
+from remoterun.model import MachineType
 from remoterun.parsing import did_you_mean
 from tests.recorder import Recorded
 
@@ -120,7 +121,7 @@ def test_the_machines_that_are_known_are_all_that_there_are(
         monkeypatch.delenv(name, raising=False)
     for name in front.CREDENTIAL_FILES:
         monkeypatch.setenv(name, str(tmp_path / "absent"))
-    config = Config(tmp_path, machines={"box": machines.MachineType("box", "me@box")}, ssh_config=tmp_path / "none")
+    config = Config(tmp_path, machines={"box": MachineType("box", "me@box")}, ssh_config=tmp_path / "none")
     for login in ("without a login", "with one"):
         for typed in ("t44", "=box", "Bxo", "nonsense"):
             with recorded.raises(NotFound, f"{typed}, {login}"):

@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from remoterun.agent.shared import log_search, logs
+from remoterun.agent.shared import log_search
 from remoterun.agent.shared.api import Hit, Hits
 from remoterun.agent.shared.files import tail_start
+from remoterun.agent.shared.frames import PIECE
 from remoterun.agent.shared.log_search import search
 from remoterun.agent.shared.logs import LogFile, LogReader, offset_of_tail, offset_since, read_part
 from remoterun.agent.shared.protocol import RemoteError
@@ -102,7 +103,7 @@ def test_half_a_line_of_times() -> None:
 def test_large_pieces_are_bounded() -> None:
     with log_with(bytes(1_000_000), "1000000 5.0\n") as file:
         for timed in (False, True):
-            assert max(len(piece.data) for piece in LogReader(file, 0, timed).pieces()) == logs.PIECE
+            assert max(len(piece.data) for piece in LogReader(file, 0, timed).pieces()) == PIECE
 
 
 def test_the_last_lines_of_one_without_lines_are_found_in_bounded_time() -> None:

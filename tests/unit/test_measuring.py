@@ -19,6 +19,7 @@ from remoterun.agent.measuring.points import Points, cut_name
 from remoterun.agent.measuring.summary import Summary
 from remoterun.agent.running.measurer import REPORT
 from remoterun.agent.shared.measured import MOST_NAME, MOST_SERIES, POINT, SHOWN, SPARK, Progress
+from remoterun.agent.shared.points import read_names
 from remoterun.agent.shared.records import from_json, to_json
 from remoterun.agent.store.home import Home
 from remoterun.agent.store.run_folder import RunFolder
@@ -47,7 +48,7 @@ def lines(**values: object) -> str:
 
 
 def names_of(run: RunFolder) -> list[str]:
-    return points.read_names(run.metrics_names)
+    return read_names(run.metrics_names)
 
 
 def stored(run: RunFolder) -> list[tuple[float, ...]]:

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from remoterun.agent.shared.spec import KEY
 from remoterun.agent.shared.states import ENDINGS, Reason, RunState
-from remoterun.agent.store.home import KEY
 from remoterun.errors import UsageError
 from remoterun.model import Line, MachineType, Mount, Resource, Run, RunFilter, new_key
 from remoterun.parsing import command_text, parse_duration, parse_gpus, parse_package, parse_port, parse_variable

@@ -46,7 +46,7 @@ def test_there_and_back(record: Any) -> None:
 
 
 def test_a_record_is_made_and_read_as_a_named_tuple() -> None:
-    outer = Outer(Inner(1), whole=True)
+    outer: Any = Outer(Inner(1), whole=True)
     assert outer == (Inner(number=1, words=[]), 0.5, None, {}, True)
     assert (outer.inner.number, outer.whole) == (1, True)
     assert outer._replace(share=1.0)._asdict() == {**outer._asdict(), "share": 1.0}
@@ -54,7 +54,7 @@ def test_a_record_is_made_and_read_as_a_named_tuple() -> None:
     assert Shown(*Inner(1, ["a"]))._replace(number=2).show() == "2: ['a']"
     assert copy.deepcopy(outer) == pickle.loads(pickle.dumps(outer)) == outer
     with pytest.raises(AttributeError):
-        outer.share = 1.0  # type: ignore[misc]
+        outer.share = 1.0
 
 
 def test_a_record_has_the_fields_of_those_that_it_is_made_of() -> None:

@@ -26,7 +26,7 @@ def test_every_public_name_is_there_and_is_imported_on_its_first_use() -> None:
     assert dir(remoterun) == sorted([*remoterun.__all__, "__version__"])
     assert all(getattr(remoterun, name) is not None for name in dir(remoterun))
     with pytest.raises(AttributeError, match="`Clinet`"):
-        remoterun.Clinet  # noqa: B018
+        getattr(remoterun, "Clinet")  # noqa: B009
     code = "import remoterun, sys; print([name for name in sys.modules if name.startswith('remoterun.')])"
     assert (
         subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "['remoterun.on_use']\n"

@@ -166,12 +166,11 @@ class TestCopiedWhileReplaced:
 def test_another_vocabulary_is_never_seen_with_the_old_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(tmp_path, some_weights())
     seen = []
-    real = export.write_whole
 
     def look_before(path: Path, fill: Any) -> None:
         if not path.name.startswith("step-"):
             seen.append((path.name, (tmp_path / "manifest.json").exists()))
-        real(path, fill)
+        write_whole(path, fill)
 
     monkeypatch.setattr(export, "write_whole", look_before)
     write(tmp_path, some_weights(), "xyz\n")

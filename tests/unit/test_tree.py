@@ -311,9 +311,9 @@ def test_links_that_stay_inside_do_so_together(tmp_path_factory: pytest.TempPath
         if link_stays_inside(path, links[path]):
             (root / path).parent.mkdir(parents=True, exist_ok=True)
             (root / path).symlink_to(links[path])
-    for path in root.rglob("*"):
+    for made in root.rglob("*"):
         try:
-            reached = path.resolve(strict=True)
+            reached = made.resolve(strict=True)
         except (OSError, RuntimeError):
             continue  # nothing there, or a circle
         assert reached == root or root in reached.parents

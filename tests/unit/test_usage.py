@@ -8,13 +8,14 @@ from typing import Any
 
 import pytest
 
+from remoterun.agent.shared.api import UsageTotals
 from remoterun.agent.store.home import Home
 from remoterun.agent.upkeep.usage import UsageReport
 from tests.homes import collect, damage, make_run, missing, mount, put, run_with_outputs, upload
 from tests.workshop import Files, served, write_files
 
 
-def usage(home: Home) -> tuple[dict[str, Any], dict[tuple[str, str], dict[str, Any]]]:
+def usage(home: Home) -> tuple[UsageTotals, dict[tuple[str, str], dict[str, Any]]]:
     """(totals, rows by kind and name)."""
     rows: list[dict[str, Any]] = []
     totals = UsageReport(home, lambda row: rows.append(row)).run()
