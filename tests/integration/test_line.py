@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from remoterun.agent.running.queues.line import OwnLine
+from remoterun.agent.running.supervisor import supervise
 from remoterun.agent.shared import api
 from remoterun.agent.shared.spec import After
 from remoterun.agent.shared.states import RunState
@@ -164,6 +165,8 @@ def test_one_that_cannot_be_read_gives_back_what_it_holds(
     assert place.state(holder) is RunState.INTERRUPTED and place.run(holder).state()[1]["message"].startswith("its rec")
     until(lambda: not place.home.active_keys() and not os.listdir(place.home.queue))
     for key in (holder, last):
+        assert supervise(place.home, key) == 0, "a supervisor that comes too late gives back what there is"
+        until(lambda: not place.home.active_keys())
         shutil.rmtree(place.run(key).path)
 
 

@@ -68,11 +68,12 @@ def supervise(home: Home, key: str) -> int:
 
 
 def _give_up(home: Home, run: RunFolder, why: str) -> None:
-    """The end of a run whose records can't be read, once its command has ended."""
+    """The end of a run whose records can't be read, once its command has ended. It may have that end already."""
     engine = engine_of_run(home, run) if os.path.exists(run.engine_file) else None
     while engine is not None and engine.inspect(run).presence in (Presence.RUNNING, Presence.UNKNOWN):
         time.sleep(1)
-    finish(run, Reason.HOST_LOST, message="its records can't be read: %s; its files are in %s" % (why, run.work))
+    if run.state()[0] not in FINAL:
+        finish(run, Reason.HOST_LOST, message="its records can't be read: %s; its files are in %s" % (why, run.work))
     clean_up(home, run, engine)
 
 
