@@ -81,7 +81,7 @@ class PageServer:
         """Answer until `close` is called from another thread, or an exception such as KeyboardInterrupt comes."""
         self._serving = True
         try:
-            if not self._server.should_exit and asyncio.run(self._is_interrupted()):
+            if not self._server.should_exit and self._is_interrupted():
                 raise KeyboardInterrupt
         finally:
             self._socket.close()
@@ -92,25 +92,23 @@ class PageServer:
         if not self._serving:
             self._socket.close()
 
-    async def _is_interrupted(self) -> bool:
+    def _is_interrupted(self) -> bool:
         """Answer; whether a signal ended that. It is not raised wherever the program is just then: in the middle of an
-        answer, uvicorn would take it for a fault of that answer, and go on."""
-        came = []
+        answer, uvicorn would take it for a fault of that answer, and go on; in another place, asyncio would log it."""
+        came, before = [], {}
 
-        def interrupt() -> None:
+        def interrupt(*_: object) -> None:
             came.append(True)
             self._server.should_exit = self._server.force_exit = True
 
-        loop, before = asyncio.get_running_loop(), {}
         if threading.current_thread() is threading.main_thread():
             before = {number: handler for number in SIGNALS if callable(handler := signal.getsignal(number))}
-        for number in before:
-            loop.add_signal_handler(number, interrupt)
         try:
-            await self._server.serve([self._socket])
+            for number in before:
+                signal.signal(number, interrupt)
+            asyncio.run(self._server.serve([self._socket]))
         finally:
             for number, handler in before.items():
-                loop.remove_signal_handler(number)
                 signal.signal(number, handler)
         return bool(came)
 
