@@ -181,7 +181,7 @@ def test_home_and_images_are_on_the_fast_disk_and_there_again_after_a_reboot(clo
     assert (found["state"], found["reason"], found["outputs"]["files"]) == ("interrupted", "host_rebooted", 1)
 
 
-TRAIN_ALONE = "sleep 2; echo here >made; echo done"
+TRAIN_ALONE = "until [ -e go ]; do sleep 0.1; done; echo here >made; echo done"
 
 
 def test_a_key_that_is_replaced_meanwhile(cloud: Cloud, place: Place) -> None:
@@ -195,8 +195,12 @@ def test_a_key_that_is_replaced_meanwhile(cloud: Cloud, place: Place) -> None:
     said = " ".join(done.stderr.split())
     assert "If your login ends before the run does, its host waits up to 1 h for it ($0.542)" in said
     number = done.stdout.strip()
+    (machine,) = cloud.alive()
+    work = machine.host.path(f"/home/ubuntu/.remoterun/runs/{place.json('info', number)['key']}/work")
+    until(work.is_dir)
     del cloud.credentials[key.key]
     place.env.update(cloud.environment())
+    (work / "go").touch()
 
     def ended() -> bool:
         found = place.json("info", number)
@@ -206,8 +210,6 @@ def test_a_key_that_is_replaced_meanwhile(cloud: Cloud, place: Place) -> None:
     seen: list[str] = []
     until(ended, 60, lambda: str(seen))
     assert any("InvalidAccessKeyId" in note and "any `remoterun ps` renews it" in note for note in seen), seen
-    assert place.json("info", number)["outputs"]["files"] == 1
-    (machine,) = cloud.alive()
     place.run("machines", "rm", machine.id)
     place.run("cp", f"runs/{number}/made", "made")
     assert (place.folder / "made").read_text() == "here\n"

@@ -14,7 +14,7 @@ INTERRUPT = "^C"
 def ended(terminal: pexpect.spawn) -> int:
     terminal.expect(pexpect.EOF)
     terminal.close()
-    assert not TRACEBACK.search(terminal.before)
+    assert not TRACEBACK.search(terminal.before), terminal.before
     assert terminal.exitstatus is not None
     return int(terminal.exitstatus)
 
