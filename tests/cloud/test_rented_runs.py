@@ -196,6 +196,7 @@ def test_a_key_that_is_replaced_meanwhile(cloud: Cloud, place: Place) -> None:
     assert "If your login ends before the run does, its host waits up to 1 h for it ($0.542)" in said
     number = done.stdout.strip()
     (machine,) = cloud.alive()
+    assert machine.host is not None
     work = machine.host.path(f"/home/ubuntu/.remoterun/runs/{place.json('info', number)['key']}/work")
     until(work.is_dir)
     del cloud.credentials[key.key]
