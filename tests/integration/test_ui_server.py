@@ -647,6 +647,15 @@ with PageServer([Route("/", answer)], 0, "it", "default-src 'none'") as server:
 """
 
 
+def test_an_interrupt_as_it_begins_ends_it() -> None:
+    """Raised in the middle of asyncio's own work, it would leave that half-done, and a traceback."""
+    early = "real = asyncio.BaseEventLoop.__init__\n"
+    early += "asyncio.BaseEventLoop.__init__ = lambda self: [os.kill(os.getpid(), signal.SIGINT), real(self)][1]"
+    code = INTERRUPTED.replace("import os, signal\n", f"import asyncio, os, signal\n{early}\n")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert (done.stdout.splitlines()[-1], done.stderr, done.returncode) == ("interrupted", "", 0)
+
+
 def test_an_interrupt_in_the_middle_of_an_answer_ends_it() -> None:
     """uvicorn takes what is raised there for a fault of the answer, and goes on."""
     with subprocess.Popen([sys.executable, "-c", INTERRUPTED], stdout=subprocess.PIPE, text=True) as process:
