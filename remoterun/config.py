@@ -29,7 +29,7 @@ _KEYS: Kinds = {
     "default": (str,),
     "notify": (list,),
     "notice": (bool,),
-    "trusted": (object,),
+    "trusted": (object,),  # `parse` has words of its own for another kind
     "machines": (dict,),
     "logs": (dict,),
     "limits": (dict,),

@@ -269,7 +269,7 @@ def _rank(item: pytest.Item) -> tuple[int, int]:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """What one of several processes (`make test WORKERS=2`) runs in order: a file."""
+    """A file is the unit that one of several processes (`make test WORKERS=2`) runs in order."""
     from xdist.scheduler import LoadFileScheduling
 
     return LoadFileScheduling(config, log)

@@ -1,4 +1,4 @@
-"""What is made of several things that have to be closed again, whatever fails on the way."""
+"""The base of objects that open several things, all of which are closed again, whatever fails on the way."""
 
 from __future__ import annotations
 

@@ -94,7 +94,8 @@ class PageServer:
 
     def _is_interrupted(self) -> bool:
         """Answer; whether a signal ended that. It is not raised wherever the program is just then: in the middle of an
-        answer, uvicorn would take it for a fault of that answer, and go on; in another place, asyncio would log it."""
+        answer, uvicorn would take it for a fault of that answer, and go on; while asyncio begins or ends, it would
+        leave a traceback."""
         came, before = [], {}
 
         def interrupt(*_: object) -> None:

@@ -169,7 +169,7 @@ def _endpoints(cloud: Cloud, call: Call) -> str:
 
 
 def _simulation(cloud: Cloud, call: Call) -> str:
-    """What the user's policy says of actions, with the resources and the context that are given."""
+    """The answers of the user's policy to actions, with the resources and the context that are given."""
 
     def given(key: str) -> list[str]:
         found = {name: value for name, value in call.parameters.items() if re.fullmatch(rf"{key}\.member\.\d+", name)}

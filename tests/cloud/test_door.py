@@ -87,7 +87,7 @@ def test_the_store_knows_logins_that_end(cloud: Cloud) -> None:
 
 
 def test_a_schedule_really_ends_a_machine_where_its_role_may(cloud: Cloud) -> None:
-    """What a machine may do by its role, test_roles shows with those of remoterun."""
+    """The rights of a machine by its role are tried in test_roles, with the roles of remoterun."""
     iam, ec2, scheduler = (client(cloud, name, cloud.user) for name in ("iam", "ec2", "scheduler"))
     launch: dict[str, Any] = {
         "ImageId": IMAGES[1].id_in("us-east-1"),

@@ -54,7 +54,7 @@ def objects(place: BucketPlace) -> Iterator[Objects]:
 
 @pytest.fixture
 def archive(place: BucketPlace, tmp_path: Path) -> Iterator[Archive]:
-    """As a client opens it, with the login that its kind needs."""
+    """An archive that a client opened, with the login that its kind needs."""
     named = ArchivePlace(place.address, place.region, place.endpoint, place.profile)
     with closing(Connections(Config(tmp_path / "home", archive=named))) as connections:
         yield connections.archive(connections.bucket())

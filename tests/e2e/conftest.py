@@ -215,7 +215,7 @@ def place(tmp_path: Path) -> Place:
 
 @pytest.fixture
 def plain(place: Place, environment: Path) -> Place:
-    """As `place`, with a default machine `plain`: this one without Docker, where plain Python is installed already."""
+    """A `place` with a default machine `plain`: this one without Docker, where plain Python is installed already."""
     place.run("machines", "add", "plain", "local", "--engine", "process", "--slots", "2", "--default")
     lend(environment, Home.open(place.env["REMOTERUN_HOME"]))
     return place

@@ -40,7 +40,7 @@ def box_of(
 
 @pytest.fixture(scope="module")
 def kept_place(tmp_path_factory: pytest.TempPathFactory, environment: Path) -> Iterator[Place]:
-    """As `place`, but one for all tests of a file: each looks at its own runs alone."""
+    """One `place` for all tests of a file: each looks at its own runs alone."""
     place = Place(tmp_path_factory.mktemp("place") / "home", environment)
     yield place
     place.close()

@@ -49,7 +49,7 @@ def test_tensorflows_own_files(tmp_path: Path) -> None:
 
 
 def test_keras(tmp_path: Path) -> None:
-    """What it prints for each way to show progress."""
+    """The output of Keras for each way to show progress."""
     pytest.importorskip("tensorflow")
     script = """
         import keras, numpy

@@ -318,7 +318,7 @@ def test_a_training_that_is_stopped_and_killed_ends_as_one_that_was_not(tmp_path
 
 
 def test_a_training_goes_on_from_the_checkpoints_of_another_folder(tmp_path: Path, trained: Path) -> None:
-    """As in a run that mounts another run's checkpoints. One that is damaged costs the steps since the one before."""
+    """A run may mount another run's checkpoints. One that is damaged costs the steps since the one before."""
     folder = folder_with_text(tmp_path / "work")
     before = Path(shutil.copytree(trained / "checkpoints", folder / "before"))
     newest = max(before.glob("step-*"))

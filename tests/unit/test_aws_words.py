@@ -129,7 +129,7 @@ def test_each_call_has_a_token_of_its_own_and_the_same_call_the_same() -> None:
 
 
 def instance_of(listed: object, launched: float = 1764240000, **more: Any) -> dict[str, Any]:
-    """As EC2 describes one with these tags."""
+    """An instance with these tags, as EC2 describes it."""
     about = {"InstanceId": "i-1", "InstanceType": "g4dn.xlarge", "State": {"Name": "running"}, "Tags": listed}
     return {**about, "LaunchTime": datetime.datetime.fromtimestamp(launched, datetime.UTC), **more}
 

@@ -161,7 +161,7 @@ def _check_room(home: Home, tool: str, image: str) -> None:
 
 
 def _said(tool: str, *words: str) -> str:
-    """What the engine's program prints. Raises `Unusable`."""
+    """The output of the engine's program. Raises `Unusable`."""
     try:
         return subprocess.check_output([tool, *words], stderr=subprocess.DEVNULL, timeout=FIRST).decode().strip()
     except (OSError, ValueError, subprocess.SubprocessError) as error:

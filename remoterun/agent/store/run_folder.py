@@ -241,8 +241,8 @@ class RunFolder(FollowedRun):
         return mounts
 
     def _saved(self, path: str, kind: Any, absent: Any) -> Any:
-        """What `save` wrote; `absent` where that is not there. Raises `SpecError`, which names no value: it may be a
-        secret."""
+        """The value that `save` wrote; `absent` where there is none. Raises `SpecError`, which names no value: it may
+        be a secret."""
         try:
             return decode(kind, read_bytes(path))
         except FileNotFoundError:

@@ -75,7 +75,7 @@ class ProcessEngine:
         environment = Environment.of(spec)
         if environment.image or environment.apt:
             words = "runs have no images and no apt packages here: they use a virtual environment"
-            raise EngineError(words, hint="use a machine with Docker")
+            raise EngineError(words, hint="leave out --image and --apt, or use a machine with Docker")
         if environment.framework == NONE:
             return
         if environment.framework == TENSORFLOW:
