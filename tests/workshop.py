@@ -285,6 +285,10 @@ class Place:
                 return pid
         return None
 
+    def lose_supervisor(self, key: str) -> None:
+        """Kill it, and all that wait to take its place: each contact starts one, and so does a run that ends."""
+        until(lambda: kill9(pid) if (pid := self.supervisor(key)) else self.unsupervised(key)())
+
 
 def read_files(root: Path) -> Files:
     """A folder's files, in the words of `Files`."""

@@ -13,7 +13,7 @@ from remoterun.agent.shared.spec import After
 from remoterun.agent.shared.states import Reason, RunState
 from remoterun.errors import UsageError
 from remoterun.model import MachineType, Run, RunRequest
-from tests.workshop import Place, User, ended, kill9, until
+from tests.workshop import Place, User, ended, until
 
 
 def waits(file: Path, then: str = "true") -> RunRequest:
@@ -38,7 +38,7 @@ class TestOnItsMachine:
         assert not OwnLine(place.home).has_come(key)
         place.drop_session()
         for run in (key, first):
-            until(lambda run=run: kill9(place.supervisor(run)) or place.unsupervised(run)())
+            place.lose_supervisor(run)
         place.session.ask(api.runs, api.RunKeys(None))
         go.touch()
         assert place.until_final(key)["state"] == "complete"
@@ -63,7 +63,7 @@ class TestOnItsMachine:
         key = place.submit("true", slots=1, after=(After(other, 2),))
         until(lambda: OwnLine(place.home).has_come(key))
         place.session.ask(api.remove_run, api.RunKey(other))
-        until(lambda: kill9(place.supervisor(key)) or place.unsupervised(key)())
+        place.lose_supervisor(key)
         place.session.ask(api.runs, api.RunKeys(None))
         (tmp_path / "go").touch()
         assert place.until_final(key)["state"] == "complete"

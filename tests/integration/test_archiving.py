@@ -398,8 +398,7 @@ class TestItsTime:
     def test_the_command_is_ended_in_time(self, place: Place) -> None:
         key = place.submit("echo x >out; echo up; exec sleep 1000.25", timeout=1000.0, until=time.time() + 1000)
         place.until_says(key, b"up")
-        kill9(place.supervisor(key))
-        until(place.unsupervised(key))
+        place.lose_supervisor(key)
         spec = place.run(key).spec()  # as if all that time had passed
         Path(place.run(key).spec_file).write_bytes(spec._replace(until=time.time()).encode())
         status = place.until_status(key)

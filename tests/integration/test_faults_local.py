@@ -249,8 +249,7 @@ class TestStopAndKill(InOneHome):
         changed = {"environment": place.spec("").environment._replace(requirements="# yet another\n")}
         key = place.submit("echo ran", **changed)
         until(lambda: os.path.exists(place.run(key).build_log), what="it builds, or has built")
-        kill9(place.supervisor(key))
-        until(lambda: not place.run(key).supervised())
+        place.lose_supervisor(key)
         place.drop_session()
         assert place.session.alive
         status = place.until_final(key, 60)
@@ -346,8 +345,7 @@ class TestSupervisorDies:
             place.until_says(key, b"data 3\n" * count)
             until_up(place, key, "1021.5")
             if count == 2:  # as when the machine goes down
-                kill9(place.supervisor(key))
-                until(place.unsupervised(key))
+                place.lose_supervisor(key)
             lose(place, key, "1021.5")
             assert place.session.ask(api.runs, api.RunKeys([key])).runs
         status = place.until_final(key)
@@ -362,8 +360,7 @@ class TestSupervisorDies:
         key = place.submit("echo up; exec sleep 1022.5", values={"TOKEN": "hidden8", "LR": "3"}, **names)
         place.until_says(key, b"up")
         until(lambda: read_json(place.run(key).values_file) == {"LR": "3"})
-        kill9(place.supervisor(key))
-        until(place.unsupervised(key))
+        place.lose_supervisor(key)
         lose(place, key, "1022.5")
         status = place.until_status(key)
         assert (status["state"], place.log(key)) == ("interrupted", b"up\n")
@@ -375,8 +372,7 @@ class TestSupervisorDies:
         for how, state in (("stop", "stopped"), ("kill", "killed")):
             key = place.submit("echo up; echo x >out; exec sleep 1003.5")
             place.until_says(key, b"up")
-            kill9(place.supervisor(key))
-            until(lambda key=key: not place.run(key).supervised())
+            place.lose_supervisor(key)
             place.end(key, how)
             assert place.until_final(key)["state"] == state
             assert not running("1003.5")
@@ -401,7 +397,7 @@ class TestSupervisorDies:
         long = place.submit(f"echo up; {until_told}; echo done", slots=2)
         until(lambda: place.run(long).supervised())
         place.drop_session()
-        until(lambda: kill9(place.supervisor(long)) or not place.run(long).supervised())
+        place.lose_supervisor(long)
         for key in (first, second):
             Path(place.run(key).work, "go").touch()
         for key in (first, second):
@@ -447,8 +443,7 @@ class TestSupervisorDies:
         until(lambda: running("1017.5"))
         elsewhere = dict(to_json(Machine.this()), name="elsewhere", boot="another", processes="")
         Path(place.run(key).machine_file).write_text(json.dumps(elsewhere))
-        kill9(place.supervisor(key))
-        until(place.unsupervised(key))
+        place.lose_supervisor(key)
         place.drop_session()
         assert place.session.ask(api.runs, api.RunKeys([key])).runs[0].state is RunState.RUNNING
         assert place.until_final(place.submit("true", slots=1))["state"] == "complete"

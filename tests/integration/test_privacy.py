@@ -19,7 +19,7 @@ from remoterun.client import Client
 from remoterun.config import Config
 from remoterun.model import MachineType
 from tests.webhook_server import PATH, all_told, submit, webhook_server
-from tests.workshop import Files, Place, holding, kill9, read_files, until, write_files
+from tests.workshop import Files, Place, holding, read_files, until, write_files
 
 SECRET = "h1dden'value"
 PATTERN = b"h1dden"  # a quotation may stand between
@@ -78,8 +78,7 @@ def can_not_be_built(place: Place, start: Start) -> str:
 def loses_its_supervisor(place: Place, start: Start) -> str:
     key = start('echo up; while [ ! -e go ]; do sleep 0.05; done; [ "$TOKEN" ]')
     place.until_says(key, b"up")
-    kill9(place.supervisor(key))
-    until(place.unsupervised(key))
+    place.lose_supervisor(key)
     Path(place.run(key).work, "go").touch()
     place.drop_session()
     assert place.session.alive
@@ -91,8 +90,7 @@ def loses_its_supervisor_while_it_waits(place: Place, start: Start) -> str:
     first = place.submit("echo up; while [ ! -e go ]; do sleep 0.05; done", slots=1)
     place.until_says(first, b"up")
     key = start('[ "$TOKEN" ]', slots=1)
-    kill9(until(lambda: place.supervisor(key)))
-    until(place.unsupervised(key))
+    place.lose_supervisor(key)
     Path(place.run(first).work, "go").touch()
     place.until_final(first)
     place.drop_session()
@@ -106,8 +104,7 @@ def loses_its_machine(place: Place, start: Start) -> str:
     place.until_says(key, b"up")
     place.until_state(key, RunState.RUNNING)  # recorded with its boot, after the command has begun
     run = place.run(key)
-    kill9(place.supervisor(key))
-    until(place.unsupervised(key))
+    place.lose_supervisor(key)
     from remoterun.agent.running.engines.process import ProcessEngine
 
     assert ProcessEngine(place.home).kill(run)

@@ -12,7 +12,7 @@ import pytest
 from remoterun.agent.shared.spec import BASE_IMAGE, EnvironmentSpec
 from tests.lab import gpu
 from tests.lab.gpu import Gpu
-from tests.workshop import Place, kill9, until
+from tests.workshop import Place, until
 
 K80, T4 = Gpu(), Gpu("Tesla T4", 15360, compute_cap="7.5")
 SAYS = "Tesla K80 (compute capability 3.7), so it runs with TensorFlow 2.14 with CUDA 11.8"
@@ -79,8 +79,7 @@ def test_what_was_found_is_kept_though_the_supervisor_dies(
     give_gpus(tmp_path / "cards", monkeypatch, K80)
     key = place.submit("echo up; while [ ! -e go ]; do sleep 0.05; done", environment=asked(place), gpus=1)
     place.until_says(key, b"up")
-    kill9(place.supervisor(key))
-    until(place.unsupervised(key))
+    place.lose_supervisor(key)
     gpu.write_gpus(tmp_path / "cards", [T4])
     Path(place.run(key).work, "go").touch()
     assert place.until_status(key)["state"] == "complete"
