@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from remoterun.agent.running.network import Network
 from remoterun.agent.shared.protocol import RemoteError
 from remoterun.agent.shared.spec import PortSpec
 from remoterun.agent.shared.states import RunState
@@ -185,6 +186,25 @@ def test_waiting_names_the_ports_on_which_the_run_listens(
     assert {each.kind for each in news} == {"waiting"}
 
 
+def test_a_server_that_begins_between_two_looks_is_not_among_the_others(
+    server: Callable[..., Server], user: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    it, look = server(), Network.listening_of_run
+
+    def late(network: Network) -> set[int]:
+        it.touch("go")
+        user.place("one").until_says(it.run.key, b"listens")
+        return look(network)
+
+    monkeypatch.setattr(Network, "listening_of_run", late)
+    with served(user.place("one").home) as link:
+        stream = link.open("watch_ports", key=it.run.key, ports=[it.port])
+        stream.end()
+        said = [frame.header for _, frame in zip(range(2), stream, strict=False)]
+        stream.cancel()
+    assert said == [{"waiting": it.port, "others": []}, {"up": it.port}]
+
+
 def test_a_server_that_listens_on_ipv6_only(server: Callable[..., Server]) -> None:
     it = server("::1")
     it.touch("go")
@@ -312,7 +332,7 @@ def test_a_server_in_a_container_far_away(box: Box, tmp_path: Path, free_port: C
         assert news[-1].local == wanted
         other: list[PortNews] = []
         with client.runs.forward(run.number, [PortSpec(6007)], other.append):
-            until(lambda: [item.others for item in other] == [(6006,)], 20, lambda: str(other))
+            until(lambda: [item.others for item in other] == [(6006,)], what=lambda: str(other))
         helpers = until(lambda: found if len(found := box.containers()) == 2 else None)
         data = os.urandom(12 << 20)
         assert ask(wanted, b"count\n" + data) == b"%d" % len(data)

@@ -44,7 +44,7 @@ def _watch(call: Call, run: RunFolder, ports: Set[int], network: Network) -> Non
         found = ports if listening is None else ports & listening
         missing = ports - found - up
         if missing and (others is None or listening != listening_before):
-            others_before, others = others, sorted(network.listening_of_run())
+            others_before, others = others, sorted(network.listening_of_run() - missing)  # one may begin just now
             for port in sorted(missing) if others != others_before else ():
                 call.stream.send(waiting=port, others=others)
         for port in sorted(found - up):
