@@ -396,7 +396,7 @@ class TestLooks:
         tab = browser.tab(width, height, **phone)
         page = visit(tab, address)
         assert tab.sideways() == 0
-        page.get_by_label("Letters").fill("2000")
+        page.get_by_label("Letters").fill("20000")
         page.get_by_role("button", name="Write").click()
         page.wait_for_function("document.querySelector('#letters').children.length > 100")
         page.locator("#stop" if width < 800 else "#write").click()

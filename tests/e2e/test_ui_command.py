@@ -18,6 +18,7 @@ from pathlib import Path
 import pexpect
 import pytest
 
+from remoterun.ui.stream import ALIVE
 from tests.commands import REMOTERUN
 from tests.e2e.conftest import opened
 from tests.workshop import until
@@ -89,7 +90,7 @@ def test_an_open_stream_holds_up_no_end(env: dict[str, str]) -> None:
         streams = [urllib.request.urlopen(f"{address}events", timeout=60) for _ in range(4)]
         assert all(stream.readline() for stream in streams)
         process.send_signal(signal.SIGINT)
-        assert process.wait(3) == 0
+        assert process.wait(ALIVE / 2) == 0  # who waits for such a stream waits for that long
         for stream in streams:
             stream.close()
 
