@@ -61,8 +61,10 @@ def serving(page: RunsPage) -> Iterator[RunsPage]:
 
 
 @pytest.fixture
-def page(user: User) -> Iterator[RunsPage]:
-    """It has a client of its own, as `remoterun ui` has."""
+def page(user: User, monkeypatch: pytest.MonkeyPatch) -> Iterator[RunsPage]:
+    """It has a client of its own, as `remoterun ui` has. Machines have the time that they need to answer, here, where
+    each begins with a new agent."""
+    monkeypatch.setattr("remoterun.ui.page.WAIT", 60.0)
     with Client(user.config) as client, serving(RunsPage(client)) as page:
         yield page
 
@@ -503,18 +505,25 @@ class TestStream:
     ) -> None:
         number = started(user, WAITS.format(go=tmp_path / "go"))
         streams = [events(f"run={number}&log=0&version=0") for _ in range(4)]
+
+        def poll() -> Events:
+            polled = events(f"run={number}", streams[0].last)
+            until(lambda: polled.ended)
+            return polled
+
         until(lambda: all(each.log == "up\n" for each in streams))
         fifth = events(f"run={number}&log=0&version=0")
         until(lambda: fifth.log == "up\n" and streams[0].ended)
         assert "retry: 1000" in streams[0].text and not any(each.ended for each in streams[1:])
         user.client.connections.registry.annotate(user.client.connections.registry.run(number), pinned=True)
         post(page, f"runs/{number}/pin", {"on": True})
-        polled = events(f"run={number}", streams[0].last)
-        until(lambda: polled.ended)
+        polled = until(lambda: (it := poll()).of("runs") and it)  # within two seconds, or the next time
         rows = [row for each in polled.of("runs") for row in each["runs"]]
         assert {row["pinned"] for row in rows} == {True} and not any(map(eq, rows, rows[1:])), "only what has changed"
         assert polled.log == "" and "retry: 1000" in polled.text and not any(each.ended for each in streams[1:])
         streams[1].close()
+        # The server has seen that, too: of three threads each, those of three streams are left.
+        until(lambda: [each.name for each in threading.enumerate()].count("remoterun stream") == 9)
         back = events(f"run={number}", polled.last)  # there is room again
         (tmp_path / "go").touch()
         until(lambda: any(each["event"].get("state") == "complete" for each in back.of("run")))
@@ -575,7 +584,8 @@ class TestStream:
         assert "refused the connection" in stream.of("lost")[0]["message"] and stream.log == ""
         other = started(user, "sleep 0.5")
         states = until(lambda: [row["state"] for row in rows(stream, other) if row["state"] == "complete"])
-        assert states and "refused" in rows(stream, number)[-1]["unreached"]
+        assert states
+        until(lambda: "refused" in (rows(stream, number)[-1]["unreached"] or ""))
         about = get(page, f"api/runs/{number}").json
         assert about["row"]["unreached"] and about["spec"] is None
         assert get(page, f"api/runs/{number}/log").status == 502
