@@ -13,6 +13,7 @@ INTERRUPT = "^C"
 
 def ended(terminal: pexpect.spawn) -> int:
     terminal.expect(pexpect.EOF)
+    terminal.wait()  # it has let go of its terminal: `close` kills what has not ended half a second later
     terminal.close()
     assert not TRACEBACK.search(terminal.before), terminal.before
     assert terminal.exitstatus is not None

@@ -11,6 +11,7 @@ import pytest
 from tests.commands import REMOTERUN
 from tests.conftest import require_program
 from tests.e2e.conftest import Place, make_place
+from tests.workshop import until
 
 SHELLS = {
     "bash": (["--norc", "--noprofile"], ""),
@@ -81,6 +82,10 @@ def test_a_name_that_a_host_chose_runs_nothing(place: Place, shell: pexpect.spaw
 
 def test_a_folder_goes_on_below_itself(place: Place, shell: pexpect.spawn) -> None:
     """`uploads/deep/models/` is completed without a space behind it, and what follows names one of its files."""
-    shell.send("remoterun ls uploads/deep/m\tw\t")
-    shell.sendline("")
-    assert "11 bytes  weights.bin" in answered(shell)
+
+    def listed() -> bool:
+        shell.send("remoterun ls uploads/deep/m\tw\t")
+        shell.sendline("")
+        return "11 bytes  weights.bin" in answered(shell)
+
+    until(listed)  # a machine has three seconds to list its files
