@@ -11,6 +11,7 @@ import pytest
 from tests.commands import REMOTERUN
 from tests.conftest import require_program
 from tests.e2e.conftest import Place, make_place
+from tests.e2e.said import left
 from tests.workshop import until
 
 SHELLS = {
@@ -60,7 +61,7 @@ def shell(place: Place, request: pytest.FixtureRequest) -> Iterator[pexpect.spaw
         answered(terminal)
         yield terminal
     finally:
-        terminal.close(force=True)
+        left(terminal)
 
 
 def answered(terminal: pexpect.spawn) -> str:

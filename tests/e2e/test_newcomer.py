@@ -14,7 +14,7 @@ import pytest
 
 from tests import commands
 from tests.e2e.conftest import Place
-from tests.e2e.said import talk
+from tests.e2e.said import left, talk
 from tests.workshop import until
 
 WANTED = "python -c 'import tqdm, sys; print(tqdm.greeting)'"
@@ -90,7 +90,7 @@ def test_a_line_that_is_pasted_after_a_command_is_the_shells(plain: Place) -> No
     shell.expect_exact("[Y/n/q] ")
     shell.send(f"\n{commands.REMOTERUN} run 'cat data/input.txt'\necho ne''xt line\n")
     shell.expect("(?s)Sent, too, as you answered before.*next line\r\n")
-    shell.close()
+    left(shell)
 
 
 class TestTheRightWord:

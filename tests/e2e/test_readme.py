@@ -79,6 +79,8 @@ def test_every_command_of_the_guide(reader: Place, lab: Lab, gpu_box: LabHost) -
         else:
             assert words[0] == "remoterun", command
             words = [REMOTERUN, *reader.patiently(words[1:])]
+        if words[1] == "exec":  # as a reader does, who sees that it runs
+            until(lambda: reader.json("info", "last")["state"] == "running")
         if "rm -r" in words[-1]:  # while a run is there, its supervisor writes into what is deleted
             until(lambda: not [each for each in gpu_box.processes() if ".pyz" in each.command])
         if words[1] in ("open", "publish"):
