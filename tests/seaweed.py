@@ -276,10 +276,10 @@ class Way:
 
     def _serve(self, client: socket.socket) -> None:
         with client, contextlib.suppress(OSError):
-            if self.mode == "refuse":
+            self._open.append(client)
+            if self.mode == "refuse":  # asked after that, `cut` misses no connection
                 self.failures += 1
                 return
-            self._open.append(client)
             if self.mode == "silent":
                 while client.recv(1 << 16):
                     pass

@@ -277,13 +277,12 @@ class Place:
     def unsupervised(self, key: str) -> Callable[[], bool]:
         return lambda: not self.run(key).supervised()
 
+    def supervisors(self, key: str) -> list[int]:
+        """The pids of the run's supervisor, and of those that wait to take its place."""
+        return [pid for pid in pids() if {b"supervise", key.encode()} <= set(command_line(pid))]
+
     def supervisor(self, key: str) -> int | None:
-        """The pid of the run's supervisor."""
-        for pid in pids():
-            words = command_line(pid)
-            if b"supervise" in words and key.encode() in words:
-                return pid
-        return None
+        return next(iter(self.supervisors(key)), None)
 
     def lose_supervisor(self, key: str) -> None:
         """Kill it, and all that wait to take its place: each contact starts one, and so does a run that ends."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import sys
 import time
 from typing import Any, Callable, Dict
 
@@ -139,11 +140,14 @@ def describe(error: Exception, home: Home) -> Dict[str, Any]:
         return {"code": "bad_stream", "message": str(error)}
     if isinstance(error, OSError) and error.errno in DISK_FULL:
         return describe(disk_full(home.path), home)
+    missing = error.name if isinstance(error, ImportError) else None
+    if (missing or "").partition(".")[0] == __name__.partition(".")[0] or (
+        isinstance(error, FileNotFoundError) and error.filename == sys.argv[0]  # the bundle, of which it is read
+    ):
+        return {"code": "internal", "message": "the agent's program was deleted while it ran", "hint": "try again"}
     if isinstance(error, OSError):
         where = " (%s)" % error.filename if error.filename else ""
         return {"code": "os_error", "message": "%s%s" % (error.strerror or error, where)}
-    if isinstance(error, ImportError) and (error.name or "").partition(".")[0] == __name__.partition(".")[0]:
-        return {"code": "internal", "message": "the agent's program was deleted while it ran", "hint": "try again"}
     import traceback
 
     if isinstance(error, SpecError):

@@ -199,7 +199,7 @@ class Cloud:
 
     def alive(self) -> list[Machine]:
         """The machines that cost something: neither terminated nor on their way there."""
-        return [each for each in self.machines.values() if each.state not in ("shutting-down", "terminated")]
+        return [each for each in list(self.machines.values()) if each.state not in ("shutting-down", "terminated")]
 
     def calls_of(self, action: str) -> list[Call]:
         """The calls of an action so far, such as "RunInstances"."""

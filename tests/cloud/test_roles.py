@@ -76,8 +76,12 @@ def test_a_host_saves_by_its_role_when_the_login_is_over_and_all_of_the_agent_wa
     work = host.path(f"/home/ubuntu/.remoterun/runs/{key}/work")
     until(lambda: (work / "made").exists() and (work / "made").stat().st_size, 60, "the command runs")
 
-    before = processes(host, "keep", "supervise")
-    assert len(before) == 2
+    def one_of_each() -> list[str]:
+        """And none that waits to take a place, or has yet to become a program that one of them calls."""
+        keeping, supervising = processes(host, "keep"), processes(host, "supervise")
+        return keeping + supervising if len(keeping) == len(supervising) == 1 else []
+
+    before = until(one_of_each)
     host.exec(["kill", "-9", *before], check=True)
     until(lambda: processes(host, "keep") and processes(host, "supervise"), 90, "both are there again")
 
@@ -197,12 +201,17 @@ def test_what_an_account_refuses_is_done_without(cloud: Cloud, client: Client, t
     client.aws.calls("ec2", "create_tags", rented.offer.region, Resources=[rented.id], Tags=[label])
     assert not rented.guarded and "cloudwatch:PutMetricAlarm" in without.aws.roles().why_not
     with remoterun.client.Client(without.config, warn=said.append) as user:
-        (late,), bill = user.hosts.list(), user.hosts.bill(rented.began - 60)
+        (late,) = user.hosts.list()
         events = {event.state: event.at for event in cloud.machine(rented.id).events}
-        ledger = (time.monotonic() - events["pending"]) / 3600 * (late.hourly or 0.0)
         seconds = 3 / 3600 * (late.hourly or 0.0)  # AWS's moments are whole ones
-        assert late.cost(time.time()) == pytest.approx(ledger, abs=seconds)
-        assert bill.total.cost == pytest.approx(ledger, abs=seconds)
+
+        def ledger() -> float:
+            return (time.monotonic() - events["pending"]) / 3600 * (late.hourly or 0.0)
+
+        before, cost, after = ledger(), late.cost(time.time()), ledger()
+        assert cost is not None and before - seconds <= cost <= after + seconds
+        before, bill, after = ledger(), user.hosts.bill(rented.began - 60), ledger()
+        assert before - seconds <= bill.total.cost <= after + seconds
         assert len(said) == 1 and f"{rented.id} should have ended 12 min " in said[0]
         user.hosts.end(rented.id)
     cloud.denied = set()

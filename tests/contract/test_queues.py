@@ -16,6 +16,7 @@ import pytest
 
 from remoterun.agent.running.queues import QUEUES, Queue, queue_named
 from remoterun.agent.shared import api
+from remoterun.agent.shared.files import write_whole
 from remoterun.agent.shared.spec import PortSpec
 from remoterun.agent.shared.states import RunState
 from remoterun.agent.store.errors import HomeError
@@ -119,7 +120,7 @@ def test_to_its_end(bench: Bench) -> None:
     assert bench.box.outputs(run.key) == {"made": b"made\n"}
     until(lambda: bench.left() == [], what=lambda: str(bench.left()))
     until(lambda: bench.box.supervisor(run.key) is None)
-    assert not bench.queue.supervised(bench.home.run(run.key))
+    until(lambda: not bench.queue.supervised(bench.home.run(run.key)))
 
 
 @pytest.mark.parametrize("how", ["stop", "kill"])
@@ -242,7 +243,7 @@ def test_the_machine_is_taken_away(bench: Bench) -> None:
     bench.box.until_says(run.key, b"up")
     at = time.time() + 120
     if bench.name:
-        Path(bench.home.path, "spool", f"{run.key}.taken").write_text(str(at))
+        write_whole(str(Path(bench.home.path, "spool", f"{run.key}.taken")), str(at).encode())
     else:
         bench.home.rental.leave(at, "taken")
     status = bench.box.until_final(run.key)

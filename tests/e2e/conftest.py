@@ -26,6 +26,7 @@ from tests import commands
 from tests.browser import missing_npm
 from tests.commands import REMOTERUN
 from tests.conftest import require
+from tests.e2e.said import ended
 from tests.lab import BASE_IMAGE, Lab, LabHost
 from tests.workshop import User, lend
 
@@ -54,7 +55,7 @@ class Place:
 
     def run(self, *words: str, status: int | None = 0, cwd: Path | None = None, env: dict[str, str] | None = None):  # type: ignore[no-untyped-def]
         """Run the installed command without a terminal; a CompletedProcess with text. `status` None: any."""
-        done = commands.run(self._patient(words), cwd or self.folder, {**self.env, **(env or {})}, self.seconds)
+        done = commands.run(self.patiently(words), cwd or self.folder, {**self.env, **(env or {})}, self.seconds)
         said = f"$ remoterun {' '.join(words)}\n{done.stdout}\n{done.stderr}\nstatus {done.returncode}"
         self.transcript.append(said)
         if status is not None:
@@ -73,7 +74,7 @@ class Place:
         """Run the installed command in a pseudo-terminal."""
         return pexpect.spawn(
             REMOTERUN,
-            self._patient(words),
+            self.patiently(words),
             cwd=str(self.folder),
             env=self.env,
             timeout=self.seconds,
@@ -81,7 +82,8 @@ class Place:
             dimensions=(50, 160),
         )
 
-    def _patient(self, words: tuple[str, ...]) -> list[str]:
+    def patiently(self, words: Sequence[str]) -> list[str]:
+        """What is typed so that a busy machine has the time to answer."""
         wait = self.patient and words and words[0] in PATIENT and "--wait" not in words
         return [words[0], "--wait", "1m", *words[1:]] if wait else list(words)
 
@@ -91,8 +93,7 @@ class Place:
         terminal = self.spawn("logs", number)
         terminal.expect(pattern)
         terminal.sendintr()
-        terminal.expect(pexpect.EOF)
-        terminal.close()
+        ended(terminal)
 
     def commit(self, message: str) -> None:
         """Of all files of the folder."""

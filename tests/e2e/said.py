@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import signal
 
 import pexpect
 
@@ -13,10 +14,18 @@ INTERRUPT = "^C"
 
 def ended(terminal: pexpect.spawn) -> int:
     terminal.expect(pexpect.EOF)
+    terminal.wait()  # it has let go of its terminal: `close` kills what has not ended half a second later
     terminal.close()
     assert not TRACEBACK.search(terminal.before), terminal.before
     assert terminal.exitstatus is not None
     return int(terminal.exitstatus)
+
+
+def left(terminal: pexpect.spawn) -> None:
+    """Close a terminal whose shell goes on."""
+    terminal.kill(signal.SIGKILL)
+    terminal.wait()  # however long that takes: `close` alone fails after half a second
+    terminal.close()
 
 
 def talk(terminal: pexpect.spawn, *turns: str | re.Pattern[str] | None, status: int = 0) -> str:

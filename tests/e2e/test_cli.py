@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fcntl
+import hashlib
 import json
 import os
 import re
@@ -220,8 +222,13 @@ def test_an_upload_that_is_interrupted_goes_on(data: Place) -> None:
     with big.open("wb") as file:
         for _ in range(300):  # no piece is like another one: it takes a while
             file.write(os.urandom(1 << 20))
-    cut = "Not finished. What has arrived stays; the same command goes on."
-    talk(data.spawn("upload", "big", "--name", "big"), re.compile("sending.* MB/s"), INTERRUPT, cut, status=130)
+    digest = hashlib.sha256(big.read_bytes()).hexdigest()
+    with Path(data.env["REMOTERUN_HOME"], "partial", digest).open("wb") as arriving:
+        fcntl.flock(arriving, fcntl.LOCK_SH)  # so that it is not taken for whole, how soon ever all has come
+        terminal = data.spawn("upload", "big", "--name", "big")
+        until(lambda: os.fstat(arriving.fileno()).st_blocks)
+        cut = "Not finished. What has arrived stays; the same command goes on."
+        talk(terminal, re.compile("sending.* MB/s"), INTERRUPT, cut, status=130)
     assert [upload["name"] for upload in data.json("ls")] == ["odd"]
     again = data.run("upload", "big", "--name", "big").stderr
     assert re.search(r"Uploaded 1 file, 315 MB, [\d.]+ [KM]B of it there already", again)

@@ -11,6 +11,8 @@ import pytest
 from tests.commands import REMOTERUN
 from tests.conftest import require_program
 from tests.e2e.conftest import Place, make_place
+from tests.e2e.said import left
+from tests.workshop import until
 
 SHELLS = {
     "bash": (["--norc", "--noprofile"], ""),
@@ -59,7 +61,7 @@ def shell(place: Place, request: pytest.FixtureRequest) -> Iterator[pexpect.spaw
         answered(terminal)
         yield terminal
     finally:
-        terminal.close(force=True)
+        left(terminal)
 
 
 def answered(terminal: pexpect.spawn) -> str:
@@ -81,6 +83,10 @@ def test_a_name_that_a_host_chose_runs_nothing(place: Place, shell: pexpect.spaw
 
 def test_a_folder_goes_on_below_itself(place: Place, shell: pexpect.spawn) -> None:
     """`uploads/deep/models/` is completed without a space behind it, and what follows names one of its files."""
-    shell.send("remoterun ls uploads/deep/m\tw\t")
-    shell.sendline("")
-    assert "11 bytes  weights.bin" in answered(shell)
+
+    def listed() -> bool:
+        shell.send("remoterun ls uploads/deep/m\tw\t")
+        shell.sendline("")
+        return "11 bytes  weights.bin" in answered(shell)
+
+    until(listed)  # a machine has three seconds to list its files

@@ -15,6 +15,7 @@ import pytest
 from remoterun.agent.store.home import Home
 from tests.commands import REMOTERUN
 from tests.e2e.conftest import Place
+from tests.e2e.said import ended
 from tests.lab import BASE_IMAGE, Lab, LabHost
 from tests.workshop import lend, running, until
 
@@ -86,7 +87,7 @@ def test_a_look_inside(place: Place, host: LabHost | None, tmp_path: Path) -> No
     terminal.sendline("exit 9")
     terminal.expect_exact("status 9\r\n")
     terminal.expect_exact(before)
-    terminal.close()
+    assert ended(terminal) == 0
     # what a client that is gone had started ends; the run goes on
     for stdin in (subprocess.PIPE, subprocess.DEVNULL):  # also where its program's input had ended
         left = subprocess.Popen(
@@ -108,9 +109,7 @@ def test_a_look_inside(place: Place, host: LabHost | None, tmp_path: Path) -> No
     terminal.expect(r"\x1b\[\d*A")  # the next one takes its place
     terminal.sendintr()
     terminal.expect_exact("\x1b[?25h")
-    terminal.expect(pexpect.EOF)
-    terminal.close()
-    assert terminal.exitstatus == 0
+    assert ended(terminal) == 0
     # its machine
     if host is None:
         assert "`box` is this machine" in place.run("machines", "ssh", "box", status=2).stderr
@@ -147,6 +146,6 @@ def test_a_lost_link_leaves_the_terminal_as_it_was(place: Place, host: LabHost) 
     assert len(lines) == 1 and "the connection to box was lost: " in lines[0], terminal.before
     assert lines[0].endswith(f"; run {number} goes on")
     terminal.expect_exact(before)
-    terminal.close()
+    assert ended(terminal) == 0
     host.mend()
     place.run("kill", number)

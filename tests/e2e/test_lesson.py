@@ -12,11 +12,11 @@ import shlex
 from pathlib import Path
 
 import numpy as np
-import pexpect
 import pytest
 
 from tests import browser
 from tests.e2e.conftest import Place, opened
+from tests.e2e.said import ended
 from tests.lab import BASE_IMAGE, LabHost
 from tests.models import probabilities
 from trainer import export
@@ -79,11 +79,10 @@ def stopped_and_resumed(engine: Engine, folder: Path) -> tuple[int, Path]:
     terminal = place.spawn("logs", begun)
     terminal.expect(MIDDLE)
     place.run("stop", "--grace", "60s", begun)
-    terminal.expect(pexpect.EOF)  # at its end
-    terminal.close()
+    ended(terminal)  # at its end
     ours, *again = shlex.split(place.run("logs", begun, status=143).stdout.splitlines()[-1])
-    ended = place.json("info", begun)
-    assert (ended["state"], ended["exit_status"]) == ("stopped", 143) and ended["ended"]
+    stopped = place.json("info", begun)
+    assert (stopped["state"], stopped["exit_status"]) == ("stopped", 143) and stopped["ended"]
     shown = shlex.split(GO_ON.replace("runs/16", f"runs/{begun}").replace(SHOWN, TRAIN))
     assert [ours, *(word for word in again if word not in ("-t", machine.upper(), "-y"))] == shown
     done = place.run(*again)  # as the last line says

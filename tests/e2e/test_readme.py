@@ -19,6 +19,7 @@ from tests.commands import REMOTERUN
 from tests.conftest import require
 from tests.e2e.conftest import Place, bundled_image, make_place, opened
 from tests.lab import BASE_IMAGE, Gpu, Lab, LabHost
+from tests.workshop import until
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
@@ -67,7 +68,7 @@ def reader(tmp_path_factory: pytest.TempPathFactory, lab: Lab, gpu_box: LabHost,
 @pytest.mark.lab
 @pytest.mark.tensorflow
 @pytest.mark.timeout(900)
-def test_every_command_of_the_guide(reader: Place, lab: Lab) -> None:
+def test_every_command_of_the_guide(reader: Place, lab: Lab, gpu_box: LabHost) -> None:
     commands = shown(README.replace(of_the_cloud(), ""))
     assert len(commands) >= 12
     for command in commands:
@@ -77,7 +78,11 @@ def test_every_command_of_the_guide(reader: Place, lab: Lab) -> None:
             words[1:1] = ["-F", str(lab.ssh_config())]
         else:
             assert words[0] == "remoterun", command
-            words[0] = REMOTERUN
+            words = [REMOTERUN, *reader.patiently(words[1:])]
+        if words[1] == "exec":  # as a reader does, who sees that it runs
+            until(lambda: reader.json("info", "last")["state"] == "running")
+        if "rm -r" in words[-1]:  # while a run is there, its supervisor writes into what is deleted
+            until(lambda: not [each for each in gpu_box.processes() if ".pyz" in each.command])
         if words[1] in ("open", "publish"):
             require(missing_npm())
         if words[1] in ("open", "ui"):

@@ -19,11 +19,11 @@ from tests.workshop import until
 
 TRAIN = (
     "python -m trainer.train --data_dir=./data --rnn_size 32 --batch_size 16 --seq_length 32"
-    " --steps 120 --save_every 50 --print_every 1"
+    " --steps 120 --save_every 50 --print_every 1 && until [ -e go ]; do sleep 0.1; done"
 )
 LONG = (
-    "mkdir models; echo {} >models/manifest.json; echo Saved models;"
-    " trap 'cp models/manifest.json models/last.json; exit 143' TERM; sleep 1000 & wait"
+    "trap 'cp models/manifest.json models/last.json; exit 143' TERM;"
+    " mkdir models; echo {} >models/manifest.json; echo Saved models; sleep 1000 & wait"
 )
 STEP = re.compile(r"^(\d+)/\d+ \(epoch \d+\), train_loss = [\d.]+", re.MULTILINE)
 
@@ -65,6 +65,7 @@ class Session:
         type(self).trained = number
 
     def test_logs_from_the_start_to_the_end(self) -> None:
+        self.place.run("exec", str(self.trained), "touch go")
         done = self.place.run("logs", str(self.trained))
         steps = [int(number) for number in STEP.findall(done.stdout)]
         assert steps and steps == sorted(set(steps)), "a line is lost, doubled or out of order"

@@ -100,13 +100,14 @@ class TestAsAUser:
         with pytest.raises(UsageError, match=rf"run {first.number} has ended: failed .* 3\), so a run"):
             user.client.runs.submit(RunRequest("true", after=(first.number,)))
 
-    def test_on_another_machine(self, user: User) -> None:
-        first = user.client.runs.submit(RunRequest("true"), machine="two")
+    def test_on_another_machine(self, user: User, tmp_path: Path) -> None:
+        first = user.client.runs.submit(waits(tmp_path / "go"), machine="two")
         before = len(user.client.connections.registry.runs())
         with pytest.raises(UsageError, match="is on `two`, and what waits for it would be on `one`") as caught:
             user.client.runs.submit(RunRequest("true", after=(first.number,)))
         assert (caught.value.hint or "").startswith(f"remoterun wait {first.number} && remoterun run …")
         assert len(user.client.connections.registry.runs()) == before
+        (tmp_path / "go").touch()
         ended(user.client, first)
         then = user.client.runs.submit(RunRequest("true", after=(first.number,)))
         assert ended(user.client, then).code == 0, "what has completed is not waited for, wherever it was"

@@ -123,6 +123,7 @@ class Archived:
 
 def assert_whole(place: Place, server: BucketServer, key: str, made: Files = MADE) -> None:
     """All of a run that ran `MAKES` is in the archive, as it is on the host."""
+    until(place.unsupervised(key))  # its grant, and that it was refused, goes once its end is recorded
     archived = Archived(server, key)
     status = place.run(key).status()
     assert status.kept and status.state is RunState.COMPLETE
@@ -157,7 +158,7 @@ class TestAllOfIt:
     def test_the_log_comes_while_it_runs(self, place: Place, server: BucketServer) -> None:
         key = submit(place, server, "seq 1 800000; exec sleep 1000")
         until(lambda: Archived(server, key).log[:2] == b"1\n")
-        assert Archived(server, key).record.status.state is RunState.RUNNING
+        until(lambda: Archived(server, key).record.status.state is RunState.RUNNING)
         place.end(key, "stop")
         place.until_final(key)
         assert Archived(server, key).log == place.log(key)
@@ -173,9 +174,12 @@ class TestAllOfIt:
         assert "outputs" not in archived.objects
 
     def test_what_was_measured_of_it(self, place: Place, server: BucketServer) -> None:
-        key = submit(place, server, """printf '{"loss": 1}' >metrics.jsonl; sleep 1""")
+        key = submit(place, server, """printf '{"loss": 1}' >metrics.jsonl; until [ -e go ]; do sleep 0.05; done""")
+        run = place.run(key)
+        until(lambda: os.path.exists(run.usage_points), what="a sample was taken")
+        Path(run.work, "go").touch()
         place.until_final(key)
-        objects, run = Archived(server, key).objects, place.run(key)
+        objects = Archived(server, key).objects
         for path in (run.metrics_names, run.metrics_points, run.usage_points):
             assert objects[os.path.basename(path)] == Path(path).read_bytes() != b""
         progress = Archived(server, key).record.status.progress
@@ -251,8 +255,10 @@ class TestItsGrant:
 
     def test_who_is_in_touch_learns_that_one_is_refused(self, place: Place, server: BucketServer) -> None:
         """Until another one comes: whatever its end was said to be, its key may be gone."""
-        key = submit(place, server, MAKES, 600)
+        key = submit(place, server, "while [ ! -e go ]; do sleep 0.05; done; rm go" + MAKES)
         server.expiries.clear()
+        place.until_state(key, RunState.RUNNING)
+        Path(place.run(key).work, "go").touch()
         until(lambda: "SignatureDoesNotMatch" in place.run(key).status().refused)
         renew(place, server, key)
         place.until_final(key)
@@ -363,8 +369,8 @@ class TestFaults:
         server.faults.append(Handler.cut)
         key = submit(place, server, MAKES)
         until_waits(place, key, "waiting for the bucket")
-        if how == "kill":
-            server.faults.clear()
+        if how == "kill":  # nothing is saved before that
+            server.faults[:] = [lambda handler: not place.run(key).kill_asked() and handler.cut()]
         place.end(key, how)
         status = place.until_final(key)
         if how == "stop":
@@ -387,7 +393,7 @@ class TestFaults:
 
     def test_a_pack_that_is_damaged_on_its_way(self, place: Place, server: BucketServer) -> None:
         """The server refuses what does not have the SHA-256 of its name."""
-        server.faults.append(lambda handler: "/packs/" in server.asked[-1][1] and handler.refuse(400, "BadDigest"))
+        server.faults.append(lambda handler: "/packs/" in handler.posted[0] and handler.refuse(400, "BadDigest"))
         key = submit(place, server, MAKES)
         until_waits(place, key, "BadDigest")
         place.end(key, "stop")

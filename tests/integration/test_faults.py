@@ -151,7 +151,7 @@ class TestDockerdDies:
         """What can't be told to the engine is told later: a run isn't called ended while its command goes on."""
         box = box_of(kept_host(live_restore=True))
         client = box.client()
-        run = submit(client, SAVES_ON_TERM)
+        run = begun(client, submit(client, SAVES_ON_TERM))
         box.lines(run, 1)
         box.host.kill_dockerd()
         if how == "stop":
@@ -352,7 +352,7 @@ class TestGpus:
         assert set(box.log(both).decode().strip().split(",")) == {Gpu.uuid(0), Gpu.uuid(1)}
         refused = raised(lambda: submit(box.client(gpus=3), "true"))
         assert isinstance(refused, UsageError) and "asks for 3 GPUs, and its machine has 2" in refused.message
-        assert not list((box.home / "queue").iterdir())
+        until(lambda: not list((box.home / "queue").iterdir()))
 
 
 def memory(process: Path) -> int:
@@ -383,7 +383,7 @@ class TestFollowing:
         assert b"".join(piece.data for piece in pieces) == box.log(run)
 
     def test_ps_while_the_host_is_cut_off(self, box: Box) -> None:
-        client, fresh = box.client(connect_timeout=2), box.client(connect_timeout=2)
+        client, fresh = box.client(), box.client(connect_timeout=2)
         run = begun(client, submit(client, WAIT_FOR_GO))
         box.host.cut()
         lost: tuple[type[RemoterunError], ...] = (LinkLost, HostUnreachable)

@@ -103,7 +103,7 @@ def test_following_is_closed_from_another_thread(client: Client, tmp_path: Path)
         thread.start()
         until(lambda lines=lines: lines.offset == 3)  # type: ignore[misc]
         lines.close()
-        thread.join(10)
+        thread.join(60)
         assert not thread.is_alive() and seen == ["up"]
         lines.close()
     until(lambda: set(threading.enumerate()) <= before)

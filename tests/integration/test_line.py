@@ -77,6 +77,7 @@ def test_those_that_waited_for_others_come_to_their_line(place: Place, holder: s
     keys = [after(place, holder, slots=1) for _ in range(7)]
     place.drop_session()
     (tmp_path / "go").touch()
+    place.until_state(second, RunState.RUNNING)
     until(lambda: all(OwnLine(place.home).has_come(key) for key in keys))
     line = [key for key, _ in OwnLine(place.home).lines()["slots"]]
     until(settled(place, {second, line[0]}), what=lambda: str(supervised(place)))
@@ -105,6 +106,9 @@ def test_a_chain_whose_first_run_fails_ends_without_a_process_for_each(place: Pl
     chain = [after(place, holder)]
     for _ in range(5):
         chain.append(after(place, chain[-1]))
+    until(settled(place, {holder, chain[0]}))
+    for key in chain[1:]:  # the first one starts it, where it looks at a run that has no place in the line yet
+        Path(place.run(key).supervisor_log).unlink(missing_ok=True)
     place.end(holder, "kill")
     for key in chain:
         assert place.until_final(key)["reason"] == "after_failed"
@@ -117,6 +121,7 @@ def test_the_first_of_the_line_dies(place: Place, holder: str, tmp_path: Path, b
     first, second = (place.submit("true", slots=1) for _ in range(2))
     until(lambda: place.run(first).supervised())
     until(lambda: kill9(place.supervisor(first)) or supervised(place) == {holder})  # two may have been started at once
+    until(place.unsupervised(first))
     if by == "follower":
         with place.session.stream(api.follow, api.Follow(second)) as stream:
             stream.end()

@@ -101,9 +101,7 @@ def test_nothing_is_lost_or_doubled_by_a_death(place: Place, victims: tuple[str,
     key = place.submit(f"python -c '{COUNTS}' 80")
     until(lambda: progress_of(place, key).step == 50)
     for victim in victims:
-        kill9(measurer(key) if victim == "measure" else place.supervisor(key))
-    if "supervise" in victims:
-        until(place.unsupervised(key))
+        kill9(measurer(key)) if victim == "measure" else place.lose_supervisor(key)
     (place.folder / "runs" / key / "work" / "go").touch()
     place.session.ask(api.runs, api.RunKeys([key]))  # this contact starts a supervisor
     assert place.until_final(key)["state"] == "complete"
@@ -134,7 +132,8 @@ def test_the_command(user: User, monkeypatch: pytest.MonkeyPatch, capfd: pytest.
     for value in (4, 8):
         Job(user.client, user.client.runs.submit(RunRequest(write % value), user.source({}))).wait(60)
     going_on = write % 3 + "; while [ ! -e go ]; do sleep 0.05; done"
-    live = Job(user.client, user.client.runs.submit(RunRequest(going_on + " # --steps 9"), user.source({})))
+    run = user.client.runs.submit(RunRequest(going_on + " # --steps 9"), user.source({}))
+    live = Job(user.client, run)
     until(lambda: live.progress)
     user.client.close()
     home = user.config.home
@@ -162,6 +161,5 @@ def test_the_command(user: User, monkeypatch: pytest.MonkeyPatch, capfd: pytest.
     assert record["progress"]["series"][0]["first"] == 3
     assert typed("2", "--plot", "--name", "loss")[0] == "loss, run 2"
     assert typed("last", "--csv", "--json", status=2) == []
-    (run,) = user.place("one").home.active_keys()
-    Path(user.place("one").run(run).work, "go").touch()
+    Path(user.place("one").run(run.key).work, "go").touch()
     assert typed("3", "--watch")[-1] == "run 3: step 2", "it shows the end"

@@ -104,12 +104,12 @@ def loses_its_machine(place: Place, start: Start) -> str:
     place.until_says(key, b"up")
     place.until_state(key, RunState.RUNNING)  # recorded with its boot, after the command has begun
     run = place.run(key)
+    events = Path(run.events_file).read_text().replace('"boot":"', '"boot":"earlier-')
+    Path(run.events_file).write_text(events)
     place.lose_supervisor(key)
     from remoterun.agent.running.engines.process import ProcessEngine
 
     assert ProcessEngine(place.home).kill(run)
-    events = Path(run.events_file).read_text().replace('"boot":"', '"boot":"earlier-')
-    Path(run.events_file).write_text(events)
     place.drop_session()
     assert place.session.alive
     return key

@@ -299,9 +299,8 @@ class TestItsProcess:
                 finally:
                     watch.kill()
                     kill9(before)
+            until(lambda: any(b"FROM_ROOT=no" in variables(pid) for pid in keepers(place)), what="`env` has started it")
             assert not caught.exists()
-            variables = Path(f"/proc/{the_keeper(place)}/environ").read_bytes().split(b"\0")
-            assert b"FROM_ROOT=no" in variables
 
     def test_its_sign_of_life(self, home: Home) -> None:
         """The watch of the host knows by it that it does not hang."""
@@ -311,14 +310,17 @@ class TestItsProcess:
         host.after(15)
         assert os.stat(f"{home.path}/locks/keep").st_mtime > 0
 
-    def test_it_ends_the_host_by_itself(self, place: Place) -> None:
+    def test_it_ends_the_host_by_itself(self, place: Place, tmp_path: Path) -> None:
         """And it looks after runs whose supervisors have died, while no client comes."""
+        key = place.submit(f"until [ -e {tmp_path}/go ]; do sleep 0.05; done; echo x >out")
+        place.until_state(key, RunState.RUNNING)
+        place.drop_session()
         with rented(place, idle=1.0):
-            key = place.submit("sleep 3; echo x >out")
-            place.until_state(key, RunState.RUNNING)
+            place.session.ask(api.uploads, api.Nothing())
             the_keeper(place)
             place.drop_session()
-            kill9(place.supervisor(key))
+            place.lose_supervisor(key)
+            (tmp_path / "go").touch()
             ended = Path(place.home.path, "ended")
             until(ended.exists, 60)
             assert place.state(key) is RunState.COMPLETE and place.outputs(key) == {"out": b"x\n"}
@@ -440,6 +442,14 @@ def rented(place: Place, **terms: Any) -> Iterator[None]:
 
 def keepers(place: Place) -> list[int]:
     return [pid for pid in pids() if {b"keep", place.home.path.encode()} <= set(command_line(pid))]
+
+
+def variables(pid: int) -> list[bytes]:
+    """None when it is gone."""
+    try:
+        return Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    except OSError:
+        return []
 
 
 def the_keeper(place: Place) -> int:

@@ -336,7 +336,7 @@ class TestAnotherLaptop:
 class TestAHostWithARole:
     def test_what_two_have_saved_by_it_is_one_run(self, laptop: Laptop, service: Metadata) -> None:
         """It is read, mounted, adopted and removed as any other."""
-        command = "cat saved 2>/dev/null && exit; echo first; echo from the first >saved; exec sleep 1000"
+        command = "cat saved 2>/dev/null && exit; echo from the first >saved; echo first; exec sleep 1000"
         run = laptop.submit(command, {"train.py": b"x"}, attempts=2)
         seen = b""
         for item in laptop.client.runs.follow(run.number):
@@ -506,10 +506,10 @@ class TestALostHost:
         with webhook_server() as server:
             laptop.client.secrets.set("TOKEN", "s3cr3t")
             laptop.client.secrets.set("HOOK", f"{server.url}/s3cr3t-path")
-            command = "echo ${#KEY}; cat saved 2>/dev/null && exit; echo first >saved; exec sleep 1000"
+            command = "echo ${#KEY}; cat saved 2>/dev/null && exit; echo first >saved; echo begun; exec sleep 1000"
             asked = {"secrets": (("KEY", "TOKEN"),), "notify": ("HOOK",), "attempts": 2}
             run = laptop.submit(command, {"train.py": b"x"}, **asked)
-            until(lambda: b"6" in laptop.log(run))
+            until(lambda: b"begun" in laptop.log(run))
             Home.open(str(laptop.folders.home(run_token(run)))).rental.leave(time.time() + 60, "taken")
             until(lambda: server.posts)
             laptop.folders.take_away(run_token(run), preempted=True)
@@ -517,7 +517,7 @@ class TestALostHost:
             assert client.runs.get(run.number).state is RunState.INTERRUPTED
             assert list(client.runs.follow(run.number)) and laptop.folders.hosts() == []  # reading rents nothing
             client.runs.continue_(run.number, client.runs.plan_next(run.number))
-            assert list(client.runs.follow(run.number)) and laptop.log(run) == b"6\n6\nfirst\n"
+            assert list(client.runs.follow(run.number)) and laptop.log(run) == b"6\nbegun\n6\nfirst\n"
             until(lambda: len(server.posts) == 2)
         assert [(path, body["id"], body["state"]) for path, body in server.posts] == [
             ("/s3cr3t-path", f"{run.key}/1", "interrupted"), ("/s3cr3t-path", f"{run.key}/2", "complete"),
@@ -529,7 +529,7 @@ class TestALostHost:
         """Its host is gone, its data set has a newer version, and the next host is taken away, too."""
         data = write_files(laptop.root / "doom", {"in": b"first\n"})
         laptop.client.uploads.upload(data, "doom", "local")
-        command = "cat doom/in a; cat saved 2>/dev/null && exit; echo kept >saved; exec sleep 1000"
+        command = "cat doom/in a; cat saved 2>/dev/null && exit; echo kept >saved; echo begun; exec sleep 1000"
         mounts = (Mount.parse("uploads/doom"),)
         run = laptop.submit(command.replace("exec sleep 1000", "exit"), {"a": b"A\n"}, mounts=mounts, attempts=2)
         laptop.until_ended(run)
@@ -542,12 +542,12 @@ class TestALostHost:
         request = kept.request._replace(command=command, timeout=3000.0)
         assert (request.attempts, request.mounts[0].path) == (2, "doom")
         again = client.runs.launch(client.runs.prepare_again(kept, request))
-        until(lambda: b"A\n" in laptop.log(again), 60)
+        until(lambda: b"begun" in laptop.log(again), 60)
         begun = client.runs.get(again.number).started
         preempt(laptop, again)
         assert taken(client, client.runs.get(again.number)) is not None
         seen = b"".join(item.data for item in client.runs.follow(again.number) if isinstance(item, LogBytes))
-        assert seen == b"first\nA\nfirst\nA\nkept\n"
+        assert seen == b"first\nA\nbegun\nfirst\nA\nkept\n"
         assert client.connections.registry.repeats(again) == (run.number, [])
         ends = client.runs.info(again.number)[1]["spec"]["until"]
         assert begun is not None and abs(ends - begun - 3000.0) < 1, "the time limit is of both attempts together"
@@ -972,7 +972,7 @@ class TestTheCommandLine:
     def test_who_looks_rents_nothing_and_continue_asks(
         self, laptop: Laptop, say: Say, hear: Hear, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        command = "cat saved 2>/dev/null && exit; echo begun; echo $WORD >saved; exec sleep 1000"
+        command = "cat saved 2>/dev/null && exit; echo $WORD >saved; echo begun; exec sleep 1000"
         words = ("run", "-t", "gpu", "-y", "-b", "--no-git", "--attempts", "2", "-e", "WORD=secret", command)
         assert say(*words)[:2] == (0, "1\n")
         preempted(laptop, laptop.client.connections.registry.run(1))
@@ -994,7 +994,7 @@ class TestTheCommandLine:
     def test_without_attempts_left_it_goes_on_by_a_free_host(self, laptop: Laptop, say: Say) -> None:
         """Also a run on a spot host, by one on demand: a person saw its price, and agreed."""
         words = ("run", "-t", "gpu", "-y", "-b", "--no-git", "--attempts", "1", "--spot")
-        say(*words, "cat saved 2>/dev/null && exit; echo begun; echo saved >saved; exec sleep 1000")
+        say(*words, "cat saved 2>/dev/null && exit; echo saved >saved; echo begun; exec sleep 1000")
         preempted(laptop, laptop.client.connections.registry.run(1))
         assert say("run", "-t", "gpu", "-y", "--no-git", "true")[0] == 0
         assert len(laptop.folders.all()) == 2

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 
+import paramiko
 import pytest
 
 from remoterun.errors import HostUnreachable, LinkLost
@@ -94,7 +95,12 @@ class TestLostLink:
     def server(self, start: Start) -> Server:
         return start()
 
-    def test_a_cut_ends_the_read_and_open_works_again(self, server: Server, reach: Open) -> None:
+    @pytest.mark.parametrize("pause", [0, 0.3], ids=["", "its channels end first"])
+    def test_a_cut_ends_the_read_and_open_works_again(
+        self, server: Server, reach: Open, monkeypatch: pytest.MonkeyPatch, pause: float
+    ) -> None:
+        unlink = paramiko.Channel._unlink
+        monkeypatch.setattr(paramiko.Channel, "_unlink", lambda channel: (unlink(channel), time.sleep(pause)))
         host = reach(server)
         pipe = host.open()
         threading.Timer(0.1, server.cut).start()

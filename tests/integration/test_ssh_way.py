@@ -19,7 +19,7 @@ import pytest
 from remoterun.errors import AuthenticationError, HostError, HostUnreachable
 from remoterun.hosts.ssh.config import Deadlines, SSHTarget, ssh_words
 from tests.sshd import ME, Keys, Open, Refused, Server, Start, has_penalties, public, says
-from tests.workshop import own_port
+from tests.workshop import own_port, until
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -71,8 +71,12 @@ class TestOnTheWay:
         host = reach(server, server.config(ProxyCommand=f"{sys.executable} {script} %h %p"))
         assert says(host) == b"ping"
 
-    def test_a_proxy_command_that_fails(self, server: Server, refused: Refused) -> None:
+    def test_a_proxy_command_that_fails(self, server: Server, reach: Open, refused: Refused) -> None:
         refused(server, server.config(ProxyCommand="echo the tunnel is closed today >&2; exit 1"))
+        late = server.config(ProxyCommand="sh -c 'sleep 0.5; echo the tunnel is closed today >&2; exit 1'")
+        with pytest.raises(HostUnreachable) as caught:
+            reach(server, late).open()
+        assert caught.value.evidence == "the tunnel is closed today", "also where we had sent something by then"
 
 
 class TestWithTheProgramItself:
@@ -303,7 +307,7 @@ class TestUnreachable:
         self, server: Server, reach: Open, greeting: bytes | None, hang_up: bool, expected: str
     ) -> None:
         before = set(threading.enumerate())
-        seconds = 60.0 if hang_up else 2.0 if greeting else 0.5  # only who says nothing is given up for that
+        seconds = 60.0 if hang_up else 5.0 if greeting else 0.5  # only who says nothing is given up for that
         with listener(greeting, hang_up=hang_up) as port:
             with pytest.raises(HostUnreachable, match=expected) as caught:
                 deadlines = Deadlines(banner=seconds, handshake=seconds)
@@ -321,7 +325,7 @@ class TestUnreachable:
         server = start("PerSourcePenalties authfail:60s min:0s")
         with pytest.raises(AuthenticationError):
             reach(server, server.config(IdentityFile=str(keys.other))).open()
-        time.sleep(0.1)
+        until(lambda: server.count("active penalty"))
         with pytest.raises(HostUnreachable, match="did not finish the SSH handshake") as caught:
             reach(server).open()
         assert "Not allowed at this time" in (caught.value.evidence or "")

@@ -15,7 +15,7 @@ from remoterun.client.webhooks import addresses
 from remoterun.errors import HostError
 from remoterun.model import RunRequest
 from tests.webhook_server import PATH, WebhookServer, all_told, submit, webhook_server
-from tests.workshop import Place, User, holding, kill9, until
+from tests.workshop import Place, User, holding, until
 
 
 @pytest.fixture
@@ -66,7 +66,7 @@ def test_a_supervisor_that_dies_before_it_has_told(place: Place, server: Webhook
     key = submit(place, "true", server.url + PATH)
     until(lambda: server.posts)
     assert place.state(key) in FINAL
-    kill9(place.supervisor(key))
+    place.lose_supervisor(key)
     server.silent.clear()
     place.drop_session()
     assert place.session.alive

@@ -18,7 +18,7 @@ from remoterun.errors import UsageError
 from remoterun.model import ALL_GPUS, MachineType, Run, RunRequest
 from tests.lab import gpu
 from tests.lab.gpu import Gpu, GpuProcess
-from tests.workshop import User, begun, create_run, ended
+from tests.workshop import User, begun, create_run, ended, until
 
 SHOW = 'echo "gpus=$CUDA_VISIBLE_DEVICES"'
 
@@ -147,7 +147,8 @@ class TestStatus:
         user.config = replace(user.config, machines={"silent": silent, **user.config.machines})
         client = user.new_client()
         client.machines.session(client.machines.get("two"))  # starting an agent may take seconds by itself
-        found = client.machines.status(["silent", "two"])
+        # the one that is there may be slow, too
+        found = until(lambda: (seen := client.machines.status(["silent", "two"]))[1].there is not None and seen)
         assert [status.there is not None for status in found] == [False, True]
         assert found[0].unreached == "silent does not answer within 2 s"
         assert found[0].last_seen == user.client.connections.registry.run(run.number).last_seen

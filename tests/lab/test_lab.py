@@ -49,12 +49,15 @@ class TestHost:
 
 class TestLink:
     def test_cut_is_silent_and_healed(self, lab: Lab, host_a: LabHost) -> None:
-        with stream(lab, host_a, "echo one; sleep 0.5; echo two; sleep 0.5; echo three") as process:
+        go = f"/tmp/{os.urandom(4).hex()}"
+        waits = f"until [ -e {go} ]; do sleep 0.05; done"
+        with stream(lab, host_a, f"echo one; {waits}; echo two; sleep 0.5; echo three") as process:
             assert process.stdout is not None
             assert process.stdout.readline() == b"one\n"
             host_a.cut()
             with pytest.raises(TimeoutError):
                 socket.create_connection((host_a.address, 22), timeout=0.3)
+            host_a.exec(["touch", go], check=True)
             time.sleep(1)
             assert process.poll() is None
             host_a.heal()
@@ -66,7 +69,8 @@ def test_killed_session_leaves_nothing(lab: Lab, tmp_path: Path) -> None:
     """Whatever a session that was killed had made is gone some seconds later, without the next one's help."""
     script = (
         "import os, signal\n"
-        "from tests.lab import Lab, BASE_IMAGE\n"
+        "from tests.lab import Lab, BASE_IMAGE, record\n"
+        "record.NUMBERS = range(200, 250)\n"  # those of others are the first that are free: soon this one, else
         "lab = Lab().__enter__()\n"
         "host = lab.host('doomed').up()\n"
         f"host.exec(['docker', 'run', '-d', {BASE_IMAGE!r}, 'sleep', '602'], check=True)\n"

@@ -134,9 +134,9 @@ def test_a_run_its_host_and_the_bill_cost_the_same(connections: Connections, fol
     home.with_suffix(".folder").mkdir(parents=True)
     home.symlink_to(home.with_suffix(".folder"))
     ended = hosts.end("i-1").cost(time.time())
-    least = max(at, 60.0) / 1000
-    assert ended == pytest.approx(least, abs=2e-3)
-    assert billing.bill(connections, began, time.time() + 900).total.cost == pytest.approx(least, abs=2e-3)
+    assert ended is not None
+    assert max(at, 60.0) / 1000 - 2e-3 <= ended <= max(time.time() - began, 60.0) / 1000 + 2e-3
+    assert billing.bill(connections, began, time.time() + 900).total.cost == pytest.approx(ended, abs=2e-3)
 
 
 def test_a_host_of_ours_without_a_guard_is_given_one_or_it_is_said_why_not(

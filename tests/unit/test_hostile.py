@@ -55,7 +55,7 @@ def test_points_that_end_within_one() -> None:
     def handler(stream: Stream, op: str, arguments: dict[str, Any]) -> None:
         with contextlib.suppress(Exception):
             stream.send(bytes(32), metrics=0)
-            stream.finish(5)
+            stream.finish(60)
             stream.end(metrics=13, usage=0, names=0, status={"key": "k", "state": "running", "attempt": 0})
 
     with (
@@ -275,7 +275,7 @@ class TestWhatIsNotData:
             with contextlib.suppress(LinkClosed, Cancelled):
                 for header, body in frames:
                     stream.send(body, **header)
-                stream.finish(5)
+                stream.finish(60)
                 stream.end(**result)
 
         with client_of(folder, handler, "k") as client:
@@ -329,7 +329,7 @@ class TestAnotherClock:
                 for state, before in states:
                     stream.send(b"", event={"state": state, "t": now - before + skew})
                 stream.send(b"x", log=0, t=now - 15 + skew)
-            stream.finish(5)
+            stream.finish(60)
             told = {"key": "k" * 26, **status}
             stream.end(status=told, offset=1, events=3, runs=[told], uploads=[{"name": "doom", "newest": version}])
 

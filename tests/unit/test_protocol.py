@@ -136,7 +136,7 @@ class TestStreams:
         with linked(answer) as (link, _):
             stream = link.open("op", result_limit=4 << 20)
             stream.end()
-            assert stream.finish(10) == {"rows": rows}
+            assert stream.finish(60) == {"rows": rows}
             with pytest.raises(RemoteError, match="an answer of more than 1048576 bytes"):
                 call(link, "op")
             assert not link._streams and not link.closed

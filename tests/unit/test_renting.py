@@ -260,6 +260,7 @@ def test_moments_around_now_are_said_as_people_do(
             "4 January 2028 04:33, in 400 d 0 h",
         ]
         now = time.time()
+        monkeypatch.setattr(time, "time", lambda: now)
         run = Run(1, "k", RunState.RUNNING, MachineType("one"), "true", now - 200, started=now)
         run_views.run_info(run, {"spec": None})
         rows = dict(line.split(None, 1) for line in capsys.readouterr().out.splitlines())

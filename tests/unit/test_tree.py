@@ -33,7 +33,7 @@ from remoterun.agent.shared.tree import (
     walk,
 )
 from tests.recorder import Recorded
-from tests.workshop import Files, read_files, tree_of, write_files
+from tests.workshop import Files, read_files, tree_of, until, write_files
 
 PART = st.binary(min_size=1, max_size=20).filter(lambda raw: not set(raw) & set(b"/\0") and raw not in (b".", b".."))
 PATH = st.lists(PART, min_size=1, max_size=4).map(lambda parts: os.fsdecode(b"/".join(parts)))
@@ -360,8 +360,7 @@ class TestWalk:
         thread.start()
         try:
             with pytest.raises(ChangedWhileRead):
-                for _ in range(50):
-                    hash_file(str(path))
+                until(lambda: not hash_file(str(path)))
         finally:
             stop.set()
             thread.join()

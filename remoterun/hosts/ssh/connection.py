@@ -28,6 +28,7 @@ _WINDOW = 8 << 20  # bytes that may be on their way to us before we have read an
 _READ = 1 << 20
 _POLL = 0.5  # seconds between looks at deadlines while nothing comes
 _END_SECONDS = 5.0  # for paramiko's thread, whose socket is closed
+_SETTLE_SECONDS = 1.0  # for a link that may be ending
 _GONE = (OSError, EOFError, paramiko.SSHException)  # what a channel raises whose link has ended
 _HEAD = 4096  # bytes; what is shorter is sent in one packet with what follows
 _MOST_LINES = 200
@@ -96,6 +97,10 @@ class SSHConnection:
             raise SessionRefused("the host executes no command for this user") from error
         return SSHPipe(channel, self)
 
+    def settle(self) -> None:
+        """A link that ends closes its channels first, and is dead after that: waits for it."""
+        self._transport.join(_SETTLE_SECONDS)
+
     def close(self) -> None:
         """May be called twice, from any thread. Wakes every reader."""
         self._closed.set()
@@ -156,6 +161,8 @@ class SSHPipe:
     @property
     def lost(self) -> str:
         """Why the link broke; "" where it didn't, so that the end of the stream is the program's own."""
+        if self._channel.closed and not self._channel.eof_received and not self._closed:
+            self._connection.settle()
         if self._connection.alive or self._closed:
             return ""
         return self._connection.lost or "closed"
@@ -335,9 +342,11 @@ def _no_handshake(
         greeted = transport.said("Banner: ")
         refused = (line for kind, line in _OFFERS.items() if f"no acceptable {kind}" in str(error))
         offers = next(map(transport.said, refused), "")
-    said = (proxied, greeted[:200], str(error), offers and f"the host offers: {offers}")
+    heard = greeted or (transport is not None and transport.remote_version)
+    why = str(error) if heard or not proxied else ""  # of a proxy that has ended, it tells who was quicker
+    said = (proxied, greeted[:200], why, offers and f"the host offers: {offers}")
     evidence = "\n".join(filter(None, said)) or None
-    if greeted or (transport is not None and transport.remote_version):
+    if heard:
         return HostUnreachable(
             f"{name} did not finish the SSH handshake ({place})",
             evidence=evidence,
