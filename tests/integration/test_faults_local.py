@@ -384,6 +384,20 @@ class TestSupervisorDies:
             assert place.until_final(key)["state"] == state
             assert not running("1003.5")
 
+    def test_one_that_has_told_it_to_end(self, place: Place, tmp_path: Path) -> None:
+        """The command ends of that, with nobody there: it was stopped, and has not failed."""
+        go = tmp_path / "go"
+        waits = f"trap 'until [ -e {go} ]; do sleep 0.02; done; exit 3' TERM; echo up; while :; do sleep 0.05; done"
+        key = place.submit(waits)
+        place.until_says(key, b"up")
+        place.end(key, "stop")
+        until(lambda: place.run(key).status().note == "stopping")
+        place.lose_supervisor(key)
+        go.touch()
+        until(lambda: place.run(key).exit_code() == 3)
+        status = place.until_status(key)
+        assert (status["state"], status["reason"], status["code"]) == ("stopped", "stopped", 3)
+
     def test_the_mark_that_a_starting_agent_takes_away(self, place: Place) -> None:
         """It met the mark before the run folder had its name."""
         key = place.submit("echo up; while [ ! -e go ]; do sleep 0.05; done")

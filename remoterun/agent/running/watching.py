@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import enum
+import os
 import time
 from typing import Callable, Dict, Optional, Tuple
 
@@ -117,16 +118,8 @@ class Watch:
         return None if self.run.exit_code() is None else self._exited(self._patience())
 
     def _ask(self) -> Optional[Phase]:
-        taken_at, asked = self._queue.taken_at(self.run), self.run.stop_asked()
-        if taken_at is None and asked is None and time.time() < self._deadline:
-            return None
-        if taken_at is not None:
-            self._reason, self._grace = Reason.PREEMPTED, SAVING_TIME
-        elif asked is not None:
-            self._reason, self._grace = Reason.STOPPED, asked
-        else:
-            self._reason, self._grace = Reason.TIMEOUT, GRACE
-        return Phase.ASKED
+        self._reason, self._grace = self._asked()
+        return None if self._reason is None else Phase.ASKED
 
     def _terminate(self) -> Optional[Phase]:
         if self._silent or not self._engine.terminate(self.run):
@@ -160,6 +153,15 @@ class Watch:
 
     # -- their parts
 
+    def _asked(self) -> Tuple[Optional[Reason], float]:
+        """(why the command shall end, or None while it shall go on; its grace in seconds)."""
+        asked = self.run.stop_asked()
+        if self._queue.taken_at(self.run) is not None:
+            return Reason.PREEMPTED, SAVING_TIME
+        if asked is not None:
+            return Reason.STOPPED, asked
+        return (Reason.TIMEOUT, GRACE) if time.time() >= self._deadline else (None, 0.0)
+
     def _patience(self) -> float:
         """Seconds that are left of the grace of a command that was terminated."""
         return self._terminated_at + self._grace - time.monotonic() if self._terminated_at else 0.0
@@ -181,6 +183,8 @@ class Watch:
         if code is None:
             code = forced
         reason = self._reason
+        if reason is None and os.path.exists(self.run.stopping_file):  # a supervisor has told it to end, and died
+            reason = self._asked()[0]
         if reason is None:
             reason = Reason.EXITED if code == 0 else Reason.EXIT_NONZERO
             if code != 0 and self._engine.inspect(self.run).out_of_memory:

@@ -42,7 +42,7 @@ def _end_each(client: Client, runs: list[str], end: Any, words: str) -> int:
             render.line(f"run {known.number} has ended already: {run_views.state_text(known)}")
         elif before.stopping and "stopping" in words:
             render.line(f"run {known.number} is already {words}")
-        elif known.state is RunState.QUEUED:
+        elif known.state is RunState.QUEUED or (known.final and known.started is None):  # it may have ended meanwhile
             render.line(f"run {known.number} is {words.partition(';')[0]}; it had not started")
         else:
             render.line(f"run {known.number} is {words}")
