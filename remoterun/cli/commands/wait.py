@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 from remoterun.cli import render
-from remoterun.cli.app import Command, Json, RunNumbers, app, example, option, run_number
+from remoterun.cli.app import Command, Json, RunNumbers, app, example, option, run_numbers
 from remoterun.cli.asking import client as connect
 from remoterun.cli.render import run_views
 from remoterun.model import Run
@@ -32,7 +32,7 @@ def wait(
     seconds = parse_duration(timeout) if timeout is not None else None
     ended: dict[int, Run] = {}
     with connect() as client:
-        numbers = list(dict.fromkeys(client.runs.known(run_number(text)).number for text in runs))
+        numbers = run_numbers(client, runs)
         for item in client.runs.wait(numbers, seconds):
             if isinstance(item, Run):
                 ended[item.number] = item

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from remoterun.agent.shared.facts import BYTES, DOLLARS, DURATION, MOMENT
+from remoterun.agent.shared.facts import BYTES, DOLLARS, DURATION, MOMENT, Column
 from remoterun.agent.shared.measured import rank
 from remoterun.agent.shared.records import Record
 from remoterun.agent.shared.spec import NONE, PYTHON, TENSORFLOW
@@ -62,14 +62,18 @@ _COLOURS = {
 }
 
 
-def runs_table(runs: Sequence[Run], verbose: bool) -> None:
-    """A row for each run. With `verbose` a line below it has its engine, labels, loss and description."""
+def runs_table(runs: Sequence[Run], verbose: bool, more: Mapping[str, Sequence[str]] = {}) -> None:
+    """A row for each run. With `verbose` a line below it has its engine, labels, loss and description. `more`: columns
+    behind the state, by their heads, for which the command makes room."""
     shown = [(name, each.column) for name, each in Run._facts.items() if each.column is not None]
     shown.sort(key=lambda column: column[0] == "command")  # the widest comes last
-    rows = [[_cell(run, name) for name, _ in shown] for run in runs]
+    heads = [column._replace(drop=1) if more and fact == "command" else column for fact, column in shown]
+    heads[2:2] = [Column(name(head), right=True, least=6, drop=9) for head in more]
+    rows = [[_cell(run, fact) for fact, _ in shown] for run in runs]
+    for row, cells in zip(rows, zip(*more.values(), strict=True), strict=False):
+        row[2:2] = map(name, cells)
     about = [[run.engine, ", ".join(run.labels), _loss(run), run.description] for run in runs]
-    more = [" · ".join(filter(None, each)) for each in about]
-    table([column for _, column in shown], rows, more if verbose else ())
+    table(heads, rows, [" · ".join(filter(None, each)) for each in about] if verbose else ())
 
 
 def _cell(run: Run, fact: str) -> Text:

@@ -22,7 +22,7 @@ from remoterun.agent.shared.submission import Submission
 from remoterun.client.homes import record_status
 from remoterun.client.runs import placement
 from remoterun.client.runs.preparing import Prepared, Talk, opened
-from remoterun.client.runs.specs import digest_of_asked, spec_of
+from remoterun.client.runs.specs import digest_of_asked, params_of, spec_of
 from remoterun.client.secrets import Secrets
 from remoterun.client.webhooks import webhooks_of
 from remoterun.connections import Connections
@@ -63,7 +63,14 @@ def launch(
         check_there(connections, mount.resource, prepared.session)
     description = request.description or (prepared.source.subject if prepared.source is not None else None)
     run = connections.registry.add_run(
-        new_key(), prepared.machine, request.command, time.time(), description, request.labels, prepared.again
+        new_key(),
+        prepared.machine,
+        request.command,
+        time.time(),
+        description,
+        request.labels,
+        prepared.again,
+        params_of(request),
     )
     return hand_over(connections, run, prepared, talk, partial(_record_failure, connections), partial(cast, run))
 

@@ -100,10 +100,15 @@ def spec_of(
         attempts=(request.attempts or 1) if run.renting is None else 1,
         again=again,
         stdin=STDIN if request.stdin is not None else "",
-        params={name.removeprefix(PARAMETER): text for name, text in request.env if name.startswith(PARAMETER)},
+        params=params_of(request),
     )
     with _refused():
         return spec.check()
+
+
+def params_of(request: RunRequest) -> dict[str, str]:
+    """The parameters that a run is given in variables."""
+    return {name.removeprefix(PARAMETER): text for name, text in request.env if name.startswith(PARAMETER)}
 
 
 def check_words(request: RunRequest) -> None:
