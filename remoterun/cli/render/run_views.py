@@ -166,6 +166,17 @@ def kept(run: Run, reason: str) -> None:
     warning(f"{reason}; this is the log of run {run.number} as it was kept here")
 
 
+def spans(numbers: Iterable[int], dash: str = "–") -> str:
+    """Numbers in order, those that follow each other as `12–17`."""
+    found: list[list[int]] = []
+    for number in sorted(numbers):
+        if found and number == found[-1][1] + 1:
+            found[-1][1] = number
+        else:
+            found.append([number, number])
+    return (", " if dash == "–" else " ").join(f"{a}{dash}{b}" if a != b else str(a) for a, b in found)
+
+
 def ended(run: Run) -> None:
     """How a run ended, in one line."""
     lasted = f" after {duration(run.ended - run.started)}" if run.ended and run.started else ""
