@@ -82,6 +82,14 @@ def parse_gpus(text: str) -> int:
     return int(text)
 
 
+def parse_size(text: str) -> int:
+    """Bytes in `500M`, `8G`, `1.5G` or `1T`, in powers of 1024, as Docker and Slurm have it. Raises `UsageError`."""
+    match = re.fullmatch(r"(\d{1,9}(?:\.\d{1,9})?)\s*([mgt])(?:i?b)?", text.strip().lower())
+    if not match:
+        raise UsageError(f"`{show(text)}` is not a size", hint="write 500M or 8G")
+    return int(float(match[1]) * {"m": 1, "g": 1 << 10, "t": 1 << 20}[match[2]]) << 20
+
+
 def parse_variable(text: str) -> tuple[str, str]:
     """(name, value) of `K=V`; of `K` alone, with the value that it has here. Raises `UsageError`."""
     name, equals, value = text.partition("=")

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from remoterun.agent.shared.asked import memory_text
 from remoterun.agent.shared.facts import BYTES, DOLLARS, DURATION, MOMENT
 from remoterun.agent.shared.measured import rank
 from remoterun.agent.shared.records import Record
@@ -313,6 +314,8 @@ def run_info(run: Run, details: dict[str, Any]) -> None:
         ("run again as", ", ".join(f"run {number}" for number in details.get("again_as") or ())),
         ("attempt", _attempt(spec, details.get("events") or [])),
         ("gpus", str(spec["gpus"]) if spec.get("gpus") else None),
+        ("cpus", str(spec["cpus"]) if spec.get("cpus") else None),
+        ("memory", memory_text(spec["memory"]) if spec.get("memory") else None),
         ("after", ", ".join(map(_after, spec.get("after", [])))),
         ("commit", f"{git['commit'][:12]} ({git.get('branch') or 'no branch'}{dirty})" if git.get("commit") else None),
         ("remote", git.get("remote")),

@@ -132,8 +132,9 @@ def fitting(
     `settings` of the run there. What is refused here has no number yet. Raises `UsageError`, `HostError`."""
     session = choose_machine(connections, machine, request, note)
     wanted = settings(machine, request, session)
-    demand = api.Demand(wanted.gpus, wanted.slots, queue=wanted.queue)
-    lacks = session.ask(api.occupancy, demand).lacks if wanted.gpus else None
+    demand = api.Demand(wanted.gpus, wanted.slots, queue=wanted.queue, cpus=request.cpus, memory=request.memory)
+    asks = wanted.gpus or request.cpus or request.memory
+    lacks = session.ask(api.occupancy, demand).lacks if asks else None
     if lacks is not None:
         raise UsageError(lacks, hint=f"remoterun doctor {session.machine.name}   shows what it has")
     return session, wanted
@@ -197,6 +198,7 @@ def _answer(connections: Connections, machine: MachineType, request: RunRequest)
     gpus = machine.gpus if request.gpus is None else request.gpus
     wanted = max(gpus, 1) if gpus == ALL_GPUS else gpus
     demand = api.Demand(wanted, machine.slots, whole=gpus == ALL_GPUS, queue=machine.queue)
+    demand = demand._replace(cpus=request.cpus, memory=request.memory)
     there = session.ask(api.occupancy, demand)
     free = there.free
     if gpus == ALL_GPUS:

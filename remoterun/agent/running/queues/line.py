@@ -27,6 +27,7 @@ import time
 from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Set, Tuple
 
 from ...shared.api import Demand, Occupancy
+from ...shared.asked import memory_text
 from ...shared.files import locked, read_json, write_whole
 from ...shared.records import Record
 from ...shared.spec import RunSpec
@@ -36,6 +37,7 @@ from ...store.run_folder import RunFolder
 from .. import gpus as gpu_tool
 from .. import supervision
 from ..awaiting import awaited_runs
+from ..cpus import usable
 from . import Queue
 
 POLL_LEAST, POLL_MOST = 0.02, 0.2
@@ -67,8 +69,9 @@ class OwnLine(Queue):
     # -- the contract
 
     def lacks(self, spec: RunSpec) -> Optional[str]:
-        if not spec.gpus:
-            return None
+        small = too_small(spec.cpus, spec.memory)
+        if small is not None or not spec.gpus:
+            return small
         try:
             count = len(gpu_tool.list_gpus())
         except gpu_tool.GpuError:
@@ -332,6 +335,16 @@ class OwnLine(Queue):
 def too_few(wanted: int, there: int) -> str:
     """Why a run can never start."""
     return "the run asks for %s, and its machine has %s" % (_count(wanted), there or "none")
+
+
+def too_small(cpus: Optional[int], memory: Optional[int]) -> Optional[str]:
+    """Why a run that asks for these can never start here; None if it can."""
+    count, whole = len(usable()), os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if cpus and cpus > count:
+        return "the run asks for %d CPUs, and its machine has %d" % (cpus, count)
+    if memory and memory > whole:
+        return "the run asks for %s of memory, and its machine has %s" % (memory_text(memory), memory_text(whole))
+    return None
 
 
 def _count(gpus: int) -> str:
