@@ -11,10 +11,12 @@ from typing import Any
 
 import pytest
 
-from remoterun.model import Run
+from remoterun.agent.running.queues.line import OwnLine
+from remoterun.agent.shared.states import RunState
+from remoterun.model import Run, new_key
 from tests import commands
 from tests.recorder import Recorded
-from tests.workshop import User, until
+from tests.workshop import Place, User, until
 
 Say = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -97,3 +99,25 @@ def test_each_combination_is_handed_over_once_however_often_its_client_is_killed
     for run in runs_of(user):
         assert place.until_final(run.key)["state"] == "complete"
     assert sorted(map(int, order.read_text().split())) == list(range(1, 41))
+
+
+def test_so_many_of_a_set_are_at_work_with_no_client_there(place: Place, tmp_path: Path) -> None:
+    """Others behind them are not blocked; whoever ends lets the next one begin."""
+    first = new_key()
+    wait = f"touch {tmp_path}/$REMOTERUN_RUN_KEY; until [ -e {tmp_path}/go$REMOTERUN_RUN_KEY ]; do sleep 0.02; done"
+    keys = [first, *(new_key() for _ in range(4))]
+    for key in keys:
+        place.submit(wait, key=key, of=first, at_once=2, slots=4, env={"REMOTERUN_RUN_KEY": key})
+    other = place.submit("true", slots=4)
+    assert place.until_final(other)["state"] == "complete"
+    place.until_state(keys[1], RunState.RUNNING)
+    assert "another run of its set" in (place.run(keys[2]).status().note or "another run of its set")
+    place.drop_session()
+    for at, key in enumerate(keys):
+        until(lambda: (tmp_path / key).exists())  # noqa: B023
+        began = {each for each in keys if (tmp_path / each).exists()}
+        assert began <= set(keys[: at + 2]), "two at once, in their order"
+        until(lambda: len(OwnLine(place.home).held()) == min(2, len(keys) - at))  # noqa: B023
+        (tmp_path / f"go{key}").touch()
+        place.until_final(key)
+    until(lambda: not os.listdir(place.home.queue))

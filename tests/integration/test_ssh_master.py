@@ -374,6 +374,25 @@ class TestOneLogin:
             os.kill(pid_of(place), signal.SIGKILL)
             until(lambda: not place.alive)
 
+    def test_a_master_that_dies_while_a_session_opens_is_followed_by_another(
+        self, start: Start, reach: Open, short: Path
+    ) -> None:
+        """As when a laptop wakes up."""
+        server = start()
+        config = server.config()
+        host = reach(server, config, masters=short, one_login=True)
+        assert says(host) == b"ping"
+        server.stall()
+        waiting = ["pgrep", "-P", str(os.getpid()), "-f", "ProxyCommand=false"]
+        until(lambda: subprocess.run(waiting, capture_output=True).returncode == 1)
+        with ThreadPoolExecutor(1) as pool:
+            said = pool.submit(says, host)
+            until(lambda: subprocess.run(waiting, capture_output=True).returncode == 0)
+            server.cut()
+            assert said.result(30) == b"ping"
+        assert server.count(LOGINS) == 2
+        assert masters(resolve(SSHTarget("box"), config), config, short)[0].end()
+
     def test_two_commands_at_once(self, start: Start, reach: Open, short: Path) -> None:
         server = start()
         config = server.config()

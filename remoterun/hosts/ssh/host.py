@@ -167,10 +167,14 @@ class SSHHost:
 
     def _past_a_master(self, work: Callable[[], T]) -> T:
         """The result of `work`. Where the master refuses a session, the work is done over a connection of our own;
-        where no key opens one either, over the master again as soon as one of its sessions has ended."""
+        where no key opens one either, over the master again as soon as one of its sessions has ended. With `one_login`,
+        a master that has died is followed by another."""
         try:
             return work()
         except _MasterRefused as refused:
+            if self._one_login and "Session open refused" not in str(refused):
+                with contextlib.suppress(_MasterRefused):
+                    return work()
             kept, self._masters = self._masters, None
             try:
                 return work()
