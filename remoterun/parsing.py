@@ -78,15 +78,6 @@ def parse_range(text: str) -> range | None:
     return range(first, last + 1)
 
 
-def range_words(numbers: Iterable[int]) -> list[str]:
-    """The words that name these runs: `12-14`, `17`."""
-    found: list[range] = []
-    for number in sorted(numbers):
-        first = found.pop().start if found and found[-1].stop == number else number
-        found.append(range(first, number + 1))
-    return [str(each[0]) if len(each) == 1 else f"{each[0]}-{each[-1]}" for each in found]
-
-
 def parse_price(text: str) -> float:
     """US dollars an hour in `55.06`; `UNKNOWN` for `unknown`. Raises `UsageError`."""
     if not re.fullmatch(r"\$?\d*\.?\d+|unknown", text):
@@ -109,6 +100,14 @@ def parse_gpus(text: str) -> int:
     if not re.fullmatch(r"[0-9]{1,4}", text.strip()):
         raise UsageError(f"`{show(text)}` is not a number of GPUs", hint="--gpus 2, --gpus all, or --gpus 0 for none")
     return int(text)
+
+
+def parse_size(text: str) -> int:
+    """Bytes in `500M`, `8G`, `1.5G` or `1T`, in powers of 1024, as Docker and Slurm have it. Raises `UsageError`."""
+    match = re.fullmatch(r"(\d{1,9}(?:\.\d{1,9})?)\s*([mgt])(?:i?b)?", text.strip().lower())
+    if not match:
+        raise UsageError(f"`{show(text)}` is not a size", hint="write 500M or 8G")
+    return int(float(match[1]) * {"m": 1, "g": 1 << 10, "t": 1 << 20}[match[2]]) << 20
 
 
 def parse_variable(text: str) -> tuple[str, str]:

@@ -18,6 +18,7 @@ from typing import Annotated, Any, get_args, get_origin, get_type_hints
 import typer
 from typer.main import get_command
 
+from remoterun.agent.shared.asked import memory_text
 from remoterun.agent.shared.records import Option, Record, options_in
 from remoterun.agent.shared.spec import FRAMEWORKS
 from remoterun.cli import complete, render
@@ -35,6 +36,7 @@ from remoterun.parsing import (
     parse_package,
     parse_port,
     parse_secret,
+    parse_size,
     parse_variable,
 )
 
@@ -74,6 +76,7 @@ FORMS = {
     "labels": Form(lambda word: word.strip() or None, complete=complete.labels),
     "gpus": Form(parse_gpus, show=lambda count: "all" if count == ALL_GPUS else str(count)),
     "duration": Form(parse_duration, duration_text),
+    "size": Form(parse_size, memory_text),
     "notify": Form(
         lambda word: None if word == "none" else word,
         show=lambda word: word if VARIABLE.fullmatch(word) else None,

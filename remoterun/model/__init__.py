@@ -10,6 +10,7 @@ from remoterun.model.runs import (
     Line,
     Run,
     RunFilter,
+    SetMember,
     Told,
     by_our_clock,
     check_time,

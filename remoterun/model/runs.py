@@ -54,6 +54,25 @@ class Line(Record):
         return f"{_ordinal(self.place)} of {self.of}"
 
 
+class SetMember(Record):
+    """What makes a run one of a set: one of those that were made in one go, each with other values."""
+
+    key: str
+    """That of the first run of the set."""
+    name: str
+    """By which the set can be completed; "" for none."""
+    params: dict[str, str]
+    at_once: int = 0
+    """How many may be at work at the same time; 0 for any number."""
+    asked: str = ""
+    """The digest of what was asked of the set."""
+
+    def __str__(self) -> str:
+        return (f"{self.name}: " if self.name else "") + ", ".join(
+            f"{name} {value}" for name, value in self.params.items()
+        )
+
+
 class ClientFacts(Record, kw_only=True):
     """What this client knows of a run besides what its host reports: each has a column of the registry."""
 
@@ -78,6 +97,7 @@ class ClientFacts(Record, kw_only=True):
     last_seen: float | None = fact(None, form=MOMENT)
     renting: Renting | None = fact(None, column=Column("COST", right=True, drop=5))
     """Of a run on rented hosts."""
+    of: SetMember | None = fact(None, json="set", info="set", page="")
 
 
 class Run(HostFacts, ClientFacts, EventFacts):

@@ -6,11 +6,12 @@ before the effect it describes. Moves are guarded: only along `states.MOVES`, an
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import os
 import sqlite3
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -19,7 +20,7 @@ from remoterun.agent.shared.facts import RunStatus
 from remoterun.agent.shared.records import Record, encode, from_json, to_json
 from remoterun.agent.shared.states import MOVES, Reason, RunState
 from remoterun.errors import NotFound
-from remoterun.model import LAST, ClientFacts, MachineType, Renting, Resource, Run
+from remoterun.model import LAST, ClientFacts, MachineType, Renting, Resource, Run, SetMember
 from remoterun.registry.database import Database, text
 from remoterun.registry.uploads import UploadIndex
 
@@ -53,11 +54,12 @@ class Registry:
         description: str | None = None,
         labels: Iterable[str] = (),
         again: str = "",
+        of: SetMember | None = None,
         params: Mapping[str, str] = {},  # noqa: B006
     ) -> Run:
         """A new run, REQUESTED, with the next number. It has no host yet. `again`: the key of the run it repeats."""
-        facts = {"machine": machine, "command": command, "description": description}
-        facts |= {"labels": tuple(labels), "params": dict(params)}
+        facts = {"machine": machine, "command": command, "description": description, "labels": tuple(labels), "of": of}
+        facts["params"] = dict(params)
         row = {"key": key, "state": RunState.REQUESTED.value, "created": created, "client_pid": os.getpid()}
         row |= {"again": again, **_row_of(facts)}
         marks = ",".join("?" * len(row))  # one statement: nobody reads, or is left with, a run without its machine
@@ -155,6 +157,29 @@ class Registry:
             (state.value, now, json.dumps(to_json(fields)), *began, run.key, *before, run.attempt),
         )
         return self.run(run.number)
+
+    @contextlib.contextmanager
+    def together(self) -> Iterator[None]:
+        """All changes of the block, or none. Other threads wait meanwhile."""
+        with self._db.together():
+            yield
+
+    def set_named(self, name: str) -> list[Run]:
+        """The runs of a set, in order; none for ""."""
+        found = self._db.rows(
+            "SELECT * FROM runs WHERE of IS NOT NULL AND json_extract(of, '$.name') = nullif(?, '') ORDER BY number",
+            (name,),
+        )
+        return [_run(row) for row in found]
+
+    def take_up(self, run: Run) -> bool:
+        """Let this client hand over a run that no machine has, under its key; False where the run is not as `run` says
+        any more."""
+        taken = self._db.change(
+            "UPDATE runs SET state = ?, status = '{}', client_pid = ? WHERE key = ? AND state = ?",
+            (RunState.REQUESTED.value, os.getpid(), run.key, run.state.value),
+        )
+        return bool(taken.rowcount)
 
     def set_host(self, run: Run, machine: MachineType, home_id: str | None) -> Run:
         """Record the machine that was got for a run, and the home on it that has the run."""

@@ -161,6 +161,11 @@ class UploadIndex:
     def record_read(self, run: Run, name: str, digest: str) -> None:
         self._db.change("INSERT OR IGNORE INTO reads VALUES (?, ?, ?)", (run.key, name, digest))
 
+    def record_same_reads(self, run: Run, other: Run) -> None:
+        """Record that a run reads what `other` reads."""
+        copied = "INSERT OR IGNORE INTO reads SELECT ?, name, digest FROM reads WHERE run = ?"
+        self._db.change(copied, (run.key, other.key))
+
     def readers(self, name: str) -> dict[str, list[int]]:
         """The numbers of the runs that read an upload, by the digest of what they read."""
         found: dict[str, list[int]] = {}

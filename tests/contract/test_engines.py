@@ -397,6 +397,17 @@ def test_what_a_run_has_used(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> N
     bench.engine.kill(run)
 
 
+def test_cpus_and_memory(bench: Bench) -> None:
+    """A program sees as many CPUs as were asked for, and no two runs get the same ones where there are others."""
+    command = "nproc; python3 -c 'import os; print(*os.sched_getaffinity(0))'; sleep 1000"
+    runs = [bench.started(command, cpus=1, memory=1 << 30) for _ in range(min(len(os.sched_getaffinity(0)), 4))]
+    seen = [until(lambda run=run: log(run).count(b"\n") == 2 and log(run).split()) for run in runs]
+    assert {first for first, _ in seen} == {b"1"} and len({cpu for _, cpu in seen}) == len(runs)
+    for run in runs:
+        bench.engine.kill(run)
+        assert not bench.engine.inspect(run).out_of_memory
+
+
 def test_mounts(bench: Bench) -> None:
     mounts = [
         bench.mount({"in": b"in", "sub/run*": b"#!/bin/sh\necho ran\n"}, "w/data"),

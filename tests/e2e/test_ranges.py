@@ -70,7 +70,7 @@ def test_runs_that_go_on(place: Place) -> None:
     assert said == "Nothing is run again: none of these runs has ended without being complete\n"
     place.follow_until("6", "up")
     first, *others = place.run("stop", "1-8").stderr.splitlines()
-    assert first == "runs 1 and 5 have ended already: complete"
+    assert first == "runs 1, 5 have ended already: complete"
     assert sum("stopping; " in line for line in others) in (1, 2)
     place.run("wait", "6-8", status=143)
     assert {run["state"] for run in place.json("ps", "6-8")} == {"stopped"}

@@ -113,7 +113,7 @@ class TestRerun:
         typed("upload", "data", "--name", "doom")
         typed("upload", "more", "--name", "more")
         words = ["-m", "uploads/doom", "-m", "uploads/more/more:alone"]
-        words += ["-e", "LR=hidden7", "--timeout", "5m", "--label", "a"]
+        words += ["-e", "LR=hidden7", "--timeout", "5m", "--label", "a", "--cpus", "1", "--memory", "1G"]
         command = 'cat train.py doom/in alone; echo " $LR"'
         typed("run", "--no-git", "-y", *words, "-d", "the first", command)
         write_files(folder, {"train.py": "new", "data/in": "second"})
@@ -132,8 +132,10 @@ class TestRerun:
         assert (info["again_of"], info["again_as"]) == (None, [2])
         spec = json.loads(typed("info", "3", "--json").stdout)["spec"]
         assert (spec["timeout"], spec["labels"], spec["description"]) == (300, ["a"], "the first")
+        assert (spec["cpus"], spec["memory"]) == (1, 1 << 30)
         assert spec["env"]["REMOTERUN_OPTIONS"] == (
             "-t two -m uploads/doom@1:doom -m uploads/more@1/more:alone -e LR --framework python --label a --timeout 5m"
+            " --cpus 1 --memory 1G"
         )
         shown = typed("info", "2").stdout
         assert "rerun of      run 1\n" in shown and "run again as  run 3\n" in shown

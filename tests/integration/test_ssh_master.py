@@ -18,6 +18,7 @@ import pytest
 import remoterun.hosts.local
 import remoterun.hosts.ssh.host
 import remoterun.hosts.ssh.master
+from remoterun.client import Client
 from remoterun.config import Config
 from remoterun.errors import AuthenticationError, HostError, HostKeyError, HostUnreachable
 from remoterun.hosts.base import NOBODY
@@ -342,6 +343,128 @@ class TestLogin:
         config = server.config(UserKnownHostsFile="/dev/null", StrictHostKeyChecking="no")
         said = talk(self.terminal(short, config, "login", "box"), "continue connecting", "no", status=125)
         assert "Host key verification failed" in said
+
+
+class TestOneLogin:
+    """A machine with a scheduler of its own: the first command opens a master that those after it use."""
+
+    @pytest.mark.timeout(180)
+    def test_200_commands(self, start: Start, short: Path) -> None:
+        server = start()
+        machine = MachineType("cluster", host="box", ssh_config=str(server.config()), queue="slurm")
+        for number in range(200):
+            host = of_machine(machine, Config(short), NOBODY)
+            assert host.run(["echo", str(number)], 30).output == str(number)
+            host.close()
+        assert server.count(LOGINS) == server.count("Connection from") == 1
+        with Client(config=Config(short, machines={"cluster": machine})) as client:
+            assert client.machines.logout("cluster") and not client.machines.logout("cluster")
+
+    @pytest.mark.parametrize("named", [False, True], ids=["own path", "ControlPath"])
+    def test_a_master_that_was_killed_is_followed_by_another(
+        self, start: Start, reach: Open, short: Path, named: bool
+    ) -> None:
+        server = start()
+        config = server.config(ControlPath=str(short / "cm") if named else "")
+        place = masters(resolve(SSHTarget("box"), config), config, short / "ssh")[0]
+        host = reach(server, config, masters=short / "ssh", one_login=True)
+        for number in (1, 2):
+            assert says(host) == says(reach(server, config, masters=short / "ssh", one_login=True)) == b"ping"
+            assert place.alive and server.count(LOGINS) == number
+            os.kill(pid_of(place), signal.SIGKILL)
+            until(lambda: not place.alive)
+
+    def test_a_master_that_dies_while_a_session_opens_is_followed_by_another(
+        self, start: Start, reach: Open, short: Path
+    ) -> None:
+        """As when a laptop wakes up."""
+        server = start()
+        config = server.config()
+        host = reach(server, config, masters=short, one_login=True)
+        assert says(host) == b"ping"
+        server.stall()
+        waiting = ["pgrep", "-P", str(os.getpid()), "-f", "ProxyCommand=false"]
+        until(lambda: subprocess.run(waiting, capture_output=True).returncode == 1)
+        with ThreadPoolExecutor(1) as pool:
+            said = pool.submit(says, host)
+            until(lambda: subprocess.run(waiting, capture_output=True).returncode == 0)
+            server.cut()
+            assert said.result(30) == b"ping"
+        assert server.count(LOGINS) == 2
+        assert masters(resolve(SSHTarget("box"), config), config, short)[0].end()
+
+    def test_two_commands_at_once(self, start: Start, reach: Open, short: Path) -> None:
+        server = start()
+        config = server.config()
+        hosts = [reach(server, config, masters=short, one_login=True) for _ in range(4)]
+        with ThreadPoolExecutor(4) as pool:
+            assert set(pool.map(says, hosts)) == {b"ping"}
+        before = server.count(LOGINS)
+        assert says(reach(server, config, masters=short, one_login=True)) == b"ping"
+        assert server.count(LOGINS) == before <= 4
+        assert masters(resolve(SSHTarget("box"), config), config, short)[0].end()
+
+    def test_a_key_with_a_passphrase_is_not_tried_where_nobody_is(
+        self, locked: Server, reach: Open, short: Path
+    ) -> None:
+        with pytest.raises(AuthenticationError) as caught:
+            reach(locked, masters=short, one_login=True).open()
+        assert (caught.value.hint or "").startswith("remoterun login box ")
+        assert locked.count("Connection from") == 0
+
+        def log_in(ask: Callable[[], None]) -> None:
+            raise AuthenticationError("the person was asked, and knew no answer")
+
+        with pytest.raises(AuthenticationError, match="knew no answer"):
+            reach(locked, masters=short, one_login=True, log_in=log_in).open()
+        assert locked.count("Connection from") == 0
+
+    def test_a_host_that_wants_a_password_too_is_asked_once(self, start: Start, reach: Open, short: Path) -> None:
+        server = start("PasswordAuthentication yes", "AuthenticationMethods publickey,password")
+        with pytest.raises(AuthenticationError) as caught:
+            reach(server, masters=short, one_login=True).open()
+        assert (caught.value.hint or "").startswith("remoterun login box ")
+        assert server.count("Connection from") == 1
+
+    def test_a_key_that_is_refused_is_tried_once(self, start: Start, reach: Open, keys: Keys, short: Path) -> None:
+        server = start()
+        config = server.config(IdentityFile=str(keys.other))
+        with pytest.raises(AuthenticationError, match="refuses the key") as caught:
+            reach(server, config, masters=short, one_login=True, log_in=lambda ask: pytest.fail("asked")).open()
+        assert (caught.value.hint or "").startswith("ssh-copy-id ") and "Permission denied" in str(
+            caught.value.evidence
+        )
+        assert server.count("Connection from") == 1
+
+    def test_where_no_socket_can_be_a_login_of_our_own_serves(
+        self, start: Start, reach: Open, short: Path, tmp_path: Path
+    ) -> None:
+        server = start()
+        (short / "file").touch()
+        for number, folder in enumerate((tmp_path / ("x" * 90), short / "file"), 1):
+            assert says(reach(server, masters=folder, one_login=True)) == b"ping"
+            assert server.count(LOGINS) == server.count("Connection from") == number
+
+    def test_a_host_seen_for_the_first_time(self, start: Start, reach: Open, short: Path) -> None:
+        """Its key is asked about as that of any other host; the next command opens the master."""
+        server = start()
+        server.known_hosts.write_text("")
+        config = server.config()
+        with pytest.raises(HostKeyError, match="is not known here"):
+            reach(server, config, masters=short, one_login=True).open()
+        place = masters(resolve(SSHTarget("box"), config), config, short)[0]
+        for number in (1, 2):
+            host = reach(server, config, masters=short, one_login=True, confirm_host_key=lambda key: True)
+            assert says(host) == b"ping" and server.count(LOGINS) == number
+            assert place.alive is (number == 2)
+        place.end()
+
+    @pytest.mark.parametrize("deadlines", [Deadlines(connect=1), Deadlines(connect=0.2, handshake=0.2, auth=0.2)])
+    def test_a_host_that_says_nothing(self, start: Start, reach: Open, short: Path, deadlines: Deadlines) -> None:
+        server = start()
+        server.stall()
+        with pytest.raises(HostUnreachable, match="ssh did not log in to `box`"):
+            reach(server, masters=short, one_login=True, deadlines=deadlines).open()
 
 
 @pytest.fixture

@@ -56,6 +56,13 @@ class TestDocker:
         folder = f"{home.path}/runs/abcdefgh/mounts"
         assert mount_points(home.run("abcdefgh"), mounts)[0] == (f"{folder}/0", "/remoterun/data")
 
+    def test_a_number_of_cpus_and_a_limit_of_memory(self, home: Home) -> None:
+        spec = spec_of(environment=BUNDLED, cpus=2, memory=1 << 30)
+        words = Docker(home).run_command(home.run("abcdefgh"), spec, [], [], "1000:1000", 8 << 30, "0,3")
+        assert set(words) - set(self.words(home, [])) == {
+            "--cpuset-cpus", "0,3", "--memory", "--memory-swap", str(1 << 30)
+        }  # fmt: skip
+
     def test_no_value_of_a_variable_is_among_the_words(self, home: Home) -> None:
         assert "secret" not in " ".join(self.words(home, [], env={"TOKEN": "secret"}, command="echo secret"))
 

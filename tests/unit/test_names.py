@@ -13,7 +13,7 @@ from remoterun.client.data.files import matching, split_pattern
 from remoterun.config import Config
 from remoterun.errors import NotFound, UsageError
 from remoterun.model import MachineType, Resource
-from remoterun.parsing import parse_range, range_words
+from remoterun.parsing import parse_range
 from tests.recorder import Recorded
 
 PATHS = ("a.json", "b.json", "c/d.json", "c/e/f.json", "c/e/g.txt", "odd[1].txt", "odd1.txt")
@@ -55,7 +55,6 @@ def test_ls_and_cp_take_the_number_of_a_run(
 @pytest.mark.parametrize("typed", ["3-9", "runs/3-9", "runs/3-9/"])
 def test_a_range_of_runs(typed: str) -> None:
     assert parse_range(typed) == range(3, 10)
-    assert range_words([9, 3, 4, 5, 7]) == ["3-5", "7", "9"] and range_words([]) == []
 
 
 def test_what_is_not_a_range() -> None:

@@ -28,6 +28,8 @@ TYPED: dict[str, Any] = {
     "labels": ["x"],
     "gpus": "all",
     "timeout": "10m",
+    "cpus": 4,
+    "memory": "1.5g",
     "notify": ["HOOK", "https://hooks.example.org/x"],
     "spot": True,
     "attempts": 2,
@@ -44,6 +46,7 @@ def test_what_is_typed_is_read_and_shown_in_the_same_words(recorded: Recorded) -
     asked = with_values(Asked("true"), parsed(TYPED))
     assert (asked.gpus, asked.timeout, asked.ports) == (ALL_GPUS, 600.0, (PortSpec(80, 8080),))
     assert (asked.env, asked.mounts) == ((("A", "1"),), (Mount.parse("uploads/doom:data"),))
+    assert (asked.cpus, asked.memory) == (4, 1536 << 20)
     recorded.same(options_of(asked, ["-y", "--pip-req", "a b"]))
     assert "hooks.example.org" not in repr(asked), "an address is a secret"
 

@@ -21,6 +21,8 @@ machine = "box"
 mounts = ["uploads/doom:data", "runs/3:/models"]
 requirements = "needs.txt"
 pip = ["numpy"]
+cpus = 2
+memory = "8G"
 ports = [6006, "8888"]
 alerts = ["val_loss > 4 for 10m", "no step for 1h"]
 metrics = ['loss=(?P<loss>\S+)']

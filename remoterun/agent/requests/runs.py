@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 from typing import Callable, Dict, List, Set
 
@@ -31,6 +32,8 @@ ENSURE_EVERY = 2.0
 """Seconds between checks whether a run that is followed still has its supervisor, and where it stands in the line."""
 REMOVAL_PATIENCE = 15.0
 """Seconds that a supervisor may take to give back what its run held."""
+_SUBMITTING = threading.Lock()
+"""A run of a set that has no place in the line yet is started by none of the others of the set."""
 
 
 def stay(call: Call, _: api.Nothing) -> api.Nothing:
@@ -44,20 +47,21 @@ def submit(call: Call, _: api.Nothing) -> api.Status:
     asked = Submission.decode(call.stream.read())
     spec = asked.spec
     run = call.home.run(spec.key)
-    if not run.exists():
-        _refuse_if_ending(call.home)
-        queue = queue_named(call.home, spec.queue)
-        lacking = queue.lacks(spec)
-        if lacking is not None:
-            raise HomeError("no_capacity", lacking, "remoterun doctor %s   shows what it has" % spec.machine)
-        _check_after(call.home, spec)
-        with locked(call.home.lock("blobs"), shared=True):  # what the mounts name stays until the run names it
-            mounts = tuple(_resolve(call.home, mount) for mount in spec.mounts)
-            run = call.home.create_run(asked, mounts, os.environ)
-        queue.submit(run, spec)
-    elif asked.grant is not None:
-        run.renew(asked.grant)
-    _ensure_supervised(call.home, run)
+    with _SUBMITTING:
+        if not run.exists():
+            _refuse_if_ending(call.home)
+            queue = queue_named(call.home, spec.queue)
+            lacking = queue.lacks(spec)
+            if lacking is not None:
+                raise HomeError("no_capacity", lacking, "remoterun doctor %s   shows what it has" % spec.machine)
+            _check_after(call.home, spec)
+            with locked(call.home.lock("blobs"), shared=True):  # what the mounts name stays until the run names it
+                mounts = tuple(_resolve(call.home, mount) for mount in spec.mounts)
+                run = call.home.create_run(asked, mounts, os.environ)
+            queue.submit(run, spec)
+        elif asked.grant is not None:
+            run.renew(asked.grant)
+        _ensure_supervised(call.home, run)
     _release(call, run)
     return api.Status(run.status())
 

@@ -29,6 +29,7 @@ FILES = (
     "cpuacct/cpuacct.usage", "memory/memory.usage_in_bytes", "memory/memory.stat", _IO + "_recursive", _IO, _NETWORK,
 )  # fmt: skip
 """What is read: files of control groups of version 2, then of version 1 below the controller's name; the network."""
+OOM_FILES = "memory.events", "memory/memory.oom_control"
 PRINT = "cd /sys/fs/cgroup && grep -s '' " + " ".join(FILES)
 """In a container: prints these files, for `printed`."""
 Read = Callable[[str], str]
@@ -54,21 +55,32 @@ def of_group(read: Read) -> Optional[Counters]:
 
 def group_of(pid: int, root: str = "/") -> Read:
     """Reads the control group of a process of this machine, and its network."""
+    path = path_of(pid, root)
+    return lambda name: text_of(path(name))
+
+
+def oom_kills(file: str) -> int:
+    """How many processes of a control group the kernel has killed for want of memory, by one of `OOM_FILES`."""
+    return _values(text_of(file)).get("oom_kill", 0)
+
+
+def path_of(pid: int, root: str = "/") -> Callable[[str], str]:
+    """Where a process of this machine has these files; "" for one that it doesn't have."""
     proc = os.path.join(root, "proc", str(pid))
     groups: Dict[str, str] = {}
     for line in text_of(os.path.join(proc, "cgroup")).splitlines():
-        _, controllers, path = line.split(":", 2)
-        groups.update((controller, path.lstrip("/")) for controller in controllers.split(","))
+        _, controllers, folder = line.split(":", 2)
+        groups.update((controller, folder.lstrip("/")) for controller in controllers.split(","))
 
-    def read(name: str) -> str:
+    def path(name: str) -> str:
         controller, _, file = name.rpartition("/")
         if name == _NETWORK:
-            return text_of(os.path.join(proc, "net/dev"))
+            return os.path.join(proc, "net/dev")
         if controller not in groups or (not controller and "memory" in groups):
             return ""
-        return text_of(os.path.join(root, "sys/fs/cgroup", controller, groups[controller], file))
+        return os.path.join(root, "sys/fs/cgroup", controller, groups[controller], file)
 
-    return read
+    return path
 
 
 def printed(text: str) -> Read:

@@ -7,6 +7,7 @@ import os
 import time
 from typing import Any, Dict, List, NoReturn, Optional
 
+from ..shared.asked import memory_text
 from ..shared.files import DISK_FULL, no_room, remove_tree
 from ..shared.logs import last_lines
 from ..shared.spec import RunSpec
@@ -110,6 +111,8 @@ def save(home: Home, run: RunFolder, spec: RunSpec, least: float = 3600.0) -> No
         fields["outputs"] = {"files": manifest.file_count, "size": manifest.size}
     said = last_lines(run.err if spec.split else run.log, 40) if reason is Reason.EXIT_NONZERO else ""
     message = cause_of(said, event.get("code"))
+    if reason is Reason.OUT_OF_MEMORY and spec.memory:
+        message = "it may use %s: a smaller batch, or a higher `--memory`" % memory_text(spec.memory)
     if full:
         message = "%s (`remoterun machines df %s`), so its log may lack lines" % (full, spec.machine)
     raise Ended(reason, message, **fields)

@@ -9,6 +9,7 @@ import time
 from typing import Callable, Dict, Optional, Tuple
 
 from ..shared.files import size_of
+from ..shared.machines import CAPABILITIES
 from ..shared.spec import RunSpec
 from ..shared.states import ENDINGS, Reason, RunState
 from ..store.home import Home
@@ -22,6 +23,8 @@ from .sampling import Peaks
 from .supervision import ensure_keeper
 
 POLL_LEAST, POLL_MOST = 0.02, 0.25
+WEIGH_EVERY, WEIGH_COST = 0.25, 20
+"""Seconds between two looks at the memory of a run that has a limit, and so many times what one took."""
 INSPECT_EVERY = 3.0
 """Seconds between questions to the engine while the exit file isn't there."""
 
@@ -45,9 +48,9 @@ class Phase(enum.Enum):
 
 
 MOVES: Dict[Phase, Tuple[str, ...]] = {
-    Phase.RUNNING: ("_kill", "_see_exit", "_ask", "_inspect"),
-    Phase.ASKED: ("_kill", "_see_exit", "_terminate", "_inspect"),
-    Phase.TERMINATED: ("_kill", "_see_exit", "_force", "_inspect"),
+    Phase.RUNNING: ("_kill", "_see_exit", "_weigh", "_ask", "_inspect"),
+    Phase.ASKED: ("_kill", "_see_exit", "_weigh", "_terminate", "_inspect"),
+    Phase.TERMINATED: ("_kill", "_see_exit", "_weigh", "_force", "_inspect"),
 }
 """By phase, the methods of `Watch` that are tried in their order, until one gives the next phase."""
 
@@ -82,6 +85,7 @@ class Watch:
         self._terminated_at = 0.0
         self._silent = False
         self._next_inspection = time.monotonic() + INSPECT_EVERY
+        self._next_weighing = 0.0
 
     def until_end(self) -> None:
         """Wait for the command's end, or bring it about; then the run is SAVING. Returns early where the command was
@@ -116,6 +120,18 @@ class Watch:
 
     def _see_exit(self) -> Optional[Phase]:
         return None if self.run.exit_code() is None else self._exited(self._patience())
+
+    def _weigh(self) -> Optional[Phase]:
+        """End a command that has more memory than it may, where no container sees to that."""
+        now = time.monotonic()
+        if self.spec.memory is None or CAPABILITIES[self._engine.name].containers or now < self._next_weighing:
+            return None
+        used = self._engine.counters(self.run)
+        self._next_weighing = time.monotonic() + max(WEIGH_EVERY, WEIGH_COST * (time.monotonic() - now))
+        if used is None or used.memory <= self.spec.memory or not self._engine.kill(self.run):
+            return None
+        self._reason = Reason.OUT_OF_MEMORY
+        return self._exited(0, 137)
 
     def _ask(self) -> Optional[Phase]:
         self._reason, self._grace = self._asked()

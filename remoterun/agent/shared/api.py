@@ -413,14 +413,17 @@ search_log = Request("search_log", SearchLog, Hits, "measured", most=4 << 20)
 
 
 class Demand(Record):
-    """What a run asks for: `gpus`, on a machine whose setting is `slots`. `patience`: seconds that the driver of the
-    GPUs has to answer. `whole`: the load, memory, disk and all GPUs are asked for, too. `queue`: where it waits."""
+    """What a run asks for: `gpus`, `cpus` and bytes of `memory`, on a machine whose setting is `slots`. `patience`:
+    seconds that the driver of the GPUs has to answer. `whole`: the load, memory, disk and all GPUs are asked for, too.
+    `queue`: where it waits."""
 
     gpus: int = 0
     slots: Optional[int] = None
     patience: float = 2.0
     whole: bool = False
     queue: str = ""
+    cpus: Optional[int] = None
+    memory: Optional[int] = None
 
 
 class Claim(Record):

@@ -49,6 +49,11 @@ def duration(seconds: float) -> str:
     return "%d d %d h" % (whole // 86400, whole % 86400 // 3600)
 
 
+def memory_text(count: int) -> str:
+    """A limit of memory as one types it, in powers of 1024: 500M, 8G; one that nobody types is rounded down."""
+    return "%dG" % (count >> 30) if count and count % (1 << 30) == 0 else "%dM" % (count >> 20)
+
+
 def check_rule(text: str) -> bool:
     found = RULE.match(text)
     try:
@@ -139,6 +144,24 @@ class HandedOn(Record, kw_only=True):
         what="a time limit above 0 s",
     )
     """In seconds."""
+    cpus: Optional[int] = option(
+        None,
+        "--cpus N",
+        "CPUs that it may use. Default: all that its machine has.",
+        right=lambda count: 0 < count < 1e6,
+        what="a number of CPUs above 0",
+        example="4",
+    )
+    memory: Optional[int] = option(
+        None,
+        "--memory SIZE",
+        "Memory that it may use, 500M or 8G; with more it ends. Default: all that its machine has.",
+        form="size",
+        right=lambda count: count >= 8 << 20,
+        what="a limit of memory of 8M or more",
+        example="8G",
+    )
+    """In bytes."""
     ports: Tuple[PortSpec, ...] = option(
         (),
         "--port PORT[:LOCAL]",

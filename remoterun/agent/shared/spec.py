@@ -197,6 +197,10 @@ class RunSpec(HandedOn):
     after: Tuple[After, ...] = ()
     params: Dict[str, str] = {}
     """Its parameters, as far as variables `REMOTERUN_PARAM_NAME` of the user name them."""
+    of: str = ""
+    """The key of the first run of the set that it is one of."""
+    at_once: int = 0
+    """How many runs of that set may be at work at the same time; 0 for any number."""
 
     def to_record(self) -> Dict[str, Any]:
         """As JSON, for spec.json, the wire and `info --json`."""
@@ -232,6 +236,8 @@ class RunSpec(HandedOn):
         require(not self.bucket or bool(BUCKET.match(self.bucket)), "%s is not a bucket" % show(self.bucket[:80]))
         require(self.attempt > 0 and self.attempts > 0, "the attempts of a run count from 1 on")
         require(not self.again or bool(KEY.match(self.again)), "%s is not the key of a run" % show(self.again[:80]))
+        require(not self.of or bool(KEY.match(self.of)), "%s is not the key of a run" % show(self.of[:80]))
+        require(0 <= self.at_once <= bool(self.of) * 10**6, "some runs at once, of no set")
         require(self.log_before >= 0 and self.err_before >= 0, "no log has less than 0 bytes")
         for other in self.after:
             require(bool(KEY.match(other.key)) and other.number > 0, "a run waits for something that is not a run")

@@ -73,7 +73,7 @@ class Ending(Record):
 ENDINGS: Dict[Reason, Ending] = {
     Reason.EXITED: Ending(RunState.COMPLETE, False, "the command ended"),
     Reason.EXIT_NONZERO: Ending(RunState.FAILED, False, "the command failed"),
-    Reason.OUT_OF_MEMORY: Ending(RunState.FAILED, False, "the machine's memory ran out"),
+    Reason.OUT_OF_MEMORY: Ending(RunState.FAILED, False, "its memory ran out"),
     Reason.TIMEOUT: Ending(RunState.STOPPED, False, "its time was up; outputs are saved"),
     Reason.STOPPED: Ending(RunState.STOPPED, False, "you stopped it"),
     Reason.KILLED: Ending(RunState.KILLED, False, "you killed it; outputs are not saved"),

@@ -108,6 +108,7 @@ class RunFolder(FollowedRun):
         self.command_file = os.path.join(self.control, "command")
         self.stopping_file = os.path.join(self.control, "stopping")
         self.usage_file = os.path.join(path, "usage")
+        self.cpus_file = os.path.join(path, "cpus")
         self.usage_points = os.path.join(path, "usage.points")
         self.metrics_points = os.path.join(path, "metrics.points")
         self.metrics_names = os.path.join(path, "metrics.names")

@@ -39,7 +39,7 @@ from remoterun.client import Client
 from remoterun.client.runs.preparing import Prepared
 from remoterun.errors import UsageError
 from remoterun.model import Asked, Run, RunRequest
-from remoterun.parsing import VARIABLE, parse_range, range_words
+from remoterun.parsing import VARIABLE, parse_range
 
 if TYPE_CHECKING:
     from remoterun.client.runs.reruns import OriginalRun
@@ -129,7 +129,7 @@ def _each_again(client: Client, run: str, failed: bool, again: Callable[[int], A
     try:
         return for_each(numbers, lambda number: made.extend(filter(None, (again(number) or ())[:1])))
     finally:
-        words = " ".join(range_words(each.number for each in made))
+        words = run_views.spans((each.number for each in made), "-")
         if json:
             render.out_json([each.record() for each in made])
         elif made:

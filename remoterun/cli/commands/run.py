@@ -29,6 +29,7 @@ from remoterun.model import ALL_GPUS, Asked, MachineType, Mount, Run, RunRequest
 from remoterun.sizes import counted
 
 if TYPE_CHECKING:
+    from remoterun.client.sets.sets import SetRequest
     from remoterun.client.upkeep.rented_hosts import NewBucket
     from remoterun.clouds.ledger.planning import AgreedPlan, Plan
     from remoterun.source import Source
@@ -53,6 +54,19 @@ def run(
     stdin: Annotated[
         bool, more("--stdin", "Send what comes here on standard input; the command reads it there.")
     ] = False,
+    param: Annotated[
+        list[str],
+        option("--param NAME=VALUES", "A run for each value, `a,b` or `1:8:int`, in place of :NAME:. Repeat for more."),
+    ] = [],  # noqa: B006
+    random: Annotated[
+        int | None, more("--random N", "Make N runs with values drawn, also of `0:1` and `1e-4:1:log`.", min=1)
+    ] = None,
+    at_once: Annotated[
+        int | None, more("--at-once N", "Let so many of those runs be at work at the same time.", min=1)
+    ] = None,
+    set_name: Annotated[
+        str | None, more("--set NAME", "Name them: the same line again adds those that are missing.")
+    ] = None,
     background: Background = False,
     yes: Annotated[
         bool, option("-y --yes", "Ask nothing: send the files that the command names, rent up to $5/h.")
@@ -82,7 +96,13 @@ def run(
     others += [flag for flag, given in flags.items() if given]
     with standard_input(stdin) as read, connect() as client:
         hint_at_secrets(typed["env"])
-        client.runs.machine(asked.machine)  # refuse a wrong name before anything is asked
+        machine = client.runs.machine(asked.machine)  # refuse a wrong name before anything is asked
+        of_set = None
+        if param or random or at_once or set_name:
+            from remoterun.cli.sets import set_request
+
+            of_set = set_request(param, random, at_once, set_name or "")
+            of_set.check(asked, machine)
         if project.file is not None:
             if not dry_run:
                 agree_to_project(client, project, project.file)
@@ -94,7 +114,11 @@ def run(
             after_any=_numbers(client, asked.after_any),
         )
         sending = Sending(commit_ref, include_untracked, no_git, yes or dry_run)
-        submitted = send_and_launch(client, request, asked.machine, sending, yes, dry_run, pay)
+        submitted = send_and_launch(client, request, asked.machine, sending, yes, dry_run, pay, of_set)
+        if submitted is not None and submitted.of is not None:
+            from remoterun.cli.sets import follow_set
+
+            return follow_set(client, submitted.of, background, json)
         return follow_or_report(client, submitted, request, background, json) if submitted is not None else 0
 
 
@@ -130,8 +154,10 @@ def send_and_launch(
     yes: bool,
     dry_run: bool = False,
     pay: float | None = None,
+    of_set: SetRequest | None = None,
 ) -> Run | None:
-    """The run, handed over with what is sent of the current folder; None if it was only to be shown."""
+    """The run, or the first one of a set, handed over with what is sent of the current folder; None if it was only to
+    be shown."""
     with contextlib.ExitStack() as held:
         waiting = held.enter_context(live_views.waiting())
 
@@ -150,12 +176,19 @@ def send_and_launch(
 
         opening = None if dry_run else Talk(waiting=waiting)
         prepared = client.runs.prepare(request, take, machine, complete, opening)
-        return launch(client, with_packages(prepared, sending), yes, dry_run, pay)
+        return launch(client, with_packages(prepared, sending), yes, dry_run, pay, of_set)
 
 
-def launch(client: Client, prepared: Prepared, yes: bool, dry_run: bool, pay: float | None = None) -> Run | None:
-    """The run, handed over; None if it was only to be shown what that would be. Asks before anything is rented; `pay`
-    as for `agree`."""
+def launch(
+    client: Client,
+    prepared: Prepared,
+    yes: bool,
+    dry_run: bool,
+    pay: float | None = None,
+    of_set: SetRequest | None = None,
+) -> Run | None:
+    """The run, or the first one of a set, handed over; None if it was only to be shown what that would be. Asks before
+    anything is rented; `pay` as for `agree`."""
     if prepared.request.alerts and not prepared.notify:
         render.warning("an alert is shown by `remoterun ui` alone: `--notify URL` sends it, too")
     with live_views.waiting() as waiting:
@@ -164,11 +197,18 @@ def launch(client: Client, prepared: Prepared, yes: bool, dry_run: bool, pay: fl
     new = client.hosts.bucket() if plan is not None else None
     if dry_run:
         _show_plan(client, prepared, plan, new)
+        if of_set is not None:
+            render.out(f"runs       {of_set.count}, of {of_set.words}")
         return None
     agreed = None if plan is None else agree(client, plan, new, yes, pay)
     request = prepared.request
     mounts = tuple(_uploaded(client, each, prepared.machine) if each.local else each for each in request.mounts)
-    return _submit(client, replace(prepared, request=request._replace(mounts=mounts)), agreed)
+    prepared = replace(prepared, request=request._replace(mounts=mounts))
+    if of_set is not None:
+        from remoterun.cli.sets import submit_set
+
+        return submit_set(client, prepared, of_set)
+    return _submit(client, prepared, agreed)
 
 
 def _uploaded(client: Client, mount: Mount, machine: MachineType) -> Mount:

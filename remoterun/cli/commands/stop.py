@@ -12,8 +12,7 @@ from remoterun.cli.asking import client as connect
 from remoterun.cli.render import run_views
 from remoterun.client import Client
 from remoterun.errors import RemoterunError
-from remoterun.model import listed
-from remoterun.parsing import parse_duration, range_words
+from remoterun.parsing import parse_duration
 
 
 @app.command(cls=Command, epilog=example("remoterun stop 16"))
@@ -64,7 +63,7 @@ def _end_each(client: Client, runs: list[str], end: Any, words: str) -> int:
     for text, group in said.items():
         if len(group) > 1:
             text = re.sub(r"\b(is|has|its|it)\b", lambda word: _OF_SEVERAL[word[0]], text)
-        render.line(f"run{'s' * (len(group) > 1)} {listed(range_words(group))} {text}")
+        render.line(f"run{'s' * (len(group) > 1)} {run_views.spans(group)} {text}")
     return status
 
 

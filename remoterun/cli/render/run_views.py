@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from remoterun.agent.shared.asked import memory_text
 from remoterun.agent.shared.facts import BYTES, DOLLARS, DURATION, MOMENT, Column
 from remoterun.agent.shared.measured import rank
 from remoterun.agent.shared.records import Record
@@ -169,6 +170,17 @@ def kept(run: Run, reason: str) -> None:
     warning(f"{reason}; this is the log of run {run.number} as it was kept here")
 
 
+def spans(numbers: Iterable[int], dash: str = "–") -> str:
+    """Numbers in order, those that follow each other as `12–17`."""
+    found: list[list[int]] = []
+    for number in sorted(numbers):
+        if found and number == found[-1][1] + 1:
+            found[-1][1] = number
+        else:
+            found.append([number, number])
+    return (", " if dash == "–" else " ").join(f"{a}{dash}{b}" if a != b else str(a) for a, b in found)
+
+
 def ended(run: Run) -> None:
     """How a run ended, in one line."""
     lasted = f" after {duration(run.ended - run.started)}" if run.ended and run.started else ""
@@ -306,6 +318,8 @@ def run_info(run: Run, details: dict[str, Any]) -> None:
         ("run again as", ", ".join(f"run {number}" for number in details.get("again_as") or ())),
         ("attempt", _attempt(spec, details.get("events") or [])),
         ("gpus", str(spec["gpus"]) if spec.get("gpus") else None),
+        ("cpus", str(spec["cpus"]) if spec.get("cpus") else None),
+        ("memory", memory_text(spec["memory"]) if spec.get("memory") else None),
         ("after", ", ".join(map(_after, spec.get("after", [])))),
         ("commit", f"{git['commit'][:12]} ({git.get('branch') or 'no branch'}{dirty})" if git.get("commit") else None),
         ("remote", git.get("remote")),

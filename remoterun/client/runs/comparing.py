@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from remoterun.agent.shared import api
-from remoterun.agent.shared.asked import HandedOn, Packages
+from remoterun.agent.shared.asked import HandedOn, Packages, memory_text
 from remoterun.agent.shared.records import same_fields
 from remoterun.agent.shared.spec import RunSpec
 from remoterun.agent.shared.tree import Entry
@@ -141,6 +141,7 @@ def _facts(run: Run, spec: RunSpec) -> dict[str, tuple[str, ...]]:
         "framework": ["" if environment.image else environment.framework],
         **{name: _shown(value) for name, value in same_fields(Packages, environment).items()},
         **{name: _shown(value) for name, value in same_fields(HandedOn, spec).items() if name not in _NAMES},
+        "memory": [memory_text(spec.memory) if spec.memory else ""],
         "timeout": [duration_text(spec.timeout) if spec.timeout else ""],
         "attempts": [str(spec.attempts)],
         "state": [run.state.value + status],

@@ -12,13 +12,15 @@ import contextlib
 import hashlib
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
 from remoterun.agent.shared import api
+from remoterun.agent.shared.spec import After, MountSpec, RunSpec
 from remoterun.agent.shared.states import Reason, RunState
 from remoterun.agent.shared.submission import Submission
+from remoterun.agent.shared.tree import Manifest
 from remoterun.client.homes import record_status
 from remoterun.client.runs import placement
 from remoterun.client.runs.preparing import Prepared, Talk, opened
@@ -28,7 +30,7 @@ from remoterun.client.webhooks import webhooks_of
 from remoterun.connections import Connections
 from remoterun.environments import context
 from remoterun.errors import LinkLost, RemoterunError
-from remoterun.model import Run, new_key
+from remoterun.model import MachineType, Run, RunRequest, new_key
 from remoterun.session import Session
 from remoterun.stores import told
 from remoterun.transfer import Progress
@@ -47,6 +49,27 @@ def launch(
     pay: float | None = None,
 ) -> Run:
     """See `Runs.launch`."""
+    prepared = ready(connections, prepared, talk, plan, pay)
+    request = prepared.request
+    description = request.description or (prepared.source.subject if prepared.source is not None else None)
+    run = connections.registry.add_run(
+        new_key(),
+        prepared.machine,
+        request.command,
+        time.time(),
+        description,
+        request.labels,
+        prepared.again,
+        params=params_of(request),
+    )
+    return hand_over(connections, run, prepared, talk, partial(_record_failure, connections), partial(cast, run))
+
+
+def ready(
+    connections: Connections, prepared: Prepared, talk: Talk, plan: AgreedPlan | None = None, pay: float | None = None
+) -> Prepared:
+    """`prepared` with its values, and its machine open, or agreed to. Raises for what is refused before a run has its
+    row."""
     request, session = prepared.request, prepared.session
     secrets = Secrets(connections.config.home).variables(dict(request.secrets))
     prepared = replace(prepared, values={**dict(request.env), **secrets})
@@ -61,18 +84,7 @@ def launch(
         from remoterun.client.runs.mounts import check_there
 
         check_there(connections, mount.resource, prepared.session)
-    description = request.description or (prepared.source.subject if prepared.source is not None else None)
-    run = connections.registry.add_run(
-        new_key(),
-        prepared.machine,
-        request.command,
-        time.time(),
-        description,
-        request.labels,
-        prepared.again,
-        params_of(request),
-    )
-    return hand_over(connections, run, prepared, talk, partial(_record_failure, connections), partial(cast, run))
+    return prepared
 
 
 def hand_over(
@@ -146,6 +158,35 @@ def _send_all(
     connections: Connections, run: Run, prepared: Prepared, session: Session, progress: Progress
 ) -> tuple[Run, Submission]:
     """Send all that a run needs to the machine of `session`: (the run, what is asked of it there)."""
+    run, sent = send_files(connections, run, prepared, session, progress)
+    spec = sent.spec(run, prepared.request, prepared)
+    submission = Submission(spec, {}, sent.manifest.encode())
+    if run.renting is not None:
+        from remoterun.client.runs import rented
+
+        return rented.with_archive(connections, run, prepared, submission, session, progress)
+    return run, submission
+
+
+@dataclass(frozen=True)
+class SentFiles:
+    """What a machine has for a run, or for each of a set."""
+
+    settings: MachineType
+    after: tuple[After, ...]
+    mounts: list[MountSpec]
+    manifest: Manifest
+    """That of the source."""
+
+    def spec(self, run: Run, request: RunRequest, prepared: Prepared) -> RunSpec:
+        found = spec_of(run, request, prepared.source, self.manifest, self.settings, self.mounts, prepared.again)
+        return found._replace(after=self.after, notify=prepared.notify)
+
+
+def send_files(
+    connections: Connections, run: Run, prepared: Prepared, session: Session, progress: Progress
+) -> tuple[Run, SentFiles]:
+    """Send the files that a run reads to the machine of `session`."""
     request = prepared.request
     settings = prepared.settings or placement.settings(prepared.machine, request, session)
     after = placement.after(connections, request, session)
@@ -156,13 +197,7 @@ def _send_all(
         mounts.append(send_mount(connections, run, mount, place, prepared.saved, session, progress))
     run = connections.registry.change_state(run, RunState.UPLOADING, time.time())
     manifest = prepared.tree.send(session, progress, _extra_blobs(prepared.source))
-    spec = spec_of(run, request, prepared.source, manifest, settings, mounts, prepared.again)
-    submission = Submission(spec._replace(after=after, notify=prepared.notify), {}, manifest.encode())
-    if run.renting is not None:
-        from remoterun.client.runs import rented
-
-        return rented.with_archive(connections, run, prepared, submission, session, progress)
-    return run, submission
+    return run, SentFiles(settings, after, mounts, manifest)
 
 
 def _extra_blobs(source: Source | None) -> dict[str, bytes]:

@@ -47,6 +47,7 @@ if TYPE_CHECKING:  # and on use, as few commands need them
     from remoterun.client.live.ports import Forwarding, PortNews
     from remoterun.client.runs.comparing import Difference
     from remoterun.client.runs.reruns import OriginalRun
+    from remoterun.client.sets.sets import SetRequest
     from remoterun.clouds.ledger.planning import AgreedPlan, Plan
     from remoterun.source import Source
 
@@ -132,6 +133,23 @@ class Runs:
         `TransferError`, `ProviderError`.
         """
         return launch(self._connections, prepared, talk, cast, plan, pay)
+
+    def launch_set(
+        self,
+        prepared: Prepared,
+        asked: SetRequest,
+        talk: Talk = QUIET,
+        cast: Callable[[Sequence[Run], int], None] = lambda *_: None,
+    ) -> list[Run]:
+        """Make a run for each combination of values and hand all of them over to the machine that they were prepared
+        for; they need this client no more then. Of a set that has a name, what is missing is made and handed over.
+
+        `cast` is called with all runs of the set, once they have their numbers, and how many of them are handed over
+        now. What fails leaves the others as they are. Raises as `launch`.
+        """
+        from remoterun.client.sets.sets import launch_set
+
+        return launch_set(self._connections, prepared, asked, talk, cast, self.again)
 
     def submit(
         self,
@@ -474,7 +492,14 @@ class Runs:
                 continue
             type_ = MachineType(spec.machine, bucket=machine.bucket)
             run = registry.add_run(
-                spec.key, type_, spec.command, spec.created, spec.description, spec.labels, spec.again, spec.params
+                spec.key,
+                type_,
+                spec.command,
+                spec.created,
+                spec.description,
+                spec.labels,
+                spec.again,
+                params=spec.params,
             )
             run = registry.set_host(run, machine, store.home_id)
             found.append(registry.update(run, told(store, status), time.time()))

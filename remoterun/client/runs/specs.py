@@ -100,6 +100,8 @@ def spec_of(
         attempts=(request.attempts or 1) if run.renting is None else 1,
         again=again,
         stdin=STDIN if request.stdin is not None else "",
+        of=run.of.key if run.of is not None else "",
+        at_once=run.of.at_once if run.of is not None else 0,
         params=params_of(request),
     )
     with _refused():

@@ -51,6 +51,7 @@ def of_machine(machine: MachineType, config: Config, prompts: Prompts) -> SSHHos
         masters=masters_folder(config),
         machine=machine.name,
         prefix=machine.prefix,
+        one_login=machine.queue != "",
     )
 
 
@@ -73,7 +74,7 @@ class SSHHost:
 
     `home` is relative to the login folder, or absolute; `python` is the name of a program there, or a path.
     `config_file` is read instead of `~/.ssh/config`. With `masters`, the folder of our own, a live master is used.
-    `prefix`: see `MachineType`.
+    `prefix`: see `MachineType`. With `one_login`, a command that finds no master opens one, where no key asks anything.
     """
 
     def __init__(
@@ -89,6 +90,7 @@ class SSHHost:
         masters: Path | None = None,
         machine: str | None = None,
         prefix: Sequence[str] = (),
+        one_login: bool = False,
     ) -> None:
         self.name = target
         self._target = SSHTarget.parse(target, machine)
@@ -100,6 +102,7 @@ class SSHHost:
         self._prompts = prompts
         self._masters = masters
         self._prefix = prefix
+        self._one_login = one_login
         self._lock = threading.Lock()
         self._connections: list[SSHConnection] = []
         """The newest is used; on those before it the host opens no further session, while what it opened goes on."""
@@ -164,10 +167,14 @@ class SSHHost:
 
     def _past_a_master(self, work: Callable[[], T]) -> T:
         """The result of `work`. Where the master refuses a session, the work is done over a connection of our own;
-        where no key opens one either, over the master again as soon as one of its sessions has ended."""
+        where no key opens one either, over the master again as soon as one of its sessions has ended. With `one_login`,
+        a master that has died is followed by another."""
         try:
             return work()
         except _MasterRefused as refused:
+            if self._one_login and "Session open refused" not in str(refused):
+                with contextlib.suppress(_MasterRefused):
+                    return work()
             kept, self._masters = self._masters, None
             try:
                 return work()
@@ -254,6 +261,12 @@ class SSHHost:
                 with contextlib.suppress(SessionRefused, HostUnreachable):
                     return connection.start(command)
             try:
+                if self._one_login and self._masters is not None:
+                    from remoterun.hosts.ssh.login import opened
+
+                    master = masters(settings, self._config_file, self._masters)[0]
+                    if opened(master, _IDLE_SECONDS, self._deadlines):
+                        return master.start(command)
                 connection = self._connect(settings)
             except Unanswered as refused:
                 return self._log_in(settings, refused).start(command)

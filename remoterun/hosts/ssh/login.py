@@ -21,10 +21,10 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from paramiko.auth_strategy import AuthStrategy
 
 from remoterun.agent.shared.records import Record
-from remoterun.errors import AuthenticationError, HostUnreachable
-from remoterun.hosts.ssh.config import SSHSettings, words_of
+from remoterun.errors import AuthenticationError, HostUnreachable, RemoterunError
+from remoterun.hosts.ssh.config import Deadlines, SSHSettings, words_of
 from remoterun.hosts.ssh.host_key import named
-from remoterun.hosts.ssh.master import Unanswered
+from remoterun.hosts.ssh.master import Master, Unanswered
 
 _CLASSES = {"ssh-ed25519": paramiko.Ed25519Key, "ssh-rsa": paramiko.RSAKey}
 _UNUSABLE = (ValueError, paramiko.SSHException, UnsupportedAlgorithm)
@@ -201,6 +201,30 @@ class _AgentIdentity(paramiko.AgentKey):  # type: ignore[misc]
             message.add_string(algorithm or self.get_name())
             message.add_string(b"")
             return bytes(message.asbytes())
+
+
+def opened(master: Master, idle: float, deadlines: Deadlines) -> bool:
+    """Open a master without a question, as `Master.open` does; whether it is open. It is not where ssh can't have one
+    though the host refused no login. Raises `Unanswered`, without a word to the host where no key can be used without
+    an answer; `AuthenticationError`, `HostUnreachable`."""
+    login = Login(master.settings, f"{master.settings.hostname} port {master.settings.port}", str)
+    login._tried = len(list(login.get_sources()))
+    if login._asks and not login._tried:
+        raise login._refused(False)
+    try:
+        master.open(idle, True, deadlines)
+    except HostUnreachable:
+        raise
+    except (RemoterunError, OSError) as error:
+        said = getattr(error, "evidence", None) or ""
+        too_many = "Too many authentication" in said
+        if not too_many and "Permission denied (" not in said:
+            return False
+        on_the_way = master.settings.proxy_command is not None  # the keys of a jump host may want an answer, too
+        login._asks = login._asks or on_the_way or "keyboard-interactive" in said or "password" in said
+        login._notes.append(said)
+        raise login._refused(too_many) from error
+    return True
 
 
 def new_key(comment: str) -> tuple[str, str]:

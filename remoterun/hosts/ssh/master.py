@@ -1,25 +1,29 @@
 """A connection that the system's ssh keeps open, its master: sessions go through it without another login.
 
-It is the one that the user's configuration names (`ControlPath`), or one of our own below the home, which
-`remoterun login` opens where the configuration names none.
+It is the one that the user's configuration names (`ControlPath`), or one of our own below the home where the
+configuration names none. `remoterun login` opens it; for a machine with a scheduler of its own, any command does.
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
+import math
 import os
 import socket
 import subprocess
+import tempfile
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from remoterun.errors import AuthenticationError, ConfigError, HostError
+from remoterun.errors import AuthenticationError, ConfigError, HostError, HostUnreachable
+from remoterun.hosts.base import TAIL
 from remoterun.hosts.local import ProcessPipe
 from remoterun.hosts.ssh.config import (
+    Deadlines,
     HostKeyCheck,
     SSHSettings,
     local_environment,
@@ -30,6 +34,7 @@ from remoterun.hosts.ssh.config import (
 _SECONDS = 5.0  # for the master to answer a question
 _LONGEST = 90
 """Bytes of a socket's path: the system takes about 107, of which ssh needs 17 while it makes one."""
+_DEADLINES = Deadlines()
 _ALIVE = ("-o", "ServerAliveInterval=5", "-o", "ServerAliveCountMax=2")
 _NO_FORWARDING = ("-o", "ForwardAgent=no", "-o", "ForwardX11=no")  # whatever the user's configuration says
 _REFUSED = 255
@@ -68,9 +73,10 @@ class Master:
         options = ["-T", *_NO_FORWARDING, "-o", "BatchMode=yes", "-o", "ControlMaster=no", "-o", "ProxyCommand=false"]
         return MasterPipe(self._words(*options, "-o", "RemoteCommand=none", "-o", "LogLevel=ERROR", command=command))
 
-    def open(self, idle: float, batch: bool) -> None:
-        """Log in, with ssh's questions on the terminal, or without any where it is a `batch`. It ends by itself when
-        nothing has used it for `idle` seconds. Raises `AuthenticationError`, `HostError`."""
+    def open(self, idle: float, batch: bool, deadlines: Deadlines = _DEADLINES) -> None:
+        """Log in, with ssh's questions on the terminal, or without any and within `deadlines` where it is a `batch`. It
+        ends by itself when nothing has used it for `idle` seconds. Raises `AuthenticationError`, whose evidence is what
+        ssh printed in a batch, `HostUnreachable` where that was too late, `HostError`."""
         target = self.settings.target
         if len(os.fsencode(self.path)) > _LONGEST:
             raise ConfigError(
@@ -82,19 +88,34 @@ class Master:
             self._control("check")  # raises where the master is slow; `auto` removes the socket of one that was killed
         options = ["-N", "-o", "ControlMaster=auto", "-o", f"ControlPersist={max(1, round(idle))}", *_ALIVE]
         options += [*_NO_FORWARDING, "-o", "ClearAllForwardings=yes", "-o", "RemoteCommand=none"]
-        options += ["-o", "BatchMode=yes"] if batch else []
+        give_up_at, environment = math.inf, local_environment()
+        if batch:
+            limit = self.settings.connect_timeout or deadlines.connect
+            give_up_at = time.monotonic() + limit + deadlines.handshake + deadlines.auth
+            options += ["-o", "BatchMode=yes", "-o", f"ConnectTimeout={math.ceil(limit)}", "-o", "LogLevel=ERROR"]
+            environment["SSH_ASKPASS_REQUIRE"] = "never"  # nor may the ssh of a ProxyJump ask, which has no terminal
         if self.settings.host_key_check is HostKeyCheck.NO:
             options += ["-o", "StrictHostKeyChecking=ask"]
         if self.settings.writes_no_known_hosts:
             options += ["-o", f'UserKnownHostsFile="{self.settings.user_known_hosts[0]}"']
         nothing = subprocess.DEVNULL  # it asks on the terminal itself, and goes on when this process has ended
-        with subprocess.Popen(self._words(*options), stdin=nothing, stdout=nothing, env=local_environment()) as process:
-            while process.poll() is None and not self.alive:
-                time.sleep(0.02)
-            process.terminate()  # it has ended, and its child is the master, unless another login was quicker
+        with tempfile.TemporaryFile() as errors:
+            words, shown = self._words(*options), errors if batch else None
+            with subprocess.Popen(
+                words, stdin=nothing, stdout=nothing, stderr=shown, env=environment, start_new_session=batch
+            ) as process:
+                try:
+                    while process.poll() is None and not self.alive and time.monotonic() < give_up_at:
+                        time.sleep(0.02)
+                finally:
+                    process.terminate()  # it has ended, and its child is the master, unless another login was quicker
+            errors.seek(0)
+            said = errors.read(TAIL).decode("utf-8", "replace").strip()
         if not self.alive:
-            raise AuthenticationError(
+            late = time.monotonic() >= give_up_at or "timed out" in said
+            raise (HostUnreachable if late else AuthenticationError)(
                 f"ssh did not log in to `{target}` (exit status {process.returncode})",
+                evidence=said or None,
                 hint=f"ssh -v {words_of(target)}   shows where it stops",
             )
 

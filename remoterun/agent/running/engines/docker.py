@@ -24,6 +24,7 @@ from ...store.errors import HomeError
 from ...store.home import Home
 from ...store.run_folder import RunFolder
 from ..counters import PRINT, Counters, group_of, of_group, printed
+from ..cpus import choose
 from ..network import Network
 from ..variants import title_of
 from . import BaseImageUnavailable, CommandState, EngineError, Kept, Presence, container_network
@@ -58,9 +59,10 @@ class Docker:
     # -- commands, as data
 
     def run_command(
-        self, run: RunFolder, spec: RunSpec, mounts: Sequence[ResolvedMount], gpus: List[str], user: str, memory: int
-    ) -> List[str]:
-        """The words that start a run. `user` is "uid:gid", `memory` the host's in bytes."""
+        self, run: RunFolder, spec: RunSpec, mounts: Sequence[ResolvedMount], gpus: List[str], user: str, memory: int,
+        cpus: str = "",
+    ) -> List[str]:  # fmt: skip
+        """The words that start a run. `user` is "uid:gid", `memory` the host's in bytes, `cpus` "0,3", "" for any."""
         words = [
             self._tool, "run", "--detach", "--init",
             "--name", container(run),
@@ -74,6 +76,10 @@ class Docker:
             "--env", "HOME=%s/home" % IO,
             "--env", "USER=remoterun",
         ]  # fmt: skip
+        if cpus:  # rather than a share of all, of each of which its programs would make use
+            words += ["--cpuset-cpus", cpus]
+        if spec.memory:
+            words += ["--memory", str(spec.memory), "--memory-swap", str(spec.memory)]
         if gpus:
             words += ["--gpus", '"device=%s"' % ",".join(gpus)]
         words += ["--mount", _bind(run.control, CONTROL, read_only=True)]
@@ -148,7 +154,8 @@ class Docker:
         prepare_io(run, spec, run.values(), CONTROL)
         os.makedirs(os.path.join(run.io, "home"), exist_ok=True)
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-        words = self.run_command(run, spec, run.mounts(), gpus, self._user(), memory)
+        cpus = choose(self.home, run, spec.cpus) if spec.cpus else ""
+        words = self.run_command(run, spec, run.mounts(), gpus, self._user(), memory, cpus)
         # It holds the run's lock: if we die meanwhile, nobody makes the work tree anew under a container that starts.
         keep = [run.supervision] if run.supervision is not None else []
         status, _, said = self._call(*words[1:], timeout=300, keep=keep)

@@ -7,8 +7,9 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import time
-from typing import Callable, ContextManager, Dict, List, Optional, Sequence
+from typing import Any, Callable, ContextManager, Dict, List, Optional, Sequence
 
 from ...shared.api import MachineCheck
 from ...shared.environment import Environment
@@ -18,8 +19,8 @@ from ...shared.spec import NONE, TENSORFLOW, RunSpec
 from ...shared.tree import Manifest, show
 from ...store.home import Home
 from ...store.run_folder import RunFolder
-from .. import network, processes
-from ..counters import Counters, of_processes
+from .. import cpus, network, processes
+from ..counters import OOM_FILES, Counters, of_processes, oom_kills, path_of
 from ..variants import INSTALL_PYTHON, lacking_python, python_for, title_of
 from . import CommandState, EngineError, Kept, Presence
 from .building import MOST_CONTENTS, BuildJob, find_uv, install, make_layer, make_venv
@@ -73,6 +74,8 @@ class ProcessEngine:
 
     def build(self, run: RunFolder, spec: RunSpec, job: BuildJob) -> None:
         environment = Environment.of(spec)
+        if (spec.cpus or spec.memory) and sys.platform != "linux":
+            raise EngineError("runs without a container have no --cpus and --memory here: that needs Linux")
         if environment.image or environment.apt:
             words = "runs have no images and no apt packages here: they use a virtual environment"
             raise EngineError(words, hint="leave out --image and --apt, or use a machine with Docker")
@@ -121,8 +124,10 @@ class ProcessEngine:
         if self.inspect(run).presence is not Presence.ABSENT:
             return
         prepare_io(run, spec, run.values())
+        kills = {file: oom_kills(file) for file in map(path_of(os.getpid()), OOM_FILES)}
+        bound = ["taskset", "-c", cpus.choose(self.home, run, spec.cpus)] if spec.cpus else []
         process = subprocess.Popen(
-            ["/bin/sh", run.wrapper_file, run.io, self._start_folder(run, spec)],
+            [*bound, "/bin/sh", run.wrapper_file, run.io, self._start_folder(run, spec)],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -131,7 +136,7 @@ class ProcessEngine:
             start_new_session=True,
         )
         self._children[run.key] = process
-        about = {"pid": process.pid, "started": processes.started(process.pid)}
+        about = {"pid": process.pid, "started": processes.started(process.pid), "oom_kills": kills}
         write_whole(os.path.join(run.path, "process.json"), json.dumps(about).encode())
 
     def inspect(self, run: RunFolder) -> CommandState:
@@ -140,13 +145,19 @@ class ProcessEngine:
             code = child.poll()
             if code is None:
                 return CommandState(Presence.RUNNING)
-            return CommandState(Presence.ENDED, code if code >= 0 else 128 - code)
+            return self._ended(run, code if code >= 0 else 128 - code)
         leader = self._leader(run)
         if leader is not None or processes.of_run(run.key, None):
             return CommandState(Presence.RUNNING)
         if os.path.lexists(run.pid_file):
-            return CommandState(Presence.ENDED, None)
+            return self._ended(run, None)
         return CommandState(Presence.ABSENT)
+
+    def _ended(self, run: RunFolder, code: Optional[int]) -> CommandState:
+        """Its control group is its supervisor's: that of a job, a container, or a login."""
+        killed = (run.exit_code() if code is None else code) in (None, 137)
+        before = self._about(run).get("oom_kills", {}).items()
+        return CommandState(Presence.ENDED, code, killed and any(oom_kills(file) > count for file, count in before))
 
     def alive(self, run: RunFolder) -> bool:
         return bool(self._pids(run, programs=False))
@@ -293,12 +304,17 @@ class ProcessEngine:
 
     def _leader(self, run: RunFolder) -> Optional[int]:
         """The wrapper's pid while it lives, also when an earlier supervisor started it."""
-        try:
-            about = read_json(os.path.join(run.path, "process.json"))
-        except (OSError, ValueError):
-            return None
-        started = processes.started(about["pid"])
+        about = self._about(run)
+        started = processes.started(about["pid"]) if about else None
         return about["pid"] if started is not None and started == about["started"] else None
+
+    def _about(self, run: RunFolder) -> Dict[str, Any]:
+        """What was noted when it was started; {} where nothing is."""
+        try:
+            about: Dict[str, Any] = read_json(os.path.join(run.path, "process.json"))
+        except (OSError, ValueError):
+            return {}
+        return about
 
     def _pids(self, run: RunFolder, programs: bool = True) -> List[int]:
         child = self._children.get(run.key)

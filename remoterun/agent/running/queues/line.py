@@ -5,6 +5,9 @@ a lock.
     queue/KEY.wait   {"t": when it came, "gpus": how many}    waits for GPUs, or for a slot
     queue/KEY.slot   {"gpus": [uuid, …]}                      what it holds until its end
 
+Of a run of a set whose runs are not all at work at once, the latter two have also "of", the key of the set, and the first
+of them "at_once", how many may be: while so many have a slot, the runs behind it go before it.
+
 There are three lines: runs with `--after`; runs that need GPUs; and the others, which wait for one of `slots` places. A
 run `beside` the others needs neither. An entry whose run has ended, or is gone, counts no more, whatever became of its
 supervisor.
@@ -15,14 +18,16 @@ next (`settle`).
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import functools
 import json
 import os
 import time
-from typing import Any, Callable, Dict, Iterator, List, Optional, Set, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Set, Tuple
 
 from ...shared.api import Demand, Occupancy
+from ...shared.asked import memory_text
 from ...shared.files import locked, read_json, write_whole
 from ...shared.records import Record
 from ...shared.spec import RunSpec
@@ -32,6 +37,7 @@ from ...store.run_folder import RunFolder
 from .. import gpus as gpu_tool
 from .. import supervision
 from ..awaiting import awaited_runs
+from ..cpus import usable
 from . import Queue
 
 POLL_LEAST, POLL_MOST = 0.02, 0.2
@@ -63,8 +69,9 @@ class OwnLine(Queue):
     # -- the contract
 
     def lacks(self, spec: RunSpec) -> Optional[str]:
-        if not spec.gpus:
-            return None
+        small = too_small(spec.cpus, spec.memory)
+        if small is not None or not spec.gpus:
+            return small
         try:
             count = len(gpu_tool.list_gpus())
         except gpu_tool.GpuError:
@@ -176,9 +183,13 @@ class OwnLine(Queue):
             if key in holding:
                 self._drop(key, "wait")  # where we were killed in between
                 return Turn(True, list(holding[key].get("gpus", [])), "")
-            self._take_place(key, "wait", gpus=gpus)
+            of = {"of": spec.of, "at_once": spec.at_once} if spec.at_once else {}
+            self._take_place(key, "wait", gpus=gpus, **of)
             self._drop(key, "after")
-            if self._first(self.lines()["gpus" if gpus else "slots"]) != key:
+            at_work = _of_sets(holding)
+            if of and at_work[spec.of] >= spec.at_once:
+                return Turn(False, [], "another run of its set, as %d may be at work" % spec.at_once)
+            if self._first(self.lines()["gpus" if gpus else "slots"], at_work) != key:
                 return Turn(False, [], "the runs before it")
             if gpus:
                 if known is None:
@@ -194,7 +205,7 @@ class OwnLine(Queue):
                 why = "" if taken < room else "one of %d slots" % room if room > 1 else "the run that has the slot"
             if why:
                 return Turn(False, [], why)
-            write_whole(self._entry(key, "slot"), json.dumps({"gpus": chosen}).encode())
+            write_whole(self._entry(key, "slot"), json.dumps({"gpus": chosen, "of": of.get("of", "")}).encode())
             self._drop(key, "wait")
             return Turn(True, chosen, "")
 
@@ -217,7 +228,8 @@ class OwnLine(Queue):
         keys = {key for line in every.values() for key, _ in line}
         ends = functools.lru_cache(None)(lambda key: key not in keys and not self._goes_on(key))
         ready = [key for key, ticket in every["after"] if all(map(ends, ticket["after"]))]
-        return keys.difference(ready[:4], (self._first(line) for line in every.values())), ready
+        at_work = _of_sets(self.held())
+        return keys.difference(ready[:4], (self._first(line, at_work) for line in every.values())), ready
 
     def held(self) -> Dict[str, Dict[str, Any]]:
         """The slot and the GPUs of each run of this machine."""
@@ -293,8 +305,10 @@ class OwnLine(Queue):
                     except (ValueError, TypeError, KeyError):
                         self._drop(key, kind)
 
-    def _first(self, line: List[Tuple[str, Dict[str, Any]]]) -> Optional[str]:
-        return next((key for key, _ in line if self._counts(key)), None)
+    def _first(self, line: List[Tuple[str, Dict[str, Any]]], at_work: Mapping[str, int]) -> Optional[str]:
+        """The run whose turn it is. `at_work`: how many runs of each set have a slot."""
+        may = (key for key, ticket in line if not ticket["of"] or at_work[ticket["of"]] < ticket["at_once"])
+        return next(filter(self._counts, may), None)
 
     def _counts(self, key: str) -> bool:
         """Whether a run is of this machine, and goes on; what is here of one that has ended, or is gone, is removed."""
@@ -323,8 +337,22 @@ def too_few(wanted: int, there: int) -> str:
     return "the run asks for %s, and its machine has %s" % (_count(wanted), there or "none")
 
 
+def too_small(cpus: Optional[int], memory: Optional[int]) -> Optional[str]:
+    """Why a run that asks for these can never start here; None if it can."""
+    count, whole = len(usable()), os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if cpus and cpus > count:
+        return "the run asks for %d CPUs, and its machine has %d" % (cpus, count)
+    if memory and memory > whole:
+        return "the run asks for %s of memory, and its machine has %s" % (memory_text(memory), memory_text(whole))
+    return None
+
+
 def _count(gpus: int) -> str:
     return "%d GPUs" % gpus if gpus != 1 else "a GPU"
+
+
+def _of_sets(held: Dict[str, Dict[str, Any]]) -> Mapping[str, int]:
+    return collections.Counter(slot.get("of", "") for slot in held.values())
 
 
 def _free_gpus(
@@ -349,4 +377,10 @@ def _free_gpus(
 def _ticket(path: str) -> Dict[str, Any]:
     """Its content never changes, and its name is used for no other."""
     ticket = read_json(path)
-    return {"t": float(ticket["t"]), "gpus": int(ticket.get("gpus", 0)), "after": list(ticket.get("after", ()))}
+    return {
+        "t": float(ticket["t"]),
+        "gpus": int(ticket.get("gpus", 0)),
+        "after": list(ticket.get("after", ())),
+        "of": str(ticket.get("of", "")),
+        "at_once": int(ticket.get("at_once", 0)),
+    }

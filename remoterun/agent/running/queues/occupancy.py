@@ -14,7 +14,7 @@ from ...shared.records import Record
 from ...shared.states import RunState
 from ...store.home import Home
 from .. import gpus as gpu_tool
-from .line import OwnLine, default_slots, too_few
+from .line import OwnLine, default_slots, too_few, too_small
 
 
 class GpuReport(Record):
@@ -45,8 +45,8 @@ def inspect(line: OwnLine, asked: api.Demand) -> api.Occupancy:
         runs += waits
         if with_gpus == bool(asked.gpus):
             own, free = waits, units is not None and units >= (asked.gpus or 1)
-    lacks = None
-    if asked.gpus and cards.unknown is None and len(cards.every) < asked.gpus:
+    lacks = too_small(asked.cpus, asked.memory)
+    if lacks is None and asked.gpus and cards.unknown is None and len(cards.every) < asked.gpus:
         lacks = too_few(asked.gpus, len(cards.every))
     return api.Occupancy(
         free=free and not own and lacks is None,

@@ -1,0 +1,1 @@
+"""Sets of runs: from values of parameters to one run for each combination."""
