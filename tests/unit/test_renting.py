@@ -7,6 +7,7 @@ import datetime
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -41,19 +42,24 @@ OFFERS = tuple(
 DEAREST = (*OFFERS, Offer("g5.xlarge", "us-east-1", "us-east-1a", 4, 16.0, 1, "A10G", 24.0, price=1.006))
 
 
-def test_types_with_too_few_gpus_are_left_out(tmp_path: Path, recorded: Recorded) -> None:
+def test_types_with_too_little_are_left_out(tmp_path: Path, recorded: Recorded) -> None:
     with contextlib.closing(Connections(Config(tmp_path))) as connections:
         two = MachineType("big", rental=Rental("aws", ("g4dn.xlarge", "g4dn.12xlarge")))
-        for gpus, types in (
-            (1, ("g4dn.xlarge", "g4dn.12xlarge")),
-            (4, ("g4dn.12xlarge",)),
-            (0, ("g4dn.xlarge", "g4dn.12xlarge")),
+        asks = partial(RunRequest, "true")
+        for request, types in (
+            (asks(gpus=1), ("g4dn.xlarge", "g4dn.12xlarge")),
+            (asks(gpus=4), ("g4dn.12xlarge",)),
+            (asks(gpus=0), ("g4dn.xlarge", "g4dn.12xlarge")),
+            (asks(cpus=4, memory=14 << 30), ("g4dn.xlarge", "g4dn.12xlarge")),
+            (asks(cpus=5), ("g4dn.12xlarge",)),
+            (asks(memory=16 << 30), ("g4dn.12xlarge",)),
         ):
-            found = rented_with(connections, two, gpus)
-            assert found.rental is not None and (found.gpus, found.rental.types) == (gpus, types)
-        with recorded.raises(UsageError):
-            rented_with(connections, T4, 2)
-        assert rented_with(connections, T4, None) is T4
+            found = rented_with(connections, two, request)
+            assert found.rental is not None and (found.gpus, found.rental.types) == (request.gpus or 0, types)
+        for request in (asks(gpus=2), asks(cpus=8, memory=1 << 50)):
+            with recorded.raises(UsageError):
+                rented_with(connections, T4, request)
+        assert rented_with(connections, T4, asks()) is T4
 
 
 def text(plan: Plan) -> str:

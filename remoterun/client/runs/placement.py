@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
+from operator import ge
 
 from remoterun import machines
 from remoterun.agent.shared import api
+from remoterun.agent.shared.asked import memory_text
 from remoterun.agent.shared.spec import After
 from remoterun.agent.shared.states import RunState
 from remoterun.connections import Connections
@@ -16,6 +18,8 @@ from remoterun.model import ALL_GPUS, MachineType, Run, RunRequest
 from remoterun.session import Session
 from remoterun.sizes import counted
 
+OF_PROGRAMS = 0.9
+"""Of the memory of a host that is rented, what is there for programs at least."""
 POOL_WAIT = 10.0
 """Seconds that the machines of a pool have to answer."""
 
@@ -39,22 +43,25 @@ def with_wishes(machine: MachineType, request: RunRequest) -> MachineType:
     return replace(machine, rental=replace(machine.rental, **wanted))
 
 
-def rented_with(connections: Connections, machine: MachineType, gpus: int | None) -> MachineType:
-    """A machine type that is rented, with the types only that have as many GPUs; any other one as it is. Asks nobody.
-    Raises `UsageError` where none has."""
-    rental = machine.rental
-    if rental is None or gpus in (None, ALL_GPUS):
+def rented_with(connections: Connections, machine: MachineType, request: RunRequest) -> MachineType:
+    """A machine type that is rented, with the types only that have as much as a request asks for; any other one as it
+    is. Asks nobody. Raises `UsageError` where none has."""
+    rental, gpus = machine.rental, None if request.gpus == ALL_GPUS else request.gpus
+    if rental is None or (gpus is None and not request.cpus and not request.memory):
         return machine
+    least = gpus or 0, request.cpus or 0, (request.memory or 0) / OF_PROGRAMS / 2**30
     offers = connections.provider(rental.provider).offers(machine)
-    types = tuple(type for type in rental.types if any(offer.gpus >= gpus for offer in offers if offer.type == type))
+    has = {offer.type for offer in offers if all(map(ge, (offer.gpus, offer.vcpus, offer.memory), least))}
+    types = tuple(type for type in rental.types if type in has)
     if not types:
-        most = max((offer.gpus for offer in offers), default=0)
-        has = counted(most, "GPU") if most else "no GPU"
+        asked = [counted(gpus, "GPU")] if gpus else []
+        asked += [counted(request.cpus, "CPU")] if request.cpus else []
+        asked += [f"{memory_text(request.memory)} of memory"] if request.memory else []
         raise UsageError(
-            f"the run asks for {counted(gpus, 'GPU')}, and `{machine.name}` has {has}",
+            f"the run asks for {' and '.join(asked)}, and no type of `{machine.name}` has that",
             hint="remoterun machines --all   lists what can be rented",
         )
-    return replace(machine, gpus=gpus, rental=replace(rental, types=types))
+    return replace(machine, gpus=machine.gpus if gpus is None else gpus, rental=replace(rental, types=types))
 
 
 def settings(asked: MachineType, request: RunRequest, session: Session) -> MachineType:

@@ -124,7 +124,7 @@ def prepare(
     """See `Runs.prepare`. `again`: the run that is repeated, whose source it is."""
     if again is not None and machine.rental is None:  # what it asked for of rented machines
         request = request._replace(spot=False, max_hours=None, max_cost=None)
-    machine = placement.rented_with(connections, placement.with_wishes(machine, request), request.gpus)
+    machine = placement.rented_with(connections, placement.with_wishes(machine, request), request)
     check_words(request)
     _check_variables(request)
     Secrets(connections.config.home).check(name for _, name in request.secrets)
