@@ -42,7 +42,7 @@ def ps(
     wait: Wait = "2s",
     json: Json = False,
 ) -> None:
-    """List runs, newest last, as their machines know them.
+    """List runs, newest last, as their machines know them; a set of runs in one line, unless you ask for some runs.
 
     Of a range (12-17) all runs are shown, with their parameters and the best value of the metric that counts most.
 
@@ -62,6 +62,7 @@ def ps(
     if watch and json:
         raise UsageError("--json shows runs once, and --watch again and again", hint="remoterun ps --json")
     seconds = parse_duration(wait)
+    fold = wanted == EVERY_RUN and not json
     with connect() as client:
         if cloud:
             client.runs.adopt()
@@ -69,7 +70,10 @@ def ps(
         most = None if every else number or (None if among else 20)
 
         def show(begin: Callable[[], None] = lambda: None) -> None:
-            runs = client.runs.list(most, replace(wanted, hidden=every or bool(among)), seconds)
+            limit = most
+            if fold and most is not None:
+                limit = run_views.in_rows(client.runs.all_known(), most)
+            runs = client.runs.list(limit, replace(wanted, hidden=every or bool(among)), seconds)
             shown = {run.number for run in runs}
             older = [run for run in client.runs.all_known() if not run.final and run.number not in shown]
             more = f"{counted(len(older), 'older run')} may go on still"
@@ -86,7 +90,7 @@ def ps(
             elif runs and among:
                 metric_views.ranked(metric, found, verbose)
             elif runs:
-                run_views.runs_table(runs, verbose)
+                run_views.runs_table(runs, verbose, fold=fold)
                 if older and wanted == EVERY_RUN:
                     render.line(f"{more}; `remoterun ps -a --state active` asks")
                 run_views.can_go_on(runs)

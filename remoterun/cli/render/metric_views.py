@@ -47,7 +47,7 @@ def ranked(metric: str, found: Sequence[tuple[Run, float | None]], verbose: bool
     """The table of runs as `best_first` returns them, with these values and their parameters."""
     known = [run for run, _ in found]
     values = {metric: ["" if value is None else _number(value) for _, value in found]} if metric else {}
-    run_views.runs_table(known, verbose, {**values, **compared(known)})
+    run_views.runs_table(known, verbose, columns={**values, **compared(known)})
     if metric:
         line(f"The best {name(metric)} stands first")
 

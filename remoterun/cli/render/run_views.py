@@ -63,18 +63,34 @@ _COLOURS = {
 }
 
 
-def runs_table(runs: Sequence[Run], verbose: bool, more: Mapping[str, Sequence[str]] = {}) -> None:
-    """A row for each run. With `verbose` a line below it has its engine, labels, loss and description. `more`: columns
-    behind the state, by their heads, for which the command makes room."""
+def in_rows(runs: Sequence[Run], rows: int) -> int:
+    """How many of the newest of these runs stand in so many rows, where a set has one."""
+    places: dict[str, None] = {}
+    for count, run in enumerate(run for run in reversed(runs) if not run.hidden):
+        places[run.of.key if run.of is not None else run.key] = None
+        if len(places) > rows:
+            return count
+    return len(runs)
+
+
+def runs_table(
+    runs: Sequence[Run], verbose: bool, fold: bool = False, columns: Mapping[str, Sequence[str]] = {}
+) -> None:
+    """A row for each run; with `fold` one for each set. With `verbose` a line below it has its engine, labels, loss and
+    description. `columns`: further ones behind the state, by their heads, for which the command makes room."""
     shown = [(name, each.column) for name, each in Run._facts.items() if each.column is not None]
     shown.sort(key=lambda column: column[0] == "command")  # the widest comes last
-    heads = [column._replace(drop=1) if more and fact == "command" else column for fact, column in shown]
-    heads[2:2] = [Column(name(head), right=True, least=6, drop=9) for head in more]
-    rows = [[_cell(run, fact) for fact, _ in shown] for run in runs]
-    for row, cells in zip(rows, zip(*more.values(), strict=True), strict=False):
+    sets: dict[str, list[Run]] = {}
+    for run in runs:
+        sets.setdefault(run.of.key if fold and run.of is not None else run.key, []).append(run)
+    heads = [column._replace(drop=1) if columns and fact == "command" else column for fact, column in shown]
+    heads[2:2] = [Column(name(head), right=True, least=6, drop=9) for head in columns]
+    rows = [[_cell_of_set(of, fact) if of[1:] else _cell(of[0], fact) for fact, _ in shown] for of in sets.values()]
+    for row, cells in zip(rows, zip(*columns.values(), strict=True), strict=False):
         row[2:2] = map(name, cells)
-    about = [[run.engine, ", ".join(run.labels), _loss(run), run.description] for run in runs]
-    table(heads, rows, [" · ".join(filter(None, each)) for each in about] if verbose else ())
+    about = [[run.engine, ", ".join(run.labels), _loss(run), run.description] for run, *_ in sets.values()]
+    more = [" · ".join(filter(None, each)) for each in about]
+    table(heads, rows, more if verbose else ())
 
 
 def _cell(run: Run, fact: str) -> Text:
@@ -86,6 +102,27 @@ def _cell(run: Run, fact: str) -> Text:
         return "" if run.started is None else brief((run.ended or time.time()) - run.started)
     short = {"machine": lambda: run.where, "created": lambda: brief_ago(run.created), "renting": lambda: cost_text(run)}
     return short[fact]() if fact in short else _shown(run, fact) or ""
+
+
+def _cell_of_set(runs: Sequence[Run], fact: str) -> Text:
+    """A fact of a set in the table of runs: how many of them have ended, and the best value and whose it is."""
+    if fact == "number":
+        return spans(run.number for run in runs)
+    if fact == "state":
+        ended, failed = (
+            sum(run.final for run in runs),
+            sum(run.final and run.state is not RunState.COMPLETE for run in runs),
+        )
+        text = f"{ended} of {len(runs)} done" + (f", {failed} not complete" if failed else "")
+        colour = _COLOURS[RunState.FAILED if failed else RunState.COMPLETE if ended == len(runs) else RunState.RUNNING]
+        return paint(text, colour)
+    if fact == "command":
+        from remoterun.client.data.metrics import best_first
+
+        metric, [(best, value), *_] = best_first(runs)
+        names = " × ".join(runs[0].of.params) if runs[0].of is not None else ""
+        return names + (f": best {name(metric)} {value:.3g} (run {best.number})" if value is not None else "")
+    return _cell(runs[0], fact) if fact in ("machine", "created") else ""
 
 
 _INFO: dict[str, Callable[[Run], str | None]] = {

@@ -136,10 +136,13 @@ def _steps_asked(command: str, step: float) -> float | None:
 
 
 def best_first(runs: Iterable[Run]) -> tuple[str, list[tuple[Run, float | None]]]:
-    """(the metric by which runs are compared: the first in the order of `rank` whose name says which is better, or "";
-    the runs with the best value of each, the best one first, and last those without a value)."""
-    known = [(run, {each.name: each.best for each in run.progress.series} if run.progress else {}) for run in runs]
-    name = min((each for _, series in known for each in series if direction(each)), key=rank, default="")
+    """(the first metric in the order of `rank` of which a best value is known, or ""; the runs, each with its best value
+    of it: the best one first, and last those without one)."""
+    known = [
+        (run, {each.name: each.best for each in run.progress.series if each.best is not None} if run.progress else {})
+        for run in runs
+    ]
+    name = min((each for _, series in known for each in series), key=rank, default="")
     found = [(run, series.get(name)) for run, series in known]
     return name, sorted(found, key=lambda each: (each[1] is None, -direction(name) * (each[1] or 0.0)))
 
