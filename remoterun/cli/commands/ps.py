@@ -70,9 +70,7 @@ def ps(
         most = None if every else number or (None if among else 20)
 
         def show(begin: Callable[[], None] = lambda: None) -> None:
-            limit = most
-            if fold and most is not None:
-                limit = run_views.in_rows(client.runs.all_known(), most)
+            limit = run_views.in_rows(client.runs.all_known(), most) if fold and most is not None else most
             runs = client.runs.list(limit, replace(wanted, hidden=every or bool(among)), seconds)
             shown = {run.number for run in runs}
             older = [run for run in client.runs.all_known() if not run.final and run.number not in shown]

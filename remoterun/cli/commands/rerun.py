@@ -120,7 +120,7 @@ def rerun(
 def _each_again(client: Client, run: str, failed: bool, again: Callable[[int], Any], json: bool) -> int:
     numbers = run_numbers(client, [run])
     if failed:
-        known = client.runs.again([client.runs.known(number) for number in numbers], WAIT)
+        known = client.runs.again([client.runs.known(number) for number in numbers])
         run_views.not_reached(known)
         numbers = [each.number for each in known if each.final and each.state is not RunState.COMPLETE]
         if not numbers:
@@ -179,8 +179,6 @@ def _changes(kept: OriginalRun, asked: Asked) -> str:
     return f"Run {kept.run.number} is run again, " + (f"changed: {'; '.join(parts)}" if parts else "as it was")
 
 
-WAIT = 2.0
-"""Seconds that a machine has to say how a run ended."""
 Made = TypeVar("Made")
 
 

@@ -136,13 +136,11 @@ def _steps_asked(command: str, step: float) -> float | None:
 
 
 def best_first(runs: Iterable[Run]) -> tuple[str, list[tuple[Run, float | None]]]:
-    """(the first metric in the order of `rank` of which a best value is known, or ""; the runs, each with its best value
-    of it: the best one first, and last those without one)."""
-    known = [
-        (run, {each.name: each.best for each in run.progress.series if each.best is not None} if run.progress else {})
-        for run in runs
-    ]
-    name = min((each for _, series in known for each in series), key=rank, default="")
+    """(the metric that counts most of those with a best value, or ""; the runs, each with its best value of that: the
+    best run first, and last those without one)."""
+    known = [(run, {each.name: each.best for each in run.progress.series} if run.progress else {}) for run in runs]
+    names = (name for _, series in known for name in series if series[name] is not None)
+    name = min(names, key=rank, default="")
     found = [(run, series.get(name)) for run, series in known]
     return name, sorted(found, key=lambda each: (each[1] is None, -direction(name) * (each[1] or 0.0)))
 

@@ -52,15 +52,9 @@ def launch(
     prepared = ready(connections, prepared, talk, plan, pay)
     request = prepared.request
     description = request.description or (prepared.source.subject if prepared.source is not None else None)
+    again, params = prepared.again, params_of(request)
     run = connections.registry.add_run(
-        new_key(),
-        prepared.machine,
-        request.command,
-        time.time(),
-        description,
-        request.labels,
-        prepared.again,
-        params=params_of(request),
+        new_key(), prepared.machine, request.command, time.time(), description, request.labels, again, params=params
     )
     return hand_over(connections, run, prepared, talk, partial(_record_failure, connections), partial(cast, run))
 

@@ -491,16 +491,8 @@ class Runs:
             if spec.key != status.key:
                 continue
             type_ = MachineType(spec.machine, bucket=machine.bucket)
-            run = registry.add_run(
-                spec.key,
-                type_,
-                spec.command,
-                spec.created,
-                spec.description,
-                spec.labels,
-                spec.again,
-                params=spec.params,
-            )
+            about = spec.created, spec.description, spec.labels, spec.again
+            run = registry.add_run(spec.key, type_, spec.command, *about, params=spec.params)
             run = registry.set_host(run, machine, store.home_id)
             found.append(registry.update(run, told(store, status), time.time()))
         return found
