@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -49,7 +50,9 @@ def runs_of(user: User) -> list[Run]:
 
 
 def test_a_set_is_ordinary_runs_with_their_values(user: User, typed: Say, recorded: Recorded) -> None:
-    (user.root / "folder" / "train.sh").write_text('echo "$@" $REMOTERUN_PARAM_lr; [ "$2" != 64 ]\n')
+    (user.root / "folder" / "train.sh").write_text(
+        'echo "$@" $REMOTERUN_PARAM_lr; echo "val_loss: 0.$2"; [ "$2" != 64 ]\n'
+    )
     line = ["--framework", "none", "--no-git", "-y", "--param", "lr=0.1,0.01", "--param", "units=64,128"]
     words = ["run", *line, "sh train.sh :lr: :units:"]
     assert "runs       4, of lr × units\n" in typed(*words[:1], "--dry-run", *words[1:]).stdout
@@ -57,12 +60,17 @@ def test_a_set_is_ordinary_runs_with_their_values(user: User, typed: Say, record
     assert done.stderr.startswith("Casting runs 1–4 (4 runs: lr × units)…\n")
     assert done.stderr.count("exit status 1") == 2
     logs = [typed("logs", str(number), status=number % 2).stdout for number in range(1, 5)]
-    assert logs == ["0.1 64 0.1\n", "0.1 128 0.1\n", "0.01 64 0.01\n", "0.01 128 0.01\n"]
+    assert [log.split("\n")[0] for log in logs] == ["0.1 64 0.1", "0.1 128 0.1", "0.01 64 0.01", "0.01 128 0.01"]
+    typed("run", "--framework", "none", "--no-git", "-y", "-b", "true")
+    table = [re.sub(" +", " ", line) for line in typed("ps", "-n", "2").stdout.splitlines()]
+    assert table[1].startswith("1–4 4 of 4 done, 2 not complete one ") and len(table) == 3, table
+    assert table[1].endswith(" lr × units: best val_loss 0.128 (run 2)"), table
+    assert len(typed("ps", "sh train").stdout.splitlines()) == 5
     told = json.loads(typed("info", "2", "--json").stdout)
     assert told["spec"]["params"] == told["set"]["params"] == {"lr": "0.1", "units": "128"}
     assert {run.of.key for run in runs_of(user) if run.of} == {runs_of(user)[0].key} == {told["spec"]["of"]}
     again = json.loads(typed("rerun", "2", "-b", "--json").stdout)
-    assert again["set"] is None and json.loads(typed("info", "5", "--json").stdout)["spec"]["params"]["lr"] == "0.1"
+    assert again["set"] is None and json.loads(typed("info", "6", "--json").stdout)["spec"]["params"]["lr"] == "0.1"
     say = recorded.commands(typed)
     say("run", "--param", "lr=0:1", "true", status=2)
     say("run", "--param", "lr=1,2", "train --lr :lt:", status=2)

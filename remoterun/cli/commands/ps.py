@@ -39,7 +39,7 @@ def ps(
     wait: Wait = "2s",
     json: Json = False,
 ) -> None:
-    """List runs, newest last, as their machines know them.
+    """List runs, newest last, as their machines know them; a set of runs in one line, unless you ask for some runs.
 
     Runs of a machine that does not answer in time are shown as they were last seen.
     """
@@ -53,12 +53,14 @@ def ps(
     if watch and json:
         raise UsageError("--json shows runs once, and --watch again and again", hint="remoterun ps --json")
     seconds = parse_duration(wait)
+    fold = wanted == EVERY_RUN and not json
     with connect() as client:
         if cloud:
             client.runs.adopt()
 
         def show(begin: Callable[[], None] = lambda: None) -> None:
-            runs = client.runs.list(None if every else number, replace(wanted, hidden=every), seconds)
+            limit = None if every else run_views.in_rows(client.runs.all_known(), number) if fold else number
+            runs = client.runs.list(limit, replace(wanted, hidden=every), seconds)
             shown = {run.number for run in runs}
             older = [run for run in client.runs.all_known() if not run.final and run.number not in shown]
             more = f"{counted(len(older), 'older run')} may go on still"
@@ -67,7 +69,7 @@ def ps(
             if json:
                 render.out_json([run.record() for run in runs])
             elif runs:
-                run_views.runs_table(runs, verbose)
+                run_views.runs_table(runs, verbose, fold=fold)
                 if older and wanted == EVERY_RUN:
                     render.line(f"{more}; `remoterun ps -a --state active` asks")
                 run_views.can_go_on(runs)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from remoterun.agent.shared.asked import memory_text
 from remoterun.agent.shared.facts import BYTES, DOLLARS, DURATION, MOMENT
-from remoterun.agent.shared.measured import rank
+from remoterun.agent.shared.measured import direction, rank
 from remoterun.agent.shared.records import Record
 from remoterun.agent.shared.spec import NONE, PYTHON, TENSORFLOW
 from remoterun.agent.shared.states import FINAL, INCOMPLETE, Reason, RunState, Usage
@@ -63,12 +63,26 @@ _COLOURS = {
 }
 
 
-def runs_table(runs: Sequence[Run], verbose: bool) -> None:
-    """A row for each run. With `verbose` a line below it has its engine, labels, loss and description."""
+def in_rows(runs: Sequence[Run], rows: int) -> int:
+    """How many of the newest of these runs stand in so many rows, where a set has one."""
+    places: dict[str, None] = {}
+    for count, run in enumerate(run for run in reversed(runs) if not run.hidden):
+        places[run.of.key if run.of is not None else run.key] = None
+        if len(places) > rows:
+            return count
+    return len(runs)
+
+
+def runs_table(runs: Sequence[Run], verbose: bool, fold: bool = False) -> None:
+    """A row for each run; with `fold` one for each set. With `verbose` a line below it has its engine, labels, loss and
+    description."""
     shown = [(name, each.column) for name, each in Run._facts.items() if each.column is not None]
     shown.sort(key=lambda column: column[0] == "command")  # the widest comes last
-    rows = [[_cell(run, name) for name, _ in shown] for run in runs]
-    about = [[run.engine, ", ".join(run.labels), _loss(run), run.description] for run in runs]
+    sets: dict[str, list[Run]] = {}
+    for run in runs:
+        sets.setdefault(run.of.key if fold and run.of is not None else run.key, []).append(run)
+    rows = [[_cell_of_set(of, name) if of[1:] else _cell(of[0], name) for name, _ in shown] for of in sets.values()]
+    about = [[run.engine, ", ".join(run.labels), _loss(run), run.description] for run, *_ in sets.values()]
     more = [" · ".join(filter(None, each)) for each in about]
     table([column for _, column in shown], rows, more if verbose else ())
 
@@ -82,6 +96,38 @@ def _cell(run: Run, fact: str) -> Text:
         return "" if run.started is None else brief((run.ended or time.time()) - run.started)
     short = {"machine": lambda: run.where, "created": lambda: brief_ago(run.created), "renting": lambda: cost_text(run)}
     return short[fact]() if fact in short else _shown(run, fact) or ""
+
+
+def _cell_of_set(runs: Sequence[Run], fact: str) -> Text:
+    """A fact of a set in the table of runs: how many of them have ended, and the best value and whose it is."""
+    if fact == "number":
+        return spans(run.number for run in runs)
+    if fact == "state":
+        ended, failed = (
+            sum(run.final for run in runs),
+            sum(run.final and run.state is not RunState.COMPLETE for run in runs),
+        )
+        text = f"{ended} of {len(runs)} done" + (f", {failed} not complete" if failed else "")
+        colour = _COLOURS[RunState.FAILED if failed else RunState.COMPLETE if ended == len(runs) else RunState.RUNNING]
+        return paint(text, colour)
+    if fact == "command":
+        best = _best(runs)
+        names = " × ".join(runs[0].of.params) if runs[0].of is not None else ""
+        return names + (f": best {name(best[0])} {best[1]:.3g} (run {best[2]})" if best is not None else "")
+    return _cell(runs[0], fact) if fact in ("machine", "created") else ""
+
+
+def _best(runs: Sequence[Run]) -> tuple[str, float, int] | None:
+    """The best value of the metric that counts most, with its name before it and the number of its run behind it."""
+    found: dict[str, list[tuple[float, int]]] = {}
+    for run in runs:
+        for each in run.progress.series if run.progress is not None else ():
+            if each.best is not None:
+                found.setdefault(each.name, []).append((each.best, run.number))
+    if not found:
+        return None
+    metric = min(found, key=rank)
+    return metric, *(max if direction(metric) > 0 else min)(found[metric])
 
 
 _INFO: dict[str, Callable[[Run], str | None]] = {

@@ -5,8 +5,8 @@ a lock.
     queue/KEY.wait   {"t": when it came, "gpus": how many}    waits for GPUs, or for a slot
     queue/KEY.slot   {"gpus": [uuid, …]}                      what it holds until its end
 
-Of a run of a set whose runs are not all at work at once, the latter two have also "of", the key of the set, and the first
-of them "at_once", how many may be: while so many have a slot, the runs behind it go before it.
+Of a run of a set with `--at-once`, the latter two have "of", the key of the set, too, and the first of them "at_once":
+while so many of the set have a slot, the runs behind it go before it.
 
 There are three lines: runs with `--after`; runs that need GPUs; and the others, which wait for one of `slots` places. A
 run `beside` the others needs neither. An entry whose run has ended, or is gone, counts no more, whatever became of its
