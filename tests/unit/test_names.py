@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 
 from remoterun.agent.shared.tree import Entry, Manifest
-from remoterun.cli.app import run_range
 from remoterun.cli.main import main
 from remoterun.client import Client
 from remoterun.client.data.files import matching, split_pattern
 from remoterun.config import Config
 from remoterun.errors import NotFound, UsageError
 from remoterun.model import MachineType, Resource
+from remoterun.parsing import parse_range
 from tests.recorder import Recorded
 
 PATHS = ("a.json", "b.json", "c/d.json", "c/e/f.json", "c/e/g.txt", "odd[1].txt", "odd1.txt")
@@ -54,15 +54,26 @@ def test_ls_and_cp_take_the_number_of_a_run(
 
 @pytest.mark.parametrize("typed", ["3-9", "runs/3-9", "runs/3-9/"])
 def test_a_range_of_runs(typed: str) -> None:
-    fits = run_range(typed)
-    assert fits is not None and [number for number in range(20) if fits(number)] == [3, 4, 5, 6, 7, 8, 9]
+    assert parse_range(typed) == range(3, 10)
 
 
 def test_what_is_not_a_range() -> None:
-    assert [run_range(text) for text in ("3", "3-", "-3", "runs/3", "runs/last", "uploads/1-2")] == [None] * 6
+    not_one = ("3", "-3", "runs/3", "runs/last", "uploads/1-2", "3-9-12", "a-b", "1-" + "9" * 20, "３-９")
+    assert [text for text in not_one if parse_range(text) is not None] == []
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("17-12", "12-17"), ("1-1", "1"), ("0-5", "1-5"), ("0-0", "1-2"), ("3-", "3-8"),
+        ("1-999999999", "1-10000"), ("runs/9-3", "3-9"),
+    ],
+)  # fmt: skip
+def test_a_range_that_can_not_be_says_what_to_type(typed: str, meant: str) -> None:
     with pytest.raises(UsageError) as caught:
-        run_range("9-3")
-    assert caught.value.hint == "runs/3-9"
+        parse_range(typed)
+    assert caught.value.hint == meant
+    assert parse_range(meant) or meant.isdecimal()
 
 
 def test_labels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -478,6 +478,8 @@ def _bind(source: str, target: str, read_only: bool = False) -> str:
 def _start_hint(said: str) -> Optional[str]:
     if "could not select device driver" in said or "nvidia" in said.lower():
         return "install the NVIDIA container toolkit on that machine; `remoterun doctor` shows how"
+    if "cpuset" in said:
+        return "leave out --cpus, or let systemd delegate the controller cpuset to this user"
     if "/bin/sh" in said and ("no such file" in said or "not found" in said):
         return "the image needs /bin/sh"
     return None

@@ -75,7 +75,7 @@ class ProcessEngine:
     def build(self, run: RunFolder, spec: RunSpec, job: BuildJob) -> None:
         environment = Environment.of(spec)
         if (spec.cpus or spec.memory) and sys.platform != "linux":
-            raise EngineError("runs without a container have no --cpus and --memory here: that needs Linux")
+            raise EngineError("--cpus and --memory need Linux, or a container", hint="leave them out, or use Docker")
         if environment.image or environment.apt:
             words = "runs have no images and no apt packages here: they use a virtual environment"
             raise EngineError(words, hint="leave out --image and --apt, or use a machine with Docker")
