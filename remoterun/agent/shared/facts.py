@@ -61,6 +61,10 @@ class EventFacts(Record, kw_only=True):
     """The command's exit status."""
     message: Optional[str] = fact(None, info="message")
     engine: Optional[str] = fact(None, info="engine")
+    job: Optional[str] = fact(None, info="job")
+    """By which the scheduler of its machine calls it."""
+    node: Optional[str] = fact(None, info="node")
+    """The machine that the scheduler chose."""
     outputs: Optional[OutputsSize] = fact(None, info="outputs", right=lambda size: min(size) >= 0)
     progress: Optional[Progress] = fact(None, info="loss")
     """How far it is by its metrics; None where it reports none."""
@@ -78,7 +82,7 @@ class HostFacts(Record, kw_only=True):
     note: Optional[str] = fact(None, info="note")
     queued: Optional[float] = fact(None, json=None, form=MOMENT)
     started: Optional[float] = fact(
-        None, form=MOMENT, info="started", page="", column=Column("TOOK", right=True, drop=2)
+        None, form=MOMENT, info="started", page="", column=Column("TOOK", right=True, drop=1)
     )
     ended: Optional[float] = fact(None, form=MOMENT, info="ended", page="")
     stopping: bool = fact(False, page="")

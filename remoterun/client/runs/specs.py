@@ -94,6 +94,7 @@ def spec_of(
         gpus=machine.gpus,
         slots=machine.slots,
         queue=machine.queue,
+        scheduling=machine.scheduling,
         git=git,
         bucket=run.renting.bucket if run.renting is not None else "",
         attempt=run.attempt,
@@ -102,15 +103,10 @@ def spec_of(
         stdin=STDIN if request.stdin is not None else "",
         of=run.of.key if run.of is not None else "",
         at_once=run.of.at_once if run.of is not None else 0,
-        params=params_of(request),
+        params={name.removeprefix(PARAMETER): text for name, text in request.env if name.startswith(PARAMETER)},
     )
     with _refused():
         return spec.check()
-
-
-def params_of(request: RunRequest) -> dict[str, str]:
-    """The parameters that a run is given in variables."""
-    return {name.removeprefix(PARAMETER): text for name, text in request.env if name.startswith(PARAMETER)}
 
 
 def check_words(request: RunRequest) -> None:
