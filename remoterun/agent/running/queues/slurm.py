@@ -1,6 +1,6 @@
 """Slurm, in whose line a run waits: its job is the run's supervisor, on a node that shares the home.
 
-    RUN/job       a `Job`: its number, and what is known of its end
+    RUN/job       a `SlurmJob`: its number, and what is known of its end
     RUN/node      a `Node`: where the job is and what it has there; written by the job, which takes it away at its end
     RUN/waiting   why the run waits, in words
     HOME/squeue   the last answer of squeue, for whoever asks within `FRESH` seconds
@@ -103,7 +103,7 @@ ENDS: Dict[str, Tuple[Reason, str]] = {
 """Why a run ended whose job did, by the state of that."""
 
 
-class Job(Record):
+class SlurmJob(Record):
     """The job of a run. `asked`: when sbatch was called for it, in seconds since 1970."""
 
     id: str = ""
@@ -125,7 +125,7 @@ class Node(Record):
     until: Optional[float] = None
 
 
-class Row(Record):
+class JobLine(Record):
     """A line of squeue. `start`: when the job is expected to start, or did; as squeue writes it."""
 
     name: str
@@ -134,13 +134,13 @@ class Row(Record):
     why: str
 
 
-class Answer(Record):
+class JobList(Record):
     """What squeue said at the time `t` of all jobs of this user, by their numbers. One that is not `good` says
     nothing."""
 
     t: float
     good: bool
-    jobs: Dict[str, Row] = {}
+    jobs: Dict[str, JobLine] = {}
 
 
 class Slurm(Queue):
@@ -170,7 +170,7 @@ class Slurm(Queue):
                 if made:
                     self._save(run, job._replace(id=made[0]))
                     return
-            job = Job(asked=time.time())
+            job = SlurmJob(asked=time.time())
             self._save(run, job)
             done = tool(self._sbatch(run, spec), 60, self._script(run, spec), lock, supervision.session_variables(run))
             if done is None or (done.returncode and _UNSURE.search(done.stderr)):
@@ -223,7 +223,7 @@ class Slurm(Queue):
         if self._is_lost(run, job):
             supervision.spawn(self.home, run.key)
 
-    def _goes_on(self, run: RunFolder, job: Job, row: Row) -> None:
+    def _goes_on(self, run: RunFolder, job: SlurmJob, row: JobLine) -> None:
         """Say why a job waits; end one that does so in vain, and one that was killed and does not hear."""
         if job.over:
             self._save(run, job._replace(over="", since=0.0))
@@ -251,7 +251,7 @@ class Slurm(Queue):
         if job.id not in ("", here):
             yield False  # of two jobs of a run, the one that is noted counts
             return
-        self._save(run, Job(here, job.asked or time.time()))
+        self._save(run, SlurmJob(here, job.asked or time.time()))
         signal.signal(signal.SIGTERM, _be_taken)
         signal.signal(signal.SIGUSR1, lambda *_: _hear(run, run.stop_file, lambda: run.ask_stop(10.0)))
         signal.signal(signal.SIGUSR2, lambda *_: _hear(run, run.kill_file, run.ask_kill))
@@ -283,7 +283,7 @@ class Slurm(Queue):
         number = "USR2" if reason is Reason.KILLED else "USR1"
         tool(["scancel", "--batch", "--signal=" + number, job.id])
 
-    def _take_back(self, run: RunFolder, job: Job, reason: Reason, message: Optional[str] = None) -> bool:
+    def _take_back(self, run: RunFolder, job: SlurmJob, reason: Reason, message: Optional[str] = None) -> bool:
         """End a run whose job has not started; whether that is so."""
         from ..ending import clean_up, finish
 
@@ -375,24 +375,24 @@ class Slurm(Queue):
 
     # -- what Slurm says
 
-    def _ask(self, since: float = 0.0) -> Answer:
+    def _ask(self, since: float = 0.0) -> JobList:
         """What squeue says of all jobs of this user, at most `FRESH` seconds ago, and after `since`."""
         with locked(self.home.lock("squeue")):
             asked = time.time()
             with contextlib.suppress(OSError, ValueError):
-                known: Answer = decode(Answer, read_bytes(self._answer_file))
+                known: JobList = decode(JobList, read_bytes(self._answer_file))
                 if since < known.t <= asked < known.t + FRESH:
                     return known
             done = tool(["squeue", "--user=%d" % os.getuid(), _SQUEUE], 20)
             lines = [] if done is None or done.returncode else done.stdout.splitlines()
             good = any(line.startswith(_HEADER) for line in lines)
             rows = [line.split("|", 4) for line in lines if line.count("|") >= 4 and not line.startswith(_HEADER)]
-            jobs = {id.strip(): Row(name, state, start, why.strip("() ")) for id, name, state, start, why in rows}
-            answer = Answer(asked, good, jobs if good else {})
+            jobs = {id.strip(): JobLine(name, state, start, why.strip("() ")) for id, name, state, start, why in rows}
+            answer = JobList(asked, good, jobs if good else {})
             write_whole(self._answer_file, encode(answer), sync=False)
             return answer
 
-    def _end_of(self, run: RunFolder, job: Job) -> str:
+    def _end_of(self, run: RunFolder, job: SlurmJob) -> str:
         """The state in which a job has ended; "GONE" for one that Slurm does not know; "" where it has not, or that is
         not known."""
         done = tool(["scontrol", "--oneliner", "show", "job", job.id])
@@ -479,21 +479,21 @@ class Slurm(Queue):
             ]
         )
 
-    def _is_lost(self, run: RunFolder, job: Job) -> bool:
+    def _is_lost(self, run: RunFolder, job: SlurmJob) -> bool:
         """Whether a run whose job is over can get its end here: files of a node may still come, where it had begun."""
         if not job.over or run.state()[0] in FINAL:
             return False
         waited = time.time() - job.since >= LATE
         return waited or run.state()[0] is RunState.QUEUED or run.kill_asked()
 
-    def _job(self, run: RunFolder) -> Job:
+    def _job(self, run: RunFolder) -> SlurmJob:
         try:
-            job: Job = decode(Job, read_bytes(run.job_file))
+            job: SlurmJob = decode(SlurmJob, read_bytes(run.job_file))
             return job
         except (OSError, ValueError):
-            return Job()
+            return SlurmJob()
 
-    def _save(self, run: RunFolder, job: Job) -> None:
+    def _save(self, run: RunFolder, job: SlurmJob) -> None:
         write_whole(run.job_file, encode(job))
 
     def _node(self, run: RunFolder) -> Optional[Node]:
@@ -539,7 +539,7 @@ def _name(key: str) -> str:
     return _PREFIX + key
 
 
-def _why(row: Row) -> str:
+def _why(row: JobLine) -> str:
     """Why a job waits, and when it is expected to start, in words."""
     word = row.why.split(",")[0]
     words = REASONS.get(word, row.why or "it has just come")
