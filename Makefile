@@ -88,7 +88,7 @@ $(READY): $(BASE)
 # an absent program are skipped.
 NEEDED := dockerd:docker.io docker:docker-cli iptables:iptables ip:iproute2 debootstrap:debootstrap \
     /usr/sbin/sshd:openssh-server ssh:openssh-client rsync:rsync tmux:tmux git:git mkfs.ext4:e2fsprogs pkill:procps \
-    fusermount3:fuse3 /usr/lib/systemd/systemd:systemd shutdown:systemd-sysv sudo:sudo chromium:chromium npm:npm zsh:zsh fish:fish \
+    fusermount3:fuse3 /usr/lib/systemd/systemd:systemd shutdown:systemd-sysv sudo:sudo chromium:chromium npm:npm zsh:zsh fish:fish slurmctld:slurm-wlm \
     /usr/libexec/docker/cli-plugins/docker-buildx:docker-buildx
 APT := DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=300
 

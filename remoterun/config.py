@@ -16,6 +16,7 @@ from typing import Any
 from remoterun.agent.shared.files import read_settings, write_whole
 from remoterun.agent.shared.machines import AUTO, CAPABILITIES
 from remoterun.agent.shared.records import Record
+from remoterun.agent.shared.spec import Scheduling
 from remoterun.clouds import PROVIDERS, all_fronts, front
 from remoterun.errors import AlreadyExists, ConfigError, NotFound, RemoterunError, UsageError
 from remoterun.model import MachineType, Rental
@@ -57,6 +58,14 @@ _OF_OWN = {
     "slots": Setting((int,), "N", "Runs without GPUs at once. Default: half the cores, at least 2.", 1),
     "home": Setting((str,), "FOLDER", "Where it keeps its files. Default: ~/.remoterun."),
     "python": Setting((str,), "PROGRAM", "Python >= 3.8 there. Default: python3."),
+    "queue": Setting((str,), "NAME", "slurm: its runs wait in the line of its Slurm. Default: ours."),
+    "partition": Setting((str,), "NAME", "Of Slurm, as the next five."),
+    "account": Setting((str,), "NAME", "What its runs are charged to."),
+    "qos": Setting((str,), "NAME", "A quality of service."),
+    "constraint": Setting((str,), "FEATURES", "What a node must have, such as a100."),
+    "time": Setting((str,), "TIME", "The limit of a run without --timeout: 90m, 4h."),
+    "setup": Setting((str,), "COMMANDS", "What a job does first: `module load cuda`."),
+    "slurm": Setting((str,), "OPTIONS", 'More options of sbatch: "--exclude=n7".'),
     "connect_timeout": Setting((float, int), "SECONDS", "Default: 10.", 0.1),
 }
 """Of one that has a `host`, or is this machine."""
@@ -79,6 +88,7 @@ _WORDS: Mapping[tuple[type, ...], str] = {
     (str, list): "a type, or a list of them",
 }
 ENGINES = (AUTO, *CAPABILITIES)
+QUEUES = ("", "slurm")
 
 
 def settings() -> dict[str, Setting]:
@@ -296,9 +306,25 @@ def _machine(file: Path, name: str, table: Any) -> MachineType:
                 f"{where}.{key}: {table[key]} is not possible", hint=f"{key} {setting.least} at the least"
             )
     if not rented:
-        return MachineType(name, **table)
+        return _own(where, name, table)
     own = {key: value for key, value in table.items() if key in _OF_ANY}
     return MachineType(name, rental=_rental(where, table, short), **own)
+
+
+def _own(where: str, name: str, table: dict[str, Any]) -> MachineType:
+    own = {key: value for key, value in table.items() if key not in Scheduling._fields}
+    said = {key: value for key, value in table.items() if key in Scheduling._fields}
+    if (queue := own.get("queue", "")) not in QUEUES:
+        raise ConfigError(f"{where}.queue: there is no queue `{queue}`", hint=known_words(queue, QUEUES[1:]))
+    if said and not queue:
+        key = next(iter(said))
+        raise ConfigError(f"{where}.{key}: only a machine with a scheduler has that", hint='queue = "slurm"')
+    if "time" in said:
+        try:
+            said["time"] = parse_duration(said["time"])
+        except UsageError as error:
+            raise ConfigError(f"{where}.time: {error.message}", hint=error.hint)
+    return MachineType(name, scheduling=Scheduling(**said) if said else None, **own)
 
 
 def _pool(where: str, name: str, words: list[Any]) -> tuple[str, ...]:

@@ -44,6 +44,7 @@ ORDER = ("unit", "contract", "lab", "cloud", "integration", "e2e")
 LONGEST = (
     "e2e/test_lesson.py",
     "e2e/test_session.py",
+    "integration/test_slurm.py",
     "cloud/test_rented_runs.py",
     "integration/test_trainer.py",
     "e2e/test_browser.py",

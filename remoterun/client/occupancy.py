@@ -60,7 +60,7 @@ def _each(connections: Connections, machine: MachineType) -> list[MachineType]:
 
 
 def _whole(connections: Connections, machine: MachineType) -> api.Occupancy:
-    demand = api.Demand(machine.gpus, machine.slots, PATIENCE, whole=True, queue=machine.queue)
+    demand = api.Demand(machine.gpus, machine.slots, PATIENCE, True, machine.queue, machine.scheduling)
     return connections.session(machine).ask(api.occupancy, demand)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from remoterun.agent.shared.spec import BASE_IMAGE
+from remoterun.agent.shared.spec import BASE_IMAGE, Scheduling
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,8 @@ class MachineType:
     """It stands for the machines of these names: a run on it goes to one of them."""
     queue: str = ""
     """Where its runs wait: a scheduler that it has, or "", our own line."""
+    scheduling: Scheduling | None = None
+    """What it says to that scheduler."""
     prefix: tuple[str, ...] = ()
     """The words before those that start the agent: they start it on a machine that the host reaches, and has its home.
     """

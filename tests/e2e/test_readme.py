@@ -19,27 +19,11 @@ from tests.commands import REMOTERUN
 from tests.conftest import require
 from tests.e2e.conftest import Place, bundled_image, make_place, opened
 from tests.lab import BASE_IMAGE, Gpu, Lab, LabHost
+from tests.readme import CLOUD, CLUSTER, README, section, shown
 from tests.workshop import until
 
 ROOT = Path(__file__).parents[2]
-README = (ROOT / "README.md").read_text()
 REFERENCE = (ROOT / "remoterun" / "cli" / "REFERENCE.md").read_text()
-
-
-CLOUD = "## A machine from the cloud\n"
-
-
-def shown(text: str) -> list[str]:
-    """The commands of all `console` blocks of a text."""
-    found = []
-    for block in re.findall(r"^```console\n(.*?)^```", text, re.MULTILINE | re.DOTALL):
-        found += [line[2:] for line in block.splitlines() if line.startswith("$ ")]
-    return found
-
-
-def of_the_cloud() -> str:
-    """The README's section about machines that are rented."""
-    return README.partition(CLOUD)[2].partition("\n## ")[0]
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +53,7 @@ def reader(tmp_path_factory: pytest.TempPathFactory, lab: Lab, gpu_box: LabHost,
 @pytest.mark.tensorflow
 @pytest.mark.timeout(900)
 def test_every_command_of_the_guide(reader: Place, lab: Lab, gpu_box: LabHost) -> None:
-    commands = shown(README.replace(of_the_cloud(), ""))
+    commands = shown(README.replace(section(CLOUD), "").replace(section(CLUSTER), ""))
     assert len(commands) >= 12
     for command in commands:
         words = shlex.split(command)
@@ -123,7 +107,7 @@ def test_every_command_about_rented_machines(
     cloud.s3.ready()
     place.env.update(cloud.environment())
     place.run("upload", "data/input.txt", "--name", "doom")
-    commands = shown(of_the_cloud())
+    commands = shown(section(CLOUD))
     assert len(commands) >= 6
     for command in commands:
         words = shlex.split(command)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Callable, Dict, Iterable, Iterator, List, Mapp
 from ..shared.files import locked, read_bytes, unless_held, write_whole
 from ..shared.records import decode, encode
 from ..store.home import Home
-from ..store.run_folder import SUPERVISOR
+from ..store.run_folder import SUPERVISOR, RunFolder
 
 if TYPE_CHECKING:
     import subprocess
@@ -35,13 +35,17 @@ STAYS = 3600.0
 def spawn(home: Home, key: str) -> None:
     """Start a supervisor for `key`, detached from us. If one lives, the new one ends at once."""
     run = home.run(key)
-    # Typed inside a run, `remoterun run` starts another: it must not count as one of the first one's processes. Nor
-    # must one that is started by another run's supervisor, which waits behind it.
-    variables = _variables_of_no_run(os.environ)
-    with contextlib.suppress(OSError, ValueError):
-        variables = _variables_of_no_run(decode(Dict[str, str], read_bytes(run.environ_file)))
-    variables[SUPERVISOR] = key
+    variables = dict(session_variables(run), **{SUPERVISOR: key})
     detached(home, run.supervisor_log, variables, "supervise", "--home", home.path, key)
+
+
+def session_variables(run: RunFolder) -> Dict[str, str]:
+    """Those of the session that handed a run over, for its supervisor, without those of another run: typed inside a
+    run, `remoterun run` starts another, which must not count as one of the first one's processes. Nor must one that is
+    started by another run's supervisor, which waits behind it."""
+    with contextlib.suppress(OSError, ValueError):
+        return _variables_of_no_run(decode(Dict[str, str], read_bytes(run.environ_file)))
+    return _variables_of_no_run(os.environ)
 
 
 def detached(
@@ -79,8 +83,10 @@ def revive(home: Home, keys: Iterable[str] = (), ended: bool = False) -> None:
         if active:
             from .queues import QUEUES, queue_named
 
+            wanted = {home.run(key).queue() for key in active}
             for name in QUEUES:
-                queue_named(home, name).settle(active, ended)
+                if not name or name in wanted:
+                    queue_named(home, name).settle(active, ended)
 
 
 def ensure_keeper(home: Home) -> None:

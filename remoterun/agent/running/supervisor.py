@@ -102,6 +102,7 @@ class Supervisor:
         }
         if self._archiving is not None and self.run.state()[0] not in FINAL:
             self._archiving.follow()
+        self._end_lost()
         while True:
             state, _ = self.run.state()
             if state in FINAL:
@@ -117,6 +118,21 @@ class Supervisor:
                     time.sleep(FULL_PAUSE)  # not even the end could be written down; once there is room, it can
         clean_up(self.home, self.run, self._engine)
         return True
+
+    def _end_lost(self) -> None:
+        """Have a run end whose queue has lost its supervisor: by what its command left, if that had started."""
+        lost, state = self._queue.lost(self.run), self.run.state()[0]
+        if lost is None:
+            return
+        reason, message = lost
+        if state is not RunState.RUNNING:
+            if state is not RunState.SAVING:
+                self._finish(Ended(reason, message or None))
+            return
+        code = self.run.exit_code()
+        if code is not None:
+            reason, message = Reason.EXITED if code == 0 else Reason.EXIT_NONZERO, ""
+        self.run.move(RunState.SAVING, reason=reason.value, code=code, message=message or None)
 
     def _take(self, state: RunState, step: Callable[[], None]) -> None:
         """One step; what goes wrong in it is the run's end, with its reason."""
@@ -239,7 +255,9 @@ class Supervisor:
     def _watch(self) -> None:
         engine = self._chosen_engine()
         self._drop_values()  # `start` has written them where the wrapper reads them
-        Watch(self.home, self.run, self.spec, engine, self._queue, self._measurer, self._start_again).until_end()
+        watch = Watch(self.home, self.run, self.spec, engine, self._queue, self._measurer, self._start_again)
+        watch.until_end()
+        self._asleep = watch.goes_on_elsewhere
 
     def _save(self) -> None:
         self._measurer.end()

@@ -8,7 +8,7 @@ import os
 import time
 from typing import Callable, Dict, Optional, Tuple
 
-from ..shared.files import size_of
+from ..shared.files import remove_tree, size_of
 from ..shared.machines import CAPABILITIES
 from ..shared.spec import RunSpec
 from ..shared.states import ENDINGS, Reason, RunState
@@ -86,6 +86,8 @@ class Watch:
         self._silent = False
         self._next_inspection = time.monotonic() + INSPECT_EVERY
         self._next_weighing = 0.0
+        self.goes_on_elsewhere = False
+        """The machine was taken away, and the queue has the run supervised on another one."""
 
     def until_end(self) -> None:
         """Wait for the command's end, or bring it about; then the run is SAVING. Returns early where the command was
@@ -199,6 +201,11 @@ class Watch:
         if code is None:
             code = forced
         reason = self._reason
+        if reason is Reason.PREEMPTED and self.run.attempt()[0] < self.spec.attempts:
+            remove_tree(self.run.exit_file)  # the next supervisor finds a command that is gone, and starts it again
+            self.goes_on_elsewhere = self._queue.again(self.run)
+            if self.goes_on_elsewhere:
+                return Phase.OVER
         if reason is None and os.path.exists(self.run.stopping_file):  # a supervisor has told it to end, and died
             reason = self._asked()[0]
         if reason is None:

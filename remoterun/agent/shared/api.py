@@ -21,7 +21,7 @@ from typing import Any, Dict, Generic, List, Optional, Type, TypeVar
 from .archive import Grant
 from .facts import RunEvent, RunStatus
 from .records import Record
-from .spec import MOST_BYTES, ResolvedMount, ResourceRef
+from .spec import MOST_BYTES, ResolvedMount, ResourceRef, Scheduling
 from .states import RunState
 
 A = TypeVar("A")
@@ -422,6 +422,7 @@ class Demand(Record):
     patience: float = 2.0
     whole: bool = False
     queue: str = ""
+    scheduling: Optional[Scheduling] = None
     cpus: Optional[int] = None
     memory: Optional[int] = None
 
@@ -480,6 +481,8 @@ class Occupancy(Record):
     runs: List[Claim]
     lacks: Optional[str] = None
     gpus_unknown: Optional[str] = None
+    cluster: List[str] = []
+    """Of a scheduler, a line for each part of its cluster, in place of slots and of what one machine has."""
     cpus: int = 0
     load: float = 0.0
     memory: int = 0

@@ -61,6 +61,10 @@ class EventFacts(Record, kw_only=True):
     """The command's exit status."""
     message: Optional[str] = fact(None, info="message")
     engine: Optional[str] = fact(None, info="engine")
+    job: Optional[str] = fact(None, info="job")
+    """By which the scheduler of its machine calls it."""
+    node: Optional[str] = fact(None, info="node")
+    """The machine that the scheduler chose."""
     outputs: Optional[OutputsSize] = fact(None, info="outputs", right=lambda size: min(size) >= 0)
     progress: Optional[Progress] = fact(None, info="loss")
     """How far it is by its metrics; None where it reports none."""

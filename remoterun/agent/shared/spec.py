@@ -147,6 +147,21 @@ class After(Record):
     any: bool = False
 
 
+class Scheduling(Record):
+    """What a machine says to the scheduler that it has: words of that scheduler, "" where they are left to it."""
+
+    partition: str = ""
+    account: str = ""
+    qos: str = ""
+    constraint: str = ""
+    time: Optional[float] = None
+    """The time limit of a run that has none of its own, in seconds."""
+    setup: str = ""
+    """Lines for the shell in which a job starts, such as `module load cuda`."""
+    slurm: str = ""
+    """More options of sbatch."""
+
+
 class RunSpec(HandedOn):
     """One run as it was asked for."""
 
@@ -175,6 +190,7 @@ class RunSpec(HandedOn):
     slots: Optional[int] = None
     queue: str = ""
     """Where it waits, and what starts it: a scheduler of its host, or "", the line that remoterun keeps there."""
+    scheduling: Optional[Scheduling] = None
     git: Optional[GitState] = None
     bucket: str = ""
     """What gets the outputs, the log and the records of the run before it is final: "s3://NAME", or ""."""

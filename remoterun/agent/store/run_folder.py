@@ -16,6 +16,7 @@
         source          manifest of the source tree
         left            manifest of what earlier attempts left, which lies over the source in the work tree
         queue           the name of its queue, for one that waits in another than our own line (see running/queues/)
+        job, node, waiting  what the scheduler knows of it, in whose line it waits (see running/queues/slurm.py)
         machine         which machine took it, and supervises it (see machine.py)
         events          one JSON object a line: every state passed, with its time
         ask-stop        a request to stop ({"grace": seconds}); ask-kill: to kill
@@ -95,6 +96,9 @@ class RunFolder(FollowedRun):
         self.source_file = os.path.join(path, "source")
         self.left_file = os.path.join(path, "left")
         self.queue_file = os.path.join(path, "queue")
+        self.job_file = os.path.join(path, "job")
+        self.node_file = os.path.join(path, "node")
+        self.waiting_file = os.path.join(path, "waiting")
         self.machine_file = os.path.join(path, "machine")
         self.events_file = os.path.join(path, "events")
         self.archived_file = os.path.join(path, "archived")
@@ -149,6 +153,10 @@ class RunFolder(FollowedRun):
             return read_bytes(self.queue_file).decode()
         except FileNotFoundError:
             return ""
+
+    def waiting_for(self) -> str:
+        """What a scheduler says of why it waits; "" where none does."""
+        return text_of(self.waiting_file)
 
     def spec(self) -> RunSpec:
         """Raises `SpecError` for a damaged one."""
@@ -386,6 +394,8 @@ class RunFolder(FollowedRun):
             elif "note" in event:
                 status["note"] = event["note"]
             status.update((field, event[field]) for field in EventFacts._fields if field in event)
+        if status["state"] == RunState.QUEUED.value:
+            status["note"] = self.waiting_for() or status.get("note")
         if RunState(status["state"]) not in FINAL:
             status["refused"] = text_of(self.refused_file)
             with contextlib.suppress(OSError, ValueError):

@@ -188,18 +188,22 @@ def _line(head: str, text: str, width: int | None) -> None:
 
 def _lines(status: MachineStatus, there: api.Occupancy) -> Iterator[tuple[str, str]]:
     """What is said of a machine: each line with its head."""
-    yield "load", f"{there.load:.1f} on {there.cpus} cores; {_free(there.memory_free, there.memory)} of memory free"
-    yield "disk", f"{_free(there.disk_free, there.disk)} free"
+    if not there.cluster:
+        yield "load", f"{there.load:.1f} on {there.cpus} cores; {_free(there.memory_free, there.memory)} of memory free"
+        yield "disk", f"{_free(there.disk_free, there.disk)} free"
+    for text in there.cluster:
+        yield "nodes", text
     runs = {run.key: run for run in there.runs if not run.place}
     for gpu in there.gpus:
         used = f"{size(gpu.memory_used << 20)} of {size(gpu.memory << 20)}"
         yield f"GPU {gpu.number}", f"{gpu.name}, {used}: {_user(status, gpu, runs)}"
     if there.gpus_unknown is not None:
         yield "GPUs", there.gpus_unknown
-    plain = [run for run in runs.values() if not run.gpus]
+    plain = [run for run in runs.values() if there.cluster or not run.gpus]
     for run in plain:
-        yield "slot", _running(status, run)
-    yield "slots", f"{max(there.slots - len(plain), 0)} of {there.slots} free"
+        yield "run" if there.cluster else "slot", _running(status, run)
+    if not there.cluster:
+        yield "slots", f"{max(there.slots - len(plain), 0)} of {there.slots} free"
     for run in there.runs:
         if run.place:
             line = Line(status.machine.name, run.place, run.of)

@@ -139,7 +139,14 @@ def fitting(
     `settings` of the run there. What is refused here has no number yet. Raises `UsageError`, `HostError`."""
     session = choose_machine(connections, machine, request, note)
     wanted = settings(machine, request, session)
-    demand = api.Demand(wanted.gpus, wanted.slots, queue=wanted.queue, cpus=request.cpus, memory=request.memory)
+    demand = api.Demand(
+        wanted.gpus,
+        wanted.slots,
+        queue=wanted.queue,
+        scheduling=wanted.scheduling,
+        cpus=request.cpus,
+        memory=request.memory,
+    )
     asks = wanted.gpus or request.cpus or request.memory
     lacks = session.ask(api.occupancy, demand).lacks if asks else None
     if lacks is not None:

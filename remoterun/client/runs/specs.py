@@ -94,6 +94,7 @@ def spec_of(
         gpus=machine.gpus,
         slots=machine.slots,
         queue=machine.queue,
+        scheduling=machine.scheduling,
         git=git,
         bucket=run.renting.bucket if run.renting is not None else "",
         attempt=run.attempt,

@@ -9,7 +9,7 @@ To add one: its file here, its line in `QUEUES`, and the setting of a machine th
 from __future__ import annotations
 
 import importlib
-from typing import Callable, ContextManager, Dict, List, Optional, Protocol, Set
+from typing import Callable, ContextManager, Dict, List, Optional, Protocol, Set, Tuple
 
 from ...shared.api import Demand, MachineCheck, Occupancy
 from ...shared.spec import RunSpec
@@ -18,7 +18,7 @@ from ...store.errors import HomeError
 from ...store.home import Home
 from ...store.run_folder import RunFolder
 
-QUEUES: Dict[str, str] = {"": ".line:OwnLine"}
+QUEUES: Dict[str, str] = {"": ".line:OwnLine", "slurm": ".slurm:Slurm"}
 """By name, the module and its class `(home) -> Queue`; imported on use. The one without a name is our own."""
 
 
@@ -99,6 +99,16 @@ class Queue(Protocol):
     def taken_at(self, run: RunFolder) -> Optional[float]:
         """When the machine is taken away from a run, in seconds since 1970; None where it is not."""
         return self.home.rental.taken_at()
+
+    def lost(self, run: RunFolder) -> Optional[Tuple[Reason, str]]:
+        """Why a run can't go on whose supervisor the queue has lost for good: the reason of its end, and a message, ""
+        for none. None where it can, or that is not known."""
+        return None
+
+    def again(self, run: RunFolder) -> bool:
+        """Have a run that is taken away supervised once more, on another machine: whether that is under way, and the
+        supervisor that asks ends. Supervisor only."""
+        return False
 
     def until(self, run: RunFolder) -> Optional[float]:
         """By when the queue ends a run, in seconds since 1970; None for never."""

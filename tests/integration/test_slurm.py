@@ -1,0 +1,384 @@
+"""A machine whose runs wait in Slurm's line, against a real Slurm of three nodes, which is reached by SSH."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shlex
+import subprocess
+import time
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from queue import Queue
+from typing import Any
+
+import pytest
+
+from remoterun.agent.shared.files import locked
+from remoterun.agent.shared.spec import PortSpec, Scheduling
+from remoterun.agent.shared.states import RunState
+from remoterun.client import Client
+from remoterun.client.live.ports import PortNews
+from remoterun.config import Config
+from remoterun.errors import RemoterunError, UsageError
+from remoterun.model import MachineType, Run, RunRequest
+from remoterun.source import snapshot
+from tests.commands import REMOTERUN
+from tests.conftest import require
+from tests.lab.cluster import NODES, Cluster
+from tests.lab.lab import Lab
+from tests.readme import CLUSTER, section, shown
+from tests.workshop import SAVES, own_port, until, write_files
+
+HOLDS = "until [ -e {}/go ]; do sleep 0.05; done"
+
+
+@pytest.fixture(scope="module")
+def running_cluster(lab: Lab) -> Iterator[Cluster]:
+    """One at a time on this machine: they would share the groups of processes by which Slurm holds jobs."""
+    require(Cluster.missing())
+    with locked(str(lab.cache / "cluster.lock")):
+        cluster = Cluster(lab).up()
+        yield cluster
+        cluster.down()
+
+
+class Campus:
+    """A student's laptop, and a home of hers on the cluster."""
+
+    def __init__(self, cluster: Cluster, here: Path) -> None:
+        self.cluster, self.here = cluster, here
+        self.there = f"/home/me/{os.urandom(4).hex()}"
+        self.machine = MachineType(
+            "cluster", host="login", engine="process", home=self.there, queue="slurm", scheduling=Scheduling()
+        )
+        self.source = snapshot(write_files(here / "source", {"saves.py": SAVES}), no_git=True)
+        self.client = self.new_client()
+
+    def new_client(self, **scheduling: Any) -> Client:
+        if hasattr(self, "client"):
+            self.client.close()
+        machine = replace(self.machine, scheduling=Scheduling(**scheduling))
+        ssh = self.cluster.lab.ssh_config()
+        self.client = Client(Config(self.here / "laptop", "cluster", {"cluster": machine}, ssh))
+        return self.client
+
+    def submit(self, command: str, **asked: Any) -> Run:
+        return self.client.runs.submit(RunRequest(command, framework="none", **asked), self.source, "cluster")
+
+    def holds(self, end: str = "", **asked: Any) -> Run:
+        """A run that goes on until `go`."""
+        return self.submit(f"echo up; {HOLDS.format(self.there)}; {end}", **asked)
+
+    def path(self, name: str) -> Path:
+        return self.cluster.login.path(f"{self.there}/{name}")
+
+    def go(self) -> None:
+        self.path("go").touch()
+
+    def log(self, run: Run) -> bytes:
+        try:
+            return self.path(f"runs/{run.key}/io/log").read_bytes()
+        except FileNotFoundError:
+            return b""
+
+    def says(self, run: Run, text: bytes) -> None:
+        until(lambda: text in self.log(run), what=lambda: f"{self.log(run)!r}, {self.now(run)}, {self.jobs()}")
+
+    def now(self, run: Run) -> Run:
+        return self.client.runs.get(run.number)
+
+    def ended(self, run: Run, seconds: float = 60) -> Run:
+        def final() -> Run | None:
+            found = self.now(run)
+            return found if found.final else None
+
+        found: Run = until(final, seconds, lambda: f"{self.now(run)}, {self.jobs()}", pause=0.1)
+        return found
+
+    def jobs(self) -> list[str]:
+        """Name, state and why of all that there are."""
+        return self.cluster.ask("squeue", "--noheader", "--format=%j %T %r").splitlines()
+
+    def node(self, run: Run) -> str:
+        return str(until(lambda: self.now(run).node))
+
+    def close(self) -> None:
+        self.go()
+        self.new_client()
+        for run in self.client.runs.list(None):
+            if not run.final:
+                self.client.runs.kill(run.number)
+                self.ended(run)
+        self.client.close()
+        until(lambda: self.jobs() == [], what=lambda: str(self.jobs()))
+
+
+@pytest.fixture
+def campus(running_cluster: Cluster, tmp_path: Path) -> Iterator[Campus]:
+    campus = Campus(running_cluster, tmp_path)
+    yield campus
+    campus.close()
+    running_cluster.up()
+
+
+def test_to_its_end(campus: Campus) -> None:
+    """The job's own status, log and outputs, on a node; nothing of ours stays on the login node."""
+    run = campus.submit("echo on $(hostname); echo made >made; exit 7")
+    found = campus.ended(run)
+    assert (found.state, found.code) == (RunState.FAILED, 7) and found.node in NODES and found.job
+    assert campus.log(run) == f"on {found.node}\n".encode()
+    assert campus.path(f"runs/{run.key}/out/made").read_text() == "made\n"
+    campus.client.close()
+    until(lambda: not [each for each in campus.cluster.login.processes() if campus.there in each.command])
+
+
+def test_while_it_goes_on(campus: Campus) -> None:
+    """Without a client, and without slurmctld; the login node has none of our processes."""
+    run = campus.holds("echo last")
+    campus.says(run, b"up")
+    campus.client.close()
+    login = campus.cluster.login
+    until(lambda: not [each for each in login.processes() if campus.there in each.command])
+    login.stop_controller()
+    campus.go()
+    campus.says(run, b"last")
+    campus.new_client()
+    assert campus.ended(run).state is RunState.COMPLETE
+    login.start_controller()
+    campus.cluster.until_idle()
+
+
+def test_one_that_waits_says_why(campus: Campus) -> None:
+    """And is ended at once; its job goes, too."""
+    holders = [campus.holds(gpus=2) for _ in NODES]
+    for run in holders:
+        campus.says(run, b"up")
+    run = campus.submit("true", gpus=2)
+    until(lambda: "Slurm: the nodes that it needs are busy" in (campus.now(run).note or ""))
+    began = time.monotonic()
+    campus.client.runs.stop(run.number)
+    found = campus.ended(run)
+    assert found.state is RunState.STOPPED and found.reason == "stopped"
+    assert time.monotonic() - began < 10
+    assert len(campus.jobs()) == 3
+    campus.go()
+    for each in holders:
+        assert campus.ended(each).state is RunState.COMPLETE
+
+
+@pytest.mark.parametrize("how", ["stop", "kill"])
+def test_one_that_runs_is_ended(campus: Campus, how: str) -> None:
+    run = campus.submit("exec python3 saves.py 3")
+    campus.says(run, b"up")
+    getattr(campus.client.runs, how)(run.number)
+    found = campus.ended(run)
+    assert (found.reason, found.code) == {"stop": ("stopped", 3), "kill": ("killed", 137)}[how]
+    assert (b"saved" in campus.log(run)) is (how == "stop")
+
+
+def test_one_that_does_not_hear_is_killed(campus: Campus) -> None:
+    run = campus.holds()
+    campus.says(run, b"up")
+    node = campus.cluster.hosts[campus.node(run)]
+    pids = [str(each.pid) for each in node.processes() if "supervise" in each.command and run.key in each.command]
+    node.exec(["kill", "-STOP", *pids], check=True)
+    campus.client.runs.kill(run.number)
+    assert campus.ended(run).reason == "killed"
+
+
+def test_gpus(campus: Campus) -> None:
+    """Those that Slurm has granted; more than any node has are refused before there is a run."""
+    run = campus.submit("echo has $CUDA_VISIBLE_DEVICES", gpus=2)
+    assert campus.ended(run).state is RunState.COMPLETE and campus.log(run) == b"has 0,1\n"
+    with pytest.raises(UsageError, match="no node has more than 2"):
+        campus.submit("true", gpus=3)
+
+
+def test_what_slurm_refuses(campus: Campus) -> None:
+    campus.new_client(partition="nowhere")
+    run = campus.submit("true")
+    found = campus.ended(run)
+    assert found.reason == "no_capacity" and "partition" in (found.message or "")
+    assert campus.jobs() == []
+
+
+def test_its_time(campus: Campus) -> None:
+    """It is stopped before its job is, so that its outputs are saved."""
+    campus.new_client(time=60.0)
+    run = campus.submit("echo kept >kept; exec python3 saves.py 0")
+    found = campus.ended(run, 90)
+    assert (found.state, found.reason) == (RunState.STOPPED, "timeout") and b"saved" in campus.log(run)
+    assert campus.path(f"runs/{run.key}/out/kept").exists()
+
+
+@pytest.mark.parametrize(("partition", "attempts"), [("low", 2), ("cancel", 2), ("cancel", 1)])
+def test_it_is_taken_away(campus: Campus, partition: str, attempts: int) -> None:
+    campus.new_client(partition=partition, slurm="--exclusive")
+    command = "echo begins; [ -e again ] || { touch again; exec python3 saves.py 0; }; echo goes on"
+    run = campus.submit(command, attempts=attempts)
+    campus.says(run, b"up")
+    others = ["sbatch", "--parsable", "--partition=main", "--exclusive", "--nodes=3", "--job-name=other", "--wrap"]
+    other = campus.cluster.login.exec_user([*others, "sleep 1"], check=True).stdout.strip()
+    if attempts == 1:
+        assert campus.ended(run).reason == "preempted" and b"saved" in campus.log(run)
+        return
+    job = str(campus.now(run).job)
+    until(lambda: campus.cluster.ask("squeue", "--noheader", f"--jobs={job}", "--format=%T").strip() == "PENDING")
+    campus.cluster.ask("scontrol", "update", f"JobId={job}", "StartTime=now")
+    assert campus.ended(run).state is RunState.COMPLETE, other
+    assert campus.log(run).count(b"begins") == 2 and campus.log(run).endswith(b"goes on\n")
+
+
+def test_its_node_goes_down(campus: Campus) -> None:
+    run = campus.holds("true", description="cut")
+    campus.says(run, b"up")
+    node = campus.cluster.hosts[campus.node(run)]
+    node.down()
+    found = campus.ended(run, 150)
+    assert (found.state, found.reason) == (RunState.INTERRUPTED, "host_rebooted") and "went down" in str(found.message)
+    node.up()
+    campus.cluster.until_idle()
+
+
+def test_a_job_that_somebody_cancels(campus: Campus) -> None:
+    campus.new_client(slurm="--begin=now+1hour")
+    run = campus.submit("true")
+    until(lambda: "a little later" in (campus.now(run).note or ""))
+    campus.cluster.ask("scancel", f"--name=rr-{run.key}")
+    found = campus.ended(run)
+    assert found.state is RunState.INTERRUPTED and "scancel" in str(found.message)
+
+
+def test_silence_is_no_end(campus: Campus) -> None:
+    """squeue prints nothing and says that all is well; later it does not answer at all."""
+    run = campus.holds()
+    campus.says(run, b"up")
+    for text in ("exit 0", "echo 'slurm_load_jobs error: Socket timed out' >&2; exit 1"):
+        tools = campus.cluster.login.path("/usr/local/bin/squeue")
+        tools.write_text(f"#!/bin/sh\n{text}\n")
+        tools.chmod(0o755)
+        campus.path("squeue").unlink()
+        try:
+            until(lambda: campus.now(run).state is RunState.RUNNING and campus.path("squeue").exists(), pause=0.5)
+            assert b'"good":false' in campus.path("squeue").read_bytes().replace(b" ", b"")
+        finally:
+            tools.unlink()
+    campus.go()
+    assert campus.ended(run).state is RunState.COMPLETE
+
+
+def test_inside(campus: Campus) -> None:
+    """`exec`, ports and counters, on a node without sshd."""
+    serves = "import http.server as h; h.HTTPServer(('127.0.0.1', {}), h.SimpleHTTPRequestHandler).serve_forever()"
+    with own_port() as port:
+        run = campus.submit(f'echo up; exec python3 -c "{serves.format(port)}"')
+        campus.says(run, b"up")
+        with campus.client.runs.exec(run.number, "hostname; exit 9") as program:
+            said = b"".join(data for data, error in program.output() if not error)
+            assert (program.code, said.decode().strip()) == (9, campus.node(run))
+        news: Queue[PortNews] = Queue()
+        with campus.client.runs.forward(run.number, [PortSpec(port)], news.put):
+            while (found := news.get(timeout=60)).kind != "up":
+                assert found.kind == "waiting"
+            with urllib.request.urlopen(f"http://127.0.0.1:{found.local}/saves.py") as answer:
+                assert answer.read().decode() == SAVES
+        ((use,),) = campus.client.runs.top([run.number], once=True)
+        assert use.sample is not None and use.sample.memory
+    campus.client.runs.kill(run.number)
+    campus.ended(run)
+
+
+def test_after_another(campus: Campus) -> None:
+    first = campus.holds("exit 3")
+    second, third = (campus.submit("true", after=(first.number,)), campus.submit("true", after_any=(first.number,)))
+    until(lambda: "a run before it has not ended" in (campus.now(second).note or ""))
+    campus.go()
+    assert campus.ended(third).state is RunState.COMPLETE
+    assert campus.ended(second).reason == "after_failed"
+
+
+def test_out_of_memory(campus: Campus) -> None:
+    """It has its name, where Slurm holds jobs to what they asked for, or we do."""
+    hungry = "x = []\nwhile True: x.append(bytearray(b'x' * (8 << 20)))"
+    campus.source = snapshot(write_files(campus.here / "hungry", {"eat.py": hungry}), no_git=True)
+    found = campus.ended(campus.submit("echo kept >kept; exec python3 eat.py", memory=200 << 20))
+    assert (found.state, found.reason) == (RunState.FAILED, "out_of_memory")
+    assert campus.path(f"runs/{found.key}/out/kept").exists()
+
+
+def test_two_submits_are_one_job(campus: Campus) -> None:
+    """Whoever dies, wherever between sbatch and its note; and a job that is not the noted one ends at once."""
+    sbatch = campus.cluster.login.path("/usr/local/bin/sbatch")
+    sbatch.write_text('#!/bin/sh\n/usr/bin/sbatch "$@" >"$HOME/said" || exit\nkill -9 $PPID\ncat "$HOME/said"\n')
+    sbatch.chmod(0o755)
+    try:
+        with contextlib.suppress(RemoterunError):
+            campus.submit("echo once >>../../../once; exec sleep 2")
+    finally:
+        sbatch.unlink()
+    (run,) = campus.client.runs.list(None)
+    campus.ended(run)
+    assert campus.path("once").read_text() == "once\n"
+    assert campus.cluster.ask("squeue", "--noheader", "--states=all", f"--name=rr-{run.key}").count("\n") == 1
+
+
+def test_a_number_that_another_job_has(campus: Campus) -> None:
+    """And one that Slurm has forgotten."""
+    other = campus.cluster.login.exec_user(["sbatch", "--parsable", "--hold", "--wrap=true"], check=True).stdout.strip()
+    run = campus.submit("echo up; exec sleep 100", description="lost")
+    campus.says(run, b"up")
+    job = campus.path(f"runs/{run.key}/job")
+    mine = str(campus.now(run).job)
+    job.write_text(job.read_text().replace(f'"{mine}"', f'"{other}"'))
+    campus.client.runs.kill(run.number)  # nobody hears it: that job is another one
+    assert campus.ended(run).reason == "killed"
+    campus.cluster.ask("scancel", other, mine)
+
+
+def test_what_it_costs_to_ask(campus: Campus) -> None:
+    """One squeue in five seconds, for all runs; and no word or flag that Slurm 20.11 does not know."""
+    counted = campus.cluster.login.path("/usr/local/bin/squeue")
+    counted.write_text('#!/bin/sh\necho "$@" >>"$HOME/asked"\nexec /usr/bin/squeue "$@"\n')
+    counted.chmod(0o755)
+    try:
+        runs = [campus.holds() for _ in range(3)]
+        for run in runs:
+            campus.says(run, b"up")
+        began = time.monotonic()
+        for _ in range(20):
+            assert len(campus.client.runs.list(None)) == 3
+        took = time.monotonic() - began
+        asked = campus.cluster.login.path("/home/me/asked").read_text().splitlines()
+        listed = [line for line in asked if "--user=" in line]
+        assert 1 <= len(listed) <= 5 + took / 5 and "json" not in "".join(asked)
+    finally:
+        counted.unlink()
+
+
+def test_what_the_readme_shows(running_cluster: Cluster, tmp_path: Path) -> None:
+    """Each command of its section, one after the other."""
+    variables = {
+        **os.environ,
+        "REMOTERUN_HOME": str(tmp_path / "home"),
+        "REMOTERUN_SSH_CONFIG": str(running_cluster.lab.ssh_config()),
+    }
+    folder = write_files(tmp_path / "work", {"train.py": ""})
+    subprocess.run(["git", "init", "-q", str(folder)], check=True)
+    commands = shown(section(CLUSTER))
+    assert len(commands) >= 6
+    for command in commands:
+        words = [REMOTERUN, *shlex.split(command)[1:]]
+        done = subprocess.run(
+            words,
+            cwd=folder,
+            env=variables,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        assert done.returncode == 0, f"$ {command}\n{done.stdout}\n{done.stderr}"
+    assert done.stdout.strip() in NODES
