@@ -44,8 +44,8 @@ def ps(
 ) -> None:
     """List runs, newest last, as their machines know them.
 
-    A set of runs has one line, unless you ask for some runs. Of a range (12-17) all runs are shown, with their parameters
-    and the best value of the metric that counts most.
+    A set of runs has one line, unless you ask for some runs. Of a range (12-17) all runs are shown, with their
+    parameters and the best value of the metric that counts most.
 
     Runs of a machine that does not answer in time are shown as they were last seen.
     """
