@@ -18,6 +18,8 @@ from remoterun.model import ALL_GPUS, Mount, Resource, check_upload_name
 UNKNOWN = math.inf  # agreed to as the price of an hour: one that is not known
 VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 """The name of an environment variable, or of a secret."""
+RANGE = 10_000
+"""Numbers in a range of runs, at the most: a longer one is a slip of the keyboard."""
 _REQUIREMENT = re.compile(
     r"""\s* [A-Za-z0-9][A-Za-z0-9._-]* \s* (?:\[[^]]*\])? \s*
     (?: [@(].* | VERSION (?:\s*,\s* VERSION)* (?:\s*,)? )? \s* (?:[;\#-].*)?""".replace(
@@ -56,6 +58,24 @@ def parse_duration(text: str, *, or_none: bool = False) -> float:
             f"`{show(text)}` is not a duration", hint="write 90s, 10m, 2h or 1d; a plain number is minutes"
         )
     return seconds
+
+
+def parse_range(text: str) -> range | None:
+    """The numbers that `12-17` names, or `runs/12-17`; None for what is not a range of runs. Raises `UsageError`."""
+    match = re.fullmatch(r"(?:runs/)?([0-9]{1,15})-([0-9]{0,15})/?", text)
+    if match is None:
+        return None
+    first, last = int(match[1]), int(match[2] or -1)
+    for is_wrong, why, meant in (
+        (last < 0, "has no last number", f"{first}-{first + 5}"),
+        (first > last, f"names no run: {first} is more than {last}", f"{last}-{first}"),
+        (first < 1, "begins before the first run", f"1-{max(last, 2)}"),
+        (first == last, "is a range of one run", str(last)),
+        (last - first >= RANGE, f"names more than {RANGE:,} numbers", f"{first}-{first + RANGE - 1}"),
+    ):
+        if is_wrong:
+            raise UsageError(f"`{text}` {why}", hint=meant)
+    return range(first, last + 1)
 
 
 def parse_price(text: str) -> float:

@@ -6,7 +6,7 @@ import inspect
 import os
 import re
 from collections.abc import Callable, Iterable, Sequence
-from typing import Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 from typer.core import TyperCommand, TyperGroup
@@ -17,7 +17,10 @@ from remoterun.agent.shared.states import RunState
 from remoterun.cli import complete, render
 from remoterun.errors import RemoterunError, UsageError
 from remoterun.model import LAST, Asked
-from remoterun.parsing import parse_price
+from remoterun.parsing import parse_price, parse_range
+
+if TYPE_CHECKING:
+    from remoterun.client import Client
 
 T = TypeVar("T")
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -147,7 +150,7 @@ def option(form: str, help: str, complete: Complete = None, **more: Any) -> Any:
 
 
 RunNumber = Annotated[str, argument("RUN", "A run's number, or `last`.", complete.run_numbers)]
-RunNumbers = Annotated[list[str], argument("RUN...", "Run numbers, or `last`.", complete.active_runs)]
+RunNumbers = Annotated[list[str], argument("RUN...", "Run numbers, a range (12-17), or `last`.", complete.active_runs)]
 
 
 def _of_run(text: str) -> str:
@@ -218,11 +221,18 @@ def example(text: str) -> str:
 def run_number(text: str) -> str:
     """What was typed for a run as the client takes it: a number, or `last`. UsageError if it is neither."""
     number = text.removeprefix("runs/").rstrip("/")
+    if several := parse_range(text):
+        raise UsageError(
+            f"`{text}` names several runs, and one is meant", hint=f"its number, from {several[0]} to {several[-1]}"
+        )
     if number != LAST and not number.isdecimal():
-        several = re.fullmatch(r"(\d+)-(\d+)", number)
-        hint = f"name each run by its number: {several[1]} … {several[2]}" if several else "remoterun ps"
-        raise UsageError(f"`{text}` is not a run number", hint=hint)
+        raise UsageError(f"`{text}` is not a run number", hint="remoterun ps")
     return number
+
+
+def run_numbers(client: Client, texts: Iterable[str]) -> list[int]:
+    """The numbers that were typed, also as `last` and as ranges, each once. Raises `UsageError`, `NotFound`."""
+    return client.runs.numbers(text if parse_range(text) else run_number(text) for text in texts)
 
 
 def for_each(things: Sequence[T], do: Callable[[T], None]) -> int:
@@ -239,21 +249,6 @@ def for_each(things: Sequence[T], do: Callable[[T], None]) -> int:
             shown.add(error.message)
             status = max(status, error.exit_status)
     return status
-
-
-_RANGE = re.compile(r"(?:runs/)?([0-9]{1,15})-([0-9]{1,15})/?\Z")
-
-
-def run_range(text: str) -> Callable[[int], bool] | None:
-    """A function that tells which numbers a range of runs names; None for what is not a range. Raises `UsageError`
-    where the first number is larger than the last."""
-    match = _RANGE.match(text)
-    if match is None:
-        return None
-    first, last = int(match[1]), int(match[2])
-    if first > last:
-        raise UsageError(f"`{text}` names no run: {first} is more than {last}", hint=f"runs/{last}-{first}")
-    return lambda number: first <= number <= last
 
 
 MORE = "More"

@@ -82,6 +82,8 @@ class ClientFacts(Record, kw_only=True):
     """The home on it that has the run."""
     description: str | None = fact(None, info="description", page="")
     labels: tuple[str, ...] = fact((), info="labels", page="")
+    params: dict[str, str] = fact({})
+    """What it was given in variables: `RunSpec.params`."""
     remark: str = fact("", info="remark", page="")
     """What a person has noted about it."""
     pinned: bool = fact(False, page="")
@@ -93,7 +95,7 @@ class ClientFacts(Record, kw_only=True):
     uploading: float | None = fact(None, form=MOMENT)
     """When this client began to send it."""
     last_seen: float | None = fact(None, form=MOMENT)
-    renting: Renting | None = fact(None, column=Column("COST", right=True, drop=4))
+    renting: Renting | None = fact(None, column=Column("COST", right=True, drop=5))
     """Of a run on rented hosts."""
     of: SetMember | None = fact(None, json="set", info="set", page="")
 
@@ -104,10 +106,10 @@ class Run(HostFacts, ClientFacts, EventFacts):
     number: int = fact(REQUIRED, page="", column=Column("RUN", right=True))
     key: str = fact(REQUIRED)
     state: RunState = fact(REQUIRED, page="", column=Column("STATE", least=11))
-    machine: MachineType = fact(REQUIRED, info="machine", column=Column("MACHINE", least=10, drop=3))
+    machine: MachineType = fact(REQUIRED, info="machine", column=Column("MACHINE", least=10, drop=4))
     """What was asked for."""
     command: str = fact(REQUIRED, info="command", page="", column=Column("COMMAND", least=16))
-    created: float = fact(REQUIRED, form=MOMENT, info="created", page="", column=Column("WHEN", drop=2))
+    created: float = fact(REQUIRED, form=MOMENT, info="created", page="", column=Column("WHEN", drop=3))
     line: Line | None = fact(None, info="line")
     """Where it stood in the line just now."""
     fault: HostError | None = None
@@ -205,15 +207,16 @@ def _in_json(value: Any, form: str) -> Any:
 
 @dataclass(frozen=True)
 class RunFilter:
-    """Which runs are meant: those in one of the `states`, with one of the `labels`, of the `machine`, made `since` then
-    (seconds since 1970), with all of `words` in their commands or descriptions, in any case of letters. What is empty
-    excludes none. Those that lists leave out are meant only with `hidden`."""
+    """Which runs are meant: those in one of the `states`, with one of the `labels`, of the `machine`, `among` those
+    numbers, made `since` then (seconds since 1970), with all of `words` in their commands or descriptions, in any case
+    of letters. What is empty excludes none. Those that lists leave out are meant only with `hidden`."""
 
     states: frozenset[RunState] = frozenset()
     labels: tuple[str, ...] = ()
     machine: str | None = None
     since: float | None = None
     words: tuple[str, ...] = ()
+    among: tuple[range, ...] = ()
     hidden: bool = True
 
     def fits(self, run: Run) -> bool:
@@ -227,6 +230,7 @@ class RunFilter:
             and (not self.states or not run.final or run.state in self.states)
             and (not self.labels or not set(self.labels).isdisjoint(run.labels))
             and (self.machine is None or self.machine in (run.machine.name, run.host.name))
+            and (not self.among or any(run.number in each for each in self.among))
             and (self.since is None or run.created >= self.since)
             and all(word.lower() in text for word in self.words)
         )

@@ -55,9 +55,11 @@ class Registry:
         labels: Iterable[str] = (),
         again: str = "",
         of: SetMember | None = None,
+        params: Mapping[str, str] = {},  # noqa: B006
     ) -> Run:
         """A new run, REQUESTED, with the next number. It has no host yet. `again`: the key of the run it repeats."""
         facts = {"machine": machine, "command": command, "description": description, "labels": tuple(labels), "of": of}
+        facts["params"] = dict(params)
         row = {"key": key, "state": RunState.REQUESTED.value, "created": created, "client_pid": os.getpid()}
         row |= {"again": again, **_row_of(facts)}
         marks = ",".join("?" * len(row))  # one statement: nobody reads, or is left with, a run without its machine
@@ -104,6 +106,11 @@ class Registry:
         enough = -1 if limit is None else limit
         shown = "SELECT * FROM runs WHERE coalesce(hidden, 0) <= ? ORDER BY number DESC LIMIT ?"
         return [_run(row) for row in reversed(self._db.rows(shown, (hidden, enough)))]
+
+    def among(self, numbers: range) -> list[int]:
+        """Those of these numbers that are a run's."""
+        among = "SELECT number FROM runs WHERE number BETWEEN ? AND ? ORDER BY number"
+        return [row["number"] for row in self._db.rows(among, (numbers[0], numbers[-1]))]
 
     def numbers(self, keys: Iterable[str]) -> dict[str, int]:
         """The numbers of those runs, by their keys, that are known here."""
@@ -255,7 +262,7 @@ _REASONS = frozenset(reason.value for reason in Reason)
 _TYPES = get_type_hints(Run)
 _RECORDED = ("machine", "command", *ClientFacts._fields)
 """The facts that have a column each."""
-_IN_JSON = (tuple, Record, MachineType, Renting)
+_IN_JSON = (tuple, dict, Record, MachineType, Renting)
 _PLAIN = (str, str | None, float | None)
 
 

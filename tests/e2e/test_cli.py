@@ -202,7 +202,7 @@ def test_names_of_uploads(data: Place, recorded: Recorded) -> None:
     several = ("uploads/verse", "uploads/song")
     for words in (several, ("uploads/nix", *several), ("7", *several), ("uploads/verse",)):
         run("rm", *words, status=2)
-    talk(data.spawn("rm", *several), "Remove these 2? [y/N] ", "", "Nothing was removed")
+    talk(data.spawn("rm", *several), "Remove these 2 uploads? [y/N] ", "", "Nothing was removed")
     run("rm", "-y", *several, "uploads/nix", status=2)
     assert [upload["name"] for upload in data.json("ls")] == ["odd"]
 
@@ -450,7 +450,7 @@ class TestRuns:
             ready.run("logs", each, status=3)
         terminal = ready.spawn("rm", f"{numbers[0]}-{numbers[1]}", "--failed")
         listed = re.compile(rf"  runs/{numbers[0]}  failed \(3\), .*  exit 3\r\n")
-        talk(terminal, listed, None, "Remove these 2? [y/N] ", "y", f"removed runs/{numbers[1]}")
+        talk(terminal, listed, None, "Remove these 2 runs? [y/N] ", "y", f"removed runs/{numbers[1]}")
         assert not {*numbers} & {str(run["number"]) for run in ready.json("ps", "-a")}
 
     def test_a_run_whose_machine_went_away_while_it_was_handed_over(self, ready: Place) -> None:

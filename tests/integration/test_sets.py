@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import re
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,9 +18,11 @@ from remoterun.agent.running.queues.line import OwnLine
 from remoterun.agent.shared.states import RunState
 from remoterun.model import Run, new_key
 from tests import commands
+from tests.conftest import require
 from tests.recorder import Recorded
 from tests.workshop import Place, User, until
 
+EXAMPLE = Path(__file__).parents[2] / "examples" / "search_with_optuna.py"
 Say = Callable[..., subprocess.CompletedProcess[str]]
 
 
@@ -129,3 +133,20 @@ def test_so_many_of_a_set_are_at_work_with_no_client_there(place: Place, tmp_pat
         (tmp_path / f"go{key}").touch()
         place.until_final(key)
     until(lambda: not os.listdir(place.home.queue))
+
+
+def test_the_example_searches_with_optuna(user: User, typed: Any, tmp_path: Path) -> None:
+    require(None if importlib.util.find_spec("optuna") else "optuna is not installed")
+    script = (
+        'import sys; lr, units = map(float, sys.argv[1:]); print("val_loss:", abs(lr - 0.01) + abs(units - 64) / 64)'
+    )
+    (tmp_path / "folder" / "train.py").write_text(script)
+    for words in (["init", "-q"], ["add", "."], ["-c", "user.name=a", "-c", "user.email=a@b", "commit", "-qm", "a"]):
+        subprocess.run(["git", *words], cwd=tmp_path / "folder", check=True)
+    words = [sys.executable, str(EXAMPLE), "one", "python3 train.py {lr} {units}"]
+    env = {**os.environ, "REMOTERUN_HOME": str(user.config.home)}
+    found = subprocess.run(words, cwd=tmp_path / "folder", env=env, capture_output=True, text=True, timeout=120)
+    assert found.stdout.count("run ") == 20 == len(runs_of(user)), found.stdout + found.stderr
+    assert all(run.labels == ("search",) for run in runs_of(user))
+    lines = [float(line.split()[-1]) for line in found.stdout.splitlines()]
+    assert lines[-1] == pytest.approx(min(lines[:-1]), rel=0.01)

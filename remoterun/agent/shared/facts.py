@@ -82,7 +82,7 @@ class HostFacts(Record, kw_only=True):
     note: Optional[str] = fact(None, info="note")
     queued: Optional[float] = fact(None, json=None, form=MOMENT)
     started: Optional[float] = fact(
-        None, form=MOMENT, info="started", page="", column=Column("TOOK", right=True, drop=1)
+        None, form=MOMENT, info="started", page="", column=Column("TOOK", right=True, drop=2)
     )
     ended: Optional[float] = fact(None, form=MOMENT, info="ended", page="")
     stopping: bool = fact(False, page="")

@@ -9,11 +9,11 @@ from typing import Annotated, Any
 import typer
 
 from remoterun.cli import complete, render
-from remoterun.cli.app import Command, Json, Wait, app, argument, example, run_number, run_range
+from remoterun.cli.app import Command, Json, Wait, app, argument, example, run_number, run_numbers
 from remoterun.cli.asking import client as connect
 from remoterun.cli.render import run_views
-from remoterun.client import Client, json_shapes
-from remoterun.errors import NotFound, UsageError
+from remoterun.client import json_shapes
+from remoterun.errors import UsageError
 from remoterun.model import LAST
 from remoterun.parsing import parse_duration
 
@@ -68,22 +68,7 @@ def _change_labels(runs: Sequence[str], labels: Sequence[str]) -> None:
     add = tuple(word[1:] for word in labels if word[0] == "+")
     remove = tuple(word[1:] for word in labels if word[0] == "-")
     with connect() as client:
-        for number in _numbers(client, runs):
+        for number in run_numbers(client, runs):
             run = client.runs.label(number, add, remove)
             shown = ", ".join(render.name(each) for each in run.labels) or "no label"
             render.out(f"run {number}: {shown}")
-
-
-def _numbers(client: Client, runs: Sequence[str]) -> dict[int, None]:
-    """The numbers of these runs, each once. Raises `NotFound`, `UsageError`."""
-    numbers: dict[int, None] = {}
-    for text in runs:
-        fits = run_range(text)
-        if fits is None:
-            numbers[client.runs.known(run_number(text)).number] = None
-            continue
-        among = [run.number for run in client.runs.all_known() if fits(run.number)]
-        if not among:
-            raise NotFound(f"there is no run among {text}", hint="remoterun ps -a")
-        numbers.update(dict.fromkeys(among))
-    return numbers

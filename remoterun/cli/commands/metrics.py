@@ -6,7 +6,7 @@ import fnmatch
 from typing import Annotated
 
 from remoterun.cli import render
-from remoterun.cli.app import Command, Json, RunNumbers, Wait, app, example, option, run_number
+from remoterun.cli.app import Command, Json, RunNumbers, Wait, app, example, option, run_numbers
 from remoterun.cli.asking import client as connect
 from remoterun.cli.render import metric_views, run_views
 from remoterun.client import json_shapes
@@ -33,13 +33,13 @@ def metrics(
         raise UsageError(
             "of --csv, --json, --plot only one, and --watch with none but --plot", hint="remoterun metrics last --csv"
         )
-    numbers = list(dict.fromkeys(run_number(text) for text in runs))
     seconds = parse_duration(wait)
 
     def wanted(series: str) -> bool:
         return fnmatch.fnmatchcase(series, name)
 
     with connect() as client:
+        numbers = run_numbers(client, runs)
         curves = [client.runs.metrics(number) for number in numbers] if plot or csv else []
         for begin in render.pages():
             found = [client.runs.info(number, seconds) for number in numbers]

@@ -14,14 +14,17 @@ from remoterun.cli.asking import client as connect
 from remoterun.cli.render import run_views
 from remoterun.errors import UsageError
 from remoterun.model import EVERY_RUN, RunFilter
-from remoterun.parsing import did_you_mean, known_words, parse_duration
+from remoterun.parsing import did_you_mean, known_words, parse_duration, parse_range
 from remoterun.sizes import counted
 
 
 @app.command(cls=Command, epilog=example("remoterun ps -t box --state failed --since 2d\nremoterun ps --watch"))
 def ps(
-    words: Annotated[list[str], argument("TEXT...", "Only runs with this in their command or description.")] = [],  # noqa: B006
-    number: Annotated[int, option("-n --number N", "Only the newest N.", min=1)] = 20,
+    words: Annotated[
+        list[str],
+        argument("TEXT...", "Only runs with this in their command or description; 12-17: those runs, the best first."),
+    ] = [],  # noqa: B006
+    number: Annotated[int | None, option("-n --number N", "Only the newest N. Default: 20.", min=1)] = None,
     every: Annotated[bool, option("-a --all", "Every run, also archived ones.")] = False,
     state: Annotated[
         list[str], option("--state STATE", "Only runs in this state; also `active`, `ended`. Repeat for more.")
@@ -39,16 +42,23 @@ def ps(
     wait: Wait = "2s",
     json: Json = False,
 ) -> None:
-    """List runs, newest last, as their machines know them; a set of runs in one line, unless you ask for some runs.
+    """List runs, newest last, as their machines know them.
+
+    A set of runs has one line, unless you ask for some runs. Of a range (12-17) all runs are shown, with their
+    parameters and the best value of the metric that counts most.
 
     Runs of a machine that does not answer in time are shown as they were last seen.
     """
+    among = {word: numbers for word in words if (numbers := parse_range(word)) is not None}
+    if among:
+        among |= {word: range(int(word), int(word) + 1) for word in words if word.isdecimal()}
     wanted = RunFilter(
         states=_states(state),
         labels=tuple(label),
         machine=machine,
         since=None if since is None else time.time() - parse_duration(since),
-        words=tuple(words),
+        words=tuple(word for word in words if word not in among),
+        among=tuple(among.values()),
     )
     if watch and json:
         raise UsageError("--json shows runs once, and --watch again and again", hint="remoterun ps --json")
@@ -57,17 +67,27 @@ def ps(
     with connect() as client:
         if cloud:
             client.runs.adopt()
+        client.runs.numbers(among)  # raises for a range that names no run
+        most = None if every else number or (None if among else 20)
 
         def show(begin: Callable[[], None] = lambda: None) -> None:
-            limit = None if every else run_views.in_rows(client.runs.all_known(), number) if fold else number
-            runs = client.runs.list(limit, replace(wanted, hidden=every), seconds)
+            limit = run_views.in_rows(client.runs.all_known(), most) if fold and most is not None else most
+            runs = client.runs.list(limit, replace(wanted, hidden=every or bool(among)), seconds)
             shown = {run.number for run in runs}
             older = [run for run in client.runs.all_known() if not run.final and run.number not in shown]
             more = f"{counted(len(older), 'older run')} may go on still"
             begin()
             run_views.not_reached(runs)
+            if among:
+                from remoterun.cli.render import metric_views
+                from remoterun.client.data.metrics import best_first
+
+                metric, found = best_first(runs)
+                runs = [run for run, _ in found]
             if json:
                 render.out_json([run.record() for run in runs])
+            elif runs and among:
+                metric_views.ranked(metric, found, verbose)
             elif runs:
                 run_views.runs_table(runs, verbose, fold=fold)
                 if older and wanted == EVERY_RUN:

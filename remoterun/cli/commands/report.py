@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 from remoterun.cli import complete, render
-from remoterun.cli.app import Command, app, argument, example, option, run_number
+from remoterun.cli.app import Command, app, argument, example, option, run_numbers
 from remoterun.cli.asking import client as connect
 from remoterun.cli.render import live_views
 from remoterun.errors import UsageError
@@ -17,7 +17,7 @@ from remoterun.stamps import note_own
     cls=Command, epilog=example("remoterun report 3 4 > report.html\nremoterun report 4 --name fakes > fakes.html")
 )
 def report(
-    runs: Annotated[list[str], argument("RUN...", "Run numbers, or `last`.", complete.run_numbers)],
+    runs: Annotated[list[str], argument("RUN...", "Run numbers, a range (12-17), or `last`.", complete.run_numbers)],
     name: Annotated[str, option("--name GROUP", "Only files with this in their path: samples, img_*.png.")] = "",
     no_files: Annotated[bool, option("--no-files", "No pictures, sounds and texts, and so no script.")] = False,
     fps: Annotated[float, option("--fps K", "Steps a second that are played, from 0.1 to 60.")] = 4,
@@ -36,7 +36,7 @@ def report(
     if not 0.1 <= fps <= 60:
         raise UsageError(f"`--fps {fps:g}` is not from 0.1 to 60", hint="remoterun report last --fps 8 > report.html")
     with connect() as client:
-        numbers = list(dict.fromkeys(client.runs.known(run_number(each)).number for each in runs))
+        numbers = run_numbers(client, runs)
         with live_views.progress() as progress:
             made = client.files.report(numbers, render.out_bytes, name, fps, progress, with_files=not no_files)
         note_own(client.config.home, [1])

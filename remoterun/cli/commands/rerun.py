@@ -15,28 +15,31 @@ from typer.main import get_command
 
 from remoterun.agent.shared.files import write_whole
 from remoterun.agent.shared.records import same_fields
-from remoterun.cli import render
+from remoterun.agent.shared.states import RunState
+from remoterun.cli import complete, render
 from remoterun.cli.app import (
     Background,
     Pay,
     RunAsJson,
-    RunNumber,
     RunThenCommand,
     app,
     argument,
     example,
+    for_each,
     option,
     parser_error,
     run_number,
+    run_numbers,
 )
 from remoterun.cli.asking import client as connect
 from remoterun.cli.commands.run import follow_or_report, launch
 from remoterun.cli.options import OPTIONS, command_of, options_of, parsed, takes, with_values
+from remoterun.cli.render import run_views
 from remoterun.client import Client
 from remoterun.client.runs.preparing import Prepared
 from remoterun.errors import UsageError
-from remoterun.model import Asked, RunRequest
-from remoterun.parsing import VARIABLE
+from remoterun.model import Asked, Run, RunRequest
+from remoterun.parsing import VARIABLE, parse_range
 
 if TYPE_CHECKING:
     from remoterun.client.runs.reruns import OriginalRun
@@ -45,17 +48,20 @@ if TYPE_CHECKING:
 @app.command(
     cls=RunThenCommand,
     context_settings={"allow_interspersed_args": False},
-    epilog=example('remoterun rerun 16 -t box\nremoterun rerun last "python train.py --lr 0.01"'),
+    epilog=example(
+        'remoterun rerun 16 -t box\nremoterun rerun 12-17 --failed\nremoterun rerun last "python train.py --lr 0.01"'
+    ),
 )
 @takes(rerun=True)
 def rerun(
-    run: RunNumber,
+    run: Annotated[str, argument("RUN", "A run's number, `last`, or a range: 12-17.", complete.run_numbers)],
     command: Annotated[
         list[str] | None, argument("COMMAND...", "Another command; all that follows its first word is its own.")
     ] = None,
     edit: Annotated[
         bool, option("--edit", "Change what is asked for in an editor ($VISUAL, $EDITOR), then run that.")
     ] = False,
+    failed: Annotated[bool, option("--failed", "Of a range, only those that have ended and did not complete.")] = False,
     background: Background = False,
     yes: Annotated[bool, option("-y --yes", "Ask nothing: rent what it needs, up to $5/h.")] = False,
     dry_run: Annotated[bool, option("--dry-run", "Show what would be run; do nothing.")] = False,
@@ -66,37 +72,69 @@ def rerun(
     """Start a run again: its source and mounts as they were then.
 
     It gets a new number. What is typed here takes the place of what the run had. Its machine must be there, as it
-    keeps the files; they go to another one with -t.
+    keeps the files; they go to another one with -t. Of a range each run is started again, as with -b.
     """
     if json and not background:
         raise UsageError("--json goes with -b", hint="without -b, stdout is the command's own")
     values = parsed(typed)
     another = command_of(command) if command else None
+    among = parse_range(run)
+    if among and edit:
+        raise UsageError("--edit is for one run", hint=f"remoterun rerun --edit {among[0]}")
     with connect() as client:
         client.machines.get(values.get("machine"))  # refuse a wrong name before anything is opened
-        kept = client.runs.original(run_number(run), {mount.path for mount in values.get("mounts", ())})
-        asked = _changed(_asked(kept)._replace(variables=kept.variables), values)
-        asked = asked._replace(command=another or kept.request.command)
-        editing = Edit(client.config.home, kept, asked, bool(values or another)) if edit else None
-        try:
-            if editing is not None:
-                made = editing.ask(lambda changed: (changed, _prepared(client, kept, changed)))
-                if made is None:
-                    return 1
-                asked, prepared = made
-            else:
-                prepared = _prepared(client, kept, asked)
-            if not dry_run:
-                given = prepared.request._replace(env=asked.env)
-                render.line(_changes(kept, Asked(**given._asdict(), machine=asked.machine)))
-            submitted = launch(client, prepared, yes, dry_run, pay=pay)
-        except BaseException:
-            if editing is not None:
-                editing.report_saved()
-            raise
-        if editing is not None and submitted is not None:
-            editing.done()
-        return follow_or_report(client, submitted, prepared.request, background, json) if submitted is not None else 0
+
+        def again(number: int | str) -> tuple[Run | None, RunRequest] | None:
+            kept = client.runs.original(number, {mount.path for mount in values.get("mounts", ())})
+            asked = _changed(_asked(kept)._replace(variables=kept.variables), values)
+            asked = asked._replace(command=another or kept.request.command)
+            editing = Edit(client.config.home, kept, asked, bool(values or another)) if edit else None
+            try:
+                if editing is not None:
+                    made = editing.ask(lambda changed: (changed, _prepared(client, kept, changed)))
+                    if made is None:
+                        return None
+                    asked, prepared = made
+                else:
+                    prepared = _prepared(client, kept, asked)
+                if not dry_run:
+                    given = prepared.request._replace(env=asked.env)
+                    render.line(_changes(kept, Asked(**given._asdict(), machine=asked.machine)))
+                submitted = launch(client, prepared, yes, dry_run, pay=pay)
+            except BaseException:
+                if editing is not None:
+                    editing.report_saved()
+                raise
+            if editing is not None and submitted is not None:
+                editing.done()
+            return submitted, prepared.request
+
+        if not among and not failed:
+            submitted, request = again(run_number(run)) or (None, None)
+            if request is None:
+                return 1
+            return follow_or_report(client, submitted, request, background, json) if submitted is not None else 0
+        return _each_again(client, run, failed, again, json)
+
+
+def _each_again(client: Client, run: str, failed: bool, again: Callable[[int], Any], json: bool) -> int:
+    numbers = run_numbers(client, [run])
+    if failed:
+        known = client.runs.again([client.runs.known(number) for number in numbers])
+        run_views.not_reached(known)
+        numbers = [each.number for each in known if each.final and each.state is not RunState.COMPLETE]
+        if not numbers:
+            render.line("Nothing is run again: none of these runs has ended without being complete")
+    made: list[Run] = []
+    try:
+        return for_each(numbers, lambda number: made.extend(filter(None, (again(number) or ())[:1])))
+    finally:
+        words = run_views.spans((each.number for each in made), "-")
+        if json:
+            render.out_json([each.record() for each in made])
+        elif made:
+            render.out(words)
+            render.line(f"  remoterun wait {words}   waits until they have ended")
 
 
 def _asked(kept: OriginalRun) -> Asked:

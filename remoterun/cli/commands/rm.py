@@ -8,14 +8,14 @@ from typing import Annotated
 
 from remoterun.agent.shared.states import RunState
 from remoterun.cli import complete, render
-from remoterun.cli.app import Command, app, argument, example, for_each, option, run_range
+from remoterun.cli.app import Command, app, argument, example, for_each, option
 from remoterun.cli.asking import client as connect
 from remoterun.cli.render import file_views, run_views
 from remoterun.client import Client
 from remoterun.clouds import ARCHIVE
 from remoterun.errors import HomeMissing, HostUnreachable, RemoterunError, UsageError
 from remoterun.model import LAST, Resource, Run, Upload
-from remoterun.parsing import parse_duration
+from remoterun.parsing import parse_duration, parse_range
 from remoterun.sizes import size as readable
 
 WAIT = 2.0
@@ -56,6 +56,8 @@ def rm(
             render.line("Nothing was removed")
             return 0
         machines: dict[str, None] = {}
+        runs = {int(each.name): each for each in chosen if each.kind == "runs" and not forget}
+        removed = client.runs.of_each(runs, lambda number: _remove(client, runs[number]))
 
         def remove(resource: Resource) -> None:
             if forget and resource.kind == "runs":
@@ -67,7 +69,10 @@ def rm(
                 client.runs.forget(run)
                 render.line(f"{resource} is forgotten; what {run.host.name} has of it stays there")
                 return
-            names, remaining = _remove(client, resource)
+            answer = removed[int(resource.name)] if resource.kind == "runs" else _remove(client, resource)
+            if isinstance(answer, RemoterunError):
+                raise answer
+            names, remaining = answer
             machines.update(dict.fromkeys(names))
             if names or not remaining:
                 render.line(f"removed {resource}" + (f" from {', '.join(names)}" if remaining else ""))
@@ -97,8 +102,10 @@ def _chosen(client: Client, words: list[str], ended_before: float | None, failed
                 "`runs` names all of them: say which",
                 hint="`remoterun rm runs --older 30d`, `runs --failed`, or `runs/3-9`",
             )
-        fits = bool if every else run_range(text)
-        if fits is None:
+        among = parse_range(text)
+        if among is not None:
+            client.runs.numbers([text])  # raises for one that names no run
+        elif not every:
             resource = Resource.parse(text)
             if resource.sub:
                 whole = Resource(resource.kind, resource.name, version=resource.version)
@@ -116,11 +123,11 @@ def _chosen(client: Client, words: list[str], ended_before: float | None, failed
                     f"--older and --failed choose among runs, and {resource} is an upload",
                     hint=f"remoterun rm {resource}",
                 )
-            fits = int(resource.name).__eq__
+            among = range(int(resource.name), int(resource.name) + 1)
         if known is None:
             known = list(client.runs.list(None, wait=WAIT))
         for run in known:
-            if fits(run.number) and (not filtered or _fits(run, ended_before, failed)):
+            if (among is None or run.number in among) and (not filtered or _fits(run, ended_before, failed)):
                 if run.final or isinstance(run.fault, HomeMissing):
                     found[Resource("runs", str(run.number))] = run
                 else:
@@ -150,7 +157,9 @@ def _agreed(client: Client, chosen: dict[Resource, Run | None], forget: bool) ->
     if not asks:
         return True
     file_views.to_remove(shown)
-    which = f"these {len(chosen)}" if len(chosen) > 1 else "it"
+    kinds = {resource.kind for resource in chosen}
+    what = f" {kinds.pop()}" if len(kinds) == 1 else ""
+    which = f"these {len(chosen)}{what}" if len(chosen) > 1 else "it"
     if not render.can_ask():
         raise UsageError(f"{which} would be removed, and nobody is here to agree", hint="-y removes without a question")
     return render.ask(f"Remove {which}?", default=False)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any
 
 from remoterun.agent.shared.states import RunState
 from remoterun.cli import render
-from remoterun.cli.app import Command, Quiet, RunNumbers, app, example, for_each, option, run_number
+from remoterun.cli.app import Command, Quiet, RunNumbers, app, example, for_each, option, run_numbers
 from remoterun.cli.asking import client as connect
 from remoterun.cli.render import run_views
 from remoterun.client import Client
+from remoterun.errors import RemoterunError
 from remoterun.parsing import parse_duration
 
 
@@ -35,18 +37,34 @@ def kill(runs: RunNumbers, quiet: Quiet = False) -> int:
 
 
 def _end_each(client: Client, runs: list[str], end: Any, words: str) -> int:
-    def end_one(number: str) -> None:
-        before = client.runs.known(number)
-        known, asked = end(number)
-        if not asked:
-            render.line(f"run {known.number} has ended already: {run_views.state_text(known)}")
-        elif before.stopping and "stopping" in words:
-            render.line(f"run {known.number} is already {words}")
-        elif known.state is RunState.QUEUED or (known.final and known.started is None):  # it may have ended meanwhile
-            render.line(f"run {known.number} is {words.partition(';')[0]}; it had not started")
-        else:
-            render.line(f"run {known.number} is {words}")
-
+    numbers: dict[int, None] = {}
+    status = for_each(runs, lambda text: numbers.update(dict.fromkeys(run_numbers(client, [text]))))
+    before = {number: client.runs.known(number) for number in numbers}
     # The first of a line has a supervisor, and its end would start one for the next: the last ones end first.
-    numbers = sorted(dict.fromkeys(map(run_number, runs)), key=lambda text: (len(text), text), reverse=True)
-    return for_each(numbers, end_one)
+    answers = client.runs.of_each(sorted(numbers, reverse=True), end)
+    said: dict[str, list[int]] = {}
+
+    def sort(number: int) -> None:
+        answer = answers[number]
+        if isinstance(answer, RemoterunError):
+            raise answer
+        run, asked = answer
+        if not asked:
+            text = f"has ended already: {run_views.state_text(run)}"
+        elif before[number].stopping and "stopping" in words:
+            text = f"is already {words}"
+        elif run.state is RunState.QUEUED or (run.final and run.started is None):  # it may have ended meanwhile
+            text = f"is {words.partition(';')[0]}; it had not started"
+        else:
+            text = f"is {words}"
+        said.setdefault(text, []).append(number)
+
+    status = max(status, for_each(sorted(answers), sort))
+    for text, group in said.items():
+        if len(group) > 1:
+            text = re.sub(r"\b(is|has|its|it)\b", lambda word: _OF_SEVERAL[word[0]], text)
+        render.line(f"run{'s' * (len(group) > 1)} {run_views.spans(group)} {text}")
+    return status
+
+
+_OF_SEVERAL = {"is": "are", "has": "have", "its": "their", "it": "they"}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 from remoterun.cli import complete, render
-from remoterun.cli.app import Command, Wait, app, argument, example, option, run_number
+from remoterun.cli.app import Command, Wait, app, argument, example, option, run_numbers
 from remoterun.cli.asking import client as connect
 from remoterun.cli.render import live_views, run_views
 from remoterun.errors import HostError
@@ -16,7 +16,11 @@ from remoterun.parsing import parse_duration
 def top(
     runs: Annotated[
         list[str] | None,
-        argument("RUN...", "Run numbers, or `last`. Default: all that have not ended.", complete.active_runs),
+        argument(
+            "RUN...",
+            "Run numbers, a range (12-17), or `last`. Default: all that have not ended.",
+            complete.active_runs,
+        ),
     ] = None,
     once: Annotated[bool, option("--once", "Show it once.")] = False,
     wait: Wait = "2s",
@@ -30,11 +34,11 @@ def top(
     seconds = parse_duration(wait)
     with connect() as client:
         if runs:
-            numbers = [run_number(text) for text in runs]
+            numbers = run_numbers(client, runs)
         else:
             known = [run for run in client.runs.list(None, wait=seconds) if not run.final and run.placed is not None]
             run_views.not_reached(known)
-            numbers = [str(run.number) for run in known if run.unreached is None]
+            numbers = [run.number for run in known if run.unreached is None]
             if not known:
                 render.line("No run is going on")
         if not numbers:

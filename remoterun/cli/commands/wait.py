@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated
 
 from remoterun.cli import render
-from remoterun.cli.app import Command, Json, RunNumbers, app, example, option, run_number
+from remoterun.cli.app import Command, Json, RunNumbers, app, example, option, run_numbers
 from remoterun.cli.asking import client as connect
 from remoterun.cli.render import run_views
 from remoterun.client import Client
@@ -33,7 +33,7 @@ def wait(
     """
     seconds = parse_duration(timeout) if timeout is not None else None
     with connect() as client:
-        numbers = list(dict.fromkeys(client.runs.known(run_number(text)).number for text in runs))
+        numbers = run_numbers(client, runs)
         ended = until_ended(client, numbers, seconds, first)
     if json:
         render.out_json([run.record() for run in ended.values()])

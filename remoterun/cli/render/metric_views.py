@@ -10,10 +10,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from remoterun.agent.shared.measured import Series, number, rank
-from remoterun.cli.render import Column, line, out, table
+from remoterun.cli.render import Column, line, out, run_views, table
 from remoterun.cli.render.run_views import sparkline
 from remoterun.cli.render.terminal import dollars, duration, name, paint, terminal_width
-from remoterun.client.data.metrics import Curves, Points, outlook
+from remoterun.client.data.metrics import Curves, Points, compared, outlook
 from remoterun.model import Run
 
 Wanted = Callable[[str], bool]
@@ -41,6 +41,15 @@ def series(runs: Sequence[Run], wanted: Wanted) -> None:
         values = (each.last, each.best, each.best_step, each.first, each.points)
         rows.append([name(each.name), *map(_number, values), sparkline(each.spark, 24)])
     table(heads, rows)
+
+
+def ranked(metric: str, found: Sequence[tuple[Run, float | None]], verbose: bool) -> None:
+    """The table of runs as `best_first` returns them, with these values and their parameters."""
+    known = [run for run, _ in found]
+    values = {metric: ["" if value is None else _number(value) for _, value in found]} if metric else {}
+    run_views.runs_table(known, verbose, columns={**values, **compared(known)})
+    if metric:
+        line(f"The best {name(metric)} stands first")
 
 
 def _brief(each: Series | None) -> str:

@@ -9,8 +9,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from remoterun.agent.shared.asked import memory_text
-from remoterun.agent.shared.facts import BYTES, DOLLARS, DURATION, MOMENT
-from remoterun.agent.shared.measured import direction, rank
+from remoterun.agent.shared.facts import BYTES, DOLLARS, DURATION, MOMENT, Column
+from remoterun.agent.shared.measured import rank
 from remoterun.agent.shared.records import Record
 from remoterun.agent.shared.spec import NONE, PYTHON, TENSORFLOW
 from remoterun.agent.shared.states import FINAL, INCOMPLETE, Reason, RunState, Usage
@@ -73,18 +73,24 @@ def in_rows(runs: Sequence[Run], rows: int) -> int:
     return len(runs)
 
 
-def runs_table(runs: Sequence[Run], verbose: bool, fold: bool = False) -> None:
+def runs_table(
+    runs: Sequence[Run], verbose: bool, fold: bool = False, columns: Mapping[str, Sequence[str]] = {}
+) -> None:
     """A row for each run; with `fold` one for each set. With `verbose` a line below it has its engine, labels, loss and
-    description."""
+    description. `columns`: further ones behind the state, by their heads, for which the command makes room."""
     shown = [(name, each.column) for name, each in Run._facts.items() if each.column is not None]
     shown.sort(key=lambda column: column[0] == "command")  # the widest comes last
     sets: dict[str, list[Run]] = {}
     for run in runs:
         sets.setdefault(run.of.key if fold and run.of is not None else run.key, []).append(run)
-    rows = [[_cell_of_set(of, name) if of[1:] else _cell(of[0], name) for name, _ in shown] for of in sets.values()]
+    heads = [column._replace(drop=1) if columns and fact == "command" else column for fact, column in shown]
+    heads[2:2] = [Column(name(head), right=True, least=6, drop=9) for head in columns]
+    rows = [[_cell_of_set(of, fact) if of[1:] else _cell(of[0], fact) for fact, _ in shown] for of in sets.values()]
+    for row, cells in zip(rows, zip(*columns.values(), strict=True), strict=False):
+        row[2:2] = map(name, cells)
     about = [[run.engine, ", ".join(run.labels), _loss(run), run.description] for run, *_ in sets.values()]
     more = [" · ".join(filter(None, each)) for each in about]
-    table([column for _, column in shown], rows, more if verbose else ())
+    table(heads, rows, more if verbose else ())
 
 
 def _cell(run: Run, fact: str) -> Text:
@@ -111,23 +117,12 @@ def _cell_of_set(runs: Sequence[Run], fact: str) -> Text:
         colour = _COLOURS[RunState.FAILED if failed else RunState.COMPLETE if ended == len(runs) else RunState.RUNNING]
         return paint(text, colour)
     if fact == "command":
-        best = _best(runs)
+        from remoterun.client.data.metrics import best_first
+
+        metric, [(best, value), *_] = best_first(runs)
         names = " × ".join(runs[0].of.params) if runs[0].of is not None else ""
-        return names + (f": best {name(best[0])} {best[1]:.3g} (run {best[2]})" if best is not None else "")
+        return names + (f": best {name(metric)} {value:.3g} (run {best.number})" if value is not None else "")
     return _cell(runs[0], fact) if fact in ("machine", "created") else ""
-
-
-def _best(runs: Sequence[Run]) -> tuple[str, float, int] | None:
-    """The best value of the metric that counts most, with its name before it and the number of its run behind it."""
-    found: dict[str, list[tuple[float, int]]] = {}
-    for run in runs:
-        for each in run.progress.series if run.progress is not None else ():
-            if each.best is not None:
-                found.setdefault(each.name, []).append((each.best, run.number))
-    if not found:
-        return None
-    metric = min(found, key=rank)
-    return metric, *(max if direction(metric) > 0 else min)(found[metric])
 
 
 _INFO: dict[str, Callable[[Run], str | None]] = {

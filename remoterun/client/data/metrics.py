@@ -8,12 +8,12 @@ import os
 import re
 import shlex
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from remoterun.agent.shared import api
-from remoterun.agent.shared.measured import POINT, USAGE, Progress
+from remoterun.agent.shared.measured import POINT, USAGE, Progress, direction, rank
 from remoterun.client.homes import find_store, record_status
 from remoterun.connections import Connections
 from remoterun.model import Run
@@ -133,6 +133,25 @@ def _steps_asked(command: str, step: float) -> float | None:
         if _STEPS.fullmatch(name) and _WHOLE.fullmatch(text) and float(text) >= max(step, 1):
             return float(text)
     return None
+
+
+def best_first(runs: Iterable[Run]) -> tuple[str, list[tuple[Run, float | None]]]:
+    """(the metric that counts most of those with a best value, or ""; the runs, each with its best value of that: the
+    best run first, and last those without one)."""
+    known = [(run, {each.name: each.best for each in run.progress.series} if run.progress else {}) for run in runs]
+    names = (name for _, series in known for name in series if series[name] is not None)
+    name = min(names, key=rank, default="")
+    found = [(run, series.get(name)) for run, series in known]
+    return name, sorted(found, key=lambda each: (each[1] is None, -direction(name) * (each[1] or 0.0)))
+
+
+def compared(runs: Sequence[Run]) -> dict[str, list[str]]:
+    """The value that each run has of each parameter, "" for none: of those that one of them was given in a variable,
+    or, where there is none, of those that are not the same in all of them."""
+    given = {name for run in runs for name in run.params}
+    every = [parameters(run.command, run.params, run.progress) for run in runs]
+    table = {name: [each.get(name, "") for each in every] for each in every for name in each}
+    return {name: column for name, column in table.items() if name in given or not given and len(set(column)) > 1}
 
 
 def parameters(

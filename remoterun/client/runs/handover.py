@@ -24,7 +24,7 @@ from remoterun.agent.shared.tree import Manifest
 from remoterun.client.homes import record_status
 from remoterun.client.runs import placement
 from remoterun.client.runs.preparing import Prepared, Talk, opened
-from remoterun.client.runs.specs import digest_of_asked, spec_of
+from remoterun.client.runs.specs import digest_of_asked, params_of, spec_of
 from remoterun.client.secrets import Secrets
 from remoterun.client.webhooks import webhooks_of
 from remoterun.connections import Connections
@@ -52,8 +52,9 @@ def launch(
     prepared = ready(connections, prepared, talk, plan, pay)
     request = prepared.request
     description = request.description or (prepared.source.subject if prepared.source is not None else None)
+    again, params = prepared.again, params_of(request)
     run = connections.registry.add_run(
-        new_key(), prepared.machine, request.command, time.time(), description, request.labels, prepared.again
+        new_key(), prepared.machine, request.command, time.time(), description, request.labels, again, params=params
     )
     return hand_over(connections, run, prepared, talk, partial(_record_failure, connections), partial(cast, run))
 

@@ -22,10 +22,20 @@ from remoterun.client.runs.preparing import Complete, Prepared, Take, Talk, open
 from remoterun.client.secrets import Tokens
 from remoterun.client.webhooks import addresses
 from remoterun.connections import Connections, check_home
-from remoterun.errors import HomeMissing, HostError, LinkLost, NoAnswerInTime, NotFound, UsageError
+from remoterun.errors import (
+    HomeMissing,
+    HostError,
+    HostUnreachable,
+    LinkLost,
+    NoAnswerInTime,
+    NotFound,
+    RemoterunError,
+    UsageError,
+)
 from remoterun.host_store import HostStore
 from remoterun.log_cache import LogCache
 from remoterun.model import EVERY_RUN, Line, MachineType, Resource, Run, RunFilter, RunRequest
+from remoterun.parsing import parse_range
 from remoterun.session import understood
 from remoterun.stores import Answer, Store, store_of, told
 from remoterun.transfer import Progress
@@ -166,6 +176,47 @@ class Runs:
     def changes_of_others(self) -> tuple[int, ...]:
         """Another value each time that another process has changed what is known here."""
         return self._connections.registry.changes_of_others()
+
+    def numbers(self, words: Iterable[int | str]) -> list[int]:
+        """The numbers of these runs, each once. A word is a number, `last`, or a range: `12-17` names those of its
+        numbers that are a run's. No machine is asked. Raises `UsageError`, and `NotFound`, also for an empty range."""
+        registry = self._connections.registry
+        found: dict[int, None] = {}
+        for word in words:
+            among = parse_range(str(word))
+            known = [registry.run(word).number] if among is None else registry.among(among)
+            if not known:
+                raise NotFound(f"there is no run among {word}", hint="remoterun ps -a")
+            found.update(dict.fromkeys(known))
+        return list(found)
+
+    def of_each(self, numbers: Iterable[int], ask: Callable[[int], A]) -> dict[int, A | RemoterunError]:
+        """What `ask` returns for each of these runs, or the error that it raises. All machines are asked at once, and
+        each about several runs, in the order given; one that can't be reached is asked once."""
+        from remoterun.threads import each
+
+        def attempt(number: int) -> A | RemoterunError:
+            try:
+                return ask(number)
+            except RemoterunError as error:
+                return error
+
+        def of_host(asked: list[int]) -> dict[int, A | RemoterunError]:
+            first = attempt(asked[0])
+            if isinstance(first, HostUnreachable):
+                return dict.fromkeys(asked, first)
+            return {asked[0]: first, **dict(zip(asked[1:], each(attempt, asked[1:]), strict=True))}
+
+        hosts: dict[MachineType, list[int]] = {}
+        answers: dict[int, A | RemoterunError] = {}
+        for number in numbers:
+            try:
+                hosts.setdefault(self._connections.registry.run(number).host, []).append(number)
+            except NotFound as error:
+                answers[number] = error
+        for found in each(of_host, hosts.values(), len(hosts)):
+            answers |= found
+        return answers
 
     def numbered(self, resource: Resource) -> Resource:
         """A resource with the number of the run that it names in words. Raises `NotFound`."""
@@ -440,9 +491,8 @@ class Runs:
             if spec.key != status.key:
                 continue
             type_ = MachineType(spec.machine, bucket=machine.bucket)
-            run = registry.add_run(
-                spec.key, type_, spec.command, spec.created, spec.description, spec.labels, spec.again
-            )
+            about = spec.created, spec.description, spec.labels, spec.again
+            run = registry.add_run(spec.key, type_, spec.command, *about, params=spec.params)
             run = registry.set_host(run, machine, store.home_id)
             found.append(registry.update(run, told(store, status), time.time()))
         return found

@@ -103,10 +103,15 @@ def spec_of(
         stdin=STDIN if request.stdin is not None else "",
         of=run.of.key if run.of is not None else "",
         at_once=run.of.at_once if run.of is not None else 0,
-        params={name.removeprefix(PARAMETER): text for name, text in request.env if name.startswith(PARAMETER)},
+        params=params_of(request),
     )
     with _refused():
         return spec.check()
+
+
+def params_of(request: RunRequest) -> dict[str, str]:
+    """The parameters that a run is given in variables."""
+    return {name.removeprefix(PARAMETER): text for name, text in request.env if name.startswith(PARAMETER)}
 
 
 def check_words(request: RunRequest) -> None:

@@ -21,7 +21,7 @@ from remoterun.agent.shared.tree import show
 from remoterun.client.homes import record_status
 from remoterun.client.runs.handover import ready, send_files, why_not_handed_over
 from remoterun.client.runs.preparing import Prepared, Talk
-from remoterun.client.runs.specs import PARAMETER, check_words, digest_of_asked
+from remoterun.client.runs.specs import PARAMETER, check_words, digest_of_asked, params_of
 from remoterun.client.sets.parameters import Parameter, check_command, combinations, filled
 from remoterun.client.webhooks import webhooks_of
 from remoterun.connections import Connections
@@ -132,8 +132,9 @@ def _rows(
                 of = SetMember(key, asked.name, values, asked.at_once, digest)
                 command = filled(request.command, values)
                 first = key if not found else new_key(now)
+                params = {**params_of(request), **values}
                 found[place] = registry.add_run(
-                    first, prepared.machine, command, now, description, request.labels, prepared.again, of
+                    first, prepared.machine, command, now, description, request.labels, prepared.again, of, params
                 )
                 taken.append(found[place])
         return list(found.values()), [registry.run(run.number) for run in taken]
