@@ -21,6 +21,9 @@ from remoterun.agent.shared.spec import PortSpec, Scheduling
 from remoterun.agent.shared.states import RunState
 from remoterun.client import Client
 from remoterun.client.live.ports import PortNews
+from remoterun.client.runs.preparing import Talk
+from remoterun.client.sets.parameters import parse_parameter
+from remoterun.client.sets.sets import SetRequest
 from remoterun.config import Config
 from remoterun.errors import RemoterunError, UsageError
 from remoterun.model import MachineType, Run, RunRequest
@@ -382,3 +385,18 @@ def test_what_the_readme_shows(running_cluster: Cluster, tmp_path: Path) -> None
         )
         assert done.returncode == 0, f"$ {command}\n{done.stdout}\n{done.stderr}"
     assert done.stdout.strip() in NODES
+
+
+def test_a_set_of_which_two_may_be_at_work(campus: Campus) -> None:
+    """With no client there: each waits for the one that came two places before it."""
+    marks = "touch ../../../at-:n:; ls ../../.. | grep -c ^at- >seen; sleep 1; cat seen; rm ../../../at-:n:"
+    request = RunRequest(marks, framework="none")
+    asked = SetRequest((parse_parameter("n=1:5:int"),), at_once=2)
+    prepared = campus.client.runs.prepare(request, campus.source, "cluster")
+    runs = campus.client.runs.launch_set(prepared, asked, Talk())
+    campus.client.close()
+    until(lambda: all(campus.log(run) for run in runs), 90)
+    campus.new_client()
+    assert [campus.ended(run).state for run in runs] == [RunState.COMPLETE] * 5
+    assert max(int(campus.log(run)) for run in runs) == 2
+    assert os.listdir(campus.path("queue")) == []

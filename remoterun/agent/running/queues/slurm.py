@@ -3,6 +3,7 @@
     RUN/job       a `SlurmJob`: its number, and what is known of its end
     RUN/node      a `Node`: where the job is and what it has there; written by the job, which takes it away at its end
     RUN/waiting   why the run waits, in words
+    HOME/queue/KEY.set   the runs of a set with `--at-once`, in the order of their arrival
     HOME/squeue   the last answer of squeue, for whoever asks within `FRESH` seconds
 
 Nothing of ours stays on the login node. What goes on there for an instant is asked by a contact: `settle` asks squeue
@@ -298,6 +299,11 @@ class Slurm(Queue):
         run = self.home.run(key)
         for path in (run.node_file, run.waiting_file):
             remove_tree(path)
+        with contextlib.suppress(OSError, ValueError):
+            of = run.spec().of
+            came = map(self.home.run, reversed(text_of(self._set_file(of)).split()))
+            if of and all(not other.exists() or other.state()[0] in FINAL for other in came):
+                remove_tree(self._set_file(of))
 
     def lost(self, run: RunFolder) -> Optional[Tuple[Reason, str]]:
         job = self._job(run)
@@ -443,7 +449,7 @@ class Slurm(Queue):
 
     def _sbatch(self, run: RunFolder, spec: RunSpec) -> List[str]:
         asked = spec.scheduling or Scheduling()
-        others = [self._job(self.home.run(other.key)).id for other in spec.after]
+        others = self._awaited(run, spec)
         seconds = spec.timeout + SAVING if spec.timeout else asked.time
         options = {
             "job-name": _name(run.key),
@@ -458,12 +464,30 @@ class Slurm(Queue):
             "account": asked.account,
             "qos": asked.qos,
             "constraint": asked.constraint,
-            "dependency": ":".join(["afterany", *filter(None, others)]) if any(others) else "",
+            "dependency": ":".join(["afterany", *others]) if others else "",
         }
         words = ["sbatch", "--parsable", "--open-mode=append", "--nodes=1", "--ntasks=1"]
         words.append("--requeue" if spec.attempts > 1 else "--no-requeue")
         words += ["--%s=%s" % option for option in options.items() if option[1]]
         return words + shlex.split(asked.slurm)
+
+    def _awaited(self, run: RunFolder, spec: RunSpec) -> List[str]:
+        """The jobs whose ends that of a run awaits: of the runs that it comes after, and, where so many of its set may
+        be at work at once, of the one that came that many places before it."""
+        keys = [other.key for other in spec.after]
+        if spec.at_once:
+            came = text_of(self._set_file(spec.of)).split()
+            if run.key not in came:
+                came.append(run.key)
+                write_whole(self._set_file(spec.of), "\n".join(came).encode(), sync=False)
+            place = came.index(run.key) - spec.at_once
+            keys += came[place : place + 1] if place >= 0 else []
+        others = [other for other in map(self.home.run, keys) if other.exists() and other.state()[0] not in FINAL]
+        return [id for id in (self._job(other).id for other in others) if id]
+
+    def _set_file(self, of: str) -> str:
+        """The keys of the runs of a set, in the order in which they came."""
+        return os.path.join(self.home.queue, of + ".set")
 
     def _script(self, run: RunFolder, spec: RunSpec) -> str:
         """A login shell where the user has something to set up: it has `module`."""
