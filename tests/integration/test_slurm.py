@@ -304,10 +304,12 @@ def test_after_another(campus: Campus) -> None:
 
 
 def test_out_of_memory(campus: Campus) -> None:
-    """It has its name, where Slurm holds jobs to what they asked for, or we do."""
+    """It has its name, where Slurm holds jobs to what they asked for, or we do. Where the kernel ends the supervisor in
+    place of the command, a contact ends the run a minute later."""
     hungry = "x = []\nwhile True: x.append(bytearray(b'x' * (8 << 20)))"
     campus.source = snapshot(write_files(campus.here / "hungry", {"eat.py": hungry}), no_git=True)
-    found = campus.ended(campus.submit("echo kept >kept; exec python3 eat.py", memory=200 << 20))
+    run = campus.submit("echo kept >kept; exec python3 eat.py", memory=200 << 20)
+    found = campus.ended(run, 150)
     assert (found.state, found.reason) == (RunState.FAILED, "out_of_memory")
     assert campus.path(f"runs/{found.key}/out/kept").exists()
 
