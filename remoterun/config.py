@@ -7,6 +7,7 @@ import grp
 import os
 import pwd
 import re
+import shlex
 import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -59,7 +60,7 @@ _OF_OWN = {
     "home": Setting((str,), "FOLDER", "Where it keeps its files. Default: ~/.remoterun."),
     "python": Setting((str,), "PROGRAM", "Python >= 3.8 there. Default: python3."),
     "queue": Setting((str,), "NAME", "slurm: its runs wait in the line of its Slurm. Default: ours."),
-    "partition": Setting((str,), "NAME", "Of Slurm, as the next five."),
+    "partition": Setting((str,), "NAME", "A partition of Slurm. This and the next six go to it."),
     "account": Setting((str,), "NAME", "What its runs are charged to."),
     "qos": Setting((str,), "NAME", "A quality of service."),
     "constraint": Setting((str,), "FEATURES", "What a node must have, such as a100."),
@@ -324,6 +325,10 @@ def _own(where: str, name: str, table: dict[str, Any]) -> MachineType:
             said["time"] = parse_duration(said["time"])
         except UsageError as error:
             raise ConfigError(f"{where}.time: {error.message}", hint=error.hint)
+    try:
+        shlex.split(said.get("slurm", ""))
+    except ValueError as error:
+        raise ConfigError(f"{where}.slurm: {str(error).lower()}", hint='slurm = "--exclude=n7"')
     return MachineType(name, scheduling=Scheduling(**said) if said else None, **own)
 
 

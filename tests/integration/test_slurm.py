@@ -255,6 +255,16 @@ def test_a_job_that_somebody_cancels(campus: Campus) -> None:
     assert found.state is RunState.INTERRUPTED and "scancel" in str(found.message)
 
 
+def test_scancel_of_one_that_runs_is_no_preemption(campus: Campus) -> None:
+    """It does not go back into the line, though it has another attempt."""
+    run = campus.submit("echo kept >kept; exec python3 saves.py 0", attempts=2)
+    campus.says(run, b"up")
+    campus.cluster.login.exec_user(["scancel", str(campus.now(run).job)], check=True)
+    assert campus.ended(run).state is RunState.INTERRUPTED and b"saved" in campus.log(run)
+    assert campus.path(f"runs/{run.key}/out/kept").exists()
+    until(lambda: campus.jobs() == [], what=lambda: str(campus.jobs()))
+
+
 def test_silence_is_no_end(campus: Campus) -> None:
     """squeue prints nothing and says that all is well; later it does not answer at all."""
     run = campus.holds()

@@ -150,7 +150,7 @@ def follow(call: Call, asked: api.Follow) -> api.Followed:
     while True:
         if time.monotonic() >= next_ensured:
             _ensure_supervised(call.home, run)
-            if asked.follow and run.state()[0] is RunState.QUEUED:
+            if asked.follow and run.state()[0] is RunState.QUEUED and not run.waiting_for():
                 _send_line(call, run)
             next_ensured = time.monotonic() + ENSURE_EVERY
         moved = False

@@ -18,7 +18,7 @@ from ..store.run_folder import RunFolder
 
 
 def usable() -> List[int]:
-    """Those that this process may use."""
+    """The CPUs that this process may use."""
     if sys.platform == "linux":
         return sorted(os.sched_getaffinity(0))
     return list(range(os.cpu_count() or 1))

@@ -40,9 +40,9 @@ def spawn(home: Home, key: str) -> None:
 
 
 def session_variables(run: RunFolder) -> Dict[str, str]:
-    """Those of the session that handed a run over, for its supervisor, without those of another run: typed inside a
-    run, `remoterun run` starts another, which must not count as one of the first one's processes. Nor must one that is
-    started by another run's supervisor, which waits behind it."""
+    """The variables of the session that handed a run over, for its supervisor, without those of another run: typed
+    inside a run, `remoterun run` starts another, which must not count as one of the first one's processes. Nor must one
+    that is started by another run's supervisor, which waits behind it."""
     with contextlib.suppress(OSError, ValueError):
         return _variables_of_no_run(decode(Dict[str, str], read_bytes(run.environ_file)))
     return _variables_of_no_run(os.environ)

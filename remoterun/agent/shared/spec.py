@@ -148,7 +148,7 @@ class After(Record):
 
 
 class Scheduling(Record):
-    """What a machine says to the scheduler that it has: words of that scheduler, "" where they are left to it."""
+    """The settings of a machine for its scheduler, in the words of that; "" for what is left to it."""
 
     partition: str = ""
     account: str = ""

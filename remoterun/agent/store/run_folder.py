@@ -155,7 +155,7 @@ class RunFolder(FollowedRun):
             return ""
 
     def waiting_for(self) -> str:
-        """What a scheduler says of why it waits; "" where none does."""
+        """The words of a scheduler for why it waits; "" where there are none."""
         return text_of(self.waiting_file)
 
     def spec(self) -> RunSpec:

@@ -26,6 +26,7 @@ from typing import Callable, Dict, Iterator, List, Optional, Set, Tuple
 
 from ...shared.api import Claim, Demand, MachineCheck, Occupancy
 from ...shared.files import locked, read_bytes, remove_tree, text_of, write_whole
+from ...shared.logs import last_lines
 from ...shared.records import Record, decode, encode
 from ...shared.spec import RunSpec, Scheduling
 from ...shared.states import FINAL, Reason, RunState
@@ -52,7 +53,7 @@ _JOB = "REMOTERUN_JOB"
 _SQUEUE = "--format=%i|%j|%T|%S|%r"
 _HEADER = "JOBID|NAME|"
 _UNSURE = re.compile("timed out|Unable to contact|Connection refused|Zero Bytes|not respond", re.IGNORECASE)
-"""What sbatch says where the job may have been made all the same."""
+"""Words of sbatch after which the job may have been made all the same."""
 _WAITS = ("PENDING", "SUSPENDED")
 _GONE = "GONE"
 
@@ -61,11 +62,9 @@ REASONS = {
     "Priority": "runs before it have a higher priority",
     "Resources": "the nodes that it needs are busy",
     "Dependency": "a run before it has not ended",
-    "DependencyNeverSatisfied": "a run before it did not complete",
     "BeginTime": "it may start a little later",
     "JobHeldUser": "you hold it: `scontrol release` lets it go",
     "JobHeldAdmin": "an administrator holds it",
-    "JobArrayTaskLimit": "as many of its set as may run at once do",
     "Licenses": "a licence that it needs is in use",
     "PartitionDown": "its partition is down",
     "PartitionInactive": "its partition is not active",
@@ -136,7 +135,7 @@ class JobLine(Record):
 
 
 class JobList(Record):
-    """What squeue said at the time `t` of all jobs of this user, by their numbers. One that is not `good` says
+    """The answer of squeue at the time `t`: all jobs of this user, by their numbers. One that is not `good` says
     nothing."""
 
     t: float
@@ -152,14 +151,13 @@ class Slurm(Queue):
     # -- the contract
 
     def lacks(self, spec: RunSpec) -> Optional[str]:
-        return self._lacks(spec.gpus, spec.scheduling)
+        return too_few(spec.gpus, self._nodes(spec.scheduling)) if spec.gpus else None
 
     def submit(self, run: RunFolder, spec: RunSpec) -> None:
         from ..ending import clean_up, finish
 
-        with locked(
-            self.home.lock("sbatch")
-        ) as lock:  # which sbatch has, too: should we die, the next one waits for it
+        # sbatch holds the lock, too: should we die, the next one waits for it.
+        with locked(self.home.lock("sbatch")) as lock:
             job = self._job(run)
             if job.id or in_job():
                 return
@@ -318,6 +316,9 @@ class Slurm(Queue):
         return reason, words % job.id
 
     def again(self, run: RunFolder) -> bool:
+        told = [line for line in last_lines(run.supervisor_log, 50).splitlines() if " CANCELLED AT " in line]
+        if told and " DUE TO " not in told[-1]:
+            return False  # it was no preemption: somebody has typed scancel
         id = in_job(run.key)
         done = tool(["scontrol", "requeue", id]) if id else None
         if done is None or not done.returncode:
@@ -345,7 +346,8 @@ class Slurm(Queue):
         return None if node is None else node.until
 
     def occupancy(self, asked: Demand) -> Occupancy:
-        """Of one's own runs and of the partitions; a place among one's own is said where the whole is asked for."""
+        """One's own runs; places among them, and the partitions, come with the whole only. The nodes are asked
+        for where GPUs are, or the whole: of a run without GPUs it is not known whether it starts at once."""
         answer = self._ask()
         runs: List[Claim] = []
         waiting: List[Claim] = []
@@ -360,7 +362,8 @@ class Slurm(Queue):
                 claim = claim._replace(number=spec.number, command=spec.command[:200], gpus=spec.gpus)
                 claim = claim._replace(running=time.time() - started if started else None)
             (waiting if row.state in _WAITS else runs).append(claim)
-        nodes, lacks = self._nodes(asked.scheduling), self._lacks(asked.gpus, asked.scheduling)
+        nodes = self._nodes(asked.scheduling) if asked.gpus or asked.whole else []
+        lacks = too_few(asked.gpus, nodes)
         idle = any(each.idle and each.gpus >= asked.gpus for each in nodes)
         places = [run._replace(place=place, of=len(waiting)) for place, run in enumerate(waiting, 1) if asked.whole]
         return Occupancy(
@@ -382,7 +385,7 @@ class Slurm(Queue):
     # -- what Slurm says
 
     def _ask(self, since: float = 0.0) -> JobList:
-        """What squeue says of all jobs of this user, at most `FRESH` seconds ago, and after `since`."""
+        """The answer of squeue about all jobs of this user, of the last `FRESH` seconds, and later than `since`."""
         with locked(self.home.lock("squeue")):
             asked = time.time()
             with contextlib.suppress(OSError, ValueError):
@@ -420,15 +423,8 @@ class Slurm(Queue):
                 return state.split()[0].rstrip("+")  # "CANCELLED by 1000"
         return _GONE
 
-    def _lacks(self, gpus: int, scheduling: Optional[Scheduling]) -> Optional[str]:
-        nodes = self._nodes(scheduling) if gpus else []
-        most = max((node.gpus for node in nodes), default=gpus)
-        if most >= gpus:
-            return None
-        return "the run asks for %d GPUs, and no node has more than %d" % (gpus, most)
-
     def _nodes(self, scheduling: Optional[Scheduling]) -> List["_NodeUse"]:
-        """The nodes of the partition, or of all, in groups; none where that is not known."""
+        """The nodes of the partition, or of all partitions; none where that is not known."""
         partition = ["--partition=" + scheduling.partition] if scheduling and scheduling.partition else []
         done = tool(["sinfo", "--noheader", "--Node", "--format=%P|%t|%G|%n", *partition])
         used = tool(["squeue", "--noheader", "--states=RUNNING,COMPLETING", "--format=%N|%b"])
@@ -535,6 +531,12 @@ class _NodeUse(Record):
     idle: bool
     gpus: int
     free: int
+
+
+def too_few(gpus: int, nodes: List[_NodeUse]) -> Optional[str]:
+    """Why a run that asks for so many GPUs can never start; None also where nothing is known of the nodes."""
+    most = max((node.gpus for node in nodes), default=gpus)
+    return None if most >= gpus else "the run asks for %d GPUs, and no node has more than %d" % (gpus, most)
 
 
 def _gpus_in(gres: str) -> int:
