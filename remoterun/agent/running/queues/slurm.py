@@ -4,12 +4,12 @@
     RUN/node      a `Node`: where the job is and what it has there; written by the job, which takes it away at its end
     RUN/waiting   why the run waits, in words
     HOME/queue/KEY.set   the runs of a set with `--at-once`, in the order of their arrival
-    HOME/squeue   the last answer of squeue, for whoever asks within `FRESH` seconds
+    HOME/squeue   the last answer of squeue, for whoever asks within some seconds
 
 Nothing of ours stays on the login node. What goes on there for an instant is asked by a contact: `settle` asks squeue
-once for all runs, and then, of a job that is not there, scontrol and sacct. What they do not say is not known, and
-changes nothing: an empty answer has no header. A job that is over, and whose run has no end, is ended from the files,
-after `LATE` seconds in which they may still come: by a supervisor that is started on the login node for that.
+once for all runs, and then, of a job that is not there, scontrol and sacct (see slurm_commands.py). What they do not
+say is not known, and changes nothing. A job that is over, and whose run has no end, is ended from the files, after
+`LATE` seconds in which they may still come: by a supervisor that is started on the login node for that.
 """
 
 from __future__ import annotations
@@ -17,10 +17,8 @@ from __future__ import annotations
 import contextlib
 import math
 import os
-import re
 import shlex
 import signal
-import subprocess
 import time
 from typing import Callable, Dict, Iterator, List, Optional, Set, Tuple
 
@@ -37,9 +35,8 @@ from .. import gpus as gpu_tool
 from .. import supervision
 from ..awaiting import awaited_runs
 from . import Queue
+from . import slurm_commands as slurm
 
-FRESH = 5.0
-"""Seconds for which an answer of squeue is good for all who ask."""
 LATE = 60.0
 """Seconds by which a file that a node has written may be seen late on the login node."""
 SAVING = 90.0
@@ -50,45 +47,6 @@ KILL_PATIENCE = 10.0
 """Seconds that a job may take to end its command when it was told to kill it."""
 _JOB = "REMOTERUN_JOB"
 """The variable that tells a supervisor that it is the job of this run."""
-_SQUEUE = "--format=%i|%j|%T|%S|%r"
-_HEADER = "JOBID|NAME|"
-_UNSURE = re.compile("timed out|Unable to contact|Connection refused|Zero Bytes|not respond", re.IGNORECASE)
-"""Words of sbatch after which the job may have been made all the same."""
-_WAITS = ("PENDING", "SUSPENDED")
-_GONE = "GONE"
-
-REASONS = {
-    "None": "it has just come",
-    "Priority": "runs before it have a higher priority",
-    "Resources": "the nodes that it needs are busy",
-    "Dependency": "a run before it has not ended",
-    "BeginTime": "it may start a little later",
-    "JobHeldUser": "you hold it: `scontrol release` lets it go",
-    "JobHeldAdmin": "an administrator holds it",
-    "Licenses": "a licence that it needs is in use",
-    "PartitionDown": "its partition is down",
-    "PartitionInactive": "its partition is not active",
-    "PartitionNodeLimit": "it asks for more nodes than its partition allows",
-    "PartitionTimeLimit": "it asks for more time than its partition allows",
-    "Reservation": "its reservation has not begun",
-    "ReqNodeNotAvail": "a node that it needs is down, or reserved",
-    "NodeDown": "a node that it needs is down",
-    "BadConstraints": "no node has what it asks for",
-    "Cleaning": "its last attempt is being cleaned up",
-    "InvalidAccount": "its account is not valid",
-    "InvalidQOS": "its QOS is not valid",
-    "QOSJobLimit": "as many runs as the QOS allows are running",
-    "QOSResourceLimit": "the QOS allows no more at once",
-    "QOSTimeLimit": "its QOS allows less time",
-    "QOSMaxJobsPerUserLimit": "as many of your runs as the QOS allows are running",
-    "QOSMaxGRESPerUser": "you have as many GPUs as the QOS allows",
-    "QOSMaxCpuPerUserLimit": "you have as many CPUs as the QOS allows",
-    "AssocGrpGRES": "your group has as many GPUs as it may",
-    "AssocMaxJobsLimit": "as many of your runs as your account allows are running",
-    "AssocGrpCPUMinutesLimit": "your group has used up its CPU time",
-    "MaxGRESPerAccount": "your account has as many GPUs as it may",
-}
-"""Why a job waits, by the word of squeue."""
 
 ENDS: Dict[str, Tuple[Reason, str]] = {
     "TIMEOUT": (Reason.TIMEOUT, "Slurm ended its job %s at the time limit"),
@@ -98,7 +56,7 @@ ENDS: Dict[str, Tuple[Reason, str]] = {
     "CANCELLED": (Reason.HOST_LOST, "somebody cancelled its Slurm job %s: `scancel`, or an administrator"),
     "NODE_FAIL": (Reason.HOST_REBOOTED, "the node of its Slurm job %s went down"),
     "BOOT_FAIL": (Reason.HOST_REBOOTED, "the node of its Slurm job %s did not start"),
-    _GONE: (Reason.HOST_LOST, "Slurm knows nothing of its job %s any more"),
+    slurm.GONE: (Reason.HOST_LOST, "Slurm knows nothing of its job %s any more"),
 }
 """Why a run ended whose job did, by the state of that."""
 
@@ -125,33 +83,14 @@ class Node(Record):
     until: Optional[float] = None
 
 
-class JobLine(Record):
-    """A line of squeue. `start`: when the job is expected to start, or did; as squeue writes it."""
-
-    name: str
-    state: str
-    start: str
-    why: str
-
-
-class JobList(Record):
-    """The answer of squeue at the time `t`: all jobs of this user, by their numbers. One that is not `good` says
-    nothing."""
-
-    t: float
-    good: bool
-    jobs: Dict[str, JobLine] = {}
-
-
 class Slurm(Queue):
     def __init__(self, home: Home) -> None:
         self.home = home
-        self._answer_file = os.path.join(home.path, "squeue")
 
     # -- the contract
 
     def lacks(self, spec: RunSpec) -> Optional[str]:
-        return too_few(spec.gpus, self._nodes(spec.scheduling)) if spec.gpus else None
+        return slurm.too_few(spec.gpus, slurm.nodes(_partition_of(spec.scheduling))) if spec.gpus else None
 
     def submit(self, run: RunFolder, spec: RunSpec) -> None:
         from ..ending import clean_up, finish
@@ -162,7 +101,7 @@ class Slurm(Queue):
             if job.id or in_job():
                 return
             if job.asked:
-                answer = self._ask(job.asked)
+                answer = slurm.jobs(self.home, job.asked)
                 if not answer.good:
                     return
                 made = [id for id, row in answer.jobs.items() if row.name == _name(run.key)]
@@ -171,16 +110,13 @@ class Slurm(Queue):
                     return
             job = SlurmJob(asked=time.time())
             self._save(run, job)
-            done = tool(self._sbatch(run, spec), 60, self._script(run, spec), lock, supervision.session_variables(run))
-            if done is None or (done.returncode and _UNSURE.search(done.stderr)):
-                return  # the next contact asks whether there is one
-            found = re.findall(r"^(\d+)(?:;.*)?$", done.stdout, re.MULTILINE)
-            if found and not done.returncode:
-                self._save(run, job._replace(id=found[-1]))
-                return
-        said = re.sub(r"^sbatch: (error: )?", "", done.stderr.strip() or done.stdout.strip(), flags=re.MULTILINE)
-        finish(run, Reason.NO_CAPACITY, message="Slurm refused its job: %s" % said[-1000:])
-        clean_up(self.home, run)
+            variables = supervision.session_variables(run)
+            id, refused = slurm.submit(self._sbatch(run, spec), self._script(run, spec), variables, lock)
+            if id:
+                self._save(run, job._replace(id=id))
+        if refused:  # with neither, the next contact asks whether there is a job
+            finish(run, Reason.NO_CAPACITY, message="Slurm refused its job: " + refused)
+            clean_up(self.home, run)
 
     def settle(self, active: Set[str], ended: bool = False) -> None:
         if in_job():
@@ -195,7 +131,7 @@ class Slurm(Queue):
                     continue
                 if run.state()[0] not in FINAL:
                     going.append(run)
-                elif ended and self._end_of(run, self._job(run)):
+                elif ended and slurm.end_of(self._job(run).id, _name(key)):
                     clean_up(self.home, run)
         for run in going:
             with contextlib.suppress(OSError, ValueError):
@@ -206,36 +142,34 @@ class Slurm(Queue):
         if not job.id:
             self.submit(run, run.spec())
             return
-        answer = self._ask()
+        answer = slurm.jobs(self.home)
         if not answer.good or answer.t <= job.asked:
             return
         row = answer.jobs.get(job.id)
         if row is not None and row.name == _name(run.key):
             self._goes_on(run, job, row)
             return
-        over = self._end_of(run, job)
-        if not over:
-            return
         if not job.over:
-            job = job._replace(over=over, since=time.time())
-            self._save(run, job)
+            job = job._replace(over=slurm.end_of(job.id, _name(run.key)), since=time.time())
+            if job.over:
+                self._save(run, job)
         if self._is_lost(run, job):
             supervision.spawn(self.home, run.key)
 
-    def _goes_on(self, run: RunFolder, job: SlurmJob, row: JobLine) -> None:
+    def _goes_on(self, run: RunFolder, job: SlurmJob, row: slurm.JobLine) -> None:
         """Say why a job waits; end one that does so in vain, and one that was killed and does not hear."""
         if job.over:
             self._save(run, job._replace(over="", since=0.0))
-        if row.state in _WAITS and run.state()[0] is RunState.QUEUED:
+        if row.state in slurm.WAITS and run.state()[0] is RunState.QUEUED:
             failed = awaited_runs(self.home, run.spec()).failed
             if failed is not None:
                 self._take_back(run, job, Reason.AFTER_FAILED, message=failed)
                 return
-            words = "Slurm: " + _why(row)
+            words = "Slurm: " + slurm.why(row)
             if text_of(run.waiting_file) != words:
                 write_whole(run.waiting_file, words.encode(), sync=False)
         if run.kill_asked() and time.time() - os.stat(run.kill_file).st_mtime > KILL_PATIENCE:
-            tool(["scancel", "--signal=KILL", "--full", job.id])
+            slurm.run(["scancel", "--signal=KILL", "--full", job.id])
 
     def supervised(self, run: RunFolder) -> bool:
         return os.path.exists(run.node_file) or run.supervised()
@@ -280,14 +214,14 @@ class Slurm(Queue):
         if run.state()[0] is RunState.QUEUED and self._take_back(run, job, reason):
             return
         number = "USR2" if reason is Reason.KILLED else "USR1"
-        tool(["scancel", "--batch", "--signal=" + number, job.id])
+        slurm.run(["scancel", "--batch", "--signal=" + number, job.id])
 
     def _take_back(self, run: RunFolder, job: SlurmJob, reason: Reason, message: Optional[str] = None) -> bool:
         """End a run whose job has not started; whether that is so."""
         from ..ending import clean_up, finish
 
-        tool(["scancel", "--state=PENDING", "--name=" + _name(run.key), job.id])
-        if self._end_of(run, job) in ("", "COMPLETED", "FAILED") or run.state()[0] is not RunState.QUEUED:
+        slurm.run(["scancel", "--state=PENDING", "--name=" + _name(run.key), job.id])
+        if slurm.end_of(job.id, _name(run.key)) in ("", "COMPLETED", "FAILED") or run.state()[0] is not RunState.QUEUED:
             return False
         finish(run, reason, **({"message": message} if message else {}))
         clean_up(self.home, run)
@@ -320,12 +254,7 @@ class Slurm(Queue):
         if told and " DUE TO " not in told[-1]:
             return False  # it was no preemption: somebody has typed scancel
         id = in_job(run.key)
-        done = tool(["scontrol", "requeue", id]) if id else None
-        if done is None or not done.returncode:
-            return done is not None
-        done = tool(["scontrol", "--oneliner", "show", "job", id])  # Slurm may have done so itself
-        found = re.search(r" Restarts=(\d+)", done.stdout if done is not None else "")
-        return found is not None and int(found[1]) > int(os.environ.get("SLURM_RESTART_COUNT", "0"))
+        return bool(id) and slurm.requeue(id, int(os.environ.get("SLURM_RESTART_COUNT", "0")))
 
     def is_here(self, run: RunFolder) -> bool:
         node = self._node(run)
@@ -348,7 +277,7 @@ class Slurm(Queue):
     def occupancy(self, asked: Demand) -> Occupancy:
         """One's own runs; places among them, and the partitions, come with the whole only. The nodes are asked
         for where GPUs are, or the whole: of a run without GPUs it is not known whether it starts at once."""
-        answer = self._ask()
+        answer = slurm.jobs(self.home)
         runs: List[Claim] = []
         waiting: List[Claim] = []
         rows = {row.name: row for row in answer.jobs.values()}
@@ -356,14 +285,14 @@ class Slurm(Queue):
             row, run = rows.get(_name(key)), self.home.run(key)
             if row is None or not run.exists():
                 continue
-            claim = Claim(key, 0, "", RunState.QUEUED if row.state in _WAITS else RunState.RUNNING)
+            claim = Claim(key, 0, "", RunState.QUEUED if row.state in slurm.WAITS else RunState.RUNNING)
             if asked.whole:
                 spec, started = run.spec(), run.status().started
                 claim = claim._replace(number=spec.number, command=spec.command[:200], gpus=spec.gpus)
                 claim = claim._replace(running=time.time() - started if started else None)
-            (waiting if row.state in _WAITS else runs).append(claim)
-        nodes = self._nodes(asked.scheduling) if asked.gpus or asked.whole else []
-        lacks = too_few(asked.gpus, nodes)
+            (waiting if row.state in slurm.WAITS else runs).append(claim)
+        nodes = slurm.nodes(_partition_of(asked.scheduling)) if asked.gpus or asked.whole else []
+        lacks = slurm.too_few(asked.gpus, nodes)
         idle = any(each.idle and each.gpus >= asked.gpus for each in nodes)
         places = [run._replace(place=place, of=len(waiting)) for place, run in enumerate(waiting, 1) if asked.whole]
         return Occupancy(
@@ -373,73 +302,14 @@ class Slurm(Queue):
             gpus=[],
             runs=runs + places,
             lacks=lacks,
-            cluster=_partitions(nodes) if asked.whole else [],
+            cluster=slurm.of_each_partition(nodes) if asked.whole else [],
         )
 
     def examine(self, gpus: int) -> List[MachineCheck]:
-        done = tool(["sinfo", "--version"])
+        done = slurm.run(["sinfo", "--version"])
         if done is None or done.returncode:
             return [MachineCheck("slurm", False, "sinfo does not run here", "is this the login node of a cluster?")]
         return [MachineCheck("slurm", True, done.stdout.strip())]
-
-    # -- what Slurm says
-
-    def _ask(self, since: float = 0.0) -> JobList:
-        """The answer of squeue about all jobs of this user, of the last `FRESH` seconds, and later than `since`."""
-        with locked(self.home.lock("squeue")):
-            asked = time.time()
-            with contextlib.suppress(OSError, ValueError):
-                known: JobList = decode(JobList, read_bytes(self._answer_file))
-                if since < known.t <= asked < known.t + FRESH:
-                    return known
-            done = tool(["squeue", "--user=%d" % os.getuid(), _SQUEUE], 20)
-            lines = [] if done is None or done.returncode else done.stdout.splitlines()
-            good = any(line.startswith(_HEADER) for line in lines)
-            rows = [line.split("|", 4) for line in lines if line.count("|") >= 4 and not line.startswith(_HEADER)]
-            jobs = {id.strip(): JobLine(name, state, start, why.strip("() ")) for id, name, state, start, why in rows}
-            answer = JobList(asked, good, jobs if good else {})
-            write_whole(self._answer_file, encode(answer), sync=False)
-            return answer
-
-    def _end_of(self, run: RunFolder, job: SlurmJob) -> str:
-        """The state in which a job has ended; "GONE" for one that Slurm does not know; "" where it has not, or that is
-        not known."""
-        done = tool(["scontrol", "--oneliner", "show", "job", job.id])
-        if done is None:
-            return ""
-        if not done.returncode:
-            facts = dict(re.findall(r"(?:^| )(JobName|JobState)=(\S*)", done.stdout))
-            if facts.get("JobName") != _name(run.key):
-                return _GONE if facts else ""  # another cluster, or its numbers begin anew
-            state = facts.get("JobState", "")
-            return state if state in ENDS or state in ("COMPLETED", "FAILED") else ""
-        if "Invalid job id" not in done.stderr:
-            return ""
-        words = ["sacct", "--allocations", "--noheader", "--parsable2", "--jobs=" + job.id, "--format=JobName,State"]
-        said = tool(words)
-        for line in said.stdout.splitlines() if said is not None and not said.returncode else ():
-            name, _, state = line.partition("|")
-            if name == _name(run.key) and state:
-                return state.split()[0].rstrip("+")  # "CANCELLED by 1000"
-        return _GONE
-
-    def _nodes(self, scheduling: Optional[Scheduling]) -> List["_NodeUse"]:
-        """The nodes of the partition, or of all partitions; none where that is not known."""
-        partition = ["--partition=" + scheduling.partition] if scheduling and scheduling.partition else []
-        done = tool(["sinfo", "--noheader", "--Node", "--format=%P|%t|%G|%n", *partition])
-        used = tool(["squeue", "--noheader", "--states=RUNNING,COMPLETING", "--format=%N|%b"])
-        taken: Dict[str, int] = {}
-        for line in used.stdout.splitlines() if used is not None and not used.returncode else ():
-            node, _, gres = line.partition("|")  # of a job on several nodes: none of them
-            taken[node] = taken.get(node, 0) + _gpus_in(gres)
-        found = []
-        for line in done.stdout.splitlines() if done is not None and not done.returncode else ():
-            name, state, gres, node = line.split("|", 3)
-            up = state.rstrip("*~#$@+^-!%") in ("idle", "mix", "alloc", "comp")
-            gpus = _gpus_in(gres)
-            free = max(gpus - taken.get(node, 0), 0) if up else 0
-            found.append(_NodeUse(name.rstrip("*"), state == "idle", gpus, free))
-        return found
 
     # -- a job
 
@@ -462,7 +332,7 @@ class Slurm(Queue):
             "constraint": asked.constraint,
             "dependency": ":".join(["afterany", *others]) if others else "",
         }
-        words = ["sbatch", "--parsable", "--open-mode=append", "--nodes=1", "--ntasks=1"]
+        words = ["--open-mode=append", "--nodes=1", "--ntasks=1"]
         words.append("--requeue" if spec.attempts > 1 else "--no-requeue")
         words += ["--%s=%s" % option for option in options.items() if option[1]]
         return words + shlex.split(asked.slurm)
@@ -524,38 +394,6 @@ class Slurm(Queue):
             return None
 
 
-class _NodeUse(Record):
-    """A node of a partition, how many GPUs it has, and how many of them no job has."""
-
-    partition: str
-    idle: bool
-    gpus: int
-    free: int
-
-
-def too_few(gpus: int, nodes: List[_NodeUse]) -> Optional[str]:
-    """Why a run that asks for so many GPUs can never start; None also where nothing is known of the nodes."""
-    most = max((node.gpus for node in nodes), default=gpus)
-    return None if most >= gpus else "the run asks for %d GPUs, and no node has more than %d" % (gpus, most)
-
-
-def _gpus_in(gres: str) -> int:
-    """`gpu:a100:2(S:0-1)`, `gres/gpu:2`, `gres:gpu:a100:1`: 2, 2, 1."""
-    found = re.findall(r"gpu((?::[A-Za-z][^:,(]*)?)(?::(\d+))?", gres)
-    return sum(int(number or 1) for _, number in found)
-
-
-def _partitions(nodes: List[_NodeUse]) -> List[str]:
-    """A line for each."""
-    found = []
-    for name in sorted({node.partition for node in nodes}):
-        own = [node for node in nodes if node.partition == name]
-        line = "%s: %d of %d nodes idle" % (name, sum(node.idle for node in own), len(own))
-        gpus = sum(node.gpus for node in own)
-        found.append(line + (", %d of %d GPUs free" % (sum(node.free for node in own), gpus) if gpus else ""))
-    return found
-
-
 _PREFIX = "rr-"
 _taken_at: Optional[float] = None
 """When the nodes of this job are taken away, in seconds since 1970."""
@@ -563,18 +401,6 @@ _taken_at: Optional[float] = None
 
 def _name(key: str) -> str:
     return _PREFIX + key
-
-
-def _why(row: JobLine) -> str:
-    """Why a job waits, and when it is expected to start, in words."""
-    word = row.why.split(",")[0]
-    words = REASONS.get(word, row.why or "it has just come")
-    with contextlib.suppress(ValueError):
-        start = time.mktime(time.strptime(row.start, "%Y-%m-%dT%H:%M:%S"))
-        if start > time.time() + 60:
-            form = "%H:%M" if start - time.time() < 20 * 3600 else "%a %d %b, %H:%M"
-            words += "; it is expected to start at " + time.strftime(form, time.localtime(start))
-    return words
 
 
 def in_job(key: str = "") -> str:
@@ -606,39 +432,9 @@ def _gpus() -> List[str]:
 
 def _until(id: str) -> Optional[float]:
     """When a run has to be stopped, so that its outputs are saved before its job ends; None for never."""
-    done = tool(["squeue", "--noheader", "--jobs=" + id, "--format=%L"])
-    found = re.match(r"(?:(\d+)-)?(?:(\d+):)?(\d+):(\d+)$", done.stdout.strip()) if done is not None else None
-    if found is None:
-        return None
-    days, hours, minutes, seconds = (int(part or 0) for part in found.groups())
-    left = ((days * 24 + hours) * 60 + minutes) * 60 + seconds
-    return time.time() + left - min(SAVING, 0.4 * left)
+    left = slurm.seconds_left(id)
+    return None if left is None else time.time() + left - min(SAVING, 0.4 * left)
 
 
-def tool(
-    words: List[str],
-    seconds: float = 30.0,
-    text: str = "",
-    lock: Optional[int] = None,
-    variables: Optional[Dict[str, str]] = None,
-) -> Optional["subprocess.CompletedProcess[str]"]:
-    """Run a command of Slurm, on the standard input `text`, with none of the variables that change what it does; None
-    where it is not there, or does not end in time. It holds `lock` as well."""
-    kept = ("SLURM_CONF", "SLURM_SACK_SOCKET")
-    of_slurm = ("SLURM_", "SBATCH_", "SQUEUE_", "SCANCEL_", "SCONTROL_", "SINFO_", "SACCT_", "SRUN_")
-    known = os.environ if variables is None else variables
-    clean = {name: value for name, value in known.items() if name in kept or not name.startswith(of_slurm)}
-    try:
-        return subprocess.run(
-            words,
-            input=text,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            universal_newlines=True,
-            errors="replace",
-            timeout=seconds,
-            env=dict(clean, LC_ALL="C") if variables is None else clean,
-            pass_fds=() if lock is None else (lock,),
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return None
+def _partition_of(scheduling: Optional[Scheduling]) -> str:
+    return scheduling.partition if scheduling else ""
