@@ -1,4 +1,7 @@
-"""What `remoterun.agent.running.queues` promises, held against our own line and a second queue."""
+"""What `remoterun.agent.running.queues` promises, held against our own line and a second queue.
+
+A scheduler of a whole cluster is held to the same by a file of its own, case for case: `integration/test_slurm.py`.
+"""
 
 from __future__ import annotations
 
