@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from remoterun.agent.shared.api import Examine
 from remoterun.agent.store.home import Home
 from remoterun.agent.upkeep.doctor import examine
 from remoterun.cli.commands.doctor import _clock
@@ -23,7 +24,7 @@ def test_systemd_that_ends_what_a_user_leaves_behind(
     if said is not None:
         write_files(tools, {"busctl*": f"#!/bin/sh\necho {said}\n"})
     monkeypatch.setenv("PATH", f"{tools}")
-    names = [check.name for check in examine(Home.open(str(tmp_path / "home")), "process", 0, "")]
+    names = [check.name for check in examine(Home.open(str(tmp_path / "home")), Examine("process"))]
     assert ("logout" in names) is (said == "b true")
 
 
@@ -42,7 +43,7 @@ def test_where_docker_does_not_run(
     """It is a fault only where the machine was given that engine: elsewhere every run works."""
     tools = write_files(tmp_path, {"docker*": "#!/bin/sh\necho Cannot connect to the Docker daemon >&2; exit 1\n"})
     monkeypatch.setenv("PATH", str(tools))
-    checks = {check.name: check for check in examine(Home.open(str(tmp_path / "home")), engine, 0, "")}
+    checks = {check.name: check for check in examine(Home.open(str(tmp_path / "home")), Examine(engine))}
     check = checks[engine if engine == "podman" else "docker"]
     assert (check.ok, check.detail) == (ok, said)
     assert bool(check.fix) == (ok is False)

@@ -595,6 +595,7 @@ class Examine(Record):
     gpus: int = 0
     base: str = ""
     queue: str = ""
+    scheduling: Optional[Scheduling] = None
 
 
 class MachineCheck(Record):
@@ -608,6 +609,8 @@ class MachineCheck(Record):
     """What to type, or a text to paste."""
     time: Optional[float] = None
     """The machine's clock."""
+    scheduling: Optional[Scheduling] = None
+    """What the machine may say to its scheduler, whose name is the detail."""
 
 
 class MachineChecks(Record):

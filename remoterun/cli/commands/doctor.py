@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import subprocess
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 from remoterun.agent.shared.api import MachineCheck
+from remoterun.agent.shared.spec import Scheduling
 from remoterun.cli import complete, render
 from remoterun.cli.app import Command, Json, app, argument, example, option
 from remoterun.cli.asking import client as connect
@@ -19,6 +21,7 @@ from remoterun.cli.render.terminal import duration
 from remoterun.client import Client, json_shapes
 from remoterun.clouds import ARCHIVE, PROVIDERS, front
 from remoterun.clouds.base import Bills, HasPolicy
+from remoterun.config import QUEUES, settings
 from remoterun.errors import (
     AgentError,
     AuthenticationError,
@@ -55,12 +58,16 @@ def doctor(
         bool,
         option("--budget", f"Of `{ARCHIVE}`: print the command for a budget, with mail at 50, 80 and 100 % of it."),
     ] = False,
+    job: Annotated[
+        bool, option("--job", "Of a cluster: a run of a minute says what it finds on a node; nothing of it stays.")
+    ] = False,
     json: Json = False,
 ) -> int:
     """Try a machine, and say how to mend what doesn't work.
 
-    Link, host key, python3, Docker, GPU and NVIDIA's toolkit, disk, clock. Of a provider of hosts: login, permissions,
-    quotas, network, bucket. The exit status is 1 if there is a fault.
+    Link, host key, python3, Docker, GPU and NVIDIA's toolkit, disk, clock. Of a cluster: accounts, partitions, limits,
+    and the line to type for it. Of a provider of hosts: login, permissions, quotas, network, bucket. The exit status
+    is 1 if there is a fault.
     """
     for asked, given in (("--policy", policy), ("--setup", setup), ("--budget", budget)):
         if given and machine not in PROVIDERS:
@@ -88,7 +95,9 @@ def doctor(
         def show(found: Examined, as_json: bool) -> None:
             machine_views.checks(found.checks, as_json)
 
-        found, status = of_each(client, machine, lambda name: examine(client, client.machines.get(name)), show, json)
+        found, status = of_each(
+            client, machine, lambda name: examine(client, client.machines.get(name), job), show, json
+        )
     return status or (0 if all(examined.sound for examined in found) else 1)
 
 
@@ -151,9 +160,9 @@ class Examined:
         return {"machine": self.machine.name, "checks": json_shapes.checks(self.checks)}
 
 
-def examine(client: Client, machine: MachineType) -> Examined:
+def examine(client: Client, machine: MachineType, job: bool = False) -> Examined:
     """The checks of a machine, without those that a fault makes impossible; of what is rented, those of the login, of
-    its provider, and of the bucket. Blocks for as long as the connection's deadlines allow."""
+    its provider, and of the bucket. Blocks for as long as the connection's deadlines allow, and a `job` takes."""
     if machine.bucket is not None or machine.rental is not None:
         return Examined(
             machine, [*client.hosts.checks(machine.rental.provider if machine.rental is not None else ARCHIVE)]
@@ -165,6 +174,7 @@ def examine(client: Client, machine: MachineType) -> Examined:
         detail = error.message + (f" ({error.evidence.splitlines()[-1]})" if error.evidence else "")
         return Examined(machine, [MachineCheck(faulty, False, detail, error.hint)])
     checks: list[MachineCheck] = []
+    there = machine
     if machine.host is not None:
         checks.append(MachineCheck("link", True, f"{machine.host} answered"))
         checks.append(MachineCheck("host key", True, "known, and unchanged"))
@@ -173,8 +183,30 @@ def examine(client: Client, machine: MachineType) -> Examined:
     answered = time.time()
     for check in (each._replace(fix=machine.says(each.fix)) for each in found):
         clock = check.time if check.name == "clock" else None
-        checks.append(check if clock is None else _clock(clock, asked, answered))
+        if check.scheduling is not None and check.detail in QUEUES[1:]:
+            there = replace(machine, queue=check.detail, scheduling=check.scheduling)
+        elif check.scheduling is None:
+            checks.append(check if clock is None else _clock(clock, asked, answered))
+    if job and there.queue:
+        from remoterun.client.upkeep.probe import by_run
+
+        render.line("A run of a minute tries a node: ^C takes it back")
+        checks += by_run(client, there)
+    if there != machine:
+        checks.append(MachineCheck("to type", None, _to_add(there, machine.name in client.config.machines)))
     return Examined(machine, checks)
+
+
+def _to_add(machine: MachineType, known: bool) -> str:
+    """The line that gives a machine a name and all of its settings."""
+    usual = {**vars(MachineType("")), **Scheduling()._asdict()}
+    given = {**vars(machine), **(machine.scheduling or Scheduling())._asdict()}
+    given["time"] = f"{given['time'] / 3600:g}h" if given["time"] else None
+    words = ["remoterun", "machines", "add", machine.name if known else "cluster", machine.host or "local"]
+    for key in settings():
+        if given.get(key) != usual.get(key):
+            words += [f"--{key.replace('_', '-')}", f"{given[key]}"]
+    return shlex.join(words) + (" -y" if known else "")
 
 
 def _clock(theirs: float, asked: float, answered: float) -> MachineCheck:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from remoterun.errors import AgentError, UsageError
 from remoterun.hosts.bundle import FLAGS, AgentBundle
@@ -39,6 +39,15 @@ SCRIPT = (
     f'mv -f "$t" "$h/agent/$2" || exit {_NOT_WRITTEN}'
 )
 
+# Prints the first Python that is new enough: its path, its version, and the module of the site that brings it, or `-`.
+FIND_PYTHON = (
+    'for m in - $(module -t avail 2>&1 | sed "s/(.*//" | grep -iE "^[a-z-]*(python|conda|forge)[0-9]*/.*[^:/]$" | '
+    "sort -rV | head -20); do ([ $m = - ] || module load $m >/dev/null 2>&1; "
+    "for p in python3 python3.{20..8}; do c=$(command -v $p) && v=$(env -i $c -c "
+    '"import sys, hashlib; sys.version_info < (3, 8) and sys.exit(1); print(sys.version.split()[0])" 2>/dev/null) && '
+    "echo $c $v $m && exit; done; exit 1) && exit; done; exit 1"
+)
+
 
 def start_command(bundle: AgentBundle, home: str, python: str, prefix: Sequence[str] = ()) -> str:
     """The command that starts the agent, after the words `prefix`, if it is in `home`, and `home` is the user's."""
@@ -53,10 +62,16 @@ def install_command(bundle: AgentBundle, home: str, python: str) -> str:
     return f"cd; exec {command_line(words)}"
 
 
-def install_error(name: str, home: str, python: str, status: int | None, said: str) -> AgentError:
-    """Why that command failed on the host `name`: its exit status (None: a signal ended it), and what it printed."""
+def install_error(
+    name: str, home: str, python: str, status: int | None, said: str, find: Callable[[], str] = str
+) -> AgentError:
+    """Why that command failed on the host `name`: its exit status (None: a signal ended it), and what it printed.
+    `find` returns what `FIND_PYTHON` prints there."""
     another = f'name one with `python = "…"` for `{name}` in the config'
     install = f"on that machine: `sudo apt install python3`; or {another}"
+    if status in (_NO_PYTHON, _OLD_PYTHON) and (found := re.search(r"^(/\S+) ([\d.]+) (\S+)$", find(), re.MULTILINE)):
+        of_module = "" if found[3] == "-" else f" (`module load {found[3]}`)"
+        install = f"it has Python {found[2]}{of_module}: `--python {found[1]}` of `remoterun machines add` names it"
     of_python = {
         _NO_PYTHON: (f"`{name}` has no `{python}`, which the agent needs", install),
         _OLD_PYTHON: (f"`{python}` on `{name}` is too old: the agent needs Python 3.8", install),

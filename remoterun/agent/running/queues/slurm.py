@@ -22,7 +22,7 @@ import signal
 import time
 from typing import Callable, Dict, Iterator, List, Optional, Set, Tuple
 
-from ...shared.api import Claim, Demand, MachineCheck, Occupancy
+from ...shared.api import Claim, Demand, Examine, MachineCheck, Occupancy
 from ...shared.files import locked, read_bytes, remove_tree, text_of, write_whole
 from ...shared.logs import last_lines
 from ...shared.records import Record, decode, encode
@@ -90,7 +90,8 @@ class Slurm(Queue):
     # -- the contract
 
     def lacks(self, spec: RunSpec) -> Optional[str]:
-        return slurm.too_few(spec.gpus, slurm.nodes(_partition_of(spec.scheduling))) if spec.gpus else None
+        asks = spec.gpus or spec.cpus or spec.memory
+        return slurm.too_few(spec, slurm.nodes(_partition_of(spec.scheduling))) if asks else None
 
     def submit(self, run: RunFolder, spec: RunSpec) -> None:
         from ..ending import clean_up, finish
@@ -276,7 +277,7 @@ class Slurm(Queue):
 
     def occupancy(self, asked: Demand) -> Occupancy:
         """One's own runs; places among them, and the partitions, come with the whole only. The nodes are asked
-        for where GPUs are, or the whole: of a run without GPUs it is not known whether it starts at once."""
+        for where something of them is: of any other run it is not known whether it starts at once."""
         answer = slurm.jobs(self.home)
         runs: List[Claim] = []
         waiting: List[Claim] = []
@@ -291,8 +292,9 @@ class Slurm(Queue):
                 claim = claim._replace(number=spec.number, command=spec.command[:200], gpus=spec.gpus)
                 claim = claim._replace(running=time.time() - started if started else None)
             (waiting if row.state in slurm.WAITS else runs).append(claim)
-        nodes = slurm.nodes(_partition_of(asked.scheduling)) if asked.gpus or asked.whole else []
-        lacks = slurm.too_few(asked.gpus, nodes)
+        asks = asked.gpus or asked.cpus or asked.memory or asked.whole
+        nodes = slurm.nodes(_partition_of(asked.scheduling)) if asks else []
+        lacks = slurm.too_few(asked, nodes)
         idle = any(each.idle and each.gpus >= asked.gpus for each in nodes)
         places = [run._replace(place=place, of=len(waiting)) for place, run in enumerate(waiting, 1) if asked.whole]
         return Occupancy(
@@ -305,11 +307,10 @@ class Slurm(Queue):
             cluster=slurm.of_each_partition(nodes) if asked.whole else [],
         )
 
-    def examine(self, gpus: int) -> List[MachineCheck]:
-        done = slurm.run(["sinfo", "--version"])
-        if done is None or done.returncode:
-            return [MachineCheck("slurm", False, "sinfo does not run here", "is this the login node of a cluster?")]
-        return [MachineCheck("slurm", True, done.stdout.strip())]
+    def examine(self, asked: Examine) -> List[MachineCheck]:
+        from .slurm_doctor import examine
+
+        return examine(self.home, asked)
 
     # -- a job
 

@@ -1,0 +1,74 @@
+"""What `doctor` says of a cluster, on its login node. What Slurm, or its site, does not say is not known: no fault."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import re
+import shutil
+from typing import List
+
+from ...shared.api import Examine, MachineCheck
+from ...shared.files import text_of
+from ...shared.spec import Scheduling
+from ...store.home import Home
+from . import slurm_commands as slurm
+
+TIME = 4 * 3600.0
+"""Seconds that a run may take where nobody has said more: the more it asks for, the longer it waits."""
+MOST = 30
+"""Partitions that are named."""
+_SHARED = re.compile("nfs|lustre|gpfs|beegfs|ceph|panfs|gluster|weka|orangefs|pvfs|afs|cifs|smb|juicefs|quobyte")
+"""File systems that machines share."""
+
+
+def examine(home: Home, asked: Examine) -> List[MachineCheck]:
+    """Nothing where runs do not wait for Slurm, and there is none."""
+    site = dict(re.findall(r"^(\w+) += (.*?) *$", slurm.said(["scontrol", "show", "config"]), re.MULTILINE))
+    if not site:
+        fault = MachineCheck("slurm", False, "Slurm does not answer", "is this the login node of a cluster?")
+        return [fault] if asked.queue else []
+    sacctmgr, user = ["sacctmgr", "--noheader", "--parsable2", "show"], "user=" + getpass.getuser()
+    own = slurm.said([*sacctmgr, "user", user, "format=DefaultAccount"]).strip()
+    rows = [line.split("|") for line in slurm.said([*sacctmgr, "assoc", user, "format=Account,QOS"]).splitlines()]
+    accounts = sorted({row[0] for row in rows}, key=lambda name: (name != own, name))
+    sacct = slurm.run(["sacct", "--noheader", "--allocations", "--starttime=now"])
+    off = "off" if sacct and "disabled" in sacct.stderr else ""
+    nodes = slurm.nodes()
+    here = "%s, cluster %s" % (site.get("SLURM_VERSION", "of some version"), site.get("ClusterName", ""))
+    facts = [
+        ("slurm", here + ("" if asked.queue else "; runs do not wait in its line yet")),
+        ("accounts", ", ".join(accounts)),
+        ("qos", ", ".join(sorted({name for row in rows for name in row[-1].split(",")}))),
+        *(("partition", line) for line in slurm.of_each_partition(nodes)[:MOST] or [""]),
+        ("max array", site.get("MaxArraySize", "")),
+        ("sacct", "on" if sacct and not sacct.returncode else off),
+        ("shared home", _home(home)),
+        ("apptainer", shutil.which("apptainer") or shutil.which("singularity") or "none, and none is needed"),
+    ]
+    said = asked.scheduling or Scheduling()
+    fitting = [node for node in nodes if node.gpus >= asked.gpus]
+    node = next((node for node in fitting if node.default), fitting[0] if fitting else None)
+    most = slurm.seconds_of(node.limit) if node else None
+    said = said._replace(
+        partition=said.partition or (node.partition if node else ""),
+        account=said.account or (accounts[0] if accounts else ""),
+        time=said.time or min(TIME, most or TIME),
+    )
+    found = [MachineCheck(name, bool(text) or None, text or "not known") for name, text in facts]
+    return [*found, MachineCheck("to type", None, "slurm", scheduling=said)]
+
+
+def _home(home: Home) -> str:
+    """Whether nodes have it, as far as its file system says that, and how much of it is the user's."""
+    mounts = [line.split(" ") for line in text_of("/proc/self/mounts").splitlines()]
+    above = [row for row in mounts if (home.path + "/").startswith(row[1].rstrip("/") + "/")]
+    source, point, kind = max(above, key=lambda row: len(row[1]), default=["", "", ""])[:3]
+    known = "on %s, which machines share" % kind if _SHARED.search(kind) else ""
+    for words in (["lfs", "quota", "-q", "-u", str(os.getuid()), point], ["quota", "-w"]):
+        done = slurm.run(words)
+        for place, used, soft, hard in re.findall(r"(\S+)\s+(\d+)\*?\s+(\d+)\s+(\d+)", done.stdout if done else ""):
+            size = int(soft) or int(hard)
+            if place in (source, point) and size:
+                known += "; %.1f of your %.1f GB are used" % (int(used) / 976562.5, size / 976562.5)
+    return known or ""
