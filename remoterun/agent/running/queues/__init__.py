@@ -73,6 +73,15 @@ class Queue(Protocol):
     def gpus(self, run: RunFolder) -> Optional[List[str]]:
         """The GPUs that a run has, by their UUIDs; None while it waits."""
 
+    def command(self, run: RunFolder, spec: RunSpec) -> str:
+        """The line for the shell that is started for the command of a run: one that has it on each of several nodes
+        where the run asks for those, and the queue has them. Supervisor only."""
+        return spec.command
+
+    def terminate_others(self, run: RunFolder) -> bool:
+        """Send SIGTERM to what a run has on nodes that are not this one; whether that was done. Supervisor only."""
+        return True
+
     def cancel(self, run: RunFolder, reason: Reason) -> None:
         """A run was asked to end: one that waits without a supervisor ends now, for `reason`; the supervisor of any
         other is told, if it does not see that by itself."""
