@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 from remoterun.agent.shared.api import MachineCheck
 from remoterun.agent.shared.spec import Scheduling
+from remoterun.agent.shared.states import RunState
 from remoterun.cli import complete, render
 from remoterun.cli.app import Command, Json, app, argument, example, option
 from remoterun.cli.asking import client as connect
@@ -31,7 +32,7 @@ from remoterun.errors import (
     RemoterunError,
     UsageError,
 )
-from remoterun.model import MachineType
+from remoterun.model import MachineType, RunRequest
 from remoterun.session import understood
 
 if TYPE_CHECKING:
@@ -188,13 +189,53 @@ def examine(client: Client, machine: MachineType, job: bool = False) -> Examined
         elif check.scheduling is None:
             checks.append(check if clock is None else _clock(clock, asked, answered))
     if job and there.queue:
-        from remoterun.client.upkeep.probe import by_run
-
-        render.line("A run of a minute tries a node: ^C takes it back")
-        checks += by_run(client, there)
+        checks += _by_run(client, there)
     if there != machine:
         checks.append(MachineCheck("to type", None, _to_add(there, machine.name in client.config.machines)))
     return Examined(machine, checks)
+
+
+PATIENCE = 120.0
+"""Seconds that the run of `--job` may wait for a node, and then for its end."""
+PROBE = """\
+echo "node: $(uname -n), $(python3 -V 2>&1)"
+python3 -c 'import urllib.request as it; it.urlopen("https://pypi.org/simple/pip/", timeout=10)' 2>/dev/null &&
+echo "node network: it reaches pypi.org"
+echo "node gpu: $(nvidia-smi --query-gpu=name --format=csv,noheader 2>/dev/null | paste -sd, -)"
+"""
+
+
+def _by_run(client: Client, machine: MachineType) -> list[MachineCheck]:
+    """What a run finds where a scheduler puts it. Blocks until it has ended, or has waited for too long; it leaves
+    nothing."""
+    from remoterun.client.runs.preparing import prepare
+
+    request = RunRequest(PROBE, framework="none", timeout=60.0, notify=(), description="remoterun doctor --job")
+    run = client.runs.launch(prepare(client.connections, request, None, machine))
+    render.line(f"run {run.number} tries a node, for a minute; ^C takes it back")
+    try:
+        give_up = time.monotonic() + PATIENCE
+        while not run.final and time.monotonic() < give_up + (0 if run.state is RunState.QUEUED else PATIENCE):
+            time.sleep(0.5)
+            run = client.runs.get(run.number)
+        if not run.final:
+            return [MachineCheck("node", None, f"none in {PATIENCE:.0f} s: {run.note or run.state.value}")]
+        if run.state is not RunState.COMPLETE:
+            fix = "is the home on a disk that the nodes share? Else name another one with --home"
+            return [MachineCheck("node", False, run.message or run.reason or run.state.value, fix)]
+        text = client.runs.log_part(run.number, 0, 4096)[2].decode("utf-8", "replace")
+    finally:
+        client.runs.kill(run.number)
+        list(client.runs.wait([run.number], PATIENCE))
+        client.runs.remove(run.number)
+    said = {name: words for name, _, words in (line.partition(": ") for line in text.splitlines())}
+    cards = MachineCheck("node gpu", bool(said.get("node gpu")), said.get("node gpu") or "nvidia-smi finds none")
+    return [
+        MachineCheck("node", True, said.get("node", "")),
+        MachineCheck("node home", True, "the same: what is written on either side is seen on the other"),
+        MachineCheck("node network", bool(said.get("node network")) or None, said.get("node network") or "none"),
+        *([cards] if machine.gpus else []),
+    ]
 
 
 def _to_add(machine: MachineType, known: bool) -> str:

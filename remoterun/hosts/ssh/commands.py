@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from remoterun.errors import AgentError, UsageError
 from remoterun.hosts.bundle import FLAGS, AgentBundle
@@ -23,13 +23,22 @@ _CHECK = (
     f'{{ ls -ld "$p"; exit {_OF_OTHERS}; }}; [ "$d" ]; do d=${{d%/*}}; done; '
 )
 
+# Names a Python that is new enough, also one that a module of the site brings; for bash -l, which has `module`.
+_FIND_PYTHON = (
+    'for m in "" $(module -t avail 2>&1 | sed "s/(.*//" | grep -iE "^[a-z-]*(python|conda|forge)[0-9]*/.*[^:/]$" | '
+    'sort -rV | head -20); do ([ -z "$m" ] || module load $m >/dev/null 2>&1; for p in python3 python3.{20..8}; do '
+    'c=$(command -v $p) && env -i $c -c "import sys, hashlib; sys.exit(sys.version_info < (3, 8))" 2>/dev/null && '
+    'echo "$c is $($c -V)${m:+ (module load $m)}" && exit; done; exit 1) && exit; done'
+)
 # Receives the agent on standard input. One line without quotes, backslashes or exclamation marks, because it
-# stands in the command line of whatever shell the user logs in with. $1 home, $2 file, $3 size, $4 python.
+# stands in the command line of whatever shell the user logs in with. $1 home, $2 file, $3 size, $4 python, $5 what
+# looks for another.
 SCRIPT = (
     "umask 077; LC_ALL=C; export LC_ALL; "
-    f'command -v "$4" >/dev/null 2>&1 || exit {_NO_PYTHON}; '
+    'f() { bash -lc "$5" </dev/null 2>/dev/null; exit $1; }; '
+    f'command -v "$4" >/dev/null 2>&1 || f {_NO_PYTHON}; '
     f'"$4" -c "import sys; sys.exit({_OLD_PYTHON} if sys.version_info < (3, 8) else 0)" </dev/null; s=$?; '
-    f'if [ $s -eq {_OLD_PYTHON} ]; then "$4" -V </dev/null; exit {_OLD_PYTHON}; fi; '
+    f'if [ $s -eq {_OLD_PYTHON} ]; then "$4" -V </dev/null; f {_OLD_PYTHON}; fi; '
     f"[ $s -eq 0 ] || exit {_BROKEN_PYTHON}; "
     f'"$4" {" ".join(FLAGS)} -c "import hashlib, json" </dev/null || exit {_BROKEN_PYTHON}; '
     f'mkdir -p "$1/agent" && [ -w "$1/agent" ] || exit {_NOT_WRITABLE}; {_CHECK}'
@@ -37,15 +46,6 @@ SCRIPT = (
     f'cat >"$t" || exit {_NOT_WRITTEN}; '
     f'[ $(wc -c <"$t") -eq "$3" ] || exit {_CUT}; '
     f'mv -f "$t" "$h/agent/$2" || exit {_NOT_WRITTEN}'
-)
-
-# Prints the first Python that is new enough: its path, its version, and the module of the site that brings it, or `-`.
-FIND_PYTHON = (
-    'for m in - $(module -t avail 2>&1 | sed "s/(.*//" | grep -iE "^[a-z-]*(python|conda|forge)[0-9]*/.*[^:/]$" | '
-    "sort -rV | head -20); do ([ $m = - ] || module load $m >/dev/null 2>&1; "
-    "for p in python3 python3.{20..8}; do c=$(command -v $p) && v=$(env -i $c -c "
-    '"import sys, hashlib; sys.version_info < (3, 8) and sys.exit(1); print(sys.version.split()[0])" 2>/dev/null) && '
-    "echo $c $v $m && exit; done; exit 1) && exit; done; exit 1"
 )
 
 
@@ -58,20 +58,14 @@ def start_command(bundle: AgentBundle, home: str, python: str, prefix: Sequence[
 
 def install_command(bundle: AgentBundle, home: str, python: str) -> str:
     """The command that takes `bundle.data` on its standard input and puts it into `home`."""
-    words = ["sh", "-c", SCRIPT, "sh", home, bundle.file_name, str(len(bundle.data)), python]
+    words = ["sh", "-c", SCRIPT, "sh", home, bundle.file_name, str(len(bundle.data)), python, _FIND_PYTHON]
     return f"cd; exec {command_line(words)}"
 
 
-def install_error(
-    name: str, home: str, python: str, status: int | None, said: str, find: Callable[[], str] = str
-) -> AgentError:
-    """Why that command failed on the host `name`: its exit status (None: a signal ended it), and what it printed.
-    `find` returns what `FIND_PYTHON` prints there."""
+def install_error(name: str, home: str, python: str, status: int | None, said: str) -> AgentError:
+    """Why that command failed on the host `name`: its exit status (None: a signal ended it), and what it printed."""
     another = f'name one with `python = "…"` for `{name}` in the config'
     install = f"on that machine: `sudo apt install python3`; or {another}"
-    if status in (_NO_PYTHON, _OLD_PYTHON) and (found := re.search(r"^(/\S+) ([\d.]+) (\S+)$", find(), re.MULTILINE)):
-        of_module = "" if found[3] == "-" else f" (`module load {found[3]}`)"
-        install = f"it has Python {found[2]}{of_module}: `--python {found[1]}` of `remoterun machines add` names it"
     of_python = {
         _NO_PYTHON: (f"`{name}` has no `{python}`, which the agent needs", install),
         _OLD_PYTHON: (f"`{python}` on `{name}` is too old: the agent needs Python 3.8", install),

@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 _READ = 1 << 20
 _IDLE_SECONDS = 600.0  # until a login that a command has asked for ends by itself
 _SESSION_SECONDS = 10.0  # until one of a login's sessions ends, where all are in use
-_FIND_SECONDS = 60.0  # until no other Python is looked for, where the usual one is too old
 _EXIT_SECONDS = 5.0  # until a program whose output has ended has its exit status
 T = TypeVar("T")
 
@@ -156,8 +155,7 @@ class SSHHost:
             command = commands.install_command(self.bundle, self._home, self._python)
             done = self._run(command, self._deadlines.install, self.bundle.data)
             if done.status != 0:
-                said = _said(done)
-                raise commands.install_error(self.name, self._home, self._python, done.status, said, self._find_python)
+                raise commands.install_error(self.name, self._home, self._python, done.status, _said(done))
             started = self._start()
         if isinstance(started, CommandResult):
             raise AgentError(
@@ -166,11 +164,6 @@ class SSHHost:
                 hint=commands.before_the_agent(self.name),
             )
         return started
-
-    def _find_python(self) -> str:
-        with contextlib.suppress(AgentError):
-            return self._run(commands.command_line(["bash", "-lc", commands.FIND_PYTHON]), _FIND_SECONDS).output
-        return ""
 
     def _past_a_master(self, work: Callable[[], T]) -> T:
         """The result of `work`. Where the master refuses a session, the work is done over a connection of our own;

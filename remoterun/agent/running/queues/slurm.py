@@ -91,8 +91,7 @@ class Slurm(Queue):
     # -- the contract
 
     def lacks(self, spec: RunSpec) -> Optional[str]:
-        asks = spec.gpus or spec.cpus or spec.memory
-        return slurm.too_few(spec, slurm.nodes(_partition_of(spec.scheduling))) if asks else None
+        return slurm.too_few(spec, slurm.nodes(spec.scheduling) if spec.gpus or spec.cpus or spec.memory else [])
 
     def submit(self, run: RunFolder, spec: RunSpec) -> None:
         from ..ending import clean_up, finish
@@ -299,8 +298,8 @@ class Slurm(Queue):
                 claim = claim._replace(number=spec.number, command=spec.command[:200], gpus=spec.gpus)
                 claim = claim._replace(running=time.time() - started if started else None)
             (waiting if row.state in slurm.WAITS else runs).append(claim)
-        asks = asked.gpus or asked.cpus or asked.memory or asked.whole
-        nodes = slurm.nodes(_partition_of(asked.scheduling)) if asks else []
+        asks = asked.whole or asked.gpus or asked.cpus or asked.memory
+        nodes = slurm.nodes(asked.scheduling) if asks else []
         lacks = slurm.too_few(asked, nodes)
         idle = any(each.idle and each.gpus >= asked.gpus for each in nodes)
         places = [run._replace(place=place, of=len(waiting)) for place, run in enumerate(waiting, 1) if asked.whole]
@@ -442,7 +441,3 @@ def _until(id: str) -> Optional[float]:
     """When a run has to be stopped, so that its outputs are saved before its job ends; None for never."""
     left = slurm.seconds_left(id)
     return None if left is None else time.time() + left - min(SAVING, 0.4 * left)
-
-
-def _partition_of(scheduling: Optional[Scheduling]) -> str:
-    return scheduling.partition if scheduling else ""

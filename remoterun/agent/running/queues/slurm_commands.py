@@ -17,7 +17,7 @@ from ...shared.api import Demand
 from ...shared.asked import memory_text
 from ...shared.files import locked, read_bytes, write_whole
 from ...shared.records import Record, decode, encode
-from ...shared.spec import RunSpec
+from ...shared.spec import RunSpec, Scheduling
 from ...store.home import Home
 
 FRESH = 5.0
@@ -183,9 +183,9 @@ def seconds_of(text: str) -> Optional[float]:
     return ((days * 24 + hours) * 60 + minutes) * 60.0 + seconds
 
 
-def nodes(partition: str = "") -> List[NodeUse]:
+def nodes(said: Optional[Scheduling] = None) -> List[NodeUse]:
     """The nodes of the partition, or of all partitions; none where that is not known."""
-    of_it = ["--partition=" + partition] if partition else []
+    of_it = ["--partition=" + said.partition] if said and said.partition else []
     taken: Dict[str, int] = {}
     for line in said(["squeue", "--noheader", "--states=RUNNING,COMPLETING", "--format=%N|%b"]).splitlines():
         node, _, gres = line.partition("|")  # of a job on several nodes: none of them

@@ -16,8 +16,6 @@ from . import slurm_commands as slurm
 
 TIME = 4 * 3600.0
 """Seconds that a run may take where nobody has said more: the more it asks for, the longer it waits."""
-MOST = 30
-"""Partitions that are named."""
 _SHARED = re.compile("nfs|lustre|gpfs|beegfs|ceph|panfs|gluster|weka|orangefs|pvfs|afs|cifs|smb|juicefs|quobyte")
 """File systems that machines share."""
 
@@ -32,29 +30,24 @@ def examine(home: Home, asked: Examine) -> List[MachineCheck]:
     own = slurm.said([*sacctmgr, "user", user, "format=DefaultAccount"]).strip()
     rows = [line.split("|") for line in slurm.said([*sacctmgr, "assoc", user, "format=Account,QOS"]).splitlines()]
     accounts = sorted({row[0] for row in rows}, key=lambda name: (name != own, name))
-    sacct = slurm.run(["sacct", "--noheader", "--allocations", "--starttime=now"])
+    sacct, nodes = slurm.run(["sacct", "--noheader", "--starttime=now"]), slurm.nodes()
     off = "off" if sacct and "disabled" in sacct.stderr else ""
-    nodes = slurm.nodes()
-    here = "%s, cluster %s" % (site.get("SLURM_VERSION", "of some version"), site.get("ClusterName", ""))
     facts = [
-        ("slurm", here + ("" if asked.queue else "; runs do not wait in its line yet")),
+        ("slurm", site.get("SLURM_VERSION", "") + ("" if asked.queue else "; runs do not wait in its line yet")),
         ("accounts", ", ".join(accounts)),
         ("qos", ", ".join(sorted({name for row in rows for name in row[-1].split(",")}))),
-        *(("partition", line) for line in slurm.of_each_partition(nodes)[:MOST] or [""]),
+        *(("partition", line) for line in slurm.of_each_partition(nodes)[:30] or [""]),
         ("max array", site.get("MaxArraySize", "")),
-        ("sacct", "on" if sacct and not sacct.returncode else off),
+        ("accounting", "on" if sacct and not sacct.returncode else off),
         ("shared home", _home(home)),
         ("apptainer", shutil.which("apptainer") or shutil.which("singularity") or "none, and none is needed"),
     ]
     said = asked.scheduling or Scheduling()
-    fitting = [node for node in nodes if node.gpus >= asked.gpus]
-    node = next((node for node in fitting if node.default), fitting[0] if fitting else None)
-    most = slurm.seconds_of(node.limit) if node else None
-    said = said._replace(
-        partition=said.partition or (node.partition if node else ""),
-        account=said.account or (accounts[0] if accounts else ""),
-        time=said.time or min(TIME, most or TIME),
-    )
+    said = said._replace(account=said.account or (accounts or [""])[0], time=said.time or TIME)
+    fitting = [node for node in nodes if node.gpus >= asked.gpus and said.partition in ("", node.partition)]
+    for node in sorted(fitting, key=lambda node: not node.default)[:1]:
+        most = slurm.seconds_of(node.limit) or said.time or TIME
+        said = said._replace(partition=node.partition, time=min(said.time or TIME, most))
     found = [MachineCheck(name, bool(text) or None, text or "not known") for name, text in facts]
     return [*found, MachineCheck("to type", None, "slurm", scheduling=said)]
 
@@ -64,11 +57,11 @@ def _home(home: Home) -> str:
     mounts = [line.split(" ") for line in text_of("/proc/self/mounts").splitlines()]
     above = [row for row in mounts if (home.path + "/").startswith(row[1].rstrip("/") + "/")]
     source, point, kind = max(above, key=lambda row: len(row[1]), default=["", "", ""])[:3]
-    known = "on %s, which machines share" % kind if _SHARED.search(kind) else ""
+    known = "%s, which machines share" % kind if _SHARED.search(kind) else ""
     for words in (["lfs", "quota", "-q", "-u", str(os.getuid()), point], ["quota", "-w"]):
         done = slurm.run(words)
         for place, used, soft, hard in re.findall(r"(\S+)\s+(\d+)\*?\s+(\d+)\s+(\d+)", done.stdout if done else ""):
             size = int(soft) or int(hard)
             if place in (source, point) and size:
-                known += "; %.1f of your %.1f GB are used" % (int(used) / 976562.5, size / 976562.5)
-    return known or ""
+                known = "%s, %.1f of your %.1f GB used" % (known or kind, int(used) / 976562.5, size / 976562.5)
+    return known
