@@ -33,8 +33,7 @@ def examine(home: Home, asked: Examine) -> List[MachineCheck]:
     name, *others = candidates(engine)
     of_engine = engine_of(home, name).examine(base, CAPABILITIES[others[-1]].title if others else "")
     of_queue = [] if queue else _gpu(home, engine, asked.gpus, old)
-    for each in QUEUES:
-        of_queue += queue_named(home, each).examine(asked) if queue in ("", each) else []
+    of_queue += [row for each in QUEUES if queue in ("", each) for row in queue_named(home, each).examine(asked)]
     python = MachineCheck("python3", True, "%s (%s)" % (platform.python_version(), sys.executable))
     clock = MachineCheck("clock", True, time=time.time())
     return [python, _disk(home), *_logout(), *of_engine, *of_queue, clock]

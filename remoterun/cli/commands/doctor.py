@@ -199,15 +199,15 @@ PATIENCE = 120.0
 """Seconds that the run of `--job` may wait for a node, and then for its end."""
 PROBE = """\
 echo "node: $(uname -n), $(python3 -V 2>&1)"
-python3 -c 'import urllib.request as it; it.urlopen("https://pypi.org/simple/pip/", timeout=10)' 2>/dev/null &&
-echo "node network: it reaches pypi.org"
+echo "node home: the same"
+outside='import urllib.request as it; it.urlopen("https://pypi.org/simple/pip/", timeout=10)'
+echo "node network: $(python3 -c "$outside" 2>/dev/null && echo it reaches pypi.org)"
 echo "node gpu: $(nvidia-smi --query-gpu=name --format=csv,noheader 2>/dev/null | paste -sd, -)"
 """
 
 
 def _by_run(client: Client, machine: MachineType) -> list[MachineCheck]:
-    """What a run finds where a scheduler puts it. Blocks until it has ended, or has waited for too long; it leaves
-    nothing."""
+    """What a run finds where a scheduler puts it. Blocks until it ends, or waits for too long; nothing of it stays."""
     from remoterun.client.runs.preparing import prepare
 
     request = RunRequest(PROBE, framework="none", timeout=60.0, notify=(), description="remoterun doctor --job")
@@ -218,24 +218,21 @@ def _by_run(client: Client, machine: MachineType) -> list[MachineCheck]:
         while not run.final and time.monotonic() < give_up + (0 if run.state is RunState.QUEUED else PATIENCE):
             time.sleep(0.5)
             run = client.runs.get(run.number)
-        if not run.final:
-            return [MachineCheck("node", None, f"none in {PATIENCE:.0f} s: {run.note or run.state.value}")]
         if run.state is not RunState.COMPLETE:
-            fix = "is the home on a disk that the nodes share? Else name another one with --home"
-            return [MachineCheck("node", False, run.message or run.reason or run.state.value, fix)]
+            why = (run.message or run.reason) if run.final else f"none in {PATIENCE:.0f} s: {run.note}"
+            fix = "is its home on a disk that the nodes share? Else name another one: --home"
+            return [MachineCheck("node", False if run.final else None, why or run.state.value, fix)]
         text = client.runs.log_part(run.number, 0, 4096)[2].decode("utf-8", "replace")
     finally:
         client.runs.kill(run.number)
         list(client.runs.wait([run.number], PATIENCE))
         client.runs.remove(run.number)
-    said = {name: words for name, _, words in (line.partition(": ") for line in text.splitlines())}
-    cards = MachineCheck("node gpu", bool(said.get("node gpu")), said.get("node gpu") or "nvidia-smi finds none")
-    return [
-        MachineCheck("node", True, said.get("node", "")),
-        MachineCheck("node home", True, "the same: what is written on either side is seen on the other"),
-        MachineCheck("node network", bool(said.get("node network")) or None, said.get("node network") or "none"),
-        *([cards] if machine.gpus else []),
-    ]
+    checks = []
+    for line in text.splitlines():
+        name, _, words = line.partition(": ")
+        needed = name == "node gpu" and machine.gpus
+        checks.append(MachineCheck(name, bool(words) or (False if needed else None), words or "none"))
+    return checks
 
 
 def _to_add(machine: MachineType, known: bool) -> str:
@@ -244,9 +241,8 @@ def _to_add(machine: MachineType, known: bool) -> str:
     given = {**vars(machine), **(machine.scheduling or Scheduling())._asdict()}
     given["time"] = f"{given['time'] / 3600:g}h" if given["time"] else None
     words = ["remoterun", "machines", "add", machine.name if known else "cluster", machine.host or "local"]
-    for key in settings():
-        if given.get(key) != usual.get(key):
-            words += [f"--{key.replace('_', '-')}", f"{given[key]}"]
+    more = {key: str(given[key]) for key in settings() if given.get(key) != usual.get(key)}
+    words += [word for key, value in more.items() for word in (f"--{key.replace('_', '-')}", value)]
     return shlex.join(words) + (" -y" if known else "")
 
 

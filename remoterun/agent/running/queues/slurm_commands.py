@@ -183,9 +183,9 @@ def seconds_of(text: str) -> Optional[float]:
     return ((days * 24 + hours) * 60 + minutes) * 60.0 + seconds
 
 
-def nodes(said: Optional[Scheduling] = None) -> List[NodeUse]:
+def nodes(asked: Optional[Scheduling] = None) -> List[NodeUse]:
     """The nodes of the partition, or of all partitions; none where that is not known."""
-    of_it = ["--partition=" + said.partition] if said and said.partition else []
+    of_it = ["--partition=" + asked.partition] if asked and asked.partition else []
     taken: Dict[str, int] = {}
     for line in said(["squeue", "--noheader", "--states=RUNNING,COMPLETING", "--format=%N|%b"]).splitlines():
         node, _, gres = line.partition("|")  # of a job on several nodes: none of them
@@ -196,10 +196,8 @@ def nodes(said: Optional[Scheduling] = None) -> List[NodeUse]:
         up = state.rstrip("*~#$@+^-!%") in ("idle", "mix", "alloc", "comp")
         gpus = gpus_in(gres)
         free = max(gpus - taken.get(node, 0), 0) if up else 0
-        use = NodeUse(
-            name.rstrip("*"), state == "idle", gpus, free, int(cpus), int(memory) << 20, limit, name[-1] == "*"
-        )
-        found.append(use)
+        own = name.rstrip("*")
+        found.append(NodeUse(own, state == "idle", gpus, free, int(cpus), int(memory) << 20, limit, own != name))
     return found
 
 
