@@ -610,7 +610,7 @@ class MachineCheck(Record):
     time: Optional[float] = None
     """The machine's clock."""
     scheduling: Optional[Scheduling] = None
-    """What the machine may say to its scheduler, whose name is the detail."""
+    """What runs on it should say to the queue that is the detail."""
 
 
 class MachineChecks(Record):

@@ -59,16 +59,13 @@ def doctor(
         bool,
         option("--budget", f"Of `{ARCHIVE}`: print the command for a budget, with mail at 50, 80 and 100 % of it."),
     ] = False,
-    job: Annotated[
-        bool, option("--job", "Of a cluster: a run of a minute says what it finds on a node; nothing of it stays.")
-    ] = False,
+    job: Annotated[bool, option("--job", "Of a cluster: try a node, too, by a run of a minute.")] = False,
     json: Json = False,
 ) -> int:
     """Try a machine, and say how to mend what doesn't work.
 
-    Link, host key, python3, Docker, GPU and NVIDIA's toolkit, disk, clock. Of a cluster: accounts, partitions, limits,
-    and the line to type for it. Of a provider of hosts: login, permissions, quotas, network, bucket. The exit status
-    is 1 if there is a fault.
+    Link, host key, python3, Docker, GPU and NVIDIA's toolkit, disk, clock. Of a cluster: accounts, partitions, the line
+    to type. Of a provider of hosts: login, permissions, quotas, network, bucket. The exit status is 1 for a fault.
     """
     for asked, given in (("--policy", policy), ("--setup", setup), ("--budget", budget)):
         if given and machine not in PROVIDERS:
@@ -96,9 +93,7 @@ def doctor(
         def show(found: Examined, as_json: bool) -> None:
             machine_views.checks(found.checks, as_json)
 
-        found, status = of_each(
-            client, machine, lambda name: examine(client, client.machines.get(name), job), show, json
-        )
+        found, status = of_each(client, machine, lambda it: examine(client, client.machines.get(it), job), show, json)
     return status or (0 if all(examined.sound for examined in found) else 1)
 
 
@@ -202,7 +197,7 @@ echo "node: $(uname -n), $(python3 -V 2>&1)"
 echo "node home: the same"
 outside='import urllib.request as it; it.urlopen("https://pypi.org/simple/pip/", timeout=10)'
 echo "node network: $(python3 -c "$outside" 2>/dev/null && echo it reaches pypi.org)"
-echo "node gpu: $(nvidia-smi --query-gpu=name --format=csv,noheader 2>/dev/null | paste -sd, -)"
+[ -z "$CUDA_VISIBLE_DEVICES" ] || echo "node gpu: $(nvidia-smi --query-gpu=name --format=csv,noheader 2>/dev/null | paste -sd, -)"
 """
 
 
@@ -227,21 +222,18 @@ def _by_run(client: Client, machine: MachineType) -> list[MachineCheck]:
         client.runs.kill(run.number)
         list(client.runs.wait([run.number], PATIENCE))
         client.runs.remove(run.number)
-    checks = []
-    for line in text.splitlines():
-        name, _, words = line.partition(": ")
-        needed = name == "node gpu" and machine.gpus
-        checks.append(MachineCheck(name, bool(words) or (False if needed else None), words or "none"))
-    return checks
+    rows = [line.partition(": ") for line in text.splitlines()]
+    return [
+        MachineCheck(row[0], bool(row[2]) or (None if "network" in row[0] else False), row[2] or "none") for row in rows
+    ]
 
 
 def _to_add(machine: MachineType, known: bool) -> str:
     """The line that gives a machine a name and all of its settings."""
-    usual = {**vars(MachineType("")), **Scheduling()._asdict()}
-    given = {**vars(machine), **(machine.scheduling or Scheduling())._asdict()}
+    given, usual = ({**vars(it), **(it.scheduling or Scheduling())._asdict()} for it in (machine, MachineType("")))
     given["time"] = f"{given['time'] / 3600:g}h" if given["time"] else None
-    words = ["remoterun", "machines", "add", machine.name if known else "cluster", machine.host or "local"]
     more = {key: str(given[key]) for key in settings() if given.get(key) != usual.get(key)}
+    words = ["remoterun", "machines", "add", machine.name if known else "cluster", machine.host or "local"]
     words += [word for key, value in more.items() for word in (f"--{key.replace('_', '-')}", value)]
     return shlex.join(words) + (" -y" if known else "")
 

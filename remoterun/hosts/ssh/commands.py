@@ -31,11 +31,9 @@ _FIND_PYTHON = (
     'echo "$c is $($c -V)${m:+ (module load $m)}" && exit; done; exit 1) && exit; done'
 )
 # Receives the agent on standard input. One line without quotes, backslashes or exclamation marks, because it
-# stands in the command line of whatever shell the user logs in with. $1 home, $2 file, $3 size, $4 python, $5 what
-# looks for another.
+# stands in the command line of whatever shell the user logs in with. $1 home, $2 file, $3 size, $4 python, $5 search.
 SCRIPT = (
-    "umask 077; LC_ALL=C; export LC_ALL; "
-    'f() { bash -lc "$5" </dev/null 2>/dev/null; exit $1; }; '
+    'umask 077; LC_ALL=C; export LC_ALL; f() { bash -lc "$5" </dev/null 2>/dev/null; exit $1; }; '
     f'command -v "$4" >/dev/null 2>&1 || f {_NO_PYTHON}; '
     f'"$4" -c "import sys; sys.exit({_OLD_PYTHON} if sys.version_info < (3, 8) else 0)" </dev/null; s=$?; '
     f'if [ $s -eq {_OLD_PYTHON} ]; then "$4" -V </dev/null; f {_OLD_PYTHON}; fi; '

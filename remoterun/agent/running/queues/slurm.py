@@ -298,8 +298,7 @@ class Slurm(Queue):
                 claim = claim._replace(number=spec.number, command=spec.command[:200], gpus=spec.gpus)
                 claim = claim._replace(running=time.time() - started if started else None)
             (waiting if row.state in slurm.WAITS else runs).append(claim)
-        asks = asked.whole or asked.gpus or asked.cpus or asked.memory
-        nodes = slurm.nodes(asked.scheduling) if asks else []
+        nodes = slurm.nodes(asked.scheduling) if asked.whole or asked.gpus or asked.cpus or asked.memory else []
         lacks = slurm.too_few(asked, nodes)
         idle = any(each.idle and each.gpus >= asked.gpus for each in nodes)
         places = [run._replace(place=place, of=len(waiting)) for place, run in enumerate(waiting, 1) if asked.whole]

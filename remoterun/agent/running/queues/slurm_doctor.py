@@ -26,29 +26,31 @@ def examine(home: Home, asked: Examine) -> List[MachineCheck]:
     if not site:
         fault = MachineCheck("slurm", False, "Slurm does not answer", "is this the login node of a cluster?")
         return [fault] if asked.queue else []
-    sacctmgr, user = ["sacctmgr", "--noheader", "--parsable2", "show"], "user=" + getpass.getuser()
-    own = slurm.said([*sacctmgr, "user", user, "format=DefaultAccount"]).strip()
-    rows = [line.split("|") for line in slurm.said([*sacctmgr, "assoc", user, "format=Account,QOS"]).splitlines()]
-    accounts = sorted({row[0] for row in rows}, key=lambda name: (name != own, name))
+    words = ["sacctmgr", "--noheader", "--parsable2", "show", "user", getpass.getuser(), "withassoc"]
+    lines = slurm.said([*words, "format=DefaultAccount,Account,QOS"]).splitlines()
+    rows = sorted((line.split("|") for line in lines if line.count("|") == 2), key=lambda row: row[0] != row[1])
+    accounts = list(dict.fromkeys(row[1] for row in rows))
     sacct, nodes = slurm.run(["sacct", "--noheader", "--starttime=now"]), slurm.nodes()
     off = "off" if sacct and "disabled" in sacct.stderr else ""
     facts = [
         ("slurm", site.get("SLURM_VERSION", "") + ("" if asked.queue else "; runs do not wait in its line yet")),
         ("accounts", ", ".join(accounts)),
-        ("qos", ", ".join(sorted({name for row in rows for name in row[-1].split(",")}))),
+        ("qos", ", ".join(sorted({name for row in rows for name in row[2].split(",")} - {""}))),
         *(("partition", line) for line in slurm.of_each_partition(nodes)[:30] or [""]),
         ("max array", site.get("MaxArraySize", "")),
         ("accounting", "on" if sacct and not sacct.returncode else off),
         ("shared home", _home(home)),
-        ("apptainer", shutil.which("apptainer") or shutil.which("singularity") or "none, and none is needed"),
+        ("apptainer", shutil.which("apptainer") or shutil.which("singularity") or "none"),
+    ]
+    found = [
+        MachineCheck(name, None if text in ("", "off", "none") else True, text or "not known") for name, text in facts
     ]
     said = asked.scheduling or Scheduling()
-    said = said._replace(account=said.account or (accounts or [""])[0], time=said.time or TIME)
+    said = said._replace(account=said.account or (accounts or [""])[0])
     fitting = [node for node in nodes if node.gpus >= asked.gpus and said.partition in ("", node.partition)]
     for node in sorted(fitting, key=lambda node: not node.default)[:1]:
-        most = slurm.seconds_of(node.limit) or said.time or TIME
-        said = said._replace(partition=node.partition, time=min(said.time or TIME, most))
-    found = [MachineCheck(name, bool(text) or None, text or "not known") for name, text in facts]
+        most = min(TIME, slurm.seconds_of(node.limit) or TIME)
+        said = said._replace(partition=node.partition, time=said.time or most)
     return [*found, MachineCheck("to type", None, "slurm", scheduling=said)]
 
 
