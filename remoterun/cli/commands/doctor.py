@@ -183,8 +183,8 @@ def examine(client: Client, machine: MachineType, job: bool = False) -> Examined
             there = replace(machine, queue=check.detail, scheduling=check.scheduling)
         elif check.scheduling is None:
             checks.append(check if clock is None else _clock(clock, asked, answered))
-    if job and there.queue:
-        checks += _by_run(client, there)
+    if job:
+        checks += _by_run(client, there) if there.queue else [MachineCheck("node", None, "no scheduler is here")]
     if there != machine:
         checks.append(MachineCheck("to type", None, _to_add(there, machine.name in client.config.machines)))
     return Examined(machine, checks)
@@ -193,11 +193,11 @@ def examine(client: Client, machine: MachineType, job: bool = False) -> Examined
 PATIENCE = 120.0
 """Seconds that the run of `--job` may wait for a node, and then for its end."""
 PROBE = """\
-echo "node: $(uname -n), $(python3 -V 2>&1)"
+echo "node: $(uname -n), $(python3 -V 2>&1)"; exec 2>/dev/null
 echo "node home: the same"
 outside='import urllib.request as it; it.urlopen("https://pypi.org/simple/pip/", timeout=10)'
-echo "node network: $(python3 -c "$outside" 2>/dev/null && echo it reaches pypi.org)"
-[ -z "$CUDA_VISIBLE_DEVICES" ] || echo "node gpu: $(nvidia-smi --query-gpu=name --format=csv,noheader 2>/dev/null | paste -sd, -)"
+echo "node network: $(python3 -c "$outside" && echo it reaches pypi.org || echo none)"
+[ -z "$CUDA_VISIBLE_DEVICES" ] || echo "node gpu: $(nvidia-smi -L | sed 's/ (.*//' | paste -sd, - | grep . || echo no GPU)"
 """
 
 
@@ -223,9 +223,7 @@ def _by_run(client: Client, machine: MachineType) -> list[MachineCheck]:
         list(client.runs.wait([run.number], PATIENCE))
         client.runs.remove(run.number)
     rows = [line.partition(": ") for line in text.splitlines()]
-    return [
-        MachineCheck(row[0], bool(row[2]) or (None if "network" in row[0] else False), row[2] or "none") for row in rows
-    ]
+    return [MachineCheck(name, {"none": None, "no GPU": False}.get(words, True), words) for name, _, words in rows]
 
 
 def _to_add(machine: MachineType, known: bool) -> str:

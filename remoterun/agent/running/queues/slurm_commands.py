@@ -92,8 +92,7 @@ class JobList(Record):
 
 
 class NodeUse(Record):
-    """A node of a partition, what it has, with bytes of `memory`, and how many of its GPUs no job has. `limit`: the
-    time that the partition allows, as Slurm writes it. `default`: it is that of jobs which name none."""
+    """A node of a partition, and how many of its GPUs no job has. `memory`: bytes; `limit`: of time, in Slurm's form."""
 
     partition: str
     idle: bool

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import math
 import os
 import re
 import shutil
@@ -14,8 +15,6 @@ from ...shared.spec import Scheduling
 from ...store.home import Home
 from . import slurm_commands as slurm
 
-TIME = 4 * 3600.0
-"""Seconds that a run may take where nobody has said more: the more it asks for, the longer it waits."""
 _SHARED = re.compile("nfs|lustre|gpfs|beegfs|ceph|panfs|gluster|weka|orangefs|pvfs|afs|cifs|smb|juicefs|quobyte")
 """File systems that machines share."""
 
@@ -42,15 +41,13 @@ def examine(home: Home, asked: Examine) -> List[MachineCheck]:
         ("shared home", _home(home)),
         ("apptainer", shutil.which("apptainer") or shutil.which("singularity") or "none"),
     ]
-    found = [
-        MachineCheck(name, None if text in ("", "off", "none") else True, text or "not known") for name, text in facts
-    ]
+    found = [MachineCheck(key, None if it in ("", "off", "none") else True, it or "not known") for key, it in facts]
     said = asked.scheduling or Scheduling()
     said = said._replace(account=said.account or (accounts or [""])[0])
     fitting = [node for node in nodes if node.gpus >= asked.gpus and said.partition in ("", node.partition)]
     for node in sorted(fitting, key=lambda node: not node.default)[:1]:
-        most = min(TIME, slurm.seconds_of(node.limit) or TIME)
-        said = said._replace(partition=node.partition, time=said.time or most)
+        least = min(4 * 3600.0, slurm.seconds_of(node.limit) or math.inf)  # who asks for more waits for longer
+        said = said._replace(partition=node.partition, time=said.time or least)
     return [*found, MachineCheck("to type", None, "slurm", scheduling=said)]
 
 
