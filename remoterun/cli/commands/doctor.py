@@ -197,7 +197,7 @@ echo "node: $(uname -n), $(python3 -V 2>&1)"; exec 2>/dev/null
 echo "node home: the same"
 outside='import urllib.request as it; it.urlopen("https://pypi.org/simple/pip/", timeout=10)'
 echo "node network: $(python3 -c "$outside" && echo it reaches pypi.org || echo none)"
-[ -z "$CUDA_VISIBLE_DEVICES" ] || echo "node gpu: $(nvidia-smi -L | sed 's/ (.*//' | paste -sd, - | grep . || echo no GPU)"
+[ -z "$CUDA_VISIBLE_DEVICES" ] || echo "node gpu: $(nvidia-smi -L | cut -d'(' -f1 | paste -sd, | grep . || echo no GPU)"
 """
 
 

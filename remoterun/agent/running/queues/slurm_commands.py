@@ -92,7 +92,7 @@ class JobList(Record):
 
 
 class NodeUse(Record):
-    """A node of a partition, and how many of its GPUs no job has. `memory`: bytes; `limit`: of time, in Slurm's form."""
+    """A node of a partition, and how many of its GPUs no job has. `memory`: bytes. `limit`: a time in Slurm's form."""
 
     partition: str
     idle: bool

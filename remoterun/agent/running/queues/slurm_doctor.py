@@ -30,14 +30,16 @@ def examine(home: Home, asked: Examine) -> List[MachineCheck]:
     rows = sorted((line.split("|") for line in lines if line.count("|") == 2), key=lambda row: row[0] != row[1])
     accounts = list(dict.fromkeys(row[1] for row in rows))
     sacct, nodes = slurm.run(["sacct", "--noheader", "--starttime=now"]), slurm.nodes()
-    off = "off" if sacct and "disabled" in sacct.stderr else ""
     facts = [
         ("slurm", site.get("SLURM_VERSION", "") + ("" if asked.queue else "; runs do not wait in its line yet")),
         ("accounts", ", ".join(accounts)),
         ("qos", ", ".join(sorted({name for row in rows for name in row[2].split(",")} - {""}))),
         *(("partition", line) for line in slurm.of_each_partition(nodes)[:30] or [""]),
         ("max array", site.get("MaxArraySize", "")),
-        ("accounting", "on" if sacct and not sacct.returncode else off),
+        (
+            "accounting",
+            "on" if sacct and not sacct.returncode else "off" if sacct and "disabled" in sacct.stderr else "",
+        ),
         ("shared home", _home(home)),
         ("apptainer", shutil.which("apptainer") or shutil.which("singularity") or "none"),
     ]
