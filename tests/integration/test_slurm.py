@@ -376,11 +376,11 @@ def test_what_it_costs_to_ask(campus: Campus) -> None:
         counted.unlink()
 
 
-def test_a_login_node_that_knows_nothing_of_us(campus: Campus, tmp_path: Path) -> None:
+def test_a_login_node_that_knows_nothing_of_us(running_cluster: Cluster, tmp_path: Path) -> None:
     """`doctor` prints the line that makes a machine of it, and a run proves that it works. `sacctmgr` is a stand-in for
     that of a site with slurmdbd, which needs a database."""
     variables = {**os.environ, "REMOTERUN_HOME": str(tmp_path / "home")}
-    variables["REMOTERUN_SSH_CONFIG"] = str(campus.cluster.lab.ssh_config())
+    variables["REMOTERUN_SSH_CONFIG"] = str(running_cluster.lab.ssh_config())
 
     def call(*words: str, status: int = 0) -> str:
         done = subprocess.run([REMOTERUN, *words], env=variables, capture_output=True, text=True, timeout=120)
@@ -390,7 +390,7 @@ def test_a_login_node_that_knows_nothing_of_us(campus: Campus, tmp_path: Path) -
     def checks(*words: str, status: int = 0) -> dict[str, tuple[bool | None, str]]:
         return {row["name"]: (row["ok"], row["detail"]) for row in json.loads(call(*words, "--json", status=status))}
 
-    tools = campus.cluster.login.path("/usr/local/bin/sacctmgr")
+    tools = running_cluster.login.path("/usr/local/bin/sacctmgr")
     tools.write_text('#!/bin/sh\n[ "$5" = me ] && printf "physics|bio|long,normal\\nphysics|physics|normal\\n"\n')
     tools.chmod(0o755)
     try:
@@ -399,7 +399,7 @@ def test_a_login_node_that_knows_nothing_of_us(campus: Campus, tmp_path: Path) -
         tools.unlink()
     assert found["accounts"] == (True, "physics, bio") and found["qos"] == (True, "long, normal")
     assert found["partition"] == (True, "main: 3 of 3 nodes idle, 6 of 6 GPUs free, the default")
-    assert found["max array"] == (True, "1001") and found["accounting"] == (None, "off")
+    assert found["max array"] == (True, "1001") and found["sacct"] == (None, "off")
     assert found["node"][1].startswith(NODES) and found["node home"][0] and "node network" in found
     line = "remoterun machines add cluster login --queue slurm --partition main --account physics --time 4h"
     assert found["to type"] == (None, line)
@@ -408,7 +408,7 @@ def test_a_login_node_that_knows_nothing_of_us(campus: Campus, tmp_path: Path) -
     assert found["node gpu"] == (False, "no GPU"), "its GPUs are stand-ins, and it has no driver"
     assert found["accounts"] == (None, "not known") and "to type" not in found
     assert json.loads(call("ps", "--json")) == []
-    assert not list(campus.cluster.login.path("/home/me/.remoterun/runs").iterdir())
+    assert not list(running_cluster.login.path("/home/me/.remoterun/runs").iterdir())
 
 
 def test_doctor_where_no_node_comes_and_where_the_home_is_not_shared(

@@ -33,10 +33,10 @@ _FIND_PYTHON = (
 # Receives the agent on standard input. One line without quotes, backslashes or exclamation marks, because it
 # stands in the command line of whatever shell the user logs in with. $1 home, $2 file, $3 size, $4 python, $5 search.
 SCRIPT = (
-    'umask 077; LC_ALL=C; export LC_ALL; f() { bash -lc "$5" </dev/null 2>/dev/null; exit $1; }; '
-    f'command -v "$4" >/dev/null 2>&1 || f {_NO_PYTHON}; '
+    'umask 077; LC_ALL=C; export LC_ALL; f() { bash -lc "$2" </dev/null 2>/dev/null; exit $1; }; '
+    f'command -v "$4" >/dev/null 2>&1 || f {_NO_PYTHON} "$5"; '
     f'"$4" -c "import sys; sys.exit({_OLD_PYTHON} if sys.version_info < (3, 8) else 0)" </dev/null; s=$?; '
-    f'if [ $s -eq {_OLD_PYTHON} ]; then "$4" -V </dev/null; f {_OLD_PYTHON}; fi; '
+    f'if [ $s -eq {_OLD_PYTHON} ]; then "$4" -V </dev/null; f {_OLD_PYTHON} "$5"; fi; '
     f"[ $s -eq 0 ] || exit {_BROKEN_PYTHON}; "
     f'"$4" {" ".join(FLAGS)} -c "import hashlib, json" </dev/null || exit {_BROKEN_PYTHON}; '
     f'mkdir -p "$1/agent" && [ -w "$1/agent" ] || exit {_NOT_WRITABLE}; {_CHECK}'

@@ -36,10 +36,7 @@ def examine(home: Home, asked: Examine) -> List[MachineCheck]:
         ("qos", ", ".join(sorted({name for row in rows for name in row[2].split(",")} - {""}))),
         *(("partition", line) for line in slurm.of_each_partition(nodes)[:30] or [""]),
         ("max array", site.get("MaxArraySize", "")),
-        (
-            "accounting",
-            "on" if sacct and not sacct.returncode else "off" if sacct and "disabled" in sacct.stderr else "",
-        ),
+        ("sacct", "on" if sacct and not sacct.returncode else "off" if sacct and "disabled" in sacct.stderr else ""),
         ("shared home", _home(home)),
         ("apptainer", shutil.which("apptainer") or shutil.which("singularity") or "none"),
     ]
