@@ -200,26 +200,32 @@ class Runs:
         """What `ask` returns for each of these runs, or the error that it raises. All machines are asked at once, and
         each about several runs, in the order given; one that can't be reached is asked once."""
 
-        def attempt(number: int) -> A | RemoterunError:
+        def attempt(run: Run) -> A | RemoterunError:
             try:
-                return ask(number)
+                return ask(run.number)
             except RemoterunError as error:
                 return error
 
-        def of_host(asked: list[int]) -> dict[int, A | RemoterunError]:
-            first = attempt(asked[0])
-            if isinstance(first, HostUnreachable):
-                return dict.fromkeys(asked, first)
-            return {asked[0]: first, **dict(zip(asked[1:], each(attempt, asked[1:]), strict=True))}
+        def of_place(runs: Sequence[Run]) -> dict[int, A | RemoterunError]:
+            first = attempt(runs[0])
+            others = [first] * len(runs[1:]) if isinstance(first, HostUnreachable) else each(attempt, runs[1:])
+            return dict(zip((run.number for run in runs), (first, *others), strict=True))
 
-        hosts: dict[MachineType, list[int]] = {}
+        return self._of_places(numbers, of_place)
+
+    def _of_places(
+        self, numbers: Iterable[int | str], ask: Callable[[Sequence[Run]], dict[int, A | RemoterunError]]
+    ) -> dict[int, A | RemoterunError]:
+        """What `ask` returns for the runs of each home, all of which are asked at once; why one is not known."""
         answers: dict[int, A | RemoterunError] = {}
+        places: dict[tuple[MachineType, str | None], list[Run]] = {}
         for number in numbers:
             try:
-                hosts.setdefault(self._connections.registry.run(number).host, []).append(number)
+                run = self._connections.registry.run(number)
+                places.setdefault((run.host, run.home_id), []).append(run)
             except NotFound as error:
-                answers[number] = error
-        for found in each(of_host, hosts.values(), len(hosts)):
+                answers[number if isinstance(number, int) else 0] = error
+        for found in each(ask, places.values(), max(len(places), 1)):
             answers |= found
         return answers
 
@@ -615,51 +621,42 @@ class Runs:
 
     def _ask_each(self, numbers: Iterable[int | str], ask: Callable[[Session, Keys], api.Ended]) -> Ends:
         """See `end`; `ask` asks a machine about the runs of these keys."""
-        found: Ends = {}
-        places: dict[tuple[MachineType | None, str | None], list[Run]] = {}
-        for number in numbers:
-            try:
-                run = self._located(number)
+        return self._of_places(numbers, partial(self._ask_place, ask))
+
+    def _ask_place(self, ask: Callable[[Session, Keys], api.Ended], runs: Sequence[Run]) -> Ends:
+        ends: Ends = {}
+        going_on: list[Run] = []
+        asked = api.Ended([])
+        try:
+            for run in map(self._located, (run.number for run in runs)):
                 if run.final and (run.archived or run.reason is not Reason.HOST_LOST):
-                    found[run.number] = run, False  # else a host that had lost it may have found it again
+                    ends[run.number] = run, False  # else a host that had lost it may have found it again
                 elif run.archived:
                     hint = "remoterun machines rented"
                     raise UsageError(f"the host of run {run.number} is another client's", hint=hint)
                 else:
-                    places.setdefault((run.placed, run.home_id), []).append(run)
-            except RemoterunError as error:
-                found[int(number)] = error
-
-        def of_place(runs: Sequence[Run]) -> Ends:
-            asked = api.Ended([])
-            try:
-                if runs[0].placed is not None:
-                    session = self._connections.session_of(runs[0])
-                    asked = ask(session, [run.key for run in runs])
-            except NotFound:
-                pass
-            except RemoterunError as error:
-                lost = isinstance(error, HomeMissing)
-                return {run.number: (run, False) if lost and run.final else error for run in runs}
-            ends: Ends = {}
-            known = {each.status.key: each for each in asked.runs}
-            with self._connections.registry.noting():
-                for run in runs:
-                    if run.key in known:
-                        status = told(session, known[run.key].status)
-                        ends[run.number] = record_status(self._connections, run, status), known[run.key].asked
-            for run in (run for run in runs if run.number not in ends):
-                if run.key in asked.failed:
-                    ends[run.number] = HostError(f"{run.host.name}: {asked.failed[run.key]}")
-                elif run.state in HAND_OVER and not self._connections.registry.abandoned(run):
-                    ends[run.number] = _still_handed_over(run)
-                else:
-                    ends[run.number] = self.get(run.number), False
-            return ends
-
-        for ends in each(of_place, places.values(), max(len(places), 1)):
-            found |= ends
-        return found
+                    going_on.append(run)
+            if going_on and going_on[0].placed is not None:
+                session = self._connections.session_of(going_on[0])
+                asked = ask(session, [run.key for run in going_on])
+        except NotFound:
+            pass
+        except RemoterunError as error:
+            lost = isinstance(error, HomeMissing)
+            return {run.number: (run, False) if lost and run.final else error for run in runs} | ends
+        known = {each.status.key: each for each in asked.runs}
+        with self._connections.registry.noting():
+            for run in (run for run in going_on if run.key in known):
+                status = told(session, known[run.key].status)
+                ends[run.number] = record_status(self._connections, run, status), known[run.key].asked
+        for run in (run for run in going_on if run.key not in known):
+            if run.key in asked.failed:
+                ends[run.number] = HostError(f"{run.host.name}: {asked.failed[run.key]}")
+            elif run.state in HAND_OVER and not self._connections.registry.abandoned(run):
+                ends[run.number] = _still_handed_over(run)
+            else:
+                ends[run.number] = self.get(run.number), False
+        return ends
 
     def label(self, number: int | str, add: Iterable[str] = (), remove: Iterable[str] = ()) -> Run:
         """Add labels to a run, after those that it has, and take some away; the run with the labels that it has then.
