@@ -186,3 +186,7 @@ def _first_byte(words: list[str]) -> float:
         seconds = time.perf_counter() - begun
         process.kill()
     return seconds
+
+
+if __name__ == "__main__":
+    sys.exit(main())
