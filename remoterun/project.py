@@ -73,9 +73,9 @@ def parse(text: str, file: Path) -> Project:
         elif isinstance(default, bool):
             if not isinstance(value, bool):
                 raise ConfigError(f"{file}: `{key}` has to be true or false", hint=f"{key} = true")
-        elif key == "cpus":
+        elif key in ("cpus", "nodes"):
             if type(value) is not int:
-                raise ConfigError(f"{file}: `cpus` has to be a number", hint="cpus = 4")
+                raise ConfigError(f"{file}: `{key}` has to be a number", hint=f"{key} = 4")
         elif not isinstance(value, str) or not value:
             raise ConfigError(f"{file}: `{key}` has to be a text in quotes", hint=f'{key} = "…"')
     said = f"{file}\0{text}".encode("utf-8", "surrogateescape")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shlex
 import subprocess
@@ -382,8 +383,8 @@ def test_what_the_readme_shows(running_cluster: Cluster, tmp_path: Path) -> None
     }
     folder = write_files(tmp_path / "work", {"train.py": ""})
     subprocess.run(["git", "init", "-q", str(folder)], check=True)
-    commands = shown(section(CLUSTER))
-    assert len(commands) >= 6
+    commands, said = shown(section(CLUSTER)), {}
+    assert len(commands) >= 7
     for command in commands:
         words = [REMOTERUN, *shlex.split(command)[1:]]
         done = subprocess.run(
@@ -396,7 +397,8 @@ def test_what_the_readme_shows(running_cluster: Cluster, tmp_path: Path) -> None
             timeout=120,
         )
         assert done.returncode == 0, f"$ {command}\n{done.stdout}\n{done.stderr}"
-    assert done.stdout.strip() in NODES
+        said[words[1]] = done.stdout
+    assert said["logs"].strip() in NODES and "n2: node 1 of 2: n1\n" in said["run"]
 
 
 def test_a_set_of_which_two_may_be_at_work(campus: Campus) -> None:
@@ -412,3 +414,75 @@ def test_a_set_of_which_two_may_be_at_work(campus: Campus) -> None:
     assert [campus.ended(run).state for run in runs] == [RunState.COMPLETE] * 5
     assert max(int(campus.log(run)) for run in runs) == 2
     assert os.listdir(campus.path("queue")) == []
+
+
+def test_several_nodes(campus: Campus) -> None:
+    """One log, whose lines name their nodes; what PyTorch and TensorFlow find each other by; the first status that is
+    not 0 is the run's, and ends the command everywhere."""
+    names = "$PET_NODE_RANK/$PET_NNODES $RANK/$WORLD_SIZE $MASTER_ADDR:$MASTER_PORT $PET_RDZV_BACKEND"
+    command = f'echo "{names} $TF_CONFIG $MINE"; [ $NODE_RANK = 1 ] || sleep 100; sleep 1; exit 7'
+    run = campus.submit(command, nodes=2, env=(("MINE", "secret words"), ("MASTER_PORT", "29500")))
+    found = campus.ended(run)
+    assert (found.state, found.code) == (RunState.FAILED, 7), campus.log(run)
+    said = dict(line.split(": ", 1) for line in campus.log(run).decode().splitlines() if " static " in line)
+    assert len(said) == 2 and set(said) < set(NODES), campus.log(run)
+    first, second = sorted(said, key=said.__getitem__)
+    for rank, name in enumerate((first, second)):
+        words, config = said[name].split(" {", 1)
+        assert words == f"{rank}/2 {rank}/2 {first}:29500 static"
+        config, mine = ("{" + config).rsplit("}", 1)
+        port = 15000 + int(str(found.job)) % 16384
+        assert json.loads(config + "}") == {
+            "cluster": {"worker": [f"{first}:{port}", f"{second}:{port}"]},
+            "task": {"type": "worker", "index": rank},
+        }
+        assert mine == " secret words"
+        assert not [each for each in campus.cluster.hosts[name].processes() if "sleep 100" in each.command]
+
+
+@pytest.mark.parametrize("how", ["stop", "kill", "timeout"])
+def test_several_nodes_are_ended(campus: Campus, how: str) -> None:
+    """Each has its grace, also where another one needs none; no process is left once the run has ended."""
+    saves = "import signal, sys, time\nsignal.signal(15, lambda *_: (time.sleep(2), print('saved'), sys.exit(3)))\n"
+    saves += "print('up', flush=True)\nwhile True: time.sleep(0.1)\n"
+    campus.source = snapshot(write_files(campus.here / "saves", {"saves.py": saves}), no_git=True)
+    command = "[ $NODE_RANK = 0 ] || { echo up; exec sleep 1000; }; exec python3 saves.py"
+    run = campus.submit(command, nodes=2, timeout=5 if how == "timeout" else None)
+    until(lambda: campus.log(run).count(b": up\n") == 2, what=lambda: f"{campus.log(run)!r} {campus.jobs()}")
+    if how == "stop":
+        with campus.client.runs.exec(run.number, "hostname") as program:
+            assert b"".join(data for data, _ in program.output()).decode().strip() == campus.node(run)
+    if how != "timeout":
+        getattr(campus.client.runs, how)(run.number)
+    found = campus.ended(run)
+    assert found.reason == {"stop": "stopped", "kill": "killed", "timeout": "timeout"}[how], campus.log(run)
+    assert (b": saved\n" in campus.log(run)) is (how != "kill"), campus.log(run)
+    for node in NODES:
+        left = [each.command for each in campus.cluster.hosts[node].processes()]
+        assert not [each for each in left if "sleep 1000" in each or "saves.py" in each]
+
+
+def test_memory_of_one_of_several_nodes(campus: Campus) -> None:
+    """Its end has its name, as on one. What the command writes to stderr has the node's name, too."""
+    hungry = "x = []\nwhile True: x.append(bytearray(b'x' * (8 << 20)))"
+    campus.source = snapshot(write_files(campus.here / "hungry", {"eat.py": hungry}), no_git=True)
+    command = "echo up; nproc >&2; [ $NODE_RANK = 1 ] || exec sleep 1000; exec python3 eat.py"
+    run = campus.submit(command, nodes=2, cpus=2, memory=200 << 20, split=True)
+    found = campus.ended(run, 150)
+    err = campus.path(f"runs/{run.key}/io/err").read_text()
+    assert (found.state, found.reason, found.code) == (RunState.FAILED, "out_of_memory", 137), err
+    assert sorted(campus.log(run).splitlines()) == [b"n1: up", b"n2: up"] and {"n1: 2", "n2: 2"} < set(err.splitlines())
+
+
+def test_several_nodes_are_taken_away(campus: Campus) -> None:
+    campus.new_client(partition="low", slurm="--exclusive")
+    again = "echo begins; mark=again$NODE_RANK; [ -e $mark ] || { touch $mark; exec sleep 1000; }; echo goes on"
+    run = campus.submit(again, nodes=2, attempts=2)
+    until(lambda: campus.log(run).count(b"begins") == 2)
+    others = ["sbatch", "--parsable", "--partition=main", "--exclusive", "--nodes=3", "--job-name=other", "--wrap"]
+    campus.cluster.login.exec_user([*others, "sleep 1"], check=True)
+    job = str(campus.now(run).job)
+    until(lambda: campus.cluster.ask("squeue", "--noheader", f"--jobs={job}", "--format=%T").strip() == "PENDING")
+    campus.cluster.ask("scontrol", "update", f"JobId={job}", "StartTime=now")
+    assert campus.ended(run).state is RunState.COMPLETE, campus.log(run)
+    assert campus.log(run).count(b"begins") == 4 and campus.log(run).count(b"goes on\n") == 2

@@ -78,6 +78,17 @@ class TestGpusOfARun:
             user.client.runs.submit(RunRequest(SHOW, gpus=ALL_GPUS))
         assert not user.client.connections.registry.runs()
 
+    def test_several_nodes(self, user: User) -> None:
+        """Only where somebody else starts them at once; a pool's machines are asked one by one."""
+        pool = MachineType("both", pool=("one", "two"))
+        user.config = replace(user.config, machines={**user.config.machines, "both": pool})
+        client = user.new_client()
+        for name in ("one", "both"):
+            with pytest.raises(UsageError, match="`--nodes` needs a cluster"):
+                client.runs.submit(RunRequest("true", nodes=2), machine=name)
+        assert not client.connections.registry.runs()
+        assert ended(client, client.runs.submit(RunRequest("true", nodes=1))).code == 0
+
 
 class TestTheLine:
     def test_its_place_and_who_runs(self, user: User, one_slot: Client, tmp_path: Path) -> None:

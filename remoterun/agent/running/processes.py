@@ -47,6 +47,11 @@ def of_run(key: str, leader: Optional[int], programs: bool = True) -> Set[int]:
     return {pid for pid in found if pid != os.getpid() and not table[pid].zombie}
 
 
+def of_session(leader: Optional[int]) -> Set[int]:
+    """Pids of every process of the session that the process `leader` leads."""
+    return {pid for pid, process in _table().items() if process.session == leader}
+
+
 def of_program(key: str, name: str) -> Set[int]:
     """Pids of every living process that descends from the program `name`, which `exec` started inside a run."""
     marks = {pid: environment(pid) for pid in _table()}

@@ -244,7 +244,7 @@ class Supervisor:
             if self.spec.attempts > 1:
                 self._values = self.run.values()
             try:
-                engine.start(self.run, self.spec, self._gpus())
+                self._start(engine, self._gpus())
             except EngineError as error:
                 if engine.inspect(self.run).presence is Presence.UNKNOWN:
                     return  # it went away meanwhile: we wait for it, and inspect again
@@ -291,7 +291,7 @@ class Supervisor:
             remove_tree(path)
         self.run.save_values(known)
         try:
-            engine.start(self.run, self.spec, granted)
+            self._start(engine, granted)
             self._started_again = True
         except EngineError as error:
             if engine.inspect(self.run).presence is not Presence.UNKNOWN:
@@ -331,7 +331,7 @@ class Supervisor:
 
     def _usable(self) -> Sequence[str]:
         """The engines to try, best first. Raises `Ended` where there is none."""
-        names: Sequence[str] = candidates(self.spec.engine)
+        names: Sequence[str] = candidates("process" if (self.spec.nodes or 1) > 1 else self.spec.engine)
         lacking = ""
         if len(names) > 1:
             lacking = self._lacking(names[-1])
@@ -362,6 +362,9 @@ class Supervisor:
         if self._engine is None:
             self._engine = engine_of_run(self.home, self.run)
         return self._engine
+
+    def _start(self, engine: Engine, gpus: List[str]) -> None:
+        engine.start(self.run, self.spec._replace(command=self._queue.command(self.run, self.spec)), gpus)
 
     def _make_work_tree(self, engine: Engine) -> None:
         remove_tree(self.run.work)

@@ -140,7 +140,7 @@ class Watch:
         return None if self._reason is None else Phase.ASKED
 
     def _terminate(self) -> Optional[Phase]:
-        if self._silent or not self._engine.terminate(self.run):
+        if self._silent or not (self._queue.terminate_others(self.run) and self._engine.terminate(self.run)):
             self._silent = True
             return None
         self._terminated_at = time.monotonic()

@@ -162,6 +162,14 @@ class HandedOn(Record, kw_only=True):
         example="8G",
     )
     """In bytes."""
+    nodes: Optional[int] = option(
+        None,
+        "--nodes N",
+        "On a cluster: nodes that run the command at the same time, each with the GPUs, CPUs and memory asked for.",
+        right=lambda count: 0 < count < 1e5,
+        what="a number of nodes above 0",
+        example="2",
+    )
     ports: Tuple[PortSpec, ...] = option(
         (),
         "--port PORT[:LOCAL]",

@@ -21,7 +21,7 @@
         events          one JSON object a line: every state passed, with its time
         ask-stop        a request to stop ({"grace": seconds}); ask-kill: to kill
         control/        what the command's wrapper reads, and a container can't write: wrapper.sh, command, stopping;
-                        and the module remoterun_log, which is on the command's PYTHONPATH
+                        on_node, for several; and the module remoterun_log, which is on the command's PYTHONPATH
         io/             what the wrapper writes: log, err (stderr, where it is apart), exit, pid; and env, which holds
                         the values until it has read it; metrics.jsonl, of remoterun_log. A command can put anything
                         there: see `open_regular`
@@ -111,6 +111,7 @@ class RunFolder(FollowedRun):
         self.wrapper_file = self.control + "/wrapper.sh"
         self.command_file = self.control + "/command"
         self.stopping_file = self.control + "/stopping"
+        self.on_node_file = self.control + "/on_node"
         self.usage_file = path + "/usage"
         self.cpus_file = path + "/cpus"
         self.usage_points = path + "/usage.points"

@@ -355,6 +355,7 @@ def run_info(run: Run, details: dict[str, Any]) -> None:
         ("run again as", ", ".join(f"run {number}" for number in details.get("again_as") or ())),
         ("attempt", _attempt(spec, details.get("events") or [])),
         ("gpus", str(spec["gpus"]) if spec.get("gpus") else None),
+        ("nodes", str(spec["nodes"]) if spec.get("nodes") else None),
         ("cpus", str(spec["cpus"]) if spec.get("cpus") else None),
         ("memory", memory_text(spec["memory"]) if spec.get("memory") else None),
         ("after", ", ".join(map(_after, spec.get("after", [])))),

@@ -26,6 +26,8 @@ POOL_WAIT = 10.0
 
 def with_wishes(machine: MachineType, request: RunRequest) -> MachineType:
     """The machine type with what a request wants of its rental. Raises `UsageError` for one that is not rented."""
+    if not machine.pool:
+        _check_nodes(machine, request)
     wanted = {
         name: getattr(request, name)
         for name in ("spot", "attempts", "max_hours", "max_cost")
@@ -138,6 +140,7 @@ def fitting(
     """The conversation that `choose_machine` gives, with a machine that has as many GPUs as the run asks for, and the
     `settings` of the run there. What is refused here has no number yet. Raises `UsageError`, `HostError`."""
     session = choose_machine(connections, machine, request, note)
+    _check_nodes(session.machine, request)
     wanted = settings(machine, request, session)
     demand = api.Demand(
         wanted.gpus,
@@ -198,6 +201,14 @@ def _of_run(connections: Connections, machine: MachineType, other: Run) -> Machi
         if isinstance(each, MachineType) and (each.host, each.home) == (other.host.host, other.host.home):
             return each
     raise _elsewhere(other, machine)
+
+
+def _check_nodes(machine: MachineType, request: RunRequest) -> None:
+    if (request.nodes or 1) > 1 and not machine.queue:
+        raise UsageError(
+            f"`--nodes` needs a cluster, whose scheduler starts all nodes at once: `{machine.name}` is one machine",
+            hint='`--nodes` left out, and two runs that find each other: "Two boxes" in README.md',
+        )
 
 
 def _elsewhere(other: Run, machine: MachineType) -> UsageError:

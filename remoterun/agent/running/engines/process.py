@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from typing import Any, Callable, ContextManager, Dict, List, Optional, Sequence
+from typing import Any, Callable, ContextManager, Dict, List, Optional, Sequence, Set
 
 from ...shared.api import MachineCheck
 from ...shared.environment import Environment
@@ -124,7 +124,8 @@ class ProcessEngine:
         if self.inspect(run).presence is not Presence.ABSENT:
             return
         prepare_io(run, spec, run.values())
-        kills = {file: oom_kills(file) for file in map(path_of(os.getpid()), OOM_FILES)}
+        counts = [*map(path_of(os.getpid()), OOM_FILES), os.path.join(run.control, "oom")]
+        kills = {file: oom_kills(file) for file in counts}
         bound = ["taskset", "-c", cpus.choose(self.home, run, spec.cpus)] if spec.cpus else []
         process = subprocess.Popen(
             [*bound, "/bin/sh", run.wrapper_file, run.io, self._start_folder(run, spec)],
@@ -190,16 +191,19 @@ class ProcessEngine:
 
     def terminate(self, run: RunFolder) -> bool:
         mark_stopping(run)
-        processes.send(self._pids(run), signal.SIGTERM)
+        processes.send(set(self._pids(run)) - self._launcher(run), signal.SIGTERM)
         return True
 
     def kill(self, run: RunFolder) -> bool:
         deadline = time.monotonic() + KILL_DEADLINE
+        launcher = self._launcher(run)
+        processes.send(launcher, signal.SIGTERM)
         while time.monotonic() < deadline:
             pids = self._pids(run)
             if not pids:
                 return True
-            processes.send(pids, signal.SIGKILL)
+            patient = time.monotonic() < deadline - KILL_DEADLINE / 2
+            processes.send(set(pids) - launcher if patient else pids, signal.SIGKILL)
             child = self._children.get(run.key)
             if child is not None:
                 child.poll()
@@ -320,6 +324,11 @@ class ProcessEngine:
         child = self._children.get(run.key)
         leader = child.pid if child is not None else self._leader(run)
         return sorted(processes.of_run(run.key, leader, programs))
+
+    def _launcher(self, run: RunFolder) -> Set[int]:
+        """What starts the command of a run on each of its nodes, which SIGTERM has end all of them at once; nothing
+        where there is one."""
+        return processes.of_session(self._leader(run)) if os.path.exists(run.on_node_file) else set()
 
     @staticmethod
     def _start_folder(run: RunFolder, spec: RunSpec) -> str:

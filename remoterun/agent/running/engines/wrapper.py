@@ -183,11 +183,11 @@ exec "$@"
 END = r"""
 for process in /proc/[0-9]*; do
     case $(tr '\000' '\012' 2>/dev/null <"$process/environ") in
-        *"$1"*) kill -s KILL "${process#/proc/}" ;;
+        *"$1"*) kill -s "${2:-KILL}" "${process#/proc/}" ;;
     esac
 done
 """
-"""In a container: kills every process that has the variable and value $1."""
+"""In a container, or on another node: sends SIGKILL, or $2, to every process that has the variable and value $1."""
 
 
 def mark(name: str) -> str:

@@ -77,6 +77,15 @@ class Queue(Protocol):
     def gpus(self, run: RunFolder) -> Optional[List[str]]:
         """The GPUs that a run has, by their UUIDs; None while it waits."""
 
+    def command(self, run: RunFolder, spec: RunSpec) -> str:
+        """The line for the shell that is started for the command of a run: one that has it on each of several nodes
+        where the run asks for those, and the queue has them. Supervisor only."""
+        return spec.command
+
+    def terminate_others(self, run: RunFolder) -> bool:
+        """Send SIGTERM to what a run has on nodes that are not this one; whether that was done. Supervisor only."""
+        return True
+
     def cancel(self, runs: List[RunFolder], reason: Reason, ask: Callable[[RunFolder], None]) -> None:
         """End those that wait without a supervisor, for `reason`; `ask` any other to end, and let its supervisor know,
         if that does not see it by itself. `runs` are in the order of their keys."""

@@ -36,6 +36,7 @@ from .. import supervision
 from ..awaiting import awaited_runs
 from . import Queue
 from . import slurm_commands as slurm
+from .slurm_nodes import on_each, terminate_others
 
 LATE = 60.0
 """Seconds by which a file that a node has written may be seen late on the login node."""
@@ -207,6 +208,12 @@ class Slurm(Queue):
         node = self._node(run)
         return None if node is None else node.gpus
 
+    def command(self, run: RunFolder, spec: RunSpec) -> str:
+        return on_each(run, spec, in_job(run.key))
+
+    def terminate_others(self, run: RunFolder) -> bool:
+        return terminate_others(run, in_job(run.key))
+
     def cancel(self, runs: List[RunFolder], reason: Reason, ask: Callable[[RunFolder], None]) -> None:
         for run in runs:
             ask(run)
@@ -334,7 +341,7 @@ class Slurm(Queue):
             "constraint": asked.constraint,
             "dependency": ":".join(["afterany", *others]) if others else "",
         }
-        words = ["--open-mode=append", "--nodes=1", "--ntasks=1"]
+        words = ["--open-mode=append", "--nodes=%d" % (spec.nodes or 1), "--ntasks-per-node=1"]
         words.append("--requeue" if spec.attempts > 1 else "--no-requeue")
         words += ["--%s=%s" % option for option in options.items() if option[1]]
         return words + shlex.split(asked.slurm)

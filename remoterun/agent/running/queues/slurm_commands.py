@@ -60,18 +60,14 @@ REASONS = {
     "Cleaning": "its last attempt is being cleaned up",
     "InvalidAccount": "its account is not valid",
     "InvalidQOS": "its QOS is not valid",
-    "QOSJobLimit": "as many runs as the QOS allows are running",
-    "QOSResourceLimit": "the QOS allows no more at once",
+    "DependencyNeverSatisfied": "a run before it did not end as it must",
+    "QOSJobLimit": "as many runs as its QOS allows are running",
+    "QOSResourceLimit": "its QOS allows no more at once",
     "QOSTimeLimit": "its QOS allows less time",
-    "QOSMaxJobsPerUserLimit": "as many of your runs as the QOS allows are running",
-    "QOSMaxGRESPerUser": "you have as many GPUs as the QOS allows",
-    "QOSMaxCpuPerUserLimit": "you have as many CPUs as the QOS allows",
-    "AssocGrpGRES": "your group has as many GPUs as it may",
-    "AssocMaxJobsLimit": "as many of your runs as your account allows are running",
-    "AssocGrpCPUMinutesLimit": "your group has used up its CPU time",
-    "MaxGRESPerAccount": "your account has as many GPUs as it may",
 }
-"""Why a job waits, by the word of squeue."""
+"""Why a job waits, by the word of squeue; see `_limit` for more."""
+_LIMIT = re.compile("(QOS|Assoc|)(?:Grp|Max)(Billing|CPU|Cpu|GRES|Jobs?|Mem|Node|Submit|Wall)(.*)")
+_LIMITED = {"Billing": "credits", "CPU": "CPUs", "Cpu": "CPUs", "GRES": "GPUs", "Mem": "memory", "Node": "nodes"}
 
 
 class JobLine(Record):
@@ -217,13 +213,29 @@ def of_each_partition(nodes: List[NodeUse]) -> List[str]:
 
 def why(row: JobLine) -> str:
     """Why a job waits, and when it is expected to start, in words."""
-    words = REASONS.get(row.why.split(",")[0], row.why or REASONS["None"])
+    word = row.why.split(",")[0]
+    words = REASONS.get(word) or _limit(word) or row.why or REASONS["None"]
     with contextlib.suppress(ValueError):
         start = time.mktime(time.strptime(row.start, "%Y-%m-%dT%H:%M:%S"))
         if start > time.time() + 60:
             form = "%H:%M" if start - time.time() < 20 * 3600 else "%a %d %b, %H:%M"
             words += "; it is expected to start at " + time.strftime(form, time.localtime(start))
     return words
+
+
+def _limit(word: str) -> str:
+    """For AssocGrpGRES, QOSMaxCpuPerUserLimit, and all that are made like these: all the GPUs that your account allows
+    are taken. "" for any other."""
+    found = _LIMIT.match(word)
+    if found is None:
+        return ""
+    whose = "its QOS" if found[1] == "QOS" else "your account"
+    what = "time" if found[2] == "Wall" or "Minutes" in found[3] else _LIMITED.get(found[2], "runs")
+    if "PerJob" in found[3]:
+        return "it asks for more %s than %s allows a run" % (what, whose)
+    a_user = " a user" if "PerUser" in found[3] else ""
+    now = "are taken" if what.endswith("s") else "is used up"
+    return "all the %s that %s allows%s %s" % (what, whose, a_user, now)
 
 
 def said(words: List[str]) -> str:
