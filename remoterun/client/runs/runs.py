@@ -38,7 +38,6 @@ from remoterun.model import EVERY_RUN, Line, MachineType, Resource, Run, RunFilt
 from remoterun.parsing import parse_range
 from remoterun.session import Session, understood
 from remoterun.stores import Answer, Store, store_of, told
-from remoterun.threads import each
 from remoterun.transfer import Progress
 
 if TYPE_CHECKING:  # and on use, as few commands need them
@@ -199,6 +198,7 @@ class Runs:
     def of_each(self, numbers: Iterable[int], ask: Callable[[int], A]) -> dict[int, A | RemoterunError]:
         """What `ask` returns for each of these runs, or the error that it raises. All machines are asked at once, and
         each about several runs, in the order given; one that can't be reached is asked once."""
+        from remoterun.threads import each
 
         def attempt(run: Run) -> A | RemoterunError:
             try:
@@ -217,6 +217,8 @@ class Runs:
         self, numbers: Iterable[int | str], ask: Callable[[Sequence[Run]], dict[int, A | RemoterunError]]
     ) -> dict[int, A | RemoterunError]:
         """What `ask` returns for the runs of each home, all of which are asked at once; why one is not known."""
+        from remoterun.threads import each
+
         answers: dict[int, A | RemoterunError] = {}
         places: dict[tuple[MachineType, str | None], list[Run]] = {}
         for number in numbers:
