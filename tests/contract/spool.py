@@ -82,11 +82,13 @@ class Spool(Queue):
         gpus: list[str] | None = self._started(run).get("gpus")
         return gpus
 
-    def cancel(self, run: RunFolder, reason: Reason) -> None:
-        with contextlib.suppress(FileNotFoundError):
-            os.rename(self._file(run.key, "job"), self._file(run.key, "cancelled"))
-            finish(run, reason)
-            clean_up(self.home, run)
+    def cancel(self, runs: list[RunFolder], reason: Reason, ask: Callable[[RunFolder], None]) -> None:
+        for run in runs:
+            ask(run)
+            with contextlib.suppress(FileNotFoundError):
+                os.rename(self._file(run.key, "job"), self._file(run.key, "cancelled"))
+                finish(run, reason)
+                clean_up(self.home, run)
 
     def release(self, key: str) -> None:
         for kind in ("job", "cancelled", "taken", "until"):

@@ -214,14 +214,16 @@ class Slurm(Queue):
     def terminate_others(self, run: RunFolder) -> bool:
         return terminate_others(run, in_job(run.key))
 
-    def cancel(self, run: RunFolder, reason: Reason) -> None:
-        job = self._job(run)
-        if not job.id:
-            return  # the next contact knows more
-        if run.state()[0] is RunState.QUEUED and self._take_back(run, job, reason):
-            return
-        number = "USR2" if reason is Reason.KILLED else "USR1"
-        slurm.run(["scancel", "--batch", "--signal=" + number, job.id])
+    def cancel(self, runs: List[RunFolder], reason: Reason, ask: Callable[[RunFolder], None]) -> None:
+        for run in runs:
+            ask(run)
+            job = self._job(run)
+            if not job.id:
+                continue  # the next contact knows more
+            if run.state()[0] is RunState.QUEUED and self._take_back(run, job, reason):
+                continue
+            number = "USR2" if reason is Reason.KILLED else "USR1"
+            slurm.run(["scancel", "--batch", "--signal=" + number, job.id])
 
     def _take_back(self, run: RunFolder, job: SlurmJob, reason: Reason, message: Optional[str] = None) -> bool:
         """End a run whose job has not started; whether that is so."""
