@@ -227,7 +227,7 @@ class Slurm(Queue):
             slurm.run(["scancel", "--batch", "--signal=" + number, *others])
 
     def _take_back(self, jobs: Dict[str, RunFolder], reason: Reason, message: Optional[str] = None) -> Set[str]:
-        """End runs whose jobs, which are named by their numbers, have not started; the numbers of those that had not."""
+        """End runs whose jobs, which are named by their numbers, have not started; the numbers of those."""
         from ..ending import clean_up, finish
 
         there = slurm.jobs(self.home, time.time())
