@@ -22,7 +22,7 @@ import signal
 import time
 from typing import Callable, Dict, Iterator, List, Optional, Set, Tuple
 
-from ...shared.api import Claim, Demand, MachineCheck, Occupancy
+from ...shared.api import Claim, Demand, Examine, MachineCheck, Occupancy
 from ...shared.files import locked, read_bytes, remove_tree, text_of, write_whole
 from ...shared.logs import last_lines
 from ...shared.records import Record, decode, encode
@@ -91,7 +91,7 @@ class Slurm(Queue):
     # -- the contract
 
     def lacks(self, spec: RunSpec) -> Optional[str]:
-        return slurm.too_few(spec.gpus, slurm.nodes(_partition_of(spec.scheduling))) if spec.gpus else None
+        return slurm.too_few(spec, slurm.nodes(spec.scheduling) if spec.gpus or spec.cpus or spec.memory else [])
 
     def submit(self, run: RunFolder, spec: RunSpec) -> None:
         from ..ending import clean_up, finish
@@ -146,12 +146,13 @@ class Slurm(Queue):
         answer = slurm.jobs(self.home)
         if not answer.good or answer.t <= job.asked:
             return
-        row = answer.jobs.get(job.id)
-        if row is not None and row.name == _name(run.key):
+        row = answer.of(job.id, _name(run.key))
+        if row is not None and row.state not in slurm.ENDED:
             self._goes_on(run, job, row)
             return
         if not job.over:
-            job = job._replace(over=slurm.end_of(job.id, _name(run.key)), since=time.time())
+            over = row.state if row is not None else slurm.end_of(job.id, _name(run.key))
+            job = job._replace(over=over, since=time.time())
             if job.over:
                 self._save(run, job)
         if self._is_lost(run, job):
@@ -164,7 +165,7 @@ class Slurm(Queue):
         if row.state in slurm.WAITS and run.state()[0] is RunState.QUEUED:
             failed = awaited_runs(self.home, run.spec()).failed
             if failed is not None:
-                self._take_back(run, job, Reason.AFTER_FAILED, message=failed)
+                self._take_back({job.id: run}, Reason.AFTER_FAILED, message=failed)
                 return
             words = "Slurm: " + slurm.why(row)
             if text_of(run.waiting_file) != words:
@@ -214,25 +215,35 @@ class Slurm(Queue):
     def terminate_others(self, run: RunFolder) -> bool:
         return terminate_others(run, in_job(run.key))
 
-    def cancel(self, run: RunFolder, reason: Reason) -> None:
-        job = self._job(run)
-        if not job.id:
-            return  # the next contact knows more
-        if run.state()[0] is RunState.QUEUED and self._take_back(run, job, reason):
-            return
+    def cancel(self, runs: List[RunFolder], reason: Reason, ask: Callable[[RunFolder], None]) -> None:
+        for run in runs:
+            ask(run)
+        jobs = {self._job(run).id: run for run in runs}
+        jobs.pop("", None)  # the next contact knows more
+        waiting = {id: run for id, run in jobs.items() if run.state()[0] is RunState.QUEUED}
+        others = jobs.keys() - (self._take_back(waiting, reason) if waiting else set())
         number = "USR2" if reason is Reason.KILLED else "USR1"
-        slurm.run(["scancel", "--batch", "--signal=" + number, job.id])
+        if others:
+            slurm.run(["scancel", "--batch", "--signal=" + number, *others])
 
-    def _take_back(self, run: RunFolder, job: SlurmJob, reason: Reason, message: Optional[str] = None) -> bool:
-        """End a run whose job has not started; whether that is so."""
+    def _take_back(self, jobs: Dict[str, RunFolder], reason: Reason, message: Optional[str] = None) -> Set[str]:
+        """End runs whose jobs, which are named by their numbers, have not started; the numbers of those."""
         from ..ending import clean_up, finish
 
-        slurm.run(["scancel", "--state=PENDING", "--name=" + _name(run.key), job.id])
-        if slurm.end_of(job.id, _name(run.key)) in ("", "COMPLETED", "FAILED") or run.state()[0] is not RunState.QUEUED:
-            return False
-        finish(run, reason, **({"message": message} if message else {}))
-        clean_up(self.home, run)
-        return True
+        there = slurm.jobs(self.home, time.time())
+        rows = {id: there.of(id, _name(run.key)) for id, run in jobs.items()}
+        waiting = [id for id, row in rows.items() if row is not None and row.state in slurm.WAITS]
+        if not waiting:
+            return set()
+        slurm.run(["scancel", "--state=PENDING", *waiting])
+        left = slurm.jobs(self.home, time.time())
+        rows = {id: left.of(id, _name(jobs[id].key)) for id in waiting if left.good}
+        ended = {id for id, row in rows.items() if row is None or row.state == "CANCELLED"}
+        for run in (jobs[id] for id in ended):
+            if run.state()[0] is RunState.QUEUED:
+                finish(run, reason, **({"message": message} if message else {}))
+                clean_up(self.home, run)
+        return ended
 
     def release(self, key: str) -> None:
         run = self.home.run(key)
@@ -283,14 +294,14 @@ class Slurm(Queue):
 
     def occupancy(self, asked: Demand) -> Occupancy:
         """One's own runs; places among them, and the partitions, come with the whole only. The nodes are asked
-        for where GPUs are, or the whole: of a run without GPUs it is not known whether it starts at once."""
+        for where something of them is: of any other run it is not known whether it starts at once."""
         answer = slurm.jobs(self.home)
         runs: List[Claim] = []
         waiting: List[Claim] = []
         rows = {row.name: row for row in answer.jobs.values()}
         for key in sorted(self.home.active_keys()):
             row, run = rows.get(_name(key)), self.home.run(key)
-            if row is None or not run.exists():
+            if row is None or row.state in slurm.ENDED or not run.exists():
                 continue
             claim = Claim(key, 0, "", RunState.QUEUED if row.state in slurm.WAITS else RunState.RUNNING)
             if asked.whole:
@@ -298,8 +309,8 @@ class Slurm(Queue):
                 claim = claim._replace(number=spec.number, command=spec.command[:200], gpus=spec.gpus)
                 claim = claim._replace(running=time.time() - started if started else None)
             (waiting if row.state in slurm.WAITS else runs).append(claim)
-        nodes = slurm.nodes(_partition_of(asked.scheduling)) if asked.gpus or asked.whole else []
-        lacks = slurm.too_few(asked.gpus, nodes)
+        nodes = slurm.nodes(asked.scheduling) if asked.whole or asked.gpus or asked.cpus or asked.memory else []
+        lacks = slurm.too_few(asked, nodes)
         idle = any(each.idle and each.gpus >= asked.gpus for each in nodes)
         places = [run._replace(place=place, of=len(waiting)) for place, run in enumerate(waiting, 1) if asked.whole]
         return Occupancy(
@@ -312,11 +323,10 @@ class Slurm(Queue):
             cluster=slurm.of_each_partition(nodes) if asked.whole else [],
         )
 
-    def examine(self, gpus: int) -> List[MachineCheck]:
-        done = slurm.run(["sinfo", "--version"])
-        if done is None or done.returncode:
-            return [MachineCheck("slurm", False, "sinfo does not run here", "is this the login node of a cluster?")]
-        return [MachineCheck("slurm", True, done.stdout.strip())]
+    def examine(self, asked: Examine) -> List[MachineCheck]:
+        from .slurm_doctor import examine
+
+        return examine(self.home, asked)
 
     # -- a job
 
@@ -441,7 +451,3 @@ def _until(id: str) -> Optional[float]:
     """When a run has to be stopped, so that its outputs are saved before its job ends; None for never."""
     left = slurm.seconds_left(id)
     return None if left is None else time.time() + left - min(SAVING, 0.4 * left)
-
-
-def _partition_of(scheduling: Optional[Scheduling]) -> str:
-    return scheduling.partition if scheduling else ""
