@@ -80,9 +80,8 @@ def _on_several_nodes(tf: Any, gpus: list[Any], batch_size: int, rnn_size: int, 
     strategy = tf.distribute.MultiWorkerMirroredStrategy()  # before any operation
     replicas = strategy.num_replicas_in_sync
     if batch_size % replicas:
-        raise TrainerError(
-            f"{batch_size} sequences can't be dealt out to {replicas} devices: --batch_size {batch_size + -batch_size % replicas}"
-        )
+        why = f"{batch_size} sequences can't be dealt out to {replicas} devices"
+        raise TrainerError(f"{why}; try --batch_size {batch_size + -batch_size % replicas}")
     say(f"{_versions(tf)}, on {replicas} devices of several nodes")
     say(f"each has {batch_size // replicas} of a batch's {batch_size} sequences")
     names, cudnn = tuple(gpu.name for gpu in gpus), bool(gpus) and cell == "lstm"
