@@ -23,7 +23,7 @@ from typing import Any
 from remoterun.agent.running.ending import clean_up, finish, note_once
 from remoterun.agent.running.queues import Queue
 from remoterun.agent.running.supervision import agent_command
-from remoterun.agent.shared.api import Claim, Demand, MachineCheck, Occupancy
+from remoterun.agent.shared.api import Claim, Demand, Examine, MachineCheck, Occupancy
 from remoterun.agent.shared.files import read_json, write_whole
 from remoterun.agent.shared.spec import RunSpec
 from remoterun.agent.shared.states import FINAL, Reason, RunState
@@ -103,8 +103,8 @@ class Spool(Queue):
         ]
         return Occupancy(not runs and not waiting, len(waiting), 1, [], runs + places, self._lacks(asked.gpus))
 
-    def examine(self, gpus: int) -> list[MachineCheck]:
-        return [MachineCheck("spool", gpus <= len(GPUS), self.folder)]
+    def examine(self, asked: Examine) -> list[MachineCheck]:
+        return [MachineCheck("spool", asked.gpus <= len(GPUS), self.folder)]
 
     def is_here(self, run: RunFolder) -> bool:
         return bool(os.environ.get("SPOOL_NODE") == self._started(run).get("node", ""))

@@ -603,6 +603,7 @@ class Examine(Record):
     gpus: int = 0
     base: str = ""
     queue: str = ""
+    scheduling: Optional[Scheduling] = None
 
 
 class MachineCheck(Record):
@@ -616,6 +617,8 @@ class MachineCheck(Record):
     """What to type, or a text to paste."""
     time: Optional[float] = None
     """The machine's clock."""
+    scheduling: Optional[Scheduling] = None
+    """What runs on it should say to the queue that is the detail."""
 
 
 class MachineChecks(Record):

@@ -11,7 +11,7 @@ from __future__ import annotations
 import importlib
 from typing import Callable, ContextManager, Dict, List, Optional, Protocol, Set, Tuple
 
-from ...shared.api import Demand, MachineCheck, Occupancy
+from ...shared.api import Demand, Examine, MachineCheck, Occupancy
 from ...shared.spec import RunSpec
 from ...shared.states import Reason
 from ...store.errors import HomeError
@@ -96,8 +96,8 @@ class Queue(Protocol):
     def occupancy(self, asked: Demand) -> Occupancy:
         """Who uses the machine, or the cluster, and where a run that asks for this would stand."""
 
-    def examine(self, gpus: int) -> List[MachineCheck]:
-        """What `doctor` says of it, and of the GPUs that it has, where runs want so many of them."""
+    def examine(self, asked: Examine) -> List[MachineCheck]:
+        """What `doctor` says of it. A scheduler that is there is asked also where runs do not wait for it yet."""
         return []
 
     def is_here(self, run: RunFolder) -> bool:
