@@ -40,7 +40,7 @@ for _ in range(int(sys.argv[1])):
     executor.submit(time.sleep, 0)
 print(time.perf_counter() - begun)
 """
-BY_HAND = "cd $(mktemp -d); touch log; sbatch --parsable --output=log --wrap='echo hi' >/dev/null; exec tail -F log"
+BY_HAND = "cd $(mktemp -d -p ~); touch log; sbatch --parsable --output=log --wrap='echo hi' >/dev/null; exec tail -F log"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
