@@ -36,6 +36,7 @@ from .. import supervision
 from ..awaiting import awaited_runs
 from . import Queue
 from . import slurm_commands as slurm
+from .slurm_login import build, have_built, lacks_environment
 from .slurm_nodes import on_each, terminate_others
 
 LATE = 60.0
@@ -87,6 +88,7 @@ class Node(Record):
 class Slurm(Queue):
     def __init__(self, home: Home) -> None:
         self.home = home
+        self._builds = False
 
     # -- the contract
 
@@ -109,6 +111,11 @@ class Slurm(Queue):
                 if made:
                     self._save(run, job._replace(id=made[0]))
                     return
+            if lacks_environment(self.home, spec):
+                if not self._builds:
+                    have_built(self.home, run)
+                self._builds = True
+                return
             job = SlurmJob(asked=time.time())
             self._save(run, job)
             variables = supervision.session_variables(run)
@@ -179,7 +186,7 @@ class Slurm(Queue):
     def supervising(self, run: RunFolder) -> Iterator[bool]:
         job, here = self._job(run), in_job(run.key)
         if not here:
-            with run.supervising() if job.over else contextlib.nullcontext(False) as ours:
+            with contextlib.nullcontext(False) if job.id and not job.over else run.supervising() as ours:
                 yield ours
             return
         if job.id not in ("", here):
@@ -198,6 +205,11 @@ class Slurm(Queue):
         failed = awaited_runs(self.home, spec).failed
         if failed is not None:
             raise Ended(Reason.AFTER_FAILED, failed)
+        if not in_job(run.key):
+            build(self.home, run, spec, report)
+            self.submit(run, spec)
+            return False
+        remove_tree(run.waiting_file)
         id, name = os.environ["SLURM_JOB_ID"], os.environ.get("SLURMD_NODENAME") or os.uname().nodename
         gpus = _gpus() if spec.gpus else []
         write_whole(run.node_file, encode(Node(id, name, Machine.this(), gpus, _until(id))))
@@ -217,11 +229,21 @@ class Slurm(Queue):
     def cancel(self, run: RunFolder, reason: Reason) -> None:
         job = self._job(run)
         if not job.id:
-            return  # the next contact knows more
+            self._withdraw(run, reason)
+            return
         if run.state()[0] is RunState.QUEUED and self._take_back(run, job, reason):
             return
         number = "USR2" if reason is Reason.KILLED else "USR1"
         slurm.run(["scancel", "--batch", "--signal=" + number, job.id])
+
+    def _withdraw(self, run: RunFolder, reason: Reason) -> None:
+        """End a run that has no job yet, unless its supervisor does so, or it is not known whether there is a job."""
+        from ..ending import clean_up, finish
+
+        with locked(self.home.lock("sbatch")), run.supervising() as ours:
+            if ours and not self._job(run).asked and run.state()[0] not in FINAL:
+                finish(run, reason)
+                clean_up(self.home, run)
 
     def _take_back(self, run: RunFolder, job: SlurmJob, reason: Reason, message: Optional[str] = None) -> bool:
         """End a run whose job has not started; whether that is so."""
@@ -256,10 +278,12 @@ class Slurm(Queue):
             return Reason.STOPPED, ""
         return reason, words % job.id
 
-    def again(self, run: RunFolder) -> bool:
+    def cancelled(self, run: RunFolder) -> Optional[Tuple[Reason, str]]:
         told = [line for line in last_lines(run.supervisor_log, 50).splitlines() if " CANCELLED AT " in line]
-        if told and " DUE TO " not in told[-1]:
-            return False  # it was no preemption: somebody has typed scancel
+        reason, words = ENDS["CANCELLED"]
+        return (reason, words % in_job(run.key)) if told and " DUE TO " not in told[-1] else None
+
+    def again(self, run: RunFolder) -> bool:
         id = in_job(run.key)
         return bool(id) and slurm.requeue(id, int(os.environ.get("SLURM_RESTART_COUNT", "0")))
 
