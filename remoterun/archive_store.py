@@ -75,7 +75,7 @@ class ArchiveStore:
         about = about._replace(single=named is not None and named.kind == "f")
         return ArchiveTree(self, resource, part, about, prefix, tree)
 
-    def statuses(self, keys: Sequence[str] | None) -> api.Statuses:
+    def statuses(self, keys: Sequence[str] | None, waiting: Sequence[str] = ()) -> api.Statuses:
         listed = self.archive.objects.folders("runs/") if keys is None else keys
         return api.Statuses(*runs.statuses(self.archive, [*filter(KEY.match, listed)], self.place))
 

@@ -83,9 +83,9 @@ class HostStore:
         except TreeError:
             raise NotFound(f"the list of files {digest[:12]} is not on {self.machine.name} any more")
 
-    def statuses(self, keys: Sequence[str] | None) -> api.Statuses:
-        """The runs of these keys, or all of them, as far as they are known."""
-        return self.session.ask(api.runs, api.RunKeys(None if keys is None else list(keys)))
+    def statuses(self, keys: Sequence[str] | None, waiting: Sequence[str] = ()) -> api.Statuses:
+        """The runs of these keys, or all of them, as far as they are known. `waiting`: see `RunKeys`."""
+        return self.session.ask(api.runs, api.RunKeys(None if keys is None else list(keys), list(waiting)))
 
     def run(self, key: str) -> HostRun:
         """A run, of which nothing is asked yet."""

@@ -15,15 +15,16 @@ from remoterun.agent.shared.tree import show
 from remoterun.connections import Connections
 from remoterun.errors import HostError, NotFound, RemoterunError
 from remoterun.host_store import HostStore, ResourceTree
-from remoterun.model import MachineType, Resource, Told, by_our_clock
+from remoterun.model import MachineType, Resource, Run, Told, by_our_clock
 from remoterun.session import Session, understood
 
 if TYPE_CHECKING:
     from remoterun.archive_store import ArchiveStore
 
 Store = Union[HostStore, "ArchiveStore"]
-Answer = dict[str, RunStatus | HostError]
-"""By the keys of runs: what their machine reports, or why that is not known."""
+Answer = dict[str, RunStatus | Run | HostError]
+"""By the keys of runs: what their machine reports, the run itself where that is what was known, or why that is not
+known now."""
 
 
 def store_of(connections: Connections, machine: MachineType) -> Store:

@@ -174,7 +174,7 @@ class Place:
         self.drop_session()  # its agent may have been killed a moment ago, of which the session may not know yet
         try:
             for key in self.home.run_keys():
-                self.session.ask(api.kill, api.RunKey(key))
+                self.session.ask(api.end, api.EndRuns([key], None))
             for key in self.home.run_keys():
                 self.until_final(key)
                 until(self.unsupervised(key), what="the supervisor ends")
@@ -248,9 +248,7 @@ class Place:
 
     def end(self, key: str, how: str) -> api.Acknowledgement:
         """`how`: "stop" or "kill"."""
-        if how == "stop":
-            return self.session.ask(api.stop, api.EndRun(key))
-        return self.session.ask(api.kill, api.RunKey(key))
+        return self.session.ask(api.end, api.EndRuns([key], 10.0 if how == "stop" else None)).runs[0]
 
     def until_status(self, key: str) -> dict[str, Any]:
         """The status at the end of a run that was put into the home by hand: this contact starts its supervisor."""

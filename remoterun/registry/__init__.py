@@ -11,7 +11,7 @@ import functools
 import json
 import os
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -158,11 +158,13 @@ class Registry:
         )
         return self.run(run.number)
 
-    @contextlib.contextmanager
-    def together(self) -> Iterator[None]:
+    def together(self) -> contextlib.AbstractContextManager[None]:
         """All changes of the block, or none. Other threads wait meanwhile."""
-        with self._db.together():
-            yield
+        return self._db.together()
+
+    def noting(self) -> contextlib.AbstractContextManager[None]:
+        """What is noted of runs in the block is written once, at its end. It asks nobody: other threads wait."""
+        return self._db.noting()
 
     def set_named(self, name: str) -> list[Run]:
         """The runs of a set, in order; none for ""."""
@@ -229,6 +231,12 @@ class Registry:
             (status.state.value, json.dumps(to_json(status)), now, run.key, run.attempt),
         )
         return run.with_status(status, now)
+
+    def seen(self, keys: list[str], now: float) -> None:
+        """Record that the hosts of these runs have said of them what is known."""
+        if keys:
+            these = "UPDATE runs SET last_seen = ? WHERE key IN (SELECT value FROM json_each(?))"
+            self._db.note(these, (now, json.dumps(keys)))
 
     def label(self, run: Run, add: Iterable[str], remove: Iterable[str]) -> Run:
         """Add labels to a run, after those that it has, and take some away; another client may do so at once."""

@@ -152,6 +152,17 @@ class Database:
                 raise
             self.change("COMMIT")
 
+    @contextlib.contextmanager
+    def noting(self) -> Iterator[None]:
+        """What the block notes is written at its end, also where it raises."""
+        with self._lock:
+            self.note("BEGIN IMMEDIATE")
+            try:
+                yield
+            finally:
+                if self._db.in_transaction:
+                    self.note("COMMIT")
+
     def go_on_in_memory(self, error: RemoterunError) -> None:
         """Go on with a copy of all that is recorded: what this process learns stays true for it."""
         with self._usable() as database:

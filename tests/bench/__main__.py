@@ -6,12 +6,13 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 
-from tests.bench import cloud, control, data, trainer, ui
+from tests.bench import cloud, control, data, many, trainer, ui
 
 BENCHES: dict[str, Callable[[Sequence[str]], int]] = {
     "cloud": cloud.main,
     "control": control.main,
     "data": data.main,
+    "many": many.main,
     "trainer": trainer.main,
     "ui": ui.main,
 }

@@ -23,7 +23,7 @@ from typing import Any
 from remoterun.agent.running.ending import clean_up, finish, note_once
 from remoterun.agent.running.queues import Queue
 from remoterun.agent.running.supervision import agent_command
-from remoterun.agent.shared.api import Claim, Demand, MachineCheck, Occupancy
+from remoterun.agent.shared.api import Claim, Demand, Examine, MachineCheck, Occupancy
 from remoterun.agent.shared.files import read_json, write_whole
 from remoterun.agent.shared.spec import RunSpec
 from remoterun.agent.shared.states import FINAL, Reason, RunState
@@ -82,11 +82,13 @@ class Spool(Queue):
         gpus: list[str] | None = self._started(run).get("gpus")
         return gpus
 
-    def cancel(self, run: RunFolder, reason: Reason) -> None:
-        with contextlib.suppress(FileNotFoundError):
-            os.rename(self._file(run.key, "job"), self._file(run.key, "cancelled"))
-            finish(run, reason)
-            clean_up(self.home, run)
+    def cancel(self, runs: list[RunFolder], reason: Reason, ask: Callable[[RunFolder], None]) -> None:
+        for run in runs:
+            ask(run)
+            with contextlib.suppress(FileNotFoundError):
+                os.rename(self._file(run.key, "job"), self._file(run.key, "cancelled"))
+                finish(run, reason)
+                clean_up(self.home, run)
 
     def release(self, key: str) -> None:
         for kind in ("job", "cancelled", "taken", "until"):
@@ -101,8 +103,8 @@ class Spool(Queue):
         ]
         return Occupancy(not runs and not waiting, len(waiting), 1, [], runs + places, self._lacks(asked.gpus))
 
-    def examine(self, gpus: int) -> list[MachineCheck]:
-        return [MachineCheck("spool", gpus <= len(GPUS), self.folder)]
+    def examine(self, asked: Examine) -> list[MachineCheck]:
+        return [MachineCheck("spool", asked.gpus <= len(GPUS), self.folder)]
 
     def is_here(self, run: RunFolder) -> bool:
         return bool(os.environ.get("SPOOL_NODE") == self._started(run).get("node", ""))

@@ -118,11 +118,14 @@ class TestUploads:
 
 
 class TestRunsThatAreNotHere:
-    @pytest.mark.parametrize("request_", [api.run, api.stop, api.kill, api.follow], ids=lambda request: request.name)
+    @pytest.mark.parametrize("request_", [api.run, api.follow], ids=lambda request: request.name)
     def test_not_found(self, link: Link, request_: api.Request[Any, Any]) -> None:
         with pytest.raises(RemoteError) as caught:
             ask(link, request_, request_.arguments(key="01234567"))
         assert caught.value.code == "not_found"
+
+    def test_none_of_them_is_ended(self, link: Link) -> None:
+        assert ask(link, api.end, api.EndRuns(["01234567"]))[0] == api.Ended([])
 
     def test_removing_one_is_done(self, link: Link) -> None:
         assert not ask(link, api.remove_run, api.RunKey("01234567"))[0].removed

@@ -361,6 +361,30 @@ def axe(tmp_path_factory: pytest.TempPathFactory) -> str:
     return (folder / "node_modules" / "axe-core" / "axe.min.js").read_text()
 
 
+def test_a_set_is_one_line_that_opens(ui: Ui, page: Page) -> None:
+    words = ["--param", "steps=30,20,40", "--param", "pause=0", "python train.py :steps: :pause:"]
+    first, last = map(int, ui.place.run("run", "-b", "-y", "-q", *words).stdout.split("-"))
+    ui.place.run("wait", f"{first}-{last}", status=None)
+    ui.open(page)
+    line = page.locator("#list .set button")
+    expect(line).to_contain_text(f"{first}–{last}steps × pause3 of 3 done")
+    expect(line).to_contain_text(f"best loss 0.1 (run {last})")
+    expect(row(page, last)).to_be_hidden()
+    line.press("Enter")
+    expect(line).to_have_attribute("aria-expanded", "true")
+    row(page, first).click()
+    expect(page.locator("h1")).to_contain_text("python train.py 30 0")
+    page.keyboard.press("k")
+    page.keyboard.press("k")
+    until(lambda: shown(page).startswith(f"runs/{last}"), what=lambda: shown(page))
+    line.click()
+    expect(row(page, last)).to_be_hidden()
+    expect(page.locator("#list .set")).to_have_class("set chosen")
+    page.locator("#filter").fill("train.py 20")
+    expect(row(page, first + 1)).to_be_visible()
+    page.locator("#filter").fill("")
+
+
 def test_axe_finds_nothing_serious(ui: Ui, page: Page, three: list[int], axe: str) -> None:
     for path in ("", f"runs/{three[2]}", f"runs/{three[2]}#details", f"compare/{three[1]},{three[2]}"):
         ui.open(page, path)

@@ -227,7 +227,7 @@ class TestStopAndKill(InOneHome):
         key = place.submit("trap '' TERM; echo x >out; echo up; while :; do sleep 1000.25 & wait; done")
         place.until_says(key, b"up")
         began = time.monotonic()
-        place.session.ask(api.stop, api.EndRun(key, 0.5))
+        place.session.ask(api.end, api.EndRuns([key], 0.5))
         status = place.until_final(key)
         assert time.monotonic() - began >= 0.5
         assert (status["state"], status["code"]) == ("stopped", 137)
@@ -248,7 +248,7 @@ class TestStopAndKill(InOneHome):
         with locked(place.home.lock(name)):
             key = place.submit("true", environment=spec.environment)
             place.until_state(key, RunState.BUILDING)
-            place.session.ask(api.kill, api.RunKey(key))
+            place.session.ask(api.end, api.EndRuns([key], None))
             assert place.until_final(key)["state"] == "killed"
 
     def test_kill_while_building_and_after_the_builder_died(self, place: Place) -> None:
@@ -586,7 +586,7 @@ class TestClient:
         run = self.run(user, "sleep 1000")
         key = run.key
         place = user.place("one")
-        place.session.ask(api.kill, api.RunKey(key))
+        place.session.ask(api.end, api.EndRuns([key], None))
         place.until_final(key)
         until(place.unsupervised(key))
         place.session.ask(api.remove_run, api.RunKey(key))

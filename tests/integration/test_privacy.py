@@ -44,14 +44,14 @@ def is_stopped(place: Place, start: Start) -> str:
     place.until_says(key, b"up")
     until(lambda: not os.path.exists(place.run(key).values_file))
     assert holding(place.home, PATTERN) == set()
-    place.session.ask(api.stop, api.EndRun(key))
+    place.session.ask(api.end, api.EndRuns([key]))
     return key
 
 
 def is_killed(place: Place, start: Start) -> str:
     key = start("echo up; sleep 1000")
     place.until_says(key, b"up")
-    place.session.ask(api.kill, api.RunKey(key))
+    place.session.ask(api.end, api.EndRuns([key], None))
     return key
 
 
@@ -60,9 +60,9 @@ def is_stopped_while_it_waits(place: Place, start: Start) -> str:
     place.until_says(first, b"up")
     key = start("true", slots=1)
     assert holding(place.home, PATTERN) == {place.run(key).values_file}
-    place.session.ask(api.stop, api.EndRun(key))
+    place.session.ask(api.end, api.EndRuns([key]))
     place.until_final(key)
-    place.session.ask(api.kill, api.RunKey(first))
+    place.session.ask(api.end, api.EndRuns([first], None))
     return key
 
 
@@ -168,7 +168,7 @@ def test_a_home_is_its_users_alone(tmp_path: Path, environment: Path) -> None:
         ".": 0o755, "in": 0o644, "sub": 0o755, "sub/run": 0o755, "sub/out": 0o644,
         "made": 0o755, "made/file": 0o644,
     }  # fmt: skip
-    place.session.ask(api.stop, api.EndRun(key))
+    place.session.ask(api.end, api.EndRuns([key]))
     place.until_final(key)
     place.close()
     home = Path(place.home.path)

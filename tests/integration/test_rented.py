@@ -339,7 +339,7 @@ class TestATakenHost:
     def test_one_that_does_not_end_is_killed_in_time(self, place: Place, server: BucketServer) -> None:
         key = submit(place, server, "trap '' TERM; echo x >out; echo up; while true; do sleep 0.1; done")
         place.until_says(key, b"up")
-        place.session.ask(api.stop, api.EndRun(key, 1000.0))
+        place.session.ask(api.end, api.EndRuns([key], 1000.0))
         until(lambda: place.run(key).status().note == "stopping")
         place.home.rental.leave(time.time() + 93, "taken")
         status = place.until_final(key)

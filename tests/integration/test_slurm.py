@@ -20,6 +20,7 @@ import pytest
 from remoterun.agent.shared.files import locked
 from remoterun.agent.shared.spec import PortSpec, Scheduling
 from remoterun.agent.shared.states import RunState
+from remoterun.cli.commands import doctor
 from remoterun.client import Client
 from remoterun.client.live.ports import PortNews
 from remoterun.client.runs.preparing import Talk
@@ -204,8 +205,9 @@ def test_gpus(campus: Campus) -> None:
     """Those that Slurm has granted; more than any node has are refused before there is a run."""
     run = campus.submit("echo has $CUDA_VISIBLE_DEVICES", gpus=2)
     assert campus.ended(run).state is RunState.COMPLETE and campus.log(run) == b"has 0,1\n"
-    with pytest.raises(UsageError, match="no node has more than 2"):
-        campus.submit("true", gpus=3)
+    for asked, words in (({"gpus": 3}, "3 GPUs"), ({"cpus": 3}, "3 CPUs"), ({"memory": 3 << 30}, "3G of memory")):
+        with pytest.raises(UsageError, match=f"asks for {words}, and no node has more than 2"):
+            campus.submit("true", **asked)
 
 
 def test_what_slurm_refuses(campus: Campus) -> None:
@@ -490,6 +492,57 @@ def test_what_it_costs_to_ask(campus: Campus) -> None:
         assert 1 <= len(listed) <= 5 + took / 5 and "json" not in "".join(asked)
     finally:
         counted.unlink()
+
+
+def test_a_login_node_that_knows_nothing_of_us(running_cluster: Cluster, tmp_path: Path) -> None:
+    """`doctor` prints the line that makes a machine of it, and a run proves that it works. `sacctmgr` is a stand-in for
+    that of a site with slurmdbd, which needs a database."""
+    variables = {**os.environ, "REMOTERUN_HOME": str(tmp_path / "home")}
+    variables["REMOTERUN_SSH_CONFIG"] = str(running_cluster.lab.ssh_config())
+
+    def call(*words: str, status: int = 0) -> str:
+        done = subprocess.run([REMOTERUN, *words], env=variables, capture_output=True, text=True, timeout=120)
+        assert done.returncode == status, done
+        return done.stdout
+
+    def checks(*words: str, status: int = 0) -> dict[str, tuple[bool | None, str]]:
+        return {row["name"]: (row["ok"], row["detail"]) for row in json.loads(call(*words, "--json", status=status))}
+
+    tools = running_cluster.login.path("/usr/local/bin/sacctmgr")
+    tools.write_text('#!/bin/sh\n[ "$5" = me ] && printf "physics|bio|long,normal\\nphysics|physics|normal\\n"\n')
+    tools.chmod(0o755)
+    try:
+        found = checks("doctor", "login", "--job")
+    finally:
+        tools.unlink()
+    assert found["accounts"] == (True, "physics, bio") and found["qos"] == (True, "long, normal")
+    assert found["partition"] == (True, "main: 3 of 3 nodes idle, 6 of 6 GPUs free, the default")
+    assert found["max array"] == (True, "1001") and found["sacct"] == (None, "off")
+    assert found["node"][1].startswith(NODES) and found["node home"][0] and "node network" in found
+    line = "remoterun machines add cluster login --queue slurm --partition main --account physics --time 4h"
+    assert found["to type"] == (None, line)
+    call(*shlex.split(line)[1:], "--gpus", "1")
+    found = checks("doctor", "cluster", "--job", status=1)
+    assert found["node gpu"] == (False, "no GPU"), "its GPUs are stand-ins, and it has no driver"
+    assert found["accounts"] == (None, "not known") and "to type" not in found
+    assert json.loads(call("ps", "--json")) == []
+    assert not list(running_cluster.login.path("/home/me/.remoterun/runs").iterdir())
+
+
+def test_doctor_where_no_node_comes_and_where_the_home_is_not_shared(
+    campus: Campus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It says what it waits for, or what is wrong; nothing stays."""
+    monkeypatch.setattr(doctor, "PATIENCE", 3.0)
+    campus.new_client(slurm="--begin=now+1hour")
+    late = doctor.examine(campus.client, campus.client.machines.get("cluster"), job=True)
+    (node,) = (check for check in late.checks if check.name == "node")
+    assert node.ok is None and "it may start a little later" in node.detail and campus.jobs() == []
+    monkeypatch.undo()
+    alone = replace(campus.machine, home=f"/var/tmp/{os.path.basename(campus.there)}")
+    (node,) = (check for check in doctor.examine(campus.client, alone, job=True).checks if check.name == "node")
+    assert node.ok is False and "--home" in str(node.fix), node
+    assert campus.client.runs.list(None) == [] and campus.jobs() == []
 
 
 def test_what_the_readme_shows(running_cluster: Cluster, tmp_path: Path) -> None:

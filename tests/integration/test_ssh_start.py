@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import shutil
 import stat
 import subprocess
@@ -15,6 +16,7 @@ import pytest
 from remoterun.errors import AgentError, HostError
 from remoterun.hosts.ssh.config import Deadlines
 from tests.sshd import ECHO, PATH, Open, Refused, Server, Start, bundle_of, says
+from tests.workshop import write_files
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -95,6 +97,22 @@ class TestStart:
         old.write_text('#!/bin/sh\n[ "$1" = -V ] && echo Python 3.6.9\n[ "$1" = -c ] && exit 72\nexit 1\n')
         old.chmod(0o755)
         refused(server, name="an old one")
+
+    def test_a_python_that_a_module_brings(self, start: Start, reach: Open, tmp_path: Path) -> None:
+        """It is named. The shell function `module` is a stand-in for a site's."""
+        tools, apps = tmp_path / "tools", tmp_path / "apps"
+        for folder in (tools, apps):
+            folder.mkdir()
+        for name in ("sh", "mkdir", "cat", "ls", "wc", "bash", "env", "sed", "grep", "sort", "head"):
+            (tools / name).symlink_to(str(shutil.which(name, path=PATH)))
+        (apps / "python3").symlink_to(sys.executable)
+        server = start(path=str(tools))
+        module = f"if [ $1 = load ]; then PATH={apps}:$PATH; else echo gcc/12; echo 'python/3.12(default)'; fi"
+        write_files(server.home, {".bash_profile": f"PATH={tools}; module() {{ {module}; }}\n"})
+        with pytest.raises(AgentError) as caught:
+            reach(server).open()
+        said = f"{apps}/python3 is Python {platform.python_version()} (module load python/3.12)"
+        assert (caught.value.evidence or "").endswith(said)
 
     def test_a_home_that_cannot_be_written(self, server: Server, refused: Refused) -> None:
         refused(server, home="/proc/remoterun")

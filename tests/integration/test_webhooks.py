@@ -34,7 +34,7 @@ def test_the_address_is_in_one_file(place: Place, server: WebhookServer) -> None
     assert holding(place.home, b"s3cr3t") == {place.run(key).webhooks_file}
     assert os.stat(place.run(key).webhooks_file).st_mode & 0o777 == 0o600
     assert "s3cr3t" not in repr(place.session.ask(api.run, api.RunKey(key)))
-    place.session.ask(api.kill, api.RunKey(key))
+    place.session.ask(api.end, api.EndRuns([key], None))
     all_told(place, key)
     assert holding(place.home, b"s3cr3t") == set()
 

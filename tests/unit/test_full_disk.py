@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from remoterun.agent.shared.api import Examine
 from remoterun.agent.shared.frames import PIECE
 from remoterun.agent.shared.protocol import RemoteError
 from remoterun.agent.shared.states import RunState
@@ -78,16 +79,16 @@ class TestInodes:
         assert caught.value.code == "disk_full"
 
     def test_doctor(self, small: Home) -> None:
-        (disk,) = (check for check in examine(small, "process", 0, "") if check.name == "disk")
+        (disk,) = (check for check in examine(small, Examine("process")) if check.name == "disk")
         assert disk.detail == "2 MB free of 2 MB at " + small.path
         for number in range(60):
             Path(small.path, str(number)).touch()
-        (disk,) = (check for check in examine(small, "process", 0, "") if check.name == "disk")
+        (disk,) = (check for check in examine(small, Examine("process")) if check.name == "disk")
         assert not disk.ok and disk.detail.endswith("is out of inodes: it has too many files")
 
     def test_doctor_of_a_disk_that_can_only_be_read(self, small: Home) -> None:
         subprocess.run(["mount", "-o", "remount,ro", str(disk_of(small))], check=True)
-        (disk,) = (check for check in examine(Home.open(small.path), "process", 0, "") if check.name == "disk")
+        (disk,) = (check for check in examine(Home.open(small.path), Examine("process")) if check.name == "disk")
         assert disk.detail == "read-only: " + small.path and disk.fix is not None
         assert "mount it for writing" in disk.fix and "rm" not in disk.fix.split()
 

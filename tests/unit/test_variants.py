@@ -12,7 +12,7 @@ import pytest
 
 from remoterun.agent.running import gpus
 from remoterun.agent.running.variants import CUDA11, VARIANTS, describe, python_for, resolve
-from remoterun.agent.shared.api import MachineCheck
+from remoterun.agent.shared.api import Examine, MachineCheck
 from remoterun.agent.shared.environment import Environment
 from remoterun.agent.shared.spec import BASE_IMAGE, EnvironmentSpec, ResolvedEnvironment, SpecError
 from remoterun.agent.store.home import Home
@@ -144,7 +144,7 @@ class TestPython:
 class TestDoctor:
     def checks(self, tmp_path: Path, wanted: int = 1, engine: str = "process") -> dict[str, MachineCheck]:
         home = Home.open(str(tmp_path / "home"))
-        return {check.name: check for check in examine(home, engine, wanted, BASE_IMAGE)}
+        return {check.name: check for check in examine(home, Examine(engine, wanted, BASE_IMAGE))}
 
     def test_a_k80(self, tmp_path: Path, machine: Machine, recorded: Recorded) -> None:
         machine.has(K80, K80)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from typing import Callable, Dict, List, Set
+from typing import Dict, List, Set
 
 from ..running import awaiting, supervision
 from ..running.queues import queue_named, queue_of_run
@@ -69,7 +69,10 @@ def submit(call: Call, _: api.Nothing) -> api.Status:
 def runs(call: Call, asked: api.RunKeys) -> api.Statuses:
     found: List[RunStatus] = []
     unreadable: Dict[str, str] = {}
+    waiting = queue_named(call.home, "").asleep().intersection(asked.waiting) if asked.waiting else set()
     for key in call.home.run_keys() if asked.keys is None else asked.keys:
+        if key in waiting:
+            continue
         run = call.home.run(key)
         if run.exists():
             try:
@@ -79,7 +82,7 @@ def runs(call: Call, asked: api.RunKeys) -> api.Statuses:
         else:
             call.home.check_present()
     supervision.revive(call.home, [status.key for status in found if status.state not in FINAL])
-    return api.Statuses(found, unreadable)
+    return api.Statuses(found, unreadable, sorted(waiting))
 
 
 def run(call: Call, asked: api.RunKey) -> api.RunDetails:
@@ -88,12 +91,36 @@ def run(call: Call, asked: api.RunKey) -> api.RunDetails:
     return api.RunDetails(run.status(), run.spec().to_record(), run.path, events, list(run.mounts()))
 
 
-def stop(call: Call, asked: api.EndRun) -> api.Acknowledgement:
-    return _ask(call.home, asked.key, lambda run: run.ask_stop(asked.grace))
+def end(call: Call, asked: api.EndRuns) -> api.Ended:
+    ended: List[api.Acknowledgement] = []
+    failed: Dict[str, str] = {}
+    queues: Dict[str, List[RunFolder]] = {}
+    for key in sorted(asked.keys):
+        run = call.home.run(key)
+        try:
+            if not run.exists():
+                call.home.check_present()
+                continue
+            status = run.status()
+            goes_on = status.state not in FINAL
+            if goes_on:
+                queues.setdefault(run.queue(), []).append(run)
+            now = status._replace(stopping=status.stopping or goes_on)
+            ended.append(api.Acknowledgement(goes_on, now, status.stopping))
+        except (OSError, ValueError, AttributeError) as error:
+            failed[key] = str(error)
 
+    def ask(run: RunFolder) -> None:
+        if asked.grace is None:
+            run.ask_kill()
+        else:
+            run.ask_stop(asked.grace)
 
-def kill(call: Call, asked: api.RunKey) -> api.Acknowledgement:
-    return _ask(call.home, asked.key, lambda run: run.ask_kill())
+    for name, runs in queues.items():
+        queue_named(call.home, name).cancel(runs, Reason.KILLED if asked.grace is None else Reason.STOPPED, ask)
+    if queues:
+        supervision.revive(call.home)
+    return api.Ended(ended, failed)
 
 
 def notify(call: Call, asked: api.Notify) -> api.Acknowledgement:
@@ -183,18 +210,6 @@ def _send_line(call: Call, run: RunFolder) -> None:
 def _ensure_supervised(home: Home, run: RunFolder) -> None:
     if run.state()[0] not in FINAL:
         supervision.revive(home, [run.key])
-
-
-def _ask(home: Home, key: str, ask: Callable[[RunFolder], None]) -> api.Acknowledgement:
-    run = home.existing_run(key)
-    if run.state()[0] in FINAL:
-        return api.Acknowledgement(False, run.status())
-    already = run.status().stopping
-    ask(run)
-    status = run.status()
-    queue_of_run(home, run).cancel(run, Reason.KILLED if run.kill_asked() else Reason.STOPPED)
-    _ensure_supervised(home, run)
-    return api.Acknowledgement(True, status, already)
 
 
 def _refuse_if_ending(home: Home) -> None:

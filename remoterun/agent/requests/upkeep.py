@@ -17,7 +17,7 @@ from . import Call
 
 
 def doctor(call: Call, asked: api.Examine) -> api.MachineChecks:
-    return api.MachineChecks(examining.examine(call.home, asked.engine, asked.gpus, asked.base, asked.queue))
+    return api.MachineChecks(examining.examine(call.home, asked))
 
 
 def occupancy(call: Call, asked: api.Demand) -> api.Occupancy:

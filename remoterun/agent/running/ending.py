@@ -56,8 +56,9 @@ def clean_up(home: Home, run: RunFolder, engine: Optional[Engine] = None) -> boo
     queue_of_run(home, run).release(run.key)
     if gone and not run.webhooks().addresses:
         home.unmark_active(run.key)
-    if not home.active_keys():
-        home.reserve.release()
+    with os.scandir(home.active) as active:
+        if not any(active):
+            home.reserve.release()
     return gone
 
 

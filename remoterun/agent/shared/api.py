@@ -235,9 +235,10 @@ class RunKey(Record):
 
 
 class RunKeys(Record):
-    """None: all runs of the home."""
+    """None: all runs of the home. Of `waiting`, which are known to wait, those that still do are not read."""
 
     keys: Optional[List[str]] = None
+    waiting: List[str] = []
 
 
 class Status(Record):
@@ -245,10 +246,11 @@ class Status(Record):
 
 
 class Statuses(Record):
-    """Of the runs that are here; why one can't be read, by its key."""
+    """Of the runs that are here; why one can't be read, by its key; those of `RunKeys.waiting` that wait as before."""
 
     runs: List[RunStatus]
     unreadable: Dict[str, str] = {}
+    waiting: List[str] = []
 
 
 class RunDetails(Record):
@@ -262,11 +264,11 @@ class RunDetails(Record):
     mounts: List[ResolvedMount] = []
 
 
-class EndRun(Record):
-    """`grace`: seconds between SIGTERM and SIGKILL."""
+class EndRuns(Record):
+    """`grace`: seconds between SIGTERM and SIGKILL; None: they are killed."""
 
-    key: str
-    grace: float = 10.0
+    keys: List[str]
+    grace: Optional[float] = 10.0
 
 
 class Notify(Record):
@@ -282,6 +284,13 @@ class Acknowledgement(Record):
     asked: bool
     status: RunStatus
     already: bool = False
+
+
+class Ended(Record):
+    """Of the runs that are here; why one can't be ended, by its key."""
+
+    runs: List[Acknowledgement]
+    failed: Dict[str, str] = {}
 
 
 class Renewal(Record):
@@ -325,10 +334,9 @@ class Followed(Record):
 stay = Request("stay", Nothing, Nothing, "runs")
 # In: a `Submission` (submission.py). Mounts are resolved, and refused, before anything is made.
 submit = Request("submit", Nothing, Status, "runs")
-runs = Request("runs", RunKeys, Statuses, "runs", most=4 << 20)
+runs = Request("runs", RunKeys, Statuses, "runs", most=16 << 20)
 run = Request("run", RunKey, RunDetails, "runs", most=MOST_BYTES + (4 << 20))
-stop = Request("stop", EndRun, Acknowledgement, "runs")
-kill = Request("kill", RunKey, Acknowledgement, "runs")
+end = Request("end", EndRuns, Ended, "runs", most=16 << 20)
 notify = Request("notify", Notify, Acknowledgement, "runs")
 # A run that waits for its bucket goes on at once. Of one that has ended nothing is saved.
 renew = Request("renew", Renewal, Nothing, "runs")
@@ -595,6 +603,7 @@ class Examine(Record):
     gpus: int = 0
     base: str = ""
     queue: str = ""
+    scheduling: Optional[Scheduling] = None
 
 
 class MachineCheck(Record):
@@ -608,6 +617,8 @@ class MachineCheck(Record):
     """What to type, or a text to paste."""
     time: Optional[float] = None
     """The machine's clock."""
+    scheduling: Optional[Scheduling] = None
+    """What runs on it should say to the queue that is the detail."""
 
 
 class MachineChecks(Record):

@@ -85,60 +85,60 @@ class RunFolder(FollowedRun):
     def __init__(self, path: str) -> None:
         self.path = path
         self.key = os.path.basename(path)
-        self.spec_file = os.path.join(path, "spec.json")
-        self.values_file = os.path.join(path, "values.json")
-        self.environ_file = os.path.join(path, "environ")
-        self.grant_file = os.path.join(path, "grant.json")
-        self.images_file = os.path.join(path, "images.json")
-        self.webhooks_file = os.path.join(path, "webhooks.json")
-        self.mounts_file = os.path.join(path, "mounts.json")
-        self.environment_file = os.path.join(path, "environment.json")
-        self.source_file = os.path.join(path, "source")
-        self.left_file = os.path.join(path, "left")
-        self.queue_file = os.path.join(path, "queue")
-        self.job_file = os.path.join(path, "job")
-        self.node_file = os.path.join(path, "node")
-        self.waiting_file = os.path.join(path, "waiting")
-        self.machine_file = os.path.join(path, "machine")
-        self.events_file = os.path.join(path, "events")
-        self.archived_file = os.path.join(path, "archived")
-        self.refused_file = os.path.join(path, "refused")
-        self.io = os.path.join(path, "io")
+        self.spec_file = path + "/spec.json"
+        self.values_file = path + "/values.json"
+        self.environ_file = path + "/environ"
+        self.grant_file = path + "/grant.json"
+        self.images_file = path + "/images.json"
+        self.webhooks_file = path + "/webhooks.json"
+        self.mounts_file = path + "/mounts.json"
+        self.environment_file = path + "/environment.json"
+        self.source_file = path + "/source"
+        self.left_file = path + "/left"
+        self.queue_file = path + "/queue"
+        self.job_file = path + "/job"
+        self.node_file = path + "/node"
+        self.waiting_file = path + "/waiting"
+        self.machine_file = path + "/machine"
+        self.events_file = path + "/events"
+        self.archived_file = path + "/archived"
+        self.refused_file = path + "/refused"
+        self.io = path + "/io"
         self.log = self.written("log").path
         self.err = self.written("err").path
-        self.env_file = os.path.join(self.io, "env")
-        self.control = os.path.join(path, "control")
-        self.wrapper_file = os.path.join(self.control, "wrapper.sh")
-        self.command_file = os.path.join(self.control, "command")
-        self.stopping_file = os.path.join(self.control, "stopping")
-        self.on_node_file = os.path.join(self.control, "on_node")
-        self.usage_file = os.path.join(path, "usage")
-        self.cpus_file = os.path.join(path, "cpus")
-        self.usage_points = os.path.join(path, "usage.points")
-        self.metrics_points = os.path.join(path, "metrics.points")
-        self.metrics_names = os.path.join(path, "metrics.names")
-        self.progress_file = os.path.join(path, "progress")
-        self.measuring_file = os.path.join(path, "measuring")
-        self.measuring_lock = os.path.join(path, "measuring.lock")
-        self.reported_file = os.path.join(self.io, "metrics.jsonl")
-        self.exit_file = os.path.join(self.io, "exit")
-        self.pid_file = os.path.join(self.io, "pid")
-        self.build_log = os.path.join(path, "build.log")
-        self.work = os.path.join(path, "work")
-        self.outputs_file = os.path.join(path, "outputs")
-        self.out = os.path.join(path, "out")
-        self.stop_file = os.path.join(path, "ask-stop")
-        self.kill_file = os.path.join(path, "ask-kill")
-        self.lock_file = os.path.join(path, "supervisor.lock")
-        self.supervisor_log = os.path.join(path, "supervisor.log")
-        self.engine_file = os.path.join(path, "engine.json")
+        self.env_file = self.io + "/env"
+        self.control = path + "/control"
+        self.wrapper_file = self.control + "/wrapper.sh"
+        self.command_file = self.control + "/command"
+        self.stopping_file = self.control + "/stopping"
+        self.on_node_file = self.control + "/on_node"
+        self.usage_file = path + "/usage"
+        self.cpus_file = path + "/cpus"
+        self.usage_points = path + "/usage.points"
+        self.metrics_points = path + "/metrics.points"
+        self.metrics_names = path + "/metrics.names"
+        self.progress_file = path + "/progress"
+        self.measuring_file = path + "/measuring"
+        self.measuring_lock = path + "/measuring.lock"
+        self.reported_file = self.io + "/metrics.jsonl"
+        self.exit_file = self.io + "/exit"
+        self.pid_file = self.io + "/pid"
+        self.build_log = path + "/build.log"
+        self.work = path + "/work"
+        self.outputs_file = path + "/outputs"
+        self.out = path + "/out"
+        self.stop_file = path + "/ask-stop"
+        self.kill_file = path + "/ask-kill"
+        self.lock_file = path + "/supervisor.lock"
+        self.supervisor_log = path + "/supervisor.log"
+        self.engine_file = path + "/engine.json"
         self.supervision: Optional[int] = None
         """The descriptor of its lock, in the supervisor."""
 
     def written(self, name: str) -> LogFile:
         """The file of what the command writes. `name`: "log", or "err" for its stderr, where the spec has that
         apart."""
-        return LogFile(os.path.join(self.io, name), os.path.join(self.path, name + ".times"))
+        return LogFile("%s/%s" % (self.io, name), "%s/%s.times" % (self.path, name))
 
     def log_file(self, name: str) -> LogFile:
         """As `written`, with what an earlier host wrote. Raises `SpecError`."""
@@ -379,7 +379,7 @@ class RunFolder(FollowedRun):
         status: Dict[str, Any] = {
             "key": self.key,
             "state": RunState.QUEUED.value,
-            "created": self.spec().created,
+            "created": read_json(self.spec_file).get("created"),
             "stopping": os.path.exists(self.stop_file) or os.path.exists(self.kill_file),
             "log_size": size_of(self.log),
         }

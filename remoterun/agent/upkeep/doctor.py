@@ -13,8 +13,8 @@ from typing import List, Optional
 
 from ..running import gpus, variants
 from ..running.engines import engine_of
-from ..running.queues import queue_named
-from ..shared.api import MachineCheck
+from ..running.queues import QUEUES, queue_named
+from ..shared.api import Examine, MachineCheck
 from ..shared.files import no_room
 from ..shared.machines import CAPABILITIES, candidates
 from ..store.home import Home
@@ -25,13 +25,15 @@ OLD_DRIVER = "sudo apt install nvidia-driver-470-server"
 _DRIVER = "sudo apt install nvidia-driver   or, for a Tesla K20, K40 or K80: " + OLD_DRIVER
 
 
-def examine(home: Home, engine: str, wanted_gpus: int, base: str, queue: str = "") -> List[MachineCheck]:
-    old = _old_gpus() if wanted_gpus and not queue else []
+def examine(home: Home, asked: Examine) -> List[MachineCheck]:
+    engine, queue, base = asked.engine, asked.queue, asked.base
+    old = _old_gpus() if asked.gpus and not queue else []
     if old:
         base = variants.base_for(base, variants.CUDA11)
     name, *others = candidates(engine)
     of_engine = engine_of(home, name).examine(base, CAPABILITIES[others[-1]].title if others else "")
-    of_queue = queue_named(home, queue).examine(wanted_gpus) if queue else _gpu(home, engine, wanted_gpus, old)
+    of_queue = [] if queue else _gpu(home, engine, asked.gpus, old)
+    of_queue += [row for each in QUEUES if queue in ("", each) for row in queue_named(home, each).examine(asked)]
     python = MachineCheck("python3", True, "%s (%s)" % (platform.python_version(), sys.executable))
     clock = MachineCheck("clock", True, time=time.time())
     return [python, _disk(home), *_logout(), *of_engine, *of_queue, clock]

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import subprocess
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 from remoterun.agent.shared.api import MachineCheck
+from remoterun.agent.shared.spec import Scheduling
+from remoterun.agent.shared.states import RunState
 from remoterun.cli import complete, render
 from remoterun.cli.app import Command, Json, app, argument, example, option
 from remoterun.cli.asking import client as connect
@@ -19,6 +22,7 @@ from remoterun.cli.render.terminal import duration
 from remoterun.client import Client, json_shapes
 from remoterun.clouds import ARCHIVE, PROVIDERS, front
 from remoterun.clouds.base import Bills, HasPolicy
+from remoterun.config import QUEUES, settings
 from remoterun.errors import (
     AgentError,
     AuthenticationError,
@@ -28,7 +32,7 @@ from remoterun.errors import (
     RemoterunError,
     UsageError,
 )
-from remoterun.model import MachineType
+from remoterun.model import MachineType, RunRequest
 from remoterun.session import understood
 
 if TYPE_CHECKING:
@@ -55,12 +59,13 @@ def doctor(
         bool,
         option("--budget", f"Of `{ARCHIVE}`: print the command for a budget, with mail at 50, 80 and 100 % of it."),
     ] = False,
+    job: Annotated[bool, option("--job", "Of a cluster: try a node, too, by a run of a minute.")] = False,
     json: Json = False,
 ) -> int:
     """Try a machine, and say how to mend what doesn't work.
 
-    Link, host key, python3, Docker, GPU and NVIDIA's toolkit, disk, clock. Of a provider of hosts: login, permissions,
-    quotas, network, bucket. The exit status is 1 if there is a fault.
+    Link, host key, python3, Docker, GPU and NVIDIA's toolkit, disk, clock. Of a cluster: accounts, partitions, the line
+    to type. Of a provider of hosts: login, permissions, quotas, network, bucket. The exit status is 1 for a fault.
     """
     for asked, given in (("--policy", policy), ("--setup", setup), ("--budget", budget)):
         if given and machine not in PROVIDERS:
@@ -88,7 +93,7 @@ def doctor(
         def show(found: Examined, as_json: bool) -> None:
             machine_views.checks(found.checks, as_json)
 
-        found, status = of_each(client, machine, lambda name: examine(client, client.machines.get(name)), show, json)
+        found, status = of_each(client, machine, lambda it: examine(client, client.machines.get(it), job), show, json)
     return status or (0 if all(examined.sound for examined in found) else 1)
 
 
@@ -151,9 +156,9 @@ class Examined:
         return {"machine": self.machine.name, "checks": json_shapes.checks(self.checks)}
 
 
-def examine(client: Client, machine: MachineType) -> Examined:
+def examine(client: Client, machine: MachineType, job: bool = False) -> Examined:
     """The checks of a machine, without those that a fault makes impossible; of what is rented, those of the login, of
-    its provider, and of the bucket. Blocks for as long as the connection's deadlines allow."""
+    its provider, and of the bucket. Blocks for as long as the connection's deadlines allow, and a `job` takes."""
     if machine.bucket is not None or machine.rental is not None:
         return Examined(
             machine, [*client.hosts.checks(machine.rental.provider if machine.rental is not None else ARCHIVE)]
@@ -165,6 +170,7 @@ def examine(client: Client, machine: MachineType) -> Examined:
         detail = error.message + (f" ({error.evidence.splitlines()[-1]})" if error.evidence else "")
         return Examined(machine, [MachineCheck(faulty, False, detail, error.hint)])
     checks: list[MachineCheck] = []
+    there = machine
     if machine.host is not None:
         checks.append(MachineCheck("link", True, f"{machine.host} answered"))
         checks.append(MachineCheck("host key", True, "known, and unchanged"))
@@ -173,8 +179,61 @@ def examine(client: Client, machine: MachineType) -> Examined:
     answered = time.time()
     for check in (each._replace(fix=machine.says(each.fix)) for each in found):
         clock = check.time if check.name == "clock" else None
-        checks.append(check if clock is None else _clock(clock, asked, answered))
+        if check.scheduling is not None and check.detail in QUEUES[1:]:
+            there = replace(machine, queue=check.detail, scheduling=check.scheduling)
+        elif check.scheduling is None:
+            checks.append(check if clock is None else _clock(clock, asked, answered))
+    if job:
+        checks += _by_run(client, there) if there.queue else [MachineCheck("node", None, "no scheduler is here")]
+    if there != machine:
+        checks.append(MachineCheck("to type", None, _to_add(there, machine.name in client.config.machines)))
     return Examined(machine, checks)
+
+
+PATIENCE = 120.0
+"""Seconds that the run of `--job` may wait for a node, and then for its end."""
+PROBE = """\
+echo "node: $(uname -n), $(python3 -V 2>&1)"; exec 2>/dev/null
+echo "node home: the same"
+outside='import urllib.request as it; it.urlopen("https://pypi.org/simple/pip/", timeout=10)'
+echo "node network: $(python3 -c "$outside" && echo it reaches pypi.org || echo none)"
+[ -z "$CUDA_VISIBLE_DEVICES" ] || echo "node gpu: $(nvidia-smi -L | cut -d'(' -f1 | paste -sd, | grep . || echo no GPU)"
+"""
+
+
+def _by_run(client: Client, machine: MachineType) -> list[MachineCheck]:
+    """What a run finds where a scheduler puts it. Blocks until it ends, or waits for too long; nothing of it stays."""
+    from remoterun.client.runs.preparing import prepare
+
+    request = RunRequest(PROBE, framework="none", timeout=60.0, notify=(), description="remoterun doctor --job")
+    run = client.runs.launch(prepare(client.connections, request, None, machine))
+    render.line(f"run {run.number} tries a node, for a minute; ^C takes it back")
+    try:
+        give_up = time.monotonic() + PATIENCE
+        while not run.final and time.monotonic() < give_up + (0 if run.state is RunState.QUEUED else PATIENCE):
+            time.sleep(0.5)
+            run = client.runs.get(run.number)
+        if run.state is not RunState.COMPLETE:
+            why = (run.message or run.reason) if run.final else f"none in {PATIENCE:.0f} s: {run.note}"
+            fix = "is its home on a disk that the nodes share? Else name another one: --home"
+            return [MachineCheck("node", False if run.final else None, why or run.state.value, fix)]
+        text = client.runs.log_part(run.number, 0, 4096)[2].decode("utf-8", "replace")
+    finally:
+        client.runs.kill(run.number)
+        list(client.runs.wait([run.number], PATIENCE))
+        client.runs.remove(run.number)
+    rows = [line.partition(": ") for line in text.splitlines()]
+    return [MachineCheck(name, {"none": None, "no GPU": False}.get(words, True), words) for name, _, words in rows]
+
+
+def _to_add(machine: MachineType, known: bool) -> str:
+    """The line that gives a machine a name and all of its settings."""
+    given, usual = ({**vars(it), **(it.scheduling or Scheduling())._asdict()} for it in (machine, MachineType("")))
+    given["time"] = f"{given['time'] / 3600:g}h" if given["time"] else None
+    more = {key: str(given[key]) for key in settings() if given.get(key) != usual.get(key)}
+    words = ["remoterun", "machines", "add", machine.name if known else "cluster", machine.host or "local"]
+    words += [word for key, value in more.items() for word in (f"--{key.replace('_', '-')}", value)]
+    return shlex.join(words) + (" -y" if known else "")
 
 
 def _clock(theirs: float, asked: float, answered: float) -> MachineCheck:

@@ -71,10 +71,11 @@ def ps(
         most = None if every else number or (None if among else 20)
 
         def show(begin: Callable[[], None] = lambda: None) -> None:
-            limit = run_views.in_rows(client.runs.all_known(), most) if fold and most is not None else most
+            known = client.runs.all_known()
+            limit = run_views.in_rows(known, most) if fold and most is not None else most
             runs = client.runs.list(limit, replace(wanted, hidden=every or bool(among)), seconds)
             shown = {run.number for run in runs}
-            older = [run for run in client.runs.all_known() if not run.final and run.number not in shown]
+            older = [run for run in known if not run.final and run.number not in shown]
             more = f"{counted(len(older), 'older run')} may go on still"
             begin()
             run_views.not_reached(runs)
@@ -95,7 +96,7 @@ def ps(
                 run_views.can_go_on(runs)
             elif wanted != EVERY_RUN:
                 render.line("No run matches; `remoterun ps` lists runs without a filter")
-                names = {name for run in client.runs.all_known() for name in (run.machine.name, run.host.name)}
+                names = {name for run in known for name in (run.machine.name, run.host.name)}
                 near = did_you_mean(machine, names) if machine is not None and machine not in names else None
                 if near is not None:
                     render.line(f"  no run was ever on `{render.name(str(machine))}`: did you mean `{near}`?")

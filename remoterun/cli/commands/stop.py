@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any
+from typing import Annotated
 
 from remoterun.agent.shared.states import RunState
 from remoterun.cli import render
@@ -24,24 +24,21 @@ def stop(
     """End runs; their outputs are saved. They get SIGTERM, and SIGKILL if they have not ended after --grace."""
     seconds = parse_duration(grace)
     with connect() as client:
-        return _end_each(
-            client, runs, lambda number: client.runs.stop(number, seconds), "stopping; its outputs will be saved"
-        )
+        return _end_each(client, runs, seconds, "stopping; its outputs will be saved")
 
 
 @app.command(cls=Command, epilog=example("remoterun kill 16"))
 def kill(runs: RunNumbers, quiet: Quiet = False) -> int:
     """End runs at once; their outputs are not saved."""
     with connect() as client:
-        return _end_each(client, runs, client.runs.kill, "killed; its outputs are not saved")
+        return _end_each(client, runs, None, "killed; its outputs are not saved")
 
 
-def _end_each(client: Client, runs: list[str], end: Any, words: str) -> int:
+def _end_each(client: Client, runs: list[str], grace: float | None, words: str) -> int:
     numbers: dict[int, None] = {}
     status = for_each(runs, lambda text: numbers.update(dict.fromkeys(run_numbers(client, [text]))))
     before = {number: client.runs.known(number) for number in numbers}
-    # The first of a line has a supervisor, and its end would start one for the next: the last ones end first.
-    answers = client.runs.of_each(sorted(numbers, reverse=True), end)
+    answers = client.runs.end(numbers, grace)
     said: dict[str, list[int]] = {}
 
     def sort(number: int) -> None:

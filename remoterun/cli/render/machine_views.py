@@ -152,7 +152,8 @@ def checks(found: Sequence[api.MachineCheck], as_json: bool) -> None:
     width = max(len(check.name) for check in found)
     for check in found:
         mark = DONE if check.ok else NOT_NEEDED if check.ok is None else FAILED
-        out_text(mark, f"{check.name:<{width}}  {check.detail}".rstrip(), hang=width + 4)
+        line = f"{check.name:<{width}}  {check.detail}".rstrip()
+        out_text(mark, line, hang=width + 4, command=is_command(check.detail))
         if check.ok is False and check.fix:
             for number, part in enumerate(check.fix.splitlines()):
                 title = "fix: " if number == 0 else "     "

@@ -36,7 +36,7 @@ from remoterun.host_store import HostStore
 from remoterun.log_cache import LogCache
 from remoterun.model import EVERY_RUN, Line, MachineType, Resource, Run, RunFilter, RunRequest
 from remoterun.parsing import parse_range
-from remoterun.session import understood
+from remoterun.session import Session, understood
 from remoterun.stores import Answer, Store, store_of, told
 from remoterun.transfer import Progress
 
@@ -56,10 +56,15 @@ ANSWER = 2.0
 """Seconds that a machine has to answer: one that is away must not hold up the news of the others."""
 LATE = 10.0
 """Seconds after which a machine that does not answer is reported: to connect to one that is far takes some."""
-AT_ONCE = 250
+AT_ONCE = 1000
 """Runs that one request asks about."""
+MOST_PLACES = 100
+"""Runs of which a list says where they stand in the line of their machine."""
 QUIET = Talk()
 A = TypeVar("A")
+Keys = list[str]
+Ends = dict[int, tuple[Run, bool] | RemoterunError]
+"""By the numbers of runs: (the run, whether it could be asked), or why not."""
 
 
 class Runs:
@@ -195,26 +200,34 @@ class Runs:
         each about several runs, in the order given; one that can't be reached is asked once."""
         from remoterun.threads import each
 
-        def attempt(number: int) -> A | RemoterunError:
+        def attempt(run: Run) -> A | RemoterunError:
             try:
-                return ask(number)
+                return ask(run.number)
             except RemoterunError as error:
                 return error
 
-        def of_host(asked: list[int]) -> dict[int, A | RemoterunError]:
-            first = attempt(asked[0])
-            if isinstance(first, HostUnreachable):
-                return dict.fromkeys(asked, first)
-            return {asked[0]: first, **dict(zip(asked[1:], each(attempt, asked[1:]), strict=True))}
+        def of_place(runs: Sequence[Run]) -> dict[int, A | RemoterunError]:
+            first = attempt(runs[0])
+            others = [first] * len(runs[1:]) if isinstance(first, HostUnreachable) else each(attempt, runs[1:])
+            return dict(zip((run.number for run in runs), (first, *others), strict=True))
 
-        hosts: dict[MachineType, list[int]] = {}
+        return self._of_places(numbers, of_place)
+
+    def _of_places(
+        self, numbers: Iterable[int | str], ask: Callable[[Sequence[Run]], dict[int, A | RemoterunError]]
+    ) -> dict[int, A | RemoterunError]:
+        """What `ask` returns for the runs of each home, all of which are asked at once; why one is not known."""
+        from remoterun.threads import each
+
         answers: dict[int, A | RemoterunError] = {}
+        places: dict[tuple[MachineType, str | None], list[Run]] = {}
         for number in numbers:
             try:
-                hosts.setdefault(self._connections.registry.run(number).host, []).append(number)
+                run = self._connections.registry.run(number)
+                places.setdefault((run.host, run.home_id), []).append(run)
             except NotFound as error:
-                answers[number] = error
-        for found in each(of_host, hosts.values(), len(hosts)):
+                answers[number if isinstance(number, int) else 0] = error
+        for found in each(ask, places.values(), max(len(places), 1)):
             answers |= found
         return answers
 
@@ -251,10 +264,15 @@ class Runs:
         lines: dict[str, Line] = {}
         questions = {machine: self._question(machine, asked, lines) for machine, asked in moving.items()}
         for machine, answer in self._connections.ask_all(questions, wait).items():
-            for run in moving[machine]:
-                seen[run.key] = self._corrected(run, answer)
-                if run.key in lines and seen[run.key].state is RunState.QUEUED:
-                    seen[run.key] = seen[run.key]._replace(line=lines[run.key])
+            plain = machine.rented is None and machine.bucket is None and not isinstance(answer, HostError)
+            with self._connections.registry.noting() if plain else contextlib.nullcontext():
+                for run in moving[machine]:
+                    seen[run.key] = self._corrected(run, answer)
+                    if run.key in lines and seen[run.key].state is RunState.QUEUED:
+                        seen[run.key] = seen[run.key]._replace(line=lines[run.key])
+            if not isinstance(answer, HostError):
+                same = [key for key, status in answer.items() if isinstance(status, Run)]
+                self._connections.registry.seen(same, time.time())
         return [seen.get(run.key, run) for run in runs]
 
     def _located(self, number: int | str, wait: float | None = None) -> Run:
@@ -273,15 +291,18 @@ class Runs:
         store = store_of(self._connections, machine)
         statuses: Answer = {}
         for start in range(0, len(runs), AT_ONCE):
-            answer = store.statuses([run.key for run in runs[start : start + AT_ONCE]])
+            asked = runs[start : start + AT_ONCE]
+            waiting = [run.key for run in asked if run.state is RunState.QUEUED and not run.stopping]
+            answer = store.statuses([run.key for run in asked], waiting)
+            statuses |= {run.key: run for run in asked if run.key in answer.waiting}
             for status in answer.runs:
                 try:
                     statuses[status.key] = told(store, status)
                 except HostError as error:  # one that makes no sense hides no other
                     statuses[status.key] = error
             statuses.update((key, HostError(f"{machine.name}: {why}")) for key, why in answer.unreadable.items())
-            queued = [status.key for status in answer.runs if status.state is RunState.QUEUED]
-            lines.update(self._lines(store, queued))
+        queued = [run.key for run in runs if getattr(statuses.get(run.key), "state", None) is RunState.QUEUED]
+        lines.update(self._lines(store, queued if len(queued) <= MOST_PLACES else ()))
         for run in runs:
             try:
                 check_home(run, store.home_id)
@@ -300,6 +321,8 @@ class Runs:
         status = answer if isinstance(answer, HostError) else answer.get(run.key)
         if isinstance(status, HostError):
             return run._replace(fault=status)
+        if isinstance(status, Run):
+            return run._replace(last_seen=time.time(), line=None, fault=None)
         if status is not None:
             return record_status(self._connections, run, status)
         if run.state in HAND_OVER:
@@ -521,13 +544,18 @@ class Runs:
 
         Returns at once; a run that has ended is left as it is.
         """
-        if not 0 <= grace < 1e9:
-            raise UsageError(f"a grace of {grace} s is not possible")
-        return self._request_end(number, api.stop, lambda key: api.EndRun(key, grace))
+        return _only(self.end([number], grace))
 
     def kill(self, number: int | str) -> tuple[Run, bool]:
         """End a run now; its outputs are not saved. As `stop`."""
-        return self._request_end(number, api.kill, api.RunKey)
+        return _only(self.end([number], None))
+
+    def end(self, numbers: Iterable[int | str], grace: float | None) -> Ends:
+        """`stop` each of these runs, or `kill` it where `grace` is None: what that returns, or the error that it
+        raises, by its number. Each machine is asked once, and all of them at once."""
+        if grace is not None and not 0 <= grace < 1e9:
+            raise UsageError(f"a grace of {grace} s is not possible")
+        return self._ask_each(numbers, lambda session, keys: session.ask(api.end, api.EndRuns(keys, grace)))
 
     def notify(self, number: int | str, asked: Sequence[str] | None = None) -> Run:
         """Let addresses, or secrets that are one (None: those of config.toml), get word of a run that goes on, too.
@@ -536,7 +564,11 @@ class Runs:
         found = addresses(config.home, config.notify if asked is None else asked)
         if not found:
             raise UsageError("no address is set up", hint='notify = ["https://…"] in config.toml')
-        run, noted = self._request_end(number, api.notify, lambda key: api.Notify(key, found))
+        run, noted = _only(
+            self._ask_each(
+                [number], lambda session, keys: api.Ended([session.ask(api.notify, api.Notify(keys[0], found))])
+            )
+        )
         if not noted:
             raise UsageError(f"run {run.number} has ended", hint=f"remoterun info {run.number}")
         return run
@@ -589,28 +621,44 @@ class Runs:
 
         return use(self._connections, runs, every, once)
 
-    def _request_end(
-        self, number: int | str, request: api.Request[A, api.Acknowledgement], asked: Callable[[str], A]
-    ) -> tuple[Run, bool]:
-        run = self._located(number)
-        if run.final and (run.archived or run.reason is not Reason.HOST_LOST):
-            return run, False  # else a host that had lost it may have found it again
-        if run.archived:
-            raise UsageError(f"the host of run {run.number} is another client's", hint="remoterun machines rented")
+    def _ask_each(self, numbers: Iterable[int | str], ask: Callable[[Session, Keys], api.Ended]) -> Ends:
+        """See `end`; `ask` asks a machine about the runs of these keys."""
+        return self._of_places(numbers, partial(self._ask_place, ask))
+
+    def _ask_place(self, ask: Callable[[Session, Keys], api.Ended], runs: Sequence[Run]) -> Ends:
+        ends: Ends = {}
+        going_on: list[Run] = []
+        asked = api.Ended([])
         try:
-            if run.placed is None:
-                raise NotFound(f"no machine has run {run.number}")
-            session = self._connections.session_of(run)
-            answer = session.ask(request, asked(run.key))
+            for run in map(self._located, (run.number for run in runs)):
+                if run.final and (run.archived or run.reason is not Reason.HOST_LOST):
+                    ends[run.number] = run, False  # else a host that had lost it may have found it again
+                elif run.archived:
+                    hint = "remoterun machines rented"
+                    raise UsageError(f"the host of run {run.number} is another client's", hint=hint)
+                else:
+                    going_on.append(run)
+            if going_on and going_on[0].placed is not None:
+                session = self._connections.session_of(going_on[0])
+                asked = ask(session, [run.key for run in going_on])
         except NotFound:
-            if run.state in HAND_OVER and not self._connections.registry.abandoned(run):
-                raise _still_handed_over(run)
-            return self.get(number), False
-        except HomeMissing:
-            if run.final:
-                return run, False
-            raise
-        return record_status(self._connections, run, told(session, answer.status)), answer.asked
+            pass
+        except RemoterunError as error:
+            lost = isinstance(error, HomeMissing)
+            return {run.number: (run, False) if lost and run.final else error for run in runs} | ends
+        known = {each.status.key: each for each in asked.runs}
+        with self._connections.registry.noting():
+            for run in (run for run in going_on if run.key in known):
+                status = told(session, known[run.key].status)
+                ends[run.number] = record_status(self._connections, run, status), known[run.key].asked
+        for run in (run for run in going_on if run.key not in known):
+            if run.key in asked.failed:
+                ends[run.number] = HostError(f"{run.host.name}: {asked.failed[run.key]}")
+            elif run.state in HAND_OVER and not self._connections.registry.abandoned(run):
+                ends[run.number] = _still_handed_over(run)
+            else:
+                ends[run.number] = self.get(run.number), False
+        return ends
 
     def label(self, number: int | str, add: Iterable[str] = (), remove: Iterable[str] = ()) -> Run:
         """Add labels to a run, after those that it has, and take some away; the run with the labels that it has then.
@@ -660,6 +708,14 @@ class Runs:
             self.forget(run)
         for upload in (upload for upload, there in registry.uploads.versions() if there.place == machine.place):
             registry.uploads.forget_copy(upload.name, upload.home_id)
+
+
+def _only(ends: Ends) -> tuple[Run, bool]:
+    """The answer about the one run that was asked about. Raises what it is."""
+    (answer,) = ends.values()
+    if isinstance(answer, RemoterunError):
+        raise answer
+    return answer
 
 
 def _goes_on(run: Run, why: str) -> UsageError:

@@ -30,14 +30,14 @@ class Parameter:
 
     name: str
     typed: str
-    values: Sequence[str] = ()
+    values: Sequence[str | int] = ()
     low: float = 0.0
     high: float = 0.0
     kind: str = ""
 
     def drawn(self, chance: random.Random) -> str:
         if self.values:
-            return self.values[chance.randrange(len(self.values))]
+            return str(chance.choice(self.values))
         if self.kind == LOG:
             return f"{math.exp(chance.uniform(math.log(self.low), math.log(self.high))):.4g}"
         return f"{chance.uniform(self.low, self.high):.4g}"
@@ -64,20 +64,7 @@ def parse_parameter(text: str) -> Parameter:
         return Parameter(name, typed, low=low, high=high, kind=kind)
     if not (low.is_integer() and high.is_integer()):
         raise UsageError(f"the ends of `{typed}` are not whole numbers", hint="--param layers=1:10:int")
-    return Parameter(name, typed, range_of_texts(int(low), int(high)), kind=kind)
-
-
-class range_of_texts(Sequence[str]):  # noqa: N801 - as `range`
-    """The whole numbers from one to another, which may be very many, as texts."""
-
-    def __init__(self, low: int, high: int) -> None:
-        self._numbers = range(low, high + 1)
-
-    def __len__(self) -> int:
-        return len(self._numbers)
-
-    def __getitem__(self, at: int) -> str:  # type: ignore[override]
-        return str(self._numbers[at])
+    return Parameter(name, typed, range(int(low), int(high) + 1), kind=kind)
 
 
 def combinations(parameters: Sequence[Parameter], count: int | None, seed: str) -> list[dict[str, str]]:
@@ -99,9 +86,8 @@ def combinations(parameters: Sequence[Parameter], count: int | None, seed: str) 
     if wanted > MOST_RUNS:
         raise UsageError(f"a set has {MOST_RUNS} runs at the most, and this one {wanted}", hint="--random 20")
     if wanted == total:
-        return [
-            dict(zip(names, each, strict=True)) for each in itertools.product(*(each.values for each in parameters))
-        ]
+        every = itertools.product(*(map(str, each.values) for each in parameters))
+        return [dict(zip(names, each, strict=True)) for each in every]
     chance, found = random.Random(seed), dict[tuple[str, ...], None]()
     for _ in range(100 * MOST_RUNS):
         found[tuple(each.drawn(chance) for each in parameters)] = None

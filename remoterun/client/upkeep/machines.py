@@ -165,7 +165,7 @@ class Machines:
     def doctor(self, machine: MachineType) -> Sequence[api.MachineCheck]:
         """The agent's part of `doctor`: 100 checks at most."""
         session = self.session(machine)
-        asked = api.Examine(machine.engine, machine.gpus, machine.base_image, machine.queue)
+        asked = api.Examine(machine.engine, machine.gpus, machine.base_image, machine.queue, machine.scheduling)
         checks = session.ask(api.doctor, asked).checks[:100]
         with session.understood():
             for check in checks:

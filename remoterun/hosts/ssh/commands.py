@@ -23,13 +23,20 @@ _CHECK = (
     f'{{ ls -ld "$p"; exit {_OF_OTHERS}; }}; [ "$d" ]; do d=${{d%/*}}; done; '
 )
 
+# Names a Python that is new enough, also one that a module of the site brings; for bash -l, which has `module`.
+_FIND_PYTHON = (
+    'for m in "" $(module -t avail 2>&1 | sed "s/(.*//" | grep -iE "^[a-z-]*(python|conda|forge)[0-9]*/.*[^:/]$" | '
+    'sort -rV | head -20); do ([ -z "$m" ] || module load $m >/dev/null 2>&1; for p in python3 python3.{20..8}; do '
+    'c=$(command -v $p) && env -i $c -c "import sys, hashlib; sys.exit(sys.version_info < (3, 8))" 2>/dev/null && '
+    'echo "$c is $($c -V)${m:+ (module load $m)}" && exit; done; exit 1) && exit; done'
+)
 # Receives the agent on standard input. One line without quotes, backslashes or exclamation marks, because it
-# stands in the command line of whatever shell the user logs in with. $1 home, $2 file, $3 size, $4 python.
+# stands in the command line of whatever shell the user logs in with. $1 home, $2 file, $3 size, $4 python, $5 search.
 SCRIPT = (
-    "umask 077; LC_ALL=C; export LC_ALL; "
-    f'command -v "$4" >/dev/null 2>&1 || exit {_NO_PYTHON}; '
+    'umask 077; LC_ALL=C; export LC_ALL; f() { bash -lc "$2" </dev/null 2>/dev/null; exit $1; }; '
+    f'command -v "$4" >/dev/null 2>&1 || f {_NO_PYTHON} "$5"; '
     f'"$4" -c "import sys; sys.exit({_OLD_PYTHON} if sys.version_info < (3, 8) else 0)" </dev/null; s=$?; '
-    f'if [ $s -eq {_OLD_PYTHON} ]; then "$4" -V </dev/null; exit {_OLD_PYTHON}; fi; '
+    f'if [ $s -eq {_OLD_PYTHON} ]; then "$4" -V </dev/null; f {_OLD_PYTHON} "$5"; fi; '
     f"[ $s -eq 0 ] || exit {_BROKEN_PYTHON}; "
     f'"$4" {" ".join(FLAGS)} -c "import hashlib, json" </dev/null || exit {_BROKEN_PYTHON}; '
     f'mkdir -p "$1/agent" && [ -w "$1/agent" ] || exit {_NOT_WRITABLE}; {_CHECK}'
@@ -49,7 +56,7 @@ def start_command(bundle: AgentBundle, home: str, python: str, prefix: Sequence[
 
 def install_command(bundle: AgentBundle, home: str, python: str) -> str:
     """The command that takes `bundle.data` on its standard input and puts it into `home`."""
-    words = ["sh", "-c", SCRIPT, "sh", home, bundle.file_name, str(len(bundle.data)), python]
+    words = ["sh", "-c", SCRIPT, "sh", home, bundle.file_name, str(len(bundle.data)), python, _FIND_PYTHON]
     return f"cd; exec {command_line(words)}"
 
 

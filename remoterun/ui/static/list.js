@@ -1,5 +1,6 @@
 // The list of runs: only the rows that are seen are in the page, so thousands cost as much as twenty.
 
+import { direction, ranked } from "./curve.js";
 import { age, bytes, duration, el, fill, glyph, money, number, stamp, template } from "./dom.js";
 import { isFinal, store } from "./state.js";
 
@@ -16,7 +17,8 @@ export class List {
   rows = at("rows");
   #rows = [];
   #tops = [0]; // where each row begins, and where the last one ends
-  #items = new Map(); // number → {row, item}, of those in the page
+  #items = new Map(); // key → {row, item}, of those in the page
+  #opened = new Set(); // the keys of sets whose runs are shown
   #marked = new Set();
   #chosen = null;
   #frame = 0;
@@ -41,7 +43,9 @@ export class List {
 
   /** The number of the run that stands `by` places from the chosen one, if there is any. */
   beside(by) {
-    return this.#rows[Math.max(0, Math.min(this.#rows.length - 1, this.#place + by))]?.number;
+    const place = this.#place + by;
+    const at = this.#rows[place]?.open ? place + Math.sign(by) : place;
+    return this.#rows[Math.max(0, Math.min(this.#rows.length - 1, at))]?.number;
   }
 
   /** Put the keyboard on the chosen row. */
@@ -61,7 +65,11 @@ export class List {
   }
 
   get #place() {
-    return this.#rows.findIndex((row) => row.number === this.#chosen);
+    return this.#rows.findIndex((row) => this.#isChosen(row));
+  }
+
+  #isChosen({ number, members, open }) {
+    return members ? !open && members.some((row) => row.number === this.#chosen) : number === this.#chosen;
   }
 
   #reveal() {
@@ -73,13 +81,14 @@ export class List {
 
   #select() {
     const before = this.#tops[this.#place];
-    this.#rows = store.order.filter(matcher(this.filter.value));
+    const fitting = store.order.filter(matcher(this.filter.value));
+    this.#rows = this.filter.value.trim() ? fitting : folded(fitting, this.#opened);
     this.#tops = [0];
     for (const row of this.#rows) this.#tops.push(this.#tops.at(-1) + (metricsOf(row).length ? HIGH : LOW));
     this.rows.style.height = `${this.#tops.at(-1)}px`;
     if (before === undefined) this.#reveal();
     else if (this.scroller.scrollTop) this.scroller.scrollTop += (this.#tops[this.#place] ?? before) - before; // what one sees stays
-    at("foot").textContent = summary(this.#rows);
+    at("foot").textContent = summary(fitting);
     this.#draw();
   }
 
@@ -93,14 +102,14 @@ export class List {
     const seen = this.#rows.slice(first, this.#tops.findLastIndex((top) => top < scrollTop + clientHeight + SPARE) + 1);
     const focused = this.rows.contains(document.activeElement) && document.activeElement.dataset.number;
     const items = seen.map((row, place) => {
-      const old = this.#items.get(row.number);
-      const item = !all && old?.row === row ? old.item : this.#item(row);
+      const old = this.#items.get(keyOf(row));
+      const item = !all && old?.row === row ? old.item : row.members ? this.#set(row) : this.#item(row);
       item.style.transform = `translateY(${this.#tops[first + place]}px)`;
       item.setAttribute("aria-posinset", first + place + 1);
       item.setAttribute("aria-setsize", this.#rows.length);
       return item;
     });
-    this.#items = new Map(seen.map((row, place) => [row.number, { row, item: items[place] }]));
+    this.#items = new Map(seen.map((row, place) => [keyOf(row), { row, item: items[place] }]));
     if (items.length !== this.rows.children.length || items.some((item, place) => this.rows.children[place] !== item))
       fill(this.rows, items);
     if (!items.length && store.rows.size) fill(this.rows, el("li.empty", {}, "No run fits this filter."));
@@ -108,8 +117,23 @@ export class List {
     if (focused) this.rows.querySelector(`a[data-number="${focused}"]`)?.focus({ preventScroll: true });
   }
 
+  /** A set of runs in one line, which opens. */
+  #set(row) {
+    const { members, open, set } = row;
+    const numbers = members.map((each) => each.number);
+    const ended = members.filter(isFinal);
+    const failed = ended.filter((each) => each.state !== "complete").length;
+    const state = ended.length < members.length ? "running" : failed ? "failed" : "complete";
+    const toggle = () => (this.#opened.delete(set.key) || this.#opened.add(set.key), this.#select(), this.rows.querySelector(`[data-set="${set.key}"]`)?.focus());
+    const button = { "data-set": set.key, "aria-expanded": String(open), onclick: toggle };
+    const name = [set.name, Object.keys(set.params).join(" × ")].filter(Boolean).join(": ");
+    const first = [glyph(state), el("span.number", {}, `${Math.min(...numbers)}–${Math.max(...numbers)}`), el("span.command", {}, name), el(`span.state.${state}`, {}, `${ended.length} of ${members.length} done`)];
+    const last = [el("span.where", {}, el("span.chip", {}, row.machine)), failed > 0 && el("span", {}, `${failed} not complete`), el("span.best", {}, bestOf(members))];
+    return el(`li.set${this.#isChosen(row) ? ".chosen" : ""}`, {}, el("button", button, el("div.line", {}, first), el("div.line.under", {}, last)));
+  }
+
   #item(row) {
-    const [isChosen, isMarked, metrics] = [row.number === this.#chosen, this.#marked.has(row.number), metricsOf(row)];
+    const [isChosen, isMarked, metrics] = [this.#isChosen(row), this.#marked.has(row.number), metricsOf(row)];
     const classes = [isChosen && ".chosen", isMarked && ".marked", metrics.length && ".high"].filter(Boolean).join("");
     const box = { type: "checkbox", tabindex: "-1", checked: isMarked, title: "Compare (x)", onchange: () => this.mark(row.number) };
     const link = { href: `runs/${row.number}`, "data-number": row.number, "aria-current": isChosen && "true", tabindex: isChosen ? "0" : "-1" };
@@ -118,6 +142,28 @@ export class List {
     const lines = [el("div.line", {}, first), el("div.line.under", {}, under(row)), last];
     return el(`li${classes}`, {}, el("input", { ...box, "aria-label": `Compare run ${row.number}` }), el("a", link, lines));
   }
+}
+
+/** The rows, with one in the place of each set of runs: as its newest run, with all as `members`, which follow if it is `open`. */
+function folded(rows, opened) {
+  const sets = new Map();
+  for (const row of rows) if (row.set) sets.get(row.set.key)?.push(row) ?? sets.set(row.set.key, [row]);
+  return rows.flatMap((row) => {
+    if (!row.set) return [row];
+    const members = sets.get(row.set.key);
+    const open = opened.has(row.set.key);
+    return row === members[0] ? [{ ...row, progress: null, members, open }, ...(open ? members : [])] : [];
+  });
+}
+
+const keyOf = (row) => (row.members ? row.set.key : row.number);
+
+/** The best value of the metric that counts most, and whose it is. */
+function bestOf(rows) {
+  const found = rows.flatMap((row) => (row.progress?.series || []).filter(({ best }) => Number.isFinite(best)).map((each) => ({ ...each, run: row.number })));
+  const [name] = ranked([...new Set(found.map((each) => each.name))]);
+  const [top] = found.filter((each) => each.name === name).sort((a, b) => direction(name) * (b.best - a.best));
+  return top ? `best ${name} ${number(top.best, 3)} (run ${top.run})` : "";
 }
 
 /** A run by the first line of its command. */

@@ -11,7 +11,7 @@ from __future__ import annotations
 import importlib
 from typing import Callable, ContextManager, Dict, List, Optional, Protocol, Set, Tuple
 
-from ...shared.api import Demand, MachineCheck, Occupancy
+from ...shared.api import Demand, Examine, MachineCheck, Occupancy
 from ...shared.spec import RunSpec
 from ...shared.states import Reason
 from ...store.errors import HomeError
@@ -53,6 +53,10 @@ class Queue(Protocol):
         a scheduler has lost all come to their end. With `ended`, also those that have ended and still hold something.
         """
 
+    def asleep(self) -> Set[str]:
+        """Runs that wait, and need no supervisor until their turn: nobody changes what is known of them."""
+        return set()
+
     def supervised(self, run: RunFolder) -> bool:
         """Whether a supervisor lives for a run."""
         return run.supervised()
@@ -82,9 +86,9 @@ class Queue(Protocol):
         """Send SIGTERM to what a run has on nodes that are not this one; whether that was done. Supervisor only."""
         return True
 
-    def cancel(self, run: RunFolder, reason: Reason) -> None:
-        """A run was asked to end: one that waits without a supervisor ends now, for `reason`; the supervisor of any
-        other is told, if it does not see that by itself."""
+    def cancel(self, runs: List[RunFolder], reason: Reason, ask: Callable[[RunFolder], None]) -> None:
+        """End those that wait without a supervisor, for `reason`; `ask` any other to end, and let its supervisor know,
+        if that does not see it by itself. `runs` are in the order of their keys."""
 
     def release(self, key: str) -> None:
         """Give back all that a run holds, or its place. Nothing held is fine, and so is a run that is gone."""
@@ -92,8 +96,8 @@ class Queue(Protocol):
     def occupancy(self, asked: Demand) -> Occupancy:
         """Who uses the machine, or the cluster, and where a run that asks for this would stand."""
 
-    def examine(self, gpus: int) -> List[MachineCheck]:
-        """What `doctor` says of it, and of the GPUs that it has, where runs want so many of them."""
+    def examine(self, asked: Examine) -> List[MachineCheck]:
+        """What `doctor` says of it. A scheduler that is there is asked also where runs do not wait for it yet."""
         return []
 
     def is_here(self, run: RunFolder) -> bool:

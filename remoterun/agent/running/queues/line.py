@@ -43,6 +43,8 @@ from . import Queue
 POLL_LEAST, POLL_MOST = 0.02, 0.2
 ASK_EVERY = 2.0
 """Seconds between two questions for a slot while the same runs hold theirs: each asks the driver of the GPUs."""
+ENDING = 16
+"""Runs that wait, and are ended at a time."""
 _Gpus = Tuple[List[gpu_tool.Gpu], Dict[str, gpu_tool.GpuProcess]]
 
 
@@ -143,10 +145,18 @@ class OwnLine(Queue):
         except (OSError, ValueError, TypeError, LookupError):
             return [] if run.spec().beside else None
 
-    def cancel(self, run: RunFolder, reason: Reason) -> None:
-        if run.key in self.asleep():
-            self._end_waiting(run, reason)
-            supervision.revive(self.home)
+    def cancel(self, runs: List[RunFolder], reason: Reason, ask: Callable[[RunFolder], None]) -> None:
+        from concurrent.futures import ThreadPoolExecutor
+
+        asleep = self.asleep()
+        waiting = [run for run in reversed(runs) if run.key in asleep]
+        with ThreadPoolExecutor(ENDING) as pool:  # so that one flush of the disk is for several of them
+            pool.map(lambda run: self._end_waiting(run, reason), waiting)
+        for run in reversed(runs):  # the end of one that has a supervisor would start one for the next
+            if run.state()[0] not in FINAL:
+                ask(run)
+                if run.key in asleep:  # its supervisor may have left it before it was asked
+                    self._end_waiting(run, reason)
 
     def release(self, key: str) -> None:
         """Also what a killed supervisor was about to write."""
@@ -255,10 +265,11 @@ class OwnLine(Queue):
         processes are started. False where it needs one, as it sends word of its end or has a bucket."""
         from ..ending import clean_up, finish
 
-        if run.webhooks().addresses or run.spec().bucket:
+        if run.webhooks().addresses or read_json(run.spec_file).get("bucket"):
             return False
         with self.supervising(run) as ours:
             if ours and run.state()[0] is RunState.QUEUED:
+                self._drop(run.key, "wait", "after")
                 finish(run, reason, **({"message": message} if message else {}))
                 clean_up(self.home, run)
                 return True

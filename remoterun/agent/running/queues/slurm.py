@@ -22,7 +22,7 @@ import signal
 import time
 from typing import Callable, Dict, Iterator, List, Optional, Set, Tuple
 
-from ...shared.api import Claim, Demand, MachineCheck, Occupancy
+from ...shared.api import Claim, Demand, Examine, MachineCheck, Occupancy
 from ...shared.files import locked, read_bytes, remove_tree, text_of, write_whole
 from ...shared.logs import last_lines
 from ...shared.records import Record, decode, encode
@@ -93,7 +93,7 @@ class Slurm(Queue):
     # -- the contract
 
     def lacks(self, spec: RunSpec) -> Optional[str]:
-        return slurm.too_few(spec.gpus, slurm.nodes(_partition_of(spec.scheduling))) if spec.gpus else None
+        return slurm.too_few(spec, slurm.nodes(spec.scheduling) if spec.gpus or spec.cpus or spec.memory else [])
 
     def submit(self, run: RunFolder, spec: RunSpec) -> None:
         from ..ending import clean_up, finish
@@ -226,15 +226,17 @@ class Slurm(Queue):
     def terminate_others(self, run: RunFolder) -> bool:
         return terminate_others(run, in_job(run.key))
 
-    def cancel(self, run: RunFolder, reason: Reason) -> None:
-        job = self._job(run)
-        if not job.id:
-            self._withdraw(run, reason)
-            return
-        if run.state()[0] is RunState.QUEUED and self._take_back(run, job, reason):
-            return
-        number = "USR2" if reason is Reason.KILLED else "USR1"
-        slurm.run(["scancel", "--batch", "--signal=" + number, job.id])
+    def cancel(self, runs: List[RunFolder], reason: Reason, ask: Callable[[RunFolder], None]) -> None:
+        for run in runs:
+            ask(run)
+            job = self._job(run)
+            if not job.id:
+                self._withdraw(run, reason)
+                continue
+            if run.state()[0] is RunState.QUEUED and self._take_back(run, job, reason):
+                continue
+            number = "USR2" if reason is Reason.KILLED else "USR1"
+            slurm.run(["scancel", "--batch", "--signal=" + number, job.id])
 
     def _withdraw(self, run: RunFolder, reason: Reason) -> None:
         """End a run that has no job yet, unless its supervisor does so, or it is not known whether there is a job."""
@@ -307,7 +309,7 @@ class Slurm(Queue):
 
     def occupancy(self, asked: Demand) -> Occupancy:
         """One's own runs; places among them, and the partitions, come with the whole only. The nodes are asked
-        for where GPUs are, or the whole: of a run without GPUs it is not known whether it starts at once."""
+        for where something of them is: of any other run it is not known whether it starts at once."""
         answer = slurm.jobs(self.home)
         runs: List[Claim] = []
         waiting: List[Claim] = []
@@ -322,8 +324,8 @@ class Slurm(Queue):
                 claim = claim._replace(number=spec.number, command=spec.command[:200], gpus=spec.gpus)
                 claim = claim._replace(running=time.time() - started if started else None)
             (waiting if row.state in slurm.WAITS else runs).append(claim)
-        nodes = slurm.nodes(_partition_of(asked.scheduling)) if asked.gpus or asked.whole else []
-        lacks = slurm.too_few(asked.gpus, nodes)
+        nodes = slurm.nodes(asked.scheduling) if asked.whole or asked.gpus or asked.cpus or asked.memory else []
+        lacks = slurm.too_few(asked, nodes)
         idle = any(each.idle and each.gpus >= asked.gpus for each in nodes)
         places = [run._replace(place=place, of=len(waiting)) for place, run in enumerate(waiting, 1) if asked.whole]
         return Occupancy(
@@ -336,11 +338,10 @@ class Slurm(Queue):
             cluster=slurm.of_each_partition(nodes) if asked.whole else [],
         )
 
-    def examine(self, gpus: int) -> List[MachineCheck]:
-        done = slurm.run(["sinfo", "--version"])
-        if done is None or done.returncode:
-            return [MachineCheck("slurm", False, "sinfo does not run here", "is this the login node of a cluster?")]
-        return [MachineCheck("slurm", True, done.stdout.strip())]
+    def examine(self, asked: Examine) -> List[MachineCheck]:
+        from .slurm_doctor import examine
+
+        return examine(self.home, asked)
 
     # -- a job
 
@@ -465,7 +466,3 @@ def _until(id: str) -> Optional[float]:
     """When a run has to be stopped, so that its outputs are saved before its job ends; None for never."""
     left = slurm.seconds_left(id)
     return None if left is None else time.time() + left - min(SAVING, 0.4 * left)
-
-
-def _partition_of(scheduling: Optional[Scheduling]) -> str:
-    return scheduling.partition if scheduling else ""

@@ -11,10 +11,13 @@ import os
 import re
 import subprocess
 import time
-from typing import Dict, List, Mapping, Optional, Tuple
+from typing import Dict, List, Mapping, Optional, Tuple, Union
 
+from ...shared.api import Demand
+from ...shared.asked import memory_text
 from ...shared.files import locked, read_bytes, write_whole
 from ...shared.records import Record, decode, encode
+from ...shared.spec import RunSpec, Scheduling
 from ...store.home import Home
 
 FRESH = 5.0
@@ -89,12 +92,16 @@ class JobList(Record):
 
 
 class NodeUse(Record):
-    """A node of a partition, how many GPUs it has, and how many of them no job has."""
+    """A node of a partition, and how many of its GPUs no job has. `memory`: bytes. `limit`: a time in Slurm's form."""
 
     partition: str
     idle: bool
     gpus: int
     free: int
+    cpus: int
+    memory: int
+    limit: str
+    default: bool
 
 
 def jobs(home: Home, since: float = 0.0) -> JobList:
@@ -163,35 +170,44 @@ def requeue(id: str, before: int) -> bool:
 
 def seconds_left(id: str) -> Optional[float]:
     """Until a job is at its time limit; None where it has none, or that is not known."""
-    left = said(["squeue", "--noheader", "--jobs=" + id, "--format=%L"]).strip()
-    found = re.match(r"(?:(\d+)-)?(?:(\d+):)?(\d+):(\d+)$", left)
+    return seconds_of(said(["squeue", "--noheader", "--jobs=" + id, "--format=%L"]).strip())
+
+
+def seconds_of(text: str) -> Optional[float]:
+    """Those of a time as Slurm writes it, `1-12:00:00`; None for anything else."""
+    found = re.match(r"(?:(\d+)-)?(?:(\d+):)?(\d+):(\d+)$", text)
     if found is None:
         return None
     days, hours, minutes, seconds = (int(part or 0) for part in found.groups())
     return ((days * 24 + hours) * 60 + minutes) * 60.0 + seconds
 
 
-def nodes(partition: str = "") -> List[NodeUse]:
+def nodes(asked: Optional[Scheduling] = None) -> List[NodeUse]:
     """The nodes of the partition, or of all partitions; none where that is not known."""
-    of_it = ["--partition=" + partition] if partition else []
+    of_it = ["--partition=" + asked.partition] if asked and asked.partition else []
     taken: Dict[str, int] = {}
     for line in said(["squeue", "--noheader", "--states=RUNNING,COMPLETING", "--format=%N|%b"]).splitlines():
         node, _, gres = line.partition("|")  # of a job on several nodes: none of them
         taken[node] = taken.get(node, 0) + gpus_in(gres)
     found = []
-    for line in said(["sinfo", "--noheader", "--Node", "--format=%P|%t|%G|%n", *of_it]).splitlines():
-        name, state, gres, node = line.split("|", 3)
+    for line in said(["sinfo", "--noheader", "--Node", "--format=%P|%t|%G|%c|%m|%l|%n", *of_it]).splitlines():
+        name, state, gres, cpus, memory, limit, node = line.split("|", 6)
         up = state.rstrip("*~#$@+^-!%") in ("idle", "mix", "alloc", "comp")
         gpus = gpus_in(gres)
         free = max(gpus - taken.get(node, 0), 0) if up else 0
-        found.append(NodeUse(name.rstrip("*"), state == "idle", gpus, free))
+        own = name.rstrip("*")
+        found.append(NodeUse(own, state == "idle", gpus, free, int(cpus), int(memory) << 20, limit, own != name))
     return found
 
 
-def too_few(gpus: int, nodes: List[NodeUse]) -> Optional[str]:
-    """Why a run that asks for so many GPUs can never start; None also where nothing is known of the nodes."""
-    most = max((node.gpus for node in nodes), default=gpus)
-    return None if most >= gpus else "the run asks for %d GPUs, and no node has more than %d" % (gpus, most)
+def too_few(asked: Union[RunSpec, Demand], nodes: List[NodeUse]) -> Optional[str]:
+    """Why a run that asks for so much can never start; None also where nothing is known of the nodes."""
+    for key, words in (("gpus", "%s GPUs"), ("cpus", "%s CPUs"), ("memory", "%s of memory")):
+        wanted, most = getattr(asked, key) or 0, max((getattr(node, key) for node in nodes), default=0)
+        if nodes and wanted > most:
+            text = memory_text if key == "memory" else str
+            return "the run asks for %s, and no node has more than %s" % (words % text(wanted), text(most))
+    return None
 
 
 def gpus_in(gres: str) -> int:
@@ -207,7 +223,9 @@ def of_each_partition(nodes: List[NodeUse]) -> List[str]:
         own = [node for node in nodes if node.partition == name]
         line = "%s: %d of %d nodes idle" % (name, sum(node.idle for node in own), len(own))
         gpus = sum(node.gpus for node in own)
-        found.append(line + (", %d of %d GPUs free" % (sum(node.free for node in own), gpus) if gpus else ""))
+        line += ", %d of %d GPUs free" % (sum(node.free for node in own), gpus) if gpus else ""
+        line += "" if seconds_of(own[0].limit) is None else ", for %s at most" % own[0].limit
+        found.append(line + (", the default" if own[0].default else ""))
     return found
 
 
