@@ -150,6 +150,7 @@ def test_while_it_goes_on(campus: Campus) -> None:
     until(lambda: not [each for each in login.processes() if campus.there in each.command], 2)
     until(lambda: b"1\n" in campus.log(run))
     node = campus.cluster.hosts[json.loads(campus.path(f"runs/{run.key}/node").read_bytes())["name"]]
+    login.stop_controller()  # which saves what it knows
     login.down()
     log = node.path(f"{campus.there}/runs/{run.key}/io/log")
     size = log.stat().st_size
@@ -359,7 +360,7 @@ def test_killed_again_and_again(campus: Campus) -> None:
     sbatch.write_text("#!/bin/sh\necho 'sbatch: error: Unable to contact slurm controller' >&2; exit 1\n")
     sbatch.chmod(0o755)
     campus.new_client(slurm="--hold")
-    runs = [campus.submit("true") for _ in range(25)]
+    runs = [campus.submit("true") for _ in range(16)]
     said = """until kill -9 $PPID; do :; done; exec /usr/bin/sbatch "$@"
 /usr/bin/sbatch "$@" >"$said"; kill -9 $PPID; cat "$said"
 (kill -9 $PPID) & exec /usr/bin/sbatch "$@"

@@ -36,7 +36,6 @@ from .. import supervision
 from ..awaiting import awaited_runs
 from . import Queue
 from . import slurm_commands as slurm
-from .slurm_login import build, have_built, lacks_environment
 from .slurm_nodes import on_each, terminate_others
 
 LATE = 60.0
@@ -88,7 +87,6 @@ class Node(Record):
 class Slurm(Queue):
     def __init__(self, home: Home) -> None:
         self.home = home
-        self._builds = False
 
     # -- the contract
 
@@ -96,8 +94,6 @@ class Slurm(Queue):
         return slurm.too_few(spec, slurm.nodes(spec.scheduling) if spec.gpus or spec.cpus or spec.memory else [])
 
     def submit(self, run: RunFolder, spec: RunSpec) -> None:
-        from ..ending import clean_up, finish
-
         # sbatch holds the lock, too: should we die, the next one waits for it.
         with locked(self.home.lock("sbatch")) as lock:
             job = self._job(run)
@@ -111,11 +107,11 @@ class Slurm(Queue):
                 if made:
                     self._save(run, job._replace(id=made[0]))
                     return
-            if lacks_environment(self.home, spec):
-                if not self._builds:
-                    have_built(self.home, run)
-                self._builds = True
-                return
+            if spec.scheduling is not None and spec.scheduling.build:
+                from .slurm_login import awaits_environment
+
+                if awaits_environment(self.home, run, spec):
+                    return
             job = SlurmJob(asked=time.time())
             self._save(run, job)
             variables = supervision.session_variables(run)
@@ -123,8 +119,7 @@ class Slurm(Queue):
             if id:
                 self._save(run, job._replace(id=id))
         if refused:  # with neither, the next contact asks whether there is a job
-            finish(run, Reason.NO_CAPACITY, message="Slurm refused its job: " + refused)
-            clean_up(self.home, run)
+            self._end(run, Reason.NO_CAPACITY, message="Slurm refused its job: " + refused)
 
     def settle(self, active: Set[str], ended: bool = False) -> None:
         if in_job():
@@ -188,6 +183,7 @@ class Slurm(Queue):
         if not here:
             with contextlib.nullcontext(False) if job.id and not job.over else run.supervising() as ours:
                 yield ours
+            os.dup2(os.open(os.devnull, os.O_RDONLY), 0)  # the lock of who builds, perhaps: others may do so now
             return
         if job.id not in ("", here):
             yield False  # of two jobs of a run, the one that is noted counts
@@ -206,6 +202,8 @@ class Slurm(Queue):
         if failed is not None:
             raise Ended(Reason.AFTER_FAILED, failed)
         if not in_job(run.key):
+            from .slurm_login import build
+
             build(self.home, run, spec, report)
             self.submit(run, spec)
             return False
@@ -231,31 +229,27 @@ class Slurm(Queue):
             ask(run)
             job = self._job(run)
             if not job.id:
-                self._withdraw(run, reason)
-                continue
+                with locked(self.home.lock("sbatch")), run.supervising() as ours:
+                    if ours and not self._job(run).asked and run.state()[0] not in FINAL:
+                        self._end(run, reason)
+                continue  # else its supervisor ends it, or the next contact knows more
             if run.state()[0] is RunState.QUEUED and self._take_back(run, job, reason):
                 continue
             number = "USR2" if reason is Reason.KILLED else "USR1"
             slurm.run(["scancel", "--batch", "--signal=" + number, job.id])
 
-    def _withdraw(self, run: RunFolder, reason: Reason) -> None:
-        """End a run that has no job yet, unless its supervisor does so, or it is not known whether there is a job."""
+    def _end(self, run: RunFolder, reason: Reason, **fields: str) -> None:
         from ..ending import clean_up, finish
 
-        with locked(self.home.lock("sbatch")), run.supervising() as ours:
-            if ours and not self._job(run).asked and run.state()[0] not in FINAL:
-                finish(run, reason)
-                clean_up(self.home, run)
+        finish(run, reason, **fields)
+        clean_up(self.home, run)
 
     def _take_back(self, run: RunFolder, job: SlurmJob, reason: Reason, message: Optional[str] = None) -> bool:
         """End a run whose job has not started; whether that is so."""
-        from ..ending import clean_up, finish
-
         slurm.run(["scancel", "--state=PENDING", "--name=" + _name(run.key), job.id])
         if slurm.end_of(job.id, _name(run.key)) in ("", "COMPLETED", "FAILED") or run.state()[0] is not RunState.QUEUED:
             return False
-        finish(run, reason, **({"message": message} if message else {}))
-        clean_up(self.home, run)
+        self._end(run, reason, **({"message": message} if message else {}))
         return True
 
     def release(self, key: str) -> None:
