@@ -27,7 +27,7 @@ COMMANDS = ("sbatch", "squeue", "scancel", "scontrol", "sinfo", "srun")
 _JOB = """account array begin chdir comment constraint cpus-per-task dependency error exclude exclusive export gpus gres
     hold input job-name licenses mem mem-per-cpu nice nodelist nodes no-requeue ntasks ntasks-per-node open-mode output
     overcommit parsable partition qos quiet requeue reservation signal time version wrap"""
-_STEP = "cpu-bind exact jobid kill-on-bad-exit label mpi overlap pty unbuffered wait"
+_STEP = "cpu-bind exact input jobid kill-on-bad-exit label mpi multi-prog overlap pty relative unbuffered wait"
 _LIST = """account all batch clusters format full iterate jobs long me name Node nodelist noheader oneliner partition
     qos responding signal start state states summarize user version"""
 OLD = f"""#!/bin/sh
