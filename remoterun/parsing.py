@@ -70,7 +70,6 @@ def parse_range(text: str) -> range | None:
         (last < 0, "has no last number", f"{first}-{first + 5}"),
         (first > last, f"names no run: {first} is more than {last}", f"{last}-{first}"),
         (first < 1, "begins before the first run", f"1-{max(last, 2)}"),
-        (first == last, "is a range of one run", str(last)),
         (last - first >= RANGE, f"names more than {RANGE:,} numbers", f"{first}-{first + RANGE - 1}"),
     ):
         if is_wrong:

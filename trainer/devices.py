@@ -1,6 +1,7 @@
-"""TensorFlow, set up for the machine it is on."""
+"""TensorFlow, set up for the machine it is on, or for several that train together."""
 
 import faulthandler
+import json
 import os
 import platform
 import sys
@@ -29,6 +30,11 @@ class Devices:
     strategy: Any
 
 
+def worker() -> int:
+    """Which of the nodes that train together this one is, by TF_CONFIG; 0: the first, which writes the files."""
+    return int(json.loads(os.environ.get("TF_CONFIG", "{}")).get("task", {}).get("index", 0))
+
+
 def import_tensorflow() -> Any:
     try:
         with _quiet_import():
@@ -41,16 +47,18 @@ def import_tensorflow() -> Any:
 def use_devices(tf: Any, batch_size: int, rnn_size: int, cell: str = "lstm") -> Devices:
     """Set TensorFlow up for the GPUs of this machine, or else for its cores, and say which.
 
-    On GPUs, cuDNN computes LSTM layers. Of several GPUs each has its part of a batch, as far as it can be divided.
+    On GPUs, cuDNN computes LSTM layers. Each of several GPUs, or nodes (TF_CONFIG), has an equal part of a batch.
     """
     tf.config.threading.set_inter_op_parallelism_threads(min(cores(), MOST_SHARDS) + 1)
     gpus = tf.config.list_physical_devices("GPU")
+    for gpu in gpus:
+        tf.config.experimental.set_memory_growth(gpu, True)  # leave memory to others on the machine
+    if os.environ.get("TF_CONFIG"):
+        return _on_several_nodes(tf, gpus, batch_size, rnn_size, cell)
     if not gpus:
         say(f"{_versions(tf)}, on {cores()} CPU core{'s' if cores() > 1 else ''}, no GPU")
         _warn_of_unused_gpu(tf)
         return Devices((), shards_for(batch_size, rnn_size), can_compile(tf), "fast", None)
-    for gpu in gpus:
-        tf.config.experimental.set_memory_growth(gpu, True)  # leave memory to others on the machine
     used = gpus[: replicas_for(batch_size, len(gpus))]
     names = tuple(tf.config.experimental.get_device_details(gpu).get("device_name", gpu.name) for gpu in used)
     strategy = tf.distribute.MirroredStrategy([f"GPU:{i}" for i in range(len(used))]) if len(used) > 1 else None
@@ -66,6 +74,19 @@ def use_devices(tf: Any, batch_size: int, rnn_size: int, cell: str = "lstm") -> 
     if cell == "lstm":
         return Devices(names, 1, False, "cudnn", strategy)
     return Devices(names, 1, can_compile(tf), "fast", strategy)
+
+
+def _on_several_nodes(tf: Any, gpus: list[Any], batch_size: int, rnn_size: int, cell: str) -> Devices:
+    strategy = tf.distribute.MultiWorkerMirroredStrategy()  # before any operation
+    replicas = strategy.num_replicas_in_sync
+    if batch_size % replicas:
+        why = f"{batch_size} sequences can't be dealt out to {replicas} devices"
+        raise TrainerError(f"{why}; try --batch_size {batch_size + -batch_size % replicas}")
+    say(f"{_versions(tf)}, on {replicas} devices of several nodes")
+    say(f"each has {batch_size // replicas} of a batch's {batch_size} sequences")
+    names, cudnn = tuple(gpu.name for gpu in gpus), bool(gpus) and cell == "lstm"
+    shards = 1 if gpus else shards_for(batch_size // replicas, rnn_size)
+    return Devices(names, shards, not cudnn and can_compile(tf), "cudnn" if cudnn else "fast", strategy)
 
 
 def can_compile(tf: Any) -> bool:

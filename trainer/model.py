@@ -3,12 +3,13 @@
     characters → embedding → recurrent layers → a score (logit) for each next character
 
 Fast on a CPU by four things: XLA compiles a step; each batch is cut into one shard per core; the first layer's
-input is a table look-up; and the LSTM's gradient is written out (cells.py). On several GPUs each has its replica
-of the weights and its part of the batch (tf.distribute.MirroredStrategy).
+input is a table look-up; and the LSTM's gradient is written out (cells.py). On several GPUs, or nodes, each has its
+replica of the weights and its part of the batch (tf.distribute.MirroredStrategy, MultiWorkerMirroredStrategy).
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -160,12 +161,14 @@ class Model:
     ) -> None:
         """`shards`: into how many parts each replica's share of a batch is cut, to be worked on at once.
 
-        `strategy`: a tf.distribute.MirroredStrategy, or None for one device. Replicas times shards divide the batch.
+        `strategy`: one of tf.distribute, or None for one device. Replicas times shards divide the batch. On several
+        nodes each makes the same calls: all but `evaluate` and `weights` wait for those of the others.
         `way`: of cells.WAYS; "cudnn" goes with a GPU, `shards` 1 and `jit` False.
         """
         self._hyper, self._shards, self._way = hyper, shards, way
         self._strategy = strategy or tf.distribute.get_strategy()
         self._replicas = self._strategy.num_replicas_in_sync
+        self._across = isinstance(self._strategy, tf.distribute.MultiWorkerMirroredStrategy) and self._replicas > 1
         if way == "cudnn":
             cells.keras_layer(hyper.rnn_size, hyper.rnn_size)
         with self._strategy.scope():
@@ -177,6 +180,7 @@ class Model:
         self._state: Any = None
         self._losses = tf.function(self._batch_loss, jit_compile=jit, autograph=False)
         self._step = tf.function(self._on_all_replicas, autograph=False)
+        self._gather = tf.function(self._on_each, autograph=False)
         self.reset_state()
 
     @property
@@ -210,6 +214,13 @@ class Model:
             loss, state = self._losses(weights, tf.constant(batch_inputs), tf.constant(batch_targets), state)
             losses.append(loss)
         return float(np.mean([float(loss) for loss in losses]))
+
+    def each(self, *values: float) -> list[tuple[float, ...]]:
+        """The values, one at least, of each node. Waits for the calls of the other nodes."""
+        if not self._across:
+            return [values]
+        own = self._distributed([tf.constant([values], tf.float64)] * self._replicas)
+        return [tuple(*rows.tolist()) for rows in self._local(own)]
 
     def weights(self) -> dict[str, Floats]:
         return {name: value.numpy() for name, value in self._values().items()}
@@ -271,12 +282,21 @@ class Model:
     def _local(self, distributed: Any) -> list[Any]:
         if self._replicas == 1:
             return [distributed]
-        return [
-            tf.nest.map_structure(
-                lambda values, replica=replica: self._strategy.experimental_local_results(values)[replica], distributed
-            )
-            for replica in range(self._replicas)
-        ]
+        if self._across:
+            distributed = self._gather(distributed)
+
+        def part(values: Any, replica: int) -> Any:
+            own = self._strategy.experimental_local_results(values)
+            return np.split(own[0].numpy(), self._replicas)[replica] if self._across else own[replica]
+
+        return [tf.nest.map_structure(partial(part, replica=each), distributed) for each in range(self._replicas)]
+
+    def _on_each(self, values: Tensor) -> Tensor:
+        """Those of all replicas, one after the other along the first axis, to each."""
+        return self._strategy.run(
+            lambda own: tf.distribute.get_replica_context().all_gather(tf.nest.map_structure(tf.identity, own), axis=0),
+            args=(values,),
+        )
 
     def _on_all_replicas(self, inputs: Tensor, targets: Tensor, state: Tensor, rate: Tensor, step: Tensor) -> Tensor:
         losses, new_state = self._strategy.run(self._update, args=(inputs, targets, state, rate, step))

@@ -11,15 +11,16 @@ import os
 import shlex
 import signal
 import sys
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from trainer import TrainerError, checkpoint, curve, data, generate, log_folder, ml5, recipes
+from trainer import TrainerError, checkpoint, curve, data, devices, generate, log_folder, ml5, recipes
 from trainer.checkpoint import Checkpoint
-from trainer.devices import import_tensorflow, use_devices
 from trainer.keeper import Keeper
 from trainer.progress import Log, say, wrapped
 from trainer.schedule import Schedule
@@ -44,6 +45,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def train(settings: Settings) -> int:
     started = time.monotonic()
     stop = StopRequest()
+    worker = devices.worker()
+    if worker:
+        sys.stdout = open(os.devnull, "w")  # the first says what all do
 
     # Text. Before TensorFlow, so that a wrong path is answered at once.
     text = data.read_text(settings.data_dir or settings.data_path)
@@ -64,8 +68,8 @@ def train(settings: Settings) -> int:
     describe_text(settings, text, vocabulary, material)
 
     # Network.
-    tf = import_tensorflow()
-    devices = use_devices(tf, batches.batch_size, settings.rnn_size, settings.model)
+    tf = devices.import_tensorflow()
+    setup = devices.use_devices(tf, batches.batch_size, settings.rnn_size, settings.model)
     from trainer import model as network
 
     hyper = network.Hyperparameters(
@@ -79,9 +83,8 @@ def train(settings: Settings) -> int:
         seed=settings.seed,
     )
     weights = first.weights if first else network.new_weights(len(vocabulary), hyper, batches.inputs)
-    model = network.Model(
-        weights, hyper, shards=devices.shards, jit=devices.jit, way=devices.way, strategy=devices.strategy
-    )
+    model = network.Model(weights, hyper, shards=setup.shards, jit=setup.jit, way=setup.way, strategy=setup.strategy)
+    stop.listen()
     kind = f"{settings.model.upper()} layer{'s' if settings.num_layers > 1 else ''}"
     layers = f"{settings.num_layers} {kind} of {settings.rnn_size}"
     about = f"model: {layers}, {model.parameters:,} parameters; {total:,} steps, a checkpoint every {save_every:,}"
@@ -91,6 +94,9 @@ def train(settings: Settings) -> int:
         say(f"warning: ml5.js can't use this model: {why_not_ml5}; trainer.generate can")
 
     # Resume. The position in the text and the random numbers follow from the step.
+    if worker:  # what it writes is of no use to anybody
+        aside = tempfile.TemporaryDirectory()
+        settings = replace(settings, log_dir=Path(aside.name), save_checkpoints=Path(aside.name))
     step = 0
     seed = data.first_words(text.text, reverse=settings.reverse)
     keeper = Keeper(settings, identity, vocabulary, schedule, material.characters_a_validation_token, seed)
@@ -106,6 +112,8 @@ def train(settings: Settings) -> int:
         remarks.append(f"starting from the weights of {settings.init_from}, which had learned for {initial.step} steps")
     elif remarks:
         remarks.append("starting anew")
+    if len(set(model.each(step))) > 1:
+        raise TrainerError("the nodes see different checkpoints: the same command, some minutes later, goes on")
     for remark in remarks:
         say(remark)
     log_folder.take_over(settings.log_dir, identity)
@@ -121,6 +129,8 @@ def train(settings: Settings) -> int:
     def save() -> None:
         with log.pause():
             arrays = model.arrays()
+            if worker:
+                return
             if validation and due_to_save() and keeper.validated < step:
                 keeper.secure(step, arrays)  # on a large text the next line takes minutes
                 loss = model.evaluate(validation.inputs, validation.targets)
@@ -139,7 +149,12 @@ def train(settings: Settings) -> int:
     # Loop. Steps count from 1; epochs, as in ml5's script, from 0.
     began = saved = step
     saved_at = time.monotonic()
-    while step < total and not stop.requested:
+    while step < total:
+        each = model.each(bool(stop.requested), time.monotonic() - saved_at > SECONDS_BETWEEN_CHECKPOINTS)
+        stopping, late = map(any, zip(*each, strict=True))
+        if stopping:
+            stop.requested = stop.requested or signal.SIGTERM
+            break
         epoch, batch = divmod(step, len(batches))
         if batch == 0:
             model.reset_state()
@@ -148,7 +163,7 @@ def train(settings: Settings) -> int:
         if step == began + 1:
             float(loss)  # waits for the compiler
             log.warmed_up(step)
-        save_now = due_to_save() or time.monotonic() - saved_at > SECONDS_BETWEEN_CHECKPOINTS
+        save_now = due_to_save() or late
         if save_now or log.due(step):
             log.train(step, epoch, finite(float(loss), step), schedule.rate(step), shown=save_now)
         if save_now:
@@ -162,6 +177,7 @@ def train(settings: Settings) -> int:
     if step > saved or total <= step == began:
         save()  # or again: the model may have been moved away since
     keeper.close()
+    model.each(step)  # none leaves before the first has saved
     if stop.requested:
         goes_on = how_to_go_on(settings.save_checkpoints, sys.argv[1:])
         say(f"stopped by {stop.requested.name} at step {step} of {total}; {goes_on}")
@@ -187,6 +203,10 @@ class StopRequest:
 
     def __init__(self) -> None:
         self.requested: signal.Signals | None = None
+        self.listen()
+
+    def listen(self) -> None:
+        """Again after TensorFlow has met other nodes: it then has taken SIGTERM for itself."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._remember)
 

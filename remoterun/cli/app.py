@@ -221,7 +221,10 @@ def example(text: str) -> str:
 def run_number(text: str) -> str:
     """What was typed for a run as the client takes it: a number, or `last`. UsageError if it is neither."""
     number = text.removeprefix("runs/").rstrip("/")
-    if several := parse_range(text):
+    several = parse_range(text)
+    if several and len(several) == 1:
+        return str(several[0])
+    if several:
         raise UsageError(
             f"`{text}` names several runs, and one is meant", hint=f"its number, from {several[0]} to {several[-1]}"
         )

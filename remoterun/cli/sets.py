@@ -34,7 +34,7 @@ def submit_set(client: Client, prepared: Prepared, asked: SetRequest) -> Run:
         if new == len(runs):
             render.line(f"Casting {shown}…")
         elif new:
-            render.line(f"Casting {new} of {shown}; the others are handed over…")
+            render.line(f"Casting {new} of {shown}, with the source as it is now; the others are handed over…")
         else:
             render.line(f"All {shown} are handed over already.")
 
@@ -46,7 +46,7 @@ def submit_set(client: Client, prepared: Prepared, asked: SetRequest) -> Run:
             render.line("")
             render.line(f"not all of the runs {words} may have been handed over")
             if name:
-                render.line(f"  the same command hands over what is missing of `{name}`")
+                render.line(f"  the same command hands over what is missing of `{name}`, with the source of then")
         raise
 
 

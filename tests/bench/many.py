@@ -104,7 +104,7 @@ class Box(Side):
         self.wall("run", *hold)
         try:
             self.row(f"a set of {self.count:,}, handed over", self.count / PER_SECOND, [self.submit(self.count)])
-            self.row("ps with it, of which nothing has ended", 0.5, [self.wall("ps") for _ in range(7)])
+            self.row("ps with it, of which nothing has ended", 0.3, [self.wall("ps") for _ in range(7)])
             self.row("stop of all of it", 2.0, [self.wall("stop", f"2-{self.count + 1}")])
             self.wall("ps")
             self.row("ps with it, all of which has ended", 0.3, [self.wall("ps") for _ in range(7)])

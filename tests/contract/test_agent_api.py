@@ -125,7 +125,7 @@ class TestRunsThatAreNotHere:
         assert caught.value.code == "not_found"
 
     def test_none_of_them_is_ended(self, link: Link) -> None:
-        assert ask(link, api.end, api.EndRuns(["01234567"]))[0] == api.Ended([])
+        assert ask(link, api.end, api.EndRuns(["01234567"]))[0] == api.EndedRuns([])
 
     def test_removing_one_is_done(self, link: Link) -> None:
         assert not ask(link, api.remove_run, api.RunKey("01234567"))[0].removed

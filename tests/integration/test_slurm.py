@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import json
 import os
 import shlex
+import shutil
 import subprocess
+import sys
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -28,7 +31,7 @@ from remoterun.client.sets.parameters import parse_parameter
 from remoterun.client.sets.sets import SetRequest
 from remoterun.config import Config
 from remoterun.errors import RemoterunError, UsageError
-from remoterun.model import MachineType, Run, RunRequest
+from remoterun.model import MachineType, Mount, Run, RunRequest
 from remoterun.source import snapshot
 from tests.commands import REMOTERUN
 from tests.conftest import require
@@ -37,6 +40,7 @@ from tests.lab.lab import Lab
 from tests.readme import CLUSTER, section, shown
 from tests.workshop import SAVES, own_port, until, write_files
 
+ROOT = Path(__file__).parents[2]
 HOLDS = "until [ -e {}/go ]; do sleep 0.05; done"
 
 
@@ -539,3 +543,46 @@ def test_several_nodes_are_taken_away(campus: Campus) -> None:
     campus.cluster.ask("scontrol", "update", f"JobId={job}", "StartTime=now")
     assert campus.ended(run).state is RunState.COMPLETE, campus.log(run)
     assert campus.log(run).count(b"begins") == 4 and campus.log(run).count(b"goes on\n") == 2
+
+
+@pytest.mark.tensorflow
+def test_the_trainer_on_two_nodes(campus: Campus) -> None:
+    """The losses of one node with the same batches, and one set of files; a stop saves, and the next run goes on."""
+    tensorflow = importlib.util.find_spec("tensorflow")
+    require(None if tensorflow is not None else "TensorFlow is not installed")
+    assert tensorflow is not None and tensorflow.origin is not None
+    packages = Path(tensorflow.origin).parents[1]
+    if campus.cluster.login.exec_user(["test", "-r", str(packages)]).returncode:  # below /root: a host has its own
+        packages = Path(shutil.copytree(packages, campus.path("packages"), symlinks=True))
+        packages = Path(f"{campus.there}/packages")
+    files = {f"trainer/{path.name}": path.read_text() for path in (ROOT / "trainer").glob("*.py")}
+    files["data/input.txt"] = "".join(
+        f"{n} green bottles on the wall,\nand if one falls: {n - 1}!\n" for n in range(99)
+    )
+    campus.source = snapshot(write_files(campus.here / "training", files), no_git=True)
+    words = f"PYTHONPATH={packages} {os.path.realpath(sys.executable)} -m trainer.train --data_dir data --no-auto"
+    words += " --rnn_size 8 --batch_size 4 --seq_length 8 --val_fraction 0.1 --print_every 1 --save_every"
+
+    def losses(run: Run) -> dict[tuple[int, str], float]:
+        lines = campus.path(f"runs/{run.key}/out/logs/metrics.jsonl").read_text().splitlines()
+        found = {
+            (each["step"], each["name"]): each["value"] for each in map(json.loads, lines) if "loss" in each["name"]
+        }
+        assert len(lines) == len({(each["step"], each["name"]) for each in map(json.loads, lines)})
+        return found
+
+    one, two = (campus.submit(f"{words} 5 --steps 10", nodes=nodes, memory=1500 << 20) for nodes in (1, 2))
+    assert [campus.ended(run, 200).code for run in (one, two)] == [0, 0], campus.log(two)
+    assert losses(two).keys() == losses(one).keys() and losses(two) == pytest.approx(losses(one), rel=1e-4)
+    names = [sorted(os.listdir(campus.path(f"runs/{run.key}/out/checkpoints"))) for run in (one, two)]
+    assert names[0] == names[1] and campus.log(two).count(b"done: ") == 1
+    long = campus.submit(f"{words} 100000 --steps 100000", nodes=2, memory=1500 << 20)
+    until(lambda: b" 9/100000" in campus.log(long), 100, lambda: campus.log(long).decode())
+    campus.client.runs.stop(long.number)
+    assert campus.ended(long, 100).code == 143 and b"stopped by SIGTERM" in campus.log(long), campus.log(long)
+    (saved,) = os.listdir(campus.path(f"runs/{long.key}/out/checkpoints"))
+    again = f"runs/{long.number}/checkpoints:before"
+    step = int(saved.split("-")[1])
+    more = f"{words} 5 --steps {step + 2} --resume before"
+    after = campus.submit(more, nodes=2, memory=1500 << 20, mounts=(Mount.parse(again),))
+    assert campus.ended(after, 200).code == 0 and min(step for step, _ in losses(after)) == step + 1, campus.log(after)

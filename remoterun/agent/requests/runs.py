@@ -91,7 +91,7 @@ def run(call: Call, asked: api.RunKey) -> api.RunDetails:
     return api.RunDetails(run.status(), run.spec().to_record(), run.path, events, list(run.mounts()))
 
 
-def end(call: Call, asked: api.EndRuns) -> api.Ended:
+def end(call: Call, asked: api.EndRuns) -> api.EndedRuns:
     ended: List[api.Acknowledgement] = []
     failed: Dict[str, str] = {}
     queues: Dict[str, List[RunFolder]] = {}
@@ -120,7 +120,7 @@ def end(call: Call, asked: api.EndRuns) -> api.Ended:
         queue_named(call.home, name).cancel(runs, Reason.KILLED if asked.grace is None else Reason.STOPPED, ask)
     if queues:
         supervision.revive(call.home)
-    return api.Ended(ended, failed)
+    return api.EndedRuns(ended, failed)
 
 
 def notify(call: Call, asked: api.Notify) -> api.Acknowledgement:

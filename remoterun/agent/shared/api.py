@@ -286,7 +286,7 @@ class Acknowledgement(Record):
     already: bool = False
 
 
-class Ended(Record):
+class EndedRuns(Record):
     """Of the runs that are here; why one can't be ended, by its key."""
 
     runs: List[Acknowledgement]
@@ -336,7 +336,7 @@ stay = Request("stay", Nothing, Nothing, "runs")
 submit = Request("submit", Nothing, Status, "runs")
 runs = Request("runs", RunKeys, Statuses, "runs", most=16 << 20)
 run = Request("run", RunKey, RunDetails, "runs", most=MOST_BYTES + (4 << 20))
-end = Request("end", EndRuns, Ended, "runs", most=16 << 20)
+end = Request("end", EndRuns, EndedRuns, "runs", most=16 << 20)
 notify = Request("notify", Notify, Acknowledgement, "runs")
 # A run that waits for its bucket goes on at once. Of one that has ended nothing is saved.
 renew = Request("renew", Renewal, Nothing, "runs")

@@ -12,15 +12,13 @@ import contextlib
 import hashlib
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
 from remoterun.agent.shared import api
-from remoterun.agent.shared.spec import After, MountSpec, RunSpec
 from remoterun.agent.shared.states import Reason, RunState
 from remoterun.agent.shared.submission import Submission
-from remoterun.agent.shared.tree import Manifest
 from remoterun.client.homes import record_status
 from remoterun.client.runs import placement
 from remoterun.client.runs.preparing import Prepared, Talk, opened
@@ -30,7 +28,7 @@ from remoterun.client.webhooks import webhooks_of
 from remoterun.connections import Connections
 from remoterun.environments import context
 from remoterun.errors import LinkLost, RemoterunError
-from remoterun.model import MachineType, Run, RunRequest, new_key
+from remoterun.model import Run, RunRequest, new_key
 from remoterun.session import Session
 from remoterun.stores import told
 from remoterun.transfer import Progress
@@ -38,6 +36,8 @@ from remoterun.transfer import Progress
 if TYPE_CHECKING:
     from remoterun.clouds.ledger.planning import AgreedPlan
     from remoterun.source import Source
+
+Make = Callable[[Run, RunRequest], Submission]
 
 
 def launch(
@@ -56,7 +56,7 @@ def launch(
     run = connections.registry.add_run(
         new_key(), prepared.machine, request.command, time.time(), description, request.labels, again, params=params
     )
-    return hand_over(connections, run, prepared, talk, partial(_record_failure, connections), partial(cast, run))
+    return hand_over(connections, run, prepared, talk, partial(record_failure, connections), partial(cast, run))
 
 
 def ready(
@@ -125,7 +125,7 @@ def why_not_handed_over(error: BaseException) -> str:
     return error.message if isinstance(error, RemoterunError) else "interrupted before it was handed over"
 
 
-def _record_failure(connections: Connections, run: Run, error: BaseException) -> None:
+def record_failure(connections: Connections, run: Run, error: BaseException) -> None:
     reason = Reason.START_FAILED
     if run.machine.rental is not None:
         from remoterun.client.runs import rented
@@ -152,9 +152,8 @@ def _send_all(
     connections: Connections, run: Run, prepared: Prepared, session: Session, progress: Progress
 ) -> tuple[Run, Submission]:
     """Send all that a run needs to the machine of `session`: (the run, what is asked of it there)."""
-    run, sent = send_files(connections, run, prepared, session, progress)
-    spec = sent.spec(run, prepared.request, prepared)
-    submission = Submission(spec, {}, sent.manifest.encode())
+    run, make = send_files(connections, run, prepared, session, progress)
+    submission = make(run, prepared.request)
     if run.renting is not None:
         from remoterun.client.runs import rented
 
@@ -162,25 +161,11 @@ def _send_all(
     return run, submission
 
 
-@dataclass(frozen=True)
-class SentFiles:
-    """What a machine has for a run, or for each of a set."""
-
-    settings: MachineType
-    after: tuple[After, ...]
-    mounts: list[MountSpec]
-    manifest: Manifest
-    """That of the source."""
-
-    def spec(self, run: Run, request: RunRequest, prepared: Prepared) -> RunSpec:
-        found = spec_of(run, request, prepared.source, self.manifest, self.settings, self.mounts, prepared.again)
-        return found._replace(after=self.after, notify=prepared.notify)
-
-
 def send_files(
     connections: Connections, run: Run, prepared: Prepared, session: Session, progress: Progress
-) -> tuple[Run, SentFiles]:
-    """Send the files that a run reads to the machine of `session`."""
+) -> tuple[Run, Make]:
+    """Send the files that a run reads to the machine of `session`: (the run, what makes the submission of any run that
+    reads the same)."""
     request = prepared.request
     settings = prepared.settings or placement.settings(prepared.machine, request, session)
     after = placement.after(connections, request, session)
@@ -191,7 +176,13 @@ def send_files(
         mounts.append(send_mount(connections, run, mount, place, prepared.saved, session, progress))
     run = connections.registry.change_state(run, RunState.UPLOADING, time.time())
     manifest = prepared.tree.send(session, progress, _extra_blobs(prepared.source))
-    return run, SentFiles(settings, after, mounts, manifest)
+    tree = manifest.encode()
+
+    def make(run: Run, request: RunRequest) -> Submission:
+        spec = spec_of(run, request, prepared.source, manifest, settings, mounts, prepared.again)
+        return Submission(spec._replace(after=after, notify=prepared.notify), {}, tree)
+
+    return run, make
 
 
 def _extra_blobs(source: Source | None) -> dict[str, bytes]:

@@ -207,7 +207,7 @@ def _check_nodes(machine: MachineType, request: RunRequest) -> None:
     if (request.nodes or 1) > 1 and not machine.queue:
         raise UsageError(
             f"`--nodes` needs a cluster, whose scheduler starts all nodes at once: `{machine.name}` is one machine",
-            hint='`--nodes` left out, and two runs that find each other: "Two boxes" in README.md',
+            hint='two runs that find each other: "Two boxes" in README.md',
         )
 
 

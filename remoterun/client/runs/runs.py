@@ -566,7 +566,7 @@ class Runs:
             raise UsageError("no address is set up", hint='notify = ["https://…"] in config.toml')
         run, noted = _only(
             self._ask_each(
-                [number], lambda session, keys: api.Ended([session.ask(api.notify, api.Notify(keys[0], found))])
+                [number], lambda session, keys: api.EndedRuns([session.ask(api.notify, api.Notify(keys[0], found))])
             )
         )
         if not noted:
@@ -621,14 +621,14 @@ class Runs:
 
         return use(self._connections, runs, every, once)
 
-    def _ask_each(self, numbers: Iterable[int | str], ask: Callable[[Session, Keys], api.Ended]) -> Ends:
+    def _ask_each(self, numbers: Iterable[int | str], ask: Callable[[Session, Keys], api.EndedRuns]) -> Ends:
         """See `end`; `ask` asks a machine about the runs of these keys."""
         return self._of_places(numbers, partial(self._ask_place, ask))
 
-    def _ask_place(self, ask: Callable[[Session, Keys], api.Ended], runs: Sequence[Run]) -> Ends:
+    def _ask_place(self, ask: Callable[[Session, Keys], api.EndedRuns], runs: Sequence[Run]) -> Ends:
         ends: Ends = {}
         going_on: list[Run] = []
-        asked = api.Ended([])
+        asked = api.EndedRuns([])
         try:
             for run in map(self._located, (run.number for run in runs)):
                 if run.final and (run.archived or run.reason is not Reason.HOST_LOST):

@@ -19,7 +19,7 @@ from remoterun.agent.shared.states import HAND_OVER, Reason, RunState
 from remoterun.agent.shared.submission import Submission
 from remoterun.agent.shared.tree import show
 from remoterun.client.homes import record_status
-from remoterun.client.runs.handover import ready, send_files, why_not_handed_over
+from remoterun.client.runs.handover import Make, ready, record_failure, send_files
 from remoterun.client.runs.preparing import Prepared, Talk
 from remoterun.client.runs.specs import PARAMETER, check_words, digest_of_asked, params_of
 from remoterun.client.sets.parameters import Parameter, check_command, combinations, filled
@@ -27,13 +27,10 @@ from remoterun.client.webhooks import webhooks_of
 from remoterun.connections import Connections
 from remoterun.errors import LinkLost, RemoterunError, UsageError
 from remoterun.model import MachineType, Run, RunRequest, SetMember, new_key
-from remoterun.session import Session
 from remoterun.stores import told
 
 IN_FLIGHT = 16
 """Runs that are being handed over at a time: each is a question over the same link."""
-BATCH = 100
-"""Runs that are recorded in one change."""
 
 
 @dataclass(frozen=True)
@@ -88,21 +85,48 @@ def launch_set(
     assert session is not None  # as it is not rented
     made, taken = _rows(connections, prepared, asked, known)
     cast(made, len(taken))
-    waiting = {run.key: run for run in taken}
+    registry = connections.registry
+    fault: BaseException | None = None
+    sent: dict[str, Future[api.Status]] = {}
+
+    def submit(submission: Submission) -> api.Status:
+        return session.ask(api.submit, api.Nothing(), submission.encode())
+
     try:
+        with registry.together():
+            for run in taken:
+                registry.change_state(run, RunState.PROVISIONING, time.time())
+                registry.set_host(run, session.machine, session.home_id)
+        submissions = []
+        if taken:
+            first, make = send_files(connections, registry.run(taken[0].number), prepared, session, talk.progress)
+            with registry.together():
+                submissions = [_submission(connections, run, prepared, first, make) for run in taken]
         with ThreadPoolExecutor(IN_FLIGHT) as pool:
             try:
-                if taken:
-                    _hand_over(connections, prepared, session, waiting, talk, pool)
+                sent |= {each.spec.key: pool.submit(submit, each) for each in submissions}
+                for each in as_completed(sent.values()):
+                    each.result()
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
-    except BaseException as error:
-        with connections.registry.together():
-            for run in waiting.values():
-                _give_up(connections, run, error)
-        raise
-    return [connections.registry.run(run.number) for run in made]
+    except BaseException as error:  # noqa: BLE001 - raised below
+        fault = error
+    with registry.noting():
+        for run in map(registry.run, (run.number for run in taken)):
+            answer, why = sent.get(run.key), fault
+            if answer is not None and answer.done() and not answer.cancelled():
+                why = answer.exception()
+                if why is None:
+                    record_status(connections, run, told(session, answer.result().status))
+                    continue
+            if isinstance(why, RemoterunError) and not isinstance(why, LinkLost):
+                record_failure(connections, run, why)
+            else:
+                registry.mark_abandoned(run)  # it may have arrived
+    if fault is not None:
+        raise fault
+    return [registry.run(run.number) for run in made]
 
 
 def _rows(
@@ -147,55 +171,15 @@ def _is_left(connections: Connections, run: Run) -> bool:
     return run.reason is Reason.START_FAILED and run.queued is None
 
 
-def _hand_over(
-    connections: Connections,
-    prepared: Prepared,
-    session: Session,
-    waiting: dict[str, Run],
-    talk: Talk,
-    pool: ThreadPoolExecutor,
-) -> None:
-    """Hand all runs over that are `waiting`, by their keys; those that have arrived are taken from there."""
-    registry, runs = connections.registry, list(waiting.values())
-    with registry.together():
-        for run in runs:
-            run = registry.change_state(run, RunState.PROVISIONING, time.time())
-            waiting[run.key] = registry.set_host(run, session.machine, session.home_id)
-    first, files = send_files(connections, next(iter(waiting.values())), prepared, session, talk.progress)
-    for start in range(0, len(runs), BATCH):
-        sent: dict[Future[api.Status], Run] = {}
-        with registry.together():
-            for run in (waiting[run.key] for run in runs[start : start + BATCH]):
-                params = tuple((PARAMETER + name, value) for name, value in (run.of.params if run.of else {}).items())
-                request = prepared.request._replace(command=run.command, env=(*prepared.request.env, *params))
-                check_words(request)
-                run = registry.change_state(run, RunState.UPLOADING, time.time())
-                registry.uploads.record_same_reads(run, first)
-                spec = files.spec(run, request, prepared)
-                registry.save_digest(run, digest_of_asked(spec))
-                body = Submission(spec, {**prepared.values, **dict(params)}, files.manifest.encode())
-                body = body._replace(webhooks=webhooks_of(run, prepared.addresses))
-                waiting[run.key] = run
-                sent[pool.submit(session.ask, api.submit, api.Nothing(), body.encode())] = run
-        fault, done = None, []
-        for each in as_completed(sent):
-            try:
-                done.append((sent[each], each.result()))
-            except RemoterunError as error:
-                fault = error
-        with registry.together():
-            for run, result in done:
-                record_status(connections, run, told(session, result.status))
-                del waiting[run.key]
-        if fault is not None:
-            raise fault
-
-
-def _give_up(connections: Connections, run: Run, error: BaseException) -> None:
-    """Record that a run was not handed over, as far as that is known: it may have arrived."""
-    registry, run = connections.registry, connections.registry.run(run.number)
-    if isinstance(error, LinkLost) or not isinstance(error, RemoterunError):
-        registry.mark_abandoned(run)
-    else:
-        why = {"reason": Reason.START_FAILED.value, "message": why_not_handed_over(error)}
-        registry.change_state(run, RunState.FAILED, time.time(), **why)
+def _submission(connections: Connections, run: Run, prepared: Prepared, first: Run, make: Make) -> Submission:
+    """What is sent for one of them. `first`: the run for which the files were sent."""
+    registry = connections.registry
+    params = {PARAMETER + name: value for name, value in (run.of.params if run.of is not None else {}).items()}
+    request = prepared.request._replace(command=run.command, env=(*prepared.request.env, *params.items()))
+    check_words(request)
+    run = registry.change_state(run, RunState.UPLOADING, time.time())
+    registry.uploads.record_same_reads(run, first)
+    submission = make(run, request)
+    registry.save_digest(run, digest_of_asked(submission.spec))
+    webhooks = webhooks_of(run, prepared.addresses)
+    return submission._replace(values={**prepared.values, **params}, webhooks=webhooks)

@@ -146,12 +146,13 @@ class Slurm(Queue):
         answer = slurm.jobs(self.home)
         if not answer.good or answer.t <= job.asked:
             return
-        row = answer.jobs.get(job.id)
-        if row is not None and row.name == _name(run.key):
+        row = answer.of(job.id, _name(run.key))
+        if row is not None and row.state not in slurm.ENDED:
             self._goes_on(run, job, row)
             return
         if not job.over:
-            job = job._replace(over=slurm.end_of(job.id, _name(run.key)), since=time.time())
+            over = row.state if row is not None else slurm.end_of(job.id, _name(run.key))
+            job = job._replace(over=over, since=time.time())
             if job.over:
                 self._save(run, job)
         if self._is_lost(run, job):
@@ -164,7 +165,7 @@ class Slurm(Queue):
         if row.state in slurm.WAITS and run.state()[0] is RunState.QUEUED:
             failed = awaited_runs(self.home, run.spec()).failed
             if failed is not None:
-                self._take_back(run, job, Reason.AFTER_FAILED, message=failed)
+                self._take_back({job.id: run}, Reason.AFTER_FAILED, message=failed)
                 return
             words = "Slurm: " + slurm.why(row)
             if text_of(run.waiting_file) != words:
@@ -217,24 +218,32 @@ class Slurm(Queue):
     def cancel(self, runs: List[RunFolder], reason: Reason, ask: Callable[[RunFolder], None]) -> None:
         for run in runs:
             ask(run)
-            job = self._job(run)
-            if not job.id:
-                continue  # the next contact knows more
-            if run.state()[0] is RunState.QUEUED and self._take_back(run, job, reason):
-                continue
-            number = "USR2" if reason is Reason.KILLED else "USR1"
-            slurm.run(["scancel", "--batch", "--signal=" + number, job.id])
+        jobs = {self._job(run).id: run for run in runs}
+        jobs.pop("", None)  # the next contact knows more
+        waiting = {id: run for id, run in jobs.items() if run.state()[0] is RunState.QUEUED}
+        others = jobs.keys() - (self._take_back(waiting, reason) if waiting else set())
+        number = "USR2" if reason is Reason.KILLED else "USR1"
+        if others:
+            slurm.run(["scancel", "--batch", "--signal=" + number, *others])
 
-    def _take_back(self, run: RunFolder, job: SlurmJob, reason: Reason, message: Optional[str] = None) -> bool:
-        """End a run whose job has not started; whether that is so."""
+    def _take_back(self, jobs: Dict[str, RunFolder], reason: Reason, message: Optional[str] = None) -> Set[str]:
+        """End runs whose jobs, which are named by their numbers, have not started; the numbers of those."""
         from ..ending import clean_up, finish
 
-        slurm.run(["scancel", "--state=PENDING", "--name=" + _name(run.key), job.id])
-        if slurm.end_of(job.id, _name(run.key)) in ("", "COMPLETED", "FAILED") or run.state()[0] is not RunState.QUEUED:
-            return False
-        finish(run, reason, **({"message": message} if message else {}))
-        clean_up(self.home, run)
-        return True
+        there = slurm.jobs(self.home, time.time())
+        rows = {id: there.of(id, _name(run.key)) for id, run in jobs.items()}
+        waiting = [id for id, row in rows.items() if row is not None and row.state in slurm.WAITS]
+        if not waiting:
+            return set()
+        slurm.run(["scancel", "--state=PENDING", *waiting])
+        left = slurm.jobs(self.home, time.time())
+        rows = {id: left.of(id, _name(jobs[id].key)) for id in waiting if left.good}
+        ended = {id for id, row in rows.items() if row is None or row.state == "CANCELLED"}
+        for run in (jobs[id] for id in ended):
+            if run.state()[0] is RunState.QUEUED:
+                finish(run, reason, **({"message": message} if message else {}))
+                clean_up(self.home, run)
+        return ended
 
     def release(self, key: str) -> None:
         run = self.home.run(key)
@@ -292,7 +301,7 @@ class Slurm(Queue):
         rows = {row.name: row for row in answer.jobs.values()}
         for key in sorted(self.home.active_keys()):
             row, run = rows.get(_name(key)), self.home.run(key)
-            if row is None or not run.exists():
+            if row is None or row.state in slurm.ENDED or not run.exists():
                 continue
             claim = Claim(key, 0, "", RunState.QUEUED if row.state in slurm.WAITS else RunState.RUNNING)
             if asked.whole:

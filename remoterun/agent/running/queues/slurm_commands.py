@@ -83,12 +83,17 @@ class JobLine(Record):
 
 
 class JobList(Record):
-    """The answer of squeue at the time `t`: all jobs of this user, by their numbers. One that is not `good` says
-    nothing."""
+    """The answer of squeue at the time `t`: all jobs of this user, by their numbers, also those that have just ended.
+    One that is not `good` says nothing."""
 
     t: float
     good: bool
     jobs: Dict[str, JobLine] = {}
+
+    def of(self, id: str, name: str) -> Optional[JobLine]:
+        """None where there is no such job, or another one has its number."""
+        row = self.jobs.get(id)
+        return row if row is not None and row.name == name else None
 
 
 class NodeUse(Record):
@@ -114,7 +119,7 @@ def jobs(home: Home, since: float = 0.0) -> JobList:
             known: JobList = decode(JobList, read_bytes(path))
             if since < known.t <= asked < known.t + FRESH:
                 return known
-        lines = said(["squeue", "--user=%d" % os.getuid(), _SQUEUE]).splitlines()
+        lines = said(["squeue", "--user=%d" % os.getuid(), "--states=all", _SQUEUE]).splitlines()
         good = any(line.startswith(_HEADER) for line in lines)
         rows = [line.split("|", 4) for line in lines if line.count("|") >= 4 and not line.startswith(_HEADER)]
         found = {id.strip(): JobLine(name, state, start, why.strip("() ")) for id, name, state, start, why in rows}

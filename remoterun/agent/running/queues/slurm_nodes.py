@@ -32,6 +32,7 @@ code=$?
 exit $code
 """
 LAUNCH = r"""
+trap forced=137 TERM
 name() {
     trap '' TERM
     exec sed -u %(names)s
@@ -44,7 +45,7 @@ name() {
 } 5>&1 | name
 tail -n 50 %(log)s | sed -n 's/.*error: Detected .* oom.kill event.*/oom_kill 1/p' >%(control)s/oom
 read -r code <%(control)s/failed || read -r code <%(control)s/ended
-exit "$code"
+exit "${forced:-$code}"
 """
 SIGNALLED = 20.0
 """Seconds in which a signal has to be on all nodes."""
