@@ -67,6 +67,7 @@ _OF_OWN = {
     "time": Setting((str,), "TIME", "The limit of a run without --timeout: 90m, 4h."),
     "setup": Setting((str,), "COMMANDS", "What a job does first: `module load cuda`."),
     "slurm": Setting((str,), "OPTIONS", 'More options of sbatch: "--exclude=n7".'),
+    "build": Setting((str,), "PLACE", "login: environments are built there, as nodes have no network."),
     "connect_timeout": Setting((float, int), "SECONDS", "Default: 10.", 0.1),
 }
 """Of one that has a `host`, or is this machine."""
@@ -325,6 +326,8 @@ def _own(where: str, name: str, table: dict[str, Any]) -> MachineType:
             said["time"] = parse_duration(said["time"])
         except UsageError as error:
             raise ConfigError(f"{where}.time: {error.message}", hint=error.hint)
+    if said.get("build", "login") != "login":
+        raise ConfigError(f"{where}.build: only `login` is known", hint="leave it out: the job builds what it needs")
     try:
         shlex.split(said.get("slurm", ""))
     except ValueError as error:

@@ -55,20 +55,16 @@ def follow_set(client: Client, of: SetMember, background: bool, json: bool) -> i
     runs = [run for run in client.runs.all_known() if run.of is not None and run.of.key == of.key]
     numbers = [run.number for run in runs]
     words = run_views.spans(numbers, "-")
-    hints = [f"  remoterun ps {words}   shows them", f"  remoterun stop {words}   ends them"]
-    if not background:
-        try:
-            return first_status(until_ended(client, numbers), numbers)
-        except KeyboardInterrupt:
-            render.line("")
-            render.line(f"runs {words} go on")
-            for hint in hints:
-                render.line(hint)
-            return 130
     if json:
         render.out_json([run.record() for run in runs])
-    else:
+        return 0
+    try:
+        if not background:
+            return first_status(until_ended(client, numbers), numbers)
         render.out(words)
-        for hint in hints:
-            render.line(hint)
-    return 0
+    except KeyboardInterrupt:
+        render.line("")
+        render.line(f"runs {words} go on")
+    render.line(f"  remoterun ps {words}   shows them")
+    render.line(f"  remoterun stop {words}   ends them")
+    return 0 if background else 130

@@ -40,7 +40,9 @@ for _ in range(int(sys.argv[1])):
     executor.submit(time.sleep, 0)
 print(time.perf_counter() - begun)
 """
-BY_HAND = "cd $(mktemp -d); touch log; sbatch --parsable --output=log --wrap='echo hi' >/dev/null; exec tail -F log"
+BY_HAND = (
+    "cd $(mktemp -d -p ~); touch log; sbatch --parsable --output=log --wrap='echo hi' >/dev/null; exec tail -F log"
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -169,6 +171,8 @@ class Campus(Side):
         wrapper = self.cluster.login.path("/usr/local/bin/squeue")
         wrapper.write_text('#!/bin/sh\necho x >>/home/me/squeue-calls\nexec /usr/bin/squeue "$@"\n')
         wrapper.chmod(0o755)
+        calls.touch()
+        calls.chmod(0o666)
         self.wall("ps")
         before, begun, figures = calls.read_text().count("x"), time.perf_counter(), []
         while time.perf_counter() < begun + 15:

@@ -145,19 +145,27 @@ def test_to_its_end(campus: Campus) -> None:
 
 
 def test_while_it_goes_on(campus: Campus) -> None:
-    """Without a client, and without slurmctld; the login node has none of our processes."""
-    run = campus.holds("echo last")
-    campus.says(run, b"up")
+    """Without a client, and while the login node, with slurmctld, goes down and comes back. Two seconds after it was
+    handed over, the login node has none of our processes."""
+    counts = f"i=0; until [ -e {campus.there}/go ]; do i=$((i+1)); echo $i; sleep 0.02; done; echo last"
+    run = campus.submit(counts)
     campus.client.close()
     login = campus.cluster.login
-    until(lambda: not [each for each in login.processes() if campus.there in each.command])
-    login.stop_controller()
-    campus.go()
-    campus.says(run, b"last")
+    until(lambda: not [each for each in login.processes() if campus.there in each.command], 2)
+    until(lambda: b"1\n" in campus.log(run))
+    node = campus.cluster.hosts[json.loads(campus.path(f"runs/{run.key}/node").read_bytes())["name"]]
+    login.stop_controller()  # which saves what it knows
+    login.down()
+    log = node.path(f"{campus.there}/runs/{run.key}/io/log")
+    size = log.stat().st_size
+    until(lambda: log.stat().st_size > size)
+    node.path(f"{campus.there}/go").touch()
+    until(lambda: log.read_bytes().endswith(b"last\n"))
+    campus.cluster.up()
     campus.new_client()
     assert campus.ended(run).state is RunState.COMPLETE
-    login.start_controller()
-    campus.cluster.until_idle()
+    *numbers, last = campus.log(run).decode().split()
+    assert numbers == [str(number) for number in range(1, len(numbers) + 1)] and last == "last"
 
 
 def test_one_that_waits_says_why(campus: Campus) -> None:
@@ -267,7 +275,9 @@ def test_scancel_of_one_that_runs_is_no_preemption(campus: Campus) -> None:
     run = campus.submit("echo kept >kept; exec python3 saves.py 0", attempts=2)
     campus.says(run, b"up")
     campus.cluster.login.exec_user(["scancel", str(campus.now(run).job)], check=True)
-    assert campus.ended(run).state is RunState.INTERRUPTED and b"saved" in campus.log(run)
+    found = campus.ended(run)
+    assert (found.state, found.reason) == (RunState.INTERRUPTED, "host_lost") and "scancel" in str(found.message)
+    assert b"saved" in campus.log(run)
     assert campus.path(f"runs/{run.key}/out/kept").exists()
     until(lambda: campus.jobs() == [], what=lambda: str(campus.jobs()))
 
@@ -345,6 +355,115 @@ def test_two_submits_are_one_job(campus: Campus) -> None:
     campus.ended(run)
     assert campus.path("once").read_text() == "once\n"
     assert campus.cluster.ask("squeue", "--noheader", "--states=all", f"--name=rr-{run.key}").count("\n") == 1
+
+
+def test_killed_again_and_again(campus: Campus) -> None:
+    """Each contact that hands runs to Slurm is killed: before there is a job, while it is made, or after that. Each run
+    gets one job."""
+    sbatch = campus.cluster.login.path("/usr/local/bin/sbatch")
+    sbatch.write_text("#!/bin/sh\necho 'sbatch: error: Unable to contact slurm controller' >&2; exit 1\n")
+    sbatch.chmod(0o755)
+    campus.new_client(slurm="--hold")
+    runs = [campus.submit("true") for _ in range(16)]
+    said = """until kill -9 $PPID; do :; done; exec /usr/bin/sbatch "$@"
+/usr/bin/sbatch "$@" >"$said"; kill -9 $PPID; cat "$said"
+(kill -9 $PPID) & exec /usr/bin/sbatch "$@"
+kill -9 $PPID""".splitlines()
+    cases = "".join(f"{number}) {words};;\n" for number, words in enumerate(said))
+    turn = f'echo >>"$HOME/turns"; case $(($(wc -l <"$HOME/turns") % {len(said)})) in'
+    sbatch.write_text(f"#!/bin/sh\nsaid=$(mktemp)\n{turn}\n{cases}esac\n")
+    (agent,) = campus.path("agent").glob("*.pyz")
+    code = """import sys
+home, sys.argv[0] = sys.argv[1:]
+sys.path.insert(0, sys.argv[0])
+from agent.running.supervision import revive
+from agent.store.home import Home
+revive(Home.open(home))
+"""
+    contact = ["python3", "-I", "-S", "-c", code, campus.there, f"{campus.there}/agent/{agent.name}"]
+    kills, deadline = 0, time.monotonic() + 60
+    try:
+        while not all(json.loads(campus.path(f"runs/{run.key}/job").read_bytes())["id"] for run in runs):
+            kills += campus.cluster.login.exec_user(contact).returncode == -9
+            assert time.monotonic() < deadline, campus.jobs()
+    finally:
+        sbatch.unlink()
+    names = campus.cluster.ask("squeue", "--noheader", "--states=all", "--format=%j").split()
+    assert [names.count(f"rr-{run.key}") for run in runs] == [1] * len(runs)
+    assert kills >= len(runs)
+
+
+def test_slurm_forgets_its_jobs(campus: Campus) -> None:
+    """And without accounting nobody knows how they ended. A site's `sacct`, a stand-in here, does."""
+    campus.new_client(slurm="--begin=now+1hour")
+    gone, known = campus.submit("true"), campus.submit("true")
+    jobs = [json.loads(campus.path(f"runs/{run.key}/job").read_bytes())["id"] for run in (gone, known)]
+    campus.client.close()
+    login = campus.cluster.login
+    login.stop_controller()
+    login.exec(["sh", "-c", "rm -r /var/tmp/slurmctld/*job*"], check=True)
+    login.start_controller()
+    campus.cluster.until_idle()
+    assert campus.jobs() == []
+    sacct = login.path("/usr/local/bin/sacct")
+    sacct.write_text(f"#!/bin/sh\ncase $* in *--jobs={jobs[1]}*) echo 'rr-{known.key}|DEADLINE';; *) exit 1;; esac\n")
+    sacct.chmod(0o755)
+    try:
+        campus.new_client()
+        found = campus.ended(gone)
+        assert (found.state, found.reason) == (RunState.INTERRUPTED, "host_lost")
+        assert "knows nothing" in str(found.message)
+        found = campus.ended(known)
+        assert found.reason == "timeout" and "deadline" in str(found.message)
+    finally:
+        sacct.unlink()
+
+
+@pytest.mark.parametrize("how", ["stop", "kill"])
+def test_a_file_that_a_node_sees_late(campus: Campus, how: str) -> None:
+    """What was asked of a run arrives by a signal, too."""
+    run = campus.submit("exec python3 saves.py 3")
+    campus.says(run, b"up")
+    folder = f"{campus.there}/runs/{run.key}"
+    scancel = campus.cluster.login.path("/usr/local/bin/scancel")
+    hides = f"cd {folder} && rm -f stop kill"
+    scancel.write_text(f'#!/bin/sh\n{hides}\necho "$@" >>{folder}/told\nexec /usr/bin/scancel "$@"\n')
+    scancel.chmod(0o755)
+    try:
+        getattr(campus.client.runs, how)(run.number)
+        assert campus.ended(run).reason == {"stop": "stopped", "kill": "killed"}[how]
+        assert "--signal=USR" in campus.path(f"runs/{run.key}/told").read_text()
+    finally:
+        scancel.unlink()
+
+
+def test_environments_of_the_login_node(campus: Campus) -> None:
+    """Where nodes have no network: built before the run has a job, once for all that want it; a build may be stopped,
+    and may fail. Nothing of it stays."""
+    campus.new_client(build="login")
+    login = campus.cluster.login
+
+    def submit(**asked: Any) -> Run:
+        request = RunRequest("command -v python", framework="python", **asked)
+        return campus.client.runs.submit(request, campus.source, "cluster")
+
+    first, second = submit(), submit()
+    until(lambda: "building the environment" in (campus.now(first).note or ""))
+    assert campus.jobs() == []
+    for run in (second, first):
+        campus.client.runs.stop(run.number)
+        found = campus.ended(run)
+        assert found.reason == "stopped" and found.job is None, found
+    runs = [submit() for _ in range(3)]
+    campus.client.close()
+    until(lambda: all(b"/venv/bin/python" in campus.log(run) for run in runs))
+    logs = [run for run in runs if campus.path(f"runs/{run.key}/build.log").exists()]
+    assert len(logs) == 1 and b"ensurepip" in campus.path(f"runs/{logs[0].key}/build.log").read_bytes()
+    until(lambda: not [each for each in login.processes() if campus.there in each.command])
+    campus.new_client(build="login")
+    assert [campus.ended(run).state for run in runs] == [RunState.COMPLETE] * 3
+    found = campus.ended(submit(pip=("nothing @ file:///nowhere",)))
+    assert found.reason == "build_failed" and found.job is None and "nowhere" in str(found.message)
 
 
 def test_a_number_that_another_job_has(campus: Campus) -> None:

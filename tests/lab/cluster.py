@@ -23,6 +23,30 @@ HELD = (CGROUPS / "memory").is_dir()
 """Whether jobs are held to what they asked for."""
 
 
+COMMANDS = ("sbatch", "squeue", "scancel", "scontrol", "sinfo", "srun")
+_JOB = """account array begin chdir comment constraint cpus-per-task dependency error exclude exclusive export gpus gres
+    hold input job-name licenses mem mem-per-cpu nice nodelist nodes no-requeue ntasks ntasks-per-node open-mode output
+    overcommit parsable partition qos quiet requeue reservation signal time version wrap"""
+_STEP = "cpu-bind exact input jobid kill-on-bad-exit label mpi multi-prog overlap pty relative unbuffered wait"
+_LIST = """account all batch clusters format full iterate jobs long me name Node nodelist noheader oneliner partition
+    qos responding signal start state states summarize user version"""
+OLD = f"""#!/bin/sh
+# Knows the long options of Slurm 20.11 which one may want of it, and refuses all others, such as --json
+known="{" ".join(_LIST.split())}"
+case ${{0##*/}} in sbatch|srun) known="{" ".join(f"{_JOB} {_STEP}".split())}";; esac
+for word; do
+    case $word in
+    --) break;;
+    --*) name=${{word#--}}; case " $known " in *" ${{name%%=*}} "*) ;; *)
+        echo "${{0##*/}}: unrecognized option '$word'" >&2; exit 1;; esac;;
+    -*) ;;
+    *) break;;
+    esac
+done
+exec /run/today/"${{0##*/}}" "$@"
+"""
+
+
 class ClusterHost(LabHost):
     """A host of the cluster; all share the homes of the login node, which is made first."""
 
@@ -33,9 +57,16 @@ class ClusterHost(LabHost):
             (self._folder / "home").symlink_to(self._folder.parent / LOGIN / "home")
             for number in range(2):
                 os.mknod(self._folder / "root" / f"gpu{number}", stat.S_IFCHR | 0o666, os.makedev(195, number))
+        (self._folder / "old").write_text(OLD)
+        (self._folder / "old").chmod(0o755)
 
     def _more_mounts(self, mine: Mapping[str, str]) -> list[str]:
-        return ["mkdir -p /run/slurm /run/slurmctld"]
+        """Each command of Slurm is as old as `OLD`, whoever types it."""
+        lines = ["mkdir -p /run/slurm /run/slurmctld /run/today"]
+        for program in (f"/usr/bin/{name}" for name in COMMANDS):
+            today = f"/run/today/{os.path.basename(program)}"
+            lines.append(f"touch {today} && mount --bind {program} {today} && mount --bind {mine['old']} {program}")
+        return lines
 
     def _start_services(self) -> None:
         if self.name == LOGIN:

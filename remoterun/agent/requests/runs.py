@@ -187,7 +187,7 @@ def follow(call: Call, asked: api.Follow) -> api.Followed:
         if not run.exists():
             call.home.check_present()
             raise HomeError("not_found", "the run was removed")
-        line = "" if follower.started else logs.last_lines(run.build_log, 1).strip() or run.waiting_for()
+        line = "" if follower.started else run.waiting_for() or logs.last_lines(run.build_log, 1).strip()
         if line and line != build_line:
             build_line = line
             call.stream.send(build=line[:200])

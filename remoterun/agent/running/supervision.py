@@ -32,11 +32,11 @@ STAYS = 3600.0
 """Seconds that a hand-over may take in which the host gets nothing."""
 
 
-def spawn(home: Home, key: str) -> None:
-    """Start a supervisor for `key`, detached from us. If one lives, the new one ends at once."""
+def spawn(home: Home, key: str, stdin: Optional[int] = None) -> None:
+    """Start a supervisor for `key`, detached from us. If one lives, the new one ends at once. `stdin` as below."""
     run = home.run(key)
     variables = dict(session_variables(run), **{SUPERVISOR: key})
-    detached(home, run.supervisor_log, variables, "supervise", "--home", home.path, key)
+    detached(home, run.supervisor_log, variables, "supervise", "--home", home.path, key, stdin=stdin)
 
 
 def session_variables(run: RunFolder) -> Dict[str, str]:

@@ -200,8 +200,11 @@ class Watch:
         code = self.run.exit_code()
         if code is None:
             code = forced
-        reason = self._reason
-        if reason is Reason.PREEMPTED and self.run.attempt()[0] < self.spec.attempts:
+        reason, message = self._reason, None
+        cancelled = self._queue.cancelled(self.run) if reason is Reason.PREEMPTED else None
+        if cancelled is not None:
+            reason, message = cancelled
+        elif reason is Reason.PREEMPTED and self.run.attempt()[0] < self.spec.attempts:
             remove_tree(self.run.exit_file)  # the next supervisor finds a command that is gone, and starts it again
             self.goes_on_elsewhere = self._queue.again(self.run)
             if self.goes_on_elsewhere:
@@ -212,7 +215,7 @@ class Watch:
             reason = Reason.EXITED if code == 0 else Reason.EXIT_NONZERO
             if code != 0 and self._engine.inspect(self.run).out_of_memory:
                 reason = Reason.OUT_OF_MEMORY
-        self.run.move(RunState.SAVING, reason=reason.value, code=code)
+        self.run.move(RunState.SAVING, reason=reason.value, code=code, message=message)
         return Phase.OVER
 
     def _lost(self, found: CommandState) -> None:

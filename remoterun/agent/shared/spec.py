@@ -160,6 +160,8 @@ class Scheduling(Record):
     """Lines for the shell in which a job starts, such as `module load cuda`."""
     slurm: str = ""
     """More options of sbatch."""
+    build: str = ""
+    """"login": environments are built on the login node, before a run has its job; "": in the job."""
 
 
 class RunSpec(HandedOn):

@@ -214,9 +214,9 @@ def _by_run(client: Client, machine: MachineType) -> list[MachineCheck]:
             time.sleep(0.5)
             run = client.runs.get(run.number)
         if run.state is not RunState.COMPLETE:
-            why = (run.message or run.reason) if run.final else f"none in {PATIENCE:.0f} s: {run.note}"
+            why = f"it failed: {run.message or run.reason}" if run.final else f"none in {PATIENCE:.0f} s: {run.note}"
             fix = "is its home on a disk that the nodes share? Else name another one: --home"
-            return [MachineCheck("node", False if run.final else None, why or run.state.value, fix)]
+            return [MachineCheck("node", False if run.final else None, why, fix)]
         text = client.runs.log_part(run.number, 0, 4096)[2].decode("utf-8", "replace")
     finally:
         client.runs.kill(run.number)

@@ -555,7 +555,8 @@ class Runs:
         raises, by its number. Each machine is asked once, and all of them at once."""
         if grace is not None and not 0 <= grace < 1e9:
             raise UsageError(f"a grace of {grace} s is not possible")
-        return self._ask_each(numbers, lambda session, keys: session.ask(api.end, api.EndRuns(keys, grace)))
+        ask = partial(self._ask_place, lambda session, keys: session.ask(api.end, api.EndRuns(keys, grace)))
+        return self._of_places(numbers, ask)
 
     def notify(self, number: int | str, asked: Sequence[str] | None = None) -> Run:
         """Let addresses, or secrets that are one (None: those of config.toml), get word of a run that goes on, too.
@@ -564,11 +565,11 @@ class Runs:
         found = addresses(config.home, config.notify if asked is None else asked)
         if not found:
             raise UsageError("no address is set up", hint='notify = ["https://…"] in config.toml')
-        run, noted = _only(
-            self._ask_each(
-                [number], lambda session, keys: api.EndedRuns([session.ask(api.notify, api.Notify(keys[0], found))])
-            )
-        )
+
+        def ask(session: Session, keys: Keys) -> api.EndedRuns:
+            return api.EndedRuns([session.ask(api.notify, api.Notify(keys[0], found))])
+
+        run, noted = _only(self._of_places([number], partial(self._ask_place, ask)))
         if not noted:
             raise UsageError(f"run {run.number} has ended", hint=f"remoterun info {run.number}")
         return run
@@ -621,11 +622,8 @@ class Runs:
 
         return use(self._connections, runs, every, once)
 
-    def _ask_each(self, numbers: Iterable[int | str], ask: Callable[[Session, Keys], api.EndedRuns]) -> Ends:
-        """See `end`; `ask` asks a machine about the runs of these keys."""
-        return self._of_places(numbers, partial(self._ask_place, ask))
-
     def _ask_place(self, ask: Callable[[Session, Keys], api.EndedRuns], runs: Sequence[Run]) -> Ends:
+        """`ask` their home about the keys of those that may go on; see `end`."""
         ends: Ends = {}
         going_on: list[Run] = []
         asked = api.EndedRuns([])

@@ -53,6 +53,9 @@ class BuildJob(Record):
                     pause = min(pause * 1.3, 0.2)
             finally:
                 end(process)
+            if process.returncode == -9:
+                hint = "in a job of a cluster: a higher --memory, or `machines add … --build login`"
+                raise EngineError("the build was killed: its memory ran out", self.tail(4), hint)
             return process.returncode
 
     def tail(self, lines: int = 15) -> str:

@@ -118,6 +118,11 @@ class Queue(Protocol):
         for none. None where it can, or that is not known."""
         return None
 
+    def cancelled(self, run: RunFolder) -> Optional[Tuple[Reason, str]]:
+        """Of a run that is taken away: that somebody has ended it in its queue, as reason and message of its end; None
+        where the machine itself is taken, and the run may go on elsewhere."""
+        return None
+
     def again(self, run: RunFolder) -> bool:
         """Have a run that is taken away supervised once more, on another machine: whether that is under way, and the
         supervisor that asks ends. Supervisor only."""

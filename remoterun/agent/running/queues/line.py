@@ -269,7 +269,6 @@ class OwnLine(Queue):
             return False
         with self.supervising(run) as ours:
             if ours and run.state()[0] is RunState.QUEUED:
-                self._drop(run.key, "wait", "after")
                 finish(run, reason, **({"message": message} if message else {}))
                 clean_up(self.home, run)
                 return True

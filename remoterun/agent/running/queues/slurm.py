@@ -94,8 +94,6 @@ class Slurm(Queue):
         return slurm.too_few(spec, slurm.nodes(spec.scheduling) if spec.gpus or spec.cpus or spec.memory else [])
 
     def submit(self, run: RunFolder, spec: RunSpec) -> None:
-        from ..ending import clean_up, finish
-
         # sbatch holds the lock, too: should we die, the next one waits for it.
         with locked(self.home.lock("sbatch")) as lock:
             job = self._job(run)
@@ -109,6 +107,11 @@ class Slurm(Queue):
                 if made:
                     self._save(run, job._replace(id=made[0]))
                     return
+            if spec.scheduling is not None and spec.scheduling.build:
+                from .slurm_login import awaits_environment
+
+                if awaits_environment(self.home, run, spec):
+                    return
             job = SlurmJob(asked=time.time())
             self._save(run, job)
             variables = supervision.session_variables(run)
@@ -116,8 +119,7 @@ class Slurm(Queue):
             if id:
                 self._save(run, job._replace(id=id))
         if refused:  # with neither, the next contact asks whether there is a job
-            finish(run, Reason.NO_CAPACITY, message="Slurm refused its job: " + refused)
-            clean_up(self.home, run)
+            self._end(run, Reason.NO_CAPACITY, message="Slurm refused its job: " + refused)
 
     def settle(self, active: Set[str], ended: bool = False) -> None:
         if in_job():
@@ -180,8 +182,9 @@ class Slurm(Queue):
     def supervising(self, run: RunFolder) -> Iterator[bool]:
         job, here = self._job(run), in_job(run.key)
         if not here:
-            with run.supervising() if job.over else contextlib.nullcontext(False) as ours:
+            with contextlib.nullcontext(False) if job.id and not job.over else run.supervising() as ours:
                 yield ours
+            os.dup2(os.open(os.devnull, os.O_RDONLY), 0)  # the lock of who builds, perhaps: others may do so now
             return
         if job.id not in ("", here):
             yield False  # of two jobs of a run, the one that is noted counts
@@ -199,6 +202,13 @@ class Slurm(Queue):
         failed = awaited_runs(self.home, spec).failed
         if failed is not None:
             raise Ended(Reason.AFTER_FAILED, failed)
+        if not in_job(run.key):
+            from .slurm_login import build
+
+            build(self.home, run, spec, report)
+            self.submit(run, spec)
+            return False
+        remove_tree(run.waiting_file)
         id, name = os.environ["SLURM_JOB_ID"], os.environ.get("SLURMD_NODENAME") or os.uname().nodename
         gpus = _gpus() if spec.gpus else []
         write_whole(run.node_file, encode(Node(id, name, Machine.this(), gpus, _until(id))))
@@ -218,18 +228,26 @@ class Slurm(Queue):
     def cancel(self, runs: List[RunFolder], reason: Reason, ask: Callable[[RunFolder], None]) -> None:
         for run in runs:
             ask(run)
+            if not self._job(run).id:
+                with locked(self.home.lock("sbatch")), run.supervising() as ours:
+                    if ours and not self._job(run).asked and run.state()[0] not in FINAL:
+                        self._end(run, reason)
         jobs = {self._job(run).id: run for run in runs}
-        jobs.pop("", None)  # the next contact knows more
+        jobs.pop("", None)  # its supervisor ends it, or the next contact knows more
         waiting = {id: run for id, run in jobs.items() if run.state()[0] is RunState.QUEUED}
         others = jobs.keys() - (self._take_back(waiting, reason) if waiting else set())
         number = "USR2" if reason is Reason.KILLED else "USR1"
         if others:
             slurm.run(["scancel", "--batch", "--signal=" + number, *others])
 
-    def _take_back(self, jobs: Dict[str, RunFolder], reason: Reason, message: Optional[str] = None) -> Set[str]:
-        """End runs whose jobs, which are named by their numbers, have not started; the numbers of those."""
+    def _end(self, run: RunFolder, reason: Reason, **fields: str) -> None:
         from ..ending import clean_up, finish
 
+        finish(run, reason, **fields)
+        clean_up(self.home, run)
+
+    def _take_back(self, jobs: Dict[str, RunFolder], reason: Reason, message: Optional[str] = None) -> Set[str]:
+        """End runs whose jobs, which are named by their numbers, have not started; the numbers of those."""
         there = slurm.jobs(self.home, time.time())
         rows = {id: there.of(id, _name(run.key)) for id, run in jobs.items()}
         waiting = [id for id, row in rows.items() if row is not None and row.state in slurm.WAITS]
@@ -241,8 +259,7 @@ class Slurm(Queue):
         ended = {id for id, row in rows.items() if row is None or row.state == "CANCELLED"}
         for run in (jobs[id] for id in ended):
             if run.state()[0] is RunState.QUEUED:
-                finish(run, reason, **({"message": message} if message else {}))
-                clean_up(self.home, run)
+                self._end(run, reason, **({"message": message} if message else {}))
         return ended
 
     def release(self, key: str) -> None:
@@ -267,10 +284,12 @@ class Slurm(Queue):
             return Reason.STOPPED, ""
         return reason, words % job.id
 
-    def again(self, run: RunFolder) -> bool:
+    def cancelled(self, run: RunFolder) -> Optional[Tuple[Reason, str]]:
         told = [line for line in last_lines(run.supervisor_log, 50).splitlines() if " CANCELLED AT " in line]
-        if told and " DUE TO " not in told[-1]:
-            return False  # it was no preemption: somebody has typed scancel
+        reason, words = ENDS["CANCELLED"]
+        return (reason, words % in_job(run.key)) if told and " DUE TO " not in told[-1] else None
+
+    def again(self, run: RunFolder) -> bool:
         id = in_job(run.key)
         return bool(id) and slurm.requeue(id, int(os.environ.get("SLURM_RESTART_COUNT", "0")))
 
