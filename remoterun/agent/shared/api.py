@@ -334,9 +334,9 @@ class Followed(Record):
 stay = Request("stay", Nothing, Nothing, "runs")
 # In: a `Submission` (submission.py). Mounts are resolved, and refused, before anything is made.
 submit = Request("submit", Nothing, Status, "runs")
-runs = Request("runs", RunKeys, Statuses, "runs", most=16 << 20)
+runs = Request("runs", RunKeys, Statuses, "runs", most=4 << 20)
 run = Request("run", RunKey, RunDetails, "runs", most=MOST_BYTES + (4 << 20))
-end = Request("end", EndRuns, EndedRuns, "runs", most=16 << 20)
+end = Request("end", EndRuns, EndedRuns, "runs", most=4 << 20)
 notify = Request("notify", Notify, Acknowledgement, "runs")
 # A run that waits for its bucket goes on at once. Of one that has ended nothing is saved.
 renew = Request("renew", Renewal, Nothing, "runs")
