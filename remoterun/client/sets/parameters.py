@@ -14,8 +14,8 @@ from remoterun.agent.shared.tree import show
 from remoterun.errors import UsageError
 from remoterun.parsing import VARIABLE, did_you_mean, known_words
 
-MOST_RUNS = 10_000
-"""Runs of a set."""
+MOST_RUNS = 5_000
+"""Runs of a set: a host answers about all of them in one answer (see `agent.shared.api`)."""
 LINEAR, LOG, INT = KINDS = ("linear", "log", "int")
 _NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
 _RANGE = re.compile(rf"({_NUMBER}):({_NUMBER})(?::([a-z]\w*))?")
