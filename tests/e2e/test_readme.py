@@ -7,20 +7,16 @@ import re
 import shlex
 import subprocess
 import sys
-import urllib.request
 from pathlib import Path
 
 import pytest
 
 from remoterun.model import MachineType
-from tests.browser import missing_npm
 from tests.cloud.cloud import Cloud
-from tests.commands import REMOTERUN
-from tests.conftest import require
-from tests.e2e.conftest import Place, bundled_image, make_place, opened
+from tests.e2e.conftest import Place, bundled_image, make_place
 from tests.lab import BASE_IMAGE, Gpu, Lab, LabHost
-from tests.readme import CLOUD, CLUSTER, README, section, shown
-from tests.workshop import until
+from tests.lab.process import Process
+from tests.readme import CLOUD, CLUSTER, README, follow, section, shown
 
 ROOT = Path(__file__).parents[2]
 REFERENCE = (ROOT / "remoterun" / "cli" / "REFERENCE.md").read_text()
@@ -55,38 +51,11 @@ def reader(tmp_path_factory: pytest.TempPathFactory, lab: Lab, gpu_box: LabHost,
 def test_every_command_of_the_guide(reader: Place, lab: Lab, gpu_box: LabHost) -> None:
     commands = shown(README.replace(section(CLOUD), "").replace(section(CLUSTER), ""))
     assert len(commands) >= 12
-    for command in commands:
-        words = shlex.split(command)
-        words = words[: words.index(">")] if ">" in words else words
-        if words[0] == "ssh":
-            words[1:1] = ["-F", str(lab.ssh_config())]
-        else:
-            assert words[0] == "remoterun", command
-            words = [REMOTERUN, *reader.patiently(words[1:])]
-        if words[1] == "exec":  # as a reader does, who sees that it runs
-            until(lambda: reader.json("info", "last")["state"] == "running")
-        if "rm -r" in words[-1]:  # while a run is there, its supervisor writes into what is deleted
-            until(lambda: not [each for each in gpu_box.processes() if ".pyz" in each.command])
-        if words[1] in ("open", "publish"):
-            require(missing_npm())
-        if words[1] in ("open", "ui"):
-            with opened(words[2:], reader.folder, reader.env, words[1]) as (address, _):
-                assert b"<title>" in urllib.request.urlopen(address, timeout=60).read()
-            continue
-        done = subprocess.run(
-            words,
-            cwd=reader.folder,
-            env=reader.env,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=240,
-        )
-        expected = 0
-        if words[1] == "doctor":  # it may say that the toolkit is missing: the GPU is a stand-in
-            expected = done.returncode if "✗ nvidia container toolkit" in done.stdout else 0
-            assert done.stdout.count("✗") <= 1
-        assert done.returncode == expected, f"$ {command}\n{done.stdout}\n{done.stderr}"
+
+    def supervisors() -> list[Process]:
+        return [each for each in gpu_box.processes() if ".pyz" in each.command]
+
+    follow(reader, commands, lab.ssh_config(), supervisors)
     assert (reader.folder / "model" / "manifest.json").exists()
     assert (reader.folder / "results" / "answer.txt").read_text() == "42\n"
     on_box = [run["state"] for run in reader.json("ps") if run["machine"] == "box"]

@@ -6,6 +6,7 @@ import contextlib
 import importlib.util
 import json
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -35,9 +36,11 @@ from remoterun.model import MachineType, Mount, Run, RunRequest
 from remoterun.source import snapshot
 from tests.commands import REMOTERUN
 from tests.conftest import require
+from tests.e2e.conftest import make_place
 from tests.lab.cluster import NODES, Cluster
 from tests.lab.lab import Lab
-from tests.readme import CLUSTER, section, shown
+from tests.lab.process import Process
+from tests.readme import CLOUD, CLUSTER, README, follow, section, shown
 from tests.workshop import SAVES, own_port, until, write_files
 
 ROOT = Path(__file__).parents[2]
@@ -548,6 +551,26 @@ def test_doctor_where_no_node_comes_and_where_the_home_is_not_shared(
     (node,) = (check for check in doctor.examine(campus.client, alone, job=True).checks if check.name == "node")
     assert node.ok is False and "--home" in str(node.fix), node
     assert campus.client.runs.list(None) == [] and campus.jobs() == []
+
+
+@pytest.mark.tensorflow
+@pytest.mark.timeout(900)
+def test_the_guide(running_cluster: Cluster, tmp_path: Path) -> None:
+    """As it stands, with the cluster in place of the box and of this machine. Its nodes have a driver for no GPU."""
+    place = make_place(tmp_path, running_cluster.lab.ssh_config())
+    place.run("machines", "add", "cluster", "login", "--queue", "slurm", "--slurm=--mem=1900M", "--default")
+    commands = shown(README.replace(section(CLOUD), "").replace(section(CLUSTER), ""))
+    commands = [re.sub(r"\bbox\b", "cluster", command) for command in commands if "machines add" not in command]
+    commands = [command.replace("me@gpu.example.org", "login") for command in commands]
+    assert len([command for command in commands if "cluster" in command]) >= 5
+
+    def supervisors() -> list[Process]:
+        return [each for name in NODES for each in running_cluster.hosts[name].processes() if ".pyz" in each.command]
+
+    follow(place, commands, running_cluster.lab.ssh_config(), supervisors)
+    assert (place.folder / "first" / "manifest.json").exists()
+    assert (place.folder / "results" / "answer.txt").read_text() == "42\n"
+    assert {run["machine"] for run in place.json("ps", "-a")} == {"cluster"}
 
 
 def test_what_the_readme_shows(running_cluster: Cluster, tmp_path: Path) -> None:
