@@ -67,7 +67,7 @@ def test_a_set_is_ordinary_runs_with_their_values(user: User, typed: Say, record
     assert [log.split("\n")[0] for log in logs] == ["0.1 64 0.1", "0.1 128 0.1", "0.01 64 0.01", "0.01 128 0.01"]
     typed("run", "--framework", "none", "--no-git", "-y", "-b", "true")
     table = [re.sub(" +", " ", line) for line in typed("ps", "-n", "2").stdout.splitlines()]
-    assert table[1].startswith("1–4 4 of 4 done, 2 not complete one ") and len(table) == 3, table
+    assert table[1].startswith("1–4 4 of 4 done, 2 failed one ") and len(table) == 3, table
     assert table[1].endswith(" lr × units: best val_loss 0.128 (run 2)"), table
     assert len(typed("ps", "sh train").stdout.splitlines()) == 5
     told = json.loads(typed("info", "2", "--json").stdout)

@@ -109,11 +109,9 @@ def _cell_of_set(runs: Sequence[Run], fact: str) -> Text:
     if fact == "number":
         return spans(run.number for run in runs)
     if fact == "state":
-        ended, failed = (
-            sum(run.final for run in runs),
-            sum(run.final and run.state is not RunState.COMPLETE for run in runs),
-        )
-        text = f"{ended} of {len(runs)} done" + (f", {failed} not complete" if failed else "")
+        ended = sum(run.final for run in runs)
+        failed = ended - sum(run.state is RunState.COMPLETE for run in runs)
+        text = f"{ended} of {len(runs)} done" + (f", {failed} failed" if failed else "")
         colour = _COLOURS[RunState.FAILED if failed else RunState.COMPLETE if ended == len(runs) else RunState.RUNNING]
         return paint(text, colour)
     if fact == "command":

@@ -128,7 +128,7 @@ export class List {
     const button = { "data-set": set.key, "aria-expanded": String(open), onclick: toggle };
     const name = [set.name, Object.keys(set.params).join(" × ")].filter(Boolean).join(": ");
     const first = [glyph(state), el("span.number", {}, `${Math.min(...numbers)}–${Math.max(...numbers)}`), el("span.command", {}, name), el(`span.state.${state}`, {}, `${ended.length} of ${members.length} done`)];
-    const last = [el("span.where", {}, el("span.chip", {}, row.machine)), failed > 0 && el("span", {}, `${failed} not complete`), el("span.best", {}, bestOf(members))];
+    const last = [el("span.where", {}, el("span.chip", {}, row.machine)), failed > 0 && el("span", {}, `${failed} failed`), el("span.best", {}, bestOf(members))];
     return el(`li.set${this.#isChosen(row) ? ".chosen" : ""}`, {}, el("button", button, el("div.line", {}, first), el("div.line.under", {}, last)));
   }
 
