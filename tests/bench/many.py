@@ -102,8 +102,7 @@ class Box(Side):
 
     def box(self) -> None:
         """A set that waits behind a run which holds the only slot."""
-        hold = ["--framework", "none", "--no-git", "-y", "-b", f"until [ -e {self.work}/go ]; do sleep 0.2; done"]
-        self.wall("run", *hold)
+        self.wall("run", "--framework", "none", "--no-git", "-y", "-b", "exec sleep 1000")
         try:
             self.row(f"a set of {self.count:,}, handed over", self.count / PER_SECOND, [self.submit(self.count)])
             self.row("ps with it, of which nothing has ended", 0.3, [self.wall("ps") for _ in range(7)])
@@ -111,7 +110,7 @@ class Box(Side):
             self.wall("ps")
             self.row("ps with it, all of which has ended", 0.3, [self.wall("ps") for _ in range(7)])
         finally:
-            (self.work / "go").touch()
+            self.wall("kill", "1")
 
 
 class Campus(Side):

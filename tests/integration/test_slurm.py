@@ -226,6 +226,19 @@ def test_what_slurm_refuses(campus: Campus) -> None:
     assert campus.jobs() == []
 
 
+@pytest.mark.parametrize(
+    ("setup", "why"),
+    [("echo no such module >&2; exit 1", "no such module"), ("exit 1", "is its home on a disk that the nodes share?")],
+)
+def test_a_job_in_which_nothing_begins(campus: Campus, setup: str, why: str) -> None:
+    """What it said last says why; where its home is not there, it can say nothing."""
+    campus.new_client(setup=setup)
+    found = campus.ended(campus.submit("true"))
+    assert (found.state, found.reason) == (RunState.INTERRUPTED, "host_lost")
+    words = rf"its Slurm job \d+ ended before the run began: {re.escape(why)}"
+    assert re.fullmatch(words, found.message or ""), found.message
+
+
 def test_its_time(campus: Campus) -> None:
     """It is stopped before its job is, so that its outputs are saved."""
     campus.new_client(time=60.0)

@@ -196,7 +196,7 @@ PROBE = """\
 echo "node: $(uname -n), $(python3 -V 2>&1)"; exec 2>/dev/null
 echo "node home: the same"
 outside='import urllib.request as it; it.urlopen("https://pypi.org/simple/pip/", timeout=10)'
-echo "node network: $(python3 -c "$outside" && echo it reaches pypi.org || echo none)"
+echo "node network: $(python3 -c "$outside" && echo it reaches pypi.org || echo 'none: --build login')"
 [ -z "$CUDA_VISIBLE_DEVICES" ] || echo "node gpu: $(nvidia-smi -L | cut -d'(' -f1 | paste -sd, | grep . || echo no GPU)"
 """
 
@@ -223,7 +223,8 @@ def _by_run(client: Client, machine: MachineType) -> list[MachineCheck]:
         list(client.runs.wait([run.number], PATIENCE))
         client.runs.remove(run.number)
     rows = [line.partition(": ") for line in text.splitlines()]
-    return [MachineCheck(name, {"none": None, "no GPU": False}.get(words, True), words) for name, _, words in rows]
+    known = {"none: --build login": None, "no GPU": False}
+    return [MachineCheck(name, known.get(words, True), words) for name, _, words in rows]
 
 
 def _to_add(machine: MachineType, known: bool) -> str:

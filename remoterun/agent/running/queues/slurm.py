@@ -278,6 +278,9 @@ class Slurm(Queue):
             return None
         if run.kill_asked():
             return Reason.KILLED, ""
+        if job.over not in ENDS and run.state()[0] is RunState.QUEUED:
+            said = last_lines(run.supervisor_log, 1).strip() or "is its home on a disk that the nodes share?"
+            return Reason.HOST_LOST, "its Slurm job %s ended before the run began: %s" % (job.id, said)
         default = Reason.HOST_LOST, "its supervisor was ended in its Slurm job %s"
         reason, words = ENDS.get(job.over, default)
         if reason is Reason.HOST_LOST and run.stop_asked() is not None:
