@@ -109,7 +109,7 @@ def test_several_pipes_at_once(make_host: MakeHost) -> None:
     host = make_host()
     with talk(host) as one, talk(host) as two:
         assert one.greeting(60)["pid"] != two.greeting(60)["pid"]
-        assert call(one, "runs") == call(two, "runs") == {"runs": [], "unreadable": {}}
+        assert call(one, "runs") == call(two, "runs") == {"runs": [], "unreadable": {}, "waiting": []}
 
 
 def test_large_things_both_ways(make_host: MakeHost) -> None:

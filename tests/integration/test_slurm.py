@@ -708,8 +708,8 @@ def test_the_trainer_on_two_nodes(campus: Campus) -> None:
     assert tensorflow is not None and tensorflow.origin is not None
     packages = Path(tensorflow.origin).parents[1]
     if campus.cluster.login.exec_user(["test", "-r", str(packages)]).returncode:  # below /root: a host has its own
-        packages = Path(shutil.copytree(packages, campus.path("packages"), symlinks=True))
-        packages = Path(f"{campus.there}/packages")
+        shutil.copytree(packages, campus.cluster.login.path(f"{campus.there}-packages"), symlinks=True)
+        packages = Path(f"{campus.there}-packages")
     files = {f"trainer/{path.name}": path.read_text() for path in (ROOT / "trainer").glob("*.py")}
     files["data/input.txt"] = "".join(
         f"{n} green bottles on the wall,\nand if one falls: {n - 1}!\n" for n in range(99)

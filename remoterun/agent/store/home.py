@@ -202,8 +202,11 @@ class Home:
             staged.save_webhooks(asked.webhooks)
             staged.save(staged.environ_file, dict(session))
             write_whole(staged.values_file, encode(dict(asked.values)))
-            remove_tree(run.path)
-            os.rename(temporary, run.path)
+            with locked(self.lock("making")):  # a client that was killed may have left an agent which makes it, too
+                if run.exists():
+                    return run
+                remove_tree(run.path)
+                os.rename(temporary, run.path)
         try:
             # The folder comes first: who sees the mark of a run without a folder takes that away. Should we die in
             # between, the next contact about this run has it supervised, which marks it.
