@@ -163,7 +163,7 @@ class Registry:
         return self._db.together()
 
     def noting(self) -> contextlib.AbstractContextManager[None]:
-        """What is noted of runs in the block is written once, at its end. It asks nobody: other threads wait."""
+        """One write, at the end of the block, for all that it notes of runs. Other threads wait meanwhile."""
         return self._db.noting()
 
     def set_named(self, name: str) -> list[Run]:

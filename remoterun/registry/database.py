@@ -154,7 +154,7 @@ class Database:
 
     @contextlib.contextmanager
     def noting(self) -> Iterator[None]:
-        """What the block notes is written at its end, also where it raises."""
+        """One write for all that the block notes, at its end, also where it raises."""
         with self._lock:
             self.note("BEGIN IMMEDIATE")
             try:

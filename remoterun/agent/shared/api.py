@@ -618,7 +618,7 @@ class MachineCheck(Record):
     time: Optional[float] = None
     """The machine's clock."""
     scheduling: Optional[Scheduling] = None
-    """What runs on it should say to the queue that is the detail."""
+    """The settings that runs on it need for the queue whose name is the detail."""
 
 
 class MachineChecks(Record):

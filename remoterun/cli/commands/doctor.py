@@ -195,14 +195,16 @@ PATIENCE = 120.0
 PROBE = """\
 echo "node: $(uname -n), $(python3 -V 2>&1)"; exec 2>/dev/null
 echo "node home: the same"
-outside='import urllib.request as it; it.urlopen("https://pypi.org/simple/pip/", timeout=10)'
-echo "node network: $(python3 -c "$outside" && echo it reaches pypi.org || echo 'none: --build login')"
+new=$(mktemp -d) said="pip finds nothing: --build login"
+python3 -m venv $new && $new/bin/pip download --no-deps --timeout 10 --retries 1 -d $new pip >/dev/null &&
+    said="pip finds packages"
+rm -r $new; echo "node network: $said"
 [ -z "$CUDA_VISIBLE_DEVICES" ] || echo "node gpu: $(nvidia-smi -L | cut -d'(' -f1 | paste -sd, | grep . || echo no GPU)"
 """
 
 
 def _by_run(client: Client, machine: MachineType) -> list[MachineCheck]:
-    """What a run finds where a scheduler puts it. Blocks until it ends, or waits for too long; nothing of it stays."""
+    """The checks of a node, made by a run on it. Blocks until it ends, or waits for too long; nothing of it stays."""
     from remoterun.client.runs.preparing import prepare
 
     request = RunRequest(PROBE, framework="none", timeout=60.0, notify=(), description="remoterun doctor --job")
@@ -223,7 +225,7 @@ def _by_run(client: Client, machine: MachineType) -> list[MachineCheck]:
         list(client.runs.wait([run.number], PATIENCE))
         client.runs.remove(run.number)
     rows = [line.partition(": ") for line in text.splitlines()]
-    known = {"none: --build login": None, "no GPU": False}
+    known = {"pip finds nothing: --build login": None, "no GPU": False}
     return [MachineCheck(name, known.get(words, True), words) for name, _, words in rows]
 
 

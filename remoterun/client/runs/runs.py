@@ -216,7 +216,7 @@ class Runs:
     def _of_places(
         self, numbers: Iterable[int | str], ask: Callable[[Sequence[Run]], dict[int, A | RemoterunError]]
     ) -> dict[int, A | RemoterunError]:
-        """What `ask` returns for the runs of each home, all of which are asked at once; why one is not known."""
+        """The answers of `ask` for the runs of each home, all homes at once, or the error of a run."""
         from remoterun.threads import each
 
         answers: dict[int, A | RemoterunError] = {}

@@ -172,7 +172,7 @@ def _is_left(connections: Connections, run: Run) -> bool:
 
 
 def _submission(connections: Connections, run: Run, prepared: Prepared, first: Run, make: Make) -> Submission:
-    """What is sent for one of them. `first`: the run for which the files were sent."""
+    """The submission of one run of a set. `first`: the run for which the files were sent."""
     registry = connections.registry
     params = {PARAMETER + name: value for name, value in (run.of.params if run.of is not None else {}).items()}
     request = prepared.request._replace(command=run.command, env=(*prepared.request.env, *params.items()))

@@ -326,8 +326,8 @@ class ProcessEngine:
         return sorted(processes.of_run(run.key, leader, programs))
 
     def _launcher(self, run: RunFolder) -> Set[int]:
-        """What starts the command of a run on each of its nodes, which SIGTERM has end all of them at once; nothing
-        where there is one."""
+        """The pids of srun and its shell, by which the command is on each of several nodes: SIGTERM to them ends all at
+        once. None of them where a run has one node."""
         return processes.of_session(self._leader(run)) if os.path.exists(run.on_node_file) else set()
 
     @staticmethod

@@ -97,7 +97,7 @@ class Queue(Protocol):
         """Who uses the machine, or the cluster, and where a run that asks for this would stand."""
 
     def examine(self, asked: Examine) -> List[MachineCheck]:
-        """What `doctor` says of it. A scheduler that is there is asked also where runs do not wait for it yet."""
+        """The lines of `doctor` about it. A scheduler that is there is asked also where runs do not wait for it yet."""
         return []
 
     def is_here(self, run: RunFolder) -> bool:

@@ -1,4 +1,4 @@
-"""What Slurm's commands say, as text: the jobs of a user, how one ended, the nodes; and the words for it.
+"""The answers of Slurm's commands: the jobs of a user, how one ended, the nodes; and plain words for them.
 
 No flag is newer than Slurm 20.11, and none asks for JSON, which changes from one version to the next. An answer that
 does not come, or is empty, is not known: it says nothing of a job.
@@ -179,7 +179,7 @@ def seconds_left(id: str) -> Optional[float]:
 
 
 def seconds_of(text: str) -> Optional[float]:
-    """Those of a time as Slurm writes it, `1-12:00:00`; None for anything else."""
+    """The seconds of a time in Slurm's form, `1-12:00:00`; None for any other text."""
     found = re.match(r"(?:(\d+)-)?(?:(\d+):)?(\d+):(\d+)$", text)
     if found is None:
         return None
@@ -262,7 +262,7 @@ def _limit(word: str) -> str:
 
 
 def said(words: List[str]) -> str:
-    """What a command of Slurm prints; "" where it fails."""
+    """The standard output of a command of Slurm; "" where it fails."""
     done = run(words)
     return "" if done is None or done.returncode else done.stdout
 

@@ -1,4 +1,4 @@
-"""What `doctor` says of a cluster, on its login node. What Slurm, or its site, does not say is not known: no fault."""
+"""The lines of `doctor` about a cluster, made on its login node. An answer that the site does not give is no fault."""
 
 from __future__ import annotations
 
