@@ -36,7 +36,7 @@ MARKS = [
     (r"\b[0-9a-hjkmnp-tv-z]{26}\b", "<key>"),
     (r"SHA256:[\w+/]{20,}", "SHA256:<key>"),
     (r"\b[0-9a-f]{7,64}\b", "<hash>"),
-    (r"[\w./-]+/python3[\w.]* is Python [\d.]+", "<a python>"),
+    (r"(?<![\w./-])[\w./-]+/python3[\w.]* is Python [\d.]+", "<a python>"),  # a line of 1 MB is read once
     (r"\b\d{4}-\d\d-\d\d([ T]\d\d:\d\d(:\d\d)?(\.\d+)?Z?)?", "<time>"),
     (r"(\b\d+\.\d+|(?<=after )\d+) (ms|s|min)\b( \d+ s\b)?", "<time>"),  # such as `in 2 s` is what somebody set
     (r"\b\d+(\.\d+)? ?(s|m|min|h|d|seconds?|minutes?)( \d+ s)? ago\b", "<time> ago"),
