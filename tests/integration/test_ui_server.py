@@ -129,7 +129,7 @@ class Events:
                     name, _, value = text.partition(": ")
                     fields[name] = value
                 elif "event" in fields:
-                    self.came.append((fields["event"], json.loads(fields["data"]), fields["id"], time.time()))
+                    self.came.append((fields["event"], json.loads(fields["data"]), fields.get("id", ""), time.time()))
                     fields = {}
         except (OSError, ValueError, AttributeError):
             pass

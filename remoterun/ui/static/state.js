@@ -66,7 +66,7 @@ class Store {
   #source = null;
   #followed = null;
   #doubt = null;
-  #heard = 0; // when something came last, in milliseconds
+  #heard = Date.now(); // when something came last, in milliseconds
   #watch = 0;
 
   /** Call `listener` for each event of a kind: rows, link, run, log, points, lost, back. Returns the function that ends it. */
