@@ -2,7 +2,7 @@
 
 import { direction, ranked } from "./curve.js";
 import { age, bytes, duration, el, fill, glyph, money, number, stamp, template } from "./dom.js";
-import { isFinal, store } from "./state.js";
+import { isFinal, set, setting, store } from "./state.js";
 
 const LOW = 52; // pixels of a row
 const HIGH = 74; // of one with metrics
@@ -23,11 +23,11 @@ export class List {
   #chosen = null;
   #frame = 0;
 
-  /** `open(path)` shows an address; `onfilter()` is called as one types. */
-  constructor({ text, open, onfilter }) {
+  /** `open(path)` shows an address. */
+  constructor({ open }) {
     this.open = open;
-    this.filter.value = text;
-    this.filter.addEventListener("input", () => (onfilter(), (this.scroller.scrollTop = 0), this.#select()));
+    this.filter.value = setting("q");
+    this.filter.addEventListener("input", () => (set({ q: this.filter.value }), (this.scroller.scrollTop = 0), this.#select()));
     this.button.addEventListener("click", () => this.compare());
     this.scroller.addEventListener("scroll", () => this.#soon());
     new ResizeObserver(() => this.#soon()).observe(this.scroller);

@@ -5,7 +5,7 @@ import { age, el, fill } from "./dom.js";
 import { List } from "./list.js";
 import { view as machines } from "./machines.js";
 import { RunView } from "./run.js";
-import { store } from "./state.js";
+import { setting, store } from "./state.js";
 import { view as uploads } from "./uploads.js";
 
 const at = (id) => document.getElementById(id);
@@ -13,20 +13,16 @@ const base = new URL(document.baseURI);
 const VIEWS = { compare: (pane, rest) => compare(pane, rest.split(",").map(Number)), machines, uploads };
 let view = null; // what the right side shows: {close(), number?, showTab?, search?}
 let shown = null; // its address
-const list = new List({ text: query(), open: go, onfilter: () => history.replaceState(null, "", address(path(), location.hash)) });
-
-function query() {
-  return new URLSearchParams(location.search).get("q") || "";
-}
+const list = new List({ open: go });
 
 function path() {
   return decodeURIComponent(location.pathname.slice(base.pathname.length));
 }
 
-/** Where a path below the token is, with the filter that is set. */
+/** Where a path below the token is, with all that is set. */
 function address(place, hash) {
   const found = new URL(place || ".", base);
-  if (list.filter.value) found.searchParams.set("q", list.filter.value);
+  found.search = location.search;
   found.hash = hash;
   return found;
 }
@@ -127,7 +123,7 @@ function linkChanged() {
 addEventListener("keydown", pressed);
 addEventListener("click", clicked);
 addEventListener("popstate", () => {
-  if (list.filter.value !== query()) (list.filter.value = query()), list.filter.dispatchEvent(new Event("input"));
+  if (list.filter.value !== setting("q")) (list.filter.value = setting("q")), list.filter.dispatchEvent(new Event("input"));
   route();
 });
 at("help").addEventListener("click", help);

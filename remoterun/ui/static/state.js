@@ -42,6 +42,18 @@ export async function act(path, body = {}) {
   return answer;
 }
 
+/** What a person has set on the page: parameters of its address, which a reload and every view keep. */
+export function setting(name, usual = "") {
+  return new URLSearchParams(location.search).get(name) ?? usual;
+}
+
+/** Put settings into the address: `set({q: "loss"})`; an empty one is left out. */
+export function set(settings) {
+  const url = new URL(location);
+  for (const [name, value] of Object.entries(settings)) value ? url.searchParams.set(name, value) : url.searchParams.delete(name);
+  history.replaceState(null, "", url);
+}
+
 class Store {
   rows = new Map(); // by number
   infos = new Map();
