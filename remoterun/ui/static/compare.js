@@ -14,6 +14,7 @@ export function view(element, numbers) {
   api(`api/compare?runs=${numbers.join(",")}`).then(
     (found) => {
       fill(words, table(found));
+      parts[0].compared(found.params);
       fill(code, found.diff ? [el("h2", {}, `From the code of run ${numbers[0]} to that of run ${numbers[1]}`), patch(found.diff)] : []);
     },
     (failure) => fill(words, el("p.note", {}, failure.message, " ", failure.hint)),
