@@ -59,7 +59,7 @@ register_url_convertor("any", type("AnyPath", (PathConvertor,), {"regex": "(?s:.
 class RunsPage(PageServer):
     """The page of runs of one client."""
 
-    def __init__(self, client: Client, port: int = 0) -> None:
+    def __init__(self, client: Client, port: int = 0, before: int = 0) -> None:
         self._client, self._hub = client, Hub(client)
         self._hub.rows(0)  # read before the browser asks
         self._files = tempfile.TemporaryDirectory(prefix="remoterun-")
@@ -94,7 +94,7 @@ class RunsPage(PageServer):
             *(Route(f"/api/{path}", threaded(answer)) for path, answer in read.items()),
             *(Route(f"/api/{path}", threaded(answer), methods=["POST"]) for path, answer in done.items()),
         ]
-        super().__init__(routes, port, "remoterun ui", POLICY, FAILURES)
+        super().__init__(routes, port, "remoterun ui", POLICY, FAILURES, before)
 
     def close(self) -> None:
         super().close()

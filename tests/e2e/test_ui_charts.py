@@ -267,7 +267,7 @@ def test_charts_of_a_run_are_figures_with_words(code: Tab, folder: Path) -> None
     figure = code.page.locator("figure").filter(has=picture)
     assert figure.locator("figcaption").inner_text().replace("\n", " ") == "loss 0.1881 best 0.1881"
     assert code.page.locator("figure").count() == 2 + len(USAGE)
-    assert code.page.get_by_title(hostile).inner_text() == hostile
+    assert code.page.get_by_title(hostile).text_content() == hostile
     assert code.page.locator("img").count() == 0 and code.page.title() == "charts"
     code.page.evaluate("charts.close()")
     assert code.page.locator("main").inner_text() == ""
@@ -302,7 +302,7 @@ def test_a_cursor_goes_by_keys_and_says_what_is_there(code: Tab, folder: Path) -
     write_run(folder, 3, ["loss"], packed(training()))
     write_run(folder, 4, ["loss"], packed(training(bias=1)))
     picture = show(code, [3, 4], "loss")
-    code.page.wait_for_function("document.querySelectorAll('.chart-values span').length === 2")
+    code.page.wait_for_function("document.querySelectorAll('.chart-values button').length === 2")
     picture.focus()
     status = code.page.get_by_role("status")
     for key, words in (

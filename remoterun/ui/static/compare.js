@@ -17,6 +17,7 @@ export function view(element, all) {
   api(`api/compare?runs=${numbers.join(",")}`).then(
     (found) => {
       fill(words, table(found));
+      parts[0].compared(found.params);
       fill(code, found.diff ? [el("h2", {}, `From the code of run ${numbers[0]} to that of run ${numbers[1]}`), patch(found.diff)] : []);
     },
     (failure) => fill(words, el("p.note", {}, failure.message, " ", failure.hint)),
@@ -43,6 +44,6 @@ function table({ rows, params, differs, best }) {
     const top = Math.max(...found.filter((value) => value !== null).map((value) => value * direction(name)));
     return [name, found.map((value) => el(direction(name) && value !== null && value * direction(name) === top ? "b" : "span", {}, number(value)))];
   };
-  return el("div.wide", {}, el("table", {}, el("thead", {}, el("tr", {}, el("td"), head)), part("", [["", rows.map((row) => el("code", {}, row.command))], ["", rows.map(stateOf)]]),
+  return el("div.wide", {}, el("table", {}, el("thead", {}, el("tr", {}, el("td"), head)), part("", [["Command", rows.map((row) => el("code", {}, row.command))], ["State", rows.map(stateOf)]]),
     part("Best values", Object.entries(best).map(values)), part("Parameters that differ", differs.map((name) => [name, params[name]]))));
 }

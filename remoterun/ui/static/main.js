@@ -3,7 +3,7 @@
 import { remove } from "./actions.js";
 import { view as compare } from "./compare.js";
 import { age, el, fill } from "./dom.js";
-import { List } from "./list.js";
+import { List, title } from "./list.js";
 import { view as machines } from "./machines.js";
 import { RunView } from "./run.js";
 import { store } from "./state.js";
@@ -81,7 +81,9 @@ const COMMANDS = {
 function move(by) {
   const number = list.beside(by);
   if (number) go(`runs/${number}`, path().startsWith("runs/"));
-  if (at("list").contains(document.activeElement)) list.focus();
+  if (at("list").contains(document.activeElement)) return list.focus();
+  const row = store.rows.get(number);
+  fill(at("said"), row && `run ${number}, ${row.state}: ${title(row)}`); // to a screen reader: the focus stays
 }
 
 function pressed(event) {
@@ -119,9 +121,10 @@ function clicked(event) {
 
 function linkChanged() {
   const ui = () => el("code", {}, "remoterun ui");
-  const words = [ui(), " does not answer; this is as it was ", age((store.silent || 0) / 1000, " ago"), ". A new page opens by "];
-  fill(at("link"), store.silent && [...words, ui()]);
-  at("link").hidden = !store.silent;
+  const words = [ui(), " does not answer; this is as it was ", age((store.silent || 0) / 1000, " ago"), ". A new page opens by ", ui()];
+  const ended = ["This page belongs to a ", ui(), " that has ended; ", ui(), " opens a new one"];
+  fill(at("link"), store.ended ? ended : store.silent && words);
+  at("link").hidden = !store.ended && !store.silent;
 }
 
 addEventListener("keydown", pressed);

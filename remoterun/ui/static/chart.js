@@ -1,0 +1,454 @@
+// One chart on canvas: its curves, what is said of them, and what mouse, keys and fingers do with it.
+
+import { averaged, chosen, clockTicks, direction, kindOf, logTicks, stem, ticks, usual } from "./curve.js";
+import { bytes, el, fill, number } from "./dom.js";
+
+export const UNITS = { cpu: "%", memory: "B", gpu: "%", "gpu memory": "B" }; // the series of `usage.points`, which has no names
+const EDGE = { left: 46, right: 10, top: 8, bottom: 18 };
+const ROWS = 200;
+const PIECE = 16; // points that are stroked at once: a long zigzag that crosses itself takes five times as long
+const DASHES = [[], [7, 3], [2, 2], [9, 3, 2, 3], [4, 2], [1, 3]];
+const LINE = 11; // pixels of a label's height
+const COLOURS = 8;
+
+export class Chart {
+  names = [];
+  canvas = el("canvas", { tabindex: "0", role: "img" });
+  larger = el("button.quiet", { onclick: () => this.all.enlarge(this.all.large === this ? "" : this.key) }, "⤢");
+  #more = el("button.quiet", { title: "Pin, hide, save", onclick: ({ currentTarget }) => this.all.menu(this, currentTarget) }, "⋯");
+  #line = el("div.chart-cursor", { hidden: true });
+  #label = el("div.chart-place", { hidden: true }, el("span"));
+  #band = el("div.chart-band", { hidden: true });
+  #name = el("span.chart-name");
+  #values = el("div.chart-values");
+  #rows = el("div.chart-rows", { tabindex: "0", role: "region" });
+  #table = el("details", { ontoggle: () => this.all.draw() }, el("summary", {}, "table"), this.#rows);
+  #add = el("div.chart-add", { hidden: true });
+  #drag = null; // where it began and is now, in pixels
+  #fingers = new Map(); // of two fingers: id → [pixels, x]
+  #drawn = null; // what the picture shows
+  #keys = ""; // of the lines in the legend
+
+  constructor(all, key, file) {
+    Object.assign(this, { all, key, file });
+    this.plot = el("div.plot", {}, this.canvas, this.#line, this.#label, this.#band);
+    const caption = el("figcaption", {}, this.#name, this.#values);
+    this.element = el(`figure.chart${all.runs.length > 1 ? ".several" : ""}`, {}, caption, el("div.chart-tools", {}, this.larger, this.#more), this.plot, this.#add, this.#table);
+    const { canvas } = this;
+    const drawn = (act) => (event) => this.#drawn && act(event);
+    canvas.onpointermove = drawn((event) => this.#moved(event));
+    canvas.onpointerleave = () => this.#drag ?? all.set({ cursor: null });
+    canvas.onpointerdown = drawn((event) => this.#down(event));
+    canvas.onpointerup = drawn((event) => this.#up(event));
+    canvas.onpointercancel = () => (this.#fingers.clear(), (this.#drag = null));
+    canvas.ondblclick = () => all.set({ zoom: null });
+    canvas.onkeydown = drawn((event) => this.#key(event));
+    canvas.addEventListener("wheel", drawn((event) => this.#wheel(event)), { passive: false });
+    const lit = (event, leaves) => all.runs.length + this.names.length > 2 && all.set({ lit: leaves ? null : (event.target.closest("[data-of]")?.dataset.of ?? null) });
+    Object.assign(this.#values, { onpointerover: lit, onpointerleave: (event) => lit(event, true) });
+    this.#values.addEventListener("focusin", lit);
+    this.#values.addEventListener("focusout", (event) => lit(event, true));
+    this.#values.onclick = ({ target }) => {
+      const { of, added } = target.closest("button")?.dataset ?? {};
+      if (of) all.toggle(added ? "with" : "off", of);
+    };
+  }
+
+  /** The series that it shows, the most important one first. */
+  setNames(names) {
+    if (names.join("\n") === this.names.join("\n")) return;
+    this.names = names;
+    this.title = names.length > 1 ? this.key : names[0];
+    this.unit = this.file === "usage" ? UNITS[this.title] : "";
+    this.group = this.file === "usage" ? "usage" : this.title.slice(0, Math.max(0, this.title.lastIndexOf("/")));
+    const end = this.title.length > 20 ? -12 : Infinity; // a long name is cut before its end, which tells it from others
+    fill(this.#name, el("span", {}, this.title.slice(0, end)), end < 0 && el("span", {}, this.title.slice(end))).title = names.join(", ");
+    this.#rows.ariaLabel = `${this.title} as a table`;
+    this.#more.ariaLabel = `Menu of ${this.title}`;
+  }
+
+  /** It was put into its place: pinned, or as the only one. */
+  arranged(isPinned, isLarge) {
+    this.larger.title = isLarge ? "Back to all charts (Escape)" : "Enlarge";
+    this.larger.ariaLabel = isLarge ? "Back to all charts" : `Enlarge ${this.title}`;
+    this.element.classList.toggle("pinned", isPinned);
+    const others = isLarge && !this.unit ? this.all.names.filter((name) => !this.#shownNames().includes(name)) : [];
+    this.#add.hidden = !others.length;
+    if (this.#add.dataset.names === others.join("\n")) return;
+    this.#add.dataset.names = others.join("\n");
+    const words = { placeholder: "Put another series in", "aria-label": "Put another series in" };
+    const choose = ({ target }) => others.includes(target.value) && this.all.toggle("with", target.value);
+    fill(this.#add, el("input", { list: "series", ...words, oninput: choose }), el("datalist", { id: "series" }, others.map((value) => el("option", { value }))));
+  }
+
+  draw(width, height) {
+    const { colour, font } = this.all.ink;
+    const picture = this.picture(width, height, colour, font);
+    if (!picture) return;
+    this.#drawn = picture;
+    const dense = globalThis.devicePixelRatio;
+    Object.assign(this.canvas, { width: Math.round(width * dense), height: Math.round(height * dense) }); // and it is empty
+    const pen = this.canvas.getContext("2d");
+    pen.scale(dense, dense);
+    this.paint(pen, picture);
+    this.point();
+    if (this.#table.open) this.#fillTable();
+  }
+
+  /** What is to be drawn: lines, their points, and where a value is, in pixels; null: nothing. `head`: pixels above. */
+  picture(width, height, colour, font, head = 0) {
+    const { view, groups } = this.all;
+    const asked = this.unit && view.x !== "clock" ? "time" : view.x;
+    const single = this.#lines(asked);
+    const [legend, axis] = single.length || asked !== "epoch" ? [single, asked] : [this.#lines("step"), "step"];
+    const all = view.mean && groups.length && !this.unit ? averaged(legend, groups) : legend;
+    if (!all.length) return null;
+    for (const each of all) each.best = each.line.best(this.unit ? 0 : direction(each.name));
+    const seen = all.filter(({ of }) => !view.off.includes(of));
+    const lines = seen.length ? seen : all;
+    const log = view.log && !this.unit;
+    const [top, bottom] = [EDGE.top + head, height - EDGE.bottom];
+    const wide = all.length > 1 ? Math.min(80, 8 + 6 * Math.max(...all.map(({ label }) => label.length))) : 0;
+    const right = width - EDGE.right - wide;
+    const whole = [Math.min(...lines.map(({ line }) => line.x[0])), Math.max(...lines.map(({ line }) => line.x[line.count - 1]))];
+    if (whole[0] === whole[1]) whole[1] += 1;
+    let [from, to] = whole;
+    if (view.zoom?.axis === axis && view.zoom.from < to && view.zoom.to > from) ({ from, to } = view.zoom);
+    for (const each of lines) {
+      const choose = (y) => chosen(each.line, y, from, to, right - EDGE.left, log ? 0 : -Infinity);
+      each.solid = choose(each.y);
+      each.faint = each.y === each.line.y || each.spread ? null : choose(each.line.y);
+    }
+    let [low, high] = [Math.min(...lines.map(({ solid }) => solid.low)), Math.max(...lines.map(({ solid }) => solid.high))];
+    let outside = 0;
+    if (view.out && !this.unit) ({ low, high, outside } = usual(lines, from, to, log ? 0 : -Infinity));
+    if (low > high) [low, high] = [0.1, 1]; // nothing can be drawn
+    if (this.unit) [low, high] = [0, this.unit === "%" ? Math.max(100, high) : high * 1.1 || 1];
+    else if (log) [low, high] = [low / 1.1, high * 1.1];
+    else [low, high] = [low, high].map((value, place, [one, other]) => value + (place - 0.5) * ((other - one) * 0.12 || Math.abs(other) * 0.2 || 2));
+    const scale = log ? Math.log10 : (value) => value;
+    const x = (value) => EDGE.left + ((value - from) / (to - from)) * (right - EDGE.left);
+    const y = (value) => bottom - ((scale(value) - scale(low)) / (scale(high) - scale(low))) * (bottom - top);
+    return { axis, log, legend: all, lines, isEmpty: !seen.length, whole, from, to, low, high, outside, x, y, top, right, bottom, width, height, colour, font, head };
+  }
+
+  /** Draw it with a pen of a canvas, or one that writes SVG. */
+  paint(pen, picture) {
+    const { right, top, bottom, lines, head, font, colour, isEmpty } = picture;
+    pen.font = `10.5px ${font}`;
+    this.#axes(pen, picture);
+    if (lines.length > 1 && !isEmpty) this.#ends(pen, picture);
+    if (head) {
+      Object.assign(pen, { font: `600 13px ${font}`, fillStyle: colour("--ink"), textAlign: "left", textBaseline: "top" });
+      pen.fillText(this.title + (this.all.runs.length > 1 ? "" : `, ${this.all.runs[0].label}`), EDGE.left, 10);
+    }
+    pen.beginPath();
+    pen.rect(EDGE.left - 1, top - EDGE.top, right - EDGE.left + 4, bottom + 1 - top + EDGE.top);
+    pen.clip();
+    if (!isEmpty) for (const each of lines) this.#curve(pen, each, picture);
+  }
+
+  /** Give back the memory of the pictures while they are not seen. */
+  release() {
+    this.#drawn = null;
+    this.canvas.width = 0;
+  }
+
+  #shownNames() {
+    const added = this.all.large === this ? this.all.view.with.filter((name) => !this.names.includes(name)) : [];
+    return [...this.names, ...added];
+  }
+
+  /** Each line that it could have: {of: what toggles it, label, words, line, y, colour, dash}. */
+  #lines(axis) {
+    const { runs, view } = this.all;
+    const names = this.#shownNames();
+    const kinds = names.map((name) => (stem(name) === this.key && kindOf(name)) || name);
+    const isClear = new Set(kinds).size === kinds.length;
+    return runs.flatMap((run, place) => names.flatMap((name, index) => {
+      const line = this.all.line(run, this.file, name, axis);
+      if (!line?.count) return [];
+      const several = runs.length > 1;
+      const short = names.length > 1 && (isClear ? kinds[index] : name);
+      const label = [several && run.number, short].filter(Boolean).join(" ");
+      const words = [(several || !short) && run.label, short && name].filter(Boolean).join(" ");
+      const colour = several ? `--c${(place % COLOURS) + 1}` : names.length > 1 ? `--c${(index % COLOURS) + 1}` : "--accent";
+      const dash = several ? Math.floor(place / COLOURS) + 3 * index : Math.floor(index / COLOURS);
+      const added = index >= this.names.length;
+      return [{ of: several ? String(run.number) : name, added, run, name, label, words, colour, dash: DASHES[dash % DASHES.length], line, y: line.smoothed(this.unit ? 0 : view.smooth) }];
+    }));
+  }
+
+  #axes(pen, { axis, log, from, to, low, high, x, y, right, colour, height }) {
+    pen.fillStyle = colour("--faint");
+    pen.strokeStyle = colour("--rule");
+    pen.textAlign = "right";
+    pen.textBaseline = "middle";
+    pen.beginPath();
+    for (const value of (log ? logTicks : ticks)(low, high, height > 200 ? 7 : 4)) {
+      const at = Math.round(y(value)) + 0.5;
+      pen.moveTo(EDGE.left, at);
+      pen.lineTo(right, at);
+      pen.fillText(this.#text(value), EDGE.left - 6, at);
+    }
+    pen.stroke();
+    pen.textAlign = "left";
+    pen.textBaseline = "bottom";
+    const unit = axis === "time" ? unitOf(to)[0] : 1;
+    const count = Math.max(2, (right - EDGE.left) / 80);
+    const places = axis === "clock" ? clockTicks(from, to, count) : ticks(from / unit, to / unit, count).map((value) => value * unit);
+    for (const value of places) {
+      const text = axis === "time" ? clock(value, to) : axis === "clock" ? moment(value, to - from) : number(value);
+      const wide = pen.measureText(text).width;
+      pen.fillText(text, Math.min(x(value) - wide / 2, right - wide + 4), height - 1);
+    }
+  }
+
+  /** The names of lines where they end, one below the other. */
+  #ends(pen, { lines, x, y, to, right, top, bottom, colour }) {
+    const ends = lines.flatMap(({ label, colour: own, line, y: values, solid, of }) => {
+      const last = solid.points.findLast((index) => index >= 0 && line.x[index] <= to);
+      return last === undefined ? [] : [{ label, own, of, at: Math.min(Math.max(y(values[last]), top), bottom), end: x(line.x[last]) }];
+    });
+    const fit = ends.slice(0, Math.floor((bottom - top) / LINE) + 1).sort((one, other) => one.at - other.at);
+    fit.forEach((each, place) => (each.at = Math.max(each.at, place ? fit[place - 1].at + LINE : top)));
+    fit.reduceRight((below, each) => (each.at = Math.min(each.at, below - LINE)), bottom + LINE);
+    pen.textAlign = "left";
+    pen.textBaseline = "middle";
+    for (const { label, own, of, at } of fit) {
+      pen.globalAlpha = this.all.view.lit && this.all.view.lit !== of ? 0.3 : 1;
+      pen.fillStyle = colour(own);
+      pen.fillText(label.length > 13 ? `${label.slice(0, 5)}…${label.slice(-7)}` : label, right + 6, at);
+    }
+    pen.globalAlpha = 1;
+  }
+
+  #curve(pen, { line, y: values, best, solid, faint, spread, dash, colour: own, of }, { x, y, bottom, colour }) {
+    const { lit } = this.all.view;
+    const strength = lit && lit !== of ? 0.2 : 1;
+    const piece = pen.piece ?? PIECE;
+    const trace = ({ points }, from, pattern) => {
+      let [length, before] = [0, null]; // of a dashed line, so that a piece goes on where the one before it ended
+      pen.setLineDash(pattern);
+      pen.lineDashOffset = 0;
+      pen.beginPath();
+      points.forEach((index, place) => {
+        if (index < 0) return;
+        const [right, down] = [x(line.x[index]), y(from[index])];
+        if (place === 0 || points[place - 1] < 0) pen.moveTo(right - 0.6, down); // a point alone is a dot
+        else if (pattern.length) length += Math.hypot(right - before[0], down - before[1]);
+        pen.lineTo(right, down);
+        before = [right, down];
+        if (place % piece) return;
+        pen.stroke();
+        pen.lineDashOffset = length;
+        pen.beginPath();
+        pen.moveTo(right, down);
+      });
+      pen.stroke();
+    };
+    pen.strokeStyle = pen.fillStyle = colour(own);
+    pen.lineJoin = "bevel";
+    if (spread) {
+      const edge = (index, sign) => pen.lineTo(x(line.x[index]), y(values[index] + sign * spread[index]));
+      const indexes = [...solid.points.filter((index) => index >= 0)];
+      pen.globalAlpha = 0.2 * strength;
+      pen.beginPath();
+      for (const index of indexes) edge(index, 1);
+      for (const index of indexes.reverse()) edge(index, -1);
+      pen.fill();
+    }
+    pen.globalAlpha = 0.25 * strength;
+    if (faint) trace(faint, line.y, []);
+    pen.globalAlpha = strength;
+    pen.lineWidth = lit === of ? 2.2 : 1.3;
+    trace(solid, values, dash);
+    pen.setLineDash([]);
+    pen.fillStyle = colour("--bad"); // what is NaN or infinite, or not above 0 on a log axis
+    for (const index of solid.marks) pen.fillRect(x(line.x[index]) - 1, bottom - 4, 2, 5);
+    if (best < 0) return;
+    pen.fillStyle = colour("--ground");
+    pen.beginPath();
+    pen.arc(x(line.x[best]), y(values[best]), 3, 0, 7);
+    pen.fill();
+    pen.stroke();
+    pen.globalAlpha = 1;
+  }
+
+  /** Show what is at the cursor; false: there is no picture yet. */
+  point() {
+    if (!this.#drawn) return false;
+    const { axis, from, to, x, right, width } = this.#drawn;
+    const { cursor } = this.all.view;
+    this.#line.hidden = this.#label.hidden = cursor?.axis !== axis || cursor.x < from || cursor.x > to;
+    if (!this.#line.hidden) {
+      const [at, { firstChild: label }] = [x(cursor.x), this.#label];
+      this.#line.style.left = `${at}px`;
+      label.textContent = this.#place(cursor.x);
+      label.style.left = `${at}px`;
+      label.style.transform = `translateX(-${(100 * (at - EDGE.left)) / (right - EDGE.left)}%)`; // it stays within the chart
+      this.#label.style.width = `${width - EDGE.left}px`;
+    }
+    this.#band.hidden = !this.#drag;
+    if (this.#drag) Object.assign(this.#band.style, { left: `${Math.min(...this.#drag)}px`, width: `${Math.abs(this.#drag[1] - this.#drag[0])}px` });
+    this.#words();
+    return true;
+  }
+
+  /** The caption and the description: what each line has at the cursor, or last, and its best. */
+  #words() {
+    const { axis, legend, outside } = this.#drawn;
+    const { cursor, off } = this.all.view;
+    const isOne = legend.length === 1;
+    const best = (line, at) => at >= 0 && ` best ${this.#text(line.y[at])}`;
+    const keys = legend.map(({ words }) => words).join("\n");
+    if (keys !== this.#keys || isOne) {
+      const stroke = ({ colour, dash }) => el("i.stroke", { style: { "border-color": `var(${colour})`, "border-style": dash.length ? "dashed" : "solid" } });
+      const entry = (each) => el("button", { "data-of": each.of, "data-added": each.added, title: each.words }, stroke(each), `${each.label} `, el("b"), each.added && " ×");
+      fill(this.#values, legend.map((each) => (isOne ? el("span", { title: each.words }, el("b")) : entry(each))));
+      this.#keys = keys;
+    }
+    [...this.#values.children].forEach((node, place) => {
+      const { line, best: at, of, added, spread } = legend[place];
+      const here = cursor?.axis === axis ? line.nearest(cursor.x) : -1;
+      const index = here < 0 ? line.count - 1 : here;
+      node.querySelector("b").textContent = this.#text(line.y[index]) + (spread ? ` ± ${number(spread[index], 2)}` : "");
+      if (!isOne && !added) node.setAttribute("aria-pressed", String(!off.includes(of)));
+      if (isOne && here < 0) node.append(best(line, at) || "");
+    });
+    const summary = ({ words, line, best: at }) => `${words}: ${line.count} points, first ${this.#text(line.y[0])}, last ${this.#text(line.y[line.count - 1])}` +
+      ` at ${this.#place(line.x[line.count - 1])}${at < 0 ? "" : `,${best(line, at)} at ${this.#place(line.x[at])}`}`;
+    const out = outside > 0 ? ` ${number(outside)} beyond the axis` : "";
+    this.#name.dataset.outside = out;
+    this.canvas.ariaLabel = `Chart of ${this.title}. ${legend.map(summary).join(". ")}.${out && `${out}.`} Arrow keys move a cursor, + and − zoom.`;
+  }
+
+  #text(value) {
+    return this.unit === "B" && Number.isFinite(value) ? bytes(value) : `${number(value)}${this.unit}`;
+  }
+
+  #place(x) {
+    const { axis } = this.#drawn;
+    return axis === "time" ? clock(x) : axis === "clock" ? moment(x) : `${axis} ${number(x)}`;
+  }
+
+  /** x at these pixels from the left, within the picture. */
+  #at(pixels) {
+    const { from, to, right } = this.#drawn;
+    return from + ((Math.min(Math.max(pixels, EDGE.left), right) - EDGE.left) / (right - EDGE.left)) * (to - from);
+  }
+
+  #zoom(from, to) {
+    const { axis, whole } = this.#drawn;
+    const size = Math.min(to - from, whole[1] - whole[0]);
+    const start = Math.min(Math.max(from, whole[0]), whole[1] - size);
+    if (size > (whole[1] - whole[0]) * 1e-7) this.all.set({ zoom: size < (whole[1] - whole[0]) * 0.999 ? { axis, from: start, to: start + size } : null });
+  }
+
+  /** Closer or farther, around an x that stays where it is. */
+  #scale(by, around) {
+    const { from, to } = this.#drawn;
+    this.#zoom(around - (around - from) * by, around + (to - around) * by);
+  }
+
+  #wheel(event) {
+    if (!event.ctrlKey && !event.metaKey && this.all.large !== this) return; // the page scrolls
+    event.preventDefault();
+    const { from, to, width } = this.#drawn;
+    const along = event.shiftKey ? event.deltaX || event.deltaY : Math.abs(event.deltaX) > Math.abs(event.deltaY) && event.deltaX;
+    if (along) this.#zoom(from + (along / width) * (to - from), to + (along / width) * (to - from));
+    else this.#scale(Math.exp(Math.max(-80, Math.min(80, event.deltaY)) / 300), this.#at(event.offsetX));
+  }
+
+  #moved({ offsetX, pointerId }) {
+    if (this.#fingers.has(pointerId)) this.#fingers.get(pointerId)[0] = offsetX;
+    if (this.#fingers.size === 2) return this.#pinch();
+    if (this.#drag) this.#drag[1] = offsetX;
+    const { axis, lines, x } = this.#drawn;
+    const wanted = this.#at(offsetX);
+    const near = lines.map(({ line }) => line.x[line.nearest(wanted)]).sort((one, other) => Math.abs(one - wanted) - Math.abs(other - wanted))[0];
+    this.all.set({ cursor: { axis, x: Math.abs(x(near) - offsetX) < 30 ? near : wanted } });
+  }
+
+  /** Both fingers stay at the x on which they were put: apart they zoom, together they move. */
+  #pinch() {
+    const [[left, first], [right, second]] = [...this.#fingers.values()].sort(([one], [other]) => one - other);
+    const each = (second - first) / Math.max(10, right - left);
+    if (each > 0) this.#zoom(first - (left - EDGE.left) * each, first + (this.#drawn.right - left) * each);
+  }
+
+  #down({ button, offsetX, pointerId, pointerType }) {
+    if (button) return;
+    this.canvas.setPointerCapture(pointerId);
+    if (pointerType === "touch") this.#fingers.set(pointerId, [offsetX, this.#at(offsetX)]);
+    this.#drag = this.#fingers.size > 1 ? null : [offsetX, offsetX];
+  }
+
+  #up({ pointerId }) {
+    this.#fingers.delete(pointerId);
+    const [from, to] = (this.#drag ?? [0, 0]).sort((one, other) => one - other);
+    this.#drag = null;
+    this.all.set(to - from < 6 ? { cursor: null } : { zoom: { axis: this.#drawn.axis, from: this.#at(from), to: this.#at(to) } });
+  }
+
+  #key(event) {
+    if (event.ctrlKey || event.metaKey || event.altKey) return;
+    const { axis, lines, from, to } = this.#drawn;
+    const { line } = lines[0];
+    const { cursor, zoom } = this.all.view;
+    const [first, last] = [line.find(from), line.nearest(to)];
+    const x = cursor?.axis === axis ? cursor.x : null;
+    const by = { ArrowLeft: -1, ArrowRight: 1, Home: -Infinity, End: Infinity }[event.key];
+    const closer = { "+": 0.7, "=": 0.7, "-": 1 / 0.7 }[event.key];
+    if (by) {
+      const index = x === null ? (Math.abs(by) === 1 ? first : by) : line.nearest(x) + by * (event.shiftKey ? 10 : 1);
+      const at = line.x[Math.min(Math.max(index, first), last)];
+      const said = lines.map(({ words, line: other }) => `${words} ${this.#text(other.y[other.nearest(at)])}`);
+      this.all.said.textContent = `${this.title}, ${this.#place(at)}: ${said.join(", ")}`;
+      this.all.set({ cursor: { axis, x: at } });
+    } else if (closer) {
+      this.#scale(closer, x ?? (from + to) / 2);
+    } else if (event.key === "Enter") {
+      this.larger.click();
+    } else if ((event.key === "Escape" || event.key === "0") && (cursor || zoom)) {
+      this.all.set({ zoom: null, cursor: null });
+    } else {
+      return;
+    }
+    event.preventDefault();
+    event.stopPropagation();
+  }
+
+  /** What is in the picture, in at most 200 rows: every so many points of the first line, and what the others have near them. */
+  #fillTable() {
+    const { axis, lines, from, to } = this.#drawn;
+    const { line } = lines[0];
+    const [first, last] = [line.find(from), line.nearest(to)];
+    const most = Math.min(ROWS - 1, last - first);
+    const rows = Array.from({ length: most + 1 }, (_, row) => {
+      const x = line.x[first + Math.round((row / Math.max(1, most)) * (last - first))];
+      const cells = lines.map(({ line: other }) => el("td", {}, this.#text(other.y[other.nearest(x)])));
+      return el("tr", {}, el("th", { scope: "row" }, axis === "time" ? clock(x) : axis === "clock" ? moment(x) : number(x)), cells);
+    });
+    const heads = [axis, ...lines.map(({ words }) => words)].map((text) => el("th", { scope: "col" }, text));
+    fill(this.#rows, el("table", {}, el("thead", {}, el("tr", {}, heads)), el("tbody", {}, rows)));
+  }
+}
+
+function unitOf(seconds) {
+  return seconds >= 172800 ? [86400, "d"] : seconds >= 7200 ? [3600, "h"] : seconds >= 120 ? [60, "min"] : seconds >= 1 ? [1, "s"] : [0.001, "ms"];
+}
+
+/** A time in the unit of `most`. */
+function clock(seconds, most = seconds) {
+  const [unit, name] = unitOf(most);
+  return `${Number((seconds / unit).toFixed(most < 10 * unit ? 2 : 1))} ${name}`;
+}
+
+/** A moment by the clocks of this place, as exactly as an axis needs it that is so many seconds long. */
+function moment(seconds, span = 0) {
+  const day = { month: "short", day: "numeric" };
+  const time = { hour: "2-digit", minute: "2-digit", hourCycle: "h23" };
+  const form = span > 400_000 ? day : span > 600 ? time : span ? { ...time, second: "2-digit" } : { ...day, ...time, second: "2-digit" };
+  return new Intl.DateTimeFormat([], form).format(seconds * 1000);
+}
