@@ -352,10 +352,14 @@ const KINDS = {
 function test(word) {
   const [, kind, value] = word.match(/^(state|label|machine|is):(.*)$/) || [];
   if (kind) return (row) => KINDS[kind](row, value);
-  const [, name, sign, text] = word.match(/^([^<>=]+)([<>]=?|=)(.+)$/) || [];
+  const [, name, sign, text] = word.match(/^([^<>=]+)([<>]=?|=)([^'"]+)$/) || [];
   const limit = numeric(text || "");
-  if (!name || (sign !== "=" && typeof limit !== "number")) return (row) => words(row).join("\n").toLowerCase().includes(word);
-  return (row) => measured(row, name).some((value) => typeof value === typeof limit && SIGNS[sign](value, limit));
+  const has = (row) => words(row).join("\n").toLowerCase().includes(word);
+  if (!name || (sign !== "=" && typeof limit !== "number")) return has;
+  return (row) => {
+    const values = measured(row, name);
+    return sign === "=" && !values.length ? has(row) : values.some((value) => typeof value === typeof limit && SIGNS[sign](value, limit));
+  };
 }
 
 const SIGNS = { "<": (a, b) => a < b, ">": (a, b) => a > b, "<=": (a, b) => a <= b, ">=": (a, b) => a >= b, "=": (a, b) => a === b };
