@@ -7,7 +7,7 @@ import { api, raw, set, setting } from "./state.js";
 
 const FEW = 3000; // points of a run in the first picture of several
 const SETTLE = 250; // milliseconds from picture to picture while points are still arriving, or from address to address
-const MANY = 8; // charts from which on they can be searched
+const MANY = 6; // charts from which on they can be searched
 const USAGE = Object.keys(UNITS);
 const FILES = { usage: "usage", metrics: "points" }; // the usage first: it begins with the command, so times count from there
 const AXES = ["step", "time", "epoch", "clock"];
@@ -126,12 +126,11 @@ export class Charts {
   /** Set what all charts show; what a person set, and not where the mouse is, goes into the address. */
   set(changes) {
     Object.assign(this.view, changes);
-    const isPassing = Object.keys(changes).every((name) => name === "cursor");
-    if (!isPassing && !("lit" in changes)) {
+    if (Object.keys(changes).some((name) => name in SETTINGS)) {
       this.#unsaved ??= setTimeout(() => this.#save(), SETTLE); // a wheel sets a hundred a second
       this.#arrange();
     }
-    this.draw(isPassing);
+    this.draw(Object.keys(changes).every((name) => name === "cursor"));
   }
 
   /** Put a name into one of the lists of settings, or take it out. */
