@@ -5,11 +5,9 @@ import { bytes, el, fill, number } from "./dom.js";
 
 export const UNITS = { cpu: "%", memory: "B", gpu: "%", "gpu memory": "B" }; // the series of `usage.points`, which has no names
 const EDGE = { left: 46, right: 10, top: 8, bottom: 18 };
-const ROWS = 200;
 const PIECE = 16; // points that are stroked at once: a long zigzag that crosses itself takes five times as long
 const DASHES = [[], [7, 3], [2, 2], [9, 3, 2, 3], [4, 2], [1, 3]];
-const LINE = 11; // pixels of a label's height
-const COLOURS = 8;
+const [ROWS, LABEL, COLOURS] = [200, 11, 8]; // of a table; pixels of a label's height; colours until lines are dashed
 const clamp = (value, low, high) => Math.min(Math.max(value, low), high);
 
 export class Chart {
@@ -40,12 +38,10 @@ export class Chart {
     this.canvas.onpointerleave = () => this.#drag ?? all.set({ cursor: null });
     this.canvas.onpointercancel = () => (this.#fingers.clear(), (this.#drag = null));
     this.canvas.ondblclick = () => all.set({ zoom: null });
-    const light = ({ type, target }) => all.set({ lit: (type !== "focusout" && target.closest?.("[data-of]")?.dataset.of) || null });
+    const entry = ({ target }) => target.closest?.("[data-of]")?.dataset ?? {};
+    const light = (event) => all.set({ lit: (event.type !== "focusout" && entry(event).of) || null });
     for (const kind of ["pointerover", "pointerleave", "focusin", "focusout"]) this.#values.addEventListener(kind, light);
-    this.#values.onclick = ({ target }) => {
-      const { of, added } = target.closest("button")?.dataset ?? {};
-      if (of) all.toggle(added ? "with" : "off", of);
-    };
+    this.#values.onclick = (event) => entry(event).of && all.toggle(entry(event).added ? "with" : "off", entry(event).of);
   }
 
   /** The series that it shows, the most important one first. */
@@ -66,13 +62,12 @@ export class Chart {
     this.larger.title = isLarge ? "Back to all charts (Escape)" : "Enlarge";
     this.larger.ariaLabel = isLarge ? "Back to all charts" : `Enlarge ${this.title}`;
     this.element.classList.toggle("pinned", isPinned);
-    const others = isLarge && !this.unit ? this.all.names.filter((name) => !this.#shownNames().includes(name)) : [];
+    const others = isLarge && !this.unit ? this.all.names.filter((name) => !this.#series.includes(name)) : [];
     this.#add.hidden = !others.length;
     if (this.#add.dataset.names === others.join("\n")) return;
     this.#add.dataset.names = others.join("\n");
-    const words = { placeholder: "Put another series in", "aria-label": "Put another series in" };
-    const choose = ({ target }) => others.includes(target.value) && this.all.toggle("with", target.value);
-    fill(this.#add, el("input", { list: "series", ...words, oninput: choose }), el("datalist", { id: "series" }, others.map((value) => el("option", { value }))));
+    const input = { list: "series", placeholder: "Put another series in", "aria-label": "Put another series in", oninput: ({ target }) => others.includes(target.value) && this.all.toggle("with", target.value) };
+    fill(this.#add, el("input", input), el("datalist", { id: "series" }, others.map((value) => el("option", { value }))));
   }
 
   draw(width, height) {
@@ -149,27 +144,24 @@ export class Chart {
     this.canvas.width = 0;
   }
 
-  #shownNames() {
-    const added = this.all.large === this ? this.all.view.with.filter((name) => !this.names.includes(name)) : [];
-    return [...this.names, ...added];
+  get #series() {
+    return [...new Set([...this.names, ...(this.all.large === this ? this.all.view.with : [])])];
   }
 
   /** Each line that it could have: {of: what toggles it, label, words, line, y, colour, dash}. */
   #lines(axis) {
     const { runs, view } = this.all;
-    const names = this.#shownNames();
+    const [names, several] = [this.#series, runs.length > 1];
     const kinds = names.map((name) => (stem(name) === this.key && kindOf(name)) || name);
-    const isClear = new Set(kinds).size === kinds.length;
+    const shorts = names.length === 1 ? [""] : new Set(kinds).size === names.length ? kinds : names;
     return runs.flatMap((run, place) => names.flatMap((name, index) => {
       const line = this.all.line(run, this.file, name, axis);
       if (!line?.count) return [];
-      const several = runs.length > 1;
-      const short = names.length > 1 && (isClear ? kinds[index] : name);
-      const label = [several && run.number, short].filter(Boolean).join(" ");
-      const words = [(several || !short) && run.label, short && name].filter(Boolean).join(" ");
-      const colour = several ? `--c${(place % COLOURS) + 1}` : names.length > 1 ? `--c${(index % COLOURS) + 1}` : "--accent";
-      const dash = several ? Math.floor(place / COLOURS) + 3 * index : Math.floor(index / COLOURS);
-      const about = { of: several ? String(run.number) : name, added: index >= this.names.length, run, name, label, words, colour, dash: DASHES[dash % DASHES.length] };
+      const label = [several && run.number, shorts[index]].filter(Boolean).join(" ");
+      const words = [(several || names.length === 1) && run.label, shorts[index] && name].filter(Boolean).join(" ");
+      const [hue, pattern] = several ? [place, Math.floor(place / COLOURS) + 3 * index] : [index, Math.floor(index / COLOURS)];
+      const colour = several || names.length > 1 ? `--c${(hue % COLOURS) + 1}` : "--accent";
+      const about = { of: several ? String(run.number) : name, added: index >= this.names.length, run, name, label, words, colour, dash: DASHES[pattern % DASHES.length] };
       return [{ ...about, line, y: line.smoothed(this.unit ? 0 : view.smooth) }];
     }));
   }
@@ -185,12 +177,11 @@ export class Chart {
     }
     pen.stroke();
     Object.assign(pen, { textAlign: "left", textBaseline: "bottom" });
-    const unit = axis === "time" ? unitOf(to)[0] : 1;
-    const count = Math.max(2, (right - EDGE.left) / 80);
+    const [unit, count] = [axis === "time" ? unitOf(to)[0] : 1, Math.max(2, (right - EDGE.left) / 80)];
     const places = axis === "clock" ? clockTicks(from, to, count) : ticks(from / unit, to / unit, count).map((value) => value * unit);
     for (const value of places) {
       const text = along(axis, value, to, to - from);
-      const wide = pen.measureText(text).width;
+      const { width: wide } = pen.measureText(text);
       pen.fillText(text, Math.min(x(value) - wide / 2, right - wide + 4), height - 1);
     }
   }
@@ -201,22 +192,24 @@ export class Chart {
       const last = solid.points.findLast((index) => index >= 0 && line.x[index] <= to);
       return last === undefined ? [] : [{ label, own, of, at: clamp(y(values[last]), top, bottom) }];
     });
-    const fit = ends.slice(0, Math.floor((bottom - top) / LINE) + 1).sort((one, other) => one.at - other.at);
-    fit.forEach((each, place) => (each.at = Math.max(each.at, place ? fit[place - 1].at + LINE : top)));
-    fit.reduceRight((below, each) => (each.at = Math.min(each.at, below - LINE)), bottom + LINE);
+    const fit = ends.slice(0, Math.floor((bottom - top) / LABEL) + 1).sort((one, other) => one.at - other.at);
+    fit.forEach((each, place) => (each.at = Math.max(each.at, place ? fit[place - 1].at + LABEL : top)));
+    fit.reduceRight((below, each) => (each.at = Math.min(each.at, below - LABEL)), bottom + LABEL);
     Object.assign(pen, { textAlign: "left", textBaseline: "middle" });
     for (const { label, own, of, at } of fit) {
-      pen.globalAlpha = this.all.view.lit && this.all.view.lit !== of ? 0.3 : 1;
-      pen.fillStyle = colour(own);
+      Object.assign(pen, { globalAlpha: this.#strength(of), fillStyle: colour(own) });
       pen.fillText(label.length > 13 ? `${label.slice(0, 5)}…${label.slice(-7)}` : label, right + 6, at);
     }
     pen.globalAlpha = 1;
   }
 
+  /** How strong a line is drawn while one of them stands out. */
+  #strength(of) {
+    return (this.all.view.lit ?? of) === of ? 1 : 0.2;
+  }
+
   #curve(pen, { line, y: values, best, solid, faint, spread, dash, colour: own, of }, { x, y, bottom, colour }) {
-    const { lit } = this.all.view;
-    const strength = lit && lit !== of ? 0.2 : 1;
-    const piece = pen.piece ?? PIECE;
+    const [strength, piece] = [this.#strength(of), pen.piece ?? PIECE];
     const trace = ({ points }, from, pattern) => {
       let [length, before] = [0, null]; // of a dashed line, so that a piece goes on where the one before it ended
       pen.setLineDash(pattern);
@@ -237,8 +230,7 @@ export class Chart {
       });
       pen.stroke();
     };
-    pen.strokeStyle = pen.fillStyle = colour(own);
-    pen.lineJoin = "bevel";
+    Object.assign(pen, { strokeStyle: colour(own), fillStyle: colour(own), lineJoin: "bevel" });
     if (spread) {
       const edge = (index, sign) => pen.lineTo(x(line.x[index]), y(values[index] + sign * spread[index]));
       const indexes = solid.points.filter((index) => index >= 0);
@@ -251,7 +243,7 @@ export class Chart {
     pen.globalAlpha = 0.25 * strength;
     if (faint) trace(faint, line.y, []);
     pen.globalAlpha = strength;
-    pen.lineWidth = lit === of ? 2.2 : 1.3;
+    pen.lineWidth = this.all.view.lit === of ? 2.2 : 1.3;
     trace(solid, values, dash);
     pen.setLineDash([]);
     pen.fillStyle = colour("--bad"); // what is NaN or infinite, or not above 0 on a log axis
@@ -273,10 +265,10 @@ export class Chart {
     this.#line.hidden = this.#label.hidden = cursor?.axis !== axis || cursor.x < from || cursor.x > to;
     if (!this.#line.hidden) {
       const [at, { firstChild: label }] = [x(cursor.x), this.#label];
-      this.#line.style.left = `${at}px`;
       label.textContent = this.#place(cursor.x);
-      Object.assign(label.style, { left: `${at}px`, transform: `translateX(-${(100 * (at - EDGE.left)) / (right - EDGE.left)}%)` }); // it stays within the chart
-      this.#label.style.width = `${width - EDGE.left}px`;
+      this.#label.style.width = `${width - 30}px`;
+      this.#line.style.left = label.style.left = `${at}px`;
+      label.style.transform = `translateX(-${(100 * (at - EDGE.left)) / (right - EDGE.left)}%)`; // it stays within the chart
     }
     this.#band.hidden = !this.#drag;
     if (this.#drag) Object.assign(this.#band.style, { left: `${Math.min(...this.#drag)}px`, width: `${Math.abs(this.#drag[1] - this.#drag[0])}px` });
@@ -291,19 +283,17 @@ export class Chart {
     const isOne = legend.length === 1;
     const best = (line, at) => at >= 0 && ` best ${this.#text(line.y[at])}`;
     const keys = legend.map(({ words }) => words).join("\n");
-    if (keys !== this.#keys || isOne) {
-      const stroke = ({ colour, dash }) => el("i.stroke", { style: { "border-color": `var(${colour})`, "border-style": dash.length ? "dashed" : "solid" } });
-      const entry = (each) => el("button", { "data-of": each.of, "data-added": each.added, title: each.words }, stroke(each), `${each.label} `, el("b"), each.added && " ×");
-      fill(this.#values, legend.map((each) => (isOne ? el("span", { title: each.words }, el("b")) : entry(each))));
-      this.#keys = keys;
-    }
+    const stroke = ({ colour, dash }) => el("i.stroke", { style: { "border-color": `var(${colour})`, "border-style": dash.length ? "dashed" : "solid" } });
+    const entry = (each) => el("button", { "data-of": each.of, "data-added": each.added, title: each.words }, stroke(each), `${each.label} `, el("b"), each.added && " ×");
+    if (keys !== this.#keys || isOne) fill(this.#values, legend.map((each) => (isOne ? el("span", { title: each.words }, el("b")) : entry(each))));
+    this.#keys = keys;
     [...this.#values.children].forEach((node, place) => {
       const { line, best: at, of, added, spread } = legend[place];
       const here = cursor?.axis === axis ? line.nearest(cursor.x) : -1;
       const index = here < 0 ? line.count - 1 : here;
       node.querySelector("b").textContent = this.#text(line.y[index]) + (spread ? ` ± ${number(spread[index], 2)}` : "");
-      if (!isOne && !added) node.setAttribute("aria-pressed", String(!off.includes(of)));
-      if (isOne && here < 0) node.append(best(line, at) || "");
+      if (isOne) node.append((here < 0 && best(line, at)) || "");
+      else if (!added) node.ariaPressed = String(!off.includes(of));
     });
     const summary = ({ words, line, best: at }) => `${words}: ${line.count} points, first ${this.#text(line.y[0])}, last ${this.#text(line.y[line.count - 1])}` +
       ` at ${this.#place(line.x[line.count - 1])}${at < 0 ? "" : `,${best(line, at)} at ${this.#place(line.x[at])}`}`;
@@ -335,8 +325,7 @@ export class Chart {
 
   /** Closer or farther, around an x that stays where it is. */
   #scale(by, around) {
-    const { from, to } = this.#drawn;
-    this.#zoom(around - (around - from) * by, around + (to - around) * by);
+    this.#zoom(around - (around - this.#drawn.from) * by, around + (this.#drawn.to - around) * by);
   }
 
   #wheel(event) {
@@ -344,8 +333,7 @@ export class Chart {
     event.preventDefault();
     const { from, to, width } = this.#drawn;
     const way = event.shiftKey ? event.deltaX || event.deltaY : Math.abs(event.deltaX) > Math.abs(event.deltaY) && event.deltaX;
-    const by = (way / width) * (to - from);
-    if (way) this.#zoom(from + by, to + by);
+    if (way) this.#zoom(from + (way / width) * (to - from), to + (way / width) * (to - from));
     else this.#scale(Math.exp(clamp(event.deltaY, -80, 80) / 300), this.#at(event.offsetX));
   }
 

@@ -41,7 +41,6 @@ export class Charts {
   #dark = matchMedia("(prefers-color-scheme: dark)");
   #escape = (event) => {
     if (event.key !== "Escape" || !this.large || !this.element.offsetParent || document.querySelector(":popover-open, dialog[open]")) return;
-    event.preventDefault();
     event.stopPropagation();
     this.enlarge("");
   };
@@ -139,18 +138,16 @@ export class Charts {
     this.set({ [list]: names.includes(name) ? names.filter((each) => each !== name) : [...names, name] });
   }
 
-  /** Show one chart on the whole pane; or all again. */
-  enlarge(key) {
-    const before = this.#charts.get(this.view.chart);
-    this.set({ chart: key, with: [] });
-    (this.#charts.get(key)?.canvas ?? before?.larger)?.focus();
-    this.element.parentElement.scrollTop = 0;
-    if (!key) before?.element.scrollIntoView({ block: "nearest" });
-  }
-
   /** The chart on the whole pane. */
   get large() {
     return this.#charts.get(this.view.chart);
+  }
+
+  /** Show one chart on the whole pane; or all again. */
+  enlarge(key) {
+    const { large: before } = this;
+    this.set({ chart: key, with: [] });
+    (this.large?.canvas ?? before?.larger)?.focus();
   }
 
   /** The points of a series of a run along an axis; undefined: it has none. */

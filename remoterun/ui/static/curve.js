@@ -171,8 +171,8 @@ export function usual(lines, from, to, floor) {
   const [low, high] = [0.05, 0.95].map((share) => values[Math.round(share * (values.length - 1))]);
   const inner = values.filter((value) => value >= low - 1.5 * (high - low) && value <= high + 1.5 * (high - low));
   const range = { low: inner[0] ?? Infinity, high: inner.at(-1) ?? -Infinity, outside: 0 };
-  for (const { line, y } of lines)
-    for (let at = line.find(from); at < line.count && line.x[at] <= to; at += 1) if ((y[at] < range.low && y[at] > floor) || y[at] > range.high) range.outside += 1;
+  const isOutside = (value) => value > range.high || (value < range.low && value > floor);
+  for (const { line, y } of lines) for (let at = line.find(from); line.x[at] <= to && at < line.count; at += 1) range.outside += isOutside(y[at]);
   return range;
 }
 
