@@ -1,12 +1,16 @@
 // What can be done with a run, and what the page asks and says about it.
 
-import { el } from "./dom.js";
+import { el, fill } from "./dom.js";
 import { act, isFinal, store } from "./state.js";
 
 const READ = 10_000; // milliseconds for which a notice is shown
 
+const WORDS = { stop: ["Stop", "Stopping…"], kill: ["Kill", "Killing…"] };
+
 /** The buttons of a run. `open(path)` shows another address. */
 export class Actions {
+  #waits = new Set(); // the actions that were asked for and not answered
+
   constructor(element, number, open) {
     Object.assign(this, { element, number, open });
     this.buttons = Object.fromEntries([...element.children].map((button) => [button.dataset.action, button]));
@@ -29,19 +33,28 @@ export class Actions {
     const { stop, kill, notify, rerun, pin, hide } = this.buttons;
     this.element.hidden = false;
     stop.hidden = kill.hidden = notify.hidden = isFinal(row);
-    stop.disabled = row.stopping;
+    for (const [name, button] of Object.entries(this.buttons)) button.disabled = this.#waits.has(name) || (name === "stop" && row.stopping);
+    for (const [name, [word, doing]] of Object.entries(WORDS)) {
+      const waits = this.#waits.has(name) && `${doing}${row.unreached ? ` ${row.machine} does not answer` : ""}`;
+      if (!this.buttons[name].classList.contains("sure")) fill(this.buttons[name], waits || word);
+    }
     rerun.hidden = !isFinal(row);
     pin.textContent = row.pinned ? "Unpin" : "Pin";
     hide.textContent = row.hidden ? "Unarchive" : "Archive";
   }
 
   async do(action, body) {
+    this.#waits.add(action);
+    this.update(this.row);
     try {
       const { row } = await act(`runs/${this.number}/${action}`, body);
       if (action === "rerun" && row) this.open(`runs/${row.number}`);
       if (action === "notify") notice({ message: "A message will be sent when this run has ended." });
     } catch (failure) {
       notice(failure);
+    } finally {
+      this.#waits.delete(action);
+      this.update(this.row);
     }
   }
 
@@ -73,10 +86,11 @@ export function confirmed(button, action) {
     button.textContent = sure ? button.dataset.sure : text;
   };
   button.addEventListener("click", () => {
-    if (button.classList.contains("sure")) action();
-    show(!button.classList.contains("sure"));
+    const sure = button.classList.contains("sure");
+    show(!sure);
+    if (sure) action();
   });
-  button.addEventListener("blur", () => show(false));
+  button.addEventListener("blur", () => button.classList.contains("sure") && show(false));
   return button;
 }
 

@@ -41,6 +41,6 @@ function table({ rows, params, differs, best }) {
     const top = Math.max(...found.filter((value) => value !== null).map((value) => value * direction(name)));
     return [name, found.map((value) => el(direction(name) && value !== null && value * direction(name) === top ? "b" : "span", {}, number(value)))];
   };
-  return el("div.wide", {}, el("table", {}, el("thead", {}, el("tr", {}, el("td"), head)), part("", [["", rows.map((row) => el("code", {}, row.command))], ["", rows.map(stateOf)]]),
+  return el("div.wide", {}, el("table", {}, el("thead", {}, el("tr", {}, el("td"), head)), part("", [["Command", rows.map((row) => el("code", {}, row.command))], ["State", rows.map(stateOf)]]),
     part("Best values", Object.entries(best).map(values)), part("Parameters that differ", differs.map((name) => [name, params[name]]))));
 }

@@ -90,7 +90,8 @@ export function age(moment, words = "") {
 }
 
 function showAge(node) {
-  const text = duration((Date.now() - Date.parse(node.dateTime)) / 1000) + node.dataset.words;
+  const [seconds, { words }] = [(Date.now() - Date.parse(node.dateTime)) / 1000, node.dataset];
+  const text = words === " ago" && seconds < 1 ? "just now" : duration(seconds) + words;
   if (node.textContent !== text) node.textContent = text;
 }
 

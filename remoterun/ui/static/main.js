@@ -2,7 +2,7 @@
 
 import { view as compare } from "./compare.js";
 import { age, el, fill } from "./dom.js";
-import { List } from "./list.js";
+import { List, title } from "./list.js";
 import { view as machines } from "./machines.js";
 import { RunView } from "./run.js";
 import { setting, store } from "./state.js";
@@ -30,7 +30,7 @@ function address(place, hash) {
 /** Show the view of another path; from run to run the tab stays. */
 function go(place, replace = false) {
   const keepsTab = place.startsWith("runs/") && path().startsWith("runs/");
-  history[replace ? "replaceState" : "pushState"](null, "", address(place, keepsTab ? location.hash : ""));
+  history[replace ? "replaceState" : "pushState"](null, "", address(place, keepsTab ? location.hash.split(":")[0] : ""));
   route();
 }
 
@@ -77,7 +77,9 @@ const COMMANDS = {
 function move(by) {
   const number = list.beside(by);
   if (number) go(`runs/${number}`, path().startsWith("runs/"));
-  if (at("list").contains(document.activeElement)) list.focus();
+  if (at("list").contains(document.activeElement)) return list.focus();
+  const row = store.rows.get(number);
+  fill(at("said"), row && `run ${number}, ${row.state}: ${title(row)}`); // to a screen reader: the focus stays
 }
 
 function pressed(event) {
@@ -115,9 +117,10 @@ function clicked(event) {
 
 function linkChanged() {
   const ui = () => el("code", {}, "remoterun ui");
-  const words = [ui(), " does not answer; this is as it was ", age((store.silent || 0) / 1000, " ago"), ". A new page opens by "];
-  fill(at("link"), store.silent && [...words, ui()]);
-  at("link").hidden = !store.silent;
+  const words = [ui(), " does not answer; this is as it was ", age((store.silent || 0) / 1000, " ago"), ". A new page opens by ", ui()];
+  const ended = ["This page belongs to a ", ui(), " that has ended; ", ui(), " opens a new one"];
+  fill(at("link"), store.ended ? ended : store.silent && words);
+  at("link").hidden = !store.ended && !store.silent;
 }
 
 addEventListener("keydown", pressed);
