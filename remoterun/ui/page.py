@@ -7,7 +7,7 @@ import posixpath
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import islice
@@ -16,7 +16,7 @@ from typing import Any
 
 from starlette.convertors import PathConvertor, register_url_convertor
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import Response, StreamingResponse
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
@@ -24,6 +24,7 @@ from remoterun.agent.shared.measured import POINT
 from remoterun.agent.shared.records import same_fields, to_json
 from remoterun.client import Client
 from remoterun.client.exports.diary import diary
+from remoterun.client.runs.following import LogBytes, Wanted
 from remoterun.clouds import all_fronts
 from remoterun.clouds.base import RentedHost
 from remoterun.errors import NotFound, RemoterunError, UsageError
@@ -73,6 +74,8 @@ class RunsPage(PageServer):
             "runs/{run}/points": partial(self._points, "metrics"),
             "runs/{run}/usage": partial(self._points, "usage"),
             "runs/{run}/log": self._log,
+            "runs/{run}/whole-log": self._whole_log,
+            "runs/{run}/times": self._times,
             "runs/{run}/search": self._search,
             "{kind}/{name}/files": self._list,
             "{kind}/{name}/file/{path:any}": self._file,
@@ -143,9 +146,47 @@ class RunsPage(PageServer):
         part = self._client.runs.log_part(self._number(request), start, size, asked.get("name", "log"))
         return Response(part[2], 200, {"X-Start": str(part[0]), "X-Total": str(part[1])}, "text/plain")
 
+    def _whole_log(self, request: Request, _: Any) -> Response:
+        """All that there is of it by now, to be stored: it comes through in parts."""
+        number, name = self._number(request), request.query_params.get("name", "log")
+        start, total, first = self._client.runs.log_part(number, 0, MOST_PART, name)
+
+        def parts() -> Iterator[bytes]:
+            at, data = start, first
+            while data:
+                yield data
+                at += len(data)
+                data = (
+                    self._client.runs.log_part(number, at, min(MOST_PART, total - at), name)[2] if at < total else b""
+                )
+
+        headers = {
+            "Content-Length": str(total - start),
+            "Content-Disposition": f"attachment; filename=run-{number}.{name}",
+        }
+        return StreamingResponse(parts(), 200, headers, "text/plain")
+
+    def _times(self, request: Request, _: Any) -> Any:
+        """When the lines were written that begin in a part of the log, which begins with one: [seconds, how many] of
+        each stretch; nothing where that is not known."""
+        start, end = (int(request.query_params[name]) for name in ("start", "end"))
+        wanted, begins = Wanted(live=False, timed=True, offset=start, wait=WAIT), True
+        found: list[list[float]] = []
+        with contextlib.closing(self._client.runs.follow(self._number(request), wanted)) as following:
+            for item in following:
+                if not isinstance(item, LogBytes) or item.stderr:
+                    continue
+                data = item.data[: max(0, end - item.offset)]
+                if item.time is None or not data:
+                    break
+                found.append([round(item.time, 2), begins + data.count(b"\n") - data.endswith(b"\n")])
+                begins = data.endswith(b"\n")
+        return {"times": [each for each in found if each[1]]}
+
     def _search(self, request: Request, _: Any) -> Any:
-        asked = request.query_params
-        return to_json(self._client.runs.search_log(self._number(request), asked["q"], int(asked.get("start", "0"))))
+        asked, search = request.query_params, self._client.runs.search_log
+        start, name = int(asked.get("start", "0")), asked.get("name", "log")
+        return to_json(search(self._number(request), asked["q"], start, name=name))
 
     def _list(self, request: Request, _: Any) -> Any:
         manifest, about = self._client.files.list(self._resource(request))

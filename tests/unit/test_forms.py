@@ -20,35 +20,57 @@ FORMS: dict[str, dict[str, Any]] = tomllib.loads((FOLDER / "forms.toml").read_te
 NOISE = sorted(path.stem for path in (FOLDER / "noise").glob("*.log"))
 PENDING = {
     "absl",
+    "audiocraft",
+    "biggan",
+    "build-nanogpt",
+    "char-rnn-tensorflow",
     "cyclegan",
+    "ddsp-svc",
     "deepspeed-engine",
     "detectron2",
+    "detr",
     "diffusers-dreambooth-lora",
     "diffusers-text-to-image",
     "docker",
+    "epoch-and-machine",
     "fairseq",
     "fairseq-json",
+    "gaussian-splatting",
+    "gpt-2-simple",
     "hf-trainer",
     "hf-trainer-5",
     "hf-trainer-no-bar",
+    "json-nested",
+    "json-two-levels",
     "keras-gan",
     "kohya-ss",
+    "lightning-bar",
+    "litgpt",
+    "llama-factory",
+    "logfmt",
     "loguru",
     "megatron",
+    "mmcv",
     "mmengine-epochs",
     "mmengine-iterations",
     "pix2pix",
     "pytorch-gan",
     "pytorch-gan-pix2pix",
+    "pytorch-reinforce",
+    "pytorch-transfer",
+    "pytorch-vae",
     "rsl-rl",
+    "thousands",
     "timm",
+    "torchtitan",
+    "tqdm-desc",
     "trl",
     "word-language-model",
 }
 """Forms that are wrong yet, and logs of noise in which something is found."""
-LEAST = 5
+LEAST = 21
 """Forms that are right."""
-Alternatives = list[tuple[float, float]]
+Pairs = list[tuple[float, float]]
 
 
 class Verdict(NamedTuple):
@@ -105,7 +127,7 @@ def found_in(path: Path, pieces: int | None = None) -> tuple[list[Point], float 
     format = LOG if is_log else next((each for each in FORMATS if each.matches(path.name)), None)
     if format is None:
         return [], None
-    data = path.read_bytes()
+    data, pieces = path.read_bytes(), None if format.whole else pieces
     ends = [at + 1 for at, byte in enumerate(data) if byte == ord("\n")]
     points, end = read(reader(format), data, ends if pieces == 0 else pieces or MOST_DATA, patterns=[])
     return points, end.get("total")
@@ -131,70 +153,77 @@ def _judged(
     if false:
         return Verdict("wrong", f"false: {', '.join(false)}")
     less = []
-    for name, expected in form["series"].items():
-        wanted = Wanted.of(form, name, expected, scale, offset)
-        verdict = wanted.judge(found.get(name, []), form.get("bar", False))
+    for name in form["series"]:
+        verdict = Wanted.of(form, name, scale, offset).judge(found.get(name, []))
         if verdict.word == "wrong":
             return Verdict("wrong", f"{name}: {verdict.why}")
         if verdict.word == "unknown":
             less.append(f"{name}: {verdict.why}")
-    if total is not None and not ("total" in form and close(total, form["total"] * scale, abs(offset) + 1)):
-        return Verdict("wrong", f"total {total:g}, not {form.get('total', 'any')}")
+    expected = form.get("total", form.get("total_may", float("nan"))) * scale
+    if total is not None and not close(total, expected, max(1, form.get("tolerance", 0) * expected)):
+        return Verdict("wrong", f"total {total:g}, not {expected:g}")
     if total is None and "total" in form:
         less.append("no total")
     return Verdict("unknown", "; ".join(less)) if less else Verdict("right")
 
 
 class Wanted(NamedTuple):
-    """A series that a person would plot: how many points, and the first and the last step and value it may have."""
+    """A series that a person would plot. `forms.toml` says what the words mean."""
 
     count: int
-    steps: Alternatives
-    """Empty: the log says no steps."""
-    values: Alternatives
-    near: float
-    """Share of the last step by which a step may be off, where the log does not say how long an epoch is."""
+    least: float
+    steps: Pairs
+    """The first and the last step that it may have. Empty: the log says no steps."""
+    values: Pairs
+    slack: float
+    """By which a step may be off."""
+    bar: bool
+    untimed: bool
 
     @classmethod
-    def of(cls, form: dict[str, Any], name: str, expected: list[float], scale: float, offset: float) -> Wanted:
-        count, *ends = expected
-        steps = [(ends[0], ends[2]), *map(tuple, form.get("steps_also", {}).get(name, ()))] if len(ends) == 4 else []
+    def of(cls, form: dict[str, Any], name: str, scale: float, offset: float) -> Wanted:
+        count, *ends = form["series"][name]
         values = [(ends[-3], ends[-1]) if len(ends) == 4 else (ends[0], ends[1])]
-        values += [tuple(each) for each in form.get("values_also", {}).get(name, ())]
-        scaled = [(first * scale + offset, last * scale + offset) for first, last in steps]
-        return cls(int(count), scaled, values, form.get("tolerance", 0.0))
+        values += [(first, last) for first, last in form.get("values_also", {}).get(name, ())]
+        steps = [(ends[0], ends[2]), *form.get("steps_also", {}).get(name, ())] if len(ends) == 4 else []
+        steps = [(first * scale + offset, last * scale + offset) for first, last in steps]
+        bar = form.get("bar", False)
+        least = min(count, form.get("least", count / 2 if bar else count))
+        slack = max((form.get("tolerance", 0.0) * last for _, last in steps), default=0.0)
+        return cls(count, least, steps, values, slack, bar, form.get("untimed", False) or not steps)
 
-    def judge(self, points: list[Point], bar: bool) -> Verdict:
-        """`bar`: what is drawn again, of which the newest of a step counts, and not each drawing must be read."""
+    def judge(self, points: list[Point]) -> Verdict:
         if not points:
             return Verdict("unknown", "nothing")
         untimed = [point for point in points if point.step is None]
         if untimed:
-            if len(untimed) < len(points) or len(points) > self.count and not bar:
+            if len(untimed) < len(points) or len(points) > self.count and not self.bar:
                 return Verdict("wrong", f"{len(points)} points, {len(untimed)} of them without a step")
-            return Verdict("unknown" if self.steps or len(points) < self.count else "right", "no steps")
-        steps = [point.step for point in points if point.step is not None]
-        newest = dict(zip(steps, (point.value for point in points), strict=True))
-        if steps != sorted(steps) or len(newest) < len(steps) and not bar:
-            return Verdict("wrong", f"steps lie on each other: {shown(steps)}")
-        if len(newest) > self.count:
-            return Verdict("wrong", f"{len(newest)} points, not {self.count}")
-        first, *_, last = [*newest, max(newest)]
-        slack = self.near * max(abs(end) for _, end in self.steps) if self.steps else 0
-        pairs = [pair for pair in self.steps if pair[0] - slack - 1e-3 <= first and close(last, pair[1], slack)]
-        if not pairs and self.steps:
-            known = any(pair[0] - 1e-3 <= first and last <= pair[1] + 1e-3 for pair in self.steps)
-            whole = len(newest) == self.count
-            return Verdict("wrong" if whole or not known else "unknown", f"steps {shown(list(newest))}")
-        if not any(close(newest[last], end) for _, end in self.values):
+            return Verdict("right" if self.untimed and len(points) >= self.least else "unknown", "no steps")
+        newest = {point.step: point.value for point in points if point.step is not None}
+        steps = list(newest)
+        if steps != sorted(steps) or len(steps) < len(points) and not self.bar:
+            return Verdict("wrong", f"steps lie on each other: {shown([point.step or 0 for point in points])}")
+        if len(steps) > self.count:
+            return Verdict("wrong", f"{len(steps)} points, not {self.count}")
+        return self._ends(newest, steps)
+
+    def _ends(self, newest: dict[float, float], steps: list[float]) -> Verdict:
+        """Whether the first and the last are right; fewer points may begin later, or end earlier."""
+        first, last, whole = steps[0], steps[-1], len(steps) == self.count
+        in_range = [pair for pair in self.steps if pair[0] - self.slack - 0.001 <= first]
+        pairs = [pair for pair in in_range if close(last, pair[1], self.slack)]
+        begun = [pair for pair in pairs if close(first, pair[0], self.slack)]
+        if not pairs or whole and not begun:
+            partial = not whole and any(last < pair[1] for pair in in_range)
+            return Verdict("unknown" if partial else "wrong", f"steps {shown(steps)}")
+        if not any(close(newest[last], value) for _, value in self.values):
             return Verdict("wrong", f"last value {newest[last]:g}")
-        at_first = not self.steps or any(close(first, pair[0], slack) for pair in pairs)
-        if len(newest) == self.count and not at_first:
-            return Verdict("wrong", f"steps {shown(list(newest))}")
-        if at_first and not any(close(newest[first], begin) for begin, _ in self.values) and not bar:
+        if begun and not self.bar and not any(close(newest[first], value) for value, _ in self.values):
             return Verdict("wrong", f"first value {newest[first]:g}")
-        least = self.count / 2 if bar else self.count
-        return Verdict("right") if len(newest) >= least else Verdict("unknown", f"{len(newest)} points of {self.count}")
+        return (
+            Verdict("right") if len(steps) >= self.least else Verdict("unknown", f"{len(steps)} of {self.count} points")
+        )
 
 
 def plain(name: str) -> str:

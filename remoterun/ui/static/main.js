@@ -33,7 +33,7 @@ function address(place, hash) {
 /** Show the view of another path; from run to run the tab stays. */
 function go(place, replace = false) {
   const keepsTab = place.startsWith("runs/") && path().startsWith("runs/");
-  history[replace ? "replaceState" : "pushState"](null, "", address(place, keepsTab ? location.hash : ""));
+  history[replace ? "replaceState" : "pushState"](null, "", address(place, keepsTab ? location.hash.split(":")[0] : ""));
   route();
 }
 

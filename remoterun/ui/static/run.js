@@ -55,7 +55,10 @@ export class RunView {
     this.log.at.query.select();
   }
 
-  showTab(name) {
+  /** Show a part of the run, and in its log the line that begins at byte N: `log:N`. */
+  showTab(place) {
+    const [name, line] = place.split(":");
+    if (line && this.charts && Number(line) !== this.log.linked) this.log.jump(Number(line)).catch(() => {});
     const links = [...this.at.tabs.children];
     const chosen = links.find((link) => link.dataset.tab === name) || links[0];
     for (const link of links) {
@@ -69,7 +72,9 @@ export class RunView {
   /** Ask for all of it, and let the stream go on from there. */
   async #start() {
     this.charts = new Charts(this.at.charts, this.number);
-    const [, log] = await Promise.all([this.#ask(), this.log.end().catch(() => undefined)]);
+    const [, line] = location.hash.split(":");
+    const shown = line ? this.log.jump(Number(line) || 0) : this.log.end();
+    const [, log] = await Promise.all([this.#ask(), shown.catch(() => undefined)]);
     if (!this.#isOpen) return;
     this.#row();
     if (store.rows.has(this.number)) store.follow(this.number, log);
@@ -90,7 +95,9 @@ export class RunView {
 
   #details() {
     const info = store.infos.get(this.number);
-    if (info) fill(this.at.details, details(info));
+    if (!info) return;
+    fill(this.at.details, details(info));
+    this.log.offer(Boolean(info.spec?.split));
   }
 
   #row() {
