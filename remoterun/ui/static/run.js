@@ -10,6 +10,7 @@ import { Log } from "./log.js";
 import { media } from "./media.js";
 import { isFinal, store } from "./state.js";
 
+const MOST_LAST = 200; // characters of the last line of a log
 const SETTLE = 100; // milliseconds for which a run is chosen before the server is asked about it: j j j asks once
 
 export class RunView {
@@ -17,6 +18,7 @@ export class RunView {
   #lost = null; // why its machine can't be asked
   #seen = null; // when it was asked last, in seconds
   #phases = [];
+  #last = ""; // the last line of the log of a run that failed
   #timer = 0;
   #ends;
 
@@ -53,7 +55,10 @@ export class RunView {
     this.log.at.query.select();
   }
 
-  showTab(name) {
+  /** Show a part of the run, and in its log the line that begins at byte N: `log:N`. */
+  showTab(place) {
+    const [name, line] = place.split(":");
+    if (line && this.charts && Number(line) !== this.log.linked) this.log.jump(Number(line)).catch(() => {});
     const links = [...this.at.tabs.children];
     const chosen = links.find((link) => link.dataset.tab === name) || links[0];
     for (const link of links) {
@@ -67,8 +72,11 @@ export class RunView {
   /** Ask for all of it, and let the stream go on from there. */
   async #start() {
     this.charts = new Charts(this.at.charts, this.number);
-    const [, log] = await Promise.all([this.#ask(), this.log.end().catch(() => undefined)]);
+    const [, line] = location.hash.split(":");
+    const shown = line ? this.log.jump(Number(line) || 0) : this.log.end();
+    const [, log] = await Promise.all([this.#ask(), shown.catch(() => undefined)]);
     if (!this.#isOpen) return;
+    this.#row();
     if (store.rows.has(this.number)) store.follow(this.number, log);
     this.media = media(this.at.media, this.number);
   }
@@ -87,7 +95,9 @@ export class RunView {
 
   #details() {
     const info = store.infos.get(this.number);
-    if (info) fill(this.at.details, details(info));
+    if (!info) return;
+    fill(this.at.details, details(info));
+    this.log.offer(Boolean(info.spec?.split));
   }
 
   #row() {
@@ -99,7 +109,9 @@ export class RunView {
     fill(this.at.heading, el("span.number", {}, row.number), " ", title(row));
     fill(this.at.description, row.description);
     fill(this.at.command, title(row) !== row.command.trim() && row.command);
-    fill(this.at.about, about(row, info));
+    if (row.state === "failed") this.#last ||= this.log.at.lines.lastElementChild?.lastElementChild?.textContent.slice(0, MOST_LAST) ?? "";
+    this.log.at.lines.dataset.none = isFinal(row) ? "Nothing was printed." : "Nothing was printed yet.";
+    fill(this.at.about, about(row, info, this.#last));
     fill(this.at.remark, row.remark);
     fill(this.at.alerts, alerts(row, info).map((text) => el("li", {}, text)));
     this.media?.update(row);
@@ -136,13 +148,14 @@ function phaseBar({ state }) {
 }
 
 /** The one line of what a run is. */
-function about(row, info) {
+function about(row, info, last) {
   const { step, total } = row.progress || {};
   const commit = info?.git?.commit;
   const words = [
     el("span.whole", {}, glyph(row.state), stateOf(row)),
     row.why,
     row.note,
+    last && el("code", { title: "The last line of the log" }, last),
     Number.isFinite(step) && `step ${shown(step)}${Number.isFinite(total) ? ` of ${shown(total)}` : ""}`,
     ...row.figures.map(figure),
     row.machine,
