@@ -41,8 +41,8 @@ _LOGGER = re.compile(
     r"|(?:TRACE|DEBUG|INFO|NOTICE|SUCCESS|WARN(?:ING)?|ERROR|CRITICAL)(?![\w=])(?::[\w.]{1,99}:)?|[\w./<>-]{1,99}\.(?:py|cc|cpp|cu):[0-9]{1,6}(?::\w{1,99})?"
     r"|[\w.<>]{1,99}:[\w<>]{1,99}:[0-9]{1,6}(?=\s-)|\[?[Rr]ank[\s:]?[0-9]{1,6}(?=\]))[\s\])|:,>-]{0,9}"
 )
-_CHANNEL = re.compile(r"([\w.]{1,99})(?:\s-\s|\s\|\s|\]:?\s)\s{0,9}")
-_LABEL = re.compile(r"\W{0,4}(train|val|valid|test|eval)(?:ing|uation|idation|ation|idating|idate)?(?=[\s:\[(|]|$)", re.I)
+_CHANNEL = re.compile(r"[\[(|]?([\w.]{1,99})(?:\s-\s|\s\|\s|\]:?(?=[\s\[]))\s{0,9}")
+_LABEL = re.compile(r"\W{0,9}(train|val|valid|test|eval)(?:ing|uation|idation|ation|idating|idate)?(?=[\s:\[(|>]|$)", re.I)
 _OWN_LABEL = re.compile(r"(?:^|[\W_])(train|val|test|eval|dev)", re.I)
 _WORDS = (
     "kimg|num_updates|global[ _]step|total[ _]timesteps?|step|timestep|learning iteration|iteration|iter|update|round"
@@ -76,7 +76,7 @@ _UNIT = (
 _VALUE = r"[-+]?(?:(?:[0-9]{1,3}(?:,[0-9]{3}){1,4}(?![0-9,])|[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:e[-+]?[0-9]+)?|nan|inf(?:inity)?)"
 _PAIR = re.compile(
     r"(?<![\w./@-])((?:[a-z_][\w./@()'-]{0,40} ){0,3}[a-z_][\w./@()'-]{0,99}?)(?: \(\w{1,12}\))?"
-    rf"(['\"]?\s{{0,3}}(?:=|:(?=\s)|:)\s{{0,9}}['\"\[]?|\s{{1,9}})({_VALUE})(?![\w:]|[.,-][0-9]|/[a-z]|\s?{_UNIT})"
+    rf"(['\"]?\s{{0,3}}(?:=|:(?=\s)|:)\s{{0,9}}['\"\[]?|\s{{1,9}})({_VALUE})(?!\w|:(?!\s{{1,3}}\|)|[.,-][0-9]|/[a-z]|\s?{_UNIT})"
     r"(\s(?:->|[-+]?[0-9.]{1,20}(?![\w%])))?(\s{0,3}%|/[0-9]{1,15})?",
     re.I,
 )
@@ -85,7 +85,7 @@ _WORD = re.compile(r"[a-z]{2,}", re.I)
 MOST_WORDS = 6
 """Words that a line may have beside its pairs, or it is a sentence; one, if it continues the line above."""
 _KNOWN = (
-    "loss|acc|accuracy|perplexity|ppl|bpc|mae|[rm]?mse|rmsle|logloss|wer|cer|auc|f1|bleu|rouge\\w?|reward|fid\\w*|inertia"
+    "loss|acc|accuracy|perplexity|ppl|bpc|mae|[rm]?mse|rmsle|logloss|wer|cer|auc|f1|bleu|rouge\\w?|reward|fid\\w{0,9}|inertia"
 )
 _USUAL = re.compile(rf"(?:^|[\W_])(?:{_KNOWN})$", re.I)
 """Metrics that need no step beside them."""
@@ -98,11 +98,11 @@ _COMMON = re.compile(
 _COST = re.compile(
     r"(?:^|[\W_])(?:(?:\w*time|secs?|seconds?|ms|eta|elapsed|remaining|took|taken|duration|runtime|speed|throughput|fps|sps|ups|wps|wpb|bsz"
     r"|wall|clock|mfu|flops|tflops|mem|memory|\w*mem|gpu|cpu|vram|ram|gb|gb_free|size|data|port|pid|rank|seed|version|v_num|num|number|count|samples|tokens"
-    r"|tok|workers|skipped|sents|instances|images|imgsz|maintenance|reserved|\w*persec|iters?|iterations?|batch(?:es)?|epochs?|steps?|params|parameters|best|progress|per_second|world|width|height|date|total)(?:$|[\W_]))",
+    r"|tok|workers|skipped|itr|tps|sents|instances|images|imgsz|maintenance|reserved|\w*persec|iters?|iterations?|batch(?:es)?|epochs?|steps?|params|parameters|best|progress|per_second|world|width|height|date|total)(?:$|[\W_]))",
     re.I,
 )
 """Words of names that say what a step costs, or how a run is set, and not how good it is."""
-_NUMBER = re.compile(r"(?<![\w.])[-+]?[0-9][0-9.,]{0,20}(?:e[-+]?[0-9]{1,3})?(?!\w)", re.I)
+_NUMBER = re.compile(r"(?<![\w.])[-+]?[0-9][0-9.,]{0,20}(?:e[-+]?[0-9]{1,3})?(?!\w)|\b(?:nan|inf)\b", re.I)
 _RULE = re.compile(r"[\s|+=_*#-]{5,}$")
 _CELLS = re.compile(r"\s{0,99}[|\t]\s{0,99}|\s{2,99}")
 _HEADS = {"#": 0, "step": 1, "iter": 2, "iteration": 3, "round": 4, "epoch": 5, "e": 6}
@@ -126,8 +126,10 @@ class _Line:
     `step`, at which the log is; `heading`, the label above; `table`; `at`, the last step of each series."""
 
     def __init__(self, text: str, drawn: bool, state: Dict[str, Any]) -> None:
-        self._raw, self._drawn, self._state = text, drawn, state
+        self._raw, self._state = text, state
+        self._redrawn, self._drawn = drawn, drawn or "%|" in text  # Its last state is to come.
         self._text = _message(text)
+        self._source = ""  # What counted its steps.
         self._own = False  # Whether the line itself says where the run is,
         self._named = False  # and by a word.
         self._counter: Dict[str, Any] = {}
@@ -171,6 +173,11 @@ class _Line:
             state["first"] = min(epoch[1], state.get("first", 1.0))
             state["epoch"] = [epoch[1], epoch[2] or (state.get("epoch") or [0.0, 0.0])[1]]
         if inner is not None and inner[0] != "part":
+            others = state.setdefault("beside", [])
+            words = [word for word, *_ in counters if word not in ("epoch", inner[0])]
+            if inner[0] in others and not words:
+                return state.get("step"), True  # where a line above has counted something better, too
+            others += [word for word in words if word not in others]
             return self._counted(*inner)
         epoch = epoch or inner
         if epoch is None:
@@ -233,6 +240,7 @@ class _Line:
         """The step of a counter that may begin anew in each epoch, and whether the line counts."""
         state = self._state
         if self._label not in ("", "train"):
+            self._source = self._label
             state["heading"] = self._label
             self._drawn = bool(size)
             return now if named and word != "batch" and not size else state.get("step"), not size or now >= size
@@ -240,9 +248,10 @@ class _Line:
         epoch, epochs = state.get("epoch") or (None, 0.0)
         counters = state.setdefault("counters", {})
         key = f"{word} {named}"
+        self._source = f"{key} {self._label}"
         counter = self._counter = counters.get(key) or {}
         rose = bool(counter) and epoch != counter["epoch"]
-        if counter and size and counter["size"] and size != counter["size"] and not (rose and counter["valued"]):
+        if counter and size and counter["size"] not in (0, size) and not (counter["valued"] and (rose or named)):
             if counter["valued"]:
                 return None, False  # A second bar in one epoch is that of an evaluation.
             counter.clear()
@@ -270,12 +279,12 @@ class _Line:
         counter.update(last=now, epoch=epoch, size=size or counter["size"], at=counter["base"] + now)
         step, size = counter["at"], counter["size"]
         counts_through = counter["within"] or counter["within"] is None and counter["begins"]
-        counter["total"] = state["reach"] = size * epochs if counts_through else size
-        state["step"] = step
+        counter["total"] = size * epochs if counts_through else size
+        if counter["valued"] or not any(each["valued"] for each in counters.values()):
+            state["step"], state["reach"] = step, counter["total"]
         if self._drawn and now != size and counter["drawn"] < step < counter["drawn"] + size / DRAWN:
             return None, False
         counter["drawn"] = step
-        self._drawn = self._drawn or not named
         return step, True
 
     # -- what it says
@@ -289,7 +298,8 @@ class _Line:
         sure: Dict[str, float] = {}
         found: Dict[str, float] = {}
         twice = set()
-        for name, sign, value, more, part in _PAIR.findall(text):
+        pairs = _PAIR.findall(text)
+        for name, sign, value, more, part in pairs:
             close, sign, name = sign[-1:] == ":", sign.strip(), name.strip("._'")
             common = _COMMON.search(name)
             if more or name.count("(") != name.count(")") or part and not common:
@@ -306,7 +316,7 @@ class _Line:
                 sure[name] = value
             elif sign and not close and (self._own or self._state.get("block") and self._raw[:2] == "  "):
                 found[name] = value
-            elif self._own and not sign and words < 3 and " " not in spoken:
+            elif self._own and not sign and words < len(pairs) - 3 and " " not in spoken:
                 found[name] = value
         if not self._own or self._named or sure:
             sure.update(found)
@@ -315,13 +325,23 @@ class _Line:
     def _given(self, values: Dict[str, float], step: Optional[float]) -> List[Point]:
         found, at = [], self._state.setdefault("at", {})
         for name, value in values.items():
-            usual = self._label == "train" and self._own and at.get(name, ["train"])[0] == "train"
-            if self._label and not usual and not _OWN_LABEL.search(name):
-                name = f"{self._label}/{name}"
-            again = step is not None and at.get(name, [""])[1:] == [step, False]
+            source = at.get(name, [self._source])[0]
+            if source and self._own and not self._source and self._label in ("", "train"):
+                name = f"epoch/{name}"  # a summary of what has its own series
+            elif self._label and not _OWN_LABEL.search(name):
+                if self._label != "train" or not self._own or source != self._source:  # What has no word is training.
+                    name = f"{self._label}/{name}"
+            before = at.get(name)
+            if before and before[1] == step is not None and abs(before[2] - value) <= 0.01 * abs(value) and not self._drawn:
+                continue  # it is said twice
+            again = step is not None and before and before[1] == step and not before[3]
             if name in at or len(at) < 4 * MOST:
-                at[name] = [self._label, step, self._drawn]
+                at[name] = [self._source, step, value, self._drawn]
             found.append(Point(name, value, None if again else step))
+        if found and self._state.get("reach"):
+            self._state["total"] = self._state["reach"]
+        if found and self._counter:
+            self._counter["valued"] = True
         return self._held(found, step)
 
     def _held(self, found: List[Point], step: Optional[float]) -> List[Point]:
@@ -365,7 +385,7 @@ class _Line:
             named = {name: value for name, value in rows.items() if name.rpartition("/")[2] not in STEPS and not _COST.search(name)}
             return self._given(named, step)
         cells = [cell for cell in _CELLS.split(text.strip("|").strip())] if "|" in text or "\t" in text or "  " in text else []
-        if text[:1] == "|" and len(cells) == 2 and len(table.get("rows", ())) < MOST:
+        if text[:1] == text[-1:] == "|" and len(cells) == 2 and len(table.get("rows", ())) < MOST:
             value = number(cells[1])
             if cells[1] == "":
                 table["group"] = cells[0].rstrip("/") + "/"
@@ -381,7 +401,7 @@ class _Line:
         row = cells
         if heads and len(row) != len(heads):
             row = [cell for cell in _GAUGE.sub("", text).split() if cell != "|"]
-        if not heads or len(row) != len(heads) or self._drawn:
+        if not heads or len(row) != len(heads) or self._redrawn:
             return None
         place = re.match(rf"({_INT})(?:/({_INT}))?$", row[table["step"]])
         if not place:
