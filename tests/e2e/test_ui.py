@@ -390,7 +390,13 @@ def test_a_set_is_one_line_that_opens(ui: Ui, page: Page) -> None:
 
 
 def test_axe_finds_nothing_serious(ui: Ui, page: Page, three: list[int], axe: str) -> None:
-    for path in ("", f"runs/{three[2]}", f"runs/{three[2]}#details", f"compare/{three[1]},{three[2]}"):
+    for path in (
+        "",
+        f"runs/{three[2]}",
+        f"runs/{three[2]}#details",
+        f"runs/{three[2]}?chart=loss#charts",
+        f"compare/{three[1]},{three[2]}",
+    ):
         ui.open(page, path)
         expect(page.locator("#list a" if not path else "main h1").first).to_be_visible()
         page.evaluate(axe)
