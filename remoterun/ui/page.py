@@ -83,7 +83,12 @@ class RunsPage(PageServer):
             "machines": self._machines,
             "uploads": self._uploads,
         }
-        done = {"runs/{run}/open": self._open, "runs/{run}/{action}": self._act, "hosts/{id}/end": self._end_host}
+        done = {
+            "runs/{run}/open": self._open,
+            "runs/{run}/{action}": self._act,
+            "hosts/{id}/end": self._end_host,
+            "remove": self._remove,
+        }
         routes = [
             *(Route(path, self._view) for path in VIEWS),
             Mount("/static", StaticFiles(directory=STATIC)),
@@ -272,6 +277,17 @@ class RunsPage(PageServer):
 
     def _end_host(self, request: Request, _: Any) -> Any:
         return {"ended": self._client.hosts.end(request.path_params["id"]).id}
+
+    def _remove(self, request: Request, asked: dict[str, Any]) -> Any:
+        """Delete runs, as `rm` does."""
+        removed = self._client.runs.of_each(map(int, asked["runs"]), self._client.runs.remove)
+        failed = {number: error for number, error in removed.items() if isinstance(error, RemoterunError)}
+        self._hub.gone(removed.keys() - failed.keys())
+        for machine in {name for name in removed.values() if isinstance(name, str)}:
+            with contextlib.suppress(RemoterunError):  # the space is free after its next `gc`
+                self._client.machines.gc(machine)
+        said = [{"message": f"run {number}: {error.message}", "hint": error.hint} for number, error in failed.items()]
+        return {"removed": [*(removed.keys() - failed.keys())], "failed": said}
 
     def _number(self, request: Request) -> int:
         """The number of the run in the address. Raises `NotFound`."""

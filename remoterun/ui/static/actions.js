@@ -1,6 +1,7 @@
 // What can be done with a run, and what the page asks and says about it.
 
-import { el, fill } from "./dom.js";
+import { el, fill, glyph } from "./dom.js";
+import { stateOf, title as titleOf } from "./list.js";
 import { act, isFinal, store } from "./state.js";
 
 const READ = 10_000; // milliseconds for which a notice is shown
@@ -20,6 +21,7 @@ export class Actions {
       label: () => this.#label(),
       remark: () => this.#remark(),
       hide: () => this.do("hide", { on: !this.row.hidden }),
+      remove: () => remove([number], () => open("")),
     };
     for (const [name, button] of Object.entries(this.buttons)) {
       const action = actions[name] ?? (() => this.do(name));
@@ -30,7 +32,7 @@ export class Actions {
 
   update(row) {
     this.row = row;
-    const { stop, kill, notify, rerun, pin, hide } = this.buttons;
+    const { stop, kill, notify, rerun, pin, hide, remove: removes } = this.buttons;
     this.element.hidden = false;
     stop.hidden = kill.hidden = notify.hidden = isFinal(row);
     for (const [name, button] of Object.entries(this.buttons)) button.disabled = this.#waits.has(name) || (name === "stop" && row.stopping);
@@ -38,7 +40,7 @@ export class Actions {
       const waits = this.#waits.has(name) && `${doing}${row.unreached ? ` ${row.machine} does not answer` : ""}`;
       if (!this.buttons[name].classList.contains("sure")) fill(this.buttons[name], waits || word);
     }
-    rerun.hidden = !isFinal(row);
+    rerun.hidden = removes.hidden = !isFinal(row);
     pin.textContent = row.pinned ? "Unpin" : "Pin";
     hide.textContent = row.hidden ? "Unarchive" : "Archive";
   }
@@ -94,15 +96,36 @@ export function confirmed(button, action) {
   return button;
 }
 
-/** Ask for a text; `done(text)` is called with it, unless the dialog is closed. */
-function ask({ title, label, value, lines = 1, verb }, done) {
+/** Ask whether runs may be removed, as `remoterun rm` does; those that have not ended stay. `done()` is called if they were. */
+export function remove(numbers, done = () => {}) {
+  const rows = numbers.map((each) => store.rows.get(each)).filter(Boolean);
+  const [ended, others] = [rows.filter(isFinal), rows.filter((row) => !isFinal(row))];
+  const line = (row) => el("li.line", {}, glyph(row.state), el("span.number", {}, row.number), el("span.command", {}, titleOf(row)), stateOf(row));
+  const which = ended.length === 1 ? `run ${ended[0].number}` : `these ${ended.length} runs`;
+  const words = el("p.note", {}, "Log, files and curves are deleted, on the machine and here, for good.");
+  const stay = others.length > 0 && el("p.note", {}, `What has not ended stays: ${others.map((row) => row.number).join(", ")}.`);
+  if (!ended.length) return notice({ message: "What is marked has not ended; stop it first." });
+  ask({ title: `Remove ${which}?`, content: [el("ul.some", {}, ended.map(line)), words, stay], verb: "Remove" }, async () => {
+    try {
+      const { removed, failed } = await act("remove", { runs: ended.map((row) => row.number) });
+      store.put([], removed);
+      failed.forEach(notice);
+      if (!failed.length) done();
+    } catch (failure) {
+      notice(failure);
+    }
+  });
+}
+
+/** Ask for a text, or about what `content` shows; `done(text)` is called with it, unless the dialog is closed. */
+function ask({ title, label, value = "", lines = 1, verb, content }, done) {
   const field = lines > 1 ? el("textarea", { rows: lines }) : el("input", { type: "text" });
   field.value = value;
   const submit = (event) => (event.preventDefault(), dialog.close(), done(field.value));
   const keys = (event) => event.key === "Enter" && (event.ctrlKey || event.metaKey) && submit(event);
   const cancel = el("button.quiet", { type: "button", onclick: () => dialog.close() }, "Cancel");
-  const buttons = el("div.buttons", {}, cancel, el("button.primary", {}, verb));
-  const form = el("form", { onsubmit: submit, onkeydown: keys }, el("h2", {}, title), el("label", {}, label, field), buttons);
+  const buttons = el("div.buttons", {}, cancel, el(`button.${content ? "sure" : "primary"}`, {}, verb));
+  const form = el("form", { onsubmit: submit, onkeydown: keys }, el("h2", {}, title), content ?? el("label", {}, label, field), buttons);
   const dialog = el("dialog", { "aria-label": title, onclose: () => dialog.remove() }, form);
   document.body.append(dialog);
   dialog.showModal();

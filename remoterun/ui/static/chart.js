@@ -5,11 +5,10 @@ import { bytes, el, fill, number } from "./dom.js";
 
 export const UNITS = { cpu: "%", memory: "B", gpu: "%", "gpu memory": "B" }; // the series of `usage.points`, which has no names
 const EDGE = { left: 46, right: 10, top: 8, bottom: 18 };
-const ROWS = 200;
 const PIECE = 16; // points that are stroked at once: a long zigzag that crosses itself takes five times as long
 const DASHES = [[], [7, 3], [2, 2], [9, 3, 2, 3], [4, 2], [1, 3]];
-const LINE = 11; // pixels of a label's height
-const COLOURS = 8;
+const [ROWS, LABEL, COLOURS] = [200, 11, 8]; // of a table; pixels of a label's height; colours until lines are dashed
+const clamp = (value, low, high) => Math.min(Math.max(value, low), high);
 
 export class Chart {
   names = [];
@@ -32,26 +31,17 @@ export class Chart {
   constructor(all, key, file) {
     Object.assign(this, { all, key, file });
     this.plot = el("div.plot", {}, this.canvas, this.#line, this.#label, this.#band);
-    const caption = el("figcaption", {}, this.#name, this.#values);
-    this.element = el(`figure.chart${all.runs.length > 1 ? ".several" : ""}`, {}, caption, el("div.chart-tools", {}, this.larger, this.#more), this.plot, this.#add, this.#table);
-    const { canvas } = this;
-    const drawn = (act) => (event) => this.#drawn && act(event);
-    canvas.onpointermove = drawn((event) => this.#moved(event));
-    canvas.onpointerleave = () => this.#drag ?? all.set({ cursor: null });
-    canvas.onpointerdown = drawn((event) => this.#down(event));
-    canvas.onpointerup = drawn((event) => this.#up(event));
-    canvas.onpointercancel = () => (this.#fingers.clear(), (this.#drag = null));
-    canvas.ondblclick = () => all.set({ zoom: null });
-    canvas.onkeydown = drawn((event) => this.#key(event));
-    canvas.addEventListener("wheel", drawn((event) => this.#wheel(event)), { passive: false });
-    const lit = (event, leaves) => all.runs.length + this.names.length > 2 && all.set({ lit: leaves ? null : (event.target.closest("[data-of]")?.dataset.of ?? null) });
-    Object.assign(this.#values, { onpointerover: lit, onpointerleave: (event) => lit(event, true) });
-    this.#values.addEventListener("focusin", lit);
-    this.#values.addEventListener("focusout", (event) => lit(event, true));
-    this.#values.onclick = ({ target }) => {
-      const { of, added } = target.closest("button")?.dataset ?? {};
-      if (of) all.toggle(added ? "with" : "off", of);
-    };
+    const tools = el("div.chart-tools", {}, this.larger, this.#more);
+    this.element = el("figure.chart", {}, el("figcaption", {}, this.#name, this.#values), tools, this.plot, this.#add, this.#table);
+    const acts = { pointermove: this.#moved, pointerdown: this.#down, pointerup: this.#up, keydown: this.#key, wheel: this.#wheel };
+    for (const [kind, act] of Object.entries(acts)) this.canvas.addEventListener(kind, (event) => this.#drawn && act.call(this, event), { passive: false });
+    this.canvas.onpointerleave = () => this.#drag ?? all.set({ cursor: null });
+    this.canvas.onpointercancel = () => (this.#fingers.clear(), (this.#drag = null));
+    this.canvas.ondblclick = () => all.set({ zoom: null });
+    const entry = ({ target }) => target.closest?.("[data-of]")?.dataset ?? {};
+    const light = (event) => all.set({ lit: (event.type !== "focusout" && entry(event).of) || null });
+    for (const kind of ["pointerover", "pointerleave", "focusin", "focusout"]) this.#values.addEventListener(kind, light);
+    this.#values.onclick = (event) => entry(event).of && all.toggle(entry(event).added ? "with" : "off", entry(event).of);
   }
 
   /** The series that it shows, the most important one first. */
@@ -72,13 +62,12 @@ export class Chart {
     this.larger.title = isLarge ? "Back to all charts (Escape)" : "Enlarge";
     this.larger.ariaLabel = isLarge ? "Back to all charts" : `Enlarge ${this.title}`;
     this.element.classList.toggle("pinned", isPinned);
-    const others = isLarge && !this.unit ? this.all.names.filter((name) => !this.#shownNames().includes(name)) : [];
+    const others = isLarge && !this.unit ? this.all.names.filter((name) => !this.#series.includes(name)) : [];
     this.#add.hidden = !others.length;
     if (this.#add.dataset.names === others.join("\n")) return;
     this.#add.dataset.names = others.join("\n");
-    const words = { placeholder: "Put another series in", "aria-label": "Put another series in" };
-    const choose = ({ target }) => others.includes(target.value) && this.all.toggle("with", target.value);
-    fill(this.#add, el("input", { list: "series", ...words, oninput: choose }), el("datalist", { id: "series" }, others.map((value) => el("option", { value }))));
+    const input = { list: "series", placeholder: "Put another series in", "aria-label": "Put another series in", oninput: ({ target }) => others.includes(target.value) && this.all.toggle("with", target.value) };
+    fill(this.#add, el("input", input), el("datalist", { id: "series" }, others.map((value) => el("option", { value }))));
   }
 
   draw(width, height) {
@@ -99,9 +88,10 @@ export class Chart {
   picture(width, height, colour, font, head = 0) {
     const { view, groups } = this.all;
     const asked = this.unit && view.x !== "clock" ? "time" : view.x;
-    const single = this.#lines(asked);
-    const [legend, axis] = single.length || asked !== "epoch" ? [single, asked] : [this.#lines("step"), "step"];
-    const all = view.mean && groups.length && !this.unit ? averaged(legend, groups) : legend;
+    const found = this.#lines(asked);
+    const axis = found.length || asked !== "epoch" ? asked : "step"; // of a run without epochs
+    const single = axis === asked ? found : this.#lines(axis);
+    const all = view.mean && !this.unit ? averaged(single, groups) : single;
     if (!all.length) return null;
     for (const each of all) each.best = each.line.best(this.unit ? 0 : direction(each.name));
     const seen = all.filter(({ of }) => !view.off.includes(of));
@@ -154,36 +144,30 @@ export class Chart {
     this.canvas.width = 0;
   }
 
-  #shownNames() {
-    const added = this.all.large === this ? this.all.view.with.filter((name) => !this.names.includes(name)) : [];
-    return [...this.names, ...added];
+  get #series() {
+    return [...new Set([...this.names, ...(this.all.large === this ? this.all.view.with : [])])];
   }
 
   /** Each line that it could have: {of: what toggles it, label, words, line, y, colour, dash}. */
   #lines(axis) {
     const { runs, view } = this.all;
-    const names = this.#shownNames();
+    const [names, several] = [this.#series, runs.length > 1];
     const kinds = names.map((name) => (stem(name) === this.key && kindOf(name)) || name);
-    const isClear = new Set(kinds).size === kinds.length;
+    const shorts = names.length === 1 ? [""] : new Set(kinds).size === names.length ? kinds : names;
     return runs.flatMap((run, place) => names.flatMap((name, index) => {
       const line = this.all.line(run, this.file, name, axis);
       if (!line?.count) return [];
-      const several = runs.length > 1;
-      const short = names.length > 1 && (isClear ? kinds[index] : name);
-      const label = [several && run.number, short].filter(Boolean).join(" ");
-      const words = [(several || !short) && run.label, short && name].filter(Boolean).join(" ");
-      const colour = several ? `--c${(place % COLOURS) + 1}` : names.length > 1 ? `--c${(index % COLOURS) + 1}` : "--accent";
-      const dash = several ? Math.floor(place / COLOURS) + 3 * index : Math.floor(index / COLOURS);
-      const added = index >= this.names.length;
-      return [{ of: several ? String(run.number) : name, added, run, name, label, words, colour, dash: DASHES[dash % DASHES.length], line, y: line.smoothed(this.unit ? 0 : view.smooth) }];
+      const label = [several && run.number, shorts[index]].filter(Boolean).join(" ");
+      const words = [(several || names.length === 1) && run.label, shorts[index] && name].filter(Boolean).join(" ");
+      const [hue, pattern] = several ? [place, Math.floor(place / COLOURS) + 3 * index] : [index, Math.floor(index / COLOURS)];
+      const colour = several || names.length > 1 ? `--c${(hue % COLOURS) + 1}` : "--accent";
+      const about = { of: several ? String(run.number) : name, added: index >= this.names.length, run, name, label, words, colour, dash: DASHES[pattern % DASHES.length] };
+      return [{ ...about, line, y: line.smoothed(this.unit ? 0 : view.smooth) }];
     }));
   }
 
   #axes(pen, { axis, log, from, to, low, high, x, y, right, colour, height }) {
-    pen.fillStyle = colour("--faint");
-    pen.strokeStyle = colour("--rule");
-    pen.textAlign = "right";
-    pen.textBaseline = "middle";
+    Object.assign(pen, { fillStyle: colour("--faint"), strokeStyle: colour("--rule"), textAlign: "right", textBaseline: "middle" });
     pen.beginPath();
     for (const value of (log ? logTicks : ticks)(low, high, height > 200 ? 7 : 4)) {
       const at = Math.round(y(value)) + 0.5;
@@ -192,41 +176,40 @@ export class Chart {
       pen.fillText(this.#text(value), EDGE.left - 6, at);
     }
     pen.stroke();
-    pen.textAlign = "left";
-    pen.textBaseline = "bottom";
-    const unit = axis === "time" ? unitOf(to)[0] : 1;
-    const count = Math.max(2, (right - EDGE.left) / 80);
+    Object.assign(pen, { textAlign: "left", textBaseline: "bottom" });
+    const [unit, count] = [axis === "time" ? unitOf(to)[0] : 1, Math.max(2, (right - EDGE.left) / 80)];
     const places = axis === "clock" ? clockTicks(from, to, count) : ticks(from / unit, to / unit, count).map((value) => value * unit);
     for (const value of places) {
-      const text = axis === "time" ? clock(value, to) : axis === "clock" ? moment(value, to - from) : number(value);
-      const wide = pen.measureText(text).width;
+      const text = along(axis, value, to, to - from);
+      const { width: wide } = pen.measureText(text);
       pen.fillText(text, Math.min(x(value) - wide / 2, right - wide + 4), height - 1);
     }
   }
 
   /** The names of lines where they end, one below the other. */
-  #ends(pen, { lines, x, y, to, right, top, bottom, colour }) {
+  #ends(pen, { lines, y, to, right, top, bottom, colour }) {
     const ends = lines.flatMap(({ label, colour: own, line, y: values, solid, of }) => {
       const last = solid.points.findLast((index) => index >= 0 && line.x[index] <= to);
-      return last === undefined ? [] : [{ label, own, of, at: Math.min(Math.max(y(values[last]), top), bottom), end: x(line.x[last]) }];
+      return last === undefined ? [] : [{ label, own, of, at: clamp(y(values[last]), top, bottom) }];
     });
-    const fit = ends.slice(0, Math.floor((bottom - top) / LINE) + 1).sort((one, other) => one.at - other.at);
-    fit.forEach((each, place) => (each.at = Math.max(each.at, place ? fit[place - 1].at + LINE : top)));
-    fit.reduceRight((below, each) => (each.at = Math.min(each.at, below - LINE)), bottom + LINE);
-    pen.textAlign = "left";
-    pen.textBaseline = "middle";
+    const fit = ends.slice(0, Math.floor((bottom - top) / LABEL) + 1).sort((one, other) => one.at - other.at);
+    fit.forEach((each, place) => (each.at = Math.max(each.at, place ? fit[place - 1].at + LABEL : top)));
+    fit.reduceRight((below, each) => (each.at = Math.min(each.at, below - LABEL)), bottom + LABEL);
+    Object.assign(pen, { textAlign: "left", textBaseline: "middle" });
     for (const { label, own, of, at } of fit) {
-      pen.globalAlpha = this.all.view.lit && this.all.view.lit !== of ? 0.3 : 1;
-      pen.fillStyle = colour(own);
+      Object.assign(pen, { globalAlpha: this.#strength(of), fillStyle: colour(own) });
       pen.fillText(label.length > 13 ? `${label.slice(0, 5)}…${label.slice(-7)}` : label, right + 6, at);
     }
     pen.globalAlpha = 1;
   }
 
+  /** How strong a line is drawn while one of them stands out. */
+  #strength(of) {
+    return (this.all.view.lit ?? of) === of ? 1 : 0.2;
+  }
+
   #curve(pen, { line, y: values, best, solid, faint, spread, dash, colour: own, of }, { x, y, bottom, colour }) {
-    const { lit } = this.all.view;
-    const strength = lit && lit !== of ? 0.2 : 1;
-    const piece = pen.piece ?? PIECE;
+    const [strength, piece] = [this.#strength(of), pen.piece ?? PIECE];
     const trace = ({ points }, from, pattern) => {
       let [length, before] = [0, null]; // of a dashed line, so that a piece goes on where the one before it ended
       pen.setLineDash(pattern);
@@ -247,11 +230,10 @@ export class Chart {
       });
       pen.stroke();
     };
-    pen.strokeStyle = pen.fillStyle = colour(own);
-    pen.lineJoin = "bevel";
+    Object.assign(pen, { strokeStyle: colour(own), fillStyle: colour(own), lineJoin: "bevel" });
     if (spread) {
       const edge = (index, sign) => pen.lineTo(x(line.x[index]), y(values[index] + sign * spread[index]));
-      const indexes = [...solid.points.filter((index) => index >= 0)];
+      const indexes = solid.points.filter((index) => index >= 0);
       pen.globalAlpha = 0.2 * strength;
       pen.beginPath();
       for (const index of indexes) edge(index, 1);
@@ -261,7 +243,7 @@ export class Chart {
     pen.globalAlpha = 0.25 * strength;
     if (faint) trace(faint, line.y, []);
     pen.globalAlpha = strength;
-    pen.lineWidth = lit === of ? 2.2 : 1.3;
+    pen.lineWidth = this.all.view.lit === of ? 2.2 : 1.3;
     trace(solid, values, dash);
     pen.setLineDash([]);
     pen.fillStyle = colour("--bad"); // what is NaN or infinite, or not above 0 on a log axis
@@ -283,11 +265,10 @@ export class Chart {
     this.#line.hidden = this.#label.hidden = cursor?.axis !== axis || cursor.x < from || cursor.x > to;
     if (!this.#line.hidden) {
       const [at, { firstChild: label }] = [x(cursor.x), this.#label];
-      this.#line.style.left = `${at}px`;
       label.textContent = this.#place(cursor.x);
-      label.style.left = `${at}px`;
+      this.#label.style.width = `${width - 30}px`;
+      this.#line.style.left = label.style.left = `${at}px`;
       label.style.transform = `translateX(-${(100 * (at - EDGE.left)) / (right - EDGE.left)}%)`; // it stays within the chart
-      this.#label.style.width = `${width - EDGE.left}px`;
     }
     this.#band.hidden = !this.#drag;
     if (this.#drag) Object.assign(this.#band.style, { left: `${Math.min(...this.#drag)}px`, width: `${Math.abs(this.#drag[1] - this.#drag[0])}px` });
@@ -302,24 +283,21 @@ export class Chart {
     const isOne = legend.length === 1;
     const best = (line, at) => at >= 0 && ` best ${this.#text(line.y[at])}`;
     const keys = legend.map(({ words }) => words).join("\n");
-    if (keys !== this.#keys || isOne) {
-      const stroke = ({ colour, dash }) => el("i.stroke", { style: { "border-color": `var(${colour})`, "border-style": dash.length ? "dashed" : "solid" } });
-      const entry = (each) => el("button", { "data-of": each.of, "data-added": each.added, title: each.words }, stroke(each), `${each.label} `, el("b"), each.added && " ×");
-      fill(this.#values, legend.map((each) => (isOne ? el("span", { title: each.words }, el("b")) : entry(each))));
-      this.#keys = keys;
-    }
+    const stroke = ({ colour, dash }) => el("i.stroke", { style: { "border-color": `var(${colour})`, "border-style": dash.length ? "dashed" : "solid" } });
+    const entry = (each) => el("button", { "data-of": each.of, "data-added": each.added, title: each.words }, stroke(each), `${each.label} `, el("b"), each.added && " ×");
+    if (keys !== this.#keys || isOne) fill(this.#values, legend.map((each) => (isOne ? el("span", { title: each.words }, el("b")) : entry(each))));
+    this.#keys = keys;
     [...this.#values.children].forEach((node, place) => {
       const { line, best: at, of, added, spread } = legend[place];
       const here = cursor?.axis === axis ? line.nearest(cursor.x) : -1;
       const index = here < 0 ? line.count - 1 : here;
       node.querySelector("b").textContent = this.#text(line.y[index]) + (spread ? ` ± ${number(spread[index], 2)}` : "");
-      if (!isOne && !added) node.setAttribute("aria-pressed", String(!off.includes(of)));
-      if (isOne && here < 0) node.append(best(line, at) || "");
+      if (isOne) node.append((here < 0 && best(line, at)) || "");
+      else if (!added) node.ariaPressed = String(!off.includes(of));
     });
     const summary = ({ words, line, best: at }) => `${words}: ${line.count} points, first ${this.#text(line.y[0])}, last ${this.#text(line.y[line.count - 1])}` +
       ` at ${this.#place(line.x[line.count - 1])}${at < 0 ? "" : `,${best(line, at)} at ${this.#place(line.x[at])}`}`;
-    const out = outside > 0 ? ` ${number(outside)} beyond the axis` : "";
-    this.#name.dataset.outside = out;
+    const out = (this.#name.dataset.outside = outside > 0 ? ` ${number(outside)} beyond the axis` : "");
     this.canvas.ariaLabel = `Chart of ${this.title}. ${legend.map(summary).join(". ")}.${out && `${out}.`} Arrow keys move a cursor, + and − zoom.`;
   }
 
@@ -329,35 +307,34 @@ export class Chart {
 
   #place(x) {
     const { axis } = this.#drawn;
-    return axis === "time" ? clock(x) : axis === "clock" ? moment(x) : `${axis} ${number(x)}`;
+    return `${axis === "step" || axis === "epoch" ? `${axis} ` : ""}${along(axis, x)}`;
   }
 
   /** x at these pixels from the left, within the picture. */
   #at(pixels) {
     const { from, to, right } = this.#drawn;
-    return from + ((Math.min(Math.max(pixels, EDGE.left), right) - EDGE.left) / (right - EDGE.left)) * (to - from);
+    return from + ((clamp(pixels, EDGE.left, right) - EDGE.left) / (right - EDGE.left)) * (to - from);
   }
 
   #zoom(from, to) {
-    const { axis, whole } = this.#drawn;
-    const size = Math.min(to - from, whole[1] - whole[0]);
-    const start = Math.min(Math.max(from, whole[0]), whole[1] - size);
-    if (size > (whole[1] - whole[0]) * 1e-7) this.all.set({ zoom: size < (whole[1] - whole[0]) * 0.999 ? { axis, from: start, to: start + size } : null });
+    const { axis, whole: [first, last] } = this.#drawn;
+    const size = Math.min(to - from, last - first);
+    const start = clamp(from, first, last - size);
+    if (size > (last - first) * 1e-7) this.all.set({ zoom: size < (last - first) * 0.999 ? { axis, from: start, to: start + size } : null });
   }
 
   /** Closer or farther, around an x that stays where it is. */
   #scale(by, around) {
-    const { from, to } = this.#drawn;
-    this.#zoom(around - (around - from) * by, around + (to - around) * by);
+    this.#zoom(around - (around - this.#drawn.from) * by, around + (this.#drawn.to - around) * by);
   }
 
   #wheel(event) {
     if (!event.ctrlKey && !event.metaKey && this.all.large !== this) return; // the page scrolls
     event.preventDefault();
     const { from, to, width } = this.#drawn;
-    const along = event.shiftKey ? event.deltaX || event.deltaY : Math.abs(event.deltaX) > Math.abs(event.deltaY) && event.deltaX;
-    if (along) this.#zoom(from + (along / width) * (to - from), to + (along / width) * (to - from));
-    else this.#scale(Math.exp(Math.max(-80, Math.min(80, event.deltaY)) / 300), this.#at(event.offsetX));
+    const way = event.shiftKey ? event.deltaX || event.deltaY : Math.abs(event.deltaX) > Math.abs(event.deltaY) && event.deltaX;
+    if (way) this.#zoom(from + (way / width) * (to - from), to + (way / width) * (to - from));
+    else this.#scale(Math.exp(clamp(event.deltaY, -80, 80) / 300), this.#at(event.offsetX));
   }
 
   #moved({ offsetX, pointerId }) {
@@ -402,7 +379,7 @@ export class Chart {
     const closer = { "+": 0.7, "=": 0.7, "-": 1 / 0.7 }[event.key];
     if (by) {
       const index = x === null ? (Math.abs(by) === 1 ? first : by) : line.nearest(x) + by * (event.shiftKey ? 10 : 1);
-      const at = line.x[Math.min(Math.max(index, first), last)];
+      const at = line.x[clamp(index, first, last)];
       const said = lines.map(({ words, line: other }) => `${words} ${this.#text(other.y[other.nearest(at)])}`);
       this.all.said.textContent = `${this.title}, ${this.#place(at)}: ${said.join(", ")}`;
       this.all.set({ cursor: { axis, x: at } });
@@ -428,7 +405,7 @@ export class Chart {
     const rows = Array.from({ length: most + 1 }, (_, row) => {
       const x = line.x[first + Math.round((row / Math.max(1, most)) * (last - first))];
       const cells = lines.map(({ line: other }) => el("td", {}, this.#text(other.y[other.nearest(x)])));
-      return el("tr", {}, el("th", { scope: "row" }, axis === "time" ? clock(x) : axis === "clock" ? moment(x) : number(x)), cells);
+      return el("tr", {}, el("th", { scope: "row" }, along(axis, x)), cells);
     });
     const heads = [axis, ...lines.map(({ words }) => words)].map((text) => el("th", { scope: "col" }, text));
     fill(this.#rows, el("table", {}, el("thead", {}, el("tr", {}, heads)), el("tbody", {}, rows)));
@@ -445,8 +422,13 @@ function clock(seconds, most = seconds) {
   return `${Number((seconds / unit).toFixed(most < 10 * unit ? 2 : 1))} ${name}`;
 }
 
-/** A moment by the clocks of this place, as exactly as an axis needs it that is so many seconds long. */
-function moment(seconds, span = 0) {
+/** A place on an axis, as exactly as one needs it that ends at `most` and is `span` long. */
+function along(axis, x, most = x, span = 0) {
+  return axis === "time" ? clock(x, most) : axis === "clock" ? moment(x, span) : number(x);
+}
+
+/** A moment by the clocks of this place. */
+function moment(seconds, span) {
   const day = { month: "short", day: "numeric" };
   const time = { hour: "2-digit", minute: "2-digit", hourCycle: "h23" };
   const form = span > 400_000 ? day : span > 600 ? time : span ? { ...time, second: "2-digit" } : { ...day, ...time, second: "2-digit" };

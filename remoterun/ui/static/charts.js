@@ -7,7 +7,7 @@ import { api, raw, set, setting } from "./state.js";
 
 const FEW = 3000; // points of a run in the first picture of several
 const SETTLE = 250; // milliseconds from picture to picture while points are still arriving, or from address to address
-const MANY = 8; // charts from which on they can be searched
+const MANY = 6; // charts from which on they can be searched
 const USAGE = Object.keys(UNITS);
 const FILES = { usage: "usage", metrics: "points" }; // the usage first: it begins with the command, so times count from there
 const AXES = ["step", "time", "epoch", "clock"];
@@ -41,7 +41,6 @@ export class Charts {
   #dark = matchMedia("(prefers-color-scheme: dark)");
   #escape = (event) => {
     if (event.key !== "Escape" || !this.large || !this.element.offsetParent || document.querySelector(":popover-open, dialog[open]")) return;
-    event.preventDefault();
     event.stopPropagation();
     this.enlarge("");
   };
@@ -126,12 +125,11 @@ export class Charts {
   /** Set what all charts show; what a person set, and not where the mouse is, goes into the address. */
   set(changes) {
     Object.assign(this.view, changes);
-    const isPassing = Object.keys(changes).every((name) => name === "cursor");
-    if (!isPassing && !("lit" in changes)) {
+    if (Object.keys(changes).some((name) => name in SETTINGS)) {
       this.#unsaved ??= setTimeout(() => this.#save(), SETTLE); // a wheel sets a hundred a second
       this.#arrange();
     }
-    this.draw(isPassing);
+    this.draw(Object.keys(changes).every((name) => name === "cursor"));
   }
 
   /** Put a name into one of the lists of settings, or take it out. */
@@ -140,18 +138,16 @@ export class Charts {
     this.set({ [list]: names.includes(name) ? names.filter((each) => each !== name) : [...names, name] });
   }
 
-  /** Show one chart on the whole pane; or all again. */
-  enlarge(key) {
-    const before = this.#charts.get(this.view.chart);
-    this.set({ chart: key, with: [] });
-    (this.#charts.get(key)?.canvas ?? before?.larger)?.focus();
-    this.element.parentElement.scrollTop = 0;
-    if (!key) before?.element.scrollIntoView({ block: "nearest" });
-  }
-
   /** The chart on the whole pane. */
   get large() {
     return this.#charts.get(this.view.chart);
+  }
+
+  /** Show one chart on the whole pane; or all again. */
+  enlarge(key) {
+    const { large: before } = this;
+    this.set({ chart: key, with: [] });
+    (this.large?.canvas ?? before?.larger)?.focus();
   }
 
   /** The points of a series of a run along an axis; undefined: it has none. */

@@ -171,8 +171,8 @@ export function usual(lines, from, to, floor) {
   const [low, high] = [0.05, 0.95].map((share) => values[Math.round(share * (values.length - 1))]);
   const inner = values.filter((value) => value >= low - 1.5 * (high - low) && value <= high + 1.5 * (high - low));
   const range = { low: inner[0] ?? Infinity, high: inner.at(-1) ?? -Infinity, outside: 0 };
-  for (const { line, y } of lines)
-    for (let at = line.find(from); at < line.count && line.x[at] <= to; at += 1) if ((y[at] < range.low && y[at] > floor) || y[at] > range.high) range.outside += 1;
+  const isOutside = (value) => value > range.high || (value < range.low && value > floor);
+  for (const { line, y } of lines) for (let at = line.find(from); line.x[at] <= to && at < line.count; at += 1) range.outside += isOutside(y[at]);
   return range;
 }
 
@@ -183,11 +183,11 @@ export function averaged(lines, groups) {
   const means = groups.flatMap((numbers) => [...new Set(lines.map(({ name }) => name))].flatMap((name) => {
     const members = lines.filter((each) => each.name === name && numbers.includes(each.run.number));
     if (members.length < 2) return [];
-    for (const each of members) taken.add(each);
+    members.forEach((each) => taken.add(each));
     const [{ line: longest }] = members.toSorted((one, other) => other.line.count - one.line.count);
-    const [mean, spread, every] = [new Line(false), [], Math.ceil(longest.count / MOST_MEANS)];
-    for (let at = 0; at < longest.count; at += at + every < longest.count ? every : Math.max(1, longest.count - 1 - at)) {
-      const x = longest.x[at];
+    const [mean, spread, most] = [new Line(false), [], Math.min(MOST_MEANS, longest.count)];
+    for (let part = 0; part < most; part += 1) {
+      const x = longest.x[Math.round((part / (most - 1 || 1)) * (longest.count - 1))];
       const values = members.map(({ line, y }) => between(line.x, y, line.count, x)).filter(Number.isFinite);
       if (values.length < 2) continue;
       const middle = values.reduce((sum, value) => sum + value / values.length, 0);
@@ -202,10 +202,9 @@ export function averaged(lines, groups) {
 
 /** The value at `x` on the way from point to point; NaN outside of them. */
 function between(xs, ys, count, x, isOpen = false) {
+  if (!isOpen && !(x >= xs[0] && x <= xs[count - 1])) return NaN;
   let [low, high] = [0, count - 1];
-  if (!isOpen && !(x >= xs[0] && x <= xs[high])) return NaN;
-  while (high - low > 1) {
-    const middle = (low + high) >> 1;
+  for (let middle = high >> 1; high - low > 1; middle = (low + high) >> 1) {
     if (xs[middle] <= x) low = middle;
     else high = middle;
   }
