@@ -195,12 +195,11 @@ class Wanted(NamedTuple):
     def judge(self, points: list[Point]) -> Verdict:
         if not points:
             return Verdict("unknown", "nothing")
-        untimed = [point for point in points if point.step is None]
-        if untimed:
-            if len(untimed) < len(points) or len(points) > self.count and not self.bar:
-                return Verdict("wrong", f"{len(points)} points, {len(untimed)} of them without a step")
+        if all(point.step is None for point in points):
+            if len(points) > self.count and not self.bar:
+                return Verdict("wrong", f"{len(points)} points, not {self.count}")
             return Verdict("right" if self.untimed and len(points) >= self.least else "unknown", "no steps")
-        newest = {point.step: point.value for point in points if point.step is not None}
+        newest = {at if point.step is None else point.step: point.value for at, point in enumerate(points)}
         steps = list(newest)
         if steps != sorted(steps) or len(steps) < len(points) and not self.bar:
             return Verdict("wrong", f"steps lie on each other: {shown([point.step or 0 for point in points])}")

@@ -266,7 +266,7 @@ const unpacked = (key) => key.replace(/%25|%2C/g, decodeURIComponent);
 function cell(row, key) {
   const value = valueOf(row, key);
   const forms = { duration: () => (isFinal(row) ? duration(value) : age(row.started)), cost: () => money(value), when: () => age(value, " ago"), state: () => el(`span.state.${row.state}`, {}, value) };
-  const shown = forms[key] ?? (() => (typeof value === "number" ? number(value, 5) : middle(value)));
+  const shown = forms[key] ?? (() => (isAmount(key) ? number(value) : middle(String(valueOf(row, key, true)))));
   return el(`span${isAmount(key) ? ".amount" : ""}`, {}, value !== null && shown());
 }
 
