@@ -195,7 +195,11 @@ class RunsPage(PageServer):
             "files": [{"path": e.path, "size": e.size} for e in islice(manifest.files, MOST_FILES)],
             "more": manifest.file_count > MOST_FILES,
             "diary": [
-                {**vars(group), "steps": [{"step": step, "path": path} for step, path in group.steps]}
+                {
+                    **vars(group),
+                    "unit": group.unit,
+                    "steps": [{"step": step, "path": path} for step, path in group.steps],
+                }
                 for group in diary(file.path for file in manifest.files)
             ],
         }

@@ -390,9 +390,14 @@ def test_a_set_is_one_line_that_opens(ui: Ui, page: Page) -> None:
 
 
 def test_axe_finds_nothing_serious(ui: Ui, page: Page, three: list[int], axe: str) -> None:
-    for path in ("", f"runs/{three[2]}", f"runs/{three[2]}#details", f"compare/{three[1]},{three[2]}"):
+    views = [f"runs/{three[2]}", f"runs/{three[2]}#details", f"compare/{three[1]},{three[2]}"]
+    for path in ("", "?dense=1&sort=-best:loss", f"runs/{three[2]}?chart=loss#charts", *views):
         ui.open(page, path)
-        expect(page.locator("#list a" if not path else "main h1").first).to_be_visible()
+        large = page.get_by_role("button", name="All charts of")
+        shown = large if "chart=" in path else page.locator("main h1" if path in views else "#list a").first
+        expect(shown).to_be_visible()
+        if "dense" in path:
+            page.get_by_role("button", name="Columns").click()
         page.evaluate(axe)
         for width, scheme in LOOKS:
             page.set_viewport_size({"width": width, "height": 850})

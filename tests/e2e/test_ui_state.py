@@ -92,3 +92,23 @@ def test_a_button_says_what_it_waits_for(
         assert len(asked) == 1
         page.goto("about:blank")
         tab.complaints.clear()  # what was asked meanwhile has the status 502
+
+
+def test_a_diary_has_a_slider_for_each_of_what_it_counts(ui: Ui, tab: Tab) -> None:
+    names = [*(f"audio/epoch_{n}.txt" for n in (1, 2, 3)), *(f"fakes{n:06}.txt" for n in (100, 200, 300))]
+    program = "import os\nos.makedirs('audio')\n"
+    program += "".join(f"open('{name}', 'w').write('{name} text')\n" for name in names)
+    (ui.place.folder / "diary.py").write_text(program)
+    number = ui.start("python diary.py")
+    ui.finish(number)
+    ui.open(tab.page, f"runs/{number}")
+    media = tab.page.locator("section.media")
+    expect(media.locator("output")).to_have_text(["epoch 3", "step 300"])
+    tab.page.get_by_role("slider", name="epoch").press("ArrowLeft")
+    expect(media.locator("output")).to_have_text(["epoch 2", "step 300"])
+    expect(media.locator("pre")).to_have_text(["audio/epoch_2.txt text", "fakes000300.txt text"])
+    tab.page.get_by_role("button", name="The step before").click()
+    expect(media.locator("output")).to_have_text(["epoch 2", "step 200"])
+    expect(media.locator("pre")).to_have_text(["audio/epoch_2.txt text", "fakes000200.txt text"])
+    tab.page.goto("about:blank")
+    tab.complaints.clear()

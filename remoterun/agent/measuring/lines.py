@@ -15,7 +15,18 @@ from typing import Any, Dict, Iterator, List, Optional, Tuple
 from ..shared.measured import MOST_SERIES
 from . import Point
 
-STEPS = ("_step", "step", "global_step", "kimg", "num_updates", "iteration", "iter", "timestep", "total_timesteps", "epoch")
+STEPS = (
+    "_step",
+    "step",
+    "global_step",
+    "kimg",
+    "num_updates",
+    "iteration",
+    "iter",
+    "timestep",
+    "total_timesteps",
+    "epoch",
+)
 """The first of these that there is gives the step; what stands before it does not count, as in `time/total_timesteps`."""
 TIMES = ("_timestamp", "timestamp", "wall_time", "time", "total_time")
 LONGEST = 1 << 16  # Bytes of a line; a longer one is skipped.

@@ -42,7 +42,9 @@ _LOGGER = re.compile(
     r"|[\w.<>]{1,99}:[\w<>]{1,99}:[0-9]{1,6}(?=\s-)|\[?[Rr]ank[\s:]?[0-9]{1,6}(?=\]))[\s\])|:,>-]{0,9}"
 )
 _CHANNEL = re.compile(r"[\[(|]?([\w.]{1,99})(?:\s-\s|\s\|\s|\]:?(?=[\s\[]))\s{0,9}")
-_LABEL = re.compile(r"\W{0,9}(train|val|valid|test|eval)(?:ing|uation|idation|ation|idating|idate)?(?=[\s:\[(|>]|$)", re.I)
+_LABEL = re.compile(
+    r"\W{0,9}(train|val|valid|test|eval)(?:ing|uation|idation|ation|idating|idate)?(?=[\s:\[(|>]|$)", re.I
+)
 _OWN_LABEL = re.compile(r"(?:^|[\W_])(train|val|test|eval|dev)", re.I)
 _WORDS = (
     "kimg|num_updates|global[ _]step|total[ _]timesteps?|step|timestep|learning iteration|iteration|iter|update|round"
@@ -56,13 +58,20 @@ _COUNTER = re.compile(
 )
 _ONE = ("epoch", "batch", "iter", "iteration", "round", "tick", "generation", "minibatch")
 """Words of which several are how many there are in all."""
-_ORDER = {word: place for place, word in enumerate("kimg num_updates global_step total_timestep step timestep learning_iteration iteration iter update round tick minibatch batch episode generation part epoch".split())}
+_ORDER = {
+    word: place
+    for place, word in enumerate(
+        "kimg num_updates global_step total_timestep step timestep learning_iteration iteration iter update round tick minibatch batch episode generation part epoch".split()
+    )
+}
 _BEFORE = re.compile(
     r"(?:^\s*|(?<!\w)[^a-z\s]\s?|[^a-z\s(]\s?|\s\s|\b(?:at|of|end|start|starting|begin|train|training|val|validation|valid|test"
     r"|eval|current|finished|after|for|in|global) )$",
     re.I,
 )
-_FRACTION = re.compile(rf"(?:^|[\[(|])[:,]?\s{{0,9}}({_INT})\s{{0,3}}/\s{{0,9}}({_INT}|Unknown)(?![\w/.])(?:\s?\(\s{{0,3}}[0-9]{{1,3}}%\))?[\])]?")
+_FRACTION = re.compile(
+    rf"(?:^|[\[(|])[:,]?\s{{0,9}}({_INT})\s{{0,3}}/\s{{0,9}}({_INT}|Unknown)(?![\w/.])(?:\s?\(\s{{0,3}}[0-9]{{1,3}}%\))?[\])]?"
+)
 _PLACE = re.compile(r"\[([0-9]{1,15}),\s{1,9}([0-9]{1,15})\]")  # PyTorch's tutorials.
 _PASS = re.compile(r"(?:train|test|valid|val|eval)\w{0,9}: ?([0-9]{1,15}) (?=\[)", re.I)  # timm.
 _FIRST = re.compile(r"\s{0,9}(?:\[([0-9]{1,15})(?: \| [0-9.]{1,15})?\]|([0-9]{1,15}):?)(\t|\s{1,3}(?=[\[a-z]))", re.I)
@@ -84,9 +93,7 @@ _MEASURE = re.compile(rf"{_VALUE}\s?{_UNIT}", re.I)
 _WORD = re.compile(r"[a-z]{2,}", re.I)
 MOST_WORDS = 6
 """Words that a line may have beside its pairs, or it is a sentence; one, if it continues the line above."""
-_KNOWN = (
-    "loss|acc|accuracy|perplexity|ppl|bpc|mae|[rm]?mse|rmsle|logloss|wer|cer|auc|f1|bleu|rouge\\w?|reward|fid\\w{0,9}|inertia"
-)
+_KNOWN = "loss|acc|accuracy|perplexity|ppl|bpc|mae|[rm]?mse|rmsle|logloss|wer|cer|auc|f1|bleu|rouge\\w?|reward|fid\\w{0,9}|inertia"
 _USUAL = re.compile(rf"(?:^|[\W_])(?:{_KNOWN})$", re.I)
 """Metrics that need no step beside them."""
 _COMMON = re.compile(
@@ -258,7 +265,9 @@ class _Line:
         if not counter:
             ahead = epoch - state["first"] if epoch is not None else 0.0
             behind = bool(size) and now / size < 0.9 * ahead / max(epochs, epoch or 0.0, 1.0)
-            counter.update(within=behind or None, base=ahead * size if behind else 0.0, stride=0.0, size=size, valued=False)
+            counter.update(
+                within=behind or None, base=ahead * size if behind else 0.0, stride=0.0, size=size, valued=False
+            )
             counter.update(begins=epoch is not None, drawn=0.0)
             if len(counters) < MOST:
                 counters[key] = counter
@@ -305,7 +314,9 @@ class _Line:
             if more or name.count("(") != name.count(")") or part and not common:
                 continue
             ends = common and (" " not in name or not _WORD.search(name, common.end()))
-            if _COST.search(name) and not (common and common.end() == len(name) and name.lower().endswith(("loss", "lr"))):
+            if _COST.search(name) and not (
+                common and common.end() == len(name) and name.lower().endswith(("loss", "lr"))
+            ):
                 continue
             is_usual = _USUAL.search(name) and bool(sign or step is not None)
             spoken, name = name, name.replace(" ", "_")
@@ -332,7 +343,12 @@ class _Line:
                 if self._label != "train" or not self._own or source != self._source:  # What has no word is training.
                     name = f"{self._label}/{name}"
             before = at.get(name)
-            if before and before[1] == step is not None and abs(before[2] - value) <= 0.01 * abs(value) and not self._drawn:
+            if (
+                before
+                and before[1] == step is not None
+                and abs(before[2] - value) <= 0.01 * abs(value)
+                and not self._drawn
+            ):
                 continue  # it is said twice
             again = step is not None and before and before[1] == step and not before[3]
             if name in at or len(at) < 4 * MOST:
@@ -382,9 +398,17 @@ class _Line:
                 return []
             state["step"], state["reach"] = step, 0.0
             self._own, self._label = True, ""
-            named = {name: value for name, value in rows.items() if name.rpartition("/")[2] not in STEPS and not _COST.search(name)}
+            named = {
+                name: value
+                for name, value in rows.items()
+                if name.rpartition("/")[2] not in STEPS and not _COST.search(name)
+            }
             return self._given(named, step)
-        cells = [cell for cell in _CELLS.split(text.strip("|").strip())] if "|" in text or "\t" in text or "  " in text else []
+        cells = (
+            [cell for cell in _CELLS.split(text.strip("|").strip())]
+            if "|" in text or "\t" in text or "  " in text
+            else []
+        )
         if text[:1] == text[-1:] == "|" and len(cells) == 2 and len(table.get("rows", ())) < MOST:
             value = number(cells[1])
             if cells[1] == "":
@@ -409,7 +433,14 @@ class _Line:
         self._own, self._label = True, ""
         state["step"], state["reach"] = _float(place[1]), _float(place[2])
         named = {head.replace(" ", "_"): number(cell.rstrip("%")) for head, cell in zip(heads, row)}  # noqa: B905
-        return self._given({name: value for name, value in named.items() if value is not None and name.lower() not in _HEADS and not _COST.search(name)}, state["step"])
+        return self._given(
+            {
+                name: value
+                for name, value in named.items()
+                if value is not None and name.lower() not in _HEADS and not _COST.search(name)
+            },
+            state["step"],
+        )
 
     def _unread(self, text: str) -> None:
         numbers = len(_NUMBER.findall(text))

@@ -21,11 +21,11 @@ const words = new Intl.Collator("en", { numeric: true });
 
 const parsed = (key) => key.match(KIND)?.slice(1) ?? [Object.hasOwn(OWN, key) ? "own" : "param", key];
 
-/** The value of a run in a column: a number, a text, or null if it has none. */
-export function valueOf(row, key) {
+/** The value of a run in a column: a number, a text, or null if it has none; a parameter `asText`, if that is asked for. */
+export function valueOf(row, key, asText = false) {
   const [kind, name] = parsed(key);
   if (kind === "own") return OWN[name][1](row) ?? null;
-  if (kind === "param") return Object.hasOwn(row.params || {}, name) ? numeric(row.params[name]) : null;
+  if (kind === "param") return Object.hasOwn(row.params || {}, name) ? (asText ? String : numeric)(row.params[name]) : null;
   const value = row.progress?.series.find((each) => each.name === name)?.[kind];
   return Number.isFinite(value) ? value : null;
 }

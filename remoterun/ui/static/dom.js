@@ -11,7 +11,7 @@ export function unturned(text) {
 
 /** A name in two parts: where there is not enough room, it is the first that is cut, so that its end tells it apart. */
 export function middle(text) {
-  const [end] = text.match(/(?<=.{4})(?:[\s/._-].{2,10}|.{10})$/s) ?? [""];
+  const [end] = text.match(/(?<=.{4})[\s/._-].{2,10}$/s) ?? text.match(/(?<=.{4}).{10}$/s) ?? [""];
   return el("span.middle", { title: text }, el("span", {}, text.slice(0, text.length - end.length)), el("span", {}, end));
 }
 
