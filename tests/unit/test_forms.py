@@ -139,7 +139,7 @@ def found_in(path: Path, pieces: int | None = None) -> tuple[list[Point], float 
     data, pieces = path.read_bytes(), None if format.whole else pieces
     ends = [at + 1 for at, byte in enumerate(data) if byte == ord("\n")]
     points, end = read(reader(format), data, ends if pieces == 0 else pieces or MOST_DATA, patterns=[])
-    return points, end.get("total")
+    return points, end.get("total") or None
 
 
 def judged(form: dict[str, Any], points: list[Point], total: float | None) -> Verdict:

@@ -329,7 +329,7 @@ class TestLog:
 
         def numbers(text: str) -> str:
             points, state = log(text)
-            return shown(points) + (f"\nof {state['total']:g}" if "total" in state else "")
+            return shown(points) + (f"\nof {state['total']:g}" if state.get("total") else "")
 
         recorded.cases(numbers)
         assert log("x" * 3000 + " step 3 loss: 1")[0] == []

@@ -47,23 +47,17 @@ _LABEL = re.compile(
 )
 _OWN_LABEL = re.compile(r"(?:^|[\W_])(train|val|test|eval|dev)", re.I)
 _WORDS = (
-    "kimg|num_updates|global[ _]step|total[ _]timesteps?|step|timestep|learning iteration|iteration|iter|update|round"
-    "|tick|minibatch|batch|episode|generation|epoch|ep"
-).split("|")
-"""Of counters, those first that say most of how far a run is."""
+    *("kimg", "num_updates", "global step", "total timestep", "step", "timestep", "learning iteration", "iteration"),
+    *("iter", "itr", "update", "round", "tick", "minibatch", "batch", "episode", "generation", "part", "epoch", "ep"),
+)
+"""Of counters, those first that say most of how far a run is; `part` is of an epoch: 0.25."""
+_PLURAL = ("step", "timestep", "total timestep", "update", "episode")
+"""Words that say where a run is in the plural, too: `steps: 10`. Of the others, that is how many there are in all."""
 _COUNTER = re.compile(
-    rf"(?<![\w/.@-])({'|'.join(_WORDS)})(s?)(?:\((\w{{1,20}})\))?['\"]?(?:\s{{0,3}}[:=#]\s{{0,3}}|\s{{1,9}}|(?=[\[(]))"
-    rf"['\"]?[\[(]?\s{{0,9}}((?:{_INT})(?:\.[0-9]{{1,15}})?)(?![\w%]|[.:-][0-9])(?:\s?(?:/|of)\s{{0,9}}({_INT})(?![\w%.]))?[\])]?",
+    rf"(?<![\w/.@-])({'|'.join(_WORDS).replace(' ', '[ _]')})(s?)(?:\((\w{{1,20}})\))?['\"]?(?:\s{{0,3}}[:=#]\s{{0,3}}|\s{{1,9}}|(?=[\[(]))"
+    rf"['\"]?[\[(]?\s{{0,9}}(?:[0-9]{{1,15}}-)?((?:{_INT})(?:\.[0-9]{{1,15}})?)(?![\w%]|[.:-][0-9])(?:\s?(?:/|of)\s{{0,9}}({_INT})(?![\w%.]))?[\])]?",
     re.I,
 )
-_ONE = ("epoch", "batch", "iter", "iteration", "round", "tick", "generation", "minibatch")
-"""Words of which several are how many there are in all."""
-_ORDER = {
-    word: place
-    for place, word in enumerate(
-        "kimg num_updates global_step total_timestep step timestep learning_iteration iteration iter update round tick minibatch batch episode generation part epoch".split()
-    )
-}
 _BEFORE = re.compile(
     r"(?:^\s*|(?<!\w)[^a-z\s]\s?|[^a-z\s(]\s?|\s\s|\b(?:at|of|end|start|starting|begin|train|training|val|validation|valid|test"
     r"|eval|current|finished|after|for|in|global) )$",
@@ -74,23 +68,23 @@ _FRACTION = re.compile(
 )
 _PLACE = re.compile(r"\[([0-9]{1,15}),\s{1,9}([0-9]{1,15})\]")  # PyTorch's tutorials.
 _PASS = re.compile(r"(?:train|test|valid|val|eval)\w{0,9}: ?([0-9]{1,15}) (?=\[)", re.I)  # timm.
-_FIRST = re.compile(r"\s{0,9}(?:\[([0-9]{1,15})(?: \| [0-9.]{1,15})?\]|([0-9]{1,15}):?)(\t|\s{1,3}(?=[\[a-z]))", re.I)
+_FIRST = re.compile(r"\s{0,9}(?:\[([0-9]{1,15})(?: \| [0-9.]{1,15})?\]|([0-9]{1,15}):?)(\t| {1,3}(?=\[)|(?<=\]) )")
 _FILES = re.compile(r"\W{0,9}(?:sav|load|writ|wrot|restor|resum|creat|download)\w{0,9}\b", re.I)
 """How a line begins that says what was done with files."""
 _BAR = re.compile(r"[0-9]{1,3}%\|[^|]{0,300}\||\[?[0-9?:]{1,12}<[0-9?:, ]{1,20}|\b[0-9]{1,3}:[0-9]{2}(?::[0-9]{2})?\b")
 _UNIT = (
     r"(?:[kmun]?s|secs?|seconds?|m|mins?|minutes?|h|hours?|[kmgt]i?b?|it|tok|tokens|img|imgs|images|samples|steps|examples)"
-    r"(?:/\w{1,9})?(?![\w.]|\s?[=:])"
+    r"(?:/\w{1,9})?(?!\w|\.\w|\s?[=:])"
 )
 _VALUE = r"[-+]?(?:(?:[0-9]{1,3}(?:,[0-9]{3}){1,4}(?![0-9,])|[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:e[-+]?[0-9]+)?|nan|inf(?:inity)?)"
 _PAIR = re.compile(
     r"(?<![\w./@-])((?:[a-z_][\w./@()'-]{0,40} ){0,3}[a-z_][\w./@()'-]{0,99}?)(?: \(\w{1,12}\))?"
-    rf"(['\"]?\s{{0,3}}(?:=|:(?=\s)|:)\s{{0,9}}['\"\[]?|\s{{1,9}})({_VALUE})(?!\w|:(?!\s{{1,3}}\|)|[.,-][0-9]|/[a-z]|\s?{_UNIT})"
+    rf"(['\"]?\s{{0,3}}(?:=|:(?=\s)|:)\s{{0,9}}['\"\[]?|\s{{1,9}})({_VALUE})(?!\w|:(?!\s{{1,3}}\|)|[.,-][0-9]|/[a-z])"
     r"(\s(?:->|[-+]?[0-9.]{1,20}(?![\w%])))?(\s{0,3}%|/[0-9]{1,15})?",
     re.I,
 )
 _MEASURE = re.compile(rf"{_VALUE}\s?{_UNIT}", re.I)
-_WORD = re.compile(r"[a-z]{2,}", re.I)
+_WORD = re.compile(r"[a-z_]{2,}", re.I)
 MOST_WORDS = 6
 """Words that a line may have beside its pairs, or it is a sentence; one, if it continues the line above."""
 _KNOWN = "loss|acc|accuracy|perplexity|ppl|bpc|mae|[rm]?mse|rmsle|logloss|wer|cer|auc|f1|bleu|rouge\\w?|reward|fid\\w{0,9}|inertia"
@@ -105,7 +99,7 @@ _COMMON = re.compile(
 _COST = re.compile(
     r"(?:^|[\W_])(?:(?:\w*time|secs?|seconds?|ms|eta|elapsed|remaining|took|taken|duration|runtime|speed|throughput|fps|sps|ups|wps|wpb|bsz"
     r"|wall|clock|mfu|flops|tflops|mem|memory|\w*mem|gpu|cpu|vram|ram|gb|gb_free|size|data|port|pid|rank|seed|version|v_num|num|number|count|samples|tokens"
-    r"|tok|workers|skipped|itr|tps|sents|instances|images|imgsz|maintenance|reserved|\w*persec|iters?|iterations?|batch(?:es)?|epochs?|steps?|params|parameters|best|progress|per_second|world|width|height|date|total)(?:$|[\W_]))",
+    r"|tok|workers|skipped|tps|sents|instances|images|imgsz|maintenance|reserved|\w*persec|iters?|iterations?|batch(?:es)?|epochs?|steps?|params|parameters|best|progress|per_second|world|width|height|date|total)(?:$|[\W_]))",
     re.I,
 )
 """Words of names that say what a step costs, or how a run is set, and not how good it is."""
@@ -174,11 +168,12 @@ class _Line:
         """The step, and whether the line counts."""
         state, counters = self._state, self._counters()
         epoch = next((each for each in counters if each[0] == "epoch"), None)
-        inner = min((each for each in counters if each is not epoch), key=lambda each: _ORDER[each[0]], default=None)
+        inner = min((each for each in counters if each is not epoch), key=lambda each: _WORDS.index(each[0]), default=None)
         self._own, self._named = bool(counters), any(named for *_, named in counters)
         if epoch is not None:
             state["first"] = min(epoch[1], state.get("first", 1.0))
-            state["epoch"] = [epoch[1], epoch[2] or (state.get("epoch") or [0.0, 0.0])[1]]
+            epochs = epoch[2] or (state.get("epoch") or [0.0, 0.0])[1]
+            state["epoch"] = [epoch[1], epochs + (epoch[1] == epochs > state["first"] == 0)]
         if inner is not None and inner[0] != "part":
             others = state.setdefault("beside", [])
             words = [word for word, *_ in counters if word not in ("epoch", inner[0])]
@@ -204,11 +199,11 @@ class _Line:
 
         def named(match: Match[str]) -> str:
             word, many, label, now, size = match.groups()
-            word = re.sub("[ _]", "_", word.lower())
+            word = re.sub("(?<!m)_", " ", word.lower())
             if word in ("epoch", "ep"):
                 word = "part" if "." in now else "epoch"
             free = _BEFORE.search(text[max(0, match.start() - 20) : match.start()])
-            if not free or many and word in _ONE and not found or word == "batch" and not size and not found:
+            if not free or many and word not in _PLURAL and not found or word == "batch" and not size and not found:
                 return match[0]
             if label and _LABEL.match(label):
                 self._label = _LABEL.match(label)[1].lower()  # type: ignore[index]
@@ -287,8 +282,8 @@ class _Line:
             counter["stride"] = now - counter["last"]
         counter.update(last=now, epoch=epoch, size=size or counter["size"], at=counter["base"] + now)
         step, size = counter["at"], counter["size"]
-        counts_through = counter["within"] or counter["within"] is None and counter["begins"]
-        counter["total"] = size * epochs if counts_through else size
+        counts_through = counter["within"] or counter["within"] is None and counter["begins"] and epochs
+        counter["total"] = (size * epochs if counts_through else size) if size else None
         if counter["valued"] or not any(each["valued"] for each in counters.values()):
             state["step"], state["reach"] = step, counter["total"]
         if self._drawn and now != size and counter["drawn"] < step < counter["drawn"] + size / DRAWN:
@@ -299,8 +294,8 @@ class _Line:
     # -- what it says
 
     def _values(self, step: Optional[float]) -> Dict[str, float]:
-        text = _BAR.sub("|", self._text).replace("'s ", "/")  # LightGBM's `valid_0's l2`.
-        rest = _MEASURE.sub(" ", _PAIR.sub(" ", text))
+        text = _MEASURE.sub("|", _BAR.sub("|", self._text)).replace("'s ", "/")  # LightGBM's `valid_0's l2`.
+        rest = _PAIR.sub(" ", text)
         words = len(_WORD.findall(rest))
         if words > (MOST_WORDS if self._own else 3 if self._label else 1):
             return {}
@@ -311,6 +306,8 @@ class _Line:
         for name, sign, value, more, part in pairs:
             close, sign, name = sign[-1:] == ":", sign.strip(), name.strip("._'")
             common = _COMMON.search(name)
+            if more and not sign:
+                return {}  # `loss 3 0.5`: it can't be told which of them is the loss
             if more or name.count("(") != name.count(")") or part and not common:
                 continue
             ends = common and (" " not in name or not _WORD.search(name, common.end()))
@@ -325,9 +322,7 @@ class _Line:
             value = _float(value) / (_float(part) if part[:1] == "/" else 1.0)
             if is_usual or ends and step is not None or common and sign and self._own:
                 sure[name] = value
-            elif sign and not close and (self._own or self._state.get("block") and self._raw[:2] == "  "):
-                found[name] = value
-            elif self._own and not sign and words < len(pairs) - 3 and " " not in spoken:
+            elif sign and not close and (self._own or self._state.get("block") and self._raw[:2] == "  ") or self._own and not sign and words < len(pairs) - 3 and " " not in spoken:
                 found[name] = value
         if not self._own or self._named or sure:
             sure.update(found)
@@ -354,8 +349,8 @@ class _Line:
             if name in at or len(at) < 4 * MOST:
                 at[name] = [self._source, step, value, self._drawn]
             found.append(Point(name, value, None if again else step))
-        if found and self._state.get("reach"):
-            self._state["total"] = self._state["reach"]
+        if found and self._state.get("reach") is not None:
+            self._state["total"] = self._state["reach"]  # 0 if nobody knows
         if found and self._counter:
             self._counter["valued"] = True
         return self._held(found, step)
