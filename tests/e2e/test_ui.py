@@ -395,9 +395,11 @@ def test_axe_finds_nothing_serious(ui: Ui, page: Page, three: list[int], axe: st
     ui.place.run("upload", "data")
     of_live = [f"runs/{live}{tab}" for tab in ("", "?times=1#log", "#charts", "#files", "#details")]
     views = [*of_live, f"runs/{three[2]}", f"compare/{three[2]},{live}", "machines", "uploads"]
-    for path in ("", "?dense=1&sort=-best:loss", *views):
+    for path in ("", "?dense=1&sort=-best:loss", f"runs/{three[2]}?chart=loss#charts", *views):
         ui.open(page, path)
-        expect(page.locator("main h1" if path in views else "#list a").first).to_be_visible()
+        large = page.get_by_role("button", name="All charts of")
+        shown = large if "chart=" in path else page.locator("main h1" if path in views else "#list a").first
+        expect(shown).to_be_visible()
         if "dense" in path:
             page.get_by_role("button", name="Columns").click()
         page.evaluate(axe)

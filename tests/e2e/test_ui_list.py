@@ -120,6 +120,7 @@ def test_it_is_sorted_by_any_column_and_a_reload_keeps_it(ui: Ui, page: Page, fa
     begins(page, ordered(facts, lambda each: -each["took"])[:9])
     page.get_by_label("Sort", exact=True).select_option("lr")  # as numbers: 3e-4 is the least
     begins(page, ordered(facts, lambda each: float(each["lr"]))[:9])
+    expect(page.locator("#list a").first).to_contain_text("lr 3e-4")
     page.locator("#list").evaluate("list => { list.scrollTop = list.scrollHeight; }")
     until(lambda: listed(page)[-1:] == [MANY + 1], what="a run without the parameter stands last")
     page.get_by_label("Sort", exact=True).select_option("newest first")
@@ -169,6 +170,12 @@ def test_a_table_has_the_columns_that_one_chooses(ui: Ui, page: Page, facts: lis
     page.keyboard.press("Enter")
     begins(page, [MANY, MANY - 1])
     head.press("Enter")
+    begins(page, best[:20])
+    expect(page.locator("#list a").first).to_have_attribute("tabindex", "0")
+    page.locator("#list a").first.focus()
+    page.keyboard.press("x")
+    expect(page.get_by_role("button", name="Remove 1")).to_be_visible()
+    page.get_by_role("button", name="Unmark").click()
     page.get_by_role("button", name="Columns").click()
     for key in ("state", "when", "lr"):
         page.locator(f"#chooser [data-key='{key}']").uncheck()

@@ -5,6 +5,7 @@ import { stateOf, title as titleOf } from "./list.js";
 import { act, isFinal, store } from "./state.js";
 
 const READ = 10_000; // milliseconds for which a notice is shown
+const SLOW = 1000; // milliseconds of an answer, after which the page says what it waits for
 
 const WORDS = { stop: ["Stop", "Stopping…"], kill: ["Kill", "Killing…"] };
 
@@ -106,13 +107,17 @@ export function remove(numbers, done = () => {}) {
   const stay = others.length > 0 && el("p.note", {}, `What has not ended stays: ${others.map((row) => row.number).join(", ")}.`);
   if (!ended.length) return notice({ message: "What is marked has not ended; stop it first." });
   ask({ title: `Remove ${which}?`, content: [el("ul.some", {}, ended.map(line)), words, stay], verb: "Remove" }, async () => {
+    const slow = setTimeout(() => notice({ message: `Removing ${which}…` }), SLOW);
     try {
       const { removed, failed } = await act("remove", { runs: ended.map((row) => row.number) });
       store.put([], removed);
-      failed.forEach(notice);
+      failed.slice(0, 3).forEach(notice);
+      if (failed.length > 3) notice({ message: `and ${failed.length - 3} more` });
       if (!failed.length) done();
     } catch (failure) {
       notice(failure);
+    } finally {
+      clearTimeout(slow);
     }
   });
 }

@@ -1,7 +1,7 @@
 // One chart on canvas: its curves, what is said of them, and what mouse, keys and fingers do with it.
 
 import { averaged, chosen, clockTicks, direction, kindOf, logTicks, stem, ticks, usual } from "./curve.js";
-import { bytes, el, fill, number } from "./dom.js";
+import { bytes, el, fill, number, unturned } from "./dom.js";
 
 export const UNITS = { cpu: "%", memory: "B", gpu: "%", "gpu memory": "B" }; // the series of `usage.points`, which has no names
 const EDGE = { left: 46, right: 10, top: 8, bottom: 18 };
@@ -48,11 +48,11 @@ export class Chart {
   setNames(names) {
     if (names.join("\n") === this.names.join("\n")) return;
     this.names = names;
-    this.title = names.length > 1 ? this.key : names[0];
+    this.title = unturned(names.length > 1 ? this.key : names[0]);
     this.unit = this.file === "usage" ? UNITS[this.title] : "";
     this.group = this.file === "usage" ? "usage" : this.title.slice(0, Math.max(0, this.title.lastIndexOf("/")));
     const end = this.title.length > 20 ? -12 : Infinity; // a long name is cut before its end, which tells it from others
-    fill(this.#name, el("span", {}, this.title.slice(0, end)), end < 0 && el("span", {}, this.title.slice(end))).title = names.join(", ");
+    fill(this.#name, el("span", {}, this.title.slice(0, end)), end < 0 && el("span", {}, this.title.slice(end))).title = unturned(names.join(", "));
     this.#rows.ariaLabel = `${this.title} as a table`;
     this.#more.ariaLabel = `Menu of ${this.title}`;
   }
@@ -157,8 +157,8 @@ export class Chart {
     return runs.flatMap((run, place) => names.flatMap((name, index) => {
       const line = this.all.line(run, this.file, name, axis);
       if (!line?.count) return [];
-      const label = [several && run.number, shorts[index]].filter(Boolean).join(" ");
-      const words = [(several || names.length === 1) && run.label, shorts[index] && name].filter(Boolean).join(" ");
+      const label = unturned([several && run.number, shorts[index]].filter(Boolean).join(" "));
+      const words = unturned([(several || names.length === 1) && run.label, shorts[index] && name].filter(Boolean).join(" "));
       const [hue, pattern] = several ? [place, Math.floor(place / COLOURS) + 3 * index] : [index, Math.floor(index / COLOURS)];
       const colour = several || names.length > 1 ? `--c${(hue % COLOURS) + 1}` : "--accent";
       const about = { of: several ? String(run.number) : name, added: index >= this.names.length, run, name, label, words, colour, dash: DASHES[pattern % DASHES.length] };

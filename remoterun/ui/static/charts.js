@@ -11,6 +11,7 @@ const MANY = 6; // charts from which on they can be searched
 const USAGE = Object.keys(UNITS);
 const FILES = { usage: "usage", metrics: "points" }; // the usage first: it begins with the command, so times count from there
 const AXES = ["step", "time", "epoch", "clock"];
+const EPOCH = /(^|[/_])epochs?$/i; // the series that says the epoch of steps
 const SEED = /seed|random_?state/i; // parameters in which runs may differ that are one experiment
 const word = { read: (text) => text, write: (text) => text };
 const list = { read: (text) => text.split("\n").filter(Boolean), write: (names) => names.join("\n") };
@@ -26,6 +27,7 @@ const SETTINGS = { // what the address says of charts
 export class Charts {
   view = { ...each((form, name) => form.read(setting(name))), cursor: null, lit: null }; // zoom: {axis, from, to}; cursor: {axis, x}; lit: the line that stands out
   said = el("p.unseen", { role: "status" });
+  names = []; // of all series of metrics
   groups = []; // the numbers of runs that differ in their seed only
   #charts = new Map(); // by the name in the address
   #heads = new Map(); // of groups, by what their names begin with
@@ -47,7 +49,7 @@ export class Charts {
 
   constructor(element, runs) {
     this.runs = [runs].flat().map((number) => ({ number, label: `run ${number}`, names: [], ...noPoints() }));
-    this.element = el("section", { "aria-label": "Charts", hidden: true }, this.#controls(), this.#grid, this.#menu, this.said);
+    this.element = el("div", { hidden: true }, this.#controls(), this.#grid, this.#menu, this.said);
     fill(element, this.element);
     addEventListener("keydown", this.#escape, true);
     this.#sizes.observe(this.#grid);
@@ -155,13 +157,9 @@ export class Charts {
     const series = run[file].series[(file === "usage" ? USAGE : run.names).lastIndexOf(name)];
     if (!series || axis === "step" || axis === "time") return series?.[axis].settle();
     if (axis === "clock") return series.time.settle().moved(axis, (seconds) => seconds + run.start.time);
-    const epochs = this.#epochs(run);
-    return epochs && series.step.settle().moved(`epoch ${epochs.count}`, epochs.at);
-  }
-
-  #epochs(run) {
-    const line = run.metrics.series[run.names.findLastIndex((name) => /(^|[/_])epochs?$/i.test(name))];
-    return line && epochsOf(line.step.settle());
+    const { step } = run.metrics.series[run.names.findLastIndex((each) => EPOCH.test(each))] ?? {};
+    if (step && run.epochs?.known !== step.count) run.epochs = { known: step.count, ...epochsOf(step.settle()) };
+    return run.epochs?.at && series.step.settle().moved(`epoch ${run.epochs.count}`, run.epochs.at);
   }
 
   async #ask(run) {
@@ -221,15 +219,17 @@ export class Charts {
       order.push({ element: this.#head(name, large ? 0 : members.filter(isShown).length, isFolded) }, ...members);
       if (isFolded) for (const { element } of members) element.hidden = true;
     }
+    const { activeElement: focused } = document;
     order.forEach(({ element }, place) => this.#grid.children[place] !== element && this.#grid.insertBefore(element, this.#grid.children[place] ?? null));
     while (this.#grid.children.length > order.length) this.#grid.lastChild.remove();
+    if (focused !== document.activeElement) focused.focus(); // it was moved
     for (const chart of charts) chart.arranged(isPinned(chart), chart === large);
     this.element.classList.toggle("charts-one", Boolean(large));
     this.#bar(charts, isFound);
   }
 
   #head(name, count, isFolded) {
-    if (!this.#heads.has(name)) this.#heads.set(name, el("h3.chart-group", {}, el("button", { onclick: () => this.toggle("fold", name) }, el("b", {}, name), el("span"))));
+    if (!this.#heads.has(name)) this.#heads.set(name, el("h2.chart-group", {}, el("button", { onclick: () => this.toggle("fold", name) }, el("b", {}, name), el("span"))));
     const head = this.#heads.get(name);
     head.hidden = !count;
     head.firstChild.setAttribute("aria-expanded", String(!isFolded));
@@ -286,17 +286,17 @@ export class Charts {
     for (const name of ["log", "out", "mean"]) parts[name].setAttribute("aria-pressed", String(view[name]));
     const shown = { back: large, find: !large && (view.find || charts.length > MANY), found: !large && view.find, hide: !large && hidden, mean: this.groups.length, zoom: view.zoom };
     for (const [name, isShown] of Object.entries(shown)) parts[name].hidden = !isShown;
-    parts.x.lastChild.children[2].hidden = view.x !== "epoch" && !this.runs.some((run) => this.#epochs(run));
+    parts.x.lastChild.children[2].hidden = view.x !== "epoch" && !this.names.some((name) => EPOCH.test(name));
   }
 
   /** The menu of a chart, below its button. */
   menu(chart, button) {
     const item = (text, act) => el("button", { onclick: () => (this.#menu.hidePopover(), act()) }, text);
-    const save = (form) => item(`Save as ${form.toUpperCase()}`, () => import("./pen.js").then(({ save }) => save(chart, form)));
-    const isPinned = this.view.pin.includes(chart.key);
+    const save = (form) => item(`Save as ${form.toUpperCase()}`, () => import("./pen.js").then((pen) => pen.save(chart, form)));
     const isLarge = chart === this.large;
-    fill(this.#menu, item(isLarge ? "All charts" : "Enlarge", () => this.enlarge(isLarge ? "" : chart.key)), item(isPinned ? "Unpin" : "Pin: show it first", () => this.toggle("pin", chart.key)),
-      !isLarge && item("Hide", () => this.toggle("hide", chart.key)), ["png", "svg", "csv"].map(save));
+    const pin = item(this.view.pin.includes(chart.key) ? "Unpin" : "Pin: show it first", () => this.toggle("pin", chart.key));
+    const hide = !isLarge && item("Hide", () => this.toggle("hide", chart.key));
+    fill(this.#menu, item(isLarge ? "All charts" : "Enlarge", () => chart.larger.click()), pin, hide, ["png", "svg", "csv"].map(save));
     this.#menu.showPopover();
     const { left, bottom } = button.getBoundingClientRect();
     const { width, height } = this.#menu.getBoundingClientRect();
@@ -307,7 +307,7 @@ export class Charts {
 
 function noPoints() {
   const start = { time: null };
-  return { start, usage: new Points(start), metrics: new Points(start), ends: {} };
+  return { start, usage: new Points(start), metrics: new Points(start), ends: {}, epochs: null };
 }
 
 function each(make) {

@@ -12,7 +12,8 @@ const MOST = 20; // as the server
 
 export function view(element, all) {
   const numbers = all.slice(0, MOST);
-  const [words, charts, media, code] = ["div", "div", "div.media", "div"].map((tag) => el(tag));
+  const [words, media, code] = ["div", "div.media", "div"].map((tag) => el(tag));
+  const charts = el("section", { "aria-label": "Charts" });
   fill(element, el("div.compare", {}, el("h1", {}, `Runs ${numbers.join(", ")}`), all.length > MOST && el("p.note", {}, `These are the first ${MOST} of ${all.length} that were named; more are not compared at once.`), words, charts, media, code));
   api(`api/compare?runs=${numbers.join(",")}`).then(
     (found) => {

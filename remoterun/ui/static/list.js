@@ -116,9 +116,9 @@ export class List {
     const fitting = store.order.filter(matcher(this.filter.value));
     const sort = setting("sort");
     this.#rows = sort ? sorted(fitting, sort) : this.filter.value.trim() ? fitting : folded(fitting, this.#opened);
-    const changed = this.#arrange(fitting, sort);
+    const [changed, isTable] = [this.#arrange(fitting, sort), this.isTable];
     this.#tops = [0];
-    for (const row of this.#rows) this.#tops.push(this.#tops.at(-1) + (this.isTable ? DENSE : metricsOf(row).length ? HIGH : LOW));
+    for (const row of this.#rows) this.#tops.push(this.#tops.at(-1) + (isTable ? DENSE : row.progress?.series.length ? HIGH : LOW));
     this.rows.style.height = `${this.#tops.at(-1)}px`;
     if (before === undefined) this.#reveal();
     else if (this.scroller.scrollTop) this.scroller.scrollTop += (this.#tops[this.#place] ?? before) - before; // what one sees stays
@@ -207,6 +207,7 @@ export class List {
       fill(this.rows, items);
     if (!items.length && store.rows.size) fill(this.rows, el("li.empty", {}, "No run fits this filter."));
     else if (!items.length && store.loaded) template(this.rows.appendChild(el("li")), "no-runs");
+    if (this.#place < 0) items[0]?.querySelector("a")?.setAttribute("tabindex", "0"); // else none is reached by Tab
     if (focused) this.rows.querySelector(`a[data-number="${focused}"]`)?.focus({ preventScroll: true });
   }
 
@@ -226,13 +227,14 @@ export class List {
   }
 
   #item(row) {
-    const [isChosen, isMarked, metrics] = [this.#isChosen(row), this.#marked.has(row.number), metricsOf(row)];
+    const sort = turned(setting("sort"), "");
+    const [isChosen, isMarked, metrics] = [this.#isChosen(row), this.#marked.has(row.number), metricsOf(row, sort)];
     const classes = [isChosen && ".chosen", isMarked && ".marked", metrics.length && ".high"].filter(Boolean).join("");
     const box = { type: "checkbox", tabindex: "-1", checked: isMarked, "aria-label": `Mark run ${row.number}`, onchange: () => this.mark(row.number) };
     const link = { href: `runs/${row.number}`, "data-number": row.number, "aria-current": isChosen && "true", tabindex: isChosen ? "0" : "-1" };
     const first = [glyph(row.state), el("span.number", {}, row.number), el("span.command", {}, middle(title(row)))];
     const last = metrics.length ? el("div.metrics", {}, metrics.map(metric)) : null;
-    const lines = [el("div.line", {}, first, stateOf(row)), el("div.line.under", {}, under(row)), last];
+    const lines = [el("div.line", {}, first, stateOf(row)), el("div.line.under", {}, under(row, sort)), last];
     const mark = el("label.mark", { title: "Mark, to compare or remove (x)" }, el("input", box));
     return el(`li${classes}`, {}, mark, el("a", link, this.isTable ? el("div.cells", {}, first, this.columns.map((key) => cell(row, key))) : lines));
   }
@@ -249,6 +251,8 @@ function folded(rows, opened) {
     return row === members[0] ? [{ ...row, progress: null, members, open }, ...(open ? members : [])] : [];
   });
 }
+
+const SEEN = /^(best:|last:|(number|state|when|cost|machine|labels)$)/; // what a high row shows in any case
 
 /** The other way round of a sort; or the sort with this in the place of its sign. */
 const turned = (sort, sign = sort.startsWith("-") ? "" : "-") => sort && sign + sort.replace(/^-/, "");
@@ -306,16 +310,19 @@ function summary(rows) {
   return [`${number(rows.length)} of ${number(store.rows.size)} runs`, ...(live ? [`${live} live`] : []), ...silent].join(" · ");
 }
 
-function metricsOf(row) {
-  return (row.progress?.series || []).slice(0, 2);
+/** The two metrics that a row shows; the one that is sorted by comes first. */
+function metricsOf(row, sort) {
+  const isFirst = ({ name }) => sort === `best:${name}` || sort === `last:${name}`;
+  return [...(row.progress?.series || [])].sort((a, b) => isFirst(b) - isFirst(a)).slice(0, 2);
 }
 
-function under(row) {
+function under(row, sort) {
   const why = row.why || row.note || row.remark || row.description;
   return [
     row.pinned && el("span.pin", {}, "pinned"),
     el("span.where", {}, [row.machine, ...row.labels].map((word) => el("span.chip", {}, word))),
     row.unreached ? el("span.why.lost", { title: row.unreached }, "does not answer") : why && el("span.why", { title: why }, why),
+    sort && !SEEN.test(sort) && el("span.by", {}, wordOf(sort), " ", cell(row, sort)),
     ...row.figures.filter(([, , , listed]) => listed).map((each) => el("span", {}, figure(each))),
   ];
 }
