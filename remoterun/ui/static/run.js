@@ -58,7 +58,7 @@ export class RunView {
   /** Show a part of the run, and in its log the line that begins at byte N: `log:N`. */
   showTab(place) {
     const [name, line] = place.split(":");
-    if (line && this.charts && Number(line) !== this.log.linked) this.log.jump(Number(line)).catch(() => {});
+    if (line && this.charts && (Number(line) || 0) !== this.log.linked) this.log.jump(Number(line) || 0).catch(() => {});
     const links = [...this.at.tabs.children];
     const chosen = links.find((link) => link.dataset.tab === name) || links[0];
     for (const link of links) {
