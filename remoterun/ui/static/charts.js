@@ -240,8 +240,7 @@ export class Charts {
   #appeared(entries) {
     for (const { target, isIntersecting } of entries) {
       const chart = [...this.#charts.values()].find((each) => each.element === target);
-      if (!chart) continue;
-      if (isIntersecting) this.#seen.add(chart);
+      if (isIntersecting) chart && this.#seen.add(chart);
       else if (this.#seen.delete(chart)) chart.release();
     }
     this.draw();
@@ -250,10 +249,8 @@ export class Charts {
   // -- what is set of all charts
 
   #save() {
-    if (!this.#unsaved) return;
-    clearTimeout(this.#unsaved);
-    this.#unsaved = null;
-    set(each((form, name) => form.write(this.view[name])));
+    if (this.#unsaved) set(each((form, name) => form.write(this.view[name])));
+    this.#unsaved = clearTimeout(this.#unsaved);
   }
 
   #controls() {
