@@ -116,7 +116,8 @@ export class Chart {
     const scale = log ? Math.log10 : (value) => value;
     const x = (value) => EDGE.left + ((value - from) / (to - from)) * (right - EDGE.left);
     const y = (value) => bottom - ((scale(value) - scale(low)) / (scale(high) - scale(low))) * (bottom - top);
-    return { axis, log, legend: all, lines, isEmpty: !seen.length, whole, from, to, low, high, outside: inner.outside ?? 0, x, y, top, right, bottom, width, height, ...ink };
+    const lit = lines.some(({ of }) => of === view.lit) && view.lit;
+    return { axis, log, lit, legend: all, lines, isEmpty: !seen.length, whole, from, to, low, high, outside: inner.outside ?? 0, x, y, top, right, bottom, width, height, ...ink };
   }
 
   /** Draw it with a pen of a canvas, or one that writes SVG. */
@@ -180,7 +181,7 @@ export class Chart {
   }
 
   /** The names of lines where they end, one below the other. */
-  #ends(pen, { lines, y, to, right, top, bottom, colour }) {
+  #ends(pen, { lines, lit, y, to, right, top, bottom, colour }) {
     const ends = lines.flatMap(({ label, colour: own, line, y: values, solid, of }) => {
       const last = solid.points.findLast((index) => index >= 0 && line.x[index] <= to);
       return last === undefined ? [] : [{ label, own, of, at: clamp(y(values[last]), top, bottom) }];
@@ -190,20 +191,14 @@ export class Chart {
     fit.reduceRight((below, each) => (each.at = Math.min(each.at, below - LABEL)), bottom + LABEL);
     Object.assign(pen, { textAlign: "left", textBaseline: "middle" });
     for (const { label, own, of, at } of fit) {
-      Object.assign(pen, { globalAlpha: this.#strength(of), fillStyle: colour(own) });
+      Object.assign(pen, { globalAlpha: !lit || lit === of ? 1 : 0.3, fillStyle: colour(own) });
       pen.fillText(label.length > 13 ? `${label.slice(0, 5)}…${label.slice(-7)}` : label, right + 6, at);
     }
     pen.globalAlpha = 1;
   }
 
-  /** How strong a line is drawn while one of them stands out. */
-  #strength(of) {
-    const { lit, off } = this.all.view;
-    return !lit || lit === of || off.includes(lit) ? 1 : 0.2;
-  }
-
-  #curve(pen, { line, y: values, best, solid, faint, spread, dash, colour: own, of }, { x, y, bottom, colour }) {
-    const [strength, piece] = [this.#strength(of), pen.piece ?? PIECE];
+  #curve(pen, { line, y: values, best, solid, faint, spread, dash, colour: own, of }, { lit, x, y, bottom, colour }) {
+    const [strength, piece] = [!lit || lit === of ? 1 : 0.2, pen.piece ?? PIECE];
     const trace = ({ points }, from, pattern) => {
       let [length, before] = [0, null]; // of a dashed line, so that a piece goes on where the one before it ended
       pen.setLineDash(pattern);
@@ -237,7 +232,7 @@ export class Chart {
     pen.globalAlpha = 0.25 * strength;
     if (faint) trace(faint, line.y, []);
     pen.globalAlpha = strength;
-    pen.lineWidth = this.all.view.lit === of ? 2.2 : 1.3;
+    pen.lineWidth = lit === of ? 2.2 : 1.3;
     trace(solid, values, dash);
     pen.setLineDash([]);
     pen.fillStyle = colour("--bad"); // what is NaN or infinite, or not above 0 on a log axis
