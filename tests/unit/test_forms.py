@@ -67,6 +67,7 @@ PENDING = {
     "pytorch-transfer",
     "pytorch-vae",
     "rsl-rl",
+    "service-logs",
     "tf-estimator",
     "tf-object-detection",
     "thousands",
@@ -184,6 +185,8 @@ class Wanted(NamedTuple):
     steps: Pairs
     """The first and the last step that it may have. Empty: the log says no steps."""
     values: Pairs
+    inner: dict[float, list[float]]
+    """The values that the points at some steps in between may have."""
     slack: float
     """By which a step may be off."""
     bar: bool
@@ -196,10 +199,12 @@ class Wanted(NamedTuple):
         values += [(first, last) for first, last in form.get("values_also", {}).get(name, ())]
         steps = [(ends[0], ends[2]), *form.get("steps_also", {}).get(name, ())] if len(ends) == 4 else []
         steps = [(first * scale + offset, last * scale + offset) for first, last in steps]
+        rows = form.get("inner", {}).get(name, ())
+        inner = {step * scale + offset: values for step, *values in rows}
         bar = form.get("bar", False)
         least = min(count, form.get("least", count / 2 if bar else count))
         slack = max((form.get("tolerance", 0.0) * last for _, last in steps), default=0.0)
-        return cls(count, least, steps, values, slack, bar, form.get("untimed", False) or not steps)
+        return cls(count, least, steps, values, inner, slack, bar, form.get("untimed", False) or not steps)
 
     def judge(self, points: list[Point]) -> Verdict:
         if not points:
@@ -214,6 +219,9 @@ class Wanted(NamedTuple):
             return Verdict("wrong", f"steps lie on each other: {shown([point.step or 0 for point in points])}")
         if len(steps) > self.count:
             return Verdict("wrong", f"{len(steps)} points, not {self.count}")
+        for step, values in self.inner.items():
+            if step in newest and not any(close(newest[step], value) for value in values):
+                return Verdict("wrong", f"value {newest[step]:g} at step {step:g}")
         return self._ends(newest, steps)
 
     def _ends(self, newest: dict[float, float], steps: list[float]) -> Verdict:
@@ -222,10 +230,11 @@ class Wanted(NamedTuple):
         in_range = [pair for pair in self.steps if pair[0] - self.slack - 0.001 <= first]
         pairs = [pair for pair in in_range if close(last, pair[1], self.slack)]
         begun = [pair for pair in pairs if close(first, pair[0], self.slack)]
+        at_end = any(close(newest[last], value) for _, value in self.values)
         if not pairs or whole and not begun:
-            partial = not whole and any(last < pair[1] for pair in in_range)
+            partial = not whole and not at_end and any(last < pair[1] for pair in in_range)
             return Verdict("unknown" if partial else "wrong", f"steps {shown(steps)}")
-        if not any(close(newest[last], value) for _, value in self.values):
+        if not at_end:
             return Verdict("wrong", f"last value {newest[last]:g}")
         if begun and not self.bar and not any(close(newest[first], value) for value, _ in self.values):
             return Verdict("wrong", f"first value {newest[first]:g}")

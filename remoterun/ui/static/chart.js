@@ -12,7 +12,7 @@ const clamp = (value, low, high) => Math.min(Math.max(value, low), high);
 
 export class Chart {
   names = [];
-  canvas = el("canvas", { tabindex: "0", role: "img" });
+  canvas = el("canvas", { tabindex: "0", role: "img", "aria-label": "Chart" });
   larger = el("button.quiet", { onclick: () => this.all.enlarge(this.all.large === this ? "" : this.key) }, "⤢");
   #more = el("button.quiet", { title: "Pin, hide, save", onclick: ({ currentTarget }) => this.all.menu(this, currentTarget) }, "⋯");
   #line = el("div.chart-cursor", { hidden: true });
