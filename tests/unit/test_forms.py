@@ -67,6 +67,7 @@ PENDING = {
     "pytorch-transfer",
     "pytorch-vae",
     "rsl-rl",
+    "service-logs",
     "tf-estimator",
     "tf-object-detection",
     "thousands",
