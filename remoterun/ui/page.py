@@ -27,7 +27,7 @@ from remoterun.client.exports.diary import diary
 from remoterun.client.runs.following import LogBytes, Wanted
 from remoterun.clouds import all_fronts
 from remoterun.clouds.base import RentedHost
-from remoterun.errors import NotFound, RemoterunError, UsageError
+from remoterun.errors import HostUnreachable, NotFound, RemoterunError, UsageError
 from remoterun.model import Resource, Run, RunRequest
 from remoterun.model_page import libraries
 from remoterun.threads import each
@@ -286,8 +286,13 @@ class RunsPage(PageServer):
         for machine in {name for name in removed.values() if isinstance(name, str)}:
             with contextlib.suppress(RemoterunError):  # the space is free after its next `gc`
                 self._client.machines.gc(machine)
-        said = [{"message": f"run {number}: {error.message}", "hint": error.hint} for number, error in failed.items()]
-        return {"removed": [*(removed.keys() - failed.keys())], "failed": said}
+
+        def said(number: int, error: RemoterunError) -> dict[str, Any]:
+            lost = f"remoterun rm --forget {number}   if it never comes back"
+            hints = [error.hint, lost if isinstance(error, HostUnreachable) else None]
+            return {"message": f"run {number}: {error.message}", "hint": "\n".join(filter(None, hints))}
+
+        return {"removed": [*(removed.keys() - failed.keys())], "failed": [said(*each) for each in failed.items()]}
 
     def _number(self, request: Request) -> int:
         """The number of the run in the address. Raises `NotFound`."""

@@ -43,13 +43,7 @@ class PageServer:
     """
 
     def __init__(
-        self,
-        routes: Sequence[BaseRoute],
-        port: int,
-        command: str,
-        policy: str,
-        failures: Any = None,
-        before: int = 0,
+        self, routes: Sequence[BaseRoute], port: int, command: str, policy: str, failures: Any = None, before: int = 0
     ) -> None:
         self.token = secrets.token_urlsafe(16)
         self._app = Starlette(routes=routes, exception_handlers=failures)

@@ -66,16 +66,17 @@ def ui(tmp_path_factory: pytest.TempPathFactory, environment: Path, facts: list[
             place.run("kill", str(number), status=None)
 
 
-def _add(registry: Registry, about: dict[str, Any]) -> None:
+def _add(registry: Registry, about: dict[str, Any], machine: MachineType = MachineType("box")) -> int:  # noqa: B008
     now = time.time() - 86400 * 3 + 600 * about["number"]
     command = f"python train.py --lr {about['lr']} --data images/faces --seed {about['number']}"
-    run = registry.add_run(new_key(now), MachineType("box"), command, now, "", ())
+    run = registry.add_run(new_key(now), machine, command, now, "", ())
     best = {} if about["loss"] is None else {"loss": about["loss"], DEEP: 1.0}
     series = [Series(name, 9, 3.0, 2.5, 9, value, 3.0, value, 4, [3.0, 2.5]) for name, value in best.items()]
     state = RunState.FAILED if about["failed"] else RunState.COMPLETE
     progress = Progress(9, 9, 1.0, now, series) if series else None
     times = {"started": now, "ended": now + about["took"]}
     registry.update(run, RunStatus(run.key, state, now, **times, code=int(about["failed"]), progress=progress), now)
+    return int(run.number)
 
 
 @pytest.fixture
@@ -250,6 +251,20 @@ def test_runs_are_marked_by_touch_compared_and_removed(ui: Ui, browser: Browser)
     ui.open(page, f"compare/{','.join(map(str, range(1, 26)))}")
     expect(page.locator("main")).to_contain_text("These are the first 20 of 25")
     context.close()
+
+
+def test_what_can_not_be_removed_says_why(ui: Ui, page: Page, facts: list[dict[str, Any]]) -> None:
+    with contextlib.closing(Registry(Path(ui.place.env["REMOTERUN_HOME"]) / "registry.db")) as registry:
+        number = _add(registry, {**facts[0], "number": 9999}, MachineType("gone", host="gone.invalid"))
+    ui.open(page, "?q=seed=9999&dense=1")
+    page.locator("#list .mark").click()
+    page.get_by_role("button", name="Remove 1").click()
+    page.get_by_role("dialog").get_by_role("button", name="Remove").click()
+    expect(page.locator("#notices")).to_contain_text(f"run {number}: the name `gone.invalid`")
+    expect(page.locator("#notices")).to_contain_text(f"remoterun rm --forget {number}")
+    expect(page.locator("#list .mark")).to_have_count(1)
+    ui.place.run("rm", "-y", "--forget", str(number))
+    expect(page.locator("#list .mark")).to_have_count(0)
 
 
 def test_marks_of_direction_are_shown_and_not_obeyed(ui: Ui, page: Page) -> None:

@@ -86,11 +86,15 @@ def test_stderr_is_apart_and_lines_have_their_times(ui: Ui, page: Page, tab: Tab
     until(lambda: lines.count() > before + 10)
     found = page.locator(".lines").inner_text().split("\n")
     assert [line for line in found if line] == [f"err {at}" for at in range(len(found) - found.count(""))]
+    lines.nth(2).click(position={"x": 8, "y": 8})
+    until(lambda: shown(page) == f"runs/{number}?times=1&err=1#log:12")
     page.reload()
     expect(lines.first).to_have_text("err 0")
     expect(page.get_by_role("button", name="stderr")).to_have_attribute("aria-pressed", "true")
+    expect(page.locator(".lines .hit")).to_have_text("err 2")
     page.get_by_role("button", name="stderr").click()
     expect(lines.first).to_have_text("out 0")
+    assert shown(page) == f"runs/{number}?times=1#log"
     ui.place.run("kill", str(number))
     other = ui.start("python say.py 0 whole")
     ui.finish(other)

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 from pathlib import Path
 
@@ -110,5 +111,19 @@ def test_a_diary_has_a_slider_for_each_of_what_it_counts(ui: Ui, tab: Tab) -> No
     tab.page.get_by_role("button", name="The step before").click()
     expect(media.locator("output")).to_have_text(["epoch 2", "step 200"])
     expect(media.locator("pre")).to_have_text(["audio/epoch_2.txt text", "fakes000200.txt text"])
+    tab.page.goto("about:blank")
+    tab.complaints.clear()
+
+
+def test_of_a_run_whose_points_are_gone_the_values_stay(ui: Ui, tab: Tab) -> None:
+    number = ui.start("python train.py 40 0")
+    ui.finish(number)
+    ui.open(tab.page)
+    expect(tab.page.locator(f"#list a[data-number='{number}']")).to_contain_text("accuracy")
+    shutil.rmtree(ui.place.json("info", str(number))["folder"])
+    ui.open(tab.page, f"runs/{number}")
+    remains = tab.page.locator("section.charts .remains")
+    expect(remains).to_contain_text("The points of these curves are gone; their values were")
+    expect(remains.locator("tbody tr").first).to_contain_text("loss40.10.1")
     tab.page.goto("about:blank")
     tab.complaints.clear()

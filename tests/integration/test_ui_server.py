@@ -303,6 +303,7 @@ class TestFilesOfRuns:
             {
                 "name": "sample-step-*.txt",
                 "kind": "text",
+                "unit": "step",
                 "steps": [{"step": n, "path": f"sample-step-{n}.txt"} for n in (1, 2)],
             }
         ]

@@ -12,7 +12,7 @@ const clamp = (value, low, high) => Math.min(Math.max(value, low), high);
 
 export class Chart {
   names = [];
-  canvas = el("canvas", { tabindex: "0", role: "img" });
+  canvas = el("canvas", { tabindex: "0", role: "img", "aria-label": "Chart" });
   larger = el("button.quiet", { onclick: () => this.all.enlarge(this.all.large === this ? "" : this.key) }, "⤢");
   #more = el("button.quiet", { title: "Pin, hide, save", onclick: ({ currentTarget }) => this.all.menu(this, currentTarget) }, "⋯");
   #line = el("div.chart-cursor", { hidden: true });
@@ -59,20 +59,19 @@ export class Chart {
 
   /** It was put into its place: pinned, or as the only one. */
   arranged(isPinned, isLarge) {
-    this.larger.title = isLarge ? "Back to all charts (Escape)" : "Enlarge";
-    this.larger.ariaLabel = isLarge ? "Back to all charts" : `Enlarge ${this.title}`;
+    [this.larger.title, this.larger.ariaLabel] = isLarge ? ["Back to all charts (Escape)", "Back to all charts"] : ["Enlarge", `Enlarge ${this.title}`];
     this.element.classList.toggle("pinned", isPinned);
     const others = isLarge && !this.unit ? this.all.names.filter((name) => !this.#series.includes(name)) : [];
     this.#add.hidden = !others.length;
-    if (this.#add.dataset.names === others.join("\n")) return;
+    if ((this.#add.dataset.names ?? "") === others.join("\n")) return;
     this.#add.dataset.names = others.join("\n");
-    const input = { list: "series", placeholder: "Put another series in", "aria-label": "Put another series in", oninput: ({ target }) => others.includes(target.value) && this.all.toggle("with", target.value) };
-    fill(this.#add, el("input", input), el("datalist", { id: "series" }, others.map((value) => el("option", { value }))));
+    const choose = ({ target }) => others.includes(target.value) && this.all.toggle("with", target.value);
+    const input = { list: "series", placeholder: "Put another series in", "aria-label": "Put another series in", oninput: choose };
+    fill(this.#add, others.length > 0 && [el("input", input), el("datalist", { id: "series" }, others.map((value) => el("option", { value })))]);
   }
 
   draw(width, height) {
-    const { colour, font } = this.all.ink;
-    const picture = this.picture(width, height, colour, font);
+    const picture = this.picture(width, height, this.all.ink);
     if (!picture) return;
     this.#drawn = picture;
     const dense = globalThis.devicePixelRatio;
@@ -85,7 +84,7 @@ export class Chart {
   }
 
   /** What is to be drawn: lines, their points, and where a value is, in pixels; null: nothing. `head`: pixels above. */
-  picture(width, height, colour, font, head = 0) {
+  picture(width, height, ink, head = 0) {
     const { view, groups } = this.all;
     const asked = this.unit && view.x !== "clock" ? "time" : view.x;
     const found = this.#lines(asked);
@@ -93,13 +92,11 @@ export class Chart {
     const single = axis === asked ? found : this.#lines(axis);
     const all = view.mean && !this.unit ? averaged(single, groups) : single;
     if (!all.length) return null;
-    for (const each of all) each.best = each.line.best(this.unit ? 0 : direction(each.name));
     const seen = all.filter(({ of }) => !view.off.includes(of));
     const lines = seen.length ? seen : all;
     const log = view.log && !this.unit;
     const [top, bottom] = [EDGE.top + head, height - EDGE.bottom];
-    const wide = all.length > 1 ? Math.min(80, 8 + 6 * Math.max(...all.map(({ label }) => label.length))) : 0;
-    const right = width - EDGE.right - wide;
+    const right = width - EDGE.right - (all.length > 1 ? Math.min(80, 8 + 6 * Math.max(...all.map(({ label }) => label.length))) : 0);
     const whole = [Math.min(...lines.map(({ line }) => line.x[0])), Math.max(...lines.map(({ line }) => line.x[line.count - 1]))];
     if (whole[0] === whole[1]) whole[1] += 1;
     let [from, to] = whole;
@@ -110,8 +107,8 @@ export class Chart {
       each.faint = each.y === each.line.y || each.spread ? null : choose(each.line.y);
     }
     let [low, high] = [Math.min(...lines.map(({ solid }) => solid.low)), Math.max(...lines.map(({ solid }) => solid.high))];
-    let outside = 0;
-    if (view.out && !this.unit) ({ low, high, outside } = usual(lines, from, to, log ? 0 : -Infinity));
+    const inner = view.out && !this.unit && usual(lines, from, to, log ? 0 : -Infinity);
+    if (inner) ({ low, high } = inner);
     if (low > high) [low, high] = [0.1, 1]; // nothing can be drawn
     if (this.unit) [low, high] = [0, this.unit === "%" ? Math.max(100, high) : high * 1.1 || 1];
     else if (log) [low, high] = [low / 1.1, high * 1.1];
@@ -119,19 +116,16 @@ export class Chart {
     const scale = log ? Math.log10 : (value) => value;
     const x = (value) => EDGE.left + ((value - from) / (to - from)) * (right - EDGE.left);
     const y = (value) => bottom - ((scale(value) - scale(low)) / (scale(high) - scale(low))) * (bottom - top);
-    return { axis, log, legend: all, lines, isEmpty: !seen.length, whole, from, to, low, high, outside, x, y, top, right, bottom, width, height, colour, font, head };
+    const lit = lines.some(({ of }) => of === view.lit) && view.lit;
+    return { axis, log, lit, legend: all, lines, isEmpty: !seen.length, whole, from, to, low, high, outside: inner.outside ?? 0, x, y, top, right, bottom, width, height, ...ink };
   }
 
   /** Draw it with a pen of a canvas, or one that writes SVG. */
   paint(pen, picture) {
-    const { right, top, bottom, lines, head, font, colour, isEmpty } = picture;
+    const { right, top, bottom, lines, font, isEmpty } = picture;
     pen.font = `10.5px ${font}`;
     this.#axes(pen, picture);
     if (lines.length > 1 && !isEmpty) this.#ends(pen, picture);
-    if (head) {
-      Object.assign(pen, { font: `600 13px ${font}`, fillStyle: colour("--ink"), textAlign: "left", textBaseline: "top" });
-      pen.fillText(this.title + (this.all.runs.length > 1 ? "" : `, ${this.all.runs[0].label}`), EDGE.left, 10);
-    }
     pen.beginPath();
     pen.rect(EDGE.left - 1, top - EDGE.top, right - EDGE.left + 4, bottom + 1 - top + EDGE.top);
     pen.clip();
@@ -162,7 +156,7 @@ export class Chart {
       const [hue, pattern] = several ? [place, Math.floor(place / COLOURS) + 3 * index] : [index, Math.floor(index / COLOURS)];
       const colour = several || names.length > 1 ? `--c${(hue % COLOURS) + 1}` : "--accent";
       const about = { of: several ? String(run.number) : name, added: index >= this.names.length, run, name, label, words, colour, dash: DASHES[pattern % DASHES.length] };
-      return [{ ...about, line, y: line.smoothed(this.unit ? 0 : view.smooth) }];
+      return [{ ...about, line, y: line.smoothed(this.unit ? 0 : view.smooth), best: line.best(this.unit ? 0 : direction(name)) }];
     }));
   }
 
@@ -187,7 +181,7 @@ export class Chart {
   }
 
   /** The names of lines where they end, one below the other. */
-  #ends(pen, { lines, y, to, right, top, bottom, colour }) {
+  #ends(pen, { lines, lit, y, to, right, top, bottom, colour }) {
     const ends = lines.flatMap(({ label, colour: own, line, y: values, solid, of }) => {
       const last = solid.points.findLast((index) => index >= 0 && line.x[index] <= to);
       return last === undefined ? [] : [{ label, own, of, at: clamp(y(values[last]), top, bottom) }];
@@ -197,19 +191,14 @@ export class Chart {
     fit.reduceRight((below, each) => (each.at = Math.min(each.at, below - LABEL)), bottom + LABEL);
     Object.assign(pen, { textAlign: "left", textBaseline: "middle" });
     for (const { label, own, of, at } of fit) {
-      Object.assign(pen, { globalAlpha: this.#strength(of), fillStyle: colour(own) });
+      Object.assign(pen, { globalAlpha: !lit || lit === of ? 1 : 0.3, fillStyle: colour(own) });
       pen.fillText(label.length > 13 ? `${label.slice(0, 5)}…${label.slice(-7)}` : label, right + 6, at);
     }
     pen.globalAlpha = 1;
   }
 
-  /** How strong a line is drawn while one of them stands out. */
-  #strength(of) {
-    return (this.all.view.lit ?? of) === of ? 1 : 0.2;
-  }
-
-  #curve(pen, { line, y: values, best, solid, faint, spread, dash, colour: own, of }, { x, y, bottom, colour }) {
-    const [strength, piece] = [this.#strength(of), pen.piece ?? PIECE];
+  #curve(pen, { line, y: values, best, solid, faint, spread, dash, colour: own, of }, { lit, x, y, bottom, colour }) {
+    const [strength, piece] = [!lit || lit === of ? 1 : 0.2, pen.piece ?? PIECE];
     const trace = ({ points }, from, pattern) => {
       let [length, before] = [0, null]; // of a dashed line, so that a piece goes on where the one before it ended
       pen.setLineDash(pattern);
@@ -243,7 +232,7 @@ export class Chart {
     pen.globalAlpha = 0.25 * strength;
     if (faint) trace(faint, line.y, []);
     pen.globalAlpha = strength;
-    pen.lineWidth = this.all.view.lit === of ? 2.2 : 1.3;
+    pen.lineWidth = lit === of ? 2.2 : 1.3;
     trace(solid, values, dash);
     pen.setLineDash([]);
     pen.fillStyle = colour("--bad"); // what is NaN or infinite, or not above 0 on a log axis
@@ -429,8 +418,7 @@ function along(axis, x, most = x, span = 0) {
 
 /** A moment by the clocks of this place. */
 function moment(seconds, span) {
-  const day = { month: "short", day: "numeric" };
-  const time = { hour: "2-digit", minute: "2-digit", hourCycle: "h23" };
-  const form = span > 400_000 ? day : span > 600 ? time : span ? { ...time, second: "2-digit" } : { ...day, ...time, second: "2-digit" };
+  const [day, time] = [{ month: "short", day: "numeric" }, { hour: "2-digit", minute: "2-digit", hourCycle: "h23" }];
+  const form = span > 400_000 ? day : span > 600 ? time : { ...(span ? {} : day), ...time, second: "2-digit" };
   return new Intl.DateTimeFormat([], form).format(seconds * 1000);
 }

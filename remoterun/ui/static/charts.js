@@ -20,7 +20,7 @@ const SETTINGS = { // what the address says of charts
   find: word, chart: word, pin: list, hide: list, fold: list, with: list, off: list, log: flag, out: flag, mean: flag,
   x: { read: (text) => AXES.find((each) => each === text) ?? "step", write: (x) => x !== "step" && x },
   smooth: { read: (text) => Math.min(0.99, Math.max(0, Number(text) || 0)), write: (share) => share && String(share) },
-  zoom: { read: readZoom, write: (zoom) => zoom && `${zoom.axis}:${zoom.from}:${zoom.to}` },
+  zoom: { read: readZoom, write: (zoom) => zoom && [zoom.axis, zoom.from.toPrecision(12), zoom.to.toPrecision(12)].map((part) => (Number(part) || part)).join(":") },
 };
 
 /** The charts of a run, or of several, by their numbers. They fetch their points, and more after each `update`. */
@@ -240,8 +240,7 @@ export class Charts {
   #appeared(entries) {
     for (const { target, isIntersecting } of entries) {
       const chart = [...this.#charts.values()].find((each) => each.element === target);
-      if (!chart) continue;
-      if (isIntersecting) this.#seen.add(chart);
+      if (isIntersecting) chart && this.#seen.add(chart);
       else if (this.#seen.delete(chart)) chart.release();
     }
     this.draw();
@@ -250,10 +249,8 @@ export class Charts {
   // -- what is set of all charts
 
   #save() {
-    if (!this.#unsaved) return;
-    clearTimeout(this.#unsaved);
-    this.#unsaved = null;
-    set(each((form, name) => form.write(this.view[name])));
+    if (this.#unsaved) set(each((form, name) => form.write(this.view[name])));
+    this.#unsaved = clearTimeout(this.#unsaved);
   }
 
   #controls() {

@@ -37,7 +37,7 @@ export function view(element, all) {
 }
 
 function table({ rows, params, differs, best }) {
-  const swatch = (place) => el("i.swatch", { style: { background: `var(--c${(place % 8) + 1})` } });
+  const swatch = (place) => el("i.stroke", { style: { "border-color": `var(--c${(place % 8) + 1})`, "border-style": place < 8 ? "solid" : "dashed" } });
   const head = rows.map((row, place) => el("th", { scope: "col" }, swatch(place), el("a", { href: `runs/${row.number}` }, `run ${row.number}`)));
   const part = (name, lines) => lines.length > 0 && el("tbody", {}, name && el("tr", {}, el("th.part", { scope: "rowgroup", colspan: rows.length + 1 }, name)),
     lines.map(([word, cells]) => el("tr", {}, el("th", { scope: "row" }, word), cells.map((cell) => el("td", {}, cell ?? "–")))));

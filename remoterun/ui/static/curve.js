@@ -179,11 +179,8 @@ export function usual(lines, from, to, floor) {
 /** In place of the lines of runs that differ in a seed only (`groups` of their numbers), their mean, with the standard
  * deviation as `spread`, where at least two of them have values. */
 export function averaged(lines, groups) {
-  const taken = new Set();
-  const means = groups.flatMap((numbers) => [...new Set(lines.map(({ name }) => name))].flatMap((name) => {
-    const members = lines.filter((each) => each.name === name && numbers.includes(each.run.number));
-    if (members.length < 2) return [];
-    members.forEach((each) => taken.add(each));
+  const alike = Map.groupBy(lines, ({ name, run }) => JSON.stringify([name, groups.find((numbers) => numbers.includes(run.number)) ?? run.number]));
+  return [...alike.values()].flatMap((members) => {
     const [{ line: longest }] = members.toSorted((one, other) => other.line.count - one.line.count);
     const [mean, spread, most] = [new Line(false), [], Math.min(MOST_MEANS, longest.count)];
     for (let part = 0; part < most; part += 1) {
@@ -194,10 +191,10 @@ export function averaged(lines, groups) {
       mean.push(x, middle);
       spread.push(Math.sqrt(values.reduce((sum, value) => sum + (value - middle) ** 2, 0) / (values.length - 1)));
     }
-    const of = `mean of ${numbers.join(", ")}`;
-    return mean.count ? [{ ...members[0], of, words: `${of} ${name}`, label: members[0].label.replace(/^\d+/, "mean"), line: mean.settle(), y: mean.y, spread }] : [];
-  }));
-  return [...means, ...lines.filter((each) => !taken.has(each))];
+    const of = `mean of ${members.map(({ run }) => run.number).join(", ")}`;
+    const about = { of, best: -1, words: `${of} ${members[0].name}`, label: members[0].label.replace(/^\d+/, "mean") };
+    return mean.count ? [{ ...members[0], ...about, line: mean.settle(), y: mean.y, spread }] : members;
+  });
 }
 
 /** The value at `x` on the way from point to point; NaN outside of them. */
@@ -213,14 +210,10 @@ function between(xs, ys, count, x, isOpen = false) {
 
 /** What the series `epoch` says of steps: {count, at(step)}; null: it does not grow. An epoch begins at the first step
  * that has its number, and goes on evenly. */
-export function epochsOf(line) {
-  const [steps, epochs] = [[], []];
-  for (let at = 0; at < line.count; at += 1) {
-    if (!Number.isFinite(line.y[at]) || line.y[at] === epochs.at(-1)) continue;
-    steps.push(line.x[at]);
-    epochs.push(line.y[at]);
-  }
-  return steps.length > 1 ? { count: steps.length, at: (step) => between(steps, epochs, steps.length, step, true) } : null;
+export function epochsOf({ x, y, count }) {
+  const knots = [...y.subarray(0, count).keys()].filter((at) => Number.isFinite(y[at]) && (at === 0 || y[at] !== y[at - 1]));
+  const [steps, epochs] = [x, y].map((values) => knots.map((at) => values[at]));
+  return knots.length > 1 ? { count: knots.length, at: (step) => between(steps, epochs, knots.length, step, true) } : null;
 }
 
 const SPLIT = /(?:^|[/_. -])(train|training|val|valid|validation|eval|test)(?=[/_. -]|$)/i;

@@ -22,7 +22,7 @@ export class Log {
   #came = []; // what was not drawn yet
   #frame = 0;
   #name = "log"; // or "err"
-  #timer = 0;
+  #asks = false; // for times, or for stderr
   linked = null; // the byte at which the line begins that the address names
   #leaving = new AbortController();
 
@@ -30,13 +30,12 @@ export class Log {
     this.number = number;
     this.at = template(element, "log-view");
     this.at.query.addEventListener("keydown", (event) => this.#typed(event));
-    this.at.jump.addEventListener("click", () => this.end().catch(() => {}));
+    this.at.jump.addEventListener("click", () => (this.#mark(null), this.end().catch(() => {})));
     this.at.scroller.addEventListener("scroll", () => this.#scrolled());
-    this.at.err.addEventListener("click", () => (set({ err: this.#name === "log" && "1" }), this.#turn()));
+    this.at.err.addEventListener("click", () => (set({ err: this.#name === "log" && "1" }), this.#mark(null), this.#turn()));
     this.at.times.addEventListener("click", () => (set({ times: !setting("times") && "1" }), this.#times()));
     this.at.lines.addEventListener("click", ({ target, offsetX }) => offsetX < parseFloat(getComputedStyle(target).paddingLeft) && this.#link(target));
-    this.at.scroller.addEventListener("keydown", (event) => event.key === "Enter" && (event.preventDefault(), this.#link(this.#topmost)));
-    this.at.save.href = `api/runs/${number}/whole-log`;
+    this.at.scroller.addEventListener("keydown", (event) => event.key === "Enter" && (event.preventDefault(), this.#link()));
     const unlisten = store.on("log", (said) => this.#name === "log" && this.#grow(said));
     const clock = setInterval(() => this.#again(), AGAIN);
     this.#times();
@@ -55,6 +54,7 @@ export class Log {
   /** Show the line that begins at this byte, and put it into the address; returns as `end`. Throws Failure. */
   async jump(offset) {
     const before = Math.max(0, offset - PART);
+    this.linked = offset;
     const parts = await Promise.all([before < offset && this.#fetch(before, offset - before), this.#fetch(offset, PART, true)]);
     this.#hold(parts.filter(Boolean));
     this.#following = false;
@@ -64,8 +64,8 @@ export class Log {
     return this.#total;
   }
 
-  /** Let the address name a line. */
-  async #link(line) {
+  /** Let the address name a line: usually the topmost one that is seen. */
+  async #link(line = [...this.at.lines.querySelectorAll(":scope > div > div")].find(({ offsetTop }) => offsetTop >= this.at.scroller.scrollTop)) {
     const part = this.#parts.find(({ node }) => node === line?.parentNode);
     if (!part) return;
     const response = await raw(`${this.#address(part.start)}&size=${part.end - part.start}`, { signal: this.#leaving.signal });
@@ -76,18 +76,13 @@ export class Log {
     this.at.found.textContent = "The address names this line.";
   }
 
-  #mark(line, offset) {
+  #mark(line, offset = null) {
     this.at.lines.querySelector(".hit")?.classList.remove("hit");
     line?.classList.add("hit");
     this.linked = offset;
     const url = new URL(location);
-    url.hash = `${url.hash.slice(1).split(":")[0]}:${offset}`;
+    url.hash = url.hash.slice(1).split(":")[0] + (offset === null ? "" : `:${offset}`);
     history.replaceState(null, "", url);
-  }
-
-  get #topmost() {
-    const { scrollTop } = this.at.scroller;
-    return this.#parts.flatMap(({ node }) => [...node.children]).find(({ offsetTop }) => offsetTop >= scrollTop);
   }
 
   // -- stderr, and times
@@ -99,17 +94,16 @@ export class Log {
   }
 
   #turn() {
-    this.#name = this.#name === "log" ? "err" : "log";
+    [this.#name, this.#total] = [this.#name === "log" ? "err" : "log", null];
     this.#showHits(null);
-    this.#total = null;
-    this.at.err.setAttribute("aria-pressed", this.#name === "err");
-    this.at.save.href = `api/runs/${this.number}/whole-log?name=${this.#name}`;
     this.#times();
-    this.end().catch(() => {});
+    (this.linked === null ? this.end() : this.jump(this.linked)).catch(() => {});
   }
 
   #times() {
     const isOn = Boolean(setting("times")) && this.#name === "log";
+    this.at.save.href = `api/runs/${this.number}/whole-log?name=${this.#name}`;
+    this.at.err.setAttribute("aria-pressed", this.#name === "err");
     this.at.times.hidden = this.#name === "err";
     this.at.times.setAttribute("aria-pressed", isOn);
     this.at.lines.classList.toggle("timed", isOn);
@@ -118,8 +112,9 @@ export class Log {
 
   /** Ask for what the stream does not bring: the times of lines, and stderr. */
   async #again() {
-    if (document.hidden || this.#loading || !this.at.scroller.clientHeight) return;
+    if (document.hidden || this.#asks || !this.at.scroller.clientHeight) return;
     const last = this.#parts.at(-1);
+    this.#asks = true;
     try {
       if (this.#name === "err" && this.#atEnd && !isFinal(store.rows.get(this.number) ?? {})) {
         const came = await this.#fetch(last.end, PART, true);
@@ -128,7 +123,9 @@ export class Log {
       const isOn = this.at.lines.classList.contains("timed");
       for (const part of this.#parts.filter((each) => isOn && each.timed !== each.end)) await this.#time(part);
     } catch {
-      return; // it is asked for again
+      // it is asked for again
+    } finally {
+      this.#asks = false;
     }
   }
 

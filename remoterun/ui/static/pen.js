@@ -7,13 +7,15 @@ const [WIDTH, HEIGHT, HEAD, DENSE] = [900, 420, 24, 2];
 /** Save a chart as "png", "svg" or "csv". The file's name says runs and chart. */
 export async function save(chart, form) {
   const { runs, ink } = chart.all;
-  const picture = chart.picture(WIDTH, HEIGHT, ink.colour, ink.font, HEAD);
+  const picture = chart.picture(WIDTH, HEIGHT, ink, HEAD);
   const name = `run${runs.length > 1 ? "s" : ""}-${runs.map(({ number }) => number).join("-")}-${chart.title}`;
   const canvas = new OffscreenCanvas(WIDTH * DENSE, HEIGHT * DENSE);
   const pen = form === "svg" ? new SvgPen() : canvas.getContext("2d");
   if (form === "png") pen.scale(DENSE, DENSE);
   pen.fillStyle = ink.colour("--ground");
   pen.fillRect(0, 0, WIDTH, HEIGHT);
+  Object.assign(pen, { font: `600 13px ${ink.font}`, fillStyle: ink.colour("--ink"), textAlign: "left", textBaseline: "top" });
+  pen.fillText(chart.title + (runs.length > 1 ? "" : `, ${runs[0].label}`), 46, 10);
   chart.paint(pen, picture);
   const svg = `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${WIDTH} ${HEIGHT}" width="${WIDTH}" height="${HEIGHT}">${pen.text}</svg>`;
   const blob = form === "png" ? await canvas.convertToBlob() : form === "svg" ? new Blob([svg], { type: "image/svg+xml" }) : new Blob(csv(picture), { type: "text/csv" });

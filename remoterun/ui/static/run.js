@@ -5,7 +5,7 @@ import { Charts } from "./charts.js";
 import { age, duration, el, fill, glyph, number as shown, stamp, template } from "./dom.js";
 import { files } from "./files.js";
 import { details } from "./info.js";
-import { figure, stateOf, title } from "./list.js";
+import { figure, sparkline, stateOf, title } from "./list.js";
 import { Log } from "./log.js";
 import { media } from "./media.js";
 import { isFinal, store } from "./state.js";
@@ -58,7 +58,7 @@ export class RunView {
   /** Show a part of the run, and in its log the line that begins at byte N: `log:N`. */
   showTab(place) {
     const [name, line] = place.split(":");
-    if (line && this.charts && Number(line) !== this.log.linked) this.log.jump(Number(line)).catch(() => {});
+    if (line && this.charts && (Number(line) || 0) !== this.log.linked) this.log.jump(Number(line) || 0).catch(() => {});
     const links = [...this.at.tabs.children];
     const chosen = links.find((link) => link.dataset.tab === name) || links[0];
     for (const link of links) {
@@ -76,6 +76,7 @@ export class RunView {
     const shown = line ? this.log.jump(Number(line) || 0) : this.log.end();
     const [, log] = await Promise.all([this.#ask(), shown.catch(() => undefined)]);
     if (!this.#isOpen) return;
+    this.charts.loaded.then(() => this.charts.element.hidden && this.at.charts.append(...remains(store.rows.get(this.number))));
     this.#row();
     if (store.rows.has(this.number)) store.follow(this.number, log);
     this.media = media(this.at.media, this.number);
@@ -141,6 +142,16 @@ export class RunView {
       bar.querySelector("b").textContent = duration(seconds);
     }
   }
+}
+
+/** What stays known of the curves of a run, in the place of their points. */
+function remains(row) {
+  if (!row?.progress?.series.length) return [];
+  const why = isFinal(row) ? "The points of these curves are gone; their values were" : "The points of these curves can’t be read now; their values are";
+  const head = ["", "first", "last", "best", ""].map((word) => (word ? el("th", { scope: "col" }, word) : el("td")));
+  const lines = row.progress.series.map(({ name, first, last, best, spark }) =>
+    el("tr", {}, el("th", { scope: "row" }, name), [first, last, best].map((value) => el("td", {}, shown(value))), el("td", {}, sparkline(spark || []))));
+  return [el("div.remains", {}, el("p.note", {}, why), el("table", {}, el("thead", {}, el("tr", {}, head)), el("tbody", {}, lines)))];
 }
 
 function phaseBar({ state }) {
