@@ -27,7 +27,7 @@ STEPS = (
     "total_timesteps",
     "epoch",
 )
-"""The first of these that there is gives the step; what stands before it does not count, as in `time/total_timesteps`."""
+"""The first of these that there is gives the step, whatever stands before it, as in `time/total_timesteps`."""
 TIMES = ("_timestamp", "timestamp", "wall_time", "time", "total_time")
 LONGEST = 1 << 16  # Bytes of a line; a longer one is skipped.
 MOST_PARAMS, LONGEST_PARAM = 100, 200
