@@ -298,6 +298,7 @@ def _bounded(progress: Progress, clock_skew: float) -> Progress:
         series=[each._replace(name=text(each.name), spark=each.spark[:SPARK]) for each in progress.series[:SHOWN]],
         params={text(name): text(value) for name, value in list(progress.params.items())[:MOST_PARAMS]},
         alerts=[text(alert) for alert in progress.alerts[:MOST_ALERTS]],
+        unread=max(progress.unread, 0),
         left_out=max(progress.left_out, 0),
     )
 

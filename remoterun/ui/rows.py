@@ -21,7 +21,7 @@ LONGEST = 1000
 MOST_PARAMS, LONGEST_PARAM = 32, 100
 """Parameters of a row, and characters of the value of one."""
 ON_PAGE = tuple((name, each) for name, each in Run._facts.items() if each.page is not None)
-OF_PROGRESS = ("step", "total", "alerts", "left_out")
+OF_PROGRESS = ("step", "total", "alerts", "unread", "left_out")
 OF_SPEC: dict[str, Any] = {"git": None, "mounts": [], "environment": None, "ports": []}
 
 

@@ -366,9 +366,9 @@ class TestLog:
             "(?P<x>z)?",
         ]
         text = "got 5 at 10\ngot nothing at 20\nE3 4\nstep 7 got 3 at x, loss: 2\n"
-        points, _ = log(text, patterns=patterns)
+        points, _ = log(text, metrics=patterns)
         assert points == [("reward", 10, 5), ("good", 3, 4), ("loss", 7, 2)]
-        assert log("step 9 value 3", patterns=[r"value (?P<v>\d)"])[0] == [("v", 9, 3)]
+        assert log("step 9 value 3", metrics=[r"value (?P<v>\d)"])[0] == [("v", 9, 3)]
 
 
 def hostile() -> Iterator[bytes]:

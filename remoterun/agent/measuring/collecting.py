@@ -7,6 +7,7 @@ goes on from what is in the run folder.
 
 from __future__ import annotations
 
+import bisect
 import contextlib
 import json
 import math
@@ -19,10 +20,11 @@ import traceback
 from typing import Any, Dict, List, Sequence, Tuple
 
 from ..shared.files import read_json, size_of, unless_held, write_whole
-from ..shared.measured import POINT, USAGE, Progress, number
+from ..shared.logs import times
+from ..shared.measured import END, POINT, USAGE, Progress, number
 from ..shared.paths import SafeFolder, TreeError
 from ..shared.points import read_names
-from ..shared.records import encode
+from ..shared.records import encode, to_json
 from ..store.home import Home
 from ..store.run_folder import RunFolder
 from . import LOG, MOST_DATA, MOST_WHOLE, Format, reader
@@ -39,6 +41,8 @@ files two hundred times."""
 LONGEST = 30.0
 MOST_READ = 8 << 20
 """Bytes that one look reads, a piece of each file."""
+AGAIN = 16 << 10
+"""The same of a log that is read once more: its points have the time that one piece had."""
 MEMORY = 1 << 30
 """Bytes of this process."""
 PATIENCE = 5.0
@@ -51,8 +55,6 @@ AHEAD = 60.0
 """Seconds by which a point's time may be ahead of ours."""
 PARAMS, LONG = 50, 200
 """Parameters of a run, and characters of each."""
-END = b"."
-"""Comes on standard input when the command has ended."""
 LOGS = ("io/log", "io/err")
 COPY = -2
 
@@ -108,12 +110,16 @@ class Collector:
         self._new: List[Stored] = []
         self._found: Dict[str, Found] = {}
         self._next_search = 0.0
+        self._reading: Any = saved.get("reading")
         self._alert_state: Dict[str, Any] = saved.get("alerts", {})
         self._alerts = Alerts(run, self._spec, self._alert_state)
         self._written: Dict[str, bytes] = {}
+        self._times: Dict[str, List[Tuple[int, float]]] = {}
+        """Of a log that is read once more, when it had which size."""
 
     def look(self, ended: bool = False) -> bool:
         """Take in what is new; whether there was anything. `ended`: the command has ended."""
+        self._look_how()
         self._search(ended)
         left, changed = MOST_READ, False
         for name, found in self._found.items():
@@ -130,6 +136,20 @@ class Collector:
         self._alerts.close()
         self._save()
 
+    def _look_how(self) -> None:
+        """How the log is to be read: when that has changed, what it said is withdrawn, and it is read once more."""
+        reading = to_json(self._run.reading())
+        if reading != self._reading and self._reading is not None:
+            for name, owner in list(self._owners.items()):
+                if owner[1] == LOG.name:
+                    self._points.number(name, anew=True)
+                    del self._owners[name]
+            for name in LOGS:
+                self._files.pop(name, None)
+                self._times[name] = times(self._run.log_file(name[3:]))[0]
+            self._next_search = 0.0
+        self._reading = reading
+
     def _search(self, ended: bool) -> None:
         if time.monotonic() < self._next_search and not ended:
             return
@@ -139,7 +159,7 @@ class Collector:
             found[name] = Found(self._run.io, name[3:], LOG, 0)
         for name in found:
             if name not in self._files and (len(self._files) < MOST_FILES or name in LOGS):
-                self._files[name] = _File({"patterns": list(self._spec.metrics)} if name in LOGS else {})
+                self._files[name] = _File(dict(self._reading) if name in LOGS else {})
         self._found = {name: each for name, each in found.items() if name in self._files}
         self._next_search = time.monotonic() + max(FAST, 200 * (time.process_time() - used))
 
@@ -151,12 +171,12 @@ class Collector:
             seen = [status.st_size, status.st_mtime_ns, ended]
             if file.given_up or file.seen == seen:
                 return 0
-            most = MOST_WHOLE + 1 if found.format.whole else MOST_DATA
+            most = MOST_WHOLE + 1 if found.format.whole else AGAIN if name in self._times else MOST_DATA
             if found.format.whole:
                 file.offset = 0
             elif status.st_size < file.offset:  # another file of this name: from its start on
                 file.offset = file.points = 0
-                file.state = {key: file.state[key] for key in file.state if key == "patterns"}
+                file.state = {key: file.state[key] for key in file.state if key in self._reading}
             opened.seek(file.offset)
             data = opened.read(most)
         at_end = len(data) < most
@@ -181,7 +201,7 @@ class Collector:
             return 0
         finally:
             signal.setitimer(signal.ITIMER_PROF, 0)
-        now = time.time()
+        now = self._moment(name, file.offset)
         if format is LOG and self._structured:
             for step in (number(point.step) for point in points if point.step is not None):
                 if step is not None:
@@ -203,8 +223,18 @@ class Collector:
             if not self._points.add(series, step, moment, point.value):
                 self._left_out += 1
             self._summary.add(series, self._points.names[series], step, moment, point.value)
-            self._new.append(Stored(self._points.names[series], step, moment, point.value))
+            if name not in self._times:
+                self._new.append(Stored(self._points.names[series], step, moment, point.value))
         return consumed
+
+    def _moment(self, name: str, size: int) -> float:
+        """When a log that is read once more was longer than that; else now."""
+        times = self._times.get(name, [])
+        at = bisect.bisect_right(times, (size, math.inf))
+        if at < len(times):
+            return times[at][1]
+        self._times.pop(name, None)
+        return time.time()
 
     @property
     def _structured(self) -> bool:
@@ -247,6 +277,8 @@ class Collector:
         hidden = [at for at, name in names if name in of_log or self._points.number(name) != at]
         left_out = self._left_out + (sum(file.unread for _, file in files) if ended else 0)
         progress = self._summary.progress(total, hidden)._replace(params=params, left_out=left_out)
+        if not progress.series:
+            progress = progress._replace(unread=max([file.state.get("unread", 0) for _, file in files], default=0))
         new, self._new = self._new, []
         try:
             return progress._replace(alerts=self._alerts.check(new, self._new_usage(), time.time(), ended))
@@ -272,6 +304,7 @@ class Collector:
             "left_out": self._left_out,
             "usage": self._usage,
             "alerts": self._alert_state,
+            "reading": self._reading,
         }
         self._write(self._run.measuring_file, json.dumps(saved).encode())
 

@@ -15,7 +15,7 @@
 
 Numbers are never laid over each other: of two of one name in one line neither counts, and of two at one step the later
 has no step. `state` has what the lines before have said; `unread`: how many numbers those lines have that come again
-and again, but of which nothing was understood.
+and again, but of which nothing was understood. `metric_step` and `metric_hide` are what the user knows better.
 
 In the user's regular expressions each named group is a metric, but `step` and `epoch` are the step.
 """
@@ -114,7 +114,7 @@ class _Line:
             if self._label and self._label != "train":
                 state["heading"] = self._label
             return self._table() or []
-        patterns = [re.search(pattern, self._raw) for pattern in state.get("patterns", ())]
+        patterns = [re.search(pattern, self._raw) for pattern in state.get("metrics", ())]
         values = {name: value for match in patterns if match for name, value in match.groupdict().items() if value}
         if values:
             numbers = {name: number(value) for name, value in values.items()}
@@ -136,6 +136,16 @@ class _Line:
     def _place(self) -> Tuple[Optional[float], bool]:
         """The step, and whether the line counts."""
         state, counters = self._state, self._counters()
+        name = state.get("metric_step")
+        step = (
+            re.search(rf"(?<!\w){re.escape(name)}['\"]?\s{{0,3}}[:=]?\s{{0,9}}([0-9,]{{1,20}}\.?[0-9]*)", self._raw)
+            if name
+            else None
+        )
+        if name:  # The user knows better.
+            self._own = self._named = bool(step)
+            state["step"] = to_float(step[1].rstrip(",")) if step else state.get("step")
+            return state["step"], True
         epoch = next((each for each in counters if each[0] == "epoch"), None)
         others = [each for each in counters if each is not epoch]
         inner = min(others, key=lambda each: log.WORDS.index(each[0]), default=None)
@@ -275,7 +285,8 @@ class _Line:
                 found[name] = value
         if not self._own or self._named or sure or "%|" in self._raw and len(found) > 1:
             sure.update(found)
-        return {name: value for name, value in sure.items() if name not in twice}
+        no_metrics = {*twice, state.get("metric_step")}
+        return {name: value for name, value in sure.items() if name not in no_metrics}
 
     def _given(self, values: Dict[str, float], step: Optional[float]) -> List[Point]:
         """The points, by their full names."""
@@ -294,7 +305,8 @@ class _Line:
                 continue  # It is said twice.
             if name in seen or len(seen) < 4 * MOST:
                 seen[name] = [self._source, step, value, self._drawn]
-            found.append(Point(name, value, None if again else step))
+            if name not in state.get("metric_hide", ()):
+                found.append(Point(name, value, None if again else step))
         if found and state.get("total of") is not None:
             state["total"] = state["total of"]
         if found and self._counter:

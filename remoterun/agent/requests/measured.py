@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import time
+
+from ..running.measurer import measuring
 from ..shared import api
+from ..shared.facts import RunStatus
+from ..shared.files import append_line, read_json, remove_tree, write_whole
 from ..shared.log_search import search
 from ..shared.logs import NAMES, LogFile, read_part
+from ..shared.measured import END
 from ..shared.points import PointsFiles
+from ..shared.records import encode
+from ..shared.states import FINAL
 from ..store.errors import HomeError
 from . import Call
 
@@ -17,6 +26,21 @@ def measured(call: Call, asked: api.Measured) -> api.MeasuredUntil:
     for header, points in files.since(asked, until):
         call.stream.send(points, **header)
     return until
+
+
+def read_again(call: Call, asked: api.ReadAgain) -> RunStatus:
+    """Of a run that goes on its measurer sees that itself."""
+    run = call.home.existing_run(asked.key)
+    if asked.reading is not None:
+        write_whole(run.reading_file, encode(asked.reading))
+    else:
+        remove_tree(run.reading_file)
+    if run.state()[0] in FINAL:
+        process = measuring(call.home, run)
+        process.communicate(END)
+        with contextlib.suppress(OSError, ValueError):
+            append_line(run.events_file, {"t": round(time.time(), 3), "progress": read_json(run.progress_file)})
+    return run.status()
 
 
 def log_part(call: Call, asked: api.LogPart) -> api.LogRead:

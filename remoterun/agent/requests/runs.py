@@ -88,7 +88,7 @@ def runs(call: Call, asked: api.RunKeys) -> api.Statuses:
 def run(call: Call, asked: api.RunKey) -> api.RunDetails:
     run = call.home.existing_run(asked.key)
     events = [from_json(RunEvent, event) for event in run.events()]
-    return api.RunDetails(run.status(), run.spec().to_record(), run.path, events, list(run.mounts()))
+    return api.RunDetails(run.status(), run.spec().to_record(), run.path, events, list(run.mounts()), run.reading(True))
 
 
 def end(call: Call, asked: api.EndRuns) -> api.EndedRuns:

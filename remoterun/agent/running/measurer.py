@@ -10,7 +10,7 @@ import time
 from typing import Any, Dict, Optional
 
 from ..shared.files import open_regular, read_json, size_of
-from ..shared.measured import Progress
+from ..shared.measured import END, Progress
 from ..shared.records import from_json, to_json
 from ..shared.spec import RunSpec
 from ..store.home import Home
@@ -30,6 +30,13 @@ REPORT = re.compile(r"\.(jsonl?|ndjson|csv|tsv|wandb|log)\Z|tfevents", re.I)
 """What the name of each file has that may report metrics."""
 _METRIC = re.compile(rb"[:=]\s*['\"]?[-+.\d]|\d ?/ ?\d|step|iter|epoch|loss|acc", re.I)
 """What a log has that reports metrics, and many another one."""
+
+
+def measuring(home: Home, run: RunFolder) -> "subprocess.Popen[bytes]":
+    """The process, until the end of its standard input; `END` there says that the command has ended."""
+    words = ("measure", "--home", home.path, run.key)
+    variables = dict(os.environ, **{SUPERVISOR: run.key})
+    return detached(home, run.supervisor_log, variables, *words, stdin=subprocess.PIPE)
 
 
 class Measurer:
@@ -58,7 +65,7 @@ class Measurer:
             self._start()
         if self._process is not None and self._process.stdin is not None:
             with contextlib.suppress(OSError), self._process.stdin as pipe:
-                pipe.write(b".")
+                pipe.write(END)
 
     def progress(self) -> Dict[str, Any]:
         """How far the run came, as a field of its last event, once the process has ended; none where it reported
@@ -72,15 +79,13 @@ class Measurer:
                 self._process.wait()
         with contextlib.suppress(OSError, ValueError):
             progress = from_json(Progress, read_json(self._run.progress_file))
-            if progress.series:
+            if progress.series or progress.unread:
                 return {"progress": to_json(progress)}
         return {}
 
     def _start(self) -> None:
         with contextlib.suppress(OSError):
-            words = ("measure", "--home", self._home.path, self._run.key)
-            variables = dict(os.environ, **{SUPERVISOR: self._run.key})
-            self._process = detached(self._home, self._run.supervisor_log, variables, *words, stdin=subprocess.PIPE)
+            self._process = measuring(self._home, self._run)
 
     def _lives(self) -> bool:
         return self._process is not None and self._process.poll() is None

@@ -20,6 +20,7 @@ from typing import Any, Dict, Generic, List, Optional, Type, TypeVar
 
 from .archive import Grant
 from .facts import RunEvent, RunStatus
+from .measured import Reading
 from .records import Record
 from .spec import MOST_BYTES, ResolvedMount, ResourceRef, Scheduling
 from .states import RunState
@@ -255,13 +256,14 @@ class Statuses(Record):
 
 class RunDetails(Record):
     """`spec` without the values of variables that the user set; `folder`: where it lies on its host; `mounts`: what was
-    found for each of its mounts, none in a bucket."""
+    found for each of its mounts, none in a bucket; `reading`: how its log is read, if that was changed afterwards."""
 
     status: RunStatus
     spec: Dict[str, Any]
     folder: str
     events: List[RunEvent]
     mounts: List[ResolvedMount] = []
+    reading: Optional[Reading] = None
 
 
 class EndRuns(Record):
@@ -366,6 +368,17 @@ class MeasuredUntil(Record):
     usage: int
     names: int
     status: RunStatus
+
+
+class ReadAgain(Record):
+    """Read the metrics of a run from its log once more, in place of those that it has from there. None: as the run was
+    asked for."""
+
+    key: str
+    reading: Optional[Reading] = None
+
+
+read_again = Request("read_again", ReadAgain, RunStatus, "measured")
 
 
 class LogPart(Record):

@@ -203,6 +203,22 @@ class HandedOn(Record, kw_only=True):
         what="a regular expression with a named group, of 500 characters at most",
         example="'loss=(?P<loss>[0-9.]+)'",
     )
+    metric_step: str = option(
+        "",
+        "--metric-step NAME",
+        "The number of a line of the log that is its step, such as `iters`. Default: what grows from line to line.",
+        right=lambda name: 0 < len(name) <= 100,
+        what="a name of 100 characters at most",
+        example="iters",
+    )
+    metric_hide: Tuple[str, ...] = option(
+        (),
+        "--metric-hide NAME",
+        "What in the log is no metric, where it looks like one. Repeat for more.",
+        right=lambda name: 0 < len(name) <= 200,
+        what="a name of 200 characters at most",
+        example="port",
+    )
     wait_for_login: Optional[float] = option(
         None,
         "--wait-for-login TIME",

@@ -72,7 +72,7 @@ class LogReader:
         here = self.offset - self._log.before
         at = bisect.bisect_right(self._times, (here, float("inf")))
         if at == len(self._times):
-            self._times, self._times_end = _times(self._log.times, self._times_end)
+            self._times, self._times_end = times(self._log, self._times_end)
             at = bisect.bisect_right(self._times, (here, float("inf")))
         if at == len(self._times):
             return PIECE, None
@@ -80,10 +80,10 @@ class LogReader:
         return size - here, time
 
 
-def _times(times_file: str, start: int) -> Tuple[List[Tuple[int, float]], int]:
-    """Those that stand from byte `start` of the file on, and where the next one will stand."""
+def times(log: LogFile, start: int = 0) -> Tuple[List[Tuple[int, float]], int]:
+    """[(size, when it had that)] that stand from byte `start` of the file of times on, and where the next will stand."""
     found = []
-    with contextlib.suppress(FileNotFoundError), open(times_file, "rb") as file:
+    with contextlib.suppress(FileNotFoundError), open(log.times, "rb") as file:
         file.seek(start)
         for line in file:
             if not line.endswith(b"\n"):
@@ -107,7 +107,7 @@ def offset_of_tail(log: LogFile, lines: int) -> int:
 def offset_since(log: LogFile, time: float) -> int:
     """Where the first line that was written at `time` or later begins (to the poll's precision, 0.25 s)."""
     written = 0
-    for size, when in _times(log.times, 0)[0]:
+    for size, when in times(log)[0]:
         if when >= time:
             return log.before + written
         written = size

@@ -25,6 +25,8 @@ MOST_SERIES = 1000
 """Of one run; what comes under further names is left out."""
 MOST_NAME = 200
 """Characters of a series' name."""
+END = b"."
+"""What the process that measures a run gets on its standard input when the command has ended."""
 SHOWN = 12
 """Series in a summary, those first by which people judge a run."""
 SPARK = 24
@@ -52,6 +54,14 @@ class Series(Record):
     spark: List[float] = []
 
 
+class Reading(Record):
+    """How the metrics of a run are read from its log, as a spec (spec.py) has it."""
+
+    metrics: Tuple[str, ...] = ()
+    metric_step: str = ""
+    metric_hide: Tuple[str, ...] = ()
+
+
 class Progress(Record):
     """How far a run is. `step` of `total`, at `rate` steps a second lately; `at`: when that was known (seconds since
     1970). `params`: what it reported of its parameters. `alerts`: what is wrong now, each in words."""
@@ -63,6 +73,8 @@ class Progress(Record):
     series: List[Series] = []
     params: Dict[str, str] = {}
     alerts: List[str] = []
+    unread: int = 0
+    """Numbers of each line that the log has again and again, but in which no metric was found; 0 where there is any."""
     left_out: int = 0
     """Points and names beyond what is stored of one run; with about as many points as were not read at its end."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fnmatch
 from typing import Annotated
 
+from remoterun.agent.shared.measured import Reading
 from remoterun.cli import render
 from remoterun.cli.app import Command, Json, RunNumbers, Wait, app, example, option, run_numbers
 from remoterun.cli.asking import client as connect
@@ -14,13 +15,22 @@ from remoterun.errors import UsageError
 from remoterun.parsing import parse_duration
 
 
-@app.command(cls=Command, epilog=example("remoterun metrics 3 4\nremoterun metrics last --plot --name '*loss'"))
+@app.command(
+    cls=Command,
+    epilog=example(
+        "remoterun metrics 3 4\nremoterun metrics last --plot --name '*loss'\nremoterun metrics 3 --again --metric-hide port"
+    ),
+)
 def metrics(
     runs: RunNumbers,
     watch: Annotated[bool, option("-w --watch", "Show them every 2 s, until the runs end.")] = False,
     plot: Annotated[bool, option("--plot", "Draw curves.")] = False,
     csv: Annotated[bool, option("--csv", "All points: run,series,step,time,value.")] = False,
     name: Annotated[str, option("--name PATTERN", "Only such metrics: val_loss, '*loss'.")] = "*",
+    again: Annotated[bool, option("--again", "Read the log once more, as the next three say.")] = False,
+    metric: Annotated[list[str], option("--metric REGEX", "Each named group of a match is a metric.")] = [],  # noqa: B006
+    metric_step: Annotated[str, option("--metric-step NAME", "The number of a line that is its step.")] = "",
+    metric_hide: Annotated[list[str], option("--metric-hide NAME", "What is no metric.")] = [],  # noqa: B006
     wait: Wait = "2s",
     json: Json = False,
 ) -> None:
@@ -28,6 +38,7 @@ def metrics(
 
     They are read on the machine from what the command writes: TensorBoard's files, JSON lines, CSV,
     trainer_state.json, wandb's files, its log. The table has those that count most; --csv has all.
+    What was read from the log is a guess, which --again corrects; a rerun keeps that.
     """
     if csv + json + plot > 1 or (watch and (csv or json)):
         raise UsageError(
@@ -38,8 +49,11 @@ def metrics(
     def wanted(series: str) -> bool:
         return fnmatch.fnmatchcase(series, name)
 
+    reading = Reading(tuple(metric), metric_step, tuple(metric_hide))
     with connect() as client:
         numbers = run_numbers(client, runs)
+        for number in numbers if again or reading != Reading() else ():
+            client.runs.read_again(number, reading if reading != Reading() else None)
         curves = [client.runs.metrics(number) for number in numbers] if plot or csv else []
         for begin in render.pages():
             found = [client.runs.info(number, seconds) for number in numbers]

@@ -66,17 +66,26 @@ def outlooks(runs: Sequence[Run], specs: Sequence[Mapping[str, Any] | None]) -> 
     """A line for each run: how far it is, what is to come, and what is wrong."""
     for run, spec in zip(runs, specs, strict=True):
         progress, ahead = run.progress, outlook(run, time.time(), spec)
-        if progress is None or progress.step is None:
+        if progress is None:
             continue
         words = [
-            f"step {_number(progress.step)}" + (f" of {_number(ahead.total)}" if ahead.total else ""),
+            unread(run.number, progress.unread) if progress.unread else "",
+            ""
+            if progress.step is None
+            else f"step {_number(progress.step)}" + (f" of {_number(ahead.total)}" if ahead.total else ""),
             f"{progress.rate:.3g} steps/s" if progress.rate and not run.final else "",
             f"{duration(ahead.left)} left" if ahead.left is not None else "",
             f"{dollars(ahead.cost_left)} to the end" if ahead.cost_left is not None else "",
             f"its time will be up at step {ahead.cut_at:,.0f}" if ahead.cut_at is not None else "",
             f"{progress.left_out:,} points are not stored" if progress.left_out else "",
         ]
-        out(f"run {run.number}: " + " · ".join(filter(None, [*words, *progress.alerts])))
+        if known := [word for word in [*words, *progress.alerts] if word]:
+            out(f"run {run.number}: " + " · ".join(known))
+
+
+def unread(number: int, count: int) -> str:
+    """What to do about lines with so many numbers, of which nothing was understood."""
+    return f"{count} numbers a line, in which no metric was found: remoterun metrics {number} --again --metric REGEX"
 
 
 def points(curves: Sequence[Curves], wanted: Wanted) -> None:

@@ -134,6 +134,8 @@ def original_of(
         if each.path not in others and (tree := _found(connections, run, store, each, found, bool(recorded)))
     }
     request = request_of(run, spec, tuple(asked), trusted=bool(recorded))
+    if about.reading is not None:
+        request = replace(request, **about.reading._asdict())
     hint = f"remoterun machines check {store.machine.name}"
     tree = SavedTree(source, f"the source of run {run.number}", hint)
     variables = tuple(name for name in spec.asked_env if not recorded or name not in spec.secrets)

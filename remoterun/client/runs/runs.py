@@ -10,9 +10,11 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from remoterun.agent.shared import api
+from remoterun.agent.shared.asked import HandedOn
 from remoterun.agent.shared.facts import RunEvent, RunStatus
 from remoterun.agent.shared.logs import read_part
-from remoterun.agent.shared.records import to_json
+from remoterun.agent.shared.measured import Reading
+from remoterun.agent.shared.records import options_in, to_json
 from remoterun.agent.shared.spec import PortSpec, RunSpec, SpecError
 from remoterun.agent.shared.states import ENDINGS, HAND_OVER, Reason, RunState
 from remoterun.client.homes import find_store, record_status, statuses, unless_abandoned
@@ -394,6 +396,20 @@ class Runs:
         from remoterun.client.data.metrics import Curves
 
         return Curves(self._connections, self._located(number))
+
+    def read_again(self, number: int | str, reading: Reading | None = None) -> Run:
+        """Read the metrics of a run from its log once more, in place of those that it has from there, and let a rerun
+        of it do so, too; None: as it was asked for. Of a run that goes on that takes a few seconds. Raises `UsageError`
+        for what can't be read so, and for a run whose machine is gone; `HostError`."""
+        for name, value in reading._asdict().items() if reading is not None else ():
+            option = options_in(HandedOn)[name]
+            if wrong := option.wrong(value):
+                raise UsageError(f"{option.flag}: {wrong}", hint=f"remoterun metrics {number} --again {option.example}")
+        run, store = find_store(self._connections, self._handed_over(number, None))
+        if not isinstance(store, HostStore):
+            raise UsageError(f"the machine of run {run.number} is gone", hint=f"remoterun logs {run.number}")
+        status = self._connections.session(run.host).ask(api.read_again, api.ReadAgain(run.key, reading))
+        return record_status(self._connections, run, told(store, status))
 
     def log_part(self, number: int | str, start: int, size: int, name: str = "log") -> tuple[int, int, bytes]:
         """(where the bytes begin, how many the log has by now, the bytes): `size` of them at most, from `start` on or,
