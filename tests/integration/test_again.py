@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import random
 import re
@@ -52,6 +53,48 @@ def typed(user: User, tmp_path: Path) -> Iterator[Typed]:
     folder = tmp_path / "folder"
     folder.mkdir()
     yield Typed(user, folder)
+
+
+PRINTS = """
+for epoch in 1 2; do for i in 100 200; do echo "(epoch: $epoch, iters: $i) G: $epoch.$i mix: 5"; sleep 0.4; done; done
+for number in 1 2 3 4 5; do echo "$number 0.5 0.25"; done >&2
+"""
+
+
+class TestGuesses:
+    """What is read from a log is a guess, which the user corrects."""
+
+    def test_a_guess_is_corrected_and_a_rerun_keeps_that(self, typed: Typed) -> None:
+        def found(run: str) -> dict[str, list[tuple[float, float, float]]]:
+            series: dict[str, list[tuple[float, float, float]]] = {}
+            for row in csv.DictReader(typed("metrics", run, "--csv").stdout.splitlines()):
+                point = float(row["step"]), float(row["value"]), float(row["time"])
+                series.setdefault(row["series"], []).append(point)
+            return series
+
+        typed("run", "--no-git", "-y", "--split", PRINTS)
+        before = found("1")
+        assert [point[:2] for point in before["G"]] == [(100, 1.1), (200, 1.2), (300, 2.1), (400, 2.2)]
+        assert sorted(before) == ["G", "mix"]
+        shown = typed("metrics", "1", "--again", "--metric-step", "mix", "--metric-hide", "mix").stdout
+        assert "step 5" in shown and "mix" not in shown
+        typed("metrics", "1", "--again", "--metric", r"iters: (?P<step>\d+)\) G: (?P<gen>\S+)", "--metric-hide", "no")
+        after = found("1")
+        assert [point[:2] for point in after["gen"]] == [(100, 1.1), (200, 1.2), (100, 2.1), (200, 2.2)]
+        assert list(after) == ["gen"]
+        times = [point[2] for point in after["gen"]]
+        assert times == sorted(set(times)) and times[-1] <= before["G"][-1][2], "when the log had them, and not now"
+        typed("rerun", "1", "-y")
+        assert list(found("2")) == ["gen"]
+        typed("metrics", "1", "--again")
+        assert sorted(found("1")) == ["G", "mix"]
+        refused = typed("metrics", "1", "--again", "--metric", "(", status=2).stderr
+        assert "hint: remoterun metrics 1 --again --metric 'loss=" in refused
+
+    def test_numbers_that_are_not_understood_are_said(self, typed: Typed) -> None:
+        typed("run", "--no-git", "-y", "for number in 1 2 3 4 5 6; do echo $number 0.5 0.25; done; sleep 1")
+        shown = typed("metrics", "1").stdout
+        assert "3 numbers a line, in which no metric was found: remoterun metrics 1 --again --metric" in shown
 
 
 def log_of(client: Client, number: int) -> bytes:

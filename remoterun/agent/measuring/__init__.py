@@ -3,7 +3,7 @@
 A reader is a pure function for one format: `read(data, state) -> (points, consumed)`. `data`: the file from the last
 consumed byte on, `MOST_DATA` at most; half a line or record is left for the next call. `state`: the reader's own, JSON,
 saved between calls. The caller sets `ended` once the file grows no more, so that its last line counts without its end,
-and, for a log, what a `Reading` has. A reader may set `total`, the steps of the whole run, and `params`, {name: text}.
+and, for a log, what a `LogReading` has. A reader may set `total`, the steps of the whole run, and `params`, {name: text}.
 It raises ValueError only: such a file is read no further.
 """
 

@@ -41,8 +41,8 @@ files two hundred times."""
 LONGEST = 30.0
 MOST_READ = 8 << 20
 """Bytes that one look reads, a piece of each file."""
-AGAIN = 16 << 10
-"""The same of a log that is read once more: its points have the time that one piece had."""
+PIECES = 500
+"""Of a log that is read once more: the points of each have one time."""
 MEMORY = 1 << 30
 """Bytes of this process."""
 PATIENCE = 5.0
@@ -148,6 +148,7 @@ class Collector:
                 self._files.pop(name, None)
                 self._times[name] = times(self._run.log_file(name[3:]))[0]
             self._next_search = 0.0
+            self._summary.unmark()
         self._reading = reading
 
     def _search(self, ended: bool) -> None:
@@ -171,7 +172,7 @@ class Collector:
             seen = [status.st_size, status.st_mtime_ns, ended]
             if file.given_up or file.seen == seen:
                 return 0
-            most = MOST_WHOLE + 1 if found.format.whole else AGAIN if name in self._times else MOST_DATA
+            most = MOST_WHOLE + 1 if found.format.whole else MOST_DATA
             if found.format.whole:
                 file.offset = 0
             elif status.st_size < file.offset:  # another file of this name: from its start on
@@ -180,6 +181,10 @@ class Collector:
             opened.seek(file.offset)
             data = opened.read(most)
         at_end = len(data) < most
+        if name in self._times:
+            piece = max(self._until(name, file.offset)[0] - file.offset, status.st_size // PIECES)
+            end = data.find(b"\n", piece - 1) + 1
+            at_end, data = at_end and end in (0, len(data)), data[: end or None]
         if at_end or not found.format.whole:
             file.state["ended"] = ended and at_end
             consumed = self._take(name, found.format, file, data)
@@ -201,7 +206,7 @@ class Collector:
             return 0
         finally:
             signal.setitimer(signal.ITIMER_PROF, 0)
-        now = self._moment(name, file.offset)
+        now = self._until(name, file.offset)[1]
         if format is LOG and self._structured:
             for step in (number(point.step) for point in points if point.step is not None):
                 if step is not None:
@@ -227,14 +232,14 @@ class Collector:
                 self._new.append(Stored(self._points.names[series], step, moment, point.value))
         return consumed
 
-    def _moment(self, name: str, size: int) -> float:
-        """When a log that is read once more was longer than that; else now."""
+    def _until(self, name: str, size: int) -> Tuple[int, float]:
+        """How long a log that is read once more was when it was longer than that, and when; of others, now."""
         times = self._times.get(name, [])
         at = bisect.bisect_right(times, (size, math.inf))
         if at < len(times):
-            return times[at][1]
+            return times[at]
         self._times.pop(name, None)
-        return time.time()
+        return size, time.time()
 
     @property
     def _structured(self) -> bool:

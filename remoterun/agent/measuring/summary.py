@@ -40,6 +40,10 @@ class Summary:
         while len(self._marks) > FEW and self._marks[0][0] < time - WINDOW:
             self._marks.popleft()
 
+    def unmark(self) -> None:
+        """The steps so far were counted in another way."""
+        self._marks.clear()
+
     def progress(self, total: Optional[float], hidden: Sequence[int] = ()) -> Progress:
         """`total`: steps of the whole run, if that is known. Series that are `hidden` are left out."""
         shown = [series for number, series in self._series.items() if number not in hidden]

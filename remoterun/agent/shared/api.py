@@ -20,7 +20,7 @@ from typing import Any, Dict, Generic, List, Optional, Type, TypeVar
 
 from .archive import Grant
 from .facts import RunEvent, RunStatus
-from .measured import Reading
+from .measured import LogReading
 from .records import Record
 from .spec import MOST_BYTES, ResolvedMount, ResourceRef, Scheduling
 from .states import RunState
@@ -263,7 +263,7 @@ class RunDetails(Record):
     folder: str
     events: List[RunEvent]
     mounts: List[ResolvedMount] = []
-    reading: Optional[Reading] = None
+    reading: Optional[LogReading] = None
 
 
 class EndRuns(Record):
@@ -375,7 +375,7 @@ class ReadAgain(Record):
     asked for."""
 
     key: str
-    reading: Optional[Reading] = None
+    reading: Optional[LogReading] = None
 
 
 read_again = Request("read_again", ReadAgain, RunStatus, "measured")

@@ -81,7 +81,7 @@ class LogReader:
 
 
 def times(log: LogFile, start: int = 0) -> Tuple[List[Tuple[int, float]], int]:
-    """[(size, when it had that)] that stand from byte `start` of the file of times on, and where the next will stand."""
+    """[(size, when it had that)] that stand from byte `start` of the file of times on, and where the next stands."""
     found = []
     with contextlib.suppress(FileNotFoundError), open(log.times, "rb") as file:
         file.seek(start)

@@ -54,7 +54,7 @@ class Series(Record):
     spark: List[float] = []
 
 
-class Reading(Record):
+class LogReading(Record):
     """How the metrics of a run are read from its log, as a spec (spec.py) has it."""
 
     metrics: Tuple[str, ...] = ()

@@ -63,7 +63,7 @@ from ..shared.files import (
 )
 from ..shared.follower import FollowedRun
 from ..shared.logs import LogFile
-from ..shared.measured import Progress, Reading
+from ..shared.measured import LogReading, Progress
 from ..shared.records import decode, encode, from_json, to_json
 from ..shared.spec import ResolvedEnvironment, ResolvedMount, RunSpec, SpecError
 from ..shared.states import FINAL, RunState, check_move
@@ -261,12 +261,12 @@ class RunFolder(FollowedRun):
         except ValueError:
             raise SpecError("%s can't be read" % path) from None
 
-    def reading(self, changed: bool = False) -> Optional[Reading]:
+    def reading(self, changed: bool = False) -> Optional[LogReading]:
         """How its log is read; None if it was not `changed` since the run was asked for, if that is what is wanted."""
         with contextlib.suppress(FileNotFoundError):
-            return from_json(Reading, read_json(self.reading_file))
+            return from_json(LogReading, read_json(self.reading_file))
         spec = self.spec()
-        return None if changed else Reading(spec.metrics, spec.metric_step, spec.metric_hide)
+        return None if changed else LogReading(spec.metrics, spec.metric_step, spec.metric_hide)
 
     def save(self, path: str, value: Any) -> None:
         """A file with a value, or none for an empty one."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import fnmatch
 from typing import Annotated
 
-from remoterun.agent.shared.measured import Reading
+from remoterun.agent.shared.measured import LogReading
 from remoterun.cli import render
 from remoterun.cli.app import Command, Json, RunNumbers, Wait, app, example, option, run_numbers
 from remoterun.cli.asking import client as connect
@@ -14,13 +14,14 @@ from remoterun.client import json_shapes
 from remoterun.errors import UsageError
 from remoterun.parsing import parse_duration
 
+EXAMPLES = """
+remoterun metrics 3 4
+remoterun metrics last --plot --name '*loss'
+remoterun metrics 3 --again --metric-step iters --metric-hide port
+"""
 
-@app.command(
-    cls=Command,
-    epilog=example(
-        "remoterun metrics 3 4\nremoterun metrics last --plot --name '*loss'\nremoterun metrics 3 --again --metric-hide port"
-    ),
-)
+
+@app.command(cls=Command, epilog=example(EXAMPLES.strip()))
 def metrics(
     runs: RunNumbers,
     watch: Annotated[bool, option("-w --watch", "Show them every 2 s, until the runs end.")] = False,
@@ -49,11 +50,11 @@ def metrics(
     def wanted(series: str) -> bool:
         return fnmatch.fnmatchcase(series, name)
 
-    reading = Reading(tuple(metric), metric_step, tuple(metric_hide))
+    reading = LogReading(tuple(metric), metric_step, tuple(metric_hide))
     with connect() as client:
         numbers = run_numbers(client, runs)
-        for number in numbers if again or reading != Reading() else ():
-            client.runs.read_again(number, reading if reading != Reading() else None)
+        for number in numbers if again or reading != LogReading() else ():
+            client.runs.read_again(number, reading if reading != LogReading() else None)
         curves = [client.runs.metrics(number) for number in numbers] if plot or csv else []
         for begin in render.pages():
             found = [client.runs.info(number, seconds) for number in numbers]

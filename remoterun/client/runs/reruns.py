@@ -135,7 +135,7 @@ def original_of(
     }
     request = request_of(run, spec, tuple(asked), trusted=bool(recorded))
     if about.reading is not None:
-        request = replace(request, **about.reading._asdict())
+        request = request._replace(**about.reading._asdict())
     hint = f"remoterun machines check {store.machine.name}"
     tree = SavedTree(source, f"the source of run {run.number}", hint)
     variables = tuple(name for name in spec.asked_env if not recorded or name not in spec.secrets)

@@ -13,7 +13,7 @@ from remoterun.agent.shared import api
 from remoterun.agent.shared.asked import HandedOn
 from remoterun.agent.shared.facts import RunEvent, RunStatus
 from remoterun.agent.shared.logs import read_part
-from remoterun.agent.shared.measured import Reading
+from remoterun.agent.shared.measured import LogReading
 from remoterun.agent.shared.records import options_in, to_json
 from remoterun.agent.shared.spec import PortSpec, RunSpec, SpecError
 from remoterun.agent.shared.states import ENDINGS, HAND_OVER, Reason, RunState
@@ -397,14 +397,16 @@ class Runs:
 
         return Curves(self._connections, self._located(number))
 
-    def read_again(self, number: int | str, reading: Reading | None = None) -> Run:
+    def read_again(self, number: int | str, reading: LogReading | None = None) -> Run:
         """Read the metrics of a run from its log once more, in place of those that it has from there, and let a rerun
         of it do so, too; None: as it was asked for. Of a run that goes on that takes a few seconds. Raises `UsageError`
         for what can't be read so, and for a run whose machine is gone; `HostError`."""
         for name, value in reading._asdict().items() if reading is not None else ():
             option = options_in(HandedOn)[name]
             if wrong := option.wrong(value):
-                raise UsageError(f"{option.flag}: {wrong}", hint=f"remoterun metrics {number} --again {option.example}")
+                raise UsageError(
+                    f"{option.flag}: {wrong}", hint=f"remoterun metrics {number} --again {option.flag} {option.example}"
+                )
         run, store = find_store(self._connections, self._handed_over(number, None))
         if not isinstance(store, HostStore):
             raise UsageError(f"the machine of run {run.number} is gone", hint=f"remoterun logs {run.number}")
