@@ -17,6 +17,7 @@ from remoterun.agent.measuring import (
     FORMATS,
     LOG,
     MOST_DATA,
+    MOST_WHOLE,
     lines,
     log_lines,
     reader,
@@ -211,11 +212,20 @@ class TestEventFiles:
         points = in_pieces(tfevents.read, event(1, value) + event(2, simple("loss", 1)))
         assert values(points) == [("loss", 2, 1)]
 
-    def test_a_picture_is_skipped_as_it_comes(self) -> None:
-        for size in (tfevents.MOST_RECORD, 3 * MOST_DATA):
-            picture = event(1, field(1, b"image") + field(4, b"x" * size))
-            data = event(0, simple("loss", 2)) + picture + event(2, simple("loss", 1))
-            assert values(in_pieces(tfevents.read, data)) == [("loss", 0, 2), ("loss", 2, 1)]
+    def test_a_picture_of_any_size(self) -> None:
+        """One that is larger than a piece of the file is read at once, and what is larger than a whole file skipped."""
+        for size in (300_000, 3 * MOST_DATA, MOST_WHOLE):
+            picture = b"\x89PNG" + b"x" * size
+            image = event(1, field(1, b"fakes") + field(4, field(1, 3) + field(4, picture)))
+            points = in_pieces(tfevents.read, event(0, simple("loss", 2)) + image + event(2, simple("loss", 1)))
+            assert values(points[:1] + points[-1:]) == [("loss", 0, 2), ("loss", 2, 1)]
+            found = [(each.name, each.step, each.content) for each in points[1:-1]]
+            assert found == ([("fakes.png", 1, picture)] if size < MOST_WHOLE else [])
+
+    @pytest.mark.parametrize("content", [field(1, b"no number"), field(6, b"123") + field(7, b"1"), b"", b"\xff"])
+    def test_hostile_histograms(self, content: bytes) -> None:
+        with contextlib.suppress(ValueError):
+            assert tfevents.read(event(1, field(1, b"x") + field(5, content)), {})[0] == []
 
     @pytest.mark.parametrize(
         "damaged",

@@ -50,7 +50,8 @@ class Measurer:
         self._next, self._pause = now + self._pause, 2 * self._pause
 
     def end(self) -> None:
-        """The command has ended: let the process take in what is left. Returns at once; may be repeated."""
+        """The command has ended: let the process take in what is left. Returns at once, but where there are event
+        files: what it takes out of these must be there before outputs are saved. May be repeated."""
         if self._deadline is not None:
             return
         self._deadline = time.monotonic() + PATIENCE
@@ -59,17 +60,14 @@ class Measurer:
         if self._process is not None and self._process.stdin is not None:
             with contextlib.suppress(OSError), self._process.stdin as pipe:
                 pipe.write(b".")
+        if self._lives() and next(written(self._run.work, started(self._run), lambda name: "tfevents" in name), None):
+            self._await_end()
 
     def progress(self) -> Dict[str, Any]:
         """How far the run came, as a field of its last event, once the process has ended; none where it reported
         nothing."""
         self.end()
-        if self._process is not None and self._deadline is not None:
-            try:
-                self._process.wait(max(self._deadline - time.monotonic(), 0))
-            except subprocess.TimeoutExpired:
-                self._process.kill()
-                self._process.wait()
+        self._await_end()
         with contextlib.suppress(OSError, ValueError):
             progress = from_json(Progress, read_json(self._run.progress_file))
             if progress.series:
@@ -81,6 +79,14 @@ class Measurer:
             words = ("measure", "--home", self._home.path, self._run.key)
             variables = dict(os.environ, **{SUPERVISOR: self._run.key})
             self._process = detached(self._home, self._run.supervisor_log, variables, *words, stdin=subprocess.PIPE)
+
+    def _await_end(self) -> None:
+        if self._process is not None and self._deadline is not None:
+            try:
+                self._process.wait(max(self._deadline - time.monotonic(), 0))
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
 
     def _lives(self) -> bool:
         return self._process is not None and self._process.poll() is None
