@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from remoterun.agent.measuring import (
@@ -17,11 +17,14 @@ Reader = Callable[[bytes, dict[str, Any]], tuple[list[Point], int]]
 Values = list[tuple[str, float | None, float]]
 
 
-def read(function: Reader, data: bytes, pieces: int = MOST_DATA, **state: Any) -> tuple[list[Point], dict[str, Any]]:
-    """All points of a file that grows by so many bytes a call, and the state, which is written and read in between."""
+def read(
+    function: Reader, data: bytes, pieces: int | Iterable[int] = MOST_DATA, **state: Any
+) -> tuple[list[Point], dict[str, Any]]:
+    """All points of a file that grows by so many bytes a call, or to these sizes, and the state, which is written and
+    read in between."""
     points: list[Point] = []
     at = 0
-    for end in [*range(pieces, len(data), pieces), len(data), None]:
+    for end in [*(range(pieces, len(data), pieces) if isinstance(pieces, int) else pieces), len(data), None]:
         state["ended"] = end is None
         while True:
             need = max(MOST_DATA, state.get("need", 0))

@@ -85,6 +85,10 @@ class Server:
         """From now on it is silent, to who is connected and to who comes."""
         self._signal(signal.SIGSTOP, [self.process.pid, *self._sessions()])
 
+    def resume(self) -> None:
+        """It goes on where it was stalled."""
+        self._signal(signal.SIGCONT, [*self._sessions(), self.process.pid])
+
     def cut(self) -> None:
         """Ends every connection, and takes new ones again."""
         self._signal(signal.SIGKILL, self._sessions())

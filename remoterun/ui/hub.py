@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
+from collections.abc import Iterable
 from functools import lru_cache
 from typing import Any
 
@@ -61,6 +62,13 @@ class Hub:
         """Show a run as it is recorded now, and what its machine says besides. Its row."""
         return self._put(self.client.runs.known(run.number)._replace(fault=run.fault, line=run.line))
 
+    def gone(self, numbers: Iterable[int]) -> None:
+        """Show these runs no more."""
+        with self._changed:
+            for number in numbers:
+                self._runs.pop(number, None)
+                self._rows[number] = self._next(), None
+
     def curves(self, number: int, new: bool = True) -> Curves:
         """The points of a run: as they are now, or as they were last if those will do. Raises `RemoterunError`."""
         curves, turn = self._points(number)
@@ -105,9 +113,7 @@ class Hub:
             return
         runs = {run.number: run for run in self.client.runs.all_known()}
         self._registry_read = version
-        for number in self._runs.keys() - runs.keys():
-            del self._runs[number]
-            self._rows[number] = self._next(), None
+        self.gone(self._runs.keys() - runs.keys())
         for number, run in runs.items():
             before = self._runs.get(number)
             if before != run:

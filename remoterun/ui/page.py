@@ -7,7 +7,7 @@ import posixpath
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import islice
@@ -16,7 +16,7 @@ from typing import Any
 
 from starlette.convertors import PathConvertor, register_url_convertor
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import Response, StreamingResponse
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
@@ -24,9 +24,10 @@ from remoterun.agent.shared.measured import POINT
 from remoterun.agent.shared.records import same_fields, to_json
 from remoterun.client import Client
 from remoterun.client.exports.diary import diary
+from remoterun.client.runs.following import LogBytes, Wanted
 from remoterun.clouds import all_fronts
 from remoterun.clouds.base import RentedHost
-from remoterun.errors import NotFound, RemoterunError, UsageError
+from remoterun.errors import HostUnreachable, NotFound, RemoterunError, UsageError
 from remoterun.model import Resource, Run, RunRequest
 from remoterun.model_page import libraries
 from remoterun.threads import each
@@ -59,7 +60,7 @@ register_url_convertor("any", type("AnyPath", (PathConvertor,), {"regex": "(?s:.
 class RunsPage(PageServer):
     """The page of runs of one client."""
 
-    def __init__(self, client: Client, port: int = 0) -> None:
+    def __init__(self, client: Client, port: int = 0, before: int = 0) -> None:
         self._client, self._hub = client, Hub(client)
         self._hub.rows(0)  # read before the browser asks
         self._files = tempfile.TemporaryDirectory(prefix="remoterun-")
@@ -73,6 +74,8 @@ class RunsPage(PageServer):
             "runs/{run}/points": partial(self._points, "metrics"),
             "runs/{run}/usage": partial(self._points, "usage"),
             "runs/{run}/log": self._log,
+            "runs/{run}/whole-log": self._whole_log,
+            "runs/{run}/times": self._times,
             "runs/{run}/search": self._search,
             "{kind}/{name}/files": self._list,
             "{kind}/{name}/file/{path:any}": self._file,
@@ -80,7 +83,12 @@ class RunsPage(PageServer):
             "machines": self._machines,
             "uploads": self._uploads,
         }
-        done = {"runs/{run}/open": self._open, "runs/{run}/{action}": self._act, "hosts/{id}/end": self._end_host}
+        done = {
+            "runs/{run}/open": self._open,
+            "runs/{run}/{action}": self._act,
+            "hosts/{id}/end": self._end_host,
+            "remove": self._remove,
+        }
         routes = [
             *(Route(path, self._view) for path in VIEWS),
             Mount("/static", StaticFiles(directory=STATIC)),
@@ -89,7 +97,7 @@ class RunsPage(PageServer):
             *(Route(f"/api/{path}", threaded(answer)) for path, answer in read.items()),
             *(Route(f"/api/{path}", threaded(answer), methods=["POST"]) for path, answer in done.items()),
         ]
-        super().__init__(routes, port, "remoterun ui", POLICY, FAILURES)
+        super().__init__(routes, port, "remoterun ui", POLICY, FAILURES, before)
 
     def close(self) -> None:
         super().close()
@@ -138,9 +146,47 @@ class RunsPage(PageServer):
         part = self._client.runs.log_part(self._number(request), start, size, asked.get("name", "log"))
         return Response(part[2], 200, {"X-Start": str(part[0]), "X-Total": str(part[1])}, "text/plain")
 
+    def _whole_log(self, request: Request, _: Any) -> Response:
+        """All that there is of it by now, to be stored: it comes through in parts."""
+        number, name = self._number(request), request.query_params.get("name", "log")
+        start, total, first = self._client.runs.log_part(number, 0, MOST_PART, name)
+
+        def parts() -> Iterator[bytes]:
+            at, data = start, first
+            while data:
+                yield data
+                at += len(data)
+                data = (
+                    self._client.runs.log_part(number, at, min(MOST_PART, total - at), name)[2] if at < total else b""
+                )
+
+        headers = {
+            "Content-Length": str(total - start),
+            "Content-Disposition": f"attachment; filename=run-{number}.{name}",
+        }
+        return StreamingResponse(parts(), 200, headers, "text/plain")
+
+    def _times(self, request: Request, _: Any) -> Any:
+        """When the lines were written that begin in a part of the log, which begins with one: [seconds, how many] of
+        each stretch; nothing where that is not known."""
+        start, end = (int(request.query_params[name]) for name in ("start", "end"))
+        wanted, begins = Wanted(live=False, timed=True, offset=start, wait=WAIT), True
+        found: list[list[float]] = []
+        with contextlib.closing(self._client.runs.follow(self._number(request), wanted)) as following:
+            for item in following:
+                if not isinstance(item, LogBytes) or item.stderr:
+                    continue
+                data = item.data[: max(0, end - item.offset)]
+                if item.time is None or not data:
+                    break
+                found.append([round(item.time, 2), begins + data.count(b"\n") - data.endswith(b"\n")])
+                begins = data.endswith(b"\n")
+        return {"times": [each for each in found if each[1]]}
+
     def _search(self, request: Request, _: Any) -> Any:
-        asked = request.query_params
-        return to_json(self._client.runs.search_log(self._number(request), asked["q"], int(asked.get("start", "0"))))
+        asked, search = request.query_params, self._client.runs.search_log
+        start, name = int(asked.get("start", "0")), asked.get("name", "log")
+        return to_json(search(self._number(request), asked["q"], start, name=name))
 
     def _list(self, request: Request, _: Any) -> Any:
         manifest, about = self._client.files.list(self._resource(request))
@@ -149,7 +195,11 @@ class RunsPage(PageServer):
             "files": [{"path": e.path, "size": e.size} for e in islice(manifest.files, MOST_FILES)],
             "more": manifest.file_count > MOST_FILES,
             "diary": [
-                {**vars(group), "steps": [{"step": step, "path": path} for step, path in group.steps]}
+                {
+                    **vars(group),
+                    "unit": group.unit,
+                    "steps": [{"step": step, "path": path} for step, path in group.steps],
+                }
                 for group in diary(file.path for file in manifest.files)
             ],
         }
@@ -227,6 +277,22 @@ class RunsPage(PageServer):
 
     def _end_host(self, request: Request, _: Any) -> Any:
         return {"ended": self._client.hosts.end(request.path_params["id"]).id}
+
+    def _remove(self, request: Request, asked: dict[str, Any]) -> Any:
+        """Delete runs, as `rm` does."""
+        removed = self._client.runs.of_each(map(int, asked["runs"]), self._client.runs.remove)
+        failed = {number: error for number, error in removed.items() if isinstance(error, RemoterunError)}
+        self._hub.gone(removed.keys() - failed.keys())
+        for machine in {name for name in removed.values() if isinstance(name, str)}:
+            with contextlib.suppress(RemoterunError):  # the space is free after its next `gc`
+                self._client.machines.gc(machine)
+
+        def said(number: int, error: RemoterunError) -> dict[str, Any]:
+            lost = f"remoterun rm --forget {number}   if it never comes back"
+            hints = [error.hint, lost if isinstance(error, HostUnreachable) else None]
+            return {"message": f"run {number}: {error.message}", "hint": "\n".join(filter(None, hints))}
+
+        return {"removed": [*(removed.keys() - failed.keys())], "failed": [said(*each) for each in failed.items()]}
 
     def _number(self, request: Request) -> int:
         """The number of the run in the address. Raises `NotFound`."""

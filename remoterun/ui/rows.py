@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 LONGEST = 1000
 """Characters of a text that a row has."""
+MOST_PARAMS, LONGEST_PARAM = 32, 100
+"""Parameters of a row, and characters of the value of one."""
 ON_PAGE = tuple((name, each) for name, each in Run._facts.items() if each.page is not None)
 OF_PROGRESS = ("step", "total", "alerts", "left_out")
 OF_SPEC: dict[str, Any] = {"git": None, "mounts": [], "environment": None, "ports": []}
@@ -36,11 +38,19 @@ def row(run: Run, now: float) -> dict[str, Any]:
     return {
         **{name: value[:LONGEST] or None if isinstance(value, str) else value for name, value in facts.items()},
         "machine": run.where,
+        "params": _params(run),
         "unreached": run.unreached,
         "cost": cost and round(cost, 4),
         "progress": progress,
         "figures": _figures(run, cost, progress or {}),
     }
+
+
+def _params(run: Run) -> dict[str, str]:
+    """Those by which the list filters and sorts; what only the spec has, `about` has."""
+    found = parameters(run.command[:LONGEST], run.params, run.progress)
+    short = [(name, value) for name, value in found.items() if len(name) <= LONGEST_PARAM]
+    return {name: str(value)[:LONGEST_PARAM] for name, value in short[-MOST_PARAMS:]}  # what it was given comes last
 
 
 def _figures(run: Run, cost: float | None, progress: Mapping[str, Any]) -> list[list[Any]]:

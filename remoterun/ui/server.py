@@ -31,17 +31,20 @@ from remoterun.errors import UsageError
 ADDRESS = "127.0.0.1"
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _NAMES = re.compile(r"(127\.0\.0\.1|localhost|\[::1\])(:[0-9]+)?")
+_INCOMPLETE = "the whole address is needed that `{0}` printed; one that ended is no longer good"
 _ALWAYS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer"}
 
 
 class PageServer:
     """What `routes` answer, on a port of this machine only. `serve` blocks; use it as a context manager.
 
-    `port` 0 takes a free one; `command` is the one that prints the address, `policy` what a page may load, and
-    `failures` answer exceptions. Raises `UsageError` when the port can't be used.
+    `port` 0 takes the port `before`, or a free one; `command` is the one that prints the address, `policy` what a page
+    may load, and `failures` answer exceptions. Raises `UsageError` when the port can't be used.
     """
 
-    def __init__(self, routes: Sequence[BaseRoute], port: int, command: str, policy: str, failures: Any = None) -> None:
+    def __init__(
+        self, routes: Sequence[BaseRoute], port: int, command: str, policy: str, failures: Any = None, before: int = 0
+    ) -> None:
         self.token = secrets.token_urlsafe(16)
         self._app = Starlette(routes=routes, exception_handlers=failures)
         self._app.router.redirect_slashes = False
@@ -50,7 +53,7 @@ class PageServer:
         try:
             if not 0 <= port < 1 << 16:
                 raise OSError(0, "a port is a number from 0 to 65535")
-            self._socket = socket.create_server((ADDRESS, port))
+            self._socket = _listening(port, before)
             # Of connections, too: asyncio sets it for sockets of its own only, and a small answer waits 40 ms without.
             self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         except OSError as error:
@@ -137,10 +140,17 @@ class PageServer:
             return PlainTextResponse(f"only {allowed.replace(', HEAD', ' and HEAD')}\n", 405, {"Allow": allowed})
         token, slash, _ = scope["path"].removeprefix("/").partition("/")
         if not slash or not hmac.compare_digest(token.encode(errors="replace"), self.token.encode()):
-            return PlainTextResponse(f"the whole address is needed that `{self._command}` printed\n", 403)
+            return PlainTextResponse(f"{_INCOMPLETE.format(self._command)}\n", 403)
         length = headers.get("content-length", "")
         if method == "POST" and not (length.isdecimal() and len(length) < 6):
             return PlainTextResponse("a request has 100 KB at the most\n", 413)
         if method == "POST" and not (headers.get("origin") == f"http://{host}" and headers.get("x-remoterun") == "1"):
             return PlainTextResponse("only the page itself may do that\n", 403)
         return None
+
+
+def _listening(port: int, before: int) -> socket.socket:
+    with contextlib.suppress(OSError, OverflowError):
+        if before and not port:
+            return socket.create_server((ADDRESS, before))
+    return socket.create_server((ADDRESS, port))

@@ -25,8 +25,8 @@ from remoterun.ui.hub import EVERY, Hub
 
 MOST_STREAMS = 4
 """Held open: a browser has six connections to one origin, for all of its tabs."""
-ALIVE, POLL = 15.0, 2.0
-"""Seconds of silence after which a comment is sent; that the stream of a page that polls is open."""
+ALIVE, POLL = 6.0, 2.0
+"""Seconds of silence after which an event says that the server lives; that the stream of a page that polls is open."""
 PIECE, MOST_BEHIND = 1 << 16, 1 << 20
 """Bytes of a log in one event; which a page that comes may lack, else it goes on at the end."""
 
@@ -89,7 +89,7 @@ class PageStream:
                 try:
                     kind, text, place = await wrap_future(start(partial(self._queue.get, True, min(left, ALIVE))))
                 except queue.Empty:
-                    yield ": \n\n"
+                    yield "event: alive\ndata: {}\n\n"
                     continue
                 if self.ended:
                     break

@@ -15,6 +15,7 @@ from typing import Any
 import jsonschema
 import numpy as np
 import pytest
+from playwright.sync_api import expect
 
 from remoterun.agent.shared.facts import RunStatus
 from remoterun.agent.shared.states import RunState
@@ -79,18 +80,18 @@ class TestReportWithFiles:
         assert page.title() == page.locator("h1").inner_text() == "Run 1"
         captions = page.locator("#files figcaption").all_inner_texts()
         assert captions == ["epoch*/fake.png", "samples/step-*.txt", "step*.wav"]
-        assert page.locator("output").inner_text() == "step 300"
+        assert page.locator("output").all_inner_texts() == ["epoch 300", "step 300"], "they do not count the same"
         assert page.locator("pre").inner_text() == "text of 300"
         until(lambda: page.evaluate("document.querySelector('img').naturalWidth === 8"))
         until(lambda: page.evaluate("document.querySelector('audio').duration === 0.1"))
         page.keyboard.press("ArrowLeft")
         assert page.locator("pre").inner_text() == "text of 200"
+        assert page.locator("output").all_inner_texts() == ["epoch 200", "step 200"]
         page.get_by_label("Step").press("Home")
-        assert page.locator("output").inner_text() == "step 100"
-        until(lambda: page.evaluate("!document.querySelector('img').src"))
-        page.get_by_role("button", name="Play").click()
-        until(lambda: page.evaluate("document.querySelector('output').textContent === 'step 300'"))
-        page.get_by_role("button", name="Play").wait_for()
+        assert page.locator("output").all_inner_texts() == ["epoch 200", "step 100"]
+        page.get_by_role("button", name="Play").last.click()
+        until(lambda: page.evaluate("document.querySelectorAll('output')[1].textContent === 'step 300'"))
+        page.get_by_text("Pause").wait_for(state="detached")
         page.get_by_label("Step").fill("1")
         assert page.locator("pre").inner_text() == "text of 200"
 
@@ -284,6 +285,19 @@ class TestReport:
             points = [tuple(map(float, point.split(","))) for point in str(line.get_attribute("points")).split()]
             assert 300 < len(points) <= 600 and len({y for _, y in points}) > 1
             assert min(y for _, y in points) < 20, "the peak of one step is seen"
+
+    def test_a_run_that_went_back_and_has_many_metrics(self, user: User, tab: Tab) -> None:
+        """The newest value of a step counts, as on the page; how many metrics are left out is said."""
+        steps = [*((step, 1) for step in range(10)), *((step, 0.5) for step in range(5, 12))]
+        lines = [json.dumps({"step": step, "loss": y, **{f"m{n}": n for n in range(40)}}) for step, y in steps]
+        number = finished(user, {"metrics.jsonl": "\n".join([*lines, ""]).encode()})
+        (user.root / "report.html").write_text(remoterun(user, "report", str(number)).stdout)
+        tab.page.goto((user.root / "report.html").as_uri())
+        line = tab.page.locator("figure", has_text="loss").locator("polyline").get_attribute("points")
+        across = [float(pair.split(",")[0]) for pair in str(line).split()]
+        assert len(across) == 12 and across == sorted(across)
+        expect(tab.page.locator("figure")).to_have_count(24)
+        expect(tab.page.locator("main")).to_contain_text(f"The first 24 of 41; remoterun metrics {number} has all.")
 
     def test_nothing_of_a_run_is_markup_and_there_is_no_script(self, trained: User, tab: Tab) -> None:
         text = remoterun(trained, "report", "last").stdout

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import random
+import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -267,7 +268,7 @@ def test_charts_of_a_run_are_figures_with_words(code: Tab, folder: Path) -> None
     figure = code.page.locator("figure").filter(has=picture)
     assert figure.locator("figcaption").inner_text().replace("\n", " ") == "loss 0.1881 best 0.1881"
     assert code.page.locator("figure").count() == 2 + len(USAGE)
-    assert code.page.get_by_title(hostile).inner_text() == hostile
+    assert code.page.get_by_title(hostile).text_content() == hostile
     assert code.page.locator("img").count() == 0 and code.page.title() == "charts"
     code.page.evaluate("charts.close()")
     assert code.page.locator("main").inner_text() == ""
@@ -302,7 +303,7 @@ def test_a_cursor_goes_by_keys_and_says_what_is_there(code: Tab, folder: Path) -
     write_run(folder, 3, ["loss"], packed(training()))
     write_run(folder, 4, ["loss"], packed(training(bias=1)))
     picture = show(code, [3, 4], "loss")
-    code.page.wait_for_function("document.querySelectorAll('.chart-values span').length === 2")
+    code.page.wait_for_function("document.querySelectorAll('.chart-values button').length === 2")
     picture.focus()
     status = code.page.get_by_role("status")
     for key, words in (
@@ -352,3 +353,192 @@ def test_a_thousand_series_keep_pictures_of_what_is_in_view_only(code: Tab, fold
     code.page.locator("figure").last.scroll_into_view_if_needed()
     code.page.get_by_role("img", name="Chart of metric 999.").wait_for()
     assert 0 < code.page.evaluate(drawn) < 100
+
+
+# -- what a person sets of charts
+
+PARTS = ["layer0/query", "layer0/key", "layer0/value", "layer1/query", "layer1/key", "layer1/value"]
+
+
+def asked(code: Tab, query: str, runs: Any, name: str) -> Any:
+    """Charts at an address with settings; waits for one of them."""
+    code.page.goto(code.page.url.partition("?")[0] + "?" + query)
+    return show(code, runs, name)
+
+
+def titles(code: Tab) -> list[str]:
+    seen: list[str] = code.page.evaluate(
+        "[...document.querySelectorAll('figure:not([hidden]) .chart-name')].map((each) => each.textContent)"
+    )
+    return seen
+
+
+def write_many(folder: Path, number: int = 6) -> None:
+    names = ["train/loss", "val/loss", "epoch", *PARTS]
+    points = [
+        (index, 10.0 * at, 1.7e9 + 60 * at, at // 50 if name == "epoch" else 3 / (1 + at) + index)
+        for at in range(200)
+        for index, name in enumerate(names)
+    ]
+    write_run(folder, number, names, packed(points))
+
+
+def test_charts_are_found_grouped_pinned_hidden_and_all_that_survives_a_reload(code: Tab, folder: Path) -> None:
+    write_many(folder)
+    page = code.page
+    show(code, 6, "loss")
+    assert titles(code) == ["loss", "epoch", *sorted(PARTS[:3]), *sorted(PARTS[3:])]
+    page.get_by_role("button", name="layer0 3").click()
+    page.get_by_role("button", name="Menu of layer1/key").click()
+    page.get_by_role("button", name="Pin").click()
+    page.get_by_role("button", name="Menu of epoch").click()
+    page.keyboard.press("Tab")
+    page.keyboard.press("Tab")
+    assert page.locator(":focus").inner_text() == "Hide"
+    page.keyboard.press("Enter")
+    steered = ["layer1/key", "loss", "layer1/query", "layer1/value"]
+    assert titles(code) == steered
+    page.wait_for_url("**/*fold=layer0*")
+    page.wait_for_url("**/*hide=epoch*")
+    page.reload()
+    show(code, 6, "loss")
+    assert titles(code) == steered
+    page.get_by_role("searchbox").fill("LAYER query")
+    assert titles(code) == ["layer0/query", "layer1/query"], "what is folded is found, too"
+    assert page.get_by_text("2 of 8").is_visible()
+    page.get_by_role("searchbox").fill("")
+    page.get_by_role("button", name="1 hidden: show").click()
+    page.get_by_role("button", name="layer0 3").click()
+    assert len(titles(code)) == 8
+
+
+def test_a_chart_is_enlarged_takes_series_in_and_its_legend_takes_lines_out(code: Tab, folder: Path) -> None:
+    write_many(folder)
+    page = code.page
+    show(code, 6, "layer1/key")
+    page.get_by_role("button", name="Enlarge loss").click()
+    assert titles(code) == ["loss"] and page.locator(":focus").get_attribute("role") == "img"
+    page.get_by_role("combobox", name="Put another series in").fill("layer0/key")
+    page.get_by_role("button", name="layer0/key").wait_for()
+    page.get_by_role("button", name="val").click()
+    page.wait_for_url("**/*off=val%2Floss*")
+    page.reload()
+    picture = show(code, 6, "loss")
+    assert picture.bounding_box()["height"] > 240
+    legend = page.locator(".chart-values button")
+    assert [each.get_attribute("aria-pressed") for each in legend.all()] == ["true", "false", None]
+    page.get_by_role("combobox", name="x", exact=True).select_option("epoch")
+    page.wait_for_function("document.querySelector('canvas').ariaLabel.includes('at epoch 3.98')")
+    legend.last.click()
+    page.keyboard.press("Escape")
+    assert len(titles(code)) == 8 and page.locator(":focus").get_attribute("aria-label") == "Enlarge loss"
+    page.wait_for_url(lambda url: "with=" not in url and "chart=" not in url)
+
+
+def test_wheel_and_fingers_zoom_and_a_button_leads_back(code: Tab, folder: Path) -> None:
+    write_run(folder, 3, ["loss"], packed(training()))
+    page = code.page
+    picture = asked(code, "chart=loss", 3, "loss")
+    box = picture.bounding_box()
+    page.mouse.move(box["x"] + 46 + (box["width"] - 56) / 2, box["y"] + 50)
+    page.mouse.wheel(0, -400)
+    page.wait_for_url("**/*zoom=step*")
+    kind, first, last = page.evaluate("new URLSearchParams(location.search).get('zoom').split(':')")
+    assert kind == "step" and 0 < float(first) < 1495 < float(last) < 2990
+    page.get_by_role("button", name="Show the whole").click()
+    page.wait_for_url(lambda url: "zoom=" not in url)
+    page.evaluate(TOUCH)
+    page.wait_for_url("**/*zoom=step*")
+    kind, first, last = page.evaluate("new URLSearchParams(location.search).get('zoom').split(':')")
+    width = box["width"] - 56
+    assert float(last) - float(first) == pytest.approx(2990 / 2, rel=0.02), "the fingers are twice as far apart"
+    assert float(first) == pytest.approx(2990 * 100 / width - 50 / width * 2990 / 2, rel=0.05), "and where they were"
+    picture.press("0")
+    page.get_by_role("button", name="Show the whole").wait_for(state="hidden")
+
+
+TOUCH = """() => {
+    const canvas = document.querySelector("canvas");
+    const { left, top } = canvas.getBoundingClientRect();
+    canvas.setPointerCapture = () => {};
+    const touch = (kind, pointerId, x) => canvas.dispatchEvent(new PointerEvent(
+        `pointer${kind}`, { pointerId, pointerType: "touch", clientX: left + 46 + x, clientY: top + 50 }));
+    for (const [id, x] of [[1, 100], [2, 200]]) touch("down", id, x);
+    for (const [id, x] of [[1, 50], [2, 250]]) touch("move", id, x);
+    for (const [id, x] of [[1, 50], [2, 250]]) touch("up", id, x);
+}"""
+
+
+@pytest.mark.parametrize("form", ["png", "svg", "csv"])
+def test_a_chart_is_saved(code: Tab, folder: Path, form: str, tmp_path: Path) -> None:
+    hostile = 'a<b>&"/\x00loss'
+    write_run(folder, 3, ["loss", hostile], packed(training() + [(1, *point[1:]) for point in training()]))
+    code.page.add_style_tag(url="/static/style.css")
+    show(code, 3, hostile)
+    with code.page.expect_download() as found:
+        code.page.get_by_role("button", name=f"Menu of {hostile}").click()
+        code.page.get_by_role("button", name=f"Save as {form.upper()}").click()
+    assert found.value.suggested_filename == f"run-3-a_b_loss.{form}"
+    data = Path(found.value.path()).read_bytes()
+    if form == "csv":
+        head, first, *_, last = data.decode().splitlines()
+        assert (
+            head == "run,series,step,value,deviation" and first == '3,"a<b>&""/\x00loss",0,3,' and ",2990,0.188" in last
+        )
+    elif form == "png":
+        (tmp_path / "chart.png").write_bytes(data)
+        assert code.colours(tmp_path / "chart.png") > 20
+    else:
+        tree = ElementTree.fromstring(data)
+        tags = [element.tag.partition("}")[2] for element in tree.iter()]
+        assert tags.count("path") > 2 and set(tags) == {"svg", "rect", "text", "path", "clipPath"}
+        assert 'a<b>&"/�loss, run 3' in [element.text for element in tree.iter()]
+
+
+def test_of_runs_that_differ_in_a_seed_there_is_the_mean_and_its_deviation(code: Tab, folder: Path) -> None:
+    for number, bias in ((11, 0.0), (12, 2.0), (13, 5.0)):
+        write_run(folder, number, ["loss"], packed(training(bias=bias)))
+    show(code, [11, 12, 13], "loss")
+    code.page.get_by_role("img", name="run 13: 300").wait_for()
+    code.page.evaluate("charts.compared({lr: ['1', '1', '2'], seed: ['1', '2', '3']})")
+    code.page.get_by_role("button", name="mean of seeds").click()
+    code.page.get_by_role("img", name="mean of 11, 12 loss: 300 points, first 4, ").wait_for()
+    legend = code.page.locator(".chart-values button").all_inner_texts()
+    assert legend == ["mean 1.188 ± 1.4", "13 5.188"]
+
+
+def test_outliers_do_not_widen_the_axis_and_are_counted(code: Tab, folder: Path) -> None:
+    points = training()
+    points[100] = (0, 1000.0, 1e9 + 100, 1e308)
+    points[200] = (0, 2000.0, 1e9 + 200, 1e10)
+    write_run(folder, 3, ["loss"], packed(points))
+    show(code, 3, "loss")
+    code.page.get_by_role("button", name="ignore outliers").click()
+    code.page.get_by_role("img", name="beyond the axis").wait_for()
+    assert code.page.locator("figcaption").inner_text().startswith("loss")
+    code.page.wait_for_url("**/*out=1*")
+
+
+def test_names_of_one_chart_and_moments_of_an_axis(code: Tab) -> None:
+    names = [
+        "loss",
+        "val_loss",
+        "train/acc",
+        "val/acc",
+        "Loss_train",
+        "Loss_test",
+        "eval_time",
+        "lr",
+        "test",
+        "validation",
+    ]
+    found = code.page.evaluate(
+        """async (names) => {
+            const { clockTicks, paired } = await import("/static/curve.js");
+            return [paired(names), clockTicks(1.7e9 + 1, 1.7e9 + 3600, 4)]; }""",
+        names,
+    )
+    pairs = [["loss", ["loss", "val_loss"]], ["acc", ["train/acc", "val/acc"]], ["Loss", ["Loss_train", "Loss_test"]]]
+    lonely = [["time", ["eval_time"]], ["lr", ["lr"]], ["test", ["test"]], ["validation", ["validation"]]]
+    assert found[0] == pairs + lonely
+    assert all(moment % 900 == 0 for moment in found[1]) and 3 <= len(found[1]) <= 4

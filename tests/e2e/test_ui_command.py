@@ -6,6 +6,7 @@ import json
 import os
 import re
 import signal
+import socket
 import stat
 import subprocess
 import sys
@@ -72,7 +73,7 @@ def test_a_second_one_finds_the_first(env: dict[str, str], tmp_path: Path) -> No
         terminal.expect(pexpect.EOF)
         done = subprocess.run([REMOTERUN, *words], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=60)
         assert "Casting run 2…" in done.stderr and address not in done.stderr, "it has a token: for nobody's log"
-    assert not record.exists()
+    assert json.loads(record.read_text()) == {"port": known["port"]}, "the next one takes it"
     with pytest.raises(urllib.error.URLError):
         urllib.request.urlopen(address, timeout=60)
 
@@ -90,7 +91,7 @@ def test_an_open_stream_holds_up_no_end(env: dict[str, str]) -> None:
         streams = [urllib.request.urlopen(f"{address}events", timeout=60) for _ in range(4)]
         assert all(stream.readline() for stream in streams)
         process.send_signal(signal.SIGINT)
-        assert process.wait(ALIVE / 2) == 0  # who waits for such a stream waits for that long
+        assert process.wait(ALIVE - 1) == 0  # who waits for such a stream waits for that long
         for stream in streams:
             stream.close()
 
@@ -109,6 +110,38 @@ def test_a_port_that_is_taken(env: dict[str, str], tmp_path: Path) -> None:
         other = {**env, "REMOTERUN_HOME": str(tmp_path / "other")}
         done = subprocess.run([REMOTERUN, "ui", "--port", port], env=other, capture_output=True, text=True, timeout=60)
         assert done.returncode == 2 and f"port {port} can't be used: Address already in use" in done.stderr
+
+
+def test_a_restart_takes_the_same_port_with_another_token(env: dict[str, str]) -> None:
+    with ui(env, "--no-browser") as (first, _):
+        port = int(first.split(":")[2].partition("/")[0])
+    with ui(env, "--no-browser") as (second, _):
+        assert second.startswith(f"http://127.0.0.1:{port}/") and second != first
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            urllib.request.urlopen(first, timeout=60)
+        assert refused.value.code == 403 and b"no longer good" in refused.value.read()
+    with socket.create_server(("127.0.0.1", port)) as foreign, ui(env, "--no-browser") as (third, _):
+        assert f":{port}/" not in third
+        with urllib.request.urlopen(third, timeout=60) as answer:
+            assert answer.status == 200
+        foreign.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            foreign.accept()  # whoever has the port now was not even asked
+
+
+def test_it_opens_a_run(env: dict[str, str], tmp_path: Path) -> None:
+    def remoterun(*words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run([REMOTERUN, *words], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=60)
+
+    remoterun("machines", "add", "plain", "local", "--engine", "process", "--default")
+    assert remoterun("run", "-y", "--no-git", "--framework", "none", "true").returncode == 0
+    with ui(env, "--no-browser", "runs/1") as (address, _):
+        assert address.endswith("/runs/1")
+        assert remoterun("ui", "--no-browser", "last").stdout.strip() == address
+        assert not remoterun("ui", "--no-browser").stdout.strip().endswith("1")
+    for typed in ("runs/16", "x"):
+        done = remoterun("ui", "--no-browser", typed)
+        assert done.returncode == 2 and "hint: remoterun ps" in done.stderr, done.stderr
 
 
 def test_no_other_command_pays_for_it() -> None:

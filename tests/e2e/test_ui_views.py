@@ -289,7 +289,7 @@ def test_runs_beside_each_other(page: Any) -> None:
     assert ["loss", "0.2", "0.1"] in lines and ["accuracy", "0.9", "–"] in lines
     assert [EVIL, "–", "1"] in lines and lines[-1][0] == EVIL, "what is the same is left out"
     assert page.locator("table b").all_inner_texts() == ["0.1", "0.9", "1"], "the best ones"
-    assert page.locator(".chart-values span").first.inner_text().startswith("3 ")
+    assert page.locator(".chart-values button").first.inner_text().startswith("3 ")
     assert drawn(page) == ["api/runs/3/file/s/400.png?", "api/runs/4/file/s/400.png?"]
     assert page.locator(".patch .added, .patch .gone").all_inner_texts() == [f"-{EVIL}", f"+{EVIL}"]
     page.evaluate("view.close()")

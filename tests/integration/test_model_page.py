@@ -113,7 +113,10 @@ def test_nobody_gets_anything_without_the_token(page: Page, home: Path) -> None:
         assert token(other) != token(page)
     for path in ("/my%20models/w", f"/{token(page)[:-1]}/page.js", "/favicon.ico"):
         status, _, body = request(page, path)
-        assert (status, body) == (403, b"the whole address is needed that `remoterun open` printed\n"), path
+        assert (status, body) == (
+            403,
+            b"the whole address is needed that `remoterun open` printed; one that ended is no longer good\n",
+        ), path
         assert request(page, path, "HEAD")[0] == 403
 
 

@@ -129,7 +129,7 @@ class Events:
                     name, _, value = text.partition(": ")
                     fields[name] = value
                 elif "event" in fields:
-                    self.came.append((fields["event"], json.loads(fields["data"]), fields["id"], time.time()))
+                    self.came.append((fields["event"], json.loads(fields["data"]), fields.get("id", ""), time.time()))
                     fields = {}
         except (OSError, ValueError, AttributeError):
             pass
@@ -168,7 +168,10 @@ def events(page: RunsPage) -> Iterator[Callable[..., Events]]:
 
 class TestWhoGetsAnything:
     def test_nobody_without_the_token(self, page: RunsPage) -> None:
-        word, needed = page.token, b"the whole address is needed that `remoterun ui` printed\n"
+        word, needed = (
+            page.token,
+            b"the whole address is needed that `remoterun ui` printed; one that ended is no longer good\n",
+        )
         assert len(word) >= 22
         for path in ("", "api/runs", "static/main.js", "events", "api/machines", "model/index.html"):
             for wrong in ("", f"{word[:-1]}/", f"{word}x/", f"x/../{word}x/", "%FF/", f"{'x' * len(word)}/"):
@@ -300,6 +303,7 @@ class TestFilesOfRuns:
             {
                 "name": "sample-step-*.txt",
                 "kind": "text",
+                "unit": "step",
                 "steps": [{"step": n, "path": f"sample-step-{n}.txt"} for n in (1, 2)],
             }
         ]

@@ -7,9 +7,11 @@ import json
 import math
 import re
 import time
+from pathlib import Path
 
 import pytest
 
+from remoterun.client.exports import report
 from remoterun.client.exports.diary import (
     MOST_BYTES,
     MOST_FILES,
@@ -23,6 +25,7 @@ from remoterun.client.exports.diary import (
 from remoterun.client.exports.publishing import NO_VALUES
 from remoterun.client.exports.report import MOST_POINTS, chart, thinned
 from remoterun.errors import UsageError
+from remoterun.ui import page
 from tests.recorder import Recorded
 
 
@@ -48,6 +51,30 @@ def test_what_kind_a_group_is_by_its_files_names() -> None:
         "step*.txt": "text",
     }
     assert found[0].steps == ((1.0, "step1.JPG"), (2.0, "step2.JPG"))
+
+
+def test_what_a_group_counts() -> None:
+    paths = [
+        text.format(n) for n in (1, 2) for text in ("epoch_{}/a.png", "Epochs/{}.png", "fakes{}.png", "step-{}.png")
+    ]
+    paths += ["epoch3/iter1.png", "epoch4/iter1.png", "epoch3/iter2.png"]
+    assert {group.name: group.unit for group in diary(paths)} == {
+        "epoch_*/a.png": "epoch",
+        "Epochs/*.png": "epoch",
+        "fakes*.png": "step",
+        "step-*.png": "step",
+        "epoch3/iter*.png": "step",
+        "epoch4/iter*.png": "step",
+    }
+
+
+def test_a_report_has_the_colours_of_the_page() -> None:
+    style = (Path(page.__file__).parent / "static" / "style.css").read_text()
+    pairs = re.findall(r"--c(\d): (#\w+);", style)
+    html = Path(report.__file__).with_suffix(".html").read_text()
+    shown = re.findall(r"--c(\d): light-dark\((#\w+), (#\w+)\)", html)
+    wanted = list(zip([colour for _, colour in pairs[:8]], [colour for _, colour in pairs[8:]], strict=True))
+    assert [(light, dark) for _, light, dark in shown] == wanted and len(wanted) == 8
 
 
 def test_hostile_names() -> None:

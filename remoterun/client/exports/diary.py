@@ -45,6 +45,11 @@ class Diary:
     kind: str
     steps: tuple[tuple[float, str], ...]
 
+    @property
+    def unit(self) -> str:
+        """What its numbers count: "epoch", or "step"."""
+        return "epoch" if re.search(r"epochs?[-_ =.:/]{0,2}\Z", self.name.rpartition("*")[0], re.I) else "step"
+
 
 def diary(paths: Iterable[str]) -> list[Diary]:
     """The groups among `paths`, by name: of two files or more, or of one whose name says `step`, `epoch` or `iter`.

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from remoterun.agent.shared.measured import Series, rank
+from remoterun.agent.shared.measured import Series, direction, rank
 from remoterun.agent.shared.paths import SafeFolder, show
 from remoterun.agent.shared.tree import Manifest
 from remoterun.client.data.metrics import parameters
@@ -53,6 +53,8 @@ class _Column:
     """Whether a machine has it, and answered."""
     values: dict[str, str] = field(default_factory=dict)
     curves: dict[str, Curve] = field(default_factory=dict)
+    names: Sequence[str] = ()
+    """Of all its metrics."""
 
 
 @dataclass(frozen=True)
@@ -140,7 +142,7 @@ def _items(root: SafeFolder, fps: float, groups: Sequence[Diary]) -> Iterator[by
             type_ = f"{_KINDS[group.kind]}/{_TYPES.get(extension, extension[1:])}"
             items.append({"place": steps.index(step), "id": f"{len(index)}-{len(items)}", "type": type_})
             yield f'<script type="text/plain" id="{items[-1]["id"]}">{text}</script>\n'.encode()
-        index.append({"name": show(group.name), "kind": group.kind, "items": items})
+        index.append({"name": show(group.name), "kind": group.kind, "unit": group.unit, "items": items})
     about = _json({"fps": fps, "steps": steps, "groups": index})
     yield f'<script type="text/plain" id="index">{about}</script>'.encode()
 
@@ -162,11 +164,21 @@ def _column(runs: Runs, number: int | str, now: float) -> _Column:
     facts = {**_facts(run, spec, now), "Curves": missing}
     is_answered = run.placed is not None and not missing
     column = _Column(run.number, facts, parameters(run.command, spec.get("params"), run.progress), is_answered)
-    for series in run.progress.series if run.progress is not None else ():
-        column.values[series.name] = _value(series)
-        points = ((step, value) for step, _, value in curves.series(series.name))
-        column.curves[series.name] = thinned([point for point in points if _can_be_drawn(point)])
+    known = {series.name: series for series in run.progress.series} if run.progress is not None else {}
+    column.names = sorted({*curves.names, *known}, key=rank)
+    for name in column.names[:MOST_CHARTS]:
+        newest = {step: value for step, _, value in curves.series(name)}  # a run may go back, to what it had saved
+        points = sorted(point for point in newest.items() if _can_be_drawn(point))
+        column.values[name] = _value(known.get(name) or _series(name, points))
+        column.curves[name] = thinned(points)
     return column
+
+
+def _series(name: str, points: Curve) -> Series:
+    """Of a metric that a run's summary has no room for."""
+    better, last = direction(name), points[-1] if points else (None, None)
+    best = max(points, key=lambda point: point[1] * better) if points and better else (None, None)
+    return Series(name=name, last=last[1], step=last[0], best=best[1], best_step=best[0])
 
 
 def _facts(run: Run, spec: Mapping[str, Any], now: float) -> dict[str, str]:
@@ -202,9 +214,13 @@ def _body(columns: Sequence[_Column]) -> Iterator[str]:
     if names:
         yield "<h2>Parameters</h2>"
         yield _table(columns, params, names, {name for name in names if len({each.get(name) for each in params}) > 1})
-    series = sorted({name for each in columns for name in each.values}, key=rank)[:MOST_CHARTS]
+    every = {name for each in columns for name in each.names}
+    series = sorted(every, key=rank)[:MOST_CHARTS]
     if series:
         yield "<h2>Values</h2>"
+        if len(every) > MOST_CHARTS:
+            which = columns[0].number
+            yield f"<p>The first {MOST_CHARTS} of {len(every)}; <code>remoterun metrics {which}</code> has all.</p>"
         yield _table(columns, [each.values for each in columns], series)
         charts = (chart(name, {each.number: each.curves.get(name, []) for each in columns}) for name in series)
         yield "<h2>Curves</h2><section>{}</section>".format("\n".join(charts))
@@ -214,7 +230,7 @@ def _table(
     columns: Sequence[_Column], texts: Sequence[Mapping[str, str]], names: Iterable[str], differs: Iterable[str] = ()
 ) -> str:
     """A column for each run, and a row for each of the names that has a text."""
-    heads = [f'<th class="c{at % _COLOURS}"><i></i>run {each.number}</th>' for at, each in enumerate(columns)]
+    heads = [f'<th><i class="c{at % _COLOURS}"></i>run {each.number}</th>' for at, each in enumerate(columns)]
     rows = [f"<tr><td></td>{''.join(heads)}</tr>"]
     for name in names:
         if any(each.get(name) for each in texts):

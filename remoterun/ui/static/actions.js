@@ -1,12 +1,18 @@
 // What can be done with a run, and what the page asks and says about it.
 
-import { el } from "./dom.js";
+import { el, fill, glyph } from "./dom.js";
+import { stateOf, title as titleOf } from "./list.js";
 import { act, isFinal, store } from "./state.js";
 
 const READ = 10_000; // milliseconds for which a notice is shown
+const SLOW = 1000; // milliseconds of an answer, after which the page says what it waits for
+
+const WORDS = { stop: ["Stop", "Stopping…"], kill: ["Kill", "Killing…"] };
 
 /** The buttons of a run. `open(path)` shows another address. */
 export class Actions {
+  #waits = new Set(); // the actions that were asked for and not answered
+
   constructor(element, number, open) {
     Object.assign(this, { element, number, open });
     this.buttons = Object.fromEntries([...element.children].map((button) => [button.dataset.action, button]));
@@ -16,6 +22,7 @@ export class Actions {
       label: () => this.#label(),
       remark: () => this.#remark(),
       hide: () => this.do("hide", { on: !this.row.hidden }),
+      remove: () => remove([number], () => open("")),
     };
     for (const [name, button] of Object.entries(this.buttons)) {
       const action = actions[name] ?? (() => this.do(name));
@@ -26,22 +33,31 @@ export class Actions {
 
   update(row) {
     this.row = row;
-    const { stop, kill, notify, rerun, pin, hide } = this.buttons;
+    const { stop, kill, notify, rerun, pin, hide, remove: removes } = this.buttons;
     this.element.hidden = false;
     stop.hidden = kill.hidden = notify.hidden = isFinal(row);
-    stop.disabled = row.stopping;
-    rerun.hidden = !isFinal(row);
+    for (const [name, button] of Object.entries(this.buttons)) button.disabled = this.#waits.has(name) || (name === "stop" && row.stopping);
+    for (const [name, [word, doing]] of Object.entries(WORDS)) {
+      const waits = this.#waits.has(name) && `${doing}${row.unreached ? ` ${row.machine} does not answer` : ""}`;
+      if (!this.buttons[name].classList.contains("sure")) fill(this.buttons[name], waits || word);
+    }
+    rerun.hidden = removes.hidden = !isFinal(row);
     pin.textContent = row.pinned ? "Unpin" : "Pin";
     hide.textContent = row.hidden ? "Unarchive" : "Archive";
   }
 
   async do(action, body) {
+    this.#waits.add(action);
+    this.update(this.row);
     try {
       const { row } = await act(`runs/${this.number}/${action}`, body);
       if (action === "rerun" && row) this.open(`runs/${row.number}`);
       if (action === "notify") notice({ message: "A message will be sent when this run has ended." });
     } catch (failure) {
       notice(failure);
+    } finally {
+      this.#waits.delete(action);
+      this.update(this.row);
     }
   }
 
@@ -73,22 +89,48 @@ export function confirmed(button, action) {
     button.textContent = sure ? button.dataset.sure : text;
   };
   button.addEventListener("click", () => {
-    if (button.classList.contains("sure")) action();
-    show(!button.classList.contains("sure"));
+    const sure = button.classList.contains("sure");
+    show(!sure);
+    if (sure) action();
   });
-  button.addEventListener("blur", () => show(false));
+  button.addEventListener("blur", () => button.classList.contains("sure") && show(false));
   return button;
 }
 
-/** Ask for a text; `done(text)` is called with it, unless the dialog is closed. */
-function ask({ title, label, value, lines = 1, verb }, done) {
+/** Ask whether runs may be removed, as `remoterun rm` does; those that have not ended stay. `done()` is called if they were. */
+export function remove(numbers, done = () => {}) {
+  const rows = numbers.map((each) => store.rows.get(each)).filter(Boolean);
+  const [ended, others] = [rows.filter(isFinal), rows.filter((row) => !isFinal(row))];
+  const line = (row) => el("li.line", {}, glyph(row.state), el("span.number", {}, row.number), el("span.command", {}, titleOf(row)), stateOf(row));
+  const which = ended.length === 1 ? `run ${ended[0].number}` : `these ${ended.length} runs`;
+  const words = el("p.note", {}, "Log, files and curves are deleted, on the machine and here, for good.");
+  const stay = others.length > 0 && el("p.note", {}, `What has not ended stays: ${others.map((row) => row.number).join(", ")}.`);
+  if (!ended.length) return notice({ message: "What is marked has not ended; stop it first." });
+  ask({ title: `Remove ${which}?`, content: [el("ul.some", {}, ended.map(line)), words, stay], verb: "Remove" }, async () => {
+    const slow = setTimeout(() => notice({ message: `Removing ${which}…` }), SLOW);
+    try {
+      const { removed, failed } = await act("remove", { runs: ended.map((row) => row.number) });
+      store.put([], removed);
+      failed.slice(0, 3).forEach(notice);
+      if (failed.length > 3) notice({ message: `and ${failed.length - 3} more` });
+      if (!failed.length) done();
+    } catch (failure) {
+      notice(failure);
+    } finally {
+      clearTimeout(slow);
+    }
+  });
+}
+
+/** Ask for a text, or about what `content` shows; `done(text)` is called with it, unless the dialog is closed. */
+function ask({ title, label, value = "", lines = 1, verb, content }, done) {
   const field = lines > 1 ? el("textarea", { rows: lines }) : el("input", { type: "text" });
   field.value = value;
   const submit = (event) => (event.preventDefault(), dialog.close(), done(field.value));
   const keys = (event) => event.key === "Enter" && (event.ctrlKey || event.metaKey) && submit(event);
   const cancel = el("button.quiet", { type: "button", onclick: () => dialog.close() }, "Cancel");
-  const buttons = el("div.buttons", {}, cancel, el("button.primary", {}, verb));
-  const form = el("form", { onsubmit: submit, onkeydown: keys }, el("h2", {}, title), el("label", {}, label, field), buttons);
+  const buttons = el("div.buttons", {}, cancel, el(`button.${content ? "sure" : "primary"}`, {}, verb));
+  const form = el("form", { onsubmit: submit, onkeydown: keys }, el("h2", {}, title), content ?? el("label", {}, label, field), buttons);
   const dialog = el("dialog", { "aria-label": title, onclose: () => dialog.remove() }, form);
   document.body.append(dialog);
   dialog.showModal();

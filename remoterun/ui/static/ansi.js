@@ -1,5 +1,7 @@
 // A line of a log as a terminal would show it: colours, and what moves within the line. It becomes text nodes, never markup.
 
+import { unturned } from "./dom.js";
+
 export const PLAIN = Object.freeze({});
 
 const CONTROL = /[\x00-\x08\x0a-\x1f\x7f-\x9f]/;
@@ -11,6 +13,7 @@ const ENDS = { 22: ["bold", "dim"], 23: ["italic"], 24: ["underline"], 27: ["inv
 
 /** One line, without its end: {nodes, style}; `style` is that at its end, with which the next line begins. */
 export function paint(line, style = PLAIN) {
+  line = unturned(line);
   if (style === PLAIN && !CONTROL.test(line)) return { nodes: line ? [document.createTextNode(line)] : [], style };
   const cells = [];
   let column = 0;

@@ -1,41 +1,57 @@
-// Small charts of one run, or of several over each other, on canvas. What they show is in words and in a table, too.
+// The charts of one run, or of several over each other: their points, their order, and what a person sets of all of them.
 
-import { Points, chosen, direction, logTicks, ranked, ticks } from "./curve.js";
-import { bytes, el, fill, number } from "./dom.js";
-import { api, raw } from "./state.js";
+import { Chart, UNITS } from "./chart.js";
+import { Points, epochsOf, paired, ranked } from "./curve.js";
+import { el, fill } from "./dom.js";
+import { api, raw, set, setting } from "./state.js";
 
-const HEIGHT = 150;
-const EDGE = { left: 46, right: 10, top: 8, bottom: 18 };
-const ROWS = 200;
-const PIECE = 16; // points that are stroked at once: a long zigzag that crosses itself takes five times as long
 const FEW = 3000; // points of a run in the first picture of several
-const SETTLE = 250; // milliseconds from picture to picture while points are still arriving
-const UNITS = { cpu: "%", memory: "B", gpu: "%", "gpu memory": "B" }; // the series of `usage.points`, which has no names
+const SETTLE = 250; // milliseconds from picture to picture while points are still arriving, or from address to address
+const MANY = 6; // charts from which on they can be searched
 const USAGE = Object.keys(UNITS);
 const FILES = { usage: "usage", metrics: "points" }; // the usage first: it begins with the command, so times count from there
-const settings = { axis: "step", log: false, smooth: 0 }; // as last chosen, also for the next run
+const AXES = ["step", "time", "epoch", "clock"];
+const EPOCH = /(^|[/_])epochs?$/i; // the series that says the epoch of steps
+const SEED = /seed|random_?state/i; // parameters in which runs may differ that are one experiment
+const word = { read: (text) => text, write: (text) => text };
+const list = { read: (text) => text.split("\n").filter(Boolean), write: (names) => names.join("\n") };
+const flag = { read: (text) => text === "1", write: (isOn) => isOn && "1" };
+const SETTINGS = { // what the address says of charts
+  find: word, chart: word, pin: list, hide: list, fold: list, with: list, off: list, log: flag, out: flag, mean: flag,
+  x: { read: (text) => AXES.find((each) => each === text) ?? "step", write: (x) => x !== "step" && x },
+  smooth: { read: (text) => Math.min(0.99, Math.max(0, Number(text) || 0)), write: (share) => share && String(share) },
+  zoom: { read: readZoom, write: (zoom) => zoom && [zoom.axis, zoom.from.toPrecision(12), zoom.to.toPrecision(12)].map((part) => (Number(part) || part)).join(":") },
+};
 
 /** The charts of a run, or of several, by their numbers. They fetch their points, and more after each `update`. */
 export class Charts {
-  view = { ...settings, zoom: null, cursor: null }; // zoom: {axis, from, to}; cursor: {axis, x}
+  view = { ...each((form, name) => form.read(setting(name))), cursor: null, lit: null }; // zoom: {axis, from, to}; cursor: {axis, x}; lit: the line that stands out
   said = el("p.unseen", { role: "status" });
-  #charts = new Map();
+  names = []; // of all series of metrics
+  groups = []; // the numbers of runs that differ in their seed only
+  #charts = new Map(); // by the name in the address
+  #heads = new Map(); // of groups, by what their names begin with
   #seen = new Set();
   #frame = 0;
   #stale = true;
   #changedAt = 0;
+  #unsaved = null; // settings that the address does not have yet, and the timer
   #grid = el("div.chart-grid");
+  #menu = el("div.menu", { popover: "auto" });
   #watch = new IntersectionObserver((entries) => this.#appeared(entries), { rootMargin: "150px" });
   #sizes = new ResizeObserver(() => this.draw());
   #dark = matchMedia("(prefers-color-scheme: dark)");
+  #escape = (event) => {
+    if (event.key !== "Escape" || !this.large || !this.element.offsetParent || document.querySelector(":popover-open, dialog[open]")) return;
+    event.stopPropagation();
+    this.enlarge("");
+  };
 
   constructor(element, runs) {
-    this.runs = [runs].flat().map((number, index, { length }) => {
-      const colour = length > 1 ? `--c${(index % 8) + 1}` : "--accent";
-      return { number, label: `run ${number}`, colour, names: [], ...noPoints() };
-    });
-    this.element = el("section", { "aria-label": "Charts", hidden: true }, this.#controls(), this.#grid, this.said);
+    this.runs = [runs].flat().map((number) => ({ number, label: `run ${number}`, names: [], ...noPoints() }));
+    this.element = el("div", { hidden: true }, this.#controls(), this.#grid, this.#menu, this.said);
     fill(element, this.element);
+    addEventListener("keydown", this.#escape, true);
     this.#sizes.observe(this.#grid);
     this.#dark.onchange = () => this.draw();
     this.loaded = this.#sketch().then(() => Promise.all(this.runs.map((run) => this.update(null, run.number))));
@@ -74,8 +90,17 @@ export class Charts {
     this.#changed();
   }
 
+  /** The parameters of the runs: name → a value of each. Runs that differ in a seed only can be shown as their mean. */
+  compared(params) {
+    const alike = Map.groupBy(this.runs.keys(), (place) => JSON.stringify(Object.entries(params).map(([name, values]) => SEED.test(name) || values[place])));
+    this.groups = [...alike.values()].filter((places) => places.length > 1).map((places) => places.map((place) => this.runs[place].number));
+    this.#arrange();
+  }
+
   close() {
     this.closed = true;
+    this.#save();
+    removeEventListener("keydown", this.#escape, true);
     this.#dark.onchange = null;
     for (const observer of [this.#watch, this.#sizes]) observer.disconnect();
     this.element.remove();
@@ -87,17 +112,54 @@ export class Charts {
     this.#frame ||= requestAnimationFrame(() => {
       this.#frame = 0;
       if (this.closed) return;
-      const style = getComputedStyle(this.#grid);
-      const colour = (name) => style.getPropertyValue(name).trim() || "gray";
-      const places = [...this.#seen].map((chart) => [chart, chart.plot.clientWidth]);
-      for (const [chart, width] of places) if (width && (this.#stale || !chart.point())) chart.draw(width, colour, style.fontFamily);
+      const places = [...this.#seen].map(({ plot }) => [plot.clientWidth, plot.clientHeight]);
+      [...this.#seen].forEach((chart, place) => places[place][0] && (this.#stale || !chart.point()) && chart.draw(...places[place]));
       this.#stale = false;
     });
   }
 
+  /** The colours of the page as it is now, and its font. */
+  get ink() {
+    const style = getComputedStyle(this.#grid);
+    return { colour: (name) => style.getPropertyValue(name).trim() || "gray", font: style.fontFamily };
+  }
+
+  /** Set what all charts show; what a person set, and not where the mouse is, goes into the address. */
   set(changes) {
     Object.assign(this.view, changes);
+    if (Object.keys(changes).some((name) => name in SETTINGS)) {
+      this.#unsaved ??= setTimeout(() => this.#save(), SETTLE); // a wheel sets a hundred a second
+      this.#arrange();
+    }
     this.draw(Object.keys(changes).every((name) => name === "cursor"));
+  }
+
+  /** Put a name into one of the lists of settings, or take it out. */
+  toggle(list, name) {
+    const names = this.view[list];
+    this.set({ [list]: names.includes(name) ? names.filter((each) => each !== name) : [...names, name] });
+  }
+
+  /** The chart on the whole pane. */
+  get large() {
+    return this.#charts.get(this.view.chart);
+  }
+
+  /** Show one chart on the whole pane; or all again. */
+  enlarge(key) {
+    const { large: before } = this;
+    this.set({ chart: key, with: [] });
+    (this.large?.canvas ?? before?.larger)?.focus();
+  }
+
+  /** The points of a series of a run along an axis; undefined: it has none. */
+  line(run, file, name, axis) {
+    const series = run[file].series[(file === "usage" ? USAGE : run.names).lastIndexOf(name)];
+    if (!series || axis === "step" || axis === "time") return series?.[axis].settle();
+    if (axis === "clock") return series.time.settle().moved(axis, (seconds) => seconds + run.start.time);
+    const { step } = run.metrics.series[run.names.findLastIndex((each) => EPOCH.test(each))] ?? {};
+    if (step && run.epochs?.known !== step.count) run.epochs = { known: step.count, ...epochsOf(step.settle()) };
+    return run.epochs?.at && series.step.settle().moved(`epoch ${run.epochs.count}`, run.epochs.at);
   }
 
   async #ask(run) {
@@ -126,290 +188,130 @@ export class Charts {
     this.#changedAt = now;
     const metrics = new Set(this.runs.flatMap((run) => run.names.filter((_, index) => run.metrics.series[index])));
     const usage = USAGE.filter((_, index) => this.runs.some((run) => run.usage.series[index]));
-    const all = [...ranked(metrics).map((name) => ["metrics", name]), ...usage.map((name) => ["usage", name])];
-    all.forEach(([file, name], place) => {
-      const key = `${file} ${name}`;
-      if (!this.#charts.has(key)) this.#charts.set(key, new Chart(this, file, name));
-      const { element } = this.#charts.get(key);
-      if (this.#grid.children[place] !== element) this.#grid.insertBefore(element, this.#grid.children[place] ?? null);
-      this.#watch.observe(element);
-    });
+    const all = [...paired(ranked(metrics)), ...usage.map((name) => [`usage:${name}`, [name]])];
+    for (const [key, names] of all) {
+      if (!this.#charts.has(key)) this.#charts.set(key, new Chart(this, key, key === `usage:${names[0]}` ? "usage" : "metrics"));
+      this.#charts.get(key).setNames(names);
+      this.#watch.observe(this.#charts.get(key).element);
+    }
+    this.#charts = new Map(all.map(([key]) => [key, this.#charts.get(key)]));
+    this.names = [...metrics];
     this.element.hidden = all.length === 0;
+    this.#arrange();
     this.draw();
+  }
+
+  /** Put the charts into their order: pinned ones, those of no group, groups; hide what is not asked for. */
+  #arrange() {
+    const { view, large } = this;
+    const isPinned = ({ key }) => view.pin.includes(key);
+    const charts = [...this.#charts.values()].sort((one, other) => isPinned(other) - isPinned(one));
+    const words = view.find.toLowerCase().split(/\s+/);
+    const isFound = ({ names }) => words.every((word) => names.some((name) => name.toLowerCase().includes(word)));
+    const isShown = (chart) => (large ? chart === large : !view.hide.includes(chart.key) && isFound(chart));
+    const alike = Map.groupBy(charts, ({ group }) => group);
+    const groups = Map.groupBy(charts, (chart) => (isPinned(chart) || alike.size < 3 || alike.get(chart.group).length === 1 ? "" : chart.group));
+    const order = groups.get("") ?? [];
+    groups.delete("");
+    for (const chart of charts) chart.element.hidden = !isShown(chart);
+    for (const [name, members] of groups) {
+      const isFolded = view.fold.includes(name) && !view.find && !large;
+      order.push({ element: this.#head(name, large ? 0 : members.filter(isShown).length, isFolded) }, ...members);
+      if (isFolded) for (const { element } of members) element.hidden = true;
+    }
+    const { activeElement: focused } = document;
+    order.forEach(({ element }, place) => this.#grid.children[place] !== element && this.#grid.insertBefore(element, this.#grid.children[place] ?? null));
+    while (this.#grid.children.length > order.length) this.#grid.lastChild.remove();
+    if (focused !== document.activeElement) focused.focus(); // it was moved
+    for (const chart of charts) chart.arranged(isPinned(chart), chart === large);
+    this.element.classList.toggle("charts-one", Boolean(large));
+    this.#bar(charts, isFound);
+  }
+
+  #head(name, count, isFolded) {
+    if (!this.#heads.has(name)) this.#heads.set(name, el("h2.chart-group", {}, el("button", { onclick: () => this.toggle("fold", name) }, el("b", {}, name), el("span"))));
+    const head = this.#heads.get(name);
+    head.hidden = !count;
+    head.firstChild.setAttribute("aria-expanded", String(!isFolded));
+    head.querySelector("span").textContent = count;
+    return head;
   }
 
   #appeared(entries) {
     for (const { target, isIntersecting } of entries) {
       const chart = [...this.#charts.values()].find((each) => each.element === target);
-      if (isIntersecting) this.#seen.add(chart);
+      if (isIntersecting) chart && this.#seen.add(chart);
       else if (this.#seen.delete(chart)) chart.release();
     }
     this.draw();
   }
 
+  // -- what is set of all charts
+
+  #save() {
+    if (this.#unsaved) set(each((form, name) => form.write(this.view[name])));
+    this.#unsaved = clearTimeout(this.#unsaved);
+  }
+
   #controls() {
-    const change = (changes) => this.set(Object.assign(settings, changes));
-    const choice = (text, name, off, on) => {
-      const click = ({ target }) => {
-        change({ [name]: this.view[name] === off ? on : off });
-        target.setAttribute("aria-pressed", String(this.view[name] === on));
-      };
-      return el("button.quiet", { "aria-pressed": String(this.view[name] === on), onclick: click }, text);
+    const { view } = this;
+    const choice = (name, text, title) => el("button.switch", { title, onclick: () => this.set({ [name]: !view[name] }) }, text);
+    const slider = { type: "range", min: 0, max: 0.99, step: 0.01, value: String(view.smooth), oninput: ({ target }) => this.set({ smooth: Number(target.value) }) };
+    const search = { type: "search", placeholder: "Find charts", "aria-label": "Find charts", value: view.find, spellcheck: "false", oninput: ({ target }) => this.set({ find: target.value }) };
+    const axes = AXES.map((name) => el("option", { selected: view.x === name }, name));
+    this.parts = {
+      back: el("button.quiet", { onclick: () => this.enlarge("") }, `‹ All charts of ${this.runs.length > 1 ? "these runs" : this.runs[0].label}`),
+      find: el("input", search),
+      found: el("span", { role: "status" }),
+      smooth: el("label", {}, "smooth", el("input", slider), el("b")),
+      x: el("label", {}, "x", el("select", { onchange: ({ target }) => this.set({ x: target.value }) }, axes)),
+      log: choice("log", "log", "A logarithmic axis of values"),
+      out: choice("out", "ignore outliers", "Values far from all others do not widen the axis"),
+      mean: choice("mean", "mean of seeds", "One line of runs that differ in a seed only, and their standard deviation"),
+      hide: el("button.quiet", { onclick: () => this.set({ hide: [] }) }),
+      zoom: el("button", { title: "0, Escape, or a double click", onclick: () => this.set({ zoom: null }) }, "Show the whole"),
     };
-    const slider = { type: "range", min: 0, max: 0.99, step: 0.01, value: String(settings.smooth), oninput: ({ target }) => change({ smooth: Number(target.value) }) };
-    return el("div.charts-bar", {}, el("label", {}, "smooth", el("input", slider)), choice("time", "axis", "step", "time"), choice("log", "log", false, true));
-  }
-}
-
-class Chart {
-  #canvas;
-  #line = el("div.chart-cursor", {}, el("span"));
-  #band = el("div.chart-band");
-  #values = el("div.chart-values");
-  #rows = el("div.chart-rows", { tabindex: "0", role: "region" });
-  #table = el("details", { ontoggle: () => this.all.draw() }, el("summary", {}, "table"), this.#rows);
-  #drag = null; // where it began and is now, in pixels
-  #drawn = null; // what the picture shows
-
-  constructor(all, file, name) {
-    Object.assign(this, { all, file, name, unit: file === "usage" ? UNITS[name] : "" });
-    this.#canvas = el("canvas", { tabindex: "0", role: "img", "aria-label": `Chart of ${name}` });
-    this.direction = this.unit ? 0 : direction(name);
-    this.plot = el("div.plot", {}, this.#canvas, this.#line, this.#band);
-    const caption = el("figcaption", {}, el("span.chart-name", { title: name }, name), this.#values);
-    this.element = el(`figure.chart${all.runs.length > 1 ? ".several" : ""}`, {}, caption, this.plot, this.#table);
-    this.#rows.setAttribute("aria-label", `${name} as a table`);
-    const drawn = (act) => (event) => this.#drawn && act(event);
-    this.#canvas.onpointermove = drawn((event) => this.#moved(event));
-    this.#canvas.onpointerleave = () => this.#drag ?? all.set({ cursor: null });
-    this.#canvas.onpointerdown = drawn((event) => this.#down(event));
-    this.#canvas.onpointerup = drawn(() => this.#up());
-    this.#canvas.ondblclick = () => all.set({ zoom: null });
-    this.#canvas.onkeydown = drawn((event) => this.#key(event));
+    return el("div.charts-bar", {}, Object.values(this.parts));
   }
 
-  draw(width, colour, font) {
-    const { view, runs } = this.all;
-    const axis = this.unit ? "time" : view.axis;
-    const log = view.log && !this.unit;
-    const lines = runs.flatMap((run) => {
-      const line = run[this.file].series[(this.unit ? USAGE : run.names).lastIndexOf(this.name)]?.[axis].settle();
-      return line?.count ? [{ run, line, y: line.smoothed(this.unit ? 0 : view.smooth), best: line.best(this.direction) }] : [];
-    });
-    if (!lines.length) return;
-    const [right, bottom] = [width - EDGE.right, HEIGHT - EDGE.bottom];
-    let [from, to] = [Math.min(...lines.map(({ line }) => line.x[0])), Math.max(...lines.map(({ line }) => line.x[line.count - 1]))];
-    if (view.zoom?.axis === axis && view.zoom.from < to && view.zoom.to > from) ({ from, to } = view.zoom);
-    if (from === to) [from, to] = [from - 1, to + 1];
-    for (const each of lines) {
-      const choose = (y) => chosen(each.line, y, from, to, right - EDGE.left, log ? 0 : -Infinity);
-      each.solid = choose(each.y);
-      each.faint = each.y === each.line.y ? null : choose(each.line.y);
-    }
-    let [low, high] = [Math.min(...lines.map(({ solid }) => solid.low)), Math.max(...lines.map(({ solid }) => solid.high))];
-    if (low > high) [low, high] = [0.1, 1]; // nothing can be drawn
-    if (this.unit) [low, high] = [0, this.unit === "%" ? Math.max(100, high) : high * 1.1 || 1];
-    else if (log) [low, high] = [low / 1.1, high * 1.1];
-    else [low, high] = [low, high].map((value, place, [one, other]) => value + (place - 0.5) * ((other - one) * 0.12 || Math.abs(other) * 0.2 || 2));
-    const scale = log ? Math.log10 : (value) => value;
-    const x = (value) => EDGE.left + ((value - from) / (to - from)) * (right - EDGE.left);
-    const y = (value) => bottom - ((scale(value) - scale(low)) / (scale(high) - scale(low))) * (bottom - EDGE.top);
-    this.#drawn = { axis, log, lines, from, to, low, high, x, y, right, bottom, colour };
-
-    const dense = globalThis.devicePixelRatio;
-    Object.assign(this.#canvas, { width: Math.round(width * dense), height: Math.round(HEIGHT * dense) }); // and it is empty
-    const pen = this.#canvas.getContext("2d");
-    pen.scale(dense, dense);
-    pen.font = `10.5px ${font}`;
-    this.#axes(pen);
-    pen.rect(EDGE.left - 1, 0, right - EDGE.left + 4, bottom + 1);
-    pen.clip();
-    for (const each of lines) this.#curve(pen, each);
-    this.point();
-    if (this.#table.open) this.#fillTable();
+  #bar(charts, isFound) {
+    const { view, parts, large } = this;
+    const hidden = charts.filter(({ key }) => view.hide.includes(key)).length;
+    parts.smooth.lastChild.textContent = view.smooth.toFixed(2);
+    parts.hide.textContent = `${hidden} hidden: show`;
+    parts.found.textContent = `${charts.filter(isFound).length} of ${charts.length}`;
+    for (const name of ["log", "out", "mean"]) parts[name].setAttribute("aria-pressed", String(view[name]));
+    const shown = { back: large, find: !large && (view.find || charts.length > MANY), found: !large && view.find, hide: !large && hidden, mean: this.groups.length, zoom: view.zoom };
+    for (const [name, isShown] of Object.entries(shown)) parts[name].hidden = !isShown;
+    parts.x.lastChild.children[2].hidden = view.x !== "epoch" && !this.names.some((name) => EPOCH.test(name));
   }
 
-  /** Give back the memory of the pictures while they are not seen. */
-  release() {
-    this.#drawn = null;
-    this.#canvas.width = 0;
-  }
-
-  #axes(pen) {
-    const { axis, log, from, to, low, high, x, y, right, colour } = this.#drawn;
-    pen.fillStyle = colour("--faint");
-    pen.strokeStyle = colour("--rule");
-    pen.textAlign = "right";
-    pen.textBaseline = "middle";
-    for (const value of (log ? logTicks : ticks)(low, high, 4)) {
-      const at = Math.round(y(value)) + 0.5;
-      pen.moveTo(EDGE.left, at);
-      pen.lineTo(right, at);
-      pen.fillText(this.#text(value), EDGE.left - 6, at);
-    }
-    pen.stroke();
-    pen.beginPath();
-    pen.textAlign = "left";
-    pen.textBaseline = "bottom";
-    const unit = axis === "time" ? unitOf(to)[0] : 1;
-    const places = ticks(from / unit, to / unit, Math.max(2, (right - EDGE.left) / 80)).map((value) => value * unit);
-    for (const value of places) {
-      const text = axis === "time" ? clock(value, to) : number(value);
-      const wide = pen.measureText(text).width;
-      pen.fillText(text, Math.min(x(value) - wide / 2, right - wide + 4), HEIGHT - 1);
-    }
-  }
-
-  #curve(pen, { run, line, y: values, best, solid, faint }) {
-    const { x, y, bottom, colour } = this.#drawn;
-    const trace = ({ points }, from) => {
-      pen.beginPath();
-      points.forEach((index, place) => {
-        if (index < 0) return;
-        const [right, down] = [x(line.x[index]), y(from[index])];
-        if (place === 0 || points[place - 1] < 0) pen.moveTo(right - 0.6, down); // a point alone is a dot
-        pen.lineTo(right, down);
-        if (place % PIECE) return;
-        pen.stroke();
-        pen.beginPath();
-        pen.moveTo(right, down);
-      });
-      pen.stroke();
-    };
-    pen.strokeStyle = pen.fillStyle = colour(run.colour);
-    pen.lineJoin = "bevel";
-    pen.globalAlpha = 0.25;
-    if (faint) trace(faint, line.y);
-    pen.globalAlpha = 1;
-    pen.lineWidth = 1.3;
-    trace(solid, values);
-    pen.fillStyle = colour("--bad"); // what is NaN or infinite, or not above 0 on a log axis
-    for (const index of solid.marks) pen.fillRect(x(line.x[index]) - 1, bottom - 4, 2, 5);
-    if (best < 0) return;
-    pen.fillStyle = colour("--ground");
-    pen.beginPath();
-    pen.arc(x(line.x[best]), y(values[best]), 3, 0, 7);
-    pen.fill();
-    pen.stroke();
-  }
-
-  /** Show what is at the cursor; false: there is no picture yet. */
-  point() {
-    if (!this.#drawn) return false;
-    const { axis, from, to, x } = this.#drawn;
-    const { cursor } = this.all.view;
-    this.#line.hidden = cursor?.axis !== axis || cursor.x < from || cursor.x > to;
-    if (!this.#line.hidden) {
-      this.#line.style.left = `${x(cursor.x)}px`;
-      this.#line.firstChild.textContent = this.#place(cursor.x);
-    }
-    this.#band.hidden = !this.#drag;
-    if (this.#drag) Object.assign(this.#band.style, { left: `${Math.min(...this.#drag)}px`, width: `${Math.abs(this.#drag[1] - this.#drag[0])}px` });
-    this.#words();
-    return true;
-  }
-
-  /** The caption and the description: what each run has at the cursor, or last, and its best. */
-  #words() {
-    const { axis, lines } = this.#drawn;
-    const { cursor } = this.all.view;
-    const several = this.all.runs.length > 1;
-    const best = (line, at) => at >= 0 && ` best ${this.#text(line.y[at])}`;
-    fill(this.#values, lines.map(({ run, line, best: at }) => {
-      const here = cursor?.axis === axis ? line.nearest(cursor.x) : -1;
-      const value = el("b", {}, this.#text(line.y[here < 0 ? line.count - 1 : here]));
-      const who = several && [el("i.swatch", { style: { background: `var(${run.colour})` } }), `${run.number} `];
-      return el("span", { title: run.label }, who, value, !several && here < 0 && best(line, at));
-    }));
-    const summary = ({ run, line, best: at }) => `${run.label}: ${line.count} points, first ${this.#text(line.y[0])}, last ${this.#text(line.y[line.count - 1])}` +
-      ` at ${this.#place(line.x[line.count - 1])}${at < 0 ? "" : `,${best(line, at)} at ${this.#place(line.x[at])}`}`;
-    this.#canvas.setAttribute("aria-label", `Chart of ${this.name}. ${lines.map(summary).join(". ")}. Arrow keys move a cursor.`);
-  }
-
-  #text(value) {
-    return this.unit === "B" && Number.isFinite(value) ? bytes(value) : `${number(value)}${this.unit}`;
-  }
-
-  #place(x) {
-    return this.#drawn.axis === "time" ? clock(x) : `step ${number(x)}`;
-  }
-
-  /** x at these pixels from the left, within the picture. */
-  #at(pixels) {
-    const { from, to, right } = this.#drawn;
-    return from + ((Math.min(Math.max(pixels, EDGE.left), right) - EDGE.left) / (right - EDGE.left)) * (to - from);
-  }
-
-  #moved({ offsetX }) {
-    if (this.#drag) this.#drag[1] = offsetX;
-    const { axis, lines, x } = this.#drawn;
-    const wanted = this.#at(offsetX);
-    const near = lines.map(({ line }) => line.x[line.nearest(wanted)]).sort((one, other) => Math.abs(one - wanted) - Math.abs(other - wanted))[0];
-    this.all.set({ cursor: { axis, x: Math.abs(x(near) - offsetX) < 30 ? near : wanted } });
-  }
-
-  #down({ button, offsetX, pointerId }) {
-    if (button) return;
-    this.#drag = [offsetX, offsetX];
-    this.#canvas.setPointerCapture(pointerId);
-  }
-
-  #up() {
-    const [from, to] = (this.#drag ?? [0, 0]).sort((one, other) => one - other);
-    this.#drag = null;
-    this.all.set(to - from < 6 ? { cursor: null } : { zoom: { axis: this.#drawn.axis, from: this.#at(from), to: this.#at(to) } });
-  }
-
-  #key(event) {
-    if (event.ctrlKey || event.metaKey || event.altKey) return;
-    const { axis, lines, from, to } = this.#drawn;
-    const { line } = lines[0];
-    const { cursor, zoom } = this.all.view;
-    const [first, last] = [line.find(from), line.nearest(to)];
-    const x = cursor?.axis === axis ? cursor.x : null;
-    const by = { ArrowLeft: -1, ArrowRight: 1, Home: -Infinity, End: Infinity }[event.key];
-    if (by) {
-      const index = x === null ? (Math.abs(by) === 1 ? first : by) : line.nearest(x) + by * (event.shiftKey ? 10 : 1);
-      const at = line.x[Math.min(Math.max(index, first), last)];
-      const said = lines.map(({ run, line: other }) => `${run.label} ${this.#text(other.y[other.nearest(at)])}`);
-      this.all.said.textContent = `${this.name}, ${this.#place(at)}: ${said.join(", ")}`;
-      this.all.set({ cursor: { axis, x: at } });
-    } else if (event.key === "Escape" && (cursor || zoom)) {
-      this.all.set({ zoom: null, cursor: null });
-    } else {
-      return;
-    }
-    event.preventDefault();
-    event.stopPropagation();
-  }
-
-  /** What is in the picture, in at most 200 rows: every so many points of the first run, and what the others have near them. */
-  #fillTable() {
-    const { axis, lines, from, to } = this.#drawn;
-    const { line } = lines[0];
-    const [first, last] = [line.find(from), line.nearest(to)];
-    const most = Math.min(ROWS - 1, last - first);
-    const rows = Array.from({ length: most + 1 }, (_, row) => {
-      const x = line.x[first + Math.round((row / Math.max(1, most)) * (last - first))];
-      const cells = lines.map(({ line: other }) => el("td", {}, this.#text(other.y[other.nearest(x)])));
-      return el("tr", {}, el("th", { scope: "row" }, axis === "time" ? clock(x) : number(x)), cells);
-    });
-    const heads = [axis, ...lines.map(({ run }) => run.label)].map((text) => el("th", { scope: "col" }, text));
-    fill(this.#rows, el("table", {}, el("thead", {}, el("tr", {}, heads)), el("tbody", {}, rows)));
+  /** The menu of a chart, below its button. */
+  menu(chart, button) {
+    const item = (text, act) => el("button", { onclick: () => (this.#menu.hidePopover(), act()) }, text);
+    const save = (form) => item(`Save as ${form.toUpperCase()}`, () => import("./pen.js").then((pen) => pen.save(chart, form)));
+    const isLarge = chart === this.large;
+    const pin = item(this.view.pin.includes(chart.key) ? "Unpin" : "Pin: show it first", () => this.toggle("pin", chart.key));
+    const hide = !isLarge && item("Hide", () => this.toggle("hide", chart.key));
+    fill(this.#menu, item(isLarge ? "All charts" : "Enlarge", () => chart.larger.click()), pin, hide, ["png", "svg", "csv"].map(save));
+    this.#menu.showPopover();
+    const { left, bottom } = button.getBoundingClientRect();
+    const { width, height } = this.#menu.getBoundingClientRect();
+    this.#menu.style.translate = `${Math.max(4, Math.min(left, innerWidth - width - 4))}px ${Math.max(4, Math.min(bottom, innerHeight - height - 4))}px`;
+    this.#menu.firstChild.focus();
   }
 }
 
 function noPoints() {
   const start = { time: null };
-  return { start, usage: new Points(start), metrics: new Points(start), ends: {} };
+  return { start, usage: new Points(start), metrics: new Points(start), ends: {}, epochs: null };
 }
 
-function unitOf(seconds) {
-  return seconds >= 172800 ? [86400, "d"] : seconds >= 7200 ? [3600, "h"] : seconds >= 120 ? [60, "min"] : [1, "s"];
+function each(make) {
+  return Object.fromEntries(Object.entries(SETTINGS).map(([name, form]) => [name, make(form, name)]));
 }
 
-/** A time in the unit of `most`. */
-function clock(seconds, most = seconds) {
-  const [unit, name] = unitOf(most);
-  return `${Number((seconds / unit).toFixed(1))} ${name}`;
+function readZoom(text) {
+  const [axis, from, to] = text.split(":").map((part, place) => (place ? Number(part) : part));
+  return from < to ? { axis, from, to } : null;
 }

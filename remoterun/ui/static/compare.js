@@ -8,12 +8,17 @@ import { stateOf } from "./list.js";
 import { Diary } from "./media.js";
 import { api, store } from "./state.js";
 
-export function view(element, numbers) {
-  const [words, charts, media, code] = ["div", "div", "div.media", "div"].map((tag) => el(tag));
-  fill(element, el("div.compare", {}, el("h1", {}, `Runs ${numbers.join(", ")}`), words, charts, media, code));
+const MOST = 20; // as the server
+
+export function view(element, all) {
+  const numbers = all.slice(0, MOST);
+  const [words, media, code] = ["div", "div.media", "div"].map((tag) => el(tag));
+  const charts = el("section", { "aria-label": "Charts" });
+  fill(element, el("div.compare", {}, el("h1", {}, `Runs ${numbers.join(", ")}`), all.length > MOST && el("p.note", {}, `These are the first ${MOST} of ${all.length} that were named; more are not compared at once.`), words, charts, media, code));
   api(`api/compare?runs=${numbers.join(",")}`).then(
     (found) => {
       fill(words, table(found));
+      parts[0].compared(found.params);
       fill(code, found.diff ? [el("h2", {}, `From the code of run ${numbers[0]} to that of run ${numbers[1]}`), patch(found.diff)] : []);
     },
     (failure) => fill(words, el("p.note", {}, failure.message, " ", failure.hint)),
@@ -32,7 +37,7 @@ export function view(element, numbers) {
 }
 
 function table({ rows, params, differs, best }) {
-  const swatch = (place) => el("i.swatch", { style: { background: `var(--c${(place % 8) + 1})` } });
+  const swatch = (place) => el("i.stroke", { style: { "border-color": `var(--c${(place % 8) + 1})`, "border-style": place < 8 ? "solid" : "dashed" } });
   const head = rows.map((row, place) => el("th", { scope: "col" }, swatch(place), el("a", { href: `runs/${row.number}` }, `run ${row.number}`)));
   const part = (name, lines) => lines.length > 0 && el("tbody", {}, name && el("tr", {}, el("th.part", { scope: "rowgroup", colspan: rows.length + 1 }, name)),
     lines.map(([word, cells]) => el("tr", {}, el("th", { scope: "row" }, word), cells.map((cell) => el("td", {}, cell ?? "–")))));
@@ -40,6 +45,6 @@ function table({ rows, params, differs, best }) {
     const top = Math.max(...found.filter((value) => value !== null).map((value) => value * direction(name)));
     return [name, found.map((value) => el(direction(name) && value !== null && value * direction(name) === top ? "b" : "span", {}, number(value)))];
   };
-  return el("div.wide", {}, el("table", {}, el("thead", {}, el("tr", {}, el("td"), head)), part("", [["", rows.map((row) => el("code", {}, row.command))], ["", rows.map(stateOf)]]),
+  return el("div.wide", {}, el("table", {}, el("thead", {}, el("tr", {}, el("td"), head)), part("", [["Command", rows.map((row) => el("code", {}, row.command))], ["State", rows.map(stateOf)]]),
     part("Best values", Object.entries(best).map(values)), part("Parameters that differ", differs.map((name) => [name, params[name]]))));
 }

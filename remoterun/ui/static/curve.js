@@ -5,6 +5,9 @@
 
 const POINT = 4;
 const MOST_SERIES = 1000;
+const MOST_MEANS = 2000; // points of a mean
+const CLOCK = [1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10800, 21600, 43200, 86400, 172800]; // seconds
+const HUGE = 1e300; // a difference of two values is finite up to here
 
 /** The points of one file of one run; `add` takes its bytes as they come, `bytes` is how many there were. Times are
  * relative to `start.time`, which the first point sets, if it is null, for all files of the run. */
@@ -91,6 +94,16 @@ export class Line {
     return smoothed;
   }
 
+  /** The same points at other places along an axis; `key` names the map, and how much it knew. */
+  moved(key, map) {
+    if (this.#cached.moved?.key !== key) {
+      const line = Object.assign(new Line(false), { x: this.x.slice(0, this.count).map(map), y: this.y, count: this.count });
+      line.#sorted = line.x.every((x, at) => at === 0 || x >= line.x[at - 1]);
+      this.#cached.moved = { key, line: line.settle() };
+    }
+    return this.#cached.moved.line;
+  }
+
   /** The index of the best value: the largest for direction 1, the least for -1; -1: there is none. */
   best(direction) {
     if (this.#cached.best !== undefined) return this.#cached.best;
@@ -136,7 +149,7 @@ export function chosen(line, y, from, to, width, floor = -Infinity) {
     let [least, most, bad] = [-1, -1, -1];
     do {
       const value = y[at];
-      if (value - value !== 0 || value <= floor) bad = at;
+      if (!(value < HUGE && value > -HUGE) || value <= floor) bad = at;
       else if (least < 0) least = most = at;
       else if (value < y[least]) least = at;
       else if (value > y[most]) most = at;
@@ -149,6 +162,81 @@ export function chosen(line, y, from, to, width, floor = -Infinity) {
     if (seen && least >= 0) [low, high] = [Math.min(low, y[least]), Math.max(high, y[most])];
   }
   return { points, marks, low, high };
+}
+
+/** The range of the values of `lines` that is not widened by outliers: what lies farther from the middle 90 % of them
+ * than 1.5 times its height; and how many lie outside of it. `solid` of a line is what `chosen` found. */
+export function usual(lines, from, to, floor) {
+  const values = Float64Array.from(lines.flatMap(({ solid, y }) => solid.points.filter((index) => index >= 0).map((index) => y[index]))).sort();
+  const [low, high] = [0.05, 0.95].map((share) => values[Math.round(share * (values.length - 1))]);
+  const inner = values.filter((value) => value >= low - 1.5 * (high - low) && value <= high + 1.5 * (high - low));
+  const range = { low: inner[0] ?? Infinity, high: inner.at(-1) ?? -Infinity, outside: 0 };
+  const isOutside = (value) => value > range.high || (value < range.low && value > floor);
+  for (const { line, y } of lines) for (let at = line.find(from); line.x[at] <= to && at < line.count; at += 1) range.outside += isOutside(y[at]);
+  return range;
+}
+
+/** In place of the lines of runs that differ in a seed only (`groups` of their numbers), their mean, with the standard
+ * deviation as `spread`, where at least two of them have values. */
+export function averaged(lines, groups) {
+  const alike = Map.groupBy(lines, ({ name, run }) => JSON.stringify([name, groups.find((numbers) => numbers.includes(run.number)) ?? run.number]));
+  return [...alike.values()].flatMap((members) => {
+    const [{ line: longest }] = members.toSorted((one, other) => other.line.count - one.line.count);
+    const [mean, spread, most] = [new Line(false), [], Math.min(MOST_MEANS, longest.count)];
+    for (let part = 0; part < most; part += 1) {
+      const x = longest.x[Math.round((part / (most - 1 || 1)) * (longest.count - 1))];
+      const values = members.map(({ line, y }) => between(line.x, y, line.count, x)).filter(Number.isFinite);
+      if (values.length < 2) continue;
+      const middle = values.reduce((sum, value) => sum + value / values.length, 0);
+      mean.push(x, middle);
+      spread.push(Math.sqrt(values.reduce((sum, value) => sum + (value - middle) ** 2, 0) / (values.length - 1)));
+    }
+    const of = `mean of ${members.map(({ run }) => run.number).join(", ")}`;
+    const about = { of, best: -1, words: `${of} ${members[0].name}`, label: members[0].label.replace(/^\d+/, "mean") };
+    return mean.count ? [{ ...members[0], ...about, line: mean.settle(), y: mean.y, spread }] : members;
+  });
+}
+
+/** The value at `x` on the way from point to point; NaN outside of them. */
+function between(xs, ys, count, x, isOpen = false) {
+  if (!isOpen && !(x >= xs[0] && x <= xs[count - 1])) return NaN;
+  let [low, high] = [0, count - 1];
+  for (let middle = high >> 1; high - low > 1; middle = (low + high) >> 1) {
+    if (xs[middle] <= x) low = middle;
+    else high = middle;
+  }
+  return xs[high] === xs[low] ? ys[low] : ys[low] + ((ys[high] - ys[low]) * (x - xs[low])) / (xs[high] - xs[low]);
+}
+
+/** What the series `epoch` says of steps: {count, at(step)}; null: it does not grow. An epoch begins at the first step
+ * that has its number, and goes on evenly. */
+export function epochsOf({ x, y, count }) {
+  const knots = [...y.subarray(0, count).keys()].filter((at) => Number.isFinite(y[at]) && (at === 0 || y[at] !== y[at - 1]));
+  const [steps, epochs] = [x, y].map((values) => knots.map((at) => values[at]));
+  return knots.length > 1 ? { count: knots.length, at: (step) => between(steps, epochs, knots.length, step, true) } : null;
+}
+
+const SPLIT = /(?:^|[/_. -])(train|training|val|valid|validation|eval|test)(?=[/_. -]|$)/i;
+
+/** What a name of a series says of its data: train, val, …; "": nothing. */
+export const kindOf = (name) => name.match(SPLIT)?.[1] ?? "";
+
+/** A name without that: of `val_loss` and `train/loss` it is `loss`. */
+export const stem = (name) => name.replace(SPLIT, "").replace(/^[/_. -]/, "") || name;
+
+/** Names that belong into one chart, as those of training and validation: [[stem, names], …], each where its first name
+ * was; that of the training comes first, so that it has the same colour in each. */
+export function paired(names) {
+  const rank = (name) => (/^v|^e/i.test(kindOf(name)) ? 1 : /^te/i.test(kindOf(name)) ? 2 : 0);
+  return [...Map.groupBy(names, stem)].map(([key, found]) => [key, found.sort((one, other) => rank(one) - rank(other))]);
+}
+
+/** As `ticks`, for moments in seconds: whole minutes, hours, days by the clocks of this place. */
+export function clockTicks(low, high, count) {
+  const step = CLOCK.find((each) => (high - low) / each <= count) ?? 86400 * Math.ceil((high - low) / 86400 / count);
+  const shift = new Date(low * 1000).getTimezoneOffset() * 60;
+  const first = Math.ceil((low - shift) / step);
+  return Array.from({ length: Math.max(0, Math.floor((high - shift) / step) - first + 1) }, (_, index) => (first + index) * step + shift);
 }
 
 /** Where an axis has its marks: about `count` of them, at 1, 2 or 5 times a power of ten. */

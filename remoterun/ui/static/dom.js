@@ -1,6 +1,19 @@
 // Elements, and numbers and times as people read them. Nothing of a run becomes markup: texts are text nodes.
 
 const SVG_SPACE = "http://www.w3.org/2000/svg";
+const SEEN = new Set(["title", "aria-label"]); // attributes that are read
+const TURNS = /[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]/g;
+
+/** A text whose marks of direction are shown, not obeyed: "gpj.exe" must not read "exe.jpg". */
+export function unturned(text) {
+  return String(text).replace(TURNS, (mark) => `⟨U+${mark.charCodeAt(0).toString(16).toUpperCase().padStart(4, "0")}⟩`);
+}
+
+/** A name in two parts: where there is not enough room, it is the first that is cut, so that its end tells it apart. */
+export function middle(text) {
+  const [end] = text.match(/(?<=.{4})[\s/._-].{2,10}$/s) ?? text.match(/(?<=.{4}).{10}$/s) ?? [""];
+  return el("span.middle", { title: text }, el("span", {}, text.slice(0, text.length - end.length)), el("span", {}, end));
+}
 
 /** An element: `el("button.quiet", {onclick, title, style: {width: "3px"}}, "text", node, null, [more])`. A property that
  * is null or false is left out, and so are such children. */
@@ -12,7 +25,7 @@ export function el(tag, properties = {}, ...children) {
     if (value === null || value === undefined || value === false) continue;
     if (key.startsWith("on")) node.addEventListener(key.slice(2), value);
     else if (key === "style") for (const [each, size] of Object.entries(value)) node.style.setProperty(each, size);
-    else node.setAttribute(key, value === true ? "" : value);
+    else node.setAttribute(key, value === true ? "" : SEEN.has(key) ? unturned(value) : value);
   }
   return children.length ? fill(node, children) : node;
 }
@@ -20,7 +33,7 @@ export function el(tag, properties = {}, ...children) {
 /** Put children into an element, in place of those it has. */
 export function fill(node, ...children) {
   const present = children.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== false);
-  node.replaceChildren(...present);
+  node.replaceChildren(...present.map((child) => (child instanceof Node ? child : unturned(child))));
   return node;
 }
 
@@ -90,7 +103,8 @@ export function age(moment, words = "") {
 }
 
 function showAge(node) {
-  const text = duration((Date.now() - Date.parse(node.dateTime)) / 1000) + node.dataset.words;
+  const [seconds, { words }] = [(Date.now() - Date.parse(node.dateTime)) / 1000, node.dataset];
+  const text = words === " ago" && seconds < 1 ? "just now" : duration(seconds) + words;
   if (node.textContent !== text) node.textContent = text;
 }
 

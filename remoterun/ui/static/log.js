@@ -3,12 +3,13 @@
 
 import { PLAIN, paint } from "./ansi.js";
 import { bytes, el, fill, template } from "./dom.js";
-import { api, raw, store } from "./state.js";
+import { api, isFinal, raw, set, setting, store } from "./state.js";
 
 const PART = 128 << 10; // bytes that are fetched at once
 const PARTS = 6; // that the page holds
 const NEAR = 600; // pixels from an edge of the window at which the next part is fetched
 const MOST_DRAWN = 4; // events of the stream, of 64 KiB, that are drawn in one frame
+const AGAIN = 1500; // milliseconds after which times, and stderr, are asked for again
 const LONGEST = 64 << 10; // characters of a line; what is longer is broken
 
 export class Log {
@@ -20,18 +21,27 @@ export class Log {
   #hits = null;
   #came = []; // what was not drawn yet
   #frame = 0;
+  #name = "log"; // or "err"
+  #asks = false; // for times, or for stderr
+  linked = null; // the byte at which the line begins that the address names
   #leaving = new AbortController();
 
   constructor(element, number) {
     this.number = number;
     this.at = template(element, "log-view");
     this.at.query.addEventListener("keydown", (event) => this.#typed(event));
-    this.at.jump.addEventListener("click", () => this.end().catch(() => {}));
+    this.at.jump.addEventListener("click", () => (this.#mark(null), this.end().catch(() => {})));
     this.at.scroller.addEventListener("scroll", () => this.#scrolled());
-    const unlisten = store.on("log", (said) => this.#grow(said));
+    this.at.err.addEventListener("click", () => (set({ err: this.#name === "log" && "1" }), this.#mark(null), this.#turn()));
+    this.at.times.addEventListener("click", () => (set({ times: !setting("times") && "1" }), this.#times()));
+    this.at.lines.addEventListener("click", ({ target, offsetX }) => offsetX < parseFloat(getComputedStyle(target).paddingLeft) && this.#link(target));
+    this.at.scroller.addEventListener("keydown", (event) => event.key === "Enter" && (event.preventDefault(), this.#link()));
+    const unlisten = store.on("log", (said) => this.#name === "log" && this.#grow(said));
+    const clock = setInterval(() => this.#again(), AGAIN);
+    this.#times();
     const sizes = new ResizeObserver(() => this.#following && this.#toBottom());
     sizes.observe(this.at.scroller);
-    this.close = () => (unlisten(), sizes.disconnect(), this.#leaving.abort());
+    this.close = () => (unlisten(), clearInterval(clock), sizes.disconnect(), this.#leaving.abort());
   }
 
   /** Show the end; returns how many bytes the log has by now. Throws Failure. */
@@ -41,20 +51,103 @@ export class Log {
     return this.#total;
   }
 
-  /** Show the line that begins at this byte. Throws Failure. */
+  /** Show the line that begins at this byte, and put it into the address; returns as `end`. Throws Failure. */
   async jump(offset) {
     const before = Math.max(0, offset - PART);
+    this.linked = offset;
     const parts = await Promise.all([before < offset && this.#fetch(before, offset - before), this.#fetch(offset, PART, true)]);
     this.#hold(parts.filter(Boolean));
     this.#following = false;
     const line = this.#parts.at(-1).node.firstElementChild;
-    line?.classList.add("hit");
+    this.#mark(line, offset);
     this.at.scroller.scrollTop = (line?.offsetTop || 0) - this.at.scroller.clientHeight / 3;
+    return this.#total;
+  }
+
+  /** Let the address name a line: usually the topmost one that is seen. */
+  async #link(line = [...this.at.lines.querySelectorAll(":scope > div > div")].find(({ offsetTop }) => offsetTop >= this.at.scroller.scrollTop)) {
+    const part = this.#parts.find(({ node }) => node === line?.parentNode);
+    if (!part) return;
+    const response = await raw(`${this.#address(part.start)}&size=${part.end - part.start}`, { signal: this.#leaving.signal });
+    const data = new Uint8Array(await response.arrayBuffer());
+    let at = 0;
+    for (let before = line.previousElementSibling; before; before = before.previousElementSibling) at = data.indexOf(10, at) + 1;
+    this.#mark(line, part.start + at);
+    this.at.found.textContent = "The address names this line.";
+  }
+
+  #mark(line, offset = null) {
+    this.at.lines.querySelector(".hit")?.classList.remove("hit");
+    line?.classList.add("hit");
+    this.linked = offset;
+    const url = new URL(location);
+    url.hash = url.hash.slice(1).split(":")[0] + (offset === null ? "" : `:${offset}`);
+    history.replaceState(null, "", url);
+  }
+
+  // -- stderr, and times
+
+  /** Let one choose stderr, where it is apart. */
+  offer(isApart) {
+    this.at.err.hidden = !isApart;
+    if (isApart && setting("err") && this.#name === "log") this.#turn();
+  }
+
+  #turn() {
+    [this.#name, this.#total] = [this.#name === "log" ? "err" : "log", null];
+    this.#showHits(null);
+    this.#times();
+    (this.linked === null ? this.end() : this.jump(this.linked)).catch(() => {});
+  }
+
+  #times() {
+    const isOn = Boolean(setting("times")) && this.#name === "log";
+    this.at.save.href = `api/runs/${this.number}/whole-log?name=${this.#name}`;
+    this.at.err.setAttribute("aria-pressed", this.#name === "err");
+    this.at.times.hidden = this.#name === "err";
+    this.at.times.setAttribute("aria-pressed", isOn);
+    this.at.lines.classList.toggle("timed", isOn);
+    this.#again();
+  }
+
+  /** Ask for what the stream does not bring: the times of lines, and stderr. */
+  async #again() {
+    if (document.hidden || this.#asks || !this.at.scroller.clientHeight) return;
+    const last = this.#parts.at(-1);
+    this.#asks = true;
+    try {
+      if (this.#name === "err" && this.#atEnd && !isFinal(store.rows.get(this.number) ?? {})) {
+        const came = await this.#fetch(last.end, PART, true);
+        if (came.end > last.end && this.#name === "err") this.#grow(came);
+      }
+      const isOn = this.at.lines.classList.contains("timed");
+      for (const part of this.#parts.filter((each) => isOn && each.timed !== each.end)) await this.#time(part);
+    } catch {
+      // it is asked for again
+    } finally {
+      this.#asks = false;
+    }
+  }
+
+  async #time(part) {
+    const { start, end, node } = part;
+    const { times } = await api(`api/runs/${this.number}/times?start=${start}&end=${end}`, { signal: this.#leaving.signal });
+    const isGrowing = part === this.#parts.at(-1) && !isFinal(store.rows.get(this.number) ?? {});
+    let place = 0;
+    for (const [seconds, count] of times) {
+      const text = new Date(seconds * 1000).toLocaleString("sv").slice(5);
+      for (const until = place + count; place < until && place < node.children.length; place += 1) node.children[place].dataset.time = text;
+    }
+    if (place === node.children.length || !isGrowing) part.timed = end; // else the last lines have none yet
+  }
+
+  #address(start) {
+    return `api/runs/${this.number}/log?name=${this.#name}&start=${start}`;
   }
 
   /** Bytes from `start` on, without the lines of which only an end or a beginning is among them. */
   async #fetch(start, size = PART, exact = false) {
-    const response = await raw(`api/runs/${this.number}/log?start=${start}&size=${size}`, { signal: this.#leaving.signal });
+    const response = await raw(`${this.#address(start)}&size=${size}`, { signal: this.#leaving.signal });
     const from = Number(response.headers.get("X-Start"));
     this.#total = Math.max(this.#total, Number(response.headers.get("X-Total")));
     const data = new Uint8Array(await response.arrayBuffer());
@@ -174,7 +267,7 @@ export class Log {
   async #search(text) {
     this.at.found.textContent = "searching…";
     try {
-      const query = `q=${encodeURIComponent(text)}&start=0`;
+      const query = `q=${encodeURIComponent(text)}&start=0&name=${this.#name}`;
       const found = await api(`api/runs/${this.number}/search?${query}`, { signal: this.#leaving.signal });
       this.#showHits({ text, place: -1, ...found });
       this.#step(0);

@@ -1,11 +1,12 @@
 // The page's frame: which view an address shows, the keyboard, and what the page says of itself.
 
+import { remove } from "./actions.js";
 import { view as compare } from "./compare.js";
 import { age, el, fill } from "./dom.js";
-import { List } from "./list.js";
+import { List, title } from "./list.js";
 import { view as machines } from "./machines.js";
 import { RunView } from "./run.js";
-import { setting, store } from "./state.js";
+import { store } from "./state.js";
 import { view as uploads } from "./uploads.js";
 
 const at = (id) => document.getElementById(id);
@@ -13,7 +14,9 @@ const base = new URL(document.baseURI);
 const VIEWS = { compare: (pane, rest) => compare(pane, rest.split(",").map(Number)), machines, uploads };
 let view = null; // what the right side shows: {close(), number?, showTab?, search?}
 let shown = null; // its address
-const list = new List({ open: go });
+const list = new List({ open: go, remove });
+
+const isWide = () => matchMedia("(min-width: 760px)").matches;
 
 function path() {
   return decodeURIComponent(location.pathname.slice(base.pathname.length));
@@ -30,7 +33,7 @@ function address(place, hash) {
 /** Show the view of another path; from run to run the tab stays. */
 function go(place, replace = false) {
   const keepsTab = place.startsWith("runs/") && path().startsWith("runs/");
-  history[replace ? "replaceState" : "pushState"](null, "", address(place, keepsTab ? location.hash : ""));
+  history[replace ? "replaceState" : "pushState"](null, "", address(place, keepsTab ? location.hash.split(":")[0] : ""));
   route();
 }
 
@@ -38,7 +41,8 @@ function go(place, replace = false) {
 function route() {
   const [, kind, rest] = path().match(/^([^/]*)\/?(.*)$/s);
   const isRun = kind === "" || kind === "runs";
-  const number = isRun && rest && rest !== "last" ? Number(rest) || 0 : store.last;
+  const isWhole = isRun && !rest && list.isTable && isWide(); // the table has the whole window
+  const number = isRun && rest && rest !== "last" ? Number(rest) || 0 : isWhole ? null : store.last;
   document.body.dataset.place = isRun && !rest ? "list" : "view";
   for (const link of document.querySelectorAll("#top nav a"))
     link.toggleAttribute("aria-current", link.dataset.view === (isRun || kind === "compare" ? "runs" : kind));
@@ -46,7 +50,7 @@ function route() {
   if (key !== shown && !(isRun && view?.number === number)) {
     view?.close();
     shown = key;
-    list.choose(isRun ? number : null);
+    list.choose(isRun ? number : null, Boolean(rest));
     store.unfollow();
     fill(at("pane"));
     if (isRun) view = number === null ? null : new RunView(at("pane"), number, go);
@@ -65,11 +69,11 @@ const COMMANDS = {
   ArrowDown: () => move(1),
   ArrowUp: () => move(-1),
   Enter: () => (view?.number && go(`runs/${view.number}`, true), at("pane").focus()),
-  Escape: () => (matchMedia("(max-width: 759px)").matches ? go("") : list.focus()),
+  Escape: () => (path() && (list.isTable || !isWide()) ? go("") : list.focus()),
   "/": () => list.filter.select(),
   ";": () => view?.search?.(),
   "?": help,
-  x: () => view?.number && list.mark(view.number),
+  x: () => list.mark(Number(document.activeElement.dataset.number) || view?.number),
   c: () => list.compare(),
 };
 ["", "log", "charts", "files", "details"].forEach((tab, place) => (COMMANDS[place + 1] = () => (location.hash = tab)));
@@ -77,12 +81,14 @@ const COMMANDS = {
 function move(by) {
   const number = list.beside(by);
   if (number) go(`runs/${number}`, path().startsWith("runs/"));
-  if (at("list").contains(document.activeElement)) list.focus();
+  if (at("list").contains(document.activeElement)) return list.focus();
+  const row = store.rows.get(number);
+  fill(at("said"), row && `run ${number}, ${row.state}: ${title(row)}`); // to a screen reader: the focus stays
 }
 
 function pressed(event) {
   const { key, target } = event;
-  if (event.defaultPrevented || event.ctrlKey || event.metaKey || event.altKey || document.querySelector("dialog[open]")) return;
+  if (event.defaultPrevented || event.ctrlKey || event.metaKey || event.altKey || document.querySelector("dialog[open], :popover-open")) return;
   const types = target.matches("input:not([type=checkbox]), textarea, select");
   const leaves = target === list.filter && ["Escape", "Enter", "ArrowDown"].includes(key);
   const scrolls = key.startsWith("Arrow") && at("pane").contains(target);
@@ -115,15 +121,16 @@ function clicked(event) {
 
 function linkChanged() {
   const ui = () => el("code", {}, "remoterun ui");
-  const words = [ui(), " does not answer; this is as it was ", age((store.silent || 0) / 1000, " ago"), ". A new page opens by "];
-  fill(at("link"), store.silent && [...words, ui()]);
-  at("link").hidden = !store.silent;
+  const words = [ui(), " does not answer; this is as it was ", age((store.silent || 0) / 1000, " ago"), ". A new page opens by ", ui()];
+  const ended = ["This page belongs to a ", ui(), " that has ended; ", ui(), " opens a new one"];
+  fill(at("link"), store.ended ? ended : store.silent && words);
+  at("link").hidden = !store.ended && !store.silent;
 }
 
 addEventListener("keydown", pressed);
 addEventListener("click", clicked);
 addEventListener("popstate", () => {
-  if (list.filter.value !== setting("q")) (list.filter.value = setting("q")), list.filter.dispatchEvent(new Event("input"));
+  list.read();
   route();
 });
 at("help").addEventListener("click", help);

@@ -17,12 +17,9 @@ export function media(element, number) {
 
 /** The diary of one run, or of several, with the same step side by side. */
 export class Diary {
-  #tiles = [];
-  #steps = [];
-  #at = -1;
+  #axes = []; // one for each unit
   #asked = 0;
   #known = "";
-  #playing = 0;
 
   constructor(element, runs) {
     Object.assign(this, { element, runs, closed: false });
@@ -37,7 +34,7 @@ export class Diary {
 
   close() {
     this.closed = true;
-    clearInterval(this.#playing);
+    for (const axis of this.#axes) axis.close();
   }
 
   async #ask() {
@@ -48,21 +45,43 @@ export class Diary {
     const known = JSON.stringify(groups);
     if (this.closed || found.includes(null) || !groups.length || known === this.#known) return;
     this.#known = known;
-    const [step, atEnd] = [this.#steps[this.#at], this.#at === this.#steps.length - 1];
-    this.#steps = [...new Set(groups.flatMap(({ steps }) => steps.map((each) => each.step)))].sort((one, other) => one - other);
+    const before = this.#axes;
+    for (const axis of before) axis.close();
+    const units = Map.groupBy(groups.slice(0, MOST_TILES), ({ unit }) => unit ?? "step");
+    this.#axes = [...units].map(([unit, some]) => new Axis(this.runs, unit, some, before.find((axis) => axis.unit === unit)));
+    fill(this.element, this.#axes.map(({ element }) => element));
+  }
+}
+
+/** The groups whose numbers count the same, and one slider for all of them. */
+class Axis {
+  #tiles = [];
+  #at = -1;
+  #playing = 0;
+
+  /** `before`: the one in whose place it comes, where that is. */
+  constructor(runs, unit, groups, before) {
+    Object.assign(this, { runs, unit, element: el("div.axis") });
+    this.steps = [...new Set(groups.flatMap(({ steps }) => steps.map((each) => each.step)))].sort((one, other) => one - other);
     this.#build(groups);
-    this.#go(atEnd ? Infinity : this.#steps.indexOf(step));
+    const isLast = !before || before.#at === before.steps.length - 1;
+    this.#go(isLast ? Infinity : this.steps.indexOf(before.steps[before.#at]));
+    if (before?.#playing && !isLast) this.#play();
+  }
+
+  close() {
+    clearInterval(this.#playing);
   }
 
   #build(groups) {
     const button = (text, name, onclick) => el("button.quiet", { "aria-label": name, title: name, onclick }, text);
-    const input = { type: "range", min: 0, max: this.#steps.length - 1, "aria-label": "step", oninput: ({ target }) => this.#go(Number(target.value)) };
+    const input = { type: "range", min: 0, max: this.steps.length - 1, "aria-label": this.unit, oninput: ({ target }) => this.#go(Number(target.value)) };
     [this.slider, this.step, this.start] = [el("input", input), el("output"), button("▶", "Play or pause", () => this.#play())];
-    this.#tiles = groups.slice(0, MOST_TILES).map((group) => ({ ...group, content: el("div") }));
+    this.#tiles = groups.map((group) => ({ ...group, content: el("div") }));
     const figures = this.#tiles.map(({ name, run, content }) => el("figure.tile", {}, content, el("figcaption", { title: name }, this.runs.length > 1 && `${run} · `, name)));
     const thumbs = groups.filter(({ kind, steps }) => kind === "image" && steps.length > 2).slice(0, 1).map((group) => this.#strip(group));
-    const large = button("⤢", "As large as the screen", () => (document.fullscreenElement ? document.exitFullscreen() : this.element.requestFullscreen()).then(() => this.slider.focus()));
-    const bar = [button("‹", "The step before", () => this.#go(this.#at - 1)), this.start, button("›", "The next step", () => this.#go(this.#at + 1)), this.slider, this.step, large];
+    const large = button("⤢", "As large as the screen", () => (document.fullscreenElement ? document.exitFullscreen() : this.element.parentNode.requestFullscreen()).then(() => this.slider.focus()));
+    const bar = [button("‹", `The ${this.unit} before`, () => this.#go(this.#at - 1)), this.start, button("›", `The next ${this.unit}`, () => this.#go(this.#at + 1)), this.slider, this.step, large];
     fill(this.element, [el("div.media-bar", {}, bar), thumbs, el("div.tiles", {}, figures)]);
   }
 
@@ -70,24 +89,24 @@ export class Diary {
   #strip({ run, steps }) {
     const some = steps.filter((_, place) => place % Math.ceil(steps.length / THUMBS) === 0);
     return el("div.thumbs", {}, some.map(({ step, path }) => {
-      const name = `step ${shown(step)}`;
+      const name = `${this.unit} ${shown(step)}`;
       const picture = el("img", { src: fileAt(`api/runs/${run}`, path), alt: "", loading: "lazy" });
-      return el("button", { title: name, "aria-label": name, onclick: () => this.#go(this.#steps.indexOf(step)) }, picture);
+      return el("button", { title: name, "aria-label": name, onclick: () => this.#go(this.steps.indexOf(step)) }, picture);
     }));
   }
 
   #go(place) {
-    this.#at = Math.min(Math.max(place, 0), this.#steps.length - 1);
-    const step = this.#steps[this.#at];
+    this.#at = Math.min(Math.max(place, 0), this.steps.length - 1);
+    const step = this.steps[this.#at];
     this.slider.value = String(this.#at);
-    this.step.textContent = `step ${shown(step)}`;
+    this.step.textContent = `${this.unit} ${shown(step)}`;
     this.slider.setAttribute("aria-valuetext", this.step.textContent);
     for (const tile of this.#tiles) show(tile, step);
   }
 
   #play() {
     const starts = !this.#playing;
-    const isLast = () => this.#at === this.#steps.length - 1;
+    const isLast = () => this.#at === this.steps.length - 1;
     if (starts && isLast()) this.#go(0);
     clearInterval(this.#playing);
     this.#playing = starts && setInterval(() => (isLast() ? this.#play() : this.#go(this.#at + 1)), PLAY);

@@ -5,11 +5,12 @@ import { Charts } from "./charts.js";
 import { age, duration, el, fill, glyph, number as shown, stamp, template } from "./dom.js";
 import { files } from "./files.js";
 import { details } from "./info.js";
-import { figure, stateOf, title } from "./list.js";
+import { figure, sparkline, stateOf, title } from "./list.js";
 import { Log } from "./log.js";
 import { media } from "./media.js";
 import { isFinal, store } from "./state.js";
 
+const MOST_LAST = 200; // characters of the last line of a log
 const SETTLE = 100; // milliseconds for which a run is chosen before the server is asked about it: j j j asks once
 
 export class RunView {
@@ -17,6 +18,7 @@ export class RunView {
   #lost = null; // why its machine can't be asked
   #seen = null; // when it was asked last, in seconds
   #phases = [];
+  #last = ""; // the last line of the log of a run that failed
   #timer = 0;
   #ends;
 
@@ -53,7 +55,10 @@ export class RunView {
     this.log.at.query.select();
   }
 
-  showTab(name) {
+  /** Show a part of the run, and in its log the line that begins at byte N: `log:N`. */
+  showTab(place) {
+    const [name, line] = place.split(":");
+    if (line && this.charts && (Number(line) || 0) !== this.log.linked) this.log.jump(Number(line) || 0).catch(() => {});
     const links = [...this.at.tabs.children];
     const chosen = links.find((link) => link.dataset.tab === name) || links[0];
     for (const link of links) {
@@ -67,8 +72,12 @@ export class RunView {
   /** Ask for all of it, and let the stream go on from there. */
   async #start() {
     this.charts = new Charts(this.at.charts, this.number);
-    const [, log] = await Promise.all([this.#ask(), this.log.end().catch(() => undefined)]);
+    const [, line] = location.hash.split(":");
+    const shown = line ? this.log.jump(Number(line) || 0) : this.log.end();
+    const [, log] = await Promise.all([this.#ask(), shown.catch(() => undefined)]);
     if (!this.#isOpen) return;
+    this.charts.loaded.then(() => this.charts.element.hidden && this.at.charts.append(...remains(store.rows.get(this.number))));
+    this.#row();
     if (store.rows.has(this.number)) store.follow(this.number, log);
     this.media = media(this.at.media, this.number);
   }
@@ -87,7 +96,9 @@ export class RunView {
 
   #details() {
     const info = store.infos.get(this.number);
-    if (info) fill(this.at.details, details(info));
+    if (!info) return;
+    fill(this.at.details, details(info));
+    this.log.offer(Boolean(info.spec?.split));
   }
 
   #row() {
@@ -99,7 +110,9 @@ export class RunView {
     fill(this.at.heading, el("span.number", {}, row.number), " ", title(row));
     fill(this.at.description, row.description);
     fill(this.at.command, title(row) !== row.command.trim() && row.command);
-    fill(this.at.about, about(row, info));
+    if (row.state === "failed") this.#last ||= this.log.at.lines.lastElementChild?.lastElementChild?.textContent.slice(0, MOST_LAST) ?? "";
+    this.log.at.lines.dataset.none = isFinal(row) ? "Nothing was printed." : "Nothing was printed yet.";
+    fill(this.at.about, about(row, info, this.#last));
     fill(this.at.remark, row.remark);
     fill(this.at.alerts, alerts(row, info).map((text) => el("li", {}, text)));
     this.media?.update(row);
@@ -131,18 +144,29 @@ export class RunView {
   }
 }
 
+/** What stays known of the curves of a run, in the place of their points. */
+function remains(row) {
+  if (!row?.progress?.series.length) return [];
+  const why = isFinal(row) ? "The points of these curves are gone; their values were" : "The points of these curves can’t be read now; their values are";
+  const head = ["", "first", "last", "best", ""].map((word) => (word ? el("th", { scope: "col" }, word) : el("td")));
+  const lines = row.progress.series.map(({ name, first, last, best, spark }) =>
+    el("tr", {}, el("th", { scope: "row" }, name), [first, last, best].map((value) => el("td", {}, shown(value))), el("td", {}, sparkline(spark || []))));
+  return [el("div.remains", {}, el("p.note", {}, why), el("table", {}, el("thead", {}, el("tr", {}, head)), el("tbody", {}, lines)))];
+}
+
 function phaseBar({ state }) {
   return el(`div.phase.${state}`, {}, el("span.bar"), el("span.room"), el("span.word", {}, state, " ", el("b")));
 }
 
 /** The one line of what a run is. */
-function about(row, info) {
+function about(row, info, last) {
   const { step, total } = row.progress || {};
   const commit = info?.git?.commit;
   const words = [
     el("span.whole", {}, glyph(row.state), stateOf(row)),
     row.why,
     row.note,
+    last && el("code", { title: "The last line of the log" }, last),
     Number.isFinite(step) && `step ${shown(step)}${Number.isFinite(total) ? ` of ${shown(total)}` : ""}`,
     ...row.figures.map(figure),
     row.machine,

@@ -6,6 +6,7 @@ const INFOS = 40; // runs of which the details are held
 const PATIENCE = 500; // milliseconds that the chosen run has to say from where the stream should follow it
 const RETRY = 2000; // milliseconds between attempts to reach a server that refused the stream
 const DOUBT = 3000; // milliseconds without a stream before the page says so
+const BEATS = 13_000; // milliseconds in which two signs of life have come of a server that lives
 const KINDS = ["runs", "run", "log", "points", "lost", "back"];
 const FINAL = new Set(["complete", "failed", "stopped", "killed", "interrupted"]);
 
@@ -59,11 +60,14 @@ class Store {
   infos = new Map();
   loaded = false;
   silent = null; // since when the server does not answer, in milliseconds
+  ended = false; // whether another server is where ours was
   #version = 0;
   #listeners = new Map();
   #source = null;
   #followed = null;
   #doubt = null;
+  #heard = Date.now(); // when something came last, in milliseconds
+  #watch = 0;
 
   /** Call `listener` for each event of a kind: rows, link, run, log, points, lost, back. Returns the function that ends it. */
   on(kind, listener) {
@@ -126,32 +130,45 @@ class Store {
   }
 
   #open() {
-    if (document.hidden || this.#source || !this.loaded) return;
+    if (document.hidden || this.#source || !this.loaded || this.ended) return;
     const known = Object.entries({ version: this.#version, ...this.#followed }).filter(([, value]) => value !== undefined);
     const source = (this.#source = new EventSource(`events?${new URLSearchParams(known)}`));
     source.onopen = () => this.#hear(true);
     source.onerror = () => this.#failed(source);
-    for (const kind of KINDS) source.addEventListener(kind, ({ data }) => this.#take(kind, JSON.parse(data)));
+    source.addEventListener("alive", () => this.#hear(true));
+    for (const kind of KINDS) source.addEventListener(kind, ({ data }) => (this.#hear(true), this.#take(kind, JSON.parse(data))));
+    this.#await();
+  }
+
+  /** A server that is stuck, or a dead tunnel, cuts no stream: of one that stays silent another stream is asked for. */
+  #await() {
+    clearTimeout(this.#watch);
+    this.#watch = setTimeout(() => (this.#hear(false), this.#close(), this.#open()), BEATS);
   }
 
   #close() {
+    clearTimeout(this.#watch);
     this.#source?.close();
     this.#source = null;
   }
 
   /** A stream that was cut connects again by itself; one that was refused does not. */
-  #failed(source) {
+  async #failed(source) {
     this.#hear(false);
     if (source !== this.#source || source.readyState !== EventSource.CLOSED) return;
     this.#close();
-    setTimeout(() => this.#open(), RETRY);
+    const refused = await api("api/runs?limit=0").catch(({ status }) => status); // a stream does not say why
+    this.ended = refused === 403;
+    if (this.ended) this.#tell("link");
+    else setTimeout(() => this.#open(), RETRY);
   }
 
   /** A stream ends now and then, where many pages are open; that it does not come back is worth a word. */
   #hear(well) {
-    const since = Date.now();
-    if (!well) this.#doubt ||= setTimeout(() => ((this.silent = since), this.#tell("link")), DOUBT);
-    else if (this.#doubt) {
+    if (!well) return void (this.#doubt ||= setTimeout(() => ((this.silent = this.#heard), this.#tell("link")), DOUBT));
+    this.#heard = Date.now();
+    this.#await();
+    if (this.#doubt) {
       clearTimeout(this.#doubt);
       this.#doubt = this.silent = null;
       this.#tell("link");
