@@ -20,7 +20,7 @@ TRAIN = """
     model.compile("sgd", "mse")
     callback = keras.callbacks.TensorBoard("logs", histogram_freq=1)
     model.fit(x, y, epochs=3, validation_split=0.5, verbose=0, callbacks=[callback])
-    noise = numpy.random.default_rng(1).random((2, 700, 700, 3))
+    noise = numpy.random.default_rng(1).random((2, 700, 700, 3), "float32")
     with tf.summary.create_file_writer("own").as_default() as writer:
         for step in (0, 50):
             tf.summary.image("fakes", noise, step)
@@ -36,10 +36,10 @@ def test_keras_and_tensorboard(shared: Place) -> None:
     shared.run("run", "-y", "--no-git", "--framework", "tensorflow", "python summaries.py")
     number = str(shared.newest()["number"])
     points = {each["name"]: each for each in json.loads(shared.run("metrics", number, "--json").stdout)[0]["series"]}
-    print(points)
+    assert {"epoch_loss", "z/p05", "z/p50", "z/p95", "out/kernel/histogram/p50"} <= points.keys()
+    assert points["z/p95"]["last"] == pytest.approx(0.9, abs=0.02)
     files = shared.run("ls", f"runs/{number}", "-r").stdout
     paths = [line.split("  ")[-1] for line in files.splitlines()]
-    print(paths)
     found = {each.name: (each.kind, [step for step, _ in each.steps]) for each in diary(paths)}
     assert found == {
         "own/fakes": ("image", [0, 50]),

@@ -296,6 +296,21 @@ class TestWandb:
             [("loss", 0.0, 0.5), ("epoch", 0.0, 1.0), ("val/loss", 3.0, math.nan), ("loss", 6.0, 0.25)]
         )
         assert points[2].time == 1.7e9
+        assert read(wandb_file.read, data)[1]["params"] == {"lr": "0.1"}
+
+    def test_what_is_not_a_number(self) -> None:
+        """Of a histogram there are percentiles, and of a picture no width."""
+        histogram = {"_type": "histogram", "values": [10, 80, 10], "bins": [-3, -1, 1, 3]}
+        parts = [
+            (key, field(2, b"w") + field(2, key.encode()) + field(16, json.dumps(histogram[key]).encode()))
+            for key in histogram
+        ]
+        record = field(2, b"".join(field(1, part) for _, part in parts))
+        whole = history(_step=5, loss=1, fakes={"_type": "image-file", "width": 8, "height": 8}, val={"acc": 0.5})
+        points = in_pieces(wandb_file.read, wandb(record, whole))
+        assert values(points) == [
+            ("w/p05", None, -2), ("w/p50", None, 0), ("w/p95", None, 2), ("loss", 5, 1), ("val/acc", 5, 0.5),
+        ]  # fmt: skip
 
     def test_records_at_the_ends_of_blocks(self) -> None:
         for size in range(32768 - 60, 32768, 3):

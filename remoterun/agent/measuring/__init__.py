@@ -3,8 +3,8 @@
 A reader is a pure function for one format: `read(data, state) -> (points, consumed)`. `data`: the file from the last
 consumed byte on, `MOST_DATA` at most; half a line or record is left for the next call. `state`: the reader's own, JSON,
 saved between calls. The caller sets `ended` once the file grows no more, so that its last line counts without its end,
-and `patterns` for a log. A reader may set `total`, the steps of the whole run, `params`, {name: text}, and `need`, the size
-of a record that is longer than `data`. It raises ValueError only: such a file is read no further.
+and `patterns` for a log. A reader may set `total`, the steps of the whole run, `params`, {name: text}, and `need`, the
+size of a record that is longer than `data`. It raises ValueError only: such a file is read no further.
 """
 
 from __future__ import annotations

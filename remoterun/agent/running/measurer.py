@@ -22,8 +22,8 @@ FIRST = 0.5
 """Seconds after which it is started: most shorter runs report nothing, and need no process for that."""
 AGAIN = 10.0
 """Seconds until one that died is started again; twice as many each time."""
-PATIENCE = 8.0
-"""Seconds that it has, once the command has ended, for what is left, or as long as outputs are saved."""
+PATIENCE = 30.0
+"""Seconds that it has, once the command has ended, for what is left. What it did not read then is counted."""
 SMALL = 64 << 10
 """Bytes at either end of a log that the supervisor itself looks into."""
 REPORT = re.compile(r"\.(jsonl?|ndjson|csv|tsv|wandb|log)\Z|tfevents", re.I)
