@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import random
+import re
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -493,6 +495,25 @@ def test_a_chart_is_saved(code: Tab, folder: Path, form: str, tmp_path: Path) ->
         tags = [element.tag.partition("}")[2] for element in tree.iter()]
         assert tags.count("path") > 2 and set(tags) == {"svg", "rect", "text", "path", "clipPath"}
         assert 'a<b>&"/�loss, run 3' in [element.text for element in tree.iter()]
+
+
+def test_many_lines_are_told_apart_by_dashes_and_by_labels_that_do_not_overlap(code: Tab, folder: Path) -> None:
+    runs = [*range(21, 33)]
+    for number in runs:
+        write_run(folder, number, ["loss"], packed(training()))
+    show(code, runs, "loss")
+    code.page.get_by_role("img", name="run 32: 300 points").wait_for()
+    with code.page.expect_download() as found:
+        code.page.get_by_role("button", name="Menu of loss").click()
+        code.page.get_by_role("button", name="Save as SVG").click()
+    elements = [*ElementTree.parse(found.value.path()).iter()]
+    ends = sorted(
+        (float(each.attrib["y"]), each.text) for each in elements if each.text and re.fullmatch(r"[23]\d", each.text)
+    )
+    assert len(ends) == 12 and all(next_[0] - one[0] >= 10.5 for one, next_ in itertools.pairwise(ends))
+    assert sum("stroke-dasharray" in each.attrib for each in elements) == 4, "from the ninth on"
+    runs_of = code.page.locator(".chart-values button")
+    assert runs_of.count() == 12 and "dashed" in str(runs_of.last.locator("i").get_attribute("style"))
 
 
 def test_of_runs_that_differ_in_a_seed_there_is_the_mean_and_its_deviation(code: Tab, folder: Path) -> None:

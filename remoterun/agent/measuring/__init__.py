@@ -42,7 +42,11 @@ class Format(Record):
         return re.fullmatch(self.names, basename, re.I | re.S) is not None
 
 
-LINES = Format("lines", r".*(metrics|log|history|scalars|progress)\.(jsonl|ndjson)|metrics\.json", "lines:read")
+LINES = Format(
+    "lines",
+    r".*(metrics?|log|history|scalars|progress|stats|results?)\.(jsonl|ndjson)|metric-.*\.jsonl|(metrics|wandb-summary)\.json",
+    "lines:read",
+)
 """Also for the file of the module `remoterun_log`."""
 LOG = Format("log", "", "log_lines:read")
 FORMATS = (

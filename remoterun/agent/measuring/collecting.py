@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import resource
 import select
@@ -203,7 +204,8 @@ class Collector:
             if series < 0:
                 self._left_out += 1
                 continue
-            step = self._summary.count(series) if point.step is None or number(point.step) is None else point.step
+            step = math.nan if format is LOG else self._summary.count(series)  # The points of a file follow each other.
+            step = step if point.step is None or number(point.step) is None else point.step
             moment = point.time if point.time is not None and 0 < point.time < now + AHEAD else now
             if not self._points.add(series, step, moment, point.value):
                 self._left_out += 1

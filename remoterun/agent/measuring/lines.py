@@ -9,16 +9,30 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from typing import Any, Dict, Iterator, List, Optional, Tuple
 
 from ..shared.measured import MOST_SERIES
 from . import Point
 
-STEPS = ("_step", "step", "global_step", "iteration", "iter", "timestep", "total_timesteps", "epoch")
-"""The first of these that there is gives the step."""
-TIMES = ("_timestamp", "timestamp", "wall_time", "time")
+STEPS = (
+    "_step",
+    "step",
+    "global_step",
+    "kimg",
+    "num_updates",
+    "iteration",
+    "iter",
+    "timestep",
+    "total_timesteps",
+    "epoch",
+)
+"""The first of these that there is gives the step, whatever stands before it, as in `time/total_timesteps`."""
+TIMES = ("_timestamp", "timestamp", "wall_time", "time", "total_time")
 LONGEST = 1 << 16  # Bytes of a line; a longer one is skipped.
 MOST_PARAMS, LONGEST_PARAM = 100, 200
+_SAVED = re.compile(r"[-_]([0-9]{1,15})\.(?:pkl|pt|pth|ckpt)$")
+"""The name of a checkpoint, which says the step where nothing else does."""
 _BLANKS = bytes.maketrans(b"\r\0", b"  ")  # The module csv refuses these within a line.
 _DECODER = json.JSONDecoder(parse_int=float)  # No integer is too large, or takes the square of its length.
 
@@ -95,13 +109,16 @@ def points(record: Any) -> Iterator[Point]:
     """The metrics of an object of JSON, if it is one."""
     every = dict(_flat(record))
     values = {name: value for name, value in every.items() if type(value) is float}
-    by = next((name for name in STEPS if name in values), "")
+    steps = {step: name for name in values for step in STEPS if name == step or name.endswith(("/" + step, "_" + step))}
+    by = next((steps[step] for step in STEPS if step in steps), "")
+    saved = next(filter(None, (_SAVED.search(text) for text in every.values() if isinstance(text, str))), None)
+    step = values.get(by, float(saved[1]) if saved else None)
     time = next((values[name] for name in TIMES if values.get(name, 0.0) > 1e9), None)  # Not since the run began.
     named = next((every[key] for key in ("name", "tag", "metric") if isinstance(every.get(key), str)), "")
     metrics = {named: values["value"]} if named and "value" in values else values
     for name, value in metrics.items():
         if name not in ("", by) and name not in TIMES and not name.startswith("_"):
-            yield Point(name, value, values.get(by), time)
+            yield Point(name, value, step, time)
 
 
 def number(text: Any) -> Optional[float]:
@@ -111,7 +128,11 @@ def number(text: Any) -> Optional[float]:
         return None
 
 
-def _flat(record: Any) -> Iterator[Tuple[str, Any]]:
+def _flat(record: Any, depth: int = 3) -> Iterator[Tuple[str, Any]]:
     for name, value in record.items() if isinstance(record, dict) else ():
-        for inner, each in value.items() if isinstance(value, dict) else (("", value),):
-            yield name + ("/" + inner if inner else ""), each
+        if isinstance(value, dict) and "num" in value and "mean" in value:
+            value = value["mean"]  # StyleGAN's statistics
+        if not isinstance(value, dict):
+            yield name, value
+        elif depth:
+            yield from ((f"{name}/{inner}", each) for inner, each in _flat(value, depth - 1))

@@ -32,7 +32,7 @@ class Summary:
 
     def mark(self, step: float, time: float) -> None:
         """The run is at that step. Of those that are counted in several ways the largest counts."""
-        if self._marks and step <= self._marks[-1][1]:
+        if math.isnan(step) or self._marks and step <= self._marks[-1][1]:
             return
         if len(self._marks) > 1 and time - self._marks[-2][0] < 1:
             self._marks.pop()

@@ -39,7 +39,7 @@ export class Chart {
     this.canvas.onpointercancel = () => (this.#fingers.clear(), (this.#drag = null));
     this.canvas.ondblclick = () => all.set({ zoom: null });
     const entry = ({ target }) => target.closest?.("[data-of]")?.dataset ?? {};
-    const light = (event) => all.set({ lit: (event.type !== "focusout" && entry(event).of) || null });
+    const light = (event, lit = (event.type !== "focusout" && entry(event).of) || null) => lit !== all.view.lit && all.set({ lit });
     for (const kind of ["pointerover", "pointerleave", "focusin", "focusout"]) this.#values.addEventListener(kind, light);
     this.#values.onclick = (event) => entry(event).of && all.toggle(entry(event).added ? "with" : "off", entry(event).of);
   }
@@ -70,8 +70,8 @@ export class Chart {
     fill(this.#add, others.length > 0 && [el("input", input), el("datalist", { id: "series" }, others.map((value) => el("option", { value })))]);
   }
 
-  draw(width, height) {
-    const picture = this.picture(width, height, this.all.ink);
+  draw(width, height, ink) {
+    const picture = this.picture(width, height, ink);
     if (!picture) return;
     this.#drawn = picture;
     const dense = globalThis.devicePixelRatio;
@@ -211,7 +211,7 @@ export class Chart {
         else if (pattern.length) length += Math.hypot(right - before[0], down - before[1]);
         pen.lineTo(right, down);
         before = [right, down];
-        if (place % piece) return;
+        if ((place + 1) % piece) return;
         pen.stroke();
         pen.lineDashOffset = length;
         pen.beginPath();

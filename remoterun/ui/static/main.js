@@ -16,7 +16,8 @@ let view = null; // what the right side shows: {close(), number?, showTab?, sear
 let shown = null; // its address
 const list = new List({ open: go, remove });
 
-const isWide = () => matchMedia("(min-width: 760px)").matches;
+const wide = matchMedia("(min-width: 760px)");
+const isWide = () => wide.matches;
 
 function path() {
   return decodeURIComponent(location.pathname.slice(base.pathname.length));
@@ -41,7 +42,7 @@ function go(place, replace = false) {
 function route() {
   const [, kind, rest] = path().match(/^([^/]*)\/?(.*)$/s);
   const isRun = kind === "" || kind === "runs";
-  const isWhole = isRun && !rest && list.isTable && isWide(); // the table has the whole window
+  const isWhole = isRun && !rest && (list.isTable || !isWide()); // the list has the whole window
   const number = isRun && rest && rest !== "last" ? Number(rest) || 0 : isWhole ? null : store.last;
   document.body.dataset.place = isRun && !rest ? "list" : "view";
   for (const link of document.querySelectorAll("#top nav a"))
@@ -128,6 +129,7 @@ function linkChanged() {
 }
 
 addEventListener("keydown", pressed);
+wide.addEventListener("change", route);
 addEventListener("click", clicked);
 addEventListener("popstate", () => {
   list.read();
