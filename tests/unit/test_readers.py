@@ -5,6 +5,7 @@ import json
 import math
 import random
 import struct
+import textwrap
 import time
 import zlib
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ from remoterun.agent.measuring import (
     LOG,
     MOST_DATA,
     MOST_WHOLE,
+    hparams,
     lines,
     log_lines,
     reader,
@@ -93,6 +95,40 @@ class TestJson:
         written = {"lr": 1e-4, "epochs": 3, "amp": True, "optimizer": {"name": "adam"}, "sizes": [1, "x"]}
         assert lines.read_params(json.dumps(written).encode(), state)[0] == []
         recorded.same(json.dumps(state["params"], indent=1))
+
+    def test_simple_yaml(self) -> None:
+        text = """
+            # Lightning's hparams.yaml, and what hydra writes
+            lr: 0.001
+            name: 'a: b'
+            note: "x"   # why
+            optimizer:
+              name: adam
+              betas: [0.9, 0.99]
+              nested:
+                deep: 1.0
+            model: !!python/object:x.Y
+              width: 8
+            text: |
+              not read: here it is, as a pair
+            - item
+            last: 3
+        """
+        state: dict[str, Any] = {}
+        data = textwrap.dedent(text).encode()
+        assert hparams.read(data, state) == ([], len(data))
+        assert state["params"] == {
+            "lr": "0.001", "name": "a: b", "note": "x", "optimizer/name": "adam", "optimizer/betas": "[0.9, 0.99]",
+            "optimizer/nested/deep": "1", "model/width": "8", "last": "3",
+        }  # fmt: skip
+        for hostile in (
+            b"\xff: 1",
+            b"a:" * 100_000,
+            b": 1",
+            b" " * 1_000_000 + b"a: 1",
+            b"a: 1" + b" " * 100_000 + b"x",
+        ):
+            hparams.read(hostile, {})
 
     def test_a_million_params(self) -> None:
         state: dict[str, Any] = {}

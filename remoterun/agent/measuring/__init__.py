@@ -55,6 +55,7 @@ FORMATS = (
     Format("wandb", r"run-.*\.wandb", "wandb_file:read"),
     Format("trainer_state", r"trainer_state\.json", "lines:read_trainer_state", whole=True),
     Format("params", r"params\.json", "lines:read_params", whole=True),
+    Format("hparams", r"(hparams|config)\.ya?ml", "hparams:read", whole=True),
     Format("csv", r".*\.(csv|tsv)|training\.log", "lines:read_table"),
 )
 
