@@ -8,6 +8,7 @@ from typing import Any
 
 from remoterun.agent.measuring import (
     MOST_DATA,
+    MOST_WHOLE,
     Point,
 )
 from tests.workshop import command_line, pids
@@ -26,12 +27,13 @@ def read(
     for end in [*(range(pieces, len(data), pieces) if isinstance(pieces, int) else pieces), len(data), None]:
         state["ended"] = end is None
         while True:
-            found, consumed = function(data[at:end][:MOST_DATA], state)
+            need = max(MOST_DATA, state.get("need", 0))
+            found, consumed = function(data[at:end][:need], state)
             points += found
             state = json.loads(json.dumps(state))
             at += consumed
-            assert 0 <= consumed <= MOST_DATA
-            if not consumed or state["ended"]:
+            assert 0 <= consumed <= MOST_WHOLE
+            if (not consumed and state.get("need", 0) <= need) or (state["ended"] and len(data) <= at + MOST_DATA):
                 break
     return points, state
 

@@ -77,6 +77,27 @@ def test_a_report_has_the_colours_of_the_page() -> None:
     assert [(light, dark) for _, light, dark in shown] == wanted and len(wanted) == 8
 
 
+def test_groups_that_tensorboard_and_wandb_named() -> None:
+    """Also where there is one file of them, or several of a step."""
+    wandb = "wandb/offline-run-20261202_094240-i6og38q8/files/media/images/"
+    found = groups(
+        "logs/train/events.media/fakes/grid/step-0.png",
+        "logs/train/events.media/fakes/grid/step-10.png",
+        "events.media/sample/step-5.txt",
+        f"{wandb}fakes_19_a1118f2b3c4d5e6f7a8b.png",
+        f"{wandb}many_19_a1118f2b3c4d5e6f7a8b.png",
+        f"{wandb}many_19_b1118f2b3c4d5e6f7a8b.png",
+        f"{wandb}many_20_b1118f2b3c4d5e6f7a8b.png",
+    )
+    assert found == {
+        "fakes": [19],
+        "logs/train/fakes/grid": [0, 10],
+        "many": [19, 20],
+        "many 2": [19],
+        "sample": [5],
+    }
+
+
 def test_hostile_names() -> None:
     assert groups("x٣.png", "x٤.png", "x³.png", "x½.png", "x１.png", "x２.png") == {}
     assert groups("step" + "9" * 400 + ".png", "step" + "8" * 400 + ".png") == {}

@@ -5,6 +5,7 @@ import json
 import math
 import random
 import struct
+import textwrap
 import time
 import zlib
 from collections.abc import Iterator
@@ -17,6 +18,8 @@ from remoterun.agent.measuring import (
     FORMATS,
     LOG,
     MOST_DATA,
+    MOST_WHOLE,
+    hparams,
     lines,
     log_lines,
     reader,
@@ -92,6 +95,40 @@ class TestJson:
         written = {"lr": 1e-4, "epochs": 3, "amp": True, "optimizer": {"name": "adam"}, "sizes": [1, "x"]}
         assert lines.read_params(json.dumps(written).encode(), state)[0] == []
         recorded.same(json.dumps(state["params"], indent=1))
+
+    def test_simple_yaml(self) -> None:
+        text = """
+            # Lightning's hparams.yaml, and what hydra writes
+            lr: 0.001
+            name: 'a: b'
+            note: "x"   # why
+            optimizer:
+              name: adam
+              betas: [0.9, 0.99]
+              nested:
+                deep: 1.0
+            model: !!python/object:x.Y
+              width: 8
+            text: |
+              not read: here it is, as a pair
+            - item
+            last: 3
+        """
+        state: dict[str, Any] = {}
+        data = textwrap.dedent(text).encode()
+        assert hparams.read(data, state) == ([], len(data))
+        assert state["params"] == {
+            "lr": "0.001", "name": "a: b", "note": "x", "optimizer/name": "adam", "optimizer/betas": "[0.9, 0.99]",
+            "optimizer/nested/deep": "1", "model/width": "8", "last": "3",
+        }  # fmt: skip
+        for hostile in (
+            b"\xff: 1",
+            b"a:" * 100_000,
+            b": 1",
+            b" " * 1_000_000 + b"a: 1",
+            b"a: 1" + b" " * 100_000 + b"x",
+        ):
+            hparams.read(hostile, {})
 
     def test_a_million_params(self) -> None:
         state: dict[str, Any] = {}
@@ -211,11 +248,20 @@ class TestEventFiles:
         points = in_pieces(tfevents.read, event(1, value) + event(2, simple("loss", 1)))
         assert values(points) == [("loss", 2, 1)]
 
-    def test_a_picture_is_skipped_as_it_comes(self) -> None:
-        for size in (tfevents.MOST_RECORD, 3 * MOST_DATA):
-            picture = event(1, field(1, b"image") + field(4, b"x" * size))
-            data = event(0, simple("loss", 2)) + picture + event(2, simple("loss", 1))
-            assert values(in_pieces(tfevents.read, data)) == [("loss", 0, 2), ("loss", 2, 1)]
+    def test_a_picture_of_any_size(self) -> None:
+        """One that is larger than a piece of the file is read at once, and what is larger than a whole file skipped."""
+        for size in (300_000, 3 * MOST_DATA, MOST_WHOLE):
+            picture = b"\x89PNG" + b"x" * size
+            image = event(1, field(1, b"fakes") + field(4, field(1, 3) + field(4, picture)))
+            points = in_pieces(tfevents.read, event(0, simple("loss", 2)) + image + event(2, simple("loss", 1)))
+            assert values(points[:1] + points[-1:]) == [("loss", 0, 2), ("loss", 2, 1)]
+            found = [(each.name, each.step, each.content) for each in points[1:-1]]
+            assert found == ([("fakes.png", 1, picture)] if size < MOST_WHOLE else [])
+
+    @pytest.mark.parametrize("content", [field(1, b"no number"), field(6, b"123") + field(7, b"1"), b"", b"\xff"])
+    def test_hostile_histograms(self, content: bytes) -> None:
+        with contextlib.suppress(ValueError):
+            assert tfevents.read(event(1, field(1, b"x") + field(5, content)), {})[0] == []
 
     @pytest.mark.parametrize(
         "damaged",
@@ -286,6 +332,21 @@ class TestWandb:
             [("loss", 0.0, 0.5), ("epoch", 0.0, 1.0), ("val/loss", 3.0, math.nan), ("loss", 6.0, 0.25)]
         )
         assert points[2].time == 1.7e9
+        assert read(wandb_file.read, data)[1]["params"] == {"lr": "0.1"}
+
+    def test_what_is_not_a_number(self) -> None:
+        """Of a histogram there are percentiles, and of a picture no width."""
+        histogram = {"_type": "histogram", "values": [10, 80, 10], "bins": [-3, -1, 1, 3]}
+        parts = [
+            (key, field(2, b"w") + field(2, key.encode()) + field(16, json.dumps(histogram[key]).encode()))
+            for key in histogram
+        ]
+        record = field(2, b"".join(field(1, part) for _, part in parts))
+        whole = history(_step=5, loss=1, fakes={"_type": "image-file", "width": 8, "height": 8}, val={"acc": 0.5})
+        points = in_pieces(wandb_file.read, wandb(record, whole))
+        assert values(points) == [
+            ("w/p05", None, -2), ("w/p50", None, 0), ("w/p95", None, 2), ("loss", 5, 1), ("val/acc", 5, 0.5),
+        ]  # fmt: skip
 
     def test_records_at_the_ends_of_blocks(self) -> None:
         for size in range(32768 - 60, 32768, 3):

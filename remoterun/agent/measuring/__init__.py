@@ -3,8 +3,8 @@
 A reader is a pure function for one format: `read(data, state) -> (points, consumed)`. `data`: the file from the last
 consumed byte on, `MOST_DATA` at most; half a line or record is left for the next call. `state`: the reader's own, JSON,
 saved between calls. The caller sets `ended` once the file grows no more, so that its last line counts without its end,
-and, for a log, what a `LogReading` has. A reader may set `total`, the steps of the whole run, and `params`, {name: text}.
-It raises ValueError only: such a file is read no further.
+and, for a log, what a `LogReading` has. A reader may set `total`, the steps of the whole run, `params`, {name: text},
+and `need`, the size of a record that is longer than `data`. It raises ValueError only: such a file is read no further.
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ class Point(Record):
     value: float
     step: Optional[float] = None
     time: Optional[float] = None
+    content: bytes = b""
+    """A picture, sound or text in place of a value; `name` then has its extension."""
 
 
 class Format(Record):
@@ -53,6 +55,7 @@ FORMATS = (
     Format("wandb", r"run-.*\.wandb", "wandb_file:read"),
     Format("trainer_state", r"trainer_state\.json", "lines:read_trainer_state", whole=True),
     Format("params", r"params\.json", "lines:read_params", whole=True),
+    Format("hparams", r"(hparams|config)\.ya?ml", "hparams:read", whole=True),
     Format("csv", r".*\.(csv|tsv)|training\.log", "lines:read_table"),
 )
 

@@ -25,9 +25,10 @@ from ..shared.measured import END, POINT, USAGE, Progress, number
 from ..shared.paths import SafeFolder, TreeError
 from ..shared.points import read_names
 from ..shared.records import encode, to_json
+from ..store import media
 from ..store.home import Home
 from ..store.run_folder import RunFolder
-from . import LOG, MOST_DATA, MOST_WHOLE, Format, reader
+from . import LOG, MOST_DATA, MOST_WHOLE, Format, Point, reader
 from .alerts import Alerts
 from .finding import MOST_FILES, Found, search
 from .points import READ, Points, Stored, cut_name
@@ -102,6 +103,8 @@ class Collector:
         """By the name of a series the folder, the format and the name of the file that it is of."""
         self._left_out: int = saved.get("left_out", 0)
         self._usage: int = saved.get("usage", 0)
+        self._room: int = saved.get("room", media.ROOM)
+        """Bytes that media may still take."""
         self._points, self._summary = Points(run, saved.get("points", 0)), Summary()
         for series, step, moment, value in self._points.stored():
             self._summary.add(int(series), self._points.names[int(series)], step, moment, value)
@@ -172,7 +175,7 @@ class Collector:
             seen = [status.st_size, status.st_mtime_ns, ended]
             if file.given_up or file.seen == seen:
                 return 0
-            most = MOST_WHOLE + 1 if found.format.whole else MOST_DATA
+            most = MOST_WHOLE + 1 if found.format.whole else max(MOST_DATA, file.state.get("need", 0))
             if found.format.whole:
                 file.offset = 0
             elif status.st_size < file.offset:  # another file of this name: from its start on
@@ -187,15 +190,16 @@ class Collector:
             at_end, data = at_end and end in (0, len(data)), data[: end or None]
         if at_end or not found.format.whole:
             file.state["ended"] = ended and at_end
-            consumed = self._take(name, found.format, file, data)
-            file.offset += consumed or (0 if at_end else len(data))
+            consumed = self._take(name, found, file, data)
+            file.offset += consumed or (0 if at_end or file.state.get("need") else len(data))
         if at_end or found.format.whole:
             file.seen = seen
         file.unread = 0 if file.seen == seen else (status.st_size - file.offset) * file.points // (file.offset or 1)
         return max(len(data), 1)
 
-    def _take(self, name: str, format: Format, file: "_File", data: bytes) -> int:
+    def _take(self, name: str, found: Found, file: "_File", data: bytes) -> int:
         """Let a reader have bytes of a file; how many it consumed. A file that it can't read is given up."""
+        format = found.format
         signal.setitimer(signal.ITIMER_PROF, LAST if file.state.get("ended") else PATIENCE)
         try:
             points, consumed = reader(format)(data, file.state)
@@ -213,6 +217,9 @@ class Collector:
                     self._summary.mark(step, now)
             return consumed
         for point in points:
+            if point.content:
+                self._save_media(found, point)
+                continue
             file.curve = file.curve or point.name == file.first
             file.first = file.first or point.name
             series = self._series(name, format, point.name)
@@ -240,6 +247,14 @@ class Collector:
             return times[at]
         self._times.pop(name, None)
         return size, time.time()
+
+    def _save_media(self, found: Found, point: Point) -> None:
+        self._room -= max(len(point.content), media.LEAST)
+        with contextlib.suppress(OSError, TreeError):
+            if found.root == self._run.work and self._room >= 0:
+                media.save(found.root, found.path, point.name, point.step or 0, point.content)
+                return
+        self._left_out += 1
 
     @property
     def _structured(self) -> bool:
@@ -308,6 +323,7 @@ class Collector:
             "names": len(self._points.names),
             "left_out": self._left_out,
             "usage": self._usage,
+            "room": self._room,
             "alerts": self._alert_state,
             "reading": self._reading,
         }

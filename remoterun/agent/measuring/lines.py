@@ -73,11 +73,17 @@ def read_trainer_state(data: bytes, state: Dict[str, Any]) -> Tuple[List[Point],
 
 
 def read_params(data: bytes, state: Dict[str, Any]) -> Tuple[List[Point], int]:
-    params = state["params"] = {}
-    for name, value in list(_flat(parse(data)))[:MOST_PARAMS]:
-        text = value if isinstance(value, str) else json.dumps(value)
-        params[name[:LONGEST_PARAM]] = text[: -2 if text.endswith(".0") else None][:LONGEST_PARAM]
+    state["params"] = params(parse(data))
     return [], len(data)
+
+
+def params(record: Any) -> Dict[str, str]:
+    """The values of an object of JSON as texts."""
+    found = {}
+    for name, value in list(_flat(record))[:MOST_PARAMS]:
+        text = value if isinstance(value, str) else json.dumps(value)
+        found[name[:LONGEST_PARAM]] = text[: -2 if text.endswith(".0") else None][:LONGEST_PARAM]
+    return found
 
 
 def split(data: bytes, state: Dict[str, Any], longest: int = LONGEST) -> Tuple[List[bytes], int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from typing import Dict, Iterator, List, Tuple
@@ -80,17 +81,9 @@ class Points:
 
     def stored(self) -> Iterator[Tuple[float, float, float, float]]:
         """All points that were there at the beginning."""
-        left = self.size // POINT.size
-        if not left:
-            return
-        with open(self._run.metrics_points, "rb") as file:
-            while left > 0:
-                data = file.read(POINT.size * min(left, READ))
-                if not data:
-                    return
-                left -= len(data) // POINT.size
-                for number, step, time, value in POINT.iter_unpack(data[: len(data) // POINT.size * POINT.size]):
-                    yield number, step, time, value
+        with contextlib.suppress(FileNotFoundError), open(self._run.metrics_points, "rb") as file:
+            for data in iter(lambda: file.read(POINT.size * READ), b""):
+                yield from POINT.iter_unpack(data)
 
 
 def cut_name(name: str) -> str:

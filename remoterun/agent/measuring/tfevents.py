@@ -1,4 +1,5 @@
-"""TensorBoard's event files: scalars, as `simple_value` and as tensors of one number.
+"""TensorBoard's event files: scalars, as `simple_value` and as tensors of one number; pictures, sounds, texts; and of a
+histogram three percentiles, each a series of its own.
 
 A record is its length (8 bytes), a checksum of that (4), a message `Event`, and its checksum (4). No checksum is
 verified: without C that takes longer than all else, and what is damaged is not a message.
@@ -6,31 +7,36 @@ verified: without C that takes longer than all else, and what is damaged is not 
 
 from __future__ import annotations
 
+import math
 import struct
 from typing import Any, Dict, Iterator, List, Optional, Tuple
 
-from . import Point
+from . import MOST_WHOLE, Point
+from .histogram import doubles, percentiles
 from .protobuf import MALFORMED, fields, varint
 
-MOST_RECORD = 1 << 18  # Bytes; a longer one is not a scalar, but a picture or a graph, and is skipped.
 _KINDS = {1: ("<f", 5), 2: ("<d", 6), 3: ("<i", 7), 9: ("<q", 10), 19: ("<e", 13)}
 """Of tensors: the format of `DataType` for `struct`, and the field for single numbers of it."""
 _ONE = (b"", b"\x12\x02\x08\x01")  # The shapes [] and [1].
-_SCALARS = b"\x0a\x07scalars"  # The name of the plugin in a value's metadata, where it has one.
+_SCALARS, _TEXT, _HISTOGRAMS = b"\x0a\x07scalars", b"\x0a\x04text", b"\x0a\x0ahistograms"
+"""The name of the plugin in a value's metadata, where it has one."""
+_BEGINNINGS = ((b"\x89PNG", ".png"), (b"\xff\xd8\xff", ".jpg"), (b"GIF8", ".gif"), (b"RIFF", ".wav"))
 
 
 def read(data: bytes, state: Dict[str, Any]) -> Tuple[List[Point], int]:
     points: List[Point] = []
     at = state.get("skip", 0)
+    state.pop("need", None)
     try:
         while at + 12 < len(data):
             end = at + 16 + int.from_bytes(data[at : at + 8], "little")
             if data[at + 12] != 0x09:
                 raise ValueError("An event does not begin with its time.")
-            if end - at <= MOST_RECORD:
+            if end - at <= MOST_WHOLE:
                 if end > len(data):
+                    state["need"] = end - at
                     break
-                points += _scalars(data[at + 12 : end - 4])
+                points += _points(data[at + 12 : end - 4])
             at = end
     except MALFORMED:
         if not at:
@@ -39,7 +45,7 @@ def read(data: bytes, state: Dict[str, Any]) -> Tuple[List[Point], int]:
     return points, min(at, len(data))
 
 
-def _scalars(event: bytes) -> Iterator[Point]:
+def _points(event: bytes) -> Iterator[Point]:
     time, step = None, 0.0
     for number, part in fields(event):
         if number == 1:
@@ -48,9 +54,14 @@ def _scalars(event: bytes) -> Iterator[Point]:
             step = float(part)
         elif number == 5:
             for value in (dict(fields(each)) for _, each in fields(part)):
-                scalar = _scalar(value)
-                if scalar is not None and value.get(1):
-                    yield Point(value[1].decode("utf-8", "replace"), scalar, step, time)
+                scalar, name = _scalar(value), value.get(1, b"").decode("utf-8", "replace")
+                if name and scalar is not None:
+                    yield Point(name, scalar, step, time)
+                elif name:
+                    for end, share in _shares(value):
+                        yield Point(name + end, share, step, time)
+                    for end, content in _contents(value):
+                        yield Point(name.replace("/text_summary", "") + end, math.nan, step, time, content)
 
 
 def _scalar(value: Dict[int, Any]) -> Optional[float]:
@@ -67,3 +78,29 @@ def _scalar(value: Dict[int, Any]) -> Optional[float]:
         integer = content if isinstance(content, int) else varint(content, 0)[0]
         content = struct.pack("<q", integer)[: struct.calcsize(form)]
     return float(struct.unpack(form, content)[0])
+
+
+def _shares(value: Dict[int, Any]) -> Iterator[Tuple[str, float]]:
+    """The percentiles of a histogram: a `HistogramProto`, or a tensor with rows of (left, right, count)."""
+    if 5 in value:
+        histogram = dict(fields(value[5]))
+        least, most = (struct.unpack("<d", histogram.get(number, bytes(8)))[0] for number in (1, 2))
+        edges = [min(max(edge, least), most) for edge in doubles(histogram.get(6, b""))]
+        yield from percentiles([least, *edges], edges, doubles(histogram.get(7, b"")))
+    elif _HISTOGRAMS in value.get(9, b""):
+        tensor = dict(fields(value[8]))
+        rows = doubles(tensor.get(4, tensor.get(6, b"")))
+        yield from percentiles(rows[::3], rows[1::3], rows[2::3])
+
+
+def _contents(value: Dict[int, Any]) -> Iterator[Tuple[str, bytes]]:
+    """(end of its name, content) of each picture, sound or text: an `Image` or an `Audio`, or strings of a tensor."""
+    field = next((number for number in (4, 6, 8) if number in value), 0)
+    inner = field if field == 8 else 4
+    strings = [part for number, part in fields(value.get(field, b"")) if number == inner and isinstance(part, bytes)]
+    if _TEXT in value.get(9, b""):
+        yield ".txt", b"\n\n".join(strings)
+        return
+    kinds = [(kind, each) for each in strings for begin, kind in _BEGINNINGS if each.startswith(begin)]
+    for place, (kind, each) in enumerate(kinds):
+        yield ("-%d" % (place + 1) if place else "") + kind, each

@@ -11,7 +11,8 @@ import zlib
 from typing import Any, Dict, Iterator, List, Tuple
 
 from . import Point
-from .lines import parse, points
+from .histogram import percentiles
+from .lines import params, parse, points
 from .protobuf import MALFORMED, fields
 
 _BEGIN, _BLOCK, _HEAD = b":W&B\xe1\xbe\x00", 1 << 15, struct.Struct("<IHB")
@@ -41,7 +42,7 @@ def read(data: bytes, state: Dict[str, Any]) -> Tuple[List[Point], int]:
             record += data[begin:end]
             at = end
             if kind in (_FULL, _LAST):
-                found += _points(bytes(record))
+                found += _points(bytes(record), state)
                 consumed = at
     except MALFORMED:
         if not consumed:
@@ -50,10 +51,30 @@ def read(data: bytes, state: Dict[str, Any]) -> Tuple[List[Point], int]:
     return found, consumed
 
 
-def _points(record: bytes) -> Iterator[Point]:
-    for history in (part for number, part in fields(record) if number == 2):
-        metrics = {}
-        for item in (fields(part) for number, part in fields(history) if number == 1):
-            name = b"/".join(part for number, part in item if number in (1, 2))  # A key, or those of a path.
-            metrics[name.decode("utf-8", "replace")] = parse(dict(item).get(16, b""))
-        yield from points(metrics)
+def _points(record: bytes, state: Dict[str, Any]) -> Iterator[Point]:
+    for number, part in fields(record):
+        if number == 2:
+            items = _items(part)
+            typed = {name.rpartition("/")[0] for name in items if name.endswith("/_type")}
+            # A histogram, a picture, a table: its numbers are no metrics.
+            metrics = {name: value for name, value in items.items() if name.rpartition("/")[0] not in typed}
+            for name in typed:
+                bins, counts = items.get(name + "/bins"), items.get(name + "/values")
+                if isinstance(bins, list) and isinstance(counts, list):
+                    metrics.update((name + end, value) for end, value in percentiles(bins, bins[1:], counts))
+            yield from points(metrics)
+        elif number in (5, 17):
+            for config in [part] if number == 5 else [inner for place, inner in fields(part) if place == 4]:
+                given = {name: value for name, value in _items(config).items() if not name.startswith("_")}
+                state["params"] = {**state.get("params", {}), **params(given)}
+
+
+def _items(message: bytes) -> Dict[str, Any]:
+    """The values of a record of the history, or of the configuration, by name."""
+    found = {}
+    for item in (fields(part) for number, part in fields(message) if number == 1):
+        name = b"/".join(part for number, part in item if number in (1, 2))  # A key, or those of a path.
+        value, key = parse(dict(item).get(16, b"")), name.decode("utf-8", "replace")
+        inner = value if isinstance(value, dict) else {}  # So a picture is written by some versions.
+        found.update({key + "/" + last: each for last, each in inner.items()} or {key: value})
+    return found

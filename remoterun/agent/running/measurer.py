@@ -22,8 +22,8 @@ FIRST = 0.5
 """Seconds after which it is started: most shorter runs report nothing, and need no process for that."""
 AGAIN = 10.0
 """Seconds until one that died is started again; twice as many each time."""
-PATIENCE = 8.0
-"""Seconds that it has, once the command has ended, for what is left, or as long as outputs are saved."""
+PATIENCE = 30.0
+"""Seconds that it has, once the command has ended, for what is left. What it did not read then is counted."""
 SMALL = 64 << 10
 """Bytes at either end of a log that the supervisor itself looks into."""
 REPORT = re.compile(r"\.(jsonl?|ndjson|csv|tsv|wandb|log)\Z|tfevents", re.I)
@@ -57,7 +57,8 @@ class Measurer:
         self._next, self._pause = now + self._pause, 2 * self._pause
 
     def end(self) -> None:
-        """The command has ended: let the process take in what is left. Returns at once; may be repeated."""
+        """The command has ended: let the process take in what is left. Returns at once, but where there are event
+        files: what it takes out of these must be there before outputs are saved. May be repeated."""
         if self._deadline is not None:
             return
         self._deadline = time.monotonic() + PATIENCE
@@ -66,17 +67,14 @@ class Measurer:
         if self._process is not None and self._process.stdin is not None:
             with contextlib.suppress(OSError), self._process.stdin as pipe:
                 pipe.write(END)
+        if self._lives() and next(written(self._run.work, started(self._run), lambda name: "tfevents" in name), None):
+            self._await_end()
 
     def progress(self) -> Dict[str, Any]:
         """How far the run came, as a field of its last event, once the process has ended; none where it reported
         nothing."""
         self.end()
-        if self._process is not None and self._deadline is not None:
-            try:
-                self._process.wait(max(self._deadline - time.monotonic(), 0))
-            except subprocess.TimeoutExpired:
-                self._process.kill()
-                self._process.wait()
+        self._await_end()
         with contextlib.suppress(OSError, ValueError):
             progress = from_json(Progress, read_json(self._run.progress_file))
             if progress.series or progress.unread:
@@ -86,6 +84,14 @@ class Measurer:
     def _start(self) -> None:
         with contextlib.suppress(OSError):
             self._process = measuring(self._home, self._run)
+
+    def _await_end(self) -> None:
+        if self._process is not None and self._deadline is not None:
+            try:
+                self._process.wait(max(self._deadline - time.monotonic(), 0))
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
 
     def _lives(self) -> bool:
         return self._process is not None and self._process.poll() is None

@@ -15,7 +15,7 @@ from remoterun.client import Client
 from remoterun.errors import RemoterunError, UsageError
 
 
-@app.command(cls=Command, epilog=example("remoterun ui\nremoterun ui last"))
+@app.command(cls=Command, epilog=example("remoterun ui last"))
 def ui(
     run: Annotated[
         str, argument("[RUN]", "Opens this run: its number, or `last`.", complete.run_numbers, show_default=False)

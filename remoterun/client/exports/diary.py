@@ -26,14 +26,20 @@ KINDS = {
 }
 _NUMBER = re.compile(r"(?<![0-9])([0-9]{1,15})(?![0-9])")
 _SAID = re.compile(r"(?<![a-z])(step|epoch|iter|iteration)s?[-_ =.:/]{0,2}\Z", re.IGNORECASE)
+_MADE = (
+    re.compile(r"(?P<folder>(?:.*/)?)events\.media/(?P<name>.+)/step-(?P<step>\d{1,15})\.\w+", re.DOTALL),
+    re.compile(r"(?:.*/)?files/media/\w+/(?P<name>.+)_(?P<step>\d{1,15})_[0-9a-f]{20}\.\w+", re.DOTALL),
+)
+"""Paths of what the agent took out of TensorBoard's files (agent/measuring/media.py), and of wandb's, whose ends are a
+part of the content's digest."""
 _MOST_NUMBERS = 8
 """Of a path; those before the last ones are taken for text."""
 
 
 @dataclass(frozen=True)
 class Diary:
-    """Files that are alike but for their step. `name`: their path, with `*` for what differs; `kind`: "image", "sound",
-    "text" or "video"; `steps`: (step, path) by step."""
+    """Files that are alike but for their step. `name`: their path, with `*` for what differs, or as a program called
+    them; `kind`: "image", "sound", "text" or "video"; `steps`: (step, path) by step."""
 
     name: str
     kind: str
@@ -52,14 +58,20 @@ def diary(paths: Iterable[str]) -> list[Diary]:
     said to be a step. Of too many groups, those with the most files.
     """
     alike: dict[tuple[str, ...], list[tuple[str, ...]]] = defaultdict(list)
+    named: dict[tuple[str, str], list[tuple[float, str]]] = defaultdict(list)
     media = (path for path in paths if posixpath.splitext(path)[1].lower() in KINDS)
     for path in itertools.islice(media, MOST_FILES):
+        if made := next(filter(None, (pattern.fullmatch(path) for pattern in _MADE)), None):
+            name = made.groupdict().get("folder", "") + made["name"]
+            named[name, _kind(path)].append((float(made["step"]), path))
+            continue
         stem, extension = posixpath.splitext(path)
         parts = _NUMBER.split(stem)  # texts, with a number between each two
         before = max(len(parts) - 2 * _MOST_NUMBERS, 1)
         texts = ["".join(parts[:before]), *parts[before + 1 :: 2]]
         alike[*texts[:-1], texts[-1] + extension].append(tuple(parts[before::2]))
     found = [group for texts, members in alike.items() for group in _groups(texts, members)]
+    found += [group for (name, kind), steps in named.items() for group in _one_a_step(name, kind, sorted(steps))]
     found.sort(key=lambda group: (-len(group.steps), group.name))
     return sorted(found[:MOST_GROUPS], key=lambda group: group.name)
 
@@ -82,7 +94,23 @@ def _groups(texts: Sequence[str], members: Sequence[Sequence[str]]) -> Iterator[
         named[_path(texts, masked)].append((float(number), _path(texts, numbers)))
     for name, found in named.items():
         if len(found) > 1 or step in said:
-            yield Diary(name, KINDS[posixpath.splitext(name)[1].lower()], tuple(sorted(found)))
+            yield Diary(name, _kind(name), tuple(sorted(found)))
+
+
+def _one_a_step(name: str, kind: str, steps: Iterable[tuple[float, str]]) -> Iterator[Diary]:
+    """A group, and more where there are several files of a step."""
+    groups: list[list[tuple[float, str]]] = []
+    for step, same in itertools.groupby(steps, key=lambda each: each[0]):
+        for place, (_, path) in enumerate(same):
+            if place == len(groups):
+                groups.append([])
+            groups[place].append((step, path))
+    for place, found in enumerate(groups[:MOST_GROUPS]):
+        yield Diary(f"{name} {place + 1}" if place else name, kind, tuple(found))
+
+
+def _kind(path: str) -> str:
+    return KINDS[posixpath.splitext(path)[1].lower()]
 
 
 def _path(texts: Sequence[str], between: Sequence[str]) -> str:

@@ -19,7 +19,7 @@ _IN_TENSORFLOW = frozenset((
     "tensorflow", "keras", "trainer", "matplotlib", "mpl_toolkits", "pylab", "numpy", "PIL", "h5py", "absl",
     "google", "grpc", "ml_dtypes", "optree", "packaging", "dateutil", "six", "requests", "urllib3", "certifi",
     "idna", "rich", "pygments", "termcolor", "wrapt", "flatbuffers", "typing_extensions", "pyparsing", "cycler",
-    "contourpy", "kiwisolver", "fontTools", "setuptools", "pip",
+    "contourpy", "kiwisolver", "fontTools", "setuptools", "tensorboard", "pip",
 ))  # fmt: skip
 """Modules that the environment with TensorFlow has."""
 _IN_PYTHON = frozenset(("pip",))

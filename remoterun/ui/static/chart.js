@@ -70,8 +70,8 @@ export class Chart {
     fill(this.#add, others.length > 0 && [el("input", input), el("datalist", { id: "series" }, others.map((value) => el("option", { value })))]);
   }
 
-  draw(width, height) {
-    const picture = this.picture(width, height, this.all.ink);
+  draw(width, height, ink) {
+    const picture = this.picture(width, height, ink);
     if (!picture) return;
     this.#drawn = picture;
     const dense = globalThis.devicePixelRatio;

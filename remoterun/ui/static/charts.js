@@ -112,8 +112,9 @@ export class Charts {
     this.#frame ||= requestAnimationFrame(() => {
       this.#frame = 0;
       if (this.closed) return;
-      const places = [...this.#seen].map(({ plot }) => [plot.clientWidth, plot.clientHeight]);
-      [...this.#seen].forEach((chart, place) => places[place][0] && (this.#stale || !chart.point()) && chart.draw(...places[place]));
+      const { ink } = this;
+      const places = [...this.#seen].map((chart) => [chart, chart.plot.clientWidth, chart.plot.clientHeight]);
+      for (const [chart, width, height] of places) if (width && (this.#stale || !chart.point())) chart.draw(width, height, ink);
       this.#stale = false;
     });
   }
