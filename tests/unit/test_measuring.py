@@ -23,7 +23,7 @@ from remoterun.agent.shared.points import read_names
 from remoterun.agent.shared.records import from_json, to_json
 from remoterun.agent.store.home import Home
 from remoterun.agent.store.run_folder import RunFolder
-from tests.unit.test_readers import event, field, simple
+from tests.measured import event, field, simple
 from tests.workshop import create_run, spec_of, write_files
 
 
