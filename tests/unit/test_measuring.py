@@ -23,6 +23,7 @@ from remoterun.agent.shared.points import read_names
 from remoterun.agent.shared.records import from_json, to_json
 from remoterun.agent.store.home import Home
 from remoterun.agent.store.run_folder import RunFolder
+from tests.measured import event, field, simple
 from tests.workshop import create_run, spec_of, write_files
 
 
@@ -214,6 +215,30 @@ class TestCollector:
         Path(run.work, "logs", "metrics.csv").write_text("step,loss,acc\n1,1,2\n")
         Collector(run).look(True)
         assert sorted(names_of(run)) == ["acc", "loss"] and len(stored(run)) == 2
+
+    def test_names_of_event_files(self, run: RunFolder) -> None:
+        """`add_scalars` puts each of its values into a folder: `acc/top1` of tensorboardX, `acc_top5` of PyTorch."""
+        for folder, tags in {"logs": ["loss", "lr"], "logs/acc/top1": ["acc"], "logs/acc_top5": ["acc"]}.items():
+            events = b"".join(event(step, *(simple(tag, step) for tag in tags)) for step in (1, 2))
+            os.makedirs(os.path.join(run.work, folder))
+            Path(run.work, folder, "events.out.tfevents.1.host").write_bytes(events)
+        Collector(run).look(True)
+        assert sorted(names_of(run)) == ["acc/top1", "acc/top5", "loss", "lr"] and len(stored(run)) == 8
+
+    def test_pictures_of_event_files(self, run: RunFolder, tmp_path: Path) -> None:
+        """Each becomes a file beside them, whatever its name; nothing is written through a link."""
+        hostile = ("fakes", "../../up", "/etc/x", "a//b", ".", "x" * 500, "link/y")
+        pictures = [field(1, tag.encode()) + field(4, field(4, b"\x89PNG" + tag.encode())) for tag in hostile]
+        Path(run.work, "events.out.tfevents.1.host").write_bytes(event(7, *pictures) + event(8, pictures[0]))
+        os.mkdir(os.path.join(run.work, "events.media"))
+        os.symlink(tmp_path, os.path.join(run.work, "events.media", "link"))
+        before = sorted(tmp_path.iterdir())
+        Collector(run).look(True)
+        below = Path(run.work, "events.media")
+        assert (below / "fakes" / "step-7.png").read_bytes() == b"\x89PNGfakes"
+        assert (below / "fakes" / "step-8.png").exists() and (below / "_" / "_" / "up" / "step-7.png").exists()
+        assert len(list(below.rglob("*.png"))) == len(hostile) and sorted(tmp_path.iterdir()) == before
+        assert shown(run).left_out == 1, "the one behind a link"
 
     def test_checkpoints_of_hugging_face_are_one_file(self, run: RunFolder) -> None:
         history = [{"step": step, "loss": step} for step in range(1, 5)]

@@ -26,7 +26,7 @@ from remoterun.agent.measuring import (
     tfevents,
     wandb_file,
 )
-from tests.measured import Values, in_pieces, read, values
+from tests.measured import Values, event, field, in_pieces, read, simple, values, varint
 from tests.recorder import Recorded
 from trainer.progress import Metrics, train_line, validation_line
 
@@ -167,29 +167,6 @@ class TestCsv:
     def test_hostile_rows(self, row: str) -> None:
         for point in read(lines.read_table, b"epoch,loss\n" + row.encode("latin-1") + b"\n")[0]:
             assert (point.name, point.value) == ("loss", math.inf)
-
-
-def varint(value: int) -> bytes:
-    value &= (1 << 64) - 1
-    return bytes([value]) if value < 128 else bytes([value & 127 | 128]) + varint(value >> 7)
-
-
-def field(number: int, value: bytes | int | float) -> bytes:
-    if isinstance(value, bytes):
-        return varint(number << 3 | 2) + varint(len(value)) + value
-    if isinstance(value, float):
-        return varint(number << 3 | 1) + struct.pack("<d", value)
-    return varint(number << 3) + varint(value)
-
-
-def event(step: int, *values: bytes, seconds: float = 1.7e9) -> bytes:
-    """A record of an event file; nobody verifies its checksums."""
-    body = field(1, seconds) + field(2, step) + field(5, b"".join(field(1, value) for value in values))
-    return struct.pack("<Q", len(body)) + b"sums" + body + b"sums"
-
-
-def simple(name: str, value: float) -> bytes:
-    return field(1, name.encode()) + varint(2 << 3 | 5) + struct.pack("<f", value)
 
 
 def tensor(name: str, *parts: bytes, plugin: bytes | None = b"scalars") -> bytes:

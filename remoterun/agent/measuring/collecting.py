@@ -12,6 +12,7 @@ import contextlib
 import json
 import math
 import os
+import re
 import resource
 import select
 import signal
@@ -216,13 +217,14 @@ class Collector:
                 if step is not None:
                     self._summary.mark(step, now)
             return consumed
+        alone = format.name == "tfevents" and len({point.name for point in points}) == 1
         for point in points:
             if point.content:
                 self._save_media(found, point)
                 continue
             file.curve = file.curve or point.name == file.first
             file.first = file.first or point.name
-            series = self._series(name, format, point.name)
+            series = self._series(name, format, point.name, alone)
             if series == COPY:
                 continue
             file.points += 1
@@ -261,11 +263,15 @@ class Collector:
         """Whether a file has curves: then the log, which mostly says the same, tells the steps only."""
         return any(file.curve for name, file in self._files.items() if name not in LOGS)
 
-    def _series(self, file: str, format: Format, metric: str) -> int:
-        """The number of a file's series, `COPY` where another file beside it reports the same, -1 for one too many."""
-        if (file, metric) in self._numbers:
-            return self._numbers[file, metric]
+    def _series(self, file: str, format: Format, metric: str, alone: bool) -> int:
+        """The number of a file's series, `COPY` where another file beside it reports the same, -1 for one too many.
+        `alone`: an event file has no other; then `add_scalars` may have put a part of its name into the folder's."""
+        key = file, metric
+        if key in self._numbers:
+            return self._numbers[key]
         folder, _, base = file.rpartition("/")
+        part = re.search(r"(?:^|/)%s[/_]([^/]+)$" % re.escape(metric).replace("/", "[/_]"), folder) if alone else None
+        metric = metric + "/" + part[1] if part else metric
         owner = [folder, format.name, base if format.name != "tfevents" else ""]  # there, a folder is a run
         first = self._owners.get(cut_name(metric), ["", LOG.name, ""])
         beside = first[0] == folder
@@ -280,7 +286,7 @@ class Collector:
                 if found >= 0:
                     self._owners[series] = owner
                 if format is not LOG:  # which gives it up to the first file that has it
-                    self._numbers[file, metric] = found
+                    self._numbers[key] = found
                 return found
         return COPY
 

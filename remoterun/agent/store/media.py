@@ -20,9 +20,9 @@ _NEVER_IN_NAMES = re.compile(r"[^\w.,()+=@ -]+")
 def save(root: str, file: str, tag: str, step: float, content: bytes) -> None:
     """Write what an event file, which is below `root`, has of a step; `tag` ends with its extension. An older one is
     replaced. Raises `OSError`, `TreeError`."""
-    stem, extension = posixpath.splitext(tag)
+    stem, _, extension = tag.rpartition(".")
     parts = [_NEVER_IN_NAMES.sub("_", part)[:80].strip(". ") or "_" for part in stem.split("/")[:8]]
-    name = "step-%d%s" % (step, extension)
+    name = "step-%d.%s" % (step, extension)
     with SafeFolder(root) as below:
         at = below.folder(posixpath.join(posixpath.dirname(file), FOLDER, *parts))
         temporary = ".%s.part" % name
