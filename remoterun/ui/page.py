@@ -20,8 +20,8 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
-from remoterun.agent.shared.measured import POINT
-from remoterun.agent.shared.records import same_fields, to_json
+from remoterun.agent.shared.measured import POINT, LogReading
+from remoterun.agent.shared.records import from_json, same_fields, to_json
 from remoterun.client import Client
 from remoterun.client.exports.diary import diary
 from remoterun.client.runs.following import LogBytes, Wanted
@@ -257,6 +257,7 @@ class RunsPage(PageServer):
             "notify": lambda: runs.notify(number, [str(asked["secret"])] if asked.get("secret") else None),
             "pin": lambda: note(pinned=bool(asked["on"])),
             "hide": lambda: note(hidden=bool(asked["on"])),
+            "read": lambda: runs.read_again(number, from_json(LogReading, asked)),
             "remark": lambda: note(remark=str(asked["text"])),
         }
         return {"row": self._hub.heard(actions[request.path_params["action"]]())}

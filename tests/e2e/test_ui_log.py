@@ -113,3 +113,41 @@ def test_stderr_is_apart_and_lines_have_their_times(ui: Ui, page: Page, tab: Tab
     expect(page.get_by_role("button", name="stderr")).to_be_hidden()
     page.goto("about:blank")
     tab.complaints.clear()
+
+
+def test_what_is_read_from_the_log_is_corrected(ui: Ui, page: Page, tab: Tab, tmp_path: Path) -> None:
+    """Of a run that goes on and of one that has ended; numbers that are not understood are said."""
+    rows = "".join(f"print('(epoch: 1, iters: {i}) G: {i}.5 mix: 7')\n" for i in (100, 200, 300))
+    (ui.place.folder / "prints.py").write_text(rows)
+    (ui.place.folder / "bare.py").write_text("for i in range(9): print(i, 0.5, 0.25)\n")
+    number = ui.start(f"python prints.py; until [ -e {tmp_path}/go ]; do sleep 0.1; done")
+    bare = ui.start("python bare.py; sleep 1")
+    ui.finish(bare)
+    ui.open(page, f"runs/{number}#charts")
+    charts = page.get_by_label("Charts", exact=True).locator("figure")
+    expect(charts.filter(has_text="G")).to_have_count(1)
+    page.get_by_role("button", name="Menu of mix").click()
+    page.get_by_role("button", name="This is no metric…").click()
+    dialog = page.get_by_role("dialog", name=f"How the log of run {number} is read")
+    expect(dialog.get_by_label("What is no metric")).to_have_value("mix")
+    dialog.get_by_role("button", name="Read it again").click()
+    expect(charts.filter(has_text="mix")).to_have_count(0)
+    expect(charts.filter(has_text="G")).to_have_count(1)
+    page.get_by_role("button", name="Correct…").click()
+    dialog.get_by_label("Regular expressions").fill("(")
+    dialog.get_by_role("button", name="Read it again").click()
+    expect(page.locator("#notices")).to_contain_text("is not a regular expression with a named group")
+
+    ui.open(page, f"runs/{bare}")
+    expect(page.get_by_text("3 numbers a line, in which no metric was found.")).to_be_visible()
+    page.get_by_role("button", name="Name them…").click()
+    page.get_by_label("Regular expressions").fill(r"^(?P<step>\d+) (?P<loss>\S+)")
+    page.get_by_role("button", name="Read it again").click()
+    expect(page.get_by_text("in which no metric was found")).to_have_count(0)
+    ui.open(page, f"runs/{bare}#charts")
+    expect(charts.filter(has_text="loss")).to_have_count(1)
+    refused = [each for each in tab.complaints if "400" in each]
+    assert len(refused) == 2, "of the expression that is none"
+    tab.complaints[:] = [each for each in tab.complaints if each not in refused]
+    (tmp_path / "go").touch()
+    ui.finish(number)

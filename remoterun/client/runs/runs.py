@@ -364,7 +364,8 @@ class Runs:
         queued = [run.key] if answer.status.state is RunState.QUEUED else []
         line = self._lines(store, queued).get(run.key)
         with understood(store.machine.name):
-            spec = RunSpec.from_record(answer.spec).to_record()
+            asked = RunSpec.from_record(answer.spec)
+            spec = (asked._replace(**answer.reading._asdict()) if answer.reading is not None else asked).to_record()
         details = {"spec": spec, "folder": answer.folder, "events": events, "line": line}
         return told(store, answer.status), details
 

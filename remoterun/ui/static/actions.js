@@ -106,7 +106,7 @@ export function remove(numbers, done = () => {}) {
   const words = el("p.note", {}, "Log, files and curves are deleted, on the machine and here, for good.");
   const stay = others.length > 0 && el("p.note", {}, `What has not ended stays: ${others.map((row) => row.number).join(", ")}.`);
   if (!ended.length) return notice({ message: "What is marked has not ended; stop it first." });
-  ask({ title: `Remove ${which}?`, content: [el("ul.some", {}, ended.map(line)), words, stay], verb: "Remove" }, async () => {
+  ask({ title: `Remove ${which}?`, content: [el("ul.some", {}, ended.map(line)), words, stay], verb: "Remove", isDanger: true }, async () => {
     const slow = setTimeout(() => notice({ message: `Removing ${which}…` }), SLOW);
     try {
       const { removed, failed } = await act("remove", { runs: ended.map((row) => row.number) });
@@ -122,19 +122,42 @@ export function remove(numbers, done = () => {}) {
   });
 }
 
+/** Ask how the metrics are read from the log of a run, which is a guess, and let it be read so; `none` are no metrics; `done()` is called then. */
+export function correct(number, done, none = []) {
+  const { metrics = [], metric_step: step = "", metric_hide: hide = [] } = store.infos.get(number)?.spec ?? {};
+  const lines = (values) => el("textarea", { rows: 3, spellcheck: "false" }, values.join("\n"));
+  const fields = { step: el("input", { value: step, spellcheck: "false" }), hide: lines([...new Set([...hide, ...none])]), metrics: lines(metrics) };
+  const content = [
+    el("label", {}, "The number of a line that is its step, such as iters; empty: what grows from line to line", fields.step),
+    el("label", {}, "What is no metric, a name a line", fields.hide),
+    el("label", {}, "Regular expressions, one a line: each named group is a metric, as in loss=(?P<loss>[0-9.]+)", fields.metrics),
+    el("p.note", {}, "The log is read once more, from its start. A rerun of this run keeps it."),
+  ];
+  ask({ title: `How the log of run ${number} is read`, content, verb: "Read it again" }, async () => {
+    const list = ({ value }) => value.split("\n").map((each) => each.trim()).filter(Boolean);
+    try {
+      await act(`runs/${number}/read`, { metrics: list(fields.metrics), metric_step: fields.step.value.trim(), metric_hide: list(fields.hide) });
+      await store.info(number);
+      done();
+    } catch (failure) {
+      notice(failure);
+    }
+  });
+}
+
 /** Ask for a text, or about what `content` shows; `done(text)` is called with it, unless the dialog is closed. */
-function ask({ title, label, value = "", lines = 1, verb, content }, done) {
+function ask({ title, label, value = "", lines = 1, verb, content, isDanger }, done) {
   const field = lines > 1 ? el("textarea", { rows: lines }) : el("input", { type: "text" });
   field.value = value;
   const submit = (event) => (event.preventDefault(), dialog.close(), done(field.value));
   const keys = (event) => event.key === "Enter" && (event.ctrlKey || event.metaKey) && submit(event);
   const cancel = el("button.quiet", { type: "button", onclick: () => dialog.close() }, "Cancel");
-  const buttons = el("div.buttons", {}, cancel, el(`button.${content ? "sure" : "primary"}`, {}, verb));
+  const buttons = el("div.buttons", {}, cancel, el(`button.${isDanger ? "sure" : "primary"}`, {}, verb));
   const form = el("form", { onsubmit: submit, onkeydown: keys }, el("h2", {}, title), content ?? el("label", {}, label, field), buttons);
   const dialog = el("dialog", { "aria-label": title, onclose: () => dialog.remove() }, form);
   document.body.append(dialog);
   dialog.showModal();
-  field.focus();
+  (content ? form.querySelector("input, textarea") : field)?.focus();
 }
 
 /** Say what went wrong, for a while. */

@@ -1,5 +1,6 @@
 // The charts of one run, or of several over each other: their points, their order, and what a person sets of all of them.
 
+import { correct } from "./actions.js";
 import { Chart, UNITS } from "./chart.js";
 import { Points, epochsOf, paired, ranked } from "./curve.js";
 import { el, fill } from "./dom.js";
@@ -187,7 +188,8 @@ export class Charts {
     const now = performance.now();
     if (this.closed || (now - this.#changedAt < SETTLE && this.runs.some((run) => run.busy))) return;
     this.#changedAt = now;
-    const metrics = new Set(this.runs.flatMap((run) => run.names.filter((_, index) => run.metrics.series[index])));
+    const isKnown = (run) => (name) => run.metrics.series[run.names.lastIndexOf(name)]; // a name that is there again was withdrawn
+    const metrics = new Set(this.runs.flatMap((run) => run.names.filter(isKnown(run))));
     const usage = USAGE.filter((_, index) => this.runs.some((run) => run.usage.series[index]));
     const all = [...paired(ranked(metrics)), ...usage.map((name) => [`usage:${name}`, [name]])];
     for (const [key, names] of all) {
@@ -270,6 +272,7 @@ export class Charts {
       out: choice("out", "ignore outliers", "Values far from all others do not widen the axis"),
       mean: choice("mean", "mean of seeds", "One line of runs that differ in a seed only, and their standard deviation"),
       hide: el("button.quiet", { onclick: () => this.set({ hide: [] }) }),
+      correct: el("button.quiet", { title: "What is read from the log is a guess", onclick: () => this.#correct() }, "Correct…"),
       zoom: el("button", { title: "0, Escape, or a double click", onclick: () => this.set({ zoom: null }) }, "Show the whole"),
     };
     return el("div.charts-bar", {}, Object.values(this.parts));
@@ -282,9 +285,13 @@ export class Charts {
     parts.hide.textContent = `${hidden} hidden: show`;
     parts.found.textContent = `${charts.filter(isFound).length} of ${charts.length}`;
     for (const name of ["log", "out", "mean"]) parts[name].setAttribute("aria-pressed", String(view[name]));
-    const shown = { back: large, find: !large && (view.find || charts.length > MANY), found: !large && view.find, hide: !large && hidden, mean: this.groups.length, zoom: view.zoom };
+    const shown = { back: large, find: !large && (view.find || charts.length > MANY), found: !large && view.find, hide: !large && hidden, mean: this.groups.length, zoom: view.zoom, correct: this.runs.length === 1 && !large };
     for (const [name, isShown] of Object.entries(shown)) parts[name].hidden = !isShown;
     parts.x.lastChild.children[2].hidden = view.x !== "epoch" && !this.names.some((name) => EPOCH.test(name));
+  }
+
+  #correct(names) {
+    correct(this.runs[0].number, () => this.update(null), names);
   }
 
   /** The menu of a chart, below its button. */
@@ -294,7 +301,8 @@ export class Charts {
     const isLarge = chart === this.large;
     const pin = item(this.view.pin.includes(chart.key) ? "Unpin" : "Pin: show it first", () => this.toggle("pin", chart.key));
     const hide = !isLarge && item("Hide", () => this.toggle("hide", chart.key));
-    fill(this.#menu, item(isLarge ? "All charts" : "Enlarge", () => chart.larger.click()), pin, hide, ["png", "svg", "csv"].map(save));
+    const no = this.runs.length === 1 && chart.file === "metrics" && item("This is no metric…", () => this.#correct(chart.names));
+    fill(this.#menu, item(isLarge ? "All charts" : "Enlarge", () => chart.larger.click()), pin, hide, no, ["png", "svg", "csv"].map(save));
     this.#menu.showPopover();
     const { left, bottom } = button.getBoundingClientRect();
     const { width, height } = this.#menu.getBoundingClientRect();

@@ -1,6 +1,6 @@
 // The chosen run: what it is, where its time went, its media and curves, its log; files and details behind tabs.
 
-import { Actions } from "./actions.js";
+import { Actions, correct } from "./actions.js";
 import { Charts } from "./charts.js";
 import { age, duration, el, fill, glyph, number as shown, stamp, template } from "./dom.js";
 import { files } from "./files.js";
@@ -114,7 +114,9 @@ export class RunView {
     this.log.at.lines.dataset.none = isFinal(row) ? "Nothing was printed." : "Nothing was printed yet.";
     fill(this.at.about, about(row, info, this.#last));
     fill(this.at.remark, row.remark);
-    fill(this.at.alerts, alerts(row, info).map((text) => el("li", {}, text)));
+    const name = el("button.quiet", { onclick: () => correct(this.number, () => this.charts.update(null)) }, "Name them…");
+    const unread = row.progress?.unread > 0 && el("li", {}, `${row.progress.unread} numbers a line, in which no metric was found. `, name);
+    fill(this.at.alerts, alerts(row, info).map((text) => el("li", {}, text)), unread);
     this.media?.update(row);
     this.#phases = (info?.phases || []).map((phase) => ({ ...phase, bar: phaseBar(phase) }));
     fill(this.at.phases, this.#phases.map(({ bar }) => bar));
