@@ -42,7 +42,7 @@ More = TypedDict("More", {  # noqa: UP013 - a table
     "alerts": Words, "metrics": Words, "notify": Words | None, "wait_for_login": float | None, "attempts": int | None,
     "spot": bool, "max_hours": float | None, "max_cost": float | None,
     "after": Sequence[int], "after_any": Sequence[int], "cpus": int | None, "memory": int | None,
-    "nodes": int | None,
+    "nodes": int | None, "metric_step": str, "metric_hide": Words,
 }, total=False)  # fmt: skip
 """Further fields of `RunRequest`, for `Client.run`."""
 

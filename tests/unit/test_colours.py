@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from tests.e2e.ui import STATIC
+from remoterun.ui.page import STATIC
 
 Triple = tuple[float, float, float]
 SIGHTS: dict[str, Sequence[Sequence[float]]] = {

@@ -110,15 +110,15 @@ class _Line:
 
     def points(self) -> List[Point]:
         state, text = self._state, self._text
-        if not log.NUMBER.search(self._raw):
-            if self._label and self._label != "train":
-                state["heading"] = self._label
-            return self._table() or []
         patterns = [re.search(pattern, self._raw) for pattern in state.get("metrics", ())]
         values = {name: value for match in patterns if match for name, value in match.groupdict().items() if value}
         if values:
             numbers = {name: number(value) for name, value in values.items()}
             return list(points(numbers if "epoch" in numbers else {"step": self._place()[0], **numbers}))
+        if not log.NUMBER.search(self._raw):
+            if self._label and self._label != "train":
+                state["heading"] = self._label
+            return self._table() or []
         known = self._object()
         known = self._table() if known is None else known
         if known is not None or log.FILES.match(text):

@@ -17,7 +17,7 @@ from remoterun.parsing import parse_duration
 EXAMPLES = """
 remoterun metrics 3 4
 remoterun metrics last --plot --name '*loss'
-remoterun metrics 3 --again --metric-step iters --metric-hide port
+remoterun metrics 3 --again --metric-hide port
 """
 
 
