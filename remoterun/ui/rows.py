@@ -47,7 +47,7 @@ def row(run: Run, now: float) -> dict[str, Any]:
 
 
 def _params(run: Run) -> dict[str, str]:
-    """Those by which the list filters and sorts; what only the spec has, `about` has."""
+    """The parameters by which the list filters and sorts; `about` has those of the spec, too."""
     found = parameters(run.command[:LONGEST], run.params, run.progress)
     short = [(name, value) for name, value in found.items() if len(name) <= LONGEST_PARAM]
     return {name: str(value)[:LONGEST_PARAM] for name, value in short[-MOST_PARAMS:]}  # what it was given comes last

@@ -146,6 +146,12 @@ def test_what_is_read_from_the_log_is_corrected(ui: Ui, page: Page, tab: Tab, tm
     expect(page.get_by_text("in which no metric was found")).to_have_count(0)
     ui.open(page, f"runs/{bare}#charts")
     expect(charts.filter(has_text="loss")).to_have_count(1)
+    unnumbered = ui.start("for part in 1 2 3 4 5 6 7; do echo loss: 0.$part; sleep 0.3; done")
+    ui.finish(unnumbered)
+    ui.open(page, f"runs/{unnumbered}#charts")
+    canvas = charts.filter(has_text="loss").locator("canvas")
+    expect(canvas).to_have_attribute("aria-label", re.compile(r"7 points, first 0\.1, last 0\.7 at .* m?s\."))
+
     tab.expect("400")  # of the expression that is none
     tab.expect("failed: .*/events.*ERR_ABORTED")  # another run was opened meanwhile
     (tmp_path / "go").touch()

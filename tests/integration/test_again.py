@@ -91,6 +91,13 @@ class TestGuesses:
         refused = typed("metrics", "1", "--again", "--metric", "(", status=2).stderr
         assert "hint: remoterun metrics 1 --again --metric 'loss=" in refused
 
+    def test_points_without_a_step_have_none_and_are_told_apart_by_time(self, typed: Typed) -> None:
+        typed("run", "--no-git", "-y", "for part in 1 2 3 4 5 6 7; do echo loss: 0.$part; sleep 0.3; done")
+        rows = list(csv.DictReader(typed("metrics", "1", "--csv").stdout.splitlines()))
+        assert [(row["step"], row["value"]) for row in rows] == [("", f"0.{part}") for part in range(1, 8)]
+        assert len({row["time"] for row in rows}) == 7
+        assert "seconds" in typed("metrics", "1", "--plot").stdout
+
     def test_numbers_that_are_not_understood_are_said(self, typed: Typed) -> None:
         typed("run", "--no-git", "-y", "for number in 1 2 3 4 5 6; do echo $number 0.5 0.25; done; sleep 1")
         shown = typed("metrics", "1").stdout

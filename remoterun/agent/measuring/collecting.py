@@ -28,6 +28,7 @@ from ..shared.points import read_names
 from ..shared.records import encode, to_json
 from ..store import media
 from ..store.home import Home
+from ..store.outputs import started
 from ..store.run_folder import RunFolder
 from . import LOG, MOST_DATA, MOST_WHOLE, Format, Point, reader
 from .alerts import Alerts
@@ -118,6 +119,8 @@ class Collector:
         self._alert_state: Dict[str, Any] = saved.get("alerts", {})
         self._alerts = Alerts(run, self._spec, self._alert_state)
         self._written: Dict[str, bytes] = {}
+        self._taken: Dict[str, float] = {}
+        """By the file, when its last points were read."""
         self._times: Dict[str, List[Tuple[int, float]]] = {}
         """Of a log that is read once more, when it had which size."""
 
@@ -150,6 +153,7 @@ class Collector:
                     del self._owners[name]
             for name in LOGS:
                 self._files.pop(name, None)
+                self._taken.pop(name, None)
                 self._times[name] = times(self._run.log_file(name[3:]))[0]
             self._next_search = 0.0
             self._summary.unmark()
@@ -218,7 +222,8 @@ class Collector:
                     self._summary.mark(step, now)
             return consumed
         alone = format.name == "tfevents" and len({point.name for point in points}) == 1
-        for point in points:
+        since = min(self._taken.get(name) or started(self._run) / 1e9, now)
+        for place, point in enumerate(points, 1):
             if point.content:
                 self._save_media(found, point)
                 continue
@@ -234,11 +239,14 @@ class Collector:
             step = math.nan if format is LOG else self._summary.count(series)  # The points of a file follow each other.
             step = step if point.step is None or number(point.step) is None else point.step
             moment = point.time if point.time is not None and 0 < point.time < now + AHEAD else now
+            if math.isnan(step):  # They are told apart by time alone, and came one after the other.
+                moment = since + (now - since) * place / len(points)
             if not self._points.add(series, step, moment, point.value):
                 self._left_out += 1
             self._summary.add(series, self._points.names[series], step, moment, point.value)
             if name not in self._times:
                 self._new.append(Stored(self._points.names[series], step, moment, point.value))
+        self._taken[name] = now
         return consumed
 
     def _until(self, name: str, size: int) -> Tuple[int, float]:

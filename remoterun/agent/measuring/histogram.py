@@ -1,4 +1,4 @@
-"""What is read of a histogram: three percentiles, between which nine of ten values lie."""
+"""The percentiles of a histogram that stand for it: 5, 50 and 95."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """Text in files: lines of JSON, tables, Hugging Face's trainer_state.json, and params.json.
 
 A line of JSON: {"step": 10, "loss": 0.3}, or {"step": 10, "name": "loss", "value": 0.3}. Objects in it are joined with
-"/", one level deep: {"val": {"loss": 0.4}} has the metric `val/loss`. A table has a header, and a column for the step
-or the epoch, as Keras' CSVLogger and Lightning's write it.
+"/", three levels deep: {"val": {"loss": 0.4}} has the metric `val/loss`. A table has a header, and a column for the
+step or the epoch, as Keras' CSVLogger and Lightning's write it.
 """
 
 from __future__ import annotations

@@ -314,11 +314,14 @@ class _Line:
         return self._held(found, step)
 
     def _held(self, found: List[Point], step: Optional[float]) -> List[Point]:
-        """What comes before the first step, as a validation before the training, is that step's, and so each time."""
+        """The points that count now. Those before the first step, as of a validation before the training, wait for it;
+        those of the same names do so each time."""
         held, early = self._state.setdefault("held", []), self._state.setdefault("early", [])
-        if not self._own and len(held) < MOST:
-            if "step" not in self._state and len(early) < OFTEN:
-                early += [point.name for point in found]
+        if not self._own and "step" not in self._state and len(held) < OFTEN:
+            early += [point.name for point in found]
+        elif not self._own and "step" not in self._state:
+            early.clear()  # No step seems to come.
+        if not self._own and early and len(held) < MOST:
             held += [[point.name, point.value] for point in found if point.name in early]
             return [point for point in found if point.name not in early]
         found = [Point(name, value, step) for name, value in held] + found

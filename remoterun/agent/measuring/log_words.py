@@ -1,4 +1,4 @@
-"""What lines of logs are made of, as regular expressions: none takes more than a time that grows with the line."""
+"""The parts of lines of logs, as regular expressions, whose time grows no faster than the line."""
 
 from __future__ import annotations
 
@@ -50,9 +50,9 @@ WORDS = (
         "ep",
     ),
 )
-"""Those first that say most of how far a run is; `part` is of an epoch: 0.25."""
+"""The words of counters: those first that say most of how far a run is; `part` is of an epoch: 0.25."""
 PLURAL = ("num updates", "step", "timestep", "total timestep", "update", "episode")
-"""Those that say where a run is in the plural, too, as `steps: 10`. Of others, that is how many there are in all."""
+"""Words that may be plural: `steps: 10` is where a run is, and `epochs: 10` how many there are in all."""
 COUNTER = re.compile(
     rf"(?<![\w/.@-])({'|'.join(WORDS).replace(' ', '[ _]')})(s?)(?:\((\w{{1,20}})\))?['\"]?"
     r"(?:\s{0,3}[:=#]\s{0,3}|\s{1,9}|(?=[\[(]))['\"]?[\[(]?\s{0,9}(?:[0-9]{1,15}-)?"
@@ -95,7 +95,7 @@ MEASURE = re.compile(
 )
 """A number with its unit, which is no metric."""
 BAR = re.compile(r"[0-9]{1,3}%\|[^|]{0,300}\||\[?[0-9?:]{1,12}<[0-9?:, ]{1,20}|\b[0-9]{1,3}:[0-9]{2}(?::[0-9]{2})?\b")
-"""What is drawn, and times."""
+"""A bar that is drawn, or a time."""
 WORD = re.compile(r"[a-z_]{2,}", re.I)
 NUMBER = re.compile(r"(?<![\w.])[-+]?[0-9][0-9.,]{0,20}(?:e[-+]?[0-9]{1,3})?(?!\w)|\b(?:nan|inf)\b", re.I)
 _METRIC = (
@@ -109,7 +109,7 @@ COMMON = re.compile(
     r"|score|return|nll|entropy|error|precision|recall|psnr|ssim|lpips|m?iou|m?ap(?:50)?|dice)(?![a-z])",
     re.I,
 )
-"""Those that need no sign after their name, beside a step."""
+"""Metrics that need no sign after their name, beside a step."""
 COST = re.compile(
     r"(?:^|[\W_])(?:\w*time|secs?|seconds?|ms|eta|elapsed|remaining|took|taken|duration|runtime|speed|throughput|fps"
     r"|[stuw]ps|wpb|bsz|wall|clock|mfu|t?flops|memory|\w*mem|[gc]pu|v?ram|gb|gb_free|size|data|port|pid|rank|seed|version"
@@ -124,7 +124,7 @@ COST = re.compile(
 RULE = re.compile(r"[\s|+=_*#-]{5,}$")
 CELLS = re.compile(r"\s{0,99}[|\t]\s{0,99}|\s{2,99}")
 HEADS = {"#": 0, "step": 1, "iter": 2, "iteration": 3, "round": 4, "epoch": 5, "e": 6}
-"""What names the step, the best first."""
+"""Heads of the column with the step, the best first."""
 GAUGE = re.compile(r":?\s{0,9}[0-9]{1,3}%\|.*")
 
 

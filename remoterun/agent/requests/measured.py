@@ -29,7 +29,7 @@ def measured(call: Call, asked: api.Measured) -> api.MeasuredUntil:
 
 
 def read_again(call: Call, asked: api.ReadAgain) -> RunStatus:
-    """Of a run that goes on its measurer sees that itself."""
+    """The measurer of a run that goes on sees by itself that its log is to be read in another way."""
     run = call.home.existing_run(asked.key)
     if asked.reading is not None:
         write_whole(run.reading_file, encode(asked.reading))

@@ -26,7 +26,7 @@ MOST_SERIES = 1000
 MOST_NAME = 200
 """Characters of a series' name."""
 END = b"."
-"""What the process that measures a run gets on its standard input when the command has ended."""
+"""The word on the standard input of the process that measures a run: its command has ended."""
 SHOWN = 12
 """Series in a summary, those first by which people judge a run."""
 SPARK = 24

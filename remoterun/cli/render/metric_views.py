@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -84,7 +85,7 @@ def outlooks(runs: Sequence[Run], specs: Sequence[Mapping[str, Any] | None]) -> 
 
 
 def unread(number: int, count: int) -> str:
-    """What to do about lines with so many numbers, of which nothing was understood."""
+    """The words for lines with so many numbers, of which nothing was understood."""
     return f"{count} numbers a line, in which no metric was found: remoterun metrics {number} --again --metric REGEX"
 
 
@@ -92,7 +93,8 @@ def points(curves: Sequence[Curves], wanted: Wanted) -> None:
     """All points, as CSV."""
     out("run,series,step,time,value")
     for each in curves:
-        for title, known in each.all().items():
+        for title, all_known in each.all().items():
+            known = [("" if math.isnan(step) else step, *rest) for step, *rest in all_known]
             if wanted(title):
                 written = io.StringIO()
                 csv.writer(written, lineterminator="\n").writerows((each.run.number, title, *point) for point in known)
@@ -112,8 +114,10 @@ def plots(curves: Sequence[Curves], wanted: Wanted) -> None:
 
 
 def _drawn(points: Points) -> list[str]:
-    """A curve in Braille, beside its largest and its least value."""
+    """A curve in Braille, beside its largest and its least value; by seconds where no step is known."""
     finite = [(step, value) for step, _, value in points if None not in (number(step), number(value))]
+    axis = "step" if finite else "seconds"
+    finite = finite or [(time - points[0][1], value) for _, time, value in points if number(value) is not None]
     if not finite:
         return []
     (left, right), (least, most) = ((min(each), max(each)) for each in zip(*finite, strict=True))
@@ -125,4 +129,4 @@ def _drawn(points: Points) -> list[str]:
         cells[y // 4][x // 2] |= _DOTS[y % 4][x % 2]
     labels = [f"{most:.4g}", *[""] * (HIGH - 2), f"{least:.4g}"]
     rows = [f"{label:>10} {''.join(map(chr, row))}" for label, row in zip(labels, cells, strict=True)]
-    return [*rows, f"{'step':>10} {left:<{wide - 10}g}{right:>10g}"]
+    return [*rows, f"{axis:>10} {left:<{wide - 10}g}{right:>10g}"]

@@ -47,7 +47,7 @@ class Diary:
 
     @property
     def unit(self) -> str:
-        """What its numbers count: "epoch", or "step"."""
+        """The unit of its numbers: "epoch", or "step"."""
         return "epoch" if re.search(r"epochs?[-_ =.:/]{0,2}\Z", self.name.rpartition("*")[0], re.I) else "step"
 
 

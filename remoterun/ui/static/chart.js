@@ -87,9 +87,11 @@ export class Chart {
   picture(width, height, ink, head = 0) {
     const { view, groups } = this.all;
     const asked = this.unit && view.x !== "clock" ? "time" : view.x;
-    const found = this.#lines(asked);
-    const axis = found.length || asked !== "epoch" ? asked : "step"; // of a run without epochs
-    const single = axis === asked ? found : this.#lines(axis);
+    let [axis, single] = [asked, []];
+    for (axis of new Set([asked, "step", "time"])) { // a run may have no epochs, and what a log says no step
+      single = this.#lines(axis);
+      if (single.length) break;
+    }
     const all = view.mean && !this.unit ? averaged(single, groups) : single;
     if (!all.length) return null;
     const seen = all.filter(({ of }) => !view.off.includes(of));
