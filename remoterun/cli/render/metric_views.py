@@ -117,7 +117,10 @@ def _drawn(points: Points) -> list[str]:
     """A curve in Braille, beside its largest and its least value; by seconds where no step is known."""
     finite = [(step, value) for step, _, value in points if None not in (number(step), number(value))]
     axis = "step" if finite else "seconds"
-    finite = finite or [(time - points[0][1], value) for _, time, value in points if number(value) is not None]
+    timed = [
+        (time - points[0][1], value) for step, time, value in points if math.isnan(step) and number(value) is not None
+    ]
+    finite = finite or timed
     if not finite:
         return []
     (left, right), (least, most) = ((min(each), max(each)) for each in zip(*finite, strict=True))
