@@ -25,7 +25,7 @@ from remoterun.ui.hub import EVERY, Hub
 
 MOST_STREAMS = 4
 """Held open: a browser has six connections to one origin, for all of its tabs."""
-ALIVE, POLL = 6.0, 2.0
+ALIVE, POLL = 6.0, 1.0
 """Seconds of silence after which an event says that the server lives; that the stream of a page that polls is open."""
 PIECE, MOST_BEHIND = 1 << 16, 1 << 20
 """Bytes of a log in one event; which a page that comes may lack, else it goes on at the end."""
