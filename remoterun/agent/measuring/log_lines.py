@@ -137,12 +137,10 @@ class _Line:
         """The step, and whether the line counts."""
         state, counters = self._state, self._counters()
         name = state.get("metric_step")
-        step = (
-            re.search(rf"(?<!\w){re.escape(name)}['\"]?\s{{0,3}}[:=]?\s{{0,9}}([0-9,]{{1,20}}\.?[0-9]*)", self._raw)
-            if name
-            else None
-        )
         if name:  # The user knows better.
+            step = re.search(
+                rf"(?<!\w){re.escape(name)}['\"]?\s{{0,3}}[:=]?\s{{0,9}}([0-9,]{{1,20}}\.?[0-9]*)", self._raw
+            )
             self._own = self._named = bool(step)
             state["step"] = to_float(step[1].rstrip(",")) if step else state.get("step")
             return state["step"], True
@@ -181,14 +179,8 @@ class _Line:
             word, many, label, now, size = match.groups()
             word = word.lower().replace("_", " ")
             before = log.BEFORE_COUNTER.search(text[max(0, match.start() - 20) : match.start()])
-            if (
-                not before
-                or many
-                and word not in log.PLURAL
-                and not found
-                or word in ("batch", "i")
-                and not (size or found)
-            ):
+            in_all, unsized = many and word not in log.PLURAL, word in ("batch", "i") and not size
+            if not before or (in_all or unsized) and not found:
                 return match[0]
             if word in ("epoch", "ep"):
                 word = "part" if "." in now else "epoch"

@@ -23,7 +23,7 @@ _LOGGER = re.compile(
     r"|\[?[Rr]ank[\s:]?[0-9]{1,6}(?=\]))[\s\])|:,>-]{0,9}"
 )
 """A date, a level, a line of a source file, a rank."""
-_CHANNEL = re.compile(r"[\[(|]?([\w.]{1,99})(?:\s-\s|\s\|\s|\]:?(?=[\s\[]))\s{0,9}")
+_CHANNEL = re.compile(r"[\[(|]?([A-Za-z_][\w.]{0,99})(?:\s-\s|\s\|\s|\]:?(?=[\s\[]))\s{0,9}")
 LABEL = re.compile(
     r"\W{0,9}(train|val|valid|test|eval)(?:ing|uation|idation|ation|idating|idate)?(?=[\s:\[(|>]|$)", re.I
 )
@@ -32,29 +32,16 @@ FILES = re.compile(r"\W{0,9}(?:sav|load|writ|wrot|restor|resum|creat|download)\w
 """How a line begins that says what was done with files."""
 
 # -- counters
-WORDS = (
-    *("kimg", "num updates", "global step", "total timestep", "step", "timestep", "learning iteration", "iteration"),
-    *(
-        "iter",
-        "itr",
-        "update",
-        "round",
-        "tick",
-        "minibatch",
-        "batch",
-        "episode",
-        "generation",
-        "i",
-        "part",
-        "epoch",
-        "ep",
-    ),
+_WORDS = (
+    "kimg|num updates|global step|total timestep|step|timestep|learning iteration|iteration|iter|itr|update|round|tick"
+    "|minibatch|batch|episode|generation|i|part|epoch|ep"
 )
+WORDS = _WORDS.split("|")
 """The words of counters: those first that say most of how far a run is; `part` is of an epoch: 0.25."""
 PLURAL = ("num updates", "step", "timestep", "total timestep", "update", "episode")
 """Words that may be plural: `steps: 10` is where a run is, and `epochs: 10` how many there are in all."""
 COUNTER = re.compile(
-    rf"(?<![\w/.@-])({'|'.join(WORDS).replace(' ', '[ _]')})(s?)(?:\((\w{{1,20}})\))?['\"]?"
+    rf"(?<![\w/.@-])({_WORDS.replace(' ', '[ _]')})(s?)(?:\((\w{{1,20}})\))?['\"]?"
     r"(?:\s{0,3}[:=#]\s{0,3}|\s{1,9}|(?=[\[(]))['\"]?[\[(]?\s{0,9}(?:[0-9]{1,15}-)?"
     rf"((?:{_INT})(?:\.[0-9]{{1,15}})?)(?![\w%]|[.:-][0-9])(?:\s?(?:/|of)\s{{0,9}}({_INT})(?![\w%.]))?[\])]?",
     re.I,
@@ -82,8 +69,9 @@ _VALUE = (
     r"|nan|inf(?:inity)?)"
 )
 PAIR = re.compile(
-    r"(?<![\w./@-])((?:[a-z_][\w./@()'-]{0,40} ){0,3}[a-z_][\w./@()'-]{0,99}?)(?: \(\w{1,12}\))?"
-    rf"(['\"]?\s{{0,3}}(?:=|:(?=\s)|:)\s{{0,9}}['\"\[]?|\s{{1,9}})({_VALUE})(?!\w|:(?!\s{{1,3}}\|)|[.,-][0-9]|/[a-z])"
+    r"(?<![\w./@=-])((?:[a-z_][\w./@()'-]{0,40} ){0,3}[a-z_][\w./@()'-]{0,99}?)(?: \(\w{1,12}\))?"
+    rf"(['\"]?\s{{0,3}}(?:=|:(?=\s)|:)\s{{0,9}}(?:['\"]|\[(?=[^\s,]{{1,30}}\]))?|\s{{1,9}})"
+    rf"({_VALUE})(?!\w|:(?!\s{{1,3}}\|)|[.,-][0-9]|/[a-z])"
     r"(\s(?:->|[-+]?[0-9.]{1,20}(?![\w%])))?(\s{0,3}%|\s?/\s?[0-9]{1,15}(?![.0-9]))?",
     re.I,
 )
@@ -115,7 +103,7 @@ COST = re.compile(
     r"|[stuw]ps|wpb|bsz|wall|clock|mfu|t?flops|memory|\w*mem|[gc]pu|v?ram|gb|gb_free|size|data|port|pid|rank|seed|version"
     r"|v_num|num|number|count|samples|tokens?|tok|workers|skipped|sents|instances|images|imgsz|maintenance|reserved"
     r"|\w*persec|iters?|iterations?|batch(?:es)?|epochs?|steps?|params|parameters|best|progress|per_second|world|width"
-    r"|height|date|total)(?:$|[\W_])",
+    r"|height|date|total|folds?|jobs?)(?:$|[\W_])",
     re.I,
 )
 """Words of names that say what a step costs, or how a run is set, and not how good it is."""
