@@ -216,15 +216,15 @@ export function epochsOf({ x, y, count }) {
   return knots.length > 1 ? { count: knots.length, at: (step) => between(steps, epochs, knots.length, step, true) } : null;
 }
 
-const SPLIT = /(?:^|[/_. -])(train|training|val|valid|validation|eval|test)(?=[/_. -]|$)/i;
+const SPLIT = /(?:^|[/_. -])(train|training|val|valid|validation|eval|test|p05|p50|p95)(?=[/_. -]|$)/i;
 
-/** What a name of a series says of its data: train, val, …; "": nothing. */
+/** What a name of a series says of its data: train, val, …, or which percentile it is; "": nothing. */
 export const kindOf = (name) => name.match(SPLIT)?.[1] ?? "";
 
 /** A name without that: of `val_loss` and `train/loss` it is `loss`. */
 export const stem = (name) => name.replace(SPLIT, "").replace(/^[/_. -]/, "") || name;
 
-/** Names that belong into one chart, as those of training and validation: [[stem, names], …], each where its first name
+/** Names that belong into one chart, as those of training and validation, or percentiles: [[stem, names], …], each where its first name
  * was; that of the training comes first, so that it has the same colour in each. */
 export function paired(names) {
   const rank = (name) => (/^v|^e/i.test(kindOf(name)) ? 1 : /^te/i.test(kindOf(name)) ? 2 : 0);
