@@ -21,7 +21,8 @@ TRAIN = """
     model.fit(x, y, epochs=3, validation_split=0.5, verbose=0, callbacks=[callback])
     noise = numpy.random.default_rng(1).random((2, 700, 700, 3), "float32")
     with tf.summary.create_file_writer("own").as_default() as writer:
-        tf.summary.text("args", json.dumps({"learning_rate": 5e-05, "seed": 42}, indent=2), 0)  # As Hugging Face's Trainer.
+        arguments = {"learning_rate": 5e-05, "seed": 42}  # As of Hugging Face's Trainer.
+        tf.summary.text("args", json.dumps(arguments, indent=2), 0)
         for step in (0, 50):
             tf.summary.image("fakes", noise, step)
             tf.summary.audio("voice", noise[:1, :, 0, :1], 8000, step)
