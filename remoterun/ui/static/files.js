@@ -61,7 +61,7 @@ export class Files {
   }
 
   #show({ files: found, more }) {
-    const count = found.length ? `${found.length}${more ? " and more" : ""} files, ${bytes(sizeOf(found))}` : "There are no files yet.";
+    const count = found.length ? `${found.length}${more ? " and more" : ""} file${found.length === 1 ? "" : "s"}, ${bytes(sizeOf(found))}` : "There are no files yet.";
     const hasModel = this.run && found.some(({ path }) => /(^|\/)vocab\.json$/.test(path));
     fill(this.tree, [el("p.note", {}, count), hasModel && el("button.primary", { onclick: () => this.#openModel() }, "Open the model"), this.#listOf(found, "")]);
   }
