@@ -13,7 +13,7 @@ from tests.e2e.conftest import Place
 pytestmark = [pytest.mark.tensorflow, pytest.mark.index]
 
 TRAIN = """
-    import keras, numpy, tensorflow as tf
+    import json, keras, numpy, tensorflow as tf
     x, y = numpy.ones((40, 4)), numpy.ones((40, 1))
     model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1, name="out")])
     model.compile("sgd", "mse")
@@ -21,6 +21,8 @@ TRAIN = """
     model.fit(x, y, epochs=3, validation_split=0.5, verbose=0, callbacks=[callback])
     noise = numpy.random.default_rng(1).random((2, 700, 700, 3), "float32")
     with tf.summary.create_file_writer("own").as_default() as writer:
+        arguments = {"learning_rate": 5e-05, "seed": 42}  # As of Hugging Face's Trainer.
+        tf.summary.text("args", json.dumps(arguments, indent=2), 0)
         for step in (0, 50):
             tf.summary.image("fakes", noise, step)
             tf.summary.audio("voice", noise[:1, :, 0, :1], 8000, step)
@@ -47,5 +49,8 @@ def test_keras_and_tensorboard(shared: Place) -> None:
         "own/fakes-2": ("image", [0, 50]),
         "own/voice": ("sound", [0, 50]),
         "own/sample": ("text", [0, 50]),
+        "own/args": ("text", [0]),
     }
+    shown = shared.run("report", number, "--no-files").stdout
+    assert "5e-05" in shown
     assert "window" in (shared.run("cp", f"runs/{number}/own/events.media/sample/step-50.txt", "-").stdout)

@@ -124,7 +124,7 @@ def test_it_is_sorted_by_any_column_and_a_reload_keeps_it(ui: Ui, page: Page, fa
     expect(page.locator("#list a").first).to_contain_text("lr 3e-4")
     page.locator("#list").evaluate("list => { list.scrollTop = list.scrollHeight; }")
     until(lambda: listed(page)[-1:] == [MANY + 1], what="a run without the parameter stands last")
-    page.get_by_label("Sort", exact=True).select_option("newest first")
+    page.get_by_label("Sort", exact=True).select_option("live first")
     begins(page, [MANY + 1, MANY])
     assert "sort" not in page.url
 

@@ -238,9 +238,9 @@ class Collector:
                 continue
             step = math.nan if format is LOG else self._summary.count(series)  # The points of a file follow each other.
             step = step if point.step is None or number(point.step) is None else point.step
-            moment = point.time if point.time is not None and 0 < point.time < now + AHEAD else now
-            if math.isnan(step):  # They are told apart by time alone, and came one after the other.
-                moment = since + (now - since) * place / len(points)
+            moment = since + (now - since) * place / len(points)  # They came one after the other.
+            if point.time is not None and 0 < point.time < now + AHEAD:
+                moment = point.time
             if not self._points.add(series, step, moment, point.value):
                 self._left_out += 1
             self._summary.add(series, self._points.names[series], step, moment, point.value)

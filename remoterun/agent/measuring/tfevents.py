@@ -1,5 +1,5 @@
-"""TensorBoard's event files: scalars, as `simple_value` and as tensors of one number; pictures, sounds, texts; and of a
-histogram three percentiles, each a series of its own.
+"""TensorBoard's event files: scalars, as `simple_value` and as tensors of one number; pictures, sounds, texts, of which
+Hugging Face's `args` are parameters; and of a histogram three percentiles, each a series of its own.
 
 A record is its length (8 bytes), a checksum of that (4), a message `Event`, and its checksum (4). No checksum is
 verified: without C that takes longer than all else, and what is damaged is not a message.
@@ -13,6 +13,7 @@ from typing import Any, Dict, Iterator, List, Optional, Tuple
 
 from . import MOST_WHOLE, Point
 from .histogram import doubles, percentiles
+from .lines import params, parse
 from .protobuf import MALFORMED, fields, varint
 
 _KINDS = {1: ("<f", 5), 2: ("<d", 6), 3: ("<i", 7), 9: ("<q", 10), 19: ("<e", 13)}
@@ -36,7 +37,7 @@ def read(data: bytes, state: Dict[str, Any]) -> Tuple[List[Point], int]:
                 if end > len(data):
                     state["need"] = end - at
                     break
-                points += _points(data[at + 12 : end - 4])
+                points += _points(data[at + 12 : end - 4], state)
             at = end
     except MALFORMED:
         if not at:
@@ -45,7 +46,7 @@ def read(data: bytes, state: Dict[str, Any]) -> Tuple[List[Point], int]:
     return points, min(at, len(data))
 
 
-def _points(event: bytes) -> Iterator[Point]:
+def _points(event: bytes, state: Dict[str, Any]) -> Iterator[Point]:
     time, step = None, 0.0
     for number, part in fields(event):
         if number == 1:
@@ -61,7 +62,11 @@ def _points(event: bytes) -> Iterator[Point]:
                     for end, share in _shares(value):
                         yield Point(name + end, share, step, time)
                     for end, content in _contents(value):
-                        yield Point(name.replace("/text_summary", "") + end, math.nan, step, time, content)
+                        name = name.replace("/text_summary", "")
+                        given = parse(content) if name == "args" else None
+                        if isinstance(given, dict):
+                            state["params"] = params(given)
+                        yield Point(name + end, math.nan, step, time, content)
 
 
 def _scalar(value: Dict[int, Any]) -> Optional[float]:

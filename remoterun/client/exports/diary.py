@@ -30,7 +30,7 @@ _MADE = (
     re.compile(r"(?P<folder>(?:.*/)?)events\.media/(?P<name>.+)/step-(?P<step>\d{1,15})\.\w+", re.DOTALL),
     re.compile(r"(?:.*/)?files/media/\w+/(?P<name>.+)_(?P<step>\d{1,15})_[0-9a-f]{20}\.\w+", re.DOTALL),
 )
-"""Paths of what the agent took out of TensorBoard's files (agent/measuring/media.py), and of wandb's, whose ends are a
+"""Paths of what the agent took out of TensorBoard's files (agent/store/media.py), and of wandb's, whose ends are a
 part of the content's digest."""
 _MOST_NUMBERS = 8
 """Of a path; those before the last ones are taken for text."""

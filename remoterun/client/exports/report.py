@@ -230,14 +230,19 @@ def _table(
     columns: Sequence[_Column], texts: Sequence[Mapping[str, str]], names: Iterable[str], differs: Iterable[str] = ()
 ) -> str:
     """A column for each run, and a row for each of the names that has a text."""
-    heads = [f'<th><i class="c{at % _COLOURS}"></i>run {each.number}</th>' for at, each in enumerate(columns)]
+    heads = [f'<th><i class="{_line(at)}"></i>run {each.number}</th>' for at, each in enumerate(columns)]
     rows = [f"<tr><td></td>{''.join(heads)}</tr>"]
     for name in names:
         if any(each.get(name) for each in texts):
             head, class_ = (f"{name} ≠", ' class="differs"') if name in differs else (name, "")
             cells = "".join(f"<td>{html.escape(each.get(name) or '–')}</td>" for each in texts)
-            rows.append(f"<tr{class_}><th>{html.escape(head)}</th>{cells}</tr>")
+            rows.append(f"<tr{class_}><th>{html.escape(show(head))}</th>{cells}</tr>")
     return "<div><table>\n{}\n</table></div>".format("\n".join(rows))
+
+
+def _line(at: int) -> str:
+    """The classes of the line of a run: its colour, and how it is dashed where the colours come again."""
+    return f"c{at % _COLOURS} d{at // _COLOURS}"
 
 
 def chart(name: str, curves: Mapping[int, Curve]) -> str:
@@ -261,8 +266,8 @@ def chart(name: str, curves: Mapping[int, Curve]) -> str:
         lines.append(f'<text x="{across(x)}" y="{_HEIGHT - 8}" text-anchor="middle">{x:,.6g}</text>')
     for at, (number, points) in enumerate(curves.items()):
         drawn = " ".join(f"{across(x)},{down(y)}" for x, y in points)
-        lines.append(f'<polyline class="c{at % _COLOURS}" points="{drawn}"><title>run {number}</title></polyline>')
-    label, picture = html.escape(name), "\n".join(lines)
+        lines.append(f'<polyline class="{_line(at)}" points="{drawn}"><title>run {number}</title></polyline>')
+    label, picture = html.escape(show(name)), "\n".join(lines)
     svg = f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{label} by step">\n{picture}\n</svg>'
     return f"<figure><figcaption>{label}</figcaption>{svg}</figure>"
 

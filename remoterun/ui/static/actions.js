@@ -111,6 +111,7 @@ export function remove(numbers, done = () => {}) {
     try {
       const { removed, failed } = await act("remove", { runs: ended.map((row) => row.number) });
       store.put([], removed);
+      if (removed.length) notice({ message: `${removed.length === 1 ? `Run ${removed[0]} was` : `${removed.length} runs were`} removed.` });
       failed.slice(0, 3).forEach(notice);
       if (failed.length > 3) notice({ message: `and ${failed.length - 3} more` });
       if (!failed.length) done();

@@ -6,6 +6,7 @@ import { bytes, el, fill, number, unturned } from "./dom.js";
 export const UNITS = { cpu: "%", memory: "B", gpu: "%", "gpu memory": "B" }; // the series of `usage.points`, which has no names
 const EDGE = { left: 46, right: 10, top: 8, bottom: 18 };
 const PIECE = 16; // points that are stroked at once: a long zigzag that crosses itself takes five times as long
+const ANOTHER = "Put another metric in";
 const DASHES = [[], [7, 3], [2, 2], [9, 3, 2, 3], [4, 2], [1, 3]];
 const [ROWS, LABEL, COLOURS] = [200, 11, 8]; // of a table; pixels of a label's height; colours until lines are dashed
 const clamp = (value, low, high) => Math.min(Math.max(value, low), high);
@@ -41,7 +42,7 @@ export class Chart {
     const entry = ({ target }) => target.closest?.("[data-of]")?.dataset ?? {};
     const light = (event, lit = (event.type !== "focusout" && entry(event).of) || null) => lit !== all.view.lit && all.set({ lit });
     for (const kind of ["pointerover", "pointerleave", "focusin", "focusout"]) this.#values.addEventListener(kind, light);
-    this.#values.onclick = (event) => entry(event).of && all.toggle(entry(event).added ? "with" : "off", entry(event).of);
+    this.#values.onclick = (event) => (entry(event).added ? this.#put(entry(event).added) : entry(event).of && all.toggle("off", entry(event).of));
   }
 
   /** The series that it shows, the most important one first. */
@@ -50,24 +51,29 @@ export class Chart {
     this.names = names;
     this.title = unturned(names.length > 1 ? this.key : names[0]);
     this.unit = this.file === "usage" ? UNITS[this.title] : "";
-    this.group = this.file === "usage" ? "usage" : this.title.slice(0, Math.max(0, this.title.lastIndexOf("/")));
-    const end = this.title.length > 20 ? -12 : Infinity; // a long name is cut before its end, which tells it from others
-    fill(this.#name, el("span", {}, this.title.slice(0, end)), end < 0 && el("span", {}, this.title.slice(end))).title = unturned(names.join(", "));
+    this.group = this.file === "usage" ? "usage" : this.title.slice(0, Math.max(0, this.title.indexOf("/")));
+    this.#name.title = unturned(names.join(", "));
     this.#rows.ariaLabel = `${this.title} as a table`;
     this.#more.ariaLabel = `Menu of ${this.title}`;
   }
 
-  /** It was put into its place: pinned, or as the only one. */
-  arranged(isPinned, isLarge) {
+  /** It was put into its place: pinned, as the only one, or below the head of its group, which says the begin of its name. */
+  arranged(isPinned, isLarge, isHeaded) {
+    const short = isHeaded ? this.title.slice(this.group.length + 1) : this.title;
+    const end = short.length > 20 ? -12 : Infinity; // a long name is cut before its end, which tells it from others
+    if (this.#name.textContent !== short) fill(this.#name, el("span", {}, short.slice(0, end)), end < 0 && el("span", {}, short.slice(end)));
+    this.larger.textContent = isLarge ? "⤡" : "⤢";
     [this.larger.title, this.larger.ariaLabel] = isLarge ? ["Back to all charts (Escape)", "Back to all charts"] : ["Enlarge", `Enlarge ${this.title}`];
     this.element.classList.toggle("pinned", isPinned);
     const others = isLarge && !this.unit ? this.all.names.filter((name) => !this.#series.includes(name)) : [];
     this.#add.hidden = !others.length;
     if ((this.#add.dataset.names ?? "") === others.join("\n")) return;
     this.#add.dataset.names = others.join("\n");
-    const choose = ({ target }) => others.includes(target.value) && this.all.toggle("with", target.value);
-    const input = { list: "series", placeholder: "Put another series in", "aria-label": "Put another series in", oninput: choose };
+    const choose = ({ target, inputType }) => inputType !== "insertText" && others.includes(target.value) && this.#put(target.value);
+    const input = { list: "series", placeholder: ANOTHER, "aria-label": ANOTHER, oninput: choose, onchange: choose };
+    const hadFocus = this.#add.contains(document.activeElement);
     fill(this.#add, others.length > 0 && [el("input", input), el("datalist", { id: "series" }, others.map((value) => el("option", { value })))]);
+    if (hadFocus) this.addOne();
   }
 
   draw(width, height, ink) {
@@ -140,8 +146,18 @@ export class Chart {
     this.canvas.width = 0;
   }
 
+  /** Let one choose what is put in. */
+  addOne() {
+    this.#add.firstChild?.focus();
+  }
+
+  #put(name) {
+    this.all.toggle("with", `${this.key}\t${name}`);
+  }
+
   get #series() {
-    return [...new Set([...this.names, ...(this.all.large === this ? this.all.view.with : [])])];
+    const others = this.all.view.with.map((each) => each.split("\t")).filter(([key]) => key === this.key);
+    return [...new Set([...this.names, ...others.map(([, name]) => name)])];
   }
 
   /** Each line that it could have: {of: what toggles it, label, words, line, y, colour, dash}. */
@@ -209,7 +225,9 @@ export class Chart {
       points.forEach((index, place) => {
         if (index < 0) return;
         const [right, down] = [x(line.x[index]), y(from[index])];
-        if (place === 0 || points[place - 1] < 0) pen.moveTo(right - 0.6, down); // a point alone is a dot
+        const isFirst = place === 0 || points[place - 1] < 0;
+        if (isFirst && !(points[place + 1] >= 0)) pen.rect(right - 1, down - 1, 2, 2); // a point alone is a dot
+        if (isFirst) pen.moveTo(right - 0.6, down);
         else if (pattern.length) length += Math.hypot(right - before[0], down - before[1]);
         pen.lineTo(right, down);
         before = [right, down];
@@ -275,7 +293,7 @@ export class Chart {
     const best = (line, at) => at >= 0 && ` best ${this.#text(line.y[at])}`;
     const keys = legend.map(({ words }) => words).join("\n");
     const stroke = ({ colour, dash }) => el("i.stroke", { style: { "border-color": `var(${colour})`, "border-style": dash.length ? "dashed" : "solid" } });
-    const entry = (each) => el("button", { "data-of": each.of, "data-added": each.added, title: each.words }, stroke(each), `${each.label} `, el("b"), each.added && " ×");
+    const entry = (each) => el("button", { "data-of": each.of, "data-added": each.added && each.name, title: each.words }, stroke(each), `${each.label} `, el("b"), each.added && " ×");
     if (keys !== this.#keys || isOne) fill(this.#values, legend.map((each) => (isOne ? el("span", { title: each.words }, el("b")) : entry(each))));
     this.#keys = keys;
     [...this.#values.children].forEach((node, place) => {

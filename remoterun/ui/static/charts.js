@@ -38,7 +38,7 @@ export class Charts {
   #changedAt = 0;
   #unsaved = null; // settings that the address does not have yet, and the timer
   #grid = el("div.chart-grid");
-  #menu = el("div.menu", { popover: "auto" });
+  #menu = el("div.menu", { popover: "auto", onkeydown: throughMenu });
   #watch = new IntersectionObserver((entries) => this.#appeared(entries), { rootMargin: "150px" });
   #sizes = new ResizeObserver(() => this.draw());
   #dark = matchMedia("(prefers-color-scheme: dark)");
@@ -150,7 +150,7 @@ export class Charts {
   /** Show one chart on the whole pane; or all again. */
   enlarge(key) {
     const { large: before } = this;
-    this.set({ chart: key, with: [] });
+    this.set({ chart: key });
     (this.large?.canvas ?? before?.larger)?.focus();
   }
 
@@ -226,7 +226,7 @@ export class Charts {
     order.forEach(({ element }, place) => this.#grid.children[place] !== element && this.#grid.insertBefore(element, this.#grid.children[place] ?? null));
     while (this.#grid.children.length > order.length) this.#grid.lastChild.remove();
     if (focused !== document.activeElement) focused.focus(); // it was moved
-    for (const chart of charts) chart.arranged(isPinned(chart), chart === large);
+    for (const chart of charts) chart.arranged(isPinned(chart), chart === large, groups.get(chart.group)?.includes(chart) && !large);
     this.element.classList.toggle("charts-one", Boolean(large));
     this.#bar(charts, isFound);
   }
@@ -272,7 +272,7 @@ export class Charts {
       out: choice("out", "ignore outliers", "Values far from all others do not widen the axis"),
       mean: choice("mean", "mean of seeds", "One line of runs that differ in a seed only, and their standard deviation"),
       hide: el("button.quiet", { onclick: () => this.set({ hide: [] }) }),
-      correct: el("button.quiet", { title: "What is read from the log is a guess", onclick: () => this.#correct() }, "Correct…"),
+      correct: el("button.quiet", { title: "What is read from the log is a guess, which you can correct", onclick: () => this.#correct() }, "How the log is read…"),
       zoom: el("button", { title: "0, Escape, or a double click", onclick: () => this.set({ zoom: null }) }, "Show the whole"),
     };
     return el("div.charts-bar", {}, Object.values(this.parts));
@@ -301,8 +301,9 @@ export class Charts {
     const isLarge = chart === this.large;
     const pin = item(this.view.pin.includes(chart.key) ? "Unpin" : "Pin: show it first", () => this.toggle("pin", chart.key));
     const hide = !isLarge && item("Hide", () => this.toggle("hide", chart.key));
-    const no = this.runs.length === 1 && chart.file === "metrics" && item("This is no metric…", () => this.#correct(chart.names));
-    fill(this.#menu, item(isLarge ? "All charts" : "Enlarge", () => chart.larger.click()), pin, hide, no, ["png", "svg", "csv"].map(save));
+    const no = this.runs.length === 1 && chart.file === "metrics" && item("Not a metric…", () => this.#correct(chart.names));
+    const add = chart.file === "metrics" && this.names.length > chart.names.length && item("Put another metric in…", () => (this.enlarge(chart.key), chart.addOne()));
+    fill(this.#menu, item(isLarge ? "All charts" : "Enlarge", () => chart.larger.click()), add, pin, hide, no, ["png", "svg", "csv"].map(save));
     this.#menu.showPopover();
     const { left, bottom } = button.getBoundingClientRect();
     const { width, height } = this.#menu.getBoundingClientRect();
@@ -318,6 +319,16 @@ function noPoints() {
 
 function each(make) {
   return Object.fromEntries(Object.entries(SETTINGS).map(([name, form]) => [name, make(form, name)]));
+}
+
+/** Arrows, Home and End go from button to button of a menu. */
+function throughMenu(event) {
+  const buttons = [...event.currentTarget.children];
+  const place = buttons.indexOf(document.activeElement);
+  const next = { ArrowDown: place + 1, ArrowUp: place - 1, Home: 0, End: -1 }[event.key];
+  if (next === undefined) return;
+  event.preventDefault();
+  buttons.at(next % buttons.length).focus();
 }
 
 function readZoom(text) {

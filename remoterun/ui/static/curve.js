@@ -124,10 +124,17 @@ export class Line {
     return low;
   }
 
-  /** The index of the point nearest to `x`; -1 where there is none. */
+  /** The index of the first point after `x`. */
+  after(x) {
+    let at = this.find(x);
+    while (at < this.count && this.x[at] === x) at += 1;
+    return at;
+  }
+
+  /** The index of the point nearest to `x`, of several there the last one; -1 where there is none. */
   nearest(x) {
-    const after = this.find(x);
-    if (after === this.count) return this.count - 1;
+    const after = this.after(x);
+    if (after === this.count || this.x[after - 1] === x) return after - 1;
     return after > 0 && x - this.x[after - 1] <= this.x[after] - x ? after - 1 : after;
   }
 }
@@ -138,7 +145,7 @@ export class Line {
  * can't be drawn (NaN, infinite, or `floor` and below: for a log axis). One point on either side goes out of the picture.
  */
 export function chosen(line, y, from, to, width, floor = -Infinity) {
-  const end = Math.min(line.count, line.find(to) + 1);
+  const end = Math.min(line.count, line.after(to) + 1);
   const { x } = line;
   const step = (to - from) / width;
   const [points, marks] = [[], []];
@@ -216,15 +223,15 @@ export function epochsOf({ x, y, count }) {
   return knots.length > 1 ? { count: knots.length, at: (step) => between(steps, epochs, knots.length, step, true) } : null;
 }
 
-const SPLIT = /(?:^|[/_. -])(train|training|val|valid|validation|eval|test)(?=[/_. -]|$)/i;
+const SPLIT = /(?:^|[/_. -])(train|training|val|valid|validation|eval|test|p05|p50|p95)(?=[/_. -]|$)/i;
 
-/** What a name of a series says of its data: train, val, …; "": nothing. */
+/** What a name of a series says of its data: train, val, …, or which percentile it is; "": nothing. */
 export const kindOf = (name) => name.match(SPLIT)?.[1] ?? "";
 
 /** A name without that: of `val_loss` and `train/loss` it is `loss`. */
 export const stem = (name) => name.replace(SPLIT, "").replace(/^[/_. -]/, "") || name;
 
-/** Names that belong into one chart, as those of training and validation: [[stem, names], …], each where its first name
+/** Names that belong into one chart, as those of training and validation, or percentiles: [[stem, names], …], each where its first name
  * was; that of the training comes first, so that it has the same colour in each. */
 export function paired(names) {
   const rank = (name) => (/^v|^e/i.test(kindOf(name)) ? 1 : /^te/i.test(kindOf(name)) ? 2 : 0);

@@ -61,7 +61,7 @@ export class Files {
   }
 
   #show({ files: found, more }) {
-    const count = found.length ? `${found.length}${more ? " and more" : ""} files, ${bytes(sizeOf(found))}` : "There are no files yet.";
+    const count = found.length ? `${found.length}${more ? " and more" : ""} file${found.length === 1 ? "" : "s"}, ${bytes(sizeOf(found))}` : "There are no files yet.";
     const hasModel = this.run && found.some(({ path }) => /(^|\/)vocab\.json$/.test(path));
     fill(this.tree, [el("p.note", {}, count), hasModel && el("button.primary", { onclick: () => this.#openModel() }, "Open the model"), this.#listOf(found, "")]);
   }
@@ -114,7 +114,7 @@ function shown(text, path) {
   return (path.endsWith(".ipynb") && notebook(text)) || el("pre", {}, legible(text));
 }
 
-/** Separated values, the first 500 rows of them. */
+/** Separated values: the first 500 rows and 100 columns of them. */
 function table(text, mark) {
   const rows = [[]];
   const quoted = mark === "," ? '"(?:[^"]|"")*"|' : "";
@@ -123,10 +123,12 @@ function table(text, mark) {
     if (end !== mark && (end === "" || rows.length > ROWS)) break;
     if (end !== mark) rows.push([]);
   }
-  const [head, ...body] = rows.filter((row) => row.join("")).map((row) => row.slice(0, COLUMNS));
+  const filled = rows.filter((row) => row.join(""));
+  const [head, ...body] = filled.map((row) => row.slice(0, COLUMNS));
+  const isWide = filled.some((row) => row.length > COLUMNS);
   const line = (tag) => (row) => el("tr", {}, row.map((cell) => el(tag, {}, cell)));
-  const cut = body.length >= ROWS && el("p.note", {}, `The first ${ROWS} rows.`);
-  return [cut, head && el("table", {}, el("thead", {}, line("th")(head)), el("tbody", {}, body.map(line("td"))))];
+  const cut = [body.length >= ROWS && `${ROWS} rows`, isWide && `${COLUMNS} columns`].filter(Boolean).join(" and ");
+  return [cut && el("p.note", {}, `The first ${cut}.`), head && el("table", {}, el("thead", {}, line("th")(head)), el("tbody", {}, body.map(line("td"))))];
 }
 
 /** The cells of a notebook with what they printed and drew; null: it is none. */

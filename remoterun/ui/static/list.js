@@ -44,7 +44,7 @@ export class List {
     at("chooser").addEventListener("toggle", ({ newState }) => newState === "open" && this.#choose());
     this.scroller.addEventListener("scroll", () => this.#soon());
     new ResizeObserver(() => (this.isTable ? this.#select() : this.#soon())).observe(this.scroller);
-    store.on("rows", () => this.#select());
+    store.on("rows", () => this.#select(true));
     this.read();
   }
 
@@ -56,6 +56,11 @@ export class List {
   read() {
     this.filter.value = setting("q");
     this.#select();
+  }
+
+  /** Take out what was typed to filter. */
+  clear() {
+    this.#change({ q: (this.filter.value = "") });
   }
 
   #change(settings) {
@@ -111,11 +116,14 @@ export class List {
     if (bottom > scrollTop + seen) this.scroller.scrollTop = bottom - seen;
   }
 
-  #select() {
+  /** `isByItself`: nobody has asked for another order, so what the mouse points at stays where it is. */
+  #select(isByItself = false) {
+    const places = isByItself && this.scroller.matches(":hover") && new Map(this.#rows.map(({ number }, place) => [number, place]));
     const before = this.#tops[this.#place];
     const fitting = store.order.filter(matcher(this.filter.value));
     const sort = setting("sort");
-    this.#rows = sort ? sorted(fitting, sort) : this.filter.value.trim() ? fitting : folded(fitting, this.#opened);
+    const place = ({ number }) => places.get(number) ?? Infinity;
+    this.#rows = sort ? (places ? sorted(fitting, sort).sort((one, other) => place(one) - place(other) || 0) : sorted(fitting, sort)) : this.filter.value.trim() ? fitting : folded(fitting, this.#opened);
     const [changed, isTable] = [this.#arrange(fitting, sort), this.isTable];
     this.#tops = [0];
     for (const row of this.#rows) this.#tops.push(this.#tops.at(-1) + (isTable ? DENSE : row.progress?.series.length ? HIGH : LOW));
@@ -137,7 +145,7 @@ export class List {
     const option = (each) => el("option", { value: each, selected: each === key }, wordOf(each));
     const groups = Object.entries(keys).map(([kind, found]) => found.length > 0 && el("optgroup", { label: kind }, found.slice(0, MOST_KEYS).map(option)));
     const isOther = key && !Object.values(keys).some((found) => found.slice(0, MOST_KEYS).includes(key));
-    fill(at("sort"), el("option", { value: "" }, "newest first"), isOther && option(key), groups);
+    fill(at("sort"), el("option", { value: "" }, "live first"), isOther && option(key), groups);
     at("turn").hidden = !sort;
     at("turn").textContent = sort.startsWith("-") ? "↓" : "↑";
     at("dense").setAttribute("aria-pressed", isTable);
@@ -232,7 +240,7 @@ export class List {
     const classes = [isChosen && ".chosen", isMarked && ".marked", metrics.length && ".high"].filter(Boolean).join("");
     const box = { type: "checkbox", tabindex: "-1", checked: isMarked, "aria-label": `Mark run ${row.number}`, onchange: () => this.mark(row.number) };
     const link = { href: `runs/${row.number}`, "data-number": row.number, "aria-current": isChosen && "true", tabindex: isChosen ? "0" : "-1" };
-    const first = [glyph(row.state), el("span.number", {}, row.number), el("span.command", {}, middle(title(row)))];
+    const first = [glyph(row.state), el("span.number", {}, row.number), el("span.command", { title: title(row) }, middle(own(row)))];
     const last = metrics.length ? el("div.metrics", {}, metrics.map(metric)) : null;
     const lines = [el("div.line", {}, first, stateOf(row)), el("div.line.under", {}, under(row, sort)), last];
     const mark = el("label.mark", { title: "Mark, to compare or remove (x)" }, el("input", box));
@@ -287,6 +295,12 @@ function bestOf(rows) {
 /** A run by the first line of its command. */
 export function title(row) {
   return row.command.trim().split("\n", 1)[0];
+}
+
+/** What tells a run from the others of its list: of one of a set its parameters. */
+function own(row) {
+  const given = Object.entries(row.set?.params ?? {}).map(([name, value]) => `${name} ${value}`);
+  return given.join(" · ") || title(row);
 }
 
 /** The word of a state, and since when it is so. */

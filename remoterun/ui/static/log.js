@@ -73,7 +73,8 @@ export class Log {
     let at = 0;
     for (let before = line.previousElementSibling; before; before = before.previousElementSibling) at = data.indexOf(10, at) + 1;
     this.#mark(line, part.start + at);
-    this.at.found.textContent = "The address names this line.";
+    const isCopied = await navigator.clipboard?.writeText(location.href).then(() => true, () => false);
+    this.at.found.textContent = isCopied ? "The link is copied." : "The address names this line.";
   }
 
   #mark(line, offset = null) {

@@ -96,7 +96,8 @@ function pressed(event) {
   const acts = key === "Enter" && target.matches("button, summary, a");
   if ((types && !leaves) || scrolls || acts || !Object.hasOwn(COMMANDS, key)) return;
   event.preventDefault();
-  if (leaves) list.focus();
+  if (leaves && key === "Escape" && list.filter.value) list.clear();
+  else if (leaves) list.focus();
   else COMMANDS[key]();
 }
 

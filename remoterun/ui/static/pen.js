@@ -15,7 +15,7 @@ export async function save(chart, form) {
   pen.fillStyle = ink.colour("--ground");
   pen.fillRect(0, 0, WIDTH, HEIGHT);
   Object.assign(pen, { font: `600 13px ${ink.font}`, fillStyle: ink.colour("--ink"), textAlign: "left", textBaseline: "top" });
-  pen.fillText(chart.title + (runs.length > 1 ? "" : `, ${runs[0].label}`), 46, 10);
+  pen.fillText(`${chart.title}, ${runs.length > 1 ? `runs ${runs.map(({ number }) => number).join(", ")}` : runs[0].label}`, 46, 10);
   chart.paint(pen, picture);
   const svg = `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${WIDTH} ${HEIGHT}" width="${WIDTH}" height="${HEIGHT}">${pen.text}</svg>`;
   const blob = form === "png" ? await canvas.convertToBlob() : form === "svg" ? new Blob([svg], { type: "image/svg+xml" }) : new Blob(csv(picture), { type: "text/csv" });

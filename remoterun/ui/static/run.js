@@ -17,6 +17,7 @@ export class RunView {
   #isOpen = true;
   #lost = null; // why its machine can't be asked
   #seen = null; // when it was asked last, in seconds
+  #known = false; // whether the list had it
   #phases = [];
   #last = ""; // the last line of the log of a run that failed
   #timer = 0;
@@ -89,9 +90,13 @@ export class RunView {
     } catch (failure) {
       if (!this.#isOpen) return;
       if (failure.status !== 404 || store.rows.has(this.number)) return this.#lose(failure.message);
-      this.close();
-      fill(this.element, el("p.empty", { role: "alert" }, `There is no run ${this.number}.`));
+      this.#gone();
     }
+  }
+
+  #gone() {
+    this.close();
+    fill(this.element, el("p.empty", { role: "alert" }, `There is no run ${this.number}.`));
   }
 
   #details() {
@@ -103,8 +108,9 @@ export class RunView {
 
   #row() {
     const row = store.rows.get(this.number);
-    if (!row && this.#seen) this.#ask(); // it was removed
+    if (!row && this.#known) this.#gone();
     if (!row) return;
+    this.#known = true;
     const info = store.infos.get(this.number);
     this.actions.update(row);
     fill(this.at.heading, el("span.number", {}, row.number), " ", title(row));
