@@ -67,6 +67,12 @@ def test_a_form_gives_the_same_however_it_grows(name: str) -> None:
     assert [repr(found_in(path, 7)), repr(found_in(path, 0))] == [whole, whole]
 
 
+def test_epochs_that_begin_anew_as_of_folds_have_no_step() -> None:
+    lines = [f"Epoch {epoch} - avg_loss: 0.{fold}{epoch}\n" for fold in range(3) for epoch in (1, 2, 3)]
+    points, _ = read(reader(LOG), "".join(lines).encode(), patterns=[])
+    assert [point.step for point in points] == [1, 2, 3, *[None] * 6]
+
+
 def path_of(name: str, form: dict[str, Any]) -> Path:
     return FOLDER / name / form["file"] if "file" in form else FOLDER / f"{name}.log"
 

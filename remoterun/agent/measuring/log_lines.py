@@ -136,6 +136,7 @@ class _Line:
     def _place(self) -> Tuple[Optional[float], bool]:
         """The step, and whether the line counts."""
         state, counters = self._state, self._counters()
+        before = (state.get("epoch") or [0.0])[0]
         name = state.get("metric_step")
         if name:  # The user knows better.
             step = re.search(
@@ -168,8 +169,9 @@ class _Line:
                 counter.valued = True
                 state["total of"] = counter.total(0.0)
                 return counter.at, True
-        state["step"], state["total of"] = epoch[1:3]
-        return epoch[1], True
+        state["anew"] = state.get("anew") or epoch[1] == state.get("first") < before  # As of folds.
+        state["step"], state["total of"] = None if state["anew"] else epoch[1], epoch[2]
+        return state["step"], True
 
     def _counters(self) -> List[Tuple[str, float, float, bool]]:
         """Of the line: the word, the number, of how many or 0, and whether it is named. The text is left without."""
