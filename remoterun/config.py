@@ -80,6 +80,8 @@ _OF_RENTAL = {
     "max_hours": Setting((float, int), "H", f"{_WITH}: of a run. Default: 24.", 0.1),
     "max_cost": Setting((float, int), "$", f"{_WITH}: of a run, in US dollars.", 0.01),
     "image": Setting((str,), "IMAGE", f"{_WITH}: another image than its own."),
+    "program": Setting((str, list), "FILE", "With --command: the program that rents."),
+    "it_may_run_on": Setting((bool,), "", "With --command: also where nothing ends a host while this machine is off."),
 }
 """Of one whose host is rented for each run: it has a `provider` and `types`, or both in one, and no `host`."""
 _WORDS: Mapping[tuple[type, ...], str] = {
@@ -310,7 +312,7 @@ def _machine(file: Path, name: str, table: Any) -> MachineType:
     if not rented:
         return _own(where, name, table)
     own = {key: value for key, value in table.items() if key in _OF_ANY}
-    return MachineType(name, rental=_rental(where, table, short), **own)
+    return MachineType(name, rental=_rental(file, where, table, short), **own)
 
 
 def _own(where: str, name: str, table: dict[str, Any]) -> MachineType:
@@ -344,7 +346,7 @@ def _pool(where: str, name: str, words: list[Any]) -> tuple[str, ...]:
     return tuple(words)
 
 
-def _rental(where: str, table: dict[str, Any], short: str) -> Rental:
+def _rental(file: Path, where: str, table: dict[str, Any], short: str) -> Rental:
     """`short`: the key that has both the provider and its types, if there is one."""
     name, key = short or table["provider"], short or "types"
     if name not in PROVIDERS:
@@ -359,8 +361,14 @@ def _rental(where: str, table: dict[str, Any], short: str) -> Rental:
         idle = parse_duration(table["idle"]) if "idle" in table else None
     except UsageError as error:
         raise ConfigError(f"{where}.idle: {error.message}", hint=error.hint)
-    rest = {key: value for key, value in table.items() if key in _OF_RENTAL and key != "idle"}
-    return Rental(name, types, idle=idle, **rest)
+    rest = {key: value for key, value in table.items() if key in _OF_RENTAL and key not in ("idle", "program")}
+    program = table.get("program", [])
+    first, *more = program if isinstance(program, list) and program else [program or ""]
+    if not all(isinstance(word, str) for word in (first, *more)):
+        raise ConfigError(f"{where}.program: it is a list of words in quotes", hint='program = ["./runpod.py"]')
+    if first and "/" in first:
+        first = str(file.parent / os.path.expanduser(first))
+    return Rental(name, types, idle=idle, program=(first, *more) if first else (), **rest)
 
 
 def add_machine(config: Config, name: str, settings: dict[str, Any], *, overwrite: bool, make_default: bool) -> None:

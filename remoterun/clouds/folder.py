@@ -18,7 +18,10 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import hashlib
 import json
+import os
+import secrets
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -30,6 +33,7 @@ from remoterun.clouds.base import Intent, ProviderError, RentedHost
 from remoterun.model import MachineType
 
 HOSTS = "hosts"
+MACHINE_ID = Path("/etc/machine-id")
 LOCK_SECONDS = 900.0
 
 
@@ -85,7 +89,9 @@ class HostFolder:
     def ssh_config(self) -> Path:
         return self.path / "ssh_config"
 
-    def reach(self, asked: MachineType, gpus: int, address: str, user: str, proxy: str | None) -> MachineType:
+    def reach(
+        self, asked: MachineType, gpus: int, address: str, user: str, proxy: str | None, port: int = 22
+    ) -> MachineType:
         """How the host is reached, at an address that may have changed, as a user with our key, through a
         `ProxyCommand` where there is one. Its host key is that of the first contact, unless another is known."""
         host_key = self.text("host_key.pub").split()
@@ -94,6 +100,7 @@ class HostFolder:
         options = {
             "HostName": address,
             "User": user,
+            **({} if port == 22 else {"Port": str(port)}),
             "HostKeyAlias": self.token.lower(),
             "IdentityFile": self._quoted("key"),
             "IdentitiesOnly": "yes",
@@ -152,3 +159,19 @@ class HostFolder:
     def _quoted(self, name: str) -> str:
         """The path of a file as ssh's configuration takes it."""
         return '"' + str(self.path / name).replace("%", "%%") + '"'
+
+
+def home_mark(home: Path) -> str:
+    """What tells the hosts of one home from those of another: two laptops may have the same name, user and paths, and a
+    copy of a home on another machine is another one."""
+    machine = MACHINE_ID.read_bytes() if MACHINE_ID.exists() else b""
+    here = hashlib.sha256(b"remoterun" + machine).hexdigest()[:12]
+    folder = home / HOSTS
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with locked(str(folder / "mark")) as file:
+        secret = os.pread(file, 100, 0).decode("ascii").partition(" ")[0]
+        if not secret:
+            secret = secrets.token_hex(6)
+            os.pwrite(file, secret.encode(), 0)
+            os.fsync(file)
+    return hashlib.sha256(f"{secret} {here}".encode()).hexdigest()[:12]

@@ -28,6 +28,10 @@ class Rental:
     """Hosts that one run may be given, one after the other."""
     instead_of: str | None = None
     """The type that was asked for where the provider has no such machine any more ("k80")."""
+    program: tuple[str, ...] = ()
+    """The words of a program of the user's that is the provider."""
+    it_may_run_on: bool = False
+    """Also where nothing ends its host while this machine is off."""
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from remoterun.agent.shared.records import encode
 from remoterun.clouds.aws import network, tags
 from remoterun.clouds.aws.acquire import LaunchRequest
 from remoterun.clouds.base import ProviderError, ProviderUnreachable
+from remoterun.clouds.folder import home_mark
 from remoterun.sizes import iso
 from tests.cloud.renters import T4, Client
 from tests.e2e.conftest import Place, make_place
@@ -38,7 +39,7 @@ def recorded(client: Client, region: str, account: str, instance: str = "i-01234
     intent = client.intent()
     client.folder(intent.token).begin(intent)
     offer = replace(client.aws.offers(T4)[0], region=region)
-    labels = tags.specification("instance", tags.of_intent(intent, offer, "", tags.mark(client.home)))
+    labels = tags.specification("instance", tags.of_intent(intent, offer, "", home_mark(client.home)))
     request = LaunchRequest(offer, {"TagSpecifications": [labels]}, 1, instance=instance, account=account)
     client.folder(intent.token).write("request.json", encode(request).decode())
     return intent.token
@@ -120,11 +121,11 @@ class Rules:
         self.vpc = next(iter(network.subnets(self.calls, USUAL).values()))["VpcId"]
 
     def admit(self, address: str, home: Path) -> str:
-        return network.admit(self.calls, USUAL, self.vpc, address, tags.mark(home))
+        return network.admit(self.calls, USUAL, self.vpc, address, home_mark(home))
 
     def wait_an_hour(self, home: Path) -> None:
         """As if the home had let itself in so long ago."""
-        stamp = {"Key": f"{tags.PREFIX}{network.HOME}{tags.mark(home)}", "Value": iso(time.time() - 3601)}
+        stamp = {"Key": f"{tags.PREFIX}{network.HOME}{home_mark(home)}", "Value": iso(time.time() - 3601)}
         listed = self.calls("ec2", "describe_security_group_rules", USUAL)["SecurityGroupRules"]
         for rule in listed:
             if stamp["Key"] in [tag["Key"] for tag in rule.get("Tags", ())]:
@@ -226,10 +227,10 @@ def test_a_bucket_that_is_gone_is_made_again_and_everything_goes(cloud: Cloud, c
 
 def test_a_copied_home_is_another_one_on_another_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     home = tmp_path / "home"
-    before = tags.mark(home)
-    assert tags.mark(home) == before
+    before = home_mark(home)
+    assert home_mark(home) == before
     with ThreadPoolExecutor(8) as threads:  # regions are asked on threads of their own
-        assert len(set(threads.map(tags.mark, [tmp_path / "new home"] * 8))) == 1
+        assert len(set(threads.map(home_mark, [tmp_path / "new home"] * 8))) == 1
     (tmp_path / "machine-id").write_text("another machine\n")
     monkeypatch.setattr(tags, "MACHINE_ID", tmp_path / "machine-id")
-    assert tags.mark(home) != before
+    assert home_mark(home) != before

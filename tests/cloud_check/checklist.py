@@ -18,7 +18,7 @@ from typing import Any
 import boto3
 
 from remoterun.clouds.aws import catalogue
-from remoterun.clouds.aws.tags import mark
+from remoterun.clouds.folder import home_mark
 from remoterun.parsing import parse_duration
 from tests.cloud_check.bill import saved
 from tests.cloud_check.user import RENTING_SECONDS, Failure, User
@@ -319,7 +319,7 @@ class Checklist:
 
     @property
     def _mine(self) -> list[dict[str, Any]]:
-        return [{"Name": "tag:remoterun:home", "Values": [mark(self._user.home)]}]
+        return [{"Name": "tag:remoterun:home", "Values": [home_mark(self._user.home)]}]
 
     def rules(self) -> set[tuple[str, str]]:
         """Each security group of remoterun, whoever made it, with "" and with all that it lets in."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from pathlib import Path
 
@@ -28,15 +29,21 @@ class Given:
         return Intent(f"rr-{key}-1", key, 7, 1, self.machine, time.time() + seconds, 600.0)
 
 
-@pytest.fixture(params=[pytest.param("aws", marks=pytest.mark.lab), "folder"])
+PROGRAM = Path(__file__).parents[1] / "rented_containers.py"
+
+
+@pytest.fixture(
+    params=[pytest.param("aws", marks=pytest.mark.lab), "folder", pytest.param("command", marks=pytest.mark.lab)]
+)
 def given(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Given:
-    machine = MachineType("gpu", rental=Rental(request.param, ("g4dn.xlarge",)))
+    program = (sys.executable, str(PROGRAM), str(tmp_path / "cloud")) if request.param == "command" else ()
+    machine = MachineType("gpu", rental=Rental(request.param, ("g4dn.xlarge",), program=program))
     if request.param == "aws":
         for name, value in request.getfixturevalue("cloud").environment().items():
             monkeypatch.setenv(name, value)
-    else:
+    elif request.param == "folder":
         add_provider(tmp_path, request.getfixturevalue("environment"), monkeypatch)
-    return Given(front(request.param).provider(Config(tmp_path / "home")), machine)
+    return Given(front(request.param).provider(Config(tmp_path / "home", machines={"gpu": machine})), machine)
 
 
 def test_offers_name_what_may_be_had(given: Given) -> None:

@@ -37,7 +37,7 @@ from remoterun.clouds.aws.quotas import quota_of
 from remoterun.clouds.base import HostNeverCame, Intent, Offer, ProviderError, ProviderUnreachable
 from remoterun.clouds.boot import first_session
 from remoterun.clouds.boot.user_data import cloud_config, user_data
-from remoterun.clouds.folder import HostFolder
+from remoterun.clouds.folder import HostFolder, home_mark
 from remoterun.config import Config
 from remoterun.errors import ConfigError, HostUnreachable
 from remoterun.model import MachineType, Rental
@@ -166,10 +166,10 @@ def test_tags_come_back_as_the_host_that_they_were_made_for() -> None:
 
 
 def test_two_homes_of_the_same_name_are_told_apart(tmp_path: Path) -> None:
-    mark = tags.mark(tmp_path / "home")
-    assert tags.mark(tmp_path / "home") == mark and HostFolder.all(tmp_path / "home") == []
+    mark = home_mark(tmp_path / "home")
+    assert home_mark(tmp_path / "home") == mark and HostFolder.all(tmp_path / "home") == []
     (tmp_path / "home").rename(tmp_path / "moved")
-    assert tags.mark(tmp_path / "moved") == mark != tags.mark(tmp_path / "home")
+    assert home_mark(tmp_path / "moved") == mark != home_mark(tmp_path / "home")
 
 
 def test_tags_that_make_no_sense_are_shown_as_far_as_they_do() -> None:
@@ -184,13 +184,15 @@ def test_an_address_of_a_client(text: str) -> None:
 
 
 def test_a_home_has_one_mark_whoever_asks_for_it_first(tmp_path: Path) -> None:
-    code = "import sys, pathlib; from remoterun.clouds.aws import tags; print(tags.mark(pathlib.Path(sys.argv[1])))"
+    code = (
+        "import sys, pathlib; from remoterun.clouds.folder import home_mark as m; print(m(pathlib.Path(sys.argv[1])))"
+    )
     asked = [subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE) for _ in range(2)]
     found = {process.communicate(timeout=60)[0].decode().strip() for process in asked}
     homes = [tmp_path / str(number % 4) for number in range(32)]
-    of_each = list(each_at_once(tags.mark, homes))
-    assert len(found) == 1 and found == {tags.mark(tmp_path)}
-    assert len(set(of_each)) == 4 and [tags.mark(home) for home in homes] == of_each
+    of_each = list(each_at_once(home_mark, homes))
+    assert len(found) == 1 and found == {home_mark(tmp_path)}
+    assert len(set(of_each)) == 4 and [home_mark(home) for home in homes] == of_each
 
 
 class WhoAmI(BaseHTTPRequestHandler):

@@ -8,6 +8,7 @@ import os
 import re
 import signal
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -120,6 +121,8 @@ def machines_add(
         settings = {"host": host, **settings}
     for each in at:
         _warn_of_unknown(each, settings[each])
+    if "program" in settings:
+        settings["program"] = [str(Path(settings["program"]).expanduser().resolve())]
     config = configuration.load()
     configuration.add_machine(config, name, settings, overwrite=yes, make_default=default)
     render.line(f"machine `{name}` is in {config.file}" + ("; it is the default" if default else ""))

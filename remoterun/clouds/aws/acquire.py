@@ -25,7 +25,7 @@ from remoterun.clouds.aws.calls import REPEATS, Calls, NoCapacityHere, QuotaReac
 from remoterun.clouds.aws.image import HOST_IMAGE, Image, resolve
 from remoterun.clouds.base import HostNeverCame, Intent, NoCapacity, Offer, ProviderUnreachable, RentedHost, Roles
 from remoterun.clouds.boot.user_data import END, user_data
-from remoterun.clouds.folder import HostFolder
+from remoterun.clouds.folder import HostFolder, home_mark
 from remoterun.errors import HostUnreachable, RemoterunError
 from remoterun.model import MachineType, Rental
 
@@ -225,7 +225,7 @@ class Acquisition:
         disk = catalogue.disk_size(offer.gpus, rental.disk, image.size)
         priced = catalogue.with_disk(offer, disk)
         role, left = self.roles.writer, max(self._intent.deadline - time.time(), 60.0)
-        labels = tags.of_intent(self._intent, priced, " ".join(sources), tags.mark(self._folder.home), role)
+        labels = tags.of_intent(self._intent, priced, " ".join(sources), home_mark(self._folder.home), role)
         kinds = ["instance", "volume", *(["network-interface"] if self._calls.settings.tags else [])]
         subnet = self._subnets.get(offer.zone, {})  # behind an endpoint, it knows whether its hosts need an address
         is_public = self._calls.settings.connect != endpoint.CONNECT or bool(subnet.get("MapPublicIpOnLaunch"))
@@ -238,7 +238,7 @@ class Acquisition:
         }
 
     def _admit(self, region: str, vpc: str) -> tuple[str, list[str]]:
-        return endpoint.admit(self._calls, region, vpc, self._calls.settings, tags.mark(self._folder.home))
+        return endpoint.admit(self._calls, region, vpc, self._calls.settings, home_mark(self._folder.home))
 
     # --- the wait ---
 

@@ -17,7 +17,7 @@ from remoterun import __version__
 from remoterun.clouds.aws import tags
 from remoterun.clouds.aws.calls import Calls, Refused, no_default_vpc
 from remoterun.clouds.base import Leftover, ProviderUnreachable
-from remoterun.clouds.folder import HostFolder
+from remoterun.clouds.folder import HostFolder, home_mark
 from remoterun.errors import ConfigError, HostUnreachable
 from remoterun.sizes import iso
 from remoterun.threads import each as each_at_once
@@ -146,7 +146,7 @@ def examined(
     for this home, that is so while it acquires one; of others, only when they did is known."""
     filters = [{"Name": "group-name", "Values": [GROUP]}]
     groups = calls("ec2", "describe_security_groups", region, Filters=filters)["SecurityGroups"]
-    own, acquires = {tags.mark(home)}, any(folder.is_locked() for folder in HostFolder.all(home))
+    own, acquires = {home_mark(home)}, any(folder.is_locked() for folder in HostFolder.all(home))
     told = [tags.ours(host.get("Tags")) for host in hosts if host["State"]["Name"] != "terminated"]
     homes = {each.get("home") for each in told}
     reached = {source for each in told for source in each.get("client", "").split()}

@@ -27,7 +27,7 @@ from remoterun.clouds.base import (
     Spent,
     unheard,
 )
-from remoterun.clouds.folder import HostFolder
+from remoterun.clouds.folder import HostFolder, home_mark
 from remoterun.config import Config
 from remoterun.errors import NotFound, RemoterunError
 from remoterun.model import MachineType, Rental
@@ -112,7 +112,7 @@ class AWS:
         region = rented.offer.region
         for instance in describe(self.calls, region, ids=[rented.id]):
             if "VpcId" in instance:
-                endpoint.admit(self.calls, region, instance["VpcId"], self._settings, tags.mark(self._home))
+                endpoint.admit(self.calls, region, instance["VpcId"], self._settings, home_mark(self._home))
 
     def hosts(self, note: Callable[[str], None] = unheard) -> list[RentedHost]:
         found = self._in_all(self._regions(), self._rented, note)
@@ -271,7 +271,7 @@ class AWS:
         return [tags.restored(each, records.get(each["InstanceId"])) for each in found]
 
     def _rented(self, region: str, token: str | None = None, id: str | None = None) -> list[RentedHost]:
-        found, proxy, own = [], endpoint.proxy(self._settings, region), tags.mark(self._home)
+        found, proxy, own = [], endpoint.proxy(self._settings, region), home_mark(self._home)
         for instance in self._instances(region, token, id):
             rented, address = tags.rented_of(instance, region, own), address_of(instance, proxy)
             if rented is None:

@@ -4,22 +4,16 @@ from __future__ import annotations
 
 import datetime
 import getpass
-import hashlib
-import os
 import re
-import secrets
 import socket
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from remoterun import __version__
-from remoterun.agent.shared.files import locked
 from remoterun.clouds.aws.calls import reason_of
 from remoterun.clouds.aws.catalogue import ADDRESS, offer
 from remoterun.clouds.base import Intent, Offer, RentedHost
-from remoterun.clouds.folder import HOSTS
 from remoterun.sizes import iso
 
 PREFIX = "remoterun:"
@@ -31,7 +25,6 @@ STATES = {
     "stopped": "stopped",
     "terminated": "gone",
 }
-MACHINE_ID = Path("/etc/machine-id")
 PREEMPTED = ("Server.SpotInstanceTermination", "Server.SpotInstanceShutdown")
 ENDED = "Client.UserInitiatedShutdown"
 
@@ -39,22 +32,6 @@ ENDED = "Client.UserInitiatedShutdown"
 def owner() -> str:
     """Who rents from this machine: `ada@laptop`."""
     return _value(f"{getpass.getuser()}@{socket.gethostname()}")
-
-
-def mark(home: Path) -> str:
-    """What tells the hosts of one home from those of another: two laptops may have the same name, user and paths, and a
-    copy of a home on another machine is another one."""
-    machine = MACHINE_ID.read_bytes() if MACHINE_ID.exists() else b""
-    here = hashlib.sha256(b"remoterun" + machine).hexdigest()[:12]
-    folder = home / HOSTS
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with locked(str(folder / "mark")) as file:
-        secret = os.pread(file, 100, 0).decode("ascii").partition(" ")[0]
-        if not secret:
-            secret = secrets.token_hex(6)
-            os.pwrite(file, secret.encode(), 0)
-            os.fsync(file)
-    return hashlib.sha256(f"{secret} {here}".encode()).hexdigest()[:12]
 
 
 def of_intent(intent: Intent, chosen: Offer, address: str, home: str, role: str = "") -> dict[str, str]:

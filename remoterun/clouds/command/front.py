@@ -1,0 +1,30 @@
+"""Programs as providers, as far as they are known without being asked."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from remoterun.clouds.base import Provider
+from remoterun.clouds.fronts import Front
+from remoterun.config import Config
+
+HOST = re.compile(r"[\w.-]+/\S+")
+
+
+class CommandFront(Front):
+    name, title = "command", "a program of yours"
+    example = "RTX4090,RTX3090"
+    how_to_set_up = "remoterun machines add pod --command TYPES --program ./FILE   rents by a program of yours"
+    how_to_log_in = how_to_set_up
+
+    def provider(self, config: Config) -> Provider:
+        from remoterun.clouds.command.provider import Commands
+
+        return Commands(config)
+
+    def is_set_up(self, config: Config, environ: Mapping[str, str] | None = None) -> bool:
+        return any(each.rental is not None and each.rental.provider == self.name for each in config.machines.values())
+
+    def is_host(self, word: str) -> bool:
+        return HOST.fullmatch(word) is not None

@@ -1,0 +1,171 @@
+"""A program of the user's as a provider: one JSON object on its stdin, one on its stdout, what it does in its first
+line. What it is asked, and what it answers, stands in examples/providers/example.py.
+
+It is started without a shell, has 120 s and a megabyte, and is killed with all that it started where it takes more.
+What it writes to stderr is evidence.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import IO, Any
+
+from remoterun.agent.shared.records import BadRecord, from_json, parse
+from remoterun.clouds.base import Identity, NoCapacity, Offer, ProviderError, ProviderUnreachable
+from remoterun.clouds.simple import CLIENT, HOST, SERVER, ListedHost, Order, Simple, Vendor
+from remoterun.config import Config
+from remoterun.errors import ConfigError
+from remoterun.model import Rental
+
+VERSION = 1
+SECONDS, MOST, SHOWN = 120.0, 1 << 20, 1000
+"""Of one call; bytes of what it writes; characters of that which are shown."""
+FRESH = 60.0
+"""Seconds for which offers hold."""
+STATES = ("pending", "running", "stopped", "ending", "gone")
+
+
+class Commands(Simple):
+    """All programs that config.toml names."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__(config.home)
+        rentals = [each.rental for each in config.machines.values() if each.rental is not None]
+        self._programs = {
+            words: Program(words) for words in dict.fromkeys(each.program for each in rentals if each.program)
+        }
+
+    def vendors(self) -> Sequence[Vendor]:
+        return list(self._programs.values())
+
+    def vendor_of(self, rental: Rental) -> Vendor:
+        if not rental.program:
+            raise ConfigError("a machine that is rented by a program names it", hint='program = ["./FILE"]')
+        return self._programs.setdefault(rental.program, Program(rental.program))
+
+
+class Program:
+    """A `Vendor`."""
+
+    def __init__(self, words: Sequence[str]) -> None:
+        self._words = list(words)
+        self.key = Path(words[0] if len(words) == 1 else words[-1]).stem or "program"
+        self._hello: tuple[str, str] | None = None
+        self._offers: dict[Rental, tuple[float, list[Offer]]] = {}
+
+    def ends(self) -> tuple[str, str]:
+        if self._hello is None:
+            said = self._ask("hello")
+            ends, end = said.get("ends"), said.get("end", "")
+            if said.get("version") != VERSION or ends not in (SERVER, HOST, CLIENT) or not isinstance(end, str):
+                raise self._wrong(
+                    "hello", f'is not like {{"version": {VERSION}, "ends": "server"}}: {json.dumps(said)}'
+                )
+            self._hello = ends, end
+        return self._hello
+
+    def offers(self, rental: Rental) -> list[Offer]:
+        at, found = self._offers.get(rental, (0.0, []))
+        if not at or time.monotonic() > at + FRESH:
+            wanted = {"types": list(rental.types), "region": rental.region, "spot": rental.spot, "disk": rental.disk}
+            said = self._ask("offers", **wanted)
+            found = [self._read(Offer, "offers", each) for each in self._list(said, "offers")]
+            self._offers[rental] = time.monotonic(), found
+        return found
+
+    def create(self, order: Order) -> None:
+        self._ask("create", **{**asdict(order), "offer": {"type": order.offer.type, "region": order.offer.region}})
+
+    def hosts(self) -> list[ListedHost]:
+        found = [self._read(ListedHost, "hosts", each) for each in self._list(self._ask("hosts"), "hosts")]
+        for each in found:
+            if each.state not in STATES:
+                raise self._wrong("hosts", f"has the state {each.state!r}, and not one of {', '.join(STATES)}")
+        return found
+
+    def delete(self, id: str) -> None:
+        self._ask("delete", id=id)
+
+    def identity(self) -> Identity:
+        said = self._ask("identity")
+        return Identity(str(said.get("name", self.key)), str(said.get("account", "")), str(said.get("region", "")))
+
+    # -- one call
+
+    def _ask(self, do: str, **more: Any) -> dict[str, Any]:
+        with tempfile.TemporaryFile() as asked, tempfile.TemporaryFile() as told, tempfile.TemporaryFile() as errors:
+            asked.write(json.dumps({"version": VERSION, "do": do, **more}).encode() + b"\n")
+            asked.seek(0)
+            try:
+                process = subprocess.Popen(self._words, stdin=asked, stdout=told, stderr=errors, start_new_session=True)
+            except OSError as error:
+                hint = "is it there, and did you `chmod +x` it?"
+                raise ProviderError(f"`{self._words[0]}` can't be run: {error.strerror}", hint=hint)
+            give_up_at, why = time.monotonic() + SECONDS, ""
+            try:
+                while process.poll() is None and not why:
+                    with contextlib.suppress(subprocess.TimeoutExpired):
+                        process.wait(0.05)
+                    if time.monotonic() > give_up_at:
+                        why = f"did not answer within {SECONDS:.0f} s"
+                    elif max(_size(told), _size(errors)) > MOST:
+                        why = f"wrote more than {MOST:,} bytes"
+            finally:
+                with contextlib.suppress(OSError):
+                    os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+            evidence = _beginning(errors)
+            if why:
+                raise ProviderUnreachable(f"`{self.key}` {why} to `{do}`", evidence=evidence)
+            if process.returncode:
+                what = f"`{self.key}` ended with status {process.returncode} at `{do}`"
+                raise ProviderError(what, evidence=evidence or _beginning(told), hint="remoterun doctor command")
+            told.seek(0)
+            return self._answer(do, told.read(MOST), evidence)
+
+    def _answer(self, do: str, data: bytes, evidence: str | None) -> dict[str, Any]:
+        try:
+            said = parse(data)
+        except ValueError:
+            said = None
+        if not isinstance(said, dict):
+            raise self._wrong(do, "is not one JSON object", data.decode("utf-8", "replace")[:SHOWN])
+        if error := said.get("error"):
+            kinds = {"capacity": NoCapacity, "unreachable": ProviderUnreachable}
+            kind = kinds.get(str(said.get("kind")), ProviderError)
+            raise kind(f"`{self.key}`: {str(error)[:SHOWN]}", evidence=evidence)
+        return said
+
+    def _list(self, said: dict[str, Any], name: str) -> list[Any]:
+        if not isinstance(said.get(name), list):
+            raise self._wrong(name, f"has no list `{name}`")
+        found: list[Any] = said[name]
+        return found
+
+    def _read(self, kind: type[Any], do: str, record: Any) -> Any:
+        try:
+            return from_json(kind, record)
+        except BadRecord as error:
+            raise self._wrong(do, f"can't be read: {error}", json.dumps(record)[:SHOWN])
+
+    def _wrong(self, do: str, why: str, evidence: str | None = None) -> ProviderError:
+        hint = "examples/providers/example.py says what is asked and answered"
+        return ProviderError(f"what `{self.key}` answered to `{do}` {why}", evidence=evidence, hint=hint)
+
+
+def _size(file: IO[bytes]) -> int:
+    return os.fstat(file.fileno()).st_size
+
+
+def _beginning(file: IO[bytes]) -> str | None:
+    file.seek(0)
+    return file.read(MOST).decode("utf-8", "replace").strip()[-SHOWN:] or None

@@ -1,0 +1,379 @@
+"""A base for providers of few calls: what may be had, make one, list them, delete one; and who asks.
+
+What we have to know of a host stands in its name, which its provider keeps; so hosts of other clients are found, too,
+and no call but the list is needed to find out what became of one. Its home has its limits from the script that it is
+started with (boot/on_container.py). The order is the one of every provider: the intent is on disk, and that a host was
+asked for (`request.json`), before it is. Whoever comes after a crash looks for the name first: so an intent stands for
+one host at the most.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Protocol
+
+from remoterun.agent.shared.api import MachineCheck
+from remoterun.agent.shared.machines import RentalTerms
+from remoterun.clouds.base import (
+    LATE,
+    HostNeverCame,
+    Identity,
+    Intent,
+    NoCapacity,
+    Offer,
+    ProviderError,
+    ProviderUnreachable,
+    RentedHost,
+    unheard,
+)
+from remoterun.clouds.boot.container import start_script
+from remoterun.clouds.folder import HostFolder, home_mark
+from remoterun.errors import HostError, RemoterunError, UsageError
+from remoterun.hosts.ssh.config import Deadlines
+from remoterun.model import MachineType, Rental
+
+SERVER, HOST, CLIENT = "server", "host", "client"
+"""What ends a host while no client is there: its provider, at a limit that is set as it is made; a program on the host,
+which asks the provider for that; nobody."""
+HIDDEN, BOOT, RELEASE = 60.0, 900.0, 60.0
+"""Seconds until a new host is in the list, until it can be used, and in which one that was deleted leaves the list."""
+ASK = 2.0
+"""Seconds between two looks at the list."""
+NAME = re.compile(r"(rr-([0-9a-z]{8,32})-([0-9]{1,4}))-([0-9]{1,9})-([0-9a-z]{1,8})-([0-9a-z]{1,6})-([0-9a-f]{8})")
+"""The token, with run and attempt; the run's number; deadline and idle seconds, to the base of 36; the home's mark."""
+DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
+
+
+@dataclass(frozen=True)
+class Order:
+    """What a host is made from."""
+
+    name: str
+    offer: Offer
+    seconds: int
+    """From now to its end: a provider that can end it is told so."""
+    deadline: float
+    key: str
+    """Our public key for it."""
+    start: str
+    """A script of the shell, which a container starts as its first process, as root."""
+    disk: int | None = None
+    """GB."""
+    image: str | None = None
+
+
+@dataclass(frozen=True)
+class ListedHost:
+    """A host as its provider lists it. `ends`: when the provider itself ends it, as it was told; `host_key`: as
+    `ssh-ed25519 AAAA…`, where that is not the one of the start script; `proxy`: a `ProxyCommand`."""
+
+    id: str
+    name: str
+    state: str = "running"
+    type: str = ""
+    region: str = ""
+    price: float | None = None
+    began: float = 0.0
+    ends: float | None = None
+    address: str = ""
+    port: int = 22
+    user: str = "root"
+    host_key: str = ""
+    proxy: str | None = None
+    why: str = ""
+
+
+class Vendor(Protocol):
+    """Who has machines. Each call raises `ProviderError`, and `ProviderUnreachable` where nobody knows what came of
+    it."""
+
+    key: str
+    """How the ids of its hosts begin: KEY/ID."""
+
+    def ends(self) -> tuple[str, str]:
+        """What ends a host (`SERVER`, `HOST`, `CLIENT`), and of `HOST` the command for the host's shell."""
+        ...
+
+    def offers(self, rental: Rental) -> list[Offer]:
+        """Of the types that are wanted those that may be had, in their order."""
+        ...
+
+    def create(self, order: Order) -> None:
+        """Ask for a host. Raises `NoCapacity`."""
+        ...
+
+    def hosts(self) -> list[ListedHost]: ...
+
+    def delete(self, id: str) -> None:
+        """One that is not there is fine."""
+        ...
+
+    def identity(self) -> Identity: ...
+
+
+class Simple:
+    """A `Provider` over vendors. A derived class says which there are."""
+
+    def __init__(self, home: Path) -> None:
+        self._home = home
+
+    def vendors(self) -> Sequence[Vendor]:
+        raise NotImplementedError
+
+    def vendor_of(self, rental: Rental) -> Vendor:
+        raise NotImplementedError
+
+    def offers(self, machine: MachineType, live: bool = False) -> list[Offer]:
+        rental = machine.rental
+        if rental is None:
+            raise UsageError(f"`{machine.name}` is not rented", hint="remoterun machines")
+        vendor = self.vendor_of(rental)
+        if live and vendor.ends()[0] == CLIENT and not rental.it_may_run_on:
+            what = f"nothing ends a host of `{vendor.key}` while this machine is off, and it would go on to cost"
+            raise UsageError(what, hint=f"remoterun machines add {machine.name} … --it-may-run-on   agrees to that")
+        return vendor.offers(rental)
+
+    def acquire(
+        self, intent: Intent, offers: Sequence[Offer], say: Callable[[str], None], note: Callable[[str], None] = unheard
+    ) -> RentedHost:
+        if intent.machine.rental is None:
+            raise UsageError(f"`{intent.machine.name}` is not rented", hint="remoterun machines")
+        folder, vendor = HostFolder(self._home, intent.token), self.vendor_of(intent.machine.rental)
+        folder.begin(intent)
+        with folder.locked(say):
+            try:
+                found = self._given(vendor, folder, say) or self._first_given(vendor, folder, intent, offers, say)
+                return self._ready(vendor, folder, intent, found, say)
+            except NoCapacity:
+                raise
+            except BaseException as error:
+                self._end(vendor, intent.token, error)
+                raise
+
+    def find(self, name: str) -> RentedHost | None:
+        folder = HostFolder(self._home, name)
+        intent = folder.intent()
+        if intent is not None and folder.read("request.json") is None:
+            return None  # none was ever asked for
+        vendors = self.vendors()
+        if intent is not None and intent.machine.rental is not None:
+            vendors = [self.vendor_of(intent.machine.rental)]
+        for vendor in vendors:
+            if "/" in name and name.partition("/")[0] != vendor.key:
+                continue
+            for each in self._hosts_of(vendor):
+                if name in (each.token, each.id):
+                    return each
+        return None
+
+    def admit(self, rented: RentedHost) -> None:
+        pass
+
+    def hosts(self, note: Callable[[str], None] = unheard) -> list[RentedHost]:
+        found, errors, vendors = list[RentedHost](), list[RemoterunError](), self.vendors()
+        for vendor in vendors:
+            try:
+                found += [each for each in self._hosts_of(vendor) if each.state != "gone"]
+            except RemoterunError as error:
+                errors.append(error)
+                note(f"`{vendor.key}` can't be asked: {error.message}")
+        if errors and len(errors) == len(vendors):
+            raise errors[0]
+        return sorted(found, key=lambda each: each.began)
+
+    def release(self, host: RentedHost) -> None:
+        key, _, id = host.id.partition("/")
+        give_up_at = time.monotonic() + RELEASE
+        for vendor in (each for each in self.vendors() if each.key == key):
+            while any(each.id == id and each.state in ("pending", "running", "stopped") for each in vendor.hosts()):
+                vendor.delete(id)
+                if time.monotonic() >= give_up_at:
+                    why = f"`{key}` says that it has deleted the host {id}, which is still there"
+                    raise ProviderError(why, hint="end it on the provider's own page: it costs")
+                time.sleep(ASK / 4)
+
+    def identity(self) -> Identity:
+        for vendor in self.vendors():
+            return vendor.identity()
+        raise ProviderError("no machine of this kind is in config.toml", hint="remoterun machines add --help")
+
+    def checks(self) -> list[MachineCheck]:
+        """Each call that asks only, of each vendor."""
+        found = []
+        calls: tuple[tuple[str, Callable[[Vendor], str]], ...] = (
+            ("end", lambda vendor: _by_whom(vendor.ends()[0])),
+            ("login", lambda vendor: vendor.identity().name),
+            ("hosts", lambda vendor: f"{len(vendor.hosts())} listed"),
+        )
+        for vendor in self.vendors():
+            for name, call in calls:
+                try:
+                    found.append(MachineCheck(f"{vendor.key}: {name}", True, call(vendor), ""))
+                except RemoterunError as error:
+                    fix = error.hint or "mend the program"
+                    found.append(MachineCheck(f"{vendor.key}: {name}", False, error.message, fix))
+        return found
+
+    # -- from an intent to a host
+
+    def _given(self, vendor: Vendor, folder: HostFolder, say: Callable[[str], None]) -> ListedHost | None:
+        """The host that an earlier try has asked for, if there is one."""
+        request = folder.read("request.json")
+        if request is None or request.get("refused"):
+            return None
+        say("the host that was asked for before")
+        return self._listed(vendor, folder.token, time.monotonic() + HIDDEN - min(time.time() - request["at"], HIDDEN))
+
+    def _first_given(
+        self,
+        vendor: Vendor,
+        folder: HostFolder,
+        intent: Intent,
+        offers: Sequence[Offer],
+        say: Callable[[str], None],
+    ) -> ListedHost:
+        """A new host by the first offer that can be had. Raises `NoCapacity`."""
+        refused = []
+        for offer in offers:
+            say(f"capacity ({offer.type})")
+            order = self._order(vendor, folder, intent, offer)
+            folder.write("request.json", json.dumps({"at": time.time(), "name": order.name}))
+            unheard_of = None
+            try:
+                vendor.create(order)
+            except NoCapacity as error:
+                refused.append(f"{offer.type}: {error.message}")
+                folder.write("request.json", json.dumps({"at": time.time(), "refused": error.message}))
+                continue
+            except ProviderUnreachable as error:
+                unheard_of = error  # it may be made
+            say("its place in the list")
+            found = self._listed(vendor, intent.token, time.monotonic() + HIDDEN)
+            if found is None:
+                raise unheard_of or HostNeverCame(f"`{vendor.key}` lists no host {order.name}, which it has made")
+            return found
+        types = ", ".join(dict.fromkeys(offer.type for offer in offers)) or "nothing"
+        hint = "try again later, or name more types"
+        raise NoCapacity(f"`{vendor.key}` has no {types} now", evidence="\n".join(refused) or None, hint=hint)
+
+    def _order(self, vendor: Vendor, folder: HostFolder, intent: Intent, offer: Offer) -> Order:
+        rental = intent.machine.rental or Rental("", ())
+        (_, words), left = vendor.ends(), intent.deadline - time.time()
+        terms = RentalTerms(intent.token, intent.deadline, intent.idle, ["kill", "-TERM", "1"])
+        key, start = folder.text("key.pub").strip(), start_script(folder, terms, words)
+        name = _name(intent, _mark(self._home))
+        return Order(name, offer, max(int(left), 60), intent.deadline, key, start, rental.disk, rental.image)
+
+    def _ready(
+        self, vendor: Vendor, folder: HostFolder, intent: Intent, found: ListedHost, say: Callable[[str], None]
+    ) -> RentedHost:
+        """A host that is listed, once its home has its terms."""
+        from remoterun.hosts.ssh.host import SSHHost
+
+        give_up_at, why = time.monotonic() + BOOT, "it has no address"
+        say("its boot")
+        while time.monotonic() < give_up_at:
+            if found.state not in ("pending", "running"):
+                raise HostNeverCame(f"the host {found.id} ended while it was waited for", evidence=found.why or None)
+            if vendor.ends()[0] == SERVER and (found.ends is None or found.ends > intent.deadline + LATE):
+                raise ProviderError(f"`{vendor.key}` does not say that it ends the host {found.id} at its deadline")
+            if found.address and found.state == "running":
+                self._reached(folder, intent, found)
+                host = SSHHost(folder.token, config_file=folder.ssh_config, deadlines=Deadlines(connect=15, banner=15))
+                with contextlib.closing(host):
+                    try:
+                        told = host.run(["cat", ".remoterun/rented.json"], 30).output
+                        if intent.token in told:
+                            folder.write("host.json", "{}")
+                            return self._rented(vendor, found, intent)
+                        why = "its start script has not run"
+                    except HostError as error:
+                        why = error.message
+            time.sleep(ASK)
+            found = self._listed(vendor, intent.token, time.monotonic()) or replace(found, state="gone")
+        raise HostNeverCame(f"the host {found.id} was not ready within {BOOT / 60:.0f} minutes", evidence=why)
+
+    def _listed(self, vendor: Vendor, token: str, until: float) -> ListedHost | None:
+        """The host of a token, once it is in the list."""
+        while True:
+            for each in vendor.hosts():
+                if (known := NAME.fullmatch(each.name)) and known[1] == token and each.state != "gone":
+                    return each
+            if time.monotonic() >= until:
+                return None
+            time.sleep(ASK)
+
+    def _end(self, vendor: Vendor, token: str, error: BaseException) -> None:
+        """End a host that can't be used, or is not wanted any more."""
+        try:
+            found = self._listed(vendor, token, time.monotonic())
+            if found is not None:
+                vendor.delete(found.id)
+        except RemoterunError as refused:
+            if isinstance(error, RemoterunError):
+                error.evidence = "\n".join(filter(None, [error.evidence, f"it could not be ended: {refused.message}"]))
+                error.hint = "remoterun machines rented   shows whether it is there"
+
+    # -- what is listed
+
+    def _hosts_of(self, vendor: Vendor) -> list[RentedHost]:
+        return [self._rented(vendor, each) for each in vendor.hosts() if NAME.fullmatch(each.name)]
+
+    def _rented(self, vendor: Vendor, listed: ListedHost, intent: Intent | None = None) -> RentedHost:
+        known = NAME.fullmatch(listed.name)
+        assert known is not None
+        folder = HostFolder(self._home, known[1])
+        intent = intent or folder.intent()
+        is_ours = known[7] == _mark(self._home)
+        reached = intent is not None and is_ours and bool(listed.address)
+        return RentedHost(
+            f"{vendor.key}/{listed.id}",
+            known[1],
+            listed.state,
+            Offer(listed.type, listed.region, price=listed.price, limit=listed.price),
+            listed.began,
+            float(int(known[5], 36)),
+            machine=self._reached(folder, intent, listed) if reached and intent is not None else None,
+            run=known[2],
+            number=int(known[4]),
+            attempt=int(known[3]),
+            owner="" if is_ours else f"another client ({known[7]})",
+            why=listed.why,
+            idle=float(int(known[6], 36)),
+            ours=is_ours,
+            guarded=listed.ends is not None,
+        )
+
+    def _reached(self, folder: HostFolder, intent: Intent, listed: ListedHost) -> MachineType:
+        if listed.host_key:
+            folder.know(listed.host_key)
+        wanted = replace(intent.machine, engine="process")  # there is no Docker in a container
+        return folder.reach(wanted, intent.machine.gpus, listed.address, listed.user, listed.proxy, listed.port)
+
+
+def _name(intent: Intent, mark: str) -> str:
+    return f"{intent.token}-{intent.number}-{_base36(intent.deadline)}-{_base36(intent.idle)}-{mark}"
+
+
+def _base36(value: float) -> str:
+    number, text = int(value), ""
+    while number:
+        number, digit = divmod(number, 36)
+        text = DIGITS[digit] + text
+    return text or "0"
+
+
+def _mark(home: Path) -> str:
+    """What tells the hosts of one home from those of another."""
+    return home_mark(home)[:8]
+
+
+def _by_whom(ends: str) -> str:
+    who = {SERVER: "the provider", HOST: "a program on the host", CLIENT: "this machine alone, while it is on"}
+    return f"{who[ends]} ends a host at its deadline"

@@ -1,0 +1,127 @@
+"""A provider that is a program (`remoterun/clouds/command`): its hosts are containers of this machine, each with
+processes, a root's home and a port of its own, whose first process is the start script.
+
+    rented_containers.py FOLDER     a request on stdin, an answer on stdout
+
+`FOLDER/ledger` says what was asked and what became of hosts, a JSON object a line. What a test puts there: `ends`
+(server, host or client); `refuses TYPE` ("no capacity"); `hides` (seconds for which a new host is not listed); `stays`
+(how many times a delete does nothing); `unlimited` (the limit is not kept); `says` (printed before the answer).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+PRICE = 0.4
+CONTAINER = ["unshare", "--pid", "--fork", "--kill-child", "--mount", "--mount-proc", "sh", "-c"]
+INSIDE = "mount --bind {0}/root /root; mkdir -p /etc/remoterun; mount --bind {0}/etc /etc/remoterun; exec sh {0}/start"
+
+
+class Containers:
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        (root / "hosts").mkdir(parents=True, exist_ok=True)
+
+    def said(self, name: str, usual: str = "") -> str:
+        file = self.root / name
+        return file.read_text().strip() if file.exists() else usual
+
+    def note(self, **what: Any) -> None:
+        with (self.root / "ledger").open("a") as ledger:
+            ledger.write(json.dumps({"t": time.time(), **what}) + "\n")
+
+    def answer(self, asked: dict[str, Any]) -> dict[str, Any]:
+        self.note(asked=asked["do"], id=asked.get("id"), name=asked.get("name"))
+        answers = {"hello": self.hello, "offers": self.offers, "create": self.create, "hosts": self.hosts}
+        answers |= {"delete": self.delete, "identity": lambda _: {"name": "me@containers", "account": "me"}}
+        return answers[asked["do"]](asked)
+
+    def hello(self, _: dict[str, Any]) -> dict[str, Any]:
+        ends = self.said("ends", "host")
+        told = f"echo ended > {self.root}/told" if ends == "host" else ""
+        return {"version": 1, "ends": ends, "end": f"{told}; exec kill -KILL -1" if told else ""}
+
+    def offers(self, asked: dict[str, Any]) -> dict[str, Any]:
+        return {"offers": [{"type": each, "region": "here", "price": PRICE} for each in asked["types"]]}
+
+    def create(self, asked: dict[str, Any]) -> dict[str, Any]:
+        type = asked["offer"]["type"]
+        if (self.root / f"refuses {type}").exists():
+            return {"error": f"503: no {type} is free", "kind": "capacity"}
+        folder = self.root / "hosts" / f"{time.time_ns()}"
+        for name in ("root", "etc"):
+            (folder / name).mkdir(parents=True, mode=0o700)
+        (folder / "start").write_text(asked["start"])
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port = free.getsockname()[1]
+        environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root", "SSHD_PORT": str(port)}
+        command = [*CONTAINER, INSIDE.format(folder)]
+        with (folder / "log").open("w") as log:
+            process = subprocess.Popen(
+                command, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+            )
+        ends = time.time() + asked["seconds"] if self.said("ends") == "server" and not self.said("unlimited") else None
+        about = {
+            "id": folder.name,
+            "name": asked["name"],
+            "type": type,
+            "region": "here",
+            "price": PRICE,
+            "began": time.time(),
+        }
+        about |= {"address": "127.0.0.1", "port": port, "ends": ends}
+        (folder / "about.json").write_text(json.dumps({**about, "process": process.pid}))
+        self.note(made=folder.name, name=asked["name"])
+        return {}
+
+    def hosts(self, _: dict[str, Any]) -> dict[str, Any]:
+        found = []
+        for file in sorted((self.root / "hosts").glob("*/about.json")):
+            about = json.loads(file.read_text())
+            process = about.pop("process")
+            if about["ends"] is not None and time.time() > about["ends"]:
+                end(process)
+            if time.time() < about["began"] + float(self.said("hides", "0")):
+                continue
+            found.append({**about, "state": "running" if is_alive(process) else "gone"})
+        return {"hosts": found}
+
+    def delete(self, asked: dict[str, Any]) -> dict[str, Any]:
+        left = int(self.said("stays", "0"))
+        (self.root / "stays").write_text(str(max(left - 1, 0)))
+        file = self.root / "hosts" / asked["id"] / "about.json"
+        if not left and file.exists():
+            end(json.loads(file.read_text())["process"])
+            self.note(deleted=asked["id"])
+        return {}
+
+
+def end(process: int) -> None:
+    if is_alive(process):
+        os.killpg(process, signal.SIGKILL)
+
+
+def is_alive(process: int) -> bool:
+    try:
+        state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
+        return state != "Z" and b"start" in Path(f"/proc/{process}/cmdline").read_bytes()
+    except OSError:
+        return False
+
+
+def main() -> None:
+    containers = Containers(Path(sys.argv[1]))
+    print(containers.said("says"), end="")
+    print(json.dumps(containers.answer(json.load(sys.stdin))))
+
+
+if __name__ == "__main__":
+    main()
