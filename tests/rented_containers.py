@@ -46,8 +46,7 @@ class Containers:
 
     def hello(self, _: dict[str, Any]) -> dict[str, Any]:
         ends = self.said("ends", "host")
-        told = f"echo ended > {self.root}/told" if ends == "host" else ""
-        return {"version": 1, "ends": ends, "end": f"{told}; exec kill -KILL -1" if told else ""}
+        return {"version": 1, "ends": ends, "end": 'echo ended >"$TOLD"' if ends == "host" else ""}
 
     def offers(self, asked: dict[str, Any]) -> dict[str, Any]:
         return {"offers": [{"type": each, "region": "here", "price": PRICE} for each in asked["types"]]}
@@ -62,7 +61,12 @@ class Containers:
         (folder / "start").write_text(asked["start"])
         with socket.create_server(("127.0.0.1", 0)) as free:
             port = free.getsockname()[1]
-        environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root", "SSHD_PORT": str(port)}
+        environment = {
+            "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
+            "HOME": "/root",
+            "SSHD_PORT": str(port),
+            "TOLD": f"{folder}/told",
+        }
         command = [*CONTAINER, INSIDE.format(folder)]
         with (folder / "log").open("w") as log:
             process = subprocess.Popen(
@@ -79,6 +83,8 @@ class Containers:
         }
         about |= {"address": "127.0.0.1", "port": port, "ends": ends}
         (folder / "about.json").write_text(json.dumps({**about, "process": process.pid}))
+        server = [sys.executable, __file__, "--server", str(folder)]
+        subprocess.Popen(server, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, start_new_session=True)
         self.note(made=folder.name, name=asked["name"])
         return {}
 
@@ -87,8 +93,6 @@ class Containers:
         for file in sorted((self.root / "hosts").glob("*/about.json")):
             about = json.loads(file.read_text())
             process = about.pop("process")
-            if about["ends"] is not None and time.time() > about["ends"]:
-                end(process)
             if time.time() < about["began"] + float(self.said("hides", "0")):
                 continue
             found.append({**about, "state": "running" if is_alive(process) else "gone"})
@@ -117,7 +121,19 @@ def is_alive(process: int) -> bool:
         return False
 
 
+def serve(folder: Path) -> None:
+    """What the provider itself does, whoever is there: it ends a host at its limit, or when that has asked for it."""
+    about = json.loads((folder / "about.json").read_text())
+    while is_alive(about["process"]):
+        if (folder / "told").exists() or (about["ends"] is not None and time.time() > about["ends"]):
+            end(about["process"])
+        time.sleep(0.1)
+
+
 def main() -> None:
+    if sys.argv[1] == "--server":
+        serve(Path(sys.argv[2]))
+        return
     containers = Containers(Path(sys.argv[1]))
     print(containers.said("says"), end="")
     print(json.dumps(containers.answer(json.load(sys.stdin))))

@@ -133,6 +133,8 @@ class Simple:
         rental = machine.rental
         if rental is None:
             raise UsageError(f"`{machine.name}` is not rented", hint="remoterun machines")
+        if not rental.types:  # as of `remoterun doctor command`
+            return []
         vendor = self.vendor_of(rental)
         if live and vendor.ends()[0] == CLIENT and not rental.it_may_run_on:
             what = f"nothing ends a host of `{vendor.key}` while this machine is off, and it would go on to cost"

@@ -1,0 +1,213 @@
+"""Runs on hosts that a program of the user's rents: its hosts are containers of this machine."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import random
+import signal
+import sys
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from remoterun.clouds import simple
+from remoterun.clouds.base import Intent, NoCapacity, ProviderError, ProviderUnreachable, RentedHost
+from remoterun.clouds.command import provider
+from remoterun.clouds.command.provider import Commands
+from remoterun.config import Config
+from remoterun.errors import UsageError
+from remoterun.model import MachineType, Rental, new_key
+from tests.e2e.conftest import Place
+from tests.workshop import until
+
+pytestmark = [pytest.mark.lab, pytest.mark.timeout(300)]
+
+CONTAINERS = Path(__file__).parents[1] / "rented_containers.py"
+
+
+class Programs:
+    """A laptop with a machine type `pod`, and what its program was asked."""
+
+    def __init__(self, root: Path, *types: str, **more: Any) -> None:
+        self.root = root / "cloud"
+        self.root.mkdir()
+        words = (sys.executable, str(CONTAINERS), str(self.root))
+        self.machine = MachineType("pod", rental=Rental("command", types or ("RTX4090",), program=words, **more))
+        self.provider = Commands(Config(root / "home", machines={"pod": self.machine}))
+
+    def acquire(self, intent: Intent | None = None) -> RentedHost:
+        offers = self.provider.offers(self.machine, True)
+        return self.provider.acquire(intent or self.intent(), offers, lambda _: None)
+
+    def intent(self, seconds: float = 3600.0) -> Intent:
+        key = new_key()
+        return Intent(f"rr-{key}-1", key, 7, 1, self.machine, time.time() + seconds, 600.0)
+
+    def noted(self, kind: str) -> list[dict[str, Any]]:
+        lines = [json.loads(line) for line in (self.root / "ledger").read_text().splitlines()]
+        return [line for line in lines if kind in line]
+
+    def alive(self) -> list[RentedHost]:
+        return self.provider.hosts()
+
+
+@pytest.fixture
+def programs(tmp_path: Path) -> Any:
+    made: list[Programs] = []
+
+    def make(*types: str, **more: Any) -> Programs:
+        made.append(Programs(tmp_path, *types, **more))
+        return made[-1]
+
+    yield make
+    for each in made:
+        (each.root / "stays").unlink(missing_ok=True)
+        (each.root / "says").unlink(missing_ok=True)
+        (each.root / "hides").unlink(missing_ok=True)
+        for host in each.provider.hosts():
+            each.provider.release(host)
+
+
+def test_a_run_from_its_start_to_its_outputs(place: Place, tmp_path: Path) -> None:
+    root, program = tmp_path / "cloud", tmp_path / "pod.sh"
+    root.mkdir()
+    program.write_text(f"#!/bin/sh\nexec {sys.executable} {CONTAINERS} {root}\n")
+    program.chmod(0o755)
+    place.run("machines", "add", "pod", "--command", "RTX4090", "--program", str(program), "--idle", "5s")
+    for name in ("command", "pod"):
+        assert "me@containers" in place.run("doctor", name, status=None).stdout
+    ran = place.run("run", "-t", "pod", "-y", "--no-git", "echo hi; echo made >result")
+    assert ran.stdout == "hi\n"
+    number = str(place.newest()["number"])
+    (host,) = place.json("machines", "rented")
+    assert host["type"] == "RTX4090" and host["number"] == int(number)
+    until(lambda: place.json("machines", "rented") == [], 60)
+    (told,) = root.glob("hosts/*/told")
+    assert told.read_text() == "ended\n", "the host has asked its provider for its end"
+    assert place.run("logs", number).stdout == "hi\n"
+    place.run("cp", f"runs/{number}/result", "result")
+    assert (place.folder / "result").read_text() == "made\n"
+    assert "RTX4090" in place.run("bill", "--by", "machine").stdout
+
+
+def test_a_host_that_nobody_ends_is_refused_unless_that_is_typed(programs: Any) -> None:
+    ours = programs()
+    (ours.root / "ends").write_text("client")
+    with pytest.raises(UsageError, match="nothing ends a host of `cloud`") as refused:
+        ours.acquire()
+    assert "--it-may-run-on" in str(refused.value.hint) and not ours.noted("made")
+    typed = replace(ours.machine, rental=replace(ours.machine.rental, it_may_run_on=True))
+    assert ours.provider.offers(typed, True)
+
+
+def test_a_host_ends_by_itself_while_no_client_is_there(programs: Any) -> None:
+    ours = programs()
+    for ends in ("host", "server"):
+        (ours.root / "ends").write_text(ends)
+        ours.provider = Commands(Config(ours.provider._home, machines={"pod": ours.machine}))
+        deadline = time.time() + 5
+        host = ours.acquire(ours.intent(5.0 if ends == "host" else 60.0))
+        assert host.guarded == (ends == "server") and host.alive
+        if ends == "host":
+            until(lambda: not ours.alive(), 30)
+            assert time.time() > deadline
+        else:
+            ours.provider.release(host)
+
+
+def test_a_limit_that_is_not_kept_ends_the_host(programs: Any) -> None:
+    ours = programs()
+    (ours.root / "ends").write_text("server")
+    (ours.root / "unlimited").write_text("1")
+    with pytest.raises(ProviderError, match="does not say that it ends the host"):
+        ours.acquire()
+    assert len(ours.noted("made")) == 1 and not ours.alive()
+
+
+def test_a_host_that_is_listed_late_is_still_one(programs: Any) -> None:
+    ours = programs()
+    (ours.root / "hides").write_text("5")
+    intent = ours.intent()
+    host = ours.acquire(intent)
+    assert ours.acquire(intent).id == host.id and len(ours.noted("made")) == 1
+
+
+def test_without_capacity_the_next_type_is_tried(programs: Any) -> None:
+    ours = programs("A100", "L4")
+    (ours.root / "refuses A100").touch()
+    assert ours.acquire().offer.type == "L4"
+    (ours.root / "refuses L4").touch()
+    with pytest.raises(NoCapacity) as refused:
+        ours.acquire()
+    assert refused.value.evidence == "A100: `cloud`: 503: no A100 is free\nL4: `cloud`: 503: no L4 is free"
+
+
+def test_a_delete_that_does_nothing_is_repeated_and_then_said(programs: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    ours = programs()
+    host = ours.acquire()
+    (ours.root / "stays").write_text("2")
+    ours.provider.release(host)
+    assert not ours.alive()
+    again = ours.acquire()
+    (ours.root / "stays").write_text("1000")
+    monkeypatch.setattr(simple, "RELEASE", 2.0)
+    with pytest.raises(ProviderError, match="which is still there"):
+        ours.provider.release(again)
+
+
+def test_what_a_program_does_wrong_is_one_line(programs: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(provider, "SECONDS", 3.0)
+    said = []
+    for name, body in (
+        ("banner", "echo Welcome; echo '{}'"),
+        ("hangs", "sleep 100"),
+        ("floods", "exec cat /dev/zero"),
+        ("fails", "echo no such key >&2; exit 3"),
+        ("odd", """echo '{"hosts": [{"id": 3}]}'"""),
+    ):
+        program = tmp_path / name
+        program.write_text(f"#!/bin/sh\n{body}\n")
+        program.chmod(0o755)
+        with pytest.raises((ProviderError, ProviderUnreachable)) as raised:
+            provider.Program([str(program)]).hosts()
+        said.append(raised.value.message)
+        assert "\n" not in raised.value.message and len(raised.value.evidence or "") <= 1000
+    assert said == [
+        "what `banner` answered to `hosts` is not one JSON object",
+        "`hangs` did not answer within 3 s to `hosts`",
+        "`floods` wrote more than 1,048,576 bytes to `hosts`",
+        "`fails` ended with status 3 at `hosts`",
+        said[-1],
+    ]
+    assert said[-1].startswith("what `odd` answered to `hosts` can't be read: ")
+
+
+@pytest.mark.parametrize("call", (2, 3, 4, 5))
+def test_a_client_that_is_killed_leaves_one_host_at_the_most(programs: Any, call: int) -> None:
+    ours = programs()
+    intent = ours.intent(90.0)
+    child = os.fork()
+    if not child:  # it is killed as it makes its so many-th call
+        count, real = 0, provider.Program._ask
+
+        def ask(self: provider.Program, do: str, **more: Any) -> dict[str, Any]:
+            nonlocal count
+            count += 1
+            if count == call:
+                threading.Timer(random.uniform(0, 0.15), os.kill, (os.getpid(), signal.SIGKILL)).start()
+            return real(self, do, **more)
+
+        provider.Program._ask = ask  # type: ignore[method-assign]
+        with contextlib.suppress(BaseException):
+            ours.acquire(intent)
+        os._exit(0)
+    os.waitpid(child, 0)
+    host = ours.acquire(intent)
+    assert [each.id for each in ours.alive()] == [host.id]
+    assert len(ours.noted("made")) == 1
