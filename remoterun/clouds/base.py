@@ -306,6 +306,15 @@ class Guards(Protocol):
 
 
 @runtime_checkable
+class SaysEnd(Protocol):
+    """A provider whose hosts end in one of several ways."""
+
+    def end_of(self, machine: MachineType) -> str:
+        """What ends a host while no client is there, in a line. Raises `ProviderError`."""
+        ...
+
+
+@runtime_checkable
 class Bills(Protocol):
     """A provider that can be asked for its own bill."""
 

@@ -38,6 +38,11 @@ class Front:
     """A line for who has not used it yet."""
     how_to_log_in = ""
 
+    @property
+    def unguarded(self) -> str:
+        """Of a host that the provider does not end by itself, what does, in a line."""
+        return f"{self.title} has no role to end it: only its own clock does"
+
     def provider(self, config: Config) -> Provider:
         """Makes no connection. Raises `ConfigError` where the configuration can't be right for it."""
         raise NotImplementedError

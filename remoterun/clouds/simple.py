@@ -200,6 +200,9 @@ class Simple:
                     raise ProviderError(why, hint="end it on the provider's own page: it costs")
                 time.sleep(ASK / 4)
 
+    def end_of(self, machine: MachineType) -> str:
+        return "" if machine.rental is None else _by_whom(self.vendor_of(machine.rental).ends()[0])
+
     def identity(self) -> Identity:
         for vendor in self.vendors():
             return vendor.identity()
@@ -377,5 +380,8 @@ def _mark(home: Path) -> str:
 
 
 def _by_whom(ends: str) -> str:
-    who = {SERVER: "the provider", HOST: "a program on the host", CLIENT: "this machine alone, while it is on"}
-    return f"{who[ends]} ends a host at its deadline"
+    return {
+        SERVER: "its provider ends it then, by a limit that is set as it is made",
+        HOST: "a program on it has its provider end it then",
+        CLIENT: "nothing ends it while this machine is off",
+    }[ends]

@@ -10,7 +10,7 @@ import signal
 import sys
 import threading
 import time
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ import pytest
 from remoterun.clouds import simple
 from remoterun.clouds.base import Intent, NoCapacity, ProviderError, ProviderUnreachable, RentedHost
 from remoterun.clouds.command import provider
-from remoterun.clouds.command.provider import Commands
+from remoterun.clouds.command.provider import ProgramProvider
 from remoterun.config import Config
 from remoterun.errors import UsageError
 from remoterun.model import MachineType, Rental, new_key
@@ -39,7 +39,7 @@ class Programs:
         self.root.mkdir()
         words = (sys.executable, str(CONTAINERS), str(self.root))
         self.machine = MachineType("pod", rental=Rental("command", types or ("RTX4090",), program=words, **more))
-        self.provider = Commands(Config(root / "home", machines={"pod": self.machine}))
+        self.provider = ProgramProvider(Config(root / "home", machines={"pod": self.machine}))
 
     def acquire(self, intent: Intent | None = None) -> RentedHost:
         offers = self.provider.offers(self.machine, True)
@@ -110,7 +110,7 @@ def test_a_host_ends_by_itself_while_no_client_is_there(programs: Any) -> None:
     ours = programs()
     for ends in ("host", "server"):
         (ours.root / "ends").write_text(ends)
-        ours.provider = Commands(Config(ours.provider._home, machines={"pod": ours.machine}))
+        ours.provider = ProgramProvider(Config(ours.provider._home, machines={"pod": ours.machine}))
         deadline = time.time() + 5
         host = ours.acquire(ours.intent(5.0 if ends == "host" else 60.0))
         assert host.guarded == (ends == "server") and host.alive
@@ -175,7 +175,7 @@ def test_what_a_program_does_wrong_is_one_line(programs: Any, tmp_path: Path, mo
         program.write_text(f"#!/bin/sh\n{body}\n")
         program.chmod(0o755)
         with pytest.raises((ProviderError, ProviderUnreachable)) as raised:
-            provider.Program([str(program)]).hosts()
+            provider.ProviderProgram([str(program)]).hosts()
         said.append(raised.value.message)
         assert "\n" not in raised.value.message and len(raised.value.evidence or "") <= 1000
     assert said == [
@@ -194,16 +194,16 @@ def test_a_client_that_is_killed_leaves_one_host_at_the_most(programs: Any, call
     intent = ours.intent(90.0)
     child = os.fork()
     if not child:  # it is killed as it makes its so many-th call
-        count, real = 0, provider.Program._ask
+        count, real = 0, provider.ProviderProgram._ask
 
-        def ask(self: provider.Program, do: str, **more: Any) -> dict[str, Any]:
+        def ask(self: provider.ProviderProgram, do: str, **more: Any) -> dict[str, Any]:
             nonlocal count
             count += 1
             if count == call:
                 threading.Timer(random.uniform(0, 0.15), os.kill, (os.getpid(), signal.SIGKILL)).start()
             return real(self, do, **more)
 
-        provider.Program._ask = ask  # type: ignore[method-assign]
+        provider.ProviderProgram._ask = ask  # type: ignore[method-assign]
         with contextlib.suppress(BaseException):
             ours.acquire(intent)
         os._exit(0)
@@ -211,3 +211,13 @@ def test_a_client_that_is_killed_leaves_one_host_at_the_most(programs: Any, call
     host = ours.acquire(intent)
     assert [each.id for each in ours.alive()] == [host.id]
     assert len(ours.noted("made")) == 1
+
+
+def test_the_example_answers(tmp_path: Path) -> None:
+    example = provider.ProviderProgram([str(CONTAINERS.parents[1] / "examples" / "providers" / "example.py")])
+    assert example.ends() == ("host", "") and example.key == "example"
+    offers = example.offers(Rental("command", ("large", "small")))
+    assert [(each.type, each.price) for each in offers] == [("small", 0.0)]
+    text = Path(example._words[0]).read_text()
+    sent = {each.name for each in fields(simple.Order)} - {"name", "offer"}
+    assert all(f" {name}" in text.partition("import json")[0] for name in sent | {"offer"}), "it says what is asked"

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 from remoterun.agent.shared import api
 from remoterun.cli.render import Column, line, out, out_json, out_text, table, table_of, table_width
-from remoterun.cli.render.run_views import unguarded
 from remoterun.cli.render.terminal import (
     DONE,
     FAILED,
@@ -286,7 +285,7 @@ def plan_lines(plan: Plan, new: NewBucket | None = None) -> list[tuple[str, str]
         more = "" if plan.price is None else f", for {dollars(plan.price * GUARD_LATE / 3600)} more"
         listed.append(("", f"{front(plan.provider).title} itself ends it {when(latest + GUARD_LATE)}{more}"))
     else:
-        listed.append(("", unguarded(plan.provider)))
+        listed.append(("", plan.end or front(plan.provider).unguarded))
     if makes_roles:
         listed.append(("roles", "two are made in your account, once; they cost nothing:"))
         listed.append(("", "one by which a host saves, also when your login is over;"))
@@ -339,7 +338,7 @@ def renting_goes_on(plan: Plan, new: NewBucket | None) -> None:
     verb = f"Using {plan.kept.id}:" if plan.kept is not None else "Renting"
     line(f"{verb} {offer.type}{spot} in {offer.region}, {hourly(offer.hourly)}, {most}")
     if plan.kept is None and not plan.roles.guard:
-        line(unguarded(plan.provider))
+        line(plan.end or front(plan.provider).unguarded)
     if plan.needs_login:
         line(f"If your login ends before the run does, its host waits up to {_wait(plan)}, and then ends without it")
     if new is not None:

@@ -41,10 +41,6 @@ if TYPE_CHECKING:
     from remoterun.client.runs.comparing import Difference, FileChange
 
 
-def unguarded(provider: str) -> str:
-    return f"{front(provider).title} has no role to end it: only its own clock does"
-
-
 JUST_ENDED = 60.0
 """Seconds after its end in which a run's host is spoken of: later it may be gone."""
 OF_LATE = 86400.0
@@ -285,7 +281,7 @@ def _hosts(run: Run) -> list[tuple[str, str | None]]:
     ended = bool(run.renting.hosts and run.renting.hosts[-1].ended_by)
     attempts = f"{run.renting.attempt} of {run.renting.attempts}" if run.renting.attempts > 1 else None
     name = run.machine.rental.provider if run.machine.rental is not None else ARCHIVE
-    guard = f"{front(name).title} itself" if hosts and run.renting.hosts[-1].guarded else unguarded(name)
+    guard = f"{front(name).title} itself" if hosts and run.renting.hosts[-1].guarded else front(name).unguarded
     return [
         ("hosts", "\n".join(hosts)),
         ("attempt", attempts),

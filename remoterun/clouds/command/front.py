@@ -13,15 +13,19 @@ HOST = re.compile(r"[\w.-]+/\S+")
 
 
 class CommandFront(Front):
-    name, title = "command", "a program of yours"
+    name, title = "command", "your own provider"
     example = "RTX4090,RTX3090"
     how_to_set_up = "remoterun machines add pod --command TYPES --program ./FILE   rents by a program of yours"
     how_to_log_in = how_to_set_up
 
-    def provider(self, config: Config) -> Provider:
-        from remoterun.clouds.command.provider import Commands
+    @property
+    def unguarded(self) -> str:
+        return "it ends by a program on it"
 
-        return Commands(config)
+    def provider(self, config: Config) -> Provider:
+        from remoterun.clouds.command.provider import ProgramProvider
+
+        return ProgramProvider(config)
 
     def is_set_up(self, config: Config, environ: Mapping[str, str] | None = None) -> bool:
         return any(each.rental is not None and each.rental.provider == self.name for each in config.machines.values())

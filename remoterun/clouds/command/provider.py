@@ -34,14 +34,14 @@ FRESH = 60.0
 STATES = ("pending", "running", "stopped", "ending", "gone")
 
 
-class Commands(Simple):
+class ProgramProvider(Simple):
     """All programs that config.toml names."""
 
     def __init__(self, config: Config) -> None:
         super().__init__(config.home)
         rentals = [each.rental for each in config.machines.values() if each.rental is not None]
         self._programs = {
-            words: Program(words) for words in dict.fromkeys(each.program for each in rentals if each.program)
+            words: ProviderProgram(words) for words in dict.fromkeys(each.program for each in rentals if each.program)
         }
 
     def vendors(self) -> Sequence[Vendor]:
@@ -50,10 +50,10 @@ class Commands(Simple):
     def vendor_of(self, rental: Rental) -> Vendor:
         if not rental.program:
             raise ConfigError("a machine that is rented by a program names it", hint='program = ["./FILE"]')
-        return self._programs.setdefault(rental.program, Program(rental.program))
+        return self._programs.setdefault(rental.program, ProviderProgram(rental.program))
 
 
-class Program:
+class ProviderProgram:
     """A `Vendor`."""
 
     def __init__(self, words: Sequence[str]) -> None:

@@ -14,7 +14,7 @@ from typing import NewType
 from remoterun.agent.shared.asked import WAIT_FOR_LOGIN
 from remoterun.agent.shared.states import HAND_OVER, RunState
 from remoterun.clouds import front
-from remoterun.clouds.base import HasQuotas, Offer, Provider, ProviderError, RentedHost, Roles, roles_of
+from remoterun.clouds.base import HasQuotas, Offer, Provider, ProviderError, RentedHost, Roles, SaysEnd, roles_of
 from remoterun.clouds.folder import HostFolder
 from remoterun.clouds.ledger import archiving, billing
 from remoterun.clouds.ledger.rented_runs import find_store, met, record_status
@@ -73,6 +73,8 @@ class Plan:
     """Those that the provider has for a new host."""
     wait: float = WAIT_FOR_LOGIN
     """Seconds that a host without a role waits for a login, at the most, to save with."""
+    end: str = ""
+    """What ends the host while no client is there, where its provider has several ways."""
 
     @property
     def provider(self) -> str:
@@ -148,10 +150,9 @@ def plan(
     rental, own = rental_of(machine), connections.config.limits.max_cost
     connections.need_login(f"`{machine.name}` is rented at {{}}", rental.provider)
     archiving.open_soon(connections)
-    kept = _kept(connections, machine, without, anything, waiting)
+    kept, provider = _kept(connections, machine, without, anything, waiting), connections.provider(rental.provider)
     offers, roles = (offers_now(connections, machine) if kept is None else (kept.offer,)), Roles()
     if kept is None:
-        provider = connections.provider(rental.provider)
         if isinstance(provider, HasQuotas):
             provider.check_quotas(offers)
         roles = roles_of(provider)
@@ -172,6 +173,7 @@ def plan(
         max_cost=_max_cost(rental, own),
         bucket_region=archiving.bucket_region(connections) if connections.config.archive.endpoint is None else "",
         roles=roles,
+        end=provider.end_of(machine) if isinstance(provider, SaysEnd) else "",
     )
     if kept is None:
         billing.check_month(connections, found.most, time.time())
