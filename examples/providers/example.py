@@ -5,7 +5,7 @@
     remoterun doctor here
     remoterun run -t here "python --version"
 
-remoterun starts the program for each question. It reads one JSON object from stdin and prints one to stdout; what goes
+It is started for each question, reads one JSON object from stdin and prints one to stdout; what goes
 to stderr is shown where something fails. `do` says what is asked; an answer with `error` is a refusal, and its `kind`
 may be "capacity" (another type is tried) or "unreachable" (nobody knows whether it was done).
 
