@@ -18,6 +18,7 @@ from remoterun.agent.shared.records import encode, to_json
 from remoterun.agent.shared.spec import KEY, ResourceRef
 from remoterun.agent.shared.tree import Entry, Manifest, show
 from remoterun.archive import Archive, grants, reading, runs, uploads
+from remoterun.archive.objects import Unsigned
 from remoterun.archive.runs import RunPlace
 from remoterun.connections import Connections
 from remoterun.copied_runs import CopiedRun, copied
@@ -180,7 +181,7 @@ class ArchiveTree(ResourceTree):
         return self._reader.contents((entry for entry in self._tree.manifest.files if entry.digest in wanted), most)
 
     def pass_on(self, target: Session, progress: Progress) -> None:
-        """A rented host downloads them itself. Raises `TransferError`."""
+        """A rented host downloads them itself, where the store gives it addresses. Raises `TransferError`."""
         if target.machine.rented is None:
             super().pass_on(target, progress)
             return
@@ -188,9 +189,11 @@ class ArchiveTree(ResourceTree):
         signed_again = 0
         while wanted := [digest for digest, _ in transfer.missing_blobs(target, list(sizes))]:
             progress.start("from the archive", len(wanted), sum(sizes[digest] for digest in wanted))
-            lines = grants.downloads(self._archive, self._prefix, self._tree, wanted, SIGNED)
             try:
-                _download(target, lines, progress)
+                _download(target, grants.downloads(self._archive, self._prefix, self._tree, wanted, SIGNED), progress)
+                return
+            except Unsigned:
+                super().pass_on(target, progress)
                 return
             except AddressExpired:  # as on a laptop that slept; what has come stays
                 signed_again += 1

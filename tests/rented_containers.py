@@ -5,7 +5,8 @@ processes, a root's home and a port of its own, whose first process is the start
 
 `FOLDER/ledger` says what was asked and what became of hosts, a JSON object a line. What a test puts there: `ends`
 (server, host or client); `refuses TYPE` ("no capacity"); `hides` (seconds for which a new host is not listed); `stays`
-(how many times a delete does nothing); `unlimited` (the limit is not kept); `says` (printed before the answer).
+(how many times a delete does nothing); `unlimited` (the limit is not kept); `bucket`, a folder (all hosts
+have it at /mnt); `says` (printed before the answer).
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ from typing import Any
 
 PRICE = 0.4
 CONTAINER = ["unshare", "--pid", "--fork", "--kill-child", "--mount", "--mount-proc", "sh", "-c"]
-INSIDE = "mount --bind {0}/root /root; mkdir -p /etc/remoterun; mount --bind {0}/etc /etc/remoterun; exec sh {0}/start"
+INSIDE = """mount --bind {0}/root /root; mkdir -p /etc/remoterun; mount --bind {0}/etc /etc/remoterun
+[ ! -d {0}/../../bucket ] || mount --bind {0}/../../bucket /mnt; exec sh {0}/start"""
 
 
 class Containers:
@@ -45,8 +47,8 @@ class Containers:
         return answers[asked["do"]](asked)
 
     def hello(self, _: dict[str, Any]) -> dict[str, Any]:
-        ends = self.said("ends", "host")
-        return {"version": 1, "ends": ends, "end": 'echo ended >"$TOLD"' if ends == "host" else ""}
+        ends, folder = self.said("ends", "host"), {"folder": "/mnt"} if (self.root / "bucket").exists() else {}
+        return {"version": 1, "ends": ends, "end": 'echo ended >"$TOLD"' if ends == "host" else "", **folder}
 
     def offers(self, asked: dict[str, Any]) -> dict[str, Any]:
         return {"offers": [{"type": each, "region": "here", "price": PRICE} for each in asked["types"]]}

@@ -12,6 +12,7 @@ may be "capacity" (another type is tried) or "unreachable" (nobody knows whether
 hello     -> version 1; ends: "server" (the provider itself ends a host after `seconds`, and each host says when, in
              `ends`), "host" (the first process of the host, which is `start`, ends it: by its own end, or by `end`, a
              command for the host's shell), or "client" (nothing does: refused, unless --it-may-run-on is typed).
+             folder: where hosts have the bucket of [archive] as a folder, if they have it; else they write by forms.
              That a machine is switched off from inside is no end where its provider goes on to bill it.
 offers    types, region, spot, disk -> offers: of these types those that may be had, in their order; price is in US
              dollars an hour. gpus, gpu, gpu_memory (GiB), vcpus and memory are shown.

@@ -67,9 +67,12 @@ def downloads(
             yield SignedObject(url, span, exact=only is not None)
 
 
-def grant_for_run(archive: Archive, place: RunPlace, seconds: float) -> Grant:
+def grant_for_run(archive: Archive, place: RunPlace, seconds: float, folder: str = "") -> Grant:
     """The permission of the newest host of a run to write, for so many seconds: by its role, if it has one; without
-    one, or where the role is refused, by a form, which ends with the credentials at the latest."""
+    one, or where the role is refused, by a form, which ends with the credentials at the latest. `folder`: where the
+    host has the bucket as a folder, for which it needs no permission."""
+    if folder:
+        return Grant("", {}, place.folders[0], archive.clock() + LONGEST, folder=folder)
     signed = _grant(archive, place.folders[0], seconds, MOST_OBJECT)
     if not any(place.writers[-1:]):
         return signed

@@ -33,6 +33,10 @@ class NoBucket(HostError):
     """No bucket has that name."""
 
 
+class Unsigned(HostError):
+    """The store gives no addresses to hosts without a login."""
+
+
 class Absent(Exception):
     """No object has that key."""
 
@@ -139,11 +143,11 @@ class Objects(Protocol):
     def presigned_get(self, key: str, seconds: float, part: tuple[int, int] | None = None) -> str:
         """An address that gives the object to whoever asks, or only a part (offset, bytes) of it, for so many
         seconds."""
-        raise HostError(f"a host without a login can't reach {self.place.address}")
+        raise Unsigned(f"a host without a login can't reach {self.place.address}")
 
     def presigned_post(self, prefix: str, seconds: float, most: int) -> tuple[str, dict[str, str]]:
         """(address, fields) of a form by which whoever has them writes objects of up to `most` bytes below `prefix`."""
-        raise HostError(f"a host without a login can't reach {self.place.address}")
+        raise Unsigned(f"a host without a login can't reach {self.place.address}")
 
     def credentials_end(self) -> float | None:
         """When the credentials surely hold until, in seconds since 1970; None for a user's own, which do not end."""

@@ -315,6 +315,15 @@ class SaysEnd(Protocol):
 
 
 @runtime_checkable
+class Mounts(Protocol):
+    """A provider whose hosts may have the bucket of the archive as a folder."""
+
+    def folder_of(self, machine: MachineType) -> str:
+        """Where hosts for a machine type have it; "" for nowhere. Raises `ProviderError`."""
+        ...
+
+
+@runtime_checkable
 class Bills(Protocol):
     """A provider that can be asked for its own bill."""
 

@@ -100,6 +100,10 @@ class Vendor(Protocol):
         """What ends a host (`SERVER`, `HOST`, `CLIENT`), and of `HOST` the command for the host's shell."""
         ...
 
+    def folder(self) -> str:
+        """Where its hosts have the bucket of the archive as a folder; "" for nowhere."""
+        ...
+
     def offers(self, rental: Rental) -> list[Offer]:
         """Of the types that are wanted those that may be had, in their order."""
         ...
@@ -203,6 +207,9 @@ class Simple:
     def end_of(self, machine: MachineType) -> str:
         return "" if machine.rental is None else _by_whom(self.vendor_of(machine.rental).ends()[0])
 
+    def folder_of(self, machine: MachineType) -> str:
+        return "" if machine.rental is None else self.vendor_of(machine.rental).folder()
+
     def identity(self) -> Identity:
         for vendor in self.vendors():
             return vendor.identity()
@@ -248,7 +255,7 @@ class Simple:
         for offer in offers:
             say(f"capacity ({offer.type})")
             order = self._order(vendor, folder, intent, offer)
-            folder.write("request.json", json.dumps({"at": time.time(), "name": order.name}))
+            folder.write("request.json", json.dumps({"at": time.time(), "price": offer.price}))
             unheard_of = None
             try:
                 vendor.create(order)
@@ -301,7 +308,8 @@ class Simple:
                     except HostError as error:
                         why = error.message
             time.sleep(ASK)
-            found = self._listed(vendor, intent.token, time.monotonic()) or replace(found, state="gone")
+            with contextlib.suppress(ProviderUnreachable):
+                found = self._listed(vendor, intent.token, time.monotonic()) or replace(found, state="gone")
         raise HostNeverCame(f"the host {found.id} was not ready within {BOOT / 60:.0f} minutes", evidence=why)
 
     def _listed(self, vendor: Vendor, token: str, until: float) -> ListedHost | None:
@@ -335,14 +343,15 @@ class Simple:
         assert known is not None
         folder = HostFolder(self._home, known[1])
         intent = intent or folder.intent()
-        is_ours = known[7] == _mark(self._home)
+        is_ours, request = known[7] == _mark(self._home), folder.read("request.json") or {}
+        price = request.get("price") if listed.price is None else listed.price
         reached = intent is not None and is_ours and bool(listed.address)
         return RentedHost(
             f"{vendor.key}/{listed.id}",
             known[1],
             listed.state,
-            Offer(listed.type, listed.region, price=listed.price, limit=listed.price),
-            listed.began,
+            Offer(listed.type, listed.region, price=price, limit=price),
+            listed.began or request.get("at", time.time()),
             float(int(known[5], 36)),
             machine=self._reached(folder, intent, listed) if reached and intent is not None else None,
             run=known[2],

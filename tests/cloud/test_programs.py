@@ -10,19 +10,23 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from remoterun import Client
+from remoterun.archive.objects import KINDS
 from remoterun.clouds import simple
 from remoterun.clouds.base import Intent, NoCapacity, ProviderError, ProviderUnreachable, RentedHost
 from remoterun.clouds.command import provider
 from remoterun.clouds.command.provider import ProgramProvider
-from remoterun.config import Config
+from remoterun.config import ArchivePlace, Config
 from remoterun.errors import UsageError
 from remoterun.model import MachineType, Rental, new_key
+from tests.contract.shelf import SCHEME, Shelf
 from tests.e2e.conftest import Place
 from tests.workshop import until
 
@@ -221,3 +225,40 @@ def test_the_example_answers(tmp_path: Path) -> None:
     text = Path(example._words[0]).read_text()
     sent = {each.name for each in fields(simple.Order)} - {"name", "offer"}
     assert all(f" {name}" in text.partition("import json")[0] for name in sent | {"offer"}), "it says what is asked"
+
+
+class Mounted(Shelf):
+    """An archive whose bucket is a folder, in which each object is a file of its key."""
+
+    def _at(self, key: str) -> Path:
+        path = self._folder / key
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path
+
+    def _keys(self) -> Sequence[str]:
+        return [str(path.relative_to(self._folder)) for path in self._folder.rglob("*") if path.is_file()]
+
+
+def test_a_host_that_has_the_bucket_as_a_folder_needs_no_permission(
+    programs: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours = programs(idle=5.0)
+    bucket = ours.root / "bucket"
+    bucket.mkdir()
+    monkeypatch.setitem(KINDS, SCHEME, "tests.cloud.test_programs:Mounted")
+    for variable in ("AWS_ACCESS_KEY_ID", "AWS_PROFILE"):
+        monkeypatch.delenv(variable, raising=False)
+    archive = ArchivePlace(f"{SCHEME}bucket", endpoint=str(ours.root))
+    (tmp_path / "data.txt").write_text("to be read")
+    config = Config(tmp_path / "home", machines={"pod": ours.machine}, archive=archive)
+    with Client(config) as client:
+        data = client.upload(tmp_path / "data.txt", name="data", machine="pod")
+        job = client.run("cat data/*; echo made >result", machine="pod", mounts={"data": data}, source=None)
+        assert [*job.logs()] == ["to be read"] and job.wait() == 0
+    until(lambda: not ours.alive(), 60)
+    with Client(config) as client:
+        job = client.job("last")
+        assert job.files == ["result"]
+        job.copy("result", tmp_path / "result")
+        assert (tmp_path / "result").read_text() == "made\n"
+        assert [path.name for path in bucket.rglob("*.tmp")] == []

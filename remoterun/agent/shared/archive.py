@@ -233,7 +233,8 @@ class Grant(Record):
     """What a host may do in a bucket for one run: post a form of `fields` to `url`, with a key that starts with
     `prefix`, until `expires` (seconds since 1970, by the client's clock). A secret.
 
-    With `bucket` the host signs forms itself, with the credentials of its role; `fields` are for when it is refused."""
+    With `bucket` the host signs forms itself, with the credentials of its role; `fields` are for when it is refused.
+    With `folder` the bucket is mounted there, so that an object is a file of it."""
 
     url: str
     fields: Dict[str, str]
@@ -242,6 +243,7 @@ class Grant(Record):
     bucket: str = ""
     """Its name, and the region for which a form is signed, where the host has a role."""
     region: str = ""
+    folder: str = ""
 
 
 class ImageAccess(Record):

@@ -33,7 +33,7 @@ KEY = re.compile(r"[0-9a-z]{8,40}\Z")
 UPLOAD_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}\Z")
 VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 """The name of an environment variable."""
-BUCKET = re.compile(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]\Z")
+BUCKET = re.compile(r"[a-z0-9]{1,20}://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]\Z")
 IMAGE_NAME = re.compile(r"remoterun-(base|env):[0-9a-f]{16}\Z")
 """An image that was built (see environment.py)."""
 _WORD = re.compile(r"[A-Za-z0-9_-]{1,40}\Z")

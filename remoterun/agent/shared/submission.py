@@ -91,9 +91,11 @@ def _part(body: bytes, least: int = 1) -> Tuple[bytes, bytes]:
 
 def check_grant(grant: Grant) -> Grant:
     """Itself. Raises `SpecError`, which names no field's value: all of them are secrets."""
-    require(grant.url.startswith(("https://", "http://")), "the address of a grant is not one of HTTP")
+    is_folder = grant.folder.startswith("/") and ".." not in grant.prefix.split("/")
+    is_web = grant.url.startswith(("https://", "http://"))
+    require(is_folder or is_web, "the address of a grant is not one of HTTP, nor a folder")
     require(bool(grant.prefix), "a grant without a prefix")
-    texts = [grant.url, grant.prefix, grant.bucket, grant.region, *grant.fields, *grant.fields.values()]
+    texts = [grant.url, grant.prefix, grant.bucket, grant.region, grant.folder, *grant.fields, *grant.fields.values()]
     require(all(map(PRINTABLE.match, texts)), "a grant with a character that can't be")
     return grant
 

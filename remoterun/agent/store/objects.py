@@ -1,5 +1,5 @@
 """Objects of a bucket, as a host reaches them: read by signed addresses, written by a form that a client has signed, or
-the host itself by its role.
+the host itself by its role; or as files, where the bucket is mounted.
 
 The server is given the SHA-256 of what is written, and refuses other bytes. What is read is to be verified by the
 caller, whatever the server says of it.
@@ -92,7 +92,7 @@ def post(http: HttpClient, grant: Grant, key: str, content: Content) -> None:
     the grant's form, what the host's role is refused. Raises `HttpError`, `Unreadable`."""
     for failures in range(1, WRITES + 1):
         try:
-            _post(http, grant, key, content)
+            (_write if grant.folder else _post)(http, grant, key, content)
             return
         except HttpError as error:
             if error.refused and grant.bucket:
@@ -132,6 +132,23 @@ def _post(http: HttpClient, grant: Grant, key: str, content: Content) -> None:
         if error.refused:
             ROLE.known = None  # others may be accepted
         raise
+
+
+def _write(_: HttpClient, grant: Grant, key: str, content: Content) -> None:
+    path = os.path.join(grant.folder, grant.prefix + key)
+    part = "%s.%s.tmp" % (path, token(8))
+    try:
+        if not os.path.isdir(grant.folder):
+            raise OSError(0, "it is not mounted")
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        with open(part, "wb") as file:
+            for piece in content.pieces():
+                file.write(piece)
+        os.replace(part, path)
+    except OSError as error:
+        with suppress(OSError):
+            os.unlink(part)
+        raise HttpError("%s can't be written: %s" % (grant.folder, error.strerror))
 
 
 def _form_of_role(grant: Grant) -> Dict[str, str]:

@@ -59,18 +59,26 @@ class ProviderProgram:
     def __init__(self, words: Sequence[str]) -> None:
         self._words = list(words)
         self.key = Path(words[0] if len(words) == 1 else words[-1]).stem or "program"
-        self._hello: tuple[str, str] | None = None
+        self._hello: dict[str, str] | None = None
         self._offers: dict[Rental, tuple[float, list[Offer]]] = {}
 
     def ends(self) -> tuple[str, str]:
+        said = self._said()
+        return said["ends"], said.get("end", "")
+
+    def folder(self) -> str:
+        return self._said().get("folder", "")
+
+    def _said(self) -> dict[str, str]:
+        """What it answers to `hello`, once."""
         if self._hello is None:
             said = self._ask("hello")
-            ends, end = said.get("ends"), said.get("end", "")
-            if said.get("version") != VERSION or ends not in (SERVER, HOST, CLIENT) or not isinstance(end, str):
-                raise self._wrong(
-                    "hello", f'is not like {{"version": {VERSION}, "ends": "server"}}: {json.dumps(said)}'
-                )
-            self._hello = ends, end
+            texts = [said.get("ends"), said.get("end", ""), said.get("folder", "")]
+            is_text = all(isinstance(each, str) for each in texts)
+            if said.get("version") != VERSION or not is_text or texts[0] not in (SERVER, HOST, CLIENT):
+                is_like = f'is not like {{"version": {VERSION}, "ends": "server"}}'
+                raise self._wrong("hello", f"{is_like}: {json.dumps(said)[:SHOWN]}")
+            self._hello = said
         return self._hello
 
     def offers(self, rental: Rental) -> list[Offer]:

@@ -15,10 +15,11 @@ from remoterun.agent.shared.facts import RunStatus
 from remoterun.agent.shared.machines import candidates
 from remoterun.agent.shared.spec import RunSpec
 from remoterun.archive import grants
-from remoterun.archive.objects import NoBucket
+from remoterun.archive.objects import NoBucket, Unsigned
 from remoterun.archive.runs import put_spec
 from remoterun.archive_store import place_of
 from remoterun.clouds import ARCHIVE
+from remoterun.clouds.base import Mounts
 from remoterun.connections import Connections
 from remoterun.errors import RemoterunError, UsageError
 from remoterun.model import MachineType, Run
@@ -74,7 +75,10 @@ def access(
     archive, seconds = archive_of(connections, run), _needed(run)
     names = Environment.of(spec).built_images if "docker" in candidates(spec.engine) else []
     architecture = session.hello.architecture
-    images = tuple(each(lambda name: grants.image_access(archive, name, architecture, seconds), names))
+    try:
+        images = tuple(each(lambda name: grants.image_access(archive, name, architecture, seconds), names))
+    except Unsigned:  # each host builds its own
+        images, names = (), []
     put_spec(archive, place_of(run), spec.encode())
     allowed = grant(connections, run)
     assert run.renting is not None
@@ -88,7 +92,10 @@ def access(
 
 def grant(connections: Connections, run: Run) -> Grant:
     """The permission of a run's host to write to the bucket, for as long as it may need it."""
-    return grants.grant_for_run(archive_of(connections, run), place_of(run), _needed(run))
+    folder, rental = "", run.machine.rental
+    if rental is not None and isinstance(provider := connections.provider(rental.provider), Mounts):
+        folder = provider.folder_of(run.machine)
+    return grants.grant_for_run(archive_of(connections, run), place_of(run), _needed(run), folder)
 
 
 def record_images(connections: Connections, run: Run, status: RunStatus) -> Run:

@@ -14,7 +14,17 @@ from typing import NewType
 from remoterun.agent.shared.asked import WAIT_FOR_LOGIN
 from remoterun.agent.shared.states import HAND_OVER, RunState
 from remoterun.clouds import front
-from remoterun.clouds.base import HasQuotas, Offer, Provider, ProviderError, RentedHost, Roles, SaysEnd, roles_of
+from remoterun.clouds.base import (
+    HasQuotas,
+    Mounts,
+    Offer,
+    Provider,
+    ProviderError,
+    RentedHost,
+    Roles,
+    SaysEnd,
+    roles_of,
+)
 from remoterun.clouds.folder import HostFolder
 from remoterun.clouds.ledger import archiving, billing
 from remoterun.clouds.ledger.rented_runs import find_store, met, record_status
@@ -73,6 +83,8 @@ class Plan:
     """Those that the provider has for a new host."""
     wait: float = WAIT_FOR_LOGIN
     """Seconds that a host without a role waits for a login, at the most, to save with."""
+    mounted: bool = False
+    """The host has the bucket as a folder."""
     end: str = ""
     """What ends the host while no client is there, where its provider has several ways."""
 
@@ -84,7 +96,7 @@ class Plan:
     @property
     def needs_login(self) -> bool:
         """Whether its host saves by what a login signs."""
-        return not (self.roles.writer if self.kept is None else self.kept.writer)
+        return not (self.mounted or (self.roles.writer if self.kept is None else self.kept.writer))
 
     @property
     def price(self) -> float | None:
@@ -173,6 +185,7 @@ def plan(
         max_cost=_max_cost(rental, own),
         bucket_region=archiving.bucket_region(connections) if connections.config.archive.endpoint is None else "",
         roles=roles,
+        mounted=isinstance(provider, Mounts) and bool(provider.folder_of(machine)),
         end=provider.end_of(machine) if isinstance(provider, SaysEnd) else "",
     )
     if kept is None:

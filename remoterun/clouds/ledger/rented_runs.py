@@ -12,7 +12,7 @@ from functools import partial
 from remoterun.agent.shared import api
 from remoterun.agent.shared.facts import RunEvent, RunStatus
 from remoterun.agent.shared.states import ENDINGS, Reason
-from remoterun.archive.objects import NoBucket
+from remoterun.archive.objects import LOGINS, BucketPlace, NoBucket
 from remoterun.archive.runs import record_end
 from remoterun.archive_store import ArchiveStore, place_of
 from remoterun.clouds import ARCHIVE
@@ -81,7 +81,8 @@ def find_store(connections: Connections, run: Run) -> tuple[Run, Store]:
 
 
 def _copy_of(connections: Connections, run: Run, archive: MachineType) -> ArchiveStore:
-    connections.need_login(f"the copy of run {run.number} is in the bucket {archive.bucket}")
+    if BucketPlace.of(str(archive.bucket)).scheme in LOGINS:
+        connections.need_login(f"the copy of run {run.number} is in the bucket {archive.bucket}")
     return ArchiveStore(connections, archive)
 
 
