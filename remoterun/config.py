@@ -366,7 +366,10 @@ def _rental(file: Path, where: str, table: dict[str, Any], short: str) -> Rental
     first, *more = program if isinstance(program, list) and program else [program or ""]
     if not all(isinstance(word, str) for word in (first, *more)):
         raise ConfigError(f"{where}.program: it is a list of words in quotes", hint='program = ["./runpod.py"]')
-    if first and "/" in first:
+    if bool(first) != of.is_program:
+        what = "it needs the program that rents" if of.is_program else "only with `command` there is one"
+        raise ConfigError(f"{where}.program: {what}", hint='program = ["./runpod.py"]')
+    if "/" in first:
         first = str(file.parent / os.path.expanduser(first))
     return Rental(name, types, idle=idle, program=(first, *more) if first else (), **rest)
 

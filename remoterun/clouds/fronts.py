@@ -32,6 +32,8 @@ class Front:
     """Keys of its table that hold for `[archive]`, too, where that does not have them."""
     example = "TYPE"
     """Types of machines, in its words, between commas."""
+    is_program = False
+    """Its machine types name the program that it is."""
     bill = ""
     """What a question about its own bill costs, if it has one."""
     how_to_set_up = ""

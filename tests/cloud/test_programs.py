@@ -19,7 +19,7 @@ import pytest
 
 from remoterun import Client
 from remoterun.archive.objects import KINDS
-from remoterun.clouds import simple
+from remoterun.clouds import front, simple
 from remoterun.clouds.base import Intent, NoCapacity, ProviderError, ProviderUnreachable, RentedHost
 from remoterun.clouds.command import provider
 from remoterun.clouds.command.provider import ProgramProvider
@@ -262,3 +262,10 @@ def test_a_host_that_has_the_bucket_as_a_folder_needs_no_permission(
         job.copy("result", tmp_path / "result")
         assert (tmp_path / "result").read_text() == "made\n"
         assert [path.name for path in bucket.rglob("*.tmp")] == []
+
+
+def test_hosts_of_a_machine_type_that_is_gone_are_still_known(programs: Any) -> None:
+    ours = programs()
+    host = ours.acquire()
+    config = Config(ours.provider._home)
+    assert front("command").is_set_up(config) and [each.id for each in ProgramProvider(config).hosts()] == [host.id]

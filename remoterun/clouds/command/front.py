@@ -14,7 +14,7 @@ HOST = re.compile(r"[\w.-]+/\S+")
 
 class CommandFront(Front):
     name, title = "command", "your own provider"
-    example = "RTX4090,RTX3090"
+    example, is_program = "RTX4090,RTX3090", True
     how_to_set_up = "remoterun machines add pod --command TYPES --program ./FILE   rents by a program of yours"
     how_to_log_in = how_to_set_up
 
@@ -28,7 +28,18 @@ class CommandFront(Front):
         return ProgramProvider(config)
 
     def is_set_up(self, config: Config, environ: Mapping[str, str] | None = None) -> bool:
-        return any(each.rental is not None and each.rental.provider == self.name for each in config.machines.values())
+        return bool(programs(config))
 
     def is_host(self, word: str) -> bool:
         return HOST.fullmatch(word) is not None
+
+
+def programs(config: Config) -> list[tuple[str, ...]]:
+    """Those of the machine types, and those that have rented hosts for a machine type that is gone."""
+    rentals = [each.rental for each in config.machines.values()]
+    if (config.home / "hosts").exists():
+        from remoterun.clouds.folder import HostFolder
+
+        intents = (folder.intent() for folder in HostFolder.all(config.home))
+        rentals += [intent.machine.rental for intent in intents if intent is not None]
+    return list(dict.fromkeys(each.program for each in rentals if each is not None and each.program))

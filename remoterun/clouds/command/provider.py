@@ -21,9 +21,9 @@ from typing import IO, Any
 
 from remoterun.agent.shared.records import BadRecord, from_json, parse
 from remoterun.clouds.base import Identity, NoCapacity, Offer, ProviderError, ProviderUnreachable
+from remoterun.clouds.command.front import programs
 from remoterun.clouds.simple import CLIENT, HOST, SERVER, ListedHost, Order, Simple, Vendor
 from remoterun.config import Config
-from remoterun.errors import ConfigError
 from remoterun.model import Rental
 
 VERSION = 1
@@ -35,21 +35,16 @@ STATES = ("pending", "running", "stopped", "ending", "gone")
 
 
 class ProgramProvider(Simple):
-    """All programs that config.toml names."""
+    """All programs that rent, or have rented."""
 
     def __init__(self, config: Config) -> None:
         super().__init__(config.home)
-        rentals = [each.rental for each in config.machines.values() if each.rental is not None]
-        self._programs = {
-            words: ProviderProgram(words) for words in dict.fromkeys(each.program for each in rentals if each.program)
-        }
+        self._programs = {words: ProviderProgram(words) for words in programs(config)}
 
     def vendors(self) -> Sequence[Vendor]:
         return list(self._programs.values())
 
     def vendor_of(self, rental: Rental) -> Vendor:
-        if not rental.program:
-            raise ConfigError("a machine that is rented by a program names it", hint='program = ["./FILE"]')
         return self._programs.setdefault(rental.program, ProviderProgram(rental.program))
 
 
