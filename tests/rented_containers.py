@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -61,10 +62,15 @@ class Containers:
         for name in ("root", "etc"):
             (folder / name).mkdir(parents=True, mode=0o700)
         (folder / "start").write_text(asked["start"])
+        if (ctl := self.root / "runpodctl").exists():
+            (folder / "bin").mkdir()
+            shutil.copy(ctl, folder / "bin")
+            (folder / "bin" / "runpodctl").chmod(0o755)
         with socket.create_server(("127.0.0.1", 0)) as free:
             port = free.getsockname()[1]
         environment = {
-            "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
+            "PATH": f"{folder}/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+            "RUNPOD_POD_ID": folder.name,
             "HOME": "/root",
             "SSHD_PORT": str(port),
             "TOLD": f"{folder}/told",

@@ -1,0 +1,106 @@
+#!/usr/bin/env python3
+"""RunPod (runpod.io) as a provider; see example.py for what is asked and answered.
+
+    export RUNPOD_API_KEY=…
+    remoterun machines add pod --command "NVIDIA GeForce RTX 4090" --program ./runpod.py --disk 40 --max-cost 5
+    remoterun run -t pod "python train.py"
+
+It was written by RunPod's documentation and tried on a stand-in: nobody has run it on the real service yet.
+
+What it can't promise: RunPod itself ends no pod at a time that one sets. The first process of the pod has it removed,
+by the key that RunPod gives each pod; where that process never comes up, the pod goes on to cost. Its host key is ours,
+but it goes to the pod through RunPod. Pods are on demand, never spot, and have one GPU each.
+"""
+
+import json
+import os
+import sys
+import urllib.error
+import urllib.request
+from datetime import datetime
+
+API = os.environ.get("RUNPOD_API", "https://rest.runpod.io/v1")
+PRICES = os.environ.get("RUNPOD_PRICES", "https://api.runpod.io/graphql")
+IMAGE = "pytorch/pytorch:2.7.1-cuda12.6-cudnn9-runtime"
+LOWEST = "lowestPrice(input: {gpuCount: 1, secureCloud: true}) { uninterruptablePrice }"
+QUERY = "{ gpuTypes { id displayName memoryInGb " + LOWEST + " } }"
+STATES = {"RUNNING": "running", "EXITED": "stopped", "TERMINATED": "gone"}
+
+
+def call(method, address, body=None):
+    headers = {"Authorization": "Bearer " + os.environ["RUNPOD_API_KEY"], "Content-Type": "application/json"}
+    data = None if body is None else json.dumps(body).encode()
+    try:
+        asked = urllib.request.Request(address, data, headers, method=method)
+        with urllib.request.urlopen(asked, timeout=60) as answer:
+            return json.loads(answer.read() or b"null")
+    except urllib.error.HTTPError as error:
+        said = error.read(2000).decode("utf-8", "replace")
+        kind = "capacity" if "no instances" in said.lower() else "unreachable" if error.code >= 500 else "refused"
+        refuse(f"{error.code}: {said[:300]}", kind)
+    except OSError as error:
+        refuse(f"no answer: {error}", "unreachable")
+
+
+def refuse(words, kind):
+    print(json.dumps({"error": words, "kind": kind}))
+    sys.exit(0)
+
+
+def hello(asked):
+    return {"version": 1, "ends": "host", "end": 'runpodctl remove pod "$RUNPOD_POD_ID"'}
+
+
+def offers(asked):
+    known = {each["id"]: each for each in call("POST", PRICES, {"query": QUERY})["data"]["gpuTypes"]}
+    found = [known[each] for each in asked["types"] if each in known]
+    return {"offers": [offer(each) for each in found if each["lowestPrice"]["uninterruptablePrice"]]}
+
+
+def offer(gpu):
+    about = {"type": gpu["id"], "region": "any", "gpus": 1, "gpu": gpu["displayName"], "gpu_memory": gpu["memoryInGb"]}
+    return {**about, "price": gpu["lowestPrice"]["uninterruptablePrice"], "priced": "now"}
+
+
+def create(asked):
+    pod = {"name": asked["name"], "imageName": asked["image"] or IMAGE, "gpuTypeIds": [asked["offer"]["type"]]}
+    pod |= {"gpuCount": 1, "cloudType": "SECURE", "interruptible": False, "supportPublicIp": True}
+    pod |= {"ports": ["22/tcp"], "containerDiskInGb": asked["disk"] or 40, "volumeInGb": 0}
+    call("POST", f"{API}/pods", {**pod, "dockerEntrypoint": [], "dockerStartCmd": ["sh", "-c", asked["start"]]})
+    return {}
+
+
+def hosts(asked):
+    return {"hosts": [listed(each) for each in call("GET", f"{API}/pods?includeMachine=true")]}
+
+
+def listed(pod):
+    began = (pod.get("lastStartedAt") or pod.get("createdAt") or "")[:19]
+    port = (pod.get("portMappings") or {}).get("22")
+    return {
+        "id": pod["id"],
+        "name": pod["name"],
+        "state": STATES.get(pod["desiredStatus"], "pending"),
+        "type": (pod.get("machine") or {}).get("gpuTypeId") or "",
+        "region": "any",
+        "price": float(pod["costPerHr"]),
+        "began": datetime.fromisoformat(began + "+00:00").timestamp() if began else 0.0,
+        "address": (port and pod.get("publicIp")) or "",
+        "port": port or 22,
+    }
+
+
+def delete(asked):
+    call("DELETE", f"{API}/pods/{asked['id']}")
+    return {}
+
+
+def identity(asked):
+    call("GET", f"{API}/pods")
+    return {"name": "the account of RUNPOD_API_KEY", "account": "RunPod"}
+
+
+if __name__ == "__main__":
+    question = json.load(sys.stdin)
+    calls = {each.__name__: each for each in (hello, offers, create, hosts, delete, identity)}
+    print(json.dumps(calls[question["do"]](question)))
