@@ -285,3 +285,23 @@ def test_marks_of_direction_are_shown_and_not_obeyed(ui: Ui, page: Page) -> None
         expect(page.locator("#list")).to_contain_text("l⟨U+202E⟩gnol")
         titles = "[...document.querySelectorAll('[title]')].map(each => each.title)"
         assert not {*MARKS} & {*page.evaluate(f"document.body.innerText + {titles}")}
+
+
+CHANGE = """async (number) => {
+    const { store } = await import(new URL("static/state.js", document.baseURI));
+    store.put([{ ...store.rows.get(number), command: "another" }]);
+    await new Promise((then) => requestAnimationFrame(() => requestAnimationFrame(then)));
+}"""
+
+
+def test_a_click_counts_though_its_row_changes_meanwhile(ui: Ui, page: Page, facts: list[dict[str, Any]]) -> None:
+    ui.open(page, "runs/190")
+    expect(page.locator("h1")).to_contain_text("190")
+    link = page.locator("#list a[data-number='187']")
+    link.scroll_into_view_if_needed()
+    link.hover()
+    page.mouse.down()
+    page.evaluate(CHANGE, 187)
+    page.mouse.up()
+    expect(page.locator("h1")).to_contain_text("187")
+    expect(link).to_contain_text("another")

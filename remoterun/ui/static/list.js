@@ -28,6 +28,7 @@ export class List {
   #marked = new Set();
   #chosen = null;
   #frame = 0;
+  #isPressed = false; // a row that is replaced meanwhile gets no click
   #look = ""; // of the controls, as JSON
   columns = []; // of the table
 
@@ -43,6 +44,8 @@ export class List {
     at("dense").addEventListener("click", () => (this.#change({ dense: this.isTable ? "" : "1" }), open("")));
     at("chooser").addEventListener("toggle", ({ newState }) => newState === "open" && this.#choose());
     this.scroller.addEventListener("scroll", () => this.#soon());
+    this.scroller.addEventListener("pointerdown", () => (this.#isPressed = true));
+    for (const kind of ["pointerup", "pointercancel"]) addEventListener(kind, () => this.#isPressed && setTimeout(() => ((this.#isPressed = false), this.#draw(true))));
     new ResizeObserver(() => (this.isTable ? this.#select() : this.#soon())).observe(this.scroller);
     store.on("rows", () => this.#select(true));
     this.read();
@@ -198,6 +201,7 @@ export class List {
   }
 
   #draw(all = false) {
+    if (this.#isPressed) return;
     const { scrollTop, clientHeight } = this.scroller;
     const first = Math.max(0, this.#tops.findIndex((top) => top >= scrollTop - SPARE));
     const seen = this.#rows.slice(first, this.#tops.findLastIndex((top) => top < scrollTop + clientHeight + SPARE) + 1);
