@@ -15,6 +15,7 @@ import pytest
 
 import remoterun.client
 from remoterun.agent.shared.records import encode
+from remoterun.clouds import folder
 from remoterun.clouds.aws import network, tags
 from remoterun.clouds.aws.acquire import LaunchRequest
 from remoterun.clouds.base import ProviderError, ProviderUnreachable
@@ -232,5 +233,5 @@ def test_a_copied_home_is_another_one_on_another_machine(tmp_path: Path, monkeyp
     with ThreadPoolExecutor(8) as threads:  # regions are asked on threads of their own
         assert len(set(threads.map(home_mark, [tmp_path / "new home"] * 8))) == 1
     (tmp_path / "machine-id").write_text("another machine\n")
-    monkeypatch.setattr(tags, "MACHINE_ID", tmp_path / "machine-id")
+    monkeypatch.setattr(folder, "MACHINE_ID", tmp_path / "machine-id")
     assert home_mark(home) != before
