@@ -48,7 +48,7 @@ def offers(asked):
 def create(asked):
     image = asked["image"] or IMAGE
     words = ["--name", asked["name"], "--label", LABEL, "-p", "127.0.0.1::22", image, "sh", "-c", asked["start"]]
-    docker("run", "-d", *words)
+    docker("run", "-d", "--rm", *words)
     return {}
 
 

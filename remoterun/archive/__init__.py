@@ -17,11 +17,10 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from remoterun.agent.shared.archive import FORMAT
+from remoterun.agent.shared.archive import FORMAT, IDENTITY
 from remoterun.agent.shared.tree import TreeError
 from remoterun.archive.objects import PATIENCE, Absent, BucketPlace, Objects, opened
 
-IDENTITY = "remoterun.json"
 FIRST_PATIENCE = 2.0
 """Seconds for which the first request is repeated."""
 _ID = re.compile(r"[0-9a-f]{16,64}\Z")

@@ -310,7 +310,7 @@ class SaysEnd(Protocol):
     """A provider whose hosts end in one of several ways."""
 
     def end_of(self, machine: MachineType) -> str:
-        """What ends a host while no client is there, in a line. Raises `ProviderError`."""
+        """The end of a host while no client is there: what brings it, in a line. Raises `ProviderError`."""
         ...
 
 

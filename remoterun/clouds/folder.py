@@ -162,8 +162,8 @@ class HostFolder:
 
 
 def home_mark(home: Path) -> str:
-    """What tells the hosts of one home from those of another: two laptops may have the same name, user and paths, and a
-    copy of a home on another machine is another one."""
+    """The mark by which hosts of one home are told from those of another: two laptops may have the same name, user and
+    paths, and a copy of a home on another machine is another one."""
     machine = MACHINE_ID.read_bytes() if MACHINE_ID.exists() else b""
     here = hashlib.sha256(b"remoterun" + machine).hexdigest()[:12]
     folder = home / HOSTS

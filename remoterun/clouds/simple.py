@@ -39,7 +39,7 @@ from remoterun.hosts.ssh.config import Deadlines
 from remoterun.model import MachineType, Rental
 
 SERVER, HOST, CLIENT = "server", "host", "client"
-"""What ends a host while no client is there: its provider, at a limit that is set as it is made; a program on the host,
+"""Who ends a host while no client is there: its provider, at a limit that is set as it is made; a program on the host,
 which asks the provider for that; nobody."""
 HIDDEN, BOOT, RELEASE = 60.0, 900.0, 60.0
 """Seconds until a new host is in the list, until it can be used, and in which one that was deleted leaves the list."""
@@ -52,7 +52,7 @@ DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
 
 @dataclass(frozen=True)
 class Order:
-    """What a host is made from."""
+    """An order for a host."""
 
     name: str
     offer: Offer
@@ -90,14 +90,14 @@ class ListedHost:
 
 
 class Vendor(Protocol):
-    """Who has machines. Each call raises `ProviderError`, and `ProviderUnreachable` where nobody knows what came of
-    it."""
+    """A provider's own calls, as few as there are. Each raises `ProviderError`, and `ProviderUnreachable` where nobody
+    knows what came of it."""
 
     key: str
     """How the ids of its hosts begin: KEY/ID."""
 
     def ends(self) -> tuple[str, str]:
-        """What ends a host (`SERVER`, `HOST`, `CLIENT`), and of `HOST` the command for the host's shell."""
+        """Who ends a host (`SERVER`, `HOST`, `CLIENT`); and of `HOST` the command for the host's shell."""
         ...
 
     def folder(self) -> str:
@@ -384,7 +384,7 @@ def _base36(value: float) -> str:
 
 
 def _mark(home: Path) -> str:
-    """What tells the hosts of one home from those of another."""
+    """The home's mark, as short as a name has room for."""
     return home_mark(home)[:8]
 
 

@@ -21,6 +21,9 @@ from typing import Any
 import pytest
 
 from remoterun import Client
+from remoterun.agent.shared.archive import Grant
+from remoterun.agent.store.http_client import HttpClient, HttpError
+from remoterun.agent.store.objects import Content, post
 from remoterun.archive.objects import KINDS
 from remoterun.clouds import front, simple
 from remoterun.clouds.base import Intent, NoCapacity, ProviderError, ProviderUnreachable, RentedHost
@@ -31,6 +34,8 @@ from remoterun.errors import UsageError
 from remoterun.model import MachineType, Rental, new_key
 from tests.contract.shelf import SCHEME, Shelf
 from tests.e2e.conftest import Place
+from tests.lab import BASE_IMAGE
+from tests.lab.local_docker import LocalDocker
 from tests.workshop import until
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(300)]
@@ -106,7 +111,7 @@ def test_a_run_from_its_start_to_its_outputs(place: Place, tmp_path: Path) -> No
 def test_a_host_that_nobody_ends_is_refused_unless_that_is_typed(programs: Any) -> None:
     ours = programs()
     (ours.root / "ends").write_text("client")
-    with pytest.raises(UsageError, match="nothing ends a host of `cloud`") as refused:
+    with pytest.raises(UsageError, match="nothing ends a host of `rented_containers`") as refused:
         ours.acquire()
     assert "--it-may-run-on" in str(refused.value.hint) and not ours.noted("made")
     typed = replace(ours.machine, rental=replace(ours.machine.rental, it_may_run_on=True))
@@ -152,7 +157,10 @@ def test_without_capacity_the_next_type_is_tried(programs: Any) -> None:
     (ours.root / "refuses L4").touch()
     with pytest.raises(NoCapacity) as refused:
         ours.acquire()
-    assert refused.value.evidence == "A100: `cloud`: 503: no A100 is free\nL4: `cloud`: 503: no L4 is free"
+    assert (
+        refused.value.evidence
+        == "A100: `rented_containers`: 503: no A100 is free\nL4: `rented_containers`: 503: no L4 is free"
+    )
 
 
 def test_a_delete_that_does_nothing_is_repeated_and_then_said(programs: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -218,6 +226,21 @@ def test_a_client_that_is_killed_leaves_one_host_at_the_most(programs: Any, call
     host = ours.acquire(intent)
     assert [each.id for each in ours.alive()] == [host.id]
     assert len(ours.noted("made")) == 1
+
+
+def test_the_example_rents_from_docker(local_docker: LocalDocker, tmp_path: Path) -> None:
+    """Its containers get their sshd as they start, and are gone at their deadline."""
+    program = str(CONTAINERS.parents[1] / "examples" / "providers" / "example.py")
+    rental = Rental("command", ("large", "small"), program=(program,), image=BASE_IMAGE)
+    machine = MachineType("here", rental=rental)
+    docker = ProgramProvider(Config(tmp_path / "home", machines={"here": machine}))
+    assert all(check.ok for check in docker.checks())
+    key, offers, began = new_key(), docker.offers(machine, True), time.time()
+    assert [(each.type, each.price) for each in offers] == [("small", 0.0)]
+    host = docker.acquire(Intent(f"rr-{key}-1", key, 7, 1, machine, began + 45, 600.0), offers, lambda _: None)
+    assert host.alive and host.machine is not None and [each.id for each in docker.hosts()] == [host.id]
+    until(lambda: not docker.hosts(), 90)
+    assert time.time() >= began + 44
 
 
 def test_the_example_answers(tmp_path: Path) -> None:
@@ -350,3 +373,16 @@ def test_runpods_pods_begin_and_end(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         runpod.release(again)
         assert runpod.hosts() == []
         server.shutdown()
+
+
+def test_a_folder_that_is_not_the_bucket_is_not_written_to(tmp_path: Path) -> None:
+    grant, content = Grant("", {}, "runs/x/", 0.0, folder=str(tmp_path)), Content.of(b"data")
+    with HttpClient() as http:
+        for problem in ("not mounted", "has changed"):
+            with pytest.raises(HttpError, match=problem):
+                post(http, grant, "log/0", content)
+            assert not list(tmp_path.rglob("log/*"))
+            (tmp_path / "remoterun.json").touch()
+            content = content._replace(pieces=lambda: [b"other"])
+        post(http, grant, "log/0", Content.of(b"data"))
+    assert (tmp_path / "runs" / "x" / "log" / "0").read_bytes() == b"data"

@@ -35,6 +35,8 @@ from .states import BuiltImage
 from .tree import LARGEST, Manifest, TreeError, is_digest
 
 FORMAT = 2
+IDENTITY = "remoterun.json"
+"""The object that each archive has: a folder without it is not the bucket."""
 TREE_FORMAT = 1
 PACK = 32 << 20
 """Bytes of a pack that is full."""

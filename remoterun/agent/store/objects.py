@@ -1,8 +1,8 @@
 """Objects of a bucket, as a host reaches them: read by signed addresses, written by a form that a client has signed, or
 the host itself by its role; or as files, where the bucket is mounted.
 
-The server is given the SHA-256 of what is written, and refuses other bytes. What is read is to be verified by the
-caller, whatever the server says of it.
+The server is given the SHA-256 of what is written, and refuses other bytes; of a file we do so. What is read is to be
+verified by the caller, whatever the server says of it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from contextlib import suppress
 from http.client import HTTPException
 from typing import Callable, Dict, Iterable, Iterator, Sequence
 
-from ..shared.archive import Grant
+from ..shared.archive import IDENTITY, Grant
 from ..shared.files import open_regular, token
 from ..shared.records import Record
 from .host_role import ROLE, signed_form
@@ -136,14 +136,18 @@ def _post(http: HttpClient, grant: Grant, key: str, content: Content) -> None:
 
 def _write(_: HttpClient, grant: Grant, key: str, content: Content) -> None:
     path = os.path.join(grant.folder, grant.prefix + key)
-    part = "%s.%s.tmp" % (path, token(8))
+    part, hashed = "%s.%s.tmp" % (path, token(8)), hashlib.sha256()
     try:
-        if not os.path.isdir(grant.folder):
-            raise OSError(0, "it is not mounted")
+        if not os.path.isfile(os.path.join(grant.folder, IDENTITY)):
+            raise OSError(0, "the bucket is not mounted there")
         os.makedirs(os.path.dirname(path), exist_ok=True)
         with open(part, "wb") as file:
             for piece in content.pieces():
                 file.write(piece)
+                hashed.update(piece)
+        if hashed.hexdigest() != content.digest:
+            os.unlink(part)
+            raise HttpError("%s has changed while it was written" % key, 400)
         os.replace(part, path)
     except OSError as error:
         with suppress(OSError):

@@ -1,4 +1,4 @@
-"""What a container is started with that is a host: a script for its shell, in which `on_container.py` is packed."""
+"""The script with which a container starts that is a rented host; `on_container.py` is packed in it."""
 
 from __future__ import annotations
 

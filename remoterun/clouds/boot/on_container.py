@@ -75,7 +75,7 @@ def commands() -> list[bytes]:
 
 
 def start_keeper() -> None:
-    """As an agent has left word, if one ever came."""
+    """Start the keeper by the words that an agent has left, if one ever came."""
     try:
         with open(os.path.join(HOME, "keeper.json")) as file:
             left = json.load(file)
@@ -85,7 +85,7 @@ def start_keeper() -> None:
 
 
 def reap() -> None:
-    """What has ended below us: whoever is the first process inherits all others."""
+    """Wait for the processes that have ended: the first one inherits all others."""
     try:
         while os.waitpid(-1, os.WNOHANG)[0]:
             pass

@@ -35,7 +35,7 @@ class CommandFront(Front):
 
 
 def programs(config: Config) -> list[tuple[str, ...]]:
-    """Those of the machine types, and those that have rented hosts for a machine type that is gone."""
+    """The programs of the machine types, and those that have rented hosts for a machine type that is gone."""
     rentals = [each.rental for each in config.machines.values()]
     if (config.home / "hosts").exists():
         from remoterun.clouds.folder import HostFolder

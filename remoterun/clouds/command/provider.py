@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import tempfile
@@ -31,6 +32,8 @@ SECONDS, MOST, SHOWN = 120.0, 1 << 20, 1000
 """Of one call; bytes of what it writes; characters of that which are shown."""
 FRESH = 60.0
 """Seconds for which offers hold."""
+INTERPRETER = re.compile(r"python[0-9.]*|(?:ba|z)?sh|env|node|-.*")
+"""What may stand before a program's own name."""
 STATES = ("pending", "running", "stopped", "ending", "gone")
 
 
@@ -53,7 +56,8 @@ class ProviderProgram:
 
     def __init__(self, words: Sequence[str]) -> None:
         self._words = list(words)
-        self.key = Path(words[0] if len(words) == 1 else words[-1]).stem or "program"
+        own = (Path(word) for word in words if not INTERPRETER.fullmatch(Path(word).name))
+        self.key = next(own, Path("program")).stem
         self._hello: dict[str, str] | None = None
         self._offers: dict[Rental, tuple[float, list[Offer]]] = {}
 
@@ -65,7 +69,7 @@ class ProviderProgram:
         return self._said().get("folder", "")
 
     def _said(self) -> dict[str, str]:
-        """What it answers to `hello`, once."""
+        """The answer to `hello`, for which it is asked once."""
         if self._hello is None:
             said = self._ask("hello")
             texts = [said.get("ends"), said.get("end", ""), said.get("folder", "")]

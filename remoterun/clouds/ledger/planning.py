@@ -86,7 +86,7 @@ class Plan:
     mounted: bool = False
     """The host has the bucket as a folder."""
     end: str = ""
-    """What ends the host while no client is there, where its provider has several ways."""
+    """The end of the host while no client is there, in a line, where its provider has several ways."""
 
     @property
     def provider(self) -> str:

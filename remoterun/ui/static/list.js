@@ -44,8 +44,8 @@ export class List {
     at("dense").addEventListener("click", () => (this.#change({ dense: this.isTable ? "" : "1" }), open("")));
     at("chooser").addEventListener("toggle", ({ newState }) => newState === "open" && this.#choose());
     this.scroller.addEventListener("scroll", () => this.#soon());
-    this.scroller.addEventListener("pointerdown", () => (this.#isPressed = true));
-    for (const kind of ["pointerup", "pointercancel"]) addEventListener(kind, () => this.#isPressed && setTimeout(() => ((this.#isPressed = false), this.#draw(true))));
+    this.scroller.addEventListener("pointerdown", ({ button }) => (this.#isPressed = button === 0));
+    for (const kind of ["pointerup", "pointercancel", "contextmenu"]) addEventListener(kind, () => this.#isPressed && setTimeout(() => ((this.#isPressed = false), this.#draw(true))));
     new ResizeObserver(() => (this.isTable ? this.#select() : this.#soon())).observe(this.scroller);
     store.on("rows", () => this.#select(true));
     this.read();
