@@ -23,7 +23,7 @@ TRAIN = (
 )
 LONG = (
     "trap 'cp models/manifest.json models/last.json; exit 143' TERM;"
-    " mkdir models; echo {} >models/manifest.json; echo Saved models; sleep 1000 & wait"
+    " mkdir models; echo {} >models/manifest.json; echo Saved models; while :; do sleep 1000 & wait; done"
 )
 STEP = re.compile(r"^(\d+)/\d+ \(epoch \d+\), train_loss = [\d.]+", re.MULTILINE)
 

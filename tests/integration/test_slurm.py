@@ -744,4 +744,7 @@ def test_the_trainer_on_two_nodes(campus: Campus) -> None:
     step = int(saved.split("-")[1])
     more = f"{words} 5 --steps {step + 2} --resume before"
     after = campus.submit(more, nodes=2, memory=1500 << 20, mounts=(Mount.parse(again),))
-    assert campus.ended(after, 200).code == 0 and min(step for step, _ in losses(after)) == step + 1, campus.log(after)
+    assert campus.ended(after, 200).code == 0, campus.log(after)
+    # Its validation may be due at once
+    trained = [at for at, name in losses(after) if not name.startswith("val")]
+    assert min(trained) == step + 1, campus.log(after)

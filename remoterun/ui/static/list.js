@@ -29,6 +29,7 @@ export class List {
   #chosen = null;
   #frame = 0;
   #isPressed = false; // a row that is replaced meanwhile gets no click
+  #isLate = false; // whether there was something to draw meanwhile
   #look = ""; // of the controls, as JSON
   columns = []; // of the table
 
@@ -45,7 +46,8 @@ export class List {
     at("chooser").addEventListener("toggle", ({ newState }) => newState === "open" && this.#choose());
     this.scroller.addEventListener("scroll", () => this.#soon());
     this.scroller.addEventListener("pointerdown", ({ button }) => (this.#isPressed = button === 0));
-    for (const kind of ["pointerup", "pointercancel", "contextmenu"]) addEventListener(kind, () => this.#isPressed && setTimeout(() => ((this.#isPressed = false), this.#draw(true))));
+    for (const kind of ["pointerup", "pointercancel", "contextmenu"]) addEventListener(kind, () => setTimeout(() => this.#release()));
+    addEventListener("click", () => (this.#isPressed = false), true); // what it does is drawn at once
     new ResizeObserver(() => (this.isTable ? this.#select() : this.#soon())).observe(this.scroller);
     store.on("rows", () => this.#select(true));
     this.read();
@@ -196,12 +198,18 @@ export class List {
     at("chooser").scrollTop = scrolled;
   }
 
+  #release() {
+    this.#isPressed = false;
+    if (this.#isLate) this.#draw(true);
+  }
+
   #soon() {
     this.#frame ||= requestAnimationFrame(() => ((this.#frame = 0), this.#draw()));
   }
 
   #draw(all = false) {
-    if (this.#isPressed) return;
+    if (this.#isPressed) return void (this.#isLate = true);
+    this.#isLate = false;
     const { scrollTop, clientHeight } = this.scroller;
     const first = Math.max(0, this.#tops.findIndex((top) => top >= scrollTop - SPARE));
     const seen = this.#rows.slice(first, this.#tops.findLastIndex((top) => top < scrollTop + clientHeight + SPARE) + 1);
