@@ -120,6 +120,7 @@ class Campus:
     def close(self) -> None:
         self.go()
         self.new_client()
+        self.cluster.ask("scancel", "--name=other")
         for run in self.client.runs.list(None):
             if not run.final:
                 self.client.runs.kill(run.number)
@@ -132,8 +133,11 @@ class Campus:
 def campus(running_cluster: Cluster, tmp_path: Path) -> Iterator[Campus]:
     campus = Campus(running_cluster, tmp_path)
     yield campus
-    campus.close()
-    running_cluster.up()
+    try:
+        campus.close()
+    finally:
+        running_cluster.ask("scancel", "--user=me")
+        running_cluster.up()
 
 
 def test_to_its_end(campus: Campus) -> None:

@@ -75,6 +75,9 @@ class ClusterHost(LabHost):
         else:
             self._spawn(["slurmd", "-D", "-N", self.name], self.logs / "slurmd.log")
 
+    def runs(self, program: str) -> bool:
+        return bool(self._pids(program))
+
     def start_controller(self) -> None:
         self._spawn(["slurmctld", "-D"], self.logs / "slurmctld.log")
 
@@ -118,17 +121,26 @@ class Cluster:
         return self.hosts[LOGIN]
 
     def up(self) -> Cluster:
-        """Switch all on, and wait until the nodes are idle. May be called twice."""
+        """Switch all on, and wait until the nodes are idle: one that Slurm has taken out of service, as after a job that
+        could not be started, comes back. May be called twice."""
         for host in self.hosts.values():
+            if host.name != LOGIN and host.is_up() and not host.runs("slurmd"):
+                host.down()
             host.up()
+        for line in self.ask("sinfo", "-h", "-N", "-R", "-p", "main", "-o", "%N %E").splitlines():
+            print(f"Slurm had taken a node out of service: {line}")
+            self.ask("scontrol", "update", f"NodeName={line.split()[0]}", "State=RESUME")
         self.until_idle()
         return self
 
     def until_idle(self) -> None:
-        def idle() -> bool:
-            return self.ask("sinfo", "--noheader", "--Node", "--partition=main", "--format=%T").split() == ["idle"] * 3
+        def states() -> str:
+            return self.ask("sinfo", "--noheader", "--Node", "--partition=main", "--format=%N %T %E")
 
-        until(idle, PATIENCE, "the nodes are idle", lambda: "\n".join(map(self._log, self.hosts)))
+        def idle() -> bool:
+            return [line.split()[1] for line in states().splitlines()] == ["idle"] * 3
+
+        until(idle, PATIENCE, "the nodes are idle", lambda: "\n".join([states(), *map(self._log, self.hosts)]))
 
     def ask(self, *words: str) -> str:
         """What a command of Slurm says on the login node, as root."""
