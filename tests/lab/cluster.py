@@ -121,8 +121,8 @@ class Cluster:
         return self.hosts[LOGIN]
 
     def up(self) -> Cluster:
-        """Switch all on, and wait until the nodes are idle: one that Slurm has taken out of service, as after a job that
-        could not be started, comes back. May be called twice."""
+        """Switch all on, and wait until the nodes are idle: one that Slurm has taken out of service, as after a job
+        that could not be started, comes back. May be called twice."""
         for host in self.hosts.values():
             if host.name != LOGIN and host.is_up() and not host.runs("slurmd"):
                 host.down()
