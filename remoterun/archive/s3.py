@@ -18,7 +18,10 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any, TypeVar
 
+from remoterun.agent.shared.archive import Grant
 from remoterun.agent.shared.frames import Bytes
+from remoterun.agent.store.http_client import HttpClient, HttpError
+from remoterun.agent.store.objects import Content, post
 from remoterun.archive import s3_session
 from remoterun.archive.objects import OWNED, PATIENCE, Absent, BucketPlace, Denied, Objects, StoredObject
 from remoterun.archive.s3_errors import Exists, OutOfRange, answered, failed
@@ -151,6 +154,24 @@ class S3(Objects):
         return str(self._translating(lambda: self._client.generate_presigned_url("get_object", **asked)))
 
     def presigned_post(self, prefix: str, seconds: float, most: int) -> tuple[str, dict[str, str]]:
+        if self.place.endpoint is not None and not self._takes_forms:
+            return super().presigned_post(prefix, seconds, most)
+        return self._form(prefix, seconds, most)
+
+    @functools.cached_property
+    def _takes_forms(self) -> bool:
+        """Whether the store does, as some do not: an empty object is posted to find out."""
+        url, fields = self._form("may-write", 60, 1)
+        with HttpClient() as http:
+            try:
+                post(http, Grant(url, fields, "", 0.0), "may-write", Content.of(b""))
+            except HttpError as error:
+                if error.status:
+                    return False
+                raise HostUnreachable(f"{self.place.endpoint} does not answer: {error.message}") from error
+        return True
+
+    def _form(self, prefix: str, seconds: float, most: int) -> tuple[str, dict[str, str]]:
         conditions: list[Any] = [["starts-with", "$x-amz-checksum-sha256", ""], ["content-length-range", 0, most]]
         asked = {"Key": prefix + "${filename}", "Conditions": conditions, "ExpiresIn": int(seconds)}
         answer = self._translating(lambda: self._client.generate_presigned_post(self.place.name, **asked))

@@ -85,6 +85,8 @@ class Plan:
     """Seconds that a host without a role waits for a login, at the most, to save with."""
     mounted: bool = False
     """The host has the bucket as a folder."""
+    carried: bool = False
+    """A host without a role or that folder can't reach the bucket: this machine takes there what the run leaves."""
     end: str = ""
     """The end of the host while no client is there, in a line, where its provider has several ways."""
 
@@ -185,6 +187,7 @@ def plan(
         max_cost=_max_cost(rental, own),
         bucket_region=archiving.bucket_region(connections) if connections.config.archive.endpoint is None else "",
         roles=roles,
+        carried=archiving.is_carried(connections),
         mounted=isinstance(provider, Mounts) and bool(provider.folder_of(machine)),
         end=provider.end_of(machine) if isinstance(provider, SaysEnd) else "",
     )
