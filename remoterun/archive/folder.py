@@ -19,7 +19,7 @@ NEW = ".new"
 """A folder of objects that are being written."""
 
 
-class Folder(Objects):
+class ObjectFolder(Objects):
     """Each object is a file of its key, which appears whole. A host reaches none of them."""
 
     def __init__(self, place: BucketPlace, patience: float = PATIENCE) -> None:

@@ -19,7 +19,7 @@ SCHEME = "s3://"
 """How the address of a bucket begins where the configuration has a name alone."""
 FOLDER = "file://"
 """How that of a folder does."""
-KINDS = {SCHEME: "remoterun.archive.s3:S3", FOLDER: "remoterun.archive.folder:Folder"}
+KINDS = {SCHEME: "remoterun.archive.s3:S3", FOLDER: "remoterun.archive.folder:ObjectFolder"}
 """How the address of a bucket begins → the class of its `Objects`, which is made from a place and `patience`."""
 LOGINS = {SCHEME: ARCHIVE}
 """How it begins → the provider whose login its requests need; those of another kind need none that is known here."""

@@ -15,7 +15,7 @@ from . import Call
 POLL = 0.1
 
 
-def take(call: Call, asked: api.Take) -> api.Nothing:
+def take(call: Call, asked: api.TakeObjects) -> api.Nothing:
     top, give_up_at = call.home.existing_run(asked.key).outgoing, time.monotonic() + asked.wait
     found = dict(_waiting(top))
     for name in filter(found.__contains__, asked.taken):

@@ -331,7 +331,7 @@ class Followed(Record):
     err: int = 0
 
 
-class Take(Record):
+class TakeObjects(Record):
     """`wait`: seconds in which the first object may come."""
 
     key: str
@@ -350,7 +350,7 @@ end = Request("end", EndRuns, EndedRuns, "runs", most=4 << 20)
 notify = Request("notify", Notify, Acknowledgement, "runs")
 # Out, for each object of a run that waits for a client: frames {"object": its key in the bucket, "file": its name} with
 # its bytes, the last of them without any. One that was `taken` before, by its `file`, is removed first.
-take = Request("take", Take, Nothing, "carried")
+take = Request("take", TakeObjects, Nothing, "carried")
 # A run that waits for its bucket goes on at once. Of one that has ended nothing is saved.
 renew = Request("renew", Renewal, Nothing, "runs")
 remove_run = Request("remove_run", RunKey, Removed, "runs")

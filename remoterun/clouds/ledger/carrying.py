@@ -30,7 +30,7 @@ def carry(
     with unless_held(str(folder.path / "carried.lock")) as lock:
         taken = list[str]()
         while lock is not None:
-            asked = api.Take(run.key, taken, min(wait, WAIT))
+            asked = api.TakeObjects(run.key, taken, min(wait, WAIT))
             taken = []
             with session.stream(api.take, asked) as stream:
                 stream.end()
