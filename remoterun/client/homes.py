@@ -63,11 +63,11 @@ def carrying(connections: Connections, run: Run, session: Session) -> Iterator[N
     """Carry what a run leaves, meanwhile, where its host can't reach the archive."""
     over = threading.Event()
     if run.renting is not None and run.renting.carried and not run.final:
-        from remoterun.clouds.ledger.carrying import WAIT, carry
+        from remoterun.clouds.ledger.carrying import carry
 
         def work() -> None:
             with contextlib.suppress(RemoterunError):  # the conversation is begun again, and this with it
-                carry(connections, run, session, WAIT, over.is_set)
+                carry(connections, run, session, over.is_set, patient=True)
 
         threading.Thread(target=work, daemon=True).start()
     try:

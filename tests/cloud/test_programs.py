@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import random
@@ -144,6 +145,24 @@ def test_without_a_bucket_this_machine_fetches_what_a_run_makes(tmp_path: Path) 
         ("bill",),
     ):
         place.run(*words)
+
+
+def test_a_client_that_is_killed_as_it_fetches_loses_nothing(tmp_path: Path) -> None:
+    place = make_place(tmp_path)
+    own_program(place, tmp_path / "cloud")
+    makes = "head -c 150000000 /dev/urandom >big; sha256sum big"
+    place.run("run", "-t", "pod", "-y", "--no-git", "-b", makes)
+    archive = tmp_path / "home" / "archive" / "runs"
+    for packs in (1, 2, 3):
+        terminal = place.spawn("logs", "1")
+        until(lambda packs=packs: len(list(archive.glob("*/packs/*"))) >= packs, 120)  # type: ignore[misc]
+        terminal.kill(signal.SIGKILL)
+        terminal.wait()
+    place.run("wait", "1")
+    until(lambda: place.json("machines", "rented") == [], 60)
+    place.run("cp", "runs/1/big", "big")
+    digest = hashlib.sha256((place.folder / "big").read_bytes()).hexdigest()
+    assert place.run("logs", "1").stdout.split() == [digest, "big"]
 
 
 def test_a_host_that_nobody_ends_is_refused_unless_that_is_typed(programs: Any) -> None:

@@ -25,7 +25,7 @@ def take(call: Call, asked: api.TakeObjects) -> api.Nothing:
         if call.stream.wait_cancelled(POLL):
             raise Cancelled
         found = dict(_waiting(top))
-    for name, path in found.items():
+    for name, path in found.items() if asked.wait else ():
         about = {"object": os.path.relpath(path, top).rpartition(".")[0], "file": name}
         with contextlib.suppress(FileNotFoundError), open(path, "rb", buffering=0) as file:  # else it was too late
             while True:

@@ -332,7 +332,7 @@ class Followed(Record):
 
 
 class TakeObjects(Record):
-    """`wait`: seconds in which the first object may come."""
+    """`wait`: seconds in which the first object may come; with 0 none is wanted."""
 
     key: str
     taken: List[str] = []

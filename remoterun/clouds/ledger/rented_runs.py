@@ -18,7 +18,7 @@ from remoterun.archive_store import ArchiveStore, place_of
 from remoterun.clouds import ARCHIVE
 from remoterun.clouds.base import LOST, Guards, Provider, ProviderError, RentedHost
 from remoterun.clouds.ledger.archiving import archive_of, grant, machine_of, record_images
-from remoterun.clouds.ledger.carrying import WAIT, carry
+from remoterun.clouds.ledger.carrying import AT_A_GLANCE, carry
 from remoterun.connections import Connections, check_home
 from remoterun.errors import ConfigError, HostError, HostUnreachable, NoLogin, RemoterunError, UsageError
 from remoterun.host_store import HostStore
@@ -158,11 +158,12 @@ def renew(connections: Connections, run: Run, session: Session, status: RunStatu
     renting, refused = run.renting, status is not None and bool(status.refused)
     if renting is None or run.final:
         return run
-    if renting.carried and run.placed is not None:
+    if renting.carried:
         with contextlib.suppress(RemoterunError):
             if refused:  # it waits, and is told that somebody is here
                 session.ask(api.renew, api.Renewal(run.key, grant(connections, run)))
-            carry(connections, run, session, WAIT if refused else 0.0)
+                until = time.monotonic() + AT_A_GLANCE
+                carry(connections, run, session, lambda: time.monotonic() > until)
         return run
     if not refused and renting.grant_ends > min(time.time() + BEFORE_IT_ENDS, renting.deadline):
         return run
