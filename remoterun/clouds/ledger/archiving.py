@@ -65,7 +65,7 @@ def bucket_region(connections: Connections) -> str:
 
 
 def is_carried(connections: Connections) -> bool:
-    """Whether hosts without a role, or a folder, can't reach the archive: this machine has to carry what runs leave."""
+    """Whether hosts can't write to the archive, unless they have it as a folder: this machine carries what runs leave."""
     if machines.bucket_of(connections.config).name == machines.HERE:
         return True
     for machine in connections.named_bucket() if connections.config.archive.endpoint is not None else ():

@@ -86,7 +86,7 @@ class Plan:
     mounted: bool = False
     """The host has the bucket as a folder."""
     carried: bool = False
-    """A host without a role or that folder can't reach the bucket: this machine takes there what the run leaves."""
+    """A host without that folder can't write to the bucket: this machine takes there what the run leaves."""
     end: str = ""
     """The end of the host while no client is there, in a line, where its provider has several ways."""
 
@@ -97,8 +97,9 @@ class Plan:
 
     @property
     def needs_login(self) -> bool:
-        """Whether its host saves by what a login signs."""
-        return not (self.mounted or (self.roles.writer if self.kept is None else self.kept.writer))
+        """Whether its host saves by what a login signs, or this machine carries."""
+        writer = self.roles.writer if self.kept is None else self.kept.writer
+        return not self.mounted and (self.carried or not writer)
 
     @property
     def price(self) -> float | None:
