@@ -292,8 +292,8 @@ def plan_lines(plan: Plan, new: NewBucket | None = None) -> list[tuple[str, str]
         listed.append(("", f"one by which {front(plan.provider).title} itself ends a host at its deadline;"))
         listed.append(("", f"`roles = false` below [{plan.provider}] in config.toml rents without them"))
     elif plan.needs_login and plan.carried:
-        listed.append(("outputs", "`remoterun logs`, `ps` or `ui` fetches them from the host, which waits"))
-        listed.append(("", f"up to {_wait(plan)}; --wait-for-login lets it wait longer"))
+        listed.append(("outputs", "`remoterun logs`, `ps` or `ui` fetches them from the host,"))
+        listed.append(("", f"which waits up to {_wait(plan)}; --wait-for-login 8h: longer"))
     elif plan.needs_login:
         listed.append(("login", "if yours ends before the run does,"))
         listed.append(("", f"its host waits up to {_wait(plan)}, and ends without it"))

@@ -65,7 +65,8 @@ def bucket_region(connections: Connections) -> str:
 
 
 def is_carried(connections: Connections) -> bool:
-    """Whether hosts can't write to the archive, unless they have it as a folder: this machine carries what runs leave."""
+    """Whether this machine carries to the archive what runs leave, as hosts can't write there that don't have it as a
+    folder."""
     if machines.bucket_of(connections.config).name == machines.HERE:
         return True
     for machine in connections.named_bucket() if connections.config.archive.endpoint is not None else ():
