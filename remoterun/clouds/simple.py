@@ -390,7 +390,7 @@ def _mark(home: Path) -> str:
 
 def _by_whom(ends: str) -> str:
     return {
-        SERVER: "its provider ends it then, by a limit that is set as it is made",
-        HOST: "a program on it has its provider end it then",
+        SERVER: "its provider ends it, by a limit that is set as it is made",
+        HOST: "a program on it asks its provider to end it",
         CLIENT: "nothing ends it while this machine is off",
     }[ends]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import random
@@ -11,7 +12,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
 from dataclasses import fields, replace
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -24,7 +24,6 @@ from remoterun import Client
 from remoterun.agent.shared.archive import Grant
 from remoterun.agent.store.http_client import HttpClient, HttpError
 from remoterun.agent.store.objects import Content, post
-from remoterun.archive.objects import KINDS
 from remoterun.clouds import front, simple
 from remoterun.clouds.base import Intent, NoCapacity, ProviderError, ProviderUnreachable, RentedHost
 from remoterun.clouds.command import provider
@@ -32,8 +31,7 @@ from remoterun.clouds.command.provider import ProgramProvider
 from remoterun.config import ArchivePlace, Config
 from remoterun.errors import UsageError
 from remoterun.model import MachineType, Rental, new_key
-from tests.contract.shelf import SCHEME, Shelf
-from tests.e2e.conftest import Place
+from tests.e2e.conftest import Place, make_place
 from tests.lab import BASE_IMAGE
 from tests.lab.local_docker import LocalDocker
 from tests.workshop import until
@@ -89,11 +87,8 @@ def programs(tmp_path: Path) -> Any:
 
 
 def test_a_run_from_its_start_to_its_outputs(place: Place, tmp_path: Path) -> None:
-    root, program = tmp_path / "cloud", tmp_path / "pod.sh"
-    root.mkdir()
-    program.write_text(f"#!/bin/sh\nexec {sys.executable} {CONTAINERS} {root}\n")
-    program.chmod(0o755)
-    place.run("machines", "add", "pod", "--command", "RTX4090", "--program", str(program), "--idle", "5s")
+    root = tmp_path / "cloud"
+    own_program(place, root)
     for name in ("command", "pod"):
         assert "me@containers" in place.run("doctor", name, status=None).stdout
     ran = place.run("run", "-t", "pod", "-y", "--no-git", "echo hi; echo made >result")
@@ -108,6 +103,68 @@ def test_a_run_from_its_start_to_its_outputs(place: Place, tmp_path: Path) -> No
     place.run("cp", f"runs/{number}/result", "result")
     assert (place.folder / "result").read_text() == "made\n"
     assert "RTX4090" in place.run("bill", "--by", "machine").stdout
+
+
+def own_program(place: Place, root: Path) -> None:
+    """`pod`, a machine type of a program whose containers are below `root`."""
+    root.mkdir()
+    program = root.parent / "pod.sh"
+    program.write_text(f"#!/bin/sh\nexec {sys.executable} {CONTAINERS} {root}\n")
+    program.chmod(0o755)
+    place.run("machines", "add", "pod", "--command", "RTX4090", "--program", str(program), "--idle", "5s")
+
+
+def test_without_a_bucket_this_machine_fetches_what_a_run_makes(tmp_path: Path) -> None:
+    """Nobody here has heard of AWS. What a run leaves while this machine is off waits on its host."""
+    place = make_place(tmp_path)
+    own_program(place, tmp_path / "cloud")
+    (place.folder / "data.txt").write_text("to be read\n")
+    place.run("upload", "data.txt", "--name", "data", "--to", "pod")
+    ran = place.run(
+        "run", "-t", "pod", "-y", "--no-git", "-m", "uploads/data", "cat data/*; seq 9 >result; exit 3", status=3
+    )
+    assert ran.stdout == "to be read\n"
+    assert "`remoterun logs` or `ps` fetches what the run makes" in ran.stderr and "AWS" not in ran.stderr
+    later = "until [ -e go ]; do sleep 0.1; done; echo later; echo made >result"
+    place.run("run", "-t", "pod", "-y", "--no-git", "-b", later)
+    until(lambda: place.newest()["state"] == "running")
+    (folder,) = (tmp_path / "cloud" / "hosts").glob("*/root/.remoterun/runs/*/work")
+    (folder / "go").touch()
+    until(lambda: place.newest()["state"] == "complete", 60)
+    until(lambda: place.json("machines", "rented") == [], 60)
+    for number, log, made in (("1", "to be read\n", "9"), ("2", "later\n", "made")):
+        assert place.run("logs", number, status=None).stdout == log
+        place.run("cp", f"runs/{number}/result", f"made{number}")
+        assert (place.folder / f"made{number}").read_text().split()[-1] == made
+    assert "archive" in place.run("ls", "uploads").stdout
+    place.run("run", "-t", "pod", "-y", "--no-git", "-b", "--wait-for-login", "1s", "echo lost >result")
+    until(lambda: len(list((tmp_path / "cloud" / "hosts").glob("*/told"))) == 2, 60)
+    assert "was there to fetch what the run had left" in place.run("logs", "3", status=None).stderr
+    for words in (
+        ("machines", "gc", "archive"),
+        ("machines", "df", "archive"),
+        ("machines", "check", "archive"),
+        ("bill",),
+    ):
+        place.run(*words)
+
+
+def test_a_client_that_is_killed_as_it_fetches_loses_nothing(tmp_path: Path) -> None:
+    place = make_place(tmp_path)
+    own_program(place, tmp_path / "cloud")
+    makes = "head -c 150000000 /dev/urandom >big; sha256sum big"
+    place.run("run", "-t", "pod", "-y", "--no-git", "-b", makes)
+    archive = tmp_path / "home" / "archive" / "runs"
+    for packs in (1, 2, 3):
+        terminal = place.spawn("logs", "1")
+        until(lambda packs=packs: len(list(archive.glob("*/packs/*"))) >= packs, 120)  # type: ignore[misc]
+        terminal.kill(signal.SIGKILL)
+        terminal.wait()
+    place.run("wait", "1")
+    until(lambda: place.json("machines", "rented") == [], 60)
+    place.run("cp", "runs/1/big", "big")
+    digest = hashlib.sha256((place.folder / "big").read_bytes()).hexdigest()
+    assert place.run("logs", "1").stdout.split() == [digest, "big"]
 
 
 def test_a_host_that_nobody_ends_is_refused_unless_that_is_typed(programs: Any) -> None:
@@ -281,28 +338,15 @@ def test_the_example_answers(tmp_path: Path) -> None:
     assert all(f" {name}" in text.partition("import json")[0] for name in sent | {"offer"}), "it says what is asked"
 
 
-class Mounted(Shelf):
-    """An archive whose bucket is a folder, in which each object is a file of its key."""
-
-    def _at(self, key: str) -> Path:
-        path = self._folder / key
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return path
-
-    def _keys(self) -> Sequence[str]:
-        return [str(path.relative_to(self._folder)) for path in self._folder.rglob("*") if path.is_file()]
-
-
 def test_a_host_that_has_the_bucket_as_a_folder_needs_no_permission(
     programs: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ours = programs(idle=5.0)
     bucket = ours.root / "bucket"
     bucket.mkdir()
-    monkeypatch.setitem(KINDS, SCHEME, "tests.cloud.test_programs:Mounted")
     for variable in ("AWS_ACCESS_KEY_ID", "AWS_PROFILE"):
         monkeypatch.delenv(variable, raising=False)
-    archive = ArchivePlace(f"{SCHEME}bucket", endpoint=str(ours.root))
+    archive = ArchivePlace(f"file://{bucket}")
     (tmp_path / "data.txt").write_text("to be read")
     config = Config(tmp_path / "home", machines={"pod": ours.machine}, archive=archive)
     with Client(config) as client:

@@ -213,7 +213,7 @@ def test_a_month_without_hosts_says_so(
     rented(connections, use(DAY, DAY + 1000, idle=0.0))
     september = datetime.datetime(2026, 9, 15, tzinfo=datetime.UTC).timestamp()
     found = billing.bill(connections, september, DAY + 9000)
-    machine_views.bill(replace(found, stored=500 * 10**9, monthly=11.5), "day", False)
+    machine_views.bill(replace(found, archive="aws", stored=500 * 10**9, monthly=11.5), "day", False)
     shown = capsys.readouterr()
     recorded.each({"stdout": shown.out, "stderr": shown.err})
 

@@ -3,7 +3,7 @@
 While the run goes on, a thread posts its state at each change, and its log piece by piece. At its end come all contents
 of its outputs, then the tree that names them, then the rest of the log, and last the record of its end: whoever finds
 that one finds all. What the server has confirmed is noted in the run folder, so that a new supervisor goes on from
-that. To post something twice does no harm.
+that. To post something twice does no harm. Where the host can't reach the bucket, to post is to wait for a client.
 
 A bucket that can't be reached, or is gone, and a grant that is refused are waited for, for an hour unless the run says
 otherwise: the host costs money meanwhile.
@@ -30,7 +30,7 @@ from ..shared.states import ENDINGS, INCOMPLETE, Reason
 from ..shared.tree import Manifest, show
 from ..store.home import Home
 from ..store.http_client import HttpClient, HttpError, Job, run_jobs
-from ..store.objects import Content, FilePart, Unreadable, post
+from ..store.objects import CARRIED, Content, FilePart, Unreadable, post
 from ..store.run_folder import GIVEN_UP, RunFolder
 from .ending import Ended, note_once
 
@@ -331,4 +331,5 @@ def _last(end: Ended, fields: Dict[str, Any]) -> Dict[str, Any]:
 
 def _why(error: HttpError) -> str:
     what = "the permission has expired" if error.expired else error.message
-    return "%s; any `remoterun ps` renews it" % what if error.refused else what
+    does = "takes it" if error.code == CARRIED else "renews it"
+    return "%s; any `remoterun ps` %s" % (what, does) if error.refused else what

@@ -150,7 +150,7 @@ class RentedHosts:
     def _in_bucket(self, everything: bool, note: Callable[[str], None]) -> Iterator[Leftover]:
         """Objects that nothing needs; or the buckets that remoterun made: one of another name may hold anything."""
         place, named = self._connections.config.archive, self._connections.named_bucket()
-        if everything:
+        if everything and all(each.name == ARCHIVE for each in named):
             of = self.identity(ARCHIVE)
             others = creation.existing(of.account, of.region, place.endpoint, place.profile)
             for address in dict.fromkeys([*(str(each.bucket) for each in named), *(SCHEME + each for each in others)]):
@@ -250,6 +250,8 @@ class RentedHosts:
         """The bucket that runs on rented hosts would use, where the configuration names none, or one that is gone.
         Makes nothing. Raises `HostError`, `ProviderError`."""
         place = self._connections.config.archive
+        if machines.bucket_of(self._connections.config).name == machines.HERE:
+            return None
         for machine in self._connections.named_bucket():
             try:
                 self._connections.archive(machine)
@@ -287,7 +289,7 @@ class RentedHosts:
             for machine in self._connections.named_bucket():
                 objects = self._connections.archive(machine).objects
                 size = sum(stored.size for stored in objects.list(""))
-                found = replace(found, stored=size, monthly=objects.monthly(size))
+                found = replace(found, archive=machine.name, stored=size, monthly=objects.monthly(size))
         except RemoterunError as error:
             note(f"what the bucket holds is not counted: {error.message}")
         return found
@@ -303,8 +305,9 @@ class RentedHosts:
     def checks(self, name: str) -> Sequence[MachineCheck]:
         """What `doctor` finds out about a provider, where nothing changes, and about the bucket, where one object is
         written and removed."""
-        config, named = self._connections.config, self._connections.config.archive
-        place = BucketPlace.of(machines.bucket_of(config).bucket or "", named) if named.bucket else None
+        archive = self._connections.config.archive
+        known = [BucketPlace.of(str(each.bucket), archive) for each in self._connections.named_bucket()]
+        place = next(iter(known), None)
         return [*self.provider(name).checks(), *creation.checks(place)]
 
     def _collect(self, machine: MachineType, *, dry_run: bool) -> upkeep.Collected:

@@ -66,6 +66,8 @@ class Bill:
     shares: tuple[Share, ...]
     spent: tuple[Spent, ...] | None = None
     """What the provider's own bill says; None where that was not asked for."""
+    archive: str = ""
+    """The machine type that is the archive."""
     stored: int | None = None
     """The bytes that the bucket holds now; None where there is none that can be asked."""
     monthly: float | None = None
