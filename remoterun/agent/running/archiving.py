@@ -93,7 +93,8 @@ class RunArchiving:
                     failing, said = 0, False
                 except HttpError as error:
                     failing += 1
-                    said = said or error.refused or failing > FAILURES
+                    is_bad = error.refused or failing > FAILURES
+                    said = error.code != CARRIED and (said or is_bad)  # it is fetched when somebody looks
                     note = "its log is not in the bucket %s: %s" % (self._spec.bucket, _why(error))
                     self._report(error, note if said else "")
                     self._await_grant(failing, self._stopped.is_set)
@@ -120,7 +121,8 @@ class RunArchiving:
             except HttpError as error:
                 failures = failures + 1 if len(self._noted) == before else 1
                 problem = _why(error)
-                self._report(error, "waiting for the bucket %s: %s" % (self._spec.bucket, problem))
+                waiting = "waiting for the bucket %s: %s" % (self._spec.bucket, problem)
+                self._report(error, "waiting to be fetched" if error.code == CARRIED else waiting)
                 seconds = self._spec.wait_for_login or WAIT_FOR_LOGIN
                 patience.until = self._began_waiting() + seconds
                 if not self._await_grant(failures - 1, patience.is_over):
@@ -331,5 +333,4 @@ def _last(end: Ended, fields: Dict[str, Any]) -> Dict[str, Any]:
 
 def _why(error: HttpError) -> str:
     what = "the permission has expired" if error.expired else error.message
-    does = "takes it" if error.code == CARRIED else "renews it"
-    return "%s; any `remoterun ps` %s" % (what, does) if error.refused else what
+    return "%s; any `remoterun ps` renews it" % what if error.refused and error.code != CARRIED else what

@@ -149,7 +149,7 @@ def _hand_over(http: HttpClient, grant: Grant, key: str, content: Content) -> No
         if time.monotonic() > give_up_at:
             with suppress(FileNotFoundError):  # it was taken
                 os.unlink(path)
-                raise HttpError("no client has come to take it", 403, CARRIED)
+                raise HttpError("nobody has fetched it", 403, CARRIED)
 
 
 def _write(_: HttpClient, grant: Grant, key: str, content: Content) -> str:
