@@ -198,9 +198,12 @@ def plan(
 
 
 def deadline(run: Run, plan: Plan, now: float) -> float:
-    """Until when a run may have rented hosts, if it gets a further one now: what it may cost goes on counting."""
+    """Until when a run may have rented hosts, if it gets a further one now: what it may cost goes on counting, as
+    does what its plan has said that it costs at the most."""
     assert run.renting is not None
     limit, most, had = run.renting.deadline, plan.max_cost, run.renting.cost(now, at_most=True) or 0.0
+    if run.renting.pay is not None:  # hosts may cost more by now: then they stay for less long
+        most = min(math.inf if most is None else most, run.renting.pay * max(limit - run.created, 0.0) / 3600)
     if most is None:
         return limit
     return min(limit, now + max(most - had, 0.0) / (plan.price or math.inf) * 3600)  # without a price nothing is left
