@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from remoterun.cli.render.terminal import Talking
 from remoterun.cli.main import main
+from remoterun.cli.render.terminal import Talking
 from remoterun.client import Client
 from remoterun.clouds import PROVIDERS
 from remoterun.clouds.base import Offer, RentedHost
