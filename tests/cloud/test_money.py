@@ -109,6 +109,11 @@ def test_hosts_of_all_providers_are_shown_and_one_that_can_not_be_asked_hides_no
     assert {each["name"] for each in rows} == {"folder.small", "RTX4090"} and all(each["cost"] > 0 for each in rows)
     assert json.loads(say("ps", "--json")[1])[0]["cost"] > 0
     assert {each["id"]: each["cost"] > 0 for each in on_page()} == {"i-9": True, pod: True}
+    assert "Hosts of AWS and `pod`\n" in say("machines", "rented")[2]
+    folders._keep(RentedHost("i-8", "rr-y-1", "running", OFFER, now - 3600, now - 1800))
+    for name, ids in (("command", []), ("aws", ["i-8"])):  # one is late: at that provider alone it is left over
+        assert [each["id"] for each in json.loads(say("machines", "gc", name, "--dry-run", "--json")[1])] == ids
+    folders.forget("rr-y-1")
     works(folders.root, False)
     status, out, err = say("machines", "rented", "--json")
     assert status == 0 and [each["id"] for each in json.loads(out)] == ["i-9"] and "`pod` ended with status 3" in err

@@ -7,7 +7,7 @@ import itertools
 import socket
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -33,7 +33,7 @@ from remoterun.cli.render.terminal import (
     when,
 )
 from remoterun.client import json_shapes
-from remoterun.clouds import ARCHIVE, all_fronts, front
+from remoterun.clouds import ARCHIVE, all_fronts, front, rented_at
 from remoterun.clouds.base import GUARD_LATE, NOT_MADE, Identity, Leftover, Offer, RentedHost
 from remoterun.config import Config
 from remoterun.model import Line, listed
@@ -374,6 +374,8 @@ def hosts_table(found: Sequence[RentedHost], uses: Mapping[str, HostNow], as_jso
         line("No host is rented")
         return
 
+    _head(host.id for host in found)
+
     def idle(host: RentedHost) -> str:
         since = uses[host.id].idle_since
         return dollars(replace(host, began=since).cost(now)) if since else ""
@@ -452,6 +454,7 @@ def leftovers(found: Sequence[Leftover], as_json: bool) -> None:
     if not found:
         line("Nothing is left over: no host, rule, group or object that nothing needs")
         return
+    _head(each.id for each in found if each.host is not None)
     heads = [Column("KIND"), Column("ID"), Column("SAVES", right=True), Column("WHY")]
     rows = [[each.kind, each.id, f"{dollars(each.saves)}/{each.per}" if each.saves else ""] for each in found]
     why = [f"{size(each.bytes)}: {each.why}" if each.bytes else each.why for each in found]
@@ -460,6 +463,13 @@ def leftovers(found: Sequence[Leftover], as_json: bool) -> None:
         table(heads[:-1], rows, why)
     else:
         table(heads, whole)
+
+
+def _head(hosts: Iterable[str]) -> None:
+    """Who gave hosts, where programs are among them. `hosts`: their ids."""
+    places = list(dict.fromkeys(map(rented_at, hosts)))
+    if any(place.startswith("`") for place in places):
+        line(f"Hosts of {' and '.join(places)}")
 
 
 def _zones(offers: Sequence[Offer]) -> str:

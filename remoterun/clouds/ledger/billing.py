@@ -14,9 +14,8 @@ from dataclasses import dataclass
 from functools import partial
 
 from remoterun.agent.shared.files import write_whole
-from remoterun.clouds import ARCHIVE, PROVIDERS, all_fronts, front
+from remoterun.clouds import PROVIDERS, front, front_of, rented_at
 from remoterun.clouds.base import LEAST, Bills, RentedHost, Spent, unheard
-from remoterun.clouds.fronts import Front
 from remoterun.clouds.ledger.rented_runs import hosts_at
 from remoterun.connections import Connections
 from remoterun.errors import NoLogin, RemoterunError, UsageError
@@ -158,7 +157,7 @@ def check_month(connections: Connections, most: float | None, now: float, key: s
         if (
             use.ended is None
             and use.id not in there
-            and (missed or not _front_of(use.id).can_log_in(connections.config))
+            and (missed or not front_of(use.id).can_log_in(connections.config))
         ):
             ahead += (use.cost(use.deadline, at_most=True) or 0.0) - (use.cost(now, at_most=True) or 0.0)
     others = (run.renting for run in connections.registry.runs() if not run.final and run.key != key)
@@ -228,8 +227,7 @@ def _of_host(
     since: float,
 ) -> Iterator[Share]:
     """`uses`: who had it from when until when, in order. What is missing to the least that is paid for is idle time."""
-    at, of = began, _front_of(id)
-    paid = f"`{id.partition('/')[0]}`" if of.is_program else of.title
+    at = began
     for who, start, end in [*uses, (IDLE, ended, ended)]:
         for name, until in ((IDLE, start), (who, end)):
             while at < until:
@@ -237,13 +235,8 @@ def _of_host(
                 seconds = max(min(until, midnight) - max(at, since), 0.0)
                 if seconds:
                     cost = None if price is None else seconds / 3600 * price
-                    yield Share(_day(at), name, type, seconds, cost, paid)
+                    yield Share(_day(at), name, type, seconds, cost, rented_at(id))
                 at = min(until, midnight)
-
-
-def _front_of(id: str) -> Front:
-    """Of the provider whose host has that id."""
-    return next((each for each in all_fronts() if each.is_host(id)), front(ARCHIVE))
 
 
 def _day(moment: float) -> str:
