@@ -1,5 +1,5 @@
-"""A bucket with the manners of Hugging Face's gateway of S3: path style; no forms, no metadata, no trailing checksums, no
-listings of the first kind."""
+"""A bucket with the manners of Hugging Face's gateway of S3: path style; no forms, no metadata, no trailing checksums,
+no listings of the first kind."""
 
 from __future__ import annotations
 
