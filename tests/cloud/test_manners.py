@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 
 from remoterun import Client
+from remoterun.archive.objects import BucketPlace
 from remoterun.client import Client as Whole
 from remoterun.config import ArchivePlace, Config
 from remoterun.model import MachineType, Rental
-from tests.seaweed import BucketPlace
 from tests.workshop import until
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(300)]

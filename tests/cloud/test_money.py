@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +19,13 @@ from remoterun.cli.render.terminal import Talking
 from remoterun.client import Client
 from remoterun.clouds import PROVIDERS
 from remoterun.clouds.base import Offer, RentedHost
+from remoterun.clouds.ledger import planning
 from remoterun.config import load
 from remoterun.model import RunRequest
 from remoterun.ui.page import RunsPage
 from tests import folder_provider
 from tests.folder_cloud import Folders
+from tests.workshop import until
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(300)]
 
@@ -132,3 +136,32 @@ def on_page() -> Any:
             return page._machines(None, None)["hosts"]  # type: ignore[arg-type]
         finally:
             page.close()
+
+
+def ended(client: Client, number: int) -> bool:
+    return client.runs.get(number).final
+
+
+def test_three_lives_cost_no_more_than_was_said(folders: Folders, say: Say) -> None:
+    """A host that stays for another run, one that is ended by hand, and one that its provider takes away."""
+    ledger, most = folders.root / "cloud" / "ledger", list[float]()
+    for life in ("idle", "ended", "taken"):
+        with Client(load()) as client:
+            prepared = client.runs.prepare(RunRequest("true" if life == "idle" else "sleep 600"), None, "pod")
+            plan = planning.agreed(planning.plan(client.connections, prepared.machine))
+            assert plan.most is not None and plan.kept is None
+            most.append(plan.most)
+            number = client.runs.launch(prepared, plan=plan).number
+            (host,) = (each for each in client.hosts.list() if "/" in each.id)
+            if life == "idle":
+                until(partial(ended, client, number), 60)
+            if life != "taken":
+                client.hosts.end(host.id)
+        if life == "taken":
+            asked = json.dumps({"do": "delete", "id": host.id.partition("/")[2]})
+            subprocess.run([folders.root / "pod"], input=asked, text=True, check=True, stdout=subprocess.PIPE)
+    noted = [json.loads(line) for line in ledger.read_text().splitlines()]
+    made = {each["made"]: each["t"] for each in noted if "made" in each}
+    ends = {each["deleted"]: each["t"] for each in reversed(noted) if "deleted" in each}
+    bills = [(ends[id] - began) / 3600 * 0.4 for id, began in made.items()]
+    assert len(bills) == 3 and all(0 < bill <= said for bill, said in zip(bills, most, strict=True))
