@@ -116,7 +116,7 @@ class SmallFolders:
     def identity(self) -> Identity:
         return Identity("me", "123456789012", "us-east-1")
 
-    def checks(self) -> list[MachineCheck]:
+    def checks(self, machine: MachineType | None = None) -> list[MachineCheck]:
         return []
 
     def home(self, token: str) -> Path:

@@ -6,7 +6,8 @@ processes, a root's home and a port of its own, whose first process is the start
 `FOLDER/ledger` says what was asked and what became of hosts, a JSON object a line. What a test puts there: `ends`
 (server, host or client); `refuses TYPE` ("no capacity"); `hides` (seconds for which a new host is not listed); `stays`
 (how many times a delete does nothing); `unlimited` (the limit is not kept); `bucket`, a folder (all hosts
-have it at /mnt); `says` (printed before the answer).
+have it at /mnt); `says` (printed before the answer); `machine` (hosts are virtual machines: the start script is a child
+of their first process, which nobody ends, and the password of their root is locked).
 """
 
 from __future__ import annotations
@@ -24,8 +25,13 @@ from typing import Any
 
 PRICE = 0.4
 CONTAINER = ["unshare", "--pid", "--fork", "--kill-child", "--mount", "--mount-proc", "sh", "-c"]
-INSIDE = """mount --bind {0}/root /root; mkdir -p /etc/remoterun; mount --bind {0}/etc /etc/remoterun
-[ ! -d {0}/../../bucket ] || mount --bind {0}/../../bucket /mnt; exec sh {0}/start"""
+INSIDE = """mount --bind {0}/root /root; cp -a /etc/. {0}/etc; mount --bind {0}/etc /etc
+[ ! -d /var/lib/cloud ] || mount --bind {0}/cloud /var/lib/cloud
+[ ! -d {0}/../../bucket ] || mount --bind {0}/../../bucket /mnt
+if [ -e {0}/../../machine ]; then
+    sed -i 's/^root:[^:]*/root:!/' /etc/shadow; sh {0}/start & exec sleep 1000000
+fi
+exec sh {0}/start"""
 
 
 class Containers:
@@ -59,7 +65,7 @@ class Containers:
         if (self.root / f"refuses {type}").exists():
             return {"error": f"503: no {type} is free", "kind": "capacity"}
         folder = self.root / "hosts" / f"{time.time_ns()}"
-        for name in ("root", "etc"):
+        for name in ("root", "etc", "cloud"):
             (folder / name).mkdir(parents=True, mode=0o700)
         (folder / "start").write_text(asked["start"])
         if (ctl := self.root / "runpodctl").exists():
@@ -71,6 +77,8 @@ class Containers:
         environment = {
             "PATH": f"{folder}/bin:/usr/sbin:/usr/bin:/sbin:/bin",
             "RUNPOD_POD_ID": folder.name,
+            "CONTAINER_ID": folder.name,
+            "CONTAINER_API_KEY": f"key of {folder.name}",
             "HOME": "/root",
             "SSHD_PORT": str(port),
             "TOLD": f"{folder}/told",

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""RunPod (runpod.io) as a provider; see example.py for what is asked and answered.
+"""RunPod (runpod.io) as a provider; see example.py for what is asked and answered. It needs rest.py beside it.
 
     export RUNPOD_API_KEY=…
     remoterun machines add pod --command "NVIDIA GeForce RTX 4090" --program ./runpod.py --disk 40 --max-cost 5
@@ -9,15 +9,14 @@ It was written by RunPod's documentation and tried on a stand-in: nobody has run
 
 What it can't promise: RunPod itself ends no pod at a time that one sets. The first process of the pod has it removed,
 by the key that RunPod gives each pod; where that process never comes up, the pod goes on to cost. Its host key is ours,
-but it goes to the pod through RunPod. Pods are on demand, never spot, and have one GPU each.
+but it goes to the pod through RunPod. Pods are on demand, never spot, and have one GPU each. That "no instances" stands
+in a refusal for want of capacity, and "not found" in one of a pod that is gone, isn't documented.
 """
 
-import json
 import os
-import sys
-import urllib.error
-import urllib.request
 from datetime import datetime
+
+from rest import answer, rest
 
 API = os.environ.get("RUNPOD_API", "https://rest.runpod.io/v1")
 PRICES = os.environ.get("RUNPOD_PRICES", "https://api.runpod.io/graphql")
@@ -25,26 +24,11 @@ IMAGE = "pytorch/pytorch:2.7.1-cuda12.6-cudnn9-runtime"
 LOWEST = "lowestPrice(input: {gpuCount: 1, secureCloud: true}) { uninterruptablePrice }"
 QUERY = "{ gpuTypes { id displayName memoryInGb " + LOWEST + " } }"
 STATES = {"RUNNING": "running", "EXITED": "stopped", "TERMINATED": "gone"}
+CAPACITY, GONE = ("no instances", "No instances"), ("not found", "Not Found")
 
 
-def call(method, address, body=None):
-    headers = {"Authorization": "Bearer " + os.environ["RUNPOD_API_KEY"], "Content-Type": "application/json"}
-    data = None if body is None else json.dumps(body).encode()
-    try:
-        asked = urllib.request.Request(address, data, headers, method=method)
-        with urllib.request.urlopen(asked, timeout=60) as answer:
-            return json.loads(answer.read() or b"null")
-    except urllib.error.HTTPError as error:
-        said = error.read(2000).decode("utf-8", "replace")
-        kind = "capacity" if "no instances" in said.lower() else "unreachable" if error.code >= 500 else "refused"
-        refuse(f"{error.code}: {said[:300]}", kind)
-    except OSError as error:
-        refuse(f"no answer: {error}", "unreachable")
-
-
-def refuse(words, kind):
-    print(json.dumps({"error": words, "kind": kind}))
-    sys.exit(0)
+def call(method, address, body=None, gone=()):
+    return rest(method, address, os.environ.get("RUNPOD_API_KEY"), body, CAPACITY, gone)
 
 
 def hello(asked):
@@ -77,21 +61,14 @@ def hosts(asked):
 def listed(pod):
     began = (pod.get("lastStartedAt") or pod.get("createdAt") or "")[:19]
     port = (pod.get("portMappings") or {}).get("22")
-    return {
-        "id": pod["id"],
-        "name": pod["name"],
-        "state": STATES.get(pod["desiredStatus"], "pending"),
-        "type": (pod.get("machine") or {}).get("gpuTypeId") or "",
-        "region": "any",
-        "price": float(pod["costPerHr"]),
-        "began": datetime.fromisoformat(began + "+00:00").timestamp() if began else 0.0,
-        "address": (port and pod.get("publicIp")) or "",
-        "port": port or 22,
-    }
+    found = {"id": pod["id"], "name": pod["name"], "state": STATES.get(pod["desiredStatus"], "pending")}
+    found |= {"type": (pod.get("machine") or {}).get("gpuTypeId") or "", "price": float(pod["costPerHr"])}
+    found |= {"began": datetime.fromisoformat(began + "+00:00").timestamp() if began else 0.0}
+    return {**found, "region": "any", "address": (port and pod.get("publicIp")) or "", "port": port or 22}
 
 
 def delete(asked):
-    call("DELETE", f"{API}/pods/{asked['id']}")
+    call("DELETE", f"{API}/pods/{asked['id']}", gone=GONE)
     return {}
 
 
@@ -101,6 +78,4 @@ def identity(asked):
 
 
 if __name__ == "__main__":
-    question = json.load(sys.stdin)
-    calls = {each.__name__: each for each in (hello, offers, create, hosts, delete, identity)}
-    print(json.dumps(calls[question["do"]](question)))
+    answer(hello, offers, create, hosts, delete, identity)

@@ -271,8 +271,8 @@ class Provider(Protocol):
         """Raises `ProviderError` for a login that is not there, or is over."""
         ...
 
-    def checks(self) -> list[MachineCheck]:
-        """For `doctor`. Asks the provider everything that a run will ask, and changes nothing."""
+    def checks(self, machine: MachineType | None = None) -> list[MachineCheck]:
+        """For `doctor`, of a machine or of all. Asks the provider everything that a run will ask, changes nothing."""
         ...
 
 

@@ -62,7 +62,7 @@ class Order:
     key: str
     """Our public key for it."""
     start: str
-    """A script of the shell, which a container starts as its first process, as root."""
+    """A script of the shell: the first process of a container, or what a virtual machine starts at its boot; as root."""
     disk: int | None = None
     """GB."""
     image: str | None = None
@@ -205,7 +205,7 @@ class Simple:
                 time.sleep(ASK / 4)
 
     def end_of(self, machine: MachineType) -> str:
-        return "" if machine.rental is None else _by_whom(self.vendor_of(machine.rental).ends()[0])
+        return "" if machine.rental is None else by_whom(self.vendor_of(machine.rental).ends()[0])
 
     def folder_of(self, machine: MachineType) -> str:
         return "" if machine.rental is None else self.vendor_of(machine.rental).folder()
@@ -215,11 +215,11 @@ class Simple:
             return vendor.identity()
         raise ProviderError("no machine of this kind is in config.toml", hint="remoterun machines add --help")
 
-    def checks(self) -> list[MachineCheck]:
+    def checks(self, machine: MachineType | None = None) -> list[MachineCheck]:
         """Each call that asks only, of each vendor."""
         found = []
         calls: tuple[tuple[str, Callable[[Vendor], str]], ...] = (
-            ("end", lambda vendor: _by_whom(vendor.ends()[0])),
+            ("end", lambda vendor: by_whom(vendor.ends()[0])),
             ("login", lambda vendor: vendor.identity().name),
             ("hosts", lambda vendor: f"{len(vendor.hosts())} listed"),
         )
@@ -277,7 +277,7 @@ class Simple:
     def _order(self, vendor: Vendor, folder: HostFolder, intent: Intent, offer: Offer) -> Order:
         rental = intent.machine.rental or Rental("", ())
         (_, words), left = vendor.ends(), intent.deadline - time.time()
-        terms = RentalTerms(intent.token, intent.deadline, intent.idle, ["kill", "-TERM", "1"])
+        terms = RentalTerms(intent.token, intent.deadline, intent.idle, [])  # the script knows its end
         key, start = folder.text("key.pub").strip(), start_script(folder, terms, words)
         name = _name(intent, _mark(self._home))
         return Order(name, offer, max(int(left), 60), intent.deadline, key, start, rental.disk, rental.image)
@@ -388,7 +388,7 @@ def _mark(home: Path) -> str:
     return home_mark(home)[:8]
 
 
-def _by_whom(ends: str) -> str:
+def by_whom(ends: str) -> str:
     return {
         SERVER: "its provider ends it, by a limit that is set as it is made",
         HOST: "a program on it asks its provider to end it",

@@ -8,13 +8,10 @@ import json
 import os
 import random
 import signal
-import subprocess
 import sys
 import threading
 import time
 from dataclasses import fields, replace
-from datetime import UTC, datetime
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -86,9 +83,11 @@ def programs(tmp_path: Path) -> Any:
             each.provider.release(host)
 
 
-def test_a_run_from_its_start_to_its_outputs(place: Place, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ("container", "machine"))
+def test_a_run_from_its_start_to_its_outputs(place: Place, tmp_path: Path, kind: str) -> None:
     root = tmp_path / "cloud"
     own_program(place, root)
+    (root / kind).touch()
     for name in ("command", "pod"):
         assert "me@containers" in place.run("doctor", name, status=None).stdout
     ran = place.run("run", "-t", "pod", "-y", "--no-git", "echo hi; echo made >result")
@@ -297,7 +296,7 @@ def killed_at(ours: Programs, intent: Intent, call: int, seconds: float) -> None
     if child:
         os.waitpid(child, 0)
         return
-    count, real = 0, provider.ProviderProgram._ask
+    count, real = 0, provider.ProviderProgram.ask
 
     def ask(self: provider.ProviderProgram, do: str, **more: Any) -> dict[str, Any]:
         nonlocal count
@@ -306,7 +305,7 @@ def killed_at(ours: Programs, intent: Intent, call: int, seconds: float) -> None
             threading.Timer(seconds, os.kill, (os.getpid(), signal.SIGKILL)).start()
         return real(self, do, **more)
 
-    provider.ProviderProgram._ask = ask  # type: ignore[method-assign]
+    provider.ProviderProgram.ask = ask  # type: ignore[method-assign]
     ours.provider = ProgramProvider(ours.config)
     with contextlib.suppress(BaseException):
         ours.acquire(intent)
@@ -333,7 +332,7 @@ def test_the_example_answers(tmp_path: Path) -> None:
     assert example.ends() == ("host", "") and example.key == "example"
     offers = example.offers(Rental("command", ("large", "small")))
     assert [(each.type, each.price) for each in offers] == [("small", 0.0)]
-    text = Path(example._words[0]).read_text()
+    text = Path(example.words[0]).read_text()
     sent = {each.name for each in fields(simple.Order)} - {"name", "offer"}
     assert all(f" {name}" in text.partition("import json")[0] for name in sent | {"offer"}), "it says what is asked"
 
@@ -367,84 +366,6 @@ def test_hosts_of_a_machine_type_that_is_gone_are_still_known(programs: Any) -> 
     host = ours.acquire()
     config = Config(ours.provider._home)
     assert front("command").is_set_up(config) and [each.id for each in ProgramProvider(config).hosts()] == [host.id]
-
-
-RUNPODCTL = """#!/bin/sh
-[ "$*" = "remove pod $RUNPOD_POD_ID" ] && echo ended >"$TOLD"
-"""
-
-
-class RunPod(BaseHTTPRequestHandler):
-    """Its API, as far as the example uses it, over containers of this machine."""
-
-    root: Path
-
-    def containers(self, do: str, **more: Any) -> Any:
-        words, asked = [sys.executable, str(CONTAINERS), str(self.root)], json.dumps({"do": do, **more})
-        return json.loads(subprocess.run(words, input=asked, check=True, stdout=subprocess.PIPE, text=True).stdout)
-
-    def do_POST(self) -> None:
-        asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        if self.path == "/graphql":
-            gpu = {"id": "RTX 4090", "displayName": "4090", "memoryInGb": 24}
-            self.answer({"data": {"gpuTypes": [{**gpu, "lowestPrice": {"uninterruptablePrice": 0.69}}]}})
-            return
-        assert asked["ports"] == ["22/tcp"] and asked["dockerStartCmd"][:2] == ["sh", "-c"]
-        order = {"name": asked["name"], "offer": {"type": asked["gpuTypeIds"][0]}, "start": asked["dockerStartCmd"][2]}
-        self.containers("create", **order, seconds=60)
-        self.answer({"id": "made"})
-
-    def do_GET(self) -> None:
-        listed = self.containers("hosts")["hosts"]
-        states = {"running": "RUNNING", "gone": "TERMINATED"}
-        pods = [{"id": each["id"], "name": each["name"], "desiredStatus": states[each["state"]]} for each in listed]
-        for pod, host in zip(pods, listed, strict=True):
-            began = f"{datetime.fromtimestamp(host['began'], UTC):%Y-%m-%d %H:%M:%S}.144 +0000 UTC"
-            pod |= {"costPerHr": "0.69", "machine": {"gpuTypeId": host["type"]}, "lastStartedAt": began}
-            pod |= {"publicIp": host["address"], "portMappings": {"22": host["port"]}}
-        self.answer(pods)
-
-    def do_DELETE(self) -> None:
-        self.containers("delete", id=self.path.rpartition("/")[2])
-        self.answer(None)
-
-    def answer(self, said: Any) -> None:
-        is_known = self.headers["Authorization"] == "Bearer secret"
-        self.send_response(200 if is_known else 401)
-        self.end_headers()
-        self.wfile.write(json.dumps(said).encode())
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-
-def test_runpods_pods_begin_and_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    RunPod.root = tmp_path / "cloud"
-    RunPod.root.mkdir()
-    (tmp_path / "cloud" / "runpodctl").write_text(RUNPODCTL)
-    program = str(CONTAINERS.parents[1] / "examples" / "providers" / "runpod.py")
-    with ThreadingHTTPServer(("127.0.0.1", 0), RunPod) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        address = f"http://127.0.0.1:{server.server_port}"
-        for name, value in (("API", address), ("PRICES", f"{address}/graphql"), ("API_KEY", "wrong")):
-            monkeypatch.setenv(f"RUNPOD_{name}", value)
-        machine = MachineType("pod", rental=Rental("command", ("RTX 4090", "none"), program=(program,)))
-        runpod = ProgramProvider(Config(tmp_path / "home", machines={"pod": machine}))
-        with pytest.raises(ProviderError, match="401"):
-            runpod.identity()
-        monkeypatch.setenv("RUNPOD_API_KEY", "secret")
-        key, (offer,) = new_key(), runpod.offers(machine, True)
-        assert (offer.type, offer.gpus, offer.price) == ("RTX 4090", 1, 0.69)
-        intent = Intent(f"rr-{key}-1", key, 7, 1, machine, time.time() + 8, 600.0)
-        host = runpod.acquire(intent, [offer], lambda _: None)
-        assert (host.offer.type, host.offer.price, host.alive) == ("RTX 4090", 0.69, True)
-        until(lambda: not runpod.hosts(), 30)
-        assert time.time() >= intent.deadline
-        later = replace(intent, token=f"rr-{key}-2", deadline=time.time() + 600)
-        again = runpod.acquire(later, [offer], lambda _: None)
-        runpod.release(again)
-        assert runpod.hosts() == []
-        server.shutdown()
 
 
 def test_a_folder_that_is_not_the_bucket_is_not_written_to(tmp_path: Path) -> None:

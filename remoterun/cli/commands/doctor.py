@@ -160,9 +160,8 @@ def examine(client: Client, machine: MachineType, job: bool = False) -> Examined
     """The checks of a machine, without those that a fault makes impossible; of what is rented, those of the login, of
     its provider, and of the bucket. Blocks for as long as the connection's deadlines allow, and a `job` takes."""
     if machine.bucket is not None or machine.rental is not None:
-        return Examined(
-            machine, [*client.hosts.checks(machine.rental.provider if machine.rental is not None else ARCHIVE)]
-        )
+        name = machine.rental.provider if machine.rental is not None else ARCHIVE
+        return Examined(machine, [*client.hosts.checks(name, machine)])
     try:
         client.machines.session(machine)
     except HostError as error:

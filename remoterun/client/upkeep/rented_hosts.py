@@ -312,13 +312,13 @@ class RentedHosts:
         """Raises `ConfigError`."""
         return self._connections.provider(name)
 
-    def checks(self, name: str) -> Sequence[MachineCheck]:
+    def checks(self, name: str, machine: MachineType | None = None) -> Sequence[MachineCheck]:
         """What `doctor` finds out about a provider, where nothing changes, and about the bucket, where one object is
         written and removed."""
         archive = self._connections.config.archive
         known = [BucketPlace.of(str(each.bucket), archive) for each in self._connections.named_bucket()]
         place = next(iter(known), None)
-        return [*self.provider(name).checks(), *creation.checks(place)]
+        return [*self.provider(name).checks(machine), *creation.checks(place)]
 
     def _collect(self, machine: MachineType, *, dry_run: bool) -> upkeep.Collected:
         """Do what `gc` of it does."""

@@ -204,7 +204,7 @@ class AWS:
         more = "AWS counts only what has a tag that its bill knows. Type this once, a day after the first host:"
         return does, budget_command(account, dollars, email), f"{more}\n  `{ACTIVATE}`"
 
-    def checks(self) -> list[MachineCheck]:
+    def checks(self, machine: MachineType | None = None) -> list[MachineCheck]:
         from remoterun.clouds.aws.checks import checks
 
         found = checks(self.calls, self._wanted)

@@ -1,4 +1,5 @@
-"""The first process of a container that is a rented host: it lets us in, and ends the host. Standard library only.
+"""The first process of a container that is a rented host, or a process that cloud-init starts in a virtual machine: it
+lets us in, and ends the host. Standard library only.
 
 It ends at the deadline, and when no process of remoterun was seen for long, by the time that the host is up; and when
 it is told to (SIGTERM), as the agent's keeper does once the host is idle. Its provider is asked by a command where the
@@ -25,6 +26,7 @@ def main(settings: dict[str, Any]) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: end(settings))
     os.makedirs(HOME, 0o700, exist_ok=True)
+    settings["terms"]["end"] = ["kill", "-TERM", str(os.getpid())]  # 1 in a container
     write(os.path.join(HOME, "rented.json"), json.dumps(settings["terms"]))
     let_in(settings)
     used = time.monotonic()
@@ -49,6 +51,9 @@ def let_in(settings: dict[str, Any]) -> None:
         for words in (["update", "-q"], ["install", "-q", "-y", "--no-install-recommends", "openssh-server"]):
             subprocess.call(["apt-get", *words], stdin=subprocess.DEVNULL)
     os.makedirs("/run/sshd", 0o755, exist_ok=True)
+    with open("/etc/shadow") as file:
+        if any(line.startswith("root:!") for line in file):  # sshd lets nobody in whose password is locked
+            subprocess.call(["usermod", "-p", "*", "root"])
     options = {
         "Port": os.environ.get("SSHD_PORT", "22"),
         "HostKey": os.path.join(OWN, "host_key"),

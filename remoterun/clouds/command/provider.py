@@ -20,12 +20,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any
 
+from remoterun.agent.shared.api import MachineCheck
 from remoterun.agent.shared.records import BadRecord, from_json, parse
 from remoterun.clouds.base import Identity, NoCapacity, Offer, ProviderError, ProviderUnreachable
 from remoterun.clouds.command.front import programs
 from remoterun.clouds.simple import CLIENT, HOST, SERVER, ListedHost, Order, Simple, Vendor
 from remoterun.config import Config
-from remoterun.model import Rental
+from remoterun.model import MachineType, Rental
 
 VERSION = 1
 SECONDS, MOST, SHOWN = 120.0, 1 << 20, 1000
@@ -43,6 +44,7 @@ class ProgramProvider(Simple):
     def __init__(self, config: Config) -> None:
         super().__init__(config.home)
         self._programs = {words: ProviderProgram(words) for words in programs(config)}
+        self._machines = list(config.machines.values())
 
     def vendors(self) -> Sequence[Vendor]:
         return list(self._programs.values())
@@ -50,12 +52,24 @@ class ProgramProvider(Simple):
     def vendor_of(self, rental: Rental) -> Vendor:
         return self._programs.setdefault(rental.program, ProviderProgram(rental.program))
 
+    def checks(self, machine: MachineType | None = None) -> list[MachineCheck]:
+        from remoterun.clouds.command.conformance import checks
+
+        own = machine.rental.program if machine is not None and machine.rental is not None else ()
+        rentals = [each.rental for each in self._machines if each.rental is not None]
+        asked = {words: each for words, each in self._programs.items() if words == own or not own}
+        return [it for words, each in asked.items() for it in checks(each, [r for r in rentals if r.program == words])]
+
+
+class Refused(ProviderError):
+    """An answer with `error`."""
+
 
 class ProviderProgram:
     """A `Vendor`."""
 
     def __init__(self, words: Sequence[str]) -> None:
-        self._words = list(words)
+        self.words = list(words)
         own = (Path(word) for word in words if not INTERPRETER.fullmatch(Path(word).name))
         self.key = next(own, Path("program")).stem
         self._hello: dict[str, str] | None = None
@@ -71,7 +85,7 @@ class ProviderProgram:
     def _said(self) -> dict[str, str]:
         """The answer to `hello`, for which it is asked once."""
         if self._hello is None:
-            said = self._ask("hello")
+            said = self.ask("hello")
             texts = [said.get("ends"), said.get("end", ""), said.get("folder", "")]
             is_text = all(isinstance(each, str) for each in texts)
             if said.get("version") != VERSION or not is_text or texts[0] not in (SERVER, HOST, CLIENT):
@@ -84,39 +98,39 @@ class ProviderProgram:
         at, found = self._offers.get(rental, (0.0, []))
         if not at or time.monotonic() > at + FRESH:
             wanted = {"types": list(rental.types), "region": rental.region, "spot": rental.spot, "disk": rental.disk}
-            said = self._ask("offers", **wanted)
+            said = self.ask("offers", **wanted)
             found = [self._read(Offer, "offers", each) for each in self._list(said, "offers")]
             self._offers[rental] = time.monotonic(), found
         return found
 
     def create(self, order: Order) -> None:
-        self._ask("create", **{**asdict(order), "offer": {"type": order.offer.type, "region": order.offer.region}})
+        self.ask("create", **{**asdict(order), "offer": {"type": order.offer.type, "region": order.offer.region}})
 
     def hosts(self) -> list[ListedHost]:
-        found = [self._read(ListedHost, "hosts", each) for each in self._list(self._ask("hosts"), "hosts")]
+        found = [self._read(ListedHost, "hosts", each) for each in self._list(self.ask("hosts"), "hosts")]
         for each in found:
             if each.state not in STATES:
                 raise self._wrong("hosts", f"has the state {each.state!r}, and not one of {', '.join(STATES)}")
         return found
 
     def delete(self, id: str) -> None:
-        self._ask("delete", id=id)
+        self.ask("delete", id=id)
 
     def identity(self) -> Identity:
-        said = self._ask("identity")
+        said = self.ask("identity")
         return Identity(str(said.get("name", self.key)), str(said.get("account", "")), str(said.get("region", "")))
 
     # -- one call
 
-    def _ask(self, do: str, **more: Any) -> dict[str, Any]:
+    def ask(self, do: str, **more: Any) -> dict[str, Any]:
         with tempfile.TemporaryFile() as asked, tempfile.TemporaryFile() as told, tempfile.TemporaryFile() as errors:
             asked.write(json.dumps({"version": VERSION, "do": do, **more}).encode() + b"\n")
             asked.seek(0)
             try:
-                process = subprocess.Popen(self._words, stdin=asked, stdout=told, stderr=errors, start_new_session=True)
+                process = subprocess.Popen(self.words, stdin=asked, stdout=told, stderr=errors, start_new_session=True)
             except OSError as error:
                 hint = "is it there, and did you `chmod +x` it?"
-                raise ProviderError(f"`{self._words[0]}` can't be run: {error.strerror}", hint=hint)
+                raise ProviderError(f"`{self.words[0]}` can't be run: {error.strerror}", hint=hint)
             give_up_at, why = time.monotonic() + SECONDS, ""
             try:
                 while process.poll() is None and not why:
@@ -148,7 +162,7 @@ class ProviderProgram:
             raise self._wrong(do, "is not one JSON object", data.decode("utf-8", "replace")[:SHOWN])
         if error := said.get("error"):
             kinds = {"capacity": NoCapacity, "unreachable": ProviderUnreachable}
-            kind = kinds.get(str(said.get("kind")), ProviderError)
+            kind = kinds.get(str(said.get("kind")), Refused)
             raise kind(f"`{self.key}`: {str(error)[:SHOWN]}", evidence=evidence)
         return said
 
