@@ -84,4 +84,5 @@ def identity(asked):
 if __name__ == "__main__":
     question = json.load(sys.stdin)
     calls = {each.__name__: each for each in (hello, offers, create, hosts, delete, identity)}
-    print(json.dumps(calls[question["do"]](question)))
+    answer = calls.get(question["do"], lambda asked: {"error": f"`{asked['do']}` is not known"})
+    print(json.dumps(answer(question)))

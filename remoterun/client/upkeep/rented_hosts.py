@@ -317,6 +317,9 @@ class RentedHosts:
         written and removed."""
         archive = self._connections.config.archive
         known = [BucketPlace.of(str(each.bucket), archive) for each in self._connections.named_bucket()]
+        if not known and (folder := machines.bucket_of(self._connections.config)).name == machines.HERE:
+            here = MachineCheck("bucket", None, f"none is named: what runs make is fetched, into {folder.bucket}", "")
+            return [*self.provider(name).checks(machine), here]
         place = next(iter(known), None)
         return [*self.provider(name).checks(machine), *creation.checks(place)]
 
