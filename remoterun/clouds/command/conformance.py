@@ -8,7 +8,7 @@ from functools import partial
 
 from remoterun.agent.shared.api import MachineCheck
 from remoterun.clouds.base import NoCapacity
-from remoterun.clouds.command.provider import ProviderProgram, Refused
+from remoterun.clouds.command.provider import ProviderProgram, RefusedByProgram
 from remoterun.clouds.simple import CLIENT, by_whom
 from remoterun.errors import RemoterunError
 from remoterun.model import Rental
@@ -47,7 +47,7 @@ def checks(program: ProviderProgram, rentals: Sequence[Rental]) -> list[MachineC
         try:
             ok, detail = ask()
         except RemoterunError as error:
-            ok, detail = refused if isinstance(error, (Refused, NoCapacity)) else False, error.message
+            ok, detail = refused if isinstance(error, (RefusedByProgram, NoCapacity)) else False, error.message
             if ok is False and error.evidence:
                 detail += f" ({error.evidence.strip().splitlines()[-1]})"
         found.append(MachineCheck(f"{program.key}: {name}", ok, detail, "" if ok else fix))

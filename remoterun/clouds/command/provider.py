@@ -61,7 +61,7 @@ class ProgramProvider(Simple):
         return [it for words, each in asked.items() for it in checks(each, [r for r in rentals if r.program == words])]
 
 
-class Refused(ProviderError):
+class RefusedByProgram(ProviderError):
     """An answer with `error`."""
 
 
@@ -162,7 +162,7 @@ class ProviderProgram:
             raise self._wrong(do, "is not one JSON object", data.decode("utf-8", "replace")[:SHOWN])
         if error := said.get("error"):
             kinds = {"capacity": NoCapacity, "unreachable": ProviderUnreachable}
-            kind = kinds.get(str(said.get("kind")), Refused)
+            kind = kinds.get(str(said.get("kind")), RefusedByProgram)
             raise kind(f"`{self.key}`: {str(error)[:SHOWN]}", evidence=evidence)
         return said
 
