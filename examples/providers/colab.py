@@ -20,6 +20,7 @@ import os
 import re
 import shlex
 import subprocess
+import tempfile
 
 from rest import answer, refuse
 
@@ -32,13 +33,17 @@ ALONE = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": su
 
 
 def colab(*words, kind="refused", code=""):
-    try:
-        done = subprocess.run(["colab", *words], input=code, capture_output=True, text=True, timeout=110)
-    except (OSError, subprocess.TimeoutExpired) as error:
-        return refuse(f"`colab {words[0]}`: {error}", "unreachable")
-    if done.returncode:
-        refuse(f"`colab {words[0]}`: {(done.stderr or done.stdout).strip()[-300:]}", kind)
-    return done.stdout
+    """What `colab` says. Into a file: what it leaves running may hold a pipe open."""
+    with tempfile.TemporaryFile("w+") as given, tempfile.TemporaryFile("w+") as said:
+        given.write(code)
+        given.seek(0)
+        try:
+            status = subprocess.run(["colab", *words], stdin=given, stdout=said, stderr=said, timeout=110).returncode
+        except (OSError, subprocess.TimeoutExpired) as error:
+            return refuse(f"`colab {words[0]}`: {error}", "unreachable")
+        said.seek(0)
+        text = said.read()
+    return refuse(f"`colab {words[0]}`: {text.strip()[-300:]}", kind) if status else text
 
 
 def hello(asked):

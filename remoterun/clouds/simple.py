@@ -62,7 +62,7 @@ class Order:
     key: str
     """Our public key for it."""
     start: str
-    """A script of the shell: the first process of a container, or what a virtual machine starts at its boot; as root."""
+    """A script of the shell: the first process of a container, or what a virtual machine starts as it boots; as root."""
     disk: int | None = None
     """GB."""
     image: str | None = None
