@@ -18,7 +18,7 @@ from remoterun.clouds import ARCHIVE, PROVIDERS, front
 from remoterun.errors import HomeMissing, HostError, NoAnswerInTime, NoLogin, NotFound, RemoterunError, UsageError
 from remoterun.hosts import host_of
 from remoterun.hosts.base import Prompts
-from remoterun.machines import HOW_TO_MAKE_ONE
+from remoterun.machines import HERE, HOW_TO_MAKE_ONE, NO_BUCKET
 from remoterun.model import MachineType, Run
 from remoterun.registry import Registry
 from remoterun.session import Session
@@ -101,8 +101,9 @@ class Connections:
                 self._registry = Registry(self.config.home / "registry.db", self.warn)
             return self._registry
 
-    def machine(self, name: str | None) -> MachineType:
-        """The machine type that a name stands for (None: the default one). Opens nothing.
+    def machine(self, name: str | None, ask: bool = True) -> MachineType:
+        """The machine type that a name stands for (None: the default one). Opens nothing; but to `ask` for its GPUs may
+        start its provider's program.
 
         Raises `NotFound`, and `UsageError` for an address that is not one.
         """
@@ -111,12 +112,12 @@ class Connections:
             return machine
         if machine.rental is None:
             host_of(machine, self.config, Prompts())
-        else:
+        elif ask:
             machine = self.with_gpus(machine)
         return machine
 
     def with_gpus(self, machine: MachineType) -> MachineType:
-        """A machine type that is rented, with the GPUs of its type, unless it names others. Asks nobody."""
+        """A machine type that is rented, with the GPUs of its type, unless it names others."""
         if machine.gpus or machine.rental is None:
             return machine
         offers = self.provider(machine.rental.provider).offers(machine)
@@ -135,15 +136,30 @@ class Connections:
         return machine if machine.rental is None else self.bucket()
 
     def bucket(self) -> MachineType:
-        """The bucket of `[archive]`. Raises `NotFound` where none is named."""
-        if self.config.archive.bucket is None:
+        """The bucket of `[archive]`, or the folder in its place. Raises `NotFound` where neither is there yet."""
+        found = machines.bucket_of(self.config)
+        if found.bucket == NO_BUCKET:
             raise NotFound("no bucket is set up yet", hint=f"{HOW_TO_MAKE_ONE}, after a question")
-        return machines.bucket_of(self.config)
+        return found
 
     def named_bucket(self) -> list[MachineType]:
-        """The bucket of `[archive]`, if one is named, and can be asked."""
-        asked = self.config.archive.bucket is not None and front(ARCHIVE).can_log_in(self.config)
-        return [self.bucket()] if asked else []
+        """The bucket of `[archive]`, or the folder in its place, if it is there, and can be asked."""
+        found = machines.bucket_of(self.config)
+        if found.bucket == NO_BUCKET or not self.may_ask(found):
+            return []
+        is_there = self.config.archive.bucket is not None or (self.config.home / HERE).exists()
+        return [found] if is_there else []
+
+    def may_ask(self, archive: MachineType) -> bool:
+        """Whether there is a login for its bucket, if that needs one."""
+        login = login_for(archive)
+        return login is None or front(login).can_log_in(self.config)
+
+    def need_login_for(self, archive: MachineType, what: str) -> None:
+        """Raises `NoLogin` where there is none that its bucket needs. `what`: what lies there, as a beginning."""
+        login = login_for(archive)
+        if login is not None:
+            self.need_login(f"{what} in the bucket {archive.bucket}", login)
 
     def need_login(self, why: str, name: str = ARCHIVE) -> None:
         """Raises `NoLogin` where there is nothing to log in at a provider with; `why` it is needed, as a sentence, in
@@ -199,14 +215,13 @@ class Connections:
 
     def archive(self, machine: MachineType) -> Archive:
         """The archive in the bucket of a machine type, opened at its first use. Raises `HostError`."""
-        if machine.bucket in (None, "s3://"):
+        if machine.bucket in (None, NO_BUCKET):
             raise HostError("no bucket is set up", hint=HOW_TO_MAKE_ONE)
         from remoterun.archive import open_archive
-        from remoterun.archive.objects import LOGINS, BucketPlace
+        from remoterun.archive.objects import BucketPlace
 
+        self.need_login_for(machine, "what is archived is")
         place = BucketPlace.of(str(machine.bucket), self.config.archive)
-        if place.scheme in LOGINS:
-            self.need_login(f"what is archived is in the bucket {machine.bucket}", LOGINS[place.scheme])
         return self._opened(self._archives, machine, lambda: open_archive(place))
 
     def _opened(self, known: dict[MachineType, C], machine: MachineType, begin: Callable[[], C]) -> C:
@@ -312,6 +327,13 @@ class Connections:
     def _check_open(self) -> None:
         if self.closed.is_set():
             raise _closed()
+
+
+def login_for(archive: MachineType) -> str | None:
+    """The provider whose login an archive needs; None where it needs none that is known here."""
+    from remoterun.archive.objects import LOGINS
+
+    return next((name for scheme, name in LOGINS.items() if str(archive.bucket).startswith(scheme)), None)
 
 
 def check_home(run: Run, home_id: str) -> None:

@@ -18,6 +18,10 @@ from remoterun.parsing import did_you_mean
 _INCLUDES = 4  # files of the ssh configuration that include each other
 
 LOCAL = MachineType("local")
+NO_BUCKET = "s3://"
+"""The bucket of an archive that has yet to be made."""
+HERE = "archive"
+"""The word after -t for an archive in a folder, and the folder's name where none is named."""
 HOW_TO_MAKE_ONE = f"remoterun upload PATH --to {ARCHIVE}   makes one"
 MOST_NAMES = 8
 """Machines that an error names."""
@@ -45,6 +49,8 @@ def resolve(name: str | None, config: Config) -> MachineType:
         return MachineType(word, host=word)
     rented = {name: MachineType(name, rental=Rental(name, ())) for name in PROVIDERS}
     rented |= {ARCHIVE: bucket_of(config), **rented_types()}
+    if word.lower() == HERE == rented[ARCHIVE].name:
+        return rented[ARCHIVE]
     if meant := rented.get(word.lower()):
         of = front(meant.rental.provider if meant.rental is not None else ARCHIVE)
         if of.is_set_up(config):
@@ -103,9 +109,17 @@ def name_one_of(pool: MachineType) -> UsageError:
 
 
 def bucket_of(config: Config) -> MachineType:
-    """The bucket of `[archive]` as a machine that keeps files. Without a name yet its `bucket` is "s3://"."""
+    """The bucket of `[archive]` as a machine that keeps files. Without a name it is `NO_BUCKET` where there is a login
+    to make one with; else a folder of this machine."""
     name = config.archive.bucket or ""
-    return MachineType(ARCHIVE, bucket=name if "://" in name else f"s3://{name}")
+    if not name and not front(ARCHIVE).can_log_in(config):
+        name = f"file://{config.home.absolute() / HERE}"
+    return archive_at(name if "://" in name else f"{NO_BUCKET}{name}")
+
+
+def archive_at(bucket: str) -> MachineType:
+    """An archive by the address of its bucket."""
+    return MachineType(HERE if bucket.startswith("file:") else ARCHIVE, bucket=bucket)
 
 
 def any_is_set_up(config: Config) -> bool:

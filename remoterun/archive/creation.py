@@ -69,7 +69,8 @@ def checks(place: BucketPlace | None) -> list[MachineCheck]:
     try:
         with closing(opened(place, FIRST_PATIENCE)) as bucket:
             next(bucket.list(""), None)
-            where = f" at {place.endpoint}" if place.endpoint else f" in {bucket.find_region()}"
+            region = bucket.find_region()
+            where = f" at {place.endpoint}" if place.endpoint else f" in {region}" if region else ""
             found.append(MachineCheck("bucket", True, place.address + where))
             found.append(_permissions(bucket))
     except NoBucket as error:

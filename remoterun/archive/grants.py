@@ -27,7 +27,7 @@ from remoterun.agent.shared.environment import image_id
 from remoterun.agent.shared.records import decode, encode
 from remoterun.agent.shared.states import BuiltImage
 from remoterun.archive import Archive
-from remoterun.archive.objects import Absent, Damaged
+from remoterun.archive.objects import Absent, Damaged, Unsigned
 from remoterun.archive.runs import RunPlace
 from remoterun.errors import HostError
 
@@ -70,10 +70,14 @@ def downloads(
 def grant_for_run(archive: Archive, place: RunPlace, seconds: float, folder: str = "") -> Grant:
     """The permission of the newest host of a run to write, for so many seconds: by its role, if it has one; without
     one, or where the role is refused, by a form, which ends with the credentials at the latest. `folder`: where the
-    host has the bucket as a folder, for which it needs no permission."""
+    host has the bucket as a folder, for which it needs no permission. Where the store takes no forms, a client has to
+    carry there what the host leaves."""
     if folder:
         return Grant("", {}, place.folders[0], archive.clock() + LONGEST, folder=folder)
-    signed = _grant(archive, place.folders[0], seconds, MOST_OBJECT)
+    try:
+        signed = _grant(archive, place.folders[0], seconds, MOST_OBJECT)
+    except Unsigned:
+        return Grant("", {}, place.folders[0], archive.clock() + LONGEST, carried=True)
     if not any(place.writers[-1:]):
         return signed
     bucket, region = archive.objects.place.name, archive.objects.find_region()

@@ -17,7 +17,9 @@ from remoterun.errors import AuthenticationError, ConfigError, HostError
 
 SCHEME = "s3://"
 """How the address of a bucket begins where the configuration has a name alone."""
-KINDS = {SCHEME: "remoterun.archive.s3:S3"}
+FOLDER = "file://"
+"""How that of a folder does."""
+KINDS = {SCHEME: "remoterun.archive.s3:S3", FOLDER: "remoterun.archive.folder:ObjectFolder"}
 """How the address of a bucket begins → the class of its `Objects`, which is made from a place and `patience`."""
 LOGINS = {SCHEME: ARCHIVE}
 """How it begins → the provider whose login its requests need; those of another kind need none that is known here."""
@@ -65,11 +67,11 @@ class BucketPlace:
 
     @classmethod
     def of(cls, address: str, named: ArchivePlace = ArchivePlace()) -> BucketPlace:  # noqa: B008 - it is frozen
-        """The place of "s3://NAME". Raises `ConfigError`."""
+        """The place of "s3://NAME", or "file:///FOLDER". Raises `ConfigError`."""
         scheme = next((each for each in KINDS if address.startswith(each)), "")
         name = address.removeprefix(scheme)
-        if not scheme or not NAME.fullmatch(name):
-            raise ConfigError(f"`{address[:80]}` is not the address of a bucket", hint=f"{SCHEME}NAME")
+        if not scheme or not (name.startswith("/") if scheme == FOLDER else NAME.fullmatch(name)):
+            raise ConfigError(f"`{address[:80]}` is not the address of a bucket", hint=f"{SCHEME}NAME, {FOLDER}/FOLDER")
         return cls(name, named.region, named.endpoint, named.profile, scheme)
 
     @property

@@ -18,7 +18,10 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any, TypeVar
 
+from remoterun.agent.shared.archive import Grant
 from remoterun.agent.shared.frames import Bytes
+from remoterun.agent.store.http_client import HttpClient, HttpError
+from remoterun.agent.store.objects import Content, post
 from remoterun.archive import s3_session
 from remoterun.archive.objects import OWNED, PATIENCE, Absent, BucketPlace, Denied, Objects, StoredObject
 from remoterun.archive.s3_errors import Exists, OutOfRange, answered, failed
@@ -29,6 +32,8 @@ CONNECT, READ = 10.0, 30.0
 PAUSES = 0.2, 5.0
 """Seconds between two tries: the first pause, and the longest."""
 CONNECTIONS = 16
+REFUSES_FORMS = (400, 405, 411, 501)
+"""Statuses of stores that know no forms."""
 PAGE = 1000
 """Keys of a page of a listing."""
 MOST_KEYS = 5_000_000
@@ -55,6 +60,7 @@ class S3(Objects):
         self.closed = threading.Event()
         self._finding = threading.Lock()
         self._found_region = False
+        self._forms: bool | None = None
         self._client = self._translating(lambda: _client(place))
 
     def close(self) -> None:
@@ -151,6 +157,24 @@ class S3(Objects):
         return str(self._translating(lambda: self._client.generate_presigned_url("get_object", **asked)))
 
     def presigned_post(self, prefix: str, seconds: float, most: int) -> tuple[str, dict[str, str]]:
+        if self.place.endpoint is not None and not self._takes_forms():
+            return super().presigned_post(prefix, seconds, most)
+        return self._form(prefix, seconds, most)
+
+    def _takes_forms(self) -> bool:
+        """Whether the store does, as some do not: an empty object is posted to find out. One that does not answer may
+        do."""
+        if self._forms is None:
+            url, fields = self._form("may-write", 60, 1)
+            with HttpClient() as http:
+                try:
+                    post(http, Grant(url, fields, "", 0.0), "may-write", Content.of(b""))
+                    self._forms = True
+                except HttpError as error:
+                    self._forms = False if error.status in REFUSES_FORMS else None
+        return self._forms is not False
+
+    def _form(self, prefix: str, seconds: float, most: int) -> tuple[str, dict[str, str]]:
         conditions: list[Any] = [["starts-with", "$x-amz-checksum-sha256", ""], ["content-length-range", 0, most]]
         asked = {"Key": prefix + "${filename}", "Conditions": conditions, "ExpiresIn": int(seconds)}
         answer = self._translating(lambda: self._client.generate_presigned_post(self.place.name, **asked))

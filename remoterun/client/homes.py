@@ -3,11 +3,14 @@ loads the ledger of those."""
 
 from __future__ import annotations
 
+import contextlib
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from remoterun.agent.shared.facts import RunStatus
 from remoterun.connections import Connections
+from remoterun.errors import RemoterunError
 from remoterun.host_store import HostStore
 from remoterun.model import MachineType, Run
 from remoterun.session import Session
@@ -53,6 +56,24 @@ def renew(connections: Connections, run: Run, session: Session, status: RunStatu
 
         return rented_runs.renew(connections, run, session, status)
     return run
+
+
+@contextlib.contextmanager
+def carrying(connections: Connections, run: Run, session: Session) -> Iterator[None]:
+    """Carry what a run leaves, meanwhile, where its host can't reach the archive."""
+    over = threading.Event()
+    if run.renting is not None and run.renting.carried and not run.final:
+        from remoterun.clouds.ledger.carrying import carry
+
+        def work() -> None:
+            with contextlib.suppress(RemoterunError):  # the conversation is begun again, and this with it
+                carry(connections, run, session, over.is_set, patient=True)
+
+        threading.Thread(target=work, daemon=True).start()
+    try:
+        yield
+    finally:
+        over.set()
 
 
 def unless_abandoned(connections: Connections, run: Run) -> Run:

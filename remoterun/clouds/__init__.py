@@ -33,3 +33,14 @@ def _made(row: str) -> Front:
 
 def all_fronts() -> list[Front]:
     return [front(name) for name in PROVIDERS]
+
+
+def front_of(id: str) -> Front:
+    """Of the provider whose host has that id."""
+    return next((each for each in all_fronts() if each.is_host(id)), front(ARCHIVE))
+
+
+def rented_at(id: str) -> str:
+    """What people call the provider of a host; of a program, its name."""
+    of = front_of(id)
+    return f"`{id.partition('/')[0]}`" if of.is_program else of.title

@@ -62,7 +62,7 @@ class Order:
     key: str
     """Our public key for it."""
     start: str
-    """A script of the shell: the first process of a container, or what a virtual machine starts as it boots; as root."""
+    """A script of the shell: the first process of a container, or what a virtual machine starts at boot; as root."""
     disk: int | None = None
     """GB."""
     image: str | None = None
@@ -390,7 +390,7 @@ def _mark(home: Path) -> str:
 
 def by_whom(ends: str) -> str:
     return {
-        SERVER: "its provider ends it then, by a limit that is set as it is made",
-        HOST: "a program on it has its provider end it then",
+        SERVER: "its provider ends it, by a limit that is set as it is made",
+        HOST: "a program on it asks its provider to end it",
         CLIENT: "nothing ends it while this machine is off",
     }[ends]

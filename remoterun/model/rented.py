@@ -90,6 +90,8 @@ class Renting:
     """US dollars an hour that were agreed to; None for a price that was not known."""
     most: float = 0.0
     """US dollars to which a host can come that is about to be rented for it."""
+    carried: bool = False
+    """Its host can't reach the bucket: this machine carries there what it leaves."""
 
     @property
     def writers(self) -> tuple[str, ...]:

@@ -86,7 +86,7 @@ class RunsPage(PageServer):
         done = {
             "runs/{run}/open": self._open,
             "runs/{run}/{action}": self._act,
-            "hosts/{id}/end": self._end_host,
+            "hosts/{id:path}/end": self._end_host,
             "remove": self._remove,
         }
         routes = [

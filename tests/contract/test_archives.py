@@ -13,12 +13,11 @@ import pytest
 
 import remoterun
 from remoterun.archive import Archive, open_archive, upkeep
-from remoterun.archive.objects import KINDS, Absent, BucketPlace, Damaged, NoBucket, Objects, opened
+from remoterun.archive.objects import Absent, BucketPlace, Damaged, NoBucket, Objects, opened
 from remoterun.config import ArchivePlace, Config
 from remoterun.connections import Connections
 from remoterun.errors import ConfigError, HostError, RemoterunError, TransferError
 from tests.cloud.archives import get, keys, packs, put
-from tests.contract.shelf import SCHEME
 from tests.workshop import Files, read_files, write_files
 
 FILES: Files = {
@@ -31,19 +30,17 @@ FILES: Files = {
 }
 
 
-@pytest.fixture(params=["s3", "shelf"])
+@pytest.fixture(params=["s3", "folder"])
 def place(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> BucketPlace:
     """An empty bucket."""
     if request.param == "s3":
         found: BucketPlace = request.getfixturevalue("bucket")
         return found
-    monkeypatch.setitem(KINDS, SCHEME, "tests.contract.shelf:Shelf")
     for variable in ("AWS_ACCESS_KEY_ID", "AWS_PROFILE"):  # it needs no login
         monkeypatch.delenv(variable, raising=False)
     for variable in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):
         monkeypatch.setenv(variable, os.devnull)
-    (tmp_path / "shelf" / "books").mkdir(parents=True)
-    return BucketPlace.of(f"{SCHEME}books", ArchivePlace("books", endpoint=str(tmp_path / "shelf")))
+    return BucketPlace.of(f"file://{tmp_path / 'books'}")
 
 
 @pytest.fixture
@@ -121,17 +118,18 @@ def test_hosts_reach_what_signs(archive: Archive) -> None:
 
 
 def test_a_bucket_that_is_absent(place: BucketPlace) -> None:
-    absent = BucketPlace("absent", place.region, place.endpoint, place.profile, place.scheme)
-    with closing(opened(absent)) as nothing, pytest.raises(NoBucket):
+    name = "absent" if place.scheme == "s3://" else f"{place.name}/no/absent"
+    absent = BucketPlace(name, place.region, place.endpoint, place.profile, place.scheme)
+    with pytest.raises(NoBucket), closing(opened(absent)) as nothing:
         list(nothing.list(""))
 
 
 def test_an_address_names_the_kind(tmp_path: Path) -> None:
-    for address in ("books", "ftp://books", "s3://", f"{SCHEME}books"):
+    for address in ("books", "ftp://books", "s3://", "file://books"):
         with pytest.raises(ConfigError):
             BucketPlace.of(address)
     root = Path(remoterun.__file__).parent
     own = re.compile(r"archive/s3\w*\.py|archive/objects\.py|clouds/aws/")
-    naming = re.compile(r"archive(?:\.| import )s3|\bshelf\b")
+    naming = re.compile(r"archive(?:\.| import )s3")
     files = [each for each in root.rglob("*.py") if not own.match(each.relative_to(root).as_posix())]
     assert files and not [each for each in files if naming.search(each.read_text())]

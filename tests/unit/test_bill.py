@@ -213,7 +213,7 @@ def test_a_month_without_hosts_says_so(
     rented(connections, use(DAY, DAY + 1000, idle=0.0))
     september = datetime.datetime(2026, 9, 15, tzinfo=datetime.UTC).timestamp()
     found = billing.bill(connections, september, DAY + 9000)
-    machine_views.bill(replace(found, stored=500 * 10**9, monthly=11.5), "day", False)
+    machine_views.bill(replace(found, archive="aws", stored=500 * 10**9, monthly=11.5), "day", False)
     shown = capsys.readouterr()
     recorded.each({"stdout": shown.out, "stderr": shown.err})
 
@@ -255,7 +255,7 @@ def test_the_larger_one_of_our_records_and_the_bill_counts_and_is_asked_for_now_
     connections: Connections, folders: Folders, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (folders.root / "spent").write_text(json.dumps([["2026-11-03", 44.0, "rr-old-1"]]))
-    with pytest.raises(UsageError, match=r"this month has cost \$44.00, and this run may cost \$7.00"):
+    with pytest.raises(UsageError, match=r"this month has cost \$44.00 at AWS, and this run may cost \$7.00"):
         billing.check_month(connections, 7.0, DAY)
     (folders.root / "spent").write_text(json.dumps([["2026-11-03", 48.0, "rr-old-1"]]))
     billing.check_month(connections, 5.0, DAY + 3600)
@@ -281,7 +281,7 @@ def test_what_one_provider_bills_counts_where_another_can_not_be_asked(
 ) -> None:
     monkeypatch.setitem(PROVIDERS, "shut", "tests.unit.test_bill.ShutFront")
     (folders.root / "spent").write_text(json.dumps([["2026-11-03", 44.0, "rr-old-1"]]))
-    with pytest.raises(UsageError, match=r"this month has cost \$44.00, and this run may cost \$7.00"):
+    with pytest.raises(UsageError, match=r"this month has cost \$44.00 at AWS, and this run may cost \$7.00"):
         billing.check_month(connections, 7.0, DAY)
 
 

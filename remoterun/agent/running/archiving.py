@@ -3,7 +3,7 @@
 While the run goes on, a thread posts its state at each change, and its log piece by piece. At its end come all contents
 of its outputs, then the tree that names them, then the rest of the log, and last the record of its end: whoever finds
 that one finds all. What the server has confirmed is noted in the run folder, so that a new supervisor goes on from
-that. To post something twice does no harm.
+that. To post something twice does no harm. Where the host can't reach the bucket, to post is to wait for a client.
 
 A bucket that can't be reached, or is gone, and a grant that is refused are waited for, for an hour unless the run says
 otherwise: the host costs money meanwhile.
@@ -30,7 +30,7 @@ from ..shared.states import ENDINGS, INCOMPLETE, Reason
 from ..shared.tree import Manifest, show
 from ..store.home import Home
 from ..store.http_client import HttpClient, HttpError, Job, run_jobs
-from ..store.objects import Content, FilePart, Unreadable, post
+from ..store.objects import CARRIED, Content, FilePart, Unreadable, post
 from ..store.run_folder import GIVEN_UP, RunFolder
 from .ending import Ended, note_once
 
@@ -93,7 +93,8 @@ class RunArchiving:
                     failing, said = 0, False
                 except HttpError as error:
                     failing += 1
-                    said = said or error.refused or failing > FAILURES
+                    is_bad = error.refused or failing > FAILURES
+                    said = error.code != CARRIED and (said or is_bad)  # it is fetched when somebody looks
                     note = "its log is not in the bucket %s: %s" % (self._spec.bucket, _why(error))
                     self._report(error, note if said else "")
                     self._await_grant(failing, self._stopped.is_set)
@@ -120,7 +121,8 @@ class RunArchiving:
             except HttpError as error:
                 failures = failures + 1 if len(self._noted) == before else 1
                 problem = _why(error)
-                self._report(error, "waiting for the bucket %s: %s" % (self._spec.bucket, problem))
+                waiting = "waiting for the bucket %s: %s" % (self._spec.bucket, problem)
+                self._report(error, "waiting to be fetched" if error.code == CARRIED else waiting)
                 seconds = self._spec.wait_for_login or WAIT_FOR_LOGIN
                 patience.until = self._began_waiting() + seconds
                 if not self._await_grant(failures - 1, patience.is_over):
@@ -331,4 +333,4 @@ def _last(end: Ended, fields: Dict[str, Any]) -> Dict[str, Any]:
 
 def _why(error: HttpError) -> str:
     what = "the permission has expired" if error.expired else error.message
-    return "%s; any `remoterun ps` renews it" % what if error.refused else what
+    return "%s; any `remoterun ps` renews it" % what if error.refused and error.code != CARRIED else what

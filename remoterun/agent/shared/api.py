@@ -331,6 +331,14 @@ class Followed(Record):
     err: int = 0
 
 
+class TakeObjects(Record):
+    """`wait`: seconds in which the first object may come; with 0 none is wanted."""
+
+    key: str
+    taken: List[str] = []
+    wait: float = 0.0
+
+
 # A rented host does not end for want of use from the first frame on, which is empty, until the stream ends. "leaving"
 # where it ends already.
 stay = Request("stay", Nothing, Nothing, "runs")
@@ -340,6 +348,9 @@ runs = Request("runs", RunKeys, Statuses, "runs", most=4 << 20)
 run = Request("run", RunKey, RunDetails, "runs", most=MOST_BYTES + (4 << 20))
 end = Request("end", EndRuns, EndedRuns, "runs", most=4 << 20)
 notify = Request("notify", Notify, Acknowledgement, "runs")
+# Out, for each object of a run that waits for a client: frames {"object": its key in the bucket, "file": its name} with
+# its bytes, the last of them without any. One that was `taken` before, by its `file`, is removed first.
+take = Request("take", TakeObjects, Nothing, "carried")
 # A run that waits for its bucket goes on at once. Of one that has ended nothing is saved.
 renew = Request("renew", Renewal, Nothing, "runs")
 remove_run = Request("remove_run", RunKey, Removed, "runs")

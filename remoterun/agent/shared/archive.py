@@ -236,7 +236,8 @@ class Grant(Record):
     `prefix`, until `expires` (seconds since 1970, by the client's clock). A secret.
 
     With `bucket` the host signs forms itself, with the credentials of its role; `fields` are for when it is refused.
-    With `folder` the bucket is mounted there, so that an object is a file of it."""
+    With `folder` the bucket is mounted there, so that an object is a file of it. Where it is `carried` as well, that is
+    a folder of the run, from which a client takes each object to the bucket, which the host can't reach."""
 
     url: str
     fields: Dict[str, str]
@@ -246,6 +247,7 @@ class Grant(Record):
     """Its name, and the region for which a form is signed, where the host has a role."""
     region: str = ""
     folder: str = ""
+    carried: bool = False
 
 
 class ImageAccess(Record):

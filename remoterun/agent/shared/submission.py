@@ -91,7 +91,7 @@ def _part(body: bytes, least: int = 1) -> Tuple[bytes, bytes]:
 
 def check_grant(grant: Grant) -> Grant:
     """Itself. Raises `SpecError`, which names no field's value: all of them are secrets."""
-    is_folder = grant.folder.startswith("/") and ".." not in grant.prefix.split("/")
+    is_folder = (grant.carried or grant.folder.startswith("/")) and ".." not in grant.prefix.split("/")
     is_web = grant.url.startswith(("https://", "http://"))
     require(is_folder or is_web, "the address of a grant is not one of HTTP, nor a folder")
     require(bool(grant.prefix), "a grant without a prefix")

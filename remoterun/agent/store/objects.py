@@ -23,6 +23,10 @@ from .host_role import ROLE, signed_form
 from .http_client import Address, HttpClient, HttpError
 
 CHECKSUM = "x-amz-checksum-sha256"
+NEW = ".tmp"
+"""How the name of a file ends that is being written."""
+CARRIED = "Carried"
+"""The `code` of the error where nobody takes an object."""
 PIECE = 1 << 20
 WRITES = 3
 """Times that writing an object is tried."""
@@ -30,6 +34,8 @@ READS = 8
 """Times in a row that reading may yield nothing."""
 SHORTEST, LONGEST = 0.2, 10.0
 """Seconds between two tries of reading."""
+TAKEN, TAKEN_POLL = 5.0, 0.05
+"""Seconds in which a client that is there takes an object, and between two looks whether it has."""
 
 
 class Unreadable(Exception):
@@ -92,7 +98,7 @@ def post(http: HttpClient, grant: Grant, key: str, content: Content) -> None:
     the grant's form, what the host's role is refused. Raises `HttpError`, `Unreadable`."""
     for failures in range(1, WRITES + 1):
         try:
-            (_write if grant.folder else _post)(http, grant, key, content)
+            (_hand_over if grant.carried else _write if grant.folder else _post)(http, grant, key, content)
             return
         except HttpError as error:
             if error.refused and grant.bucket:
@@ -134,11 +140,24 @@ def _post(http: HttpClient, grant: Grant, key: str, content: Content) -> None:
         raise
 
 
-def _write(_: HttpClient, grant: Grant, key: str, content: Content) -> None:
+def _hand_over(http: HttpClient, grant: Grant, key: str, content: Content) -> None:
+    """Wait until a client has taken it, which puts it into the bucket before it says so (`requests/carried.py`)."""
+    path = _write(http, grant, "%s.%s" % (key, token(8)), content)
+    give_up_at = time.monotonic() + TAKEN
+    while os.path.exists(path):
+        http.pause(TAKEN_POLL)
+        if time.monotonic() > give_up_at:
+            with suppress(FileNotFoundError):  # it was taken
+                os.unlink(path)
+                raise HttpError("nobody has fetched it", 403, CARRIED)
+
+
+def _write(_: HttpClient, grant: Grant, key: str, content: Content) -> str:
+    """The path of its file."""
     path = os.path.join(grant.folder, grant.prefix + key)
-    part, hashed = "%s.%s.tmp" % (path, token(8)), hashlib.sha256()
+    part, hashed = "%s.%s%s" % (path, token(8), NEW), hashlib.sha256()
     try:
-        if not os.path.isfile(os.path.join(grant.folder, IDENTITY)):
+        if not grant.carried and not os.path.isfile(os.path.join(grant.folder, IDENTITY)):
             raise OSError(0, "the bucket is not mounted there")
         os.makedirs(os.path.dirname(path), exist_ok=True)
         with open(part, "wb") as file:
@@ -149,6 +168,7 @@ def _write(_: HttpClient, grant: Grant, key: str, content: Content) -> None:
             os.unlink(part)
             raise HttpError("%s has changed while it was written" % key, 400)
         os.replace(part, path)
+        return path
     except OSError as error:
         with suppress(OSError):
             os.unlink(part)

@@ -103,6 +103,7 @@ class RunFolder(FollowedRun):
         self.events_file = path + "/events"
         self.archived_file = path + "/archived"
         self.refused_file = path + "/refused"
+        self.outgoing = path + "/outgoing"
         self.io = path + "/io"
         self.log = self.written("log").path
         self.err = self.written("err").path
@@ -192,7 +193,7 @@ class RunFolder(FollowedRun):
     def grant(self) -> Optional[Grant]:
         """None while there is none, and once the run has ended. Raises `SpecError`."""
         found: Optional[Grant] = self._saved(self.grant_file, Grant, None)
-        return found
+        return found._replace(folder=self.outgoing) if found is not None and found.carried else found
 
     def renew(self, grant: Grant) -> None:
         """Keep a newer grant, unless the run has ended. Raises `SpecError`."""
@@ -204,7 +205,7 @@ class RunFolder(FollowedRun):
 
     def forget_grant(self) -> None:
         """Delete what may be done in the archive. May be repeated."""
-        for path in (self.grant_file, self.images_file, self.refused_file):
+        for path in (self.grant_file, self.images_file, self.refused_file, self.outgoing):
             remove_tree(path)
 
     def refused(self, why: str) -> None:

@@ -335,7 +335,7 @@ def gc(
 
 def _clear_cloud(name: str, everything: bool, yes: bool, dry_run: bool, json: bool) -> int:
     with connect() as client:
-        found = client.hosts.leftovers(render.warning, everything)
+        found = client.hosts.leftovers(render.warning, everything, name)
         machine_views.leftovers(found, json)
         if dry_run or not found:
             return 0
@@ -351,7 +351,7 @@ def _clear_cloud(name: str, everything: bool, yes: bool, dry_run: bool, json: bo
             return 0
         refused, count = [], 0
         waiting = functools.partial(render.line, "Waiting until those hosts are gone…")
-        for each, result in client.hosts.clear_all(found, everything, waiting):
+        for each, result in client.hosts.clear_all(found, everything, waiting, name):
             if isinstance(result, RemoterunError):
                 refused.append(result)
             elif result:

@@ -7,7 +7,7 @@ import itertools
 import socket
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -33,7 +33,7 @@ from remoterun.cli.render.terminal import (
     when,
 )
 from remoterun.client import json_shapes
-from remoterun.clouds import ARCHIVE, all_fronts, front
+from remoterun.clouds import ARCHIVE, all_fronts, front, rented_at
 from remoterun.clouds.base import GUARD_LATE, NOT_MADE, Identity, Leftover, Offer, RentedHost
 from remoterun.config import Config
 from remoterun.model import Line, listed
@@ -240,7 +240,7 @@ def plan_lines(plan: Plan, new: NewBucket | None = None) -> list[tuple[str, str]
     if plan.kept is not None:
         host = plan.kept
         listed = [
-            ("host", f"{host.id} is free: {host.offer.type}: {described(host.offer)}"),
+            ("host", f"{host.id} is free: {typed(host.offer)}"),
             ("", f"{hourly(host.offer.hourly)} in {host.offer.zone or host.offer.region}; the run begins at once"),
         ]
     else:
@@ -248,7 +248,7 @@ def plan_lines(plan: Plan, new: NewBucket | None = None) -> list[tuple[str, str]
         for _, group in itertools.groupby(plan.offers, lambda offer: (offer.type, offer.price, offer.extra)):
             offers = list(group)
             first = offers[0]
-            listed.append(("rents", f"{first.type}: {described(first)}"))
+            listed.append(("rents", typed(first)))
             day = {"": "", "now": " now"}.get(first.priced, f" (as of {first.priced})")
             spot = ", spot" if first.spot else ""
             listed.append(("", f"{hourly(first.price)}{day}{spot}, in {_zones(offers)}"))
@@ -291,6 +291,9 @@ def plan_lines(plan: Plan, new: NewBucket | None = None) -> list[tuple[str, str]
         listed.append(("", "one by which a host saves, also when your login is over;"))
         listed.append(("", f"one by which {front(plan.provider).title} itself ends a host at its deadline;"))
         listed.append(("", f"`roles = false` below [{plan.provider}] in config.toml rents without them"))
+    elif plan.needs_login and plan.carried:
+        listed.append(("outputs", "`remoterun logs`, `ps` or `ui` fetches them from the host,"))
+        listed.append(("", f"which waits up to {_wait(plan)}; --wait-for-login 8h: longer"))
     elif plan.needs_login:
         listed.append(("login", "if yours ends before the run does,"))
         listed.append(("", f"its host waits up to {_wait(plan)}, and ends without it"))
@@ -338,11 +341,19 @@ def renting_goes_on(plan: Plan, new: NewBucket | None) -> None:
     verb = f"Using {plan.kept.id}:" if plan.kept is not None else "Renting"
     line(f"{verb} {offer.type}{spot} in {offer.region}, {hourly(offer.hourly)}, {most}")
     if plan.kept is None and not plan.roles.guard:
-        line(plan.end or front(plan.provider).unguarded)
-    if plan.needs_login:
+        ends = plan.end or front(plan.provider).unguarded
+        line(ends[:1].upper() + ends[1:])
+    if plan.needs_login and plan.carried:
+        line(f"`remoterun logs` or `ps` fetches what the run makes; its host waits up to {_wait(plan)}")
+    elif plan.needs_login:
         line(f"If your login ends before the run does, its host waits up to {_wait(plan)}, and then ends without it")
     if new is not None:
         line(f"The bucket {' '.join(bucket_lines(new))}")
+
+
+def typed(offer: Offer) -> str:
+    """A type of machine, and what it has, as far as that is known."""
+    return ": ".join(filter(None, (offer.type, described(offer))))
 
 
 def described(offer: Offer) -> str:
@@ -362,6 +373,8 @@ def hosts_table(found: Sequence[RentedHost], uses: Mapping[str, HostNow], as_jso
     if not found:
         line("No host is rented")
         return
+
+    _head(host.id for host in found)
 
     def idle(host: RentedHost) -> str:
         since = uses[host.id].idle_since
@@ -427,9 +440,10 @@ def bill(found: Bill, by: str, as_json: bool) -> None:
             line(f"{front(ARCHIVE).title}'s own bill does not show these hosts: {why}")
             line(f"  `remoterun doctor {ARCHIVE} --budget` prints the command for that")
     if found.stored is not None:
-        monthly = "" if found.monthly is None else f", {dollars(found.monthly)} a month"
-        line(f"The bucket holds {size(found.stored)}{monthly}")
-        line(f"  `remoterun machines df {ARCHIVE}` shows what takes it, and `remoterun rm runs --older 30d` frees some")
+        monthly = "" if not found.monthly else f", {dollars(found.monthly)} a month"
+        line(f"The archive holds {size(found.stored)}{monthly}")
+        shows = f"`remoterun machines df {found.archive}` shows what takes it"
+        line(f"  {shows}, and `remoterun rm runs --older 30d` frees some")
 
 
 def leftovers(found: Sequence[Leftover], as_json: bool) -> None:
@@ -440,6 +454,7 @@ def leftovers(found: Sequence[Leftover], as_json: bool) -> None:
     if not found:
         line("Nothing is left over: no host, rule, group or object that nothing needs")
         return
+    _head(each.id for each in found if each.host is not None)
     heads = [Column("KIND"), Column("ID"), Column("SAVES", right=True), Column("WHY")]
     rows = [[each.kind, each.id, f"{dollars(each.saves)}/{each.per}" if each.saves else ""] for each in found]
     why = [f"{size(each.bytes)}: {each.why}" if each.bytes else each.why for each in found]
@@ -448,6 +463,13 @@ def leftovers(found: Sequence[Leftover], as_json: bool) -> None:
         table(heads[:-1], rows, why)
     else:
         table(heads, whole)
+
+
+def _head(hosts: Iterable[str]) -> None:
+    """Who gave hosts, where programs are among them. `hosts`: their ids."""
+    places = list(dict.fromkeys(map(rented_at, hosts)))
+    if any(place.startswith("`") for place in places):
+        line(f"Hosts of {' and '.join(places)}")
 
 
 def _zones(offers: Sequence[Offer]) -> str:

@@ -56,7 +56,7 @@ def first_copy(
     for upload, machine in sorted(copies, key=lambda copy: bool(copy[1].bucket or copy[1].host)):
         try:
             if machine.bucket is not None:
-                connections.need_login(f"the copy of uploads/{name} is in the bucket {machine.bucket}")
+                connections.need_login_for(machine, f"the copy of uploads/{name} is")
             store = store_of(connections, machine)
             if store.home_id != upload.home_id:
                 again = f"remoterun upload {shlex.quote(upload.path or 'PATH')} --name {name}   uploads it again"

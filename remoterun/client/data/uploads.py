@@ -183,7 +183,7 @@ class Uploads:
         }
         answers: dict[tuple[str | None, ...], str | HostError] = {}
         for place, machine in homes.items():
-            if machine.bucket is not None and not front(ARCHIVE).can_log_in(connections.config):
+            if machine.bucket is not None and not connections.may_ask(machine):
                 answers[place] = NoLogin(
                     f"{machine.bucket} was not asked: there is no login at {front(ARCHIVE).title} here"
                 )

@@ -16,7 +16,7 @@ from remoterun.agent.shared.logs import LogReader, offset_of_tail
 from remoterun.agent.shared.protocol import Stream
 from remoterun.agent.shared.records import INTEGERS, from_json
 from remoterun.agent.shared.states import FINAL, HAND_OVER, Reason, RunState
-from remoterun.client.homes import find_store, record_status, renew
+from remoterun.client.homes import carrying, find_store, record_status, renew
 from remoterun.client.runs.preparing import Talk
 from remoterun.connections import RECONNECT_LEAST, RECONNECT_MOST, Connections
 from remoterun.errors import HostError, HostUnreachable, RemoterunError
@@ -215,11 +215,17 @@ class Follower:
 
     def _conversation(self, at: _Position) -> Iterator[Item | None]:
         """What the home of a run reports that is new; None for what only moves `at`."""
-        connections, wanted = self._connections, self._wanted
+        connections = self._connections
         at.run, store = find_store(connections, at.run)
         at.bucket = store.machine.bucket or ""
-        if isinstance(store, HostStore):
-            at.run = renew(connections, at.run, store.session)
+        with contextlib.ExitStack() as stack:
+            if isinstance(store, HostStore):
+                at.run = renew(connections, at.run, store.session)
+                stack.enter_context(carrying(connections, at.run, store.session))
+            yield from self._parts(at, store)
+
+    def _parts(self, at: _Position, store: Store) -> Iterator[Item | None]:
+        connections, wanted = self._connections, self._wanted
         for part in store.run(at.run.key).follow(at.rest(wanted, store), self._stopped, self._opened):
             if isinstance(part, api.Followed):
                 at.run = record_status(connections, at.run, told(store, part.status))

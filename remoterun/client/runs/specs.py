@@ -28,6 +28,7 @@ from remoterun.agent.shared.spec import (
 from remoterun.agent.shared.tree import Manifest
 from remoterun.environments import context
 from remoterun.errors import UsageError
+from remoterun.machines import HERE
 from remoterun.model import MachineType, Mount, Resource, Run, RunRequest
 from remoterun.parsing import VARIABLE
 
@@ -96,7 +97,7 @@ def spec_of(
         queue=machine.queue,
         scheduling=machine.scheduling,
         git=git,
-        bucket=run.renting.bucket if run.renting is not None else "",
+        bucket=_told(run.renting.bucket) if run.renting is not None else "",
         attempt=run.attempt,
         attempts=(request.attempts or 1) if run.renting is None else 1,
         again=again,
@@ -181,3 +182,8 @@ def digest_of_asked(spec: RunSpec) -> str:
     record["mounts"] = [(mount.typed, mount.path, mount.place, mount.resource.digest) for mount in spec.mounts]
     said = {name: value for name, value in record.items() if value}
     return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
+
+
+def _told(bucket: str) -> str:
+    """The bucket as a host is told of it: where a folder lies on this machine is not its business."""
+    return f"file://{HERE}" if bucket.startswith("file:") else bucket

@@ -125,15 +125,19 @@ class RentedHosts:
         renting.host_ended(self._connections, host, "by `machines rm` here")
         return replace(host, state="ending")
 
-    def leftovers(self, note: Callable[[str], None] = unheard, everything: bool = False) -> Sequence[Leftover]:
+    def leftovers(
+        self, note: Callable[[str], None] = unheard, everything: bool = False, at: str = ""
+    ) -> Sequence[Leftover]:
         """What `machines gc` would end or remove: hosts of this client that no run of it needs, hosts of anybody
         that should have ended by themselves, what hosts that are gone left behind, and objects in the bucket that
-        nothing refers to; or `everything` of ours in the account, whoever made it. `note` is called with what could not
-        be asked, and why. Raises as `list`."""
+        nothing refers to; or `everything` of ours in the account, whoever made it. `at`: of hosts, those of
+        this provider alone. `note` is called with what could not be asked, and why. Raises as `list`."""
         note = functools.cache(note)  # hosts and the rest are asked for one after the other
         needed = set() if everything else _needed(Runs(self._connections).list(None, wait=LOOK))
 
         def left_at(provider: Provider) -> list[Leftover]:
+            if at and provider is not self._connections.provider(at):
+                return []
             hosts = {host: self._why_left(host, needed) for host in provider.hosts(note)}
             if everything:
                 hosts = {host: f"rented by {host.owner}" for host in hosts}
@@ -150,7 +154,7 @@ class RentedHosts:
     def _in_bucket(self, everything: bool, note: Callable[[str], None]) -> Iterator[Leftover]:
         """Objects that nothing needs; or the buckets that remoterun made: one of another name may hold anything."""
         place, named = self._connections.config.archive, self._connections.named_bucket()
-        if everything:
+        if everything and all(each.name == ARCHIVE for each in named):
             of = self.identity(ARCHIVE)
             others = creation.existing(of.account, of.region, place.endpoint, place.profile)
             for address in dict.fromkeys([*(str(each.bucket) for each in named), *(SCHEME + each for each in others)]):
@@ -190,10 +194,15 @@ class RentedHosts:
         return True
 
     def clear_all(
-        self, found: Sequence[Leftover], everything: bool = False, waiting: Callable[[], None] = lambda: None
+        self,
+        found: Sequence[Leftover],
+        everything: bool = False,
+        waiting: Callable[[], None] = lambda: None,
+        at: str = "",
     ) -> Iterator[tuple[Leftover, bool | RemoterunError]]:
         """What `clear` returns, or raises, for each, hosts first; then, once those are gone, also for what they leave
-        behind. Waits for that, some minutes at the most, and calls `waiting` before. Raises as `list`."""
+        behind. Waits for that, some minutes at the most, and calls `waiting` before. `at` as for `leftovers`. Raises as
+        `list`."""
 
         def tried(leftover: Leftover) -> bool | RemoterunError:
             try:
@@ -202,7 +211,8 @@ class RentedHosts:
                 return error
 
         def left_behind(provider: Provider) -> list[Leftover]:
-            return provider.leftovers(everything=everything) if isinstance(provider, HasLeftovers) else []
+            is_asked = not at or provider is self._connections.provider(at)
+            return provider.leftovers(everything=everything) if is_asked and isinstance(provider, HasLeftovers) else []
 
         others = {each.id: each for each in found if each.host is None}
         ended = []
@@ -250,6 +260,8 @@ class RentedHosts:
         """The bucket that runs on rented hosts would use, where the configuration names none, or one that is gone.
         Makes nothing. Raises `HostError`, `ProviderError`."""
         place = self._connections.config.archive
+        if machines.bucket_of(self._connections.config).name == machines.HERE:
+            return None
         for machine in self._connections.named_bucket():
             try:
                 self._connections.archive(machine)
@@ -287,7 +299,7 @@ class RentedHosts:
             for machine in self._connections.named_bucket():
                 objects = self._connections.archive(machine).objects
                 size = sum(stored.size for stored in objects.list(""))
-                found = replace(found, stored=size, monthly=objects.monthly(size))
+                found = replace(found, archive=machine.name, stored=size, monthly=objects.monthly(size))
         except RemoterunError as error:
             note(f"what the bucket holds is not counted: {error.message}")
         return found
@@ -303,8 +315,9 @@ class RentedHosts:
     def checks(self, name: str, machine: MachineType | None = None) -> Sequence[MachineCheck]:
         """What `doctor` finds out about a provider, where nothing changes, and about the bucket, where one object is
         written and removed."""
-        config, named = self._connections.config, self._connections.config.archive
-        place = BucketPlace.of(machines.bucket_of(config).bucket or "", named) if named.bucket else None
+        archive = self._connections.config.archive
+        known = [BucketPlace.of(str(each.bucket), archive) for each in self._connections.named_bucket()]
+        place = next(iter(known), None)
         return [*self.provider(name).checks(machine), *creation.checks(place)]
 
     def _collect(self, machine: MachineType, *, dry_run: bool) -> upkeep.Collected:

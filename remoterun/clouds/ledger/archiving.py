@@ -9,6 +9,7 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from remoterun import machines
 from remoterun.agent.shared.archive import Grant, ImageAccess
 from remoterun.agent.shared.environment import Environment
 from remoterun.agent.shared.facts import RunStatus
@@ -18,7 +19,6 @@ from remoterun.archive import grants
 from remoterun.archive.objects import NoBucket, Unsigned
 from remoterun.archive.runs import put_spec
 from remoterun.archive_store import place_of
-from remoterun.clouds import ARCHIVE
 from remoterun.clouds.base import Mounts
 from remoterun.connections import Connections
 from remoterun.errors import RemoterunError, UsageError
@@ -37,7 +37,7 @@ def machine_of(run: Run) -> MachineType:
     """The archive that has what a run leaves. Raises `UsageError` for a run without one."""
     if run.renting is None or not run.renting.bucket:
         raise UsageError(f"run {run.number} has no archive", hint=f"remoterun info {run.number}")
-    return MachineType(ARCHIVE, bucket=run.renting.bucket)
+    return machines.archive_at(run.renting.bucket)
 
 
 def archive_of(connections: Connections, run: Run) -> Archive:
@@ -64,6 +64,20 @@ def bucket_region(connections: Connections) -> str:
     return ""
 
 
+def is_carried(connections: Connections) -> bool:
+    """Whether this machine carries to the archive what runs leave, as hosts can't write there that don't have it as a
+    folder."""
+    if machines.bucket_of(connections.config).name == machines.HERE:
+        return True
+    for machine in connections.named_bucket() if connections.config.archive.endpoint is not None else ():
+        with contextlib.suppress(NoBucket):
+            try:
+                connections.archive(machine).objects.presigned_post("may-write", 60, 1)
+            except Unsigned:
+                return True
+    return False
+
+
 # -- a run is handed over
 
 
@@ -86,6 +100,7 @@ def access(
         # It was rented for an earlier run, whose command could have a hand in what is built there.
         images, names = tuple(image for image in images if image.stored), []
     renting = replace(run.renting, grant_ends=allowed.expires, images=tuple(names), architecture=architecture)
+    renting = replace(renting, carried=allowed.carried)
     run = connections.registry.save_renting(run, renting)
     return run, allowed, images
 

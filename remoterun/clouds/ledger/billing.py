@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from remoterun.agent.shared.files import write_whole
-from remoterun.clouds import PROVIDERS
+from remoterun.clouds import PROVIDERS, front, front_of, rented_at
 from remoterun.clouds.base import LEAST, Bills, RentedHost, Spent, unheard
 from remoterun.clouds.ledger.rented_runs import hosts_at
 from remoterun.connections import Connections
@@ -41,6 +41,8 @@ class Share:
     seconds: float
     dollars: float | None
     """None where the price is not known."""
+    at: str = ""
+    """Who is paid: what people call the provider, or the program that is one."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,8 @@ class Bill:
     shares: tuple[Share, ...]
     spent: tuple[Spent, ...] | None = None
     """What the provider's own bill says; None where that was not asked for."""
+    archive: str = ""
+    """The machine type that is the archive."""
     stored: int | None = None
     """The bytes that the bucket holds now; None where there is none that can be asked."""
     monthly: float | None = None
@@ -127,37 +131,58 @@ def check_month(connections: Connections, most: float | None, now: float, key: s
     table = connections.config.table_of("max_cost_month")
     more = f"max_cost_month = {limit:g} below {table} in {connections.config.file} is the limit"
     began = datetime.datetime.fromtimestamp(now, datetime.UTC).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
-    since, listed = began.timestamp(), _listed(connections)
+    since, missed = began.timestamp(), list[str]()
+    try:
+        listed = _listed(connections, partly=missed.append)
+    except RemoterunError as error:
+        error.message += f", so `max_cost_month` of {table} can't be kept"
+        error.hint = "\n".join(filter(None, [error.hint, more]))
+        raise
     prices = [
         (host, host.hourly if host.offer.at_most is None else host.offer.at_most) for host in listed if host.alive
     ]
     if most is None or any(price is None for _, price in prices):
         which = "this host" if most is None else "a host that runs"
         raise UsageError(f"the price of {which} is not known, so `max_cost_month` can't be kept", hint=more)
-    had = sum(share.dollars or 0.0 for share in _shares(connections, listed, since, now))
-    billed = 0.0
+    costs: dict[str, float] = {}
+    for share in _shares(connections, listed, since, now):
+        costs[share.at] = costs.get(share.at, 0.0) + (share.dollars or 0.0)
     for name in PROVIDERS:
         with contextlib.suppress(RemoterunError):  # the account may not let us ask; what others bill counts
-            billed += sum(each.dollars for each in spent(connections, name, since, now))
-    had = max(had, billed)
+            billed, at = sum(each.dollars for each in spent(connections, name, since, now)), front(name).title
+            costs[at] = max(costs.get(at, 0.0), billed)
     ahead = sum((price or 0.0) * max(host.deadline - now, 0.0) / 3600 for host, price in prices)
+    there = {host.id for host in listed}
+    for use in (use for _, renting in connections.registry.rentings() for use in renting.hosts):
+        if (
+            use.ended is None
+            and use.id not in there
+            and (missed or not front_of(use.id).can_log_in(connections.config))
+        ):
+            ahead += (use.cost(use.deadline, at_most=True) or 0.0) - (use.cost(now, at_most=True) or 0.0)
     others = (run.renting for run in connections.registry.runs() if not run.final and run.key != key)
     ahead += sum(renting.most for renting in others if renting is not None)
+    had = sum(costs.values())
     left = limit - had - ahead
     if most > left + 0.005:
+        whose = [f"{dollars(cost)} at {at}" for at, cost in costs.items() if cost >= 0.005] or [dollars(had)]
+        cost = whose[0] if len(whose) == 1 else f"{dollars(had)} ({', '.join(whose)})"
         running = f", hosts that run, or are about to, can come to {dollars(ahead)} more" if ahead else ""
         fits = f"max_cost={left:.2f}   is what is left of it\n" if left > 0.05 else ""
         raise UsageError(
-            f"this month has cost {dollars(had)}{running}, and this run may cost {dollars(most)}:"
+            f"this month has cost {cost}{running}, and this run may cost {dollars(most)}:"
             f" that is more than `max_cost_month` of {table}, {dollars(limit)}",
             hint=f"{fits}remoterun bill   shows what it was\n{more}",
         )
 
 
-def _listed(connections: Connections, note: Callable[[str], None] | None = None) -> list[RentedHost]:
-    """The hosts that there are, by their tags; none, with a `note`, where they can't be asked for."""
+def _listed(
+    connections: Connections, note: Callable[[str], None] | None = None, partly: Callable[[str], None] = unheard
+) -> list[RentedHost]:
+    """The hosts that there are, by their tags; none, with a `note`, where they can't be asked for. Without it, `partly`
+    is called where a provider can't be asked for all of its hosts."""
     try:
-        hosts = partial(hosts_at, connections, note or unheard)
+        hosts = partial(hosts_at, connections, note or partly)
         return connections.of_providers(hosts, note)
     except RemoterunError as error:
         if note is None:
@@ -183,17 +208,23 @@ def _shares(connections: Connections, listed: Sequence[RentedHost], since: float
             host, ended = there.pop(id)
             began = min(began, host.began)
         times = [(number, use.began, min(use.ended or ended, ended)) for _, number, use in had]
-        yield from _of_host(last.type, last.hourly, began, ended, times, since)
+        yield from _of_host(id, last.type, last.hourly, began, ended, times, since)
     for host in listed:
         if host.state == "stopped" and host.ended is not None:  # its disk is paid for until it is ended
-            yield from _of_host(host.offer.type, host.hourly, host.ended, now, [], since)
+            yield from _of_host(host.id, host.offer.type, host.hourly, host.ended, now, [], since)
     for host, ended in there.values():
         times = [(f"run {host.number} of {host.owner or 'another client'}", host.began, ended)]
-        yield from _of_host(host.offer.type, host.offer.hourly, host.began, ended, times, since)
+        yield from _of_host(host.id, host.offer.type, host.offer.hourly, host.began, ended, times, since)
 
 
 def _of_host(
-    type: str, price: float | None, began: float, ended: float, uses: list[tuple[str, float, float]], since: float
+    id: str,
+    type: str,
+    price: float | None,
+    began: float,
+    ended: float,
+    uses: list[tuple[str, float, float]],
+    since: float,
 ) -> Iterator[Share]:
     """`uses`: who had it from when until when, in order. What is missing to the least that is paid for is idle time."""
     at = began
@@ -203,7 +234,8 @@ def _of_host(
                 midnight = (at // 86400 + 1) * 86400
                 seconds = max(min(until, midnight) - max(at, since), 0.0)
                 if seconds:
-                    yield Share(_day(at), name, type, seconds, None if price is None else seconds / 3600 * price)
+                    cost = None if price is None else seconds / 3600 * price
+                    yield Share(_day(at), name, type, seconds, cost, rented_at(id))
                 at = min(until, midnight)
 
 

@@ -85,6 +85,8 @@ class Plan:
     """Seconds that a host without a role waits for a login, at the most, to save with."""
     mounted: bool = False
     """The host has the bucket as a folder."""
+    carried: bool = False
+    """A host without that folder can't write to the bucket: this machine takes there what the run leaves."""
     end: str = ""
     """The end of the host while no client is there, in a line, where its provider has several ways."""
 
@@ -95,8 +97,9 @@ class Plan:
 
     @property
     def needs_login(self) -> bool:
-        """Whether its host saves by what a login signs."""
-        return not (self.mounted or (self.roles.writer if self.kept is None else self.kept.writer))
+        """Whether its host saves by what a login signs, or this machine carries."""
+        writer = self.roles.writer if self.kept is None else self.kept.writer
+        return not self.mounted and (self.carried or not writer)
 
     @property
     def price(self) -> float | None:
@@ -185,6 +188,7 @@ def plan(
         max_cost=_max_cost(rental, own),
         bucket_region=archiving.bucket_region(connections) if connections.config.archive.endpoint is None else "",
         roles=roles,
+        carried=archiving.is_carried(connections),
         mounted=isinstance(provider, Mounts) and bool(provider.folder_of(machine)),
         end=provider.end_of(machine) if isinstance(provider, SaysEnd) else "",
     )
@@ -194,9 +198,12 @@ def plan(
 
 
 def deadline(run: Run, plan: Plan, now: float) -> float:
-    """Until when a run may have rented hosts, if it gets a further one now: what it may cost goes on counting."""
+    """Until when a run may have rented hosts, if it gets a further one now: what it may cost goes on counting, as
+    does what its plan has said that it costs at the most."""
     assert run.renting is not None
     limit, most, had = run.renting.deadline, plan.max_cost, run.renting.cost(now, at_most=True) or 0.0
+    if run.renting.pay is not None:  # hosts may cost more by now: then they stay for less long
+        most = min(math.inf if most is None else most, run.renting.pay * max(limit - run.created, 0.0) / 3600)
     if most is None:
         return limit
     return min(limit, now + max(most - had, 0.0) / (plan.price or math.inf) * 3600)  # without a price nothing is left

@@ -12,12 +12,13 @@ from functools import partial
 from remoterun.agent.shared import api
 from remoterun.agent.shared.facts import RunEvent, RunStatus
 from remoterun.agent.shared.states import ENDINGS, Reason
-from remoterun.archive.objects import LOGINS, BucketPlace, NoBucket
+from remoterun.archive.objects import NoBucket
 from remoterun.archive.runs import record_end
 from remoterun.archive_store import ArchiveStore, place_of
 from remoterun.clouds import ARCHIVE
 from remoterun.clouds.base import LOST, Guards, Provider, ProviderError, RentedHost
 from remoterun.clouds.ledger.archiving import archive_of, grant, machine_of, record_images
+from remoterun.clouds.ledger.carrying import AT_A_GLANCE, carry
 from remoterun.connections import Connections, check_home
 from remoterun.errors import ConfigError, HostError, HostUnreachable, NoLogin, RemoterunError, UsageError
 from remoterun.host_store import HostStore
@@ -81,8 +82,7 @@ def find_store(connections: Connections, run: Run) -> tuple[Run, Store]:
 
 
 def _copy_of(connections: Connections, run: Run, archive: MachineType) -> ArchiveStore:
-    if BucketPlace.of(str(archive.bucket)).scheme in LOGINS:
-        connections.need_login(f"the copy of run {run.number} is in the bucket {archive.bucket}")
+    connections.need_login_for(archive, f"the copy of run {run.number} is")
     return ArchiveStore(connections, archive)
 
 
@@ -158,6 +158,13 @@ def renew(connections: Connections, run: Run, session: Session, status: RunStatu
     renting, refused = run.renting, status is not None and bool(status.refused)
     if renting is None or run.final:
         return run
+    if renting.carried:
+        with contextlib.suppress(RemoterunError):
+            if refused:  # it waits, and is told that somebody is here
+                session.ask(api.renew, api.Renewal(run.key, grant(connections, run)))
+                until = time.monotonic() + AT_A_GLANCE
+                carry(connections, run, session, lambda: time.monotonic() > until)
+        return run
     if not refused and renting.grant_ends > min(time.time() + BEFORE_IT_ENDS, renting.deadline):
         return run
     with contextlib.suppress(RemoterunError):
@@ -193,6 +200,8 @@ def _how_it_ended(connections: Connections, run: Run, rented: RentedHost | None)
             reason, by = Reason.KILLED, "by hand, or from another machine"
         if rented.state == "stopped":
             why = f"was stopped: {rented.why}; its disk costs until `remoterun machines rm {id}`"
+    if run.renting is not None and run.renting.carried and not run.final:
+        why = f"{why}; no `remoterun logs` or `ps` was there to fetch what the run had left"
     if run.renting is not None and run.renting.hosts:
         ended = rented.ended if rented is not None else run.renting.hosts[-1].deadline
         now = min(now, ended or now)
