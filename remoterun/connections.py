@@ -101,8 +101,9 @@ class Connections:
                 self._registry = Registry(self.config.home / "registry.db", self.warn)
             return self._registry
 
-    def machine(self, name: str | None) -> MachineType:
-        """The machine type that a name stands for (None: the default one). Opens nothing.
+    def machine(self, name: str | None, ask: bool = True) -> MachineType:
+        """The machine type that a name stands for (None: the default one). Opens nothing; but to `ask` for its GPUs may
+        start its provider's program.
 
         Raises `NotFound`, and `UsageError` for an address that is not one.
         """
@@ -111,12 +112,12 @@ class Connections:
             return machine
         if machine.rental is None:
             host_of(machine, self.config, Prompts())
-        else:
+        elif ask:
             machine = self.with_gpus(machine)
         return machine
 
     def with_gpus(self, machine: MachineType) -> MachineType:
-        """A machine type that is rented, with the GPUs of its type, unless it names others. Asks nobody."""
+        """A machine type that is rented, with the GPUs of its type, unless it names others."""
         if machine.gpus or machine.rental is None:
             return machine
         offers = self.provider(machine.rental.provider).offers(machine)

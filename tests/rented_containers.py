@@ -51,14 +51,18 @@ class Containers:
         self.note(asked=asked["do"], id=asked.get("id"), name=asked.get("name"))
         answers = {"hello": self.hello, "offers": self.offers, "create": self.create, "hosts": self.hosts}
         answers |= {"delete": self.delete, "identity": lambda _: {"name": "me@containers", "account": "me"}}
-        return answers[asked["do"]](asked)
+        return answers[asked["do"]](asked) if asked["do"] in answers else {"error": "what is that?"}
 
     def hello(self, _: dict[str, Any]) -> dict[str, Any]:
         ends, folder = self.said("ends", "host"), {"folder": "/mnt"} if (self.root / "bucket").exists() else {}
         return {"version": 1, "ends": ends, "end": 'echo ended >"$TOLD"' if ends == "host" else "", **folder}
 
     def offers(self, asked: dict[str, Any]) -> dict[str, Any]:
-        return {"offers": [{"type": each, "region": "here", "price": PRICE} for each in asked["types"]]}
+        return {
+            "offers": [
+                {"type": each, "region": "here", "price": PRICE} for each in asked["types"] if "no-such" not in each
+            ]
+        }
 
     def create(self, asked: dict[str, Any]) -> dict[str, Any]:
         type = asked["offer"]["type"]

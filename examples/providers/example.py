@@ -17,7 +17,8 @@ hello     -> version 1; ends: "server" (the provider itself ends a host after `s
 offers    types, region, spot, disk -> offers: of these types those that may be had, in their order; price is in US
              dollars an hour. gpus, gpu, gpu_memory (GiB), vcpus and memory are shown.
 create    name, offer {type, region}, seconds, deadline, key (our public key), start (a script that the container has to
-             start as its first process, as root; it brings sshd), disk, image -> {}
+             start as its first process, or a virtual machine at its boot, as root; it brings sshd, at port $SSHD_PORT
+             or 22), disk, image -> {}
 hosts     -> hosts: id, name (as it was given), state ("pending", "running", "stopped", "ending", "gone"), type, region,
              price, began (seconds since 1970), address, port, user; proxy: a ProxyCommand of ssh; host_key
 delete    id -> {}; a host that is gone is fine
@@ -84,5 +85,5 @@ def identity(asked):
 if __name__ == "__main__":
     question = json.load(sys.stdin)
     calls = {each.__name__: each for each in (hello, offers, create, hosts, delete, identity)}
-    answer = calls.get(question["do"], lambda asked: {"error": f"`{asked['do']}` is not known"})
-    print(json.dumps(answer(question)))
+    call = calls.get(question["do"], lambda asked: {"error": f"`{asked['do']}` is not known here"})
+    print(json.dumps(call(question)))

@@ -62,7 +62,7 @@ class Order:
     key: str
     """Our public key for it."""
     start: str
-    """A script of the shell, as root: the first process of a container, or what a machine starts at its boot."""
+    """A script of the shell: the first process of a container, or what a virtual machine starts at boot; as root."""
     disk: int | None = None
     """GB."""
     image: str | None = None

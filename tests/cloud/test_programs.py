@@ -23,7 +23,7 @@ from remoterun.agent.store.http_client import HttpClient, HttpError
 from remoterun.agent.store.objects import Content, post
 from remoterun.clouds import front, simple
 from remoterun.clouds.base import Intent, NoCapacity, ProviderError, ProviderUnreachable, RentedHost
-from remoterun.clouds.command import provider
+from remoterun.clouds.command import conformance, provider
 from remoterun.clouds.command.provider import ProgramProvider
 from remoterun.config import ArchivePlace, Config
 from remoterun.errors import UsageError
@@ -90,6 +90,9 @@ def test_a_run_from_its_start_to_its_outputs(place: Place, tmp_path: Path, kind:
     (root / kind).touch()
     for name in ("command", "pod"):
         assert "me@containers" in place.run("doctor", name, status=None).stdout
+    (root / "says").write_text("Welcome")
+    assert "try it by hand:  echo" in place.run("doctor", "pod", status=1).stdout
+    (root / "says").unlink()
     ran = place.run("run", "-t", "pod", "-y", "--no-git", "echo hi; echo made >result")
     assert ran.stdout == "hi\n"
     number = str(place.newest()["number"])
@@ -189,6 +192,43 @@ def test_a_host_ends_by_itself_while_no_client_is_there(programs: Any) -> None:
             assert time.time() > deadline
         else:
             ours.provider.release(host)
+
+
+def test_doctor_asks_a_program_all_that_costs_nothing(programs: Any, tmp_path: Path) -> None:
+    ours = programs()
+    assert [(each.name.partition(": ")[2], each.ok, each.detail) for each in ours.provider.checks(ours.machine)] == [
+        ("hello", True, "a program on it asks its provider to end it"),
+        ("identity", True, "me@containers"),
+        ("offers", True, "RTX4090 here: $0.4 an hour"),
+        ("hosts", True, "0 listed"),
+        ("unknown type", True, "is not offered"),
+        ("unknown host", True, "may be deleted"),
+        ("unknown question", True, "`rented_containers`: what is that?"),
+        ("create", None, "not tried: it costs"),
+    ]
+    assert not ours.noted("made")
+    careless = tmp_path / "careless.py"
+    careless.write_text(CARELESS)
+    machine = MachineType("it", rental=Rental("command", ("L4",), program=(sys.executable, str(careless))))
+    checks = ProgramProvider(Config(tmp_path / "other", machines={"it": machine, "pod": ours.machine})).checks(machine)
+    wrong = {each.name: (each.detail, each.fix) for each in checks if each.ok is False}
+    assert wrong == {
+        "careless: offers": ("A100: no price", conformance.OFFER),
+        "careless: hosts": ("what `careless` answered to `hosts` has no list `hosts`", "answer `hosts`, a list"),
+        "careless: unknown type": ("A100: no price", "leave it out: `offers` is []"),
+        "careless: unknown host": ("`careless` ended with status 1 at `delete` (KeyError: 'delete')", "answer {}"),
+        "careless: unknown question": (
+            f"`careless` ended with status 1 at `{conformance.ODD}` (KeyError: '{conformance.ODD}')",
+            conformance.MORE,
+        ),
+    }
+
+
+CARELESS = """
+import json
+answers = {"hello": {"version": 1, "ends": "client"}, "offers": {"offers": [{"type": "A100"}]}}
+print(json.dumps({**answers, "hosts": {}, "identity": {"name": "me"}}[json.loads(input())["do"]]))
+"""
 
 
 def test_a_limit_that_is_not_kept_ends_the_host(programs: Any) -> None:
@@ -318,7 +358,7 @@ def test_the_example_rents_from_docker(local_docker: LocalDocker, tmp_path: Path
     rental = Rental("command", ("large", "small"), program=(program,), image=BASE_IMAGE)
     machine = MachineType("here", rental=rental)
     docker = ProgramProvider(Config(tmp_path / "home", machines={"here": machine}))
-    assert not [check for check in docker.checks() if check.ok is False]
+    assert all(check.ok is not False for check in docker.checks())
     key, offers, began = new_key(), docker.offers(machine, True), time.time()
     assert [(each.type, each.price) for each in offers] == [("small", 0.0)]
     host = docker.acquire(Intent(f"rr-{key}-1", key, 7, 1, machine, began + 45, 600.0), offers, lambda _: None)

@@ -93,7 +93,9 @@ def doctor(
         def show(found: Examined, as_json: bool) -> None:
             machine_views.checks(found.checks, as_json)
 
-        found, status = of_each(client, machine, lambda it: examine(client, client.machines.get(it), job), show, json)
+        found, status = of_each(
+            client, machine, lambda it: examine(client, client.machines.get(it, False), job), show, json
+        )
     return status or (0 if all(examined.sound for examined in found) else 1)
 
 
@@ -252,7 +254,7 @@ def of_each(
     """What `ask` finds on the machine `name` (None: the default one), shown, and an exit status; of a pool on each of
     its machines, under a heading, or in a list of JSON. Of one that can't be asked the error stands in that place, and
     the status is the error's."""
-    machine = client.machines.get(name)
+    machine = client.machines.get(name, False)
     if not machine.pool:
         found = ask(name)
         with understood(machine.name):

@@ -32,9 +32,10 @@ class Machines:
     def __init__(self, connections: Connections) -> None:
         self._connections = connections
 
-    def get(self, name: str | None = None) -> MachineType:
-        """The machine type that a name stands for (None: the default one). Raises `NotFound`."""
-        return self._connections.machine(name)
+    def get(self, name: str | None = None, ask: bool = True) -> MachineType:
+        """The machine type that a name stands for (None: the default one). Raises `NotFound`; where a provider's
+        program is to `ask` for GPUs, and fails, `ProviderError`."""
+        return self._connections.machine(name, ask)
 
     def list(self) -> Sequence[MachineType]:
         """Every machine type of one's own that can be used now, those of the configuration first; one that is rented
