@@ -170,7 +170,8 @@ class S3(Objects):
                 try:
                     post(http, Grant(url, fields, "", 0.0), "may-write", Content.of(b""))
                     self._forms = True
-                    self.delete(["may-write"])
+                    with suppress(HostError):
+                        self.delete(["may-write"])
                 except HttpError as error:
                     self._forms = False if error.status in REFUSES_FORMS else None
         return self._forms is not False

@@ -241,7 +241,7 @@ def plan_lines(plan: Plan, new: NewBucket | None = None) -> list[tuple[str, str]
         host = plan.kept
         listed = [
             ("host", f"{host.id} is free: {typed(host.offer)}"),
-            ("", f"{hourly(host.offer.hourly)} in {host.offer.zone or host.offer.region}; the run begins at once"),
+            ("", f"{hourly(host.offer.hourly)}{_in(host.offer.zone or host.offer.region)}; the run begins at once"),
         ]
     else:
         listed = []
@@ -251,7 +251,7 @@ def plan_lines(plan: Plan, new: NewBucket | None = None) -> list[tuple[str, str]
             listed.append(("rents", typed(first)))
             day = {"": "", "now": " now"}.get(first.priced, f" (as of {first.priced})")
             spot = ", spot" if first.spot else ""
-            listed.append(("", f"{hourly(first.price)}{day}{spot}, in {_zones(offers)}"))
+            listed.append(("", f"{hourly(first.price)}{day}{spot}{_in(_zones(offers), ', in ')}"))
             listed += [("", first.unpriced)] if first.unpriced else []
             if first.extra and first.price is not None:
                 listed.append(("", f"and {hourly(first.extra)} for its disk and its public address"))
@@ -339,7 +339,7 @@ def renting_goes_on(plan: Plan, new: NewBucket | None) -> None:
     most += f" on top of {dollars(plan.had)}" if plan.had is not None else ""
     spot = " spot" if offer.spot else ""
     verb = f"Using {plan.kept.id}:" if plan.kept is not None else "Renting"
-    line(f"{verb} {offer.type}{spot} in {offer.region}, {hourly(offer.hourly)}, {most}")
+    line(f"{verb} {offer.type}{spot}{_in(offer.region)}, {hourly(offer.hourly)}, {most}")
     if plan.kept is None and not plan.roles.guard:
         ends = plan.end or front(plan.provider).unguarded
         line(ends[:1].upper() + ends[1:])
@@ -470,6 +470,11 @@ def _head(hosts: Iterable[str]) -> None:
     places = list(dict.fromkeys(map(rented_at, hosts)))
     if any(place.startswith("`") for place in places):
         line(f"Hosts of {' and '.join(places)}")
+
+
+def _in(place: str, words: str = " in ") -> str:
+    """Where it is, if its provider says so."""
+    return f"{words}{place}" if place else ""
 
 
 def _zones(offers: Sequence[Offer]) -> str:
