@@ -33,7 +33,7 @@ ALONE = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": su
 
 
 def colab(*words, kind="refused", code=""):
-    """What `colab` says. Into a file: what it leaves running may hold a pipe open."""
+    """The output of `colab`, by way of a file: processes that it leaves running may hold a pipe open."""
     with tempfile.TemporaryFile("w+") as given, tempfile.TemporaryFile("w+") as said:
         given.write(code)
         given.seek(0)

@@ -1,4 +1,4 @@
-"""What runpod.py, vast.py, hetzner.py and colab.py have in common, and need beside them; see example.py."""
+"""Functions that runpod.py, vast.py, hetzner.py and colab.py share, and need beside them; see example.py."""
 
 import json
 import sys

@@ -41,6 +41,6 @@ def front_of(id: str) -> Front:
 
 
 def rented_at(id: str) -> str:
-    """What people call the provider of a host; of a program, its name."""
+    """The provider of a host as people call it; of a program, its name."""
     of = front_of(id)
     return f"`{id.partition('/')[0]}`" if of.is_program else of.title

@@ -26,7 +26,7 @@ def test_nothing_is_asked_of_aws_and_its_library_is_not_imported(tmp_path: Path)
     env = {**place.env, "AWS_EC2_METADATA_DISABLED": "true"}
 
     def say(*words: str) -> tuple[str, str]:
-        """What a process of its own prints, without the modules that it names as they are imported."""
+        """The output of a process of its own, without the modules that it names as they are imported."""
         python = [sys.executable, "-X", "importtime", REMOTERUN]
         done = subprocess.run([*python, *words], cwd=place.folder, env=env, capture_output=True, text=True, timeout=120)
         modules = re.findall(r"^import time: .*\| +(\S+)$", done.stderr, re.MULTILINE)

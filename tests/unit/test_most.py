@@ -1,4 +1,4 @@
-"""What a plan says that a run costs at the most, held against what its hosts cost in lives that are computed."""
+"""The most that a run may cost by its plan, held against the cost of its hosts in lives that are computed."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_no_life_of_a_run_costs_more_than_its_plan_says(tmp_path: Path, monkeypa
 
 
 def life(connections: Connections, chance: random.Random) -> tuple[float, float, int]:
-    """What the plan says, what the hosts cost, and how many there were."""
+    """(the most by the plan, the cost of the hosts, their number)."""
     limits = chance.choice([{}, {"max_hours": chance.uniform(0.5, 30)}, {"max_cost": chance.uniform(2, 30)}])
     limits |= {"max_hours": chance.uniform(1, 9)} if chance.random() < 0.2 else {}
     rental = Rental("folder", ("a", "b"), spot=chance.random() < 0.5, attempts=chance.randint(1, 4), **limits)

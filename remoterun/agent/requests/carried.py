@@ -1,4 +1,4 @@
-"""Answers what a client asks that carries to the bucket what a run leaves: its host can't reach that."""
+"""Answers to a client that carries the objects of a run to the bucket, which the run's host can't reach."""
 
 from __future__ import annotations
 

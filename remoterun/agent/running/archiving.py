@@ -23,7 +23,7 @@ from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
 from ..shared.archive import PACK, ArchivedTree, Extent, Grant, Places, RunRecord, contents_of, log_key, pack_key
 from ..shared.asked import WAIT_FOR_LOGIN
 from ..shared.facts import RunEvent
-from ..shared.files import read_bytes, size_of, text_of
+from ..shared.files import read_bytes, remove_tree, size_of, text_of
 from ..shared.records import encode, from_json
 from ..shared.spec import RunSpec
 from ..shared.states import ENDINGS, INCOMPLETE, Reason
@@ -57,6 +57,7 @@ class RunArchiving:
 
     def __init__(self, home: Home, run: RunFolder, spec: RunSpec) -> None:
         self._home, self._run, self._spec = home, run, spec
+        remove_tree(run.outgoing)  # an earlier supervisor's, which are older than what is posted from now on
         self._noted = dict.fromkeys(text_of(run.archived_file).split("\n")[:-1])  # no line that a crash cut
         self._noting = threading.Lock()
         self._streams = {"log": run.log, "err": run.err} if spec.split else {"log": run.log}

@@ -466,14 +466,14 @@ def leftovers(found: Sequence[Leftover], as_json: bool) -> None:
 
 
 def _head(hosts: Iterable[str]) -> None:
-    """Who gave hosts, where programs are among them. `hosts`: their ids."""
+    """A heading with the providers of hosts, where programs are among them. `hosts`: their ids."""
     places = list(dict.fromkeys(map(rented_at, hosts)))
     if any(place.startswith("`") for place in places):
         line(f"Hosts of {' and '.join(places)}")
 
 
 def _in(place: str, words: str = " in ") -> str:
-    """Where it is, if its provider says so."""
+    """The place of a host as the end of a phrase; "" where its provider names none."""
     return f"{words}{place}" if place else ""
 
 

@@ -20,7 +20,7 @@ Verdict = tuple[bool | None, str]
 
 
 def checks(program: ProviderProgram, rentals: Sequence[Rental]) -> list[MachineCheck]:
-    """What the program answers to all but `create`, for the types of its machines, and to what it can't know. Without
+    """The answers of a program to all but `create`, for the types of its machines, and to odd questions. Without
     an answer to `hello` or `identity` no more is asked."""
     by_hand = f"""try it by hand:  echo '{{"do": "hello"}}' | {shlex.join(program.words)}"""
     questions: list[tuple[str, Callable[[], Verdict], str, bool | None]] = [

@@ -42,7 +42,7 @@ class Share:
     dollars: float | None
     """None where the price is not known."""
     at: str = ""
-    """Who is paid: what people call the provider, or the program that is one."""
+    """The provider that is paid, as people call it, or the program that is one."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,5 @@
-"""What a run leaves on a host that can't reach the bucket is carried there by this machine, while the host lives."""
+"""Outputs, log and records of a run whose host can't reach the bucket: this machine carries them there while the host
+lives."""
 
 from __future__ import annotations
 
