@@ -84,6 +84,10 @@ _OF_RENTAL = {
     "it_may_run_on": Setting((bool,), "", "With --command: also where nothing ends a host while this machine is off."),
 }
 """Of one whose host is rented for each run: it has a `provider` and `types`, or both in one, and no `host`."""
+_RENTS = {
+    "provider": Setting((str,), "NAME", f"Rent at this provider: {', '.join(PROVIDERS)}. With --types."),
+    "types": Setting((str, list), "TYPE[,TYPE…]", "With --provider: the types of hosts, tried in their order."),
+}
 _WORDS: Mapping[tuple[type, ...], str] = {
     (str,): "text in quotes",
     (bool,): "true or false",
@@ -99,7 +103,7 @@ def settings() -> dict[str, Setting]:
     """Those that `machines add` has as options. `--PROVIDER TYPES` is both `provider` and `types`."""
     words = "Rent a host of these types at {} for each run."
     rents = {each.name: Setting((str, list), "TYPE[,TYPE…]", words.format(each.title)) for each in all_fronts()}
-    return {**_OF_ANY, **_OF_OWN, **rents, **_OF_RENTAL}
+    return {**_OF_ANY, **_OF_OWN, **rents, **_RENTS, **_OF_RENTAL}
 
 
 @dataclass(frozen=True)
@@ -298,7 +302,7 @@ def _machine(file: Path, name: str, table: Any) -> MachineType:
     short = next((key for key in PROVIDERS if key in table), "") if isinstance(table, dict) else ""
     rented = bool(short) or (isinstance(table, dict) and "provider" in table)
     known = {**_OF_ANY, **(_OF_RENTAL if rented else _OF_OWN)}
-    more: Kinds = {short: (str, list)} if short else {"provider": (str,), "types": (str, list)}
+    more: Kinds = {short: (str, list)} if short else {key: setting.kinds for key, setting in _RENTS.items()}
     kinds = {key: setting.kinds for key, setting in known.items()}
     _check_table(where, table, {**kinds, **(more if rented else {"host": (str,)})})
     engine = table.get("engine", AUTO)
@@ -312,7 +316,10 @@ def _machine(file: Path, name: str, table: Any) -> MachineType:
     if not rented:
         return _own(where, name, table)
     own = {key: value for key, value in table.items() if key in _OF_ANY}
-    return MachineType(name, rental=_rental(file, where, table, short), **own)
+    rental = _rental(file, where, table, short)
+    if front(rental.provider).hosts_are_containers:
+        own = {**own, "engine": "process"}
+    return MachineType(name, rental=rental, **own)
 
 
 def _own(where: str, name: str, table: dict[str, Any]) -> MachineType:

@@ -180,18 +180,19 @@ class Connections:
         """What `ask` finds at all providers. One that has no login here, or can't be asked, hides nothing of another:
         `note` is called with why; without it, and where that is so of all of them, it is raised."""
         found, errors = list[A](), dict[str, RemoterunError]()
-        for name in PROVIDERS:
+        used = [name for name in PROVIDERS if front(name).is_set_up(self.config)] or [ARCHIVE]
+        for name in used:
             try:
                 self.need_login("which hosts are rented is asked of {}", name)
                 found += ask(self.provider(name))
             except RemoterunError as failed:
                 errors[name] = failed
-        if len(errors) == len(PROVIDERS):
+        if len(errors) == len(used):
             raise min(errors.values(), key=lambda error: isinstance(error, NoLogin))
         for name, error in errors.items():
             if note is None and not isinstance(error, NoLogin):
                 raise error
-            if note is not None and (not isinstance(error, NoLogin) or front(name).is_set_up(self.config)):
+            if note is not None:
                 note(f"{front(name).title} was not asked: {error.message}")
         return found
 

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 PROVIDERS = {
     "aws": "remoterun.clouds.aws.front.AWSFront",
+    "hf": "remoterun.clouds.hf.front.HuggingFaceFront",
     "command": "remoterun.clouds.command.front.CommandFront",
 }
 """Name of a provider (`Rental.provider`) → the class of its front."""

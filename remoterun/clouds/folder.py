@@ -23,17 +23,32 @@ import json
 import os
 import secrets
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from remoterun.agent.shared.files import locked, remove_tree, unless_held, write_whole
 from remoterun.agent.shared.records import encode, from_json
 from remoterun.clouds.base import Intent, ProviderError, RentedHost
-from remoterun.model import MachineType
+from remoterun.config import Config
+from remoterun.model import MachineType, Rental
 
 HOSTS = "hosts"
 MACHINE_ID = Path("/etc/machine-id")
+
+
+@dataclass(frozen=True)
+class SharedProxy:
+    """An SSH server through which a provider lets its account in to all hosts: by keys that the account names, so those
+    of the user, and with one host key for ever, which is the one of the first contact."""
+
+    name: str
+    config: Path
+    """The user's configuration of ssh, which holds there, too."""
+    hint: str
+    """How it comes to know the user's keys."""
+
+
 LOCK_SECONDS = 900.0
 
 
@@ -90,31 +105,50 @@ class HostFolder:
         return self.path / "ssh_config"
 
     def reach(
-        self, asked: MachineType, gpus: int, address: str, user: str, proxy: str | None, port: int = 22
+        self,
+        asked: MachineType,
+        gpus: int,
+        address: str,
+        user: str,
+        proxy: str | None = None,
+        port: int = 22,
+        shared: SharedProxy | None = None,
     ) -> MachineType:
         """How the host is reached, at an address that may have changed, as a user with our key, through a
-        `ProxyCommand` where there is one. Its host key is that of the first contact, unless another is known."""
-        host_key = self.text("host_key.pub").split()
-        if not (self.path / "known_hosts").exists():
-            self.know(" ".join(host_key[:2]))
-        options = {
-            "HostName": address,
-            "User": user,
-            **({} if port == 22 else {"Port": str(port)}),
-            "HostKeyAlias": self.token.lower(),
-            "IdentityFile": self._quoted("key"),
-            "IdentitiesOnly": "yes",
-            "IdentityAgent": "none",
-            "UserKnownHostsFile": self._quoted("known_hosts"),
-            "GlobalKnownHostsFile": "/dev/null",
-            "StrictHostKeyChecking": "yes",
-            **({} if proxy is None else {"ProxyCommand": proxy}),
-        }
+        `ProxyCommand` where there is one; or by a `shared` proxy. Its host key is that of the first contact, unless
+        another is known."""
+        options = {"HostName": address, "User": user, **({} if port == 22 else {"Port": str(port)})}
+        options |= self._own_login() if shared is None else self._login_of(shared)
+        if proxy is not None:
+            options["ProxyCommand"] = proxy
         text = f"Host {self.token}\n" + "".join(f"  {name} {value}\n" for name, value in options.items())
+        if shared is not None:
+            text += f"Host *\n  Include {_quoted(shared.config)}\n"
         if not self.ssh_config.exists() or self.text("ssh_config") != text:
             self.write("ssh_config", text)
         own, gpus = str(self.ssh_config), gpus or asked.gpus
         return replace(asked, host=self.token, rented=self.token, ssh_config=own, gpus=gpus, rental=None)
+
+    def _own_login(self) -> dict[str, str]:
+        if not (self.path / "known_hosts").exists():
+            self.know(" ".join(self.text("host_key.pub").split()[:2]))
+        return {
+            "HostKeyAlias": self.token.lower(),
+            "IdentityFile": _quoted(self.path / "key"),
+            "IdentitiesOnly": "yes",
+            "IdentityAgent": "none",
+            "UserKnownHostsFile": _quoted(self.path / "known_hosts"),
+            "GlobalKnownHostsFile": "/dev/null",
+            "StrictHostKeyChecking": "yes",
+        }
+
+    def _login_of(self, shared: SharedProxy) -> dict[str, str]:
+        return {
+            "HostKeyAlias": shared.name,
+            "UserKnownHostsFile": _quoted(self.home / HOSTS / f"{shared.name}.known_hosts"),
+            "GlobalKnownHostsFile": "/dev/null",
+            "StrictHostKeyChecking": "accept-new",
+        }
 
     def rented(self) -> RentedHost | None:
         """The host as it was when it was ready to use; None where that is not known."""
@@ -156,9 +190,17 @@ class HostFolder:
         """Forget the host, and our key for it. One that is absent is removed."""
         remove_tree(str(self.path))
 
-    def _quoted(self, name: str) -> str:
-        """The path of a file as ssh's configuration takes it."""
-        return '"' + str(self.path / name).replace("%", "%%") + '"'
+
+def _quoted(path: Path) -> str:
+    """The path of a file as ssh's configuration takes it."""
+    return '"' + str(path).replace("%", "%%") + '"'
+
+
+def rentals(config: Config) -> Iterator[Rental]:
+    """Those of the machine types, and those for which hosts were asked for, also where their machine type is gone."""
+    yield from (each.rental for each in config.machines.values() if each.rental is not None)
+    intents = (folder.intent() for folder in HostFolder.all(config.home))
+    yield from (each.machine.rental for each in intents if each is not None and each.machine.rental is not None)
 
 
 def home_mark(home: Path) -> str:

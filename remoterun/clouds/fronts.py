@@ -34,6 +34,8 @@ class Front:
     """Types of machines, in its words, between commas."""
     is_program = False
     """Its machine types name the program that it is."""
+    hosts_are_containers = False
+    """There is no Docker on its hosts: the image of a run is the one of its host."""
     bill = ""
     """What a question about its own bill costs, if it has one."""
     how_to_set_up = ""

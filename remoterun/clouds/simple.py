@@ -21,7 +21,6 @@ from typing import Protocol
 from remoterun.agent.shared.api import MachineCheck
 from remoterun.agent.shared.machines import RentalTerms
 from remoterun.clouds.base import (
-    LATE,
     HostNeverCame,
     Identity,
     Intent,
@@ -33,7 +32,7 @@ from remoterun.clouds.base import (
     unheard,
 )
 from remoterun.clouds.boot.container import start_script
-from remoterun.clouds.folder import HostFolder, home_mark
+from remoterun.clouds.folder import HostFolder, SharedProxy, home_mark
 from remoterun.errors import HostError, RemoterunError, UsageError
 from remoterun.hosts.ssh.config import Deadlines
 from remoterun.model import MachineType, Rental
@@ -41,8 +40,9 @@ from remoterun.model import MachineType, Rental
 SERVER, HOST, CLIENT = "server", "host", "client"
 """Who ends a host while no client is there: its provider, at a limit that is set as it is made; a program on the host,
 which asks the provider for that; nobody."""
-HIDDEN, BOOT, RELEASE = 60.0, 900.0, 60.0
-"""Seconds until a new host is in the list, until it can be used, and in which one that was deleted leaves the list."""
+HIDDEN, BOOT, RELEASE, REFUSED = 60.0, 900.0, 60.0, 30.0
+"""Seconds until a new host is in the list, until it can be used, and in which one that was deleted leaves the list; and
+for which a provider's own proxy may refuse us."""
 ASK = 2.0
 """Seconds between two looks at the list."""
 NAME = re.compile(r"(rr-([0-9a-z]{8,32})-([0-9]{1,4}))-([0-9]{1,9})-([0-9a-z]{1,8})-([0-9a-z]{1,6})-([0-9a-f]{8})")
@@ -96,6 +96,10 @@ class Vendor(Protocol):
     key: str
     """How the ids of its hosts begin: KEY/ID."""
 
+    @property
+    def proxy(self) -> SharedProxy | None:
+        """Through which its hosts are reached, where it lets us in itself."""
+
     def ends(self) -> tuple[str, str]:
         """Who ends a host (`SERVER`, `HOST`, `CLIENT`); and of `HOST` the command for the host's shell."""
         ...
@@ -104,8 +108,8 @@ class Vendor(Protocol):
         """Where its hosts have the bucket of the archive as a folder; "" for nowhere."""
         ...
 
-    def offers(self, rental: Rental) -> list[Offer]:
-        """Of the types that are wanted those that may be had, in their order."""
+    def offers(self, rental: Rental, live: bool) -> list[Offer]:
+        """Of the types that are wanted those that may be had, in their order. Without `live` nobody need be asked."""
         ...
 
     def create(self, order: Order) -> None:
@@ -143,7 +147,7 @@ class Simple:
         if live and vendor.ends()[0] == CLIENT and not rental.it_may_run_on:
             what = f"nothing ends a host of `{vendor.key}` while this machine is off, and it would go on to cost"
             raise UsageError(what, hint=f"remoterun machines add {machine.name} … --it-may-run-on   agrees to that")
-        return vendor.offers(rental)
+        return vendor.offers(rental, live)
 
     def acquire(
         self, intent: Intent, offers: Sequence[Offer], say: Callable[[str], None], note: Callable[[str], None] = unheard
@@ -278,7 +282,7 @@ class Simple:
         rental = intent.machine.rental or Rental("", ())
         (_, words), left = vendor.ends(), intent.deadline - time.time()
         terms = RentalTerms(intent.token, intent.deadline, intent.idle, [])  # the script knows its end
-        key, start = folder.text("key.pub").strip(), start_script(folder, terms, words)
+        key, start = folder.text("key.pub").strip(), start_script(folder, terms, words, sshd=vendor.proxy is None)
         name = _name(intent, _mark(self._home))
         return Order(name, offer, max(int(left), 60), intent.deadline, key, start, rental.disk, rental.image)
 
@@ -288,25 +292,30 @@ class Simple:
         """A host that is listed, once its home has its terms."""
         from remoterun.hosts.ssh.host import SSHHost
 
-        give_up_at, why = time.monotonic() + BOOT, "it has no address"
+        give_up_at, why, refused_at = time.monotonic() + BOOT, "it has no address", None
         say("its boot")
         while time.monotonic() < give_up_at:
             if found.state not in ("pending", "running"):
                 raise HostNeverCame(f"the host {found.id} ended while it was waited for", evidence=found.why or None)
-            if vendor.ends()[0] == SERVER and (found.ends is None or found.ends > intent.deadline + LATE):
+            # Its provider may count from the host's start, which can be later than it was asked for.
+            if vendor.ends()[0] == SERVER and (found.ends is None or found.ends > intent.deadline + BOOT):
                 raise ProviderError(f"`{vendor.key}` does not say that it ends the host {found.id} at its deadline")
             if found.address and found.state == "running":
-                self._reached(folder, intent, found)
+                self._reached(vendor, folder, intent, found)
                 host = SSHHost(folder.token, config_file=folder.ssh_config, deadlines=Deadlines(connect=15, banner=15))
                 with contextlib.closing(host):
                     try:
-                        told = host.run(["cat", ".remoterun/rented.json"], 30).output
+                        told = host.run(["sh", "-c", 'cat "$HOME/.remoterun/rented.json"'], 30).output
                         if intent.token in told:
                             folder.write("host.json", "{}")
                             return self._rented(vendor, found, intent)
                         why = "its start script has not run"
                     except HostError as error:
                         why = error.message
+                        refused_at = None if error.passing else refused_at or time.monotonic()
+                        if vendor.proxy and refused_at and time.monotonic() > refused_at + REFUSED:
+                            what = f"the host {found.id} runs, and does not let us in"
+                            raise HostNeverCame(what, evidence=why, hint=vendor.proxy.hint)
             time.sleep(ASK)
             with contextlib.suppress(ProviderUnreachable):
                 found = self._listed(vendor, intent.token, time.monotonic()) or replace(found, state="gone")
@@ -353,7 +362,7 @@ class Simple:
             Offer(listed.type, listed.region, price=price, limit=price),
             listed.began or request.get("at", time.time()),
             float(int(known[5], 36)),
-            machine=self._reached(folder, intent, listed) if reached and intent is not None else None,
+            machine=self._reached(vendor, folder, intent, listed) if reached and intent is not None else None,
             run=known[2],
             number=int(known[4]),
             attempt=int(known[3]),
@@ -364,11 +373,11 @@ class Simple:
             guarded=listed.ends is not None,
         )
 
-    def _reached(self, folder: HostFolder, intent: Intent, listed: ListedHost) -> MachineType:
+    def _reached(self, vendor: Vendor, folder: HostFolder, intent: Intent, listed: ListedHost) -> MachineType:
         if listed.host_key:
             folder.know(listed.host_key)
-        wanted = replace(intent.machine, engine="process")  # there is no Docker in a container
-        return folder.reach(wanted, intent.machine.gpus, listed.address, listed.user, listed.proxy, listed.port)
+        wanted, place = intent.machine, (listed.address, listed.user, listed.proxy, listed.port)
+        return folder.reach(replace(wanted, engine="process"), wanted.gpus, *place, vendor.proxy)
 
 
 def _name(intent: Intent, mark: str) -> str:

@@ -234,7 +234,8 @@ class RunsPage(PageServer):
 
     def _machines(self, request: Request, _: Any) -> Any:
         hosts: Sequence[RentedHost] = ()
-        if any(each.can_log_in(self._client.config) for each in all_fronts()):
+        config = self._client.config
+        if any(each.is_set_up(config) and each.can_log_in(config) for each in all_fronts()):
             with contextlib.suppress(RemoterunError):  # its provider can't be asked
                 hosts = self._client.hosts.list()
         found = self._client.machines.status(wait=WAIT)

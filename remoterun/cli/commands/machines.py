@@ -80,7 +80,8 @@ def _parameter(name: str, setting: Setting) -> inspect.Parameter:
     epilog=example(
         "remoterun machines add k80 me@gpu.example.org --gpus 1 --default\n"
         "remoterun machines add lab k80 box\n"
-        f"remoterun machines add gpu {RENTS} --spot --max-cost 5"
+        f"remoterun machines add gpu {RENTS} --spot --max-cost 5\n"
+        "remoterun machines add hf-t4 --provider hf --types t4-small"
     ),
 )
 @typed_options(_parameter(*item) for item in settings().items())
@@ -110,7 +111,9 @@ def machines_add(
     if hosts and len(hosts) > 1:
         _add_pool(name, hosts, settings, default, yes)
         return
-    host, at = hosts[0] if hosts else None, [each for each in PROVIDERS if each in settings]
+    host, at = hosts[0] if hosts else None, {each: settings[each] for each in PROVIDERS if each in settings}
+    if "provider" in settings:
+        at[settings["provider"]] = settings.get("types", "")
     if (host is not None) + len(at) != 1:
         raise UsageError(
             "a machine has a host, or it is rented" + (": both were given" if host else ""),
@@ -119,8 +122,8 @@ def machines_add(
     if host not in (None, "local"):
         SSHTarget.parse(host)
         settings = {"host": host, **settings}
-    for each in at:
-        _warn_of_unknown(each, settings[each])
+    for each, types in at.items() if at.keys() <= PROVIDERS.keys() else ():
+        _warn_of_unknown(each, types)
     if "program" in settings:
         settings["program"] = [str(Path(settings["program"]).expanduser().resolve())]
     config = configuration.load()

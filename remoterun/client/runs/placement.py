@@ -10,8 +10,9 @@ from operator import ge
 from remoterun import machines
 from remoterun.agent.shared import api
 from remoterun.agent.shared.asked import memory_text
-from remoterun.agent.shared.spec import After
+from remoterun.agent.shared.spec import NONE, After
 from remoterun.agent.shared.states import RunState
+from remoterun.clouds import front
 from remoterun.connections import Connections
 from remoterun.errors import HostError, UsageError
 from remoterun.model import ALL_GPUS, MachineType, Run, RunRequest
@@ -43,6 +44,19 @@ def with_wishes(machine: MachineType, request: RunRequest) -> MachineType:
             hint="remoterun machines   lists those that are",
         )
     return replace(machine, rental=replace(machine.rental, **wanted))
+
+
+def with_image(machine: MachineType, request: RunRequest) -> tuple[MachineType, RunRequest]:
+    """Both, where the hosts of a machine type are containers: there the image of a run is the one of its host, and the
+    command has what is in it. Raises `UsageError` for packages beside an image."""
+    rental = machine.rental
+    if request.image is None or rental is None or not front(rental.provider).hosts_are_containers:
+        return machine, request
+    if request.pip or request.requirements or request.framework not in (None, NONE):
+        what = f"a host of `{machine.name}` is a container itself, and no packages are added to its image"
+        raise UsageError(what, hint="name an image that has them, or leave out the image")
+    machine = replace(machine, rental=replace(rental, image=request.image))
+    return machine, request._replace(image=None, framework=NONE)
 
 
 def rented_with(connections: Connections, machine: MachineType, request: RunRequest) -> MachineType:

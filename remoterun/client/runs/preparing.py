@@ -124,7 +124,8 @@ def prepare(
     """See `Runs.prepare`. `again`: the run that is repeated, whose source it is."""
     if again is not None and machine.rental is None:  # what it asked for of rented machines
         request = request._replace(spot=False, max_hours=None, max_cost=None)
-    machine = placement.rented_with(connections, placement.with_wishes(machine, request), request)
+    machine, request = placement.with_image(placement.with_wishes(machine, request), request)
+    machine = placement.rented_with(connections, machine, request)
     check_words(request)
     _check_variables(request)
     Secrets(connections.config.home).check(name for _, name in request.secrets)

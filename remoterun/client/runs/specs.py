@@ -26,6 +26,7 @@ from remoterun.agent.shared.spec import (
     require,
 )
 from remoterun.agent.shared.tree import Manifest
+from remoterun.clouds import front
 from remoterun.environments import context
 from remoterun.errors import UsageError
 from remoterun.machines import HERE
@@ -149,10 +150,13 @@ def request_of(run: Run, spec: RunSpec, mounts: tuple[Mount, ...], *, trusted: b
     """What a run was asked for, by the spec that its home keeps; without the values of its variables, which are kept
     nowhere. Of a spec that is not `trusted` no secret is named."""
     rental = run.machine.rental
+    packages = same_fields(Packages, spec.environment)
+    if rental is not None and front(rental.provider).hosts_are_containers and spec.environment.framework == NONE:
+        packages["image"] = rental.image
     named = tuple(name for name in spec.notify if VARIABLE.fullmatch(name))  # addresses are kept nowhere
     return RunRequest(
         **same_fields(HandedOn, spec),
-        **same_fields(Packages, spec.environment),
+        **packages,
         command=spec.command,
         mounts=mounts,
         secrets=tuple(spec.secrets.items()) if trusted else (),

@@ -108,8 +108,13 @@ class AWSFront(Front):
         """Whether AWS's library would find something that looks like credentials. Looks at names only; an instance's
         own role is used only where config.toml says something."""
         variables = os.environ if environ is None else environ
-        named = self.name in config.providers or config.archive != ArchivePlace()
-        if named or any(variables.get(name) for name in CREDENTIALS):
+        if self.name in config.providers:
+            return True
+        if config.archive.endpoint is not None:  # its keys are of another store, but for those besides its own profile
+            return config.archive.profile is not None and _has_own_login(variables)
+        if str(config.archive.bucket).startswith("file:"):
+            return _has_own_login(variables)
+        if config.archive != ArchivePlace() or any(variables.get(name) for name in CREDENTIALS):
             return True
         files = (variables.get(name) or default for name, default in CREDENTIAL_FILES.items())
         return any(Path(file).expanduser().is_file() for file in files)
@@ -118,15 +123,8 @@ class AWSFront(Front):
         """Whether AWS's library has something to log in with: by names of variables and of settings alone. On one of
         AWS's own machines that is its role."""
         variables = os.environ if environ is None else environ
-        if any(variables.get(name) for name in CREDENTIALS) or self.of(config).profile or config.archive.profile:
+        if _has_own_login(variables) or self.of(config).profile or config.archive.profile:
             return True
-        for name, default in CREDENTIAL_FILES.items():
-            text = text_of(os.path.expanduser(variables.get(name) or default))
-            parts = re.split(r"^\s*\[\s*(.*?)\s*\]", text, flags=re.MULTILINE)
-            sections = dict(zip(parts[1::2], parts[2::2], strict=False))
-            own = sections.get("default", "") + sections.get("profile default", "")
-            if re.search(rf"^\s*({LOGINS})", own, re.MULTILINE):
-                return True
         if variables.get("AWS_EC2_METADATA_DISABLED", "").lower() == "true":
             return False
         return any("amazon" in text_of(file).lower() for file in MAKERS)
@@ -157,3 +155,17 @@ class AWSFront(Front):
 
     def tags(self, config: Config) -> dict[str, str]:
         return self.of(config).tags
+
+
+def _has_own_login(variables: Mapping[str, str]) -> bool:
+    """Whether a variable, or the default section of a file of AWS's, has a login."""
+    if any(variables.get(name) for name in CREDENTIALS):
+        return True
+    for name, default in CREDENTIAL_FILES.items():
+        text = text_of(os.path.expanduser(variables.get(name) or default))
+        parts = re.split(r"^\s*\[\s*(.*?)\s*\]", text, flags=re.MULTILINE)
+        sections = dict(zip(parts[1::2], parts[2::2], strict=False))
+        own = sections.get("default", "") + sections.get("profile default", "")
+        if re.search(rf"^\s*({LOGINS})", own, re.MULTILINE):
+            return True
+    return False

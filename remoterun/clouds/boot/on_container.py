@@ -1,5 +1,5 @@
 """The first process of a container that is a rented host, or a process that cloud-init starts in a virtual machine: it
-lets us in, and ends the host. Standard library only.
+lets us in, where its provider does not, and ends the host. Standard library only.
 
 It ends at the deadline, and when no process of remoterun was seen for long, by the time that the host is up; and when
 it is told to (SIGTERM), as the agent's keeper does once the host is idle. Its provider is asked by a command where the
@@ -28,7 +28,8 @@ def main(settings: dict[str, Any]) -> None:
     os.makedirs(HOME, 0o700, exist_ok=True)
     settings["terms"]["end"] = ["kill", "-TERM", str(os.getpid())]  # 1 in a container
     write(os.path.join(HOME, "rented.json"), json.dumps(settings["terms"]))
-    let_in(settings)
+    if "key" in settings:
+        let_in(settings)
     used = time.monotonic()
     while time.time() < settings["terms"]["deadline"] and time.monotonic() - used < settings["unused"]:
         reap()

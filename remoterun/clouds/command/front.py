@@ -14,7 +14,7 @@ HOST = re.compile(r"[\w.-]+/\S+")
 
 class CommandFront(Front):
     name, title = "command", "your own provider"
-    example, is_program = "RTX4090,RTX3090", True
+    example, is_program, hosts_are_containers = "RTX4090,RTX3090", True, True
     how_to_set_up = "remoterun machines add pod --command TYPES --program ./FILE   rents by a program of yours"
     how_to_log_in = how_to_set_up
 
@@ -36,10 +36,6 @@ class CommandFront(Front):
 
 def programs(config: Config) -> list[tuple[str, ...]]:
     """The programs of the machine types, and those that have rented hosts for a machine type that is gone."""
-    rentals = [each.rental for each in config.machines.values()]
-    if (config.home / "hosts").exists():
-        from remoterun.clouds.folder import HostFolder
+    from remoterun.clouds.folder import rentals
 
-        intents = (folder.intent() for folder in HostFolder.all(config.home))
-        rentals += [intent.machine.rental for intent in intents if intent is not None]
-    return list(dict.fromkeys(each.program for each in rentals if each is not None and each.program))
+    return list(dict.fromkeys(each.program for each in rentals(config) if each.program))

@@ -68,6 +68,8 @@ class RefusedByProgram(ProviderError):
 class ProviderProgram:
     """A `Vendor`."""
 
+    proxy = None
+
     def __init__(self, words: Sequence[str]) -> None:
         self.words = list(words)
         own = (Path(word) for word in words if not INTERPRETER.fullmatch(Path(word).name))
@@ -94,7 +96,7 @@ class ProviderProgram:
             self._hello = said
         return self._hello
 
-    def offers(self, rental: Rental) -> list[Offer]:
+    def offers(self, rental: Rental, live: bool = True) -> list[Offer]:
         at, found = self._offers.get(rental, (0.0, []))
         if not at or time.monotonic() > at + FRESH:
             wanted = {"types": list(rental.types), "region": rental.region, "spot": rental.spot, "disk": rental.disk}

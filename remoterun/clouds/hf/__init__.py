@@ -1,0 +1,1 @@
+"""Hugging Face as a provider: each host is one of its Jobs."""
