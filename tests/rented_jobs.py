@@ -28,6 +28,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.lab.gpu import Gpu, install
 from tests.sshd import PATH, SSHD, has_penalties, make_key, public
 from tests.workshop import own_port, until
@@ -69,6 +71,11 @@ class Job:
         return str(self.spec["labels"]["name"])
 
     @property
+    def inside(self) -> int:
+        """Its first process, as this machine sees it."""
+        return int((self.folder / "inside").read_text())
+
+    @property
     def type(self) -> str:
         return str(self.spec["flavor"])
 
@@ -82,7 +89,7 @@ class Job:
 class Jobs:
     """What a test says: `refuses`, the types for which there is no capacity; `waits`, seconds until a job begins;
     `hides`, seconds until it is listed; `stays`, so many cancellations do nothing; `forgets`, the list has no
-    `timeoutSeconds`; `fails`, a status with which all calls are answered; `heard`, called with each call before it is
+    `timeoutSeconds`; `hurries`, its own clock runs so many times as fast for a job's end; `fails`, a status with which all calls are answered; `heard`, called with each call before it is
     answered; `buckets`, folders by NAMESPACE/NAME."""
 
     folder: Path
@@ -91,6 +98,7 @@ class Jobs:
     hides: float = 0.0
     stays: int = 0
     forgets: bool = False
+    hurries: float = 1.0
     fails: int = 0
     heard: Callable[[str], None] = lambda call: None
     buckets: dict[str, Path] = field(default_factory=dict)
@@ -189,6 +197,7 @@ class Jobs:
         script = INSIDE.format(job.folder, bucket, volume.get("mountPath", ""))
         words = [*CONTAINER, "sh", "-c", script, "sh", *job.spec["command"], *job.spec["arguments"]]
         local = job.folder / "local"
+        (local / "bin").mkdir(parents=True)
         if job.type in GPUS:
             install(local, [GPUS[job.type]], str(local / "share" / "lab-gpus"))
         variables = {"PATH": f"{local}/bin:{PATH}", "HOME": "/root", "JOB_ID": job.id, **job.spec["environment"]}
@@ -223,7 +232,7 @@ class Jobs:
                             self._start(job)
                     elif job.process.poll() is not None:
                         self.end(job, "COMPLETED" if job.process.returncode == 0 else "ERROR")
-                    elif time.time() > job.began + job.spec.get("timeoutSeconds", 1800):
+                    elif time.time() > job.began + job.spec.get("timeoutSeconds", 1800) / self.hurries:
                         self.end(job, "ERROR", "Job timeout")
 
     def listed(self, job: Job) -> dict[str, Any]:
@@ -314,7 +323,11 @@ class Handler(BaseHTTPRequestHandler):
                 for job in reversed(ours.jobs)
                 if now >= job.created + ours.hides
                 and ("stage" not in asked or job.stage in asked["stage"])
-                and all(f"{k}={job.spec['labels'].get(k)}" == it for it in asked.get("label", ()) for k in [it.split("=")[0]])
+                and all(
+                    f"{k}={job.spec['labels'].get(k)}" == it
+                    for it in asked.get("label", ())
+                    for k in [it.split("=")[0]]
+                )
             ]
         start = int(asked.get("cursor", ["0"])[0])
         rest = {**{name: each for name, each in asked.items() if name != "cursor"}, "cursor": [str(start + PAGE)]}
@@ -336,7 +349,11 @@ class Handler(BaseHTTPRequestHandler):
     def answer(self, status: int, said: Any, headers: dict[str, str] | None = None) -> None:
         data = json.dumps(said).encode()
         self.send_response(status)
-        for name, value in {"Content-Type": "application/json", "Content-Length": str(len(data)), **(headers or {})}.items():
+        for name, value in {
+            "Content-Type": "application/json",
+            "Content-Length": str(len(data)),
+            **(headers or {}),
+        }.items():
             self.send_header(name, value)
         self.end_headers()
         self.wfile.write(data)
@@ -345,10 +362,21 @@ class Handler(BaseHTTPRequestHandler):
         pass
 
 
+def find_jobs(jobs: Jobs, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the library in this process find these."""
+    from huggingface_hub import constants
+
+    for name, value in jobs.environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(constants, "ENDPOINT", jobs.environment["HF_ENDPOINT"])
+
+
 def main() -> None:
     """To try it by hand: a shell whose `remoterun` rents here."""
     with tempfile.TemporaryDirectory() as folder, Jobs(Path(folder)) as jobs:
-        subprocess.run([os.environ.get("SHELL", "sh")], env={**os.environ, **jobs.environment, "REMOTERUN_HOME": f"{folder}/home"})
+        subprocess.run(
+            [os.environ.get("SHELL", "sh")], env={**os.environ, **jobs.environment, "REMOTERUN_HOME": f"{folder}/home"}
+        )
         for job in jobs.jobs:
             print(f"{job.id} {job.type} {job.stage} ${job.bill(time.time()):.4f}", file=sys.stderr)
 

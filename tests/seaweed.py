@@ -28,6 +28,7 @@ import pytest
 from remoterun.archive import Archive, open_archive
 from remoterun.archive.objects import BucketPlace
 from remoterun.archive.s3 import S3
+from tests.workshop import until
 
 KEY, SECRET = "AKTEST", "SKTEST"
 EVERYTHING = ["Admin", "Read", "List", "Tagging", "Write"]
@@ -103,6 +104,29 @@ def seaweed(folder: Path) -> Iterator[Store]:
             yield store
         finally:
             ended(process, folder, filer)
+
+
+@contextmanager
+def mounted(store: Store, bucket: str, folder: Path) -> Iterator[Path]:
+    """A bucket as a folder of this machine."""
+    weed, folder = program(), folder.absolute()
+    assert weed is not None
+    folder.mkdir()
+    words = ["mount", f"-filer={store.filer.removeprefix('http://')}", f"-filer.path=/buckets/{bucket}"]
+    with open(folder.with_suffix(".log"), "wb") as log:
+        process = subprocess.Popen(
+            [*ENDS_WITH_US, str(weed), "-logtostderr", *words, f"-dir={folder}", "-dirAutoCreate"],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+        )
+    try:
+        until(folder.is_mount, START_SECONDS)
+        yield folder
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], check=False)
+        process.terminate()
+        process.wait()
 
 
 def started(

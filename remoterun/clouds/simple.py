@@ -95,6 +95,8 @@ class Vendor(Protocol):
 
     key: str
     """How the ids of its hosts begin: KEY/ID."""
+    unit: float
+    """Seconds that are billed as one."""
 
     @property
     def proxy(self) -> SharedProxy | None:
@@ -281,7 +283,8 @@ class Simple:
     def _order(self, vendor: Vendor, folder: HostFolder, intent: Intent, offer: Offer) -> Order:
         rental = intent.machine.rental or Rental("", ())
         (_, words), left = vendor.ends(), intent.deadline - time.time()
-        terms = RentalTerms(intent.token, intent.deadline, intent.idle, [])  # the script knows its end
+        # The script knows its end, which is not to cost one more unit.
+        terms = RentalTerms(intent.token, intent.deadline - vendor.unit, intent.idle, [])
         key, start = folder.text("key.pub").strip(), start_script(folder, terms, words, sshd=vendor.proxy is None)
         name = _name(intent, _mark(self._home))
         return Order(name, offer, max(int(left), 60), intent.deadline, key, start, rental.disk, rental.image)

@@ -2,23 +2,35 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import random
+import signal
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from huggingface_hub import constants
 
-from remoterun.clouds.base import Intent, RentedHost
-from remoterun.clouds.hf.provider import HuggingFace
-from remoterun.config import Config
+from remoterun.clouds import front, simple
+from remoterun.clouds.base import HostNeverCame, Intent, NoCapacity, ProviderError, ProviderUnreachable, RentedHost
+from remoterun.clouds.hf.front import Settings
+from remoterun.clouds.hf.provider import MOUNT, HuggingFace
+from remoterun.config import ArchivePlace, Config
+from remoterun.errors import NotFound
 from remoterun.model import MachineType, Rental, new_key
+from tests.cloud.gateway import Gateway
 from tests.e2e.conftest import Place, make_place
-from tests.rented_jobs import Jobs
+from tests.rented_jobs import Jobs, find_jobs
+from tests.seaweed import KEY, SECRET, Store, mounted
+from tests.sshd import make_key, public
 from tests.workshop import until
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(300)]
+
+KILLS = int(os.environ.get("REMOTERUN_KILLS", "0"))
 
 
 @pytest.fixture
@@ -29,13 +41,290 @@ def jobs(tmp_path: Path) -> Iterator[Jobs]:
 
 @pytest.fixture
 def place(jobs: Jobs, tmp_path: Path) -> Place:
-    """A machine without anything of AWS."""
+    """A machine without anything of AWS, which rents at Hugging Face."""
     found = make_place(tmp_path)
-    return replace(found, env={**found.env, **jobs.environment, "AWS_EC2_METADATA_DISABLED": "true"})
+    found = replace(found, env={**found.env, **jobs.environment, "AWS_EC2_METADATA_DISABLED": "true"})
+    found.run("machines", "add", "hf-t4", "--provider", "hf", "--types", "t4-small", "--idle", "5s")
+    return found
+
+
+class Client:
+    """A laptop with a machine type of these types."""
+
+    def __init__(self, home: Path, *types: str) -> None:
+        self.machine = MachineType("hf-t4", engine="process", rental=Rental("hf", types or ("t4-small",)))
+        self.config = Config(home, machines={"hf-t4": self.machine})
+        self.provider = HuggingFace(self.config)
+
+    def intent(self, seconds: float = 3600.0) -> Intent:
+        key = new_key()
+        return Intent(f"rr-{key}-1", key, 7, 1, self.machine, time.time() + seconds, 600.0)
+
+    def acquire(self, intent: Intent | None = None) -> RentedHost:
+        offers = self.provider.offers(self.machine, True)
+        return self.provider.acquire(intent or self.intent(), offers, lambda _: None)
+
+
+@pytest.fixture
+def client(jobs: Jobs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Client]:
+    find_jobs(jobs, monkeypatch)
+    return lambda *types: Client(tmp_path / "home", *types)
 
 
 def test_a_run_from_its_start_to_its_outputs(place: Place, jobs: Jobs) -> None:
-    place.run("machines", "add", "hf-t4", "--provider", "hf", "--types", "t4-small", "--idle", "5s")
+    """By somebody who has never heard of AWS, and has no bucket."""
     assert "lisa" in place.run("doctor", "hf").stdout
-    ran = place.run("run", "-t", "hf-t4", "-y", "--no-git", "echo hi; echo made >result")
-    assert ran.stdout == "hi\n"
+    assert "t4-small $0.40 an hour" in place.run("doctor", "hf-t4").stdout
+    plan = place.run("run", "-t", "hf-t4", "--no-git", "--dry-run", "true").stderr
+    assert "$0.40/h" in plan and "its provider ends it" in plan.lower() and "AWS" not in plan
+    ran = place.run("run", "-t", "hf-t4", "-y", "--no-git", "nvidia-smi -L; echo made >result; exit 3", status=3)
+    assert ran.stdout.startswith("GPU 0: Tesla T4")
+    (host,) = place.json("machines", "rented")
+    assert host["type"] == "t4-small" and host["id"] == f"hf/{jobs.jobs[0].id}"
+    assert "guard" not in place.run("machines", "rented").stderr
+    until(lambda: place.json("machines", "rented") == [], 60)
+    (job,) = jobs.jobs
+    assert job.stage == "COMPLETED" and not job.cancels, "its own end ends it, and what is paid for"
+    assert place.run("logs", "1", status=3).stdout == ran.stdout
+    place.run("cp", "runs/1/result", "result")
+    assert (place.folder / "result").read_text() == "made\n"
+    assert "t4-small" in place.run("bill", "--by", "machine").stdout
+
+
+def test_what_is_asked_of_a_run_as_it_goes_on(place: Place, jobs: Jobs) -> None:
+    go = "until [ -e go ]; do sleep 0.1; done; echo gone >result"
+    place.run("run", "-t", "hf-t4", "-y", "--no-git", "-b", "--attempts", "2", go)
+    until(lambda: place.newest()["state"] == "running")
+    assert place.run("exec", "1", "echo $((6 * 7))").stdout == "42\n"
+    assert "is lost" in place.run("machines", "gc", "hf", "-y", "--dry-run", status=None).stdout or jobs.alive()
+    place.run("stop", "1")
+    until(lambda: place.newest()["state"] == "stopped", 60)
+    place.run("rerun", "1", "-y", "-b")
+    until(lambda: place.newest()["number"] == 2 and place.newest()["state"] == "running")
+    assert len(jobs.jobs) == 1, "a host that is there is used again"
+    jobs.end(jobs.jobs[0], "ERROR", "node failure")
+    place.run("rm", "2", "--forget", status=None)
+    assert "hf-t4" in place.run("machines").stdout
+    assert "No host" in place.run("machines", "rented").stderr
+
+
+def test_the_image_of_a_run_is_the_one_of_its_host(place: Place, jobs: Jobs) -> None:
+    words = ("run", "-t", "hf-t4", "-y", "--no-git", "--image", "pytorch/pytorch:2.6.0", "python3 -V")
+    assert place.run(*words).stdout.startswith("Python 3")
+    place.run("rerun", "1", "-y")
+    assert {job.spec["dockerImage"] for job in jobs.jobs} == {"pytorch/pytorch:2.6.0"}
+    refused = place.run(*words[:-1], "--pip", "rich", "true", status=2).stderr
+    assert "no packages are added to its image" in refused
+    assert "can't have Debian packages" in place.run(*words[:5], "--apt", "jq", "true", status=2).stderr
+
+
+def test_a_bucket_of_theirs_is_mounted_and_read_by_s3(place: Place, jobs: Jobs, store: Store, tmp_path: Path) -> None:
+    """Its host has no credential; its outputs are there, whoever comes for them."""
+    bucket = store.new_bucket()
+    keys = {"AWS_ACCESS_KEY_ID": KEY, "AWS_SECRET_ACCESS_KEY": SECRET}
+    place = replace(place, env={**place.env, **keys})
+    with Gateway(store.url, "lisa") as door, mounted(store, bucket.name, tmp_path / "bucket") as folder:
+        jobs.buckets[f"lisa/{bucket.name}"] = folder
+        file = next(Path(place.env["REMOTERUN_HOME"]).glob("config.toml"))
+        archive = f'[archive]\nbucket = "{bucket.name}"\nregion = "us-east-1"\nendpoint = "{door.url}/lisa"\n'
+        file.write_text(f'{file.read_text()}\n{archive}[hf]\nbuckets = "{door.url}"\n')
+        assert f"lisa/{bucket.name} will be mounted" in place.run("doctor", "hf").stdout
+        (place.folder / "data.txt").write_text("to be read\n")
+        place.run("upload", "data.txt", "--name", "data")
+        makes = "cat data/*; echo made >result; sleep 3; echo late"
+        place.run("run", "-t", "hf-t4", "-y", "--no-git", "-b", "-m", "uploads/data", makes)
+        until(lambda: not jobs.alive(), 120)  # nobody looks until it is gone
+        assert jobs.jobs[0].spec["volumes"] == [{"type": "bucket", "source": f"lisa/{bucket.name}", "mountPath": MOUNT}]
+        assert not any(name in str(jobs.jobs[0].spec) for name in (KEY, SECRET))
+        assert place.run("logs", "1").stdout == "to be read\nlate\n"
+        place.run("cp", "runs/1/result", "result")
+        assert (place.folder / "result").read_text() == "made\n"
+        assert "AWS" not in place.run("machines", "rented").stderr
+        place.run("rm", "1")
+        place.run("machines", "gc", "hf", "-y")
+        place.run("machines", "gc", "aws", "-y")
+
+
+def test_a_host_ends_by_itself_and_else_by_its_server(client: Callable[..., Client], jobs: Jobs) -> None:
+    ours = client()
+    host = ours.acquire(ours.intent(70.0))
+    assert host.guarded and host.alive and jobs.jobs[0].spec["timeoutSeconds"] <= 70
+    until(lambda: jobs.jobs[0].stage == "COMPLETED", 30)
+    assert jobs.jobs[0].bill(time.time()) <= 0.4 * 70 / 3600, "it ends before one more minute is billed"
+    jobs.hurries = 20.0
+    ours.acquire(ours.intent(240.0))
+    os.kill(jobs.jobs[1].inside, signal.SIGSTOP)
+    until(lambda: jobs.jobs[1].stage == "ERROR", 30)
+    assert jobs.jobs[1].message == "Job timeout"
+
+
+def test_the_first_process_ends_at_once_when_it_is_told_to(client: Callable[..., Client], jobs: Jobs) -> None:
+    client().acquire()
+    began = time.monotonic()
+    os.kill(jobs.jobs[0].inside, signal.SIGTERM)
+    until(lambda: jobs.jobs[0].stage == "COMPLETED", 10)
+    assert time.monotonic() - began < 5
+
+
+def test_a_limit_that_is_not_listed_ends_the_host(client: Callable[..., Client], jobs: Jobs) -> None:
+    jobs.forgets = True
+    with pytest.raises(ProviderError, match="`hf` does not say that it ends the host"):
+        client().acquire()
+    assert [job.stage for job in jobs.jobs] == ["CANCELED"]
+
+
+def test_a_host_that_is_listed_late_is_still_one(client: Callable[..., Client], jobs: Jobs) -> None:
+    jobs.hides, ours = 5.0, client()
+    intent = ours.intent()
+    assert ours.acquire(intent).id == ours.acquire(intent).id and len(jobs.jobs) == 1
+
+
+def test_without_capacity_the_next_type_is_tried(client: Callable[..., Client], jobs: Jobs) -> None:
+    jobs.refuses, ours = {"l4x1"}, client("l4x1", "t4-small")
+    assert ours.acquire().offer.type == "t4-small"
+    jobs.refuses = {"l4x1", "t4-small"}
+    with pytest.raises(NoCapacity) as refused:
+        ours.acquire()
+    assert refused.value.evidence == "l4x1: no capacity for l4x1\nt4-small: no capacity for t4-small"
+
+
+def test_a_cancellation_that_does_nothing_is_repeated_and_then_said(
+    client: Callable[..., Client], jobs: Jobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours = client()
+    host, jobs.stays = ours.acquire(), 2
+    ours.provider.release(host)
+    assert jobs.jobs[0].cancels == 3 and not jobs.alive()
+    again, jobs.stays = ours.acquire(), 1000
+    monkeypatch.setattr(simple, "RELEASE", 2.0)
+    with pytest.raises(ProviderError, match="which is still there"):
+        ours.provider.release(again)
+
+
+def test_all_pages_are_read_and_others_jobs_are_not_ours(client: Callable[..., Client], jobs: Jobs) -> None:
+    ours = client("cpu-basic")
+    found = {ours.acquire().id for _ in range(3)}
+    jobs.create(
+        {
+            "flavor": "cpu-basic",
+            "labels": {"name": "training"},
+            "command": ["sleep", "60"],
+            "arguments": [],
+            "environment": {},
+        }
+    )
+    assert {each.id for each in ours.provider.hosts()} == found
+    other = Client(ours.config.home.parent / "other", "cpu-basic")
+    theirs = other.provider.hosts()
+    assert {each.id for each in theirs} == found and not any(each.ours or each.machine for each in theirs)
+    assert all(each.offer.price == pytest.approx(0.01) for each in theirs)
+
+
+def test_a_key_that_the_account_does_not_know_is_said_soon(
+    client: Callable[..., Client], jobs: Jobs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(simple, "REFUSED", 1.0)
+    jobs.allow(public(make_key(tmp_path / "another")))
+    with pytest.raises(HostNeverCame, match="runs, and does not let us in") as raised:
+        client().acquire()
+    assert "https://huggingface.co/settings/keys" in str(raised.value.hint) and not jobs.alive()
+
+
+def test_the_host_key_of_the_server_is_the_one_of_the_first_contact(
+    client: Callable[..., Client], jobs: Jobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours = client()
+    ours.acquire()
+    pinned = ours.config.home / "hosts" / "hf.known_hosts"
+    assert pinned.read_text().split()[1:] == public(jobs.folder / "proxy_key").split()[:2]
+    pinned.write_text(f"hf {' '.join(public(jobs.key).split()[:2])}\n")
+    monkeypatch.setattr(simple, "REFUSED", 1.0)
+    with pytest.raises(HostNeverCame) as raised:
+        ours.acquire()
+    assert "host key" in str(raised.value.evidence)
+
+
+def test_what_its_server_refuses_is_one_line(
+    client: Callable[..., Client], jobs: Jobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours = client()
+    with pytest.raises(NotFound, match="no type `t5`") as unknown:
+        client("t5").acquire()
+    assert "t4-small" in str(unknown.value.hint) and not jobs.jobs
+    jobs.fails = 502
+    with pytest.raises(ProviderUnreachable, match="Hugging Face answers 502: try again later"):
+        ours.provider.hosts()
+    jobs.fails = 0
+    monkeypatch.setenv("HF_TOKEN", "hf_wrong")
+    with pytest.raises(ProviderError, match="answers 401") as refused:
+        HuggingFace(ours.config).identity()
+    assert "hf auth login" in str(refused.value.hint) and "\n" not in refused.value.message
+    monkeypatch.delenv("HF_TOKEN")
+    assert not front("hf").can_log_in(ours.config)
+    (check,) = (each for each in HuggingFace(ours.config).checks() if each.name == "hf: login")
+    assert check.ok is False and "hf auth login" in check.fix
+
+
+@pytest.mark.timeout(300 + 20 * KILLS)
+def test_clients_that_are_killed_leave_one_host_each_at_the_most(client: Callable[..., Client], jobs: Jobs) -> None:
+    """Each at one of its calls. `REMOTERUN_KILLS` adds so many at random calls and moments."""
+    ours, chance = client("cpu-basic"), random.Random(KILLS)
+    moments = [(3, 0.0), (3, 0.1), (4, 0.1), (5, 0.1)]
+    moments += [(chance.randint(1, 8), chance.uniform(0, 0.3)) for _ in range(KILLS)]
+    for call, seconds in moments:
+        intent = ours.intent(120.0)
+        killed_at(ours, intent, call, seconds)
+        host = ours.acquire(intent)
+        assert [job.name.startswith(intent.token) for job in jobs.alive()] == [True], (call, seconds)
+        ours.provider.release(host)
+    names = [job.name for job in jobs.jobs]
+    assert len(names) == len({*names}) == len(moments)
+
+
+def killed_at(ours: Client, intent: Intent, call: int, seconds: float) -> None:
+    """A client in a process of its own, which acquires a host, and is killed `seconds` after its so many-th call began,
+    or as it has the host, if there are fewer calls."""
+    child = os.fork()
+    if child:
+        os.waitpid(child, 0)
+        return
+    from huggingface_hub import close_session
+
+    from remoterun.clouds.hf import provider
+
+    close_session()
+    count, real = 0, provider.Jobs._ask
+
+    def ask(self: provider.Jobs, method: str, path: str, **more: object) -> tuple[object, str]:
+        nonlocal count
+        count += 1
+        if count == call:
+            threading.Timer(seconds, os.kill, (os.getpid(), signal.SIGKILL)).start()
+        return real(self, method, path, **more)
+
+    provider.Jobs._ask = ask  # type: ignore[method-assign]
+    ours.provider = HuggingFace(ours.config)
+    with contextlib.suppress(BaseException):
+        ours.acquire(intent)
+    os._exit(0)
+
+
+def test_a_token_for_models_alone_rents_nothing(tmp_path: Path) -> None:
+    """Who has one, and rents nothing there, is not asked about it."""
+    config, of = Config(tmp_path), front("hf")
+    variables = {"HF_TOKEN": "hf_x", "HF_HOME": str(tmp_path)}
+    assert of.can_log_in(config, variables) and not of.is_set_up(config, variables)
+    assert of.is_set_up(Config(tmp_path, providers={"hf": Settings()}))
+    assert not of.can_log_in(config, {"HF_HOME": str(tmp_path)})
+    (tmp_path / "token").write_text("hf_x\n")
+    assert of.can_log_in(config, {"HF_HOME": str(tmp_path)})
+
+
+def test_only_a_bucket_of_theirs_is_mounted(tmp_path: Path) -> None:
+    def folder(archive: ArchivePlace) -> str:
+        provider = HuggingFace(Config(tmp_path, archive=archive))
+        return provider.folder_of(MachineType("it", rental=Rental("hf", ("t4-small",))))
+
+    assert folder(ArchivePlace("runs", endpoint="https://s3.hf.co/lisa")) == MOUNT
+    assert folder(ArchivePlace("runs", endpoint="https://x.r2.cloudflarestorage.com")) == ""
+    assert folder(ArchivePlace("runs")) == folder(ArchivePlace()) == ""

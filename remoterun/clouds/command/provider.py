@@ -68,7 +68,7 @@ class RefusedByProgram(ProviderError):
 class ProviderProgram:
     """A `Vendor`."""
 
-    proxy = None
+    unit, proxy = 0.0, None
 
     def __init__(self, words: Sequence[str]) -> None:
         self.words = list(words)

@@ -77,7 +77,7 @@ class Gone(ProviderError):
 class Jobs:
     """A `Vendor`."""
 
-    key = "hf"
+    key, unit = "hf", 60.0
 
     def __init__(self, config: Config) -> None:
         self._config, self._settings = config, front("hf").of(config)
