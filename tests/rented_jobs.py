@@ -21,7 +21,6 @@ import tempfile
 import threading
 import time
 import urllib.parse
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -49,7 +48,8 @@ cd /; exec "$@" """
 PROXY = 'mount --bind {0}/etc /etc; mkdir -p /run/sshd; exec "$@"'
 ENTER = """#!/bin/sh
 pid=$(cat {0}/jobs/$LOGNAME/inside 2>/dev/null) || {{ echo "no such job" >&2; exit 1; }}
-exec nsenter --target $pid --pid --mount -- env -i HOME=/root PATH={0}/jobs/$LOGNAME/local/bin:{1} /bin/sh -c 'cd; eval "$1"' sh "$SSH_ORIGINAL_COMMAND"
+exec nsenter --target $pid --pid --mount -- env -i HOME=/root PATH={0}/jobs/$LOGNAME/local/bin:{1} \
+    /bin/sh -c 'cd; eval "$1"' sh "$SSH_ORIGINAL_COMMAND"
 """
 
 
@@ -89,8 +89,8 @@ class Job:
 class Jobs:
     """What a test says: `refuses`, the types for which there is no capacity; `waits`, seconds until a job begins;
     `hides`, seconds until it is listed; `stays`, so many cancellations do nothing; `forgets`, the list has no
-    `timeoutSeconds`; `hurries`, its own clock runs so many times as fast for a job's end; `fails`, a status with which all calls are answered; `heard`, called with each call before it is
-    answered; `buckets`, folders by NAMESPACE/NAME."""
+    `timeoutSeconds`; `hurries`, its own clock runs so many times as fast for a job's end; `fails`, a status with which
+    all calls are answered; `buckets`, folders by NAMESPACE/NAME."""
 
     folder: Path
     refuses: set[str] = field(default_factory=set)
@@ -100,7 +100,6 @@ class Jobs:
     forgets: bool = False
     hurries: float = 1.0
     fails: int = 0
-    heard: Callable[[str], None] = lambda call: None
     buckets: dict[str, Path] = field(default_factory=dict)
 
     def __enter__(self) -> Jobs:
@@ -192,7 +191,7 @@ class Jobs:
             return job
 
     def _start(self, job: Job) -> None:
-        volume = next(iter(job.spec.get("volumes", ())), {})
+        volume: dict[str, Any] = next(iter(job.spec.get("volumes", ())), {})
         bucket = str(self.buckets[volume["source"]]) if volume else ""
         script = INSIDE.format(job.folder, bucket, volume.get("mountPath", ""))
         words = [*CONTAINER, "sh", "-c", script, "sh", *job.spec["command"], *job.spec["arguments"]]
@@ -284,7 +283,6 @@ class Handler(BaseHTTPRequestHandler):
         asked, ours = urllib.parse.parse_qs(query), self.server.jobs
         what = path.removeprefix("/api/").removeprefix(f"jobs/{USER}").strip("/")
         call = f"{self.command} " + (re.sub(r"^[0-9a-f]{24}", "ID", what) or "jobs")
-        ours.heard(call)
         if ours.fails:
             self.answer(ours.fails, {"error": "try again later"})
         elif self.headers.get("Authorization") != f"Bearer {TOKEN}":

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ from remoterun.clouds.base import HasLeftovers, Intent, Leftover, NoCapacity, Pr
 from remoterun.config import Config
 from remoterun.model import MachineType, Rental, new_key
 from tests.folder_cloud import add_provider
+from tests.rented_jobs import Jobs, find_jobs
 from tests.workshop import until
 
 
@@ -33,17 +36,22 @@ PROGRAM = Path(__file__).parents[1] / "rented_containers.py"
 
 
 @pytest.fixture(
-    params=[pytest.param("aws", marks=pytest.mark.lab), "folder", pytest.param("command", marks=pytest.mark.lab)]
+    params=["folder", *(pytest.param(name, marks=pytest.mark.lab) for name in ("aws", "hf", "command"))],
 )
-def given(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Given:
+def given(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Given]:
     program = (sys.executable, str(PROGRAM), str(tmp_path / "cloud")) if request.param == "command" else ()
-    machine = MachineType("gpu", rental=Rental(request.param, ("g4dn.xlarge",), program=program))
-    if request.param == "aws":
+    types = ("t4-small",) if request.param == "hf" else ("g4dn.xlarge",)
+    machine = MachineType("gpu", rental=Rental(request.param, types, program=program))
+    stack = contextlib.ExitStack()
+    if request.param == "hf":
+        find_jobs(stack.enter_context(Jobs(tmp_path / "hf")), monkeypatch)
+    elif request.param == "aws":
         for name, value in request.getfixturevalue("cloud").environment().items():
             monkeypatch.setenv(name, value)
     elif request.param == "folder":
         add_provider(tmp_path, request.getfixturevalue("environment"), monkeypatch)
-    return Given(front(request.param).provider(Config(tmp_path / "home", machines={"gpu": machine})), machine)
+    with stack:
+        yield Given(front(request.param).provider(Config(tmp_path / "home", machines={"gpu": machine})), machine)
 
 
 def test_offers_name_what_may_be_had(given: Given) -> None:
