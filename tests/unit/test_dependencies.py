@@ -22,6 +22,7 @@ PROJECT = tomllib.loads((TOP / "pyproject.toml").read_text())["project"]
 DISTRIBUTION = {
     "git": "gitpython",
     "botocore": "boto3",
+    "httpx2": "huggingface_hub",
     "bs4": "beautifulsoup4",
     "soupsieve": "beautifulsoup4",
     "xdist": "pytest-xdist",
@@ -64,7 +65,7 @@ def declared(requirements: list[str]) -> set[str]:
 @pytest.mark.parametrize(
     ("package", "requirements"),
     [
-        ("remoterun", PROJECT["dependencies"]),
+        ("remoterun", PROJECT["dependencies"] + PROJECT["optional-dependencies"]["hf"]),
         ("trainer", PROJECT["optional-dependencies"]["trainer"]),
     ],
 )

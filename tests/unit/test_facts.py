@@ -13,7 +13,7 @@ from pathlib import Path
 
 import remoterun
 
-TWINS = {"AWS", "Client", "Progress"}
+TWINS = {"AWS", "Client", "Progress", "Settings"}
 """Class names that stand in two files, as each is the right word in its room."""
 ROWS = {
     "agent/shared/facts.py": (
