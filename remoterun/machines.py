@@ -9,6 +9,7 @@ import re
 import shlex
 from pathlib import Path
 
+from remoterun.agent.shared.machines import AUTO
 from remoterun.clouds import ARCHIVE, PROVIDERS, all_fronts, front
 from remoterun.config import Config
 from remoterun.errors import NotFound, UsageError
@@ -127,9 +128,14 @@ def any_is_set_up(config: Config) -> bool:
     return any(each.is_set_up(config) for each in all_fronts())
 
 
-def rented_types() -> dict[str, MachineType]:
-    """The machine types that providers have, by name, also those that stand for what is gone."""
-    return {word: MachineType(word, rental=rental) for each in all_fronts() for word, rental in each.names().items()}
+def rented_types(config: Config | None = None) -> dict[str, MachineType]:
+    """The machine types that providers have, by name, also those that stand for what is gone; with `config` those of
+    providers that seem to be used here."""
+    found = {}
+    for each in all_fronts() if config is None else filter(lambda each: each.is_set_up(config), all_fronts()):
+        engine = "process" if each.hosts_are_containers else AUTO
+        found.update({word: MachineType(word, rental=it, engine=engine) for word, it in each.names().items()})
+    return found
 
 
 def listing(config: Config) -> list[MachineType]:

@@ -4,7 +4,7 @@ A job is a container of this machine with processes, a root's home and a `/mnt` 
 command that it was made with. `ssh.hf.jobs` is a real sshd, whose users are the jobs; it lets the keys of the account
 in. A job's end by its `timeoutSeconds`, and its bill by the minute, are this server's.
 
-    with Jobs(FOLDER) as jobs:      jobs.environment: what a client needs to find it
+    with Jobs(FOLDER) as jobs:      jobs.variables: what a client needs to find it
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ import pytest
 
 from tests.lab.gpu import Gpu, install
 from tests.sshd import PATH, SSHD, has_penalties, make_key, public
-from tests.workshop import own_port, until
+from tests.workshop import own_port, real_environments, until
 
 TOKEN, USER = "hf_test", "lisa"
 PAGE = 2
@@ -90,7 +90,8 @@ class Jobs:
     """What a test says: `refuses`, the types for which there is no capacity; `waits`, seconds until a job begins;
     `hides`, seconds until it is listed; `stays`, so many cancellations do nothing; `forgets`, the list has no
     `timeoutSeconds`; `hurries`, its own clock runs so many times as fast for a job's end; `fails`, a status with which
-    all calls are answered; `buckets`, folders by NAMESPACE/NAME."""
+    all calls are answered; `buckets`, folders by NAMESPACE/NAME; `environment`, a virtual environment that all hosts
+    have already, under the names of the real ones."""
 
     folder: Path
     refuses: set[str] = field(default_factory=set)
@@ -101,6 +102,7 @@ class Jobs:
     hurries: float = 1.0
     fails: int = 0
     buckets: dict[str, Path] = field(default_factory=dict)
+    environment: Path | None = None
 
     def __enter__(self) -> Jobs:
         self.jobs: list[Job] = []
@@ -130,7 +132,7 @@ class Jobs:
         self._stack.close()
 
     @property
-    def environment(self) -> dict[str, str]:
+    def variables(self) -> dict[str, str]:
         return {
             "HF_ENDPOINT": f"http://127.0.0.1:{self._api.server_port}",
             "HF_TOKEN": TOKEN,
@@ -186,6 +188,11 @@ class Jobs:
             id = f"{len(self.jobs):04x}{os.urandom(10).hex()}"
             folder = self.folder / "jobs" / id
             (folder / "root").mkdir(parents=True, mode=0o700)
+            if self.environment is not None:
+                (home := folder / "root" / ".remoterun").mkdir(0o700)
+                (home / "envs").mkdir(0o700)
+                for name in real_environments():
+                    (home / "envs" / name).symlink_to(self.environment)
             job = Job(id, spec, time.time(), folder)
             self.jobs.append(job)
             return job
@@ -329,7 +336,7 @@ class Handler(BaseHTTPRequestHandler):
             ]
         start = int(asked.get("cursor", ["0"])[0])
         rest = {**{name: each for name, each in asked.items() if name != "cursor"}, "cursor": [str(start + PAGE)]}
-        address = f"{ours.environment['HF_ENDPOINT']}/api/jobs/{USER}?{urllib.parse.urlencode(rest, doseq=True)}"
+        address = f"{ours.variables['HF_ENDPOINT']}/api/jobs/{USER}?{urllib.parse.urlencode(rest, doseq=True)}"
         more = {"Link": f'<{address}>; rel="next"'} if len(found) > start + PAGE else {}
         self.answer(200, found[start : start + PAGE], more)
 
@@ -364,16 +371,16 @@ def find_jobs(jobs: Jobs, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the library in this process find these."""
     from huggingface_hub import constants
 
-    for name, value in jobs.environment.items():
+    for name, value in jobs.variables.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr(constants, "ENDPOINT", jobs.environment["HF_ENDPOINT"])
+    monkeypatch.setattr(constants, "ENDPOINT", jobs.variables["HF_ENDPOINT"])
 
 
 def main() -> None:
     """To try it by hand: a shell whose `remoterun` rents here."""
     with tempfile.TemporaryDirectory() as folder, Jobs(Path(folder)) as jobs:
         subprocess.run(
-            [os.environ.get("SHELL", "sh")], env={**os.environ, **jobs.environment, "REMOTERUN_HOME": f"{folder}/home"}
+            [os.environ.get("SHELL", "sh")], env={**os.environ, **jobs.variables, "REMOTERUN_HOME": f"{folder}/home"}
         )
         for job in jobs.jobs:
             print(f"{job.id} {job.type} {job.stage} ${job.bill(time.time()):.4f}", file=sys.stderr)

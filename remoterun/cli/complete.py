@@ -74,7 +74,7 @@ def machine_types(incomplete: str) -> list[tuple[str, str]]:
         known += [(alias, "ssh") for alias in machines.ssh_aliases(config)]
         if incomplete and machines.any_is_set_up(config):  # too many to choose from without a letter
             known.append((ARCHIVE, "the bucket"))
-            known += [(name, "rented") for name in machines.rented_types()]
+            known += [(name, "rented") for name in machines.rented_types(config)]
     except RemoterunError:
         return []
     return known

@@ -36,6 +36,8 @@ class Front:
     """Its machine types name the program that it is."""
     hosts_are_containers = False
     """There is no Docker on its hosts: the image of a run is the one of its host."""
+    has_spot = False
+    """It has hosts that are cheaper, and may be taken away."""
     bill = ""
     """What a question about its own bill costs, if it has one."""
     how_to_set_up = ""

@@ -143,6 +143,10 @@ class Simple:
         rental = machine.rental
         if rental is None:
             raise UsageError(f"`{machine.name}` is not rented", hint="remoterun machines")
+        if rental.spot:
+            raise UsageError(
+                f"there are no spot hosts for `{machine.name}`", hint="leave out `--spot`, or `spot = true`"
+            )
         if not rental.types:  # as of `remoterun doctor command`
             return []
         vendor = self.vendor_of(rental)

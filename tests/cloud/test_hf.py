@@ -10,19 +10,22 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from remoterun.client.upkeep.machines import Machines
 from remoterun.clouds import front, simple
 from remoterun.clouds.base import HostNeverCame, Intent, NoCapacity, ProviderError, ProviderUnreachable, RentedHost
 from remoterun.clouds.hf import provider
 from remoterun.clouds.hf.front import Settings
 from remoterun.clouds.hf.provider import MOUNT, HuggingFace
 from remoterun.config import ArchivePlace, Config
-from remoterun.errors import NotFound
+from remoterun.connections import Connections
+from remoterun.errors import NotFound, UsageError
 from remoterun.model import MachineType, Rental, new_key
 from tests.cloud.gateway import Gateway
 from tests.e2e.conftest import Place, make_place
@@ -46,7 +49,7 @@ def jobs(tmp_path: Path) -> Iterator[Jobs]:
 def place(jobs: Jobs, tmp_path: Path) -> Place:
     """A machine without anything of AWS, which rents at Hugging Face."""
     found = make_place(tmp_path)
-    found = replace(found, env={**found.env, **jobs.environment, "AWS_EC2_METADATA_DISABLED": "true"})
+    found = replace(found, env={**found.env, **jobs.variables, "AWS_EC2_METADATA_DISABLED": "true"})
     found.run("machines", "add", "hf-t4", "--provider", "hf", "--types", "t4-small", "--idle", "5s")
     return found
 
@@ -313,6 +316,35 @@ def test_a_token_for_models_alone_rents_nothing(tmp_path: Path) -> None:
     assert not of.can_log_in(config, {"HF_HOME": str(tmp_path)})
     (tmp_path / "token").write_text("hf_x\n")
     assert of.can_log_in(config, {"HF_HOME": str(tmp_path)})
+
+
+def test_its_types_have_names_where_somebody_rents_there(tmp_path: Path) -> None:
+    """Nobody is asked; who rents there alone sees nothing of AWS."""
+    config = Config(tmp_path, machines={"hf-t4": MachineType("hf-t4", rental=Rental("hf", ("t4-small",)))})
+    with closing(Connections(config)) as connections:
+        of = Machines(connections)
+        assert of.get("hf-l4x1").engine == "process" and of.get("hf-l4x1").gpus == 1
+        offers = of.rented_types()
+        assert offers["hf-t4-medium"].price == 0.6 and {*offers} == {*front("hf").names()}
+        assert of.rented_types(spot=True) == {}
+    with (
+        closing(Connections(Config(tmp_path))) as connections,
+        pytest.raises(NotFound, match="no machine is set up as `hf-l4x1`") as raised,
+    ):
+        connections.machine("hf-l4x1")
+    assert "--provider hf" in str(raised.value.hint)
+
+
+def test_there_are_no_spot_hosts(tmp_path: Path) -> None:
+    machine = MachineType("it", rental=Rental("hf", ("t4-small",), spot=True))
+    with pytest.raises(UsageError, match="no spot hosts for `it`"):
+        HuggingFace(Config(tmp_path)).offers(machine)
+
+
+def test_a_machine_whose_type_is_unknown_hides_no_other(place: Place) -> None:
+    place.run("machines", "add", "it", "--provider", "hf", "--types", "t5")
+    assert [each["name"] for each in place.json("machines")][:2] == ["hf-t4", "it"]
+    assert "no type `t5`" in place.run("run", "-t", "it", "--no-git", "--dry-run", "true", status=None).stderr
 
 
 def test_only_a_bucket_of_theirs_is_mounted(tmp_path: Path) -> None:

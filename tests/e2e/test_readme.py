@@ -7,6 +7,7 @@ import re
 import shlex
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,9 @@ from tests.e2e.conftest import Place, bundled_image, make_place
 from tests.lab import BASE_IMAGE, Gpu, Lab, LabHost
 from tests.lab.process import Process
 from tests.readme import CLOUD, CLUSTER, README, follow, section, shown
+from tests.rented_jobs import Jobs
 
+AT_AWS = "### At AWS\n"
 ROOT = Path(__file__).parents[2]
 REFERENCE = (ROOT / "remoterun" / "cli" / "REFERENCE.md").read_text()
 
@@ -76,14 +79,35 @@ def test_every_command_about_rented_machines(
     cloud.s3.ready()
     place.env.update(cloud.environment())
     place.run("upload", "data/input.txt", "--name", "doom")
-    commands = shown(section(CLOUD))
+    commands = shown(README.partition(AT_AWS)[2].partition("\n## ")[0])
     assert len(commands) >= 6
+    rents(place, commands, "t4")
+
+
+@pytest.mark.lab
+@pytest.mark.tensorflow
+def test_every_command_about_hugging_face(tensorflow: Path, tmp_path: Path) -> None:
+    """By somebody who has never heard of AWS. Its hosts have the environment with TensorFlow already."""
+    with Jobs(tmp_path / "hf", environment=tensorflow) as jobs:
+        place = make_place(tmp_path)
+        place.env.update(jobs.variables)
+        place.env["AWS_EC2_METADATA_DISABLED"] = "true"
+        place.run("upload", "data/input.txt", "--name", "doom")
+        commands = shown(section(CLOUD).partition(AT_AWS)[0])
+        assert len(commands) >= 6
+        rents(place, commands, "hf-t4")
+        assert "Hugging Face" in place.run("machines", "--all").stderr
+        assert 0 < jobs.jobs[0].bill(time.time()) < 0.1
+
+
+def rents(place: Place, commands: list[str], machine: str) -> None:
+    """Type commands of the guide, one of which trains on a machine that is rented."""
     for command in commands:
         words = shlex.split(command)
         assert words.pop(0) == "remoterun", command
         place.run(*words)
     (run,) = place.json("ps")
-    assert (run["state"], run["machine"]) == ("complete", "t4") and run["cost"] > 0
+    assert (run["state"], run["machine"]) == ("complete", machine) and run["cost"] > 0
     assert (place.folder / "model" / "manifest.json").exists()
 
 

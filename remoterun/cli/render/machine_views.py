@@ -106,15 +106,20 @@ def _rented(offers: Mapping[str, Offer], default: str) -> None:
             (Column(price, right=True), lambda each: "not known" if each[1].price is None else hourly(each[1].hourly)),
         ],
     )
-    region = next(iter(offers.values())).region
-    dates = sorted({offer.priced for offer in offers.values() if offer.priced})
-    of = f", prices {'of now' if dates == ['now'] else f'of {dates[-1]}'}" if dates else ""
     others: dict[str, list[str]] = {}
     for name, instead in (each for of in all_fronts() for each in of.stand_ins(offers).items()):
         others.setdefault(instead, []).append(name)
     for instead, names in others.items():
         line(f"{instead} stands in for {listed(names)}")
-    line(f"rented in {region} for each run{of}, with disk and address, without traffic")
+    for of in all_fronts():
+        own = [offers[name] for name in of.names() if name in offers]
+        if not own:
+            continue
+        where = f"in {own[0].region}" if own[0].region else f"at {of.title}"
+        dates = sorted({offer.priced for offer in own if offer.priced})
+        prices = f", prices {'of now' if dates == ['now'] else f'of {dates[-1]}'}" if dates else ""
+        more = ", with disk and address, without traffic" if any(offer.extra for offer in own) else ""
+        line(f"rented {where} for each run{prices}{more}")
 
 
 def _gpus(offer: Offer) -> str:
@@ -267,8 +272,8 @@ def plan_lines(plan: Plan, new: NewBucket | None = None) -> list[tuple[str, str]
         listed.append(("at most", f"{hours(plan.hours)}, at a price that is not known"))
         listed += [("", f"{plan.limited_by} can't be kept; --max-hours can")] if plan.max_cost is not None else []
     near = plan.bucket_region if new is None else new.region
-    if near not in ("", plan.offers[0].region):
-        listed.append(("traffic", f"$0.02 a GB between {plan.offers[0].region} and the bucket's {near}"))
+    if near and (region := plan.offers[0].region) and near != region:
+        listed.append(("traffic", f"$0.02 a GB between {region} and the bucket's {near}"))
     if plan.attempts > 1:
         listed.append(("", f"for all of {plan.attempts} attempts, if the host is taken away"))
     idle, latest = plan.idle, time.time() + plan.hours * 3600

@@ -277,7 +277,10 @@ def _hosts(run: Run) -> list[tuple[str, str | None]]:
     """The rows about a run's rented hosts."""
     if run.renting is None:
         return []
-    hosts = [f"{host.id}, {host.type} in {host.zone}{_host_end(host)}" for host in run.renting.hosts]
+    hosts = [
+        f"{host.id}, {host.type}{f' in {host.zone}' if host.zone else ''}{_host_end(host)}"
+        for host in run.renting.hosts
+    ]
     ended = bool(run.renting.hosts and run.renting.hosts[-1].ended_by)
     attempts = f"{run.renting.attempt} of {run.renting.attempts}" if run.renting.attempts > 1 else None
     name = run.machine.rental.provider if run.machine.rental is not None else ARCHIVE

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,7 @@ from remoterun.client.occupancy import MachineStatus
 from remoterun.clouds import all_fronts
 from remoterun.clouds.base import Offer
 from remoterun.connections import Connections
-from remoterun.errors import UsageError
+from remoterun.errors import RemoterunError, UsageError
 from remoterun.host_store import HostStore
 from remoterun.model import LAST, MachineType, Rental, check_time
 from remoterun.session import Session
@@ -39,9 +40,12 @@ class Machines:
 
     def list(self) -> Sequence[MachineType]:
         """Every machine type of one's own that can be used now, those of the configuration first; one that is rented
-        has the GPUs of its type."""
+        has the GPUs of its type, where its provider says how many."""
         found = machines.listing(self._connections.config)
-        return [self._connections.with_gpus(each) if each.rental is not None else each for each in found]
+        for place, machine in enumerate(found):
+            with contextlib.suppress(RemoterunError):
+                found[place] = self._connections.with_gpus(machine)
+        return found
 
     def status(self, names: Iterable[str] = (), wait: float = 2.0) -> Sequence[MachineStatus]:
         """Who uses each of these machines (default: all of one's own). All are asked at once; of one that does not
@@ -49,13 +53,11 @@ class Machines:
         return occupancy.status(self._connections, names, wait)
 
     def rented_types(self, spot: bool = False) -> Mapping[str, Offer]:
-        """What a provider offers for each of its names, with the price on demand of a table, or with `spot` the lowest
-        one of now, for which it is asked. Empty where none is set up. Raises `ProviderError`, `HostUnreachable`,
-        `NoLogin`."""
-        if not machines.any_is_set_up(self._connections.config):
-            return {}
+        """What providers that are set up offer for each of their names, with the price on demand of a table, or with
+        `spot` the lowest one of now, for which they are asked. Raises `ProviderError`, `HostUnreachable`, `NoLogin`."""
+        used = [each for each in all_fronts() if each.is_set_up(self._connections.config)]
         found: dict[str, Offer] = {}
-        for name, rentals in ((each.name, each.names()) for each in all_fronts() if each.names()):
+        for name, rentals in ((each.name, each.names()) for each in used if each.names() and spot <= each.has_spot):
             if spot:
                 self._connections.need_login("spot prices are asked of {}", name)
             types = tuple(dict.fromkeys(type for rental in rentals.values() for type in rental.types))

@@ -12,9 +12,14 @@ from remoterun.agent.shared.files import text_of
 from remoterun.clouds.base import Provider
 from remoterun.clouds.fronts import Front
 from remoterun.config import Config
+from remoterun.model import Rental
 
 TOKENS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_OIDC_RESOURCE")
 """Variables of which each is a login."""
+INSTALL = (
+    "pipx inject --include-apps remoterun 'huggingface_hub>=2.4,<3'   # its library, and its command `hf`\n"
+    "pip install 'huggingface_hub>=2.4,<3'   # the same, where remoterun is in a virtual environment"
+)
 TYPE = re.compile(r"[a-z0-9][a-z0-9-]*")
 HOST = re.compile(r"hf/[0-9A-Za-z]+")
 
@@ -34,8 +39,8 @@ class HuggingFaceFront(Front):
     hosts_are_containers = True
     how_to_set_up = "remoterun machines add hf-t4 --provider hf --types t4-small   rents at Hugging Face"
     how_to_log_in = (
-        "pip install 'remoterun[hf]'   # its own library, which has the command `hf`\n"
-        "hf auth login   # asks for a token that may start and manage Jobs"
+        f"{INSTALL}\n"
+        "hf auth login   # with a token that may start and manage Jobs: https://huggingface.co/settings/tokens"
     )
 
     @property
@@ -66,6 +71,11 @@ class HuggingFaceFront(Front):
 
     def is_host(self, word: str) -> bool:
         return HOST.fullmatch(word) is not None
+
+    def names(self) -> Mapping[str, Rental]:
+        from remoterun.clouds.hf.hardware import table
+
+        return {f"{self.name}-{type}": Rental(self.name, (type,)) for type in table()}
 
     def meant(self, word: str) -> Collection[str]:
         import difflib

@@ -5,7 +5,7 @@ which is ours, ends it, too, and what is paid for. It is reached through Hugging
 user's account. A bucket of the user's is mounted into it, so it has no credential of ours.
 
 The library's session and login are used, but not its `run_job` and `list_jobs`: these have no deadline, and the hosts
-that they list have lost their `timeoutSeconds`.
+that they list have lost their `timeoutSeconds`, which its API has (`ApiJob` of @huggingface/hub, in TypeScript).
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from remoterun.agent.shared.api import MachineCheck
 from remoterun.clouds import front
 from remoterun.clouds.base import Identity, NoCapacity, Offer, ProviderError, ProviderUnreachable
 from remoterun.clouds.folder import SharedProxy
+from remoterun.clouds.hf.front import INSTALL
 from remoterun.clouds.hf.hardware import read, table
 from remoterun.clouds.simple import SERVER, ListedHost, Order, Simple, Vendor
 from remoterun.config import Config
@@ -174,7 +175,7 @@ class Jobs:
             from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError
         except ImportError:
             what = "Hugging Face's library is not installed beside remoterun"
-            raise ProviderError(what, hint="pip install 'remoterun[hf]'")
+            raise ProviderError(what, hint=INSTALL)
         url = path if "://" in path else constants.ENDPOINT + (path if path[:1] == "/" else f"/api/jobs/{path}")
         try:
             headers = utils.build_hf_headers(token=True, library_name="remoterun")

@@ -126,7 +126,8 @@ def agreed(plan: Plan, pay: float | None = None) -> AgreedPlan:
     hour; `UNKNOWN`; None for `DEAR`, or the price of a host that is there already. No limit in US dollars is given up
     for a price that is not known. Raises `UsageError`, with the price, the most and the region."""
     price, most = plan.price, DEAR if pay in (None, UNKNOWN) else pay
-    rents = f"`{plan.machine.name}` rents a host in {plan.offers[0].region}"
+    region = plan.offers[0].region
+    rents = f"`{plan.machine.name}` rents a host{f' in {region}' if region else ''}"
     is_there = plan.kept is not None and pay is None
     if price is None and (plan.max_cost is not None or not (is_there or pay == UNKNOWN)):
         lost, hint = "", 'pay="unknown"   agrees to that'
