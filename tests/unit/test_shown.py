@@ -41,6 +41,7 @@ PROGRAMS = (
     "trainer/*.py",
     "examples/*.py",
     "tests/cloud_check/*.py",
+    "tests/hf_check/*.py",
     "tests/play.py",
     "tests/record_*.py",
 )

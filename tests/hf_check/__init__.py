@@ -1,0 +1,1 @@
+"""Questions to Hugging Face itself: `python -m tests.hf_check` (see README.md)."""
