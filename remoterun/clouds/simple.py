@@ -145,7 +145,7 @@ class Simple:
             raise UsageError(f"`{machine.name}` is not rented", hint="remoterun machines")
         if rental.spot:
             raise UsageError(
-                f"there are no spot hosts for `{machine.name}`", hint="leave out `--spot`, or `spot = true`"
+                f"there are no spot hosts for `{machine.name}`", hint="rent it without spot"
             )
         if not rental.types:  # as of `remoterun doctor command`
             return []
