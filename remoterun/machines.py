@@ -22,7 +22,7 @@ LOCAL = MachineType("local")
 NO_BUCKET = "s3://"
 """The bucket of an archive that has yet to be made."""
 HERE = "archive"
-"""The word after -t for an archive in a folder, and the folder's name where none is named."""
+"""The word after -t for an archive in a folder, or one that is named; and the folder's name where none is named."""
 HOW_TO_MAKE_ONE = f"remoterun upload PATH --to {ARCHIVE}   makes one"
 MOST_NAMES = 8
 """Machines that an error names."""
@@ -50,8 +50,8 @@ def resolve(name: str | None, config: Config) -> MachineType:
         return MachineType(word, host=word)
     rented = {name: MachineType(name, rental=Rental(name, ())) for name in PROVIDERS}
     rented |= {ARCHIVE: bucket_of(config), **rented_types()}
-    if word.lower() == HERE == rented[ARCHIVE].name:
-        return rented[ARCHIVE]
+    if word.lower() in (HERE, ARCHIVE) and (config.archive.bucket or word.lower() == rented[ARCHIVE].name == HERE):
+        return rented[ARCHIVE]  # it needs no provider that is set up
     if meant := rented.get(word.lower()):
         of = front(meant.rental.provider if meant.rental is not None else ARCHIVE)
         if of.is_set_up(config):

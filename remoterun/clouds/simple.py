@@ -144,9 +144,7 @@ class Simple:
         if rental is None:
             raise UsageError(f"`{machine.name}` is not rented", hint="remoterun machines")
         if rental.spot:
-            raise UsageError(
-                f"there are no spot hosts for `{machine.name}`", hint="rent it without spot"
-            )
+            raise UsageError(f"there are no spot hosts for `{machine.name}`", hint="rent it without spot")
         if not rental.types:  # as of `remoterun doctor command`
             return []
         vendor = self.vendor_of(rental)
@@ -226,7 +224,7 @@ class Simple:
         raise ProviderError("no machine of this kind is in config.toml", hint="remoterun machines add --help")
 
     def checks(self, machine: MachineType | None = None) -> list[MachineCheck]:
-        """Each call that asks only, of each vendor."""
+        """Each call that asks only, of each vendor, up to one that fails."""
         found = []
         calls: tuple[tuple[str, Callable[[Vendor], str]], ...] = (
             ("end", lambda vendor: by_whom(vendor.ends()[0])),
@@ -240,6 +238,7 @@ class Simple:
                 except RemoterunError as error:
                     fix = error.hint or "mend the program"
                     found.append(MachineCheck(f"{vendor.key}: {name}", False, error.message, fix))
+                    break
         return found
 
     # -- from an intent to a host

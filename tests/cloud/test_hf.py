@@ -137,7 +137,7 @@ def test_a_bucket_of_theirs_is_mounted_and_read_by_s3(place: Place, jobs: Jobs, 
         file.write_text(f'{file.read_text()}\n{archive}[hf]\nbuckets = "{door.url}"\n')
         assert f"lisa/{bucket.name} will be mounted" in place.run("doctor", "hf").stdout
         (place.folder / "data.txt").write_text("to be read\n")
-        place.run("upload", "data.txt", "--name", "data")
+        place.run("upload", "data.txt", "--name", "data", "--to", "archive")
         makes = "cat data/*; echo made >result; sleep 3; echo late"
         place.run("run", "-t", "hf-t4", "-y", "--no-git", "-b", "-m", "uploads/data", makes)
         until(lambda: not jobs.alive(), 120)  # nobody looks until it is gone
@@ -318,8 +318,11 @@ def test_a_token_for_models_alone_rents_nothing(tmp_path: Path) -> None:
     assert of.can_log_in(config, {"HF_HOME": str(tmp_path)})
 
 
-def test_its_types_have_names_where_somebody_rents_there(tmp_path: Path) -> None:
+def test_its_types_have_names_where_somebody_rents_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody is asked; who rents there alone sees nothing of AWS."""
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path))
     config = Config(tmp_path, machines={"hf-t4": MachineType("hf-t4", rental=Rental("hf", ("t4-small",)))})
     with closing(Connections(config)) as connections:
         of = Machines(connections)

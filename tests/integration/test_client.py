@@ -510,4 +510,4 @@ class TestAFullDiskHere:
         assert len(warnings) == 1 and "is full" in warnings[0]
         (disk / "filler").unlink()
         with Client(config) as client:
-            assert [run.state for run in client.runs.list()] == [RunState.STOPPED, RunState.KILLED]
+            until(lambda: [run.state for run in client.runs.list()] == [RunState.STOPPED, RunState.KILLED])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 from collections.abc import Collection, Mapping
@@ -20,6 +21,7 @@ INSTALL = (
     "pipx inject --include-apps remoterun 'huggingface_hub>=2.4,<3'   # its library, and its command `hf`\n"
     "pip install 'huggingface_hub>=2.4,<3'   # the same, where remoterun is in a virtual environment"
 )
+LOGIN = "hf auth login   # with a token that may start and manage Jobs: https://huggingface.co/settings/tokens"
 TYPE = re.compile(r"[a-z0-9][a-z0-9-]*")
 HOST = re.compile(r"hf/[0-9A-Za-z]+")
 
@@ -38,10 +40,10 @@ class HuggingFaceFront(Front):
     example = "t4-small,l4x1"
     hosts_are_containers = True
     how_to_set_up = "remoterun machines add hf-t4 --provider hf --types t4-small   rents at Hugging Face"
-    how_to_log_in = (
-        f"{INSTALL}\n"
-        "hf auth login   # with a token that may start and manage Jobs: https://huggingface.co/settings/tokens"
-    )
+
+    @property
+    def how_to_log_in(self) -> str:  # type: ignore[override]
+        return LOGIN if importlib.util.find_spec("huggingface_hub") else f"{INSTALL}\n{LOGIN}"
 
     @property
     def unguarded(self) -> str:

@@ -36,7 +36,10 @@ SECONDS = 30.0
 """Of one call."""
 MARK = "made-by", "remoterun"
 """The label of all hosts of ours. Another one, `name`, has what a name has (simple.py)."""
-KEYS = "https://huggingface.co/settings/keys   has to have your public key: `cat ~/.ssh/id_*.pub` shows it"
+KEYS = (
+    "https://huggingface.co/settings/keys   has to have your public key: `cat ~/.ssh/id_*.pub` shows it\n"
+    "ssh-keygen -t ed25519   makes one, if you have none"
+)
 STATES = {"SCHEDULING": "pending", "RUNNING": "running", "ERROR": "gone"}
 """Those that are listed: of hosts that have ended only where there is something to say about it."""
 
