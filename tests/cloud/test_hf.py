@@ -9,6 +9,7 @@ import random
 import signal
 import threading
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
@@ -28,7 +29,7 @@ from remoterun.connections import Connections
 from remoterun.errors import NotFound, UsageError
 from remoterun.model import MachineType, Rental, new_key
 from tests.cloud.gateway import Gateway
-from tests.e2e.conftest import Place, make_place
+from tests.e2e.conftest import Place, make_place, opened
 from tests.rented_jobs import Jobs, find_jobs
 from tests.seaweed import KEY, SECRET, Store, mounted
 from tests.sshd import make_key, public
@@ -113,6 +114,19 @@ def test_what_is_asked_of_a_run_as_it_goes_on(place: Place, jobs: Jobs) -> None:
     until(lambda: "hf/" in place.run("machines", "gc", "hf", "-y").stdout or not jobs.alive(), 60)
     until(lambda: not jobs.alive(), 60)
     assert "No host" in place.run("machines", "rented").stderr
+
+
+def test_the_page_shows_its_hosts_and_ends_one(place: Place, jobs: Jobs) -> None:
+    place.run("machines", "add", "kept", "--provider", "hf", "--types", "cpu-basic", "--idle", "1h")
+    place.run("run", "-t", "kept", "-y", "--no-git", "true")
+    (host,) = jobs.alive()
+    with opened(["--no-browser"], place.folder, place.env, "ui") as (address, _):
+        with urllib.request.urlopen(f"{address}api/machines", timeout=60) as found:
+            assert f"hf/{host.id}" in found.read().decode()
+        headers = {"X-Remoterun": "1", "Origin": address.partition("/")[0] + "//" + address.split("/")[2]}
+        end = urllib.request.Request(f"{address}api/hosts/hf%2F{host.id}/end", b"{}", headers, method="POST")
+        urllib.request.urlopen(end, timeout=60).close()
+        until(lambda: not jobs.alive(), 30)
 
 
 def test_the_image_of_a_run_is_the_one_of_its_host(place: Place, jobs: Jobs) -> None:
