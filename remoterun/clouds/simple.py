@@ -1,22 +1,20 @@
 """A base for providers of few calls: what may be had, make one, list them, delete one; and who asks.
 
-What we have to know of a host stands in its name, which its provider keeps; so hosts of other clients are found, too,
-and no call but the list is needed to find out what became of one. Its home has its limits from the script that it is
-started with (boot/on_container.py). The order is the one of every provider: the intent is on disk, and that a host was
-asked for (`request.json`), before it is. Whoever comes after a crash looks for the name first: so an intent stands for
-one host at the most.
+What we have to know of a host stands in its name (`host_name.py`); so hosts of other clients are found, too, and no
+call but the list is needed to find out what became of one. Its home has its limits from the script that it is started
+with (`boot/on_container.py`). The order is the one of every provider: the intent is on disk, and that a host was asked
+for (`request.json`), before it is. Whoever comes after a crash looks for the name first: so an intent stands for one
+host at the most.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
-import re
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Protocol
 
 from remoterun.agent.shared.api import MachineCheck
 from remoterun.agent.shared.machines import RentalTerms
@@ -32,99 +30,18 @@ from remoterun.clouds.base import (
     unheard,
 )
 from remoterun.clouds.boot.container import start_script
-from remoterun.clouds.folder import HostFolder, SharedProxy, home_mark
+from remoterun.clouds.folder import HostFolder
+from remoterun.clouds.host_name import HostName, name_of, short_mark
+from remoterun.clouds.vendor import CLIENT, SERVER, ListedHost, Order, Vendor, by_whom, checks_of
 from remoterun.errors import HostError, RemoterunError, UsageError
 from remoterun.hosts.ssh.config import Deadlines
 from remoterun.model import MachineType, Rental
 
-SERVER, HOST, CLIENT = "server", "host", "client"
-"""Who ends a host while no client is there: its provider, at a limit that is set as it is made; a program on the host,
-which asks the provider for that; nobody."""
 HIDDEN, BOOT, RELEASE, REFUSED = 60.0, 900.0, 60.0, 30.0
 """Seconds until a new host is in the list, until it can be used, and in which one that was deleted leaves the list; and
 for which a provider's own proxy may refuse us."""
 ASK = 2.0
 """Seconds between two looks at the list."""
-NAME = re.compile(r"(rr-([0-9a-z]{8,32})-([0-9]{1,4}))-([0-9]{1,9})-([0-9a-z]{1,8})-([0-9a-z]{1,6})-([0-9a-f]{8})")
-"""The token, with run and attempt; the run's number; deadline and idle seconds, to the base of 36; the home's mark."""
-DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
-
-
-@dataclass(frozen=True)
-class Order:
-    """An order for a host."""
-
-    name: str
-    offer: Offer
-    seconds: int
-    """From now to its end: a provider that can end it is told so."""
-    deadline: float
-    key: str
-    """Our public key for it."""
-    start: str
-    """A script of the shell: the first process of a container, or what a virtual machine starts at boot; as root."""
-    disk: int | None = None
-    """GB."""
-    image: str | None = None
-
-
-@dataclass(frozen=True)
-class ListedHost:
-    """A host as its provider lists it. `ends`: when the provider itself ends it, as it was told; `host_key`: as
-    `ssh-ed25519 AAAA…`, where that is not the one of the start script; `proxy`: a `ProxyCommand`."""
-
-    id: str
-    name: str
-    state: str = "running"
-    type: str = ""
-    region: str = ""
-    price: float | None = None
-    began: float = 0.0
-    ends: float | None = None
-    address: str = ""
-    port: int = 22
-    user: str = "root"
-    host_key: str = ""
-    proxy: str | None = None
-    why: str = ""
-
-
-class Vendor(Protocol):
-    """A provider's own calls, as few as there are. Each raises `ProviderError`, and `ProviderUnreachable` where nobody
-    knows what came of it."""
-
-    key: str
-    """How the ids of its hosts begin: KEY/ID."""
-    unit: float
-    """Seconds that are billed as one."""
-
-    @property
-    def proxy(self) -> SharedProxy | None:
-        """Through which its hosts are reached, where it lets us in itself."""
-
-    def ends(self) -> tuple[str, str]:
-        """Who ends a host (`SERVER`, `HOST`, `CLIENT`); and of `HOST` the command for the host's shell."""
-        ...
-
-    def folder(self) -> str:
-        """Where its hosts have the bucket of the archive as a folder; "" for nowhere."""
-        ...
-
-    def offers(self, rental: Rental, live: bool) -> list[Offer]:
-        """Of the types that are wanted those that may be had, in their order. Without `live` nobody need be asked."""
-        ...
-
-    def create(self, order: Order) -> None:
-        """Ask for a host. Raises `NoCapacity`."""
-        ...
-
-    def hosts(self) -> list[ListedHost]: ...
-
-    def delete(self, id: str) -> None:
-        """One that is not there is fine."""
-        ...
-
-    def identity(self) -> Identity: ...
 
 
 class Simple:
@@ -224,22 +141,7 @@ class Simple:
         raise ProviderError("no machine of this kind is in config.toml", hint="remoterun machines add --help")
 
     def checks(self, machine: MachineType | None = None) -> list[MachineCheck]:
-        """Each call that asks only, of each vendor, up to one that fails."""
-        found = []
-        calls: tuple[tuple[str, Callable[[Vendor], str]], ...] = (
-            ("end", lambda vendor: by_whom(vendor.ends()[0])),
-            ("login", lambda vendor: vendor.identity().name),
-            ("hosts", lambda vendor: f"{len(vendor.hosts())} listed"),
-        )
-        for vendor in self.vendors():
-            for name, call in calls:
-                try:
-                    found.append(MachineCheck(f"{vendor.key}: {name}", True, call(vendor), ""))
-                except RemoterunError as error:
-                    fix = error.hint or "mend the program"
-                    found.append(MachineCheck(f"{vendor.key}: {name}", False, error.message, fix))
-                    break
-        return found
+        return [check for vendor in self.vendors() for check in checks_of(vendor)]
 
     # -- from an intent to a host
 
@@ -289,8 +191,8 @@ class Simple:
         # The script knows its end, which is not to cost one more unit.
         terms = RentalTerms(intent.token, intent.deadline - vendor.unit, intent.idle, [])
         key, start = folder.text("key.pub").strip(), start_script(folder, terms, words, sshd=vendor.proxy is None)
-        name = _name(intent, _mark(self._home))
-        return Order(name, offer, max(int(left), 60), intent.deadline, key, start, rental.disk, rental.image)
+        name, seconds = name_of(intent, self._home), max(int(left), 60)
+        return Order(name, offer, seconds, intent.deadline, key, start, rental.disk, rental.image)
 
     def _ready(
         self, vendor: Vendor, folder: HostFolder, intent: Intent, found: ListedHost, say: Callable[[str], None]
@@ -331,7 +233,7 @@ class Simple:
         """The host of a token, once it is in the list."""
         while True:
             for each in vendor.hosts():
-                if (known := NAME.fullmatch(each.name)) and known[1] == token and each.state != "gone":
+                if (known := HostName.read(each.name)) and known.token == token and each.state != "gone":
                     return each
             if time.monotonic() >= until:
                 return None
@@ -351,30 +253,30 @@ class Simple:
     # -- what is listed
 
     def _hosts_of(self, vendor: Vendor) -> list[RentedHost]:
-        return [self._rented(vendor, each) for each in vendor.hosts() if NAME.fullmatch(each.name)]
+        return [self._rented(vendor, each) for each in vendor.hosts() if HostName.read(each.name)]
 
     def _rented(self, vendor: Vendor, listed: ListedHost, intent: Intent | None = None) -> RentedHost:
-        known = NAME.fullmatch(listed.name)
+        known = HostName.read(listed.name)
         assert known is not None
-        folder = HostFolder(self._home, known[1])
+        folder = HostFolder(self._home, known.token)
         intent = intent or folder.intent()
-        is_ours, request = known[7] == _mark(self._home), folder.read("request.json") or {}
+        is_ours, request = known.mark == short_mark(self._home), folder.read("request.json") or {}
         price = request.get("price") if listed.price is None else listed.price
         reached = intent is not None and is_ours and bool(listed.address)
         return RentedHost(
             f"{vendor.key}/{listed.id}",
-            known[1],
+            known.token,
             listed.state,
             Offer(listed.type, listed.region, price=price, limit=price),
             listed.began or request.get("at", time.time()),
-            float(int(known[5], 36)),
+            known.deadline,
             machine=self._reached(vendor, folder, intent, listed) if reached and intent is not None else None,
-            run=known[2],
-            number=int(known[4]),
-            attempt=int(known[3]),
-            owner="" if is_ours else f"another client ({known[7]})",
+            run=known.run,
+            number=known.number,
+            attempt=known.attempt,
+            owner="" if is_ours else f"another client ({known.mark})",
             why=listed.why,
-            idle=float(int(known[6], 36)),
+            idle=known.idle,
             ours=is_ours,
             guarded=listed.ends is not None,
         )
@@ -384,28 +286,3 @@ class Simple:
             folder.know(listed.host_key)
         wanted, place = intent.machine, (listed.address, listed.user, listed.proxy, listed.port)
         return folder.reach(replace(wanted, engine="process"), wanted.gpus, *place, vendor.proxy)
-
-
-def _name(intent: Intent, mark: str) -> str:
-    return f"{intent.token}-{intent.number}-{_base36(intent.deadline)}-{_base36(intent.idle)}-{mark}"
-
-
-def _base36(value: float) -> str:
-    number, text = int(value), ""
-    while number:
-        number, digit = divmod(number, 36)
-        text = DIGITS[digit] + text
-    return text or "0"
-
-
-def _mark(home: Path) -> str:
-    """The home's mark, as short as a name has room for."""
-    return home_mark(home)[:8]
-
-
-def by_whom(ends: str) -> str:
-    return {
-        SERVER: "its provider ends it, by a limit that is set as it is made",
-        HOST: "a program on it asks its provider to end it",
-        CLIENT: "nothing ends it while this machine is off",
-    }[ends]

@@ -25,6 +25,7 @@ from remoterun.clouds import front, simple
 from remoterun.clouds.base import Intent, NoCapacity, ProviderError, ProviderUnreachable, RentedHost
 from remoterun.clouds.command import conformance, provider
 from remoterun.clouds.command.provider import ProgramProvider
+from remoterun.clouds.vendor import Order
 from remoterun.config import ArchivePlace, Config
 from remoterun.errors import UsageError
 from remoterun.model import MachineType, Rental, new_key
@@ -373,7 +374,7 @@ def test_the_example_answers(tmp_path: Path) -> None:
     offers = example.offers(Rental("command", ("large", "small")))
     assert [(each.type, each.price) for each in offers] == [("small", 0.0)]
     text = Path(example.words[0]).read_text()
-    sent = {each.name for each in fields(simple.Order)} - {"name", "offer"}
+    sent = {each.name for each in fields(Order)} - {"name", "offer"}
     assert all(f" {name}" in text.partition("import json")[0] for name in sent | {"offer"}), "it says what is asked"
 
 

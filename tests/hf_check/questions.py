@@ -16,7 +16,7 @@ from typing import Any
 from remoterun.clouds.base import Identity
 from remoterun.clouds.hf.hardware import table
 from remoterun.clouds.hf.provider import Jobs
-from remoterun.clouds.simple import ListedHost, Order
+from remoterun.clouds.vendor import ListedHost, Order
 from remoterun.config import Config
 from remoterun.errors import RemoterunError
 from remoterun.hosts.ssh.host import SSHHost

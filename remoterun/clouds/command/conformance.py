@@ -9,7 +9,7 @@ from functools import partial
 from remoterun.agent.shared.api import MachineCheck
 from remoterun.clouds.base import NoCapacity
 from remoterun.clouds.command.provider import ProviderProgram, RefusedByProgram
-from remoterun.clouds.simple import CLIENT, by_whom
+from remoterun.clouds.vendor import CLIENT, by_whom
 from remoterun.errors import RemoterunError
 from remoterun.model import Rental
 

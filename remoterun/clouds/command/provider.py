@@ -24,7 +24,8 @@ from remoterun.agent.shared.api import MachineCheck
 from remoterun.agent.shared.records import BadRecord, from_json, parse
 from remoterun.clouds.base import Identity, NoCapacity, Offer, ProviderError, ProviderUnreachable
 from remoterun.clouds.command.front import programs
-from remoterun.clouds.simple import CLIENT, HOST, SERVER, ListedHost, Order, Simple, Vendor
+from remoterun.clouds.simple import Simple
+from remoterun.clouds.vendor import CLIENT, HOST, SERVER, ListedHost, Order, Vendor
 from remoterun.config import Config
 from remoterun.model import MachineType, Rental
 

@@ -24,7 +24,8 @@ from remoterun.clouds.base import Identity, NoCapacity, Offer, ProviderError, Pr
 from remoterun.clouds.folder import SharedProxy
 from remoterun.clouds.hf.front import INSTALL
 from remoterun.clouds.hf.hardware import read, table
-from remoterun.clouds.simple import SERVER, ListedHost, Order, Simple, Vendor
+from remoterun.clouds.simple import Simple
+from remoterun.clouds.vendor import SERVER, ListedHost, Order, Vendor
 from remoterun.config import Config
 from remoterun.errors import NotFound, RemoterunError
 from remoterun.model import MachineType, Rental
@@ -35,7 +36,7 @@ MOUNT = "/mnt/remoterun"
 SECONDS = 30.0
 """Of one call."""
 MARK = "made-by", "remoterun"
-"""The label of all hosts of ours. Another one, `name`, has what a name has (simple.py)."""
+"""The label of all hosts of ours. Another one, `name`, has what a name has (`host_name.py`)."""
 KEYS = (
     "https://huggingface.co/settings/keys   has to have your public key: `cat ~/.ssh/id_*.pub` shows it\n"
     "ssh-keygen -t ed25519   makes one, if you have none"
