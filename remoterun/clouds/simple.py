@@ -276,6 +276,8 @@ class Simple:
             attempt=known.attempt,
             owner="" if is_ours else f"another client ({known.mark})",
             why=listed.why,
+            preempted=listed.taken_away,
+            ended=listed.ended,
             idle=known.idle,
             ours=is_ours,
             guarded=listed.ends is not None,

@@ -37,8 +37,9 @@ class Order:
 
 @dataclass(frozen=True)
 class ListedHost:
-    """A host as its provider lists it. `ends`: when the provider itself ends it, as it was told; `host_key`: as
-    `ssh-ed25519 AAAA…`, where that is not the one of the start script; `proxy`: a `ProxyCommand`."""
+    """A host as its provider lists it. `ends`: when the provider itself ends it, as it was told; `ended`: when it did;
+    `taken_away`: its provider has ended it sooner, asked by nobody; `host_key`: as `ssh-ed25519 AAAA…`, where that is
+    not the one of the start script; `proxy`: a `ProxyCommand`."""
 
     id: str
     name: str
@@ -48,6 +49,8 @@ class ListedHost:
     price: float | None = None
     began: float = 0.0
     ends: float | None = None
+    ended: float | None = None
+    taken_away: bool = False
     address: str = ""
     port: int = 22
     user: str = "root"

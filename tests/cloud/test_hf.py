@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import random
 import signal
+import subprocess
 import threading
 import time
 import urllib.request
@@ -29,6 +30,7 @@ from remoterun.connections import Connections
 from remoterun.errors import NotFound, UsageError
 from remoterun.model import MachineType, Rental, new_key
 from tests.cloud.gateway import Gateway
+from tests.commands import REMOTERUN
 from tests.e2e.conftest import Place, make_place, opened
 from tests.rented_jobs import Jobs, find_jobs
 from tests.seaweed import KEY, SECRET, Store, mounted
@@ -114,6 +116,24 @@ def test_what_is_asked_of_a_run_as_it_goes_on(place: Place, jobs: Jobs) -> None:
     until(lambda: "hf/" in place.run("machines", "gc", "hf", "-y").stdout or not jobs.alive(), 60)
     until(lambda: not jobs.alive(), 60)
     assert "No host" in place.run("machines", "rented").stderr
+
+
+def test_a_run_whose_host_is_lost_goes_on_on_another_one(place: Place, jobs: Jobs) -> None:
+    command = "echo begun; [ -e /root/again ] || sleep 1000"
+    words = [REMOTERUN, "run", "-t", "hf-t4", "-y", "--no-git", "--attempts", "2", command]
+    with subprocess.Popen(words, cwd=place.folder, env=place.env, stdout=subprocess.PIPE, text=True) as following:
+        assert following.stdout is not None
+        try:
+            assert following.stdout.readline() == "begun\n"
+            jobs.end(jobs.jobs[0], "ERROR", "node failure")
+            until(lambda: len(jobs.jobs) == 2, 120)
+            (jobs.jobs[1].folder / "root" / "again").touch()
+            assert following.wait(120) == 0
+        finally:
+            following.kill()
+    run = place.newest()
+    assert run["state"] == "complete"
+    assert {host["id"] for host in place.json("info", "1")["renting"]["hosts"]} == {f"hf/{job.id}" for job in jobs.jobs}
 
 
 def test_the_page_shows_its_hosts_and_ends_one(place: Place, jobs: Jobs) -> None:

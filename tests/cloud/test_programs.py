@@ -142,7 +142,7 @@ def test_without_a_bucket_this_machine_fetches_what_a_run_makes(tmp_path: Path) 
     assert "archive" in place.run("ls", "uploads").stdout
     place.run("run", "-t", "pod", "-y", "--no-git", "-b", "--wait-for-login", "1s", "echo lost >result")
     until(lambda: len(list((tmp_path / "cloud" / "hosts").glob("*/told"))) == 2, 60)
-    assert "was there to fetch what the run had left" in place.run("logs", "3", status=None).stderr
+    assert "what the run had left there was not fetched before" in place.run("logs", "3", status=None).stderr
     for words in (
         ("machines", "gc", "archive"),
         ("machines", "df", "archive"),

@@ -141,7 +141,8 @@ class Jobs:
 
     def _listed(self, job: Mapping[str, Any]) -> ListedHost:
         status, labels, limit = job.get("status") or {}, job.get("labels") or {}, job.get("timeoutSeconds")
-        began, type = _moment(job.get("startedAt") or job.get("createdAt")), str(job.get("flavor", ""))
+        began, ended = _moment(job.get("startedAt") or job.get("createdAt")), _moment(job.get("finishedAt"))
+        type, ends = str(job.get("flavor", "")), (began or time.time()) + float(limit) if limit else None
         way, offer = urlsplit(status.get("sshUrl") or ""), self.hardware().get(type)
         return ListedHost(
             str(job["id"]),
@@ -150,7 +151,9 @@ class Jobs:
             type,
             price=None if offer is None else offer.price,
             began=began,
-            ends=(began or time.time()) + float(limit) if limit else None,
+            ends=ends,
+            ended=ended or None,
+            taken_away=status.get("stage") == "ERROR" and (ended or time.time()) < (ends or 0.0),
             address=way.hostname or "",
             port=way.port or 22,
             user=way.username or "",

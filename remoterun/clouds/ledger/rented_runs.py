@@ -201,7 +201,7 @@ def _how_it_ended(connections: Connections, run: Run, rented: RentedHost | None)
         if rented.state == "stopped":
             why = f"was stopped: {rented.why}; its disk costs until `remoterun machines rm {id}`"
     if run.renting is not None and run.renting.carried and not run.final:
-        why = f"{why}; no `remoterun logs` or `ps` was there to fetch what the run had left"
+        why = f"{why}; what the run had left there was not fetched before"
     if run.renting is not None and run.renting.hosts:
         ended = rented.ended if rented is not None else run.renting.hosts[-1].deadline
         now = min(now, ended or now)
