@@ -364,6 +364,9 @@ def _rental(file: Path, where: str, table: dict[str, Any], short: str) -> Rental
     for word in types or ("",):
         if not isinstance(word, str) or not of.is_type(word):
             raise ConfigError(f"{where}.{key}: {word!r} is not the name of a type", hint=f'{key} = "{of.example}"')
+    for word in of.lacks:
+        if table.get(word):
+            raise ConfigError(f"{where}.{word}: {of.title} has no choice of it", hint=f"leave out `{word}`")
     try:
         idle = parse_duration(table["idle"]) if "idle" in table else None
     except UsageError as error:

@@ -90,8 +90,8 @@ class Jobs:
     """What a test says: `refuses`, the types for which there is no capacity; `waits`, seconds until a job begins;
     `hides`, seconds until it is listed; `stays`, so many cancellations do nothing; `forgets`, the list has no
     `timeoutSeconds`; `hurries`, its own clock runs so many times as fast for a job's end; `fails`, a status with which
-    all calls are answered; `buckets`, folders by NAMESPACE/NAME; `environment`, a virtual environment that all hosts
-    have already, under the names of the real ones."""
+    all calls are answered; `refused_cancels`, so many cancellations of a job are; `buckets`, folders by
+    NAMESPACE/NAME; `environment`, a virtual environment that all hosts have, under the names of the real ones."""
 
     folder: Path
     refuses: set[str] = field(default_factory=set)
@@ -101,6 +101,7 @@ class Jobs:
     forgets: bool = False
     hurries: float = 1.0
     fails: int = 0
+    refused_cancels: int = 0
     buckets: dict[str, Path] = field(default_factory=dict)
     environment: Path | None = None
 
@@ -347,6 +348,9 @@ class Handler(BaseHTTPRequestHandler):
             self.answer(404, {"error": "Job not found"})
             return
         job.cancels += 1
+        if job.cancels <= ours.refused_cancels:
+            self.answer(409, {"error": "the job is ending"})
+            return
         if job.cancels > ours.stays:
             ours.end(job, "CANCELED")
         self.answer(200, ours.listed(job))

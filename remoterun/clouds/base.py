@@ -318,8 +318,9 @@ class SaysEnd(Protocol):
 class Mounts(Protocol):
     """A provider whose hosts may have the bucket of the archive as a folder."""
 
-    def folder_of(self, machine: MachineType) -> str:
-        """Where hosts for a machine type have it; "" for nowhere. Raises `ProviderError`."""
+    def folder_of(self, machine: MachineType, token: str = "") -> str:
+        """Where new hosts for a machine type have it, or the one of a token; "" for nowhere, or where that one has
+        another bucket, of earlier settings. Raises `ProviderError`."""
         ...
 
 

@@ -117,7 +117,7 @@ class HostFolder:
         """How the host is reached, at an address that may have changed, as a user with our key, through a
         `ProxyCommand` where there is one; or by a `shared` proxy. Its host key is that of the first contact, unless
         another is known."""
-        options = {"HostName": address, "User": user, **({} if port == 22 else {"Port": str(port)})}
+        options = {"HostName": address, "User": user, **({} if port == 22 and shared is None else {"Port": str(port)})}
         options |= self._own_login() if shared is None else self._login_of(shared)
         if proxy is not None:
             options["ProxyCommand"] = proxy

@@ -38,6 +38,8 @@ class Front:
     """There is no Docker on its hosts: the image of a run is the one of its host."""
     has_spot = False
     """It has hosts that are cheaper, and may be taken away."""
+    lacks: Collection[str] = ()
+    """Settings of machine types that it can't keep."""
     bill = ""
     """What a question about its own bill costs, if it has one."""
     how_to_set_up = ""

@@ -40,8 +40,8 @@ from remoterun.model import MachineType, Rental
 HIDDEN, BOOT, RELEASE, REFUSED = 60.0, 900.0, 60.0, 30.0
 """Seconds until a new host is in the list, until it can be used, and in which one that was deleted leaves the list; and
 for which a provider's own proxy may refuse us."""
-ASK = 2.0
-"""Seconds between two looks at the list."""
+ASK, AGAIN = 2.0, 5.0
+"""Seconds between two looks at the list, and between two times that a host is deleted."""
 
 
 class Simple:
@@ -98,9 +98,11 @@ class Simple:
         for vendor in vendors:
             if "/" in name and name.partition("/")[0] != vendor.key:
                 continue
-            for each in self._hosts_of(vendor):
-                if name in (each.token, each.id):
-                    return each
+            own = [each for each in self._hosts_of(vendor) if name in (each.token, each.id)]
+            if own:
+                return min(own, key=lambda each: each.state == "gone")
+            if intent is not None and (ended := vendor.ended(name_of(intent, self._home))) is not None:
+                return self._rented(vendor, ended, intent)
         return None
 
     def admit(self, rented: RentedHost) -> None:
@@ -120,20 +122,29 @@ class Simple:
 
     def release(self, host: RentedHost) -> None:
         key, _, id = host.id.partition("/")
-        give_up_at = time.monotonic() + RELEASE
+        began, asked, refused = time.monotonic(), -AGAIN, None
         for vendor in (each for each in self.vendors() if each.key == key):
             while any(each.id == id and each.state in ("pending", "running", "stopped") for each in vendor.hosts()):
-                vendor.delete(id)
-                if time.monotonic() >= give_up_at:
+                if time.monotonic() >= began + RELEASE:
                     why = f"`{key}` says that it has deleted the host {id}, which is still there"
-                    raise ProviderError(why, hint="end it on the provider's own page: it costs")
+                    raise refused or ProviderError(why, hint="end it on the provider's own page: it costs")
+                if time.monotonic() >= asked + AGAIN:
+                    asked = time.monotonic()
+                    try:
+                        vendor.delete(id)
+                    except ProviderError as error:  # it may be ending already
+                        refused = error
                 time.sleep(ASK / 4)
 
     def end_of(self, machine: MachineType) -> str:
         return "" if machine.rental is None else by_whom(self.vendor_of(machine.rental).ends()[0])
 
-    def folder_of(self, machine: MachineType) -> str:
-        return "" if machine.rental is None else self.vendor_of(machine.rental).folder()
+    def folder_of(self, machine: MachineType, token: str = "") -> str:
+        if machine.rental is None:
+            return ""
+        folder, mounted = self.vendor_of(machine.rental).folder()
+        request = HostFolder(self._home, token).read("request.json") if token else None
+        return folder if request is None or request.get("mounted", mounted) == mounted else ""
 
     def identity(self) -> Identity:
         for vendor in self.vendors():
@@ -165,8 +176,8 @@ class Simple:
         refused = []
         for offer in offers:
             say(f"capacity ({offer.type})")
-            order = self._order(vendor, folder, intent, offer)
-            folder.write("request.json", json.dumps({"at": time.time(), "price": offer.price}))
+            order, (_, mounted) = self._order(vendor, folder, intent, offer), vendor.folder()
+            folder.write("request.json", json.dumps({"at": time.time(), "price": offer.price, "mounted": mounted}))
             unheard_of = None
             try:
                 vendor.create(order)
@@ -204,7 +215,10 @@ class Simple:
         say("its boot")
         while time.monotonic() < give_up_at:
             if found.state not in ("pending", "running"):
-                raise HostNeverCame(f"the host {found.id} ended while it was waited for", evidence=found.why or None)
+                image = intent.machine.rental.image if intent.machine.rental is not None else None
+                what = f"the host {found.id} ended while it was waited for"
+                hint = f"the image `{image}` has to be there, with Python 3.8 or newer" if image else None
+                raise HostNeverCame(what, evidence=found.why or None, hint=hint)
             # Its provider may count from the host's start, which can be later than it was asked for.
             if vendor.ends()[0] == SERVER and (found.ends is None or found.ends > intent.deadline + BOOT):
                 raise ProviderError(f"`{vendor.key}` does not say that it ends the host {found.id} at its deadline")
@@ -219,22 +233,22 @@ class Simple:
                             return self._rented(vendor, found, intent)
                         why = "its start script has not run"
                     except HostError as error:
-                        why = error.message
+                        why = "\n".join(filter(None, [error.message, error.evidence]))
                         refused_at = None if error.passing else refused_at or time.monotonic()
                         if vendor.proxy and refused_at and time.monotonic() > refused_at + REFUSED:
                             what = f"the host {found.id} runs, and does not let us in"
-                            raise HostNeverCame(what, evidence=why, hint=vendor.proxy.hint)
+                            raise HostNeverCame(what, evidence=why, hint=vendor.proxy.hint) from error
             time.sleep(ASK)
             with contextlib.suppress(ProviderUnreachable):
                 found = self._listed(vendor, intent.token, time.monotonic()) or replace(found, state="gone")
         raise HostNeverCame(f"the host {found.id} was not ready within {BOOT / 60:.0f} minutes", evidence=why)
 
     def _listed(self, vendor: Vendor, token: str, until: float) -> ListedHost | None:
-        """The host of a token, once it is in the list."""
+        """The host of a token, once it is in the list; also one that is gone, if that is still listed."""
         while True:
-            for each in vendor.hosts():
-                if (known := HostName.read(each.name)) and known.token == token and each.state != "gone":
-                    return each
+            own = [each for each in vendor.hosts() if (known := HostName.read(each.name)) and known.token == token]
+            if own:
+                return min(own, key=lambda each: each.state == "gone")
             if time.monotonic() >= until:
                 return None
             time.sleep(ASK)
@@ -243,7 +257,7 @@ class Simple:
         """End a host that can't be used, or is not wanted any more."""
         try:
             found = self._listed(vendor, token, time.monotonic())
-            if found is not None:
+            if found is not None and found.state != "gone":
                 vendor.delete(found.id)
         except RemoterunError as refused:
             if isinstance(error, RemoterunError):
@@ -261,7 +275,7 @@ class Simple:
         folder = HostFolder(self._home, known.token)
         intent = intent or folder.intent()
         is_ours, request = known.mark == short_mark(self._home), folder.read("request.json") or {}
-        price = request.get("price") if listed.price is None else listed.price
+        price = listed.price if request.get("price") is None else request["price"]
         reached = intent is not None and is_ours and bool(listed.address)
         return RentedHost(
             f"{vendor.key}/{listed.id}",
@@ -277,6 +291,7 @@ class Simple:
             owner="" if is_ours else f"another client ({known.mark})",
             why=listed.why,
             preempted=listed.taken_away,
+            was_ended=listed.was_ended,
             ended=listed.ended,
             idle=known.idle,
             ours=is_ours,

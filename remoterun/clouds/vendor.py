@@ -38,8 +38,8 @@ class Order:
 @dataclass(frozen=True)
 class ListedHost:
     """A host as its provider lists it. `ends`: when the provider itself ends it, as it was told; `ended`: when it did;
-    `taken_away`: its provider has ended it sooner, asked by nobody; `host_key`: as `ssh-ed25519 AAAA…`, where that is
-    not the one of the start script; `proxy`: a `ProxyCommand`."""
+    `taken_away`: its provider has ended it sooner, asked by nobody; `was_ended`: asked by somebody of the account;
+    `host_key`: as `ssh-ed25519 AAAA…`, where that is not the one of the start script; `proxy`: a `ProxyCommand`."""
 
     id: str
     name: str
@@ -51,6 +51,7 @@ class ListedHost:
     ends: float | None = None
     ended: float | None = None
     taken_away: bool = False
+    was_ended: bool = False
     address: str = ""
     port: int = 22
     user: str = "root"
@@ -76,8 +77,8 @@ class Vendor(Protocol):
         """Who ends a host (`SERVER`, `HOST`, `CLIENT`); and of `HOST` the command for the host's shell."""
         ...
 
-    def folder(self) -> str:
-        """Where its hosts have the bucket of the archive as a folder; "" for nowhere."""
+    def folder(self) -> tuple[str, str]:
+        """Where new hosts have the bucket of the archive as a folder, and a word for that bucket; "" for nowhere."""
         ...
 
     def offers(self, rental: Rental, live: bool) -> list[Offer]:
@@ -89,6 +90,10 @@ class Vendor(Protocol):
         ...
 
     def hosts(self) -> list[ListedHost]: ...
+
+    def ended(self, name: str) -> ListedHost | None:
+        """What it still knows of a host that is not in the list."""
+        ...
 
     def delete(self, id: str) -> None:
         """One that is not there is fine."""

@@ -24,10 +24,11 @@ from remoterun.clouds import front, simple
 from remoterun.clouds.base import HostNeverCame, Intent, NoCapacity, ProviderError, ProviderUnreachable, RentedHost
 from remoterun.clouds.hf import provider
 from remoterun.clouds.hf.front import Settings
+from remoterun.clouds.hf.hardware import read
 from remoterun.clouds.hf.provider import MOUNT, HuggingFace
-from remoterun.config import ArchivePlace, Config
+from remoterun.config import ArchivePlace, Config, parse
 from remoterun.connections import Connections
-from remoterun.errors import NotFound, UsageError
+from remoterun.errors import ConfigError, NotFound, UsageError
 from remoterun.model import MachineType, Rental, new_key
 from tests.cloud.gateway import Gateway
 from tests.commands import REMOTERUN
@@ -233,6 +234,7 @@ def test_a_cancellation_that_does_nothing_is_repeated_and_then_said(
     client: Callable[..., Client], jobs: Jobs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ours = client()
+    monkeypatch.setattr(simple, "AGAIN", 0.1)
     host, jobs.stays = ours.acquire(), 2
     ours.provider.release(host)
     assert jobs.jobs[0].cancels == 3 and not jobs.alive()
@@ -304,6 +306,64 @@ def test_what_its_server_refuses_is_one_line(
     assert not front("hf").can_log_in(ours.config)
     (check,) = (each for each in HuggingFace(ours.config).checks() if each.name == "hf: login")
     assert check.ok is False and "hf auth login" in str(check.fix)
+
+
+def test_why_a_host_never_came_is_said(client: Callable[..., Client], jobs: Jobs) -> None:
+    """Also where that is known before we look; and no other one is made for the same intent."""
+    jobs.waits = 3.0
+    ours = client()
+    intent = ours.intent()
+    machine = replace(intent.machine, rental=replace(intent.machine.rental or Rental("", ()), image="pytorch/typo"))
+    intent = replace(intent, machine=machine)
+
+    def fail() -> None:
+        until(lambda: jobs.jobs)
+        jobs.end(jobs.jobs[0], "ERROR", "Failed to pull image")
+
+    ending = threading.Thread(target=fail)
+    ending.start()
+    for _ in range(2):
+        with pytest.raises(HostNeverCame, match="ended while it was waited for") as raised:
+            ours.acquire(intent)
+        assert raised.value.evidence == "Failed to pull image" and "`pytorch/typo`" in str(raised.value.hint)
+    ending.join()
+    assert len(jobs.jobs) == 1
+
+
+def test_when_a_host_ended_is_known_afterwards(client: Callable[..., Client], jobs: Jobs) -> None:
+    ours = client()
+    first, second = ours.acquire(), ours.acquire()
+    jobs.end(jobs.jobs[0], "CANCELED")
+    jobs.end(jobs.jobs[1], "COMPLETED")
+    for host, job, by_somebody in zip((first, second), jobs.jobs, (True, False), strict=True):
+        found = ours.provider.find(host.token)
+        assert found is not None and (found.state, found.was_ended, found.preempted) == ("gone", by_somebody, False)
+        assert found.ended == pytest.approx(job.ended, abs=0.01) and found.id == host.id
+
+
+def test_a_cancellation_that_is_refused_is_fine_where_the_host_ends(
+    client: Callable[..., Client], jobs: Jobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours = client()
+    host = ours.acquire()
+    monkeypatch.setattr(simple, "RELEASE", 10.0)
+    jobs.refused_cancels = 1
+    ending = threading.Timer(2.0, jobs.end, (jobs.jobs[0], "COMPLETED"))
+    ending.start()
+    ours.provider.release(host)
+    ending.join()
+
+
+def test_a_host_without_the_bucket_of_now_is_not_used_as_if_it_had_it(
+    jobs: Jobs, client: Callable[..., Client]
+) -> None:
+    """It was rented by earlier settings."""
+    ours = client()
+    host = ours.acquire()
+    place = ArchivePlace("runs", endpoint="https://s3.hf.co/lisa")
+    now = HuggingFace(replace(ours.config, archive=place))
+    assert now.folder_of(ours.machine) == MOUNT and now.folder_of(ours.machine, host.token) == ""
+    assert ours.provider.folder_of(ours.machine, host.token) == ""
 
 
 @pytest.mark.timeout(300 + 20 * KILLS)
@@ -382,6 +442,26 @@ def test_a_machine_whose_type_is_unknown_hides_no_other(place: Place) -> None:
     place.run("machines", "add", "it", "--provider", "hf", "--types", "t5")
     assert [each["name"] for each in place.json("machines")][:2] == ["hf-t4", "it"]
     assert "no type `t5`" in place.run("run", "-t", "it", "--no-git", "--dry-run", "true", status=None).stderr
+
+
+def test_who_rents_at_aws_too_is_asked_about_it(tmp_path: Path) -> None:
+    """Also where the archive is somebody else's, whose keys are not those of AWS."""
+    machines = {"gpu": MachineType("gpu", rental=Rental("aws", ("g4dn.xlarge",)))}
+    place = ArchivePlace("runs", endpoint="https://s3.hf.co/lisa", profile="hf")
+    assert front("aws").is_set_up(Config(tmp_path, machines=machines, archive=place), {})
+    assert not front("aws").is_set_up(Config(tmp_path, archive=place), {"AWS_CONFIG_FILE": "/dev/null"})
+
+
+@pytest.mark.parametrize("setting", ['region = "eu"', "disk = 200", "spot = true"])
+def test_what_it_has_no_choice_of_is_refused(tmp_path: Path, setting: str) -> None:
+    text = f'[machines.it]\nprovider = "hf"\ntypes = "t4-small"\n{setting}\n'
+    with pytest.raises(ConfigError, match=f"machines.it.{setting.split()[0]}: Hugging Face has no choice of it"):
+        parse(text, Config(tmp_path))
+
+
+def test_hardware_without_a_price_is_one_without_a_price() -> None:
+    found = read([{"name": "new", "accelerator": {"model": None, "quantity": "2"}, "unitLabel": "minute"}])
+    assert (found["new"].price, found["new"].gpus, found["new"].gpu) == (None, 2, "")
 
 
 def test_only_a_bucket_of_theirs_is_mounted(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import time
 from argparse import Namespace
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, suppress
 from typing import Any
 
 from remoterun.clouds.base import Identity
@@ -243,6 +243,7 @@ class Questions:
             if self._options.bucket:
                 self._user.run("rm", f"runs/{run['number']}", status=None)
         self._user.run("machines", "gc", "hf", "-y", status=None)
-        for id in {*self._made, *(each.id for each in self._mine())}:
-            self._vendor.delete(id)
+        for id in [*self._made, *(each.id for each in self._mine())]:
+            with suppress(RemoterunError):  # it may have ended
+                self._vendor.delete(id)
         return [f"hf/{each.id}" for each in self._mine()]

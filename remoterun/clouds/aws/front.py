@@ -106,10 +106,12 @@ class AWSFront(Front):
                 raise ConfigError(f"{where}.tags: `{key}` can't be a tag with the value {value!r}", hint=hint)
 
     def is_set_up(self, config: Config, environ: Mapping[str, str] | None = None) -> bool:
-        """Whether AWS's library would find something that looks like credentials. Looks at names only; an instance's
-        own role is used only where config.toml says something."""
+        """Whether hosts are, or were, rented there, or AWS's library would find something that looks like credentials.
+        Looks at names only; an instance's own role is used only where config.toml says something."""
+        from remoterun.clouds.folder import rentals
+
         variables = os.environ if environ is None else environ
-        if self.name in config.providers:
+        if self.name in config.providers or any(each.provider == self.name for each in rentals(config)):
             return True
         if config.archive.endpoint is not None:  # its keys are of another store, but for those besides its own profile
             return config.archive.profile is not None and _has_own_login(variables)

@@ -82,8 +82,12 @@ class ProviderProgram:
         said = self._said()
         return said["ends"], said.get("end", "")
 
-    def folder(self) -> str:
-        return self._said().get("folder", "")
+    def ended(self, name: str) -> ListedHost | None:
+        return None
+
+    def folder(self) -> tuple[str, str]:
+        folder = self._said().get("folder", "")
+        return folder, folder
 
     def _said(self) -> dict[str, str]:
         """The answer to `hello`, for which it is asked once."""

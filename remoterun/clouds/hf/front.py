@@ -21,7 +21,10 @@ INSTALL = (
     "pipx inject --include-apps remoterun 'huggingface_hub>=2.4,<3'   # its library, and its command `hf`\n"
     "pip install 'huggingface_hub>=2.4,<3'   # the same, where remoterun is in a virtual environment"
 )
-LOGIN = "hf auth login   # with a token that may start and manage Jobs: https://huggingface.co/settings/tokens"
+LOGIN = (
+    "hf auth login --force   # with a token that may start and manage Jobs: https://huggingface.co/settings/tokens\n"
+    "export HF_TOKEN=hf_…   # or in this shell alone; where it is set, it wins"
+)
 TYPE = re.compile(r"[a-z0-9][a-z0-9-]*")
 HOST = re.compile(r"hf/[0-9A-Za-z]+")
 
@@ -38,7 +41,7 @@ class Settings:
 class HuggingFaceFront(Front):
     name, title, settings = "hf", "Hugging Face", Settings
     example = "t4-small,l4x1"
-    hosts_are_containers = True
+    hosts_are_containers, lacks = True, ("region", "disk", "spot")
     how_to_set_up = "remoterun machines add hf-t4 --provider hf --types t4-small   rents at Hugging Face"
 
     @property

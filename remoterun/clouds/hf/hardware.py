@@ -25,18 +25,18 @@ def read(listed: Iterable[Mapping[str, Any]]) -> dict[str, Offer]:
     """By name, what its API lists: there a price is of a minute, and a size is a text, such as "16 GB"."""
     found = {}
     for each in listed:
-        gpu = each.get("accelerator") or {}
+        gpu, name, cost = each.get("accelerator") or {}, str(each["name"]), each.get("unitCostUSD")
         gpus, hours = int(_number(gpu.get("quantity"))), PER_HOUR.get(str(each.get("unitLabel")))
-        found[str(each["name"])] = Offer(
-            str(each["name"]),
+        found[name] = Offer(
+            name,
             vcpus=int(_number(each.get("cpu"))),
             memory=_number(each.get("ram")),
             gpus=gpus,
-            gpu=str(gpu.get("model", "")),
+            gpu=str(gpu.get("model") or ""),
             gpu_memory=_number(gpu.get("vram")) / max(gpus, 1),
-            price=None if hours is None else float(each["unitCostUSD"]) * hours,
+            price=None if hours is None or cost is None else float(cost) * hours,
             priced="now",
-            unpriced="" if hours else "it is neither of a minute nor of an hour",
+            unpriced="" if hours and cost is not None else "it is neither of a minute nor of an hour",
         )
     return found
 

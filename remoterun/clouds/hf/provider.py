@@ -22,7 +22,7 @@ from remoterun.agent.shared.api import MachineCheck
 from remoterun.clouds import front
 from remoterun.clouds.base import Identity, NoCapacity, Offer, ProviderError, ProviderUnreachable
 from remoterun.clouds.folder import SharedProxy
-from remoterun.clouds.hf.front import INSTALL
+from remoterun.clouds.hf.front import INSTALL, LOGIN
 from remoterun.clouds.hf.hardware import read, table
 from remoterun.clouds.simple import Simple
 from remoterun.clouds.vendor import SERVER, ListedHost, Order, Vendor
@@ -39,7 +39,8 @@ MARK = "made-by", "remoterun"
 """The label of all hosts of ours. Another one, `name`, has what a name has (`host_name.py`)."""
 KEYS = (
     "https://huggingface.co/settings/keys   has to have your public key: `cat ~/.ssh/id_*.pub` shows it\n"
-    "ssh-keygen -t ed25519   makes one, if you have none"
+    "ssh-keygen -t ed25519   makes one, if you have none\n"
+    "ssh-add   where it has a passphrase"
 )
 STATES = {"SCHEDULING": "pending", "RUNNING": "running", "ERROR": "gone"}
 """Those that are listed: of hosts that have ended only where there is something to say about it."""
@@ -70,7 +71,7 @@ class HuggingFace(Simple):
         except RemoterunError as error:
             found.append(MachineCheck("hf: prices", False, error.message, error.hint))
         bucket = self._jobs.bucket()
-        detail = f"{bucket} will be mounted" if bucket else "[archive] names none: this machine fetches what runs make"
+        detail = f"{bucket} will be mounted" if bucket else "[archive] names none of theirs: nothing is mounted"
         only = "its server has to know your public key; it is asked once a host runs"
         return [*found, MachineCheck("hf: bucket", True, detail), MachineCheck("hf: SSH", None, only, KEYS)]
 
@@ -93,8 +94,8 @@ class Jobs:
     def ends(self) -> tuple[str, str]:
         return SERVER, ""
 
-    def folder(self) -> str:
-        return MOUNT if self.bucket() else ""
+    def folder(self) -> tuple[str, str]:
+        return (MOUNT, self.bucket()) if self.bucket() else ("", "")
 
     def bucket(self) -> str:
         """The bucket of the archive as NAMESPACE/NAME, if it is one of theirs."""
@@ -109,11 +110,10 @@ class Jobs:
 
     def offers(self, rental: Rental, live: bool) -> list[Offer]:
         known = self.hardware() if live or not set(rental.types) <= table().keys() else table()
-        found = [known[type] for type in rental.types if type in known]
-        if not found:
-            what = f"Hugging Face has no type `{', '.join(rental.types)}`"
+        if unknown := [type for type in rental.types if type not in known]:
+            what = f"Hugging Face has no type `{', '.join(unknown)}`"
             raise NotFound(what, hint=f"it has {', '.join(known)}")
-        return found
+        return [known[type] for type in rental.types]
 
     def create(self, order: Order) -> None:
         spec: dict[str, Any] = {
@@ -131,8 +131,13 @@ class Jobs:
         self._ask("POST", self._account(), json=spec)
 
     def hosts(self) -> list[ListedHost]:
+        return self._list([("label", "=".join(MARK)), *(("stage", each) for each in STATES)])
+
+    def ended(self, name: str) -> ListedHost | None:
+        return next((each for each in self._list([("label", f"name={name}")]) if each.name == name), None)
+
+    def _list(self, asked: list[tuple[str, str]] | None) -> list[ListedHost]:
         found, url = list[ListedHost](), self._account()
-        asked: list[tuple[str, str]] | None = [("label", "=".join(MARK)), *(("stage", each) for each in STATES)]
         while url:
             jobs, url = self._ask("GET", url, params=asked)
             found += map(self._listed, jobs)
@@ -143,7 +148,7 @@ class Jobs:
         status, labels, limit = job.get("status") or {}, job.get("labels") or {}, job.get("timeoutSeconds")
         began, ended = _moment(job.get("startedAt") or job.get("createdAt")), _moment(job.get("finishedAt"))
         type, ends = str(job.get("flavor", "")), (began or time.time()) + float(limit) if limit else None
-        way, offer = urlsplit(status.get("sshUrl") or ""), self.hardware().get(type)
+        way, offer = urlsplit(status.get("sshUrl") or ""), (self._hardware or table()).get(type)
         return ListedHost(
             str(job["id"]),
             str(labels.get("name", "")),
@@ -153,6 +158,7 @@ class Jobs:
             began=began,
             ends=ends,
             ended=ended or None,
+            was_ended=status.get("stage") == "CANCELED",
             taken_away=status.get("stage") == "ERROR" and (ended or time.time()) < (ends or 0.0),
             address=way.hostname or "",
             port=way.port or 22,
@@ -179,7 +185,7 @@ class Jobs:
         try:
             import httpx2
             from huggingface_hub import constants, utils
-            from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError
+            from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError, OIDCError
         except ImportError:
             what = "Hugging Face's library is not installed beside remoterun"
             raise ProviderError(what, hint=INSTALL)
@@ -193,6 +199,8 @@ class Jobs:
             raise ProviderError("there is no login at Hugging Face here", hint=front(self.key).how_to_log_in)
         except HfHubHTTPError as error:
             raise _translated(error.response.status_code, error.server_message or str(error))
+        except (OIDCError, NotImplementedError) as error:
+            raise ProviderError(f"the login of this machine does not do: {error}", hint=LOGIN)
         except (httpx2.HTTPError, OSError, ValueError) as error:
             raise ProviderUnreachable(f"Hugging Face can't be asked: {error or type(error).__name__}")
 
@@ -206,9 +214,9 @@ def _translated(status: int, said: str) -> RemoterunError:
     if status == 429 or status >= 500:
         return ProviderUnreachable(f"{what}: {said}")
     hints = {
-        401: "hf auth login   asks for another token",
+        401: LOGIN,
         402: "https://huggingface.co/settings/billing   adds credit",
-        403: "hf auth login   with a token that may start and manage Jobs",
+        403: LOGIN,
     }
     return ProviderError(f"{what}: {said}", hint=hints.get(status, "remoterun doctor hf"))
 

@@ -109,7 +109,7 @@ def grant(connections: Connections, run: Run) -> Grant:
     """The permission of a run's host to write to the bucket, for as long as it may need it."""
     folder, rental = "", run.machine.rental
     if rental is not None and isinstance(provider := connections.provider(rental.provider), Mounts):
-        folder = provider.folder_of(run.machine)
+        folder = provider.folder_of(run.machine, run.renting.hosts[-1].token if run.renting is not None else "")
     return grants.grant_for_run(archive_of(connections, run), place_of(run), _needed(run), folder)
 
 

@@ -303,6 +303,8 @@ def _kept(
         if had is None or folder.token in without or set(had.types).isdisjoint(rental.types):
             return False
         same = (had.provider, had.image, had.disk) == (rental.provider, rental.image, rental.disk)
+        if same and isinstance(provider, Mounts):
+            same = provider.folder_of(machine, folder.token) == provider.folder_of(machine)
         if host is None or not same:
             return same
         priced = host.offer.at_most is not None or _max_cost(rental, own) is None
