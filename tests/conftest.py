@@ -241,7 +241,9 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, o
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """A script that starts us in the background has us ignore ^C, and so would everything that we start."""
+    """A script that starts us in the background has us ignore ^C, and so would everything that we start. A reader of
+    metrics has so much processor time, by a signal that ends who does not expect it: in a test, all threads count."""
+    signal.signal(signal.SIGPROF, lambda *_: None)
     for number in (signal.SIGINT, signal.SIGQUIT):
         if signal.getsignal(number) is signal.SIG_IGN:
             signal.signal(number, signal.default_int_handler if number is signal.SIGINT else signal.SIG_DFL)
