@@ -352,6 +352,7 @@ def test_a_cancellation_that_is_refused_is_fine_where_the_host_ends(
     ending.start()
     ours.provider.release(host)
     ending.join()
+    assert jobs.jobs[0].cancels == 1 and not jobs.alive()
 
 
 def test_a_host_without_the_bucket_of_now_is_not_used_as_if_it_had_it(
