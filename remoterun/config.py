@@ -103,7 +103,11 @@ def settings() -> dict[str, Setting]:
     """Those that `machines add` has as options. `--PROVIDER TYPES` is both `provider` and `types`."""
     words = "Rent a host of these types at {} for each run."
     rents = {each.name: Setting((str, list), "TYPE[,TYPE…]", words.format(each.title)) for each in all_fronts()}
-    return {**_OF_ANY, **_OF_OWN, **rents, **_RENTS, **_OF_RENTAL}
+    rental = dict(_OF_RENTAL)
+    for key in {key for each in all_fronts() for key in each.lacks}:
+        having = " or ".join(f"--{each.name}" for each in all_fronts() if key not in each.lacks)
+        rental[key] = rental[key]._replace(help=rental[key].help.replace(_WITH, f"With {having}"))
+    return {**_OF_ANY, **_OF_OWN, **rents, **_RENTS, **rental}
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What we have to know of a host stands in its name, which its provider keeps, and lists for whoever asks."""
+"""The name of a host: its provider keeps it, and lists it for whoever asks. All that we have to know stands in it."""
 
 from __future__ import annotations
 

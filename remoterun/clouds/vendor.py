@@ -1,4 +1,4 @@
-"""What a provider of few calls has to do: four calls, and who asks. `simple.py` makes a provider of it."""
+"""The contract of a provider of few calls: four calls, and who asks. `simple.py` makes a provider of it."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ class Vendor(Protocol):
     def hosts(self) -> list[ListedHost]: ...
 
     def ended(self, name: str) -> ListedHost | None:
-        """What it still knows of a host that is not in the list."""
+        """A host that is not in the list, as far as the provider still knows it."""
         ...
 
     def delete(self, id: str) -> None:

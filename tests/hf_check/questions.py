@@ -179,11 +179,14 @@ class Questions:
         name, began = f"hf-check-{secrets.token_hex(4)}", time.time()
         order = Order(name, self._offers(TYPE)[0], LIMIT, began + LIMIT, "", "#!/bin/sh\nexec sleep 3600\n")
         self._vendor.create(order)
-        while listed := [each for each in self._vendor.hosts() if each.name == name and each.state != "gone"]:
-            self._made |= {each.id for each in listed}
-            require(time.time() - began < LIMIT + LATE, "it is still there")
+        ids = set[str]()
+        while (
+            listed := [each.id for each in self._vendor.hosts() if each.name == name and each.state != "gone"]
+        ) or not ids:
+            ids.update(listed)
+            self._made |= ids
+            require(time.time() - began < LIMIT + LATE, "it is still there" if ids else "it was never listed")
             time.sleep(1)
-        require(bool(self._made), "it was never listed")
         return f"{time.time() - began:.0f} s after the order"
 
     def _bucket(self) -> str:
