@@ -36,8 +36,6 @@ class Front:
     """Its machine types name the program that it is."""
     hosts_are_containers = False
     """There is no Docker on its hosts: the image of a run is the one of its host."""
-    has_spot = False
-    """It has hosts that are cheaper, and may be taken away."""
     lacks: Collection[str] = ()
     """Settings of machine types that it can't keep."""
     bill = ""

@@ -57,7 +57,9 @@ class Machines:
         `spot` the lowest one of now, for which they are asked. Raises `ProviderError`, `HostUnreachable`, `NoLogin`."""
         used = [each for each in all_fronts() if each.is_set_up(self._connections.config)]
         found: dict[str, Offer] = {}
-        for name, rentals in ((each.name, each.names()) for each in used if each.names() and spot <= each.has_spot):
+        for name, rentals in (
+            (each.name, each.names()) for each in used if each.names() and not (spot and "spot" in each.lacks)
+        ):
             if spot:
                 self._connections.need_login("spot prices are asked of {}", name)
             types = tuple(dict.fromkeys(type for rental in rentals.values() for type in rental.types))

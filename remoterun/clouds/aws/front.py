@@ -75,7 +75,6 @@ class AWSFront(Front):
         "max_cost_month": ("limits", "max_cost_month"),
     }
     lent = ("region", "profile")
-    has_spot = True
     example = "g4dn.xlarge,g5.xlarge"
     bill = "AWS takes $0.01 for the question"
     how_to_set_up = (

@@ -15,6 +15,7 @@ HOST = re.compile(r"[\w.-]+/\S+")
 class CommandFront(Front):
     name, title = "command", "your own provider"
     example, is_program, hosts_are_containers = "RTX4090,RTX3090", True, True
+    lacks = ("spot",)
     how_to_set_up = "remoterun machines add pod --command TYPES --program ./FILE   rents by a program of yours"
     how_to_log_in = how_to_set_up
 
