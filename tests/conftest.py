@@ -5,11 +5,13 @@ Where this machine can't have them the test is skipped, or fails if REMOTERUN_NO
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import shutil
 import signal
 import subprocess
+import sys
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,9 +21,10 @@ import pytest
 
 from remoterun.agent.shared.files import locked
 from remoterun.agent.store.home import Home
+from tests import gate
 from tests.browser import browser, kept_tab, ml5, node_modules, tab  # noqa: F401
 from tests.cloud.fixtures import cloud, cloud_of_session  # noqa: F401
-from tests.lab import Lab, LabHost, LocalDocker
+from tests.lab import Lab, LabHost, LocalDocker, leavings
 from tests.lab.local_docker import answers
 from tests.recorder import HEARD, recorded  # noqa: F401
 from tests.seaweed import bucket, store  # noqa: F401
@@ -247,13 +250,18 @@ def pytest_configure(config: pytest.Config) -> None:
     for number in (signal.SIGINT, signal.SIGQUIT):
         if signal.getsignal(number) is signal.SIG_IGN:
             signal.signal(number, signal.default_int_handler if number is signal.SIGINT else signal.SIG_DFL)
+    gate.pytest_configure(config)
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """`.ci/run` tries what has failed once more: what passes then is named."""
-    if os.environ.get("REMOTERUN_TRIED_AGAIN"):
-        flaky = [report.nodeid for report in terminalreporter.stats.get("passed", ())]
-        terminalreporter.write_line("\n    ".join([f"flaky: {len(flaky)}", *flaky]))
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Before anything is started, also a worker of xdist."""
+    config = session.config
+    if not hasattr(config, "workerinput") and sys.platform == "linux":
+        folder = config._tmp_path_factory.getbasetemp()  # type: ignore[attr-defined]
+        until_its_end = contextlib.ExitStack()
+        until_its_end.enter_context(leavings.recorded(folder))
+        config.add_cleanup(until_its_end.close)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

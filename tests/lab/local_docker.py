@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from tests.lab import leavings
 from tests.lab.error import LabError
 from tests.lab.images import BASE_IMAGE, Images, archived_id
 from tests.lab.process import PATIENCE, Process, birth, kill, listed, run, tail, until
@@ -112,6 +113,7 @@ def _start(cache: Path) -> None:
             stdout=output,
             stderr=output,
             cwd="/",
+            env={name: value for name, value in os.environ.items() if name != leavings.VARIABLE},  # for all sessions
         )
     process.wait(PATIENCE)
 
@@ -123,3 +125,6 @@ def _start(cache: Path) -> None:
         return False
 
     until(ready, PATIENCE, "dockerd answers", lambda: tail(log), pause=0.1)
+    left = run(["docker", "ps", "--all", "--quiet"]).stdout.split()  # by a session that was killed
+    if left:
+        run(["docker", "rm", "--force", "--volumes", *left])
