@@ -15,11 +15,12 @@ from pathlib import Path
 import pytest
 
 from tests.cloud.cloud import Cloud
-from tests.cloud.machine import Machine
 from tests.lab import BASE_IMAGE, LabHost
 from tests.workshop import until
 
-pytestmark = [pytest.mark.lab, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.lab, pytest.mark.timeout(2400)]
+STEP = 600.0
+"""Seconds for one step, which has deadlines of its own, of 420 at the most, for all that it waits for."""
 
 ROOT = Path(__file__).parents[2]
 
@@ -29,16 +30,36 @@ def start(cloud: Cloud, folder: Path, *options: str) -> subprocess.Popen[str]:
     home = folder / "user"
     home.mkdir()
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "REMOTERUN_"))}
-    with (folder / "talk").open("w") as talk:
+    with (folder / "talk").open("w") as talk, (folder / "report").open("w") as report:
         return subprocess.Popen(
             [sys.executable, "-m", "tests.cloud_check", "--image", BASE_IMAGE, *options],
             cwd=ROOT,
             env={**kept, **cloud.environment(), "HOME": str(home), "TMPDIR": str(folder)},
             stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
+            stdout=report,
             stderr=talk,
             text=True,
         )
+
+
+def said(checking: subprocess.Popen[str], folder: Path, pattern: str) -> str:
+    """What `pattern` has found in its talk. Each step on the way there has its own time."""
+    report, talk = folder / "report", folder / "talk"
+    while not (found := re.search(pattern, talk.read_text())):
+        before = report.read_text() + talk.read_text()
+        if checking.poll() is not None:
+            pytest.fail(f"it ended before {pattern}: {before}")
+        goes_on = lambda text=before: checking.poll() is not None or report.read_text() + talk.read_text() != text  # noqa: E731
+        until(goes_on, STEP, f"the next step before {pattern}: {before}")
+    return found[1]
+
+
+def ended(checking: subprocess.Popen[str], folder: Path) -> tuple[str, str]:
+    """Its report and its talk."""
+    assert checking.stdin is not None
+    checking.stdin.close()
+    checking.wait(STEP)
+    return (folder / "report").read_text(), (folder / "talk").read_text()
 
 
 def compare(cloud: Cloud, kept: Path) -> tuple[int, str]:
@@ -77,24 +98,15 @@ def test_all_steps_and_nothing_is_left(cloud: Cloud, tmp_path: Path) -> None:
     checking.stdin.write("y\n")
     checking.stdin.flush()
 
-    def asked(pattern: str) -> Machine:
-        """The machine that something is said of, which a person is to do, or waits for."""
-        said = lambda: checking.poll() is not None or re.search(pattern, (tmp_path / "talk").read_text())  # noqa: E731
-        found = until(said, 550, pattern)
-        if not isinstance(found, re.Match):
-            pytest.fail(f"{checking.communicate()[0]}\n{(tmp_path / 'talk').read_text()}")
-        return cloud.machine(found[1])
-
-    asked(r"interrupt (i-\w+)").notice(20)
-    hung = asked(r"(i-\w+) hangs")
+    cloud.machine(said(checking, tmp_path, r"interrupt (i-\w+)")).notice(20)
+    hung = cloud.machine(said(checking, tmp_path, r"(i-\w+) hangs"))
     assert hung.host is not None
     host = hung.host
     until(lambda: is_stopped(host), 60, "all its processes are stopped")
     cloud.clock = 290.0
     until(lambda: hung.state == "terminated", 120, "AWS itself ends it")
     cloud.clock = 0.0
-    report, _ = checking.communicate(timeout=400)
-    talk = (tmp_path / "talk").read_text()
+    report, talk = ended(checking, tmp_path)
     assert checking.returncode == 0, report + talk
     assert "nothing left: yes" in report and "failed:       nothing" in report
     assert "account   123456789012" in talk and "login     a key in AWS's variables" in talk and "at most   $" in talk
@@ -118,8 +130,7 @@ def test_it_cleans_up_when_it_is_interrupted(cloud: Cloud, tmp_path: Path) -> No
     checking = start(cloud, tmp_path, "-y")
     until(lambda: [each for each in cloud.alive() if each.state == "running"], 120, "a host boots")
     checking.send_signal(signal.SIGINT)
-    report, _ = checking.communicate(timeout=300)
-    talk = (tmp_path / "talk").read_text()
+    report, talk = ended(checking, tmp_path)
     assert checking.returncode == 1, talk
     assert "nothing left: yes" in report and "failed:       interrupted" in report, report + talk
     assert cloud.left_behind() == [] and cloud.s3.buckets() == []
@@ -127,7 +138,9 @@ def test_it_cleans_up_when_it_is_interrupted(cloud: Cloud, tmp_path: Path) -> No
 
 def test_a_no_does_nothing(cloud: Cloud, tmp_path: Path) -> None:
     checking = start(cloud, tmp_path)
-    report, _ = checking.communicate("n\n", timeout=300)
+    assert checking.stdin is not None
+    checking.stdin.write("n\n")
+    report, talk = ended(checking, tmp_path)
     assert checking.returncode == 1 and report == ""
-    assert "Nothing was done" in (tmp_path / "talk").read_text()
+    assert "Nothing was done" in talk
     assert cloud.machines == {} and cloud.s3.buckets() == []

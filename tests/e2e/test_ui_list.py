@@ -228,8 +228,8 @@ def test_runs_are_marked_by_touch_compared_and_removed(ui: Ui, browser: Browser)
     expect(marks).to_have_count(3)
     for mark in marks.all():
         mark.tap()
-    width, height = marks.first.evaluate("each => [each.offsetWidth, each.offsetHeight]")
-    assert width >= 24 and height >= 24
+    large = "each => each.offsetWidth >= 24 && each.offsetHeight >= 24"
+    until(lambda: marks.first.evaluate(large))  # a row that is drawn anew at this moment has no size
     page.get_by_role("button", name="Compare 3").tap()
     expect(page.locator("h1")).to_have_text(f"Runs {', '.join(map(str, three))}")
     page.go_back()

@@ -14,11 +14,12 @@ from remoterun.agent.shared.api import Examine
 from remoterun.agent.shared.frames import PIECE
 from remoterun.agent.shared.protocol import RemoteError
 from remoterun.agent.shared.states import RunState
+from remoterun.agent.store.errors import HomeError
 from remoterun.agent.store.home import Home
 from remoterun.agent.store.reserve import free_space
 from remoterun.agent.upkeep.doctor import examine
 from tests.homes import collect, end, make_run, missing, put, send, sound
-from tests.workshop import Files, call, fill, served, sha256
+from tests.workshop import Files, call, create_run, fill, served, sha256, spec_of
 
 FILES: Files = {"a": b"A", "b/c": b"C" * 5000, "run*": b"#!/bin/sh\n"}
 
@@ -53,6 +54,16 @@ class TestReserve:
         blob = os.urandom(PIECE)
         send_all(small, blob)
         assert small.blobs.has(sha256(blob))
+
+    def test_a_run_needs_the_margin(self, small: Home) -> None:
+        """Without it there may be no room to write down that it has ended: it would be "mounting" for ever."""
+        (disk_of(small) / "filler").write_bytes(bytes(free_space(small.path) - (2 << 20 >> 6) + 4096))
+        with pytest.raises(HomeError) as caught:
+            create_run(small, spec_of())
+        assert caught.value.code == "disk_full"
+        assert os.listdir(small.tmp) == os.listdir(small.runs) == os.listdir(small.active) == []
+        (disk_of(small) / "filler").unlink()
+        create_run(small, spec_of())
 
     def test_it_is_made_once_and_released_once(self, small: Home) -> None:
         free, room = free_space(small.path), small.reserve.room()

@@ -173,8 +173,9 @@ class Home:
         """Make the run folder of what was handed over, its first event QUEUED. Once made, a repetition changes nothing.
 
         `mounts`: what was found for each of the spec's. `session`: the variables for its supervisor, which anybody may
-        start from now on. Raises `HomeError("missing_blob")` when a file of the source isn't here, `TreeError`, and
-        `SpecError` for a spec that is not right.
+        start from now on. Raises `HomeError("missing_blob")` when a file of the source isn't here,
+        `HomeError("disk_full")` where nothing more may arrive, `TreeError`, and `SpecError` for a spec that is not
+        right.
         """
         spec, source = asked.spec, Manifest.decode(asked.source)
         left = Manifest.decode(asked.left) if asked.left else None
@@ -184,6 +185,7 @@ class Home:
         absent = self.blobs.missing(source) or (left is not None and self.blobs.missing(left))
         if absent:
             raise HomeError("missing_blob", "%d files of the source are missing here" % len(absent))
+        self.reserve.check(len(asked.source) + len(asked.left or b""))
         with self.temporary("run") as temporary:
             staged = RunFolder(temporary)
             os.mkdir(staged.io, 0o700)
